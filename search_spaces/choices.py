@@ -1,0 +1,123 @@
+"""Kinds of choice: what the value of one axis may be."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search_spaces.configuration import AxisValue
+
+
+class Choice(ABC):
+    """The values one axis may take.
+
+    A choice can be sampled, asked whether it holds a value, and turned into a finite list of
+    levels, from which the model-driven search picks.
+    """
+
+    @abstractmethod
+    def contains(self, value: AxisValue) -> bool:
+        """Whether the axis may have this value."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator) -> AxisValue:
+        """One value, uniform over the choice (uniform in the logarithm for a logarithmic range)."""
+
+    @abstractmethod
+    def levels(self) -> list[AxisValue]:
+        """A finite list of values that covers the choice, in its own order."""
+
+    @abstractmethod
+    def nearest(self, value: AxisValue) -> AxisValue:
+        """The allowed value nearest to this one."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What is allowed, in words that fit an error message."""
+
+
+@dataclass(frozen=True)
+class OneOf(Choice):
+    """One of some listed values.
+
+    Args:
+        values: The values, at least one, without repetition.
+    """
+
+    values: tuple[AxisValue, ...]
+
+    def __init__(self, values: Sequence[AxisValue]) -> None:
+        if not values:
+            raise ValueError("a choice needs at least one value")
+        if len(set(values)) != len(values):
+            raise ValueError(f"a choice lists a value twice: {list(values)}")
+        object.__setattr__(self, "values", tuple(values))
+
+    def contains(self, value: AxisValue) -> bool:
+        return value in self.values
+
+    def sample(self, rng: np.random.Generator) -> AxisValue:
+        return self.values[int(rng.integers(len(self.values)))]
+
+    def levels(self) -> list[AxisValue]:
+        return list(self.values)
+
+    def nearest(self, value: AxisValue) -> AxisValue:
+        if value in self.values:
+            return value
+        numbers = [v for v in self.values if isinstance(v, int | float) and v > 0]
+        if numbers and isinstance(value, int | float) and value > 0:
+            return min(numbers, key=lambda v: abs(math.log(v / value)))
+        return self.values[0]
+
+    def describe(self) -> str:
+        return "one of " + ", ".join(repr(value) for value in self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatRange(Choice):
+    """A number between two bounds, both included, on a logarithmic scale.
+
+    Args:
+        low: Smallest value, above 0.
+        high: Largest value, not below `low`.
+        levels_per_decade: How finely `levels` divides the range.
+    """
+
+    low: float
+    high: float
+    levels_per_decade: int = 6
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high:
+            raise ValueError(f"a range needs 0 < low <= high, got low={self.low} high={self.high}")
+        if self.levels_per_decade < 1:
+            raise ValueError(f"levels_per_decade must be at least 1, got {self.levels_per_decade}")
+
+    def contains(self, value: AxisValue) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        slack = 1e-5
+        return self.low * (1 - slack) <= value <= self.high * (1 + slack)
+
+    def sample(self, rng: np.random.Generator) -> AxisValue:
+        return float(np.exp(rng.uniform(math.log(self.low), math.log(self.high))))
+
+    def levels(self) -> list[AxisValue]:
+        decades = math.log10(self.high / self.low)
+        count = max(1, math.ceil(decades * self.levels_per_decade - 1e-9)) + 1
+        if self.low == self.high:
+            return [self.low]
+        return [float(f"{v:.4g}") for v in np.geomspace(self.low, self.high, count)]
+
+    def nearest(self, value: AxisValue) -> AxisValue:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return self.low
+        return min(max(float(value), self.low), self.high)
+
+    def describe(self) -> str:
+        return f"a number from {self.low:g} to {self.high:g}"

@@ -1,0 +1,120 @@
+"""One point of a search space: a canonical, hashable mapping of axes to values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+AxisValue = str | int | float | bool
+
+#: Axes every part of Paceline knows, in the order in which they are shown.
+STANDARD_AXES = ("nodes", "machine", "batch_size", "learning_rate", "strategy")
+
+_SIGNIFICANT_DIGITS = 6
+
+
+def _canonical(axis: str, value: AxisValue) -> AxisValue:
+    if isinstance(value, bool) or isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        rounded = float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
+        if rounded != rounded or rounded in (float("inf"), float("-inf")):
+            raise ValueError(f"axis {axis!r} holds {value!r}; a configuration needs finite numbers")
+        return rounded
+    raise TypeError(f"axis {axis!r} holds {value!r}; allowed are str, int, float and bool")
+
+
+def _axis_order(axis: str) -> tuple[int, str]:
+    position = STANDARD_AXES.index(axis) if axis in STANDARD_AXES else len(STANDARD_AXES)
+    return position, axis
+
+
+class Configuration(Mapping[str, AxisValue]):
+    """What one training is run with: nodes, global batch size, learning rate, strategy and its knobs.
+
+    Equal values give equal configurations and equal keys, whatever the order of the axes; floats are
+    kept to six significant digits, so that a configuration survives JSON and databases unchanged.
+
+    Args:
+        axes: Axis name to value. Numbers must be finite.
+
+    Raises:
+        ValueError: A number is not finite.
+        TypeError: A value is of no allowed type.
+    """
+
+    __slots__ = ("_axes", "_key")
+
+    def __init__(self, axes: Mapping[str, AxisValue] | None = None, **more: AxisValue) -> None:
+        merged = {**(axes or {}), **more}
+        self._axes = {axis: _canonical(axis, merged[axis]) for axis in sorted(merged, key=_axis_order)}
+        self._key = json.dumps(self._axes, separators=(",", ":"), sort_keys=True)
+
+    @property
+    def key(self) -> str:
+        """Canonical JSON of the axes; equal configurations have equal keys."""
+        return self._key
+
+    @classmethod
+    def from_key(cls, key: str) -> Configuration:
+        """The configuration whose `key` this is."""
+        return cls(json.loads(key))
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes, at least 1."""
+        return int(self._axes.get("nodes", 1))
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one optimizer step over all ranks together."""
+        return int(self._axes["batch_size"])
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate; the schedule multiplies it by a factor in [0, 1]."""
+        return float(self._axes["learning_rate"])
+
+    @property
+    def strategy(self) -> str:
+        """Name of the strategy, a key of `STRATEGIES`."""
+        return str(self._axes.get("strategy", "all_reduce"))
+
+    def replaced(self, **changes: AxisValue) -> Configuration:
+        """The same configuration with some axes changed or added."""
+        return Configuration({**self._axes, **changes})
+
+    def without(self, *axes: str) -> Configuration:
+        """The same configuration without some axes."""
+        return Configuration({a: v for a, v in self._axes.items() if a not in axes})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Axes and values as a plain dictionary, in the order in which they are shown."""
+        return dict(self._axes)
+
+    def __getitem__(self, axis: str) -> AxisValue:
+        return self._axes[axis]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._axes)
+
+    def __len__(self) -> int:
+        return len(self._axes)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Configuration) and self._key == other._key
+
+    def __lt__(self, other: Configuration) -> bool:
+        return self._key < other._key
+
+    def __repr__(self) -> str:
+        return f"Configuration({self})"
+
+    def __str__(self) -> str:
+        return " ".join(f"{axis}={value}" for axis, value in self._axes.items())

@@ -1,0 +1,52 @@
+"""Feasibility: predicates over configurations that say why, not only whether."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from search_spaces.configuration import Configuration
+
+
+class Feasibility(Protocol):
+    """A condition a configuration must meet before it may be tried."""
+
+    def reason_against(self, configuration: Configuration) -> str | None:
+        """Why this configuration cannot be run, or None where nothing speaks against it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchCoversRanks:
+    """Every rank gets at least one sample of each batch.
+
+    Args:
+        devices_per_node: Ranks on one node.
+    """
+
+    devices_per_node: int = 1
+
+    def reason_against(self, configuration: Configuration) -> str | None:
+        ranks = configuration.nodes * self.devices_per_node
+        if configuration.batch_size < ranks:
+            return f"batch_size {configuration.batch_size} leaves some of {ranks} ranks without a sample"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RanksWithin:
+    """A rank's share of the batch does not exceed what was seen to run out of memory.
+
+    Args:
+        devices_per_node: Ranks on one node.
+        too_large_per_rank: The smallest number of samples a rank that ran out of memory.
+    """
+
+    devices_per_node: int = 1
+    too_large_per_rank: int
+
+    def reason_against(self, configuration: Configuration) -> str | None:
+        ranks = configuration.nodes * self.devices_per_node
+        per_rank = -(-configuration.batch_size // ranks)
+        if per_rank >= self.too_large_per_rank:
+            return f"{per_rank} samples a rank: {self.too_large_per_rank} were seen to run out of memory"
+        return None

@@ -1,0 +1,79 @@
+"""A search space: axes with their choices, and what is feasible among their combinations."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from search_spaces.choices import Choice
+from search_spaces.configuration import Configuration
+from search_spaces.feasibility import Feasibility
+from search_spaces.strategy_traits import traits_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """Every configuration that may be tried.
+
+    Args:
+        axes: Axis name to choice; must hold `nodes`, `batch_size`, `learning_rate` and `strategy`.
+            Knobs of strategies are added from their traits and are active only with them.
+        knobs: Choices that narrow a strategy's knobs, by knob name.
+        conditions: What a configuration must meet.
+    """
+
+    axes: Mapping[str, Choice]
+    knobs: Mapping[str, Choice] = field(default_factory=dict)
+    conditions: Sequence[Feasibility] = ()
+
+    def knob_choices(self, strategy: str) -> dict[str, Choice]:
+        """The knobs active with a strategy, narrowed where the space narrows them."""
+        return {name: self.knobs.get(name, choice) for name, choice in traits_of(strategy).knobs.items()}
+
+    def reasons_against(self, configuration: Configuration) -> list[str]:
+        """Why a configuration is outside the space or infeasible; empty where it may be tried."""
+        choices = {**self.axes, **self.knob_choices(configuration.strategy)}
+        reasons = [f"{axis} is not an axis of this space" for axis in configuration if axis not in choices]
+        for axis, choice in choices.items():
+            if axis not in configuration:
+                reasons.append(f"{axis} is missing")
+            elif not choice.contains(configuration[axis]):
+                reasons.append(f"{axis}={configuration[axis]!r}: allowed is {choice.describe()}")
+        if not reasons:
+            found = (condition.reason_against(configuration) for condition in self.conditions)
+            reasons = [reason for reason in found if reason is not None]
+        return reasons
+
+    def is_feasible(self, configuration: Configuration) -> bool:
+        """Whether nothing speaks against a configuration."""
+        return not self.reasons_against(configuration)
+
+    def with_condition(self, condition: Feasibility) -> SearchSpace:
+        """The same space with one more condition."""
+        return SearchSpace(axes=self.axes, knobs=self.knobs, conditions=(*self.conditions, condition))
+
+    def candidates(self) -> list[Configuration]:
+        """Every feasible combination of levels, in a fixed order."""
+        found: list[Configuration] = []
+        names = list(self.axes)
+        for values in itertools.product(*(self.axes[name].levels() for name in names)):
+            base = dict(zip(names, values, strict=True))
+            knobs = self.knob_choices(str(base["strategy"]))
+            for knob_values in itertools.product(*(choice.levels() for choice in knobs.values())):
+                configuration = Configuration({**base, **dict(zip(knobs, knob_values, strict=True))})
+                if self.is_feasible(configuration):
+                    found.append(configuration)
+        return found
+
+    def sample(self, rng: np.random.Generator, *, attempts: int = 1000) -> Configuration | None:
+        """One feasible configuration drawn at random, or None where none was found in `attempts` draws."""
+        for _ in range(attempts):
+            base = {name: choice.sample(rng) for name, choice in self.axes.items()}
+            knobs = self.knob_choices(str(base["strategy"]))
+            drawn = Configuration({**base, **{n: c.sample(rng) for n, c in knobs.items()}})
+            if self.is_feasible(drawn):
+                return drawn
+        return None

@@ -1,0 +1,1 @@
+"""What is believed of a training: seconds a step, samples to target, and how sure that is."""

@@ -1,0 +1,40 @@
+"""What a job trains on: nodes that may be chosen, devices on a node, price, launcher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The machines a job may use.
+
+    Args:
+        node_counts: Numbers of nodes that may be chosen, ascending.
+        devices_per_node: Ranks on one node.
+        dollars_per_node_hour: Price of one node for one hour; 0 where time alone counts.
+        launcher: How ranks are started.
+        threads_per_rank: CPU threads of one rank.
+        cores_per_host: CPU cores of the host that carries the ranks, where compute runs on CPU.
+        nodes_share_host: Whether all nodes are processes of one host (the `local` launcher), so that
+            they compete for its cores.
+    """
+
+    node_counts: tuple[int, ...]
+    devices_per_node: int = 1
+    dollars_per_node_hour: float = 0.0
+    launcher: str = "local"
+    threads_per_rank: int = 1
+    cores_per_host: int | None = None
+    nodes_share_host: bool = True
+
+    def num_ranks(self, num_nodes: int) -> int:
+        """Ranks on this many nodes."""
+        return num_nodes * self.devices_per_node
+
+    def oversubscription(self, num_nodes: int) -> float:
+        """Threads of all ranks on a host over its cores, at least 1; 1 where cores are unknown."""
+        if self.cores_per_host is None:
+            return 1.0
+        ranks = self.num_ranks(num_nodes) if self.nodes_share_host else self.devices_per_node
+        return max(1.0, ranks * self.threads_per_rank / self.cores_per_host)

@@ -1,0 +1,147 @@
+"""What a ledger keeps, as plain frozen data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from search_spaces import Configuration
+from tuner.measurement import Measurement, Outcome, Purpose, merged
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """One search for one job.
+
+    Args:
+        study_id: Unique in the ledger.
+        name: The Optuna study's name as well: the job's name, with a number from the second study on.
+        job_name: The job's name.
+        fingerprint: What its curves depend on (`Job.fingerprint`).
+        job: The job as plain data.
+        created_at: Seconds since the epoch.
+    """
+
+    study_id: int
+    name: str
+    job_name: str
+    fingerprint: str
+    job: Mapping[str, Any]
+    created_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The right of one worker to carry out slices of one probe, until it expires.
+
+    Args:
+        probe_id: The probe.
+        owner: The worker: host, process and a random part.
+        attempt: Counts how often the probe was taken; a lease with an older attempt is lost.
+        expires_at: Seconds since the epoch.
+    """
+
+    probe_id: int
+    owner: str
+    attempt: int
+    expires_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeRecord:
+    """One probe of one configuration, with the slices carried out so far.
+
+    Args:
+        probe_id: Unique in the ledger.
+        study_id: Its study.
+        configuration: What is probed.
+        purpose: Why.
+        trial_number: The Optuna trial that stands for it; None for none.
+        slices: What each slice saw, in order.
+        outcome: PAUSED while it may go on; its end otherwise. Before the first slice: PAUSED.
+        reason: Why it ended, in words.
+        lease: Who holds it now; None where nobody does.
+        created_at: Seconds since the epoch.
+    """
+
+    probe_id: int
+    study_id: int
+    configuration: Configuration
+    purpose: Purpose
+    trial_number: int | None
+    slices: tuple[Measurement, ...]
+    outcome: Outcome
+    reason: str
+    lease: Lease | None
+    created_at: float
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """All slices as one measurement; None before the first."""
+        return merged(self.slices) if self.slices else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionRecord:
+    """A prediction as it was made, with what was known then; never changed afterwards.
+
+    Args:
+        study_id: Its study.
+        configuration: What it is about.
+        made_at: Seconds since the epoch.
+        quantiles: Level in (0, 1) to predicted training seconds to target, ascending.
+        dollars: Level in (0, 1) to predicted dollars to target, ascending.
+        probability_of_reaching: Chance that the target is reached at all.
+        num_slices: Slices known to the study when it was made.
+        seconds_known: Training seconds of this configuration's own run known then.
+        purpose: What the prediction was made for, such as `choice` or `recommendation`.
+    """
+
+    study_id: int
+    configuration: Configuration
+    made_at: float
+    quantiles: Mapping[float, float]
+    dollars: Mapping[float, float]
+    probability_of_reaching: float
+    num_slices: int
+    seconds_known: float
+    purpose: str = "choice"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRecord:
+    """What a model learnt.
+
+    Args:
+        study_id: Its study.
+        fingerprint: Of the study's job.
+        model: `seconds` or `samples`.
+        made_at: Seconds since the epoch.
+        num_slices: Slices that went in.
+        parameters: Parameter name to (value, standard deviation), as the model states them.
+        summary: Whether it converged, the residual, the parameters left at their prior.
+    """
+
+    study_id: int
+    fingerprint: str
+    model: str
+    made_at: float
+    num_slices: int
+    parameters: Mapping[str, tuple[float, float]]
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendationRecord:
+    """A recommendation as it was given.
+
+    Args:
+        study_id: Its study.
+        made_at: Seconds since the epoch.
+        recommendation: The content of `recommendation.json`.
+    """
+
+    study_id: int
+    made_at: float
+    recommendation: Mapping[str, Any]

@@ -1,0 +1,286 @@
+"""What a probe saw: curve, step times by rank and part, gradient noise, memory, charges, outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from search_spaces import Configuration
+
+
+class Purpose(StrEnum):
+    """Why a probe runs; purposes are priced and stored apart."""
+
+    TIMING = "timing"
+    """Tens of steps, for seconds a step at these nodes and this batch a rank."""
+    STATISTICS = "statistics"
+    """A piece of training, for the curve by samples and the gradient's noise."""
+    TRAINING = "training"
+    """Training meant to arrive: the run that becomes the user's model, or verifies a recommendation."""
+
+
+class Outcome(StrEnum):
+    """Where a probe stands; every one of these is an expected end, none an exception."""
+
+    RUNNING = "running"
+    """A slice is under way."""
+    PAUSED = "paused"
+    """The slice is done and the probe can go on from its checkpoint."""
+    REACHED = "reached"
+    """The metric crossed the target."""
+    STOPPED = "stopped"
+    """Ended on purpose: the search gave it up, or its samples are used up."""
+    DIVERGED = "diverged"
+    """The loss or the parameters stopped being finite."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """A rank could not allocate what it needed."""
+    TIMED_OUT = "timed_out"
+    """No progress within the time limit: a rank hung."""
+    FAILED = "failed"
+    """A rank raised or died; `error` holds every rank's own words."""
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether another slice may follow."""
+        return self in (Outcome.RUNNING, Outcome.PAUSED)
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether the probe ended by a fault rather than by what training did."""
+        return self in (Outcome.TIMED_OUT, Outcome.FAILED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One scoring.
+
+    Args:
+        training_seconds: Training time since the run began, as if never interrupted: scoring,
+            start-up and warm-up after a pause are left out.
+        step: Optimizer steps done.
+        samples: Samples seen by all ranks together.
+        value: The metric on the validation data.
+    """
+
+    training_seconds: float
+    step: int
+    samples: int
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A median with its spread, over the steps of one slice, warm-up left out.
+
+    Args:
+        median: Seconds.
+        p10: Tenth percentile, seconds.
+        p90: Ninetieth percentile, seconds.
+        mean: Seconds.
+        std: Standard deviation, seconds.
+        count: Steps that went in.
+    """
+
+    median: float
+    p10: float
+    p90: float
+    mean: float
+    std: float
+    count: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Spread:
+        """The spread of some values, at least one."""
+        values = np.asarray(seconds, dtype=float)
+        p10, median, p90 = (float(q) for q in np.quantile(values, [0.1, 0.5, 0.9]))
+        return cls(
+            median=median,
+            p10=p10,
+            p90=p90,
+            mean=float(values.mean()),
+            std=float(values.std()),
+            count=len(values),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankTiming:
+    """Where one rank's step time went; the parts add up to `step` but for medians' rounding.
+
+    Args:
+        rank: The rank.
+        batch_size: Samples of a batch that fall to this rank.
+        compute: Forward, backward and optimizer.
+        sync: Waiting for other ranks that compute did not hide.
+        input: Waiting for data.
+        step: The whole step.
+    """
+
+    rank: int
+    batch_size: int
+    compute: Spread
+    sync: Spread
+    input: Spread
+    step: Spread
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseStatistic:
+    """Gradient noise at one place of the run (McCandlish et al. 2018, appendix A).
+
+    Args:
+        samples: Samples seen when it was measured.
+        noise: Unbiased estimate of S, the trace of the covariance of one sample's gradient.
+        squared_gradient: Unbiased estimate of |G|^2; may be negative, so average before dividing.
+        num_estimates: How many pairs of gradients went in.
+    """
+
+    samples: int
+    noise: float
+    squared_gradient: float
+    num_estimates: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """All that a probe, or one slice of it, saw.
+
+    Curves carry cumulative seconds, steps and samples, so that the slices of a probe line up;
+    the scalar seconds and charges are those of the slice alone until `merged`.
+
+    Args:
+        configuration: What was run.
+        purpose: Why.
+        outcome: Where it stands.
+        curve: Scorings, in order of samples.
+        ranks: Step times by rank; empty until steps were timed.
+        noise: Gradient noise along the run.
+        step: Optimizer steps done since the run began.
+        samples: Samples seen since the run began.
+        training_seconds: Training clock since the run began.
+        scoring_seconds: Time spent scoring: charged, not training.
+        startup_seconds: From submission to the first step: charged, not training.
+        charged_seconds: Wall-clock seconds the nodes were held.
+        charged_dollars: Their price.
+        peak_bytes: Largest memory of any rank; 0 where unknown.
+        parameter_bytes: Bytes of the model's parameters; 0 where unknown.
+        oversubscribed: Whether ranks had to share cores.
+        error: What went wrong, with every rank's words; None unless the outcome is a fault.
+        checkpoint: Path of the newest checkpoint, from which the probe can go on.
+    """
+
+    configuration: Configuration
+    purpose: Purpose
+    outcome: Outcome
+    curve: tuple[CurvePoint, ...] = ()
+    ranks: tuple[RankTiming, ...] = ()
+    noise: tuple[NoiseStatistic, ...] = ()
+    step: int = 0
+    samples: int = 0
+    training_seconds: float = 0.0
+    scoring_seconds: float = 0.0
+    startup_seconds: float = 0.0
+    charged_seconds: float = 0.0
+    charged_dollars: float = 0.0
+    peak_bytes: int = 0
+    parameter_bytes: int = 0
+    oversubscribed: bool = False
+    error: str | None = None
+    checkpoint: str | None = None
+
+    @property
+    def step_seconds(self) -> Spread | None:
+        """Step seconds of the slowest rank, or None where no step was timed."""
+        if not self.ranks:
+            return None
+        return max((rank.step for rank in self.ranks), key=lambda spread: spread.median)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; `from_dict` gives the measurement back."""
+        return {
+            **asdict(replace(self, configuration=Configuration())),
+            "configuration": self.configuration.as_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Measurement:
+        """The measurement `to_dict` was made from."""
+        return cls(
+            **{
+                **data,
+                "configuration": Configuration(data["configuration"]),
+                "purpose": Purpose(data["purpose"]),
+                "outcome": Outcome(data["outcome"]),
+                "curve": tuple(CurvePoint(**point) for point in data["curve"]),
+                "noise": tuple(NoiseStatistic(**statistic) for statistic in data["noise"]),
+                "ranks": tuple(_rank_timing(rank) for rank in data["ranks"]),
+            }
+        )
+
+
+def _rank_timing(data: Mapping[str, Any]) -> RankTiming:
+    parts = {name: Spread(**data[name]) for name in ("compute", "sync", "input", "step")}
+    return RankTiming(rank=data["rank"], batch_size=data["batch_size"], **parts)
+
+
+def merged(slices: Sequence[Measurement]) -> Measurement:
+    """One measurement from the slices of one probe, in order.
+
+    Curves and noise are joined; scoring, start-up and charges are summed; step times are those of
+    the slice that timed most steps; everything else is the last slice's.
+
+    Raises:
+        ValueError: There is no slice, or the slices are not of one configuration.
+    """
+    if not slices:
+        raise ValueError("a probe without slices has no measurement")
+    if len({measurement.configuration for measurement in slices}) > 1:
+        raise ValueError("slices of different configurations cannot be merged")
+    last = slices[-1]
+    timed = max(slices, key=lambda m: m.step_seconds.count if m.step_seconds else 0)
+    checkpoints = [m.checkpoint for m in slices if m.checkpoint]
+    return replace(
+        last,
+        curve=tuple(point for m in slices for point in m.curve),
+        noise=tuple(statistic for m in slices for statistic in m.noise),
+        ranks=timed.ranks,
+        scoring_seconds=sum(m.scoring_seconds for m in slices),
+        startup_seconds=sum(m.startup_seconds for m in slices),
+        charged_seconds=sum(m.charged_seconds for m in slices),
+        charged_dollars=sum(m.charged_dollars for m in slices),
+        peak_bytes=max(m.peak_bytes for m in slices),
+        parameter_bytes=max(m.parameter_bytes for m in slices),
+        oversubscribed=any(m.oversubscribed for m in slices),
+        checkpoint=checkpoints[-1] if checkpoints else None,
+    )
+
+
+def crossing(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> tuple[float, float] | None:
+    """Where a curve first reaches the target.
+
+    Args:
+        curve: Scorings in order of samples.
+        target: The value that counts as reached.
+        maximize: Whether larger values are better.
+
+    Returns:
+        Samples and training seconds, linear between the two scorings around the crossing; a first
+        scoring already past the target counts where it stands. None where it was not reached.
+    """
+    sign = 1.0 if maximize else -1.0
+    before: CurvePoint | None = None
+    for point in curve:
+        if sign * (point.value - target) >= 0:
+            if before is None or point.value == before.value:
+                return float(point.samples), point.training_seconds
+            share = (target - before.value) / (point.value - before.value)
+            return (
+                before.samples + share * (point.samples - before.samples),
+                before.training_seconds + share * (point.training_seconds - before.training_seconds),
+            )
+        before = point
+    return None

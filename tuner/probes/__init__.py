@@ -1,0 +1,5 @@
+"""Probers: what carries out slices of probes, one file a kind."""
+
+from tuner.probes.prober import ProbeHandle, Prober, Until
+
+__all__ = ["ProbeHandle", "Prober", "Until"]

@@ -1,0 +1,80 @@
+"""The contract of probers: short, real looks at a configuration, many at once, never blocking."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from search_spaces import Configuration
+from tuner.measurement import Measurement, Purpose
+
+
+@dataclass(frozen=True, kw_only=True)
+class Until:
+    """Where a slice ends; whichever comes first. The target always ends it.
+
+    Args:
+        training_seconds: Training clock since the run began.
+        samples: Samples seen since the run began.
+        steps: Optimizer steps of this slice.
+    """
+
+    training_seconds: float | None = None
+    samples: int | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.training_seconds is None and self.samples is None and self.steps is None:
+            raise ValueError("a slice needs an end: training_seconds, samples or steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeHandle:
+    """Names a slice under way.
+
+    Args:
+        identity: Unique within the prober.
+        configuration: What runs.
+        purpose: Why.
+        folder: Where its command, environment, log, metrics and checkpoints lie.
+    """
+
+    identity: str
+    configuration: Configuration
+    purpose: Purpose
+    folder: Path
+
+
+class Prober(ABC):
+    """Carries out slices of probes.
+
+    A probe lives in a folder. Starting it again in the same folder goes on from the newest
+    checkpoint there, under the same configuration but for `nodes`, where the strategy's statistics
+    do not depend on them. The measurement that `poll` returns grows until its outcome is no longer
+    RUNNING; it is that of the slice alone (see `Measurement`). What went wrong inside a probe is an
+    outcome; only a prober that cannot work at all raises.
+    """
+
+    @abstractmethod
+    def start(
+        self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
+    ) -> ProbeHandle:
+        """Begins a slice and returns at once.
+
+        Raises:
+            ProbeError: Probing is impossible: no rank can be started.
+            StorageError: The folder cannot be written.
+        """
+
+    @abstractmethod
+    def poll(self, handle: ProbeHandle) -> Measurement:
+        """What the slice saw so far."""
+
+    @abstractmethod
+    def cancel(self, handle: ProbeHandle) -> None:
+        """Ends the slice and everything it started; what was checkpointed stays."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends every slice and releases what was kept warm."""

@@ -1,0 +1,170 @@
+"""The answer: a configuration with what it is expected to take, what speaks for it, what was checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from search_spaces import Configuration
+
+#: Version of `recommendation.json`: the first number changes when a reader of the old form would fail.
+SCHEMA_VERSION = "1.0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A predicted quantity with its central 90% interval.
+
+    Args:
+        lower: Fifth percentile.
+        median: Median.
+        upper: Ninety-fifth percentile; infinite where the target may well be out of reach.
+    """
+
+    lower: float
+    median: float
+    upper: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """A configuration that was weighed, with what it would take.
+
+    Args:
+        configuration: The configuration.
+        seconds: Predicted training seconds to target.
+        dollars: Predicted dollars to target; None where nodes have no price.
+        probability_of_reaching: Chance that the target is reached at all.
+        measured_seconds: Measured training seconds to target, where its run arrived.
+        share_known: Share of its run that was measured, in [0, 1].
+    """
+
+    configuration: Configuration
+    seconds: Estimate
+    dollars: Estimate | None
+    probability_of_reaching: float
+    measured_seconds: float | None = None
+    share_known: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What happened when the recommendation was trained to the target.
+
+    Args:
+        reached: Whether it arrived.
+        training_seconds: Training clock at the crossing, or where it ended.
+        dollars: Price of that time.
+        value: Best metric seen.
+        predicted: The prediction it is held against, made before the run was known past `share_known`.
+        share_known: Share of the verified run that was known when that prediction was made.
+    """
+
+    reached: bool
+    training_seconds: float
+    dollars: float
+    value: float
+    predicted: Estimate | None
+    share_known: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningCost:
+    """What the search spent.
+
+    Args:
+        seconds: Wall-clock seconds charged by all probes.
+        dollars: Their price.
+        num_probes: Probes started.
+        seconds_by_purpose: Charged seconds by purpose of the probe.
+        seconds_by_part: Charged seconds by part: training, scoring, start-up, other.
+    """
+
+    seconds: float
+    dollars: float
+    num_probes: int
+    seconds_by_purpose: Mapping[str, float]
+    seconds_by_part: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """What Paceline advises, and why.
+
+    Args:
+        job_name: The job.
+        study_name: The study it comes from.
+        made_at: Seconds since the epoch.
+        goal: The goal in words, such as `accuracy >= 0.85, soonest`.
+        choice: What is recommended.
+        runner_up: The next best that differs; None where there is none.
+        baseline: The user's present settings; None where the job states none.
+        verified: What training it showed; None where it was not trained to the target.
+        provisional: Whether it rests on less evidence than it should: no run of it was measured, or
+            the budget ended the search early.
+        evidence: Sentences that say what it rests on.
+        warnings: Sentences on what may make it wrong.
+        stopped_because: Why the search ended.
+        tuning: What the search spent.
+        checkpoint: Path of the trained model's checkpoint, where a run arrived.
+        command: A command line that trains the recommended configuration.
+    """
+
+    job_name: str
+    study_name: str
+    made_at: float
+    goal: str
+    choice: Alternative
+    runner_up: Alternative | None
+    baseline: Alternative | None
+    verified: Verification | None
+    provisional: bool
+    evidence: tuple[str, ...]
+    warnings: tuple[str, ...]
+    stopped_because: str
+    tuning: TuningCost
+    checkpoint: str | None
+    command: str
+    schema_version: str = field(default=SCHEMA_VERSION)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `recommendation.json`; infinite numbers become null."""
+        data = asdict(_plain(self))
+        data["choice"] = _alternative(self.choice)
+        data["runner_up"] = _alternative(self.runner_up)
+        data["baseline"] = _alternative(self.baseline)
+        finite: dict[str, Any] = _finite(data)
+        return finite
+
+
+def _plain(recommendation: Recommendation) -> Recommendation:
+    from dataclasses import replace
+
+    empty = Configuration()
+    return replace(
+        recommendation,
+        choice=replace(recommendation.choice, configuration=empty),
+        runner_up=None,
+        baseline=None,
+    )
+
+
+def _alternative(alternative: Alternative | None) -> dict[str, Any] | None:
+    if alternative is None:
+        return None
+    from dataclasses import replace
+
+    data = asdict(replace(alternative, configuration=Configuration()))
+    data["configuration"] = alternative.configuration.as_dict()
+    return data
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not (float("-inf") < value < float("inf")):
+        return None
+    return value

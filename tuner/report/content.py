@@ -1,0 +1,46 @@
+"""What a report shows, gathered once; every rendering reads it and adds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.job import Job
+from tuner.ledger import PredictionRecord, ProbeRecord
+from tuner.recommendation import Alternative, Recommendation
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedAgainstMeasured:
+    """One prediction beside what happened later.
+
+    Args:
+        prediction: As it was made.
+        measured_seconds: Training seconds to target of that configuration's run.
+        share_known: Share of that run which was known when the prediction was made.
+    """
+
+    prediction: PredictionRecord
+    measured_seconds: float
+    share_known: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportContent:
+    """Everything a report is rendered from.
+
+    Args:
+        job: The job.
+        recommendation: The answer.
+        probes: Every probe of the study, oldest first.
+        landscape: The best learning rate's prediction for each number of nodes, batch size and strategy.
+        checked: Predictions whose run arrived.
+        fit_summaries: Model name to sentences on what it learnt.
+    """
+
+    job: Job
+    recommendation: Recommendation
+    probes: Sequence[ProbeRecord]
+    landscape: Sequence[Alternative]
+    checked: Sequence[PredictedAgainstMeasured]
+    fit_summaries: dict[str, list[str]]

@@ -1,0 +1,1 @@
+"""Ways of keeping the replicas of a model in step, one file a family."""
