@@ -1,0 +1,128 @@
+"""The contract of strategies: how the replicas of a model are kept in step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from search_spaces import StrategyTraits
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A rank's part of the global batch.
+
+    Args:
+        batch_size: Samples of the global batch.
+        num_ranks: Ranks it is divided over.
+        num_samples: Samples that fall to this rank, at least 1.
+    """
+
+    batch_size: int
+    num_ranks: int
+    num_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """What one step exchanged.
+
+    Args:
+        sync_seconds: Waiting for other ranks that compute did not hide.
+        exchanged_bytes: Bytes of gradients or parameters this rank put in.
+        local_squared_norm: |g_r|^2, g_r being the mean gradient over this rank's share; None where
+            the strategy does not exchange gradients.
+        mean_squared_norm: |g|^2 of the gradient over the global batch, equal on all ranks; None
+            where no rank knows it.
+    """
+
+    sync_seconds: float = 0.0
+    exchanged_bytes: int = 0
+    local_squared_norm: float | None = None
+    mean_squared_norm: float | None = None
+
+
+class Strategy(ABC):
+    """Keeps one replica in step with the others.
+
+    The one that trains calls, in this order: `attach` once; `load` where a run goes on; then in every
+    step `before_step`, a forward and backward pass over each micro-batch (all but the last within
+    `accumulating`), `after_backward`, the optimizer's step, `after_step`. A micro-batch's loss, a mean
+    over its samples, is multiplied by `loss_weight` before the backward pass. All ranks make the same
+    calls in the same order, but only `scored_parameters` and what the strategy's traits call a
+    barrier may wait for other ranks.
+
+    Attributes:
+        traits: What is known of the strategy without running it.
+    """
+
+    traits: StrategyTraits
+
+    @abstractmethod
+    def attach(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        group: ProcessGroup | None,
+        rng: np.random.Generator,
+    ) -> nn.Module:
+        """Takes charge of a replica, already on its device.
+
+        Args:
+            model: Equal on all ranks.
+            optimizer: Of the model's parameters.
+            group: All ranks; None where there is one.
+            rng: This rank's own, for whom it meets.
+
+        Returns:
+            The module to run forward with; it may wrap the model.
+        """
+
+    @abstractmethod
+    def loss_weight(self, num_samples: int, share: Share) -> float:
+        """What the mean loss over a micro-batch of `num_samples` of this share is multiplied by."""
+
+    @abstractmethod
+    def before_step(self, share: Share) -> None:
+        """Begins a step on this share of the global batch."""
+
+    @abstractmethod
+    def accumulating(self) -> AbstractContextManager[None]:
+        """The context of micro-batches whose gradients must not be exchanged yet."""
+
+    @abstractmethod
+    def after_backward(self) -> None:
+        """Called once the gradient of the whole share stands, before the optimizer's step."""
+
+    @abstractmethod
+    def after_step(self) -> None:
+        """Called after the optimizer's step."""
+
+    @abstractmethod
+    def scored_parameters(self) -> AbstractContextManager[None]:
+        """Within it, on every rank, the model holds what is to be scored; afterwards, what is trained.
+
+        All ranks enter it together.
+        """
+
+    @abstractmethod
+    def exchanges(self) -> list[Exchange]:
+        """The exchanges of the steps since the last call, oldest first."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides model and optimizer."""
+
+    @abstractmethod
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` gave."""
