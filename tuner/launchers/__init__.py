@@ -9,13 +9,17 @@ from tuner.launchers.launcher import (
     RankFailure,
     RankTask,
 )
+from tuner.launchers.local import LocalLauncher
+from tuner.launchers.process_records import end_orphans
 
 __all__ = [
     "JobHandle",
     "JobState",
     "JobStatus",
     "Launcher",
+    "LocalLauncher",
     "RankContext",
     "RankFailure",
     "RankTask",
+    "end_orphans",
 ]

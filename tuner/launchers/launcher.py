@@ -19,6 +19,11 @@ class JobState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of the job runs any more."""
+        return self not in (JobState.PENDING, JobState.RUNNING)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RankTask:

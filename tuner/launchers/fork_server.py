@@ -1,0 +1,149 @@
+"""The process that imports torch once and forks every local rank from that state.
+
+Python's own `forkserver` start method is not used: it runs the caller's main module again in every
+child, blocks the caller until the preloading is done, and is shared with whatever else in the
+process forks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from tuner.launchers import rank_process
+
+#: What the tuner asks: operation and the rank's key.
+REQUEST = struct.Struct("=cq")
+#: What the server reports: event, key, process or exit code, monotonic seconds.
+REPORT = struct.Struct("=cqqd")
+
+FORK, KILL = b"f", b"k"
+FORKED, EXITED = b"f", b"x"
+
+_LOOK_FOR_TUNER_SECONDS = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+def main(*, control_descriptor: int, tuner_process: int, preload: Sequence[str]) -> NoReturn:
+    """Serves until the tuner is gone, then kills every rank and ends.
+
+    Args:
+        control_descriptor: Socket on which requests come and reports go.
+        tuner_process: Process number of the tuner.
+        preload: Modules to import before the first fork.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for module in preload:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(ConnectionError):
+        _ForkServer(socket.socket(fileno=control_descriptor), tuner_process).serve()
+    os._exit(0)
+
+
+class _ForkServer:
+    def __init__(self, control: socket.socket, tuner_process: int) -> None:
+        self._control = control
+        self._tuner_process = tuner_process
+        self._key_of: dict[int, int] = {}
+        self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+        self._wake, wake_write = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(wake_write, False)
+        self._wake_write = wake_write
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        """Answers requests and reports deaths until the tuner is gone."""
+        control = self._control.fileno()
+        try:
+            while os.getppid() == self._tuner_process:
+                ready, _, _ = select.select([control, self._wake], [], [], _LOOK_FOR_TUNER_SECONDS)
+                if self._wake in ready:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._wake, 4096)
+                self._report_deaths()
+                if control in ready and not self._answer():
+                    return
+        finally:
+            for process in self._key_of:
+                kill_group(process)
+
+    def _answer(self) -> bool:
+        data, descriptors, _, _ = socket.recv_fds(self._control, REQUEST.size, 1)
+        if len(data) < REQUEST.size:
+            return False
+        operation, key = REQUEST.unpack(data)
+        if operation == FORK:
+            self._fork(key, descriptors[0])
+        elif operation == KILL:
+            for process, known in self._key_of.items():
+                if known == key:
+                    kill_group(process)
+        return True
+
+    def _fork(self, key: int, descriptor: int) -> None:
+        server = os.getpid()
+        process = os.fork()
+        if process == 0:
+            self._become_rank(descriptor, server)
+        os.close(descriptor)
+        self._key_of[process] = key
+        self._control.sendall(REPORT.pack(FORKED, key, process, time.monotonic()))
+
+    def _become_rank(self, descriptor: int, server: int) -> NoReturn:
+        try:
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._die_with(server)
+            os.close(self._wake)
+            os.close(self._wake_write)
+            self._control.close()
+            rank_process.serve(socket.socket(fileno=descriptor))
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(1)
+
+    def _die_with(self, server: int) -> None:
+        """Lets the kernel kill this process when the server dies, even where it is stopped or hangs."""
+        if self._libc is not None:
+            self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != server:
+            os._exit(1)
+
+    def _report_deaths(self) -> None:
+        while self._key_of:
+            process, status = os.waitpid(-1, os.WNOHANG)
+            if process == 0:
+                return
+            # What the rank started itself goes with it.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process, signal.SIGKILL)
+            key = self._key_of.pop(process, None)
+            if key is not None:
+                code = os.waitstatus_to_exitcode(status)
+                self._control.sendall(REPORT.pack(EXITED, key, code, time.monotonic()))
+
+
+def kill_group(process: int) -> None:
+    """Kills a process that leads its session, with everything in its group; a dead one is left alone."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(process, signal.SIGKILL)

@@ -1,0 +1,165 @@
+"""What a local rank does: wait for a task, run its function, send what it returned, wait again."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import re
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tuner.launchers.frames import encoded, receive
+from tuner.launchers.launcher import RankContext
+
+#: Words of an error that another rank's death causes.
+_ECHO = re.compile(r"connection (was )?(closed|reset|refused)|broken pipe|timed out waiting|gloo|nccl", re.I)
+
+
+def serve(connection: socket.socket) -> NoReturn:
+    """Carries out tasks until one fails or the tuner is gone.
+
+    Args:
+        connection: To the tuner; tasks come in, messages and results go out.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_tuner(connection)
+    lock = threading.Lock()
+
+    def send(message: Mapping[str, Any]) -> None:
+        data = encoded(message)
+        with lock:
+            connection.sendall(data)
+
+    while (task := receive(connection)) is not None:
+        answer = _carry_out(task, send)
+        send(answer)
+        if answer["kind"] == "failure":
+            # Going away at once closes this rank's collectives, so that the others speak up too.
+            os._exit(1)
+        del task, answer
+        _forget_memory()
+    os._exit(0)
+
+
+def _die_with_tuner(connection: socket.socket) -> None:
+    """Ends this process group once nobody holds the other end of the connection."""
+
+    def watch() -> None:
+        hangup = select.poll()
+        hangup.register(connection, 0)
+        hangup.poll()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def _carry_out(task: Mapping[str, Any], send: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
+    with _output_to(Path(task["folder"]) / f"rank{task['rank']}.log"):
+        try:
+            _enter_surroundings(task)
+            function = _imported(task["function"])
+            context = RankContext(
+                rank=task["rank"],
+                num_ranks=task["num_ranks"],
+                local_rank=task["local_rank"],
+                init_method=task["init_method"],
+                folder=Path(task["folder"]),
+                send=lambda message: send({"kind": "message", "message": message}),
+            )
+            send({"kind": "entered", "at": time.monotonic()})
+            answer = {"kind": "result", "result": function(context, task["payload"])}
+            encoded(answer)
+            _leave_process_group()
+        except BaseException as error:
+            return _failure(error)
+        return answer
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    at = time.monotonic()
+    # The first frame is this file's.
+    own = error.__traceback__.tb_next if error.__traceback__ else None
+    reason = "".join(traceback.format_exception(type(error), error, own or error.__traceback__))
+    print(reason, file=sys.stderr)
+    echo = isinstance(error, RuntimeError | OSError) and _ECHO.search(str(error)) is not None
+    return {"kind": "failure", "at": at, "reason": reason, "echo": echo}
+
+
+def _enter_surroundings(task: Mapping[str, Any]) -> None:
+    """Takes over the tuner's folder, environment and import path as they were at submission."""
+    os.chdir(task["working_folder"])
+    os.environ.clear()
+    os.environ.update(task["environment"])
+    sys.path[:] = task["import_path"]
+    importlib.invalidate_caches()
+    import torch
+
+    torch.set_num_threads(task["threads"])
+
+
+def _imported(path: str) -> Callable[[RankContext, Mapping[str, Any]], Any]:
+    module, _, name = path.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    function: Callable[[RankContext, Mapping[str, Any]], Any] = found
+    return function
+
+
+def _leave_process_group() -> None:
+    """Ends a process group the function left open: the next task brings its own."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Sends whatever is printed meanwhile, by C code too, to the end of a file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    _redirect(descriptor)
+    try:
+        yield
+    finally:
+        _flush()
+        _redirect(os.open(os.devnull, os.O_WRONLY))
+
+
+def _redirect(descriptor: int) -> None:
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        # A task may have closed or replaced them.
+        stream = open(number, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    ctypes.CDLL(None).fflush(None)
+
+
+def _forget_memory() -> None:
+    """Gives freed memory back and forgets the peak, so that the next task's peak is its own."""
+    gc.collect()
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")

@@ -1,0 +1,209 @@
+"""The tuner's side of the fork server: asking for ranks, talking to them, learning of their death."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import ProbeError
+from tuner.launchers.fork_server import EXITED, FORK, FORKED, KILL, REPORT, REQUEST, kill_group
+from tuner.launchers.frames import FrameReader, encoded
+
+_BOOT = """
+import json, sys
+arguments = json.loads(sys.argv[1])
+sys.path[:] = arguments.pop("import_path")
+from tuner.launchers.fork_server import main
+main(**arguments)
+"""
+
+
+class WarmRank:
+    """A rank's process as the tuner sees it; nothing here waits.
+
+    Attributes:
+        key: Names the rank to the fork server.
+        process: Its process number; None until it was forked.
+        exit_code: Negative for a signal; None while it lives, or where nobody could tell.
+        ended: Whether it is dead.
+    """
+
+    def __init__(self, key: int, connection: socket.socket) -> None:
+        self.key = key
+        self.process: int | None = None
+        self.exit_code: int | None = None
+        self.ended = False
+        self._connection = connection
+        self._connection.setblocking(False)
+        self._reader = FrameReader()
+        self._outgoing = bytearray()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Queues a message; what does not fit goes out with a later `receive`."""
+        self._outgoing += encoded(message)
+        self._flush()
+
+    def receive(self) -> list[dict[str, Any]]:
+        """The messages that came since last time."""
+        self._flush()
+        received: list[dict[str, Any]] = []
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while data := self._connection.recv(1 << 16):
+                received.extend(self._reader.feed(data))
+        return received
+
+    def forget(self) -> None:
+        """Closes the connection of a rank that is dead or about to be."""
+        self._connection.close()
+
+    def _flush(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while self._outgoing:
+                sent = self._connection.send(self._outgoing)
+                del self._outgoing[:sent]
+
+
+class ForkServer:
+    """A running fork server; started at once, ready when its preloading is done.
+
+    Args:
+        environment: Variables the server and all it forks see while they import.
+        preload: Modules to import before the first fork.
+
+    Raises:
+        ProbeError: The process cannot be started.
+    """
+
+    def __init__(self, *, environment: Mapping[str, str], preload: Sequence[str]) -> None:
+        self._keys = itertools.count()
+        self._ranks: dict[int, WarmRank] = {}
+        self._reports = bytearray()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
+        self._control, theirs = socket.socketpair()
+        arguments = {
+            "control_descriptor": theirs.fileno(),
+            "tuner_process": os.getpid(),
+            "preload": list(preload),
+            "import_path": _trusted_import_path(),
+        }
+        try:
+            # -P: without it a module that merely lies in the current folder would come first.
+            self._popen = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOT, json.dumps(arguments)],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._control.close()
+            self._output.close()
+            raise ProbeError(f"no rank can be started with {sys.executable}: {error}") from error
+        finally:
+            theirs.close()
+        self.alive = True
+
+    @property
+    def process(self) -> int:
+        """The server's process number."""
+        return self._popen.pid
+
+    def fork(self) -> WarmRank:
+        """Asks for a new rank; it may be talked to at once, its process number comes later."""
+        ours, theirs = socket.socketpair()
+        rank = WarmRank(next(self._keys), ours)
+        self._ranks[rank.key] = rank
+        with theirs, contextlib.suppress(ConnectionError):
+            socket.send_fds(self._control, [REQUEST.pack(FORK, rank.key)], [theirs.fileno()])
+        return rank
+
+    def drain(self) -> None:
+        """Takes note of ranks that were forked or died, without waiting."""
+        while self.alive:
+            try:
+                data = self._control.recv(1 << 16, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            except ConnectionError:
+                data = b""
+            if not data:
+                self._note_death()
+                break
+            self._reports += data
+        while len(self._reports) >= REPORT.size:
+            event, key, value, _ = REPORT.unpack_from(self._reports)
+            del self._reports[: REPORT.size]
+            if (rank := self._ranks.get(key)) is None:
+                continue
+            if event == FORKED:
+                rank.process = value
+            elif event == EXITED:
+                rank.exit_code, rank.ended = value, True
+                del self._ranks[key]
+
+    def end(self, ranks: Iterable[WarmRank], *, wait_seconds: float = 2.0) -> None:
+        """Kills ranks with all they started, and sees them die.
+
+        Those not forked yet are killed by the server as soon as they are, and not waited for.
+        """
+        self.drain()
+        doomed = [rank for rank in ranks if not rank.ended]
+        for rank in doomed:
+            if rank.process is not None:
+                kill_group(rank.process)
+            with contextlib.suppress(ConnectionError):
+                self._control.sendall(REQUEST.pack(KILL, rank.key))
+        deadline = time.monotonic() + wait_seconds
+        reports = select.poll()
+        reports.register(self._control, select.POLLIN)
+        while any(rank.process is not None and not rank.ended for rank in doomed):
+            if not self.alive or (remaining := deadline - time.monotonic()) <= 0:
+                break
+            reports.poll(remaining * 1000)
+            self.drain()
+        for rank in doomed:
+            rank.forget()
+
+    def last_words(self) -> str:
+        """The end of what the server itself printed."""
+        self._output.seek(0)
+        return self._output.read()[-4000:].decode(errors="replace").strip()
+
+    def close(self) -> None:
+        """Ends the server with every rank."""
+        self.end(list(self._ranks.values()))
+        self._control.close()
+        self._popen.kill()
+        self._popen.wait()
+        self._output.close()
+
+    def _note_death(self) -> None:
+        """The kernel kills the ranks of a server that dies; where it cannot, this does."""
+        self.alive = False
+        self._popen.kill()
+        self._popen.wait()
+        for rank in self._ranks.values():
+            if rank.process is not None:
+                kill_group(rank.process)
+            rank.ended = True
+        self._ranks.clear()
+
+
+def _trusted_import_path() -> list[str]:
+    """The tuner's import path without the current folder, unless Paceline itself lies there."""
+    here = str(Path.cwd())
+    home = str(Path(__file__).resolve().parents[2])
+    return [entry for entry in sys.path if entry and (entry != here or entry == home)]
