@@ -1,6 +1,8 @@
 """The search's only memory: studies, probes under leases, slices, fits, predictions, recommendations."""
 
+from tuner.ledger.leases import LeaseState
 from tuner.ledger.ledger import Ledger
+from tuner.ledger.memory import MemoryLedger, free_name
 from tuner.ledger.records import (
     FitRecord,
     Lease,
@@ -13,9 +15,12 @@ from tuner.ledger.records import (
 __all__ = [
     "FitRecord",
     "Lease",
+    "LeaseState",
     "Ledger",
+    "MemoryLedger",
     "PredictionRecord",
     "ProbeRecord",
     "RecommendationRecord",
     "StudyRecord",
+    "free_name",
 ]

@@ -103,7 +103,7 @@ class Ledger(Protocol):
         """Every fit of a study, oldest first."""
 
     def past_fits(self, fingerprint: str) -> list[FitRecord]:
-        """The newest fit of each model of each other study, those of this fingerprint first."""
+        """The newest fit of each model of each study: those of this fingerprint first, newest first."""
 
     def add_recommendation(self, recommendation: RecommendationRecord) -> None:
         """Keeps a recommendation."""

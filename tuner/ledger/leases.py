@@ -1,0 +1,64 @@
+"""The rule of leases: who may take a probe, whose lease still holds, and why not, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuner.ledger.records import Lease
+from tuner.measurement import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseState:
+    """What a ledger knows of a probe's lease.
+
+    Args:
+        probe_id: The probe.
+        outcome: Where the probe stands.
+        owner: Who leased it last; None once the lease was given back or the probe ended.
+        attempt: How often the probe was taken.
+        expires_at: When the lease runs out, seconds since the epoch; None without an owner.
+    """
+
+    probe_id: int
+    outcome: Outcome
+    owner: str | None
+    attempt: int
+    expires_at: float | None
+
+    def held(self, now: float) -> Lease | None:
+        """The lease that holds now; None where there is none or it has run out."""
+        if self.owner is None or self.expires_at is None or self.expires_at <= now:
+            return None
+        return Lease(
+            probe_id=self.probe_id, owner=self.owner, attempt=self.attempt, expires_at=self.expires_at
+        )
+
+    def why_not_taken(self, owner: str, now: float) -> str | None:
+        """Why `owner` may not take the probe; None where it may."""
+        if not self.outcome.can_continue:
+            return f"probe {self.probe_id} has ended ({self.outcome}) and cannot be taken"
+        holder = self.held(now)
+        if holder is not None and holder.owner != owner:
+            remaining = holder.expires_at - now
+            return (
+                f"probe {self.probe_id} is held by {holder.owner} (attempt {holder.attempt}) "
+                f"for another {remaining:.0f} s; take another probe, or wait"
+            )
+        return None
+
+    def why_lost(self, lease: Lease) -> str | None:
+        """Why a lease no longer gives a right to its probe; None where it does.
+
+        A lease that has run out still holds as long as nobody else took the probe.
+        """
+        if not self.outcome.can_continue:
+            return f"probe {self.probe_id} has ended ({self.outcome}); what comes now is not kept"
+        if self.attempt != lease.attempt or self.owner not in (None, lease.owner):
+            return (
+                f"probe {self.probe_id} was taken by {self.owner or 'another worker'} (attempt "
+                f"{self.attempt}); attempt {lease.attempt} of {lease.owner} comes too late"
+            )
+        if self.owner is None:
+            return f"the lease on probe {self.probe_id} was given back; take the probe again first"
+        return None
