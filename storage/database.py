@@ -1,0 +1,112 @@
+"""Opening a study database: one URL that holds Paceline's tables and Optuna's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine
+
+from storage.engine import check_folder, engine_for, engine_options, parsed
+from storage.failures import shown, translated
+from storage.one_at_a_time import one_at_a_time
+from storage.schema import bring_to_head
+from storage.sql_ledger import SqlLedger
+from tuner.errors import StorageError
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+
+class Storage:
+    """An open study database; a context manager that closes it.
+
+    Args:
+        engine: Of a database that has the newest tables.
+        clock: Seconds since the epoch, for the ledger.
+    """
+
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+        self._engine = engine
+        self._optuna: RDBStorage | None = None
+        self.ledger = SqlLedger(engine, clock)
+
+    @property
+    def url(self) -> str:
+        """Where it lies, with the password hidden."""
+        return shown(self._engine.url)
+
+    def optuna_storage(self) -> RDBStorage:
+        """Optuna's storage in the same database; its tables are made where they are missing.
+
+        Raises:
+            StorageError: The database cannot be written, or its Optuna tables are of another version.
+        """
+        if self._optuna is None:
+            with one_at_a_time(self._engine), translated(self._engine.url):
+                self._optuna = self._open_optuna()
+        return self._optuna
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Raises `StorageError` for what Optuna lets through of the database's failures inside."""
+        with translated(self._engine.url, files=False):
+            yield
+
+    def close(self) -> None:
+        """Closes every connection; the storage is not used afterwards."""
+        if self._optuna is not None:
+            self._optuna.remove_session()
+            self._optuna.engine.dispose()
+            self._optuna = None
+        self._engine.dispose()
+
+    def __enter__(self) -> Storage:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open_optuna(self) -> RDBStorage:
+        from optuna.storages import RDBStorage
+
+        url = self._engine.url
+        # Optuna takes its URL for a format string.
+        escaped = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+        try:
+            return RDBStorage(escaped, engine_kwargs=engine_options(url))
+        except RuntimeError as error:
+            # Optuna's own words on tables of another version of it.
+            raise StorageError(
+                f"the study database {shown(url)} does not fit this Optuna: {error}"
+            ) from error
+
+
+def open_storage(url: str, clock: Callable[[], float] = time.time) -> Storage:
+    """Opens the study database at `url`, making or upgrading its tables where needed.
+
+    Args:
+        url: A SQLAlchemy URL: `sqlite:///study.db`, or `postgresql://user:password@host/database`.
+        clock: Seconds since the epoch.
+
+    Raises:
+        StorageError: The URL is none, the folder is missing or not writable, the server cannot be
+            reached, the file is no database, or it was written by a newer Paceline.
+    """
+    parts = parsed(url)
+    check_folder(parts)
+    engine = engine_for(parts)
+    try:
+        bring_to_head(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Storage(engine, clock)

@@ -1,0 +1,126 @@
+"""What goes wrong with a database, turned into one message that says which database and what to do."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from tuner.errors import StorageError, TunerError
+
+_PERMISSION = ("is not writable", "give this user the right to read and write the file and its folder")
+_FULL = ("has no room left", "free space on its disk; what was kept so far is whole")
+_LOCKED = (
+    "is locked by another process",
+    "end the process that holds it, or use PostgreSQL for many workers",
+)
+_UNREACHABLE = ("cannot be reached", "start the server, and check host and port of the URL and the network")
+_RIGHTS = ("refuses what was asked", "grant this user all rights on the database and its schema")
+_LOGIN = ("refuses the login", "check user and password of the URL")
+
+#: SQLite's error names, by their beginning: what happened, what to do.
+_SQLITE = {
+    "SQLITE_CANTOPEN": ("cannot be opened", "check that its folder exists and may be written"),
+    "SQLITE_READONLY": _PERMISSION,
+    "SQLITE_PERM": _PERMISSION,
+    "SQLITE_AUTH": _PERMISSION,
+    "SQLITE_FULL": _FULL,
+    "SQLITE_BUSY": _LOCKED,
+    "SQLITE_LOCKED": _LOCKED,
+    "SQLITE_PROTOCOL": ("cannot be locked", "keep it on a local disk, or use PostgreSQL"),
+    "SQLITE_NOTADB": ("is not a SQLite database", "name another file; this one is left as it is"),
+    "SQLITE_CORRUPT": ("is damaged", "restore a copy, or `sqlite3 FILE .recover`"),
+    "SQLITE_IOERR": ("cannot be read or written", "check its disk; keep it on a local one"),
+}
+
+#: SQLSTATE of PostgreSQL, by its beginning.
+_SQLSTATES = {
+    "28": _LOGIN,
+    "3D000": ("does not exist", "create it: `createdb NAME`"),
+    "42501": _RIGHTS,
+    "25006": ("may only be read", "name the primary server, not a standby"),
+    "53100": _FULL,
+    "53300": ("takes no more connections", "raise max_connections, or run fewer workers"),
+    "55P03": _LOCKED,
+    "40P01": _LOCKED,
+    "08": _UNREACHABLE,
+    "57P": _UNREACHABLE,
+}
+
+#: While connecting, psycopg gives words only.
+_WORDS = {
+    r"password authentication failed|no password supplied|no pg_hba.conf|role .* does not exist": _LOGIN,
+    r"database .* does not exist": _SQLSTATES["3D000"],
+    r"too many clients|remaining connection slots": _SQLSTATES["53300"],
+    r"refused|timeout|timed out|resolve|translate host name|No such file|unreachable|closed": _UNREACHABLE,
+}
+
+_OTHER = ("refused a statement", "if it was changed by hand, restore a copy or name another database")
+
+_ERRNOS = {
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.EROFS: _PERMISSION,
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+}
+
+
+def shown(url: URL) -> str:
+    """A database's URL with its password hidden."""
+    return url.render_as_string(hide_password=True)
+
+
+def storage_error(error: BaseException, url: URL) -> StorageError:
+    """The message for a failure of the database at `url`."""
+    if isinstance(error, OSError):
+        happened, remedy = _ERRNOS.get(error.errno or 0, _SQLITE["SQLITE_IOERR"])
+        reason = f"{error.strerror or error}"
+    else:
+        original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        happened, remedy = _diagnosis(original)
+        reason = " ".join(str(original).split())
+    return StorageError(f"the study database {shown(url)} {happened}: {reason}. To do: {remedy}")
+
+
+def _diagnosis(error: BaseException) -> tuple[str, str]:
+    name = getattr(error, "sqlite_errorname", None) or ""
+    state = getattr(error, "sqlstate", None) or ""
+    for beginning, diagnosis in _SQLITE.items():
+        if name.startswith(beginning):
+            return diagnosis
+    for beginning, diagnosis in _SQLSTATES.items():
+        if state.startswith(beginning):
+            return diagnosis
+    for pattern, diagnosis in _WORDS.items():
+        if re.search(pattern, str(error), re.IGNORECASE):
+            return diagnosis
+    return _OTHER
+
+
+@contextmanager
+def translated(url: URL, *, files: bool = True) -> Iterator[None]:
+    """Raises `StorageError` for whatever the database or its disk raises inside.
+
+    Optuna wraps a failed commit in an error of its own; it is known by its cause.
+
+    Args:
+        url: Of the database.
+        files: Whether an `OSError` inside is the database's.
+    """
+    try:
+        yield
+    except TunerError:
+        raise
+    except SQLAlchemyError as error:
+        raise storage_error(error, url) from error
+    except Exception as error:
+        if isinstance(error.__cause__, SQLAlchemyError):
+            raise storage_error(error.__cause__, url) from error
+        if files and isinstance(error, OSError):
+            raise storage_error(error, url) from error
+        raise

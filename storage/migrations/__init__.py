@@ -1,0 +1,1 @@
+"""Alembic's environment for the study database; a merged revision is never edited."""

@@ -1,0 +1,26 @@
+"""Runs migrations on the connection it is given, on tables of ours alone."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+
+from alembic import context
+
+from storage.schema import VERSION_TABLE
+from storage.tables import PREFIX, metadata
+
+
+def _is_ours(name: str | None, kind: str, _parents: MutableMapping[str, str | None]) -> bool:
+    # Optuna's tables, and whatever else lives in the database, are left alone.
+    return kind != "table" or (name is not None and name.startswith(PREFIX))
+
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table=VERSION_TABLE,
+    include_name=_is_ours,  # type: ignore[arg-type]
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,75 @@
+"""Making tables is for one process at a time, also when many workers start on a new database at once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from storage.engine import database_file
+from storage.failures import shown, translated
+from tuner.errors import StorageError
+
+_PATIENCE_SECONDS = 60
+#: Names the advisory lock in PostgreSQL: "paceline" as a number of 64 bits.
+_ADVISORY_LOCK = int.from_bytes(b"paceline")
+
+
+@contextmanager
+def one_at_a_time(engine: Engine) -> Iterator[None]:
+    """Holds all other processes out that ask for the same database; a killed one is out at once.
+
+    Raises:
+        StorageError: Another process stayed in for a minute, or the server cannot be reached.
+    """
+    path = database_file(engine.url)
+    with _folder_lock(path, engine) if path is not None else _advisory_lock(engine):
+        yield
+
+
+@contextmanager
+def _folder_lock(path: Path, engine: Engine) -> Iterator[None]:
+    # The folder is locked, not the file: closing any descriptor of the file would drop the locks
+    # SQLite itself holds on it (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    with translated(engine.url):
+        folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        with translated(engine.url):
+            _wait_for(folder, engine)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _wait_for(descriptor: int, engine: Engine) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise StorageError(
+                    f"the study database {shown(engine.url)} is locked: another process has been setting "
+                    f"it up for {_PATIENCE_SECONDS} s; end that process, or wait for it"
+                ) from error
+            time.sleep(0.02)
+
+
+@contextmanager
+def _advisory_lock(engine: Engine) -> Iterator[None]:
+    with translated(engine.url):
+        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        with translated(engine.url):
+            connection.exec_driver_sql(f"SET lock_timeout = '{_PATIENCE_SECONDS}s'")
+            connection.exec_driver_sql(f"SELECT pg_advisory_lock({_ADVISORY_LOCK})")
+        yield
+    finally:
+        # The lock and the setting belong to the session: it ends here instead of going back to the pool.
+        connection.invalidate()
+        connection.close()

@@ -1,0 +1,213 @@
+"""The ledger in SQL: what was paid for, kept where many workers and later runs find it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, Table, case, func, insert, select, update
+
+from search_spaces import Configuration
+from storage import probe_tables, rows, tables
+from storage.tables import fits, probes, recommendations, studies
+from storage.transactions import reading, writing
+from tuner.errors import StorageError
+from tuner.ledger import (
+    FitRecord,
+    Lease,
+    PredictionRecord,
+    ProbeRecord,
+    RecommendationRecord,
+    StudyRecord,
+    free_name,
+)
+from tuner.measurement import Measurement, Outcome, Purpose
+
+
+class SqlLedger:
+    """A `Ledger` in a database whose tables exist (`open_storage` sees to that).
+
+    Several threads and processes may use one database at once; a lease is taken and held against in
+    single statements, so that one worker has it and no other.
+
+    Args:
+        engine: Of a SQLite or PostgreSQL database.
+        clock: Seconds since the epoch; the hosts that share a database must agree on it to within
+            a fraction of the lease.
+    """
+
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def open_study(
+        self, job_name: str, fingerprint: str, job: Mapping[str, Any], *, fresh: bool = False
+    ) -> StudyRecord:
+        with writing(self._engine) as connection:
+            _one_opener(connection)
+            newest = (
+                select(studies.c.study_id)
+                .where(studies.c.job_name == job_name, studies.c.fingerprint == fingerprint)
+                .order_by(studies.c.study_id.desc())
+                .limit(1)
+            )
+            study_id = None if fresh else connection.execute(newest).scalar_one_or_none()
+            if study_id is None:
+                study_id = self._new_study(connection, job_name, fingerprint, job)
+            else:
+                connection.execute(
+                    update(studies).where(studies.c.study_id == study_id).values(job=dict(job))
+                )
+            found = connection.execute(select(studies).where(studies.c.study_id == study_id))
+            return rows.study(found.one())
+
+    def studies(self) -> list[StudyRecord]:
+        with reading(self._engine) as connection:
+            found = connection.execute(select(studies).order_by(studies.c.study_id))
+            return [rows.study(row) for row in found]
+
+    def start_probe(
+        self,
+        study_id: int,
+        configuration: Configuration,
+        purpose: Purpose,
+        *,
+        trial_number: int | None,
+        owner: str,
+        lease_seconds: float,
+    ) -> Lease:
+        now = self._clock()
+        with writing(self._engine) as connection:
+            _need_studies(connection, {study_id})
+            values = {
+                "study_id": study_id,
+                "configuration": configuration.key,
+                "purpose": str(purpose),
+                "trial_number": trial_number,
+                "outcome": str(Outcome.PAUSED),
+                "reason": "",
+                "lease_owner": owner,
+                "lease_expires_at": now + lease_seconds,
+                "attempt": 1,
+                "created_at": now,
+            }
+            probe_id = _inserted(connection, probes, values)
+        return Lease(probe_id=probe_id, owner=owner, attempt=1, expires_at=now + lease_seconds)
+
+    def take_probe(self, probe_id: int, *, owner: str, lease_seconds: float) -> Lease:
+        with writing(self._engine) as connection:
+            # The clock is read inside: waiting for the write lock takes time, too.
+            now = self._clock()
+            return probe_tables.take(connection, probe_id, owner, now, now + lease_seconds)
+
+    def renew(self, lease: Lease, *, lease_seconds: float) -> Lease:
+        with writing(self._engine) as connection:
+            expires_at = self._clock() + lease_seconds
+            probe_tables.must_change(connection, lease, lease_expires_at=expires_at)
+        return Lease(probe_id=lease.probe_id, owner=lease.owner, attempt=lease.attempt, expires_at=expires_at)
+
+    def append_slice(self, lease: Lease, measurement: Measurement) -> None:
+        if measurement.outcome is Outcome.RUNNING:
+            raise ValueError(f"a slice under way cannot be kept: probe {lease.probe_id} is still running")
+        with writing(self._engine) as connection:
+            probe_tables.append(connection, lease, measurement, self._clock())
+
+    def release(self, lease: Lease) -> None:
+        with writing(self._engine) as connection:
+            probe_tables.give_back(connection, lease)
+
+    def end_probe(self, probe_id: int, outcome: Outcome, reason: str) -> None:
+        if outcome.can_continue:
+            raise ValueError(f"{outcome} is no end of a probe")
+        with writing(self._engine) as connection:
+            probe_tables.end(connection, probe_id, outcome, reason)
+
+    def probes(self, study_id: int) -> list[ProbeRecord]:
+        with reading(self._engine) as connection:
+            return probe_tables.load(connection, probe_tables.of_study(study_id), self._clock())
+
+    def past_probes(self, fingerprint: str, *, exclude_study: int) -> list[ProbeRecord]:
+        wanted = probe_tables.of_fingerprint(fingerprint, exclude_study=exclude_study)
+        with reading(self._engine) as connection:
+            return probe_tables.load(connection, wanted, self._clock())
+
+    def add_prediction(self, prediction: PredictionRecord) -> None:
+        self.add_predictions([prediction])
+
+    def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:
+        if predictions:
+            self._keep(tables.predictions, [rows.prediction_row(record) for record in predictions])
+
+    def predictions(self, study_id: int) -> list[PredictionRecord]:
+        return [rows.prediction(row) for row in self._kept(tables.predictions, study_id)]
+
+    def add_fit(self, fit: FitRecord) -> None:
+        self._keep(fits, [rows.fit_row(fit)])
+
+    def fits(self, study_id: int) -> list[FitRecord]:
+        return [rows.fit(row) for row in self._kept(fits, study_id)]
+
+    def past_fits(self, fingerprint: str) -> list[FitRecord]:
+        newest = select(func.max(fits.c.fit_id)).group_by(fits.c.study_id, fits.c.model)
+        first = case((fits.c.fingerprint == fingerprint, 0), else_=1)
+        statement = select(fits).where(fits.c.fit_id.in_(newest)).order_by(first, fits.c.fit_id.desc())
+        with reading(self._engine) as connection:
+            return [rows.fit(row) for row in connection.execute(statement)]
+
+    def add_recommendation(self, recommendation: RecommendationRecord) -> None:
+        values = {
+            "study_id": recommendation.study_id,
+            "made_at": float(recommendation.made_at),
+            "recommendation": recommendation.recommendation,
+        }
+        self._keep(recommendations, [values])
+
+    def recommendations(self, study_id: int) -> list[RecommendationRecord]:
+        return [rows.recommendation(row) for row in self._kept(recommendations, study_id)]
+
+    def _new_study(
+        self, connection: Connection, job_name: str, fingerprint: str, job: Mapping[str, Any]
+    ) -> int:
+        taken = set(connection.execute(select(studies.c.name)).scalars())
+        values = {
+            "name": free_name(job_name, taken),
+            "job_name": job_name,
+            "fingerprint": fingerprint,
+            "job": dict(job),
+            "created_at": self._clock(),
+        }
+        return _inserted(connection, studies, values)
+
+    def _keep(self, table: Table, values: list[dict[str, Any]]) -> None:
+        with writing(self._engine) as connection:
+            _need_studies(connection, {row["study_id"] for row in values})
+            connection.execute(insert(table), values)
+
+    def _kept(self, table: Table, study_id: int) -> Sequence[Row[Any]]:
+        oldest_first = next(iter(table.primary_key))
+        statement = select(table).where(table.c.study_id == study_id).order_by(oldest_first)
+        with reading(self._engine) as connection:
+            return connection.execute(statement).all()
+
+
+def _inserted(connection: Connection, table: Table, values: dict[str, Any]) -> int:
+    key = connection.execute(insert(table).values(values)).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def _one_opener(connection: Connection) -> None:
+    # Two workers that start at once must find one study, not open two. On SQLite the write lock,
+    # held already, is enough.
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("LOCK TABLE paceline_studies IN SHARE ROW EXCLUSIVE MODE")
+
+
+def _need_studies(connection: Connection, study_ids: set[int]) -> None:
+    found = set(
+        connection.execute(select(studies.c.study_id).where(studies.c.study_id.in_(study_ids))).scalars()
+    )
+    missing = sorted(study_ids - found)
+    if missing:
+        raise StorageError(f"there is no study {missing[0]} in this ledger; open the study first")

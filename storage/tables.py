@@ -1,0 +1,135 @@
+"""The tables of a study database, all named `paceline_...`; Optuna's tables lie beside them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+from storage.plain_data import PlainData
+
+#: Every table of ours begins with this; migrations look at no other.
+PREFIX = "paceline_"
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _study() -> Column[int]:
+    return Column("study_id", ForeignKey("paceline_studies.study_id"), nullable=False, index=True)
+
+
+studies = Table(
+    "paceline_studies",
+    metadata,
+    Column("study_id", Integer, primary_key=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("job_name", String(255), nullable=False),
+    Column("fingerprint", String(64), nullable=False, index=True),
+    Column("job", PlainData, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+#: `outcome` is `paused` while a probe may go on; the lease columns are empty while nobody holds it.
+probes = Table(
+    "paceline_probes",
+    metadata,
+    Column("probe_id", Integer, primary_key=True),
+    _study(),
+    Column("configuration", Text, nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("trial_number", Integer),
+    Column("outcome", String(32), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("lease_owner", String(255)),
+    Column("lease_expires_at", Double),
+    Column("attempt", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+#: Appended to, never changed. Clock, step and samples count from the start of the run; charges are the
+#: slice's own. `details` holds the rest of the measurement: step times, noise, memory, error, checkpoint.
+slices = Table(
+    "paceline_slices",
+    metadata,
+    Column("probe_id", ForeignKey("paceline_probes.probe_id"), primary_key=True),
+    Column("slice_index", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, nullable=False),
+    Column("finished_at", Double, nullable=False),
+    Column("outcome", String(32), nullable=False),
+    Column("training_seconds", Double, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("samples", BigInteger, nullable=False),
+    Column("charged_seconds", Double, nullable=False),
+    Column("charged_dollars", Double, nullable=False),
+    Column("details", PlainData, nullable=False),
+)
+
+#: One row a scoring. `value` is empty where the metric was not a number.
+curve_points = Table(
+    "paceline_curve_points",
+    metadata,
+    Column("probe_id", Integer, primary_key=True),
+    Column("slice_index", Integer, primary_key=True),
+    Column("point_index", Integer, primary_key=True),
+    _study(),
+    Column("training_seconds", Double, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("samples", BigInteger, nullable=False),
+    Column("value", Double),
+    ForeignKeyConstraint(
+        ["probe_id", "slice_index"], ["paceline_slices.probe_id", "paceline_slices.slice_index"]
+    ),
+)
+
+predictions = Table(
+    "paceline_predictions",
+    metadata,
+    Column("prediction_id", Integer, primary_key=True),
+    _study(),
+    Column("configuration", Text, nullable=False),
+    Column("made_at", Double, nullable=False),
+    Column("quantiles", PlainData, nullable=False),
+    Column("dollars", PlainData, nullable=False),
+    Column("probability_of_reaching", Double, nullable=False),
+    Column("num_slices", Integer, nullable=False),
+    Column("seconds_known", Double, nullable=False),
+    Column("purpose", String(64), nullable=False),
+)
+
+fits = Table(
+    "paceline_fits",
+    metadata,
+    Column("fit_id", Integer, primary_key=True),
+    _study(),
+    Column("fingerprint", String(64), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("made_at", Double, nullable=False),
+    Column("num_slices", Integer, nullable=False),
+    Column("parameters", PlainData, nullable=False),
+    Column("summary", PlainData, nullable=False),
+)
+
+recommendations = Table(
+    "paceline_recommendations",
+    metadata,
+    Column("recommendation_id", Integer, primary_key=True),
+    _study(),
+    Column("made_at", Double, nullable=False),
+    Column("recommendation", PlainData, nullable=False),
+)
