@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from search_spaces import Configuration
@@ -130,41 +131,65 @@ class Recommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `recommendation.json`; infinite numbers become null."""
-        data = asdict(_plain(self))
-        data["choice"] = _alternative(self.choice)
-        data["runner_up"] = _alternative(self.runner_up)
-        data["baseline"] = _alternative(self.baseline)
-        finite: dict[str, Any] = _finite(data)
-        return finite
+        data: dict[str, Any] = _plain(self)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recommendation:
+        """The recommendation `to_dict` was made from; an estimate's null is infinite again.
+
+        Raises:
+            ValueError: The data are of another major version of the schema.
+        """
+        version = str(data["schema_version"])
+        if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+            raise ValueError(
+                f"the recommendation is of schema version {version}; this Paceline reads {SCHEMA_VERSION}: "
+                "make it again with `paceline report`"
+            )
+        return cls(
+            **{
+                **data,
+                "choice": _alternative(data["choice"]),
+                "runner_up": _alternative(data["runner_up"]) if data["runner_up"] else None,
+                "baseline": _alternative(data["baseline"]) if data["baseline"] else None,
+                "verified": _verification(data["verified"]) if data["verified"] else None,
+                "evidence": tuple(data["evidence"]),
+                "warnings": tuple(data["warnings"]),
+                "tuning": TuningCost(**data["tuning"]),
+            }
+        )
 
 
-def _plain(recommendation: Recommendation) -> Recommendation:
-    from dataclasses import replace
+def _plain(value: Any) -> Any:
+    if isinstance(value, Configuration):
+        return value.as_dict()
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
-    empty = Configuration()
-    return replace(
-        recommendation,
-        choice=replace(recommendation.choice, configuration=empty),
-        runner_up=None,
-        baseline=None,
+
+def _alternative(data: Mapping[str, Any]) -> Alternative:
+    return Alternative(
+        **{
+            **data,
+            "configuration": Configuration(data["configuration"]),
+            "seconds": _estimate(data["seconds"]),
+            "dollars": _estimate(data["dollars"]) if data["dollars"] else None,
+        }
     )
 
 
-def _alternative(alternative: Alternative | None) -> dict[str, Any] | None:
-    if alternative is None:
-        return None
-    from dataclasses import replace
-
-    data = asdict(replace(alternative, configuration=Configuration()))
-    data["configuration"] = alternative.configuration.as_dict()
-    return data
+def _verification(data: Mapping[str, Any]) -> Verification:
+    predicted = data["predicted"]
+    return Verification(**{**data, "predicted": _estimate(predicted) if predicted else None})
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not (float("-inf") < value < float("inf")):
-        return None
-    return value
+def _estimate(data: Mapping[str, Any]) -> Estimate:
+    return Estimate(**{name: math.inf if data[name] is None else data[name] for name in data})

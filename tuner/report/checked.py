@@ -1,0 +1,62 @@
+"""The chart of predicted against measured time, on logarithmic axes with the diagonal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tuner.recommendation import Estimate
+from tuner.report.content import PredictedAgainstMeasured
+from tuner.report.findings import EARLY_SHARE, estimate_of
+from tuner.report.format import format_configuration, format_interval, format_seconds, format_share
+from tuner.report.markup import Markup, joined
+from tuner.report.plot import Axis, Plot, Size, ticks_of
+from tuner.report.scales import Scale, duration_ticks, padded
+
+SIZES = (
+    Size(name="wide", width=490, height=430, num_ticks=6),
+    Size(name="narrow", width=370, height=370, num_ticks=5),
+)
+
+#: Bars may reach so many times beyond the medians before they are cut off.
+_BAR_REACH = 3.0
+
+
+def checked_chart(checked: Sequence[PredictedAgainstMeasured]) -> Markup | None:
+    """Every prediction with a finite median, and its 90% interval; None where there is none."""
+    drawn = [(check, estimate_of(check.prediction.quantiles)) for check in checked]
+    kept = [
+        (check, estimate)
+        for check, estimate in drawn
+        if estimate is not None and 0 < estimate.median < math.inf and check.measured_seconds > 0
+    ]
+    if not kept:
+        return None
+    return joined(*(_chart(kept, size) for size in SIZES))
+
+
+def _chart(kept: Sequence[tuple[PredictedAgainstMeasured, Estimate]], size: Size) -> Markup:
+    centres = [value for check, estimate in kept for value in (check.measured_seconds, estimate.median)]
+    low, high = min(centres), max(centres)
+    ends = [min(estimate.upper, high * _BAR_REACH) for _, estimate in kept]
+    starts = [max(estimate.lower, low / _BAR_REACH) for _, estimate in kept]
+    domain = padded(min(low, *starts), max(high, *ends), logarithmic=True)
+    x = Scale(low=domain[0], high=domain[1], start=60, end=size.width - 16, logarithmic=True)
+    y = Scale(low=domain[0], high=domain[1], start=size.height - 46, end=34, logarithmic=True)
+    plot = Plot(size=size, x=x, y=y, summary="Predicted against measured time to target")
+    ticks = ticks_of(duration_ticks(*domain, size.num_ticks), format_seconds)
+    plot.axes(Axis(title="measured", ticks=ticks), Axis(title="predicted, with 90% intervals", ticks=ticks))
+    plot.line([(domain[0], domain[0]), (domain[1], domain[1])], "diagonal", "predicted = measured")
+    for check, estimate in sorted(kept, key=lambda pair: pair[0].share_known, reverse=True):
+        early = check.share_known <= EARLY_SHARE
+        inside = estimate.lower <= check.measured_seconds <= estimate.upper
+        title = (
+            f"{format_configuration(check.prediction.configuration)}: predicted "
+            f"{format_seconds(estimate.median)} ({format_interval(estimate)}) with "
+            f"{format_share(check.share_known)} of the run known; measured "
+            f"{format_seconds(check.measured_seconds)}"
+        )
+        style = "accent" if inside else "missed"
+        plot.interval(check.measured_seconds, estimate.lower, estimate.upper, f"{style} medium", title)
+        plot.point(check.measured_seconds, estimate.median, style if early else f"{style} hollow", title)
+    return plot.render()

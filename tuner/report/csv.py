@@ -1,0 +1,59 @@
+"""`trials.csv`: one line a probe, numbers unrounded."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+from tuner.ledger import ProbeRecord
+from tuner.report.content import ReportContent
+from tuner.report.tables import best_value
+
+
+def trials_csv(content: ReportContent) -> str:
+    """The probes as comma-separated values; what is unknown or not finite is an empty cell.
+
+    Every axis that any probe has is a column, named as the axis.
+    """
+    axes = list(dict.fromkeys(axis for probe in content.probes for axis in probe.configuration))
+    maximize = content.job.goal.maximize
+    stream = io.StringIO()
+    columns = [
+        "trial_number", "purpose", *axes, "outcome", "samples", "training_seconds", "best_value",
+        "charged_seconds", "charged_dollars", "step_seconds_median", "reason", "error",
+    ]  # fmt: skip
+    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for probe in content.probes:
+        row = {**_cells(probe, maximize=maximize), **probe.configuration}
+        writer.writerow({key: _cell(value) for key, value in row.items()})
+    return stream.getvalue()
+
+
+def _cells(probe: ProbeRecord, *, maximize: bool) -> dict[str, object]:
+    cells: dict[str, object] = {
+        "trial_number": probe.trial_number,
+        "purpose": probe.purpose.value,
+        "outcome": probe.outcome.value,
+        "reason": probe.reason,
+    }
+    measurement = probe.measurement
+    if measurement is None:
+        return cells
+    steps = measurement.step_seconds
+    return cells | {
+        "samples": measurement.samples,
+        "training_seconds": measurement.training_seconds,
+        "best_value": best_value(measurement, maximize=maximize),
+        "charged_seconds": measurement.charged_seconds,
+        "charged_dollars": measurement.charged_dollars,
+        "step_seconds_median": None if steps is None else steps.median,
+        "error": measurement.error,
+    }
+
+
+def _cell(value: object) -> object:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return value

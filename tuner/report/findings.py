@@ -1,0 +1,212 @@
+"""What a report says in words, said once: every rendering takes its sentences from here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tuner.recommendation import Alternative, Estimate, Recommendation
+from tuner.report.content import PredictedAgainstMeasured
+from tuner.report.format import (
+    format_dollars,
+    format_interval,
+    format_ratio,
+    format_seconds,
+    format_share,
+    format_value,
+)
+
+#: A prediction counts as early while at most this share of the run was known.
+EARLY_SHARE = 0.25
+
+#: Times closer than this ratio are called equal.
+_EQUAL_RATIO = 1.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A few words to stand large, and the sentence that makes them honest.
+
+    Args:
+        headline: The few words.
+        detail: The sentence.
+    """
+
+    headline: str
+    detail: str
+
+
+def standing(recommendation: Recommendation) -> Finding:
+    """How far the recommendation can be trusted: verified, measured, predicted or provisional."""
+    verified = recommendation.verified
+    if verified is not None and not verified.reached:
+        return Finding(
+            headline="not confirmed",
+            detail="Training it did not reach the target; see what was measured before relying on it.",
+        )
+    if verified is not None:
+        return Finding(headline="verified", detail="It was trained to the target.")
+    if recommendation.provisional:
+        return Finding(
+            headline="provisional",
+            detail="It rests on less evidence than it should: "
+            "give the search more budget before relying on it.",
+        )
+    if recommendation.choice.measured_seconds is not None:
+        return Finding(headline="measured", detail="A probe of it reached the target.")
+    return Finding(
+        headline="not verified",
+        detail="It was not trained to the target; its time is a prediction from shorter probes.",
+    )
+
+
+def prediction(recommendation: Recommendation) -> Finding:
+    """The predicted time to target with its interval and the chance of arriving."""
+    choice = recommendation.choice
+    chance = format_share(choice.probability_of_reaching)
+    return Finding(
+        headline=format_seconds(choice.seconds.median),
+        detail=f"90% interval {format_interval(choice.seconds)}; chance of reaching the target {chance}.",
+    )
+
+
+def measured(recommendation: Recommendation) -> Finding:
+    """What training the recommendation took, held against the prediction."""
+    verified = recommendation.verified
+    if verified is None:
+        seconds = recommendation.choice.measured_seconds
+        if seconds is None:
+            share = recommendation.choice.share_known
+            seen = f"{format_share(share)} of its run was measured" if share else "no run of it was measured"
+            return Finding(headline="not measured", detail=f"Not trained to the target; {seen}.")
+        return Finding(headline=format_seconds(seconds), detail="Training seconds of its probe.")
+    best = f"best value {format_value(verified.value)}"
+    if not verified.reached:
+        return Finding(
+            headline="did not arrive",
+            detail=f"Trained for {format_seconds(verified.training_seconds)}; {best}.",
+        )
+    return Finding(
+        headline=format_seconds(verified.training_seconds),
+        detail=f"{_held_against(verified.training_seconds, verified.predicted, verified.share_known)} "
+        f"{best[0].upper()}{best[1:]}.",
+    )
+
+
+def _held_against(seconds: float, predicted: Estimate | None, share_known: float | None) -> str:
+    if predicted is None:
+        return "No prediction from before the run to hold it against."
+    place = "inside" if predicted.lower <= seconds <= predicted.upper else "outside"
+    known = "" if share_known is None else f", made with {format_share(share_known)} of the run known"
+    return (
+        f"{place.capitalize()} the 90% interval {format_interval(predicted)} "
+        f"(median {format_seconds(predicted.median)}{known})."
+    )
+
+
+def comparison(recommendation: Recommendation) -> Finding:
+    """The recommendation against the user's present settings, with what the comparison rests on."""
+    choice, baseline = recommendation.choice, recommendation.baseline
+    if baseline is None:
+        return Finding(headline="no baseline", detail="The job states no present settings to compare with.")
+    if baseline.configuration == choice.configuration:
+        return Finding(headline="keep them", detail="The present settings are the best that was found.")
+    ours, ours_measured = _time_of_choice(recommendation)
+    theirs, theirs_measured = _known_time(baseline)
+    if not math.isfinite(theirs):
+        chance = format_share(baseline.probability_of_reaching)
+        return Finding(
+            headline="they may never arrive",
+            detail=f"The present settings are not expected to reach the target (chance {chance}).",
+        )
+    if not math.isfinite(ours) or ours <= 0:
+        return Finding(headline="unclear", detail="The time of the recommendation has no finite median.")
+    basis = _basis(baseline, ours_measured, theirs_measured)
+    apart = _are_apart(_span(choice, ours, ours_measured), _span(baseline, theirs, theirs_measured))
+    caution = "" if apart else " The intervals overlap: the difference is likely, not certain."
+    word = "measured" if theirs_measured else "predicted"
+    return Finding(
+        headline=_times(theirs / ours, "sooner", "later", "as fast"),
+        detail=f"Present settings: {format_seconds(theirs)} {word}. {basis}{caution}{_prices(choice, baseline)}",
+    )
+
+
+def _known_time(alternative: Alternative) -> tuple[float, bool]:
+    if alternative.measured_seconds is not None:
+        return alternative.measured_seconds, True
+    return alternative.seconds.median, False
+
+
+def _time_of_choice(recommendation: Recommendation) -> tuple[float, bool]:
+    verified = recommendation.verified
+    if verified is not None and verified.reached:
+        return verified.training_seconds, True
+    return _known_time(recommendation.choice)
+
+
+def _basis(baseline: Alternative, ours_measured: bool, theirs_measured: bool) -> str:
+    if theirs_measured:
+        return "Measured against measured." if ours_measured else "Predicted against measured."
+    ours = "Measured" if ours_measured else "Predicted"
+    if baseline.share_known == 0:
+        return f"{ours} against a prediction alone: the present settings were never measured."
+    share = format_share(baseline.share_known)
+    return f"{ours} against predicted: {share} of the present settings' run was measured."
+
+
+def _span(alternative: Alternative, known: float, is_measured: bool) -> tuple[float, float]:
+    if is_measured:
+        return known, known
+    return alternative.seconds.lower, alternative.seconds.upper
+
+
+def _are_apart(ours: tuple[float, float], theirs: tuple[float, float]) -> bool:
+    return ours[1] < theirs[0] or theirs[1] < ours[0] or ours == theirs
+
+
+def _prices(choice: Alternative, baseline: Alternative) -> str:
+    if choice.dollars is None or baseline.dollars is None:
+        return ""
+    ours, theirs = format_dollars(choice.dollars.median), format_dollars(baseline.dollars.median)
+    return f" Predicted price {ours} against {theirs}."
+
+
+def _times(ratio: float, better: str, worse: str, equal: str) -> str:
+    if max(ratio, 1 / ratio) < _EQUAL_RATIO:
+        return f"about {equal}"
+    return f"{format_ratio(ratio)} {better}" if ratio > 1 else f"{format_ratio(1 / ratio)} {worse}"
+
+
+def estimate_of(quantiles: Mapping[float, float]) -> Estimate | None:
+    """Median and 90% interval from stored quantiles; None where those levels were not stored."""
+    by_level = {round(float(level), 6): value for level, value in quantiles.items()}
+    levels = (0.05, 0.5, 0.95)
+    if any(level not in by_level or math.isnan(by_level[level]) for level in levels):
+        return None
+    lower, median, upper = (by_level[level] for level in levels)
+    return Estimate(lower=lower, median=median, upper=upper)
+
+
+def is_inside(check: PredictedAgainstMeasured) -> bool | None:
+    """Whether what was measured lies in the predicted 90% interval; None where none was stored."""
+    predicted = estimate_of(check.prediction.quantiles)
+    if predicted is None:
+        return None
+    return predicted.lower <= check.measured_seconds <= predicted.upper
+
+
+def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
+    """How many predictions held, in words; those made early are counted apart."""
+    verdicts = [(check.share_known, is_inside(check)) for check in checked]
+    judged = [(share, inside) for share, inside in verdicts if inside is not None]
+    if not judged:
+        return "No run that was predicted has arrived yet, so the intervals are unchecked on this job."
+    words = f"{sum(inside for _, inside in judged)} of {len(judged)} inside their 90% interval"
+    early = [inside for share, inside in judged if share <= EARLY_SHARE]
+    limit = format_share(EARLY_SHARE)
+    if not early:
+        return f"{words}; none was made with at most {limit} of its run known, so this says little."
+    if len(early) < len(judged):
+        words += f"; {sum(early)} of {len(early)} of those made with at most {limit} of the run known"
+    return f"{words}."

@@ -1,0 +1,148 @@
+"""`report.md`: the same facts as text and tables, for reviews and terminals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tuner.report.content import ReportContent
+from tuner.report.findings import comparison, coverage, measured, prediction, standing
+from tuner.report.format import format_configuration, format_dollars, format_moment, format_seconds
+from tuner.report.landscape import unreachable_words
+from tuner.report.tables import (
+    Table,
+    checked_table,
+    choices_table,
+    landscape_table,
+    probes_table,
+    spending_table,
+    timed_probes,
+    timing_table,
+)
+
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|#])")
+
+
+def report_markdown(content: ReportContent) -> str:
+    """The whole report as Markdown."""
+    blocks = [
+        *_headline(content),
+        *_landscape(content),
+        "## The choice and what it was weighed against",
+        table_markdown(choices_table(content.recommendation)),
+        "## Predicted against measured",
+        escaped(coverage(content.checked)),
+        *([table_markdown(checked_table(content.checked))] if content.checked else []),
+        *_spending(content),
+        *_timing(content),
+        *_grounds(content),
+        *_probes(content),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text on one line that Markdown takes as text."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def table_markdown(table: Table) -> str:
+    """A table in pipes; numbers are set to the right."""
+    sides = [" --- " if k < table.num_words_columns else " ---: " for k in range(len(table.columns))]
+    lines = [_row(table.columns), f"|{'|'.join(sides)}|", *(_row(row) for row in table.rows)]
+    return "\n".join(lines)
+
+
+def fenced(text: str) -> str:
+    """A code block whose fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(escaped(cell) for cell in cells)} |"
+
+
+def _list(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {escaped(sentence)}" for sentence in sentences)
+
+
+def _headline(content: ReportContent) -> list[str]:
+    recommendation = content.recommendation
+    trust = standing(recommendation)
+    facts = (
+        ("Predicted time to target", prediction(recommendation)),
+        ("Measured time to target", measured(recommendation)),
+        ("Against the present settings", comparison(recommendation)),
+    )
+    blocks = [
+        f"# Paceline: {escaped(recommendation.job_name)}",
+        f"Recommended: **{escaped(format_configuration(recommendation.choice.configuration))}** "
+        f"({trust.headline}). {trust.detail}",
+        f"Goal: {escaped(recommendation.goal)}. Study {escaped(recommendation.study_name)}, "
+        f"{format_moment(recommendation.made_at)}.",
+        "\n".join(f"- {title}: **{escaped(f.headline)}**. {escaped(f.detail)}" for title, f in facts),
+    ]
+    if recommendation.command.strip():
+        blocks.append(fenced(recommendation.command.strip()))
+    if recommendation.checkpoint:
+        blocks.append(f"The trained model:\n\n{fenced(recommendation.checkpoint)}")
+    return blocks
+
+
+def _landscape(content: ReportContent) -> list[str]:
+    if not content.landscape:
+        return []
+    notes = [escaped(words) for words in unreachable_words(content.landscape)]
+    return [
+        "## Time to target by nodes and batch size",
+        table_markdown(landscape_table(content.landscape)),
+        *notes,
+    ]
+
+
+def _spending(content: ReportContent) -> list[str]:
+    tuning = content.recommendation.tuning
+    price = f", {format_dollars(tuning.dollars)}" if tuning.dollars else ""
+    tables = [
+        table_markdown(spending_table(seconds, title))
+        for seconds, title in ((tuning.seconds_by_purpose, "purpose"), (tuning.seconds_by_part, "part"))
+        if seconds
+    ]
+    total = f"{format_seconds(tuning.seconds)}{price}; probes: {tuning.num_probes}."
+    return ["## Where the tuning time went", total, *tables]
+
+
+def _timing(content: ReportContent) -> list[str]:
+    if not timed_probes(content.probes):
+        return []
+    return ["## Seconds a step", table_markdown(timing_table(content.probes, content.job.resolved_cluster()))]
+
+
+def _grounds(content: ReportContent) -> list[str]:
+    recommendation = content.recommendation
+    blocks = ["## What it rests on"]
+    if recommendation.evidence:
+        blocks.append(_list(recommendation.evidence))
+    if recommendation.warnings:
+        blocks += ["### What may make it wrong", _list(recommendation.warnings)]
+    for model, sentences in content.fit_summaries.items():
+        if sentences:
+            blocks += [f"### What the model of {escaped(model)} learnt", _list(sentences)]
+    return [*blocks, "### Why the search ended", escaped(recommendation.stopped_because)]
+
+
+def _probes(content: ReportContent) -> list[str]:
+    if not content.probes:
+        return ["## Every probe", "None was started."]
+    blocks = [
+        "## Every probe",
+        table_markdown(probes_table(content.probes, maximize=content.job.goal.maximize)),
+    ]
+    for probe in content.probes:
+        seen = probe.measurement
+        if seen is not None and seen.error:
+            name = f"probe {probe.probe_id}" if probe.trial_number is None else f"trial {probe.trial_number}"
+            blocks += [f"{name}: {escaped(probe.reason)}", fenced(seen.error)]
+    return blocks

@@ -1,0 +1,125 @@
+"""Where a value lies on a chart, and which values deserve a tick."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+
+#: Durations that read well: 1-2-5 below a minute, then what clocks divide by.
+_ROUND_DURATIONS = tuple(
+    [step * 10.0**exponent for exponent in range(-6, 1) for step in (1, 2, 5)]
+    + [10.0, 20.0, 30.0]
+    + [_MINUTE * step for step in (1, 2, 5, 10, 20, 30)]
+    + [_HOUR * step for step in (1, 2, 5, 12)]
+    + [_DAY * step * 10.0**exponent for exponent in range(4) for step in (1, 2, 5)]
+)
+_ROUNDEST_DURATIONS = tuple(
+    [10.0**exponent for exponent in range(-6, 2)]
+    + [_MINUTE, 10 * _MINUTE, _HOUR, 12 * _HOUR]
+    + [_DAY * 10.0**exponent for exponent in range(5)]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Maps [low, high] onto [start, end] of the page; values beyond are clamped.
+
+    Args:
+        low: Value at `start`; above 0 on a logarithmic scale.
+        high: Value at `end`, above `low`.
+        start: Position of `low`, in pixels.
+        end: Position of `high`, in pixels; less than `start` on an upward axis.
+        logarithmic: Whether equal distances are equal ratios.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    logarithmic: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.logarithmic and self.low <= 0):
+            raise ValueError(f"a scale needs low < high (0 < low on a log one), got {self.low}, {self.high}")
+
+    def share(self, value: float) -> float:
+        """How far along the axis a value lies, in [0, 1]."""
+        clamped = min(max(value, self.low), self.high)
+        if self.logarithmic:
+            return math.log(clamped / self.low) / math.log(self.high / self.low)
+        return (clamped - self.low) / (self.high - self.low)
+
+    def __call__(self, value: float) -> float:
+        return self.start + self.share(value) * (self.end - self.start)
+
+
+def padded(low: float, high: float, *, logarithmic: bool, share: float = 0.06) -> tuple[float, float]:
+    """A domain a little wider than the values, and never empty."""
+    if logarithmic:
+        ratio = max(high / low, 1.05) ** share
+        return low / (ratio * 1.02), high * ratio * 1.02
+    width = (high - low) or abs(high) * 0.1 or 1.0
+    return low - share * width, high + share * width
+
+
+def linear_ticks(low: float, high: float, most: int) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten, at most `most` of them."""
+    rough = (high - low) / max(most - 1, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(s * power for s in (1, 2, 5, 10, 20) if s * power >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(k * step, 12) for k in range(first, last + 1)][:most]
+
+
+def log_ticks(low: float, high: float, most: int) -> list[float]:
+    """1-2-5 marks, or whole decades where those are too many; linear ones within less than an octave."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    fine = [step * 10.0**exponent for exponent in decades for step in (1, 2, 5)]
+    coarse = [10.0**exponent for exponent in decades]
+    return _fitting(low, high, most, fine, coarse)
+
+
+def duration_ticks(low: float, high: float, most: int) -> list[float]:
+    """Durations that read well on a logarithmic axis of seconds."""
+    return _fitting(low, high, most, _ROUND_DURATIONS, _ROUNDEST_DURATIONS)
+
+
+def _fitting(
+    low: float, high: float, most: int, fine: Sequence[float], coarse: Sequence[float]
+) -> list[float]:
+    for marks in (fine, coarse):
+        inside = [mark for mark in marks if low <= mark <= high]
+        if len(inside) < 2:
+            return linear_ticks(low, high, most)
+        if len(inside) <= most:
+            return inside
+    every = -(-len(inside) // most)
+    return inside[::every]
+
+
+def spread_apart(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions moved as little as a sweep can, so that neighbours are `gap` apart within [low, high].
+
+    Where there are too many to fit, the gap shrinks.
+    """
+    if not positions:
+        return []
+    order = sorted(range(len(positions)), key=lambda index: positions[index])
+    room = (high - low) / max(len(positions) - 1, 1)
+    gap = min(gap, room)
+    placed: list[float] = []
+    for index in order:
+        wanted = min(max(positions[index], low), high)
+        placed.append(max(wanted, placed[-1] + gap) if placed else wanted)
+    ceiling = high
+    for k in range(len(placed) - 1, -1, -1):
+        placed[k] = min(placed[k], ceiling)
+        ceiling = placed[k] - gap
+    moved = [0.0] * len(positions)
+    for k, index in enumerate(order):
+        moved[index] = placed[k]
+    return moved

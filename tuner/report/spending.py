@@ -1,0 +1,40 @@
+"""Where the tuning time went: stacked bars that fit any width, each with its legend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tuner.report.format import format_seconds, format_share
+from tuner.report.markup import Markup, element
+
+#: Categorical colours in the page's style sheet.
+NUM_HUES = 6
+
+
+def spending_bar(seconds_by_name: Mapping[str, float], title: str) -> Markup | None:
+    """One bar with its legend, the largest part first; None where nothing was spent."""
+    parts = sorted(((n, s) for n, s in seconds_by_name.items() if s > 0), key=lambda part: -part[1])
+    total = sum(seconds for _, seconds in parts)
+    if total <= 0:
+        return None
+    pieces, legend, done = [], [], 0.0
+    for position, (name, seconds) in enumerate(parts):
+        hue = f"hue{position % NUM_HUES}"
+        share = seconds / total
+        words = f"{format_seconds(seconds)}, {format_share(share)}"
+        pieces.append(
+            element(
+                "rect",
+                element("title", f"{name}: {words}"),
+                x=f"{done * 100:.3f}%",
+                y=0,
+                width=f"{share * 100:.3f}%",
+                height=26,
+                class_=hue,
+            )
+        )
+        swatch = element("span", class_=f"swatch {hue}")
+        legend.append(element("li", swatch, name, element("span", words, class_="muted")))
+        done += share
+    bar = element("svg", element("title", title), *pieces, class_="bar", role="img", width="100%", height=26)
+    return element("div", element("h3", title), bar, element("ul", *legend, class_="legend"))

@@ -1,0 +1,259 @@
+"""The tables of a report as rows of words, for HTML, Markdown and the terminal alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tuner.cluster import Cluster
+from tuner.ledger import ProbeRecord
+from tuner.measurement import Measurement, Purpose, RankTiming, Spread
+from tuner.recommendation import Alternative, Recommendation
+from tuner.report.content import PredictedAgainstMeasured
+from tuner.report.findings import estimate_of, is_inside
+from tuner.report.format import (
+    ABSENT,
+    axis_title,
+    format_axis,
+    format_configuration,
+    format_count,
+    format_dollar_interval,
+    format_dollars,
+    format_interval,
+    format_seconds,
+    format_share,
+    format_value,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Words in rows.
+
+    Args:
+        columns: Titles.
+        rows: Cells, as many in each row as there are columns.
+        num_words_columns: So many columns from the left hold words; the others numbers, set to the right.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    num_words_columns: int = 1
+
+    def __post_init__(self) -> None:
+        assert all(len(row) == len(self.columns) for row in self.rows)
+
+
+def choices_table(recommendation: Recommendation) -> Table:
+    """Recommended, runner-up and present settings side by side, one fact a row."""
+    named = (
+        ("recommended", recommendation.choice),
+        ("runner-up", recommendation.runner_up),
+        ("present settings", recommendation.baseline),
+    )
+    shown = [(name, alternative) for name, alternative in named if alternative is not None]
+    axes = list(dict.fromkeys(axis for _, a in shown for axis in a.configuration))
+    rows = [(axis_title(axis), *(_axis(a, axis) for _, a in shown)) for axis in axes]
+    rows.append(("predicted time to target", *(format_seconds(a.seconds.median) for _, a in shown)))
+    rows.append(("its 90% interval", *(format_interval(a.seconds) for _, a in shown)))
+    rows.append(("measured time to target", *(_measured(a) for _, a in shown)))
+    rows.append(("share of its run measured", *(format_share(a.share_known) for _, a in shown)))
+    if any(a.dollars is not None for _, a in shown):
+        rows.append(("predicted dollars", *(_dollars(a) for _, a in shown)))
+        rows.append(("its 90% interval", *(_dollar_interval(a) for _, a in shown)))
+    rows.append(("chance of reaching it", *(format_share(a.probability_of_reaching) for _, a in shown)))
+    return Table(columns=("", *(name for name, _ in shown)), rows=tuple(rows))
+
+
+def _axis(alternative: Alternative, axis: str) -> str:
+    value = alternative.configuration.get(axis)
+    return ABSENT if value is None else format_axis(value)
+
+
+def _measured(alternative: Alternative) -> str:
+    seconds = alternative.measured_seconds
+    return ABSENT if seconds is None else format_seconds(seconds)
+
+
+def _dollars(alternative: Alternative) -> str:
+    return ABSENT if alternative.dollars is None else format_dollars(alternative.dollars.median)
+
+
+def _dollar_interval(alternative: Alternative) -> str:
+    return ABSENT if alternative.dollars is None else format_dollar_interval(alternative.dollars)
+
+
+def landscape_table(landscape: Sequence[Alternative]) -> Table:
+    """The best learning rate for each number of nodes, batch size and strategy, soonest first."""
+    ordered = sorted(landscape, key=lambda a: a.seconds.median)
+    rows = [
+        (
+            format_configuration(a.configuration),
+            format_seconds(a.seconds.median),
+            format_interval(a.seconds),
+            _dollars(a),
+            format_share(a.probability_of_reaching),
+        )
+        for a in ordered
+    ]
+    return Table(
+        columns=("configuration", "time to target", "90% interval", "dollars", "chance of reaching it"),
+        rows=tuple(rows),
+    )
+
+
+def checked_table(checked: Sequence[PredictedAgainstMeasured]) -> Table:
+    """Every prediction beside what was measured later."""
+    rows = []
+    for check in checked:
+        predicted = estimate_of(check.prediction.quantiles)
+        inside = is_inside(check)
+        rows.append(
+            (
+                format_configuration(check.prediction.configuration),
+                format_share(check.share_known),
+                ABSENT if predicted is None else format_seconds(predicted.median),
+                ABSENT if predicted is None else format_interval(predicted),
+                format_seconds(check.measured_seconds),
+                {True: "inside", False: "outside", None: ABSENT}[inside],
+            )
+        )
+    return Table(
+        columns=("configuration", "run known", "predicted", "90% interval", "measured", "verdict"),
+        rows=tuple(rows),
+    )
+
+
+def spending_table(seconds_by_name: Mapping[str, float], title: str) -> Table:
+    """Seconds by name, the largest first, with their share."""
+    total = sum(seconds_by_name.values())
+    ordered = sorted(seconds_by_name.items(), key=lambda item: -item[1])
+    return Table(
+        columns=(title, "seconds", "share"),
+        rows=tuple(
+            (name, format_seconds(seconds), format_share(seconds / total) if total > 0 else ABSENT)
+            for name, seconds in ordered
+        ),
+    )
+
+
+def timed_probes(probes: Sequence[ProbeRecord]) -> list[tuple[ProbeRecord, Measurement]]:
+    """The timing probes that timed a step, by nodes and batch."""
+    timed = [(p, p.measurement) for p in probes if p.purpose is Purpose.TIMING]
+    kept = [(p, m) for p, m in timed if m is not None and m.ranks]
+    return sorted(kept, key=lambda pair: (pair[0].configuration.nodes, pair[0].configuration.batch_size))
+
+
+def timing_table(probes: Sequence[ProbeRecord], cluster: Cluster) -> Table:
+    """Step times of the timing probes: medians, as a range where ranks differ."""
+    rows = []
+    for probe, measurement in timed_probes(probes):
+        ranks = measurement.ranks
+        nodes = probe.configuration.nodes
+        shared = measurement.oversubscribed or cluster.oversubscription(nodes) > 1
+        step = max(rank.step.median for rank in ranks)
+        rows.append(
+            (
+                format_count(nodes),
+                _range([rank.batch_size for rank in ranks]),
+                *(_medians(part) for part in _parts(ranks)),
+                format_count(probe.configuration.batch_size / step) if step > 0 else ABSENT,
+                "shared" if shared else "own",
+            )
+        )
+    return Table(
+        columns=("nodes", "batch a rank", "compute", "sync", "input", "step", "samples/s", "cores"),
+        rows=tuple(rows),
+        num_words_columns=0,
+    )
+
+
+def ranks_table(measurement: Measurement) -> Table:
+    """Step times of one probe by rank."""
+    rows = tuple(
+        (
+            str(rank.rank),
+            format_count(rank.batch_size),
+            *(_median_words(s.median) for s in (rank.compute, rank.sync, rank.input, rank.step)),
+            f"{format_seconds(rank.step.p10)} to {format_seconds(rank.step.p90)}",
+            format_count(rank.step.count),
+        )
+        for rank in measurement.ranks
+    )
+    return Table(
+        columns=("rank", "batch", "compute", "sync", "input", "step", "step, p10 to p90", "steps"),
+        rows=rows,
+        num_words_columns=0,
+    )
+
+
+def _parts(ranks: Sequence[RankTiming]) -> list[list[Spread]]:
+    return [
+        [rank.compute for rank in ranks],
+        [rank.sync for rank in ranks],
+        [rank.input for rank in ranks],
+        [rank.step for rank in ranks],
+    ]
+
+
+def _medians(spreads: Sequence[Spread]) -> str:
+    words = [
+        _median_words(value) for value in (min(s.median for s in spreads), max(s.median for s in spreads))
+    ]
+    return words[0] if words[0] == words[1] else " to ".join(words)
+
+
+def _median_words(seconds: float) -> str:
+    return format_seconds(max(seconds, 0.0))
+
+
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return format_count(low) if low == high else f"{format_count(low)} to {format_count(high)}"
+
+
+def best_value(measurement: Measurement | None, *, maximize: bool) -> float | None:
+    """The best finite value of a curve; None where nothing was scored."""
+    if measurement is None:
+        return None
+    values = [point.value for point in measurement.curve if math.isfinite(point.value)]
+    if not values:
+        return None
+    return max(values) if maximize else min(values)
+
+
+def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:
+    """Every probe, oldest first."""
+    rows = []
+    for probe in probes:
+        seen = probe.measurement
+        best = best_value(seen, maximize=maximize)
+        rows.append(
+            (
+                ABSENT if probe.trial_number is None else f"#{probe.trial_number}",
+                probe.purpose.value,
+                format_configuration(probe.configuration),
+                probe.outcome.value.replace("_", " "),
+                ABSENT if seen is None else format_count(seen.samples),
+                ABSENT if seen is None else format_seconds(seen.training_seconds),
+                ABSENT if best is None else format_value(best),
+                ABSENT if seen is None else format_seconds(seen.charged_seconds),
+                ABSENT if seen is None else format_dollars(seen.charged_dollars),
+            )
+        )
+    return Table(
+        columns=(
+            "trial",
+            "purpose",
+            "configuration",
+            "outcome",
+            "samples",
+            "training",
+            "best value",
+            "charged",
+            "price",
+        ),
+        rows=tuple(rows),
+        num_words_columns=4,
+    )

@@ -1,0 +1,61 @@
+"""The recommendation in some fifteen plain lines, for the end of a run."""
+
+from __future__ import annotations
+
+import textwrap
+
+from tuner.recommendation import Recommendation
+from tuner.report.findings import Finding, comparison, measured, prediction, standing
+from tuner.report.format import format_configuration, format_dollar_interval, format_dollars, format_seconds
+
+_WIDTH = 100
+_LABEL_WIDTH = 18
+
+
+def recommendation_text(recommendation: Recommendation) -> str:
+    """The answer as text: what to run, how long it takes, against what, how sure, what it cost to know."""
+    choice, tuning = recommendation.choice, recommendation.tuning
+    trust = standing(recommendation)
+    lines = [
+        f"Recommended for {recommendation.job_name} ({trust.headline})",
+        f"  {format_configuration(choice.configuration)}",
+        "",
+        *_fact("goal", recommendation.goal),
+        *_fact("predicted", _words(prediction(recommendation))),
+    ]
+    if choice.dollars is not None:
+        price = f"{format_dollars(choice.dollars.median)} ({format_dollar_interval(choice.dollars)})"
+        lines += _fact("price", price)
+    lines += _fact("measured", _words(measured(recommendation)))
+    lines += _fact("present settings", _words(comparison(recommendation)))
+    if recommendation.runner_up is not None:
+        second = recommendation.runner_up
+        words = (
+            f"{format_configuration(second.configuration)}: {format_seconds(second.seconds.median)} predicted"
+        )
+        lines += _fact("runner-up", words)
+    lines += _fact("trust", trust.detail)
+    for warning in recommendation.warnings:
+        lines += _fact("warning", warning)
+    paid = f", {format_dollars(tuning.dollars)}" if tuning.dollars else ""
+    spent = f"{format_seconds(tuning.seconds)}{paid}, probes: {tuning.num_probes}"
+    lines += _fact("tuning", f"{spent}. {recommendation.stopped_because}")
+    if recommendation.checkpoint:
+        lines += _fact("trained model", recommendation.checkpoint, wrap=False)
+    if recommendation.command.strip():
+        lines += ["", f"  {recommendation.command.strip()}"]
+    return "\n".join(lines) + "\n"
+
+
+def _words(finding: Finding) -> str:
+    return f"{finding.headline}. {finding.detail}"
+
+
+def _fact(label: str, words: str, *, wrap: bool = True) -> list[str]:
+    head = f"  {label:<{_LABEL_WIDTH}}"
+    if not wrap:
+        return [head + words]
+    return textwrap.wrap(
+        words, _WIDTH, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip

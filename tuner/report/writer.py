@@ -1,0 +1,72 @@
+"""Writes every rendering of a report into a folder, each whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from tuner.errors import StorageError
+from tuner.report.content import ReportContent
+from tuner.report.csv import trials_csv
+from tuner.report.html import report_html
+from tuner.report.launch import launch_script
+from tuner.report.markdown import report_markdown
+
+_READABLE = 0o644
+_EXECUTABLE = 0o755
+
+
+def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
+    """Writes the report's files, replacing those of an earlier report.
+
+    Args:
+        content: What the report shows.
+        folder: Where to; it is made if it is not there.
+
+    Returns:
+        File name to path: `recommendation.json`, `report.html`, `report.md`, `trials.csv`, and
+        `launch.sh` where the recommendation has a command.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    recommendation = content.recommendation
+    texts = {
+        "recommendation.json": json.dumps(recommendation.to_dict(), indent=2, allow_nan=False) + "\n",
+        "report.html": report_html(content),
+        "report.md": report_markdown(content),
+        "trials.csv": trials_csv(content),
+    }
+    if recommendation.command.strip():
+        texts["launch.sh"] = launch_script(recommendation)
+    written = {}
+    for name, text in texts.items():
+        path = folder / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _replace(path, text, _EXECUTABLE if name == "launch.sh" else _READABLE)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {path}: {error.strerror or error}; free space or give another output folder"
+            ) from error
+        written[name] = path
+    return written
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(mode)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
