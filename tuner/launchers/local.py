@@ -137,9 +137,10 @@ class LocalLauncher(Launcher):
                 job.state = JobState.CANCELLED
                 self._finish(job)
         self._closed = True
-        self._idle.clear()
         if self._server is not None:
+            self._server.end(self._idle)
             self._server.close()
+        self._idle.clear()
         atexit.unregister(self.close)
 
     def __enter__(self) -> LocalLauncher:
@@ -167,10 +168,14 @@ class LocalLauncher(Launcher):
         if self._server is None or not self._server.alive:
             if self._server is not None:
                 self._server.close()
-            self._idle.clear()
             environment = {**os.environ, **_thread_variables(self._threads_per_rank)}
             self._server = ForkServer(environment=environment, preload=self._preload)
-        idle = [rank for rank in self._idle if not rank.ended]
+        idle = []
+        for rank in self._idle:
+            if rank.ended:
+                rank.forget()
+            else:
+                idle.append(rank)
         taken, self._idle = idle[:num_ranks], idle[num_ranks:]
         return taken + [self._server.fork() for _ in range(num_ranks - len(taken))]
 

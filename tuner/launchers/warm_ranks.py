@@ -160,7 +160,8 @@ class ForkServer:
         Those not forked yet are killed by the server as soon as they are, and not waited for.
         """
         self.drain()
-        doomed = [rank for rank in ranks if not rank.ended]
+        given = list(ranks)
+        doomed = [rank for rank in given if not rank.ended]
         for rank in doomed:
             if rank.process is not None:
                 kill_group(rank.process)
@@ -174,7 +175,7 @@ class ForkServer:
                 break
             reports.poll(remaining * 1000)
             self.drain()
-        for rank in doomed:
+        for rank in given:
             rank.forget()
 
     def last_words(self) -> str:
