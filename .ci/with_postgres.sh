@@ -1,0 +1,74 @@
+#!/bin/sh
+# Starts a PostgreSQL server of its own on a free loopback port, runs a command with
+# PACELINE_TEST_POSTGRES_URL naming it, stops the server whatever happens, and ends as the command did.
+#
+#   .ci/with_postgres.sh pytest tests/storage
+#
+# Needs initdb and pg_ctl: on the PATH, in PG_BIN, or where Debian puts them. As root the server runs
+# as the user postgres, since it refuses to run as root.
+set -eu
+
+if [ "$#" -eq 0 ]; then
+    echo "usage: $0 COMMAND [ARGUMENT...]" >&2
+    exit 2
+fi
+
+find_binaries() {
+    if [ -n "${PG_BIN:-}" ]; then
+        echo "$PG_BIN"
+    elif command -v initdb >/dev/null 2>&1; then
+        dirname "$(command -v initdb)"
+    else
+        for folder in /usr/lib/postgresql/*/bin; do
+            if [ -x "$folder/initdb" ]; then echo "$folder"; fi
+        done | sort -V | tail -n 1
+    fi
+}
+
+binaries=$(find_binaries)
+if [ ! -x "$binaries/initdb" ]; then
+    echo "$0: no initdb found; install PostgreSQL (apt-get install postgresql) or set PG_BIN" >&2
+    exit 1
+fi
+
+as_server() {
+    if [ "$(id -u)" -eq 0 ]; then runuser -u postgres -- "$@"; else "$@"; fi
+}
+
+folder=$(mktemp -d)
+if [ "$(id -u)" -eq 0 ]; then chown postgres "$folder"; fi
+cd_back=$PWD
+stop() {
+    cd "$folder" && as_server "$binaries/pg_ctl" -D "$folder/data" -m immediate -w stop >/dev/null 2>&1 || true
+    cd / && rm -rf "$folder"
+}
+trap stop EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+cd "$folder"
+as_server "$binaries/initdb" -D "$folder/data" -U paceline --auth=trust --no-sync -E UTF8 --locale=C >"$folder/initdb.log"
+started=
+for _ in 1 2 3 4 5; do
+    port=$(free_port)
+    if as_server "$binaries/pg_ctl" -D "$folder/data" -w -t 60 -l "$folder/data/server.log" \
+        -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off" start >/dev/null; then
+        started=yes
+        break
+    fi
+done
+if [ -z "$started" ]; then
+    cat "$folder/data/server.log" >&2
+    exit 1
+fi
+
+cd "$cd_back"
+export PACELINE_TEST_POSTGRES_URL="postgresql://paceline@127.0.0.1:$port/postgres"
+status=0
+"$@" || status=$?
+exit "$status"
