@@ -1,0 +1,15 @@
+"""Settings of the whole suite."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# Before torch or numpy is first imported: tests share few cores with the ranks they start.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+# No test asserts wall-clock seconds, hypothesis's own deadline included.
+settings.register_profile("paceline", deadline=None)
+settings.load_profile("paceline")

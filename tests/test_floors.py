@@ -1,0 +1,216 @@
+"""Imports run down the floors; what the command line needs is free of torch."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: Lowest first. Rooms in one inner set do not know each other; a room may import itself and what lies below.
+FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"search_spaces"}),
+    frozenset({"tuner.errors"}),
+    # One room of several files: what is trained, on what, what a probe saw, what it cost.
+    frozenset({"tuner.data"}),
+    frozenset({"tuner.job", "tuner.transport", "tuner.workloads"}),
+    frozenset({"tuner.ledger", "tuner.strategies", "tuner.launchers", "tuner.analytic"}),
+    frozenset({"tuner.emulation", "tuner.calibration"}),
+    frozenset({"tuner.probes"}),
+    frozenset({"tuner.search"}),
+    frozenset({"tuner.recommendation"}),
+    frozenset({"tuner.report"}),
+    frozenset({"tuner.service"}),
+    frozenset({"storage"}),
+    frozenset({"cli"}),
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+DATA_FILES = {"tuner.workload", "tuner.cluster", "tuner.measurement", "tuner.charge", "tuner.checkpoints"}
+PACKAGES = ("search_spaces", "tuner", "storage", "cli")
+
+TORCH_FREE = (
+    "cli",
+    "search_spaces",
+    "storage",
+    "tuner.analytic",
+    "tuner.errors",
+    "tuner.job",
+    "tuner.launchers",
+    "tuner.ledger",
+    "tuner.recommendation",
+    "tuner.report",
+    "tuner.search",
+)
+
+VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "core"}
+
+
+def source_files() -> list[Path]:
+    found = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return sorted([*found, *(path for path in [ROOT / "cli.py"] if path.exists())])
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    if not module.startswith("tuner"):
+        return module.partition(".")[0]
+    room = ".".join(module.split(".")[:2])
+    return "tuner.data" if room in DATA_FILES else room
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    """Full names of all imports, those inside functions and `if TYPE_CHECKING` too; "." for relative ones."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                yield "."
+            elif node.module in PACKAGES:
+                # `from tuner import job` names a room by what is imported.
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield str(node.module)
+
+
+def own_imports(path: Path) -> list[str]:
+    names = imported_names(ast.parse(path.read_text(), str(path)))
+    return [name for name in names if name == "." or name.partition(".")[0] in PACKAGES]
+
+
+def offence(importer: str, imported: str) -> str | None:
+    """What speaks against one import, or None."""
+    if imported == ".":
+        return f"{importer} imports relatively; write the import in full"
+    own, other = room_of(importer), room_of(imported)
+    if other not in FLOOR_OF:
+        return f"{importer} imports {imported}, whose room {other} has no floor"
+    if own != other and FLOOR_OF[other] >= FLOOR_OF[own]:
+        return f"{importer} (floor {FLOOR_OF[own]}) imports {imported} (floor {FLOOR_OF[other]})"
+    return None
+
+
+def test_every_module_lies_on_a_floor() -> None:
+    rooms = {room_of(module_name(path)) for path in source_files()} - {"tuner"}
+    assert {"search_spaces", "tuner.data", "tuner.errors"} <= rooms
+    assert rooms <= set(FLOOR_OF)
+
+
+def test_imports_run_down_the_floors() -> None:
+    found = [
+        offence(module_name(path), imported) for path in source_files() for imported in own_imports(path)
+    ]
+    assert len(found) > 50
+    assert [words for words in found if words] == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "code", "words"),
+    [
+        ("tuner.job.model", "from tuner.ledger import Ledger", "floor"),
+        ("tuner.ledger.memory", "def f():\n    import tuner.launchers.local", "floor"),
+        ("tuner.search.loop", "if TYPE_CHECKING:\n    from storage.tables import probes", "floor"),
+        ("tuner.job.model", "from tuner import workloads", "floor"),
+        ("tuner.probes.rank", "from .batches import fetch", "relatively"),
+        ("tuner.service.run", "import tuner.attic", "no floor"),
+    ],
+)
+def test_an_import_that_climbs_is_found(importer: str, code: str, words: str) -> None:
+    found = [offence(importer, imported) for imported in imported_names(ast.parse(code))]
+    assert any(words in (found_words or "") for found_words in found)
+
+
+def test_packages_re_export_only_their_own_room() -> None:
+    strangers = {
+        (module_name(path), imported)
+        for path in source_files()
+        if path.name == "__init__.py"
+        for imported in own_imports(path)
+        if not imported.startswith(module_name(path))
+    }
+    assert strangers == set()
+
+
+def test_the_engine_s_package_holds_a_docstring_and_nothing_else() -> None:
+    tree = ast.parse((ROOT / "tuner" / "__init__.py").read_text())
+    assert ast.get_docstring(tree)
+    assert len(tree.body) == 1
+
+
+def test_no_file_has_a_name_that_says_nothing() -> None:
+    folders = [ROOT / name for name in ("search_spaces", "tuner", "storage", "tests", "benchmarks")]
+    paths = [path.relative_to(ROOT) for folder in folders for path in folder.rglob("*.py")]
+    assert [path for path in paths if VAGUE_NAMES & set(path.with_suffix("").parts)] == []
+
+
+IMPORT_ALL = """
+import importlib, json, sys
+guilty = {}
+for module in json.loads(sys.argv[1]):
+    importlib.import_module(module)
+    if "torch" in sys.modules:
+        guilty = {"module": module}
+        break
+print(json.dumps(guilty))
+"""
+
+
+def test_what_the_command_line_needs_does_not_import_torch() -> None:
+    modules = [
+        name
+        for name in map(module_name, source_files())
+        # Alembic's own environment runs only inside a migration.
+        if any(f"{name}.".startswith(f"{room}.") for room in TORCH_FREE) and ".migrations" not in name
+    ]
+    assert {room_of(name) for name in modules} >= {"cli", "storage", "tuner.ledger", "tuner.report"}
+    answer = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL, json.dumps(modules)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout) == {}
+
+
+def impurities(tree: ast.AST) -> Iterator[str]:
+    """What a module of formulas has no business with: torch, clocks, chance of its own, files."""
+    forbidden = {"torch", "time", "datetime", "random", "secrets", "os", "pathlib", "io", "subprocess"}
+    for name in imported_names(tree):
+        if name.partition(".")[0] in forbidden or name.startswith("numpy.random"):
+            yield name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
+            # A generator that is handed in may be named in an annotation.
+            if node.value.attr == "random" and node.attr != "Generator":
+                yield f"random.{node.attr}"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
+            yield "open"
+
+
+def test_the_analytic_model_is_free_of_torch_clocks_chance_and_files() -> None:
+    files = sorted((ROOT / "tuner" / "analytic").rglob("*.py"))
+    found = {str(path.relative_to(ROOT)): list(impurities(ast.parse(path.read_text()))) for path in files}
+    assert len(found) > 1
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time",
+        "from torch import nn",
+        "import numpy as np\nnp.random.rand(3)",
+        "from numpy.random import default_rng",
+        "open('curve.csv')",
+    ],
+)
+def test_an_impure_formula_is_found(code: str) -> None:
+    assert list(impurities(ast.parse(code))) != []
