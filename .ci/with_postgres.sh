@@ -37,10 +37,17 @@ as_server() {
 
 folder=$(mktemp -d)
 if [ "$(id -u)" -eq 0 ]; then chown postgres "$folder"; fi
-cd_back=$PWD
+started_in=$PWD
+server=
+
 stop() {
-    cd "$folder" && as_server "$binaries/pg_ctl" -D "$folder/data" -m immediate -w stop >/dev/null 2>&1 || true
-    cd / && rm -rf "$folder"
+    cd "$folder"
+    if [ -n "$server" ]; then
+        as_server "$binaries/pg_ctl" -D "$folder/data" -m immediate -w stop >/dev/null 2>&1 || true
+        wait "$server" 2>/dev/null || true
+    fi
+    cd /
+    rm -rf "$folder"
 }
 trap stop EXIT
 trap 'exit 129' HUP
@@ -51,23 +58,27 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-cd "$folder"
-as_server "$binaries/initdb" -D "$folder/data" -U paceline --auth=trust --no-sync -E UTF8 --locale=C >"$folder/initdb.log"
-started=
-for _ in 1 2 3 4 5; do
+# The server is a child of this script, not a daemon, so that it is waited for and nothing stays.
+start() {
     port=$(free_port)
-    if as_server "$binaries/pg_ctl" -D "$folder/data" -w -t 60 -l "$folder/data/server.log" \
-        -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off" start >/dev/null; then
-        started=yes
-        break
-    fi
-done
-if [ -z "$started" ]; then
-    cat "$folder/data/server.log" >&2
-    exit 1
-fi
+    as_server "$binaries/postgres" -D "$folder/data" -p "$port" -c listen_addresses=127.0.0.1 \
+        -c unix_socket_directories= -c fsync=off >"$folder/server.log" 2>&1 &
+    server=$!
+    for _ in $(seq 300); do
+        if "$binaries/pg_isready" -q -h 127.0.0.1 -p "$port" -U paceline -d postgres; then return 0; fi
+        if ! kill -0 "$server" 2>/dev/null; then break; fi
+        sleep 0.1
+    done
+    return 1
+}
 
-cd "$cd_back"
+cd "$folder"
+as_server "$binaries/initdb" -D "$folder/data" -U paceline --auth=trust --no-sync -E UTF8 --locale=C \
+    >"$folder/initdb.log"
+# Another process may take the port in between: try again on another one.
+start || start || { cat "$folder/server.log" >&2; exit 1; }
+
+cd "$started_in"
 export PACELINE_TEST_POSTGRES_URL="postgresql://paceline@127.0.0.1:$port/postgres"
 status=0
 "$@" || status=$?

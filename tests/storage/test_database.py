@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from search_spaces import Configuration
+from storage import open_storage, upgrade
+from storage.engine import engine_for, parsed
+from storage.failures import storage_error
+from tuner.errors import StorageError
+from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder other users can reach; pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def opened_by_another_user(url: str) -> str:
+    """What opening says to a user without special rights."""
+    # The rights are dropped after the imports: the interpreter itself may lie where others cannot read.
+    code = (
+        "import os, sys\n"
+        "from storage import open_storage\n"
+        "from tuner.errors import StorageError\n"
+        "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try: open_storage(sys.argv[1]).close(); print('opened')\n"
+        "except StorageError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, url], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_curves_can_be_queried_with_sql(database_url: str) -> None:
+    with open_storage(database_url) as storage:
+        study = storage.ledger.open_study("digits", "f1", {})
+        configuration = Configuration(batch_size=8)
+        lease = storage.ledger.start_probe(
+            study.study_id, configuration, Purpose.TRAINING, trial_number=0, owner="w", lease_seconds=60
+        )
+        point = CurvePoint(training_seconds=1.5, step=3, samples=24, value=0.75)
+        for _ in range(2):
+            storage.ledger.append_slice(
+                lease,
+                Measurement(
+                    configuration=configuration,
+                    purpose=Purpose.TRAINING,
+                    outcome=Outcome.PAUSED,
+                    curve=(point,),
+                ),
+            )
+    engine = engine_for(parsed(database_url))
+    with engine.connect() as connection:
+        found = connection.execute(
+            text(
+                "SELECT study_id, probe_id, slice_index, training_seconds, step, samples, value "
+                "FROM paceline_curve_points ORDER BY slice_index"
+            )
+        ).all()
+    engine.dispose()
+    expected = [(study.study_id, lease.probe_id, index, 1.5, 3, 24, 0.75) for index in (0, 1)]
+    assert [tuple(row) for row in found] == expected
+
+
+def test_optuna_and_the_ledger_share_one_database(database_url: str) -> None:
+    import optuna
+
+    with open_storage(database_url) as storage:
+        study = optuna.create_study(storage=storage.optuna_storage(), study_name="digits")
+        study.tell(study.ask(), 0.5)
+        storage.ledger.open_study("digits", "f1", {})
+        assert storage.optuna_storage() is storage.optuna_storage()
+    with open_storage(database_url) as storage:
+        again = optuna.load_study(storage=storage.optuna_storage(), study_name="digits")
+        assert [trial.value for trial in again.trials] == [0.5]
+        assert [found.name for found in storage.ledger.studies()] == ["digits"]
+
+
+def test_a_path_may_hold_braces_percents_and_blanks(tmp_path: Path) -> None:
+    folder = tmp_path / "a {b} %c"
+    folder.mkdir()
+    with open_storage(f"sqlite:///{folder}/study.db") as storage:
+        storage.ledger.open_study("digits", "f1", {})
+        assert storage.optuna_storage().get_all_studies() == []
+    assert sorted(path.name for path in folder.iterdir()) == ["study.db"]
+
+
+def test_a_relative_path_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_storage("sqlite:///study.db") as storage:
+        monkeypatch.chdir("/")
+        storage.ledger.open_study("digits", "f1", {})
+        assert storage.optuna_storage().get_all_studies() == []
+    assert (tmp_path / "study.db").is_file()
+
+
+def test_sqlite_writes_ahead_and_syncs_each_commit(sqlite_url: str) -> None:
+    open_storage(sqlite_url).close()
+    engine = engine_for(parsed(sqlite_url))
+    with engine.connect() as connection:
+        pragmas = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    engine.dispose()
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+
+
+def test_opening_what_is_up_to_date_imports_neither_alembic_nor_optuna(sqlite_url: str) -> None:
+    upgrade(sqlite_url)
+    code = (
+        "import sys; from storage import open_storage; open_storage(sys.argv[1]).ledger.studies()\n"
+        "print([name for name in ('alembic', 'optuna', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, sqlite_url], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            ("study.db", "'study.db' is no database URL; an example is sqlite:///study.db"),
+            ("sqlite://", "names no file to keep a study in"),
+            ("sqlite:///:memory:", "names no file to keep a study in"),
+            ("mysql://me:secret@host/db", r"mysql://me:\*\*\*@host/db: studies are kept in SQLite or Post"),
+            ("oracle:me:secret@host", r"'oracle:me:\*\*\*@host' is no database URL"),
+        ],
+    )
+    def test_a_wrong_url_is_answered_with_a_right_one(self, url: str, message: str) -> None:
+        with pytest.raises(StorageError, match=message):
+            open_storage(url)
+
+    def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(StorageError, match=r"needs the folder .*/gone, which does not exist; create it"):
+            open_storage(f"sqlite:///{tmp_path}/gone/study.db")
+        assert not (tmp_path / "gone").exists()
+
+    def test_a_folder_is_no_database(self, tmp_path: Path) -> None:
+        with pytest.raises(StorageError, match="is a folder; name a file in it"):
+            open_storage(f"sqlite:///{tmp_path}")
+
+    def test_an_unwritable_folder_is_named(self, shared_folder: Path) -> None:
+        shared_folder.chmod(0o555)
+        answer = opened_by_another_user(f"sqlite:///{shared_folder}/study.db")
+        assert f"is not writable: no right to write {shared_folder}; give this user the right" in answer
+
+    def test_an_unwritable_file_is_named(self, shared_folder: Path) -> None:
+        shared_folder.chmod(0o777)
+        path = shared_folder / "study.db"
+        upgrade(f"sqlite:///{path}")
+        path.chmod(0o444)
+        answer = opened_by_another_user(f"sqlite:///{path}")
+        assert f"is not writable: no right to write {path}; give this user the right" in answer
+
+    def test_a_file_that_is_no_database_is_left_as_it_is(self, tmp_path: Path) -> None:
+        path = tmp_path / "notes.txt"
+        path.write_text("remember the milk\n" * 100)
+        with pytest.raises(StorageError, match=r"notes.txt is not a SQLite database: .* name another file"):
+            open_storage(f"sqlite:///{path}")
+        assert path.read_text() == "remember the milk\n" * 100
+
+    def test_a_refused_port_is_unreachable_and_the_password_hidden(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+            with pytest.raises(StorageError, match=r"cannot be reached: .*start the server") as caught:
+                open_storage(f"postgresql://me:secret@127.0.0.1:{port}/paceline")
+        assert f"postgresql+psycopg://me:***@127.0.0.1:{port}/paceline" in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+    def test_a_database_the_server_does_not_have_is_to_be_created(self, postgres_url: str) -> None:
+        with pytest.raises(StorageError, match=r"nowhere does not exist: .*createdb"):
+            open_storage(postgres_url.rsplit("/", 1)[0] + "/nowhere")
+
+    def test_a_role_without_rights_is_told_which_it_needs(self, postgres_url: str) -> None:
+        engine = create_engine(parsed(postgres_url))
+        with engine.begin() as connection:
+            connection.execute(text("CREATE ROLE paceline_reader LOGIN"))
+        try:
+            url = parsed(postgres_url).set(username="paceline_reader")
+            with pytest.raises(StorageError, match=r"refuses what was asked: permission denied.*grant"):
+                open_storage(url.render_as_string(hide_password=False))
+        finally:
+            with engine.begin() as connection:
+                connection.execute(text("DROP ROLE paceline_reader"))
+            engine.dispose()
+
+    def test_a_full_disk_says_so_and_keeps_what_was_whole(self, sqlite_url: str) -> None:
+        with open_storage(sqlite_url) as storage:
+            storage.ledger.open_study("digits", "f1", {})
+            with storage._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA max_page_count = 1")
+            with pytest.raises(StorageError, match="has no room left: database or disk is full"):
+                storage.ledger.open_study("other", "f2", {"text": "x" * 100_000})
+            assert [study.name for study in storage.ledger.studies()] == ["digits"]
+
+    def test_a_database_locked_by_another_program_says_so(
+        self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("storage.engine.BUSY_TIMEOUT_SECONDS", 0.05)
+        with open_storage(sqlite_url) as storage:
+            holder = sqlite3.connect(parsed(sqlite_url).database or "")
+            holder.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StorageError, match=r"is locked by another process: database is locked"):
+                storage.ledger.open_study("digits", "f1", {})
+            holder.close()
+            assert storage.ledger.open_study("digits", "f1", {}).name == "digits"
+
+    def test_errors_of_the_file_system_are_told_apart(self) -> None:
+        url = parsed("sqlite:////data/study.db")
+        assert "is not writable: Permission denied" in str(
+            storage_error(PermissionError(13, "Permission denied"), url)
+        )
+        assert "has no room left: No space" in str(storage_error(OSError(28, "No space left on device"), url))
+
+    def test_what_optuna_lets_through_becomes_a_storage_error_under_guard(self, sqlite_url: str) -> None:
+        import optuna
+
+        with open_storage(sqlite_url) as storage:
+            optuna_storage = storage.optuna_storage()
+            study = optuna.create_study(storage=optuna_storage)
+            with optuna_storage.engine.begin() as connection:
+                connection.exec_driver_sql("DROP TABLE trials")
+            with (
+                pytest.raises(StorageError, match=r"refused a statement: no such table: trials"),
+                storage.guarded(),
+            ):
+                study.ask()
+
+    def test_the_guard_lets_other_errors_be(self, sqlite_url: str) -> None:
+        storage = open_storage(sqlite_url)
+        with storage, pytest.raises(FileNotFoundError, match="metrics"), storage.guarded():
+            raise FileNotFoundError("metrics")
