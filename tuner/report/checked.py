@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from tuner.recommendation import Estimate
 from tuner.report.content import PredictedAgainstMeasured
 from tuner.report.findings import EARLY_SHARE, estimate_of
-from tuner.report.format import format_configuration, format_interval, format_seconds, format_share
+from tuner.report.format import (
+    format_configuration,
+    format_duration_mark,
+    format_interval,
+    format_seconds,
+    format_share,
+)
 from tuner.report.markup import Markup, joined
 from tuner.report.plot import Axis, Plot, Size, ticks_of
 from tuner.report.scales import Scale, duration_ticks, padded
@@ -17,6 +23,9 @@ SIZES = (
     Size(name="wide", width=490, height=430, num_ticks=6),
     Size(name="narrow", width=370, height=370, num_ticks=5),
 )
+
+#: Predictions of one run take at most so many pixels.
+_WIDEST_RUN = 54.0
 
 #: Bars may reach so many times beyond the medians before they are cut off.
 _BAR_REACH = 3.0
@@ -40,14 +49,15 @@ def _chart(kept: Sequence[tuple[PredictedAgainstMeasured, Estimate]], size: Size
     low, high = min(centres), max(centres)
     ends = [min(estimate.upper, high * _BAR_REACH) for _, estimate in kept]
     starts = [max(estimate.lower, low / _BAR_REACH) for _, estimate in kept]
-    domain = padded(min(low, *starts), max(high, *ends), logarithmic=True)
+    domain = padded(min(low, *starts), max(high, *ends), logarithmic=True, share=0.08)
     x = Scale(low=domain[0], high=domain[1], start=60, end=size.width - 16, logarithmic=True)
     y = Scale(low=domain[0], high=domain[1], start=size.height - 46, end=34, logarithmic=True)
     plot = Plot(size=size, x=x, y=y, summary="Predicted against measured time to target")
-    ticks = ticks_of(duration_ticks(*domain, size.num_ticks), format_seconds)
+    ticks = ticks_of(duration_ticks(*domain, size.num_ticks), format_duration_mark)
     plot.axes(Axis(title="measured", ticks=ticks), Axis(title="predicted, with 90% intervals", ticks=ticks))
     plot.line([(domain[0], domain[0]), (domain[1], domain[1])], "diagonal", "predicted = measured")
-    for check, estimate in sorted(kept, key=lambda pair: pair[0].share_known, reverse=True):
+    aside = _aside([check for check, _ in kept])
+    for (check, estimate), pixels in zip(kept, aside, strict=True):
         early = check.share_known <= EARLY_SHARE
         inside = estimate.lower <= check.measured_seconds <= estimate.upper
         title = (
@@ -57,6 +67,21 @@ def _chart(kept: Sequence[tuple[PredictedAgainstMeasured, Estimate]], size: Size
             f"{format_seconds(check.measured_seconds)}"
         )
         style = "accent" if inside else "missed"
-        plot.interval(check.measured_seconds, estimate.lower, estimate.upper, f"{style} medium", title)
-        plot.point(check.measured_seconds, estimate.median, style if early else f"{style} hollow", title)
+        place = x.value_at(x(check.measured_seconds) + pixels)
+        plot.interval(place, estimate.lower, estimate.upper, f"{style} medium", title)
+        plot.point(place, estimate.median, style if early else f"{style} hollow", title)
     return plot.render()
+
+
+def _aside(checked: Sequence[PredictedAgainstMeasured]) -> list[float]:
+    """Pixels by which predictions of one run are moved, so that they stand side by side in order."""
+    runs: dict[float, list[int]] = {}
+    for position, check in enumerate(checked):
+        runs.setdefault(check.measured_seconds, []).append(position)
+    pixels = [0.0] * len(checked)
+    for members in runs.values():
+        members.sort(key=lambda position: checked[position].share_known)
+        gap = min(9.0, _WIDEST_RUN / len(members))
+        for order, position in enumerate(members):
+            pixels[position] = gap * (order - (len(members) - 1) / 2)
+    return pixels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces import Configuration
@@ -13,11 +13,10 @@ from tuner.measurement import CurvePoint, Outcome, Purpose
 from tuner.report.format import (
     format_configuration,
     format_count,
-    format_seconds,
+    format_duration_mark,
     format_short_count,
     format_value,
 )
-from tuner.report.landscape import shade
 from tuner.report.markup import Markup, joined
 from tuner.report.plot import Axis, Plot, Size, text_width, ticks_of
 from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded, spread_apart
@@ -38,6 +37,7 @@ class Run:
     Args:
         label: Its trial, as the table of probes names it.
         title: What it is, in words.
+        batch_size: Of its configuration.
         style: Class of its colour, by batch size.
         points: Finite scorings.
         recommended: Whether it is of the recommended statistics.
@@ -46,48 +46,42 @@ class Run:
 
     label: str
     title: str
+    batch_size: int
     style: str
     points: tuple[CurvePoint, ...]
     recommended: bool
     diverged: bool
 
 
-def runs_of(probes: Sequence[ProbeRecord], choice: Configuration) -> list[Run]:
-    """The probes that trained and were scored at least once."""
-    scored = []
+def runs_of(probes: Sequence[ProbeRecord], choice: Configuration, shades: Mapping[int, str]) -> list[Run]:
+    """The probes that trained and were scored at least once; `shades` names the colour of a batch size."""
+    runs = []
     for probe in probes:
         measurement = probe.measurement
         if measurement is None or probe.purpose is Purpose.TIMING:
             continue
         points = tuple(p for p in measurement.curve if math.isfinite(p.value) and p.samples > 0)
-        if points:
-            scored.append((probe, points))
-    batches = sorted({probe.configuration.batch_size for probe, _ in scored})
-    return [
-        Run(
-            label="" if probe.trial_number is None else f"#{probe.trial_number}",
-            title=f"{probe.purpose}: {format_configuration(probe.configuration)}, {probe.outcome}",
-            style=shade(batches.index(probe.configuration.batch_size), len(batches)),
-            points=points,
-            recommended=probe.configuration.without("nodes") == choice.without("nodes"),
-            diverged=probe.outcome is Outcome.DIVERGED,
+        if not points:
+            continue
+        what = probe.configuration
+        runs.append(
+            Run(
+                label="" if probe.trial_number is None else f"#{probe.trial_number}",
+                title=f"{probe.purpose}: {format_configuration(what)}, {probe.outcome}",
+                batch_size=what.batch_size,
+                style=shades[what.batch_size],
+                points=points,
+                recommended=what.without("nodes") == choice.without("nodes"),
+                diverged=probe.outcome is Outcome.DIVERGED,
+            )
         )
-        for probe, points in scored
-    ]
+    return runs
 
 
-def batch_legend(probes: Sequence[ProbeRecord], choice: Configuration) -> list[tuple[str, str]]:
+def batch_legend(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Colour class and batch size of the runs drawn, smallest batch first."""
-    drawn = {run.style for run in runs_of(probes, choice)}
-    batches = sorted(
-        {
-            p.configuration.batch_size
-            for p in probes
-            if p.purpose is not Purpose.TIMING and p.measurement is not None and runs_of([p], choice)
-        }
-    )
-    named = [(shade(k, len(batches)), f"batch {format_count(batch)}") for k, batch in enumerate(batches)]
-    return [(style, words) for style, words in named if style in drawn]
+    styles = {run.batch_size: run.style for run in runs}
+    return [(styles[batch], f"batch {format_count(batch)}") for batch in sorted(styles)]
 
 
 def curve_charts(runs: Sequence[Run], job: Job) -> tuple[Markup, Markup] | None:
@@ -117,7 +111,7 @@ def _chart(runs: Sequence[Run], job: Job, size: Size, *, seconds: bool) -> Marku
     if seconds:
         x_axis = Axis(
             title="training time (scoring left out)",
-            ticks=ticks_of(duration_ticks(*x_domain, size.num_ticks), format_seconds),
+            ticks=ticks_of(duration_ticks(*x_domain, size.num_ticks), format_duration_mark),
         )
     else:
         x_axis = Axis(

@@ -122,13 +122,13 @@ def comparison(recommendation: Recommendation) -> Finding:
         )
     if not math.isfinite(ours) or ours <= 0:
         return Finding(headline="unclear", detail="The time of the recommendation has no finite median.")
-    basis = _basis(baseline, ours_measured, theirs_measured)
     apart = _are_apart(_span(choice, ours, ours_measured), _span(baseline, theirs, theirs_measured))
     caution = "" if apart else " The intervals overlap: the difference is likely, not certain."
-    word = "measured" if theirs_measured else "predicted"
+    own = "" if ours_measured else " The recommendation's own time is a prediction."
+    prices = _prices(choice, baseline)
     return Finding(
         headline=_times(theirs / ours, "sooner", "later", "as fast"),
-        detail=f"Present settings: {format_seconds(theirs)} {word}. {basis}{caution}{_prices(choice, baseline)}",
+        detail=f"{_present(baseline, theirs, theirs_measured)}{own}{caution}{prices}",
     )
 
 
@@ -145,14 +145,13 @@ def _time_of_choice(recommendation: Recommendation) -> tuple[float, bool]:
     return _known_time(recommendation.choice)
 
 
-def _basis(baseline: Alternative, ours_measured: bool, theirs_measured: bool) -> str:
-    if theirs_measured:
-        return "Measured against measured." if ours_measured else "Predicted against measured."
-    ours = "Measured" if ours_measured else "Predicted"
+def _present(baseline: Alternative, seconds: float, is_measured: bool) -> str:
+    if is_measured:
+        return f"The present settings took {format_seconds(seconds)}, measured."
+    would = f"The present settings would take {format_seconds(seconds)}"
     if baseline.share_known == 0:
-        return f"{ours} against a prediction alone: the present settings were never measured."
-    share = format_share(baseline.share_known)
-    return f"{ours} against predicted: {share} of the present settings' run was measured."
+        return f"{would} by prediction alone: they were never measured."
+    return f"{would}, predicted with {format_share(baseline.share_known)} of their run measured."
 
 
 def _span(alternative: Alternative, known: float, is_measured: bool) -> tuple[float, float]:

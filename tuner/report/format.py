@@ -61,6 +61,15 @@ def format_seconds(seconds: float) -> str:
     return f"{hours // 24}d {hours % 24}h"
 
 
+def format_duration_mark(seconds: float) -> str:
+    """A duration for an axis, without parts that are zero: 20 s, 5m, 1m 30s, 2h, 3d."""
+    words = format_seconds(seconds)
+    parts = [part for part in words.split(" ") if part not in ("00s", "00m", "0h")]
+    if len(parts) == 1 and parts[0].endswith("h") and seconds % 86400 == 0:
+        return f"{seconds / 86400:.0f}d"
+    return " ".join(parts)
+
+
 def format_dollars(dollars: float | None) -> str:
     """A price: $0.42, $0.0031, $1,230; a dash where there is none."""
     if dollars is None:
@@ -108,6 +117,15 @@ def format_short_count(count: float) -> str:
 def format_value(value: float) -> str:
     """A value of the metric, to four significant digits."""
     return format_number(value, 4)
+
+
+def sentence(words: str) -> str:
+    """Words as a sentence: a capital letter and a full stop where they have none."""
+    stripped = words.strip()
+    if not stripped:
+        return ""
+    ended = stripped if stripped.endswith((".", "!", "?", ":", ")")) else f"{stripped}."
+    return f"{ended[0].upper()}{ended[1:]}"
 
 
 def format_moment(seconds_since_epoch: float) -> str:

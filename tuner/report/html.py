@@ -18,9 +18,11 @@ from tuner.report.format import (
     format_moment,
     format_seconds,
     format_share,
+    sentence,
 )
 from tuner.report.landscape import landscape_charts, unreachable_words
 from tuner.report.markup import Markup, element, joined
+from tuner.report.palette import batch_shades
 from tuner.report.spending import spending_bar
 from tuner.report.tables import (
     Table,
@@ -32,6 +34,9 @@ from tuner.report.tables import (
     timed_probes,
     timing_table,
 )
+
+#: More warnings than this stand only under what the recommendation rests on.
+_MOST_WARNINGS = 3
 
 
 def report_html(content: ReportContent) -> str:
@@ -81,7 +86,7 @@ def _folded(summary: str, *children: str) -> Markup:
 
 
 def _list(sentences: Sequence[str]) -> Markup:
-    return element("ul", *(element("li", sentence) for sentence in sentences))
+    return element("ul", *(element("li", sentence(words)) for words in sentences))
 
 
 def _headline(content: ReportContent) -> Markup:
@@ -112,7 +117,11 @@ def _headline(content: ReportContent) -> Markup:
     if recommendation.checkpoint:
         parts.append(element("h3", "The trained model"))
         parts.append(element("pre", recommendation.checkpoint, class_="command"))
-    parts += [element("div", element("p", warning), class_="note") for warning in recommendation.warnings]
+    shown = recommendation.warnings[:_MOST_WARNINGS]
+    parts += [element("div", element("p", sentence(warning)), class_="note") for warning in shown]
+    more = len(recommendation.warnings) - len(shown)
+    if more > 0:
+        parts.append(element("p", f"{more} more under “What it rests on”.", class_="muted"))
     return element("section", *parts)
 
 
@@ -128,7 +137,7 @@ def _fact(title: str, finding: Finding) -> Markup:
 def _landscape(content: ReportContent) -> Markup | None:
     if not content.landscape:
         return None
-    charts = landscape_charts(content.landscape, content.recommendation)
+    charts = landscape_charts(content.landscape, content.recommendation, batch_shades(content))
     parts = [
         element("h2", "Time to target by nodes and batch size"),
         element(
@@ -157,13 +166,12 @@ def _choices(content: ReportContent) -> Markup:
 
 def _curves(content: ReportContent) -> Markup | None:
     choice = content.recommendation.choice.configuration
-    runs = runs_of(content.probes, choice)
+    runs = runs_of(content.probes, choice, batch_shades(content))
     charts = curve_charts(runs, content.job)
     if charts is None:
         return None
     swatches = [
-        element("li", element("span", class_=f"swatch {style}"), words)
-        for style, words in batch_legend(content.probes, choice)
+        element("li", element("span", class_=f"swatch {style}"), words) for style, words in batch_legend(runs)
     ]
     notes = "Numbers are trials of the table below"
     if any(run.recommended for run in runs):
@@ -181,11 +189,10 @@ def _curves(content: ReportContent) -> Markup | None:
 
 def _checked(content: ReportContent) -> Markup:
     title = element("h2", "Predicted against measured")
-    words = coverage(content.checked)
-    sentence = element("p", f"{words[0].upper()}{words[1:]}")
+    verdict = element("p", sentence(coverage(content.checked)))
     chart = checked_chart(content.checked)
     if chart is None:
-        return element("section", title, sentence)
+        return element("section", title, verdict)
     limit = format_share(EARLY_SHARE)
     legend = element(
         "ul",
@@ -196,10 +203,11 @@ def _checked(content: ReportContent) -> Markup:
     )
     explained = element(
         "div",
-        sentence,
+        verdict,
         element(
             "p",
-            "On the dashed line prediction and measurement agree; above it, it was sooner.",
+            "On the dashed line prediction and measurement agree; above it, the run was sooner than "
+            "predicted. Predictions of one run stand side by side, those that knew least on the left.",
             class_="muted",
         ),
         legend,
@@ -265,7 +273,7 @@ def _grounds(content: ReportContent) -> Markup:
     for model, sentences in content.fit_summaries.items():
         if sentences:
             parts += [element("h3", f"What the model of {model} learnt"), _list(sentences)]
-    parts += [element("h3", "Why the search ended"), element("p", recommendation.stopped_because)]
+    parts += [element("h3", "Why the search ended"), element("p", sentence(recommendation.stopped_because))]
     return element("section", *parts)
 
 
@@ -282,7 +290,7 @@ def _probes(content: ReportContent) -> Markup:
         if probe.reason or error:
             name = f"probe {probe.probe_id}" if probe.trial_number is None else f"#{probe.trial_number}"
             ended = "goes on" if probe.outcome.can_continue else probe.outcome.value.replace("_", " ")
-            reason = [element("p", probe.reason)] if probe.reason else []
+            reason = [element("p", sentence(probe.reason))] if probe.reason else []
             trace = [element("pre", error)] if error else []
             if error or probe.outcome in (Outcome.OUT_OF_MEMORY, Outcome.DIVERGED):
                 parts.append(_folded(f"{name} {ended}", *reason, *trace))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.recommendation import Alternative, Recommendation
@@ -11,6 +11,7 @@ from tuner.report.format import (
     format_axis,
     format_configuration,
     format_count,
+    format_duration_mark,
     format_interval,
     format_seconds,
     format_share,
@@ -24,17 +25,8 @@ SIZES = (
     Size(name="narrow", width=370, height=340, num_ticks=5),
 )
 
-#: Steps of the ordered palette in the page's style sheet.
-NUM_SHADES = 8
-
 #: Bars are cut off at so many times the medians' range, so that one wide interval does not flatten the rest.
 _BAR_REACH = 4.0
-
-
-def shade(position: int, count: int) -> str:
-    """The class of a series among an ordered `count`, from light to dark."""
-    step = round(position * (NUM_SHADES - 1) / (count - 1)) if count > 1 else NUM_SHADES - 2
-    return f"shade{step}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +38,12 @@ class _Series:
 
 
 def landscape_charts(
-    landscape: Sequence[Alternative], recommendation: Recommendation
+    landscape: Sequence[Alternative], recommendation: Recommendation, shades: Mapping[int, str]
 ) -> list[tuple[str, Markup]]:
     """A chart a strategy, with its name; none where no prediction is finite.
 
     Where only one number of nodes may be chosen, batch sizes take the horizontal axis.
+    `shades` names the colour of each batch size.
     """
     marked = [recommendation.choice, *([recommendation.baseline] if recommendation.baseline else [])]
     finite = [a for a in (*landscape, *marked) if math.isfinite(a.seconds.median) and a.seconds.median > 0]
@@ -60,7 +53,7 @@ def landscape_charts(
     charts = []
     for strategy in dict.fromkeys(a.configuration.strategy for a in landscape):
         members = [a for a in landscape if a.configuration.strategy == strategy]
-        drawn = (_chart(members, recommendation, domain, size) for size in SIZES)
+        drawn = (_chart(members, recommendation, shades, domain, size) for size in SIZES)
         charts.append((strategy, joined(*drawn)))
     return charts
 
@@ -98,6 +91,7 @@ def _domain(finite: Sequence[Alternative]) -> tuple[float, float]:
 def _chart(
     members: Sequence[Alternative],
     recommendation: Recommendation,
+    shades: Mapping[int, str],
     domain: tuple[float, float],
     size: Size,
 ) -> Markup:
@@ -118,10 +112,10 @@ def _chart(
         ),
         Axis(
             title="predicted time to target, with 90% intervals",
-            ticks=ticks_of(duration_ticks(*domain, 7), format_seconds),
+            ticks=ticks_of(duration_ticks(*domain, 7), format_duration_mark),
         ),
     )
-    series = _series(members, values, batches, by_nodes, size)
+    series = _series(members, values, shades, by_nodes, size)
     for one in series:
         _draw(plot, one, emphasised=not by_nodes or _is_of_choice(one, recommendation))
     if by_nodes:
@@ -139,12 +133,17 @@ def _series_label(batch: int, size: Size) -> str:
 
 
 def _series(
-    members: Sequence[Alternative], values: Sequence[int], batches: Sequence[int], by_nodes: bool, size: Size
+    members: Sequence[Alternative],
+    values: Sequence[int],
+    shades: Mapping[int, str],
+    by_nodes: bool,
+    size: Size,
 ) -> list[_Series]:
     if not by_nodes:
         points = [(float(values.index(a.configuration.batch_size)), a) for a in members]
         return [_Series(label="", style="accent", offset=0.0, points=_drawable(points))]
     found = []
+    batches = sorted({a.configuration.batch_size for a in members})
     for position, batch in enumerate(batches):
         offset = 0.6 * (position - (len(batches) - 1) / 2) / max(len(batches), 5)
         points = [
@@ -152,9 +151,10 @@ def _series(
             for a in members
             if a.configuration.batch_size == batch
         ]
-        style = shade(position, len(batches))
         found.append(
-            _Series(label=_series_label(batch, size), style=style, offset=offset, points=_drawable(points))
+            _Series(
+                label=_series_label(batch, size), style=shades[batch], offset=offset, points=_drawable(points)
+            )
         )
     return found
 
@@ -176,12 +176,12 @@ def _draw(plot: Plot, series: _Series, *, emphasised: bool) -> None:
     weight = "strong" if emphasised else "faint"
     plot.line([(x, a.seconds.median) for x, a in series.points], f"{series.style} {weight}")
     for x, alternative in series.points:
+        seconds = alternative.seconds
         title = (
             f"{format_configuration(alternative.configuration)}: "
-            f"{format_seconds(alternative.seconds.median)}, 90% interval {format_interval(alternative.seconds)}, "
+            f"{format_seconds(seconds.median)}, 90% interval {format_interval(seconds)}, "
             f"chance of reaching the target {format_share(alternative.probability_of_reaching)}"
         )
-        seconds = alternative.seconds
         plot.interval(x, seconds.lower, seconds.upper, f"{series.style} {weight}", title)
         likely = alternative.probability_of_reaching >= 0.5
         plot.point(x, seconds.median, series.style if likely else f"{series.style} hollow", title)
@@ -211,14 +211,15 @@ def _mark(
         place = _where(baseline, values, series, by_nodes)
         if place is not None:
             title = f"present settings: {format_configuration(baseline.configuration)}"
+            plot.interval(place, baseline.seconds.lower, baseline.seconds.upper, "ink faint", title)
             plot.diamond(place, baseline.seconds.median, "ink", title)
-            _caption(plot, place, baseline, "present settings")
+            _caption(plot, place, baseline, "present settings", below=False)
     choice = recommendation.choice
     place = _where(choice, values, series, by_nodes)
     if place is not None:
         title = f"recommended: {format_configuration(choice.configuration)}"
         plot.point(place, choice.seconds.median, "ring", title, radius=9)
-        _caption(plot, place, choice, "recommended")
+        _caption(plot, place, choice, "recommended", below=True)
 
 
 def _where(
@@ -242,12 +243,15 @@ def _where(
     return values.index(value) + offset
 
 
-def _caption(plot: Plot, place: float, alternative: Alternative, words: str) -> None:
-    # Below its interval where there is room, else above: lines of other batches cross beside the mark.
+def _caption(plot: Plot, place: float, alternative: Alternative, words: str, *, below: bool) -> None:
+    # Beyond an end of its interval, not beside the mark: there lines of other batches cross.
     across = plot.x(place)
-    below = plot.y(alternative.seconds.lower) + 18
-    above = plot.y(alternative.seconds.upper) - 8
-    down = below if below < plot.y.start - 4 else above
+    under = plot.y(alternative.seconds.lower) + 18
+    over = plot.y(alternative.seconds.upper) - 8
+    if below:
+        down = under if under < plot.y.start - 4 else over
+    else:
+        down = over if over > plot.y.end + 12 else under
     half = text_width(words) / 2
     across = min(max(across, plot.x.start + half), plot.x.end - half)
     plot.label(across, down, words, "strong middle halo")

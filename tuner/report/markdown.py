@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tuner.report.content import ReportContent
 from tuner.report.findings import comparison, coverage, measured, prediction, standing
-from tuner.report.format import format_configuration, format_dollars, format_moment, format_seconds
+from tuner.report.format import format_configuration, format_dollars, format_moment, format_seconds, sentence
 from tuner.report.landscape import unreachable_words
 from tuner.report.tables import (
     Table,
@@ -31,7 +31,7 @@ def report_markdown(content: ReportContent) -> str:
         "## The choice and what it was weighed against",
         table_markdown(choices_table(content.recommendation)),
         "## Predicted against measured",
-        escaped(coverage(content.checked)),
+        escaped(sentence(coverage(content.checked))),
         *([table_markdown(checked_table(content.checked))] if content.checked else []),
         *_spending(content),
         *_timing(content),
@@ -65,7 +65,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _list(sentences: Sequence[str]) -> str:
-    return "\n".join(f"- {escaped(sentence)}" for sentence in sentences)
+    return "\n".join(f"- {escaped(sentence(words))}" for words in sentences)
 
 
 def _headline(content: ReportContent) -> list[str]:
@@ -130,7 +130,7 @@ def _grounds(content: ReportContent) -> list[str]:
     for model, sentences in content.fit_summaries.items():
         if sentences:
             blocks += [f"### What the model of {escaped(model)} learnt", _list(sentences)]
-    return [*blocks, "### Why the search ended", escaped(recommendation.stopped_because)]
+    return [*blocks, "### Why the search ended", escaped(sentence(recommendation.stopped_because))]
 
 
 def _probes(content: ReportContent) -> list[str]:
@@ -144,5 +144,5 @@ def _probes(content: ReportContent) -> list[str]:
         seen = probe.measurement
         if seen is not None and seen.error:
             name = f"probe {probe.probe_id}" if probe.trial_number is None else f"trial {probe.trial_number}"
-            blocks += [f"{name}: {escaped(probe.reason)}", fenced(seen.error)]
+            blocks += [f"{name}: {escaped(sentence(probe.reason))}", fenced(seen.error)]
     return blocks

@@ -137,11 +137,11 @@ class Plot:
         """The plot as one `svg` element."""
         return element(
             "svg",
-            element("title", self.summary),
             *self._parts,
             viewBox=f"0 0 {self.size.width:g} {self.size.height:g}",
             class_=f"chart {self.size.name}",
             role="img",
+            aria_label=self.summary,
         )
 
     def _add(self, name: str, *children: str, **attributes: str | float | None) -> None:

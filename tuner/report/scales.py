@@ -16,6 +16,11 @@ _ROUND_DURATIONS = tuple(
     + [_HOUR * step for step in (1, 2, 5, 12)]
     + [_DAY * step * 10.0**exponent for exponent in range(4) for step in (1, 2, 5)]
 )
+_ROUNDER_DURATIONS = tuple(
+    [step * 10.0**exponent for exponent in range(-6, 2) for step in (1, 3)]
+    + [_MINUTE, 3 * _MINUTE, 10 * _MINUTE, 30 * _MINUTE, _HOUR, 3 * _HOUR, 12 * _HOUR]
+    + [_DAY * step * 10.0**exponent for exponent in range(4) for step in (1, 3)]
+)
 _ROUNDEST_DURATIONS = tuple(
     [10.0**exponent for exponent in range(-6, 2)]
     + [_MINUTE, 10 * _MINUTE, _HOUR, 12 * _HOUR]
@@ -55,6 +60,13 @@ class Scale:
     def __call__(self, value: float) -> float:
         return self.start + self.share(value) * (self.end - self.start)
 
+    def value_at(self, position: float) -> float:
+        """The value that lies at a position: what `__call__` maps back."""
+        share = (position - self.start) / (self.end - self.start)
+        if self.logarithmic:
+            return float(self.low * (self.high / self.low) ** share)
+        return self.low + share * (self.high - self.low)
+
 
 def padded(low: float, high: float, *, logarithmic: bool, share: float = 0.06) -> tuple[float, float]:
     """A domain a little wider than the values, and never empty."""
@@ -76,22 +88,22 @@ def linear_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:
-    """1-2-5 marks, or whole decades where those are too many; linear ones within less than an octave."""
+    """1-2-5 marks, or 1-3, or whole decades where those are too many; linear ones within one octave."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     fine = [step * 10.0**exponent for exponent in decades for step in (1, 2, 5)]
+    medium = [step * 10.0**exponent for exponent in decades for step in (1, 3)]
     coarse = [10.0**exponent for exponent in decades]
-    return _fitting(low, high, most, fine, coarse)
+    return _fitting(low, high, most, fine, medium, coarse)
 
 
 def duration_ticks(low: float, high: float, most: int) -> list[float]:
     """Durations that read well on a logarithmic axis of seconds."""
-    return _fitting(low, high, most, _ROUND_DURATIONS, _ROUNDEST_DURATIONS)
+    return _fitting(low, high, most, _ROUND_DURATIONS, _ROUNDER_DURATIONS, _ROUNDEST_DURATIONS)
 
 
-def _fitting(
-    low: float, high: float, most: int, fine: Sequence[float], coarse: Sequence[float]
-) -> list[float]:
-    for marks in (fine, coarse):
+def _fitting(low: float, high: float, most: int, *ladders: Sequence[float]) -> list[float]:
+    inside: list[float] = []
+    for marks in ladders:
         inside = [mark for mark in marks if low <= mark <= high]
         if len(inside) < 2:
             return linear_ticks(low, high, most)

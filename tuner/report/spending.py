@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 from tuner.report.format import format_seconds, format_share
 from tuner.report.markup import Markup, element
-
-#: Categorical colours in the page's style sheet.
-NUM_HUES = 6
+from tuner.report.palette import hues
 
 
 def spending_bar(seconds_by_name: Mapping[str, float], title: str) -> Markup | None:
@@ -18,8 +16,9 @@ def spending_bar(seconds_by_name: Mapping[str, float], title: str) -> Markup | N
     if total <= 0:
         return None
     pieces, legend, done = [], [], 0.0
-    for position, (name, seconds) in enumerate(parts):
-        hue = f"hue{position % NUM_HUES}"
+    colours = hues([name for name, _ in parts])
+    for name, seconds in parts:
+        hue = colours[name]
         share = seconds / total
         words = f"{format_seconds(seconds)}, {format_share(share)}"
         pieces.append(
@@ -36,5 +35,5 @@ def spending_bar(seconds_by_name: Mapping[str, float], title: str) -> Markup | N
         swatch = element("span", class_=f"swatch {hue}")
         legend.append(element("li", swatch, name, element("span", words, class_="muted")))
         done += share
-    bar = element("svg", element("title", title), *pieces, class_="bar", role="img", width="100%", height=26)
+    bar = element("svg", *pieces, class_="bar", role="img", aria_label=title, width="100%", height=26)
     return element("div", element("h3", title), bar, element("ul", *legend, class_="legend"))

@@ -56,12 +56,12 @@ def choices_table(recommendation: Recommendation) -> Table:
     axes = list(dict.fromkeys(axis for _, a in shown for axis in a.configuration))
     rows = [(axis_title(axis), *(_axis(a, axis) for _, a in shown)) for axis in axes]
     rows.append(("predicted time to target", *(format_seconds(a.seconds.median) for _, a in shown)))
-    rows.append(("its 90% interval", *(format_interval(a.seconds) for _, a in shown)))
+    rows.append(("90% interval of time", *(format_interval(a.seconds) for _, a in shown)))
     rows.append(("measured time to target", *(_measured(a) for _, a in shown)))
     rows.append(("share of its run measured", *(format_share(a.share_known) for _, a in shown)))
     if any(a.dollars is not None for _, a in shown):
-        rows.append(("predicted dollars", *(_dollars(a) for _, a in shown)))
-        rows.append(("its 90% interval", *(_dollar_interval(a) for _, a in shown)))
+        rows.append(("predicted price", *(_dollars(a) for _, a in shown)))
+        rows.append(("90% interval of price", *(_dollar_interval(a) for _, a in shown)))
     rows.append(("chance of reaching it", *(format_share(a.probability_of_reaching) for _, a in shown)))
     return Table(columns=("", *(name for name, _ in shown)), rows=tuple(rows))
 

@@ -6,7 +6,13 @@ import textwrap
 
 from tuner.recommendation import Recommendation
 from tuner.report.findings import Finding, comparison, measured, prediction, standing
-from tuner.report.format import format_configuration, format_dollar_interval, format_dollars, format_seconds
+from tuner.report.format import (
+    format_configuration,
+    format_dollar_interval,
+    format_dollars,
+    format_seconds,
+    sentence,
+)
 
 _WIDTH = 100
 _LABEL_WIDTH = 18
@@ -36,10 +42,10 @@ def recommendation_text(recommendation: Recommendation) -> str:
         lines += _fact("runner-up", words)
     lines += _fact("trust", trust.detail)
     for warning in recommendation.warnings:
-        lines += _fact("warning", warning)
+        lines += _fact("warning", sentence(warning))
     paid = f", {format_dollars(tuning.dollars)}" if tuning.dollars else ""
     spent = f"{format_seconds(tuning.seconds)}{paid}, probes: {tuning.num_probes}"
-    lines += _fact("tuning", f"{spent}. {recommendation.stopped_because}")
+    lines += _fact("tuning", f"{spent}. {sentence(recommendation.stopped_because)}")
     if recommendation.checkpoint:
         lines += _fact("trained model", recommendation.checkpoint, wrap=False)
     if recommendation.command.strip():
