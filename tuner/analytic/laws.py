@@ -1,0 +1,116 @@
+"""Laws of seconds and of samples, as functions of arrays, each with its source and its limits."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+def compute_seconds(batch_size_per_rank: Array, *, fixed: float, per_sample: float) -> Array:
+    """Seconds of one rank's forward, backward and update.
+
+    c(b) = a0 + a1 b, with a0 = `fixed` (s) and a1 = `per_sample` (s). A straight line has errors of up
+    to a quarter at single batch sizes (caches, kernels), hence the residual on top of it.
+
+    Args:
+        batch_size_per_rank: b, any shape.
+        fixed: Seconds a step costs whatever its batch.
+        per_sample: Seconds a sample adds.
+    """
+    return np.asarray(fixed + per_sample * batch_size_per_rank, dtype=float)
+
+
+def expected_maximum(num_ranks: Array) -> Array:
+    """Expected maximum of p standard normals: m_p = Phi^-1((p - 3/8) / (p + 1/4)) (Blom 1958).
+
+    Zero for one rank. Good to 2% for p up to thousands; jitter with heavy tails exceeds it.
+    """
+    normal = NormalDist()
+    flat = np.asarray(num_ranks, dtype=float).ravel()
+    values = [normal.inv_cdf((p - 0.375) / (p + 0.25)) if p > 1 else 0.0 for p in flat]
+    return np.array(values).reshape(np.shape(num_ranks))
+
+
+def ring_all_reduce_seconds(
+    num_ranks: Array, num_bytes: float, *, latency: float, bytes_per_second: float
+) -> Array:
+    """Seconds of a ring all-reduce: 2 (p - 1) A + 2 ((p - 1) / p) n / w (Patarasuk and Yuan 2009).
+
+    Args:
+        num_ranks: p.
+        num_bytes: n, bytes that are reduced.
+        latency: A, seconds a hop, as the collective shows it and not a ping.
+        bytes_per_second: w.
+    """
+    p = np.asarray(num_ranks, dtype=float)
+    seconds = 2 * (p - 1) * latency + 2 * (p - 1) / p * num_bytes / bytes_per_second
+    return np.asarray(seconds, dtype=float)
+
+
+def synchronous_step_seconds(
+    compute: Array, communication: Array, num_ranks: Array, *, jitter: float, overlap: float
+) -> Array:
+    """Seconds of a step in which all wait: (c^g + s^g)^(1/g) with c stretched by the slowest of p ranks.
+
+    The overlap exponent g is Pollux's (Qiao et al., OSDI 2021, equation 10): 1 adds compute and
+    communication, large values hide the smaller one.
+
+    Args:
+        compute: c, seconds of one rank.
+        communication: s, seconds of the exchange; zero for one rank.
+        num_ranks: p.
+        jitter: Coefficient of variation of one rank's transient slowness.
+        overlap: g, at least 1.
+    """
+    slowest = compute * (1 + jitter * expected_maximum(num_ranks))
+    return np.asarray((slowest**overlap + communication**overlap) ** (1 / overlap), dtype=float)
+
+
+def log_samples_at_best_rate(batch_size: Array, *, log_samples: float, noise_scale: float) -> Array:
+    """Logarithm of samples to target at the best learning rate: samples = s (1 + B / B_noise).
+
+    McCandlish et al. 2018, equation 2.7, with steps turned into samples. It holds for one noise scale
+    along the run; a scale that grows makes large batches cheaper late than early.
+
+    Args:
+        batch_size: B, samples of a step over all ranks.
+        log_samples: Logarithm of s, the samples that a very small batch needs.
+        noise_scale: B_noise, samples.
+    """
+    return log_samples + np.log1p(np.asarray(batch_size, dtype=float) / noise_scale)
+
+
+def log_best_rate(batch_size: Array, *, log_rate: float, noise_scale: float, exponent: float) -> Array:
+    """Logarithm of the best learning rate: rate / (1 + B_noise / B)^exponent.
+
+    McCandlish et al. 2018, equation 2.6: exponent 1 for SGD; 1/2 for Adam (Malladi et al. 2022).
+
+    Args:
+        batch_size: B.
+        log_rate: Logarithm of the best rate of a very large batch.
+        noise_scale: B_noise, samples.
+        exponent: 1 for SGD, 1/2 for Adam.
+    """
+    return log_rate - exponent * np.log1p(noise_scale / np.asarray(batch_size, dtype=float))
+
+
+def rate_penalty(log_ratio: Array, *, slope_below: float, slope_above: float, width: float) -> Array:
+    """How much longer, as a logarithm, training takes off the best learning rate.
+
+    Near the best rate it is quadratic; far below, samples grow as rate^-slope (a slope of 1 is a run
+    that crawls in proportion), far above with the steeper slope, until the edge of stability:
+    slope w (sqrt(1 + (z / w)^2) - 1).
+
+    Args:
+        log_ratio: z, logarithm of rate over best rate.
+        slope_below: Slope for z < 0.
+        slope_above: Slope for z > 0.
+        width: w, in units of z, of the quadratic part.
+    """
+    z = np.asarray(log_ratio, dtype=float)
+    slope = np.where(z < 0, slope_below, slope_above)
+    return np.asarray(slope * width * (np.sqrt(1 + (z / width) ** 2) - 1), dtype=float)

@@ -1,0 +1,189 @@
+"""Time to target: seconds a sample times samples to target, as draws from what is believed of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import Configuration, traits_of
+from tuner.analytic.draws import spread_normals, spread_uniforms
+from tuner.analytic.samples_model import SEED_SD, SamplesModel
+from tuner.analytic.seconds_model import SecondsModel
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """A run that was begun: what going on with it saves.
+
+    Args:
+        configuration: What it runs with.
+        index: Its place among the runs the samples model was fitted to.
+        samples: Samples seen.
+        training_seconds: Its training clock.
+        samples_to_target: Where it crossed the target; None while it has not.
+        seconds_to_target: Its training clock at the crossing; None while it has not.
+        ended: Whether it broke down and cannot go on.
+    """
+
+    configuration: Configuration
+    index: int
+    samples: int
+    training_seconds: float
+    samples_to_target: float | None = None
+    seconds_to_target: float | None = None
+    ended: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Draws of what configurations take, `(num_draws, num_configurations)` each.
+
+    Args:
+        configurations: What they are about, in order.
+        total: Training seconds from the start to the target; infinite where it is never reached.
+        remaining: Training seconds still to be spent where a begun run goes on.
+        log_samples_sd: Standard deviation of log samples to target, `(num_configurations,)`.
+        log_seconds_sd: Standard deviation of log seconds a sample, `(num_configurations,)`.
+        own_run: Whether a run with the same statistics was begun, `(num_configurations,)`.
+    """
+
+    configurations: tuple[Configuration, ...]
+    total: Array
+    remaining: Array
+    log_samples_sd: Array
+    log_seconds_sd: Array
+    own_run: npt.NDArray[np.bool_]
+
+    def quantile(self, level: float) -> Array:
+        """Quantiles of `total`, `(num_configurations,)`; infinite draws count as the largest."""
+        ordered = np.sort(self.total, axis=0)
+        position = min(int(level * len(ordered)), len(ordered) - 1)
+        return np.asarray(ordered[position], dtype=float)
+
+    def probability_of_reaching(self) -> Array:
+        """Share of draws in which the target is reached, `(num_configurations,)`."""
+        return np.asarray(np.isfinite(self.total).mean(axis=0), dtype=float)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """Predicts training seconds to target.
+
+    Args:
+        seconds: Seconds a sample.
+        samples: Samples to target.
+        runs: Runs begun, by their statistics (`StrategyTraits.statistics_of`).
+    """
+
+    seconds: SecondsModel
+    samples: SamplesModel
+    runs: Mapping[Configuration, RunState] = field(default_factory=dict)
+
+    def forecast(self, configurations: Sequence[Configuration], normals: Array) -> Forecast:
+        """What configurations take, as draws that are joint over all of them.
+
+        Args:
+            configurations: Of the job's space, or others.
+            normals: Independent standard normals, `(num_draws, 2 * num_configurations)` or more.
+        """
+        statistics = [traits_of(c.strategy).statistics_of(c) for c in configurations]
+        kinds, kind_of = _distinct(statistics)
+        speeds, speed_of = _distinct([c.without("learning_rate") for c in configurations])
+        num_draws = len(normals)
+        log_samples, samples_sd = self._log_samples(kinds, normals[:, : len(kinds)])
+        mean, covariance = self.seconds.log_seconds_per_sample(speeds)
+        later = normals[:, len(kinds) : len(kinds) + len(speeds)]
+        log_seconds = mean + _correlated(covariance, later)
+        # The same machine at another moment: shared by all, since all would run at that moment.
+        moment = spread_normals(num_draws, 1) * self.seconds.between_moments_sd
+        seconds_per_sample = np.exp(log_seconds + moment)[:, speed_of]
+        samples = np.exp(np.minimum(log_samples, 600.0))[:, kind_of]
+        total = samples * seconds_per_sample
+        remaining = total.copy()
+        own = np.zeros(len(configurations), dtype=bool)
+        for column, (configuration, kind) in enumerate(zip(configurations, statistics, strict=True)):
+            run = self.runs.get(kind)
+            if run is None:
+                continue
+            own[column] = True
+            left = np.maximum(samples[:, column] - run.samples, 0.0) * seconds_per_sample[:, column]
+            remaining[:, column] = left
+            if run.configuration == configuration:
+                total[:, column] = run.training_seconds + left
+                if run.seconds_to_target is not None:
+                    total[:, column] = run.seconds_to_target
+        speeds_sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+        return Forecast(
+            configurations=tuple(configurations),
+            total=total,
+            remaining=remaining,
+            log_samples_sd=samples_sd[kind_of],
+            log_seconds_sd=speeds_sd[speed_of],
+            own_run=own,
+        )
+
+    def _log_samples(self, kinds: Sequence[Configuration], normals: Array) -> tuple[Array, Array]:
+        """Draws of log samples to target `(num_draws, num_kinds)`, infinite where never, and their spread."""
+        model, num_draws = self.samples, len(normals)
+        mean, covariance = model.log_samples(kinds)
+        draws = mean + _correlated(covariance, normals)
+        sd = np.sqrt(np.maximum(np.diag(covariance), 0.0) + SEED_SD**2)
+        seeds = spread_normals(num_draws, 4)
+        uniforms = spread_uniforms(num_draws, 3)
+        out_of_reach = (
+            float(np.min(model.run_unreachable, initial=1.0)) if len(model.run_unreachable) else 0.0
+        )
+        edges = model.edges(uniforms[:, 0])
+        for column, kind in enumerate(kinds):
+            run = self.runs.get(kind)
+            if run is None:
+                draws[:, column] += SEED_SD * np.roll(seeds[:, 0], 7 * column)
+                never = (np.log(kind.learning_rate) > edges) | (uniforms[:, 1] < out_of_reach)
+                draws[never, column] = np.inf
+                continue
+            own_mean, own_sd = self._own_run(run, mean[column], covariance[column, column])
+            sd[column] = own_sd
+            seen = np.log(max(run.samples, 1))
+            own = own_mean + own_sd * np.roll(seeds[:, 1], 11 * column)
+            if run.samples_to_target is None:
+                own = np.maximum(own, seen + 0.01)
+                own[uniforms[:, 2] < model.run_unreachable[run.index]] = np.inf
+            draws[:, column] = np.inf if run.ended else own
+        return draws, sd
+
+    def _own_run(self, run: RunState, mean: float, variance: float) -> tuple[float, float]:
+        """A begun run's own log samples to target: its curve, and what all other runs say of it.
+
+        The field's belief without this run is the cavity of the Gaussian posterior (Rasmussen and
+        Williams 2006, equation 3.56); a run differs from it by its seed.
+        """
+        estimate, sd = self.samples.run_log_samples[run.index]
+        if sd == 0.0:
+            return float(estimate), 0.0
+        if not np.isfinite(estimate):
+            return float(mean), float(np.sqrt(variance + SEED_SD**2))
+        site = 1.0 / (sd**2 + SEED_SD**2)
+        cavity_precision = max(1.0 / max(variance, 1e-9) - site, 1e-3)
+        cavity_mean = (mean / max(variance, 1e-9) - estimate * site) / cavity_precision
+        field_precision = 1.0 / (1.0 / cavity_precision + SEED_SD**2)
+        precision = field_precision + 1.0 / sd**2
+        combined = (cavity_mean * field_precision + estimate / sd**2) / precision
+        return float(combined), float(np.sqrt(1.0 / precision))
+
+
+def _distinct(
+    configurations: Sequence[Configuration],
+) -> tuple[list[Configuration], npt.NDArray[np.intp]]:
+    places: dict[Configuration, int] = {}
+    owner = [places.setdefault(c, len(places)) for c in configurations]
+    return list(places), np.array(owner, dtype=np.intp)
+
+
+def _correlated(covariance: Array, normals: Array) -> Array:
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(normals @ (vectors * np.sqrt(np.maximum(values, 0.0))).T, dtype=float)

@@ -1,0 +1,199 @@
+"""A law with a prior, plus a Gaussian-process residual: one posterior for both models.
+
+y_i = law(theta, x_i) + g(x_i) + e_i, with theta ~ N(prior_mean, prior_sd^2), g a zero-mean Gaussian
+process and e_i ~ N(0, noise_sd_i^2). The maximum a posteriori theta is found by Levenberg-Marquardt;
+around it the law is linear in theta, so that predictions are those of one Gaussian process with kernel
+J(x) diag(prior_sd^2) J(x')' + k(x, x') (O'Hagan 1978; Rasmussen and Williams 2006, section 2.7). The
+linearisation is good where the data or the prior hold theta within a region in which the law bends little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Law = Callable[[Array, Array], Array]
+"""`law(theta, inputs)`: theta `(num_parameters,)`, inputs `(num_points, num_features)` -> `(num_points,)`."""
+
+_MAX_ITERATIONS = 60
+_STEP = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One unknown of a law.
+
+    Args:
+        name: What it is, with its unit.
+        mean: Prior mean, in the scale the law takes (often a logarithm).
+        sd: Prior standard deviation in that scale.
+    """
+
+    name: str
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residual:
+    """A squared-exponential kernel for what the law leaves out.
+
+    Args:
+        sd: Standard deviation of the residual; 0 for none.
+        length_scales: One for each feature, in the feature's unit, shape `(num_features,)`.
+    """
+
+    sd: float
+    length_scales: tuple[float, ...]
+
+    def covariance(self, left: Array, right: Array) -> Array:
+        """Covariances `(num_left, num_right)` of the residual between inputs."""
+        scales = np.asarray(self.length_scales)
+        difference = left[:, None, :] / scales - right[None, :, :] / scales
+        squared = np.einsum("ijk,ijk->ij", difference, difference)
+        return np.asarray(self.sd**2 * np.exp(-0.5 * squared), dtype=float)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Posterior:
+    """What is believed after a fit.
+
+    Args:
+        law: The law.
+        parameters: Its unknowns with their priors.
+        theta: Their maximum a posteriori values, `(num_parameters,)`.
+        theta_sd: Their posterior standard deviations, `(num_parameters,)`.
+        residual: The residual's kernel.
+        inputs: Where observations were made, `(num_points, num_features)`.
+        weights: Inverse covariance of the observations times their misfit, `(num_points,)`.
+        precision: Inverse of the observations' whole covariance, `(num_points, num_points)`.
+        jacobian: Of the law at the observations, `(num_points, num_parameters)`.
+        converged: Whether the search for theta settled.
+        rms: Root mean square of the observations' misfit, after the residual's share is left in.
+    """
+
+    law: Law
+    parameters: tuple[Parameter, ...]
+    theta: Array
+    theta_sd: Array
+    residual: Residual
+    inputs: Array
+    weights: Array
+    precision: Array
+    jacobian: Array
+    converged: bool
+    rms: float
+
+    def predict(self, inputs: Array) -> tuple[Array, Array]:
+        """Mean `(num,)` and covariance `(num, num)` of law plus residual at inputs, noise not included."""
+        mean = self.law(self.theta, inputs)
+        jacobian = _jacobian(self.law, self.theta, inputs)
+        prior_variance = np.array([p.sd**2 for p in self.parameters])
+        covariance = (jacobian * prior_variance) @ jacobian.T + self.residual.covariance(inputs, inputs)
+        if len(self.inputs):
+            residual_cross = self.residual.covariance(inputs, self.inputs)
+            mean = mean + residual_cross @ self.weights
+            cross = (jacobian * prior_variance) @ self.jacobian.T + residual_cross
+            covariance = covariance - cross @ self.precision @ cross.T
+        return mean, 0.5 * (covariance + covariance.T)
+
+    def at_prior(self) -> list[str]:
+        """Names of the parameters that the observations left where the prior had them."""
+        return [
+            parameter.name
+            for parameter, sd in zip(self.parameters, self.theta_sd, strict=True)
+            if sd > 0.9 * parameter.sd
+        ]
+
+
+def fit(
+    law: Law,
+    parameters: Sequence[Parameter],
+    residual: Residual,
+    inputs: Array,
+    observations: Array,
+    noise_sd: Array,
+) -> Posterior:
+    """The posterior of a law and its residual.
+
+    Args:
+        law: The law.
+        parameters: Its unknowns with their priors, `(num_parameters,)`.
+        residual: Kernel of what the law leaves out.
+        inputs: `(num_points, num_features)`; may be empty, then the prior is returned.
+        observations: `(num_points,)`.
+        noise_sd: Standard deviation of each observation, above 0, `(num_points,)`.
+    """
+    prior_mean = np.array([p.mean for p in parameters], dtype=float)
+    prior_sd = np.array([p.sd for p in parameters], dtype=float)
+    covariance = residual.covariance(inputs, inputs) + np.diag(noise_sd**2)
+    factor = np.linalg.cholesky(covariance) if len(observations) else np.zeros((0, 0))
+
+    def stacked(theta: Array) -> Array:
+        misfit = observations - law(theta, inputs)
+        whitened = np.linalg.solve(factor, misfit) if len(observations) else misfit
+        return np.concatenate([whitened, (theta - prior_mean) / prior_sd])
+
+    theta, converged = _levenberg_marquardt(stacked, prior_mean, prior_sd)
+    jacobian = _jacobian(law, theta, inputs)
+    misfit = observations - law(theta, inputs)
+    inverse_noise = np.linalg.inv(covariance) if len(observations) else covariance
+    information = jacobian.T @ inverse_noise @ jacobian + np.diag(prior_sd**-2.0)
+    whole = (jacobian * prior_sd**2) @ jacobian.T + covariance
+    return Posterior(
+        law=law,
+        parameters=tuple(parameters),
+        theta=theta,
+        theta_sd=np.sqrt(np.diag(np.linalg.inv(information))),
+        residual=residual,
+        inputs=inputs,
+        weights=inverse_noise @ misfit,
+        precision=np.linalg.inv(whole) if len(observations) else whole,
+        jacobian=jacobian,
+        converged=converged,
+        rms=float(np.sqrt(np.mean(misfit**2))) if len(observations) else 0.0,
+    )
+
+
+def _jacobian(law: Law, theta: Array, inputs: Array) -> Array:
+    columns = [
+        (law(theta + unit, inputs) - law(theta - unit, inputs)) / (2 * _STEP)
+        for unit in np.eye(len(theta)) * _STEP
+    ]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(inputs), 0))
+
+
+def _levenberg_marquardt(
+    residuals: Callable[[Array], Array], start: Array, scale: Array
+) -> tuple[Array, bool]:
+    """Minimises the sum of squares; steps are damped in units of the prior's width."""
+    theta, damping = start.copy(), 1e-2
+    step = np.zeros_like(theta)
+    current = residuals(theta)
+    for _ in range(_MAX_ITERATIONS):
+        columns = []
+        for unit in np.eye(len(theta)) * _STEP:
+            columns.append((residuals(theta + unit) - residuals(theta - unit)) / (2 * _STEP))
+        jacobian = np.stack(columns, axis=1)
+        gradient = jacobian.T @ current
+        moved = False
+        while damping < 1e8:
+            hessian = jacobian.T @ jacobian + np.diag(damping / scale**2)
+            step = np.clip(-np.linalg.solve(hessian, gradient), -3 * scale, 3 * scale)
+            trial = residuals(theta + step)
+            if trial @ trial < current @ current:
+                moved = True
+                break
+            damping *= 4
+        if not moved:
+            return theta, True
+        gained = current @ current - trial @ trial
+        theta, current = theta + step, trial
+        damping = max(damping / 8, 1e-8)
+        if gained < 1e-7 * (1 + current @ current):
+            return theta, True
+    return theta, False

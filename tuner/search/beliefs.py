@@ -1,0 +1,117 @@
+"""What a search believes of every configuration: both models fitted to its state, as a forecast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import Configuration
+from tuner.analytic.predictor import Forecast, Predictor
+from tuner.analytic.samples_model import RatePrior, fit_samples
+from tuner.analytic.seconds_model import fit_seconds
+from tuner.search.state import SearchState
+from tuner.workload import AdamWSettings
+
+Array = npt.NDArray[np.float64]
+
+_NUM_DRAWS = 256
+_MOST_CANDIDATES = 800
+#: Spread of the best learning rate around the user's own, or around the middle of the space.
+_RATE_SD_WITH_BASELINE, _RATE_SD_WITHOUT = 1.6, 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beliefs:
+    """A forecast with what it was made from.
+
+    Args:
+        predictor: Both models.
+        forecast: Draws for every candidate.
+        price: Cost in the goal's unit of one training second of each candidate, `(num,)`.
+    """
+
+    predictor: Predictor
+    forecast: Forecast
+    price: Array
+
+    @property
+    def configurations(self) -> tuple[Configuration, ...]:
+        """The candidates."""
+        return self.forecast.configurations
+
+    def index_of(self, configuration: Configuration) -> int | None:
+        """Place of a configuration among the candidates."""
+        try:
+            return self.configurations.index(configuration)
+        except ValueError:
+            return None
+
+
+def seconds_ratio(beliefs: Beliefs, to: Configuration, of: Configuration) -> float:
+    """Expected seconds a sample with one configuration over those with another."""
+    means, _ = beliefs.predictor.seconds.log_seconds_per_sample([to, of])
+    return math.exp(float(means[0] - means[1]))
+
+
+def candidates(state: SearchState, rng: np.random.Generator) -> list[Configuration]:
+    """Feasible levels of the space (a random part where they are too many), the baseline, the runs."""
+    levels = state.space.candidates()
+    if len(levels) > _MOST_CANDIDATES:
+        chosen = np.sort(rng.choice(len(levels), size=_MOST_CANDIDATES, replace=False))
+        levels = [levels[i] for i in chosen]
+    more = [run.configuration for run in state.runs.values()]
+    baseline = state.job.baseline_configuration()
+    if baseline is not None:
+        more.append(baseline)
+    # What was begun may be carried on with any allowed number of nodes.
+    for run in state.runs.values():
+        more.extend(run.configuration.replaced(nodes=n) for n in state.cluster.node_counts)
+    feasible = [c for c in more if c.nodes in state.cluster.node_counts or c == baseline]
+    return list(dict.fromkeys([*levels, *feasible]))
+
+
+def believe(state: SearchState, configurations: Sequence[Configuration], rng: np.random.Generator) -> Beliefs:
+    """Fits both models to the state and forecasts configurations."""
+    seconds = fit_seconds(state.slices, state.cluster, state.parameter_bytes)
+    evidence, runs = state.evidence()
+    samples = fit_samples(evidence, rate_prior(state))
+    predictor = Predictor(seconds=seconds, samples=samples, runs=runs)
+    normals = rng.standard_normal((_NUM_DRAWS, 2 * len(configurations)))
+    forecast = predictor.forecast(configurations, normals)
+    return Beliefs(predictor=predictor, forecast=forecast, price=prices(state, configurations))
+
+
+def prices(state: SearchState, configurations: Sequence[Configuration]) -> Array:
+    """What one second of holding each configuration's nodes costs in the goal's unit, `(num,)`."""
+    if state.job.goal.minimize == "seconds":
+        return np.ones(len(configurations))
+    rate = state.cluster.dollars_per_node_hour / 3600.0
+    return np.array([c.nodes * rate for c in configurations])
+
+
+def rate_prior(state: SearchState) -> RatePrior:
+    """What is believed of learning rates: near the user's own where there is one."""
+    job = state.job
+    optimizer = job.workload.optimizer
+    exponent = 0.5 if isinstance(optimizer, AdamWSettings) else 1.0
+    baseline = job.baseline_configuration()
+    if baseline is not None:
+        log_rate, sd = math.log(baseline.learning_rate), _RATE_SD_WITH_BASELINE
+        batch_size = float(baseline.batch_size)
+    else:
+        rates = [float(v) for v in job.space.axes()["learning_rate"].levels()]
+        batches = [float(v) for v in job.space.axes()["batch_size"].levels()]
+        log_rate, sd = 0.5 * (math.log(min(rates)) + math.log(max(rates))), _RATE_SD_WITHOUT
+        batch_size = math.sqrt(min(batches) * max(batches))
+    return RatePrior(
+        log_rate=log_rate,
+        sd=sd,
+        batch_size=batch_size,
+        exponent=exponent,
+        noise_scale=state.noise_scale(),
+        epoch_samples=float(state.epoch_samples),
+    )

@@ -1,0 +1,45 @@
+"""The ends of a search that do not depend on what it believes."""
+
+from __future__ import annotations
+
+from tuner.search.policy import Stop, StopKind
+from tuner.search.state import SearchState
+
+#: So many faults in a row, or half of at least twice as many probes, end a search.
+_FAULTS_IN_A_ROW = 3
+
+
+def limit_reached(state: SearchState) -> Stop | None:
+    """Whether budget or faults end the search now."""
+    budget = state.job.budget
+    if budget.time is not None and state.spent.seconds >= budget.time:
+        return Stop(kind=StopKind.BUDGET, reason=f"the time budget of {budget.time:g} s is used up")
+    if budget.dollars is not None and state.spent.dollars >= budget.dollars:
+        return Stop(kind=StopKind.BUDGET, reason=f"the budget of ${budget.dollars:g} is used up")
+    if budget.probes is not None and len(state.probes) >= budget.probes:
+        running = [run for run in state.runs.values() if run.can_continue]
+        if not running:
+            return Stop(kind=StopKind.BUDGET, reason=f"the budget of {budget.probes} probes is used up")
+    ended = [probe for probe in state.probes if not probe.outcome.can_continue]
+    last = ended[-_FAULTS_IN_A_ROW:]
+    in_a_row = len(last) == _FAULTS_IN_A_ROW and all(p.outcome.is_fault for p in last)
+    many = len(ended) >= 2 * _FAULTS_IN_A_ROW and 2 * state.num_faults >= len(ended)
+    if in_a_row or many:
+        return Stop(kind=StopKind.FAULTS, reason=f"{state.num_faults} of {len(ended)} ended probes failed")
+    return None
+
+
+def may_start(state: SearchState) -> bool:
+    """Whether the budget allows one more new probe."""
+    limit = state.job.budget.probes
+    return limit is None or len(state.probes) < limit
+
+
+def seconds_left(state: SearchState, nodes: int) -> float:
+    """Charged seconds the budget still allows on this many nodes; infinite without one."""
+    budget = state.job.budget
+    left = float("inf") if budget.time is None else budget.time - state.spent.seconds
+    if budget.dollars is not None:
+        price = nodes * state.cluster.dollars_per_node_hour / 3600.0
+        left = min(left, (budget.dollars - state.spent.dollars) / price)
+    return max(left, 0.0)

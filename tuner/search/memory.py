@@ -1,0 +1,101 @@
+"""What a search writes down of its beliefs, when it has them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import Configuration, traits_of
+from tuner.analytic.predictor import Forecast
+from tuner.ledger import FitRecord, Ledger, PredictionRecord, StudyRecord
+from tuner.search.beliefs import Beliefs
+from tuner.search.state import SearchState
+
+Array = npt.NDArray[np.float64]
+
+#: Levels at which predictions are kept: the median and the central 90% interval.
+LEVELS = (0.05, 0.5, 0.95)
+_MOST_KEPT = 12
+
+
+def remember_beliefs(
+    ledger: Ledger,
+    study: StudyRecord,
+    state: SearchState,
+    beliefs: Beliefs,
+    now: float,
+    *,
+    also: Configuration | None = None,
+) -> None:
+    """Keeps the predictions that matter and both fits.
+
+    Kept are those of every begun run, of the present settings, of the configurations expected to be
+    the fastest, and of `also`.
+    """
+    forecast = beliefs.forecast
+    quantiles = np.stack([forecast.quantile(level) for level in LEVELS])
+    reach = forecast.probability_of_reaching()
+    wanted = {run.configuration for run in state.runs.values()}
+    baseline = state.job.baseline_configuration()
+    wanted |= {c for c in (baseline, also) if c is not None}
+    order = np.argsort(quantiles[1])[:_MOST_KEPT]
+    wanted |= {forecast.configurations[i] for i in order}
+    records = [
+        prediction_record(state, study, forecast, i, quantiles[:, i], float(reach[i]), now)
+        for i, configuration in enumerate(forecast.configurations)
+        if configuration in wanted
+    ]
+    ledger.add_predictions(records)
+    for name, posterior, summary in (
+        ("seconds", beliefs.predictor.seconds.posterior, beliefs.predictor.seconds.summary()),
+        ("samples", beliefs.predictor.samples.posterior, beliefs.predictor.samples.summary()),
+    ):
+        ledger.add_fit(
+            FitRecord(
+                study_id=study.study_id,
+                fingerprint=study.fingerprint,
+                model=name,
+                made_at=now,
+                num_slices=len(state.slices),
+                parameters={
+                    p.name: (float(value), float(sd))
+                    for p, value, sd in zip(
+                        posterior.parameters, posterior.theta, posterior.theta_sd, strict=True
+                    )
+                },
+                summary={
+                    "converged": posterior.converged,
+                    "rms": posterior.rms,
+                    "at_prior": posterior.at_prior(),
+                    "sentences": summary,
+                },
+            )
+        )
+
+
+def prediction_record(
+    state: SearchState,
+    study: StudyRecord,
+    forecast: Forecast,
+    index: int,
+    quantiles: Array,
+    reach: float,
+    now: float,
+) -> PredictionRecord:
+    """One configuration's prediction as it is kept."""
+    configuration = forecast.configurations[index]
+    run = state.runs.get(traits_of(configuration.strategy).statistics_of(configuration))
+    price = configuration.nodes * state.cluster.dollars_per_node_hour / 3600.0
+    values = {level: float(value) for level, value in zip(LEVELS, quantiles, strict=True)}
+    return PredictionRecord(
+        study_id=study.study_id,
+        configuration=configuration,
+        made_at=now,
+        quantiles=values,
+        dollars={level: value * price if price else 0.0 for level, value in values.items()},
+        probability_of_reaching=reach if math.isfinite(reach) else 0.0,
+        num_slices=len(state.slices),
+        seconds_known=run.measurement.training_seconds if run else 0.0,
+    )

@@ -1,0 +1,63 @@
+"""The baseline policy: one of Optuna's samplers chooses runs, a kill rule ends those that cannot win."""
+
+from __future__ import annotations
+
+import math
+
+from tuner.measurement import Purpose
+from tuner.probes import Until
+from tuner.search.limits import limit_reached, may_start
+from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Stop, StopKind
+from tuner.search.state import Run, SearchState
+
+#: Strides in which a run goes on, so that it can be given up between them.
+_STRIDE_SECONDS = 10.0
+#: While nothing arrived, a run may use this share of the time budget before it is given up.
+_SHARE_OF_BUDGET = 0.2
+
+
+class OptunaPolicy:
+    """Trains what Optuna's sampler suggests, one run after the other.
+
+    A run is given up once it has trained for longer than the best one took to the target; before any
+    has arrived, once it has used a fifth of the time budget, if there is one.
+    """
+
+    def decide(self, state: SearchState) -> Decision:
+        """See `Policy`."""
+        return Decision(action=self._action(state))
+
+    def _action(self, state: SearchState) -> Action:
+        arrived = [run for run in state.runs.values() if run.seconds_to_target is not None]
+        if arrived and state.job.goal.trainings == 1:
+            return Stop(kind=StopKind.ARRIVED, reason=f"a run reached the target: {arrived[0].configuration}")
+        stop = limit_reached(state)
+        if stop is not None:
+            return stop
+        limit = self._limit(state, arrived)
+        for run in state.runs.values():
+            if run.can_continue:
+                return self._go_on(run, limit)
+        if not may_start(state):
+            return Stop(kind=StopKind.BUDGET, reason="the budget of probes is used up")
+        stride = min(_STRIDE_SECONDS, limit)
+        return Ask(until=Until(training_seconds=stride), reason="suggested by the sampler")
+
+    def _go_on(self, run: Run, limit: float) -> Action:
+        done = run.measurement.training_seconds
+        if done >= limit:
+            return Abandon(probe_id=run.probe.probe_id, reason="it can no longer win")
+        return Continue(
+            probe_id=run.probe.probe_id,
+            purpose=Purpose.TRAINING,
+            until=Until(training_seconds=min(done + _STRIDE_SECONDS, limit)),
+            reason="it may still win",
+        )
+
+    @staticmethod
+    def _limit(state: SearchState, arrived: list[Run]) -> float:
+        if arrived:
+            return min(run.seconds_to_target or math.inf for run in arrived)
+        if state.job.budget.time is None:
+            return math.inf
+        return _SHARE_OF_BUDGET * state.job.budget.time

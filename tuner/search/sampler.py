@@ -1,0 +1,163 @@
+"""Optuna's side of a search: distributions, samplers that only ask what is feasible, trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from search_spaces import Choice, Configuration, FloatRange, OneOf, SearchSpace
+
+#: How often a sampler is asked again for a feasible configuration before one is drawn at random.
+_ATTEMPTS = 50
+
+
+def distributions(space: SearchSpace, more: Mapping[str, Any] | None = None) -> dict[str, BaseDistribution]:
+    """The space as Optuna's distributions.
+
+    Args:
+        space: The space.
+        more: Values that must be allowed too, by axis: the present settings may lie outside the space.
+    """
+    return {axis: _distribution(choice, (more or {}).get(axis)) for axis, choice in space.axes.items()}
+
+
+def _distribution(choice: Choice, more: Any) -> BaseDistribution:
+    if isinstance(choice, FloatRange):
+        low, high = choice.low, choice.high
+        if isinstance(more, int | float):
+            low, high = min(low, float(more)), max(high, float(more))
+        return FloatDistribution(low, high, log=True)
+    assert isinstance(choice, OneOf)
+    values = list(choice.values)
+    if more is not None and more not in values:
+        values.append(more)
+    return CategoricalDistribution(values)
+
+
+class ProposedSampler(BaseSampler):
+    """Gives Optuna the configuration that the search has chosen, so that it becomes a trial.
+
+    Optuna asks once for all parameters of a trial; `propose` must have been called before.
+    """
+
+    def __init__(self) -> None:
+        self._proposed: Configuration | None = None
+
+    def propose(self, configuration: Configuration) -> None:
+        """What the next trial is."""
+        self._proposed = configuration
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        if self._proposed is None or param_name not in self._proposed:
+            raise RuntimeError(f"nothing was proposed for {param_name!r} before Optuna asked")
+        return self._proposed[param_name]
+
+
+class FeasibleSampler(BaseSampler):
+    """One of Optuna's samplers, asked again until what it suggests is feasible.
+
+    Infeasible configurations are masked before they become trials: TPE learns nothing from FAIL.
+
+    Args:
+        inner: The sampler whose suggestions are used.
+        asked: The distributions every trial is asked with.
+        is_feasible: Whether a configuration may be tried.
+        draw: A feasible configuration at random, for what the inner sampler leaves open.
+    """
+
+    def __init__(
+        self,
+        inner: BaseSampler,
+        asked: dict[str, BaseDistribution],
+        is_feasible: Callable[[Configuration], bool],
+        draw: Callable[[], Configuration],
+    ) -> None:
+        self._inner = inner
+        self._asked = {name: d for name, d in asked.items() if not d.single()}
+        self._is_feasible = is_feasible
+        self._draw = draw
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._asked
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        learnt = self._inner.infer_relative_search_space(study, trial)
+        values = drawn = self._draw().as_dict()
+        for _ in range(_ATTEMPTS):
+            values = {**drawn, **self._inner.sample_relative(study, trial, learnt)}
+            if self._is_feasible(Configuration(values)):
+                break
+            values = drawn = self._draw().as_dict()
+        return {name: values[name] for name in search_space}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self._inner.before_trial(study, trial)
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: optuna.trial.TrialState,
+        values: Any,
+    ) -> None:
+        self._inner.after_trial(study, trial, state, values)
+
+
+def baseline_sampler(name: str, space: SearchSpace, seed: int) -> BaseSampler:
+    """One of Optuna's samplers behind the feasibility mask.
+
+    Args:
+        name: `tpe`, `gp` or `random`.
+        space: What may be tried.
+        seed: Of the sampler.
+    """
+    inner: BaseSampler
+    if name == "tpe":
+        inner = optuna.samplers.TPESampler(seed=seed, n_startup_trials=5)
+    elif name == "gp":
+        inner = optuna.samplers.GPSampler(seed=seed, n_startup_trials=5)
+    elif name == "random":
+        inner = optuna.samplers.RandomSampler(seed=seed)
+    else:
+        raise ValueError(f"unknown sampler {name!r}; allowed are tpe, gp and random")
+    rng = np.random.default_rng(seed)
+
+    def draw() -> Configuration:
+        drawn = space.sample(rng)
+        if drawn is None:
+            raise RuntimeError("no feasible configuration was found by drawing at random")
+        return drawn
+
+    return FeasibleSampler(inner, distributions(space), space.is_feasible, draw)

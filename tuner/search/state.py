@@ -1,0 +1,216 @@
+"""Where a search stands, derived from its ledger alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search_spaces import Configuration, RanksWithin, SearchSpace, traits_of
+from tuner.analytic.noise_scale import noise_scale
+from tuner.analytic.predictor import RunState
+from tuner.analytic.samples_model import RunEvidence
+from tuner.charge import Charge
+from tuner.cluster import Cluster
+from tuner.job import Job
+from tuner.ledger import ProbeRecord
+from tuner.measurement import Measurement, Outcome, Purpose, crossing
+
+#: Start-up charged where none was measured yet, seconds.
+_UNKNOWN_STARTUP_SECONDS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training that was begun, with all it showed.
+
+    Args:
+        probe: Its probe.
+        measurement: All slices together.
+        seconds_to_target: Training clock at the crossing; None while it has not arrived.
+        samples_to_target: Samples at the crossing; None while it has not arrived.
+    """
+
+    probe: ProbeRecord
+    measurement: Measurement
+    seconds_to_target: float | None
+    samples_to_target: float | None
+
+    @property
+    def configuration(self) -> Configuration:
+        """What it runs with."""
+        return self.probe.configuration
+
+    @property
+    def arrived(self) -> bool:
+        """Whether it reached the target."""
+        return self.seconds_to_target is not None
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether another slice may follow."""
+        return self.probe.outcome.can_continue and not self.arrived
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchState:
+    """What a search knows and has spent.
+
+    Args:
+        job: The job.
+        cluster: What it trains on.
+        space: Its space, less what was seen to run out of memory.
+        probes: Every probe, oldest first.
+        runs: The most advanced run of each statistics (`StrategyTraits.statistics_of`).
+        start_value: The metric of the untrained model; None before any scoring.
+        epoch_samples: Size of the training set.
+        spent: Everything charged.
+    """
+
+    job: Job
+    cluster: Cluster
+    space: SearchSpace
+    probes: tuple[ProbeRecord, ...]
+    runs: dict[Configuration, Run]
+    start_value: float | None
+    epoch_samples: int
+    spent: Charge
+
+    @property
+    def slices(self) -> list[Measurement]:
+        """Every slice of every probe."""
+        return [measurement for probe in self.probes for measurement in probe.slices]
+
+    @property
+    def num_faults(self) -> int:
+        """Probes that ended by a fault."""
+        return sum(probe.outcome.is_fault for probe in self.probes)
+
+    @property
+    def startup_seconds(self) -> float:
+        """What starting a slice costs before its first step: the median of those measured."""
+        seen = [m.startup_seconds for m in self.slices if m.startup_seconds > 0]
+        return float(np.median(seen)) if seen else _UNKNOWN_STARTUP_SECONDS
+
+    @property
+    def overhead(self) -> float:
+        """Charged seconds over training seconds while a run goes on: scoring and checkpoints, at least 1."""
+        training = charged = 0.0
+        for run in self.runs.values():
+            before = 0.0
+            for measurement in run.probe.slices:
+                if measurement.charged_seconds == 0.0:  # carried over from other nodes
+                    before = measurement.training_seconds
+                    continue
+                training += max(measurement.training_seconds - before, 0.0)
+                charged += measurement.charged_seconds - measurement.startup_seconds
+                before = measurement.training_seconds
+        return max(1.0, charged / training) if training > 1.0 else 1.1
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of the model's parameters, 0 where no probe told."""
+        return max((m.parameter_bytes for m in self.slices), default=0)
+
+    def timed(self) -> set[tuple[int, int]]:
+        """Pairs of nodes and batch size whose steps were timed."""
+        return {
+            (m.configuration.nodes, m.configuration.batch_size)
+            for m in self.slices
+            if m.step_seconds is not None
+        }
+
+    def failed_timings(self) -> set[tuple[int, int]]:
+        """Pairs of nodes and batch size whose timing ended without a step time."""
+        return {
+            (p.configuration.nodes, p.configuration.batch_size)
+            for p in self.probes
+            if p.purpose is Purpose.TIMING and not p.outcome.can_continue
+        } - self.timed()
+
+    def noise_scale(self) -> float | None:
+        """Gradient noise scale of the run that measured it furthest, samples."""
+        told = [run.measurement for run in self.runs.values() if run.measurement.noise]
+        return noise_scale(max(told, key=lambda m: m.samples).noise) if told else None
+
+    def evidence(self) -> tuple[list[RunEvidence], dict[Configuration, RunState]]:
+        """The runs as the models see them, and where each stands."""
+        evidence: list[RunEvidence] = []
+        states: dict[Configuration, RunState] = {}
+        for key, run in self.runs.items():
+            points = [p for p in run.measurement.curve if p.samples > 0]
+            span = self.job.goal.target - (self.start_value or 0.0)
+            values = np.array([p.value for p in points], dtype=float)
+            states[key] = RunState(
+                configuration=run.configuration,
+                index=len(evidence),
+                samples=run.measurement.samples,
+                training_seconds=run.measurement.training_seconds,
+                samples_to_target=run.samples_to_target,
+                seconds_to_target=run.seconds_to_target,
+                ended=not run.arrived and not run.can_continue,
+            )
+            evidence.append(
+                RunEvidence(
+                    configuration=run.configuration,
+                    samples=np.array([p.samples for p in points], dtype=float),
+                    progress=(values - (self.start_value or 0.0)) / span,
+                    samples_to_target=run.samples_to_target,
+                    diverged=run.probe.outcome is Outcome.DIVERGED,
+                )
+            )
+        return evidence, states
+
+
+def read_state(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord], epoch_samples: int) -> SearchState:
+    """Derives where a search stands from its probes."""
+    goal = job.goal
+    runs: dict[Configuration, Run] = {}
+    starts: list[float] = []
+    spent = Charge()
+    space = job.search_space()
+    too_large: list[int] = []
+    for probe in probes:
+        measurement = probe.measurement
+        if probe.outcome is Outcome.OUT_OF_MEMORY:
+            ranks = cluster.num_ranks(probe.configuration.nodes)
+            too_large.append(-(-probe.configuration.batch_size // ranks))
+        if measurement is None:
+            continue
+        spent += Charge(seconds=measurement.charged_seconds, dollars=measurement.charged_dollars)
+        starts.extend(point.value for point in measurement.curve if point.samples == 0)
+        if probe.purpose is Purpose.TIMING or probe.outcome.is_fault:
+            continue
+        crossed = crossing(
+            [p for p in measurement.curve if p.samples > 0], goal.target, maximize=goal.maximize
+        )
+        run = Run(
+            probe=probe,
+            measurement=measurement,
+            samples_to_target=crossed[0] if crossed else None,
+            seconds_to_target=crossed[1] if crossed else None,
+        )
+        key = traits_of(probe.configuration.strategy).statistics_of(probe.configuration)
+        known = runs.get(key)
+        if known is None or measurement.samples >= known.measurement.samples:
+            runs[key] = run
+    if too_large:
+        space = space.with_condition(
+            RanksWithin(devices_per_node=cluster.devices_per_node, too_large_per_rank=min(too_large))
+        )
+    return SearchState(
+        job=job,
+        cluster=cluster,
+        space=space,
+        probes=tuple(probes),
+        runs=runs,
+        start_value=float(np.median(starts)) if starts else None,
+        epoch_samples=epoch_samples,
+        spent=spent,
+    )
+
+
+def run_of(state: SearchState, configuration: Configuration) -> Run | None:
+    """The run that was begun with a configuration's statistics, on whatever nodes."""
+    return state.runs.get(traits_of(configuration.strategy).statistics_of(configuration))

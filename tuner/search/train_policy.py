@@ -1,0 +1,87 @@
+"""The policy that searches nothing: train one configuration to the target."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from search_spaces import Configuration
+from tuner.measurement import Purpose
+from tuner.probes import Until
+from tuner.search.beliefs import believe, seconds_ratio
+from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind
+from tuner.search.state import SearchState, run_of
+
+#: Strides between which what was trained is written down, as a share of what is expected.
+_STRIDE_SHARE, _SHORTEST_STRIDE_SECONDS = 0.2, 10.0
+#: A training that takes this many times what was expected is given up.
+_PATIENCE = 4.0
+
+
+class TrainPolicy:
+    """Trains one configuration until it reaches the target, carrying on what was begun of it.
+
+    Args:
+        configuration: What to train.
+        expected_seconds: Predicted training seconds to target; None where nothing is known, and then
+            the training goes on until it arrives, breaks down or is interrupted.
+        limit_seconds: Training seconds after which it is given up; None for none.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        expected_seconds: float | None = None,
+        limit_seconds: float | None = None,
+    ) -> None:
+        self._configuration = configuration
+        self._stride = max(_SHORTEST_STRIDE_SECONDS, _STRIDE_SHARE * (expected_seconds or 0.0))
+        self._limit = limit_seconds
+        if limit_seconds is None and expected_seconds is not None:
+            self._limit = _PATIENCE * expected_seconds
+
+    def decide(self, state: SearchState) -> Decision:
+        """See `Policy`."""
+        run = run_of(state, self._configuration)
+        if run is None or run.configuration == self._configuration or not run.can_continue:
+            return Decision(action=self._action(state))
+        # The run was begun on other nodes: it is carried on here, its clock priced anew.
+        rng = np.random.default_rng(0)
+        beliefs = believe(state, [self._configuration, run.configuration], rng)
+        ratio = seconds_ratio(beliefs, self._configuration, run.configuration)
+        start = Start(
+            configuration=self._configuration,
+            purpose=Purpose.TRAINING,
+            until=Until(training_seconds=ratio * run.measurement.training_seconds + self._stride),
+            reason="on to the target, with other nodes",
+            carry_from=run.probe.probe_id,
+        )
+        return Decision(action=start, beliefs=beliefs)
+
+    def _action(self, state: SearchState) -> Action:
+        run = run_of(state, self._configuration)
+        done = run.measurement.training_seconds if run else 0.0
+        if run is not None and run.arrived:
+            return Stop(kind=StopKind.ARRIVED, reason=f"it reached the target: {self._configuration}")
+        if run is not None and not run.can_continue:
+            return Stop(kind=StopKind.OUT_OF_REACH, reason=f"the training ended: {run.probe.outcome.value}")
+        if state.probes and state.probes[-1].outcome.is_fault:
+            return Stop(kind=StopKind.FAULTS, reason="the training failed")
+        if self._limit is not None and done >= self._limit:
+            return Stop(
+                kind=StopKind.OUT_OF_REACH, reason=f"it has not arrived after {done:.0f} training seconds"
+            )
+        until = Until(training_seconds=done + self._stride)
+        if run is not None:
+            return Continue(
+                probe_id=run.probe.probe_id,
+                purpose=Purpose.TRAINING,
+                until=until,
+                reason="on to the target",
+            )
+        return Start(
+            configuration=self._configuration,
+            purpose=Purpose.TRAINING,
+            until=until,
+            reason="to the target",
+        )
