@@ -64,9 +64,9 @@ class AllReduce(Strategy):
     def attach(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,  # noqa: ARG002
+        optimizer: torch.optim.Optimizer,
         group: ProcessGroup | None,
-        rng: np.random.Generator,  # noqa: ARG002
+        rng: np.random.Generator,
     ) -> nn.Module:
         self._model, self._group = model, group
         self._device = next(model.parameters()).device
@@ -79,7 +79,8 @@ class AllReduce(Strategy):
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
         )
-        self._wrapped.register_comm_hook(self, _average_and_look)
+        # A lambda, since torch compares annotations to types, which ours are the names of.
+        self._wrapped.register_comm_hook(self, lambda strategy, bucket: strategy.reduce(bucket))
         return self._wrapped
 
     def loss_weight(self, num_samples: int, share: Share) -> float:
@@ -155,7 +156,7 @@ class AllReduce(Strategy):
             flat = torch.cat([buffer.flatten() for buffer in buffers])
             dist.all_reduce(flat, group=self._group)
             flat.div_(self._group.size())
-            for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+            for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
                 buffer.copy_(mean.view_as(buffer))
             try:
                 yield
@@ -168,10 +169,6 @@ class AllReduce(Strategy):
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Nothing is kept between steps, so that a run may go on with another number of ranks."""
-
-
-def _average_and_look(strategy: AllReduce, bucket: GradBucket) -> torch.futures.Future[Tensor]:
-    return strategy.reduce(bucket)
 
 
 def _squared_norm(values: Tensor) -> Tensor:

@@ -1,0 +1,27 @@
+import inspect
+
+import pytest
+
+from search_spaces import STRATEGIES
+from tuner.strategies import REGISTRY, Strategy, strategy
+
+
+def test_every_strategy_with_traits_can_be_made_and_the_other_way_round() -> None:
+    assert set(REGISTRY) == set(STRATEGIES)
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_strategy_carries_its_own_traits_and_leaves_nothing_abstract(name: str) -> None:
+    made = strategy(name)
+    assert isinstance(made, Strategy)
+    assert made.traits is STRATEGIES[name]
+    assert not inspect.isabstract(type(made))
+
+
+def test_each_call_makes_a_new_strategy() -> None:
+    assert strategy("all_reduce") is not strategy("all_reduce")
+
+
+def test_unknown_name_lists_the_known_and_the_nearest() -> None:
+    with pytest.raises(KeyError, match=r"known are all_reduce; did you mean 'all_reduce'"):
+        strategy("allreduce")
