@@ -127,6 +127,12 @@ class RankTiming:
     input: Spread
     step: Spread
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RankTiming:
+        """The timing `dataclasses.asdict` was made from."""
+        parts = {name: Spread(**data[name]) for name in ("compute", "sync", "input", "step")}
+        return cls(rank=data["rank"], batch_size=data["batch_size"], **parts)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseStatistic:
@@ -217,14 +223,9 @@ class Measurement:
                 "outcome": Outcome(data["outcome"]),
                 "curve": tuple(CurvePoint(**point) for point in data["curve"]),
                 "noise": tuple(NoiseStatistic(**statistic) for statistic in data["noise"]),
-                "ranks": tuple(_rank_timing(rank) for rank in data["ranks"]),
+                "ranks": tuple(RankTiming.from_dict(rank) for rank in data["ranks"]),
             }
         )
-
-
-def _rank_timing(data: Mapping[str, Any]) -> RankTiming:
-    parts = {name: Spread(**data[name]) for name in ("compute", "sync", "input", "step")}
-    return RankTiming(rank=data["rank"], batch_size=data["batch_size"], **parts)
 
 
 def merged(slices: Sequence[Measurement]) -> Measurement:

@@ -1,0 +1,148 @@
+"""The folder of one probe: what was run, and its curve as lines of JSON, kept through a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import StorageError
+from tuner.measurement import CurvePoint, Outcome
+from tuner.probes.slice_plan import SlicePlan
+
+DESCRIPTION_FILE = "probe.json"
+METRICS_FILE = "metrics.jsonl"
+
+
+class ProbeFolder:
+    """Writes and reads a probe's `probe.json` and `metrics.jsonl`.
+
+    Each line of `metrics.jsonl` is a scoring with the number of its slice, or the end of a slice. A
+    slice without an end was lost with the process that polled it: its scorings up to the checkpoint
+    from which the run goes on belong to the next slice.
+
+    Args:
+        folder: The probe's folder; made if absent.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        self._slice = 0
+        self._reported: set[int] = set()
+        self._lost: dict[int, CurvePoint] = {}
+        self._read_slices()
+
+    @property
+    def reported_samples(self) -> frozenset[int]:
+        """Samples of the scorings that earlier slices have reported."""
+        return frozenset(self._reported)
+
+    def lost_points(self, up_to_samples: int) -> list[CurvePoint]:
+        """Scorings of slices that were lost, no further than the run goes on from."""
+        return [point for samples, point in sorted(self._lost.items()) if samples <= up_to_samples]
+
+    def describe(self, plan: SlicePlan, *, num_ranks: int) -> None:
+        """Writes what is run, and with what.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        description = {
+            "slice": self._slice,
+            "configuration": plan.configuration.as_dict(),
+            "purpose": plan.purpose.value,
+            "until": {key: value for key, value in asdict(plan.until).items() if value is not None},
+            "job": plan.job.name,
+            "seed": plan.job.seed,
+            "workload": plan.job.workload.model_dump(mode="json"),
+            "environment": {
+                "python": platform.python_version(),
+                "torch": _version("torch"),
+                "numpy": _version("numpy"),
+                "paceline": _version("paceline"),
+                "platform": platform.platform(),
+                "cores": len(os.sched_getaffinity(0)),
+                "ranks": num_ranks,
+                "threads_per_rank": plan.job.cluster.threads_per_rank,
+            },
+        }
+        try:
+            (self.folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1) + "\n")
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+
+    def add_point(self, point: CurvePoint) -> None:
+        """Appends a scoring; one with the same samples replaces the one before when read.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        self._append({"slice": self._slice, **asdict(point)})
+
+    def end_slice(self, outcome: Outcome) -> None:
+        """Appends that the slice ended and was reported.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        self._append({"slice": self._slice, "ended": outcome.value})
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        try:
+            with (self.folder / METRICS_FILE).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+
+    def _read_slices(self) -> None:
+        points: dict[int, dict[int, CurvePoint]] = {}
+        ended: set[int] = set()
+        path = self.folder / METRICS_FILE
+        try:
+            lines = path.read_text().splitlines() if path.exists() else []
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+        for text in lines:
+            try:
+                line = json.loads(text)
+                number = int(line.pop("slice"))
+                of_slice = points.setdefault(number, {})
+                if "ended" in line:
+                    ended.add(number)
+                else:
+                    point = CurvePoint(**line)
+                    of_slice[point.samples] = point
+            except (ValueError, KeyError, TypeError):
+                # A process killed while it wrote leaves half a line: the scoring is lost, no more.
+                continue
+        self._slice = max(points, default=0) + 1
+        for number in ended:
+            self._reported.update(points[number])
+        for number in sorted(set(points) - ended):
+            self._lost.update(points[number])
+        self._lost = {s: point for s, point in self._lost.items() if s not in self._reported}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _unwritable(folder: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"the probe's folder {folder} cannot be used: {error}; choose another output folder or make room"
+    )

@@ -1,0 +1,167 @@
+"""Scores a run at its marks, off the training clock: the metric, and the gradient's noise."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import Dataset
+
+from tuner.checkpoints import write_atomically
+from tuner.measurement import NoiseStatistic
+from tuner.probes.noise import NoiseTally, OneRankNoise, part_size
+from tuner.probes.random_state import undisturbed
+from tuner.probes.replica import Replica
+from tuner.strategies import Exchange
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+class Scorer:
+    """Scores a replica; rank 0 does, the others wait, none on the training clock.
+
+    Args:
+        replica: This rank's.
+        validation_data: What is scored on.
+        group: All ranks; None where there is one.
+        rank: This rank.
+        target: The value that counts as reached.
+        maximize: Whether larger values are better.
+        model_path: Where the scored model is saved once it reached the target.
+    """
+
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        validation_data: Dataset[Any],
+        group: ProcessGroup | None,
+        rank: int,
+        target: float,
+        maximize: bool,
+        model_path: Path,
+    ) -> None:
+        self._replica, self._data, self._group, self._rank = replica, validation_data, group, rank
+        self._target, self._maximize, self._model_path = target, maximize, model_path
+        self.seconds = 0.0
+
+    def score(self) -> tuple[float, bool]:
+        """The metric now, equal on all ranks, and whether the target is reached."""
+        began = time.perf_counter()
+        replica = self._replica
+        with replica.strategy.scored_parameters():
+            value = self._value() if self._rank == 0 else 0.0
+            is_reached = self._is_reached(value)
+            if self._rank == 0 and is_reached:
+                self._save_model()
+            if self._group is not None:
+                told = torch.tensor([value], dtype=torch.float64)
+                # Also what keeps the others from training on, on the clock, while rank 0 scores.
+                dist.broadcast(told, src=0, group=self._group)
+                value = float(told)
+        self.seconds += time.perf_counter() - began
+        return value, self._is_reached(value)
+
+    def _value(self) -> float:
+        replica = self._replica
+        replica.model.eval()
+        try:
+            with torch.no_grad(), undisturbed(replica.device):
+                return float(replica.workload.score(replica.model, self._data))
+        finally:
+            replica.model.train()
+
+    def _is_reached(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
+        return value >= self._target if self._maximize else value <= self._target
+
+    def _save_model(self) -> None:
+        state = self._replica.model.state_dict()
+
+        def write(file: BinaryIO) -> None:
+            torch.save(state, file)
+
+        write_atomically(self._model_path, write)
+
+
+class NoiseWatch:
+    """Gathers gradient noise between marks: from the exchange of several ranks, or apart for one.
+
+    Args:
+        replica: This rank's.
+        group: All ranks; None where there is one.
+        seed: The job's.
+        max_batch_size_per_rank: Most samples of one gradient.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        group: ProcessGroup | None,
+        *,
+        seed: int,
+        max_batch_size_per_rank: int | None,
+    ) -> None:
+        self._replica, self._group = replica, group
+        self._tally = NoiseTally()
+        self._one_rank: OneRankNoise | None = None
+        size = part_size(
+            replica.batch_size,
+            len(replica.data),  # type: ignore[arg-type]
+            max_batch_size_per_rank,
+        )
+        if group is None and size is not None:
+            self._one_rank = OneRankNoise(
+                workload=replica.workload,
+                model=replica.model,
+                data=replica.data,
+                device=replica.device,
+                seed=seed,
+                part_size=size,
+            )
+
+    def add(self, exchanges: list[Exchange]) -> None:
+        """Takes what a stride of steps exchanged."""
+        weight = self._replica.share.num_samples / self._replica.batch_size
+        for exchange in exchanges:
+            local, mean = exchange.local_squared_norm, exchange.mean_squared_norm
+            if local is not None and mean is not None:
+                self._tally.add(weight * local, mean)
+
+    def at_mark(
+        self, *, slice_seconds: float, step_seconds: float | None
+    ) -> tuple[NoiseStatistic | None, bool]:
+        """The noise since the last mark, and whether the losses of all ranks are finite.
+
+        Args:
+            slice_seconds: The slice's training clock so far.
+            step_seconds: A settled step; None before the first.
+        """
+        replica = self._replica
+        are_finite = replica.losses_are_finite()
+        if self._group is None:
+            if self._one_rank is None or step_seconds is None or not are_finite:
+                return None, are_finite
+            seconds_a_sample = step_seconds / replica.batch_size
+            measured = self._one_rank.measure(
+                replica.samples, slice_seconds=slice_seconds, seconds_a_sample=seconds_a_sample
+            )
+            return measured, are_finite
+        weighted_small, _, count = self._tally.sums
+        totals = torch.tensor([weighted_small, float(not are_finite)], dtype=torch.float64)
+        dist.all_reduce(totals, group=self._group)
+        if count == 0:
+            return None, not totals[1]
+        statistic = self._tally.take(
+            float(totals[0]),
+            samples=replica.samples,
+            batch_size=replica.batch_size,
+            num_parts=replica.share.num_ranks,
+        )
+        return statistic, not totals[1]

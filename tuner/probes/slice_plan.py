@@ -1,0 +1,68 @@
+"""What a slice's ranks are told, as plain data; free of torch, since the prober writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces import Configuration
+from tuner.job import Job
+from tuner.measurement import Purpose
+from tuner.probes.prober import Until
+
+#: The function that ranks run.
+RANK_FUNCTION = "tuner.probes.rank:run_slice"
+
+CHECKPOINTS_FOLDER = "checkpoints"
+MODEL_FILE = "model.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlicePlan:
+    """One slice of a probe, as its ranks see it.
+
+    Args:
+        job: The job.
+        job_folder: Where its file lies; the workload is looked for there first.
+        configuration: What is run.
+        purpose: Why.
+        until: Where it ends.
+        folder: The probe's folder.
+    """
+
+    job: Job
+    job_folder: Path
+    configuration: Configuration
+    purpose: Purpose
+    until: Until
+    folder: Path
+
+    @property
+    def is_timing(self) -> bool:
+        """Whether only step times are wanted: nothing is scored or saved."""
+        return self.purpose is Purpose.TIMING
+
+    def to_payload(self) -> dict[str, Any]:
+        """Plain data for the launcher."""
+        return {
+            "job": self.job.model_dump(mode="json"),
+            "job_folder": str(self.job_folder),
+            "configuration": self.configuration.as_dict(),
+            "purpose": self.purpose.value,
+            "until": asdict(self.until),
+            "folder": str(self.folder),
+        }
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> SlicePlan:
+        """The plan `to_payload` was made from."""
+        return cls(
+            job=Job.model_validate(payload["job"]),
+            job_folder=Path(payload["job_folder"]),
+            configuration=Configuration(payload["configuration"]),
+            purpose=Purpose(payload["purpose"]),
+            until=Until(**payload["until"]),
+            folder=Path(payload["folder"]),
+        )

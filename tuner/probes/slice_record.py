@@ -1,0 +1,149 @@
+"""What is known of one slice so far, gathered from its ranks' messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner.charge import charge
+from tuner.cluster import Cluster
+from tuner.launchers import JobHandle, RankFailure
+from tuner.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, RankTiming
+from tuner.probes.probe_folder import ProbeFolder
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
+
+
+class SliceRecord:
+    """Turns what ranks say into a growing measurement.
+
+    Args:
+        plan: The slice.
+        job: The launched job.
+        folder: The probe's folder.
+        cluster: What it runs on.
+        started: The prober's clock at submission.
+    """
+
+    def __init__(
+        self, *, plan: SlicePlan, job: JobHandle, folder: ProbeFolder, cluster: Cluster, started: float
+    ) -> None:
+        self.plan, self.job, self.folder, self.started = plan, job, folder, started
+        self.ended: Measurement | None = None
+        self.out_of_memory: dict[int, str] = {}
+        self._cluster = cluster
+        self._points: dict[int, CurvePoint] = {}
+        self._noise: list[NoiseStatistic] = []
+        self._last_said: dict[int, dict[str, Any]] = {}
+        self._results: Mapping[int, dict[str, Any]] = {}
+        self._setup_seconds = 0.0
+        self._checkpoint: str | None = None
+
+    def take(self, rank: int, message: Mapping[str, Any]) -> None:
+        """Takes one message of a rank (see `RankVoice`).
+
+        Raises:
+            StorageError: The curve cannot be written to the probe's folder.
+        """
+        kind = message["kind"]
+        if kind == "progress":
+            self._last_said[rank] = dict(message)
+        elif kind == "started" and rank == 0:
+            self._setup_seconds = message["setup_seconds"]
+            for point in self.folder.lost_points(message["samples"]):
+                self._add_point(point)
+        elif kind == "curve":
+            self._add_point(CurvePoint(**message["point"]))
+        elif kind == "noise":
+            self._noise.append(NoiseStatistic(**message["statistic"]))
+        elif kind == "checkpoint":
+            self._checkpoint = message["path"]
+        elif kind == "out_of_memory":
+            self.out_of_memory[rank] = message["words"]
+
+    def finish(self, results: Mapping[int, dict[str, Any]]) -> Outcome:
+        """Takes what the ranks returned, and tells the outcome they agreed on."""
+        self._results = results
+        return Outcome(results[0]["outcome"])
+
+    def last_words(self) -> str:
+        """What each rank last said of itself."""
+        ranks = range(self.job.num_ranks)
+        return "; ".join(f"rank {rank}: {_words(self._last_said.get(rank))}" for rank in ranks)
+
+    def measurement(
+        self,
+        outcome: Outcome,
+        *,
+        elapsed_seconds: float,
+        startup_seconds: float | None,
+        error: str | None = None,
+    ) -> Measurement:
+        """The slice as it stands.
+
+        Args:
+            outcome: Where it stands.
+            elapsed_seconds: Since submission.
+            startup_seconds: From submission until every rank had entered its function; None before.
+            error: What went wrong, with every rank's words.
+        """
+        standing = self._results.get(0) or self._last_said.get(0) or {}
+        held = elapsed_seconds
+        if self._results and startup_seconds is not None:
+            # Ranks that returned hold no node: a poll that comes late costs nothing.
+            seconds = max(result["seconds"] for result in self._results.values())
+            held = min(held, startup_seconds + seconds)
+        charged = charge(held, self.plan.configuration.nodes, self._cluster)
+        curve = tuple(self._points[samples] for samples in sorted(self._points))
+        last = curve[-1] if curve else None
+        return Measurement(
+            configuration=self.plan.configuration,
+            purpose=self.plan.purpose,
+            outcome=outcome,
+            curve=curve,
+            ranks=tuple(
+                RankTiming.from_dict(result["timing"])
+                for _, result in sorted(self._results.items())
+                if result["timing"] is not None
+            ),
+            noise=tuple(self._noise),
+            step=max(standing.get("step", 0), last.step if last else 0),
+            samples=max(standing.get("samples", 0), last.samples if last else 0),
+            training_seconds=standing.get("training_seconds", last.training_seconds if last else 0.0),
+            scoring_seconds=standing.get("scoring_seconds", 0.0),
+            startup_seconds=(startup_seconds or 0.0) + self._setup_seconds,
+            charged_seconds=charged.seconds,
+            charged_dollars=charged.dollars,
+            peak_bytes=max((r["peak_bytes"] for r in self._results.values()), default=0),
+            parameter_bytes=max((r["parameter_bytes"] for r in self._results.values()), default=0),
+            oversubscribed=self._cluster.oversubscription(self.plan.configuration.nodes) > 1,
+            error=error,
+            checkpoint=self._checkpoint or self._older_checkpoint(),
+        )
+
+    def _add_point(self, point: CurvePoint) -> None:
+        if point.samples in self.folder.reported_samples:
+            return
+        self._points[point.samples] = point
+        self.folder.add_point(point)
+
+    def _older_checkpoint(self) -> str | None:
+        """The newest checkpoint of earlier slices; ranks check that it is whole when they load it."""
+        if self.plan.is_timing:
+            return None
+        folder = Path(self.folder.folder) / CHECKPOINTS_FOLDER
+        names = sorted(folder.glob("checkpoint-*.json"))
+        return str(names[-1].with_suffix(".pt")) if names else None
+
+
+def failure_words(failures: tuple[RankFailure, ...]) -> str:
+    """Every failed rank's own words, the first to fail first."""
+    if not failures:
+        return "the ranks ended without saying why"
+    return "\n".join(f"rank {failure.rank}: {failure.reason.strip()}" for failure in failures)
+
+
+def _words(said: Mapping[str, Any] | None) -> str:
+    if said is None:
+        return "never heard of"
+    return f"{said['phase']} at step {said['step']}, {said['samples']} samples"

@@ -1,0 +1,143 @@
+"""Probes that train for real: ranks run the workload, in slices, from checkpoint to checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from search_spaces import Configuration
+from tuner.errors import ProbeError
+from tuner.job import Job
+from tuner.launchers import JobState, JobStatus, Launcher, RankTask
+from tuner.measurement import Measurement, Outcome, Purpose
+from tuner.probes.probe_folder import ProbeFolder
+from tuner.probes.prober import ProbeHandle, Prober, Until
+from tuner.probes.slice_plan import RANK_FUNCTION, SlicePlan
+from tuner.probes.slice_record import SliceRecord, failure_words
+
+
+class TrainingProber(Prober):
+    """Probes by training the job's workload on ranks that a launcher starts.
+
+    A timing probe makes its steps, scores nothing, saves nothing, and ends STOPPED. Any other
+    slice ends PAUSED at `until`, REACHED at the first scoring past the target, STOPPED where the
+    schedule's horizon ends, DIVERGED where loss, gradient or score stop being finite. A slice of which
+    no rank was heard for `probe.hang_timeout` is ended as TIMED_OUT; a single step or scoring that
+    takes longer needs a larger one.
+
+    Args:
+        job: The job.
+        job_folder: Where its file lies; the workload is looked for there first.
+        launcher: Starts the ranks; closed with the prober.
+        clock: Seconds, never going back.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        job_folder: Path,
+        launcher: Launcher,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._job, self._job_folder, self._launcher, self._clock = job, job_folder, launcher, clock
+        self._cluster = job.resolved_cluster()
+        self._slices: dict[str, SliceRecord] = {}
+        self._identities = (str(number) for number in itertools.count(1))
+
+    def start(
+        self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
+    ) -> ProbeHandle:
+        if purpose is Purpose.TIMING and until.steps is None:
+            until = replace(until, steps=self._job.probe.timing_steps)
+        folder = folder.resolve()
+        plan = SlicePlan(
+            job=self._job,
+            job_folder=self._job_folder.resolve(),
+            configuration=configuration,
+            purpose=purpose,
+            until=until,
+            folder=folder,
+        )
+        probe_folder = ProbeFolder(folder)
+        probe_folder.describe(plan, num_ranks=self._cluster.num_ranks(configuration.nodes))
+        started = self._clock()
+        submitted = self._launcher.submit(
+            RankTask(function=RANK_FUNCTION, payload=plan.to_payload(), folder=folder),
+            num_nodes=configuration.nodes,
+            devices_per_node=self._cluster.devices_per_node,
+        )
+        identity = next(self._identities)
+        self._slices[identity] = SliceRecord(
+            plan=plan, job=submitted, folder=probe_folder, cluster=self._cluster, started=started
+        )
+        return ProbeHandle(identity=identity, configuration=configuration, purpose=purpose, folder=folder)
+
+    def poll(self, handle: ProbeHandle) -> Measurement:
+        record = self._record(handle)
+        if record.ended is not None:
+            return record.ended
+        status = self._heard(record)
+        if status.state is JobState.SUCCEEDED:
+            return self._end(record, status, record.finish(status.results))
+        if status.state is JobState.FAILED:
+            outcome = Outcome.OUT_OF_MEMORY if record.out_of_memory else Outcome.FAILED
+            return self._end(record, status, outcome, failure_words(status.failures))
+        if status.state is JobState.CANCELLED:
+            return self._end(record, status, Outcome.STOPPED)
+        limit = self._job.probe.hang_timeout
+        if status.seconds_since_progress > limit:
+            self._launcher.cancel(record.job)
+            words = (
+                f"no rank was heard of for {limit:g} s (probe.hang_timeout); last was {record.last_words()}"
+            )
+            return self._end(record, status, Outcome.TIMED_OUT, words)
+        return self._measured(record, status, Outcome.RUNNING)
+
+    def cancel(self, handle: ProbeHandle) -> None:
+        record = self._record(handle)
+        if record.ended is not None:
+            return
+        status = self._heard(record)
+        self._launcher.cancel(record.job)
+        self._end(record, status, Outcome.STOPPED)
+
+    def close(self) -> None:
+        for record in self._slices.values():
+            if record.ended is None:
+                self._launcher.cancel(record.job)
+        self._launcher.close()
+
+    def _record(self, handle: ProbeHandle) -> SliceRecord:
+        try:
+            return self._slices[handle.identity]
+        except KeyError:
+            raise ProbeError(
+                f"slice {handle.identity!r} is not of this prober, which started "
+                f"{len(self._slices)}; poll the handle that start() gave"
+            ) from None
+
+    def _heard(self, record: SliceRecord) -> JobStatus:
+        status = self._launcher.poll(record.job)
+        for rank, message in status.messages:
+            record.take(rank, message)
+        return status
+
+    def _end(
+        self, record: SliceRecord, status: JobStatus, outcome: Outcome, error: str | None = None
+    ) -> Measurement:
+        record.ended = self._measured(record, status, outcome, error)
+        record.folder.end_slice(outcome)
+        return record.ended
+
+    def _measured(
+        self, record: SliceRecord, status: JobStatus, outcome: Outcome, error: str | None = None
+    ) -> Measurement:
+        return record.measurement(
+            outcome,
+            elapsed_seconds=self._clock() - record.started,
+            startup_seconds=status.startup_seconds,
+            error=error,
+        )
