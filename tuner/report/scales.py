@@ -78,13 +78,15 @@ def padded(low: float, high: float, *, logarithmic: bool, share: float = 0.06) -
 
 
 def linear_ticks(low: float, high: float, most: int) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten, at most `most` of them."""
-    rough = (high - low) / max(most - 1, 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(s * power for s in (1, 2, 5, 10, 20) if s * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [round(k * step, 12) for k in range(first, last + 1)][:most]
+    """Multiples of the smallest 1, 2 or 5 times a power of ten that gives at most `most` (3 or more)."""
+    exponent = math.floor(math.log10((high - low) / most)) - 1
+    while True:
+        for step in (10.0**exponent, 2 * 10.0**exponent, 5 * 10.0**exponent):
+            first = math.ceil(low / step - 1e-9)
+            last = math.floor(high / step + 1e-9)
+            if last - first < most:
+                return [float(f"{k * step:.12g}") for k in range(first, last + 1)]
+        exponent += 1
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import ModuleType
+
+from tuner.recommendation import Estimate
+from tuner.report.findings import comparison, coverage, estimate_of, is_inside, measured, prediction, standing
+
+
+def test_a_verified_recommendation_is_held_against_its_prediction(builder: ModuleType) -> None:
+    found = measured(builder.recommendation())
+    assert found.headline == "9.31 s"
+    assert "Inside the 90% interval 7.57 s to 12.8 s" in found.detail
+    assert "20% of the run known" in found.detail
+
+
+def test_a_verification_outside_its_interval_says_outside(builder: ModuleType) -> None:
+    answer = builder.recommendation()
+    late = replace(answer, verified=replace(answer.verified, training_seconds=20.0))
+    assert "Outside the 90% interval" in measured(late).detail
+
+
+def test_training_that_did_not_arrive_is_not_called_verified(builder: ModuleType) -> None:
+    answer = builder.recommendation()
+    failed = replace(answer, verified=replace(answer.verified, reached=False, value=0.91))
+    assert standing(failed).headline == "not confirmed"
+    assert measured(failed).headline == "did not arrive"
+    assert "0.91" in measured(failed).detail
+
+
+def test_standing_tells_provisional_measured_and_predicted_apart(builder: ModuleType) -> None:
+    unverified = replace(builder.recommendation(), verified=None)
+    assert standing(unverified).headline == "measured"
+    bare = replace(unverified, choice=builder.alternative(4, 256, 0.1))
+    assert standing(bare).headline == "not verified"
+    assert standing(replace(bare, provisional=True)).headline == "provisional"
+    assert "no run of it was measured" in measured(bare).detail
+
+
+def test_an_unbounded_prediction_says_so(builder: ModuleType) -> None:
+    answer = builder.recommendation()
+    seconds = Estimate(lower=7.0, median=9.0, upper=math.inf)
+    found = prediction(replace(answer, choice=replace(answer.choice, seconds=seconds)))
+    assert "7 s to no upper bound" in found.detail
+
+
+def test_the_gain_is_measured_time_against_what_is_known_of_the_present_settings(builder: ModuleType) -> None:
+    found = comparison(builder.recommendation())
+    assert found.headline == "9.8x sooner"
+    assert "62% of their run measured" in found.detail
+    assert "overlap" not in found.detail
+
+
+def test_a_baseline_never_measured_is_called_a_prediction_alone(builder: ModuleType) -> None:
+    answer = builder.recommendation()
+    guess = replace(answer, baseline=replace(answer.baseline, share_known=0.0))
+    assert "by prediction alone: they were never measured" in comparison(guess).detail
+
+
+def test_overlapping_intervals_are_no_certain_gain(builder: ModuleType) -> None:
+    answer = replace(builder.recommendation(), verified=None, choice=builder.alternative(4, 256, 0.1))
+    near = replace(answer.baseline, seconds=Estimate(lower=8.0, median=14.0, upper=25.0))
+    found = comparison(replace(answer, baseline=near))
+    assert found.headline == "1.5x sooner"
+    assert "likely, not certain" in found.detail
+    assert "own time is a prediction" in found.detail
+
+
+def test_a_recommendation_slower_than_the_present_settings_says_later(builder: ModuleType) -> None:
+    answer = builder.recommendation()
+    faster = replace(answer.baseline, measured_seconds=4.0)
+    assert comparison(replace(answer, baseline=faster)).headline == "2.3x later"
+
+
+def test_present_settings_absent_equal_or_out_of_reach_have_their_words(builder: ModuleType) -> None:
+    answer = builder.recommendation()
+    assert comparison(replace(answer, baseline=None)).headline == "no baseline"
+    same = replace(answer.baseline, configuration=answer.choice.configuration)
+    assert comparison(replace(answer, baseline=same)).headline == "keep them"
+    endless = Estimate(lower=50.0, median=math.inf, upper=math.inf)
+    lost = replace(answer.baseline, seconds=endless, probability_of_reaching=0.12)
+    found = comparison(replace(answer, baseline=lost))
+    assert found.headline == "they may never arrive"
+    assert "12%" in found.detail
+
+
+def test_coverage_counts_early_predictions_apart(builder: ModuleType) -> None:
+    words = coverage(builder.checked())
+    assert words.startswith("6 of 7 inside their 90% interval")
+    assert "4 of 5 of those made with at most 25% of the run known" in words
+
+
+def test_coverage_of_nothing_and_of_late_predictions_claims_nothing(builder: ModuleType) -> None:
+    assert "unchecked" in coverage([])
+    late = [check for check in builder.checked() if check.share_known > 0.25]
+    assert "says little" in coverage(late)
+
+
+def test_quantiles_without_the_ends_of_the_interval_are_not_judged(builder: ModuleType) -> None:
+    check = builder.checked()[0]
+    bare = replace(check, prediction=replace(check.prediction, quantiles={0.5: 10.0}))
+    assert estimate_of({0.5: 10.0}) is None
+    assert is_inside(bare) is None
+    assert "unchecked" in coverage([bare])

@@ -1,0 +1,354 @@
+"""Facts that hold for every rendering, over whole and partial content."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from types import ModuleType
+
+import pytest
+
+from tuner.measurement import Outcome
+from tuner.recommendation import Estimate, Recommendation
+from tuner.report import ReportContent, recommendation_schema, recommendation_text
+from tuner.report.csv import trials_csv
+from tuner.report.html import report_html
+from tuner.report.launch import launch_script
+from tuner.report.markdown import report_markdown
+
+NASTY = "<script>alert('x')</script> | `tick` & \"quote\""
+
+
+class _Page(HTMLParser):
+    """Checks that tags balance, and gathers text and attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in ("meta", "br", "hr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+def _whole(builder: ModuleType) -> ReportContent:
+    return builder.content()
+
+
+def _nothing_finished(builder: ModuleType) -> ReportContent:
+    waiting = [replace(p, slices=(), outcome=Outcome.PAUSED, reason="") for p in builder.probes()[:3]]
+    answer = replace(
+        builder.recommendation(),
+        choice=builder.alternative(4, 256, 0.1),
+        runner_up=None,
+        baseline=None,
+        verified=None,
+        provisional=True,
+        evidence=(),
+        warnings=(),
+        checkpoint=None,
+        command="",
+        tuning=replace(
+            builder.recommendation().tuning,
+            seconds=0.0,
+            dollars=0.0,
+            seconds_by_purpose={},
+            seconds_by_part={},
+        ),
+    )
+    return builder.content(answer=answer, seen=waiting, judged=[], weighed=builder.landscape())
+
+
+def _no_probe(builder: ModuleType) -> ReportContent:
+    content = _nothing_finished(builder)
+    return replace(content, probes=[], landscape=[], fit_summaries={})
+
+
+def _single_node_count(builder: ModuleType) -> ReportContent:
+    return builder.content(weighed=[a for a in builder.landscape() if a.configuration.nodes == 4])
+
+
+def _single_point(builder: ModuleType) -> ReportContent:
+    return builder.content(weighed=[builder.alternative(4, 256, 0.1)], judged=builder.checked()[:1])
+
+
+def _out_of_reach(builder: ModuleType) -> ReportContent:
+    endless = Estimate(lower=math.inf, median=math.inf, upper=math.inf)
+    lost = replace(builder.alternative(4, 256, 0.1), seconds=endless, dollars=endless)
+    answer = replace(builder.recommendation(), choice=lost, baseline=lost, runner_up=lost, verified=None)
+    record = builder.prediction_record(10.0, 1.5, 1.0)
+    record = replace(record, quantiles=dict.fromkeys((0.05, 0.5, 0.95), math.inf))
+    judged = [replace(builder.checked()[0], prediction=record)]
+    return builder.content(answer=answer, weighed=[lost], judged=judged)
+
+
+def _not_a_number(builder: ModuleType) -> ReportContent:
+    def spoiled(probe):  # type: ignore[no-untyped-def]
+        curve = tuple(replace(point, value=math.nan) for point in probe.slices[0].curve)
+        return replace(probe, slices=(replace(probe.slices[0], curve=curve),))
+
+    return builder.content(seen=[spoiled(probe) for probe in builder.probes()])
+
+
+def _two_strategies(builder: ModuleType) -> ReportContent:
+    gossip = [
+        replace(a, configuration=a.configuration.replaced(strategy="gossip_pull", period=4))
+        for a in builder.landscape()
+    ]
+    return builder.content(weighed=[*builder.landscape(), *gossip])
+
+
+def _nasty(builder: ModuleType) -> ReportContent:
+    answer = replace(
+        builder.recommendation(),
+        job_name=NASTY,
+        study_name=NASTY,
+        goal=NASTY,
+        evidence=(NASTY,),
+        warnings=(NASTY,),
+        stopped_because=NASTY,
+        command=f"echo {NASTY}",
+        checkpoint=NASTY,
+    )
+    named = builder.configuration(4, 256, 0.1).replaced(machine=NASTY)
+    answer = replace(answer, choice=replace(answer.choice, configuration=named))
+    seen = [replace(probe, reason=NASTY) for probe in builder.probes()]
+    return replace(builder.content(answer=answer, seen=seen), fit_summaries={NASTY: [NASTY]})
+
+
+CONTENTS: list[Callable[[ModuleType], ReportContent]] = [
+    _whole,
+    _nothing_finished,
+    _no_probe,
+    _single_node_count,
+    _single_point,
+    _out_of_reach,
+    _not_a_number,
+    _two_strategies,
+    _nasty,
+]
+
+
+@pytest.fixture(params=CONTENTS, ids=lambda make: make.__name__.strip("_"))
+def any_content(request: pytest.FixtureRequest, builder: ModuleType) -> ReportContent:
+    return request.param(builder)
+
+
+def test_the_page_is_balanced_markup_that_needs_nothing_but_itself(any_content: ReportContent) -> None:
+    text = report_html(any_content)
+    page = _Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "use"} & set(page.tags)
+    assert not {"src", "href", "srcset", "data"} & {name for name, _ in page.attributes}
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_no_rendering_shows_a_number_that_is_not_finite(any_content: ReportContent) -> None:
+    raw = re.compile(r"\b(nan|inf|infinity)\b", re.IGNORECASE)
+    # A reason in the built content speaks of NaN itself; it is the user's word, not a number shown.
+    quiet = replace(any_content, probes=[replace(p, reason="") for p in any_content.probes])
+    page = _Page(report_html(quiet))
+    shown = [
+        page.text,
+        " ".join(value for name, value in page.attributes if name != "class"),
+        report_markdown(quiet),
+        trials_csv(quiet),
+        recommendation_text(quiet.recommendation),
+    ]
+    assert [raw.findall(text) for text in shown] == [[]] * len(shown)
+
+
+def test_the_answer_stands_in_every_rendering(any_content: ReportContent) -> None:
+    nodes, batch = "4 nodes", "batch 256"
+    answer = recommendation_text(any_content.recommendation)
+    for text in (report_html(any_content), report_markdown(any_content), answer):
+        assert nodes in text
+        assert batch in text
+
+
+def test_every_number_of_the_recommendation_is_on_the_page_and_in_the_text(builder: ModuleType) -> None:
+    content = _whole(builder)
+    page, text = _Page(report_html(content)).text, report_markdown(content)
+    facts = [
+        "9.48 s", "7.29 s to 12.3 s", "9.31 s", "7.57 s to 12.8 s", "97%", "62%", "9.8x sooner", "1m 31s",
+        "9.77 s", "6.51 s to 14.6 s", "$0.025", "$0.061", "3m 32s", "$0.31", "2m 32s", "28 s", "0.9512",
+        "6 of 7 inside", "2025-06-15",
+    ]  # fmt: skip
+    plain = text.replace("\\", "")
+    assert [fact for fact in facts if fact not in page] == []
+    assert [fact for fact in facts if fact not in plain] == []
+
+
+def test_the_page_says_what_its_charts_leave_out(builder: ModuleType) -> None:
+    text = _Page(report_html(_whole(builder))).text
+    assert "batch 1,024 on 8 nodes (31%)" in text
+    assert "Without an upper bound (arrow): batch 1,024 on 4 nodes" in text
+
+
+def test_every_chart_names_its_axes_with_units(builder: ModuleType) -> None:
+    page = _Page(report_html(_whole(builder)))
+    labels = [value for name, value in page.attributes if name == "aria-label"]
+    assert len(labels) == 2 * 4 + 2  # Four charts for a wide and a narrow page, and two bars.
+    for words in ("predicted time to target", "nodes", "samples seen", "accuracy", "target 0.95", "measured"):
+        assert words in page.text
+
+
+def test_what_a_user_wrote_is_escaped(builder: ModuleType) -> None:
+    content = _nasty(builder)
+    text = report_html(content)
+    assert "<script" not in text
+    assert NASTY in _Page(text).text
+    markdown = report_markdown(content)
+    outside_code = re.sub(r"^(`{3,})\n.*?\n\1$", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    assert "<script" not in outside_code.replace("\\<", "")
+
+
+def test_markdown_tables_have_as_many_cells_in_every_row(any_content: ReportContent) -> None:
+    blocks = re.findall(r"(?:^\|.*\|$\n?)+", report_markdown(any_content), flags=re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.strip().split("\n")}
+        assert len(widths) == 1
+
+
+def test_a_failed_probe_shows_every_ranks_words(builder: ModuleType) -> None:
+    page = _Page(report_html(_whole(builder)))
+    assert "rank 1: RuntimeError: expected a <Tensor> & got None\nrank 0: connection closed" in page.text
+    assert "rank 0: connection closed by peer" in report_markdown(_whole(builder))
+
+
+def test_shared_cores_are_flagged(builder: ModuleType) -> None:
+    content = _whole(builder)
+    crowded = [
+        replace(p, slices=tuple(replace(m, oversubscribed=True) for m in p.slices)) for p in content.probes
+    ]
+    text = _Page(report_html(replace(content, probes=crowded))).text
+    assert "ranks outnumber the cores of this host" in text
+
+
+def test_trials_round_trip_through_csv(builder: ModuleType) -> None:
+    content = _whole(builder)
+    rows = list(csv.DictReader(io.StringIO(trials_csv(content))))
+    assert len(rows) == len(content.probes)
+    for row, probe in zip(rows, content.probes, strict=True):
+        seen = probe.measurement
+        assert seen is not None
+        assert int(row["trial_number"]) == probe.trial_number
+        assert row["purpose"] == probe.purpose
+        assert row["outcome"] == probe.outcome
+        assert row["reason"] == probe.reason
+        assert (row["error"] or None) == seen.error
+        assert float(row["learning_rate"]) == probe.configuration.learning_rate
+        assert int(row["nodes"]) == probe.configuration.nodes
+        assert float(row["charged_seconds"]) == seen.charged_seconds
+        assert float(row["charged_dollars"]) == seen.charged_dollars
+        best = max((point.value for point in seen.curve), default=None)
+        assert (float(row["best_value"]) if row["best_value"] else None) == best
+        steps = seen.step_seconds
+        assert (row["step_seconds_median"] == "") == (steps is None)
+
+
+def test_a_probe_without_a_slice_has_empty_cells(builder: ModuleType) -> None:
+    rows = list(csv.DictReader(io.StringIO(trials_csv(_nothing_finished(builder)))))
+    assert {row["samples"] for row in rows} == {""}
+    assert {row["outcome"] for row in rows} == {"paused"}
+
+
+def test_the_launch_script_runs_the_command_and_nothing_else(builder: ModuleType) -> None:
+    answer = replace(
+        builder.recommendation(), job_name="digits\nrm -rf x", command="python train.py --lr 0.1"
+    )
+    lines = launch_script(answer).splitlines()
+    assert lines[0] == "#!/bin/sh"
+    code = [shlex.split(line) for line in lines if line and not line.startswith("#")]
+    assert code == [["set", "-eu"], ["python", "train.py", "--lr", "0.1"]]
+
+
+def test_the_text_for_the_terminal_is_short_and_complete(builder: ModuleType) -> None:
+    text = recommendation_text(builder.recommendation())
+    assert len(text.splitlines()) <= 22
+    assert max(len(line) for line in text.splitlines()) <= 100
+    for fact in ("verified", "9.48 s", "9.31 s", "9.8x sooner", "3m 32s", "torchrun --nnodes 4", "runner-up"):
+        assert fact in text
+
+
+def _disagreements(schema: dict[str, object], data: object, place: str = "$") -> list[str]:
+    """What of the data a schema of the kinds used here does not allow."""
+    if "anyOf" in schema:
+        options = [_disagreements(option, data, place) for option in schema["anyOf"]]  # type: ignore[attr-defined]
+        return min(options, key=len)
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    types = {
+        "object": dict, "array": list, "string": str, "number": int | float, "integer": int,
+        "boolean": bool, "null": type(None),
+    }  # fmt: skip
+    if not any(isinstance(data, types[kind]) for kind in kinds):
+        return [f"{place} is no {kinds}"]
+    if isinstance(data, list):
+        return [
+            w for k, item in enumerate(data) for w in _disagreements(schema["items"], item, f"{place}[{k}]")
+        ]  # type: ignore[arg-type]
+    if not isinstance(data, dict):
+        return []
+    known: dict[str, dict[str, object]] = schema.get("properties", {})  # type: ignore[assignment]
+    rest = schema.get("additionalProperties")
+    found = [f"{place}.{key} is missing" for key in schema.get("required", []) if key not in data]  # type: ignore[attr-defined]
+    for key, value in data.items():
+        inner = known.get(key, rest)
+        if not isinstance(inner, dict):
+            found.append(f"{place}.{key} is unknown")
+        else:
+            found += _disagreements(inner, value, f"{place}.{key}")
+    return found
+
+
+def test_the_schema_describes_what_is_written(any_content: ReportContent) -> None:
+    written = json.loads(json.dumps(any_content.recommendation.to_dict(), allow_nan=False))
+    assert _disagreements(recommendation_schema(), written) == []
+
+
+def test_the_schema_refuses_what_is_not_a_recommendation(builder: ModuleType) -> None:
+    data = builder.recommendation().to_dict()
+    broken = {**data, "provisional": "perhaps", "guess": 1}
+    del broken["goal"]
+    assert _disagreements(recommendation_schema(), broken) == [
+        "$.goal is missing",
+        "$.provisional is no ['boolean']",
+        "$.guess is unknown",
+    ]
+
+
+def test_the_schema_explains_every_field_of_the_recommendation() -> None:
+    properties = recommendation_schema()["properties"]
+    silent = [name for name, kind in properties.items() if "description" not in kind]
+    assert silent == ["schema_version"]
+    assert Recommendation.__dataclass_fields__.keys() == properties.keys()
