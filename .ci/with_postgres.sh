@@ -4,8 +4,8 @@
 #
 #   .ci/with_postgres.sh pytest tests/storage
 #
-# Needs initdb and pg_ctl: on the PATH, in PG_BIN, or where Debian puts them. As root the server runs
-# as the user postgres, since it refuses to run as root.
+# Needs initdb, postgres, pg_ctl and pg_isready: on the PATH, in PG_BIN, or where Debian puts
+# them. As root the server runs as the user postgres, since it refuses to run as root.
 set -eu
 
 if [ "$#" -eq 0 ]; then
@@ -17,7 +17,8 @@ find_binaries() {
     if [ -n "${PG_BIN:-}" ]; then
         echo "$PG_BIN"
     elif command -v initdb >/dev/null 2>&1; then
-        dirname "$(command -v initdb)"
+        # Links on the PATH need not cover every tool: follow them to where all are.
+        dirname "$(readlink -f "$(command -v initdb)")"
     else
         for folder in /usr/lib/postgresql/*/bin; do
             if [ -x "$folder/initdb" ]; then echo "$folder"; fi
@@ -26,10 +27,12 @@ find_binaries() {
 }
 
 binaries=$(find_binaries)
-if [ ! -x "$binaries/initdb" ]; then
-    echo "$0: no initdb found; install PostgreSQL (apt-get install postgresql) or set PG_BIN" >&2
-    exit 1
-fi
+for tool in initdb postgres pg_ctl pg_isready; do
+    if [ ! -x "$binaries/$tool" ]; then
+        echo "$0: no $tool in '$binaries'; install PostgreSQL (apt-get install postgresql) or set PG_BIN" >&2
+        exit 1
+    fi
+done
 
 as_server() {
     if [ "$(id -u)" -eq 0 ]; then runuser -u postgres -- "$@"; else "$@"; fi
@@ -66,10 +69,12 @@ start() {
     server=$!
     for _ in $(seq 300); do
         if "$binaries/pg_isready" -q -h 127.0.0.1 -p "$port" -U paceline -d postgres; then return 0; fi
-        if ! kill -0 "$server" 2>/dev/null; then break; fi
+        if ! kill -0 "$server" 2>/dev/null; then return 1; fi
         sleep 0.1
     done
-    return 1
+    echo "$0: the server did not answer within 30 s" >&2
+    cat "$folder/server.log" >&2
+    exit 1
 }
 
 cd "$folder"
