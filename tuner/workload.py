@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
@@ -18,21 +18,39 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+WeightDecay = Annotated[
+    float, Field(ge=0, allow_inf_nan=False, description="how strongly weights are pulled to zero")
+]
+WarmupSamples = Annotated[
+    int, Field(ge=0, description="samples over which the rate rises linearly to its peak; 0 for none")
+]
+
+
 class SGDSettings(_Settings):
     """Stochastic gradient descent with momentum."""
 
-    name: Literal["sgd"] = "sgd"
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = False
-    weight_decay: NonNegativeFloat = 0.0
+    name: Literal["sgd"] = Field(default="sgd", description="the optimizer")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.9, description="share of the last step that is kept"
+    )
+    nesterov: bool = Field(default=False, description="whether momentum looks ahead")
+    weight_decay: WeightDecay = 0.0
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> SGDSettings:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0")
+        return self
 
 
 class AdamWSettings(_Settings):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
-    name: Literal["adamw"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: NonNegativeFloat = 0.01
+    name: Literal["adamw"] = Field(default="adamw", description="the optimizer")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=(0.9, 0.999), description="decay of the averages of gradients and of their squares"
+    )
+    weight_decay: WeightDecay = 0.01
 
 
 OptimizerSettings = Annotated[SGDSettings | AdamWSettings, Field(discriminator="name")]
@@ -41,8 +59,8 @@ OptimizerSettings = Annotated[SGDSettings | AdamWSettings, Field(discriminator="
 class ConstantSchedule(_Settings):
     """A constant rate, reached linearly over the first samples."""
 
-    name: Literal["constant"] = "constant"
-    warmup_samples: Annotated[int, Field(ge=0)] = 0
+    name: Literal["constant"] = Field(default="constant", description="the schedule")
+    warmup_samples: WarmupSamples = 0
 
     def factor(self, samples: int) -> float:
         """What the learning rate is multiplied by once `samples` samples were seen."""
@@ -52,10 +70,14 @@ class ConstantSchedule(_Settings):
 class StepSchedule(_Settings):
     """A rate divided at given samples, as in Jin et al. 2016 (by 10, twice)."""
 
-    name: Literal["step"] = "step"
-    warmup_samples: Annotated[int, Field(ge=0)] = 0
-    at_samples: tuple[PositiveInt, ...] = Field(min_length=1)
-    divide_by: Annotated[float, Field(gt=1)] = 10.0
+    name: Literal["step"] = Field(default="step", description="the schedule")
+    warmup_samples: WarmupSamples = 0
+    at_samples: tuple[PositiveInt, ...] = Field(
+        min_length=1, description="samples at which the rate is divided"
+    )
+    divide_by: Annotated[float, Field(gt=1, allow_inf_nan=False)] = Field(
+        default=10.0, description="what the rate is divided by at each of them"
+    )
 
     def factor(self, samples: int) -> float:
         """What the learning rate is multiplied by once `samples` samples were seen."""
@@ -69,9 +91,9 @@ class CosineSchedule(_Settings):
     The horizon is part of the job: time to target depends on it.
     """
 
-    name: Literal["cosine"] = "cosine"
-    warmup_samples: Annotated[int, Field(ge=0)] = 0
-    horizon_samples: PositiveInt
+    name: Literal["cosine"] = Field(default="cosine", description="the schedule")
+    warmup_samples: WarmupSamples = 0
+    horizon_samples: PositiveInt = Field(description="samples after which the rate is zero")
 
     def factor(self, samples: int) -> float:
         """What the learning rate is multiplied by once `samples` samples were seen."""

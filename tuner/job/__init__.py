@@ -1,5 +1,7 @@
 """The job: what is trained, on what, towards which goal, within which space and budget."""
 
+from tuner.job.feasibility import check_feasible, job_warnings
+from tuner.job.loading import job_name, load_job
 from tuner.job.model import (
     BaselineSection,
     BudgetSection,
@@ -10,6 +12,10 @@ from tuner.job.model import (
     SpaceSection,
     WorkloadSection,
 )
+from tuner.job.schema import job_schema
+from tuner.job.template import example_names, example_text, job_template
+from tuner.job.workload_code import workload_code_digest
+from tuner.job.workload_reference import load_workload
 
 __all__ = [
     "BaselineSection",
@@ -20,4 +26,14 @@ __all__ = [
     "ProbeSection",
     "SpaceSection",
     "WorkloadSection",
+    "check_feasible",
+    "example_names",
+    "example_text",
+    "job_name",
+    "job_schema",
+    "job_template",
+    "job_warnings",
+    "load_job",
+    "load_workload",
+    "workload_code_digest",
 ]

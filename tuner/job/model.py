@@ -14,9 +14,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PositiveFloat,
     PositiveInt,
+    Tag,
     model_validator,
 )
 
@@ -63,6 +65,12 @@ def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
     return values
 
 
+def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("must not repeat a value")
+    return values
+
+
 def _import_path(value: str) -> str:
     if not re.fullmatch(r"[\w.]+:\w+", value):
         raise ValueError("must be an import path like 'package.module:Class'")
@@ -72,7 +80,7 @@ def _import_path(value: str) -> str:
 class Section(BaseModel):
     """A table of the job file; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class WorkloadSection(Section):
@@ -98,22 +106,32 @@ class WorkloadSection(Section):
 class ClusterSection(Section):
     """`[cluster]`: nodes that may be chosen and what they cost."""
 
-    nodes: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_ascending)] = (1,)
-    devices_per_node: PositiveInt = 1
-    dollars_per_node_hour: Annotated[float, Field(ge=0)] = 0.0
-    launcher: Literal["local"] = "local"
-    threads_per_rank: PositiveInt = 1
+    nodes: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_ascending)] = Field(
+        default=(1,), description="numbers of nodes that may be chosen, ascending, such as [1, 2, 4]"
+    )
+    devices_per_node: PositiveInt = Field(default=1, description="devices, and so ranks, of one node")
+    dollars_per_node_hour: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="price of one node for an hour; 0 where time alone counts"
+    )
+    launcher: Literal["local"] = Field(
+        default="local", description="how ranks start; local: nodes are processes of this machine"
+    )
+    threads_per_rank: PositiveInt = Field(default=1, description="CPU threads of one rank")
 
 
 class GoalSection(Section):
     """`[goal]`: what must be reached, and what is made small."""
 
-    metric: str = "accuracy"
-    target: float
+    metric: str = Field(
+        default="accuracy", description="what the workload's score returns, such as accuracy or loss"
+    )
+    target: float = Field(description="the value of the metric that counts as reached")
     direction: Literal["maximize", "minimize"] | None = Field(
         default=None, description="follows from the metric where it is a known one"
     )
-    minimize: Literal["seconds", "dollars"] = "seconds"
+    minimize: Literal["seconds", "dollars"] = Field(
+        default="seconds", description="what is made small on the way to the target"
+    )
     trainings: PositiveInt = Field(
         default=1,
         description="how many trainings the answer serves; 1: the search ends by training",
@@ -131,15 +149,18 @@ class GoalSection(Section):
         if known is None:
             if self.direction is None:
                 raise ValueError(
-                    f"metric {self.metric!r} is not a known one ({', '.join(METRICS)}): "
-                    "say direction = 'maximize' or 'minimize'"
+                    f"goal.metric = {self.metric!r} is not a known one ({', '.join(METRICS)}): "
+                    "set goal.direction to 'maximize' or 'minimize'"
                 )
             return self
         if self.direction is not None and self.direction != known.direction:
-            raise ValueError(f"{self.metric} is one to {known.direction}, not {self.direction}")
+            raise ValueError(
+                f"goal.direction = {self.direction!r}: {self.metric} is a metric to {known.direction}; "
+                "leave goal.direction out"
+            )
         if not known.lower <= self.target <= known.upper:
             raise ValueError(
-                f"target {self.target:g} is not a value {self.metric} can have; "
+                f"goal.target = {self.target:g} is not a value {self.metric} can have; "
                 f"allowed is {known.lower:g} to {known.upper:g}"
             )
         return self
@@ -154,8 +175,8 @@ class GoalSection(Section):
 class IntegerRange(Section):
     """Powers of two times `low`, up to `high`."""
 
-    low: PositiveInt
-    high: PositiveInt
+    low: PositiveInt = Field(description="smallest value")
+    high: PositiveInt = Field(description="largest value")
 
     @model_validator(mode="after")
     def _ordered(self) -> IntegerRange:
@@ -174,9 +195,11 @@ class IntegerRange(Section):
 class RateRange(Section):
     """A range on a logarithmic scale."""
 
-    low: PositiveFloat
-    high: PositiveFloat
-    levels_per_decade: PositiveInt = 6
+    low: PositiveFloat = Field(description="smallest rate, above 0")
+    high: PositiveFloat = Field(description="largest rate")
+    levels_per_decade: PositiveInt = Field(
+        default=6, description="how many rates are weighed between one power of ten and the next"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> RateRange:
@@ -186,7 +209,11 @@ class RateRange(Section):
 
 
 BatchSizes = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_ascending)]
-Rates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+Rates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidator(_distinct)]
+
+
+def _range_or_list(value: Any) -> str:
+    return "range" if isinstance(value, dict | BaseModel) else "list"
 
 
 def _known_strategies(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -195,18 +222,28 @@ def _known_strategies(names: tuple[str, ...]) -> tuple[str, ...]:
             traits_of(name)
         except KeyError as error:
             raise ValueError(str(error.args[0])) from None
+    if len(set(names)) != len(names):
+        raise ValueError("must not repeat a strategy")
     return names
+
+
+def _known_strategy(name: str) -> str:
+    return _known_strategies((name,))[0]
 
 
 class SpaceSection(Section):
     """`[space]`: what may be chosen besides nodes."""
 
-    batch_size: IntegerRange | BatchSizes = Field(
-        description="global batch sizes: a list, or {low, high} for powers of two times low"
-    )
-    learning_rate: RateRange | Rates = Field(description="peak rates: {low, high} or a list")
-    strategy: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_strategies)] = (
-        "all_reduce",
+    batch_size: Annotated[
+        Annotated[IntegerRange, Tag("range")] | Annotated[BatchSizes, Tag("list")],
+        Discriminator(_range_or_list),
+    ] = Field(description="global batch sizes: an ascending list, or {low, high} for powers of two times low")
+    learning_rate: Annotated[
+        Annotated[RateRange, Tag("range")] | Annotated[Rates, Tag("list")],
+        Discriminator(_range_or_list),
+    ] = Field(description="peak learning rates: {low, high}, or a list")
+    strategy: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_strategies)] = Field(
+        default=("all_reduce",), description="ways of keeping the ranks in step, a list of names"
     )
 
     def axes(self) -> dict[str, Choice]:
@@ -227,10 +264,12 @@ class SpaceSection(Section):
 class BaselineSection(Section):
     """`[baseline]`: the user's present settings; probed first, never silently worsened."""
 
-    nodes: PositiveInt = 1
-    batch_size: PositiveInt
-    learning_rate: PositiveFloat
-    strategy: str = "all_reduce"
+    nodes: PositiveInt = Field(default=1, description="nodes you train on now")
+    batch_size: PositiveInt = Field(description="global batch size you train with now")
+    learning_rate: PositiveFloat = Field(description="peak learning rate you train with now")
+    strategy: Annotated[str, AfterValidator(_known_strategy)] = Field(
+        default="all_reduce", description="how the ranks are kept in step now"
+    )
 
     def configuration(self) -> Configuration:
         """The settings as a configuration."""
@@ -240,7 +279,7 @@ class BaselineSection(Section):
 class ProbeSection(Section):
     """`[probe]`: how configurations are looked at."""
 
-    kind: Literal["training"] = "training"
+    kind: Literal["training"] = Field(default="training", description="training: ranks run the workload")
     timing_steps: Annotated[int, Field(ge=10)] = Field(
         default=30, description="steps of a timing probe, the first few of which warm up"
     )
@@ -263,9 +302,9 @@ class ProbeSection(Section):
 class BudgetSection(Section):
     """`[budget]`: what the search may spend; whichever runs out first."""
 
-    time: Duration | None = None
-    dollars: PositiveFloat | None = None
-    probes: PositiveInt | None = None
+    time: Duration | None = Field(default=None, description="time the search may take, such as '10m'")
+    dollars: PositiveFloat | None = Field(default=None, description="what all probes together may cost")
+    probes: PositiveInt | None = Field(default=None, description="how many probes may be started")
 
 
 class Job(Section):
@@ -275,14 +314,20 @@ class Job(Section):
         default="job",
         description="names the study and the output folder; the file's stem if absent",
     )
-    seed: Annotated[int, Field(ge=0)] = 0
-    workload: WorkloadSection
-    cluster: ClusterSection = ClusterSection()
-    goal: GoalSection
-    space: SpaceSection
-    baseline: BaselineSection | None = None
-    probe: ProbeSection = ProbeSection()
-    budget: BudgetSection = BudgetSection()
+    seed: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="of initial weights, data order and the search's own draws"
+    )
+    workload: WorkloadSection = Field(description="what is trained")
+    cluster: ClusterSection = Field(default=ClusterSection(), description="nodes and what they cost")
+    goal: GoalSection = Field(description="what must be reached, and what is made small")
+    space: SpaceSection = Field(description="what may be chosen besides nodes")
+    baseline: BaselineSection | None = Field(
+        default=None, description="your present settings; probed first, never silently worsened"
+    )
+    probe: ProbeSection = Field(default=ProbeSection(), description="how configurations are looked at")
+    budget: BudgetSection = Field(
+        default=BudgetSection(), description="what the search may spend; whichever runs out first"
+    )
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Job:

@@ -1,0 +1,108 @@
+"""Whether anything a job allows can be run, and what in it deserves a second look."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from search_spaces import Configuration, SearchSpace
+from tuner.errors import InfeasibleError, JobError
+from tuner.job.model import Job
+from tuner.workload import METRICS
+
+_MOST_REASONS = 3
+
+
+def check_feasible(job: Job, path: Path) -> None:
+    """Refuses a job of which nothing can be run.
+
+    Args:
+        job: The job.
+        path: Its file, for the message.
+
+    Raises:
+        InfeasibleError: No configuration of its space can be run; the message gives reasons.
+        JobError: Its baseline cannot be run.
+    """
+    space = job.search_space()
+    if not any(space.is_feasible(configuration) for configuration in _combinations(space)):
+        reasons = dict.fromkeys(
+            reason
+            for configuration in _combinations(space)
+            for reason in space.reasons_against(configuration)
+        )
+        shown = "; ".join(list(reasons)[:_MOST_REASONS])
+        more = f"; and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
+        raise InfeasibleError(
+            f"{path}: no configuration can be run: {shown}{more}. "
+            "Raise space.batch_size, or lower cluster.nodes or cluster.devices_per_node"
+        )
+    baseline = job.baseline_configuration()
+    if baseline is not None:
+        against = [condition.reason_against(baseline) for condition in space.conditions]
+        found = [reason for reason in against if reason is not None]
+        if found:
+            raise JobError(
+                f"{path}: the baseline cannot be run: {'; '.join(found)}. "
+                "State in [baseline] what you train with now, or leave the table out"
+            )
+
+
+def job_warnings(job: Job) -> list[str]:
+    """What is allowed in a job but probably not meant, as sentences with the key and what to do."""
+    return [*_baseline_warnings(job), *_cluster_warnings(job), *_goal_warnings(job)]
+
+
+def _combinations(space: SearchSpace) -> list[Configuration]:
+    """One configuration for each choice of nodes, batch and strategy: rates never decide feasibility."""
+    axes = {name: choice.levels() for name, choice in space.axes.items()}
+    axes["learning_rate"] = axes["learning_rate"][:1]
+    found = []
+    for values in itertools.product(*axes.values()):
+        base = dict(zip(axes, values, strict=True))
+        knobs = space.knob_choices(str(base["strategy"]))
+        found.append(Configuration({**base, **{name: knob.levels()[0] for name, knob in knobs.items()}}))
+    return found
+
+
+def _baseline_warnings(job: Job) -> list[str]:
+    baseline = job.baseline_configuration()
+    if baseline is None:
+        return [
+            "[baseline] is absent: nothing is compared with your present settings. "
+            "State nodes, batch_size and learning_rate there to see what tuning gains"
+        ]
+    space = job.search_space()
+    return [
+        f"baseline.{axis} = {baseline[axis]!r} lies outside the space, where {axis} is {choice.describe()}: "
+        "it is probed, but may not be recommended"
+        for axis, choice in space.axes.items()
+        if not choice.contains(baseline[axis])
+    ]
+
+
+def _cluster_warnings(job: Job) -> list[str]:
+    cluster = job.resolved_cluster()
+    crowded = [nodes for nodes in cluster.node_counts if cluster.oversubscription(nodes) > 1]
+    if not crowded:
+        return []
+    threads = cluster.num_ranks(crowded[-1]) * cluster.threads_per_rank
+    return [
+        f"cluster.nodes = {crowded[-1]} runs {threads} threads on {cluster.cores_per_host} cores: ranks that "
+        "share cores are slower than they would be on nodes of their own, and are measured that way"
+    ]
+
+
+def _goal_warnings(job: Job) -> list[str]:
+    warnings = []
+    budget = job.budget
+    if budget.time is None and budget.dollars is None and budget.probes is None:
+        warnings.append("[budget] is empty: nothing but reaching the target ends the search. Set budget.time")
+    metric = METRICS.get(job.goal.metric)
+    best = None if metric is None else metric.upper if job.goal.maximize else metric.lower
+    if best is not None and job.goal.target == best:
+        warnings.append(
+            f"goal.target = {job.goal.target:g} is the best value {job.goal.metric} can have, which "
+            f"training may never show. {'Lower' if job.goal.maximize else 'Raise'} it to what would serve you"
+        )
+    return warnings

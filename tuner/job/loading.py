@@ -1,0 +1,70 @@
+"""Job files: read, checked, and refused with one message that names everything wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tuner.errors import JobError
+from tuner.job.feasibility import check_feasible
+from tuner.job.model import Job
+from tuner.job.problems import problems_of
+
+
+def load_job(path: Path) -> Job:
+    """The job that a file describes.
+
+    Args:
+        path: A TOML file; its stem names the job where the file does not.
+
+    Raises:
+        JobError: The file cannot be read, or is not a job; the message lists every problem with
+            file, key, what was given and what is allowed.
+        InfeasibleError: It is a job, but nothing in its space can be run.
+    """
+    data = {"name": job_name(path), **_read(path)}
+    try:
+        # From JSON, pydantic takes lists for tuples and yet no "1" or true for a number.
+        job = Job.model_validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        raise JobError(_message(path, problems_of(error, data))) from error
+    check_feasible(job, path)
+    return job
+
+
+def job_name(path: Path) -> str:
+    """The name of a job whose file states none: the file's stem, with what names may not hold replaced."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("-._") or "job"
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise JobError(
+            f"{path}: there is no such file. Name a job file, or write one with `paceline init`"
+        ) from None
+    except IsADirectoryError:
+        found = sorted(inside.name for inside in path.glob("*.toml"))
+        there = f" It holds {', '.join(found)}" if found else ""
+        raise JobError(f"{path}: is a folder; name the job file in it.{there}") from None
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise JobError(f"{path}: is not text in UTF-8: {error.reason} at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise JobError(
+            f"{path}: is not valid TOML: {error}. Strings need quotes, tables [brackets]"
+        ) from error
+
+
+def _message(path: Path, problems: list[str]) -> str:
+    if len(problems) == 1:
+        return f"{path}: {problems[0]}"
+    return "\n  - ".join([f"{path}: {len(problems)} problems", *problems])

@@ -1,0 +1,44 @@
+"""Job files to begin with: the commented template, and the examples that ship."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from tuner.errors import JobError
+
+_ROOM = Path(__file__).resolve().parent
+_INSTALLED_EXAMPLES = _ROOM.parent / "examples"
+_CHECKOUT = _ROOM.parent.parent
+
+
+def job_template() -> str:
+    """A job file with every table explained; it passes all checks as it stands."""
+    return (_ROOM / "template.toml").read_text(encoding="utf-8")
+
+
+def example_names() -> list[str]:
+    """Names of the examples that ship, sorted."""
+    return sorted(path.stem for path in _folder().glob("*.toml"))
+
+
+def example_text(name: str) -> str:
+    """The job file of an example.
+
+    Raises:
+        JobError: No example has this name; the message lists those that exist and the nearest.
+    """
+    names = example_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise JobError(f"there is no example {name!r}{hint} Examples are {', '.join(names)}")
+    return (_folder() / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _folder() -> Path:
+    # The wheel carries the examples inside the package; a checkout has them at its root, which is
+    # told by its pyproject.toml, since `examples` beside an installed package may be anybody's.
+    if not _INSTALLED_EXAMPLES.is_dir() and (_CHECKOUT / "pyproject.toml").is_file():
+        return _CHECKOUT / "examples"
+    return _INSTALLED_EXAMPLES

@@ -1,0 +1,80 @@
+"""The identity of a workload's code: a digest of its source, found without importing it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+from pathlib import Path
+
+from tuner.job.job_modules import importing_from
+
+
+def workload_code_digest(path: str, job_folder: Path) -> str:
+    """Digest of a workload's source and of the modules beside it that it imports.
+
+    Followed are imports whose files lie in the folder of the workload's module, or below; what is
+    installed elsewhere does not enter. Neither the module nor torch is imported, only the packages above it.
+
+    Args:
+        path: The workload's import path, `module:Class`.
+        job_folder: Folder of the job file.
+
+    Returns:
+        Sixteen hexadecimal digits; empty where no source is found.
+    """
+    module_name = path.partition(":")[0]
+    source = _source_of(module_name, job_folder)
+    if source is None:
+        return ""
+    digest = hashlib.sha256()
+    for file in _with_imports(source, package=module_name.rpartition(".")[0]):
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _source_of(module_name: str, job_folder: Path) -> Path | None:
+    with importing_from(job_folder, module_name):
+        try:
+            spec = importlib.util.find_spec(module_name)
+        except (ImportError, ValueError):
+            return None
+    if spec is None or spec.origin is None:
+        return None
+    source = Path(spec.origin)
+    return source if source.suffix == ".py" and source.is_file() else None
+
+
+def _with_imports(source: Path, package: str) -> list[Path]:
+    """The module's file and every file beside or below it that its imports lead to, sorted."""
+    folder = source.parent
+    found: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        file = waiting.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for name in _imported_names(file):
+            beside = name.removeprefix(f"{package}.") if package else name
+            candidate = folder.joinpath(*beside.split("."))
+            for path in (candidate.with_suffix(".py"), candidate / "__init__.py"):
+                if path.is_file():
+                    waiting.append(path)
+    return sorted(found)
+
+
+def _imported_names(file: Path) -> list[str]:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError:
+        return []
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names += [module, *(f"{module}.{alias.name}".lstrip(".") for alias in node.names)]
+    return [name for name in names if name]

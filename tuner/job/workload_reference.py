@@ -1,0 +1,164 @@
+"""From the import path in a job file to the workload: found, built, and checked against the job."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tuner.errors import JobError
+from tuner.job.job_modules import importing_from, is_missing_itself, nearest_module
+from tuner.job.model import Job
+from tuner.workload import Workload
+
+
+def load_workload(job: Job, job_folder: Path) -> Workload:
+    """The job's workload, built with its parameters.
+
+    The module is looked for in the job's folder first, then among what is installed; Paceline's own
+    packages are never replaced by folders of the same names. Importing it may import torch.
+
+    Args:
+        job: The job.
+        job_folder: Folder of the job file.
+
+    Raises:
+        JobError: It cannot be imported, is not a workload, does not take the parameters, or does not
+            agree with the job's goal; the message names the key.
+    """
+    class_ = _workload_class(job.workload.path, job_folder)
+    _refuse_overridden_settings(job, class_)
+    workload = _built(job, class_)
+    if job.workload.optimizer is not None:
+        workload.optimizer_settings = job.workload.optimizer
+    if job.workload.schedule is not None:
+        workload.schedule_settings = job.workload.schedule
+    _check_goal(job, workload)
+    return workload
+
+
+def _workload_class(path: str, job_folder: Path) -> type[Workload]:
+    module_name, class_name = path.split(":")
+    module = _imported(module_name, job_folder)
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise JobError(_no_such_class(module, class_name))
+    if not (inspect.isclass(found) and issubclass(found, Workload)):
+        raise JobError(
+            f"workload.path: {path} is not a Workload. Derive the class from tuner.workload.Workload"
+        )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise JobError(f"workload.path: {path} does not define {missing}. Add what is missing to the class")
+    return found
+
+
+def _imported(module_name: str, job_folder: Path) -> ModuleType:
+    try:
+        with importing_from(job_folder, module_name):
+            return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not is_missing_itself(error, module_name):
+            raise JobError(
+                f"workload.path: importing {module_name} failed: it needs the module {error.name}, "
+                "which is not installed here"
+            ) from error
+        near = nearest_module(module_name, job_folder)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise JobError(
+            f"workload.path: there is no module {error.name} in {job_folder.absolute()} or among what is "
+            f"installed{hint} Put it beside the job file, or install it"
+        ) from error
+    except JobError:
+        raise
+    except Exception as error:
+        raise JobError(
+            f"workload.path: importing {module_name} failed with {type(error).__name__}: {error}. "
+            f"Try `python -c 'import {module_name}'` in {job_folder.absolute()}"
+        ) from error
+
+
+def _no_such_class(module: ModuleType, class_name: str) -> str:
+    names = [
+        name
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, Workload) and value is not Workload
+    ]
+    near = difflib.get_close_matches(class_name, names, n=1)
+    hint = f"; did you mean {module.__name__}:{near[0]}?" if near else "."
+    known = f"Its workloads are {', '.join(names)}" if names else "It defines no Workload"
+    return f"workload.path: {module.__name__} has no class {class_name}{hint} {known}"
+
+
+def _refuse_overridden_settings(job: Job, class_: type[Workload]) -> None:
+    for name in ("optimizer", "schedule"):
+        is_set = getattr(job.workload, name) is not None
+        if is_set and getattr(class_, name) is not getattr(Workload, name):
+            raise JobError(
+                f"workload.{name}: {class_.__name__} defines its own `{name}`, which would ignore this "
+                f"table. Remove [workload.{name}] from the job, or the method from the class"
+            )
+
+
+def _built(job: Job, class_: type[Workload]) -> Workload:
+    parameters = job.workload.parameters
+    signature = inspect.signature(class_)
+    try:
+        signature.bind(**parameters)
+    except TypeError as error:
+        raise JobError(_wrong_parameters(class_, signature, parameters, error)) from error
+    try:
+        return class_(**parameters)
+    except JobError:
+        raise
+    except Exception as error:
+        raise JobError(
+            f"workload.parameters: {class_.__name__} refuses {_spelled(parameters)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _wrong_parameters(
+    class_: type[Workload], signature: inspect.Signature, parameters: dict[str, Any], error: TypeError
+) -> str:
+    accepted = [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    listed = f"{class_.__name__} accepts {', '.join(accepted) or 'none'}"
+    for name in parameters:
+        if name not in accepted:
+            near = difflib.get_close_matches(name, accepted, n=1)
+            hint = f"; did you mean 'workload.parameters.{near[0]}'?" if near else "."
+            return f"unknown key 'workload.parameters.{name}'{hint} {listed}"
+    for name in accepted:
+        if signature.parameters[name].default is inspect.Parameter.empty and name not in parameters:
+            return f"workload.parameters.{name} is missing: {listed}"
+    return f"workload.parameters: {error}. {listed}"
+
+
+def _spelled(parameters: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {value!r}" for name, value in parameters.items()) or "no parameters"
+
+
+def _check_goal(job: Job, workload: Workload) -> None:
+    goal, metric = job.goal, workload.metric
+    name = type(workload).__name__
+    if goal.metric != metric.name:
+        raise JobError(
+            f"goal.metric = {goal.metric!r}: {name} scores {metric.name!r}. Set goal.metric to that"
+        )
+    if goal.maximize != (metric.direction == "maximize"):
+        raise JobError(
+            f"goal.direction = {goal.direction!r}: {name} says {metric.name} is one to {metric.direction}. "
+            "Set goal.direction to that"
+        )
+    if not metric.lower <= goal.target <= metric.upper:
+        raise JobError(
+            f"goal.target = {goal.target:g} is not a value {metric.name} of {name} can have; "
+            f"allowed is {metric.lower:g} to {metric.upper:g}"
+        )
