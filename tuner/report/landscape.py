@@ -226,8 +226,12 @@ def _where(
     alternative: Alternative, values: Sequence[int], series: Sequence[_Series], by_nodes: bool
 ) -> float | None:
     configuration = alternative.configuration
-    members = {a.configuration.strategy for one in series for _, a in one.points}
-    if not math.isfinite(alternative.seconds.median) or configuration.strategy not in members:
+    members = [a.configuration for one in series for _, a in one.points]
+    if not math.isfinite(alternative.seconds.median):
+        return None
+    if configuration.strategy not in {member.strategy for member in members}:
+        return None
+    if not by_nodes and configuration.nodes not in {member.nodes for member in members}:
         return None
     value = configuration.nodes if by_nodes else configuration.batch_size
     if value not in values:

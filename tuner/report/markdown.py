@@ -117,7 +117,7 @@ def _spending(content: ReportContent) -> list[str]:
 def _timing(content: ReportContent) -> list[str]:
     if not timed_probes(content.probes):
         return []
-    return ["## Seconds a step", table_markdown(timing_table(content.probes, content.job.resolved_cluster()))]
+    return ["## Seconds a step", table_markdown(timing_table(content.probes))]
 
 
 def _grounds(content: ReportContent) -> list[str]:

@@ -143,8 +143,7 @@ def timing_section(content: ReportContent) -> Markup | None:
     timed = timed_probes(content.probes)
     if not timed:
         return None
-    cluster = content.job.resolved_cluster()
-    table = timing_table(content.probes, cluster)
+    table = timing_table(content.probes)
     by_rank = [
         joined(element("h3", format_configuration(probe.configuration)), table_html(ranks_table(seen)))
         for probe, seen in timed

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.cluster import Cluster
 from tuner.ledger import ProbeRecord
 from tuner.measurement import Measurement, Purpose, RankTiming, Spread
 from tuner.recommendation import Alternative, Recommendation
@@ -46,9 +45,9 @@ class Table:
 
 
 def choices_table(recommendation: Recommendation) -> Table:
-    """Recommended, runner-up and present settings side by side, one fact a row."""
+    """Choice, runner-up and present settings side by side, one fact a row."""
     named = (
-        ("recommended", recommendation.choice),
+        ("choice", recommendation.choice),
         ("runner-up", recommendation.runner_up),
         ("present settings", recommendation.baseline),
     )
@@ -145,21 +144,19 @@ def timed_probes(probes: Sequence[ProbeRecord]) -> list[tuple[ProbeRecord, Measu
     return sorted(kept, key=lambda pair: (pair[0].configuration.nodes, pair[0].configuration.batch_size))
 
 
-def timing_table(probes: Sequence[ProbeRecord], cluster: Cluster) -> Table:
+def timing_table(probes: Sequence[ProbeRecord]) -> Table:
     """Step times of the timing probes: medians, as a range where ranks differ."""
     rows = []
     for probe, measurement in timed_probes(probes):
         ranks = measurement.ranks
-        nodes = probe.configuration.nodes
-        shared = measurement.oversubscribed or cluster.oversubscription(nodes) > 1
         step = max(rank.step.median for rank in ranks)
         rows.append(
             (
-                format_count(nodes),
+                format_count(probe.configuration.nodes),
                 _range([rank.batch_size for rank in ranks]),
                 *(_medians(part) for part in _parts(ranks)),
                 format_count(probe.configuration.batch_size / step) if step > 0 else ABSENT,
-                "shared" if shared else "own",
+                "shared" if measurement.oversubscribed else "own",
             )
         )
     return Table(

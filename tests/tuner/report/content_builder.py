@@ -150,6 +150,7 @@ def timing_probe(number: int, nodes: int, batch_size: int) -> ProbeRecord:
         purpose=Purpose.TIMING,
         outcome=Outcome.STOPPED,
         ranks=timing_ranks(nodes, batch_size),
+        oversubscribed=nodes > 2,
         step=steps,
         samples=steps * batch_size,
         training_seconds=steps * step_seconds(nodes, batch_size),

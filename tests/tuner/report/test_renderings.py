@@ -246,13 +246,20 @@ def test_a_failed_probe_shows_every_ranks_words(builder: ModuleType) -> None:
     assert "rank 0: connection closed by peer" in report_markdown(_whole(builder))
 
 
-def test_shared_cores_are_flagged(builder: ModuleType) -> None:
+def test_shared_cores_are_flagged_where_they_were_measured(builder: ModuleType) -> None:
     content = _whole(builder)
-    crowded = [
-        replace(p, slices=tuple(replace(m, oversubscribed=True) for m in p.slices)) for p in content.probes
+    warning = "ranks outnumber the cores of this host"
+    assert warning in _Page(report_html(content)).text
+    roomy = [
+        replace(p, slices=tuple(replace(m, oversubscribed=False) for m in p.slices)) for p in content.probes
     ]
-    text = _Page(report_html(replace(content, probes=crowded))).text
-    assert "ranks outnumber the cores of this host" in text
+    assert warning not in _Page(report_html(replace(content, probes=roomy))).text
+
+
+def test_present_settings_on_other_nodes_stay_out_of_a_chart_of_one_node_count(builder: ModuleType) -> None:
+    titles = "present settings: 1 node, batch 64"
+    assert titles in _Page(report_html(_whole(builder))).text
+    assert titles not in _Page(report_html(_single_node_count(builder))).text
 
 
 def test_trials_round_trip_through_csv(builder: ModuleType) -> None:
