@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from tuner.report.content import ReportContent
 from tuner.report.findings import comparison, coverage, measured, prediction, standing
 from tuner.report.format import format_configuration, format_dollars, format_moment, format_seconds, sentence
-from tuner.report.landscape import unreachable_words
 from tuner.report.tables import (
     Table,
     checked_table,
@@ -94,12 +93,7 @@ def _headline(content: ReportContent) -> list[str]:
 def _landscape(content: ReportContent) -> list[str]:
     if not content.landscape:
         return []
-    notes = [escaped(words) for words in unreachable_words(content.landscape)]
-    return [
-        "## Time to target by nodes and batch size",
-        table_markdown(landscape_table(content.landscape)),
-        *notes,
-    ]
+    return ["## Time to target by nodes and batch size", table_markdown(landscape_table(content.landscape))]
 
 
 def _spending(content: ReportContent) -> list[str]:
