@@ -198,7 +198,7 @@ def impurities(tree: ast.AST) -> Iterator[str]:
 def test_the_analytic_model_is_free_of_torch_clocks_chance_and_files() -> None:
     files = sorted((ROOT / "tuner" / "analytic").rglob("*.py"))
     found = {str(path.relative_to(ROOT)): list(impurities(ast.parse(path.read_text()))) for path in files}
-    assert len(found) > 1
+    assert found
     assert {path: names for path, names in found.items() if names} == {}
 
 

@@ -31,7 +31,7 @@ class RankTask:
 
     Args:
         function: Import path `module:function`; called with a `RankContext` and the payload.
-        payload: Plain data, the same for all ranks.
+        payload: Plain data that survive JSON, the same for all ranks; so are messages and results.
         folder: Where the ranks' logs and rendezvous file go; exists.
     """
 

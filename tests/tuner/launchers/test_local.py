@@ -141,6 +141,7 @@ def test_cancelling_before_the_ranks_are_forked_ends_them_too(tmp_path: Path) ->
         assert outcome(launcher, submit(launcher, tmp_path, "echo", value=7)).results == {0: 7}
 
 
+@pytest.mark.slow
 def test_the_death_of_the_fork_server_fails_the_job_and_the_next_one_runs(tmp_path: Path) -> None:
     with LocalLauncher() as launcher:
         watch = Watch(launcher, submit(launcher, tmp_path, "hang", num_nodes=2, frozen=True))
