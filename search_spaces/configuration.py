@@ -15,7 +15,7 @@ _SIGNIFICANT_DIGITS = 6
 
 
 def _canonical(axis: str, value: AxisValue) -> AxisValue:
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):
         return value

@@ -1,9 +1,10 @@
-"""What is known of a strategy without running it; no torch here, so that laws and the command line can ask."""
+"""What is known of a strategy without running it, free of torch, so that laws and the command line can ask."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from search_spaces.choices import Choice
@@ -39,10 +40,12 @@ class StrategyTraits:
 
     def statistics_of(self, configuration: Configuration) -> Configuration:
         """The axes on which samples to target depend; what remains only changes seconds a sample."""
-        dropped = ["machine"]
-        if not self.statistics_depend_on_nodes:
-            dropped.append("nodes")
-        return configuration.without(*dropped)
+        return _without(configuration, not self.statistics_depend_on_nodes)
+
+
+@lru_cache(maxsize=8192)
+def _without(configuration: Configuration, nodes: bool) -> Configuration:
+    return configuration.without("machine", *(["nodes"] if nodes else []))
 
 
 STRATEGIES: dict[str, StrategyTraits] = {

@@ -102,7 +102,8 @@ class Predictor:
         # The same machine at another moment: shared by all, since all would run at that moment.
         moment = spread_normals(num_draws, 1) * self.seconds.between_moments_sd
         seconds_per_sample = np.exp(log_seconds + moment)[:, speed_of]
-        samples = np.exp(np.minimum(log_samples, 600.0))[:, kind_of]
+        reached = np.isfinite(log_samples)
+        samples = np.where(reached, np.exp(np.minimum(log_samples, 600.0)), np.inf)[:, kind_of]
         total = samples * seconds_per_sample
         remaining = total.copy()
         own = np.zeros(len(configurations), dtype=bool)

@@ -24,22 +24,24 @@ def expected_cost(cost: Array) -> tuple[Array, Array]:
     """
     arrives = np.isfinite(cost)
     reach = arrives.mean(axis=0)
+    middles = typical(cost)
+    likely = reach >= min(0.5, float(reach.max(initial=0.0)))
+    worst = _WORST_FACTOR * float(np.min(np.where(likely, middles, np.inf), initial=np.inf))
+    if not math.isfinite(worst):
+        return np.full_like(reach, np.inf), reach
+    capped = np.minimum(cost, worst).mean(axis=0)
+    return np.where(arrives.any(axis=0), capped, np.inf), reach
+
+
+def typical(draws: Array) -> Array:
+    """Medians of the finite draws of each column of `(num_draws, num)`; infinite without any."""
+    ordered = np.sort(draws, axis=0)
+    count = np.isfinite(ordered).sum(axis=0)
+    columns = np.arange(draws.shape[1])
+    upper = ordered[np.minimum(count // 2, len(ordered) - 1), columns]
+    lower = ordered[np.maximum(count - 1, 0) // 2, columns]
     with np.errstate(invalid="ignore"):
-        means = np.where(arrives, cost, 0.0).sum(axis=0) / np.maximum(arrives.sum(axis=0), 1)
-    means = np.where(arrives.any(axis=0), means, np.inf)
-    likely = reach >= 0.5
-    if not likely.any():
-        likely = reach >= reach.max()
-    worst = _WORST_FACTOR * float(np.min(np.where(likely, means, np.inf)))
-    capped = np.where(arrives, np.minimum(cost, worst), worst)
-    expected = np.where(arrives.any(axis=0), capped.mean(axis=0), np.inf)
-    return expected, reach
-
-
-def typical(draws: Array) -> float:
-    """Median of the finite draws, `(num_draws,)`; infinite where there is none."""
-    finite = draws[np.isfinite(draws)]
-    return float(np.median(finite)) if len(finite) else math.inf
+        return np.asarray(np.where(count > 0, 0.5 * (lower + upper), np.inf), dtype=float)
 
 
 def expected_gain(incumbent: float, median: float, resolved: float, already_paid: float) -> float:
