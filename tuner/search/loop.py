@@ -125,7 +125,7 @@ class Search:
                 probe.probe_id, owner=setting.owner, lease_seconds=_LEASE_SECONDS
             )
             configuration, number, purpose = probe.configuration, probe.trial_number, action.purpose
-            folder = self._probe_folder(probe.probe_id)
+            folder = self._begun_folder(probe)
         else:
             assert isinstance(action, Start | Ask)
             purpose = action.purpose if isinstance(action, Start) else Purpose.TRAINING
@@ -176,7 +176,7 @@ class Search:
         ratio = seconds_ratio(decision.beliefs, action.configuration, source.configuration)
         begun = carry_over(
             measured,
-            self._probe_folder(source.probe_id),
+            self._begun_folder(source),
             folder,
             action.configuration,
             ratio,
@@ -260,8 +260,24 @@ class Search:
             if run.can_continue:
                 self._tell(state, replace(run.probe, outcome=Outcome.STOPPED))
 
+    def _begun_folder(self, probe: ProbeRecord) -> Path:
+        """The folder of a probe that has slices: where its checkpoint is, whatever the output folder now."""
+        measured = probe.measurement
+        if measured is None or measured.checkpoint is None:
+            return self._probe_folder(probe.probe_id)
+        checkpoint = Path(measured.checkpoint)
+        if not checkpoint.exists():
+            raise StorageError(
+                f"the checkpoint {checkpoint} of probe {probe.probe_id} is gone; put it back, "
+                "or start anew with --fresh"
+            )
+        return checkpoint.parent.parent
+
     def _probe_folder(self, probe_id: int) -> Path:
-        folder = self._setting.folder / "probes" / f"{probe_id:04d}"
+        # The study's birth is in the name: a folder that outlived its database is never gone on with.
+        study = self._setting.study
+        name = f"{study.name}-{int(study.created_at):x}"
+        folder = self._setting.folder / "probes" / name / f"{probe_id:04d}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -48,9 +48,15 @@ class Run:
         return self.seconds_to_target is not None
 
     @property
-    def can_continue(self) -> bool:
-        """Whether another slice may follow."""
+    def is_open(self) -> bool:
+        """Whether another slice of the same probe may follow."""
         return self.probe.outcome.can_continue and not self.arrived
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether its training may go on, be it as another probe: the target may have been moved."""
+        moved = self.probe.outcome is Outcome.REACHED and not self.arrived
+        return self.is_open or moved
 
 
 @dataclass(frozen=True, kw_only=True)

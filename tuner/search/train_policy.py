@@ -43,9 +43,9 @@ class TrainPolicy:
     def decide(self, state: SearchState) -> Decision:
         """See `Policy`."""
         run = run_of(state, self._configuration)
-        if run is None or run.configuration == self._configuration or not run.can_continue:
+        if run is None or not run.can_continue or (run.is_open and run.configuration == self._configuration):
             return Decision(action=self._action(state))
-        # The run was begun on other nodes: it is carried on here, its clock priced anew.
+        # The run was begun on other nodes, or for a nearer target: it is carried on as a new probe.
         rng = np.random.default_rng(0)
         beliefs = believe(state, [self._configuration, run.configuration], rng)
         ratio = seconds_ratio(beliefs, self._configuration, run.configuration)
@@ -53,7 +53,7 @@ class TrainPolicy:
             configuration=self._configuration,
             purpose=Purpose.TRAINING,
             until=Until(training_seconds=ratio * run.measurement.training_seconds + self._stride),
-            reason="on to the target, with other nodes",
+            reason="on to the target from its checkpoint",
             carry_from=run.probe.probe_id,
         )
         return Decision(action=start, beliefs=beliefs)

@@ -16,7 +16,7 @@ from tuner.search.beliefs import Beliefs
 from tuner.search.gain import expected_cost, expected_gain, typical
 from tuner.search.limits import may_start, seconds_left
 from tuner.search.policy import Action, Continue, Start
-from tuner.search.state import Run, SearchState, run_of
+from tuner.search.state import SearchState, run_of
 
 Array = npt.NDArray[np.float64]
 
@@ -153,17 +153,16 @@ class Weighing:
         """The slice that takes a candidate's run further by a share of its predicted length."""
         configuration, run = self._beliefs.configurations[index], self._runs[index]
         length = float(self._length[index])
-        own: Run | None = run if run and run.configuration == configuration else None
         done = 0.0
-        if own is not None:
-            done = own.measurement.training_seconds
+        if run is not None and run.configuration == configuration:
+            done = run.measurement.training_seconds
         elif run is not None:  # carried on from other nodes: its clock is priced anew
             done = length - float(self._left[index])
         left = seconds_left(self._state, configuration.nodes)
         stride = self._state.job.probe.slice_seconds or max(share * length, _SHORTEST_SLICE_SECONDS)
         until = Until(training_seconds=done + min(stride, max(left, _SHORTEST_SLICE_SECONDS)))
-        if own is not None:
-            return Continue(probe_id=own.probe.probe_id, purpose=purpose, until=until, reason=reason)
+        if run is not None and run.is_open and run.configuration == configuration:
+            return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
         return Start(
             configuration=configuration,
             purpose=purpose,

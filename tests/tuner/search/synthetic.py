@@ -1,0 +1,213 @@
+"""A prober whose training is a known law: searches run in milliseconds and the truth is at hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from search_spaces import Configuration
+from tuner.measurement import (
+    CurvePoint,
+    Measurement,
+    Outcome,
+    Purpose,
+    RankTiming,
+    Spread,
+)
+from tuner.probes import ProbeHandle, Prober, Until
+
+
+@dataclass
+class Law:
+    """Seconds a step and progress by samples, all constants known."""
+
+    fixed_seconds: float = 2e-3
+    seconds_per_sample: float = 5e-4
+    hop_seconds: float = 1e-3
+    cores: int = 2
+    samples: float = 3e4
+    noise_scale: float = 150.0
+    best_rate: float = 0.3
+    edge_rate: float = 1.0
+    tail: float = 0.7
+    height: float = 1.12
+    value_noise: float = 0.008
+    start: float = 0.1
+    target: float = 0.85
+
+    def step_seconds(self, configuration: Configuration) -> float:
+        ranks, batch = configuration.nodes, configuration.batch_size
+        share = math.ceil(batch / ranks)
+        compute = (self.fixed_seconds + self.seconds_per_sample * share) * max(1.0, ranks / self.cores)
+        return compute * (1.1 if ranks > 1 else 1.0) + 2 * (ranks - 1) * self.hop_seconds
+
+    def samples_to_target(self, configuration: Configuration) -> float:
+        batch, rate = configuration.batch_size, configuration.learning_rate
+        if rate > self.edge_rate:
+            return math.inf
+        best = self.best_rate / (1 + self.noise_scale / batch)
+        ratio = math.log(rate / best)
+        slope = 0.9 if ratio < 0 else 1.6
+        penalty = slope * (math.sqrt(1 + ratio**2) - 1)
+        return self.samples * (1 + batch / self.noise_scale) * math.exp(penalty)
+
+    def seconds_to_target(self, configuration: Configuration) -> float:
+        steps = self.samples_to_target(configuration) / configuration.batch_size
+        return steps * self.step_seconds(configuration)
+
+    def value(self, configuration: Configuration, samples: float) -> float:
+        inner = (1 - 1 / self.height) ** (-1 / self.tail) - 1
+        speed = inner / self.samples_to_target(configuration)
+        progress = self.height * (1 - (1 + speed * samples) ** -self.tail)
+        return self.start + progress * (self.target - self.start)
+
+
+@dataclass
+class Clock:
+    """Time that passes only when somebody trains."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass
+class SyntheticProber(Prober):
+    """Carries slices out at once, charging what the law says; keeps its place in the probe's folder."""
+
+    law: Law
+    clock: Clock
+    startup_seconds: float = 0.5
+    seed: int = 0
+    started: list[tuple[Configuration, Purpose]] = field(default_factory=list)
+    _done: dict[str, Measurement] = field(default_factory=dict)
+
+    def start(
+        self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
+    ) -> ProbeHandle:
+        identity = f"{len(self.started)}"
+        self.started.append((configuration, purpose))
+        if purpose is Purpose.TIMING:
+            measurement = self._timing(configuration, until)
+        else:
+            measurement = self._training(configuration, purpose, until, folder)
+        self._done[identity] = measurement
+        self.clock.now += measurement.charged_seconds
+        return ProbeHandle(
+            identity=identity, configuration=configuration, purpose=purpose, folder=folder
+        )
+
+    def poll(self, handle: ProbeHandle) -> Measurement:
+        return self._done[handle.identity]
+
+    def cancel(self, handle: ProbeHandle) -> None:
+        self._done.pop(handle.identity, None)
+
+    def close(self) -> None:
+        self._done.clear()
+
+    def _timing(self, configuration: Configuration, until: Until) -> Measurement:
+        rng = np.random.default_rng((self.seed, len(self.started)))
+        step = self.law.step_seconds(configuration) * float(np.exp(0.04 * rng.standard_normal()))
+        count = max(8, min(until.steps or 30, int((until.training_seconds or 1e9) / step)))
+        seconds = count * step
+        return Measurement(
+            configuration=configuration,
+            purpose=Purpose.TIMING,
+            outcome=Outcome.STOPPED,
+            ranks=_ranks(configuration, step, count),
+            step=count,
+            samples=count * configuration.batch_size,
+            training_seconds=seconds,
+            startup_seconds=self.startup_seconds,
+            charged_seconds=seconds + self.startup_seconds,
+            parameter_bytes=400_000,
+        )
+
+    def _training(
+        self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
+    ) -> Measurement:
+        law = self.law
+        place = folder / "checkpoints" / "place.json"
+        begun = json.loads(place.read_text()) if place.is_file() else {"step": 0, "seconds": 0.0}
+        rng = np.random.default_rng((self.seed, len(self.started)))
+        step_seconds = law.step_seconds(configuration) * float(np.exp(0.04 * rng.standard_normal()))
+        batch = configuration.batch_size
+        step, seconds = int(begun["step"]), float(begun["seconds"])
+        curve: list[CurvePoint] = []
+        if step == 0:
+            curve.append(CurvePoint(training_seconds=0.0, step=0, samples=0, value=law.start))
+        mark = _next_mark(step * batch)
+        outcome = Outcome.PAUSED
+        first = step
+        if law.samples_to_target(configuration) == math.inf:
+            outcome = Outcome.DIVERGED
+            step, seconds = step + 20, seconds + 20 * step_seconds
+        while outcome is Outcome.PAUSED:
+            step, seconds = step + 1, seconds + step_seconds
+            if step * batch >= mark:
+                mark = _next_mark(step * batch)
+                value = law.value(configuration, step * batch)
+                value += law.value_noise * rng.standard_normal()
+                curve.append(
+                    CurvePoint(training_seconds=seconds, step=step, samples=step * batch, value=value)
+                )
+                if value >= law.target:
+                    outcome = Outcome.REACHED
+                    break
+            if until.training_seconds is not None and seconds >= until.training_seconds:
+                break
+        checkpoint = folder / "checkpoints" / "checkpoint"
+        checkpoint.parent.mkdir(exist_ok=True)
+        checkpoint.touch()
+        place.write_text(json.dumps({"step": step, "seconds": seconds}))
+        charged = (step - first) * step_seconds * 1.1 + self.startup_seconds
+        return Measurement(
+            configuration=configuration,
+            purpose=purpose,
+            outcome=outcome,
+            curve=tuple(curve),
+            ranks=_ranks(configuration, step_seconds, step - first),
+            step=step,
+            samples=step * batch,
+            training_seconds=seconds,
+            scoring_seconds=0.1 * (step - first) * step_seconds,
+            startup_seconds=self.startup_seconds,
+            charged_seconds=charged,
+            parameter_bytes=400_000,
+            checkpoint=str(checkpoint),
+        )
+
+
+def _next_mark(samples: float) -> float:
+    mark = 1000.0
+    while mark <= samples:
+        mark *= 1.15
+    return mark
+
+
+def _ranks(configuration: Configuration, step: float, count: int) -> tuple[RankTiming, ...]:
+    def spread(seconds: float) -> Spread:
+        return Spread(
+            median=seconds, p10=0.9 * seconds, p90=1.2 * seconds, mean=seconds, std=0.1 * seconds, count=count
+        )
+
+    return tuple(
+        RankTiming(
+            rank=rank,
+            batch_size=math.ceil(configuration.batch_size / configuration.nodes),
+            compute=spread(0.9 * step),
+            sync=spread(0.1 * step),
+            input=spread(0.0),
+            step=spread(step),
+        )
+        for rank in range(configuration.nodes)
+    )
