@@ -94,8 +94,10 @@ def process_group(
     """All ranks of the job as a process group; None for one rank, which needs none.
 
     Gradients go over the device's own backend (gloo on the CPU, NCCL with CUDA), what ranks agree
-    on over gloo. Leaving it closes this rank's connections, so that the others of a
-    failed one learn of it at once.
+    on over gloo. Leaving it closes this rank's connections, so that the others of a failed one learn
+    of it at once. Models wrapped for the group must be gone by then: where the last reference to a
+    gloo group is the wrapper's, its end waits for a thread while it keeps the interpreter's lock that
+    the thread needs (seen with torch 2.13).
 
     Args:
         context: The rank's place.

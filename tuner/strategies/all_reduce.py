@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import GradBucket
     from torch.distributed import ProcessGroup
 
+# torch renamed the flag and warns of the old name.
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
+
 
 @dataclass(kw_only=True, slots=True)
 class _Pending:
@@ -32,6 +40,41 @@ class _Pending:
     end: Moment
     local_squares: Tensor
     mean_squares: Tensor
+
+
+class _Watch:
+    """Averages buckets, and keeps what it saw of them until the step's exchange is recorded.
+
+    It is the hook's state, which torch holds where Python's garbage collector does not look: it must not
+    know the wrapped module, or neither would ever be freed.
+
+    Args:
+        group: All ranks.
+        device: Where the gradients are.
+    """
+
+    def __init__(self, group: ProcessGroup, device: torch.device) -> None:
+        self._group, self._device = group, device
+        self.buckets: list[Tensor] = []
+        self.local_squares: list[Tensor] = []
+        self.ready: Moment | None = None
+
+    def begin(self) -> None:
+        """Begins a step."""
+        self.buckets, self.local_squares, self.ready = [], [], None
+
+    def reduce(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+        """Averages one bucket over the ranks, as `DistributedDataParallel` does when left alone."""
+        buffer = bucket.buffer()
+        self.local_squares.append(_squared_norm(buffer))
+        self.buckets.append(buffer)
+        # Times the reciprocal, as the default does: dividing would differ in the last bit.
+        buffer.mul_(1.0 / self._group.size())
+        self.ready = moment(self._device)
+        work = dist.all_reduce(buffer, group=self._group, async_op=True)
+        assert work is not None
+        future: torch.futures.Future[list[Tensor]] = work.get_future()
+        return future.then(lambda reduced: reduced.value()[0])
 
 
 class AllReduce(Strategy):
@@ -57,9 +100,7 @@ class AllReduce(Strategy):
         self._local_scale = 1.0
         self._steps_alone = 0
         self._pending: list[_Pending] = []
-        self._buckets: list[Tensor] = []
-        self._local_squares: list[Tensor] = []
-        self._ready: Moment | None = None
+        self._watch: _Watch | None = None
 
     def attach(
         self,
@@ -76,11 +117,12 @@ class AllReduce(Strategy):
             model,
             device_ids=None if self._device.type == "cpu" else [self._device],
             process_group=group,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
+            **{_SYNC_BUFFERS: False},
         )
+        self._watch = _Watch(group, self._device)
         # A lambda, since torch compares annotations to types, which ours are the names of.
-        self._wrapped.register_comm_hook(self, lambda strategy, bucket: strategy.reduce(bucket))
+        self._wrapped.register_comm_hook(self._watch, lambda watch, bucket: watch.reduce(bucket))
         return self._wrapped
 
     def loss_weight(self, num_samples: int, share: Share) -> float:
@@ -89,39 +131,27 @@ class AllReduce(Strategy):
     def before_step(self, share: Share) -> None:
         # The accumulated gradient is g_r times this rank's weight: divided out, |g_r|^2 remains.
         self._local_scale = share.batch_size / (share.num_samples * share.num_ranks)
-        self._buckets, self._local_squares, self._ready = [], [], None
+        if self._watch is not None:
+            self._watch.begin()
 
     def accumulating(self) -> AbstractContextManager[None]:
         return nullcontext() if self._wrapped is None else self._wrapped.no_sync()
 
-    def reduce(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
-        """Averages one bucket over the ranks, as `DistributedDataParallel` does when left alone."""
-        assert self._group is not None
-        buffer = bucket.buffer()
-        self._local_squares.append(_squared_norm(buffer))
-        self._buckets.append(buffer)
-        # Times the reciprocal, as the default does: dividing would differ in the last bit.
-        buffer.mul_(1.0 / self._group.size())
-        self._ready = moment(self._device)
-        work = dist.all_reduce(buffer, group=self._group, async_op=True)
-        assert work is not None
-        future: torch.futures.Future[list[Tensor]] = work.get_future()
-        return future.then(lambda reduced: reduced.value()[0])
-
     def after_backward(self) -> None:
-        if self._wrapped is None:
+        watch = self._watch
+        if watch is None:
             self._steps_alone += 1
             return
         end = moment(self._device)
-        assert self._ready is not None, "the backward pass reduced no bucket"
+        assert watch.ready is not None, "the backward pass reduced no bucket"
         self._pending.append(
             _Pending(
                 local_scale=self._local_scale,
-                bytes=sum(buffer.numel() * buffer.element_size() for buffer in self._buckets),
-                ready=self._ready,
+                bytes=sum(buffer.numel() * buffer.element_size() for buffer in watch.buckets),
+                ready=watch.ready,
                 end=end,
-                local_squares=torch.stack(self._local_squares).sum(),
-                mean_squares=torch.stack([_squared_norm(buffer) for buffer in self._buckets]).sum(),
+                local_squares=torch.stack(watch.local_squares).sum(),
+                mean_squares=torch.stack([_squared_norm(buffer) for buffer in watch.buckets]).sum(),
             )
         )
 

@@ -1,5 +1,6 @@
 """What ranks run in the tests of strategies; named by import path, so that a launcher can start it."""
 
+import weakref
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tuner.launchers import RankContext
 from tuner.strategies import Share, strategy
+
+#: Every model this process made; none may outlive its job.
+freed: list[weakref.ref[nn.Module]] = []
 
 
 def small_model() -> nn.Module:
@@ -34,13 +38,24 @@ def train(context: RankContext, payload: dict[str, Any]) -> dict[str, Any]:
             "gloo", init_method=context.init_method, rank=context.rank, world_size=context.num_ranks
         )
         group = dist.group.WORLD
+    try:
+        # In a function of its own: the module must go before the last reference to its group.
+        return steps(context, payload, group)
+    finally:
+        if group is not None:
+            dist.destroy_process_group()
+
+
+def steps(context: RankContext, payload: dict[str, Any], group: Any) -> dict[str, Any]:
+    """Makes the steps."""
     sizes = payload["sizes"]
     share = Share(batch_size=sum(sizes), num_ranks=context.num_ranks, num_samples=sizes[context.rank])
     model = small_model()
+    freed.append(weakref.ref(model))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     ours = strategy("all_reduce")
     if payload["bare"]:
-        module = DistributedDataParallel(model, process_group=group, broadcast_buffers=False)
+        module = DistributedDataParallel(model, process_group=group, forward_sync_buffers=False)
     else:
         module = ours.attach(model, optimizer, group, np.random.default_rng(0))
     squares = []
@@ -61,8 +76,6 @@ def train(context: RankContext, payload: dict[str, Any]) -> dict[str, Any]:
     with nullcontext() if payload["bare"] else ours.scored_parameters():
         scored = model[1].running_mean.tolist()
     after = model[1].running_mean.tolist()
-    if group is not None:
-        dist.destroy_process_group()
     return {
         "parameters": [p.detach().flatten().tolist() for p in model.parameters()],
         "mean_squares": squares,
@@ -70,5 +83,6 @@ def train(context: RankContext, payload: dict[str, Any]) -> dict[str, Any]:
             [e.sync_seconds, e.exchanged_bytes, e.local_squared_norm, e.mean_squared_norm] for e in exchanges
         ],
         "running_mean": {"own": own, "scored": scored, "after": after},
+        "num_models_alive": sum(model() is not None for model in freed),
         "is_plain": module is model,
     }

@@ -91,6 +91,12 @@ def test_scored_buffers_are_the_mean_over_ranks_and_training_keeps_its_own(
     assert [m["after"] for m in means] == [m["own"] for m in means]
 
 
+def test_models_of_earlier_jobs_are_freed_in_a_warm_rank(launcher: LocalLauncher, tmp_path: Path) -> None:
+    for _ in range(8):
+        results = run(launcher, tmp_path, [4, 4])
+        assert [result["num_models_alive"] for result in results] == [1, 1]
+
+
 def test_one_rank_is_the_plain_model_without_a_process_group(launcher: LocalLauncher, tmp_path: Path) -> None:
     (alone,) = run(launcher, tmp_path, [8])
     assert alone["is_plain"]
