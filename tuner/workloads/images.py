@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 #: Images scored at once: larger batches leave the cache of a CPU core, smaller ones pay per call.
-_SCORING_BATCH_SIZE = 250
+_SCORING_BATCH_SIZE = 100
 
 
 class LabelledImages(Dataset[tuple[Tensor, Tensor]]):

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+
+from tuner.errors import JobError
+from tuner.job import (
+    Job,
+    example_names,
+    example_text,
+    job_template,
+    job_warnings,
+    load_job,
+    load_workload,
+)
+
+
+def test_the_examples_ship():
+    assert example_names() == ["char_lm", "digits", "fashion_mnist"]
+
+
+@pytest.mark.parametrize("name", [None, *example_names()])
+def test_template_and_examples_load_and_name_workloads_that_build(tmp_path, name):
+    path = tmp_path / "job.toml"
+    path.write_text(job_template() if name is None else example_text(name))
+    job = load_job(path)
+    workload = load_workload(job, tmp_path)
+    assert workload.metric.name == job.goal.metric
+    assert job.baseline is not None
+    assert not any("baseline" in warning or "budget" in warning for warning in job_warnings(job))
+
+
+def test_options_the_template_leaves_out_are_options_that_exist():
+    lines = re.sub(r"^# (?=\w+ = )", "", job_template(), flags=re.MULTILINE)
+    data = tomllib.loads(lines.replace("max_dollars", "#").replace("dollars = 2", "#"))
+    job = Job.model_validate(data)
+    assert job.probe.slice_seconds == 20
+    assert job.budget.probes == 100
+    assert job.goal.deadline == 7200
+
+
+def test_an_unknown_example_is_told_the_nearest():
+    with pytest.raises(
+        JobError, match=r"no example 'digit'; did you mean 'digits'.*char_lm, digits, fashion"
+    ):
+        example_text("digit")
