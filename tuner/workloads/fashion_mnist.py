@@ -43,8 +43,8 @@ class FashionMNIST(Workload):
     def __init__(
         self,
         *,
-        width: int = 16,
-        depth: int = 1,
+        width: int = 32,
+        depth: int = 2,
         normalization: Normalization = "group",
         training_samples: int | None = None,
         validation_samples: int = 2000,
