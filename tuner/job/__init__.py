@@ -2,17 +2,17 @@
 
 from tuner.job.feasibility import check_feasible, job_warnings
 from tuner.job.loading import job_name, load_job
-from tuner.job.model import (
+from tuner.job.model import Job
+from tuner.job.schema import job_schema
+from tuner.job.sections import (
     BaselineSection,
     BudgetSection,
     ClusterSection,
     GoalSection,
-    Job,
     ProbeSection,
-    SpaceSection,
     WorkloadSection,
 )
-from tuner.job.schema import job_schema
+from tuner.job.space_section import SpaceSection
 from tuner.job.template import example_names, example_text, job_template
 from tuner.job.workload_code import workload_code_digest
 from tuner.job.workload_reference import load_workload

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tuner.job import Job
-from tuner.job.model import parse_duration
+from tuner.job.values import parse_duration
 
 BASE = {
     "workload": {"path": "tuner.workloads.digits:Digits"},

@@ -46,3 +46,18 @@ def test_an_unknown_example_is_told_the_nearest():
         JobError, match=r"no example 'digit'; did you mean 'digits'.*char_lm, digits, fashion"
     ):
         example_text("digit")
+
+
+def test_examples_inside_an_installed_package_come_first(tmp_path, monkeypatch):
+    (tmp_path / "installed.toml").write_text("seed = 1")
+    monkeypatch.setattr("tuner.job.template._INSTALLED_EXAMPLES", tmp_path)
+    assert example_names() == ["installed"]
+    assert example_text("installed") == "seed = 1"
+
+
+def test_a_folder_named_examples_beside_an_installed_package_is_not_ours(tmp_path, monkeypatch):
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "foreign.toml").write_text("")
+    monkeypatch.setattr("tuner.job.template._INSTALLED_EXAMPLES", tmp_path / "tuner" / "examples")
+    monkeypatch.setattr("tuner.job.template._CHECKOUT", tmp_path)
+    assert example_names() == []

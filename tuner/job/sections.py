@@ -1,0 +1,140 @@
+"""The sections of a job file but for the space, checked by pydantic."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from search_spaces import Configuration
+from tuner.job.values import AscendingCounts, Duration, ImportPath, Section, StrategyName
+from tuner.workload import METRICS, OptimizerSettings, ScheduleSettings
+
+
+class WorkloadSection(Section):
+    """`[workload]`: what is trained.
+
+    The module is looked for beside the job file first, then among what is installed.
+    """
+
+    path: ImportPath = Field(description="import path of the Workload, 'module:Class'")
+    parameters: dict[str, Any] = Field(default={}, description="keyword arguments of the Workload")
+    optimizer: OptimizerSettings | None = Field(
+        default=None, description="sgd (momentum, nesterov, weight_decay) or adamw"
+    )
+    schedule: ScheduleSettings | None = Field(
+        default=None, description="constant, step or cosine; counted in samples"
+    )
+
+
+class ClusterSection(Section):
+    """`[cluster]`: nodes that may be chosen and what they cost."""
+
+    nodes: AscendingCounts = Field(
+        default=(1,), description="numbers of nodes that may be chosen, ascending, such as [1, 2, 4]"
+    )
+    devices_per_node: PositiveInt = Field(default=1, description="devices, and so ranks, of one node")
+    dollars_per_node_hour: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="price of one node for an hour; 0 where time alone counts"
+    )
+    launcher: Literal["local"] = Field(
+        default="local", description="how ranks start; local: nodes are processes of this machine"
+    )
+    threads_per_rank: PositiveInt = Field(default=1, description="CPU threads of one rank")
+
+
+class GoalSection(Section):
+    """`[goal]`: what must be reached, and what is made small."""
+
+    metric: str = Field(
+        default="accuracy", description="what the workload's score returns, such as accuracy or loss"
+    )
+    target: float = Field(description="the value of the metric that counts as reached")
+    direction: Literal["maximize", "minimize"] | None = Field(
+        default=None, description="follows from the metric where it is a known one"
+    )
+    minimize: Literal["seconds", "dollars"] = Field(
+        default="seconds", description="what is made small on the way to the target"
+    )
+    trainings: PositiveInt = Field(
+        default=1,
+        description="how many trainings the answer serves; 1: the search ends by training",
+    )
+    deadline: Duration | None = Field(
+        default=None, description="longest time to target a recommendation may take"
+    )
+    max_dollars: PositiveFloat | None = Field(
+        default=None, description="highest price to target a recommendation may have"
+    )
+
+    @model_validator(mode="after")
+    def _target_is_possible(self) -> GoalSection:
+        known = METRICS.get(self.metric)
+        if known is None:
+            if self.direction is None:
+                raise ValueError(
+                    f"goal.metric = {self.metric!r} is not a known one ({', '.join(METRICS)}): "
+                    "set goal.direction to 'maximize' or 'minimize'"
+                )
+            return self
+        if self.direction is not None and self.direction != known.direction:
+            raise ValueError(
+                f"goal.direction = {self.direction!r}: {self.metric} is a metric to {known.direction}; "
+                "leave goal.direction out"
+            )
+        if not known.lower <= self.target <= known.upper:
+            raise ValueError(
+                f"goal.target = {self.target:g} is not a value {self.metric} can have; "
+                f"allowed is {known.lower:g} to {known.upper:g}"
+            )
+        return self
+
+    @property
+    def maximize(self) -> bool:
+        """Whether larger values of the metric are better."""
+        direction = self.direction or METRICS[self.metric].direction
+        return direction == "maximize"
+
+
+class BaselineSection(Section):
+    """`[baseline]`: the user's present settings; probed first, never silently worsened."""
+
+    nodes: PositiveInt = Field(default=1, description="nodes you train on now")
+    batch_size: PositiveInt = Field(description="global batch size you train with now")
+    learning_rate: PositiveFloat = Field(description="peak learning rate you train with now")
+    strategy: StrategyName = Field(default="all_reduce", description="how the ranks are kept in step now")
+
+    def configuration(self) -> Configuration:
+        """The settings as a configuration."""
+        return Configuration(self.model_dump())
+
+
+class ProbeSection(Section):
+    """`[probe]`: how configurations are looked at."""
+
+    kind: Literal["training"] = Field(default="training", description="training: ranks run the workload")
+    timing_steps: Annotated[int, Field(ge=10)] = Field(
+        default=30, description="steps of a timing probe, the first few of which warm up"
+    )
+    slice_seconds: Duration | None = Field(
+        default=None,
+        description="training seconds of one slice; follows from predictions if absent",
+    )
+    first_score_samples: PositiveInt | None = Field(
+        default=None, description="samples at the first scoring; a sixteenth of an epoch if absent"
+    )
+    score_growth: Annotated[float, Field(gt=1, le=2)] = Field(
+        default=1.15, description="how much further each scoring lies than the one before"
+    )
+    max_batch_size_per_rank: PositiveInt | None = Field(
+        default=None, description="more than this a rank is accumulated over micro-batches"
+    )
+    hang_timeout: Duration = Field(default=60.0, description="a rank not heard of for so long ends the probe")
+
+
+class BudgetSection(Section):
+    """`[budget]`: what the search may spend; whichever runs out first."""
+
+    time: Duration | None = Field(default=None, description="time the search may take, such as '10m'")
+    dollars: PositiveFloat | None = Field(default=None, description="what all probes together may cost")
+    probes: PositiveInt | None = Field(default=None, description="how many probes may be started")

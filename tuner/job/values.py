@@ -1,0 +1,86 @@
+"""Values a job file may hold that are more than a type: durations, ascending lists, names."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from search_spaces import traits_of
+
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|d)?\s*")
+_SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: Any) -> Any:
+    """Seconds from a number or from words like `90s`, `10m`, `1h30m`; other values pass through.
+
+    Raises:
+        ValueError: The words are not a duration.
+    """
+    if not isinstance(value, str):
+        return value
+    total, position = 0.0, 0
+    while position < len(value):
+        match = _DURATION.match(value, position)
+        if match is None or match.end() == position:
+            raise ValueError(f"{value!r} is not a duration; write 90s, 10m, 2h, 1h30m or seconds")
+        total += float(match[1]) * _SECONDS[match[2]]
+        position = match.end()
+    return total
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+
+
+def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
+    if sorted(set(values)) != list(values):
+        raise ValueError("must be ascending, without repetition")
+    return values
+
+
+AscendingCounts = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_ascending)]
+
+
+def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("must not repeat a value")
+    return values
+
+
+DistinctRates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidator(_distinct)]
+
+
+def _import_path(value: str) -> str:
+    if not re.fullmatch(r"[\w.]+:\w+", value):
+        raise ValueError("must be an import path like 'package.module:Class'")
+    return value
+
+
+ImportPath = Annotated[str, AfterValidator(_import_path)]
+
+
+def _known_strategies(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        try:
+            traits_of(name)
+        except KeyError as error:
+            raise ValueError(str(error.args[0])) from None
+    if len(set(names)) != len(names):
+        raise ValueError("must not repeat a strategy")
+    return names
+
+
+def _known_strategy(name: str) -> str:
+    return _known_strategies((name,))[0]
+
+
+StrategyNames = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_strategies)]
+StrategyName = Annotated[str, AfterValidator(_known_strategy)]
+
+
+class Section(BaseModel):
+    """A table of the job file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
