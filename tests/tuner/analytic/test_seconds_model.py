@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search_spaces import Configuration
+from tests.tuner.analytic.made_measurements import configuration, timed
+from tuner.analytic.laws import expected_maximum
+from tuner.analytic.seconds_model import SecondsModel, fit_seconds
+from tuner.cluster import Cluster
+from tuner.measurement import Measurement, Outcome, Purpose
+
+#: Every rank on a machine of its own.
+APART = Cluster(node_counts=(1, 2, 4, 8), nodes_share_host=False)
+SHARED = Cluster(node_counts=(1, 2, 4), cores_per_host=2)
+PARAMETER_BYTES = 4_000_000
+
+
+def true_step_seconds(
+    what: Configuration, *, fixed: float = 0.004, per_sample: float = 4e-4, cores: int | None = None
+) -> float:
+    """A ring over a 500 MB/s link, added to compute stretched by 5% jitter."""
+    ranks = what.nodes
+    share = 1.0 if cores is None else max(1.0, ranks / cores)
+    compute = (fixed + per_sample * math.ceil(what.batch_size / ranks)) * share
+    compute *= 1 + 0.05 * float(expected_maximum(np.array([ranks]))[0])
+    exchange = 2 * (ranks - 1) * 5e-4 + 2 * (ranks - 1) / ranks * PARAMETER_BYTES / 5e8
+    return compute + exchange
+
+
+def looks(
+    nodes: tuple[int, ...],
+    batches: tuple[int, ...],
+    *,
+    cores: int | None = None,
+    seed: int = 0,
+    noise: float = 0.03,
+) -> list[Measurement]:
+    rng = np.random.default_rng(seed)
+    return [
+        timed(c, true_step_seconds(c, cores=cores) * float(np.exp(noise * rng.standard_normal())))
+        for n in nodes
+        for c in (configuration(n, b) for b in batches)
+    ]
+
+
+def predicted(model: SecondsModel, what: Configuration) -> tuple[float, float]:
+    """Predicted seconds a step and the standard deviation of their logarithm."""
+    mean, covariance = model.log_seconds_per_sample([what])
+    return math.exp(mean[0]) * what.batch_size, math.sqrt(covariance[0, 0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_and_two_nodes_predict_four_within_the_interval(seed: int) -> None:
+    model = fit_seconds(looks((1, 2), (16, 64, 256), seed=seed), APART, PARAMETER_BYTES)
+    for batch in (32, 128, 512):
+        step, sd = predicted(model, configuration(4, batch))
+        error = math.log(step / true_step_seconds(configuration(4, batch)))
+        assert abs(error) < 1.96 * math.hypot(sd, model.between_moments_sd)
+        assert sd < 0.6
+
+
+def test_a_batch_between_those_timed_is_known_closely() -> None:
+    model = fit_seconds(looks((1,), (16, 64, 256, 1024)), APART, PARAMETER_BYTES)
+    step, sd = predicted(model, configuration(1, 128))
+    assert step == pytest.approx(true_step_seconds(configuration(1, 128)), rel=0.1)
+    assert sd < 0.12
+
+
+def test_what_was_not_timed_is_less_sure_than_what_was() -> None:
+    model = fit_seconds(looks((1,), (16, 64, 256)), APART, PARAMETER_BYTES)
+    timed_sd = predicted(model, configuration(1, 64))[1]
+    other_batch_sd = predicted(model, configuration(1, 1024))[1]
+    other_nodes_sd = predicted(model, configuration(8, 64))[1]
+    assert timed_sd < other_batch_sd < other_nodes_sd
+
+
+def test_a_second_look_at_the_same_steps_makes_them_surer() -> None:
+    once = fit_seconds(looks((1,), (64,)), APART, PARAMETER_BYTES)
+    thrice = fit_seconds(looks((1,), (64,)) * 3, APART, PARAMETER_BYTES)
+    assert predicted(thrice, configuration(1, 64))[1] < predicted(once, configuration(1, 64))[1]
+    assert (once.num_observations, thrice.num_observations) == (1, 3)
+
+
+def test_ranks_that_share_cores_are_slower_and_one_look_shows_it() -> None:
+    measured = looks((1, 2, 4), (16, 64, 256), cores=2)
+    model = fit_seconds(measured, SHARED, PARAMETER_BYTES)
+    step, _ = predicted(model, configuration(4, 128))
+    assert step == pytest.approx(true_step_seconds(configuration(4, 128), cores=2), rel=0.2)
+
+
+def test_before_any_crowded_look_sharing_cores_is_expected_to_cost_in_proportion() -> None:
+    measured = looks((1,), (16, 64, 256))
+    shared = fit_seconds(measured, SHARED, PARAMETER_BYTES)
+    apart = fit_seconds(measured, APART, PARAMETER_BYTES)
+    ratio = predicted(shared, configuration(4, 256))[0] / predicted(apart, configuration(4, 256))[0]
+    assert 1.7 < ratio < 2.7
+
+
+def test_without_a_look_seconds_are_a_wide_guess_that_says_so() -> None:
+    model = fit_seconds([], SHARED, 0)
+    assert model.num_observations == 0
+    assert predicted(model, configuration())[1] > 1.0
+    assert model.summary() == ["No step was timed yet: seconds are prior guesses."]
+
+
+def test_slices_without_step_times_are_passed_over() -> None:
+    empty = Measurement(
+        configuration=configuration(), purpose=Purpose.STATISTICS, outcome=Outcome.OUT_OF_MEMORY
+    )
+    model = fit_seconds([empty, *looks((1,), (64,))], APART, PARAMETER_BYTES)
+    assert model.num_observations == 1
+
+
+def test_the_summary_names_what_one_node_cannot_tell() -> None:
+    words = " ".join(fit_seconds(looks((1,), (16, 64, 256)), APART, PARAMETER_BYTES).summary())
+    assert "us a sample" in words
+    assert "the data do not tell: " in words
+    for unknown in ("log bytes a second", "log latency seconds of a hop", "log jitter"):
+        assert unknown in words
+
+
+def test_how_moments_differ_is_learnt_from_repeated_looks() -> None:
+    calm = fit_seconds([timed(configuration(), 0.03)] * 12, APART, PARAMETER_BYTES)
+    restless = [timed(configuration(), 0.03 * f) for f in (0.7, 1.4, 0.8, 1.3, 0.6, 1.5) * 2]
+    wild = fit_seconds(restless, APART, PARAMETER_BYTES)
+    assert calm.between_moments_sd < 0.05
+    assert wild.between_moments_sd == pytest.approx(np.std(np.log([0.7, 1.4, 0.8, 1.3, 0.6, 1.5])), rel=0.2)
+
+
+@settings(max_examples=25)
+@given(
+    fixed=st.floats(1e-4, 0.1),
+    per_sample=st.floats(1e-6, 1e-2),
+    cores=st.sampled_from([2, 8]),
+)
+def test_a_larger_batch_never_costs_much_more_a_sample(fixed: float, per_sample: float, cores: int) -> None:
+    """The law never has throughput fall; the residual may bend it by its own spread, no more."""
+    cluster = Cluster(node_counts=(1, 2, 4), cores_per_host=cores)
+    measured = [timed(configuration(1, b), fixed + per_sample * b) for b in (16, 64, 256)]
+    model = fit_seconds(measured, cluster, PARAMETER_BYTES)
+    asked = [configuration(n, b) for n in (1, 2, 4) for b in (16, 32, 64, 128, 256)]
+    mean, covariance = model.log_seconds_per_sample(asked)
+    assert np.all(np.isfinite(mean))
+    assert np.linalg.eigvalsh(covariance).min() > -1e-8
+    assert np.all(np.diff(mean.reshape(3, 5), axis=1) < 0.05)
