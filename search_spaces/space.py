@@ -51,6 +51,15 @@ class SearchSpace:
         """Whether nothing speaks against a configuration."""
         return not self.reasons_against(configuration)
 
+    def is_runnable(self, configuration: Configuration) -> bool:
+        """Whether a configuration can be run at all: its nodes exist and no condition speaks against it.
+
+        Batch size and learning rate may lie outside the ranges: a user's present settings often do.
+        """
+        if not self.axes["nodes"].contains(configuration.nodes):
+            return False
+        return all(c.reason_against(configuration) is None for c in self.conditions)
+
     def with_condition(self, condition: Feasibility) -> SearchSpace:
         """The same space with one more condition."""
         return SearchSpace(axes=self.axes, knobs=self.knobs, conditions=(*self.conditions, condition))

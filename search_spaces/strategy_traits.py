@@ -1,4 +1,4 @@
-"""What is known of a strategy without running it, free of torch, so that laws and the command line can ask."""
+"""What is known of a strategy without running it; free of torch, for laws and the command line."""
 
 from __future__ import annotations
 

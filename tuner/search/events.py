@@ -14,14 +14,14 @@ class SearchEvent:
     """One thing that happened.
 
     Args:
-        kind: `decision` (what comes next and why), `progress` (a slice under way), `slice` (a slice
-            ended), `warning`, or `end` (why the search stopped).
+        kind: `plan` (what the run is going to do), `decision` (what comes next and why), `progress`
+            (a slice under way), `slice` (a slice ended), `warning`, or `end` (why the search stopped).
         text: One line for people.
         measurement: What the slice saw so far, for `progress` and `slice`.
         spent_seconds: Seconds charged by finished slices.
     """
 
-    kind: Literal["decision", "progress", "slice", "warning", "end"]
+    kind: Literal["plan", "decision", "progress", "slice", "warning", "end"]
     text: str
     measurement: Measurement | None = None
     spent_seconds: float = 0.0

@@ -11,7 +11,7 @@ from tuner.search.beliefs import Beliefs, believe, candidates
 from tuner.search.limits import limit_reached, may_start
 from tuner.search.policy import Action, Decision, Start, Stop, StopKind
 from tuner.search.state import Run, SearchState
-from tuner.search.weighing import Weighing, is_runnable
+from tuner.search.weighing import Weighing
 
 #: The first look takes this share of the time budget, within bounds; `_UNKNOWN` without a budget.
 _FIRST_SHARE = 1 / 150
@@ -53,7 +53,7 @@ class ModelPolicy:
         tried = {p.configuration for p in state.probes if p.slices or not p.outcome.can_continue}
         baseline = state.job.baseline_configuration()
         chosen: Configuration | None = None
-        if baseline is not None and baseline not in tried and is_runnable(state, baseline):
+        if baseline is not None and baseline not in tried and state.space.is_runnable(baseline):
             chosen, reason = baseline, "the present settings come first"
         elif not state.runs:
             untried = [c for c in state.space.candidates() if c not in tried]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces import Configuration
 from tuner.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import Beliefs
@@ -199,10 +198,3 @@ def _within_limits(state: SearchState, beliefs: Beliefs, cost: Array) -> Array:
         dollars = total * nodes * state.cluster.dollars_per_node_hour / 3600.0
         limited[dollars > goal.max_dollars] = np.inf
     return limited
-
-
-def is_runnable(state: SearchState, configuration: Configuration) -> bool:
-    """Whether the cluster can run a configuration, be it within the space's ranges or not."""
-    if configuration.nodes not in state.cluster.node_counts:
-        return False
-    return all(c.reason_against(configuration) is None for c in state.space.conditions)

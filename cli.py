@@ -1,0 +1,417 @@
+"""The command line: thin, quick to start, and free of torch until something trains."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from tuner.errors import JobError, StorageError, TunerError
+
+if TYPE_CHECKING:
+    from storage import Storage
+    from tuner.search.events import SearchEvent
+    from tuner.service.opening import OpenedJob
+
+INTERRUPTED, PROVISIONAL = 130, 4
+
+app = typer.Typer(
+    name="paceline",
+    help="Finds the nodes, batch size, learning rate and strategy that bring a distributed PyTorch "
+    "training to its target soonest, or cheapest.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+database = typer.Typer(help="The study database.", no_args_is_help=True)
+app.add_typer(database, name="db")
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+class Sampler(StrEnum):
+    """Who chooses what is probed."""
+
+    MODEL = "model"
+    TPE = "tpe"
+    GP = "gp"
+    RANDOM = "random"
+
+
+JobPath = Annotated[Path, typer.Argument(help="The job file (TOML).", show_default=False)]
+StorageUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        envvar="PACELINE_STORAGE",
+        help="SQLAlchemy URL of the study database; SQLite beside the job file by default.",
+        show_default=False,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        envvar="PACELINE_OUTPUT",
+        help="Folder for reports and probes; paceline-out/NAME by default.",
+        show_default=False,
+    ),
+]
+FormatOption = Annotated[
+    Format, typer.Option("--format", "-f", envvar="PACELINE_FORMAT", help="How results are printed.")
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"paceline {version('paceline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Takes what all commands share."""
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Where the job file goes.")] = Path("job.toml"),
+    example: Annotated[
+        str | None, typer.Option(help="Begin with a job that ships, such as digits.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a job file to begin with."""
+    from tuner.job import example_text, job_template
+
+    text = example_text(example) if example else job_template()
+    if path.exists() and not force:
+        raise JobError(f"{path} is there already; give another path, or --force to replace it")
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}; choose another path") from error
+    typer.echo(f"wrote {path}; next: paceline check {path}")
+
+
+@app.command()
+def check(job: JobPath, output_format: FormatOption = Format.TABLE) -> None:
+    """Check a job file, its workload and data with one tiny probe."""
+    from tuner.job import job_warnings
+    from tuner.service.check import check_job
+
+    opened = _opened(job)
+    for warning in job_warnings(opened.job):
+        _tell(f"note: {warning}")
+    _tell("probing a few steps")
+    measurement, epoch_samples = check_job(opened)
+    step = measurement.step_seconds
+    per_step = step.median if step else float("nan")
+    samples_per_second = measurement.configuration.batch_size / per_step
+    rows: list[dict[str, Any]] = [
+        {"what": "job", "value": opened.job.name},
+        {"what": "probed", "value": str(measurement.configuration)},
+        {"what": "start-up seconds", "value": round(measurement.startup_seconds, 3)},
+        {"what": "step milliseconds", "value": round(1000 * per_step, 3)},
+        {"what": "samples a second", "value": round(samples_per_second, 1)},
+        {"what": "seconds an epoch", "value": round(epoch_samples / samples_per_second, 2)},
+        {"what": "parameter bytes", "value": measurement.parameter_bytes},
+        {"what": "peak bytes of a rank", "value": measurement.peak_bytes},
+    ]
+    _print_rows(rows, output_format)
+
+
+@app.command()
+def run(
+    job: JobPath,
+    storage: StorageUrl = None,
+    output: Output = None,
+    sampler: Annotated[
+        Sampler, typer.Option(envvar="PACELINE_SAMPLER", help="Who chooses what is probed.")
+    ] = Sampler.MODEL,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PACELINE_BUDGET", help="Longest time to spend, such as 10m or 2h.", show_default=False
+        ),
+    ] = None,
+    max_dollars: Annotated[
+        float | None,
+        typer.Option(envvar="PACELINE_MAX_DOLLARS", help="Most dollars to spend.", show_default=False),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin a new study.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Train the recommendation to the target.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help=f"Exit with {PROVISIONAL} if the answer is provisional.")
+    ] = False,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Tune a job: search, train, recommend, report. Called again, it goes on where it was."""
+    from tuner.report import recommendation_text
+    from tuner.service.opening import default_output
+    from tuner.service.run import RunOptions, run_job
+
+    opened = _opened(job, budget=budget, max_dollars=max_dollars)
+    options = RunOptions(
+        output=output or default_output(opened.job),
+        sampler=sampler.value,
+        fresh=fresh,
+        verify=verify,
+    )
+    with _stored(storage, job) as store, _progress() as listen:
+        result = run_job(opened, store, options, listen)
+    recommendation = result.recommendation
+    if output_format is Format.TABLE:
+        typer.echo(recommendation_text(recommendation))
+        typer.echo(f"report: {result.files['report.html']}")
+    elif output_format is Format.JSON:
+        typer.echo(json.dumps(recommendation.to_dict(), indent=2))
+    else:
+        data = recommendation.to_dict()["choice"]
+        _print_rows([{**data["configuration"], **_flat(data, "seconds")}], output_format)
+    if strict and recommendation.provisional:
+        raise typer.Exit(PROVISIONAL)
+
+
+@app.command()
+def train(
+    job: JobPath,
+    nodes: Annotated[int, typer.Option(help="Number of nodes.")],
+    batch_size: Annotated[int, typer.Option(help="Global batch size.")],
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")],
+    strategy: Annotated[str, typer.Option(help="Strategy.")] = "all_reduce",
+    storage: StorageUrl = None,
+    output: Output = None,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Train one configuration to the job's target, nothing searched. Called again, it goes on."""
+    from search_spaces import Configuration
+    from tuner.errors import InfeasibleError
+    from tuner.search.state import run_of
+    from tuner.service.opening import default_output
+    from tuner.service.run import train_configuration
+
+    opened = _opened(job)
+    configuration = Configuration(
+        nodes=nodes, batch_size=batch_size, learning_rate=learning_rate, strategy=strategy
+    )
+    folder = output or default_output(opened.job)
+    with _stored(storage, job) as store, _progress() as listen:
+        state = train_configuration(opened, store, configuration, folder, listen)
+    trained = run_of(state, configuration)
+    if trained is None or trained.seconds_to_target is None:
+        raise InfeasibleError(f"{configuration} did not reach the target")
+    rows: list[dict[str, Any]] = [
+        {"what": "training seconds to target", "value": round(trained.seconds_to_target, 3)},
+        {"what": "samples to target", "value": trained.samples_to_target},
+        {"what": "checkpoint", "value": trained.measurement.checkpoint},
+    ]
+    _print_rows(rows, output_format)
+
+
+@app.command()
+def status(job: JobPath, storage: StorageUrl = None, output_format: FormatOption = Format.TABLE) -> None:
+    """Show where a job's study stands."""
+    from tuner.service.opening import find_study
+    from tuner.service.views import require_study, status_rows
+
+    opened = _opened(job)
+    with _stored(storage, job) as store:
+        study = require_study(find_study(store.ledger, opened), opened)
+        _print_rows(status_rows(store.ledger, study), output_format)
+
+
+@app.command()
+def trials(job: JobPath, storage: StorageUrl = None, output_format: FormatOption = Format.TABLE) -> None:
+    """List every probe of a job's study."""
+    from tuner.service.opening import find_study
+    from tuner.service.views import require_study, trial_rows
+
+    opened = _opened(job)
+    with _stored(storage, job) as store:
+        study = require_study(find_study(store.ledger, opened), opened)
+        _print_rows(trial_rows(store.ledger, study), output_format)
+
+
+@app.command()
+def explain(
+    job: JobPath,
+    trial: Annotated[int, typer.Argument(help="Number of the trial.")],
+    storage: StorageUrl = None,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Show all that is known of one trial, and what was predicted of it."""
+    from tuner.service.opening import find_study
+    from tuner.service.views import explain_rows, require_study
+
+    opened = _opened(job)
+    with _stored(storage, job) as store:
+        study = require_study(find_study(store.ledger, opened), opened)
+        _print_rows(explain_rows(store.ledger, study, trial), output_format)
+
+
+@app.command()
+def report(job: JobPath, storage: StorageUrl = None, output: Output = None) -> None:
+    """Write a job's report anew from its study, without probing."""
+    from tuner.service.opening import default_output
+    from tuner.service.reporting import report_job
+
+    opened = _opened(job)
+    with _stored(storage, job) as store:
+        files = report_job(opened, store, output or default_output(opened.job))
+    for path in files.values():
+        typer.echo(path)
+
+
+@app.command()
+def schema(
+    recommendation: Annotated[
+        bool, typer.Option("--recommendation", help="That of recommendation.json instead.")
+    ] = False,
+) -> None:
+    """Print the JSON Schema of job files."""
+    from tuner.job import job_schema
+
+    if recommendation:
+        from tuner.report import recommendation_schema
+
+        typer.echo(json.dumps(recommendation_schema(), indent=2))
+        return
+    typer.echo(json.dumps(job_schema(), indent=2))
+
+
+@app.command()
+def doctor(output_format: FormatOption = Format.TABLE) -> None:
+    """Show what of this machine matters; paste it into bug reports."""
+    from tuner.service.doctor import doctor_rows
+
+    rows = [{"what": what, "value": value, "advice": advice} for what, value, advice in doctor_rows()]
+    _print_rows(rows, output_format)
+
+
+@database.command("upgrade")
+def upgrade(
+    url: Annotated[str, typer.Argument(help="SQLAlchemy URL of the study database.", show_default=False)],
+) -> None:
+    """Bring a study database to the tables of this version; what it holds is kept."""
+    from storage import upgrade as upgrade_storage
+
+    upgrade_storage(url)
+    typer.echo("the study database is up to date")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command and exits with its code; errors are one message on stderr, not a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except TunerError as error:
+        typer.echo(f"paceline: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("paceline: interrupted; run the same command to go on", err=True)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        # Typer's own usage errors know how to show themselves, and their exit code.
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(getattr(error, "exit_code", 2))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _opened(path: Path, *, budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:
+    """The job, with what flags and environment say above what the file says."""
+    from tuner.service.opening import open_job
+
+    return open_job(path, time_budget=budget, max_dollars=max_dollars)
+
+
+@contextmanager
+def _stored(url: str | None, job: Path) -> Iterator[Storage]:
+    from storage import open_storage
+    from tuner.service.opening import default_storage_url
+
+    with open_storage(url or default_storage_url(job)) as store:
+        yield store
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """Shows what a search does on stderr: one living line on a terminal, plain lines elsewhere."""
+    from tuner.service.console import PlainConsole, RichConsole
+
+    console = RichConsole() if sys.stderr.isatty() else PlainConsole(_tell)
+
+    def listen(event: SearchEvent) -> None:
+        console.show(event)
+
+    try:
+        yield listen
+    finally:
+        console.close()
+
+
+def _flat(data: dict[str, Any], key: str) -> dict[str, Any]:
+    return {f"{key}_{name}": value for name, value in (data[key] or {}).items()}
+
+
+def _print_rows(rows: list[dict[str, Any]], output_format: Format) -> None:
+    """Results on stdout: a table for people, JSON or CSV for programs."""
+    if output_format is Format.JSON:
+        typer.echo(json.dumps(rows, indent=2, default=str))
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    if output_format is Format.CSV:
+        writer = csv.DictWriter(sys.stdout, fieldnames=columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    texts = [[_text(row.get(column)) for column in columns] for row in rows]
+    widths = [
+        max(len(column), *(len(line) for text in texts for line in text[i].splitlines() or [""]))
+        for i, column in enumerate(columns)
+    ]
+    typer.echo("  ".join(c.ljust(w) for c, w in zip(columns, widths, strict=True)).rstrip())
+    for text in texts:
+        typer.echo("  ".join(t.ljust(w) for t, w in zip(text, widths, strict=True)).rstrip())
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    main()

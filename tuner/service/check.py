@@ -1,0 +1,55 @@
+"""The use case `check`: one tiny probe, and what the job would cost at worst."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from search_spaces import Configuration
+from tuner.errors import ProbeError
+from tuner.measurement import Measurement, Outcome, Purpose
+from tuner.probes import Prober, Until
+from tuner.service.opening import OpenedJob, checked_workload
+from tuner.service.run import training_prober
+
+_STEPS = 12
+
+
+def check_job(
+    opened: OpenedJob, *, make_prober: Callable[[OpenedJob], Prober] = training_prober
+) -> tuple[Measurement, int]:
+    """Runs a few steps of the present settings, or of the smallest configuration.
+
+    Returns:
+        What the probe saw, and the size of the training set.
+
+    Raises:
+        JobError: The workload cannot be built.
+        ProbeError: The probe failed; the message has every rank's words.
+    """
+    _, epoch_samples = checked_workload(opened)
+    configuration = tiny_configuration(opened)
+    prober = make_prober(opened)
+    try:
+        with tempfile.TemporaryDirectory(prefix="paceline-check-") as folder:
+            handle = prober.start(configuration, Purpose.TIMING, Until(steps=_STEPS), Path(folder))
+            measurement = prober.poll(handle)
+            while measurement.outcome is Outcome.RUNNING:
+                time.sleep(0.05)
+                measurement = prober.poll(handle)
+    finally:
+        prober.close()
+    if measurement.outcome.is_fault or measurement.outcome is Outcome.OUT_OF_MEMORY:
+        raise ProbeError(f"the probe of {configuration} ended as {measurement.outcome}: {measurement.error}")
+    return measurement, epoch_samples
+
+
+def tiny_configuration(opened: OpenedJob) -> Configuration:
+    """The present settings where the cluster can run them, else the space's smallest configuration."""
+    space = opened.job.search_space()
+    baseline = opened.job.baseline_configuration()
+    if baseline is not None and space.is_runnable(baseline):
+        return baseline
+    return min(space.candidates(), key=lambda c: (c.nodes, c.batch_size))

@@ -1,0 +1,95 @@
+"""What a search says, on a terminal and off it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from rich.console import Console as Terminal
+from rich.status import Status
+
+from tuner.measurement import Measurement
+from tuner.search.events import SearchEvent
+
+#: Off a terminal, a slice under way says something this often, seconds.
+_PLAIN_EVERY_SECONDS = 15.0
+
+
+class Console(Protocol):
+    """Shows events."""
+
+    def show(self, event: SearchEvent) -> None:
+        """Shows one event."""
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+
+
+class PlainConsole:
+    """One plain line an event; progress only now and then.
+
+    Args:
+        write: Takes a line.
+        clock: Seconds, never going back.
+    """
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._clock = clock
+        self._begun = self._said = clock()
+
+    def show(self, event: SearchEvent) -> None:
+        """Writes the event as a line, or nothing where progress is too soon."""
+        now = self._clock()
+        if event.kind == "progress":
+            if now - self._said < _PLAIN_EVERY_SECONDS or event.measurement is None:
+                return
+            text = progress_words(event.measurement)
+        else:
+            text = event.text
+        self._said = now
+        self._write(f"[{now - self._begun:6.1f} s] {event.kind}: {text}")
+
+    def close(self) -> None:
+        """Nothing to undo."""
+
+
+class RichConsole:
+    """Lines as they come and, below them, one living line on the slice under way."""
+
+    def __init__(self) -> None:
+        self._terminal = Terminal(stderr=True, highlight=False)
+        self._status: Status | None = None
+        self._what = ""
+        self._begun = time.monotonic()
+
+    def show(self, event: SearchEvent) -> None:
+        """Shows the event above the living line, or in it."""
+        if event.kind == "progress" and event.measurement is not None:
+            text = f"{self._what}: {progress_words(event.measurement)}"
+            if self._status is None:
+                self._status = self._terminal.status(text)
+                self._status.start()
+            self._status.update(text)
+            return
+        if event.kind == "decision":
+            self._what = event.text.partition(" - ")[0]
+        style = {"warning": "yellow", "end": "bold", "decision": "cyan"}.get(event.kind, "")
+        self._terminal.print(
+            f"{time.monotonic() - self._begun:6.1f} s  {event.text}", style=style or None, markup=False
+        )
+
+    def close(self) -> None:
+        """Ends the living line."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+def progress_words(measurement: Measurement) -> str:
+    """Where a slice stands."""
+    words = f"step {measurement.step}, {measurement.samples} samples, {measurement.training_seconds:.1f} s"
+    if measurement.curve:
+        words += f", {measurement.curve[-1].value:.4g}"
+    return words

@@ -1,0 +1,83 @@
+"""The use case `doctor`: what of this machine matters, for a person and for a bug report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from tuner.service.opening import hardware
+
+_PACKAGES = ("paceline", "torch", "optuna", "sqlalchemy", "alembic", "numpy", "typer", "pydantic")
+
+
+def doctor_rows() -> list[tuple[str, str, str]]:
+    """Rows of (what, value, advice); advice is empty where all is well."""
+    return [
+        ("python", sys.version.split()[0], ""),
+        ("platform", platform.platform(), ""),
+        ("hardware", hardware(), ""),
+        *(_package(name) for name in _PACKAGES),
+        _driver(),
+        _shared_memory(),
+        _fashion_mnist(),
+        *_devices(),
+    ]
+
+
+def _package(name: str) -> tuple[str, str, str]:
+    try:
+        return name, importlib.metadata.version(name), ""
+    except importlib.metadata.PackageNotFoundError:
+        return name, "not installed", f"pip install {name}"
+
+
+def _driver() -> tuple[str, str, str]:
+    if importlib.util.find_spec("psycopg") is None:
+        return "postgresql driver", "not installed", "pip install 'paceline[postgres]' to share studies"
+    return "postgresql driver", importlib.metadata.version("psycopg"), ""
+
+
+def _shared_memory() -> tuple[str, str, str]:
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
+        return "shared memory", "none", "ranks of one host may be slow to exchange"
+    free = shutil.disk_usage(folder).free
+    advice = "" if free > 2**28 else "less than 256 MiB is free: enlarge /dev/shm"
+    return "shared memory", f"{free / 2**30:.1f} GiB free", advice
+
+
+def _fashion_mnist() -> tuple[str, str, str]:
+    folder = Path("/usr/share/datasets/fashion-mnist")
+    if folder.is_dir():
+        return "data: fashion_mnist", str(folder), ""
+    return "data: fashion_mnist", "not here", "apt-get install dataset-fashion-mnist, or give folder="
+
+
+def _devices() -> list[tuple[str, str, str]]:
+    """What torch trains on; importing torch is the point here."""
+    try:
+        import torch
+        import torch.distributed as dist
+    except ImportError as error:
+        return [("torch devices", "unknown", f"torch cannot be imported: {error}")]
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    count = torch.accelerator.device_count() if accelerator else len(os.sched_getaffinity(0))
+    backends = [
+        name
+        for name, present in (("gloo", dist.is_gloo_available()), ("nccl", dist.is_nccl_available()))
+        if present
+    ]
+    kind = accelerator.type if accelerator else "cpu"
+    return [
+        ("torch devices", f"{count} x {kind}", ""),
+        (
+            "torch backends",
+            ", ".join(backends),
+            "" if backends else "no collective backend: torch cannot train",
+        ),
+    ]

@@ -1,0 +1,157 @@
+"""From a job file to a study that can be worked on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from tuner.cluster import Cluster
+from tuner.errors import DataNotFoundError, JobError, StorageError
+from tuner.job import Job, load_job, load_workload, workload_code_digest
+from tuner.ledger import Ledger, StudyRecord
+
+if TYPE_CHECKING:
+    from tuner.workload import Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedJob:
+    """A job with where it lies and what its curves depend on.
+
+    Args:
+        job: The job.
+        path: Its file.
+        fingerprint: See `Job.fingerprint`.
+    """
+
+    job: Job
+    path: Path
+    fingerprint: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the job file lies; the workload is looked for there."""
+        return self.path.resolve().parent
+
+    @property
+    def cluster(self) -> Cluster:
+        """What the job trains on."""
+        return self.job.resolved_cluster()
+
+
+def open_job(path: Path, *, time_budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:
+    """Reads and checks a job file.
+
+    Args:
+        path: The file.
+        time_budget: Takes the place of `budget.time`, such as `10m`; None leaves it.
+        max_dollars: Takes the place of `budget.dollars`; None leaves it.
+
+    Raises:
+        JobError: It is not a job; the message says what is wrong where.
+        InfeasibleError: Nothing in its space may be tried.
+    """
+    job = load_job(path)
+    given = {"time": time_budget, "dollars": max_dollars}
+    given = {key: value for key, value in given.items() if value is not None}
+    if given:
+        job = _with_budget(job, given)
+    code = workload_code_digest(job.workload.path, path.resolve().parent)
+    return OpenedJob(job=job, path=path, fingerprint=job.fingerprint(code, hardware()))
+
+
+def _with_budget(job: Job, given: dict[str, Any]) -> Job:
+    """The job with a budget from flags or environment, checked like the file's."""
+    merged = {**job.model_dump(mode="json"), "budget": {**job.budget.model_dump(), **given}}
+    try:
+        return Job.model_validate(merged)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"]) or "budget"
+        words = str(problem["msg"]).removeprefix("Value error, ")
+        raise JobError(f"--budget or --max-dollars ({key}): {words}; given was {given}") from error
+
+
+def hardware() -> str:
+    """What step times of this host depend on: processor, cores, memory to the nearest GiB."""
+    model = platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, {gibibytes:.0f} GiB"
+
+
+def default_storage_url(job_path: Path) -> str:
+    """SQLite beside the job: `paceline.db` in its folder, shared by the jobs there."""
+    return f"sqlite:///{job_path.resolve().parent / 'paceline.db'}"
+
+
+def default_output(job: Job) -> Path:
+    """`paceline-out/NAME` in the current folder."""
+    return Path("paceline-out") / job.name
+
+
+def prepare_output(folder: Path) -> Path:
+    """Makes the output folder and sees that it can be written, before anything is paid for.
+
+    Raises:
+        StorageError: It cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"the output folder {folder} cannot be written: {reason}; choose another one with --output"
+        ) from error
+    return folder.resolve()
+
+
+def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
+    """Builds the workload once, so that what is wrong with it shows before anything is paid for.
+
+    Returns:
+        The workload and the size of its training set.
+
+    Raises:
+        JobError: It cannot be built, or has no training data.
+        DataNotFoundError: Its data are not here.
+    """
+    workload = load_workload(opened.job, opened.folder)
+    try:
+        data = workload.training_data()
+        workload.validation_data()
+        size = len(data)  # type: ignore[arg-type]
+    except DataNotFoundError:
+        raise
+    except Exception as error:
+        raise JobError(
+            f"{opened.path}: workload.path: {opened.job.workload.path} cannot give its data: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if size < 1:
+        raise JobError(f"{opened.path}: workload.path: the training data are empty")
+    return workload, size
+
+
+def find_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
+    """The newest study of a job, or None before the first run."""
+    found = [
+        study
+        for study in ledger.studies()
+        if study.job_name == opened.job.name and study.fingerprint == opened.fingerprint
+    ]
+    return found[-1] if found else None

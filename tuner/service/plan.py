@@ -1,0 +1,53 @@
+"""What a run is going to do and what it may cost at worst, said before anything is spent."""
+
+from __future__ import annotations
+
+from tuner.job import job_warnings
+from tuner.report.format import format_dollars, format_seconds
+from tuner.service.opening import OpenedJob
+
+
+def plan_lines(opened: OpenedJob, *, storage: str, output: str, spent_seconds: float) -> list[str]:
+    """The plan in a few lines.
+
+    Args:
+        opened: The job.
+        storage: Where the study is kept, with the password hidden.
+        output: Where reports go.
+        spent_seconds: What the study spent before this run.
+    """
+    job, cluster = opened.job, opened.cluster
+    budget = job.budget
+    count = len(job.search_space().candidates())
+    limits = []
+    if budget.time is not None:
+        limits.append(format_seconds(budget.time))
+    if budget.dollars is not None:
+        limits.append(format_dollars(budget.dollars))
+    if budget.probes is not None:
+        limits.append(f"{budget.probes} probes")
+    goal = job.goal
+    sign = ">=" if goal.maximize else "<="
+    lines = [
+        f"job {job.name}: {goal.metric} {sign} {goal.target:g}, {goal.minimize} made small, "
+        f"for {goal.trainings} training{'s' if goal.trainings > 1 else ''}",
+        f"space: {count} configurations on {', '.join(map(str, cluster.node_counts))} nodes",
+        "budget: " + (", ".join(limits) if limits else "none stated; it ends when the target is reached"),
+    ]
+    worst = _worst_dollars(opened)
+    if worst is not None:
+        lines.append(f"at worst: {format_dollars(worst)}, the largest number of nodes all the time")
+    if spent_seconds > 0:
+        lines.append(f"going on with a study that spent {format_seconds(spent_seconds)} before")
+    lines.append(f"study: {storage}; report: {output}")
+    return lines + [f"note: {warning}" for warning in job_warnings(job)]
+
+
+def _worst_dollars(opened: OpenedJob) -> float | None:
+    cluster, budget = opened.cluster, opened.job.budget
+    if cluster.dollars_per_node_hour == 0:
+        return None
+    if budget.time is None:
+        return budget.dollars
+    most = max(cluster.node_counts) * cluster.dollars_per_node_hour * budget.time / 3600.0
+    return most if budget.dollars is None else min(most, budget.dollars)

@@ -1,0 +1,113 @@
+"""From the end of a search to its files; and the use case `report`, which writes them anew."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tuner.errors import InfeasibleError, ProbeError
+from tuner.ledger import Ledger, StudyRecord
+from tuner.recommendation import Recommendation
+from tuner.report import ReportContent, write_report
+from tuner.search.beliefs import Beliefs, believe, candidates
+from tuner.search.policy import Stop, StopKind
+from tuner.search.state import SearchState, read_state
+from tuner.service.advice import Ending, checked_predictions, landscape, recommend
+from tuner.service.opening import OpenedJob, checked_workload, find_study, prepare_output
+from tuner.service.store import StudyStore
+from tuner.service.views import require_study
+
+
+def make_ending(
+    opened: OpenedJob,
+    ledger: Ledger,
+    study: StudyRecord,
+    state: SearchState,
+    beliefs: Beliefs | None,
+    stop: Stop,
+) -> Ending:
+    """Where a search ended; what it believes is fitted anew where the policy brought nothing.
+
+    Raises:
+        ProbeError: Nothing was measured, since probes failed.
+        InfeasibleError: Nothing was measured for another reason.
+    """
+    if beliefs is None and state.runs:
+        rng = np.random.default_rng(opened.job.seed)
+        beliefs = believe(state, candidates(state, rng), rng)
+    if beliefs is None:
+        raise nothing_measured(stop)
+    return Ending(
+        state=state,
+        beliefs=beliefs,
+        stop=stop,
+        predictions=ledger.predictions(study.study_id),
+        study_name=study.name,
+        job_path=opened.path,
+        made_at=time.time(),
+    )
+
+
+def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -> dict[str, Path]:
+    """Writes the report's files; returns file name to path."""
+    predictor = ending.beliefs.predictor
+    content = ReportContent(
+        job=ending.state.job,
+        recommendation=recommendation,
+        probes=ending.state.probes,
+        landscape=landscape(ending),
+        checked=checked_predictions(ending),
+        fit_summaries={
+            "Seconds a step": predictor.seconds.summary(),
+            "Samples to target": predictor.samples.summary(),
+        },
+    )
+    return write_report(content, folder)
+
+
+def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, Path]:
+    """Writes the report of a job's study from what it knows now, probing nothing.
+
+    Raises:
+        JobError: There is no study of this job.
+        InfeasibleError: Nothing can be recommended from what is known.
+    """
+    study = require_study(find_study(store.ledger, opened), opened)
+    folder = prepare_output(output)
+    _, epoch_samples = checked_workload(opened)
+    probes = store.ledger.probes(study.study_id)
+    state = read_state(opened.job, opened.cluster, probes, epoch_samples)
+    given = store.ledger.recommendations(study.study_id)
+    arrived = any(run.arrived for run in state.runs.values()) and opened.job.goal.trainings == 1
+    words = given[-1].recommendation["stopped_because"] if given else "the search has not ended yet"
+    stop = Stop(kind=StopKind.ARRIVED if arrived else StopKind.BUDGET, reason=words)
+    ending = make_ending(opened, store.ledger, study, state, None, stop)
+    recommendation = recommend(ending)
+    if recommendation is None:
+        raise no_answer(ending)
+    return write_ending(ending, recommendation, folder)
+
+
+def nothing_measured(stop: Stop) -> ProbeError | InfeasibleError:
+    """The error for a search that ended before any run was scored."""
+    if stop.kind is StopKind.FAULTS:
+        return ProbeError(
+            f"{stop.reason}, so nothing can be recommended; the log of each is in its probe folder, "
+            "and `paceline trials` lists what they said"
+        )
+    return InfeasibleError(f"nothing was measured: {stop.reason}; allow more in [budget], or widen [space]")
+
+
+def no_answer(ending: Ending) -> ProbeError | InfeasibleError:
+    """The error for a search after which nothing can be recommended."""
+    if ending.stop.kind is StopKind.FAULTS:
+        return nothing_measured(ending.stop)
+    limits = ending.state.job.goal
+    bounded = limits.deadline is not None or limits.max_dollars is not None
+    remedy = "allow a later deadline or more dollars, " if bounded else ""
+    return InfeasibleError(
+        f"the target is out of reach: {ending.stop.reason}; {remedy}lower goal.target, widen [space], "
+        "or allow more in [budget]"
+    )

@@ -1,0 +1,239 @@
+"""The use case `run`: search, verify, recommend, report."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from search_spaces import Configuration
+from tuner.job import BaselineSection
+from tuner.launchers import LocalLauncher, end_orphans
+from tuner.ledger import RecommendationRecord, StudyRecord
+from tuner.probes import Prober
+from tuner.probes.training import TrainingProber
+from tuner.recommendation import Recommendation
+from tuner.search.events import Listener, SearchEvent, ignore
+from tuner.search.loop import Search, SearchSetting
+from tuner.search.model_policy import ModelPolicy
+from tuner.search.optuna_policy import OptunaPolicy
+from tuner.search.policy import Policy, Stop, StopKind
+from tuner.search.sampler import baseline_sampler
+from tuner.search.state import SearchState
+from tuner.search.train_policy import TrainPolicy
+from tuner.search.trials import StudyTrials
+from tuner.service.advice import recommend
+from tuner.service.opening import OpenedJob, checked_workload, prepare_output
+from tuner.service.owner import free_leases_of_the_dead, own_name
+from tuner.service.plan import plan_lines
+from tuner.service.reporting import make_ending, no_answer, write_ending
+from tuner.service.store import StudyStore
+
+if TYPE_CHECKING:
+    import optuna
+
+SamplerName = Literal["model", "tpe", "gp", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a job is run.
+
+    Args:
+        output: Folder for reports and probes.
+        sampler: `model`, or one of Optuna's: `tpe`, `gp`, `random`.
+        fresh: Whether a new study begins.
+        verify: Whether the recommendation is trained to the target where it was not yet.
+    """
+
+    output: Path
+    sampler: SamplerName = "model"
+    fresh: bool = False
+    verify: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run came to.
+
+    Args:
+        recommendation: The answer.
+        stop: Why the search ended.
+        files: File name to path of what was written.
+        study: Its study.
+    """
+
+    recommendation: Recommendation
+    stop: Stop
+    files: dict[str, Path]
+    study: StudyRecord
+
+
+def training_prober(opened: OpenedJob) -> Prober:
+    """The prober that trains on this host."""
+    launcher = LocalLauncher(threads_per_rank=opened.job.cluster.threads_per_rank)
+    return TrainingProber(opened.job, opened.folder, launcher)
+
+
+def run_job(
+    opened: OpenedJob,
+    store: StudyStore,
+    options: RunOptions,
+    listen: Listener = ignore,
+    *,
+    make_prober: Callable[[OpenedJob], Prober] = training_prober,
+) -> RunResult:
+    """Tunes a job end to end; called again, it goes on where it was.
+
+    Args:
+        opened: The job.
+        store: Where its study is kept.
+        options: How it is run.
+        listen: Is told what happens.
+        make_prober: Makes what carries out slices; it is closed at the end.
+
+    Raises:
+        JobError: The workload cannot be built.
+        InfeasibleError: The target is out of reach, or nothing is feasible.
+        ProbeError: Too many probes failed.
+        StorageError: Study or output cannot be read or written.
+    """
+    output = prepare_output(options.output)
+    _, epoch_samples = checked_workload(opened)
+    study = store.ledger.open_study(
+        opened.job.name, opened.fingerprint, opened.job.model_dump(mode="json"), fresh=options.fresh
+    )
+    free_leases_of_the_dead(store.ledger, study)
+    for folder in sorted(output.glob("probes/*/*")):
+        end_orphans(folder)
+    with store.guarded():
+        setting = SearchSetting(
+            job=opened.job,
+            cluster=opened.cluster,
+            study=study,
+            ledger=store.ledger,
+            trials=StudyTrials(_optuna_study(opened, store, study, options), opened.job),
+            folder=output,
+            epoch_samples=epoch_samples,
+            owner=own_name(),
+            listen=listen,
+        )
+        prober = make_prober(opened)
+        try:
+            return _searched(opened, store, options, setting, prober)
+        finally:
+            prober.close()
+
+
+def _searched(
+    opened: OpenedJob, store: StudyStore, options: RunOptions, setting: SearchSetting, prober: Prober
+) -> RunResult:
+    policy = _policy(opened, options)
+    search = Search(setting, prober, policy)
+    spent = search.state().spent.seconds
+    for line in plan_lines(opened, storage=store.url, output=str(setting.folder), spent_seconds=spent):
+        setting.listen(SearchEvent(kind="plan", text=line))
+    stop, decision = search.run()
+    ending = make_ending(opened, setting.ledger, setting.study, search.state(), decision.beliefs, stop)
+    recommendation = recommend(ending)
+    if recommendation is not None and options.verify and recommendation.verified is None:
+        train = TrainPolicy(
+            recommendation.choice.configuration,
+            expected_seconds=recommendation.choice.seconds.median,
+        )
+        verification, _ = Search(setting, prober, train).run()
+        if verification.kind is not StopKind.ARRIVED:
+            setting.listen(SearchEvent(kind="warning", text=f"not verified: {verification.reason}"))
+        ending = make_ending(opened, setting.ledger, setting.study, search.state(), None, stop)
+        recommendation = recommend(ending)
+    if recommendation is None:
+        raise no_answer(ending)
+    setting.ledger.add_recommendation(
+        RecommendationRecord(
+            study_id=setting.study.study_id,
+            made_at=recommendation.made_at,
+            recommendation=recommendation.to_dict(),
+        )
+    )
+    files = write_ending(ending, recommendation, setting.folder)
+    return RunResult(recommendation=recommendation, stop=ending.stop, files=files, study=setting.study)
+
+
+def _policy(opened: OpenedJob, options: RunOptions) -> Policy:
+    if options.sampler == "model":
+        return ModelPolicy(seed=opened.job.seed)
+    return OptunaPolicy()
+
+
+def _optuna_study(
+    opened: OpenedJob, store: StudyStore, study: StudyRecord, options: RunOptions
+) -> optuna.Study:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    chooser = None
+    if options.sampler != "model":
+        chooser = baseline_sampler(options.sampler, opened.job.search_space(), opened.job.seed)
+    return optuna.create_study(
+        storage=store.optuna_storage(),
+        study_name=study.name,
+        direction="minimize",
+        sampler=chooser,
+        load_if_exists=True,
+    )
+
+
+def train_configuration(
+    opened: OpenedJob,
+    store: StudyStore,
+    configuration: Configuration,
+    output: Path,
+    listen: Listener = ignore,
+    *,
+    limit_seconds: float | None = None,
+    make_prober: Callable[[OpenedJob], Prober] = training_prober,
+) -> SearchState:
+    """The use case `train`: one configuration to the job's target, and nothing searched.
+
+    Args:
+        opened: The job.
+        store: Where the training's slices are kept: interrupted, it goes on from them.
+        configuration: What to train.
+        output: Folder for its checkpoints and model.
+        listen: Is told what happens.
+        limit_seconds: Training seconds after which it is given up; None for none.
+        make_prober: Makes what carries out slices; it is closed at the end.
+
+    Returns:
+        What is known in the end; `run_of(state, configuration)` is the training.
+    """
+    folder = prepare_output(output)
+    _, epoch_samples = checked_workload(opened)
+    # As the baseline, the configuration may lie outside of the job's space.
+    baseline = BaselineSection.model_validate(configuration.as_dict())
+    job = opened.job.model_copy(update={"baseline": baseline})
+    digest = hashlib.sha256(f"{opened.fingerprint} {configuration.key}".encode()).hexdigest()[:16]
+    study = store.ledger.open_study(f"{job.name}.train", digest, job.model_dump(mode="json"))
+    free_leases_of_the_dead(store.ledger, study)
+    with store.guarded():
+        trials = StudyTrials(_optuna_study(opened, store, study, RunOptions(output=folder)), job)
+        setting = SearchSetting(
+            job=job,
+            cluster=opened.cluster,
+            study=study,
+            ledger=store.ledger,
+            trials=trials,
+            folder=folder,
+            epoch_samples=epoch_samples,
+            owner=own_name(),
+            listen=listen,
+        )
+        prober = make_prober(opened)
+        try:
+            search = Search(setting, prober, TrainPolicy(configuration, limit_seconds=limit_seconds))
+            search.run()
+            return search.state()
+        finally:
+            prober.close()

@@ -1,0 +1,137 @@
+"""What `status`, `trials` and `explain` show, as rows of plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuner.errors import JobError
+from tuner.ledger import Ledger, ProbeRecord, StudyRecord
+from tuner.measurement import crossing
+from tuner.service.opening import OpenedJob
+
+Row = dict[str, Any]
+
+
+def status_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:
+    """One row a fact on where a study stands."""
+    probes = ledger.probes(study.study_id)
+    seen = [probe.measurement for probe in probes if probe.measurement is not None]
+    given = ledger.recommendations(study.study_id)
+    open_ones = [probe for probe in probes if probe.outcome.can_continue and probe.slices]
+    held = [probe for probe in probes if probe.lease is not None]
+    rows = [
+        ("study", study.name),
+        ("probes", len(probes)),
+        ("slices", sum(len(probe.slices) for probe in probes)),
+        ("probes that can go on", len(open_ones)),
+        ("probes under way", len(held)),
+        ("charged seconds", round(sum(m.charged_seconds for m in seen), 3)),
+        ("charged dollars", round(sum(m.charged_dollars for m in seen), 6)),
+        ("best value", _best_value(study, probes)),
+        ("recommendations", len(given)),
+    ]
+    if given:
+        rows.append(("recommended", _spelled(given[-1].recommendation["choice"]["configuration"])))
+        rows.append(("stopped because", given[-1].recommendation["stopped_because"]))
+    return [{"what": what, "value": value} for what, value in rows]
+
+
+def trial_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:
+    """One row a probe, oldest first."""
+    return [_trial_row(study, probe) for probe in ledger.probes(study.study_id)]
+
+
+def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
+    """One row a fact on one trial: what it was, what it showed slice by slice, what was predicted of it.
+
+    Raises:
+        JobError: There is no such trial.
+    """
+    probes = ledger.probes(study.study_id)
+    found = [probe for probe in probes if probe.trial_number == number]
+    if not found:
+        known = sorted(p.trial_number for p in probes if p.trial_number is not None)
+        allowed = f"{known[0]} to {known[-1]}" if known else "none yet"
+        raise JobError(f"there is no trial {number} in study {study.name}; known are {allowed}")
+    probe = found[0]
+    rows: list[tuple[str, Any]] = [(axis, value) for axis, value in probe.configuration.items()]
+    rows += [
+        (key, value) for key, value in _trial_row(study, probe).items() if key not in probe.configuration
+    ]
+    for index, measurement in enumerate(probe.slices):
+        words = f"{measurement.purpose.value}, {measurement.charged_seconds:.2f} s charged"
+        if measurement.curve:
+            last = measurement.curve[-1]
+            words += f", {last.value:.4g} after {last.samples} samples"
+        rows.append((f"slice {index + 1}", words))
+    timed = probe.measurement
+    for rank in timed.ranks if timed else ():
+        words = ", ".join(
+            f"{part} {1000 * getattr(rank, part).median:.2f} ms"
+            for part in ("compute", "sync", "input", "step")
+        )
+        rows.append((f"rank {rank.rank}, {rank.batch_size} samples", words))
+    for prediction in ledger.predictions(study.study_id):
+        if prediction.configuration == probe.configuration:
+            levels = [f"{seconds:.4g}" for _, seconds in sorted(prediction.quantiles.items())]
+            rows.append(
+                (
+                    f"predicted with {prediction.seconds_known:.1f} s known",
+                    f"{' / '.join(levels)} s to target, reached with {prediction.probability_of_reaching:.0%}",
+                )
+            )
+    if timed is not None and timed.error:
+        rows.append(("error", timed.error))
+    return [{"what": what, "value": value} for what, value in rows]
+
+
+def require_study(study: StudyRecord | None, opened: OpenedJob) -> StudyRecord:
+    """The study, or a clear word that there is none.
+
+    Raises:
+        JobError: The job was not run yet with this storage.
+    """
+    if study is None:
+        raise JobError(
+            f"{opened.path}: there is no study of this job here yet; `paceline run {opened.path}` begins "
+            "one, or name its database with --storage"
+        )
+    return study
+
+
+def _trial_row(study: StudyRecord, probe: ProbeRecord) -> Row:
+    measurement = probe.measurement
+    goal = study.job["goal"]
+    row: Row = {"trial": probe.trial_number, "purpose": probe.purpose.value}
+    row |= probe.configuration.as_dict()
+    row |= {"outcome": probe.outcome.value, "slices": len(probe.slices)}
+    crossed = None
+    if measurement is not None:
+        points = [point for point in measurement.curve if point.samples > 0]
+        crossed = crossing(points, goal["target"], maximize=_maximizes(study))
+        row |= {
+            "samples": measurement.samples,
+            "training_seconds": round(measurement.training_seconds, 3),
+            "value": points[-1].value if points else None,
+            "charged_seconds": round(measurement.charged_seconds, 3),
+        }
+    row["seconds_to_target"] = round(crossed[1], 3) if crossed else None
+    return row
+
+
+def _best_value(study: StudyRecord, probes: list[ProbeRecord]) -> float | None:
+    seen = [p.measurement for p in probes if p.measurement is not None]
+    values = [point.value for m in seen for point in m.curve if point.samples > 0]
+    if not values:
+        return None
+    return max(values) if _maximizes(study) else min(values)
+
+
+def _maximizes(study: StudyRecord) -> bool:
+    from tuner.job import Job
+
+    return Job.model_validate(dict(study.job)).goal.maximize
+
+
+def _spelled(configuration: dict[str, Any]) -> str:
+    return " ".join(f"{axis}={value}" for axis, value in configuration.items())
