@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.data import Dataset
 
-from tuner.job.workload_reference import load_workload
+from tuner.job import load_workload
 from tuner.launchers import RankContext
 from tuner.probes.random_state import seed_all
 from tuner.probes.slice_plan import SlicePlan

@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 # torch renamed the flag and warns of the old name.
-_SYNC_BUFFERS = next(
-    name
-    for name in ("forward_sync_buffers", "broadcast_buffers")
-    if name in inspect.signature(DistributedDataParallel).parameters
-)
+_NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_BUFFERS_APART: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -118,7 +115,7 @@ class AllReduce(Strategy):
             device_ids=None if self._device.type == "cpu" else [self._device],
             process_group=group,
             gradient_as_bucket_view=True,
-            **{_SYNC_BUFFERS: False},
+            **_BUFFERS_APART,
         )
         self._watch = _Watch(group, self._device)
         # A lambda, since torch compares annotations to types, which ours are the names of.

@@ -1,0 +1,46 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.probes.marks import ScoreMarks, first_mark
+
+
+@given(first=st.integers(1, 5000), growth=st.floats(1.01, 2), samples=st.integers(0, 10**7))
+def test_next_mark_lies_beyond_and_none_between_is_left_out(first: int, growth: float, samples: int) -> None:
+    marks = ScoreMarks(first, growth)
+    mark = marks.next_after(samples)
+    assert mark > samples
+    # Whoever stands just before the mark is sent to the same one.
+    assert marks.next_after(mark - 1) == mark
+
+
+def test_marks_grow_by_the_factor() -> None:
+    marks = ScoreMarks(100, 1.5)
+    found, samples = [], 0
+    for _ in range(5):
+        samples = marks.next_after(samples)
+        found.append(samples)
+    assert found == [100, 150, 225, 338, 507]
+
+
+@given(batch_size=st.integers(1, 200))
+def test_small_first_marks_stay_apart(batch_size: int) -> None:
+    marks = ScoreMarks(1, 1.01)
+    assert marks.next_after(batch_size) > batch_size
+
+
+def test_horizon_is_a_mark() -> None:
+    marks = ScoreMarks(100, 1.5, horizon_samples=300)
+    assert marks.next_after(225) == 300
+    assert marks.next_after(300) == 338
+
+
+def test_first_mark_is_a_sixteenth_of_an_epoch_unless_stated() -> None:
+    assert first_mark(1437, None) == 90
+    assert first_mark(3, None) == 1
+    assert first_mark(1437, 7) == 7
+
+
+def test_growth_of_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="growth > 1"):
+        ScoreMarks(10, 1.0)
