@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-
-from tuner.analytic.draws import spread_normals
 
 Array = npt.NDArray[np.float64]
 
 #: A hopeless draw is counted as this many times the best expected cost, not as infinite.
 _WORST_FACTOR = 4.0
-_NODES_OF_GAIN = 33
+_NORMAL = NormalDist()
 
 
 def expected_cost(cost: Array) -> tuple[Array, Array]:
@@ -47,11 +46,27 @@ def typical(draws: Array) -> Array:
 def expected_gain(incumbent: float, median: float, resolved: float, already_paid: float) -> float:
     """Expected saving over the incumbent once `resolved` of the variance of log cost is known.
 
-    E[(I - (X - d))+] with log X normal around the log of the median and d, what was paid to learn X, is
-    not to be paid again.
+    E[(I - (X - d)+)+] with log X normal around the log of the median and d, what was paid to learn X, not
+    to be paid again: the same as E[(I + d - X)+] - E[(d - X)+], two puts (Black and Scholes 1973).
+
+    Args:
+        incumbent: I, what the best known is expected to cost.
+        median: Of X.
+        resolved: Variance of log X, at least 0.
+        already_paid: d, at least 0.
     """
     if not math.isfinite(median) or not math.isfinite(incumbent):
         return 0.0
-    normals = spread_normals(_NODES_OF_GAIN, 1)[:, 0]
-    outcome = median * np.exp(math.sqrt(max(resolved, 0.0)) * normals)
-    return float(np.maximum(incumbent - np.maximum(outcome - already_paid, 0.0), 0.0).mean())
+    sd = math.sqrt(max(resolved, 0.0))
+    return _put(incumbent + already_paid, median, sd) - _put(already_paid, median, sd)
+
+
+def _put(strike: float, median: float, sd: float) -> float:
+    """E[(K - X)+] of a lognormal X."""
+    if strike <= 0.0:
+        return 0.0
+    if sd < 1e-9:
+        return max(strike - median, 0.0)
+    distance = math.log(strike / median) / sd
+    mean = median * math.exp(0.5 * sd**2)
+    return strike * _NORMAL.cdf(distance) - mean * _NORMAL.cdf(distance - sd)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from search_spaces import Configuration
+from tuner.charge import charge
+from tuner.cluster import Cluster
 from tuner.measurement import (
     CurvePoint,
     Measurement,
@@ -38,6 +40,8 @@ class Law:
     value_noise: float = 0.008
     start: float = 0.1
     target: float = 0.85
+    memory_samples: int = 10**9
+    """Samples a rank from which a rank runs out of memory."""
 
     def step_seconds(self, configuration: Configuration) -> float:
         ranks, batch = configuration.nodes, configuration.batch_size
@@ -65,6 +69,14 @@ class Law:
         progress = self.height * (1 - (1 + speed * samples) ** -self.tail)
         return self.start + progress * (self.target - self.start)
 
+    def has_arrived(self, value: float) -> bool:
+        """Whether a value reaches the target, be the metric one that rises or one that falls."""
+        return (value - self.target) * (self.target - self.start) >= 0
+
+    def fits(self, configuration: Configuration) -> bool:
+        """Whether a rank's share of the batch fits its memory."""
+        return -(-configuration.batch_size // configuration.nodes) < self.memory_samples
+
 
 @dataclass
 class Clock:
@@ -85,6 +97,7 @@ class SyntheticProber(Prober):
 
     law: Law
     clock: Clock
+    cluster: Cluster | None = None
     startup_seconds: float = 0.5
     seed: int = 0
     started: list[tuple[Configuration, Purpose]] = field(default_factory=list)
@@ -95,15 +108,18 @@ class SyntheticProber(Prober):
     ) -> ProbeHandle:
         identity = f"{len(self.started)}"
         self.started.append((configuration, purpose))
-        if purpose is Purpose.TIMING:
+        if not self.law.fits(configuration):
+            measurement = self._too_large(configuration, purpose)
+        elif purpose is Purpose.TIMING:
             measurement = self._timing(configuration, until)
         else:
             measurement = self._training(configuration, purpose, until, folder)
+        if self.cluster is not None:
+            price = charge(measurement.charged_seconds, configuration.nodes, self.cluster)
+            measurement = replace(measurement, charged_dollars=price.dollars)
         self._done[identity] = measurement
         self.clock.now += measurement.charged_seconds
-        return ProbeHandle(
-            identity=identity, configuration=configuration, purpose=purpose, folder=folder
-        )
+        return ProbeHandle(identity=identity, configuration=configuration, purpose=purpose, folder=folder)
 
     def poll(self, handle: ProbeHandle) -> Measurement:
         return self._done[handle.identity]
@@ -113,6 +129,22 @@ class SyntheticProber(Prober):
 
     def close(self) -> None:
         self._done.clear()
+
+    def slice(
+        self, configuration: Configuration, purpose: Purpose, seconds: float, folder: Path
+    ) -> Measurement:
+        """One slice of so many training seconds, at once."""
+        handle = self.start(configuration, purpose, Until(training_seconds=seconds), folder)
+        return self.poll(handle)
+
+    def _too_large(self, configuration: Configuration, purpose: Purpose) -> Measurement:
+        return Measurement(
+            configuration=configuration,
+            purpose=purpose,
+            outcome=Outcome.OUT_OF_MEMORY,
+            startup_seconds=self.startup_seconds,
+            charged_seconds=self.startup_seconds,
+        )
 
     def _timing(self, configuration: Configuration, until: Until) -> Measurement:
         rng = np.random.default_rng((self.seed, len(self.started)))
@@ -160,7 +192,7 @@ class SyntheticProber(Prober):
                 curve.append(
                     CurvePoint(training_seconds=seconds, step=step, samples=step * batch, value=value)
                 )
-                if value >= law.target:
+                if law.has_arrived(value):
                     outcome = Outcome.REACHED
                     break
             if until.training_seconds is not None and seconds >= until.training_seconds:
