@@ -15,7 +15,7 @@ from tuner.charge import Charge
 from tuner.cluster import Cluster
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
-from tuner.measurement import Measurement, Outcome, Purpose, crossing
+from tuner.measurement import Measurement, Outcome, Purpose, crossing, merged
 
 #: Start-up charged where none was measured yet, seconds.
 _UNKNOWN_STARTUP_SECONDS = 3.0
@@ -27,7 +27,7 @@ class Run:
 
     Args:
         probe: Its probe.
-        measurement: All slices together.
+        measurement: All slices together, but for one that ended by a fault.
         seconds_to_target: Training clock at the crossing; None while it has not arrived.
         samples_to_target: Samples at the crossing; None while it has not arrived.
     """
@@ -54,9 +54,9 @@ class Run:
 
     @property
     def can_continue(self) -> bool:
-        """Whether its training may go on, be it as another probe: the target may have been moved."""
+        """Whether its training may go on, be it as another probe: after a fault, or if the target moved."""
         moved = self.probe.outcome is Outcome.REACHED and not self.arrived
-        return self.is_open or moved
+        return self.is_open or moved or (self.probe.outcome.is_fault and not self.arrived)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,49 +171,62 @@ class SearchState:
 
 def read_state(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord], epoch_samples: int) -> SearchState:
     """Derives where a search stands from its probes."""
-    goal = job.goal
     runs: dict[Configuration, Run] = {}
     starts: list[float] = []
     spent = Charge()
-    space = job.search_space()
-    too_large: list[int] = []
     for probe in probes:
-        measurement = probe.measurement
-        if probe.outcome is Outcome.OUT_OF_MEMORY:
-            ranks = cluster.num_ranks(probe.configuration.nodes)
-            too_large.append(-(-probe.configuration.batch_size // ranks))
-        if measurement is None:
+        for measured in probe.slices:
+            spent += Charge(seconds=measured.charged_seconds, dollars=measured.charged_dollars)
+            starts.extend(point.value for point in measured.curve if point.samples == 0)
+        run = _run(probe, job)
+        if run is None:
             continue
-        spent += Charge(seconds=measurement.charged_seconds, dollars=measurement.charged_dollars)
-        starts.extend(point.value for point in measurement.curve if point.samples == 0)
-        if probe.purpose is Purpose.TIMING or probe.outcome.is_fault:
-            continue
-        crossed = crossing(
-            [p for p in measurement.curve if p.samples > 0], goal.target, maximize=goal.maximize
-        )
-        run = Run(
-            probe=probe,
-            measurement=measurement,
-            samples_to_target=crossed[0] if crossed else None,
-            seconds_to_target=crossed[1] if crossed else None,
-        )
         key = traits_of(probe.configuration.strategy).statistics_of(probe.configuration)
         known = runs.get(key)
-        if known is None or measurement.samples >= known.measurement.samples:
+        if known is None or run.measurement.samples >= known.measurement.samples:
             runs[key] = run
-    if too_large:
-        space = space.with_condition(
-            RanksWithin(devices_per_node=cluster.devices_per_node, too_large_per_rank=min(too_large))
-        )
     return SearchState(
         job=job,
         cluster=cluster,
-        space=space,
+        space=_space(job, cluster, probes),
         probes=tuple(probes),
         runs=runs,
         start_value=float(np.median(starts)) if starts else None,
         epoch_samples=epoch_samples,
         spent=spent,
+    )
+
+
+def _run(probe: ProbeRecord, job: Job) -> Run | None:
+    """The training a probe carried out; None for a timing, or where nothing was trained."""
+    # What a faulty slice saw may lie beyond the checkpoint that the run goes on from.
+    kept = [m for m in probe.slices if not m.outcome.is_fault]
+    if probe.purpose is Purpose.TIMING or not kept:
+        return None
+    measurement = merged(kept)
+    if probe.outcome is Outcome.OUT_OF_MEMORY and measurement.samples == 0:
+        return None  # it says nothing of the statistics, which more nodes may well train
+    points = [point for point in measurement.curve if point.samples > 0]
+    crossed = crossing(points, job.goal.target, maximize=job.goal.maximize)
+    return Run(
+        probe=probe,
+        measurement=measurement,
+        samples_to_target=crossed[0] if crossed else None,
+        seconds_to_target=crossed[1] if crossed else None,
+    )
+
+
+def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchSpace:
+    """The job's space, less what was seen to run out of memory."""
+    too_large = [
+        -(-probe.configuration.batch_size // cluster.num_ranks(probe.configuration.nodes))
+        for probe in probes
+        if probe.outcome is Outcome.OUT_OF_MEMORY
+    ]
+    if not too_large:
+        return job.search_space()
+    return job.search_space().with_condition(
+        RanksWithin(devices_per_node=cluster.devices_per_node, too_large_per_rank=min(too_large))
     )
 
 

@@ -20,6 +20,8 @@ _PATIENCE = 4.0
 class TrainPolicy:
     """Trains one configuration until it reaches the target, carrying on what was begun of it.
 
+    The first fault ends it; asked again, it goes on from the checkpoint before.
+
     Args:
         configuration: What to train.
         expected_seconds: Predicted training seconds to target; None where nothing is known, and then
@@ -35,6 +37,7 @@ class TrainPolicy:
         limit_seconds: float | None = None,
     ) -> None:
         self._configuration = configuration
+        self._past_faults: int | None = None
         self._stride = max(_SHORTEST_STRIDE_SECONDS, _STRIDE_SHARE * (expected_seconds or 0.0))
         self._limit = limit_seconds
         if limit_seconds is None and expected_seconds is not None:
@@ -42,10 +45,14 @@ class TrainPolicy:
 
     def decide(self, state: SearchState) -> Decision:
         """See `Policy`."""
+        if self._past_faults is None:
+            self._past_faults = state.num_faults
         run = run_of(state, self._configuration)
+        if state.num_faults > self._past_faults:
+            return Decision(action=Stop(kind=StopKind.FAULTS, reason="the training failed"))
         if run is None or not run.can_continue or (run.is_open and run.configuration == self._configuration):
             return Decision(action=self._action(state))
-        # The run was begun on other nodes, or for a nearer target: it is carried on as a new probe.
+        # Begun on other nodes, or for a nearer target, or ended by a fault: carried on as a new probe.
         rng = np.random.default_rng(0)
         beliefs = believe(state, [self._configuration, run.configuration], rng)
         ratio = seconds_ratio(beliefs, self._configuration, run.configuration)
@@ -65,8 +72,10 @@ class TrainPolicy:
             return Stop(kind=StopKind.ARRIVED, reason=f"it reached the target: {self._configuration}")
         if run is not None and not run.can_continue:
             return Stop(kind=StopKind.OUT_OF_REACH, reason=f"the training ended: {run.probe.outcome.value}")
-        if state.probes and state.probes[-1].outcome.is_fault:
-            return Stop(kind=StopKind.FAULTS, reason="the training failed")
+        if run is None and any(
+            c.reason_against(self._configuration) is not None for c in state.space.conditions
+        ):
+            return Stop(kind=StopKind.OUT_OF_REACH, reason="the training ran out of memory")
         if self._limit is not None and done >= self._limit:
             return Stop(
                 kind=StopKind.OUT_OF_REACH, reason=f"it has not arrived after {done:.0f} training seconds"
