@@ -1,4 +1,4 @@
-"""Carrying a run on with another number of nodes: its checkpoint goes along, its clock is priced anew."""
+"""Carrying a run on as another probe: its checkpoint goes along, its clock is priced for the new nodes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def carry_over(
     """Puts a run's newest checkpoint into another probe's folder.
 
     Args:
-        source: All the run showed so far.
+        source: All the run showed so far, on the clock of its present nodes.
         source_folder: Its probe's folder.
         folder: The new probe's folder; exists.
         to: The new configuration; it differs in nodes only.
@@ -68,9 +68,11 @@ def carry_over(
         StorageError: The folder cannot be written.
     """
     seconds = source.training_seconds * ratio
+    # The checkpoint's clock is the prober's own: what was carried before is ahead of it already.
+    checkpoint_seconds = source.training_seconds - carried(source_folder).offset_seconds
     try:
         shutil.copytree(source_folder / _CHECKPOINTS, folder / _CHECKPOINTS, dirs_exist_ok=True)
-        text = json.dumps({"offset_seconds": seconds - source.training_seconds}).encode()
+        text = json.dumps({"offset_seconds": seconds - checkpoint_seconds}).encode()
 
         def write(file: BinaryIO) -> None:
             file.write(text)

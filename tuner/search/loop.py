@@ -134,7 +134,11 @@ class Search:
             if isinstance(action, Start) and action.carry_from is not None:
                 self._carry(state, decision, action, lease, folder)
         self._say("decision", f"{purpose.value}: {configuration} - {action.reason}", state)
-        measurement = self._slice(lease, configuration, purpose, action.until, folder)
+        try:
+            measurement = self._slice(lease, configuration, purpose, action.until, folder)
+        except LeaseLostError as error:
+            self._say("warning", f"{error}; what this slice brought is dropped", state)
+            return
         self._write_down(lease, number, measurement, state)
 
     def _begin(
@@ -169,19 +173,16 @@ class Search:
     def _carry(
         self, state: SearchState, decision: Decision, action: Start, lease: Lease, folder: Path
     ) -> None:
-        source = next(p for p in state.probes if p.probe_id == action.carry_from)
-        measured = source.measurement
-        assert measured is not None
-        assert decision.beliefs is not None
-        ratio = seconds_ratio(decision.beliefs, action.configuration, source.configuration)
+        run = next(r for r in state.runs.values() if r.probe.probe_id == action.carry_from)
+        ratio = 1.0
+        if run.configuration != action.configuration:
+            assert decision.beliefs is not None
+            ratio = seconds_ratio(decision.beliefs, action.configuration, run.configuration)
         begun = carry_over(
-            measured,
-            self._begun_folder(source),
-            folder,
-            action.configuration,
-            ratio,
+            run.measurement, self._begun_folder(run.probe), folder, action.configuration, ratio
         )
         self._setting.ledger.append_slice(lease, begun)
+        self._end(state, run.probe, f"carried on as probe {lease.probe_id}")
 
     def _slice(
         self, lease: Lease, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
@@ -247,10 +248,15 @@ class Search:
         )
 
     def _abandon(self, state: SearchState, action: Abandon) -> None:
-        self._setting.ledger.end_probe(action.probe_id, Outcome.STOPPED, action.reason)
         probe = next(p for p in state.probes if p.probe_id == action.probe_id)
         self._say("decision", f"given up: {probe.configuration} - {action.reason}", state)
-        self._tell(state, replace(probe, outcome=Outcome.STOPPED))
+        self._end(state, probe, action.reason)
+
+    def _end(self, state: SearchState, probe: ProbeRecord, reason: str) -> None:
+        """Ends a probe on purpose; one that has ended keeps its end."""
+        if probe.outcome.can_continue:
+            self._setting.ledger.end_probe(probe.probe_id, Outcome.STOPPED, reason)
+            self._tell(state, replace(probe, outcome=Outcome.STOPPED))
 
     def _settle(self, state: SearchState, stop: Stop) -> None:
         """Tells Optuna the end of what will not go on; after a used-up budget everything may go on."""

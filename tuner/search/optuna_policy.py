@@ -7,7 +7,7 @@ import math
 from tuner.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.limits import limit_reached, may_start
-from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Stop, StopKind
+from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Start, Stop, StopKind
 from tuner.search.state import Run, SearchState
 
 #: Strides in which a run goes on, so that it can be given up between them.
@@ -36,7 +36,7 @@ class OptunaPolicy:
             return stop
         limit = self._limit(state, arrived)
         for run in state.runs.values():
-            if run.can_continue:
+            if run.can_continue and (run.is_open or run.measurement.training_seconds < limit):
                 return self._go_on(run, limit)
         if not may_start(state):
             return Stop(kind=StopKind.BUDGET, reason="the budget of probes is used up")
@@ -47,11 +47,17 @@ class OptunaPolicy:
         done = run.measurement.training_seconds
         if done >= limit:
             return Abandon(probe_id=run.probe.probe_id, reason="it can no longer win")
+        until = Until(training_seconds=min(done + _STRIDE_SECONDS, limit))
+        if not run.is_open:  # a rank failed, or the target was moved: it goes on as a new probe
+            return Start(
+                configuration=run.configuration,
+                purpose=Purpose.TRAINING,
+                until=until,
+                reason="on from its checkpoint",
+                carry_from=run.probe.probe_id,
+            )
         return Continue(
-            probe_id=run.probe.probe_id,
-            purpose=Purpose.TRAINING,
-            until=Until(training_seconds=min(done + _STRIDE_SECONDS, limit)),
-            reason="it may still win",
+            probe_id=run.probe.probe_id, purpose=Purpose.TRAINING, until=until, reason="it may still win"
         )
 
     @staticmethod

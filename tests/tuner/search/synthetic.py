@@ -101,6 +101,9 @@ class SyntheticProber(Prober):
     startup_seconds: float = 0.5
     seed: int = 0
     started: list[tuple[Configuration, Purpose]] = field(default_factory=list)
+    charged_seconds: float = 0.0
+    cancelled: int = 0
+    resumed_at_steps: list[int] = field(default_factory=list)
     _done: dict[str, Measurement] = field(default_factory=dict)
 
     def start(
@@ -119,12 +122,14 @@ class SyntheticProber(Prober):
             measurement = replace(measurement, charged_dollars=price.dollars)
         self._done[identity] = measurement
         self.clock.now += measurement.charged_seconds
+        self.charged_seconds += measurement.charged_seconds
         return ProbeHandle(identity=identity, configuration=configuration, purpose=purpose, folder=folder)
 
     def poll(self, handle: ProbeHandle) -> Measurement:
         return self._done[handle.identity]
 
     def cancel(self, handle: ProbeHandle) -> None:
+        self.cancelled += 1
         self._done.pop(handle.identity, None)
 
     def close(self) -> None:
@@ -174,6 +179,7 @@ class SyntheticProber(Prober):
         step_seconds = law.step_seconds(configuration) * float(np.exp(0.04 * rng.standard_normal()))
         batch = configuration.batch_size
         step, seconds = int(begun["step"]), float(begun["seconds"])
+        self.resumed_at_steps.append(step)
         curve: list[CurvePoint] = []
         if step == 0:
             curve.append(CurvePoint(training_seconds=0.0, step=0, samples=0, value=law.start))

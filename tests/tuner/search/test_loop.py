@@ -1,0 +1,455 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from optuna.trial import TrialState
+
+from search_spaces import Configuration
+from tests.tuner.search.synthetic import Law, SyntheticProber
+from tests.tuner.search.world import BASELINE, World, configuration, make_job
+from tuner.errors import StorageError
+from tuner.ledger import ProbeRecord
+from tuner.measurement import Measurement, Outcome, Purpose
+from tuner.probes import ProbeHandle, Prober, Until
+from tuner.search.beliefs import believe, seconds_ratio
+from tuner.search.model_policy import ModelPolicy
+from tuner.search.policy import Abandon, Action, Continue, Decision, Start, Stop, StopKind
+from tuner.search.state import SearchState
+from tuner.search.train_policy import TrainPolicy
+
+GOOD = configuration(1, 64, 0.08)
+
+#: Few candidates, so that a decision takes tens of milliseconds.
+SMALL_SPACE = {
+    "batch_size": [32, 128, 512],
+    "learning_rate": {"low": 1e-3, "high": 1.0, "levels_per_decade": 3},
+}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it on purpose."""
+
+
+class DyingProber(Prober):
+    """Passes on to another prober until the process is killed.
+
+    Args:
+        inner: Does the work.
+        slices: So many slices are started before the end.
+        works: Whether the last one is carried out, so that its checkpoint is there and its measurement lost.
+    """
+
+    def __init__(self, inner: SyntheticProber, *, slices: int, works: bool = False) -> None:
+        self.inner, self.left, self.works = inner, slices, works
+
+    def start(
+        self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
+    ) -> ProbeHandle:
+        if self.left == 0:
+            if self.works:
+                self.inner.start(configuration, purpose, until, folder)
+            raise Killed
+        self.left -= 1
+        return self.inner.start(configuration, purpose, until, folder)
+
+    def poll(self, handle: ProbeHandle) -> Measurement:
+        return self.inner.poll(handle)
+
+    def cancel(self, handle: ProbeHandle) -> None:
+        self.inner.cancel(handle)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class Scripted:
+    """A policy that does what it is told, then stops."""
+
+    def __init__(self, *actions: Action | Callable[[SearchState], Decision]) -> None:
+        self.left = list(actions)
+
+    def decide(self, state: SearchState) -> Decision:
+        if not self.left:
+            return Decision(action=Stop(kind=StopKind.NO_GAIN, reason="the script is over"))
+        action = self.left.pop(0)
+        return action(state) if callable(action) else Decision(action=action)
+
+
+def start(what: Configuration, seconds: float = 4.0, purpose: Purpose = Purpose.STATISTICS) -> Start:
+    return Start(configuration=what, purpose=purpose, until=Until(training_seconds=seconds), reason="told to")
+
+
+def go_on(probe_id: int, seconds: float) -> Continue:
+    until = Until(training_seconds=seconds)
+    return Continue(probe_id=probe_id, purpose=Purpose.TRAINING, until=until, reason="told to")
+
+
+def carry(to: Configuration, probe_id: int, seconds: float) -> Callable[[SearchState], Decision]:
+    def decide(state: SearchState) -> Decision:
+        found = [run.configuration for run in state.runs.values()]
+        beliefs = believe(state, [to, *found], np.random.default_rng(0))
+        action = replace(start(to, seconds), carry_from=probe_id)
+        return Decision(action=action, beliefs=beliefs)
+
+    return decide
+
+
+def small_world(folder: Path, **more: object) -> World:
+    job = make_job(cluster={"nodes": [1, 2]}, space=SMALL_SPACE, budget={"time": "20m"})
+    return World(folder, job=job, law=Law(samples=8e4, seconds_per_sample=1e-3), **more)  # type: ignore[arg-type]
+
+
+def facts(probes: list[ProbeRecord]) -> list[tuple[object, ...]]:
+    """What a search did, but for clocks, folders and lease attempts."""
+    return [
+        (
+            p.configuration,
+            p.purpose,
+            p.trial_number,
+            p.outcome,
+            tuple(replace(m, checkpoint=None) for m in p.slices),
+        )
+        for p in probes
+    ]
+
+
+def trial_states(world: World) -> list[TrialState]:
+    return [trial.state for trial in world.optuna_study.get_trials()]
+
+
+def test_a_search_ends_with_a_run_that_arrived(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    stop, decision = world.search(ModelPolicy()).run()
+    assert stop.kind is StopKind.ARRIVED
+    assert decision.beliefs is not None
+    assert any(run.arrived for run in world.state().runs.values())
+    assert world.texts("end") == [stop.reason]
+    assert len(world.texts("slice")) == len(world.state().slices)
+
+
+@pytest.mark.slow
+def test_a_search_killed_after_every_slice_does_what_an_unbroken_one_does(tmp_path: Path) -> None:
+    unbroken = small_world(tmp_path / "unbroken")
+    unbroken.search(ModelPolicy()).run()
+    assert len(unbroken.state().slices) >= 4
+    for every in (1, 2, 3):
+        world = small_world(tmp_path / f"every-{every}")
+        for life in range(100):
+            dying = DyingProber(world.prober, slices=every)
+            try:
+                world.search(ModelPolicy(), prober=dying, owner=f"life {life}").run()
+                break
+            except Killed:
+                world.clock.sleep(61.0)  # until the dead one's lease has run out
+        assert life > 0
+        kept = facts(world.probes())
+        assert [k[:2] + k[3:] for k in kept] == [k[:2] + k[3:] for k in facts(unbroken.probes())]
+        assert world.prober.charged_seconds == pytest.approx(world.state().spent.seconds)
+
+
+def test_a_search_killed_before_slices_are_written_down_pays_for_those_alone(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    longest, deaths = 0.0, 0
+    for life in range(100):
+        dying = DyingProber(world.prober, slices=2, works=True)
+        paid = world.prober.charged_seconds
+        try:
+            world.search(ModelPolicy(), prober=dying, owner=f"life {life}").run()
+            break
+        except Killed:
+            deaths += 1
+            longest = max(longest, world.prober.charged_seconds - paid)
+            world.clock.sleep(61.0)
+    assert 0 < deaths < 99
+    twice = world.prober.charged_seconds - world.state().spent.seconds
+    assert 0 < twice <= deaths * longest
+    # A probe that was cut off in its first slice is taken again, never begun a second time.
+    pairs = [(p.configuration, p.purpose is Purpose.TIMING) for p in world.probes()]
+    assert len(pairs) == len(set(pairs))
+
+
+def test_a_probe_whose_first_slice_was_cut_off_is_taken_again_not_doubled(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    with pytest.raises(Killed):
+        world.search(Scripted(start(GOOD)), prober=DyingProber(world.prober, slices=0, works=True)).run()
+    assert [p.slices for p in world.probes()] == [()]
+    world.clock.sleep(61.0)
+    world.search(Scripted(start(GOOD, 8.0)), owner="second").run()
+    (probe,) = world.probes()
+    assert len(probe.slices) == 1
+    assert world.prober.resumed_at_steps[0] == 0 < world.prober.resumed_at_steps[1]
+    assert len(world.optuna_study.get_trials()) == 1
+
+
+def test_a_timing_never_takes_up_a_run_that_was_cut_off(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    with pytest.raises(Killed):
+        world.search(Scripted(start(GOOD)), prober=DyingProber(world.prober, slices=0)).run()
+    world.clock.sleep(61.0)
+    world.search(Scripted(start(GOOD, purpose=Purpose.TIMING)), owner="second").run()
+    assert [(p.purpose, len(p.slices)) for p in world.probes()] == [
+        (Purpose.STATISTICS, 0),
+        (Purpose.TIMING, 1),
+    ]
+
+
+class SlowProber(SyntheticProber):
+    """A slice that is under way for so many polls; `meanwhile` happens in between."""
+
+    polls = 40
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    def poll(self, handle: ProbeHandle) -> Measurement:
+        measurement = super().poll(handle)
+        self.polls -= 1
+        if self.polls == 20:
+            self.meanwhile()
+        return replace(measurement, outcome=Outcome.RUNNING) if self.polls > 0 else measurement
+
+
+def slow_prober(world: World) -> SlowProber:
+    return SlowProber(law=world.law, clock=world.clock, cluster=world.cluster)
+
+
+def take_from_first(world: World) -> Callable[[], None]:
+    def take() -> None:
+        world.clock.sleep(1000.0)
+        world.ledger.take_probe(1, owner="another", lease_seconds=5.0)
+
+    return take
+
+
+def test_a_lease_is_renewed_while_a_slice_is_under_way(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    prober = slow_prober(world)
+    prober.polls = 3000  # at a twentieth of a second each: more than twice the lease
+    world.search(Scripted(start(GOOD)), prober=prober).run()
+    assert len(world.probes()[0].slices) == 1
+    assert world.texts("warning") == []
+
+
+def test_a_lease_lost_in_mid_slice_is_a_warning_and_the_search_goes_on(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    prober = slow_prober(world)
+    prober.meanwhile = take_from_first(world)
+    other = configuration(1, 128, 0.08)
+    stop, _ = world.search(Scripted(start(GOOD), start(other)), prober=prober).run()
+    assert stop.reason == "the script is over"
+    (warning,) = world.texts("warning")
+    assert "was taken by another" in warning
+    assert "is dropped" in warning
+    lost, kept = world.probes()
+    assert lost.slices == ()
+    assert (kept.configuration, len(kept.slices)) == (other, 1)
+
+
+def test_a_lease_lost_as_the_slice_ends_is_a_warning_too(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+
+    class LateProber(SyntheticProber):
+        def poll(self, handle: ProbeHandle) -> Measurement:
+            take_from_first(world)()
+            return super().poll(handle)
+
+    late = LateProber(law=world.law, clock=world.clock)
+    world.search(Scripted(start(GOOD)), prober=late).run()
+    assert len(world.texts("warning")) == 1
+    assert world.probes()[0].slices == ()
+
+
+def test_an_interrupted_slice_is_cancelled_and_its_lease_given_back(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    prober = slow_prober(world)
+    prober.meanwhile = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        world.search(Scripted(start(GOOD)), prober=prober).run()
+    assert world.probes()[0].lease is None
+    assert prober.cancelled == 1
+
+
+def test_a_run_carried_to_more_nodes_keeps_its_samples_and_prices_its_seconds(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    there = GOOD.replaced(nodes=2)
+    world.search(Scripted(start(GOOD, 6.0), carry(there, 1, 8.0))).run()
+    before, after = world.probes()
+    begun = after.slices[0]
+    assert begun.samples == before.slices[0].samples
+    assert (begun.charged_seconds, begun.charged_dollars) == (0.0, 0.0)
+    beliefs = believe(replace(world.state(), probes=(before,)), [GOOD, there], np.random.default_rng(0))
+    ratio = seconds_ratio(beliefs, there, GOOD)
+    assert begun.training_seconds == pytest.approx(ratio * before.slices[0].training_seconds, rel=1e-6)
+    assert after.slices[1].samples > begun.samples
+    assert after.slices[1].training_seconds == pytest.approx(8.0, abs=0.2)
+    samples = [p.samples for p in after.measurement.curve] if after.measurement else []
+    assert samples == sorted(set(samples))
+    spent = before.slices[0].charged_seconds + after.slices[1].charged_seconds
+    assert world.state().spent.seconds == pytest.approx(spent)
+
+
+def test_what_was_carried_on_elsewhere_has_ended(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(Scripted(start(GOOD, 6.0), carry(GOOD.replaced(nodes=2), 1, 8.0), go_on(2, 9.0))).run()
+    before, after = world.probes()
+    assert (before.outcome, before.reason) == (Outcome.STOPPED, "carried on as probe 2")
+    assert after.outcome is Outcome.PAUSED
+    assert TrialState.RUNNING not in trial_states(world)
+
+
+def test_a_run_carried_twice_goes_on_from_its_own_clock(tmp_path: Path) -> None:
+    job = make_job(space=SMALL_SPACE)
+    world = World(tmp_path, job=job, law=Law(samples=8e4, seconds_per_sample=1e-3))
+    two, four = GOOD.replaced(nodes=2), GOOD.replaced(nodes=4)
+    world.search(Scripted(start(GOOD, 6.0), carry(two, 1, 8.0), carry(four, 2, 12.0))).run()
+    last = world.probes()[-1]
+    assert last.slices[0].training_seconds < last.slices[1].training_seconds
+    assert last.slices[1].training_seconds == pytest.approx(12.0, abs=0.5)
+
+
+class FailingProber(SyntheticProber):
+    """Fails in its second slice, as a rank does that was killed, with its checkpoint left as it was."""
+
+    def poll(self, handle: ProbeHandle) -> Measurement:
+        measurement = super().poll(handle)
+        if handle.identity == "1":
+            return replace(measurement, outcome=Outcome.FAILED, error="rank 1: killed by signal 9")
+        return measurement
+
+
+def test_a_run_whose_rank_was_killed_goes_on_from_its_checkpoint_as_another_probe(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    failing = FailingProber(law=world.law, clock=world.clock)
+    stop, _ = world.search(TrainPolicy(GOOD), prober=failing).run()
+    assert stop.kind is StopKind.FAULTS
+    stop, _ = world.search(TrainPolicy(GOOD), prober=world.prober).run()
+    assert stop.kind is StopKind.ARRIVED
+    broken, whole = world.probes()
+    assert broken.outcome is Outcome.FAILED
+    assert whole.outcome is Outcome.REACHED
+    assert whole.slices[0].charged_seconds == 0.0
+    assert whole.slices[0].samples == broken.slices[0].samples
+    assert world.prober.resumed_at_steps[0] >= broken.slices[0].step > 0
+
+
+def test_a_search_whose_rank_was_killed_carries_the_run_on(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    failing = FailingProber(law=world.law, clock=world.clock)
+    stop, _ = world.search(ModelPolicy(), prober=failing).run()
+    assert stop.kind is StopKind.ARRIVED
+    assert [p.outcome for p in world.probes()].count(Outcome.FAILED) == 1
+
+
+def test_a_checkpoint_that_is_gone_is_said_in_words(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(Scripted(start(GOOD))).run()
+    checkpoint = Path(world.probes()[0].slices[0].checkpoint or "")
+    checkpoint.unlink()
+    with pytest.raises(
+        StorageError, match=r"the checkpoint .* of probe 1 is gone; put it back, or start anew with"
+    ):
+        world.search(Scripted(go_on(1, 9.0))).run()
+
+
+def test_a_probe_folder_that_cannot_be_made_is_said_in_words(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    (tmp_path / "probes").write_text("a file where the folder should be")
+    with pytest.raises(
+        StorageError, match=r"the probe folder .* cannot be made: .*; choose another --output"
+    ):
+        world.search(Scripted(start(GOOD))).run()
+
+
+def test_a_run_that_arrives_is_a_complete_trial_worth_its_training_seconds(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(Scripted(start(GOOD, 1e9, Purpose.TRAINING))).run()
+    (trial,) = world.optuna_study.get_trials()
+    (run,) = world.state().runs.values()
+    assert trial.state is TrialState.COMPLETE
+    assert trial.value == pytest.approx(run.seconds_to_target)
+    assert Configuration(trial.params) == GOOD
+    assert trial.user_attrs["outcome"] == "reached"
+    assert trial.user_attrs["charged_seconds"] == pytest.approx(world.state().spent.seconds)
+
+
+def test_scorings_are_a_trial_s_intermediate_values_by_samples(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(Scripted(start(GOOD, 3.0), go_on(1, 7.0))).run()
+    (trial,) = world.optuna_study.get_trials()
+    measured = world.probes()[0].measurement
+    assert measured is not None
+    assert trial.intermediate_values == {p.samples: p.value for p in measured.curve}
+    assert len(measured.curve) > 10
+
+
+def test_a_timing_is_a_pruned_trial_without_values(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(Scripted(start(GOOD, 2.0, Purpose.TIMING))).run()
+    (trial,) = world.optuna_study.get_trials()
+    assert trial.state is TrialState.PRUNED
+    assert trial.intermediate_values == {}
+    assert trial.user_attrs["purpose"] == "timing"
+    assert trial.user_attrs["step_seconds"] == pytest.approx(world.law.step_seconds(GOOD), rel=0.2)
+
+
+def test_what_broke_down_fails_and_what_is_given_up_is_pruned(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    beyond = configuration(1, 64, 0.9)
+    world.law.edge_rate = 0.5
+    script = Scripted(start(beyond), start(GOOD), Abandon(probe_id=2, reason="no use"))
+    world.search(script).run()
+    assert trial_states(world) == [TrialState.FAIL, TrialState.PRUNED]
+    assert [p.outcome for p in world.probes()] == [Outcome.DIVERGED, Outcome.STOPPED]
+    assert world.probes()[1].reason == "no use"
+
+
+def test_after_the_search_open_runs_are_pruned_but_not_after_a_used_up_budget(tmp_path: Path) -> None:
+    for kind, expected in ((StopKind.NO_GAIN, TrialState.PRUNED), (StopKind.BUDGET, TrialState.RUNNING)):
+        world = small_world(tmp_path / kind.value)
+
+        def end(state: SearchState, kind: StopKind = kind) -> Decision:
+            return Decision(action=Stop(kind=kind, reason="told to"))
+
+        world.search(Scripted(start(GOOD), end)).run()
+        assert trial_states(world) == [expected]
+        assert world.probes()[0].outcome is Outcome.PAUSED
+
+
+def test_a_trial_left_running_without_a_probe_is_failed(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.optuna_study.ask()
+    world.search(Scripted(start(GOOD))).run()
+    assert trial_states(world) == [TrialState.FAIL, TrialState.PRUNED]
+
+
+def test_predictions_are_kept_with_what_was_known_when_they_were_made(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(ModelPolicy()).run()
+    told = [p for p in world.ledger.predictions(1) if p.configuration == BASELINE]
+    known = [p.seconds_known for p in told]
+    assert known == sorted(known)
+    assert known[0] > 0
+    assert [p.num_slices for p in told] == list(range(1, len(told) + 1))
+    for prediction in world.ledger.predictions(1):
+        levels = [prediction.quantiles[level] for level in (0.05, 0.5, 0.95)]
+        assert levels == sorted(levels)
+        assert 0 <= prediction.probability_of_reaching <= 1
+    assert math.isfinite(told[-1].quantiles[0.5])
+
+
+def test_every_decision_s_fits_are_kept(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(ModelPolicy()).run()
+    fits = world.ledger.fits(1)
+    assert {fit.model for fit in fits} == {"seconds", "samples"}
+    assert fits[-1].num_slices == len(world.state().slices)
+    assert fits[-1].parameters["log noise scale"][1] > 0
+    assert fits[-1].summary["converged"] is True
+    assert all(isinstance(words, str) for words in fits[-1].summary["sentences"])
