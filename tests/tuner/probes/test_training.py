@@ -172,8 +172,10 @@ def test_killed_rank_fails_the_probe(launcher: LocalLauncher, tmp_path: Path) ->
 def test_hung_rank_times_out_with_what_each_last_said_and_leaves_no_process(
     launcher: LocalLauncher, tmp_path: Path, nodes: int
 ) -> None:
-    prober = TrainingProber(faulty("hang", on_rank=nodes - 1), FOLDER, launcher)
     what = configuration(nodes=nodes)
+    # Ranks must be warm: a cold start on a busy machine takes longer than so short a limit.
+    run(launcher, tmp_path / "warm", Until(steps=2), None, what)
+    prober = TrainingProber(faulty("hang", on_rank=nodes - 1), FOLDER, launcher)
     handle = prober.start(what, Purpose.TRAINING, Until(samples=10_000), tmp_path)
     processes: dict[int, int] = {}
     limit = time.monotonic() + 60
