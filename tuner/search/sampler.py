@@ -15,7 +15,9 @@ from optuna.trial import FrozenTrial
 from search_spaces import Choice, Configuration, FloatRange, OneOf, SearchSpace
 
 #: How often a sampler is asked again for a feasible configuration before one is drawn at random.
-_ATTEMPTS = 50
+_ATTEMPTS = 10
+#: Trials drawn at random before TPE and GP learn from them.
+_STARTUP_TRIALS = 5
 
 
 def distributions(space: SearchSpace, more: Mapping[str, Any] | None = None) -> dict[str, BaseDistribution]:
@@ -78,25 +80,33 @@ class FeasibleSampler(BaseSampler):
     """One of Optuna's samplers, asked again until what it suggests is feasible.
 
     Infeasible configurations are masked before they become trials: TPE learns nothing from FAIL.
+    Chance is seeded with the number of the first trial it is asked for, so that a study that goes on
+    in another process is not asked the same again.
 
     Args:
-        inner: The sampler whose suggestions are used.
-        asked: The distributions every trial is asked with.
-        is_feasible: Whether a configuration may be tried.
-        draw: A feasible configuration at random, for what the inner sampler leaves open.
+        make_inner: Makes the sampler whose suggestions are used, from a seed.
+        space: What may be tried.
+        seed: Of all draws.
     """
 
-    def __init__(
-        self,
-        inner: BaseSampler,
-        asked: dict[str, BaseDistribution],
-        is_feasible: Callable[[Configuration], bool],
-        draw: Callable[[], Configuration],
-    ) -> None:
-        self._inner = inner
-        self._asked = {name: d for name, d in asked.items() if not d.single()}
-        self._is_feasible = is_feasible
-        self._draw = draw
+    def __init__(self, make_inner: Callable[[int], BaseSampler], space: SearchSpace, seed: int) -> None:
+        self._make_inner = make_inner
+        self._space = space
+        self._seed = seed
+        self._asked = {name: d for name, d in distributions(space).items() if not d.single()}
+        self._inner: BaseSampler | None = None
+
+    def _begun(self, trial: FrozenTrial) -> BaseSampler:
+        if self._inner is None:
+            seed = np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0]
+            self._inner = self._make_inner(int(seed))
+        return self._inner
+
+    def _draw(self, rng: np.random.Generator) -> dict[str, Any]:
+        drawn = self._space.sample(rng)
+        if drawn is None:
+            raise RuntimeError("no feasible configuration was found by drawing at random")
+        return drawn.as_dict()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._asked
@@ -104,13 +114,16 @@ class FeasibleSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        learnt = self._inner.infer_relative_search_space(study, trial)
-        values = drawn = self._draw().as_dict()
+        inner = self._begun(trial)
+        rng = np.random.default_rng((self._seed, trial.number))
+        learnt = inner.infer_relative_search_space(study, trial)
         for _ in range(_ATTEMPTS):
-            values = {**drawn, **self._inner.sample_relative(study, trial, learnt)}
-            if self._is_feasible(Configuration(values)):
+            # What the inner sampler leaves open, as it does at its start, is drawn.
+            values = {**self._draw(rng), **inner.sample_relative(study, trial, learnt)}
+            if self._space.is_feasible(Configuration(values)):
                 break
-            values = drawn = self._draw().as_dict()
+        else:
+            values = self._draw(rng)
         return {name: values[name] for name in search_space}
 
     def sample_independent(
@@ -120,10 +133,10 @@ class FeasibleSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+        return self._begun(trial).sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self._inner.before_trial(study, trial)
+        self._begun(trial).before_trial(study, trial)
 
     def after_trial(
         self,
@@ -132,7 +145,7 @@ class FeasibleSampler(BaseSampler):
         state: optuna.trial.TrialState,
         values: Any,
     ) -> None:
-        self._inner.after_trial(study, trial, state, values)
+        self._begun(trial).after_trial(study, trial, state, values)
 
 
 def baseline_sampler(name: str, space: SearchSpace, seed: int) -> BaseSampler:
@@ -143,21 +156,11 @@ def baseline_sampler(name: str, space: SearchSpace, seed: int) -> BaseSampler:
         space: What may be tried.
         seed: Of the sampler.
     """
-    inner: BaseSampler
-    if name == "tpe":
-        inner = optuna.samplers.TPESampler(seed=seed, n_startup_trials=5)
-    elif name == "gp":
-        inner = optuna.samplers.GPSampler(seed=seed, n_startup_trials=5)
-    elif name == "random":
-        inner = optuna.samplers.RandomSampler(seed=seed)
-    else:
+    make: dict[str, Callable[[int], BaseSampler]] = {
+        "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP_TRIALS),
+        "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=_STARTUP_TRIALS),
+        "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    }
+    if name not in make:
         raise ValueError(f"unknown sampler {name!r}; allowed are tpe, gp and random")
-    rng = np.random.default_rng(seed)
-
-    def draw() -> Configuration:
-        drawn = space.sample(rng)
-        if drawn is None:
-            raise RuntimeError("no feasible configuration was found by drawing at random")
-        return drawn
-
-    return FeasibleSampler(inner, distributions(space), space.is_feasible, draw)
+    return FeasibleSampler(make[name], space, seed)
