@@ -23,10 +23,10 @@ from tuner.analytic.draws import spread_normals
 
 Array = npt.NDArray[np.float64]
 
-#: Prior means and standard deviations of (log(h - shift), log u, log q) and of a run's own height.
-#: Chosen so that a prior curve reaches the target with a margin of a tenth, give or take; text-book
+#: Prior means and standard deviations of (h - 1, log u, log q) and of a run's own height. Chosen so that a
+#: prior curve nearly always reaches the target, since users ask for what can be had; text-book
 #: learning curves have tail exponents of 0.3 to 2 (Viering and Loog 2022).
-_HEIGHT_MEAN, _HEIGHT_SD = 0.12, 0.08
+_HEIGHT_MEAN, _HEIGHT_SD = 0.15, 0.07
 _LOG_U_MEAN, _LOG_U_SD = 0.0, 0.25
 _LOG_Q_MEAN, _LOG_Q_SD = np.log(0.8), 0.5
 _OWN_HEIGHT_SD = 0.03
@@ -76,6 +76,9 @@ class CurveFit:
     def log_samples_to_level(self, run: int, level: float, normals: Array) -> Array:
         """Draws of the logarithm of samples at which a run's curve touches a level of progress.
 
+        The shared shape is drawn from the first three normals alone: draws of several runs with the
+        same ones are of the same shape, as they should be.
+
         Args:
             run: Index of the run.
             level: Progress; 1 is the target.
@@ -85,11 +88,9 @@ class CurveFit:
             `(num_draws,)`; infinite where the drawn curve stays below the level.
         """
         indices = [0, 1, 2, 3 + run, 3 + self.num_runs + run]
-        mean = self.theta[indices]
         covariance = self.covariance[np.ix_(indices, indices)]
-        values, vectors = np.linalg.eigh(covariance)
-        factor = vectors * np.sqrt(np.maximum(values, 0.0))
-        draws = mean + normals @ factor.T
+        tiny = 1e-12 * np.trace(covariance) * np.eye(len(indices))
+        draws = self.theta[indices] + normals @ np.linalg.cholesky(covariance + tiny).T
         level -= _EARLY_TOUCH * self.noise
         height = 1.0 + draws[:, 0] + draws[:, 4]
         u, q = np.exp(draws[:, 1]), np.exp(draws[:, 2])

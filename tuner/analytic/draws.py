@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
+#: Draws that stand for a belief wherever several beliefs are combined.
+NUM_DRAWS = 256
+
 
 def spread_uniforms(num_draws: int, num_dimensions: int) -> Array:
     """Evenly spread points of the unit cube, `(num_draws, num_dimensions)`.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration, traits_of
-from tuner.analytic.draws import spread_normals, spread_uniforms
+from tuner.analytic.draws import NUM_DRAWS, spread_normals, spread_uniforms
 from tuner.analytic.samples_model import SEED_SD, SamplesModel
 from tuner.analytic.seconds_model import SecondsModel
 
@@ -41,13 +41,13 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Draws of what configurations take, `(num_draws, num_configurations)` each.
+    """Draws of what configurations take, `(NUM_DRAWS, num_configurations)` each.
 
     Args:
         configurations: What they are about, in order.
         total: Training seconds from the start to the target; infinite where it is never reached.
         remaining: Training seconds still to be spent where a begun run goes on.
-        log_samples_sd: Standard deviation of log samples to target, `(num_configurations,)`.
+        seconds_per_sample: Median, `(num_configurations,)`.
         log_seconds_sd: Standard deviation of log seconds a sample, `(num_configurations,)`.
         own_run: Whether a run with the same statistics was begun, `(num_configurations,)`.
     """
@@ -55,7 +55,7 @@ class Forecast:
     configurations: tuple[Configuration, ...]
     total: Array
     remaining: Array
-    log_samples_sd: Array
+    seconds_per_sample: Array
     log_seconds_sd: Array
     own_run: npt.NDArray[np.bool_]
 
@@ -89,18 +89,17 @@ class Predictor:
 
         Args:
             configurations: Of the job's space, or others.
-            normals: Independent standard normals, `(num_draws, 2 * num_configurations)` or more.
+            normals: Independent standard normals, `(NUM_DRAWS, 2 * num_configurations)` or more.
         """
         statistics = [traits_of(c.strategy).statistics_of(c) for c in configurations]
         kinds, kind_of = _distinct(statistics)
         speeds, speed_of = _distinct([c.without("learning_rate") for c in configurations])
-        num_draws = len(normals)
-        log_samples, samples_sd = self._log_samples(kinds, normals[:, : len(kinds)])
+        log_samples = self._log_samples(kinds, normals[:, : len(kinds)])
         mean, covariance = self.seconds.log_seconds_per_sample(speeds)
         later = normals[:, len(kinds) : len(kinds) + len(speeds)]
         log_seconds = mean + _correlated(covariance, later)
         # The same machine at another moment: shared by all, since all would run at that moment.
-        moment = spread_normals(num_draws, 1) * self.seconds.between_moments_sd
+        moment = spread_normals(NUM_DRAWS, 1) * self.seconds.between_moments_sd
         seconds_per_sample = np.exp(log_seconds + moment)[:, speed_of]
         reached = np.isfinite(log_samples)
         samples = np.where(reached, np.exp(np.minimum(log_samples, 600.0)), np.inf)[:, kind_of]
@@ -123,22 +122,19 @@ class Predictor:
             configurations=tuple(configurations),
             total=total,
             remaining=remaining,
-            log_samples_sd=samples_sd[kind_of],
+            seconds_per_sample=np.exp(mean)[speed_of],
             log_seconds_sd=speeds_sd[speed_of],
             own_run=own,
         )
 
-    def _log_samples(self, kinds: Sequence[Configuration], normals: Array) -> tuple[Array, Array]:
-        """Draws of log samples to target `(num_draws, num_kinds)`, infinite where never, and their spread."""
-        model, num_draws = self.samples, len(normals)
+    def _log_samples(self, kinds: Sequence[Configuration], normals: Array) -> Array:
+        """Draws of log samples to target `(NUM_DRAWS, num_kinds)`, infinite where never."""
+        model, arrivals = self.samples, self.samples.arrivals
         mean, covariance = model.log_samples(kinds)
-        draws = mean + _correlated(covariance, normals)
-        sd = np.sqrt(np.maximum(np.diag(covariance), 0.0) + SEED_SD**2)
-        seeds = spread_normals(num_draws, 4)
-        uniforms = spread_uniforms(num_draws, 3)
-        out_of_reach = (
-            float(np.min(model.run_unreachable, initial=1.0)) if len(model.run_unreachable) else 0.0
-        )
+        draws = mean + _correlated(covariance, normals) + arrivals.common[:, None]
+        seeds = spread_normals(NUM_DRAWS, 4)
+        uniforms = spread_uniforms(NUM_DRAWS, 3)
+        out_of_reach = float(arrivals.unreachable.min()) if len(arrivals.unreachable) else 0.0
         edges = model.edges(uniforms[:, 0])
         for column, kind in enumerate(kinds):
             run = self.runs.get(kind)
@@ -147,34 +143,39 @@ class Predictor:
                 never = (np.log(kind.learning_rate) > edges) | (uniforms[:, 1] < out_of_reach)
                 draws[never, column] = np.inf
                 continue
-            own_mean, own_sd = self._own_run(run, mean[column], covariance[column, column])
-            sd[column] = own_sd
-            seen = np.log(max(run.samples, 1))
-            own = own_mean + own_sd * np.roll(seeds[:, 1], 11 * column)
+            draws[:, column] = self._own_run(run, mean[column], covariance[column, column])
             if run.samples_to_target is None:
-                own = np.maximum(own, seen + 0.01)
-                own[uniforms[:, 2] < model.run_unreachable[run.index]] = np.inf
-            draws[:, column] = np.inf if run.ended else own
-        return draws, sd
+                never = uniforms[:, 2] < arrivals.unreachable[run.index]
+                draws[never, column] = np.inf
+            if run.ended:
+                draws[:, column] = np.inf
+        return draws
 
-    def _own_run(self, run: RunState, mean: float, variance: float) -> tuple[float, float]:
+    def _own_run(self, run: RunState, mean: float, variance: float) -> Array:
         """A begun run's own log samples to target: its curve, and what all other runs say of it.
 
         The field's belief without this run is the cavity of the Gaussian posterior (Rasmussen and
         Williams 2006, equation 3.56); a run differs from it by its seed.
         """
-        estimate, sd = self.samples.run_log_samples[run.index]
-        if sd == 0.0:
-            return float(estimate), 0.0
+        arrivals = self.samples.arrivals
+        if run.samples_to_target is not None:
+            return np.full(NUM_DRAWS, np.log(max(run.samples_to_target, 1.0)))
+        seen = np.log(max(run.samples, 1))
+        estimate = float(arrivals.median[run.index])
         if not np.isfinite(estimate):
-            return float(mean), float(np.sqrt(variance + SEED_SD**2))
-        site = 1.0 / (sd**2 + SEED_SD**2)
+            spread = np.sqrt(variance + SEED_SD**2) * spread_normals(NUM_DRAWS, 4)[:, 1]
+            return np.asarray(np.maximum(mean + spread + arrivals.common, seen + 0.01), dtype=float)
+        own = arrivals.own[:, run.index]
+        own_variance = max(float(own.var()), 1e-6)
+        site = 1.0 / (own_variance + SEED_SD**2)
         cavity_precision = max(1.0 / max(variance, 1e-9) - site, 1e-3)
         cavity_mean = (mean / max(variance, 1e-9) - estimate * site) / cavity_precision
         field_precision = 1.0 / (1.0 / cavity_precision + SEED_SD**2)
-        precision = field_precision + 1.0 / sd**2
-        combined = (cavity_mean * field_precision + estimate / sd**2) / precision
-        return float(combined), float(np.sqrt(1.0 / precision))
+        precision = field_precision + 1.0 / own_variance
+        combined = (cavity_mean * field_precision + estimate / own_variance) / precision
+        deviation = own / np.sqrt(own_variance * precision)
+        draws = combined + deviation + arrivals.common
+        return np.asarray(np.maximum(draws, seen + 0.01), dtype=float)
 
 
 def _distinct(

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.analytic.curves import CurveFit, RunCurve, extrapolation_error, fit_curves
-from tuner.analytic.draws import spread_normals
+from tuner.analytic.arrivals import Arrivals, extrapolate
+from tuner.analytic.curves import RunCurve
 from tuner.analytic.laws import log_best_rate, log_samples_at_best_rate, rate_penalty
 from tuner.analytic.regression import Parameter, Posterior, Residual, fit
 
@@ -19,9 +19,6 @@ Array = npt.NDArray[np.float64]
 
 #: Two runs of one configuration differ by this much in log samples to target (seeds, data order).
 SEED_SD = 0.10
-#: What the curve's form leaves unsaid however late: standard deviation of log samples to target.
-_FORM_SD = 0.05
-_LARGEST_SD = 2.5
 _RESIDUAL = Residual(sd=0.25, length_scales=(1.4, 1.0))
 #: Progress below which a run counts as stuck at its start.
 _STUCK = 0.05
@@ -78,18 +75,13 @@ class SamplesModel:
 
     Args:
         posterior: Of log samples to target over (log batch, log rate).
-        curves: The joint fit of curves; None before any scoring.
-        run_log_samples: For each run, mean and standard deviation of its log samples to target,
-            `(num_runs, 2)`; standard deviation 0 where it arrived.
-        run_unreachable: For each run, the chance that its curve stays below the target, `(num_runs,)`.
+        arrivals: When each run is expected to arrive, by its own curve.
         edge_grid: Logarithms of rates at which training may break down, `(num_grid,)`.
         edge_weights: Their probabilities, `(num_grid,)`.
     """
 
     posterior: Posterior
-    curves: CurveFit | None
-    run_log_samples: Array
-    run_unreachable: Array
+    arrivals: Arrivals
     edge_grid: Array
     edge_weights: Array
 
@@ -127,32 +119,36 @@ def fit_samples(runs: Sequence[RunEvidence], prior: RatePrior) -> SamplesModel:
         runs: What was run; a run without a scoring tells only whether it diverged.
         prior: What is believed beforehand.
     """
-    curves, estimates, unreachable = _run_estimates(runs)
-    told = [i for i, run in enumerate(runs) if np.isfinite(estimates[i, 0]) and not run.diverged]
+    arrivals = extrapolate([_curve(run) for run in runs], [run.samples_to_target for run in runs])
+    told = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
     told = [i for i in told if not _broke_down(runs[i], runs)]
-    parameters = _parameters(prior, estimates, told)
+    parameters = _parameters(prior, arrivals.median, told)
 
     def law(theta: Array, inputs: Array) -> Array:
         return _log_samples(theta, inputs, prior.exponent)
 
-    sds = np.array([math.hypot(estimates[i, 1], SEED_SD) for i in told])
+    sds = np.array([math.hypot(arrivals.own_sd[i], SEED_SD) for i in told])
     posterior = fit(
         law,
         parameters,
         _RESIDUAL,
         _inputs([runs[i].configuration for i in told]),
-        np.array([estimates[i, 0] for i in told]),
+        np.array([arrivals.median[i] for i in told]),
         sds,
     )
     grid, weights = _edge_posterior(posterior, runs)
     return SamplesModel(
         posterior=posterior,
-        curves=curves,
-        run_log_samples=estimates,
-        run_unreachable=unreachable,
+        arrivals=arrivals,
         edge_grid=grid,
         edge_weights=weights,
     )
+
+
+def _curve(run: RunEvidence) -> RunCurve:
+    if run.diverged:
+        return RunCurve(samples=run.samples[:0], progress=run.progress[:0])
+    return RunCurve(samples=run.samples, progress=run.progress)
 
 
 def _inputs(configurations: Sequence[Configuration]) -> Array:
@@ -174,7 +170,7 @@ def _log_samples(theta: Array, inputs: Array, exponent: float) -> Array:
     return floor + penalty
 
 
-def _parameters(prior: RatePrior, estimates: Array, told: Sequence[int]) -> tuple[Parameter, ...]:
+def _parameters(prior: RatePrior, medians: Array, told: Sequence[int]) -> tuple[Parameter, ...]:
     """Text-book slopes with wide spread; the noise scale from gradients where they were measured."""
     if prior.noise_scale is not None and prior.noise_scale > 0:
         scale_mean, scale_sd = math.log(prior.noise_scale), 0.8
@@ -184,7 +180,7 @@ def _parameters(prior: RatePrior, estimates: Array, told: Sequence[int]) -> tupl
     at_large_batch = prior.log_rate + prior.exponent * math.log1p(math.exp(scale_mean) / prior.batch_size)
     level = math.log(3 * prior.epoch_samples)
     if told:
-        level = min(float(estimates[i, 0]) for i in told)
+        level = min(float(medians[i]) for i in told)
     return (
         Parameter(name="log samples", mean=level, sd=1.5 if told else 2.0),
         Parameter(name="log noise scale", mean=scale_mean, sd=scale_sd),
@@ -193,36 +189,6 @@ def _parameters(prior: RatePrior, estimates: Array, told: Sequence[int]) -> tupl
         Parameter(name="log slope above", mean=math.log(1.5), sd=0.4),
         Parameter(name="log width", mean=math.log(1.3), sd=0.4),
     )
-
-
-def _run_estimates(runs: Sequence[RunEvidence]) -> tuple[CurveFit | None, Array, Array]:
-    estimates = np.full((len(runs), 2), np.inf)
-    unreachable = np.zeros(len(runs))
-    usable = [i for i, run in enumerate(runs) if len(run.samples) and not run.diverged]
-    curves, error_per_log = None, 0.0
-    if usable:
-        shown = [RunCurve(samples=runs[i].samples, progress=runs[i].progress) for i in usable]
-        curves = fit_curves(shown)
-        error_per_log = extrapolation_error(shown)
-    normals = spread_normals(256, 5)
-    for position, i in enumerate(usable):
-        assert curves is not None
-        draws = curves.log_samples_to_level(position, 1.0, normals)
-        arrives = np.isfinite(draws)
-        unreachable[i] = 1.0 - arrives.mean()
-        if not arrives.any():
-            continue
-        seen = math.log(runs[i].samples[-1])
-        lower, middle, upper = np.quantile(draws[arrives], [0.16, 0.5, 0.84])
-        # A run that has not arrived yet arrives later than now.
-        middle = max(float(middle), seen + 0.02)
-        sd = math.hypot(0.5 * float(upper - lower), _FORM_SD + error_per_log * (middle - seen))
-        estimates[i] = middle, min(sd, _LARGEST_SD)
-    for i, run in enumerate(runs):
-        if run.samples_to_target is not None:
-            estimates[i] = math.log(max(run.samples_to_target, 1.0)), 0.0
-            unreachable[i] = 0.0
-    return curves, estimates, unreachable
 
 
 def _broke_down(run: RunEvidence, runs: Sequence[RunEvidence]) -> bool:

@@ -121,10 +121,10 @@ class ProbeSection(Section):
         description="training seconds of one slice; follows from predictions if absent",
     )
     first_score_samples: PositiveInt | None = Field(
-        default=None, description="samples at the first scoring; a sixteenth of an epoch if absent"
+        default=None, description="samples at the first scoring; a thirty-second of an epoch if absent"
     )
     score_growth: Annotated[float, Field(gt=1, le=2)] = Field(
-        default=1.15, description="how much further each scoring lies than the one before"
+        default=1.15, description="how much further each scoring lies than the one before, at the least"
     )
     max_batch_size_per_rank: PositiveInt | None = Field(
         default=None, description="more than this a rank is accumulated over micro-batches"

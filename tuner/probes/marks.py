@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 #: The first mark of a job that states none: this part of an epoch.
-FIRST_MARK_PER_EPOCH = 16
+FIRST_MARK_PER_EPOCH = 32
 
 
 class ScoreMarks:
@@ -50,5 +50,5 @@ class ScoreMarks:
 
 
 def first_mark(num_training_samples: int, stated: int | None) -> int:
-    """The first mark: as stated in the job, or a sixteenth of an epoch."""
+    """The first mark: as stated in the job, or a thirty-second of an epoch."""
     return stated if stated is not None else max(1, math.ceil(num_training_samples / FIRST_MARK_PER_EPOCH))

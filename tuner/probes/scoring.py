@@ -49,9 +49,15 @@ class Scorer:
         self._replica, self._data, self._group, self._rank = replica, validation_data, group, rank
         self._target, self._maximize, self._model_path = target, maximize, model_path
         self.seconds = 0.0
+        #: What the last scoring took, in steps of rank 0: equal on all ranks; 0 where unknown.
+        self.steps_worth = 0.0
 
-    def score(self) -> tuple[float, bool]:
-        """The metric now, equal on all ranks, and whether the target is reached."""
+    def score(self, step_seconds: float | None = None) -> tuple[float, bool]:
+        """The metric now, equal on all ranks, and whether the target is reached.
+
+        Args:
+            step_seconds: A settled step of this rank; None where it is not known yet.
+        """
         began = time.perf_counter()
         replica = self._replica
         with replica.strategy.scored_parameters():
@@ -60,11 +66,17 @@ class Scorer:
             if self._rank == 0 and is_reached:
                 self._save_model()
             if self._group is not None:
-                told = torch.tensor([value], dtype=torch.float64)
+                took = time.perf_counter() - began
+                told = torch.tensor(
+                    [value, took / step_seconds if step_seconds else 0.0], dtype=torch.float64
+                )
                 # Also what keeps the others from training on, on the clock, while rank 0 scores.
                 dist.broadcast(told, src=0, group=self._group)
-                value = float(told)
-        self.seconds += time.perf_counter() - began
+                value, self.steps_worth = (float(number) for number in told)
+        took = time.perf_counter() - began
+        self.seconds += took
+        if self._group is None:
+            self.steps_worth = took / step_seconds if step_seconds else 0.0
         return value, self._is_reached(value)
 
     def _value(self) -> float:

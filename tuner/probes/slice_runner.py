@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: A stride of steps lasts about so long; between strides the ranks agree on how to go on.
 _STRIDE_SECONDS = 1.0
 
+#: Scoring takes at most this much of the training time between two scorings, but for the first.
+MOST_SCORING_PER_TRAINING = 0.25
 #: Training seconds between two checkpoints within a slice.
 _CHECKPOINT_SECONDS = 20.0
 
@@ -117,7 +119,6 @@ class SliceRunner:
         return self._mark()
 
     def _mark(self) -> Outcome:
-        self._next_mark = self.marks.next_after(self.replica.samples)
         self.voice.progress("scoring")
         began = self.voice.seconds_since_entry
         statistic, is_finite = self.noise.at_mark(
@@ -129,7 +130,11 @@ class SliceRunner:
             return Outcome.DIVERGED
         if statistic is not None and self.rank == 0:
             self.voice.noise(statistic)
-        return self._score()
+        outcome = self._score()
+        # Marks are passed over while the last scoring is not yet outweighed by training.
+        steps = math.ceil(self.scorer.steps_worth / MOST_SCORING_PER_TRAINING)
+        self._next_mark = self.marks.next_after(self.replica.samples + steps * self.replica.batch_size)
+        return outcome
 
     def _score_untrained(self) -> Outcome:
         if self.plan.is_timing or self.replica.samples > 0:
@@ -138,7 +143,7 @@ class SliceRunner:
         return self._score()
 
     def _score(self) -> Outcome:
-        value, is_reached = self.scorer.score()
+        value, is_reached = self.scorer.score(self.clock.typical_seconds)
         if not math.isfinite(value):
             return Outcome.DIVERGED
         point = CurvePoint(

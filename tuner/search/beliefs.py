@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
+from tuner.analytic.draws import NUM_DRAWS
 from tuner.analytic.predictor import Forecast, Predictor
 from tuner.analytic.samples_model import RatePrior, fit_samples
 from tuner.analytic.seconds_model import fit_seconds
@@ -18,7 +19,6 @@ from tuner.workload import AdamWSettings
 
 Array = npt.NDArray[np.float64]
 
-_NUM_DRAWS = 256
 _MOST_CANDIDATES = 800
 #: Spread of the best learning rate around the user's own, or around the middle of the space.
 _RATE_SD_WITH_BASELINE, _RATE_SD_WITHOUT = 1.6, 2.0
@@ -80,7 +80,7 @@ def believe(state: SearchState, configurations: Sequence[Configuration], rng: np
     evidence, runs = state.evidence()
     samples = fit_samples(evidence, rate_prior(state))
     predictor = Predictor(seconds=seconds, samples=samples, runs=runs)
-    normals = rng.standard_normal((_NUM_DRAWS, 2 * len(configurations)))
+    normals = rng.standard_normal((NUM_DRAWS, 2 * len(configurations)))
     forecast = predictor.forecast(configurations, normals)
     return Beliefs(predictor=predictor, forecast=forecast, price=prices(state, configurations))
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from search_spaces import Configuration
 from tuner.measurement import Purpose
-from tuner.probes import Until
+from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs, believe, candidates
 from tuner.search.limits import limit_reached, may_start
 from tuner.search.policy import Action, Decision, Start, Stop, StopKind
 from tuner.search.state import Run, SearchState
 from tuner.search.weighing import Weighing
 
-#: The first look takes this share of the time budget, within bounds; `_UNKNOWN` without a budget.
-_FIRST_SHARE = 1 / 150
-_FIRST_SHORTEST, _FIRST_LONGEST, _FIRST_UNKNOWN = 2.0, 60.0, 4.0
+#: The first look takes at most this share of the time budget; so many seconds without a budget.
+_FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0
 
 
 class ModelPolicy:
@@ -64,7 +65,7 @@ class ModelPolicy:
         return Start(
             configuration=chosen,
             purpose=Purpose.STATISTICS,
-            until=Until(training_seconds=_first_look_seconds(state)),
+            until=_first_look(state),
             reason=reason,
         )
 
@@ -92,13 +93,15 @@ def _arrival(state: SearchState) -> Stop | None:
     return Stop(kind=StopKind.ARRIVED, reason=f"a run reached the target: {arrived[0].configuration}")
 
 
-def _first_look_seconds(state: SearchState) -> float:
-    if state.job.probe.slice_seconds is not None:
-        return state.job.probe.slice_seconds
+def _first_look(state: SearchState) -> Until:
+    """As far as the second scoring; for long trainings a share of the budget ends it before."""
+    probe = state.job.probe
+    if probe.slice_seconds is not None:
+        return Until(training_seconds=probe.slice_seconds)
+    first = first_mark(state.epoch_samples, probe.first_score_samples)
     time = state.job.budget.time
-    if time is None:
-        return _FIRST_UNKNOWN
-    return float(np.clip(_FIRST_SHARE * time, _FIRST_SHORTEST, _FIRST_LONGEST))
+    limit = _FIRST_UNKNOWN if time is None else _FIRST_SHARE * time
+    return Until(training_seconds=limit, samples=math.ceil(first * probe.score_growth))
 
 
 def _middle(configurations: list[Configuration]) -> Configuration:

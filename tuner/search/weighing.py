@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.measurement import Purpose
-from tuner.probes import Until
+from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs
 from tuner.search.gain import expected_cost, expected_gain, typical
 from tuner.search.limits import may_start, seconds_left
@@ -24,8 +24,9 @@ _LOOK_SHARE, _STRIDE_SHARE = 0.08, 0.15
 _SHORTEST_SLICE_SECONDS = 1.5
 #: A timing probe ends after so many training seconds even if it has steps left.
 _TIMING_SECONDS = 1.5
-#: What a look leaves unknown of log samples to target, at once and for each e-fold that lies ahead of it.
-_UNKNOWN_AT_ONCE, _UNKNOWN_AHEAD = 0.05, 0.2
+#: What a look leaves unknown of how a run compares with another (log samples to target): at once, and for
+#: each e-fold that lies ahead of it.
+_UNKNOWN_AT_ONCE, _UNKNOWN_AHEAD = 0.05, 0.12
 #: What a timing leaves unknown of log seconds.
 _UNKNOWN_AFTER_TIMING = 0.08
 #: A configuration whose chance of reaching the target is smaller is out of reach.
@@ -66,7 +67,6 @@ class Weighing:
         cost = forecast.remaining + more * forecast.total if more else forecast.remaining
         self._cost = _within_limits(state, beliefs, cost) * beliefs.price
         self._expected, self._reach = expected_cost(self._cost)
-        self._middle = typical(self._cost)
         self._length = typical(forecast.total)
         self._left = typical(forecast.remaining)
         self._runs = [run_of(state, c) for c in beliefs.configurations]
@@ -88,7 +88,7 @@ class Weighing:
         return [*self._looks(incumbent), *self._timings(incumbent)]
 
     def _looks(self, incumbent: int) -> Iterator[Option]:
-        forecast, price = self._beliefs.forecast, self._beliefs.price
+        price = self._beliefs.price
         overhead = self._state.overhead
         for i, configuration in enumerate(self._beliefs.configurations):
             run = self._runs[i]
@@ -96,18 +96,52 @@ class Weighing:
                 continue
             if run is None and not self._may_start:
                 continue
-            if run is not None and (run.configuration != configuration or not run.can_continue):
+            if run is not None and (run.configuration != configuration or not run.is_open):
                 continue
             done = run.measurement.training_seconds if run else 0.0
-            look = max(_LOOK_SHARE * self._length[i], _SHORTEST_SLICE_SECONDS)
+            look = self._look_seconds(i)
             after = min(0.95, (done + look) / max(self._length[i], 1e-9))
-            known = forecast.log_samples_sd[i] ** 2
+            ratio, variance = self._against(i, incumbent)
             unknown = (_UNKNOWN_AT_ONCE - _UNKNOWN_AHEAD * math.log(after)) ** 2
-            resolved = known**2 / (known + unknown) + forecast.log_seconds_sd[i] ** 2
             paid = look * price[i] * overhead
-            gain = self._reach[i] * expected_gain(self._expected[incumbent], self._middle[i], resolved, paid)
+            best = float(self._expected[incumbent])
+            gain = self._reach[i] * expected_gain(
+                best, best * ratio, variance**2 / (variance + unknown), paid
+            )
             spent = paid + self._startup_seconds * price[i]
             yield Option(net_gain=gain - spent, index=i, purpose=Purpose.STATISTICS)
+
+    def _look_seconds(self, index: int) -> float:
+        """A look's training seconds: a share of the run, and as far as the next scorings at the least."""
+        run = self._runs[index]
+        job = self._state.job
+        seen = run.measurement.samples if run else 0
+        first = first_mark(self._state.epoch_samples, job.probe.first_score_samples)
+        marks = max(seen * job.probe.score_growth, first)
+        samples = marks * job.probe.score_growth - seen
+        seconds = run.measurement.training_seconds if run else 0.0
+        return float(
+            max(
+                min(_LOOK_SHARE * self._length[index], seconds),
+                samples * self._beliefs.forecast.seconds_per_sample[index],
+                _SHORTEST_SLICE_SECONDS,
+            )
+        )
+
+    def _against(self, index: int, incumbent: int) -> tuple[float, float]:
+        """Median ratio of a candidate's cost to the incumbent's, and the variance of its logarithm.
+
+        Over joint draws: what makes both early or both late does not count.
+        """
+        both = np.isfinite(self._cost[:, index]) & np.isfinite(self._cost[:, incumbent])
+        if both.sum() < 8:
+            return math.inf, 0.0
+        least = 1e-3 * float(self._expected[incumbent])
+        ratio = np.log(
+            np.maximum(self._cost[both, index], least) / np.maximum(self._cost[both, incumbent], least)
+        )
+        lower, middle, upper = np.quantile(ratio, [0.16, 0.5, 0.84])
+        return math.exp(middle), float((0.5 * (upper - lower)) ** 2)
 
     def _timings(self, incumbent: int) -> Iterator[Option]:
         if not self._may_start:
@@ -124,7 +158,9 @@ class Weighing:
         for i in best_of.values():
             variance = float(forecast.log_seconds_sd[i]) ** 2
             resolved = variance**2 / (variance + _UNKNOWN_AFTER_TIMING**2)
-            gain = self._reach[i] * expected_gain(self._expected[incumbent], self._middle[i], resolved, 0.0)
+            ratio, _ = self._against(i, incumbent)
+            best = float(self._expected[incumbent])
+            gain = self._reach[i] * expected_gain(best, best * ratio, resolved, 0.0)
             spent = (_TIMING_SECONDS + self._startup_seconds) * price[i]
             yield Option(net_gain=gain - spent, index=i, purpose=Purpose.TIMING)
 
@@ -139,17 +175,23 @@ class Weighing:
                 until=Until(steps=steps, training_seconds=_TIMING_SECONDS),
                 reason="its seconds a step decide",
             )
-        ratio = self._middle[option.index] / self._expected[incumbent]
-        return self._advance(
-            option.index, _LOOK_SHARE, Purpose.STATISTICS, f"may take {ratio:.2f}x of the best known"
-        )
+        ratio, variance = self._against(option.index, incumbent)
+        factor = math.exp(1.645 * math.sqrt(variance))
+        reason = f"may take {ratio / factor:.2g} to {ratio * factor:.2g} times the best known"
+        stride = self._look_seconds(option.index)
+        return self._advance(option.index, stride, Purpose.STATISTICS, reason)
 
     def go_on(self, incumbent: int) -> Action:
         """The next stride of the incumbent."""
-        return self._advance(incumbent, _STRIDE_SHARE, Purpose.TRAINING, "expected to arrive first")
+        # While little is known of a run, its length may be far off: at most twice what was seen.
+        run = self._runs[incumbent]
+        seen = run.measurement.training_seconds if run else 0.0
+        stride = min(_STRIDE_SHARE * float(self._length[incumbent]), seen)
+        stride = max(stride, self._look_seconds(incumbent))
+        return self._advance(incumbent, stride, Purpose.TRAINING, "expected to arrive first")
 
-    def _advance(self, index: int, share: float, purpose: Purpose, reason: str) -> Action:
-        """The slice that takes a candidate's run further by a share of its predicted length."""
+    def _advance(self, index: int, stride: float, purpose: Purpose, reason: str) -> Action:
+        """The slice that takes a candidate's run further by so many training seconds."""
         configuration, run = self._beliefs.configurations[index], self._runs[index]
         length = float(self._length[index])
         done = 0.0
@@ -158,7 +200,7 @@ class Weighing:
         elif run is not None:  # carried on from other nodes: its clock is priced anew
             done = length - float(self._left[index])
         left = seconds_left(self._state, configuration.nodes)
-        stride = self._state.job.probe.slice_seconds or max(share * length, _SHORTEST_SLICE_SECONDS)
+        stride = self._state.job.probe.slice_seconds or stride
         until = Until(training_seconds=done + min(stride, max(left, _SHORTEST_SLICE_SECONDS)))
         if run is not None and run.is_open and run.configuration == configuration:
             return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)

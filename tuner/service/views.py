@@ -77,7 +77,7 @@ def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
             rows.append(
                 (
                     f"predicted with {prediction.seconds_known:.1f} s known",
-                    f"{' / '.join(levels)} s to target, reached with {prediction.probability_of_reaching:.0%}",
+                    f"{' / '.join(levels)} s to target, reached {prediction.probability_of_reaching:.0%}",
                 )
             )
     if timed is not None and timed.error:

@@ -35,7 +35,7 @@ def test_horizon_is_a_mark() -> None:
     assert marks.next_after(300) == 338
 
 
-def test_first_mark_is_a_sixteenth_of_an_epoch_unless_stated() -> None:
+def test_first_mark_is_a_thirty_second_of_an_epoch_unless_stated() -> None:
     assert first_mark(1437, None) == 90
     assert first_mark(3, None) == 1
     assert first_mark(1437, 7) == 7

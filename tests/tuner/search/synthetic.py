@@ -203,6 +203,8 @@ class SyntheticProber(Prober):
                     break
             if until.training_seconds is not None and seconds >= until.training_seconds:
                 break
+            if until.samples is not None and step * batch >= until.samples:
+                break
         checkpoint = folder / "checkpoints" / "checkpoint"
         checkpoint.parent.mkdir(exist_ok=True)
         checkpoint.touch()
