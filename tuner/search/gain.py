@@ -67,6 +67,6 @@ def _put(strike: float, median: float, sd: float) -> float:
         return 0.0
     if sd < 1e-9:
         return max(strike - median, 0.0)
-    distance = math.log(strike / median) / sd
+    distance = (math.log(strike) - math.log(median)) / sd
     mean = median * math.exp(0.5 * sd**2)
     return strike * _NORMAL.cdf(distance) - mean * _NORMAL.cdf(distance - sd)

@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from search_spaces import Configuration
 from tests.tuner.analytic.made_measurements import configuration, diverged, rate_prior, run, stuck
@@ -92,29 +90,10 @@ def test_intervals_cover_where_runs_arrive() -> None:
 def test_a_run_that_arrived_is_known_exactly() -> None:
     what = configuration()
     model = fit_samples([run(what, 30_000.0, share=1.05, arrived=True)], rate_prior())
-    np.testing.assert_allclose(model.run_log_samples, [[math.log(30_000.0), 0.0]])
-    assert model.run_unreachable[0] == 0.0
+    np.testing.assert_allclose(model.arrivals.median, [math.log(30_000.0)])
+    assert (model.arrivals.own_sd[0], model.arrivals.unreachable[0]) == (0.0, 0.0)
     # Another seed of the same configuration would differ by a tenth.
     assert believed(model, what)[0] == pytest.approx(math.log(30_000.0), abs=0.05)
-
-
-@settings(max_examples=20)
-@given(share=st.floats(0.1, 0.99), noise=st.floats(0.0, 0.03), seed=st.integers(0, 99))
-def test_a_run_is_never_expected_to_have_arrived_before_now(share: float, noise: float, seed: int) -> None:
-    told = run(configuration(), 30_000.0, share=share, noise=noise, seed=seed)
-    model = fit_samples([told], rate_prior())
-    mean, sd = model.run_log_samples[0]
-    if np.isfinite(mean):
-        assert mean > math.log(told.samples[-1])
-        assert sd > 0
-
-
-def test_the_more_of_a_run_was_seen_the_surer_its_end() -> None:
-    sds = [
-        fit_samples([run(configuration(), 30_000.0, share=share)], rate_prior()).run_log_samples[0, 1]
-        for share in (0.1, 0.3, 0.9)
-    ]
-    assert sds[0] > sds[1] > sds[2]
 
 
 def test_a_run_that_broke_down_lowers_the_edge() -> None:
@@ -174,7 +153,7 @@ def test_before_any_run_the_user_s_rate_is_about_the_best_and_all_is_unsure() ->
     model = fit_samples([], rate_prior(math.log(0.02)))
     found = [configuration(1, 64, float(r)) for r in np.geomspace(1e-4, 1.0, 25)]
     mean, covariance = model.log_samples(found)
-    assert model.curves is None
+    assert model.arrivals.curves is None
     assert 0.005 < found[int(np.argmin(mean))].learning_rate < 0.08
     assert np.sqrt(np.diag(covariance)).min() > 1.0
     words = " ".join(model.summary())
@@ -198,5 +177,5 @@ def test_adam_s_best_rate_follows_the_root_of_the_batch() -> None:
 def test_a_run_without_a_scoring_says_nothing_of_samples() -> None:
     silent = RunEvidence(configuration=configuration(), samples=np.zeros(0), progress=np.zeros(0))
     model = fit_samples([silent], rate_prior())
-    assert np.all(np.isinf(model.run_log_samples))
+    assert np.all(np.isinf(model.arrivals.median))
     assert len(model.posterior.inputs) == 0

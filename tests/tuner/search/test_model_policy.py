@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.tuner.search.synthetic import Law
+from tests.tuner.search.world import BASELINE, World, configuration, make_job
+from tuner.measurement import Measurement, Outcome, Purpose
+from tuner.search.model_policy import ModelPolicy
+from tuner.search.policy import Start, Stop, StopKind
+
+SMALL_SPACE = {
+    "batch_size": [32, 128, 512],
+    "learning_rate": {"low": 1e-3, "high": 1.0, "levels_per_decade": 3},
+}
+SLOW_LAW = Law(samples=8e4, seconds_per_sample=1e-3)
+
+
+def small_world(folder: Path, law: Law = SLOW_LAW, **sections: Any) -> World:
+    settings: dict[str, Any] = {"cluster": {"nodes": [1, 2]}, "space": SMALL_SPACE, "budget": {"time": "20m"}}
+    return World(folder, job=make_job(**{**settings, **sections}), law=replace(law))
+
+
+def decided(world: World) -> Start:
+    action = ModelPolicy().decide(world.state()).action
+    assert isinstance(action, Start)
+    return action
+
+
+def stopped(world: World) -> Stop:
+    stop, _ = world.search(ModelPolicy()).run()
+    return stop
+
+
+def fault(purpose: Purpose = Purpose.STATISTICS, rate: float = 0.03) -> Measurement:
+    return Measurement(
+        configuration=configuration(1, 128, rate), purpose=purpose, outcome=Outcome.FAILED, error="rank 0: no"
+    )
+
+
+def test_the_present_settings_come_first(tmp_path: Path) -> None:
+    first = decided(small_world(tmp_path))
+    assert first.configuration == BASELINE
+    assert first.reason == "the present settings come first"
+
+
+def test_present_settings_outside_the_space_come_first_all_the_same(tmp_path: Path) -> None:
+    world = small_world(tmp_path, baseline={"nodes": 2, "batch_size": 48, "learning_rate": 2.5})
+    assert decided(world).configuration == configuration(2, 48, 2.5)
+
+
+def test_present_settings_on_nodes_that_may_not_be_chosen_are_not_probed(tmp_path: Path) -> None:
+    world = small_world(tmp_path, baseline={"nodes": 8, "batch_size": 64, "learning_rate": 0.01})
+    assert decided(world).configuration.nodes == 1
+
+
+def test_without_present_settings_the_first_look_is_at_the_middle(tmp_path: Path) -> None:
+    first = decided(small_world(tmp_path, baseline=None))
+    assert (first.configuration.nodes, first.configuration.batch_size) == (1, 128)
+    assert 0.01 < first.configuration.learning_rate < 0.1
+
+
+def test_the_first_look_reaches_the_second_scoring(tmp_path: Path) -> None:
+    world = small_world(tmp_path, probe={"first_score_samples": 1000, "score_growth": 1.5})
+    assert decided(world).until.samples == 1500
+
+
+@pytest.mark.parametrize(("budget", "seconds"), [({}, 600.0), ({"time": "10m"}, 60.0)])
+def test_the_first_look_is_no_more_than_a_tenth_of_the_budget(
+    tmp_path: Path, budget: dict[str, Any], seconds: float
+) -> None:
+    world = World(tmp_path, job=make_job(budget=budget))
+    assert decided(world).until.training_seconds == pytest.approx(seconds)
+
+
+def test_slices_are_as_long_as_the_job_says(tmp_path: Path) -> None:
+    world = small_world(tmp_path, probe={"slice_seconds": 7})
+    stopped(world)
+    for probe in world.probes():
+        lengths = np.diff([0.0, *(m.training_seconds for m in probe.slices)])
+        assert probe.purpose is Purpose.TIMING or lengths.max() == pytest.approx(7.0, abs=0.7)
+
+
+def test_the_same_state_gives_the_same_decision(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.ran(BASELINE, 6.0)
+    world.ran(configuration(1, 128, 0.05), 5.0)
+    first, again = (ModelPolicy(seed=4).decide(world.state()) for _ in range(2))
+    assert first.action == again.action
+    assert first.beliefs is not None
+    assert again.beliefs is not None
+    np.testing.assert_array_equal(first.beliefs.forecast.total, again.beliefs.forecast.total)
+
+
+def test_what_does_not_fit_a_rank_is_probed_no_more(tmp_path: Path) -> None:
+    world = small_world(tmp_path, replace(SLOW_LAW, memory_samples=128))
+    stop = stopped(world)
+    assert stop.kind is StopKind.ARRIVED
+    too_large = [-(-c.batch_size // c.nodes) for c, _ in world.prober.started if not world.law.fits(c)]
+    # Each probe that ran out of memory had a smaller share than the one before.
+    assert too_large == sorted(set(too_large), reverse=True)
+
+
+def test_a_rate_that_diverged_is_not_tried_again_nor_larger_ones_preferred(tmp_path: Path) -> None:
+    world = small_world(tmp_path, replace(SLOW_LAW, edge_rate=0.08))
+    world.ran(configuration(1, 32, 0.1), 5.0)
+    world.ran(configuration(1, 128, 0.1), 5.0)
+    before = len(world.prober.started)
+    assert stopped(world).kind is StopKind.ARRIVED
+    trained = [c for c, purpose in world.prober.started[before:] if purpose is not Purpose.TIMING]
+    assert configuration(1, 32, 0.1) not in trained
+    assert configuration(1, 128, 0.1) not in trained
+    beyond = [c for c in trained if c.learning_rate >= 0.1]
+    assert len(beyond) <= 1
+
+
+def test_a_used_up_time_budget_ends_the_search(tmp_path: Path) -> None:
+    world = small_world(tmp_path, replace(SLOW_LAW, samples=1e7), budget={"time": "30s"})
+    stop = stopped(world)
+    assert stop.kind is StopKind.BUDGET
+    assert stop.reason == "the time budget of 30 s is used up"
+    # The last slice is cut to what was left; its start-up and scoring come on top.
+    assert 30.0 <= world.state().spent.seconds < 36.0
+
+
+def test_a_used_up_dollar_budget_ends_the_search(tmp_path: Path) -> None:
+    world = small_world(
+        tmp_path,
+        replace(SLOW_LAW, samples=1e7),
+        cluster={"nodes": [1, 2], "dollars_per_node_hour": 36.0},
+        budget={"dollars": 0.5},
+    )
+    stop = stopped(world)
+    assert (stop.kind, stop.reason) == (StopKind.BUDGET, "the budget of $0.5 is used up")
+    assert 0.5 <= world.state().spent.dollars < 0.6
+
+
+def test_a_budget_of_probes_is_never_exceeded_and_the_begun_run_still_arrives(tmp_path: Path) -> None:
+    world = small_world(tmp_path, budget={"probes": 2})
+    assert stopped(world).kind is StopKind.ARRIVED
+    assert len(world.probes()) <= 2
+
+
+def test_a_budget_of_probes_without_a_run_that_can_go_on_ends_the_search(tmp_path: Path) -> None:
+    world = small_world(tmp_path, replace(SLOW_LAW, edge_rate=1e-9), budget={"probes": 2})
+    assert stopped(world).kind in (StopKind.BUDGET, StopKind.OUT_OF_REACH)
+    assert len(world.probes()) <= 2
+
+
+def test_three_faults_in_a_row_end_the_search(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    for rate in (0.01, 0.02, 0.03):
+        world.keep(fault(rate=rate))
+    stop = ModelPolicy().decide(world.state()).action
+    assert stop == Stop(kind=StopKind.FAULTS, reason="3 of 3 ended probes failed")
+
+
+def test_faults_between_good_probes_do_not_end_the_search(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    for rate in (0.01, 0.02):
+        world.keep(fault(rate=rate))
+        world.ran(configuration(1, 128, rate), 1.0, purpose=Purpose.TIMING)
+    world.keep(fault(rate=0.05))
+    assert isinstance(ModelPolicy().decide(world.state()).action, Start)
+
+
+def test_half_of_many_probes_failing_ends_the_search(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    for rate in (0.01, 0.02, 0.03):
+        world.ran(configuration(1, 128, rate), 1.0, purpose=Purpose.TIMING)
+        world.keep(fault(rate=rate))
+    stop = ModelPolicy().decide(world.state()).action
+    assert stop == Stop(kind=StopKind.FAULTS, reason="3 of 6 ended probes failed")
+
+
+def test_a_target_above_every_curve_is_out_of_reach(tmp_path: Path) -> None:
+    world = small_world(tmp_path, Law(samples=2e4, height=1.12, target=0.85), goal={"target": 0.99})
+    stop = stopped(world)
+    assert stop.kind in (StopKind.OUT_OF_REACH, StopKind.BUDGET)
+    assert not any(run.arrived for run in world.state().runs.values())
+
+
+def test_where_everything_breaks_down_nothing_is_in_reach(tmp_path: Path) -> None:
+    world = small_world(tmp_path, replace(SLOW_LAW, edge_rate=1e-9), budget={})
+    stop = stopped(world)
+    assert stop.kind is StopKind.OUT_OF_REACH
+    assert len(world.probes()) < 30
+
+
+def test_a_deadline_no_configuration_can_meet_is_out_of_reach(tmp_path: Path) -> None:
+    world = small_world(tmp_path, goal={"deadline": "2s"})
+    world.ran(BASELINE, 20.0)
+    stop = stopped(world)
+    assert stop.kind is StopKind.OUT_OF_REACH
+    assert "within the limits" in stop.reason
+
+
+def test_one_training_ends_with_the_first_run_that_arrives(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    stop = stopped(world)
+    assert stop.kind is StopKind.ARRIVED
+    assert [p.outcome for p in world.probes()].count(Outcome.REACHED) == 1
+
+
+def test_many_trainings_end_with_an_answer_better_than_the_present_settings(tmp_path: Path) -> None:
+    world = small_world(tmp_path, goal={"trainings": 20})
+    stop, decision = world.search(ModelPolicy()).run()
+    assert stop.kind is StopKind.NO_GAIN
+    assert decision.beliefs is not None
+    forecast = decision.beliefs.forecast
+    chosen = forecast.configurations[int(np.argmin(forecast.quantile(0.5)))]
+    truth, best = world.law.seconds_to_target(chosen), fastest(world)
+    assert truth < 0.5 * world.law.seconds_to_target(BASELINE)
+    assert truth < 1.5 * best
+    # The search itself cost a small part of what the answer serves.
+    assert world.state().spent.seconds < 20 * 0.25 * world.law.seconds_to_target(BASELINE)
+
+
+def fastest(world: World) -> float:
+    return min(world.law.seconds_to_target(c) for c in world.job.search_space().candidates())
+
+
+def test_who_pays_by_the_node_trains_on_fewer_where_scaling_is_poor(tmp_path: Path) -> None:
+    """Four nodes on cores of their own: faster, but three nodes' price more."""
+    law = replace(SLOW_LAW, cores=8, hop_seconds=4e-3)
+    chosen = {}
+    for minimize in ("seconds", "dollars"):
+        world = small_world(
+            tmp_path / minimize,
+            law,
+            cluster={"nodes": [1, 4], "dollars_per_node_hour": 3.0},
+            goal={"minimize": minimize, "trainings": 50},
+        )
+        _, decision = world.search(ModelPolicy()).run()
+        assert decision.beliefs is not None
+        cost = decision.beliefs.forecast.quantile(0.5) * decision.beliefs.price
+        chosen[minimize] = decision.beliefs.configurations[int(np.argmin(cost))]
+    assert chosen["seconds"].nodes == 4
+    assert chosen["dollars"].nodes == 1
+
+
+def random_law(seed: int) -> Law:
+    """A training of some minutes at the present settings, whose best settings lie somewhere else."""
+    rng = np.random.default_rng(seed)
+
+    def between(low: float, high: float) -> float:
+        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+    return Law(
+        samples=between(1e4, 1e5),
+        noise_scale=between(30, 2000),
+        best_rate=between(0.05, 0.6),
+        edge_rate=between(0.3, 1.5),
+        seconds_per_sample=between(3e-4, 3e-3),
+        fixed_seconds=between(5e-4, 1e-2),
+        tail=float(rng.uniform(0.5, 1.2)),
+    )
+
+
+@pytest.mark.slow
+def test_searching_and_training_cost_no_more_than_training_as_before(tmp_path: Path) -> None:
+    ratios = []
+    for seed in range(10):
+        space = {"learning_rate": {"low": 1e-4, "high": 1.0, "levels_per_decade": 3}}
+        job = make_job(space=space, budget={"time": "2h"})
+        world = World(tmp_path / str(seed), job=job, law=random_law(seed), seed=seed)
+        assert stopped(world).kind is StopKind.ARRIVED
+        ratios.append(world.state().spent.seconds / world.law.seconds_to_target(BASELINE))
+    # Measured: 0.45 to 1.43, median 0.9.
+    assert np.median(ratios) < 1.2, ratios
+    assert max(ratios) < 2.0, ratios
