@@ -29,9 +29,11 @@ Array = npt.NDArray[np.float64]
 _HEIGHT_MEAN, _HEIGHT_SD = 0.15, 0.07
 _LOG_U_MEAN, _LOG_U_SD = 0.0, 0.25
 _LOG_Q_MEAN, _LOG_Q_SD = np.log(0.8), 0.5
-_OWN_HEIGHT_SD = 0.03
+_OWN_HEIGHT_SD = 0.01
 _LOG_K_SD = 6.0
-_MIN_NOISE, _MAX_POINTS = 0.008, 24
+#: Prior of the noise of one scoring, in units of progress, and how many scorings it is worth.
+_NOISE, _NOISE_WEIGHT = 0.02, 6.0
+_MAX_POINTS = 24
 #: A noisy curve first touches the target when the smooth one is still about this many standard
 #: deviations of one scoring below it (the expected maximum of the few scorings near the crossing).
 _EARLY_TOUCH = 0.7
@@ -126,8 +128,8 @@ def fit_curves(runs: Sequence[RunCurve]) -> CurveFit:
     for _ in range(3):
         theta, converged = _minimise(theta, prior_mean, prior_sd, log_s, owner, num, y, weights / noise)
         misfit = y - _curve(theta, log_s, owner, num)
-        # Half a normal's median absolute deviation; spikes of an oscillating run count less (Huber 1964).
-        noise = max(_MIN_NOISE, 1.48 * float(np.median(np.abs(misfit))))
+        noise = _noise_of(misfit * weights, num)
+        # Spikes of an oscillating run count less (Huber 1964).
         weights = np.sqrt(np.minimum(1.0, 2.0 * noise / np.maximum(np.abs(misfit), 1e-12)))
     jacobian = _jacobian(theta, log_s, owner, num) * (weights / noise)[:, None]
     information = jacobian.T @ jacobian + np.diag(prior_sd**-2.0)
@@ -139,6 +141,16 @@ def fit_curves(runs: Sequence[RunCurve]) -> CurveFit:
         noise=noise,
         converged=converged,
     )
+
+
+def _noise_of(misfit: Array, num_runs: int) -> float:
+    """Noise of one scoring: the prior mixed with what is left of the misfit's degrees of freedom.
+
+    Every run's speed takes one up, the shape three.
+    """
+    degrees = max(len(misfit) - num_runs - 3, 0)
+    squares = float(misfit @ misfit) if degrees else 0.0
+    return float(np.sqrt((_NOISE_WEIGHT * _NOISE**2 + squares) / (_NOISE_WEIGHT + degrees)))
 
 
 def extrapolation_error(runs: Sequence[RunCurve]) -> float:

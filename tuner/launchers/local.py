@@ -65,6 +65,14 @@ class LocalLauncher(Launcher):
         self._owner = os.getpid()
         atexit.register(self.close)
 
+    def warm(self, num_ranks: int) -> None:
+        """Has so many ranks on their way before the first job wants them; returns at once.
+
+        Args:
+            num_ranks: Ranks that idle from now on, those included that do already.
+        """
+        self._idle = self._take(max(num_ranks, len(self._idle)))
+
     def submit(self, task: RankTask, *, num_nodes: int, devices_per_node: int) -> JobHandle:
         if self._closed:
             raise ProbeError("this launcher is closed and takes no more jobs")

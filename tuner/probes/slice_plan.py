@@ -30,6 +30,8 @@ class SlicePlan:
         purpose: Why.
         until: Where it ends.
         folder: The probe's folder.
+        score_untrained: Whether a run that begins is scored before its first step. All runs of a job begin
+            with the same model, so that once is enough.
     """
 
     job: Job
@@ -38,6 +40,7 @@ class SlicePlan:
     purpose: Purpose
     until: Until
     folder: Path
+    score_untrained: bool = True
 
     @property
     def is_timing(self) -> bool:
@@ -53,6 +56,7 @@ class SlicePlan:
             "purpose": self.purpose.value,
             "until": asdict(self.until),
             "folder": str(self.folder),
+            "score_untrained": self.score_untrained,
         }
 
     @classmethod
@@ -65,4 +69,5 @@ class SlicePlan:
             purpose=Purpose(payload["purpose"]),
             until=Until(**payload["until"]),
             folder=Path(payload["folder"]),
+            score_untrained=payload["score_untrained"],
         )

@@ -137,7 +137,7 @@ class SliceRunner:
         return outcome
 
     def _score_untrained(self) -> Outcome:
-        if self.plan.is_timing or self.replica.samples > 0:
+        if self.plan.is_timing or self.replica.samples > 0 or not self.plan.score_untrained:
             return Outcome.RUNNING
         self.voice.progress("scoring")
         return self._score()

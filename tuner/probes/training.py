@@ -45,6 +45,7 @@ class TrainingProber(Prober):
         self._job, self._job_folder, self._launcher, self._clock = job, job_folder, launcher, clock
         self._cluster = job.resolved_cluster()
         self._slices: dict[str, SliceRecord] = {}
+        self._untrained_is_scored = False
         self._identities = (str(number) for number in itertools.count(1))
 
     def start(
@@ -60,6 +61,7 @@ class TrainingProber(Prober):
             purpose=purpose,
             until=until,
             folder=folder,
+            score_untrained=not self._untrained_is_scored,
         )
         probe_folder = ProbeFolder(folder)
         probe_folder.describe(plan, num_ranks=self._cluster.num_ranks(configuration.nodes))
@@ -130,6 +132,8 @@ class TrainingProber(Prober):
     ) -> Measurement:
         record.ended = self._measured(record, status, outcome, error)
         record.folder.end_slice(outcome)
+        if any(point.samples == 0 for point in record.ended.curve):
+            self._untrained_is_scored = True
         return record.ended
 
     def _measured(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -72,8 +72,9 @@ class RunResult:
 
 
 def training_prober(opened: OpenedJob) -> Prober:
-    """The prober that trains on this host."""
+    """The prober that trains on this host; its ranks are on their way when this returns."""
     launcher = LocalLauncher(threads_per_rank=opened.job.cluster.threads_per_rank)
+    launcher.warm(opened.cluster.num_ranks(max(opened.cluster.node_counts)))
     return TrainingProber(opened.job, opened.folder, launcher)
 
 
@@ -101,12 +102,22 @@ def run_job(
         StorageError: Study or output cannot be read or written.
     """
     output = prepare_output(options.output)
+    prober = make_prober(opened)
+    try:
+        return _run(opened, store, replace(options, output=output), listen, prober)
+    finally:
+        prober.close()
+
+
+def _run(
+    opened: OpenedJob, store: StudyStore, options: RunOptions, listen: Listener, prober: Prober
+) -> RunResult:
     _, epoch_samples = checked_workload(opened)
     study = store.ledger.open_study(
         opened.job.name, opened.fingerprint, opened.job.model_dump(mode="json"), fresh=options.fresh
     )
     free_leases_of_the_dead(store.ledger, study)
-    for folder in sorted(output.glob("probes/*/*")):
+    for folder in sorted(options.output.glob("probes/*/*")):
         end_orphans(folder)
     with store.guarded():
         setting = SearchSetting(
@@ -115,16 +126,12 @@ def run_job(
             study=study,
             ledger=store.ledger,
             trials=StudyTrials(_optuna_study(opened, store, study, options), opened.job),
-            folder=output,
+            folder=options.output,
             epoch_samples=epoch_samples,
             owner=own_name(),
             listen=listen,
         )
-        prober = make_prober(opened)
-        try:
-            return _searched(opened, store, options, setting, prober)
-        finally:
-            prober.close()
+        return _searched(opened, store, options, setting, prober)
 
 
 def _searched(
