@@ -69,4 +69,4 @@ def _put(strike: float, median: float, sd: float) -> float:
         return max(strike - median, 0.0)
     distance = (math.log(strike) - math.log(median)) / sd
     mean = median * math.exp(0.5 * sd**2)
-    return strike * _NORMAL.cdf(distance) - mean * _NORMAL.cdf(distance - sd)
+    return max(strike * _NORMAL.cdf(distance) - mean * _NORMAL.cdf(distance - sd), 0.0)

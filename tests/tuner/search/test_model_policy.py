@@ -178,7 +178,7 @@ def test_half_of_many_probes_failing_ends_the_search(tmp_path: Path) -> None:
 
 
 def test_a_target_above_every_curve_is_out_of_reach(tmp_path: Path) -> None:
-    world = small_world(tmp_path, Law(samples=2e4, height=1.12, target=0.85), goal={"target": 0.99})
+    world = small_world(tmp_path, Law(samples=2e4), goal={"target": 0.99}, budget={"time": "4m"})
     stop = stopped(world)
     assert stop.kind in (StopKind.OUT_OF_REACH, StopKind.BUDGET)
     assert not any(run.arrived for run in world.state().runs.values())
@@ -251,7 +251,7 @@ def random_law(seed: int) -> Law:
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
     return Law(
-        samples=between(1e4, 1e5),
+        samples=between(3e4, 3e5),
         noise_scale=between(30, 2000),
         best_rate=between(0.05, 0.6),
         edge_rate=between(0.3, 1.5),
@@ -270,6 +270,6 @@ def test_searching_and_training_cost_no_more_than_training_as_before(tmp_path: P
         world = World(tmp_path / str(seed), job=job, law=random_law(seed), seed=seed)
         assert stopped(world).kind is StopKind.ARRIVED
         ratios.append(world.state().spent.seconds / world.law.seconds_to_target(BASELINE))
-    # Measured: 0.45 to 1.43, median 0.9.
-    assert np.median(ratios) < 1.2, ratios
+    # Measured: 0.21 to 1.34, median 0.46.
+    assert np.median(ratios) < 0.9, ratios
     assert max(ratios) < 2.0, ratios
