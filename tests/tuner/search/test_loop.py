@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,99 +8,30 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from search_spaces import Configuration
+from tests.tuner.search.scripted import (
+    GOOD,
+    SMALL_SPACE,
+    DyingProber,
+    FailingProber,
+    Killed,
+    Scripted,
+    carry,
+    go_on,
+    slow_prober,
+    small_world,
+    start,
+    trial_states,
+)
 from tests.tuner.search.synthetic import Law, SyntheticProber
-from tests.tuner.search.world import BASELINE, World, configuration, make_job
+from tests.tuner.search.world import World, configuration, make_job
 from tuner.errors import StorageError
 from tuner.ledger import ProbeRecord
 from tuner.measurement import Measurement, Outcome, Purpose
-from tuner.probes import ProbeHandle, Prober, Until
+from tuner.probes import ProbeHandle
 from tuner.search.beliefs import believe, seconds_ratio
 from tuner.search.model_policy import ModelPolicy
-from tuner.search.policy import Abandon, Action, Continue, Decision, Start, Stop, StopKind
-from tuner.search.state import SearchState
+from tuner.search.policy import StopKind
 from tuner.search.train_policy import TrainPolicy
-
-GOOD = configuration(1, 64, 0.08)
-
-#: Few candidates, so that a decision takes tens of milliseconds.
-SMALL_SPACE = {
-    "batch_size": [32, 128, 512],
-    "learning_rate": {"low": 1e-3, "high": 1.0, "levels_per_decade": 3},
-}
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it on purpose."""
-
-
-class DyingProber(Prober):
-    """Passes on to another prober until the process is killed.
-
-    Args:
-        inner: Does the work.
-        slices: So many slices are started before the end.
-        works: Whether the last one is carried out, so that its checkpoint is there and its measurement lost.
-    """
-
-    def __init__(self, inner: SyntheticProber, *, slices: int, works: bool = False) -> None:
-        self.inner, self.left, self.works = inner, slices, works
-
-    def start(
-        self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
-    ) -> ProbeHandle:
-        if self.left == 0:
-            if self.works:
-                self.inner.start(configuration, purpose, until, folder)
-            raise Killed
-        self.left -= 1
-        return self.inner.start(configuration, purpose, until, folder)
-
-    def poll(self, handle: ProbeHandle) -> Measurement:
-        return self.inner.poll(handle)
-
-    def cancel(self, handle: ProbeHandle) -> None:
-        self.inner.cancel(handle)
-
-    def close(self) -> None:
-        self.inner.close()
-
-
-class Scripted:
-    """A policy that does what it is told, then stops."""
-
-    def __init__(self, *actions: Action | Callable[[SearchState], Decision]) -> None:
-        self.left = list(actions)
-
-    def decide(self, state: SearchState) -> Decision:
-        if not self.left:
-            return Decision(action=Stop(kind=StopKind.NO_GAIN, reason="the script is over"))
-        action = self.left.pop(0)
-        return action(state) if callable(action) else Decision(action=action)
-
-
-def start(what: Configuration, seconds: float = 4.0, purpose: Purpose = Purpose.STATISTICS) -> Start:
-    return Start(configuration=what, purpose=purpose, until=Until(training_seconds=seconds), reason="told to")
-
-
-def go_on(probe_id: int, seconds: float) -> Continue:
-    until = Until(training_seconds=seconds)
-    return Continue(probe_id=probe_id, purpose=Purpose.TRAINING, until=until, reason="told to")
-
-
-def carry(to: Configuration, probe_id: int, seconds: float) -> Callable[[SearchState], Decision]:
-    def decide(state: SearchState) -> Decision:
-        found = [run.configuration for run in state.runs.values()]
-        beliefs = believe(state, [to, *found], np.random.default_rng(0))
-        action = replace(start(to, seconds), carry_from=probe_id)
-        return Decision(action=action, beliefs=beliefs)
-
-    return decide
-
-
-def small_world(folder: Path, **more: object) -> World:
-    job = make_job(cluster={"nodes": [1, 2]}, space=SMALL_SPACE, budget={"time": "20m"})
-    return World(folder, job=job, law=Law(samples=8e4, seconds_per_sample=1e-3), **more)  # type: ignore[arg-type]
 
 
 def facts(probes: list[ProbeRecord]) -> list[tuple[object, ...]]:
@@ -116,10 +46,6 @@ def facts(probes: list[ProbeRecord]) -> list[tuple[object, ...]]:
         )
         for p in probes
     ]
-
-
-def trial_states(world: World) -> list[TrialState]:
-    return [trial.state for trial in world.optuna_study.get_trials()]
 
 
 def test_a_search_ends_with_a_run_that_arrived(tmp_path: Path) -> None:
@@ -196,24 +122,6 @@ def test_a_timing_never_takes_up_a_run_that_was_cut_off(tmp_path: Path) -> None:
         (Purpose.STATISTICS, 0),
         (Purpose.TIMING, 1),
     ]
-
-
-class SlowProber(SyntheticProber):
-    """A slice that is under way for so many polls; `meanwhile` happens in between."""
-
-    polls = 40
-    meanwhile: Callable[[], None] = staticmethod(lambda: None)
-
-    def poll(self, handle: ProbeHandle) -> Measurement:
-        measurement = super().poll(handle)
-        self.polls -= 1
-        if self.polls == 20:
-            self.meanwhile()
-        return replace(measurement, outcome=Outcome.RUNNING) if self.polls > 0 else measurement
-
-
-def slow_prober(world: World) -> SlowProber:
-    return SlowProber(law=world.law, clock=world.clock, cluster=world.cluster)
 
 
 def take_from_first(world: World) -> Callable[[], None]:
@@ -314,16 +222,6 @@ def test_a_run_carried_twice_goes_on_from_its_own_clock(tmp_path: Path) -> None:
     assert last.slices[1].training_seconds == pytest.approx(12.0, abs=0.5)
 
 
-class FailingProber(SyntheticProber):
-    """Fails in its second slice, as a rank does that was killed, with its checkpoint left as it was."""
-
-    def poll(self, handle: ProbeHandle) -> Measurement:
-        measurement = super().poll(handle)
-        if handle.identity == "1":
-            return replace(measurement, outcome=Outcome.FAILED, error="rank 1: killed by signal 9")
-        return measurement
-
-
 def test_a_run_whose_rank_was_killed_goes_on_from_its_checkpoint_as_another_probe(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     failing = FailingProber(law=world.law, clock=world.clock)
@@ -365,91 +263,3 @@ def test_a_probe_folder_that_cannot_be_made_is_said_in_words(tmp_path: Path) -> 
         StorageError, match=r"the probe folder .* cannot be made: .*; choose another --output"
     ):
         world.search(Scripted(start(GOOD))).run()
-
-
-def test_a_run_that_arrives_is_a_complete_trial_worth_its_training_seconds(tmp_path: Path) -> None:
-    world = small_world(tmp_path)
-    world.search(Scripted(start(GOOD, 1e9, Purpose.TRAINING))).run()
-    (trial,) = world.optuna_study.get_trials()
-    (run,) = world.state().runs.values()
-    assert trial.state is TrialState.COMPLETE
-    assert trial.value == pytest.approx(run.seconds_to_target)
-    assert Configuration(trial.params) == GOOD
-    assert trial.user_attrs["outcome"] == "reached"
-    assert trial.user_attrs["charged_seconds"] == pytest.approx(world.state().spent.seconds)
-
-
-def test_scorings_are_a_trial_s_intermediate_values_by_samples(tmp_path: Path) -> None:
-    world = small_world(tmp_path)
-    world.search(Scripted(start(GOOD, 3.0), go_on(1, 7.0))).run()
-    (trial,) = world.optuna_study.get_trials()
-    measured = world.probes()[0].measurement
-    assert measured is not None
-    assert trial.intermediate_values == {p.samples: p.value for p in measured.curve}
-    assert len(measured.curve) > 10
-
-
-def test_a_timing_is_a_pruned_trial_without_values(tmp_path: Path) -> None:
-    world = small_world(tmp_path)
-    world.search(Scripted(start(GOOD, 2.0, Purpose.TIMING))).run()
-    (trial,) = world.optuna_study.get_trials()
-    assert trial.state is TrialState.PRUNED
-    assert trial.intermediate_values == {}
-    assert trial.user_attrs["purpose"] == "timing"
-    assert trial.user_attrs["step_seconds"] == pytest.approx(world.law.step_seconds(GOOD), rel=0.2)
-
-
-def test_what_broke_down_fails_and_what_is_given_up_is_pruned(tmp_path: Path) -> None:
-    world = small_world(tmp_path)
-    beyond = configuration(1, 64, 0.9)
-    world.law.edge_rate = 0.5
-    script = Scripted(start(beyond), start(GOOD), Abandon(probe_id=2, reason="no use"))
-    world.search(script).run()
-    assert trial_states(world) == [TrialState.FAIL, TrialState.PRUNED]
-    assert [p.outcome for p in world.probes()] == [Outcome.DIVERGED, Outcome.STOPPED]
-    assert world.probes()[1].reason == "no use"
-
-
-def test_after_the_search_open_runs_are_pruned_but_not_after_a_used_up_budget(tmp_path: Path) -> None:
-    for kind, expected in ((StopKind.NO_GAIN, TrialState.PRUNED), (StopKind.BUDGET, TrialState.RUNNING)):
-        world = small_world(tmp_path / kind.value)
-
-        def end(state: SearchState, kind: StopKind = kind) -> Decision:
-            return Decision(action=Stop(kind=kind, reason="told to"))
-
-        world.search(Scripted(start(GOOD), end)).run()
-        assert trial_states(world) == [expected]
-        assert world.probes()[0].outcome is Outcome.PAUSED
-
-
-def test_a_trial_left_running_without_a_probe_is_failed(tmp_path: Path) -> None:
-    world = small_world(tmp_path)
-    world.optuna_study.ask()
-    world.search(Scripted(start(GOOD))).run()
-    assert trial_states(world) == [TrialState.FAIL, TrialState.PRUNED]
-
-
-def test_predictions_are_kept_with_what_was_known_when_they_were_made(tmp_path: Path) -> None:
-    world = small_world(tmp_path)
-    world.search(ModelPolicy()).run()
-    told = [p for p in world.ledger.predictions(1) if p.configuration == BASELINE]
-    known = [p.seconds_known for p in told]
-    assert known == sorted(known)
-    assert known[0] > 0
-    assert [p.num_slices for p in told] == list(range(1, len(told) + 1))
-    for prediction in world.ledger.predictions(1):
-        levels = [prediction.quantiles[level] for level in (0.05, 0.5, 0.95)]
-        assert levels == sorted(levels)
-        assert 0 <= prediction.probability_of_reaching <= 1
-    assert math.isfinite(told[-1].quantiles[0.5])
-
-
-def test_every_decision_s_fits_are_kept(tmp_path: Path) -> None:
-    world = small_world(tmp_path)
-    world.search(ModelPolicy()).run()
-    fits = world.ledger.fits(1)
-    assert {fit.model for fit in fits} == {"seconds", "samples"}
-    assert fits[-1].num_slices == len(world.state().slices)
-    assert fits[-1].parameters["log noise scale"][1] > 0
-    assert fits[-1].summary["converged"] is True
-    assert all(isinstance(words, str) for words in fits[-1].summary["sentences"])

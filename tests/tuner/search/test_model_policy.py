@@ -178,7 +178,7 @@ def test_half_of_many_probes_failing_ends_the_search(tmp_path: Path) -> None:
 
 
 def test_a_target_above_every_curve_is_out_of_reach(tmp_path: Path) -> None:
-    world = small_world(tmp_path, Law(samples=2e4), goal={"target": 0.99}, budget={"time": "4m"})
+    world = small_world(tmp_path, Law(samples=2e4), goal={"target": 0.99}, budget={"time": "2m"})
     stop = stopped(world)
     assert stop.kind in (StopKind.OUT_OF_REACH, StopKind.BUDGET)
     assert not any(run.arrived for run in world.state().runs.values())
