@@ -17,6 +17,7 @@ from tuner.probes.noise import NoiseTally, OneRankNoise, part_size
 from tuner.probes.random_state import undisturbed
 from tuner.probes.replica import Replica
 from tuner.strategies import Exchange
+from tuner.workload import Workload
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -84,7 +85,7 @@ class Scorer:
         replica.model.eval()
         try:
             with torch.no_grad(), undisturbed(replica.device):
-                return float(replica.workload.score(replica.model, self._data))
+                return _possible(float(replica.workload.score(replica.model, self._data)), replica.workload)
         finally:
             replica.model.train()
 
@@ -100,6 +101,22 @@ class Scorer:
             torch.save(state, file)
 
         write_atomically(self._model_path, write)
+
+
+def _possible(value: float, workload: Workload) -> float:
+    """A score that its metric can have: 97 for an accuracy of 0.97 would count as arrived at once.
+
+    Raises:
+        ValueError: It cannot; the message says what is allowed.
+    """
+    metric = workload.metric
+    slack = 1e-6 * max(1.0, abs(value))  # sums in single precision may end a little beyond
+    if math.isfinite(value) and not metric.lower - slack <= value <= metric.upper + slack:
+        raise ValueError(
+            f"score returned {value:g}, which {metric.name} cannot be: allowed is {metric.lower:g} to "
+            f"{metric.upper:g}. Return it in that unit, or give the workload a metric of its own"
+        )
+    return value
 
 
 class NoiseWatch:
