@@ -33,7 +33,7 @@ def recommendation_text(recommendation: Recommendation) -> str:
         price = f"{format_dollars(choice.dollars.median)} ({format_dollar_interval(choice.dollars)})"
         lines += _fact("price", price)
     lines += _fact("measured", _words(measured(recommendation)))
-    lines += _fact("present settings", _words(comparison(recommendation)))
+    lines += _fact("compared with now", _words(comparison(recommendation)))
     if recommendation.runner_up is not None:
         second = recommendation.runner_up
         words = (
