@@ -19,6 +19,7 @@ from tuner.errors import JobError, StorageError, TunerError
 
 if TYPE_CHECKING:
     from storage import Storage
+    from tuner.measurement import Measurement
     from tuner.search.events import SearchEvent
     from tuner.service.opening import OpenedJob
 
@@ -124,7 +125,7 @@ def check(job: JobPath, output_format: FormatOption = Format.TABLE) -> None:
     opened = _opened(job)
     for warning in job_warnings(opened.job):
         _tell(f"note: {warning}")
-    _tell("probing a few steps")
+    _tell("scoring the untrained model and training a few steps")
     measurement, epoch_samples = check_job(opened)
     step = measurement.step_seconds
     per_step = step.median if step else float("nan")
@@ -135,6 +136,7 @@ def check(job: JobPath, output_format: FormatOption = Format.TABLE) -> None:
         {"what": "start-up seconds", "value": round(measurement.startup_seconds, 3)},
         {"what": "step milliseconds", "value": round(1000 * per_step, 3)},
         {"what": "samples a second", "value": round(samples_per_second, 1)},
+        {"what": "seconds of a scoring", "value": round(_scoring_seconds(measurement), 3)},
         {"what": "seconds an epoch", "value": round(epoch_samples / samples_per_second, 2)},
         {"what": "parameter bytes", "value": measurement.parameter_bytes},
         {"what": "peak bytes of a rank", "value": measurement.peak_bytes},
@@ -207,25 +209,29 @@ def train(
 ) -> None:
     """Train one configuration to the job's target, nothing searched. Called again, it goes on."""
     from search_spaces import Configuration
-    from tuner.errors import InfeasibleError
     from tuner.search.state import run_of
+    from tuner.service.advice import trained_model
     from tuner.service.opening import default_output
+    from tuner.service.reporting import not_arrived
     from tuner.service.run import train_configuration
 
     opened = _opened(job)
-    configuration = Configuration(
-        nodes=nodes, batch_size=batch_size, learning_rate=learning_rate, strategy=strategy
-    )
+    try:
+        configuration = Configuration(
+            nodes=nodes, batch_size=batch_size, learning_rate=learning_rate, strategy=strategy
+        )
+    except ValueError as error:
+        raise JobError(f"{job}: {error}") from error
     folder = output or default_output(opened.job)
     with _stored(storage, job) as store, _progress() as listen:
         state = train_configuration(opened, store, configuration, folder, listen)
     trained = run_of(state, configuration)
     if trained is None or trained.seconds_to_target is None:
-        raise InfeasibleError(f"{configuration} did not reach the target")
+        raise not_arrived(configuration, state)
     rows: list[dict[str, Any]] = [
         {"what": "training seconds to target", "value": round(trained.seconds_to_target, 3)},
         {"what": "samples to target", "value": trained.samples_to_target},
-        {"what": "checkpoint", "value": trained.measurement.checkpoint},
+        {"what": "trained model", "value": trained_model(trained)},
     ]
     _print_rows(rows, output_format)
 
@@ -233,24 +239,22 @@ def train(
 @app.command()
 def status(job: JobPath, storage: StorageUrl = None, output_format: FormatOption = Format.TABLE) -> None:
     """Show where a job's study stands."""
-    from tuner.service.opening import find_study
     from tuner.service.views import require_study, status_rows
 
     opened = _opened(job)
     with _stored(storage, job) as store:
-        study = require_study(find_study(store.ledger, opened), opened)
+        study = require_study(store.ledger, opened)
         _print_rows(status_rows(store.ledger, study), output_format)
 
 
 @app.command()
 def trials(job: JobPath, storage: StorageUrl = None, output_format: FormatOption = Format.TABLE) -> None:
     """List every probe of a job's study."""
-    from tuner.service.opening import find_study
     from tuner.service.views import require_study, trial_rows
 
     opened = _opened(job)
     with _stored(storage, job) as store:
-        study = require_study(find_study(store.ledger, opened), opened)
+        study = require_study(store.ledger, opened)
         _print_rows(trial_rows(store.ledger, study), output_format)
 
 
@@ -262,12 +266,11 @@ def explain(
     output_format: FormatOption = Format.TABLE,
 ) -> None:
     """Show all that is known of one trial, and what was predicted of it."""
-    from tuner.service.opening import find_study
     from tuner.service.views import explain_rows, require_study
 
     opened = _opened(job)
     with _stored(storage, job) as store:
-        study = require_study(find_study(store.ledger, opened), opened)
+        study = require_study(store.ledger, opened)
         _print_rows(explain_rows(store.ledger, study, trial), output_format)
 
 
@@ -380,6 +383,10 @@ def _progress() -> Iterator[Any]:
         yield listen
     finally:
         console.close()
+
+
+def _scoring_seconds(measurement: Measurement) -> float:
+    return measurement.scoring_seconds / max(len(measurement.curve), 1)
 
 
 def _flat(data: dict[str, Any], key: str) -> dict[str, Any]:

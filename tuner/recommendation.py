@@ -108,7 +108,7 @@ class Recommendation:
         warnings: Sentences on what may make it wrong.
         stopped_because: Why the search ended.
         tuning: What the search spent.
-        checkpoint: Path of the trained model's checkpoint, where a run arrived.
+        checkpoint: Path of the trained model, a state dictionary of its parameters, where a run arrived.
         command: A command line that trains the recommended configuration.
     """
 

@@ -15,6 +15,7 @@ from tuner.analytic.samples_model import SEED_SD
 from tuner.charge import charge
 from tuner.ledger import PredictionRecord
 from tuner.measurement import Outcome, Purpose
+from tuner.probes.slice_plan import MODEL_FILE
 from tuner.recommendation import Alternative, Estimate, Recommendation, TuningCost, Verification
 from tuner.report.content import PredictedAgainstMeasured
 from tuner.search.beliefs import Beliefs
@@ -25,6 +26,8 @@ from tuner.search.weighing import expected_costs
 
 #: A run counts as predicted in good time while at most this share of it was known.
 EARLY_SHARE = 0.25
+#: Ratios below this are within what two measurements of the same training differ by.
+_EQUAL_RATIO = 1.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ def recommend(ending: Ending) -> Recommendation | None:
         warnings=tuple(_warnings(ending, choice)),
         stopped_because=stop.reason,
         tuning=tuning_cost(state),
-        checkpoint=run.measurement.checkpoint if run and run.arrived else None,
+        checkpoint=trained_model(run) if run and run.arrived else None,
         command=train_command(ending.job_path, choice),
     )
 
@@ -90,6 +93,15 @@ def train_command(job_path: Path, configuration: Configuration) -> str:
     """The command that trains a configuration to the job's target."""
     flags = [f"--{axis.replace('_', '-')} {value}" for axis, value in configuration.items()]
     return f"paceline train {shlex.quote(str(job_path))} " + " ".join(flags)
+
+
+def trained_model(run: Run) -> str | None:
+    """Path of the model that reached the target, as a state dictionary; else of the run's last checkpoint."""
+    checkpoint = run.measurement.checkpoint
+    if checkpoint is None:
+        return None
+    model = Path(checkpoint).parent.parent / MODEL_FILE
+    return str(model) if run.arrived and model.is_file() else checkpoint
 
 
 def tuning_cost(state: SearchState) -> TuningCost:
@@ -255,8 +267,8 @@ def _evidence(ending: Ending, choice: Configuration, run: Run | None) -> list[st
     state = ending.state
     timed = sum(p.purpose is Purpose.TIMING for p in state.probes)
     lines = [
-        f"{len(state.runs)} trainings were begun and {timed} timing probes made, "
-        f"{len(state.slices)} slices in all."
+        f"{_counted(len(state.runs), 'training')} begun and {_counted(timed, 'timing probe')} made, "
+        f"in {_counted(len(state.slices), 'slice')}."
     ]
     if run is not None:
         nodes = {m.configuration.nodes for m in run.probe.slices if m.charged_seconds > 0}
@@ -276,8 +288,12 @@ def _evidence(ending: Ending, choice: Configuration, run: Run | None) -> list[st
     return lines
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def _regret_words(ending: Ending, choice: Configuration) -> str:
-    """How much faster, with 90% probability at the most, anything else in the space would be."""
+    """How much faster or cheaper, with 90% probability at the most, anything else in the space would be."""
     index = ending.beliefs.configurations.index(choice)
     total = ending.beliefs.forecast.total * ending.beliefs.price
     with np.errstate(invalid="ignore"):
@@ -285,8 +301,12 @@ def _regret_words(ending: Ending, choice: Configuration) -> str:
     ratio = np.where(np.isfinite(ratio), ratio, np.inf)
     bound = float(np.sort(ratio)[int(0.9 * len(ratio))])
     if not math.isfinite(bound):
-        return "How much faster another configuration may be cannot be bounded yet."
-    return f"With 90% probability nothing in this space takes less than 1/{max(bound, 1.0):.2g} of its cost."
+        return "How much better another configuration may be cannot be said yet."
+    minimize = ending.state.job.goal.minimize
+    better = "faster" if minimize == "seconds" else "cheaper"
+    if bound < _EQUAL_RATIO:
+        return f"With 90% probability nothing in this space is noticeably {better}."
+    return f"With 90% probability nothing in this space is more than {bound:.2g} times {better}."
 
 
 def _warnings(ending: Ending, choice: Configuration) -> list[str]:
@@ -301,8 +321,11 @@ def _warnings(ending: Ending, choice: Configuration) -> list[str]:
     if state.num_faults:
         lines.append(f"{state.num_faults} of {len(state.probes)} probes failed.")
     if ending.stop.kind is StopKind.BUDGET:
-        lines.append("The budget ended the search before it had nothing more to gain.")
+        lines.append("The budget ended the search while there was still something to gain.")
     arrived = sum(run.arrived for run in state.runs.values())
     if arrived == 1:
-        lines.append("One run arrived: another data order may differ by a tenth or more.")
+        lines.append(
+            "A single run reached the target: with another order of the data, its time may differ by a tenth "
+            "or more."
+        )
     return lines

@@ -20,7 +20,7 @@ _STEPS = 12
 def check_job(
     opened: OpenedJob, *, make_prober: Callable[[OpenedJob], Prober] = training_prober
 ) -> tuple[Measurement, int]:
-    """Runs a few steps of the present settings, or of the smallest configuration.
+    """Scores and trains the present settings, or the smallest configuration, for a few steps.
 
     Returns:
         What the probe saw, and the size of the training set.
@@ -34,7 +34,7 @@ def check_job(
     prober = make_prober(opened)
     try:
         with tempfile.TemporaryDirectory(prefix="paceline-check-") as folder:
-            handle = prober.start(configuration, Purpose.TIMING, Until(steps=_STEPS), Path(folder))
+            handle = prober.start(configuration, Purpose.STATISTICS, Until(steps=_STEPS), Path(folder))
             measurement = prober.poll(handle)
             while measurement.outcome is Outcome.RUNNING:
                 time.sleep(0.05)
@@ -42,7 +42,9 @@ def check_job(
     finally:
         prober.close()
     if measurement.outcome.is_fault or measurement.outcome is Outcome.OUT_OF_MEMORY:
-        raise ProbeError(f"the probe of {configuration} ended as {measurement.outcome}: {measurement.error}")
+        error = (measurement.error or "").strip() or "it said nothing"
+        last = error.splitlines()[-1]
+        raise ProbeError(f"the probe of {configuration} ended as {measurement.outcome}: {last}\n{error}")
     return measurement, epoch_samples
 
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from tuner.workload import Workload
 
 
+#: Key of [budget] to the flag that takes its place.
+_FLAGS = {"time": "--budget", "dollars": "--max-dollars"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class OpenedJob:
     """A job with where it lies and what its curves depend on.
@@ -73,9 +77,9 @@ def _with_budget(job: Job, given: dict[str, Any]) -> Job:
         return Job.model_validate(merged)
     except ValidationError as error:
         problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"]) or "budget"
         words = str(problem["msg"]).removeprefix("Value error, ")
-        raise JobError(f"--budget or --max-dollars ({key}): {words}; given was {given}") from error
+        flags = " and ".join(f"{_FLAGS[key]} = {value}" for key, value in given.items())
+        raise JobError(f"{flags}, as a flag or from the environment: {words}") from error
 
 
 def hardware() -> str:
@@ -113,7 +117,8 @@ def prepare_output(folder: Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = error.strerror or str(error)
+        in_the_way = next((p for p in (folder, *folder.parents) if p.exists() and not p.is_dir()), None)
+        reason = f"{in_the_way} is a file" if in_the_way else error.strerror or str(error)
         raise StorageError(
             f"the output folder {folder} cannot be written: {reason}; choose another one with --output"
         ) from error
@@ -145,6 +150,21 @@ def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
     if size < 1:
         raise JobError(f"{opened.path}: workload.path: the training data are empty")
     return workload, size
+
+
+#: Why a job's older studies are not gone on with; `name` is the job's.
+CHANGED = (
+    "the workload's code or parameters, the seed, the cluster or this machine changed since the studies of "
+    "{name} that are here, so their curves do not hold"
+)
+
+
+def has_other_study(ledger: Ledger, opened: OpenedJob) -> bool:
+    """Whether there are studies of this job's name, but of another fingerprint."""
+    return any(
+        study.job_name == opened.job.name and study.fingerprint != opened.fingerprint
+        for study in ledger.studies()
+    )
 
 
 def find_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:

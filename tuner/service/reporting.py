@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
+from search_spaces import Configuration
 from tuner.errors import InfeasibleError, ProbeError
 from tuner.ledger import Ledger, StudyRecord
 from tuner.recommendation import Recommendation
 from tuner.report import ReportContent, write_report
 from tuner.search.beliefs import Beliefs, believe, candidates
 from tuner.search.policy import Stop, StopKind
-from tuner.search.state import SearchState, read_state
+from tuner.search.state import SearchState, read_state, run_of
 from tuner.service.advice import Ending, checked_predictions, landscape, recommend
-from tuner.service.opening import OpenedJob, checked_workload, find_study, prepare_output
+from tuner.service.opening import OpenedJob, checked_workload, prepare_output
 from tuner.service.store import StudyStore
 from tuner.service.views import require_study
 
@@ -38,7 +39,7 @@ def make_ending(
         rng = np.random.default_rng(opened.job.seed)
         beliefs = believe(state, candidates(state, rng), rng)
     if beliefs is None:
-        raise nothing_measured(stop)
+        raise nothing_measured(stop, state, opened.path)
     return Ending(
         state=state,
         beliefs=beliefs,
@@ -74,7 +75,7 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
         JobError: There is no study of this job.
         InfeasibleError: Nothing can be recommended from what is known.
     """
-    study = require_study(find_study(store.ledger, opened), opened)
+    study = require_study(store.ledger, opened)
     folder = prepare_output(output)
     _, epoch_samples = checked_workload(opened)
     probes = store.ledger.probes(study.study_id)
@@ -90,12 +91,12 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     return write_ending(ending, recommendation, folder)
 
 
-def nothing_measured(stop: Stop) -> ProbeError | InfeasibleError:
+def nothing_measured(stop: Stop, state: SearchState, job_path: Path) -> ProbeError | InfeasibleError:
     """The error for a search that ended before any run was scored."""
     if stop.kind is StopKind.FAULTS:
         return ProbeError(
-            f"{stop.reason}, so nothing can be recommended; the log of each is in its probe folder, "
-            "and `paceline trials` lists what they said"
+            f"{stop.reason}, so nothing is recommended. {_last_fault(state)} "
+            f"{_where_to_read(state, job_path)}"
         )
     return InfeasibleError(f"nothing was measured: {stop.reason}; allow more in [budget], or widen [space]")
 
@@ -103,7 +104,7 @@ def nothing_measured(stop: Stop) -> ProbeError | InfeasibleError:
 def no_answer(ending: Ending) -> ProbeError | InfeasibleError:
     """The error for a search after which nothing can be recommended."""
     if ending.stop.kind is StopKind.FAULTS:
-        return nothing_measured(ending.stop)
+        return nothing_measured(ending.stop, ending.state, ending.job_path)
     limits = ending.state.job.goal
     bounded = limits.deadline is not None or limits.max_dollars is not None
     remedy = "allow a later deadline or more dollars, " if bounded else ""
@@ -111,3 +112,29 @@ def no_answer(ending: Ending) -> ProbeError | InfeasibleError:
         f"the target is out of reach: {ending.stop.reason}; {remedy}lower goal.target, widen [space], "
         "or allow more in [budget]"
     )
+
+
+def not_arrived(configuration: Configuration, state: SearchState) -> ProbeError | InfeasibleError:
+    """The error for a training that ended without reaching the target."""
+    run = run_of(state, configuration)
+    if state.probes and state.probes[-1].outcome.is_fault:
+        return ProbeError(f"the training of {configuration} failed. {_last_fault(state)}")
+    if run is None:
+        return InfeasibleError(f"{configuration} cannot be trained: a rank ran out of memory")
+    seen = f"after {run.measurement.samples} samples, {run.measurement.training_seconds:.1f} s of training"
+    return InfeasibleError(
+        f"{configuration} did not reach the target: it ended as {run.probe.outcome.value} {seen}"
+    )
+
+
+def _last_fault(state: SearchState) -> str:
+    """What the last probe that failed said."""
+    errors = [p.measurement.error for p in state.probes if p.outcome.is_fault and p.measurement is not None]
+    lines = (errors[-1] or "").strip().splitlines() if errors else []
+    return f"The last one said: {lines[-1] if lines else 'nothing'}."
+
+
+def _where_to_read(state: SearchState, job_path: Path) -> str:
+    numbers = [p.trial_number for p in state.probes if p.outcome.is_fault and p.trial_number is not None]
+    explained = f"`paceline explain {job_path} {numbers[-1]}` shows all it said; " if numbers else ""
+    return f"{explained}once the cause is mended outside of the workload, begin anew with --fresh"

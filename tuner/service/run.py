@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import ValidationError
+
 from search_spaces import Configuration
-from tuner.job import BaselineSection
+from tuner.errors import JobError
+from tuner.job import BaselineSection, Job
 from tuner.launchers import LocalLauncher, end_orphans
 from tuner.ledger import RecommendationRecord, StudyRecord
 from tuner.probes import Prober
@@ -25,7 +28,14 @@ from tuner.search.state import SearchState
 from tuner.search.train_policy import TrainPolicy
 from tuner.search.trials import StudyTrials
 from tuner.service.advice import recommend
-from tuner.service.opening import OpenedJob, checked_workload, prepare_output
+from tuner.service.opening import (
+    CHANGED,
+    OpenedJob,
+    checked_workload,
+    find_study,
+    has_other_study,
+    prepare_output,
+)
 from tuner.service.owner import free_leases_of_the_dead, own_name
 from tuner.service.plan import plan_lines
 from tuner.service.reporting import make_ending, no_answer, write_ending
@@ -113,6 +123,10 @@ def _run(
     opened: OpenedJob, store: StudyStore, options: RunOptions, listen: Listener, prober: Prober
 ) -> RunResult:
     _, epoch_samples = checked_workload(opened)
+    is_changed = find_study(store.ledger, opened) is None and has_other_study(store.ledger, opened)
+    if is_changed and not options.fresh:
+        words = f"{CHANGED.format(name=opened.job.name)}: a new study begins"
+        listen(SearchEvent(kind="warning", text=words))
     study = store.ledger.open_study(
         opened.job.name, opened.fingerprint, opened.job.model_dump(mode="json"), fresh=options.fresh
     )
@@ -155,7 +169,7 @@ def _searched(
             setting.listen(SearchEvent(kind="warning", text=f"not verified: {verification.reason}"))
         ending = make_ending(opened, setting.ledger, setting.study, search.state(), None, stop)
         recommendation = recommend(ending)
-    if recommendation is None:
+    if recommendation is None or (stop.kind is StopKind.FAULTS and recommendation.checkpoint is None):
         raise no_answer(ending)
     setting.ledger.add_recommendation(
         RecommendationRecord(
@@ -215,12 +229,14 @@ def train_configuration(
 
     Returns:
         What is known in the end; `run_of(state, configuration)` is the training.
+
+    Raises:
+        JobError: The workload cannot be built, or the configuration is none of this job's.
+        StorageError: Study or output cannot be read or written.
     """
+    job = _job_of_one(opened, configuration)
     folder = prepare_output(output)
     _, epoch_samples = checked_workload(opened)
-    # As the baseline, the configuration may lie outside of the job's space.
-    baseline = BaselineSection.model_validate(configuration.as_dict())
-    job = opened.job.model_copy(update={"baseline": baseline})
     digest = hashlib.sha256(f"{opened.fingerprint} {configuration.key}".encode()).hexdigest()[:16]
     study = store.ledger.open_study(f"{job.name}.train", digest, job.model_dump(mode="json"))
     free_leases_of_the_dead(store.ledger, study)
@@ -244,3 +260,24 @@ def train_configuration(
             return search.state()
         finally:
             prober.close()
+
+
+def _job_of_one(opened: OpenedJob, configuration: Configuration) -> Job:
+    """The job with a configuration as its baseline, which may lie outside of the job's space."""
+    try:
+        baseline = BaselineSection.model_validate(configuration.as_dict())
+    except ValidationError as error:
+        problems = [f"{p['loc'][0]} = {p['input']!r}: {_plain_words(p['msg'])}" for p in error.errors()]
+        raise JobError(f"{opened.path}: cannot train {configuration}: {'; '.join(problems)}") from error
+    against = [c.reason_against(configuration) for c in opened.job.search_space().conditions]
+    most = max(opened.cluster.node_counts)
+    if configuration.nodes > most:
+        against.append(f"nodes = {configuration.nodes}: cluster.nodes allows up to {most}")
+    found = [reason for reason in against if reason is not None]
+    if found:
+        raise JobError(f"{opened.path}: cannot train {configuration}: {'; '.join(found)}")
+    return opened.job.model_copy(update={"baseline": baseline})
+
+
+def _plain_words(message: str) -> str:
+    return message.removeprefix("Value error, ").removeprefix("Input ")

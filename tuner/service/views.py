@@ -7,7 +7,7 @@ from typing import Any
 from tuner.errors import JobError
 from tuner.ledger import Ledger, ProbeRecord, StudyRecord
 from tuner.measurement import crossing
-from tuner.service.opening import OpenedJob
+from tuner.service.opening import CHANGED, OpenedJob, find_study, has_other_study
 
 Row = dict[str, Any]
 
@@ -85,18 +85,24 @@ def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
     return [{"what": what, "value": value} for what, value in rows]
 
 
-def require_study(study: StudyRecord | None, opened: OpenedJob) -> StudyRecord:
-    """The study, or a clear word that there is none.
+def require_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord:
+    """The newest study of a job, or a clear word that there is none.
 
     Raises:
         JobError: The job was not run yet with this storage.
     """
-    if study is None:
+    study = find_study(ledger, opened)
+    if study is not None:
+        return study
+    if has_other_study(ledger, opened):
         raise JobError(
-            f"{opened.path}: there is no study of this job here yet; `paceline run {opened.path}` begins "
-            "one, or name its database with --storage"
+            f"{opened.path}: {CHANGED.format(name=opened.job.name)}; `paceline run {opened.path}` begins a "
+            "study of what is there now"
         )
-    return study
+    raise JobError(
+        f"{opened.path}: there is no study of this job here yet; `paceline run {opened.path}` begins "
+        "one, or name its database with --storage"
+    )
 
 
 def _trial_row(study: StudyRecord, probe: ProbeRecord) -> Row:
