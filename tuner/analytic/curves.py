@@ -26,10 +26,10 @@ Array = npt.NDArray[np.float64]
 #: Prior means and standard deviations of (h - 1, log u, log q) and of a run's own height. Chosen so that a
 #: prior curve nearly always reaches the target, since users ask for what can be had; text-book
 #: learning curves have tail exponents of 0.3 to 2 (Viering and Loog 2022).
-_HEIGHT_MEAN, _HEIGHT_SD = 0.15, 0.07
+_HEIGHT_MEAN, _HEIGHT_SD = 0.2, 0.09
 _LOG_U_MEAN, _LOG_U_SD = 0.0, 0.25
-_LOG_Q_MEAN, _LOG_Q_SD = np.log(0.8), 0.5
-_OWN_HEIGHT_SD = 0.01
+_LOG_Q_MEAN, _LOG_Q_SD = np.log(0.6), 0.5
+_OWN_HEIGHT_SD = 0.015
 _LOG_K_SD = 6.0
 #: Prior of the noise of one scoring, in units of progress, and how many scorings it is worth.
 _NOISE, _NOISE_WEIGHT = 0.02, 6.0

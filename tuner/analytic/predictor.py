@@ -128,54 +128,34 @@ class Predictor:
         )
 
     def _log_samples(self, kinds: Sequence[Configuration], normals: Array) -> Array:
-        """Draws of log samples to target `(NUM_DRAWS, num_kinds)`, infinite where never."""
+        """Draws of log samples to target `(NUM_DRAWS, num_kinds)`, infinite where never.
+
+        A begun run and its neighbours are drawn together: where it is late, so are they.
+        """
         model, arrivals = self.samples, self.samples.arrivals
-        mean, covariance = model.log_samples(kinds)
+        begun = [self.runs.get(kind) for kind in kinds]
+        mean, covariance = model.log_samples(kinds, [run.index if run else None for run in begun])
         draws = mean + _correlated(covariance, normals) + arrivals.common[:, None]
-        seeds = spread_normals(NUM_DRAWS, 4)
+        seeds = spread_normals(NUM_DRAWS, 1)[:, 0]
         uniforms = spread_uniforms(NUM_DRAWS, 3)
         out_of_reach = float(arrivals.unreachable.min()) if len(arrivals.unreachable) else 0.0
         edges = model.edges(uniforms[:, 0])
-        for column, kind in enumerate(kinds):
-            run = self.runs.get(kind)
+        for column, (kind, run) in enumerate(zip(kinds, begun, strict=True)):
             if run is None:
-                draws[:, column] += SEED_SD * np.roll(seeds[:, 0], 7 * column)
+                draws[:, column] += SEED_SD * np.roll(seeds, 7 * column)
                 never = (np.log(kind.learning_rate) > edges) | (uniforms[:, 1] < out_of_reach)
                 draws[never, column] = np.inf
-                continue
-            draws[:, column] = self._own_run(run, mean[column], covariance[column, column])
-            if run.samples_to_target is None:
+            elif run.samples_to_target is not None:
+                draws[:, column] = np.log(max(run.samples_to_target, 1.0))
+            elif run.ended:
+                draws[:, column] = np.inf
+            else:
+                # A run that has not arrived yet arrives later than now.
+                seen = np.log(max(run.samples, 1)) + 0.01
+                draws[:, column] = np.maximum(draws[:, column], seen)
                 never = uniforms[:, 2] < arrivals.unreachable[run.index]
                 draws[never, column] = np.inf
-            if run.ended:
-                draws[:, column] = np.inf
         return draws
-
-    def _own_run(self, run: RunState, mean: float, variance: float) -> Array:
-        """A begun run's own log samples to target: its curve, and what all other runs say of it.
-
-        The field's belief without this run is the cavity of the Gaussian posterior (Rasmussen and
-        Williams 2006, equation 3.56); a run differs from it by its seed.
-        """
-        arrivals = self.samples.arrivals
-        if run.samples_to_target is not None:
-            return np.full(NUM_DRAWS, np.log(max(run.samples_to_target, 1.0)))
-        seen = np.log(max(run.samples, 1))
-        estimate = float(arrivals.median[run.index])
-        if not np.isfinite(estimate):
-            spread = np.sqrt(variance + SEED_SD**2) * spread_normals(NUM_DRAWS, 4)[:, 1]
-            return np.asarray(np.maximum(mean + spread + arrivals.common, seen + 0.01), dtype=float)
-        own = arrivals.own[:, run.index]
-        own_variance = max(float(own.var()), 1e-6)
-        site = 1.0 / (own_variance + SEED_SD**2)
-        cavity_precision = max(1.0 / max(variance, 1e-9) - site, 1e-3)
-        cavity_mean = (mean / max(variance, 1e-9) - estimate * site) / cavity_precision
-        field_precision = 1.0 / (1.0 / cavity_precision + SEED_SD**2)
-        precision = field_precision + 1.0 / own_variance
-        combined = (cavity_mean * field_precision + estimate / own_variance) / precision
-        deviation = own / np.sqrt(own_variance * precision)
-        draws = combined + deviation + arrivals.common
-        return np.asarray(np.maximum(draws, seen + 0.01), dtype=float)
 
 
 def _distinct(

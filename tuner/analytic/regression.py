@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
 Law = Callable[[Array, Array], Array]
 """`law(theta, inputs)`: theta `(num_parameters,)`, inputs `(num_points, num_features)` -> `(num_points,)`."""
 
@@ -88,14 +89,31 @@ class Posterior:
     converged: bool
     rms: float
 
-    def predict(self, inputs: Array) -> tuple[Array, Array]:
-        """Mean `(num,)` and covariance `(num, num)` of law plus residual at inputs, noise not included."""
+    def predict(
+        self, inputs: Array, *, observed: IntArray | None = None, own_variance: float = 0.0
+    ) -> tuple[Array, Array]:
+        """Mean `(num,)` and covariance `(num, num)` of law plus residual at inputs.
+
+        What was observed differs from law plus residual by a part of its own (a run by its seed) and by
+        the error of observing it. Without `observed`, neither is included; for an input that is itself
+        one of the observations, the part of its own is, and the data tell it.
+
+        Args:
+            inputs: `(num, num_features)`.
+            observed: For each input, the observation it is, or -1, `(num,)`.
+            own_variance: Variance of the observations' own part, contained in their noise.
+        """
         mean = self.law(self.theta, inputs)
         jacobian = _jacobian(self.law, self.theta, inputs)
         prior_variance = np.array([p.sd**2 for p in self.parameters])
         covariance = (jacobian * prior_variance) @ jacobian.T + self.residual.covariance(inputs, inputs)
+        itself = np.zeros((len(inputs), len(self.inputs)))
+        if observed is not None:
+            rows = np.flatnonzero(observed >= 0)
+            itself[rows, observed[rows]] = own_variance
+            covariance[rows, rows] += own_variance
         if len(self.inputs):
-            residual_cross = self.residual.covariance(inputs, self.inputs)
+            residual_cross = self.residual.covariance(inputs, self.inputs) + itself
             mean = mean + residual_cross @ self.weights
             cross = (jacobian * prior_variance) @ self.jacobian.T + residual_cross
             covariance = covariance - cross @ self.precision @ cross.T

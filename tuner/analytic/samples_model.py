@@ -76,18 +76,32 @@ class SamplesModel:
     Args:
         posterior: Of log samples to target over (log batch, log rate).
         arrivals: When each run is expected to arrive, by its own curve.
+        told: The runs that the posterior was fitted to, in its order.
         edge_grid: Logarithms of rates at which training may break down, `(num_grid,)`.
         edge_weights: Their probabilities, `(num_grid,)`.
     """
 
     posterior: Posterior
     arrivals: Arrivals
+    told: tuple[int, ...]
     edge_grid: Array
     edge_weights: Array
 
-    def log_samples(self, configurations: Sequence[Configuration]) -> tuple[Array, Array]:
-        """Mean `(num,)` and covariance `(num, num)` of the logarithm of samples to target."""
-        return self.posterior.predict(_inputs(configurations))
+    def log_samples(
+        self, configurations: Sequence[Configuration], runs: Sequence[int | None] | None = None
+    ) -> tuple[Array, Array]:
+        """Mean `(num,)` and covariance `(num, num)` of the logarithm of samples to target.
+
+        What all runs' extrapolations have in common (`Arrivals.common`) comes on top.
+
+        Args:
+            configurations: What to predict.
+            runs: For each, the run that is meant, or None for one that was not begun; none were, if absent.
+        """
+        places = {run: place for place, run in enumerate(self.told)}
+        runs = [None] * len(configurations) if runs is None else runs
+        observed = np.array([places.get(run, -1) if run is not None else -1 for run in runs], dtype=np.intp)
+        return self.posterior.predict(_inputs(configurations), observed=observed, own_variance=SEED_SD**2)
 
     def edges(self, uniforms: Array) -> Array:
         """Draws of the logarithm of the rate above which training never arrives, by inverse transform."""
@@ -140,6 +154,7 @@ def fit_samples(runs: Sequence[RunEvidence], prior: RatePrior) -> SamplesModel:
     return SamplesModel(
         posterior=posterior,
         arrivals=arrivals,
+        told=tuple(told),
         edge_grid=grid,
         edge_weights=weights,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs
 from tuner.search.gain import expected_cost, expected_gain, typical
 from tuner.search.limits import may_start, seconds_left
-from tuner.search.policy import Action, Continue, Start
+from tuner.search.policy import Continue, Start
 from tuner.search.state import SearchState, run_of
 
 Array = npt.NDArray[np.float64]
@@ -22,6 +22,8 @@ Array = npt.NDArray[np.float64]
 #: A look at a run covers this share of its predicted length; going on with the best covers more.
 _LOOK_SHARE, _STRIDE_SHARE = 0.08, 0.15
 _SHORTEST_SLICE_SECONDS = 1.5
+#: A look that takes this many times what was expected ends without its scoring.
+_PATIENCE = 4.0
 #: A timing probe ends after so many training seconds even if it has steps left.
 _TIMING_SECONDS = 1.5
 #: What a look leaves unknown of how a run compares with another (log samples to target): at once, and for
@@ -114,19 +116,17 @@ class Weighing:
     def _look_seconds(self, index: int) -> float:
         """A look's training seconds: a share of the run, and as far as the next scorings at the least."""
         run = self._runs[index]
-        job = self._state.job
+        samples = self._look_samples(index) - (run.measurement.samples if run else 0)
+        return float(max(samples * self._beliefs.forecast.seconds_per_sample[index], _SHORTEST_SLICE_SECONDS))
+
+    def _look_samples(self, index: int) -> int:
+        """Where a look ends: beyond the next scoring, or a share of the run further, at most twice as far."""
+        probe, run = self._state.job.probe, self._runs[index]
         seen = run.measurement.samples if run else 0
-        first = first_mark(self._state.epoch_samples, job.probe.first_score_samples)
-        marks = max(seen * job.probe.score_growth, first)
-        samples = marks * job.probe.score_growth - seen
-        seconds = run.measurement.training_seconds if run else 0.0
-        return float(
-            max(
-                min(_LOOK_SHARE * self._length[index], seconds),
-                samples * self._beliefs.forecast.seconds_per_sample[index],
-                _SHORTEST_SLICE_SECONDS,
-            )
-        )
+        first = first_mark(self._state.epoch_samples, probe.first_score_samples)
+        marks = max(seen * probe.score_growth, first) * probe.score_growth
+        share = _LOOK_SHARE * self._length[index] / self._beliefs.forecast.seconds_per_sample[index]
+        return int(np.ceil(max(marks, min(seen + share, 2 * seen))))
 
     def _against(self, index: int, incumbent: int) -> tuple[float, float]:
         """Median ratio of a candidate's cost to the incumbent's, and the variance of its logarithm.
@@ -164,7 +164,7 @@ class Weighing:
             spent = (_TIMING_SECONDS + self._startup_seconds) * price[i]
             yield Option(net_gain=gain - spent, index=i, purpose=Purpose.TIMING)
 
-    def carry_out(self, option: Option, incumbent: int) -> Action:
+    def carry_out(self, option: Option, incumbent: int) -> Start | Continue:
         """The action of an option."""
         configuration = self._beliefs.configurations[option.index]
         if option.purpose is Purpose.TIMING:
@@ -179,9 +179,14 @@ class Weighing:
         factor = math.exp(1.645 * math.sqrt(variance))
         reason = f"may take {ratio / factor:.2g} to {ratio * factor:.2g} times the best known"
         stride = self._look_seconds(option.index)
-        return self._advance(option.index, stride, Purpose.STATISTICS, reason)
+        action = self._advance(option.index, _PATIENCE * stride, Purpose.STATISTICS, reason)
+        if self._state.job.probe.slice_seconds is not None:
+            return action
+        # A look is worth nothing before its scoring: samples end it, seconds only if they run away.
+        samples = self._look_samples(option.index)
+        return replace(action, until=replace(action.until, samples=samples))
 
-    def go_on(self, incumbent: int) -> Action:
+    def go_on(self, incumbent: int) -> Start | Continue:
         """The next stride of the incumbent."""
         # While little is known of a run, its length may be far off: at most twice what was seen.
         run = self._runs[incumbent]
@@ -190,7 +195,7 @@ class Weighing:
         stride = max(stride, self._look_seconds(incumbent))
         return self._advance(incumbent, stride, Purpose.TRAINING, "expected to arrive first")
 
-    def _advance(self, index: int, stride: float, purpose: Purpose, reason: str) -> Action:
+    def _advance(self, index: int, stride: float, purpose: Purpose, reason: str) -> Start | Continue:
         """The slice that takes a candidate's run further by so many training seconds."""
         configuration, run = self._beliefs.configurations[index], self._runs[index]
         length = float(self._length[index])

@@ -34,7 +34,7 @@ GRID = [(b, r) for b in (32, 128, 512) for r in (0.01, 0.04, 0.15)]
 
 def believed(model: SamplesModel, what: Configuration) -> tuple[float, float]:
     """Mean and standard deviation of log samples to target."""
-    mean, covariance = model.log_samples([what])
+    mean, covariance = model.log_samples([what], [None])
     return float(mean[0]), math.sqrt(covariance[0, 0])
 
 
