@@ -106,4 +106,5 @@ def test_the_wheel_holds_the_packages_the_command_and_nothing_else(tmp_path: Pat
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert sources <= names
+    assert {f"tuner/examples/{path.name}" for path in (ROOT / "examples").iterdir()} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
