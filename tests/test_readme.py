@@ -154,6 +154,13 @@ def test_names_in_the_text_are_those_of_the_code() -> None:
     assert settings <= set(code(section("The job file")))
 
 
+def test_sections_of_the_report_have_the_names_they_are_told_by() -> None:
+    sources = "".join(path.read_text() for path in sorted((ROOT / "tuner" / "report").glob("*.py")))
+    told = re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", section("Reading the report"))
+    assert len(told) > 4
+    assert [name for name in told if f'"{" ".join(name.split())}' not in sources] == []
+
+
 def test_links_within_the_readme_lead_somewhere() -> None:
     titles = re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
