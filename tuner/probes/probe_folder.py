@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,8 @@ from tuner.probes.slice_plan import SlicePlan
 
 DESCRIPTION_FILE = "probe.json"
 METRICS_FILE = "metrics.jsonl"
+
+_ROOM_BYTES = 2**16
 
 
 class ProbeFolder:
@@ -38,7 +41,7 @@ class ProbeFolder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise unwritable(folder, error) from error
         self._slice = 0
         self._reported: set[int] = set()
         self._lost: dict[int, CurvePoint] = {}
@@ -81,7 +84,7 @@ class ProbeFolder:
         try:
             (self.folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=1) + "\n")
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise unwritable(self.folder, error) from error
 
     def add_point(self, point: CurvePoint) -> None:
         """Appends a scoring; one with the same samples replaces the one before when read.
@@ -99,12 +102,24 @@ class ProbeFolder:
         """
         self._append({"slice": self._slice, "ended": outcome.value})
 
+    def check_room(self) -> None:
+        """Sees that something of some size can be written.
+
+        Raises:
+            StorageError: It cannot: the disk is full, or the folder is gone.
+        """
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                file.write(bytes(_ROOM_BYTES))
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+
     def _append(self, line: Mapping[str, Any]) -> None:
         try:
             with (self.folder / METRICS_FILE).open("a") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise unwritable(self.folder, error) from error
 
     def _read_slices(self) -> None:
         points: dict[int, dict[int, CurvePoint]] = {}
@@ -113,7 +128,7 @@ class ProbeFolder:
         try:
             lines = path.read_text().splitlines() if path.exists() else []
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise unwritable(self.folder, error) from error
         for text in lines:
             try:
                 line = json.loads(text)
@@ -142,7 +157,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _unwritable(folder: Path, error: OSError) -> StorageError:
+def unwritable(folder: Path, error: OSError) -> StorageError:
+    """The error for a probe's folder that cannot be made, read or written."""
     return StorageError(
         f"the probe's folder {folder} cannot be used: {error}; choose another output folder or make room"
     )

@@ -13,7 +13,7 @@ from tuner.errors import ProbeError
 from tuner.job import Job
 from tuner.launchers import JobState, JobStatus, Launcher, RankTask
 from tuner.measurement import Measurement, Outcome, Purpose
-from tuner.probes.probe_folder import ProbeFolder
+from tuner.probes.probe_folder import ProbeFolder, unwritable
 from tuner.probes.prober import ProbeHandle, Prober, Until
 from tuner.probes.slice_plan import RANK_FUNCTION, SlicePlan
 from tuner.probes.slice_record import SliceRecord, failure_words
@@ -66,11 +66,14 @@ class TrainingProber(Prober):
         probe_folder = ProbeFolder(folder)
         probe_folder.describe(plan, num_ranks=self._cluster.num_ranks(configuration.nodes))
         started = self._clock()
-        submitted = self._launcher.submit(
-            RankTask(function=RANK_FUNCTION, payload=plan.to_payload(), folder=folder),
-            num_nodes=configuration.nodes,
-            devices_per_node=self._cluster.devices_per_node,
-        )
+        try:
+            submitted = self._launcher.submit(
+                RankTask(function=RANK_FUNCTION, payload=plan.to_payload(), folder=folder),
+                num_nodes=configuration.nodes,
+                devices_per_node=self._cluster.devices_per_node,
+            )
+        except OSError as error:
+            raise unwritable(folder, error) from error
         identity = next(self._identities)
         self._slices[identity] = SliceRecord(
             plan=plan, job=submitted, folder=probe_folder, cluster=self._cluster, started=started
@@ -122,7 +125,10 @@ class TrainingProber(Prober):
             ) from None
 
     def _heard(self, record: SliceRecord) -> JobStatus:
-        status = self._launcher.poll(record.job)
+        try:
+            status = self._launcher.poll(record.job)
+        except OSError as error:
+            raise unwritable(record.plan.folder, error) from error
         for rank, message in status.messages:
             record.take(rank, message)
         return status
@@ -131,6 +137,9 @@ class TrainingProber(Prober):
         self, record: SliceRecord, status: JobStatus, outcome: Outcome, error: str | None = None
     ) -> Measurement:
         record.ended = self._measured(record, status, outcome, error)
+        if outcome is Outcome.FAILED:
+            # On a full disk ranks fail one after the other, which is no fault of theirs.
+            record.folder.check_room()
         record.folder.end_slice(outcome)
         if any(point.samples == 0 for point in record.ended.curve):
             self._untrained_is_scored = True
