@@ -333,8 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         typer.echo(f"paceline: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        typer.echo("paceline: interrupted; run the same command to go on", err=True)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except Exception as error:
         # Typer's own usage errors know how to show themselves, and their exit code.
         show = getattr(error, "show", None)
@@ -342,6 +341,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         show()
         sys.exit(getattr(error, "exit_code", 2))
+    # Typer turns an interrupt into this code, without a word.
+    if code == INTERRUPTED:
+        typer.echo("paceline: interrupted; run the same command to go on", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 
