@@ -1,0 +1,257 @@
+"""However a run is ended, the next one goes on: nothing is paid twice, nobody is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from storage import open_storage
+from tests.cli.workplace import Ended, Workplace, kill_session, wait_until
+from tuner.ledger import ProbeRecord
+from tuner.measurement import Measurement, Outcome, Purpose
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Commands that a test starts; whatever it leaves is killed."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        kill_session(process)
+
+
+def slices_of(probes: Sequence[ProbeRecord]) -> list[Measurement]:
+    return [measurement for probe in probes for measurement in probe.slices]
+
+
+def begun(place: Workplace, started: list[subprocess.Popen[str]], *, slices: int) -> list[ProbeRecord]:
+    """Starts a run of some seconds and waits until a slice is under way after so many were carried out."""
+    place.write_job(("nodes = [1, 2]", "nodes = [2]"), delay=0.02)
+    started.append(place.start("run", "job.toml"))
+    seen: list[ProbeRecord] = []
+
+    def is_training() -> bool:
+        assert started[-1].poll() is None, started[-1].communicate()
+        if not (place.folder / "paceline.db").exists():
+            return False
+        try:
+            seen[:] = place.study()[1]
+        except IndexError:
+            return False
+        held = [probe for probe in seen if probe.lease is not None]
+        return len(slices_of(seen)) >= slices and bool(held) and bool(_ranks(place))
+
+    wait_until(is_training, f"{slices} slices")
+    time.sleep(0.3)
+    return place.study()[1]
+
+
+def _ranks(place: Workplace) -> list[int]:
+    """Processes of the ranks of the slice under way."""
+    found = []
+    for record in place.folder.glob("paceline-out/tiny/probes/*/*/ranks.json"):
+        try:
+            found += [rank["process"] for rank in json.loads(record.read_text())["ranks"]]
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def assert_went_on(before: Sequence[ProbeRecord], after: Sequence[ProbeRecord]) -> None:
+    """Every slice from before is there unchanged, and no configuration was begun anew."""
+    by_id = {probe.probe_id: probe for probe in after}
+    for probe in before:
+        assert by_id[probe.probe_id].slices[: len(probe.slices)] == probe.slices
+    for probe in after:
+        samples = [m.samples for m in probe.slices]
+        assert samples == sorted(set(samples))
+        points = [point.samples for m in probe.slices for point in m.curve]
+        assert points == sorted(set(points))
+    begun_anew = [
+        probe.configuration.without("nodes")
+        for probe in after
+        if probe.purpose is not Purpose.TIMING and probe.slices and probe.slices[0].charged_seconds > 0
+    ]
+    assert max(Counter(begun_anew).values()) == 1
+
+
+def assert_recommended(ended: Ended, place: Workplace) -> None:
+    assert ended.code == 0, ended.stderr
+    assert "Recommended for tiny" in ended.stdout
+    assert "is being worked on" not in ended.stderr
+    assert not place.processes()
+
+
+@pytest.mark.parametrize("whom", ["the tuner", "the process group"])
+def test_a_killed_run_goes_on_without_waiting(
+    workplace: Workplace, started: list[subprocess.Popen[str]], whom: str
+) -> None:
+    before = begun(workplace, started, slices=2)
+    if whom == "the tuner":
+        os.kill(started[0].pid, signal.SIGKILL)
+    else:
+        os.killpg(started[0].pid, signal.SIGKILL)
+    started[0].wait()
+    wait_until(lambda: not workplace.processes(), "the ranks of a killed tuner to end")
+    assert any(probe.lease is not None for probe in workplace.study()[1])
+    again = workplace.call("run", "job.toml")
+    assert_recommended(again, workplace)
+    assert "going on with a study that spent" in again.stderr
+    assert_went_on(before, workplace.study()[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(
+    workplace: Workplace, started: list[subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    before = begun(workplace, started, slices=1)
+    # As a terminal does it: everyone in the foreground group hears of it.
+    os.killpg(started[0].pid, number)
+    out, err = started[0].communicate(timeout=60)
+    assert started[0].returncode == 130, err
+    assert out == ""
+    assert err.strip().splitlines()[-1] == "paceline: interrupted; run the same command to go on"
+    assert "Traceback" not in err
+    assert not workplace.processes()
+    assert all(probe.lease is None for probe in workplace.study()[1])
+    again = workplace.call("run", "job.toml")
+    assert_recommended(again, workplace)
+    assert_went_on(before, workplace.study()[1])
+
+
+def test_a_killed_rank_costs_a_slice_and_not_the_run(
+    workplace: Workplace, started: list[subprocess.Popen[str]]
+) -> None:
+    before = begun(workplace, started, slices=1)
+    os.kill(_ranks(workplace)[-1], signal.SIGKILL)
+    out, err = started[0].communicate(timeout=90)
+    assert started[0].returncode == 0, err
+    assert "Recommended for tiny" in out
+    probes = workplace.study()[1]
+    failed = [probe for probe in probes if probe.outcome is Outcome.FAILED]
+    assert len(failed) == 1
+    assert "SIGKILL" in (failed[0].slices[-1].error or "")
+    by_id = {probe.probe_id: probe for probe in probes}
+    assert all(by_id[p.probe_id].slices[: len(p.slices)] == p.slices for p in before)
+    assert not workplace.processes()
+
+
+def test_a_second_tuner_on_the_same_study_is_refused_and_harms_nothing(
+    workplace: Workplace, started: list[subprocess.Popen[str]]
+) -> None:
+    begun(workplace, started, slices=1)
+    second = workplace.call("run", "job.toml")
+    assert second.code == 6
+    assert second.stdout == ""
+    assert "study tiny is being worked on by" in second.stderr
+    assert f":{started[0].pid}" in second.stderr
+    assert "--fresh" in second.stderr
+    _, err = started[0].communicate(timeout=90)
+    assert started[0].returncode == 0, err
+
+
+def test_what_was_tuned_is_told_again_at_once_and_changes_go_on_from_it(workplace: Workplace) -> None:
+    first = workplace.call("run", "job.toml", "--format", "json")
+    assert first.code == 0, first.stderr
+    told, probes = json.loads(first.stdout), workplace.study()[1]
+
+    again = workplace.call("run", "job.toml", "--format", "json")
+    assert again.code == 0, again.stderr
+    assert json.loads(again.stdout)["choice"] == told["choice"]
+    assert workplace.study()[1] == probes
+
+    # A higher target: the run that arrived goes on from its checkpoint.
+    workplace.write_job(("target = 0.97", "target = 0.985"))
+    higher = workplace.call("run", "job.toml", "--format", "json")
+    assert higher.code == 0, higher.stderr
+    after = workplace.study()[1]
+    assert_went_on(probes, after)
+    carried = [probe for probe in after if probe.slices and probe.slices[0].charged_seconds == 0]
+    assert carried
+    assert carried[0].slices[1].samples > carried[0].slices[0].samples > 0
+    assert json.loads(higher.stdout)["verified"]["value"] >= 0.985
+
+    # A new study beside it begins from nothing.
+    fresh = workplace.call("run", "job.toml", "--fresh", "--format", "json")
+    assert fresh.code == 0, fresh.stderr
+    assert json.loads(fresh.stdout)["study_name"] == "tiny-2"
+    assert workplace.study()[1][0].slices[0].curve[0].samples == 0
+
+
+def test_a_larger_budget_goes_on_where_the_smaller_one_ended(workplace: Workplace) -> None:
+    slow = [("nodes = [1, 2]", "nodes = [1]"), ("high = 0.1", "high = 0.002")]
+    workplace.write_job(*slow, delay=0.01)
+    short = workplace.call("run", "job.toml", "--budget", "3s", "--strict")
+    assert short.code == 4, short.stderr
+    assert "(provisional)" in short.stdout
+    assert "The time budget of 3 s is used up" in short.stdout
+    before = workplace.study()[1]
+    longer = workplace.call("run", "job.toml", "--strict")
+    assert longer.code == 0, longer.stderr
+    assert "(verified)" in longer.stdout
+    assert_went_on(before, workplace.study()[1])
+
+
+def test_a_database_that_another_process_locks_for_a_while_is_waited_for(workplace: Workplace) -> None:
+    with open_storage(f"sqlite:///{workplace.folder / 'paceline.db'}"):
+        pass
+    locked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        connection = sqlite3.connect(workplace.folder / "paceline.db", isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        locked.set()
+        done.wait(6.0)
+        connection.execute("ROLLBACK")
+        connection.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    locked.wait()
+    ended = workplace.call("run", "job.toml")
+    holder.join()
+    assert ended.code == 0, ended.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of one megabyte."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    made = subprocess.run(mount, check=False, capture_output=True, text=True)
+    if made.returncode != 0:
+        pytest.skip(f"no small disk can be mounted: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_a_run_that_goes_on_after_room_was_made(
+    workplace: Workplace, small_disk: Path
+) -> None:
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(1024 * 1024 - 4096 * 3))
+    full = workplace.call("run", "job.toml", "--output", str(small_disk / "out"))
+    assert full.code == 6, full.stderr
+    assert full.stdout == ""
+    last = full.stderr.strip().splitlines()[-1]
+    assert last.startswith("paceline: ")
+    assert "No space left on device" in last
+    filler.unlink()
+    again = workplace.call("run", "job.toml", "--output", str(small_disk / "out"))
+    assert_recommended(again, workplace)
+    assert_went_on([], workplace.study()[1])
