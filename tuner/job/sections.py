@@ -121,7 +121,8 @@ class ProbeSection(Section):
         description="training seconds of one slice; follows from predictions if absent",
     )
     first_score_samples: PositiveInt | None = Field(
-        default=None, description="samples at the first scoring; a thirty-second of an epoch if absent"
+        default=None,
+        description="samples at the first scoring; a thirty-second of an epoch, but at least 1024, if absent",
     )
     score_growth: Annotated[float, Field(gt=1, le=2)] = Field(
         default=1.15, description="how much further each scoring lies than the one before, at the least"

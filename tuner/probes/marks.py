@@ -6,6 +6,8 @@ import math
 
 #: The first mark of a job that states none: this part of an epoch.
 FIRST_MARK_PER_EPOCH = 32
+#: But at least so many samples, or a whole epoch where it has fewer.
+SMALLEST_FIRST_MARK = 1024
 
 
 class ScoreMarks:
@@ -50,5 +52,8 @@ class ScoreMarks:
 
 
 def first_mark(num_training_samples: int, stated: int | None) -> int:
-    """The first mark: as stated in the job, or a thirty-second of an epoch."""
-    return stated if stated is not None else max(1, math.ceil(num_training_samples / FIRST_MARK_PER_EPOCH))
+    """The first mark: as stated in the job, or a thirty-second of an epoch, of tiny data some more."""
+    if stated is not None:
+        return stated
+    part = math.ceil(num_training_samples / FIRST_MARK_PER_EPOCH)
+    return max(1, part, min(num_training_samples, SMALLEST_FIRST_MARK))

@@ -125,8 +125,10 @@ class Weighing:
         seen = run.measurement.samples if run else 0
         first = first_mark(self._state.epoch_samples, probe.first_score_samples)
         marks = max(seen * probe.score_growth, first) * probe.score_growth
-        share = _LOOK_SHARE * self._length[index] / self._beliefs.forecast.seconds_per_sample[index]
-        return int(np.ceil(max(marks, min(seen + share, 2 * seen))))
+        per_sample = self._beliefs.forecast.seconds_per_sample[index]
+        share = _LOOK_SHARE * self._length[index] / per_sample
+        shortest = seen + _SHORTEST_SLICE_SECONDS / per_sample
+        return int(np.ceil(max(marks, shortest, min(seen + share, 2 * seen))))
 
     def _against(self, index: int, incumbent: int) -> tuple[float, float]:
         """Median ratio of a candidate's cost to the incumbent's, and the variance of its logarithm.

@@ -36,8 +36,9 @@ def test_horizon_is_a_mark() -> None:
 
 
 def test_first_mark_is_a_thirty_second_of_an_epoch_unless_stated() -> None:
-    assert first_mark(1437, None) == 90
-    assert first_mark(3, None) == 1
+    assert first_mark(60_000, None) == 1875
+    assert first_mark(1437, None) == 1024
+    assert first_mark(3, None) == 3
     assert first_mark(1437, 7) == 7
 
 
