@@ -15,6 +15,8 @@ Array = npt.NDArray[np.float64]
 
 #: What the curve's form leaves unsaid however late: standard deviation of log samples to target.
 _FORM_SD = 0.05
+#: e-folds of samples that an extrapolation is taken to reach at the least.
+_LEAST_AHEAD = 0.5
 #: Share of the variance of extrapolation errors that all runs of a workload have in common: the form errs
 #: for all of them alike.
 _COMMON_SHARE = 0.7
@@ -87,9 +89,12 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
         lower, middle, upper = np.quantile(drawn[finite], [0.16, 0.5, 0.84])
         spread = 0.5 * float(upper - lower)
         seen = float(np.log(runs[i].samples[-1]))
-        # A run that has not arrived yet arrives later than now.
-        median[i] = max(float(middle), seen + 0.02)
-        ahead = error_per_log * (median[i] - seen)
+        # The form errs the more, the further it reaches; a little even where the target seems at hand.
+        ahead = error_per_log * max(abs(float(middle) - seen), _LEAST_AHEAD)
+        error = float(np.hypot(np.hypot(spread, ahead), _FORM_SD))
+        overdue = max(seen - float(middle), 0.0) / error
+        # A run that should have arrived by now arrives soon: the mean of a normal's tail beyond now.
+        median[i] = max(float(middle), seen + 0.7 * error / (1.0 + overdue))
         form = np.sqrt(_COMMON_SHARE) * normals[:, 3] + np.sqrt(1 - _COMMON_SHARE) * own_normals[:, 2]
         shape = np.clip(np.where(finite, drawn - middle, 3 * spread), -3 * spread, 3 * spread)
         total = shape + ahead * form + _FORM_SD * own_normals[:, 2]

@@ -133,7 +133,7 @@ class RankContext:
     Args:
         rank: This rank, from 0.
         num_ranks: All ranks of the job.
-        local_rank: This rank among those of its node, which names its device.
+        local_rank: This rank among those of its host, which names its device.
         init_method: For `torch.distributed.init_process_group`, fresh for every job.
         folder: The task's folder.
         send: Sends a message of plain data to whoever polls the job; also a sign of progress.

@@ -102,7 +102,7 @@ class LocalLauncher(Launcher):
         log_starts = {rank: log.stat().st_size if log.exists() else 0 for rank, log in logs.items()}
         ranks = self._take(handle.num_ranks)
         for rank, process in enumerate(ranks):
-            process.send({**job_task, "rank": rank, "local_rank": rank % devices_per_node})
+            process.send({**job_task, "rank": rank, "local_rank": rank})
         job = LocalJob(
             handle=handle,
             ranks=ranks,

@@ -65,6 +65,11 @@ def prediction(recommendation: Recommendation) -> Finding:
     """The predicted time to target with its interval and the chance of arriving."""
     choice = recommendation.choice
     chance = format_share(choice.probability_of_reaching)
+    if choice.measured_seconds is not None:
+        return Finding(
+            headline=f"about {format_seconds(choice.seconds.median)} again",
+            detail=f"With another order of the data: 90% interval {format_interval(choice.seconds)}.",
+        )
     return Finding(
         headline=format_seconds(choice.seconds.median),
         detail=f"90% interval {format_interval(choice.seconds)}; chance of reaching the target {chance}.",
@@ -125,6 +130,13 @@ def comparison(recommendation: Recommendation) -> Finding:
     apart = _are_apart(_span(choice, ours, ours_measured), _span(baseline, theirs, theirs_measured))
     caution = "" if apart else " The intervals overlap: the difference is likely, not certain."
     own = "" if ours_measured else " The recommendation's own time is a prediction."
+    if ours_measured and not theirs_measured and theirs < ours:
+        # The search ended with the first run that arrived; a short look at the other is no result.
+        return Finding(
+            headline="not compared to the end",
+            detail="The search ended when the first run arrived. "
+            f"{_present(baseline, theirs, False)}{caution}",
+        )
     prices = _prices(choice, baseline)
     return Finding(
         headline=_times(theirs / ours, "sooner", "later", "as fast"),

@@ -19,6 +19,8 @@ from tuner.measurement import Measurement, Outcome, Purpose, crossing, merged
 
 #: Start-up charged where none was measured yet, seconds.
 _UNKNOWN_STARTUP_SECONDS = 3.0
+#: Fitting, deciding and writing down between two slices, which nobody charges but everybody waits for.
+_DECIDING_SECONDS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,20 @@ class SearchState:
                 charged += measurement.charged_seconds - measurement.startup_seconds
                 before = measurement.training_seconds
         return max(1.0, charged / training) if training > 1.0 else 1.1
+
+    @property
+    def slice_seconds(self) -> float:
+        """What a slice costs beside its training and scoring: start-up, checkpoint, and deciding."""
+        lost = []
+        for probe in self.probes:
+            before = 0.0
+            for m in probe.slices:
+                if m.charged_seconds > 0:
+                    trained = max(m.training_seconds - before, 0.0)
+                    lost.append(m.charged_seconds - trained - m.scoring_seconds)
+                before = m.training_seconds
+        beside = float(np.median(lost)) if lost else _UNKNOWN_STARTUP_SECONDS
+        return max(beside, self.startup_seconds) + _DECIDING_SECONDS
 
     @property
     def parameter_bytes(self) -> int:

@@ -72,7 +72,7 @@ class Weighing:
         self._length = typical(forecast.total)
         self._left = typical(forecast.remaining)
         self._runs = [run_of(state, c) for c in beliefs.configurations]
-        self._startup_seconds = state.startup_seconds
+        self._slice_seconds = state.slice_seconds
         self._may_start = may_start(state)
         in_reach = np.isfinite(self._expected) & (self._reach > _LEAST_REACH)
         self._in_reach = [
@@ -110,7 +110,7 @@ class Weighing:
             gain = self._reach[i] * expected_gain(
                 best, best * ratio, variance**2 / (variance + unknown), paid
             )
-            spent = paid + self._startup_seconds * price[i]
+            spent = paid + self._slice_seconds * price[i]
             yield Option(net_gain=gain - spent, index=i, purpose=Purpose.STATISTICS)
 
     def _look_seconds(self, index: int) -> float:
@@ -163,7 +163,7 @@ class Weighing:
             ratio, _ = self._against(i, incumbent)
             best = float(self._expected[incumbent])
             gain = self._reach[i] * expected_gain(best, best * ratio, resolved, 0.0)
-            spent = (_TIMING_SECONDS + self._startup_seconds) * price[i]
+            spent = (_TIMING_SECONDS + self._slice_seconds) * price[i]
             yield Option(net_gain=gain - spent, index=i, purpose=Purpose.TIMING)
 
     def carry_out(self, option: Option, incumbent: int) -> Start | Continue:

@@ -122,6 +122,8 @@ def _trial_row(study: StudyRecord, probe: ProbeRecord) -> Row:
             "charged_seconds": round(measurement.charged_seconds, 3),
         }
     row["seconds_to_target"] = round(crossed[1], 3) if crossed else None
+    words = (measurement.error or "").strip().splitlines() if measurement else []
+    row["error"] = words[-1] if words else None
     return row
 
 

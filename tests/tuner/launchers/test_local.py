@@ -32,6 +32,8 @@ def shared() -> Iterator[LocalLauncher]:
 
 
 class TestLocalLauncher(LauncherConformance):
+    local_ranks_of_two_by_two = (0, 1, 2, 3)
+
     @pytest.fixture
     def launcher(self, shared: LocalLauncher) -> LocalLauncher:
         return shared
