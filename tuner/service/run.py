@@ -122,6 +122,7 @@ def run_job(
 def _run(
     opened: OpenedJob, store: StudyStore, options: RunOptions, listen: Listener, prober: Prober
 ) -> RunResult:
+    listen(SearchEvent(kind="plan", text="checking the workload and its data"))
     _, epoch_samples = checked_workload(opened)
     is_changed = find_study(store.ledger, opened) is None and has_other_study(store.ledger, opened)
     if is_changed and not options.fresh:
