@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from pathlib import Path
 
 from tuner.errors import StorageError
+from tuner.launchers.process_records import ProcessRecord
 from tuner.ledger import Ledger, StudyRecord
 
 
@@ -19,8 +19,10 @@ def own_name() -> str:
 
 def is_dead(owner: str) -> bool:
     """Whether a process of this host that held a lease is gone; of other hosts nothing is known."""
-    host, pid, started, _ = owner.rsplit(":", 3)
-    return host == socket.gethostname() and _started(int(pid)) != started
+    host, pid, started, _ = (owner.rsplit(":", 3) + [""] * 3)[:4]
+    if host != socket.gethostname() or not (pid.isdecimal() and started.isdecimal()):
+        return False
+    return _started(int(pid)) != started
 
 
 def free_leases_of_the_dead(ledger: Ledger, study: StudyRecord) -> None:
@@ -41,9 +43,6 @@ def free_leases_of_the_dead(ledger: Ledger, study: StudyRecord) -> None:
 
 
 def _started(pid: int) -> str:
-    """Start time of a process in clock ticks since boot; empty where there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return text.rpartition(")")[2].split()[19]
+    """Start time of a process in clock ticks since boot; empty where none of this number runs."""
+    record = ProcessRecord.of(pid)
+    return "" if record is None else str(record.started)

@@ -31,7 +31,8 @@ def plan_lines(opened: OpenedJob, *, storage: str, output: str, spent_seconds: f
     lines = [
         f"job {job.name}: {goal.metric} {sign} {goal.target:g}, {goal.minimize} made small, "
         f"for {goal.trainings} training{'s' if goal.trainings > 1 else ''}",
-        f"space: {count} configurations on {', '.join(map(str, cluster.node_counts))} nodes",
+        f"space: {count} configurations on {', '.join(map(str, cluster.node_counts))} "
+        f"node{'' if cluster.node_counts == (1,) else 's'}",
         "budget: " + (", ".join(limits) if limits else "none stated; it ends when the target is reached"),
     ]
     worst = _worst_dollars(opened)
