@@ -38,7 +38,7 @@ def slices_of(probes: Sequence[ProbeRecord]) -> list[Measurement]:
 
 def begun(place: Workplace, started: list[subprocess.Popen[str]], *, slices: int) -> list[ProbeRecord]:
     """Starts a run of some seconds and waits until a slice is under way after so many were carried out."""
-    place.write_job(("nodes = [1, 2]", "nodes = [2]"), delay=0.02)
+    place.write_job(("nodes = [1, 2]", "nodes = [2]"), ("high = 0.1", "high = 0.002"), delay=0.02)
     started.append(place.start("run", "job.toml"))
     seen: list[ProbeRecord] = []
 

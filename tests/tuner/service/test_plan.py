@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tuner.service.desk import small_job
+from tuner.service.opening import OpenedJob
+from tuner.service.plan import plan_lines
+
+
+def lines_of(*, spent_seconds: float = 0.0, **sections: Any) -> list[str]:
+    opened = OpenedJob(job=small_job(**sections), path=Path("job.toml"), fingerprint="f")
+    return plan_lines(opened, storage="sqlite:///a.db", output="/out", spent_seconds=spent_seconds)
+
+
+def test_the_plan_states_goal_space_budget_and_places() -> None:
+    text = "\n".join(lines_of(budget={"time": "20m", "probes": 7}))
+    count = len(small_job().search_space().candidates())
+    assert "accuracy >= 0.85" in text
+    assert f"space: {count} configurations on 1, 2 nodes" in text
+    assert "budget: 20m 00s, 7 probes" in text
+    assert "study: sqlite:///a.db; report: /out" in text
+    assert "at worst" not in text
+
+
+@pytest.mark.parametrize(
+    ("budget", "worst"),
+    [
+        ({"time": "30m"}, "$6.00"),
+        ({"time": "30m", "dollars": 4.0}, "$4.00"),
+        ({"time": None, "dollars": 9.0}, "$9.00"),
+    ],
+)
+def test_the_worst_cost_is_all_nodes_for_all_the_time_or_the_limit(
+    budget: dict[str, Any], worst: str
+) -> None:
+    priced = {"nodes": [1, 2], "dollars_per_node_hour": 6.0}
+    assert any(line.startswith(f"at worst: {worst}") for line in lines_of(cluster=priced, budget=budget))
+
+
+def test_without_any_limit_the_plan_warns() -> None:
+    text = "\n".join(lines_of(budget={"time": None}))
+    assert "none stated" in text
+    assert "note: [budget] is empty" in text
+
+
+def test_a_study_that_is_gone_on_with_says_what_it_spent() -> None:
+    assert "going on with a study that spent 1m 30s before" in lines_of(spent_seconds=90.0)
+
+
+def test_one_node_is_not_nodes() -> None:
+    job = small_job(cluster={"nodes": [1]}, baseline=None)
+    opened = OpenedJob(job=job, path=Path("job.toml"), fingerprint="f")
+    text = "\n".join(plan_lines(opened, storage="s", output="o", spent_seconds=0.0))
+    assert " on 1 node\n" in text

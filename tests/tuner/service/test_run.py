@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from storage import open_storage
+from tests.tuner.search.synthetic import Law
+from tests.tuner.service.desk import Desk, FailingProber, FlakyProber, small_job
+from tuner.errors import InfeasibleError, JobError, ProbeError, StorageError
+from tuner.measurement import Purpose, crossing
+from tuner.recommendation import Recommendation
+from tuner.search.policy import StopKind
+from tuner.service.owner import own_name
+from tuner.service.reporting import report_job
+from tuner.service.run import RunResult
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, RunResult]]:
+    """A run that arrived, on nodes that cost something; tests only read it."""
+    folder = tmp_path_factory.mktemp("told")
+    with open_storage(f"sqlite:///{folder / 'paceline.db'}") as store:
+        desk = Desk(folder, store)
+        desk.job = small_job(cluster={"nodes": [1, 2], "dollars_per_node_hour": 3.6})
+        yield desk, desk.run()
+
+
+def test_a_run_ends_with_the_run_that_arrived_and_says_what_it_took(told: tuple[Desk, RunResult]) -> None:
+    desk, result = told
+    answer = result.recommendation
+    assert result.stop.kind is StopKind.ARRIVED
+    assert answer.verified is not None
+    assert answer.verified.reached
+    assert not answer.provisional
+    arrived = [p for p in desk.probes() if p.configuration == answer.choice.configuration and p.measurement]
+    curve = [c for m in arrived[-1].slices for c in m.curve if c.samples > 0]
+    crossed = crossing(curve, 0.85, maximize=True)
+    assert crossed is not None
+    assert answer.choice.measured_seconds == answer.verified.training_seconds == crossed[1]
+    assert answer.choice.seconds.lower < crossed[1] < answer.choice.seconds.upper
+    assert answer.choice.probability_of_reaching == 1.0
+    assert answer.verified.value == max(point.value for point in curve)
+
+
+def test_what_tuning_cost_is_what_the_ledger_was_charged(told: tuple[Desk, RunResult]) -> None:
+    desk, result = told
+    tuning = result.recommendation.tuning
+    slices = desk.slices()
+    assert tuning.seconds == pytest.approx(sum(m.charged_seconds for m in slices))
+    assert tuning.dollars == pytest.approx(sum(m.charged_dollars for m in slices))
+    assert tuning.num_probes == len(desk.probes())
+    assert sum(tuning.seconds_by_purpose.values()) == pytest.approx(tuning.seconds)
+    assert sum(tuning.seconds_by_part.values()) == pytest.approx(tuning.seconds)
+    assert tuning.seconds_by_part["startup"] == pytest.approx(sum(m.startup_seconds for m in slices))
+
+
+def test_the_ledger_keeps_the_recommendation_and_the_files_hold_it(told: tuple[Desk, RunResult]) -> None:
+    desk, result = told
+    kept = desk.store.ledger.recommendations(result.study.study_id)
+    written = json.loads(result.files["recommendation.json"].read_text())
+    assert [k.recommendation for k in kept] == [written] == [result.recommendation.to_dict()]
+    assert Recommendation.from_dict(written) == result.recommendation
+    assert {"report.html", "report.md", "trials.csv", "launch.sh"} < set(result.files)
+    assert result.recommendation.command in result.files["launch.sh"].read_text()
+
+
+def test_called_again_a_run_probes_nothing_and_advises_the_same(desk: Desk) -> None:
+    first = desk.run()
+    again = desk.run()
+    assert desk.probers[1].started == []
+    assert again.recommendation.choice == first.recommendation.choice
+    assert desk.run(fresh=True).study.name == "job-2"
+
+
+def test_a_used_up_budget_gives_a_provisional_answer(desk: Desk) -> None:
+    desk.job = small_job(budget={"time": "30s"})
+    answer = desk.run().recommendation
+    assert answer.provisional
+    assert answer.verified is None
+    assert answer.checkpoint is None
+    assert answer.choice.measured_seconds is None
+    assert answer.stopped_because == "the time budget of 30 s is used up"
+    assert any("still something to gain" in warning for warning in answer.warnings)
+    desk.job = small_job()
+    assert not desk.run().recommendation.provisional
+
+
+def test_many_trainings_are_searched_for_until_nothing_gains_and_verified_when_asked(desk: Desk) -> None:
+    desk.job = small_job(goal={"trainings": 20}, budget={"time": "2h"})
+    found = desk.run(verify=True)
+    answer = found.recommendation
+    assert answer.verified is not None
+    assert answer.verified.reached
+    assert not answer.provisional
+    truth = {c: desk.law.seconds_to_target(c) for c in desk.job.search_space().candidates()}
+    assert truth[answer.choice.configuration] < 2.0 * min(truth.values())
+
+
+def test_what_was_verified_is_held_against_a_prediction_made_before(told: tuple[Desk, RunResult]) -> None:
+    desk, result = told
+    answer = result.recommendation
+    assert answer.verified is not None
+    assert answer.verified.predicted is not None
+    assert answer.verified.share_known is not None
+    assert answer.verified.share_known < 1.0
+    kept = desk.store.ledger.predictions(desk.store.ledger.studies()[-1].study_id)
+    held = [p for p in kept if p.quantiles[0.5] == answer.verified.predicted.median]
+    assert any(p.configuration == answer.choice.configuration for p in held)
+
+
+def test_dollars_are_made_small_within_a_deadline(desk: Desk) -> None:
+    cluster = {"nodes": [1, 2], "dollars_per_node_hour": 36.0}
+    desk.job = small_job(cluster=cluster, goal={"minimize": "dollars"})
+    cheap = desk.run().recommendation
+    assert cheap.choice.configuration.nodes == 1
+    assert cheap.goal.endswith("cheapest")
+    for weighed in (cheap.choice, cheap.runner_up, cheap.baseline):
+        assert weighed is not None
+        assert weighed.dollars is not None
+        price = 0.01 * weighed.configuration.nodes
+        assert weighed.dollars.median == pytest.approx(price * weighed.seconds.median)
+
+
+def test_an_answer_keeps_the_deadline(desk: Desk) -> None:
+    desk.job = small_job(goal={"deadline": "1s"})
+    with pytest.raises(InfeasibleError, match=r"out of reach.*allow a later deadline"):
+        desk.run()
+
+
+def test_without_a_baseline_nothing_is_compared(desk: Desk) -> None:
+    desk.job = small_job(baseline=None)
+    assert desk.run().recommendation.baseline is None
+    assert any("[baseline] is absent" in line for line in desk.texts("plan"))
+
+
+def test_the_baseline_is_probed_first_and_compared(told: tuple[Desk, RunResult]) -> None:
+    desk, result = told
+    answer = result.recommendation
+    baseline = desk.job.baseline_configuration()
+    assert desk.probers[0].started[0] == (baseline, Purpose.STATISTICS)
+    assert answer.baseline is not None
+    assert answer.baseline.configuration == baseline
+
+
+def test_the_runner_up_is_more_than_another_shade_of_the_rate(told: tuple[Desk, RunResult]) -> None:
+    answer = told[1].recommendation
+    assert answer.runner_up is not None
+    second = answer.runner_up.configuration
+    assert second.without("learning_rate") != answer.choice.configuration.without("learning_rate")
+
+
+def test_failing_probes_end_a_run_with_what_the_last_one_said(desk: Desk) -> None:
+    desk.kind = FailingProber
+    with pytest.raises(ProbeError, match=r"3 of 3 ended probes failed.*the workload's own words.*explain"):
+        desk.run()
+
+
+def test_a_search_that_broke_down_recommends_nothing_although_something_was_measured(desk: Desk) -> None:
+    desk.kind = FlakyProber
+    with pytest.raises(ProbeError, match=r"ended probes failed.*the network is gone.*--fresh"):
+        desk.run()
+    assert desk.store.ledger.recommendations(desk.store.ledger.studies()[-1].study_id) == []
+
+
+def test_a_target_that_nothing_reaches_is_said_to_be_out_of_reach(desk: Desk) -> None:
+    desk.law = Law(edge_rate=0.0)
+    with pytest.raises(InfeasibleError, match=r"out of reach.*lower goal.target"):
+        desk.run()
+
+
+def test_a_prober_is_closed_whatever_happens(desk: Desk) -> None:
+    desk.job = small_job(workload={"path": "tests.tuner.service.sized:Nothing"})
+    with pytest.raises(JobError, match="has no class Nothing"):
+        desk.run()
+    desk.job = small_job()
+    desk.run()
+    assert all(not prober._done for prober in desk.probers)
+
+
+def test_a_living_tuner_keeps_others_off_its_study(desk: Desk) -> None:
+    study = desk.store.ledger.open_study("job", "f", desk.job.model_dump(mode="json"))
+    first = desk.job.baseline_configuration()
+    assert first is not None
+    desk.store.ledger.start_probe(
+        study.study_id, first, Purpose.TIMING, trial_number=None, owner=own_name(), lease_seconds=60
+    )
+    with pytest.raises(StorageError, match=r"study job is being worked on by .*--fresh"):
+        desk.run()
+
+
+def test_a_report_is_written_anew_without_probing(told: tuple[Desk, RunResult]) -> None:
+    desk, result = told
+    before = result.recommendation
+    files = report_job(desk.opened, desk.store, desk.folder / "elsewhere")
+    assert len(desk.probers) == 1
+    again = Recommendation.from_dict(json.loads(files["recommendation.json"].read_text()))
+    assert again.choice.configuration == before.choice.configuration
+    assert again.choice.measured_seconds == before.choice.measured_seconds
+    assert again.verified == before.verified
+    assert again.stopped_because == before.stopped_because
+    assert again.tuning == before.tuning
+
+
+def test_the_report_holds_predictions_against_what_was_measured(told: tuple[Desk, RunResult]) -> None:
+    text = told[1].files["report.md"].read_text()
+    assert "inside their 90% interval" in text
