@@ -61,8 +61,8 @@ def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -
         landscape=landscape(ending),
         checked=checked_predictions(ending),
         fit_summaries={
-            "Seconds a step": predictor.seconds.summary(),
-            "Samples to target": predictor.samples.summary(),
+            "seconds a step": predictor.seconds.summary(),
+            "samples to target": predictor.samples.summary(),
         },
     )
     return write_report(content, folder)
