@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -206,3 +207,24 @@ def test_a_report_is_written_anew_without_probing(told: tuple[Desk, RunResult]) 
 def test_the_report_holds_predictions_against_what_was_measured(told: tuple[Desk, RunResult]) -> None:
     text = told[1].files["report.md"].read_text()
     assert "inside their 90% interval" in text
+
+
+def test_what_an_answer_rests_on_is_said_in_whole_sentences(told: tuple[Desk, RunResult]) -> None:
+    desk, result = told
+    said = [*result.recommendation.evidence, *result.recommendation.warnings]
+    assert all(re.fullmatch(r"[A-Z0-9].*\.", words) for words in said)
+    runs, slices = len(desk.probers[0].started), len(desk.slices())
+    assert runs == slices
+    assert re.match(rf"\d+ trainings? begun and \d+ timing probes? made, in {slices} slices?\.", said[0])
+    assert any(re.search(r"nothing in this space is (noticeably|more than [\d.]+ times) ", w) for w in said)
+    assert any("A single run reached the target" in words for words in said)
+
+
+def test_the_launch_command_names_the_answer_s_axes(told: tuple[Desk, RunResult]) -> None:
+    desk, result = told
+    chosen = result.recommendation.choice.configuration
+    words = result.recommendation.command.split()
+    assert words[:2] == ["paceline", "train"]
+    assert words[2] == str(desk.folder / "job.toml")
+    flags = dict(zip(words[3::2], words[4::2], strict=True))
+    assert flags == {f"--{axis.replace('_', '-')}": str(value) for axis, value in chosen.items()}
