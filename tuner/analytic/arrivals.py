@@ -19,7 +19,7 @@ _FORM_SD = 0.05
 _LEAST_AHEAD = 0.5
 #: Share of the variance of extrapolation errors that all runs of a workload have in common: the form errs
 #: for all of them alike.
-_COMMON_SHARE = 0.7
+COMMON_SHARE = 0.7
 _LARGEST_SD = 2.5
 
 
@@ -95,7 +95,7 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
         overdue = max(seen - float(middle), 0.0) / error
         # A run that should have arrived by now arrives soon: the mean of a normal's tail beyond now.
         median[i] = max(float(middle), seen + 0.7 * error / (1.0 + overdue))
-        form = np.sqrt(_COMMON_SHARE) * normals[:, 3] + np.sqrt(1 - _COMMON_SHARE) * own_normals[:, 2]
+        form = np.sqrt(COMMON_SHARE) * normals[:, 3] + np.sqrt(1 - COMMON_SHARE) * own_normals[:, 2]
         shape = np.clip(np.where(finite, drawn - middle, 3 * spread), -3 * spread, 3 * spread)
         total = shape + ahead * form + _FORM_SD * own_normals[:, 2]
         deviation[:, i] = total * min(1.0, _LARGEST_SD / max(float(total.std()), 1e-9))

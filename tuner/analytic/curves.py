@@ -101,6 +101,22 @@ class CurveFit:
             found = (np.log(inner) - draws[:, 3]) / u + np.log(self.scale)
         return np.where(height > level, found, np.inf)
 
+    def look_error(self, log_samples_to_target: Array, log_samples: Array) -> Array:
+        """How well one more scoring tells a run's speed: standard deviation of log samples.
+
+        The scoring's noise over the slope of the curve there; where the curve is flat it tells little.
+
+        Args:
+            log_samples_to_target: What the runs are expected to need, any shape.
+            log_samples: Where they would be scored, the same shape.
+        """
+        height = max(1.0 + float(self.theta[0]), 1.02)
+        u, q = float(np.exp(self.theta[1])), float(np.exp(self.theta[2]))
+        at_target = np.log((1.0 - 1.0 / height) ** (-1.0 / q) - 1.0)
+        speed = np.exp(np.clip(at_target + u * (log_samples - log_samples_to_target), -30.0, 30.0))
+        slope = height * q * u * (1.0 + speed) ** (-q - 1.0) * speed
+        return np.asarray(self.noise / np.maximum(slope, 1e-3), dtype=float)
+
 
 def fit_curves(runs: Sequence[RunCurve]) -> CurveFit:
     """Fits the shared shape and every run's speed, by Levenberg-Marquardt on a robust loss.

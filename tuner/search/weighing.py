@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from tuner.analytic.arrivals import COMMON_SHARE
 from tuner.measurement import Purpose
 from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs
@@ -26,9 +27,8 @@ _SHORTEST_SLICE_SECONDS = 1.5
 _PATIENCE = 4.0
 #: A timing probe ends after so many training seconds even if it has steps left.
 _TIMING_SECONDS = 1.5
-#: What a look leaves unknown of how a run compares with another (log samples to target): at once, and for
-#: each e-fold that lies ahead of it.
-_UNKNOWN_AT_ONCE, _UNKNOWN_AHEAD = 0.05, 0.12
+#: What no look tells of log samples to target.
+_UNKNOWN_AT_ONCE = 0.05
 #: What a timing leaves unknown of log seconds.
 _UNKNOWN_AFTER_TIMING = 0.08
 #: A configuration whose chance of reaching the target is smaller is out of reach.
@@ -104,7 +104,7 @@ class Weighing:
             look = self._look_seconds(i)
             after = min(0.95, (done + look) / max(self._length[i], 1e-9))
             ratio, variance = self._against(i, incumbent)
-            unknown = (_UNKNOWN_AT_ONCE - _UNKNOWN_AHEAD * math.log(after)) ** 2
+            unknown = self._unknown_after(i, after)
             paid = look * price[i] * overhead
             best = float(self._expected[incumbent])
             gain = self._reach[i] * expected_gain(
@@ -112,6 +112,24 @@ class Weighing:
             )
             spent = paid + self._slice_seconds * price[i]
             yield Option(net_gain=gain - spent, index=i, purpose=Purpose.STATISTICS)
+
+    def _unknown_after(self, index: int, share: float) -> float:
+        """Variance of log samples to target that a look leaves, compared with other runs.
+
+        The look's scoring tells the run's speed as well as noise and slope allow; what lies ahead of it
+        stays as unsure as extrapolation is, but for what all runs have in common.
+
+        Args:
+            index: The candidate.
+            share: Share of the run that is known after the look.
+        """
+        arrivals = self._beliefs.predictor.samples.arrivals
+        ahead = -math.log(share)
+        unknown = _UNKNOWN_AT_ONCE**2 + (1 - COMMON_SHARE) * (arrivals.error_per_log * ahead) ** 2
+        if arrivals.curves is not None:
+            target = np.log(self._length[index] / self._beliefs.forecast.seconds_per_sample[index])
+            unknown += float(arrivals.curves.look_error(target, target - ahead)) ** 2
+        return float(unknown)
 
     def _look_seconds(self, index: int) -> float:
         """A look's training seconds: a share of the run, and as far as the next scorings at the least."""
