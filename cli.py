@@ -242,7 +242,7 @@ def status(job: JobPath, storage: StorageUrl = None, output_format: FormatOption
     from tuner.service.views import require_study, status_rows
 
     opened = _opened(job)
-    with _stored(storage, job) as store:
+    with _stored(storage, job, to_read=True) as store:
         study = require_study(store.ledger, opened)
         _print_rows(status_rows(store.ledger, study), output_format)
 
@@ -253,7 +253,7 @@ def trials(job: JobPath, storage: StorageUrl = None, output_format: FormatOption
     from tuner.service.views import require_study, trial_rows
 
     opened = _opened(job)
-    with _stored(storage, job) as store:
+    with _stored(storage, job, to_read=True) as store:
         study = require_study(store.ledger, opened)
         _print_rows(trial_rows(store.ledger, study), output_format)
 
@@ -269,7 +269,7 @@ def explain(
     from tuner.service.views import explain_rows, require_study
 
     opened = _opened(job)
-    with _stored(storage, job) as store:
+    with _stored(storage, job, to_read=True) as store:
         study = require_study(store.ledger, opened)
         _print_rows(explain_rows(store.ledger, study, trial), output_format)
 
@@ -281,7 +281,7 @@ def report(job: JobPath, storage: StorageUrl = None, output: Output = None) -> N
     from tuner.service.reporting import report_job
 
     opened = _opened(job)
-    with _stored(storage, job) as store:
+    with _stored(storage, job, to_read=True) as store:
         files = report_job(opened, store, output or default_output(opened.job))
     for path in files.values():
         typer.echo(path)
@@ -359,11 +359,19 @@ def _opened(path: Path, *, budget: str | None = None, max_dollars: float | None 
 
 
 @contextmanager
-def _stored(url: str | None, job: Path) -> Iterator[Storage]:
+def _stored(url: str | None, job: Path, *, to_read: bool = False) -> Iterator[Storage]:
+    """The study database; a command that only reads makes none."""
     from storage import open_storage
     from tuner.service.opening import default_storage_url
 
-    with open_storage(url or default_storage_url(job)) as store:
+    url = url or default_storage_url(job)
+    file = Path(url.removeprefix("sqlite:///"))
+    if to_read and url.startswith("sqlite:///") and file.parent.is_dir() and not file.exists():
+        raise JobError(
+            f"{job}: there is no study of this job here yet, and no database {file}; `paceline run {job}` "
+            "begins one, or name its database with --storage"
+        )
+    with open_storage(url) as store:
         yield store
 
 

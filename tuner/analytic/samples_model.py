@@ -120,7 +120,8 @@ class SamplesModel:
         ]
         unknown = self.posterior.at_prior()
         if unknown:
-            lines.append("Left at its prior, the data do not tell: " + ", ".join(unknown) + ".")
+            names = ", ".join(name.removeprefix("log ") for name in unknown)
+            lines.append(f"Not told by the data yet, so left as assumed beforehand: {names}.")
         edge = math.exp(float(self.edge_grid @ self.edge_weights / self.edge_weights.sum()))
         lines.append(f"Training is expected to break down at rates above about {edge:.2g}.")
         return lines

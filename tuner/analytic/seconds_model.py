@@ -73,7 +73,8 @@ class SecondsModel:
         ]
         unknown = self.posterior.at_prior()
         if unknown:
-            lines.append("Left at its prior, the data do not tell: " + ", ".join(unknown) + ".")
+            names = ", ".join(name.removeprefix("log ") for name in unknown)
+            lines.append(f"Not told by the data yet, so left as assumed beforehand: {names}.")
         return lines
 
 

@@ -73,9 +73,11 @@ def _baseline_warnings(job: Job) -> list[str]:
             "State nodes, batch_size and learning_rate there to see what tuning gains"
         ]
     space = job.search_space()
+    probed = space.is_runnable(baseline)
+    what = "it is probed, its neighbours are not" if probed else "it is not probed"
     return [
-        f"baseline.{axis} = {baseline[axis]!r} lies outside the space, where {axis} is {choice.describe()}: "
-        "it is probed, but may not be recommended"
+        f"baseline.{axis} = {baseline[axis]!r} lies outside the space, where {axis} is "
+        f"{choice.describe()}: {what}"
         for axis, choice in space.axes.items()
         if not choice.contains(baseline[axis])
     ]

@@ -127,6 +127,11 @@ class ProbeSection(Section):
     score_growth: Annotated[float, Field(gt=1, le=2)] = Field(
         default=1.15, description="how much further each scoring lies than the one before, at the least"
     )
+    max_scoring: PositiveFloat = Field(
+        default=0.25,
+        description="most time a scoring may take, over the training time to the next; marks that come "
+        "sooner are passed over",
+    )
     max_batch_size_per_rank: PositiveInt | None = Field(
         default=None, description="more than this a rank is accumulated over micro-batches"
     )

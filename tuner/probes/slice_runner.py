@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 #: A stride of steps lasts about so long; between strides the ranks agree on how to go on.
 _STRIDE_SECONDS = 1.0
 
-#: Scoring takes at most this much of the training time between two scorings, but for the first.
-MOST_SCORING_PER_TRAINING = 0.25
 #: Training seconds between two checkpoints within a slice.
 _CHECKPOINT_SECONDS = 20.0
 
@@ -132,7 +130,7 @@ class SliceRunner:
             self.voice.noise(statistic)
         outcome = self._score()
         # Marks are passed over while the last scoring is not yet outweighed by training.
-        steps = math.ceil(self.scorer.steps_worth / MOST_SCORING_PER_TRAINING)
+        steps = math.ceil(self.scorer.steps_worth / self.plan.job.probe.max_scoring)
         self._next_mark = self.marks.next_after(self.replica.samples + steps * self.replica.batch_size)
         return outcome
 

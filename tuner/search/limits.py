@@ -9,8 +9,18 @@ from tuner.search.state import SearchState
 _FAULTS_IN_A_ROW = 3
 
 
-def limit_reached(state: SearchState) -> Stop | None:
-    """Whether budget or faults end the search now."""
+def ended_by_fault(state: SearchState) -> frozenset[int]:
+    """Probes that ended by a fault so far."""
+    return frozenset(probe.probe_id for probe in state.probes if probe.outcome.is_fault)
+
+
+def limit_reached(state: SearchState, past_faults: frozenset[int] = frozenset()) -> Stop | None:
+    """Whether budget or faults end the search now.
+
+    Args:
+        state: What is known and spent.
+        past_faults: Probes that failed before this run of the search: what broke then may be mended.
+    """
     budget = state.job.budget
     if budget.time is not None and state.spent.seconds >= budget.time:
         return Stop(kind=StopKind.BUDGET, reason=f"the time budget of {budget.time:g} s is used up")
@@ -20,12 +30,13 @@ def limit_reached(state: SearchState) -> Stop | None:
         running = [run for run in state.runs.values() if run.can_continue]
         if not running:
             return Stop(kind=StopKind.BUDGET, reason=f"the budget of {budget.probes} probes is used up")
-    ended = [probe for probe in state.probes if not probe.outcome.can_continue]
+    ended = [p for p in state.probes if not p.outcome.can_continue and p.probe_id not in past_faults]
+    faults = sum(p.outcome.is_fault for p in ended)
     last = ended[-_FAULTS_IN_A_ROW:]
     in_a_row = len(last) == _FAULTS_IN_A_ROW and all(p.outcome.is_fault for p in last)
-    many = len(ended) >= 2 * _FAULTS_IN_A_ROW and 2 * state.num_faults >= len(ended)
+    many = len(ended) >= 2 * _FAULTS_IN_A_ROW and 2 * faults >= len(ended)
     if in_a_row or many:
-        return Stop(kind=StopKind.FAULTS, reason=f"{state.num_faults} of {len(ended)} ended probes failed")
+        return Stop(kind=StopKind.FAULTS, reason=f"{faults} of {len(ended)} ended probes failed")
     return None
 
 

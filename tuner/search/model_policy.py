@@ -10,7 +10,7 @@ from search_spaces import Configuration
 from tuner.measurement import Purpose
 from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs, believe, candidates
-from tuner.search.limits import limit_reached, may_start
+from tuner.search.limits import ended_by_fault, limit_reached, may_start
 from tuner.search.policy import Action, Decision, Start, Stop, StopKind
 from tuner.search.state import Run, SearchState
 from tuner.search.weighing import Weighing
@@ -34,11 +34,14 @@ class ModelPolicy:
 
     def __init__(self, *, seed: int = 0) -> None:
         self._seed = seed
+        self._past_faults: frozenset[int] | None = None
 
     def decide(self, state: SearchState) -> Decision:
         """See `Policy`."""
         rng = np.random.default_rng((self._seed, len(state.slices)))
-        stop = _arrival(state) or limit_reached(state)
+        if self._past_faults is None:
+            self._past_faults = ended_by_fault(state)
+        stop = _arrival(state) or limit_reached(state, self._past_faults)
         if stop is None:
             first = self._first(state)
             if first is not None:

@@ -6,7 +6,7 @@ import math
 
 from tuner.measurement import Purpose
 from tuner.probes import Until
-from tuner.search.limits import limit_reached, may_start
+from tuner.search.limits import ended_by_fault, limit_reached, may_start
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Start, Stop, StopKind
 from tuner.search.state import Run, SearchState
 
@@ -23,6 +23,9 @@ class OptunaPolicy:
     has arrived, once it has used a fifth of the time budget, if there is one.
     """
 
+    def __init__(self) -> None:
+        self._past_faults: frozenset[int] | None = None
+
     def decide(self, state: SearchState) -> Decision:
         """See `Policy`."""
         return Decision(action=self._action(state))
@@ -31,7 +34,9 @@ class OptunaPolicy:
         arrived = [run for run in state.runs.values() if run.seconds_to_target is not None]
         if arrived and state.job.goal.trainings == 1:
             return Stop(kind=StopKind.ARRIVED, reason=f"a run reached the target: {arrived[0].configuration}")
-        stop = limit_reached(state)
+        if self._past_faults is None:
+            self._past_faults = ended_by_fault(state)
+        stop = limit_reached(state, self._past_faults)
         if stop is not None:
             return stop
         limit = self._limit(state, arrived)

@@ -24,7 +24,12 @@ def tiny_job(workload: str = "Blobs", *, target: float = 1.0, metric: str = "acc
             "cluster": {"nodes": [1, 2, 3, 4], "dollars_per_node_hour": 3.6, **more.pop("cluster", {})},
             "goal": {"metric": metric, "target": target},
             "space": {"batch_size": [10, 20, 64], "learning_rate": {"low": 1e-4, "high": 1e9}},
-            "probe": {"first_score_samples": 40, "score_growth": 1.5, **more.pop("probe", {})},
+            "probe": {
+                "first_score_samples": 40,
+                "score_growth": 1.5,
+                "max_scoring": 1e6,
+                **more.pop("probe", {}),
+            },
             **more,
         }
     )
