@@ -27,6 +27,7 @@ _SHORTEST_SLICE_SECONDS = 1.5
 _PATIENCE = 4.0
 #: A timing probe ends after so many training seconds even if it has steps left.
 _TIMING_SECONDS = 1.5
+_FEWEST_DRAWS = 8
 #: What no look tells of log samples to target.
 _UNKNOWN_AT_ONCE = 0.05
 #: What a timing leaves unknown of log seconds.
@@ -149,19 +150,23 @@ class Weighing:
         return int(np.ceil(max(marks, shortest, min(seen + share, 2 * seen))))
 
     def _against(self, index: int, incumbent: int) -> tuple[float, float]:
-        """Median ratio of a candidate's cost to the incumbent's, and the variance of its logarithm.
+        """Median ratio of a candidate's cost to the incumbent's, and the variance a look at it could resolve.
 
-        Over joint draws: what makes both early or both late does not count.
+        Over joint draws: what makes both early or both late is no reason to look, nor is what is unknown
+        of the incumbent alone. So it is the smaller of the variance of the log ratio and the variance of
+        the candidate's log time given the incumbent's; spreads are taken from quantiles, since tails are long.
         """
-        both = np.isfinite(self._cost[:, index]) & np.isfinite(self._cost[:, incumbent])
-        if both.sum() < 8:
+        total, cost = self._beliefs.forecast.total, self._cost
+        both = np.isfinite(cost[:, index]) & np.isfinite(cost[:, incumbent])
+        if both.sum() < _FEWEST_DRAWS:
             return math.inf, 0.0
         least = 1e-3 * float(self._expected[incumbent])
-        ratio = np.log(
-            np.maximum(self._cost[both, index], least) / np.maximum(self._cost[both, incumbent], least)
-        )
-        lower, middle, upper = np.quantile(ratio, [0.16, 0.5, 0.84])
-        return math.exp(middle), float((0.5 * (upper - lower)) ** 2)
+        ratio = np.log(np.maximum(cost[both, index], least) / np.maximum(cost[both, incumbent], least))
+        ours, theirs = np.log(total[both, index]), np.log(total[both, incumbent])
+        own = _variance(ours)
+        if own > 0 and _variance(theirs) > 0:
+            own *= 1.0 - float(np.corrcoef(ours, theirs)[0, 1]) ** 2
+        return math.exp(float(np.median(ratio))), max(min(own, _variance(ratio)), 0.0)
 
     def _timings(self, incumbent: int) -> Iterator[Option]:
         if not self._may_start:
@@ -245,6 +250,12 @@ class Weighing:
             return True
         own = run.configuration == self._beliefs.configurations[index]
         return run.can_continue and (own or self._may_start)
+
+
+def _variance(values: Array) -> float:
+    """Variance of a normal with the same central two thirds."""
+    lower, upper = np.quantile(values, [0.16, 0.84])
+    return float((0.5 * (upper - lower)) ** 2)
 
 
 def expected_costs(state: SearchState, beliefs: Beliefs) -> Array:
