@@ -150,11 +150,11 @@ class Weighing:
         return int(np.ceil(max(marks, shortest, min(seen + share, 2 * seen))))
 
     def _against(self, index: int, incumbent: int) -> tuple[float, float]:
-        """Median ratio of a candidate's cost to the incumbent's, and the variance a look at it could resolve.
+        """Median ratio of a candidate's cost to the incumbent's, and the variance a look could resolve.
 
         Over joint draws: what makes both early or both late is no reason to look, nor is what is unknown
         of the incumbent alone. So it is the smaller of the variance of the log ratio and the variance of
-        the candidate's log time given the incumbent's; spreads are taken from quantiles, since tails are long.
+        the candidate's log time given the incumbent's; spreads come from quantiles, since tails are long.
         """
         total, cost = self._beliefs.forecast.total, self._cost
         both = np.isfinite(cost[:, index]) & np.isfinite(cost[:, incumbent])

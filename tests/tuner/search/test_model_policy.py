@@ -152,10 +152,11 @@ def test_a_budget_of_probes_without_a_run_that_can_go_on_ends_the_search(tmp_pat
 
 
 def test_three_faults_in_a_row_end_the_search(tmp_path: Path) -> None:
-    world = small_world(tmp_path)
+    world, policy = small_world(tmp_path), ModelPolicy()
     for rate in (0.01, 0.02, 0.03):
+        policy.decide(world.state())
         world.keep(fault(rate=rate))
-    stop = ModelPolicy().decide(world.state()).action
+    stop = policy.decide(world.state()).action
     assert stop == Stop(kind=StopKind.FAULTS, reason="3 of 3 ended probes failed")
 
 
@@ -169,12 +170,20 @@ def test_faults_between_good_probes_do_not_end_the_search(tmp_path: Path) -> Non
 
 
 def test_half_of_many_probes_failing_ends_the_search(tmp_path: Path) -> None:
-    world = small_world(tmp_path)
+    world, policy = small_world(tmp_path), ModelPolicy()
     for rate in (0.01, 0.02, 0.03):
+        policy.decide(world.state())
         world.ran(configuration(1, 128, rate), 1.0, purpose=Purpose.TIMING)
         world.keep(fault(rate=rate))
-    stop = ModelPolicy().decide(world.state()).action
+    stop = policy.decide(world.state()).action
     assert stop == Stop(kind=StopKind.FAULTS, reason="3 of 6 ended probes failed")
+
+
+def test_faults_of_an_earlier_run_do_not_end_a_later_one(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    for rate in (0.01, 0.02, 0.03):
+        world.keep(fault(rate=rate))
+    assert isinstance(ModelPolicy().decide(world.state()).action, Start)
 
 
 def test_a_target_above_every_curve_is_out_of_reach(tmp_path: Path) -> None:
