@@ -15,7 +15,8 @@ def assert_refused(ended: Ended, code: int, *words: str) -> None:
     """One message on stderr, with these words, and no result."""
     assert ended.code == code, ended.stderr
     assert ended.stdout == ""
-    assert ended.stderr.startswith("paceline: ")
+    said = [line for line in ended.stderr.splitlines() if "] plan: " not in line]
+    assert said[0].startswith("paceline: "), ended.stderr
     assert ended.stderr.count("paceline: ") == 1
     assert "Traceback" not in ended.stderr
     for word in words:
