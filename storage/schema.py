@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,7 +84,8 @@ def alembic_config(connection: Connection) -> Config:
     """
     from alembic.config import Config
 
-    config = Config()
+    # What Alembic has to say is nobody's result: stdout belongs to the commands.
+    config = Config(stdout=io.StringIO())
     folder = str(Path(__file__).parent / "migrations")
     config.set_main_option("script_location", folder.replace("%", "%%"))
     config.set_main_option("path_separator", "os")

@@ -30,7 +30,7 @@ _PARAMETERS = (
     Parameter(name="exponent of shared cores", mean=1.0, sd=0.15),
     Parameter(name="log slowdown by each busy neighbour", mean=math.log(0.1), sd=0.8),
     Parameter(name="log jitter", mean=math.log(0.05), sd=0.5),
-    Parameter(name="log of overlap exponent", mean=math.log(1.5), sd=0.3),
+    Parameter(name="log overlap exponent", mean=math.log(1.5), sd=0.3),
 )
 _RESIDUAL = Residual(sd=0.10, length_scales=(0.7, 1.0))
 

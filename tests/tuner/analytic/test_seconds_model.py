@@ -119,8 +119,8 @@ def test_slices_without_step_times_are_passed_over() -> None:
 def test_the_summary_names_what_one_node_cannot_tell() -> None:
     words = " ".join(fit_seconds(looks((1,), (16, 64, 256)), APART, PARAMETER_BYTES).summary())
     assert "us a sample" in words
-    assert "the data do not tell: " in words
-    for unknown in ("log bytes a second", "log latency seconds of a hop", "log jitter"):
+    assert "Not told by the data yet" in words
+    for unknown in ("bytes a second", "latency seconds of a hop", "jitter"):
         assert unknown in words
 
 
