@@ -73,6 +73,7 @@ class Search:
         self._setting = setting
         self._prober = prober
         self._policy = policy
+        self._held: Lease | None = None
 
     def state(self) -> SearchState:
         """Where the search stands now."""
@@ -81,7 +82,23 @@ class Search:
         return read_state(setting.job, setting.cluster, probes, setting.epoch_samples)
 
     def run(self) -> tuple[Stop, Decision]:
-        """Searches until the policy stops; returns why, with what was believed then."""
+        """Searches until the policy stops; returns why, with what was believed then.
+
+        Raises:
+            StorageError: Another worker has taken a probe of this study.
+        """
+        try:
+            return self._search()
+        except LeaseLostError as error:
+            name = self._setting.study.name
+            raise StorageError(
+                f"study {name} is being worked on by another tuner ({error}); "
+                "wait for it to end, or start another study with --fresh"
+            ) from error
+        finally:
+            self._hold(None)
+
+    def _search(self) -> tuple[Stop, Decision]:
         self._tidy()
         while True:
             state = self.state()
@@ -96,6 +113,12 @@ class Search:
                 self._abandon(state, action)
                 continue
             self._carry_out(state, decision)
+
+    def _hold(self, lease: Lease | None) -> None:
+        """Keeps the last probe's lease while the next is decided on, so that no other tuner comes between."""
+        previous, self._held = self._held, lease
+        if previous is not None and (lease is None or lease.probe_id != previous.probe_id):
+            self._setting.ledger.release(previous)
 
     def _tidy(self) -> None:
         """Ends trials for which no probe was recorded."""
@@ -225,7 +248,7 @@ class Search:
         except LeaseLostError as error:
             self._say("warning", f"{error}; what this slice brought is dropped", before)
             return
-        setting.ledger.release(lease)
+        self._hold(lease)
         state = self.state()
         probe = next(p for p in state.probes if p.probe_id == lease.probe_id)
         self._say("slice", _slice_words(measurement), state, measurement)
