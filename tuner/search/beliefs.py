@@ -43,13 +43,6 @@ class Beliefs:
         """The candidates."""
         return self.forecast.configurations
 
-    def index_of(self, configuration: Configuration) -> int | None:
-        """Place of a configuration among the candidates."""
-        try:
-            return self.configurations.index(configuration)
-        except ValueError:
-            return None
-
 
 def seconds_ratio(beliefs: Beliefs, to: Configuration, of: Configuration) -> float:
     """Expected seconds a sample with one configuration over those with another."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,27 +106,19 @@ class SearchState:
         """Charged seconds over training seconds while a run goes on: scoring and checkpoints, at least 1."""
         training = charged = 0.0
         for run in self.runs.values():
-            before = 0.0
-            for measurement in run.probe.slices:
-                if measurement.charged_seconds == 0.0:  # carried over from other nodes
-                    before = measurement.training_seconds
-                    continue
-                training += max(measurement.training_seconds - before, 0.0)
+            for measurement, trained in paid_slices(run.probe):
+                training += trained
                 charged += measurement.charged_seconds - measurement.startup_seconds
-                before = measurement.training_seconds
         return max(1.0, charged / training) if training > 1.0 else 1.1
 
     @property
     def slice_seconds(self) -> float:
         """What a slice costs beside its training and scoring: start-up, checkpoint, and deciding."""
-        lost = []
-        for probe in self.probes:
-            before = 0.0
-            for m in probe.slices:
-                if m.charged_seconds > 0:
-                    trained = max(m.training_seconds - before, 0.0)
-                    lost.append(m.charged_seconds - trained - m.scoring_seconds)
-                before = m.training_seconds
+        lost = [
+            measurement.charged_seconds - trained - measurement.scoring_seconds
+            for probe in self.probes
+            for measurement, trained in paid_slices(probe)
+        ]
         beside = float(np.median(lost)) if lost else _UNKNOWN_STARTUP_SECONDS
         return max(beside, self.startup_seconds) + _DECIDING_SECONDS
 
@@ -244,6 +236,18 @@ def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchS
     return job.search_space().with_condition(
         RanksWithin(devices_per_node=cluster.devices_per_node, too_large_per_rank=min(too_large))
     )
+
+
+def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
+    """Each slice of a probe that was charged, with the training seconds that it added.
+
+    What was carried over from another probe is not paid for again, and passed over.
+    """
+    before = 0.0
+    for measurement in probe.slices:
+        if measurement.charged_seconds > 0.0:
+            yield measurement, max(measurement.training_seconds - before, 0.0)
+        before = measurement.training_seconds
 
 
 def run_of(state: SearchState, configuration: Configuration) -> Run | None:

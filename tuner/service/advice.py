@@ -21,7 +21,7 @@ from tuner.report.content import PredictedAgainstMeasured
 from tuner.search.beliefs import Beliefs
 from tuner.search.memory import LEVELS
 from tuner.search.policy import Stop, StopKind
-from tuner.search.state import Run, SearchState, run_of
+from tuner.search.state import Run, SearchState, paid_slices, run_of
 from tuner.search.weighing import expected_costs
 
 #: A run counts as predicted in good time while at most this share of it was known.
@@ -109,12 +109,7 @@ def tuning_cost(state: SearchState) -> TuningCost:
     by_purpose: defaultdict[str, float] = defaultdict(float)
     by_part = dict.fromkeys(("training", "scoring", "startup", "other"), 0.0)
     for probe in state.probes:
-        before = 0.0
-        for measurement in probe.slices:
-            trained = max(measurement.training_seconds - before, 0.0)
-            before = measurement.training_seconds
-            if measurement.charged_seconds == 0.0:
-                continue
+        for measurement, trained in paid_slices(probe):
             by_purpose[measurement.purpose.value] += measurement.charged_seconds
             by_part["training"] += trained
             by_part["scoring"] += measurement.scoring_seconds
