@@ -203,12 +203,17 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Global batch size.")],
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")],
     strategy: Annotated[str, typer.Option(help="Strategy.")] = "all_reduce",
+    tau: Annotated[int | None, typer.Option(help="Steps between two exchanges.")] = None,
+    beta: Annotated[float | None, typer.Option(help="elastic_averaging: moving rate times ranks.")] = None,
+    outer_learning_rate: Annotated[float | None, typer.Option(help="diloco: rate of outer steps.")] = None,
+    outer_momentum: Annotated[float | None, typer.Option(help="diloco: momentum of outer steps.")] = None,
     storage: StorageUrl = None,
     output: Output = None,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
     """Train one configuration to the job's target, nothing searched. Called again, it goes on."""
     from search_spaces import Configuration
+    from tuner.job import configuration_with_knobs
     from tuner.search.state import run_of
     from tuner.service.advice import trained_model
     from tuner.service.opening import default_output
@@ -217,8 +222,14 @@ def train(
 
     opened = _opened(job)
     try:
-        configuration = Configuration(
-            nodes=nodes, batch_size=batch_size, learning_rate=learning_rate, strategy=strategy
+        configuration = configuration_with_knobs(
+            Configuration(
+                nodes=nodes, batch_size=batch_size, learning_rate=learning_rate, strategy=strategy
+            ),
+            tau=tau,
+            beta=beta,
+            outer_learning_rate=outer_learning_rate,
+            outer_momentum=outer_momentum,
         )
     except ValueError as error:
         raise JobError(f"{job}: {error}") from error

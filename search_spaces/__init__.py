@@ -1,22 +1,26 @@
 """What may be chosen: configurations, kinds of choice, feasibility, strategy traits."""
 
-from search_spaces.choices import Choice, FloatRange, OneOf
+from search_spaces.choices import Choice, CountRange, FloatRange, OneOf
 from search_spaces.configuration import AxisValue, Configuration
 from search_spaces.feasibility import BatchCoversRanks, Feasibility, RanksWithin
 from search_spaces.space import SearchSpace
-from search_spaces.strategy_traits import STRATEGIES, StrategyTraits, traits_of
+from search_spaces.strategy_traits import KNOBS, STRATEGIES, Knob, StrategyTraits, traits_of, with_knobs
 
 __all__ = [
+    "KNOBS",
     "STRATEGIES",
     "AxisValue",
     "BatchCoversRanks",
     "Choice",
     "Configuration",
+    "CountRange",
     "Feasibility",
     "FloatRange",
+    "Knob",
     "OneOf",
     "RanksWithin",
     "SearchSpace",
     "StrategyTraits",
     "traits_of",
+    "with_knobs",
 ]

@@ -121,3 +121,43 @@ class FloatRange(Choice):
 
     def describe(self) -> str:
         return f"a number from {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountRange(Choice):
+    """A whole number between two bounds, both included, on a logarithmic scale.
+
+    Args:
+        low: Smallest value, at least 1.
+        high: Largest value, not below `low`.
+    """
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.low <= self.high:
+            raise ValueError(f"a range needs 1 <= low <= high, got low={self.low} high={self.high}")
+
+    def contains(self, value: AxisValue) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def sample(self, rng: np.random.Generator) -> AxisValue:
+        drawn = np.exp(rng.uniform(math.log(self.low), math.log(self.high + 1)))
+        return min(max(int(drawn), self.low), self.high)
+
+    def levels(self) -> list[AxisValue]:
+        levels: list[AxisValue] = []
+        level = self.low
+        while level < self.high:
+            levels.append(level)
+            level *= 2
+        return [*levels, self.high]
+
+    def nearest(self, value: AxisValue) -> AxisValue:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return self.low
+        return min(max(round(value), self.low), self.high)
+
+    def describe(self) -> str:
+        return f"a whole number from {self.low} to {self.high}"

@@ -31,7 +31,7 @@ class SearchSpace:
 
     def knob_choices(self, strategy: str) -> dict[str, Choice]:
         """The knobs active with a strategy, narrowed where the space narrows them."""
-        return {name: self.knobs.get(name, choice) for name, choice in traits_of(strategy).knobs.items()}
+        return {name: self.knobs.get(name, knob.levels) for name, knob in traits_of(strategy).knobs.items()}
 
     def reasons_against(self, configuration: Configuration) -> list[str]:
         """Why a configuration is outside the space or infeasible; empty where it may be tried."""

@@ -7,8 +7,23 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
-from search_spaces.choices import Choice
-from search_spaces.configuration import Configuration
+from search_spaces.choices import Choice, CountRange, FloatRange, OneOf
+from search_spaces.configuration import AxisValue, Configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knob:
+    """A further axis that only some strategies have.
+
+    Args:
+        default: What it is where nobody says.
+        levels: What the search weighs where the job does not say.
+        allowed: What it may be at all.
+    """
+
+    default: AxisValue
+    levels: Choice
+    allowed: Choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +36,13 @@ class StrategyTraits:
         exchanged: What crosses the network: `gradients` or `parameters`.
         partners: With whom: `all` ranks, a `server`, or one `peer`.
         barrier: Whether all ranks wait for the slowest at an exchange.
+        draws_itself: Whether a peer is drawn among all ranks, itself included, which then exchanges nothing.
+        vectors: Parameter vectors one rank puts on the network, or takes from it unasked, in one exchange.
         counted_batch: Which batch the statistics of training depend on: the `global` one or the `rank`'s.
         statistics_depend_on_nodes: Whether curves by samples change with the number of ranks at
             one global batch; where they do not, one curve prices every number of nodes.
         scored: Which parameters are scored: the `common` ones, the `center`, or the `average`.
-        knobs: Further axes that are active with this strategy, and what they may be.
+        knobs: Further axes that are active with this strategy.
     """
 
     name: str
@@ -33,20 +50,45 @@ class StrategyTraits:
     exchanged: Literal["gradients", "parameters"]
     partners: Literal["all", "server", "peer"]
     barrier: bool
+    draws_itself: bool = False
+    vectors: float = 1.0
     counted_batch: Literal["global", "rank"]
     statistics_depend_on_nodes: bool
     scored: Literal["common", "center", "average"]
-    knobs: dict[str, Choice] = field(default_factory=dict)
+    knobs: dict[str, Knob] = field(default_factory=dict)
 
     def statistics_of(self, configuration: Configuration) -> Configuration:
         """The axes on which samples to target depend; what remains only changes seconds a sample."""
         return _without(configuration, not self.statistics_depend_on_nodes)
+
+    def vectors_per_exchange(self, num_ranks: int) -> float:
+        """Parameter vectors one rank moves in one exchange, on average over its draws; 0 where it is alone."""
+        if num_ranks == 1:
+            return 0.0
+        share = (num_ranks - 1) / num_ranks if self.draws_itself else 1.0
+        return self.vectors * share
+
+    def tau_of(self, configuration: Configuration) -> int:
+        """Steps between two exchanges: the knob `tau`, or 1 where every step exchanges."""
+        knob = self.knobs.get("tau")
+        return 1 if knob is None else int(configuration.get("tau", knob.default))
 
 
 @lru_cache(maxsize=8192)
 def _without(configuration: Configuration, nodes: bool) -> Configuration:
     return configuration.without("machine", *(["nodes"] if nodes else []))
 
+
+_ANY_TAU = CountRange(low=1, high=10_000)
+
+
+def _tau(default: int, *levels: int) -> Knob:
+    return Knob(default=default, levels=OneOf(levels), allowed=_ANY_TAU)
+
+
+_BETA = Knob(default=0.8, levels=OneOf([0.8]), allowed=FloatRange(low=1e-3, high=1.0))
+_OUTER_RATE = Knob(default=0.7, levels=OneOf([0.7]), allowed=FloatRange(low=1e-3, high=2.0))
+_OUTER_MOMENTUM = Knob(default=0.9, levels=OneOf([0.9]), allowed=FloatRange(low=1e-3, high=0.999))
 
 STRATEGIES: dict[str, StrategyTraits] = {
     traits.name: traits
@@ -61,8 +103,94 @@ STRATEGIES: dict[str, StrategyTraits] = {
             statistics_depend_on_nodes=False,
             scored="common",
         ),
+        StrategyTraits(
+            name="elastic_averaging",
+            title="elastic averaging",
+            exchanged="parameters",
+            partners="server",
+            barrier=False,
+            counted_batch="global",
+            statistics_depend_on_nodes=True,
+            scored="center",
+            knobs={"tau": _tau(10, 1, 10), "beta": _BETA},
+        ),
+        StrategyTraits(
+            name="gossip_pull",
+            title="gossip, pulled",
+            exchanged="parameters",
+            partners="peer",
+            barrier=False,
+            draws_itself=True,
+            counted_batch="global",
+            statistics_depend_on_nodes=True,
+            scored="average",
+            knobs={"tau": _tau(1, 1, 4)},
+        ),
+        StrategyTraits(
+            name="gossip_push",
+            title="gossip, pushed",
+            exchanged="parameters",
+            partners="peer",
+            barrier=False,
+            draws_itself=True,
+            counted_batch="global",
+            statistics_depend_on_nodes=True,
+            scored="average",
+            knobs={"tau": _tau(1, 1, 4)},
+        ),
+        StrategyTraits(
+            name="gossip_pairs",
+            title="gossip in pairs",
+            exchanged="parameters",
+            partners="peer",
+            barrier=False,
+            counted_batch="global",
+            statistics_depend_on_nodes=True,
+            scored="average",
+            knobs={"tau": _tau(1, 1, 4)},
+        ),
+        StrategyTraits(
+            name="parameter_server",
+            title="parameter server",
+            exchanged="parameters",
+            partners="server",
+            barrier=False,
+            counted_batch="rank",
+            statistics_depend_on_nodes=True,
+            scored="center",
+            knobs={"tau": _tau(1, 1, 4)},
+        ),
+        StrategyTraits(
+            name="local_sgd",
+            title="local SGD",
+            exchanged="parameters",
+            partners="all",
+            barrier=True,
+            counted_batch="global",
+            statistics_depend_on_nodes=True,
+            scored="average",
+            knobs={"tau": _tau(8, 4, 16)},
+        ),
+        StrategyTraits(
+            name="diloco",
+            title="local SGD with an outer Nesterov step",
+            exchanged="parameters",
+            partners="all",
+            barrier=True,
+            counted_batch="global",
+            statistics_depend_on_nodes=True,
+            scored="average",
+            knobs={
+                "tau": _tau(16, 16),
+                "outer_learning_rate": _OUTER_RATE,
+                "outer_momentum": _OUTER_MOMENTUM,
+            },
+        ),
     )
 }
+
+#: Every knob of any strategy, in the order in which they are shown.
+KNOBS: tuple[str, ...] = tuple(dict.fromkeys(knob for t in STRATEGIES.values() for knob in t.knobs))
 
 
 def traits_of(name: str) -> StrategyTraits:
@@ -79,3 +207,10 @@ def traits_of(name: str) -> StrategyTraits:
         raise KeyError(
             f"unknown strategy {name!r}; known are {', '.join(sorted(STRATEGIES))}{hint}"
         ) from None
+
+
+def with_knobs(configuration: Configuration) -> Configuration:
+    """The configuration with the default of every knob of its strategy that it does not state."""
+    knobs = traits_of(configuration.strategy).knobs
+    missing = {name: knob.default for name, knob in knobs.items() if name not in configuration}
+    return configuration.replaced(**missing) if missing else configuration

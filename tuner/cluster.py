@@ -6,6 +6,28 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankDelay:
+    """A delay that is added to every step of some ranks, to see what slow nodes would do.
+
+    Each step sleeps for a time drawn uniformly between the bounds, after its backward pass (Jin et al. 2016
+    slowed chosen ranks so, by 0 to 300 ms).
+
+    Args:
+        ranks: Which ranks; None for all, which is jitter.
+        low: Shortest delay, seconds.
+        high: Longest delay, seconds.
+    """
+
+    ranks: tuple[int, ...] | None
+    low: float
+    high: float
+
+    def slows(self, rank: int) -> bool:
+        """Whether it slows this rank."""
+        return self.ranks is None or rank in self.ranks
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """The machines a job may use.
 
@@ -18,6 +40,7 @@ class Cluster:
         cores_per_host: CPU cores of the host that carries the ranks, where compute runs on CPU.
         nodes_share_host: Whether all nodes are processes of one host (the `local` launcher), so that
             they compete for its cores.
+        delays: Delays that every probe's steps are given on purpose.
     """
 
     node_counts: tuple[int, ...]
@@ -27,6 +50,7 @@ class Cluster:
     threads_per_rank: int = 1
     cores_per_host: int | None = None
     nodes_share_host: bool = True
+    delays: tuple[RankDelay, ...] = ()
 
     def num_ranks(self, num_nodes: int) -> int:
         """Ranks on this many nodes."""

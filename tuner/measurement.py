@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces import Configuration
+from search_spaces import Configuration, traits_of
 
 
 class Purpose(StrEnum):
@@ -177,6 +177,10 @@ class Measurement:
         oversubscribed: Whether ranks had to share cores.
         error: What went wrong, with every rank's words; None unless the outcome is a fault.
         checkpoint: Path of the newest checkpoint, from which the probe can go on.
+        lost_ranks: Ranks that died or fell silent while the others went on, which only strategies
+            without a barrier do.
+        staleness_steps: Mean age of what was mixed in, in steps: how far the receiver had gone since it was
+            published; for a server, exchanges of other ranks between two of one rank. None where nothing was.
     """
 
     configuration: Configuration
@@ -197,6 +201,22 @@ class Measurement:
     oversubscribed: bool = False
     error: str | None = None
     checkpoint: str | None = None
+    lost_ranks: tuple[int, ...] = ()
+    staleness_steps: float | None = None
+
+    @property
+    def batch_seconds(self) -> float | None:
+        """Seconds in which all ranks together process one global batch, or None where no step was timed.
+
+        With a barrier the slowest rank's mean step; without one B / sum_r(b_r / step_r), b_r being a rank's
+        samples a step and B those of all ranks.
+        """
+        if not self.ranks:
+            return None
+        if traits_of(self.configuration.strategy).barrier:
+            return max(rank.step.mean for rank in self.ranks)
+        rate = sum(rank.batch_size / max(rank.step.mean, 1e-9) for rank in self.ranks)
+        return self.configuration.batch_size / rate
 
     @property
     def step_seconds(self) -> Spread | None:
@@ -224,6 +244,7 @@ class Measurement:
                 "curve": tuple(CurvePoint(**point) for point in data["curve"]),
                 "noise": tuple(NoiseStatistic(**statistic) for statistic in data["noise"]),
                 "ranks": tuple(RankTiming.from_dict(rank) for rank in data["ranks"]),
+                "lost_ranks": tuple(data.get("lost_ranks", ())),
             }
         )
 
@@ -257,6 +278,8 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
         parameter_bytes=max(m.parameter_bytes for m in slices),
         oversubscribed=any(m.oversubscribed for m in slices),
         checkpoint=checkpoints[-1] if checkpoints else None,
+        lost_ranks=tuple(sorted({rank for m in slices for rank in m.lost_ranks})),
+        staleness_steps=timed.staleness_steps,
     )
 
 

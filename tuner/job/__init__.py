@@ -8,12 +8,15 @@ from tuner.job.sections import (
     BaselineSection,
     BudgetSection,
     ClusterSection,
+    DelaySection,
+    EmulateSection,
     GoalSection,
     ProbeSection,
     WorkloadSection,
 )
 from tuner.job.space_section import SpaceSection
 from tuner.job.template import example_names, example_text, job_template
+from tuner.job.values import configuration_with_knobs
 from tuner.job.workload_code import workload_code_digest
 from tuner.job.workload_reference import load_workload
 
@@ -21,12 +24,15 @@ __all__ = [
     "BaselineSection",
     "BudgetSection",
     "ClusterSection",
+    "DelaySection",
+    "EmulateSection",
     "GoalSection",
     "Job",
     "ProbeSection",
     "SpaceSection",
     "WorkloadSection",
     "check_feasible",
+    "configuration_with_knobs",
     "example_names",
     "example_text",
     "job_name",

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from search_spaces import BatchCoversRanks, Configuration, OneOf, SearchSpace
-from tuner.cluster import Cluster
+from tuner.cluster import Cluster, RankDelay
 from tuner.job.sections import (
     BaselineSection,
     BudgetSection,
@@ -68,12 +68,17 @@ class Job(Section):
             threads_per_rank=section.threads_per_rank,
             cores_per_host=len(os.sched_getaffinity(0)),
             nodes_share_host=section.launcher == "local",
+            delays=tuple(
+                RankDelay(ranks=delay.ranks, low=delay.low, high=delay.high)
+                for delay in section.emulate.delay
+            ),
         )
 
     def search_space(self) -> SearchSpace:
         """The configurations that may be tried."""
         return SearchSpace(
             axes={"nodes": OneOf(list(self.cluster.nodes)), **self.space.axes()},
+            knobs=self.space.knobs(),
             conditions=(BatchCoversRanks(devices_per_node=self.cluster.devices_per_node),),
         )
 
@@ -100,5 +105,7 @@ class Job(Section):
             "launcher": self.cluster.launcher,
             "seed": self.seed,
         }
+        if self.cluster.emulate.delay:
+            parts["emulate"] = self.cluster.emulate.model_dump(mode="json")
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from search_spaces import Configuration
-from tuner.job.values import AscendingCounts, Duration, ImportPath, Section, StrategyName
+from search_spaces import KNOBS, Configuration
+from tuner.job.values import (
+    AscendingCounts,
+    Duration,
+    ImportPath,
+    Section,
+    StrategyName,
+    configuration_with_knobs,
+)
 from tuner.workload import METRICS, OptimizerSettings, ScheduleSettings
 
 
@@ -27,6 +34,38 @@ class WorkloadSection(Section):
     )
 
 
+class DelaySection(Section):
+    """`[[cluster.emulate.delay]]`: a delay added to every step of some ranks."""
+
+    ranks: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = Field(
+        default=None, description="which ranks, from 0; all if absent, which is jitter"
+    )
+    low: Annotated[float, Field(ge=0)] = Field(default=0.0, description="shortest delay of a step, seconds")
+    high: PositiveFloat = Field(description="longest delay of a step, seconds; drawn uniformly in between")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DelaySection:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        if self.ranks is not None and len(set(self.ranks)) != len(self.ranks):
+            raise ValueError("ranks must not repeat a rank")
+        return self
+
+
+class EmulateSection(Section):
+    """`[cluster.emulate]`: a worse cluster than the one at hand, to see what it would change."""
+
+    delay: tuple[DelaySection, ...] = Field(
+        default=(),
+        description="delays added to steps, after their backward pass: a table {ranks, low, high}, or a list",
+    )
+
+    @field_validator("delay", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, dict) else value
+
+
 class ClusterSection(Section):
     """`[cluster]`: nodes that may be chosen and what they cost."""
 
@@ -41,6 +80,21 @@ class ClusterSection(Section):
         default="local", description="how ranks start; local: nodes are processes of this machine"
     )
     threads_per_rank: PositiveInt = Field(default=1, description="CPU threads of one rank")
+    emulate: EmulateSection = Field(
+        default=EmulateSection(), description="what slow nodes would do: delays added on purpose"
+    )
+
+    @model_validator(mode="after")
+    def _delayed_ranks_exist(self) -> ClusterSection:
+        most = self.nodes[-1] * self.devices_per_node
+        for delay in self.emulate.delay:
+            beyond = [rank for rank in delay.ranks or () if rank >= most]
+            if beyond:
+                raise ValueError(
+                    f"emulate.delay slows rank {beyond[0]}, but the largest number of nodes has ranks "
+                    f"0 to {most - 1}"
+                )
+        return self
 
 
 class GoalSection(Section):
@@ -103,10 +157,21 @@ class BaselineSection(Section):
     batch_size: PositiveInt = Field(description="global batch size you train with now")
     learning_rate: PositiveFloat = Field(description="peak learning rate you train with now")
     strategy: StrategyName = Field(default="all_reduce", description="how the ranks are kept in step now")
+    tau: PositiveInt | None = Field(default=None, description="steps between exchanges now")
+    beta: PositiveFloat | None = Field(default=None, description="elastic averaging: moving rate times ranks")
+    outer_learning_rate: PositiveFloat | None = Field(default=None, description="diloco: rate of outer steps")
+    outer_momentum: PositiveFloat | None = Field(default=None, description="diloco: momentum of outer steps")
+
+    @model_validator(mode="after")
+    def _knobs_are_of_the_strategy(self) -> BaselineSection:
+        self.configuration()
+        return self
 
     def configuration(self) -> Configuration:
-        """The settings as a configuration."""
-        return Configuration(self.model_dump())
+        """The settings as a configuration, every knob of the strategy included."""
+        stated = self.model_dump()
+        knobs = {name: stated.pop(name) for name in KNOBS}
+        return configuration_with_knobs(Configuration(stated), **knobs)
 
 
 class ProbeSection(Section):

@@ -6,8 +6,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
-from search_spaces import Choice, FloatRange, OneOf
-from tuner.job.values import AscendingCounts, DistinctRates, Section, StrategyNames
+from search_spaces import KNOBS, Choice, FloatRange, OneOf
+from tuner.job.values import (
+    AscendingCounts,
+    DistinctCounts,
+    DistinctRates,
+    Section,
+    StrategyNames,
+    check_knob,
+)
 
 
 class IntegerRange(Section):
@@ -64,6 +71,31 @@ class SpaceSection(Section):
     strategy: StrategyNames = Field(
         default=("all_reduce",), description="ways of keeping the ranks in step, a list of names"
     )
+
+    tau: DistinctCounts | None = Field(
+        default=None, description="steps between two exchanges, a list; follows from the strategy if absent"
+    )
+    beta: DistinctRates | None = Field(
+        default=None, description="elastic_averaging: moving rate times ranks, a list; 0.8 if absent"
+    )
+    outer_learning_rate: DistinctRates | None = Field(
+        default=None, description="diloco: rate of the outer steps, a list; 0.7 if absent"
+    )
+    outer_momentum: DistinctRates | None = Field(
+        default=None, description="diloco: momentum of the outer steps, a list; 0.9 if absent"
+    )
+
+    @model_validator(mode="after")
+    def _knobs_are_of_a_strategy(self) -> SpaceSection:
+        for name in KNOBS:
+            for value in getattr(self, name) or ():
+                check_knob(name, value, self.strategy)
+        return self
+
+    def knobs(self) -> dict[str, Choice]:
+        """What the section says of the strategies' knobs."""
+        stated = {name: getattr(self, name) for name in KNOBS}
+        return {name: OneOf(list(values)) for name, values in stated.items() if values is not None}
 
     def axes(self) -> dict[str, Choice]:
         """Every axis but nodes."""

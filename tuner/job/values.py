@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from search_spaces import traits_of
+from search_spaces import STRATEGIES, AxisValue, Configuration, traits_of, with_knobs
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|d)?\s*")
 _SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -43,12 +44,13 @@ def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
 AscendingCounts = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_ascending)]
 
 
-def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) != len(values):
         raise ValueError("must not repeat a value")
     return values
 
 
+DistinctCounts = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_distinct)]
 DistinctRates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
@@ -78,6 +80,43 @@ def _known_strategy(name: str) -> str:
 
 StrategyNames = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_strategies)]
 StrategyName = Annotated[str, AfterValidator(_known_strategy)]
+
+
+def check_knob(name: str, value: AxisValue, strategies: Sequence[str]) -> None:
+    """Sees that a knob is of one of these strategies and may have this value.
+
+    Raises:
+        ValueError: It is of none of them, or what is allowed is another; the message says which.
+    """
+    knobs = [traits_of(strategy).knobs.get(name) for strategy in strategies]
+    found = [knob for knob in knobs if knob is not None]
+    if not found:
+        raise ValueError(
+            f"{name} is no knob of {', '.join(strategies)}, so it would do nothing: take it out, "
+            f"or use a strategy that has it ({', '.join(_strategies_with(name))})"
+        )
+    if not found[0].allowed.contains(value):
+        raise ValueError(f"{name} = {value!r}: allowed is {found[0].allowed.describe()}")
+
+
+def configuration_with_knobs(configuration: Configuration, **stated: AxisValue | None) -> Configuration:
+    """The configuration with every knob of its strategy: as stated, or its default.
+
+    Args:
+        configuration: What is run, without knobs.
+        stated: Knobs by name; None where nothing was said.
+
+    Raises:
+        ValueError: A knob is not of the strategy, or may not have its value.
+    """
+    said = {name: value for name, value in stated.items() if value is not None}
+    for name, value in said.items():
+        check_knob(name, value, (configuration.strategy,))
+    return with_knobs(configuration.replaced(**said))
+
+
+def _strategies_with(knob: str) -> list[str]:
+    return [name for name, traits in STRATEGIES.items() if knob in traits.knobs]
 
 
 class Section(BaseModel):

@@ -33,11 +33,14 @@ class RankTask:
         function: Import path `module:function`; called with a `RankContext` and the payload.
         payload: Plain data that survive JSON, the same for all ranks; so are messages and results.
         folder: Where the ranks' logs and rendezvous file go; exists.
+        outlives_ranks: Whether the job goes on without ranks that were killed, while others are left. An error
+            that a rank raises ends it all the same.
     """
 
     function: str
     payload: Mapping[str, Any]
     folder: Path
+    outlives_ranks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +100,9 @@ class Launcher(ABC):
     """Starts ranks and watches them; never blocks on what they do.
 
     Every rank of a job is told its rank, the number of ranks and a rendezvous. A job ends as a
-    whole: when one rank fails, the others are ended too, and every rank's own error is kept. No
-    process outlives its launcher, however that ends.
+    whole: when one rank fails, the others are ended too, and every rank's own error is kept. Where the
+    task says that it outlives ranks, those that are killed are missing among the results, and so are those
+    that have not returned a while after all others. No process outlives its launcher, however that ends.
     """
 
     @abstractmethod

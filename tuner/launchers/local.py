@@ -110,6 +110,7 @@ class LocalLauncher(Launcher):
             submitted_at=submitted_at,
             grace_seconds=self._grace_seconds,
             log_starts=log_starts,
+            outlives_ranks=task.outlives_ranks,
         )
         self._jobs[identity] = job
         self._record(job)
@@ -190,7 +191,10 @@ class LocalLauncher(Launcher):
     def _finish(self, job: LocalJob) -> None:
         """Keeps the ranks of a job that succeeded and kills those of any other."""
         if job.state is JobState.SUCCEEDED:
-            self._idle.extend(job.ranks)
+            returned = job.returned
+            self._idle.extend(returned)
+            if self._server is not None and len(returned) < len(job.ranks):
+                self._server.end([rank for rank in job.ranks if rank not in returned])
         elif self._server is not None:
             self._server.end(job.ranks)
         job.rendezvous.unlink(missing_ok=True)

@@ -41,6 +41,7 @@ class LocalJob:
         submitted_at: Monotonic seconds.
         grace_seconds: How long other ranks are listened to after a failure.
         log_starts: Rank to where in its log file this job begins.
+        outlives_ranks: Whether it goes on without ranks that were killed.
     """
 
     handle: JobHandle
@@ -49,6 +50,7 @@ class LocalJob:
     submitted_at: float
     grace_seconds: float
     log_starts: Mapping[int, int]
+    outlives_ranks: bool = False
     state: JobState = JobState.PENDING
     recorded: dict[int, int] | None = None
     _messages: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
@@ -57,6 +59,7 @@ class LocalJob:
     _entered_at: dict[int, float] = field(default_factory=dict)
     _heard_at: float = 0.0
     _failing_since: float | None = None
+    _returning_since: float | None = None
 
     def __post_init__(self) -> None:
         self._heard_at = self.submitted_at
@@ -113,6 +116,8 @@ class LocalJob:
 
     def _conclude(self) -> None:
         now = time.monotonic()
+        if self.outlives_ranks and self._goes_on_without(now):
+            return
         if self._faults and self._failing_since is None:
             self._failing_since = now
         heard_of_all = len(self._results) + len(self._faults) == len(self.ranks)
@@ -124,8 +129,29 @@ class LocalJob:
         elif heard_of_all or now - self._failing_since >= self.grace_seconds:
             self.state = JobState.FAILED
 
+    def _goes_on_without(self, now: float) -> bool:
+        """Whether the ranks that were killed are no reason to end; it may be that the others are done."""
+        died = {rank for rank, fault in self._faults.items() if (fault.failure.exit_code or 0) < 0}
+        if len(died) < len(self._faults) or len(died) == len(self.ranks):
+            return False
+        if self._results and self._returning_since is None:
+            self._returning_since = now
+        left = len(self.ranks) - len(died) - len(self._results)
+        # Whoever does not return after the others is stopped, or hangs: nobody waits for it any more.
+        late = self._returning_since is not None and now - self._returning_since >= self.grace_seconds
+        if self._results and (left == 0 or late):
+            self.state = JobState.SUCCEEDED
+        elif len(self._entered_at.keys() | died) == len(self.ranks):
+            self.state = JobState.RUNNING
+        return True
+
+    @property
+    def returned(self) -> list[WarmRank]:
+        """The processes whose function returned: those that can take another job."""
+        return [process for rank, process in enumerate(self.ranks) if rank in self._results]
+
     def _startup_seconds(self) -> float | None:
-        if len(self._entered_at) < len(self.ranks):
+        if len(self._entered_at) < len(self.ranks) and not (self.outlives_ranks and self._results):
             return None
         return max(self._entered_at.values()) - self.submitted_at
 

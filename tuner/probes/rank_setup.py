@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.utils.data import Dataset
 
 from tuner.job import load_workload
@@ -22,6 +23,7 @@ from tuner.probes.slice_plan import SlicePlan
 from tuner.workload import Workload
 
 if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
     from torch.distributed import ProcessGroup
 
 
@@ -85,6 +87,13 @@ def rank_device(local_rank: int) -> torch.device:
     assert accelerator is not None
     torch.accelerator.set_device_index(local_rank)
     return torch.device(accelerator.type, local_rank)
+
+
+def meeting_store(context: RankContext) -> Store:
+    """Where ranks that form no process group find each other; only while they start."""
+    meeting = rendezvous(context.init_method, rank=context.rank, world_size=context.num_ranks)
+    found: tuple[Store, int, int] = next(iter(meeting))
+    return found[0]
 
 
 @contextmanager

@@ -52,6 +52,11 @@ class RankVoice:
             self._standing.update(step=step, samples=samples)
             self.progress("training")
 
+    def alive(self, phase: str) -> None:
+        """While the rank waits: says what for, unless something was said a moment ago."""
+        if time.perf_counter() - self._last_sent >= _BEAT_SECONDS:
+            self.progress(phase)
+
     def started(self, *, setup_seconds: float, samples: int) -> None:
         """The first step is next.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +14,8 @@ from torch.utils.data import Dataset
 
 from tuner.probes.batches import SampleStream, fetch, micro_batch_sizes, shard
 from tuner.probes.step_timer import StepSeconds, StepTimer
-from tuner.strategies import Exchange, Share, Strategy
+from tuner.strategies import Exchange, Links, Share, Strategy
 from tuner.workload import Workload
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
 
 
 class Replica:
@@ -29,13 +26,17 @@ class Replica:
         model: The model, on its device.
         data: The training data.
         strategy: Keeps it in step with the others.
-        group: All ranks; None where there is one.
-        rank: This rank.
-        num_ranks: All ranks.
+        links: What connects this rank to the others.
         batch_size: Samples of a step over all ranks.
         learning_rate: Peak rate; the workload's schedule multiplies it.
         max_batch_size_per_rank: Above it a share is accumulated over micro-batches.
         seed: Of the data order and the strategy's draws.
+        delay_seconds: Draws how long a step is delayed after its backward pass; None for not at all.
+
+    Attributes:
+        step: Steps this rank has made.
+        samples: Samples seen by all ranks, which the schedule follows. Where ranks do not go in step, whoever
+            runs them keeps it up to date.
     """
 
     def __init__(
@@ -45,28 +46,28 @@ class Replica:
         model: nn.Module,
         data: Dataset[Any],
         strategy: Strategy,
-        group: ProcessGroup | None,
-        rank: int,
-        num_ranks: int,
+        links: Links,
         batch_size: int,
         learning_rate: float,
         max_batch_size_per_rank: int | None,
         seed: int,
+        delay_seconds: Callable[[], float] | None = None,
     ) -> None:
         self.workload, self.model, self.data, self.strategy = workload, model, data, strategy
         self.batch_size = batch_size
         self.device = next(model.parameters()).device
         self.step = 0
         self.samples = 0
-        self._offset, size = shard(batch_size, rank, num_ranks)
-        self.share = Share(batch_size=batch_size, num_ranks=num_ranks, num_samples=size)
+        self._offset, size = shard(batch_size, links.rank, links.num_ranks)
+        self.share = Share(batch_size=batch_size, num_ranks=links.num_ranks, num_samples=size)
+        self._delay_seconds = delay_seconds
         self._micro_batches = micro_batch_sizes(size, max_batch_size_per_rank)
         self._stream = SampleStream(len(data), seed)  # type: ignore[arg-type]
         model.train()
         self.optimizer = workload.optimizer(model.parameters(), learning_rate)
         self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
-        rng = np.random.default_rng((seed, rank, 1))
-        self._module = strategy.attach(model, self.optimizer, group, rng)
+        rng = np.random.default_rng((seed, links.rank, 1))
+        self._module = strategy.attach(model, self.optimizer, links, rng)
         self._timer = StepTimer(self.device)
         self._loss_total = torch.zeros((), device=self.device)
 
@@ -87,15 +88,14 @@ class Replica:
     def read_stride(self) -> tuple[list[StepSeconds], list[Exchange], bool]:
         """The steps of the last stride, their exchanges, and whether training is still finite.
 
-        What says so is equal on all ranks: the reduced gradient's norm, which a single rank's
-        non-finite gradient makes non-finite everywhere; one rank alone asks its own losses.
+        With a barrier, what says so is equal on all ranks: what they exchanged. A rank that is alone, or goes at
+        its own pace, asks its own losses.
         """
         exchanges = self.strategy.exchanges()
         steps = self._timer.read(exchanges)
-        if self.share.num_ranks == 1:
+        if self.share.num_ranks == 1 or not self.strategy.traits.barrier:
             return steps, exchanges, self.losses_are_finite()
-        known = [e.mean_squared_norm for e in exchanges if e.mean_squared_norm is not None]
-        return steps, exchanges, all(math.isfinite(norm) for norm in known)
+        return steps, exchanges, all(exchange.is_finite for exchange in exchanges)
 
     def losses_are_finite(self) -> bool:
         """Whether this rank's losses of the last stride were finite."""
@@ -106,13 +106,16 @@ class Replica:
         self.strategy.before_step(self.share)
         self.optimizer.zero_grad(set_to_none=True)
         input_seconds = 0.0
-        start = self.samples + self._offset
+        # Each rank keeps its place in every batch of the stream, whatever batch the others are at.
+        start = self.step * self.batch_size + self._offset
         for size in self._micro_batches[:-1]:
             with self.strategy.accumulating():
                 input_seconds += self._forward_and_backward(start, size)
             start += size
         input_seconds += self._forward_and_backward(start, self._micro_batches[-1])
         self.strategy.after_backward()
+        if self._delay_seconds is not None:
+            time.sleep(self._delay_seconds())
         self.optimizer.step()
         self.strategy.after_step()
         self.step += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -31,6 +32,70 @@ class ClockState:
     typical_step_seconds: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """Where a run stands that a slice goes on with.
+
+    Args:
+        clock: Its clock.
+        rank_samples: Samples that each rank has seen, without a barrier; empty where all go in step.
+    """
+
+    clock: ClockState = ClockState()
+    rank_samples: tuple[int, ...] = ()
+
+
+def own_state(replica: Replica) -> dict[str, Any]:
+    """What is one rank's own: buffers, random generators and, where replicas differ, the replica."""
+    own: dict[str, Any] = {"buffers": _buffers(replica), "random": random_state(replica.device)}
+    if _replicas_differ(replica):
+        own["model"] = replica.model.state_dict()
+        own["optimizer"] = replica.optimizer.state_dict()
+        own["strategy"] = replica.strategy.state()
+        own["step"] = replica.step
+    return own
+
+
+def write_run(
+    folder: CheckpointFolder,
+    replica: Replica,
+    clock: ClockState,
+    owns: Sequence[dict[str, Any] | None],
+    *,
+    step: int,
+    rank_samples: Sequence[int] = (),
+) -> Path:
+    """Writes the checkpoint of a run.
+
+    Args:
+        folder: Where to.
+        replica: The writing rank's; its model and optimizer stand for all where replicas do not differ.
+        clock: The run's clock.
+        owns: `own_state` of each rank; None for one that is lost.
+        step: Global batches seen.
+        rank_samples: Samples that each rank has seen, without a barrier.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    content = {
+        "model": replica.model.state_dict(),
+        "optimizer": replica.optimizer.state_dict(),
+        "strategy": {} if _replicas_differ(replica) else replica.strategy.state(),
+        "step": step,
+        "samples": replica.samples,
+        "training_seconds": clock.training_seconds,
+        "typical_step_seconds": clock.typical_step_seconds,
+        "rank_samples": list(rank_samples),
+        "ranks": list(owns),
+    }
+
+    def write(file: BinaryIO) -> None:
+        torch.save(content, file)
+
+    return folder.save(write, {"samples": replica.samples, "step": step}).path
+
+
 def save_run(
     folder: CheckpointFolder,
     replica: Replica,
@@ -39,10 +104,7 @@ def save_run(
     rank: int,
     group: ProcessGroup | None,
 ) -> Path | None:
-    """Saves a run; all ranks call it, rank 0 writes.
-
-    Parameters and optimizer are rank 0's, equal to the others' where the strategy keeps them
-    so. Every rank adds what is its own: buffers (batch-norm statistics) and random generators.
+    """Saves a run in which all ranks go in step; all of them call it, rank 0 writes.
 
     Returns:
         The checkpoint's path on rank 0, None elsewhere.
@@ -50,35 +112,22 @@ def save_run(
     Raises:
         StorageError: The folder cannot be written.
     """
-    own = {"buffers": _buffers(replica), "random": random_state(replica.device)}
+    own = own_state(replica)
     owns: list[Any] = [own]
     if group is not None:
         owns = [None] * group.size()
         dist.gather_object(own, owns if rank == 0 else None, dst=0, group=group)
     if rank != 0:
         return None
-    content = {
-        "model": replica.model.state_dict(),
-        "optimizer": replica.optimizer.state_dict(),
-        "strategy": replica.strategy.state(),
-        "step": replica.step,
-        "samples": replica.samples,
-        "training_seconds": clock.training_seconds,
-        "typical_step_seconds": clock.typical_step_seconds,
-        "ranks": owns,
-    }
-
-    def write(file: BinaryIO) -> None:
-        torch.save(content, file)
-
-    return folder.save(write, {"samples": replica.samples, "step": replica.step}).path
+    return write_run(folder, replica, clock, owns, step=replica.step)
 
 
-def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, seed: int) -> ClockState:
+def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, seed: int) -> Begun:
     """Goes on from a checkpoint, or begins a run where there is none.
 
-    On as many ranks as before, the run goes on as if never interrupted. On another number, the
-    buffers are the mean of what the ranks had, and generators are seeded anew from rank and samples.
+    On as many ranks as before, the run goes on as if never interrupted; a rank that was lost when it was
+    saved begins again as a twin of the one that wrote it. On another number, the buffers are the mean of
+    what the ranks had, and generators are seeded anew from rank and samples.
 
     Args:
         path: The checkpoint; None begins a run.
@@ -89,23 +138,33 @@ def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, 
     """
     if path is None:
         seed_all(seed, 1, rank, 0)
-        return ClockState()
+        return Begun()
     content = torch.load(path, map_location="cpu", weights_only=True)
-    replica.model.load_state_dict(content["model"])
-    replica.optimizer.load_state_dict(content["optimizer"])
-    replica.strategy.load(content["strategy"])
-    replica.step, replica.samples = content["step"], content["samples"]
     owns = content["ranks"]
-    if len(owns) == num_ranks:
-        _set_buffers(replica, owns[rank]["buffers"])
-        set_random_state(owns[rank]["random"], replica.device)
+    same_ranks = len(owns) == num_ranks
+    told = [own for own in owns if own is not None]
+    own = owns[rank] if same_ranks and owns[rank] is not None else None
+    differing = (own or told[0]) if same_ranks and "model" in told[0] else content
+    replica.model.load_state_dict(differing["model"])
+    replica.optimizer.load_state_dict(differing["optimizer"])
+    if differing is not content or not _replicas_differ(replica):
+        replica.strategy.load(differing["strategy"])
+    replica.step, replica.samples = differing["step"], content["samples"]
+    if own is not None:
+        _set_buffers(replica, own["buffers"])
+        set_random_state(own["random"], replica.device)
     else:
-        _set_buffers(replica, _mean_buffers([own["buffers"] for own in owns]))
+        _set_buffers(replica, _mean_buffers([found["buffers"] for found in told]))
         seed_all(seed, 1, rank, replica.samples)
-    return ClockState(
+    clock = ClockState(
         training_seconds=content["training_seconds"],
-        typical_step_seconds=content["typical_step_seconds"] if len(owns) == num_ranks else None,
+        typical_step_seconds=content["typical_step_seconds"] if same_ranks else None,
     )
+    return Begun(clock=clock, rank_samples=tuple(content.get("rank_samples", ())) if same_ranks else ())
+
+
+def _replicas_differ(replica: Replica) -> bool:
+    return replica.strategy.traits.exchanged == "parameters"
 
 
 def _buffers(replica: Replica) -> dict[str, Tensor]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from tuner.checkpoints import write_atomically
 from tuner.measurement import NoiseStatistic
+from tuner.probes.batch_norm import fresh_batch_norm
 from tuner.probes.noise import NoiseTally, OneRankNoise, part_size
 from tuner.probes.random_state import undisturbed
 from tuner.probes.replica import Replica
@@ -34,6 +37,7 @@ class Scorer:
         target: The value that counts as reached.
         maximize: Whether larger values are better.
         model_path: Where the scored model is saved once it reached the target.
+        seed: Of the samples on which batch-norm statistics are estimated anew.
     """
 
     def __init__(
@@ -46,7 +50,9 @@ class Scorer:
         target: float,
         maximize: bool,
         model_path: Path,
+        seed: int = 0,
     ) -> None:
+        self._seed = seed
         self._replica, self._data, self._group, self._rank = replica, validation_data, group, rank
         self._target, self._maximize, self._model_path = target, maximize, model_path
         self.seconds = 0.0
@@ -62,10 +68,10 @@ class Scorer:
         began = time.perf_counter()
         replica = self._replica
         with replica.strategy.scored_parameters():
-            value = self._value() if self._rank == 0 else 0.0
-            is_reached = self._is_reached(value)
-            if self._rank == 0 and is_reached:
-                self._save_model()
+            value = 0.0
+            if self._rank == 0:
+                is_mixed = self._group is not None and replica.strategy.traits.scored != "common"
+                value = self._value_and_model(is_mixed=is_mixed)
             if self._group is not None:
                 took = time.perf_counter() - began
                 told = torch.tensor(
@@ -79,6 +85,46 @@ class Scorer:
         if self._group is None:
             self.steps_worth = took / step_seconds if step_seconds else 0.0
         return value, self._is_reached(value)
+
+    def score_untrained(self) -> tuple[float, bool]:
+        """The metric of the model as it stands, and whether the target is reached; asks no other rank."""
+        began = time.perf_counter()
+        value = self._value_and_model(is_mixed=False)
+        self.seconds += time.perf_counter() - began
+        return value, self._is_reached(value)
+
+    def score_vector(self, vector: Tensor, step_seconds: float | None = None) -> tuple[float, bool]:
+        """The metric of these parameters, and whether the target is reached; asks no other rank.
+
+        Args:
+            vector: All trainable parameters, as `Strategy.scoring` takes them.
+            step_seconds: In which all ranks together see one global batch; None where not known yet.
+        """
+        began = time.perf_counter()
+        with self._replica.strategy.scoring(vector):
+            value = self._value_and_model(is_mixed=True)
+        took = time.perf_counter() - began
+        self.seconds += took
+        self.steps_worth = took / step_seconds if step_seconds else 0.0
+        return value, self._is_reached(value)
+
+    def _value_and_model(self, *, is_mixed: bool) -> float:
+        """The metric of the model as it stands, which is saved where it reached the target.
+
+        Args:
+            is_mixed: Whether its parameters are an average or a centre, which no rank has trained with.
+        """
+        replica = self._replica
+        fresh = (
+            fresh_batch_norm(replica.model, replica.workload, replica.data, replica.device, self._seed)
+            if is_mixed
+            else nullcontext()
+        )
+        with fresh:
+            value = self._value()
+            if self._is_reached(value):
+                self._save_model()
+        return value
 
     def _value(self) -> float:
         replica = self._replica
@@ -120,11 +166,11 @@ def _possible(value: float, workload: Workload) -> float:
 
 
 class NoiseWatch:
-    """Gathers gradient noise between marks: from the exchange of several ranks, or apart for one.
+    """Gathers gradient noise between marks: from the exchange of gradients, or apart where there is none.
 
     Args:
         replica: This rank's.
-        group: All ranks; None where there is one.
+        group: All ranks; None where this one asks no other.
         seed: The job's.
         max_batch_size_per_rank: Most samples of one gradient.
     """
@@ -145,7 +191,9 @@ class NoiseWatch:
             len(replica.data),  # type: ignore[arg-type]
             max_batch_size_per_rank,
         )
-        if group is None and size is not None:
+        exchanges_gradients = group is not None and replica.strategy.traits.exchanged == "gradients"
+        measures = group is None or group.rank() == 0
+        if not exchanges_gradients and measures and size is not None:
             self._one_rank = OneRankNoise(
                 workload=replica.workload,
                 model=replica.model,
@@ -174,19 +222,21 @@ class NoiseWatch:
         """
         replica = self._replica
         are_finite = replica.losses_are_finite()
-        if self._group is None:
-            if self._one_rank is None or step_seconds is None or not are_finite:
-                return None, are_finite
-            seconds_a_sample = step_seconds / replica.batch_size
+        measured = None
+        if self._one_rank is not None and step_seconds is not None and are_finite:
+            # A step of this rank is one on its own share; beside others it waits for them as well.
             measured = self._one_rank.measure(
-                replica.samples, slice_seconds=slice_seconds, seconds_a_sample=seconds_a_sample
+                replica.samples,
+                slice_seconds=slice_seconds,
+                seconds_a_sample=step_seconds / replica.share.num_samples,
             )
+        if self._group is None:
             return measured, are_finite
         weighted_small, _, count = self._tally.sums
         totals = torch.tensor([weighted_small, float(not are_finite)], dtype=torch.float64)
         dist.all_reduce(totals, group=self._group)
         if count == 0:
-            return None, not totals[1]
+            return measured, not totals[1]
         statistic = self._tally.take(
             float(totals[0]),
             samples=replica.samples,

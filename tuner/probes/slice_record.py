@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search_spaces import traits_of
 from tuner.charge import charge
 from tuner.cluster import Cluster
 from tuner.launchers import JobHandle, RankFailure
@@ -32,12 +33,15 @@ class SliceRecord:
         self.ended: Measurement | None = None
         self.out_of_memory: dict[int, str] = {}
         self._cluster = cluster
+        self._goes_in_step = traits_of(plan.configuration.strategy).barrier
         self._points: dict[int, CurvePoint] = {}
         self._noise: list[NoiseStatistic] = []
         self._last_said: dict[int, dict[str, Any]] = {}
         self._results: Mapping[int, dict[str, Any]] = {}
         self._setup_seconds = 0.0
+        self._has_started = False
         self._checkpoint: str | None = None
+        self._leader = 0
 
     def take(self, rank: int, message: Mapping[str, Any]) -> None:
         """Takes one message of a rank (see `RankVoice`).
@@ -48,7 +52,8 @@ class SliceRecord:
         kind = message["kind"]
         if kind == "progress":
             self._last_said[rank] = dict(message)
-        elif kind == "started" and rank == 0:
+        elif kind == "started" and not self._has_started:
+            self._has_started = True
             self._setup_seconds = message["setup_seconds"]
             for point in self.folder.lost_points(message["samples"]):
                 self._add_point(point)
@@ -64,7 +69,8 @@ class SliceRecord:
     def finish(self, results: Mapping[int, dict[str, Any]]) -> Outcome:
         """Takes what the ranks returned, and tells the outcome they agreed on."""
         self._results = results
-        return Outcome(results[0]["outcome"])
+        self._leader = min(results, key=lambda rank: (not results[rank].get("leads"), rank))
+        return Outcome(results[self._leader]["outcome"])
 
     def last_words(self) -> str:
         """What each rank last said of itself."""
@@ -87,7 +93,7 @@ class SliceRecord:
             startup_seconds: From submission until every rank had entered its function; None before.
             error: What went wrong, with every rank's words.
         """
-        standing = self._results.get(0) or self._last_said.get(0) or {}
+        standing = self._results.get(self._leader) or self._furthest_said()
         held = elapsed_seconds
         if self._results and startup_seconds is not None:
             # Ranks that returned hold no node: a poll that comes late costs nothing.
@@ -119,7 +125,25 @@ class SliceRecord:
             oversubscribed=self._cluster.oversubscription(self.plan.configuration.nodes) > 1,
             error=error,
             checkpoint=self._checkpoint or self._older_checkpoint(),
+            lost_ranks=self._lost_ranks(),
+            staleness_steps=self._staleness_steps(),
         )
+
+    def _furthest_said(self) -> dict[str, Any]:
+        """What the rank that says most of the run last said: the first, unless it fell silent."""
+        said = sorted(self._last_said.items(), key=lambda item: (-item[1]["samples"], item[0]))
+        return self._last_said.get(0, {}) if not said or self._goes_in_step else said[0][1]
+
+    def _lost_ranks(self) -> tuple[int, ...]:
+        """Ranks that the leader no longer heard of, and those that brought nothing."""
+        if not self._results or self._goes_in_step:
+            return ()
+        unheard = set(self._results[self._leader].get("lost_ranks", ()))
+        return tuple(sorted(unheard | (set(range(self.job.num_ranks)) - set(self._results))))
+
+    def _staleness_steps(self) -> float | None:
+        told = [r["staleness_steps"] for r in self._results.values() if r.get("staleness_steps") is not None]
+        return float(sum(told) / len(told)) if told else None
 
     def _add_point(self, point: CurvePoint) -> None:
         if point.samples in self.folder.reported_samples:

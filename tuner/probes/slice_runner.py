@@ -14,7 +14,7 @@ from tuner.measurement import CurvePoint, Outcome, Purpose
 from tuner.probes.marks import ScoreMarks
 from tuner.probes.rank_voice import RankVoice
 from tuner.probes.replica import Replica
-from tuner.probes.run_state import ClockState, save_run
+from tuner.probes.run_state import Begun, ClockState, save_run
 from tuner.probes.scoring import NoiseWatch, Scorer
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 from tuner.probes.step_timer import MOST_STEPS_KEPT, StepSeconds
@@ -44,7 +44,7 @@ class SliceRunner:
         scorer: Scores it.
         noise: Gathers its gradient noise.
         marks: Where it is scored.
-        clock_state: The clock at the end of the slice before.
+        begun: Where the run stands that is gone on with.
         voice: Tells whoever polls.
         rank: This rank.
         group: All ranks; None where there is one.
@@ -59,7 +59,7 @@ class SliceRunner:
         scorer: Scorer,
         noise: NoiseWatch,
         marks: ScoreMarks,
-        clock_state: ClockState,
+        begun: Begun,
         voice: RankVoice,
         rank: int,
         group: ProcessGroup | None,
@@ -68,10 +68,9 @@ class SliceRunner:
         self.plan, self.replica, self.scorer, self.noise, self.marks = plan, replica, scorer, noise, marks
         self.voice, self.rank, self.group = voice, rank, group
         self.horizon_samples = horizon_samples
-        self.clock = TrainingClock(clock_state.training_seconds, clock_state.typical_step_seconds)
+        self.clock = TrainingClock(begun.clock.training_seconds, begun.clock.typical_step_seconds)
         self.steps: list[StepSeconds] = []
-        self._start_seconds = clock_state.training_seconds
-        self._saved_seconds = clock_state.training_seconds
+        self._start_seconds = self._saved_seconds = begun.clock.training_seconds
         self._saved_step = replica.step
         self._next_mark = marks.next_after(replica.samples)
         self._last_stride = 0

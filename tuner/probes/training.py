@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from search_spaces import Configuration
+from search_spaces import Configuration, traits_of
 from tuner.errors import ProbeError
 from tuner.job import Job
 from tuner.launchers import JobState, JobStatus, Launcher, RankTask
@@ -26,7 +26,8 @@ class TrainingProber(Prober):
     slice ends PAUSED at `until`, REACHED at the first scoring past the target, STOPPED where the
     schedule's horizon ends, DIVERGED where loss, gradient or score stop being finite. A slice of which
     no rank was heard for `probe.hang_timeout` is ended as TIMED_OUT; a single step or scoring that
-    takes longer needs a larger one.
+    takes longer needs a larger one. Where the strategy has no barrier, ranks that die or fall silent end
+    nothing while others train: the measurement names them.
 
     Args:
         job: The job.
@@ -68,7 +69,12 @@ class TrainingProber(Prober):
         started = self._clock()
         try:
             submitted = self._launcher.submit(
-                RankTask(function=RANK_FUNCTION, payload=plan.to_payload(), folder=folder),
+                RankTask(
+                    function=RANK_FUNCTION,
+                    payload=plan.to_payload(),
+                    folder=folder,
+                    outlives_ranks=not traits_of(configuration.strategy).barrier,
+                ),
                 num_nodes=configuration.nodes,
                 devices_per_node=self._cluster.devices_per_node,
             )

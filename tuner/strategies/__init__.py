@@ -2,16 +2,21 @@
 
 from tuner.strategies.all_reduce import AllReduce
 from tuner.strategies.moments import Moment, moment, seconds_between
+from tuner.strategies.patience import Patience, deadline_seconds, median_and_deviation
 from tuner.strategies.registry import REGISTRY, strategy
-from tuner.strategies.strategy import Exchange, Share, Strategy
+from tuner.strategies.strategy import Exchange, Links, Share, Strategy
 
 __all__ = [
     "REGISTRY",
     "AllReduce",
     "Exchange",
+    "Links",
     "Moment",
+    "Patience",
     "Share",
     "Strategy",
+    "deadline_seconds",
+    "median_and_deviation",
     "moment",
     "seconds_between",
     "strategy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from search_spaces import traits_of
 from tuner.strategies.moments import Moment, moment, seconds_between
-from tuner.strategies.strategy import Exchange, Share, Strategy
+from tuner.strategies.strategy import Exchange, Links, Share, Strategy
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import GradBucket
@@ -103,9 +104,10 @@ class AllReduce(Strategy):
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        group: ProcessGroup | None,
+        links: Links,
         rng: np.random.Generator,
     ) -> nn.Module:
+        group = links.group
         self._model, self._group = model, group
         self._device = next(model.parameters()).device
         if group is None:
@@ -155,6 +157,19 @@ class AllReduce(Strategy):
     def after_step(self) -> None:
         """Nothing: gradients were exchanged before the step."""
 
+    def attend(self) -> bool:
+        """Nothing is ever under way between two steps."""
+        return True
+
+    def own_score_vector(self) -> None:
+        """Nothing: see `scored_parameters`."""
+
+    def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
+        raise AssertionError("parameters are the same on all ranks: scored_parameters serves")
+
+    def close(self) -> None:
+        """Nothing runs beside the training."""
+
     def exchanges(self) -> list[Exchange]:
         found = [Exchange() for _ in range(self._steps_alone)]
         found += [
@@ -162,7 +177,9 @@ class AllReduce(Strategy):
                 sync_seconds=max(0.0, seconds_between(pending.ready, pending.end)),
                 exchanged_bytes=pending.bytes,
                 local_squared_norm=float(pending.local_squares) * pending.local_scale**2,
-                mean_squared_norm=float(pending.mean_squares),
+                mean_squared_norm=(norm := float(pending.mean_squares)),
+                # Equal on all ranks: one rank's non-finite gradient makes the mean non-finite everywhere.
+                is_finite=math.isfinite(norm),
             )
             for pending in self._pending
         ]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from search_spaces import StrategyTraits
+from tuner.transport import Transport
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -39,17 +40,44 @@ class Exchange:
 
     Args:
         sync_seconds: Waiting for other ranks that compute did not hide.
-        exchanged_bytes: Bytes of gradients or parameters this rank put in.
+        exchanged_bytes: Bytes of gradients or parameters this rank put in or fetched.
         local_squared_norm: |g_r|^2, g_r being the mean gradient over this rank's share; None where
             the strategy does not exchange gradients.
         mean_squared_norm: |g|^2 of the gradient over the global batch, equal on all ranks; None
             where no rank knows it.
+        staleness_steps: Age of what was mixed in, in steps (see `Measurement`); None where nothing was.
+        is_finite: Whether what was exchanged is finite; with a barrier equal on all ranks.
     """
 
     sync_seconds: float = 0.0
     exchanged_bytes: int = 0
     local_squared_norm: float | None = None
     mean_squared_norm: float | None = None
+    staleness_steps: float | None = None
+    is_finite: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Links:
+    """What connects a rank to the others.
+
+    Args:
+        rank: This rank.
+        num_ranks: All ranks.
+        group: All ranks, for collectives; None where there is one rank, or the strategy has no barrier.
+        transport: For messages without matching calls; None where there is one rank, or a barrier.
+        live_ranks: Ranks that are heard of, this one among them, ascending.
+        leader: The live rank that serves the centre and scores.
+        refresh: Brings both up to date, for who waits.
+    """
+
+    rank: int = 0
+    num_ranks: int = 1
+    group: ProcessGroup | None = None
+    transport: Transport | None = None
+    live_ranks: Callable[[], Sequence[int]] = lambda: (0,)
+    leader: Callable[[], int] = lambda: 0
+    refresh: Callable[[], None] = lambda: None
 
 
 class Strategy(ABC):
@@ -58,9 +86,11 @@ class Strategy(ABC):
     The one that trains calls, in this order: `attach` once; `load` where a run goes on; then in every
     step `before_step`, a forward and backward pass over each micro-batch (all but the last within
     `accumulating`), `after_backward`, the optimizer's step, `after_step`. A micro-batch's loss, a mean
-    over its samples, is multiplied by `loss_weight` before the backward pass. All ranks make the same
-    calls in the same order, but only `scored_parameters` and what the strategy's traits call a
-    barrier may wait for other ranks.
+    over its samples, is multiplied by `loss_weight` before the backward pass.
+
+    With a barrier (see its traits) all ranks make the same calls in the same order. Without one each
+    goes at its own pace; between steps, and while it rests, a rank calls `attend`, and no call waits for
+    others but one for its server, for no longer than servers were seen to take.
 
     Attributes:
         traits: What is known of the strategy without running it.
@@ -73,7 +103,7 @@ class Strategy(ABC):
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        group: ProcessGroup | None,
+        links: Links,
         rng: np.random.Generator,
     ) -> nn.Module:
         """Takes charge of a replica, already on its device.
@@ -81,7 +111,7 @@ class Strategy(ABC):
         Args:
             model: Equal on all ranks.
             optimizer: Of the model's parameters.
-            group: All ranks; None where there is one.
+            links: What connects this rank to the others.
             rng: This rank's own, for whom it meets.
 
         Returns:
@@ -116,12 +146,39 @@ class Strategy(ABC):
         """
 
     @abstractmethod
+    def attend(self) -> bool:
+        """Answers what other ranks asked, and takes what came, between two steps or while resting.
+
+        Returns:
+            Whether nothing this rank began is still under way.
+        """
+
+    @abstractmethod
+    def own_score_vector(self) -> Tensor | None:
+        """What this rank adds to what is scored, one vector of all trainable parameters.
+
+        None where it adds nothing: with a barrier (`scored_parameters` serves there), or where another rank
+        holds the centre. It holds until the next step.
+        """
+
+    @abstractmethod
+    def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
+        """Within it the model holds these parameters; afterwards, what is trained."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends what runs beside the training, before the transport is closed."""
+
+    @abstractmethod
     def exchanges(self) -> list[Exchange]:
         """The exchanges of the steps since the last call, oldest first."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold besides model and optimizer."""
+        """What a checkpoint must hold of this rank besides model and optimizer.
+
+        Where ranks differ, messages that have arrived are part of it.
+        """
 
     @abstractmethod
     def load(self, state: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tuner.launchers import RankContext
-from tuner.strategies import Share, strategy
+from tuner.strategies import Links, Share, strategy
 
 #: Every model this process made; none may outlive its job.
 freed: list[weakref.ref[nn.Module]] = []
@@ -57,7 +57,8 @@ def steps(context: RankContext, payload: dict[str, Any], group: Any) -> dict[str
     if payload["bare"]:
         module = DistributedDataParallel(model, process_group=group, forward_sync_buffers=False)
     else:
-        module = ours.attach(model, optimizer, group, np.random.default_rng(0))
+        links = Links(rank=context.rank, num_ranks=context.num_ranks, group=group)
+        module = ours.attach(model, optimizer, links, np.random.default_rng(0))
     squares = []
     exchanges = []
     for step in range(payload["steps"]):

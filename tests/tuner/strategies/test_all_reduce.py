@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tuner.launchers import JobState, LocalLauncher, RankTask
-from tuner.strategies import AllReduce, Share
+from tuner.strategies import AllReduce, Links, Share
 
 HERE = str(Path(__file__).parent)
 
@@ -125,6 +125,6 @@ def test_scoring_before_attaching_is_our_own_mistake() -> None:
 def test_state_is_empty_so_that_ranks_may_change() -> None:
     model = nn.Linear(2, 1)
     strategy = AllReduce()
-    strategy.attach(model, torch.optim.SGD(model.parameters(), lr=0.1), None, np.random.default_rng(0))
+    strategy.attach(model, torch.optim.SGD(model.parameters(), lr=0.1), Links(), np.random.default_rng(0))
     assert strategy.state() == {}
     strategy.load({})

@@ -1,0 +1,221 @@
+"""Real ranks of strategies without a barrier: they train, pause, go on, and outlive each other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from search_spaces import STRATEGIES, Configuration, with_knobs
+from tests.tuner.probes.conformance import ended
+from tests.tuner.probes.tiny_jobs import FOLDER, tiny_job
+from tests.tuner.probes.tiny_workloads import Blobs
+from tuner.checkpoints import CheckpointFolder
+from tuner.job import Job
+from tuner.launchers import LocalLauncher
+from tuner.measurement import Measurement, Outcome, Purpose, merged
+from tuner.probes import ProbeHandle, Until
+from tuner.probes.training import TrainingProber
+
+ASYNCHRONOUS = sorted(name for name, traits in STRATEGIES.items() if not traits.barrier)
+#: Every step of every rank takes some milliseconds, so that faults come while ranks train.
+SLOWED = {"emulate": {"delay": {"low": 0.004, "high": 0.006}}}
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[LocalLauncher]:
+    with LocalLauncher() as started:
+        yield started
+
+
+def of(strategy: str, nodes: int, batch_size: int = 64, **knobs: Any) -> Configuration:
+    return with_knobs(
+        Configuration(
+            nodes=nodes, batch_size=batch_size, learning_rate=0.05, strategy=strategy, **knobs
+        )
+    )
+
+
+def run(
+    launcher: LocalLauncher,
+    folder: Path,
+    what: Configuration,
+    until: Until,
+    job: Job | None = None,
+    purpose: Purpose = Purpose.TRAINING,
+) -> Measurement:
+    prober = TrainingProber(job or tiny_job(), FOLDER, launcher)
+    return ended(prober, prober.start(what, purpose, until, folder))
+
+
+def checkpoint(folder: Path) -> dict[str, Any]:
+    newest = CheckpointFolder(folder / "checkpoints").latest()
+    assert newest is not None
+    content: dict[str, Any] = torch.load(newest.path, weights_only=True)
+    return content
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_pauses_and_goes_on_with_one_curve_and_clock(
+    launcher: LocalLauncher, tmp_path: Path, name: str
+) -> None:
+    slices = [run(launcher, tmp_path, of(name, 3), Until(samples=cut)) for cut in (600, 1500)]
+    assert [m.outcome for m in slices] == [Outcome.PAUSED] * 2, [m.error for m in slices]
+    whole = merged(slices)
+    samples = [point.samples for point in whole.curve]
+    assert samples == sorted(set(samples))
+    assert samples[0] == 0
+    assert len(samples) >= 4  # steps this short may pass several marks between two looks
+    seconds = [point.training_seconds for point in whole.curve]
+    assert seconds == sorted(seconds)
+    assert whole.curve[-1].value > 0.8
+    assert 1500 <= whole.samples < 1500 + 64
+    assert [rank.rank for rank in slices[0].ranks] == [0, 1, 2]
+    assert whole.lost_ranks == ()
+    content = checkpoint(tmp_path)
+    assert len(content["ranks"]) == 3
+    if STRATEGIES[name].exchanged == "parameters":
+        # Parameters may just have become equal; momentum stays each rank's own.
+        momenta = [own["optimizer"]["state"][0]["momentum_buffer"] for own in content["ranks"]]
+        assert not torch.equal(momenta[0], momenta[1])
+
+
+@pytest.mark.parametrize("name", ["gossip_pull", "elastic_averaging", "local_sgd"])
+def test_reaching_the_target_saves_the_model_that_was_scored(
+    launcher: LocalLauncher, tmp_path: Path, name: str
+) -> None:
+    job = tiny_job("Blobs", target=0.9, parameters={"batch_norm": True})
+    measured = run(launcher, tmp_path, of(name, 2), Until(samples=20_000), job)
+    assert measured.outcome is Outcome.REACHED, measured.error
+    assert measured.curve[-1].value >= 0.9
+    workload = Blobs(batch_norm=True)
+    model = workload.model()
+    model.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    model.eval()
+    with torch.no_grad():
+        assert workload.score(model, workload.validation_data()) == measured.curve[-1].value
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_one_rank_trains_alike_whatever_the_strategy(
+    launcher: LocalLauncher, tmp_path: Path, name: str
+) -> None:
+    if name == "diloco":
+        pytest.skip("on one rank DiLoCo is Lookahead by its definition")
+    plain = run(launcher, tmp_path / "plain", of("all_reduce", 1), Until(samples=900))
+    ours = run(launcher, tmp_path / "ours", of(name, 1), Until(samples=900))
+    assert [p.value for p in ours.curve] == [p.value for p in plain.curve]
+    theirs = checkpoint(tmp_path / "plain")["model"]
+    for key, value in checkpoint(tmp_path / "ours")["model"].items():
+        torch.testing.assert_close(value, theirs[key])
+
+
+def test_timing_makes_its_steps_and_saves_nothing(launcher: LocalLauncher, tmp_path: Path) -> None:
+    measured = run(
+        launcher, tmp_path, of("gossip_push", 2), Until(steps=30), purpose=Purpose.TIMING
+    )
+    assert measured.outcome is Outcome.STOPPED
+    assert 30 <= measured.step <= 31
+    assert measured.curve == ()
+    assert measured.batch_seconds is not None
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("name", ["all_reduce", "gossip_pull"])
+def test_only_a_barrier_makes_a_delayed_rank_everybodys(
+    launcher: LocalLauncher, tmp_path: Path, name: str
+) -> None:
+    job = tiny_job(cluster={"emulate": {"delay": {"ranks": [1], "low": 0.1, "high": 0.1}}})
+    measured = run(launcher, tmp_path, of(name, 2), Until(steps=20), job, Purpose.TIMING)
+    steps = [rank.step.median for rank in measured.ranks]
+    assert steps[1] >= 0.1
+    if STRATEGIES[name].barrier:
+        assert steps[0] >= 0.09
+    else:
+        assert steps[0] < 0.05
+        assert measured.batch_seconds is not None
+        assert measured.batch_seconds < 0.1
+
+
+def test_diverging_rank_ends_the_slice(launcher: LocalLauncher, tmp_path: Path) -> None:
+    what = of("gossip_pull", 2).replaced(learning_rate=1e38)
+    measured = run(launcher, tmp_path, what, Until(samples=50_000))
+    assert measured.outcome is Outcome.DIVERGED
+
+
+def test_error_of_one_rank_ends_the_probe_with_its_words(launcher: LocalLauncher, tmp_path: Path) -> None:
+    job = tiny_job("Faulty", parameters={"fault": "raise"})
+    measured = run(launcher, tmp_path, of("gossip_pull", 2), Until(samples=50_000), job)
+    assert measured.outcome is Outcome.FAILED
+    assert "the workload's own words" in str(measured.error)
+
+
+def fault_while_training(
+    prober: TrainingProber, launcher: LocalLauncher, handle: ProbeHandle, rank: int, number: int
+) -> None:
+    """Sends a signal to a rank once some steps have been made."""
+    limit = time.monotonic() + 60
+    while prober.poll(handle).samples < 1000:
+        assert time.monotonic() < limit, "training does not get going"
+        time.sleep(0.01)
+    record = prober._slices[handle.identity]
+    os.kill(launcher.processes(record.job)[rank], number)
+
+
+@pytest.mark.parametrize("name", ASYNCHRONOUS)
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_others_go_on_without_a_rank_that_dies_or_freezes(
+    launcher: LocalLauncher, tmp_path: Path, name: str, rank: int, fault: signal.Signals
+) -> None:
+    prober = TrainingProber(tiny_job(cluster=SLOWED), FOLDER, launcher)
+    handle = prober.start(of(name, 3), Purpose.TRAINING, Until(samples=24_000), tmp_path)
+    fault_while_training(prober, launcher, handle, rank, fault)
+    measured = ended(prober, handle)
+    assert measured.outcome is Outcome.PAUSED, measured.error
+    assert measured.lost_ranks == (rank,)
+    assert 24_000 <= measured.samples < 24_200
+    assert measured.curve[-1].samples > 15_000
+    # What was paid for is kept, and the next slice goes on with all ranks.
+    again = run(launcher, tmp_path, of(name, 3), Until(samples=26_000), tiny_job(cluster=SLOWED))
+    assert again.outcome is Outcome.PAUSED, again.error
+    assert again.lost_ranks == ()
+    assert 26_000 <= again.samples < 26_200
+
+
+@pytest.mark.parametrize("name", ["all_reduce", "local_sgd"])
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_with_a_barrier_a_lost_rank_ends_the_probe_in_time(
+    launcher: LocalLauncher, tmp_path: Path, name: str, fault: signal.Signals
+) -> None:
+    job = tiny_job(cluster=SLOWED, probe={"hang_timeout": 4.0})
+    prober = TrainingProber(job, FOLDER, launcher)
+    handle = prober.start(of(name, 2), Purpose.TRAINING, Until(samples=500_000), tmp_path)
+    fault_while_training(prober, launcher, handle, 1, fault)
+    measured = ended(prober, handle)
+    expected = Outcome.FAILED if fault is signal.SIGKILL else Outcome.TIMED_OUT
+    assert measured.outcome is expected
+    assert "rank 1" in str(measured.error)
+
+
+def test_frozen_rank_that_wakes_takes_part_again(launcher: LocalLauncher, tmp_path: Path) -> None:
+    prober = TrainingProber(tiny_job(cluster=SLOWED), FOLDER, launcher)
+    handle = prober.start(of("elastic_averaging", 3, tau=2), Purpose.TRAINING, Until(samples=40_000), tmp_path)
+    fault_while_training(prober, launcher, handle, 0, signal.SIGSTOP)
+    before = prober.poll(handle).samples
+    limit = time.monotonic() + 60
+    while prober.poll(handle).samples < before + 8000:
+        assert time.monotonic() < limit, "the others do not go on"
+        time.sleep(0.01)
+    record = prober._slices[handle.identity]
+    os.kill(launcher.processes(record.job)[0], signal.SIGCONT)
+    measured = ended(prober, handle)
+    assert measured.outcome is Outcome.PAUSED, measured.error
+    assert measured.lost_ranks == ()
+    assert [rank.rank for rank in measured.ranks] == [0, 1, 2]

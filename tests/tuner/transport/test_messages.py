@@ -1,0 +1,128 @@
+"""Messages over TCP do what the contract says."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from tests.tuner.transport.conformance import ConformanceInOneProcess
+from tests.tuner.transport.many_ranks import eventually, filled, peers, ranks
+from tests.tuner.transport.process_conformance import ConformanceOfProcesses
+from tuner.transport import MessageTransport, Transport
+from tuner.transport.addresses import is_loopback, own_address
+from tuner.transport.parcels import ParcelPool
+from tuner.transport.vector_form import VectorForm
+
+
+class TestMessagesInOneProcess(ConformanceInOneProcess):
+    kind = "messages"
+
+    def until_asked(self, server: Transport, num_requests: int) -> None:
+        assert isinstance(server, MessageTransport)
+        questions = server._arrivals._questions
+        eventually(lambda: questions.qsize() >= num_requests, "the question is here")
+
+
+class TestMessagesBetweenProcesses(ConformanceOfProcesses):
+    kind = "messages"
+
+
+def test_what_was_prefetched_is_at_hand() -> None:
+    with ranks("messages", 2) as two:
+        two[0].prefetch(1, 0)
+        two[1].publish(0, filled(1), 1)
+        eventually(lambda: two[0].moved_bytes == 4000, "it came without being fetched")
+        assert two[0].fetch(1, 0, filled(0)) == 1
+
+
+def test_one_fetch_is_under_way_for_a_rank_and_channel() -> None:
+    with ranks("messages", 2) as two:
+        for _ in range(100):
+            two[0].fetch(1, 0, filled(0))
+            two[0].prefetch(1, 0)
+        two[1].publish(0, filled(1), 1)
+        eventually(lambda: two[0].fetch(1, 0, filled(0)), "it is here")
+        two[0].push(1, filled(2), 2)
+        # By now whatever else was under way would have come.
+        eventually(two[1].take_pushed, "the push is here")
+        assert two[0].moved_bytes == 2 * 4000
+
+
+def test_a_frozen_peer_costs_bounded_memory(tmp_path: Path) -> None:
+    num_elements = 200_000
+    with peers("messages", tmp_path, 2, num_elements=num_elements) as (transport, [peer]):
+        assert isinstance(transport, MessageTransport)
+        peer.do("publish", 1)
+        peer.freeze()
+        vector = filled(1, num_elements=num_elements)
+        for tag in range(300):
+            transport.push(1, vector, tag)
+            transport.publish(0, vector, tag)
+            transport.ask(1, vector, tag)
+            transport.prefetch(1, 0)
+        # One pushed and under way, one that waits, one asked, one published, and some in the making.
+        assert len(transport._pool._parcels) < 12
+
+
+def test_a_standing_that_was_missed_is_told_again() -> None:
+    with ranks("messages", 2) as two:
+        assert isinstance(two[0], MessageTransport)
+        board = two[0]._courier.board
+        two[1].post(filled(5, num_elements=24).double().numpy())
+        eventually(lambda: two[0].standings()[1, 0] == 5, "it is here")
+        # As if the first message had been lost.
+        board._counts[1] = 0
+        board._standings[1] = 0
+        eventually(lambda: two[0].standings()[1, 0] == 5, "it is here again")
+
+
+def test_a_standing_told_again_is_no_sign_of_life() -> None:
+    with ranks("messages", 2) as two:
+        two[1].post(filled(5, num_elements=24).double().numpy())
+        eventually(lambda: two[0].standings()[1, 0] == 5, "it is here")
+        silent = [two[0].silent_seconds()[1]]
+        for _ in range(20):
+            time.sleep(0.01)
+            silent.append(two[0].silent_seconds()[1])
+        assert silent == sorted(silent)
+
+
+def test_a_parcel_is_used_again_when_nobody_needs_it() -> None:
+    pool = ParcelPool(VectorForm(num_elements=10, dtype=torch.bfloat16))
+    first = pool.take(num_holders=2)
+    second = pool.take()
+    assert second is not first
+    pool.release(first)
+    assert pool.take() not in (first, second)
+    pool.release(first)
+    assert pool.take() is first
+
+
+def test_a_failure_of_the_courier_is_told_to_its_rank() -> None:
+    with ranks("messages", 2) as two:
+        assert isinstance(two[0], MessageTransport)
+        two[0]._courier.failure = OSError("out of descriptors")
+        with pytest.raises(Exception, match="messages to other ranks has failed"):
+            two[0].publish(0, filled(1), 1)
+
+
+def test_the_address_is_that_of_the_way_to_the_store() -> None:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    assert own_address(dist.PrefixStore("job", store)) == "127.0.0.1"
+
+
+def test_there_is_an_address_without_a_way_to_the_store() -> None:
+    address = own_address(dist.HashStore())
+    assert address.count(".") == 3
+
+
+@pytest.mark.parametrize(
+    ("host", "inwards"),
+    [("127.0.1.1", True), ("::1", True), ("localhost", True), ("10.0.0.7", False), ("node7", False)],
+)
+def test_a_loopback_address_is_known(host: str, inwards: bool) -> None:
+    assert is_loopback(host) is inwards

@@ -1,0 +1,139 @@
+"""Strategies without a barrier: steps on flat parameters, and a rule of exchange every tau of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from search_spaces import StrategyTraits
+from tuner.strategies.flat import FlatParameters
+from tuner.strategies.peer_rule import PeerRule
+from tuner.strategies.strategy import Exchange, Links, Share, Strategy
+
+
+class Asynchronous(Strategy):
+    """Trains a replica of its own on its share of each batch, and mixes it with others by a rule.
+
+    The loss is the mean over the rank's own share: each rank follows its own gradient. A rank that is
+    alone is the plain model: no flat vector, no message.
+
+    Args:
+        traits: Of the strategy.
+        rule: What happens at an exchange.
+        tau: Steps between two exchanges.
+    """
+
+    def __init__(self, traits: StrategyTraits, rule: PeerRule, tau: int) -> None:
+        self.traits = traits
+        self._rule, self._tau = rule, tau
+        self._flat: FlatParameters | None = None
+        self._links = Links()
+        self._step = 0
+        self._sync_seconds = 0.0
+        self._staleness: float | None = None
+        self._moved_bytes = 0
+        self._done: list[Exchange] = []
+
+    def attach(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        links: Links,
+        rng: np.random.Generator,
+    ) -> nn.Module:
+        self._links = links
+        if links.transport is not None:
+            self._flat = FlatParameters(model, optimizer)
+            self._rule.meet(self._flat, links, rng)
+            self._moved_bytes = links.transport.moved_bytes
+        return model
+
+    def loss_weight(self, num_samples: int, share: Share) -> float:
+        return num_samples / share.num_samples
+
+    def before_step(self, share: Share) -> None:
+        self._sync_seconds, self._staleness = 0.0, None
+        if self._flat is None:
+            return
+        self.attend()
+        if self._rule.exchanges_before_step and self._step > 0 and self._step % self._tau == 0:
+            self._exchange()
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def after_backward(self) -> None:
+        """Nothing: gradients stay the rank's own."""
+
+    def after_step(self) -> None:
+        self._step += 1
+        moved = 0
+        if self._flat is not None:
+            assert self._links.transport is not None
+            self._flat.stepped()
+            if not self._rule.exchanges_before_step and self._step % self._tau == 0:
+                self._exchange()
+            moved = self._links.transport.moved_bytes - self._moved_bytes
+            self._moved_bytes += moved
+        self._done.append(
+            Exchange(
+                sync_seconds=self._sync_seconds,
+                exchanged_bytes=moved,
+                staleness_steps=self._staleness,
+            )
+        )
+
+    def attend(self) -> bool:
+        return True if self._flat is None else self._rule.attend(self._step)
+
+    def own_score_vector(self) -> Tensor | None:
+        assert self._flat is not None, "a rank that is alone is scored as it is"
+        return self._rule.score_vector()
+
+    @contextmanager
+    def scoring(self, vector: Tensor) -> Iterator[None]:
+        assert self._flat is not None, "a rank that is alone is scored as it is"
+        with torch.no_grad():
+            kept = self._flat.vector.clone()
+            self._flat.vector.copy_(vector)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                self._flat.vector.copy_(kept)
+
+    @contextmanager
+    def scored_parameters(self) -> Iterator[None]:
+        """The model as it stands: only a rank that is alone is scored so."""
+        assert self._flat is None, "without a barrier, copies are scored: own_score_vector and scoring serve"
+        yield
+
+    def exchanges(self) -> list[Exchange]:
+        found, self._done = self._done, []
+        return found
+
+    def state(self) -> dict[str, Any]:
+        rule = {} if self._flat is None else self._rule.state()
+        return {"step": self._step, "rule": rule}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._step = state["step"]
+        if self._flat is not None:
+            self._flat.stepped()
+            self._rule.load(state["rule"])
+
+    def close(self) -> None:
+        if self._flat is not None:
+            self._rule.close()
+
+    def _exchange(self) -> None:
+        began = time.perf_counter()
+        with torch.no_grad():
+            self._staleness = self._rule.exchange(self._step)
+        self._sync_seconds += time.perf_counter() - began

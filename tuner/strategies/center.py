@@ -1,0 +1,148 @@
+"""The centre that ranks exchange with through a server: a thread of one rank, in order of arrival."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from torch import Tensor
+
+from tuner.strategies.patience import Patience
+from tuner.strategies.strategy import Links
+from tuner.transport import Received, Transport
+
+#: How often the thread looks whether it should end, seconds.
+_LOOK_SECONDS = 0.2
+#: A thread that serves must get the interpreter between two operations of the training, not after 5 ms.
+_SWITCH_SECONDS = 0.0005
+
+#: How long a rank waits for the server before it looks whether that is still heard of, seconds.
+_WAIT_SECONDS = 0.1
+
+Serve = Callable[[Tensor, Tensor, Tensor], None]
+"""`serve(center, asked, out)`: changes the centre by what was asked, and writes the answer."""
+
+
+def await_answer(links: Links, server: int, patience: Patience) -> Received | None:
+    """Waits for a server's answer, as long as answers have taken, and while the server is heard of.
+
+    Args:
+        links: To the other ranks.
+        server: Who was asked.
+        patience: Remembers how long answers take.
+
+    Returns:
+        None where it did not come in time; it may come later.
+    """
+    assert links.transport is not None
+    began = time.perf_counter()
+    limit = patience.seconds
+    while (left := limit - (time.perf_counter() - began)) > 0:
+        answer = links.transport.reply(server, wait_seconds=min(left, _WAIT_SECONDS))
+        if answer is not None:
+            patience.note(time.perf_counter() - began)
+            return answer
+        links.refresh()
+        if links.leader() != server:
+            return None
+    return None
+
+
+class CenterServer:
+    """Keeps the centre, on the CPU, and changes it by one exchange at a time.
+
+    Every rank has one; it sleeps in the kernel until somebody asks. Who is asked is the askers' choice, the
+    leader: where that one falls silent, the next takes over, with the centre as it last saw it.
+
+    Args:
+        transport: Brings questions; `next_request` and `answer` are called in the server's thread.
+        serve: The rule.
+        first_center: The centre to begin with, made when it is first needed.
+    """
+
+    def __init__(self, transport: Transport, serve: Serve, first_center: Callable[[], Tensor]) -> None:
+        self._transport, self._serve, self._first_center = transport, serve, first_center
+        self._lock = threading.Lock()
+        self._center: Tensor | None = None
+        self._exchanges = 0
+        self._last_of: dict[int, int] = {}
+        self._ending = threading.Event()
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._old_switch_seconds = sys.getswitchinterval()
+
+    def start(self) -> None:
+        """Starts serving."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        self._thread = threading.Thread(target=self._run, name="center", daemon=True)
+        self._thread.start()
+
+    def prepare(self) -> None:
+        """Makes the first centre now, before what it is made from changes."""
+        with self._lock:
+            self._ensured()
+
+    def exchange(self, sender: int, asked: Tensor, out: Tensor) -> int:
+        """One exchange, for this rank itself or for one that asked.
+
+        Args:
+            sender: Whose.
+            asked: What it sent, on the CPU.
+            out: Where the answer is written, on the CPU.
+
+        Returns:
+            Exchanges of other ranks since the last of this one.
+        """
+        with self._lock:
+            self._serve(self._ensured(), asked, out)
+            since = self._exchanges - self._last_of.get(sender, self._exchanges)
+            self._exchanges += 1
+            self._last_of[sender] = self._exchanges
+            return since
+
+    def snapshot(self) -> Tensor:
+        """A copy of the centre now."""
+        with self._lock:
+            return self._ensured().clone()
+
+    def set(self, center: Tensor | None) -> None:
+        """Puts a centre in the place of the present one; None to begin with the first again."""
+        with self._lock:
+            self._center = None if center is None else center.clone()
+
+    def check(self) -> None:
+        """Raises what ended the thread, if anything did."""
+        if self._error is not None:
+            raise RuntimeError("the thread that serves the centre has failed") from self._error
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._ending.set()
+        if self._thread is not None:
+            self._thread.join()
+            sys.setswitchinterval(self._old_switch_seconds)
+
+    def _ensured(self) -> Tensor:
+        if self._center is None:
+            self._center = self._first_center()
+        return self._center
+
+    def _run(self) -> None:
+        try:
+            while not self._ending.is_set():
+                request = self._transport.next_request(wait_seconds=_LOOK_SECONDS)
+                if request is not None:
+                    self._answer(request)
+        except BaseException as error:
+            self._error = error
+
+    def _answer(self, request: Received) -> None:
+        since = 0
+
+        def fill(message: Tensor) -> None:
+            nonlocal since
+            since = self.exchange(request.sender, request.vector, message)
+
+        self._transport.answer(request, fill, since)

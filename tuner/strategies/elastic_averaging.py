@@ -1,0 +1,96 @@
+"""Elastic averaging: each rank and the centre are drawn towards each other (Zhang et al. 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuner.strategies.center import CenterServer, await_answer
+from tuner.strategies.flat import FlatParameters
+from tuner.strategies.patience import Patience
+from tuner.strategies.peer_rule import PeerRule
+from tuner.strategies.rules import elastic_force, moving_rate
+from tuner.strategies.strategy import Links
+
+#: How long to wait for the server before it was ever heard of, seconds.
+FIRST_PATIENCE_SECONDS = 10.0
+
+
+class ElasticAveraging(PeerRule):
+    """u = a (theta - c), theta -= u, c += u, with a = beta / p; before the step, the centre is scored.
+
+    A rank waits for its turn at the server, but no longer than median + k MAD of its turns so far; an
+    answer that comes later is applied when it comes, so that what the centre gained the rank gives.
+
+    Args:
+        beta: a p, how much all ranks together move the centre in one exchange of each.
+    """
+
+    exchanges_before_step = True
+
+    def __init__(self, beta: float) -> None:
+        self._beta = beta
+
+    def meet(self, flat: FlatParameters, links: Links, rng: np.random.Generator) -> None:
+        assert links.transport is not None
+        self._flat, self._links, self._transport = flat, links, links.transport
+        self._rate = moving_rate(self._beta, links.num_ranks)
+        self._plain = torch.empty_like(flat.vector)
+        self._force = torch.empty_like(flat.vector, device="cpu")
+        #: The centre as this rank last saw it.
+        self._known = flat.plain(self._plain).detach().to("cpu", copy=True)
+        self._late: set[int] = set()
+        self._patience = Patience(FIRST_PATIENCE_SECONDS)
+        self._server = CenterServer(self._transport, self._serve, self._known.clone)
+        self._server.start()
+
+    def exchange(self, step: int) -> float | None:
+        leader, own = self._links.leader(), self._links.rank
+        plain = self._flat.plain(self._plain)
+        if leader == own:
+            since = self._server.exchange(own, plain.to("cpu"), self._force)
+            self._apply(self._force, plain)
+            return float(since)
+        if not self._transport.ask(leader, plain, step):
+            return None
+        answer = await_answer(self._links, leader, self._patience)
+        if answer is None:
+            self._late.add(leader)
+            return None
+        self._apply(answer.vector, plain)
+        return float(answer.tag)
+
+    def attend(self, step: int) -> bool:
+        self._server.check()
+        for server in sorted(self._late):
+            answer = self._transport.reply(server)
+            if answer is not None:
+                self._late.discard(server)
+                self._apply(answer.vector, self._flat.plain(self._plain))
+        return not self._late & set(self._links.live_ranks())
+
+    def score_vector(self) -> Tensor | None:
+        return self._server.snapshot() if self._links.leader() == self._links.rank else None
+
+    def state(self) -> dict[str, Any]:
+        leads = self._links.leader() == self._links.rank
+        return {"known": self._known.clone(), "center": self._server.snapshot() if leads else None}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._known.copy_(state["known"])
+        self._server.set(state["center"])
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _serve(self, center: Tensor, asked: Tensor, out: Tensor) -> None:
+        center.add_(elastic_force(asked, center, self._rate, out))
+
+    def _apply(self, force: Tensor, plain: Tensor) -> None:
+        """theta -= u; the centre before it was theta - u / a, after it u more."""
+        self._known.copy_(plain).sub_(force, alpha=1.0 / self._rate - 1.0)
+        self._flat.vector.sub_(force.to(self._flat.vector.device))

@@ -1,0 +1,98 @@
+"""A replica's parameters as one contiguous vector, and where they would be without Nesterov's look-ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from tuner.errors import JobError
+
+
+class FlatParameters:
+    """The trainable parameters of a model, moved into one vector of which they become views.
+
+    An exchange then copies one contiguous message, and changing `vector` changes the model.
+
+    torch's Nesterov momentum stores the point that looks ahead, theta - lr mu buf. What ranks exchange and
+    what is scored is theta itself (`plain`); changes are the same for both, so they are simply added
+    to `vector`. Momentum stays each rank's own.
+
+    Args:
+        model: On its device.
+        optimizer: Of its parameters.
+
+    Raises:
+        JobError: Parameters differ in type or device, or there are none.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._last_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        kinds = {(p.dtype, p.device) for p in self._parameters}
+        if len(kinds) != 1 or not next(iter(kinds))[0].is_floating_point:
+            found = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds)) or "none"
+            raise JobError(
+                f"the model's trainable parameters are of {found}; strategies that exchange parameters need one "
+                "floating type on one device: convert the model, or use all_reduce"
+            )
+        self.vector = torch.cat([p.detach().flatten() for p in _memory_order(self._parameters)])
+        self._views: list[Tensor] = []
+        start = 0
+        for parameter in self._parameters:
+            part = self.vector[start : start + parameter.numel()]
+            view = torch.as_strided(part, parameter.shape, parameter.stride(), part.storage_offset())
+            parameter.data = view
+            self._views.append(view)
+            start += parameter.numel()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the vector."""
+        return self.vector.numel() * self.vector.element_size()
+
+    def stepped(self) -> None:
+        """Notes that the optimizer has made a step: the look-ahead is at the rates it was made with."""
+        self._last_rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+
+    def plain(self, out: Tensor | None = None) -> Tensor:
+        """theta, without the look-ahead: the vector itself where the optimizer does not look ahead.
+
+        Args:
+            out: Scratch for it, like the vector; made where it is needed and absent.
+        """
+        ahead = [
+            (rate * group["momentum"], parameter)
+            for rate, group in zip(self._last_rates, self._optimizer.param_groups, strict=True)
+            if group.get("nesterov") and group.get("momentum")
+            for parameter in group["params"]
+        ]
+        moved = [(scale, p) for scale, p in ahead if "momentum_buffer" in self._optimizer.state.get(p, {})]
+        if not moved:
+            return self.vector
+        out = torch.empty_like(self.vector) if out is None else out
+        out.copy_(self.vector)
+        place = {id(p): i for i, p in enumerate(self._parameters)}
+        for scale, parameter in moved:
+            buffer = self._optimizer.state[parameter]["momentum_buffer"]
+            if buffer is not None and id(parameter) in place:
+                view = self._views[place[id(parameter)]]
+                target = torch.as_strided(out, view.shape, view.stride(), view.storage_offset())
+                target.add_(buffer, alpha=scale)
+        return out
+
+
+def _memory_order(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """Each parameter's elements in the order of its memory, so that its strides can be kept."""
+    ordered = []
+    for parameter in parameters:
+        values = parameter.detach()
+        dims = sorted(range(values.dim()), key=lambda d: (values.stride(d), values.size(d)), reverse=True)
+        dense = values.permute(dims) if values.dim() else values
+        if not dense.is_contiguous():
+            parameter.data = values.contiguous()
+            dense = parameter.detach()
+        ordered.append(dense)
+    return ordered

@@ -1,0 +1,97 @@
+"""A parameter server that takes updates as they come (Downpour, Dean et al. 2012)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuner.strategies.center import CenterServer, await_answer
+from tuner.strategies.elastic_averaging import FIRST_PATIENCE_SECONDS
+from tuner.strategies.flat import FlatParameters
+from tuner.strategies.patience import Patience
+from tuner.strategies.peer_rule import PeerRule
+from tuner.strategies.rules import accumulated
+from tuner.strategies.strategy import Links
+
+
+class ParameterServer(PeerRule):
+    """Every tau steps: push what the steps changed, take the server's parameters.
+
+    Each rank's update is added as it comes, made from parameters that are about p - 1 updates old.
+    Waiting for the server is bounded as in `ElasticAveraging`; an answer that comes late is added on top of
+    the steps made since.
+    """
+
+    exchanges_before_step = False
+
+    def meet(self, flat: FlatParameters, links: Links, rng: np.random.Generator) -> None:
+        assert links.transport is not None
+        self._flat, self._links, self._transport = flat, links, links.transport
+        self._plain = torch.empty_like(flat.vector)
+        self._update = torch.empty_like(flat.vector, device="cpu")
+        self._answer = torch.empty_like(flat.vector, device="cpu")
+        #: What the next update counts from: the server's parameters as last taken, or what was last pushed.
+        self._taken = flat.plain(self._plain).detach().to("cpu", copy=True)
+        self._late: set[int] = set()
+        self._patience = Patience(FIRST_PATIENCE_SECONDS)
+        self._server = CenterServer(self._transport, _serve, self._taken.clone)
+        self._server.start()
+
+    def exchange(self, step: int) -> float | None:
+        leader, own = self._links.leader(), self._links.rank
+        if leader != own and self._transport.is_asked(leader):
+            return None
+        plain = self._flat.plain(self._plain).to("cpu")
+        accumulated(plain, self._taken, self._update)
+        if leader == own:
+            self._server.prepare()
+            self._taken.copy_(plain)
+            since = self._server.exchange(own, self._update, self._answer)
+            self._take(self._answer)
+            return float(since)
+        if not self._transport.ask(leader, self._update, step):
+            return None
+        self._taken.copy_(plain)
+        answer = await_answer(self._links, leader, self._patience)
+        if answer is None:
+            self._late.add(leader)
+            return None
+        self._take(answer.vector)
+        return float(answer.tag)
+
+    def attend(self, step: int) -> bool:
+        self._server.check()
+        for server in sorted(self._late):
+            answer = self._transport.reply(server)
+            if answer is not None:
+                self._late.discard(server)
+                self._take(answer.vector)
+        return not self._late & set(self._links.live_ranks())
+
+    def score_vector(self) -> Tensor | None:
+        return self._server.snapshot() if self._links.leader() == self._links.rank else None
+
+    def state(self) -> dict[str, Any]:
+        leads = self._links.leader() == self._links.rank
+        return {"taken": self._taken.clone(), "center": self._server.snapshot() if leads else None}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._taken.copy_(state["taken"])
+        self._server.set(state["center"])
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _take(self, center: Tensor) -> None:
+        """Goes over to the server's parameters, keeping the steps made since the update was pushed."""
+        torch.sub(center, self._taken, out=self._update)
+        self._flat.vector.add_(self._update.to(self._flat.vector.device))
+        self._taken.add_(self._update)
+
+
+def _serve(center: Tensor, asked: Tensor, out: Tensor) -> None:
+    out.copy_(center.add_(asked))

@@ -1,0 +1,138 @@
+"""What ranks send each other when they pass vectors by messages, and how it is handed to who sends it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import torch
+import zmq
+from torch import Tensor
+
+from tuner.transport.parcels import Parcel, ParcelPool
+from tuner.transport.vector_form import VectorForm
+
+_HEAD = struct.Struct("<BBqq")
+
+
+class Kind(IntEnum):
+    """What a letter is about."""
+
+    FETCH = 0
+    PUBLISHED = 1
+    PUSHED = 2
+    ARRIVED = 3
+    QUESTION = 4
+    ANSWER = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Letter:
+    """One message between two ranks.
+
+    Args:
+        kind: What it is about.
+        rank: Who it is for, or comes from.
+        channel: Of `FETCH` and `PUBLISHED`.
+        number: Of what is published, pushed or asked, counted by who does so; with `FETCH`, the newest one
+            had.
+        tag: The number that the vector was given by its sender.
+        parcel: The vector, on its way out.
+        vector: The vector, after it came in; it lies in the message itself.
+    """
+
+    kind: Kind
+    rank: int
+    channel: int = 0
+    number: int = 0
+    tag: int = 0
+    parcel: Parcel | None = None
+    vector: Tensor | None = None
+
+    @property
+    def head(self) -> bytes:
+        """All but the vector, as it is sent."""
+        return _HEAD.pack(self.kind, self.channel, self.number, self.tag)
+
+    @property
+    def place(self) -> tuple[Kind, int, int]:
+        """Letters of one place replace each other, as long as they are not sent."""
+        return (self.kind, self.rank, self.channel)
+
+
+def parsed(parts: list[zmq.Frame], rank: int, form: VectorForm) -> Letter | None:
+    """The letter in a message's parts, or None if it is none."""
+    if len(parts) not in (1, 2) or len(parts[0].buffer) != _HEAD.size:
+        return None
+    kind, channel, number, tag = _HEAD.unpack(parts[0].buffer)
+    vector = None
+    if len(parts) == 2:
+        if len(parts[1].buffer) != form.num_bytes:
+            return None
+        vector = form.view(parts[1].buffer)
+        if vector.data_ptr() % form.dtype.itemsize:
+            vector = torch.frombuffer(bytearray(parts[1].buffer), dtype=form.dtype)
+    if kind not in set(Kind) or (vector is None) != (kind in (Kind.FETCH, Kind.ARRIVED)):
+        return None
+    return Letter(kind=Kind(kind), rank=rank, channel=channel, number=number, tag=tag, vector=vector)
+
+
+class Outbox:
+    """Hands letters to the thread that sends them, and wakes it.
+
+    It never holds more than one letter for each place: a newer one replaces it, so that a thread that gets no
+    time costs no memory.
+
+    Args:
+        pool: Where replaced parcels go back to.
+    """
+
+    def __init__(self, pool: ParcelPool) -> None:
+        self._pool: Final = pool
+        self._lock: Final = threading.Lock()
+        self._letters: dict[tuple[Kind, int, int], Letter] = {}
+        self._waking_end, self.waking = socket.socketpair()
+        self._waking_end.setblocking(False)
+        self.waking.setblocking(False)
+        self.is_closed = False
+
+    def put(self, letter: Letter) -> None:
+        """Takes a letter, and its parcel's hold."""
+        with self._lock:
+            replaced = self._letters.pop(letter.place, None)
+            self._letters[letter.place] = letter
+            is_first = len(self._letters) == 1
+        if replaced is not None and replaced.parcel is not None:
+            self._pool.release(replaced.parcel)
+        if is_first:
+            self.wake()
+
+    def wake(self) -> None:
+        """Has the sending thread look."""
+        # Refused only if there are so many wakings unheard that one more would tell it nothing.
+        with suppress(BlockingIOError):
+            self._waking_end.send(b"!")
+
+    def drain(self) -> list[Letter]:
+        """All letters; called by the sending thread."""
+        with suppress(BlockingIOError):
+            while self.waking.recv(4096):
+                pass
+        with self._lock:
+            letters, self._letters = self._letters, {}
+        return list(letters.values())
+
+    def close(self) -> None:
+        """Has the sending thread come to its end."""
+        self.is_closed = True
+        self.wake()
+
+    def dispose(self) -> None:
+        """Closes what wakes; called when the sending thread has ended."""
+        self._waking_end.close()
+        self.waking.close()

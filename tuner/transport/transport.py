@@ -1,0 +1,164 @@
+"""The contract of transports: vectors and standings between ranks, without matching calls."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Array = npt.NDArray[np.float64]
+
+#: Numbers in a rank's standing.
+STANDING_WIDTH = 24
+
+#: Channels in which a rank may publish.
+NUM_CHANNELS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """A vector that another rank pushed here, or asks something about.
+
+    Args:
+        sender: The rank it comes from.
+        tag: The number it was sent with.
+        vector: Its content, on the CPU; may be a view of the transport's own memory, which holds until the
+            next call of the method that gave it, or until the request is answered.
+    """
+
+    sender: int
+    tag: int
+    vector: Tensor
+
+
+class Transport(ABC):
+    """Carries vectors of one length between the ranks of one job.
+
+    No call waits for another rank but `reply`, and that no longer than it is told: a rank that died,
+    was stopped or is slow stops nobody. All vectors have the length and type the transport was made
+    with and lie on the CPU; each is one contiguous message. One thread of a rank uses a transport for
+    everything but `next_request` and `answer`, which may be called in another one.
+
+    Three ways of passing vectors:
+
+    - *published*: a rank `publish`es a vector in a channel, replacing the one before; any rank `fetch`es
+      the newest whole one, never a mixture of two.
+    - *pushed*: `push` puts a vector into a rank's mailbox; one from the same sender that was not
+      taken yet is replaced, so that a mailbox never grows; `take_pushed` gives each once.
+    - *asked*: `ask` sends a vector to a rank, which finds it by `next_request` in the order of arrival and
+      `answer`s it with a vector; `reply` gives the answer. One question from a rank to a rank at a time.
+
+    Standings are `STANDING_WIDTH` numbers a rank that all others see, each number by itself: a
+    reader may see some of them new and others still old.
+
+    Attributes:
+        rank: This rank.
+        num_ranks: All ranks.
+        moved_bytes: Bytes of vectors this rank has sent to or fetched from other ranks.
+    """
+
+    rank: int
+    num_ranks: int
+    moved_bytes: int
+
+    @abstractmethod
+    def post(self, standing: Array) -> None:
+        """Makes this rank's standing `(STANDING_WIDTH,)` known to all."""
+
+    @abstractmethod
+    def standings(self) -> Array:
+        """The newest known standing of every rank, `(num_ranks, STANDING_WIDTH)`; zeros where none came."""
+
+    @abstractmethod
+    def silent_seconds(self) -> Array:
+        """Seconds since each rank last posted, as far as this one knows, `(num_ranks,)`.
+
+        Its own is 0; that of a rank never heard of counts from this transport's start.
+        """
+
+    @abstractmethod
+    def publish(self, channel: int, vector: Tensor, tag: int) -> None:
+        """Publishes a vector in one of `NUM_CHANNELS` channels; it is copied before this returns."""
+
+    @abstractmethod
+    def prefetch(self, rank: int, channel: int) -> None:
+        """Says that `fetch` of this will follow, so that it may be on its way meanwhile."""
+
+    @abstractmethod
+    def fetch(self, rank: int, channel: int, out: Tensor, *, newer_than: int | None = None) -> int | None:
+        """Copies what a rank published last into `out`.
+
+        It does not wait for that rank: where messages take time, what an earlier `prefetch` or
+        `fetch` brought is given, and a new one is on its way.
+
+        Args:
+            rank: Whose; its own works too.
+            channel: Which.
+            out: Where it is copied to.
+            newer_than: A tag; what is not newer is not copied.
+
+        Returns:
+            The tag it was published with; None where nothing (newer) is at hand.
+        """
+
+    @abstractmethod
+    def push(self, rank: int, vector: Tensor, tag: int) -> bool:
+        """Sends a vector to another rank's mailbox; it is copied before this returns.
+
+        Returns:
+            Whether it went out; a full line loses it.
+        """
+
+    @abstractmethod
+    def take_pushed(self) -> list[Received]:
+        """What was pushed here since the last call, at most one from each sender."""
+
+    @abstractmethod
+    def ask(self, rank: int, vector: Tensor, tag: int) -> bool:
+        """Asks a rank (itself works too); the vector is copied before this returns.
+
+        Returns:
+            False, and nothing is sent, while an earlier question to that rank is unanswered.
+        """
+
+    @abstractmethod
+    def reply(self, rank: int, *, wait_seconds: float = 0.0) -> Received | None:
+        """The answer to the question to a rank, given once.
+
+        Args:
+            rank: Who was asked.
+            wait_seconds: How long to wait for it at most.
+
+        Returns:
+            None while there is none; a later call may still give it.
+        """
+
+    @abstractmethod
+    def is_asked(self, rank: int) -> bool:
+        """Whether a question to a rank waits for its answer."""
+
+    @abstractmethod
+    def next_request(self, *, wait_seconds: float = 0.0) -> Received | None:
+        """The oldest question not taken yet; taken once, it must be answered.
+
+        Args:
+            wait_seconds: How long to wait for one at most.
+        """
+
+    @abstractmethod
+    def answer(self, request: Received, fill: Callable[[Tensor], None], tag: int) -> None:
+        """Answers a question.
+
+        Args:
+            request: The question; its vector holds until `fill` returns.
+            fill: Writes the answer into the vector it is given, which is the message itself.
+            tag: A number that goes with it.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of everything; other ranks are not disturbed, and see this one fall silent."""

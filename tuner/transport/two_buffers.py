@@ -1,0 +1,124 @@
+"""A vector that one process writes and others read, at any moment, without a lock either could die with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from torch import Tensor
+
+from tuner.transport.layout import HEAD_WORDS, WORD_BYTES, Layout
+from tuner.transport.shared_file import SharedFile
+
+#: How often a reader begins anew because the writer came upon it. Each time the writer must have finished two
+#: whole vectors during one copy, so that a second time is rare unless the writer does nothing else.
+NUM_ATTEMPTS = 64
+
+_TAGS = 2
+
+
+class TwoBuffers:
+    """One cell of the shared memory: two vectors, of which the newest whole one counts.
+
+    The n-th vector (n = 1, 2, ...) goes into buffer n mod 2, under a sequence lock (Lameter 2005, "Effective
+    synchronization on Linux/NUMA systems"; Boehm 2012, "Can seqlocks get along with programming language
+    memory models?"): the writer sets the buffer's number to -n, writes, and sets it to n. A reader takes the
+    buffer with the larger positive number, copies it, and looks at the number again: if it is still n, no
+    store of a later vector came in between. A writer that is stopped or killed in the middle of vector n
+    leaves n - 1 whole, in the other buffer.
+
+    Head, in words of 8 bytes: number of buffer 0, of buffer 1, tag of buffer 0, of buffer 1. Words are stored
+    and loaded as one (aligned), by `memoryview`.
+
+    Args:
+        file: The memory.
+        layout: What lies where in it.
+        cell: Which cell.
+        fence: Is called between stores, or loads, whose order matters.
+    """
+
+    def __init__(self, file: SharedFile, layout: Layout, cell: int, fence: Callable[[], object]) -> None:
+        self._file: Final = file
+        self._form: Final = layout.form
+        self._fence: Final = fence
+        self._is_reserved = False
+        head = layout.head_offset_bytes(cell)
+        self._words: Final = memoryview(file.memory)[head : head + HEAD_WORDS * WORD_BYTES].cast("q")
+        self._body: Final = (layout.body_offset_bytes(cell), layout.body_bytes)
+        self._buffers: Final = tuple(
+            layout.form.view(file.memory, self._body[0] + which * layout.buffer_stride_bytes)
+            for which in range(2)
+        )
+
+    def begin(self, number: int) -> Tensor:
+        """Gives the buffer that the n-th vector is to be written into.
+
+        Raises:
+            StorageError: There is no memory for it.
+        """
+        if not self._is_reserved:
+            self._file.reserve(*self._body)
+            self._is_reserved = True
+        self._words[number % 2] = -number
+        self._fence()
+        return self._buffers[number % 2]
+
+    def finish(self, number: int, tag: int) -> None:
+        """Says that the n-th vector is whole."""
+        self._words[_TAGS + number % 2] = tag
+        self._fence()
+        self._words[number % 2] = number
+
+    def write(self, number: int, vector: Tensor, tag: int) -> None:
+        """Writes the n-th vector."""
+        self._form.copy(vector, self.begin(number))
+        self.finish(number, tag)
+
+    def holds(self, number: int) -> bool:
+        """Whether the n-th vector is there, and whole."""
+        is_there = self._words[number % 2] == number
+        self._fence()
+        return is_there
+
+    def held(self, number: int) -> tuple[Tensor, int]:
+        """The n-th vector itself and its tag, where reader and writer have agreed on whose turn it is."""
+        return self._buffers[number % 2], self._words[_TAGS + number % 2]
+
+    def is_empty(self) -> bool:
+        """Whether no vector was ever begun here."""
+        return self._words[0] == 0 and self._words[1] == 0
+
+    def read(self, out: Tensor, *, after: int = 0, newer_than: int | None = None) -> tuple[int, int] | None:
+        """Copies the newest whole vector.
+
+        Args:
+            out: Where to; holds nothing of use if nothing is returned though there was something newer.
+            after: A number; only a later vector is copied.
+            newer_than: A tag; only a vector with a larger one is copied.
+
+        Returns:
+            Its number and its tag.
+        """
+        for _ in range(NUM_ATTEMPTS):
+            number = self._newest()
+            if number is None:
+                continue
+            if number <= after:
+                return None
+            self._fence()
+            vector, tag = self.held(number)
+            is_wanted = newer_than is None or tag > newer_than
+            if is_wanted:
+                self._form.copy(vector, out)
+            self._fence()
+            if self._words[number % 2] == number:
+                return (number, tag) if is_wanted else None
+        return None
+
+    def _newest(self) -> int | None:
+        """The number of the newest whole vector; 0: there is none yet; None: two looks did not agree."""
+        first, second = self._words[0], self._words[1]
+        newest = max(first, second)
+        if newest > 0:
+            return newest
+        return 0 if min(first, second) >= -1 else None
