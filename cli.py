@@ -223,9 +223,7 @@ def train(
     opened = _opened(job)
     try:
         configuration = configuration_with_knobs(
-            Configuration(
-                nodes=nodes, batch_size=batch_size, learning_rate=learning_rate, strategy=strategy
-            ),
+            Configuration(nodes=nodes, batch_size=batch_size, learning_rate=learning_rate, strategy=strategy),
             tau=tau,
             beta=beta,
             outer_learning_rate=outer_learning_rate,

@@ -36,8 +36,9 @@ class StrategyTraits:
         exchanged: What crosses the network: `gradients` or `parameters`.
         partners: With whom: `all` ranks, a `server`, or one `peer`.
         barrier: Whether all ranks wait for the slowest at an exchange.
-        draws_itself: Whether a peer is drawn among all ranks, itself included, which then exchanges nothing.
-        vectors: Parameter vectors one rank puts on the network, or takes from it unasked, in one exchange.
+        draws_itself: Whether a rank draws its peer among all, itself included, and then exchanges nothing.
+        vectors: Parameter vectors that one exchange of a rank puts on the network: what it sends, what it
+            fetches, and what a server answers.
         counted_batch: Which batch the statistics of training depend on: the `global` one or the `rank`'s.
         statistics_depend_on_nodes: Whether curves by samples change with the number of ranks at
             one global batch; where they do not, one curve prices every number of nodes.
@@ -62,10 +63,11 @@ class StrategyTraits:
         return _without(configuration, not self.statistics_depend_on_nodes)
 
     def vectors_per_exchange(self, num_ranks: int) -> float:
-        """Parameter vectors one rank moves in one exchange, on average over its draws; 0 where it is alone."""
+        """Parameter vectors one rank moves in one exchange, on average over its draws; 0 for one alone."""
         if num_ranks == 1:
             return 0.0
-        share = (num_ranks - 1) / num_ranks if self.draws_itself else 1.0
+        # A rank that draws itself, or holds the server, moves nothing.
+        share = (num_ranks - 1) / num_ranks if self.draws_itself or self.partners == "server" else 1.0
         return self.vectors * share
 
     def tau_of(self, configuration: Configuration) -> int:
@@ -109,6 +111,7 @@ STRATEGIES: dict[str, StrategyTraits] = {
             exchanged="parameters",
             partners="server",
             barrier=False,
+            vectors=2.0,
             counted_batch="global",
             statistics_depend_on_nodes=True,
             scored="center",
@@ -155,6 +158,7 @@ STRATEGIES: dict[str, StrategyTraits] = {
             exchanged="parameters",
             partners="server",
             barrier=False,
+            vectors=2.0,
             counted_batch="rank",
             statistics_depend_on_nodes=True,
             scored="center",

@@ -180,7 +180,10 @@ class Measurement:
         lost_ranks: Ranks that died or fell silent while the others went on, which only strategies
             without a barrier do.
         staleness_steps: Mean age of what was mixed in, in steps: how far the receiver had gone since it was
-            published; for a server, exchanges of other ranks between two of one rank. None where nothing was.
+            published; for a server, exchanges of other ranks between two of one rank. None where nothing
+            was.
+        bytes_per_step: Bytes of gradients or parameters that a rank put on the network, or fetched, in a
+            step of its own, on average over ranks and steps; None where no step was made.
     """
 
     configuration: Configuration
@@ -203,6 +206,7 @@ class Measurement:
     checkpoint: str | None = None
     lost_ranks: tuple[int, ...] = ()
     staleness_steps: float | None = None
+    bytes_per_step: float | None = None
 
     @property
     def batch_seconds(self) -> float | None:
@@ -280,6 +284,7 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
         checkpoint=checkpoints[-1] if checkpoints else None,
         lost_ranks=tuple(sorted({rank for m in slices for rank in m.lost_ranks})),
         staleness_steps=timed.staleness_steps,
+        bytes_per_step=timed.bytes_per_step,
     )
 
 

@@ -33,8 +33,8 @@ class RankTask:
         function: Import path `module:function`; called with a `RankContext` and the payload.
         payload: Plain data that survive JSON, the same for all ranks; so are messages and results.
         folder: Where the ranks' logs and rendezvous file go; exists.
-        outlives_ranks: Whether the job goes on without ranks that were killed, while others are left. An error
-            that a rank raises ends it all the same.
+        outlives_ranks: Whether the job goes on without ranks that were killed, while others are left. An
+            error that a rank raises ends it all the same.
     """
 
     function: str

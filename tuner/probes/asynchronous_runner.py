@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from tuner.checkpoints import CheckpointFolder
@@ -20,7 +19,7 @@ from tuner.probes.scoring import NoiseWatch, Scorer
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 from tuner.probes.step_timer import MOST_STEPS_KEPT, StepSeconds
 from tuner.probes.training_clock import TrainingClock
-from tuner.strategies import Exchange, Patience
+from tuner.strategies import Patience
 from tuner.transport import Transport
 
 #: Training seconds between two checkpoints within a slice.
@@ -56,7 +55,6 @@ class AsynchronousRunner:
         begun: Where the run stands that is gone on with.
         voice: Tells whoever polls.
         horizon_samples: Where the schedule ends; None for no end.
-        after_step: Called after each step with what it took and exchanged, for those who watch.
     """
 
     def __init__(
@@ -72,7 +70,6 @@ class AsynchronousRunner:
         begun: Begun,
         voice: RankVoice,
         horizon_samples: int | None,
-        after_step: Callable[[StepSeconds, Exchange], None] = lambda _step, _exchange: None,
     ) -> None:
         self.plan, self.replica, self.party, self.scorer = plan, replica, party, scorer
         self.noise, self.marks, self.voice = noise, marks, voice
@@ -80,9 +77,9 @@ class AsynchronousRunner:
         self.clock = TrainingClock(begun.clock.training_seconds, begun.clock.typical_step_seconds)
         self.steps: list[StepSeconds] = []
         self.staleness: list[float] = []
+        self.exchanged_bytes = 0
         #: Ranks that were not heard of when the slice ended, as the leader saw it.
         self.lost_ranks: tuple[int, ...] = ()
-        self._after_step = after_step
         self._copies = Copies(replica.strategy, transport, party)
         self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
         self._cut = Cut(replica, party, plan.folder, self._checkpoints, voice.alive)
@@ -178,13 +175,12 @@ class AsynchronousRunner:
         steps, exchanges, is_finite = replica.read_stride()
         self._last_end = time.perf_counter()
         # What a rank does between two steps to keep up with the others is part of its training.
-        step = StepSeconds(
-            step=steps[0].step + between, input=steps[0].input, sync=steps[0].sync + between
-        )
+        step = StepSeconds(step=steps[0].step + between, input=steps[0].input, sync=steps[0].sync + between)
         self.clock.add(step.step)
         self._step_patience.note(step.step)
         if len(self.steps) < MOST_STEPS_KEPT:
             self.steps.append(step)
+        self.exchanged_bytes += exchanges[0].exchanged_bytes
         if exchanges[0].staleness_steps is not None:
             self.staleness.append(exchanges[0].staleness_steps)
         self._rank_samples += replica.share.num_samples
@@ -192,10 +188,7 @@ class AsynchronousRunner:
         if replica.step % _TELL_STEPS == 0 or party.own(Field.STEP_MEDIAN) == 0:
             median, deviation = self._step_patience.spread
             usual = {"step_median": median, "step_deviation": deviation}
-        party.post(
-            steps=replica.step, samples=self._rank_samples, non_finite=float(not is_finite), **usual
-        )
-        self._after_step(step, exchanges[0])
+        party.post(steps=replica.step, samples=self._rank_samples, non_finite=float(not is_finite), **usual)
         self._stand()
         self.voice.beat(step=party.total_samples // replica.batch_size, samples=party.total_samples)
 
@@ -338,9 +331,7 @@ class AsynchronousRunner:
         state = ClockState(
             training_seconds=self.clock.seconds, typical_step_seconds=self.clock.typical_seconds
         )
-        path = self._cut.save(
-            state, batch_size=self.replica.batch_size, seconds=self._hold_patience.seconds
-        )
+        path = self._cut.save(state, batch_size=self.replica.batch_size, seconds=self._hold_patience.seconds)
         self._hold_patience.note(time.perf_counter() - began)
         self.voice.checkpoint(str(path))
         self._saved_seconds, self._saved_samples = self.clock.seconds, self.party.total_samples

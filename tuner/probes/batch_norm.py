@@ -26,8 +26,8 @@ def fresh_batch_norm(
 ) -> Iterator[None]:
     """Within it, running statistics are those of the present parameters on some training data.
 
-    As `torch.optim.swa_utils.update_bn` does, by a plain mean over a few batches (Izmailov et al. 2018, section
-    3.3). Models without such statistics are left alone. Afterwards all buffers are as before.
+    As `torch.optim.swa_utils.update_bn` does, by a plain mean over a few batches (Izmailov et al. 2018,
+    section 3.3). Models without such statistics are left alone. Afterwards all buffers are as before.
 
     Args:
         model: The model, with the parameters that are to be scored.

@@ -21,11 +21,11 @@ _REST_SECONDS = 0.001
 class Cut:
     """Rests between steps, off every rank's clock, and writes parts of checkpoints meanwhile.
 
-    The leader asks for a rest. Each rank comes to it at the end of its step and answers others until nothing it
-    began is under way. Once all that are heard of rest, what is still to be mixed in has arrived: each rank
-    writes its replica, momentum, generators and arrived messages as its part, and the leader joins the parts. A
-    rank that falls silent meanwhile is left out. For a scoring, the leader does not wait for anybody: the
-    others only keep still while it takes long.
+    The leader asks for a rest. Each rank comes to it at the end of its step and answers others until nothing
+    it began is under way. Once all that are heard of rest, what is still to be mixed in has arrived: each
+    rank writes its replica, momentum, generators and arrived messages as its part, and the leader joins
+    the parts. A rank that falls silent meanwhile is left out. For a scoring, the leader does not wait for
+    anybody: the others only keep still while it lasts.
 
     Args:
         replica: This rank's.

@@ -168,16 +168,15 @@ class _Rank:
     def _result(
         self, runner: SliceRunner | AsynchronousRunner, outcome: Outcome, samples: int
     ) -> dict[str, Any]:
-        replica = runner.replica
-        timing = rank_timing(
-            runner.steps, rank=self._context.rank, batch_size=replica.share.num_samples
-        )
+        replica, num_steps = runner.replica, runner.clock.num_steps
+        timing = rank_timing(runner.steps, rank=self._context.rank, batch_size=replica.share.num_samples)
         return {
             "outcome": outcome.value,
             "step": samples // replica.batch_size,
             "samples": samples,
             "training_seconds": runner.clock.seconds,
             "scoring_seconds": runner.scorer.seconds,
+            "bytes_per_step": runner.exchanged_bytes / num_steps if num_steps else None,
             "timing": None if timing is None else asdict(timing),
             "peak_bytes": peak_bytes(self._device),
             "parameter_bytes": parameter_bytes(replica.model),

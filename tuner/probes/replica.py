@@ -88,8 +88,8 @@ class Replica:
     def read_stride(self) -> tuple[list[StepSeconds], list[Exchange], bool]:
         """The steps of the last stride, their exchanges, and whether training is still finite.
 
-        With a barrier, what says so is equal on all ranks: what they exchanged. A rank that is alone, or goes at
-        its own pace, asks its own losses.
+        With a barrier, what says so is equal on all ranks: what they exchanged. A rank that is alone, or
+        goes at its own pace, asks its own losses.
         """
         exchanges = self.strategy.exchanges()
         steps = self._timer.read(exchanges)

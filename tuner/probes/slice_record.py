@@ -126,7 +126,8 @@ class SliceRecord:
             error=error,
             checkpoint=self._checkpoint or self._older_checkpoint(),
             lost_ranks=self._lost_ranks(),
-            staleness_steps=self._staleness_steps(),
+            staleness_steps=self._mean_told("staleness_steps"),
+            bytes_per_step=self._mean_told("bytes_per_step"),
         )
 
     def _furthest_said(self) -> dict[str, Any]:
@@ -141,8 +142,9 @@ class SliceRecord:
         unheard = set(self._results[self._leader].get("lost_ranks", ()))
         return tuple(sorted(unheard | (set(range(self.job.num_ranks)) - set(self._results))))
 
-    def _staleness_steps(self) -> float | None:
-        told = [r["staleness_steps"] for r in self._results.values() if r.get("staleness_steps") is not None]
+    def _mean_told(self, key: str) -> float | None:
+        """The mean over ranks of what they returned, of those that could tell."""
+        told = [result[key] for result in self._results.values() if result.get(key) is not None]
         return float(sum(told) / len(told)) if told else None
 
     def _add_point(self, point: CurvePoint) -> None:

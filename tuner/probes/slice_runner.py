@@ -70,6 +70,7 @@ class SliceRunner:
         self.horizon_samples = horizon_samples
         self.clock = TrainingClock(begun.clock.training_seconds, begun.clock.typical_step_seconds)
         self.steps: list[StepSeconds] = []
+        self.exchanged_bytes = 0
         self._start_seconds = self._saved_seconds = begun.clock.training_seconds
         self._saved_step = replica.step
         self._next_mark = marks.next_after(replica.samples)
@@ -104,6 +105,7 @@ class SliceRunner:
         for step in steps:
             self.clock.add(step.step)
         self.steps.extend(steps[: max(0, MOST_STEPS_KEPT - len(self.steps))])
+        self.exchanged_bytes += sum(exchange.exchanged_bytes for exchange in exchanges)
         self._last_stride = num_steps
         self._stand()
         if not is_finite:

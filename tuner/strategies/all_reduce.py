@@ -20,12 +20,15 @@ from tuner.strategies.moments import Moment, moment, seconds_between
 from tuner.strategies.strategy import Exchange, Links, Share, Strategy
 
 if TYPE_CHECKING:
-    from torch._C._distributed_c10d import GradBucket
     from torch.distributed import ProcessGroup
 
 # torch renamed the flag and warns of the old name.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _BUFFERS_APART: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
+
+
+#: Noise is measured in one of so many steps; the others are left to `DistributedDataParallel` alone.
+_MEASURED_EVERY = 8
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,56 +37,41 @@ class _Pending:
 
     local_scale: float
     bytes: int
-    ready: Moment
+    ready: Moment | None
     end: Moment
-    local_squares: Tensor
-    mean_squares: Tensor
+    local_squares: Tensor | None = None
+    mean_squares: Tensor | None = None
 
 
 class _Watch:
-    """Averages buckets, and keeps what it saw of them until the step's exchange is recorded.
+    """Keeps when the last gradient of a backward pass was ready.
 
-    It is the hook's state, which torch holds where Python's garbage collector does not look: it must not
-    know the wrapped module, or neither would ever be freed.
+    A parameter's hook holds it where Python's garbage collector does not look: it must not know the
+    wrapped module, or neither would ever be freed.
 
     Args:
-        group: All ranks.
         device: Where the gradients are.
     """
 
-    def __init__(self, group: ProcessGroup, device: torch.device) -> None:
-        self._group, self._device = group, device
-        self.buckets: list[Tensor] = []
-        self.local_squares: list[Tensor] = []
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self.ready: Moment | None = None
 
-    def begin(self) -> None:
-        """Begins a step."""
-        self.buckets, self.local_squares, self.ready = [], [], None
-
-    def reduce(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
-        """Averages one bucket over the ranks, as `DistributedDataParallel` does when left alone."""
-        buffer = bucket.buffer()
-        self.local_squares.append(_squared_norm(buffer))
-        self.buckets.append(buffer)
-        # Times the reciprocal, as the default does: dividing would differ in the last bit.
-        buffer.mul_(1.0 / self._group.size())
+    def note(self, _parameter: Tensor) -> None:
+        """Called when the gradient of the parameter that forward needs first, so backward last, stands."""
         self.ready = moment(self._device)
-        work = dist.all_reduce(buffer, group=self._group, async_op=True)
-        assert work is not None
-        future: torch.futures.Future[list[Tensor]] = work.get_future()
-        return future.then(lambda reduced: reduced.value()[0])
 
 
 class AllReduce(Strategy):
-    """`DistributedDataParallel`, with a hook that averages as it does by default and looks on.
+    """`DistributedDataParallel`, which in one of some steps is done by hand, so as to measure noise.
 
     Losses are weighted by `num_samples * num_ranks / batch_size`, so that the mean over ranks is the
-    gradient of the mean over the global batch, even where shares differ. Bucket by bucket the hook
-    takes the squared norm of the local gradient, then averages; after the backward pass the squared
-    norm of the mean is taken from the same buckets. What the last bucket waits for, from the moment
-    its gradient is ready to the end of the backward pass, is the synchronisation that compute did
-    not hide.
+    gradient of the mean over the global batch, even where shares differ. In a measured step gradients
+    stay local at first; their squared norm is taken, they are averaged in one collective, and the
+    squared norm of the mean is taken: the same result, to rounding. All other steps are bare
+    `DistributedDataParallel`, without a hook on its buckets, whose call from C++ into Python and back
+    was seen to take up to a millisecond a step. What a step waits for, from the moment its last gradient
+    is ready to the end of the backward pass, is the synchronisation that compute did not hide.
 
     One rank is the plain model: no wrapper, no process group, nothing recorded.
     """
@@ -96,6 +84,8 @@ class AllReduce(Strategy):
         self._group: ProcessGroup | None = None
         self._device = torch.device("cpu")
         self._local_scale = 1.0
+        self._num_bytes = 0
+        self._steps = 0
         self._steps_alone = 0
         self._pending: list[_Pending] = []
         self._watch: _Watch | None = None
@@ -119,9 +109,10 @@ class AllReduce(Strategy):
             gradient_as_bucket_view=True,
             **_BUFFERS_APART,
         )
-        self._watch = _Watch(group, self._device)
-        # A lambda, since torch compares annotations to types, which ours are the names of.
-        self._wrapped.register_comm_hook(self._watch, lambda watch, bucket: watch.reduce(bucket))
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        self._num_bytes = sum(p.numel() * p.element_size() for p in trainable)
+        self._watch = _Watch(self._device)
+        trainable[0].register_post_accumulate_grad_hook(self._watch.note)  # type: ignore[no-untyped-call]
         return self._wrapped
 
     def loss_weight(self, num_samples: int, share: Share) -> float:
@@ -130,29 +121,50 @@ class AllReduce(Strategy):
     def before_step(self, share: Share) -> None:
         # The accumulated gradient is g_r times this rank's weight: divided out, |g_r|^2 remains.
         self._local_scale = share.batch_size / (share.num_samples * share.num_ranks)
-        if self._watch is not None:
-            self._watch.begin()
+        if self._wrapped is not None and self._watch is not None:
+            self._watch.ready = None
+            # What `no_sync` does, for all micro-batches of the step.
+            self._wrapped.require_backward_grad_sync = self._steps % _MEASURED_EVERY != 0
 
     def accumulating(self) -> AbstractContextManager[None]:
         return nullcontext() if self._wrapped is None else self._wrapped.no_sync()
 
     def after_backward(self) -> None:
         watch = self._watch
-        if watch is None:
+        if watch is None or self._wrapped is None:
             self._steps_alone += 1
             return
-        end = moment(self._device)
-        assert watch.ready is not None, "the backward pass reduced no bucket"
-        self._pending.append(
-            _Pending(
-                local_scale=self._local_scale,
-                bytes=sum(buffer.numel() * buffer.element_size() for buffer in watch.buckets),
-                ready=watch.ready,
-                end=end,
-                local_squares=torch.stack(watch.local_squares).sum(),
-                mean_squares=torch.stack([_squared_norm(buffer) for buffer in watch.buckets]).sum(),
-            )
+        pending = _Pending(
+            local_scale=self._local_scale,
+            bytes=self._num_bytes,
+            ready=watch.ready,
+            end=moment(self._device),
         )
+        if not self._wrapped.require_backward_grad_sync:
+            pending.ready = pending.end
+            pending.local_squares, pending.mean_squares = self._average_by_hand()
+            pending.end = moment(self._device)
+        self._steps += 1
+        self._pending.append(pending)
+
+    def _average_by_hand(self) -> tuple[Tensor, Tensor]:
+        """Averages local gradients over the ranks; their squared norm before and after."""
+        assert self._model is not None
+        assert self._group is not None
+        local = torch.zeros((), dtype=torch.float64, device=self._device)
+        mean = torch.zeros_like(local)
+        with torch.no_grad():
+            for gradients in _by_type(self._model):
+                flat = torch.cat([gradient.flatten() for gradient in gradients])
+                local += _squared_norm(flat)
+                # Times the reciprocal, as the default does: dividing would differ in the last bit.
+                flat.mul_(1.0 / self._group.size())
+                dist.all_reduce(flat, group=self._group)
+                mean += _squared_norm(flat)
+                parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+                for gradient, part in zip(gradients, parts, strict=True):
+                    gradient.copy_(part.view_as(gradient))
+        return local, mean
 
     def after_step(self) -> None:
         """Nothing: gradients were exchanged before the step."""
@@ -172,17 +184,7 @@ class AllReduce(Strategy):
 
     def exchanges(self) -> list[Exchange]:
         found = [Exchange() for _ in range(self._steps_alone)]
-        found += [
-            Exchange(
-                sync_seconds=max(0.0, seconds_between(pending.ready, pending.end)),
-                exchanged_bytes=pending.bytes,
-                local_squared_norm=float(pending.local_squares) * pending.local_scale**2,
-                mean_squared_norm=(norm := float(pending.mean_squares)),
-                # Equal on all ranks: one rank's non-finite gradient makes the mean non-finite everywhere.
-                is_finite=math.isfinite(norm),
-            )
-            for pending in self._pending
-        ]
+        found += [_read(pending) for pending in self._pending]
         self._pending, self._steps_alone = [], 0
         return found
 
@@ -213,6 +215,35 @@ class AllReduce(Strategy):
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Nothing is kept between steps, so that a run may go on with another number of ranks."""
+
+
+def _by_type(model: nn.Module) -> list[list[Tensor]]:
+    """Gradients of all trainable parameters, those of one type together.
+
+    A parameter that this rank's loss did not use has a gradient of zero: others may have used it.
+    """
+    found: dict[torch.dtype, list[Tensor]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            found.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    return list(found.values())
+
+
+def _read(pending: _Pending) -> Exchange:
+    sync_seconds = 0.0 if pending.ready is None else max(0.0, seconds_between(pending.ready, pending.end))
+    if pending.local_squares is None or pending.mean_squares is None:
+        return Exchange(sync_seconds=sync_seconds, exchanged_bytes=pending.bytes)
+    mean = float(pending.mean_squares)
+    return Exchange(
+        sync_seconds=sync_seconds,
+        exchanged_bytes=pending.bytes,
+        local_squared_norm=float(pending.local_squares) * pending.local_scale**2,
+        mean_squared_norm=mean,
+        # Equal on all ranks: one rank's non-finite gradient makes the mean non-finite everywhere.
+        is_finite=math.isfinite(mean),
+    )
 
 
 def _squared_norm(values: Tensor) -> Tensor:

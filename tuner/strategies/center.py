@@ -21,8 +21,16 @@ _SWITCH_SECONDS = 0.0005
 #: How long a rank waits for the server before it looks whether that is still heard of, seconds.
 _WAIT_SECONDS = 0.1
 
+#: How long to wait for the server before it was ever heard of, and at the least, seconds.
+_FIRST_PATIENCE_SECONDS, _LEAST_PATIENCE_SECONDS = 10.0, 0.25
+
 Serve = Callable[[Tensor, Tensor, Tensor], None]
 """`serve(center, asked, out)`: changes the centre by what was asked, and writes the answer."""
+
+
+def server_patience() -> Patience:
+    """How long to wait for a server, before any of its answers was measured."""
+    return Patience(_FIRST_PATIENCE_SECONDS, _LEAST_PATIENCE_SECONDS)
 
 
 def await_answer(links: Links, server: int, patience: Patience) -> Received | None:

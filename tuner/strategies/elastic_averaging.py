@@ -9,15 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.strategies.center import CenterServer, await_answer
+from tuner.strategies.center import CenterServer, await_answer, server_patience
 from tuner.strategies.flat import FlatParameters
-from tuner.strategies.patience import Patience
 from tuner.strategies.peer_rule import PeerRule
 from tuner.strategies.rules import elastic_force, moving_rate
 from tuner.strategies.strategy import Links
-
-#: How long to wait for the server before it was ever heard of, seconds.
-FIRST_PATIENCE_SECONDS = 10.0
 
 
 class ElasticAveraging(PeerRule):
@@ -44,7 +40,7 @@ class ElasticAveraging(PeerRule):
         #: The centre as this rank last saw it.
         self._known = flat.plain(self._plain).detach().to("cpu", copy=True)
         self._late: set[int] = set()
-        self._patience = Patience(FIRST_PATIENCE_SECONDS)
+        self._patience = server_patience()
         self._server = CenterServer(self._transport, self._serve, self._known.clone)
         self._server.start()
 

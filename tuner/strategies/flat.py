@@ -35,8 +35,8 @@ class FlatParameters:
         if len(kinds) != 1 or not next(iter(kinds))[0].is_floating_point:
             found = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds)) or "none"
             raise JobError(
-                f"the model's trainable parameters are of {found}; strategies that exchange parameters need one "
-                "floating type on one device: convert the model, or use all_reduce"
+                f"the model's trainable parameters are of {found}; strategies that exchange parameters need "
+                "one floating type on one device: convert the model, or use all_reduce"
             )
         self.vector = torch.cat([p.detach().flatten() for p in _memory_order(self._parameters)])
         self._views: list[Tensor] = []

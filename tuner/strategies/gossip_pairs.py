@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,11 @@ from tuner.strategies.strategy import Links
 class GossipPairs(PeerRule):
     """An active rank sends theta_i; a passive one, between its steps, moves both to their average.
 
-    With d = (theta_j - theta_i) / 2 the passive j subtracts d and answers with it; the active i adds it once it
-    arrives, on top of the steps made since: the mean of both is kept at any delay (Lian et al. 2018). A
-    rank draws its role at each exchange, so that each takes part in one exchange every tau steps on average and
-    every pair is as likely; nobody waits for an answer, so two that ask each other do not
-    deadlock, and a slow passive only makes its answers late.
+    With d = (theta_j - theta_i) / 2 the passive j subtracts d and answers with it; the active i adds it once
+    it arrives, on top of the steps made since: the mean of both is kept at any delay (Lian et al. 2018). A
+    rank draws its role at each exchange, so that each takes part in one exchange every tau steps on average
+    and every pair is as likely; nobody waits for an answer, so two that ask each other do not deadlock, and
+    a slow passive only makes its answers late.
 
     Args:
         tau: Steps between exchanges.
@@ -52,17 +53,7 @@ class GossipPairs(PeerRule):
 
     def attend(self, step: int) -> bool:
         while (request := self._transport.next_request()) is not None:
-            plain = self._flat.plain(self._plain)
-            active = request.vector.to(plain.device)
-            move = torch.empty_like(plain) if plain.device.type != "cpu" else None
-
-            def fill(message: Tensor, active: Tensor = active, move: Tensor | None = move) -> None:
-                moved = pair_move(active, plain, out=message if move is None else move)
-                self._flat.vector.sub_(moved)
-                if move is not None:
-                    message.copy_(move)
-
-            self._transport.answer(request, fill, step)
+            self._transport.answer(request, partial(self._meet, request.vector), step)
             self._ages.append(float(max(0, step - request.tag)))
         for peer in sorted(self._asked):
             answer = self._transport.reply(peer)
@@ -72,6 +63,15 @@ class GossipPairs(PeerRule):
                 self._ages.append(float(max(0, step - answer.tag)))
         live = set(self._links.live_ranks())
         return not self._asked & live
+
+    def _meet(self, active: Tensor, message: Tensor) -> None:
+        """Moves this rank to the average with an active one, and writes that one's move into the message."""
+        plain = self._flat.plain(self._plain)
+        on_host = plain.device.type == "cpu"
+        move = pair_move(active.to(plain.device), plain, out=message if on_host else torch.empty_like(plain))
+        self._flat.vector.sub_(move)
+        if not on_host:
+            message.copy_(move)
 
     def score_vector(self) -> Tensor:
         return self._flat.plain(self._plain)

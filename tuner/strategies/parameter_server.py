@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.strategies.center import CenterServer, await_answer
-from tuner.strategies.elastic_averaging import FIRST_PATIENCE_SECONDS
+from tuner.strategies.center import CenterServer, await_answer, server_patience
 from tuner.strategies.flat import FlatParameters
-from tuner.strategies.patience import Patience
 from tuner.strategies.peer_rule import PeerRule
 from tuner.strategies.rules import accumulated
 from tuner.strategies.strategy import Links
@@ -37,7 +35,7 @@ class ParameterServer(PeerRule):
         #: What the next update counts from: the server's parameters as last taken, or what was last pushed.
         self._taken = flat.plain(self._plain).detach().to("cpu", copy=True)
         self._late: set[int] = set()
-        self._patience = Patience(FIRST_PATIENCE_SECONDS)
+        self._patience = server_patience()
         self._server = CenterServer(self._transport, _serve, self._taken.clone)
         self._server.start()
 

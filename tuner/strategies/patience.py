@@ -38,10 +38,11 @@ class Patience:
 
     Args:
         first_seconds: How long to wait before anything was measured.
+        least_seconds: How long to wait at the least: shorter delays are the scheduler's.
     """
 
-    def __init__(self, first_seconds: float) -> None:
-        self._first_seconds = first_seconds
+    def __init__(self, first_seconds: float, least_seconds: float = 0.0) -> None:
+        self._first_seconds, self._least_seconds = first_seconds, least_seconds
         self._seen: deque[float] = deque(maxlen=_REMEMBERED)
 
     def note(self, seconds: float) -> None:
@@ -53,7 +54,7 @@ class Patience:
         """How long to wait now."""
         if len(self._seen) < 3:
             return self._first_seconds
-        return deadline_seconds(*median_and_deviation(self._seen))
+        return max(deadline_seconds(*median_and_deviation(self._seen)), self._least_seconds)
 
     @property
     def spread(self) -> tuple[float, float]:

@@ -31,6 +31,10 @@ class Kind(IntEnum):
     ANSWER = 5
 
 
+_KINDS = frozenset(Kind)
+_KINDS_WITHOUT_VECTOR = frozenset({Kind.FETCH, Kind.ARRIVED})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Letter:
     """One message between two ranks.
@@ -77,7 +81,7 @@ def parsed(parts: list[zmq.Frame], rank: int, form: VectorForm) -> Letter | None
         vector = form.view(parts[1].buffer)
         if vector.data_ptr() % form.dtype.itemsize:
             vector = torch.frombuffer(bytearray(parts[1].buffer), dtype=form.dtype)
-    if kind not in set(Kind) or (vector is None) != (kind in (Kind.FETCH, Kind.ARRIVED)):
+    if kind not in _KINDS or (vector is None) != (kind in _KINDS_WITHOUT_VECTOR):
         return None
     return Letter(kind=Kind(kind), rank=rank, channel=channel, number=number, tag=tag, vector=vector)
 
@@ -121,8 +125,7 @@ class Outbox:
     def drain(self) -> list[Letter]:
         """All letters; called by the sending thread."""
         with suppress(BlockingIOError):
-            while self.waking.recv(4096):
-                pass
+            self.waking.recv(4096)
         with self._lock:
             letters, self._letters = self._letters, {}
         return list(letters.values())

@@ -43,7 +43,8 @@ class MessageTransport(Transport):
     """For ranks of several hosts that reach each other by TCP, at any port.
 
     Making one waits until all ranks have told their addresses. Before `close`, whoever serves in another
-    thread ends that: a closed transport must not be used.
+    thread ends that: a closed transport must not be used. Nothing is encrypted, as with torch.distributed
+    itself: the network between the hosts must be one that is trusted.
 
     Beyond the contract: `push` and `ask` say True of a rank that is gone, which cannot be told from a slow
     one. A push whose line is still taken by the one before waits there, and is replaced by a newer one.

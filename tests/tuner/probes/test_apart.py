@@ -36,9 +36,7 @@ def launcher() -> Iterator[LocalLauncher]:
 
 def of(strategy: str, nodes: int, batch_size: int = 64, **knobs: Any) -> Configuration:
     return with_knobs(
-        Configuration(
-            nodes=nodes, batch_size=batch_size, learning_rate=0.05, strategy=strategy, **knobs
-        )
+        Configuration(nodes=nodes, batch_size=batch_size, learning_rate=0.05, strategy=strategy, **knobs)
     )
 
 
@@ -117,9 +115,7 @@ def test_one_rank_trains_alike_whatever_the_strategy(
 
 
 def test_timing_makes_its_steps_and_saves_nothing(launcher: LocalLauncher, tmp_path: Path) -> None:
-    measured = run(
-        launcher, tmp_path, of("gossip_push", 2), Until(steps=30), purpose=Purpose.TIMING
-    )
+    measured = run(launcher, tmp_path, of("gossip_push", 2), Until(steps=30), purpose=Purpose.TIMING)
     assert measured.outcome is Outcome.STOPPED
     assert 30 <= measured.step <= 31
     assert measured.curve == ()
@@ -206,7 +202,8 @@ def test_with_a_barrier_a_lost_rank_ends_the_probe_in_time(
 
 def test_frozen_rank_that_wakes_takes_part_again(launcher: LocalLauncher, tmp_path: Path) -> None:
     prober = TrainingProber(tiny_job(cluster=SLOWED), FOLDER, launcher)
-    handle = prober.start(of("elastic_averaging", 3, tau=2), Purpose.TRAINING, Until(samples=40_000), tmp_path)
+    what = of("elastic_averaging", 3, tau=2)
+    handle = prober.start(what, Purpose.TRAINING, Until(samples=40_000), tmp_path)
     fault_while_training(prober, launcher, handle, 0, signal.SIGSTOP)
     before = prober.poll(handle).samples
     limit = time.monotonic() + 60

@@ -141,10 +141,10 @@ def test_training_probe_recovers_the_truth_by_either_way(tmp_path: Path, nodes: 
     found_noise = np.average([s.noise for s in measurement.noise], weights=weights)
     found_squared = np.average([s.squared_gradient for s in measurement.noise], weights=weights)
     if nodes > 1:
-        # Every step is an estimate: all but the few since the last mark.
-        assert sum(weights) == measurement.noise[-1].samples // 20
-    # Wide for one rank: a slice of a second affords few estimates.
-    assert found_noise == pytest.approx(noise, rel=0.05 if nodes > 1 else 0.4)
+        # One step in eight is an estimate, the first among them: all but the few since the last mark.
+        assert sum(weights) == -(-(measurement.noise[-1].samples // 20) // 8)
+    # Three standard errors of a hundred estimates; wide for one rank, where a second affords few.
+    assert found_noise == pytest.approx(noise, rel=0.15 if nodes > 1 else 0.4)
     if nodes > 1:
-        assert found_squared == pytest.approx(squared, rel=0.2)
+        assert found_squared == pytest.approx(squared, rel=0.6)
     assert math.isfinite(found_squared)

@@ -134,7 +134,9 @@ def ranks_of(
 def settle(ranks: list[Rank]) -> None:
     """Lets everything that is under way arrive."""
     for _ in range(100):
-        if all([rank.strategy.attend() for rank in ranks]):
+        # Every rank attends, also where an earlier one is not settled.
+        settled = [rank.strategy.attend() for rank in ranks]
+        if all(settled):
             return
     raise AssertionError("something stays under way")
 

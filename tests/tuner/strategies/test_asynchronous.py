@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.tuner.strategies.lockstep import LEARNING_RATE, Rank, ranks_of, rounds, settle
 
 from search_spaces import STRATEGIES, traits_of
+from tests.tuner.strategies.lockstep import LEARNING_RATE, Rank, ranks_of, rounds, settle
 
 ASYNCHRONOUS = sorted(name for name, traits in STRATEGIES.items() if not traits.barrier)
 SEVERAL = [2, 3, 4, 8]
@@ -50,7 +50,8 @@ def test_tau_counts_steps_once_and_bytes_are_those_of_the_rule(name: str, num_ra
     num_steps, num_bytes = 36, 4 * 50
     with ranks_of(name, num_ranks, tau=tau) as ranks:
         moved = [[e.exchanged_bytes for e in step] for step in rounds(ranks, num_steps)]
-    at_exchanges = num_steps // tau - (1 if name in ("elastic_averaging", "gossip_pull", "gossip_pairs") else 0)
+    comes_before = name in ("elastic_averaging", "gossip_pull", "gossip_pairs")
+    at_exchanges = num_steps // tau - (1 if comes_before else 0)
     if traits_of(name).partners == "server":
         # Its own rank asks nobody; what it answers in its thread counts where it is answered.
         clients = sum(sum(step[1:]) for step in moved) / num_bytes

@@ -72,9 +72,7 @@ class Elastic:
             theta[rank] -= elastic_force(theta[rank], self.center, self.rate, torch.empty_like(self.center))
 
 
-def lockstep(
-    mix: Mix, num_ranks: int, *, momentum: float = 0.0, seed: int = 0
-) -> tuple[float, float]:
+def lockstep(mix: Mix, num_ranks: int, *, momentum: float = 0.0, seed: int = 0) -> tuple[float, float]:
     """Disagreement before an exchange and variance of the mean's step, in units of v and of v / p."""
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -135,7 +133,7 @@ def test_local_momentum_multiplies_the_disagreement_as_its_law_says(
     mu = 0.9
     disagreement, _ = lockstep(mix, 8, momentum=mu)
     factor = (1 + mu * r) / ((1 - mu**2) * (1 - mu * r))
-    # The factor's r is that of parameters on their own; a peer drawn for all parameters at once adds some more.
+    # The factor's r is that of parameters on their own; a peer drawn for all of them at once adds some more.
     assert disagreement == pytest.approx(factor * without_momentum, rel=4 * SAMPLING)
 
 

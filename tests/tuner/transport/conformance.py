@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
-from tests.tuner.transport.many_ranks import eventually, filled, ranks
+from tests.tuner.transport.many_ranks import KINDS, eventually, filled, ranks
 from tuner.transport import NUM_CHANNELS, STANDING_WIDTH, Received, Transport
 
 WAIT_SECONDS = 30.0
@@ -356,6 +358,18 @@ class ConformanceInOneProcess:
                 answer_with(all_ranks[0], request, 5)
                 answered.append(request.sender)
             assert reply_of(all_ranks[1], 0).vector.eq(5).all()
+
+    def test_a_rank_that_does_not_come_is_waited_for_no_longer_than_the_store_says(self) -> None:
+        def come_alone() -> None:
+            store = dist.HashStore()
+            store.set_timeout(timedelta(seconds=0.1))
+            with pytest.raises(dist.DistError, match="timeout"):
+                KINDS[self.kind](store, rank=0, num_ranks=2, num_elements=10, dtype=torch.float32)
+
+        come_alone()
+        before = things_open()
+        come_alone()
+        assert things_open() == before
 
     def test_nothing_is_left_open_after_closing(self) -> None:
         def use() -> None:

@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tuner.transport.conformance import ConformanceInOneProcess, answer_with, reply_of, request_of
+from tests.tuner.transport.conformance import (
+    ConformanceInOneProcess,
+    answer_with,
+    reply_of,
+    request_of,
+    things_open,
+)
 from tests.tuner.transport.many_ranks import all_opened, filled, ranks
 from tests.tuner.transport.process_conformance import ConformanceOfProcesses
 from tuner.errors import StorageError, TunerError
@@ -47,8 +53,10 @@ def full(*_: object) -> None:
 
 def test_full_memory_is_told_to_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", full)
+    before = things_open()
     with pytest.raises(StorageError, match="no memory left"):
         all_opened("shared_memory", 3)
+    assert things_open() == before
 
 
 def test_memory_that_fills_up_later_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
