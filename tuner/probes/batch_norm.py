@@ -54,6 +54,7 @@ def fresh_batch_norm(
             for _ in range(_BATCHES):
                 chosen = rng.choice(len(data), size, replace=False)  # type: ignore[arg-type]
                 workload.loss(model, fetch(data, chosen.tolist(), device))
+        model.train(was_training)
         yield
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -61,4 +62,3 @@ def fresh_batch_norm(
         with torch.no_grad():
             for buffer, value in kept:
                 buffer.copy_(value)
-        model.train(was_training)

@@ -216,3 +216,27 @@ def test_frozen_rank_that_wakes_takes_part_again(launcher: LocalLauncher, tmp_pa
     assert measured.outcome is Outcome.PAUSED, measured.error
     assert measured.lost_ranks == ()
     assert [rank.rank for rank in measured.ranks] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("nodes", [2, 3])
+def test_averaging_after_every_step_is_all_reduce(
+    launcher: LocalLauncher, tmp_path: Path, nodes: int
+) -> None:
+    # With momentum too: the mean of the ranks' buffers is the buffer of the mean gradient.
+    job = tiny_job("FineBlobs", metric="loss", target=0.0)
+    ours = run(launcher, tmp_path / "ours", of("local_sgd", nodes, 60, tau=1), Until(samples=900), job)
+    theirs = run(launcher, tmp_path / "theirs", of("all_reduce", nodes, 60), Until(samples=900), job)
+    assert len(ours.curve) > 4
+    assert [p.samples for p in ours.curve] == [p.samples for p in theirs.curve]
+    for mine, other in zip(ours.curve, theirs.curve, strict=True):
+        assert mine.value == pytest.approx(other.value, rel=1e-4)
+
+
+def test_lost_rank_and_staleness_survive_the_database_form(launcher: LocalLauncher, tmp_path: Path) -> None:
+    measured = run(launcher, tmp_path, of("gossip_pull", 2), Until(samples=2000))
+    assert measured.staleness_steps is not None
+    assert measured.bytes_per_step is not None
+    again = Measurement.from_dict(measured.to_dict())
+    assert again == measured
+    old = {k: v for k, v in measured.to_dict().items() if k not in ("lost_ranks", "staleness_steps")}
+    assert Measurement.from_dict(old).lost_ranks == ()
