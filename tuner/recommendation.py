@@ -10,7 +10,7 @@ from typing import Any
 from search_spaces import Configuration
 
 #: Version of `recommendation.json`: the first number changes when a reader of the old form would fail.
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,30 @@ class Alternative:
     probability_of_reaching: float
     measured_seconds: float | None = None
     share_known: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyOutlook:
+    """What a strategy would take at its best configuration, and why that is more or less than another.
+
+    Args:
+        configuration: Its configuration with the smallest expected cost; the choice, for the chosen strategy.
+        batch_seconds: Predicted seconds in which all ranks together process one global batch.
+        samples: Predicted samples to target.
+        seconds: Predicted training seconds to target.
+        share_known: Share of its run that was measured, in [0, 1].
+        waits_for_slowest: Whether its ranks wait for the slowest of them.
+        words: A sentence that holds it against the chosen strategy, or the chosen one against all-reduce
+            (against the next best where all-reduce is the choice, or none).
+    """
+
+    configuration: Configuration
+    batch_seconds: Estimate
+    samples: Estimate
+    seconds: Estimate
+    share_known: float
+    waits_for_slowest: bool
+    words: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +134,7 @@ class Recommendation:
         tuning: What the search spent.
         checkpoint: Path of the trained model, a state dictionary of its parameters, where a run arrived.
         command: A command line that trains the recommended configuration.
+        strategies: Every strategy at its best, the chosen one first; empty where only one was weighed.
     """
 
     job_name: str
@@ -127,6 +152,7 @@ class Recommendation:
     tuning: TuningCost
     checkpoint: str | None
     command: str
+    strategies: tuple[StrategyOutlook, ...] = ()
     schema_version: str = field(default=SCHEMA_VERSION)
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,6 +183,7 @@ class Recommendation:
                 "evidence": tuple(data["evidence"]),
                 "warnings": tuple(data["warnings"]),
                 "tuning": TuningCost(**data["tuning"]),
+                "strategies": tuple(_outlook(item) for item in data.get("strategies", ())),
             }
         )
 
@@ -183,6 +210,13 @@ def _alternative(data: Mapping[str, Any]) -> Alternative:
             "seconds": _estimate(data["seconds"]),
             "dollars": _estimate(data["dollars"]) if data["dollars"] else None,
         }
+    )
+
+
+def _outlook(data: Mapping[str, Any]) -> StrategyOutlook:
+    estimates = {name: _estimate(data[name]) for name in ("batch_seconds", "samples", "seconds")}
+    return StrategyOutlook(
+        **{**data, **estimates, "configuration": Configuration(data["configuration"])},
     )
 
 

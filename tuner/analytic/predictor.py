@@ -47,6 +47,7 @@ class Forecast:
         configurations: What they are about, in order.
         total: Training seconds from the start to the target; infinite where it is never reached.
         remaining: Training seconds still to be spent where a begun run goes on.
+        samples: Samples to the target, of a begun run too; infinite where it is never reached.
         seconds_per_sample: Median, `(num_configurations,)`.
         log_seconds_sd: Standard deviation of log seconds a sample, `(num_configurations,)`.
         own_run: Whether a run with the same statistics was begun, `(num_configurations,)`.
@@ -55,6 +56,7 @@ class Forecast:
     configurations: tuple[Configuration, ...]
     total: Array
     remaining: Array
+    samples: Array
     seconds_per_sample: Array
     log_seconds_sd: Array
     own_run: npt.NDArray[np.bool_]
@@ -122,6 +124,7 @@ class Predictor:
             configurations=tuple(configurations),
             total=total,
             remaining=remaining,
+            samples=samples,
             seconds_per_sample=np.exp(mean)[speed_of],
             log_seconds_sd=speeds_sd[speed_of],
             own_run=own,
@@ -140,10 +143,13 @@ class Predictor:
         uniforms = spread_uniforms(NUM_DRAWS, 3)
         out_of_reach = float(arrivals.unreachable.min()) if len(arrivals.unreachable) else 0.0
         edges = model.edges(uniforms[:, 0])
+        stale = model.staleness(kinds)
+        lower = model.edge.shift_draws(edges, spread_uniforms(NUM_DRAWS, 4)[:, 3])
         for column, (kind, run) in enumerate(zip(kinds, begun, strict=True)):
             if run is None:
                 draws[:, column] += SEED_SD * np.roll(seeds, 7 * column)
-                never = (np.log(kind.learning_rate) > edges) | (uniforms[:, 1] < out_of_reach)
+                beyond = np.log(kind.learning_rate) > edges - stale[column] * lower
+                never = beyond | (uniforms[:, 1] < out_of_reach)
                 draws[never, column] = np.inf
             elif run.samples_to_target is not None:
                 draws[:, column] = np.log(max(run.samples_to_target, 1.0))

@@ -53,8 +53,11 @@ class Residual:
 
     def covariance(self, left: Array, right: Array) -> Array:
         """Covariances `(num_left, num_right)` of the residual between inputs."""
-        scales = np.asarray(self.length_scales)
-        difference = left[:, None, :] / scales - right[None, :, :] / scales
+        # Features in which no two inputs differ add nothing, and most configurations share most of them.
+        both = np.concatenate([left, right])
+        differ = both.max(axis=0, initial=-np.inf) > both.min(axis=0, initial=np.inf)
+        scales = np.asarray(self.length_scales)[differ]
+        difference = left[:, None, differ] / scales - right[None, :, differ] / scales
         squared = np.einsum("ijk,ijk->ij", difference, difference)
         return np.asarray(self.sd**2 * np.exp(-0.5 * squared), dtype=float)
 

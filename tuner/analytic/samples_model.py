@@ -1,4 +1,4 @@
-"""Samples to target for any batch size and learning rate, learnt from curves of unfinished runs."""
+"""Samples to target for any batch size, learning rate and strategy, learnt from curves of unfinished runs."""
 
 from __future__ import annotations
 
@@ -12,40 +12,17 @@ import numpy.typing as npt
 from search_spaces import Configuration
 from tuner.analytic.arrivals import Arrivals, extrapolate
 from tuner.analytic.curves import RunCurve
-from tuner.analytic.laws import log_best_rate, log_samples_at_best_rate, rate_penalty
-from tuner.analytic.regression import Parameter, Posterior, Residual, fit
+from tuner.analytic.disagreement import disagreement_parameters
+from tuner.analytic.evidence import RunEvidence, broke_down
+from tuner.analytic.rate_edge import RateEdge, fit_rate_edge
+from tuner.analytic.regression import Parameter, Posterior, fit
+from tuner.analytic.samples_law import APART, RESIDUAL, log_samples_law, samples_inputs, staleness
+from tuner.analytic.setup import exchanges_apart
 
 Array = npt.NDArray[np.float64]
 
 #: Two runs of one configuration differ by this much in log samples to target (seeds, data order).
 SEED_SD = 0.10
-_RESIDUAL = Residual(sd=0.25, length_scales=(1.4, 1.0))
-#: Progress below which a run counts as stuck at its start.
-_STUCK = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunEvidence:
-    """What one run showed.
-
-    Args:
-        configuration: What it was run with.
-        samples: Samples seen at each scoring, above 0, `(num_points,)`.
-        progress: (value - start) / (target - start) at each scoring, `(num_points,)`.
-        samples_to_target: Where it crossed the target; None while it has not.
-        diverged: Whether it stopped being finite.
-    """
-
-    configuration: Configuration
-    samples: Array
-    progress: Array
-    samples_to_target: float | None = None
-    diverged: bool = False
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether it never left its start, or fell back to it."""
-        return bool(np.max(self.progress[-2:], initial=0.0) < _STUCK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +51,29 @@ class SamplesModel:
     """The posterior of samples to target.
 
     Args:
-        posterior: Of log samples to target over (log batch, log rate).
-        arrivals: When each run is expected to arrive, by its own curve.
-        told: The runs that the posterior was fitted to, in its order.
-        edge_grid: Logarithms of rates at which training may break down, `(num_grid,)`.
-        edge_weights: Their probabilities, `(num_grid,)`.
+        posterior: Of the logarithm of samples to target, over (log counted batch, log rate, share of ranks
+            apart, disagreements, strategy).
+        arrivals: Every run's extrapolation.
+        told: Which run each observation of the posterior is.
+        edge: Rates at which training may break down.
+        devices_per_node: Ranks on one node.
     """
 
     posterior: Posterior
     arrivals: Arrivals
     told: tuple[int, ...]
-    edge_grid: Array
-    edge_weights: Array
+    edge: RateEdge
+    devices_per_node: int = 1
+
+    @property
+    def edge_grid(self) -> Array:
+        """Logarithms of rates at which training may break down, `(num_grid,)`."""
+        return self.edge.grid
+
+    @property
+    def edge_weights(self) -> Array:
+        """Their probabilities, `(num_grid,)`."""
+        return self.edge.weights
 
     def log_samples(
         self, configurations: Sequence[Configuration], runs: Sequence[int | None] | None = None
@@ -101,13 +89,16 @@ class SamplesModel:
         places = {run: place for place, run in enumerate(self.told)}
         runs = [None] * len(configurations) if runs is None else runs
         observed = np.array([places.get(run, -1) if run is not None else -1 for run in runs], dtype=np.intp)
-        return self.posterior.predict(_inputs(configurations), observed=observed, own_variance=SEED_SD**2)
+        inputs = samples_inputs(configurations, self.devices_per_node)
+        return self.posterior.predict(inputs, observed=observed, own_variance=SEED_SD**2)
 
     def edges(self, uniforms: Array) -> Array:
         """Draws of the logarithm of the rate above which training never arrives, by inverse transform."""
-        cumulative = np.cumsum(self.edge_weights)
-        cumulative /= cumulative[-1]
-        return np.asarray(np.interp(uniforms, cumulative, self.edge_grid), dtype=float)
+        return self.edge.draws(uniforms)
+
+    def staleness(self, configurations: Sequence[Configuration]) -> Array:
+        """log p of configurations whose ranks do not wait for each other, else 0, `(num,)`."""
+        return staleness(configurations, self.devices_per_node)
 
     def summary(self) -> list[str]:
         """What was learnt, in sentences."""
@@ -127,37 +118,50 @@ class SamplesModel:
         return lines
 
 
-def fit_samples(runs: Sequence[RunEvidence], prior: RatePrior) -> SamplesModel:
+def fit_samples(
+    runs: Sequence[RunEvidence],
+    prior: RatePrior,
+    *,
+    devices_per_node: int = 1,
+    strategies: Sequence[str] = (),
+) -> SamplesModel:
     """Fits samples to target to every run, finished or not.
 
     Args:
         runs: What was run; a run without a scoring tells only whether it diverged.
         prior: What is believed beforehand.
+        devices_per_node: Ranks on one node.
+        strategies: Strategies that will be asked about, beside those that were run.
     """
     arrivals = extrapolate([_curve(run) for run in runs], [run.samples_to_target for run in runs])
     told = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
-    told = [i for i in told if not _broke_down(runs[i], runs)]
-    parameters = _parameters(prior, arrivals.median, told)
+    told = [i for i in told if not broke_down(runs[i], runs)]
+    in_play = [*strategies, *(run.configuration.strategy for run in runs)]
+    further = disagreement_parameters(in_play)
+    apart = (APART,) if exchanges_apart(in_play) else ()
+    basin = _parameters(prior, arrivals.median, told)
 
     def law(theta: Array, inputs: Array) -> Array:
-        return _log_samples(theta, inputs, prior.exponent)
+        return log_samples_law(theta, inputs, prior.exponent, tuple(further))
 
     sds = np.array([math.hypot(arrivals.own_sd[i], SEED_SD) for i in told])
     posterior = fit(
         law,
-        parameters,
-        _RESIDUAL,
-        _inputs([runs[i].configuration for i in told]),
+        (*basin, *apart, *further.values()),
+        RESIDUAL,
+        samples_inputs([runs[i].configuration for i in told], devices_per_node),
         np.array([arrivals.median[i] for i in told]),
         sds,
     )
-    grid, weights = _edge_posterior(posterior, runs)
+    place = [p.name for p in posterior.parameters].index("log best rate")
+    stale = staleness([run.configuration for run in runs], devices_per_node)
+    edge = fit_rate_edge(float(posterior.theta[place]), float(posterior.theta_sd[place]), runs, stale)
     return SamplesModel(
         posterior=posterior,
         arrivals=arrivals,
         told=tuple(told),
-        edge_grid=grid,
-        edge_weights=weights,
+        edge=edge,
+        devices_per_node=devices_per_node,
     )
 
 
@@ -165,25 +169,6 @@ def _curve(run: RunEvidence) -> RunCurve:
     if run.diverged:
         return RunCurve(samples=run.samples[:0], progress=run.progress[:0])
     return RunCurve(samples=run.samples, progress=run.progress)
-
-
-def _inputs(configurations: Sequence[Configuration]) -> Array:
-    rows = [(math.log(c.batch_size), math.log(c.learning_rate)) for c in configurations]
-    return np.array(rows, dtype=float).reshape(-1, 2)
-
-
-def _log_samples(theta: Array, inputs: Array, exponent: float) -> Array:
-    log_samples, log_noise_scale, log_rate, log_below, log_above, log_width = theta
-    noise_scale, batch = float(np.exp(log_noise_scale)), np.exp(inputs[:, 0])
-    best = log_best_rate(batch, log_rate=log_rate, noise_scale=noise_scale, exponent=exponent)
-    penalty = rate_penalty(
-        inputs[:, 1] - best,
-        slope_below=float(np.exp(log_below)),
-        slope_above=float(np.exp(log_above)),
-        width=float(np.exp(log_width)),
-    )
-    floor = log_samples_at_best_rate(batch, log_samples=log_samples, noise_scale=noise_scale)
-    return floor + penalty
 
 
 def _parameters(prior: RatePrior, medians: Array, told: Sequence[int]) -> tuple[Parameter, ...]:
@@ -205,41 +190,3 @@ def _parameters(prior: RatePrior, medians: Array, told: Sequence[int]) -> tuple[
         Parameter(name="log slope above", mean=math.log(1.5), sd=0.4),
         Parameter(name="log width", mean=math.log(1.3), sd=0.4),
     )
-
-
-def _broke_down(run: RunEvidence, runs: Sequence[RunEvidence]) -> bool:
-    """Whether a run is stuck because its rate is too large: others with a smaller one got away."""
-    if run.diverged:
-        return True
-    if not run.is_stuck or not len(run.samples):
-        return False
-    return any(
-        other.configuration.learning_rate < run.configuration.learning_rate
-        and not other.diverged
-        and not other.is_stuck
-        and len(other.samples)
-        and other.samples[0] <= run.samples[-1]
-        for other in runs
-    )
-
-
-def _edge_posterior(posterior: Posterior, runs: Sequence[RunEvidence]) -> tuple[Array, Array]:
-    """Beliefs about the rate at which training breaks down, on a grid.
-
-    The prior lies a factor of eight above the best rate of large batches, give or take a factor of three;
-    a run that broke down or went well moves it through a logistic whose width is half of an e-fold.
-    """
-    names = [p.name for p in posterior.parameters]
-    best = float(posterior.theta[names.index("log best rate")])
-    best_sd = float(posterior.theta_sd[names.index("log best rate")])
-    centre, sd = best + math.log(8.0), math.hypot(1.1, best_sd)
-    grid = np.linspace(centre - 4 * sd, centre + 4 * sd, 161)
-    log_weights = -0.5 * ((grid - centre) / sd) ** 2
-    for run in runs:
-        distance = (math.log(run.configuration.learning_rate) - grid) / 0.5
-        if _broke_down(run, runs):
-            log_weights -= np.logaddexp(0.0, -distance)
-        elif len(run.samples) and not run.is_stuck:
-            log_weights -= np.logaddexp(0.0, distance)
-    weights = np.exp(log_weights - log_weights.max())
-    return grid, weights / weights.sum()

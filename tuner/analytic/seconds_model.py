@@ -1,4 +1,4 @@
-"""Seconds a sample for any nodes and batch, learnt from step times."""
+"""Seconds a sample for any nodes, batch and strategy, learnt from step times."""
 
 from __future__ import annotations
 
@@ -10,8 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.analytic.laws import compute_seconds, ring_all_reduce_seconds, synchronous_step_seconds
+from tuner.analytic.laws import compute_seconds
 from tuner.analytic.regression import Parameter, Posterior, Residual, fit
+from tuner.analytic.setup import (
+    NUM_STRATEGIES,
+    STRATEGY_LENGTH,
+    Setup,
+    exchanges_apart,
+    exchanging_alike,
+    setup_of,
+    strategy_columns,
+)
+from tuner.analytic.strategy_seconds import Network, batch_seconds
 from tuner.cluster import Cluster
 from tuner.measurement import Measurement
 
@@ -32,7 +42,14 @@ _PARAMETERS = (
     Parameter(name="log jitter", mean=math.log(0.05), sd=0.5),
     Parameter(name="log overlap exponent", mean=math.log(1.5), sd=0.3),
 )
-_RESIDUAL = Residual(sd=0.10, length_scales=(0.7, 1.0))
+#: Unknowns that only strategies beside all-reduce have. Ranks reach each other by another way than the
+#: collective's, hence another bandwidth; how much of the jitter is persistent shows only over several steps.
+_FURTHER_PARAMETERS = (
+    Parameter(name="log point-to-point bandwidth over the collective's", mean=0.0, sd=0.7),
+    Parameter(name="persistent share of jitter", mean=0.5, sd=0.2),
+)
+#: Over log ranks, log batch a rank, log tau, and the strategies' columns.
+_RESIDUAL = Residual(sd=0.10, length_scales=(0.7, 1.0, 1.0, *[STRATEGY_LENGTH] * NUM_STRATEGIES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +58,8 @@ class SecondsModel:
 
     Args:
         cluster: What the job trains on.
-        posterior: Of the logarithm of seconds a step, over (log ranks, log batch a rank).
+        posterior: Of the logarithm of seconds in which all ranks process one global batch, over
+            (log ranks, log batch a rank, log tau, strategy).
         between_moments_sd: Standard deviation of the logarithm between moments of one machine.
         num_observations: Slices whose step times went in.
     """
@@ -54,7 +72,7 @@ class SecondsModel:
     def log_seconds_per_sample(self, configurations: Sequence[Configuration]) -> tuple[Array, Array]:
         """Mean `(num,)` and covariance `(num, num)` of the logarithm of seconds a sample.
 
-        The unit of progress is the global batch: seconds a step over B.
+        The unit of progress is the global batch: the seconds all ranks take for B samples, over B.
         """
         mean, covariance = self.posterior.predict(_inputs(configurations, self.cluster))
         batches = np.array([c.batch_size for c in configurations], dtype=float)
@@ -64,7 +82,7 @@ class SecondsModel:
         """What was learnt, in sentences."""
         if self.num_observations == 0:
             return ["No step was timed yet: seconds are prior guesses."]
-        theta = dict(zip((p.name for p in _PARAMETERS), self.posterior.theta, strict=True))
+        theta = dict(zip((p.name for p in self.posterior.parameters), self.posterior.theta, strict=True))
         lines = [
             f"A step costs {1000 * math.exp(theta['log fixed compute seconds']):.2g} ms and "
             f"{1e6 * math.exp(theta['log compute seconds a sample']):.3g} us a sample of a rank; "
@@ -78,20 +96,27 @@ class SecondsModel:
         return lines
 
 
-def fit_seconds(measurements: Sequence[Measurement], cluster: Cluster, parameter_bytes: int) -> SecondsModel:
-    """Fits seconds a step to every slice that timed steps.
+def fit_seconds(
+    measurements: Sequence[Measurement],
+    cluster: Cluster,
+    parameter_bytes: int,
+    *,
+    strategies: Sequence[str] = (),
+) -> SecondsModel:
+    """Fits seconds for a global batch (`Measurement.batch_seconds`) to every slice that timed steps.
 
     Args:
         measurements: Slices, of any purpose; those without step times are passed over.
         cluster: What they ran on.
-        parameter_bytes: Bytes exchanged by an all-reduce; 0 where unknown, which leaves bandwidth
+        parameter_bytes: Bytes of the model's parameters; 0 where unknown, which leaves bandwidth
             at its prior.
+        strategies: Strategies that will be asked about, beside those that were timed.
     """
     timed = [m for m in measurements if m.step_seconds is not None and m.step_seconds.median > 0]
     configurations = [m.configuration for m in timed]
-    observations = np.log([m.step_seconds.mean for m in timed if m.step_seconds is not None] or [1.0])
+    observations = np.log([m.batch_seconds for m in timed if m.batch_seconds is not None] or [1.0])
     observations = observations[: len(timed)]
-    between = _between_moments_sd(configurations, observations)
+    between = _between_moments_sd([_setup(c, cluster) for c in configurations], configurations, observations)
     # A slice's own mean is known as well as its spread over its steps allows.
     noise = np.array(
         [
@@ -100,11 +125,15 @@ def fit_seconds(measurements: Sequence[Measurement], cluster: Cluster, parameter
             if m.step_seconds is not None
         ]
     )
+    in_play = [*strategies, *(c.strategy for c in configurations)]
+    parameters = _PARAMETERS + (_FURTHER_PARAMETERS if exchanges_apart(in_play) else ())
 
     def law(theta: Array, inputs: Array) -> Array:
-        return _log_step_seconds(theta, inputs, cluster, parameter_bytes)
+        # A run's slices are timed at the same place, and the law is asked hundreds of times in a fit.
+        different, place = np.unique(inputs, axis=0, return_inverse=True)
+        return _log_batch_seconds(theta, different, cluster, parameter_bytes)[place.ravel()]
 
-    posterior = fit(law, _PARAMETERS, _RESIDUAL, _inputs(configurations, cluster), observations, noise)
+    posterior = fit(law, parameters, _RESIDUAL, _inputs(configurations, cluster), observations, noise)
     return SecondsModel(
         cluster=cluster,
         posterior=posterior,
@@ -113,18 +142,29 @@ def fit_seconds(measurements: Sequence[Measurement], cluster: Cluster, parameter
     )
 
 
+def _setup(configuration: Configuration, cluster: Cluster) -> Setup:
+    return setup_of(configuration, cluster.num_ranks(configuration.nodes))
+
+
 def _inputs(configurations: Sequence[Configuration], cluster: Cluster) -> Array:
-    ranks = np.array([cluster.num_ranks(c.nodes) for c in configurations], dtype=float)
+    setups = [_setup(c, cluster) for c in configurations]
+    ranks = np.array([setup.num_ranks for setup in setups], dtype=float)
     batches = np.array([c.batch_size for c in configurations], dtype=float)
-    per_rank = np.ceil(batches / np.maximum(ranks, 1))
-    return np.stack([np.log(ranks), np.log(per_rank)], axis=1).reshape(-1, 2)
+    per_rank = batches / np.maximum(ranks, 1)
+    # Where all wait, the largest share counts; where nobody does, shares average.
+    waits = np.array([setup.traits.barrier for setup in setups], dtype=bool)
+    per_rank = np.where(waits, np.ceil(per_rank), per_rank)
+    taus = np.array([setup.tau for setup in setups], dtype=float)
+    axes = np.stack([np.log(ranks), np.log(per_rank), np.log(taus)], axis=1).reshape(-1, 3)
+    return np.concatenate([axes, strategy_columns(setups)], axis=1)
 
 
-def _log_step_seconds(theta: Array, inputs: Array, cluster: Cluster, parameter_bytes: int) -> Array:
+def _log_batch_seconds(theta: Array, inputs: Array, cluster: Cluster, parameter_bytes: int) -> Array:
     fixed, per_sample, latency, bandwidth = np.exp(theta[:4])
     shared_exponent = theta[4]
     neighbour, jitter = np.exp(theta[5:7])
     overlap = np.clip(np.exp(theta[7]), 1.0, 10.0)
+    further = theta[8:] if len(theta) > 8 else [p.mean for p in _FURTHER_PARAMETERS]
     ranks, per_rank = np.exp(inputs[:, 0]), np.exp(inputs[:, 1])
     compute = compute_seconds(per_rank, fixed=float(fixed), per_sample=float(per_sample))
     on_host = ranks if cluster.nodes_share_host else np.minimum(ranks, cluster.devices_per_node)
@@ -134,20 +174,31 @@ def _log_step_seconds(theta: Array, inputs: Array, cluster: Cluster, parameter_b
         # Busy neighbours share caches and memory even where each rank has a core of its own.
         busy = np.clip((np.minimum(share, 1.0) - alone) / max(1.0 - alone, 1e-9), 0.0, 1.0)
         compute = compute * (1 + neighbour * busy) * np.maximum(share, 1.0) ** shared_exponent
-    communication = ring_all_reduce_seconds(
-        ranks, float(parameter_bytes), latency=float(latency), bytes_per_second=float(bandwidth)
+    network = Network(
+        num_bytes=float(parameter_bytes),
+        latency=float(latency),
+        bytes_per_second=float(bandwidth),
+        point_to_point=float(np.exp(further[0])),
+        jitter=float(jitter),
+        persistent=float(np.clip(further[1], 0.0, 1.0)),
+        overlap=float(overlap),
+        delays=cluster.delays,
     )
-    step = synchronous_step_seconds(
-        compute, communication, ranks, jitter=float(jitter), overlap=float(overlap)
-    )
-    return np.asarray(np.log(np.maximum(step, 1e-12)), dtype=float)
+    seconds = np.zeros(len(inputs))
+    whole = np.rint(ranks).astype(float)
+    taus = np.rint(np.exp(inputs[:, 2])).astype(float)
+    for traits, rows in exchanging_alike(inputs[:, 3:]):
+        seconds[rows] = batch_seconds(traits, compute[rows], whole[rows], taus[rows], network)
+    return np.asarray(np.log(np.maximum(seconds, 1e-12)), dtype=float)
 
 
-def _between_moments_sd(configurations: Sequence[Configuration], observations: Array) -> float:
-    """Learns how much repeated looks at the same nodes and batch differ, shrunk to the prior."""
-    groups: dict[tuple[int, int], list[float]] = {}
-    for configuration, value in zip(configurations, observations, strict=True):
-        groups.setdefault((configuration.nodes, configuration.batch_size), []).append(float(value))
+def _between_moments_sd(
+    setups: Sequence[Setup], configurations: Sequence[Configuration], observations: Array
+) -> float:
+    """Learns how much repeated looks at the same thing differ, shrunk to the prior."""
+    groups: dict[tuple[Setup, int], list[float]] = {}
+    for setup, configuration, value in zip(setups, configurations, observations, strict=True):
+        groups.setdefault((setup, configuration.batch_size), []).append(float(value))
     squares = sum(float(np.sum((np.array(v) - np.mean(v)) ** 2)) for v in groups.values())
     degrees = sum(len(v) - 1 for v in groups.values())
     variance = (_PRIOR_WEIGHT * _PRIOR_BETWEEN_MOMENTS_SD**2 + squares) / (_PRIOR_WEIGHT + degrees)

@@ -33,7 +33,8 @@ class ReportContent:
         job: The job.
         recommendation: The answer.
         probes: Every probe of the study, oldest first.
-        landscape: The best learning rate's prediction for each number of nodes, batch size and strategy.
+        landscape: The prediction of the best learning rate and knobs for each number of nodes, batch size
+            and strategy.
         checked: Predictions whose run arrived.
         fit_summaries: Model name to sentences on what it learnt.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from search_spaces import AxisValue, Configuration
+from search_spaces import KNOBS, AxisValue, Configuration, traits_of
 from tuner.recommendation import Estimate
 
 UNKNOWN = "unknown"
@@ -120,12 +120,12 @@ def format_value(value: float) -> str:
 
 
 def sentence(words: str) -> str:
-    """Words as a sentence: a capital letter and a full stop where they have none."""
+    """Words as a sentence: a capital letter, but not in a name like gossip_pull, and a full stop."""
     stripped = words.strip()
     if not stripped:
         return ""
     ended = stripped if stripped.endswith((".", "!", "?", ":", ")")) else f"{stripped}."
-    return f"{ended[0].upper()}{ended[1:]}"
+    return ended if "_" in ended.split()[0] else f"{ended[0].upper()}{ended[1:]}"
 
 
 def format_moment(seconds_since_epoch: float) -> str:
@@ -142,12 +142,23 @@ def format_axis(value: AxisValue) -> str:
 
 def axis_title(axis: str) -> str:
     """How an axis is called in a table."""
-    return _AXIS_TITLES.get(axis, axis)
+    return axis.replace("_", " ") if axis in KNOBS else _AXIS_TITLES.get(axis, axis)
+
+
+def format_strategy(configuration: Configuration) -> str:
+    """A strategy with its knobs: gossip_pull (tau 4)."""
+    knobs = [
+        f"{axis_title(knob)} {format_axis(configuration[knob])}"
+        for knob in traits_of(configuration.strategy).knobs
+        if knob in configuration
+    ]
+    return f"{configuration.strategy} ({', '.join(knobs)})" if knobs else configuration.strategy
 
 
 def format_configuration(configuration: Configuration) -> str:
-    """A configuration in words: 4 nodes, batch 256, learning rate 0.05, all_reduce, period=8."""
+    """A configuration in words: 4 nodes, batch 64, learning rate 0.05, gossip_pull (tau 4), depth=18."""
     words = []
+    knobs = traits_of(configuration.strategy).knobs if "strategy" in configuration else {}
     for axis, value in configuration.items():
         shown = format_axis(value)
         if axis == "nodes":
@@ -156,9 +167,11 @@ def format_configuration(configuration: Configuration) -> str:
             words.append(f"batch {shown}")
         elif axis == "learning_rate":
             words.append(f"learning rate {shown}")
-        elif axis in ("strategy", "machine"):
+        elif axis == "strategy":
+            words.append(format_strategy(configuration))
+        elif axis == "machine":
             words.append(shown)
-        else:
+        elif axis not in knobs:
             words.append(f"{axis}={shown}")
     return ", ".join(words)
 

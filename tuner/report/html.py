@@ -16,6 +16,7 @@ from tuner.report.sections import (
     landscape_section,
     probes_section,
     spending_section,
+    strategies_section,
     timing_section,
 )
 
@@ -35,6 +36,7 @@ def report_html(content: ReportContent) -> str:
         headline_section(content),
         landscape_section(content),
         choices_section(content),
+        strategies_section(content),
         curves_section(content),
         checked_section(content),
         spending_section(content),

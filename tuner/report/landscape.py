@@ -62,14 +62,20 @@ def unreachable_words(landscape: Sequence[Alternative]) -> list[str]:
     """Sentences on what the chart cannot show: no finite median, or no upper bound."""
     never = [a for a in landscape if not math.isfinite(a.seconds.median)]
     open_ended = [a for a in landscape if math.isfinite(a.seconds.median) and math.isinf(a.seconds.upper)]
+    several = len({a.configuration.strategy for a in landscape}) > 1
     words = []
+
+    def place(alternative: Alternative) -> str:
+        strategy = f"{alternative.configuration.strategy}, " if several else ""
+        return f"{strategy}{_place(alternative)}"
+
     if never:
-        places = "; ".join(f"{_place(a)} ({format_share(a.probability_of_reaching)})" for a in never)
+        places = "; ".join(f"{place(a)} ({format_share(a.probability_of_reaching)})" for a in never)
         words.append(
             f"Not drawn, since the target is probably out of reach (chance of reaching it): {places}."
         )
     if open_ended:
-        places = "; ".join(_place(a) for a in open_ended)
+        places = "; ".join(place(a) for a in open_ended)
         words.append(f"Without an upper bound (arrow): {places}.")
     return words
 

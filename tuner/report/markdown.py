@@ -15,9 +15,9 @@ from tuner.report.tables import (
     landscape_table,
     probes_table,
     spending_table,
-    timed_probes,
-    timing_table,
+    strategies_table,
 )
+from tuner.report.timing_tables import timed_probes, timing_table
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#])")
 
@@ -29,6 +29,7 @@ def report_markdown(content: ReportContent) -> str:
         *_landscape(content),
         "## The choice and what it was weighed against",
         table_markdown(choices_table(content.recommendation)),
+        *_strategies(content),
         "## Predicted against measured",
         escaped(sentence(coverage(content.checked))),
         *([table_markdown(checked_table(content.checked))] if content.checked else []),
@@ -94,6 +95,14 @@ def _landscape(content: ReportContent) -> list[str]:
     if not content.landscape:
         return []
     return ["## Time to target by nodes and batch size", table_markdown(landscape_table(content.landscape))]
+
+
+def _strategies(content: ReportContent) -> list[str]:
+    outlooks = content.recommendation.strategies
+    if not outlooks:
+        return []
+    words = _list([outlook.words for outlook in outlooks if outlook.words])
+    return ["## Strategies", table_markdown(strategies_table(content.recommendation)), words]
 
 
 def _spending(content: ReportContent) -> list[str]:

@@ -25,10 +25,9 @@ from tuner.report.tables import (
     choices_table,
     landscape_table,
     probes_table,
-    ranks_table,
-    timed_probes,
-    timing_table,
+    strategies_table,
 )
+from tuner.report.timing_tables import ranks_table, timed_probes, timing_table
 
 
 def landscape_section(content: ReportContent) -> Markup | None:
@@ -40,7 +39,7 @@ def landscape_section(content: ReportContent) -> Markup | None:
         element("h2", "Time to target by nodes and batch size"),
         element(
             "p",
-            "Each point is the best learning rate's prediction; bars are 90% intervals. "
+            "Each point is the prediction of the best learning rate and knobs; bars are 90% intervals. "
             "A hollow point is more likely than not to miss the target.",
             class_="muted",
         ),
@@ -60,6 +59,24 @@ def choices_section(content: ReportContent) -> Markup:
         "section",
         element("h2", "The choice and what it was weighed against"),
         table_html(choices_table(content.recommendation), "full choices"),
+    )
+
+
+def strategies_section(content: ReportContent) -> Markup | None:
+    """Why this strategy: every one of them at its best; None where only one was weighed."""
+    outlooks = content.recommendation.strategies
+    if not outlooks:
+        return None
+    note = (
+        "Each strategy at its best configuration, the chosen one first. Time to target is seconds of a "
+        "batch, times samples to target over the batch size."
+    )
+    return element(
+        "section",
+        element("h2", "Strategies"),
+        element("p", note, class_="muted"),
+        table_html(strategies_table(content.recommendation), "full outlooks"),
+        sentence_list([outlook.words for outlook in outlooks if outlook.words]),
     )
 
 

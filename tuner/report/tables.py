@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from search_spaces import Configuration, traits_of
 from tuner.ledger import ProbeRecord
-from tuner.measurement import Measurement, Purpose, RankTiming, Spread
+from tuner.measurement import Measurement
 from tuner.recommendation import Alternative, Recommendation
 from tuner.report.content import PredictedAgainstMeasured
 from tuner.report.findings import estimate_of, is_inside
 from tuner.report.format import (
     ABSENT,
+    OUT_OF_REACH,
     axis_title,
     format_axis,
     format_configuration,
@@ -22,8 +24,10 @@ from tuner.report.format import (
     format_interval,
     format_seconds,
     format_share,
+    format_strategy,
     format_value,
 )
+from tuner.report.strategy_words import waits_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +87,42 @@ def _dollar_interval(alternative: Alternative) -> str:
     return ABSENT if alternative.dollars is None else format_dollar_interval(alternative.dollars)
 
 
+def strategies_table(recommendation: Recommendation) -> Table:
+    """Every strategy at its best, the chosen one first: what a batch takes, how many samples, how long."""
+    rows = [
+        (
+            f"{format_strategy(outlook.configuration)}: "
+            f"{format_configuration(_without_strategy(outlook.configuration))}",
+            waits_words(outlook),
+            format_seconds(outlook.batch_seconds.median),
+            format_count(outlook.samples.median) if math.isfinite(outlook.samples.median) else OUT_OF_REACH,
+            format_seconds(outlook.seconds.median),
+            format_interval(outlook.seconds),
+            format_share(outlook.share_known),
+        )
+        for outlook in recommendation.strategies
+    ]
+    return Table(
+        columns=(
+            "strategy at its best",
+            "waits for the slowest",
+            "a batch",
+            "samples to target",
+            "time to target",
+            "90% interval",
+            "run measured",
+        ),
+        rows=tuple(rows),
+        num_words_columns=2,
+    )
+
+
+def _without_strategy(configuration: Configuration) -> Configuration:
+    return configuration.without("strategy", *traits_of(configuration.strategy).knobs)
+
+
 def landscape_table(landscape: Sequence[Alternative]) -> Table:
-    """The best learning rate for each number of nodes, batch size and strategy, soonest first."""
+    """The best learning rate and knobs for each number of nodes, batch size and strategy, soonest first."""
     ordered = sorted(landscape, key=lambda a: a.seconds.median)
     rows = [
         (
@@ -135,79 +173,6 @@ def spending_table(seconds_by_name: Mapping[str, float], title: str) -> Table:
             for name, seconds in ordered
         ),
     )
-
-
-def timed_probes(probes: Sequence[ProbeRecord]) -> list[tuple[ProbeRecord, Measurement]]:
-    """The timing probes that timed a step, by nodes and batch."""
-    timed = [(p, p.measurement) for p in probes if p.purpose is Purpose.TIMING]
-    kept = [(p, m) for p, m in timed if m is not None and m.ranks]
-    return sorted(kept, key=lambda pair: (pair[0].configuration.nodes, pair[0].configuration.batch_size))
-
-
-def timing_table(probes: Sequence[ProbeRecord]) -> Table:
-    """Step times of the timing probes: medians, as a range where ranks differ."""
-    rows = []
-    for probe, measurement in timed_probes(probes):
-        ranks = measurement.ranks
-        step = max(rank.step.median for rank in ranks)
-        rows.append(
-            (
-                format_count(probe.configuration.nodes),
-                _range([rank.batch_size for rank in ranks]),
-                *(_medians(part) for part in _parts(ranks)),
-                format_count(probe.configuration.batch_size / step) if step > 0 else ABSENT,
-                "shared" if measurement.oversubscribed else "own",
-            )
-        )
-    return Table(
-        columns=("nodes", "batch a rank", "compute", "sync", "input", "step", "samples/s", "cores"),
-        rows=tuple(rows),
-        num_words_columns=0,
-    )
-
-
-def ranks_table(measurement: Measurement) -> Table:
-    """Step times of one probe by rank."""
-    rows = tuple(
-        (
-            str(rank.rank),
-            format_count(rank.batch_size),
-            *(_median_words(s.median) for s in (rank.compute, rank.sync, rank.input, rank.step)),
-            f"{format_seconds(rank.step.p10)} to {format_seconds(rank.step.p90)}",
-            format_count(rank.step.count),
-        )
-        for rank in measurement.ranks
-    )
-    return Table(
-        columns=("rank", "batch", "compute", "sync", "input", "step", "step, p10 to p90", "steps"),
-        rows=rows,
-        num_words_columns=0,
-    )
-
-
-def _parts(ranks: Sequence[RankTiming]) -> list[list[Spread]]:
-    return [
-        [rank.compute for rank in ranks],
-        [rank.sync for rank in ranks],
-        [rank.input for rank in ranks],
-        [rank.step for rank in ranks],
-    ]
-
-
-def _medians(spreads: Sequence[Spread]) -> str:
-    words = [
-        _median_words(value) for value in (min(s.median for s in spreads), max(s.median for s in spreads))
-    ]
-    return words[0] if words[0] == words[1] else " to ".join(words)
-
-
-def _median_words(seconds: float) -> str:
-    return format_seconds(max(seconds, 0.0))
-
-
-def _range(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return format_count(low) if low == high else f"{format_count(low)} to {format_count(high)}"
 
 
 def best_value(measurement: Measurement | None, *, maximize: bool) -> float | None:

@@ -40,6 +40,8 @@ def recommendation_text(recommendation: Recommendation) -> str:
             f"{format_configuration(second.configuration)}: {format_seconds(second.seconds.median)} predicted"
         )
         lines += _fact("runner-up", words)
+    if recommendation.strategies:
+        lines += _fact("strategy", sentence(recommendation.strategies[0].words))
     lines += _fact("trust", trust.detail)
     for warning in recommendation.warnings:
         lines += _fact("warning", sentence(warning))

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces import Configuration
+from search_spaces import Configuration, traits_of
 from tuner.analytic.draws import NUM_DRAWS
 from tuner.analytic.predictor import Forecast, Predictor
+from tuner.analytic.samples_law import counted_batch
 from tuner.analytic.samples_model import RatePrior, fit_samples
 from tuner.analytic.seconds_model import fit_seconds
+from tuner.search.levels import weighed_levels
 from tuner.search.state import SearchState
 from tuner.workload import AdamWSettings
 
 Array = npt.NDArray[np.float64]
 
-_MOST_CANDIDATES = 800
 #: Spread of the best learning rate around the user's own, or around the middle of the space.
 _RATE_SD_WITH_BASELINE, _RATE_SD_WITHOUT = 1.6, 2.0
 
@@ -52,26 +53,30 @@ def seconds_ratio(beliefs: Beliefs, to: Configuration, of: Configuration) -> flo
 
 def candidates(state: SearchState, rng: np.random.Generator) -> list[Configuration]:
     """Feasible levels of the space (a random part where they are too many), the baseline, the runs."""
-    levels = state.space.candidates()
-    if len(levels) > _MOST_CANDIDATES:
-        chosen = np.sort(rng.choice(len(levels), size=_MOST_CANDIDATES, replace=False))
-        levels = [levels[i] for i in chosen]
+    levels = weighed_levels(state.space, state.cluster, rng)
     more = [run.configuration for run in state.runs.values()]
     baseline = state.job.baseline_configuration()
     if baseline is not None:
         more.append(baseline)
-    # What was begun may be carried on with any allowed number of nodes.
+    # What was begun may be carried on with any allowed number of nodes, where its curve holds for all.
     for run in state.runs.values():
-        more.extend(run.configuration.replaced(nodes=n) for n in state.cluster.node_counts)
+        if not traits_of(run.configuration.strategy).statistics_depend_on_nodes:
+            more.extend(run.configuration.replaced(nodes=n) for n in state.cluster.node_counts)
     feasible = [c for c in more if c.nodes in state.cluster.node_counts or c == baseline]
     return list(dict.fromkeys([*levels, *feasible]))
 
 
 def believe(state: SearchState, configurations: Sequence[Configuration], rng: np.random.Generator) -> Beliefs:
     """Fits both models to the state and forecasts configurations."""
-    seconds = fit_seconds(state.slices, state.cluster, state.parameter_bytes)
+    strategies = sorted({c.strategy for c in configurations})
+    seconds = fit_seconds(state.slices, state.cluster, state.parameter_bytes, strategies=strategies)
     evidence, runs = state.evidence()
-    samples = fit_samples(evidence, rate_prior(state))
+    samples = fit_samples(
+        evidence,
+        rate_prior(state),
+        devices_per_node=state.cluster.devices_per_node,
+        strategies=strategies,
+    )
     predictor = Predictor(seconds=seconds, samples=samples, runs=runs)
     normals = rng.standard_normal((NUM_DRAWS, 2 * len(configurations)))
     forecast = predictor.forecast(configurations, normals)
@@ -94,7 +99,7 @@ def rate_prior(state: SearchState) -> RatePrior:
     baseline = job.baseline_configuration()
     if baseline is not None:
         log_rate, sd = math.log(baseline.learning_rate), _RATE_SD_WITH_BASELINE
-        batch_size = float(baseline.batch_size)
+        batch_size = counted_batch(baseline, state.cluster.devices_per_node)
     else:
         rates = [float(v) for v in job.space.axes()["learning_rate"].levels()]
         batches = [float(v) for v in job.space.axes()["batch_size"].levels()]

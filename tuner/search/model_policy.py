@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from search_spaces import Configuration
+from search_spaces import Configuration, traits_of
 from tuner.measurement import Purpose
 from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs, believe, candidates
@@ -108,8 +108,12 @@ def _first_look(state: SearchState) -> Until:
 
 
 def _middle(configurations: list[Configuration]) -> Configuration:
-    """The configuration nearest to the middle, on logarithmic axes, with the fewest nodes."""
+    """The configuration nearest to the middle, on logarithmic axes, with the fewest nodes.
+
+    Among strategies one whose curve tells of any number of nodes goes before the others.
+    """
     rows = np.log([[c.batch_size, c.learning_rate] for c in configurations])
     distance = np.abs(rows - np.median(rows, axis=0)).sum(axis=1)
     nodes = np.array([c.nodes for c in configurations])
-    return configurations[int(np.lexsort((distance, nodes))[0])]
+    narrow = np.array([traits_of(c.strategy).statistics_depend_on_nodes for c in configurations])
+    return configurations[int(np.lexsort((narrow, distance, nodes))[0])]

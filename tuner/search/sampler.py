@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from search_spaces import Choice, Configuration, FloatRange, OneOf, SearchSpace
+from search_spaces import AxisValue, Choice, Configuration, FloatRange, OneOf, SearchSpace
 
 #: How often a sampler is asked again for a feasible configuration before one is drawn at random.
 _ATTEMPTS = 10
@@ -41,6 +41,23 @@ def _distribution(choice: Choice, more: Any) -> BaseDistribution:
     if more is not None and more not in values:
         values.append(more)
     return CategoricalDistribution(values)
+
+
+def knob_distributions(space: SearchSpace, strategy: str) -> dict[str, CategoricalDistribution]:
+    """The knobs of one strategy as Optuna's distributions.
+
+    Optuna wants one distribution a name, so that a knob which several strategies of the space have offers
+    the levels of all of them; what a strategy does not weigh is moved to the nearest level that it does.
+    """
+    offered: dict[str, dict[AxisValue, None]] = {}
+    for name in (str(level) for level in space.axes["strategy"].levels()):
+        for knob, choice in space.knob_choices(name).items():
+            offered.setdefault(knob, {}).update(dict.fromkeys(choice.levels()))
+    return {
+        knob: CategoricalDistribution(list(offered[knob]))
+        for knob in space.knob_choices(strategy)
+        if knob in offered
+    }
 
 
 class ProposedSampler(BaseSampler):
@@ -79,7 +96,8 @@ class ProposedSampler(BaseSampler):
 class FeasibleSampler(BaseSampler):
     """One of Optuna's samplers, asked again until what it suggests is feasible.
 
-    Infeasible configurations are masked before they become trials: TPE learns nothing from FAIL.
+    Infeasible configurations are masked before they become trials: TPE learns nothing from FAIL. Knobs do
+    not decide what is feasible, and are asked for one by one once the strategy is known.
     Chance is seeded with the number of the first trial it is asked for, so that a study that goes on
     in another process is not asked the same again.
 
@@ -108,6 +126,12 @@ class FeasibleSampler(BaseSampler):
             raise RuntimeError("no feasible configuration was found by drawing at random")
         return drawn.as_dict()
 
+    def _with_own_knobs(self, values: Mapping[str, Any]) -> Configuration:
+        """The values with the knobs of their strategy and no others: the first level where none is given."""
+        plain = Configuration({axis: values[axis] for axis in self._space.axes})
+        knobs = self._space.knob_choices(plain.strategy)
+        return plain.replaced(**{n: choice.nearest(values.get(n, "")) for n, choice in knobs.items()})
+
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._asked
 
@@ -120,7 +144,7 @@ class FeasibleSampler(BaseSampler):
         for _ in range(_ATTEMPTS):
             # What the inner sampler leaves open, as it does at its start, is drawn.
             values = {**self._draw(rng), **inner.sample_relative(study, trial, learnt)}
-            if self._space.is_feasible(Configuration(values)):
+            if self._space.is_feasible(self._with_own_knobs(values)):
                 break
         else:
             values = self._draw(rng)
@@ -158,7 +182,10 @@ def baseline_sampler(name: str, space: SearchSpace, seed: int) -> BaseSampler:
     """
     make: dict[str, Callable[[int], BaseSampler]] = {
         "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP_TRIALS),
-        "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=_STARTUP_TRIALS),
+        # Knobs, which only some trials have, are drawn apart: its warning of that would say nothing new.
+        "gp": lambda seed: optuna.samplers.GPSampler(
+            seed=seed, n_startup_trials=_STARTUP_TRIALS, warn_independent_sampling=False
+        ),
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     }
     if name not in make:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from search_spaces import Configuration, RanksWithin, SearchSpace, traits_of
+from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.noise_scale import noise_scale
 from tuner.analytic.predictor import RunState
-from tuner.analytic.samples_model import RunEvidence
 from tuner.charge import Charge
 from tuner.cluster import Cluster
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
 from tuner.measurement import Measurement, Outcome, Purpose, crossing, merged
+from tuner.search.timings import TimingKey, timing_key
 
 #: Start-up charged where none was measured yet, seconds.
 _UNKNOWN_STARTUP_SECONDS = 3.0
@@ -127,18 +128,14 @@ class SearchState:
         """Bytes of the model's parameters, 0 where no probe told."""
         return max((m.parameter_bytes for m in self.slices), default=0)
 
-    def timed(self) -> set[tuple[int, int]]:
-        """Pairs of nodes and batch size whose steps were timed."""
-        return {
-            (m.configuration.nodes, m.configuration.batch_size)
-            for m in self.slices
-            if m.step_seconds is not None
-        }
+    def timed(self) -> set[TimingKey]:
+        """All whose steps were timed."""
+        return {timing_key(m.configuration, self.cluster) for m in self.slices if m.step_seconds is not None}
 
-    def failed_timings(self) -> set[tuple[int, int]]:
-        """Pairs of nodes and batch size whose timing ended without a step time."""
+    def failed_timings(self) -> set[TimingKey]:
+        """All whose timing ended without a step time."""
         return {
-            (p.configuration.nodes, p.configuration.batch_size)
+            timing_key(p.configuration, self.cluster)
             for p in self.probes
             if p.purpose is Purpose.TIMING and not p.outcome.can_continue
         } - self.timed()

@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 import optuna
 from optuna.trial import TrialState
 
-from search_spaces import Configuration
+from search_spaces import AxisValue, Configuration
 from tuner.job import Job
 from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose
-from tuner.search.sampler import ProposedSampler, distributions
+from tuner.search.sampler import ProposedSampler, distributions, knob_distributions
 
 
 class StudyTrials:
@@ -27,7 +27,8 @@ class StudyTrials:
 
     def __init__(self, study: optuna.Study, job: Job) -> None:
         self._study = study
-        self._asked = distributions(job.search_space(), _baseline_values(job))
+        self._space = job.search_space()
+        self._asked = distributions(self._space, _baseline_values(job))
         self._proposed = ProposedSampler()
 
     def begin(self, configuration: Configuration, purpose: Purpose) -> int:
@@ -37,6 +38,9 @@ class StudyTrials:
         self._study.sampler = self._proposed
         try:
             trial = self._study.ask(self._asked)
+            for knob, distribution in knob_distributions(self._space, configuration.strategy).items():
+                if configuration.get(knob) in distribution.choices:
+                    trial.suggest_categorical(knob, distribution.choices)
         finally:
             self._study.sampler = chooser
         if Configuration(trial.params) != configuration:
@@ -47,8 +51,15 @@ class StudyTrials:
     def ask(self) -> tuple[int, Configuration]:
         """The trial that the study's own sampler suggests: its number and configuration."""
         trial = self._study.ask(self._asked)
+        asked = Configuration(trial.params)
+        for knob, choice in self._space.knob_choices(asked.strategy).items():
+            offered = knob_distributions(self._space, asked.strategy)[knob].choices
+            suggested: AxisValue = trial.suggest_categorical(knob, offered)  # type: ignore[assignment]
+            asked = asked.replaced(**{knob: choice.nearest(suggested)})
+        if Configuration(trial.params) != asked:
+            trial.set_user_attr("configuration", asked.key)
         trial.set_user_attr("purpose", Purpose.TRAINING.value)
-        return trial.number, Configuration(trial.params)
+        return trial.number, asked
 
     def report(self, number: int, points: Sequence[CurvePoint]) -> None:
         """Adds scorings to a trial that has not ended."""

@@ -17,6 +17,7 @@ from tuner.search.gain import expected_cost, expected_gain, typical
 from tuner.search.limits import may_start, seconds_left
 from tuner.search.policy import Continue, Start
 from tuner.search.state import SearchState, run_of
+from tuner.search.timings import TimingKey, timing_key
 
 Array = npt.NDArray[np.float64]
 
@@ -163,23 +164,23 @@ class Weighing:
         least = 1e-3 * float(self._expected[incumbent])
         ratio = np.log(np.maximum(cost[both, index], least) / np.maximum(cost[both, incumbent], least))
         ours, theirs = np.log(total[both, index]), np.log(total[both, incumbent])
-        own = _variance(ours)
-        if own > 0 and _variance(theirs) > 0:
+        own, their, of_ratio = _variances(np.stack([ours, theirs, ratio]))
+        if own > 0 and their > 0:
             own *= 1.0 - float(np.corrcoef(ours, theirs)[0, 1]) ** 2
-        return math.exp(float(np.median(ratio))), max(min(own, _variance(ratio)), 0.0)
+        return math.exp(float(np.median(ratio))), max(min(own, of_ratio), 0.0)
 
     def _timings(self, incumbent: int) -> Iterator[Option]:
         if not self._may_start:
             return
         forecast, price = self._beliefs.forecast, self._beliefs.price
         known = self._state.timed() | self._state.failed_timings()
-        best_of: dict[tuple[int, int], int] = {}
+        best_of: dict[TimingKey, int] = {}
         for i, configuration in enumerate(self._beliefs.configurations):
-            pair = (configuration.nodes, configuration.batch_size)
-            if pair in known or not self._in_reach[i]:
+            key = timing_key(configuration, self._state.cluster)
+            if key in known or not self._in_reach[i]:
                 continue
-            if pair not in best_of or self._expected[i] < self._expected[best_of[pair]]:
-                best_of[pair] = i
+            if key not in best_of or self._expected[i] < self._expected[best_of[key]]:
+                best_of[key] = i
         for i in best_of.values():
             variance = float(forecast.log_seconds_sd[i]) ** 2
             resolved = variance**2 / (variance + _UNKNOWN_AFTER_TIMING**2)
@@ -252,10 +253,10 @@ class Weighing:
         return run.can_continue and (own or self._may_start)
 
 
-def _variance(values: Array) -> float:
-    """Variance of a normal with the same central two thirds."""
-    lower, upper = np.quantile(values, [0.16, 0.84])
-    return float((0.5 * (upper - lower)) ** 2)
+def _variances(rows: Array) -> list[float]:
+    """For each row the variance of a normal with the same central two thirds."""
+    lower, upper = np.quantile(rows, [0.16, 0.84], axis=1)
+    return [float(v) for v in (0.5 * (upper - lower)) ** 2]
 
 
 def expected_costs(state: SearchState, beliefs: Beliefs) -> Array:

@@ -23,6 +23,8 @@ from tuner.search.memory import LEVELS
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import Run, SearchState, paid_slices, run_of
 from tuner.search.weighing import expected_costs
+from tuner.service.cautions import cautions
+from tuner.service.strategy_outlooks import strategy_outlooks
 
 #: A run counts as predicted in good time while at most this share of it was known.
 EARLY_SHARE = 0.25
@@ -61,6 +63,7 @@ def recommend(ending: Ending) -> Recommendation | None:
     state, stop = ending.state, ending.stop
     run = run_of(state, choice)
     verified = _verification(ending, run)
+    strategies = strategy_outlooks(state, ending.beliefs, choice, lambda c: _alternative(ending, c))
     provisional = verified is None or not verified.reached
     return Recommendation(
         job_name=state.job.name,
@@ -72,12 +75,13 @@ def recommend(ending: Ending) -> Recommendation | None:
         baseline=_baseline(ending),
         verified=verified,
         provisional=provisional and (stop.kind is not StopKind.NO_GAIN or run is None),
-        evidence=tuple(_evidence(ending, choice, run)),
-        warnings=tuple(_warnings(ending, choice)),
+        evidence=(*_evidence(ending, choice, run), *(outlook.words for outlook in strategies[:1])),
+        warnings=tuple(cautions(state, stop, choice)),
         stopped_because=stop.reason,
         tuning=tuning_cost(state),
         checkpoint=trained_model(run) if run and run.arrived else None,
         command=train_command(ending.job_path, choice),
+        strategies=strategies,
     )
 
 
@@ -126,7 +130,7 @@ def tuning_cost(state: SearchState) -> TuningCost:
 
 
 def landscape(ending: Ending) -> list[Alternative]:
-    """The best learning rate's forecast for each number of nodes, batch size and strategy."""
+    """The forecast of the best learning rate and knobs for each number of nodes, batch size and strategy."""
     expected = expected_costs(ending.state, ending.beliefs)
     best: dict[tuple[int, int, str], int] = {}
     for i, c in enumerate(ending.beliefs.configurations):
@@ -302,25 +306,3 @@ def _regret_words(ending: Ending, choice: Configuration) -> str:
     if bound < _EQUAL_RATIO:
         return f"With 90% probability nothing in this space is noticeably {better}."
     return f"With 90% probability nothing in this space is more than {bound:.2g} times {better}."
-
-
-def _warnings(ending: Ending, choice: Configuration) -> list[str]:
-    state = ending.state
-    lines = []
-    shared = state.cluster.oversubscription(choice.nodes)
-    if shared > 1:
-        lines.append(
-            f"{choice.nodes} nodes share the cores of this host ({shared:.1f} threads a core): "
-            "on machines of their own they would be faster."
-        )
-    if state.num_faults:
-        lines.append(f"{state.num_faults} of {len(state.probes)} probes failed.")
-    if ending.stop.kind is StopKind.BUDGET:
-        lines.append("The budget ended the search while there was still something to gain.")
-    arrived = sum(run.arrived for run in state.runs.values())
-    if arrived == 1:
-        lines.append(
-            "A single run reached the target: with another order of the data, its time may differ by a tenth "
-            "or more."
-        )
-    return lines

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.analytic.samples_model import RatePrior, RunEvidence
+from tuner.analytic.evidence import RunEvidence
+from tuner.analytic.samples_model import RatePrior
 from tuner.measurement import Measurement, Outcome, Purpose, RankTiming, Spread
 
 Array = npt.NDArray[np.float64]

@@ -9,11 +9,20 @@ from dataclasses import replace
 import numpy as np
 
 from search_spaces import Configuration
+from tuner.cluster import Cluster, RankDelay
 from tuner.job import Job
 from tuner.ledger import PredictionRecord, ProbeRecord
 from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose, RankTiming, Spread
-from tuner.recommendation import Alternative, Estimate, Recommendation, TuningCost, Verification
+from tuner.recommendation import (
+    Alternative,
+    Estimate,
+    Recommendation,
+    StrategyOutlook,
+    TuningCost,
+    Verification,
+)
 from tuner.report import PredictedAgainstMeasured, ReportContent
+from tuner.report.strategy_words import contrast
 
 TARGET = 0.95
 DOLLARS_PER_NODE_SECOND = 2.4 / 3600
@@ -303,6 +312,44 @@ def recommendation() -> Recommendation:
         checkpoint="paceline-out/digits/probes/12/checkpoint-41.pt",
         command="torchrun --nnodes 4 --nproc-per-node 1 train.py --batch-size 256 --learning-rate 0.1",
     )
+
+
+def strategies() -> tuple[StrategyOutlook, ...]:
+    """Gossip chosen on a cluster one of whose ranks is late; one strategy out of reach."""
+
+    def outlook(
+        strategy: str, batch: float, samples: float, waits: bool, share: float = 0.0, **knobs: float
+    ) -> StrategyOutlook:
+        what = Configuration(nodes=4, batch_size=256, learning_rate=0.1, strategy=strategy, **knobs)
+        return StrategyOutlook(
+            configuration=what,
+            batch_seconds=estimate(batch, 1.1),
+            samples=estimate(samples, 1.3),
+            seconds=estimate(batch * samples / 256, 1.35),
+            share_known=share,
+            waits_for_slowest=waits,
+        )
+
+    chosen = outlook("gossip_pull", 0.16, 39_000.0, False, 0.62, tau=1)
+    others = (
+        outlook("elastic_averaging", 0.155, 48_000.0, False, beta=0.8, tau=10),
+        outlook("local_sgd", 0.236, 33_000.0, True, 0.08, tau=8),
+        outlook("all_reduce", 0.31, 30_000.0, True, 0.35),
+        outlook("diloco", 0.23, math.inf, True, outer_learning_rate=0.7, outer_momentum=0.9, tau=16),
+    )
+    late = Cluster(node_counts=(1, 2, 4), delays=(RankDelay(ranks=(1,), low=0.0, high=0.3),))
+    return (
+        replace(chosen, words=contrast(chosen, others[2], late, chosen=True)),
+        *(replace(other, words=contrast(other, chosen, late, chosen=False)) for other in others),
+    )
+
+
+def recommended_gossip() -> Recommendation:
+    outlooks = strategies()
+    answer = recommendation()
+    choice = replace(answer.choice, configuration=outlooks[0].configuration)
+    evidence = (*answer.evidence, outlooks[0].words)
+    return replace(answer, choice=choice, strategies=outlooks, evidence=evidence)
 
 
 def content(

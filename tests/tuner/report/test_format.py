@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces import Configuration
+from search_spaces import AxisValue, Configuration
 from tuner.recommendation import Estimate
 from tuner.report.format import (
     format_configuration,
@@ -107,15 +107,34 @@ def test_a_configuration_is_said_in_words_with_every_axis() -> None:
     assert format_configuration(what) == "1 node, batch 1,024, learning rate 0.05, gossip_pull, period=8"
 
 
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"strategy": "all_reduce"}, "all_reduce"),
+        ({"strategy": "gossip_pull", "tau": 4}, "gossip_pull (tau 4)"),
+        ({"strategy": "elastic_averaging", "beta": 0.8, "tau": 10}, "elastic_averaging (tau 10, beta 0.8)"),
+        (
+            {"strategy": "diloco", "tau": 16, "outer_learning_rate": 0.7, "outer_momentum": 0.9},
+            "diloco (tau 16, outer learning rate 0.7, outer momentum 0.9)",
+        ),
+    ],
+)
+def test_a_strategy_is_said_with_its_knobs(knobs: dict[str, AxisValue], words: str) -> None:
+    what = Configuration({"nodes": 4, "batch_size": 64, "learning_rate": 0.05, **knobs})
+    assert format_configuration(what) == f"4 nodes, batch 64, learning rate 0.05, {words}"
+
+
 def test_counts_and_ratios_are_short_on_axes_and_in_headlines() -> None:
     assert [format_short_count(count) for count in (300, 5000, 1_500_000)] == ["300", "5k", "1.5M"]
     assert [format_ratio(ratio) for ratio in (2.94, 13.2, 120.0)] == ["2.9x", "13x", "120x"]
 
 
 def test_a_sentence_begins_large_and_ends_with_a_stop() -> None:
-    assert [sentence(words) for words in ("ended", "Ended.", " why? ", "")] == [
+    said = ("ended", "Ended.", " why? ", "", "gossip_pull needs more")
+    assert [sentence(words) for words in said] == [
         "Ended.",
         "Ended.",
         "Why?",
         "",
+        "gossip_pull needs more.",
     ]

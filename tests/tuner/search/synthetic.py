@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from search_spaces import Configuration
+from search_spaces import Configuration, traits_of
 from tuner.charge import charge
-from tuner.cluster import Cluster
+from tuner.cluster import Cluster, RankDelay
 from tuner.measurement import (
     CurvePoint,
     Measurement,
@@ -42,12 +42,43 @@ class Law:
     target: float = 0.85
     memory_samples: int = 10**9
     """Samples a rank from which a rank runs out of memory."""
+    delays: tuple[RankDelay, ...] = ()
+    samples_factors: dict[str, float] = field(default_factory=dict)
+    """Samples a strategy needs on several ranks over those of all-reduce; 1.5 where nothing is said."""
 
     def step_seconds(self, configuration: Configuration) -> float:
+        """Seconds in which all ranks process one global batch."""
+        rank_seconds = self.rank_step_seconds(configuration)
+        if traits_of(configuration.strategy).barrier:
+            return rank_seconds[0]
+        return len(rank_seconds) / sum(1.0 / seconds for seconds in rank_seconds)
+
+    def rank_step_seconds(self, configuration: Configuration) -> list[float]:
+        """Mean seconds a step of every rank: alike where all wait for the slowest, else each its own."""
         ranks, batch = configuration.nodes, configuration.batch_size
+        traits = traits_of(configuration.strategy)
         share = math.ceil(batch / ranks)
         compute = (self.fixed_seconds + self.seconds_per_sample * share) * max(1.0, ranks / self.cores)
-        return compute * (1.1 if ranks > 1 else 1.0) + 2 * (ranks - 1) * self.hop_seconds
+        compute *= 1.1 if ranks > 1 else 1.0
+        tau = traits.tau_of(configuration)
+        exchange = 2 * (ranks - 1) * self.hop_seconds if traits.partners == "all" else self.hop_seconds
+        exchange = exchange / tau if ranks > 1 else 0.0
+        if traits.barrier:
+            return [compute + self._slowest_delay(ranks, tau) + exchange] * ranks
+        means = [sum(0.5 * (d.low + d.high) for d in self.delays if d.slows(r)) for r in range(ranks)]
+        return [compute + mean + exchange for mean in means]
+
+    def _slowest_delay(self, ranks: int, tau: int) -> float:
+        """Mean of the largest of the ranks' delays, drawn often; ranks wait every tau steps."""
+        if not self.delays:
+            return 0.0
+        rng = np.random.default_rng(ranks)
+        drawn = np.zeros((2000, ranks))
+        for delay in self.delays:
+            for rank in range(ranks):
+                if delay.slows(rank):
+                    drawn[:, rank] += rng.uniform(delay.low, delay.high, (tau, 2000)).mean(axis=0)
+        return float(drawn.max(axis=1).mean())
 
     def samples_to_target(self, configuration: Configuration) -> float:
         batch, rate = configuration.batch_size, configuration.learning_rate
@@ -57,7 +88,10 @@ class Law:
         ratio = math.log(rate / best)
         slope = 0.9 if ratio < 0 else 1.6
         penalty = slope * (math.sqrt(1 + ratio**2) - 1)
-        return self.samples * (1 + batch / self.noise_scale) * math.exp(penalty)
+        samples = self.samples * (1 + batch / self.noise_scale) * math.exp(penalty)
+        if configuration.nodes == 1 or configuration.strategy == "all_reduce":
+            return samples
+        return samples * self.samples_factors.get(configuration.strategy, 1.5)
 
     def seconds_to_target(self, configuration: Configuration) -> float:
         steps = self.samples_to_target(configuration) / configuration.batch_size
@@ -153,14 +187,15 @@ class SyntheticProber(Prober):
 
     def _timing(self, configuration: Configuration, until: Until) -> Measurement:
         rng = np.random.default_rng((self.seed, len(self.started)))
-        step = self.law.step_seconds(configuration) * float(np.exp(0.04 * rng.standard_normal()))
+        moment = float(np.exp(0.04 * rng.standard_normal()))
+        step = self.law.step_seconds(configuration) * moment
         count = max(8, min(until.steps or 30, int((until.training_seconds or 1e9) / step)))
         seconds = count * step
         return Measurement(
             configuration=configuration,
             purpose=Purpose.TIMING,
             outcome=Outcome.STOPPED,
-            ranks=_ranks(configuration, step, count),
+            ranks=_ranks(configuration, self._by_rank(configuration, moment), count),
             step=count,
             samples=count * configuration.batch_size,
             training_seconds=seconds,
@@ -176,7 +211,8 @@ class SyntheticProber(Prober):
         place = folder / "checkpoints" / "place.json"
         begun = json.loads(place.read_text()) if place.is_file() else {"step": 0, "seconds": 0.0}
         rng = np.random.default_rng((self.seed, len(self.started)))
-        step_seconds = law.step_seconds(configuration) * float(np.exp(0.04 * rng.standard_normal()))
+        moment = float(np.exp(0.04 * rng.standard_normal()))
+        step_seconds = law.step_seconds(configuration) * moment
         batch = configuration.batch_size
         step, seconds = int(begun["step"]), float(begun["seconds"])
         self.resumed_at_steps.append(step)
@@ -215,7 +251,7 @@ class SyntheticProber(Prober):
             purpose=purpose,
             outcome=outcome,
             curve=tuple(curve),
-            ranks=_ranks(configuration, step_seconds, step - first),
+            ranks=_ranks(configuration, self._by_rank(configuration, moment), step - first),
             step=step,
             samples=step * batch,
             training_seconds=seconds,
@@ -226,6 +262,9 @@ class SyntheticProber(Prober):
             checkpoint=str(checkpoint),
         )
 
+    def _by_rank(self, configuration: Configuration, moment: float) -> list[float]:
+        return [seconds * moment for seconds in self.law.rank_step_seconds(configuration)]
+
 
 def _next_mark(samples: float) -> float:
     mark = 1000.0
@@ -234,7 +273,7 @@ def _next_mark(samples: float) -> float:
     return mark
 
 
-def _ranks(configuration: Configuration, step: float, count: int) -> tuple[RankTiming, ...]:
+def _ranks(configuration: Configuration, steps: list[float], count: int) -> tuple[RankTiming, ...]:
     def spread(seconds: float) -> Spread:
         return Spread(
             median=seconds, p10=0.9 * seconds, p90=1.2 * seconds, mean=seconds, std=0.1 * seconds, count=count
@@ -249,5 +288,5 @@ def _ranks(configuration: Configuration, step: float, count: int) -> tuple[RankT
             input=spread(0.0),
             step=spread(step),
         )
-        for rank in range(configuration.nodes)
+        for rank, step in enumerate(steps)
     )

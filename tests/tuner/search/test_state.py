@@ -13,6 +13,7 @@ from tuner.analytic.predictor import RunState
 from tuner.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, Purpose
 from tuner.search.beliefs import believe
 from tuner.search.state import read_state, run_of
+from tuner.search.timings import timing_key
 
 HERE = configuration(1, 64, 0.03)
 
@@ -60,13 +61,13 @@ def test_timing_probes_are_no_runs_but_tell_step_times(world: World) -> None:
     world.ran(configuration(2, 128, 0.03), 1.0, purpose=Purpose.TIMING)
     state = world.state()
     assert state.runs == {}
-    assert state.timed() == {(2, 128)}
+    assert state.timed() == {timing_key(configuration(2, 128), state.cluster)}
     assert state.parameter_bytes == 400_000
 
 
 def test_a_timing_that_failed_is_known_as_such_until_steps_were_timed(world: World) -> None:
     world.keep(failed(world, Purpose.TIMING))
-    assert world.state().failed_timings() == {(1, 64)}
+    assert world.state().failed_timings() == {timing_key(HERE, world.cluster)}
     world.ran(HERE, 2.0)
     assert world.state().failed_timings() == set()
 

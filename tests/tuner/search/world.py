@@ -10,7 +10,7 @@ import optuna
 
 from search_spaces import Configuration
 from tests.tuner.search.synthetic import Clock, Law, SyntheticProber
-from tuner.cluster import Cluster
+from tuner.cluster import Cluster, RankDelay
 from tuner.job import Job
 from tuner.ledger import Lease, MemoryLedger, ProbeRecord, StudyRecord
 from tuner.measurement import Measurement, Purpose
@@ -49,7 +49,7 @@ def make_job(**sections: dict[str, Any] | None) -> Job:
     return Job.model_validate({name: section for name, section in data.items() if section is not None})
 
 
-def make_cluster(job: Job, *, cores: int = 2) -> Cluster:
+def make_cluster(job: Job, *, cores: int = 2, delays: tuple[RankDelay, ...] = ()) -> Cluster:
     """The job's cluster on a host with a known number of cores, whatever this machine has."""
     section = job.cluster
     return Cluster(
@@ -57,6 +57,7 @@ def make_cluster(job: Job, *, cores: int = 2) -> Cluster:
         devices_per_node=section.devices_per_node,
         dollars_per_node_hour=section.dollars_per_node_hour,
         cores_per_host=cores,
+        delays=delays,
     )
 
 
@@ -87,7 +88,7 @@ class World:
     def __post_init__(self) -> None:
         self.clock = Clock()
         self.ledger = MemoryLedger(clock=self.clock)
-        self.cluster = make_cluster(self.job, cores=self.law.cores)
+        self.cluster = make_cluster(self.job, cores=self.law.cores, delays=self.law.delays)
         self.study: StudyRecord = self.ledger.open_study("world", "f", {})
         self.optuna_study = optuna.create_study(
             sampler=baseline_sampler(self.sampler, self.job.search_space(), self.seed)

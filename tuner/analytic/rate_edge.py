@@ -1,0 +1,101 @@
+"""The learning rate above which training breaks down, and how much lower it lies for stale updates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.analytic.evidence import RunEvidence, broke_down
+
+Array = npt.NDArray[np.float64]
+
+#: The edge lies a factor of eight above the best rate of large batches, give or take a factor of three.
+_ABOVE_BEST, _SD = math.log(8.0), 1.1
+#: Half of an e-fold: the width of the logistic by which a run that broke down or went well moves it.
+_WIDTH = 0.5
+#: How much lower the edge lies for each e-fold of ranks that do not wait: with odds of two to three not at
+#: all, else half a normal of this standard deviation. On 32 ranks 0.5 is a factor of six.
+_NO_SHIFT, _SHIFT_SD = 0.4, 0.5
+_SHIFTS = np.linspace(0.0, 2.0, 21)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateEdge:
+    """Beliefs about the edge, on a grid.
+
+    The edge of a training with p ranks that do not wait lies at log rate `grid` - `shifts` log p; that of
+    all others at `grid`.
+
+    Args:
+        grid: Logarithms of rates at which training may break down, `(num_grid,)`.
+        weights: Their probabilities, `(num_grid,)`.
+        shifts: How much lower it may lie for each e-fold of ranks, `(num_shifts,)`.
+        joint: Probabilities of both, `(num_grid, num_shifts)`.
+    """
+
+    grid: Array
+    weights: Array
+    shifts: Array
+    joint: Array
+
+    def draws(self, uniforms: Array) -> Array:
+        """Draws of the edge by inverse transform, the same shape."""
+        cumulative = np.cumsum(self.weights)
+        cumulative /= cumulative[-1]
+        return np.asarray(np.interp(uniforms, cumulative, self.grid), dtype=float)
+
+    def shift_draws(self, edges: Array, uniforms: Array) -> Array:
+        """Draws of the shift, each given its draw of the edge, `(num_draws,)`."""
+        place = np.abs(edges[:, None] - self.grid).argmin(axis=1)
+        cumulative = np.cumsum(self.joint[place], axis=1)
+        cumulative /= np.maximum(cumulative[:, -1:], 1e-300)
+        index = np.minimum((cumulative < uniforms[:, None]).sum(axis=1), len(self.shifts) - 1)
+        return np.asarray(self.shifts[index], dtype=float)
+
+
+def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], staleness: Array) -> RateEdge:
+    """What runs tell of the edge.
+
+    Runs whose ranks wait tell the edge itself. Others tell edge and shift together: one that broke down on
+    many ranks is as well explained by its staleness, and leaves rates of all-reduce nearly as they were.
+
+    Args:
+        best: Logarithm of the best rate of large batches.
+        best_sd: Its standard deviation.
+        runs: What was run.
+        staleness: log p of each run whose ranks do not wait, else 0, `(num_runs,)`.
+    """
+    centre, sd = best + _ABOVE_BEST, math.hypot(_SD, best_sd)
+    grid = np.linspace(centre - 4 * sd, centre + 4 * sd, 161)
+    log_weights = -0.5 * ((grid - centre) / sd) ** 2
+    slab = np.exp(-0.5 * (_SHIFTS / _SHIFT_SD) ** 2)
+    prior = (1.0 - _NO_SHIFT) * slab / slab.sum()
+    prior[0] += _NO_SHIFT
+    log_joint = np.zeros((len(grid), len(_SHIFTS)))
+    for run, stale in zip(runs, staleness, strict=True):
+        if stale == 0.0:
+            log_weights += _log_likelihood(run, runs, grid)
+        else:
+            log_joint += _log_likelihood(run, runs, grid[:, None] - stale * _SHIFTS)
+    weights = np.exp(log_weights - log_weights.max())
+    weights = weights / weights.sum()
+    joint = weights[:, None] * prior
+    if staleness.any():
+        joint = joint * np.exp(log_joint - log_joint.max())
+        joint /= joint.sum()
+        weights = joint.sum(axis=1)
+    return RateEdge(grid=grid, weights=weights, shifts=_SHIFTS, joint=joint)
+
+
+def _log_likelihood(run: RunEvidence, runs: Sequence[RunEvidence], edge: Array) -> Array:
+    """Of what a run did, were the edge there, up to a constant; the same shape."""
+    distance = (math.log(run.configuration.learning_rate) - edge) / _WIDTH
+    if broke_down(run, runs):
+        return np.asarray(-np.logaddexp(0.0, -distance), dtype=float)
+    if len(run.samples) and not run.is_stuck:
+        return np.asarray(-np.logaddexp(0.0, distance), dtype=float)
+    return np.zeros_like(edge)

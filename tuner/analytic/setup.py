@@ -1,0 +1,86 @@
+"""How a configuration's ranks train together, as the models take it: strategy, ranks, steps apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import STRATEGIES, Configuration, StrategyTraits, traits_of
+
+Array = npt.NDArray[np.float64]
+
+#: Correlation between two strategies' residuals, all else equal: they share machine and workload, and each
+#: has its own code on top.
+STRATEGY_CORRELATION = 0.6
+#: Length scale of each `strategy_columns` that gives this correlation: two strategies differ in two of them.
+STRATEGY_LENGTH = 1.0 / math.sqrt(-math.log(STRATEGY_CORRELATION))
+NUM_STRATEGIES = len(STRATEGIES)
+
+_NAMES = tuple(STRATEGIES)
+_EXCHANGES = [(t.partners, t.exchanged, t.draws_itself, t.vectors) for t in STRATEGIES.values()]
+#: For each strategy the place of the first one that exchanges alike.
+_KINDS = np.array([_EXCHANGES.index(exchange) for exchange in _EXCHANGES])
+_PLAIN = "all_reduce"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How ranks train together.
+
+    Args:
+        strategy: Its name.
+        num_ranks: p.
+        tau: Steps between two exchanges.
+    """
+
+    strategy: str
+    num_ranks: int
+    tau: int
+
+    @property
+    def traits(self) -> StrategyTraits:
+        """What is known of the strategy."""
+        return traits_of(self.strategy)
+
+
+def is_plain_alone(traits: StrategyTraits) -> bool:
+    """Whether it is plain SGD on one rank; a further step on what ranks agree on makes it another thing."""
+    return "outer_learning_rate" not in traits.knobs
+
+
+def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
+    """How a configuration trains on so many ranks.
+
+    One rank has nobody to exchange with: but for an outer step it is plain SGD whatever the strategy, and
+    stands for what all-reduce is on one rank, so that a run of one tells of all.
+    """
+    traits = traits_of(configuration.strategy)
+    if num_ranks == 1 and is_plain_alone(traits):
+        return Setup(strategy=_PLAIN, num_ranks=1, tau=1)
+    return Setup(strategy=traits.name, num_ranks=num_ranks, tau=traits.tau_of(configuration))
+
+
+def strategy_columns(setups: Sequence[Setup]) -> Array:
+    """One column a strategy, 1 in a setup's own, `(num_setups, NUM_STRATEGIES)`."""
+    columns = np.zeros((len(setups), NUM_STRATEGIES))
+    columns[np.arange(len(setups)), [_NAMES.index(setup.strategy) for setup in setups]] = 1.0
+    return columns
+
+
+def exchanging_alike(columns: Array) -> list[tuple[StrategyTraits, npt.NDArray[np.intp]]]:
+    """The rows of `strategy_columns` by how they exchange, each time with the traits of one such strategy.
+
+    What crosses the network, with whom and how much, is all that seconds depend on.
+    """
+    own = columns.argmax(axis=1) if len(columns) else np.zeros(0, dtype=np.intp)
+    kinds = _KINDS[own]
+    return [(traits_of(_NAMES[i]), np.flatnonzero(kinds == i)) for i in np.unique(kinds)]
+
+
+def exchanges_apart(strategies: Sequence[str]) -> bool:
+    """Whether any of some strategies does more than all-reduce gradients, so that its unknowns matter."""
+    return any(traits_of(name).exchanged == "parameters" for name in strategies)

@@ -1,0 +1,199 @@
+"""How long all wait for the slowest rank, and what all do together where nobody waits.
+
+A rank's time over tau steps is tau c, plus jitter, plus the delays that are added on purpose; these are
+known from the job and so no unknown of any fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.analytic.laws import expected_maximum
+from tuner.cluster import RankDelay
+
+Array = npt.NDArray[np.float64]
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
+#: Normal tails beyond so many standard deviations count as empty; enough for thousands of ranks.
+_TAIL = 5.5
+#: Delays that spread over less than this many standard deviations of the jitter are taken for a normal one.
+_NARROW = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class DelayedRanks:
+    """Ranks that are delayed alike.
+
+    Args:
+        count: How many.
+        mean: Of one step's delay, seconds.
+        variance: Of one step's delay, seconds squared.
+        low: Shortest delay of one step, seconds.
+        high: Longest delay of one step, seconds.
+        is_uniform: Whether it is drawn uniformly in between: one delay that varies, not a sum of some.
+    """
+
+    count: int
+    mean: float
+    variance: float
+    low: float
+    high: float
+    is_uniform: bool
+
+
+@lru_cache(maxsize=1024)
+def delayed_ranks(delays: tuple[RankDelay, ...], num_ranks: int) -> tuple[DelayedRanks, ...]:
+    """The ranks of a job by what delays them; empty where none of them is delayed."""
+    groups: dict[tuple[int, ...], int] = {}
+    for rank in range(num_ranks):
+        key = tuple(i for i, delay in enumerate(delays) if delay.slows(rank))
+        groups[key] = groups.get(key, 0) + 1
+    if all(not key for key in groups):
+        return ()
+    return tuple(_alike(count, [delays[i] for i in key]) for key, count in groups.items())
+
+
+def _alike(count: int, own: Sequence[RankDelay]) -> DelayedRanks:
+    return DelayedRanks(
+        count=count,
+        mean=sum(0.5 * (d.low + d.high) for d in own),
+        variance=sum((d.high - d.low) ** 2 / 12.0 for d in own),
+        low=sum(d.low for d in own),
+        high=sum(d.high for d in own),
+        is_uniform=len([d for d in own if d.high > d.low]) == 1,
+    )
+
+
+def per_count(num_ranks: Array, value: Callable[[int], float]) -> Array:
+    """What depends on the number of ranks alone, for each of many, `(num,)`."""
+    counts, place = np.unique(num_ranks, return_inverse=True)
+    return np.array([value(int(p)) for p in counts], dtype=float)[place]
+
+
+def slowest_step_seconds(
+    compute: Array,
+    num_ranks: Array,
+    tau: Array,
+    *,
+    jitter: float,
+    persistent: float,
+    delays: tuple[RankDelay, ...] = (),
+) -> Array:
+    """Expected maximum over ranks of the time of tau steps, over tau.
+
+    Without delays c (1 + k_tau m_p) with m_p Blom's expected maximum and k_tau^2 = k^2 (h + (1 - h) / tau):
+    what is persistent of the jitter (this node is slow) stays, only the transient part averages out.
+    With delays the integral of 1 - prod_r F_r, F_r being that of a normal plus a uniform variable for
+    tau = 1, and that of a normal with the sum's mean and variance for tau > 1, which is a little too heavy
+    near the longest possible sum at tau = 2 to 4 (3% on 32 ranks that are all delayed).
+
+    Args:
+        compute: c, seconds a step of one rank without jitter, `(num,)`.
+        num_ranks: p, `(num,)`.
+        tau: Steps between two waits, `(num,)`.
+        jitter: k, coefficient of variation of a rank's step.
+        persistent: h, share of the jitter's variance that is persistent.
+        delays: Delays added on purpose.
+    """
+    spread = jitter * np.sqrt(persistent + (1.0 - persistent) / tau)
+    slowest = compute * (1.0 + spread * expected_maximum(num_ranks))
+    for p in np.unique(num_ranks) if delays else ():
+        groups = delayed_ranks(delays, int(p))
+        if groups:
+            rows = num_ranks == p
+            slowest[rows] = compute[rows] + _expected_excess((compute * spread)[rows], tau[rows], groups)
+    return np.asarray(slowest, dtype=float)
+
+
+def _expected_excess(jitter_seconds: Array, tau: Array, groups: Sequence[DelayedRanks]) -> Array:
+    """Expected maximum over ranks of jitter plus mean delay of a step, `(num,)`."""
+    widest = max(group.high for group in groups)
+    jitter_seconds = np.maximum(jitter_seconds, 1e-6 * widest + 1e-12)
+    parts = []
+    for group in groups:
+        # A width far below the jitter's shows as a variance alone, and would cancel in the difference.
+        wide = group.high - group.low > _NARROW * jitter_seconds
+        uniform = group.is_uniform & (tau == 1) & wide
+        sd = np.where(uniform, jitter_seconds, np.sqrt(jitter_seconds**2 + group.variance / tau))
+        low = np.where(uniform, group.low, group.mean)
+        high = np.where(uniform, group.high, group.mean)
+        parts.append((group.count, low, high, sd))
+    # Below the highest of the lower ends some rank is sure not to have ended.
+    start = np.max([low - _TAIL * sd for _, low, _, sd in parts], axis=0)
+    end = np.max([high + _TAIL * sd for _, _, high, sd in parts], axis=0)
+    at = start[:, None] + (end - start)[:, None] * 0.5 * (_NODES + 1.0)
+    log_all = np.zeros_like(at)
+    for count, low, high, sd in parts:
+        log_all += count * np.log(np.maximum(_smeared_cdf(at, low, high, sd), 1e-300))
+    integral = (np.exp(log_all) @ (0.5 * _WEIGHTS)) * (end - start)
+    return np.asarray(end - integral, dtype=float)
+
+
+def _smeared_cdf(at: Array, low: Array, high: Array, sd: Array) -> Array:
+    """Distribution of a uniform variable plus a normal one, `(num, num_nodes)`; of the normal if low = high.
+
+    sd (g(z_low) - g(z_high)) / (high - low) with g(z) = z Phi(z) + phi(z), the integral of Phi.
+    """
+    width = high - low
+    z_low, z_high = (at - low[:, None]) / sd[:, None], (at - high[:, None]) / sd[:, None]
+    plain = normal_cdf(z_low)
+    if not width.any():
+        return plain
+    with np.errstate(divide="ignore", invalid="ignore"):
+        smeared = (sd / width)[:, None] * (
+            z_low * plain + _density(z_low) - z_high * normal_cdf(z_high) - _density(z_high)
+        )
+    return np.clip(np.where(width[:, None] > 0, smeared, plain), 0.0, 1.0)
+
+
+def _density(z: Array) -> Array:
+    return np.asarray(np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi), dtype=float)
+
+
+def normal_cdf(z: Array) -> Array:
+    """Phi(z), to 7.5e-8 (Abramowitz and Stegun 1964, 26.2.17)."""
+    t = 1.0 / (1.0 + 0.2316419 * np.abs(z))
+    poly = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
+    upper = _density(z) * poly
+    return np.asarray(np.where(z >= 0, 1.0 - upper, upper), dtype=float)
+
+
+def mean_delay(num_ranks: Array, delays: tuple[RankDelay, ...]) -> Array:
+    """Mean delay of a step over all ranks, seconds, `(num,)`."""
+    if not delays:
+        return np.zeros(len(num_ranks))
+    return per_count(num_ranks, lambda p: sum(g.count * g.mean for g in delayed_ranks(delays, p)) / p)
+
+
+def unwaiting_batch_seconds(
+    compute: Array, exchange: Array, num_ranks: Array, *, overlap: float, delays: tuple[RankDelay, ...] = ()
+) -> Array:
+    """Seconds in which ranks that do not wait process one global batch: B / sum_r(b_r / step_r).
+
+    With equal shares that is the harmonic mean of step_r = ((c + d_r)^g + e^g)^(1/g): a rank delayed
+    without end costs its own share alone. Jitter does not enter: fast and slow steps of a rank average.
+
+    Args:
+        compute: c, seconds a step of one rank, `(num,)`.
+        exchange: e, seconds of exchange a step, `(num,)`.
+        num_ranks: p, `(num,)`.
+        overlap: g, at least 1; 1 adds compute and exchange, large values hide the smaller one.
+        delays: Delays added on purpose.
+    """
+    seconds = (compute**overlap + exchange**overlap) ** (1 / overlap)
+    for p in np.unique(num_ranks) if delays else ():
+        groups = delayed_ranks(delays, int(p))
+        if groups:
+            rows = num_ranks == p
+            rates = sum(
+                g.count / ((compute[rows] + g.mean) ** overlap + exchange[rows] ** overlap) ** (1 / overlap)
+                for g in groups
+            )
+            seconds[rows] = p / rates
+    return np.asarray(seconds, dtype=float)

@@ -1,0 +1,142 @@
+"""Seconds of one global batch under every strategy, by what its traits say of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import StrategyTraits
+from tuner.analytic.laws import ring_all_reduce_seconds, synchronous_step_seconds
+from tuner.analytic.server_queue import server_exchange_seconds
+from tuner.analytic.slowest_rank import (
+    delayed_ranks,
+    mean_delay,
+    per_count,
+    slowest_step_seconds,
+    unwaiting_batch_seconds,
+)
+from tuner.cluster import RankDelay
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What exchanges and jitter cost, the same for all strategies.
+
+    Args:
+        num_bytes: n, bytes of the model's parameters.
+        latency: A, seconds a hop.
+        bytes_per_second: w of the collective.
+        point_to_point: Bytes a second between two ranks, or a rank and the server, over w.
+        jitter: Coefficient of variation of a rank's step.
+        persistent: Share of the jitter's variance that stays with a rank.
+        overlap: g, how well exchanges hide behind compute: 1 not at all, large values wholly.
+        delays: Delays added on purpose.
+    """
+
+    num_bytes: float
+    latency: float
+    bytes_per_second: float
+    point_to_point: float = 1.0
+    jitter: float = 0.0
+    persistent: float = 0.5
+    overlap: float = 1.0
+    delays: tuple[RankDelay, ...] = ()
+
+    @property
+    def vector_seconds(self) -> float:
+        """n / w of one parameter vector between two ranks."""
+        return self.num_bytes / (self.bytes_per_second * self.point_to_point)
+
+
+def batch_seconds(
+    traits: StrategyTraits, compute: Array, num_ranks: Array, tau: Array, network: Network
+) -> Array:
+    """Seconds in which all ranks together process one global batch.
+
+    Args:
+        traits: The strategy.
+        compute: c, seconds a step of one rank, sharing of cores included, `(num,)`.
+        num_ranks: p, whole numbers, `(num,)`.
+        tau: Steps between two exchanges, `(num,)`.
+        network: What exchanges cost.
+    """
+    if traits.partners == "server":
+        return _through_a_server(compute, num_ranks, tau, network)
+    if traits.partners == "peer":
+        return _between_peers(traits, compute, num_ranks, tau, network)
+    if traits.exchanged == "gradients":
+        return _all_reduced(compute, num_ranks, tau, network)
+    return _averaged(compute, num_ranks, tau, network)
+
+
+def _all_reduced(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
+    """The slowest rank's step with an all-reduce of the gradients behind it (`synchronous_step_seconds`)."""
+    exchange = _ring(num_ranks, network)
+    found = synchronous_step_seconds(
+        compute, exchange, num_ranks, jitter=network.jitter, overlap=network.overlap
+    )
+    if not network.delays:
+        return found
+    delayed = per_count(num_ranks, lambda p: float(bool(delayed_ranks(network.delays, p)))) > 0
+    slowest = _slowest(compute, num_ranks, tau, network)
+    waited = (slowest**network.overlap + exchange**network.overlap) ** (1 / network.overlap)
+    return np.where(delayed, waited, found)
+
+
+def _averaged(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
+    """The slowest rank's tau steps and one all-reduce of the parameters, over tau.
+
+    Nothing of the all-reduce hides: the next step needs what it brings (Stich 2019; for the outer step of
+    DiLoCo, Douillard et al. 2023, the same).
+    """
+    return _slowest(compute, num_ranks, tau, network) + _ring(num_ranks, network) / tau
+
+
+def _between_peers(
+    traits: StrategyTraits, compute: Array, num_ranks: Array, tau: Array, network: Network
+) -> Array:
+    """A rank's own steps with what of (A + n/w) / tau is not hidden; never a maximum over ranks.
+
+    Exchanges of different pairs do not hinder each other (Jin et al. 2016, section 4), which ends where
+    one link or the memory of one host carries them all.
+    """
+    vectors = per_count(num_ranks, traits.vectors_per_exchange)
+    exchange = vectors * (network.latency + network.vector_seconds) / tau
+    return unwaiting_batch_seconds(
+        compute, exchange, num_ranks, overlap=network.overlap, delays=network.delays
+    )
+
+
+def _through_a_server(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
+    """A rank's own steps, and every tau of them 2 A and its turn at the server.
+
+    The server sends and takes one vector, s = 2 n / w. Exchanges of different ranks overlap their latency,
+    so that it belongs to the time between two visits, Z = tau c + 2 A, as does the mean delay; under an
+    exclusive slot it would belong to the service. Ranks whose think times differ much queue as their mean.
+    """
+    service = np.full(len(num_ranks), max(2.0 * network.vector_seconds, 1e-12))
+    away = tau * (compute + mean_delay(num_ranks, network.delays)) + 2.0 * network.latency
+    at_server = server_exchange_seconds(num_ranks, service, away)
+    exchange = np.where(num_ranks > 1, 2.0 * network.latency + at_server, 0.0) / tau
+    return unwaiting_batch_seconds(compute, exchange, num_ranks, overlap=1.0, delays=network.delays)
+
+
+def _slowest(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
+    return slowest_step_seconds(
+        compute,
+        num_ranks,
+        tau,
+        jitter=network.jitter,
+        persistent=network.persistent,
+        delays=network.delays,
+    )
+
+
+def _ring(num_ranks: Array, network: Network) -> Array:
+    return ring_all_reduce_seconds(
+        num_ranks, network.num_bytes, latency=network.latency, bytes_per_second=network.bytes_per_second
+    )

@@ -1,0 +1,53 @@
+"""Sentences on what may make a recommendation wrong."""
+
+from __future__ import annotations
+
+from search_spaces import Configuration
+from tuner.report.strategy_words import ranks_words
+from tuner.search.policy import Stop, StopKind
+from tuner.search.state import SearchState
+
+
+def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]:
+    """What speaks against relying on a choice: shared cores, delays, faults, budget, a single run."""
+    lines = []
+    shared = state.cluster.oversubscription(choice.nodes)
+    if shared > 1:
+        lines.append(
+            f"{choice.nodes} nodes share the cores of this host ({shared:.1f} threads a core): "
+            "on machines of their own they would be faster."
+        )
+    ranks = range(state.cluster.num_ranks(choice.nodes))
+    if any(delay.slows(rank) for delay in state.cluster.delays for rank in ranks):
+        lines.append(
+            "Ranks of it are delayed on purpose: without these delays its time differs, and another "
+            "strategy may be the best."
+        )
+    lines += _lost(state)
+    if state.num_faults:
+        lines.append(f"{state.num_faults} of {len(state.probes)} probes failed.")
+    if stop.kind is StopKind.BUDGET:
+        lines.append("The budget ended the search while there was still something to gain.")
+    arrived = sum(run.arrived for run in state.runs.values())
+    if arrived == 1:
+        lines.append(
+            "A single run reached the target: with another order of the data, its time may differ by a tenth "
+            "or more."
+        )
+    return lines
+
+
+def _lost(state: SearchState) -> list[str]:
+    """A sentence for each probe that went on without some of its ranks."""
+    lines = []
+    for probe in state.probes:
+        lost = sorted({rank for measurement in probe.slices for rank in measurement.lost_ranks})
+        if lost:
+            name = f"probe {probe.probe_id}" if probe.trial_number is None else f"trial {probe.trial_number}"
+            were = "was" if len(lost) == 1 else "were"
+            shown = ranks_words(lost)
+            lines.append(
+                f"{shown[0].upper()}{shown[1:]} {were} lost in {name} ({probe.configuration}), and the "
+                "others went on without: what it showed holds for fewer ranks."
+            )
+    return lines
