@@ -70,7 +70,7 @@ class Job(Section):
             nodes_share_host=section.launcher == "local",
             delays=tuple(
                 RankDelay(ranks=delay.ranks, low=delay.low, high=delay.high)
-                for delay in section.emulate.delay
+                for delay in section.emulate.delays
             ),
         )
 
@@ -105,7 +105,7 @@ class Job(Section):
             "launcher": self.cluster.launcher,
             "seed": self.seed,
         }
-        if self.cluster.emulate.delay:
+        if self.cluster.emulate.delays:
             parts["emulate"] = self.cluster.emulate.model_dump(mode="json")
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
 from search_spaces import KNOBS, Configuration
 from tuner.job.values import (
@@ -52,18 +60,25 @@ class DelaySection(Section):
         return self
 
 
+def _table_or_list(value: Any) -> str:
+    return "table" if isinstance(value, dict | DelaySection) else "list"
+
+
 class EmulateSection(Section):
     """`[cluster.emulate]`: a worse cluster than the one at hand, to see what it would change."""
 
-    delay: tuple[DelaySection, ...] = Field(
+    delay: Annotated[
+        Annotated[DelaySection, Tag("table")] | Annotated[tuple[DelaySection, ...], Tag("list")],
+        Discriminator(_table_or_list),
+    ] = Field(
         default=(),
         description="delays added to steps, after their backward pass: a table {ranks, low, high}, or a list",
     )
 
-    @field_validator("delay", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, dict) else value
+    @property
+    def delays(self) -> tuple[DelaySection, ...]:
+        """All of them."""
+        return (self.delay,) if isinstance(self.delay, DelaySection) else self.delay
 
 
 class ClusterSection(Section):
@@ -87,7 +102,7 @@ class ClusterSection(Section):
     @model_validator(mode="after")
     def _delayed_ranks_exist(self) -> ClusterSection:
         most = self.nodes[-1] * self.devices_per_node
-        for delay in self.emulate.delay:
+        for delay in self.emulate.delays:
             beyond = [rank for rank in delay.ranks or () if rank >= most]
             if beyond:
                 raise ValueError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from search_spaces import STRATEGIES, Configuration
-from tuner.job import Job, configuration_with_knobs
+from tuner.job import Job, configuration_with_knobs, load_job
 
 BASE: dict[str, Any] = {
     "workload": {"path": "tuner.workloads.digits:Digits"},
@@ -94,6 +95,24 @@ def test_delays_are_part_of_the_cluster_and_of_what_curves_depend_on() -> None:
     assert plain.fingerprint("code", "hardware") != slowed.fingerprint("code", "hardware")
     both = job(cluster={"emulate": {"delay": [{"high": 0.01}, {"ranks": [3], "high": 0.3}]}})
     assert [d.slows(2) for d in both.resolved_cluster().delays] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "emulate = { delay = { ranks = [1], low = 0.0, high = 0.3 } }",
+        "[cluster.emulate]\ndelay = { ranks = [1], high = 0.3 }",
+        "[[cluster.emulate.delay]]\nranks = [1]\nhigh = 0.3",
+    ],
+)
+def test_delays_are_read_from_a_file_as_people_write_them(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "slow.toml"
+    path.write_text(
+        "[workload]\npath = 'tuner.workloads.digits:Digits'\n[goal]\ntarget = 0.9\n"
+        "[space]\nbatch_size = [64]\nlearning_rate = [0.1]\n[cluster]\nnodes = [1, 2]\n" + text + "\n"
+    )
+    (delay,) = load_job(path).resolved_cluster().delays
+    assert (delay.ranks, delay.low, delay.high) == ((1,), 0.0, 0.3)
 
 
 @pytest.mark.parametrize(
