@@ -71,6 +71,10 @@ def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
             for part in ("compute", "sync", "input", "step")
         )
         rows.append((f"rank {rank.rank}, {rank.batch_size} samples", words))
+    if timed is not None and timed.staleness_steps is not None:
+        rows.append(("staleness", f"{timed.staleness_steps:.2g} steps"))
+    if timed is not None and timed.lost_ranks:
+        rows.append(("lost ranks", ", ".join(str(rank) for rank in timed.lost_ranks)))
     for prediction in ledger.predictions(study.study_id):
         if prediction.configuration == probe.configuration:
             levels = [f"{seconds:.4g}" for _, seconds in sorted(prediction.quantiles.items())]
