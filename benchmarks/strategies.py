@@ -198,6 +198,7 @@ def rows_of(
     rounds: int,
     num_steps: int,
     seconds: float,
+    windows: int,
     delay_rank: int | None,
     freeze_rank: int | None,
 ) -> Iterator[dict[str, Any]]:
@@ -233,7 +234,7 @@ def rows_of(
             "peak_bytes": max(m.peak_bytes for m in measured),
         }
         if delay_rank is not None or freeze_rank is not None:
-            yield {**row, **_disturbed(bench, name, seconds, delay_rank, freeze_rank)}
+            yield {**row, **_disturbed(bench, name, seconds, windows, delay_rank, freeze_rank)}
         else:
             yield row
 
@@ -245,12 +246,12 @@ def _step_seconds(measured: Measurement) -> float:
 
 
 def _disturbed(
-    bench: Bench, name: str, seconds: float, delay_rank: int | None, freeze_rank: int | None
+    bench: Bench, name: str, seconds: float, windows: int, delay_rank: int | None, freeze_rank: int | None
 ) -> dict[str, Any]:
-    """Ratios of the other ranks' steps, disturbed over undisturbed; medians of three, alternating."""
+    """Ratios of the other ranks' steps, disturbed over undisturbed; medians over windows that alternate."""
     found: dict[str, list[float]] = {"others_delayed_ratio": [], "others_frozen_ratio": []}
     staleness = None
-    for _ in range(3):
+    for _ in range(windows):
         plain, _ = bench.others_steps(name, seconds)
         if delay_rank is not None:
             slowed, staleness = bench.others_steps(name, seconds, delay_rank=delay_rank)
@@ -296,8 +297,9 @@ def main(
     delay_rank: Annotated[int | None, typer.Option(help="Delay this rank by U[0, 300] ms.")] = None,
     freeze_rank: Annotated[int | None, typer.Option(help="Stop this rank (SIGSTOP).")] = None,
     rounds: Annotated[int, typer.Option(help="Rounds of alternation.")] = 5,
-    steps: Annotated[int, typer.Option(help="Steps a round.")] = 120,
+    steps: Annotated[int, typer.Option(help="Steps a round.")] = 161,
     seconds: Annotated[float, typer.Option(help="Window in which others' steps are counted.")] = 5.0,
+    windows: Annotated[int, typer.Option(help="Windows of each kind, alternating.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects.")] = False,
 ) -> None:
     """Measure every strategy beside bare DistributedDataParallel."""
@@ -322,6 +324,7 @@ def main(
                 rounds=rounds,
                 num_steps=steps,
                 seconds=seconds,
+                windows=windows,
                 delay_rank=delay_rank,
                 freeze_rank=freeze_rank,
             ):

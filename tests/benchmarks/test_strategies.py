@@ -30,7 +30,7 @@ def test_strategies_are_measured_beside_the_bare_loop_and_with_faults() -> None:
     flags = (
         "--ranks 2 --strategies gossip_pull,local_sgd --rounds 1 --steps 33 --seconds 1 --model mlp --width 4"
     )
-    faults = "--compute sleep:10ms --delay-rank 1 --freeze-rank 1 --json"
+    faults = "--windows 1 --compute sleep:10ms --delay-rank 1 --freeze-rank 1 --json"
     ended = subprocess.run(
         [sys.executable, "-m", "benchmarks.strategies", *flags.split(), *faults.split()],
         cwd=ROOT,

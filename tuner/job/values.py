@@ -107,8 +107,9 @@ def configuration_with_knobs(configuration: Configuration, **stated: AxisValue |
         stated: Knobs by name; None where nothing was said.
 
     Raises:
-        ValueError: A knob is not of the strategy, or may not have its value.
+        ValueError: The strategy is unknown, a knob is not of it, or may not have its value.
     """
+    _known_strategy(configuration.strategy)
     said = {name: value for name, value in stated.items() if value is not None}
     for name, value in said.items():
         check_knob(name, value, (configuration.strategy,))

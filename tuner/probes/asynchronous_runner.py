@@ -93,6 +93,9 @@ class AsynchronousRunner:
         self._unsettled: list[tuple[int, CurvePoint]] = []
         self._copied_point: CurvePoint | None = None
         self._last_end: float | None = None
+        #: What this rank's clock lacks of that of the leader it took over from.
+        self._ahead_seconds = 0.0
+        self._has_led = party.rank == 0
 
     def run(self) -> Outcome:
         """Trains until the slice's end; the leader saves the run unless it went astray."""
@@ -119,6 +122,11 @@ class AsynchronousRunner:
         return outcome
 
     @property
+    def seconds(self) -> float:
+        """The training clock, that of an earlier leader gone on with."""
+        return self.clock.seconds + self._ahead_seconds
+
+    @property
     def batch_seconds(self) -> float | None:
         """Seconds in which all ranks together see one global batch; None while no step is known."""
         rate = 0.0
@@ -132,7 +140,7 @@ class AsynchronousRunner:
     def _start(self) -> None:
         """The leader scores the untrained model; the others wait for its word that training begins."""
         party = self.party
-        party.post(steps=self.replica.step, samples=self._rank_samples)
+        party.post(steps=self.replica.step, samples=self._rank_samples, seconds=self.seconds)
         party.look()
         if not party.leads:
             while party.of_leader(Field.STARTED) < 1 and not party.leads:
@@ -188,7 +196,13 @@ class AsynchronousRunner:
         if replica.step % _TELL_STEPS == 0 or party.own(Field.STEP_MEDIAN) == 0:
             median, deviation = self._step_patience.spread
             usual = {"step_median": median, "step_deviation": deviation}
-        party.post(steps=replica.step, samples=self._rank_samples, non_finite=float(not is_finite), **usual)
+        party.post(
+            steps=replica.step,
+            samples=self._rank_samples,
+            seconds=self.seconds,
+            non_finite=float(not is_finite),
+            **usual,
+        )
         self._stand()
         self.voice.beat(step=party.total_samples // replica.batch_size, samples=party.total_samples)
 
@@ -202,7 +216,7 @@ class AsynchronousRunner:
         total = self.party.total_samples
         if self.party.leads:
             self._copied_point = CurvePoint(
-                training_seconds=self.clock.seconds,
+                training_seconds=self.seconds,
                 step=total // self.replica.batch_size,
                 samples=total,
                 value=math.nan,
@@ -211,13 +225,18 @@ class AsynchronousRunner:
     def _lead(self) -> bool:
         """What the leader does between two steps; whether it did something others must be looked at for."""
         party = self.party
+        if not self._has_led:
+            # Curve and clock go on where the leader before left them.
+            ranks = range(self.replica.share.num_ranks)
+            furthest = max(party.of(rank, Field.SECONDS) for rank in ranks)
+            self._ahead_seconds, self._has_led = max(0.0, furthest - self.clock.seconds), True
         if any(party.of(rank, Field.NON_FINITE) > 0 for rank in party.live_ranks()):
             self._end(Outcome.DIVERGED)
             return True
         if self._copied_point is not None and self._copies.are_complete() and self._score():
             party.look()
             return True
-        if self.clock.seconds - self._saved_seconds >= _CHECKPOINT_SECONDS and not self.plan.is_timing:
+        if self.seconds - self._saved_seconds >= _CHECKPOINT_SECONDS and not self.plan.is_timing:
             self._save()
             party.look()
             return True
@@ -282,7 +301,8 @@ class AsynchronousRunner:
     def _resend_unsettled(self) -> None:
         """Sends early points again: the clock knows by now what their warm-up should have taken."""
         for num_steps, point in self._unsettled:
-            self.voice.curve(replace(point, training_seconds=self.clock.seconds_at(num_steps)))
+            seconds = self.clock.seconds_at(num_steps) + self._ahead_seconds
+            self.voice.curve(replace(point, training_seconds=seconds))
         self._unsettled = []
 
     def _limit_samples(self) -> int | None:
@@ -303,7 +323,7 @@ class AsynchronousRunner:
     def _end_by_limits(self) -> Outcome:
         until = self.plan.until
         seconds = until.training_seconds
-        if not self._is_used_up() and (seconds is None or self.clock.seconds < seconds):
+        if not self._is_used_up() and (seconds is None or self.seconds < seconds):
             return Outcome.RUNNING
         if self._copied_point is not None:
             # A mark that was passed is scored before the slice ends.
@@ -328,19 +348,17 @@ class AsynchronousRunner:
         self._last_end = None
         self.voice.progress("saving")
         began = time.perf_counter()
-        state = ClockState(
-            training_seconds=self.clock.seconds, typical_step_seconds=self.clock.typical_seconds
-        )
+        state = ClockState(training_seconds=self.seconds, typical_step_seconds=self.clock.typical_seconds)
         path = self._cut.save(state, batch_size=self.replica.batch_size, seconds=self._hold_patience.seconds)
         self._hold_patience.note(time.perf_counter() - began)
         self.voice.checkpoint(str(path))
-        self._saved_seconds, self._saved_samples = self.clock.seconds, self.party.total_samples
+        self._saved_seconds, self._saved_samples = self.seconds, self.party.total_samples
 
     def _stand(self) -> None:
         total = self.party.total_samples
         self.voice.stand(
             step=total // self.replica.batch_size,
             samples=total,
-            training_seconds=self.clock.seconds,
+            training_seconds=self.seconds,
             scoring_seconds=self.scorer.seconds,
         )

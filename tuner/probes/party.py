@@ -53,6 +53,8 @@ class Field(IntEnum):
     """Number of the last rest whose part it has written."""
     ENDED = 16
     """(leader) Place of the slice's outcome among `ENDS`, from 1."""
+    SECONDS = 18
+    """Its training clock."""
     LEFT = 17
     """1 once it has noticed the end."""
 

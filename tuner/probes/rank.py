@@ -174,7 +174,7 @@ class _Rank:
             "outcome": outcome.value,
             "step": samples // replica.batch_size,
             "samples": samples,
-            "training_seconds": runner.clock.seconds,
+            "training_seconds": runner.seconds,
             "scoring_seconds": runner.scorer.seconds,
             "bytes_per_step": runner.exchanged_bytes / num_steps if num_steps else None,
             "timing": None if timing is None else asdict(timing),

@@ -52,7 +52,8 @@ class SliceRecord:
         kind = message["kind"]
         if kind == "progress":
             self._last_said[rank] = dict(message)
-        elif kind == "started" and not self._has_started:
+        elif kind == "started" and (rank == 0 or not self._has_started):
+            # The first rank's word counts; another's only while that one has not said it, or never will.
             self._has_started = True
             self._setup_seconds = message["setup_seconds"]
             for point in self.folder.lost_points(message["samples"]):

@@ -78,6 +78,11 @@ class SliceRunner:
         self._unsettled: list[tuple[int, CurvePoint]] = []
         self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
 
+    @property
+    def seconds(self) -> float:
+        """The training clock."""
+        return self.clock.seconds
+
     def run(self) -> Outcome:
         """Trains until the slice's end, and saves the run unless it went astray."""
         outcome = self._score_untrained()

@@ -18,7 +18,7 @@ from tuner.job import (
 
 
 def test_the_examples_ship():
-    assert example_names() == ["char_lm", "digits", "fashion_mnist"]
+    assert example_names() == ["char_lm", "digits", "fashion_mnist", "fashion_mnist_delayed"]
 
 
 @pytest.mark.parametrize("name", [None, *example_names()])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from search_spaces import AxisValue
 from tuner.strategies import Exchange, Links, Share, Strategy, strategy
-from tuner.transport import SharedMemoryTransport, Transport
+from tuner.transport import MessageTransport, SharedMemoryTransport, Transport
 
 LEARNING_RATE = 0.1
 
@@ -104,6 +104,7 @@ def ranks_of(
     *,
     num_parameters: int = 50,
     optimizer: Mapping[str, Any] | None = None,
+    over: type[SharedMemoryTransport] | type[MessageTransport] = SharedMemoryTransport,
     **knobs: AxisValue,
 ) -> Iterator[list[Rank]]:
     """Ranks of a strategy, with transports between them."""
@@ -112,7 +113,7 @@ def ranks_of(
         store = dist.HashStore()
 
         def opened(rank: int) -> Transport:
-            return SharedMemoryTransport(
+            return over(
                 store, rank=rank, num_ranks=num_ranks, num_elements=num_parameters, dtype=torch.float32
             )
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from search_spaces import STRATEGIES, traits_of
 from tests.tuner.strategies.lockstep import LEARNING_RATE, Rank, ranks_of, rounds, settle
+from tuner.transport import MessageTransport, SharedMemoryTransport
 
 ASYNCHRONOUS = sorted(name for name, traits in STRATEGIES.items() if not traits.barrier)
 SEVERAL = [2, 3, 4, 8]
@@ -107,14 +111,18 @@ def test_checkpoint_restores_everything_to_the_last_bit(name: str, num_ranks: in
                 assert torch.equal(ours, vector)
 
 
+@pytest.mark.parametrize("over", [SharedMemoryTransport, MessageTransport])
 @pytest.mark.parametrize("name", ASYNCHRONOUS)
-def test_ranks_stay_together_that_would_part_on_their_own(name: str) -> None:
+def test_ranks_stay_together_that_would_part_on_their_own(name: str, over: Any) -> None:
     def spread(ranks: list[Rank]) -> float:
         theta = torch.stack([rank.theta for rank in ranks])
         return float((theta - theta.mean(dim=0)).square().mean())
 
-    with ranks_of(name, 4, tau=1) as ranks:
-        rounds(ranks, 60)
+    with ranks_of(name, 4, tau=1, over=over) as ranks:
+        for _ in range(60):
+            rounds(ranks, 1)
+            if over is MessageTransport:
+                time.sleep(0.004)  # what a step takes, so that messages can travel meanwhile
         apart = [Rank(name, {}, None, r, 4, 50, {}) for r in range(4)]
         rounds(apart, 60)
         assert spread(ranks) < 0.25 * spread(apart)
