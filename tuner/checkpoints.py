@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tuner.errors import StorageError
+
+#: A partial file that nobody has written to for so long is nobody's any more.
+_ABANDONED_SECONDS = 3600.0
 
 _NAME = re.compile(r"checkpoint-(\d{8})\.json")
 
@@ -115,6 +120,11 @@ class CheckpointFolder:
             # The manifest goes first: a content without one is no checkpoint.
             self._manifest(number).unlink(missing_ok=True)
             self._content(number).unlink(missing_ok=True)
+        for path in self.folder.glob("checkpoint-*.partial"):
+            # What a killed process left; a younger one may still be written by another.
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                    path.unlink()
         kept = {self._content(number) for number in numbers[: self.keep]}
         for path in self.folder.glob("checkpoint-*.pt"):
             if path not in kept:
@@ -131,7 +141,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     Raises:
         OSError: It cannot be written; nothing is left behind.
     """
-    partial = path.with_name(path.name + ".partial")
+    # Named for the writer: two that write the same file must not write into each other's.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             write(file)

@@ -24,6 +24,8 @@ from tuner.transport import Transport
 
 #: Training seconds between two checkpoints within a slice.
 _CHECKPOINT_SECONDS = 20.0
+#: A leader that scores or saves is not taken for lost before so long, seconds.
+_LEAST_HOLD_SECONDS = 10.0
 #: A rank tells the others its usual step after so many steps.
 _TELL_STEPS = 16
 #: How often a rank that has nothing to do looks again, seconds.
@@ -83,13 +85,15 @@ class AsynchronousRunner:
         self._copies = Copies(replica.strategy, transport, party)
         self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
         self._cut = Cut(replica, party, plan.folder, self._checkpoints, voice.alive)
+        self._begun_rank_samples = begun.rank_samples
         self._rank_samples = begun.rank_samples[party.rank] if begun.rank_samples else 0
         self._begun_samples = replica.samples
         self._start_seconds = self._saved_seconds = begun.clock.training_seconds
         self._saved_samples = replica.samples
         self._hang_seconds = plan.job.probe.hang_timeout
         self._step_patience = Patience(self._hang_seconds)
-        self._hold_patience = Patience(self._hang_seconds)
+        self._score_patience = Patience(self._hang_seconds, _LEAST_HOLD_SECONDS)
+        self._save_patience = Patience(self._hang_seconds, _LEAST_HOLD_SECONDS)
         self._unsettled: list[tuple[int, CurvePoint]] = []
         self._copied_point: CurvePoint | None = None
         self._last_end: float | None = None
@@ -107,7 +111,9 @@ class AsynchronousRunner:
                 continue
             if self._copies.is_due():
                 self._copy()
-            if self.party.leads and self._lead():
+            if not self.party.leads:
+                self._has_led, self._copied_point = False, None
+            elif self._lead():
                 continue
             if self._is_used_up():
                 # Others still make the last steps: whoever is done goes on serving.
@@ -140,13 +146,15 @@ class AsynchronousRunner:
     def _start(self) -> None:
         """The leader scores the untrained model; the others wait for its word that training begins."""
         party = self.party
-        party.post(steps=self.replica.step, samples=self._rank_samples, seconds=self.seconds)
+        party.begin(self._begun_rank_samples)
+        party.post(steps=self.replica.step, samples=self._rank_samples, seconds=self.seconds, ready=1)
         party.look()
-        if not party.leads:
-            while party.of_leader(Field.STARTED) < 1 and not party.leads:
-                time.sleep(_IDLE_SECONDS)
-                party.post()
-                party.look()
+        while not self._may_start():
+            self.voice.alive("waiting for the other ranks")
+            time.sleep(_IDLE_SECONDS)
+            party.refresh()
+        if party.leads:
+            self._cut.clear()
         fresh = self.replica.samples == 0 and self.plan.score_untrained and not self.plan.is_timing
         if party.leads and party.own(Field.STARTED) < 1:
             end = 0
@@ -165,14 +173,21 @@ class AsynchronousRunner:
         )
         party.look()
 
+    def _may_start(self) -> bool:
+        """For the leader: whether all that are heard of are ready; for the others: whether it said so."""
+        party = self.party
+        if party.leads and party.own(Field.STARTED) < 1:
+            return party.all_live(Field.READY, 1)
+        return party.of_leader(Field.STARTED) >= 1
+
     def _leave(self) -> None:
-        """Says that the end was noticed; the leader stays until all that are heard of have said so."""
+        """Says that the end was noticed, and stays until all that are heard of have said so."""
         self.party.post(left=1)
-        while self.party.leads and not self.party.all_live(Field.LEFT, 1):
+        while not self.party.all_live(Field.LEFT, 1):
             self.replica.strategy.attend()
             self.voice.alive("serving")
             time.sleep(_IDLE_SECONDS)
-            self.party.look()
+            self.party.refresh()
 
     def _step(self) -> None:
         replica, party = self.replica, self.party
@@ -229,7 +244,8 @@ class AsynchronousRunner:
             # Curve and clock go on where the leader before left them.
             ranks = range(self.replica.share.num_ranks)
             furthest = max(party.of(rank, Field.SECONDS) for rank in ranks)
-            self._ahead_seconds, self._has_led = max(0.0, furthest - self.clock.seconds), True
+            self._ahead_seconds += max(0.0, furthest - self.seconds)
+            self._saved_seconds, self._has_led = self.seconds, True
         if any(party.of(rank, Field.NON_FINITE) > 0 for rank in party.live_ranks()):
             self._end(Outcome.DIVERGED)
             return True
@@ -255,7 +271,7 @@ class AsynchronousRunner:
             return False
         self._last_end = None
         began = time.perf_counter()
-        number = self._cut.begin(self._hold_patience.seconds)
+        number = self._cut.begin(self._score_patience.seconds)
         end = Outcome.RUNNING
         try:
             self.voice.progress("scoring")
@@ -279,7 +295,7 @@ class AsynchronousRunner:
             self._set_mark(self.marks.next_after(ahead))
             self.scorer.seconds = scored_before + time.perf_counter() - began
         finally:
-            self._hold_patience.note(time.perf_counter() - began)
+            self._score_patience.note(time.perf_counter() - began)
             self._cut.end(number)
         self.voice.progress("training")
         if end is not Outcome.RUNNING:
@@ -335,24 +351,31 @@ class AsynchronousRunner:
         return Outcome.PAUSED
 
     def _end(self, outcome: Outcome) -> None:
-        """Ends the slice for all, as the leader."""
+        """Ends the slice for all, as the leader; where another has taken the lead, it is that one's to do."""
         self._resend_unsettled()
-        self.lost_ranks = self.party.lost_ranks()
-        if outcome is not Outcome.DIVERGED and self.party.total_samples > self._saved_samples:
-            self._save()
-        self.party.post(ended=1 + ENDS.index(outcome))
-
-    def _save(self) -> None:
-        if self.plan.is_timing:
+        self.party.refresh()
+        if not self.party.leads:
             return
+        self.lost_ranks = self.party.lost_ranks()
+        is_new = outcome is not Outcome.DIVERGED and self.party.total_samples > self._saved_samples
+        if not is_new or self._save():
+            self.party.post(ended=1 + ENDS.index(outcome))
+
+    def _save(self) -> bool:
+        """Saves the run; False where another rank has taken the lead meanwhile."""
+        if self.plan.is_timing:
+            return True
         self._last_end = None
         self.voice.progress("saving")
         began = time.perf_counter()
         state = ClockState(training_seconds=self.seconds, typical_step_seconds=self.clock.typical_seconds)
-        path = self._cut.save(state, batch_size=self.replica.batch_size, seconds=self._hold_patience.seconds)
-        self._hold_patience.note(time.perf_counter() - began)
+        path = self._cut.save(state, batch_size=self.replica.batch_size, seconds=self._save_patience.seconds)
+        if path is None:
+            return False
+        self._save_patience.note(time.perf_counter() - began)
         self.voice.checkpoint(str(path))
         self._saved_seconds, self._saved_samples = self.seconds, self.party.total_samples
+        return True
 
     def _stand(self) -> None:
         total = self.party.total_samples

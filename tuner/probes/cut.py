@@ -27,6 +27,9 @@ class Cut:
     the parts. A rank that falls silent meanwhile is left out. For a scoring, the leader does not wait for
     anybody: the others only keep still while it lasts.
 
+    The cut is consistent over shared memory. Over TCP a push may still travel when all rest: the checkpoint
+    then lacks that one message, as if it had been lost.
+
     Args:
         replica: This rank's.
         party: Says who rests.
@@ -58,16 +61,19 @@ class Cut:
         """Rests until the leader says that it is over, or falls silent, or ends the slice."""
         party = self._party
         leader = party.leader()
+        began = time.monotonic()
         while True:
             number = party.of(leader, Field.HOLD)
-            settled = self._replica.strategy.attend()
+            # What has not come by then was lost with a connection, and does not come any more.
+            is_overdue = time.monotonic() - began > party.of(leader, Field.HOLD_SECONDS)
+            settled = self._replica.strategy.attend() or is_overdue
             rested = {"rested": number} if settled else {}
             party.post(**rested)
             party.look()
             over = party.of(leader, Field.RELEASED) >= number or party.of(leader, Field.ENDED) > 0
             if over or party.leader() != leader:
                 return
-            # What a rank sent arrives before its word that it rests, so by then all of it is here.
+            # In shared memory, what a rank sent is there before its word that it rests.
             quiet = settled and party.all_live(Field.RESTED, number)
             if quiet and party.of(leader, Field.SAVE) >= number and party.own(Field.SAVED) < number:
                 self._write_part(int(number))
@@ -92,7 +98,12 @@ class Cut:
         """Ends the rest of this number, as the leader."""
         self._party.post(released=max(number, self._party.own(Field.RELEASED)))
 
-    def save(self, clock: ClockState, *, batch_size: int, seconds: float) -> Path:
+    def clear(self) -> None:
+        """Removes parts that a slice left which was killed while it saved, as the leader."""
+        for part in self._parts.glob("*.pt"):
+            part.unlink(missing_ok=True)
+
+    def save(self, clock: ClockState, *, batch_size: int, seconds: float) -> Path | None:
         """Writes a checkpoint, as the leader.
 
         Args:
@@ -100,17 +111,22 @@ class Cut:
             batch_size: Samples of one global batch.
             seconds: How long it may take at most.
 
+        Returns:
+            Its path; None where another rank has taken the lead meanwhile, whose business it is then.
+
         Raises:
             StorageError: The folder cannot be written.
         """
         party = self._party
         number = self.begin(seconds)
         try:
-            self._await(Field.RESTED, number)
+            if not self._await(Field.RESTED, number, seconds):
+                return None
             party.post(save=number)
             own = own_state(self._replica)
             party.post(saved=number)
-            self._await(Field.SAVED, number)
+            if not self._await(Field.SAVED, number, seconds):
+                return None
             owns = [
                 own if rank == party.rank else self._part(rank, int(number))
                 for rank in range(self._replica.share.num_ranks)
@@ -123,24 +139,32 @@ class Cut:
                 clock,
                 owns,
                 step=total // batch_size,
-                rank_samples=[int(party.of(rank, Field.SAMPLES)) for rank in range(len(owns))],
+                rank_samples=[party.samples_of(rank) for rank in range(len(owns))],
             )
         finally:
             self.end(number)
-            for part in self._parts.glob("*.pt"):
+            for part in self._parts.glob(f"rank*-{int(number)}.pt"):
                 part.unlink(missing_ok=True)
 
-    def _await(self, field: Field, number: float) -> None:
-        """Attends to others until all that are heard of have come to a number."""
+    def _await(self, field: Field, number: float, seconds: float) -> bool:
+        """Attends to others until all that are heard of have come to a number; whether this rank still leads.
+
+        Args:
+            field: What they come to.
+            number: The rest's number.
+            seconds: After so long, what this rank has under way does not count any more.
+        """
         party = self._party
+        began = time.monotonic()
         while True:
-            settled = self._replica.strategy.attend()
+            settled = self._replica.strategy.attend() or time.monotonic() - began > seconds
             if field is Field.RESTED and settled and party.own(Field.RESTED) < number:
                 party.post(rested=number)
-            party.look()
+            party.refresh()
+            if not party.leads:
+                return False
             if party.all_live(field, number):
-                return
-            party.post()
+                return True
             self._tell("saving")
             time.sleep(_REST_SECONDS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -33,6 +34,8 @@ class Field(IntEnum):
     """When it took the lead: the highest leads."""
     STARTED = 6
     """(leader) 1 once training may begin."""
+    READY = 19
+    """1 once it has loaded what it goes on from."""
     MARK = 7
     """(leader) Number of the mark that is next."""
     MARK_SAMPLES = 8
@@ -77,9 +80,15 @@ class Party:
         self._first_silence_seconds = first_silence_seconds
         self._own = np.zeros(STANDING_WIDTH)
         self._rows: Array = np.zeros((transport.num_ranks, STANDING_WIDTH))
+        self._begun_samples: Array = np.zeros(transport.num_ranks)
         self._live: tuple[int, ...] = tuple(range(transport.num_ranks))
         if transport.rank == 0:
             self._own[Field.TERM] = 1
+
+    def begin(self, rank_samples: Sequence[int]) -> None:
+        """Notes what each rank had seen when the slice began: one that is never heard of has seen it too."""
+        if rank_samples:
+            self._begun_samples = np.array(rank_samples, dtype=float)
 
     @property
     def rank(self) -> int:
@@ -94,7 +103,11 @@ class Party:
     @property
     def total_samples(self) -> int:
         """Samples seen by all ranks together, lost ones included."""
-        return int(self._rows[:, Field.SAMPLES].sum())
+        return sum(self.samples_of(rank) for rank in range(self._transport.num_ranks))
+
+    def samples_of(self, rank: int) -> int:
+        """Samples a rank has seen, as far as this one knows."""
+        return int(max(self._rows[rank, Field.SAMPLES], self._begun_samples[rank]))
 
     def look(self) -> None:
         """Takes note of where everybody stands now, and takes the lead where it falls to this rank."""
@@ -152,19 +165,24 @@ class Party:
 
     def _longest_silence(self, rank: int) -> float:
         row = self._rows[rank]
+        highest = int(np.argmax(self._rows[:, Field.TERM]))
         if row[Field.STEP_MEDIAN] <= 0:
             return self._first_silence_seconds
         steps = deadline_seconds(float(row[Field.STEP_MEDIAN]), float(row[Field.STEP_DEVIATION]))
-        if row[Field.HOLD] > row[Field.RELEASED]:
-            steps += float(row[Field.HOLD_SECONDS])
+        leader = self._rows[highest]
+        is_held = leader[Field.HOLD] > leader[Field.RELEASED]
+        if is_held and (rank == highest or row[Field.RESTED] >= leader[Field.HOLD]):
+            # It scores, saves, or writes its part, and says nothing meanwhile.
+            steps += float(leader[Field.HOLD_SECONDS])
         return max(steps, _LEAST_SILENCE_SECONDS)
 
     def _take_lead(self) -> None:
         before = self._rows[int(np.argmax(self._rows[:, Field.TERM]))]
-        for field in (Field.STARTED, Field.MARK_SAMPLES, Field.HOLD, Field.SAVE):
+        for field in (Field.STARTED, Field.MARK_SAMPLES, Field.HOLD, Field.SAVE, Field.ENDED):
             self._own[field] = before[field]
-        # Copies may have been made for the old leader's mark, of whose clock nobody knows: once more.
-        self._own[Field.MARK] = before[Field.MARK] + 1
+        if before[Field.MARK] > 0:
+            # Copies may have been made for the old leader's mark, of whose clock nobody knows: once more.
+            self._own[Field.MARK] = before[Field.MARK] + 1
         # A rest that the old leader asked for is over, and what it was for is asked for again.
         self._own[Field.RELEASED] = before[Field.HOLD]
         self.post(term=float(before[Field.TERM]) + 1)

@@ -126,7 +126,7 @@ def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, 
     """Goes on from a checkpoint, or begins a run where there is none.
 
     On as many ranks as before, the run goes on as if never interrupted; a rank that was lost when it was
-    saved begins again as a twin of the one that wrote it. On another number, the buffers are the mean of
+    saved begins again as a twin of the first that was not. On another number, the buffers are the mean of
     what the ranks had, and generators are seeded anew from rank and samples.
 
     Args:
@@ -148,7 +148,8 @@ def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, 
     replica.model.load_state_dict(differing["model"])
     replica.optimizer.load_state_dict(differing["optimizer"])
     if differing is not content or not _replicas_differ(replica):
-        replica.strategy.load(differing["strategy"])
+        of_all = [found["strategy"] for found in told] if differing is not content else []
+        replica.strategy.load(differing["strategy"], of_all=of_all, is_twin=own is None)
     replica.step, replica.samples = differing["step"], content["samples"]
     if own is not None:
         _set_buffers(replica, own["buffers"])

@@ -104,6 +104,8 @@ class TrainingProber(Prober):
             words = (
                 f"no rank was heard of for {limit:g} s (probe.hang_timeout); last was {record.last_words()}"
             )
+            if status.failures:
+                words += "\n" + failure_words(status.failures)
             return self._end(record, status, Outcome.TIMED_OUT, words)
         return self._measured(record, status, Outcome.RUNNING)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -122,11 +122,14 @@ class Asynchronous(Strategy):
         rule = {} if self._flat is None else self._rule.state()
         return {"step": self._step, "rule": rule}
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(
+        self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]] = (), is_twin: bool = False
+    ) -> None:
         self._step = state["step"]
         if self._flat is not None:
             self._flat.stepped()
-            self._rule.load(state["rule"])
+            rules = [other["rule"] for other in of_all] or [state["rule"]]
+            self._rule.load(state["rule"], of_all=rules, is_twin=is_twin)
 
     def close(self) -> None:
         if self._flat is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,8 @@ class ElasticAveraging(PeerRule):
             since = self._server.exchange(own, plain.to("cpu"), self._force)
             self._apply(self._force, plain)
             return float(since)
+        # A centre this rank held while it led is out of date once it leads again.
+        self._server.set(None)
         if not self._transport.ask(leader, plain, step):
             return None
         answer = await_answer(self._links, leader, self._patience)
@@ -76,9 +78,12 @@ class ElasticAveraging(PeerRule):
         leads = self._links.leader() == self._links.rank
         return {"known": self._known.clone(), "center": self._server.snapshot() if leads else None}
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
         self._known.copy_(state["known"])
-        self._server.set(state["center"])
+        # Whoever held the centre then, the one that leads now serves it.
+        centers = [other["center"] for other in of_all if other["center"] is not None]
+        leads = self._links.leader() == self._links.rank
+        self._server.set(centers[0] if centers and leads else None)
 
     def close(self) -> None:
         self._server.close()
@@ -88,5 +93,6 @@ class ElasticAveraging(PeerRule):
 
     def _apply(self, force: Tensor, plain: Tensor) -> None:
         """theta -= u; the centre before it was theta - u / a, after it u more."""
-        self._known.copy_(plain).sub_(force, alpha=1.0 / self._rate - 1.0)
+        with self._server.undisturbed():
+            self._known.copy_(plain).sub_(force, alpha=1.0 / self._rate - 1.0)
         self._flat.vector.sub_(force.to(self._flat.vector.device))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -80,8 +80,9 @@ class GossipPairs(PeerRule):
         """The peer generator; nothing is under way once `attend` said so."""
         return {"generator": generator_state(self._rng)}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        set_generator_state(self._rng, state["generator"])
+    def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
+        if not is_twin:
+            set_generator_state(self._rng, state["generator"])
 
     def close(self) -> None:
         """Nothing runs beside the training."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,9 +70,10 @@ class GossipPull(PeerRule):
             "tag": tag,
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        set_generator_state(self._rng, state["generator"])
-        self._next = state["next"]
+    def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
+        if not is_twin:
+            set_generator_state(self._rng, state["generator"])
+            self._next = state["next"]
         self._transport.publish(PARAMETERS_CHANNEL, state["published"], state["tag"])
 
     def close(self) -> None:

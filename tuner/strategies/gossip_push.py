@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,8 @@ class GossipPush(PeerRule):
         self._flat, self._links, self._rng, self._transport = flat, links, rng, links.transport
         self._plain = torch.empty_like(flat.vector)
         self._move = torch.empty_like(flat.vector)
-        self._kept: list[tuple[int, Tensor]] = []
+        #: Messages that were taken for a checkpoint, by sender: they wait for the next exchange.
+        self._kept: dict[int, tuple[int, Tensor]] = {}
 
     def exchange(self, step: int) -> float | None:
         plain = self._flat.plain(self._plain)
@@ -45,8 +46,8 @@ class GossipPush(PeerRule):
         drew_itself = peer == self._links.rank
         if not drew_itself:
             self._transport.push(peer, plain, step)
-        arrived = [*self._kept, *((r.tag, r.vector) for r in self._transport.take_pushed())]
-        self._kept = []
+        newest = {**self._kept, **{r.sender: (r.tag, r.vector) for r in self._transport.take_pushed()}}
+        arrived, self._kept = [newest[sender] for sender in sorted(newest)], {}
         if not arrived:
             return None
         vectors = [vector.to(plain.device) for _, vector in arrived]
@@ -61,12 +62,13 @@ class GossipPush(PeerRule):
 
     def state(self) -> dict[str, Any]:
         """The peer generator, and the messages that have arrived and wait for the next exchange."""
-        self._kept += [(r.tag, r.vector.clone()) for r in self._transport.take_pushed()]
-        return {"generator": generator_state(self._rng), "arrived": list(self._kept)}
+        self._kept |= {r.sender: (r.tag, r.vector.clone()) for r in self._transport.take_pushed()}
+        return {"generator": generator_state(self._rng), "arrived": dict(self._kept)}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        set_generator_state(self._rng, state["generator"])
-        self._kept = [(tag, vector) for tag, vector in state["arrived"]]
+    def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
+        if not is_twin:
+            set_generator_state(self._rng, state["generator"])
+            self._kept = dict(state["arrived"])
 
     def close(self) -> None:
         """Nothing runs beside the training."""

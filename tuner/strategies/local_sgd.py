@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -152,7 +152,9 @@ class LocalSGD(Strategy):
     def state(self) -> dict[str, Any]:
         return {"step": self._step, "anchor": self._anchor, "momentum": self._momentum}
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(
+        self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]] = (), is_twin: bool = False
+    ) -> None:
         self._step = state["step"]
         if self._flat is not None:
             self._flat.stepped()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,9 +51,12 @@ class ParameterServer(PeerRule):
             since = self._server.exchange(own, self._update, self._answer)
             self._take(self._answer)
             return float(since)
+        # A centre this rank held while it led is out of date once it leads again.
+        self._server.set(None)
         if not self._transport.ask(leader, self._update, step):
             return None
-        self._taken.copy_(plain)
+        with self._server.undisturbed():
+            self._taken.copy_(plain)
         answer = await_answer(self._links, leader, self._patience)
         if answer is None:
             self._late.add(leader)
@@ -77,9 +80,12 @@ class ParameterServer(PeerRule):
         leads = self._links.leader() == self._links.rank
         return {"taken": self._taken.clone(), "center": self._server.snapshot() if leads else None}
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
         self._taken.copy_(state["taken"])
-        self._server.set(state["center"])
+        # Whoever held the centre then, the one that leads now serves it.
+        centers = [other["center"] for other in of_all if other["center"] is not None]
+        leads = self._links.leader() == self._links.rank
+        self._server.set(centers[0] if centers and leads else None)
 
     def close(self) -> None:
         self._server.close()
@@ -88,7 +94,8 @@ class ParameterServer(PeerRule):
         """Goes over to the server's parameters, keeping the steps made since the update was pushed."""
         torch.sub(center, self._taken, out=self._update)
         self._flat.vector.add_(self._update.to(self._flat.vector.device))
-        self._taken.add_(self._update)
+        with self._server.undisturbed():
+            self._taken.add_(self._update)
 
 
 def _serve(center: Tensor, asked: Tensor, out: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,8 +58,8 @@ class PeerRule(ABC):
         """What a checkpoint must hold of this rank besides its parameters; survives `torch.save`."""
 
     @abstractmethod
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state` gave; parameters have been loaded before."""
+    def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
+        """Goes on from what `state` gave; parameters have been loaded before. See `Strategy.load`."""
 
     @abstractmethod
     def close(self) -> None:

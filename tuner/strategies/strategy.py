@@ -181,5 +181,14 @@ class Strategy(ABC):
         """
 
     @abstractmethod
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state` gave."""
+    def load(
+        self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]] = (), is_twin: bool = False
+    ) -> None:
+        """Goes on from what `state` gave.
+
+        Args:
+            state: Of this rank.
+            of_all: Of all ranks that are known, where ranks differ: what one of them held for all is there.
+            is_twin: Whether it is another rank's state, this one's being lost: chance stays this rank's own,
+                and messages that arrived there do not arrive twice.
+        """

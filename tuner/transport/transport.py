@@ -40,8 +40,9 @@ class Transport(ABC):
 
     No call waits for another rank but `reply`, and that no longer than it is told: a rank that died,
     was stopped or is slow stops nobody. All vectors have the length and type the transport was made
-    with and lie on the CPU; each is one contiguous message. One thread of a rank uses a transport for
-    everything but `next_request` and `answer`, which may be called in another one.
+    with; what it gives lies on the CPU, what it is given may lie on a device. Each is one contiguous
+    message. One thread of a rank uses a transport for everything but `next_request` and `answer`, which
+    may be called in another one.
 
     Three ways of passing vectors:
 

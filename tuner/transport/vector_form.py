@@ -46,5 +46,6 @@ class VectorForm:
         assert source.numel() == target.numel() == self.num_elements, (
             "a transport's vectors are of one length"
         )
-        assert source.device.type == target.device.type == "cpu", "a transport's vectors lie on the CPU"
+        # From a device it is waited for: the target is ordinary memory.
+        assert target.device.type == "cpu", "a transport's own vectors lie on the CPU"
         target.detach().copy_(source.detach())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ from tests.tuner.probes.tiny_jobs import FOLDER, tiny_job
 from tests.tuner.probes.tiny_workloads import Blobs
 from tuner.checkpoints import CheckpointFolder
 from tuner.job import Job
-from tuner.launchers import LocalLauncher
+from tuner.launchers import LocalLauncher, RankContext
 from tuner.measurement import Measurement, Outcome, Purpose, merged
 from tuner.probes import ProbeHandle, Until
 from tuner.probes.training import TrainingProber
@@ -240,3 +242,50 @@ def test_lost_rank_and_staleness_survive_the_database_form(launcher: LocalLaunch
     assert again == measured
     old = {k: v for k, v in measured.to_dict().items() if k not in ("lost_ranks", "staleness_steps")}
     assert Measurement.from_dict(old).lost_ranks == ()
+
+
+def run_slice_saving_often(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What ranks run in the test below: a slice that saves several times a second."""
+    from tuner.probes import asynchronous_runner
+    from tuner.probes.rank import run_slice
+
+    asynchronous_runner._CHECKPOINT_SECONDS = 0.2
+    return run_slice(context, payload)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["elastic_averaging", "gossip_push", "gossip_pairs"])
+def test_ranks_that_are_stopped_and_woken_at_random_end_with_a_whole_run(
+    launcher: LocalLauncher, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "tuner.probes.training.RANK_FUNCTION", "tests.tuner.probes.test_apart:run_slice_saving_often"
+    )
+    prober = TrainingProber(tiny_job(cluster=SLOWED), FOLDER, launcher)
+    handle = prober.start(of(name, 4, tau=2), Purpose.TRAINING, Until(samples=60_000), tmp_path)
+    chance = np.random.default_rng(5)
+    fault_while_training(prober, launcher, handle, 0, signal.SIGCONT)
+    processes = launcher.processes(prober._slices[handle.identity].job)
+    for _ in range(12):
+        rank = int(chance.integers(4))
+        os.kill(processes[rank], signal.SIGSTOP)
+        until = time.monotonic() + float(chance.choice([0.05, 0.4, 1.6]))
+        while time.monotonic() < until:
+            prober.poll(handle)
+            time.sleep(0.01)
+        os.kill(processes[rank], signal.SIGCONT)
+        if prober.poll(handle).outcome is not Outcome.RUNNING:
+            break
+    measured = ended(prober, handle)
+    assert measured.outcome is Outcome.PAUSED, measured.error
+    assert measured.lost_ranks == ()
+    samples = [point.samples for point in measured.curve]
+    assert samples == sorted(set(samples))
+    seconds = [point.training_seconds for point in measured.curve]
+    # A leader that wakes may have scored a mark that the next one scored as well, on a clock of its own.
+    assert all(later > earlier - 2.0 for earlier, later in pairwise(seconds))
+    content = checkpoint(tmp_path)
+    assert [own is not None for own in content["ranks"]] == [True] * 4
+    assert sum(content["rank_samples"]) == content["samples"] >= 60_000
+    again = run(launcher, tmp_path, of(name, 4, tau=2), Until(samples=62_000), tiny_job(cluster=SLOWED))
+    assert again.outcome is Outcome.PAUSED, again.error

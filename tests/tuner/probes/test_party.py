@@ -106,6 +106,41 @@ def test_lead_passes_to_the_next_and_stays_there_when_the_old_leader_wakes(parti
     assert [party.leader() for party in parties] == [1, 1, 1]
 
 
+def test_a_rank_that_writes_its_part_of_a_checkpoint_may_be_silent_too(parties: list[Party]) -> None:
+    parties[0].post(hold=1, hold_seconds=30.0)
+    parties[2].post(step_median=0.01, rested=1)
+    parties[1].post(step_median=0.01)
+    silence(parties, 1, 20.0)
+    silence(parties, 2, 20.0)
+    look(parties[:1])
+    # Only the one that has come to rest: the other is silent for no known reason.
+    assert parties[0].lost_ranks() == (1,)
+
+
+def test_whoever_takes_over_an_ended_slice_ends_too(parties: list[Party]) -> None:
+    parties[0].post(step_median=0.01, ended=2)
+    silence(parties, 0, 60.0)
+    look(parties[1:])
+    assert parties[1].leads
+    assert parties[1].own(Field.ENDED) == 2
+
+
+def test_a_slice_without_marks_has_none_after_a_change_of_leader(parties: list[Party]) -> None:
+    parties[0].post(step_median=0.01, started=1)
+    silence(parties, 0, 60.0)
+    look(parties[1:])
+    assert parties[1].leads
+    assert parties[1].own(Field.MARK) == 0
+
+
+def test_samples_of_a_rank_that_never_posted_are_those_it_began_with(parties: list[Party]) -> None:
+    parties[0].begin((100, 200, 300))
+    parties[0].post(samples=150)
+    look(parties)
+    assert parties[0].total_samples == 650
+    assert parties[0].samples_of(2) == 300
+
+
 def test_samples_of_lost_ranks_still_count(parties: list[Party]) -> None:
     for party in parties:
         party.post(samples=100, step_median=0.01)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -90,10 +90,10 @@ class Rank:
             "steps": self.steps,
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: Mapping[str, Any], of_all: Sequence[Mapping[str, Any]] = ()) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.strategy.load(state["strategy"])
+        self.strategy.load(state["strategy"], of_all=of_all)
         self.steps = state["steps"]
 
 

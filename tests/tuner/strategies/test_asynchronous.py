@@ -100,7 +100,7 @@ def test_checkpoint_restores_everything_to_the_last_bit(name: str, num_ranks: in
         scored = [rank.strategy.own_score_vector() for rank in ranks]
     with ranks_of(name, num_ranks, optimizer=keywords, tau=2) as ranks:
         for rank, state in zip(ranks, states, strict=True):
-            rank.load(state)
+            rank.load(state, [other["strategy"] for other in states])
         rounds(ranks, 7)
         settle(ranks)
         for rank, theta, vector in zip(ranks, whole, scored, strict=True):
@@ -181,3 +181,47 @@ def test_a_rank_that_nobody_hears_is_not_drawn() -> None:
         # The first peers were drawn while it was still heard of.
         later = [rank.strategy._rule._next for rank in ranks[:2]]  # type: ignore[attr-defined]
         assert set(later) <= {0, 1}
+
+
+@pytest.mark.parametrize("name", ["elastic_averaging", "parameter_server"])
+def test_center_goes_to_whoever_leads_now_and_is_never_an_older_one(name: str) -> None:
+    with ranks_of(name, 3, tau=1) as ranks:
+        for rank in ranks:
+            object.__setattr__(rank.strategy._links, "leader", lambda: leader)  # type: ignore[attr-defined]
+        leader = 0
+        rounds(ranks, 10)
+        old = ranks[0].strategy.own_score_vector()
+        leader = 1
+        rounds(ranks, 10)
+        # The second leader went on from the centre as it had last seen it.
+        center = ranks[1].strategy.own_score_vector()
+        assert old is not None
+        assert center is not None
+        assert ranks[0].strategy.own_score_vector() is None
+        assert not torch.equal(center, old)
+        states = [rank.state() for rank in ranks]
+        leader = 0
+        back = ranks[0].strategy.own_score_vector()
+        assert back is not None
+        assert not torch.equal(back, old)
+    with ranks_of(name, 3, tau=1) as ranks:
+        for rank, state in zip(ranks, states, strict=True):
+            rank.load(state, [other["strategy"] for other in states])
+        restored = ranks[0].strategy.own_score_vector()
+        assert restored is not None
+        assert torch.equal(restored, center)
+
+
+def test_twin_of_a_rank_has_chance_of_its_own_and_no_message_twice() -> None:
+    with ranks_of("gossip_push", 2, tau=1) as ranks:
+        for _ in range(50):
+            rounds(ranks, 1)
+            state = ranks[0].state()
+            if state["strategy"]["rule"]["arrived"]:
+                break
+        assert state["strategy"]["rule"]["arrived"]
+        before = ranks[1].strategy.state()["rule"]
+        ranks[1].strategy.load(state["strategy"], is_twin=True)
+        after = ranks[1].strategy.state()["rule"]
+        assert after["generator"] == before["generator"]
+        assert after["arrived"].keys() == before["arrived"].keys()
