@@ -35,7 +35,8 @@ from tuner.probes.training import TrainingProber
 
 _LEARNING_RATE = 0.01
 _WARM_UP_SECONDS = 1.0
-_HANG_SECONDS = 4.0
+#: Where all wait for a frozen rank, nothing more is to be seen after the window.
+_PATIENCE_SECONDS = 3.0
 _FOREVER = 1e6
 
 
@@ -126,8 +127,10 @@ class Bench:
             time.sleep(0.01)
         if freeze_rank is not None:
             os.kill(processes[freeze_rank], signal.SIGSTOP)
-        while (measured := prober.poll(handle)).outcome is Outcome.RUNNING:
+        limit = begin + seconds + _PATIENCE_SECONDS
+        while (measured := prober.poll(handle)).outcome is Outcome.RUNNING and time.monotonic() < limit:
             time.sleep(0.01)
+        prober.cancel(handle)
         counted = {
             rank: sum(begin <= moment < begin + seconds for moment in moments)
             for rank, moments in logs(folder, processes).items()
@@ -167,7 +170,6 @@ class Bench:
                     "learning_rate": [_LEARNING_RATE],
                     "strategy": list(STRATEGIES),
                 },
-                "probe": {"hang_timeout": _HANG_SECONDS},
             }
         )
         return TrainingProber(job, Path.cwd(), self._launcher)
@@ -329,6 +331,7 @@ def main(
                 freeze_rank=freeze_rank,
             ):
                 found.append({**row, "compute": compute})
+                typer.echo(f"{row['strategy']} on {num_ranks} ranks: done", err=True)
                 if not as_json:
                     typer.echo("  ".join(f"{key}={_short(value)}" for key, value in row.items()))
     if as_json:
