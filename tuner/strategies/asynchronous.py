@@ -96,17 +96,9 @@ class Asynchronous(Strategy):
         assert self._flat is not None, "a rank that is alone is scored as it is"
         return self._rule.score_vector()
 
-    @contextmanager
-    def scoring(self, vector: Tensor) -> Iterator[None]:
+    def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
         assert self._flat is not None, "a rank that is alone is scored as it is"
-        with torch.no_grad():
-            kept = self._flat.vector.clone()
-            self._flat.vector.copy_(vector)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                self._flat.vector.copy_(kept)
+        return self._flat.holding(vector)
 
     @contextmanager
     def scored_parameters(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
@@ -28,34 +28,53 @@ Serve = Callable[[Tensor, Tensor, Tensor], None]
 """`serve(center, asked, out)`: changes the centre by what was asked, and writes the answer."""
 
 
-def server_patience() -> Patience:
-    """How long to wait for a server, before any of its answers was measured."""
-    return Patience(_FIRST_PATIENCE_SECONDS, _LEAST_PATIENCE_SECONDS)
-
-
-def await_answer(links: Links, server: int, patience: Patience) -> Received | None:
-    """Waits for a server's answer, as long as answers have taken, and while the server is heard of.
+class CenterClient:
+    """Asks the leader's server, waits as long as answers have taken, and takes those that come late.
 
     Args:
         links: To the other ranks.
-        server: Who was asked.
-        patience: Remembers how long answers take.
-
-    Returns:
-        None where it did not come in time; it may come later.
     """
-    assert links.transport is not None
-    began = time.perf_counter()
-    limit = patience.seconds
-    while (left := limit - (time.perf_counter() - began)) > 0:
-        answer = links.transport.reply(server, wait_seconds=min(left, _WAIT_SECONDS))
-        if answer is not None:
-            patience.note(time.perf_counter() - began)
-            return answer
-        links.refresh()
-        if links.leader() != server:
-            return None
-    return None
+
+    def __init__(self, links: Links) -> None:
+        assert links.transport is not None
+        self._links, self._transport = links, links.transport
+        self._patience = Patience(_FIRST_PATIENCE_SECONDS, _LEAST_PATIENCE_SECONDS)
+        self._late: set[int] = set()
+
+    def may_ask(self, server: int) -> bool:
+        """Whether no question to it is unanswered."""
+        return not self._transport.is_asked(server)
+
+    def ask(self, server: int, vector: Tensor, tag: int) -> bool:
+        """Asks; False where nothing could be sent."""
+        return self._transport.ask(server, vector, tag)
+
+    def answer(self, server: int) -> Received | None:
+        """Waits for the answer, while the server is heard of; None where it comes later, or never."""
+        began = time.perf_counter()
+        limit = self._patience.seconds
+        while (left := limit - (time.perf_counter() - began)) > 0:
+            answer = self._transport.reply(server, wait_seconds=min(left, _WAIT_SECONDS))
+            if answer is not None:
+                self._patience.note(time.perf_counter() - began)
+                return answer
+            self._links.refresh()
+            if self._links.leader() != server:
+                break
+        self._late.add(server)
+        return None
+
+    def late_answers(self) -> Iterator[Received]:
+        """Answers that nobody waited for any more, and that are here now."""
+        for server in sorted(self._late):
+            answer = self._transport.reply(server)
+            if answer is not None:
+                self._late.discard(server)
+                yield answer
+
+    def is_settled(self) -> bool:
+        """Whether no answer of a rank that is heard of is still to come."""
+        return not self._late & set(self._links.live_ranks())
 
 
 class CenterServer:

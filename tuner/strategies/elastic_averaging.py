@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.strategies.center import CenterServer, await_answer, server_patience
+from tuner.strategies.center import CenterClient, CenterServer
 from tuner.strategies.flat import FlatParameters
 from tuner.strategies.peer_rule import PeerRule
 from tuner.strategies.rules import elastic_force, moving_rate
@@ -33,15 +33,14 @@ class ElasticAveraging(PeerRule):
 
     def meet(self, flat: FlatParameters, links: Links, rng: np.random.Generator) -> None:
         assert links.transport is not None
-        self._flat, self._links, self._transport = flat, links, links.transport
+        self._flat, self._links = flat, links
         self._rate = moving_rate(self._beta, links.num_ranks)
         self._plain = torch.empty_like(flat.vector)
         self._force = torch.empty_like(flat.vector, device="cpu")
         #: The centre as this rank last saw it.
         self._known = flat.plain(self._plain).detach().to("cpu", copy=True)
-        self._late: set[int] = set()
-        self._patience = server_patience()
-        self._server = CenterServer(self._transport, self._serve, self._known.clone)
+        self._client = CenterClient(links)
+        self._server = CenterServer(links.transport, self._serve, self._known.clone)
         self._server.start()
 
     def exchange(self, step: int) -> float | None:
@@ -53,23 +52,16 @@ class ElasticAveraging(PeerRule):
             return float(since)
         # A centre this rank held while it led is out of date once it leads again.
         self._server.set(None)
-        if not self._transport.ask(leader, plain, step):
-            return None
-        answer = await_answer(self._links, leader, self._patience)
-        if answer is None:
-            self._late.add(leader)
+        if not self._client.ask(leader, plain, step) or (answer := self._client.answer(leader)) is None:
             return None
         self._apply(answer.vector, plain)
         return float(answer.tag)
 
     def attend(self, step: int) -> bool:
         self._server.check()
-        for server in sorted(self._late):
-            answer = self._transport.reply(server)
-            if answer is not None:
-                self._late.discard(server)
-                self._apply(answer.vector, self._flat.plain(self._plain))
-        return not self._late & set(self._links.live_ranks())
+        for answer in self._client.late_answers():
+            self._apply(answer.vector, self._flat.plain(self._plain))
+        return self._client.is_settled()
 
     def score_vector(self) -> Tensor | None:
         return self._server.snapshot() if self._links.leader() == self._links.rank else None

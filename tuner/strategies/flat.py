@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,18 @@ class FlatParameters:
                 target = torch.as_strided(out, view.shape, view.stride(), view.storage_offset())
                 target.add_(buffer, alpha=scale)
         return out
+
+    @contextmanager
+    def holding(self, vector: Tensor) -> Iterator[None]:
+        """Within it the model holds other parameters; afterwards its own again."""
+        with torch.no_grad():
+            kept = self.vector.clone()
+            self.vector.copy_(vector)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                self.vector.copy_(kept)
 
 
 def _memory_order(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

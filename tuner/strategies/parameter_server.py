@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.strategies.center import CenterServer, await_answer, server_patience
+from tuner.strategies.center import CenterClient, CenterServer
 from tuner.strategies.flat import FlatParameters
 from tuner.strategies.peer_rule import PeerRule
 from tuner.strategies.rules import accumulated
@@ -28,20 +28,19 @@ class ParameterServer(PeerRule):
 
     def meet(self, flat: FlatParameters, links: Links, rng: np.random.Generator) -> None:
         assert links.transport is not None
-        self._flat, self._links, self._transport = flat, links, links.transport
+        self._flat, self._links = flat, links
         self._plain = torch.empty_like(flat.vector)
         self._update = torch.empty_like(flat.vector, device="cpu")
         self._answer = torch.empty_like(flat.vector, device="cpu")
         #: What the next update counts from: the server's parameters as last taken, or what was last pushed.
         self._taken = flat.plain(self._plain).detach().to("cpu", copy=True)
-        self._late: set[int] = set()
-        self._patience = server_patience()
-        self._server = CenterServer(self._transport, _serve, self._taken.clone)
+        self._client = CenterClient(links)
+        self._server = CenterServer(links.transport, _serve, self._taken.clone)
         self._server.start()
 
     def exchange(self, step: int) -> float | None:
         leader, own = self._links.leader(), self._links.rank
-        if leader != own and self._transport.is_asked(leader):
+        if leader != own and not self._client.may_ask(leader):
             return None
         plain = self._flat.plain(self._plain).to("cpu")
         accumulated(plain, self._taken, self._update)
@@ -53,25 +52,21 @@ class ParameterServer(PeerRule):
             return float(since)
         # A centre this rank held while it led is out of date once it leads again.
         self._server.set(None)
-        if not self._transport.ask(leader, self._update, step):
+        if not self._client.ask(leader, self._update, step):
             return None
         with self._server.undisturbed():
             self._taken.copy_(plain)
-        answer = await_answer(self._links, leader, self._patience)
+        answer = self._client.answer(leader)
         if answer is None:
-            self._late.add(leader)
             return None
         self._take(answer.vector)
         return float(answer.tag)
 
     def attend(self, step: int) -> bool:
         self._server.check()
-        for server in sorted(self._late):
-            answer = self._transport.reply(server)
-            if answer is not None:
-                self._late.discard(server)
-                self._take(answer.vector)
-        return not self._late & set(self._links.live_ranks())
+        for answer in self._client.late_answers():
+            self._take(answer.vector)
+        return self._client.is_settled()
 
     def score_vector(self) -> Tensor | None:
         return self._server.snapshot() if self._links.leader() == self._links.rank else None
