@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from search_spaces import Configuration
+from search_spaces import Configuration, traits_of
 from tuner.cluster import Cluster
 from tuner.errors import LeaseLostError, StorageError
 from tuner.job import Job
@@ -337,8 +337,17 @@ def _slice_words(measurement: Measurement) -> str:
     if measurement.curve:
         point = measurement.curve[-1]
         words.append(f"{point.value:.4g} after {point.samples} samples, {point.training_seconds:.1f} s")
-    if measurement.step_seconds is not None:
-        words.append(f"{1000 * measurement.step_seconds.median:.3g} ms a step")
+    if measurement.step_seconds is not None and measurement.batch_seconds is not None:
+        if traits_of(measurement.configuration.strategy).barrier:
+            words.append(f"{1000 * measurement.step_seconds.median:.3g} ms a step")
+        else:
+            # Each rank has a pace of its own: what counts is all of them together.
+            words.append(f"{1000 * measurement.batch_seconds:.3g} ms a batch")
+    if measurement.lost_ranks:
+        words.append(
+            f"without {'ranks' if len(measurement.lost_ranks) > 1 else 'rank'} "
+            + ", ".join(str(rank) for rank in measurement.lost_ranks)
+        )
     if measurement.error:
         words.append(measurement.error.strip().splitlines()[-1])
     return ", ".join(words)
