@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
 from tuner.strategies.patience import Patience
 from tuner.strategies.strategy import Links
-from tuner.transport import Received, Transport
+from tuner.transport import Received
 
 #: How often the thread looks whether it should end, seconds.
 _LOOK_SECONDS = 0.2
@@ -84,13 +84,15 @@ class CenterServer:
     leader: where that one falls silent, the next takes over, with the centre as it last saw it.
 
     Args:
-        transport: Brings questions; `next_request` and `answer` are called in the server's thread.
+        links: To the other ranks; `next_request` and `answer` are called in the server's thread.
         serve: The rule.
         first_center: The centre to begin with, made when it is first needed.
     """
 
-    def __init__(self, transport: Transport, serve: Serve, first_center: Callable[[], Tensor]) -> None:
-        self._transport, self._serve, self._first_center = transport, serve, first_center
+    def __init__(self, links: Links, serve: Serve, first_center: Callable[[], Tensor]) -> None:
+        assert links.transport is not None
+        self._links, self._transport = links, links.transport
+        self._serve, self._first_center = serve, first_center
         self._lock = threading.Lock()
         self._center: Tensor | None = None
         self._exchanges = 0
@@ -133,15 +135,25 @@ class CenterServer:
         """A context in which no exchange is served: for changing what the first centre is made from."""
         return self._lock
 
-    def snapshot(self) -> Tensor:
-        """A copy of the centre now."""
+    def held(self) -> Tensor | None:
+        """A copy of the centre where this rank leads; None where another one serves it."""
+        if self._links.leader() != self._links.rank:
+            return None
         with self._lock:
             return self._ensured().clone()
 
-    def set(self, center: Tensor | None) -> None:
-        """Puts a centre in the place of the present one; None to begin with the first again."""
+    def forget(self) -> None:
+        """Drops a centre this rank held while it led: it is out of date once it leads again."""
         with self._lock:
-            self._center = None if center is None else center.clone()
+            self._center = None
+
+    def load(self, centers: Sequence[Tensor | None]) -> None:
+        """Goes on with the centre that one of all ranks held; whoever leads now serves it."""
+        self.forget()
+        kept = [center for center in centers if center is not None]
+        if kept and self._links.leader() == self._links.rank:
+            with self._lock:
+                self._center = kept[0].clone()
 
     def check(self) -> None:
         """Raises what ended the thread, if anything did."""

@@ -40,7 +40,7 @@ class ElasticAveraging(PeerRule):
         #: The centre as this rank last saw it.
         self._known = flat.plain(self._plain).detach().to("cpu", copy=True)
         self._client = CenterClient(links)
-        self._server = CenterServer(links.transport, self._serve, self._known.clone)
+        self._server = CenterServer(links, self._serve, self._known.clone)
         self._server.start()
 
     def exchange(self, step: int) -> float | None:
@@ -50,8 +50,7 @@ class ElasticAveraging(PeerRule):
             since = self._server.exchange(own, plain.to("cpu"), self._force)
             self._apply(self._force, plain)
             return float(since)
-        # A centre this rank held while it led is out of date once it leads again.
-        self._server.set(None)
+        self._server.forget()
         if not self._client.ask(leader, plain, step) or (answer := self._client.answer(leader)) is None:
             return None
         self._apply(answer.vector, plain)
@@ -64,18 +63,14 @@ class ElasticAveraging(PeerRule):
         return self._client.is_settled()
 
     def score_vector(self) -> Tensor | None:
-        return self._server.snapshot() if self._links.leader() == self._links.rank else None
+        return self._server.held()
 
     def state(self) -> dict[str, Any]:
-        leads = self._links.leader() == self._links.rank
-        return {"known": self._known.clone(), "center": self._server.snapshot() if leads else None}
+        return {"known": self._known.clone(), "center": self._server.held()}
 
     def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
         self._known.copy_(state["known"])
-        # Whoever held the centre then, the one that leads now serves it.
-        centers = [other["center"] for other in of_all if other["center"] is not None]
-        leads = self._links.leader() == self._links.rank
-        self._server.set(centers[0] if centers and leads else None)
+        self._server.load([other["center"] for other in of_all])
 
     def close(self) -> None:
         self._server.close()

@@ -35,7 +35,7 @@ class ParameterServer(PeerRule):
         #: What the next update counts from: the server's parameters as last taken, or what was last pushed.
         self._taken = flat.plain(self._plain).detach().to("cpu", copy=True)
         self._client = CenterClient(links)
-        self._server = CenterServer(links.transport, _serve, self._taken.clone)
+        self._server = CenterServer(links, _serve, self._taken.clone)
         self._server.start()
 
     def exchange(self, step: int) -> float | None:
@@ -50,8 +50,7 @@ class ParameterServer(PeerRule):
             since = self._server.exchange(own, self._update, self._answer)
             self._take(self._answer)
             return float(since)
-        # A centre this rank held while it led is out of date once it leads again.
-        self._server.set(None)
+        self._server.forget()
         if not self._client.ask(leader, self._update, step):
             return None
         with self._server.undisturbed():
@@ -69,18 +68,14 @@ class ParameterServer(PeerRule):
         return self._client.is_settled()
 
     def score_vector(self) -> Tensor | None:
-        return self._server.snapshot() if self._links.leader() == self._links.rank else None
+        return self._server.held()
 
     def state(self) -> dict[str, Any]:
-        leads = self._links.leader() == self._links.rank
-        return {"taken": self._taken.clone(), "center": self._server.snapshot() if leads else None}
+        return {"taken": self._taken.clone(), "center": self._server.held()}
 
     def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
         self._taken.copy_(state["taken"])
-        # Whoever held the centre then, the one that leads now serves it.
-        centers = [other["center"] for other in of_all if other["center"] is not None]
-        leads = self._links.leader() == self._links.rank
-        self._server.set(centers[0] if centers and leads else None)
+        self._server.load([other["center"] for other in of_all])
 
     def close(self) -> None:
         self._server.close()
