@@ -219,7 +219,7 @@ class AsynchronousRunner:
             **usual,
         )
         self._stand()
-        self.voice.beat(step=party.total_samples // replica.batch_size, samples=party.total_samples)
+        self.voice.alive("training")
 
     def _ended(self) -> Outcome:
         end = int(self.party.of_leader(Field.ENDED))

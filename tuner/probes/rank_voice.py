@@ -48,9 +48,8 @@ class RankVoice:
 
     def beat(self, *, step: int, samples: int) -> None:
         """Between two steps: says so, unless something was said a moment ago."""
-        if time.perf_counter() - self._last_sent >= _BEAT_SECONDS:
-            self._standing.update(step=step, samples=samples)
-            self.progress("training")
+        self._standing.update(step=step, samples=samples)
+        self.alive("training")
 
     def alive(self, phase: str) -> None:
         """While the rank waits: says what for, unless something was said a moment ago."""

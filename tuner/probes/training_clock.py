@@ -58,6 +58,8 @@ class TrainingClock:
         self._early: list[float] = []
         self._later_seconds = 0.0
         self._later_steps = 0
+        #: The clock after the early steps, once they are settled: asked for after every step.
+        self._settled_seconds: float | None = None
 
     @property
     def num_steps(self) -> int:
@@ -72,7 +74,12 @@ class TrainingClock:
     @property
     def seconds(self) -> float:
         """The clock after the last step."""
-        return self.seconds_at(len(self._early)) + self._later_seconds
+        if self._settled_seconds is not None:
+            return self._settled_seconds + self._later_seconds
+        early = self.seconds_at(len(self._early))
+        if self.is_settled:
+            self._settled_seconds = early
+        return early + self._later_seconds
 
     @property
     def typical_seconds(self) -> float | None:
