@@ -125,23 +125,34 @@ def check(job: JobPath, output_format: FormatOption = Format.TABLE) -> None:
     opened = _opened(job)
     for warning in job_warnings(opened.job):
         _tell(f"note: {warning}")
-    _tell("scoring the untrained model and training a few steps")
+    recording = opened.job.recording()
+    doing = "replaying" if recording else "scoring the untrained model and training"
+    _tell(f"{doing} a few steps")
     measurement, epoch_samples = check_job(opened)
     step = measurement.step_seconds
     per_step = step.median if step else float("nan")
     samples_per_second = measurement.configuration.batch_size / per_step
-    rows: list[dict[str, Any]] = [
-        {"what": "job", "value": opened.job.name},
-        {"what": "probed", "value": str(measurement.configuration)},
-        {"what": "start-up seconds", "value": round(measurement.startup_seconds, 3)},
-        {"what": "step milliseconds", "value": round(1000 * per_step, 3)},
-        {"what": "samples a second", "value": round(samples_per_second, 1)},
-        {"what": "seconds of a scoring", "value": round(_scoring_seconds(measurement), 3)},
-        {"what": "seconds an epoch", "value": round(epoch_samples / samples_per_second, 2)},
-        {"what": "parameter bytes", "value": measurement.parameter_bytes},
-        {"what": "peak bytes of a rank", "value": measurement.peak_bytes},
+    rows: list[tuple[str, Any]] = [
+        ("job", opened.job.name),
+        ("probed", str(measurement.configuration)),
+        ("start-up seconds", round(measurement.startup_seconds, 3)),
+        ("step milliseconds", round(1000 * per_step, 3)),
+        ("samples a second", round(samples_per_second, 1)),
     ]
-    _print_rows(rows, output_format)
+    if recording:
+        rows += [
+            ("recording", recording.name),
+            ("source", recording.source),
+            ("configurations", len(recording.configurations())),
+        ]
+    else:
+        rows += [
+            ("seconds of a scoring", round(_scoring_seconds(measurement), 3)),
+            ("seconds an epoch", round(epoch_samples / samples_per_second, 2)),
+            ("parameter bytes", measurement.parameter_bytes),
+            ("peak bytes of a rank", measurement.peak_bytes),
+        ]
+    _print_rows([{"what": what, "value": value} for what, value in rows], output_format)
 
 
 @app.command()
@@ -216,11 +227,12 @@ def train(
     from tuner.job import configuration_with_knobs
     from tuner.search.state import run_of
     from tuner.service.advice import trained_model
-    from tuner.service.opening import default_output
+    from tuner.service.opening import default_output, require_training
     from tuner.service.reporting import not_arrived
     from tuner.service.run import train_configuration
 
     opened = _opened(job)
+    require_training(opened)
     try:
         configuration = configuration_with_knobs(
             Configuration(nodes=nodes, batch_size=batch_size, learning_rate=learning_rate, strategy=strategy),
@@ -294,6 +306,34 @@ def report(job: JobPath, storage: StorageUrl = None, output: Output = None) -> N
         files = report_job(opened, store, output or default_output(opened.job))
     for path in files.values():
         typer.echo(path)
+
+
+@app.command()
+def record(
+    job: JobPath,
+    storage: StorageUrl = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The file; STUDY.jsonl.gz in this folder by default.", show_default=False
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Write a recording of a job's study: its runs with their curves, to be probed again."""
+    from tuner.service.record import record_study
+
+    opened = _opened(job)
+    with _stored(storage, job, to_read=True) as store:
+        made = record_study(opened, store, output, force=force)
+    rows: list[dict[str, Any]] = [
+        {"what": "recording", "value": str(made.path)},
+        {"what": "configurations", "value": made.num_runs},
+        {"what": "reached the target", "value": made.num_arrived},
+        *({"what": "left out", "value": words} for words in made.left_out),
+    ]
+    _print_rows(rows, output_format)
 
 
 @app.command()

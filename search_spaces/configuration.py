@@ -70,17 +70,17 @@ class Configuration(Mapping[str, AxisValue]):
 
     @property
     def batch_size(self) -> int:
-        """Samples of one optimizer step over all ranks together."""
-        return int(self._axes["batch_size"])
+        """Samples of one optimizer step over all ranks together; 1 where no such axis was chosen."""
+        return int(self._axes.get("batch_size", 1))
 
     @property
     def learning_rate(self) -> float:
-        """Peak learning rate; the schedule multiplies it by a factor in [0, 1]."""
-        return float(self._axes["learning_rate"])
+        """Peak learning rate, which the schedule multiplies by a factor in [0, 1]; 1 without such an axis."""
+        return float(self._axes.get("learning_rate", 1.0))
 
     @property
     def strategy(self) -> str:
-        """Name of the strategy, a key of `STRATEGIES`."""
+        """Name of the strategy, one that `traits_of` knows."""
         return str(self._axes.get("strategy", "all_reduce"))
 
     def replaced(self, **changes: AxisValue) -> Configuration:

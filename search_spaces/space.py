@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,26 +16,71 @@ from search_spaces.strategy_traits import traits_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchSpace:
-    """Every configuration that may be tried.
+class SearchSpace(ABC):
+    """Every configuration that may be tried: axes with their choices, and conditions on combinations.
 
     Args:
-        axes: Axis name to choice; must hold `nodes`, `batch_size`, `learning_rate` and `strategy`.
-            Knobs of strategies are added from their traits and are active only with them.
-        knobs: Choices that narrow a strategy's knobs, by knob name.
-        conditions: What a configuration must meet.
+        conditions: What a configuration must meet besides.
     """
 
-    axes: Mapping[str, Choice]
-    knobs: Mapping[str, Choice] = field(default_factory=dict)
     conditions: Sequence[Feasibility] = ()
+
+    @property
+    @abstractmethod
+    def axes(self) -> Mapping[str, Choice]:
+        """Axis name to choice, of the axes that every configuration has."""
+
+    @abstractmethod
+    def knob_choices(self, strategy: str) -> dict[str, Choice]:
+        """The further axes that are active with a strategy, by name."""
+
+    @abstractmethod
+    def reasons_against(self, configuration: Configuration) -> list[str]:
+        """Why a configuration is outside the space or infeasible; empty where it may be tried."""
+
+    @abstractmethod
+    def is_runnable(self, configuration: Configuration) -> bool:
+        """Whether a configuration can be run at all, be it outside of what is to be chosen from."""
+
+    @abstractmethod
+    def with_condition(self, condition: Feasibility) -> SearchSpace:
+        """The same space with one more condition."""
+
+    @abstractmethod
+    def candidates(self) -> list[Configuration]:
+        """Every feasible configuration (of levels, where an axis is a range), in a fixed order."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator, *, attempts: int = 1000) -> Configuration | None:
+        """One feasible configuration drawn at random, or None where none was found in `attempts` draws."""
+
+    def is_feasible(self, configuration: Configuration) -> bool:
+        """Whether nothing speaks against a configuration."""
+        return not self.reasons_against(configuration)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductSpace(SearchSpace):
+    """Every combination of what the axes allow.
+
+    Args:
+        choices: Axis name to choice; must hold `nodes`, `batch_size`, `learning_rate` and `strategy`.
+            Knobs of strategies are added from their traits and are active only with them.
+        knobs: Choices that narrow a strategy's knobs, by knob name.
+    """
+
+    choices: Mapping[str, Choice]
+    knobs: Mapping[str, Choice] = field(default_factory=dict)
+
+    @property
+    def axes(self) -> Mapping[str, Choice]:
+        return self.choices
 
     def knob_choices(self, strategy: str) -> dict[str, Choice]:
         """The knobs active with a strategy, narrowed where the space narrows them."""
         return {name: self.knobs.get(name, knob.levels) for name, knob in traits_of(strategy).knobs.items()}
 
     def reasons_against(self, configuration: Configuration) -> list[str]:
-        """Why a configuration is outside the space or infeasible; empty where it may be tried."""
         choices = {**self.axes, **self.knob_choices(configuration.strategy)}
         reasons = [f"{axis} is not an axis of this space" for axis in configuration if axis not in choices]
         for axis, choice in choices.items():
@@ -47,12 +93,8 @@ class SearchSpace:
             reasons = [reason for reason in found if reason is not None]
         return reasons
 
-    def is_feasible(self, configuration: Configuration) -> bool:
-        """Whether nothing speaks against a configuration."""
-        return not self.reasons_against(configuration)
-
     def is_runnable(self, configuration: Configuration) -> bool:
-        """Whether a configuration can be run at all: its nodes exist and no condition speaks against it.
+        """Whether its nodes exist and no condition speaks against it.
 
         Batch size and learning rate may lie outside the ranges: a user's present settings often do.
         """
@@ -60,9 +102,8 @@ class SearchSpace:
             return False
         return all(c.reason_against(configuration) is None for c in self.conditions)
 
-    def with_condition(self, condition: Feasibility) -> SearchSpace:
-        """The same space with one more condition."""
-        return SearchSpace(axes=self.axes, knobs=self.knobs, conditions=(*self.conditions, condition))
+    def with_condition(self, condition: Feasibility) -> ProductSpace:
+        return replace(self, conditions=(*self.conditions, condition))
 
     def candidates(self) -> list[Configuration]:
         """Every feasible combination of levels, in a fixed order."""
@@ -78,7 +119,6 @@ class SearchSpace:
         return found
 
     def sample(self, rng: np.random.Generator, *, attempts: int = 1000) -> Configuration | None:
-        """One feasible configuration drawn at random, or None where none was found in `attempts` draws."""
         for _ in range(attempts):
             base = {name: choice.sample(rng) for name, choice in self.axes.items()}
             knobs = self.knob_choices(str(base["strategy"]))

@@ -42,6 +42,7 @@ class StrategyTraits:
         counted_batch: Which batch the statistics of training depend on: the `global` one or the `rank`'s.
         statistics_depend_on_nodes: Whether curves by samples change with the number of ranks at
             one global batch; where they do not, one curve prices every number of nodes.
+        statistics_depend_on_machine: Whether they change with the type of machine.
         scored: Which parameters are scored: the `common` ones, the `center`, or the `average`.
         knobs: Further axes that are active with this strategy.
     """
@@ -57,10 +58,13 @@ class StrategyTraits:
     statistics_depend_on_nodes: bool
     scored: Literal["common", "center", "average"]
     knobs: dict[str, Knob] = field(default_factory=dict)
+    statistics_depend_on_machine: bool = False
 
     def statistics_of(self, configuration: Configuration) -> Configuration:
         """The axes on which samples to target depend; what remains only changes seconds a sample."""
-        return _without(configuration, not self.statistics_depend_on_nodes)
+        return _without(
+            configuration, not self.statistics_depend_on_nodes, not self.statistics_depend_on_machine
+        )
 
     def vectors_per_exchange(self, num_ranks: int) -> float:
         """Parameter vectors one rank moves in one exchange, on average over its draws; 0 for one alone."""
@@ -77,8 +81,8 @@ class StrategyTraits:
 
 
 @lru_cache(maxsize=8192)
-def _without(configuration: Configuration, nodes: bool) -> Configuration:
-    return configuration.without("machine", *(["nodes"] if nodes else []))
+def _without(configuration: Configuration, nodes: bool, machine: bool) -> Configuration:
+    return configuration.without(*(["nodes"] if nodes else []), *(["machine"] if machine else []))
 
 
 _ANY_TAU = CountRange(low=1, high=10_000)
@@ -197,20 +201,53 @@ STRATEGIES: dict[str, StrategyTraits] = {
 KNOBS: tuple[str, ...] = tuple(dict.fromkeys(knob for t in STRATEGIES.values() for knob in t.knobs))
 
 
+#: Strategies that only recordings name: nothing here trains by them.
+_RECORDED: dict[str, StrategyTraits] = {}
+
+
 def traits_of(name: str) -> StrategyTraits:
-    """The traits of a strategy.
+    """The traits of a strategy: one that Paceline trains by, or one that a recording declared.
 
     Raises:
         KeyError: No strategy has this name; the message lists those that exist and the nearest.
     """
-    try:
-        return STRATEGIES[name]
-    except KeyError:
-        near = difflib.get_close_matches(name, STRATEGIES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise KeyError(
-            f"unknown strategy {name!r}; known are {', '.join(sorted(STRATEGIES))}{hint}"
-        ) from None
+    traits = STRATEGIES.get(name) or _RECORDED.get(name)
+    if traits is None:
+        raise KeyError(unknown_strategy(name))
+    return traits
+
+
+def unknown_strategy(name: str) -> str:
+    """That Paceline trains by no strategy of this name, which ones it knows, and the nearest."""
+    near = difflib.get_close_matches(name, STRATEGIES, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown strategy {name!r}; known are {', '.join(sorted(STRATEGIES))}{hint}"
+
+
+def declare_recorded_strategy(name: str) -> StrategyTraits:
+    """Makes a strategy that a recording names known to `traits_of`; one known already stays as it is.
+
+    All that is told of it is its name. One with `async` in it is taken for an asynchronous parameter
+    server; `sync`, `all_reduce` and every other for gradients averaged among all, with a barrier. Each
+    configuration of a recording has a curve of its own, so that nothing is said to hold for other nodes
+    or machines.
+    """
+    if name in STRATEGIES or name in _RECORDED:
+        return traits_of(name)
+    is_async = "async" in name.lower()
+    _RECORDED[name] = StrategyTraits(
+        name=name,
+        title=f"{name}, as recorded",
+        exchanged="parameters" if is_async else "gradients",
+        partners="server" if is_async else "all",
+        barrier=not is_async,
+        vectors=2.0 if is_async else 1.0,
+        counted_batch="rank" if is_async else "global",
+        statistics_depend_on_nodes=True,
+        statistics_depend_on_machine=True,
+        scored="center" if is_async else "common",
+    )
+    return _RECORDED[name]
 
 
 def with_knobs(configuration: Configuration) -> Configuration:

@@ -31,7 +31,17 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-DATA_FILES = {"tuner.workload", "tuner.cluster", "tuner.measurement", "tuner.charge", "tuner.checkpoints"}
+DATA_FILES = {
+    "tuner.workload",
+    "tuner.cluster",
+    "tuner.measurement",
+    "tuner.charge",
+    "tuner.checkpoints",
+    "tuner.recording",
+    "tuner.recording_file",
+    "tuner.recording_line",
+    "tuner.recording_run",
+}
 PACKAGES = ("search_spaces", "tuner", "storage", "cli")
 
 TORCH_FREE = (

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from search_spaces import Configuration
 from tuner.cluster import Cluster
-
-SECONDS_PER_HOUR = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,6 @@ class Charge:
         return Charge(seconds=self.seconds + other.seconds, dollars=self.dollars + other.dollars)
 
 
-def charge(seconds: float, num_nodes: int, cluster: Cluster) -> Charge:
-    """What `num_nodes` nodes cost when held for `seconds`: node-hours times the price of one."""
-    node_hours = seconds * num_nodes / SECONDS_PER_HOUR
-    return Charge(seconds=seconds, dollars=node_hours * cluster.dollars_per_node_hour)
+def charge(seconds: float, configuration: Configuration, cluster: Cluster) -> Charge:
+    """What a configuration costs when its nodes are held for `seconds`."""
+    return Charge(seconds=seconds, dollars=seconds * cluster.dollars_per_second(configuration))

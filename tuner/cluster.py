@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from search_spaces import Configuration
+
+_SECONDS_PER_HOUR = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +33,19 @@ class RankDelay:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A type of machine that a node may be.
+
+    Args:
+        cores: CPU cores of one.
+        dollars_per_hour: Price of one for an hour.
+    """
+
+    cores: int
+    dollars_per_hour: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """The machines a job may use.
 
@@ -41,6 +59,8 @@ class Cluster:
         nodes_share_host: Whether all nodes are processes of one host (the `local` launcher), so that
             they compete for its cores.
         delays: Delays that every probe's steps are given on purpose.
+        machines: Types of machine by name, where configurations name one; empty where all nodes are alike.
+        extra_nodes: Machines that are charged besides the nodes, such as a parameter server's.
     """
 
     node_counts: tuple[int, ...]
@@ -51,6 +71,26 @@ class Cluster:
     cores_per_host: int | None = None
     nodes_share_host: bool = True
     delays: tuple[RankDelay, ...] = ()
+    machines: Mapping[str, Machine] = field(default_factory=dict, hash=False)
+    extra_nodes: int = 0
+
+    @property
+    def has_prices(self) -> bool:
+        """Whether anything costs dollars here."""
+        return self.dollars_per_node_hour > 0 or any(m.dollars_per_hour > 0 for m in self.machines.values())
+
+    def machine_of(self, configuration: Configuration) -> Machine | None:
+        """The type of machine that a configuration's nodes are; None where it is not told."""
+        name = configuration.get("machine")
+        if name is None and len(self.machines) == 1:
+            return next(iter(self.machines.values()))
+        return self.machines.get(str(name))
+
+    def dollars_per_second(self, configuration: Configuration) -> float:
+        """What holding a configuration's nodes, and what is charged besides them, costs a second."""
+        machine = self.machine_of(configuration)
+        price = self.dollars_per_node_hour if machine is None else machine.dollars_per_hour
+        return (configuration.nodes + self.extra_nodes) * price / _SECONDS_PER_HOUR
 
     def num_ranks(self, num_nodes: int) -> int:
         """Ranks on this many nodes."""

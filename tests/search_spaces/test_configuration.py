@@ -74,3 +74,8 @@ def test_refuses_numbers_that_are_not_finite(value):
 def test_refuses_values_of_other_types():
     with pytest.raises(TypeError, match=r"'tau' holds \[1\]; allowed are str, int, float and bool"):
         Configuration({"tau": [1]})  # type: ignore[dict-item]
+
+
+def test_axes_that_were_not_chosen_have_a_neutral_value():
+    bare = Configuration(depth=3)
+    assert (bare.nodes, bare.batch_size, bare.learning_rate, bare.strategy) == (1, 1, 1.0, "all_reduce")

@@ -10,15 +10,15 @@ from search_spaces import (
     Configuration,
     FloatRange,
     OneOf,
+    ProductSpace,
     RanksWithin,
-    SearchSpace,
     traits_of,
 )
 
 
 def space_of(nodes=(1, 2, 4), batches=(1, 2, 8, 32), devices_per_node=1):
-    return SearchSpace(
-        axes={
+    return ProductSpace(
+        choices={
             "nodes": OneOf(list(nodes)),
             "batch_size": OneOf(list(batches)),
             "learning_rate": FloatRange(low=1e-4, high=1.0),

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces import KNOBS, STRATEGIES, Configuration, CountRange, traits_of, with_knobs
+from search_spaces import (
+    KNOBS,
+    STRATEGIES,
+    Configuration,
+    CountRange,
+    declare_recorded_strategy,
+    traits_of,
+    with_knobs,
+)
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
@@ -56,3 +64,24 @@ def test_count_range_samples_and_levels_lie_within(low: int, more: int, seed: in
 def test_count_range_needs_an_order() -> None:
     with pytest.raises(ValueError, match="1 <= low <= high"):
         CountRange(low=3, high=2)
+
+
+def test_a_strategy_that_only_a_recording_names_is_told_by_its_name():
+    with pytest.raises(KeyError, match="unknown strategy 'sync_replicas'"):
+        traits_of("sync_replicas")
+    waiting, free = (declare_recorded_strategy(name) for name in ("sync_replicas", "AsyncDownpour"))
+    assert traits_of("sync_replicas") is waiting is declare_recorded_strategy("sync_replicas")
+    assert (waiting.barrier, waiting.exchanged, waiting.partners) == (True, "gradients", "all")
+    assert (free.barrier, free.partners, free.counted_batch) == (False, "server", "rank")
+    assert waiting.knobs == free.knobs == {}
+    assert "sync_replicas" not in STRATEGIES
+
+
+def test_a_recorded_strategy_says_nothing_of_other_nodes_or_machines():
+    what = Configuration(nodes=4, machine="large", batch_size=8, learning_rate=0.1, strategy="some_recorded")
+    assert declare_recorded_strategy("some_recorded").statistics_of(what) == what
+    assert traits_of("all_reduce").statistics_of(what) == what.without("nodes", "machine")
+
+
+def test_declaring_a_strategy_of_paceline_s_own_changes_nothing():
+    assert declare_recorded_strategy("all_reduce") is STRATEGIES["all_reduce"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from search_spaces import Configuration, SearchSpace
+from search_spaces import Configuration, ListedSpace, SearchSpace
 from tuner.errors import InfeasibleError, JobError
 from tuner.job.model import Job
 from tuner.workload import METRICS
@@ -55,6 +55,8 @@ def job_warnings(job: Job) -> list[str]:
 
 def _combinations(space: SearchSpace) -> list[Configuration]:
     """One configuration for each choice of nodes, batch and strategy: rates never decide feasibility."""
+    if isinstance(space, ListedSpace):
+        return list(space.configurations)
     axes = {name: choice.levels() for name, choice in space.axes.items()}
     axes["learning_rate"] = axes["learning_rate"][:1]
     found = []
@@ -68,9 +70,10 @@ def _combinations(space: SearchSpace) -> list[Configuration]:
 def _baseline_warnings(job: Job) -> list[str]:
     baseline = job.baseline_configuration()
     if baseline is None:
+        named = "nodes, batch_size and learning_rate" if job.recording() is None else "a recorded one"
         return [
             "[baseline] is absent: nothing is compared with your present settings. "
-            "State nodes, batch_size and learning_rate there to see what tuning gains"
+            f"State {named} there to see what tuning gains"
         ]
     space = job.search_space()
     probed = space.is_runnable(baseline)

@@ -13,8 +13,12 @@ from pydantic import ValidationError
 
 from tuner.errors import JobError
 from tuner.job.feasibility import check_feasible
-from tuner.job.model import Job
+from tuner.job.model import Job, missing_section
 from tuner.job.problems import problems_of
+from tuner.job.recorded_job import completed, is_recorded
+
+#: Sections that a job which trains cannot do without; [goal] is one for every job.
+_NEEDED = ("workload", "space")
 
 
 def load_job(path: Path) -> Job:
@@ -28,14 +32,31 @@ def load_job(path: Path) -> Job:
             file, key, what was given and what is allowed.
         InfeasibleError: It is a job, but nothing in its space can be run.
     """
-    data = {"name": job_name(path), **_read(path)}
+    data: Mapping[str, Any] = {"name": job_name(path), **_read(path)}
+    problems: list[str] = []
+    if is_recorded(data):
+        try:
+            data, problems = completed(data, path.parent)
+        except JobError as error:
+            raise JobError(f"{path}: {error}") from error
+    elif not _means_a_recording(data):
+        problems = [missing_section(name) for name in _NEEDED if name not in data]
     try:
         # From JSON, pydantic takes lists for tuples and yet no "1" or true for a number.
         job = Job.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        raise JobError(_message(path, problems_of(error, data))) from error
+        found = dict.fromkeys([*problems, *problems_of(error, data)])
+        raise JobError(_message(path, list(found))) from error
+    if problems:
+        raise JobError(_message(path, problems))
     check_feasible(job, path)
     return job
+
+
+def _means_a_recording(data: Mapping[str, Any]) -> bool:
+    """Whether a job is meant to replay something, be it without saying what."""
+    probe = data.get("probe")
+    return isinstance(probe, Mapping) and ("recording" in probe or probe.get("kind") == "recorded")
 
 
 def job_name(path: Path) -> str:

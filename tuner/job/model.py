@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from search_spaces import BatchCoversRanks, Configuration, OneOf, SearchSpace
+from search_spaces import BatchCoversRanks, Configuration, OneOf, ProductSpace, SearchSpace
 from tuner.cluster import Cluster, RankDelay
 from tuner.job.sections import (
     BaselineSection,
@@ -20,11 +21,21 @@ from tuner.job.sections import (
     WorkloadSection,
 )
 from tuner.job.space_section import SpaceSection
-from tuner.job.values import Section
+from tuner.job.values import ListedConfiguration, Section
+from tuner.recording import Recording
+from tuner.recording_file import load_recording
+
+
+def _settings_or_listed(value: Any) -> str:
+    return "listed" if isinstance(value, str | Configuration) else "settings"
 
 
 class Job(Section):
-    """A whole job file."""
+    """A whole job file.
+
+    A job with a recording has neither `workload` nor `space`, and its `cluster` says nothing: what was
+    trained, on what, and what may be chosen are the recording's.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
         default="job",
@@ -33,33 +44,68 @@ class Job(Section):
     seed: Annotated[int, Field(ge=0)] = Field(
         default=0, description="of initial weights, data order and the search's own draws"
     )
-    workload: WorkloadSection = Field(description="what is trained")
+    workload: WorkloadSection | None = Field(default=None, description="what is trained")
     cluster: ClusterSection = Field(default=ClusterSection(), description="nodes and what they cost")
     goal: GoalSection = Field(description="what must be reached, and what is made small")
-    space: SpaceSection = Field(description="what may be chosen besides nodes")
-    baseline: BaselineSection | None = Field(
-        default=None, description="your present settings; probed first, never silently worsened"
-    )
+    space: SpaceSection | None = Field(default=None, description="what may be chosen besides nodes")
+    baseline: (
+        Annotated[
+            Annotated[BaselineSection, Tag("settings")] | Annotated[ListedConfiguration, Tag("listed")],
+            Discriminator(_settings_or_listed),
+        ]
+        | None
+    ) = Field(default=None, description="your present settings; probed first, never silently worsened")
     probe: ProbeSection = Field(default=ProbeSection(), description="how configurations are looked at")
     budget: BudgetSection = Field(
         default=BudgetSection(), description="what the search may spend; whichever runs out first"
     )
 
     @model_validator(mode="after")
-    def _sections_agree(self) -> Job:
-        if self.goal.minimize == "dollars" and self.cluster.dollars_per_node_hour == 0:
-            raise ValueError("goal.minimize = 'dollars' needs cluster.dollars_per_node_hour above 0")
-        for key, limit in (
-            ("goal.max_dollars", self.goal.max_dollars),
-            ("budget.dollars", self.budget.dollars),
-        ):
-            if limit is not None and self.cluster.dollars_per_node_hour == 0:
-                raise ValueError(f"{key} needs cluster.dollars_per_node_hour above 0")
+    def _sections_are_there(self) -> Job:
+        replays = self.probe.recording is not None
+        for name in ("workload", "space"):
+            stated = getattr(self, name) is not None
+            if not stated and not replays:
+                raise ValueError(missing_section(name))
+            if stated and replays:
+                raise ValueError(stated_by_recording(name))
+        if replays and self.cluster != ClusterSection():
+            raise ValueError(stated_by_recording("cluster"))
+        if isinstance(self.baseline, Configuration) != replays and self.baseline is not None:
+            words = "must be one of the recorded configurations" if replays else "must be a table"
+            raise ValueError(f"baseline {words}")
         return self
+
+    @model_validator(mode="after")
+    def _dollars_have_prices(self) -> Job:
+        asked = {
+            "goal.minimize = 'dollars'": self.goal.minimize == "dollars",
+            "goal.max_dollars": self.goal.max_dollars is not None,
+            "budget.dollars": self.budget.dollars is not None,
+        }
+        for words, is_asked in asked.items():
+            if is_asked and not self.resolved_cluster().has_prices:
+                needed = "cluster.dollars_per_node_hour above 0"
+                if self.probe.recording is not None:
+                    needed = f"machines with prices, which {self.probe.recording} does not state"
+                raise ValueError(f"{words} needs {needed}")
+        return self
+
+    @property
+    def trained(self) -> WorkloadSection:
+        """`[workload]` of a job that trains."""
+        assert self.workload is not None, "a recorded job has no workload"
+        return self.workload
+
+    def recording(self) -> Recording | None:
+        """What a job of recorded runs replays; None for a job that trains."""
+        return None if self.probe.recording is None else load_recording(Path(self.probe.recording))
 
     def resolved_cluster(self) -> Cluster:
         """The cluster as the models see it; with the local launcher all nodes share this host."""
-        section = self.cluster
+        recording, section = self.recording(), self.cluster
+        if recording is not None:
+            return recording.cluster
         return Cluster(
             node_counts=section.nodes,
             devices_per_node=section.devices_per_node,
@@ -76,27 +122,37 @@ class Job(Section):
 
     def search_space(self) -> SearchSpace:
         """The configurations that may be tried."""
-        return SearchSpace(
-            axes={"nodes": OneOf(list(self.cluster.nodes)), **self.space.axes()},
+        recording = self.recording()
+        if recording is not None:
+            return recording.space
+        assert self.space is not None
+        return ProductSpace(
+            choices={"nodes": OneOf(list(self.cluster.nodes)), **self.space.axes()},
             knobs=self.space.knobs(),
             conditions=(BatchCoversRanks(devices_per_node=self.cluster.devices_per_node),),
         )
 
     def baseline_configuration(self) -> Configuration | None:
         """The user's present settings, or None where the job states none."""
-        return None if self.baseline is None else self.baseline.configuration()
+        if self.baseline is None or isinstance(self.baseline, Configuration):
+            return self.baseline
+        return self.baseline.configuration()
 
     def fingerprint(self, workload_code: str, hardware: str) -> str:
         """Names what curves and step times depend on, so that they can be used again.
 
-        Budget, target, space and baseline do not enter: curves measured under one hold under another.
+        Budget, target, space and baseline do not enter: curves measured under one hold under another. What
+        is recorded holds wherever, and from whatever seed, it is replayed.
 
         Args:
             workload_code: Digest of the workload's source.
             hardware: What the ranks run on.
         """
-        parts = {
-            "workload": self.workload.model_dump(mode="json"),
+        recording = self.recording()
+        if recording is not None:
+            return _digest({"recording": recording.digest, "metric": self.goal.metric})
+        parts: dict[str, Any] = {
+            "workload": self.trained.model_dump(mode="json"),
             "code": workload_code,
             "hardware": hardware,
             "metric": self.goal.metric,
@@ -107,5 +163,22 @@ class Job(Section):
         }
         if self.cluster.emulate.delays:
             parts["emulate"] = self.cluster.emulate.model_dump(mode="json")
-        text = json.dumps(parts, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest(parts)
+
+
+def missing_section(name: str) -> str:
+    """That a job which trains lacks a section."""
+    return f"{name} is missing ({Job.model_fields[name].description})"
+
+
+def stated_by_recording(name: str) -> str:
+    """That a job of recorded runs states a section which its recording states."""
+    return (
+        f"[{name}] is stated, but probe.recording states it already: the runs were measured with what is "
+        f"said there. Take [{name}] out"
+    )
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -192,7 +192,15 @@ class BaselineSection(Section):
 class ProbeSection(Section):
     """`[probe]`: how configurations are looked at."""
 
-    kind: Literal["training"] = Field(default="training", description="training: ranks run the workload")
+    kind: Literal["training", "recorded"] = Field(
+        default="training",
+        description="training: ranks run the workload; recorded: a recording is replayed",
+    )
+    recording: str | None = Field(
+        default=None,
+        description="recorded: the recording's file, relative to the job file; it states workload, cluster "
+        "and space",
+    )
     timing_steps: Annotated[int, Field(ge=10)] = Field(
         default=30, description="steps of a timing probe, the first few of which warm up"
     )
@@ -216,6 +224,19 @@ class ProbeSection(Section):
         default=None, description="more than this a rank is accumulated over micro-batches"
     )
     hang_timeout: Duration = Field(default=60.0, description="a rank not heard of for so long ends the probe")
+
+    @model_validator(mode="after")
+    def _a_recording_is_replayed(self) -> ProbeSection:
+        if self.kind == "recorded" and self.recording is None:
+            raise ValueError(
+                "probe.recording is missing: name the file that is replayed, such as 'runs.jsonl.gz'"
+            )
+        if self.kind != "recorded" and self.recording is not None:
+            raise ValueError(
+                "probe.recording is stated, but nothing is replayed: set probe.kind = 'recorded', or take "
+                "it out"
+            )
+        return self
 
 
 class BudgetSection(Section):

@@ -6,9 +6,20 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    PositiveFloat,
+    PositiveInt,
+    WithJsonSchema,
+)
 
-from search_spaces import STRATEGIES, AxisValue, Configuration, traits_of, with_knobs
+from search_spaces import STRATEGIES, AxisValue, Configuration, traits_of, unknown_strategy, with_knobs
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|d)?\s*")
 _SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -65,10 +76,9 @@ ImportPath = Annotated[str, AfterValidator(_import_path)]
 
 def _known_strategies(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
-        try:
-            traits_of(name)
-        except KeyError as error:
-            raise ValueError(str(error.args[0])) from None
+        # Those that only a recording names are known to `traits_of` too, but nothing trains by them.
+        if name not in STRATEGIES:
+            raise ValueError(unknown_strategy(name))
     if len(set(names)) != len(names):
         raise ValueError("must not repeat a strategy")
     return names
@@ -118,6 +128,26 @@ def configuration_with_knobs(configuration: Configuration, **stated: AxisValue |
 
 def _strategies_with(knob: str) -> list[str]:
     return [name for name, traits in STRATEGIES.items() if knob in traits.knobs]
+
+
+def _listed(value: Any) -> Configuration:
+    return value if isinstance(value, Configuration) else Configuration.from_key(value)
+
+
+#: One of the configurations that a recording lists. A file states it axis by axis; from then on it is kept
+#: by its key.
+ListedConfiguration = Annotated[
+    Configuration,
+    PlainValidator(_listed),
+    PlainSerializer(lambda configuration: configuration.key, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": "one of the recorded configurations, axis by axis",
+            "additionalProperties": {"type": ["string", "number", "boolean"]},
+        }
+    ),
+]
 
 
 class Section(BaseModel):

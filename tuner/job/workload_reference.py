@@ -29,13 +29,13 @@ def load_workload(job: Job, job_folder: Path) -> Workload:
         JobError: It cannot be imported, is not a workload, does not take the parameters, or does not
             agree with the job's goal; the message names the key.
     """
-    class_ = _workload_class(job.workload.path, job_folder)
+    class_ = _workload_class(job.trained.path, job_folder)
     _refuse_overridden_settings(job, class_)
     workload = _built(job, class_)
-    if job.workload.optimizer is not None:
-        workload.optimizer_settings = job.workload.optimizer
-    if job.workload.schedule is not None:
-        workload.schedule_settings = job.workload.schedule
+    if job.trained.optimizer is not None:
+        workload.optimizer_settings = job.trained.optimizer
+    if job.trained.schedule is not None:
+        workload.schedule_settings = job.trained.schedule
     _check_goal(job, workload)
     return workload
 
@@ -95,7 +95,7 @@ def _no_such_class(module: ModuleType, class_name: str) -> str:
 
 def _refuse_overridden_settings(job: Job, class_: type[Workload]) -> None:
     for name in ("optimizer", "schedule"):
-        is_set = getattr(job.workload, name) is not None
+        is_set = getattr(job.trained, name) is not None
         if is_set and getattr(class_, name) is not getattr(Workload, name):
             raise JobError(
                 f"workload.{name}: {class_.__name__} defines its own `{name}`, which would ignore this "
@@ -104,7 +104,7 @@ def _refuse_overridden_settings(job: Job, class_: type[Workload]) -> None:
 
 
 def _built(job: Job, class_: type[Workload]) -> Workload:
-    parameters = job.workload.parameters
+    parameters = job.trained.parameters
     signature = inspect.signature(class_)
     try:
         signature.bind(**parameters)

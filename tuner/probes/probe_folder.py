@@ -69,7 +69,7 @@ class ProbeFolder:
             "until": {key: value for key, value in asdict(plan.until).items() if value is not None},
             "job": plan.job.name,
             "seed": plan.job.seed,
-            "workload": plan.job.workload.model_dump(mode="json"),
+            "workload": plan.job.trained.model_dump(mode="json"),
             "environment": {
                 "python": platform.python_version(),
                 "torch": _version("torch"),

@@ -57,7 +57,7 @@ def prepare(plan: SlicePlan) -> Prepared:
     The generators are seeded by the job's seed alone before each is made, so that they are equal on
     all ranks, whatever their number.
     """
-    section = plan.job.workload.model_dump(mode="json")
+    section = plan.job.trained.model_dump(mode="json")
     key = json.dumps([section, plan.job.seed, str(plan.job_folder)], sort_keys=True)
     if key not in _warm:
         seed_all(plan.job.seed)

@@ -100,7 +100,7 @@ class SliceRecord:
             # Ranks that returned hold no node: a poll that comes late costs nothing.
             seconds = max(result["seconds"] for result in self._results.values())
             held = min(held, startup_seconds + seconds)
-        charged = charge(held, self.plan.configuration.nodes, self._cluster)
+        charged = charge(held, self.plan.configuration, self._cluster)
         curve = tuple(self._points[samples] for samples in sorted(self._points))
         last = curve[-1] if curve else None
         return Measurement(

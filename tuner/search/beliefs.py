@@ -87,22 +87,24 @@ def prices(state: SearchState, configurations: Sequence[Configuration]) -> Array
     """What one second of holding each configuration's nodes costs in the goal's unit, `(num,)`."""
     if state.job.goal.minimize == "seconds":
         return np.ones(len(configurations))
-    rate = state.cluster.dollars_per_node_hour / 3600.0
-    return np.array([c.nodes * rate for c in configurations])
+    return np.array([state.cluster.dollars_per_second(c) for c in configurations])
 
 
 def rate_prior(state: SearchState) -> RatePrior:
     """What is believed of learning rates: near the user's own where there is one."""
     job = state.job
-    optimizer = job.workload.optimizer
+    optimizer = job.workload.optimizer if job.workload is not None else None
     exponent = 0.5 if isinstance(optimizer, AdamWSettings) else 1.0
     baseline = job.baseline_configuration()
     if baseline is not None:
         log_rate, sd = math.log(baseline.learning_rate), _RATE_SD_WITH_BASELINE
         batch_size = counted_batch(baseline, state.cluster.devices_per_node)
     else:
-        rates = [float(v) for v in job.space.axes()["learning_rate"].levels()]
-        batches = [float(v) for v in job.space.axes()["batch_size"].levels()]
+        # A recording may be without either axis.
+        rates, batches = (
+            [float(v) for v in state.space.axes[name].levels()] if name in state.space.axes else [1.0]
+            for name in ("learning_rate", "batch_size")
+        )
         log_rate, sd = 0.5 * (math.log(min(rates)) + math.log(max(rates))), _RATE_SD_WITHOUT
         batch_size = math.sqrt(min(batches) * max(batches))
     return RatePrior(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from search_spaces import Configuration
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState
 
@@ -46,11 +47,12 @@ def may_start(state: SearchState) -> bool:
     return limit is None or len(state.probes) < limit
 
 
-def seconds_left(state: SearchState, nodes: int) -> float:
-    """Charged seconds the budget still allows on this many nodes; infinite without one."""
+def seconds_left(state: SearchState, configuration: Configuration) -> float:
+    """Charged seconds the budget still allows a configuration; infinite without one."""
     budget = state.job.budget
     left = float("inf") if budget.time is None else budget.time - state.spent.seconds
     if budget.dollars is not None:
-        price = nodes * state.cluster.dollars_per_node_hour / 3600.0
-        left = min(left, (budget.dollars - state.spent.dollars) / price)
+        price = state.cluster.dollars_per_second(configuration)
+        if price > 0:
+            left = min(left, (budget.dollars - state.spent.dollars) / price)
     return max(left, 0.0)

@@ -87,7 +87,7 @@ def prediction_record(
     """One configuration's prediction as it is kept."""
     configuration = forecast.configurations[index]
     run = state.runs.get(traits_of(configuration.strategy).statistics_of(configuration))
-    price = configuration.nodes * state.cluster.dollars_per_node_hour / 3600.0
+    price = state.cluster.dollars_per_second(configuration)
     values = {level: float(value) for level, value in zip(LEVELS, quantiles, strict=True)}
     return PredictionRecord(
         study_id=study.study_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from search_spaces import ListedSpace
 from tuner.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.limits import ended_by_fault, limit_reached, may_start
@@ -45,6 +46,10 @@ class OptunaPolicy:
                 return self._go_on(run, limit)
         if not may_start(state):
             return Stop(kind=StopKind.BUDGET, reason="the budget of probes is used up")
+        tried = {p.configuration for p in state.probes if p.purpose is not Purpose.TIMING}
+        if isinstance(state.space, ListedSpace) and tried.issuperset(state.space.candidates()):
+            kind = StopKind.NO_GAIN if arrived else StopKind.OUT_OF_REACH
+            return Stop(kind=kind, reason="every recorded configuration was tried")
         stride = min(_STRIDE_SECONDS, limit)
         return Ask(until=Until(training_seconds=stride), reason="suggested by the sampler")
 

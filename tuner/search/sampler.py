@@ -12,10 +12,13 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from search_spaces import AxisValue, Choice, Configuration, FloatRange, OneOf, SearchSpace
+from search_spaces import AxisValue, Choice, Configuration, FloatRange, ListedSpace, OneOf, SearchSpace
+from tuner.measurement import Purpose
 
 #: How often a sampler is asked again for a feasible configuration before one is drawn at random.
 _ATTEMPTS = 10
+#: In a list, where what is suggested can be moved to the nearest: GP suggests the same over and over.
+_LISTED_ATTEMPTS = 2
 #: Trials drawn at random before TPE and GP learn from them.
 _STARTUP_TRIALS = 5
 
@@ -50,7 +53,8 @@ def knob_distributions(space: SearchSpace, strategy: str) -> dict[str, Categoric
     the levels of all of them; what a strategy does not weigh is moved to the nearest level that it does.
     """
     offered: dict[str, dict[AxisValue, None]] = {}
-    for name in (str(level) for level in space.axes["strategy"].levels()):
+    strategies = space.axes["strategy"].levels() if "strategy" in space.axes else [strategy]
+    for name in (str(level) for level in strategies):
         for knob, choice in space.knob_choices(name).items():
             offered.setdefault(knob, {}).update(dict.fromkeys(choice.levels()))
     return {
@@ -58,6 +62,22 @@ def knob_distributions(space: SearchSpace, strategy: str) -> dict[str, Categoric
         for knob in space.knob_choices(strategy)
         if knob in offered
     }
+
+
+def untried(study: Study, space: ListedSpace) -> list[Configuration]:
+    """What a listed space has left that no trial was, timings apart; all of it once nothing is left.
+
+    Trying again what is recorded shows nothing new.
+    """
+    tried = {
+        Configuration(trial.params)
+        if "configuration" not in trial.user_attrs
+        else Configuration.from_key(trial.user_attrs["configuration"])
+        for trial in study.get_trials(deepcopy=False)
+        if trial.user_attrs.get("purpose") != Purpose.TIMING.value
+    }
+    every = space.candidates()
+    return [c for c in every if c not in tried] or every
 
 
 class ProposedSampler(BaseSampler):
@@ -99,7 +119,8 @@ class FeasibleSampler(BaseSampler):
     Infeasible configurations are masked before they become trials: TPE learns nothing from FAIL. Knobs do
     not decide what is feasible, and are asked for one by one once the strategy is known.
     Chance is seeded with the number of the first trial it is asked for, so that a study that goes on
-    in another process is not asked the same again.
+    in another process is not asked the same again. Where the space is a list, what was tried is masked
+    too, and what is none of the list is moved to the nearest that is.
 
     Args:
         make_inner: Makes the sampler whose suggestions are used, from a seed.
@@ -120,8 +141,8 @@ class FeasibleSampler(BaseSampler):
             self._inner = self._make_inner(int(seed))
         return self._inner
 
-    def _draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        drawn = self._space.sample(rng)
+    def _draw(self, rng: np.random.Generator, space: SearchSpace) -> dict[str, Any]:
+        drawn = space.sample(rng)
         if drawn is None:
             raise RuntimeError("no feasible configuration was found by drawing at random")
         return drawn.as_dict()
@@ -141,13 +162,20 @@ class FeasibleSampler(BaseSampler):
         inner = self._begun(trial)
         rng = np.random.default_rng((self._seed, trial.number))
         learnt = inner.infer_relative_search_space(study, trial)
-        for _ in range(_ATTEMPTS):
+        space = self._space
+        attempts = _ATTEMPTS
+        if isinstance(space, ListedSpace):
+            space, attempts = ListedSpace(configurations=tuple(untried(study, space))), _LISTED_ATTEMPTS
+        for _ in range(attempts):
             # What the inner sampler leaves open, as it does at its start, is drawn.
-            values = {**self._draw(rng), **inner.sample_relative(study, trial, learnt)}
-            if self._space.is_feasible(self._with_own_knobs(values)):
+            values = {**self._draw(rng, space), **inner.sample_relative(study, trial, learnt)}
+            if space.is_feasible(self._with_own_knobs(values)):
                 break
         else:
-            values = self._draw(rng)
+            if isinstance(space, ListedSpace):
+                values = space.nearest(self._with_own_knobs(values)).as_dict()
+            else:
+                values = self._draw(rng, space)
         return {name: values[name] for name in search_space}
 
     def sample_independent(

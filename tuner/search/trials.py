@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 import optuna
 from optuna.trial import TrialState
 
-from search_spaces import AxisValue, Configuration
+from search_spaces import AxisValue, Configuration, ListedSpace
 from tuner.job import Job
 from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose
-from tuner.search.sampler import ProposedSampler, distributions, knob_distributions
+from tuner.search.sampler import ProposedSampler, distributions, knob_distributions, untried
 
 
 class StudyTrials:
@@ -50,12 +50,16 @@ class StudyTrials:
 
     def ask(self) -> tuple[int, Configuration]:
         """The trial that the study's own sampler suggests: its number and configuration."""
+        # Asked for before the trial is one: it is no trial of itself.
+        left = untried(self._study, self._space) if isinstance(self._space, ListedSpace) else []
         trial = self._study.ask(self._asked)
         asked = Configuration(trial.params)
         for knob, choice in self._space.knob_choices(asked.strategy).items():
             offered = knob_distributions(self._space, asked.strategy)[knob].choices
             suggested: AxisValue = trial.suggest_categorical(knob, offered)  # type: ignore[assignment]
             asked = asked.replaced(**{knob: choice.nearest(suggested)})
+        if left and asked not in left:  # knobs are asked for one by one, and may be none of the list together
+            asked = ListedSpace(configurations=tuple(left)).nearest(asked)
         if Configuration(trial.params) != asked:
             trial.set_user_attr("configuration", asked.key)
         trial.set_user_attr("purpose", Purpose.TRAINING.value)

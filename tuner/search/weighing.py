@@ -230,7 +230,7 @@ class Weighing:
             done = run.measurement.training_seconds
         elif run is not None:  # carried on from other nodes: its clock is priced anew
             done = length - float(self._left[index])
-        left = seconds_left(self._state, configuration.nodes)
+        left = seconds_left(self._state, configuration)
         stride = self._state.job.probe.slice_seconds or stride
         until = Until(training_seconds=done + min(stride, max(left, _SHORTEST_SLICE_SECONDS)))
         if run is not None and run.is_open and run.configuration == configuration:
@@ -273,7 +273,7 @@ def _within_limits(state: SearchState, beliefs: Beliefs, cost: Array) -> Array:
     if goal.deadline is not None:
         limited[total > goal.deadline] = np.inf
     if goal.max_dollars is not None:
-        nodes = np.array([c.nodes for c in beliefs.configurations])
-        dollars = total * nodes * state.cluster.dollars_per_node_hour / 3600.0
+        price = np.array([state.cluster.dollars_per_second(c) for c in beliefs.configurations])
+        dollars = total * price
         limited[dollars > goal.max_dollars] = np.inf
     return limited

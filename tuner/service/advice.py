@@ -79,8 +79,8 @@ def recommend(ending: Ending) -> Recommendation | None:
         warnings=tuple(cautions(state, stop, choice)),
         stopped_because=stop.reason,
         tuning=tuning_cost(state),
-        checkpoint=trained_model(run) if run and run.arrived else None,
-        command=train_command(ending.job_path, choice),
+        checkpoint=_model_of(state, run),
+        command="" if state.job.recording() is not None else train_command(ending.job_path, choice),
         strategies=strategies,
     )
 
@@ -97,6 +97,13 @@ def train_command(job_path: Path, configuration: Configuration) -> str:
     """The command that trains a configuration to the job's target."""
     flags = [f"--{axis.replace('_', '-')} {value}" for axis, value in configuration.items()]
     return f"paceline train {shlex.quote(str(job_path))} " + " ".join(flags)
+
+
+def _model_of(state: SearchState, run: Run | None) -> str | None:
+    """The model that the search trained to the target; a replay trains none."""
+    if run is None or not run.arrived or state.job.recording() is not None:
+        return None
+    return trained_model(run)
 
 
 def trained_model(run: Run) -> str | None:
@@ -205,9 +212,9 @@ def _repeat(seconds: float, beliefs: Beliefs) -> Estimate:
 
 
 def _dollars(state: SearchState, configuration: Configuration, seconds: Estimate) -> Estimate | None:
-    if state.cluster.dollars_per_node_hour == 0:
+    if not state.cluster.has_prices:
         return None
-    price = charge(1.0, configuration.nodes, state.cluster).dollars
+    price = charge(1.0, configuration, state.cluster).dollars
     return Estimate(lower=seconds.lower * price, median=seconds.median * price, upper=seconds.upper * price)
 
 
@@ -246,11 +253,13 @@ def _verification(ending: Ending, run: Run | None) -> Verification | None:
     # The last one made in good time; else the first that was made at all.
     held = early[-1] if early else (told[0] if told else None)
     values = [point.value for point in run.measurement.curve if point.samples > 0]
+    if not values:  # its recording ends before anything was scored
+        return None
     best = max(values) if ending.state.job.goal.maximize else min(values)
     return Verification(
         reached=run.arrived,
         training_seconds=seconds,
-        dollars=charge(seconds, run.configuration.nodes, ending.state.cluster).dollars,
+        dollars=charge(seconds, run.configuration, ending.state.cluster).dollars,
         value=best,
         predicted=_estimate(held[0]) if held else None,
         share_known=held[1] if held else None,

@@ -23,6 +23,12 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
             "Ranks of it are delayed on purpose: without these delays its time differs, and another "
             "strategy may be the best."
         )
+    recording = state.job.recording()
+    if recording is not None:
+        lines.append(
+            f"Everything was replayed from the recording {recording.name}: there is no trained model, and "
+            "nothing here to launch. Train this with what the recording was made with."
+        )
     lines += _lost(state)
     if state.num_faults:
         lines.append(f"{state.num_faults} of {len(state.probes)} probes failed.")

@@ -11,14 +11,14 @@ from search_spaces import Configuration
 from tuner.errors import ProbeError
 from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes import Prober, Until
-from tuner.service.opening import OpenedJob, checked_workload
-from tuner.service.run import training_prober
+from tuner.service.opening import OpenedJob, checked_epoch_samples
+from tuner.service.probers import job_prober
 
 _STEPS = 12
 
 
 def check_job(
-    opened: OpenedJob, *, make_prober: Callable[[OpenedJob], Prober] = training_prober
+    opened: OpenedJob, *, make_prober: Callable[[OpenedJob], Prober] = job_prober
 ) -> tuple[Measurement, int]:
     """Scores and trains the present settings, or the smallest configuration, for a few steps.
 
@@ -29,7 +29,7 @@ def check_job(
         JobError: The workload cannot be built.
         ProbeError: The probe failed; the message has every rank's words.
     """
-    _, epoch_samples = checked_workload(opened)
+    epoch_samples = checked_epoch_samples(opened)
     configuration = tiny_configuration(opened)
     prober = make_prober(opened)
     try:

@@ -15,6 +15,7 @@ from tuner.cluster import Cluster
 from tuner.errors import DataNotFoundError, JobError, StorageError
 from tuner.job import Job, load_job, load_workload, workload_code_digest
 from tuner.ledger import Ledger, StudyRecord
+from tuner.recording import NEUTRAL_EPOCH_SAMPLES
 
 if TYPE_CHECKING:
     from tuner.workload import Workload
@@ -66,7 +67,7 @@ def open_job(path: Path, *, time_budget: str | None = None, max_dollars: float |
     given = {key: value for key, value in given.items() if value is not None}
     if given:
         job = _with_budget(job, given)
-    code = workload_code_digest(job.workload.path, path.resolve().parent)
+    code = "" if job.workload is None else workload_code_digest(job.workload.path, path.resolve().parent)
     return OpenedJob(job=job, path=path, fingerprint=job.fingerprint(code, hardware()))
 
 
@@ -144,7 +145,7 @@ def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
         raise
     except Exception as error:
         raise JobError(
-            f"{opened.path}: workload.path: {opened.job.workload.path} cannot give its data: "
+            f"{opened.path}: workload.path: {opened.job.trained.path} cannot give its data: "
             f"{type(error).__name__}: {error}"
         ) from error
     if size < 1:
@@ -152,11 +153,37 @@ def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
     return workload, size
 
 
-#: Why a job's older studies are not gone on with; `name` is the job's.
-CHANGED = (
-    "the workload's code or parameters, the seed, the cluster or this machine changed since the studies of "
-    "{name} that are here, so their curves do not hold"
-)
+def checked_epoch_samples(opened: OpenedJob) -> int:
+    """Size of the training set, the workload having been built and checked; neutral for a recorded job.
+
+    Raises:
+        JobError: The workload cannot be built, or has no training data.
+        DataNotFoundError: Its data are not here.
+    """
+    if opened.job.recording() is not None:
+        return NEUTRAL_EPOCH_SAMPLES
+    return checked_workload(opened)[1]
+
+
+def require_training(opened: OpenedJob) -> None:
+    """Sees that a job trains.
+
+    Raises:
+        JobError: It replays a recording.
+    """
+    if opened.job.recording() is not None:
+        raise JobError(
+            f"{opened.path}: a recorded job replays what was measured and trains nothing. Train with what "
+            "the recording was made with, or state [workload] and [space] instead of probe.recording"
+        )
+
+
+def changed_words(job: Job) -> str:
+    """Why a job's older studies are not gone on with."""
+    what = "the workload's code or parameters, the seed, the cluster or this machine"
+    if job.recording() is not None:
+        what = "the recording"
+    return f"{what} changed since the studies of {job.name} that are here, so their curves do not hold"
 
 
 def has_other_study(ledger: Ledger, opened: OpenedJob) -> bool:

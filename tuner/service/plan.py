@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from search_spaces import Configuration
 from tuner.job import job_warnings
 from tuner.report.format import format_dollars, format_seconds
 from tuner.service.opening import OpenedJob
@@ -18,7 +21,7 @@ def plan_lines(opened: OpenedJob, *, storage: str, output: str, spent_seconds: f
     """
     job, cluster = opened.job, opened.cluster
     budget = job.budget
-    count = len(job.search_space().candidates())
+    candidates = job.search_space().candidates()
     limits = []
     if budget.time is not None:
         limits.append(format_seconds(budget.time))
@@ -31,24 +34,34 @@ def plan_lines(opened: OpenedJob, *, storage: str, output: str, spent_seconds: f
     lines = [
         f"job {job.name}: {goal.metric} {sign} {goal.target:g}, {goal.minimize} made small, "
         f"for {goal.trainings} training{'s' if goal.trainings > 1 else ''}",
-        f"space: {count} configurations on {', '.join(map(str, cluster.node_counts))} "
+        f"space: {len(candidates)} configurations on {', '.join(map(str, cluster.node_counts))} "
         f"node{'' if cluster.node_counts == (1,) else 's'}",
         "budget: " + (", ".join(limits) if limits else "none stated; it ends when the target is reached"),
     ]
-    worst = _worst_dollars(opened)
+    recording = job.recording()
+    if recording is not None:
+        lines.append(
+            f"replayed: recording {recording.name}; nothing is trained, seconds and dollars are those "
+            "of its runs"
+        )
+    worst = _worst_dollars(opened, candidates)
     if worst is not None:
-        lines.append(f"at worst: {format_dollars(worst)}, the largest number of nodes all the time")
+        lines.append(f"at worst: {format_dollars(worst)}, {_dearest_words(opened)} all the time")
     if spent_seconds > 0:
         lines.append(f"going on with a study that spent {format_seconds(spent_seconds)} before")
     lines.append(f"study: {storage}; report: {output}")
     return lines + [f"note: {warning}" for warning in job_warnings(job)]
 
 
-def _worst_dollars(opened: OpenedJob) -> float | None:
+def _dearest_words(opened: OpenedJob) -> str:
+    return "the dearest configuration" if opened.cluster.machines else "the largest number of nodes"
+
+
+def _worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration]) -> float | None:
     cluster, budget = opened.cluster, opened.job.budget
-    if cluster.dollars_per_node_hour == 0:
+    if not cluster.has_prices:
         return None
     if budget.time is None:
         return budget.dollars
-    most = max(cluster.node_counts) * cluster.dollars_per_node_hour * budget.time / 3600.0
+    most = max(cluster.dollars_per_second(c) for c in candidates) * budget.time
     return most if budget.dollars is None else min(most, budget.dollars)

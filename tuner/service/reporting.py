@@ -16,7 +16,7 @@ from tuner.search.beliefs import Beliefs, believe, candidates
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState, read_state, run_of
 from tuner.service.advice import Ending, checked_predictions, landscape, recommend
-from tuner.service.opening import OpenedJob, checked_workload, prepare_output
+from tuner.service.opening import OpenedJob, checked_epoch_samples, prepare_output
 from tuner.service.store import StudyStore
 from tuner.service.views import require_study
 
@@ -77,7 +77,7 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     """
     study = require_study(store.ledger, opened)
     folder = prepare_output(output)
-    _, epoch_samples = checked_workload(opened)
+    epoch_samples = checked_epoch_samples(opened)
     probes = store.ledger.probes(study.study_id)
     state = read_state(opened.job, opened.cluster, probes, epoch_samples)
     given = store.ledger.recommendations(study.study_id)

@@ -13,10 +13,9 @@ from pydantic import ValidationError
 from search_spaces import Configuration
 from tuner.errors import JobError
 from tuner.job import BaselineSection, Job
-from tuner.launchers import LocalLauncher, end_orphans
+from tuner.launchers import end_orphans
 from tuner.ledger import RecommendationRecord, StudyRecord
 from tuner.probes import Prober
-from tuner.probes.training import TrainingProber
 from tuner.recommendation import Recommendation
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.loop import Search, SearchSetting
@@ -29,15 +28,17 @@ from tuner.search.train_policy import TrainPolicy
 from tuner.search.trials import StudyTrials
 from tuner.service.advice import recommend
 from tuner.service.opening import (
-    CHANGED,
     OpenedJob,
-    checked_workload,
+    changed_words,
+    checked_epoch_samples,
     find_study,
     has_other_study,
     prepare_output,
+    require_training,
 )
 from tuner.service.owner import free_leases_of_the_dead, own_name
 from tuner.service.plan import plan_lines
+from tuner.service.probers import job_prober
 from tuner.service.reporting import make_ending, no_answer, write_ending
 from tuner.service.store import StudyStore
 
@@ -81,20 +82,13 @@ class RunResult:
     study: StudyRecord
 
 
-def training_prober(opened: OpenedJob) -> Prober:
-    """The prober that trains on this host; its ranks are on their way when this returns."""
-    launcher = LocalLauncher(threads_per_rank=opened.job.cluster.threads_per_rank)
-    launcher.warm(opened.cluster.num_ranks(max(opened.cluster.node_counts)))
-    return TrainingProber(opened.job, opened.folder, launcher)
-
-
 def run_job(
     opened: OpenedJob,
     store: StudyStore,
     options: RunOptions,
     listen: Listener = ignore,
     *,
-    make_prober: Callable[[OpenedJob], Prober] = training_prober,
+    make_prober: Callable[[OpenedJob], Prober] = job_prober,
 ) -> RunResult:
     """Tunes a job end to end; called again, it goes on where it was.
 
@@ -122,11 +116,12 @@ def run_job(
 def _run(
     opened: OpenedJob, store: StudyStore, options: RunOptions, listen: Listener, prober: Prober
 ) -> RunResult:
-    listen(SearchEvent(kind="plan", text="checking the workload and its data"))
-    _, epoch_samples = checked_workload(opened)
+    if opened.job.recording() is None:
+        listen(SearchEvent(kind="plan", text="checking the workload and its data"))
+    epoch_samples = checked_epoch_samples(opened)
     is_changed = find_study(store.ledger, opened) is None and has_other_study(store.ledger, opened)
     if is_changed and not options.fresh:
-        words = f"{CHANGED.format(name=opened.job.name)}: a new study begins"
+        words = f"{changed_words(opened.job)}: a new study begins"
         listen(SearchEvent(kind="warning", text=words))
     study = store.ledger.open_study(
         opened.job.name, opened.fingerprint, opened.job.model_dump(mode="json"), fresh=options.fresh
@@ -215,7 +210,7 @@ def train_configuration(
     listen: Listener = ignore,
     *,
     limit_seconds: float | None = None,
-    make_prober: Callable[[OpenedJob], Prober] = training_prober,
+    make_prober: Callable[[OpenedJob], Prober] = job_prober,
 ) -> SearchState:
     """The use case `train`: one configuration to the job's target, and nothing searched.
 
@@ -235,9 +230,10 @@ def train_configuration(
         JobError: The workload cannot be built, or the configuration is none of this job's.
         StorageError: Study or output cannot be read or written.
     """
+    require_training(opened)
     job = _job_of_one(opened, configuration)
     folder = prepare_output(output)
-    _, epoch_samples = checked_workload(opened)
+    epoch_samples = checked_epoch_samples(opened)
     digest = hashlib.sha256(f"{opened.fingerprint} {configuration.key}".encode()).hexdigest()[:16]
     study = store.ledger.open_study(f"{job.name}.train", digest, job.model_dump(mode="json"))
     free_leases_of_the_dead(store.ledger, study)

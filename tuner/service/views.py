@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tuner.errors import JobError
+from tuner.job import GoalSection
 from tuner.ledger import Ledger, ProbeRecord, StudyRecord
 from tuner.measurement import crossing
-from tuner.service.opening import CHANGED, OpenedJob, find_study, has_other_study
+from tuner.service.opening import OpenedJob, changed_words, find_study, has_other_study
 
 Row = dict[str, Any]
 
@@ -100,7 +101,7 @@ def require_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord:
         return study
     if has_other_study(ledger, opened):
         raise JobError(
-            f"{opened.path}: {CHANGED.format(name=opened.job.name)}; `paceline run {opened.path}` begins a "
+            f"{opened.path}: {changed_words(opened.job)}; `paceline run {opened.path}` begins a "
             "study of what is there now"
         )
     raise JobError(
@@ -140,9 +141,7 @@ def _best_value(study: StudyRecord, probes: list[ProbeRecord]) -> float | None:
 
 
 def _maximizes(study: StudyRecord) -> bool:
-    from tuner.job import Job
-
-    return Job.model_validate(dict(study.job)).goal.maximize
+    return GoalSection.model_validate(study.job["goal"]).maximize
 
 
 def _spelled(configuration: dict[str, Any]) -> str:

@@ -33,6 +33,50 @@ def unknown_keys(value, schemas, root, path=""):
     return unknown
 
 
+def is_valid(value, schema, root):
+    """Whether what JSON Schema says of needed and forbidden keys holds; values are not looked at."""
+    if isinstance(schema, bool):
+        return schema
+    if "$ref" in schema:
+        return is_valid(value, root["$defs"][schema["$ref"].rsplit("/", 1)[-1]], root)
+    if "const" in schema:
+        return value == schema["const"]
+    if not isinstance(value, dict):
+        return True
+    if "if" in schema:
+        branch = "then" if is_valid(value, schema["if"], root) else "else"
+        if not is_valid(value, schema[branch], root):
+            return False
+    properties = schema.get("properties", {})
+    there = all(key in value for key in schema.get("required", []))
+    return there and all(is_valid(value[k], inner, root) for k, inner in properties.items() if k in value)
+
+
+TRAINING = {
+    "workload": {"path": "a:B"},
+    "goal": {"target": 1},
+    "space": {"batch_size": [1], "learning_rate": [1]},
+}
+REPLAY = {"probe": {"kind": "recorded", "recording": "r.jsonl.gz"}}
+
+
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        (TRAINING, True),
+        (REPLAY, True),
+        ({**REPLAY, "goal": {"trainings": 3}}, True),
+        ({**TRAINING, "goal": {}}, False),
+        ({name: table for name, table in TRAINING.items() if name != "space"}, False),
+        ({**REPLAY, "workload": {"path": "a:B"}}, False),
+        ({"probe": {"kind": "recorded"}}, False),
+    ],
+)
+def test_a_recording_takes_the_place_of_what_other_jobs_must_state(job, expected):
+    schema = job_schema()
+    assert is_valid(job, schema, schema) is expected
+
+
 @pytest.mark.parametrize("text", [job_template(), *map(example_text, example_names())])
 def test_the_schema_knows_every_key_of_template_and_examples(text):
     schema = job_schema()
@@ -60,5 +104,4 @@ def test_every_key_is_described():
 def test_the_schema_is_titled_json():
     schema = json.loads(json.dumps(job_schema()))
     assert schema["title"] == "Paceline job file"
-    assert schema["required"] == ["workload", "goal", "space"]
     assert schema["additionalProperties"] is False

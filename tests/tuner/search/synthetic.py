@@ -152,7 +152,7 @@ class SyntheticProber(Prober):
         else:
             measurement = self._training(configuration, purpose, until, folder)
         if self.cluster is not None:
-            price = charge(measurement.charged_seconds, configuration.nodes, self.cluster)
+            price = charge(measurement.charged_seconds, configuration, self.cluster)
             measurement = replace(measurement, charged_dollars=price.dollars)
         self._done[identity] = measurement
         self.clock.now += measurement.charged_seconds

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from search_spaces import Configuration, FloatRange, OneOf, SearchSpace
+from search_spaces import Configuration, FloatRange, OneOf, ProductSpace, SearchSpace
 from tests.tuner.search.world import configuration, make_job
 from tuner.job import Job
 from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose
@@ -39,7 +39,7 @@ def test_no_sampler_ever_asks_what_is_infeasible(name: str) -> None:
 
 
 def all_combinations(space: SearchSpace) -> list[Configuration]:
-    free = SearchSpace(axes=space.axes)
+    free = ProductSpace(choices=space.axes)
     rng = np.random.default_rng(0)
     return [c for c in (free.sample(rng) for _ in range(200)) if c is not None]
 
@@ -91,7 +91,7 @@ def test_the_space_becomes_optuna_s_distributions() -> None:
 
 
 def test_present_settings_outside_the_space_are_allowed() -> None:
-    space = SearchSpace(axes={"learning_rate": FloatRange(low=0.01, high=0.1), "batch_size": OneOf([16])})
+    space = ProductSpace(choices={"learning_rate": FloatRange(low=0.01, high=0.1), "batch_size": OneOf([16])})
     found = distributions(space, {"learning_rate": 0.5, "batch_size": 48})
     assert found["learning_rate"] == FloatDistribution(0.01, 0.5, log=True)
     assert found["batch_size"] == CategoricalDistribution([16, 48])

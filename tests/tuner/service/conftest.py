@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from storage import open_storage
+from storage import Storage, open_storage
 from tests.tuner.service.desk import Desk
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def store(tmp_path: Path) -> Iterator[Storage]:
     with open_storage(f"sqlite:///{tmp_path / 'paceline.db'}") as store:
-        yield Desk(tmp_path, store)
+        yield store
+
+
+@pytest.fixture
+def desk(tmp_path: Path, store: Storage) -> Desk:
+    return Desk(tmp_path, store)

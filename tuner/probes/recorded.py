@@ -1,0 +1,284 @@
+"""Probes that replay a recording: they see and pay for what a real probe would have, at once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from search_spaces import Configuration
+from tuner.charge import charge
+from tuner.cluster import Cluster
+from tuner.errors import ProbeError, StorageError
+from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose, RankTiming, Spread
+from tuner.probes.probe_folder import DESCRIPTION_FILE, unwritable
+from tuner.probes.prober import ProbeHandle, Prober, Until
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER
+from tuner.recording import RecordedRun, Recording, samples_at
+
+STATE_FILE = "replayed.json"
+
+#: The end of a recording that says that the training broke down.
+DIVERGED_END = "diverged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Position:
+    """Where a run stands, which is all of its checkpoint.
+
+    Args:
+        configuration: Key of the configuration whose curve was replayed.
+        seconds: On the clock of that curve.
+        step: Steps done.
+        ahead_seconds: What the run's own clock is ahead of the curve's: a run that goes on as another
+            configuration keeps its clock, and is where that one's curve has its steps.
+    """
+
+    configuration: str = ""
+    seconds: float = 0.0
+    step: float = 0.0
+    ahead_seconds: float = 0.0
+
+
+@dataclass
+class _Slice:
+    handle: ProbeHandle
+    measurement: Measurement
+    position: _Position | None
+    told: bool = False
+
+
+class RecordedProber(Prober):
+    """Replays a recording.
+
+    A slice is over as soon as it is begun. It sees the part of its configuration's curve up to its end and
+    the seconds of a step, and is charged what it newly saw, with the recording's start-up before a run's
+    first slice. It ends PAUSED; REACHED at the scoring that is past the target; STOPPED where the
+    recording ends, past which nothing is known (DIVERGED where that is why it ends). A timing sees the
+    seconds of a step and no curve. Of several shares of the data the largest is replayed.
+
+    Where a run stands is kept in its folder once `poll` has told the slice; a slice that was lost before
+    is replayed, and paid, again.
+
+    Args:
+        recording: What is replayed.
+        cluster: What is charged; None for the recording's own.
+        target: The value that ends a run; None for the recording's own.
+        timing_steps: Steps of a timing whose end names none.
+        folderless: Whether nothing is written: where a run stands is kept in memory under its folder's name,
+            and lost with this prober.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        *,
+        cluster: Cluster | None = None,
+        target: float | None = None,
+        timing_steps: int = 30,
+        folderless: bool = False,
+    ) -> None:
+        self._recording = recording
+        self._cluster = recording.cluster if cluster is None else cluster
+        self._target = recording.target if target is None else target
+        self._timing_steps = timing_steps
+        self._in_memory: dict[Path, _Position] | None = {} if folderless else None
+        self._slices: dict[str, _Slice] = {}
+        self._identities = (str(number) for number in itertools.count(1))
+
+    def start(
+        self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
+    ) -> ProbeHandle:
+        run = self._recording.run(configuration)
+        if purpose is Purpose.TIMING and until.steps is None:
+            until = replace(until, steps=self._timing_steps)
+        try:
+            begun = self._begun(folder)
+            if self._in_memory is None:
+                _describe(folder, self._recording, configuration, purpose)
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        handle = ProbeHandle(
+            identity=next(self._identities), configuration=configuration, purpose=purpose, folder=folder
+        )
+        start = _Position() if begun is None or purpose is Purpose.TIMING else _as(begun, run)
+        # What goes on as another configuration starts up there; what goes on as itself does not.
+        goes_on = begun is not None and start == begun
+        startup = 0.0 if goes_on else self._recording.startup_seconds
+        self._slices[handle.identity] = self._replayed(handle, run, start, until, startup)
+        return handle
+
+    def poll(self, handle: ProbeHandle) -> Measurement:
+        found = self._slice(handle)
+        if not found.told and found.position is not None:
+            try:
+                self._keep(handle.folder, found.position)
+            except OSError as error:
+                raise unwritable(handle.folder, error) from error
+        found.told = True
+        return found.measurement
+
+    def cancel(self, handle: ProbeHandle) -> None:
+        """Ends a slice that was not told yet as if it had never begun; one that was stays as it was."""
+        found = self._slice(handle)
+        if not found.told:
+            found.measurement = Measurement(
+                configuration=handle.configuration, purpose=handle.purpose, outcome=Outcome.STOPPED
+            )
+            found.position, found.told = None, True
+
+    def close(self) -> None:
+        for found in self._slices.values():
+            self.cancel(found.handle)
+
+    def _begun(self, folder: Path) -> _Position | None:
+        return _read(folder) if self._in_memory is None else self._in_memory.get(folder)
+
+    def _keep(self, folder: Path, position: _Position) -> None:
+        if self._in_memory is None:
+            _write(folder, position)
+        else:
+            self._in_memory[folder] = position
+
+    def _slice(self, handle: ProbeHandle) -> _Slice:
+        if handle.identity not in self._slices:
+            raise ProbeError(
+                f"slice {handle.identity!r} is not of this prober, which started {len(self._slices)}; "
+                "poll the handle that start() gave"
+            )
+        return self._slices[handle.identity]
+
+    def _replayed(
+        self, handle: ProbeHandle, run: RecordedRun, start: _Position, until: Until, startup_seconds: float
+    ) -> _Slice:
+        configuration, is_timing = handle.configuration, handle.purpose is Purpose.TIMING
+        end = _end(run, start, until)
+        points = [] if is_timing else _points(run, start, end)
+        outcome = Outcome.STOPPED if is_timing else Outcome.PAUSED
+        if not is_timing and end.seconds >= run.seconds:
+            outcome = Outcome.DIVERGED if run.end == DIVERGED_END else Outcome.STOPPED
+        for i, point in enumerate(points):
+            if point.step > 0 and self._is_past(point.value):
+                # The scoring that is past the target is the last one there is to pay for.
+                outcome, points = Outcome.REACHED, points[: i + 1]
+                seconds = point.training_seconds - start.ahead_seconds
+                end = replace(end, seconds=seconds, step=float(point.step))
+                break
+        steps = end.step - start.step
+        charged = charge(startup_seconds + end.seconds - start.seconds, configuration, self._cluster)
+        measurement = Measurement(
+            configuration=configuration,
+            purpose=handle.purpose,
+            outcome=outcome,
+            curve=tuple(points),
+            ranks=(_timing(run, steps),) if steps > 0 else (),
+            step=math.floor(end.step),
+            samples=round(samples_at(end.step, configuration)),
+            training_seconds=end.seconds + end.ahead_seconds,
+            startup_seconds=startup_seconds,
+            charged_seconds=charged.seconds,
+            charged_dollars=charged.dollars,
+            checkpoint=None if is_timing else str(handle.folder / CHECKPOINTS_FOLDER / STATE_FILE),
+        )
+        return _Slice(handle=handle, measurement=measurement, position=None if is_timing else end)
+
+    def _is_past(self, value: float) -> bool:
+        return value >= self._target if self._recording.maximize else value <= self._target
+
+
+def _end(run: RecordedRun, start: _Position, until: Until) -> _Position:
+    """Where a slice ends, the earliest of its ends: never before its start, nor past the recording's end."""
+    ends = [(run.seconds, run.num_steps)]
+    if until.training_seconds is not None:
+        seconds = min(max(until.training_seconds - start.ahead_seconds, 0.0), run.seconds)
+        ends.append((seconds, run.step_at(seconds)))
+    steps = []
+    if until.samples is not None:
+        steps.append(float(math.ceil(until.samples / samples_at(1, run.configuration))))
+    if until.steps is not None:
+        steps.append(start.step + until.steps)
+    ends += [(run.seconds_at(step), min(step, run.num_steps)) for step in steps]
+    seconds, step = min(ends)
+    if (seconds, step) < (start.seconds, start.step):
+        seconds, step = start.seconds, start.step
+    return replace(start, configuration=run.configuration.key, seconds=seconds, step=step)
+
+
+def _points(run: RecordedRun, start: _Position, end: _Position) -> list[CurvePoint]:
+    """The scorings after a slice's start, up to its end; with a run's first slice those at step 0 too."""
+    rows = run.curve
+    after = rows[:, 1] > start.step if start.step > 0 else rows[:, 1] >= 0
+    return [
+        CurvePoint(
+            training_seconds=float(seconds) + start.ahead_seconds,
+            step=math.floor(step),
+            samples=round(samples_at(step, run.configuration)),
+            value=float(value),
+        )
+        for seconds, step, value in rows[after & (rows[:, 1] <= end.step)]
+    ]
+
+
+def _timing(run: RecordedRun, steps: float) -> RankTiming:
+    """The step time as that of one rank which stands for all.
+
+    What was measured is the mean of the whole run, and its spread between repetitions; how a step divides
+    into computing and waiting is not known, and counted as computing.
+    """
+    mean = run.step_seconds
+    spread = mean * run.seconds_std / run.seconds if run.seconds_std and run.seconds > 0 else 0.0
+    step = Spread(median=mean, p10=mean, p90=mean, mean=mean, std=spread, count=max(1, math.floor(steps)))
+    none = replace(step, median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0)
+    batch = run.configuration.batch_size
+    return RankTiming(rank=0, batch_size=batch, compute=step, sync=none, input=none, step=step)
+
+
+def _as(position: _Position, run: RecordedRun) -> _Position:
+    """A position as one of this run, which may be that of another configuration than the run began with."""
+    if position.configuration == run.configuration.key:
+        return position
+    samples = samples_at(position.step, Configuration.from_key(position.configuration))
+    step = min(samples / samples_at(1, run.configuration), run.num_steps)
+    seconds = run.seconds_at(step)
+    clock = position.seconds + position.ahead_seconds
+    return _Position(
+        configuration=run.configuration.key, seconds=seconds, step=step, ahead_seconds=clock - seconds
+    )
+
+
+def _read(folder: Path) -> _Position | None:
+    path = folder / CHECKPOINTS_FOLDER / STATE_FILE
+    try:
+        return _Position(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise StorageError(
+            f"{path} is not what was written there: {error}; start anew with --fresh"
+        ) from error
+
+
+def _write(folder: Path, position: _Position) -> None:
+    # Whole or not at all, whoever kills the process. It is not flushed to the disk, which would take longer
+    # than the replay: what a power cut takes from a replay is made again for nothing.
+    path = folder / CHECKPOINTS_FOLDER / STATE_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(json.dumps(asdict(position)))
+    partial.replace(path)
+
+
+def _describe(folder: Path, recording: Recording, configuration: Configuration, purpose: Purpose) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / DESCRIPTION_FILE
+    if not path.exists():
+        description = {
+            "recording": recording.name,
+            "source": recording.source,
+            "configuration": configuration.as_dict(),
+            "purpose": purpose.value,
+        }
+        path.write_text(json.dumps(description, indent=1) + "\n")

@@ -1,0 +1,182 @@
+"""The use case `record`: a study's runs as a recording, to be probed again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from search_spaces import Configuration
+from tuner.cluster import Machine
+from tuner.errors import JobError, StorageError
+from tuner.ledger import ProbeRecord, StudyRecord
+from tuner.measurement import Measurement, Outcome, Purpose, merged
+from tuner.probes.recorded import DIVERGED_END
+from tuner.recording import RecordedRun, Recording
+from tuner.recording_file import write_recording
+from tuner.service.opening import OpenedJob
+from tuner.service.store import StudyStore
+from tuner.service.views import require_study
+
+_SUFFIX = ".jsonl.gz"
+#: Why a run's recording ends, where it did not arrive.
+_ENDS = {
+    Outcome.RUNNING: "under way",
+    Outcome.PAUSED: "not trained further",
+    Outcome.REACHED: "reached an earlier target",
+    Outcome.STOPPED: "stopped",
+    Outcome.DIVERGED: DIVERGED_END,
+    Outcome.OUT_OF_MEMORY: "out of memory",
+    Outcome.TIMED_OUT: "timed out",
+    Outcome.FAILED: "failed",
+}
+#: What a recording has no place for.
+_NEVER_RECORDED = "gradient noise, the ranks' own step times, memory, and time spent scoring"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What `record` came to.
+
+    Args:
+        path: The file.
+        num_runs: Configurations recorded.
+        num_arrived: Those of them that reached the target.
+        left_out: What was not recorded, and why, in sentences.
+    """
+
+    path: Path
+    num_runs: int
+    num_arrived: int
+    left_out: tuple[str, ...]
+
+
+def record_study(
+    opened: OpenedJob, store: StudyStore, output: Path | None = None, *, force: bool = False
+) -> Recorded:
+    """Writes the newest study of a job as a recording.
+
+    Of every configuration the run that went furthest is recorded, with its scorings, its seconds for a
+    global batch, and why it ends. Replayed, it reaches the target when it did.
+
+    Args:
+        opened: The job.
+        store: Where its study is kept.
+        output: The file; named for the study, in the current folder, if None.
+        force: Whether a file that is there is replaced.
+
+    Raises:
+        JobError: There is no study, nothing of it can be recorded, or the file is there already.
+        StorageError: The study cannot be read, or the file cannot be written.
+    """
+    study = require_study(store.ledger, opened)
+    path = output or Path(f"{study.name}{_SUFFIX}")
+    if path.exists() and not force:
+        raise JobError(f"{path} is there already; give another --output, or --force to replace it")
+    if path.is_dir():
+        raise StorageError(f"the recording {path} cannot be written: it is a folder; choose another --output")
+    probes = store.ledger.probes(study.study_id)
+    recording, left_out = recording_of(opened, study, probes)
+    write_recording(recording, path)
+    arrived = sum(np.isfinite(recording.truth_seconds(run)) for run in recording.runs)
+    return Recorded(
+        path=path, num_runs=len(recording.runs), num_arrived=int(arrived), left_out=tuple(left_out)
+    )
+
+
+def recording_of(
+    opened: OpenedJob, study: StudyRecord, probes: list[ProbeRecord]
+) -> tuple[Recording, list[str]]:
+    """A study as a recording, and what was left out of it.
+
+    Raises:
+        JobError: Nothing of it can be recorded.
+    """
+    chosen, left_out = _furthest(probes)
+    goal, replayed = opened.job.goal, opened.job.recording()
+    runs = [
+        _recorded(probe, measurement, goal.target, maximize=goal.maximize) for probe, measurement in chosen
+    ]
+    if not runs:
+        raise JobError(
+            f"{opened.path}: study {study.name} holds no run that was scored, so there is nothing to record; "
+            f"`paceline run {opened.path}` makes some"
+        )
+    startups = [m.startup_seconds for probe in probes for m in probe.slices if m.startup_seconds > 0]
+    return Recording(
+        name=study.name,
+        source=f"study {study.name} of {study.job_name}, by paceline record"
+        + (f"; replayed from {replayed.name}: {replayed.source}" if replayed else ""),
+        metric=goal.metric,
+        maximize=goal.maximize,
+        target=goal.target,
+        machines=_machines(opened),
+        batch_size_scope=replayed.batch_size_scope if replayed else "global",
+        extra_nodes=opened.cluster.extra_nodes,
+        startup_seconds=float(np.median(startups)) if startups else 0.0,
+        runs=tuple(runs),
+    ), [*left_out, f"of every run: {_NEVER_RECORDED}"]
+
+
+def _furthest(probes: list[ProbeRecord]) -> tuple[list[tuple[ProbeRecord, Measurement]], list[str]]:
+    """Of every configuration the run with the most samples, oldest first; and why not the others."""
+    best: dict[Configuration, tuple[ProbeRecord, Measurement]] = {}
+    left_out: list[str] = []
+    for probe in probes:
+        # What a faulty slice saw may lie beyond the checkpoint that the run went on from.
+        kept = [m for m in probe.slices if not m.outcome.is_fault]
+        measurement = merged(kept) if kept else None
+        if probe.purpose is Purpose.TIMING:
+            left_out.append(f"{_named(probe)}: only its steps were timed")
+        elif measurement is None or not any(p.samples > 0 for p in measurement.curve):
+            left_out.append(f"{_named(probe)}: nothing was scored")
+        elif not _ascends(measurement):
+            left_out.append(f"{_named(probe)}: its clock goes back, since it was carried between nodes")
+        else:
+            runs = sorted(
+                [*filter(None, [best.get(probe.configuration)]), (probe, measurement)],
+                key=lambda run: run[1].samples,
+            )
+            best[probe.configuration] = runs[-1]
+            if len(runs) > 1:
+                left_out.append(f"{_named(runs[0][0])}: {_named(runs[1][0], short=True)} went further")
+    return list(best.values()), left_out
+
+
+def _named(probe: ProbeRecord, *, short: bool = False) -> str:
+    name = f"probe {probe.probe_id}" if probe.trial_number is None else f"trial {probe.trial_number}"
+    return name if short else f"{name} ({probe.configuration})"
+
+
+def _ascends(measurement: Measurement) -> bool:
+    seconds = [point.training_seconds for point in measurement.curve]
+    return seconds == sorted(seconds)
+
+
+def _recorded(probe: ProbeRecord, measurement: Measurement, target: float, *, maximize: bool) -> RecordedRun:
+    configuration = probe.configuration
+    # Steps of a recording are global batches, whatever a rank of this strategy calls a step.
+    curve = [
+        (point.training_seconds, point.samples / configuration.batch_size, point.value)
+        for point in {point.samples: point for point in measurement.curve}.values()
+    ]
+    past = [v >= target if maximize else v <= target for _, step, v in curve if step > 0]
+    batch_seconds = measurement.batch_seconds
+    if batch_seconds is None:
+        batch_seconds = measurement.training_seconds * configuration.batch_size / measurement.samples
+    return RecordedRun(
+        configuration=configuration,
+        step_seconds=batch_seconds,
+        curve=np.array(curve, dtype=float),
+        end=None if any(past) else _ENDS[probe.outcome],
+    )
+
+
+def _machines(opened: OpenedJob) -> dict[str, Machine]:
+    """The job's machines; nodes that are all alike are one type."""
+    if opened.cluster.machines:
+        return dict(opened.cluster.machines)
+    cluster = opened.cluster
+    cores = cluster.devices_per_node * cluster.threads_per_rank
+    return {"node": Machine(cores=cores, dollars_per_hour=cluster.dollars_per_node_hour)}
