@@ -2,11 +2,12 @@
 
     python -m benchmarks.static_pick [--json] [--throughput PATH] [--convergence PATH] [--draws 20]
 
-For each app of Pollux's tables: candidates are the batches whose training was recorded, on the placements on
-which steps of that batch were measured. Seconds come from a fit of 12 timing probes, drawn anew 20 times;
-samples from `tuner.analytic.batch_scaling` with the smallest batch's noise scale at the end of its first
-epoch, and a run as long as its schedule. The choice has the smallest expected log time. It is judged by recorded
-steps to the target (`pollux_tables.TARGETS`) times measured seconds, against the best candidate's.
+For each app of Pollux's tables: candidates are the batches whose training was recorded, on the placements
+on which steps of that batch were measured. Seconds come from a fit of 12 timing probes, drawn anew 20
+times; samples from `tuner.analytic.batch_scaling` with the smallest batch's noise scale at the end of its
+first epoch, and a run as long as its schedule. The choice has the smallest expected log time. It is judged
+by recorded steps to the target (`pollux_tables.TARGETS`) times measured seconds, against the best
+candidate's.
 
 `goodput`: argmax of throughput x statistical efficiency at the first epoch's noise scale, held constant (Qiao
 et al., OSDI 2021), on the same fit; `largest_batch`: the largest batch where its step is fastest; `with

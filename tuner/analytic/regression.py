@@ -122,6 +122,15 @@ class Posterior:
             covariance = covariance - cross @ self.precision @ cross.T
         return mean, 0.5 * (covariance + covariance.T)
 
+    def parameter_values(self) -> dict[str, tuple[float, float]]:
+        """Maximum a posteriori values and standard deviations, by name."""
+        values = zip(self.parameters, self.theta, self.theta_sd, strict=True)
+        return {parameter.name: (float(value), float(sd)) for parameter, value, sd in values}
+
+    def findings(self) -> dict[str, object]:
+        """Whether and how well the fit came out."""
+        return {"converged": self.converged, "rms": self.rms, "at_prior": self.at_prior()}
+
     def at_prior(self) -> list[str]:
         """Names of the parameters that the observations left where the prior had them."""
         return [

@@ -100,6 +100,14 @@ class SamplesModel:
         """log p of configurations whose ranks do not wait for each other, else 0, `(num,)`."""
         return staleness(configurations, self.devices_per_node)
 
+    def parameters(self) -> dict[str, tuple[float, float]]:
+        """The law's unknowns with their standard deviations, by name."""
+        return self.posterior.parameter_values()
+
+    def findings(self) -> dict[str, object]:
+        """What else is kept of the fit."""
+        return {**self.posterior.findings(), "sentences": self.summary()}
+
     def summary(self) -> list[str]:
         """What was learnt, in sentences."""
         theta = dict(zip((p.name for p in self.posterior.parameters), self.posterior.theta, strict=True))

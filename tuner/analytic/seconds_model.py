@@ -78,6 +78,14 @@ class SecondsModel:
         batches = np.array([c.batch_size for c in configurations], dtype=float)
         return mean - np.log(batches), covariance
 
+    def parameters(self) -> dict[str, tuple[float, float]]:
+        """The law's unknowns with their standard deviations, by name."""
+        return self.posterior.parameter_values()
+
+    def findings(self) -> dict[str, object]:
+        """What else is kept of the fit."""
+        return {**self.posterior.findings(), "sentences": self.summary()}
+
     def summary(self) -> list[str]:
         """What was learnt, in sentences."""
         if self.num_observations == 0:

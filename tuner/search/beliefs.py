@@ -15,6 +15,7 @@ from tuner.analytic.predictor import Forecast, Predictor
 from tuner.analytic.samples_law import counted_batch
 from tuner.analytic.samples_model import RatePrior, fit_samples
 from tuner.analytic.seconds_model import fit_seconds
+from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.search.levels import weighed_levels
 from tuner.search.state import SearchState
 from tuner.workload import AdamWSettings
@@ -33,11 +34,16 @@ class Beliefs:
         predictor: Both models.
         forecast: Draws for every candidate.
         price: Cost in the goal's unit of one training second of each candidate, `(num,)`.
+        recommended: The candidate to recommend, where the policy says so itself.
+        regret_bound: With 90% probability nothing costs less than the recommended one over this factor;
+            None where the policy states none.
     """
 
-    predictor: Predictor
+    predictor: Predictor | SlopePredictor
     forecast: Forecast
     price: Array
+    recommended: Configuration | None = None
+    regret_bound: float | None = None
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:
@@ -47,6 +53,7 @@ class Beliefs:
 
 def seconds_ratio(beliefs: Beliefs, to: Configuration, of: Configuration) -> float:
     """Expected seconds a sample with one configuration over those with another."""
+    assert isinstance(beliefs.predictor, Predictor), "a recorded run is carried on by no other"
     means, _ = beliefs.predictor.seconds.log_seconds_per_sample([to, of])
     return math.exp(float(means[0] - means[1]))
 

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces import Configuration, traits_of
+from search_spaces import Configuration
 from tuner.analytic.predictor import Forecast
 from tuner.ledger import FitRecord, Ledger, PredictionRecord, StudyRecord
 from tuner.search.beliefs import Beliefs
-from tuner.search.state import SearchState
+from tuner.search.state import SearchState, run_of
 
 Array = npt.NDArray[np.float64]
 
@@ -48,10 +48,8 @@ def remember_beliefs(
         if configuration in wanted
     ]
     ledger.add_predictions(records)
-    for name, posterior, summary in (
-        ("seconds", beliefs.predictor.seconds.posterior, beliefs.predictor.seconds.summary()),
-        ("samples", beliefs.predictor.samples.posterior, beliefs.predictor.samples.summary()),
-    ):
+    fits = {"seconds": beliefs.predictor.seconds, "samples": beliefs.predictor.samples}
+    for name, fit in fits.items():
         ledger.add_fit(
             FitRecord(
                 study_id=study.study_id,
@@ -59,18 +57,8 @@ def remember_beliefs(
                 model=name,
                 made_at=now,
                 num_slices=len(state.slices),
-                parameters={
-                    p.name: (float(value), float(sd))
-                    for p, value, sd in zip(
-                        posterior.parameters, posterior.theta, posterior.theta_sd, strict=True
-                    )
-                },
-                summary={
-                    "converged": posterior.converged,
-                    "rms": posterior.rms,
-                    "at_prior": posterior.at_prior(),
-                    "sentences": summary,
-                },
+                parameters=fit.parameters(),
+                summary=fit.findings(),
             )
         )
 
@@ -86,7 +74,7 @@ def prediction_record(
 ) -> PredictionRecord:
     """One configuration's prediction as it is kept."""
     configuration = forecast.configurations[index]
-    run = state.runs.get(traits_of(configuration.strategy).statistics_of(configuration))
+    run = run_of(state, configuration)
     price = state.cluster.dollars_per_second(configuration)
     values = {level: float(value) for level, value in zip(LEVELS, quantiles, strict=True)}
     return PredictionRecord(

@@ -11,7 +11,9 @@ from tuner.measurement import Purpose
 from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs, believe, candidates
 from tuner.search.limits import ended_by_fault, limit_reached, may_start
+from tuner.search.listed_policy import ListedPolicy, is_listed
 from tuner.search.policy import Action, Decision, Start, Stop, StopKind
+from tuner.search.slope_priors import SearchSettings
 from tuner.search.state import Run, SearchState
 from tuner.search.weighing import Weighing
 
@@ -30,14 +32,18 @@ class ModelPolicy:
 
     Args:
         seed: Of the draws, so that a restarted search decides alike.
+        settings: How a list of recorded runs is searched (`ListedPolicy`).
     """
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(self, *, seed: int = 0, settings: SearchSettings | None = None) -> None:
         self._seed = seed
+        self._listed = ListedPolicy(seed=seed, settings=settings)
         self._past_faults: frozenset[int] | None = None
 
     def decide(self, state: SearchState) -> Decision:
         """See `Policy`."""
+        if is_listed(state):
+            return self._listed.decide(state)
         rng = np.random.default_rng((self._seed, len(state.slices)))
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)

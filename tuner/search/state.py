@@ -71,7 +71,7 @@ class SearchState:
         cluster: What it trains on.
         space: Its space, less what was seen to run out of memory.
         probes: Every probe, oldest first.
-        runs: The most advanced run of each statistics (`StrategyTraits.statistics_of`).
+        runs: The most advanced run of each statistics (`run_key`).
         start_value: The metric of the untrained model; None before any scoring.
         epoch_samples: Size of the training set.
         spent: Everything charged.
@@ -186,7 +186,7 @@ def read_state(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord], epoch_
         run = _run(probe, job)
         if run is None:
             continue
-        key = traits_of(probe.configuration.strategy).statistics_of(probe.configuration)
+        key = run_key(job, probe.configuration)
         known = runs.get(key)
         if known is None or run.measurement.samples >= known.measurement.samples:
             runs[key] = run
@@ -247,6 +247,13 @@ def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
         before = measurement.training_seconds
 
 
+def run_key(job: Job, configuration: Configuration) -> Configuration:
+    """What a run is known by: its statistics; a recorded run is no other configuration's."""
+    if job.probe.recording is not None:
+        return configuration
+    return traits_of(configuration.strategy).statistics_of(configuration)
+
+
 def run_of(state: SearchState, configuration: Configuration) -> Run | None:
     """The run that was begun with a configuration's statistics, on whatever nodes."""
-    return state.runs.get(traits_of(configuration.strategy).statistics_of(configuration))
+    return state.runs.get(run_key(state.job, configuration))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.analytic.arrivals import COMMON_SHARE
+from tuner.analytic.predictor import Predictor
 from tuner.measurement import Purpose
 from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs
@@ -125,7 +126,9 @@ class Weighing:
             index: The candidate.
             share: Share of the run that is known after the look.
         """
-        arrivals = self._beliefs.predictor.samples.arrivals
+        predictor = self._beliefs.predictor
+        assert isinstance(predictor, Predictor), "looks are weighed by the laws' models"
+        arrivals = predictor.samples.arrivals
         ahead = -math.log(share)
         unknown = _UNKNOWN_AT_ONCE**2 + (1 - COMMON_SHARE) * (arrivals.error_per_log * ahead) ** 2
         if arrivals.curves is not None:

@@ -174,6 +174,8 @@ def _choice(ending: Ending) -> Configuration | None:
     if ending.stop.kind is StopKind.ARRIVED:
         arrived = {run.configuration for run in ending.state.runs.values() if run.arrived}
         indices = [i for i, c in enumerate(configurations) if c in arrived]
+    elif ending.beliefs.recommended is not None:
+        indices = [configurations.index(ending.beliefs.recommended)]
     else:
         indices = list(range(len(configurations)))
     usable = [i for i in indices if math.isfinite(expected[i])]
@@ -307,7 +309,7 @@ def _regret_words(ending: Ending, choice: Configuration) -> str:
     with np.errstate(invalid="ignore"):
         ratio = total[:, index] / total.min(axis=1)
     ratio = np.where(np.isfinite(ratio), ratio, np.inf)
-    bound = float(np.sort(ratio)[int(0.9 * len(ratio))])
+    bound = ending.beliefs.regret_bound or float(np.sort(ratio)[int(0.9 * len(ratio))])
     if not math.isfinite(bound):
         return "How much better another configuration may be cannot be said yet."
     minimize = ending.state.job.goal.minimize

@@ -13,6 +13,7 @@ from tuner.ledger import Ledger, StudyRecord
 from tuner.recommendation import Recommendation
 from tuner.report import ReportContent, write_report
 from tuner.search.beliefs import Beliefs, believe, candidates
+from tuner.search.listed_policy import ListedPolicy, is_listed
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState, read_state, run_of
 from tuner.service.advice import Ending, checked_predictions, landscape, recommend
@@ -36,8 +37,7 @@ def make_ending(
         InfeasibleError: Nothing was measured for another reason.
     """
     if beliefs is None and state.runs:
-        rng = np.random.default_rng(opened.job.seed)
-        beliefs = believe(state, candidates(state, rng), rng)
+        beliefs = _fitted(state, opened.job.seed)
     if beliefs is None:
         raise nothing_measured(stop, state, opened.path)
     return Ending(
@@ -49,6 +49,14 @@ def make_ending(
         job_path=opened.path,
         made_at=time.time(),
     )
+
+
+def _fitted(state: SearchState, seed: int) -> Beliefs:
+    """What is believed of a state with runs."""
+    if is_listed(state):
+        return ListedPolicy(seed=seed).believe(state)
+    rng = np.random.default_rng(seed)
+    return believe(state, candidates(state, rng), rng)
 
 
 def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -> dict[str, Path]:

@@ -61,10 +61,10 @@ def _outlook(state: SearchState, beliefs: Beliefs, alternative: Alternative) -> 
     index = beliefs.configurations.index(configuration)
     ordered = np.sort(beliefs.forecast.samples[:, index])
     samples = [float(ordered[min(int(level * len(ordered)), len(ordered) - 1)]) for level in LEVELS]
-    seconds = beliefs.predictor.seconds
-    mean, covariance = seconds.log_seconds_per_sample([configuration])
-    batch = math.exp(float(mean[0])) * configuration.batch_size
-    spread = math.exp(_END * math.hypot(math.sqrt(max(covariance[0, 0], 0.0)), seconds.between_moments_sd))
+    forecast = beliefs.forecast
+    batch = float(forecast.seconds_per_sample[index]) * configuration.batch_size
+    sd = math.hypot(float(forecast.log_seconds_sd[index]), beliefs.predictor.seconds.between_moments_sd)
+    spread = math.exp(_END * sd)
     ranks = state.cluster.num_ranks(configuration.nodes)
     return StrategyOutlook(
         configuration=configuration,

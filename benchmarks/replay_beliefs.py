@@ -1,0 +1,85 @@
+"""The model policy under test, and what its decisions say: the recommendation, intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from search_spaces import Configuration
+from tuner.recording_file import load_recording
+from tuner.search.beliefs import Beliefs
+from tuner.search.listed_policy import ListedPolicy
+from tuner.search.model_policy import ModelPolicy
+from tuner.search.policy import Decision
+from tuner.search.slope_priors import (
+    NEUTRAL,
+    REVERSED,
+    TEXTBOOK,
+    Part,
+    SearchSettings,
+    SlopeBeliefs,
+    learnt_from,
+)
+from tuner.search.state import SearchState
+
+#: An interval's ends and middle: it holds 90%.
+LEVELS = (0.05, 0.5, 0.95)
+
+#: Parts of the model that can be left out.
+ABLATIONS: tuple[Part, ...] = get_args(Part)
+PRIORS = {believed.name: believed for believed in (NEUTRAL, TEXTBOOK, REVERSED)}
+LEARNT = "learnt:"
+
+
+def search_settings(prior: str, without: Iterable[Part]) -> SearchSettings:
+    """How the model searches.
+
+    Args:
+        prior: One of `PRIORS`, or `learnt:FILE` for the slopes of another recording.
+        without: Some of `ABLATIONS`.
+    """
+    return SearchSettings(prior=_believed(prior), without=frozenset(without))
+
+
+def make_policy(seed: int, prior: str, without: Iterable[Part]) -> ModelPolicy:
+    """The model policy with a prior, and without some of its parts; see `search_settings`."""
+    return ModelPolicy(seed=seed, settings=search_settings(prior, without))
+
+
+@lru_cache(maxsize=8)
+def _believed(prior: str) -> SlopeBeliefs:
+    if prior in PRIORS:
+        return PRIORS[prior]
+    return learnt_from(load_recording(Path(prior.removeprefix(LEARNT))))
+
+
+def believed_beforehand(state: SearchState, settings: SearchSettings) -> Configuration | None:
+    """What the model recommends in a state, whether or not anything was measured."""
+    return _recommended(ListedPolicy(settings=settings).believe(state))
+
+
+def recommended(decision: Decision) -> Configuration | None:
+    """What a decision's beliefs recommend; None where there are none."""
+    return None if decision.beliefs is None else _recommended(decision.beliefs)
+
+
+def _recommended(beliefs: Beliefs) -> Configuration | None:
+    if beliefs.recommended is not None:
+        return beliefs.recommended
+    cost = beliefs.forecast.quantile(0.5) * beliefs.price
+    best = int(np.argmin(cost))
+    return beliefs.configurations[best] if np.isfinite(cost[best]) else None
+
+
+def interval(decision: Decision, configuration: Configuration) -> tuple[float, float, float] | None:
+    """Training seconds to the target at `LEVELS`; None where nothing is believed of the configuration."""
+    beliefs = decision.beliefs
+    if beliefs is None or configuration not in beliefs.configurations:
+        return None
+    column = beliefs.configurations.index(configuration)
+    lower, median, upper = (float(beliefs.forecast.quantile(level)[column]) for level in LEVELS)
+    return lower, median, upper

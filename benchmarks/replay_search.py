@@ -1,0 +1,168 @@
+"""Replays one search: a policy of the product decides, its recorded prober carries out, no database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.replay_beliefs import interval, recommended
+from benchmarks.replay_problem import Problem
+from benchmarks.replay_trace import Moment, Prediction, Trace
+from tuner.ledger import ProbeRecord
+from tuner.measurement import Outcome, Purpose
+from tuner.probes import Prober, Until
+from tuner.probes.recorded import RecordedProber
+from tuner.recording import NEUTRAL_EPOCH_SAMPLES
+from tuner.search.policy import Abandon, Action, Continue, Decision, Policy, Start, Stop
+from tuner.search.state import SearchState, read_state
+
+#: Spent so many times the best configuration's cost, beliefs are looked at, each time of so many others.
+_LOOKS, _OTHERS = (2.0, 4.0, 8.0, 16.0), 10
+#: So many decisions in a row that cost nothing mean that the policy asks for the same again and again.
+_IDLE_DECISIONS = 50
+
+
+class ReplayedSearch:
+    """A search whose probes are kept in memory.
+
+    Args:
+        problem: What is searched.
+        prober: Carries out slices; None for one that replays the problem's recording without writing.
+    """
+
+    def __init__(self, problem: Problem, prober: Prober | None = None) -> None:
+        self._problem = problem
+        self._prober = prober or RecordedProber(
+            problem.recording, target=problem.job.goal.target, folderless=True
+        )
+        self._cluster = problem.job.resolved_cluster()
+        self.probes: list[ProbeRecord] = []
+
+    def state(self) -> SearchState:
+        """Where the search stands."""
+        return read_state(self._problem.job, self._cluster, self.probes, NEUTRAL_EPOCH_SAMPLES)
+
+    @property
+    def spent(self) -> float:
+        """Everything charged, in the goal's unit."""
+        return sum(self._problem.charged(m) for probe in self.probes for m in probe.slices)
+
+    def carry_out(self, action: Action) -> None:
+        """Carries out what was decided; `Stop` does nothing."""
+        if isinstance(action, Start):
+            if action.carry_from is not None:
+                raise ValueError(
+                    f"probe {action.carry_from} is to go on as {action.configuration}: what two recorded "
+                    "runs make together was not recorded"
+                )
+            self.probes.append(_begun(len(self.probes), action))
+            self._slice(self.probes[-1], action.purpose, action.until)
+        elif isinstance(action, Continue):
+            probe = self.probes[action.probe_id]
+            if not probe.outcome.can_continue:
+                raise ValueError(f"probe {probe.probe_id} is to go on, but ended: {probe.outcome}")
+            self._slice(probe, action.purpose, action.until)
+        elif isinstance(action, Abandon):
+            given_up = replace(self.probes[action.probe_id], outcome=Outcome.STOPPED, reason=action.reason)
+            self.probes[action.probe_id] = given_up
+        elif not isinstance(action, Stop):
+            raise TypeError(f"{type(action).__name__} needs an Optuna study; replay that sampler by its name")
+
+    def _slice(self, probe: ProbeRecord, purpose: Purpose, until: Until) -> None:
+        handle = self._prober.start(probe.configuration, purpose, until, Path(f"{probe.probe_id:04d}"))
+        measurement = self._prober.poll(handle)
+        self.probes[probe.probe_id] = replace(
+            probe, slices=(*probe.slices, measurement), outcome=measurement.outcome
+        )
+
+
+def _begun(probe_id: int, action: Start) -> ProbeRecord:
+    return ProbeRecord(
+        probe_id=probe_id,
+        study_id=0,
+        configuration=action.configuration,
+        purpose=action.purpose,
+        trial_number=None,
+        slices=(),
+        outcome=Outcome.PAUSED,
+        reason="",
+        lease=None,
+        created_at=0.0,
+    )
+
+
+def steps(search: ReplayedSearch, policy: Policy) -> Iterator[tuple[SearchState, Decision, float]]:
+    """The state, the decision taken in it and how long that took, each carried out before the next."""
+    idle = 0
+    while True:
+        state, before = search.state(), search.spent
+        begun = time.perf_counter()
+        decision = policy.decide(state)
+        yield state, decision, time.perf_counter() - begun
+        if isinstance(decision.action, Stop):
+            return
+        search.carry_out(decision.action)
+        idle = idle + 1 if search.spent == before else 0
+        if idle > _IDLE_DECISIONS:
+            raise RuntimeError(f"{idle} decisions in a row cost nothing; the last was {decision.action}")
+
+
+def replay(problem: Problem, policy: Policy, *, limit: float, seed: int) -> Trace:
+    """Searches until the policy stops, or has spent so much.
+
+    Args:
+        problem: What is searched.
+        policy: Decides.
+        limit: In units of the best configuration's own cost.
+        seed: Of what beliefs are looked at.
+    """
+    search = ReplayedSearch(problem)
+    moments: list[Moment] = []
+    predictions: list[Prediction] = []
+    looks = [look * problem.best for look in _LOOKS]
+    for state, decision, seconds in steps(search, policy):
+        spent = search.spent
+        moments.append(Moment(spent=spent, recommended=recommended(decision), suggestion_seconds=seconds))
+        passed = [look for look in looks if spent >= look]
+        if passed:
+            looks = looks[len(passed) :]
+            rng = np.random.default_rng((seed, len(looks)))
+            predictions.extend(_predictions(problem, state, decision, rng))
+        if spent >= limit * problem.best:
+            break
+    return Trace(
+        moments=tuple(moments), predictions=tuple(predictions), arrived_at=_arrived_at(problem, search)
+    )
+
+
+def _predictions(
+    problem: Problem, state: SearchState, decision: Decision, rng: np.random.Generator
+) -> Iterator[Prediction]:
+    """Of the recommendation and of others, none of which has arrived or been seen to its end."""
+    known = {
+        probe.configuration
+        for probe in state.probes
+        for measurement in probe.slices
+        if measurement.purpose is not Purpose.TIMING and not measurement.outcome.can_continue
+    }
+    open_ones = [c for c in problem.costs if c not in known]
+    chosen = [open_ones[i] for i in rng.permutation(len(open_ones))[:_OTHERS]]
+    first = recommended(decision)
+    if first is not None and first not in known:
+        chosen = [first, *(c for c in chosen if c != first)]
+    for configuration in chosen:
+        found = interval(decision, configuration)
+        if found is not None:
+            lower, median, upper = found
+            yield Prediction(configuration=configuration, lower=lower, median=median, upper=upper)
+
+
+def _arrived_at(problem: Problem, search: ReplayedSearch) -> float | None:
+    """All that was charged, if the search has trained a model within the goal's limits."""
+    arrived = {run.configuration for run in search.state().runs.values() if run.arrived}
+    in_time = [c for c in arrived if np.isfinite(problem.costs[c])]
+    return search.spent if in_time else None

@@ -1,0 +1,59 @@
+"""What one replayed search did: what it had spent when it recommended what, and what it foresaw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from search_spaces import Configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """One decision.
+
+    Args:
+        spent: Charged before it, in the goal's unit.
+        recommended: What it would have recommended then; None where it knew of nothing.
+        suggestion_seconds: How long deciding took.
+    """
+
+    spent: float
+    recommended: Configuration | None
+    suggestion_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What was believed of a configuration that had not arrived: training seconds to the target.
+
+    Args:
+        configuration: The configuration.
+        lower: 5% quantile.
+        median: 50% quantile.
+        upper: 95% quantile; infinite where it may never arrive.
+    """
+
+    configuration: Configuration
+    lower: float
+    median: float
+    upper: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """One search from its first decision to its end.
+
+    Args:
+        moments: Its decisions, and its end, in order of what was spent; at least one.
+        predictions: What it believed at some of them.
+        arrived_at: Charged until its first run arrived, in the goal's unit; None where none did.
+    """
+
+    moments: tuple[Moment, ...]
+    predictions: tuple[Prediction, ...] = ()
+    arrived_at: float | None = None
+
+    @property
+    def end(self) -> Moment:
+        """Where it stood when it ended."""
+        return self.moments[-1]

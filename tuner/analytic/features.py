@@ -1,0 +1,202 @@
+"""What slopes and residuals take of configurations, whatever axes a space has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import Configuration, traits_of
+from tuner.analytic.slopes import Design, SlopePrior
+
+Array = npt.NDArray[np.float64]
+
+#: Correlation of residuals between two values of an axis that have no order (strategies, options).
+_UNORDERED_CORRELATION = 0.6
+_UNORDERED_LENGTH = 1.0 / math.sqrt(-math.log(_UNORDERED_CORRELATION))
+#: A residual's length scale on an ordered axis: this share of the axis' range, but not less than so many
+#: e-folds.
+_LENGTH_SHARE, _LEAST_LENGTH = 0.4, 0.8
+_KNOWN = ("nodes", "machine", "batch_size", "learning_rate", "strategy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slope:
+    """A slope's prior: change of the logarithm for each unit of its column.
+
+    Args:
+        mean: Text-book mean.
+        sd: Text-book standard deviation.
+        neutral_sd: Standard deviation around zero where nothing is believed of its sign.
+    """
+
+    mean: float
+    sd: float
+    neutral_sd: float
+    neutral_mean: float = 0.0
+
+
+#: Slopes of log seconds a sample. Text-book: ranks and cores help less than in proportion, and the less the
+#: more there are; larger batches amortise what a step costs; ranks that do not wait are a little faster.
+SECONDS_SLOPES = {
+    "log nodes": Slope(mean=-0.6, sd=0.4, neutral_sd=0.7),
+    "log cores": Slope(mean=-0.7, sd=0.3, neutral_sd=0.7),
+    "log batch": Slope(mean=-0.4, sd=0.3, neutral_sd=0.7),
+    "log rate": Slope(mean=0.0, sd=0.02, neutral_sd=0.02),
+    "apart": Slope(mean=-0.2, sd=0.4, neutral_sd=0.7),
+    "apart x log nodes": Slope(mean=-0.1, sd=0.3, neutral_sd=0.3),
+    "log nodes squared": Slope(mean=0.08, sd=0.1, neutral_sd=0.1),
+}
+#: Slopes of log samples to target. Text-book: between no batch effect and one in proportion (McCandlish et
+#: al. 2018); small rates crawl, with a basin; staleness costs more the more ranks there are; cores cannot
+#: matter.
+SAMPLES_SLOPES = {
+    "log nodes": Slope(mean=0.2, sd=0.4, neutral_sd=0.7),
+    "log cores": Slope(mean=0.0, sd=0.05, neutral_sd=0.05),
+    "log batch": Slope(mean=0.4, sd=0.4, neutral_sd=0.7),
+    "log rate": Slope(mean=-0.5, sd=0.4, neutral_sd=0.7),
+    "apart": Slope(mean=0.1, sd=0.4, neutral_sd=0.7),
+    "apart x log nodes": Slope(mean=0.1, sd=0.3, neutral_sd=0.3),
+    "log rate squared": Slope(mean=0.08, sd=0.08, neutral_sd=0.1, neutral_mean=0.08),
+    "log batch x log rate": Slope(mean=-0.05, sd=0.1, neutral_sd=0.1),
+}
+_OTHER = Slope(mean=0.0, sd=0.5, neutral_sd=0.5)
+_INTERCEPT_SD = 5.0
+#: A slope believed to be smaller than this is of something that cannot matter.
+_NEARLY_NOTHING = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """A space's columns.
+
+    Args:
+        names: Of the columns, `intercept` first.
+        columns: `(num_configurations, num_columns)`; ordered axes are logarithms around their middle.
+        positions: Ordered axes as logarithms, others as indicators, `(num_configurations, num_axes)`.
+        lengths: Length scales of the positions, `(num_axes,)`.
+        axes: What each position is of: a column's name, or an axis and its value.
+    """
+
+    names: tuple[str, ...]
+    columns: Array
+    positions: Array
+    lengths: Array
+    axes: tuple[str, ...]
+
+    def design(self, slopes: Mapping[str, Slope]) -> Design:
+        """The columns and axes that a model with these slopes has: what cannot matter is left out."""
+        near = [i for i, axis in enumerate(self.axes) if not _cannot_matter(axis, slopes)]
+        return Design(self.columns[:, self._used(slopes)], self.positions[:, near], self.lengths[near])
+
+    def names_of(self, slopes: Mapping[str, Slope]) -> list[str]:
+        """Names of the columns of `design`."""
+        return [self.names[i] for i in self._used(slopes)]
+
+    def _used(self, slopes: Mapping[str, Slope]) -> list[int]:
+        others = {*SECONDS_SLOPES, *SAMPLES_SLOPES} - set(slopes)
+        return [i for i, name in enumerate(self.names) if name not in others]
+
+
+def _cannot_matter(axis: str, slopes: Mapping[str, Slope]) -> bool:
+    """Rates do not change seconds, nor machines the samples to target."""
+    slope = slopes.get("log cores" if axis.startswith("machine=") else axis)
+    return slope is not None and slope.neutral_sd < _NEARLY_NOTHING
+
+
+def prior_of(
+    name: str, names: Sequence[str], slopes: Mapping[str, Slope], *, level: float, sign: float = 1.0
+) -> SlopePrior:
+    """A prior over a design's columns.
+
+    Args:
+        name: What to call it; `neutral` believes nothing of signs.
+        names: The columns.
+        slopes: Of the known ones; others get a neutral slope.
+        level: Mean of the intercept.
+        sign: Factor of all means; -1 reverses them.
+    """
+    mean, sd = [level], [_INTERCEPT_SD]
+    for column in names[1:]:
+        slope = slopes.get(column, _OTHER)
+        mean.append(slope.neutral_mean if name == "neutral" else sign * slope.mean)
+        sd.append(slope.neutral_sd if name == "neutral" else slope.sd)
+    return SlopePrior(name=name, mean=np.array(mean), sd=np.array(sd))
+
+
+def features_of(
+    configurations: Sequence[Configuration], *, cores: Mapping[str, int], devices_per_node: int = 1
+) -> Features:
+    """The columns of a space's configurations.
+
+    Args:
+        configurations: All that will be asked about.
+        cores: Cores of each machine type.
+        devices_per_node: Ranks on one node.
+    """
+    axes = {axis: None for c in configurations for axis in c}
+    ordered: dict[str, Array] = {}
+    ordered["log nodes"] = np.log([float(c.nodes * devices_per_node) for c in configurations])
+    if "machine" in axes:
+        known = all(str(c.get("machine")) in cores for c in configurations)
+        if known:
+            ordered["log cores"] = np.log([float(cores[str(c["machine"])]) for c in configurations])
+    if "batch_size" in axes:
+        ordered["log batch"] = np.log([float(c["batch_size"]) for c in configurations])
+    if "learning_rate" in axes:
+        ordered["log rate"] = np.log([float(c["learning_rate"]) for c in configurations])
+    unordered: dict[str, list[str]] = {}
+    for axis in axes:
+        if axis in _KNOWN[2:4] or axis == "nodes" or (axis == "machine" and "log cores" in ordered):
+            continue
+        values = [c.get(axis) for c in configurations]
+        numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(numbers) == len(values) and len(set(numbers)) > 2:
+            ordered[axis] = _spread(np.array(numbers, dtype=float))
+        else:
+            unordered[axis] = [str(v) for v in values]
+    apart = np.array([0.0 if traits_of(c.strategy).barrier else 1.0 for c in configurations])
+    return _assembled(ordered, unordered, apart)
+
+
+def _spread(values: Array) -> Array:
+    """A numeric option on a scale of e-folds where it is positive, else of standard deviations."""
+    if values.min() > 0:
+        return np.asarray(np.log(values))
+    return np.asarray((values - values.mean()) / max(float(values.std()), 1e-12))
+
+
+def _assembled(ordered: dict[str, Array], unordered: dict[str, list[str]], apart: Array) -> Features:
+    centred = {n: v - 0.5 * (v.min() + v.max()) for n, v in ordered.items() if v.max() > v.min() + 1e-9}
+    columns: dict[str, Array] = {"intercept": np.ones(len(apart)), **centred}
+    if apart.min() < apart.max():
+        columns["apart"] = apart
+        if "log nodes" in centred:
+            columns["apart x log nodes"] = apart * centred["log nodes"]
+    for name in ("log nodes", "log rate"):
+        if name in centred:
+            columns[f"{name} squared"] = centred[name] ** 2
+    if "log batch" in centred and "log rate" in centred:
+        columns["log batch x log rate"] = centred["log batch"] * centred["log rate"]
+    positions, near = list(centred.values()), list(centred)
+    lengths = [max(_LENGTH_SHARE * float(np.ptp(v)), _LEAST_LENGTH) for v in positions]
+    for axis, values in unordered.items():
+        different = sorted(set(values))
+        for value in different if len(different) > 1 else ():
+            indicator = np.array([float(v == value) for v in values])
+            positions.append(indicator)
+            near.append(f"{axis}={value}")
+            lengths.append(_UNORDERED_LENGTH)
+            if axis != "strategy" or len(different) > 2:
+                columns[f"{axis}={value}"] = indicator
+    stacked = np.stack(positions, axis=1) if positions else np.zeros((len(apart), 0))
+    return Features(
+        names=tuple(columns),
+        columns=np.stack(list(columns.values()), axis=1),
+        positions=stacked,
+        lengths=np.array(lengths),
+        axes=tuple(near),
+    )

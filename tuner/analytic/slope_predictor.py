@@ -1,0 +1,210 @@
+"""Time to target over any axes: slopes of seconds and of samples, and what every begun run has shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import Configuration
+from tuner.analytic.draws import NUM_DRAWS, spread_normals, spread_uniforms
+from tuner.analytic.predictor import Forecast
+from tuner.analytic.slopes import SlopeModel
+
+Array = npt.NDArray[np.float64]
+
+#: Middles of equally probable parts of a standard normal.
+_NUM_PARTS = 40
+PARTS = np.array([NormalDist().inv_cdf((k + 0.5) / _NUM_PARTS) for k in range(_NUM_PARTS)])
+_UNBEGUN = -50.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlopeFit:
+    """One quantity's slopes, for people and for the study's memory.
+
+    Args:
+        quantity: `seconds a sample` or `samples to target`.
+        names: Of the slopes, `intercept` first.
+        model: The posterior.
+    """
+
+    quantity: str
+    names: tuple[str, ...]
+    model: SlopeModel
+
+    @property
+    def between_moments_sd(self) -> float:
+        """What repeating the same thing differs by: standard deviation of the logarithm."""
+        return self.model.own_sd
+
+    def summary(self) -> list[str]:
+        """What was learnt, in sentences."""
+        pairs = zip(self.names[1:], self.model.slopes[1:], self.model.slopes_sd[1:], strict=True)
+        told = [f"{name} {slope:+.2f} ({sd:.2f})" for name, slope, sd in pairs]
+        weights = ", ".join(f"{name} {weight:.0%}" for name, weight in self.model.weights.items())
+        lines = [f"Prior beliefs by what they foretold: {weights}."]
+        if told:
+            lines.insert(
+                0, f"Change of log {self.quantity} with each unit (standard deviation): {', '.join(told)}."
+            )
+        unknown = self.at_prior()
+        if unknown:
+            lines.append(f"Not told by the data yet, so left as assumed beforehand: {', '.join(unknown)}.")
+        return lines
+
+    def parameters(self) -> dict[str, tuple[float, float]]:
+        """Slopes and their standard deviations, by name."""
+        model = self.model
+        return {
+            name: (float(slope), float(sd))
+            for name, slope, sd in zip(self.names, model.slopes, model.slopes_sd, strict=True)
+        }
+
+    def findings(self) -> dict[str, object]:
+        """What else is kept of the fit."""
+        return {"at_prior": self.at_prior(), "sentences": self.summary()}
+
+    def at_prior(self) -> list[str]:
+        """Names of the slopes that the observations left where the priors had them."""
+        widths = np.max([part.component.prior.sd for part in self.model.parts], axis=0)
+        return [
+            n
+            for n, sd, width in zip(self.names, self.model.slopes_sd, widths, strict=True)
+            if sd > 0.9 * width
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How far the candidates' runs are.
+
+    Args:
+        seconds: Training seconds of each run, 0 where none was begun, `(num,)`.
+        arrived: Training seconds to target, infinite where none arrived, `(num,)`.
+        ended: Whether a run ended without arriving, `(num,)`.
+        never: Chance of a begun run to stay below the target, `(num,)`.
+    """
+
+    seconds: Array
+    arrived: Array
+    ended: npt.NDArray[np.bool_]
+    never: Array
+
+    @property
+    def begun(self) -> npt.NDArray[np.bool_]:
+        """Whether a run was begun, `(num,)`."""
+        return np.asarray(self.seconds > 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlopePredictor:
+    """Log training seconds to target of every candidate: a normal, less what has been lived through.
+
+    Args:
+        configurations: The candidates.
+        seconds: Log seconds a sample.
+        samples: Log samples to target.
+        standing: How far their runs are.
+    """
+
+    configurations: tuple[Configuration, ...]
+    seconds: SlopeFit
+    samples: SlopeFit
+    standing: Standing
+
+    @cached_property
+    def log_seconds(self) -> Array:
+        """Equally probable values of log seconds to target were it to arrive, `(num, num_parts)`."""
+        mean = self.seconds.model.mean + self.samples.model.mean
+        variance = self.seconds.model.variance + self.samples.model.variance
+        arrived = np.isfinite(self.standing.arrived)
+        mean = np.where(arrived, np.log(np.where(arrived, self.standing.arrived, 1.0)), mean)
+        sd = np.where(arrived, 1e-4, np.sqrt(variance))
+        return np.asarray(mean[:, None] + sd[:, None] * PARTS)
+
+    @cached_property
+    def weights(self) -> Array:
+        """Probabilities of `log_seconds`: a run that lives has not arrived yet, `(num, num_parts)`."""
+        begun, arrived = self.standing.begun, np.isfinite(self.standing.arrived)
+        lived = np.where(begun, np.log(np.maximum(self.standing.seconds, 1e-12)), _UNBEGUN)
+        weights = ((self.log_seconds > lived[:, None]) | arrived[:, None]).astype(float)
+        overdue = weights.sum(axis=1) == 0
+        weights[overdue, -1] = 1.0
+        self.log_seconds[overdue, -1] = lived[overdue] + 0.2
+        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+    @cached_property
+    def mean_log(self) -> Array:
+        """Mean of log seconds to target, `(num,)`; infinite where a run ended without arriving."""
+        weights = self.weights
+        mean = (weights * self.log_seconds).sum(axis=1)
+        return np.where(self.standing.ended, np.inf, mean)
+
+    @cached_property
+    def variance_log(self) -> Array:
+        """Variance of log seconds to target, `(num,)`."""
+        middle = (self.weights * self.log_seconds).sum(axis=1)
+        return np.asarray((self.weights * (self.log_seconds - middle[:, None]) ** 2).sum(axis=1))
+
+    def forecast(self) -> Forecast:
+        """Draws of all candidates; what they have in common is drawn in common."""
+        num = len(self.configurations)
+        weights = np.cumsum(self.weights, axis=1)
+        uniforms = spread_uniforms(NUM_DRAWS, 2)
+        # Own draws differ by a rotation of one even set.
+        starts = (np.arange(num) * 97) % NUM_DRAWS
+        places = (np.arange(NUM_DRAWS)[:, None] + starts[None, :]) % NUM_DRAWS
+        total = np.empty((NUM_DRAWS, num))
+        for i in range(num):
+            part = np.minimum(np.searchsorted(weights[i], uniforms[places[:, i], 0]), len(PARTS) - 1)
+            total[:, i] = self.log_seconds[i, part]
+        never = uniforms[places, 1] < self.standing.never[None, :]
+        total = np.where(never | self.standing.ended[None, :], np.inf, np.exp(np.minimum(total, 600.0)))
+        remaining = np.maximum(total - self.standing.seconds, 0.0)
+        seconds = np.exp(self.seconds.model.mean)
+        return Forecast(
+            configurations=self.configurations,
+            total=total,
+            remaining=remaining,
+            samples=total / seconds,
+            seconds_per_sample=seconds,
+            log_seconds_sd=np.sqrt(self.seconds.model.variance),
+            own_run=self.standing.begun,
+        )
+
+
+def never_of(num: int, never: Mapping[int, float], ended: Sequence[int]) -> Array:
+    """Chances to stay below the target by candidate, `(num,)`."""
+    found = np.zeros(num)
+    for row, chance in never.items():
+        found[row] = chance
+    found[list(ended)] = 1.0
+    return found
+
+
+def regret_bound(predictor: SlopePredictor, price: Array, choice: int, level: float = 0.9) -> float:
+    """With probability `level` nothing costs less than the choice over this factor, at least 1.
+
+    Candidates count as independent given the fits, which makes the bound wider than it need be.
+
+    Args:
+        predictor: What is believed.
+        price: Cost of a second of each candidate, `(num,)`.
+        choice: The candidate that is held against all.
+        level: Probability, in (0, 1).
+    """
+    normals = spread_normals(NUM_DRAWS, 1)[:, 0]
+    mean = np.where(np.isfinite(predictor.mean_log), predictor.mean_log, 60.0) + np.log(price)
+    sd = np.sqrt(predictor.variance_log)
+    rng = np.random.default_rng(0)
+    others = mean[None, :] + sd[None, :] * rng.permuted(
+        np.repeat(normals[:, None], len(mean), axis=1), axis=0
+    )
+    ratio = others[:, choice] - others.min(axis=1)
+    return math.exp(float(np.quantile(ratio, level)))

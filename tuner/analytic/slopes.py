@@ -1,0 +1,250 @@
+"""Slopes with a prior, a Gaussian-process residual, and a neutral prior beside every other, by evidence.
+
+y_i = w' x_i + g(x_i) + d_i for a candidate i, seen as y_i + c a_i + e_i: slopes w ~ N(m, diag(v)), g a
+zero-mean Gaussian process, d_i ~ N(0, own_sd^2) the part of its own of each candidate, c what all
+unfinished observations err by for each e-fold a_i that they lie ahead, e_i the error of observing. All is
+linear, so that the posterior is closed (Rasmussen and Williams 2006, section 2.7). Prior means m, residual
+sizes and length scales make the components of a mixture, weighed by their marginal likelihood (Bayesian
+model averaging; Hoeting et al. 1999): a prior that is wrong loses its weight after a few observations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+
+#: Factors of the length scales that are weighed against each other.
+LENGTH_FACTORS = (0.6, 1.2)
+#: Components with less weight than this are left out.
+_LEAST_WEIGHT = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlopePrior:
+    """What is believed of slopes beforehand.
+
+    Args:
+        name: Such as `neutral`.
+        mean: One for each column of the design, `(num_columns,)`.
+        sd: Their standard deviations, `(num_columns,)`.
+    """
+
+    name: str
+    mean: Array
+    sd: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observations:
+    """What was seen.
+
+    Args:
+        rows: Which candidate each is of, `(num,)`.
+        values: y, `(num,)`.
+        noise_sd: Standard deviation of e, above 0, `(num,)`.
+        ahead: a, e-folds by which the value lies beyond what was seen, `(num,)`.
+    """
+
+    rows: IntArray
+    values: Array
+    noise_sd: Array
+    ahead: Array
+
+
+class Design:
+    """Candidates' columns and kernels, made once for a space.
+
+    Args:
+        columns: The slopes' columns, the intercept's among them, `(num_candidates, num_columns)`.
+        positions: What the residual's kernel compares, `(num_candidates, num_axes)`.
+        lengths: Length scale of each axis of `positions`, `(num_axes,)`.
+    """
+
+    def __init__(self, columns: Array, positions: Array, lengths: Array) -> None:
+        self.columns = columns
+        self._positions = positions / lengths
+        self._kernels: dict[float, Array] = {}
+
+    def kernel(self, factor: float) -> Array:
+        """Correlations of the residual, length scales times `factor`, `(num_candidates, num_candidates)`."""
+        known = self._kernels.get(factor)
+        if known is None:
+            z = self._positions / factor
+            squared = (z**2).sum(axis=1)
+            distance = np.maximum(squared[:, None] + squared[None, :] - 2 * z @ z.T, 0.0)
+            known = self._kernels[factor] = np.asarray(np.exp(-0.5 * distance), dtype=float)
+        return known
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Component:
+    """One prior with one residual, solved for the observations.
+
+    Args:
+        log_evidence: Marginal likelihood of the observations, logarithm.
+        inverse_root: Inverse of the lower root of the observations' covariance, `(num, num)`.
+        whitened: The misfit times it, `(num,)`.
+    """
+
+    prior: SlopePrior
+    residual_sd: float
+    length_factor: float
+    log_evidence: float
+    inverse_root: Array
+    whitened: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A component's posterior over all candidates."""
+
+    weight: float
+    component: _Component
+    mean: Array
+    variance: Array
+    lowered: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlopeModel:
+    """The mixture's posterior over candidates.
+
+    Args:
+        mean: Of y, `(num_candidates,)`.
+        variance: Of y, `(num_candidates,)`.
+        slopes: Mean slopes, `(num_columns,)`.
+        slopes_sd: Their standard deviations, `(num_columns,)`.
+        ahead_error: Mean of c.
+        weights: Of each prior, by name.
+        own_sd: Standard deviation of each candidate's own part.
+    """
+
+    mean: Array
+    variance: Array
+    slopes: Array
+    slopes_sd: Array
+    ahead_error: float
+    weights: dict[str, float]
+    own_sd: float
+    parts: tuple[_Part, ...]
+    design: Design
+
+    def covariance_with(self, index: int) -> Array:
+        """Covariance of every candidate's y with one candidate's, `(num_candidates,)`."""
+        found = np.zeros_like(self.mean)
+        columns = self.design.columns
+        for part in self.parts:
+            prior, component = part.component.prior, part.component
+            own = columns @ (prior.sd**2 * columns[index])
+            own += component.residual_sd**2 * self.design.kernel(component.length_factor)[:, index]
+            own[index] += self.own_sd**2
+            own -= part.lowered[:, index] @ part.lowered
+            found += part.weight * (
+                own + (part.mean - self.mean) * float(part.mean[index] - self.mean[index])
+            )
+        return found
+
+
+def fit_slopes(
+    design: Design,
+    priors: Sequence[SlopePrior],
+    seen: Observations,
+    *,
+    residual_sds: Sequence[float],
+    own_sd: float,
+    ahead_sd: float = 0.0,
+) -> SlopeModel:
+    """The mixture's posterior.
+
+    Args:
+        design: The candidates.
+        priors: At least one; each is as likely as any other beforehand.
+        seen: What was observed; may be empty.
+        residual_sds: Sizes of the residual that are weighed.
+        own_sd: Standard deviation of each candidate's own part.
+        ahead_sd: Prior standard deviation of c.
+    """
+    rows = seen.rows
+    base = np.diag(seen.noise_sd**2) + ahead_sd**2 * np.outer(seen.ahead, seen.ahead)
+    base += own_sd**2 * (rows[:, None] == rows[None, :])
+    components = [
+        _solved(design, prior, seen, base, sd, length)
+        for prior in priors
+        for length in LENGTH_FACTORS
+        for sd in residual_sds
+    ]
+    evidence = np.array([component.log_evidence for component in components])
+    weights = np.exp(evidence - evidence.max())
+    weights[weights < _LEAST_WEIGHT * weights.sum()] = 0.0
+    weights /= weights.sum()
+    parts = tuple(
+        _part(design, seen, component, float(weight), own_sd)
+        for component, weight in zip(components, weights, strict=True)
+        if weight > 0
+    )
+    return _mixed(design, seen, parts, own_sd, ahead_sd)
+
+
+def _solved(
+    design: Design, prior: SlopePrior, seen: Observations, base: Array, sd: float, length: float
+) -> _Component:
+    x = design.columns[seen.rows]
+    whole = base + (x * prior.sd**2) @ x.T + sd**2 * design.kernel(length)[np.ix_(seen.rows, seen.rows)]
+    root = np.linalg.cholesky(whole)
+    inverse_root = np.linalg.inv(root)
+    whitened = inverse_root @ (seen.values - x @ prior.mean)
+    return _Component(
+        prior=prior,
+        residual_sd=sd,
+        length_factor=length,
+        log_evidence=-0.5 * float(whitened @ whitened) - float(np.log(np.diag(root)).sum()),
+        inverse_root=inverse_root,
+        whitened=whitened,
+    )
+
+
+def _part(design: Design, seen: Observations, component: _Component, weight: float, own_sd: float) -> _Part:
+    columns, rows, prior, sd = design.columns, seen.rows, component.prior, component.residual_sd
+    cross = (columns[rows] * prior.sd**2) @ columns.T + sd**2 * design.kernel(component.length_factor)[rows]
+    cross[np.arange(len(rows)), rows] += own_sd**2
+    lowered = component.inverse_root @ cross
+    mean = columns @ prior.mean + component.whitened @ lowered
+    variance = columns**2 @ prior.sd**2 + sd**2 + own_sd**2 - np.einsum("ij,ij->j", lowered, lowered)
+    return _Part(
+        weight=weight, component=component, mean=mean, variance=np.maximum(variance, 1e-8), lowered=lowered
+    )
+
+
+def _mixed(
+    design: Design, seen: Observations, parts: tuple[_Part, ...], own_sd: float, ahead_sd: float
+) -> SlopeModel:
+    mean = np.sum([part.weight * part.mean for part in parts], axis=0)
+    variance = np.sum([part.weight * (part.variance + (part.mean - mean) ** 2) for part in parts], axis=0)
+    slopes, second, error = np.zeros(design.columns.shape[1]), np.zeros(design.columns.shape[1]), 0.0
+    weights: dict[str, float] = {}
+    for part in parts:
+        component = part.component
+        prior = component.prior
+        lowered = component.inverse_root @ (design.columns[seen.rows] * prior.sd**2)
+        own = prior.mean + component.whitened @ lowered
+        slopes += part.weight * own
+        second += part.weight * (prior.sd**2 - (lowered**2).sum(axis=0) + own**2)
+        error += part.weight * ahead_sd**2 * float((component.inverse_root @ seen.ahead) @ component.whitened)
+        weights[prior.name] = weights.get(prior.name, 0.0) + part.weight
+    return SlopeModel(
+        mean=mean,
+        variance=variance,
+        slopes=slopes,
+        slopes_sd=np.sqrt(np.maximum(second - slopes**2, 0.0)),
+        ahead_error=error,
+        weights=weights,
+        own_sd=own_sd,
+        parts=parts,
+        design=design,
+    )

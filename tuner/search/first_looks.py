@@ -1,0 +1,50 @@
+"""The first looks where nothing is known: a few configurations, as unlike each other as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import Configuration
+from tuner.analytic.features import Features
+
+Array = npt.NDArray[np.float64]
+
+_NUM_LOOKS = 3
+#: Where dollars count, the looks are among this share of the cheapest.
+_CHEAP_SHARE = 0.4
+#: Distances are made smaller at random, down to this factor, so that seeds differ.
+_LEAST_FACTOR = 0.5
+
+
+def first_looks(
+    configurations: Sequence[Configuration],
+    features: Features,
+    price: Array | None,
+    rng: np.random.Generator,
+) -> list[Configuration]:
+    """The first one at random, each further one far from those before.
+
+    Args:
+        configurations: The candidates.
+        features: Their positions.
+        price: Cost of a second of each, where the dearer ones are to be left out, `(num,)`.
+        rng: Draws the first one, and how much distances count.
+    """
+    num = len(configurations)
+    allowed = rng.permutation(num)
+    if price is not None:
+        rank = np.argsort(np.argsort(price[allowed], kind="stable"), kind="stable")
+        allowed = allowed[rank < max(_CHEAP_SHARE * num, min(_NUM_LOOKS, num))]
+    positions = features.positions
+    spans = np.maximum(np.ptp(positions, axis=0), 1e-9) if positions.size else np.ones(0)
+    scaled = 2.0 * positions / spans
+    picked = [int(allowed[0])]
+    while len(picked) < min(_NUM_LOOKS, len(allowed)):
+        squared = [((scaled[allowed] - scaled[p]) ** 2).sum(axis=1) for p in picked]
+        nearest = np.min(squared, axis=0) * rng.uniform(_LEAST_FACTOR, 1.0, len(allowed))
+        nearest[np.isin(allowed, picked)] = -1.0
+        picked.append(int(allowed[int(np.argmax(nearest))]))
+    return [configurations[i] for i in picked]

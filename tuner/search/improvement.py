@@ -1,0 +1,115 @@
+"""Expected improvement over the incumbent against the expected cost of finding it, for every candidate.
+
+For a run that has lived e, with T its time to target and I the incumbent's (DESIGN section 5):
+
+    E[(log I - log T)+ | T > e]  over  E[min(T, I) - e | T > e] x price + start-up
+
+the same span above and below the line; going on with a run and starting a new one compete by themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.analytic.slope_predictor import SlopePredictor
+
+Array = npt.NDArray[np.float64]
+
+#: What is recommended is the smallest mean of log cost plus half of its variance: that of the mean cost,
+#: were it lognormal; of two alike the better known. Variances count up to this.
+_MOST_VARIANCE = 4.0
+#: A configuration keeps the deadline if it does so with this probability.
+_KEEPS_DEADLINE = 0.5
+_FAR_BEYOND = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What every candidate is worth trying.
+
+    Args:
+        incumbent: The candidate that is recommended now.
+        log_incumbent: Logarithm of what it is expected to cost, were it trained from the start.
+        gain: Expected improvement of log cost, `(num,)`.
+        saving: Expected saving in the goal's unit once the better of the two is known, `(num,)`.
+        cost: Expected cost of finding out, in the goal's unit, `(num,)`.
+        score: Gain over cost; -1 where nothing more can be learnt, `(num,)`.
+    """
+
+    incumbent: int
+    log_incumbent: float
+    gain: Array
+    saving: Array
+    cost: Array
+    score: Array
+
+
+def recommended(predictor: SlopePredictor, price: Array, deadline: float) -> tuple[int, float]:
+    """The candidate to recommend and the mean of its log cost.
+
+    Args:
+        predictor: What is believed.
+        price: Cost of a second of each candidate, `(num,)`.
+        deadline: Longest training, seconds.
+    """
+    cost = predictor.mean_log + np.log(price)
+    risk = cost + 0.5 * np.minimum(predictor.variance_log, _MOST_VARIANCE)
+    keeps = _keeping(predictor, deadline)
+    allowed = np.where(keeps > _KEEPS_DEADLINE, risk, np.inf)
+    if not np.isfinite(allowed).any():
+        allowed = risk + _FAR_BEYOND * (1.0 - keeps)
+    best = int(np.argmin(allowed))
+    return best, float(cost[best])
+
+
+def _keeping(predictor: SlopePredictor, deadline: float) -> Array:
+    if math.isinf(deadline):
+        return np.ones(len(predictor.configurations))
+    return np.asarray((predictor.weights * (predictor.log_seconds <= math.log(deadline))).sum(axis=1))
+
+
+def weigh(
+    predictor: SlopePredictor,
+    price: Array,
+    startup: Array,
+    *,
+    deadline: float = math.inf,
+    by_cost: bool = True,
+) -> Weights:
+    """Weighs every candidate against the incumbent.
+
+    Args:
+        predictor: What is believed.
+        price: Cost of a second of each candidate, `(num,)`.
+        startup: Seconds that a new probe is charged before it trains, 0 where one was begun, `(num,)`.
+        deadline: Longest training, seconds.
+        by_cost: Whether gains are divided by what they cost.
+    """
+    incumbent, log_best = recommended(predictor, price, deadline)
+    log_price = np.log(price)[:, None]
+    log_seconds, weights = predictor.log_seconds, predictor.weights
+    log_cost = log_seconds + log_price
+    allowed = (
+        log_seconds <= math.log(deadline) if math.isfinite(deadline) else np.ones_like(log_cost, dtype=bool)
+    )
+    gain = (weights * np.where(allowed, np.maximum(log_best - log_cost, 0.0), 0.0)).sum(axis=1)
+    best = math.exp(min(log_best, 600.0))
+    costs = np.exp(np.minimum(log_cost, 600.0))
+    saving = (weights * np.where(allowed, np.maximum(best - costs, 0.0), 0.0)).sum(axis=1)
+    lived = predictor.standing.seconds * price
+    remaining = (weights * np.maximum(np.minimum(costs, best) - lived[:, None], 0.0)).sum(axis=1)
+    cost = np.maximum(remaining + startup * price, 1e-12)
+    known = np.isfinite(predictor.standing.arrived) | predictor.standing.ended
+    score = np.where(known, -1.0, gain / cost if by_cost else gain)
+    return Weights(
+        incumbent=incumbent,
+        log_incumbent=log_best,
+        gain=np.where(known, 0.0, gain),
+        saving=np.where(known, 0.0, saving),
+        cost=cost,
+        score=score,
+    )

@@ -1,0 +1,227 @@
+"""Searches a list of configurations of any axes: expected improvement over expected remaining cost."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.analytic.slope_predictor import SlopePredictor, regret_bound
+from tuner.measurement import Purpose
+from tuner.probes import Until
+from tuner.search.beliefs import Beliefs, prices
+from tuner.search.first_looks import first_looks
+from tuner.search.improvement import Weights, weigh
+from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
+from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind
+from tuner.search.slope_beliefs import SlopeModels
+from tuner.search.slope_priors import SearchSettings
+from tuner.search.state import SearchState, run_of
+
+Array = npt.NDArray[np.float64]
+
+#: A new probe covers this share of its predicted length; a begun one goes on by this share of what it has
+#: done.
+_NEW_SHARE, _MORE_SHARE = 0.04, 0.15
+#: In predicted lengths no more counts than so many times the incumbent's: nobody will train longer.
+_LENGTHS = 2.0
+#: No slice costs more than this share of all that was spent: what is learnt first decides on the dear ones.
+_SHARE_OF_SPENT = 0.15
+#: A slice is worth its start-up: at least this share of it, and so many steps.
+_STARTUP_SHARE, _FEWEST_STEPS = 0.5, 4
+#: A first look lasts as long as a start-up, and so many steps at the least.
+_FIRST_STEPS = 6
+#: A first look at a stranger lasts no longer than this before its step time is known, seconds.
+_UNKNOWN_STARTUP_SECONDS = 1.0
+
+
+class ListedPolicy:
+    """Carries out one slice of the most promising candidate, refits, decides again.
+
+    Args:
+        seed: Of the first looks, so that a restarted search decides alike.
+        settings: What is believed beforehand, and what is left out.
+    """
+
+    def __init__(self, *, seed: int = 0, settings: SearchSettings | None = None) -> None:
+        self._seed = seed
+        self._settings = settings or SearchSettings()
+        self._models: SlopeModels | None = None
+        self._past_faults: frozenset[int] | None = None
+
+    def decide(self, state: SearchState) -> Decision:
+        """See `Policy`."""
+        if self._past_faults is None:
+            self._past_faults = ended_by_fault(state)
+        beliefs = self.believe(state)
+        predictor = beliefs.predictor
+        assert isinstance(predictor, SlopePredictor)
+        arrived = [run for run in state.runs.values() if run.arrived]
+        if arrived and state.job.goal.trainings == 1:
+            stop = Stop(kind=StopKind.ARRIVED, reason=f"a run reached the target: {arrived[0].configuration}")
+            return Decision(action=stop, beliefs=beliefs)
+        ended = limit_reached(state, self._past_faults)
+        if ended is not None:
+            return Decision(action=ended, beliefs=beliefs if state.runs else None)
+        first = self._first(state)
+        if first is not None:
+            return Decision(action=first, beliefs=beliefs if state.runs else None)
+        return Decision(action=self._next(state, beliefs, predictor), beliefs=beliefs)
+
+    def believe(self, state: SearchState) -> Beliefs:
+        """What is believed of every candidate now."""
+        if self._models is None:
+            listed = {*state.space.candidates(), *(run.configuration for run in state.runs.values())}
+            self._models = SlopeModels(sorted(listed), state.cluster, self._settings)
+        predictor = self._models.predict(state)
+        price = prices(state, predictor.configurations)
+        deadline = _deadline(state)
+        weights = weigh(predictor, price, np.zeros(len(price)), deadline=deadline)
+        return Beliefs(
+            predictor=predictor,
+            forecast=predictor.forecast(),
+            price=price,
+            recommended=predictor.configurations[weights.incumbent],
+            regret_bound=regret_bound(predictor, price, weights.incumbent),
+        )
+
+    def _first(self, state: SearchState) -> Action | None:
+        """The user's present settings, then a few mixed looks; the cheaper half where dollars count."""
+        assert self._models is not None
+        tried = {probe.configuration for probe in state.probes if probe.slices}
+        baseline = state.job.baseline_configuration()
+        reason = "a first look, unlike the others"
+        looks = first_looks(
+            self._models.configurations,
+            self._models.features,
+            prices(state, self._models.configurations) if state.job.goal.minimize == "dollars" else None,
+            np.random.default_rng(self._seed),
+        )
+        if baseline is not None and state.space.is_feasible(baseline):
+            looks, reason = [baseline, *looks[1:]], "the present settings come first"
+        if len(tried) >= len(looks) or not may_start(state):
+            return None
+        chosen = next((look for look in looks if look not in tried), None)
+        if chosen is None:
+            return None
+        return Start(
+            configuration=chosen,
+            purpose=Purpose.STATISTICS,
+            until=Until(training_seconds=max(_startup(state), 1e-3)),
+            reason=reason if chosen == baseline else "a first look, unlike the others",
+        )
+
+    def _next(self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor) -> Action:
+        """The best option that pays back; else on with the incumbent, or the end."""
+        startup = np.where(predictor.standing.begun, 0.0, _startup(state))
+        weights = weigh(
+            predictor,
+            beliefs.price,
+            startup,
+            deadline=_deadline(state),
+            by_cost="cost" not in self._settings.without,
+        )
+        order = np.argsort(-weights.score, kind="stable")
+        trainings = state.job.goal.trainings
+        for index in order:
+            if weights.score[index] <= 0:
+                break
+            if not predictor.standing.begun[index] and not may_start(state):
+                continue
+            slice_cost = self._slice_seconds(state, predictor, weights, beliefs.price, int(index))
+            price = float(beliefs.price[index])
+            pays = self._gain(predictor, weights, beliefs.price, int(index), trainings)
+            if pays > (slice_cost + startup[index]) * price:
+                return self._advance(state, predictor, weights, beliefs.price, int(index))
+        incumbent = weights.incumbent
+        run = run_of(state, predictor.configurations[incumbent])
+        if run is None or not run.arrived:
+            if (run is None and may_start(state)) or (run is not None and run.is_open):
+                return self._advance(state, predictor, weights, beliefs.price, incumbent)
+            return Stop(kind=StopKind.OUT_OF_REACH, reason="no configuration is expected to reach the target")
+        bound = beliefs.regret_bound or 1.0
+        words = "faster" if state.job.goal.minimize == "seconds" else "cheaper"
+        reason = (
+            "no further probe is expected to pay back its cost; with 90% probability nothing in this space "
+            f"is more than {100 * (bound - 1):.0f}% {words}"
+        )
+        return Stop(kind=StopKind.NO_GAIN, reason=reason)
+
+    def _gain(
+        self, predictor: SlopePredictor, weights: Weights, price: Array, index: int, trainings: int
+    ) -> float:
+        """What knowing a candidate is expected to save over all trainings that the answer serves."""
+        standing = predictor.standing
+        whole = float(weights.saving[index])
+        incumbent = weights.incumbent
+        if math.isfinite(standing.arrived[incumbent]):
+            return whole * max(trainings - 1, 0)
+        # The first of the trainings is the one under way: what it has done need not be done again.
+        best = math.exp(min(weights.log_incumbent, 600.0))
+        left = max(best - float(standing.seconds[incumbent] * price[incumbent]), 0.0)
+        log_cost = predictor.log_seconds[index] + math.log(price[index])
+        own = np.maximum(np.exp(np.minimum(log_cost, 600.0)) - standing.seconds[index] * price[index], 0.0)
+        first = float(predictor.weights[index] @ np.maximum(left - own, 0.0))
+        return first + whole * (trainings - 1)
+
+    def _slice_seconds(
+        self, state: SearchState, predictor: SlopePredictor, weights: Weights, price: Array, index: int
+    ) -> float:
+        """Training seconds of the next slice."""
+        standing = predictor.standing
+        startup = _startup(state)
+        step = float(np.exp(predictor.seconds.model.mean[index])) * predictor.configurations[index].batch_size
+        best = math.exp(min(weights.log_incumbent, 600.0)) / float(price[index])
+        length = min(math.exp(min(float(predictor.mean_log[index]), 600.0)), _LENGTHS * best)
+        spent = state.spent.dollars if state.job.goal.minimize == "dollars" else state.spent.seconds
+        most = _SHARE_OF_SPENT * spent / float(price[index])
+        if standing.begun[index]:
+            least = max(0.25 * startup, 2 * step)
+            share = max(_MORE_SHARE * float(standing.seconds[index]), 0.03 * length)
+        else:
+            least = max(_STARTUP_SHARE * startup, _FEWEST_STEPS * step)
+            share, most = _NEW_SHARE * length, most - startup
+        return max(min(max(share, least), max(most, _STARTUP_SHARE * startup, 2 * step)), 1e-6)
+
+    def _advance(
+        self, state: SearchState, predictor: SlopePredictor, weights: Weights, price: Array, index: int
+    ) -> Start | Continue:
+        configuration = predictor.configurations[index]
+        run = run_of(state, configuration)
+        seconds = self._slice_seconds(state, predictor, weights, price, index)
+        seconds = min(seconds, max(seconds_left(state, configuration), 1e-3))
+        done = run.measurement.training_seconds if run is not None else 0.0
+        until = Until(training_seconds=done + seconds)
+        reason = self._reason(predictor, weights, price, index)
+        if run is not None and run.is_open:
+            return Continue(probe_id=run.probe.probe_id, purpose=Purpose.TRAINING, until=until, reason=reason)
+        return Start(configuration=configuration, purpose=Purpose.STATISTICS, until=until, reason=reason)
+
+    def _reason(self, predictor: SlopePredictor, weights: Weights, price: Array, index: int) -> str:
+        if index == weights.incumbent:
+            return "the best known, to be sure of it"
+        middle = float(predictor.mean_log[index]) + math.log(price[index]) - weights.log_incumbent
+        spread = 1.645 * math.sqrt(float(predictor.variance_log[index]))
+        low, high = math.exp(min(middle - spread, 50.0)), math.exp(min(middle + spread, 50.0))
+        return f"may take {low:.2g} to {high:.2g} times the best known"
+
+
+def _startup(state: SearchState) -> float:
+    """Seconds a new probe is charged before it trains: what was seen, else what is stated."""
+    seen = [m.startup_seconds for m in state.slices if m.startup_seconds > 0]
+    if seen:
+        return float(np.median(seen))
+    recording = state.job.recording()
+    return recording.startup_seconds if recording is not None else _UNKNOWN_STARTUP_SECONDS
+
+
+def _deadline(state: SearchState) -> float:
+    """The longest training that the goal allows, seconds."""
+    deadline = state.job.goal.deadline
+    return math.inf if deadline is None else float(deadline)
+
+
+def is_listed(state: SearchState) -> bool:
+    """Whether a state's space is a list of recorded runs."""
+    return state.job.probe.recording is not None

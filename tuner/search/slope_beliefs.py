@@ -1,0 +1,176 @@
+"""Beliefs over a listed space of any axes: slopes of seconds and samples, fitted to the state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import Configuration
+from tuner.analytic.begun_runs import COMMON_ERROR_SD, BegunRun, Told, told_by
+from tuner.analytic.curve_shapes import ShapeTable, shape_table
+from tuner.analytic.features import SAMPLES_SLOPES, SECONDS_SLOPES, Features, Slope, features_of, prior_of
+from tuner.analytic.slope_predictor import SlopeFit, SlopePredictor, Standing, never_of
+from tuner.analytic.slopes import Design, Observations, SlopePrior, fit_slopes
+from tuner.cluster import Cluster
+from tuner.search.slope_priors import SearchSettings, Slopes
+from tuner.search.start_value import progress_of, start_value
+from tuner.search.state import Run, SearchState
+
+Array = npt.NDArray[np.float64]
+
+#: Sizes of the residuals that are weighed, and what each configuration has of its own (standard deviations
+#: of the logarithm): step times repeat within a few percent, trainings by seed within a tenth.
+_SECONDS_RESIDUALS, _SECONDS_OWN_SD, _SECONDS_NOISE_SD = (0.12, 0.35, 0.8), 0.05, 0.03
+_SAMPLES_RESIDUALS, _SAMPLES_OWN_SD = (0.15, 0.4, 0.9), 0.12
+#: Residual sizes that stand for none, in ablations.
+_NO_RESIDUAL = (1e-3,)
+_NO_SLOPE_SD = 1e-3
+
+
+class SlopeModels:
+    """Fits both models to states of one search; what does not change between decisions is kept.
+
+    Args:
+        configurations: The candidates, in the order in which everything is given.
+        cluster: What they run on.
+        settings: How it searches.
+    """
+
+    def __init__(
+        self, configurations: Sequence[Configuration], cluster: Cluster, settings: SearchSettings
+    ) -> None:
+        self.configurations = tuple(configurations)
+        self.features = features_of(
+            self.configurations,
+            cores={name: machine.cores for name, machine in cluster.machines.items()},
+            devices_per_node=cluster.devices_per_node,
+        )
+        self._settings = settings
+        self._rows = {configuration: i for i, configuration in enumerate(self.configurations)}
+        self._seconds = _Quantity(self.features, settings, SECONDS_SLOPES, settings.prior.seconds)
+        self._samples = _Quantity(self.features, settings, SAMPLES_SLOPES, settings.prior.samples)
+        self._tables: dict[tuple[int, int, float], ShapeTable] = {}
+
+    def predict(self, state: SearchState) -> SlopePredictor:
+        """Both posteriors, given all that was measured."""
+        runs = {self._rows[run.configuration]: run for run in state.runs.values()}
+        told = self._told(state, runs)
+        seconds = self._seconds.fit(
+            "seconds a sample", _step_times(runs), _SECONDS_RESIDUALS, _SECONDS_OWN_SD, 0.0
+        )
+        samples = self._samples.fit(
+            "samples to target", told.observations, _SAMPLES_RESIDUALS, _SAMPLES_OWN_SD, COMMON_ERROR_SD
+        )
+        num = len(self.configurations)
+        lived, arrived, ended = np.zeros(num), np.full(num, np.inf), np.zeros(num, dtype=bool)
+        for row, run in runs.items():
+            lived[row] = max(run.measurement.training_seconds, 1e-9)
+            arrived[row] = run.seconds_to_target if run.seconds_to_target is not None else np.inf
+            ended[row] = not run.arrived and not run.can_continue
+        never = never_of(num, told.never, list(np.flatnonzero(ended)))
+        return SlopePredictor(
+            configurations=self.configurations,
+            seconds=seconds,
+            samples=samples,
+            standing=Standing(seconds=lived, arrived=arrived, ended=ended, never=never),
+        )
+
+    def _told(self, state: SearchState, runs: dict[int, Run]) -> Told:
+        """What the begun runs' curves tell."""
+        sign = 1.0 if state.job.goal.maximize else -1.0
+        scored = {row: [p for p in run.measurement.curve if p.samples > 0] for row, run in runs.items()}
+        scored = {row: points for row, points in sorted(scored.items()) if points}
+        if not scored:
+            return told_by(())
+        start = state.start_value
+        begin = (
+            sign * start if start is not None else start_value([sign * p[0].value for p in scored.values()])
+        )
+        target = sign * state.job.goal.target
+        begun = []
+        for row, points in scored.items():
+            run = runs[row]
+            key = (run.probe.probe_id, len(points), begin)
+            table = self._tables.get(key)
+            if table is None:
+                values = np.array([sign * p.value for p in points])
+                samples = np.array([float(p.samples) for p in points])
+                table = self._tables[key] = shape_table(samples, progress_of(values, begin, target))
+            arrived = run.samples_to_target
+            begun.append(
+                BegunRun(
+                    row=row,
+                    table=table,
+                    log_samples_to_target=None if arrived is None else math.log(max(arrived, 1.0)),
+                    ended=not run.arrived and not run.can_continue,
+                )
+            )
+        without = self._settings.without
+        return told_by(begun, use_curves="curve" not in without, use_never="never" not in without)
+
+
+def _step_times(runs: dict[int, Run]) -> Observations:
+    """Log seconds a sample of every run whose steps were timed."""
+    found = {
+        row: math.log(run.measurement.batch_seconds / run.configuration.batch_size)
+        for row, run in sorted(runs.items())
+        if run.measurement.batch_seconds
+    }
+    return Observations(
+        rows=np.array(list(found), dtype=np.intp),
+        values=np.array(list(found.values()), dtype=float),
+        noise_sd=np.full(len(found), _SECONDS_NOISE_SD),
+        ahead=np.zeros(len(found)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Columns:
+    design: Design
+    names: tuple[str, ...]
+
+
+class _Quantity:
+    """One quantity's columns and priors.
+
+    Args:
+        features: Of the candidates.
+        settings: How it is searched.
+        known: The quantity's slopes.
+        believed: What the prior says of them.
+    """
+
+    def __init__(self, features: Features, settings: SearchSettings, known: Slopes, believed: Slopes) -> None:
+        self._columns = _Columns(design=features.design(known), names=tuple(features.names_of(known)))
+        self._settings = settings
+        self._believed: dict[str, Slope] = {**known, **believed}
+
+    def fit(
+        self, quantity: str, seen: Observations, residuals: Sequence[float], own_sd: float, ahead_sd: float
+    ) -> SlopeFit:
+        """The quantity's posterior."""
+        level = float(seen.values.mean()) if len(seen.values) else 0.0
+        model = fit_slopes(
+            self._columns.design,
+            self._priors(level),
+            seen,
+            residual_sds=_NO_RESIDUAL if "residual" in self._settings.without else residuals,
+            own_sd=own_sd,
+            ahead_sd=ahead_sd,
+        )
+        return SlopeFit(quantity=quantity, names=self._columns.names, model=model)
+
+    def _priors(self, level: float) -> list[SlopePrior]:
+        """The neutral prior, and the one that is believed beside it."""
+        names, prior, without = self._columns.names, self._settings.prior, self._settings.without
+        neutral = prior_of("neutral", names, self._believed, level=level)
+        if "analytic" in without:
+            sd = np.where(np.array(names) == "intercept", neutral.sd, _NO_SLOPE_SD)
+            return [SlopePrior(name="none", mean=np.where(sd > _NO_SLOPE_SD, neutral.mean, 0.0), sd=sd)]
+        if prior.name == "neutral" or "prior" in without:
+            return [neutral]
+        return [neutral, prior_of(prior.name, names, self._believed, level=level, sign=prior.sign)]

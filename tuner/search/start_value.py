@@ -1,0 +1,41 @@
+"""Where curves begin: the metric of the untrained model, where nobody scored it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+#: First scorings so many median deviations worse than the median are of runs that broke down.
+_BROKEN = 4.0
+#: Progress below this tells no more than that a run is stuck or broke down.
+_LEAST_PROGRESS = -0.03
+
+
+def start_value(first_values: Sequence[float]) -> float:
+    """The worst of the first scorings, less those of runs that broke down.
+
+    Args:
+        first_values: Of the metric, larger being better, at least one.
+    """
+    values = np.asarray(first_values, dtype=float)
+    median = float(np.median(values))
+    deviation = float(np.median(np.abs(values - median)))
+    return float(values[values >= median - _BROKEN * deviation - 1e-12].min())
+
+
+def progress_of(values: Array, start: float, target: float) -> Array:
+    """(value - start) / (target - start), not below what tells something, and 1 at the target.
+
+    Args:
+        values: Of the metric, larger being better.
+        start: Of the untrained model.
+        target: That counts as reached.
+    """
+    span = target - start
+    if span <= 0:
+        return np.ones_like(values)
+    return np.asarray(np.clip((values - start) / span, _LEAST_PROGRESS, 1.0), dtype=float)
