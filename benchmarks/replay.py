@@ -108,7 +108,11 @@ def _rows(arms: Sequence[tuple[Task, list[Task]]], processes: int) -> list[dict[
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(max_workers=processes, mp_context=context) as pool:
         begun = [(arm, tasks, pool.map(carry_out, tasks)) for arm, tasks in arms]
-        return [row_of(arm, tasks, list(traces)) for arm, tasks, traces in begun]
+        try:
+            return [row_of(arm, tasks, list(traces)) for arm, tasks, traces in begun]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _prior_of(sampler: str, prior: str) -> str:

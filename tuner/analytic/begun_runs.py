@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.analytic.curve_shapes import ShapeTable, extrapolate_runs, population_of
+from tuner.analytic.curve_template import Passage, Template, ahead_of, template_of
 from tuner.analytic.slopes import Observations
 
 Array = npt.NDArray[np.float64]
 
-#: What a curve's form leaves unsaid: of log samples, at once and for each e-fold that the target lies ahead.
-#: On curves of public data sets the error of log T was 0.13 to 0.22 late in a run, 0.35 to 0.6 early.
-_FORM_SD, _FORM_SD_PER_FOLD = 0.10, 0.15
-#: Prior of the error that all unfinished runs of a workload share, for each e-fold ahead.
+#: What is unsure of log samples however late: standard deviation.
+_FORM_SD = 0.05
+#: Prior of the error that all unfinished runs of a workload share, for each e-fold of the template that no
+#: run has passed yet: standard deviation.
 COMMON_ERROR_SD = 0.2
 #: A run that may never arrive counts as one that needs so many e-folds more, give or take.
 _NEVER_FOLDS, _NEVER_SD = 2.0, 0.6
@@ -26,7 +27,6 @@ _ENDED_FOLDS, _ENDED_LEAST, _ENDED_SD = 1.0, 0.3, 0.8
 #: Without the curve's form a run tells that it has not arrived, and little else.
 _BLIND_FOLDS, _BLIND_SD = 1.5, 1.5
 _ARRIVED_SD = 0.02
-_LEAST_AHEAD = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +35,15 @@ class BegunRun:
 
     Args:
         row: Which candidate it is.
-        table: What its curve tells.
+        table: What its curve tells of its shape.
+        passage: When it passed which level of progress.
         log_samples_to_target: Where it crossed the target; None while it has not.
         ended: Whether it came to its end without arriving, or broke down.
     """
 
     row: int
     table: ShapeTable
+    passage: Passage
     log_samples_to_target: float | None
     ended: bool
 
@@ -53,12 +55,12 @@ class Told:
     Args:
         observations: Of log samples to target.
         never: For each row of a run its chance to stay below the target.
-        population: Shares of the curve shapes.
+        template: The shape that all curves share.
     """
 
     observations: Observations
     never: Mapping[int, float]
-    population: Array
+    template: Template
 
 
 def told_by(runs: Sequence[BegunRun], *, use_curves: bool = True, use_never: bool = True) -> Told:
@@ -69,11 +71,13 @@ def told_by(runs: Sequence[BegunRun], *, use_curves: bool = True, use_never: boo
         use_curves: Whether the form of curves is used; without it a run tells how far it is, no more.
         use_never: Whether a curve that flattens below the target counts against arriving.
     """
-    population = population_of([run.table for run in runs])
-    found = extrapolate_runs([run.table for run in runs], population)
-    rows = []
-    for run, mean, sd, never in zip(runs, found.log_samples, found.sd, found.never, strict=True):
-        rows.append(_observation(run, mean, sd, never if use_never else 0.0, use_curves))
+    tables = [run.table for run in runs]
+    template = template_of([run.passage for run in runs])
+    never = extrapolate_runs(tables, population_of(tables)).never
+    rows = [
+        _observation(run, template, chance if use_never else 0.0, use_curves)
+        for run, chance in zip(runs, never, strict=True)
+    ]
     columns = np.array(rows, dtype=float).reshape(-1, 3)
     return Told(
         observations=Observations(
@@ -82,25 +86,25 @@ def told_by(runs: Sequence[BegunRun], *, use_curves: bool = True, use_never: boo
             noise_sd=columns[:, 1],
             ahead=columns[:, 2],
         ),
-        never={run.row: float(never) for run, never in zip(runs, found.never, strict=True) if not run.ended},
-        population=population,
+        never={run.row: float(chance) for run, chance in zip(runs, never, strict=True) if not run.ended},
+        template=template,
     )
 
 
 def _observation(
-    run: BegunRun, mean: float, sd: float, never: float, use_curves: bool
+    run: BegunRun, template: Template, never: float, use_curves: bool
 ) -> tuple[float, float, float]:
-    """Value, its standard deviation, and e-folds ahead."""
-    seen = run.table.log_seen
+    """Value, its standard deviation, and how many e-folds of it are the prior's guess."""
+    seen = run.passage.log_seen
     if run.log_samples_to_target is not None:
         return run.log_samples_to_target, _ARRIVED_SD, 0.0
+    folds, sd, guessed = ahead_of(run.passage, template)
     if run.ended:
-        return max(mean, seen + _ENDED_LEAST) + _ENDED_FOLDS, _ENDED_SD, 0.0
+        return max(seen + folds, seen + _ENDED_LEAST) + _ENDED_FOLDS, _ENDED_SD, 0.0
     if not use_curves:
-        mean, sd, never = seen + _BLIND_FOLDS, _BLIND_SD, 0.0
-    ahead = max(mean - seen, _LEAST_AHEAD)
-    variance = sd**2 + (_FORM_SD_PER_FOLD * ahead) ** 2 + _FORM_SD**2
+        return seen + _BLIND_FOLDS, _BLIND_SD, 0.0
+    variance = sd**2 + _FORM_SD**2
     spread = (
         (1 - never) * variance + never * (variance + _NEVER_SD**2) + never * (1 - never) * _NEVER_FOLDS**2
     )
-    return mean + never * _NEVER_FOLDS, math.sqrt(spread), ahead
+    return seen + folds + never * _NEVER_FOLDS, math.sqrt(spread), guessed

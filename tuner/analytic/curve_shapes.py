@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -78,11 +79,12 @@ class ShapeTable:
 
     Args:
         log_seen: Logarithm of the samples at its last scoring.
-        log_likelihood: Of every shape and distance ahead, `(num_shapes, num_ahead)`, up to a constant.
+        likelihood: Of every shape and distance ahead, up to a factor, `(num_shapes, num_ahead)`.
+        evidence: Of every shape, distances integrated out over a flat prior, `(num_shapes,)`.
     """
 
     log_seen: float
-    log_likelihood: Array
+    likelihood: Array
     evidence: Array
 
 
@@ -95,6 +97,15 @@ def shape_table(samples: Array, progress: Array) -> ShapeTable:
     """
     if len(samples) > _MAX_POINTS:
         samples, progress = _thinned(samples, progress)
+    samples = np.ascontiguousarray(samples, dtype=float)
+    progress = np.ascontiguousarray(np.minimum(progress, 1.0), dtype=float)
+    return _table(samples.tobytes(), progress.tobytes())
+
+
+@lru_cache(maxsize=1024)
+def _table(samples_bytes: bytes, progress_bytes: bytes) -> ShapeTable:
+    """See `shape_table`; kept, since every decision asks for every run again."""
+    samples, progress = np.frombuffer(samples_bytes), np.frombuffer(progress_bytes)
     log_seen = float(np.log(samples[-1]))
     back = np.log(samples) - log_seen
     u, q, h = SHAPES[:, 1], SHAPES[:, 2], SHAPES[:, 0]
@@ -109,7 +120,7 @@ def shape_table(samples: Array, progress: Array) -> ShapeTable:
     degrees = used + _NOISE_WEIGHT
     log_likelihood = -0.5 * degrees * np.log1p(squares / (_NOISE_WEIGHT * _NOISE**2))
     likelihood = np.exp(log_likelihood - log_likelihood.max())
-    return ShapeTable(log_seen=log_seen, log_likelihood=likelihood, evidence=likelihood @ _AHEAD_WIDTHS)
+    return ShapeTable(log_seen=log_seen, likelihood=likelihood, evidence=likelihood @ _AHEAD_WIDTHS)
 
 
 def _thinned(samples: Array, progress: Array) -> tuple[Array, Array]:
@@ -121,7 +132,7 @@ def _thinned(samples: Array, progress: Array) -> tuple[Array, Array]:
     mean_log = np.bincount(place, weights=np.log(samples)) / count
     last = np.zeros(len(used))
     last[place] = np.log(samples)
-    mean_log[-1] = max(mean_log[-1], float(last[-1]) - 0.1)
+    mean_log[-1] = last[-1]
     return np.exp(mean_log), np.bincount(place, weights=progress) / count
 
 
@@ -169,7 +180,7 @@ def run_posterior(table: ShapeTable, population: Array, level: float = 1.0) -> t
         population: Shares of the shapes.
         level: Progress; 1 is the target.
     """
-    joint = table.log_likelihood * population[:, None] * _AHEAD_WIDTHS
+    joint = table.likelihood * population[:, None] * _AHEAD_WIDTHS
     joint /= joint.sum()
     log_k = _LOG_K if level == 1.0 else _log_k(np.full(len(SHAPES), level))
     reaches = _ARRIVES if level == 1.0 else np.isfinite(log_k)
@@ -191,3 +202,23 @@ def extrapolate_runs(tables: Sequence[ShapeTable], population: Array) -> Extrapo
     return Extrapolation(
         log_samples=columns[:, 0], sd=columns[:, 1], never=columns[:, 2], population=population
     )
+
+
+def arriving_increments(levels: Array) -> Array:
+    """e-folds of samples between levels of progress, the prior's median over shapes that arrive.
+
+    Args:
+        levels: Ascending, in (0, 1], `(num_levels,)`.
+
+    Returns:
+        `(num_levels - 1,)`.
+    """
+    weight = _PRIOR[_ARRIVES]
+    at = np.stack([_log_k(np.full(len(SHAPES), level)) / SHAPES[:, 1] for level in levels], axis=1)
+    steps = np.diff(at[_ARRIVES], axis=1)
+    found = []
+    for column in steps.T:
+        order = np.argsort(column)
+        middle = int(np.searchsorted(np.cumsum(weight[order]), 0.5 * weight.sum()))
+        found.append(float(column[order[middle]]))
+    return np.array(found)

@@ -20,7 +20,6 @@ _UNORDERED_LENGTH = 1.0 / math.sqrt(-math.log(_UNORDERED_CORRELATION))
 #: A residual's length scale on an ordered axis: this share of the axis' range, but not less than so many
 #: e-folds.
 _LENGTH_SHARE, _LEAST_LENGTH = 0.4, 0.8
-_KNOWN = ("nodes", "machine", "batch_size", "learning_rate", "strategy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,17 +139,16 @@ def features_of(
     axes = {axis: None for c in configurations for axis in c}
     ordered: dict[str, Array] = {}
     ordered["log nodes"] = np.log([float(c.nodes * devices_per_node) for c in configurations])
-    if "machine" in axes:
-        known = all(str(c.get("machine")) in cores for c in configurations)
-        if known:
-            ordered["log cores"] = np.log([float(cores[str(c["machine"])]) for c in configurations])
-    if "batch_size" in axes:
-        ordered["log batch"] = np.log([float(c["batch_size"]) for c in configurations])
-    if "learning_rate" in axes:
-        ordered["log rate"] = np.log([float(c["learning_rate"]) for c in configurations])
+    machines = {str(c.get("machine")) for c in configurations}
+    if machines <= set(cores):
+        ordered["log cores"] = np.log([float(cores[str(c["machine"])]) for c in configurations])
+    # Where an axis is missing the configuration has a value that stands for it.
+    ordered["log batch"] = np.log([float(c.batch_size) for c in configurations])
+    ordered["log rate"] = np.log([float(c.learning_rate) for c in configurations])
+    told_by_cores = "log cores" in ordered and len({cores[name] for name in machines}) == len(machines)
     unordered: dict[str, list[str]] = {}
     for axis in axes:
-        if axis in _KNOWN[2:4] or axis == "nodes" or (axis == "machine" and "log cores" in ordered):
+        if axis in ("nodes", "batch_size", "learning_rate") or (axis == "machine" and told_by_cores):
             continue
         values = [c.get(axis) for c in configurations]
         numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
@@ -190,7 +188,7 @@ def _assembled(ordered: dict[str, Array], unordered: dict[str, list[str]], apart
             positions.append(indicator)
             near.append(f"{axis}={value}")
             lengths.append(_UNORDERED_LENGTH)
-            if axis != "strategy" or len(different) > 2:
+            if axis != "strategy" or len(different) > 2 or "apart" not in columns:
                 columns[f"{axis}={value}"] = indicator
     stacked = np.stack(positions, axis=1) if positions else np.zeros((len(apart), 0))
     return Features(

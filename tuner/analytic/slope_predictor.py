@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.analytic.draws import NUM_DRAWS, spread_normals, spread_uniforms
+from tuner.analytic.draws import NUM_DRAWS, spread_uniforms
 from tuner.analytic.predictor import Forecast
 from tuner.analytic.slopes import SlopeModel
 
@@ -153,7 +152,7 @@ class SlopePredictor:
         return np.asarray((self.weights * (self.log_seconds - middle[:, None]) ** 2).sum(axis=1))
 
     def forecast(self) -> Forecast:
-        """Draws of all candidates; what they have in common is drawn in common."""
+        """Draws of all candidates, each by itself."""
         num = len(self.configurations)
         weights = np.cumsum(self.weights, axis=1)
         uniforms = spread_uniforms(NUM_DRAWS, 2)
@@ -188,23 +187,19 @@ def never_of(num: int, never: Mapping[int, float], ended: Sequence[int]) -> Arra
     return found
 
 
-def regret_bound(predictor: SlopePredictor, price: Array, choice: int, level: float = 0.9) -> float:
+def regret_bound(forecast: Forecast, price: Array, choice: int, level: float = 0.9) -> float:
     """With probability `level` nothing costs less than the choice over this factor, at least 1.
 
     Candidates count as independent given the fits, which makes the bound wider than it need be.
 
     Args:
-        predictor: What is believed.
+        forecast: What is believed.
         price: Cost of a second of each candidate, `(num,)`.
         choice: The candidate that is held against all.
         level: Probability, in (0, 1).
     """
-    normals = spread_normals(NUM_DRAWS, 1)[:, 0]
-    mean = np.where(np.isfinite(predictor.mean_log), predictor.mean_log, 60.0) + np.log(price)
-    sd = np.sqrt(predictor.variance_log)
-    rng = np.random.default_rng(0)
-    others = mean[None, :] + sd[None, :] * rng.permuted(
-        np.repeat(normals[:, None], len(mean), axis=1), axis=0
-    )
-    ratio = others[:, choice] - others.min(axis=1)
-    return math.exp(float(np.quantile(ratio, level)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cost = forecast.total * price
+        ratio = cost[:, choice] / cost.min(axis=1)
+    ordered = np.sort(np.where(np.isnan(ratio), np.inf, ratio))
+    return max(1.0, float(ordered[min(int(level * len(ordered)), len(ordered) - 1)]))

@@ -25,6 +25,8 @@ _MOST_VARIANCE = 4.0
 #: A configuration keeps the deadline if it does so with this probability.
 _KEEPS_DEADLINE = 0.5
 _FAR_BEYOND = 10.0
+#: Log cost of an incumbent that is known never to arrive.
+_NEVER = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +50,17 @@ class Weights:
     score: Array
 
 
-def recommended(predictor: SlopePredictor, price: Array, deadline: float) -> tuple[int, float]:
+def recommended(predictor: SlopePredictor, price: Array, log_longest: Array) -> tuple[int, float]:
     """The candidate to recommend and the mean of its log cost.
 
     Args:
         predictor: What is believed.
         price: Cost of a second of each candidate, `(num,)`.
-        deadline: Longest training, seconds.
+        log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`.
     """
     cost = predictor.mean_log + np.log(price)
     risk = cost + 0.5 * np.minimum(predictor.variance_log, _MOST_VARIANCE)
-    keeps = _keeping(predictor, deadline)
+    keeps = (predictor.weights * (predictor.log_seconds <= log_longest[:, None])).sum(axis=1)
     allowed = np.where(keeps > _KEEPS_DEADLINE, risk, np.inf)
     if not np.isfinite(allowed).any():
         allowed = risk + _FAR_BEYOND * (1.0 - keeps)
@@ -66,18 +68,12 @@ def recommended(predictor: SlopePredictor, price: Array, deadline: float) -> tup
     return best, float(cost[best])
 
 
-def _keeping(predictor: SlopePredictor, deadline: float) -> Array:
-    if math.isinf(deadline):
-        return np.ones(len(predictor.configurations))
-    return np.asarray((predictor.weights * (predictor.log_seconds <= math.log(deadline))).sum(axis=1))
-
-
 def weigh(
     predictor: SlopePredictor,
     price: Array,
     startup: Array,
     *,
-    deadline: float = math.inf,
+    log_longest: Array | None = None,
     by_cost: bool = True,
 ) -> Weights:
     """Weighs every candidate against the incumbent.
@@ -86,24 +82,31 @@ def weigh(
         predictor: What is believed.
         price: Cost of a second of each candidate, `(num,)`.
         startup: Seconds that a new probe is charged before it trains, 0 where one was begun, `(num,)`.
-        deadline: Longest training, seconds.
+        log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`; any if
+            absent.
         by_cost: Whether gains are divided by what they cost.
     """
-    incumbent, log_best = recommended(predictor, price, deadline)
+    if log_longest is None:
+        log_longest = np.full(len(price), np.inf)
+    incumbent, log_best = recommended(predictor, price, log_longest)
+    log_best = min(log_best, _NEVER)
     log_price = np.log(price)[:, None]
     log_seconds, weights = predictor.log_seconds, predictor.weights
     log_cost = log_seconds + log_price
-    allowed = (
-        log_seconds <= math.log(deadline) if math.isfinite(deadline) else np.ones_like(log_cost, dtype=bool)
-    )
-    gain = (weights * np.where(allowed, np.maximum(log_best - log_cost, 0.0), 0.0)).sum(axis=1)
-    best = math.exp(min(log_best, 600.0))
+    better = np.maximum(log_best - log_cost, 0.0)
+    allowed = log_seconds <= log_longest[:, None]
+    known = np.isfinite(predictor.standing.arrived) | predictor.standing.ended
+    gain = (weights * np.where(allowed, better, 0.0)).sum(axis=1)
+    if not np.any(gain[~known] > 0):
+        # Nothing is likely to keep within the limits: what is nearest to them is to be found all the same.
+        allowed = np.ones_like(allowed)
+        gain = (weights * better).sum(axis=1)
+    best = math.exp(log_best)
     costs = np.exp(np.minimum(log_cost, 600.0))
     saving = (weights * np.where(allowed, np.maximum(best - costs, 0.0), 0.0)).sum(axis=1)
     lived = predictor.standing.seconds * price
     remaining = (weights * np.maximum(np.minimum(costs, best) - lived[:, None], 0.0)).sum(axis=1)
     cost = np.maximum(remaining + startup * price, 1e-12)
-    known = np.isfinite(predictor.standing.arrived) | predictor.standing.ended
     score = np.where(known, -1.0, gain / cost if by_cost else gain)
     return Weights(
         incumbent=incumbent,

@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 
 #: A new probe covers this share of its predicted length; a begun one goes on by this share of what it has
 #: done.
-_NEW_SHARE, _MORE_SHARE = 0.04, 0.15
+_NEW_SHARE, _MORE_SHARE = 0.04, 0.3
 #: In predicted lengths no more counts than so many times the incumbent's: nobody will train longer.
 _LENGTHS = 2.0
 #: No slice costs more than this share of all that was spent: what is learnt first decides on the dear ones.
@@ -32,6 +32,8 @@ _SHARE_OF_SPENT = 0.15
 _STARTUP_SHARE, _FEWEST_STEPS = 0.5, 4
 #: A first look lasts as long as a start-up, and so many steps at the least.
 _FIRST_STEPS = 6
+#: Ends within so much of each other (log), and so many of them, are one limit that all runs have.
+_ALIKE, _ENDS_ALIKE = 0.05, 2
 #: A first look at a stranger lasts no longer than this before its step time is known, seconds.
 _UNKNOWN_STARTUP_SECONDS = 1.0
 
@@ -76,14 +78,15 @@ class ListedPolicy:
             self._models = SlopeModels(sorted(listed), state.cluster, self._settings)
         predictor = self._models.predict(state)
         price = prices(state, predictor.configurations)
-        deadline = _deadline(state)
-        weights = weigh(predictor, price, np.zeros(len(price)), deadline=deadline)
+        weights = weigh(predictor, price, np.zeros(len(price)), log_longest=_log_longest(state, predictor))
+        forecast = predictor.forecast()
+        hopeless = bool(predictor.standing.ended[weights.incumbent])
         return Beliefs(
             predictor=predictor,
-            forecast=predictor.forecast(),
+            forecast=forecast,
             price=price,
-            recommended=predictor.configurations[weights.incumbent],
-            regret_bound=regret_bound(predictor, price, weights.incumbent),
+            recommended=None if hopeless else predictor.configurations[weights.incumbent],
+            regret_bound=regret_bound(forecast, price, weights.incumbent),
         )
 
     def _first(self, state: SearchState) -> Action | None:
@@ -119,7 +122,7 @@ class ListedPolicy:
             predictor,
             beliefs.price,
             startup,
-            deadline=_deadline(state),
+            log_longest=_log_longest(state, predictor),
             by_cost="cost" not in self._settings.without,
         )
         order = np.argsort(-weights.score, kind="stable")
@@ -182,7 +185,7 @@ class ListedPolicy:
         else:
             least = max(_STARTUP_SHARE * startup, _FEWEST_STEPS * step)
             share, most = _NEW_SHARE * length, most - startup
-        return max(min(max(share, least), max(most, _STARTUP_SHARE * startup, 2 * step)), 1e-6)
+        return max(min(max(share, least), max(most, _STARTUP_SHARE * startup)), 1e-6)
 
     def _advance(
         self, state: SearchState, predictor: SlopePredictor, weights: Weights, price: Array, index: int
@@ -216,10 +219,23 @@ def _startup(state: SearchState) -> float:
     return recording.startup_seconds if recording is not None else _UNKNOWN_STARTUP_SECONDS
 
 
-def _deadline(state: SearchState) -> float:
-    """The longest training that the goal allows, seconds."""
+def _log_longest(state: SearchState, predictor: SlopePredictor) -> Array:
+    """Logarithm of the longest training of each candidate that the goal, or what was seen to end, allows.
+
+    Runs that ended without arriving after as many samples, or as many seconds, tell that all end there.
+    """
     deadline = state.job.goal.deadline
-    return math.inf if deadline is None else float(deadline)
+    longest = np.full(len(predictor.configurations), math.inf if deadline is None else math.log(deadline))
+    ended = [run.measurement for run in state.runs.values() if not run.arrived and not run.can_continue]
+    per_sample = predictor.seconds.model.mean
+    for values, base in (
+        ([float(m.samples) for m in ended], per_sample),
+        ([m.training_seconds for m in ended], np.zeros_like(per_sample)),
+    ):
+        logs = np.log(np.maximum(values, 1e-9)) if values else np.zeros(0)
+        if len(logs) and np.count_nonzero(logs > logs.max() - _ALIKE) >= _ENDS_ALIKE:
+            longest = np.minimum(longest, logs.max() + _ALIKE + base)
+    return np.asarray(longest, dtype=float)
 
 
 def is_listed(state: SearchState) -> bool:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from search_spaces import Configuration
 from tuner.analytic.begun_runs import COMMON_ERROR_SD, BegunRun, Told, told_by
 from tuner.analytic.curve_shapes import ShapeTable, shape_table
+from tuner.analytic.curve_template import Passage, passage_of
 from tuner.analytic.features import SAMPLES_SLOPES, SECONDS_SLOPES, Features, Slope, features_of, prior_of
 from tuner.analytic.slope_predictor import SlopeFit, SlopePredictor, Standing, never_of
 from tuner.analytic.slopes import Design, Observations, SlopePrior, fit_slopes
@@ -53,7 +54,7 @@ class SlopeModels:
         self._rows = {configuration: i for i, configuration in enumerate(self.configurations)}
         self._seconds = _Quantity(self.features, settings, SECONDS_SLOPES, settings.prior.seconds)
         self._samples = _Quantity(self.features, settings, SAMPLES_SLOPES, settings.prior.samples)
-        self._tables: dict[tuple[int, int, float], ShapeTable] = {}
+        self._seen: dict[tuple[int, int, float], tuple[ShapeTable, Passage]] = {}
 
     def predict(self, state: SearchState) -> SlopePredictor:
         """Both posteriors, given all that was measured."""
@@ -95,16 +96,17 @@ class SlopeModels:
         for row, points in scored.items():
             run = runs[row]
             key = (run.probe.probe_id, len(points), begin)
-            table = self._tables.get(key)
-            if table is None:
-                values = np.array([sign * p.value for p in points])
+            seen = self._seen.get(key)
+            if seen is None:
+                progress = progress_of(np.array([sign * p.value for p in points]), begin, target)
                 samples = np.array([float(p.samples) for p in points])
-                table = self._tables[key] = shape_table(samples, progress_of(values, begin, target))
+                seen = self._seen[key] = (shape_table(samples, progress), passage_of(samples, progress))
             arrived = run.samples_to_target
             begun.append(
                 BegunRun(
                     row=row,
-                    table=table,
+                    table=seen[0],
+                    passage=seen[1],
                     log_samples_to_target=None if arrived is None else math.log(max(arrived, 1.0)),
                     ended=not run.arrived and not run.can_continue,
                 )

@@ -11,6 +11,7 @@ import numpy as np
 
 from tuner.analytic.begun_runs import BegunRun, told_by
 from tuner.analytic.curve_shapes import shape_table
+from tuner.analytic.curve_template import passage_of
 from tuner.analytic.features import SAMPLES_SLOPES, SECONDS_SLOPES, Slope, features_of, prior_of
 from tuner.analytic.slopes import Observations, SlopeModel, fit_slopes
 from tuner.ledger import FitRecord
@@ -151,12 +152,13 @@ def _finished(recording: Recording) -> list[BegunRun]:
         run = recording.run(configuration)
         truth = recording.truth_seconds(run)
         samples = np.array([samples_at(step, configuration) for step in seen[:, 1]])
-        table = shape_table(samples, progress_of(sign * seen[:, 2], start, sign * recording.target))
+        progress = progress_of(sign * seen[:, 2], start, sign * recording.target)
         arrived = truth / run.step_seconds * samples_at(1, configuration) if math.isfinite(truth) else None
         found.append(
             BegunRun(
                 row=row,
-                table=table,
+                table=shape_table(samples, progress),
+                passage=passage_of(samples, progress),
                 log_samples_to_target=None if arrived is None else math.log(max(arrived, 1.0)),
                 ended=arrived is None,
             )

@@ -28,7 +28,7 @@ def start_value(first_values: Sequence[float]) -> float:
 
 
 def progress_of(values: Array, start: float, target: float) -> Array:
-    """(value - start) / (target - start), not below what tells something, and 1 at the target.
+    """(value - start) / (target - start), not below what tells something; 1 is the target.
 
     Args:
         values: Of the metric, larger being better.
@@ -38,4 +38,4 @@ def progress_of(values: Array, start: float, target: float) -> Array:
     span = target - start
     if span <= 0:
         return np.ones_like(values)
-    return np.asarray(np.clip((values - start) / span, _LEAST_PROGRESS, 1.0), dtype=float)
+    return np.asarray(np.maximum((values - start) / span, _LEAST_PROGRESS), dtype=float)

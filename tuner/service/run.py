@@ -23,6 +23,7 @@ from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
 from tuner.search.policy import Policy, Stop, StopKind
 from tuner.search.sampler import baseline_sampler
+from tuner.search.slope_priors import TEXTBOOK, SearchSettings, learnt_from_fits
 from tuner.search.state import SearchState
 from tuner.search.train_policy import TrainPolicy
 from tuner.search.trials import StudyTrials
@@ -147,7 +148,7 @@ def _run(
 def _searched(
     opened: OpenedJob, store: StudyStore, options: RunOptions, setting: SearchSetting, prober: Prober
 ) -> RunResult:
-    policy = _policy(opened, options)
+    policy = _policy(opened, options, setting)
     search = Search(setting, prober, policy)
     spent = search.state().spent.seconds
     for line in plan_lines(opened, storage=store.url, output=str(setting.folder), spent_seconds=spent):
@@ -178,10 +179,13 @@ def _searched(
     return RunResult(recommendation=recommendation, stop=ending.stop, files=files, study=setting.study)
 
 
-def _policy(opened: OpenedJob, options: RunOptions) -> Policy:
-    if options.sampler == "model":
-        return ModelPolicy(seed=opened.job.seed)
-    return OptunaPolicy()
+def _policy(opened: OpenedJob, options: RunOptions, setting: SearchSetting) -> Policy:
+    if options.sampler != "model":
+        return OptunaPolicy()
+    past = setting.ledger.past_fits(setting.study.fingerprint)
+    others = [fit for fit in past if fit.study_id != setting.study.study_id]
+    prior = learnt_from_fits(others) or TEXTBOOK
+    return ModelPolicy(seed=opened.job.seed, settings=SearchSettings(prior=prior))
 
 
 def _optuna_study(

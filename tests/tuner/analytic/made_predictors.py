@@ -1,0 +1,69 @@
+"""Predictors with beliefs set by hand, for what is computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from search_spaces import Configuration
+from tuner.analytic.slope_predictor import SlopeFit, SlopePredictor, Standing
+from tuner.analytic.slopes import Design, SlopeModel
+
+
+def believed(mean: Sequence[float], sd: Sequence[float]) -> SlopeModel:
+    """A posterior of this mean and spread."""
+    columns = np.ones((len(mean), 1))
+    return SlopeModel(
+        mean=np.array(mean, dtype=float),
+        variance=np.array(sd, dtype=float) ** 2,
+        slopes=np.zeros(1),
+        slopes_sd=np.ones(1),
+        ahead_error=0.0,
+        weights={"neutral": 1.0},
+        own_sd=0.0,
+        parts=(),
+        design=Design(columns, np.zeros((len(mean), 0)), np.zeros(0)),
+    )
+
+
+def predictor(
+    mean: Sequence[float],
+    sd: Sequence[float],
+    *,
+    lived: Mapping[int, float] | None = None,
+    arrived: Mapping[int, float] | None = None,
+    ended: Sequence[int] = (),
+    never: Mapping[int, float] | None = None,
+    seconds_mean: float = 0.0,
+) -> SlopePredictor:
+    """What is believed of log seconds to target.
+
+    Args:
+        mean: Of log seconds to target.
+        sd: Their standard deviations.
+        lived: Training seconds of begun runs, by candidate.
+        arrived: Seconds to target, by candidate.
+        ended: Candidates whose run ended without arriving.
+        never: Chances to stay below the target, by candidate.
+        seconds_mean: The part of `mean` that is log seconds a sample, the same for all.
+    """
+    num = len(mean)
+
+    def filled(values: Mapping[int, float] | None, other: float) -> np.ndarray:
+        return np.array([(values or {}).get(i, other) for i in range(num)], dtype=float)
+
+    def fit(quantity: str, model: SlopeModel) -> SlopeFit:
+        return SlopeFit(quantity=quantity, names=("intercept",), model=model)
+
+    return SlopePredictor(
+        configurations=tuple(Configuration(nodes=i + 1) for i in range(num)),
+        seconds=fit("seconds a sample", believed([seconds_mean] * num, [0.0] * num)),
+        samples=fit("samples to target", believed([m - seconds_mean for m in mean], sd)),
+        standing=Standing(
+            seconds=filled({**(arrived or {}), **(lived or {})}, 0.0),
+            arrived=filled(arrived, np.inf),
+            ended=np.isin(np.arange(num), ended),
+            never=filled({**(never or {}), **dict.fromkeys(ended, 1.0)}, 0.0),
+        ),
+    )

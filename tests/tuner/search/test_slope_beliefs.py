@@ -1,0 +1,146 @@
+"""Beliefs over a list: each measurement counts once, where it was made, and what ended is not expected."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.replay_problem import Problem
+from benchmarks.replay_search import ReplayedSearch
+from search_spaces import Configuration
+from tests.recorded_grid import configuration, grid
+from tuner.analytic.slope_predictor import SlopePredictor
+from tuner.measurement import Purpose
+from tuner.probes import Until
+from tuner.recording_file import write_recording
+from tuner.search.policy import Continue, Start
+from tuner.search.slope_beliefs import SlopeModels
+from tuner.search.slope_priors import REVERSED, TEXTBOOK, SearchSettings
+
+NEVER = configuration(learning_rate=0.001)
+LOOKS = [
+    configuration(nodes=n, machine=m, batch_size=b, learning_rate=r)
+    for n, m, b, r in (
+        (1, "small", 32, 0.1),
+        (2, "large", 128, 0.1),
+        (1, "large", 32, 0.03),
+        (2, "small", 128, 0.03),
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> Problem:
+    path: Path = tmp_path_factory.mktemp("grid") / "grid.jsonl.gz"
+    write_recording(grid(), path)
+    return Problem(path=path, goal="seconds", trainings=1000, deadline=None)
+
+
+def looked(problem: Problem, **seconds: list[tuple[Configuration, float]]) -> ReplayedSearch:
+    search = ReplayedSearch(problem)
+    for what, until in seconds["at"]:
+        search.carry_out(
+            Start(
+                configuration=what,
+                purpose=Purpose.STATISTICS,
+                until=Until(training_seconds=until),
+                reason="",
+            )
+        )
+    return search
+
+
+def models(problem: Problem, settings: SearchSettings | None = None) -> SlopeModels:
+    return SlopeModels(
+        sorted(problem.costs), problem.job.resolved_cluster(), settings or SearchSettings(prior=TEXTBOOK)
+    )
+
+
+def predicted(problem: Problem, at: list[tuple[Configuration, float]]) -> SlopePredictor:
+    return models(problem).predict(looked(problem, at=at).state())
+
+
+def test_step_times_seen_foretell_those_of_other_configurations(problem: Problem) -> None:
+    found = predicted(problem, [(what, 2.0) for what in LOOKS])
+    truth = np.array(
+        [math.log(problem.recording.run(c).step_seconds / c.batch_size) for c in found.configurations]
+    )
+    model = found.seconds.model
+    rows = [found.configurations.index(what) for what in LOOKS]
+    np.testing.assert_allclose(model.mean[rows], truth[rows], atol=0.05)
+    score = (model.mean - truth) / np.sqrt(model.variance)
+    assert np.mean(np.abs(score) < 1.645) > 0.75
+    assert np.abs(score).max() < 4.0
+
+
+def test_an_arrival_is_believed_as_it_was(problem: Problem) -> None:
+    what = LOOKS[1]
+    found = predicted(problem, [(what, 1e6)])
+    row = found.configurations.index(what)
+    assert found.standing.arrived[row] == pytest.approx(problem.seconds[what])
+    assert found.mean_log[row] == pytest.approx(math.log(problem.seconds[what]), abs=1e-6)
+
+
+def test_a_run_that_ended_below_the_target_is_not_expected_to_arrive(problem: Problem) -> None:
+    found = predicted(problem, [(NEVER, 1e6)])
+    row = found.configurations.index(NEVER)
+    assert found.standing.ended[row]
+    assert found.standing.never[row] == 1.0
+    assert found.mean_log[row] == math.inf
+    assert not found.standing.ended.sum() > 1
+
+
+def test_what_was_not_begun_stands_at_nothing(problem: Problem) -> None:
+    found = predicted(problem, [(LOOKS[0], 2.0)])
+    row = found.configurations.index(LOOKS[0])
+    assert np.flatnonzero(found.standing.begun).tolist() == [row]
+    assert found.standing.seconds[row] == pytest.approx(2.0)
+    assert np.isinf(found.standing.arrived).all()
+
+
+def test_seeing_a_run_for_longer_makes_it_surer(problem: Problem) -> None:
+    what = LOOKS[0]
+    row = sorted(problem.costs).index(what)
+    spreads = [
+        math.sqrt(predicted(problem, [(what, share * problem.seconds[what])]).variance_log[row])
+        for share in (0.1, 0.4, 0.9)
+    ]
+    assert spreads == sorted(spreads, reverse=True)
+
+
+def test_models_used_before_believe_the_same_as_fresh_ones(problem: Problem) -> None:
+    used = models(problem)
+    search = looked(problem, at=[(what, 2.0) for what in LOOKS])
+    used.predict(search.state())
+    search.carry_out(
+        Continue(probe_id=0, purpose=Purpose.TRAINING, until=Until(training_seconds=6.0), reason="")
+    )
+    one, other = used.predict(search.state()), models(problem).predict(search.state())
+    np.testing.assert_array_equal(one.mean_log, other.mean_log)
+    np.testing.assert_array_equal(one.variance_log, other.variance_log)
+
+
+def test_a_reversed_prior_is_outweighed_by_what_is_seen(problem: Problem) -> None:
+    reversed_ = models(problem, SearchSettings(prior=REVERSED))
+    before = reversed_.predict(looked(problem, at=[]).state()).seconds.model.weights
+    after = reversed_.predict(looked(problem, at=[(c, 2.0) for c in LOOKS]).state()).seconds.model.weights
+    assert before == pytest.approx({"neutral": 0.5, "reversed": 0.5})
+    assert after.get("reversed", 0.0) < 0.2
+
+
+def test_without_a_part_the_rest_still_believes_something(problem: Problem) -> None:
+    state = looked(problem, at=[(what, 3.0) for what in LOOKS]).state()
+    plain = models(problem).predict(state)
+    for part in ("curve", "analytic", "residual", "never"):
+        found = models(problem, SearchSettings(without=frozenset({part}))).predict(state)
+        assert np.isfinite(found.mean_log).all()
+        assert (found.variance_log > 0).all()
+    none = models(problem, SearchSettings(without=frozenset({"analytic"}))).predict(state)
+    assert set(none.seconds.model.weights) == {"none"}
+    np.testing.assert_allclose(none.seconds.model.slopes[1:], 0.0, atol=0.01)
+    alone = models(problem, SearchSettings(without=frozenset({"prior"}))).predict(state)
+    assert set(alone.seconds.model.weights) == {"neutral"}
+    assert "textbook" in plain.samples.model.weights

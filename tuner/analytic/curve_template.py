@@ -1,0 +1,133 @@
+"""The shape that curves of one workload share: how long it takes from one level of progress to the next.
+
+Configurations of one workload share the curve's shape up to a time warp, within one phase of the schedule:
+from the same level of progress they need the same number of e-folds of samples to the target. So increments
+of log samples between levels are averaged over all runs that passed them, unfinished ones too; levels that
+none has passed keep the increments of the power-tail prior, stretched as the passed ones are. Levels count
+at their first passage, as the target does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.analytic.curve_shapes import arriving_increments
+
+Array = npt.NDArray[np.float64]
+
+LEVELS = np.array(
+    [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.76, 0.81, 0.85, 0.89, 0.92, 0.945, 0.965, 0.985, 1.0]
+)
+#: How many runs the prior's increment is worth, and the prior's stretch in e-folds passed.
+_PRIOR_RUNS, _STRETCH_FOLDS = 0.3, 1.0
+#: Real curves take so much longer between levels than the prior's median shape.
+_STRETCH = 1.3
+#: A run differs from the template by this much times the root of the e-folds that lie ahead.
+_OWN_SD = 0.4
+#: Noise of the furthest progress, in units of progress.
+_NOISE = 0.01
+#: A run that is stuck at its start needs so many e-folds more than one that just left it, give or take.
+_STUCK_FOLDS, _STUCK_SD = 0.5, 0.8
+_LEAST_AHEAD = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """A run's first passages.
+
+    Args:
+        log_samples: Logarithm of samples at the first passage of each of `LEVELS`; NaN where not passed, or
+            passed before the first scoring, `(num_levels,)`.
+        log_seen: Logarithm of samples at the last scoring.
+        progress: The furthest it came.
+    """
+
+    log_samples: Array
+    log_seen: float
+    progress: float
+
+
+def passage_of(samples: Array, progress: Array) -> Passage:
+    """First passages of a run's levels, linear in log samples between scorings.
+
+    Args:
+        samples: Samples seen at each scoring, ascending, above 0, at least one, `(num_points,)`.
+        progress: At each scoring, `(num_points,)`.
+    """
+    log_samples = np.log(samples)
+    found = np.full(len(LEVELS), np.nan)
+    best = np.maximum.accumulate(progress)
+    for place, level in enumerate(LEVELS):
+        after = int(np.searchsorted(best, level, side="left"))
+        if 0 < after < len(best):
+            low, high = best[after - 1], best[after]
+            share = (level - low) / (high - low)
+            found[place] = log_samples[after - 1] + share * (log_samples[after] - log_samples[after - 1])
+    return Passage(log_samples=found, log_seen=float(log_samples[-1]), progress=float(best[-1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """e-folds of samples from each level to the next.
+
+    Args:
+        folds: `(num_levels - 1,)`.
+        unlearnt: Share of each that is the prior's, `(num_levels - 1,)`.
+    """
+
+    folds: Array
+    unlearnt: Array
+
+    def ahead(self, progress: float) -> tuple[float, float]:
+        """e-folds from a level of progress to the target, and how many of them are the prior's guess."""
+        level = float(np.clip(progress, LEVELS[0], 1.0))
+        share = np.clip((LEVELS[1:] - level) / np.diff(LEVELS), 0.0, 1.0)
+        return float(share @ self.folds), float(share @ (self.folds * self.unlearnt))
+
+
+def template_of(passages: Sequence[Passage]) -> Template:
+    """The template that runs of one workload share.
+
+    Args:
+        passages: Of every run with a scoring; may be empty.
+    """
+    prior = _STRETCH * arriving_increments(LEVELS)
+    if not passages:
+        return Template(folds=prior, unlearnt=np.ones(len(prior)))
+    steps = np.diff(np.stack([passage.log_samples for passage in passages]), axis=1)
+    known = np.isfinite(steps)
+    count = known.sum(axis=0)
+    total = np.where(known, steps, 0.0).sum(axis=0)
+    passed = count > 0
+    mean = np.where(passed, total / np.maximum(count, 1), 0.0)
+    stretch = (_STRETCH_FOLDS + mean[passed].sum()) / (_STRETCH_FOLDS + prior[passed].sum())
+    folds = (_PRIOR_RUNS * prior * stretch + total) / (_PRIOR_RUNS + count)
+    return Template(folds=folds, unlearnt=_PRIOR_RUNS / (_PRIOR_RUNS + count))
+
+
+def template_sd(folds: float) -> float:
+    """Standard deviation of log samples to target of one run around the template."""
+    return float(_OWN_SD * np.sqrt(max(folds, 0.0)))
+
+
+def ahead_of(passage: Passage, template: Template) -> tuple[float, float, float]:
+    """What is left of a run: mean and standard deviation of e-folds to the target, and the prior's share.
+
+    A run that has not left its start tells no more than that it needs longer; one that just has is placed
+    on the template as well as the noise of a scoring allows.
+
+    Args:
+        passage: Of the run.
+        template: That it shares.
+    """
+    folds, guessed = template.ahead(passage.progress)
+    folds = max(folds, _LEAST_AHEAD)
+    if passage.progress < LEVELS[0]:
+        return folds + _STUCK_FOLDS, _STUCK_SD, guessed
+    place = min(int(np.searchsorted(LEVELS, passage.progress, side="right")) - 1, len(template.folds) - 1)
+    steepness = template.folds[place] / (LEVELS[place + 1] - LEVELS[place])
+    return folds, float(np.hypot(template_sd(folds), min(_NOISE * steepness, _STUCK_SD))), guessed
