@@ -96,3 +96,11 @@ def test_the_further_the_target_the_less_sure() -> None:
     assert [template_sd(f) for f in (0.0, 1.0, 4.0)] == pytest.approx(
         [0.0, template_sd(1.0), 2 * template_sd(1.0)]
     )
+
+
+def test_a_crossing_lies_between_the_scorings_around_it() -> None:
+    samples = np.array([1000.0, 2000.0, 4000.0, 8000.0])
+    values = power_tail(samples, 5_000.0, 1.2)
+    passage = passage_of(samples, values)
+    truth = np.interp(1.0, values, np.log(samples))
+    assert passage.log_samples[-1] == pytest.approx(truth, abs=0.02)

@@ -201,3 +201,18 @@ def test_the_neutral_prior_is_at_least_as_wide_as_the_text_book_s() -> None:
     for slope in [*SECONDS_SLOPES.values(), *SAMPLES_SLOPES.values()]:
         assert slope.neutral_sd >= slope.sd
         assert abs(slope.mean - slope.neutral_mean) <= 2 * slope.neutral_sd
+
+
+def test_two_machines_with_as_many_cores_are_told_apart() -> None:
+    found = features_of([Configuration(machine=m) for m in ("c5", "m5")], cores={"c5": 4, "m5": 4})
+    assert found.design(SECONDS_SLOPES).kernel(1.0)[0, 1] < 0.99
+
+
+def test_two_strategies_that_wait_have_a_slope_between_them() -> None:
+    found = features_of([Configuration(strategy=s) for s in ("all_reduce", "local_sgd")], cores={})
+    assert len(found.names) > 1
+
+
+def test_an_axis_that_only_some_have_is_read_all_the_same() -> None:
+    some = [Configuration(strategy="all_reduce", batch_size=8), Configuration(strategy="local_sgd", tau=3)]
+    assert np.isfinite(features_of(some, cores={}).columns).all()

@@ -96,21 +96,31 @@ def test_a_deadline_rules_slow_ones_out_however_cheap() -> None:
     found, price = predictor([3.0, 6.0], [0.3, 0.3]), np.array([1.0, 1e-3])
     free = weigh(found, price, np.zeros(2))
     assert free.incumbent == 1
-    bound = weigh(found, price, np.zeros(2), deadline=60.0)
+    bound = weigh(found, price, np.zeros(2), log_longest=np.full(2, math.log(60.0)))
     assert bound.incumbent == 0
     assert bound.gain[1] == bound.saving[1] == 0.0
-    assert recommended(found, price, 60.0) == (0, pytest.approx(3.0))
+    assert recommended(found, price, np.full(2, math.log(60.0))) == (0, pytest.approx(3.0))
 
 
 def test_where_nothing_keeps_the_deadline_the_likeliest_is_recommended() -> None:
     found = predictor([5.0, 5.5, 6.0], [0.3, 0.3, 0.3])
-    assert recommended(found, np.ones(3), math.exp(4.8))[0] == 0
+    assert recommended(found, np.ones(3), np.full(3, 4.8))[0] == 0
 
 
 def test_of_two_with_the_same_mean_the_better_known_is_recommended() -> None:
-    assert recommended(predictor([3.0, 3.0], [1.0, 0.2]), np.ones(2), math.inf)[0] == 1
+    assert recommended(predictor([3.0, 3.0], [1.0, 0.2]), np.ones(2), np.full(2, np.inf))[0] == 1
 
 
 def test_what_ended_without_arriving_is_recommended_to_nobody() -> None:
     found = predictor([1.0, 6.0], [0.1, 0.5], lived={0: 1.0}, ended=[0])
-    assert recommended(found, np.ones(2), math.inf)[0] == 1
+    assert recommended(found, np.ones(2), np.full(2, np.inf))[0] == 1
+
+
+def test_where_all_ended_without_arriving_nothing_is_gained() -> None:
+    found = weigh(predictor([1.0], [0.1], lived={0: 1.0}, ended=[0]), np.ones(1), np.zeros(1))
+    assert found.score.tolist() == [-1.0]
+
+
+def test_where_nothing_keeps_a_limit_the_nearest_to_it_are_tried_all_the_same() -> None:
+    found = weigh(predictor([5.0, 4.0], [0.5, 0.5]), np.ones(2), np.zeros(2), log_longest=np.zeros(2))
+    assert (found.gain > 0).any()

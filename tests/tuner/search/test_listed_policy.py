@@ -272,3 +272,9 @@ def test_each_part_may_be_left_out(tmp_path: Path, part: Part) -> None:
 
 def test_a_state_over_a_recording_is_one_over_a_list(problem: Posed) -> None:
     assert is_listed(ReplayedSearch(problem).state())
+
+
+def test_where_nothing_arrives_the_target_is_out_of_reach(tmp_path: Path) -> None:
+    few = [r for r in small().runs if r.configuration.batch_size == 128 and r.configuration.nodes == 2]
+    found = searched(posed(tmp_path, grid(target=0.999, runs=tuple(few)), trainings=20))
+    assert stop_of(found).kind is StopKind.OUT_OF_REACH

@@ -43,14 +43,13 @@ def test_a_first_scoring_of_a_run_that_diverged_is_passed_over(broken: float) ->
     start=st.floats(-10, 10),
     target=st.floats(-10, 10),
 )
-def test_progress_is_at_most_one_and_never_far_below_nothing(
+def test_progress_passes_one_at_the_target_and_is_never_far_below_nothing(
     curve: npt.NDArray[np.float64], start: float, target: float
 ) -> None:
     progress = progress_of(curve, start, target)
     assert progress.shape == curve.shape
-    assert progress.max() <= 1.0
     assert progress.min() >= -0.05
-    assert (progress[curve >= target] == pytest.approx(1.0)) or start > target
+    assert (progress[curve >= target] >= 1.0 - 1e-9).all() or start > target
     if start < target:
         assert (np.diff(progress[np.argsort(curve)]) >= 0).all()
 
