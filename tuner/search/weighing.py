@@ -14,7 +14,7 @@ from tuner.analytic.predictor import Predictor
 from tuner.measurement import Purpose
 from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs
-from tuner.search.gain import expected_cost, expected_gain, typical
+from tuner.search.gain import compared, expected_cost, expected_gain, typical
 from tuner.search.limits import may_start, seconds_left
 from tuner.search.policy import Continue, Start
 from tuner.search.state import SearchState, run_of
@@ -29,7 +29,6 @@ _SHORTEST_SLICE_SECONDS = 1.5
 _PATIENCE = 4.0
 #: A timing probe ends after so many training seconds even if it has steps left.
 _TIMING_SECONDS = 1.5
-_FEWEST_DRAWS = 8
 #: What no look tells of log samples to target.
 _UNKNOWN_AT_ONCE = 0.05
 #: What a timing leaves unknown of log seconds.
@@ -76,6 +75,8 @@ class Weighing:
         self._left = typical(forecast.remaining)
         self._runs = [run_of(state, c) for c in beliefs.configurations]
         self._slice_seconds = state.slice_seconds
+        self._compared_with: int | None = None
+        self._ratios = self._resolvable = np.zeros(0)
         self._may_start = may_start(state)
         in_reach = np.isfinite(self._expected) & (self._reach > _LEAST_REACH)
         self._in_reach = [
@@ -154,23 +155,13 @@ class Weighing:
         return int(np.ceil(max(marks, shortest, min(seen + share, 2 * seen))))
 
     def _against(self, index: int, incumbent: int) -> tuple[float, float]:
-        """Median ratio of a candidate's cost to the incumbent's, and the variance a look could resolve.
-
-        Over joint draws: what makes both early or both late is no reason to look, nor is what is unknown
-        of the incumbent alone. So it is the smaller of the variance of the log ratio and the variance of
-        the candidate's log time given the incumbent's; spreads come from quantiles, since tails are long.
-        """
-        total, cost = self._beliefs.forecast.total, self._cost
-        both = np.isfinite(cost[:, index]) & np.isfinite(cost[:, incumbent])
-        if both.sum() < _FEWEST_DRAWS:
-            return math.inf, 0.0
-        least = 1e-3 * float(self._expected[incumbent])
-        ratio = np.log(np.maximum(cost[both, index], least) / np.maximum(cost[both, incumbent], least))
-        ours, theirs = np.log(total[both, index]), np.log(total[both, incumbent])
-        own, their, of_ratio = _variances(np.stack([ours, theirs, ratio]))
-        if own > 0 and their > 0:
-            own *= 1.0 - float(np.corrcoef(ours, theirs)[0, 1]) ** 2
-        return math.exp(float(np.median(ratio))), max(min(own, of_ratio), 0.0)
+        """Median ratio of a candidate's cost to the incumbent's, and the variance a look could resolve."""
+        if self._compared_with != incumbent:
+            total = self._beliefs.forecast.total
+            least = 1e-3 * float(self._expected[incumbent])
+            self._ratios, self._resolvable = compared(total, self._cost, incumbent, least)
+            self._compared_with = incumbent
+        return float(self._ratios[index]), float(self._resolvable[index])
 
     def _timings(self, incumbent: int) -> Iterator[Option]:
         if not self._may_start:
@@ -254,12 +245,6 @@ class Weighing:
             return True
         own = run.configuration == self._beliefs.configurations[index]
         return run.can_continue and (own or self._may_start)
-
-
-def _variances(rows: Array) -> list[float]:
-    """For each row the variance of a normal with the same central two thirds."""
-    lower, upper = np.quantile(rows, [0.16, 0.84], axis=1)
-    return [float(v) for v in (0.5 * (upper - lower)) ** 2]
 
 
 def expected_costs(state: SearchState, beliefs: Beliefs) -> Array:

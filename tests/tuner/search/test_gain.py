@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.search.gain import expected_cost, expected_gain, typical
+from tuner.search.gain import compared, expected_cost, expected_gain, typical
 
 INF = math.inf
 
@@ -95,3 +95,22 @@ def test_what_never_arrives_costs_without_end() -> None:
     assert reach[1] == 0.0
     nothing, _ = expected_cost(np.full((4, 3), INF))
     assert np.all(np.isinf(nothing))
+
+
+def test_comparing_all_at_once_is_comparing_each_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    total = np.exp(1.0 + 0.5 * rng.normal(size=(256, 1)) + 0.4 * rng.normal(size=(256, 6)))
+    total[rng.random(total.shape) < 0.1] = np.inf
+    total[:, 5] = np.inf
+    cost = total * rng.uniform(0.5, 2.0, 6)
+    ratios, resolvable = compared(total, cost, 0, 1e-3)
+    for i in range(5):
+        both = np.isfinite(cost[:, i]) & np.isfinite(cost[:, 0])
+        ours, theirs = np.log(total[both, i]), np.log(total[both, 0])
+        ratio = np.log(cost[both, i] / cost[both, 0])
+        lower, upper = np.quantile(np.stack([ours, theirs, ratio]), [0.16, 0.84], axis=1)
+        own, _, of_ratio = (0.5 * (upper - lower)) ** 2
+        own *= 1.0 - np.corrcoef(ours, theirs)[0, 1] ** 2
+        assert ratios[i] == pytest.approx(np.exp(np.median(ratio)))
+        assert resolvable[i] == pytest.approx(max(min(own, of_ratio), 0.0), abs=1e-12)
+    assert (ratios[5], resolvable[5]) == (np.inf, 0.0)
