@@ -5,6 +5,10 @@ from the same level of progress they need the same number of e-folds of samples 
 of log samples between levels are averaged over all runs that passed them, unfinished ones too; levels that
 none has passed keep the increments of the power-tail prior, stretched as the passed ones are. Levels count
 at their first passage, as the target does.
+
+The constants were chosen on recordings of two small networks (`benchmarks.small_recordings`) with the
+public TrimTuner networks in view. There, once a few runs had arrived, the error of log samples to target
+was 0.4 to 0.6 after a tenth of a run, 0.3 to 0.45 after a quarter, about 0.25 at half, 0.15 late.
 """
 
 from __future__ import annotations
