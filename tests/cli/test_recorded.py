@@ -90,6 +90,7 @@ def test_train_says_plainly_that_nothing_can_be_trained(job: Path, paceline: Com
 
 def test_a_target_that_no_run_shows_is_out_of_reach(tmp_path: Path, paceline: Command) -> None:
     slow = tuple(run for run in grid().runs if run.configuration.learning_rate == 0.001)
-    ended = paceline("run", write_job(tmp_path, ONE_TRAINING, runs=slow), "--sampler", "random")
+    job = write_job(tmp_path, ONE_TRAINING, runs=slow)
+    ended = paceline("run", job, "--sampler", "random", "--budget", "10h")
     assert ended.code == 3, ended.stderr
     assert "the target is out of reach: every recorded configuration was tried" in ended.stderr
