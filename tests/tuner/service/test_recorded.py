@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from storage import Storage
+from storage import Storage, open_storage
 from tests.recorded_grid import STARTUP_SECONDS, grid, write_job
 from tests.tuner.service.desk import Desk, small_job
 from tuner.errors import JobError
@@ -106,13 +106,26 @@ def test_a_killed_tuner_goes_on_and_comes_to_the_same(tmp_path: Path, store: Sto
     run(killed, store)
     assert len(store.ledger.studies()) == 1
     seen = slices_of(store)
-    whole = opened_job(tmp_path / "whole", ONE_TRAINING)
-    fresh = RunOptions(output=whole.folder / "out", fresh=True)
-    run_job(whole, store, fresh)
-    again = slices_of(store)
+    # In a database of its own: what one study learnt is the next one's prior.
+    with open_storage(f"sqlite:///{tmp_path / 'whole.db'}") as other:
+        run(opened_job(tmp_path / "whole", ONE_TRAINING), other)
+        again = slices_of(other)
     assert [(m.configuration, m.curve, m.charged_seconds) for m in seen] == [
         (m.configuration, m.curve, m.charged_seconds) for m in again
     ]
+
+
+def test_what_one_study_learnt_is_the_next_ones_prior(tmp_path: Path, store: Storage) -> None:
+    opened = opened_job(tmp_path, ONE_TRAINING)
+    for fresh in (False, True):
+        run_job(opened, store, RunOptions(output=opened.folder / "out", fresh=fresh))
+    told = []
+    for study in store.ledger.studies():
+        last = [fit for fit in store.ledger.fits(study.study_id) if fit.model == "samples"][-1]
+        told.append(" ".join(last.summary["sentences"]))
+    assert "textbook" in told[0]
+    assert "learnt" in told[1]
+    assert "textbook" not in told[1]
 
 
 def test_a_search_through_the_whole_list_ends(tmp_path: Path, store: Storage) -> None:
