@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tuner.analytic.curve_shapes import ShapeTable, extrapolate_runs, population_of
-from tuner.analytic.curve_template import Passage, Template, ahead_of, template_of
+from tuner.analytic.curve_shapes import ShapeTable, extrapolate_runs, population_of, shape_table
+from tuner.analytic.curve_template import Passage, Template, ahead_of, passage_of, template_of
 from tuner.analytic.slopes import Observations
 
 Array = npt.NDArray[np.float64]
@@ -46,6 +46,27 @@ class BegunRun:
     passage: Passage
     log_samples_to_target: float | None
     ended: bool
+
+
+def begun_run(
+    row: int, samples: Array, progress: Array, samples_to_target: float | None, *, ended: bool
+) -> BegunRun:
+    """A run from its scorings.
+
+    Args:
+        row: Which candidate it is.
+        samples: Samples seen at each scoring, ascending, above 0, at least one, `(num_points,)`.
+        progress: At each scoring, `(num_points,)`.
+        samples_to_target: Where it crossed the target; None while it has not.
+        ended: Whether it came to its end without arriving, or broke down.
+    """
+    return BegunRun(
+        row=row,
+        table=shape_table(samples, progress),
+        passage=passage_of(samples, progress),
+        log_samples_to_target=None if samples_to_target is None else math.log(max(samples_to_target, 1.0)),
+        ended=ended,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -97,15 +96,7 @@ def shape_table(samples: Array, progress: Array) -> ShapeTable:
     """
     if len(samples) > _MAX_POINTS:
         samples, progress = _thinned(samples, progress)
-    samples = np.ascontiguousarray(samples, dtype=float)
-    progress = np.ascontiguousarray(np.minimum(progress, 1.0), dtype=float)
-    return _table(samples.tobytes(), progress.tobytes())
-
-
-@lru_cache(maxsize=1024)
-def _table(samples_bytes: bytes, progress_bytes: bytes) -> ShapeTable:
-    """See `shape_table`; kept, since every decision asks for every run again."""
-    samples, progress = np.frombuffer(samples_bytes), np.frombuffer(progress_bytes)
+    progress = np.minimum(progress, 1.0)
     log_seen = float(np.log(samples[-1]))
     back = np.log(samples) - log_seen
     u, q, h = SHAPES[:, 1], SHAPES[:, 2], SHAPES[:, 0]

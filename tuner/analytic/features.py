@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration, traits_of
-from tuner.analytic.slopes import Design, SlopePrior
+from tuner.analytic.slopes import Design, IntArray, Observations, SlopePrior
 
 Array = npt.NDArray[np.float64]
 
@@ -62,6 +62,49 @@ SAMPLES_SLOPES = {
     "log rate squared": Slope(mean=0.08, sd=0.08, neutral_sd=0.1, neutral_mean=0.08),
     "log batch x log rate": Slope(mean=-0.05, sd=0.1, neutral_sd=0.1),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """What is fitted by slopes, and how it varies beside them (standard deviations of the logarithm).
+
+    Args:
+        name: In words.
+        slopes: Its known slopes.
+        residual_sds: Sizes of the residual that are weighed.
+        own_sd: What each configuration has of its own.
+        noise_sd: What observing it errs by, where observations do not say so themselves.
+    """
+
+    name: str
+    slopes: Mapping[str, Slope]
+    residual_sds: tuple[float, ...]
+    own_sd: float
+    noise_sd: float = 0.0
+
+    def observed(self, rows: IntArray, values: Array) -> Observations:
+        """Observations that are known as well as `noise_sd` says.
+
+        Args:
+            rows: Which candidate each is of, `(num,)`.
+            values: Logarithms, `(num,)`.
+        """
+        noise = np.full(len(rows), self.noise_sd)
+        return Observations(rows=rows, values=values, noise_sd=noise, ahead=np.zeros(len(rows)))
+
+
+#: Step times repeat within a few percent, trainings by seed within a tenth.
+SECONDS = Quantity(
+    name="seconds a sample",
+    slopes=SECONDS_SLOPES,
+    residual_sds=(0.12, 0.35, 0.8),
+    own_sd=0.05,
+    noise_sd=0.03,
+)
+SAMPLES = Quantity(
+    name="samples to target", slopes=SAMPLES_SLOPES, residual_sds=(0.15, 0.4, 0.9), own_sd=0.12
+)
+
 _OTHER = Slope(mean=0.0, sd=0.5, neutral_sd=0.5)
 _INTERCEPT_SD = 5.0
 #: A slope believed to be smaller than this is of something that cannot matter.

@@ -12,12 +12,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from search_spaces import Configuration
 from tuner.analytic.slope_predictor import SlopePredictor, regret_bound
 from tuner.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import Beliefs, prices
 from tuner.search.first_looks import first_looks
-from tuner.search.improvement import Weights, weigh
+from tuner.search.improvement import Weights, recommended, weigh
 from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind
 from tuner.search.slope_beliefs import SlopeModels
@@ -55,6 +56,7 @@ class ListedPolicy:
         self._seed = seed
         self._settings = settings or SearchSettings()
         self._models: SlopeModels | None = None
+        self._first_looks: list[Configuration] | None = None
         self._past_faults: frozenset[int] | None = None
 
     def decide(self, state: SearchState) -> Decision:
@@ -83,42 +85,50 @@ class ListedPolicy:
             self._models = SlopeModels(sorted(listed), state.cluster, self._settings)
         predictor = self._models.predict(state)
         price = prices(state, predictor.configurations)
-        weights = weigh(predictor, price, np.zeros(len(price)), log_longest=_log_longest(state, predictor))
+        choice, _ = recommended(predictor, price, _log_longest(state, predictor))
         forecast = predictor.forecast()
-        hopeless = bool(predictor.standing.ended[weights.incumbent])
+        hopeless = bool(predictor.standing.ended[choice])
         return Beliefs(
             predictor=predictor,
             forecast=forecast,
             price=price,
-            recommended=None if hopeless else predictor.configurations[weights.incumbent],
-            regret_bound=regret_bound(forecast, price, weights.incumbent),
+            recommended=None if hopeless else predictor.configurations[choice],
+            regret_bound=regret_bound(forecast, price, choice),
         )
 
     def _first(self, state: SearchState) -> Action | None:
         """The user's present settings, then a few mixed looks; the cheaper half where dollars count."""
-        assert self._models is not None
+        looks = self._looks(state)
         tried = {probe.configuration for probe in state.probes if probe.slices}
-        baseline = state.job.baseline_configuration()
-        reason = "a first look, unlike the others"
-        looks = first_looks(
-            self._models.configurations,
-            self._models.features,
-            prices(state, self._models.configurations) if state.job.goal.minimize == "dollars" else None,
-            np.random.default_rng(self._seed),
-        )
-        if baseline is not None and state.space.is_feasible(baseline):
-            looks, reason = [baseline, *looks[1:]], "the present settings come first"
         if len(tried) >= len(looks) or not may_start(state):
             return None
         chosen = next((look for look in looks if look not in tried), None)
         if chosen is None:
             return None
+        is_baseline = chosen == state.job.baseline_configuration()
         return Start(
             configuration=chosen,
             purpose=Purpose.STATISTICS,
             until=Until(training_seconds=max(_startup(state), 1e-3)),
-            reason=reason if chosen == baseline else "a first look, unlike the others",
+            reason="the present settings come first" if is_baseline else "a first look, unlike the others",
         )
+
+    def _looks(self, state: SearchState) -> list[Configuration]:
+        """The first looks, which are the same for all states of a search."""
+        if self._first_looks is None:
+            assert self._models is not None
+            configurations = self._models.configurations
+            looks = first_looks(
+                configurations,
+                self._models.features,
+                prices(state, configurations) if state.job.goal.minimize == "dollars" else None,
+                np.random.default_rng(self._seed),
+            )
+            baseline = state.job.baseline_configuration()
+            if baseline is not None and state.space.is_feasible(baseline):
+                looks = [baseline, *looks[1:]]
+            self._first_looks = looks
+        return self._first_looks
 
     def _next(self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor) -> Action:
         """The best option that pays back; else on with the incumbent, or the end."""

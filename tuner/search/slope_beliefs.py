@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.analytic.begun_runs import COMMON_ERROR_SD, BegunRun, Told, told_by
-from tuner.analytic.curve_shapes import ShapeTable, shape_table
-from tuner.analytic.curve_template import Passage, passage_of
-from tuner.analytic.features import SAMPLES_SLOPES, SECONDS_SLOPES, Features, Slope, features_of, prior_of
+from tuner.analytic.begun_runs import COMMON_ERROR_SD, BegunRun, Told, begun_run, told_by
+from tuner.analytic.features import SAMPLES, SECONDS, Features, Quantity, Slope, features_of, prior_of
 from tuner.analytic.slope_predictor import SlopeFit, SlopePredictor, Standing, never_of
-from tuner.analytic.slopes import Design, Observations, SlopePrior, fit_slopes
+from tuner.analytic.slopes import Observations, SlopePrior, fit_slopes
 from tuner.cluster import Cluster
 from tuner.search.slope_priors import SearchSettings, Slopes
 from tuner.search.start_value import progress_of, start_value
@@ -23,10 +20,6 @@ from tuner.search.state import Run, SearchState
 
 Array = npt.NDArray[np.float64]
 
-#: Sizes of the residuals that are weighed, and what each configuration has of its own (standard deviations
-#: of the logarithm): step times repeat within a few percent, trainings by seed within a tenth.
-_SECONDS_RESIDUALS, _SECONDS_OWN_SD, _SECONDS_NOISE_SD = (0.12, 0.35, 0.8), 0.05, 0.03
-_SAMPLES_RESIDUALS, _SAMPLES_OWN_SD = (0.15, 0.4, 0.9), 0.12
 #: Residual sizes that stand for none, in ablations.
 _NO_RESIDUAL = (1e-3,)
 _NO_SLOPE_SD = 1e-3
@@ -52,20 +45,16 @@ class SlopeModels:
         )
         self._settings = settings
         self._rows = {configuration: i for i, configuration in enumerate(self.configurations)}
-        self._seconds = _Quantity(self.features, settings, SECONDS_SLOPES, settings.prior.seconds)
-        self._samples = _Quantity(self.features, settings, SAMPLES_SLOPES, settings.prior.samples)
-        self._seen: dict[tuple[int, int, float], tuple[ShapeTable, Passage]] = {}
+        self._seconds = _Believed(self.features, settings, SECONDS, settings.prior.seconds)
+        self._samples = _Believed(self.features, settings, SAMPLES, settings.prior.samples)
+        self._seen: dict[tuple[int, int, float, bool], BegunRun] = {}
 
     def predict(self, state: SearchState) -> SlopePredictor:
         """Both posteriors, given all that was measured."""
         runs = {self._rows[run.configuration]: run for run in state.runs.values()}
         told = self._told(state, runs)
-        seconds = self._seconds.fit(
-            "seconds a sample", _step_times(runs), _SECONDS_RESIDUALS, _SECONDS_OWN_SD, 0.0
-        )
-        samples = self._samples.fit(
-            "samples to target", told.observations, _SAMPLES_RESIDUALS, _SAMPLES_OWN_SD, COMMON_ERROR_SD
-        )
+        seconds = self._seconds.fit(_step_times(runs))
+        samples = self._samples.fit(told.observations, ahead_sd=COMMON_ERROR_SD)
         num = len(self.configurations)
         lived, arrived, ended = np.zeros(num), np.full(num, np.inf), np.zeros(num, dtype=bool)
         for row, run in runs.items():
@@ -95,22 +84,15 @@ class SlopeModels:
         begun = []
         for row, points in scored.items():
             run = runs[row]
-            key = (run.probe.probe_id, len(points), begin)
-            seen = self._seen.get(key)
-            if seen is None:
+            ended = not run.arrived and not run.can_continue
+            key = (run.probe.probe_id, len(points), begin, ended)
+            begun_so_far = self._seen.get(key)
+            if begun_so_far is None:
                 progress = progress_of(np.array([sign * p.value for p in points]), begin, target)
                 samples = np.array([float(p.samples) for p in points])
-                seen = self._seen[key] = (shape_table(samples, progress), passage_of(samples, progress))
-            arrived = run.samples_to_target
-            begun.append(
-                BegunRun(
-                    row=row,
-                    table=seen[0],
-                    passage=seen[1],
-                    log_samples_to_target=None if arrived is None else math.log(max(arrived, 1.0)),
-                    ended=not run.arrived and not run.can_continue,
-                )
-            )
+                begun_so_far = begun_run(row, samples, progress, run.samples_to_target, ended=ended)
+                self._seen[key] = begun_so_far
+            begun.append(begun_so_far)
         without = self._settings.without
         return told_by(begun, use_curves="curve" not in without, use_never="never" not in without)
 
@@ -122,53 +104,50 @@ def _step_times(runs: dict[int, Run]) -> Observations:
         for row, run in sorted(runs.items())
         if run.measurement.batch_seconds
     }
-    return Observations(
-        rows=np.array(list(found), dtype=np.intp),
-        values=np.array(list(found.values()), dtype=float),
-        noise_sd=np.full(len(found), _SECONDS_NOISE_SD),
-        ahead=np.zeros(len(found)),
-    )
+    return SECONDS.observed(np.array(list(found), dtype=np.intp), np.array(list(found.values()), dtype=float))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Columns:
-    design: Design
-    names: tuple[str, ...]
-
-
-class _Quantity:
+class _Believed:
     """One quantity's columns and priors.
 
     Args:
         features: Of the candidates.
         settings: How it is searched.
-        known: The quantity's slopes.
-        believed: What the prior says of them.
+        quantity: What is fitted.
+        believed: What the prior says of its slopes.
     """
 
-    def __init__(self, features: Features, settings: SearchSettings, known: Slopes, believed: Slopes) -> None:
-        self._columns = _Columns(design=features.design(known), names=tuple(features.names_of(known)))
+    def __init__(
+        self, features: Features, settings: SearchSettings, quantity: Quantity, believed: Slopes
+    ) -> None:
+        self._design = features.design(quantity.slopes)
+        self._names = tuple(features.names_of(quantity.slopes))
         self._settings = settings
-        self._believed: dict[str, Slope] = {**known, **believed}
+        self._quantity = quantity
+        self._believed: dict[str, Slope] = {**quantity.slopes, **believed}
 
-    def fit(
-        self, quantity: str, seen: Observations, residuals: Sequence[float], own_sd: float, ahead_sd: float
-    ) -> SlopeFit:
-        """The quantity's posterior."""
+    def fit(self, seen: Observations, *, ahead_sd: float = 0.0) -> SlopeFit:
+        """The quantity's posterior.
+
+        Args:
+            seen: What was observed; may be empty.
+            ahead_sd: Prior standard deviation of what unfinished observations err by in common.
+        """
         level = float(seen.values.mean()) if len(seen.values) else 0.0
+        quantity = self._quantity
         model = fit_slopes(
-            self._columns.design,
+            self._design,
             self._priors(level),
             seen,
-            residual_sds=_NO_RESIDUAL if "residual" in self._settings.without else residuals,
-            own_sd=own_sd,
+            residual_sds=_NO_RESIDUAL if "residual" in self._settings.without else quantity.residual_sds,
+            own_sd=quantity.own_sd,
             ahead_sd=ahead_sd,
         )
-        return SlopeFit(quantity=quantity, names=self._columns.names, model=model)
+        return SlopeFit(quantity=quantity.name, names=self._names, model=model)
 
     def _priors(self, level: float) -> list[SlopePrior]:
         """The neutral prior, and the one that is believed beside it."""
-        names, prior, without = self._columns.names, self._settings.prior, self._settings.without
+        names, prior, without = self._names, self._settings.prior, self._settings.without
         neutral = prior_of("neutral", names, self._believed, level=level)
         if "analytic" in without:
             sd = np.where(np.array(names) == "intercept", neutral.sd, _NO_SLOPE_SD)

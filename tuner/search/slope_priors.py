@@ -9,10 +9,18 @@ from typing import Literal
 
 import numpy as np
 
-from tuner.analytic.begun_runs import BegunRun, told_by
-from tuner.analytic.curve_shapes import shape_table
-from tuner.analytic.curve_template import passage_of
-from tuner.analytic.features import SAMPLES_SLOPES, SECONDS_SLOPES, Slope, features_of, prior_of
+from tuner.analytic.begun_runs import BegunRun, begun_run, told_by
+from tuner.analytic.features import (
+    SAMPLES,
+    SAMPLES_SLOPES,
+    SECONDS,
+    SECONDS_SLOPES,
+    Features,
+    Quantity,
+    Slope,
+    features_of,
+    prior_of,
+)
 from tuner.analytic.slopes import Observations, SlopeModel, fit_slopes
 from tuner.ledger import FitRecord
 from tuner.recording import Recording, samples_at
@@ -63,7 +71,7 @@ class SearchSettings:
 
 
 def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:
-    """Slopes that past studies found, the newest of each fingerprint counting once; None without any.
+    """Slopes that past studies found, the newest fit of each study counting once; None without any.
 
     Slopes are averaged by their precision; that jobs differ is added to their spread.
 
@@ -100,38 +108,27 @@ def learnt_from(recording: Recording) -> SlopeBeliefs:
         configurations, cores={name: machine.cores for name, machine in recording.machines.items()}
     )
     runs = [recording.run(configuration) for configuration in configurations]
-    rows = np.arange(len(runs))
     per_sample = np.log([run.step_seconds / samples_at(1, run.configuration) for run in runs])
-    seconds = fit_slopes(
-        features.design(SECONDS_SLOPES),
-        [
-            prior_of(
-                "neutral", features.names_of(SECONDS_SLOPES), SECONDS_SLOPES, level=float(per_sample.mean())
-            )
-        ],
-        Observations(
-            rows=rows, values=per_sample, noise_sd=np.full(len(rows), 0.03), ahead=np.zeros(len(rows))
-        ),
-        residual_sds=(0.12, 0.35, 0.8),
-        own_sd=0.05,
-    )
-    told = told_by(_finished(recording)).observations
-    samples = fit_slopes(
-        features.design(SAMPLES_SLOPES),
-        [
-            prior_of(
-                "neutral", features.names_of(SAMPLES_SLOPES), SAMPLES_SLOPES, level=float(told.values.mean())
-            )
-        ],
-        told,
-        residual_sds=(0.15, 0.4, 0.9),
-        own_sd=0.12,
-    )
+    step_times = SECONDS.observed(np.arange(len(runs)), per_sample)
     return SlopeBeliefs(
         name="learnt",
-        seconds=_from_model(SECONDS_SLOPES, features.names_of(SECONDS_SLOPES), seconds),
-        samples=_from_model(SAMPLES_SLOPES, features.names_of(SAMPLES_SLOPES), samples),
+        seconds=_shown(features, SECONDS, step_times),
+        samples=_shown(features, SAMPLES, told_by(_finished(recording)).observations),
     )
+
+
+def _shown(features: Features, quantity: Quantity, seen: Observations) -> Slopes:
+    """The slopes of one quantity that observations show where nothing is believed of them."""
+    names = features.names_of(quantity.slopes)
+    neutral = prior_of("neutral", names, quantity.slopes, level=float(seen.values.mean()))
+    model = fit_slopes(
+        features.design(quantity.slopes),
+        [neutral],
+        seen,
+        residual_sds=quantity.residual_sds,
+        own_sd=quantity.own_sd,
+    )
+    return _from_model(quantity.slopes, names, model)
 
 
 def _from_model(known: Slopes, names: Sequence[str], model: SlopeModel) -> Slopes:
@@ -154,13 +151,5 @@ def _finished(recording: Recording) -> list[BegunRun]:
         samples = np.array([samples_at(step, configuration) for step in seen[:, 1]])
         progress = progress_of(sign * seen[:, 2], start, sign * recording.target)
         arrived = truth / run.step_seconds * samples_at(1, configuration) if math.isfinite(truth) else None
-        found.append(
-            BegunRun(
-                row=row,
-                table=shape_table(samples, progress),
-                passage=passage_of(samples, progress),
-                log_samples_to_target=None if arrived is None else math.log(max(arrived, 1.0)),
-                ended=arrived is None,
-            )
-        )
+        found.append(begun_run(row, samples, progress, arrived, ended=arrived is None))
     return found
