@@ -50,7 +50,7 @@ def tune_once(opened: OpenedJob, folder: Path, budget_seconds: float | None) -> 
     url = f"sqlite:///{folder / 'study.db'}"
     began = time.monotonic()
     with open_storage(url) as store:
-        result = run_job(opened, store, RunOptions(output=folder / "tuned", verify=True), _listen)
+        result = run_job(opened, store, RunOptions(output=folder / "tuned", verify=True), listen)
         wall_seconds = time.monotonic() - began
         predictions = store.ledger.predictions(result.study.study_id)
     recommendation = result.recommendation
@@ -107,7 +107,7 @@ def train_alone(
     folder.mkdir(parents=True)
     with open_storage(f"sqlite:///{folder / 'study.db'}") as store:
         state = train_configuration(
-            opened, store, configuration, folder, _listen, limit_seconds=limit_seconds
+            opened, store, configuration, folder, listen, limit_seconds=limit_seconds
         )
     run: Run | None = run_of(state, configuration)
     return {
@@ -170,7 +170,7 @@ def _spread(values: list[float]) -> dict[str, float] | None:
     }
 
 
-def _listen(event: SearchEvent) -> None:
+def listen(event: SearchEvent) -> None:
     if event.kind != "progress":
         print(f"  {event.kind}: {event.text}", file=sys.stderr, flush=True)
 
