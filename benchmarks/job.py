@@ -106,9 +106,7 @@ def train_alone(
     """One plain training to the target, by the same prober and charged by the same rule."""
     folder.mkdir(parents=True)
     with open_storage(f"sqlite:///{folder / 'study.db'}") as store:
-        state = train_configuration(
-            opened, store, configuration, folder, listen, limit_seconds=limit_seconds
-        )
+        state = train_configuration(opened, store, configuration, folder, listen, limit_seconds=limit_seconds)
     run: Run | None = run_of(state, configuration)
     return {
         "configuration": configuration.as_dict(),

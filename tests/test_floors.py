@@ -32,6 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 DATA_FILES = {
+    "tuner.batches",
     "tuner.workload",
     "tuner.cluster",
     "tuner.measurement",

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset
 
-from tuner.probes.batches import fetch
+from tuner.batches import fetch
 from tuner.probes.random_state import undisturbed
 from tuner.workload import Workload
 

@@ -26,8 +26,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from tuner.batches import fetch
 from tuner.measurement import NoiseStatistic
-from tuner.probes.batches import fetch
 from tuner.probes.random_state import undisturbed
 from tuner.workload import Workload
 

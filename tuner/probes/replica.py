@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from tuner.probes.batches import SampleStream, fetch, micro_batch_sizes, shard
+from tuner.batches import SampleStream, fetch, micro_batch_sizes, shard
 from tuner.probes.step_timer import StepSeconds, StepTimer
 from tuner.strategies import Exchange, Links, Share, Strategy
 from tuner.workload import Workload

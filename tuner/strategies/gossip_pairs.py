@@ -77,12 +77,13 @@ class GossipPairs(PeerRule):
         return self._flat.plain(self._plain)
 
     def state(self) -> dict[str, Any]:
-        """The peer generator; nothing is under way once `attend` said so."""
-        return {"generator": generator_state(self._rng)}
+        """The peer generator, and who has not answered yet: nobody, once `attend` said so."""
+        return {"generator": generator_state(self._rng), "asked": sorted(self._asked)}
 
     def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
         if not is_twin:
             set_generator_state(self._rng, state["generator"])
+            self._asked = set(state.get("asked", ()))
 
     def close(self) -> None:
         """Nothing runs beside the training."""

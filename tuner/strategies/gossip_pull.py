@@ -36,16 +36,18 @@ class GossipPull(PeerRule):
         self._flat, self._links, self._rng, self._transport = flat, links, rng, links.transport
         self._other = torch.empty_like(flat.vector, device="cpu")
         self._plain = torch.empty_like(flat.vector)
-        self._next = self._draw()
+        self._next, self._is_coming = self._draw(), False
         self._transport.publish(PARAMETERS_CHANNEL, flat.plain(self._plain), 0)
 
     def exchange(self, step: int) -> float | None:
         plain = self._flat.plain(self._plain)
         self._transport.publish(PARAMETERS_CHANNEL, plain, step)
-        peer, self._next = self._next, self._draw()
-        if peer == self._links.rank:
-            return None
-        tag = self._transport.fetch(peer, PARAMETERS_CHANNEL, self._other)
+        peer, self._next, self._is_coming = self._next, self._draw(), False
+        tag = None
+        if peer != self._links.rank:
+            tag = self._transport.fetch(peer, PARAMETERS_CHANNEL, self._other)
+        if self._tau == 1:
+            self._prefetch()
         if tag is None:
             return None
         other = self._other.to(plain.device)
@@ -53,8 +55,8 @@ class GossipPull(PeerRule):
         return float(max(0, step - tag))
 
     def attend(self, step: int) -> bool:
-        if (step + 1) % self._tau == 0 and self._next != self._links.rank:
-            self._transport.prefetch(self._next, PARAMETERS_CHANNEL)
+        if (step + 1) % self._tau == 0:
+            self._prefetch()
         return True
 
     def score_vector(self) -> Tensor:
@@ -78,6 +80,12 @@ class GossipPull(PeerRule):
 
     def close(self) -> None:
         """Nothing runs beside the training."""
+
+    def _prefetch(self) -> None:
+        """One step ahead of the exchange, once."""
+        if not self._is_coming and self._next != self._links.rank:
+            self._transport.prefetch(self._next, PARAMETERS_CHANNEL)
+        self._is_coming = True
 
     def _draw(self) -> int:
         live = self._links.live_ranks()

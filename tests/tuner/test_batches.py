@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from tuner.batches import SampleStream, fetch, micro_batch_sizes, shard
 from tuner.errors import JobError
-from tuner.probes.batches import SampleStream, fetch, micro_batch_sizes, shard
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,267 @@
+"""How virtual ranks without a barrier mix: peers by the real ranks' own code, a centre by the same rules."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from search_spaces import Configuration, traits_of
+from tuner.emulation.event_clock import Event, EventClock
+from tuner.emulation.timing import VirtualCluster
+from tuner.emulation.virtual_rank import VirtualRank
+from tuner.emulation.virtual_transport import Mail
+from tuner.strategies import Links, Strategy, strategy
+from tuner.strategies.flat import FlatParameters
+from tuner.strategies.rules import accumulated, elastic_force, moving_rate
+
+#: A rank that waited for its messages begins its step; requests reach the centre; it has answered.
+BEGINS, ARRIVED, SERVED, RESUMES = "begins", "arrived", "served", "resumes"
+
+
+class Mixing(ABC):
+    """What ranks exchange around their steps.
+
+    A rank that has to wait is told so by False; an event of it is then announced, which `take` answers with
+    True once the rank may go on where it was.
+
+    Attributes:
+        staleness: Age of what was mixed in, in steps, of the last exchanges.
+        moved_bytes: Bytes of parameters that all ranks have sent or fetched.
+    """
+
+    staleness: list[float]
+    moved_bytes: int
+
+    @abstractmethod
+    def before_step(self, rank: int) -> bool:
+        """A rank is about to begin a step; whether it may."""
+
+    @abstractmethod
+    def after_step(self, rank: int) -> bool:
+        """A rank has made a step; whether it may begin the next."""
+
+    @abstractmethod
+    def take(self, event: Event) -> bool:
+        """Takes an event; whether its rank goes on because of it."""
+
+    @abstractmethod
+    def score_vector(self) -> Tensor:
+        """What is scored: all trainable parameters as one vector."""
+
+    @abstractmethod
+    def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
+        """Within it the first rank's model holds these parameters; afterwards its own again."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What `load` goes on from, beside the ranks and the clock."""
+
+    @abstractmethod
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state` gave; the ranks' parameters were loaded before."""
+
+
+class PeerMixing(Mixing):
+    """Gossip: the strategies of real ranks, over a transport whose messages take virtual time.
+
+    A rank waits for what it fetches, and for its last message to have left it; both travel while it computes.
+    """
+
+    def __init__(
+        self,
+        ranks: Sequence[VirtualRank],
+        configuration: Configuration,
+        clock: EventClock,
+        cluster: VirtualCluster,
+        seed: int,
+    ) -> None:
+        self._ranks, self._clock = ranks, clock
+        num_ranks = len(ranks)
+        num_bytes = sum(p.numel() * p.element_size() for p in ranks[0].model.parameters() if p.requires_grad)
+        self.mail = Mail(clock, cluster, num_ranks, num_bytes)
+        everybody = tuple(range(num_ranks))
+        self._transports = self.mail.transports()
+        self._strategies: list[Strategy] = []
+        for rank, transport in zip(ranks, self._transports, strict=True):
+            own = strategy(configuration.strategy, configuration)
+            links = Links(
+                rank=rank.rank, num_ranks=num_ranks, transport=transport, live_ranks=lambda: everybody
+            )
+            own.attach(rank.model, rank.optimizer, links, np.random.default_rng((seed, rank.rank, 1)))
+            self._strategies.append(own)
+        self.staleness = []
+
+    @property
+    def moved_bytes(self) -> int:  # type: ignore[override]
+        """Bytes of parameters that all ranks have sent or fetched."""
+        return sum(transport.moved_bytes for transport in self._transports)
+
+    def before_step(self, rank: int) -> bool:
+        ready = max(self.mail.all_there_at(rank), self.mail.free_at(rank))
+        if ready > self._clock.seconds:
+            self._clock.announce(ready, BEGINS, rank)
+            return False
+        self._strategies[rank].before_step(self._ranks[rank].share)
+        return True
+
+    def after_step(self, rank: int) -> bool:
+        own = self._strategies[rank]
+        own.after_step()
+        ages = [e.staleness_steps for e in own.exchanges() if e.staleness_steps is not None]
+        self.staleness.extend(ages)
+        return True
+
+    def take(self, event: Event) -> bool:
+        if event.kind != BEGINS:
+            self.mail.deliver(event)
+            return False
+        return self.before_step(event.rank)
+
+    def score_vector(self) -> Tensor:
+        mean: Tensor | None = None
+        for own in self._strategies:
+            vector = own.own_score_vector()
+            assert vector is not None, "every rank adds to an average"
+            mean = vector.clone() if mean is None else mean.add_(vector)
+        assert mean is not None
+        return mean.div_(len(self._strategies))
+
+    def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
+        return self._strategies[0].scoring(vector)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "strategies": [own.state() for own in self._strategies],
+            "mail": self.mail.state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        for own, kept in zip(self._strategies, state["strategies"], strict=True):
+            own.load(kept)
+        # What strategies published while they loaded is replaced by what was there.
+        self.mail.load(state["mail"])
+
+
+class CenterMixing(Mixing):
+    """A server with a centre: one exchange at a time, in order of arrival.
+
+    A request takes A to the server, which is busy with it for 2 n / w: half to take the rank's vector, half
+    to send the answer, which takes A back. Rank 0 holds the server, as with real ranks: its own exchange is
+    made in memory. The rank waits for its answer; what it sends is what it holds meanwhile.
+
+    Args:
+        ranks: All.
+        configuration: With the strategy and its knobs.
+        clock: Of the emulation.
+        cluster: How long messages take.
+    """
+
+    def __init__(
+        self,
+        ranks: Sequence[VirtualRank],
+        configuration: Configuration,
+        clock: EventClock,
+        cluster: VirtualCluster,
+    ) -> None:
+        traits = traits_of(configuration.strategy)
+        self._ranks, self._clock, self._cluster = ranks, clock, cluster
+        self._tau = traits.tau_of(configuration)
+        #: Elastic ranks exchange before a step, and move towards the centre; others push updates after it.
+        self._is_elastic = "beta" in traits.knobs
+        beta = float(configuration.get("beta", traits.knobs["beta"].default)) if self._is_elastic else 1.0
+        self._rate = moving_rate(beta, len(ranks))
+        self._flats = [FlatParameters(rank.model, rank.optimizer) for rank in ranks]
+        self._center = self._flats[0].vector.clone()
+        #: The server's parameters as each rank last took them.
+        self._taken = [] if self._is_elastic else [self._center.clone() for _ in ranks]
+        self._scratch = torch.empty_like(self._center)
+        self._free_at = 0.0
+        self._served = 0
+        self._last_served = [0] * len(ranks)
+        self.staleness, self.moved_bytes = [], 0
+
+    def before_step(self, rank: int) -> bool:
+        step = self._ranks[rank].step
+        due = self._is_elastic and step > 0 and step % self._tau == 0
+        return self._exchange(rank) if due else True
+
+    def after_step(self, rank: int) -> bool:
+        self._flats[rank].stepped()
+        due = not self._is_elastic and self._ranks[rank].step % self._tau == 0
+        return self._exchange(rank) if due else True
+
+    def _exchange(self, rank: int) -> bool:
+        if rank == 0:
+            self._apply(rank, self._serve(rank))
+            return True
+        self.moved_bytes += 2 * self._flats[rank].num_bytes
+        self._clock.announce(self._clock.seconds + self._cluster.latency, ARRIVED, rank)
+        return False
+
+    def take(self, event: Event) -> bool:
+        rank, now = event.rank, self._clock.seconds
+        link = self._cluster.link_seconds(self._flats[rank].num_bytes)
+        if event.kind == ARRIVED:
+            start = max(now, self._free_at)
+            self._free_at = start + 2 * link
+            self._clock.announce(start + link, SERVED, rank)
+            return False
+        if event.kind == SERVED:
+            self._clock.announce(now + link + self._cluster.latency, RESUMES, rank, self._serve(rank))
+            return False
+        self._apply(rank, event.content[0])
+        return True
+
+    def _serve(self, rank: int) -> Tensor:
+        """Changes the centre by a rank's exchange; the answer."""
+        plain = self._flats[rank].plain(self._scratch)
+        if self._is_elastic:
+            answer = elastic_force(plain, self._center, self._rate, torch.empty_like(plain))
+            self._center.add_(answer)
+        else:
+            update = accumulated(plain, self._taken[rank], torch.empty_like(plain))
+            self._taken[rank].copy_(plain)
+            answer = self._center.add_(update).clone()
+        if self._last_served[rank]:
+            self.staleness.append(float(self._served - self._last_served[rank]))
+        self._served += 1
+        self._last_served[rank] = self._served
+        return answer
+
+    def _apply(self, rank: int, answer: Tensor) -> None:
+        vector = self._flats[rank].vector
+        if self._is_elastic:
+            vector.sub_(answer)
+        else:
+            vector.add_(answer).sub_(self._taken[rank])
+            self._taken[rank].copy_(answer)
+
+    def score_vector(self) -> Tensor:
+        return self._center
+
+    def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
+        return self._flats[0].holding(vector)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "center": self._center,
+            "taken": self._taken,
+            "free_at": self._free_at,
+            "served": self._served,
+            "last_served": list(self._last_served),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._center.copy_(state["center"])
+        for own, kept in zip(self._taken, state["taken"], strict=True):
+            own.copy_(kept)
+        self._free_at, self._served = state["free_at"], state["served"]
+        self._last_served = list(state["last_served"])
+        for flat in self._flats:
+            flat.stepped()

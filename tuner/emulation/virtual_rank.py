@@ -1,0 +1,101 @@
+"""One rank of an emulation: a replica with its place in the stream of samples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from tuner.batches import SampleStream, fetch, shard
+from tuner.strategies import Share
+from tuner.workload import Workload
+
+
+class VirtualRank:
+    """A model with its optimizer, which makes steps on its share of each batch.
+
+    Args:
+        rank: Its place.
+        num_ranks: All ranks.
+        workload: What is trained.
+        model: Its own, on the device.
+        data: The training data.
+        stream: The order of the data, the same for all ranks.
+        batch_size: Samples of a step over all ranks.
+        learning_rate: Peak rate; the workload's schedule multiplies it.
+
+    Attributes:
+        step: Steps it has made.
+        share: Its part of each batch.
+        is_finite: Whether every loss so far was.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int,
+        num_ranks: int,
+        workload: Workload,
+        model: nn.Module,
+        data: Dataset[Any],
+        stream: SampleStream,
+        batch_size: int,
+        learning_rate: float,
+    ) -> None:
+        self.rank, self.model = rank, model
+        self._workload, self._data, self._stream = workload, data, stream
+        self._offset, size = shard(batch_size, rank, num_ranks)
+        self.share = Share(batch_size=batch_size, num_ranks=num_ranks, num_samples=size)
+        self.step = 0
+        self.is_finite = True
+        self._device = next(model.parameters()).device
+        model.train()
+        self.optimizer = workload.optimizer(model.parameters(), learning_rate)
+        self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def set_rate(self, samples: int) -> None:
+        """The learning rate once all ranks have seen so many samples."""
+        factor = self._workload.schedule(samples)
+        for group, peak in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
+            group["lr"] = peak * factor
+
+    def clear_gradient(self) -> None:
+        """Begins a step."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def add_gradient(self, offset: int, num_samples: int, weight: float) -> None:
+        """Adds the gradient of some samples of the present batch.
+
+        Args:
+            offset: Where they begin within the batch of all ranks.
+            num_samples: How many.
+            weight: What their mean loss is multiplied by.
+        """
+        start = self.step * self.share.batch_size + offset
+        batch = fetch(self._data, self._stream.indices(start, num_samples).tolist(), self._device)
+        loss = self._workload.loss(self.model, batch)
+        torch.autograd.backward(loss if weight == 1.0 else loss * weight)
+        self.is_finite = self.is_finite and math.isfinite(loss.item())
+
+    def add_own_gradient(self) -> None:
+        """The gradient of its own share."""
+        self.clear_gradient()
+        self.add_gradient(self._offset, self.share.num_samples, 1.0)
+
+    def make_step(self) -> None:
+        """The optimizer's step."""
+        self.optimizer.step()
+        self.step += 1
+
+    def state(self) -> dict[str, Any]:
+        """What `load` goes on from."""
+        return {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state` gave."""
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
