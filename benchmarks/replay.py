@@ -12,7 +12,8 @@ reached counts as infinite: `-` in the table, null in JSON. `total` is from repl
 `goal.trainings = 1`: all that was spent when the first run arrived in time. Coverage and width are those of
 90% intervals, cut off at the recording's end, of the recommendation and 10 others that have not arrived, at
 2, 4, 8 and 16 units. `static` is the model's pick by text-book slopes, unless another prior is given;
-`largest`, shown with it, is the largest cluster at a linear learning rate.
+`largest`, shown with it, is the largest cluster at a linear learning rate. What each part of `--without` is
+stands at `tuner.search.slope_priors.Part`; `never` is what runs that ended without arriving tell of others.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Prediction:
         configuration: The configuration.
         lower: 5% quantile.
         median: 50% quantile.
-        upper: 95% quantile; infinite where it may never arrive.
+        upper: 95% quantile; infinite where its run ended without arriving.
     """
 
     configuration: Configuration

@@ -1,15 +1,19 @@
-"""What begun runs tell of samples to target: observations for slopes, with what extrapolation errs by."""
+"""What begun runs tell of samples to target: observations for slopes, with what extrapolation errs by.
+
+A run that lives counts as one that will arrive. A chance that its curve stays below the target, from the
+heights that curves of such a form tend to, was counted once; in replays of recorded searches it cost more
+than it saved.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from tuner.analytic.curve_shapes import ShapeTable, extrapolate_runs, population_of, shape_table
 from tuner.analytic.curve_template import Passage, Template, ahead_of, passage_of, template_of
 from tuner.analytic.slopes import Observations
 
@@ -20,8 +24,6 @@ _FORM_SD = 0.05
 #: Prior of the error that all unfinished runs of a workload share, for each e-fold of the template that no
 #: run has passed yet: standard deviation.
 COMMON_ERROR_SD = 0.2
-#: A run that may never arrive counts as one that needs so many e-folds more, give or take.
-_NEVER_FOLDS, _NEVER_SD = 2.0, 0.6
 #: A run that ended without arriving needs more than it had: so many e-folds, give or take.
 _ENDED_FOLDS, _ENDED_LEAST, _ENDED_SD = 1.0, 0.3, 0.8
 #: Without the curve's form a run tells that it has not arrived, and little else.
@@ -35,14 +37,12 @@ class BegunRun:
 
     Args:
         row: Which candidate it is.
-        table: What its curve tells of its shape.
         passage: When it passed which level of progress.
         log_samples_to_target: Where it crossed the target; None while it has not.
         ended: Whether it came to its end without arriving, or broke down.
     """
 
     row: int
-    table: ShapeTable
     passage: Passage
     log_samples_to_target: float | None
     ended: bool
@@ -62,7 +62,6 @@ def begun_run(
     """
     return BegunRun(
         row=row,
-        table=shape_table(samples, progress),
         passage=passage_of(samples, progress),
         log_samples_to_target=None if samples_to_target is None else math.log(max(samples_to_target, 1.0)),
         ended=ended,
@@ -75,30 +74,23 @@ class Told:
 
     Args:
         observations: Of log samples to target.
-        never: For each row of a run its chance to stay below the target.
         template: The shape that all curves share.
     """
 
     observations: Observations
-    never: Mapping[int, float]
     template: Template
 
 
-def told_by(runs: Sequence[BegunRun], *, use_curves: bool = True, use_never: bool = True) -> Told:
+def told_by(runs: Sequence[BegunRun], *, use_curves: bool = True, use_ended: bool = True) -> Told:
     """Observations of log samples to target.
 
     Args:
         runs: Those with a scoring.
         use_curves: Whether the form of curves is used; without it a run tells how far it is, no more.
-        use_never: Whether a curve that flattens below the target counts against arriving.
+        use_ended: Whether a run that ended without arriving tells more than one that lives on.
     """
-    tables = [run.table for run in runs]
     template = template_of([run.passage for run in runs])
-    never = extrapolate_runs(tables, population_of(tables)).never
-    rows = [
-        _observation(run, template, chance if use_never else 0.0, use_curves)
-        for run, chance in zip(runs, never, strict=True)
-    ]
+    rows = [_observation(run, template, use_curves=use_curves, use_ended=use_ended) for run in runs]
     columns = np.array(rows, dtype=float).reshape(-1, 3)
     return Told(
         observations=Observations(
@@ -107,25 +99,20 @@ def told_by(runs: Sequence[BegunRun], *, use_curves: bool = True, use_never: boo
             noise_sd=columns[:, 1],
             ahead=columns[:, 2],
         ),
-        never={run.row: float(chance) for run, chance in zip(runs, never, strict=True) if not run.ended},
         template=template,
     )
 
 
 def _observation(
-    run: BegunRun, template: Template, never: float, use_curves: bool
+    run: BegunRun, template: Template, *, use_curves: bool, use_ended: bool
 ) -> tuple[float, float, float]:
     """Value, its standard deviation, and how many e-folds of it are the prior's guess."""
     seen = run.passage.log_seen
     if run.log_samples_to_target is not None:
         return run.log_samples_to_target, _ARRIVED_SD, 0.0
     folds, sd, guessed = ahead_of(run.passage, template)
-    if run.ended:
+    if run.ended and use_ended:
         return max(seen + folds, seen + _ENDED_LEAST) + _ENDED_FOLDS, _ENDED_SD, 0.0
     if not use_curves:
         return seen + _BLIND_FOLDS, _BLIND_SD, 0.0
-    variance = sd**2 + _FORM_SD**2
-    spread = (
-        (1 - never) * variance + never * (variance + _NEVER_SD**2) + never * (1 - never) * _NEVER_FOLDS**2
-    )
-    return seen + folds + never * _NEVER_FOLDS, math.sqrt(spread), guessed
+    return seen + folds, math.hypot(sd, _FORM_SD), guessed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
@@ -87,13 +86,11 @@ class Standing:
         seconds: Training seconds of each run, 0 where none was begun, `(num,)`.
         arrived: Training seconds to target, infinite where none arrived, `(num,)`.
         ended: Whether a run ended without arriving, `(num,)`.
-        never: Chance of a begun run to stay below the target, `(num,)`.
     """
 
     seconds: Array
     arrived: Array
     ended: npt.NDArray[np.bool_]
-    never: Array
 
     @property
     def begun(self) -> npt.NDArray[np.bool_]:
@@ -155,16 +152,16 @@ class SlopePredictor:
         """Draws of all candidates, each by itself."""
         num = len(self.configurations)
         weights = np.cumsum(self.weights, axis=1)
-        uniforms = spread_uniforms(NUM_DRAWS, 2)
+        # One of two dimensions: another set is as even, but would change every seeded bound and interval.
+        uniforms = spread_uniforms(NUM_DRAWS, 2)[:, 0]
         # Own draws differ by a rotation of one even set.
         starts = (np.arange(num) * 97) % NUM_DRAWS
         places = (np.arange(NUM_DRAWS)[:, None] + starts[None, :]) % NUM_DRAWS
         total = np.empty((NUM_DRAWS, num))
         for i in range(num):
-            part = np.minimum(np.searchsorted(weights[i], uniforms[places[:, i], 0]), len(PARTS) - 1)
+            part = np.minimum(np.searchsorted(weights[i], uniforms[places[:, i]]), len(PARTS) - 1)
             total[:, i] = self.log_seconds[i, part]
-        never = uniforms[places, 1] < self.standing.never[None, :]
-        total = np.where(never | self.standing.ended[None, :], np.inf, np.exp(np.minimum(total, 600.0)))
+        total = np.where(self.standing.ended, np.inf, np.exp(np.minimum(total, 600.0)))
         remaining = np.maximum(total - self.standing.seconds, 0.0)
         seconds = np.exp(self.seconds.model.mean)
         return Forecast(
@@ -176,15 +173,6 @@ class SlopePredictor:
             log_seconds_sd=np.sqrt(self.seconds.model.variance),
             own_run=self.standing.begun,
         )
-
-
-def never_of(num: int, never: Mapping[int, float], ended: Sequence[int]) -> Array:
-    """Chances to stay below the target by candidate, `(num,)`."""
-    found = np.zeros(num)
-    for row, chance in never.items():
-        found[row] = chance
-    found[list(ended)] = 1.0
-    return found
 
 
 def regret_bound(forecast: Forecast, price: Array, choice: int, level: float = 0.9) -> float:

@@ -55,6 +55,7 @@ class ListedPolicy:
     def __init__(self, *, seed: int = 0, settings: SearchSettings | None = None) -> None:
         self._seed = seed
         self._settings = settings or SearchSettings()
+        self._learn_ends = "never" not in self._settings.without
         self._models: SlopeModels | None = None
         self._first_looks: list[Configuration] | None = None
         self._past_faults: frozenset[int] | None = None
@@ -85,7 +86,7 @@ class ListedPolicy:
             self._models = SlopeModels(sorted(listed), state.cluster, self._settings)
         predictor = self._models.predict(state)
         price = prices(state, predictor.configurations)
-        choice, _ = recommended(predictor, price, _log_longest(state, predictor))
+        choice, _ = recommended(predictor, price, _log_longest(state, predictor, learn_ends=self._learn_ends))
         forecast = predictor.forecast()
         hopeless = bool(predictor.standing.ended[choice])
         return Beliefs(
@@ -137,7 +138,7 @@ class ListedPolicy:
             predictor,
             beliefs.price,
             startup,
-            log_longest=_log_longest(state, predictor),
+            log_longest=_log_longest(state, predictor, learn_ends=self._learn_ends),
             by_cost="cost" not in self._settings.without,
         )
         order = np.argsort(-weights.score, kind="stable")
@@ -234,13 +235,20 @@ def _startup(state: SearchState) -> float:
     return recording.startup_seconds if recording is not None else _UNKNOWN_STARTUP_SECONDS
 
 
-def _log_longest(state: SearchState, predictor: SlopePredictor) -> Array:
+def _log_longest(state: SearchState, predictor: SlopePredictor, *, learn_ends: bool) -> Array:
     """Logarithm of the longest training of each candidate that the goal, or what was seen to end, allows.
 
     Runs that ended without arriving after as many samples, or as many seconds, tell that all end there.
+
+    Args:
+        state: What was measured.
+        predictor: What is believed.
+        learn_ends: Whether ends count; without it the deadline alone is a limit.
     """
     deadline = state.job.goal.deadline
     longest = np.full(len(predictor.configurations), math.inf if deadline is None else math.log(deadline))
+    if not learn_ends:
+        return longest
     ended = [run.measurement for run in state.runs.values() if not run.arrived and not run.can_continue]
     per_sample = predictor.seconds.model.mean
     for values, base in (

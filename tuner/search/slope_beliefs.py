@@ -11,7 +11,7 @@ import numpy.typing as npt
 from search_spaces import Configuration
 from tuner.analytic.begun_runs import COMMON_ERROR_SD, BegunRun, Told, begun_run, told_by
 from tuner.analytic.features import SAMPLES, SECONDS, Features, Quantity, Slope, features_of, prior_of
-from tuner.analytic.slope_predictor import SlopeFit, SlopePredictor, Standing, never_of
+from tuner.analytic.slope_predictor import SlopeFit, SlopePredictor, Standing
 from tuner.analytic.slopes import Observations, SlopePrior, fit_slopes
 from tuner.cluster import Cluster
 from tuner.search.slope_priors import SearchSettings, Slopes
@@ -61,12 +61,11 @@ class SlopeModels:
             lived[row] = max(run.measurement.training_seconds, 1e-9)
             arrived[row] = run.seconds_to_target if run.seconds_to_target is not None else np.inf
             ended[row] = not run.arrived and not run.can_continue
-        never = never_of(num, told.never, list(np.flatnonzero(ended)))
         return SlopePredictor(
             configurations=self.configurations,
             seconds=seconds,
             samples=samples,
-            standing=Standing(seconds=lived, arrived=arrived, ended=ended, never=never),
+            standing=Standing(seconds=lived, arrived=arrived, ended=ended),
         )
 
     def _told(self, state: SearchState, runs: dict[int, Run]) -> Told:
@@ -94,7 +93,7 @@ class SlopeModels:
                 self._seen[key] = begun_so_far
             begun.append(begun_so_far)
         without = self._settings.without
-        return told_by(begun, use_curves="curve" not in without, use_never="never" not in without)
+        return told_by(begun, use_curves="curve" not in without, use_ended="never" not in without)
 
 
 def _step_times(runs: dict[int, Run]) -> Observations:

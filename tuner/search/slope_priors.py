@@ -30,6 +30,10 @@ from tuner.search.start_value import progress_of, start_value
 _BETWEEN_JOBS_SD = 0.25
 
 Slopes = Mapping[str, Slope]
+#: Parts of the search that can be left out: the form of `curve`s; `analytic` slopes (the intercept is fitted
+#: alone); what each configuration has of its own beside the slopes (`residual`); the `prior` beside the
+#: neutral one; dividing gains by what they `cost`; what runs that ended without arriving (`never`) tell of
+#: others: a run that ended counts as one that lives on, and no limit is learnt from where runs end.
 Part = Literal["curve", "analytic", "residual", "prior", "cost", "never"]
 
 
@@ -63,7 +67,7 @@ class SearchSettings:
 
     Args:
         prior: What is believed beforehand.
-        without: Parts that are left out, to see what each is worth.
+        without: Parts that are left out, to see what each is worth; see `Part`.
     """
 
     prior: SlopeBeliefs = TEXTBOOK

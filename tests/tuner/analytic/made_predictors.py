@@ -34,7 +34,6 @@ def predictor(
     lived: Mapping[int, float] | None = None,
     arrived: Mapping[int, float] | None = None,
     ended: Sequence[int] = (),
-    never: Mapping[int, float] | None = None,
     seconds_mean: float = 0.0,
 ) -> SlopePredictor:
     """What is believed of log seconds to target.
@@ -45,7 +44,6 @@ def predictor(
         lived: Training seconds of begun runs, by candidate.
         arrived: Seconds to target, by candidate.
         ended: Candidates whose run ended without arriving.
-        never: Chances to stay below the target, by candidate.
         seconds_mean: The part of `mean` that is log seconds a sample, the same for all.
     """
     num = len(mean)
@@ -64,6 +62,5 @@ def predictor(
             seconds=filled({**(arrived or {}), **(lived or {})}, 0.0),
             arrived=filled(arrived, np.inf),
             ended=np.isin(np.arange(num), ended),
-            never=filled({**(never or {}), **dict.fromkeys(ended, 1.0)}, 0.0),
         ),
     )

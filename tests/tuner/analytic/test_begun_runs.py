@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from tests.tuner.analytic.made_curves import power_tail
 from tuner.analytic.begun_runs import BegunRun, told_by
-from tuner.analytic.curve_shapes import shape_table
 from tuner.analytic.curve_template import passage_of, template_of
 from tuner.recording import samples_at
 from tuner.recording_file import load_recording
@@ -29,7 +28,6 @@ def run_of(
     progress = np.clip(progress, -0.03, 1.0)
     return BegunRun(
         row=row,
-        table=shape_table(samples, progress),
         passage=passage_of(samples, progress),
         log_samples_to_target=None if arrived is None else math.log(arrived),
         ended=ended,
@@ -62,7 +60,6 @@ def test_no_runs_tell_nothing() -> None:
     told = told_by([])
     assert [len(a) for a in (told.observations.rows, told.observations.values)] == [0, 0]
     assert told.observations.noise_sd.shape == told.observations.ahead.shape == (0,)
-    assert dict(told.never) == {}
     np.testing.assert_array_equal(told.template.folds, template_of([]).folds)
 
 
@@ -71,22 +68,19 @@ def test_no_runs_tell_nothing() -> None:
     progress=st.lists(st.floats(-0.03, 1.0), min_size=1, max_size=16),
     ended=st.booleans(),
     use_curves=st.booleans(),
-    use_never=st.booleans(),
+    use_ended=st.booleans(),
 )
 def test_whatever_has_not_arrived_needs_more_than_it_had(
-    progress: list[float], ended: bool, use_curves: bool, use_never: bool
+    progress: list[float], ended: bool, use_curves: bool, use_ended: bool
 ) -> None:
     run = run_of(np.geomspace(10.0, 2_000.0, len(progress)), np.array(progress), ended=ended)
-    told = told_by([run], use_curves=use_curves, use_never=use_never)
-    seen = told.observations
-    assert seen.values[0] > run.table.log_seen
+    seen = told_by([run], use_curves=use_curves, use_ended=use_ended).observations
+    assert seen.values[0] > run.passage.log_seen
     # Never as sure as of an arrival.
     assert seen.noise_sd[0] > 0.04
     assert seen.ahead[0] >= 0.0
-    if ended:
+    if ended and use_ended:
         assert seen.ahead[0] == 0.0
-    assert (0 in told.never) != ended
-    assert all(0.0 <= chance <= 1.0 for chance in told.never.values())
 
 
 def test_a_living_run_is_told_within_its_spread_more_surely_the_further_it_is() -> None:
@@ -111,7 +105,7 @@ def test_arrivals_of_curves_of_one_form_lie_within_the_spread_as_often_as_it_say
             progress = power_tail(samples, to_target, height, own) + 0.01 * rng.standard_normal(15)
             runs.append(run_of(samples, progress, row=row, arrived=to_target if row == 0 else None))
             truths.append(math.log(to_target))
-        seen = told_by(runs, use_never=False).observations
+        seen = told_by(runs).observations
         scores += list((seen.values - truths)[1:] / seen.noise_sd[1:])
         errors += list((seen.values - truths)[1:])
     # 90% of a normal; a single run's noise shows in what its workload shares.
@@ -136,7 +130,7 @@ def test_real_arrivals_are_foretold_by_runs_of_which_a_part_was_seen(name: str) 
             runs.append(run_of(samples, progress, row=len(runs)))
             truths.append(math.log(run.step_at(truth) * samples_at(1, what)))
     assert len(runs) >= 30
-    seen = told_by(runs[:60], use_never=False).observations
+    seen = told_by(runs[:60]).observations
     errors = seen.values - np.array(truths[:60])
     # Measured: 20% and 24% off at the median, early by as much: first passages of noisy curves.
     assert np.median(np.abs(errors)) < 0.35
@@ -148,16 +142,8 @@ def test_what_no_run_has_passed_is_the_prior_s_guess() -> None:
     alone, among = (
         told_by([begun(0.3), *more]).observations for more in ([], [begun(1.2, row=1, arrived=5_000.0)])
     )
-    assert alone.ahead[0] == pytest.approx(alone.values[0] - begun(0.3).table.log_seen, abs=0.3)
+    assert alone.ahead[0] == pytest.approx(alone.values[0] - begun(0.3).passage.log_seen, abs=0.3)
     assert among.ahead[0] < 0.5 * alone.ahead[0]
-
-
-def test_a_curve_that_flattens_counts_for_longer_where_that_is_heeded() -> None:
-    run = begun(2.0, height=0.7)
-    heeded, ignored = (told_by([run], use_never=use) for use in (True, False))
-    assert heeded.never[0] > 0.9
-    assert heeded.observations.values[0] > ignored.observations.values[0] + 1.5
-    assert heeded.observations.noise_sd[0] >= ignored.observations.noise_sd[0]
 
 
 def test_without_the_form_of_curves_a_run_tells_how_far_it_is_and_no_more() -> None:
@@ -174,13 +160,21 @@ def test_a_run_that_ended_is_worse_than_one_that_lives_on() -> None:
     assert ended.noise_sd[0] > 0.5
 
 
+@pytest.mark.parametrize("use_curves", [True, False])
+def test_without_what_ends_tell_a_run_that_ended_counts_as_one_that_lives_on(use_curves: bool) -> None:
+    living, ended = (
+        told_by([begun(0.5, ended=end)], use_curves=use_curves, use_ended=False).observations
+        for end in (False, True)
+    )
+    for name in ("values", "noise_sd", "ahead"):
+        np.testing.assert_array_equal(getattr(ended, name), getattr(living, name))
+
+
 def test_runs_are_told_in_their_order_each_of_its_row() -> None:
     runs = [begun(0.5, row=4), begun(0.3, row=1, to_target=50_000.0), begun(1.05, row=2, arrived=4_900.0)]
     told, backwards = told_by(runs), told_by(runs[::-1])
     assert told.observations.rows.tolist() == [4, 1, 2]
     np.testing.assert_allclose(backwards.observations.values[::-1], told.observations.values)
-    assert set(told.never) == {4, 1, 2}
-    assert told.never[2] < 1e-3
 
 
 def test_runs_that_arrived_tell_another_where_it_goes() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tuner.analytic.made_predictors import predictor
-from tuner.analytic.slope_predictor import SlopeFit, never_of, regret_bound
+from tuner.analytic.slope_predictor import SlopeFit, regret_bound
 from tuner.analytic.slopes import Design, Observations, SlopePrior, fit_slopes
 
 means = st.lists(st.floats(-2.0, 8.0), min_size=1, max_size=5)
@@ -71,13 +71,15 @@ def test_draws_of_a_run_that_ended_without_arriving_are_infinite() -> None:
     assert forecast.probability_of_reaching().tolist() == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("chance", [0.0, 0.2, 0.7])
-def test_as_many_draws_are_infinite_as_the_chance_to_stay_below(chance: float) -> None:
-    found = predictor([2.0, 2.0], [0.5, 0.5], lived={0: 3.0}, never={0: chance}).forecast()
-    reached = found.probability_of_reaching()
-    assert reached[0] == pytest.approx(1.0 - chance, abs=0.01)
-    assert reached[1] == 1.0
-    assert np.isfinite(found.quantile(0.9)[0]) == (chance < 0.1)
+@given(lived=st.lists(st.floats(0.1, 1e5), min_size=2, max_size=5), chosen=st.sets(st.integers(0, 4)))
+def test_draws_are_infinite_exactly_where_a_run_ended(lived: list[float], chosen: set[int]) -> None:
+    num, ended = len(lived), [i for i in chosen if i < len(lived)]
+    begun = dict(enumerate(lived))
+    found = predictor([2.0] * num, [0.5] * num, lived=begun, ended=ended).forecast()
+    alive = predictor([2.0] * num, [0.5] * num, lived=begun).forecast()
+    assert np.isfinite(alive.total).all()
+    gone = np.isin(np.arange(num), ended)
+    np.testing.assert_array_equal(found.total, np.where(gone, np.inf, alive.total))
 
 
 def test_candidates_that_are_believed_alike_are_drawn_alike_but_apart() -> None:
@@ -86,11 +88,6 @@ def test_candidates_that_are_believed_alike_are_drawn_alike_but_apart() -> None:
     correlation = np.corrcoef(total.T)
     # Rotations of one even set hang together a little.
     assert np.abs(correlation[~np.eye(6, dtype=bool)]).max() < 0.4
-
-
-def test_chances_to_stay_below_are_those_told_and_certain_for_what_ended() -> None:
-    assert never_of(4, {0: 0.3, 2: 0.1}, [2, 3]).tolist() == [0.3, 0.0, 1.0, 1.0]
-    assert never_of(2, {}, []).tolist() == [0.0, 0.0]
 
 
 @settings(max_examples=40)
@@ -114,10 +111,8 @@ def test_a_bound_tells_how_much_less_the_best_costs() -> None:
     unsure = predictor([math.log(10.0), math.log(20.0)], [1e-6, 1.0]).forecast()
     # With 90% probability: log 20 less 1.28 standard deviations.
     assert regret_bound(unsure, np.ones(2), 0) == pytest.approx(math.exp(1.2816 - math.log(2.0)), rel=0.1)
-    # What may never arrive costs more than anything.
-    never = predictor([1.0, 1.0], [0.1, 0.1], lived={0: 1.0}, never={0: 0.3}).forecast()
-    assert regret_bound(never, np.ones(2), 0) == math.inf
-    assert regret_bound(never, np.ones(2), 0, level=0.5) < 1.5
+    # What ended without arriving costs more than anything.
+    assert regret_bound(found, np.ones(3), 2) == math.inf
 
 
 def test_a_fit_says_in_words_what_it_learnt_and_what_it_left_as_assumed() -> None:

@@ -16,11 +16,15 @@ import pytest
 from benchmarks.replay_problem import Problem
 from benchmarks.replay_search import ReplayedSearch, steps
 from search_spaces import Configuration
-from tests.recorded_grid import STARTUP_SECONDS, configuration, grid
+from tests.recorded_grid import STARTUP_SECONDS, configuration, grid, recorded_run
+from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.job import Job
 from tuner.job.recorded_job import completed
+from tuner.measurement import Purpose
+from tuner.probes import Until
 from tuner.recording import Recording
 from tuner.recording_file import write_recording
+from tuner.search import improvement, listed_policy
 from tuner.search.listed_policy import ListedPolicy, is_listed
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind
 from tuner.search.slope_priors import NEUTRAL, REVERSED, TEXTBOOK, Part, SearchSettings, SlopeBeliefs
@@ -109,7 +113,11 @@ def recommended(found: list[tuple[SearchState, Decision]]) -> Configuration:
 def test_for_many_trainings_it_ends_near_the_best_and_says_how_much_may_be_left(
     tmp_path: Path, goal: str, prior: SlopeBeliefs
 ) -> None:
-    problem = posed(tmp_path, grid() if goal == "dollars" else None, goal=goal)
+    plain = grid() if goal == "dollars" else small()
+    # Scored every 15% of samples: a run that passed the target since its last scoring does not know it yet,
+    # and counts as one that takes longer than it has lived.
+    runs = tuple(recorded_run(run.configuration, points=20) for run in plain.runs)
+    problem = posed(tmp_path, replace(plain, runs=runs), goal=goal)
     found = searched(problem, ListedPolicy(seed=1, settings=SearchSettings(prior=prior)))
     stop, beliefs = stop_of(found), found[-1][1].beliefs
     assert stop.kind is StopKind.NO_GAIN
@@ -268,6 +276,33 @@ def test_each_part_may_be_left_out(tmp_path: Path, part: Part) -> None:
     found = searched(problem, ListedPolicy(settings=SearchSettings(without=frozenset({part}))))
     assert stop_of(found).kind is StopKind.NO_GAIN
     assert math.isfinite(problem.regret(recommended(found)))
+
+
+@pytest.mark.parametrize("deadline", [None, 500.0])
+def test_where_runs_end_alike_is_a_limit_for_all_unless_what_ends_tell_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadline: float | None
+) -> None:
+    never = [configuration(nodes=n, learning_rate=0.001) for n in (1, 2)]
+    problem = posed(tmp_path, deadline=deadline)
+    search = ReplayedSearch(problem)
+    for what in never:
+        until = Until(training_seconds=1e6)
+        search.carry_out(Start(configuration=what, purpose=Purpose.STATISTICS, until=until, reason=""))
+    given: list[np.ndarray] = []
+
+    def spied(predictor: SlopePredictor, price: np.ndarray, log_longest: np.ndarray) -> tuple[int, float]:
+        given.append(log_longest)
+        return improvement.recommended(predictor, price, log_longest)
+
+    monkeypatch.setattr(listed_policy, "recommended", spied)
+    for without in (frozenset[Part](), frozenset[Part]({"never"})):
+        ListedPolicy(settings=SearchSettings(without=without)).believe(search.state())
+    learnt, stated = given
+    # Both ended after as many samples, which take one node longer than two.
+    ends = [run.measurement.training_seconds for run in search.state().runs.values()]
+    rows = [sorted(problem.costs).index(what) for what in never]
+    np.testing.assert_allclose(np.exp(learnt[rows]), ends, rtol=0.2)
+    assert (stated == (math.inf if deadline is None else math.log(deadline))).all()
 
 
 def test_a_state_over_a_recording_is_one_over_a_list(problem: Posed) -> None:

@@ -18,7 +18,7 @@ from tuner.probes import Until
 from tuner.recording_file import write_recording
 from tuner.search.policy import Continue, Start
 from tuner.search.slope_beliefs import SlopeModels
-from tuner.search.slope_priors import REVERSED, TEXTBOOK, SearchSettings
+from tuner.search.slope_priors import REVERSED, TEXTBOOK, Part, SearchSettings
 
 NEVER = configuration(learning_rate=0.001)
 LOOKS = [
@@ -88,7 +88,6 @@ def test_a_run_that_ended_below_the_target_is_not_expected_to_arrive(problem: Pr
     found = predicted(problem, [(NEVER, 1e6)])
     row = found.configurations.index(NEVER)
     assert found.standing.ended[row]
-    assert found.standing.never[row] == 1.0
     assert found.mean_log[row] == math.inf
     assert not found.standing.ended.sum() > 1
 
@@ -129,6 +128,18 @@ def test_a_reversed_prior_is_outweighed_by_what_is_seen(problem: Problem) -> Non
     after = reversed_.predict(looked(problem, at=[(c, 2.0) for c in LOOKS]).state()).seconds.model.weights
     assert before == pytest.approx({"neutral": 0.5, "reversed": 0.5})
     assert after.get("reversed", 0.0) < 0.2
+
+
+def test_without_what_ends_tell_a_run_that_ended_foretells_others_as_if_it_lived_on(problem: Problem) -> None:
+    state = looked(problem, at=[(NEVER, 1e6)]).state()
+    heeded, ignored = (
+        models(problem, SearchSettings(without=without)).predict(state)
+        for without in (frozenset[Part](), frozenset[Part]({"never"}))
+    )
+    others = np.array([configuration != NEVER for configuration in heeded.configurations])
+    assert (heeded.samples.model.mean > ignored.samples.model.mean)[others].all()
+    # That it is over is known all the same.
+    assert ignored.mean_log[~others] == math.inf
 
 
 def test_without_a_part_the_rest_still_believes_something(problem: Problem) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tuner.analytic.made_curves import power_tail
-from tuner.analytic.curve_shapes import population_of, run_posterior, shape_table
+from tuner.analytic.curve_template import ahead_of, passage_of, template_of
 from tuner.search.start_value import progress_of, start_value
 
 values = st.lists(st.floats(-100.0, 100.0), min_size=1, max_size=30)
@@ -69,7 +69,5 @@ def test_a_falling_metric_and_a_rising_one_give_the_same_extrapolation() -> None
     rising = progress_of(accuracy, start_value([0.1, 0.11]), 0.9)
     falling = progress_of(-loss, start_value([-2.3, -2.29]), -0.4)
     np.testing.assert_allclose(falling, rising, atol=1e-12)
-    population = population_of([])
-    assert run_posterior(shape_table(samples, falling), population) == pytest.approx(
-        run_posterior(shape_table(samples, rising), population)
-    )
+    one, other = (passage_of(samples, progress) for progress in (falling, rising))
+    assert ahead_of(one, template_of([one])) == pytest.approx(ahead_of(other, template_of([other])))
