@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from search_spaces import Configuration, traits_of
 from tuner.cluster import Cluster
 from tuner.errors import LeaseLostError, StorageError
@@ -88,7 +90,10 @@ class Search:
             StorageError: Another worker has taken a probe of this study.
         """
         try:
-            return self._search()
+            # Beside busy ranks, threads for matrices as small as ours wait for each other: fits took ten
+            # times as long.
+            with threadpool_limits(limits=1, user_api="blas"):
+                return self._search()
         except LeaseLostError as error:
             name = self._setting.study.name
             raise StorageError(
