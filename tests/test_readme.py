@@ -88,6 +88,7 @@ def test_the_table_of_the_job_file_names_every_key_and_no_other() -> None:
     schema = job_schema()["$defs"]
     for name in set(Job.model_fields) - {"name", "seed"}:
         sections[f"[{name}]"] = set(schema[f"{name.capitalize()}Section"]["properties"])
+    sections["[cluster.machine]"] = set(schema["MachineSection"]["properties"])
     sections["[workload]"] -= {"optimizer", "schedule"}
     for name, kinds in (("optimizer", "Settings"), ("schedule", "Schedule")):
         matching = (set(schema[kind]["properties"]) for kind in schema if kind.endswith(kinds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -46,6 +47,47 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VirtualCluster:
+    """Machines and links that need not be there.
+
+    Args:
+        fixed_seconds: a0 of a rank's step c(b) = a0 + a1 b.
+        seconds_per_sample: a1.
+        jitter: k, coefficient of variation of a rank's step around c(b).
+        persistent: Share of the jitter's variance that stays with a rank.
+        latency: A, seconds a message takes one way beside its bytes.
+        bytes_per_second: w, of every link.
+        overlap: g, how well an all-reduce of gradients hides behind compute, at least 1.
+        delays: Delays of some ranks, drawn anew for each step.
+        seconds_between_failures: Mean seconds of compute after which a rank fails; None for never.
+        restart_seconds: What a failure costs the rank.
+    """
+
+    fixed_seconds: float
+    seconds_per_sample: float
+    jitter: float = 0.0
+    persistent: float = 0.5
+    latency: float = 0.0
+    bytes_per_second: float = math.inf
+    overlap: float = 1.0
+    delays: tuple[RankDelay, ...] = ()
+    seconds_between_failures: float | None = None
+    restart_seconds: float = 0.0
+
+    def mean_compute_seconds(self, num_samples: float) -> float:
+        """c(b) of one rank."""
+        return self.fixed_seconds + self.seconds_per_sample * num_samples
+
+    def message_seconds(self, num_bytes: float) -> float:
+        """A + n / w: from one rank to another."""
+        return self.latency + self.link_seconds(num_bytes)
+
+    def link_seconds(self, num_bytes: float) -> float:
+        """n / w: how long a message keeps a link busy."""
+        return num_bytes / self.bytes_per_second
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """The machines a job may use.
 
@@ -61,6 +103,8 @@ class Cluster:
         delays: Delays that every probe's steps are given on purpose.
         machines: Types of machine by name, where configurations name one; empty where all nodes are alike.
         extra_nodes: Machines that are charged besides the nodes, such as a parameter server's.
+        virtual: What its machines and links take, where they are described and need not be there: ranks
+            are then emulated.
     """
 
     node_counts: tuple[int, ...]
@@ -73,6 +117,7 @@ class Cluster:
     delays: tuple[RankDelay, ...] = ()
     machines: Mapping[str, Machine] = field(default_factory=dict, hash=False)
     extra_nodes: int = 0
+    virtual: VirtualCluster | None = None
 
     @property
     def has_prices(self) -> bool:

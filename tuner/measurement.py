@@ -118,6 +118,7 @@ class RankTiming:
         sync: Waiting for other ranks that compute did not hide.
         input: Waiting for data.
         step: The whole step.
+        count: Ranks that are alike and that this one stands for.
     """
 
     rank: int
@@ -126,12 +127,13 @@ class RankTiming:
     sync: Spread
     input: Spread
     step: Spread
+    count: int = 1
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RankTiming:
         """The timing `dataclasses.asdict` was made from."""
         parts = {name: Spread(**data[name]) for name in ("compute", "sync", "input", "step")}
-        return cls(rank=data["rank"], batch_size=data["batch_size"], **parts)
+        return cls(rank=data["rank"], batch_size=data["batch_size"], count=data.get("count", 1), **parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +186,8 @@ class Measurement:
             was.
         bytes_per_step: Bytes of gradients or parameters that a rank put on the network, or fetched, in a
             step of its own, on average over ranks and steps; None where no step was made.
+        emulated: Whether one process trained for all ranks, and training seconds are those of a virtual
+            clock.
     """
 
     configuration: Configuration
@@ -207,6 +211,7 @@ class Measurement:
     lost_ranks: tuple[int, ...] = ()
     staleness_steps: float | None = None
     bytes_per_step: float | None = None
+    emulated: bool = False
 
     @property
     def batch_seconds(self) -> float | None:
@@ -219,7 +224,7 @@ class Measurement:
             return None
         if traits_of(self.configuration.strategy).barrier:
             return max(rank.step.mean for rank in self.ranks)
-        rate = sum(rank.batch_size / max(rank.step.mean, 1e-9) for rank in self.ranks)
+        rate = sum(rank.count * rank.batch_size / max(rank.step.mean, 1e-9) for rank in self.ranks)
         return self.configuration.batch_size / rate
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from tuner.analytic.setup import (
     strategy_columns,
 )
 from tuner.analytic.strategy_seconds import Network, batch_seconds
-from tuner.cluster import Cluster
+from tuner.cluster import Cluster, VirtualCluster
 from tuner.measurement import Measurement
 
 Array = npt.NDArray[np.float64]
@@ -48,6 +48,8 @@ _FURTHER_PARAMETERS = (
     Parameter(name="log point-to-point bandwidth over the collective's", mean=0.0, sd=0.7),
     Parameter(name="persistent share of jitter", mean=0.5, sd=0.2),
 )
+#: What a description leaves unsure of each, and the least that its logarithm is taken of.
+_DESCRIBED_SD, _LEAST_SECONDS, _LEAST_JITTER = 0.05, 1e-9, 1e-4
 #: Over log ranks, log batch a rank, log tau, and the strategies' columns.
 _RESIDUAL = Residual(sd=0.10, length_scales=(0.7, 1.0, 1.0, *[STRATEGY_LENGTH] * NUM_STRATEGIES))
 
@@ -135,6 +137,8 @@ def fit_seconds(
     )
     in_play = [*strategies, *(c.strategy for c in configurations)]
     parameters = _PARAMETERS + (_FURTHER_PARAMETERS if exchanges_apart(in_play) else ())
+    if cluster.virtual is not None:
+        parameters = _described(parameters, cluster.virtual)
 
     def law(theta: Array, inputs: Array) -> Array:
         # A run's slices are timed at the same place, and the law is asked hundreds of times in a fit.
@@ -147,6 +151,24 @@ def fit_seconds(
         posterior=posterior,
         between_moments_sd=between,
         num_observations=len(timed),
+    )
+
+
+def _described(parameters: tuple[Parameter, ...], virtual: VirtualCluster) -> tuple[Parameter, ...]:
+    """The unknowns with what a description of the cluster says of them."""
+    said = {
+        "log fixed compute seconds": math.log(max(virtual.fixed_seconds, _LEAST_SECONDS)),
+        "log compute seconds a sample": math.log(virtual.seconds_per_sample),
+        "log latency seconds of a hop": math.log(max(virtual.latency, _LEAST_SECONDS)),
+        "log bytes a second": math.log(virtual.bytes_per_second),
+        "log jitter": math.log(max(virtual.jitter, _LEAST_JITTER)),
+        "log overlap exponent": math.log(virtual.overlap),
+        "log point-to-point bandwidth over the collective's": 0.0,
+        "persistent share of jitter": virtual.persistent,
+    }
+    return tuple(
+        replace(p, mean=said[p.name], sd=min(p.sd, _DESCRIBED_SD)) if p.name in said else p
+        for p in parameters
     )
 
 

@@ -19,9 +19,10 @@ from torch.utils.data import Dataset
 
 from search_spaces import Configuration, traits_of
 from tuner.batches import SampleStream, shard
+from tuner.cluster import VirtualCluster
 from tuner.emulation.event_clock import EventClock
 from tuner.emulation.mixing import CenterMixing, Mixing, PeerMixing
-from tuner.emulation.timing import StepDraws, VirtualCluster
+from tuner.emulation.timing import StepDraws, all_reduce_seconds
 from tuner.emulation.virtual_rank import VirtualRank
 from tuner.strategies.flat import FlatParameters
 from tuner.strategies.rules import outer_step
@@ -45,6 +46,7 @@ class Trained:
         num_ranks: p.
         cluster: What p ranks would run on.
         seed: Of data order, of the strategy's draws and of time.
+        computes: Whether gradients are computed; without them only time passes, and messages.
     """
 
     workload: Workload
@@ -54,6 +56,7 @@ class Trained:
     num_ranks: int
     cluster: VirtualCluster
     seed: int
+    computes: bool = True
 
 
 @dataclass(kw_only=True)
@@ -107,6 +110,7 @@ class Emulation(ABC):
             stream=self._stream,
             batch_size=trained.configuration.batch_size,
             learning_rate=trained.configuration.learning_rate,
+            computes=trained.computes,
         )
 
     @property
@@ -167,7 +171,10 @@ class Emulation(ABC):
 
     @abstractmethod
     def load(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state` of an emulation made alike gave."""
+        """Goes on from what `state` of an emulation made alike gave.
+
+        All-reduce, whose statistics do not depend on ranks, may go on with another number of them.
+        """
 
     def _common_state(self) -> dict[str, Any]:
         return {
@@ -180,7 +187,8 @@ class Emulation(ABC):
 
     def _load_common(self, state: dict[str, Any]) -> None:
         self.samples, self.rank_steps = state["samples"], state["rank_steps"]
-        self._draws.load(state["draws"])
+        if len(state["draws"]) == self.trained.num_ranks:
+            self._draws.load(state["draws"])
         for rank, kept in zip(self.ranks, state["ranks"], strict=True):
             rank.load(kept)
         torch.set_rng_state(state["random"])
@@ -227,7 +235,7 @@ class AllReduceEmulation(Emulation):
             replica.add_gradient(offset, size, size / batch_size)
         replica.make_step()
         compute = [self._draws.seconds(rank, size) for rank, (_, size) in enumerate(self._shares)]
-        exchange = cluster.all_reduce_seconds(num_ranks, self._num_bytes)
+        exchange = all_reduce_seconds(cluster, num_ranks, self._num_bytes)
         g = cluster.overlap
         whole = (max(compute) ** g + exchange**g) ** (1 / g)
         for times, own in zip(self.times, compute, strict=True):
@@ -300,7 +308,7 @@ class LocalSGDEmulation(Emulation):
         waited = [0.0] * trained.num_ranks
         if self._ranks[0].step % self._tau == 0:
             num_bytes = self._flats[0].num_bytes
-            end = self.seconds + trained.cluster.all_reduce_seconds(trained.num_ranks, num_bytes)
+            end = self.seconds + all_reduce_seconds(trained.cluster, trained.num_ranks, num_bytes)
             waited = [end - own for own in self._clocks]
             self._clocks = [end] * trained.num_ranks
             self._moved_bytes += num_bytes * trained.num_ranks if trained.num_ranks > 1 else 0

@@ -3,75 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tuner.analytic.laws import compute_seconds, ring_all_reduce_seconds
-from tuner.cluster import RankDelay
-
-Array = npt.NDArray[np.float64]
+from tuner.analytic.laws import ring_all_reduce_seconds
+from tuner.cluster import VirtualCluster
 
 #: A step is never shorter than this share of the mean one.
 _SHORTEST = 0.1
 _BLOCK = 256
 
 
-@dataclass(frozen=True, kw_only=True)
-class VirtualCluster:
-    """Machines and links that need not be there.
-
-    Args:
-        fixed_seconds: a0 of a rank's step c(b) = a0 + a1 b.
-        seconds_per_sample: a1.
-        jitter: k, coefficient of variation of a rank's step around c(b).
-        persistent: Share of the jitter's variance that stays with a rank.
-        latency: A, seconds a message takes one way beside its bytes.
-        bytes_per_second: w, of every link.
-        overlap: g, how well an all-reduce of gradients hides behind compute, at least 1.
-        delays: Delays of some ranks, drawn anew for each step.
-        seconds_between_failures: Mean seconds of compute after which a rank fails; None for never.
-        restart_seconds: What a failure costs the rank.
-    """
-
-    fixed_seconds: float
-    seconds_per_sample: float
-    jitter: float = 0.0
-    persistent: float = 0.5
-    latency: float = 0.0
-    bytes_per_second: float = math.inf
-    overlap: float = 1.0
-    delays: tuple[RankDelay, ...] = ()
-    seconds_between_failures: float | None = None
-    restart_seconds: float = 0.0
-
-    def mean_compute_seconds(self, num_samples: float) -> float:
-        """c(b) of one rank."""
-        law = compute_seconds(
-            np.array(num_samples), fixed=self.fixed_seconds, per_sample=self.seconds_per_sample
-        )
-        return float(law)
-
-    def message_seconds(self, num_bytes: float) -> float:
-        """A + n / w: from one rank to another."""
-        return self.latency + self.link_seconds(num_bytes)
-
-    def link_seconds(self, num_bytes: float) -> float:
-        """n / w: how long a message keeps a link busy."""
-        return num_bytes / self.bytes_per_second
-
-    def all_reduce_seconds(self, num_ranks: int, num_bytes: float) -> float:
-        """Of a ring (see `ring_all_reduce_seconds`); 0 for one rank."""
-        return float(
-            ring_all_reduce_seconds(
-                np.array(num_ranks),
-                num_bytes,
-                latency=self.latency,
-                bytes_per_second=self.bytes_per_second,
-            )
-        )
+def all_reduce_seconds(cluster: VirtualCluster, num_ranks: int, num_bytes: float) -> float:
+    """Of a ring (see `ring_all_reduce_seconds`); 0 for one rank."""
+    p = np.array(num_ranks)
+    law = ring_all_reduce_seconds(
+        p, num_bytes, latency=cluster.latency, bytes_per_second=cluster.bytes_per_second
+    )
+    return float(law)
 
 
 class StepDraws:

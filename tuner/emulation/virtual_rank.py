@@ -26,6 +26,7 @@ class VirtualRank:
         stream: The order of the data, the same for all ranks.
         batch_size: Samples of a step over all ranks.
         learning_rate: Peak rate; the workload's schedule multiplies it.
+        computes: Whether it computes gradients; without them its steps change nothing.
 
     Attributes:
         step: Steps it has made.
@@ -44,11 +45,13 @@ class VirtualRank:
         stream: SampleStream,
         batch_size: int,
         learning_rate: float,
+        computes: bool = True,
     ) -> None:
         self.rank, self.model = rank, model
         self._workload, self._data, self._stream = workload, data, stream
         self._offset, size = shard(batch_size, rank, num_ranks)
         self.share = Share(batch_size=batch_size, num_ranks=num_ranks, num_samples=size)
+        self._computes = computes
         self.step = 0
         self.is_finite = True
         self._device = next(model.parameters()).device
@@ -74,6 +77,8 @@ class VirtualRank:
             num_samples: How many.
             weight: What their mean loss is multiplied by.
         """
+        if not self._computes:
+            return
         start = self.step * self.share.batch_size + offset
         batch = fetch(self._data, self._stream.indices(start, num_samples).tolist(), self._device)
         loss = self._workload.loss(self.model, batch)
@@ -87,7 +92,8 @@ class VirtualRank:
 
     def make_step(self) -> None:
         """The optimizer's step."""
-        self.optimizer.step()
+        if self._computes:
+            self.optimizer.step()
         self.step += 1
 
     def state(self) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tuner.cluster import VirtualCluster
 from tuner.emulation.event_clock import Event, EventClock
-from tuner.emulation.timing import VirtualCluster
 from tuner.transport import Received, Transport
 from tuner.transport.transport import STANDING_WIDTH
 

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from search_spaces import BatchCoversRanks, Configuration, OneOf, ProductSpace, SearchSpace
-from tuner.cluster import Cluster, RankDelay
+from tuner.cluster import Cluster, RankDelay, VirtualCluster
 from tuner.job.sections import (
     BaselineSection,
     BudgetSection,
     ClusterSection,
     GoalSection,
+    MachineSection,
     ProbeSection,
     WorkloadSection,
 )
@@ -77,6 +78,21 @@ class Job(Section):
         return self
 
     @model_validator(mode="after")
+    def _emulated_machines_are_described(self) -> Job:
+        emulated = self.probe.kind == "emulated"
+        if emulated and self.cluster.machine is None:
+            raise ValueError(
+                "probe.kind = 'emulated' needs [cluster.machine]: what nodes and links take "
+                "(fixed_seconds, seconds_per_sample, latency, bandwidth, jitter)"
+            )
+        if self.cluster.machine is not None and not emulated:
+            raise ValueError(
+                "[cluster.machine] describes nodes that need not be there, but probe.kind = "
+                f"'{self.probe.kind}' trains on those at hand: set probe.kind = 'emulated', or take it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _dollars_have_prices(self) -> Job:
         asked = {
             "goal.minimize = 'dollars'": self.goal.minimize == "dollars",
@@ -106,18 +122,20 @@ class Job(Section):
         recording, section = self.recording(), self.cluster
         if recording is not None:
             return recording.cluster
+        delays = tuple(
+            RankDelay(ranks=delay.ranks, low=delay.low, high=delay.high) for delay in section.emulate.delays
+        )
+        virtual = None if section.machine is None else _virtual(section.machine, delays)
         return Cluster(
             node_counts=section.nodes,
             devices_per_node=section.devices_per_node,
             dollars_per_node_hour=section.dollars_per_node_hour,
             launcher=section.launcher,
             threads_per_rank=section.threads_per_rank,
-            cores_per_host=len(os.sched_getaffinity(0)),
-            nodes_share_host=section.launcher == "local",
-            delays=tuple(
-                RankDelay(ranks=delay.ranks, low=delay.low, high=delay.high)
-                for delay in section.emulate.delays
-            ),
+            cores_per_host=len(os.sched_getaffinity(0)) if virtual is None else None,
+            nodes_share_host=section.launcher == "local" and virtual is None,
+            delays=delays,
+            virtual=virtual,
         )
 
     def search_space(self) -> SearchSpace:
@@ -161,9 +179,28 @@ class Job(Section):
             "launcher": self.cluster.launcher,
             "seed": self.seed,
         }
+        if self.cluster.machine is not None:
+            parts["machine"] = self.cluster.machine.model_dump(mode="json")
+            # What is emulated does not depend on what emulates it.
+            del parts["hardware"]
         if self.cluster.emulate.delays:
             parts["emulate"] = self.cluster.emulate.model_dump(mode="json")
         return _digest(parts)
+
+
+def _virtual(machine: MachineSection, delays: tuple[RankDelay, ...]) -> VirtualCluster:
+    return VirtualCluster(
+        fixed_seconds=machine.fixed_seconds,
+        seconds_per_sample=machine.seconds_per_sample,
+        jitter=machine.jitter,
+        persistent=machine.persistent,
+        latency=machine.latency,
+        bytes_per_second=machine.bandwidth,
+        overlap=machine.overlap,
+        delays=delays,
+        seconds_between_failures=machine.time_between_failures,
+        restart_seconds=machine.restart,
+    )
 
 
 def missing_section(name: str) -> str:

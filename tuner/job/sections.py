@@ -17,7 +17,9 @@ from pydantic import (
 from search_spaces import KNOBS, Configuration
 from tuner.job.values import (
     AscendingCounts,
+    Bandwidth,
     Duration,
+    DurationOrNone,
     ImportPath,
     Section,
     StrategyName,
@@ -81,6 +83,38 @@ class EmulateSection(Section):
         return (self.delay,) if isinstance(self.delay, DelaySection) else self.delay
 
 
+class MachineSection(Section):
+    """`[cluster.machine]`: what nodes and links take that need not be there."""
+
+    fixed_seconds: DurationOrNone = Field(
+        description="what a step of one rank takes whatever its samples: forward, backward and update"
+    )
+    seconds_per_sample: Duration = Field(description="what each sample of the rank adds to it")
+    jitter: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.05, description="how much a rank's steps vary: standard deviation over mean"
+    )
+    persistent: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5, description="share of that variance which stays with a rank: this node is slow"
+    )
+    latency: DurationOrNone = Field(
+        description="what a message takes one way beside its bytes, such as '50us'; for collectives, a hop"
+    )
+    bandwidth: Bandwidth = Field(description="of every link, such as '10Gbit/s'")
+    overlap: Annotated[float, Field(ge=1, le=10)] = Field(
+        default=1.5, description="how well an all-reduce hides behind compute: 1 not at all, 10 nearly wholly"
+    )
+    time_between_failures: Duration | None = Field(
+        default=None, description="compute after which a rank fails, on average; never if absent"
+    )
+    restart: DurationOrNone = Field(default=0.0, description="what a failure costs the rank, such as '2m'")
+
+    @model_validator(mode="after")
+    def _failures_cost(self) -> MachineSection:
+        if (self.time_between_failures is None) != (self.restart == 0.0):
+            raise ValueError("time_between_failures and restart belong together: state both or neither")
+        return self
+
+
 class ClusterSection(Section):
     """`[cluster]`: nodes that may be chosen and what they cost."""
 
@@ -95,6 +129,10 @@ class ClusterSection(Section):
         default="local", description="how ranks start; local: nodes are processes of this machine"
     )
     threads_per_rank: PositiveInt = Field(default=1, description="CPU threads of one rank")
+    machine: MachineSection | None = Field(
+        default=None,
+        description="what nodes and links take that need not be there; goes with probe.kind = 'emulated'",
+    )
     emulate: EmulateSection = Field(
         default=EmulateSection(), description="what slow nodes would do: delays added on purpose"
     )
@@ -192,9 +230,10 @@ class BaselineSection(Section):
 class ProbeSection(Section):
     """`[probe]`: how configurations are looked at."""
 
-    kind: Literal["training", "recorded"] = Field(
+    kind: Literal["training", "emulated", "recorded"] = Field(
         default="training",
-        description="training: ranks run the workload; recorded: a recording is replayed",
+        description="training: ranks run the workload; emulated: one process trains for all ranks of a "
+        "described cluster, under a virtual clock; recorded: a recording is replayed",
     )
     recording: str | None = Field(
         default=None,

@@ -21,12 +21,14 @@ from pydantic import (
 
 from search_spaces import STRATEGIES, AxisValue, Configuration, traits_of, unknown_strategy, with_knobs
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|d)?\s*")
-_SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d)?\s*")
+_SECONDS = {None: 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BANDWIDTH = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(bit|B)/s\s*")
+_PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
 def parse_duration(value: Any) -> Any:
-    """Seconds from a number or from words like `90s`, `10m`, `1h30m`; other values pass through.
+    """Seconds from a number or from words like `90s`, `10m`, `1h30m`, `50us`; other values pass through.
 
     Raises:
         ValueError: The words are not a duration.
@@ -37,13 +39,31 @@ def parse_duration(value: Any) -> Any:
     while position < len(value):
         match = _DURATION.match(value, position)
         if match is None or match.end() == position:
-            raise ValueError(f"{value!r} is not a duration; write 90s, 10m, 2h, 1h30m or seconds")
+            raise ValueError(f"{value!r} is not a duration; write 90s, 10m, 2h, 1h30m, 50us or seconds")
         total += float(match[1]) * _SECONDS[match[2]]
         position = match.end()
     return total
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+DurationOrNone = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+
+
+def parse_bandwidth(value: Any) -> Any:
+    """Bytes a second from a number or from words like `10Gbit/s`, `1.2GB/s`; other values pass through.
+
+    Raises:
+        ValueError: The words are not a bandwidth.
+    """
+    if not isinstance(value, str):
+        return value
+    match = _BANDWIDTH.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{value!r} is not a bandwidth; write 10Gbit/s, 1.25GB/s or bytes a second")
+    return float(match[1]) * _PREFIXES[match[2]] / (8.0 if match[3] == "bit" else 1.0)
+
+
+Bandwidth = Annotated[float, BeforeValidator(parse_bandwidth), Field(gt=0, allow_inf_nan=False)]
 
 
 def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:

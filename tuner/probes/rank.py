@@ -177,7 +177,7 @@ class _Rank:
             "training_seconds": runner.seconds,
             "scoring_seconds": runner.scorer.seconds,
             "bytes_per_step": runner.exchanged_bytes / num_steps if num_steps else None,
-            "timing": None if timing is None else asdict(timing),
+            "timings": [] if timing is None else [asdict(timing)],
             "peak_bytes": peak_bytes(self._device),
             "parameter_bytes": parameter_bytes(replica.model),
             "seconds": self._voice.seconds_since_entry,

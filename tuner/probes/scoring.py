@@ -6,11 +6,11 @@ import math
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from tuner.checkpoints import write_atomically
@@ -24,6 +24,93 @@ from tuner.workload import Workload
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+
+class Scorable(Protocol):
+    """What a metric is taken of: a model that holds what is scored, and what it is trained on."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+
+    @property
+    def workload(self) -> Workload:
+        """What is trained."""
+
+    @property
+    def data(self) -> Dataset[Any]:
+        """The training data."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+
+
+class ModelScorer:
+    """Takes the metric of a model as it stands, and saves the model where it reached the target.
+
+    Args:
+        scored: The model and what it is trained on.
+        validation_data: What is scored on.
+        target: The value that counts as reached.
+        maximize: Whether larger values are better.
+        model_path: Where the scored model is saved once it reached the target.
+        seed: Of the samples on which batch-norm statistics are estimated anew.
+    """
+
+    def __init__(
+        self,
+        scored: Scorable,
+        *,
+        validation_data: Dataset[Any],
+        target: float,
+        maximize: bool,
+        model_path: Path,
+        seed: int = 0,
+    ) -> None:
+        self._scored, self._data, self._seed = scored, validation_data, seed
+        self._target, self._maximize, self._model_path = target, maximize, model_path
+
+    def value_of_model(self, *, is_mixed: bool) -> float:
+        """The metric of the model as it stands.
+
+        Args:
+            is_mixed: Whether its parameters are an average or a centre, which no rank has trained with.
+        """
+        scored = self._scored
+        fresh = (
+            fresh_batch_norm(scored.model, scored.workload, scored.data, scored.device, self._seed)
+            if is_mixed
+            else nullcontext()
+        )
+        with fresh:
+            value = self._value()
+            if self.is_reached(value):
+                self._save_model()
+        return value
+
+    def is_reached(self, value: float) -> bool:
+        """Whether a value is the target or beyond."""
+        if not math.isfinite(value):
+            return False
+        return value >= self._target if self._maximize else value <= self._target
+
+    def _value(self) -> float:
+        scored = self._scored
+        scored.model.eval()
+        try:
+            with torch.no_grad(), undisturbed(scored.device):
+                return _possible(float(scored.workload.score(scored.model, self._data)), scored.workload)
+        finally:
+            scored.model.train()
+
+    def _save_model(self) -> None:
+        state = self._scored.model.state_dict()
+
+        def write(file: BinaryIO) -> None:
+            torch.save(state, file)
+
+        write_atomically(self._model_path, write)
 
 
 class Scorer:
@@ -52,9 +139,15 @@ class Scorer:
         model_path: Path,
         seed: int = 0,
     ) -> None:
-        self._seed = seed
-        self._replica, self._data, self._group, self._rank = replica, validation_data, group, rank
-        self._target, self._maximize, self._model_path = target, maximize, model_path
+        self._replica, self._group, self._rank = replica, group, rank
+        self._of_model = ModelScorer(
+            replica,
+            validation_data=validation_data,
+            target=target,
+            maximize=maximize,
+            model_path=model_path,
+            seed=seed,
+        )
         self.seconds = 0.0
         #: What the last scoring took, in steps of rank 0: equal on all ranks; 0 where unknown.
         self.steps_worth = 0.0
@@ -71,7 +164,7 @@ class Scorer:
             value = 0.0
             if self._rank == 0:
                 is_mixed = self._group is not None and replica.strategy.traits.scored != "common"
-                value = self._value_and_model(is_mixed=is_mixed)
+                value = self._of_model.value_of_model(is_mixed=is_mixed)
             if self._group is not None:
                 took = time.perf_counter() - began
                 told = torch.tensor(
@@ -84,14 +177,14 @@ class Scorer:
         self.seconds += took
         if self._group is None:
             self.steps_worth = took / step_seconds if step_seconds else 0.0
-        return value, self._is_reached(value)
+        return value, self._of_model.is_reached(value)
 
     def score_untrained(self) -> tuple[float, bool]:
         """The metric of the model as it stands, and whether the target is reached; asks no other rank."""
         began = time.perf_counter()
-        value = self._value_and_model(is_mixed=False)
+        value = self._of_model.value_of_model(is_mixed=False)
         self.seconds += time.perf_counter() - began
-        return value, self._is_reached(value)
+        return value, self._of_model.is_reached(value)
 
     def score_vector(self, vector: Tensor, step_seconds: float | None = None) -> tuple[float, bool]:
         """The metric of these parameters, and whether the target is reached; asks no other rank.
@@ -102,51 +195,11 @@ class Scorer:
         """
         began = time.perf_counter()
         with self._replica.strategy.scoring(vector):
-            value = self._value_and_model(is_mixed=True)
+            value = self._of_model.value_of_model(is_mixed=True)
         took = time.perf_counter() - began
         self.seconds += took
         self.steps_worth = took / step_seconds if step_seconds else 0.0
-        return value, self._is_reached(value)
-
-    def _value_and_model(self, *, is_mixed: bool) -> float:
-        """The metric of the model as it stands, which is saved where it reached the target.
-
-        Args:
-            is_mixed: Whether its parameters are an average or a centre, which no rank has trained with.
-        """
-        replica = self._replica
-        fresh = (
-            fresh_batch_norm(replica.model, replica.workload, replica.data, replica.device, self._seed)
-            if is_mixed
-            else nullcontext()
-        )
-        with fresh:
-            value = self._value()
-            if self._is_reached(value):
-                self._save_model()
-        return value
-
-    def _value(self) -> float:
-        replica = self._replica
-        replica.model.eval()
-        try:
-            with torch.no_grad(), undisturbed(replica.device):
-                return _possible(float(replica.workload.score(replica.model, self._data)), replica.workload)
-        finally:
-            replica.model.train()
-
-    def _is_reached(self, value: float) -> bool:
-        if not math.isfinite(value):
-            return False
-        return value >= self._target if self._maximize else value <= self._target
-
-    def _save_model(self) -> None:
-        state = self._replica.model.state_dict()
-
-        def write(file: BinaryIO) -> None:
-            torch.save(state, file)
-
-        write_atomically(self._model_path, write)
+        return value, self._of_model.is_reached(value)
 
 
 def _possible(value: float, workload: Workload) -> float:

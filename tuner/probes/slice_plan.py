@@ -14,6 +14,8 @@ from tuner.probes.prober import Until
 
 #: The function that ranks run.
 RANK_FUNCTION = "tuner.probes.rank:run_slice"
+#: The function that one process runs for all ranks of a virtual cluster.
+EMULATION_FUNCTION = "tuner.probes.emulated_slice:run_emulated_slice"
 
 CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_FILE = "model.pt"
@@ -41,6 +43,11 @@ class SlicePlan:
     until: Until
     folder: Path
     score_untrained: bool = True
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether one process trains for all ranks."""
+        return self.job.probe.kind == "emulated"
 
     @property
     def is_timing(self) -> bool:

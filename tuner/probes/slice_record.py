@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import traits_of
-from tuner.charge import charge
+from tuner.charge import Charge, charge
 from tuner.cluster import Cluster
 from tuner.launchers import JobHandle, RankFailure
 from tuner.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, RankTiming
@@ -101,6 +101,9 @@ class SliceRecord:
             seconds = max(result["seconds"] for result in self._results.values())
             held = min(held, startup_seconds + seconds)
         charged = charge(held, self.plan.configuration, self._cluster)
+        if self.plan.is_emulated:
+            # The machine at hand was held, not the nodes.
+            charged = Charge(seconds=charged.seconds)
         curve = tuple(self._points[samples] for samples in sorted(self._points))
         last = curve[-1] if curve else None
         return Measurement(
@@ -109,9 +112,9 @@ class SliceRecord:
             outcome=outcome,
             curve=curve,
             ranks=tuple(
-                RankTiming.from_dict(result["timing"])
+                RankTiming.from_dict(timing)
                 for _, result in sorted(self._results.items())
-                if result["timing"] is not None
+                for timing in result["timings"]
             ),
             noise=tuple(self._noise),
             step=max(standing.get("step", 0), last.step if last else 0),
@@ -123,6 +126,7 @@ class SliceRecord:
             charged_dollars=charged.dollars,
             peak_bytes=max((r["peak_bytes"] for r in self._results.values()), default=0),
             parameter_bytes=max((r["parameter_bytes"] for r in self._results.values()), default=0),
+            emulated=self.plan.is_emulated,
             oversubscribed=self._cluster.oversubscription(self.plan.configuration.nodes) > 1,
             error=error,
             checkpoint=self._checkpoint or self._older_checkpoint(),

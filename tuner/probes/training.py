@@ -15,7 +15,7 @@ from tuner.launchers import JobState, JobStatus, Launcher, RankTask
 from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes.probe_folder import ProbeFolder, unwritable
 from tuner.probes.prober import ProbeHandle, Prober, Until
-from tuner.probes.slice_plan import RANK_FUNCTION, SlicePlan
+from tuner.probes.slice_plan import EMULATION_FUNCTION, RANK_FUNCTION, SlicePlan
 from tuner.probes.slice_record import SliceRecord, failure_words
 
 
@@ -28,6 +28,9 @@ class TrainingProber(Prober):
     no rank was heard for `probe.hang_timeout` is ended as TIMED_OUT; a single step or scoring that
     takes longer needs a larger one. Where the strategy has no barrier, ranks that die or fall silent end
     nothing while others train: the measurement names them.
+
+    A job whose ranks are emulated starts one process for all of them; it is charged for the time that process
+    takes, and no dollars.
 
     Args:
         job: The job.
@@ -70,13 +73,13 @@ class TrainingProber(Prober):
         try:
             submitted = self._launcher.submit(
                 RankTask(
-                    function=RANK_FUNCTION,
+                    function=EMULATION_FUNCTION if plan.is_emulated else RANK_FUNCTION,
                     payload=plan.to_payload(),
                     folder=folder,
-                    outlives_ranks=not traits_of(configuration.strategy).barrier,
+                    outlives_ranks=not (plan.is_emulated or traits_of(configuration.strategy).barrier),
                 ),
-                num_nodes=configuration.nodes,
-                devices_per_node=self._cluster.devices_per_node,
+                num_nodes=1 if plan.is_emulated else configuration.nodes,
+                devices_per_node=1 if plan.is_emulated else self._cluster.devices_per_node,
             )
         except OSError as error:
             raise unwritable(folder, error) from error

@@ -33,7 +33,7 @@ class OptunaPolicy:
 
     def _action(self, state: SearchState) -> Action:
         arrived = [run for run in state.runs.values() if run.seconds_to_target is not None]
-        if arrived and state.job.goal.trainings == 1:
+        if arrived and state.further_trainings == 0:
             return Stop(kind=StopKind.ARRIVED, reason=f"a run reached the target: {arrived[0].configuration}")
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)

@@ -20,6 +20,8 @@ from tuner.search.timings import TimingKey, timing_key
 
 #: Start-up charged where none was measured yet, seconds.
 _UNKNOWN_STARTUP_SECONDS = 3.0
+#: Of a sample of an emulated run where none was emulated yet.
+_UNKNOWN_EMULATION_SECONDS = 1e-3
 #: Fitting, deciding and writing down between two slices, which nobody charges but everybody waits for.
 _DECIDING_SECONDS = 0.2
 
@@ -85,6 +87,28 @@ class SearchState:
     start_value: float | None
     epoch_samples: int
     spent: Charge
+
+    @property
+    def further_trainings(self) -> int:
+        """Trainings that the answer serves beside one that arrives while it is searched.
+
+        All of them where ranks are emulated: that trains nothing on the cluster which is asked about.
+        """
+        trainings = self.job.goal.trainings
+        return trainings if self.cluster.virtual is not None else trainings - 1
+
+    @property
+    def emulation_seconds_per_sample(self) -> float:
+        """What the machine at hand takes for a sample of an emulated run: the median of those measured."""
+        found = []
+        for probe in self.probes:
+            before = 0
+            for measurement in probe.slices:
+                held = measurement.charged_seconds - measurement.startup_seconds
+                if measurement.samples > before and held > 0 and probe.purpose is not Purpose.TIMING:
+                    found.append(held / (measurement.samples - before))
+                before = measurement.samples
+        return float(np.median(found)) if found else _UNKNOWN_EMULATION_SECONDS
 
     @property
     def slices(self) -> list[Measurement]:

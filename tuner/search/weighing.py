@@ -33,6 +33,8 @@ _TIMING_SECONDS = 1.5
 _UNKNOWN_AT_ONCE = 0.05
 #: What a timing leaves unknown of log seconds.
 _UNKNOWN_AFTER_TIMING = 0.08
+#: A gain of an emulated look that is less than this share of the incumbent's cost does not show.
+_LEAST_GAIN = 2e-3
 #: A configuration whose chance of reaching the target is smaller is out of reach.
 _LEAST_REACH = 0.02
 
@@ -42,14 +44,21 @@ class Option:
     """Something that could be done next.
 
     Args:
-        net_gain: What it is expected to save beyond what it costs, in the goal's unit.
+        gain: What it is expected to save, in the goal's unit.
+        cost: What it costs, in the same.
         index: The candidate it is about.
         purpose: TIMING for a timing probe, STATISTICS for a look at a run.
     """
 
-    net_gain: float
+    gain: float
+    cost: float
     index: int
     purpose: Purpose
+
+    @property
+    def net_gain(self) -> float:
+        """What it is expected to save beyond what it costs."""
+        return self.gain - self.cost
 
 
 class Weighing:
@@ -67,14 +76,26 @@ class Weighing:
         self._state = state
         self._beliefs = beliefs
         forecast = beliefs.forecast
-        more = state.job.goal.trainings - 1
-        cost = forecast.remaining + more * forecast.total if more else forecast.remaining
+        more = state.further_trainings
+        virtual = state.cluster.virtual is not None
+        # An emulated run is nobody's training: nothing of it remains to be done.
+        cost = np.zeros_like(forecast.total) if virtual else forecast.remaining
+        cost = cost + more * forecast.total if more else cost
         self._cost = _within_limits(state, beliefs, cost) * beliefs.price
         self._expected, self._reach = expected_cost(self._cost)
         self._length = typical(forecast.total)
         self._left = typical(forecast.remaining)
         self._runs = [run_of(state, c) for c in beliefs.configurations]
         self._slice_seconds = state.slice_seconds
+        self._charged_per_sample = forecast.seconds_per_sample * state.overhead
+        self._price = beliefs.price
+        self._shortest_samples = _SHORTEST_SLICE_SECONDS / forecast.seconds_per_sample
+        if virtual:
+            # Looks are paid for here, by the sample, whatever they would take there; a second of this machine
+            # counts as one of the cheapest nodes.
+            self._charged_per_sample = np.full_like(self._price, state.emulation_seconds_per_sample)
+            self._price = np.full_like(self._price, self._price.min())
+            self._shortest_samples = _SHORTEST_SLICE_SECONDS / self._charged_per_sample
         self._compared_with: int | None = None
         self._ratios = self._resolvable = np.zeros(0)
         self._may_start = may_start(state)
@@ -89,13 +110,26 @@ class Weighing:
         usable = [i for i in range(len(self._runs)) if self._in_reach[i] and self._may_go_on(i)]
         return min(usable, key=lambda i: float(self._expected[i]), default=None)
 
+    def best_option(self, incumbent: int) -> Option | None:
+        """The option that is most worth its cost; None where none is.
+
+        What is emulated is paid for with another machine's time than what it saves. There any gain that shows
+        is worth it, as long as the budget lasts, and the most for its cost comes first.
+        """
+        options = self.options(incumbent)
+        if self._state.cluster.virtual is None:
+            best = max(options, key=lambda option: option.net_gain, default=None)
+            return best if best is not None and best.net_gain > 0 else None
+        least = _LEAST_GAIN * float(self._expected[incumbent])
+        shown = [option for option in options if option.gain > least]
+        return max(shown, key=lambda option: option.gain / option.cost, default=None)
+
     def options(self, incumbent: int) -> list[Option]:
         """Every look and timing that could be carried out instead of going on with the incumbent."""
         return [*self._looks(incumbent), *self._timings(incumbent)]
 
     def _looks(self, incumbent: int) -> Iterator[Option]:
-        price = self._beliefs.price
-        overhead = self._state.overhead
+        price = self._price
         for i, configuration in enumerate(self._beliefs.configurations):
             run = self._runs[i]
             if i == incumbent or not self._in_reach[i]:
@@ -109,13 +143,14 @@ class Weighing:
             after = min(0.95, (done + look) / max(self._length[i], 1e-9))
             ratio, variance = self._against(i, incumbent)
             unknown = self._unknown_after(i, after)
-            paid = look * price[i] * overhead
+            per_sample = self._beliefs.forecast.seconds_per_sample[i]
+            paid = look / per_sample * self._charged_per_sample[i] * price[i]
             best = float(self._expected[incumbent])
             gain = self._reach[i] * expected_gain(
                 best, best * ratio, variance**2 / (variance + unknown), paid
             )
             spent = paid + self._slice_seconds * price[i]
-            yield Option(net_gain=gain - spent, index=i, purpose=Purpose.STATISTICS)
+            yield Option(gain=gain, cost=spent, index=i, purpose=Purpose.STATISTICS)
 
     def _unknown_after(self, index: int, share: float) -> float:
         """Variance of log samples to target that a look leaves, compared with other runs.
@@ -141,7 +176,7 @@ class Weighing:
         """A look's training seconds: a share of the run, and as far as the next scorings at the least."""
         run = self._runs[index]
         samples = self._look_samples(index) - (run.measurement.samples if run else 0)
-        return float(max(samples * self._beliefs.forecast.seconds_per_sample[index], _SHORTEST_SLICE_SECONDS))
+        return float(samples * self._beliefs.forecast.seconds_per_sample[index])
 
     def _look_samples(self, index: int) -> int:
         """Where a look ends: beyond the next scoring, or a share of the run further, at most twice as far."""
@@ -151,7 +186,7 @@ class Weighing:
         marks = max(seen * probe.score_growth, first) * probe.score_growth
         per_sample = self._beliefs.forecast.seconds_per_sample[index]
         share = _LOOK_SHARE * self._length[index] / per_sample
-        shortest = seen + _SHORTEST_SLICE_SECONDS / per_sample
+        shortest = seen + self._shortest_samples[index]
         return int(np.ceil(max(marks, shortest, min(seen + share, 2 * seen))))
 
     def _against(self, index: int, incumbent: int) -> tuple[float, float]:
@@ -166,7 +201,7 @@ class Weighing:
     def _timings(self, incumbent: int) -> Iterator[Option]:
         if not self._may_start:
             return
-        forecast, price = self._beliefs.forecast, self._beliefs.price
+        forecast, price = self._beliefs.forecast, self._price
         known = self._state.timed() | self._state.failed_timings()
         best_of: dict[TimingKey, int] = {}
         for i, configuration in enumerate(self._beliefs.configurations):
@@ -182,7 +217,7 @@ class Weighing:
             best = float(self._expected[incumbent])
             gain = self._reach[i] * expected_gain(best, best * ratio, resolved, 0.0)
             spent = (_TIMING_SECONDS + self._slice_seconds) * price[i]
-            yield Option(net_gain=gain - spent, index=i, purpose=Purpose.TIMING)
+            yield Option(gain=gain, cost=spent, index=i, purpose=Purpose.TIMING)
 
     def carry_out(self, option: Option, incumbent: int) -> Start | Continue:
         """The action of an option."""
@@ -224,9 +259,13 @@ class Weighing:
             done = run.measurement.training_seconds
         elif run is not None:  # carried on from other nodes: its clock is priced anew
             done = length - float(self._left[index])
+        per_sample = float(self._beliefs.forecast.seconds_per_sample[index])
         left = seconds_left(self._state, configuration)
+        if self._state.cluster.virtual is not None:
+            left *= per_sample / float(self._charged_per_sample[index])
         stride = self._state.job.probe.slice_seconds or stride
-        until = Until(training_seconds=done + min(stride, max(left, _SHORTEST_SLICE_SECONDS)))
+        shortest = float(self._shortest_samples[index]) * per_sample
+        until = Until(training_seconds=done + min(stride, max(left, shortest)))
         if run is not None and run.is_open and run.configuration == configuration:
             return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
         return Start(

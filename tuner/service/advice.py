@@ -80,9 +80,14 @@ def recommend(ending: Ending) -> Recommendation | None:
         stopped_because=stop.reason,
         tuning=tuning_cost(state),
         checkpoint=_model_of(state, run),
-        command="" if state.job.recording() is not None else train_command(ending.job_path, choice),
+        command=train_command(ending.job_path, choice) if _trains_here(state) else "",
         strategies=strategies,
     )
+
+
+def _trains_here(state: SearchState) -> bool:
+    """Whether what is recommended can be trained with what is at hand."""
+    return state.job.recording() is None and state.cluster.virtual is None
 
 
 def goal_words(state: SearchState) -> str:

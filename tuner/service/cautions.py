@@ -29,6 +29,11 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
             f"Everything was replayed from the recording {recording.name}: there is no trained model, and "
             "nothing here to launch. Train this with what the recording was made with."
         )
+    if state.cluster.virtual is not None:
+        lines.append(
+            "Ranks were emulated: gradients are real, seconds are those of the nodes and links that "
+            "[cluster.machine] describes, and hold as far as the description does."
+        )
     lines += _lost(state)
     if state.num_faults:
         lines.append(f"{state.num_faults} of {len(state.probes)} probes failed.")

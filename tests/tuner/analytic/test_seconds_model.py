@@ -11,7 +11,7 @@ from search_spaces import Configuration
 from tests.tuner.analytic.made_measurements import configuration, timed
 from tuner.analytic.laws import expected_maximum
 from tuner.analytic.seconds_model import SecondsModel, fit_seconds
-from tuner.cluster import Cluster
+from tuner.cluster import Cluster, VirtualCluster
 from tuner.measurement import Measurement, Outcome, Purpose
 
 #: Every rank on a machine of its own.
@@ -148,3 +148,25 @@ def test_a_larger_batch_never_costs_much_more_a_sample(fixed: float, per_sample:
     assert np.all(np.isfinite(mean))
     assert np.linalg.eigvalsh(covariance).min() > -1e-8
     assert np.all(np.diff(mean.reshape(3, 5), axis=1) < 0.05)
+
+
+def test_a_described_cluster_is_believed_before_anything_was_timed() -> None:
+    virtual = VirtualCluster(
+        fixed_seconds=0.02,
+        seconds_per_sample=1e-3,
+        jitter=0.1,
+        latency=1e-3,
+        bytes_per_second=1e8,
+        overlap=1.0,
+    )
+    cluster = Cluster(node_counts=(1, 16), nodes_share_host=False, virtual=virtual)
+    model = fit_seconds([], cluster, 10**7, strategies=["all_reduce"])
+    alone, many = (
+        Configuration(nodes=nodes, batch_size=160, learning_rate=0.1, strategy="all_reduce")
+        for nodes in (1, 16)
+    )
+    means, covariance = model.log_seconds_per_sample([alone, many])
+    slowest = 0.03 * (1 + 0.1 * float(expected_maximum(np.array(16))))
+    ring = 2 * 15 * 1e-3 + 2 * 15 / 16 * 0.1
+    np.testing.assert_allclose(np.exp(means) * 160, [0.18, slowest + ring], rtol=0.01)
+    assert np.sqrt(np.diag(covariance)).max() < 0.2

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.tuner.emulation.toy import CLUSTER
-from tuner.cluster import RankDelay
-from tuner.emulation.timing import StepDraws, VirtualCluster
+from tuner.cluster import RankDelay, VirtualCluster
+from tuner.emulation.timing import StepDraws
 
 
 def drawn(cluster: VirtualCluster, num_ranks: int = 1, count: int = 4000, seed: int = 0) -> np.ndarray:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from search_spaces import Configuration
-from tuner.emulation import Emulation, Trained, VirtualCluster, emulation
+from tuner.cluster import VirtualCluster
+from tuner.emulation import Emulation, Trained, emulation
 from tuner.workload import SGDSettings, Workload
 
 NUM_SAMPLES, NUM_FEATURES = 512, 6

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tuner.job import Job
-from tuner.job.values import parse_duration
+from tuner.job.values import parse_bandwidth, parse_duration
 
 BASE = {
     "workload": {"path": "tuner.workloads.digits:Digits"},
@@ -17,10 +17,20 @@ BASE = {
 
 @pytest.mark.parametrize(
     ("words", "seconds"),
-    [("90s", 90), ("10m", 600), ("2h", 7200), ("1h30m", 5400), ("1.5h", 5400), ("1d", 86400), ("45", 45)],
+    [
+        ("90s", 90),
+        ("10m", 600),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("1d", 86400),
+        ("45", 45),
+        ("50us", 5e-5),
+        ("2ms", 2e-3),
+    ],
 )
 def test_durations_are_read_as_people_write_them(words, seconds):
-    assert parse_duration(words) == seconds
+    assert parse_duration(words) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("words", ["soon", "10x", "m", "-5s"])
@@ -70,3 +80,50 @@ def test_the_local_launcher_puts_all_nodes_on_this_host():
 def test_sections_are_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         Job.model_validate(BASE).seed = 3
+
+
+MACHINE = {"fixed_seconds": "2ms", "seconds_per_sample": "50us", "latency": "20us", "bandwidth": "10Gbit/s"}
+EMULATED = {**BASE, "probe": {"kind": "emulated"}, "cluster": {"nodes": [1, 64], "machine": MACHINE}}
+
+
+@pytest.mark.parametrize(
+    ("words", "bytes_per_second"),
+    [("10Gbit/s", 1.25e9), ("1.2 GB/s", 1.2e9), ("100Mbit/s", 1.25e7), ("8bit/s", 1.0), (7, 7)],
+)
+def test_bandwidths_are_read_as_people_write_them(words, bytes_per_second):
+    assert parse_bandwidth(words) == pytest.approx(bytes_per_second)
+
+
+@pytest.mark.parametrize("words", ["fast", "10Gbps", "10", "-1GB/s"])
+def test_other_words_are_not_bandwidths(words):
+    with pytest.raises(ValueError, match="is not a bandwidth; write 10Gbit/s"):
+        parse_bandwidth(words)
+
+
+def test_described_machines_are_the_cluster_of_an_emulated_job():
+    cluster = Job.model_validate(EMULATED).resolved_cluster()
+    assert cluster.virtual is not None
+    assert cluster.virtual.mean_compute_seconds(100) == pytest.approx(0.007)
+    assert cluster.virtual.message_seconds(1.25e9) == pytest.approx(1.00002)
+    assert cluster.oversubscription(64) == 1.0
+
+
+def test_an_emulated_job_needs_described_machines_and_no_other_job_has_them():
+    with pytest.raises(ValidationError, match=r"probe.kind = 'emulated' needs \[cluster.machine\]"):
+        Job.model_validate({**EMULATED, "cluster": {"nodes": [1, 64]}})
+    with pytest.raises(ValidationError, match=r"\[cluster.machine\] describes nodes that need not be there"):
+        Job.model_validate({**EMULATED, "probe": {}})
+
+
+@pytest.mark.parametrize("half", [{"restart": "2m"}, {"time_between_failures": "5h"}])
+def test_failures_are_told_whole(half):
+    machine = {**MACHINE, **half}
+    with pytest.raises(ValidationError, match="time_between_failures and restart belong together"):
+        Job.model_validate({**EMULATED, "cluster": {"machine": machine}})
+
+
+def test_what_is_emulated_depends_on_the_description_and_not_on_what_emulates_it():
+    job = Job.model_validate(EMULATED)
+    other = {**EMULATED, "cluster": {"nodes": [1, 64], "machine": {**MACHINE, "jitter": 0.3}}}
+    assert job.fingerprint("code", "cpu") == job.fingerprint("code", "gpu")
+    assert job.fingerprint("code", "cpu") != Job.model_validate(other).fingerprint("code", "cpu")

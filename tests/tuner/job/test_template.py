@@ -18,7 +18,13 @@ from tuner.job import (
 
 
 def test_the_examples_ship():
-    assert example_names() == ["char_lm", "digits", "fashion_mnist", "fashion_mnist_delayed"]
+    assert example_names() == [
+        "char_lm",
+        "cluster_of_128",
+        "digits",
+        "fashion_mnist",
+        "fashion_mnist_delayed",
+    ]
 
 
 @pytest.mark.parametrize("name", [None, *example_names()])
@@ -43,7 +49,7 @@ def test_options_the_template_leaves_out_are_options_that_exist():
 
 def test_an_unknown_example_is_told_the_nearest():
     with pytest.raises(
-        JobError, match=r"no example 'digit'; did you mean 'digits'.*char_lm, digits, fashion"
+        JobError, match=r"no example 'digit'; did you mean 'digits'.*char_lm, cluster_of_128, digits"
     ):
         example_text("digit")
 

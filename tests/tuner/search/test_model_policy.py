@@ -10,7 +10,7 @@ import pytest
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import BASELINE, World, configuration, make_job
 from tuner.measurement import Measurement, Outcome, Purpose
-from tuner.search.model_policy import ModelPolicy
+from tuner.search.model_policy import ModelPolicy, furthest_rising
 from tuner.search.policy import Start, Stop, StopKind
 
 SMALL_SPACE = {
@@ -282,3 +282,62 @@ def test_searching_and_training_cost_no_more_than_training_as_before(tmp_path: P
     # Measured: 0.21 to 1.34, median 0.46.
     assert np.median(ratios) < 0.9, ratios
     assert max(ratios) < 2.0, ratios
+
+
+MACHINE = {"fixed_seconds": "1ms", "seconds_per_sample": "1ms", "latency": "10us", "bandwidth": "10Gbit/s"}
+
+
+def emulated_world(folder: Path, law: Law = SLOW_LAW, **sections: Any) -> World:
+    settings: dict[str, Any] = {
+        "cluster": {"nodes": [1, 2], "machine": MACHINE},
+        "probe": {"kind": "emulated"},
+    }
+    return small_world(folder, law, **{**settings, **sections})
+
+
+def test_an_emulated_arrival_trains_nothing_and_ends_nothing(tmp_path: Path) -> None:
+    world = emulated_world(tmp_path, budget={"time": "5m"})
+    stop = stopped(world)
+    assert stop.kind in (StopKind.NO_GAIN, StopKind.BUDGET)
+    state = world.state()
+    assert state.further_trainings == 1
+    assert any(run.measurement.samples > 1000 for run in state.runs.values())
+
+
+def test_an_emulated_look_is_paid_for_by_its_samples(tmp_path: Path) -> None:
+    world = emulated_world(tmp_path)
+    assert world.state().emulation_seconds_per_sample == 1e-3
+    world.ran(BASELINE, 6.0)
+    (measured,) = world.state().slices
+    assert world.state().emulation_seconds_per_sample == pytest.approx(
+        (measured.charged_seconds - measured.startup_seconds) / measured.samples
+    )
+
+
+def test_the_first_emulated_look_goes_by_samples_alone(tmp_path: Path) -> None:
+    first = decided(emulated_world(tmp_path, budget={"time": "10m"}))
+    assert first.until.training_seconds is None
+    assert first.until.samples is not None
+
+
+def test_nothing_is_out_of_reach_while_a_run_still_rises(tmp_path: Path) -> None:
+    rising = small_world(tmp_path)
+    rising.ran(BASELINE, 6.0)
+    rising.ran(configuration(1, 128, 0.05), 5.0)
+    found = furthest_rising(rising.state())
+    assert found is not None
+    values = {
+        run.configuration: max(p.value for p in run.measurement.curve) for run in rising.state().runs.values()
+    }
+    assert values[found.configuration] == max(values.values())
+
+
+def test_a_curve_that_gained_nothing_while_its_samples_doubled_rises_no_more(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.ran(BASELINE, 6.0)
+    state = world.state()
+    (run,) = state.runs.values()
+    flat = replace(
+        run.measurement, curve=tuple(replace(p, value=0.4) for p in run.measurement.curve if p.samples > 0)
+    )
+    assert furthest_rising(replace(state, runs={BASELINE: replace(run, measurement=flat)})) is None

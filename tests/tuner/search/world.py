@@ -58,6 +58,7 @@ def make_cluster(job: Job, *, cores: int = 2, delays: tuple[RankDelay, ...] = ()
         dollars_per_node_hour=section.dollars_per_node_hour,
         cores_per_host=cores,
         delays=delays,
+        virtual=job.resolved_cluster().virtual,
     )
 
 

@@ -1,0 +1,177 @@
+"""How fast virtual ranks are: rank-steps a second against the bare loop, and the event clock's share.
+
+    python -m benchmarks.emulation --json
+
+For each number of ranks and each strategy, windows of the emulation alternate with windows of the bare loop:
+one replica that fetches as many samples, computes their gradient and steps, on the same thread. `ratio` is a
+rank-step of the emulation over one of the bare loop, the median over windows; `clock_share` is what the
+emulation takes without computing anything (events, messages, mixing) over what it takes with it.
+All-reduce is told by samples instead: it computes the batch of all ranks at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import resource
+import time
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from search_spaces import Configuration
+from tuner.batches import SampleStream, fetch
+from tuner.cluster import VirtualCluster
+from tuner.emulation import Emulation, Trained, emulation
+from tuner.workload import SGDSettings, Workload
+
+CLUSTER = VirtualCluster(
+    fixed_seconds=2e-3, seconds_per_sample=1e-4, jitter=0.1, latency=5e-5, bytes_per_second=1.25e9
+)
+#: Samples of one rank's step.
+SHARE = 16
+
+
+def workloads() -> dict[str, Workload]:
+    """Small networks on data that are there: digits, text, and clothing where it is installed."""
+    from tuner.errors import DataNotFoundError
+    from tuner.workloads.char_lm import CharLM
+    from tuner.workloads.digits import Digits
+    from tuner.workloads.fashion_mnist import FashionMNIST
+
+    made = {
+        "digits-mlp": lambda: Digits(network="mlp", width=128),
+        "digits-cnn": lambda: Digits(network="cnn", width=16),
+        "char_lm": lambda: CharLM(),
+        "fashion_mnist": lambda: FashionMNIST(width=8, depth=1),
+    }
+    found: dict[str, Workload] = {}
+    for name, make in made.items():
+        try:
+            workload = make()
+            workload.training_data()
+        except DataNotFoundError:
+            continue
+        workload.optimizer_settings = SGDSettings(momentum=0.9, nesterov=True, weight_decay=1e-4)
+        found[name] = workload
+    return found
+
+
+class BareLoop:
+    """Forward, backward and update of one replica, with nothing around it."""
+
+    def __init__(self, workload: Workload, model: torch.nn.Module) -> None:
+        self._workload, self._model = workload, copy.deepcopy(model)
+        self._data = workload.training_data()
+        self._stream = SampleStream(len(self._data), 0)  # type: ignore[arg-type]
+        self._model.train()
+        self._optimizer = workload.optimizer(self._model.parameters(), 0.01)
+        self._step = 0
+
+    def run(self, num_steps: int) -> float:
+        """Seconds a step."""
+        began = time.perf_counter()
+        for _ in range(num_steps):
+            indices = self._stream.indices(self._step * SHARE, SHARE).tolist()
+            batch = fetch(self._data, indices, torch.device("cpu"))
+            self._optimizer.zero_grad(set_to_none=True)
+            loss = self._workload.loss(self._model, batch)
+            torch.autograd.backward(loss)
+            self._optimizer.step()
+            loss.item()
+            self._step += 1
+        return (time.perf_counter() - began) / num_steps
+
+
+def trained(workload: Workload, model: torch.nn.Module, strategy: str, num_ranks: int) -> Trained:
+    """Ranks of `SHARE` samples each."""
+    axes: dict[str, Any] = {"nodes": num_ranks, "batch_size": SHARE * num_ranks, "learning_rate": 0.01}
+    return Trained(
+        workload=workload,
+        make_model=lambda: copy.deepcopy(model),
+        data=workload.training_data(),
+        configuration=Configuration({**axes, "strategy": strategy}),
+        num_ranks=num_ranks,
+        cluster=CLUSTER,
+        seed=0,
+    )
+
+
+def rank_step_seconds(run: Emulation, num_steps: int) -> float:
+    """Seconds of this machine a rank-step, over so many more."""
+    before, began = run.rank_steps, time.perf_counter()
+    while run.rank_steps < before + num_steps:
+        run.advance()
+    return (time.perf_counter() - began) / (run.rank_steps - before)
+
+
+def measure(
+    name: str, workload: Workload, strategy: str, num_ranks: int, windows: int, window_seconds: float
+) -> dict[str, Any]:
+    """One line of the table."""
+    torch.manual_seed(0)
+    model = workload.model()
+    bare = BareLoop(workload, model)
+    plan = trained(workload, model, strategy, num_ranks)
+    run, empty = emulation(plan), emulation(replace(plan, computes=False))
+    rank_step_seconds(run, num_ranks)
+    step = bare.run(10)
+    steps = max(num_ranks, round(window_seconds / step))
+    ratios, seconds, clock = [], [], []
+    for _ in range(windows):
+        plain = bare.run(steps)
+        own = rank_step_seconds(run, steps)
+        seconds.append(own)
+        ratios.append(own / plain)
+        clock.append(rank_step_seconds(empty, steps) / own)
+    return {
+        "workload": name,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "strategy": strategy,
+        "ranks": num_ranks,
+        "rank_steps_a_second": 1.0 / float(np.median(seconds)),
+        "ratio": float(np.median(ratios)),
+        "ratio_smallest": float(np.min(ratios)),
+        "ratio_largest": float(np.max(ratios)),
+        "clock_share": float(np.median(clock)),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def main(
+    ranks: Annotated[str, typer.Option(help="Numbers of ranks.")] = "1,8,32,128",
+    strategies: Annotated[
+        str, typer.Option(help="Strategies.")
+    ] = "all_reduce,local_sgd,gossip_pull,gossip_push,elastic_averaging",
+    names: Annotated[str | None, typer.Option("--workloads", help="Some of the workloads.")] = None,
+    windows: Annotated[int, typer.Option(min=1, help="Alternations.")] = 5,
+    window_seconds: Annotated[float, typer.Option(help="Length of one.")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what a rank-step costs."""
+    torch.set_num_threads(1)
+    rows = []
+    for name, workload in workloads().items():
+        if names is not None and name not in names.split(","):
+            continue
+        for num_ranks in map(int, ranks.split(",")):
+            for strategy in strategies.split(","):
+                row = measure(name, workload, strategy, num_ranks, windows, window_seconds)
+                rows.append(row)
+                if not as_json:
+                    print(
+                        f"{name:14} {row['parameters']:>9,} {strategy:18} p={num_ranks:<4} "
+                        f"{row['rank_steps_a_second']:>8.0f} rank-steps/s  {row['ratio']:.2f}x the bare loop "
+                        f"({row['ratio_smallest']:.2f} to {row['ratio_largest']:.2f})  "
+                        f"clock and mixing {row['clock_share']:.0%}  {row['peak_mib']:.0f} MiB",
+                        flush=True,
+                    )
+    if as_json:
+        print(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    typer.run(main)

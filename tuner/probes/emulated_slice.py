@@ -1,0 +1,295 @@
+"""What the one process of an emulated probe runs: one slice on virtual ranks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from search_spaces import traits_of
+from tuner.checkpoints import CheckpointFolder
+from tuner.emulation import Emulation, Trained, emulation
+from tuner.launchers import RankContext
+from tuner.measurement import CurvePoint, Outcome, RankTiming, Spread
+from tuner.probes.marks import ScoreMarks, first_mark
+from tuner.probes.memory import is_out_of_memory, parameter_bytes
+from tuner.probes.noise import OneRankNoise, part_size
+from tuner.probes.random_state import seed_all
+from tuner.probes.rank_setup import Prepared, prepare, rank_device
+from tuner.probes.rank_voice import RankVoice
+from tuner.probes.scoring import ModelScorer
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, MODEL_FILE, SlicePlan
+from tuner.workload import Workload
+
+#: A slice ends after so many seconds of the machine at hand, wherever the virtual clock stands.
+_LONGEST_SECONDS = 30.0
+#: So many steps of each rank end a timing probe that states no number.
+_TIMING_STEPS = 30
+
+
+def run_emulated_slice(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs one slice of an emulated probe.
+
+    Args:
+        context: This process' place: the first of one.
+        payload: `SlicePlan.to_payload`.
+
+    Returns:
+        What `run_slice` returns for real ranks, with the timings of all virtual ones.
+    """
+    voice = RankVoice(context)
+    try:
+        voice.progress("loading the workload")
+        plan = SlicePlan.from_payload(payload)
+        device = rank_device(context.local_rank)
+        return _EmulatedSlice(plan, prepare(plan), device, voice).run()
+    except Exception as error:
+        if is_out_of_memory(error):
+            voice.out_of_memory(error)
+        raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """What is scored: see `Scorable`."""
+
+    model: nn.Module
+    workload: Workload
+    data: Dataset[Any]
+    device: torch.device
+
+
+class _EmulatedSlice:
+    """One slice of an emulated probe.
+
+    Args:
+        plan: The slice.
+        prepared: Workload, data and initial model.
+        device: Where it computes.
+        voice: Tells whoever polls.
+    """
+
+    def __init__(self, plan: SlicePlan, prepared: Prepared, device: torch.device, voice: RankVoice) -> None:
+        self._plan, self._voice = plan, voice
+        cluster = plan.job.resolved_cluster()
+        assert cluster.virtual is not None, "an emulated job describes its machines"
+        num_ranks = cluster.num_ranks(plan.configuration.nodes)
+        self._traits = traits_of(plan.configuration.strategy)
+        seed_all(plan.job.seed, 1, 0, 0)
+        self._run = emulation(
+            Trained(
+                workload=prepared.workload,
+                make_model=lambda: prepared.model(device),
+                data=prepared.training_data,
+                configuration=plan.configuration,
+                num_ranks=num_ranks,
+                cluster=cluster.virtual,
+                seed=plan.job.seed,
+                computes=not plan.is_timing,
+            )
+        )
+        scored = _Scored(
+            model=self._run.model, workload=prepared.workload, data=prepared.training_data, device=device
+        )
+        goal = plan.job.goal
+        self._scorer = ModelScorer(
+            scored,
+            validation_data=prepared.validation_data,
+            target=goal.target,
+            maximize=goal.maximize,
+            model_path=plan.folder / MODEL_FILE,
+            seed=plan.job.seed,
+        )
+        schedule = prepared.workload.schedule_settings
+        self._horizon: int | None = getattr(schedule, "horizon_samples", None)
+        size = len(prepared.training_data)  # type: ignore[arg-type]
+        probe = plan.job.probe
+        self._marks = ScoreMarks(
+            first_mark(size, probe.first_score_samples), probe.score_growth, self._horizon
+        )
+        small = part_size(plan.configuration.batch_size, size, probe.max_batch_size_per_rank)
+        self._noise = None
+        if small is not None:
+            self._noise = OneRankNoise(
+                workload=prepared.workload,
+                model=self._run.model,
+                data=prepared.training_data,
+                device=device,
+                seed=plan.job.seed,
+                part_size=small,
+            )
+        self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
+        self._started = time.perf_counter()
+        self._scoring_seconds = 0.0
+        #: When marks are scored again.
+        self._scores_from = 0.0
+        self._num_ranks = num_ranks
+
+    def run(self) -> dict[str, Any]:
+        """Emulates until the slice's end, saves the run unless it went astray, and tells what it was."""
+        run, voice = self._run, self._voice
+        if not self._plan.is_timing:
+            self._load()
+        begun_samples, begun_steps, begun_bytes = run.samples, run.rank_steps, run.moved_bytes
+        outcome = self._score_untrained()
+        setup = voice.seconds_since_entry - self._scoring_seconds
+        voice.started(setup_seconds=setup, samples=run.samples)
+        self._started = time.perf_counter()
+        while outcome is Outcome.RUNNING:
+            outcome = self._to_next_mark(begun_steps)
+        if outcome is not Outcome.DIVERGED and run.samples > begun_samples and not self._plan.is_timing:
+            self._save()
+        steps = run.rank_steps - begun_steps
+        return {
+            "outcome": outcome.value,
+            "leads": True,
+            "step": run.samples // self._plan.configuration.batch_size,
+            "samples": run.samples,
+            "training_seconds": run.seconds,
+            "scoring_seconds": self._scoring_seconds,
+            "bytes_per_step": (run.moved_bytes - begun_bytes) / steps if steps else None,
+            "staleness_steps": run.staleness_steps,
+            "timings": [asdict(timing) for timing in rank_timings(run)],
+            # This process' memory is not that of one rank.
+            "peak_bytes": 0,
+            "parameter_bytes": parameter_bytes(run.model),
+            "seconds": voice.seconds_since_entry,
+        }
+
+    def _to_next_mark(self, begun_steps: int) -> Outcome:
+        """Goes on to the next scoring or the slice's end; where the run stands then."""
+        run, until = self._run, self._plan.until
+        mark = self._marks.next_after(run.samples)
+        ends = [mark, *(limit for limit in (until.samples, self._horizon) if limit is not None)]
+        samples = min(ends) if not self._plan.is_timing else None
+        steps = until.steps if until.steps is not None or not self._plan.is_timing else _TIMING_STEPS
+        while True:
+            if not run.is_finite:
+                return Outcome.DIVERGED
+            if samples is not None and run.samples >= samples:
+                break
+            if self._is_over(steps, begun_steps):
+                return Outcome.STOPPED if self._plan.is_timing else Outcome.PAUSED
+            run.advance()
+            self._voice.beat(step=run.samples // self._plan.configuration.batch_size, samples=run.samples)
+        if run.samples >= mark and (outcome := self._mark()) is not Outcome.RUNNING:
+            return outcome
+        if self._horizon is not None and run.samples >= self._horizon:
+            return Outcome.STOPPED
+        if until.samples is not None and run.samples >= until.samples:
+            return Outcome.PAUSED
+        return Outcome.RUNNING
+
+    def _is_over(self, steps: int | None, begun_steps: int) -> bool:
+        run, until = self._run, self._plan.until
+        if steps is not None and run.rank_steps - begun_steps >= steps * self._num_ranks:
+            return True
+        if until.training_seconds is not None and run.seconds >= until.training_seconds:
+            return True
+        return time.perf_counter() - self._started > _LONGEST_SECONDS
+
+    def _mark(self) -> Outcome:
+        """Scores, unless the last scoring is not yet outweighed by training."""
+        began = time.perf_counter()
+        if began < self._scores_from:
+            return Outcome.RUNNING
+        outcome = self._score(began - self._started)
+        ended = time.perf_counter()
+        self._scores_from = ended + (ended - began) / self._plan.job.probe.max_scoring
+        return outcome
+
+    def _score_untrained(self) -> Outcome:
+        if self._plan.is_timing or self._run.samples > 0 or not self._plan.score_untrained:
+            return Outcome.RUNNING
+        return self._score(0.0)
+
+    def _score(self, spent_seconds: float) -> Outcome:
+        run, voice = self._run, self._voice
+        voice.progress("scoring")
+        began = time.perf_counter()
+        is_mixed = self._num_ranks > 1 and self._traits.scored != "common"
+        with run.scored():
+            value = self._scorer.value_of_model(is_mixed=is_mixed)
+            if self._noise is not None and run.samples:
+                statistic = self._noise.measure(
+                    run.samples,
+                    slice_seconds=spent_seconds,
+                    seconds_a_sample=spent_seconds / run.samples,
+                )
+                if statistic is not None:
+                    voice.noise(statistic)
+        self._scoring_seconds += time.perf_counter() - began
+        if not math.isfinite(value):
+            return Outcome.DIVERGED
+        point = CurvePoint(
+            training_seconds=run.seconds,
+            step=run.samples // self._plan.configuration.batch_size,
+            samples=run.samples,
+            value=value,
+        )
+        voice.stand(
+            step=point.step,
+            samples=point.samples,
+            training_seconds=run.seconds,
+            scoring_seconds=self._scoring_seconds,
+        )
+        voice.curve(point)
+        voice.progress("training")
+        return Outcome.REACHED if self._scorer.is_reached(value) else Outcome.RUNNING
+
+    def _load(self) -> None:
+        newest = self._checkpoints.latest()
+        if newest is not None:
+            content = torch.load(newest.path, map_location="cpu", weights_only=True)
+            self._run.load(content["emulation"])
+
+    def _save(self) -> None:
+        run = self._run
+        content = {"emulation": run.state(), "num_ranks": self._num_ranks}
+
+        def write(file: BinaryIO) -> None:
+            torch.save(content, file)
+
+        step = run.samples // self._plan.configuration.batch_size
+        path: Path = self._checkpoints.save(write, {"samples": run.samples, "step": step}).path
+        self._voice.checkpoint(str(path))
+
+
+def rank_timings(run: Emulation) -> list[RankTiming]:
+    """Step times of the virtual ranks; ranks that are alike are told as one.
+
+    Alike are those of one share and with the same delays; rank 0, which may hold a server, is told by itself.
+    """
+    trained = run.trained
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for rank, times in enumerate(run.times):
+        if times.compute:
+            delays = tuple(delay.slows(rank) for delay in trained.cluster.delays)
+            groups.setdefault((rank == 0, _share(run, rank), delays), []).append(rank)
+    return [_timing(run, ranks, key[1]) for key, ranks in groups.items()]
+
+
+def _share(run: Emulation, rank: int) -> int:
+    batch_size, num_ranks = run.trained.configuration.batch_size, run.trained.num_ranks
+    return batch_size // num_ranks + (rank < batch_size % num_ranks)
+
+
+def _timing(run: Emulation, ranks: Sequence[int], num_samples: int) -> RankTiming:
+    compute = [seconds for rank in ranks for seconds in run.times[rank].compute]
+    whole = [seconds for rank in ranks for seconds in run.times[rank].whole]
+    return RankTiming(
+        rank=ranks[0],
+        batch_size=num_samples,
+        compute=Spread.of(compute),
+        sync=Spread.of([max(w - c, 0.0) for w, c in zip(whole, compute, strict=True)]),
+        input=Spread.of([0.0]),
+        step=Spread.of(whole),
+        count=len(ranks),
+    )
