@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -168,6 +169,34 @@ def _spread(values: list[float]) -> dict[str, float] | None:
     }
 
 
+def each_seed(
+    opened: OpenedJob, seeds: int, measure: Callable[[OpenedJob, Path], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What is measured of the job with every seed from 0, each in a folder of its own, told as it comes."""
+    rows = []
+    for seed in range(seeds):
+        print(f"seed {seed}", file=sys.stderr, flush=True)
+        seeded = replace(
+            opened,
+            job=opened.job.model_copy(update={"seed": seed}),
+            fingerprint=f"{opened.fingerprint[:12]}{seed:04d}",
+        )
+        with tempfile.TemporaryDirectory(prefix="paceline-bench-") as folder:
+            rows.append(measure(seeded, Path(folder)))
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    return rows
+
+
+def print_result(result: dict[str, Any], *, as_json: bool) -> None:
+    """Prints it as a list of one object, or all but its runs as lines."""
+    if as_json:
+        print(json.dumps([result], indent=2))
+        return
+    for key, value in result.items():
+        if key != "runs":
+            print(f"{key}: {value}")
+
+
 def listen(event: SearchEvent) -> None:
     if event.kind != "progress":
         print(f"  {event.kind}: {event.text}", file=sys.stderr, flush=True)
@@ -182,24 +211,9 @@ def main(
 ) -> None:
     """Print what tuning cost, what it gained, and how its predictions held."""
     opened = open_job(job, time_budget=budget)
-    rows = []
-    for seed in range(seeds):
-        print(f"seed {seed}", file=sys.stderr, flush=True)
-        seeded = replace(
-            opened,
-            job=opened.job.model_copy(update={"seed": seed}),
-            fingerprint=f"{opened.fingerprint[:12]}{seed:04d}",
-        )
-        with tempfile.TemporaryDirectory(prefix="paceline-bench-") as folder:
-            rows.append(tune_once(seeded, Path(folder), limit))
-        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    rows = each_seed(opened, seeds, lambda seeded, folder: tune_once(seeded, folder, limit))
     result = {"job": opened.job.name, **summary(rows), "runs": rows}
-    if as_json:
-        print(json.dumps([result], indent=2))
-        return
-    for key, value in result.items():
-        if key != "runs":
-            print(f"{key}: {value}")
+    print_result(result, as_json=as_json)
 
 
 if __name__ == "__main__":

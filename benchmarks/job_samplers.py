@@ -11,10 +11,7 @@ All are charged by the same rule.
 
 from __future__ import annotations
 
-import json
 import math
-import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -22,7 +19,7 @@ from typing import Annotated, Any, get_args
 import numpy as np
 import typer
 
-from benchmarks.job import largest_linear, listen, train_alone
+from benchmarks.job import each_seed, largest_linear, listen, print_result, train_alone
 from search_spaces import Configuration
 from storage import open_storage
 from tuner.errors import InfeasibleError
@@ -123,24 +120,11 @@ def main(
     if len(chosen) != len(samplers.split(",")):
         raise typer.BadParameter(f"samplers are {', '.join(get_args(SamplerName))}, not {samplers}")
     opened = open_job(job, time_budget=budget)
-    rows = []
-    for seed in range(seeds):
-        print(f"seed {seed}", file=sys.stderr, flush=True)
-        seeded = replace(
-            opened,
-            job=opened.job.model_copy(update={"seed": seed}),
-            fingerprint=f"{opened.fingerprint[:12]}{seed:04d}",
-        )
-        with tempfile.TemporaryDirectory(prefix="paceline-bench-") as folder:
-            rows.append(one_seed(seeded, chosen, drawn_trainings, Path(folder), limit))
-        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    rows = each_seed(
+        opened, seeds, lambda seeded, folder: one_seed(seeded, chosen, drawn_trainings, folder, limit)
+    )
     result = {"job": opened.job.name, "budget": budget, "limit": limit, **summary(rows, chosen), "runs": rows}
-    if as_json:
-        print(json.dumps([result], indent=2))
-        return
-    for key, value in result.items():
-        if key != "runs":
-            print(f"{key}: {value}")
+    print_result(result, as_json=as_json)
 
 
 if __name__ == "__main__":

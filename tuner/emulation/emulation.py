@@ -209,9 +209,7 @@ class AllReduceEmulation(Emulation):
         self._shares = [shard(batch_size, rank, num_ranks) for rank in range(num_ranks)]
         apart = any(isinstance(m, _BatchNorm) for m in self.model.modules())
         self._parts = self._shares if apart else _chunks(batch_size)
-        self._num_bytes = sum(
-            p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad
-        )
+        self._num_bytes = self._replica.num_bytes
 
     @property
     def ranks(self) -> list[VirtualRank]:

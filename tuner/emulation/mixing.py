@@ -83,8 +83,7 @@ class PeerMixing(Mixing):
     ) -> None:
         self._ranks, self._clock = ranks, clock
         num_ranks = len(ranks)
-        num_bytes = sum(p.numel() * p.element_size() for p in ranks[0].model.parameters() if p.requires_grad)
-        self.mail = Mail(clock, cluster, num_ranks, num_bytes)
+        self.mail = Mail(clock, cluster, num_ranks, ranks[0].num_bytes)
         everybody = tuple(range(num_ranks))
         self._transports = self.mail.transports()
         self._strategies: list[Strategy] = []

@@ -59,6 +59,11 @@ class VirtualRank:
         self.optimizer = workload.optimizer(model.parameters(), learning_rate)
         self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its trainable parameters."""
+        return sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
+
     def set_rate(self, samples: int) -> None:
         """The learning rate once all ranks have seen so many samples."""
         factor = self._workload.schedule(samples)

@@ -19,7 +19,7 @@ from tuner.job.values import (
     AscendingCounts,
     Bandwidth,
     Duration,
-    DurationOrNone,
+    DurationOrZero,
     ImportPath,
     Section,
     StrategyName,
@@ -86,7 +86,7 @@ class EmulateSection(Section):
 class MachineSection(Section):
     """`[cluster.machine]`: what nodes and links take that need not be there."""
 
-    fixed_seconds: DurationOrNone = Field(
+    fixed_seconds: DurationOrZero = Field(
         description="what a step of one rank takes whatever its samples: forward, backward and update"
     )
     seconds_per_sample: Duration = Field(description="what each sample of the rank adds to it")
@@ -96,7 +96,7 @@ class MachineSection(Section):
     persistent: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5, description="share of that variance which stays with a rank: this node is slow"
     )
-    latency: DurationOrNone = Field(
+    latency: DurationOrZero = Field(
         description="what a message takes one way beside its bytes, such as '50us'; for collectives, a hop"
     )
     bandwidth: Bandwidth = Field(description="of every link, such as '10Gbit/s'")
@@ -106,7 +106,7 @@ class MachineSection(Section):
     time_between_failures: Duration | None = Field(
         default=None, description="compute after which a rank fails, on average; never if absent"
     )
-    restart: DurationOrNone = Field(default=0.0, description="what a failure costs the rank, such as '2m'")
+    restart: DurationOrZero = Field(default=0.0, description="what a failure costs the rank, such as '2m'")
 
     @model_validator(mode="after")
     def _failures_cost(self) -> MachineSection:

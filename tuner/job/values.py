@@ -46,7 +46,7 @@ def parse_duration(value: Any) -> Any:
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
-DurationOrNone = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+DurationOrZero = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
 
 
 def parse_bandwidth(value: Any) -> Any:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from search_spaces import traits_of
+from tuner.batches import shard
 from tuner.checkpoints import CheckpointFolder
 from tuner.emulation import Emulation, Trained, emulation
 from tuner.launchers import RankContext
@@ -30,8 +31,6 @@ from tuner.workload import Workload
 
 #: A slice ends after so many seconds of the machine at hand, wherever the virtual clock stands.
 _LONGEST_SECONDS = 30.0
-#: So many steps of each rank end a timing probe that states no number.
-_TIMING_STEPS = 30
 
 
 def run_emulated_slice(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,13 +168,12 @@ class _EmulatedSlice:
         mark = self._marks.next_after(run.samples)
         ends = [mark, *(limit for limit in (until.samples, self._horizon) if limit is not None)]
         samples = min(ends) if not self._plan.is_timing else None
-        steps = until.steps if until.steps is not None or not self._plan.is_timing else _TIMING_STEPS
         while True:
             if not run.is_finite:
                 return Outcome.DIVERGED
             if samples is not None and run.samples >= samples:
                 break
-            if self._is_over(steps, begun_steps):
+            if self._is_over(begun_steps):
                 return Outcome.STOPPED if self._plan.is_timing else Outcome.PAUSED
             run.advance()
             self._voice.beat(step=run.samples // self._plan.configuration.batch_size, samples=run.samples)
@@ -187,9 +185,9 @@ class _EmulatedSlice:
             return Outcome.PAUSED
         return Outcome.RUNNING
 
-    def _is_over(self, steps: int | None, begun_steps: int) -> bool:
+    def _is_over(self, begun_steps: int) -> bool:
         run, until = self._run, self._plan.until
-        if steps is not None and run.rank_steps - begun_steps >= steps * self._num_ranks:
+        if until.steps is not None and run.rank_steps - begun_steps >= until.steps * self._num_ranks:
             return True
         if until.training_seconds is not None and run.seconds >= until.training_seconds:
             return True
@@ -252,7 +250,7 @@ class _EmulatedSlice:
 
     def _save(self) -> None:
         run = self._run
-        content = {"emulation": run.state(), "num_ranks": self._num_ranks}
+        content = {"emulation": run.state()}
 
         def write(file: BinaryIO) -> None:
             torch.save(content, file)
@@ -272,13 +270,9 @@ def rank_timings(run: Emulation) -> list[RankTiming]:
     for rank, times in enumerate(run.times):
         if times.compute:
             delays = tuple(delay.slows(rank) for delay in trained.cluster.delays)
-            groups.setdefault((rank == 0, _share(run, rank), delays), []).append(rank)
+            _, size = shard(trained.configuration.batch_size, rank, trained.num_ranks)
+            groups.setdefault((rank == 0, size, delays), []).append(rank)
     return [_timing(run, ranks, key[1]) for key, ranks in groups.items()]
-
-
-def _share(run: Emulation, rank: int) -> int:
-    batch_size, num_ranks = run.trained.configuration.batch_size, run.trained.num_ranks
-    return batch_size // num_ranks + (rank < batch_size % num_ranks)
 
 
 def _timing(run: Emulation, ranks: Sequence[int], num_samples: int) -> RankTiming:

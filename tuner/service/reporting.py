@@ -89,7 +89,7 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     probes = store.ledger.probes(study.study_id)
     state = read_state(opened.job, opened.cluster, probes, epoch_samples)
     given = store.ledger.recommendations(study.study_id)
-    arrived = any(run.arrived for run in state.runs.values()) and opened.job.goal.trainings == 1
+    arrived = any(run.arrived for run in state.runs.values()) and state.further_trainings == 0
     words = given[-1].recommendation["stopped_because"] if given else "the search has not ended yet"
     stop = Stop(kind=StopKind.ARRIVED if arrived else StopKind.BUDGET, reason=words)
     ending = make_ending(opened, store.ledger, study, state, None, stop)
