@@ -20,7 +20,7 @@ from tuner.analytic.slopes import Observations
 Array = npt.NDArray[np.float64]
 
 #: What is unsure of log samples however late: standard deviation.
-_FORM_SD = 0.05
+FORM_SD = 0.05
 #: Prior of the error that all unfinished runs of a workload share, for each e-fold of the template that no
 #: run has passed yet: standard deviation.
 COMMON_ERROR_SD = 0.2
@@ -110,9 +110,9 @@ def _observation(
     seen = run.passage.log_seen
     if run.log_samples_to_target is not None:
         return run.log_samples_to_target, _ARRIVED_SD, 0.0
-    folds, sd, guessed = ahead_of(run.passage, template)
+    ahead = ahead_of(run.passage, template)
     if run.ended and use_ended:
-        return max(seen + folds, seen + _ENDED_LEAST) + _ENDED_FOLDS, _ENDED_SD, 0.0
+        return max(seen + ahead.folds, seen + _ENDED_LEAST) + _ENDED_FOLDS, _ENDED_SD, 0.0
     if not use_curves:
         return seen + _BLIND_FOLDS, _BLIND_SD, 0.0
-    return seen + folds, math.hypot(sd, _FORM_SD), guessed
+    return seen + ahead.folds, math.hypot(ahead.sd, FORM_SD), ahead.guessed

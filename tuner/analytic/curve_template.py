@@ -13,6 +13,7 @@ was 0.4 to 0.6 after a tenth of a run, 0.3 to 0.45 after a quarter, about 0.25 a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ _STRETCH = 1.3
 #: A run differs from the template by this much times the root of the e-folds that lie ahead.
 _OWN_SD = 0.4
 #: Noise of the furthest progress, in units of progress.
-_NOISE = 0.01
+NOISE = 0.01
 #: A run that is stuck at its start needs so many e-folds more than one that just left it, give or take.
 _STUCK_FOLDS, _STUCK_SD = 0.5, 0.8
 _LEAST_AHEAD = 0.02
@@ -92,6 +93,17 @@ class Template:
         share = np.clip((LEVELS[1:] - level) / np.diff(LEVELS), 0.0, 1.0)
         return float(share @ self.folds), float(share @ (self.folds * self.unlearnt))
 
+    def steepness(self, progress: float) -> float:
+        """e-folds of samples that a unit of progress takes there; the largest of the ends beyond them."""
+        place = int(np.searchsorted(LEVELS, progress, side="right")) - 1
+        place = min(max(place, 0), len(self.folds) - 1)
+        return float(self.folds[place] / (LEVELS[place + 1] - LEVELS[place]))
+
+    def level_before(self, folds: float) -> float:
+        """The level of progress from which so many e-folds lead to the target."""
+        left = np.append(np.cumsum(self.folds[::-1])[::-1], 0.0)
+        return float(np.interp(-folds, -left, LEVELS))
+
 
 def template_of(passages: Sequence[Passage]) -> Template:
     """The template that runs of one workload share.
@@ -118,8 +130,30 @@ def template_sd(folds: float) -> float:
     return float(_OWN_SD * np.sqrt(max(folds, 0.0)))
 
 
-def ahead_of(passage: Passage, template: Template) -> tuple[float, float, float]:
-    """What is left of a run: mean and standard deviation of e-folds to the target, and the prior's share.
+@dataclass(frozen=True, kw_only=True)
+class Ahead:
+    """What is left of a run.
+
+    Args:
+        folds: e-folds of samples to the target.
+        form_sd: Their standard deviation, since no run follows the template exactly.
+        place_sd: What the noise of the last scoring adds to it.
+        guessed: How many of the e-folds are the prior's guess.
+    """
+
+    folds: float
+    form_sd: float
+    place_sd: float
+    guessed: float
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation of the e-folds."""
+        return math.hypot(self.form_sd, self.place_sd)
+
+
+def ahead_of(passage: Passage, template: Template) -> Ahead:
+    """What is left of a run.
 
     A run that has not left its start tells no more than that it needs longer; one that just has is placed
     on the template as well as the noise of a scoring allows.
@@ -131,7 +165,6 @@ def ahead_of(passage: Passage, template: Template) -> tuple[float, float, float]
     folds, guessed = template.ahead(passage.progress)
     folds = max(folds, _LEAST_AHEAD)
     if passage.progress < LEVELS[0]:
-        return folds + _STUCK_FOLDS, _STUCK_SD, guessed
-    place = min(int(np.searchsorted(LEVELS, passage.progress, side="right")) - 1, len(template.folds) - 1)
-    steepness = template.folds[place] / (LEVELS[place + 1] - LEVELS[place])
-    return folds, float(np.hypot(template_sd(folds), min(_NOISE * steepness, _STUCK_SD))), guessed
+        return Ahead(folds=folds + _STUCK_FOLDS, form_sd=_STUCK_SD, place_sd=0.0, guessed=guessed)
+    place = min(NOISE * template.steepness(passage.progress), _STUCK_SD)
+    return Ahead(folds=folds, form_sd=template_sd(folds), place_sd=place, guessed=guessed)

@@ -26,6 +26,7 @@ class RunEvidence:
         progress: (value - start) / (target - start) at each scoring, `(num_points,)`.
         samples_to_target: Where it crossed the target; None while it has not.
         diverged: Whether it stopped being finite.
+        ended: Whether it came to its end without arriving.
     """
 
     configuration: Configuration
@@ -33,6 +34,7 @@ class RunEvidence:
     progress: Array
     samples_to_target: float | None = None
     diverged: bool = False
+    ended: bool = False
 
     @property
     def is_stuck(self) -> bool:

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.analytic.arrivals import Arrivals, extrapolate
-from tuner.analytic.curves import RunCurve
+from tuner.analytic.arrivals import Arrivals, RunCurve, extrapolate
 from tuner.analytic.disagreement import disagreement_parameters
 from tuner.analytic.evidence import RunEvidence, broke_down
 from tuner.analytic.rate_edge import RateEdge, fit_rate_edge
@@ -176,7 +175,7 @@ def fit_samples(
 def _curve(run: RunEvidence) -> RunCurve:
     if run.diverged:
         return RunCurve(samples=run.samples[:0], progress=run.progress[:0])
-    return RunCurve(samples=run.samples, progress=run.progress)
+    return RunCurve(samples=run.samples, progress=run.progress, ended=run.ended)
 
 
 def _parameters(prior: RatePrior, medians: Array, told: Sequence[int]) -> tuple[Parameter, ...]:

@@ -147,6 +147,10 @@ class Emulation(ABC):
     def advance(self) -> None:
         """Goes on by one event, or by one step of all ranks."""
 
+    def begin_slice(self) -> None:
+        """Forgets what was told of steps and exchanges so far, as a run that was just loaded has."""
+        self.times = [StepTimes() for _ in range(self.trained.num_ranks)]
+
     def run(self, *, samples: int | None = None, seconds: float | None = None) -> None:
         """Trains until all ranks have seen so many samples, or until a moment of the virtual clock.
 
@@ -232,12 +236,14 @@ class AllReduceEmulation(Emulation):
         for offset, size in self._parts:
             replica.add_gradient(offset, size, size / batch_size)
         replica.make_step()
-        compute = [self._draws.seconds(rank, size) for rank, (_, size) in enumerate(self._shares)]
+        parts = [self._draws.parts(rank, size) for rank, (_, size) in enumerate(self._shares)]
         exchange = all_reduce_seconds(cluster, num_ranks, self._num_bytes)
+        # The exchange hides behind the backward pass of whoever comes last, not behind its standing still.
+        last, still = max(parts, key=sum)
         g = cluster.overlap
-        whole = (max(compute) ** g + exchange**g) ** (1 / g)
-        for times, own in zip(self.times, compute, strict=True):
-            times.add(own, whole)
+        whole = still + (last**g + exchange**g) ** (1 / g)
+        for times, own in zip(self.times, parts, strict=True):
+            times.add(sum(own), whole)
         self._seconds += whole
         self.samples += batch_size
         self.rank_steps += num_ranks
@@ -397,6 +403,10 @@ class ApartEmulation(Emulation):
     @property
     def moved_bytes(self) -> int:
         return self._mixing.moved_bytes
+
+    def begin_slice(self) -> None:
+        super().begin_slice()
+        self._mixing.staleness.clear()
 
     def advance(self) -> None:
         """One event."""

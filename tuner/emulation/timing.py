@@ -28,7 +28,8 @@ class StepDraws:
     """Draws the seconds of every rank's steps; what one rank draws does not depend on the others.
 
     Jitter is normal, as the law of the slowest rank takes it: a part that stays with the rank, a part
-    of each step, cut where a step would be shorter than a tenth of the mean.
+    of each step, cut where a step would be shorter than a tenth of the mean. Delays are those that real
+    ranks of this seed are given.
 
     Args:
         cluster: What is drawn from.
@@ -39,6 +40,8 @@ class StepDraws:
     def __init__(self, cluster: VirtualCluster, num_ranks: int, seed: int) -> None:
         self._cluster = cluster
         self._rngs = [np.random.default_rng((seed, rank, 3)) for rank in range(num_ranks)]
+        # Seeded as a real rank's (`tuner.probes.rank`).
+        self._delay_rngs = [np.random.default_rng((seed, rank, 2)) for rank in range(num_ranks)]
         sd = cluster.jitter * math.sqrt(cluster.persistent)
         self._own = [1.0 + sd * float(rng.standard_normal()) for rng in self._rngs]
         self._step_sd = cluster.jitter * math.sqrt(1.0 - cluster.persistent)
@@ -47,18 +50,23 @@ class StepDraws:
 
     def seconds(self, rank: int, num_samples: int) -> float:
         """Of the next step of a rank on so many samples."""
+        return sum(self.parts(rank, num_samples))
+
+    def parts(self, rank: int, num_samples: int) -> tuple[float, float]:
+        """Of the next step of a rank: its compute, and how long it stands still besides."""
         cluster, rng = self._cluster, self._rngs[rank]
         mean = cluster.mean_compute_seconds(num_samples)
         factor = self._own[rank]
         if self._step_sd:
             factor += self._step_sd * self._normal(rank)
-        seconds = mean * max(factor, _SHORTEST)
-        for delay in self._delays[rank]:
-            seconds += float(rng.uniform(delay.low, delay.high))
+        compute = mean * max(factor, _SHORTEST)
+        still = sum(
+            float(self._delay_rngs[rank].uniform(delay.low, delay.high)) for delay in self._delays[rank]
+        )
         between = cluster.seconds_between_failures
-        if between is not None and rng.random() < -math.expm1(-seconds / between):
-            seconds += cluster.restart_seconds
-        return seconds
+        if between is not None and rng.random() < -math.expm1(-(compute + still) / between):
+            still += cluster.restart_seconds
+        return compute, still
 
     def _normal(self, rank: int) -> float:
         kept = self._normals[rank]
@@ -69,12 +77,17 @@ class StepDraws:
     def state(self) -> list[dict[str, Any]]:
         """What `load` goes on from, one entry a rank."""
         return [
-            {"generator": dict(rng.bit_generator.state), "normals": list(kept)}
-            for rng, kept in zip(self._rngs, self._normals, strict=True)
+            {
+                "generator": dict(rng.bit_generator.state),
+                "delays": dict(delays.bit_generator.state),
+                "normals": list(kept),
+            }
+            for rng, delays, kept in zip(self._rngs, self._delay_rngs, self._normals, strict=True)
         ]
 
     def load(self, state: list[dict[str, Any]]) -> None:
         """Goes on from what `state` gave."""
-        for rng, kept, own in zip(self._rngs, self._normals, state, strict=True):
+        for rng, delays, kept, own in zip(self._rngs, self._delay_rngs, self._normals, state, strict=True):
             rng.bit_generator.state = own["generator"]
+            delays.bit_generator.state = own["delays"]
             kept[:] = own["normals"]

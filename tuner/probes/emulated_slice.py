@@ -27,10 +27,13 @@ from tuner.probes.rank_setup import Prepared, prepare, rank_device
 from tuner.probes.rank_voice import RankVoice
 from tuner.probes.scoring import ModelScorer
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, MODEL_FILE, SlicePlan
+from tuner.probes.warm_runs import WarmRuns
 from tuner.workload import Workload
 
 #: A slice ends after so many seconds of the machine at hand, wherever the virtual clock stands.
 _LONGEST_SECONDS = 30.0
+
+_warm_runs = WarmRuns()
 
 
 def run_emulated_slice(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,8 +84,8 @@ class _EmulatedSlice:
         assert cluster.virtual is not None, "an emulated job describes its machines"
         num_ranks = cluster.num_ranks(plan.configuration.nodes)
         self._traits = traits_of(plan.configuration.strategy)
-        seed_all(plan.job.seed, 1, 0, 0)
-        self._run = emulation(
+        self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
+        self._run = self._begun(
             Trained(
                 workload=prepared.workload,
                 make_model=lambda: prepared.model(device),
@@ -124,7 +127,6 @@ class _EmulatedSlice:
                 seed=plan.job.seed,
                 part_size=small,
             )
-        self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
         self._started = time.perf_counter()
         self._scoring_seconds = 0.0
         #: When marks are scored again.
@@ -134,8 +136,6 @@ class _EmulatedSlice:
     def run(self) -> dict[str, Any]:
         """Emulates until the slice's end, saves the run unless it went astray, and tells what it was."""
         run, voice = self._run, self._voice
-        if not self._plan.is_timing:
-            self._load()
         begun_samples, begun_steps, begun_bytes = run.samples, run.rank_steps, run.moved_bytes
         outcome = self._score_untrained()
         setup = voice.seconds_since_entry - self._scoring_seconds
@@ -242,11 +242,18 @@ class _EmulatedSlice:
         voice.progress("training")
         return Outcome.REACHED if self._scorer.is_reached(value) else Outcome.RUNNING
 
-    def _load(self) -> None:
-        newest = self._checkpoints.latest()
+    def _begun(self, trained: Trained) -> Emulation:
+        """The run as the last slice left it, from memory or its newest checkpoint; else anew."""
+        newest = None if self._plan.is_timing else self._checkpoints.latest()
+        warm = _warm_runs.take(self._plan.folder, trained, newest.path if newest else None)
+        if warm is not None:
+            return warm
+        seed_all(trained.seed, 1, 0, 0)
+        run = emulation(trained)
         if newest is not None:
             content = torch.load(newest.path, map_location="cpu", weights_only=True)
-            self._run.load(content["emulation"])
+            run.load(content["emulation"])
+        return run
 
     def _save(self) -> None:
         run = self._run
@@ -258,6 +265,7 @@ class _EmulatedSlice:
         step = run.samples // self._plan.configuration.batch_size
         path: Path = self._checkpoints.save(write, {"samples": run.samples, "step": step}).path
         self._voice.checkpoint(str(path))
+        _warm_runs.keep(self._plan.folder, run, path)
 
 
 def rank_timings(run: Emulation) -> list[RankTiming]:

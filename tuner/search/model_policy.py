@@ -10,22 +10,15 @@ from search_spaces import Configuration, traits_of
 from tuner.measurement import Purpose
 from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs, believe, candidates
-from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
+from tuner.search.limits import ended_by_fault, limit_reached, may_start
 from tuner.search.listed_policy import ListedPolicy, is_listed
-from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind
+from tuner.search.policy import Action, Decision, Start, Stop, StopKind
 from tuner.search.slope_priors import SearchSettings
 from tuner.search.state import Run, SearchState
 from tuner.search.weighing import Weighing
 
 #: The first look takes at most this share of the time budget; so many seconds without a budget.
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0
-
-
-#: A curve rises if it gained this share of the way to the target while its samples doubled; with fewer
-#: scorings in the first half nobody can tell.
-_RISES, _FEWEST_EARLY = 0.01, 2
-#: Nothing is settled while no candidate is as likely as this to arrive, however long it takes.
-_CREDIBLE = 0.5
 
 
 class ModelPolicy:
@@ -88,22 +81,19 @@ class ModelPolicy:
     def _best(self, state: SearchState, beliefs: Beliefs) -> Action:
         weighing = Weighing(state, beliefs)
         incumbent = weighing.incumbent()
-        # What early curves say against all candidates is doubted as long as one of them rises.
-        arriving = np.isfinite(beliefs.forecast.total).mean(axis=0).max()
-        doubted = furthest_rising(state) if arriving < _CREDIBLE else None
         if incumbent is None:
-            if doubted is not None:
-                return _further(state, doubted)
             return Stop(
                 kind=StopKind.OUT_OF_REACH,
                 reason="no configuration is expected to reach the target within the limits",
             )
+        if weighing.leader_is_due(incumbent):
+            return weighing.go_on(incumbent)
         option = weighing.best_option(incumbent)
         if option is not None:
             return weighing.carry_out(option, incumbent)
+        if weighing.can_be_settled(incumbent):
+            return weighing.go_on(incumbent)
         if state.further_trainings > 0:
-            if doubted is not None:
-                return _further(state, doubted)
             return Stop(kind=StopKind.NO_GAIN, reason="no further probe is expected to pay back its cost")
         return weighing.go_on(incumbent)
 
@@ -114,38 +104,6 @@ def _arrival(state: SearchState) -> Stop | None:
     if not arrived or state.further_trainings > 0:
         return None
     return Stop(kind=StopKind.ARRIVED, reason=f"a run reached the target: {arrived[0].configuration}")
-
-
-def furthest_rising(state: SearchState) -> Run | None:
-    """The run that came closest to the target among those that still rise: none is out of reach before that.
-
-    A curve rises that gained something while its samples doubled last, or has too few scorings to tell.
-    """
-    sign = 1.0 if state.job.goal.maximize else -1.0
-    span = abs(state.job.goal.target - (state.start_value or 0.0))
-    best: dict[float, Run] = {}
-    for run in state.runs.values():
-        points = [p for p in run.measurement.curve if p.samples > 0]
-        if not run.is_open or not points:
-            continue
-        early = [sign * p.value for p in points if p.samples <= 0.5 * points[-1].samples]
-        highest = max(sign * p.value for p in points)
-        if len(early) < _FEWEST_EARLY or highest - max(early) > _RISES * span:
-            best.setdefault(highest, run)
-    return best[max(best)] if best else None
-
-
-def _further(state: SearchState, run: Run) -> Continue:
-    """Doubles a run."""
-    done, samples = run.measurement.training_seconds, run.measurement.samples
-    left = seconds_left(state, run.configuration)
-    seconds = None if state.cluster.virtual is not None else done + min(done, max(left, 1.0))
-    return Continue(
-        probe_id=run.probe.probe_id,
-        purpose=Purpose.STATISTICS,
-        until=Until(samples=2 * samples, training_seconds=seconds),
-        reason="no run is expected to arrive yet, but this one still rises",
-    )
 
 
 def _first_look(state: SearchState) -> Until:

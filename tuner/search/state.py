@@ -20,8 +20,6 @@ from tuner.search.timings import TimingKey, timing_key
 
 #: Start-up charged where none was measured yet, seconds.
 _UNKNOWN_STARTUP_SECONDS = 3.0
-#: Of a sample of an emulated run where none was emulated yet.
-_UNKNOWN_EMULATION_SECONDS = 1e-3
 #: Fitting, deciding and writing down between two slices, which nobody charges but everybody waits for.
 _DECIDING_SECONDS = 0.2
 
@@ -98,19 +96,6 @@ class SearchState:
         return trainings if self.cluster.virtual is not None else trainings - 1
 
     @property
-    def emulation_seconds_per_sample(self) -> float:
-        """What the machine at hand takes for a sample of an emulated run: the median of those measured."""
-        found = []
-        for probe in self.probes:
-            before = 0
-            for measurement in probe.slices:
-                held = measurement.charged_seconds - measurement.startup_seconds
-                if measurement.samples > before and held > 0 and probe.purpose is not Purpose.TIMING:
-                    found.append(held / (measurement.samples - before))
-                before = measurement.samples
-        return float(np.median(found)) if found else _UNKNOWN_EMULATION_SECONDS
-
-    @property
     def slices(self) -> list[Measurement]:
         """Every slice of every probe."""
         return [measurement for probe in self.probes for measurement in probe.slices]
@@ -177,6 +162,7 @@ class SearchState:
             points = [p for p in run.measurement.curve if p.samples > 0]
             span = self.job.goal.target - (self.start_value or 0.0)
             values = np.array([p.value for p in points], dtype=float)
+            ended = not run.arrived and not run.can_continue
             states[key] = RunState(
                 configuration=run.configuration,
                 index=len(evidence),
@@ -184,7 +170,7 @@ class SearchState:
                 training_seconds=run.measurement.training_seconds,
                 samples_to_target=run.samples_to_target,
                 seconds_to_target=run.seconds_to_target,
-                ended=not run.arrived and not run.can_continue,
+                ended=ended,
             )
             evidence.append(
                 RunEvidence(
@@ -193,6 +179,7 @@ class SearchState:
                     progress=(values - (self.start_value or 0.0)) / span,
                     samples_to_target=run.samples_to_target,
                     diverged=run.probe.outcome is Outcome.DIVERGED,
+                    ended=ended,
                 )
             )
         return evidence, states

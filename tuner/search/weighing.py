@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from tuner.analytic.arrivals import COMMON_SHARE
 from tuner.analytic.predictor import Predictor
 from tuner.measurement import Purpose
 from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs
+from tuner.search.emulation_cost import fit_emulation_cost
 from tuner.search.gain import compared, expected_cost, expected_gain, typical
 from tuner.search.limits import may_start, seconds_left
 from tuner.search.policy import Continue, Start
@@ -34,9 +34,24 @@ _UNKNOWN_AT_ONCE = 0.05
 #: What a timing leaves unknown of log seconds.
 _UNKNOWN_AFTER_TIMING = 0.08
 #: A gain of an emulated look that is less than this share of the incumbent's cost does not show.
-_LEAST_GAIN = 2e-3
+_LEAST_GAIN = 1e-2
 #: A configuration whose chance of reaching the target is smaller is out of reach.
 _LEAST_REACH = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class LooksCost:
+    """What going on with each candidate is charged, however long it would take where it is asked about.
+
+    Args:
+        per_sample: Charged seconds of a sample, `(num,)`.
+        price: Cost in the goal's unit of one charged second, `(num,)`.
+        shortest_samples: What no look is shorter than, `(num,)`.
+    """
+
+    per_sample: Array
+    price: Array
+    shortest_samples: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,15 +102,7 @@ class Weighing:
         self._left = typical(forecast.remaining)
         self._runs = [run_of(state, c) for c in beliefs.configurations]
         self._slice_seconds = state.slice_seconds
-        self._charged_per_sample = forecast.seconds_per_sample * state.overhead
-        self._price = beliefs.price
-        self._shortest_samples = _SHORTEST_SLICE_SECONDS / forecast.seconds_per_sample
-        if virtual:
-            # Looks are paid for here, by the sample, whatever they would take there; a second of this machine
-            # counts as one of the cheapest nodes.
-            self._charged_per_sample = np.full_like(self._price, state.emulation_seconds_per_sample)
-            self._price = np.full_like(self._price, self._price.min())
-            self._shortest_samples = _SHORTEST_SLICE_SECONDS / self._charged_per_sample
+        self._looks_cost = _emulated(state, beliefs) if virtual else _trained(state, beliefs)
         self._compared_with: int | None = None
         self._ratios = self._resolvable = np.zeros(0)
         self._may_start = may_start(state)
@@ -124,12 +131,37 @@ class Weighing:
         shown = [option for option in options if option.gain > least]
         return max(shown, key=lambda option: option.gain / option.cost, default=None)
 
+    def leader_is_due(self, incumbent: int) -> bool:
+        """Whether emulation goes on with the incumbent before it looks elsewhere.
+
+        Until it has arrived it gets as much of this machine as all other looks together: half for the leader,
+        half for its challengers (top-two sampling; Russo 2016). What nobody trained may not be the answer.
+        """
+        if self._state.cluster.virtual is None or self._has_arrived(incumbent):
+            return False
+        leading = looking = 0.0
+        for probe in self._state.probes:
+            for measurement in probe.slices:
+                if measurement.purpose is Purpose.TRAINING:
+                    leading += measurement.charged_seconds
+                else:
+                    looking += measurement.charged_seconds
+        return leading < looking
+
+    def can_be_settled(self, incumbent: int) -> bool:
+        """Whether the incumbent is emulated and has still to arrive."""
+        return self._state.cluster.virtual is not None and not self._has_arrived(incumbent)
+
+    def _has_arrived(self, index: int) -> bool:
+        run = self._runs[index]
+        return run is not None and run.arrived
+
     def options(self, incumbent: int) -> list[Option]:
         """Every look and timing that could be carried out instead of going on with the incumbent."""
         return [*self._looks(incumbent), *self._timings(incumbent)]
 
     def _looks(self, incumbent: int) -> Iterator[Option]:
-        price = self._price
+        price = self._looks_cost.price
         for i, configuration in enumerate(self._beliefs.configurations):
             run = self._runs[i]
             if i == incumbent or not self._in_reach[i]:
@@ -142,9 +174,9 @@ class Weighing:
             look = self._look_seconds(i)
             after = min(0.95, (done + look) / max(self._length[i], 1e-9))
             ratio, variance = self._against(i, incumbent)
-            unknown = self._unknown_after(i, after)
+            unknown = self._unknown_after(after)
             per_sample = self._beliefs.forecast.seconds_per_sample[i]
-            paid = look / per_sample * self._charged_per_sample[i] * price[i]
+            paid = look / per_sample * self._looks_cost.per_sample[i] * price[i]
             best = float(self._expected[incumbent])
             gain = self._reach[i] * expected_gain(
                 best, best * ratio, variance**2 / (variance + unknown), paid
@@ -152,25 +184,19 @@ class Weighing:
             spent = paid + self._slice_seconds * price[i]
             yield Option(gain=gain, cost=spent, index=i, purpose=Purpose.STATISTICS)
 
-    def _unknown_after(self, index: int, share: float) -> float:
+    def _unknown_after(self, share: float) -> float:
         """Variance of log samples to target that a look leaves, compared with other runs.
 
         The look's scoring tells the run's speed as well as noise and slope allow; what lies ahead of it
         stays as unsure as extrapolation is, but for what all runs have in common.
 
         Args:
-            index: The candidate.
             share: Share of the run that is known after the look.
         """
         predictor = self._beliefs.predictor
         assert isinstance(predictor, Predictor), "looks are weighed by the laws' models"
-        arrivals = predictor.samples.arrivals
-        ahead = -math.log(share)
-        unknown = _UNKNOWN_AT_ONCE**2 + (1 - COMMON_SHARE) * (arrivals.error_per_log * ahead) ** 2
-        if arrivals.curves is not None:
-            target = np.log(self._length[index] / self._beliefs.forecast.seconds_per_sample[index])
-            unknown += float(arrivals.curves.look_error(target, target - ahead)) ** 2
-        return float(unknown)
+        left = predictor.samples.arrivals.own_sd_after_look(-math.log(share))
+        return _UNKNOWN_AT_ONCE**2 + left**2
 
     def _look_seconds(self, index: int) -> float:
         """A look's training seconds: a share of the run, and as far as the next scorings at the least."""
@@ -186,7 +212,7 @@ class Weighing:
         marks = max(seen * probe.score_growth, first) * probe.score_growth
         per_sample = self._beliefs.forecast.seconds_per_sample[index]
         share = _LOOK_SHARE * self._length[index] / per_sample
-        shortest = seen + self._shortest_samples[index]
+        shortest = seen + self._looks_cost.shortest_samples[index]
         return int(np.ceil(max(marks, shortest, min(seen + share, 2 * seen))))
 
     def _against(self, index: int, incumbent: int) -> tuple[float, float]:
@@ -201,7 +227,7 @@ class Weighing:
     def _timings(self, incumbent: int) -> Iterator[Option]:
         if not self._may_start:
             return
-        forecast, price = self._beliefs.forecast, self._price
+        forecast, price = self._beliefs.forecast, self._looks_cost.price
         known = self._state.timed() | self._state.failed_timings()
         best_of: dict[TimingKey, int] = {}
         for i, configuration in enumerate(self._beliefs.configurations):
@@ -262,9 +288,9 @@ class Weighing:
         per_sample = float(self._beliefs.forecast.seconds_per_sample[index])
         left = seconds_left(self._state, configuration)
         if self._state.cluster.virtual is not None:
-            left *= per_sample / float(self._charged_per_sample[index])
+            left *= per_sample / float(self._looks_cost.per_sample[index])
         stride = self._state.job.probe.slice_seconds or stride
-        shortest = float(self._shortest_samples[index]) * per_sample
+        shortest = float(self._looks_cost.shortest_samples[index]) * per_sample
         until = Until(training_seconds=done + min(stride, max(left, shortest)))
         if run is not None and run.is_open and run.configuration == configuration:
             return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
@@ -284,6 +310,30 @@ class Weighing:
             return True
         own = run.configuration == self._beliefs.configurations[index]
         return run.can_continue and (own or self._may_start)
+
+
+def _trained(state: SearchState, beliefs: Beliefs) -> LooksCost:
+    """Of real ranks: the nodes are held while they train and score."""
+    per_sample = beliefs.forecast.seconds_per_sample
+    return LooksCost(
+        per_sample=per_sample * state.overhead,
+        price=beliefs.price,
+        shortest_samples=_SHORTEST_SLICE_SECONDS / per_sample,
+    )
+
+
+def _emulated(state: SearchState, beliefs: Beliefs) -> LooksCost:
+    """Of emulated ranks: the machine at hand is held, a second of it counting as one of the cheapest nodes.
+
+    A look lasts as long as all that is lost to starting it, at the least.
+    """
+    emulating = fit_emulation_cost(state.probes, state.cluster)
+    per_sample = np.array([emulating.seconds_per_sample(c, state.cluster) for c in beliefs.configurations])
+    return LooksCost(
+        per_sample=per_sample,
+        price=np.full_like(beliefs.price, beliefs.price.min()),
+        shortest_samples=max(_SHORTEST_SLICE_SECONDS, state.slice_seconds) / per_sample,
+    )
 
 
 def expected_costs(state: SearchState, beliefs: Beliefs) -> Array:

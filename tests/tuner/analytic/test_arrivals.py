@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tuner.analytic.made_measurements import configuration, run
-from tuner.analytic.arrivals import Arrivals, extrapolate
-from tuner.analytic.curves import RunCurve
+from tuner.analytic.arrivals import Arrivals, RunCurve, extrapolate
 from tuner.analytic.draws import NUM_DRAWS
 
 
@@ -80,8 +79,7 @@ def test_runs_without_a_scoring_are_passed_over() -> None:
 
 def test_without_any_scoring_nothing_is_fitted() -> None:
     found = extrapolate([NOTHING], [None])
-    assert found.curves is None
-    assert found.error_per_log == 0.0
+    assert (found.template.unlearnt == 1.0).all()
     empty = extrapolate([], [])
     assert empty.own.shape == (NUM_DRAWS, 0)
     assert empty.common_sd == 0.0
@@ -93,3 +91,33 @@ def test_a_curve_that_flattens_below_the_target_is_likely_out_of_reach() -> None
     found = extrapolate([flat], [None])
     assert found.unreachable[0] > 0.8
     assert extrapolate([curve(30_000.0, share=0.9)], [None]).unreachable[0] < 0.1
+
+
+def test_a_run_that_still_gains_is_not_out_of_reach_however_slowly_it_rises() -> None:
+    samples = np.geomspace(300.0, 300_000.0, 24)
+    slow = RunCurve(samples=samples, progress=0.75 * (1.0 - (1.0 + samples / 20_000.0) ** -0.5))
+    found = extrapolate([slow], [None])
+    assert found.unreachable[0] < 0.05
+    assert found.median[0] > np.log(300_000.0)
+
+
+def test_one_run_that_stays_low_says_nothing_against_another() -> None:
+    samples = np.geomspace(300.0, 300_000.0, 24)
+    flat = RunCurve(samples=samples, progress=0.8 * (1.0 - (1.0 + samples / 2_000.0) ** -2.0))
+    beside = extrapolate([flat, curve(30_000.0, share=0.5)], [None, None])
+    assert beside.unreachable[0] > 0.8
+    assert beside.unreachable[1] < 0.05
+    assert beside.median[1] == pytest.approx(np.log(30_000.0), abs=0.5)
+
+
+def test_a_run_that_came_to_its_end_arrives_no_more() -> None:
+    told = curve(30_000.0)
+    found = extrapolate([RunCurve(samples=told.samples, progress=told.progress, ended=True)], [None])
+    assert found.unreachable[0] == 1.0
+
+
+def test_the_nearer_the_target_the_less_a_look_leaves_unknown() -> None:
+    found = extrapolate([curve(30_000.0, share=1.05)], [30_000.0])
+    left = [found.own_sd_after_look(folds) for folds in (2.0, 1.0, 0.3, 0.05)]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] > 0

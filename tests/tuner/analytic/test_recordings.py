@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from tests.tuner.analytic.made_measurements import configuration, timed
-from tuner.analytic.arrivals import extrapolate
-from tuner.analytic.curves import RunCurve
+from tuner.analytic.arrivals import RunCurve, extrapolate
 from tuner.analytic.seconds_model import fit_seconds
 from tuner.cluster import Cluster
 

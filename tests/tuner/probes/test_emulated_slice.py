@@ -73,6 +73,20 @@ def test_slices_together_are_one_uninterrupted_run(
     assert (parts.samples, parts.training_seconds) == (whole.samples, whole.training_seconds)
 
 
+def test_a_process_that_begins_anew_goes_on_as_one_that_kept_the_run(
+    launcher: LocalLauncher, tmp_path: Path
+) -> None:
+    what = on_ranks("gossip_pull")
+    kept = [run(launcher, tmp_path / "kept", Until(samples=end), what) for end in (150, 400)]
+    anew = [run(launcher, tmp_path / "anew", Until(samples=150), what)]
+    with LocalLauncher() as another:
+        anew.append(run(another, tmp_path / "anew", Until(samples=400), what))
+    for one, other in zip(kept, anew, strict=True):
+        assert one.curve == other.curve
+        assert one.ranks == other.ranks
+        assert one.staleness_steps == other.staleness_steps
+
+
 def test_it_is_charged_for_this_machine_s_time_and_no_dollars(
     launcher: LocalLauncher, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import BASELINE, World, configuration, make_job
 from tuner.measurement import Measurement, Outcome, Purpose
-from tuner.search.model_policy import ModelPolicy, furthest_rising
+from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Start, Stop, StopKind
 
 SMALL_SPACE = {
@@ -304,40 +304,32 @@ def test_an_emulated_arrival_trains_nothing_and_ends_nothing(tmp_path: Path) -> 
     assert any(run.measurement.samples > 1000 for run in state.runs.values())
 
 
-def test_an_emulated_look_is_paid_for_by_its_samples(tmp_path: Path) -> None:
-    world = emulated_world(tmp_path)
-    assert world.state().emulation_seconds_per_sample == 1e-3
-    world.ran(BASELINE, 6.0)
-    (measured,) = world.state().slices
-    assert world.state().emulation_seconds_per_sample == pytest.approx(
-        (measured.charged_seconds - measured.startup_seconds) / measured.samples
-    )
-
-
 def test_the_first_emulated_look_goes_by_samples_alone(tmp_path: Path) -> None:
     first = decided(emulated_world(tmp_path, budget={"time": "10m"}))
     assert first.until.training_seconds is None
     assert first.until.samples is not None
 
 
-def test_nothing_is_out_of_reach_while_a_run_still_rises(tmp_path: Path) -> None:
-    rising = small_world(tmp_path)
-    rising.ran(BASELINE, 6.0)
-    rising.ran(configuration(1, 128, 0.05), 5.0)
-    found = furthest_rising(rising.state())
-    assert found is not None
-    values = {
-        run.configuration: max(p.value for p in run.measurement.curve) for run in rising.state().runs.values()
-    }
-    assert values[found.configuration] == max(values.values())
+def charged(world: World) -> dict[bool, float]:
+    """Charged seconds of leading runs, and of looks elsewhere."""
+    found = {True: 0.0, False: 0.0}
+    for measurement in world.state().slices:
+        found[measurement.purpose is Purpose.TRAINING] += measurement.charged_seconds
+    return found
 
 
-def test_a_curve_that_gained_nothing_while_its_samples_doubled_rises_no_more(tmp_path: Path) -> None:
-    world = small_world(tmp_path)
-    world.ran(BASELINE, 6.0)
-    state = world.state()
-    (run,) = state.runs.values()
-    flat = replace(
-        run.measurement, curve=tuple(replace(p, value=0.4) for p in run.measurement.curve if p.samples > 0)
-    )
-    assert furthest_rising(replace(state, runs={BASELINE: replace(run, measurement=flat)})) is None
+def test_half_of_an_emulation_s_time_goes_to_the_leader_until_it_has_arrived(tmp_path: Path) -> None:
+    world = emulated_world(tmp_path, replace(SLOW_LAW, samples=1e6), budget={"time": "2m"})
+    assert stopped(world).kind is StopKind.BUDGET
+    assert not any(run.arrived for run in world.state().runs.values())
+    spent = charged(world)
+    longest = max(measurement.charged_seconds for measurement in world.state().slices)
+    assert spent[True] == pytest.approx(spent[False], abs=2 * longest)
+
+
+def test_an_emulation_without_further_gain_still_settles_its_leader(tmp_path: Path) -> None:
+    alone = {"batch_size": [64], "learning_rate": [0.05]}
+    world = emulated_world(tmp_path, cluster={"nodes": [1], "machine": MACHINE}, space=alone, baseline=None)
+    assert stopped(world).kind is StopKind.NO_GAIN
+    (run,) = world.state().runs.values()
+    assert run.arrived

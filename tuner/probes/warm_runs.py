@@ -1,0 +1,69 @@
+"""Emulated runs that a process keeps between slices, so that the next need not read its checkpoint."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tuner.emulation import Emulation, Trained
+
+#: All kept runs together take no more memory than this, bytes. Parameters, gradients and two values for each
+#: parameter are counted, which is what an optimizer keeps at most.
+_MOST_BYTES = 1 << 30
+_VALUES_PER_PARAMETER = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    run: Emulation
+    checkpoint: Path
+    random: Tensor
+    num_bytes: int
+
+
+class WarmRuns:
+    """Runs by the folder of their probe, as they stood at their newest checkpoint; the oldest go first."""
+
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[Path, _Kept] = OrderedDict()
+
+    def keep(self, folder: Path, run: Emulation, checkpoint: Path) -> None:
+        """Keeps a run that was just saved, if it is not too large."""
+        self._kept.pop(folder, None)
+        num_bytes = _VALUES_PER_PARAMETER * sum(
+            parameter.numel() * parameter.element_size()
+            for rank in run.ranks
+            for parameter in rank.model.parameters()
+        )
+        if num_bytes > self._most_bytes:
+            return
+        random = torch.get_rng_state()
+        self._kept[folder] = _Kept(run=run, checkpoint=checkpoint, random=random, num_bytes=num_bytes)
+        while sum(kept.num_bytes for kept in self._kept.values()) > self._most_bytes:
+            self._kept.popitem(last=False)
+
+    def take(self, folder: Path, trained: Trained, newest: Path | None) -> Emulation | None:
+        """A probe's run where it stands at the newest checkpoint; it is kept no longer.
+
+        Args:
+            folder: Of the probe.
+            trained: What the run has to be of.
+            newest: Its newest checkpoint; None where it has none.
+        """
+        kept = self._kept.pop(folder, None)
+        if kept is None or kept.checkpoint != newest or not _is_of(kept.run.trained, trained):
+            return None
+        torch.set_rng_state(kept.random)
+        kept.run.begin_slice()
+        return kept.run
+
+
+def _is_of(run: Trained, asked: Trained) -> bool:
+    """Whether two runs train the same."""
+    same = run.workload is asked.workload and run.configuration == asked.configuration
+    return same and (run.num_ranks, run.cluster, run.seed) == (asked.num_ranks, asked.cluster, asked.seed)
