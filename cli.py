@@ -45,6 +45,14 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+class MachineFormat(StrEnum):
+    """How a calibration is printed."""
+
+    TOML = "toml"
+    TABLE = "table"
+    JSON = "json"
+
+
 class Sampler(StrEnum):
     """Who chooses what is probed."""
 
@@ -334,6 +342,51 @@ def record(
         *({"what": "left out", "value": words} for words in made.left_out),
     ]
     _print_rows(rows, output_format)
+
+
+@app.command()
+def calibrate(
+    job: JobPath,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            help="Nodes at hand whose links are measured; as many as have cores by default.",
+            show_default=False,
+        ),
+    ] = None,
+    output_format: Annotated[
+        MachineFormat, typer.Option("--format", "-f", help="toml: a section to paste into a job.")
+    ] = MachineFormat.TOML,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the section to this file too.", show_default=False),
+    ] = None,
+) -> None:
+    """Measure what steps and links take here: [cluster.machine] for jobs that emulate such nodes."""
+    from tuner.service.calibrating import (
+        calibrate_job,
+        check_free,
+        constants_data,
+        constants_rows,
+        section_of,
+        write_section,
+    )
+
+    opened = _opened(job)
+    if output is not None:
+        check_free(output)
+    constants = calibrate_job(opened, num_nodes=nodes, listen=_tell)
+    for warning in constants.warnings:
+        _tell(f"warning: {warning}")
+    section = section_of(constants, opened)
+    if output is not None:
+        write_section(output, section)
+    if output_format is MachineFormat.TOML:
+        typer.echo(section, nl=False)
+    elif output_format is MachineFormat.JSON:
+        typer.echo(json.dumps(constants_data(constants), indent=2))
+    else:
+        _print_rows(constants_rows(constants), Format.TABLE)
 
 
 @app.command()

@@ -105,6 +105,8 @@ class Cluster:
         extra_nodes: Machines that are charged besides the nodes, such as a parameter server's.
         virtual: What its machines and links take, where they are described and need not be there: ranks
             are then emulated.
+        at_hand: The part of a described cluster that is there: ranks on no more nodes than it has train for
+            real; None where all are emulated, or none is.
     """
 
     node_counts: tuple[int, ...]
@@ -118,6 +120,17 @@ class Cluster:
     machines: Mapping[str, Machine] = field(default_factory=dict, hash=False)
     extra_nodes: int = 0
     virtual: VirtualCluster | None = None
+    at_hand: Cluster | None = None
+
+    def emulates(self, configuration: Configuration) -> bool:
+        """Whether a configuration's ranks are emulated, and not real ones."""
+        if self.virtual is None:
+            return False
+        return self.at_hand is None or configuration.nodes > self.at_hand.node_counts[-1]
+
+    def carrier_of(self, configuration: Configuration) -> Cluster:
+        """What carries a configuration's real ranks: the part at hand where only a part is."""
+        return self if self.at_hand is None or self.emulates(configuration) else self.at_hand
 
     @property
     def has_prices(self) -> bool:

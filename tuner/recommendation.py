@@ -10,7 +10,7 @@ from typing import Any
 from search_spaces import Configuration
 
 #: Version of `recommendation.json`: the first number changes when a reader of the old form would fail.
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class Alternative:
         probability_of_reaching: Chance that the target is reached at all.
         measured_seconds: Measured training seconds to target, where its run arrived.
         share_known: Share of its run that was measured, in [0, 1].
+        emulated: Whether its run was, or would be, one of emulated ranks.
     """
 
     configuration: Configuration
@@ -47,6 +48,7 @@ class Alternative:
     probability_of_reaching: float
     measured_seconds: float | None = None
     share_known: float = 0.0
+    emulated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +137,7 @@ class Recommendation:
         checkpoint: Path of the trained model, a state dictionary of its parameters, where a run arrived.
         command: A command line that trains the recommended configuration.
         strategies: Every strategy at its best, the chosen one first; empty where only one was weighed.
+        turning_points: Sentences that say what would change the answer, where a cluster was described.
     """
 
     job_name: str
@@ -153,6 +156,7 @@ class Recommendation:
     checkpoint: str | None
     command: str
     strategies: tuple[StrategyOutlook, ...] = ()
+    turning_points: tuple[str, ...] = ()
     schema_version: str = field(default=SCHEMA_VERSION)
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,6 +188,7 @@ class Recommendation:
                 "warnings": tuple(data["warnings"]),
                 "tuning": TuningCost(**data["tuning"]),
                 "strategies": tuple(_outlook(item) for item in data.get("strategies", ())),
+                "turning_points": tuple(data.get("turning_points", ())),
             }
         )
 

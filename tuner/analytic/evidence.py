@@ -27,6 +27,7 @@ class RunEvidence:
         samples_to_target: Where it crossed the target; None while it has not.
         diverged: Whether it stopped being finite.
         ended: Whether it came to its end without arriving.
+        emulated: Whether its ranks were emulated.
     """
 
     configuration: Configuration
@@ -35,6 +36,7 @@ class RunEvidence:
     samples_to_target: float | None = None
     diverged: bool = False
     ended: bool = False
+    emulated: bool = False
 
     @property
     def is_stuck(self) -> bool:

@@ -28,6 +28,7 @@ class RunState:
         samples_to_target: Where it crossed the target; None while it has not.
         seconds_to_target: Its training clock at the crossing; None while it has not.
         ended: Whether it broke down and cannot go on.
+        is_timed: Whether its clock is that of the cluster which is asked about.
     """
 
     configuration: Configuration
@@ -37,6 +38,7 @@ class RunState:
     samples_to_target: float | None = None
     seconds_to_target: float | None = None
     ended: bool = False
+    is_timed: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,7 @@ class Predictor:
             own[column] = True
             left = np.maximum(samples[:, column] - run.samples, 0.0) * seconds_per_sample[:, column]
             remaining[:, column] = left
-            if run.configuration == configuration:
+            if run.configuration == configuration and run.is_timed:
                 total[:, column] = run.training_seconds + left
                 if run.seconds_to_target is not None:
                     total[:, column] = run.seconds_to_target

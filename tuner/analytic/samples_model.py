@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ Array = npt.NDArray[np.float64]
 
 #: Two runs of one configuration differ by this much in log samples to target (seeds, data order).
 SEED_SD = 0.10
+#: Real ranks of one configuration may need more or fewer samples than emulated ones.
+_BIAS = Parameter(name="log bias of emulated samples", mean=0.0, sd=0.1)
+_ANYHOW = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,7 @@ class SamplesModel:
 
     Args:
         posterior: Of the logarithm of samples to target, over (log counted batch, log rate, share of ranks
-            apart, disagreements, strategy).
+            apart, disagreements, strategy, emulated).
         arrivals: Every run's extrapolation.
         told: Which run each observation of the posterior is.
         edge: Rates at which training may break down.
@@ -88,7 +91,7 @@ class SamplesModel:
         places = {run: place for place, run in enumerate(self.told)}
         runs = [None] * len(configurations) if runs is None else runs
         observed = np.array([places.get(run, -1) if run is not None else -1 for run in runs], dtype=np.intp)
-        inputs = samples_inputs(configurations, self.devices_per_node)
+        inputs = _inputs(configurations, self.devices_per_node, [False] * len(configurations))
         return self.posterior.predict(inputs, observed=observed, own_variance=SEED_SD**2)
 
     def edges(self, uniforms: Array) -> Array:
@@ -131,6 +134,7 @@ def fit_samples(
     *,
     devices_per_node: int = 1,
     strategies: Sequence[str] = (),
+    emulation_differs: bool = False,
 ) -> SamplesModel:
     """Fits samples to target to every run, finished or not.
 
@@ -139,6 +143,7 @@ def fit_samples(
         prior: What is believed beforehand.
         devices_per_node: Ranks on one node.
         strategies: Strategies that will be asked about, beside those that were run.
+        emulation_differs: Whether real ranks are asked about, and emulated runs have a bias of their own.
     """
     arrivals = extrapolate([_curve(run) for run in runs], [run.samples_to_target for run in runs])
     told = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
@@ -148,15 +153,20 @@ def fit_samples(
     apart = (APART,) if exchanges_apart(in_play) else ()
     basin = _parameters(prior, arrivals.median, told)
 
+    num_axes = samples_inputs([], devices_per_node).shape[1]
+    biased = (_BIAS,) if emulation_differs else ()
+
     def law(theta: Array, inputs: Array) -> Array:
-        return log_samples_law(theta, inputs, prior.exponent, tuple(further))
+        own = theta[: len(theta) - len(biased)]
+        found = log_samples_law(own, inputs[:, :num_axes], prior.exponent, tuple(further))
+        return found + theta[-1] * inputs[:, num_axes] if biased else found
 
     sds = np.array([math.hypot(arrivals.own_sd[i], SEED_SD) for i in told])
     posterior = fit(
         law,
-        (*basin, *apart, *further.values()),
-        RESIDUAL,
-        samples_inputs([runs[i].configuration for i in told], devices_per_node),
+        (*basin, *apart, *further.values(), *biased),
+        replace(RESIDUAL, length_scales=(*RESIDUAL.length_scales, _ANYHOW)),
+        _inputs([runs[i].configuration for i in told], devices_per_node, [runs[i].emulated for i in told]),
         np.array([arrivals.median[i] for i in told]),
         sds,
     )
@@ -170,6 +180,14 @@ def fit_samples(
         edge=edge,
         devices_per_node=devices_per_node,
     )
+
+
+def _inputs(
+    configurations: Sequence[Configuration], devices_per_node: int, emulated: Sequence[bool]
+) -> Array:
+    """`samples_inputs` with a last column that is 1 for what was emulated."""
+    own = samples_inputs(configurations, devices_per_node)
+    return np.concatenate([own, np.array(emulated, dtype=float).reshape(-1, 1)], axis=1)
 
 
 def _curve(run: RunEvidence) -> RunCurve:

@@ -50,8 +50,15 @@ _FURTHER_PARAMETERS = (
 )
 #: What a description leaves unsure of each, and the least that its logarithm is taken of.
 _DESCRIBED_SD, _LEAST_SECONDS, _LEAST_JITTER = 0.05, 1e-9, 1e-4
-#: Over log ranks, log batch a rank, log tau, and the strategies' columns.
-_RESIDUAL = Residual(sd=0.10, length_scales=(0.7, 1.0, 1.0, *[STRATEGY_LENGTH] * NUM_STRATEGIES))
+#: Where a part of a described cluster is at hand, its steps tell what is true and the description is a first
+#: word; what is emulated from the description tells how the law errs, give or take a bias of its own.
+_DOUBTED_SD = 0.4
+_BIAS = Parameter(name="log bias of emulated seconds", mean=0.0, sd=0.1)
+#: Where steps were made: on the cluster that is asked about, by emulation, on the part at hand.
+_ASKED, _EMULATED, _AT_HAND = 0.0, 1.0, 2.0
+_ANYWHERE = 1e6
+#: Over log ranks, log batch a rank, log tau, the strategies' columns, and where.
+_RESIDUAL = Residual(sd=0.10, length_scales=(0.7, 1.0, 1.0, *[STRATEGY_LENGTH] * NUM_STRATEGIES, _ANYWHERE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +68,7 @@ class SecondsModel:
     Args:
         cluster: What the job trains on.
         posterior: Of the logarithm of seconds in which all ranks process one global batch, over
-            (log ranks, log batch a rank, log tau, strategy).
+            (log ranks, log batch a rank, log tau, strategy, where).
         between_moments_sd: Standard deviation of the logarithm between moments of one machine.
         num_observations: Slices whose step times went in.
     """
@@ -79,6 +86,19 @@ class SecondsModel:
         mean, covariance = self.posterior.predict(_inputs(configurations, self.cluster))
         batches = np.array([c.batch_size for c in configurations], dtype=float)
         return mean - np.log(batches), covariance
+
+    def shifted(self, unknowns: Sequence[str], change: float) -> SecondsModel:
+        """The model of a cluster that differs in some unknowns of the law; what the residual learnt stays.
+
+        Args:
+            unknowns: Their names.
+            change: What is added to each, in the scale the law takes.
+        """
+        names = [p.name for p in self.posterior.parameters]
+        theta = self.posterior.theta.copy()
+        for name in unknowns:
+            theta[names.index(name)] += change
+        return replace(self, posterior=replace(self.posterior, theta=theta))
 
     def parameters(self) -> dict[str, tuple[float, float]]:
         """The law's unknowns with their standard deviations, by name."""
@@ -137,15 +157,33 @@ def fit_seconds(
     )
     in_play = [*strategies, *(c.strategy for c in configurations)]
     parameters = _PARAMETERS + (_FURTHER_PARAMETERS if exchanges_apart(in_play) else ())
+    where = np.zeros(len(timed))
     if cluster.virtual is not None:
-        parameters = _described(parameters, cluster.virtual)
+        is_doubted = cluster.at_hand is not None
+        parameters = _described(parameters, cluster.virtual, _DOUBTED_SD if is_doubted else _DESCRIBED_SD)
+    described = np.array([p.mean for p in parameters])
+    if cluster.at_hand is not None:
+        parameters = (*parameters, _BIAS)
+        where = np.array([_EMULATED if m.emulated else _AT_HAND for m in timed])
 
     def law(theta: Array, inputs: Array) -> Array:
         # A run's slices are timed at the same place, and the law is asked hundreds of times in a fit.
         different, place = np.unique(inputs, axis=0, return_inverse=True)
-        return _log_batch_seconds(theta, different, cluster, parameter_bytes)[place.ravel()]
+        if cluster.at_hand is None:
+            return _log_batch_seconds(theta, different, cluster, parameter_bytes)[place.ravel()]
+        found = np.zeros(len(different))
+        for kind, on, at in (
+            (_ASKED, cluster, theta[:-1]),
+            (_EMULATED, cluster, described),
+            (_AT_HAND, cluster.at_hand, theta[:-1]),
+        ):
+            rows = different[:, -1] == kind
+            found[rows] = _log_batch_seconds(at, different[rows], on, parameter_bytes)
+        found[different[:, -1] == _EMULATED] += theta[-1]
+        return np.asarray(found[place.ravel()], dtype=float)
 
-    posterior = fit(law, parameters, _RESIDUAL, _inputs(configurations, cluster), observations, noise)
+    inputs = _inputs(configurations, cluster, where)
+    posterior = fit(law, parameters, _RESIDUAL, inputs, observations, noise)
     return SecondsModel(
         cluster=cluster,
         posterior=posterior,
@@ -154,8 +192,10 @@ def fit_seconds(
     )
 
 
-def _described(parameters: tuple[Parameter, ...], virtual: VirtualCluster) -> tuple[Parameter, ...]:
-    """The unknowns with what a description of the cluster says of them."""
+def _described(
+    parameters: tuple[Parameter, ...], virtual: VirtualCluster, most_sd: float
+) -> tuple[Parameter, ...]:
+    """The unknowns with what a description of the cluster says of them, each as surely at the least."""
     said = {
         "log fixed compute seconds": math.log(max(virtual.fixed_seconds, _LEAST_SECONDS)),
         "log compute seconds a sample": math.log(virtual.seconds_per_sample),
@@ -167,8 +207,7 @@ def _described(parameters: tuple[Parameter, ...], virtual: VirtualCluster) -> tu
         "persistent share of jitter": virtual.persistent,
     }
     return tuple(
-        replace(p, mean=said[p.name], sd=min(p.sd, _DESCRIBED_SD)) if p.name in said else p
-        for p in parameters
+        replace(p, mean=said[p.name], sd=min(p.sd, most_sd)) if p.name in said else p for p in parameters
     )
 
 
@@ -176,7 +215,7 @@ def _setup(configuration: Configuration, cluster: Cluster) -> Setup:
     return setup_of(configuration, cluster.num_ranks(configuration.nodes))
 
 
-def _inputs(configurations: Sequence[Configuration], cluster: Cluster) -> Array:
+def _inputs(configurations: Sequence[Configuration], cluster: Cluster, where: Array | None = None) -> Array:
     setups = [_setup(c, cluster) for c in configurations]
     ranks = np.array([setup.num_ranks for setup in setups], dtype=float)
     batches = np.array([c.batch_size for c in configurations], dtype=float)
@@ -186,7 +225,8 @@ def _inputs(configurations: Sequence[Configuration], cluster: Cluster) -> Array:
     per_rank = np.where(waits, np.ceil(per_rank), per_rank)
     taus = np.array([setup.tau for setup in setups], dtype=float)
     axes = np.stack([np.log(ranks), np.log(per_rank), np.log(taus)], axis=1).reshape(-1, 3)
-    return np.concatenate([axes, strategy_columns(setups)], axis=1)
+    places = np.full(len(setups), _ASKED) if where is None else where
+    return np.concatenate([axes, strategy_columns(setups), places[:, None]], axis=1)
 
 
 def _log_batch_seconds(theta: Array, inputs: Array, cluster: Cluster, parameter_bytes: int) -> Array:
@@ -217,7 +257,7 @@ def _log_batch_seconds(theta: Array, inputs: Array, cluster: Cluster, parameter_
     seconds = np.zeros(len(inputs))
     whole = np.rint(ranks).astype(float)
     taus = np.rint(np.exp(inputs[:, 2])).astype(float)
-    for traits, rows in exchanging_alike(inputs[:, 3:]):
+    for traits, rows in exchanging_alike(inputs[:, 3:-1]):
         seconds[rows] = batch_seconds(traits, compute[rows], whole[rows], taus[rows], network)
     return np.asarray(np.log(np.maximum(seconds, 1e-12)), dtype=float)
 

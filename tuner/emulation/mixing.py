@@ -20,8 +20,8 @@ from tuner.strategies import Links, Strategy, strategy
 from tuner.strategies.flat import FlatParameters
 from tuner.strategies.rules import accumulated, elastic_force, moving_rate
 
-#: A rank that waited for its messages begins its step; requests reach the centre; it has answered.
-BEGINS, ARRIVED, SERVED, RESUMES = "begins", "arrived", "served", "resumes"
+#: A request reaches the centre; it has answered; the answer reaches the rank.
+ARRIVED, SERVED, RESUMES = "arrived", "served", "resumes"
 
 
 class Mixing(ABC):
@@ -70,7 +70,7 @@ class Mixing(ABC):
 class PeerMixing(Mixing):
     """Gossip: the strategies of real ranks, over a transport whose messages take virtual time.
 
-    A rank waits for what it fetches, and for its last message to have left it; both travel while it computes.
+    As with real ranks, nobody waits: where links are slower than steps, what is mixed in is older, or less.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class PeerMixing(Mixing):
         cluster: VirtualCluster,
         seed: int,
     ) -> None:
-        self._ranks, self._clock = ranks, clock
+        self._ranks = ranks
         num_ranks = len(ranks)
         self.mail = Mail(clock, cluster, num_ranks, ranks[0].num_bytes)
         everybody = tuple(range(num_ranks))
@@ -102,10 +102,6 @@ class PeerMixing(Mixing):
         return sum(transport.moved_bytes for transport in self._transports)
 
     def before_step(self, rank: int) -> bool:
-        ready = max(self.mail.all_there_at(rank), self.mail.free_at(rank))
-        if ready > self._clock.seconds:
-            self._clock.announce(ready, BEGINS, rank)
-            return False
         self._strategies[rank].before_step(self._ranks[rank].share)
         return True
 
@@ -117,10 +113,8 @@ class PeerMixing(Mixing):
         return True
 
     def take(self, event: Event) -> bool:
-        if event.kind != BEGINS:
-            self.mail.deliver(event)
-            return False
-        return self.before_step(event.rank)
+        self.mail.deliver(event)
+        return False
 
     def score_vector(self) -> Tensor:
         mean: Tensor | None = None

@@ -18,16 +18,31 @@ from tuner.transport.transport import STANDING_WIDTH
 
 Array = npt.NDArray[np.float64]
 
-#: Kinds of events: a fetch reaches the rank that published; a message reaches its receiver.
-SNAPSHOT, PUSHED, ASKED, ANSWERED = "snapshot", "pushed", "asked", "answered"
+#: Kinds of events: a fetch reaches the rank that published, and what it asks for the one that fetches; a
+#: message reaches its receiver, and the word that it did its sender.
+FETCHED, GIVEN, PUSHED, CONFIRMED, ASKED, ANSWERED = (
+    "fetched",
+    "given",
+    "pushed",
+    "confirmed",
+    "asked",
+    "answered",
+)
+#: A rank keeps what it fetched last of so many peers; real ones of all, which p ranks in one memory cannot.
+MOST_HELD = 8
 
 
 class Mail:
-    """What virtual ranks have published, and what is on its way between them.
+    """What virtual ranks have published, and what is on its way between them: as `MessageTransport` has it.
 
-    Messages of one rank leave it one after the other, n / w each; what it publishes is fetched without its
-    doing, and different pairs do not hinder each other. Vectors are never changed once they are sent, so
-    that all who are sent one hold the same memory.
+    Vectors leave a rank one after the other, n / w each, whatever they are, and reach one likewise; words
+    without a vector take the latency alone. Nobody waits for anything:
+
+    - of fetches, one for each rank and channel is on its way. It is given what is newer than the rank has, at
+      once or as soon as that is published; until it is there, the rank has what it had;
+    - of pushes, one to each rank is on its way until it is confirmed, while the newest waits.
+
+    Vectors are never changed once they are sent, so that all who are sent one hold the same memory.
 
     Args:
         clock: Of the emulation.
@@ -39,10 +54,17 @@ class Mail:
     def __init__(self, clock: EventClock, cluster: VirtualCluster, num_ranks: int, num_bytes: int) -> None:
         self.clock, self.num_ranks, self.num_bytes = clock, num_ranks, num_bytes
         self._cluster = cluster
-        self._free_at = [0.0] * num_ranks
-        self.published: dict[tuple[int, int], tuple[int, Tensor]] = {}
-        #: What each rank fetches: by whom and of whom, when it is there, and what it is once it is known.
-        self.coming: dict[tuple[int, int, int], tuple[float, int, Tensor | None]] = {}
+        #: When each rank's link has sent, and taken, all it was given.
+        self._sent_at, self._taken_at = [0.0] * num_ranks, [0.0] * num_ranks
+        #: By rank and channel: number, tag, vector.
+        self.published: dict[tuple[int, int], tuple[int, int, Tensor]] = {}
+        #: By who fetched, of whom, in which channel: the newest that came, oldest first.
+        self.held: dict[tuple[int, int, int], tuple[int, int, Tensor]] = {}
+        self._fetching: set[tuple[int, int, int]] = set()
+        #: By rank and channel: who gets the next one.
+        self._parked: dict[tuple[int, int], list[int]] = {}
+        self._pushing: set[tuple[int, int]] = set()
+        self._waiting: dict[tuple[int, int], tuple[int, Tensor]] = {}
         self.pushed: list[dict[int, tuple[int, Tensor]]] = [{} for _ in range(num_ranks)]
         self.requests: list[deque[tuple[int, int, Tensor]]] = [deque() for _ in range(num_ranks)]
         self.answers: list[dict[int, tuple[int, Tensor]]] = [{} for _ in range(num_ranks)]
@@ -52,51 +74,86 @@ class Mail:
         """One for each rank."""
         return [VirtualTransport(self, rank) for rank in range(self.num_ranks)]
 
-    def free_at(self, rank: int) -> float:
-        """When a rank's last message has left it."""
-        return self._free_at[rank]
+    def publish(self, rank: int, channel: int, tag: int, vector: Tensor) -> None:
+        """Replaces what a rank published, and gives it to those who wait for it."""
+        number = self.published[rank, channel][0] + 1 if (rank, channel) in self.published else 1
+        self.published[rank, channel] = (number, tag, vector)
+        for other in self._parked.pop((rank, channel), []):
+            self._give(rank, channel, other)
 
-    def all_there_at(self, rank: int) -> float:
-        """When all that a rank fetches is there; now or earlier where nothing is on its way."""
-        return max((when for (own, _, _), (when, _, _) in self.coming.items() if own == rank), default=0.0)
+    def fetch(self, rank: int, peer: int, channel: int) -> None:
+        """A rank asks for what is newer than it has, unless it did already."""
+        key = (rank, peer, channel)
+        if key in self._fetching:
+            return
+        self._fetching.add(key)
+        number = self.held[key][0] if key in self.held else 0
+        self.clock.announce(self.clock.seconds + self._cluster.latency, FETCHED, rank, peer, channel, number)
 
-    def send(self, sender: int, kind: str, receiver: int, tag: int, vector: Tensor) -> None:
-        """Puts a message on its way."""
-        start = max(self.clock.seconds, self._free_at[sender])
-        self._free_at[sender] = start + self._cluster.link_seconds(self.num_bytes)
-        arrives = start + self._cluster.message_seconds(self.num_bytes)
-        self.clock.announce(arrives, kind, receiver, sender, tag, vector)
+    def push(self, sender: int, receiver: int, tag: int, vector: Tensor) -> None:
+        """Sends to a mailbox, now or once what is on its way there has arrived."""
+        if (sender, receiver) in self._pushing:
+            self._waiting[sender, receiver] = (tag, vector)
+            return
+        self._pushing.add((sender, receiver))
+        self.send(sender, PUSHED, receiver, tag, vector)
 
-    def ask_for(self, rank: int, peer: int, channel: int) -> None:
-        """A rank begins to fetch: a message without content there, and the vector back."""
-        there = self.clock.seconds + self._cluster.latency
-        back = there + self._cluster.message_seconds(self.num_bytes)
-        self.coming[rank, peer, channel] = (back, 0, None)
-        self.clock.announce(there, SNAPSHOT, rank, peer, channel)
+    def send(self, sender: int, kind: str, receiver: int, *content: Any) -> None:
+        """Puts a vector on its way."""
+        link = self._cluster.link_seconds(self.num_bytes)
+        self._sent_at[sender] = max(self.clock.seconds, self._sent_at[sender]) + link
+        arrives = max(self._sent_at[sender] + self._cluster.latency, self._taken_at[receiver] + link)
+        self._taken_at[receiver] = arrives
+        self.clock.announce(arrives, kind, receiver, sender, *content)
 
     def deliver(self, event: Event) -> None:
         """Takes an event of one of its kinds."""
-        if event.kind == SNAPSHOT:
-            peer, channel = event.content
-            key = (event.rank, peer, channel)
-            if key in self.coming:
-                tag, vector = self.published[peer, channel]
-                self.coming[key] = (self.coming[key][0], tag, vector)
-            return
-        sender, tag, vector = event.content
-        if event.kind == PUSHED:
-            self.pushed[event.rank][sender] = (tag, vector)
-        elif event.kind == ASKED:
-            self.requests[event.rank].append((sender, tag, vector))
-        else:
-            self.answers[event.rank][sender] = (tag, vector)
+        rank, (peer, *content) = event.rank, event.content
+        match event.kind:
+            case "fetched":
+                channel, number = content
+                if self.published[peer, channel][0] > number:
+                    self._give(peer, channel, rank)
+                else:
+                    self._parked.setdefault((peer, channel), []).append(rank)
+            case "given":
+                channel, *letter = content
+                self._fetching.discard((rank, peer, channel))
+                self._hold((rank, peer, channel), (letter[0], letter[1], letter[2]))
+            case "pushed":
+                self.pushed[rank][peer] = (content[0], content[1])
+                self.clock.announce(event.seconds + self._cluster.latency, CONFIRMED, peer, rank)
+            case "confirmed":
+                self._pushing.discard((rank, peer))
+                if (rank, peer) in self._waiting:
+                    self.push(rank, peer, *self._waiting.pop((rank, peer)))
+            case "asked":
+                self.requests[rank].append((peer, content[0], content[1]))
+            case _:
+                self.answers[rank][peer] = (content[0], content[1])
+
+    def _give(self, peer: int, channel: int, rank: int) -> None:
+        self.send(peer, GIVEN, rank, channel, *self.published[peer, channel])
+
+    def _hold(self, key: tuple[int, int, int], letter: tuple[int, int, Tensor]) -> None:
+        self.held.pop(key, None)
+        self.held[key] = letter
+        if self.num_ranks - 1 > MOST_HELD:
+            own = [other for other in self.held if other[0] == key[0] and other[2] == key[2]]
+            for other in own[:-MOST_HELD]:
+                del self.held[other]
 
     def state(self) -> dict[str, Any]:
         """What `load` goes on from."""
         return {
-            "free_at": list(self._free_at),
+            "sent_at": list(self._sent_at),
+            "taken_at": list(self._taken_at),
             "published": [(*key, *kept) for key, kept in self.published.items()],
-            "coming": [(*key, *kept) for key, kept in self.coming.items()],
+            "held": [(*key, *kept) for key, kept in self.held.items()],
+            "fetching": sorted(self._fetching),
+            "parked": [(*key, list(ranks)) for key, ranks in self._parked.items()],
+            "pushing": sorted(self._pushing),
+            "waiting": [(*key, *kept) for key, kept in self._waiting.items()],
             "pushed": [dict(box) for box in self.pushed],
             "requests": [list(queue) for queue in self.requests],
             "answers": [dict(box) for box in self.answers],
@@ -105,11 +162,13 @@ class Mail:
 
     def load(self, state: dict[str, Any]) -> None:
         """Goes on from what `state` gave."""
-        self._free_at = list(state["free_at"])
-        self.published = {(rank, ch): (tag, vector) for rank, ch, tag, vector in state["published"]}
-        self.coming = {
-            (own, peer, ch): (when, tag, vector) for own, peer, ch, when, tag, vector in state["coming"]
-        }
+        self._sent_at, self._taken_at = list(state["sent_at"]), list(state["taken_at"])
+        self.published = {(rank, ch): (n, tag, vector) for rank, ch, n, tag, vector in state["published"]}
+        self.held = {(own, peer, ch): (n, tag, v) for own, peer, ch, n, tag, v in state["held"]}
+        self._fetching = {(own, peer, ch) for own, peer, ch in state["fetching"]}
+        self._parked = {(rank, ch): list(ranks) for rank, ch, ranks in state["parked"]}
+        self._pushing = {(sender, receiver) for sender, receiver in state["pushing"]}
+        self._waiting = {(own, peer): (tag, vector) for own, peer, tag, vector in state["waiting"]}
         self.pushed = [dict(box) for box in state["pushed"]]
         self.requests = [deque(map(tuple, queue)) for queue in state["requests"]]
         self.answers = [dict(box) for box in state["answers"]]
@@ -117,10 +176,7 @@ class Mail:
 
 
 class VirtualTransport(Transport):
-    """One rank's end of the mail.
-
-    Whoever runs the rank lets it fetch only once what it fetches is there (`Mail.all_there_at`).
-    """
+    """One rank's end of the mail."""
 
     def __init__(self, mail: Mail, rank: int) -> None:
         self._mail = mail
@@ -141,29 +197,29 @@ class VirtualTransport(Transport):
         return np.zeros(self.num_ranks)
 
     def publish(self, channel: int, vector: Tensor, tag: int) -> None:
-        self._mail.published[self.rank, channel] = (tag, vector.clone())
+        self._mail.publish(self.rank, channel, tag, vector.clone())
 
     def prefetch(self, rank: int, channel: int) -> None:
-        if rank != self.rank and (self.rank, rank, channel) not in self._mail.coming:
-            self._mail.ask_for(self.rank, rank, channel)
+        if rank != self.rank:
+            self._mail.fetch(self.rank, rank, channel)
 
     def fetch(self, rank: int, channel: int, out: Tensor, *, newer_than: int | None = None) -> int | None:
         if rank == self.rank:
-            tag, vector = self._mail.published[rank, channel]
+            found = self._mail.published.get((rank, channel))
         else:
-            found = self._mail.coming.get((self.rank, rank, channel))
-            if found is None or found[2] is None or found[0] > self._mail.clock.seconds:
-                return None
-            del self._mail.coming[self.rank, rank, channel]
-            tag, vector = found[1], found[2]
-            self.moved_bytes += self._mail.num_bytes
+            self.prefetch(rank, channel)
+            found = self._mail.held.get((self.rank, rank, channel))
+            self.moved_bytes += self._mail.num_bytes if found is not None else 0
+        if found is None:
+            return None
+        _, tag, vector = found
         if newer_than is not None and tag <= newer_than:
             return None
         out.copy_(vector)
         return tag
 
     def push(self, rank: int, vector: Tensor, tag: int) -> bool:
-        self._mail.send(self.rank, PUSHED, rank, tag, vector.clone())
+        self._mail.push(self.rank, rank, tag, vector.clone())
         self.moved_bytes += self._mail.num_bytes
         return True
 

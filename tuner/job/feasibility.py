@@ -87,7 +87,8 @@ def _baseline_warnings(job: Job) -> list[str]:
 
 
 def _cluster_warnings(job: Job) -> list[str]:
-    cluster = job.resolved_cluster()
+    whole = job.resolved_cluster()
+    cluster = whole.at_hand or whole
     crowded = [nodes for nodes in cluster.node_counts if cluster.oversubscription(nodes) > 1]
     if not crowded:
         return []

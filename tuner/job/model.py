@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,16 +80,33 @@ class Job(Section):
 
     @model_validator(mode="after")
     def _emulated_machines_are_described(self) -> Job:
-        emulated = self.probe.kind == "emulated"
+        kind, at_hand = self.probe.kind, self.cluster.nodes_at_hand
+        emulated = kind in ("emulated", "auto")
         if emulated and self.cluster.machine is None:
             raise ValueError(
-                "probe.kind = 'emulated' needs [cluster.machine]: what nodes and links take "
-                "(fixed_seconds, seconds_per_sample, latency, bandwidth, jitter)"
+                f"probe.kind = '{kind}' needs [cluster.machine]: what nodes and links take "
+                "(fixed_seconds, seconds_per_sample, latency, bandwidth, jitter); "
+                "`paceline calibrate` measures it"
             )
         if self.cluster.machine is not None and not emulated:
             raise ValueError(
                 "[cluster.machine] describes nodes that need not be there, but probe.kind = "
-                f"'{self.probe.kind}' trains on those at hand: set probe.kind = 'emulated', or take it out"
+                f"'{kind}' trains on those at hand: set probe.kind = 'emulated' or 'auto', or take it out"
+            )
+        if kind == "auto" and at_hand is None:
+            raise ValueError(
+                "probe.kind = 'auto' needs cluster.nodes_at_hand: on how many nodes ranks train for real"
+            )
+        if at_hand is not None and kind != "auto":
+            raise ValueError(
+                f"cluster.nodes_at_hand goes with probe.kind = 'auto', which is '{kind}': change it, or take "
+                "nodes_at_hand out"
+            )
+        if at_hand is not None and at_hand < self.cluster.nodes[0]:
+            fewest = self.cluster.nodes[0]
+            raise ValueError(
+                f"cluster.nodes_at_hand = {at_hand} is below the fewest nodes that may be chosen, {fewest}: "
+                f"no rank would train for real; state {fewest} or more, or set probe.kind = 'emulated'"
             )
         return self
 
@@ -125,18 +143,28 @@ class Job(Section):
         delays = tuple(
             RankDelay(ranks=delay.ranks, low=delay.low, high=delay.high) for delay in section.emulate.delays
         )
-        virtual = None if section.machine is None else _virtual(section.machine, delays)
-        return Cluster(
+        at_hand = Cluster(
             node_counts=section.nodes,
             devices_per_node=section.devices_per_node,
             dollars_per_node_hour=section.dollars_per_node_hour,
             launcher=section.launcher,
             threads_per_rank=section.threads_per_rank,
-            cores_per_host=len(os.sched_getaffinity(0)) if virtual is None else None,
-            nodes_share_host=section.launcher == "local" and virtual is None,
+            cores_per_host=len(os.sched_getaffinity(0)),
+            nodes_share_host=section.launcher == "local",
             delays=delays,
-            virtual=virtual,
         )
+        if section.machine is None:
+            return at_hand
+        described = replace(
+            at_hand,
+            cores_per_host=None,
+            nodes_share_host=False,
+            virtual=_virtual(section.machine, delays),
+        )
+        if section.nodes_at_hand is None:
+            return described
+        there = tuple(count for count in section.nodes if count <= section.nodes_at_hand)
+        return replace(described, at_hand=replace(at_hand, node_counts=there))
 
     def search_space(self) -> SearchSpace:
         """The configurations that may be tried."""
@@ -181,8 +209,11 @@ class Job(Section):
         }
         if self.cluster.machine is not None:
             parts["machine"] = self.cluster.machine.model_dump(mode="json")
-            # What is emulated does not depend on what emulates it.
-            del parts["hardware"]
+            if self.cluster.nodes_at_hand is None:
+                # What is emulated does not depend on what emulates it.
+                del parts["hardware"]
+            else:
+                parts["nodes_at_hand"] = self.cluster.nodes_at_hand
         if self.cluster.emulate.delays:
             parts["emulate"] = self.cluster.emulate.model_dump(mode="json")
         return _digest(parts)

@@ -131,7 +131,12 @@ class ClusterSection(Section):
     threads_per_rank: PositiveInt = Field(default=1, description="CPU threads of one rank")
     machine: MachineSection | None = Field(
         default=None,
-        description="what nodes and links take that need not be there; goes with probe.kind = 'emulated'",
+        description="what nodes and links take that need not be there; goes with probe.kind = 'emulated' or "
+        "'auto'",
+    )
+    nodes_at_hand: PositiveInt | None = Field(
+        default=None,
+        description="auto: as many nodes are there, and train for real; configurations on more are emulated",
     )
     emulate: EmulateSection = Field(
         default=EmulateSection(), description="what slow nodes would do: delays added on purpose"
@@ -230,10 +235,11 @@ class BaselineSection(Section):
 class ProbeSection(Section):
     """`[probe]`: how configurations are looked at."""
 
-    kind: Literal["training", "emulated", "recorded"] = Field(
+    kind: Literal["training", "emulated", "auto", "recorded"] = Field(
         default="training",
         description="training: ranks run the workload; emulated: one process trains for all ranks of a "
-        "described cluster, under a virtual clock; recorded: a recording is replayed",
+        "described cluster, under a virtual clock; auto: real ranks on up to cluster.nodes_at_hand nodes, "
+        "emulated ones beyond; recorded: a recording is replayed",
     )
     recording: str | None = Field(
         default=None,

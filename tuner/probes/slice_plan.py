@@ -47,7 +47,7 @@ class SlicePlan:
     @property
     def is_emulated(self) -> bool:
         """Whether one process trains for all ranks."""
-        return self.job.probe.kind == "emulated"
+        return self.job.resolved_cluster().emulates(self.configuration)
 
     @property
     def is_timing(self) -> bool:

@@ -127,7 +127,10 @@ class SliceRecord:
             peak_bytes=max((r["peak_bytes"] for r in self._results.values()), default=0),
             parameter_bytes=max((r["parameter_bytes"] for r in self._results.values()), default=0),
             emulated=self.plan.is_emulated,
-            oversubscribed=self._cluster.oversubscription(self.plan.configuration.nodes) > 1,
+            oversubscribed=self._cluster.carrier_of(self.plan.configuration).oversubscription(
+                self.plan.configuration.nodes
+            )
+            > 1,
             error=error,
             checkpoint=self._checkpoint or self._older_checkpoint(),
             lost_ranks=self._lost_ranks(),

@@ -38,12 +38,16 @@ class Finding:
 
 
 def standing(recommendation: Recommendation) -> Finding:
-    """How far the recommendation can be trusted: verified, measured, predicted or provisional."""
+    """How far the recommendation can be trusted: verified, emulated, measured, predicted or provisional."""
     verified = recommendation.verified
     if verified is not None and not verified.reached:
         return Finding(
             headline="not confirmed",
             detail="Training it did not reach the target; see what was measured before relying on it.",
+        )
+    if verified is not None and recommendation.choice.emulated:
+        return Finding(
+            headline="emulated", detail="It was emulated to the target: no node has been trained on."
         )
     if verified is not None:
         return Finding(headline="verified", detail="It was trained to the target.")
@@ -76,15 +80,21 @@ def prediction(recommendation: Recommendation) -> Finding:
     )
 
 
+def measured_word(recommendation: Recommendation) -> str:
+    """What happened to the choice's run: it was measured on real ranks, or emulated."""
+    return "emulated" if recommendation.choice.emulated else "measured"
+
+
 def measured(recommendation: Recommendation) -> Finding:
     """What training the recommendation took, held against the prediction."""
-    verified = recommendation.verified
+    verified, word = recommendation.verified, measured_word(recommendation)
     if verified is None:
         seconds = recommendation.choice.measured_seconds
         if seconds is None:
             share = recommendation.choice.share_known
-            seen = f"{format_share(share)} of its run was measured" if share else "no run of it was measured"
-            return Finding(headline="not measured", detail=f"Not trained to the target; {seen}.")
+            seen = f"{format_share(share)} of its run was {word}" if share else f"no run of it was {word}"
+            done = "Not emulated" if recommendation.choice.emulated else "Not trained"
+            return Finding(headline=f"not {word}", detail=f"{done} to the target; {seen}.")
         return Finding(headline=format_seconds(seconds), detail="Training seconds of its probe.")
     best = f"best value {format_value(verified.value)}"
     if not verified.reached:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuner.report.content import ReportContent
-from tuner.report.findings import Finding, comparison, measured, prediction, standing
+from tuner.report.findings import Finding, comparison, measured, measured_word, prediction, standing
 from tuner.report.format import format_configuration, format_dollar_interval, format_dollars, sentence
 from tuner.report.markup import Markup, element
 
@@ -15,12 +15,12 @@ def headline_section(content: ReportContent) -> Markup:
     """The answer, the facts that make it checkable, the command, and the first warnings."""
     recommendation = content.recommendation
     trust = standing(recommendation)
-    good = trust.headline in ("verified", "measured")
+    good = trust.headline in ("verified", "emulated", "measured")
     badge = element("span", trust.headline, class_=f"badge {'good' if good else 'warn'}")
     choice = recommendation.choice
     facts = [
         _fact("predicted time to target", prediction(recommendation)),
-        _fact("measured time to target", measured(recommendation)),
+        _fact(f"{measured_word(recommendation)} time to target", measured(recommendation)),
         _fact("against the present settings", comparison(recommendation)),
     ]
     if choice.dollars is not None:

@@ -18,6 +18,7 @@ from tuner.report.sections import (
     spending_section,
     strategies_section,
     timing_section,
+    turning_points_section,
 )
 
 
@@ -37,6 +38,7 @@ def report_html(content: ReportContent) -> str:
         landscape_section(content),
         choices_section(content),
         strategies_section(content),
+        turning_points_section(content),
         curves_section(content),
         checked_section(content),
         spending_section(content),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tuner.report.content import ReportContent
-from tuner.report.findings import comparison, coverage, measured, prediction, standing
+from tuner.report.findings import comparison, coverage, measured, measured_word, prediction, standing
 from tuner.report.format import format_configuration, format_dollars, format_moment, format_seconds, sentence
 from tuner.report.tables import (
     Table,
@@ -30,6 +30,7 @@ def report_markdown(content: ReportContent) -> str:
         "## The choice and what it was weighed against",
         table_markdown(choices_table(content.recommendation)),
         *_strategies(content),
+        *_turning_points(content),
         "## Predicted against measured",
         escaped(sentence(coverage(content.checked))),
         *([table_markdown(checked_table(content.checked))] if content.checked else []),
@@ -73,7 +74,7 @@ def _headline(content: ReportContent) -> list[str]:
     trust = standing(recommendation)
     facts = (
         ("Predicted time to target", prediction(recommendation)),
-        ("Measured time to target", measured(recommendation)),
+        (f"{measured_word(recommendation).capitalize()} time to target", measured(recommendation)),
         ("Against the present settings", comparison(recommendation)),
     )
     blocks = [
@@ -103,6 +104,11 @@ def _strategies(content: ReportContent) -> list[str]:
         return []
     words = _list([outlook.words for outlook in outlooks if outlook.words])
     return ["## Strategies", table_markdown(strategies_table(content.recommendation)), words]
+
+
+def _turning_points(content: ReportContent) -> list[str]:
+    sentences = content.recommendation.turning_points
+    return ["## What would change the answer", _list(sentences)] if sentences else []
 
 
 def _spending(content: ReportContent) -> list[str]:

@@ -80,6 +80,19 @@ def strategies_section(content: ReportContent) -> Markup | None:
     )
 
 
+def turning_points_section(content: ReportContent) -> Markup | None:
+    """What would change the answer; None where nothing is said of it."""
+    sentences = content.recommendation.turning_points
+    if not sentences:
+        return None
+    return element(
+        "section",
+        element("h2", "What would change the answer"),
+        element("p", "One quantity of the described cluster at a time, all else as it is.", class_="muted"),
+        sentence_list(sentences),
+    )
+
+
 def curves_section(content: ReportContent) -> Markup | None:
     """The metric along the probes; None where nothing was scored."""
     choice = content.recommendation.choice.configuration

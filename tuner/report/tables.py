@@ -11,7 +11,7 @@ from tuner.ledger import ProbeRecord
 from tuner.measurement import Measurement
 from tuner.recommendation import Alternative, Recommendation
 from tuner.report.content import PredictedAgainstMeasured
-from tuner.report.findings import estimate_of, is_inside
+from tuner.report.findings import estimate_of, is_inside, measured_word
 from tuner.report.format import (
     ABSENT,
     OUT_OF_REACH,
@@ -60,8 +60,9 @@ def choices_table(recommendation: Recommendation) -> Table:
     rows = [(axis_title(axis), *(_axis(a, axis) for _, a in shown)) for axis in axes]
     rows.append(("predicted time to target", *(format_seconds(a.seconds.median) for _, a in shown)))
     rows.append(("90% interval of time", *(format_interval(a.seconds) for _, a in shown)))
-    rows.append(("measured time to target", *(_measured(a) for _, a in shown)))
-    rows.append(("share of its run measured", *(format_share(a.share_known) for _, a in shown)))
+    word = measured_word(recommendation)
+    rows.append((f"{word} time to target", *(_measured(a) for _, a in shown)))
+    rows.append((f"share of its run {word}", *(format_share(a.share_known) for _, a in shown)))
     if any(a.dollars is not None for _, a in shown):
         rows.append(("predicted price", *(_dollars(a) for _, a in shown)))
         rows.append(("90% interval of price", *(_dollar_interval(a) for _, a in shown)))
@@ -110,7 +111,7 @@ def strategies_table(recommendation: Recommendation) -> Table:
             "samples to target",
             "time to target",
             "90% interval",
-            "run measured",
+            f"run {measured_word(recommendation)}",
         ),
         rows=tuple(rows),
         num_words_columns=2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from tuner.recommendation import Recommendation
-from tuner.report.findings import Finding, comparison, measured, prediction, standing
+from tuner.report.findings import Finding, comparison, measured, measured_word, prediction, standing
 from tuner.report.format import (
     format_configuration,
     format_dollar_interval,
@@ -16,6 +16,8 @@ from tuner.report.format import (
 
 _WIDTH = 100
 _LABEL_WIDTH = 18
+#: More of what would change the answer stands in the report alone.
+_MOST_TURNS = 3
 
 
 def recommendation_text(recommendation: Recommendation) -> str:
@@ -32,7 +34,7 @@ def recommendation_text(recommendation: Recommendation) -> str:
     if choice.dollars is not None:
         price = f"{format_dollars(choice.dollars.median)} ({format_dollar_interval(choice.dollars)})"
         lines += _fact("price", price)
-    lines += _fact("measured", _words(measured(recommendation)))
+    lines += _fact(measured_word(recommendation), _words(measured(recommendation)))
     lines += _fact("compared with now", _words(comparison(recommendation)))
     if recommendation.runner_up is not None:
         second = recommendation.runner_up
@@ -43,6 +45,8 @@ def recommendation_text(recommendation: Recommendation) -> str:
     if recommendation.strategies:
         lines += _fact("strategy", sentence(recommendation.strategies[0].words))
     lines += _fact("trust", trust.detail)
+    for turn in recommendation.turning_points[:_MOST_TURNS]:
+        lines += _fact("would change it", turn)
     for warning in recommendation.warnings:
         lines += _fact("warning", sentence(warning))
     paid = f", {format_dollars(tuning.dollars)}" if tuning.dollars else ""

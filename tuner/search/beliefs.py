@@ -83,6 +83,7 @@ def believe(state: SearchState, configurations: Sequence[Configuration], rng: np
         rate_prior(state),
         devices_per_node=state.cluster.devices_per_node,
         strategies=strategies,
+        emulation_differs=state.cluster.at_hand is not None,
     )
     predictor = Predictor(seconds=seconds, samples=samples, runs=runs)
     normals = rng.standard_normal((NUM_DRAWS, 2 * len(configurations)))

@@ -50,7 +50,7 @@ def fit_emulation_cost(probes: Sequence[ProbeRecord], cluster: Cluster) -> Emula
             held = measurement.charged_seconds - measurement.startup_seconds
             samples = measurement.samples - before
             before = measurement.samples
-            if samples > 0 and held > 0 and probe.purpose is not Purpose.TIMING:
+            if measurement.emulated and samples > 0 and held > 0 and probe.purpose is not Purpose.TIMING:
                 steps = _steps(probe.configuration, cluster, samples)
                 rows[_is_common(probe.configuration)].append((steps / held, samples / held))
     apart = _solved(rows[False], _BEFOREHAND)

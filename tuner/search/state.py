@@ -171,6 +171,8 @@ class SearchState:
                 samples_to_target=run.samples_to_target,
                 seconds_to_target=run.seconds_to_target,
                 ended=ended,
+                # Steps on the part at hand, or of described ranks, are told to the model of seconds alone.
+                is_timed=self.cluster.at_hand is None,
             )
             evidence.append(
                 RunEvidence(
@@ -180,6 +182,7 @@ class SearchState:
                     samples_to_target=run.samples_to_target,
                     diverged=run.probe.outcome is Outcome.DIVERGED,
                     ended=ended,
+                    emulated=self.cluster.emulates(run.configuration),
                 )
             )
         return evidence, states

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from search_spaces import Configuration
 from tuner.analytic.predictor import Predictor
 from tuner.measurement import Purpose
 from tuner.probes import Until, first_mark
@@ -17,7 +18,7 @@ from tuner.search.emulation_cost import fit_emulation_cost
 from tuner.search.gain import compared, expected_cost, expected_gain, typical
 from tuner.search.limits import may_start, seconds_left
 from tuner.search.policy import Continue, Start
-from tuner.search.state import SearchState, run_of
+from tuner.search.state import Run, SearchState, run_of
 from tuner.search.timings import TimingKey, timing_key
 
 Array = npt.NDArray[np.float64]
@@ -102,7 +103,7 @@ class Weighing:
         self._left = typical(forecast.remaining)
         self._runs = [run_of(state, c) for c in beliefs.configurations]
         self._slice_seconds = state.slice_seconds
-        self._looks_cost = _emulated(state, beliefs) if virtual else _trained(state, beliefs)
+        self._looks_cost = looks_cost(state, beliefs)
         self._compared_with: int | None = None
         self._ratios = self._resolvable = np.zeros(0)
         self._may_start = may_start(state)
@@ -178,9 +179,10 @@ class Weighing:
             per_sample = self._beliefs.forecast.seconds_per_sample[i]
             paid = look / per_sample * self._looks_cost.per_sample[i] * price[i]
             best = float(self._expected[incumbent])
-            gain = self._reach[i] * expected_gain(
-                best, best * ratio, variance**2 / (variance + unknown), paid
-            )
+            # What a look trains need not be trained again, unless nobody's training is asked for.
+            done_by_look = paid if self._state.cluster.virtual is None else 0.0
+            resolved = variance**2 / (variance + unknown)
+            gain = self._reach[i] * expected_gain(best, best * ratio, resolved, done_by_look)
             spent = paid + self._slice_seconds * price[i]
             yield Option(gain=gain, cost=spent, index=i, purpose=Purpose.STATISTICS)
 
@@ -232,7 +234,7 @@ class Weighing:
         best_of: dict[TimingKey, int] = {}
         for i, configuration in enumerate(self._beliefs.configurations):
             key = timing_key(configuration, self._state.cluster)
-            if key in known or not self._in_reach[i]:
+            if key in known or not self._in_reach[i] or self._is_only_described(configuration):
                 continue
             if key not in best_of or self._expected[i] < self._expected[best_of[key]]:
                 best_of[key] = i
@@ -244,6 +246,11 @@ class Weighing:
             gain = self._reach[i] * expected_gain(best, best * ratio, resolved, 0.0)
             spent = (_TIMING_SECONDS + self._slice_seconds) * price[i]
             yield Option(gain=gain, cost=spent, index=i, purpose=Purpose.TIMING)
+
+    def _is_only_described(self, configuration: Configuration) -> bool:
+        """Whether a timing would repeat what was described, while true steps can be had elsewhere."""
+        cluster = self._state.cluster
+        return cluster.at_hand is not None and cluster.emulates(configuration)
 
     def carry_out(self, option: Option, incumbent: int) -> Start | Continue:
         """The action of an option."""
@@ -289,6 +296,15 @@ class Weighing:
         left = seconds_left(self._state, configuration)
         if self._state.cluster.virtual is not None:
             left *= per_sample / float(self._looks_cost.per_sample[index])
+        if run is not None and not self._carries(run, configuration):
+            # Its statistics are those of all: they are learnt where it runs, without another clock.
+            samples = min(stride, left) / per_sample
+            return Continue(
+                probe_id=run.probe.probe_id,
+                purpose=purpose,
+                until=Until(samples=int(np.ceil(run.measurement.samples + samples))),
+                reason=reason,
+            )
         stride = self._state.job.probe.slice_seconds or stride
         shortest = float(self._looks_cost.shortest_samples[index]) * per_sample
         until = Until(training_seconds=done + min(stride, max(left, shortest)))
@@ -302,14 +318,34 @@ class Weighing:
             carry_from=run.probe.probe_id if run else None,
         )
 
+    def _carries(self, run: Run, configuration: Configuration) -> bool:
+        """Whether a run can be taken over to other nodes: not from real ranks to emulated ones."""
+        cluster = self._state.cluster
+        return cluster.emulates(run.configuration) == cluster.emulates(configuration)
+
     def _may_go_on(self, index: int) -> bool:
         run = self._runs[index]
         if run is None:
             return self._may_start
         if run.arrived:
             return True
-        own = run.configuration == self._beliefs.configurations[index]
-        return run.can_continue and (own or self._may_start)
+        configuration = self._beliefs.configurations[index]
+        if not self._carries(run, configuration):
+            return run.is_open
+        return run.can_continue and (run.configuration == configuration or self._may_start)
+
+
+def looks_cost(state: SearchState, beliefs: Beliefs) -> LooksCost:
+    """Of real ranks and of emulated ones, each where it would be."""
+    emulated = np.array([state.cluster.emulates(c) for c in beliefs.configurations], dtype=bool)
+    if not emulated.any():
+        return _trained(state, beliefs)
+    real, virtual = _trained(state, beliefs), _emulated(state, beliefs)
+    return LooksCost(
+        per_sample=np.where(emulated, virtual.per_sample, real.per_sample),
+        price=np.where(emulated, virtual.price, real.price),
+        shortest_samples=np.where(emulated, virtual.shortest_samples, real.shortest_samples),
+    )
 
 
 def _trained(state: SearchState, beliefs: Beliefs) -> LooksCost:

@@ -25,6 +25,7 @@ from tuner.search.state import Run, SearchState, paid_slices, run_of
 from tuner.search.weighing import expected_costs
 from tuner.service.cautions import cautions
 from tuner.service.strategy_outlooks import strategy_outlooks
+from tuner.service.turning_points import turning_points
 
 #: A run counts as predicted in good time while at most this share of it was known.
 EARLY_SHARE = 0.25
@@ -80,14 +81,15 @@ def recommend(ending: Ending) -> Recommendation | None:
         stopped_because=stop.reason,
         tuning=tuning_cost(state),
         checkpoint=_model_of(state, run),
-        command=train_command(ending.job_path, choice) if _trains_here(state) else "",
+        command=train_command(ending.job_path, choice) if _trains_here(state, choice) else "",
         strategies=strategies,
+        turning_points=turning_points(state, ending.beliefs, choice),
     )
 
 
-def _trains_here(state: SearchState) -> bool:
+def _trains_here(state: SearchState, choice: Configuration) -> bool:
     """Whether what is recommended can be trained with what is at hand."""
-    return state.job.recording() is None and state.cluster.virtual is None
+    return state.job.recording() is None and not state.cluster.emulates(choice)
 
 
 def goal_words(state: SearchState) -> str:
@@ -105,8 +107,10 @@ def train_command(job_path: Path, configuration: Configuration) -> str:
 
 
 def _model_of(state: SearchState, run: Run | None) -> str | None:
-    """The model that the search trained to the target; a replay trains none."""
+    """The model that real ranks trained to the target; neither a replay nor an emulation is that."""
     if run is None or not run.arrived or state.job.recording() is not None:
+        return None
+    if state.cluster.emulates(run.configuration):
         return None
     return trained_model(run)
 
@@ -209,6 +213,7 @@ def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
         probability_of_reaching=reach,
         measured_seconds=own.seconds_to_target if own else None,
         share_known=min(known / seconds.median, 1.0) if seconds.median > 0 else 0.0,
+        emulated=state.cluster.emulates(configuration),
     )
 
 

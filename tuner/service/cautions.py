@@ -29,11 +29,7 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
             f"Everything was replayed from the recording {recording.name}: there is no trained model, and "
             "nothing here to launch. Train this with what the recording was made with."
         )
-    if state.cluster.virtual is not None:
-        lines.append(
-            "Ranks were emulated: gradients are real, seconds are those of the nodes and links that "
-            "[cluster.machine] describes, and hold as far as the description does."
-        )
+    lines += _emulated(state)
     lines += _lost(state)
     if state.num_faults:
         lines.append(f"{state.num_faults} of {len(state.probes)} probes failed.")
@@ -46,6 +42,25 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
             "or more."
         )
     return lines
+
+
+def _emulated(state: SearchState) -> list[str]:
+    """What was emulated, and what its seconds rest on."""
+    cluster = state.cluster
+    if cluster.virtual is None:
+        return []
+    if cluster.at_hand is None:
+        return [
+            "Ranks were emulated: gradients are real, seconds are those of the nodes and links that "
+            "[cluster.machine] describes, and hold as far as the description does."
+        ]
+    most = cluster.at_hand.node_counts[-1]
+    real = sum(not cluster.emulates(probe.configuration) for probe in state.probes)
+    return [
+        f"{real} of {len(state.probes)} probes trained on real ranks, on up to {most} nodes; on more, ranks "
+        "were emulated with real gradients. Seconds rest on [cluster.machine] and on the steps that were "
+        "timed for real, and are extrapolated beyond them."
+    ]
 
 
 def _lost(state: SearchState) -> list[str]:

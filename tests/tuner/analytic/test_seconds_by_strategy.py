@@ -97,7 +97,7 @@ def test_residuals_of_two_strategies_are_partly_alike() -> None:
     model = fit_seconds([], APART, PARAMETER_BYTES, strategies=ALL)
     what = [asked("all_reduce", 4), asked("gossip_push", 4)]
     inputs = np.array(
-        [[math.log(4), math.log(64), 0.0, *np.eye(len(ALL))[ALL.index(c.strategy)]] for c in what]
+        [[math.log(4), math.log(64), 0.0, *np.eye(len(ALL))[ALL.index(c.strategy)], 0.0] for c in what]
     )
     residual = model.posterior.residual.covariance(inputs, inputs)
     assert 0.5 <= residual[0, 1] / residual[0, 0] <= 0.7

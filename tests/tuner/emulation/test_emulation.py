@@ -275,18 +275,29 @@ def test_a_slow_rank_does_not_hold_the_others_up(strategy: str) -> None:
     assert batch_seconds(run) == pytest.approx(0.014 * 4 / 3, rel=0.06)
 
 
-def test_pulled_parameters_travel_while_a_step_computes() -> None:
-    num_bytes = 118 * 8
-    hidden = emulated("gossip_pull", 4, tau=1, cluster=replace(CLUSTER, bytes_per_second=num_bytes / 0.01))
-    shown = emulated("gossip_pull", 4, tau=1, cluster=replace(CLUSTER, bytes_per_second=num_bytes / 0.03))
-    for run in (hidden, shown):
-        run.run(samples=4 * 4 * 50)
-    num = parameters_of(hidden.model).numel()
-    assert num == 110
-    assert batch_seconds(hidden) == pytest.approx(0.014, rel=0.05)
-    # A rank that drew itself, one time in four, fetches nothing.
-    travel = 0.03 * num / 118
-    assert batch_seconds(shown) == pytest.approx(0.25 * 0.014 + 0.75 * travel, rel=0.1)
+@pytest.mark.parametrize("strategy", ["gossip_pull", "gossip_push", "gossip_pairs"])
+def test_peers_wait_for_no_message_but_find_older_ones_on_slow_links(strategy: str) -> None:
+    # A vector takes 0.09 and 5 steps.
+    quick, slow = (
+        emulated(strategy, 4, tau=1, cluster=replace(CLUSTER, bytes_per_second=880 / (share * 0.014)))
+        for share in (0.09, 5.0)
+    )
+    for run in (quick, slow):
+        run.run(samples=4 * 4 * 100)
+        assert batch_seconds(run) == pytest.approx(0.014, rel=0.02)
+    assert quick.staleness_steps is not None
+    assert slow.staleness_steps is not None
+    assert slow.staleness_steps > quick.staleness_steps + 3
+
+
+def test_an_all_reduce_does_not_hide_behind_a_rank_that_stands_still() -> None:
+    delay = RankDelay(ranks=None, low=0.1, high=0.1)
+    for overlap in (1.0, 10.0):
+        cluster = replace(CLUSTER, latency=2e-3, delays=(delay,), overlap=overlap)
+        run = emulated("all_reduce", 3, cluster=cluster)
+        run.run(samples=3 * 4 * 10)
+        together = (0.014**overlap + (4 * 2e-3) ** overlap) ** (1 / overlap)
+        assert batch_seconds(run) == pytest.approx(0.1 + together)
 
 
 def test_staleness_of_a_server_is_the_number_of_other_exchanges() -> None:

@@ -42,6 +42,13 @@ def test_delays_slow_their_ranks_alone() -> None:
     assert steps[1].min() >= 0.12
 
 
+def test_delays_are_those_of_real_ranks_with_the_same_seed() -> None:
+    still = replace(CLUSTER, jitter=0.2, delays=(RankDelay(ranks=None, low=0.1, high=0.3),))
+    draws, real = StepDraws(still, 2, 7), np.random.default_rng((7, 1, 2))
+    for _ in range(20):
+        assert draws.parts(1, 10)[1] == real.uniform(0.1, 0.3)
+
+
 def test_a_rank_fails_as_often_as_stated() -> None:
     failing = replace(CLUSTER, seconds_between_failures=2.0, restart_seconds=5.0)
     failed = (drawn(failing, count=20_000) > 5.0).mean()

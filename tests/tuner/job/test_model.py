@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from search_spaces import Configuration
 from tuner.job import Job
 from tuner.job.values import parse_bandwidth, parse_duration
 
@@ -127,3 +128,46 @@ def test_what_is_emulated_depends_on_the_description_and_not_on_what_emulates_it
     other = {**EMULATED, "cluster": {"nodes": [1, 64], "machine": {**MACHINE, "jitter": 0.3}}}
     assert job.fingerprint("code", "cpu") == job.fingerprint("code", "gpu")
     assert job.fingerprint("code", "cpu") != Job.model_validate(other).fingerprint("code", "cpu")
+
+
+AUTO = {
+    **BASE,
+    "probe": {"kind": "auto"},
+    "cluster": {"nodes": [1, 2, 64], "nodes_at_hand": 4, "machine": MACHINE},
+}
+
+
+def test_up_to_the_nodes_at_hand_ranks_are_real_and_emulated_beyond():
+    cluster = Job.model_validate(AUTO).resolved_cluster()
+    settings = {"batch_size": 64, "learning_rate": 0.1, "strategy": "all_reduce"}
+    real, emulated = (Configuration({"nodes": nodes, **settings}) for nodes in (2, 64))
+    assert not cluster.emulates(real)
+    assert cluster.emulates(emulated)
+    assert cluster.at_hand is not None
+    assert cluster.at_hand.node_counts == (1, 2)
+    assert cluster.carrier_of(real) is cluster.at_hand
+    assert cluster.carrier_of(emulated) is cluster
+    assert Job.model_validate(EMULATED).resolved_cluster().emulates(real)
+    assert not Job.model_validate(BASE).resolved_cluster().emulates(emulated)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"cluster": {"nodes": [1, 64], "machine": MACHINE}}, "needs cluster.nodes_at_hand"),
+        ({"cluster": {"nodes": [1, 64], "nodes_at_hand": 1}}, r"'auto' needs \[cluster.machine\]"),
+        ({"probe": {"kind": "emulated"}}, "nodes_at_hand goes with probe.kind = 'auto', which is 'emulated'"),
+        (
+            {"cluster": {"nodes": [8, 64], "nodes_at_hand": 4, "machine": MACHINE}},
+            "below the fewest nodes that may be chosen, 8",
+        ),
+    ],
+)
+def test_nodes_at_hand_and_a_description_go_together(changed, words):
+    with pytest.raises(ValidationError, match=words):
+        Job.model_validate({**AUTO, **changed})
+
+
+def test_what_is_partly_real_depends_on_the_hardware():
+    job = Job.model_validate(AUTO)
+    assert job.fingerprint("code", "cpu") != job.fingerprint("code", "gpu")

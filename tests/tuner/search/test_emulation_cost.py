@@ -36,6 +36,7 @@ def probe(configuration: Configuration, *ends: int, purpose: Purpose = Purpose.S
                 samples=end,
                 startup_seconds=2.0,
                 charged_seconds=2.0 + seconds,
+                emulated=True,
             )
         )
         before = end

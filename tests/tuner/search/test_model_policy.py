@@ -333,3 +333,38 @@ def test_an_emulation_without_further_gain_still_settles_its_leader(tmp_path: Pa
     assert stopped(world).kind is StopKind.NO_GAIN
     (run,) = world.state().runs.values()
     assert run.arrived
+
+
+def auto_world(folder: Path, **sections: Any) -> World:
+    settings: dict[str, Any] = {
+        "cluster": {"nodes": [1, 2, 16, 64], "nodes_at_hand": 2, "machine": MACHINE},
+        "probe": {"kind": "auto"},
+        "budget": {"time": "3m"},
+    }
+    return small_world(folder, **{**settings, **sections})
+
+
+def test_partly_emulated_clusters_are_searched_on_both_sides(tmp_path: Path) -> None:
+    world = auto_world(tmp_path)
+    assert stopped(world).kind in (StopKind.NO_GAIN, StopKind.BUDGET)
+    nodes = {probe.configuration.nodes for probe in world.probes()}
+    assert nodes & {1, 2}
+    assert any(run.arrived for run in world.state().runs.values())
+
+
+def test_a_real_run_is_never_carried_to_emulated_ranks(tmp_path: Path) -> None:
+    """What all-reduce shows holds for any nodes: its run goes on where it is."""
+    world = auto_world(tmp_path)
+    world.search(ModelPolicy()).run()
+    carried = [probe for probe in world.probes() if "carried on" in probe.reason]
+    kept = {probe.probe_id: probe for probe in world.probes()}
+    for probe in carried:
+        successor = kept[int(probe.reason.rsplit(" ", 1)[1])]
+        assert world.cluster.emulates(probe.configuration) == world.cluster.emulates(successor.configuration)
+
+
+def test_emulated_ranks_are_not_timed_where_real_ones_can_be(tmp_path: Path) -> None:
+    world = auto_world(tmp_path)
+    world.search(ModelPolicy()).run()
+    timings = [probe for probe in world.probes() if probe.purpose is Purpose.TIMING]
+    assert not any(world.cluster.emulates(probe.configuration) for probe in timings)

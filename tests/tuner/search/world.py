@@ -59,6 +59,7 @@ def make_cluster(job: Job, *, cores: int = 2, delays: tuple[RankDelay, ...] = ()
         cores_per_host=cores,
         delays=delays,
         virtual=job.resolved_cluster().virtual,
+        at_hand=job.resolved_cluster().at_hand,
     )
 
 

@@ -1,0 +1,16 @@
+"""What steps and links take, measured where the training would run; free of torch but on ranks."""
+
+from tuner.calibration.constants import Constants, Figure, Link
+from tuner.calibration.measuring import calibrate
+from tuner.calibration.plan import CalibrationPlan, Effort
+from tuner.calibration.section_text import machine_section
+
+__all__ = [
+    "CalibrationPlan",
+    "Constants",
+    "Effort",
+    "Figure",
+    "Link",
+    "calibrate",
+    "machine_section",
+]

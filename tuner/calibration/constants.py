@@ -1,0 +1,104 @@
+"""What a calibration found: figures with their spread, and the virtual cluster they make."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tuner.cluster import RankDelay, VirtualCluster
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A measured constant.
+
+    Args:
+        value: Fitted to the medians over rounds.
+        low: The smallest that one round by itself gave.
+        high: The largest.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """What a vector takes between ranks.
+
+    Args:
+        latency: A, seconds a hop.
+        seconds_per_byte: 1 / w.
+        misfit: Largest error of the fitted law at one size, relative.
+        from_law: What the law says and what was measured where it was not fitted, as
+            (ranks, bytes, law, measured), seconds.
+    """
+
+    latency: Figure
+    seconds_per_byte: Figure
+    misfit: float
+    from_law: tuple[tuple[int, int, float, float], ...] = ()
+
+    @property
+    def bytes_per_second(self) -> float:
+        """w; infinite where no size made a difference."""
+        return 1.0 / self.seconds_per_byte.value if self.seconds_per_byte.value > 0 else math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constants:
+    """What steps and links of the nodes at hand take.
+
+    Args:
+        fixed_seconds: a0 of c(b) = a0 + a1 b, of a rank that computes alone.
+        seconds_per_sample: a1.
+        step_misfit: Largest error of that line at one batch size, relative.
+        neighbour_slowdown: c(b) while all ranks at hand compute, over that of one alone.
+        jitter: k, coefficient of variation of a rank's step.
+        persistent: Share of its variance that lasts longer than a window.
+        overlap: g of the all-reduce with compute; None where one was too short beside the other to tell.
+        collective: All-reduces.
+        messages: Point to point between hosts' ranks, by messages.
+        shared_memory: Point to point within one host; None where it cannot be used.
+        parameter_bytes: n.
+        batch_sizes_per_rank: Whose steps were timed.
+        rank_counts: Whose links were measured.
+        warnings: What speaks against the figures.
+    """
+
+    fixed_seconds: Figure
+    seconds_per_sample: Figure
+    step_misfit: float
+    neighbour_slowdown: float
+    jitter: Figure
+    persistent: float
+    overlap: Figure | None
+    collective: Link
+    messages: Link
+    shared_memory: Link | None
+    parameter_bytes: int
+    batch_sizes_per_rank: tuple[int, ...]
+    rank_counts: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
+
+    def virtual_cluster(
+        self, link: Link, *, overlap: float, delays: tuple[RankDelay, ...] = ()
+    ) -> VirtualCluster:
+        """Machines like these, as an emulation takes them.
+
+        Args:
+            link: One of these: an emulated cluster has one kind of link.
+            overlap: g where it could not be told.
+            delays: Delays of some ranks.
+        """
+        return VirtualCluster(
+            fixed_seconds=self.fixed_seconds.value,
+            seconds_per_sample=self.seconds_per_sample.value,
+            jitter=self.jitter.value,
+            persistent=self.persistent,
+            latency=link.latency.value,
+            bytes_per_second=link.bytes_per_second,
+            overlap=self.overlap.value if self.overlap is not None else overlap,
+            delays=delays,
+        )

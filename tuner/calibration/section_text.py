@@ -1,0 +1,111 @@
+"""Constants as the `[cluster.machine]` section of a job file, with the spread of each beside it."""
+
+from __future__ import annotations
+
+from tuner.calibration.constants import Constants, Figure, Link
+
+_BITS = 8.0
+#: A section has a smallest time of a sample; less was not to be told from nothing.
+_LEAST_SECONDS_PER_SAMPLE = 1e-12
+
+
+def machine_section(constants: Constants, *, made_by: str = "") -> str:
+    """The section, to be pasted into a job.
+
+    Args:
+        constants: What was measured.
+        made_by: How it was made, for the first comment; may have several lines.
+    """
+    lines = [f"# {line}" for line in made_by.splitlines()]
+    lines += [f"# Warning: {warning}" for warning in constants.warnings]
+    lines += ["[cluster.machine]", *_step_lines(constants), *_link_lines(constants)]
+    return "\n".join(lines) + "\n"
+
+
+def _step_lines(constants: Constants) -> list[str]:
+    sizes = constants.batch_sizes_per_rank
+    fixed, per_sample = constants.fixed_seconds, constants.seconds_per_sample
+    least = max(per_sample.value, _LEAST_SECONDS_PER_SAMPLE)
+    slower = constants.neighbour_slowdown - 1
+    beside = (
+        ""
+        if abs(slower) < 0.005
+        else f"; {abs(slower):.0%} {'slower' if slower > 0 else 'faster'} beside others"
+    )
+    return [
+        _line("fixed_seconds", f'"{duration(fixed.value)}"', _seconds_range(fixed)),
+        _line("seconds_per_sample", f'"{duration(least)}"', _seconds_range(per_sample)),
+        f"# steps of {', '.join(map(str, sizes))} samples lie up to {constants.step_misfit:.0%} off that line"
+        f"{beside}",
+        _line("jitter", f"{constants.jitter.value:.3g}", _range(constants.jitter)),
+        _line("persistent", f"{constants.persistent:.2g}", "what lasts longer than a window of steps"),
+    ]
+
+
+def _link_lines(constants: Constants) -> list[str]:
+    link, overlap = constants.collective, constants.overlap
+    ranks = " and ".join(str(count) for count in constants.rank_counts)
+    lines = [
+        f"# all-reduces of {ranks} ranks; up to {link.misfit:.0%} off the ring's law",
+        _line("latency", f'"{duration(link.latency.value)}"', f"a hop, {_seconds_range(link.latency)}"),
+        _line("bandwidth", f'"{bandwidth(link.seconds_per_byte.value)}"', _bandwidth_range(link)),
+        "# overlap left out: the all-reduce of this model is too short beside its steps to tell, or too long"
+        if overlap is None
+        else _line("overlap", f"{overlap.value:.3g}", _range(overlap)),
+    ]
+    lines += [
+        f"# {p} ranks, {num_bytes:,} bytes: the law says {duration(law)}, seen were {duration(seen)}"
+        for p, num_bytes, law, seen in link.from_law
+    ]
+    lines.append(f"# between two ranks (gossip, servers), by messages: {_link_words(constants.messages)}")
+    if constants.shared_memory is not None:
+        lines.append(
+            f"# between two ranks of one host, through memory: {_link_words(constants.shared_memory)}"
+        )
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a job file writes them: `1.234ms`."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size or unit == "us":
+            return f"{_digits(seconds / size)}{unit}"
+    raise AssertionError("microseconds take all that is shorter")
+
+
+def bandwidth(seconds_per_byte: float) -> str:
+    """A bandwidth as a job file writes it: `9.81Gbit/s`."""
+    bits = _BITS / max(seconds_per_byte, 1e-15)
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0)):
+        if bits >= size or not prefix:
+            return f"{_digits(bits / size)}{prefix}bit/s"
+    raise AssertionError("bits take all that is slower")
+
+
+def _digits(value: float) -> str:
+    """Four digits that count, never with an exponent, which job files do not know."""
+    if value == 0:
+        return "0"
+    text = f"{value:.4g}"
+    return text if "e" not in text else f"{value:.12f}".rstrip("0").rstrip(".") or "0"
+
+
+def _line(key: str, value: str, words: str) -> str:
+    return f"{f'{key} = {value}':<34}# {words}"
+
+
+def _seconds_range(figure: Figure) -> str:
+    return f"{duration(figure.low)} to {duration(figure.high)} by round"
+
+
+def _range(figure: Figure) -> str:
+    return f"{figure.low:.2g} to {figure.high:.2g}"
+
+
+def _bandwidth_range(link: Link) -> str:
+    slow, fast = bandwidth(link.seconds_per_byte.high), bandwidth(link.seconds_per_byte.low)
+    return f"{slow} to {fast} by round"
+
+
+def _link_words(link: Link) -> str:
+    return f"latency {duration(link.latency.value)}, {bandwidth(link.seconds_per_byte.value)}"

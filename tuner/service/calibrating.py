@@ -1,0 +1,187 @@
+"""The use case `calibrate`: what steps and links of the nodes at hand take."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tuner.calibration import (
+    CalibrationPlan,
+    Constants,
+    Effort,
+    Figure,
+    Link,
+    calibrate,
+    machine_section,
+)
+from tuner.calibration.plan import batch_sizes_to_time
+from tuner.errors import JobError, StorageError
+from tuner.launchers import Launcher, LocalLauncher
+from tuner.service.check import tiny_configuration
+from tuner.service.opening import OpenedJob, checked_workload, hardware, require_training
+
+#: More nodes than this say nothing new of a link, and take long to start.
+_MOST_NODES = 8
+Listen = Callable[[str], None]
+
+
+def calibrate_job(
+    opened: OpenedJob,
+    *,
+    num_nodes: int | None = None,
+    effort: Effort | None = None,
+    listen: Listen = lambda _words: None,
+    make_launcher: Callable[[OpenedJob], Launcher] | None = None,
+) -> Constants:
+    """Measures steps of the job's workload, and links, on the nodes at hand.
+
+    Args:
+        opened: The job.
+        num_nodes: Nodes at hand; as many as have cores, two at least, where nobody says.
+        effort: How long it is measured.
+        listen: Told what is being measured.
+        make_launcher: Starts the ranks; the job's own launcher by default.
+
+    Raises:
+        JobError: The job replays a recording, its workload cannot be built, or there are no two nodes.
+        ProbeError: A rank failed.
+    """
+    require_training(opened)
+    if num_nodes is not None and num_nodes < 2:
+        raise JobError(
+            f"--nodes {num_nodes}: links are measured between nodes; allowed is 2 or more (with the local "
+            "launcher nodes are processes of this machine)"
+        )
+    _, num_samples = checked_workload(opened)
+    plan = calibration_plan(opened, num_nodes=num_nodes, num_samples=num_samples, effort=effort or Effort())
+    launcher = make_launcher(opened) if make_launcher is not None else job_launcher(opened)
+    try:
+        with tempfile.TemporaryDirectory(prefix="paceline-calibrate-") as folder:
+            return calibrate(plan, launcher, Path(folder), listen)
+    finally:
+        launcher.close()
+
+
+def job_launcher(opened: OpenedJob) -> Launcher:
+    """The launcher that a job's ranks are started by."""
+    return LocalLauncher(threads_per_rank=opened.job.cluster.threads_per_rank)
+
+
+def calibration_plan(
+    opened: OpenedJob, *, num_nodes: int | None, num_samples: int, effort: Effort
+) -> CalibrationPlan:
+    """What is measured for a job.
+
+    Args:
+        opened: The job.
+        num_nodes: Nodes at hand; None for as many as have cores.
+        num_samples: Of its training data.
+        effort: How long it is measured.
+    """
+    job, devices = opened.job, opened.job.cluster.devices_per_node
+    largest = num_nodes or _nodes_with_cores(opened)
+    counts = [2]
+    while counts[-1] * 2 < largest:
+        counts.append(counts[-1] * 2)
+    if largest not in counts:
+        counts.append(largest)
+    most_ranks = max(job.cluster.nodes) * devices
+    assert job.space is not None
+    batches = sorted(int(b) for b in job.space.axes()["batch_size"].levels())
+    return CalibrationPlan(
+        job=job,
+        job_folder=opened.folder,
+        batch_sizes_per_rank=batch_sizes_to_time(
+            batches[0] // most_ranks,
+            batches[-1] // devices,
+            num_samples=num_samples,
+            most=job.probe.max_batch_size_per_rank,
+        ),
+        learning_rate=float(tiny_configuration(opened).learning_rate),
+        node_counts=tuple(counts),
+        effort=effort,
+    )
+
+
+def _nodes_with_cores(opened: OpenedJob) -> int:
+    threads = opened.job.cluster.devices_per_node * opened.job.cluster.threads_per_rank
+    return max(2, min(_MOST_NODES, len(os.sched_getaffinity(0)) // threads))
+
+
+def section_of(constants: Constants, opened: OpenedJob) -> str:
+    """The `[cluster.machine]` section, told how it was made."""
+    nodes = max(constants.rank_counts) // opened.job.cluster.devices_per_node
+    made_by = (
+        f"Measured by `paceline calibrate {opened.path.name} --nodes {nodes}` on {hardware()}.\n"
+        'It goes with [probe] kind = "emulated".'
+    )
+    return machine_section(constants, made_by=made_by)
+
+
+def constants_rows(constants: Constants) -> list[dict[str, Any]]:
+    """Rows of (what, value, low, high), for a person."""
+    rows = [
+        _row("fixed seconds of a step", constants.fixed_seconds),
+        _row("seconds a sample", constants.seconds_per_sample),
+        {"what": "steps off that line, at most", "value": constants.step_misfit},
+        {"what": "steps beside others over alone", "value": constants.neighbour_slowdown},
+        _row("jitter", constants.jitter),
+        {"what": "persistent share of jitter", "value": constants.persistent},
+    ]
+    if constants.overlap is not None:
+        rows.append(_row("overlap", constants.overlap))
+    rows += _link_rows("all-reduce", constants.collective)
+    rows += _link_rows("messages", constants.messages)
+    if constants.shared_memory is not None:
+        rows += _link_rows("shared memory", constants.shared_memory)
+    rows.append({"what": "parameter bytes", "value": constants.parameter_bytes})
+    rows += [{"what": "warning", "value": words} for words in constants.warnings]
+    return rows
+
+
+def constants_data(constants: Constants) -> dict[str, Any]:
+    """The constants as plain data."""
+    return asdict(constants)
+
+
+def write_section(path: Path, text: str) -> None:
+    """Writes the section to a file of its own.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}; choose another path") from error
+
+
+def check_free(path: Path) -> None:
+    """Sees, before anything is measured, that a file is not there yet and can be made.
+
+    Raises:
+        JobError: It is there.
+        StorageError: Its folder is not.
+    """
+    if path.exists():
+        raise JobError(f"{path} is there already; give another path")
+    if not path.resolve().parent.is_dir():
+        raise StorageError(f"{path} cannot be written: its folder is not there; choose another path")
+
+
+def _row(what: str, figure: Figure) -> dict[str, Any]:
+    return {"what": what, "value": figure.value, "low": figure.low, "high": figure.high}
+
+
+def _link_rows(name: str, link: Link) -> list[dict[str, Any]]:
+    per_byte = link.seconds_per_byte
+    rates = {"low": 1 / max(per_byte.high, 1e-15), "high": 1 / max(per_byte.low, 1e-15)}
+    return [
+        _row(f"{name}: latency seconds", link.latency),
+        {"what": f"{name}: bytes a second", "value": link.bytes_per_second, **rates},
+        {"what": f"{name}: off the law, at most", "value": link.misfit},
+    ]
