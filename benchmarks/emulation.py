@@ -7,6 +7,10 @@ one replica that fetches as many samples, computes their gradient and steps, on 
 rank-step of the emulation over one of the bare loop, the median over windows; `clock_share` is what the
 emulation takes without computing anything (events, messages, mixing) over what it takes with it.
 All-reduce is told by samples instead: it computes the batch of all ranks at once.
+
+    python -m benchmarks.emulation --against-real --json
+
+holds emulated ranks against real ones instead: see `benchmarks.emulation_real`.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ CLUSTER = VirtualCluster(
 )
 #: Samples of one rank's step.
 SHARE = 16
+_STRATEGIES = "all_reduce,local_sgd,gossip_pull,gossip_push,elastic_averaging"
 
 
 def workloads() -> dict[str, Workload]:
@@ -141,18 +146,53 @@ def measure(
     }
 
 
+def _against_real(ranks: str | None, strategies: str | None, seeds: int, steps: int, as_json: bool) -> None:
+    from benchmarks.emulation_real import STRATEGIES, line_of, table
+
+    found = table(
+        ranks=[int(number) for number in (ranks or "4,8").split(",")],
+        strategies=strategies.split(",") if strategies else STRATEGIES,
+        seeds=seeds,
+        num_steps=steps,
+        listen=lambda words: typer.echo(words, err=True),
+    )
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    print(f"{found['note']} Real, emulated (error; ! beyond its bar).")
+    heading = ""
+    for row in found["rows"]:
+        if (words := f"{row['workload']}; disturbance: {row['disturbance']}") != heading:
+            heading = words
+            print(heading)
+        print(line_of(row))
+    for skipped in found["skipped"]:
+        print(f"skipped: {skipped['disturbance']}: {skipped['reason']}")
+
+
 def main(
-    ranks: Annotated[str, typer.Option(help="Numbers of ranks.")] = "1,8,32,128",
+    ranks: Annotated[
+        str | None, typer.Option(help="Numbers of ranks; 1,8,32,128, or 4,8 against real ones.")
+    ] = None,
     strategies: Annotated[
-        str, typer.Option(help="Strategies.")
-    ] = "all_reduce,local_sgd,gossip_pull,gossip_push,elastic_averaging",
+        str | None, typer.Option(help="Strategies; most of them, or all that are checked.")
+    ] = None,
     names: Annotated[str | None, typer.Option("--workloads", help="Some of the workloads.")] = None,
     windows: Annotated[int, typer.Option(min=1, help="Alternations.")] = 5,
     window_seconds: Annotated[float, typer.Option(help="Length of one.")] = 1.0,
+    against_real: Annotated[
+        bool, typer.Option("--against-real", help="Hold emulated ranks against real ones.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Against real ranks: runs of each kind.")] = 3,
+    steps: Annotated[int, typer.Option(min=20, help="Against real ranks: steps of a rank.")] = 160,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print what a rank-step costs."""
+    """Print what a rank-step costs, or how well emulated ranks tell what real ones do."""
+    if against_real:
+        _against_real(ranks, strategies, seeds, steps, as_json)
+        return
     torch.set_num_threads(1)
+    ranks, strategies = ranks or "1,8,32,128", strategies or _STRATEGIES
     rows = []
     for name, workload in workloads().items():
         if names is not None and name not in names.split(","):
