@@ -32,7 +32,12 @@ import numpy as np
 import torch
 
 from benchmarks.emulation_links import MessagesLauncher, reason_against_namespaces, slow_links
-from benchmarks.emulation_workload import disagreement, flat_parameters, recorded_disagreement
+from benchmarks.emulation_workload import (
+    disagreement,
+    flat_parameters,
+    recorded_disagreement,
+    recorded_disagreement_in_step,
+)
 from search_spaces import Configuration, traits_of, with_knobs
 from tuner.calibration import CalibrationPlan, Constants, Effort, calibrate
 from tuner.cluster import RankDelay, VirtualCluster
@@ -176,12 +181,15 @@ def real_run(
             prober.cancel(handle)
         time.sleep(0.02)
     if measured.outcome is not Outcome.PAUSED or measured.lost_ranks:
-        raise RuntimeError(f"{configuration} ended {measured.outcome}: {measured.error}")
+        lost = f", lost ranks {measured.lost_ranks}" if measured.lost_ranks else ""
+        raise RuntimeError(f"{configuration} ended {measured.outcome}{lost}: {measured.error}")
     seconds, last = measured.batch_seconds, measured.curve[-1]
     assert seconds is not None
     # With equal parameters on all ranks there is nothing to compare, but for a step under way.
-    apart = 0.0
-    if traits_of(configuration.strategy).exchanged == "parameters":
+    apart, traits = 0.0, traits_of(configuration.strategy)
+    if traits.barrier and traits.exchanged == "parameters":
+        apart = recorded_disagreement_in_step(folder)
+    elif traits.exchanged == "parameters":
         apart = recorded_disagreement(folder, num_instants=_NUM_INSTANTS)
     return Seen(
         seconds=seconds,

@@ -86,6 +86,17 @@ def recorded_disagreement(folder: Path, *, num_instants: int) -> float:
     return float(np.mean(found))
 
 
+def recorded_disagreement_in_step(folder: Path) -> float:
+    """Mean disagreement between processes that make each step together, over the second half of their steps.
+
+    By steps and not by time: most of the time is passed where ranks wait, which is where they disagree most.
+    """
+    records = [_record(path)[1] for path in sorted(folder.glob(_TIMES.format(process="*")))]
+    num_steps = min(len(vectors) for vectors in records)
+    rows = range(num_steps // 2, num_steps)
+    return float(np.mean([disagreement(np.stack([vectors[row] for vectors in records])) for row in rows]))
+
+
 def disagreement(vectors: npt.NDArray[Any]) -> float:
     """Mean squared distance of vectors `(num_ranks, num_parameters)` to their mean."""
     apart = vectors - vectors.mean(axis=0)

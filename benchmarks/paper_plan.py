@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.paper_train import Run, train
 
-ASYNCHRONOUS = ("gossip_pull", "gossip_push", "elastic_averaging")
-STRATEGIES = ("all_reduce", *ASYNCHRONOUS)
+GOSSIP = ("gossip_pull", "gossip_push")
+STRATEGIES = ("all_reduce", *GOSSIP, "elastic_averaging")
 #: Of one rank's step, where nothing else is said.
 SHARE = 16
 #: A pilot's seed is none of those that are reported.
@@ -33,8 +33,10 @@ class Plan:
         rates: Base learning rates.
         seeds: Of runs that are reported.
         betas: Moving rates times ranks that pilots of half the samples try, for each number of ranks.
-        scheduled_on_slow: Numbers of ranks whose exchanges are scheduled on the slow clock as well, first
-            seed; elsewhere that clock is priced from the run on the fast one.
+        gossip_on_slow: Whether gossip's exchanges are scheduled on the slow clock as well: messages take
+            longer than steps there, so that what is mixed in is older.
+        elastic_on_slow: Numbers of ranks where elastic averaging's are, first seed; elsewhere, as with the
+            second line, that clock is priced from the run on the fast one.
         more_rates: Further rates, whose runs come after.
         other_batches: Ranks and total batch of the second line, first seed.
     """
@@ -43,7 +45,8 @@ class Plan:
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
     betas: tuple[float, ...]
-    scheduled_on_slow: tuple[int, ...] = ()
+    gossip_on_slow: bool = False
+    elastic_on_slow: tuple[int, ...] = ()
     more_rates: tuple[float, ...] = ()
     other_batches: tuple[tuple[int, int], ...] = ()
 
@@ -53,7 +56,8 @@ FULL = Plan(
     rates=(0.4, 0.1),
     seeds=(0, 1),
     betas=(0.8, 3.2, 6.4),
-    scheduled_on_slow=(8, 128),
+    gossip_on_slow=True,
+    elastic_on_slow=(8, 128),
     more_rates=(0.2,),
     other_batches=((8, 256), (32, 256)),
 )
@@ -86,10 +90,11 @@ def runs(plan: Plan) -> list[Run]:
     first = plan.seeds[0]
     return [
         *(run for ranks in _RANKS for run in _several(plan, STRATEGIES, ranks, SHARE * ranks, first)),
+        *_gossip_on_slow(plan, first),
         *(
             replace(run, clock="slow")
-            for ranks in plan.scheduled_on_slow
-            for run in _several(plan, ASYNCHRONOUS, ranks, SHARE * ranks, first)
+            for ranks in plan.elastic_on_slow
+            for run in _several(plan, ("elastic_averaging",), ranks, SHARE * ranks, first)
         ),
         *(
             run
@@ -97,6 +102,7 @@ def runs(plan: Plan) -> list[Run]:
             for ranks in _RANKS
             for run in _several(plan, STRATEGIES, ranks, SHARE * ranks, seed)
         ),
+        *(run for seed in plan.seeds[1:] for run in _gossip_on_slow(plan, seed)),
         *(
             run
             for ranks, batch_size in plan.other_batches
@@ -109,6 +115,14 @@ def runs(plan: Plan) -> list[Run]:
             for run in _several(plan, STRATEGIES, ranks, SHARE * ranks, seed, plan.more_rates)
         ),
     ]
+
+
+def _gossip_on_slow(plan: Plan, seed: int) -> Iterator[Run]:
+    rates = (*plan.rates, *plan.more_rates) if plan.gossip_on_slow else ()
+    for rate in rates:
+        for ranks in _RANKS:
+            for run in _several(plan, GOSSIP, ranks, SHARE * ranks, seed, (rate,)):
+                yield replace(run, clock="slow")
 
 
 def _several(

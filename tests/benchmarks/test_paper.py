@@ -22,7 +22,8 @@ SMALL = Plan(
     rates=(0.4, 0.1),
     seeds=(0, 1),
     betas=(0.8, 3.2),
-    scheduled_on_slow=(8,),
+    gossip_on_slow=True,
+    elastic_on_slow=(8,),
     more_rates=(0.2,),
     other_batches=((8, 256),),
 )
@@ -89,10 +90,13 @@ def test_all_reduce_is_trained_once_for_both_clocks(tmp_path: Path) -> None:
 
 def test_a_run_scheduled_on_a_clock_replaces_one_that_was_priced_for_it(tmp_path: Path) -> None:
     rows = rows_of(train_all(SMALL, tmp_path / "runs.jsonl", train_one=Trainer()).values())
-    repriced = {(row.ranks, row.seed) for row in rows if row.strategy == "gossip_pull" and row.repriced}
+    elastic = [row for row in rows if row.strategy == "elastic_averaging" and row.clock == "slow"]
+    repriced = {(row.ranks, row.seed) for row in elastic if row.repriced}
     assert repriced == {(8, 0), (8, 1), (32, 0), (32, 1), (128, 0), (128, 1)}
-    at_first_rates = [row for row in rows if row.ranks == 8 and row.seed == 0 and row.batch_size == 128]
-    assert not any(row.repriced for row in at_first_rates if row.learning_rate in SMALL.rates)
+    first = [row for row in elastic if (row.ranks, row.seed, row.batch_size) == (8, 0, 128)]
+    assert not any(row.repriced for row in first if row.learning_rate in SMALL.rates)
+    gossip = [row for row in rows if row.strategy == "gossip_pull" and row.batch_size == 16 * row.ranks]
+    assert not any(row.repriced for row in gossip)
 
 
 def test_the_first_seed_of_everything_comes_first() -> None:

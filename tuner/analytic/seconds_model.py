@@ -253,6 +253,7 @@ def _log_batch_seconds(theta: Array, inputs: Array, cluster: Cluster, parameter_
         persistent=float(np.clip(further[1], 0.0, 1.0)),
         overlap=float(overlap),
         delays=cluster.delays,
+        peers_wait=cluster.virtual is None,
     )
     seconds = np.zeros(len(inputs))
     whole = np.rint(ranks).astype(float)

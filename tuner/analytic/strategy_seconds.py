@@ -35,6 +35,8 @@ class Network:
         persistent: Share of the jitter's variance that stays with a rank.
         overlap: g, how well exchanges hide behind compute: 1 not at all, large values wholly.
         delays: Delays added on purpose.
+        peers_wait: Whether a message between peers that does not hide behind compute holds its rank up, as
+            where both share cores and memory; links alone hold nobody up: what is mixed in is older, or less.
     """
 
     num_bytes: float
@@ -45,6 +47,7 @@ class Network:
     persistent: float = 0.5
     overlap: float = 1.0
     delays: tuple[RankDelay, ...] = ()
+    peers_wait: bool = True
 
     @property
     def vector_seconds(self) -> float:
@@ -99,13 +102,13 @@ def _averaged(compute: Array, num_ranks: Array, tau: Array, network: Network) ->
 def _between_peers(
     traits: StrategyTraits, compute: Array, num_ranks: Array, tau: Array, network: Network
 ) -> Array:
-    """A rank's own steps with what of (A + n/w) / tau is not hidden; never a maximum over ranks.
+    """A rank's own steps with what of (A + n/w) / tau is waited for; never a maximum over ranks.
 
     Exchanges of different pairs do not hinder each other (Jin et al. 2016, section 4), which ends where
     one link or the memory of one host carries them all.
     """
     vectors = per_count(num_ranks, traits.vectors_per_exchange)
-    exchange = vectors * (network.latency + network.vector_seconds) / tau
+    exchange = vectors * (network.latency + network.vector_seconds) / tau * float(network.peers_wait)
     return unwaiting_batch_seconds(
         compute, exchange, num_ranks, overlap=network.overlap, delays=network.delays
     )

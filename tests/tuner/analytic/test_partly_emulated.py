@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from search_spaces import Configuration, with_knobs
 from tests.tuner.analytic.made_measurements import configuration, rate_prior, run, timed
 from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.laws import ring_all_reduce_seconds
@@ -68,6 +69,18 @@ def test_where_all_is_emulated_the_description_is_what_is_asked_about() -> None:
     seconds, sd = predicted(fit_seconds(EMULATED, cluster, PARAMETER_BYTES), 64, 1024)
     assert seconds == pytest.approx(described_seconds(64, 1024), rel=0.1)
     assert sd < 0.1
+
+
+def test_on_described_links_gossip_is_held_up_by_no_message() -> None:
+    """As with the transport of real ranks; an all-reduce is."""
+    slow = replace(ASKED, at_hand=None, virtual=replace(VIRTUAL, bytes_per_second=1e6))
+    both = ("all_reduce", "gossip_pull")
+    model = fit_seconds([], slow, PARAMETER_BYTES, strategies=both)
+    asked = [Configuration({**configuration(16, 256), "strategy": name}) for name in both]
+    mean, _ = model.log_seconds_per_sample([with_knobs(what) for what in asked])
+    all_reduce, gossip = np.exp(mean) * 256
+    assert gossip == pytest.approx(VIRTUAL.mean_compute_seconds(16), rel=0.02)
+    assert all_reduce > 50 * gossip
 
 
 def test_emulated_runs_have_a_bias_that_real_ones_correct() -> None:
