@@ -1,6 +1,6 @@
 """The experiment of Jin et al. 2016 on emulated ranks: which strategy wins, by ranks, rate and cluster.
 
-    python -m benchmarks.paper --cache FOLDER                    about 90 minutes on one core
+    python -m benchmarks.paper --cache FOLDER                    about 100 minutes on one core
     python -m benchmarks.paper --cache FOLDER --quick --processes 2      under 15 minutes on two
     python -m benchmarks.paper --report-only                     tables and figures of the rows that are there
     python -m benchmarks.paper --overlap 1                       their map, had all-reduce not hidden at all

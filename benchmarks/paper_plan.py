@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paper_train import Run, train
+from benchmarks.paper_train import GOSSIP, Run, train
 
-GOSSIP = ("gossip_pull", "gossip_push")
 STRATEGIES = ("all_reduce", *GOSSIP, "elastic_averaging")
 #: Of one rank's step, where nothing else is said.
 SHARE = 16
@@ -61,7 +60,7 @@ FULL = Plan(
     more_rates=(0.2,),
     other_batches=((8, 256), (32, 256)),
 )
-QUICK = Plan(samples=150_000, rates=(0.4, 0.1), seeds=(0,), betas=(0.8, 3.2))
+QUICK = Plan(samples=150_000, rates=(0.4, 0.1), seeds=(0,), betas=(0.8, 3.2), gossip_on_slow=True)
 #: What matters most comes first: few and many ranks.
 _RANKS = (8, 128, 32)
 

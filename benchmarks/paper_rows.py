@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paper_clocks import CLOCKS
+from benchmarks.paper_train import GOSSIP
 from tuner.measurement import CurvePoint, crossing
 
 #: Validation accuracies to which times are told.
@@ -94,7 +95,8 @@ class Setting:
 def rows_of(lines: Iterable[Mapping[str, Any]]) -> list[Row]:
     """A row for each clock of each run that is no pilot.
 
-    A clock for which a run was made with its own schedule of exchanges is told by that run alone.
+    A clock for which a run was made with its own schedule of exchanges is told by that run alone. A setting
+    in which gossip was not scheduled on its clock is left out: how old what it mixes in is depends on it.
     """
     found: dict[tuple[Any, ...], Row] = {}
     for line in lines:
@@ -106,7 +108,9 @@ def rows_of(lines: Iterable[Mapping[str, Any]]) -> list[Row]:
             key = (row.setting, row.strategy, row.seed)
             if key not in found or found[key].repriced:
                 found[key] = row
-    return sorted(found.values(), key=lambda row: (row.setting, row.strategy, row.seed))
+    untold = {row.setting for row in found.values() if row.repriced and row.strategy in GOSSIP}
+    kept = [row for row in found.values() if row.setting not in untold]
+    return sorted(kept, key=lambda row: (row.setting, row.strategy, row.seed))
 
 
 def reseconded(row: Row, seconds: Sequence[float]) -> Row:

@@ -23,6 +23,7 @@ from tuner.workload import StepSchedule
 from tuner.workloads.fashion_mnist import FashionMNIST
 from tuner.workloads.images import LabelledImages
 
+GOSSIP = ("gossip_pull", "gossip_push")
 #: The rate is divided by 10 once all ranks have seen these shares of a run's samples.
 DIVISIONS = (1 / 2, 3 / 4)
 #: Where a run is scored, as shares of its samples: densely after the divisions.
