@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import json
 import resource
+import signal
 import time
 from dataclasses import replace
 from typing import Annotated, Any
@@ -149,6 +150,8 @@ def measure(
 def _against_real(ranks: str | None, strategies: str | None, seeds: int, steps: int, as_json: bool) -> None:
     from benchmarks.emulation_real import STRATEGIES, line_of, table
 
+    # Ended by a signal, it takes its network namespaces with it all the same.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     found = table(
         ranks=[int(number) for number in (ranks or "4,8").split(",")],
         strategies=strategies.split(",") if strategies else STRATEGIES,

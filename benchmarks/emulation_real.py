@@ -6,8 +6,8 @@ Constants come from `tuner.calibration` on two ranks, the nodes of the smallest 
 Real runs are training probes (`TrainingProber`) whose ranks pass messages over TCP, as those of several hosts
 do; emulated ones are `tuner.emulation` with the same seed, data order and initial weights under a virtual
 clock. Compared are seconds in which all ranks see a global batch, mean staleness, mean disagreement between
-ranks over the second half of a run (mean squared distance to their mean), and the validation loss after as
-many samples.
+ranks over the second half of a run (mean squared distance to their mean; by steps where ranks make them
+together, else by time), and the validation loss after as many samples.
 
 Real ranks share the cores of one machine. So that these are not the bottleneck, the network is tiny and a
 step is mostly a *sleep*, drawn uniformly anew for each step of each rank (`RankDelay`): what is tested is the

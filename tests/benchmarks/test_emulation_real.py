@@ -30,7 +30,12 @@ from benchmarks.emulation_real import (
     summary,
     value_error,
 )
-from benchmarks.emulation_workload import Watched, disagreement, recorded_disagreement
+from benchmarks.emulation_workload import (
+    Watched,
+    disagreement,
+    recorded_disagreement,
+    recorded_disagreement_in_step,
+)
 from search_spaces import traits_of
 from tuner.cluster import VirtualCluster
 
@@ -91,6 +96,12 @@ def test_at_each_instant_a_process_counts_with_the_step_it_is_at(tmp_path: Path)
     write_record(tmp_path, 8, [0.0, 4.9, 12.0], [9.0, 1.0, 5.0])
     expected = (3 * 1.0 + 2 * 0.0) / 5
     assert recorded_disagreement(tmp_path, num_instants=50) == pytest.approx(expected, abs=0.03)
+
+
+def test_ranks_in_step_are_compared_step_by_step_however_long_each_takes(tmp_path: Path) -> None:
+    write_record(tmp_path, 7, [0.0, 1.0, 2.0, 99.0], [9.0, 9.0, 3.0, 2.0])
+    write_record(tmp_path, 8, [0.0, 1.5, 2.5, 99.5], [0.0, 0.0, 1.0, 2.0])
+    assert recorded_disagreement_in_step(tmp_path) == pytest.approx((1.0 + 0.0) / 2)
 
 
 def test_the_workload_writes_down_what_each_step_began_with(tmp_path: Path) -> None:

@@ -182,10 +182,14 @@ class CenterServer:
             self._error = error
 
     def _answer(self, request: Received) -> None:
-        since = 0
+        # The number goes out with the message, so it is counted before the message is filled.
+        since = self._exchanges_since(request.sender)
 
         def fill(message: Tensor) -> None:
-            nonlocal since
-            since = self.exchange(request.sender, request.vector, message)
+            self.exchange(request.sender, request.vector, message)
 
         self._transport.answer(request, fill, since)
+
+    def _exchanges_since(self, sender: int) -> int:
+        with self._lock:
+            return self._exchanges - self._last_of.get(sender, self._exchanges)

@@ -244,6 +244,14 @@ def test_lost_rank_and_staleness_survive_the_database_form(launcher: LocalLaunch
     assert Measurement.from_dict(old).lost_ranks == ()
 
 
+def test_a_center_is_as_old_as_the_other_ranks_exchanges_since(
+    launcher: LocalLauncher, tmp_path: Path
+) -> None:
+    # Between two exchanges of one rank each other one has about one: ranks of one host are equally fast.
+    measured = run(launcher, tmp_path, of("elastic_averaging", 3, tau=1), Until(samples=6000))
+    assert measured.staleness_steps == pytest.approx(2.0, abs=0.7)
+
+
 def run_slice_saving_often(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
     """What ranks run in the test below: a slice that saves several times a second."""
     from tuner.probes import asynchronous_runner
