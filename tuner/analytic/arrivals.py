@@ -124,9 +124,8 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
         # Runs that are sure of themselves say most of what is common.
         weights = 1.0 / (0.05**2 + deviation[:, open_runs].var(axis=0))
         common = deviation[:, open_runs] @ (weights / weights.sum())
-    own_part = deviation.copy()
-    own_part[:, open_runs] -= common[:, None]
-    return Arrivals(median=median, own=own_part, common=common, unreachable=unreachable, template=template)
+    deviation[:, open_runs] -= common[:, None]
+    return Arrivals(median=median, own=deviation, common=common, unreachable=unreachable, template=template)
 
 
 def _gains_no_more(run: RunCurve, passage: Passage, template: Template) -> float:

@@ -249,7 +249,7 @@ def _log_longest(state: SearchState, predictor: SlopePredictor, *, learn_ends: b
     longest = np.full(len(predictor.configurations), math.inf if deadline is None else math.log(deadline))
     if not learn_ends:
         return longest
-    ended = [run.measurement for run in state.runs.values() if not run.arrived and not run.can_continue]
+    ended = [run.measurement for run in state.runs.values() if run.has_ended]
     per_sample = predictor.seconds.model.mean
     for values, base in (
         ([float(m.samples) for m in ended], per_sample),

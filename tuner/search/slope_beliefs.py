@@ -60,7 +60,7 @@ class SlopeModels:
         for row, run in runs.items():
             lived[row] = max(run.measurement.training_seconds, 1e-9)
             arrived[row] = run.seconds_to_target if run.seconds_to_target is not None else np.inf
-            ended[row] = not run.arrived and not run.can_continue
+            ended[row] = run.has_ended
         return SlopePredictor(
             configurations=self.configurations,
             seconds=seconds,
@@ -83,13 +83,12 @@ class SlopeModels:
         begun = []
         for row, points in scored.items():
             run = runs[row]
-            ended = not run.arrived and not run.can_continue
-            key = (run.probe.probe_id, len(points), begin, ended)
+            key = (run.probe.probe_id, len(points), begin, run.has_ended)
             begun_so_far = self._seen.get(key)
             if begun_so_far is None:
                 progress = progress_of(np.array([sign * p.value for p in points]), begin, target)
                 samples = np.array([float(p.samples) for p in points])
-                begun_so_far = begun_run(row, samples, progress, run.samples_to_target, ended=ended)
+                begun_so_far = begun_run(row, samples, progress, run.samples_to_target, ended=run.has_ended)
                 self._seen[key] = begun_so_far
             begun.append(begun_so_far)
         without = self._settings.without

@@ -56,6 +56,11 @@ class Run:
         return self.probe.outcome.can_continue and not self.arrived
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it came to its end without arriving, or broke down."""
+        return not self.arrived and not self.can_continue
+
+    @property
     def can_continue(self) -> bool:
         """Whether its training may go on, be it as another probe: after a fault, or if the target moved."""
         moved = self.probe.outcome is Outcome.REACHED and not self.arrived
@@ -162,7 +167,6 @@ class SearchState:
             points = [p for p in run.measurement.curve if p.samples > 0]
             span = self.job.goal.target - (self.start_value or 0.0)
             values = np.array([p.value for p in points], dtype=float)
-            ended = not run.arrived and not run.can_continue
             states[key] = RunState(
                 configuration=run.configuration,
                 index=len(evidence),
@@ -170,7 +174,7 @@ class SearchState:
                 training_seconds=run.measurement.training_seconds,
                 samples_to_target=run.samples_to_target,
                 seconds_to_target=run.seconds_to_target,
-                ended=ended,
+                ended=run.has_ended,
                 # Steps on the part at hand, or of described ranks, are told to the model of seconds alone.
                 is_timed=self.cluster.at_hand is None,
             )
@@ -181,7 +185,7 @@ class SearchState:
                     progress=(values - (self.start_value or 0.0)) / span,
                     samples_to_target=run.samples_to_target,
                     diverged=run.probe.outcome is Outcome.DIVERGED,
-                    ended=ended,
+                    ended=run.has_ended,
                     emulated=self.cluster.emulates(run.configuration),
                 )
             )

@@ -138,7 +138,7 @@ class Weighing:
         Until it has arrived it gets as much of this machine as all other looks together: half for the leader,
         half for its challengers (top-two sampling; Russo 2016). What nobody trained may not be the answer.
         """
-        if self._state.cluster.virtual is None or self._has_arrived(incumbent):
+        if not self.can_be_settled(incumbent):
             return False
         leading = looking = 0.0
         for probe in self._state.probes:
@@ -151,11 +151,8 @@ class Weighing:
 
     def can_be_settled(self, incumbent: int) -> bool:
         """Whether the incumbent is emulated and has still to arrive."""
-        return self._state.cluster.virtual is not None and not self._has_arrived(incumbent)
-
-    def _has_arrived(self, index: int) -> bool:
-        run = self._runs[index]
-        return run is not None and run.arrived
+        run = self._runs[incumbent]
+        return self._state.cluster.virtual is not None and (run is None or not run.arrived)
 
     def options(self, incumbent: int) -> list[Option]:
         """Every look and timing that could be carried out instead of going on with the incumbent."""
