@@ -18,6 +18,10 @@ class JobState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    """It used up its time limit."""
+    LOST = "lost"
+    """Its nodes were taken away or died: preempted, unreachable, out of order."""
 
     @property
     def has_ended(self) -> bool:
@@ -41,6 +45,49 @@ class RankTask:
     payload: Mapping[str, Any]
     folder: Path
     outlives_ranks: bool = False
+
+
+class OnePer(StrEnum):
+    """How many copies of a command a job starts."""
+
+    JOB = "job"
+    """One, on the first node; it starts whatever else it needs by itself."""
+    NODE = "node"
+    """One on each node, as torchrun wants to be started."""
+    RANK = "rank"
+    """One a device, as a program wants that reads RANK and WORLD_SIZE."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandTask:
+    """A command that a job's nodes run: somebody else's program, in somebody else's environment.
+
+    Each copy is run by `/bin/sh -c` in a process group of its own. Besides what the engine sets and
+    `environment`, it is told `PACELINE_NODE_RANK`, `PACELINE_NUM_NODES`, `PACELINE_MAIN_ADDRESS` and
+    `PACELINE_MAIN_PORT` (the first node and a port free there), `MASTER_ADDR` and `MASTER_PORT` (the same);
+    one a rank also `RANK`, `WORLD_SIZE`, `LOCAL_RANK` and `LOCAL_WORLD_SIZE`, as torchrun would.
+
+    Args:
+        command: For the shell.
+        one_per: How many copies are started.
+        environment: Variables set beside those that are there.
+        working_folder: Where it runs; the same path on every node.
+        folder: Where logs and the job's own notes go; exists, and is the same path on every node.
+        grace_seconds: Between being asked to end (SIGTERM) and being killed.
+        time_limit_seconds: Longest time on the nodes, waiting for them left out; None for no limit.
+    """
+
+    command: str
+    one_per: OnePer = OnePer.NODE
+    environment: Mapping[str, str] = field(default_factory=dict)
+    working_folder: Path
+    folder: Path
+    grace_seconds: float = 30.0
+    time_limit_seconds: float | None = None
+
+
+#: What a launcher can be given.
+Task = RankTask | CommandTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +132,10 @@ class JobStatus:
         results: What the function returned, by rank, once it succeeded.
         failures: Every rank that failed, the first to fail first.
         seconds_since_progress: Since any rank was last heard of.
-        startup_seconds: From submission until every rank had entered the function; None before.
+        startup_seconds: From submission until every rank had entered the function, or every copy of a
+            command was started, waiting for nodes left out; None before.
+        pending_seconds: How long the job waited, or waits, for its nodes.
+        detail: What the engine says of it, such as why it waits; empty where it says nothing.
     """
 
     state: JobState
@@ -94,6 +144,8 @@ class JobStatus:
     failures: tuple[RankFailure, ...] = ()
     seconds_since_progress: float = 0.0
     startup_seconds: float | None = None
+    pending_seconds: float = 0.0
+    detail: str = ""
 
 
 class Launcher(ABC):
@@ -106,8 +158,8 @@ class Launcher(ABC):
     """
 
     @abstractmethod
-    def submit(self, task: RankTask, *, num_nodes: int, devices_per_node: int) -> JobHandle:
-        """Starts `num_nodes * devices_per_node` ranks and returns at once.
+    def submit(self, task: Task, *, num_nodes: int, devices_per_node: int) -> JobHandle:
+        """Starts `num_nodes * devices_per_node` ranks, or a command on so many nodes, and returns at once.
 
         Raises:
             ProbeError: The ranks cannot be started at all.
@@ -119,11 +171,15 @@ class Launcher(ABC):
 
     @abstractmethod
     def cancel(self, handle: JobHandle) -> None:
-        """Ends the job and all its ranks; a job that has ended is left alone."""
+        """Ends the job and all its ranks; a job that has ended is left alone.
+
+        Ranks are killed. A command is asked to end, and killed after its grace; until then `poll` says that
+        it runs, and afterwards CANCELLED.
+        """
 
     @abstractmethod
     def logs(self, handle: JobHandle) -> dict[int, str]:
-        """What each rank printed, by rank."""
+        """What each rank printed, by rank; for a command one a node, by node."""
 
     @abstractmethod
     def close(self) -> None:
