@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tuner.cluster import Cluster
 from tuner.errors import DataNotFoundError, JobError, StorageError
-from tuner.job import Job, load_job, load_workload, workload_code_digest
+from tuner.job import Job, load_job, load_workload, script_digest, workload_code_digest
 from tuner.ledger import Ledger, StudyRecord
 from tuner.recording import NEUTRAL_EPOCH_SAMPLES
 
@@ -67,8 +67,14 @@ def open_job(path: Path, *, time_budget: str | None = None, max_dollars: float |
     given = {key: value for key, value in given.items() if value is not None}
     if given:
         job = _with_budget(job, given)
-    code = "" if job.workload is None else workload_code_digest(job.workload.path, path.resolve().parent)
+    code = _code_digest(job, path.resolve().parent)
     return OpenedJob(job=job, path=path, fingerprint=job.fingerprint(code, hardware()))
+
+
+def _code_digest(job: Job, folder: Path) -> str:
+    if job.runs_command:
+        return script_digest(job.command, folder)
+    return "" if job.workload is None else workload_code_digest(job.trained.path, folder)
 
 
 def _with_budget(job: Job, given: dict[str, Any]) -> Job:
