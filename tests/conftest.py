@@ -6,6 +6,9 @@ import os
 
 from hypothesis import settings
 
+# One fixture for the whole session, wherever it is asked for.
+from tests.slurm_cluster import slurm_cluster as slurm_cluster
+
 # Before torch or numpy is first imported: tests share few cores with the ranks they start.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")

@@ -88,7 +88,8 @@ def test_the_table_of_the_job_file_names_every_key_and_no_other() -> None:
     schema = job_schema()["$defs"]
     for name in set(Job.model_fields) - {"name", "seed"}:
         sections[f"[{name}]"] = set(schema[f"{name.capitalize()}Section"]["properties"])
-    sections["[cluster.machine]"] = set(schema["MachineSection"]["properties"])
+    for part in ("machine", "torchrun", "slurm", "ray"):
+        sections[f"[cluster.{part}]"] = set(schema[f"{part.capitalize()}Section"]["properties"])
     sections["[workload]"] -= {"optimizer", "schedule"}
     for name, kinds in (("optimizer", "Settings"), ("schedule", "Schedule")):
         matching = (set(schema[kind]["properties"]) for kind in schema if kind.endswith(kinds))

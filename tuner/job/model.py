@@ -204,7 +204,7 @@ class Job(Section):
             dollars_per_node_hour=section.dollars_per_node_hour,
             launcher=section.launcher,
             threads_per_rank=section.threads_per_rank,
-            cores_per_host=len(os.sched_getaffinity(0)),
+            cores_per_host=len(os.sched_getaffinity(0)) if section.launcher == "local" else None,
             nodes_share_host=section.launcher == "local",
             delays=delays,
         )

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from search_spaces import KNOBS, Configuration
+from tuner.job.engine_sections import RaySection, SlurmSection, TorchrunSection
 from tuner.job.values import (
     AscendingCounts,
     Bandwidth,
@@ -125,8 +126,20 @@ class ClusterSection(Section):
     dollars_per_node_hour: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="price of one node for an hour; 0 where time alone counts"
     )
-    launcher: Literal["local"] = Field(
-        default="local", description="how ranks start; local: nodes are processes of this machine"
+    launcher: Literal["local", "torchrun", "slurm", "ray"] = Field(
+        default="local",
+        description="how ranks start; local: nodes are processes of this machine; torchrun: on a list of "
+        "hosts; slurm: by sbatch; ray: as a job of a Ray cluster",
+    )
+    torchrun: TorchrunSection | None = Field(
+        default=None, description="torchrun: which hosts, and how a command is run on one"
+    )
+    slurm: SlurmSection = Field(default=SlurmSection(), description="slurm: partition, account, limits")
+    ray: RaySection = Field(default=RaySection(), description="ray: address, and what a node is")
+    python: str | None = Field(
+        default=None,
+        description="interpreter on the nodes that runs Paceline's starter (3.8 or newer, nothing installed) "
+        "and, where ranks train a Workload, Paceline itself; this one if absent",
     )
     threads_per_rank: PositiveInt = Field(default=1, description="CPU threads of one rank")
     machine: MachineSection | None = Field(
@@ -141,6 +154,27 @@ class ClusterSection(Section):
     emulate: EmulateSection = Field(
         default=EmulateSection(), description="what slow nodes would do: delays added on purpose"
     )
+
+    @model_validator(mode="after")
+    def _engine_is_the_launcher_s(self) -> ClusterSection:
+        if self.launcher == "torchrun" and self.torchrun is None:
+            raise ValueError("launcher = 'torchrun' needs [cluster.torchrun] with hosts = ['a', 'b']")
+        stated = {
+            "torchrun": self.torchrun is not None,
+            "slurm": self.slurm != SlurmSection(),
+            "ray": self.ray != RaySection(),
+        }
+        for name, is_stated in stated.items():
+            if is_stated and name != self.launcher:
+                raise ValueError(
+                    f"[cluster.{name}] is stated, but launcher = {self.launcher!r}: set launcher = {name!r}, "
+                    f"or take [cluster.{name}] out"
+                )
+        if self.torchrun is not None and self.nodes[-1] > len(self.torchrun.hosts):
+            raise ValueError(
+                f"nodes go up to {self.nodes[-1]}, but torchrun.hosts lists {len(self.torchrun.hosts)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _delayed_ranks_exist(self) -> ClusterSection:

@@ -1,5 +1,6 @@
 """How ranks start: one contract, one file a launcher."""
 
+from tuner.launchers.command_launcher import CommandLauncher
 from tuner.launchers.launcher import (
     CommandTask,
     JobHandle,
@@ -13,15 +14,22 @@ from tuner.launchers.launcher import (
     Task,
 )
 from tuner.launchers.local import LocalLauncher
+from tuner.launchers.local_nodes import LocalNodes
+from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
 from tuner.launchers.process_records import end_orphans
 
 __all__ = [
+    "CommandLauncher",
     "CommandTask",
+    "EngineView",
     "JobHandle",
     "JobState",
     "JobStatus",
     "Launcher",
     "LocalLauncher",
+    "LocalNodes",
+    "NodeEngine",
+    "NodeJob",
     "OnePer",
     "RankContext",
     "RankFailure",

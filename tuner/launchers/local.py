@@ -14,8 +14,10 @@ from types import TracebackType
 from typing import Any
 
 from tuner.errors import ProbeError
-from tuner.launchers.launcher import JobHandle, JobState, JobStatus, Launcher, RankTask
+from tuner.launchers.command_launcher import CommandLauncher
+from tuner.launchers.launcher import CommandTask, JobHandle, JobState, JobStatus, Launcher, Task
 from tuner.launchers.local_job import LocalJob
+from tuner.launchers.local_nodes import LocalNodes
 from tuner.launchers.process_records import remove_record, write_record
 from tuner.launchers.warm_ranks import ForkServer, WarmRank
 
@@ -38,7 +40,8 @@ class LocalLauncher(Launcher):
     A first job waits for torch to be imported once; later ranks are forked from that state, and a
     rank whose job succeeded takes the next job. The ranks of a job that failed or was cancelled are
     killed. Each task sees the environment, the folder and the import path of the moment it was
-    submitted. Messages and results are plain data that survive JSON. Not for several threads at once.
+    submitted. Messages and results are plain data that survive JSON. Commands are run as `CommandLauncher`
+    does, each node's as a process of its own. Not for several threads at once.
 
     Args:
         threads_per_rank: CPU threads of one rank.
@@ -61,6 +64,8 @@ class LocalLauncher(Launcher):
         self._server: ForkServer | None = None
         self._idle: list[WarmRank] = []
         self._jobs: dict[str, LocalJob] = {}
+        self._commands = CommandLauncher(LocalNodes())
+        self._of_commands: set[str] = set()
         self._closed = False
         self._owner = os.getpid()
         atexit.register(self.close)
@@ -73,13 +78,17 @@ class LocalLauncher(Launcher):
         """
         self._idle = self._take(max(num_ranks, len(self._idle)))
 
-    def submit(self, task: RankTask, *, num_nodes: int, devices_per_node: int) -> JobHandle:
+    def submit(self, task: Task, *, num_nodes: int, devices_per_node: int) -> JobHandle:
         if self._closed:
             raise ProbeError("this launcher is closed and takes no more jobs")
         if num_nodes < 1 or devices_per_node < 1:
             raise ValueError(
                 f"a job needs at least one rank, got {num_nodes} nodes x {devices_per_node} devices"
             )
+        if isinstance(task, CommandTask):
+            handle = self._commands.submit(task, num_nodes=num_nodes, devices_per_node=devices_per_node)
+            self._of_commands.add(handle.identity)
+            return handle
         if not all(task.function.partition(":")):
             raise ValueError(f"{task.function!r} is no import path; write module:function")
         submitted_at = time.monotonic()
@@ -117,6 +126,8 @@ class LocalLauncher(Launcher):
         return handle
 
     def poll(self, handle: JobHandle) -> JobStatus:
+        if handle.identity in self._of_commands:
+            return self._commands.poll(handle)
         job = self._job(handle)
         if not job.state.has_ended and self._server is not None:
             server = self._server
@@ -129,12 +140,17 @@ class LocalLauncher(Launcher):
         return job.take_status()
 
     def cancel(self, handle: JobHandle) -> None:
+        if handle.identity in self._of_commands:
+            self._commands.cancel(handle)
+            return
         job = self._job(handle)
         if not job.state.has_ended:
             job.state = JobState.CANCELLED
             self._finish(job)
 
     def logs(self, handle: JobHandle) -> dict[int, str]:
+        if handle.identity in self._of_commands:
+            return self._commands.logs(handle)
         return self._job(handle).logs()
 
     def close(self) -> None:
@@ -146,6 +162,7 @@ class LocalLauncher(Launcher):
                 job.state = JobState.CANCELLED
                 self._finish(job)
         self._closed = True
+        self._commands.close()
         if self._server is not None:
             self._server.end(self._idle)
             self._server.close()

@@ -70,7 +70,10 @@ def test_a_stored_job_comes_back_unchanged(write):
         ({"cluster": "nodes = [1, 0]"}, r"cluster.nodes\[1\] = 0: must be greater than 0"),
         ({"cluster": "nodes = []"}, r"cluster.nodes = \[\]: must hold at least 1 values"),
         ({"cluster": "devices_per_node = true"}, "cluster.devices_per_node = true: must be a whole number"),
-        ({"cluster": "launcher = 'locl'"}, "cluster.launcher = 'locl': allowed is 'local'; did you mean"),
+        (
+            {"cluster": "launcher = 'locl'"},
+            "cluster.launcher = 'locl': allowed is 'local', .* or 'ray'; did you mean",
+        ),
         ({"budget": "probes = 0"}, "budget.probes = 0: must be greater than 0"),
         ({"probe": "score_growth = 3"}, "probe.score_growth = 3: must be at most 2"),
         ({"probe": "timing_steps = 3"}, "probe.timing_steps = 3: must be at least 10"),

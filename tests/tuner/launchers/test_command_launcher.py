@@ -1,0 +1,155 @@
+"""Commands on this host: the conformance suite, a killed tuner, and what the starter alone must do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tuner.launchers.command_conformance import (
+    SAVES,
+    STAYS,
+    CommandConformance,
+    end,
+    processes_of,
+    submit,
+)
+from tests.tuner.launchers.conformance import is_alive, wait_until
+from tuner.errors import ProbeError
+from tuner.launchers import CommandLauncher, JobState, LocalLauncher, LocalNodes
+from tuner.launchers.node_starter import NodeStarter
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+class TestLocalNodes(CommandConformance):
+    @pytest.fixture
+    def launcher(self) -> Iterator[CommandLauncher]:
+        launcher = self.another_launcher()
+        yield launcher
+        launcher.close()
+
+    def another_launcher(self) -> CommandLauncher:
+        return CommandLauncher(LocalNodes())
+
+
+def test_the_local_launcher_takes_commands_beside_ranks(work: Path) -> None:
+    with LocalLauncher() as launcher:
+        handle = submit(launcher, work, "echo here", num_nodes=2)
+        assert end(launcher, handle).state is JobState.SUCCEEDED
+        assert launcher.logs(handle) == {0: "here\n", 1: "here\n"}
+
+
+def test_close_ends_what_runs_and_takes_no_more(work: Path) -> None:
+    launcher = CommandLauncher(LocalNodes())
+    submit(launcher, work, STAYS)
+    processes = processes_of(work, 1)
+    launcher.close()
+    assert not any(is_alive(process) for process in processes)
+    with pytest.raises(ProbeError, match="closed"):
+        submit(launcher, work, "true")
+
+
+def test_a_frozen_node_is_lost(work: Path) -> None:
+    launcher = CommandLauncher(LocalNodes(), silence_seconds=8.0)
+    handle = submit(launcher, work, STAYS, num_nodes=2)
+    processes = processes_of(work, 2)
+    starter = int(json.loads(next(work.glob("job-*/node-1.json")).read_text())["process"])
+    os.kill(starter, signal.SIGSTOP)
+    status = end(launcher, handle)
+    assert status.state is JobState.LOST
+    assert "node 1" in status.failures[0].reason
+    assert "8 s" in status.failures[0].reason
+    assert not any(is_alive(process) for process in processes)
+    launcher.close()
+
+
+def test_a_starter_that_is_killed_is_lost_and_takes_its_copies_along(work: Path) -> None:
+    launcher = CommandLauncher(LocalNodes())
+    handle = submit(launcher, work, STAYS, num_nodes=2)
+    processes = processes_of(work, 2)
+    for path in work.glob("job-*/node-*.json"):
+        os.kill(int(json.loads(path.read_text())["process"]), signal.SIGKILL)
+    status = end(launcher, handle)
+    assert status.state in (JobState.LOST, JobState.FAILED)
+    assert "without a word" in status.failures[0].reason
+    wait_until(lambda: not any(is_alive(p) for p in processes), "copies whose starter was killed end")
+    launcher.close()
+
+
+_TUNER = """
+import sys, time
+from pathlib import Path
+from tuner.launchers import CommandLauncher, CommandTask, LocalNodes
+work = Path(sys.argv[1])
+launcher = CommandLauncher(LocalNodes())
+task = CommandTask(command=sys.argv[2], working_folder=work, folder=work)
+handle = launcher.submit(task, num_nodes=2, devices_per_node=1)
+while True:
+    launcher.poll(handle)
+    time.sleep(0.05)
+"""
+
+
+def test_no_copy_survives_a_tuner_that_is_killed(work: Path) -> None:
+    tuner = subprocess.Popen([sys.executable, "-c", _TUNER, str(work), SAVES])
+    processes = processes_of(work, 2)
+    tuner.kill()
+    tuner.wait()
+    wait_until(lambda: not any(is_alive(p) for p in processes), "the killed tuner's copies end")
+    assert len(list(work.glob("saved-*"))) == 2, "each was given time to save"
+
+
+def starter_folder(folder: Path, **more: object) -> Path:
+    task = {
+        "identity": "one",
+        "command": STAYS,
+        "one_per": "node",
+        "environment": {},
+        "working_folder": str(folder),
+        "num_nodes": 1,
+        "devices_per_node": 1,
+        "grace_seconds": 1.0,
+        "time_limit_seconds": None,
+        "orphan_seconds": 300.0,
+        **more,
+    }
+    (folder / "task.json").write_text(json.dumps(task))
+    return folder
+
+
+def run_starter(folder: Path) -> subprocess.Popen[bytes]:
+    script = Path(sys.modules[NodeStarter.__module__].__file__ or "")
+    return subprocess.Popen([sys.executable, "-I", str(script), str(folder), "0"])
+
+
+def test_a_starter_whose_lease_nobody_touches_ends_its_copies(work: Path) -> None:
+    starter = run_starter(starter_folder(work, command=SAVES, orphan_seconds=1.0))
+    processes = processes_of(work, 1)
+    assert starter.wait(timeout=60) == 0
+    assert json.loads((work / "node-0.json").read_text())["reason"] == "orphaned"
+    assert not any(is_alive(process) for process in processes)
+
+
+def test_a_starter_that_its_engine_ends_says_by_which_signal(work: Path) -> None:
+    starter = run_starter(starter_folder(work))
+    processes = processes_of(work, 1)
+    starter.send_signal(signal.SIGTERM)
+    starter.wait(timeout=60)
+    assert json.loads((work / "node-0.json").read_text())["reason"] == "signal SIGTERM"
+    assert not any(is_alive(process) for process in processes)
+
+
+def test_a_starter_ends_with_its_copy_s_code(work: Path) -> None:
+    assert run_starter(starter_folder(work, command="exit 9")).wait(timeout=60) == 9
+    told = json.loads((work / "node-0.json").read_text())
+    assert (told["state"], told["exits"]) == ("ended", [{"copy": 0, "code": 9}])

@@ -1,0 +1,64 @@
+"""The sections of a job file that say how nodes are reached: hosts, SLURM, Ray."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveInt, model_validator
+
+from tuner.job.values import Duration, Section
+
+_PLACES = ("{host}", "{command}")
+
+
+class TorchrunSection(Section):
+    """`[cluster.torchrun]`: hosts that are reached by ssh, or by a command of your own."""
+
+    hosts: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="names or addresses by which the hosts reach each other, the first node first"
+    )
+    connect: str = Field(
+        default="ssh -o BatchMode=yes -o ServerAliveInterval=15 {host} {command}",
+        description="how a command is run on a host, with {host} and {command}, which is one quoted word",
+    )
+
+    @model_validator(mode="after")
+    def _has_its_places(self) -> TorchrunSection:
+        for place in _PLACES:
+            if place not in self.connect:
+                raise ValueError(f"connect = {self.connect!r} lacks {place}: where shall it stand?")
+        if len(set(self.hosts)) != len(self.hosts):
+            raise ValueError("hosts must not repeat a host; devices_per_node says how many ranks one has")
+        return self
+
+
+class SlurmSection(Section):
+    """`[cluster.slurm]`: what SLURM is asked for beside nodes and devices."""
+
+    partition: str | None = Field(default=None, description="partition; SLURM's default if absent")
+    account: str | None = Field(default=None, description="account that is charged")
+    time: Duration | None = Field(
+        default=None, description="longest time of one slice's job; the partition's default if absent"
+    )
+    gres: str | None = Field(default=None, description="devices of a node, such as 'gpu:4'")
+    cpus_per_node: PositiveInt | None = Field(
+        default=None, description="CPUs of a node; devices_per_node * threads_per_rank if absent"
+    )
+    extra: dict[str, str | int | bool] = Field(
+        default={}, description="further options of sbatch, such as { constraint = 'a100', exclusive = true }"
+    )
+
+
+class RaySection(Section):
+    """`[cluster.ray]`: which Ray cluster, and what of it a node is."""
+
+    address: str = Field(
+        default="http://127.0.0.1:8265", description="of the Ray dashboard, which takes jobs"
+    )
+    cpus_per_node: PositiveInt | None = Field(
+        default=None, description="CPUs of a node's bundle; devices_per_node * threads_per_rank if absent"
+    )
+    gpus_per_node: Annotated[int, Field(ge=0)] = Field(default=0, description="GPUs of a node's bundle")
+    resources: dict[str, float] = Field(
+        default={}, description="custom resources of a node's bundle, such as { a100 = 8 }"
+    )

@@ -1,0 +1,359 @@
+"""The launcher of commands: an engine gives nodes, a starter on each runs the command and tells of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tuner.errors import ProbeError
+from tuner.launchers.job_folder import JobFolder, NodeStatus
+from tuner.launchers.launcher import (
+    CommandTask,
+    JobHandle,
+    JobState,
+    JobStatus,
+    Launcher,
+    RankFailure,
+    Task,
+)
+from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
+
+_LEASE_EVERY_SECONDS = 5.0
+_LAST_LINES = 20
+#: How long files may take to be seen after the engine says that the job has ended.
+_FILES_LATE_SECONDS = 5.0
+#: What an engine is given to take nodes away, beyond a job's own grace.
+_END_LATE_SECONDS = 10.0
+#: Words of a starter that was asked to end by its engine, not by us.
+_TAKEN_AWAY = ("signal", "orphaned")
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """A job under way, and when things were last seen."""
+
+    handle: JobHandle
+    node_job: NodeJob
+    folder: JobFolder
+    engine_id: str
+    grace_seconds: float
+    submitted_at: float
+    cancelled_at: float | None = None
+    lease_at: float = 0.0
+    beats: dict[int, tuple[int, float]] = field(default_factory=dict)
+    view: EngineView = field(default_factory=lambda: EngineView(state=JobState.PENDING))
+    pending_until: float | None = None
+    running_at: float | None = None
+    gone_at: float | None = None
+    status: JobStatus | None = None
+
+
+class CommandLauncher(Launcher):
+    """Runs commands on the nodes an engine gives.
+
+    What nodes tell passes through files in the task's folder, which must be the same folder on all of
+    them: a shared file system where they are several hosts. A job ends as a whole: when a copy of the
+    command fails, the others are asked to end, and then killed. A job whose tuner is gone ends by itself when
+    its lease runs out, where the engine runs on this host at once; and a tuner that is started again ends it
+    through `end_orphans`. Not for several threads at once.
+
+    Args:
+        engine: Gives nodes; closed with the launcher.
+        silence_seconds: A node not heard of for so long is lost.
+        orphan_seconds: A job's nodes end it when its tuner was not heard of for so long.
+        clock: Seconds, never going back.
+    """
+
+    def __init__(
+        self,
+        engine: NodeEngine,
+        *,
+        silence_seconds: float = 60.0,
+        orphan_seconds: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine, self._clock = engine, clock
+        self._silence_seconds, self._orphan_seconds = silence_seconds, orphan_seconds
+        self._jobs: dict[str, _Job] = {}
+        self._closed = False
+
+    def submit(self, task: Task, *, num_nodes: int, devices_per_node: int) -> JobHandle:
+        if self._closed:
+            raise ProbeError("this launcher is closed and takes no more jobs")
+        if not isinstance(task, CommandTask):
+            raise ProbeError(f"the {self._engine.name} launcher runs commands, not functions")
+        if num_nodes < 1 or devices_per_node < 1:
+            raise ValueError(
+                f"a job needs at least one rank, got {num_nodes} nodes x {devices_per_node} devices"
+            )
+        submitted_at = self._clock()
+        identity = uuid.uuid4().hex[:12]
+        folder = JobFolder.make(task, identity)
+        node_job = NodeJob(
+            identity=identity,
+            folder=folder.path,
+            num_nodes=num_nodes,
+            devices_per_node=devices_per_node,
+            time_limit_seconds=task.time_limit_seconds,
+        )
+        folder.write_task(
+            {
+                "identity": identity,
+                "command": task.command,
+                "one_per": task.one_per.value,
+                "environment": dict(task.environment),
+                "working_folder": str(task.working_folder.resolve()),
+                "num_nodes": num_nodes,
+                "devices_per_node": devices_per_node,
+                "grace_seconds": task.grace_seconds,
+                "time_limit_seconds": task.time_limit_seconds,
+                "orphan_seconds": self._orphan_seconds,
+                "main_address": self._engine.main_address(node_job),
+            }
+        )
+        folder.touch_lease()
+        # Noted before the engine is asked: were we killed in between, the job could still be found by name.
+        record = {
+            "engine": self._engine.name,
+            "id": None,
+            "num_nodes": num_nodes,
+            "grace_seconds": task.grace_seconds,
+        }
+        folder.record(record)
+        engine_id = self._engine.begin(node_job)
+        folder.record({**record, "id": engine_id})
+        handle = JobHandle(
+            identity=identity,
+            num_nodes=num_nodes,
+            num_ranks=num_nodes * devices_per_node,
+            folder=task.folder.resolve(),
+        )
+        self._jobs[identity] = _Job(
+            handle=handle,
+            node_job=node_job,
+            folder=folder,
+            engine_id=engine_id,
+            grace_seconds=task.grace_seconds,
+            submitted_at=submitted_at,
+        )
+        return handle
+
+    def poll(self, handle: JobHandle) -> JobStatus:
+        job = self._job(handle)
+        if job.status is not None:
+            return job.status
+        now = self._clock()
+        if now - job.lease_at > _LEASE_EVERY_SECONDS:
+            job.lease_at = now
+            job.folder.touch_lease()
+        nodes = job.folder.statuses(job.node_job.num_nodes)
+        self._note_beats(job, nodes, now)
+        state, failures = self._judge(job, nodes, now)
+        status = JobStatus(
+            state=state,
+            failures=failures,
+            seconds_since_progress=now - max((at for _, at in job.beats.values()), default=job.submitted_at),
+            startup_seconds=self._startup_seconds(job),
+            pending_seconds=(job.pending_until or job.submitted_at) - job.submitted_at,
+            detail=job.view.detail,
+        )
+        if state.has_ended:
+            self._finish(job, status)
+        return status
+
+    def cancel(self, handle: JobHandle) -> None:
+        job = self._job(handle)
+        if job.status is not None or job.cancelled_at is not None:
+            return
+        job.cancelled_at = self._clock()
+        job.folder.ask_to_end("cancelled")
+        if not job.folder.statuses(job.node_job.num_nodes):
+            # It waits for nodes, or its starters are on their way: nothing is lost by taking them away.
+            self._engine.end(job.node_job, job.engine_id)
+
+    def logs(self, handle: JobHandle) -> dict[int, str]:
+        return self._job(handle).folder.logs()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        left = [job for job in self._jobs.values() if job.status is None]
+        for job in left:
+            self.cancel(job.handle)
+        for job in left:
+            while not self.poll(job.handle).state.has_ended:
+                time.sleep(0.05)
+        self._closed = True
+        self._engine.close()
+
+    def end_orphans(self, folder: Path) -> list[str]:
+        """Ends what an earlier tuner's jobs in a task's folder left running or waiting.
+
+        Args:
+            folder: The task's folder.
+
+        Returns:
+            What the engine knew the jobs by.
+        """
+        left = [found for found in JobFolder.all_in(folder) if self._is_orphan(found)]
+        ended = []
+        for found in left:
+            found.ask_to_end("orphaned")
+        for found in left:
+            record = found.recorded() or {}
+            job = NodeJob(
+                identity=found.identity,
+                folder=found.path.resolve(),
+                num_nodes=int(record["num_nodes"]),
+                devices_per_node=1,
+            )
+            engine_id = record["id"] or ""
+            self._await_end(found, job, engine_id, float(record["grace_seconds"]) + _FILES_LATE_SECONDS)
+            self._engine.end(job, engine_id)
+            found.forget()
+            ended.append(engine_id)
+        return ended
+
+    def _is_orphan(self, found: JobFolder) -> bool:
+        record = found.recorded()
+        return (
+            record is not None and found.identity not in self._jobs and record["engine"] == self._engine.name
+        )
+
+    def _await_end(self, found: JobFolder, job: NodeJob, engine_id: str, seconds: float) -> None:
+        """Gives a job that runs time to save what it can."""
+        until = self._clock() + seconds
+        while self._clock() < until:
+            nodes = found.statuses(job.num_nodes).values()
+            if all(node.has_ended for node in nodes) or self._engine.look(job, engine_id).state.has_ended:
+                return
+            time.sleep(0.1)
+
+    def _judge(
+        self, job: _Job, nodes: dict[int, NodeStatus], now: float
+    ) -> tuple[JobState, tuple[RankFailure, ...]]:
+        """Where a job stands by what its nodes and its engine say."""
+        if len(nodes) == job.node_job.num_nodes and all(node.has_ended for node in nodes.values()):
+            return self._ended(job, nodes)
+        job.view = self._engine.look(job.node_job, job.engine_id)
+        if job.view.state is JobState.PENDING and not nodes:
+            job.pending_until = now
+        if job.cancelled_at is not None:
+            late = job.cancelled_at + job.grace_seconds + _END_LATE_SECONDS
+            if not job.view.state.has_ended:
+                if now > late:
+                    self._engine.end(job.node_job, job.engine_id)
+                return (JobState.RUNNING if nodes else JobState.PENDING), ()
+            return JobState.CANCELLED, ()
+        silent = self._silent_nodes(job, nodes, now)
+        if silent:
+            words = f"{_node_words(silent, nodes)} not heard of for {self._silence_seconds:g} s"
+            return JobState.LOST, (RankFailure(rank=silent[0], reason=words),)
+        if job.view.state.has_ended:
+            # Files may come a moment after the engine's word.
+            job.gone_at = now if job.gone_at is None else job.gone_at
+            if now - job.gone_at > _FILES_LATE_SECONDS:
+                return self._gone(job, nodes)
+        return (JobState.RUNNING if nodes else JobState.PENDING), ()
+
+    def _gone(self, job: _Job, nodes: dict[int, NodeStatus]) -> tuple[JobState, tuple[RankFailure, ...]]:
+        """A job that the engine says has ended, while not all nodes told so."""
+        missing = [n for n in range(job.node_job.num_nodes) if n not in nodes or not nodes[n].has_ended]
+        state = JobState.LOST if job.view.state is JobState.SUCCEEDED else job.view.state
+        words = job.view.detail or f"the {self._engine.name} engine says that the job {job.view.state}"
+        printed = self._engine_output(job)
+        reason = f"{_node_words(missing, nodes)} ended without a word: {words}{printed}"
+        return state, (RankFailure(rank=missing[0], reason=reason), *self._failures(job, nodes))
+
+    def _engine_output(self, job: _Job) -> str:
+        """What starters printed beside what they ran: why they could not begin."""
+        with contextlib.suppress(OSError):
+            for path in sorted(job.folder.path.glob("starter*.err")):
+                text = path.read_text(errors="replace").strip()
+                if text:
+                    return "\n" + _last_lines(text)
+        return ""
+
+    def _ended(self, job: _Job, nodes: dict[int, NodeStatus]) -> tuple[JobState, tuple[RankFailure, ...]]:
+        if job.cancelled_at is not None:
+            return JobState.CANCELLED, ()
+        reasons = [node.reason or "" for node in nodes.values()]
+        if any(reason == "time limit" for reason in reasons):
+            return JobState.TIMED_OUT, (RankFailure(rank=0, reason="its time limit was used up"),)
+        failures = self._failures(job, nodes)
+        taken = [reason for reason in reasons if reason.startswith(_TAKEN_AWAY)]
+        if taken and job.folder.first_failed() is None:
+            view = self._engine.look(job.node_job, job.engine_id)
+            state = view.state if view.state is JobState.TIMED_OUT else JobState.LOST
+            words = view.detail or f"the nodes were taken away ({taken[0]})"
+            return state, (RankFailure(rank=0, reason=words), *failures)
+        if failures:
+            return JobState.FAILED, failures
+        return JobState.SUCCEEDED, ()
+
+    def _failures(self, job: _Job, nodes: dict[int, NodeStatus]) -> tuple[RankFailure, ...]:
+        """Every copy that failed with the end of its log, the first to fail first."""
+        logs, first = job.folder.logs(), job.folder.first_failed()
+        ordered = sorted(nodes.values(), key=lambda n: (n.node != first, n.ended_at or 0.0, n.node))
+        failures = []
+        for node in ordered:
+            failed = sorted(node.exits.items(), key=lambda end: end[1] in (0, -15))
+            for copy, code in failed:
+                if code != 0:
+                    printed = _last_lines(logs.get(copy, ""))
+                    own = node.reason if node.node == first and node.reason else ""
+                    words = f"{own or _code_words(code)}{': it printed nothing' if not printed else ''}"
+                    reason = f"{words} on {node.host}" + (f"; its last lines:\n{printed}" if printed else "")
+                    failures.append(RankFailure(rank=copy, reason=reason, exit_code=code))
+        return tuple(failures)
+
+    def _silent_nodes(self, job: _Job, nodes: dict[int, NodeStatus], now: float) -> list[int]:
+        return [
+            node
+            for node, (_, at) in sorted(job.beats.items())
+            if not nodes[node].has_ended and now - at > self._silence_seconds
+        ]
+
+    def _note_beats(self, job: _Job, nodes: dict[int, NodeStatus], now: float) -> None:
+        for number, node in nodes.items():
+            if job.beats.get(number, (-1, 0.0))[0] != node.beats:
+                job.beats[number] = (node.beats, now)
+        started = len(nodes) == job.node_job.num_nodes and all(
+            node.state != "starting" for node in nodes.values()
+        )
+        if started and job.running_at is None:
+            job.running_at = now
+
+    def _startup_seconds(self, job: _Job) -> float | None:
+        if job.running_at is None:
+            return None
+        return job.running_at - (job.pending_until or job.submitted_at)
+
+    def _finish(self, job: _Job, status: JobStatus) -> None:
+        job.status = status
+        self._engine.end(job.node_job, job.engine_id)
+        with contextlib.suppress(OSError):
+            job.folder.forget()
+
+    def _job(self, handle: JobHandle) -> _Job:
+        try:
+            return self._jobs[handle.identity]
+        except KeyError:
+            raise ValueError(f"job {handle.identity} was not submitted to this launcher") from None
+
+
+def _node_words(numbers: list[int], nodes: dict[int, NodeStatus]) -> str:
+    named = [f"{number} ({nodes[number].host})" if number in nodes else str(number) for number in numbers]
+    return f"node{'s' if len(named) > 1 else ''} {', '.join(named)}"
+
+
+def _code_words(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-_LAST_LINES:])

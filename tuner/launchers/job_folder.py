@@ -1,0 +1,151 @@
+"""The files by which a tuner and the starters on its job's nodes speak with each other."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.launchers import node_starter
+from tuner.launchers.launcher import CommandTask
+
+_RECORD = "engine.json"
+_PREFIX = "job-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeStatus:
+    """What a starter told of its node.
+
+    Args:
+        node: Its number.
+        host: What the node calls itself.
+        state: `starting`, `running`, `ending` or `ended`.
+        beats: Grows as long as the starter lives.
+        exits: Exit code of each copy that ended, by node or rank; negative for a signal.
+        reason: Why it ended, where it was not by itself.
+        ended_at: When, by the node's clock, seconds since the epoch; None while it runs.
+    """
+
+    node: int
+    host: str
+    state: str
+    beats: int
+    exits: Mapping[int, int]
+    reason: str | None
+    ended_at: float | None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing runs there any more."""
+        return self.state == "ended"
+
+
+class JobFolder:
+    """A job's folder, as the tuner uses it.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def make(cls, task: CommandTask, identity: str) -> JobFolder:
+        """A new folder in the task's.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        path = task.folder.resolve() / f"{_PREFIX}{identity}"
+        path.mkdir()
+        shutil.copyfile(node_starter.__file__, path / "node_starter.py")
+        return cls(path)
+
+    @classmethod
+    def all_in(cls, folder: Path) -> list[JobFolder]:
+        """The folders of all jobs a task's folder holds."""
+        return [cls(path) for path in sorted(folder.glob(f"{_PREFIX}*")) if path.is_dir()]
+
+    @property
+    def identity(self) -> str:
+        """What the job was called when it was made."""
+        return self.path.name.removeprefix(_PREFIX)
+
+    def write_task(self, task: Mapping[str, Any]) -> None:
+        """What the starters shall do."""
+        _write(self.path / "task.json", task)
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Notes what a later tuner needs to end the job, were this one killed."""
+        _write(self.path / _RECORD, record)
+
+    def recorded(self) -> dict[str, Any] | None:
+        """What was noted; None once the job has ended."""
+        return _read(self.path / _RECORD)
+
+    def forget(self) -> None:
+        """The job has ended: nothing is left to be ended by a later tuner."""
+        (self.path / _RECORD).unlink(missing_ok=True)
+
+    def touch_lease(self) -> None:
+        """Tells the starters that their tuner lives."""
+        with contextlib.suppress(OSError):
+            (self.path / "lease").touch()
+
+    def ask_to_end(self, reason: str) -> None:
+        """Has every starter end its copies; the first reason stays."""
+        with contextlib.suppress(FileExistsError), (self.path / "end").open("x") as file:
+            file.write(reason)
+
+    def statuses(self, num_nodes: int) -> dict[int, NodeStatus]:
+        """What is known of each node that has told something."""
+        found = {}
+        for node in range(num_nodes):
+            told = _read(self.path / f"node-{node}.json")
+            if told is not None:
+                found[node] = NodeStatus(
+                    node=node,
+                    host=str(told["host"]),
+                    state=str(told["state"]),
+                    beats=int(told["beats"]),
+                    exits={int(end["copy"]): int(end["code"]) for end in told["exits"]},
+                    reason=told["reason"],
+                    ended_at=told.get("ended_at"),
+                )
+        return found
+
+    def first_failed(self) -> int | None:
+        """The node that said first that a copy failed."""
+        try:
+            return int((self.path / "failed").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def logs(self) -> dict[int, str]:
+        """What was printed, by node or, where there is a copy a rank, by rank."""
+        found = {}
+        for path in self.path.glob("*.log"):
+            number = path.stem.rpartition("-")[2]
+            if path.stem.startswith(("node-", "rank-")) and number.isdigit():
+                found[int(number)] = path.read_text(errors="replace")
+        return dict(sorted(found.items()))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _write(path: Path, data: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(json.dumps(data, indent=1))
+    temporary.replace(path)

@@ -1,0 +1,365 @@
+"""Runs a job's command on one node, and tells how it stands by files that the tuner reads.
+
+Standard library only, and for Python 3.8 on: a copy of this file is put beside the job, and each node runs
+it with whatever Python is there. A job's folder holds
+
+- `task.json`: what is run, written by the tuner;
+- `main.json`: address and port that the first node offers to all;
+- `node-R.json`: how node R stands, written anew as it changes and every few seconds;
+- `node-R.log` or `rank-R.log`: what the copies of the command print;
+- `end`: once it is there, every node ends its copies; it says why;
+- `failed`: the first node whose copy failed; so that the others end, too;
+- `lease`: touched by the tuner as long as it lives, for a job whose tuner is gone is nobody's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+#: Set for all that a job runs, by which it is found where its starter is gone.
+JOB_VARIABLE = "PACELINE_JOB"
+
+_PR_SET_CHILD_SUBREAPER = 36
+_WAIT_SECONDS = 0.05
+_BEAT_SECONDS = 5.0
+#: What copies are given to end in once another has failed: their peer is gone, there is nothing to save.
+_FAILED_GRACE_SECONDS = 10.0
+#: What processes that a copy left behind are given.
+_LEFT_GRACE_SECONDS = 2.0
+
+
+class NodeStarter:
+    """One node of a job.
+
+    Args:
+        folder: The job's folder.
+        node_rank: This node, from 0.
+        watch_input: Whether the job ends when standard input does, which the tuner holds open.
+    """
+
+    def __init__(self, folder: Path, node_rank: int, *, watch_input: bool = False) -> None:
+        self._folder, self._node_rank = folder, node_rank
+        self._task: dict[str, Any] = json.loads((folder / "task.json").read_text())
+        self._status: dict[str, Any] = {
+            "node": node_rank,
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "state": "starting",
+            "beats": 0,
+            "exits": [],
+            "reason": None,
+        }
+        self._copies: dict[int, int] = {}  # process to rank, or to node where there is one a node
+        self._exits: dict[int, int] = {}
+        self._asked_to_end: str | None = None
+        self._watch_input = watch_input
+        self._told_at = 0.0
+        self._lease = (time.monotonic(), -1.0)
+
+    def run(self) -> int:
+        """Runs the node's copies to their end.
+
+        Returns:
+            The exit code for this process: that of the first copy that failed, else 0.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._take_signal)
+        _adopt_orphans()
+        if self._watch_input:
+            threading.Thread(target=self._read_input, daemon=True).start()
+        self._tell("starting")
+        try:
+            main = self._meet()
+            if main is not None:
+                self._start_copies(main)
+                self._tell("running")
+                self._watch()
+        except OSError as error:
+            self._status["exits"].append({"copy": self._node_rank, "code": 127})
+            self._fail(f"it cannot be started: {error}")
+        self._killdescendants()
+        self._tell("ended")
+        codes = [end["code"] for end in self._status["exits"] if end["code"] != 0]
+        return 0 if not codes else codes[0] if codes[0] > 0 else 128 - codes[0]
+
+    def _take_signal(self, number: int, _frame: Any) -> None:
+        self._asked_to_end = self._asked_to_end or f"signal {signal.Signals(number).name}"
+
+    def _read_input(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while os.read(0, 4096):
+                pass
+        self._asked_to_end = self._asked_to_end or "orphaned"
+
+    def _meet(self) -> dict[str, Any] | None:
+        """Address and port of the first node; None where the job ends before there is one."""
+        path = self._folder / "main.json"
+        if self._node_rank == 0:
+            address = self._task.get("main_address") or _own_address()
+            _write(path, {"address": address, "port": _free_port()})
+        while True:
+            main = _read(path)
+            if main is not None:
+                return main
+            if self._must_end():
+                return None
+            time.sleep(_WAIT_SECONDS)
+
+    def _start_copies(self, main: dict[str, Any]) -> None:
+        task = self._task
+        devices = task["devices_per_node"]
+        environment = {
+            **os.environ,
+            "MASTER_ADDR": str(main["address"]),
+            "MASTER_PORT": str(main["port"]),
+            "PACELINE_MAIN_ADDRESS": str(main["address"]),
+            "PACELINE_MAIN_PORT": str(main["port"]),
+            JOB_VARIABLE: str(task["identity"]),
+            "PACELINE_NODE_RANK": str(self._node_rank),
+            "PACELINE_NUM_NODES": str(task["num_nodes"]),
+            **task["environment"],
+        }
+        if task["one_per"] == "rank":
+            for local_rank in range(devices):
+                rank = self._node_rank * devices + local_rank
+                ranks = {
+                    "RANK": rank,
+                    "WORLD_SIZE": task["num_nodes"] * devices,
+                    "LOCAL_RANK": local_rank,
+                    "LOCAL_WORLD_SIZE": devices,
+                }
+                self._start_copy(
+                    rank, f"rank-{rank}.log", {**environment, **{k: str(v) for k, v in ranks.items()}}
+                )
+        elif task["one_per"] == "node" or self._node_rank == 0:
+            self._start_copy(self._node_rank, f"node-{self._node_rank}.log", environment)
+
+    def _start_copy(self, number: int, log: str, environment: dict[str, str]) -> None:
+        with (self._folder / log).open("ab") as output:
+            copy = subprocess.Popen(
+                ["/bin/sh", "-c", self._task["command"]],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._task["working_folder"],
+                env=environment,
+                start_new_session=True,
+            )
+        self._copies[copy.pid] = number
+        # Every child is waited for in one place, adopted ones too.
+        copy.returncode = 0
+
+    def _watch(self) -> None:
+        """Until every copy has ended, or none may go on."""
+        while True:
+            self._wait_for_children()
+            failed = [process for process in self._copies if self._exits.get(process)]
+            if failed:
+                self._fail(f"{self._copy_words(failed[0])} ended with {_code_words(self._exits[failed[0]])}")
+                self._end_copies(_FAILED_GRACE_SECONDS)
+                break
+            if self._node_rank > 0 and self._task["one_per"] == "job":
+                first = _read(self._folder / "node-0.json")
+                if first is not None and first["state"] == "ended":
+                    break
+            elif all(process in self._exits for process in self._copies):
+                self._end_copies(_LEFT_GRACE_SECONDS)
+                break
+            reason = self._must_end()
+            if reason is not None:
+                self._status["reason"] = reason
+                grace = _FAILED_GRACE_SECONDS if reason == "another failed" else self._task["grace_seconds"]
+                self._end_copies(min(grace, self._task["grace_seconds"]))
+                break
+            self._tell("running")
+            time.sleep(_WAIT_SECONDS)
+        self._status["exits"] = [
+            {"copy": number, "code": self._exits[process]}
+            for process, number in self._copies.items()
+            if process in self._exits
+        ]
+
+    def _copy_words(self, process: int) -> str:
+        return ("rank" if self._task["one_per"] == "rank" else "node") + f" {self._copies[process]}"
+
+    def _must_end(self) -> str | None:
+        """Why the node may not go on; None where it may."""
+        if self._asked_to_end is not None:
+            return self._asked_to_end
+        end = self._folder / "end"
+        if end.exists():
+            with contextlib.suppress(OSError):
+                return end.read_text().strip() or "cancelled"
+        if (self._folder / "failed").exists():
+            return "another failed"
+        limit, began = self._task.get("time_limit_seconds"), self._status.get("began")
+        if limit is not None and began is not None and time.time() - began > limit:
+            return "time limit"
+        return "orphaned" if self._is_orphaned() else None
+
+    def _is_orphaned(self) -> bool:
+        """Whether nobody has touched the lease for too long, by this node's own clock."""
+        now, (since, seen) = time.monotonic(), self._lease
+        try:
+            touched = (self._folder / "lease").stat().st_mtime
+        except OSError:
+            touched = -1.0
+        if touched != seen:
+            self._lease = (now, touched)
+            return False
+        return now - since > float(self._task["orphan_seconds"])
+
+    def _end_copies(self, grace: float) -> None:
+        """Asks all copies to end, waits, and kills what is left, children of children too."""
+        for process in self._copies:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process, signal.SIGTERM)
+        until = time.monotonic() + grace
+        while time.monotonic() < until:
+            self._wait_for_children()
+            if not descendants(os.getpid()):
+                return
+            self._tell("ending")
+            time.sleep(_WAIT_SECONDS)
+        self._killdescendants()
+
+    def _killdescendants(self) -> None:
+        for _ in range(100):
+            left = descendants(os.getpid())
+            if not left:
+                break
+            for process in left:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(_WAIT_SECONDS)
+            self._wait_for_children()
+
+    def _wait_for_children(self) -> None:
+        while True:
+            try:
+                process, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if process == 0:
+                return
+            code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+            self._exits[process] = code
+
+    def _fail(self, reason: str) -> None:
+        self._status["reason"] = reason
+        with contextlib.suppress(FileExistsError), (self._folder / "failed").open("x") as file:
+            file.write(str(self._node_rank))
+
+    def _tell(self, state: str) -> None:
+        now = time.monotonic()
+        if state == self._status["state"] and state != "starting" and now - self._told_at < _BEAT_SECONDS:
+            return
+        self._told_at = now
+        self._status["state"] = state
+        self._status["beats"] += 1
+        self._status.setdefault("began", time.time())
+        if state == "ended":
+            self._status["ended_at"] = time.time()
+        with contextlib.suppress(OSError):
+            _write(self._folder / f"node-{self._node_rank}.json", self._status)
+
+
+def _adopt_orphans() -> None:
+    """Has children whose parent died become this process's own, so that none is overlooked (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants(process: int) -> list[int]:
+    """All living children of a process and theirs, zombies left out."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] not in "ZX":
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, left = [], [process]
+    while left:
+        below = children.get(left.pop(), [])
+        found.extend(below)
+        left.extend(below)
+    return found
+
+
+def kill_job(identity: str) -> list[int]:
+    """Kills all that a job left on this host, whoever its parent is by now.
+
+    Returns:
+        The processes killed.
+    """
+    mark = f"{JOB_VARIABLE}={identity}".encode()
+    killed = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(entry.name), signal.SIGKILL)
+                    killed.append(int(entry.name))
+    return killed
+
+
+def _own_address() -> str:
+    """A name or address by which other nodes reach this one."""
+    for name in (os.environ.get("SLURMD_NODENAME"), socket.gethostname()):
+        if name:
+            with contextlib.suppress(OSError):
+                socket.getaddrinfo(name, None)
+                return name
+    # No packet is sent: the kernel merely tells by which address it would leave.
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way_out:
+        way_out.connect(("192.0.2.1", 9))
+        return str(way_out.getsockname()[0])
+    return "127.0.0.1"
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return int(listener.getsockname()[1])
+
+
+def _code_words(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(data))
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--kill":
+        kill_job(sys.argv[2])
+        sys.exit(0)
+    sys.exit(
+        NodeStarter(Path(sys.argv[1]), int(sys.argv[2]), watch_input="--watch-input" in sys.argv[3:]).run()
+    )
