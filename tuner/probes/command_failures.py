@@ -21,7 +21,7 @@ def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
 
     Args:
         status: Of the job that failed.
-        logs: What each node's copies printed.
+        logs: What each copy printed, by node or rank.
         job: What it was submitted for.
     """
     if not status.failures:
@@ -29,12 +29,11 @@ def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
         return f"the command failed{': ' + status.detail if status.detail else ''}\n{tail}".strip()
     first, *others = status.failures
     per_rank = job.command.one_per == "rank"
-    node = first.rank // job.cluster.devices_per_node if per_rank else first.rank
-    what = f"{'rank' if per_rank else 'node'} {first.rank}"
+    what = "rank" if per_rank else "node"
     code = "" if first.exit_code is None else f" with exit code {first.exit_code}"
-    lines = [f"{what} failed{code}: {first.reason.strip()}"]
-    lines += [f"{'rank' if per_rank else 'node'} {f.rank}: {f.reason.strip()}" for f in others]
-    tail = _tail(logs.get(node, "") or "\n".join(logs.values()))
+    lines = [f"{what} {first.rank} failed{code}: {first.reason.strip()}"]
+    lines += [f"{what} {f.rank}: {f.reason.strip()}" for f in others]
+    tail = _tail(logs.get(first.rank, "") or "\n".join(logs.values()))
     if tail and tail not in lines[0]:
         lines.append(f"its last words were\n{tail}")
     return "\n".join(lines)

@@ -23,8 +23,6 @@ from tuner.probes.run_clock import Attempt, Mark, step_spread
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 _PROGRESS_FILE = "progress.json"
-#: While an attempt has no more marks than this, those before may still move.
-_EARLY_MARKS = 6
 _NOTHING = Spread(median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0, count=0)
 
 
@@ -69,6 +67,7 @@ class CommandSlice:
         self._standing: Mark | None = None
         self._points: dict[int, CurvePoint] = {}
         self._num_placed = 0
+        self._first_mark: Mark | None = None
         self._noise: list[NoiseStatistic] = []
 
     def submitted(
@@ -254,7 +253,9 @@ class CommandSlice:
         marks = self._attempts[-1].marks() if self._attempts else []
         if not marks:
             return
-        start = 0 if len(marks) <= _EARLY_MARKS else max(self._num_placed - 1, 0)
+        # While a pace is not sure, those before may still move.
+        start = 0 if self._num_placed == 0 or marks[0] != self._first_mark else self._num_placed - 1
+        self._first_mark = marks[0]
         for mark in marks[start:]:
             self._add_point(mark)
         self._num_placed, self._standing = len(marks), marks[-1]

@@ -176,7 +176,7 @@ class OutputSource(MetricSource):
         pattern: str,
         logs: Callable[[], Mapping[int, str]],
         *,
-        read_every: float = 0.2,
+        read_every: float = 0.1,
     ) -> None:
         super().__init__(form)
         self._pattern, self._logs, self._every = re.compile(pattern), logs, read_every

@@ -15,6 +15,7 @@ from tuner.probes.progress_line import ProgressLine
 _ENOUGH_INTERVALS = 3
 #: The pace before a first line is that of as many lines from there.
 _EARLY = 4
+_READ_APART_SECONDS = 1.0
 #: Of so many steps at most an interval stands for in a spread.
 _MOST_STEPS_OF_INTERVAL = 200
 
@@ -73,6 +74,7 @@ class Attempt:
         self._has_own_times: bool | None = None
         self._last_time = 0.0
         self._passed: float | None = None
+        self._has_early_pace = False
         self._num_placed = 0
 
     @property
@@ -127,7 +129,7 @@ class Attempt:
         if self.is_empty:
             return []
         # A first line's place moves while the next ones tell the pace; a last line's value may still come.
-        if len(self._places) <= _EARLY or self._passed is None:
+        if self._passed is None or not self._has_early_pace:
             self._passed = self._passed_at(self.known.samples)
             self._marks, self._num_placed = [], 0
         elif self._num_placed:
@@ -180,14 +182,20 @@ class Attempt:
 
         Intervals that end with a scoring hold it: they count only where there are no others.
         """
+        # Lines that were read together have one time, and count as one.
+        apart = [
+            place
+            for place, after in itertools.pairwise([*self._places, self._places[-1]])
+            if after is place or after.time > place.time
+        ]
         made = [
             (
                 (b.time - a.time) / (b.step - a.step),
                 b.step - a.step,
                 b.value is None or self.scoring_seconds > 0,
             )
-            for a, b in itertools.pairwise(self._places)
-            if b.step > a.step and b.time > a.time
+            for a, b in itertools.pairwise(apart)
+            if b.step > a.step
         ]
         pure = [(seconds, steps) for seconds, steps, is_pure in made if is_pure]
         return pure if len(pure) >= 2 else [(seconds, steps) for seconds, steps, _ in made]
@@ -223,15 +231,26 @@ class Attempt:
             if pace == 0.0 and self._started_at is not None:
                 return self._started_at - self._least_lag
             return first.time - pace * (first.samples - samples)
+        self._has_early_pace = True  # which nothing asks for
         seen = [place.samples for place in self._places]
         return float(np.interp(samples, seen, [place.time for place in self._places]))
 
     def _early_pace(self) -> float:
         """The pace of the first intervals: compilation and warm-up, if any, lie before the first line."""
-        few = self._places[:_EARLY]
+        first = self._places[0]
+        few = self._places
+        for number, place in enumerate(self._places, start=1):
+            if number >= _EARLY and place.time - first.time >= self._least_span:
+                few, self._has_early_pace = self._places[:number], True
+                break
         if len(few) < 2:
             return 0.0
-        return max(few[-1].time - few[0].time, 0.0) / (few[-1].samples - few[0].samples)
+        return max(few[-1].time - first.time, 0.0) / (few[-1].samples - first.samples)
+
+    @property
+    def _least_span(self) -> float:
+        """What lines must be apart to tell a pace: those that carry no time are read some at once."""
+        return 0.0 if self._has_own_times else _READ_APART_SECONDS
 
 
 def step_spread(intervals: Sequence[tuple[float, int]]) -> Spread | None:

@@ -142,6 +142,11 @@ def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
         JobError: It cannot be built, or has no training data.
         DataNotFoundError: Its data are not here.
     """
+    if opened.job.runs_command:
+        raise JobError(
+            f"{opened.path}: this needs a Workload (workload.path), whose model and data Paceline builds by "
+            "itself; the job runs a command"
+        )
     workload = load_workload(opened.job, opened.folder)
     try:
         data = workload.training_data()
@@ -160,7 +165,9 @@ def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
 
 
 def checked_epoch_samples(opened: OpenedJob) -> int:
-    """Size of the training set, the workload having been built and checked; neutral for a recorded job.
+    """Size of the training set, the workload having been built and checked; as stated for a command.
+
+    Neutral for a recorded job, and for a command that does not say.
 
     Raises:
         JobError: The workload cannot be built, or has no training data.
@@ -168,6 +175,8 @@ def checked_epoch_samples(opened: OpenedJob) -> int:
     """
     if opened.job.recording() is not None:
         return NEUTRAL_EPOCH_SAMPLES
+    if opened.job.runs_command:
+        return opened.job.command.epoch_samples or NEUTRAL_EPOCH_SAMPLES
     return checked_workload(opened)[1]
 
 
@@ -187,6 +196,8 @@ def require_training(opened: OpenedJob) -> None:
 def changed_words(job: Job) -> str:
     """Why a job's older studies are not gone on with."""
     what = "the workload's code or parameters, the seed, the cluster or this machine"
+    if job.runs_command:
+        what = "the command, the script it names, the seed, the cluster or this machine"
     if job.recording() is not None:
         what = "the recording"
     return f"{what} changed since the studies of {job.name} that are here, so their curves do not hold"

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,9 +31,17 @@ class ShellLauncher(Launcher):
     Args:
         pending_polls: A job waits for so many polls before it starts.
         lost: After so many seconds each of the first jobs loses its nodes, one entry a job.
+        clock: That of the prober.
     """
 
-    def __init__(self, *, pending_polls: int = 0, lost: tuple[float, ...] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        pending_polls: int = 0,
+        lost: tuple[float, ...] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self.jobs: dict[str, ShellJob] = {}
         self.submitted: list[CommandTask] = []
         self._pending_polls = pending_polls
@@ -54,7 +63,7 @@ class ShellLauncher(Launcher):
         self.jobs[handle.identity] = job
         if self._pending_polls:
             job.state = JobState.PENDING
-            self._waits[handle.identity] = (self._pending_polls, time.monotonic())
+            self._waits[handle.identity] = (self._pending_polls, self._clock())
         else:
             self._begin(job, num_nodes, devices_per_node)
         return handle
@@ -64,7 +73,7 @@ class ShellLauncher(Launcher):
         if job.state is JobState.PENDING:
             polls, since = self._waits[handle.identity]
             self._waits[handle.identity] = (polls - 1, since)
-            waited = time.monotonic() - since
+            waited = self._clock() - since
             if polls > 1:
                 return JobStatus(state=job.state, pending_seconds=waited, detail="Resources")
             self._pending[handle.identity] = waited
