@@ -182,6 +182,8 @@ class Attempt:
 
         Intervals that end with a scoring hold it: they count only where there are no others.
         """
+        if self.is_empty:
+            return []
         # Lines that were read together have one time, and count as one.
         apart = [
             place
