@@ -11,7 +11,7 @@ from pathlib import Path
 from search_spaces import Configuration
 from tuner.errors import ProbeError
 from tuner.job import Job
-from tuner.launchers import JobHandle, JobState, JobStatus, Launcher
+from tuner.launchers import CommandLauncher, JobHandle, JobState, JobStatus, Launcher
 from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes.command_failures import failure_words, is_out_of_memory
 from tuner.probes.command_slice import CommandSlice
@@ -108,6 +108,11 @@ class CommandProber(Prober):
             self._launcher.cancel(record.job)
             self._leaving.setdefault(record.plan.folder, []).append(record.job)
         self._end(record, Outcome.STOPPED, now)
+
+    def end_orphans(self, folder: Path) -> None:
+        if isinstance(self._launcher, CommandLauncher):
+            for slice_folder in sorted((folder / SLICES_FOLDER).glob("*")):
+                self._launcher.end_orphans(slice_folder)
 
     def close(self) -> None:
         for record in self._slices.values():

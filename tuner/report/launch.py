@@ -1,4 +1,4 @@
-"""`launch.sh`: the recommended command as a script."""
+"""`launch.sh`: the recommended command as a script, the user's own where there is one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ def launch_script(recommendation: Recommendation) -> str:
     Raises:
         ValueError: The recommendation has no command.
     """
-    if not recommendation.command.strip():
+    command = (recommendation.own_command or recommendation.command).strip()
+    if not command:
         raise ValueError("a launch script needs a command; the recommendation has none")
     choice = recommendation.choice
     words = format_configuration(choice.configuration)
@@ -22,7 +23,7 @@ def launch_script(recommendation: Recommendation) -> str:
         f"Predicted: {format_seconds(choice.seconds.median)}, 90% interval {format_interval(choice.seconds)}",
     )
     lines = ["#!/bin/sh", *(f"# {_one_line(comment)}" for comment in comments), "set -eu", ""]
-    return "\n".join([*lines, recommendation.command.strip(), ""])
+    return "\n".join([*lines, command, ""])
 
 
 def _one_line(text: str) -> str:
