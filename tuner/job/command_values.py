@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 from search_spaces import KNOBS, BatchSplitsEvenly, Configuration
+from tuner.job.command_files import asks_for_values, script_text
 from tuner.job.command_template import NODE_VARIABLES, Template, variable_name
 from tuner.job.model import Job
 
 Values = dict[str, object]
+#: Where the first node is, if it is the only one.
+_HERE, _PORT = "127.0.0.1", 29500
 
 
 def stated_values(job: Job, configuration: Configuration) -> Values:
@@ -63,12 +67,13 @@ def own_command(job: Job, job_folder: Path, configuration: Configuration) -> str
     """The user's own command with a configuration's values, as it runs without Paceline.
 
     On one node what is known there only is filled in; on several it is read from the environment of each
-    (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`). Values that the command line does
-    not hold are exported.
+    (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`). Values that the script reads from
+    its environment are exported. Where nodes are processes of this machine, a copy a rank is started for
+    each.
     """
     section, values = job.command, stated_values(job, configuration)
     if configuration.nodes == 1:
-        values |= {"node_rank": 0, "main_address": "127.0.0.1", "main_port": 29500}
+        values |= {"node_rank": 0, "main_address": _HERE, "main_port": _PORT}
     told = {
         **values,
         "checkpoint": "checkpoint",
@@ -77,19 +82,34 @@ def own_command(job: Job, job_folder: Path, configuration: Configuration) -> str
         "values": "values.json",
     }
     named = {name for template in section.templates() for name in template.variables}
+    read = script_text(section, job_folder) + section.command
     environment = {
         variable_name(name): str(value)
         for name, value in values.items()
-        if name not in named and name not in NODE_VARIABLES
+        if re.search(rf"\b{variable_name(name)}\b", read)
     }
+    wants_file = "values" in named or asks_for_values(read)
+    if wants_file and "values" not in named:
+        environment["PACELINE_VALUES"] = "values.json"
     environment |= rendered_environment(job, told)
     steps = [f"cd {shlex.quote(str((job_folder / section.folder).resolve()))}"]
     if "output" in named:
         steps.append("mkdir -p output")
-    if "values" in named:
+    if wants_file:
         plain = {name: value for name, value in values.items() if name not in NODE_VARIABLES}
         steps.append(f"printf %s {shlex.quote(json.dumps(plain))} > values.json")
     if environment:
-        words = (f"{name}={shlex.quote(value)}" for name, value in environment.items())
-        steps.append(f"export {' '.join(words)}")
-    return " && ".join([*steps, rendered_command(job, told, resumes=False)])
+        steps.append(f"export {_assignments(environment)}")
+    command = rendered_command(job, told, resumes=False)
+    if section.one_per == "rank" and job.cluster.launcher == "local":
+        ranks = configuration.nodes * job.cluster.devices_per_node
+        meeting = {"MASTER_ADDR": _HERE, "MASTER_PORT": str(_PORT), "WORLD_SIZE": str(ranks)}
+        steps.append(f"export {_assignments(meeting)}")
+        numbers = " ".join(map(str, range(ranks)))
+        copies = f"for RANK in {numbers}; do export RANK LOCAL_RANK=$RANK; {command} & done; wait"
+        return f"{' && '.join(steps)}; {copies}"
+    return " && ".join([*steps, command])
+
+
+def _assignments(environment: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())

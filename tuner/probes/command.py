@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,10 +34,10 @@ class CommandProber(Prober):
 
     A slice ends once a line reaches its end: the script is asked to stop (`should_stop` of the client), then
     sent SIGTERM and given `workload.grace` to save. A slice that trains waits for a scoring, since without
-    one it shows nothing, up to four times as far. It ends PAUSED; where the script cannot resume, or has
-    saved nothing, the next one begins the run anew, is charged for all of it, and its curve goes on from
-    where the last one ended. REACHED, DIVERGED and so on are as for training; a script that ends by itself is
-    STOPPED.
+    one it shows nothing: up to four times as far, and a run's first however many samples it takes. It ends
+    PAUSED. Where the script cannot resume, or has saved nothing, the next slice begins the run anew, is
+    charged for all of it, and its curve goes on from where the last one ended. REACHED, DIVERGED and so on
+    are as for training; a script that ends by itself is STOPPED.
 
     Jobs that lose their nodes are submitted again from what was saved, up to three times without progress.
     While a job waits for nodes nothing is charged, and `probe.hang_timeout` does not run.
@@ -205,12 +206,14 @@ class CommandProber(Prober):
             return False
         until, known, standing = record.plan.until, record.known, record.standing
         shows = record.has_interval if record.plan.is_timing else record.has_scored
-        factor = 1 if shows else PATIENCE
-        if until.samples is not None and standing.samples - known.samples >= factor * (
+        factor = 1.0 if shows else PATIENCE
+        # A run of which nothing is known is worth nothing before its first scoring, however rare they are.
+        counted = factor if shows or record.plan.is_timing or known.value is not None else math.inf
+        if until.samples is not None and standing.samples - known.samples >= counted * (
             until.samples - known.samples
         ):
             return True
-        if until.steps is not None and standing.step - known.step >= factor * until.steps:
+        if until.steps is not None and standing.step - known.step >= counted * until.steps:
             return True
         if until.training_seconds is None:
             return False
