@@ -408,7 +408,7 @@ class CommandLauncher(Launcher):
         """When last anything was heard: of ranks themselves where they speak, else of their nodes."""
         if job.ranks is not None:
             return max(job.ranks.heard_at, job.running_at or 0.0, job.pending_until or 0.0)
-        return max((at for _, at in job.beats.values()), default=job.submitted_at)
+        return max((at for _, at in job.beats.values()), default=job.pending_until or job.submitted_at)
 
     def _startup_seconds(self, job: _Job) -> float | None:
         started_at = job.running_at if job.ranks is None else job.ranks.entered_at

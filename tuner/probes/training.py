@@ -101,6 +101,10 @@ class TrainingProber(Prober):
             return self._end(record, status, outcome, failure_words(status.failures))
         if status.state is JobState.CANCELLED:
             return self._end(record, status, Outcome.STOPPED)
+        if status.state.has_ended:
+            # Its nodes were taken away, or its time on them was used up.
+            outcome = Outcome.TIMED_OUT if status.state is JobState.TIMED_OUT else Outcome.FAILED
+            return self._end(record, status, outcome, failure_words(status.failures) or status.detail)
         limit = self._job.probe.hang_timeout
         if status.seconds_since_progress > limit:
             self._launcher.cancel(record.job)
@@ -161,7 +165,8 @@ class TrainingProber(Prober):
     ) -> Measurement:
         return record.measurement(
             outcome,
-            elapsed_seconds=self._clock() - record.started,
+            # Waiting for nodes is neither training nor paid for.
+            elapsed_seconds=self._clock() - record.started - status.pending_seconds,
             startup_seconds=status.startup_seconds,
             error=error,
         )

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from search_spaces import Configuration
 from tuner.errors import JobError
 from tuner.job import BaselineSection, Job
-from tuner.launchers import end_orphans
 from tuner.ledger import RecommendationRecord, StudyRecord
 from tuner.probes import Prober
 from tuner.recommendation import Recommendation
@@ -28,6 +27,7 @@ from tuner.search.state import SearchState
 from tuner.search.train_policy import TrainPolicy
 from tuner.search.trials import StudyTrials
 from tuner.service.advice import recommend
+from tuner.service.launchers import end_orphans_of
 from tuner.service.opening import (
     OpenedJob,
     changed_words,
@@ -128,8 +128,7 @@ def _run(
         opened.job.name, opened.fingerprint, opened.job.model_dump(mode="json"), fresh=options.fresh
     )
     free_leases_of_the_dead(store.ledger, study)
-    for folder in sorted(options.output.glob("probes/*/*")):
-        end_orphans(folder)
+    end_orphans_of(opened, sorted(options.output.glob("probes/*/*")))
     with store.guarded():
         setting = SearchSetting(
             job=opened.job,
