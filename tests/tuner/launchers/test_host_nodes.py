@@ -60,7 +60,7 @@ class TestRanksOnHosts(LauncherConformance):
     @pytest.fixture
     def launcher(self, two_hosts: HostNetwork) -> Iterator[CommandLauncher]:
         # Some of these jobs want three nodes: a host may be listed by a second name, and each has two here.
-        hosts = (*two_hosts.hosts, *(f"{host}/../{host}" for host in two_hosts.hosts))
+        hosts = (*two_hosts.hosts, *(f"./{host}" for host in two_hosts.hosts))
         launcher = launcher_of(hosts, two_hosts.connect, ElasticAgent())
         yield launcher
         launcher.close()
