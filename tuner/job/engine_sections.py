@@ -18,7 +18,7 @@ class TorchrunSection(Section):
         description="names or addresses by which the hosts reach each other, the first node first"
     )
     connect: str = Field(
-        default="ssh -o BatchMode=yes -o ServerAliveInterval=15 {host} {command}",
+        default="ssh -o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=15 {host} {command}",
         description="how a command is run on a host, with {host} and {command}, which is one quoted word",
     )
 

@@ -1,6 +1,8 @@
 """How ranks start: one contract, one file a launcher."""
 
 from tuner.launchers.command_launcher import CommandLauncher
+from tuner.launchers.elastic_agent import ElasticAgent
+from tuner.launchers.host_nodes import HostNodes
 from tuner.launchers.launcher import (
     CommandTask,
     JobHandle,
@@ -21,7 +23,9 @@ from tuner.launchers.process_records import end_orphans
 __all__ = [
     "CommandLauncher",
     "CommandTask",
+    "ElasticAgent",
     "EngineView",
+    "HostNodes",
     "JobHandle",
     "JobState",
     "JobStatus",
