@@ -19,6 +19,8 @@ from tuner.launchers.local import LocalLauncher
 from tuner.launchers.local_nodes import LocalNodes
 from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
 from tuner.launchers.process_records import end_orphans
+from tuner.launchers.slurm_nodes import SlurmNodes
+from tuner.launchers.slurm_submission import SlurmRequest
 
 __all__ = [
     "CommandLauncher",
@@ -38,6 +40,8 @@ __all__ = [
     "RankContext",
     "RankFailure",
     "RankTask",
+    "SlurmNodes",
+    "SlurmRequest",
     "Task",
     "end_orphans",
 ]

@@ -32,6 +32,8 @@ _LEASE_EVERY_SECONDS = 5.0
 _LAST_LINES = 20
 #: How long files may take to be seen after the engine says that the job has ended.
 _FILES_LATE_SECONDS = 5.0
+#: How long the engine's word on why may take after nodes say that it ended them.
+_WORD_LATE_SECONDS = 10.0
 #: What an engine is given to take nodes away, beyond a job's own grace.
 _END_LATE_SECONDS = 10.0
 #: Between the moment a rank that trains a `Workload` is asked to end and that it is killed.
@@ -131,6 +133,7 @@ class CommandLauncher(Launcher):
             num_nodes=num_nodes,
             devices_per_node=devices_per_node,
             time_limit_seconds=command.time_limit_seconds,
+            grace_seconds=command.grace_seconds,
         )
         engine_id = self._begin(command, folder, node_job)
         handle = JobHandle(
@@ -253,8 +256,10 @@ class CommandLauncher(Launcher):
         for job in left:
             self.cancel(job.handle)
         for job in left:
-            while not self.poll(job.handle).state.has_ended:
-                time.sleep(0.05)
+            # Where the engine does not answer, its nodes end by themselves: they were asked to by files.
+            with contextlib.suppress(ProbeError):
+                while not self.poll(job.handle).state.has_ended:
+                    time.sleep(0.05)
         self._closed = True
         self._engine.close()
 
@@ -306,7 +311,7 @@ class CommandLauncher(Launcher):
     ) -> tuple[JobState, tuple[RankFailure, ...]]:
         """Where a job stands by what its nodes and its engine say."""
         if len(nodes) == job.node_job.num_nodes and all(node.has_ended for node in nodes.values()):
-            return self._ended(job, nodes)
+            return self._ended(job, nodes, now)
         job.view = self._engine.look(job.node_job, job.engine_id)
         if job.view.state is JobState.PENDING and not nodes:
             job.pending_until = now
@@ -337,7 +342,8 @@ class CommandLauncher(Launcher):
         state = JobState.LOST if job.view.state is JobState.SUCCEEDED else job.view.state
         words = job.view.detail or f"the {self._engine.name} engine says that the job {job.view.state}"
         printed = self._engine_output(job)
-        reason = f"{_node_words(missing, nodes)} ended without a word: {words}{printed}"
+        named = f"{_node_words(missing, nodes)} ended without a word" if nodes else "no node began"
+        reason = f"{named}: {words}{printed}"
         return state, (RankFailure(rank=missing[0], reason=reason), *self._failures(job, nodes))
 
     def _engine_output(self, job: _Job) -> str:
@@ -349,7 +355,9 @@ class CommandLauncher(Launcher):
                     return "\n" + _last_lines(text)
         return ""
 
-    def _ended(self, job: _Job, nodes: dict[int, NodeStatus]) -> tuple[JobState, tuple[RankFailure, ...]]:
+    def _ended(
+        self, job: _Job, nodes: dict[int, NodeStatus], now: float
+    ) -> tuple[JobState, tuple[RankFailure, ...]]:
         if job.cancelled_at is not None:
             return JobState.CANCELLED, ()
         reasons = [node.reason or "" for node in nodes.values()]
@@ -358,7 +366,10 @@ class CommandLauncher(Launcher):
         failures = self._failures(job, nodes)
         taken = [reason for reason in reasons if reason.startswith(_TAKEN_AWAY)]
         if taken and job.folder.first_failed() is None:
-            view = self._engine.look(job.node_job, job.engine_id)
+            view = job.view = self._engine.look(job.node_job, job.engine_id)
+            job.gone_at = now if job.gone_at is None else job.gone_at
+            if not view.state.has_ended and now - job.gone_at <= _WORD_LATE_SECONDS:
+                return JobState.RUNNING, ()
             state = view.state if view.state is JobState.TIMED_OUT else JobState.LOST
             words = view.detail or f"the nodes were taken away ({taken[0]})"
             return state, (RankFailure(rank=0, reason=words), *failures)
@@ -419,6 +430,8 @@ class CommandLauncher(Launcher):
     def _finish(self, job: _Job, status: JobStatus) -> None:
         # Messages are handed out once.
         job.status = replace(status, messages=())
+        # A node that the engine gave up may live on where nobody reaches it, but for the folder.
+        job.folder.ask_to_end("over")
         self._engine.end(job.node_job, job.engine_id)
         with contextlib.suppress(OSError):
             job.folder.forget()
