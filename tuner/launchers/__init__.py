@@ -17,6 +17,7 @@ from tuner.launchers.local import LocalLauncher
 from tuner.launchers.local_nodes import LocalNodes
 from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
 from tuner.launchers.process_records import end_orphans
+from tuner.launchers.ray_nodes import RayNodes
 
 __all__ = [
     "CommandLauncher",
@@ -34,6 +35,7 @@ __all__ = [
     "RankContext",
     "RankFailure",
     "RankTask",
+    "RayNodes",
     "Task",
     "end_orphans",
 ]

@@ -238,7 +238,7 @@ class CommandLauncher(Launcher):
     ) -> tuple[JobState, tuple[RankFailure, ...]]:
         """Where a job stands by what its nodes and its engine say."""
         if len(nodes) == job.node_job.num_nodes and all(node.has_ended for node in nodes.values()):
-            return self._ended(job, nodes)
+            return self._ended(job, nodes, now)
         job.view = self._engine.look(job.node_job, job.engine_id)
         if job.view.state is JobState.PENDING and not nodes:
             job.pending_until = now
@@ -278,7 +278,9 @@ class CommandLauncher(Launcher):
                     return "\n" + _last_lines(text)
         return ""
 
-    def _ended(self, job: _Job, nodes: dict[int, NodeStatus]) -> tuple[JobState, tuple[RankFailure, ...]]:
+    def _ended(
+        self, job: _Job, nodes: dict[int, NodeStatus], now: float
+    ) -> tuple[JobState, tuple[RankFailure, ...]]:
         if job.cancelled_at is not None:
             return JobState.CANCELLED, ()
         reasons = [node.reason or "" for node in nodes.values()]
@@ -286,11 +288,16 @@ class CommandLauncher(Launcher):
             return JobState.TIMED_OUT, (RankFailure(rank=0, reason="its time limit was used up"),)
         failures = self._failures(job, nodes)
         taken = [reason for reason in reasons if reason.startswith(_TAKEN_AWAY)]
-        if taken and job.folder.first_failed() is None:
-            view = self._engine.look(job.node_job, job.engine_id)
-            state = view.state if view.state is JobState.TIMED_OUT else JobState.LOST
-            words = view.detail or f"the nodes were taken away ({taken[0]})"
-            return state, (RankFailure(rank=0, reason=words), *failures)
+        if taken:
+            view = job.view = self._engine.look(job.node_job, job.engine_id)
+            # The engine's word may come a moment later; and copies fail whose peer is lost.
+            job.gone_at = now if job.gone_at is None else job.gone_at
+            if not view.state.has_ended and now - job.gone_at <= _FILES_LATE_SECONDS:
+                return JobState.RUNNING, ()
+            if job.folder.first_failed() is None or view.state is JobState.LOST:
+                state = view.state if view.state is JobState.TIMED_OUT else JobState.LOST
+                words = view.detail or f"the nodes were taken away ({taken[0]})"
+                return state, (RankFailure(rank=0, reason=words), *failures)
         if failures:
             return JobState.FAILED, failures
         return JobState.SUCCEEDED, ()

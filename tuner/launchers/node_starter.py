@@ -320,7 +320,8 @@ def kill_job(identity: str) -> list[int]:
 
 def _own_address() -> str:
     """A name or address by which other nodes reach this one."""
-    for name in (os.environ.get("SLURMD_NODENAME"), socket.gethostname()):
+    engine_s = (os.environ.get("PACELINE_OWN_ADDRESS"), os.environ.get("SLURMD_NODENAME"))
+    for name in (*engine_s, socket.gethostname()):
         if name:
             with contextlib.suppress(OSError):
                 socket.getaddrinfo(name, None)
