@@ -19,6 +19,7 @@ from tuner.launchers.local import LocalLauncher
 from tuner.launchers.local_nodes import LocalNodes
 from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
 from tuner.launchers.process_records import end_orphans
+from tuner.launchers.ray_nodes import RayNodes
 from tuner.launchers.slurm_nodes import SlurmNodes
 from tuner.launchers.slurm_submission import SlurmRequest
 
@@ -40,6 +41,7 @@ __all__ = [
     "RankContext",
     "RankFailure",
     "RankTask",
+    "RayNodes",
     "SlurmNodes",
     "SlurmRequest",
     "Task",

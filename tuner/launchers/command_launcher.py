@@ -365,14 +365,16 @@ class CommandLauncher(Launcher):
             return JobState.TIMED_OUT, (RankFailure(rank=0, reason="its time limit was used up"),)
         failures = self._failures(job, nodes)
         taken = [reason for reason in reasons if reason.startswith(_TAKEN_AWAY)]
-        if taken and job.folder.first_failed() is None:
+        if taken:
             view = job.view = self._engine.look(job.node_job, job.engine_id)
+            # The engine's word may come a moment later; and copies fail whose peer is lost.
             job.gone_at = now if job.gone_at is None else job.gone_at
             if not view.state.has_ended and now - job.gone_at <= _WORD_LATE_SECONDS:
                 return JobState.RUNNING, ()
-            state = view.state if view.state is JobState.TIMED_OUT else JobState.LOST
-            words = view.detail or f"the nodes were taken away ({taken[0]})"
-            return state, (RankFailure(rank=0, reason=words), *failures)
+            if job.folder.first_failed() is None or view.state is JobState.LOST:
+                state = view.state if view.state is JobState.TIMED_OUT else JobState.LOST
+                words = view.detail or f"the nodes were taken away ({taken[0]})"
+                return state, (RankFailure(rank=0, reason=words), *failures)
         if failures:
             return JobState.FAILED, failures
         return JobState.SUCCEEDED, ()

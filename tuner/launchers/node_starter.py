@@ -321,6 +321,7 @@ def kill_job(identity: str) -> list[int]:
 def _own_address() -> str:
     """A name or address by which other nodes reach this one."""
     for name in (
+        os.environ.get("PACELINE_OWN_ADDRESS"),
         os.environ.get("SLURMD_NODENAME"),
         os.environ.get("PACELINE_FIRST_ADDRESS"),
         socket.gethostname(),
