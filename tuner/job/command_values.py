@@ -77,7 +77,7 @@ def own_command(job: Job, job_folder: Path, configuration: Configuration) -> str
     told = {
         **values,
         "checkpoint": "checkpoint",
-        "output": "output",
+        "output_folder": "output",
         "metrics": "metrics.jsonl",
         "values": "values.json",
     }
@@ -93,7 +93,7 @@ def own_command(job: Job, job_folder: Path, configuration: Configuration) -> str
         environment["PACELINE_VALUES"] = "values.json"
     environment |= rendered_environment(job, told)
     steps = [f"cd {shlex.quote(str((job_folder / section.folder).resolve()))}"]
-    if "output" in named:
+    if "output_folder" in named:
         steps.append("mkdir -p output")
     if wants_file:
         plain = {name: value for name, value in values.items() if name not in NODE_VARIABLES}

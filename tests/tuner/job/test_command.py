@@ -144,11 +144,13 @@ def test_a_batch_that_does_not_split_evenly_is_infeasible_with_a_reason(tmp_path
 
 
 def test_values_are_quoted_and_braces_can_be_doubled(tmp_path: Path) -> None:
-    template = Template("a {output} ${{HOME}} {{}} {node_rank}")
-    assert template.variables == ("output", "node_rank")
-    line = template.rendered({"output": "/x y"}, for_shell=True)
+    template = Template("a {output_folder} ${{HOME}} {{}} {node_rank}")
+    assert template.variables == ("output_folder", "node_rank")
+    line = template.rendered({"output_folder": "/x y"}, for_shell=True)
     assert line == "a '/x y' ${HOME} {} \"$PACELINE_NODE_RANK\""
-    assert template.rendered({"output": "/x y", "node_rank": 3}, for_shell=False) == "a /x y ${HOME} {} 3"
+    assert (
+        template.rendered({"output_folder": "/x y", "node_rank": 3}, for_shell=False) == "a /x y ${HOME} {} 3"
+    )
 
 
 def test_resume_is_appended_or_put_where_the_template_says(tmp_path: Path) -> None:
