@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,10 @@ class Prober(ABC):
     @abstractmethod
     def cancel(self, handle: ProbeHandle) -> None:
         """Ends the slice and everything it started; what was checkpointed stays."""
+
+    def now(self) -> float:
+        """Seconds on the clock by which slices are charged, never going back."""
+        return time.monotonic()
 
     @abstractmethod
     def close(self) -> None:

@@ -120,6 +120,9 @@ class TrainingProber(Prober):
         self._launcher.cancel(record.job)
         self._end(record, status, Outcome.STOPPED)
 
+    def now(self) -> float:
+        return self._clock()
+
     def close(self) -> None:
         for record in self._slices.values():
             if record.ended is None:
