@@ -15,7 +15,7 @@ from tuner.errors import LeaseLostError, StorageError
 from tuner.job import Job
 from tuner.ledger import Lease, Ledger, ProbeRecord, StudyRecord
 from tuner.measurement import Measurement, Outcome, Purpose
-from tuner.probes import Prober
+from tuner.probes import Prober, Until
 from tuner.search.beliefs import seconds_ratio
 from tuner.search.carry import carry_over
 from tuner.search.events import Listener, SearchEvent, ignore
@@ -82,7 +82,7 @@ class Search:
         self._slices = SlicesUnderWay(setting, prober)
         self._held: Lease | None = None
         #: What Optuna suggested, while there is no room for it.
-        self._asked: tuple[Ask, int, Configuration] | None = None
+        self._asked: tuple[Decision, int, Configuration] | None = None
 
     def state(self) -> SearchState:
         """Where the search stands now."""
@@ -214,10 +214,12 @@ class Search:
                 probe.probe_id, owner=setting.owner, lease_seconds=LEASE_SECONDS
             )
             folder = self._begun_folder(probe)
-            self._start(state, action, lease, probe.trial_number, probe.configuration, action.purpose, folder)
+            self._start(
+                state, decision, lease, probe.trial_number, probe.configuration, action.purpose, folder
+            )
             return
         if isinstance(action, Ask):
-            self._asked = (action, *setting.trials.ask())
+            self._asked = (decision, *setting.trials.ask())
             if state.fits(self._asked[2]):
                 self._start_asked(state)
             return
@@ -226,18 +228,20 @@ class Search:
         folder = self._probe_folder(lease.probe_id)
         if action.carry_from is not None:
             self._carry(state, decision, action, lease, folder)
-        self._start(state, action, lease, number, action.configuration, action.purpose, folder)
+        self._start(state, decision, lease, number, action.configuration, action.purpose, folder)
 
     def _start(
         self,
         state: SearchState,
-        action: Start | Continue | Ask,
+        decision: Decision,
         lease: Lease,
         number: int | None,
         configuration: Configuration,
         purpose: Purpose,
         folder: Path,
     ) -> None:
+        action = decision.action
+        assert isinstance(action, Start | Continue | Ask)
         assert state.fits(configuration), f"there is no room for {configuration}"
         self._say(
             "decision",
@@ -252,16 +256,16 @@ class Search:
             purpose,
             action.until,
             folder,
-            expected_seconds=_expected_seconds(state, action, configuration),
+            expected_seconds=_expected_seconds(state, decision, configuration, action.until),
         )
 
     def _start_asked(self, state: SearchState) -> None:
         """Starts what Optuna suggested."""
         assert self._asked is not None
-        (action, number, configuration), self._asked = self._asked, None
+        (decision, number, configuration), self._asked = self._asked, None
         lease = self._new_probe(configuration, Purpose.TRAINING, number)
         folder = self._probe_folder(lease.probe_id)
-        self._start(state, action, lease, number, configuration, Purpose.TRAINING, folder)
+        self._start(state, decision, lease, number, configuration, Purpose.TRAINING, folder)
 
     def _new_probe(self, configuration: Configuration, purpose: Purpose, number: int) -> Lease:
         setting = self._setting
@@ -328,9 +332,6 @@ class Search:
         """
         probes = {probe.probe_id: probe for probe in state.probes}
         for piece, measurement in self._slices.cut_off():
-            if measurement.outcome is not Outcome.RUNNING:
-                self._write_down(piece, measurement)
-                continue
             before = probes[piece.lease.probe_id].measurement
             cut = replace(
                 measurement,
@@ -421,15 +422,21 @@ class Search:
 
 
 def _expected_seconds(
-    state: SearchState, action: Start | Continue | Ask, configuration: Configuration
+    state: SearchState, decision: Decision, configuration: Configuration, until: Until
 ) -> float:
-    """How long a slice is going to hold its nodes, where its end is stated in seconds; 0 elsewhere."""
-    if action.until.training_seconds is None or state.cluster.virtual is not None:
+    """How long a slice is expected to hold its nodes; 0 where nothing tells."""
+    if state.cluster.virtual is not None:
         return 0.0
-    run = None if isinstance(action, Ask) else run_of(state, configuration)
-    done = run.measurement.training_seconds if run else 0.0
-    # A look that is over with its samples is given more seconds than it should need.
-    return max(action.until.training_seconds - done, 0.0) * state.overhead + state.slice_seconds
+    run = None if isinstance(decision.action, Ask) else run_of(state, configuration)
+    ends = []
+    if until.training_seconds is not None:
+        done = run.measurement.training_seconds if run else 0.0
+        ends.append(until.training_seconds - done)
+    beliefs = decision.beliefs
+    if until.samples is not None and beliefs is not None and configuration in beliefs.configurations:
+        per_sample = beliefs.forecast.seconds_per_sample[beliefs.configurations.index(configuration)]
+        ends.append((until.samples - (run.measurement.samples if run else 0)) * float(per_sample))
+    return max(min(ends), 0.0) * state.overhead + state.slice_seconds if ends else 0.0
 
 
 def _slice_words(measurement: Measurement) -> str:

@@ -153,14 +153,11 @@ class SlicesUnderWay:
         return None
 
     def cut_off(self) -> list[tuple[Slice, Measurement]]:
-        """Ends all of them; the outcome is RUNNING of those that had not ended by themselves."""
+        """Ends all of them, with what each was charged and has shown; the outcome is STOPPED."""
         found = []
         for piece in list(self._slices):
-            measurement = self._prober.poll(piece.handle)
-            if measurement.outcome is Outcome.RUNNING:
-                self._prober.cancel(piece.handle)
-                cut = self._prober.poll(piece.handle)
-                measurement = replace(cut, outcome=Outcome.RUNNING, error=None)
+            self._prober.cancel(piece.handle)
+            measurement = replace(self._prober.poll(piece.handle), outcome=Outcome.STOPPED, error=None)
             found.append((piece, self._taken_out(piece, measurement)))
         return found
 
