@@ -20,9 +20,9 @@ _SHARE_OF_BUDGET = 0.2
 class OptunaPolicy:
     """Trains what Optuna's sampler suggests, one run after the other, or as many at once as have room.
 
-    What is under way is a running trial of the study: TPE counts it among the bad ones (constant liar), and GP
-    weighs what it would add to what they may show (expected improvement of the batch), so that neither
-    suggests the same again.
+    What is under way is a running trial of the study: TPE counts it among the bad ones (constant liar), and
+    GP weighs what more a suggestion would show (expected improvement of the batch), so that neither suggests
+    the same again.
 
     A run is given up once it has trained for longer than the best one took to the target; before any
     has arrived, once it has used a fifth of the time budget, if there is one.
