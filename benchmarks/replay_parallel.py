@@ -4,11 +4,11 @@
         [--capacity N] [--processes 2] [--json]
 
 The product's own loop searches each recording; its recorded prober lets time pass on a clock of events, so
-that a slice ends when it would have, beside the others. Deciding takes no time on that clock. `passed` is time,
+that a slice ends when it would have, beside the others. Deciding takes no time on it. `passed` is time,
 once however many were under way; `paid` is what all slices were charged in the goal's unit; both in those of
 the best configuration alone. `arrives`: until the first training arrived (`goal.trainings = 1`); `to 20%`:
 until the recommendation was within 20% of the best to stay there, many trainings being asked for; a search
-ends where it stops or has paid 60 of these units. Nodes at once are those of the largest configuration, unless
+ends where it stops or has paid 60 of these units. Nodes at once are those of the largest configuration, if not
 stated.
 """
 
