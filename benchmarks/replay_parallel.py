@@ -8,8 +8,8 @@ that a slice ends when it would have, beside the others. Deciding takes no time 
 once however many were under way; `paid` is what all slices were charged in the goal's unit; both in those of
 the best configuration alone. `arrives`: until the first training arrived (`goal.trainings = 1`); `to 20%`:
 until the recommendation was within 20% of the best to stay there, many trainings being asked for; a search
-ends where it stops or has paid 60 of these units. Nodes at once are those of the largest configuration, if not
-stated.
+ends where it stops or has paid 60 of these units. Nodes at once are those of the largest configuration, if
+not stated.
 """
 
 from __future__ import annotations
