@@ -93,6 +93,7 @@ def carry_over(
         startup_seconds=0.0,
         charged_seconds=0.0,
         charged_dollars=0.0,
+        shared_seconds=0.0,
         error=None,
         checkpoint=None,
     )

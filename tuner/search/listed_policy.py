@@ -207,7 +207,7 @@ class ListedPolicy:
             if weights.score[index] <= 0:
                 break
             configuration, is_begun = predictor.configurations[index], predictor.standing.begun[index]
-            if configuration == beside.leader or not beside.allows(configuration):
+            if not beside.allows(configuration) or (beside.counts_seconds and configuration == beside.leader):
                 continue
             if not is_begun and not may_start(state):
                 continue
