@@ -99,6 +99,11 @@ class Job(Section):
                 "probe.kind = 'command' needs workload.command: the command line of your script, such as "
                 "'python train.py --lr {learning_rate} --batch-size {batch_size}'"
             )
+        if self.runs_command and self.cluster.emulate.delays:
+            raise ValueError(
+                "cluster.emulate.delay slows ranks that train a Workload; a command's steps are its own. Take "
+                "[cluster.emulate] out"
+            )
         return self
 
     @model_validator(mode="after")

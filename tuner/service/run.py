@@ -269,6 +269,8 @@ def train_configuration(
         )
         prober = make_prober(opened)
         try:
+            for left in sorted(folder.glob("probes/*/*")):
+                prober.end_orphans(left)
             search = Search(setting, prober, TrainPolicy(configuration, limit_seconds=limit_seconds))
             search.run()
             return search.state()

@@ -96,6 +96,7 @@ def test_what_is_wrong_with_a_command_is_said_before_anything_starts(
             "probe.max_batch_size_per_rank asks for accumulation",
         ),
         ({"more": "[probe]\nkind = 'emulated'"}, "a command is run as it is"),
+        ({"more": "[cluster.emulate]\ndelay = { high = 0.1 }"}, "a command's steps are its own"),
     ],
 )
 def test_what_varies_must_reach_the_script(tmp_path: Path, changes: dict[str, str], words: str) -> None:
