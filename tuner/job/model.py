@@ -101,8 +101,8 @@ class Job(Section):
             )
         if self.runs_command and self.cluster.emulate.delays:
             raise ValueError(
-                "cluster.emulate.delay slows ranks that train a Workload; a command's steps are its own. Take "
-                "[cluster.emulate] out"
+                "cluster.emulate.delay slows ranks that train a Workload; a command's steps are its own. "
+                "Take [cluster.emulate] out"
             )
         return self
 

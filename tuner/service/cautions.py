@@ -52,12 +52,12 @@ def _untold(state: SearchState) -> list[str]:
     lines = []
     if state.noise_scale() is None:
         lines.append(
-            "The script told no gradient noise: how larger batches pay rests on the runs seen, and beyond "
+            "The script told no gradient noise: how larger batches pay rests on the runs seen, beyond "
             "them on a guess."
         )
     if state.parameter_bytes == 0 and state.cluster.num_ranks(max(state.cluster.node_counts)) > 1:
         lines.append(
-            "workload.parameter_bytes is not stated: what an exchange takes on numbers of ranks that were not "
+            "workload.parameter_bytes is not stated: what an exchange takes on ranks that were not "
             "timed is a guess."
         )
     if not any(m.scoring_seconds > 0 for m in state.slices):
