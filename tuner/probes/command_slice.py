@@ -98,8 +98,10 @@ class CommandSlice:
         assert self.source is not None
         has_ended = status.state.has_ended
         self._pending = status.pending_seconds
-        self.waiting = "" if has_ended or status.state == "running" else status.detail or "waiting for nodes"
-        if not self.waiting and self.running_since is None:
+        self.waiting = "" if has_ended or status.state == "running" else status.detail or "nodes"
+        if self.waiting:
+            self.running_since = None  # an engine may begin a job anew
+        elif self.running_since is None:
             self.running_since = self.heard_at = now
         lines = self.source.read(now, has_ended=has_ended)
         if self.events is not None:

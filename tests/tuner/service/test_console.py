@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console as Terminal
@@ -26,6 +27,10 @@ PROGRESS = SearchEvent(kind="progress", text="", measurement=SEEN)
 
 def test_progress_says_where_a_slice_stands() -> None:
     assert progress_words(SEEN) == "step 120, 3840 samples, 4.2 s, 0.8123"
+
+
+def test_a_slice_that_waits_says_for_what() -> None:
+    assert progress_words(replace(SEEN, waiting="nodes (Resources)")) == "waiting: nodes (Resources)"
 
 
 def test_off_a_terminal_every_event_is_a_line_with_its_moment() -> None:
