@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from search_spaces import Configuration
+from tuner.errors import JobError
+from tuner.job import Job
+from tuner.ledger import MemoryLedger, RecommendationRecord
+from tuner.recommendation import Alternative, Estimate, Recommendation, TuningCost
+from tuner.service.exporting import ExportOptions, export_job
+from tuner.service.opening import OpenedJob
+
+CHOICE = Configuration(nodes=2, batch_size=64, learning_rate=0.05, strategy="gossip_pull", tau=4)
+
+
+class Store:
+    """A study kept in memory."""
+
+    url = "memory"
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        self.ledger = ledger
+
+
+def opened(folder: Path, **cluster: object) -> OpenedJob:
+    job = Job.model_validate(
+        {
+            "name": "digits",
+            "workload": {"path": "tuner.workloads.digits:Digits"},
+            "cluster": {"nodes": [1, 2], "devices_per_node": 2, "threads_per_rank": 3, **cluster},
+            "goal": {"target": 0.9},
+            "space": {"batch_size": [64], "learning_rate": [0.05]},
+        }
+    )
+    return OpenedJob(job=job, path=folder / "my job.toml", fingerprint="f")
+
+
+def recommendation(**changes: object) -> Recommendation:
+    made = Recommendation(
+        job_name="digits",
+        study_name="digits",
+        made_at=0.0,
+        goal="accuracy >= 0.9, soonest",
+        choice=Alternative(
+            configuration=CHOICE,
+            seconds=Estimate(lower=80.0, median=100.0, upper=140.0),
+            dollars=None,
+            probability_of_reaching=0.9,
+        ),
+        runner_up=None,
+        baseline=None,
+        verified=None,
+        provisional=True,
+        evidence=(),
+        warnings=(),
+        stopped_because="the budget ended",
+        tuning=TuningCost(seconds=1.0, dollars=0.0, num_probes=1, seconds_by_purpose={}, seconds_by_part={}),
+        checkpoint=None,
+        command="paceline train elsewhere.toml",
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def exported(job: OpenedJob, target: str, *given: Recommendation) -> str:
+    ledger = MemoryLedger()
+    study = ledger.open_study("digits", "f", {})
+    for answer in given:
+        record = RecommendationRecord(
+            study_id=study.study_id, made_at=answer.made_at, recommendation=answer.to_dict()
+        )
+        ledger.add_recommendation(record)
+    return export_job(job, Store(ledger), ExportOptions(target=target))  # type: ignore[arg-type]
+
+
+def test_what_was_advised_last_is_exported_for_the_job_file_as_it_is_called_now(tmp_path: Path) -> None:
+    older = recommendation(goal="accuracy >= 0.5, soonest")
+    text = exported(opened(tmp_path), "torchrun", older, recommendation())
+    command = f"paceline train '{tmp_path / 'my job.toml'}' --nodes 2 --batch-size 64 --learning-rate 0.05 "
+    assert f"\n{command}--strategy gossip_pull --tau 4\n" in text
+    assert f"\ncd {Path.cwd()} || exit\n" in text
+    for fact in (
+        "Goal: accuracy >= 0.9, soonest",
+        "Predicted: 1m 40s. 90% interval 1m 20s to 2m 20s; chance of reaching the target 90%.",
+        "Trust: provisional.",
+        "All on one machine: its 2 nodes are groups of processes there.",
+    ):
+        assert f"\n# {fact}" in text
+
+
+def test_one_machine_is_asked_for_all_ranks_and_their_threads(tmp_path: Path) -> None:
+    text = exported(opened(tmp_path), "slurm", recommendation())
+    assert "#SBATCH --nodes=1\n" in text
+    assert "#SBATCH --cpus-per-task=12\n" in text
+
+
+def test_nodes_that_the_tuner_starts_itself_are_not_started_twice(tmp_path: Path) -> None:
+    job = opened(tmp_path, launcher="slurm", slurm={"partition": "gpu"})
+    with pytest.raises(JobError, match=r"cluster\.launcher = 'slurm'.*`--target torchrun`"):
+        exported(job, "slurm", recommendation())
+    script = exported(job, "torchrun", recommendation())
+    assert "# It starts its nodes itself, as the job file says (slurm)." in script
+
+
+def test_what_was_emulated_has_values_but_nothing_to_launch(tmp_path: Path) -> None:
+    answer = recommendation(command="")
+    with pytest.raises(JobError, match=r"cannot be exported to k8s: .*emulated.*--target env"):
+        exported(opened(tmp_path), "k8s", answer)
+    text = exported(opened(tmp_path), "env", answer)
+    assert "\nPACELINE_NODES=2\n" in text
+    assert "\nPACELINE_TAU=4\n" in text
+    assert "\nPACELINE_DEVICES_PER_NODE=2\n" in text
+
+
+def test_nothing_advised_yet_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"study digits has no recommendation yet; `paceline run .*goes on"):
+        exported(opened(tmp_path), "env")
+
+
+def test_advice_of_another_major_version_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"another version of Paceline; `paceline run .*anew"):
+        exported(opened(tmp_path), "env", replace(recommendation(), schema_version="9.0"))
