@@ -2,7 +2,7 @@
 
 from search_spaces.choices import Choice, CountRange, FloatRange, OneOf
 from search_spaces.configuration import AxisValue, Configuration
-from search_spaces.feasibility import BatchCoversRanks, Feasibility, RanksWithin
+from search_spaces.feasibility import BatchCoversRanks, BatchSplitsEvenly, Feasibility, RanksWithin
 from search_spaces.listed_space import ListedSpace
 from search_spaces.space import ProductSpace, SearchSpace
 from search_spaces.strategy_traits import (
@@ -21,6 +21,7 @@ __all__ = [
     "STRATEGIES",
     "AxisValue",
     "BatchCoversRanks",
+    "BatchSplitsEvenly",
     "Choice",
     "Configuration",
     "CountRange",

@@ -33,6 +33,40 @@ class BatchCoversRanks:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchSplitsEvenly:
+    """Every rank gets the same number of samples of each batch, in micro-batches of the same size.
+
+    What a program is told that cuts its batches itself: it cannot give one rank a sample more.
+
+    Args:
+        devices_per_node: Ranks on one node.
+        max_per_rank: More samples than this a rank are accumulated over micro-batches; None for no limit.
+    """
+
+    devices_per_node: int = 1
+    max_per_rank: int | None = None
+
+    def split(self, configuration: Configuration) -> tuple[int, int]:
+        """A rank's samples of a batch, and over how many micro-batches they are accumulated."""
+        per_rank = configuration.batch_size // (configuration.nodes * self.devices_per_node)
+        if self.max_per_rank is None:
+            return per_rank, 1
+        return per_rank, max(1, -(-per_rank // self.max_per_rank))
+
+    def reason_against(self, configuration: Configuration) -> str | None:
+        ranks, batch_size = configuration.nodes * self.devices_per_node, configuration.batch_size
+        if batch_size < ranks or batch_size % ranks:
+            return f"batch_size {batch_size} does not split evenly over {ranks} ranks"
+        per_rank, parts = self.split(configuration)
+        if per_rank % parts:
+            return (
+                f"batch_size {batch_size}: {per_rank} samples a rank do not split evenly over {parts} "
+                f"micro-batches of at most {self.max_per_rank}"
+            )
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RanksWithin:
     """A rank's share of the batch does not exceed what was seen to run out of memory.
 

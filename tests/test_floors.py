@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Lowest first. Rooms in one inner set do not know each other; a room may import itself and what lies below.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"search_spaces"}),
+    # Runs in the user's environment: it may import nothing of ours, and nothing of ours imports it.
+    frozenset({"tuner.client"}),
     frozenset({"tuner.errors"}),
     # One room of several files: what is trained, on what, what a probe saw, what it cost.
     frozenset({"tuner.data"}),

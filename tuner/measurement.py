@@ -172,6 +172,8 @@ class Measurement:
         training_seconds: Training clock since the run began.
         scoring_seconds: Time spent scoring: charged, not training.
         startup_seconds: From submission to the first step: charged, not training.
+        repeated_seconds: Training that an earlier slice had seen already, where a run cannot be resumed:
+            charged, not training.
         charged_seconds: Wall-clock seconds the nodes were held.
         charged_dollars: Their price.
         peak_bytes: Largest memory of any rank; 0 where unknown.
@@ -188,6 +190,7 @@ class Measurement:
             step of its own, on average over ranks and steps; None where no step was made.
         emulated: Whether one process trained for all ranks, and training seconds are those of a virtual
             clock.
+        waiting: What a slice that is RUNNING still waits for, in the engine's words; empty once it runs.
     """
 
     configuration: Configuration
@@ -201,6 +204,7 @@ class Measurement:
     training_seconds: float = 0.0
     scoring_seconds: float = 0.0
     startup_seconds: float = 0.0
+    repeated_seconds: float = 0.0
     charged_seconds: float = 0.0
     charged_dollars: float = 0.0
     peak_bytes: int = 0
@@ -212,6 +216,7 @@ class Measurement:
     staleness_steps: float | None = None
     bytes_per_step: float | None = None
     emulated: bool = False
+    waiting: str = ""
 
     @property
     def batch_seconds(self) -> float | None:
@@ -281,6 +286,7 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
         ranks=timed.ranks,
         scoring_seconds=sum(m.scoring_seconds for m in slices),
         startup_seconds=sum(m.startup_seconds for m in slices),
+        repeated_seconds=sum(m.repeated_seconds for m in slices),
         charged_seconds=sum(m.charged_seconds for m in slices),
         charged_dollars=sum(m.charged_dollars for m in slices),
         peak_bytes=max(m.peak_bytes for m in slices),

@@ -221,7 +221,7 @@ class _Calibration:
         handle = self._launcher.submit(
             task, num_nodes=num_nodes, devices_per_node=self._devices if devices is None else devices
         )
-        limit = self._plan.job.probe.hang_timeout
+        limit = self._plan.job.probe.hang_seconds
         while not (status := self._launcher.poll(handle)).state.has_ended:
             if status.seconds_since_progress > limit:
                 self._launcher.cancel(handle)

@@ -1,5 +1,14 @@
 """The job: what is trained, on what, towards which goal, within which space and budget."""
 
+from tuner.job.command_files import script_digest
+from tuner.job.command_section import CommandSection, MetricsSection
+from tuner.job.command_template import VARIABLES, Template, variable_name
+from tuner.job.command_values import (
+    own_command,
+    rendered_command,
+    rendered_environment,
+    stated_values,
+)
 from tuner.job.feasibility import check_feasible, job_warnings
 from tuner.job.loading import job_name, load_job
 from tuner.job.model import Job
@@ -21,15 +30,19 @@ from tuner.job.workload_code import workload_code_digest
 from tuner.job.workload_reference import load_workload
 
 __all__ = [
+    "VARIABLES",
     "BaselineSection",
     "BudgetSection",
     "ClusterSection",
+    "CommandSection",
     "DelaySection",
     "EmulateSection",
     "GoalSection",
     "Job",
+    "MetricsSection",
     "ProbeSection",
     "SpaceSection",
+    "Template",
     "WorkloadSection",
     "check_feasible",
     "configuration_with_knobs",
@@ -41,5 +54,11 @@ __all__ = [
     "job_warnings",
     "load_job",
     "load_workload",
+    "own_command",
+    "rendered_command",
+    "rendered_environment",
+    "script_digest",
+    "stated_values",
+    "variable_name",
     "workload_code_digest",
 ]

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tuner.errors import JobError
+from tuner.job.command_check import check_command
 from tuner.job.feasibility import check_feasible
 from tuner.job.model import Job, missing_section
 from tuner.job.problems import problems_of
@@ -41,6 +42,12 @@ def load_job(path: Path) -> Job:
             raise JobError(f"{path}: {error}") from error
     elif not _means_a_recording(data):
         problems = [missing_section(name) for name in _NEEDED if name not in data]
+    workload = data.get("workload")
+    if isinstance(workload, Mapping) and {"path", "command"} <= set(workload):
+        problems.append(
+            "workload.path and workload.command are both stated: a job trains a Workload class, or runs a "
+            "command. Take one out"
+        )
     try:
         # From JSON, pydantic takes lists for tuples and yet no "1" or true for a number.
         job = Job.model_validate_json(json.dumps(data, default=str), strict=True)
@@ -50,6 +57,8 @@ def load_job(path: Path) -> Job:
     if problems:
         raise JobError(_message(path, problems))
     check_feasible(job, path)
+    if job.runs_command:
+        check_command(job, path)
     return job
 
 

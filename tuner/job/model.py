@@ -11,8 +11,17 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from search_spaces import BatchCoversRanks, Configuration, OneOf, ProductSpace, SearchSpace
+from search_spaces import (
+    BatchCoversRanks,
+    BatchSplitsEvenly,
+    Configuration,
+    Feasibility,
+    OneOf,
+    ProductSpace,
+    SearchSpace,
+)
 from tuner.cluster import Cluster, RankDelay, VirtualCluster
+from tuner.job.command_section import CommandSection
 from tuner.job.sections import (
     BaselineSection,
     BudgetSection,
@@ -32,6 +41,11 @@ def _settings_or_listed(value: Any) -> str:
     return "listed" if isinstance(value, str | Configuration) else "settings"
 
 
+def _class_or_command(value: Any) -> str:
+    states_command = isinstance(value, dict) and "command" in value
+    return "command" if states_command or isinstance(value, CommandSection) else "class"
+
+
 class Job(Section):
     """A whole job file.
 
@@ -46,7 +60,13 @@ class Job(Section):
     seed: Annotated[int, Field(ge=0)] = Field(
         default=0, description="of initial weights, data order and the search's own draws"
     )
-    workload: WorkloadSection | None = Field(default=None, description="what is trained")
+    workload: (
+        Annotated[
+            Annotated[WorkloadSection, Tag("class")] | Annotated[CommandSection, Tag("command")],
+            Discriminator(_class_or_command),
+        ]
+        | None
+    ) = Field(default=None, description="what is trained: a Workload class, or a command")
     cluster: ClusterSection = Field(default=ClusterSection(), description="nodes and what they cost")
     goal: GoalSection = Field(description="what must be reached, and what is made small")
     space: SpaceSection | None = Field(default=None, description="what may be chosen besides nodes")
@@ -61,6 +81,25 @@ class Job(Section):
     budget: BudgetSection = Field(
         default=BudgetSection(), description="what the search may spend; whichever runs out first"
     )
+
+    @model_validator(mode="after")
+    def _a_command_is_run(self) -> Job:
+        if self.runs_command and "kind" not in self.probe.model_fields_set:
+            implied = self.probe.model_copy(update={"kind": "command"})
+            # A validator that runs before the fields' would make pydantic forget that they come from JSON.
+            object.__setattr__(self, "probe", implied)
+        kind = self.probe.kind
+        if isinstance(self.workload, CommandSection) and kind != "command":
+            raise ValueError(
+                f"probe.kind = {kind!r}: a command is run as it is, and workload.command implies 'command'. "
+                "Take probe.kind out"
+            )
+        if kind == "command" and not isinstance(self.workload, CommandSection):
+            raise ValueError(
+                "probe.kind = 'command' needs workload.command: the command line of your script, such as "
+                "'python train.py --lr {learning_rate} --batch-size {batch_size}'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sections_are_there(self) -> Job:
@@ -127,9 +166,25 @@ class Job(Section):
 
     @property
     def trained(self) -> WorkloadSection:
-        """`[workload]` of a job that trains."""
-        assert self.workload is not None, "a recorded job has no workload"
+        """`[workload]` of a job that trains a Workload."""
+        assert isinstance(self.workload, WorkloadSection), "this job trains no Workload class"
         return self.workload
+
+    @property
+    def runs_command(self) -> bool:
+        """Whether the user's own script trains."""
+        return isinstance(self.workload, CommandSection)
+
+    @property
+    def command(self) -> CommandSection:
+        """`[workload]` of a job that runs a command."""
+        assert isinstance(self.workload, CommandSection), "this job runs no command"
+        return self.workload
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether a run goes on from where a slice ended; else each slice begins it anew."""
+        return not isinstance(self.workload, CommandSection) or self.workload.can_resume
 
     def recording(self) -> Recording | None:
         """What a job of recorded runs replays; None for a job that trains."""
@@ -172,10 +227,16 @@ class Job(Section):
         if recording is not None:
             return recording.space
         assert self.space is not None
+        devices = self.cluster.devices_per_node
+        condition: Feasibility = BatchCoversRanks(devices_per_node=devices)
+        if self.runs_command:
+            condition = BatchSplitsEvenly(
+                devices_per_node=devices, max_per_rank=self.probe.max_batch_size_per_rank
+            )
         return ProductSpace(
             choices={"nodes": OneOf(list(self.cluster.nodes)), **self.space.axes()},
             knobs=self.space.knobs(),
-            conditions=(BatchCoversRanks(devices_per_node=self.cluster.devices_per_node),),
+            conditions=(condition,),
         )
 
     def baseline_configuration(self) -> Configuration | None:
@@ -198,7 +259,7 @@ class Job(Section):
         if recording is not None:
             return _digest({"recording": recording.digest, "metric": self.goal.metric})
         parts: dict[str, Any] = {
-            "workload": self.trained.model_dump(mode="json"),
+            "workload": self._trained_by(),
             "code": workload_code,
             "hardware": hardware,
             "metric": self.goal.metric,
@@ -217,6 +278,12 @@ class Job(Section):
         if self.cluster.emulate.delays:
             parts["emulate"] = self.cluster.emulate.model_dump(mode="json")
         return _digest(parts)
+
+    def _trained_by(self) -> dict[str, Any]:
+        """What of `[workload]` curves depend on: neither time to save nor the way to resume."""
+        assert self.workload is not None
+        kept = {"grace", "resume"} if self.runs_command else None
+        return self.workload.model_dump(mode="json", exclude=kept)
 
 
 def _virtual(machine: MachineSection, delays: tuple[RankDelay, ...]) -> VirtualCluster:

@@ -269,9 +269,10 @@ class BaselineSection(Section):
 class ProbeSection(Section):
     """`[probe]`: how configurations are looked at."""
 
-    kind: Literal["training", "emulated", "auto", "recorded"] = Field(
+    kind: Literal["training", "command", "emulated", "auto", "recorded"] = Field(
         default="training",
-        description="training: ranks run the workload; emulated: one process trains for all ranks of a "
+        description="training: ranks run the workload; command: the user's own script does, which "
+        "workload.command implies; emulated: one process trains for all ranks of a "
         "described cluster, under a virtual clock; auto: real ranks on up to cluster.nodes_at_hand nodes, "
         "emulated ones beyond; recorded: a recording is replayed",
     )
@@ -302,7 +303,18 @@ class ProbeSection(Section):
     max_batch_size_per_rank: PositiveInt | None = Field(
         default=None, description="more than this a rank is accumulated over micro-batches"
     )
-    hang_timeout: Duration = Field(default=60.0, description="a rank not heard of for so long ends the probe")
+    hang_timeout: Duration | None = Field(
+        default=None,
+        description="a rank, or a command, not heard of for so long ends the probe; 60 s if absent, for a "
+        "command, which may report once an epoch, 10 min",
+    )
+
+    @property
+    def hang_seconds(self) -> float:
+        """`hang_timeout`, or what stands for it."""
+        if self.hang_timeout is not None:
+            return self.hang_timeout
+        return 600.0 if self.kind == "command" else 60.0
 
     @model_validator(mode="after")
     def _a_recording_is_replayed(self) -> ProbeSection:

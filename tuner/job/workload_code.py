@@ -28,7 +28,7 @@ def workload_code_digest(path: str, job_folder: Path) -> str:
     if source is None:
         return ""
     digest = hashlib.sha256()
-    for file in _with_imports(source, package=module_name.rpartition(".")[0]):
+    for file in with_imports(source, package=module_name.rpartition(".")[0]):
         digest.update(file.name.encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
@@ -46,7 +46,7 @@ def _source_of(module_name: str, job_folder: Path) -> Path | None:
     return source if source.suffix == ".py" and source.is_file() else None
 
 
-def _with_imports(source: Path, package: str) -> list[Path]:
+def with_imports(source: Path, package: str) -> list[Path]:
     """The module's file and every file beside or below it that its imports lead to, sorted."""
     folder = source.parent
     found: set[Path] = set()

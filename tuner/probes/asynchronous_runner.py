@@ -90,7 +90,7 @@ class AsynchronousRunner:
         self._begun_samples = replica.samples
         self._start_seconds = self._saved_seconds = begun.clock.training_seconds
         self._saved_samples = replica.samples
-        self._hang_seconds = plan.job.probe.hang_timeout
+        self._hang_seconds = plan.job.probe.hang_seconds
         self._step_patience = Patience(self._hang_seconds)
         self._score_patience = Patience(self._hang_seconds, _LEAST_HOLD_SECONDS)
         self._save_patience = Patience(self._hang_seconds, _LEAST_HOLD_SECONDS)

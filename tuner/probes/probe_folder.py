@@ -48,6 +48,11 @@ class ProbeFolder:
         self._read_slices()
 
     @property
+    def slice_number(self) -> int:
+        """Which slice of the probe this is, from 1, those included that were lost."""
+        return self._slice
+
+    @property
     def reported_samples(self) -> frozenset[int]:
         """Samples of the scorings that earlier slices have reported."""
         return frozenset(self._reported)
@@ -69,7 +74,7 @@ class ProbeFolder:
             "until": {key: value for key, value in asdict(plan.until).items() if value is not None},
             "job": plan.job.name,
             "seed": plan.job.seed,
-            "workload": plan.job.trained.model_dump(mode="json"),
+            "workload": plan.job.workload.model_dump(mode="json") if plan.job.workload else None,
             "environment": {
                 "python": platform.python_version(),
                 "torch": _version("torch"),

@@ -58,7 +58,7 @@ def run_slice(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any
         if context.num_ranks > 1 and not traits_of(plan.configuration.strategy).barrier:
             return rank.run_apart()
         # Longer than the prober's own limit, so that a hang is told from a rank that died.
-        timeout_seconds = 2 * plan.job.probe.hang_timeout + 30
+        timeout_seconds = 2 * plan.job.probe.hang_seconds + 30
         with process_group(context, device, timeout_seconds) as group:
             return rank.run_in_step(group)
     except Exception as error:
@@ -129,7 +129,7 @@ class _Rank:
             one_host=plan.job.cluster.launcher == "local",
         )
         with closing(transport):
-            party = Party(transport, plan.job.probe.hang_timeout)
+            party = Party(transport, plan.job.probe.hang_seconds)
             links = Links(
                 rank=context.rank,
                 num_ranks=context.num_ranks,

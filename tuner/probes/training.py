@@ -101,7 +101,7 @@ class TrainingProber(Prober):
             return self._end(record, status, outcome, failure_words(status.failures))
         if status.state is JobState.CANCELLED:
             return self._end(record, status, Outcome.STOPPED)
-        limit = self._job.probe.hang_timeout
+        limit = self._job.probe.hang_seconds
         if status.seconds_since_progress > limit:
             self._launcher.cancel(record.job)
             words = (

@@ -91,6 +91,7 @@ def carry_over(
         training_seconds=seconds,
         scoring_seconds=0.0,
         startup_seconds=0.0,
+        repeated_seconds=0.0,
         charged_seconds=0.0,
         charged_dollars=0.0,
         error=None,

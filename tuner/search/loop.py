@@ -231,13 +231,13 @@ class Search:
     def _watch(self, lease: Lease, handle: ProbeHandle) -> Measurement:
         setting = self._setting
         renew_at = setting.clock() + _LEASE_SECONDS / 3
-        seen = -1
+        seen: tuple[int, str] | None = None
         while True:
             measurement = self._prober.poll(handle)
             if measurement.outcome is not Outcome.RUNNING:
                 return measurement
-            if measurement.step != seen:
-                seen = measurement.step
+            if (measurement.step, measurement.waiting) != seen:
+                seen = (measurement.step, measurement.waiting)
                 setting.listen(SearchEvent(kind="progress", text="", measurement=measurement))
             if setting.clock() >= renew_at:
                 lease = setting.ledger.renew(lease, lease_seconds=_LEASE_SECONDS)

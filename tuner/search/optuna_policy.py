@@ -43,7 +43,7 @@ class OptunaPolicy:
         limit = self._limit(state, arrived)
         for run in state.runs.values():
             if run.can_continue and (run.is_open or run.measurement.training_seconds < limit):
-                return self._go_on(run, limit)
+                return self._go_on(state, run, limit)
         if not may_start(state):
             return Stop(kind=StopKind.BUDGET, reason="the budget of probes is used up")
         tried = {p.configuration for p in state.probes if p.purpose is not Purpose.TIMING}
@@ -53,11 +53,13 @@ class OptunaPolicy:
         stride = min(_STRIDE_SECONDS, limit)
         return Ask(until=Until(training_seconds=stride), reason="suggested by the sampler")
 
-    def _go_on(self, run: Run, limit: float) -> Action:
+    def _go_on(self, state: SearchState, run: Run, limit: float) -> Action:
         done = run.measurement.training_seconds
         if done >= limit:
             return Abandon(probe_id=run.probe.probe_id, reason="it can no longer win")
-        until = Until(training_seconds=min(done + _STRIDE_SECONDS, limit))
+        # Where it begins anew, what is paid for again is doubled at least.
+        stride = max(_STRIDE_SECONDS, done) if state.repeats else _STRIDE_SECONDS
+        until = Until(training_seconds=min(done + stride, limit))
         if not run.is_open:  # a rank failed, or the target was moved: it goes on as a new probe
             return Start(
                 configuration=run.configuration,

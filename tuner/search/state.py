@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,10 +17,14 @@ from tuner.cluster import Cluster
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
 from tuner.measurement import Measurement, Outcome, Purpose, crossing, merged
+from tuner.search.start_value import start_value
 from tuner.search.timings import TimingKey, timing_key
+from tuner.workload import METRICS
 
 #: Start-up charged where none was measured yet, seconds.
 _UNKNOWN_STARTUP_SECONDS = 3.0
+#: How much worse than its first scoring a model began, over what was left to the target then.
+_BEFORE_FIRST = 0.1
 #: Fitting, deciding and writing down between two slices, which nobody charges but everybody waits for.
 _DECIDING_SECONDS = 0.2
 
@@ -106,6 +111,11 @@ class SearchState:
         return [measurement for probe in self.probes for measurement in probe.slices]
 
     @property
+    def repeats(self) -> bool:
+        """Whether a run that goes on begins anew, and is paid for again up to where it was."""
+        return not self.job.can_resume
+
+    @property
     def num_faults(self) -> int:
         """Probes that ended by a fault."""
         return sum(probe.outcome.is_fault for probe in self.probes)
@@ -123,14 +133,16 @@ class SearchState:
         for run in self.runs.values():
             for measurement, trained in paid_slices(run.probe):
                 training += trained
-                charged += measurement.charged_seconds - measurement.startup_seconds
+                charged += (
+                    measurement.charged_seconds - measurement.startup_seconds - measurement.repeated_seconds
+                )
         return max(1.0, charged / training) if training > 1.0 else 1.1
 
     @property
     def slice_seconds(self) -> float:
         """What a slice costs beside its training and scoring: start-up, checkpoint, and deciding."""
         lost = [
-            measurement.charged_seconds - trained - measurement.scoring_seconds
+            measurement.charged_seconds - measurement.repeated_seconds - trained - measurement.scoring_seconds
             for probe in self.probes
             for measurement, trained in paid_slices(probe)
         ]
@@ -214,10 +226,30 @@ def read_state(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord], epoch_
         space=_space(job, cluster, probes),
         probes=tuple(probes),
         runs=runs,
-        start_value=float(np.median(starts)) if starts else None,
+        start_value=float(np.median(starts)) if starts else _guessed_start(job, list(runs.values())),
         epoch_samples=epoch_samples,
         spent=spent,
     )
+
+
+def _guessed_start(job: Job, runs: Sequence[Run]) -> float | None:
+    """The metric of the untrained model where a script never scored it; None where one always does.
+
+    The worst a known metric can be, else somewhat worse than the worst first scoring.
+    """
+    goal, metric = job.goal, METRICS.get(job.goal.metric)
+    firsts = [p.value for run in runs for p in run.measurement.curve[:1]]
+    if not job.runs_command or not firsts:
+        return None
+    worst = None if metric is None else metric.lower if goal.maximize else metric.upper
+    if worst is not None and math.isfinite(worst):
+        return worst
+    sign = 1.0 if goal.maximize else -1.0
+    first = sign * start_value([sign * value for value in firsts])
+    apart = max(abs(goal.target - first), 0.1 * abs(goal.target), 1e-6)
+    # A first scoring past the target says nothing of where the run began.
+    begun = first if sign * (goal.target - first) > 0 else goal.target
+    return begun - sign * _BEFORE_FIRST * apart
 
 
 def _run(probe: ProbeRecord, job: Job) -> Run | None:

@@ -13,6 +13,7 @@ from tuner.search.state import SearchState, run_of
 
 #: Strides between which what was trained is written down, as a share of what is expected.
 _STRIDE_SHARE, _SHORTEST_STRIDE_SECONDS = 0.2, 10.0
+_WHOLE_SECONDS = 1e9
 #: A training that takes this many times what was expected is given up.
 _PATIENCE = 4.0
 
@@ -59,11 +60,17 @@ class TrainPolicy:
         start = Start(
             configuration=self._configuration,
             purpose=Purpose.TRAINING,
-            until=Until(training_seconds=ratio * run.measurement.training_seconds + self._stride),
+            until=self._until(state, ratio * run.measurement.training_seconds),
             reason="on to the target from its checkpoint",
             carry_from=run.probe.probe_id,
         )
         return Decision(action=start, beliefs=beliefs)
+
+    def _until(self, state: SearchState, done: float) -> Until:
+        """The next stride; all at once where a stride would begin the run anew."""
+        if state.repeats:
+            return Until(training_seconds=_WHOLE_SECONDS if self._limit is None else self._limit)
+        return Until(training_seconds=done + self._stride)
 
     def _action(self, state: SearchState) -> Action:
         run = run_of(state, self._configuration)
@@ -80,7 +87,7 @@ class TrainPolicy:
             return Stop(
                 kind=StopKind.OUT_OF_REACH, reason=f"it has not arrived after {done:.0f} training seconds"
             )
-        until = Until(training_seconds=done + self._stride)
+        until = self._until(state, done)
         if run is not None:
             return Continue(
                 probe_id=run.probe.probe_id,

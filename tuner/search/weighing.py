@@ -95,13 +95,13 @@ class Weighing:
         more = state.further_trainings
         virtual = state.cluster.virtual is not None
         # An emulated run is nobody's training: nothing of it remains to be done.
-        cost = np.zeros_like(forecast.total) if virtual else forecast.remaining
+        self._runs = [run_of(state, c) for c in beliefs.configurations]
+        cost = np.zeros_like(forecast.total) if virtual else self._still_to_train()
         cost = cost + more * forecast.total if more else cost
         self._cost = _within_limits(state, beliefs, cost) * beliefs.price
         self._expected, self._reach = expected_cost(self._cost)
         self._length = typical(forecast.total)
         self._left = typical(forecast.remaining)
-        self._runs = [run_of(state, c) for c in beliefs.configurations]
         self._slice_seconds = state.slice_seconds
         self._looks_cost = looks_cost(state, beliefs)
         self._compared_with: int | None = None
@@ -112,6 +112,14 @@ class Weighing:
             bool(near) and (run is not None or state.space.is_feasible(configuration))
             for near, run, configuration in zip(in_reach, self._runs, beliefs.configurations, strict=True)
         ]
+
+    def _still_to_train(self) -> Array:
+        """What remains of each candidate's first training, draws: all of it where a run begins anew."""
+        forecast = self._beliefs.forecast
+        if not self._state.repeats:
+            return forecast.remaining
+        arrived = np.array([run is not None and run.arrived for run in self._runs], dtype=bool)
+        return np.where(arrived, forecast.remaining, forecast.total)
 
     def incumbent(self) -> int | None:
         """The candidate with the smallest expected cost; None where none is in reach."""
@@ -174,10 +182,12 @@ class Weighing:
             ratio, variance = self._against(i, incumbent)
             unknown = self._unknown_after(after)
             per_sample = self._beliefs.forecast.seconds_per_sample[i]
-            paid = look / per_sample * self._looks_cost.per_sample[i] * price[i]
+            again = done if self._state.repeats else 0.0
+            paid = (again + look) / per_sample * self._looks_cost.per_sample[i] * price[i]
             best = float(self._expected[incumbent])
             # What a look trains need not be trained again, unless nobody's training is asked for.
-            done_by_look = paid if self._state.cluster.virtual is None else 0.0
+            is_kept = self._state.cluster.virtual is None and not self._state.repeats
+            done_by_look = paid if is_kept else 0.0
             resolved = variance**2 / (variance + unknown)
             gain = self._reach[i] * expected_gain(best, best * ratio, resolved, done_by_look)
             spent = paid + self._slice_seconds * price[i]
@@ -212,7 +222,9 @@ class Weighing:
         per_sample = self._beliefs.forecast.seconds_per_sample[index]
         share = _LOOK_SHARE * self._length[index] / per_sample
         shortest = seen + self._looks_cost.shortest_samples[index]
-        return int(np.ceil(max(marks, shortest, min(seen + share, 2 * seen))))
+        # What is paid for again is doubled at least, so that all repetitions cost no more than the last.
+        least = 2 * seen if self._state.repeats else min(seen + share, 2 * seen)
+        return int(np.ceil(max(marks, shortest, least)))
 
     def _against(self, index: int, incumbent: int) -> tuple[float, float]:
         """Median ratio of a candidate's cost to the incumbent's, and the variance a look could resolve."""
@@ -283,14 +295,11 @@ class Weighing:
     def _advance(self, index: int, stride: float, purpose: Purpose, reason: str) -> Start | Continue:
         """The slice that takes a candidate's run further by so many training seconds."""
         configuration, run = self._beliefs.configurations[index], self._runs[index]
-        length = float(self._length[index])
-        done = 0.0
-        if run is not None and run.configuration == configuration:
-            done = run.measurement.training_seconds
-        elif run is not None:  # carried on from other nodes: its clock is priced anew
-            done = length - float(self._left[index])
+        done = self._seen_seconds(index)
         per_sample = float(self._beliefs.forecast.seconds_per_sample[index])
         left = seconds_left(self._state, configuration)
+        if self._state.repeats:
+            stride, left = max(stride, done), left - done
         if self._state.cluster.virtual is not None:
             left *= per_sample / float(self._looks_cost.per_sample[index])
         if run is not None and not self._carries(run, configuration):
@@ -315,6 +324,16 @@ class Weighing:
             carry_from=run.probe.probe_id if run else None,
         )
 
+    def _seen_seconds(self, index: int) -> float:
+        """What of a candidate's run was seen, on its own clock; 0 where none was begun."""
+        run = self._runs[index]
+        if run is None:
+            return 0.0
+        if run.configuration == self._beliefs.configurations[index]:
+            return run.measurement.training_seconds
+        # Carried on from other nodes: its clock is priced anew.
+        return float(self._length[index]) - float(self._left[index])
+
     def _carries(self, run: Run, configuration: Configuration) -> bool:
         """Whether a run can be taken over to other nodes: not from real ranks to emulated ones."""
         cluster = self._state.cluster
@@ -327,6 +346,8 @@ class Weighing:
         if run.arrived:
             return True
         configuration = self._beliefs.configurations[index]
+        if self._state.repeats and seconds_left(self._state, configuration) <= self._seen_seconds(index):
+            return False  # the budget would be used up before anything new is seen
         if not self._carries(run, configuration):
             return run.is_open
         return run.can_continue and (run.configuration == configuration or self._may_start)

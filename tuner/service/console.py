@@ -89,6 +89,8 @@ class RichConsole:
 
 def progress_words(measurement: Measurement) -> str:
     """Where a slice stands."""
+    if measurement.waiting:
+        return f"waiting: {measurement.waiting}"
     words = f"step {measurement.step}, {measurement.samples} samples, {measurement.training_seconds:.1f} s"
     if measurement.curve:
         words += f", {measurement.curve[-1].value:.4g}"

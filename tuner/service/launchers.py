@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuner.errors import JobError
-from tuner.launchers import Launcher, LocalLauncher
+from tuner.launchers import CommandLauncher, Launcher, LocalLauncher, LocalNodes
 from tuner.service.opening import OpenedJob
 
 
@@ -14,6 +14,8 @@ def job_launcher(opened: OpenedJob) -> Launcher:
         JobError: What it needs is not installed.
     """
     section = opened.job.cluster
+    if section.launcher == "local" and opened.job.runs_command:
+        return CommandLauncher(LocalNodes())
     if section.launcher == "local":
         return LocalLauncher(threads_per_rank=section.threads_per_rank)
     raise JobError(f"{opened.path}: cluster.launcher = {section.launcher!r} is not there yet; use 'local'")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tuner.cluster import Cluster
 from tuner.errors import DataNotFoundError, JobError, StorageError
-from tuner.job import Job, load_job, load_workload, workload_code_digest
+from tuner.job import Job, load_job, load_workload, script_digest, workload_code_digest
 from tuner.ledger import Ledger, StudyRecord
 from tuner.recording import NEUTRAL_EPOCH_SAMPLES
 
@@ -67,8 +67,14 @@ def open_job(path: Path, *, time_budget: str | None = None, max_dollars: float |
     given = {key: value for key, value in given.items() if value is not None}
     if given:
         job = _with_budget(job, given)
-    code = "" if job.workload is None else workload_code_digest(job.workload.path, path.resolve().parent)
+    code = _code_digest(job, path.resolve().parent)
     return OpenedJob(job=job, path=path, fingerprint=job.fingerprint(code, hardware()))
+
+
+def _code_digest(job: Job, folder: Path) -> str:
+    if job.runs_command:
+        return script_digest(job.command, folder)
+    return "" if job.workload is None else workload_code_digest(job.trained.path, folder)
 
 
 def _with_budget(job: Job, given: dict[str, Any]) -> Job:
@@ -136,6 +142,11 @@ def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
         JobError: It cannot be built, or has no training data.
         DataNotFoundError: Its data are not here.
     """
+    if opened.job.runs_command:
+        raise JobError(
+            f"{opened.path}: this needs a Workload (workload.path), whose model and data Paceline builds by "
+            "itself; the job runs a command"
+        )
     workload = load_workload(opened.job, opened.folder)
     try:
         data = workload.training_data()
@@ -154,7 +165,9 @@ def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
 
 
 def checked_epoch_samples(opened: OpenedJob) -> int:
-    """Size of the training set, the workload having been built and checked; neutral for a recorded job.
+    """Size of the training set, the workload having been built and checked; as stated for a command.
+
+    Neutral for a recorded job, and for a command that does not say.
 
     Raises:
         JobError: The workload cannot be built, or has no training data.
@@ -162,6 +175,8 @@ def checked_epoch_samples(opened: OpenedJob) -> int:
     """
     if opened.job.recording() is not None:
         return NEUTRAL_EPOCH_SAMPLES
+    if opened.job.runs_command:
+        return opened.job.command.epoch_samples or NEUTRAL_EPOCH_SAMPLES
     return checked_workload(opened)[1]
 
 
@@ -181,6 +196,8 @@ def require_training(opened: OpenedJob) -> None:
 def changed_words(job: Job) -> str:
     """Why a job's older studies are not gone on with."""
     what = "the workload's code or parameters, the seed, the cluster or this machine"
+    if job.runs_command:
+        what = "the command, the script it names, the seed, the cluster or this machine"
     if job.recording() is not None:
         what = "the recording"
     return f"{what} changed since the studies of {job.name} that are here, so their curves do not hold"

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from tuner.launchers import LocalLauncher
 from tuner.probes import Prober
+from tuner.probes.command import CommandProber
 from tuner.probes.recorded import RecordedProber
 from tuner.probes.training import TrainingProber
+from tuner.service.launchers import job_launcher
 from tuner.service.opening import OpenedJob
 
 
 def job_prober(opened: OpenedJob) -> Prober:
     """The prober that a job asks for."""
     job, recording = opened.job, opened.job.recording()
+    if job.runs_command:
+        return CommandProber(job, opened.folder, job_launcher(opened))
     if recording is None:
         return training_prober(opened)
     return RecordedProber(recording, target=job.goal.target, timing_steps=job.probe.timing_steps)

@@ -1,0 +1,252 @@
+"""What a training script tells Paceline, and asks it: `from paceline_client import report, should_stop`.
+
+Needs Python 3.8 and its standard library, and nothing of Paceline. Outside of a probe every function does
+nothing, so that a script stays the user's own. On several ranks call the functions on every rank: rank 0
+(by `RANK`) alone writes, and all ranks are told the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+__all__ = [
+    "begin",
+    "checkpoint_path",
+    "gradient_noise",
+    "hugging_face_callback",
+    "lightning_callback",
+    "report",
+    "should_stop",
+    "values",
+]
+
+
+class _Told:
+    """What this process reported so far."""
+
+    process = ""
+    samples = 0
+    step = 0
+    has_value = False
+    has_asked = False
+
+
+def report(
+    *,
+    samples: int,
+    step: int | None = None,
+    value: float | None = None,
+    seconds: float | None = None,
+    on_every_rank: bool = False,
+) -> None:
+    """Tells how far training is, and what it scored there.
+
+    Report after every few steps, and with the value after each scoring. Where both name the same samples,
+    the time between them is known to be scoring, and is not counted as training.
+
+    Args:
+        samples: Samples seen by all ranks together since the run began, resumed or not.
+        step: Optimizer steps done since the run began; samples over the batch size if absent.
+        value: The metric on the validation data; None where nothing was scored.
+        seconds: The script's own training clock; measured if absent.
+        on_every_rank: Whether ranks other than the first write too.
+    """
+    told = _Told
+    told.samples = max(told.samples, int(samples))
+    if step is not None:
+        told.step = max(told.step, int(step))
+    told.has_value = told.has_value or value is not None
+    line: dict[str, Any] = {"samples": int(samples)}
+    if step is not None:
+        line["step"] = int(step)
+    if value is not None:
+        line["value"] = float(value)
+    if seconds is not None:
+        line["seconds"] = float(seconds)
+    _write(line, on_every_rank)
+
+
+def begin(*, step: int = 0, samples: int = 0) -> None:
+    """Starts the training clock: what comes before is start-up.
+
+    Args:
+        step: Optimizer steps done, where the run was resumed.
+        samples: Samples seen, where the run was resumed.
+    """
+    _write({"event": "begin", "step": int(step), "samples": int(samples)})
+
+
+def should_stop() -> bool:
+    """Whether to save to `checkpoint_path()` and end now; ask after each report.
+
+    Where torch's process group is initialized, the ranks agree by one small all-reduce, so that all leave
+    the loop at the same step: then ask on every rank, as often on each.
+    """
+    stop_file = os.environ.get("PACELINE_STOP_FILE")
+    if not stop_file:
+        return False
+    if not _Told.has_asked:
+        # What asks is given time to save; what does not gets SIGTERM.
+        _Told.has_asked = True
+        _write({"event": "asks"})
+    return _agreed(os.path.exists(stop_file) or _slice_is_over())  # noqa: PTH110
+
+
+def checkpoint_path() -> str | None:
+    """Where to save, and where what was saved is found when the run goes on; None outside of a probe.
+
+    A file or a folder, as the script likes. A file is best written under another name and renamed, so
+    that a kill leaves the one before.
+    """
+    return os.environ.get("PACELINE_CHECKPOINT") or None
+
+
+def values() -> dict[str, Any]:
+    """All values by name, such as `values()["learning_rate"]`; empty outside of a probe."""
+    path = os.environ.get("PACELINE_VALUES")
+    if not path:
+        return {}
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        found: dict[str, Any] = json.load(file)
+    return found
+
+
+def gradient_noise(
+    *,
+    samples: int,
+    small_batch: float,
+    small_squared_norm: float,
+    large_batch: float,
+    large_squared_norm: float,
+) -> None:
+    """Tells squared norms of a small and of a large batch's gradient, from which the noise scale follows.
+
+    With data-parallel training: those of one rank before the all-reduce, and of the mean after it.
+
+    Args:
+        samples: Samples seen by all ranks together.
+        small_batch: Samples behind the small gradient.
+        small_squared_norm: Its squared norm, averaged where there are several.
+        large_batch: Samples behind the large gradient.
+        large_squared_norm: Its squared norm.
+    """
+    _write(
+        {
+            "event": "noise",
+            "samples": int(samples),
+            "small_batch": float(small_batch),
+            "small_squared_norm": float(small_squared_norm),
+            "large_batch": float(large_batch),
+            "large_squared_norm": float(large_squared_norm),
+        }
+    )
+
+
+def hugging_face_callback(value: str = "eval_accuracy") -> Any:
+    """A `TrainerCallback` that reports every step and evaluation, and stops and saves when asked.
+
+    Args:
+        value: Name of the metric among those of an evaluation.
+    """
+    from transformers import TrainerCallback
+
+    class Paceline(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            begin(step=state.global_step, samples=_samples(state.global_step))
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            report(step=state.global_step, samples=_samples(state.global_step))
+            if should_stop():
+                control.should_training_stop = control.should_save = True
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+            if metrics and value in metrics:
+                report(
+                    step=state.global_step,
+                    samples=_samples(state.global_step),
+                    value=float(metrics[value]),
+                )
+
+    return Paceline()
+
+
+def lightning_callback(value: str = "val_accuracy") -> Any:
+    """A Lightning `Callback` that reports every step and validation, and stops and saves when asked.
+
+    Args:
+        value: Name under which the module logs the metric.
+    """
+    try:
+        from lightning.pytorch.callbacks import Callback
+    except ImportError:
+        from pytorch_lightning.callbacks import Callback
+
+    class Paceline(Callback):  # type: ignore[misc]
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            self.step = trainer.global_step
+            begin(step=self.step, samples=_samples(self.step))
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            if trainer.global_step == self.step:  # a micro-batch, whose gradient is still accumulated
+                return
+            self.step = trainer.global_step
+            report(step=self.step, samples=_samples(self.step))
+            if should_stop():
+                trainer.should_stop = True
+                path = checkpoint_path()
+                if path:
+                    trainer.save_checkpoint(path)
+
+        def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+            if not trainer.sanity_checking and value in trainer.callback_metrics:
+                step = trainer.global_step
+                report(step=step, samples=_samples(step), value=float(trainer.callback_metrics[value]))
+
+    return Paceline()
+
+
+def _samples(step: int) -> int:
+    return int(step) * int(os.environ.get("PACELINE_BATCH_SIZE", "1"))
+
+
+def _slice_is_over() -> bool:
+    """Whether what was reported reaches the end of the slice, which needs no word from outside."""
+    # A slice without a scoring shows no curve: it goes on for longer before it ends without.
+    which = "UNTIL" if _Told.has_value or os.environ.get("PACELINE_PURPOSE") == "timing" else "LATEST"
+    samples = int(os.environ.get("PACELINE_%s_SAMPLES" % which) or 0)  # noqa: UP031
+    steps = int(os.environ.get("PACELINE_%s_STEPS" % which) or 0)  # noqa: UP031
+    return 0 < samples <= _Told.samples or 0 < steps <= _Told.step
+
+
+def _agreed(flag: bool) -> bool:
+    """Whether any rank says so, where torch's ranks can be asked; torch is never imported here."""
+    torch = sys.modules.get("torch")
+    distributed = sys.modules.get("torch.distributed")
+    if torch is None or distributed is None or not distributed.is_available():
+        return flag
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return flag
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    said = torch.tensor([1.0 if flag else 0.0], device=device)
+    distributed.all_reduce(said, op=distributed.ReduceOp.MAX)
+    return bool(said.item() > 0)
+
+
+def _write(line: dict[str, Any], on_every_rank: bool = False) -> None:
+    """Appends one line in one piece, so that lines of several processes never mix."""
+    path = os.environ.get("PACELINE_METRICS")
+    if not path or not (on_every_rank or os.environ.get("RANK", "0") == "0"):
+        return
+    if not _Told.process:
+        _Told.process = "%s-%d-%d" % (os.uname().nodename, os.getpid(), time.time_ns())  # noqa: UP031
+    line = {**line, "time": time.monotonic(), "process": _Told.process}
+    data = (json.dumps(line) + "\n").encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)

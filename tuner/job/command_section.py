@@ -1,0 +1,167 @@
+"""The `[workload]` of a job that runs the user's own command."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
+
+from tuner.job.command_template import NODE_VARIABLES, Template
+from tuner.job.values import Duration, Section
+from tuner.workload import OptimizerSettings
+
+#: Groups that a pattern's match may tell, beside the value.
+_PLACES = ("step", "samples", "epoch")
+
+
+def _template(text: str) -> str:
+    Template(text)
+    return text
+
+
+def _known_before(text: str) -> str:
+    for name in Template(text).variables:
+        if name in NODE_VARIABLES:
+            raise ValueError(
+                f"{{{name}}} is known on a node only: use it in workload.command, or read "
+                f"${NODE_VARIABLES[name]} there"
+            )
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise ValueError("is no name of an environment variable")
+    return text
+
+
+TemplateText = Annotated[str, Field(min_length=1), AfterValidator(_template)]
+PlainTemplateText = Annotated[str, AfterValidator(_known_before)]
+VariableName = Annotated[str, AfterValidator(_name)]
+
+
+class MetricsSection(Section):
+    """`[workload.metrics]`: how what the script reports is read."""
+
+    source: Literal["json", "csv", "tensorboard", "output"] = Field(
+        default="json",
+        description="json: lines of JSON; csv: a file with a head; tensorboard: event files; output: what "
+        "the script prints",
+    )
+    path: PlainTemplateText | None = Field(
+        default=None,
+        description="file, or for tensorboard the folder, relative to workload.folder; may hold variables "
+        "such as {output}; json: $PACELINE_METRICS if absent",
+    )
+    value: str = Field(default="value", description="key, column or tag of the metric")
+    step: str = Field(default="step", description="key or column of optimizer steps done")
+    samples: str = Field(
+        default="samples", description="key, column or tag of samples seen; steps times batch size if absent"
+    )
+    epoch: str = Field(
+        default="epoch", description="key or column of epochs done; read where steps and samples are absent"
+    )
+    seconds: str = Field(
+        default="seconds",
+        description="key, column or tag of the script's own training clock; measured if absent",
+    )
+    pattern: str | None = Field(
+        default=None,
+        description="output: a regular expression with the groups value and one of step, samples, epoch: "
+        "'epoch (?P<epoch>\\d+) accuracy=(?P<value>\\S+)'",
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern_tells_enough(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            groups = re.compile(pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}") from error
+        if "value" not in groups or not set(_PLACES) & set(groups):
+            raise ValueError(
+                "needs the groups (?P<value>...) and one of (?P<step>...), (?P<samples>...), (?P<epoch>...)"
+            )
+        unknown = set(groups) - {"value", "seconds", *_PLACES}
+        if unknown:
+            raise ValueError(
+                f"has the group {min(unknown)!r}; known are value, seconds, {', '.join(_PLACES)}"
+            )
+        return pattern
+
+    @model_validator(mode="after")
+    def _source_is_whole(self) -> MetricsSection:
+        if self.source == "output" and self.pattern is None:
+            raise ValueError("workload.metrics.pattern is missing: source = 'output' needs it")
+        if self.source != "output" and self.pattern is not None:
+            raise ValueError(
+                "workload.metrics.pattern goes with source = 'output', which is "
+                f"{self.source!r}: change it, or take pattern out"
+            )
+        if self.source in ("csv", "tensorboard") and self.path is None:
+            raise ValueError(f"workload.metrics.path is missing: source = {self.source!r} needs it")
+        if self.source == "output" and self.path is not None:
+            raise ValueError("workload.metrics.path: what is printed is read from the log; take path out")
+        return self
+
+
+class CommandSection(Section):
+    """`[workload]` with `command`: the user's own script, in the user's own environment."""
+
+    command: TemplateText = Field(
+        description="command line with {variables}, for the shell; doubled braces stand for single ones"
+    )
+    one_per: Literal["node", "rank", "job"] = Field(
+        default="node",
+        description="how many copies start: node: one on each, as torchrun wants; rank: one a device, with "
+        "RANK, WORLD_SIZE and the like; job: one, which starts the rest itself",
+    )
+    folder: str = Field(default=".", description="working folder, relative to the job file")
+    environment: dict[VariableName, PlainTemplateText] = Field(
+        default={}, description="environment variables beside those that are there; may hold {variables}"
+    )
+    resume: PlainTemplateText | None = Field(
+        default=None,
+        description="put at {resume}, or appended, where a run goes on, such as '--resume {checkpoint}'; the "
+        "script cannot resume if absent",
+    )
+    epoch_samples: PositiveInt | None = Field(
+        default=None, description="size of the training set; needed where the script counts in epochs"
+    )
+    parameter_bytes: PositiveInt | None = Field(
+        default=None, description="bytes of the model's parameters, which tell what an exchange takes"
+    )
+    grace: Duration = Field(
+        default=30.0, description="time to save between being asked to end (SIGTERM) and being killed"
+    )
+    optimizer: OptimizerSettings | None = Field(
+        default=None, description="what the script uses, for the law of learning rates: sgd or adamw"
+    )
+    metrics: MetricsSection = Field(
+        default=MetricsSection(), description="how what the script reports is read"
+    )
+
+    @model_validator(mode="after")
+    def _epochs_have_a_size(self) -> CommandSection:
+        pattern = self.metrics.pattern
+        if pattern is None or self.epoch_samples is not None:
+            return self
+        groups = set(re.compile(pattern).groupindex)
+        if not groups & {"step", "samples"}:
+            raise ValueError(
+                "workload.epoch_samples is missing: the pattern tells epochs, and samples follow from the "
+                "size of the training set"
+            )
+        return self
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether a run goes on where it was saved; else it begins anew and pays again."""
+        return self.resume is not None
+
+    def templates(self) -> tuple[Template, ...]:
+        """Everything that tells the script values: command line and environment."""
+        return (Template(self.command), *(Template(text) for text in self.environment.values()))

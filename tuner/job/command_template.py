@@ -1,0 +1,129 @@
+"""Templates of the user's command: their variables, checked before anything starts, and their values."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from search_spaces import KNOBS
+
+#: What a template may name, in the order of the documentation; each is environment too (`variable_name`).
+VARIABLES: dict[str, str] = {
+    "nodes": "number of nodes",
+    "devices_per_node": "devices, and so ranks, of one node",
+    "num_ranks": "ranks of all nodes together",
+    "batch_size": "global batch size: samples of one optimizer step over all ranks",
+    "batch_size_per_rank": "samples of one optimizer step that fall to a rank",
+    "micro_batch_size": "samples a rank takes at once: batch_size_per_rank over accumulation",
+    "accumulation": "over how many micro-batches a rank accumulates; 1 unless probe.max_batch_size_per_rank "
+    "asks for more",
+    "learning_rate": "peak learning rate",
+    "strategy": "how the ranks are kept in step",
+    "tau": "steps between two exchanges; empty where the strategy has none",
+    "beta": "elastic averaging: moving rate times ranks; empty elsewhere",
+    "outer_learning_rate": "diloco: rate of the outer steps; empty elsewhere",
+    "outer_momentum": "diloco: momentum of the outer steps; empty elsewhere",
+    "seed": "the job's seed",
+    "checkpoint": "path to save to, and to resume from: a file or a folder, as the script likes",
+    "resume": "what workload.resume says where the run goes on; empty where it begins",
+    "metrics": "path of the file for lines of JSON",
+    "values": "path of a JSON file with all values by name",
+    "output": "a folder of the probe's own, for whatever the script writes",
+    "until_samples": "a hint: samples at which the slice ends; empty where something else ends it",
+    "until_steps": "a hint: steps at which the slice ends; empty likewise",
+    "until_seconds": "a hint: training seconds at which the slice ends; empty likewise",
+    "node_rank": "this node among the job's, from 0",
+    "main_address": "address of the first node",
+    "main_port": "a free port of the first node",
+}
+#: Those that are known on a node only, and reach the command as what the shell puts in.
+NODE_VARIABLES = {
+    "node_rank": "PACELINE_NODE_RANK",
+    "main_address": "PACELINE_MAIN_ADDRESS",
+    "main_port": "PACELINE_MAIN_PORT",
+}
+#: Variables any of which tells a script the value of an axis.
+TELLING: dict[str, tuple[str, ...]] = {
+    "nodes": ("nodes", "num_ranks"),
+    "batch_size": ("batch_size", "batch_size_per_rank", "micro_batch_size"),
+    "learning_rate": ("learning_rate",),
+    "strategy": ("strategy",),
+    **{knob: (knob,) for knob in KNOBS},
+}
+
+
+def variable_name(variable: str) -> str:
+    """The environment variable that holds a variable of templates."""
+    return f"PACELINE_{variable.upper()}"
+
+
+@dataclass(frozen=True)
+class Template:
+    """Text with `{variables}`; doubled braces stand for single ones.
+
+    Args:
+        text: The text.
+
+    Raises:
+        ValueError: It names an unknown variable, or its braces do not match.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        for name in self.variables:
+            if name not in VARIABLES:
+                raise ValueError(_unknown(name, self.text))
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables it names, in order."""
+        return tuple(name for _, name in self._parts() if name is not None)
+
+    def rendered(self, values: Mapping[str, object], *, for_shell: bool) -> str:
+        """The text with values put in.
+
+        Args:
+            values: Variable to value; a missing one is empty.
+            for_shell: Whether a shell reads it: values are quoted, and those known on a node only become
+                references. `resume` is text for the shell already.
+        """
+        pieces = []
+        for literal, name in self._parts():
+            pieces.append(literal)
+            if name is None:
+                continue
+            value = str(values.get(name, ""))
+            if not for_shell or name == "resume":
+                pieces.append(value)
+            elif name in NODE_VARIABLES and name not in values:
+                pieces.append(f'"${NODE_VARIABLES[name]}"')
+            else:
+                pieces.append(shlex.quote(value))
+        return "".join(pieces)
+
+    def _parts(self) -> list[tuple[str, str | None]]:
+        parts: list[tuple[str, str | None]] = []
+        try:
+            for literal, name, form, conversion in string.Formatter().parse(self.text):
+                if form or conversion:
+                    raise ValueError(f"{{{name}:{form}}} has a format; write {{{name}}} alone")
+                parts.append((literal, name))
+        except ValueError as error:
+            words = str(error)
+            if "format" in words and "alone" in words:
+                raise
+            raise ValueError(f"{words.lower()}: write {{{{ and }}}} for braces of the shell's own") from None
+        return parts
+
+
+def _unknown(name: str, text: str) -> str:
+    near = difflib.get_close_matches(name, VARIABLES, n=1)
+    hint = f"; did you mean {{{near[0]}}}?" if near else "."
+    own = f"${{{name}}}"
+    if own in text:
+        hint += f" For the shell's own variable write ${{{{{name}}}}}."
+    return f"{{{name}}} is no variable{hint} Known are {', '.join(VARIABLES)}"
