@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from search_spaces import KNOBS, BatchSplitsEvenly, Configuration
-from tuner.job.command_template import NODE_VARIABLES, Template, variable_name
+from tuner.job.command_template import Template, variable_name
 from tuner.job.model import Job
 
 Values = dict[str, object]
@@ -59,37 +60,67 @@ def rendered_environment(job: Job, values: Mapping[str, object]) -> dict[str, st
     }
 
 
-def own_command(job: Job, job_folder: Path, configuration: Configuration) -> str:
-    """The user's own command with a configuration's values, as it runs without Paceline.
+@dataclass(frozen=True, kw_only=True)
+class OwnLaunch:
+    """The user's own command as it runs without Paceline.
 
-    On one node what is known there only is filled in; on several it is read from the environment of each
-    (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`). Values that the command line does
-    not hold are exported.
+    Args:
+        command: Lines for the shell, run in the folder; what is known on a node only, unless it was given, is
+            read from the node's environment (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`,
+            `PACELINE_MAIN_PORT`).
+        environment: Variables it is given: those of the job file, and values that no template names.
+        folder: Its working folder.
     """
-    section, values = job.command, stated_values(job, configuration)
-    if configuration.nodes == 1:
-        values |= {"node_rank": 0, "main_address": "127.0.0.1", "main_port": 29500}
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    folder: Path
+
+
+def own_launch(
+    job: Job, job_folder: Path, configuration: Configuration, place: Mapping[str, object] | None = None
+) -> OwnLaunch:
+    """The user's own command with a configuration's values.
+
+    Args:
+        job: A job with a command.
+        job_folder: Where the job file lies.
+        configuration: What is to be trained.
+        place: Values of what is known on a node only; None leaves them to the node.
+    """
+    section = job.command
+    values = stated_values(job, configuration)
     told = {
         **values,
+        **(place or {}),
         "checkpoint": "checkpoint",
         "output": "output",
         "metrics": "metrics.jsonl",
         "values": "values.json",
     }
     named = {name for template in section.templates() for name in template.variables}
-    environment = {
-        variable_name(name): str(value)
-        for name, value in values.items()
-        if name not in named and name not in NODE_VARIABLES
-    }
-    environment |= rendered_environment(job, told)
-    steps = [f"cd {shlex.quote(str((job_folder / section.folder).resolve()))}"]
+    environment = {variable_name(name): str(value) for name, value in values.items() if name not in named}
+    lines = []
     if "output" in named:
-        steps.append("mkdir -p output")
+        lines.append("mkdir -p output")
     if "values" in named:
-        plain = {name: value for name, value in values.items() if name not in NODE_VARIABLES}
-        steps.append(f"printf %s {shlex.quote(json.dumps(plain))} > values.json")
-    if environment:
-        words = (f"{name}={shlex.quote(value)}" for name, value in environment.items())
+        lines.append(f"printf %s {shlex.quote(json.dumps(values))} > values.json")
+    return OwnLaunch(
+        command=(*lines, rendered_command(job, told, resumes=False)),
+        environment=environment | rendered_environment(job, told),
+        folder=(job_folder / section.folder).resolve(),
+    )
+
+
+def own_command(job: Job, job_folder: Path, configuration: Configuration) -> str:
+    """The same in one line.
+
+    On one node what is known there only is filled in; on several it is read from the environment of each.
+    """
+    place = {"node_rank": 0, "main_address": "127.0.0.1", "main_port": 29500}
+    launch = own_launch(job, job_folder, configuration, place if configuration.nodes == 1 else None)
+    steps = [f"cd {shlex.quote(str(launch.folder))}"]
+    if launch.environment:
+        words = (f"{name}={shlex.quote(value)}" for name, value in launch.environment.items())
         steps.append(f"export {' '.join(words)}")
-    return " && ".join([*steps, rendered_command(job, told, resumes=False)])
+    return " && ".join([*steps, *launch.command])

@@ -13,7 +13,7 @@ from tuner.errors import StorageError
 from tuner.report.content import ReportContent
 from tuner.report.csv import trials_csv
 from tuner.report.html import report_html
-from tuner.report.launch import launch_text, training_plan
+from tuner.report.launch import launch_plan, launch_text
 from tuner.report.markdown import report_markdown
 
 _READABLE = 0o644
@@ -42,7 +42,7 @@ def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
         "trials.csv": trials_csv(content),
     }
     if recommendation.command.strip():
-        plan = training_plan(recommendation, content.job.resolved_cluster(), working_folder=str(Path.cwd()))
+        plan = launch_plan(recommendation, content.job, content.job_path)
         texts["launch.sh"] = launch_text(replace(plan, file_name="launch.sh"), "torchrun")
     written = {}
     for name, text in texts.items():

@@ -10,7 +10,7 @@ from tuner.errors import JobError, StorageError
 from tuner.job import ClusterSection
 from tuner.ledger import Ledger
 from tuner.recommendation import Recommendation
-from tuner.report.launch import TARGETS, LaunchPlan, launch_text, train_command, training_plan
+from tuner.report.launch import TARGETS, LaunchPlan, launch_plan, launch_text
 from tuner.report.writer import write_text
 from tuner.service.opening import OpenedJob
 from tuner.service.store import StudyStore
@@ -77,23 +77,20 @@ def newest_recommendation(ledger: Ledger, opened: OpenedJob) -> Recommendation:
 
 
 def _plan(opened: OpenedJob, recommendation: Recommendation, options: ExportOptions) -> LaunchPlan:
-    cluster = opened.job.cluster
-    if recommendation.command:
-        if cluster.launcher != "local" and options.target not in _STARTS_BY_ITSELF:
-            raise JobError(
-                f"{opened.path}: `paceline train` starts its nodes itself, by cluster.launcher = "
-                f"{cluster.launcher!r}, so {options.target} has nothing to start on them: "
-                "`--target torchrun` writes the script that calls it"
-            )
-        # From here the job file may be elsewhere than where the search was started.
-        command = train_command(opened.path, recommendation.choice.configuration)
-        recommendation = replace(recommendation, command=command)
-    plan = training_plan(recommendation, opened.cluster, working_folder=str(Path.cwd()))
+    job, target = opened.job, options.target
+    by_itself = not job.runs_command and job.cluster.launcher != "local"
+    if recommendation.command and by_itself and target not in _STARTS_BY_ITSELF:
+        raise JobError(
+            f"{opened.path}: `paceline train` starts its nodes itself, by cluster.launcher = "
+            f"{job.cluster.launcher!r}, so {target} has nothing to start on them: "
+            "`--target torchrun` writes the script that calls it"
+        )
+    plan = launch_plan(recommendation, job, opened.path)
     return replace(
         plan,
         accelerator=options.accelerator,
         image=options.image,
-        settings=_settings(cluster, options.target),
+        settings=_settings(job.cluster, target),
         file_name=options.output.name if options.output else plan.file_name,
         facts=(*plan.facts, *((f"Made by: {options.made_by}",) if options.made_by else ())),
     )

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from search_spaces import Configuration
+from tests.slurm_cluster import SlurmCluster
 from tuner.errors import JobError
 from tuner.job import Job
 from tuner.ledger import MemoryLedger, RecommendationRecord
@@ -36,6 +39,20 @@ def opened(folder: Path, **cluster: object) -> OpenedJob:
         }
     )
     return OpenedJob(job=job, path=folder / "my job.toml", fingerprint="f")
+
+
+def opened_command(at: Path, command: str, **workload: object) -> OpenedJob:
+    """A job whose nodes tell what they were told."""
+    job = Job.model_validate(
+        {
+            "name": "digits",
+            "workload": {"command": command, **workload},
+            "cluster": {"nodes": [1, 2], "devices_per_node": 2, "threads_per_rank": 2},
+            "goal": {"target": 0.9},
+            "space": {"batch_size": [64], "learning_rate": [0.05], "strategy": ["gossip_pull"], "tau": [4]},
+        }
+    )
+    return OpenedJob(job=job, path=at / "my job.toml", fingerprint="f")
 
 
 def recommendation(**changes: object) -> Recommendation:
@@ -122,3 +139,54 @@ def test_nothing_advised_yet_says_what_to_do(tmp_path: Path) -> None:
 def test_advice_of_another_major_version_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"another version of Paceline; `paceline run .*anew"):
         exported(opened(tmp_path), "env", replace(recommendation(), schema_version="9.0"))
+
+
+TELLING = (
+    "printf '%s\\n' {nodes} {learning_rate} {batch_size_per_rank} {node_rank} {main_address} {main_port} "
+    '"$GREETING" "$PACELINE_BATCH_SIZE" > {output}/{node_rank}'
+)
+
+
+def test_a_command_of_one_s_own_runs_on_the_recommended_nodes(tmp_path: Path) -> None:
+    (tmp_path / "the code").mkdir()
+    job = opened_command(tmp_path, TELLING, folder="the code", environment={"GREETING": "it's {tau} $HOME"})
+    (tmp_path / "go.sh").write_text(exported(job, "torchrun", recommendation()))
+    for node in ("0", "1"):
+        subprocess.run(["sh", str(tmp_path / "go.sh"), node, "host-a", "1234"], cwd="/", check=True)
+        told = (tmp_path / "the code" / "output" / node).read_text().splitlines()
+        assert told == ["2", "0.05", "16", node, "host-a", "1234", "it's 4 $HOME", "64"]
+
+
+@pytest.mark.slow
+def test_slurm_runs_a_command_of_one_s_own_as_it_is_exported(
+    tmp_path: Path, slurm_cluster: SlurmCluster
+) -> None:
+    job = opened_command(tmp_path, TELLING, environment={"GREETING": "it's {tau} $HOME"})
+    (tmp_path / "go.sbatch").write_text(exported(job, "slurm", recommendation()))
+    number = slurm_cluster.run(
+        "sbatch", "--parsable", f"--output={tmp_path}/said.txt", str(tmp_path / "go.sbatch")
+    )
+    assert slurm_cluster.wait_for_job(number.strip()) == "COMPLETED", (tmp_path / "said.txt").read_text()
+    told = [(tmp_path / "output" / node).read_text().splitlines() for node in ("0", "1")]
+    address, port = told[0][4:6]
+    for node, lines in enumerate(told):
+        assert lines == ["2", "0.05", "16", str(node), address, port, "it's 4 $HOME", "64"]
+    assert address in slurm_cluster.nodes
+
+
+def test_engines_are_asked_for_the_nodes_of_a_command(tmp_path: Path) -> None:
+    job = opened_command(tmp_path, TELLING, one_per="rank")
+    options = exported(job, "slurm", recommendation())
+    for option in ("nodes=2", "ntasks-per-node=2", "cpus-per-task=2"):
+        assert f"#SBATCH --{option}\n" in options
+    assert "one machine:" not in options
+    trainer = yaml.safe_load(exported(job, "k8s", recommendation()))["spec"]["trainer"]
+    assert (trainer["numNodes"], trainer["numProcPerNode"]) == (2, 2)
+    # The folder of this machine means nothing in a container.
+    assert str(tmp_path) not in str(trainer)
+
+
+def test_the_values_of_a_command_are_all_its_variables(tmp_path: Path) -> None:
+    text = exported(opened_command(tmp_path, TELLING), "env", recommendation())
+    for line in ("NODES=2", "NUM_RANKS=4", "BATCH_SIZE_PER_RANK=16", "ACCUMULATION=1", "SEED=0", "TAU=4"):
+        assert f"\nPACELINE_{line}\n" in text

@@ -6,11 +6,12 @@ import math
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from search_spaces import Configuration
 from tuner.cluster import Cluster
+from tuner.job import Job, own_launch, stated_values
 from tuner.launchers import OnePer
 from tuner.recommendation import Recommendation
 from tuner.report.findings import prediction, standing
@@ -37,7 +38,7 @@ class LaunchPlan:
         accelerator: What a device is, such as A100; None for CPU cores.
         image: Container image it runs in, where the engine runs containers.
         environment: Variables it is given besides.
-        values: What was chosen, by axis, and the devices of a node, as text.
+        values: What was chosen, and what follows from it, by name as text.
         working_folder: Where it runs; an engine that brings files to its nodes takes them from there.
         facts: Sentences that say what it is and what to expect, for the head of every file.
         longest_seconds: What it takes at the most, as predicted; None where there is no bound.
@@ -70,6 +71,23 @@ class LaunchPlan:
                 raise ValueError(f"{name!r} cannot be the name of a variable: letters, digits and _ are")
 
 
+def launch_plan(recommendation: Recommendation, job: Job, job_path: Path) -> LaunchPlan:
+    """The plan of a recommendation: of the user's own command, or of `paceline train` as called from here.
+
+    Args:
+        recommendation: The answer; without a command, so is its plan.
+        job: The job.
+        job_path: Its file.
+    """
+    if job.runs_command:
+        return command_plan(recommendation, job, job_path.resolve().parent)
+    if recommendation.command:
+        # From here the job file may be elsewhere than from where the search was started.
+        command = train_command(job_path, recommendation.choice.configuration)
+        recommendation = replace(recommendation, command=command)
+    return training_plan(recommendation, job.resolved_cluster(), working_folder=str(Path.cwd()))
+
+
 def training_plan(recommendation: Recommendation, cluster: Cluster, *, working_folder: str) -> LaunchPlan:
     """The plan of a recommendation whose command, `paceline train`, starts all its ranks itself.
 
@@ -92,42 +110,36 @@ def training_plan(recommendation: Recommendation, cluster: Cluster, *, working_f
         reads_place=False,
         devices_per_node=ranks,
         cores_per_node=ranks * cluster.threads_per_rank,
-        values=_values(recommendation, cluster),
+        values={
+            **{axis: str(value) for axis, value in recommendation.choice.configuration.items()},
+            "devices_per_node": str(cluster.devices_per_node),
+        },
         working_folder=working_folder,
         facts=facts,
         longest_seconds=_longest_seconds(recommendation),
     )
 
 
-def command_plan(
-    recommendation: Recommendation,
-    cluster: Cluster,
-    *,
-    command: str,
-    one_per: OnePer,
-    environment: Mapping[str, str],
-    working_folder: str,
-) -> LaunchPlan:
+def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> LaunchPlan:
     """The plan of the user's own command on the recommended nodes.
 
     Args:
         recommendation: The answer.
-        cluster: What it was found for.
-        command: The command with the recommended values; reads its place from the shell's variables.
-        one_per: How many copies of it are started.
-        environment: Variables it is given besides.
-        working_folder: Where it runs.
+        job: A job with a command.
+        job_folder: Where its file lies.
     """
+    configuration, cluster = recommendation.choice.configuration, job.cluster
+    launch = own_launch(job, job_folder, configuration)
     return LaunchPlan(
         name=recommendation.job_name,
-        command=command,
-        one_per=one_per,
-        num_nodes=recommendation.choice.configuration.nodes,
+        command="\n".join(launch.command),
+        one_per=OnePer(job.command.one_per),
+        num_nodes=configuration.nodes,
         devices_per_node=cluster.devices_per_node,
         cores_per_node=cluster.devices_per_node * cluster.threads_per_rank,
-        environment=environment,
-        values=_values(recommendation, cluster),
-        working_folder=working_folder,
+        environment=launch.environment,
+        values={name: str(value) for name, value in stated_values(job, configuration).items()},
+        working_folder=str(launch.folder),
         facts=facts_of(recommendation),
         longest_seconds=_longest_seconds(recommendation),
     )
@@ -158,11 +170,6 @@ def head(plan: LaunchPlan, *more: str) -> list[str]:
     """The comment lines that begin a file: the plan's facts, and what the target adds."""
     # A line break in a name must not end the comment.
     return [f"# {' '.join(words.split())}" for words in (*plan.facts, *more)]
-
-
-def _values(recommendation: Recommendation, cluster: Cluster) -> dict[str, str]:
-    chosen = {axis: str(value) for axis, value in recommendation.choice.configuration.items()}
-    return {**chosen, "devices_per_node": str(cluster.devices_per_node)}
 
 
 def _longest_seconds(recommendation: Recommendation) -> float | None:

@@ -12,8 +12,8 @@ import pytest
 import cli
 from tests.tuner.report.launch.plans import plan
 from tuner.errors import JobError
-from tuner.launchers import OnePer
-from tuner.report.launch import TARGETS, LaunchPlan, command_plan, launch_text, training_plan
+from tuner.report.launch import TARGETS, LaunchPlan, launch_text
+from tuner.report.launch.plan import training_plan
 
 
 def test_the_command_line_offers_every_target() -> None:
@@ -68,22 +68,6 @@ def test_a_recommendation_says_what_to_expect(builder: ModuleType, folder: Path)
     assert (made.num_nodes, made.devices_per_node, made.cores_per_node) == (1, 4, 4)
     assert made.longest_seconds == answer.choice.seconds.upper
     assert made.values["batch_size"] == "256"
-
-
-def test_a_command_runs_on_as_many_nodes_as_are_recommended(builder: ModuleType, folder: Path) -> None:
-    cluster = replace(builder.job().resolved_cluster(), devices_per_node=2, threads_per_rank=3)
-    made = command_plan(
-        builder.recommendation(),
-        cluster,
-        command="torchrun train.py",
-        one_per=OnePer.NODE,
-        environment={"A": "b"},
-        working_folder=str(folder),
-    )
-    assert (made.num_nodes, made.devices_per_node, made.cores_per_node) == (4, 2, 6)
-    assert made.longest_seconds == builder.recommendation().choice.seconds.upper
-    assert "#SBATCH --nodes=4" in launch_text(made, "slurm")
-    assert not any("one machine" in fact for fact in made.facts)
 
 
 def test_a_plan_without_nodes_or_with_an_impossible_variable_is_refused(folder: Path) -> None:
