@@ -9,40 +9,47 @@ from tuner.launchers import OnePer
 from tuner.report.launch.plan import LaunchPlan
 
 
-def node_lines(
-    plan: LaunchPlan,
-    *,
-    node_rank: str,
-    main_address: str,
-    main_port: str,
-    goes_to_folder: bool = True,
-    sets_environment: bool = True,
-) -> list[str]:
-    """Lines for `/bin/sh` that give the command its variables and run it; its exit code is theirs.
+def node_lines(plan: LaunchPlan, *, node_rank: str, main_address: str, main_port: str) -> list[str]:
+    """Lines that tell the command its place and run it; their exit code is the command's.
 
     Args:
         plan: What is launched.
         node_rank: Shell word for this node's rank.
         main_address: Shell word for the first node's address.
         main_port: Shell word for a port that is free there.
-        goes_to_folder: Whether the working folder is entered; not where the engine does so.
-        sets_environment: Whether the plan's variables are set; not where the engine does so.
     """
-    lines = []
-    if sets_environment:
-        lines += [f"export {name}={shlex.quote(value)}" for name, value in plan.environment.items()]
-    if plan.reads_place:
-        lines += [
-            f"export PACELINE_NUM_NODES={plan.num_nodes} PACELINE_NODE_RANK={node_rank}",
-            f"export MASTER_ADDR={main_address} MASTER_PORT={main_port}",
-            'export PACELINE_MAIN_ADDRESS="$MASTER_ADDR" PACELINE_MAIN_PORT="$MASTER_PORT"',
-        ]
-    if goes_to_folder:
-        lines.append(f"cd {shlex.quote(plan.working_folder)} || exit")
-    return [*lines, _command(plan)]
+    if not plan.reads_place:
+        return [command_line(plan)]
+    meeting = meeting_lines(plan, main_address=main_address, main_port=main_port)
+    return [*meeting, rank_line(node_rank), command_line(plan)]
 
 
-def _command(plan: LaunchPlan) -> str:
+def environment_lines(plan: LaunchPlan) -> list[str]:
+    """Lines that set the plan's variables."""
+    return [f"export {name}={shlex.quote(value)}" for name, value in plan.environment.items()]
+
+
+def folder_line(plan: LaunchPlan) -> str:
+    """A line that enters the working folder, or ends the script."""
+    return f"cd {shlex.quote(plan.working_folder)} || exit"
+
+
+def meeting_lines(plan: LaunchPlan, *, main_address: str, main_port: str) -> list[str]:
+    """Lines that say how many nodes there are, and where they meet."""
+    return [
+        f"export MASTER_ADDR={main_address} MASTER_PORT={main_port}",
+        f'export PACELINE_NUM_NODES={plan.num_nodes} PACELINE_MAIN_ADDRESS="$MASTER_ADDR" '
+        'PACELINE_MAIN_PORT="$MASTER_PORT"',
+    ]
+
+
+def rank_line(node_rank: str) -> str:
+    """A line that says which node this is."""
+    return f"export PACELINE_NODE_RANK={node_rank}"
+
+
+def command_line(plan: LaunchPlan) -> str:
+    """The command; where a copy a rank is wanted, torchrun starts them and ends all when one fails."""
     if plan.one_per is not OnePer.RANK:
         return plan.command
     return (

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 
 from tuner.launchers import OnePer
-from tuner.report.launch.node_script import node_lines
+from tuner.report.launch.node_script import environment_lines, node_lines
 from tuner.report.launch.plan import LaunchPlan, head
 
 # Braces of the program are doubled: it is filled in by `str.format`.
@@ -106,17 +106,13 @@ if __name__ == "__main__":
 
 def ray_driver(plan: LaunchPlan) -> str:
     """The file; nodes are told apart by where Ray places their bundles."""
-    script = node_lines(
-        plan,
-        node_rank='"$PLACE_RANK"',
-        main_address='"$PLACE_ADDRESS"',
-        main_port='"$PLACE_PORT"',
-        goes_to_folder=False,
+    body = node_lines(
+        plan, node_rank='"$PLACE_RANK"', main_address='"$PLACE_ADDRESS"', main_port='"$PLACE_PORT"'
     )
     program = _PROGRAM.format(
         num_nodes=1 if plan.one_per is OnePer.JOB else plan.num_nodes,
         resources=_literal(_resources(plan)),
-        script=_text_literal(script),
+        script=_text_literal([*environment_lines(plan), *body]),
     )
     address = shlex.quote(str(plan.settings.get("address", "http://HEAD:8265")))
     folder, file = shlex.quote(plan.working_folder), shlex.quote(plan.file_name)

@@ -43,8 +43,6 @@ def _run(plan: LaunchPlan) -> list[str]:
         node_rank='"$SKYPILOT_NODE_RANK"',
         main_address='"$(echo "$SKYPILOT_NODE_IPS" | head -n 1)"',
         main_port=str(MAIN_PORT),
-        goes_to_folder=False,
-        sets_environment=False,
     )
     if plan.one_per is OnePer.JOB and plan.num_nodes > 1:
         return ["# The command starts what it needs on the other nodes.", _FIRST_ONLY, *lines]

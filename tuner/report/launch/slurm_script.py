@@ -7,18 +7,15 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from tuner.launchers import OnePer
-from tuner.report.launch.node_script import node_lines
+from tuner.report.launch.node_script import environment_lines, folder_line, meeting_lines, rank_line
 from tuner.report.launch.plan import LaunchPlan, head
 
 #: Times the longest predicted time that a training is given, where the job file limits the time of jobs.
 _PATIENCE = 2.0
 
 #: The first node's name, and a port by which jobs that share a node keep apart.
-_MEETING = (
-    'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-    "MASTER_PORT=$((15000 + SLURM_JOB_ID % 15000))",
-    "export MASTER_ADDR MASTER_PORT",
-)
+_MAIN_ADDRESS = '"$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"'
+_MAIN_PORT = "$((15000 + SLURM_JOB_ID % 15000))"
 
 
 def slurm_script(plan: LaunchPlan) -> str:
@@ -26,10 +23,11 @@ def slurm_script(plan: LaunchPlan) -> str:
     script = shlex.quote(plan.file_name)
     how = f"Start it: sbatch {script} (options before its name, such as --partition, go above those here)"
     lines = ["#!/bin/sh", *(f"#SBATCH {option}" for option in _options(plan)), *head(plan, how), ""]
-    if plan.reads_place or plan.one_per is not OnePer.JOB:
-        lines += _MEETING
+    lines += [*environment_lines(plan), folder_line(plan)]
+    if plan.reads_place:
+        lines += meeting_lines(plan, main_address=_MAIN_ADDRESS, main_port=_MAIN_PORT)
     if plan.one_per is OnePer.JOB:
-        return "\n".join([*lines, _task(plan), ""])
+        return "\n".join([*lines, *([rank_line("0")] if plan.reads_place else []), plan.command, ""])
     lines += [
         # Since SLURM 22.05 srun no longer takes the cores of a task from sbatch.
         'srun --export=ALL --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 \\',
@@ -40,18 +38,14 @@ def slurm_script(plan: LaunchPlan) -> str:
 
 
 def _task(plan: LaunchPlan) -> str:
-    """What each task of the step runs."""
-    lines = node_lines(
-        plan, node_rank='"$SLURM_NODEID"', main_address='"$MASTER_ADDR"', main_port='"$MASTER_PORT"'
-    )  # fmt: skip
+    """What each task of the step runs; srun starts the ranks itself where one copy each is wanted."""
+    lines = [rank_line('"$SLURM_NODEID"')]
     if plan.one_per is OnePer.RANK:
-        place = (
+        lines.append(
             'export RANK="$SLURM_PROCID" WORLD_SIZE="$SLURM_NTASKS" LOCAL_RANK="$SLURM_LOCALID" '
             f"LOCAL_WORLD_SIZE={plan.devices_per_node}"
         )
-        # srun starts the ranks itself.
-        lines = [*lines[:-1], place, plan.command]
-    return "\n".join(lines)
+    return "\n".join([*lines, plan.command])
 
 
 def _options(plan: LaunchPlan) -> Iterator[str]:

@@ -33,8 +33,6 @@ def train_job(plan: LaunchPlan) -> str:
         node_rank='"${PET_NODE_RANK:-0}"',
         main_address='"${PET_MASTER_ADDR:-127.0.0.1}"',
         main_port='"${PET_MASTER_PORT:-29400}"',
-        goes_to_folder=False,
-        sets_environment=False,
     )
     trainer: dict[str, Any] = {"image": plan.image} if plan.image else {}
     trainer |= {

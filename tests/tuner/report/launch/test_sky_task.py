@@ -39,7 +39,7 @@ def test_the_task_states_nodes_and_resources(folder: Path) -> None:
 
 
 def test_the_task_reads_as_people_write_it(folder: Path) -> None:
-    assert "\nrun: |\n  export PACELINE_NUM_NODES=2 " in launch_text(plan(folder), "skypilot")
+    assert "\nrun: |\n  export MASTER_ADDR=" in launch_text(plan(folder), "skypilot")
 
 
 def test_each_node_is_told_its_place(folder: Path) -> None:
