@@ -123,30 +123,37 @@ def init(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write a job file to begin with."""
-    from tuner.job import example_text, job_template
+    """Write a job file to begin with, and the script of an example that has one."""
+    from tuner.job import example_scripts, example_text, job_template
 
-    text = example_text(example) if example else job_template()
-    if path.exists() and not force:
-        raise JobError(f"{path} is there already; give another path, or --force to replace it")
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}; choose another path") from error
-    typer.echo(f"wrote {path}; next: paceline check {path}")
+    texts = {path: example_text(example) if example else job_template()}
+    if example:
+        texts |= {path.parent / name: text for name, text in example_scripts(example).items()}
+    for file in texts:
+        if file.exists() and not force:
+            raise JobError(f"{file} is there already; give another path, or --force to replace it")
+    for file, text in texts.items():
+        try:
+            file.write_text(text)
+        except OSError as error:
+            raise StorageError(f"{file} cannot be written: {error.strerror}; choose another path") from error
+    written = " and ".join(str(file) for file in texts)
+    typer.echo(f"wrote {written}; next: paceline check {path}")
 
 
 @app.command()
 def check(job: JobPath, output_format: FormatOption = Format.TABLE) -> None:
-    """Check a job file, its workload and data with one tiny probe."""
+    """Check a job file, its workload or command, and its data with one tiny probe."""
     from tuner.job import job_warnings
-    from tuner.service.check import check_job
+    from tuner.service.check import check_job, command_rows, cost_rows
 
     opened = _opened(job)
     for warning in job_warnings(opened.job):
         _tell(f"note: {warning}")
     recording = opened.job.recording()
     doing = "replaying" if recording else "scoring the untrained model and training"
+    if opened.job.runs_command:
+        doing = f"running the command by the {opened.job.cluster.launcher} launcher for"
     _tell(f"{doing} a few steps")
     measurement, epoch_samples = check_job(opened)
     step = measurement.step_seconds
@@ -165,6 +172,8 @@ def check(job: JobPath, output_format: FormatOption = Format.TABLE) -> None:
             ("source", recording.source),
             ("configurations", len(recording.configurations())),
         ]
+    elif opened.job.runs_command:
+        rows += command_rows(opened, measurement)
     else:
         rows += [
             ("seconds of a scoring", round(_scoring_seconds(measurement), 3)),
@@ -172,6 +181,7 @@ def check(job: JobPath, output_format: FormatOption = Format.TABLE) -> None:
             ("parameter bytes", measurement.parameter_bytes),
             ("peak bytes of a rank", measurement.peak_bytes),
         ]
+    rows += cost_rows(opened)
     _print_rows([{"what": what, "value": value} for what, value in rows], output_format)
 
 

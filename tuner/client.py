@@ -215,7 +215,7 @@ def _samples(step: int) -> int:
 
 def _slice_is_over() -> bool:
     """Whether what was reported reaches the end of the slice, which needs no word from outside."""
-    # A slice without a scoring shows no curve: it goes on for longer before it ends without.
+    # A slice without a scoring shows no curve: it goes on for longer, and a run's first until it has one.
     which = "UNTIL" if _Told.has_value or os.environ.get("PACELINE_PURPOSE") == "timing" else "LATEST"
     samples = int(os.environ.get("PACELINE_%s_SAMPLES" % which) or 0)  # noqa: UP031
     steps = int(os.environ.get("PACELINE_%s_STEPS" % which) or 0)  # noqa: UP031

@@ -10,7 +10,7 @@ from typing import Any
 from search_spaces import Configuration
 
 #: Version of `recommendation.json`: the first number changes when a reader of the old form would fail.
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +136,8 @@ class Recommendation:
         tuning: What the search spent.
         checkpoint: Path of the trained model, a state dictionary of its parameters, where a run arrived.
         command: A command line that trains the recommended configuration.
+        own_command: The user's own command with the recommended values, as it runs without Paceline; empty
+            where no command was given.
         strategies: Every strategy at its best, the chosen one first; empty where only one was weighed.
         turning_points: Sentences that say what would change the answer, where a cluster was described.
     """
@@ -155,6 +157,7 @@ class Recommendation:
     tuning: TuningCost
     checkpoint: str | None
     command: str
+    own_command: str = ""
     strategies: tuple[StrategyOutlook, ...] = ()
     turning_points: tuple[str, ...] = ()
     schema_version: str = field(default=SCHEMA_VERSION)

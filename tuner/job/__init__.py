@@ -25,7 +25,7 @@ from tuner.job.sections import (
     WorkloadSection,
 )
 from tuner.job.space_section import SpaceSection
-from tuner.job.template import example_names, example_text, job_template
+from tuner.job.template import example_names, example_scripts, example_text, job_template
 from tuner.job.values import configuration_with_knobs
 from tuner.job.workload_code import workload_code_digest
 from tuner.job.workload_reference import load_workload
@@ -48,6 +48,7 @@ __all__ = [
     "check_feasible",
     "configuration_with_knobs",
     "example_names",
+    "example_scripts",
     "example_text",
     "job_name",
     "job_schema",

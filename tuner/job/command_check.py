@@ -9,12 +9,9 @@ from pathlib import Path
 
 from search_spaces import KNOBS, traits_of
 from tuner.errors import JobError
-from tuner.job.command_files import script_text
+from tuner.job.command_files import asks_for_values, script_text
 from tuner.job.command_template import TELLING, variable_name
 from tuner.job.model import Job
-
-#: How a script asks the client for all values: not as a method of something else.
-_ASKS_FOR_VALUES = re.compile(r"(paceline_client\.|(?<![.\w]))values\(\)")
 
 
 def check_command(job: Job, path: Path) -> None:
@@ -78,9 +75,7 @@ def _is_used(job: Job, variables: tuple[str, ...], text: str) -> bool:
         wanted.append("PACELINE_NUM_NODES")
     if any(re.search(rf"\b{name}\b", everything) for name in wanted):
         return True
-    if "PACELINE_VALUES" in everything:
-        return True
-    return "paceline_client" in text and _ASKS_FOR_VALUES.search(text) is not None
+    return asks_for_values(everything)
 
 
 def _never_told(axis: str) -> str:

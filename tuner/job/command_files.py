@@ -52,6 +52,16 @@ def script_text(section: CommandSection, job_folder: Path) -> str:
     )
 
 
+def asks_for_values(text: str) -> bool:
+    """Whether a command or script reads the file with all values, by itself or by the client."""
+    if "PACELINE_VALUES" in text:
+        return True
+    # Not `values()` as a method of something else.
+    return (
+        "paceline_client" in text and re.search(r"(paceline_client\.|(?<![.\w]))values\(\)", text) is not None
+    )
+
+
 def _words(command: str) -> list[str]:
     # A template's braces do no harm to the shell's rules of quoting; what a person left open does.
     try:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from search_spaces import KNOBS, BatchSplitsEvenly, Configuration
-from tuner.job.command_template import Template, variable_name
+from tuner.job.command_files import asks_for_values, script_text
+from tuner.job.command_template import NODE_VARIABLES, Template, variable_name
 from tuner.job.model import Job
 
 Values = dict[str, object]
+#: Where the first node is, if it is the only one.
+_HERE, _PORT = "127.0.0.1", 29500
 
 
 def stated_values(job: Job, configuration: Configuration) -> Values:
@@ -65,14 +69,15 @@ class OwnLaunch:
     """The user's own command as it runs without Paceline.
 
     Args:
-        command: Lines for the shell, run in the folder; what is known on a node only, unless it was given, is
-            read from the node's environment (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`,
-            `PACELINE_MAIN_PORT`).
-        environment: Variables it is given: those of the job file, and values that no template names.
-        folder: Its working folder.
+        preparation: Lines for the shell that make what the command expects to be there.
+        command: The command line. What is known on a node only, unless it was given, is read from the node's
+            environment (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`).
+        environment: Variables it is given: those of the job file, and those that the script reads.
+        folder: Where all of it runs.
     """
 
-    command: tuple[str, ...]
+    preparation: tuple[str, ...]
+    command: str
     environment: Mapping[str, str]
     folder: Path
 
@@ -88,39 +93,60 @@ def own_launch(
         configuration: What is to be trained.
         place: Values of what is known on a node only; None leaves them to the node.
     """
-    section = job.command
-    values = stated_values(job, configuration)
+    section, values = job.command, stated_values(job, configuration) | dict(place or {})
     told = {
         **values,
-        **(place or {}),
         "checkpoint": "checkpoint",
         "output": "output",
         "metrics": "metrics.jsonl",
         "values": "values.json",
     }
     named = {name for template in section.templates() for name in template.variables}
-    environment = {variable_name(name): str(value) for name, value in values.items() if name not in named}
-    lines = []
-    if "output" in named:
-        lines.append("mkdir -p output")
-    if "values" in named:
-        lines.append(f"printf %s {shlex.quote(json.dumps(values))} > values.json")
+    read = script_text(section, job_folder) + section.command
+    environment = {
+        variable_name(name): str(value)
+        for name, value in values.items()
+        if re.search(rf"\b{variable_name(name)}\b", read)
+    }
+    wants_file = "values" in named or asks_for_values(read)
+    if wants_file and "values" not in named:
+        environment["PACELINE_VALUES"] = "values.json"
+    environment |= rendered_environment(job, told)
+    preparation = ["mkdir -p output"] if "output" in named else []
+    if wants_file:
+        plain = {name: value for name, value in values.items() if name not in NODE_VARIABLES}
+        preparation.append(f"printf %s {shlex.quote(json.dumps(plain))} > values.json")
     return OwnLaunch(
-        command=(*lines, rendered_command(job, told, resumes=False)),
-        environment=environment | rendered_environment(job, told),
+        preparation=tuple(preparation),
+        command=rendered_command(job, told, resumes=False),
+        environment=environment,
         folder=(job_folder / section.folder).resolve(),
     )
 
 
 def own_command(job: Job, job_folder: Path, configuration: Configuration) -> str:
-    """The same in one line.
+    """The user's own command with a configuration's values in one line, as it runs without Paceline.
 
-    On one node what is known there only is filled in; on several it is read from the environment of each.
+    On one node what is known there only is filled in; on several it is read from the environment of each
+    (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`). Values that the script reads from
+    its environment are exported. Where nodes are processes of this machine, a copy a rank is started for
+    each.
     """
-    place = {"node_rank": 0, "main_address": "127.0.0.1", "main_port": 29500}
-    launch = own_launch(job, job_folder, configuration, place if configuration.nodes == 1 else None)
-    steps = [f"cd {shlex.quote(str(launch.folder))}"]
+    section = job.command
+    here = {"node_rank": 0, "main_address": _HERE, "main_port": _PORT}
+    launch = own_launch(job, job_folder, configuration, here if configuration.nodes == 1 else None)
+    steps = [f"cd {shlex.quote(str(launch.folder))}", *launch.preparation]
     if launch.environment:
-        words = (f"{name}={shlex.quote(value)}" for name, value in launch.environment.items())
-        steps.append(f"export {' '.join(words)}")
-    return " && ".join([*steps, *launch.command])
+        steps.append(f"export {_assignments(launch.environment)}")
+    if section.one_per == "rank" and job.cluster.launcher == "local":
+        ranks = configuration.nodes * job.cluster.devices_per_node
+        meeting = {"MASTER_ADDR": _HERE, "MASTER_PORT": str(_PORT), "WORLD_SIZE": str(ranks)}
+        steps.append(f"export {_assignments(meeting)}")
+        numbers = " ".join(map(str, range(ranks)))
+        copies = f"for RANK in {numbers}; do export RANK LOCAL_RANK=$RANK; {launch.command} & done; wait"
+        return f"{' && '.join(steps)}; {copies}"
+    return " && ".join([*steps, launch.command])
+
+
+def _assignments(environment: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())

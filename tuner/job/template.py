@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import shlex
+import tomllib
 from pathlib import Path
 
 from tuner.errors import JobError
@@ -34,6 +36,17 @@ def example_text(name: str) -> str:
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise JobError(f"there is no example {name!r}{hint} Examples are {', '.join(names)}")
     return (_folder() / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def example_scripts(name: str) -> dict[str, str]:
+    """The scripts that an example's command names, file name to text; none where it trains a Workload.
+
+    Raises:
+        JobError: No example has this name.
+    """
+    command = tomllib.loads(example_text(name)).get("workload", {}).get("command", "")
+    files = [_folder() / word for word in shlex.split(command) if word.endswith(".py")]
+    return {file.name: file.read_text(encoding="utf-8") for file in files if file.is_file()}
 
 
 def _folder() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from search_spaces import Configuration
 from tuner.errors import ProbeError
 from tuner.job import Job
-from tuner.launchers import JobHandle, JobState, JobStatus, Launcher
+from tuner.launchers import CommandLauncher, JobHandle, JobState, JobStatus, Launcher
 from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes.command_failures import failure_words, is_out_of_memory
 from tuner.probes.command_slice import CommandSlice
@@ -33,10 +34,10 @@ class CommandProber(Prober):
 
     A slice ends once a line reaches its end: the script is asked to stop (`should_stop` of the client), then
     sent SIGTERM and given `workload.grace` to save. A slice that trains waits for a scoring, since without
-    one it shows nothing, up to four times as far. It ends PAUSED; where the script cannot resume, or has
-    saved nothing, the next one begins the run anew, is charged for all of it, and its curve goes on from
-    where the last one ended. REACHED, DIVERGED and so on are as for training; a script that ends by itself is
-    STOPPED.
+    one it shows nothing: up to four times as far, and a run's first however many samples it takes. It ends
+    PAUSED. Where the script cannot resume, or has saved nothing, the next slice begins the run anew, is
+    charged for all of it, and its curve goes on from where the last one ended. REACHED, DIVERGED and so on
+    are as for training; a script that ends by itself is STOPPED.
 
     Jobs that lose their nodes are submitted again from what was saved, up to three times without progress.
     While a job waits for nodes nothing is charged, and `probe.hang_timeout` does not run.
@@ -108,6 +109,11 @@ class CommandProber(Prober):
             self._launcher.cancel(record.job)
             self._leaving.setdefault(record.plan.folder, []).append(record.job)
         self._end(record, Outcome.STOPPED, now)
+
+    def end_orphans(self, folder: Path) -> None:
+        if isinstance(self._launcher, CommandLauncher):
+            for slice_folder in sorted((folder / SLICES_FOLDER).glob("*")):
+                self._launcher.end_orphans(slice_folder)
 
     def close(self) -> None:
         for record in self._slices.values():
@@ -200,12 +206,14 @@ class CommandProber(Prober):
             return False
         until, known, standing = record.plan.until, record.known, record.standing
         shows = record.has_interval if record.plan.is_timing else record.has_scored
-        factor = 1 if shows else PATIENCE
-        if until.samples is not None and standing.samples - known.samples >= factor * (
+        factor = 1.0 if shows else PATIENCE
+        # A run of which nothing is known is worth nothing before its first scoring, however rare they are.
+        counted = factor if shows or record.plan.is_timing or known.value is not None else math.inf
+        if until.samples is not None and standing.samples - known.samples >= counted * (
             until.samples - known.samples
         ):
             return True
-        if until.steps is not None and standing.step - known.step >= factor * until.steps:
+        if until.steps is not None and standing.step - known.step >= counted * until.steps:
             return True
         if until.training_seconds is None:
             return False

@@ -23,6 +23,8 @@ from tuner.probes.run_clock import Attempt, Mark, step_spread
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 _PROGRESS_FILE = "progress.json"
+#: A scoring is kept that lies so much further than the last one that was.
+_KEPT_APART = 1.05
 _NOTHING = Spread(median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0, count=0)
 
 
@@ -66,6 +68,7 @@ class CommandSlice:
         self._base = self.known
         self._standing: Mark | None = None
         self._points: dict[int, CurvePoint] = {}
+        self._kept_samples = max(folder.reported_samples, default=0)
         self._num_placed = 0
         self._first_mark: Mark | None = None
         self._noise: list[NoiseStatistic] = []
@@ -232,6 +235,7 @@ class CommandSlice:
         ]
         for point in lost:
             self._points[point.samples] = point
+            self._kept_samples = max(self._kept_samples, point.samples)
             self.folder.add_point(point)
         if not lost:
             return self.known
@@ -269,9 +273,18 @@ class CommandSlice:
         point = CurvePoint(
             training_seconds=mark.seconds, step=mark.step, samples=mark.samples, value=mark.value
         )
-        if self._points.get(mark.samples) != point:
+        if self._points.get(mark.samples) != point and self._is_kept(point):
             self._points[mark.samples] = point
+            self._kept_samples = max(self._kept_samples, mark.samples)
             self.folder.add_point(point)
+
+    def _is_kept(self, point: CurvePoint) -> bool:
+        """Whether a curve needs a scoring: a script may score thousands of times, at even distances."""
+        if point.samples in self._points or point.samples >= _KEPT_APART * self._kept_samples:
+            return True
+        goal = self.plan.job.goal
+        passes = point.value >= goal.target if goal.maximize else point.value <= goal.target
+        return passes and not self.reached_target()
 
     def _curve(self) -> tuple[CurvePoint, ...]:
         """The scorings that no earlier slice has reported, in order."""

@@ -24,7 +24,7 @@ CHECKPOINT_NAME = "checkpoint"
 SLICES_FOLDER = "slices"
 #: Name of the client as the script imports it: nothing else of ours is on its path.
 CLIENT_MODULE = "paceline_client"
-#: A slice that ends by samples or steps goes on so many times as far for its first scoring.
+#: A slice goes on so many times as far for a scoring beyond what was known.
 PATIENCE = 4
 
 
@@ -142,14 +142,16 @@ class CommandPlan:
             "PACELINE_PURPOSE": self.plan.purpose.value,
             "PACELINE_RESUMED": "1" if self.resumes else "",
             "PACELINE_STOP_FILE": str(self.stop_file),
-            "PACELINE_LATEST_SAMPLES": _latest(known.samples, until.samples),
-            "PACELINE_LATEST_STEPS": _latest(
-                known.step, None if until.steps is None else known.step + until.steps
-            ),
+            "PACELINE_LATEST_SAMPLES": "",
+            "PACELINE_LATEST_STEPS": "",
             # What is printed is read while it runs.
             "PYTHONUNBUFFERED": "1",
         }
         path = stated_here.pop("PYTHONPATH", None) or _import_path()
+        if known.value is not None:
+            until_steps = None if until.steps is None else known.step + until.steps
+            environment["PACELINE_LATEST_SAMPLES"] = _latest(known.samples, until.samples)
+            environment["PACELINE_LATEST_STEPS"] = _latest(known.step, until_steps)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(self._client_folder), path)))
         return environment | stated_here
 

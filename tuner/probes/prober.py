@@ -75,6 +75,14 @@ class Prober(ABC):
     def cancel(self, handle: ProbeHandle) -> None:
         """Ends the slice and everything it started; what was checkpointed stays."""
 
+    def end_orphans(self, folder: Path) -> None:
+        """Ends what an earlier tuner's slices left running in a probe's folder, beyond this host too.
+
+        Args:
+            folder: The probe's folder.
+        """
+        return
+
     @abstractmethod
     def close(self) -> None:
         """Ends every slice and releases what was kept warm."""

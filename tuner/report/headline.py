@@ -37,6 +37,9 @@ def headline_section(content: ReportContent) -> Markup:
     if recommendation.command.strip():
         parts.append(element("h3", "Train it (also in launch.sh)"))
         parts.append(element("pre", recommendation.command.strip(), class_="command"))
+    if recommendation.own_command.strip():
+        parts.append(element("p", "The same without Paceline, by your own command:"))
+        parts.append(element("pre", recommendation.own_command.strip(), class_="command"))
     if recommendation.checkpoint:
         parts.append(element("h3", "The trained model"))
         parts.append(element("pre", recommendation.checkpoint, class_="command"))

@@ -56,6 +56,8 @@ def recommendation_text(recommendation: Recommendation) -> str:
         lines += _fact("trained model", recommendation.checkpoint, wrap=False)
     if recommendation.command.strip():
         lines += ["", f"  {recommendation.command.strip()}"]
+    if recommendation.own_command.strip():
+        lines += ["", f"  {recommendation.own_command.strip()}"]
     return "\n".join(lines) + "\n"
 
 

@@ -369,10 +369,14 @@ def looks_cost(state: SearchState, beliefs: Beliefs) -> LooksCost:
 def _trained(state: SearchState, beliefs: Beliefs) -> LooksCost:
     """Of real ranks: the nodes are held while they train and score."""
     per_sample = beliefs.forecast.seconds_per_sample
+    shortest = _SHORTEST_SLICE_SECONDS
+    if state.job.runs_command:
+        # A script is started anew for each look, which lasts as long as that at the least.
+        shortest = max(shortest, state.slice_seconds)
     return LooksCost(
         per_sample=per_sample * state.overhead,
         price=beliefs.price,
-        shortest_samples=_SHORTEST_SLICE_SECONDS / per_sample,
+        shortest_samples=shortest / per_sample,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from search_spaces import Configuration
 from tuner.analytic.samples_model import SEED_SD
 from tuner.charge import charge
+from tuner.job import own_command
 from tuner.ledger import PredictionRecord
 from tuner.measurement import Outcome, Purpose
 from tuner.probes.slice_plan import MODEL_FILE
@@ -82,6 +83,7 @@ def recommend(ending: Ending) -> Recommendation | None:
         tuning=tuning_cost(state),
         checkpoint=_model_of(state, run),
         command=train_command(ending.job_path, choice) if _trains_here(state, choice) else "",
+        own_command=_own_command(ending, choice),
         strategies=strategies,
         turning_points=turning_points(state, ending.beliefs, choice),
     )
@@ -90,6 +92,12 @@ def recommend(ending: Ending) -> Recommendation | None:
 def _trains_here(state: SearchState, choice: Configuration) -> bool:
     """Whether what is recommended can be trained with what is at hand."""
     return state.job.recording() is None and not state.cluster.emulates(choice)
+
+
+def _own_command(ending: Ending, choice: Configuration) -> str:
+    """The user's own command with a configuration's values; empty where the job trains a Workload."""
+    job = ending.state.job
+    return own_command(job, ending.job_path.resolve().parent, choice) if job.runs_command else ""
 
 
 def goal_words(state: SearchState) -> str:
@@ -121,15 +129,19 @@ def trained_model(run: Run) -> str | None:
 def tuning_cost(state: SearchState) -> TuningCost:
     """What the search spent, by purpose of the slice and by part."""
     by_purpose: defaultdict[str, float] = defaultdict(float)
-    by_part = dict.fromkeys(("training", "scoring", "startup", "other"), 0.0)
+    by_part = dict.fromkeys(("training", "scoring", "startup", "repeated", "other"), 0.0)
     for probe in state.probes:
         for measurement, trained in paid_slices(probe):
             by_purpose[measurement.purpose.value] += measurement.charged_seconds
             by_part["training"] += trained
             by_part["scoring"] += measurement.scoring_seconds
             by_part["startup"] += measurement.startup_seconds
+            by_part["repeated"] += measurement.repeated_seconds
             rest = trained + measurement.scoring_seconds + measurement.startup_seconds
+            rest += measurement.repeated_seconds
             by_part["other"] += max(measurement.charged_seconds - rest, 0.0)
+    if not by_part["repeated"]:
+        del by_part["repeated"]
     return TuningCost(
         seconds=state.spent.seconds,
         dollars=state.spent.dollars,

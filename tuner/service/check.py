@@ -6,12 +6,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from search_spaces import Configuration
 from tuner.errors import ProbeError
 from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes import Prober, Until
 from tuner.service.opening import OpenedJob, checked_epoch_samples
+from tuner.service.plan import worst_dollars
 from tuner.service.probers import job_prober
 
 _STEPS = 12
@@ -46,6 +48,45 @@ def check_job(
         last = error.splitlines()[-1]
         raise ProbeError(f"the probe of {configuration} ended as {measurement.outcome}: {last}\n{error}")
     return measurement, epoch_samples
+
+
+def command_rows(opened: OpenedJob, measurement: Measurement) -> list[tuple[str, Any]]:
+    """What a probe of a command showed beside its steps."""
+    section, step = opened.job.command, measurement.step_seconds
+    rows: list[tuple[str, Any]] = [
+        ("scorings", len(measurement.curve)),
+        (
+            f"last {opened.job.goal.metric}",
+            measurement.curve[-1].value if measurement.curve else None,
+        ),
+        ("samples seen", measurement.samples),
+    ]
+    if section.epoch_samples is not None and step is not None:
+        batches = section.epoch_samples / measurement.configuration.batch_size
+        rows.append(("seconds an epoch", round(batches * step.mean, 3)))
+    rows += [
+        ("scoring told apart from training", "yes" if measurement.scoring_seconds > 0 else "no"),
+        ("gradient noise", "told" if measurement.noise else "not told: its scale stays a guess"),
+        ("parameter bytes", measurement.parameter_bytes or "not told: what an exchange takes is a guess"),
+        ("can resume", _resumes_words(opened, measurement)),
+    ]
+    return rows
+
+
+def _resumes_words(opened: OpenedJob, measurement: Measurement) -> str:
+    if not opened.job.can_resume:
+        return "no: each slice begins anew and pays again; see workload.resume"
+    return "yes" if measurement.checkpoint else "workload.resume is stated, but nothing was saved yet"
+
+
+def cost_rows(opened: OpenedJob) -> list[tuple[str, Any]]:
+    """What running the job costs at worst."""
+    budget = opened.job.budget
+    worst = worst_dollars(opened, opened.job.search_space().candidates())
+    rows: list[tuple[str, Any]] = [
+        ("seconds at worst", budget.time if budget.time is not None else "no limit in [budget]")
+    ]
+    return rows if worst is None else [*rows, ("dollars at worst", round(worst, 2))]
 
 
 def tiny_configuration(opened: OpenedJob) -> Configuration:

@@ -44,7 +44,12 @@ def plan_lines(opened: OpenedJob, *, storage: str, output: str, spent_seconds: f
             f"replayed: recording {recording.name}; nothing is trained, seconds and dollars are those "
             "of its runs"
         )
-    worst = _worst_dollars(opened, candidates)
+    if job.runs_command and not job.can_resume:
+        lines.append(
+            "your script is not told how to resume (workload.resume): a run that goes on begins anew, and is "
+            "paid for again"
+        )
+    worst = worst_dollars(opened, candidates)
     if worst is not None:
         lines.append(f"at worst: {format_dollars(worst)}, {_dearest_words(opened)} all the time")
     if spent_seconds > 0:
@@ -57,7 +62,8 @@ def _dearest_words(opened: OpenedJob) -> str:
     return "the dearest configuration" if opened.cluster.machines else "the largest number of nodes"
 
 
-def _worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration]) -> float | None:
+def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration]) -> float | None:
+    """What the budget allows to be spent, on the dearest configuration all the time; None without prices."""
     cluster, budget = opened.cluster, opened.job.budget
     if not cluster.has_prices:
         return None

@@ -130,6 +130,7 @@ def _run(
     free_leases_of_the_dead(store.ledger, study)
     for folder in sorted(options.output.glob("probes/*/*")):
         end_orphans(folder)
+        prober.end_orphans(folder)
     with store.guarded():
         setting = SearchSetting(
             job=opened.job,

@@ -9,12 +9,14 @@ from tuner.errors import JobError
 from tuner.job import (
     Job,
     example_names,
+    example_scripts,
     example_text,
     job_template,
     job_warnings,
     load_job,
     load_workload,
 )
+from tuner.job.command_files import script_files
 
 
 def test_the_examples_ship():
@@ -24,10 +26,28 @@ def test_the_examples_ship():
         "digits",
         "fashion_mnist",
         "fashion_mnist_delayed",
+        "lightning_script",
+        "numpy_script",
+        "own_script",
     ]
 
 
-@pytest.mark.parametrize("name", [None, *example_names()])
+SCRIPTS = [name for name in example_names() if example_scripts(name)]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_examples_of_commands_load_with_the_scripts_that_ship(tmp_path, name):
+    path = tmp_path / "job.toml"
+    path.write_text(example_text(name))
+    (script,) = example_scripts(name).items()
+    (tmp_path / script[0]).write_text(script[1])
+    job = load_job(path)
+    assert script[0] in job.command.command
+    assert script_files(job.command, tmp_path) == [tmp_path / script[0]]
+    assert job.baseline is not None
+
+
+@pytest.mark.parametrize("name", [None, *(n for n in example_names() if n not in SCRIPTS)])
 def test_template_and_examples_load_and_name_workloads_that_build(tmp_path, name):
     path = tmp_path / "job.toml"
     path.write_text(job_template() if name is None else example_text(name))

@@ -132,7 +132,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
     launch = own_launch(job, job_folder, configuration)
     return LaunchPlan(
         name=recommendation.job_name,
-        command="\n".join(launch.command),
+        command="\n".join([*launch.preparation, launch.command]),
         one_per=OnePer(job.command.one_per),
         num_nodes=configuration.nodes,
         devices_per_node=cluster.devices_per_node,
