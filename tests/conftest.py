@@ -6,7 +6,9 @@ import os
 
 from hypothesis import settings
 
-# One fixture for the whole session, wherever it is asked for.
+# Fixtures of the whole session, wherever they are asked for.
+from tests.host_network import two_hosts as two_hosts
+from tests.ray_cluster import ray_cluster as ray_cluster
 from tests.slurm_cluster import slurm_cluster as slurm_cluster
 
 # Before torch or numpy is first imported: tests share few cores with the ranks they start.

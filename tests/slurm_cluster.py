@@ -54,9 +54,12 @@ MessageTimeout=3
 SchedulerParameters=batch_sched_delay=0
 MailProg=/bin/true
 KillWait=2
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=60 OverSubscribe=EXCLUSIVE State=UP
 PartitionName=other Nodes=ALL MaxTime=60 OverSubscribe=EXCLUSIVE State=UP
+PartitionName=urgent Nodes=ALL MaxTime=60 OverSubscribe=EXCLUSIVE PriorityTier=10 State=UP
 """
 
 
@@ -86,7 +89,7 @@ class SlurmCluster:
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._write_configuration()
         try:
-            self._start("slurmctld", "slurmctld", "-D", "-i", "-f", str(self.conf))
+            self.start_controller()
             for node in self.nodes:
                 self.start_node(node)
             self.wait_until_idle()
@@ -122,6 +125,22 @@ class SlurmCluster:
         for process in self._processes({f"{NODE_VARIABLE}={node}", f"SLURMD_NODENAME={node}"}):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
+
+    def stop_daemon(self, node: str) -> None:
+        """Kills a node's daemon alone: SLURM takes the node for dead, and what runs there goes on."""
+        daemon = self._daemons.pop(node)
+        daemon.kill()
+        daemon.wait()
+
+    def stop_controller(self) -> None:
+        """Ends the controller; it keeps its state, and jobs go on."""
+        daemon = self._daemons["slurmctld"]
+        daemon.terminate()
+        daemon.wait(30)
+
+    def start_controller(self) -> None:
+        """Starts the controller, for the first time or again with the state it kept."""
+        self._start("slurmctld", "slurmctld", "-D", "-i", "-f", str(self.conf))
 
     def start_node(self, node: str) -> None:
         """Starts a node, for the first time or again; `wait_until_idle` says when it is ready."""

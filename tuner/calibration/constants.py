@@ -61,6 +61,7 @@ class Constants:
         collective: All-reduces.
         messages: Point to point between hosts' ranks, by messages.
         shared_memory: Point to point within one host; None where it cannot be used.
+        within_node: All-reduces of one node's own ranks; None where it has one, or all nodes are one host.
         parameter_bytes: n.
         batch_sizes_per_rank: Whose steps were timed.
         rank_counts: Whose links were measured.
@@ -81,6 +82,7 @@ class Constants:
     batch_sizes_per_rank: tuple[int, ...]
     rank_counts: tuple[int, ...]
     warnings: tuple[str, ...] = ()
+    within_node: Link | None = None
 
     def virtual_cluster(
         self, link: Link, *, overlap: float, delays: tuple[RankDelay, ...] = ()

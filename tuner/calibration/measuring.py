@@ -85,7 +85,12 @@ class _Calibration:
         sent = sizes_to_send(alone["parameter_bytes"], most=self._most_bytes())
         collective = self._collectives(sent)
         messages = self._messages(sent, one_host=False)
-        shared = self._messages(sent, one_host=True) if self._is_one_host else None
+        within = None
+        if not self._is_one_host and self._devices > 1:
+            within = self._collectives(sent, node_counts=(1,))
+        shared = None
+        if self._is_one_host or self._devices > 1:
+            shared = self._messages(sent, one_host=True)
         overlap = self._overlap(collective, alone["parameter_bytes"], jitter)
         self._warn_of_misfits(steps.misfit, collective)
         return Constants(
@@ -99,6 +104,7 @@ class _Calibration:
             collective=collective,
             messages=messages,
             shared_memory=shared,
+            within_node=within,
             parameter_bytes=alone["parameter_bytes"],
             batch_sizes_per_rank=sizes,
             rank_counts=tuple(nodes * self._devices for nodes in plan.node_counts),
@@ -136,11 +142,12 @@ class _Calibration:
         per_byte = max(float(large - small), 0.0) / (_LOOK_BYTES[1] - _LOOK_BYTES[0])
         return _LONGEST_SECONDS / per_byte if per_byte > 0 else math.inf
 
-    def _collectives(self, sizes: tuple[int, ...]) -> Link:
+    def _collectives(self, sizes: tuple[int, ...], node_counts: tuple[int, ...] | None = None) -> Link:
         measured: dict[int, Array] = {}
-        for num_nodes in self._plan.node_counts:
+        for num_nodes in node_counts or self._plan.node_counts:
             num_ranks = num_nodes * self._devices
-            self._listen(f"timing all-reduces of {num_ranks} ranks")
+            where = " within one node" if num_nodes == 1 else ""
+            self._listen(f"timing all-reduces of {num_ranks} ranks{where}")
             results = self._task(
                 "timed_collectives:time_all_reduces",
                 {"plan": self._payload, "sizes": list(sizes)},
@@ -178,7 +185,10 @@ class _Calibration:
         payload = {"plan": self._payload, "sizes": list(sizes), "one_host": one_host}
         if not one_host and self._is_one_host:
             payload["host"] = "127.0.0.1"
-        results = self._task("timed_messages:time_messages", payload, num_nodes=2, devices=1)
+        num_nodes = 1 if one_host and not self._is_one_host else 2
+        results = self._task(
+            "timed_messages:time_messages", payload, num_nodes=num_nodes, devices=2 // num_nodes
+        )
         seconds = np.array(results[0]["rounds"]).mean(axis=2)
         # There and back: two latencies, and the vector twice.
         line = fit_line(np.full(len(sizes), 2.0), 2.0 * np.array(sizes), seconds)

@@ -57,6 +57,8 @@ def _link_lines(constants: Constants) -> list[str]:
         f"# {p} ranks, {num_bytes:,} bytes: the law says {duration(law)}, seen were {duration(seen)}"
         for p, num_bytes, law, seen in link.from_law
     ]
+    if constants.within_node is not None:
+        lines.append(f"# all-reduces within a node, a hop: {_link_words(constants.within_node)}")
     lines.append(f"# between two ranks (gossip, servers), by messages: {_link_words(constants.messages)}")
     if constants.shared_memory is not None:
         lines.append(

@@ -18,7 +18,7 @@ class TorchrunSection(Section):
         description="names or addresses by which the hosts reach each other, the first node first"
     )
     connect: str = Field(
-        default="ssh -o BatchMode=yes -o ServerAliveInterval=15 {host} {command}",
+        default="ssh -o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=15 {host} {command}",
         description="how a command is run on a host, with {host} and {command}, which is one quoted word",
     )
 
@@ -61,4 +61,9 @@ class RaySection(Section):
     gpus_per_node: Annotated[int, Field(ge=0)] = Field(default=0, description="GPUs of a node's bundle")
     resources: dict[str, float] = Field(
         default={}, description="custom resources of a node's bundle, such as { a100 = 8 }"
+    )
+    patience: Duration = Field(
+        default=600.0,
+        description="how long nodes are waited for that the cluster does not have, as it may grow; busy ones "
+        "are waited for without limit",
     )

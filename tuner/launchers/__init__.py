@@ -1,6 +1,8 @@
 """How ranks start: one contract, one file a launcher."""
 
 from tuner.launchers.command_launcher import CommandLauncher
+from tuner.launchers.elastic_agent import ElasticAgent
+from tuner.launchers.host_nodes import HostNodes
 from tuner.launchers.launcher import (
     CommandTask,
     JobHandle,
@@ -17,11 +19,16 @@ from tuner.launchers.local import LocalLauncher
 from tuner.launchers.local_nodes import LocalNodes
 from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
 from tuner.launchers.process_records import end_orphans
+from tuner.launchers.ray_nodes import RayNodes
+from tuner.launchers.slurm_nodes import SlurmNodes
+from tuner.launchers.slurm_submission import SlurmRequest
 
 __all__ = [
     "CommandLauncher",
     "CommandTask",
+    "ElasticAgent",
     "EngineView",
+    "HostNodes",
     "JobHandle",
     "JobState",
     "JobStatus",
@@ -34,6 +41,9 @@ __all__ = [
     "RankContext",
     "RankFailure",
     "RankTask",
+    "RayNodes",
+    "SlurmNodes",
+    "SlurmRequest",
     "Task",
     "end_orphans",
 ]

@@ -1,15 +1,18 @@
-"""The launcher of commands: an engine gives nodes, a starter on each runs the command and tells of it."""
+"""The launcher over engines: one gives nodes, a starter on each runs a command, or ranks, and tells of it."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import sys
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.errors import ProbeError
+from tuner.launchers.elastic_agent import ElasticAgent, noted
 from tuner.launchers.job_folder import JobFolder, NodeStatus
 from tuner.launchers.launcher import (
     CommandTask,
@@ -17,17 +20,24 @@ from tuner.launchers.launcher import (
     JobState,
     JobStatus,
     Launcher,
+    OnePer,
     RankFailure,
+    RankTask,
     Task,
 )
 from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
+from tuner.launchers.rank_job import RankJob, rank_command, thread_variables
 
 _LEASE_EVERY_SECONDS = 5.0
 _LAST_LINES = 20
 #: How long files may take to be seen after the engine says that the job has ended.
 _FILES_LATE_SECONDS = 5.0
+#: How long the engine's word on why may take after nodes say that it ended them.
+_WORD_LATE_SECONDS = 10.0
 #: What an engine is given to take nodes away, beyond a job's own grace.
 _END_LATE_SECONDS = 10.0
+#: Between the moment a rank that trains a `Workload` is asked to end and that it is killed.
+_RANK_GRACE_SECONDS = 5.0
 #: Words of a starter that was asked to end by its engine, not by us.
 _TAKEN_AWAY = ("signal", "orphaned")
 
@@ -42,6 +52,7 @@ class _Job:
     engine_id: str
     grace_seconds: float
     submitted_at: float
+    ranks: RankJob | None = None
     cancelled_at: float | None = None
     lease_at: float = 0.0
     beats: dict[int, tuple[int, float]] = field(default_factory=dict)
@@ -53,7 +64,7 @@ class _Job:
 
 
 class CommandLauncher(Launcher):
-    """Runs commands on the nodes an engine gives.
+    """Runs commands, and ranks, on the nodes an engine gives.
 
     What nodes tell passes through files in the task's folder, which must be the same folder on all of
     them: a shared file system where they are several hosts. A job ends as a whole: when a copy of the
@@ -61,8 +72,16 @@ class CommandLauncher(Launcher):
     its lease runs out, where the engine runs on this host at once; and a tuner that is started again ends it
     through `end_orphans`. Not for several threads at once.
 
+    A rank's function is run by `rank_program`, a process of its own for every job, so each pays for importing
+    torch anew. A job that outlives ranks goes on when their processes are killed, as by the system when
+    memory runs out, while another rank is left; not when a whole node is lost: with its starter goes what
+    tells of it, and the job is LOST.
+
     Args:
         engine: Gives nodes; closed with the launcher.
+        python: Interpreter on the nodes for ranks that run a function: it has torch and what Paceline needs.
+        threads_per_rank: CPU threads of one such rank.
+        agent: Starts what runs once a rank by torch's elastic agent; the starter does it if absent.
         silence_seconds: A node not heard of for so long is lost.
         orphan_seconds: A job's nodes end it when its tuner was not heard of for so long.
         clock: Seconds, never going back.
@@ -72,11 +91,15 @@ class CommandLauncher(Launcher):
         self,
         engine: NodeEngine,
         *,
+        python: str = sys.executable,
+        threads_per_rank: int = 1,
+        agent: ElasticAgent | None = None,
         silence_seconds: float = 60.0,
         orphan_seconds: float = 300.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine, self._clock = engine, clock
+        self._python, self._threads_per_rank, self._agent = python, threads_per_rank, agent
         self._silence_seconds, self._orphan_seconds = silence_seconds, orphan_seconds
         self._jobs: dict[str, _Job] = {}
         self._closed = False
@@ -84,31 +107,85 @@ class CommandLauncher(Launcher):
     def submit(self, task: Task, *, num_nodes: int, devices_per_node: int) -> JobHandle:
         if self._closed:
             raise ProbeError("this launcher is closed and takes no more jobs")
-        if not isinstance(task, CommandTask):
-            raise ProbeError(f"the {self._engine.name} launcher runs commands, not functions")
         if num_nodes < 1 or devices_per_node < 1:
             raise ValueError(
                 f"a job needs at least one rank, got {num_nodes} nodes x {devices_per_node} devices"
             )
+        if isinstance(task, RankTask):
+            check_rank_task(task)
         submitted_at = self._clock()
         identity = uuid.uuid4().hex[:12]
         folder = JobFolder.make(task, identity)
+        command, ranks = self._as_command(task, folder, num_nodes, devices_per_node), None
+        if isinstance(task, RankTask):
+            ranks = RankJob(folder, task, num_nodes * devices_per_node, submitted_at)
+            folder.write_ranks(
+                {
+                    "function": task.function,
+                    "payload": dict(task.payload),
+                    "folder": str(task.folder.resolve()),
+                    "threads": self._threads_per_rank,
+                }
+            )
         node_job = NodeJob(
             identity=identity,
             folder=folder.path,
             num_nodes=num_nodes,
             devices_per_node=devices_per_node,
-            time_limit_seconds=task.time_limit_seconds,
+            time_limit_seconds=command.time_limit_seconds,
+            grace_seconds=command.grace_seconds,
         )
+        engine_id = self._begin(command, folder, node_job)
+        handle = JobHandle(
+            identity=identity,
+            num_nodes=num_nodes,
+            num_ranks=num_nodes * devices_per_node,
+            folder=task.folder.resolve(),
+        )
+        self._jobs[identity] = _Job(
+            handle=handle,
+            node_job=node_job,
+            folder=folder,
+            engine_id=engine_id,
+            grace_seconds=command.grace_seconds,
+            submitted_at=submitted_at,
+            ranks=ranks,
+        )
+        return handle
+
+    def _as_command(self, task: Task, folder: JobFolder, num_nodes: int, devices: int) -> CommandTask:
+        """What the starters run: a function as a program, what runs once a rank by torch's agent."""
+        if isinstance(task, RankTask):
+            command = rank_command(folder.path, self._python)
+            task = CommandTask(
+                command=noted(command, folder.path, outlived=task.outlives_ranks),
+                one_per=OnePer.RANK,
+                environment=thread_variables(self._threads_per_rank),
+                working_folder=Path.cwd(),
+                folder=task.folder,
+                grace_seconds=_RANK_GRACE_SECONDS,
+            )
+        elif task.one_per is OnePer.RANK and self._agent is not None:
+            task = replace(task, command=noted(task.command, folder.path))
+        if task.one_per is not OnePer.RANK or self._agent is None:
+            return task
+        started = self._agent.command(
+            task.command, folder.path, num_nodes=num_nodes, devices_per_node=devices
+        )
+        return replace(task, command=started, one_per=OnePer.NODE)
+
+    def _begin(self, task: CommandTask, folder: JobFolder, node_job: NodeJob) -> str:
+        """Writes what the starters shall do, and has the engine run them."""
+        num_nodes, devices = node_job.num_nodes, node_job.devices_per_node
         folder.write_task(
             {
-                "identity": identity,
+                "identity": node_job.identity,
                 "command": task.command,
                 "one_per": task.one_per.value,
                 "environment": dict(task.environment),
                 "working_folder": str(task.working_folder.resolve()),
                 "num_nodes": num_nodes,
-                "devices_per_node": devices_per_node,
+                "devices_per_node": devices,
                 "grace_seconds": task.grace_seconds,
                 "time_limit_seconds": task.time_limit_seconds,
                 "orphan_seconds": self._orphan_seconds,
@@ -126,21 +203,7 @@ class CommandLauncher(Launcher):
         folder.record(record)
         engine_id = self._engine.begin(node_job)
         folder.record({**record, "id": engine_id})
-        handle = JobHandle(
-            identity=identity,
-            num_nodes=num_nodes,
-            num_ranks=num_nodes * devices_per_node,
-            folder=task.folder.resolve(),
-        )
-        self._jobs[identity] = _Job(
-            handle=handle,
-            node_job=node_job,
-            folder=folder,
-            engine_id=engine_id,
-            grace_seconds=task.grace_seconds,
-            submitted_at=submitted_at,
-        )
-        return handle
+        return engine_id
 
     def poll(self, handle: JobHandle) -> JobStatus:
         job = self._job(handle)
@@ -153,10 +216,15 @@ class CommandLauncher(Launcher):
         nodes = job.folder.statuses(job.node_job.num_nodes)
         self._note_beats(job, nodes, now)
         state, failures = self._judge(job, nodes, now)
+        if job.ranks is not None:
+            job.ranks.listen(now)
+            state, failures = job.ranks.judge(state, failures, now)
         status = JobStatus(
             state=state,
+            messages=() if job.ranks is None else job.ranks.take_messages(),
+            results=job.ranks.results if job.ranks is not None and state is JobState.SUCCEEDED else {},
             failures=failures,
-            seconds_since_progress=now - max((at for _, at in job.beats.values()), default=job.submitted_at),
+            seconds_since_progress=now - self._heard_at(job),
             startup_seconds=self._startup_seconds(job),
             pending_seconds=(job.pending_until or job.submitted_at) - job.submitted_at,
             detail=job.view.detail,
@@ -171,6 +239,9 @@ class CommandLauncher(Launcher):
             return
         job.cancelled_at = self._clock()
         job.folder.ask_to_end("cancelled")
+        if job.ranks is not None:
+            self._finish(job, JobStatus(state=JobState.CANCELLED))
+            return
         if not job.folder.statuses(job.node_job.num_nodes):
             # It waits for nodes, or its starters are on their way: nothing is lost by taking them away.
             self._engine.end(job.node_job, job.engine_id)
@@ -185,8 +256,10 @@ class CommandLauncher(Launcher):
         for job in left:
             self.cancel(job.handle)
         for job in left:
-            while not self.poll(job.handle).state.has_ended:
-                time.sleep(0.05)
+            # Where the engine does not answer, its nodes end by themselves: they were asked to by files.
+            with contextlib.suppress(ProbeError):
+                while not self.poll(job.handle).state.has_ended:
+                    time.sleep(0.05)
         self._closed = True
         self._engine.close()
 
@@ -238,7 +311,7 @@ class CommandLauncher(Launcher):
     ) -> tuple[JobState, tuple[RankFailure, ...]]:
         """Where a job stands by what its nodes and its engine say."""
         if len(nodes) == job.node_job.num_nodes and all(node.has_ended for node in nodes.values()):
-            return self._ended(job, nodes)
+            return self._ended(job, nodes, now)
         job.view = self._engine.look(job.node_job, job.engine_id)
         if job.view.state is JobState.PENDING and not nodes:
             job.pending_until = now
@@ -254,6 +327,9 @@ class CommandLauncher(Launcher):
             words = f"{_node_words(silent, nodes)} not heard of for {self._silence_seconds:g} s"
             return JobState.LOST, (RankFailure(rank=silent[0], reason=words),)
         if job.view.state.has_ended:
+            if job.view.state is not JobState.SUCCEEDED:
+                # A node is gone, and not all need be: the others shall save what they can.
+                job.folder.ask_to_end("nodes lost")
             # Files may come a moment after the engine's word.
             job.gone_at = now if job.gone_at is None else job.gone_at
             if now - job.gone_at > _FILES_LATE_SECONDS:
@@ -266,7 +342,8 @@ class CommandLauncher(Launcher):
         state = JobState.LOST if job.view.state is JobState.SUCCEEDED else job.view.state
         words = job.view.detail or f"the {self._engine.name} engine says that the job {job.view.state}"
         printed = self._engine_output(job)
-        reason = f"{_node_words(missing, nodes)} ended without a word: {words}{printed}"
+        named = f"{_node_words(missing, nodes)} ended without a word" if nodes else "no node began"
+        reason = f"{named}: {words}{printed}"
         return state, (RankFailure(rank=missing[0], reason=reason), *self._failures(job, nodes))
 
     def _engine_output(self, job: _Job) -> str:
@@ -278,7 +355,9 @@ class CommandLauncher(Launcher):
                     return "\n" + _last_lines(text)
         return ""
 
-    def _ended(self, job: _Job, nodes: dict[int, NodeStatus]) -> tuple[JobState, tuple[RankFailure, ...]]:
+    def _ended(
+        self, job: _Job, nodes: dict[int, NodeStatus], now: float
+    ) -> tuple[JobState, tuple[RankFailure, ...]]:
         if job.cancelled_at is not None:
             return JobState.CANCELLED, ()
         reasons = [node.reason or "" for node in nodes.values()]
@@ -286,18 +365,28 @@ class CommandLauncher(Launcher):
             return JobState.TIMED_OUT, (RankFailure(rank=0, reason="its time limit was used up"),)
         failures = self._failures(job, nodes)
         taken = [reason for reason in reasons if reason.startswith(_TAKEN_AWAY)]
-        if taken and job.folder.first_failed() is None:
-            view = self._engine.look(job.node_job, job.engine_id)
-            state = view.state if view.state is JobState.TIMED_OUT else JobState.LOST
-            words = view.detail or f"the nodes were taken away ({taken[0]})"
-            return state, (RankFailure(rank=0, reason=words), *failures)
+        if taken:
+            view = job.view = self._engine.look(job.node_job, job.engine_id)
+            # The engine's word may come a moment later; and copies fail whose peer is lost.
+            job.gone_at = now if job.gone_at is None else job.gone_at
+            if not view.state.has_ended and now - job.gone_at <= _WORD_LATE_SECONDS:
+                return JobState.RUNNING, ()
+            if job.folder.first_failed() is None or view.state is JobState.LOST:
+                state = view.state if view.state is JobState.TIMED_OUT else JobState.LOST
+                words = view.detail or f"the nodes were taken away ({taken[0]})"
+                return state, (RankFailure(rank=0, reason=words), *failures)
         if failures:
             return JobState.FAILED, failures
         return JobState.SUCCEEDED, ()
 
     def _failures(self, job: _Job, nodes: dict[int, NodeStatus]) -> tuple[RankFailure, ...]:
         """Every copy that failed with the end of its log, the first to fail first."""
+        by_rank = _rank_failures(job, nodes)
+        if by_rank:
+            return by_rank
         logs, first = job.folder.logs(), job.folder.first_failed()
+        if job.folder.rank_exits():
+            logs = job.folder.node_logs()
         ordered = sorted(nodes.values(), key=lambda n: (n.node != first, n.ended_at or 0.0, n.node))
         failures = []
         for node in ordered:
@@ -328,13 +417,23 @@ class CommandLauncher(Launcher):
         if started and job.running_at is None:
             job.running_at = now
 
+    def _heard_at(self, job: _Job) -> float:
+        """When last anything was heard: of ranks themselves where they speak, else of their nodes."""
+        if job.ranks is not None:
+            return max(job.ranks.heard_at, job.running_at or 0.0, job.pending_until or 0.0)
+        return max((at for _, at in job.beats.values()), default=job.pending_until or job.submitted_at)
+
     def _startup_seconds(self, job: _Job) -> float | None:
-        if job.running_at is None:
+        started_at = job.running_at if job.ranks is None else job.ranks.entered_at
+        if started_at is None:
             return None
-        return job.running_at - (job.pending_until or job.submitted_at)
+        return started_at - (job.pending_until or job.submitted_at)
 
     def _finish(self, job: _Job, status: JobStatus) -> None:
-        job.status = status
+        # Messages are handed out once.
+        job.status = replace(status, messages=())
+        # A node that the engine gave up may live on where nobody reaches it, but for the folder.
+        job.folder.ask_to_end("over")
         self._engine.end(job.node_job, job.engine_id)
         with contextlib.suppress(OSError):
             job.folder.forget()
@@ -344,6 +443,31 @@ class CommandLauncher(Launcher):
             return self._jobs[handle.identity]
         except KeyError:
             raise ValueError(f"job {handle.identity} was not submitted to this launcher") from None
+
+
+def check_rank_task(task: RankTask) -> None:
+    """Sees that a function is named by its import path and that its payload is plain data.
+
+    Raises:
+        ValueError: It is not so named.
+        TypeError: The payload holds what JSON does not.
+    """
+    if not all(task.function.partition(":")):
+        raise ValueError(f"{task.function!r} is no import path; write module:function")
+    json.dumps(dict(task.payload))
+
+
+def _rank_failures(job: _Job, nodes: dict[int, NodeStatus]) -> tuple[RankFailure, ...]:
+    """Ranks that noted how they ended, the first to fail first; those that were asked to end come last."""
+    exits = {rank: code for rank, code in job.folder.rank_exits().items() if code != 0}
+    logs, failures = job.folder.logs(), []
+    for rank, code in sorted(exits.items(), key=lambda end: end[1] == -15):
+        printed = _last_lines(logs.get(rank, ""))
+        node = nodes.get(rank // job.node_job.devices_per_node)
+        words = f"rank {rank} ended with {_code_words(code)}{f' on {node.host}' if node else ''}"
+        reason = f"{words}; its last lines:\n{printed}" if printed else f"{words}: it printed nothing"
+        failures.append(RankFailure(rank=rank, reason=reason, exit_code=code))
+    return tuple(failures)
 
 
 def _node_words(numbers: list[int], nodes: dict[int, NodeStatus]) -> str:

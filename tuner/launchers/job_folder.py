@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.launchers import node_starter
-from tuner.launchers.launcher import CommandTask
+from tuner.launchers.launcher import Task
 
 _RECORD = "engine.json"
 _PREFIX = "job-"
@@ -56,7 +56,7 @@ class JobFolder:
         self.path = path
 
     @classmethod
-    def make(cls, task: CommandTask, identity: str) -> JobFolder:
+    def make(cls, task: Task, identity: str) -> JobFolder:
         """A new folder in the task's.
 
         Raises:
@@ -80,6 +80,29 @@ class JobFolder:
     def write_task(self, task: Mapping[str, Any]) -> None:
         """What the starters shall do."""
         _write(self.path / "task.json", task)
+
+    def write_ranks(self, task: Mapping[str, Any]) -> None:
+        """What `rank_program` shall do on every rank."""
+        _write(self.path / "ranks.json", task)
+
+    def new_messages(self, rank: int, offset: int) -> tuple[list[dict[str, Any]], int]:
+        """What a rank has said since, and from where on it is to be read next.
+
+        Args:
+            rank: The rank.
+            offset: What the last reading gave; 0 for the beginning.
+        """
+        path = self.path / f"messages-{rank}.jsonl"
+        try:
+            if path.stat().st_size <= offset:
+                return [], offset
+            with path.open("rb") as file:
+                file.seek(offset)
+                whole = file.read().rpartition(b"\n")[0]
+        except OSError:
+            return [], offset
+        # What is not a whole line yet is read the next time.
+        return [json.loads(line) for line in whole.splitlines()], offset + len(whole) + bool(whole)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Notes what a later tuner needs to end the job, were this one killed."""
@@ -127,12 +150,29 @@ class JobFolder:
         except (OSError, ValueError):
             return None
 
+    def rank_exits(self) -> dict[int, int]:
+        """How ranks ended that noted it themselves, the first to end first; negative for a signal."""
+        found = []
+        for path in self.path.glob("rank-*.exit"):
+            with contextlib.suppress(OSError, ValueError):
+                code, rank = int(path.read_text()), int(path.stem.rpartition("-")[2])
+                # A shell's word for a signal.
+                found.append((path.stat().st_mtime_ns, rank, code if code <= 128 else 128 - code))
+        return {rank: code for _, rank, code in sorted(found)}
+
     def logs(self) -> dict[int, str]:
-        """What was printed, by node or, where there is a copy a rank, by rank."""
+        """What was printed, by rank where there is a copy a rank, else by node."""
+        return self._logs("rank") or self.node_logs()
+
+    def node_logs(self) -> dict[int, str]:
+        """What was printed by the one copy of each node, which may be an agent that starts ranks."""
+        return self._logs("node")
+
+    def _logs(self, kind: str) -> dict[int, str]:
         found = {}
-        for path in self.path.glob("*.log"):
-            number = path.stem.rpartition("-")[2]
-            if path.stem.startswith(("node-", "rank-")) and number.isdigit():
+        for path in self.path.glob(f"{kind}-*.log"):
+            number = path.stem.removeprefix(f"{kind}-")
+            if number.isdigit():
                 found[int(number)] = path.read_text(errors="replace")
         return dict(sorted(found.items()))
 

@@ -19,6 +19,7 @@ class NodeJob:
         num_nodes: Nodes it needs.
         devices_per_node: Devices of each.
         time_limit_seconds: What the nodes are wanted for at most; None for no limit.
+        grace_seconds: What is needed beyond it to end in good order.
     """
 
     identity: str
@@ -26,6 +27,7 @@ class NodeJob:
     num_nodes: int
     devices_per_node: int
     time_limit_seconds: float | None = None
+    grace_seconds: float = 30.0
 
     @property
     def starter(self) -> Path:

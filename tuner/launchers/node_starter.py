@@ -320,7 +320,12 @@ def kill_job(identity: str) -> list[int]:
 
 def _own_address() -> str:
     """A name or address by which other nodes reach this one."""
-    for name in (os.environ.get("SLURMD_NODENAME"), socket.gethostname()):
+    for name in (
+        os.environ.get("PACELINE_OWN_ADDRESS"),
+        os.environ.get("SLURMD_NODENAME"),
+        os.environ.get("PACELINE_FIRST_ADDRESS"),
+        socket.gethostname(),
+    ):
         if name:
             with contextlib.suppress(OSError):
                 socket.getaddrinfo(name, None)
@@ -360,6 +365,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "--kill":
         kill_job(sys.argv[2])
         sys.exit(0)
-    sys.exit(
-        NodeStarter(Path(sys.argv[1]), int(sys.argv[2]), watch_input="--watch-input" in sys.argv[3:]).run()
-    )
+    ended_with = NodeStarter(
+        Path(sys.argv[1]), int(sys.argv[2]), watch_input="--watch-input" in sys.argv[3:]
+    ).run()
+    # An engine that kills the other nodes at the first bad exit must see only the starter's own.
+    sys.exit(0 if "--own-exit" in sys.argv[3:] else ended_with)

@@ -68,7 +68,7 @@ def _carry_out(task: Mapping[str, Any], send: Callable[[Mapping[str, Any]], None
     with _output_to(Path(task["folder"]) / f"rank{task['rank']}.log"):
         try:
             _enter_surroundings(task)
-            function = _imported(task["function"])
+            function = imported(task["function"])
             context = RankContext(
                 rank=task["rank"],
                 num_ranks=task["num_ranks"],
@@ -80,13 +80,14 @@ def _carry_out(task: Mapping[str, Any], send: Callable[[Mapping[str, Any]], None
             send({"kind": "entered", "at": time.monotonic()})
             answer = {"kind": "result", "result": function(context, task["payload"])}
             encoded(answer)
-            _leave_process_group()
+            leave_process_group()
         except BaseException as error:
-            return _failure(error)
+            return failure_of(error)
         return answer
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
+def failure_of(error: BaseException) -> dict[str, Any]:
+    """An error as whoever polls is told of it; it is printed, too."""
     at = time.monotonic()
     # The first frame is this file's.
     own = error.__traceback__.tb_next if error.__traceback__ else None
@@ -108,7 +109,8 @@ def _enter_surroundings(task: Mapping[str, Any]) -> None:
     torch.set_num_threads(task["threads"])
 
 
-def _imported(path: str) -> Callable[[RankContext, Mapping[str, Any]], Any]:
+def imported(path: str) -> Callable[[RankContext, Mapping[str, Any]], Any]:
+    """The function that an import path `module:function` names."""
     module, _, name = path.partition(":")
     found: Any = importlib.import_module(module)
     for part in name.split("."):
@@ -117,7 +119,7 @@ def _imported(path: str) -> Callable[[RankContext, Mapping[str, Any]], Any]:
     return function
 
 
-def _leave_process_group() -> None:
+def leave_process_group() -> None:
     """Ends a process group the function left open: the next task brings its own."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():

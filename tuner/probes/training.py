@@ -11,7 +11,7 @@ from pathlib import Path
 from search_spaces import Configuration, traits_of
 from tuner.errors import ProbeError
 from tuner.job import Job
-from tuner.launchers import JobState, JobStatus, Launcher, RankTask
+from tuner.launchers import CommandLauncher, JobState, JobStatus, Launcher, RankTask
 from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes.probe_folder import ProbeFolder, unwritable
 from tuner.probes.prober import ProbeHandle, Prober, Until
@@ -101,6 +101,10 @@ class TrainingProber(Prober):
             return self._end(record, status, outcome, failure_words(status.failures))
         if status.state is JobState.CANCELLED:
             return self._end(record, status, Outcome.STOPPED)
+        if status.state.has_ended:
+            # Its nodes were taken away, or its time on them was used up.
+            outcome = Outcome.TIMED_OUT if status.state is JobState.TIMED_OUT else Outcome.FAILED
+            return self._end(record, status, outcome, failure_words(status.failures) or status.detail)
         limit = self._job.probe.hang_seconds
         if status.seconds_since_progress > limit:
             self._launcher.cancel(record.job)
@@ -119,6 +123,10 @@ class TrainingProber(Prober):
         status = self._heard(record)
         self._launcher.cancel(record.job)
         self._end(record, status, Outcome.STOPPED)
+
+    def end_orphans(self, folder: Path) -> None:
+        if isinstance(self._launcher, CommandLauncher):
+            self._launcher.end_orphans(folder)
 
     def close(self) -> None:
         for record in self._slices.values():
@@ -161,7 +169,8 @@ class TrainingProber(Prober):
     ) -> Measurement:
         return record.measurement(
             outcome,
-            elapsed_seconds=self._clock() - record.started,
+            # Waiting for nodes is neither training nor paid for.
+            elapsed_seconds=self._clock() - record.started - status.pending_seconds,
             startup_seconds=status.startup_seconds,
             error=error,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,8 +19,9 @@ from tuner.calibration import (
 )
 from tuner.calibration.plan import batch_sizes_to_time
 from tuner.errors import JobError, StorageError
-from tuner.launchers import Launcher, LocalLauncher
+from tuner.launchers import Launcher
 from tuner.service.check import tiny_configuration
+from tuner.service.launchers import job_launcher, passing_folder
 from tuner.service.opening import OpenedJob, checked_workload, hardware, require_training
 
 #: More nodes than this say nothing new of a link, and take long to start.
@@ -41,7 +41,8 @@ def calibrate_job(
 
     Args:
         opened: The job.
-        num_nodes: Nodes at hand; as many as have cores, two at least, where nobody says.
+        num_nodes: Nodes at hand; where nobody says, as many as have cores, or of other hosts all that the
+            job may use; two at least.
         effort: How long it is measured.
         listen: Told what is being measured.
         make_launcher: Starts the ranks; the job's own launcher by default.
@@ -60,15 +61,10 @@ def calibrate_job(
     plan = calibration_plan(opened, num_nodes=num_nodes, num_samples=num_samples, effort=effort or Effort())
     launcher = make_launcher(opened) if make_launcher is not None else job_launcher(opened)
     try:
-        with tempfile.TemporaryDirectory(prefix="paceline-calibrate-") as folder:
-            return calibrate(plan, launcher, Path(folder), listen)
+        with passing_folder(opened, "calibrate") as folder:
+            return calibrate(plan, launcher, folder, listen)
     finally:
         launcher.close()
-
-
-def job_launcher(opened: OpenedJob) -> Launcher:
-    """The launcher that a job's ranks are started by."""
-    return LocalLauncher(threads_per_rank=opened.job.cluster.threads_per_rank)
 
 
 def calibration_plan(
@@ -78,12 +74,12 @@ def calibration_plan(
 
     Args:
         opened: The job.
-        num_nodes: Nodes at hand; None for as many as have cores.
+        num_nodes: Nodes at hand; None for as many as have cores, of other hosts for all that a job may use.
         num_samples: Of its training data.
         effort: How long it is measured.
     """
     job, devices = opened.job, opened.job.cluster.devices_per_node
-    largest = num_nodes or _nodes_with_cores(opened)
+    largest = num_nodes or _nodes_at_hand(opened)
     counts = [2]
     while counts[-1] * 2 < largest:
         counts.append(counts[-1] * 2)
@@ -107,7 +103,12 @@ def calibration_plan(
     )
 
 
-def _nodes_with_cores(opened: OpenedJob) -> int:
+def _nodes_at_hand(opened: OpenedJob) -> int:
+    section = opened.job.cluster
+    if section.launcher != "local":
+        most = max(section.nodes)
+        listed = most if section.torchrun is None else len(section.torchrun.hosts)
+        return max(2, min(_MOST_NODES, most, listed, section.nodes_at_hand or most))
     threads = opened.job.cluster.devices_per_node * opened.job.cluster.threads_per_rank
     return max(2, min(_MOST_NODES, len(os.sched_getaffinity(0)) // threads))
 
@@ -135,6 +136,8 @@ def constants_rows(constants: Constants) -> list[dict[str, Any]]:
     if constants.overlap is not None:
         rows.append(_row("overlap", constants.overlap))
     rows += _link_rows("all-reduce", constants.collective)
+    if constants.within_node is not None:
+        rows += _link_rows("all-reduce within a node", constants.within_node)
     rows += _link_rows("messages", constants.messages)
     if constants.shared_memory is not None:
         rows += _link_rows("shared memory", constants.shared_memory)

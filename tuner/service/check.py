@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from search_spaces import Configuration
 from tuner.errors import ProbeError
 from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes import Prober, Until
+from tuner.service.launchers import passing_folder
 from tuner.service.opening import OpenedJob, checked_epoch_samples
 from tuner.service.plan import worst_dollars
 from tuner.service.probers import job_prober
@@ -35,8 +34,8 @@ def check_job(
     configuration = tiny_configuration(opened)
     prober = make_prober(opened)
     try:
-        with tempfile.TemporaryDirectory(prefix="paceline-check-") as folder:
-            handle = prober.start(configuration, Purpose.STATISTICS, Until(steps=_STEPS), Path(folder))
+        with passing_folder(opened, "check") as folder:
+            handle = prober.start(configuration, Purpose.STATISTICS, Until(steps=_STEPS), folder)
             measurement = prober.poll(handle)
             while measurement.outcome is Outcome.RUNNING:
                 time.sleep(0.05)

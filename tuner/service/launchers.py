@@ -1,9 +1,22 @@
-"""Which launcher starts a job's ranks and commands."""
+"""Which launcher starts a job's ranks and commands, and where what passes through files may lie."""
 
 from __future__ import annotations
 
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from tuner.errors import JobError
-from tuner.launchers import CommandLauncher, Launcher, LocalLauncher, LocalNodes
+from tuner.launchers import (
+    CommandLauncher,
+    ElasticAgent,
+    HostNodes,
+    Launcher,
+    LocalLauncher,
+    LocalNodes,
+)
 from tuner.service.opening import OpenedJob
 
 
@@ -18,4 +31,37 @@ def job_launcher(opened: OpenedJob) -> Launcher:
         return CommandLauncher(LocalNodes())
     if section.launcher == "local":
         return LocalLauncher(threads_per_rank=section.threads_per_rank)
+    if section.launcher == "torchrun":
+        return _hosts_launcher(opened)
     raise JobError(f"{opened.path}: cluster.launcher = {section.launcher!r} is not there yet; use 'local'")
+
+
+def _hosts_launcher(opened: OpenedJob) -> Launcher:
+    section = opened.job.cluster
+    # The job file was checked: this launcher goes with its hosts.
+    assert section.torchrun is not None
+    python = section.python or sys.executable
+    return CommandLauncher(
+        HostNodes(section.torchrun.hosts, section.torchrun.connect, python=python),
+        python=python,
+        threads_per_rank=section.threads_per_rank,
+        agent=ElasticAgent(python=python),
+    )
+
+
+@contextmanager
+def passing_folder(opened: OpenedJob, purpose: str) -> Iterator[Path]:
+    """A folder for a while that the nodes see, too: beside the job's file where they are other hosts.
+
+    Args:
+        opened: The job.
+        purpose: One word of what it is for.
+    """
+    is_here = opened.job.cluster.launcher == "local"
+    with tempfile.TemporaryDirectory(
+        prefix=f"paceline-{purpose}-" if is_here else f".paceline-{purpose}-",
+        dir=None if is_here else opened.folder,
+        # A node that is slow to go may still write its last word.
+        ignore_cleanup_errors=not is_here,
+    ) as folder:
+        yield Path(folder)

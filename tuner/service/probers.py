@@ -22,7 +22,8 @@ def job_prober(opened: OpenedJob) -> Prober:
 
 
 def training_prober(opened: OpenedJob) -> Prober:
-    """The prober that trains on this host; its ranks are on their way when this returns."""
-    launcher = LocalLauncher(threads_per_rank=opened.job.cluster.threads_per_rank)
-    launcher.warm(opened.cluster.num_ranks(max(opened.cluster.node_counts)))
+    """The prober that trains; ranks of this host are on their way when this returns."""
+    launcher = job_launcher(opened)
+    if isinstance(launcher, LocalLauncher):
+        launcher.warm(opened.cluster.num_ranks(max(opened.cluster.node_counts)))
     return TrainingProber(opened.job, opened.folder, launcher)

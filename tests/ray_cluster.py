@@ -1,0 +1,171 @@
+"""A real Ray of several nodes on this machine, for tests.
+
+The nodes are raylets of one machine, made by Ray's own `Cluster`, with folder and ports of their own, so that
+several sessions on one machine do not meet. They live in a process that ends when its input does, which is
+held open here. The fixture `ray_cluster` is known to every test, through `tests/conftest.py`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NUM_NODES = 3
+CPUS_PER_NODE = 2
+#: Found in the environment of all that a cluster runs.
+MARK = "PACELINE_TEST_RAY"
+
+
+_CLUSTER = """
+import json, sys
+from ray.cluster_utils import Cluster
+
+port, cpus = int(sys.argv[1]), int(sys.argv[2])
+sizes = {"num_cpus": cpus, "object_store_memory": 80 * 2**20}
+cluster = Cluster(
+    initialize_head=True,
+    head_node_args={"include_dashboard": True, "dashboard_port": port, **sizes},
+)
+nodes = []
+for line in sys.stdin:
+    order = json.loads(line)
+    answer = None
+    if "add" in order:
+        node = cluster.add_node(**{**sizes, "resources": order["add"]})
+        nodes.append(node)
+        cluster.wait_for_nodes()
+        answer = [len(nodes) - 1, [kind[0].process.pid for kind in node.all_processes.values()]]
+    else:
+        cluster.remove_node(nodes[order["remove"]], allow_graceful=False)
+    print(json.dumps({"answer": answer, "dashboard": cluster.head_node.webui_url}), flush=True)
+cluster.shutdown()
+"""
+
+
+class RayCluster:
+    """A running Ray; its head counts as a node.
+
+    Args:
+        folder: Where its state and logs go; a short path, for sockets lie there.
+        num_nodes: How many nodes it has, all on this machine.
+    """
+
+    def __init__(self, folder: Path, num_nodes: int = NUM_NODES) -> None:
+        self.folder = folder
+        (folder / "ray").mkdir()
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= {"RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0", MARK: str(folder)}
+        with (folder / "cluster.err").open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _CLUSTER, str(port), str(CPUS_PER_NODE)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment,
+                cwd=folder,
+                start_new_session=True,
+            )
+        self.address = ""
+        try:
+            for _ in range(num_nodes - 1):
+                self.add_node()
+        except BaseException:
+            self.close()
+            raise
+
+    def add_node(self, **resources: float) -> int:
+        """One more node with these custom resources; its number is what `remove_node` takes."""
+        number, _ = self._order({"add": resources})
+        return int(number)
+
+    def remove_node(self, number: int) -> None:
+        """Kills a node's raylet, as a power cut would."""
+        self._order({"remove": number})
+
+    def close(self) -> None:
+        """Ends the cluster and whatever it left."""
+        with suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        for _ in range(50):
+            left = list(self.processes())
+            if not left:
+                break
+            for process in left:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.1)
+
+    def processes(self) -> Iterator[int]:
+        """All that runs of this cluster."""
+        mark = f"{MARK}={self.folder}".encode()
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit() or int(folder.name) == os.getpid():
+                continue
+            with suppress(OSError):
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    yield int(folder.name)
+
+    def _order(self, order: dict[str, Any]) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        while line and not line.startswith(b"{"):
+            line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"Ray ended:\n{(self.folder / 'cluster.err').read_text()[-3000:]}")
+        told = json.loads(line)
+        self.address = f"http://{told['dashboard']}"
+        return told["answer"]
+
+
+def missing_ray() -> str | None:
+    """Why no Ray can be started here; None where one can."""
+    try:
+        importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError:
+        return "Ray is not installed: pip install -c constraints.txt 'ray[default]'"
+    return None
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """One Ray of three nodes for the session."""
+    reason = missing_ray()
+    if reason:
+        pytest.skip(reason)
+    # Not pytest's own folder: the path of a socket must have fewer than 108 characters.
+    folder = Path(tempfile.mkdtemp(prefix="paceline-ray-", dir="/tmp"))
+    cluster = RayCluster(folder)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+        shutil.rmtree(folder, ignore_errors=True)

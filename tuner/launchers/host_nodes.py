@@ -1,0 +1,239 @@
+"""The engine for a list of hosts: each node's starter runs at the other end of a connection, such as ssh."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.errors import ProbeError
+from tuner.launchers.job_folder import JobFolder, NodeStatus
+from tuner.launchers.launcher import JobState
+from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
+from tuner.launchers.node_starter import JOB_VARIABLE
+
+#: With what ssh ends where it did not get to run the command.
+_NOT_REACHED = 255
+#: What trying again does not mend.
+_FOR_GOOD = re.compile(
+    r"permission denied|host key verification failed|could not resolve|no such identity|bad configuration",
+    re.I,
+)
+#: How long a host may take to end what a job left there.
+_END_SECONDS = 10.0
+#: What a starter that has told its end may take to go.
+_LEAVE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Connection:
+    """What holds a starter on a host.
+
+    Args:
+        host: The host.
+        process: Here; its standard input is the starter's.
+        output: What it and the starter print.
+    """
+
+    host: str
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    def close(self) -> None:
+        """Ends it here; the starter, if it lives, learns of it by its standard input."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def words(self) -> str:
+        """How it ended, and the last line that was printed."""
+        code = self.process.returncode
+        ended = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        with contextlib.suppress(OSError):
+            lines = self.output.read_text(errors="replace").strip().splitlines()
+            return f"{ended}: {lines[-1].strip()}" if lines else f"{ended}; nothing was printed"
+        return ended
+
+
+class HostNodes(NodeEngine):
+    """Runs each node's starter on a host of a list, reached by ssh or by a command of the user's own.
+
+    The job's folder must be the same on all hosts. A job takes the first hosts that are free; they are shared
+    with another job only where too few are free. A starter's standard input is held open through its
+    connection: when that breaks, or this process ends, the starter ends what it runs.
+
+    Args:
+        hosts: By what the hosts reach each other.
+        connect: How a command is run on one: `{host}` stands for it, `{command}` for the command as one
+            quoted word.
+        python: Interpreter there that runs starters; this one's path if absent.
+        end_seconds: How long a host may take to end what a job left there; then it is left alone.
+    """
+
+    name = "torchrun"
+
+    def __init__(
+        self,
+        hosts: Sequence[str],
+        connect: str,
+        *,
+        python: str | None = None,
+        end_seconds: float = _END_SECONDS,
+    ) -> None:
+        self._hosts, self._connect = tuple(hosts), connect
+        self._python, self._end_seconds = python or sys.executable, end_seconds
+        self._taken: dict[str, tuple[str, ...]] = {}
+        self._connections: dict[str, list[_Connection]] = {}
+        self._ended: set[str] = set()
+
+    def main_address(self, job: NodeJob) -> str:
+        return self._take(job)[0]
+
+    def begin(self, job: NodeJob) -> str:
+        hosts = self._take(job)
+        connections: list[_Connection] = []
+        self._connections[job.identity] = connections
+        for node, host in enumerate(hosts):
+            words = [self._python, str(job.starter), str(job.folder), str(node), "--watch-input"]
+            # Marked, so that what kills the job's processes finds the starter, too.
+            command = f"{JOB_VARIABLE}={job.identity} exec {shlex.join(words)}"
+            output = job.folder / f"starter-{node}.err"
+            try:
+                process = self._run(host, command, output)
+            except OSError as error:
+                self.end(job, "")
+                raise ProbeError(f"no connection to {host} can be started: {error}") from error
+            connections.append(_Connection(host=host, process=process, output=output))
+        return ",".join(hosts)
+
+    def look(self, job: NodeJob, engine_id: str) -> EngineView:
+        if job.identity in self._ended:
+            return EngineView(state=JobState.SUCCEEDED)
+        told = JobFolder(job.folder).statuses(job.num_nodes)
+        connections = self._connections.get(job.identity)
+        if connections is None:
+            # A job of an earlier tuner: what its hosts wrote is all that is known of it.
+            has_ended = len(told) == job.num_nodes and all(node.has_ended for node in told.values())
+            return EngineView(state=JobState.SUCCEEDED if has_ended else JobState.RUNNING)
+        views = [
+            _view_of_broken(connection, told.get(node))
+            for node, connection in enumerate(connections)
+            if connection.process.poll() not in (None, 0) and not (node in told and told[node].has_ended)
+        ]
+        if views:
+            # What will never work outweighs what may have been an accident.
+            states = [view.state for view in views]
+            state = JobState.FAILED if JobState.FAILED in states else JobState.LOST
+            return EngineView(state=state, detail="; ".join(view.detail for view in views))
+        if any(connection.process.poll() is None for connection in connections):
+            return EngineView(state=JobState.RUNNING)
+        failed = any(connection.process.returncode != 0 for connection in connections)
+        return EngineView(state=JobState.FAILED if failed else JobState.SUCCEEDED)
+
+    def end(self, job: NodeJob, engine_id: str) -> None:
+        self._ended.add(job.identity)
+        connections = self._connections.pop(job.identity, None)
+        taken = self._taken.pop(job.identity, ())
+        told = JobFolder(job.folder).statuses(job.num_nodes)
+        if connections is None:
+            # It may not be known where an earlier tuner's job runs: it was killed before it could note that.
+            hosts = tuple(engine_id.split(",")) if engine_id else (taken or self._hosts)
+            self._kill(hosts, job)
+            return
+        until = time.monotonic() + _LEAVE_SECONDS
+        left = []
+        for node, connection in enumerate(connections):
+            if node in told and told[node].has_ended:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    connection.process.wait(max(0.0, until - time.monotonic()))
+            elif connection.process.poll() is None or node in told:
+                left.append(connection.host)
+        self._kill(tuple(left), job)
+        for connection in connections:
+            connection.close()
+
+    def close(self) -> None:
+        for connections in self._connections.values():
+            for connection in connections:
+                connection.close()
+        self._connections.clear()
+        self._taken.clear()
+
+    def _take(self, job: NodeJob) -> tuple[str, ...]:
+        """The job's hosts, the first node's first."""
+        if job.identity not in self._taken:
+            if job.num_nodes > len(self._hosts):
+                raise ProbeError(
+                    f"{job.num_nodes} nodes are wanted and {len(self._hosts)} hosts are listed "
+                    f"({', '.join(self._hosts)}): list more, or allow fewer nodes"
+                )
+            load = Counter(host for hosts in self._taken.values() for host in hosts)
+            # Sorting keeps the list's order among hosts that are equally free.
+            by_load = sorted(self._hosts, key=lambda host: load[host])
+            self._taken[job.identity] = tuple(by_load[: job.num_nodes])
+        return self._taken[job.identity]
+
+    def _kill(self, hosts: tuple[str, ...], job: NodeJob) -> None:
+        """Kills what the job left on hosts; one that does not answer is left alone."""
+        command = f"exec {shlex.join([self._python, str(job.starter), '--kill', job.identity])}"
+        killers = []
+        for host in hosts:
+            output = job.folder / "kill.err"
+            with contextlib.suppress(OSError):
+                process = self._run(host, command, output)
+                killers.append(_Connection(host=host, process=process, output=output))
+        until = time.monotonic() + self._end_seconds
+        for killer in killers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                killer.process.wait(max(0.0, until - time.monotonic()))
+            killer.close()
+
+    def _run(self, host: str, command: str, output: Path) -> subprocess.Popen[bytes]:
+        """Begins a command on a host; its standard input is held here."""
+        line = connect_line(self._connect, host, command)
+        with output.open("ab") as file:
+            return subprocess.Popen(
+                ["/bin/sh", "-c", f"exec {line}"],
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=file,
+                # What a terminal sends, such as an interrupt, is for the tuner to hand on.
+                start_new_session=True,
+            )
+
+
+def connect_line(connect: str, host: str, command: str) -> str:
+    """The words for this host's shell that run a command on another.
+
+    Args:
+        connect: The template, with `{host}` and `{command}`.
+        host: The host.
+        command: For a shell there.
+    """
+    places = {"{host}": shlex.quote(host), "{command}": shlex.quote(command)}
+    return re.sub(r"\{host\}|\{command\}", lambda place: places[place.group()], connect)
+
+
+def _view_of_broken(connection: _Connection, told: NodeStatus | None) -> EngineView:
+    """What the end of a connection means whose node has not ended."""
+    host, code, words = connection.host, connection.process.returncode, connection.words()
+    if told is not None:
+        return EngineView(state=JobState.LOST, detail=f"the connection to {host} broke ({words})")
+    if code == _NOT_REACHED and not _FOR_GOOD.search(words):
+        return EngineView(state=JobState.LOST, detail=f"{host} was not reached ({words})")
+    if code == _NOT_REACHED:
+        return EngineView(state=JobState.FAILED, detail=f"{host} cannot be reached ({words})")
+    return EngineView(state=JobState.FAILED, detail=f"no starter could run on {host} ({words})")

@@ -1,0 +1,133 @@
+"""What a rank on a node runs: `python -m tuner.launchers.rank_program FOLDER`, one copy a rank.
+
+It reads the function and its payload from `ranks.json` in the job's folder, its place from the environment
+(RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT, as torchrun sets them), and appends what it has to
+say to `messages-RANK.jsonl`: that it has entered the function, messages, a result or a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tuner.launchers.launcher import RankContext
+from tuner.launchers.rank_process import failure_of, imported, leave_process_group
+
+#: What a rank that is asked to end is given to say what happened to it: it may be about to raise.
+_LAST_WORDS_SECONDS = 2.0
+_GET_ADDRESS = 0x8915  # SIOCGIFADDR
+
+
+class RankVoice:
+    """Appends lines of JSON to a rank's file.
+
+    Each is written by an opening and closing of its own: on a network's file system that is what makes it
+    seen elsewhere.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+
+    def say(self, frame: Mapping[str, Any]) -> None:
+        """Appends a line.
+
+        Raises:
+            TypeError: The frame holds what JSON does not.
+        """
+        line = (json.dumps(frame) + "\n").encode()
+        with self._lock, self._path.open("ab") as file:
+            file.write(line)
+
+
+def main(folder: Path) -> NoReturn:
+    """Runs the function to its end.
+
+    Args:
+        folder: The job's folder.
+    """
+    rank = int(os.environ["RANK"])
+    voice = RankVoice(folder / f"messages-{rank}.jsonl")
+    _end_when_told()
+    try:
+        task = json.loads((folder / "ranks.json").read_text())
+        choose_interface(os.environ["MASTER_ADDR"])
+        function = imported(task["function"])
+        import torch
+
+        torch.set_num_threads(task["threads"])
+        context = RankContext(
+            rank=rank,
+            num_ranks=int(os.environ["WORLD_SIZE"]),
+            local_rank=int(os.environ["LOCAL_RANK"]),
+            # Under torch's agent that is the agent's own store, else one at the main address and port.
+            init_method="env://",
+            folder=Path(task["folder"]),
+            send=lambda message: voice.say({"kind": "message", "message": message}),
+        )
+        voice.say({"kind": "entered", "at": time.time()})
+        result = function(context, task["payload"])
+        leave_process_group()
+        voice.say({"kind": "result", "result": result})
+    except BaseException as error:
+        voice.say({**failure_of(error), "at": time.time()})
+        code = 1
+    else:
+        code = 0
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    # At once, whatever threads the function left: the others' collectives must learn of a failure.
+    os._exit(code)
+
+
+def choose_interface(main_address: str) -> None:
+    """Has gloo use the interface that leads to the main node, unless somebody chose one.
+
+    Left alone, gloo takes that of this host's name, which Debian maps to a loopback address.
+    """
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        # No packet is sent: the kernel merely tells by which address it would leave.
+        probe.connect((main_address, 9))
+        own = socket.inet_aton(probe.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):
+                answer = fcntl.ioctl(probe.fileno(), _GET_ADDRESS, struct.pack("256s", name.encode()[:15]))
+                if answer[20:24] == own:
+                    os.environ["GLOO_SOCKET_IFNAME"] = name
+                    return
+
+
+def _end_when_told() -> None:
+    """Ends this process a moment after SIGTERM, also where Python does not get to run its handlers."""
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+
+    def watch() -> None:
+        while signal.SIGTERM not in os.read(told, 64):
+            continue
+        time.sleep(_LAST_WORDS_SECONDS)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, name="end", daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

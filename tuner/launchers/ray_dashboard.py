@@ -1,0 +1,213 @@
+"""Ray's Jobs API, asked in the background, for a dashboard may hang."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.errors import ProbeError
+
+_LOOK_EVERY_SECONDS = 1.0
+_SUBMIT_SECONDS = 60.0
+_STOP_SECONDS = 10.0
+#: As Ray's client words what the dashboard does not know.
+_UNKNOWN = "status code 404"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayJob:
+    """What the dashboard says of a job.
+
+    Args:
+        status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED as Ray has it; UNKNOWN where it knows nothing.
+        message: Ray's words.
+        exit_code: Of the job's driver; None where it goes on, or Ray cannot say.
+    """
+
+    status: str
+    message: str
+    exit_code: int | None
+
+
+@dataclass(kw_only=True)
+class _Watched:
+    """A job that is asked after."""
+
+    job: RayJob | None = None
+    asked_at: float | None = None
+    is_asking: bool = False
+
+
+class RayDashboard:
+    """The dashboard of a Ray cluster, of which only the Jobs API is used.
+
+    Ray's client has no time-outs. So each call runs on a thread of its own, and nothing here waits long.
+
+    Args:
+        address: Where it listens, as Ray's client takes it; `RAY_ADDRESS` in the environment goes before it,
+            as for all of Ray's own tools.
+        patience_seconds: How long it may leave calls unanswered.
+        clock: Seconds, never going back.
+
+    Raises:
+        ProbeError: Ray is not installed.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        patience_seconds: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if ray_version() is None:
+            raise ProbeError("Ray is not installed here: pip install 'paceline[ray]'")
+        self.address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or address
+        self._given_address = address
+        self._patience_seconds, self._clock = patience_seconds, clock
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._watched: dict[str, _Watched] = {}
+        self._looked_at = clock()
+        self._silent_since: float | None = None
+        self._silence = ""
+        self._stops: list[threading.Thread] = []
+
+    def submit(self, identity: str, entrypoint: str, environment: dict[str, str]) -> None:
+        """Has Ray run a command as a job.
+
+        Args:
+            identity: The job's submission id.
+            entrypoint: For the shell of the head node.
+            environment: Variables for what Ray runs of the job.
+
+        Raises:
+            ProbeError: It does not answer, or refuses the job.
+        """
+        failure: list[Exception] = []
+
+        def submit() -> None:
+            try:
+                self._connected().submit_job(
+                    entrypoint=entrypoint,
+                    submission_id=identity,
+                    runtime_env={"env_vars": environment},
+                    metadata={"job_name": identity},
+                )
+            except Exception as error:  # whatever lies between us and the cluster
+                failure.append(error)
+
+        thread = threading.Thread(target=submit, daemon=True)
+        thread.start()
+        thread.join(_SUBMIT_SECONDS)
+        if thread.is_alive():
+            raise self._unreachable(f"no answer in {_SUBMIT_SECONDS:g} s")
+        if failure:
+            raise self._unreachable(_one_line(failure[0])) from failure[0]
+
+    def look(self, identity: str) -> RayJob | None:
+        """What the dashboard said last of a job; asks anew in the background, not too often.
+
+        Returns:
+            None where it has not answered yet.
+
+        Raises:
+            ProbeError: It has not answered for long.
+        """
+        now = self._clock()
+        with self._lock:
+            watched = self._watched.setdefault(identity, _Watched())
+            if now - self._looked_at > self._patience_seconds:
+                self._silent_since = None  # nobody asked meanwhile
+            self._looked_at = now
+            silent_since, silence = self._silent_since, self._silence
+            if not watched.is_asking and (
+                watched.asked_at is None or now - watched.asked_at > _LOOK_EVERY_SECONDS
+            ):
+                watched.is_asking, watched.asked_at = True, now
+                if self._silent_since is None:
+                    self._silent_since, self._silence = now, "no answer"
+                threading.Thread(target=self._ask, args=(identity, watched), daemon=True).start()
+        if silent_since is not None and now - silent_since > self._patience_seconds:
+            raise self._unreachable(f"{silence}, for {now - silent_since:.0f} s")
+        return watched.job
+
+    def forget(self, identity: str) -> None:
+        """Nobody asks after a job any more."""
+        with self._lock:
+            self._watched.pop(identity, None)
+
+    def stop(self, identity: str) -> None:
+        """Has Ray end a job, in the background; one that has ended or is not known is left alone."""
+
+        def stop() -> None:
+            # Where the dashboard cannot be reached, the job ends by its folder, or by its lease.
+            try:
+                self._connected().stop_job(identity)
+            except Exception as error:
+                with self._lock:
+                    self._silence = _one_line(error)
+
+        thread = threading.Thread(target=stop, daemon=True)
+        thread.start()
+        self._stops.append(thread)
+
+    def close(self) -> None:
+        """Waits a while for what was asked to be stopped."""
+        until = time.monotonic() + _STOP_SECONDS
+        for thread in self._stops:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._stops.clear()
+
+    def _ask(self, identity: str, watched: _Watched) -> None:
+        job, silence = None, None
+        try:
+            info = self._connected().get_job_info(identity)
+            job = RayJob(
+                status=str(getattr(info.status, "value", info.status)),
+                message=info.message or "",
+                exit_code=info.driver_exit_code,
+            )
+        except Exception as error:  # whatever lies between us and the cluster
+            if _UNKNOWN in str(error):
+                job = RayJob(status="UNKNOWN", message="Ray does not know the job (any more)", exit_code=None)
+            else:
+                silence = _one_line(error)
+        with self._lock:
+            watched.is_asking = False
+            if job is not None:
+                watched.job = job
+                self._silent_since = None
+            elif silence is not None:
+                self._silence = silence
+
+    def _connected(self) -> Any:
+        """Ray's client, made once; the import alone takes seconds."""
+        if self._client is None:
+            from ray.job_submission import JobSubmissionClient
+
+            self._client = JobSubmissionClient(self._given_address)
+        return self._client
+
+    def _unreachable(self, words: str) -> ProbeError:
+        return ProbeError(
+            f"the Ray cluster at {self.address} cannot be used: {words}. cluster.ray.address must be that of "
+            "its dashboard, such as http://head-node:8265; `ray job list --address ...` asks the same"
+        )
+
+
+def ray_version() -> str | None:
+    """The version of Ray that is installed; None where there is none. Does not import it."""
+    try:
+        return importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__

@@ -1,0 +1,308 @@
+"""Has the nodes of a Ray cluster run a job's starters: what Ray's Jobs API runs for a job, on the head node.
+
+Needs Ray, with whatever Python the cluster runs it, and nothing of Paceline: a copy of this file is put
+beside the job. A job's folder holds, besides what `node_starter.py` lists,
+
+- `ray_task.json`: what a node is, written by the tuner;
+- `ray.json`: where the job stands with Ray, written by this script as it changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+_WAIT_SECONDS = 0.25
+_COUNT_EVERY_SECONDS = 2.0
+#: Beyond their own grace, starters are given so long to end.
+_LATE_SECONDS = 15.0
+_KILLED_SECONDS = 5.0
+#: Ray sets these in its workers; what a job runs shall find what the node was started with.
+_SET_BY_RAY = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "RAY_JOB_STOP_WAIT_TIME_S")
+#: A worker that ends kills its children. A starter shall have time, so it must not be one: the process
+#: between ends at once. It tells the starter's number first; whoever reads on is told by the end of the pipe
+#: that the starter has ended.
+_DETACHED = (
+    "import os, sys\n"
+    "process = os.fork()\n"
+    "if process:\n"
+    "    print(process, flush=True)\n"
+    "    os._exit(0)\n"
+    "os.execvp(sys.argv[1], sys.argv[1:])\n"
+)
+#: What Ray says of an actor beside why it ended.
+_ACTOR_LINES = re.compile(r"^\s*(class_name|actor_id|pid|namespace|ip|name): ")
+
+
+class NodeKeeper:
+    """Runs one node's starter, as an actor on that node; when it is gone, the starter ends what it runs.
+
+    Args:
+        folder: The job's folder.
+        node_rank: The node, from 0.
+        python: Interpreter for the starter; this one where None.
+    """
+
+    def __init__(self, folder: str, node_rank: int, python: str | None) -> None:
+        self._folder, self._node_rank = Path(folder), node_rank
+        self._starter = [python or sys.executable, str(self._folder / "node_starter.py")]
+        self._process: int | None = None
+        self._asked: signal.Signals | None = None
+
+    def run(self) -> bool:
+        """Runs the starter to its end, and sees that nothing of it is left.
+
+        Returns:
+            Whether the starter told of its end; else it was killed, or could not be started.
+        """
+        task = json.loads((self._folder / "task.json").read_text())
+        with (self._folder / f"starter-{self._node_rank}.err").open("ab") as errors:
+            between = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", "-c", _DETACHED),
+                    *(*self._starter, str(self._folder), str(self._node_rank), "--watch-input"),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=_environment(),
+                start_new_session=True,
+            )
+        assert between.stdout is not None
+        self._process = int(between.stdout.readline())
+        between.wait()
+        if self._asked is not None:
+            self.end(self._asked)
+        between.stdout.read()
+        self._process = None
+        told = _read(self._folder / f"node-{self._node_rank}.json")
+        if told is not None and told["state"] == "ended":
+            return True
+        subprocess.run([*self._starter, "--kill", task["identity"]], check=False)
+        return False
+
+    def end(self, by: signal.Signals) -> None:
+        """Sends the starter a signal, at once or as soon as it is there."""
+        self._asked = by
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process, by)
+
+
+class Driver:
+    """One job: asks for nodes, has a keeper on each run its starter, and tells how it stands.
+
+    Args:
+        folder: The job's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._task: dict[str, Any] = json.loads((folder / "task.json").read_text())
+        request = json.loads((folder / "ray_task.json").read_text())
+        self._bundle: dict[str, float] = request["bundle"]
+        self._python: str | None = request["python"]
+        self._patience_seconds: float = request["patience_seconds"]
+        self._num_nodes = int(self._task["num_nodes"])
+        self._note: dict[str, Any] = {"state": "waiting", "detail": "", "ended": False}
+        self._stopped = False
+        self._lease = (time.monotonic(), -1.0)
+
+    def run(self) -> int:
+        """Runs the job to its end.
+
+        Returns:
+            The exit code for this process: 0 unless nodes could not be had, or were lost.
+        """
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
+        # After Ray has set its own, which exits at once.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._take_signal)
+        group = placement_group([self._bundle] * self._num_nodes, strategy="STRICT_SPREAD")
+        try:
+            if self._await_nodes(group):
+                self._tell("placed")
+                self._keep(group)
+        finally:
+            remove_placement_group(group)
+        went_wrong = self._note["state"] in ("failed", "lost")
+        self._tell(self._note["state"] if went_wrong else "ended", ended=True)
+        return int(went_wrong)
+
+    def _take_signal(self, _number: int, _frame: Any) -> None:
+        self._stopped = True
+
+    def _await_nodes(self, group: Any) -> bool:
+        """Waits until the group is placed; false where it will not be, or nobody wants it any more."""
+        lacking_since: float | None = None
+        counted_at = -_COUNT_EVERY_SECONDS
+        self._tell("waiting", _demand(self._num_nodes, self._bundle))
+        while not group.wait(_WAIT_SECONDS):
+            now = time.monotonic()
+            if self._is_unwanted() or self._is_orphaned():
+                return False
+            if now - counted_at < _COUNT_EVERY_SECONDS:
+                continue
+            counted_at = now
+            words, is_lacking = self._supply()
+            lacking_since = (lacking_since or now) if is_lacking else None
+            if lacking_since is not None and now - lacking_since > self._patience_seconds:
+                self._tell("failed", f"{words}; waited {self._patience_seconds:g} s for more")
+                return False
+            self._tell("waiting", words)
+        return True
+
+    def _supply(self) -> tuple[str, bool]:
+        """What is demanded and what is there, and whether the cluster lacks such nodes altogether."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        able = sum(all(node.get(name, 0) >= want for name, want in self._bundle.items()) for node in nodes)
+        demand = _demand(self._num_nodes, self._bundle)
+        there = f"the cluster has {len(nodes)} nodes, {able} of them with as much"
+        if able < self._num_nodes:
+            return f"never placed on the nodes there are: {demand}; {there}", True
+        free = ray.available_resources()
+        totals = {name: sum(node.get(name, 0) for node in nodes) for name in self._bundle}
+        left = ", ".join(f"{free.get(name, 0):g} of {total:g} {name}" for name, total in totals.items())
+        return f"{demand}; {there}, and {left} free in all", False
+
+    def _is_orphaned(self) -> bool:
+        """Whether nobody has touched the lease for too long, by this node's own clock."""
+        now, (since, seen) = time.monotonic(), self._lease
+        try:
+            touched = (self._folder / "lease").stat().st_mtime
+        except OSError:
+            touched = -1.0
+        if touched != seen:
+            self._lease = (now, touched)
+            return False
+        return now - since > float(self._task["orphan_seconds"])
+
+    def _keep(self, group: Any) -> None:
+        """Has every node run its starter, until all have ended or are given up."""
+        keepers = [self._keeper(group, node) for node in range(self._num_nodes)]
+        left = {keeper.run.remote(): node for node, keeper in enumerate(keepers)}
+        deadline: float | None = None
+        asked: signal.Signals | None = None
+        while left:
+            done, _ = ray.wait(list(left), timeout=_WAIT_SECONDS)
+            for ended in done:
+                self._take_end(ended, left.pop(ended))
+            now = time.monotonic()
+            if deadline is None and (self._is_unwanted() or self._is_ending()):
+                deadline = now + float(self._task["grace_seconds"]) + _LATE_SECONDS
+            if asked is None and (self._stopped or self._note["state"] in ("failed", "lost")):
+                asked = signal.SIGTERM
+                _end(keepers, left, asked)
+            if deadline is not None and now > deadline:
+                if asked is signal.SIGKILL:
+                    return  # and the keepers go with the placement group
+                asked, deadline = signal.SIGKILL, now + _KILLED_SECONDS
+                _end(keepers, left, asked)
+
+    def _keeper(self, group: Any, node: int) -> Any:
+        resources = dict(self._bundle)
+        return (
+            ray.remote(NodeKeeper)
+            .options(
+                num_cpus=resources.pop("CPU", 0),
+                num_gpus=resources.pop("GPU", 0),
+                resources=resources,
+                max_concurrency=4,
+                max_restarts=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    placement_group=group, placement_group_bundle_index=node
+                ),
+            )
+            .remote(str(self._folder), node, self._python)
+        )
+
+    def _take_end(self, ended: Any, node: int) -> None:
+        """Notes the first node that did not end by itself, in Ray's words."""
+        try:
+            state, words = ("", "") if ray.get(ended) else ("failed", "its starter ended without a word")
+        except ray.exceptions.RayTaskError as error:
+            state, words = "failed", f"{error.cause}: is the job's folder the same on every node?"
+        except ray.exceptions.RayError as error:
+            state, words = "lost", _ray_words(error)
+        if state and self._note["state"] == "placed":
+            self._tell(state, f"node {node}: {words}")
+
+    def _is_unwanted(self) -> bool:
+        """Whether the tuner, or somebody through Ray, has asked for the job's end."""
+        if (self._folder / "end").exists():
+            return True
+        if self._stopped and self._note["state"] in ("waiting", "placed"):
+            self._tell("lost", "Ray was asked to stop the job")
+        return self._stopped
+
+    def _is_ending(self) -> bool:
+        """Whether starters are on their way out, so that one that does not come is frozen."""
+        return self._note["state"] in ("failed", "lost") or (self._folder / "failed").exists()
+
+    def _tell(self, state: str, detail: str | None = None, *, ended: bool = False) -> None:
+        self._note["state"] = state
+        if detail is not None:
+            self._note["detail"] = detail
+        elif state == "placed":
+            self._note["detail"] = ""
+        self._note["ended"] = ended
+        temporary = self._folder / ".ray.json.new"
+        temporary.write_text(json.dumps(self._note))
+        temporary.replace(self._folder / "ray.json")
+
+
+def _end(keepers: list[Any], left: dict[Any, int], by: signal.Signals) -> None:
+    for node in left.values():
+        keepers[node].end.remote(by)
+
+
+def _environment() -> dict[str, str]:
+    """That of the node, by which address others reach it, and what Ray says of devices."""
+    began = Path("/proc/self/environ").read_bytes().split(b"\0")
+    own = {entry.split(b"=", 1)[0].decode(errors="replace") for entry in began}
+    environment = {**os.environ, "PACELINE_OWN_ADDRESS": ray.util.get_node_ip_address()}
+    for name in _SET_BY_RAY:
+        if name not in own or name.startswith("RAY_"):
+            environment.pop(name, None)
+    return environment
+
+
+def _demand(num_nodes: int, bundle: dict[str, float]) -> str:
+    each = ", ".join(f"{want:g} {name}" for name, want in bundle.items())
+    return f"{num_nodes} nodes with {each} each" if num_nodes > 1 else f"1 node with {each}"
+
+
+def _ray_words(error: Exception) -> str:
+    lines = (line for line in str(error).splitlines() if not _ACTOR_LINES.match(line))
+    return " ".join(" ".join(lines).split())
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+if __name__ == "__main__":
+    driver = Driver(Path(sys.argv[1]))
+    try:
+        sys.exit(driver.run())
+    except Exception as error:
+        traceback.print_exc()
+        driver._tell("failed", f"{type(error).__name__}: {error}", ended=True)
+        sys.exit(1)

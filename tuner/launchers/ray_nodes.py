@@ -1,0 +1,173 @@
+"""The engine for Ray: a job of its Jobs API holds a placement group, one node a bundle."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import ProbeError
+from tuner.launchers.job_folder import JobFolder
+from tuner.launchers.launcher import JobState
+from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
+from tuner.launchers.ray_dashboard import RayDashboard, RayJob
+
+_DRIVER = Path(__file__).with_name("ray_driver.py")
+#: Ray's own stop kills after 3 s; the driver gives starters their grace, and then some.
+_STOP_LATE_SECONDS = 30.0
+#: How long a driver whose starters have all ended may take to leave.
+_LEAVE_SECONDS = 10.0
+#: Ray runs an entrypoint as a child of its job's supervisor. That process knows where its Ray lies, and so
+#: the cluster's own Python, which need not be on the PATH; else whatever is called python must do.
+_CLUSTER_PYTHON = (
+    r"p=$(sed -n 's|^[^/]*\(/.*\)/lib[^/]*/python[^/]*/[a-z]*-packages/ray/_raylet[.]so.*|\1/bin/python|p' "
+    r'/proc/$PPID/maps | head -n 1); [ -x "$p" ] || p=python'
+)
+
+
+class RayNodes(NodeEngine):
+    """Nodes of a Ray cluster, each a bundle of a strictly spread placement group.
+
+    A job of ours is a job of Ray's: a driver on the head node (`ray_driver.py`) asks for the nodes, has an
+    actor on each run its starter, and tells by `ray.json` in the job's folder, which the head node must see
+    as the nodes do. The dashboard is asked for what the driver cannot tell: that it never came, or is gone.
+
+    Args:
+        address: Of the cluster's dashboard.
+        cpus_per_node: CPUs of a bundle; None for one a device.
+        gpus_per_node: GPUs of a bundle.
+        resources: Custom resources of a bundle.
+        python: Interpreter for the starters; None for the cluster's own.
+        patience_seconds: How long nodes are waited for that the cluster does not have, for it may grow.
+        dashboard: How the dashboard is asked; None for that at the address.
+
+    Raises:
+        ProbeError: Ray is not installed.
+    """
+
+    name = "ray"
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        cpus_per_node: int | None = None,
+        gpus_per_node: int = 0,
+        resources: Mapping[str, float] | None = None,
+        python: str | None = None,
+        patience_seconds: float = 600.0,
+        dashboard: RayDashboard | None = None,
+    ) -> None:
+        self._cpus_per_node, self._gpus_per_node = cpus_per_node, gpus_per_node
+        self._resources = dict(resources or {})
+        self._python, self._patience_seconds = python, patience_seconds
+        self._dashboard = dashboard or RayDashboard(address)
+        self._leaving: list[NodeJob] = []
+
+    def begin(self, job: NodeJob) -> str:
+        driver = job.folder / _DRIVER.name
+        shutil.copyfile(_DRIVER, driver)
+        task = json.loads((job.folder / "task.json").read_text())
+        request = {
+            "bundle": self._bundle(job),
+            "python": self._python,
+            "patience_seconds": self._patience_seconds,
+        }
+        (job.folder / "ray_task.json").write_text(json.dumps(request))
+        command = f'{_CLUSTER_PYTHON}; exec "$p" {shlex.quote(str(driver))} {shlex.quote(str(job.folder))}'
+        stop_seconds = int(task["grace_seconds"] + _STOP_LATE_SECONDS)
+        engine_id = _submission_id(job)
+        try:
+            self._dashboard.submit(engine_id, command, {"RAY_JOB_STOP_WAIT_TIME_S": str(stop_seconds)})
+        except ProbeError:
+            # Should Ray have heard it all the same, the driver finds that nobody wants it.
+            JobFolder(job.folder).ask_to_end("never begun")
+            raise
+        return engine_id
+
+    def look(self, job: NodeJob, engine_id: str) -> EngineView:
+        note = _note(job)
+        if note is not None and note["ended"]:
+            return EngineView(state=_ENDS.get(note["state"], JobState.SUCCEEDED), detail=note["detail"])
+        seen = self._dashboard.look(engine_id or _submission_id(job))
+        if seen is not None and seen.status in _RAY_ENDS:
+            # The driver may have told since we were told of its end.
+            note = _note(job) or {"state": "", "detail": "", "ended": False}
+            if note["ended"]:
+                return self.look(job, engine_id)
+            return EngineView(state=_end_state(seen), detail=note["detail"] or _end_words(seen))
+        if note is None:
+            return EngineView(state=JobState.PENDING, detail="Ray starts the job's driver on its head node")
+        if note["state"] == "waiting":
+            return EngineView(state=JobState.PENDING, detail=f"waits for {note['detail']}")
+        return EngineView(state=JobState.RUNNING, detail=note["detail"])
+
+    def end(self, job: NodeJob, engine_id: str) -> None:
+        JobFolder(job.folder).ask_to_end("taken away")
+        self._dashboard.forget(engine_id or _submission_id(job))
+        if _has_left(job):
+            return
+        statuses = JobFolder(job.folder).statuses(job.num_nodes)
+        if len(statuses) == job.num_nodes and all(node.has_ended for node in statuses.values()):
+            # It is on its way out, and Ray shall not call it stopped.
+            self._leaving.append(job)
+        else:
+            self._dashboard.stop(engine_id or _submission_id(job))
+
+    def close(self) -> None:
+        until = time.monotonic() + _LEAVE_SECONDS
+        for job in self._leaving:
+            while not _has_left(job) and time.monotonic() < until:
+                time.sleep(0.05)
+            if not _has_left(job):
+                self._dashboard.stop(_submission_id(job))
+        self._leaving.clear()
+        self._dashboard.close()
+
+    def _bundle(self, job: NodeJob) -> dict[str, float]:
+        bundle: dict[str, float] = {"CPU": self._cpus_per_node or job.devices_per_node}
+        if self._gpus_per_node:
+            bundle["GPU"] = self._gpus_per_node
+        return {**bundle, **self._resources}
+
+
+#: States that a driver leaves behind; any other is that it ended as it should.
+_ENDS = {"lost": JobState.LOST, "failed": JobState.FAILED}
+_RAY_ENDS = ("SUCCEEDED", "FAILED", "STOPPED", "UNKNOWN")
+
+
+def _end_state(seen: RayJob) -> JobState:
+    """How a job ended whose driver could not tell."""
+    if seen.status == "SUCCEEDED":
+        return JobState.SUCCEEDED
+    # A driver with an exit code could not do its work; one without was stopped, or went with its node.
+    return JobState.LOST if seen.exit_code is None else JobState.FAILED
+
+
+def _end_words(seen: RayJob) -> str:
+    if seen.status == "STOPPED":
+        return "the Ray job was stopped"
+    return "\n".join(seen.message.strip().splitlines()[-12:])
+
+
+def _note(job: NodeJob) -> dict[str, Any] | None:
+    """What the driver told last."""
+    try:
+        found = json.loads((job.folder / "ray.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _has_left(job: NodeJob) -> bool:
+    note = _note(job)
+    return note is not None and bool(note["ended"])
+
+
+def _submission_id(job: NodeJob) -> str:
+    """Made of the identity alone: a tuner killed while it submitted can still be cleaned up after."""
+    return f"paceline-{job.identity}"

@@ -1,0 +1,110 @@
+"""The engine for a SLURM cluster: one job of SLURM's a slice, submitted through submitit."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tuner.errors import JobError, ProbeError
+from tuner.launchers.job_folder import JobFolder
+from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
+from tuner.launchers.slurm_queue import SlurmQueue, is_momentary
+from tuner.launchers.slurm_submission import SlurmRequest, SubmissionError, missing_parts, submit
+
+#: How long a submission is tried while SLURM's controller does not answer.
+_SUBMIT_PATIENCE_SECONDS = 90.0
+_AGAIN_SECONDS = 3.0
+#: What a job whose starters have all ended is given to end by itself, so that SLURM's books tell the truth.
+_ENDS_BY_ITSELF_SECONDS = 10.0
+
+
+class SlurmNodes(NodeEngine):
+    """Has SLURM start each node's starter, one task a node.
+
+    submitit writes the sbatch file and submits it; what it runs is the starter script in the job's folder, in
+    place of the function that submitit would unpickle: nodes need neither submitit nor Paceline, only some
+    Python of 3.8 or newer, and submitit's handlers (SIGTERM ignored, USR2 for its own requeueing) are
+    not there. The starter sees SIGTERM itself and gives its copies their grace. Before SLURM's time limit
+    the batch shell is warned (`--signal=B:USR1`) and asks the starters to end by the job's folder. SLURM
+    itself never requeues a job: Paceline submits again, from the checkpoint.
+
+    All variables of this process, SLURM_CONF and PATH among them, hold for SLURM's commands, too.
+
+    Args:
+        request: Partition, account, limits, devices and further options.
+        python: Interpreter on the nodes; this one if None.
+        queue: How SLURM is asked.
+
+    Raises:
+        JobError: submitit or SLURM's commands are not here.
+    """
+
+    name = "slurm"
+
+    def __init__(
+        self,
+        request: SlurmRequest = SlurmRequest(),
+        *,
+        python: str | None = None,
+        queue: SlurmQueue | None = None,
+    ) -> None:
+        missing = missing_parts()
+        if missing:
+            words = "; ".join(f"{what} (remedy: {remedy})" for what, remedy in missing)
+            raise JobError(f"cluster.launcher = 'slurm' needs what is not here: {words}")
+        self._request = request
+        self._python = python or sys.executable
+        self._queue = SlurmQueue() if queue is None else queue
+
+    def begin(self, job: NodeJob) -> str:
+        name = job_name(job)
+        until = time.monotonic() + _SUBMIT_PATIENCE_SECONDS
+        while True:
+            try:
+                return submit(job, name, self._request, self._python)
+            except SubmissionError as error:
+                words = str(error)
+                if not is_momentary(words):
+                    raise ProbeError(self._refused(job, words)) from error
+                # It may have been taken all the same; two of a name must not be.
+                found = self._queue.find(name)
+                if found is not None:
+                    return found
+                if time.monotonic() > until:
+                    self._queue.cancel(name, "")
+                    raise ProbeError(
+                        f"SLURM took no job for {_SUBMIT_PATIENCE_SECONDS:g} s: {words}; see by "
+                        "`sinfo` whether its controller runs"
+                    ) from error
+                time.sleep(_AGAIN_SECONDS)
+            except OSError as error:
+                raise ProbeError(f"no sbatch file can be written in {job.folder}: {error}") from error
+
+    def look(self, job: NodeJob, engine_id: str) -> EngineView:
+        return self._queue.look(job_name(job), engine_id)
+
+    def end(self, job: NodeJob, engine_id: str) -> None:
+        nodes = JobFolder(job.folder).statuses(job.num_nodes)
+        told = len(nodes) == job.num_nodes and all(node.has_ended for node in nodes.values())
+        after = _ENDS_BY_ITSELF_SECONDS if told else 0.0
+        self._queue.cancel(job_name(job), engine_id, after_seconds=after)
+
+    def close(self) -> None:
+        self._queue.close()
+
+    def _refused(self, job: NodeJob, words: str) -> str:
+        asked = ", ".join(
+            f"{name}={value}" for name, value in sorted(self._request.options().items()) if value != ""
+        )
+        limit = self._request.limit_minutes(job)
+        time_words = "" if limit is None else f", time={limit} minutes"
+        return (
+            f"SLURM refuses the job: {words}\n"
+            f"It was asked for {job.num_nodes} nodes with {asked}{time_words}: see [cluster] nodes and "
+            "[cluster.slurm] in the job file; `sinfo` lists partitions, `sbatch --help` options"
+        )
+
+
+def job_name(job: NodeJob) -> str:
+    """What SLURM lists the job by, also where its number was never learnt."""
+    return f"paceline-{job.identity}"

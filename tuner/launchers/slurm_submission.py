@@ -1,0 +1,253 @@
+"""How a job's starters are handed to SLURM: submitit writes the sbatch file and submits it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.errors import JobError
+from tuner.launchers.node_engine import NodeJob
+
+if TYPE_CHECKING:
+    from submitit.slurm.slurm import SlurmExecutor
+
+#: SLURM's commands that are called.
+COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
+
+_OURS: Mapping[str, str] = {
+    "nodes": "nodes",
+    "ntasks": "nodes, one task each",
+    "ntasks-per-node": "nodes, one task each",
+    "job-name": "the job is found by its name",
+    "output": "what is printed goes to the job's folder",
+    "error": "what is printed goes to the job's folder",
+    "chdir": "the command's working folder is [probe.command]'s",
+    "signal": "the grace before the time limit",
+    "requeue": "a job that was taken away is submitted again from its checkpoint",
+    "no-requeue": "a job that was taken away is submitted again from its checkpoint",
+    "array": "one job a slice",
+    "wrap": "what runs is Paceline's starter",
+    "parsable": "the answer is read by submitit",
+    "wait": "nobody waits",
+    "partition": "[cluster.slurm] partition",
+    "account": "[cluster.slurm] account",
+    "time": "[cluster.slurm] time",
+    "gres": "[cluster.slurm] gres",
+    "cpus-per-task": "[cluster.slurm] cpus_per_node",
+}
+_OPTION = re.compile(r"[a-z][a-z0-9-]*")
+_SUBMIT_SECONDS = 60
+#: Beyond a job's own limit and grace: SLURM counts from the allocation, and may warn up to 60 s early.
+_ROOM_SECONDS = 120.0
+#: SLURM warns so long before its limit, beyond the grace.
+_WARN_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmRequest:
+    """What SLURM is asked for beside nodes.
+
+    Args:
+        partition: None for SLURM's default.
+        account: Who is charged; None for the user's default.
+        time_seconds: SLURM's limit for jobs without one of their own; None for the partition's default.
+        gres: Devices of a node, such as `gpu:4`.
+        cpus_per_node: CPUs of a node.
+        extra: Further options of sbatch, without their dashes; True for one without a value.
+
+    Raises:
+        JobError: An extra option is none, or is what Paceline sets itself.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    time_seconds: float | None = None
+    gres: str | None = None
+    cpus_per_node: int = 1
+    extra: Mapping[str, str | int | bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in self.extra.items():
+            option = name.replace("_", "-")
+            if not _OPTION.fullmatch(option):
+                raise JobError(
+                    f"[cluster.slurm] extra: {name!r} is no option of sbatch; write its long name without "
+                    "dashes, such as constraint = 'a100'"
+                )
+            if option in _OURS:
+                raise JobError(
+                    f"[cluster.slurm] extra: {name!r} cannot be set there ({_OURS[option]}); take it out"
+                )
+            if "\n" in str(value):
+                raise JobError(f"[cluster.slurm] extra: {name!r} holds a line break; sbatch takes one line")
+
+    def options(self) -> dict[str, Any]:
+        """The options as submitit writes them; those that are off are left out."""
+        stated: dict[str, Any] = {
+            "partition": self.partition,
+            "account": self.account,
+            "gres": self.gres,
+            "cpus-per-task": self.cpus_per_node,
+            **{name.replace("_", "-"): value for name, value in self.extra.items()},
+        }
+        return {name: value for name, value in stated.items() if value is not None and value is not False}
+
+    def limit_minutes(self, job: NodeJob) -> int | None:
+        """SLURM's own limit, in whole minutes as it counts them; None for the partition's default."""
+        if job.time_limit_seconds is not None:
+            return ceil((job.time_limit_seconds + job.grace_seconds + _ROOM_SECONDS) / 60)
+        return None if self.time_seconds is None else ceil(self.time_seconds / 60)
+
+    def warning_seconds(self, job: NodeJob) -> int:
+        """How long before its limit SLURM shall warn.
+
+        SLURM rounds to a minute, so that a warning too long before a short limit would come at the start.
+        """
+        minutes = self.limit_minutes(job)
+        wanted = job.grace_seconds + _WARN_SECONDS
+        return max(1, ceil(min(wanted, 60.0 if minutes is None else 60.0 * minutes - 120.0)))
+
+
+def missing_parts() -> list[tuple[str, str]]:
+    """What this host lacks for SLURM, as (what, remedy)."""
+    missing = []
+    if importlib.util.find_spec("submitit") is None:
+        missing.append(("submitit", "pip install 'paceline[slurm]'"))
+    absent = [command for command in COMMANDS if shutil.which(command) is None]
+    if absent:
+        missing.append(
+            (", ".join(absent), "run on a login node of the cluster, or apt-get install slurm-client")
+        )
+    return missing
+
+
+def submit(job: NodeJob, name: str, request: SlurmRequest, python: str) -> str:
+    """Has submitit write the sbatch file into the job's folder and submit it.
+
+    Returns:
+        SLURM's number of the job.
+
+    Raises:
+        SubmissionError: sbatch refuses, or does not answer; with its words.
+    """
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    executor = _executor(job, python)
+    executor.update_parameters(
+        job_name=name,
+        nodes=job.num_nodes,
+        ntasks_per_node=1,
+        time=request.limit_minutes(job),
+        wckey=None,
+        stderr_to_stdout=True,
+        setup=_before(job.folder),
+        teardown=_after(job.folder),
+        srun_args=[
+            f"--output={_pattern(job.folder)}/starter-%t.err",
+            "--quiet",
+            "--kill-on-bad-exit=1",
+            "--wait=0",
+            "--cpu-bind=none",
+            "--mpi=none",
+        ],
+        additional_parameters={
+            **request.options(),
+            "chdir": str(job.folder),
+            "output": f"{_pattern(job.folder)}/starter-batch.err",
+            "no-requeue": True,
+            "signal": f"B:USR1@{request.warning_seconds(job)}",
+        },
+    )
+    try:
+        return str(executor._submit_command(executor._submitit_command_str).job_id)
+    except (FailedJobError, FailedSubmissionError) as error:
+        cause = error.__cause__
+        words = str(error).strip()
+        if not words and getattr(cause, "returncode", None) == 124:
+            words = f"sbatch timed out: no answer within {_SUBMIT_SECONDS} s"
+        raise SubmissionError(words or str(cause)) from error
+
+
+class SubmissionError(Exception):
+    """sbatch did not take a job; the message is what it said."""
+
+
+def _executor(job: NodeJob, python: str) -> SlurmExecutor:
+    """submitit's executor with a command of ours in place of an unpickled function.
+
+    Imported here: submitit is an optional extra.
+    """
+    from submitit.slurm.slurm import SlurmExecutor
+
+    class StarterExecutor(SlurmExecutor):
+        """Runs the starter script on each node: no pickle, no submitit and no Paceline is needed there."""
+
+        @property
+        def _submitit_command_str(self) -> str:
+            starter = shlex.join((python, "-I", str(job.starter), str(job.folder)))
+            on_node = shlex.quote(f'exec {starter} "$SLURM_PROCID" --own-exit')
+            # In the background, or the batch shell could not listen to signals.
+            return f"/bin/sh -c {on_node} &"
+
+        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+            # A tuner that itself runs in a job must not hand that job's place on.
+            foreign = [word for variable in _own_job_variables() for word in ("-u", variable)]
+            return ["env", *foreign, "timeout", str(_SUBMIT_SECONDS), "sbatch", str(submission_file_path)]
+
+    return StarterExecutor(folder=job.folder)
+
+
+def _own_job_variables() -> list[str]:
+    if "SLURM_JOB_ID" not in os.environ:
+        return []
+    return [
+        name
+        for name in os.environ
+        if name.startswith(("SLURM_", "SLURMD_", "SRUN_")) and name not in ("SLURM_CONF", "SLURM_CLUSTERS")
+    ]
+
+
+def _pattern(folder: Path) -> str:
+    """A folder in a file name pattern of SLURM's, where % and \\ have a meaning."""
+    return str(folder).replace("%", "%%")
+
+
+def _before(folder: Path) -> list[str]:
+    """What the batch shell does first, on the job's first node."""
+    end = shlex.quote(str(folder / "end"))
+    return [
+        "# A second run of the same job would take the first one's files for its own.",
+        '[ "${SLURM_RESTART_COUNT:-0}" = 0 ] || exit 1',
+        "# Whoever ends the job asks the starters on the nodes; this shell stays to tell how they ended.",
+        "trap : TERM",
+        f"time_limit() {{ [ -e {end} ] || echo 'time limit' > {end}; }}",
+        "trap time_limit USR1",
+        "# Several nodes of one host, or of a cluster without DNS, have names that do not resolve.",
+        'if ! getent hosts "$SLURMD_NODENAME" > /dev/null; then',
+        '    PACELINE_FIRST_ADDRESS=$(scontrol show node -o "$SLURMD_NODENAME"'
+        " | sed -n 's/.* NodeAddr=\\([^ ]*\\).*/\\1/p')",
+        "    export PACELINE_FIRST_ADDRESS",
+        "fi",
+    ]
+
+
+def _after(folder: Path) -> list[str]:
+    """What the batch shell does once the step has started."""
+    return [
+        "step=$!",
+        "while :; do",
+        '    wait "$step"; code=$?',
+        '    kill -0 "$step" 2> /dev/null || break',
+        "done",
+        "# Starters end well once they have told how their copies ended.",
+        f"[ ! -e {shlex.quote(str(folder / 'failed'))} ] || exit 1",
+        'exit "$code"',
+    ]
