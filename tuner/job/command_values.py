@@ -74,12 +74,14 @@ class OwnLaunch:
             environment (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`).
         environment: Variables it is given: those of the job file, and those that the script reads.
         folder: Where all of it runs.
+        imports_client: Whether the script imports `paceline_client`, which is then needed wherever it runs.
     """
 
     preparation: tuple[str, ...]
     command: str
     environment: Mapping[str, str]
     folder: Path
+    imports_client: bool
 
 
 def own_launch(
@@ -121,6 +123,7 @@ def own_launch(
         command=rendered_command(job, told, resumes=False),
         environment=environment,
         folder=(job_folder / section.folder).resolve(),
+        imports_client=bool(re.search(r"\bpaceline_client\b", read)),
     )
 
 

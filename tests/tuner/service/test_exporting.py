@@ -1,21 +1,26 @@
 from __future__ import annotations
 
+import math
+import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from search_spaces import Configuration
 from tests.slurm_cluster import SlurmCluster
 from tuner.errors import JobError
-from tuner.job import Job
+from tuner.job import Job, load_job
 from tuner.ledger import MemoryLedger, RecommendationRecord
 from tuner.recommendation import Alternative, Estimate, Recommendation, TuningCost
 from tuner.service.exporting import ExportOptions, export_job
 from tuner.service.opening import OpenedJob
 
+ROOT = Path(__file__).resolve().parents[3]
 CHOICE = Configuration(nodes=2, batch_size=64, learning_rate=0.05, strategy="gossip_pull", tau=4)
 
 
@@ -83,7 +88,7 @@ def recommendation(**changes: object) -> Recommendation:
 
 def exported(job: OpenedJob, target: str, *given: Recommendation) -> str:
     ledger = MemoryLedger()
-    study = ledger.open_study("digits", "f", {})
+    study = ledger.open_study(job.job.name, "f", {})
     for answer in given:
         record = RecommendationRecord(
             study_id=study.study_id, made_at=answer.made_at, recommendation=answer.to_dict()
@@ -141,6 +146,14 @@ def test_advice_of_another_major_version_says_what_to_do(tmp_path: Path) -> None
         exported(opened(tmp_path), "env", replace(recommendation(), schema_version="9.0"))
 
 
+def submitted(script: str, folder: Path, cluster: SlurmCluster) -> tuple[str, str]:
+    """How a batch script's job ended, and what it said."""
+    (folder / "go.sbatch").write_text(script)
+    said = folder / "said.txt"
+    job = cluster.run("sbatch", "--parsable", f"--output={said}", str(folder / "go.sbatch")).strip()
+    return cluster.wait_for_job(job), said.read_text()
+
+
 TELLING = (
     "printf '%s\\n' {nodes} {learning_rate} {batch_size_per_rank} {node_rank} {main_address} {main_port} "
     '"$GREETING" "$PACELINE_BATCH_SIZE" > {output}/{node_rank}'
@@ -162,16 +175,32 @@ def test_slurm_runs_a_command_of_one_s_own_as_it_is_exported(
     tmp_path: Path, slurm_cluster: SlurmCluster
 ) -> None:
     job = opened_command(tmp_path, TELLING, environment={"GREETING": "it's {tau} $HOME"})
-    (tmp_path / "go.sbatch").write_text(exported(job, "slurm", recommendation()))
-    number = slurm_cluster.run(
-        "sbatch", "--parsable", f"--output={tmp_path}/said.txt", str(tmp_path / "go.sbatch")
-    )
-    assert slurm_cluster.wait_for_job(number.strip()) == "COMPLETED", (tmp_path / "said.txt").read_text()
+    state, said = submitted(exported(job, "slurm", recommendation()), tmp_path, slurm_cluster)
+    assert state == "COMPLETED", said
     told = [(tmp_path / "output" / node).read_text().splitlines() for node in ("0", "1")]
     address, port = told[0][4:6]
     for node, lines in enumerate(told):
         assert lines == ["2", "0.05", "16", str(node), address, port, "it's 4 $HOME", "64"]
     assert address in slurm_cluster.nodes
+
+
+@pytest.mark.slow
+def test_slurm_trains_the_script_that_ships(tmp_path: Path, slurm_cluster: SlurmCluster) -> None:
+    for name in ("own_script.py", "own_script.toml"):
+        shutil.copy(ROOT / "examples" / name, tmp_path / name)
+    shutil.copy(ROOT / "tuner" / "client.py", tmp_path / "paceline_client.py")
+    path = tmp_path / "own_script.toml"
+    text = path.read_text().replace("python own_script.py", f"{sys.executable} own_script.py --samples 3000")
+    path.write_text(text)
+    choice = Configuration(nodes=2, batch_size=64, learning_rate=0.05, strategy="all_reduce")
+    answer = recommendation(choice=replace(recommendation().choice, configuration=choice))
+    job = OpenedJob(job=load_job(path), path=path, fingerprint="f")
+    script = exported(job, "slurm", answer)
+    assert "# Needs paceline_client, a single file, where it runs" in script
+    state, said = submitted(script, tmp_path, slurm_cluster)
+    assert state == "COMPLETED", said
+    saved = torch.load(tmp_path / "checkpoint", weights_only=True)
+    assert saved["step"] == math.ceil(3000 / 64)
 
 
 def test_engines_are_asked_for_the_nodes_of_a_command(tmp_path: Path) -> None:

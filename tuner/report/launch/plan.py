@@ -19,6 +19,11 @@ from tuner.report.format import format_configuration
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+_CLIENT = (
+    "Needs paceline_client, a single file, where it runs: install Paceline, or copy its tuner/client.py "
+    "beside the script as paceline_client.py"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
@@ -130,6 +135,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
     """
     configuration, cluster = recommendation.choice.configuration, job.cluster
     launch = own_launch(job, job_folder, configuration)
+    needed = (_CLIENT,) if launch.imports_client else ()
     return LaunchPlan(
         name=recommendation.job_name,
         command="\n".join([*launch.preparation, launch.command]),
@@ -140,7 +146,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
         environment=launch.environment,
         values={name: str(value) for name, value in stated_values(job, configuration).items()},
         working_folder=str(launch.folder),
-        facts=facts_of(recommendation),
+        facts=(*facts_of(recommendation), *needed),
         longest_seconds=_longest_seconds(recommendation),
     )
 
