@@ -203,6 +203,12 @@ def run(
         float | None,
         typer.Option(envvar="PACELINE_MAX_DOLLARS", help="Most dollars to spend.", show_default=False),
     ] = None,
+    parallel: Annotated[
+        int,
+        typer.Option(
+            min=1, envvar="PACELINE_PARALLEL", help="Most probes at once, as far as the cluster has nodes."
+        ),
+    ] = 1,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin a new study.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Train the recommendation to the target.")] = False,
     strict: Annotated[
@@ -221,6 +227,7 @@ def run(
         sampler=sampler.value,
         fresh=fresh,
         verify=verify,
+        parallel=parallel,
     )
     with _stored(storage, job) as store, _progress() as listen:
         result = run_job(opened, store, options, listen)

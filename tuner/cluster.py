@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from search_spaces import Configuration
@@ -107,6 +107,8 @@ class Cluster:
             are then emulated.
         at_hand: The part of a described cluster that is there: ranks on no more nodes than it has train for
             real; None where all are emulated, or none is.
+        capacity: Nodes that are there at once, extra nodes included; as many as the largest configuration
+            holds if None.
     """
 
     node_counts: tuple[int, ...]
@@ -121,6 +123,19 @@ class Cluster:
     extra_nodes: int = 0
     virtual: VirtualCluster | None = None
     at_hand: Cluster | None = None
+    capacity: int | None = None
+
+    def nodes_held(self, configuration: Configuration) -> int:
+        """Nodes of the cluster that a configuration's ranks keep busy; none where they are emulated."""
+        return 0 if self.emulates(configuration) else configuration.nodes + self.extra_nodes
+
+    @property
+    def nodes_at_once(self) -> int:
+        """How many nodes may be held at once by several configurations together."""
+        if self.capacity is not None:
+            return self.capacity
+        there = self if self.at_hand is None else self.at_hand
+        return there.node_counts[-1] + self.extra_nodes
 
     def emulates(self, configuration: Configuration) -> bool:
         """Whether a configuration's ranks are emulated, and not real ones."""
@@ -153,6 +168,17 @@ class Cluster:
     def num_ranks(self, num_nodes: int) -> int:
         """Ranks on this many nodes."""
         return num_nodes * self.devices_per_node
+
+    def load(self, configurations: Sequence[Configuration]) -> float:
+        """Threads of all that run these at once over the cores of the one host that carries them.
+
+        0 where nodes are hosts of their own, or nothing is measured by this host's clock.
+        """
+        there = self if self.at_hand is None else self.at_hand
+        if not there.nodes_share_host or there.cores_per_host is None:
+            return 0.0
+        ranks = sum(1 if self.emulates(c) else there.num_ranks(c.nodes) for c in configurations)
+        return ranks * there.threads_per_rank / there.cores_per_host
 
     def oversubscription(self, num_nodes: int) -> float:
         """Threads of all ranks on a host over its cores, at least 1; 1 where cores are unknown."""

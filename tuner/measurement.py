@@ -191,6 +191,8 @@ class Measurement:
         emulated: Whether one process trained for all ranks, and training seconds are those of a virtual
             clock.
         waiting: What a slice that is RUNNING still waits for, in the engine's words; empty once it runs.
+        shared_seconds: Those of the charged seconds in which another slice was under way that stands for
+            them: what was charged less this is time that passed.
     """
 
     configuration: Configuration
@@ -217,6 +219,7 @@ class Measurement:
     bytes_per_step: float | None = None
     emulated: bool = False
     waiting: str = ""
+    shared_seconds: float = 0.0
 
     @property
     def batch_seconds(self) -> float | None:
@@ -266,8 +269,8 @@ class Measurement:
 def merged(slices: Sequence[Measurement]) -> Measurement:
     """One measurement from the slices of one probe, in order.
 
-    Curves and noise are joined; scoring, start-up and charges are summed; step times are those of
-    the slice that timed most steps; everything else is the last slice's.
+    Curves and noise are joined; scoring, start-up, charges and what of them was shared are summed; step
+    times are those of the slice that timed most steps; everything else is the last slice's.
 
     Raises:
         ValueError: There is no slice, or the slices are not of one configuration.
@@ -289,6 +292,7 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
         repeated_seconds=sum(m.repeated_seconds for m in slices),
         charged_seconds=sum(m.charged_seconds for m in slices),
         charged_dollars=sum(m.charged_dollars for m in slices),
+        shared_seconds=sum(m.shared_seconds for m in slices),
         peak_bytes=max(m.peak_bytes for m in slices),
         parameter_bytes=max(m.parameter_bytes for m in slices),
         oversubscribed=any(m.oversubscribed for m in slices),

@@ -106,6 +106,8 @@ class TuningCost:
         num_probes: Probes started.
         seconds_by_purpose: Charged seconds by purpose of the probe.
         seconds_by_part: Charged seconds by part: training, scoring, start-up, other.
+        elapsed_seconds: Time that passed in them; None where no two probes were under way at once, which is
+            as much as was charged.
     """
 
     seconds: float
@@ -113,6 +115,7 @@ class TuningCost:
     num_probes: int
     seconds_by_purpose: Mapping[str, float]
     seconds_by_part: Mapping[str, float]
+    elapsed_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

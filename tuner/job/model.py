@@ -110,7 +110,7 @@ class Job(Section):
                 raise ValueError(missing_section(name))
             if stated and replays:
                 raise ValueError(stated_by_recording(name))
-        if replays and self.cluster != ClusterSection():
+        if replays and self.cluster.model_copy(update={"capacity": None}) != ClusterSection():
             raise ValueError(stated_by_recording("cluster"))
         if isinstance(self.baseline, Configuration) != replays and self.baseline is not None:
             words = "must be one of the recorded configurations" if replays else "must be a table"
@@ -146,6 +146,27 @@ class Job(Section):
             raise ValueError(
                 f"cluster.nodes_at_hand = {at_hand} is below the fewest nodes that may be chosen, {fewest}: "
                 f"no rank would train for real; state {fewest} or more, or set probe.kind = 'emulated'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _capacity_is_enough(self) -> Job:
+        capacity = self.cluster.capacity
+        if capacity is None:
+            return self
+        cluster = self.resolved_cluster()
+        most = replace(cluster, capacity=None).nodes_at_once
+        there = "of which nodes_at_hand are there" if cluster.at_hand is not None else "that may be chosen"
+        if cluster.virtual is not None and cluster.at_hand is None:
+            raise ValueError(
+                "cluster.capacity counts nodes that are held at once, but with probe.kind = 'emulated' none "
+                "is: take it out"
+            )
+        if capacity < most:
+            extra = f" and {cluster.extra_nodes} beside them" if cluster.extra_nodes else ""
+            raise ValueError(
+                f"cluster.capacity = {capacity} is below the largest number of nodes {there}, "
+                f"{most - cluster.extra_nodes}{extra}: state {most} or more, or leave it out"
             )
         return self
 
@@ -194,7 +215,7 @@ class Job(Section):
         """The cluster as the models see it; with the local launcher all nodes share this host."""
         recording, section = self.recording(), self.cluster
         if recording is not None:
-            return recording.cluster
+            return replace(recording.cluster, capacity=section.capacity)
         delays = tuple(
             RankDelay(ranks=delay.ranks, low=delay.low, high=delay.high) for delay in section.emulate.delays
         )
@@ -207,6 +228,7 @@ class Job(Section):
             cores_per_host=len(os.sched_getaffinity(0)) if section.launcher == "local" else None,
             nodes_share_host=section.launcher == "local",
             delays=delays,
+            capacity=section.capacity,
         )
         if section.machine is None:
             return at_hand

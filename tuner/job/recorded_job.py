@@ -46,8 +46,9 @@ def completed(data: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], li
         recording = load_recording(path)
     except JobError as error:
         raise JobError(f"probe.recording: {error}") from error
-    problems = [stated_by_recording(name) for name in _LEFT_TO_IT if name in data]
-    filled = {key: value for key, value in data.items() if key not in _LEFT_TO_IT}
+    stated = [name for name in _LEFT_TO_IT if name in data and not _is_capacity_alone(name, data[name])]
+    problems = [stated_by_recording(name) for name in stated]
+    filled = {key: value for key, value in data.items() if key not in stated}
     filled["probe"] = {**data["probe"], "recording": str(path)}
     goal = data.get("goal", {})
     if isinstance(goal, Mapping):
@@ -61,6 +62,11 @@ def completed(data: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], li
         if configuration is not None:
             filled["baseline"] = configuration.key
     return filled, problems
+
+
+def _is_capacity_alone(name: str, stated: Any) -> bool:
+    """Whether it is a cluster of which no more is said than how many nodes are there at once."""
+    return name == "cluster" and isinstance(stated, Mapping) and set(stated) == {"capacity"}
 
 
 def _goal(recording: Recording) -> dict[str, Any]:

@@ -151,6 +151,11 @@ class ClusterSection(Section):
         default=None,
         description="auto: as many nodes are there, and train for real; configurations on more are emulated",
     )
+    capacity: PositiveInt | None = Field(
+        default=None,
+        description="nodes that are there at once, for several probes together; as many as the largest "
+        "configuration takes if absent",
+    )
     emulate: EmulateSection = Field(
         default=EmulateSection(), description="what slow nodes would do: delays added on purpose"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,10 @@ class Prober(ABC):
             folder: The probe's folder.
         """
         return
+
+    def now(self) -> float:
+        """Seconds on the clock by which slices are charged, never going back."""
+        return time.monotonic()
 
     @abstractmethod
     def close(self) -> None:

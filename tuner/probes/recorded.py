@@ -48,13 +48,24 @@ class _Slice:
     handle: ProbeHandle
     measurement: Measurement
     position: _Position | None
+    begun_at: float
     told: bool = False
+
+    @property
+    def ends_at(self) -> float:
+        return self.begun_at + self.measurement.charged_seconds
 
 
 class RecordedProber(Prober):
     """Replays a recording.
 
-    A slice is over as soon as it is begun. It sees the part of its configuration's curve up to its end and
+    Nobody waits for a slice, yet time passes for it: on a clock of the prober's own, which stands still but
+    for jumping to the end of the slice that ends next, when that one is polled. So one slice alone is over as
+    soon as it is begun, and of several the others are RUNNING until those before them have ended. Whoever
+    has several starts what takes an ended one's place before polling again; whoever polls the same slice
+    twice in a row waits for it, whatever else is under way.
+
+    A slice sees the part of its configuration's curve up to its end and
     the seconds of a step, and is charged what it newly saw, with the recording's start-up before a run's
     first slice. It ends PAUSED; REACHED at the scoring that is past the target; STOPPED where the
     recording ends, past which nothing is known (DIVERGED where that is why it ends). A timing sees the
@@ -87,6 +98,8 @@ class RecordedProber(Prober):
         self._timing_steps = timing_steps
         self._in_memory: dict[Path, _Position] | None = {} if folderless else None
         self._slices: dict[str, _Slice] = {}
+        self._now = 0.0
+        self._polled_last: str | None = None
         self._identities = (str(number) for number in itertools.count(1))
 
     def start(
@@ -113,6 +126,12 @@ class RecordedProber(Prober):
 
     def poll(self, handle: ProbeHandle) -> Measurement:
         found = self._slice(handle)
+        waits, self._polled_last = self._polled_last == handle.identity, handle.identity
+        if not found.told:
+            first = min((s for s in self._slices.values() if not s.told), key=lambda s: s.ends_at)
+            if first is not found and not waits:
+                return self._running(found)
+            self._now = max(self._now, found.ends_at)
         if not found.told and found.position is not None:
             try:
                 self._keep(handle.folder, found.position)
@@ -122,17 +141,30 @@ class RecordedProber(Prober):
         return found.measurement
 
     def cancel(self, handle: ProbeHandle) -> None:
-        """Ends a slice that was not told yet as if it had never begun; one that was stays as it was."""
+        """Ends a slice that was not told yet: it is charged until now, and its run stands where it stood."""
         found = self._slice(handle)
         if not found.told:
-            found.measurement = Measurement(
-                configuration=handle.configuration, purpose=handle.purpose, outcome=Outcome.STOPPED
-            )
+            found.measurement = replace(self._running(found), outcome=Outcome.STOPPED)
             found.position, found.told = None, True
+
+    def now(self) -> float:
+        return self._now
 
     def close(self) -> None:
         for found in self._slices.values():
             self.cancel(found.handle)
+
+    def _running(self, found: _Slice) -> Measurement:
+        """What is seen of a slice before its end: how long it has held its nodes."""
+        configuration = found.handle.configuration
+        charged = charge(self._now - found.begun_at, configuration, self._cluster)
+        return Measurement(
+            configuration=configuration,
+            purpose=found.handle.purpose,
+            outcome=Outcome.RUNNING,
+            charged_seconds=charged.seconds,
+            charged_dollars=charged.dollars,
+        )
 
     def _begun(self, folder: Path) -> _Position | None:
         return _read(folder) if self._in_memory is None else self._in_memory.get(folder)
@@ -183,7 +215,12 @@ class RecordedProber(Prober):
             charged_dollars=charged.dollars,
             checkpoint=None if is_timing else str(handle.folder / CHECKPOINTS_FOLDER / STATE_FILE),
         )
-        return _Slice(handle=handle, measurement=measurement, position=None if is_timing else end)
+        return _Slice(
+            handle=handle,
+            measurement=measurement,
+            position=None if is_timing else end,
+            begun_at=self._now,
+        )
 
     def _is_past(self, value: float) -> bool:
         return value >= self._target if self._recording.maximize else value <= self._target

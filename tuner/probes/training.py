@@ -128,6 +128,9 @@ class TrainingProber(Prober):
         if isinstance(self._launcher, CommandLauncher):
             self._launcher.end_orphans(folder)
 
+    def now(self) -> float:
+        return self._clock()
+
     def close(self) -> None:
         for record in self._slices.values():
             if record.ended is None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from tuner.report.content import ReportContent
 from tuner.report.findings import comparison, coverage, measured, measured_word, prediction, standing
-from tuner.report.format import format_configuration, format_dollars, format_moment, format_seconds, sentence
+from tuner.report.format import format_configuration, format_moment, sentence
+from tuner.report.spending import spent_words
 from tuner.report.tables import (
     Table,
     checked_table,
@@ -116,13 +117,12 @@ def _turning_points(content: ReportContent) -> list[str]:
 
 def _spending(content: ReportContent) -> list[str]:
     tuning = content.recommendation.tuning
-    price = f", {format_dollars(tuning.dollars)}" if tuning.dollars else ""
     tables = [
         table_markdown(spending_table(seconds, title))
         for seconds, title in ((tuning.seconds_by_purpose, "purpose"), (tuning.seconds_by_part, "part"))
         if seconds
     ]
-    total = f"{format_seconds(tuning.seconds)}{price}; probes: {tuning.num_probes}."
+    total = f"{spent_words(tuning)}; probes: {tuning.num_probes}."
     return ["## Where the tuning time went", total, *tables]
 
 

@@ -11,15 +11,13 @@ from tuner.report.findings import EARLY_SHARE, coverage
 from tuner.report.format import (
     format_configuration,
     format_count,
-    format_dollars,
-    format_seconds,
     format_share,
     sentence,
 )
 from tuner.report.landscape import landscape_charts, unreachable_words
 from tuner.report.markup import Markup, element, joined
 from tuner.report.palette import batch_shades
-from tuner.report.spending import spending_bar
+from tuner.report.spending import spending_bar, spent_words
 from tuner.report.tables import (
     checked_table,
     choices_table,
@@ -154,7 +152,6 @@ def _key(style: str, words: str) -> Markup:
 def spending_section(content: ReportContent) -> Markup:
     """What the search spent, by purpose and by part."""
     tuning = content.recommendation.tuning
-    price = f", {format_dollars(tuning.dollars)}" if tuning.dollars else ""
     probes = "1 probe" if tuning.num_probes == 1 else f"{format_count(tuning.num_probes)} probes"
     bars = (
         spending_bar(tuning.seconds_by_purpose, "by purpose of the probe"),
@@ -163,7 +160,7 @@ def spending_section(content: ReportContent) -> Markup:
     return element(
         "section",
         element("h2", "Where the tuning time went"),
-        element("p", f"{format_seconds(tuning.seconds)}{price} in {probes}."),
+        element("p", f"{spent_words(tuning)} in {probes}."),
         *(bar for bar in bars if bar is not None),
     )
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tuner.report.format import format_seconds, format_share
+from tuner.recommendation import TuningCost
+from tuner.report.format import format_dollars, format_seconds, format_share
 from tuner.report.markup import Markup, element
 from tuner.report.palette import hues
+
+
+def spent_words(tuning: TuningCost) -> str:
+    """Time and price; where probes were under way at once, the time that passed first."""
+    words = format_seconds(tuning.seconds)
+    if tuning.elapsed_seconds is not None:
+        words = f"{format_seconds(tuning.elapsed_seconds)}, {words} of probes some of which ran at once"
+    return f"{words}, {format_dollars(tuning.dollars)}" if tuning.dollars else words
 
 
 def spending_bar(seconds_by_name: Mapping[str, float], title: str) -> Markup | None:

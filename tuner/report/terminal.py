@@ -13,6 +13,7 @@ from tuner.report.format import (
     format_seconds,
     sentence,
 )
+from tuner.report.spending import spent_words
 
 _WIDTH = 100
 _LABEL_WIDTH = 18
@@ -49,8 +50,7 @@ def recommendation_text(recommendation: Recommendation) -> str:
         lines += _fact("would change it", turn)
     for warning in recommendation.warnings:
         lines += _fact("warning", sentence(warning))
-    paid = f", {format_dollars(tuning.dollars)}" if tuning.dollars else ""
-    spent = f"{format_seconds(tuning.seconds)}{paid}, probes: {tuning.num_probes}"
+    spent = f"{spent_words(tuning)}, probes: {tuning.num_probes}"
     lines += _fact("tuning", f"{spent}. {sentence(recommendation.stopped_because)}")
     if recommendation.checkpoint:
         lines += _fact("trained model", recommendation.checkpoint, wrap=False)

@@ -94,6 +94,7 @@ def carry_over(
         repeated_seconds=0.0,
         charged_seconds=0.0,
         charged_dollars=0.0,
+        shared_seconds=0.0,
         error=None,
         checkpoint=None,
     )

@@ -19,12 +19,16 @@ class SearchEvent:
         text: One line for people.
         measurement: What the slice saw so far, for `progress` and `slice`.
         spent_seconds: Seconds charged by finished slices.
+        probe_id: The probe it is about, where it is about one.
+        num_slots: How many slices may be under way at once.
     """
 
     kind: Literal["plan", "decision", "progress", "slice", "warning", "end"]
     text: str
     measurement: Measurement | None = None
     spent_seconds: float = 0.0
+    probe_id: int | None = None
+    num_slots: int = 1
 
 
 Listener = Callable[[SearchEvent], None]

@@ -67,7 +67,7 @@ def compared(total: Array, cost: Array, incumbent: int, least: float) -> tuple[A
         ours = np.log(total)
     theirs = np.broadcast_to(ours[:, [incumbent]], ours.shape)
     own, their, of_ratio = (_central_variance(values, both) for values in (ours, theirs, ratio))
-    given = np.where((own > 0) & (their > 0), own * (1.0 - _squared_correlation(ours, theirs, both)), own)
+    given = np.where((own > 0) & (their > 0), own * (1.0 - squared_correlation(ours, theirs, both)), own)
     enough = both.sum(axis=0) >= _FEWEST_DRAWS
     middle = _quantile(np.sort(np.where(both, ratio, np.inf), axis=0), both.sum(axis=0), 0.5)
     ratios = np.exp(np.where(enough, middle, np.inf))
@@ -93,7 +93,7 @@ def _central_variance(values: Array, used: npt.NDArray[np.bool_]) -> Array:
     return np.where(count > 0, np.nan_to_num(half, nan=0.0, posinf=0.0) ** 2, 0.0)
 
 
-def _squared_correlation(left: Array, right: Array, used: npt.NDArray[np.bool_]) -> Array:
+def squared_correlation(left: Array, right: Array, used: npt.NDArray[np.bool_]) -> Array:
     """Of each pair of columns over the draws that are used, 0 where one does not vary, `(num,)`."""
     count = np.maximum(used.sum(axis=0), 1)
     left, right = np.where(used, left, 0.0), np.where(used, right, 0.0)

@@ -23,13 +23,13 @@ def limit_reached(state: SearchState, past_faults: frozenset[int] = frozenset())
         past_faults: Probes that failed before this run of the search: what broke then may be mended.
     """
     budget = state.job.budget
-    if budget.time is not None and state.spent.seconds >= budget.time:
+    if budget.time is not None and state.elapsed_seconds >= budget.time:
         return Stop(kind=StopKind.BUDGET, reason=f"the time budget of {budget.time:g} s is used up")
     if budget.dollars is not None and state.spent.dollars >= budget.dollars:
         return Stop(kind=StopKind.BUDGET, reason=f"the budget of ${budget.dollars:g} is used up")
     if budget.probes is not None and len(state.probes) >= budget.probes:
         running = [run for run in state.runs.values() if run.can_continue]
-        if not running:
+        if not running and not state.room.under_way:
             return Stop(kind=StopKind.BUDGET, reason=f"the budget of {budget.probes} probes is used up")
     ended = [p for p in state.probes if not p.outcome.can_continue and p.probe_id not in past_faults]
     faults = sum(p.outcome.is_fault for p in ended)
@@ -48,11 +48,16 @@ def may_start(state: SearchState) -> bool:
 
 
 def seconds_left(state: SearchState, configuration: Configuration) -> float:
-    """Charged seconds the budget still allows a configuration; infinite without one."""
+    """Charged seconds the budget still allows a configuration; infinite without one.
+
+    Time is that which has passed, however much was under way in it; dollars are those that were charged, with
+    what all that is under way will cost.
+    """
     budget = state.job.budget
-    left = float("inf") if budget.time is None else budget.time - state.spent.seconds
+    left = float("inf") if budget.time is None else budget.time - state.elapsed_seconds
     if budget.dollars is not None:
         price = state.cluster.dollars_per_second(configuration)
         if price > 0:
-            left = min(left, (budget.dollars - state.spent.dollars) / price)
+            unspent = budget.dollars - state.spent.dollars - state.committed_dollars
+            left = min(left, unspent / price)
     return max(left, 0.0)

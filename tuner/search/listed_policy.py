@@ -17,10 +17,11 @@ from tuner.analytic.slope_predictor import SlopePredictor, regret_bound
 from tuner.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import Beliefs, prices
+from tuner.search.beside import Beside
 from tuner.search.first_looks import first_looks
 from tuner.search.improvement import Weights, recommended, weigh
 from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
-from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind
+from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.slope_beliefs import SlopeModels
 from tuner.search.slope_priors import SearchSettings
 from tuner.search.state import SearchState, run_of
@@ -40,12 +41,19 @@ _STARTUP_SHARE, _FEWEST_STEPS = 0.5, 4
 _FIRST_STEPS = 6
 #: Ends within so much of each other (log), and so many of them, are one limit that all runs have.
 _ALIKE, _ENDS_ALIKE = 0.05, 2
+#: What is free is worth it where it is expected to save this share of what the best known costs.
+_LEAST_GAIN = 1e-2
 #: A first look at a stranger lasts no longer than this before its step time is known, seconds.
 _UNKNOWN_STARTUP_SECONDS = 1.0
 
 
 class ListedPolicy:
     """Carries out one slice of the most promising candidate, refits, decides again.
+
+    Where several slices may be under way, those that are count as if they had shown what is expected of them
+    (`SlopeModels.predict`), and none of them is proposed again. One training being asked for in the
+    shortest time, the leader trains as soon as there is room, and candidates that fit beside it cost no time
+    (`Beside`). Else candidates go first, as they do one at a time.
 
     Args:
         seed: Of the first looks, so that a restarted search decides alike.
@@ -77,7 +85,8 @@ class ListedPolicy:
         first = self._first(state)
         if first is not None:
             return Decision(action=first, beliefs=beliefs if state.runs else None)
-        return Decision(action=self._next(state, beliefs, predictor), beliefs=beliefs)
+        choose = self._together if state.room.is_shared else self._next
+        return Decision(action=choose(state, beliefs, predictor), beliefs=beliefs)
 
     def believe(self, state: SearchState) -> Beliefs:
         """What is believed of every candidate now."""
@@ -100,12 +109,18 @@ class ListedPolicy:
     def _first(self, state: SearchState) -> Action | None:
         """The user's present settings, then a few mixed looks; the cheaper half where dollars count."""
         looks = self._looks(state)
-        tried = {probe.configuration for probe in state.probes if probe.slices}
+        under_way = state.room.probe_ids
+        tried = {p.configuration for p in state.probes if p.slices or p.probe_id in under_way}
+        if under_way and not state.runs and (len(tried) >= len(looks) or not may_start(state)):
+            return Wait(reason="nothing is known yet")
         if len(tried) >= len(looks) or not may_start(state):
             return None
-        chosen = next((look for look in looks if look not in tried), None)
-        if chosen is None:
+        left = [look for look in looks if look not in tried]
+        if not left:
             return None
+        chosen = next((look for look in left if state.fits(look)), None)
+        if chosen is None:
+            return Wait(reason="there is no room for a first look yet")
         is_baseline = chosen == state.job.baseline_configuration()
         return Start(
             configuration=chosen,
@@ -134,13 +149,7 @@ class ListedPolicy:
     def _next(self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor) -> Action:
         """The best option that pays back; else on with the incumbent, or the end."""
         startup = np.where(predictor.standing.begun, 0.0, _startup(state))
-        weights = weigh(
-            predictor,
-            beliefs.price,
-            startup,
-            log_longest=_log_longest(state, predictor, learn_ends=self._learn_ends),
-            by_cost="cost" not in self._settings.without,
-        )
+        weights = self._weights(state, beliefs, predictor)
         order = np.argsort(-weights.score, kind="stable")
         trainings = state.job.goal.trainings
         for index in order:
@@ -159,6 +168,68 @@ class ListedPolicy:
             if (run is None and may_start(state)) or (run is not None and run.is_open):
                 return self._advance(state, predictor, weights, beliefs.price, incumbent)
             return Stop(kind=StopKind.OUT_OF_REACH, reason="no configuration is expected to reach the target")
+        return self._no_gain(state, beliefs)
+
+    def _together(self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor) -> Action:
+        """The same where several may be under way: what to start beside those that are, or nothing yet."""
+        weights = self._weights(state, beliefs, predictor)
+        leader = weights.incumbent
+        configurations = predictor.configurations
+        run = run_of(state, configurations[leader])
+        may_train = (run is None and may_start(state)) or (run is not None and run.is_open)
+        wants_first = may_train and state.job.goal.trainings == 1
+        beside = Beside(state=state, leader=configurations[leader] if wants_first else None)
+        best = self._best_beside(state, beliefs, predictor, beside)
+        if beside.leader_fits and beside.counts_seconds and (best is None or best[2] == 0.0):
+            return self._advance(state, predictor, weights, beliefs.price, leader)
+        if best is not None:
+            believer, index, _ = best
+            return self._advance(state, *believer, beliefs.price, index)
+        if state.room.under_way:
+            return Wait(reason="what is under way may change what is best")
+        if may_train:
+            return self._advance(state, predictor, weights, beliefs.price, leader)
+        if run is None or not run.arrived:
+            return Stop(kind=StopKind.OUT_OF_REACH, reason="no configuration is expected to reach the target")
+        return self._no_gain(state, beliefs)
+
+    def _best_beside(
+        self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor, beside: Beside
+    ) -> tuple[tuple[SlopePredictor, Weights], int, float] | None:
+        """The most promising candidate that fits and pays back, what it is weighed by, and its cost."""
+        if state.room.under_way:
+            assert self._models is not None
+            under_way = {piece.configuration for piece in state.room.under_way}
+            predictor = self._models.predict(state, under_way)
+        weights = self._weights(state, beliefs, predictor)
+        least = _LEAST_GAIN * math.exp(min(weights.log_incumbent, 600.0))
+        for index in np.argsort(-weights.score, kind="stable"):
+            if weights.score[index] <= 0:
+                break
+            configuration, is_begun = predictor.configurations[index], predictor.standing.begun[index]
+            if not beside.allows(configuration) or (beside.counts_seconds and configuration == beside.leader):
+                continue
+            if not is_begun and not may_start(state):
+                continue
+            seconds = self._slice_seconds(state, predictor, weights, beliefs.price, int(index))
+            seconds += 0.0 if is_begun else _startup(state)
+            cost = beside.cost(configuration, seconds, float(beliefs.price[index]))
+            pays = self._gain(predictor, weights, beliefs.price, int(index), state.job.goal.trainings)
+            if pays > max(cost, least):
+                return (predictor, weights), int(index), cost
+        return None
+
+    def _weights(self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor) -> Weights:
+        return weigh(
+            predictor,
+            beliefs.price,
+            np.where(predictor.standing.begun, 0.0, _startup(state)),
+            log_longest=_log_longest(state, predictor, learn_ends=self._learn_ends),
+            by_cost="cost" not in self._settings.without,
+        )
+
+    @staticmethod
+    def _no_gain(state: SearchState, beliefs: Beliefs) -> Stop:
         bound = beliefs.regret_bound or 1.0
         words = "faster" if state.job.goal.minimize == "seconds" else "cheaper"
         reason = (

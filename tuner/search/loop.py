@@ -1,4 +1,4 @@
-"""The loop: read the state, decide, carry out one slice, write it down, decide again."""
+"""The loop: read the state, decide, start slices, write down the one that ends, decide again."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tuner.errors import LeaseLostError, StorageError
 from tuner.job import Job
 from tuner.ledger import Lease, Ledger, ProbeRecord, StudyRecord
 from tuner.measurement import Measurement, Outcome, Purpose
-from tuner.probes import ProbeHandle, Prober, Until
+from tuner.probes import Prober, Until
 from tuner.search.beliefs import seconds_ratio
-from tuner.search.carry import carried, carry_over
+from tuner.search.carry import carry_over
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.memory import remember_beliefs
-from tuner.search.policy import Abandon, Ask, Continue, Decision, Policy, Start, Stop, StopKind
-from tuner.search.state import SearchState, read_state
+from tuner.search.policy import Abandon, Ask, Continue, Decision, Policy, Start, Stop, StopKind, Wait
+from tuner.search.state import SearchState, read_state, run_of
 from tuner.search.trials import StudyTrials
+from tuner.search.under_way import LEASE_SECONDS, Slice, SlicesUnderWay
 
-_LEASE_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 
 
@@ -41,6 +41,7 @@ class SearchSetting:
         folder: The output folder; probes lie in `probes/` below it.
         epoch_samples: Size of the training set.
         owner: Names this process in leases.
+        parallel: Slices that may be under way at once, as far as the cluster has nodes for them.
         clock: Seconds since the epoch.
         sleep: Waits so many seconds.
         listen: Is told what happens.
@@ -54,16 +55,19 @@ class SearchSetting:
     folder: Path
     epoch_samples: int
     owner: str
+    parallel: int = 1
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     listen: Listener = ignore
 
 
 class Search:
-    """Carries a policy's decisions out, slice by slice.
+    """Carries a policy's decisions out: up to so many slices under way, each written down as it ends.
 
-    Everything a decision rests on is in the ledger: a search that was killed goes on where it was,
-    having lost at most the slice under way. The prober is not closed here.
+    As long as there is a free slot, the policy is asked what to start beside what is under way, until it
+    waits. When a slice ends it is written down, and all is decided anew. Everything a decision rests on
+    is in the ledger, but for what is under way: a search that was killed goes on where it was, having lost
+    at most the slices under way. The prober is not closed here.
 
     Args:
         setting: What it works with.
@@ -75,16 +79,21 @@ class Search:
         self._setting = setting
         self._prober = prober
         self._policy = policy
+        self._slices = SlicesUnderWay(setting, prober)
         self._held: Lease | None = None
+        #: What Optuna suggested, while there is no room for it.
+        self._asked: tuple[Decision, int, Configuration] | None = None
 
     def state(self) -> SearchState:
         """Where the search stands now."""
         setting = self._setting
         probes = setting.ledger.probes(setting.study.study_id)
-        return read_state(setting.job, setting.cluster, probes, setting.epoch_samples)
+        return read_state(setting.job, setting.cluster, probes, setting.epoch_samples, self._slices.room())
 
     def run(self) -> tuple[Stop, Decision]:
         """Searches until the policy stops; returns why, with what was believed then.
+
+        Whatever ends this process ends all slices under way.
 
         Raises:
             StorageError: Another worker has taken a probe of this study.
@@ -101,23 +110,75 @@ class Search:
                 "wait for it to end, or start another study with --fresh"
             ) from error
         finally:
+            self._slices.cancel()
             self._hold(None)
 
     def _search(self) -> tuple[Stop, Decision]:
         self._tidy()
         while True:
+            ended = self._fill()
+            if ended is not None:
+                return ended
+            self._await_one()
+
+    def _fill(self) -> tuple[Stop, Decision] | None:
+        """Starts what the policy wants until there is no room, or it waits; its end, if it comes to one."""
+        while True:
             state = self.state()
+            if state.room.is_full and not self._is_over(state):
+                return None
+            if self._asked is not None:
+                if not state.fits(self._asked[2]):
+                    return None
+                self._start_asked(state)
+                continue
             decision = self._policy.decide(state)
-            self._remember(state, decision)
             action = decision.action
+            waits = isinstance(action, Wait) or (
+                isinstance(action, Stop) and action.kind in (StopKind.NO_GAIN, StopKind.OUT_OF_REACH)
+            )
+            if waits and len(self._slices) > 0:
+                return None
+            assert not isinstance(action, Wait), "a policy waits for nothing"
+            self._remember(state, decision)
             if isinstance(action, Stop):
                 self._say("end", action.reason, state)
-                self._settle(state, action)
+                self._cut_off(state)
+                self._settle(self.state(), action)
                 return action, decision
             if isinstance(action, Abandon):
                 self._abandon(state, action)
-                continue
-            self._carry_out(state, decision)
+            else:
+                self._carry_out(state, decision)
+
+    def _is_over(self, state: SearchState) -> bool:
+        """Whether time is up while slices are under way; one at a time is let come to its end."""
+        time_budget = state.job.budget.time
+        return state.room.is_shared and time_budget is not None and state.elapsed_seconds >= time_budget
+
+    def _await_one(self) -> None:
+        """Waits until a slice has ended, which is written down, or time is up."""
+        setting, budget = self._setting, self._setting.job.budget.time
+        ended_seconds = 0.0
+        if budget is not None and setting.parallel > 1:
+            state = self.state()
+            ended_seconds = state.elapsed_seconds - state.room.elapsed_seconds
+        while True:
+            try:
+                ended = self._slices.next_ended()
+            except LeaseLostError as error:
+                self._say("warning", f"{error}; what this slice brought is dropped", self.state())
+                return
+            if ended is not None:
+                self._write_down(*ended)
+                return
+            if (
+                budget is not None
+                and setting.parallel > 1
+                and ended_seconds + self._slices.elapsed_seconds() >= budget
+            ):
+                return
+            setting.sleep(_POLL_SECONDS)
 
     def _hold(self, lease: Lease | None) -> None:
         """Keeps the last probe's lease while the next is decided on, so that no other tuner comes between."""
@@ -150,53 +211,88 @@ class Search:
         if isinstance(action, Continue):
             probe = next(p for p in state.probes if p.probe_id == action.probe_id)
             lease = setting.ledger.take_probe(
-                probe.probe_id, owner=setting.owner, lease_seconds=_LEASE_SECONDS
+                probe.probe_id, owner=setting.owner, lease_seconds=LEASE_SECONDS
             )
-            configuration, number, purpose = probe.configuration, probe.trial_number, action.purpose
             folder = self._begun_folder(probe)
-        else:
-            assert isinstance(action, Start | Ask)
-            purpose = action.purpose if isinstance(action, Start) else Purpose.TRAINING
-            lease, configuration, number = self._begin(state, action, purpose)
-            folder = self._probe_folder(lease.probe_id)
-            if isinstance(action, Start) and action.carry_from is not None:
-                self._carry(state, decision, action, lease, folder)
-        self._say("decision", f"{purpose.value}: {configuration} - {action.reason}", state)
-        try:
-            measurement = self._slice(lease, configuration, purpose, action.until, folder)
-        except LeaseLostError as error:
-            self._say("warning", f"{error}; what this slice brought is dropped", state)
+            self._start(
+                state, decision, lease, probe.trial_number, probe.configuration, action.purpose, folder
+            )
             return
-        self._write_down(lease, number, measurement, state)
-
-    def _begin(
-        self, state: SearchState, action: Start | Ask, purpose: Purpose
-    ) -> tuple[Lease, Configuration, int | None]:
-        setting = self._setting
-        if isinstance(action, Start):
-            # A probe whose first slice was cut off goes on in its folder, from what was checkpointed there.
-            for probe in state.probes:
-                same = probe.configuration == action.configuration and not probe.slices
-                alike = (probe.purpose is Purpose.TIMING) == (purpose is Purpose.TIMING)
-                if same and alike and probe.outcome.can_continue:
-                    lease = setting.ledger.take_probe(
-                        probe.probe_id, owner=setting.owner, lease_seconds=_LEASE_SECONDS
-                    )
-                    return lease, action.configuration, probe.trial_number
         if isinstance(action, Ask):
-            number, configuration = setting.trials.ask()
-        else:
-            configuration = action.configuration
-            number = setting.trials.begin(configuration, purpose)
-        lease = setting.ledger.start_probe(
+            self._asked = (decision, *setting.trials.ask())
+            if state.fits(self._asked[2]):
+                self._start_asked(state)
+            return
+        assert isinstance(action, Start)
+        lease, number = self._begin(state, action)
+        folder = self._probe_folder(lease.probe_id)
+        if action.carry_from is not None:
+            self._carry(state, decision, action, lease, folder)
+        self._start(state, decision, lease, number, action.configuration, action.purpose, folder)
+
+    def _start(
+        self,
+        state: SearchState,
+        decision: Decision,
+        lease: Lease,
+        number: int | None,
+        configuration: Configuration,
+        purpose: Purpose,
+        folder: Path,
+    ) -> None:
+        action = decision.action
+        assert isinstance(action, Start | Continue | Ask)
+        assert state.fits(configuration), f"there is no room for {configuration}"
+        self._say(
+            "decision",
+            f"{purpose.value}: {configuration} - {action.reason}",
+            state,
+            probe_id=lease.probe_id,
+        )
+        self._slices.start(
+            lease,
+            number,
+            configuration,
+            purpose,
+            action.until,
+            folder,
+            expected_seconds=_expected_seconds(state, decision, configuration, action.until),
+        )
+
+    def _start_asked(self, state: SearchState) -> None:
+        """Starts what Optuna suggested."""
+        assert self._asked is not None
+        (decision, number, configuration), self._asked = self._asked, None
+        lease = self._new_probe(configuration, Purpose.TRAINING, number)
+        folder = self._probe_folder(lease.probe_id)
+        self._start(state, decision, lease, number, configuration, Purpose.TRAINING, folder)
+
+    def _new_probe(self, configuration: Configuration, purpose: Purpose, number: int) -> Lease:
+        setting = self._setting
+        return setting.ledger.start_probe(
             setting.study.study_id,
             configuration,
             purpose,
             trial_number=number,
             owner=setting.owner,
-            lease_seconds=_LEASE_SECONDS,
+            lease_seconds=LEASE_SECONDS,
         )
-        return lease, configuration, number
+
+    def _begin(self, state: SearchState, action: Start) -> tuple[Lease, int | None]:
+        setting = self._setting
+        # A probe whose first slice was cut off goes on in its folder, from what was checkpointed there.
+        for probe in state.probes:
+            if probe.probe_id in state.room.probe_ids:
+                continue
+            same = probe.configuration == action.configuration and not any(m.samples for m in probe.slices)
+            alike = (probe.purpose is Purpose.TIMING) == (action.purpose is Purpose.TIMING)
+            if same and alike and probe.outcome.can_continue:
+                lease = setting.ledger.take_probe(
+                    probe.probe_id, owner=setting.owner, lease_seconds=LEASE_SECONDS
+                )
+                return lease, probe.trial_number
+        number = setting.trials.begin(action.configuration, action.purpose)
+        return self._new_probe(action.configuration, action.purpose, number), number
 
     def _carry(
         self, state: SearchState, decision: Decision, action: Start, lease: Lease, folder: Path
@@ -212,56 +308,40 @@ class Search:
         self._setting.ledger.append_slice(lease, begun)
         self._end(state, run.probe, f"carried on as probe {lease.probe_id}")
 
-    def _slice(
-        self, lease: Lease, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
-    ) -> Measurement:
-        """One slice from start to end; whatever ends this process ends the slice."""
-        clock = carried(folder)
-        handle = self._prober.start(configuration, purpose, clock.until(until), folder)
-        try:
-            measurement = self._watch(lease, handle)
-        except BaseException:
-            self._prober.cancel(handle)
-            self._setting.ledger.release(lease)
-            raise
-        if purpose is Purpose.TIMING and measurement.outcome is Outcome.PAUSED:
-            measurement = replace(measurement, outcome=Outcome.STOPPED)
-        return clock.of(measurement)
-
-    def _watch(self, lease: Lease, handle: ProbeHandle) -> Measurement:
-        setting = self._setting
-        renew_at = setting.clock() + _LEASE_SECONDS / 3
-        seen: tuple[int, str] | None = None
-        while True:
-            measurement = self._prober.poll(handle)
-            if measurement.outcome is not Outcome.RUNNING:
-                return measurement
-            if (measurement.step, measurement.waiting) != seen:
-                seen = (measurement.step, measurement.waiting)
-                setting.listen(SearchEvent(kind="progress", text="", measurement=measurement))
-            if setting.clock() >= renew_at:
-                lease = setting.ledger.renew(lease, lease_seconds=_LEASE_SECONDS)
-                renew_at = setting.clock() + _LEASE_SECONDS / 3
-            setting.sleep(_POLL_SECONDS)
-
-    def _write_down(
-        self, lease: Lease, number: int | None, measurement: Measurement, before: SearchState
-    ) -> None:
-        setting = self._setting
+    def _write_down(self, piece: Slice, measurement: Measurement) -> None:
+        setting, lease = self._setting, piece.lease
         try:
             setting.ledger.append_slice(lease, measurement)
         except LeaseLostError as error:
-            self._say("warning", f"{error}; what this slice brought is dropped", before)
+            self._say("warning", f"{error}; what this slice brought is dropped", self.state())
             return
         self._hold(lease)
         state = self.state()
         probe = next(p for p in state.probes if p.probe_id == lease.probe_id)
-        self._say("slice", _slice_words(measurement), state, measurement)
-        if number is None:
+        self._say("slice", _slice_words(measurement), state, measurement, probe_id=probe.probe_id)
+        if piece.trial_number is None:
             return
-        setting.trials.report(number, measurement.curve)
+        setting.trials.report(piece.trial_number, measurement.curve)
         if not probe.outcome.can_continue:
             self._tell(state, probe)
+
+    def _cut_off(self, state: SearchState) -> None:
+        """Ends what is under way with the search: it is paid for, and its runs stand where they stood.
+
+        A run goes on from its newest checkpoint if the search does; what was seen past it is kept.
+        """
+        probes = {probe.probe_id: probe for probe in state.probes}
+        for piece, measurement in self._slices.cut_off():
+            before = probes[piece.lease.probe_id].measurement
+            cut = replace(
+                measurement,
+                outcome=Outcome.PAUSED,
+                step=before.step if before else 0,
+                samples=before.samples if before else 0,
+                training_seconds=before.training_seconds if before else 0.0,
+                checkpoint=before.checkpoint if before else None,
+            )
+            self._write_down(piece, cut)
 
     def _tell(self, state: SearchState, probe: ProbeRecord) -> None:
         if probe.trial_number is None:
@@ -326,6 +406,8 @@ class Search:
         text: str,
         state: SearchState,
         measurement: Measurement | None = None,
+        *,
+        probe_id: int | None = None,
     ) -> None:
         self._setting.listen(
             SearchEvent(
@@ -333,8 +415,28 @@ class Search:
                 text=text,
                 measurement=measurement,
                 spent_seconds=state.spent.seconds,
+                probe_id=probe_id,
+                num_slots=self._setting.parallel,
             )
         )
+
+
+def _expected_seconds(
+    state: SearchState, decision: Decision, configuration: Configuration, until: Until
+) -> float:
+    """How long a slice is expected to hold its nodes; 0 where nothing tells."""
+    if state.cluster.virtual is not None:
+        return 0.0
+    run = None if isinstance(decision.action, Ask) else run_of(state, configuration)
+    ends = []
+    if until.training_seconds is not None:
+        done = run.measurement.training_seconds if run else 0.0
+        ends.append(until.training_seconds - done)
+    beliefs = decision.beliefs
+    if until.samples is not None and beliefs is not None and configuration in beliefs.configurations:
+        per_sample = beliefs.forecast.seconds_per_sample[beliefs.configurations.index(configuration)]
+        ends.append((until.samples - (run.measurement.samples if run else 0)) * float(per_sample))
+    return max(min(ends), 0.0) * state.overhead + state.slice_seconds if ends else 0.0
 
 
 def _slice_words(measurement: Measurement) -> str:

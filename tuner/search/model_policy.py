@@ -12,9 +12,10 @@ from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs, believe, candidates
 from tuner.search.limits import ended_by_fault, limit_reached, may_start
 from tuner.search.listed_policy import ListedPolicy, is_listed
-from tuner.search.policy import Action, Decision, Start, Stop, StopKind
+from tuner.search.policy import Action, Decision, Start, Stop, StopKind, Wait
 from tuner.search.slope_priors import SearchSettings
 from tuner.search.state import Run, SearchState
+from tuner.search.together import NO_GAIN, choose_together
 from tuner.search.weighing import Weighing
 
 #: The first look takes at most this share of the time budget; so many seconds without a budget.
@@ -28,7 +29,8 @@ class ModelPolicy:
     one, a slice is weighed: its price and start-up against the expected saving if it turns out
     better (one step of look-ahead; knowledge gradient, Frazier et al. 2008). Timing probes are
     weighed alike. Where nothing gains more than it costs, the incumbent goes on (one training is
-    asked for) or the search ends (the answer serves more trainings).
+    asked for) or the search ends (the answer serves more trainings). Where several slices may be under way,
+    `choose_together` weighs what to start beside them.
 
     Args:
         seed: Of the draws, so that a restarted search decides alike.
@@ -39,12 +41,13 @@ class ModelPolicy:
         self._seed = seed
         self._listed = ListedPolicy(seed=seed, settings=settings)
         self._past_faults: frozenset[int] | None = None
+        #: What was believed last, and of which slices: what is under way changes nothing of it.
+        self._believed: tuple[tuple[tuple[int, int, bool], ...], Beliefs] | None = None
 
     def decide(self, state: SearchState) -> Decision:
         """See `Policy`."""
         if is_listed(state):
             return self._listed.decide(state)
-        rng = np.random.default_rng((self._seed, len(state.slices)))
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)
         stop = _arrival(state) or limit_reached(state, self._past_faults)
@@ -53,14 +56,28 @@ class ModelPolicy:
             if first is not None:
                 return Decision(action=first)
         if not state.runs:
+            if state.room.under_way and stop is None:
+                return Decision(action=Wait(reason="nothing is known yet"))
             nothing = "no feasible configuration is left to try"
             return Decision(action=stop or Stop(kind=StopKind.OUT_OF_REACH, reason=nothing))
-        beliefs = believe(state, candidates(state, rng), rng)
+        beliefs = self._believe(state)
         return Decision(action=stop or self._best(state, beliefs), beliefs=beliefs)
+
+    def _believe(self, state: SearchState) -> Beliefs:
+        known = tuple((p.probe_id, len(p.slices), p.outcome.can_continue) for p in state.probes if p.slices)
+        if self._believed is None or self._believed[0] != known:
+            rng = np.random.default_rng((self._seed, len(state.slices)))
+            self._believed = known, believe(state, candidates(state, rng), rng)
+        return self._believed[1]
 
     def _first(self, state: SearchState) -> Action | None:
         """The first look: at the user's present settings, else at the middle of the space."""
-        tried = {p.configuration for p in state.probes if p.slices or not p.outcome.can_continue}
+        under_way = state.room.probe_ids
+        tried = {
+            p.configuration
+            for p in state.probes
+            if p.slices or not p.outcome.can_continue or p.probe_id in under_way
+        }
         baseline = state.job.baseline_configuration()
         chosen: Configuration | None = None
         if baseline is not None and baseline not in tried and state.space.is_runnable(baseline):
@@ -71,6 +88,8 @@ class ModelPolicy:
                 chosen, reason = _middle(untried), "a first look at the middle of the space"
         if chosen is None or not may_start(state):
             return None
+        if not state.fits(chosen):
+            return Wait(reason="there is no room for a first look yet")
         return Start(
             configuration=chosen,
             purpose=Purpose.STATISTICS,
@@ -86,6 +105,8 @@ class ModelPolicy:
                 kind=StopKind.OUT_OF_REACH,
                 reason="no configuration is expected to reach the target within the limits",
             )
+        if state.room.is_shared:
+            return choose_together(state, beliefs, weighing, incumbent)
         if weighing.leader_is_due(incumbent):
             return weighing.go_on(incumbent)
         option = weighing.best_option(incumbent)
@@ -94,7 +115,7 @@ class ModelPolicy:
         if weighing.can_be_settled(incumbent):
             return weighing.go_on(incumbent)
         if state.further_trainings > 0:
-            return Stop(kind=StopKind.NO_GAIN, reason="no further probe is expected to pay back its cost")
+            return Stop(kind=StopKind.NO_GAIN, reason=NO_GAIN)
         return weighing.go_on(incumbent)
 
 

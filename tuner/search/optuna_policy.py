@@ -8,7 +8,7 @@ from search_spaces import ListedSpace
 from tuner.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.limits import ended_by_fault, limit_reached, may_start
-from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Start, Stop, StopKind
+from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.state import Run, SearchState
 
 #: Strides in which a run goes on, so that it can be given up between them.
@@ -18,7 +18,11 @@ _SHARE_OF_BUDGET = 0.2
 
 
 class OptunaPolicy:
-    """Trains what Optuna's sampler suggests, one run after the other.
+    """Trains what Optuna's sampler suggests, one run after the other, or as many at once as have room.
+
+    What is under way is a running trial of the study: TPE counts it among the bad ones (constant liar), and
+    GP weighs what more a suggestion would show (expected improvement of the batch), so that neither suggests
+    the same again.
 
     A run is given up once it has trained for longer than the best one took to the target; before any
     has arrived, once it has used a fifth of the time budget, if there is one.
@@ -41,10 +45,17 @@ class OptunaPolicy:
         if stop is not None:
             return stop
         limit = self._limit(state, arrived)
+        under_way = state.room.probe_ids
         for run in state.runs.values():
+            if run.probe.probe_id in under_way:
+                continue
             if run.can_continue and (run.is_open or run.measurement.training_seconds < limit):
+                if not state.fits(run.configuration):
+                    return Wait(reason="there is no room for a run that may still win")
                 return self._go_on(state, run, limit)
         if not may_start(state):
+            if under_way:
+                return Wait(reason="the budget of probes is used up, but for those under way")
             return Stop(kind=StopKind.BUDGET, reason="the budget of probes is used up")
         tried = {p.configuration for p in state.probes if p.purpose is not Purpose.TIMING}
         if isinstance(state.space, ListedSpace) and tried.issuperset(state.space.candidates()):

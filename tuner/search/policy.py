@@ -75,6 +75,17 @@ class Abandon:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Start nothing more until a slice that is under way has ended; there is one.
+
+    Args:
+        reason: One sentence for people.
+    """
+
+    reason: str
+
+
 class StopKind(StrEnum):
     """Why a search ends."""
 
@@ -103,7 +114,7 @@ class Stop:
     reason: str
 
 
-Action = Start | Continue | Ask | Abandon | Stop
+Action = Start | Continue | Ask | Abandon | Wait | Stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +131,12 @@ class Decision:
 
 
 class Policy(Protocol):
-    """Decides what to do next from the state alone, so that a restarted search decides alike."""
+    """Decides what to do next from the state alone, so that a restarted search decides alike.
+
+    The state's room tells what is under way, and what there is room for. An action fits that room (what is
+    asked of Optuna waits until it does), and is of no run that is under way. `Stop` ends what is under way,
+    too, but for one that could still change by it: NO_GAIN and OUT_OF_REACH count as `Wait` until then.
+    """
 
     def decide(self, state: SearchState) -> Decision:
         """The next action; `Stop` once, and then the search is over."""

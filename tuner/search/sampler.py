@@ -209,7 +209,9 @@ def baseline_sampler(name: str, space: SearchSpace, seed: int) -> BaseSampler:
         seed: Of the sampler.
     """
     make: dict[str, Callable[[int], BaseSampler]] = {
-        "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP_TRIALS),
+        "tpe": lambda seed: optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=_STARTUP_TRIALS, constant_liar=True
+        ),
         # Knobs, which only some trials have, are drawn apart: its warning of that would say nothing new.
         "gp": lambda seed: optuna.samplers.GPSampler(
             seed=seed, n_startup_trials=_STARTUP_TRIALS, warn_independent_sampling=False

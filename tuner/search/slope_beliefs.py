@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ Array = npt.NDArray[np.float64]
 #: Residual sizes that stand for none, in ablations.
 _NO_RESIDUAL = (1e-3,)
 _NO_SLOPE_SD = 1e-3
+#: What a first look leaves unsure of log seconds a sample, and of log samples to target, about.
+_BELIEVED_SECONDS_SD, _BELIEVED_SAMPLES_SD = 0.05, 0.5
 
 
 class SlopeModels:
@@ -49,12 +51,25 @@ class SlopeModels:
         self._samples = _Believed(self.features, settings, SAMPLES, settings.prior.samples)
         self._seen: dict[tuple[int, int, float, bool], BegunRun] = {}
 
-    def predict(self, state: SearchState) -> SlopePredictor:
-        """Both posteriors, given all that was measured."""
+    def predict(self, state: SearchState, believed: Collection[Configuration] = ()) -> SlopePredictor:
+        """Both posteriors, given all that was measured.
+
+        Args:
+            state: What was measured.
+            believed: Candidates that are being looked at: each counts as if it had shown what is expected of
+                it (kriging believer; Ginsbourger et al. 2010). That moves no mean, and takes from the
+                variances what these looks are going to take. One that has shown something is left as it is.
+        """
         runs = {self._rows[run.configuration]: run for run in state.runs.values()}
         told = self._told(state, runs)
-        seconds = self._seconds.fit(_step_times(runs))
+        timed = _step_times(runs)
+        seconds = self._seconds.fit(timed)
         samples = self._samples.fit(told.observations, ahead_sd=COMMON_ERROR_SD)
+        if believed:
+            rows = sorted(self._rows[configuration] for configuration in believed)
+            seconds = self._seconds.fit(_believing(timed, rows, seconds.model.mean, _BELIEVED_SECONDS_SD))
+            seen = _believing(told.observations, rows, samples.model.mean, _BELIEVED_SAMPLES_SD)
+            samples = self._samples.fit(seen, ahead_sd=COMMON_ERROR_SD)
         num = len(self.configurations)
         lived, arrived, ended = np.zeros(num), np.full(num, np.inf), np.zeros(num, dtype=bool)
         for row, run in runs.items():
@@ -93,6 +108,17 @@ class SlopeModels:
             begun.append(begun_so_far)
         without = self._settings.without
         return told_by(begun, use_curves="curve" not in without, use_ended="never" not in without)
+
+
+def _believing(seen: Observations, rows: Sequence[int], mean: Array, sd: float) -> Observations:
+    """Observations with those rows added, as they are expected, that are not among them."""
+    added = np.array([row for row in rows if row not in seen.rows], dtype=np.intp)
+    return Observations(
+        rows=np.concatenate([seen.rows, added]),
+        values=np.concatenate([seen.values, mean[added]]),
+        noise_sd=np.concatenate([seen.noise_sd, np.full(len(added), sd)]),
+        ahead=np.concatenate([seen.ahead, np.zeros(len(added))]),
+    )
 
 
 def _step_times(runs: dict[int, Run]) -> Observations:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from tuner.cluster import Cluster
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
 from tuner.measurement import Measurement, Outcome, Purpose, crossing, merged
+from tuner.search.room import Room
 from tuner.search.start_value import start_value
 from tuner.search.timings import TimingKey, timing_key
 from tuner.workload import METRICS
@@ -84,7 +85,8 @@ class SearchState:
         runs: The most advanced run of each statistics (`run_key`).
         start_value: The metric of the untrained model; None before any scoring.
         epoch_samples: Size of the training set.
-        spent: Everything charged.
+        spent: Everything charged; of what is under way, nothing yet.
+        room: What may be under way at once, and what is.
     """
 
     job: Job
@@ -95,6 +97,40 @@ class SearchState:
     start_value: float | None
     epoch_samples: int
     spent: Charge
+    room: Room = field(default_factory=Room)
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Time that has passed while anything was probed; with several under way it counts once."""
+        shared = sum(measurement.shared_seconds for measurement in self.slices)
+        return self.spent.seconds - shared + self.room.elapsed_seconds
+
+    @property
+    def committed_dollars(self) -> float:
+        """What all that is under way costs at the least, which nobody was charged yet."""
+        return sum(
+            max(piece.lived_seconds, piece.expected_seconds)
+            * self.cluster.dollars_per_second(piece.configuration)
+            for piece in self.room.under_way
+        )
+
+    @property
+    def keys_under_way(self) -> set[Configuration]:
+        """Statistics (`run_key`) whose run is under way."""
+        return {
+            run_key(self.job, piece.configuration)
+            for piece in self.room.under_way
+            if piece.purpose is not Purpose.TIMING
+        }
+
+    @property
+    def timings_under_way(self) -> set[TimingKey]:
+        """All whose steps are being timed, be it by the way."""
+        return {timing_key(piece.configuration, self.cluster) for piece in self.room.under_way}
+
+    def fits(self, configuration: Configuration) -> bool:
+        """Whether there is room for a configuration now."""
+        return self.room.fits(self.cluster.nodes_held(configuration))
 
     @property
     def further_trainings(self) -> int:
@@ -132,6 +168,8 @@ class SearchState:
         training = charged = 0.0
         for run in self.runs.values():
             for measurement, trained in paid_slices(run.probe):
+                if is_cut_off(measurement, trained):
+                    continue
                 training += trained
                 charged += (
                     measurement.charged_seconds - measurement.startup_seconds - measurement.repeated_seconds
@@ -145,6 +183,7 @@ class SearchState:
             measurement.charged_seconds - measurement.repeated_seconds - trained - measurement.scoring_seconds
             for probe in self.probes
             for measurement, trained in paid_slices(probe)
+            if not is_cut_off(measurement, trained)
         ]
         beside = float(np.median(lost)) if lost else _UNKNOWN_STARTUP_SECONDS
         return max(beside, self.startup_seconds) + _DECIDING_SECONDS
@@ -204,8 +243,22 @@ class SearchState:
         return evidence, states
 
 
-def read_state(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord], epoch_samples: int) -> SearchState:
-    """Derives where a search stands from its probes."""
+def read_state(
+    job: Job,
+    cluster: Cluster,
+    probes: Sequence[ProbeRecord],
+    epoch_samples: int,
+    room: Room | None = None,
+) -> SearchState:
+    """Derives where a search stands from its probes.
+
+    Args:
+        job: The job.
+        cluster: What it trains on.
+        probes: Its probes.
+        epoch_samples: Size of the training set.
+        room: What is under way; room for one slice, and nothing under way, if absent.
+    """
     runs: dict[Configuration, Run] = {}
     starts: list[float] = []
     spent = Charge()
@@ -229,6 +282,7 @@ def read_state(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord], epoch_
         start_value=float(np.median(starts)) if starts else _guessed_start(job, list(runs.values())),
         epoch_samples=epoch_samples,
         spent=spent,
+        room=room or Room(),
     )
 
 
@@ -261,6 +315,8 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
     measurement = merged(kept)
     if probe.outcome is Outcome.OUT_OF_MEMORY and measurement.samples == 0:
         return None  # it says nothing of the statistics, which more nodes may well train
+    if probe.outcome is Outcome.PAUSED and measurement.samples == 0:
+        return None  # its first slice was cut off before a checkpoint
     points = [point for point in measurement.curve if point.samples > 0]
     crossed = crossing(points, job.goal.target, maximize=job.goal.maximize)
     return Run(
@@ -295,6 +351,16 @@ def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
         if measurement.charged_seconds > 0.0:
             yield measurement, max(measurement.training_seconds - before, 0.0)
         before = measurement.training_seconds
+
+
+def is_cut_off(measurement: Measurement, trained: float) -> bool:
+    """Whether a slice was ended with the search before its end, so that it brought its run no further.
+
+    Args:
+        measurement: Of the slice.
+        trained: Training seconds that it added.
+    """
+    return measurement.outcome is Outcome.PAUSED and trained == 0.0
 
 
 def run_key(job: Job, configuration: Configuration) -> Configuration:

@@ -8,7 +8,7 @@ from search_spaces import Configuration
 from tuner.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import believe, seconds_ratio
-from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind
+from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.state import SearchState, run_of
 
 #: Strides between which what was trained is written down, as a share of what is expected.
@@ -49,6 +49,8 @@ class TrainPolicy:
         if self._past_faults is None:
             self._past_faults = state.num_faults
         run = run_of(state, self._configuration)
+        if state.room.under_way:
+            return Decision(action=Wait(reason="one run is trained, slice by slice"))
         if state.num_faults > self._past_faults:
             return Decision(action=Stop(kind=StopKind.FAULTS, reason="the training failed"))
         if run is None or not run.can_continue or (run.is_open and run.configuration == self._configuration):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from tuner.search.beliefs import Beliefs
 from tuner.search.emulation_cost import fit_emulation_cost
 from tuner.search.gain import compared, expected_cost, expected_gain, typical
 from tuner.search.limits import may_start, seconds_left
+from tuner.search.pending_looks import left_to_resolve
 from tuner.search.policy import Continue, Start
 from tuner.search.state import Run, SearchState, run_of
 from tuner.search.timings import TimingKey, timing_key
@@ -34,7 +35,7 @@ _TIMING_SECONDS = 1.5
 _UNKNOWN_AT_ONCE = 0.05
 #: What a timing leaves unknown of log seconds.
 _UNKNOWN_AFTER_TIMING = 0.08
-#: A gain of an emulated look that is less than this share of the incumbent's cost does not show.
+#: A gain that is less than this share of the incumbent's cost does not show: nothing is worth it, be it free.
 _LEAST_GAIN = 1e-2
 #: A configuration whose chance of reaching the target is smaller is out of reach.
 _LEAST_REACH = 0.02
@@ -126,19 +127,23 @@ class Weighing:
         usable = [i for i in range(len(self._runs)) if self._in_reach[i] and self._may_go_on(i)]
         return min(usable, key=lambda i: float(self._expected[i]), default=None)
 
-    def best_option(self, incumbent: int) -> Option | None:
+    def best_option(self, incumbent: int, allows: Callable[[Option], bool] | None = None) -> Option | None:
         """The option that is most worth its cost; None where none is.
 
         What is emulated is paid for with another machine's time than what it saves. There any gain that shows
         is worth it, as long as the budget lasts, and the most for its cost comes first.
         """
-        options = self.options(incumbent)
+        options = [o for o in self.options(incumbent) if allows is None or allows(o)]
         if self._state.cluster.virtual is None:
             best = max(options, key=lambda option: option.net_gain, default=None)
             return best if best is not None and best.net_gain > 0 else None
-        least = _LEAST_GAIN * float(self._expected[incumbent])
+        least = self.least_gain(incumbent)
         shown = [option for option in options if option.gain > least]
         return max(shown, key=lambda option: option.gain / option.cost, default=None)
+
+    def least_gain(self, incumbent: int) -> float:
+        """A gain below this does not show."""
+        return _LEAST_GAIN * float(self._expected[incumbent])
 
     def leader_is_due(self, incumbent: int) -> bool:
         """Whether emulation goes on with the incumbent before it looks elsewhere.
@@ -207,6 +212,14 @@ class Weighing:
         left = predictor.samples.arrivals.own_sd_after_look(-math.log(share))
         return _UNKNOWN_AT_ONCE**2 + left**2
 
+    def _resolves(self, index: int) -> float:
+        """The share of a candidate's own variance of log time that a look which is under way resolves."""
+        run = self._runs[index]
+        done = run.measurement.training_seconds if run else 0.0
+        after = min(0.95, (done + self._look_seconds(index)) / max(self._length[index], 1e-9))
+        variance = float(self._resolvable[index])
+        return variance / (variance + self._unknown_after(after)) if math.isfinite(after) else 0.0
+
     def _look_seconds(self, index: int) -> float:
         """A look's training seconds: a share of the run, and as far as the next scorings at the least."""
         run = self._runs[index]
@@ -233,6 +246,9 @@ class Weighing:
             least = 1e-3 * float(self._expected[incumbent])
             self._ratios, self._resolvable = compared(total, self._cost, incumbent, least)
             self._compared_with = incumbent
+            if self._state.room.under_way:
+                left = left_to_resolve(self._state, self._beliefs, self._resolves, incumbent)
+                self._resolvable = self._resolvable * left
         return float(self._ratios[index]), float(self._resolvable[index])
 
     def _timings(self, incumbent: int) -> Iterator[Option]:

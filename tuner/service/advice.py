@@ -148,6 +148,7 @@ def tuning_cost(state: SearchState) -> TuningCost:
         num_probes=len(state.probes),
         seconds_by_purpose=dict(by_purpose),
         seconds_by_part=by_part,
+        elapsed_seconds=state.elapsed_seconds if state.elapsed_seconds < state.spent.seconds else None,
     )
 
 

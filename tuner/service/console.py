@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rich.console import Console as Terminal
 from rich.status import Status
+from rich.text import Text
 
 from tuner.measurement import Measurement
 from tuner.search.events import SearchEvent
@@ -27,7 +28,7 @@ class Console(Protocol):
 
 
 class PlainConsole:
-    """One plain line an event; progress only now and then.
+    """One plain line an event; progress of each slice under way only now and then.
 
     Args:
         write: Takes a line.
@@ -37,18 +38,24 @@ class PlainConsole:
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._clock = clock
-        self._begun = self._said = clock()
+        self._begun = clock()
+        self._said: dict[int | None, float] = {}
+        self._said_last = self._begun
 
     def show(self, event: SearchEvent) -> None:
         """Writes the event as a line, or nothing where progress is too soon."""
         now = self._clock()
         if event.kind == "progress":
-            if now - self._said < _PLAIN_EVERY_SECONDS or event.measurement is None:
+            # Each slice by itself: of several, none keeps another from being told of.
+            said = self._said_last if event.num_slots == 1 else self._said.setdefault(event.probe_id, now)
+            if now - said < _PLAIN_EVERY_SECONDS or event.measurement is None:
                 return
             text = progress_words(event.measurement)
         else:
             text = event.text
-        self._said = now
+        self._said[event.probe_id] = self._said_last = now
+        if event.num_slots > 1 and event.probe_id is not None:
+            text = f"probe {event.probe_id}: {text}"
         self._write(f"[{now - self._begun:6.1f} s] {event.kind}: {text}")
 
     def close(self) -> None:
@@ -56,29 +63,42 @@ class PlainConsole:
 
 
 class RichConsole:
-    """Lines as they come and, below them, one living line on the slice under way."""
+    """Lines as they come and, below them, one living line on each slice under way."""
 
     def __init__(self) -> None:
         self._terminal = Terminal(stderr=True, highlight=False)
         self._status: Status | None = None
-        self._what = ""
+        #: Of what each slice under way is, and where it stands, by probe.
+        self._what: dict[int | None, str] = {}
+        self._stands: dict[int | None, str] = {}
         self._begun = time.monotonic()
 
     def show(self, event: SearchEvent) -> None:
         """Shows the event above the living line, or in it."""
         if event.kind == "progress" and event.measurement is not None:
-            text = f"{self._what}: {progress_words(event.measurement)}"
-            if self._status is None:
-                self._status = self._terminal.status(text)
-                self._status.start()
-            self._status.update(text)
+            what = self._what.get(event.probe_id, "")
+            self._stands[event.probe_id] = f"{what}: {progress_words(event.measurement)}"
+            self._live()
             return
+        text = event.text
+        if event.num_slots > 1 and event.probe_id is not None:
+            text = f"probe {event.probe_id}: {text}"
         if event.kind == "decision":
-            self._what = event.text.partition(" - ")[0]
+            self._what[event.probe_id] = text.partition(" - ")[0]
+        if event.kind == "slice" and self._stands.pop(event.probe_id, None) is not None:
+            self._live()
         style = {"warning": "yellow", "end": "bold", "decision": "cyan"}.get(event.kind, "")
         self._terminal.print(
-            f"{time.monotonic() - self._begun:6.1f} s  {event.text}", style=style or None, markup=False
+            f"{time.monotonic() - self._begun:6.1f} s  {text}", style=style or None, markup=False
         )
+
+    def _live(self) -> None:
+        """Shows where every slice under way stands."""
+        text = Text("\n".join(self._stands.values()))
+        if self._status is None:
+            self._status = self._terminal.status(text)
+            self._status.start()
+        self._status.update(text)
 
     def close(self) -> None:
         """Ends the living line."""

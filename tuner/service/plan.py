@@ -10,14 +10,17 @@ from tuner.report.format import format_dollars, format_seconds
 from tuner.service.opening import OpenedJob
 
 
-def plan_lines(opened: OpenedJob, *, storage: str, output: str, spent_seconds: float) -> list[str]:
+def plan_lines(
+    opened: OpenedJob, *, storage: str, output: str, spent_seconds: float, parallel: int = 1
+) -> list[str]:
     """The plan in a few lines.
 
     Args:
         opened: The job.
         storage: Where the study is kept, with the password hidden.
         output: Where reports go.
-        spent_seconds: What the study spent before this run.
+        spent_seconds: Time that passed in the study before this run.
+        parallel: Probes that may be under way at once.
     """
     job, cluster = opened.job, opened.cluster
     budget = job.budget
@@ -49,25 +52,64 @@ def plan_lines(opened: OpenedJob, *, storage: str, output: str, spent_seconds: f
             "your script is not told how to resume (workload.resume): a run that goes on begins anew, and is "
             "paid for again"
         )
-    worst = worst_dollars(opened, candidates)
+    if parallel > 1:
+        lines.append(_parallel_words(opened, parallel))
+    worst = worst_dollars(opened, candidates, parallel)
     if worst is not None:
-        lines.append(f"at worst: {format_dollars(worst)}, {_dearest_words(opened)} all the time")
+        lines.append(f"at worst: {format_dollars(worst)}, {_dearest_words(opened, parallel)} all the time")
     if spent_seconds > 0:
         lines.append(f"going on with a study that spent {format_seconds(spent_seconds)} before")
     lines.append(f"study: {storage}; report: {output}")
     return lines + [f"note: {warning}" for warning in job_warnings(job)]
 
 
-def _dearest_words(opened: OpenedJob) -> str:
+def crowding_words(opened: OpenedJob, parallel: int) -> str | None:
+    """That probes at once would share this machine's cores; None where they do not."""
+    cluster = opened.cluster
+    there = cluster.at_hand or cluster
+    if parallel == 1 or not there.nodes_share_host or there.cores_per_host is None:
+        return None
+    most_nodes = min(cluster.nodes_at_once, parallel * there.node_counts[-1])
+    threads = there.num_ranks(most_nodes) * there.threads_per_rank
+    if opened.job.recording() is not None or threads <= there.cores_per_host:
+        return None
+    return (
+        f"--parallel {parallel} may run {threads} threads of ranks at once on the {there.cores_per_host} "
+        "cores of this machine: probes then slow each other down, and take longer than on their own nodes. "
+        "What is measured so is marked oversubscribed; for seconds to rely on leave --parallel out, or set "
+        "cluster.nodes and cluster.capacity to what has cores"
+    )
+
+
+def _parallel_words(opened: OpenedJob, parallel: int) -> str:
+    cluster = opened.cluster
+    if cluster.virtual is not None and cluster.at_hand is None:
+        return f"at once: up to {parallel} probes, each emulated by a process of this machine"
+    nodes = cluster.nodes_at_once
+    return f"at once: up to {parallel} probes on {nodes} node{'' if nodes == 1 else 's'} together"
+
+
+def _dearest_words(opened: OpenedJob, parallel: int) -> str:
+    if parallel > 1:
+        return "all nodes at their dearest"
     return "the dearest configuration" if opened.cluster.machines else "the largest number of nodes"
 
 
-def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration]) -> float | None:
+def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration], parallel: int = 1) -> float | None:
     """What the budget allows to be spent, on the dearest configuration all the time; None without prices."""
     cluster, budget = opened.cluster, opened.job.budget
     if not cluster.has_prices:
         return None
     if budget.time is None:
         return budget.dollars
-    most = max(cluster.dollars_per_second(c) for c in candidates) * budget.time
+    if parallel == 1:
+        a_second = max(cluster.dollars_per_second(c) for c in candidates)
+    else:
+        # Each of them no dearer than the dearest, all together on no more nodes than there are.
+        dearest = max(cluster.dollars_per_second(c) for c in candidates)
+        by_node = max(
+            cluster.dollars_per_second(c) / max(c.nodes + cluster.extra_nodes, 1) for c in candidates
+        )
+        a_second = min(parallel * dearest, max(by_node * cluster.nodes_at_once, dearest))
+    most = a_second * budget.time
     return most if budget.dollars is None else min(most, budget.dollars)

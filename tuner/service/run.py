@@ -38,7 +38,7 @@ from tuner.service.opening import (
     require_training,
 )
 from tuner.service.owner import free_leases_of_the_dead, own_name
-from tuner.service.plan import plan_lines
+from tuner.service.plan import crowding_words, plan_lines
 from tuner.service.probers import job_prober
 from tuner.service.reporting import make_ending, no_answer, write_ending
 from tuner.service.store import StudyStore
@@ -58,12 +58,14 @@ class RunOptions:
         sampler: `model`, or one of Optuna's: `tpe`, `gp`, `random`.
         fresh: Whether a new study begins.
         verify: Whether the recommendation is trained to the target where it was not yet.
+        parallel: Slices that may be under way at once, as far as the cluster has nodes for them.
     """
 
     output: Path
     sampler: SamplerName = "model"
     fresh: bool = False
     verify: bool = False
+    parallel: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,7 @@ def _run(
             folder=options.output,
             epoch_samples=epoch_samples,
             owner=own_name(),
+            parallel=options.parallel,
             listen=listen,
         )
         return _searched(opened, store, options, setting, prober)
@@ -151,9 +154,18 @@ def _searched(
 ) -> RunResult:
     policy = _policy(opened, options, setting)
     search = Search(setting, prober, policy)
-    spent = search.state().spent.seconds
-    for line in plan_lines(opened, storage=store.url, output=str(setting.folder), spent_seconds=spent):
+    spent = search.state().elapsed_seconds
+    for line in plan_lines(
+        opened,
+        storage=store.url,
+        output=str(setting.folder),
+        spent_seconds=spent,
+        parallel=options.parallel,
+    ):
         setting.listen(SearchEvent(kind="plan", text=line))
+    crowd = crowding_words(opened, options.parallel)
+    if crowd is not None:
+        setting.listen(SearchEvent(kind="warning", text=crowd))
     stop, decision = search.run()
     ending = make_ending(opened, setting.ledger, setting.study, search.state(), decision.beliefs, stop)
     recommendation = recommend(ending)
@@ -162,7 +174,7 @@ def _searched(
             recommendation.choice.configuration,
             expected_seconds=recommendation.choice.seconds.median,
         )
-        verification, _ = Search(setting, prober, train).run()
+        verification, _ = Search(replace(setting, parallel=1), prober, train).run()
         if verification.kind is not StopKind.ARRIVED:
             setting.listen(SearchEvent(kind="warning", text=f"not verified: {verification.reason}"))
         ending = make_ending(opened, setting.ledger, setting.study, search.state(), None, stop)

@@ -26,6 +26,7 @@ def status_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:
         ("slices", sum(len(probe.slices) for probe in probes)),
         ("probes that can go on", len(open_ones)),
         ("probes under way", len(held)),
+        *_at_once(probes),
         ("charged seconds", round(sum(m.charged_seconds for m in seen), 3)),
         ("charged dollars", round(sum(m.charged_dollars for m in seen), 6)),
         ("best value", _best_value(study, probes)),
@@ -35,6 +36,20 @@ def status_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:
         rows.append(("recommended", _spelled(given[-1].recommendation["choice"]["configuration"])))
         rows.append(("stopped because", given[-1].recommendation["stopped_because"]))
     return [{"what": what, "value": value} for what, value in rows]
+
+
+def _at_once(probes: list[ProbeRecord]) -> list[tuple[str, Any]]:
+    """What is under way where that is several, and what time passed where several were."""
+    held = [probe for probe in probes if probe.lease is not None]
+    rows: list[tuple[str, Any]] = []
+    if len(held) > 1:
+        rows = [(f"probe {p.probe_id} under way", f"{p.purpose.value}: {p.configuration}") for p in held]
+    slices = [measurement for probe in probes for measurement in probe.slices]
+    shared = sum(measurement.shared_seconds for measurement in slices)
+    if shared > 0:
+        elapsed = sum(measurement.charged_seconds for measurement in slices) - shared
+        rows.append(("elapsed seconds", round(elapsed, 3)))
+    return rows
 
 
 def trial_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:

@@ -254,3 +254,48 @@ def test_a_state_that_was_tampered_with_is_a_storage_error(tmp_path):
     Path(seen.checkpoint).write_text("{")
     with pytest.raises(StorageError, match="is not what was written there"):
         look(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", steps=5)
+
+
+def test_of_several_slices_the_one_that_ends_first_does(tmp_path: Path) -> None:
+    prober = RecordedProber(grid())
+    ends = {"slow": 20.0, "quick": 5.0, "middle": 9.0}
+    handles = {
+        name: prober.start(configuration(), Purpose.TRAINING, Until(training_seconds=end), tmp_path / name)
+        for name, end in ends.items()
+    }
+    told: list[tuple[str, float]] = []
+    while handles:
+        for name, handle in handles.items():
+            if prober.poll(handle).outcome is not Outcome.RUNNING:
+                told.append((name, prober.now()))
+                del handles[name]
+                break
+    assert [name for name, _ in told] == ["quick", "middle", "slow"]
+    # All begun at once: what is charged of each is when it ended.
+    assert [seconds for _, seconds in told] == pytest.approx([STARTUP_SECONDS + ends[n] for n, _ in told])
+
+
+def test_a_slice_begins_when_the_one_before_has_ended(tmp_path: Path) -> None:
+    prober = RecordedProber(grid())
+    for name in ("one", "two"):
+        handle = prober.start(configuration(), Purpose.TRAINING, Until(training_seconds=5.0), tmp_path / name)
+        assert prober.poll(handle).outcome is Outcome.PAUSED
+    assert prober.now() == pytest.approx(2 * (STARTUP_SECONDS + 5.0))
+
+
+def test_a_slice_that_is_cut_off_is_charged_until_then(tmp_path: Path) -> None:
+    prober = RecordedProber(grid())
+    long, short = (
+        prober.start(configuration(), Purpose.TRAINING, Until(training_seconds=end), tmp_path / str(end))
+        for end in (20.0, 5.0)
+    )
+    assert prober.poll(long).outcome is Outcome.RUNNING
+    ended = prober.poll(short)
+    prober.cancel(long)
+    cut = prober.poll(long)
+    assert cut.outcome is Outcome.STOPPED
+    assert cut.charged_seconds == pytest.approx(ended.charged_seconds)
+    assert cut.charged_dollars == pytest.approx(ended.charged_dollars)
+    assert (cut.samples, cut.curve) == (0, ())
+    again = prober.start(configuration(), Purpose.TRAINING, Until(training_seconds=5.0), tmp_path / "20.0")
+    assert prober.poll(again).step == ended.step

@@ -60,6 +60,7 @@ def make_cluster(job: Job, *, cores: int = 2, delays: tuple[RankDelay, ...] = ()
         delays=delays,
         virtual=job.resolved_cluster().virtual,
         at_hand=job.resolved_cluster().at_hand,
+        capacity=section.capacity,
     )
 
 
@@ -98,7 +99,9 @@ class World:
         self.prober = SyntheticProber(law=self.law, clock=self.clock, cluster=self.cluster, seed=self.seed)
         self.events: list[SearchEvent] = []
 
-    def search(self, policy: Policy, *, prober: Prober | None = None, owner: str = "first") -> Search:
+    def search(
+        self, policy: Policy, *, prober: Prober | None = None, owner: str = "first", parallel: int = 1
+    ) -> Search:
         """A search as a new process would make it."""
         setting = SearchSetting(
             job=self.job,
@@ -109,6 +112,7 @@ class World:
             folder=self.folder,
             epoch_samples=EPOCH_SAMPLES,
             owner=owner,
+            parallel=parallel,
             clock=self.clock,
             sleep=self.clock.sleep,
             listen=self.events.append,

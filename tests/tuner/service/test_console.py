@@ -69,3 +69,42 @@ def test_on_a_terminal_progress_is_one_living_line(monkeypatch: pytest.MonkeyPat
     assert "a run reached the target" in shown
     # What hides the cursor is undone.
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")
+
+
+def of_probe(probe_id: int) -> SearchEvent:
+    return SearchEvent(kind="progress", text="", measurement=SEEN, probe_id=probe_id, num_slots=2)
+
+
+def test_off_a_terminal_lines_name_their_probe_where_several_are_under_way() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    plain = PlainConsole(lines.append, clock)
+    plain.show(SearchEvent(kind="decision", text="training: nodes=1 - why", probe_id=3, num_slots=2))
+    for _ in range(40):
+        clock.now += 1.0
+        for probe_id in (3, 4):
+            plain.show(of_probe(probe_id))
+    assert lines[0] == "[   0.0 s] decision: probe 3: training: nodes=1 - why"
+    told = [line.partition("progress: ")[2].partition(":")[0] for line in lines[1:]]
+    assert told.count("probe 3") == told.count("probe 4") == 2
+
+
+def test_on_a_terminal_every_slice_under_way_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    terminal = Terminal(file=screen, force_terminal=True, width=100, highlight=False)
+    monkeypatch.setattr(console, "Terminal", lambda **_: terminal)
+    rich = RichConsole()
+    for probe_id in (3, 4):
+        words = f"training: nodes={probe_id} - why"
+        rich.show(SearchEvent(kind="decision", text=words, probe_id=probe_id, num_slots=2))
+    for probe_id in (3, 4):
+        rich.show(of_probe(probe_id))
+    assert rich._status is not None
+    living = str(rich._status.status)
+    assert [line.partition(" step")[0] for line in living.splitlines()] == [
+        "probe 3: training: nodes=3:",
+        "probe 4: training: nodes=4:",
+    ]
+    rich.show(SearchEvent(kind="slice", text="paused", probe_id=3, num_slots=2))
+    assert str(rich._status.status).splitlines() == living.splitlines()[1:]
+    rich.close()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.tuner.service.desk import small_job
 from tuner.service.opening import OpenedJob
-from tuner.service.plan import plan_lines
+from tuner.service.plan import crowding_words, plan_lines
 
 
 def lines_of(*, spent_seconds: float = 0.0, **sections: Any) -> list[str]:
@@ -55,3 +55,25 @@ def test_one_node_is_not_nodes() -> None:
     opened = OpenedJob(job=job, path=Path("job.toml"), fingerprint="f")
     text = "\n".join(plan_lines(opened, storage="s", output="o", spent_seconds=0.0))
     assert " on 1 node\n" in text
+
+
+def opened_of(**sections: Any) -> OpenedJob:
+    return OpenedJob(job=small_job(**sections), path=Path("job.toml"), fingerprint="f")
+
+
+def test_several_at_once_are_planned_with_their_nodes_and_their_worst_cost() -> None:
+    priced = {"nodes": [1, 2], "dollars_per_node_hour": 6.0, "capacity": 3}
+    opened = opened_of(cluster=priced, budget={"time": "30m"})
+    lines = plan_lines(opened, storage="s", output="o", spent_seconds=0.0, parallel=4)
+    assert "at once: up to 4 probes on 3 nodes together" in lines
+    assert "at worst: $9.00, all nodes at their dearest all the time" in lines
+
+
+def test_several_at_once_that_share_cores_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: {0, 1})
+    words = crowding_words(opened_of(cluster={"nodes": [1, 2], "capacity": 4}), 4)
+    assert words is not None
+    assert "--parallel 4 may run 4 threads of ranks at once on the 2 cores" in words
+    assert "marked oversubscribed" in words
+    assert crowding_words(opened_of(cluster={"nodes": [1, 2]}), 2) is None
+    assert crowding_words(opened_of(cluster={"nodes": [1, 2], "capacity": 4}), 1) is None

@@ -1,0 +1,78 @@
+"""What it costs to carry something out beside what is under way, and beside the leader's own training.
+
+Time that passes counts once, however many nodes are busy in it. So what is carried out on nodes that would
+be idle costs no time; it does where it keeps the leader from its nodes, or the search from its end, and then
+by as much as it takes longer than what keeps them anyway. Dollars are paid for every node that is held: where
+they are made small, everything costs its own price, and the leader does not train beside a look that is worth
+its price, since it trains in vain if the look goes well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from search_spaces import Configuration
+from tuner.search.state import SearchState, run_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """The costs of one decision.
+
+    Args:
+        state: What is known, and what is under way.
+        leader: What is expected to cost least, if it is still to be trained; None if it is not.
+    """
+
+    state: SearchState
+    leader: Configuration | None
+
+    @property
+    def counts_seconds(self) -> bool:
+        """Whether seconds are made small, and not dollars."""
+        return self.state.job.goal.minimize == "seconds"
+
+    @property
+    def leader_is_under_way(self) -> bool:
+        """Whether the leader trains."""
+        return self.leader is not None and self.is_under_way(self.leader)
+
+    @property
+    def leader_fits(self) -> bool:
+        """Whether the leader may be started now."""
+        return self.leader is not None and not self.leader_is_under_way and self.state.fits(self.leader)
+
+    def is_under_way(self, configuration: Configuration) -> bool:
+        """Whether a run with these statistics is."""
+        return run_key(self.state.job, configuration) in self.state.keys_under_way
+
+    def allows(self, configuration: Configuration) -> bool:
+        """Whether a look at a configuration may be started now."""
+        return self.state.fits(configuration) and not self.is_under_way(configuration)
+
+    def cost(self, configuration: Configuration, seconds: float, price: float) -> float:
+        """What a look costs in the goal's unit.
+
+        Args:
+            configuration: What is looked at.
+            seconds: How long the look takes.
+            price: Of a second of it, in the goal's unit.
+        """
+        if not self.counts_seconds:
+            return seconds * price
+        return max(seconds - self._idle_seconds(configuration), 0.0)
+
+    def _idle_seconds(self, configuration: Configuration) -> float:
+        """For how long nodes would be idle that a look takes."""
+        state, leader = self.state, self.leader
+        waits = max((piece.left_seconds for piece in state.room.under_way), default=0.0)
+        if leader is None:
+            return waits  # the search goes on until what is under way has ended
+        if self.leader_is_under_way:
+            return float("inf")
+        held = state.cluster.nodes_held
+        if state.room.fits(held(configuration), beside=held(leader), num_others=1):
+            return float("inf")
+        if not state.fits(leader):
+            return waits  # the leader waits for nodes anyway
+        return 0.0
