@@ -127,13 +127,13 @@ class Search:
             state = self.state()
             if state.room.is_full and not self._is_over(state):
                 return None
-            if self._asked is not None:
+            decision = self._policy.decide(state)
+            action = decision.action
+            if self._asked is not None and not isinstance(action, Stop):
                 if not state.fits(self._asked[2]):
                     return None
                 self._start_asked(state)
                 continue
-            decision = self._policy.decide(state)
-            action = decision.action
             waits = isinstance(action, Wait) or (
                 isinstance(action, Stop) and action.kind in (StopKind.NO_GAIN, StopKind.OUT_OF_REACH)
             )
@@ -144,6 +144,8 @@ class Search:
             if isinstance(action, Stop):
                 self._say("end", action.reason, state)
                 self._cut_off(state)
+                if self._asked is not None:
+                    self._setting.trials.end(self._asked[1], Outcome.STOPPED, None, None)
                 self._settle(self.state(), action)
                 return action, decision
             if isinstance(action, Abandon):
