@@ -79,7 +79,8 @@ class CommandLauncher(Launcher):
         engine: Gives nodes; closed with the launcher.
         python: Interpreter on the nodes for ranks that run a function: it has torch and what Paceline needs.
         threads_per_rank: CPU threads of one such rank.
-        agent: Starts what runs once a rank by torch's elastic agent; the starter does it if absent.
+        agent: Starts commands that run once a rank by torch's elastic agent; the starter does it if absent,
+            and for functions.
         silence_seconds: A node not heard of for so long is lost.
         orphan_seconds: A job's nodes end it when its tuner was not heard of for so long.
         clock: Seconds, never going back.
@@ -151,10 +152,11 @@ class CommandLauncher(Launcher):
         return handle
 
     def _as_command(self, task: Task, folder: JobFolder, num_nodes: int, devices: int) -> CommandTask:
-        """What the starters run: a function as a program, what runs once a rank by torch's agent."""
+        """What the starters run: a function as a program, a command once a rank by torch's agent."""
         if isinstance(task, RankTask):
             command = rank_command(folder.path, self._python)
-            task = CommandTask(
+            # Without the agent: it would import torch once more on every node, for seconds that are paid for.
+            return CommandTask(
                 command=noted(command, folder.path, outlived=task.outlives_ranks),
                 one_per=OnePer.RANK,
                 environment=thread_variables(self._threads_per_rank),
@@ -162,12 +164,10 @@ class CommandLauncher(Launcher):
                 folder=task.folder,
                 grace_seconds=_RANK_GRACE_SECONDS,
             )
-        elif task.one_per is OnePer.RANK and self._agent is not None:
-            task = replace(task, command=noted(task.command, folder.path))
         if task.one_per is not OnePer.RANK or self._agent is None:
             return task
         started = self._agent.command(
-            task.command, folder.path, num_nodes=num_nodes, devices_per_node=devices
+            noted(task.command, folder.path), folder.path, num_nodes=num_nodes, devices_per_node=devices
         )
         return replace(task, command=started, one_per=OnePer.NODE)
 
