@@ -6,8 +6,8 @@ Hosts are network namespaces of this machine (`benchmarks.host_network`): `tc tb
 host's link, a switch in user space the one-way delay. The calibration is `paceline calibrate`'s own, with
 `launcher = "torchrun"`. What a hop of an all-reduce takes is known from elsewhere: a bare program that calls
 `torch.distributed.all_reduce` on 4 KB, run before and after, less what its bytes take. It is some two one-way
-delays (gloo's receiver first says that it is ready), so that the delay itself is shown beside it, and not held
-against it; nor is an all-reduce of a single number, which is no ring: there is nothing to divide.
+delays (gloo's receiver first says that it is ready), so that the delay itself is shown beside it, and not
+held against it; nor is an all-reduce of a single number, which is no ring: there is nothing to divide.
 
 Then one job is searched on nodes that are emulated with each `[cluster.machine]` that was found. Steps are
 those of the case in the middle, so that the links alone differ. The laws' word (seconds of a batch by nodes

@@ -36,8 +36,10 @@ _FILES_LATE_SECONDS = 5.0
 _END_LATE_SECONDS = 10.0
 #: Between the moment a rank that trains a `Workload` is asked to end and that it is killed.
 _RANK_GRACE_SECONDS = 5.0
-#: Words of a starter that was asked to end by its engine, not by us.
-_TAKEN_AWAY = ("signal", "orphaned")
+#: What nodes are told that are left where others are gone.
+_NODES_LOST = "nodes lost"
+#: Words of a starter that was asked to end by its engine, or because of it.
+_TAKEN_AWAY = ("signal", "orphaned", _NODES_LOST)
 
 
 @dataclass(kw_only=True)
@@ -324,7 +326,7 @@ class CommandLauncher(Launcher):
         if job.view.state.has_ended:
             if job.view.state is not JobState.SUCCEEDED:
                 # A node is gone, and not all need be: the others shall save what they can.
-                job.folder.ask_to_end("nodes lost")
+                job.folder.ask_to_end(_NODES_LOST)
             # Files may come a moment after the engine's word.
             job.gone_at = now if job.gone_at is None else job.gone_at
             if now - job.gone_at > _FILES_LATE_SECONDS:
@@ -358,7 +360,8 @@ class CommandLauncher(Launcher):
         failures = self._failures(job, nodes)
         taken = [reason for reason in reasons if reason.startswith(_TAKEN_AWAY)]
         if taken and job.folder.first_failed() is None:
-            view = self._engine.look(job.node_job, job.engine_id)
+            # What the engine said when nodes were lost is more than what it says once all have ended.
+            view = job.view if job.gone_at is not None else self._engine.look(job.node_job, job.engine_id)
             state = view.state if view.state is JobState.TIMED_OUT else JobState.LOST
             words = view.detail or f"the nodes were taken away ({taken[0]})"
             return state, (RankFailure(rank=0, reason=words), *failures)
