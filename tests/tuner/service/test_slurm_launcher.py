@@ -14,7 +14,7 @@ from tuner.service.opening import open_job
 
 JOB = """
 [workload]
-path = "digits"
+path = "tuner.workloads.digits:Digits"
 [goal]
 target = 0.9
 [space]
