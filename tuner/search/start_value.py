@@ -38,4 +38,5 @@ def progress_of(values: Array, start: float, target: float) -> Array:
     span = target - start
     if span <= 0:
         return np.ones_like(values)
-    return np.asarray(np.maximum((values - start) / span, _LEAST_PROGRESS), dtype=float)
+    with np.errstate(over="ignore"):  # a span of next to nothing is passed without measure
+        return np.asarray(np.maximum((values - start) / span, _LEAST_PROGRESS), dtype=float)
