@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 import time
 import uuid
@@ -34,6 +35,8 @@ _LAST_LINES = 20
 _FILES_LATE_SECONDS = 5.0
 #: How long the engine's word on why may take after nodes say that it ended them.
 _WORD_LATE_SECONDS = 10.0
+#: A disk with less is full for logs and states.
+_LITTLE_BYTES = 2**20
 #: What an engine is given to take nodes away, beyond a job's own grace.
 _END_LATE_SECONDS = 10.0
 #: Between the moment a rank that trains a `Workload` is asked to end and that it is killed.
@@ -116,6 +119,12 @@ class CommandLauncher(Launcher):
             )
         if isinstance(task, RankTask):
             check_rank_task(task)
+        try:
+            return self._submit(task, num_nodes, devices_per_node)
+        except OSError as error:
+            raise ProbeError(f"no job can be prepared in {task.folder}: {error}") from error
+
+    def _submit(self, task: Task, num_nodes: int, devices_per_node: int) -> JobHandle:
         submitted_at = self._clock()
         identity = uuid.uuid4().hex[:12]
         folder = JobFolder.make(task, identity)
@@ -204,7 +213,8 @@ class CommandLauncher(Launcher):
         }
         folder.record(record)
         engine_id = self._engine.begin(node_job)
-        folder.record({**record, "id": engine_id})
+        with contextlib.suppress(OSError):  # it is found by its name, too
+            folder.record({**record, "id": engine_id})
         return engine_id
 
     def poll(self, handle: JobHandle) -> JobStatus:
@@ -344,6 +354,11 @@ class CommandLauncher(Launcher):
         state = JobState.LOST if job.view.state is JobState.SUCCEEDED else job.view.state
         words = job.view.detail or f"the {self._engine.name} engine says that the job {job.view.state}"
         printed = self._engine_output(job)
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(job.folder.path).free < _LITTLE_BYTES:
+                printed = (
+                    f"\nno room is left in {job.folder.path}, so nodes could not tell how they stand{printed}"
+                )
         named = f"{_node_words(missing, nodes)} ended without a word" if nodes else "no node began"
         reason = f"{named}: {words}{printed}"
         return state, (RankFailure(rank=missing[0], reason=reason), *self._failures(job, nodes))
@@ -376,7 +391,8 @@ class CommandLauncher(Launcher):
             job.gone_at = now if job.gone_at is None else job.gone_at
             if not view.state.has_ended and now - job.gone_at <= _WORD_LATE_SECONDS:
                 return JobState.RUNNING, ()
-            if job.folder.first_failed() is None or view.state is JobState.LOST:
+            # A copy that fails as its peers are taken away is no failure of the command.
+            if job.folder.first_failed() is None or view.state in (JobState.LOST, JobState.TIMED_OUT):
                 state = view.state if view.state is JobState.TIMED_OUT else JobState.LOST
                 words = view.detail or f"the nodes were taken away ({taken[0]})"
                 return state, (RankFailure(rank=0, reason=words), *failures)
