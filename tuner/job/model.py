@@ -233,7 +233,7 @@ class Job(Section):
             cores_per_host=len(os.sched_getaffinity(0)) if section.launcher == "local" else None,
             nodes_share_host=section.launcher == "local",
             delays=delays,
-            capacity=section.capacity,
+            capacity=section.capacity or section.nodes_at_hand,
         )
         if section.machine is None:
             return at_hand

@@ -153,8 +153,8 @@ class ClusterSection(Section):
     )
     capacity: PositiveInt | None = Field(
         default=None,
-        description="nodes that are there at once, for several probes together; as many as the largest "
-        "configuration takes if absent",
+        description="nodes that are there at once, for several probes together; if absent, nodes_at_hand or "
+        "as many as the largest configuration takes",
     )
     emulate: EmulateSection = Field(
         default=EmulateSection(), description="what slow nodes would do: delays added on purpose"

@@ -122,8 +122,8 @@ class JobFolder:
             (self.path / "lease").touch()
 
     def ask_to_end(self, reason: str) -> None:
-        """Has every starter end its copies; the first reason stays."""
-        with contextlib.suppress(FileExistsError), (self.path / "end").open("x") as file:
+        """Has every starter end its copies; the first reason stays, and on a full disk none is told."""
+        with contextlib.suppress(OSError), (self.path / "end").open("x") as file:
             file.write(reason)
 
     def statuses(self, num_nodes: int) -> dict[int, NodeStatus]:

@@ -164,7 +164,13 @@ class NodeStarter:
         """Until every copy has ended, or none may go on."""
         while True:
             self._wait_for_children()
-            failed = [process for process in self._copies if self._exits.get(process)]
+            ended = [process for process in self._copies if process in self._exits]
+            if ended and self._asked_to_end is None:
+                # An engine may signal all processes at once, copies a moment before this one.
+                time.sleep(_WAIT_SECONDS)
+            failed = [process for process in ended if self._exits[process] != 0]
+            if self._asked_to_end is not None:
+                failed = []  # whatever they ended with, it was not their own doing
             if failed:
                 self._fail(f"{self._copy_words(failed[0])} ended with {_code_words(self._exits[failed[0]])}")
                 self._end_copies(_FAILED_GRACE_SECONDS)
@@ -173,7 +179,7 @@ class NodeStarter:
                 first = _read(self._folder / "node-0.json")
                 if first is not None and first["state"] == "ended":
                     break
-            elif all(process in self._exits for process in self._copies):
+            elif len(ended) == len(self._copies) and self._asked_to_end is None:
                 self._end_copies(_LEFT_GRACE_SECONDS)
                 break
             reason = self._must_end()

@@ -19,6 +19,8 @@ _CANCEL_EVERY_SECONDS = 2.0
 _CLOSE_SECONDS = 20.0
 #: How long a job may be COMPLETING before nobody waits for it any more.
 _COMPLETING_SECONDS = 120.0
+#: How long a reason that forbids a job to start must stand.
+_NEVER_SECONDS = 3.0
 #: How long a submitted job may be missing in SLURM's list.
 _UNSEEN_SECONDS = 10.0
 
@@ -286,9 +288,9 @@ class SlurmQueue:
             watched.never_since = None
             said = "" if reason in ("", "None") else f" ({reason})"
             return EngineView(state=JobState.PENDING, detail=f"{words} is {row.state}{said}")
-        # Twice in a row: a reason may be that of a moment in which nodes were down.
-        if watched.never_since is None:
-            watched.never_since = now
+        # A reason may be that of a moment in which nodes were down.
+        watched.never_since = now if watched.never_since is None else watched.never_since
+        if now - watched.never_since < _NEVER_SECONDS:
             return EngineView(state=JobState.PENDING, detail=f"{words} is {row.state} ({reason}): {remedy}")
         return EngineView(
             state=JobState.FAILED, detail=f"{words} can never start ({row.state}, {reason}): {remedy}"

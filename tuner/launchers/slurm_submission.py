@@ -152,10 +152,8 @@ def submit(job: NodeJob, name: str, request: SlurmRequest, python: str) -> str:
         teardown=_after(job.folder),
         srun_args=[
             f"--output={_pattern(job.folder)}/starter-%t.err",
-            "--quiet",
             "--kill-on-bad-exit=1",
             "--wait=0",
-            "--cpu-bind=none",
             "--mpi=none",
         ],
         additional_parameters={
@@ -230,6 +228,10 @@ def _before(folder: Path) -> list[str]:
         "trap : TERM",
         f"time_limit() {{ [ -e {end} ] || echo 'time limit' > {end}; }}",
         "trap time_limit USR1",
+        "# One task a node would be bound to one core; srun grumbles where nothing is ever bound.",
+        "if scontrol show config | grep -q '^TaskPlugin .*\\(affinity\\|cgroup\\)'; then",
+        "    export SLURM_CPU_BIND=none",
+        "fi",
         "# Several nodes of one host, or of a cluster without DNS, have names that do not resolve.",
         'if ! getent hosts "$SLURMD_NODENAME" > /dev/null; then',
         '    PACELINE_FIRST_ADDRESS=$(scontrol show node -o "$SLURMD_NODENAME"'

@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from tuner.launchers.slurm_submission import missing_parts
 from tuner.service.opening import hardware
 
 _PACKAGES = ("paceline", "torch", "optuna", "sqlalchemy", "alembic", "numpy", "typer", "pydantic")
@@ -23,6 +24,7 @@ def doctor_rows() -> list[tuple[str, str, str]]:
         ("hardware", hardware(), ""),
         *(_package(name) for name in _PACKAGES),
         _driver(),
+        _slurm(),
         _shared_memory(),
         _fashion_mnist(),
         *_devices(),
@@ -40,6 +42,15 @@ def _driver() -> tuple[str, str, str]:
     if importlib.util.find_spec("psycopg") is None:
         return "postgresql driver", "not installed", "pip install 'paceline[postgres]' to share studies"
     return "postgresql driver", importlib.metadata.version("psycopg"), ""
+
+
+def _slurm() -> tuple[str, str, str]:
+    missing = missing_parts()
+    if not missing:
+        return "slurm", f"here, submitit {importlib.metadata.version('submitit')}", ""
+    value = f"not here: {'; '.join(what for what, _ in missing)}"
+    remedies = "; ".join(remedy for _, remedy in missing)
+    return "slurm", value, f"for cluster.launcher = 'slurm': {remedies}"
 
 
 def _shared_memory() -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tuner.errors import JobError
+from tuner.job.sections import ClusterSection
 from tuner.launchers import (
     CommandLauncher,
     ElasticAgent,
@@ -16,6 +17,8 @@ from tuner.launchers import (
     Launcher,
     LocalLauncher,
     LocalNodes,
+    SlurmNodes,
+    SlurmRequest,
 )
 from tuner.service.opening import OpenedJob
 
@@ -24,7 +27,7 @@ def job_launcher(opened: OpenedJob) -> Launcher:
     """The launcher that `cluster.launcher` names; closed by whoever asked for it.
 
     Raises:
-        JobError: What it needs is not installed.
+        JobError: What it needs is not installed, or cannot be set.
     """
     section = opened.job.cluster
     if section.launcher == "local" and opened.job.runs_command:
@@ -33,6 +36,13 @@ def job_launcher(opened: OpenedJob) -> Launcher:
         return LocalLauncher(threads_per_rank=section.threads_per_rank)
     if section.launcher == "torchrun":
         return _hosts_launcher(opened)
+    if section.launcher == "slurm":
+        python = section.python or sys.executable
+        return CommandLauncher(
+            SlurmNodes(slurm_request(section), python=python),
+            python=python,
+            threads_per_rank=section.threads_per_rank,
+        )
     raise JobError(f"{opened.path}: cluster.launcher = {section.launcher!r} is not there yet; use 'local'")
 
 
@@ -46,6 +56,23 @@ def _hosts_launcher(opened: OpenedJob) -> Launcher:
         python=python,
         threads_per_rank=section.threads_per_rank,
         agent=ElasticAgent(python=python),
+    )
+
+
+def slurm_request(section: ClusterSection) -> SlurmRequest:
+    """What `[cluster.slurm]` asks SLURM for.
+
+    Raises:
+        JobError: An extra option cannot be set there.
+    """
+    slurm = section.slurm
+    return SlurmRequest(
+        partition=slurm.partition,
+        account=slurm.account,
+        time_seconds=slurm.time,
+        gres=slurm.gres,
+        cpus_per_node=slurm.cpus_per_node or section.devices_per_node * section.threads_per_rank,
+        extra=slurm.extra,
     )
 
 

@@ -64,6 +64,7 @@ def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -
     predictor = ending.beliefs.predictor
     content = ReportContent(
         job=ending.state.job,
+        job_path=ending.job_path,
         recommendation=recommendation,
         probes=ending.state.probes,
         landscape=landscape(ending),
