@@ -23,6 +23,7 @@ def doctor_rows() -> list[tuple[str, str, str]]:
         ("hardware", hardware(), ""),
         *(_package(name) for name in _PACKAGES),
         _driver(),
+        _ray(),
         _shared_memory(),
         _fashion_mnist(),
         *_devices(),
@@ -40,6 +41,13 @@ def _driver() -> tuple[str, str, str]:
     if importlib.util.find_spec("psycopg") is None:
         return "postgresql driver", "not installed", "pip install 'paceline[postgres]' to share studies"
     return "postgresql driver", importlib.metadata.version("psycopg"), ""
+
+
+def _ray() -> tuple[str, str, str]:
+    try:
+        return "ray", importlib.metadata.version("ray"), ""
+    except importlib.metadata.PackageNotFoundError:
+        return "ray", "not installed", "pip install 'paceline[ray]' for cluster.launcher = 'ray'"
 
 
 def _shared_memory() -> tuple[str, str, str]:
