@@ -166,21 +166,22 @@ def fit_seconds(
         parameters = (*parameters, _BIAS)
         where = np.array([_EMULATED if m.emulated else _AT_HAND for m in timed])
 
+    grouped = _Grouped()
+
     def law(theta: Array, inputs: Array) -> Array:
-        # A run's slices are timed at the same place, and the law is asked hundreds of times in a fit.
-        different, place = np.unique(inputs, axis=0, return_inverse=True)
+        steps, place = grouped.steps(inputs)
         if cluster.at_hand is None:
-            return _log_batch_seconds(theta, different, cluster, parameter_bytes)[place.ravel()]
-        found = np.zeros(len(different))
+            return _log_batch_seconds(theta, steps, cluster, parameter_bytes)[place]
+        found = np.zeros(len(steps.where))
         for kind, on, at in (
             (_ASKED, cluster, theta[:-1]),
             (_EMULATED, cluster, described),
             (_AT_HAND, cluster.at_hand, theta[:-1]),
         ):
-            rows = different[:, -1] == kind
-            found[rows] = _log_batch_seconds(at, different[rows], on, parameter_bytes)
-        found[different[:, -1] == _EMULATED] += theta[-1]
-        return np.asarray(found[place.ravel()], dtype=float)
+            rows = steps.where == kind
+            found[rows] = _log_batch_seconds(at, steps.only(rows), on, parameter_bytes)
+        found[steps.where == _EMULATED] += theta[-1]
+        return np.asarray(found[place], dtype=float)
 
     inputs = _inputs(configurations, cluster, where)
     posterior = fit(law, parameters, _RESIDUAL, inputs, observations, noise)
@@ -190,6 +191,44 @@ def fit_seconds(
         between_moments_sd=between,
         num_observations=len(timed),
     )
+
+
+class _Steps:
+    """What the law takes of rows of inputs.
+
+    Args:
+        inputs: As `_inputs` gives them, `(num, num_features)`.
+    """
+
+    def __init__(self, inputs: Array) -> None:
+        self._inputs = inputs
+        self.ranks, self.per_rank = np.exp(inputs[:, 0]), np.exp(inputs[:, 1])
+        self.whole_ranks = np.rint(self.ranks).astype(float)
+        self.taus = np.rint(np.exp(inputs[:, 2])).astype(float)
+        self.alike = exchanging_alike(inputs[:, 3:-1])
+        self.where = inputs[:, -1]
+
+    def only(self, rows: npt.NDArray[np.bool_]) -> _Steps:
+        """Some of them."""
+        return _Steps(self._inputs[rows])
+
+
+class _Grouped:
+    """The rows that differ of what the law was last asked about.
+
+    A run's slices are timed at the same place, and a fit asks the law hundreds of times about the same rows.
+    """
+
+    def __init__(self) -> None:
+        self._asked: Array | None = None
+        self._found: tuple[_Steps, npt.NDArray[np.intp]] | None = None
+
+    def steps(self, inputs: Array) -> tuple[_Steps, npt.NDArray[np.intp]]:
+        """Those that differ, and for each row which of them it is; `inputs` must not be written to."""
+        if self._found is None or self._asked is not inputs:
+            different, place = np.unique(inputs, axis=0, return_inverse=True)
+            self._asked, self._found = inputs, (_Steps(different), place.ravel())
+        return self._found
 
 
 def _described(
@@ -229,14 +268,14 @@ def _inputs(configurations: Sequence[Configuration], cluster: Cluster, where: Ar
     return np.concatenate([axes, strategy_columns(setups), places[:, None]], axis=1)
 
 
-def _log_batch_seconds(theta: Array, inputs: Array, cluster: Cluster, parameter_bytes: int) -> Array:
+def _log_batch_seconds(theta: Array, steps: _Steps, cluster: Cluster, parameter_bytes: int) -> Array:
     fixed, per_sample, latency, bandwidth = np.exp(theta[:4])
     shared_exponent = theta[4]
     neighbour, jitter = np.exp(theta[5:7])
     overlap = np.clip(np.exp(theta[7]), 1.0, 10.0)
     further = theta[8:] if len(theta) > 8 else [p.mean for p in _FURTHER_PARAMETERS]
-    ranks, per_rank = np.exp(inputs[:, 0]), np.exp(inputs[:, 1])
-    compute = compute_seconds(per_rank, fixed=float(fixed), per_sample=float(per_sample))
+    ranks = steps.ranks
+    compute = compute_seconds(steps.per_rank, fixed=float(fixed), per_sample=float(per_sample))
     on_host = ranks if cluster.nodes_share_host else np.minimum(ranks, cluster.devices_per_node)
     if cluster.cores_per_host is not None:
         share = on_host * cluster.threads_per_rank / cluster.cores_per_host
@@ -255,11 +294,11 @@ def _log_batch_seconds(theta: Array, inputs: Array, cluster: Cluster, parameter_
         delays=cluster.delays,
         peers_wait=cluster.virtual is None,
     )
-    seconds = np.zeros(len(inputs))
-    whole = np.rint(ranks).astype(float)
-    taus = np.rint(np.exp(inputs[:, 2])).astype(float)
-    for traits, rows in exchanging_alike(inputs[:, 3:-1]):
-        seconds[rows] = batch_seconds(traits, compute[rows], whole[rows], taus[rows], network)
+    seconds = np.zeros(len(ranks))
+    for traits, rows in steps.alike:
+        seconds[rows] = batch_seconds(
+            traits, compute[rows], steps.whole_ranks[rows], steps.taus[rows], network
+        )
     return np.asarray(np.log(np.maximum(seconds, 1e-12)), dtype=float)
 
 

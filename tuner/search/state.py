@@ -144,7 +144,7 @@ class SearchState:
 
     def timed(self) -> set[TimingKey]:
         """All whose steps were timed."""
-        return {timing_key(m.configuration, self.cluster) for m in self.slices if m.step_seconds is not None}
+        return {timing_key(m.configuration, self.cluster) for m in self.slices if m.ranks}
 
     def failed_timings(self) -> set[TimingKey]:
         """All whose timing ended without a step time."""
