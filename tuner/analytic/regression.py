@@ -161,14 +161,16 @@ def fit(
     prior_mean = np.array([p.mean for p in parameters], dtype=float)
     prior_sd = np.array([p.sd for p in parameters], dtype=float)
     covariance = residual.covariance(inputs, inputs) + np.diag(noise_sd**2)
-    factor = np.linalg.cholesky(covariance) if len(observations) else np.zeros((0, 0))
+    whitening = np.linalg.inv(np.linalg.cholesky(covariance)) if len(observations) else covariance
 
     def stacked(theta: Array) -> Array:
-        misfit = observations - law(theta, inputs)
-        whitened = np.linalg.solve(factor, misfit) if len(observations) else misfit
+        whitened = whitening @ (observations - law(theta, inputs))
         return np.concatenate([whitened, (theta - prior_mean) / prior_sd])
 
-    theta, converged = _levenberg_marquardt(stacked, prior_mean, prior_sd)
+    def slopes(theta: Array) -> Array:
+        return np.concatenate([-whitening @ _jacobian(law, theta, inputs), np.diag(1.0 / prior_sd)])
+
+    theta, converged = _levenberg_marquardt(stacked, slopes, prior_mean, prior_sd)
     jacobian = _jacobian(law, theta, inputs)
     misfit = observations - law(theta, inputs)
     inverse_noise = np.linalg.inv(covariance) if len(observations) else covariance
@@ -198,17 +200,14 @@ def _jacobian(law: Law, theta: Array, inputs: Array) -> Array:
 
 
 def _levenberg_marquardt(
-    residuals: Callable[[Array], Array], start: Array, scale: Array
+    residuals: Callable[[Array], Array], slopes: Callable[[Array], Array], start: Array, scale: Array
 ) -> tuple[Array, bool]:
     """Minimises the sum of squares; steps are damped in units of the prior's width."""
     theta, damping = start.copy(), 1e-2
     step = np.zeros_like(theta)
     current = residuals(theta)
     for _ in range(_MAX_ITERATIONS):
-        columns = []
-        for unit in np.eye(len(theta)) * _STEP:
-            columns.append((residuals(theta + unit) - residuals(theta - unit)) / (2 * _STEP))
-        jacobian = np.stack(columns, axis=1)
+        jacobian = slopes(theta)
         gradient = jacobian.T @ current
         moved = False
         while damping < 1e8:
