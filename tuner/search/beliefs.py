@@ -120,6 +120,5 @@ def rate_prior(state: SearchState) -> RatePrior:
         sd=sd,
         batch_size=batch_size,
         exponent=exponent,
-        noise_scale=state.noise_scale(),
         epoch_samples=float(state.epoch_samples),
     )
