@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.analytic.laws import compute_seconds
+from tuner.analytic.placement import Link, Sharing
 from tuner.analytic.regression import Parameter, Posterior, Residual, fit
 from tuner.analytic.setup import (
     NUM_STRATEGIES,
@@ -21,7 +22,7 @@ from tuner.analytic.setup import (
     setup_of,
     strategy_columns,
 )
-from tuner.analytic.strategy_seconds import Network, batch_seconds
+from tuner.analytic.strategy_seconds import Network, NodeLinks, batch_seconds
 from tuner.cluster import Cluster, VirtualCluster
 from tuner.measurement import Measurement
 
@@ -47,6 +48,15 @@ _PARAMETERS = (
 _FURTHER_PARAMETERS = (
     Parameter(name="log point-to-point bandwidth over the collective's", mean=0.0, sd=0.7),
     Parameter(name="persistent share of jitter", mean=0.5, sd=0.2),
+)
+#: Unknowns where a rank reaches the others on its node by another way than those on other nodes. Latency
+#: within is that of shared memory, or of a local socket; the rest is as in `placement_seconds`.
+_PLACED_PARAMETERS = (
+    Parameter(name="log latency seconds of a hop within a node", mean=math.log(1e-4), sd=1.2),
+    Parameter(name="log bytes a second within a node", mean=math.log(6e9), sd=1.0),
+    Parameter(name="log variation of links", mean=math.log(0.15), sd=0.5),
+    Parameter(name="exponent of devices that share an adapter", mean=0.0, sd=0.15),
+    Parameter(name="log bandwidth to several nodes over that to one", mean=0.0, sd=0.15),
 )
 #: What a description leaves unsure of each, and the least that its logarithm is taken of.
 _DESCRIBED_SD, _LEAST_SECONDS, _LEAST_JITTER = 0.05, 1e-9, 1e-4
@@ -157,6 +167,8 @@ def fit_seconds(
     )
     in_play = [*strategies, *(c.strategy for c in configurations)]
     parameters = _PARAMETERS + (_FURTHER_PARAMETERS if exchanges_apart(in_play) else ())
+    if is_placed(cluster):
+        parameters += _PLACED_PARAMETERS
     where = np.zeros(len(timed))
     if cluster.virtual is not None:
         is_doubted = cluster.at_hand is not None
@@ -231,6 +243,14 @@ class _Grouped:
         return self._found
 
 
+def is_placed(cluster: Cluster) -> bool:
+    """Whether hops within nodes and between them are told apart: several ranks on nodes that are machines.
+
+    A description has one kind of link, and nodes that share a host are not apart.
+    """
+    return cluster.devices_per_node > 1 and not cluster.nodes_share_host and cluster.virtual is None
+
+
 def _described(
     parameters: tuple[Parameter, ...], virtual: VirtualCluster, most_sd: float
 ) -> tuple[Parameter, ...]:
@@ -273,7 +293,10 @@ def _log_batch_seconds(theta: Array, steps: _Steps, cluster: Cluster, parameter_
     shared_exponent = theta[4]
     neighbour, jitter = np.exp(theta[5:7])
     overlap = np.clip(np.exp(theta[7]), 1.0, 10.0)
-    further = theta[8:] if len(theta) > 8 else [p.mean for p in _FURTHER_PARAMETERS]
+    num_placed = len(_PLACED_PARAMETERS) if is_placed(cluster) else 0
+    further = theta[8 : len(theta) - num_placed]
+    if not len(further):
+        further = np.array([p.mean for p in _FURTHER_PARAMETERS])
     ranks = steps.ranks
     compute = compute_seconds(steps.per_rank, fixed=float(fixed), per_sample=float(per_sample))
     on_host = ranks if cluster.nodes_share_host else np.minimum(ranks, cluster.devices_per_node)
@@ -293,6 +316,7 @@ def _log_batch_seconds(theta: Array, steps: _Steps, cluster: Cluster, parameter_
         overlap=float(overlap),
         delays=cluster.delays,
         peers_wait=cluster.virtual is None,
+        on_node=_node_links(theta[len(theta) - num_placed :], cluster) if num_placed else None,
     )
     seconds = np.zeros(len(ranks))
     for traits, rows in steps.alike:
@@ -300,6 +324,17 @@ def _log_batch_seconds(theta: Array, steps: _Steps, cluster: Cluster, parameter_
             traits, compute[rows], steps.whole_ranks[rows], steps.taus[rows], network
         )
     return np.asarray(np.log(np.maximum(seconds, 1e-12)), dtype=float)
+
+
+def _node_links(theta: Array, cluster: Cluster) -> NodeLinks:
+    latency, bandwidth, variation = np.exp(theta[:3])
+    return NodeLinks(
+        devices_per_node=cluster.devices_per_node,
+        within=Link(latency_seconds=float(latency), bytes_per_second=float(bandwidth)),
+        sharing=Sharing(
+            device_exponent=float(theta[3]), peer_gain=float(theta[4]), variation=float(variation)
+        ),
+    )
 
 
 def _between_moments_sd(
