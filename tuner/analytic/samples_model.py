@@ -13,6 +13,7 @@ from search_spaces import Configuration
 from tuner.analytic.arrivals import Arrivals, RunCurve, extrapolate
 from tuner.analytic.disagreement import disagreement_parameters
 from tuner.analytic.evidence import RunEvidence, broke_down
+from tuner.analytic.mixed_posterior import MixedPosterior, fit_mixed
 from tuner.analytic.noise_growth import (
     GROWTH,
     UNKNOWNS,
@@ -20,8 +21,9 @@ from tuner.analytic.noise_growth import (
     noise_places,
     whole_run_scale,
 )
+from tuner.analytic.past_laws import PastLaw
 from tuner.analytic.rate_edge import RateEdge, fit_rate_edge
-from tuner.analytic.regression import Parameter, Posterior, fit
+from tuner.analytic.regression import Parameter, Posterior
 from tuner.analytic.samples_law import APART, RESIDUAL, log_samples_law, samples_inputs, staleness
 from tuner.analytic.setup import exchanges_apart
 
@@ -72,7 +74,7 @@ class SamplesModel:
         devices_per_node: Ranks on one node.
     """
 
-    posterior: Posterior
+    posterior: Posterior | MixedPosterior
     arrivals: Arrivals
     told: tuple[int, ...]
     edge: RateEdge
@@ -134,6 +136,8 @@ class SamplesModel:
             lines.append(
                 f"The noise scale grows along a run as its progress to the power {theta[GROWTH.name]:.2g}."
             )
+        if isinstance(self.posterior, MixedPosterior):
+            lines.append(self.posterior.sentence())
         unknown = self.posterior.at_prior()
         if unknown:
             names = ", ".join(name.removeprefix("log ") for name in unknown)
@@ -150,6 +154,7 @@ def fit_samples(
     devices_per_node: int = 1,
     strategies: Sequence[str] = (),
     emulation_differs: bool = False,
+    past: PastLaw | None = None,
 ) -> SamplesModel:
     """Fits samples to target to every run, finished or not.
 
@@ -159,6 +164,7 @@ def fit_samples(
         devices_per_node: Ranks on one node.
         strategies: Strategies that will be asked about, beside those that were run.
         emulation_differs: Whether real ranks are asked about, and emulated runs have a bias of their own.
+        past: What past studies found of the law's unknowns.
     """
     arrivals = extrapolate([_curve(run) for run in runs], [run.samples_to_target for run in runs])
     told = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
@@ -187,9 +193,10 @@ def fit_samples(
     own_inputs = _inputs(
         [runs[i].configuration for i in told], devices_per_node, [runs[i].emulated for i in told]
     )
-    posterior = fit(
+    posterior = fit_mixed(
         law,
         (*basin, *apart, *further.values(), *growth, *biased),
+        past or {},
         replace(RESIDUAL, length_scales=(*RESIDUAL.length_scales, _ANYHOW, _ANYHOW, _APART)),
         np.concatenate([own_inputs, noise.inputs]),
         np.concatenate([[arrivals.median[i] for i in told], noise.log_scales]),

@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.analytic.laws import compute_seconds
+from tuner.analytic.mixed_posterior import MixedPosterior, fit_mixed
+from tuner.analytic.past_laws import PastLaw
 from tuner.analytic.placement import Link, Sharing
-from tuner.analytic.regression import Parameter, Posterior, Residual, fit
+from tuner.analytic.regression import Parameter, Posterior, Residual
 from tuner.analytic.setup import (
     NUM_STRATEGIES,
     STRATEGY_LENGTH,
@@ -84,7 +86,7 @@ class SecondsModel:
     """
 
     cluster: Cluster
-    posterior: Posterior
+    posterior: Posterior | MixedPosterior
     between_moments_sd: float
     num_observations: int
 
@@ -104,11 +106,7 @@ class SecondsModel:
             unknowns: Their names.
             change: What is added to each, in the scale the law takes.
         """
-        names = [p.name for p in self.posterior.parameters]
-        theta = self.posterior.theta.copy()
-        for name in unknowns:
-            theta[names.index(name)] += change
-        return replace(self, posterior=replace(self.posterior, theta=theta))
+        return replace(self, posterior=self.posterior.moved(dict.fromkeys(unknowns, change)))
 
     def parameters(self) -> dict[str, tuple[float, float]]:
         """The law's unknowns with their standard deviations, by name."""
@@ -129,6 +127,8 @@ class SecondsModel:
             f"{self.num_observations} slices were timed, typical misfit {100 * self.posterior.rms:.0f}%.",
             f"Between moments the same step differs by {100 * self.between_moments_sd:.0f}%.",
         ]
+        if isinstance(self.posterior, MixedPosterior):
+            lines.append(self.posterior.sentence())
         unknown = self.posterior.at_prior()
         if unknown:
             names = ", ".join(name.removeprefix("log ") for name in unknown)
@@ -142,6 +142,7 @@ def fit_seconds(
     parameter_bytes: int,
     *,
     strategies: Sequence[str] = (),
+    past: PastLaw | None = None,
 ) -> SecondsModel:
     """Fits seconds for a global batch (`Measurement.batch_seconds`) to every slice that timed steps.
 
@@ -151,6 +152,7 @@ def fit_seconds(
         parameter_bytes: Bytes of the model's parameters; 0 where unknown, which leaves bandwidth
             at its prior.
         strategies: Strategies that will be asked about, beside those that were timed.
+        past: What past studies found of the law's unknowns; a described cluster is what it is said to be.
     """
     timed = [m for m in measurements if m.step_seconds is not None and m.step_seconds.median > 0]
     configurations = [m.configuration for m in timed]
@@ -196,7 +198,8 @@ def fit_seconds(
         return np.asarray(found[place], dtype=float)
 
     inputs = _inputs(configurations, cluster, where)
-    posterior = fit(law, parameters, _RESIDUAL, inputs, observations, noise)
+    known = past if past is not None and cluster.virtual is None else {}
+    posterior = fit_mixed(law, parameters, known, _RESIDUAL, inputs, observations, noise)
     return SecondsModel(
         cluster=cluster,
         posterior=posterior,

@@ -10,6 +10,7 @@ from search_spaces import Configuration, traits_of
 from tuner.measurement import Purpose
 from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs, believe, candidates
+from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.limits import ended_by_fault, limit_reached, may_start
 from tuner.search.listed_policy import ListedPolicy, is_listed
 from tuner.search.policy import Action, Decision, Start, Stop, StopKind
@@ -33,10 +34,14 @@ class ModelPolicy:
     Args:
         seed: Of the draws, so that a restarted search decides alike.
         settings: How a list of recorded runs is searched (`ListedPolicy`).
+        past: What past studies found of the laws, where the job trains.
     """
 
-    def __init__(self, *, seed: int = 0, settings: SearchSettings | None = None) -> None:
+    def __init__(
+        self, *, seed: int = 0, settings: SearchSettings | None = None, past: PastLaws = NO_PAST
+    ) -> None:
         self._seed = seed
+        self._past = past
         self._listed = ListedPolicy(seed=seed, settings=settings)
         self._past_faults: frozenset[int] | None = None
 
@@ -55,7 +60,7 @@ class ModelPolicy:
         if not state.runs:
             nothing = "no feasible configuration is left to try"
             return Decision(action=stop or Stop(kind=StopKind.OUT_OF_REACH, reason=nothing))
-        beliefs = believe(state, candidates(state, rng), rng)
+        beliefs = believe(state, candidates(state, rng), rng, self._past)
         return Decision(action=stop or self._best(state, beliefs), beliefs=beliefs)
 
     def _first(self, state: SearchState) -> Action | None:
