@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from search_spaces import StrategyTraits
 from tuner.analytic.laws import ring_all_reduce_seconds, synchronous_step_seconds
+from tuner.analytic.placement import Link, Placements, Sharing, placed_ring_seconds
 from tuner.analytic.server_queue import server_exchange_seconds
 from tuner.analytic.slowest_rank import (
     delayed_ranks,
@@ -23,13 +24,39 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
+class NodeLinks:
+    """What ranks on one node reach each other by, where that is another way than between nodes.
+
+    Args:
+        devices_per_node: Ranks on every node, above 1.
+        within: Neighbours on one node.
+        sharing: How the links between nodes depart from one that is alike everywhere.
+    """
+
+    devices_per_node: int
+    within: Link
+    sharing: Sharing
+
+    def placements(self, num_ranks: Array) -> Placements:
+        """Whole nodes with so many ranks; fewer than fill one are on one node."""
+        nodes = np.maximum(np.ceil(num_ranks / self.devices_per_node), 1.0)
+        most = np.minimum(num_ranks, float(self.devices_per_node))
+        return Placements(num_nodes=nodes, num_ranks=num_ranks, most_on_a_node=most)
+
+    def share_within(self, num_ranks: Array) -> Array:
+        """Share of a rank's peers that are on its node, 1 for one node, `(num,)`."""
+        on_node = np.minimum(num_ranks, float(self.devices_per_node))
+        return np.asarray((on_node - 1) / np.maximum(num_ranks - 1, 1.0), dtype=float)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Network:
     """What exchanges and jitter cost, the same for all strategies.
 
     Args:
         num_bytes: n, bytes of the model's parameters.
-        latency: A, seconds a hop.
-        bytes_per_second: w of the collective.
+        latency: A, seconds a hop; between nodes, where those within are told apart.
+        bytes_per_second: w of the collective, likewise.
         point_to_point: Bytes a second between two ranks, or a rank and the server, over w.
         jitter: Coefficient of variation of a rank's step.
         persistent: Share of the jitter's variance that stays with a rank.
@@ -37,6 +64,7 @@ class Network:
         delays: Delays added on purpose.
         peers_wait: Whether a message between peers that does not hide behind compute holds its rank up, as
             where both share cores and memory; links alone hold nobody up: what is mixed in is older, or less.
+        on_node: Links within nodes; None where a hop is a hop, wherever it leads.
     """
 
     num_bytes: float
@@ -48,11 +76,39 @@ class Network:
     overlap: float = 1.0
     delays: tuple[RankDelay, ...] = ()
     peers_wait: bool = True
+    on_node: NodeLinks | None = None
 
-    @property
-    def vector_seconds(self) -> float:
-        """n / w of one parameter vector between two ranks."""
-        return self.num_bytes / (self.bytes_per_second * self.point_to_point)
+    def ring_seconds(self, num_ranks: Array) -> Array:
+        """An all-reduce over so many ranks, `(num,)`."""
+        if self.on_node is None:
+            return ring_all_reduce_seconds(
+                num_ranks, self.num_bytes, latency=self.latency, bytes_per_second=self.bytes_per_second
+            )
+        return placed_ring_seconds(
+            self.on_node.placements(num_ranks),
+            self.num_bytes,
+            within=self.on_node.within,
+            between=Link(latency_seconds=self.latency, bytes_per_second=self.bytes_per_second),
+            sharing=self.on_node.sharing,
+        )
+
+    def hop_seconds(self, num_ranks: Array) -> Array:
+        """A between two ranks, on average over a rank's peers, `(num,)`."""
+        if self.on_node is None:
+            return np.full(len(num_ranks), self.latency)
+        within = self.on_node.share_within(num_ranks)
+        return within * self.on_node.within.latency_seconds + (1 - within) * self.latency
+
+    def vector_seconds(self, num_ranks: Array) -> Array:
+        """n / w of one parameter vector between two ranks, on average over a rank's peers, `(num,)`."""
+        between = self.num_bytes / (self.bytes_per_second * self.point_to_point)
+        if self.on_node is None:
+            return np.full(len(num_ranks), between)
+        on_node = self.on_node
+        within = on_node.share_within(num_ranks)
+        alone = self.num_bytes / (on_node.within.bytes_per_second * self.point_to_point)
+        shared = between * on_node.placements(num_ranks).most_on_a_node ** on_node.sharing.device_exponent
+        return np.asarray(within * alone + (1 - within) * np.maximum(shared, alone), dtype=float)
 
 
 def batch_seconds(
@@ -78,7 +134,7 @@ def batch_seconds(
 
 def _all_reduced(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
     """The slowest rank's step with an all-reduce of the gradients behind it (`synchronous_step_seconds`)."""
-    exchange = _ring(num_ranks, network)
+    exchange = network.ring_seconds(num_ranks)
     found = synchronous_step_seconds(
         compute, exchange, num_ranks, jitter=network.jitter, overlap=network.overlap
     )
@@ -96,7 +152,7 @@ def _averaged(compute: Array, num_ranks: Array, tau: Array, network: Network) ->
     Nothing of the all-reduce hides: the next step needs what it brings (Stich 2019; for the outer step of
     DiLoCo, Douillard et al. 2023, the same).
     """
-    return _slowest(compute, num_ranks, tau, network) + _ring(num_ranks, network) / tau
+    return _slowest(compute, num_ranks, tau, network) + network.ring_seconds(num_ranks) / tau
 
 
 def _between_peers(
@@ -108,7 +164,8 @@ def _between_peers(
     one link or the memory of one host carries them all.
     """
     vectors = per_count(num_ranks, traits.vectors_per_exchange)
-    exchange = vectors * (network.latency + network.vector_seconds) / tau * float(network.peers_wait)
+    message = network.hop_seconds(num_ranks) + network.vector_seconds(num_ranks)
+    exchange = vectors * message / tau * float(network.peers_wait)
     return unwaiting_batch_seconds(
         compute, exchange, num_ranks, overlap=network.overlap, delays=network.delays
     )
@@ -121,10 +178,11 @@ def _through_a_server(compute: Array, num_ranks: Array, tau: Array, network: Net
     so that it belongs to the time between two visits, Z = tau c + 2 A, as does the mean delay; under an
     exclusive slot it would belong to the service. Ranks whose think times differ much queue as their mean.
     """
-    service = np.full(len(num_ranks), max(2.0 * network.vector_seconds, 1e-12))
-    away = tau * (compute + mean_delay(num_ranks, network.delays)) + 2.0 * network.latency
+    service = np.maximum(2.0 * network.vector_seconds(num_ranks), 1e-12)
+    there_and_back = 2.0 * network.hop_seconds(num_ranks)
+    away = tau * (compute + mean_delay(num_ranks, network.delays)) + there_and_back
     at_server = server_exchange_seconds(num_ranks, service, away)
-    exchange = np.where(num_ranks > 1, 2.0 * network.latency + at_server, 0.0) / tau
+    exchange = np.where(num_ranks > 1, there_and_back + at_server, 0.0) / tau
     return unwaiting_batch_seconds(compute, exchange, num_ranks, overlap=1.0, delays=network.delays)
 
 
@@ -136,10 +194,4 @@ def _slowest(compute: Array, num_ranks: Array, tau: Array, network: Network) -> 
         jitter=network.jitter,
         persistent=network.persistent,
         delays=network.delays,
-    )
-
-
-def _ring(num_ranks: Array, network: Network) -> Array:
-    return ring_all_reduce_seconds(
-        num_ranks, network.num_bytes, latency=network.latency, bytes_per_second=network.bytes_per_second
     )

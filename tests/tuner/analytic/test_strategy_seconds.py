@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from search_spaces import STRATEGIES, traits_of
 from tuner.analytic.laws import ring_all_reduce_seconds, synchronous_step_seconds
-from tuner.analytic.strategy_seconds import Network, batch_seconds
+from tuner.analytic.placement import Link, Sharing
+from tuner.analytic.strategy_seconds import Network, NodeLinks, batch_seconds
 from tuner.cluster import RankDelay
 
 RANKS = np.arange(1, 129, dtype=float)
@@ -109,3 +110,46 @@ def test_a_delayed_rank_holds_up_those_who_wait_and_not_those_who_do_not(strateg
 def test_rare_waiting_for_one_delayed_rank_costs_its_mean_delay_all_the_same() -> None:
     late = replace(NETWORK, delays=LATE)
     assert seconds("local_sgd", 8.0, tau=64.0, network=late)[0] > 0.05 + 0.15
+
+
+def on_nodes(devices: int, *, latency: float = 1e-5, bandwidth: float = 2e10, **sharing: float) -> Network:
+    """Links within nodes beside `NETWORK`'s between them."""
+    within = Link(latency_seconds=latency, bytes_per_second=bandwidth)
+    links = NodeLinks(devices_per_node=devices, within=within, sharing=Sharing(**sharing))
+    return replace(NETWORK, on_node=links)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_links_within_nodes_like_those_between_change_nothing(strategy: str) -> None:
+    alike = on_nodes(4, latency=NETWORK.latency, bandwidth=NETWORK.bytes_per_second)
+    ranks = 4.0 * np.arange(1, 33)
+    np.testing.assert_allclose(
+        seconds(strategy, ranks, network=alike, tau=2.0), seconds(strategy, ranks, tau=2.0), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_ranks_on_one_node_do_not_feel_the_links_between_nodes(strategy: str) -> None:
+    here = on_nodes(8, variation=0.3, device_exponent=0.2)
+    slow = replace(here, latency=10.0, bytes_per_second=1e3)
+    np.testing.assert_array_equal(
+        seconds(strategy, [1.0, 2.0, 8.0], network=here), seconds(strategy, [1.0, 2.0, 8.0], network=slow)
+    )
+    assert seconds(strategy, 16.0, network=slow)[0] > seconds(strategy, 16.0, network=here)[0]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@given(devices=st.sampled_from([2, 4, 8]), nodes=st.integers(1, 16), tau=st.sampled_from([1.0, 8.0]))
+def test_quick_links_within_nodes_never_slow_a_batch_down(
+    strategy: str, devices: int, nodes: int, tau: float
+) -> None:
+    found = seconds(strategy, float(devices * nodes), tau=tau, network=on_nodes(devices))[0]
+    assert found <= seconds(strategy, float(devices * nodes), tau=tau)[0] * (1 + 1e-12)
+
+
+def test_most_peers_are_on_other_nodes_where_there_are_many() -> None:
+    links = on_nodes(4).on_node
+    assert links is not None
+    np.testing.assert_allclose(
+        links.share_within(np.array([1.0, 2.0, 4.0, 8.0, 400.0])), [0, 1, 1, 3 / 7, 3 / 399]
+    )
