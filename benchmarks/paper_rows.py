@@ -98,19 +98,29 @@ def rows_of(lines: Iterable[Mapping[str, Any]]) -> list[Row]:
     A clock for which a run was made with its own schedule of exchanges is told by that run alone. A setting
     in which gossip was not scheduled on its clock is left out: how old what it mixes in is depends on it.
     """
+    rows = [
+        _row(line, clock, line["strategy"] != "all_reduce" and line["clock"] != clock)
+        for line in lines
+        if not line["is_pilot"]
+        for clock in CLOCKS
+    ]
+    return merged([], rows)
+
+
+def merged(kept: Iterable[Row], anew: Iterable[Row]) -> list[Row]:
+    """Rows of before with those that were made anew, which replace them.
+
+    No row of a run's own clock is replaced by one that was priced for it, nor is a setting told in which
+    a row of gossip is so priced.
+    """
     found: dict[tuple[Any, ...], Row] = {}
-    for line in lines:
-        if line["is_pilot"]:
-            continue
-        for clock in CLOCKS:
-            repriced = line["strategy"] != "all_reduce" and line["clock"] != clock
-            row = _row(line, clock, repriced)
-            key = (row.setting, row.strategy, row.seed)
-            if key not in found or found[key].repriced:
-                found[key] = row
+    for row in (*kept, *anew):
+        key = (row.setting, row.strategy, row.seed)
+        if key not in found or found[key].repriced or not row.repriced:
+            found[key] = row
     untold = {row.setting for row in found.values() if row.repriced and row.strategy in GOSSIP}
-    kept = [row for row in found.values() if row.setting not in untold]
-    return sorted(kept, key=lambda row: (row.setting, row.strategy, row.seed))
+    told = [row for row in found.values() if row.setting not in untold]
+    return sorted(told, key=lambda row: (row.setting, row.strategy, row.seed))
 
 
 def reseconded(row: Row, seconds: Sequence[float]) -> Row:
