@@ -31,6 +31,7 @@ class Network:
         latency: A, seconds a hop.
         bytes_per_second: w of the collective.
         point_to_point: Bytes a second between two ranks, or a rank and the server, over w.
+        point_to_point_latency: Seconds of a message between them beside its bytes, over A.
         jitter: Coefficient of variation of a rank's step.
         persistent: Share of the jitter's variance that stays with a rank.
         overlap: g, how well exchanges hide behind compute: 1 not at all, large values wholly.
@@ -43,11 +44,17 @@ class Network:
     latency: float
     bytes_per_second: float
     point_to_point: float = 1.0
+    point_to_point_latency: float = 1.0
     jitter: float = 0.0
     persistent: float = 0.5
     overlap: float = 1.0
     delays: tuple[RankDelay, ...] = ()
     peers_wait: bool = True
+
+    @property
+    def message_latency(self) -> float:
+        """Seconds of a message between two ranks beside its bytes."""
+        return self.latency * self.point_to_point_latency
 
     @property
     def vector_seconds(self) -> float:
@@ -114,7 +121,7 @@ def _between_peers(
     one link or the memory of one host carries them all.
     """
     vectors = per_count(num_ranks, traits.vectors_per_exchange)
-    exchange = vectors * (network.latency + network.vector_seconds) / tau * float(network.peers_wait)
+    exchange = vectors * (network.message_latency + network.vector_seconds) / tau * float(network.peers_wait)
     return unwaiting_batch_seconds(
         compute, exchange, num_ranks, overlap=network.overlap, delays=network.delays
     )
@@ -130,7 +137,7 @@ def _through_a_server(compute: Array, num_ranks: Array, tau: Array, network: Net
     differ much queue as their mean. All p queue: that rank 0 holds the server is left out.
     """
     service = np.full(len(num_ranks), max(network.vector_seconds, 1e-12))
-    back_and_forth = 2.0 * network.latency + service
+    back_and_forth = 2.0 * network.message_latency + service
     away = tau * (compute + mean_delay(num_ranks, network.delays)) + back_and_forth
     at_server = server_exchange_seconds(num_ranks, service, away)
     exchange = np.where(num_ranks > 1, back_and_forth + at_server, 0.0) / tau

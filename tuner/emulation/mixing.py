@@ -196,7 +196,7 @@ class CenterMixing(Mixing):
             self._apply(rank, self._serve(rank))
             return True
         self.moved_bytes += 2 * self._flats[rank].num_bytes
-        self._clock.announce(self._clock.seconds + self._cluster.latency, ARRIVED, rank)
+        self._clock.announce(self._clock.seconds + self._cluster.one_way_seconds, ARRIVED, rank)
         return False
 
     def take(self, event: Event) -> bool:
@@ -207,7 +207,7 @@ class CenterMixing(Mixing):
             self._clock.announce(self._free_at, SERVED, rank)
             return False
         if event.kind == SERVED:
-            self._clock.announce(now + link + self._cluster.latency, RESUMES, rank, self._serve(rank))
+            self._clock.announce(now + link + self._cluster.one_way_seconds, RESUMES, rank, self._serve(rank))
             return False
         self._apply(rank, event.content[0])
         return True

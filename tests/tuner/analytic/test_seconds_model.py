@@ -170,3 +170,22 @@ def test_a_described_cluster_is_believed_before_anything_was_timed() -> None:
     ring = 2 * 15 * 1e-3 + 2 * 15 / 16 * 0.1
     np.testing.assert_allclose(np.exp(means) * 160, [0.18, slowest + ring], rtol=0.01)
     assert np.sqrt(np.diag(covariance)).max() < 0.2
+
+
+def test_a_described_server_is_reached_by_messages_and_not_by_the_collective_s_links() -> None:
+    virtual = VirtualCluster(
+        fixed_seconds=0.02,
+        seconds_per_sample=1e-3,
+        latency=1e-5,
+        bytes_per_second=1e12,
+        message_latency=2e-3,
+        message_bytes_per_second=1e8,
+    )
+    cluster = Cluster(node_counts=(1, 2), nodes_share_host=False, virtual=virtual)
+    model = fit_seconds([], cluster, 10**6, strategies=["elastic_averaging"])
+    asked = Configuration(
+        nodes=2, batch_size=20, learning_rate=0.1, strategy="elastic_averaging", tau=1, beta=0.8
+    )
+    means, _ = model.log_seconds_per_sample([asked])
+    # A step, both latencies, a vector in and one out, and hardly a queue.
+    assert np.exp(means[0]) * 20 == pytest.approx(0.03 + 4e-3 + 0.02, rel=0.08)

@@ -252,6 +252,14 @@ def test_an_all_reduce_takes_what_the_ring_takes() -> None:
     assert batch_seconds(run) == pytest.approx(0.014 + ring)
 
 
+def test_messages_go_by_links_of_their_own_and_collectives_do_not() -> None:
+    own = replace(CLUSTER, message_latency=5e-3, message_bytes_per_second=880 / 0.01)
+    for strategy, expected in (("all_reduce", 0.014), ("local_sgd", 0.014), ("elastic_averaging", 0.044)):
+        run = emulated(strategy, 2, cluster=replace(own, bytes_per_second=float("inf")), tau=1)
+        run.run(samples=2 * 4 * 50)
+        assert np.mean(run.times[1].whole[1:]) == pytest.approx(expected, rel=0.02), strategy
+
+
 @pytest.mark.parametrize("num_ranks", [4, 12, 32])
 def test_the_server_queues_as_the_law_says(num_ranks: int) -> None:
     cluster = replace(CLUSTER, latency=1e-3, bytes_per_second=2e6, jitter=0.3, persistent=0.0)
