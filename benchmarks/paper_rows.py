@@ -31,8 +31,8 @@ class Row:
         clock: Whose seconds.
         seed: Of the run.
         beta: Moving rate times ranks, of elastic averaging.
-        repriced: Whether exchanges were scheduled on another clock, and only seconds are of this one; never
-            for all-reduce, whose training does not depend on the clock.
+        repriced: Whether exchanges were scheduled on another clock, or an earlier one, and only seconds are
+            of this one; never for all-reduce, whose training does not depend on the clock.
         curve: `(samples, seconds, loss, accuracy)` of each scoring.
         final_accuracy: Of the last scoring; that of chance for a run that ended in losses beyond numbers.
         seconds_to_targets: To each of `TARGETS`; None where it was not reached.
