@@ -3,6 +3,7 @@
     python -m benchmarks.paper --cache FOLDER                           about 100 minutes on one core
     python -m benchmarks.paper --cache FOLDER --quick --processes 2     under 15 minutes on two
     python -m benchmarks.paper --cache FOLDER --only gossip_pull --on fast      these runs alone, anew
+    python -m benchmarks.paper --cache FOLDER --missing         only runs whose rows are not there, or priced
     python -m benchmarks.paper --report-only                tables and figures of the rows that are there
     python -m benchmarks.paper --price elastic_averaging    its rows with the seconds of the present clock
     python -m benchmarks.paper --overlap 1                  their map, had all-reduce not hidden at all
@@ -11,9 +12,9 @@ All-reduce, elastic averaging (tau 10; a pilot picks its moving rate), pull and 
 small batch-normalised residual network on Fashion-MNIST on 8, 32 and 128 emulated ranks, with the paper's
 optimizer and a rate divided by 10 at fixed samples seen by all. Time is that of two clusters
 (`paper_clocks`). Every run that has ended is a line in the cache folder; started again, the command goes on
-with the next. With `--only` or `--on` these runs alone are made, and all other rows stay what they are in
-`--output`, so that a part can be made anew without the cache of the rest. Tables are printed as Markdown;
-rows are written to `--output`, and figures beside it.
+with the next. With `--only`, `--on` or `--missing` these runs alone are made, and all other rows stay what
+they are in `--output`, so that a part can be made anew without the cache of the rest. Tables are printed as
+Markdown; rows are written to `--output`, and figures beside it.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def main(
     so_far: Annotated[bool, typer.Option(help="Rows of the runs that have ended; trains nothing.")] = False,
     only: Annotated[str, typer.Option(help="Strategies whose runs are made; others' rows stay.")] = "",
     on: Annotated[str, typer.Option(help="Clocks, fast or slow, whose runs are made.")] = "",
+    missing: Annotated[bool, typer.Option(help="Only runs whose rows are not there, or priced.")] = False,
     price: Annotated[str, typer.Option(help="Strategies whose rows get the seconds of now.")] = "",
     overlap: Annotated[
         float | None, typer.Option(min=1, help="The map if all-reduce overlapped compute so (1: not at all).")
@@ -77,7 +79,9 @@ def main(
         write_rows(rows, output)
     else:
         plan, path = (QUICK if quick else FULL), cache / _LINES
-        part = Part(strategies=_names(only), clocks=_names(on))
+        rows = read_rows(output) if missing and output.exists() else []
+        told = frozenset(row.place for row in rows if not row.repriced)
+        part = Part(strategies=_names(only), clocks=_names(on), told=told)
         lines = (
             lines_of(plan, path, part=part)
             if so_far

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.paper_clocks import CLOCKS
-from benchmarks.paper_train import GOSSIP, Run, train
+from benchmarks.paper_train import GOSSIP, Place, Run, train
 
 STRATEGIES = ("all_reduce", *GOSSIP, "elastic_averaging")
 #: Of one rank's step, where nothing else is said.
@@ -71,10 +71,12 @@ class Part:
     Args:
         strategies: Whose; none says all.
         clocks: On whose clock exchanges are scheduled; none says all.
+        told: What is told already, and is not made again.
     """
 
     strategies: frozenset[str] = frozenset()
     clocks: frozenset[str] = frozenset()
+    told: frozenset[Place] = frozenset()
 
     def __post_init__(self) -> None:
         for given, known in ((self.strategies, STRATEGIES), (self.clocks, tuple(CLOCKS))):
@@ -82,9 +84,9 @@ class Part:
                 raise ValueError(f"the plan has no {', '.join(unknown)}; it has {', '.join(known)}")
 
     def __contains__(self, run: Run) -> bool:
-        return (not self.strategies or run.strategy in self.strategies) and (
-            not self.clocks or run.clock in self.clocks or run.is_pilot
-        )
+        if self.strategies and run.strategy not in self.strategies:
+            return False
+        return run.is_pilot or ((not self.clocks or run.clock in self.clocks) and run.place not in self.told)
 
 
 ALL = Part()

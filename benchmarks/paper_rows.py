@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paper_clocks import CLOCKS
-from benchmarks.paper_train import GOSSIP
+from benchmarks.paper_train import GOSSIP, Place
 from tuner.measurement import CurvePoint, crossing
 
 #: Validation accuracies to which times are told.
@@ -61,6 +61,11 @@ class Row:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
         )
+
+    @property
+    def place(self) -> Place:
+        """Of the run that tells of it."""
+        return self.strategy, self.ranks, self.batch_size, self.learning_rate, self.clock, self.seed
 
     def seconds_to(self, accuracy: float) -> float | None:
         """When it first reached an accuracy."""

@@ -127,6 +127,17 @@ def test_a_part_made_anew_leaves_all_other_rows(tmp_path: Path) -> None:
             assert new == old
 
 
+def test_what_is_told_already_is_not_made_again(tmp_path: Path) -> None:
+    rows = rows_of(train_all(SMALL, tmp_path / "before.jsonl", train_one=Trainer()).values())
+    gone = [row for row in rows if (row.strategy, row.seed, row.learning_rate) != ("gossip_push", 1, 0.2)]
+    trainer = Trainer()
+    told = frozenset(row.place for row in gone if not row.repriced)
+    train_all(SMALL, tmp_path / "anew.jsonl", part=Part(told=told), train_one=trainer)
+    made = [run for run in trainer.made if not run.is_pilot]
+    assert {(run.strategy, run.seed, run.learning_rate) for run in made} == {("gossip_push", 1, 0.2)}
+    assert len(made) == 6
+
+
 def test_a_part_with_elastic_averaging_has_its_pilots(tmp_path: Path) -> None:
     trainer = Trainer()
     part = Part(strategies=frozenset({"elastic_averaging"}), clocks=frozenset({"slow"}))
