@@ -265,12 +265,25 @@ def _described(
         "log bytes a second": math.log(virtual.bytes_per_second),
         "log jitter": math.log(max(virtual.jitter, _LEAST_JITTER)),
         "log overlap exponent": math.log(virtual.overlap),
-        "log point-to-point bandwidth over the collective's": 0.0,
+        "log point-to-point bandwidth over the collective's": _log_point_to_point(virtual),
         "persistent share of jitter": virtual.persistent,
     }
     return tuple(
         replace(p, mean=said[p.name], sd=min(p.sd, most_sd)) if p.name in said else p for p in parameters
     )
+
+
+def _log_point_to_point(virtual: VirtualCluster) -> float:
+    messages = virtual.message_bytes_per_second
+    return 0.0 if messages is None else math.log(messages / virtual.bytes_per_second)
+
+
+def _point_to_point_latency(virtual: VirtualCluster | None) -> float:
+    """Latency of messages over the collectives', as a description has it."""
+    if virtual is None:
+        return 1.0
+    # Of nothing nothing could be a multiple: the least latency that the law knows stands for it.
+    return virtual.one_way_seconds / max(virtual.latency, _LEAST_SECONDS)
 
 
 def _setup(configuration: Configuration, cluster: Cluster) -> Setup:
@@ -314,6 +327,7 @@ def _log_batch_seconds(theta: Array, steps: _Steps, cluster: Cluster, parameter_
         latency=float(latency),
         bytes_per_second=float(bandwidth),
         point_to_point=float(np.exp(further[0])),
+        point_to_point_latency=_point_to_point_latency(cluster.virtual),
         jitter=float(jitter),
         persistent=float(np.clip(further[1], 0.0, 1.0)),
         overlap=float(overlap),

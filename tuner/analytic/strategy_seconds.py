@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import StrategyTraits
-from tuner.analytic.laws import ring_all_reduce_seconds, synchronous_step_seconds
+from tuner.analytic.laws import expected_maximum, ring_all_reduce_seconds, synchronous_step_seconds
 from tuner.analytic.placement import Link, Placements, Sharing, placed_ring_seconds
 from tuner.analytic.server_queue import server_exchange_seconds
 from tuner.analytic.slowest_rank import (
@@ -58,6 +58,7 @@ class Network:
         latency: A, seconds a hop; between nodes, where those within are told apart.
         bytes_per_second: w of the collective, likewise.
         point_to_point: Bytes a second between two ranks, or a rank and the server, over w.
+        point_to_point_latency: Seconds of a message between them beside its bytes, over A.
         jitter: Coefficient of variation of a rank's step.
         persistent: Share of the jitter's variance that stays with a rank.
         overlap: g, how well exchanges hide behind compute: 1 not at all, large values wholly.
@@ -71,6 +72,7 @@ class Network:
     latency: float
     bytes_per_second: float
     point_to_point: float = 1.0
+    point_to_point_latency: float = 1.0
     jitter: float = 0.0
     persistent: float = 0.5
     overlap: float = 1.0
@@ -93,11 +95,12 @@ class Network:
         )
 
     def hop_seconds(self, num_ranks: Array) -> Array:
-        """A between two ranks, on average over a rank's peers, `(num,)`."""
+        """A of a message between two ranks, on average over a rank's peers, `(num,)`."""
+        between = self.latency * self.point_to_point_latency
         if self.on_node is None:
-            return np.full(len(num_ranks), self.latency)
+            return np.full(len(num_ranks), between)
         within = self.on_node.share_within(num_ranks)
-        return within * self.on_node.within.latency_seconds + (1 - within) * self.latency
+        return within * self.on_node.within.latency_seconds + (1 - within) * between
 
     def vector_seconds(self, num_ranks: Array) -> Array:
         """n / w of one parameter vector between two ranks, on average over a rank's peers, `(num,)`."""
@@ -133,7 +136,12 @@ def batch_seconds(
 
 
 def _all_reduced(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
-    """The slowest rank's step with an all-reduce of the gradients behind it (`synchronous_step_seconds`)."""
+    """The slowest rank's step with an all-reduce of the gradients behind it (`synchronous_step_seconds`).
+
+    With delays, T being the slowest rank's step without the exchange and c' the slowest's without delays:
+    T - c' + (c'^g + s^g)^(1/g). The exchange hides behind the backward pass, not behind standing still.
+    Where the delayed rank is last its own c is nearer than c', which tells up to 2% too little.
+    """
     exchange = network.ring_seconds(num_ranks)
     found = synchronous_step_seconds(
         compute, exchange, num_ranks, jitter=network.jitter, overlap=network.overlap
@@ -141,9 +149,10 @@ def _all_reduced(compute: Array, num_ranks: Array, tau: Array, network: Network)
     if not network.delays:
         return found
     delayed = per_count(num_ranks, lambda p: float(bool(delayed_ranks(network.delays, p)))) > 0
-    slowest = _slowest(compute, num_ranks, tau, network)
-    waited = (slowest**network.overlap + exchange**network.overlap) ** (1 / network.overlap)
-    return np.where(delayed, waited, found)
+    last = _slowest(compute, num_ranks, tau, network)
+    busy = np.minimum(compute * (1 + network.jitter * expected_maximum(num_ranks)), last)
+    together = (busy**network.overlap + exchange**network.overlap) ** (1 / network.overlap)
+    return np.where(delayed, last - busy + together, found)
 
 
 def _averaged(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
@@ -172,17 +181,19 @@ def _between_peers(
 
 
 def _through_a_server(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
-    """A rank's own steps, and every tau of them 2 A and its turn at the server.
+    """A rank's own steps, and every tau of them 2 A, its turn at the server and the answer.
 
-    The server sends and takes one vector, s = 2 n / w. Exchanges of different ranks overlap their latency,
-    so that it belongs to the time between two visits, Z = tau c + 2 A, as does the mean delay; under an
-    exclusive slot it would belong to the service. Ranks whose think times differ much queue as their mean.
+    The server's link is two stations, one that takes vectors and one that sends answers, both at once:
+    s = n / w each. What leaves the first comes to the second s apart, where it never queues; so its time
+    belongs to that between two visits, Z = tau c + 2 A + s, as do latencies, which overlap between ranks,
+    and the mean delay. Under an exclusive slot the service would be 2 (A + n / w). Ranks whose think times
+    differ much queue as their mean. All p queue: that rank 0 holds the server is left out.
     """
-    service = np.maximum(2.0 * network.vector_seconds(num_ranks), 1e-12)
-    there_and_back = 2.0 * network.hop_seconds(num_ranks)
-    away = tau * (compute + mean_delay(num_ranks, network.delays)) + there_and_back
+    service = np.maximum(network.vector_seconds(num_ranks), 1e-12)
+    back_and_forth = 2.0 * network.hop_seconds(num_ranks) + service
+    away = tau * (compute + mean_delay(num_ranks, network.delays)) + back_and_forth
     at_server = server_exchange_seconds(num_ranks, service, away)
-    exchange = np.where(num_ranks > 1, there_and_back + at_server, 0.0) / tau
+    exchange = np.where(num_ranks > 1, back_and_forth + at_server, 0.0) / tau
     return unwaiting_batch_seconds(compute, exchange, num_ranks, overlap=1.0, delays=network.delays)
 
 

@@ -243,3 +243,22 @@ def test_strategies_and_places_have_their_unknowns_side_by_side() -> None:
     mean, covariance = model.log_seconds_per_sample([what])
     assert np.isfinite(mean).all()
     assert np.isfinite(covariance).all()
+
+
+def test_a_described_server_is_reached_by_messages_and_not_by_the_collective_s_links() -> None:
+    virtual = VirtualCluster(
+        fixed_seconds=0.02,
+        seconds_per_sample=1e-3,
+        latency=1e-5,
+        bytes_per_second=1e12,
+        message_latency=2e-3,
+        message_bytes_per_second=1e8,
+    )
+    cluster = Cluster(node_counts=(1, 2), nodes_share_host=False, virtual=virtual)
+    model = fit_seconds([], cluster, 10**6, strategies=["elastic_averaging"])
+    asked = Configuration(
+        nodes=2, batch_size=20, learning_rate=0.1, strategy="elastic_averaging", tau=1, beta=0.8
+    )
+    means, _ = model.log_seconds_per_sample([asked])
+    # A step, both latencies, a vector in and one out, and hardly a queue.
+    assert np.exp(means[0]) * 20 == pytest.approx(0.03 + 4e-3 + 0.02, rel=0.08)

@@ -76,6 +76,34 @@ def test_all_reduce_is_the_synchronous_step() -> None:
     np.testing.assert_array_equal(seconds("all_reduce", RANKS), expected)
 
 
+def test_an_all_reduce_does_not_hide_behind_a_delay() -> None:
+    """What a delay of all ranks adds, it adds beside the exchange, however well that hides behind compute."""
+    steady = RankDelay(ranks=None, low=0.1, high=0.1)
+    for overlap in (1.0, 2.0, 10.0):
+        here = replace(NETWORK, jitter=0.0, overlap=overlap, num_bytes=4e7)
+        apart = seconds("all_reduce", RANKS, network=replace(here, delays=(steady,)))
+        np.testing.assert_allclose(apart, 0.1 + seconds("all_reduce", RANKS, network=here), rtol=1e-4)
+
+
+@pytest.mark.parametrize("ranks", [8, 32, 128])
+@pytest.mark.parametrize("every", [1, 8])
+def test_an_all_reduce_among_delayed_ranks_takes_what_a_simulated_one_takes(ranks: int, every: int) -> None:
+    """The last rank's compute hides the exchange, its standing still does not."""
+    rng, steps, g, exchange = np.random.default_rng(0), 4000, 2.0, 0.07
+    compute = 0.05 * (1 + 0.1 * rng.standard_normal((steps, ranks)))
+    still = np.where(np.arange(ranks) % every == every - 1, rng.uniform(0.0, 0.3, (steps, ranks)), 0.0)
+    last = (compute + still).argmax(axis=1)
+    busy, stands = (np.take_along_axis(part, last[:, None], axis=1) for part in (compute, still))
+    expected = float(np.mean(stands + (busy**g + exchange**g) ** (1 / g)))
+    delay = RankDelay(ranks=tuple(range(every - 1, ranks, every)), low=0.0, high=0.3)
+    per_byte = exchange / (2 * (ranks - 1) / ranks)
+    network = Network(
+        num_bytes=1.0, latency=0.0, bytes_per_second=1 / per_byte, jitter=0.1, persistent=0.0, overlap=g
+    )
+    found = seconds("all_reduce", float(ranks), network=replace(network, delays=(delay,)))[0]
+    assert found == pytest.approx(expected, rel=0.03)
+
+
 def test_gossip_takes_no_longer_on_many_ranks_than_on_two() -> None:
     for strategy in ("gossip_pull", "gossip_push", "gossip_pairs"):
         found = seconds(strategy, RANKS[1:])
@@ -83,7 +111,9 @@ def test_gossip_takes_no_longer_on_many_ranks_than_on_two() -> None:
 
 
 def test_a_server_saturates_where_its_ranks_outnumber_it() -> None:
-    service, think = 2 * 4e6 / 1e9, 0.05 + 2e-3
+    # What sends the answers is a station of its own, passed on the way.
+    service = 4e6 / 1e9
+    think = 0.05 + 2e-3 + service
     found = seconds("elastic_averaging", RANKS)
     load = RANKS / (1 + think / service)
     below, beyond = load < 0.4, load > 2
