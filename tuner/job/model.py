@@ -321,6 +321,8 @@ def _virtual(machine: MachineSection, delays: tuple[RankDelay, ...]) -> VirtualC
         persistent=machine.persistent,
         latency=machine.latency,
         bytes_per_second=machine.bandwidth,
+        message_latency=machine.message_latency,
+        message_bytes_per_second=machine.message_bandwidth,
         overlap=machine.overlap,
         delays=delays,
         seconds_between_failures=machine.time_between_failures,

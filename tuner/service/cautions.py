@@ -50,7 +50,7 @@ def _untold(state: SearchState) -> list[str]:
     if not state.job.runs_command:
         return []
     lines = []
-    if state.noise_scale() is None:
+    if not any(run.measurement.noise for run in state.runs.values()):
         lines.append(
             "The script told no gradient noise: how larger batches pay rests on the runs seen, beyond "
             "them on a guess."

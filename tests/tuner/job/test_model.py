@@ -109,6 +109,22 @@ def test_described_machines_are_the_cluster_of_an_emulated_job():
     assert cluster.oversubscription(64) == 1.0
 
 
+def test_links_between_two_ranks_are_those_of_collectives_unless_told():
+    slower = {**MACHINE, "message_latency": "1ms", "message_bandwidth": "1Gbit/s"}
+    same, own = (
+        Job.model_validate({**EMULATED, "cluster": {"nodes": [1, 64], "machine": machine}}).resolved_cluster()
+        for machine in (MACHINE, slower)
+    )
+    assert same.virtual is not None
+    assert own.virtual is not None
+    assert (own.virtual.latency, own.virtual.bytes_per_second) == (
+        same.virtual.latency,
+        same.virtual.bytes_per_second,
+    )
+    assert own.virtual.message_seconds(1.25e8) == pytest.approx(1.001)
+    assert same.virtual.message_seconds(1.25e8) == pytest.approx(0.10002)
+
+
 def test_an_emulated_job_needs_described_machines_and_no_other_job_has_them():
     with pytest.raises(ValidationError, match=r"probe.kind = 'emulated' needs \[cluster.machine\]"):
         Job.model_validate({**EMULATED, "cluster": {"nodes": [1, 64]}})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.workplace import Workplace
 from tuner.launchers import CommandLauncher, JobState, LocalLauncher, RankTask
-from tuner.service.launchers import end_orphans_of, job_launcher, passing_folder
+from tuner.service import launchers
+from tuner.service.launchers import job_launcher, passing_folder
 from tuner.service.opening import OpenedJob, open_job
 
 #: Hosts that are this one.
@@ -53,9 +55,48 @@ def test_what_an_earlier_tuner_left_is_ended(tmp_path: Path) -> None:
     launcher = job_launcher(job)
     task = RankTask(function="time:sleep", payload={}, folder=tmp_path / "probe")
     handle = launcher.submit(task, num_nodes=2, devices_per_node=1)
-    end_orphans_of(job, [tmp_path / "probe"])
+    another = job_launcher(job)
+    assert isinstance(another, CommandLauncher)
+    assert len(another.end_orphans(tmp_path / "probe")) == 1
+    another.close()
     assert not list(tmp_path.glob("probe/job-*/engine.json"))
     while not (status := launcher.poll(handle)).state.has_ended:
         continue
     assert status.state is not JobState.SUCCEEDED
+    launcher.close()
+
+
+def test_ray_is_asked_for_what_the_job_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    class Nodes:
+        name = "ray"
+
+        def __init__(self, address: str, **more: Any) -> None:
+            asked.update(address=address, **more)
+
+        def close(self) -> None:
+            return
+
+    monkeypatch.setattr(launchers, "RayNodes", Nodes)
+    cluster = """devices_per_node = 2
+threads_per_rank = 3
+launcher = "ray"
+python = "/opt/python"
+[cluster.ray]
+address = "http://head:8265"
+gpus_per_node = 2
+resources = { a100 = 2 }
+patience = "5m"
+"""
+    launcher = job_launcher(opened(tmp_path, "nodes = [1, 2]\n" + cluster))
+    assert isinstance(launcher, CommandLauncher)
+    assert asked == {
+        "address": "http://head:8265",
+        "cpus_per_node": 6,
+        "gpus_per_node": 2,
+        "resources": {"a100": 2.0},
+        "python": "/opt/python",
+        "patience_seconds": 300.0,
+    }
     launcher.close()
