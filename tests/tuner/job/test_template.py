@@ -29,6 +29,7 @@ def test_the_examples_ship():
         "lightning_script",
         "numpy_script",
         "own_script",
+        "own_script_slurm",
     ]
 
 
