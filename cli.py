@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -60,6 +61,17 @@ class Sampler(StrEnum):
     TPE = "tpe"
     GP = "gp"
     RANDOM = "random"
+
+
+class LaunchTarget(StrEnum):
+    """What a recommendation is exported to."""
+
+    TORCHRUN = "torchrun"
+    SLURM = "slurm"
+    RAY = "ray"
+    K8S = "k8s"
+    SKYPILOT = "skypilot"
+    ENV = "env"
 
 
 JobPath = Annotated[Path, typer.Argument(help="The job file (TOML).", show_default=False)]
@@ -359,6 +371,57 @@ def record(
         *({"what": "left out", "value": words} for words in made.left_out),
     ]
     _print_rows(rows, output_format)
+
+
+@app.command()
+def export(
+    job: JobPath,
+    target: Annotated[
+        LaunchTarget,
+        typer.Option(
+            "--target",
+            "-t",
+            help="A script, an sbatch file, a Ray job, a Kubeflow TrainJob, a SkyPilot task, or an "
+            "environment file.",
+            show_default=False,
+        ),
+    ],
+    storage: StorageUrl = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file; stdout by default.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    accelerator: Annotated[
+        str | None,
+        typer.Option(help="What a device is, such as A100; CPU cores by default.", show_default=False),
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="k8s, skypilot: the container image it runs in.", show_default=False),
+    ] = None,
+) -> None:
+    """Write the recommendation as something that runs elsewhere."""
+    from tuner.service.exporting import ExportOptions, export_job
+
+    opened = _opened(job)
+    options = ExportOptions(
+        target=target.value,
+        output=output,
+        force=force,
+        accelerator=accelerator,
+        image=image,
+        made_by=_export_line(job, target, accelerator=accelerator, image=image, output=output),
+    )
+    with _stored(storage, job, to_read=True) as store:
+        text = export_job(opened, store, options)
+    typer.echo(text if output is None else f"wrote {output}", nl=output is not None)
+
+
+def _export_line(job: Path, target: LaunchTarget, **others: object) -> str:
+    """The export's command line as it can be given again; not the database, which may hold a password."""
+    flags = [f"--{name}={value}" for name, value in others.items() if value is not None]
+    return shlex.join(["paceline", "export", str(job), "--target", target.value, *flags])
 
 
 @app.command()

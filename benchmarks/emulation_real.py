@@ -275,12 +275,6 @@ def constants_of(
     return calibrate(plan, launcher, folder, listen)
 
 
-def cluster_for(constants: Constants, strategy: str, case: Case) -> VirtualCluster:
-    """The virtual cluster of a strategy: its link is the collective's, or that of messages."""
-    link = constants.collective if traits_of(strategy).barrier else constants.messages
-    return constants.virtual_cluster(link, overlap=_USUAL_OVERLAP, delays=case.delays)
-
-
 def row_of(
     case: Case,
     strategy: str,
@@ -379,6 +373,7 @@ def compared(
             places = stack.enter_context(slow_links(max(ranks), megabits=case.megabits))
         launcher = stack.enter_context(MessagesLauncher(places))
         constants = constants_of(case, launcher, folder, listen)
+        cluster = constants.virtual_cluster(overlap=_USUAL_OVERLAP, delays=case.delays)
         yield {"workload": case.workload, "disturbance": case.disturbance, "constants": asdict(constants)}
         for num_ranks in ranks:
             pairs: dict[str, list[tuple[Seen, Seen]]] = {name: [] for name in strategies}
@@ -393,7 +388,6 @@ def compared(
                         # A rank may be passed over where the machine is too busy to hear of it in time.
                         listen(f"left out: {error}")
                         continue
-                    cluster = cluster_for(constants, name, case)
                     emulated = emulated_run(cluster, case, configuration, seed, real.samples)
                     pairs[name].append((real, emulated))
                     told = f"{real.seconds:.4f} s, emulated {emulated.seconds:.4f} s"
@@ -402,7 +396,6 @@ def compared(
                 if not both:
                     continue
                 configuration = configuration_of(name, num_ranks)
-                cluster = cluster_for(constants, name, case)
                 yield row_of(
                     case,
                     name,

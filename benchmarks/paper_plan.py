@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paper_train import GOSSIP, Run, train
+from benchmarks.paper_clocks import CLOCKS
+from benchmarks.paper_train import GOSSIP, Place, Run, train
 
 STRATEGIES = ("all_reduce", *GOSSIP, "elastic_averaging")
 #: Of one rank's step, where nothing else is said.
@@ -61,6 +62,34 @@ FULL = Plan(
     other_batches=((8, 256), (32, 256)),
 )
 QUICK = Plan(samples=150_000, rates=(0.4, 0.1), seeds=(0,), betas=(0.8, 3.2), gossip_on_slow=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Some of a plan's runs; pilots go with the runs they are made for.
+
+    Args:
+        strategies: Whose; none says all.
+        clocks: On whose clock exchanges are scheduled; none says all.
+        told: What is told already, and is not made again.
+    """
+
+    strategies: frozenset[str] = frozenset()
+    clocks: frozenset[str] = frozenset()
+    told: frozenset[Place] = frozenset()
+
+    def __post_init__(self) -> None:
+        for given, known in ((self.strategies, STRATEGIES), (self.clocks, tuple(CLOCKS))):
+            if unknown := sorted(given - set(known)):
+                raise ValueError(f"the plan has no {', '.join(unknown)}; it has {', '.join(known)}")
+
+    def __contains__(self, run: Run) -> bool:
+        if self.strategies and run.strategy not in self.strategies:
+            return False
+        return run.is_pilot or ((not self.clocks or run.clock in self.clocks) and run.place not in self.told)
+
+
+ALL = Part()
 #: What matters most comes first: few and many ranks.
 _RANKS = (8, 128, 32)
 
@@ -173,35 +202,42 @@ def picked_betas(lines: Mapping[str, Line], plan: Plan) -> dict[int, float]:
 
 
 def train_all(
-    plan: Plan, path: Path, *, processes: int = 1, train_one: Callable[[Run], Line] = train
+    plan: Plan,
+    path: Path,
+    *,
+    part: Part = ALL,
+    processes: int = 1,
+    train_one: Callable[[Run], Line] = train,
 ) -> dict[str, Line]:
-    """Makes every run of a plan that has not ended before.
+    """Makes every run of a plan, or of a part of it, that has not ended before.
 
     Args:
         plan: What is trained.
         path: A file of JSON lines, one a run, which is added to.
+        part: Which of the plan's runs.
         processes: How many runs are made at a time, each on one thread.
         train_one: Makes one.
 
     Returns:
-        The lines of the plan's runs, pilots included, by key.
+        The lines of these runs, pilots included, by key.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_last_line(path)
-    _make(pilots(plan), path, processes, train_one)
+    _make([run for run in pilots(plan) if run in part], path, processes, train_one)
     betas = picked_betas(finished(path), plan)
     resolved = [
         replace(run, beta=betas[run.ranks]) if run.strategy == "elastic_averaging" else run
         for run in runs(plan)
+        if run in part
     ]
     _make(resolved, path, processes, train_one)
-    return lines_of(plan, path)
+    return lines_of(plan, path, part=part)
 
 
-def lines_of(plan: Plan, path: Path) -> dict[str, Line]:
-    """The lines of a plan's runs that have ended, by key."""
+def lines_of(plan: Plan, path: Path, *, part: Part = ALL) -> dict[str, Line]:
+    """The lines of a plan's runs, or of a part of them, that have ended, by key."""
     lines = finished(path)
-    wanted = [run.key for run in (*pilots(plan), *runs(plan))]
+    wanted = [run.key for run in (*pilots(plan), *runs(plan)) if run in part]
     return {key: lines[key] for key in wanted if key in lines}
 
 

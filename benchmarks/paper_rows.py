@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paper_clocks import CLOCKS
-from benchmarks.paper_train import GOSSIP
+from benchmarks.paper_train import GOSSIP, Place
 from tuner.measurement import CurvePoint, crossing
 
 #: Validation accuracies to which times are told.
@@ -31,8 +31,8 @@ class Row:
         clock: Whose seconds.
         seed: Of the run.
         beta: Moving rate times ranks, of elastic averaging.
-        repriced: Whether exchanges were scheduled on another clock, and only seconds are of this one; never
-            for all-reduce, whose training does not depend on the clock.
+        repriced: Whether exchanges were scheduled on another clock, or an earlier one, and only seconds are
+            of this one; never for all-reduce, whose training does not depend on the clock.
         curve: `(samples, seconds, loss, accuracy)` of each scoring.
         final_accuracy: Of the last scoring; that of chance for a run that ended in losses beyond numbers.
         seconds_to_targets: To each of `TARGETS`; None where it was not reached.
@@ -61,6 +61,11 @@ class Row:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
         )
+
+    @property
+    def place(self) -> Place:
+        """Of the run that tells of it."""
+        return self.strategy, self.ranks, self.batch_size, self.learning_rate, self.clock, self.seed
 
     def seconds_to(self, accuracy: float) -> float | None:
         """When it first reached an accuracy."""
@@ -98,19 +103,29 @@ def rows_of(lines: Iterable[Mapping[str, Any]]) -> list[Row]:
     A clock for which a run was made with its own schedule of exchanges is told by that run alone. A setting
     in which gossip was not scheduled on its clock is left out: how old what it mixes in is depends on it.
     """
+    rows = [
+        _row(line, clock, line["strategy"] != "all_reduce" and line["clock"] != clock)
+        for line in lines
+        if not line["is_pilot"]
+        for clock in CLOCKS
+    ]
+    return merged([], rows)
+
+
+def merged(kept: Iterable[Row], anew: Iterable[Row]) -> list[Row]:
+    """Rows of before with those that were made anew, which replace them.
+
+    No row of a run's own clock is replaced by one that was priced for it, nor is a setting told in which
+    a row of gossip is so priced.
+    """
     found: dict[tuple[Any, ...], Row] = {}
-    for line in lines:
-        if line["is_pilot"]:
-            continue
-        for clock in CLOCKS:
-            repriced = line["strategy"] != "all_reduce" and line["clock"] != clock
-            row = _row(line, clock, repriced)
-            key = (row.setting, row.strategy, row.seed)
-            if key not in found or found[key].repriced:
-                found[key] = row
+    for row in (*kept, *anew):
+        key = (row.setting, row.strategy, row.seed)
+        if key not in found or found[key].repriced or not row.repriced:
+            found[key] = row
     untold = {row.setting for row in found.values() if row.repriced and row.strategy in GOSSIP}
-    kept = [row for row in found.values() if row.setting not in untold]
-    return sorted(kept, key=lambda row: (row.setting, row.strategy, row.seed))
+    told = [row for row in found.values() if row.setting not in untold]
+    return sorted(told, key=lambda row: (row.setting, row.strategy, row.seed))
 
 
 def reseconded(row: Row, seconds: Sequence[float]) -> Row:

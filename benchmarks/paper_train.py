@@ -48,6 +48,10 @@ _NORM_SAMPLES = 1024
 _SCORED_AT_ONCE = 250
 
 
+#: Strategy, ranks, batch, rate, clock and seed of what is told.
+Place = tuple[str, int, int, float, str, int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """One training.
@@ -79,6 +83,11 @@ class Run:
         """What it is known by in a file; beta that a pilot picks is no part of it."""
         words = [f"{name}={value}" for name, value in asdict(self).items() if name != "beta" or self.is_pilot]
         return " ".join(words)
+
+    @property
+    def place(self) -> Place:
+        """What it tells of."""
+        return self.strategy, self.ranks, self.batch_size, self.learning_rate, self.clock, self.seed
 
 
 class PaperWorkload(FashionMNIST):

@@ -5,8 +5,9 @@
 Hosts are network namespaces of this machine (`benchmarks.host_network`): `tc tbf` sets the bandwidth of each
 host's link, a switch in user space the one-way delay. The calibration is `paceline calibrate`'s own, with
 `launcher = "torchrun"`. What a hop of an all-reduce takes is known from elsewhere: a bare program that calls
-`torch.distributed.all_reduce` on one number, run before and after. It is two to six one-way delays, so that
-the delay itself is shown beside it, and not held against it.
+`torch.distributed.all_reduce` on 4 KB, run before and after, less what its bytes take. It is some two one-way
+delays (gloo's receiver first says that it is ready), so that the delay itself is shown beside it, and not
+held against it; nor is an all-reduce of a single number, which is no ring: there is nothing to divide.
 
 Then one job is searched on nodes that are emulated with each `[cluster.machine]` that was found. Steps are
 those of the case in the middle, so that the links alone differ. The laws' word (seconds of a batch by nodes
@@ -16,7 +17,9 @@ and strategy, `tuner.analytic.strategy_seconds`) stands beside what the search r
 from __future__ import annotations
 
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,8 +49,12 @@ from tuner.launchers import (
 from tuner.service.calibrating import calibrate_job
 from tuner.service.opening import open_job
 
+#: Ranks go before whatever else runs on this machine, so that its load shows less. (`nice` would not do:
+#: Linux weighs sessions against each other first, and each rank is one.)
+_FIRST = "chrt --rr 1 "
 #: Longer packets are fewer: the switch in user space has two busy cores to share.
 _MTU = 9000
+_BARE_BYTES = 4096
 _NODES = (1, 2, 4, 8)
 _CHOSEN = ("all_reduce", "gossip_pull", "local_sgd")
 _BATCH_SIZE = 64
@@ -81,14 +88,16 @@ _BARE = """
 import json, os, sys, time
 import torch, torch.distributed as dist
 dist.init_process_group("gloo")
-vector, seconds = torch.zeros(1), []
-for number in range(int(sys.argv[1]) + 5):
-    began = time.perf_counter()
-    dist.all_reduce(vector)
-    seconds.append(time.perf_counter() - began)
+found = {}
+for size in (1, 1024):
+    vector, seconds = torch.zeros(size), []
+    for number in range(int(sys.argv[1]) + 5):
+        began = time.perf_counter()
+        dist.all_reduce(vector)
+        seconds.append(time.perf_counter() - began)
+    found[size] = [s / 2 / (dist.get_world_size() - 1) for s in seconds[5:]]
 if dist.get_rank() == 0:
-    hops = 2 * (dist.get_world_size() - 1)
-    print(json.dumps([s / hops for s in seconds[5:]]))
+    print(json.dumps(found))
 dist.destroy_process_group()
 """
 
@@ -108,6 +117,19 @@ class Case:
     devices: int = 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Hops:
+    """Seconds of a hop, of many all-reduces.
+
+    Args:
+        vector: Of 4 KB, less what their bytes take.
+        number: Of a single number.
+    """
+
+    vector: list[float]
+    number: list[float]
+
+
 CASES = (
     Case(megabits=200.0, delay_seconds=0.002),
     Case(megabits=200.0, delay_seconds=0.010),
@@ -117,10 +139,12 @@ CASES = (
 TWO_DEVICES = Case(megabits=40.0, delay_seconds=0.010, devices=2)
 
 
-def bare_hop_seconds(network: HostNetwork, folder: Path, *, num_nodes: int, devices: int) -> list[float]:
+def bare_hop_seconds(
+    network: HostNetwork, folder: Path, *, num_nodes: int, devices: int, bytes_per_second: float = math.inf
+) -> Hops:
     """What a hop of small all-reduces takes in a program that knows nothing of Paceline."""
     (folder / "bare.py").write_text(_BARE)
-    launcher = CommandLauncher(HostNodes(network.hosts, network.connect), agent=ElasticAgent())
+    launcher = CommandLauncher(HostNodes(network.hosts, _FIRST + network.connect), agent=ElasticAgent())
     try:
         task = CommandTask(
             command=f"{sys.executable} bare.py 60",
@@ -134,8 +158,9 @@ def bare_hop_seconds(network: HostNetwork, folder: Path, *, num_nodes: int, devi
             time.sleep(0.1)
         if status.state is not JobState.SUCCEEDED:
             raise RuntimeError(f"the bare all-reduce ended as {status.state}: {status.failures}")
-        found: list[float] = json.loads(launcher.logs(handle)[0].strip().splitlines()[-1])
-        return found
+        found = json.loads(launcher.logs(handle)[0].strip().splitlines()[-1])
+        carried = _BARE_BYTES / (num_nodes * devices) / bytes_per_second
+        return Hops(vector=[s - carried for s in found["1024"]], number=found["1"])
     finally:
         launcher.close()
 
@@ -144,7 +169,7 @@ def calibrated(network: HostNetwork, folder: Path, case: Case, effort: Effort) -
     """What `paceline calibrate` finds over the hosts."""
     cluster = (
         f'launcher = "torchrun"\ndevices_per_node = {case.devices}\n[cluster.torchrun]\n'
-        f'hosts = {json.dumps(network.hosts)}\nconnect = "{network.connect}"'
+        f'hosts = {json.dumps(network.hosts)}\nconnect = "{_FIRST}{network.connect}"'
     )
     path = folder / "job.toml"
     path.write_text(job_text(cluster, nodes=(1, 2)))
@@ -160,7 +185,12 @@ def job_text(cluster: str, *, nodes: Sequence[int], strategies: Sequence[str] = 
 
 def measured(case: Case, effort: Effort, repeats: int, listen: Callable[[str], None]) -> dict[str, Any]:
     """One case: what is known of its links, and what each of some calibrations found."""
-    loads, bare, within, found = [], [], [], []
+    loads, bare, within, found = [], list[Hops](), list[Hops](), []
+    rate = case.megabits * 1e6 / 8
+
+    def between() -> Hops:
+        return bare_hop_seconds(network, folder, num_nodes=2, devices=case.devices, bytes_per_second=rate)
+
     with (
         host_network(2, megabits=case.megabits, latency_seconds=case.delay_seconds, mtu=_MTU) as network,
         tempfile.TemporaryDirectory() as name,
@@ -169,30 +199,30 @@ def measured(case: Case, effort: Effort, repeats: int, listen: Callable[[str], N
         for number in range(repeats):
             listen(f"{case}: {number + 1} of {repeats}")
             loads.append(os.getloadavg()[0])
-            bare.append(bare_hop_seconds(network, folder, num_nodes=2, devices=case.devices))
+            bare.append(between())
             if case.devices > 1:
                 within.append(bare_hop_seconds(network, folder, num_nodes=1, devices=case.devices))
             found.append(calibrated(network, folder, case, effort))
-        bare.append(bare_hop_seconds(network, folder, num_nodes=2, devices=case.devices))
-    known_bandwidth = case.megabits * 1e6 / 8
-    hop = median(seconds for run in bare for seconds in run)
+        bare.append(between())
+    hop = median(seconds for run in bare for seconds in run.vector)
     row: dict[str, Any] = {
         "megabits": case.megabits,
         "delay_seconds": case.delay_seconds,
         "devices_per_node": case.devices,
         "load": loads,
-        "known_bytes_per_second": known_bandwidth,
+        "known_bytes_per_second": rate,
         "found_bytes_per_second": [c.collective.bytes_per_second for c in found],
         "messages_bytes_per_second": [c.messages.bytes_per_second for c in found],
         "bare_hop_seconds": hop,
-        "bare_hop_seconds_by_run": [median(run) for run in bare],
+        "bare_hop_seconds_by_run": [median(run.vector) for run in bare],
+        "bare_hop_of_a_number_seconds": median(seconds for run in bare for seconds in run.number),
         "found_latency_seconds": [c.collective.latency.value for c in found],
         "messages_latency_seconds": [c.messages.latency.value for c in found],
     }
-    row["bandwidth_off"] = median(row["found_bytes_per_second"]) / known_bandwidth - 1
+    row["bandwidth_off"] = median(row["found_bytes_per_second"]) / rate - 1
     row["latency_off"] = median(row["found_latency_seconds"]) / hop - 1
     if within:
-        row["bare_hop_within_seconds"] = median(seconds for run in within for seconds in run)
+        row["bare_hop_within_seconds"] = median(s for run in within for s in run.vector)
         row["found_within_seconds"] = [c.within_node.latency.value for c in found if c.within_node]
         row["within_off"] = median(row["found_within_seconds"]) / row["bare_hop_within_seconds"] - 1
     middle = sorted(found, key=lambda c: c.collective.bytes_per_second)[len(found) // 2]
@@ -233,7 +263,17 @@ def chosen(constants: Constants, folder: Path, budget: str, seed: int) -> dict[s
         f'seed = {seed}\n{text}\n[probe]\nkind = "emulated"\n[budget]\ntime = "{budget}"\n'
         f"{machine_section(constants)}"
     )
-    words = [sys.executable, "-m", "cli", "run", str(path), "--output", str(folder / "out"), "--fresh"]
+    words = [
+        *_FIRST.split(),
+        sys.executable,
+        "-m",
+        "cli",
+        "run",
+        str(path),
+        "--output",
+        str(folder / "out"),
+        "--fresh",
+    ]
     storage = f"sqlite:///{folder / 'study.db'}"
     ended = subprocess.run(
         [*words, "--storage", storage], capture_output=True, text=True, check=False, cwd=Path.cwd()
@@ -265,11 +305,16 @@ def main(
     if reason is not None:
         raise typer.BadParameter(reason)
     effort = Effort(rounds=rounds)
+    # So that what was made is removed however this is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
     def listen(words: str) -> None:
         print(words, file=sys.stderr, flush=True)
 
-    results = [measured(case, effort, repeats, listen) for case in (*CASES, TWO_DEVICES)]
+    results = []
+    for case in (*CASES, TWO_DEVICES):
+        results.append(measured(case, effort, repeats, listen))
+        listen(json.dumps(results[-1]["row"]))
     rows = [result["row"] for result in results]
     choices = []
     for case, constants in zip(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class SearchSpace(ABC):
     """Every configuration that may be tried: axes with their choices, and conditions on combinations.
 
     Args:
-        conditions: What a configuration must meet besides.
+        conditions: What a configuration must meet besides; hashable, as values are.
     """
 
     conditions: Sequence[Feasibility] = ()
@@ -107,7 +108,12 @@ class ProductSpace(SearchSpace):
 
     def candidates(self) -> list[Configuration]:
         """Every feasible combination of levels, in a fixed order."""
-        found: list[Configuration] = []
+        choices, knobs = tuple(self.choices.items()), tuple(self.knobs.items())
+        # 1 and 1.0 are equal, but not the same value of an axis: they differ in writing.
+        return list(_combinations(choices, knobs, tuple(self.conditions), repr((choices, knobs))))
+
+    def combinations(self) -> Iterator[Configuration]:
+        """The same one by one, made anew."""
         names = list(self.axes)
         for values in itertools.product(*(self.axes[name].levels() for name in names)):
             base = dict(zip(names, values, strict=True))
@@ -115,8 +121,7 @@ class ProductSpace(SearchSpace):
             for knob_values in itertools.product(*(choice.levels() for choice in knobs.values())):
                 configuration = Configuration({**base, **dict(zip(knobs, knob_values, strict=True))})
                 if self.is_feasible(configuration):
-                    found.append(configuration)
-        return found
+                    yield configuration
 
     def sample(self, rng: np.random.Generator, *, attempts: int = 1000) -> Configuration | None:
         for _ in range(attempts):
@@ -126,3 +131,15 @@ class ProductSpace(SearchSpace):
             if self.is_feasible(drawn):
                 return drawn
         return None
+
+
+@lru_cache(maxsize=16)
+def _combinations(
+    choices: tuple[tuple[str, Choice], ...],
+    knobs: tuple[tuple[str, Choice], ...],
+    conditions: tuple[Feasibility, ...],
+    _written: str,
+) -> tuple[Configuration, ...]:
+    """A search asks for the same ones at every decision, of a space that is made anew each time."""
+    space = ProductSpace(choices=dict(choices), knobs=dict(knobs), conditions=conditions)
+    return tuple(space.combinations())

@@ -98,6 +98,7 @@ def test_the_wheel_holds_the_packages_the_command_and_nothing_else(tmp_path: Pat
         "tuner",
         "storage",
         "cli.py",
+        "paceline_client.py",
     }
     sources = {
         str(path.relative_to(ROOT))

@@ -15,8 +15,9 @@ import typer.main
 
 from cli import INTERRUPTED, PROVISIONAL, Format, Sampler, app
 from storage.tables import metadata
+from tuner import client
 from tuner.errors import TunerError
-from tuner.job import Job, example_names, job_schema, load_job, load_workload
+from tuner.job import VARIABLES, Job, example_names, job_schema, load_job, load_workload, variable_name
 from tuner.measurement import Outcome, Purpose
 from tuner.workload import METRICS, AdamWSettings, SGDSettings
 
@@ -91,6 +92,11 @@ def test_the_table_of_the_job_file_names_every_key_and_no_other() -> None:
     for part in ("machine", "torchrun", "slurm", "ray"):
         sections[f"[cluster.{part}]"] = set(schema[f"{part.capitalize()}Section"]["properties"])
     sections["[workload]"] -= {"optimizer", "schedule"}
+    sections["[workload] with command"] = set(schema["CommandSection"]["properties"]) - {
+        "metrics",
+        "optimizer",
+    }
+    sections["[workload.metrics]"] = set(schema["MetricsSection"]["properties"])
     for name, kinds in (("optimizer", "Settings"), ("schedule", "Schedule")):
         matching = (set(schema[kind]["properties"]) for kind in schema if kind.endswith(kinds))
         sections[f"[workload.{name}]"] = set().union(*matching)
@@ -134,7 +140,19 @@ def test_flags_of_run_and_their_values_are_those_that_exist() -> None:
 
 def test_environment_variables_are_those_that_are_read() -> None:
     read = {str(p.envvar) for c in commands().values() for p in c.params if getattr(p, "envvar", None)}
-    assert set(re.findall(r"PACELINE_[A-Z_]+", README)) == read
+    # What a script is told is another matter: the table of variables says so.
+    told = {variable_name(variable) for variable in VARIABLES} | {"PACELINE_NAME"}
+    assert set(re.findall(r"PACELINE_[A-Z_]+", README)) - told == read
+
+
+def test_the_table_of_variables_is_that_of_templates() -> None:
+    told = [cells for cells in rows(section("Your own script in five minutes")) if cells[0].startswith("`{")]
+    assert told == [[f"`{{{name}}}`", f"`{variable_name(name)}`", words] for name, words in VARIABLES.items()]
+
+
+def test_the_client_s_functions_are_told() -> None:
+    told = section("Your own script in five minutes")
+    assert [name for name in client.__all__ if f"`{name}(" not in told and name != "values"] == []
 
 
 def test_the_table_of_exit_codes_is_that_of_the_errors() -> None:
@@ -168,6 +186,22 @@ def test_links_within_the_readme_lead_somewhere() -> None:
     anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
     for target in re.findall(r"\]\(([^)]+)\)", README):
         assert target.startswith("http") or target.lstrip("#") in anchors or (ROOT / target).is_file(), target
+
+
+@pytest.mark.slow
+def test_your_own_script_is_tuned_as_the_readme_says(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(block("python train.py"))
+    path = tmp_path / "train.toml"
+    path.write_text(block("toml train.toml").replace('"python ', f'"{sys.executable} '))
+    checked = paceline(tmp_path, "check", path.name, "--format", "json")
+    assert checked.returncode == 0, checked.stderr
+    assert {"what": "can resume", "value": "yes"} in json.loads(checked.stdout)
+    ran = paceline(tmp_path, "run", path.name, "--format", "json")
+    assert ran.returncode == 0, ran.stderr
+    answer = json.loads(ran.stdout)
+    assert answer["verified"]["reached"]
+    assert Path(answer["checkpoint"]).is_file()
+    assert "train.py --lr" in answer["own_command"]
 
 
 @pytest.mark.slow

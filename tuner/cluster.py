@@ -55,8 +55,10 @@ class VirtualCluster:
         seconds_per_sample: a1.
         jitter: k, coefficient of variation of a rank's step around c(b).
         persistent: Share of the jitter's variance that stays with a rank.
-        latency: A, seconds a message takes one way beside its bytes.
+        latency: A, seconds a message takes one way beside its bytes; of collectives, a hop.
         bytes_per_second: w, of every link.
+        message_latency: A of messages between two ranks (gossip, servers); None where it is the collectives'.
+        message_bytes_per_second: w of messages between two ranks; None where it is the collectives'.
         overlap: g, how well an all-reduce of gradients hides behind compute, at least 1.
         delays: Delays of some ranks, drawn anew for each step.
         seconds_between_failures: Mean seconds of compute after which a rank fails; None for never.
@@ -69,6 +71,8 @@ class VirtualCluster:
     persistent: float = 0.5
     latency: float = 0.0
     bytes_per_second: float = math.inf
+    message_latency: float | None = None
+    message_bytes_per_second: float | None = None
     overlap: float = 1.0
     delays: tuple[RankDelay, ...] = ()
     seconds_between_failures: float | None = None
@@ -78,13 +82,19 @@ class VirtualCluster:
         """c(b) of one rank."""
         return self.fixed_seconds + self.seconds_per_sample * num_samples
 
+    @property
+    def one_way_seconds(self) -> float:
+        """A of a message between two ranks."""
+        return self.latency if self.message_latency is None else self.message_latency
+
     def message_seconds(self, num_bytes: float) -> float:
         """A + n / w: from one rank to another."""
-        return self.latency + self.link_seconds(num_bytes)
+        return self.one_way_seconds + self.link_seconds(num_bytes)
 
     def link_seconds(self, num_bytes: float) -> float:
         """n / w: how long a message keeps a link busy."""
-        return num_bytes / self.bytes_per_second
+        own = self.message_bytes_per_second
+        return num_bytes / (self.bytes_per_second if own is None else own)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ import pytest
 from benchmarks.paper import read_rows, write_rows
 from benchmarks.paper_clocks import CLOCKS, FAST, PAPER_BYTES
 from benchmarks.paper_figure import figures
-from benchmarks.paper_plan import FULL, Plan, picked_betas, pilots, runs, train_all
-from benchmarks.paper_rows import Row, cells, rows_of
+from benchmarks.paper_plan import FULL, Part, Plan, picked_betas, pilots, runs, train_all
+from benchmarks.paper_rows import Row, cells, merged, rows_of
 from benchmarks.paper_table import map_table, times_table
 from benchmarks.paper_train import Run
 
@@ -98,6 +98,57 @@ def test_a_run_scheduled_on_a_clock_replaces_one_that_was_priced_for_it(tmp_path
     assert not any(row.repriced for row in rows if row.strategy == "gossip_pull")
     # The second line's gossip was not scheduled on the slow clock, so nothing is told of it there.
     assert {row.clock for row in rows if row.batch_size == 256 and row.ranks == 8} == {"fast"}
+
+
+GOSSIP_ON_FAST = Part(strategies=frozenset({"gossip_pull", "gossip_push"}), clocks=frozenset({"fast"}))
+
+
+def test_a_part_made_anew_leaves_all_other_rows(tmp_path: Path) -> None:
+    before = rows_of(train_all(SMALL, tmp_path / "before.jsonl", train_one=Trainer()).values())
+    trainer = Trainer()
+
+    def faster(run: Run) -> dict[str, Any]:
+        line = trainer(run)
+        return {**line, "seconds": {name: [s / 2 for s in own] for name, own in line["seconds"].items()}}
+
+    lines = train_all(SMALL, tmp_path / "anew.jsonl", part=GOSSIP_ON_FAST, train_one=faster)
+    assert {(run.strategy, run.clock) for run in trainer.made} == {
+        ("gossip_pull", "fast"),
+        ("gossip_push", "fast"),
+    }
+    after = merged(before, rows_of(lines.values()))
+    assert [(row.setting, row.strategy, row.seed) for row in after] == [
+        (row.setting, row.strategy, row.seed) for row in before
+    ]
+    for old, new in zip(before, after, strict=True):
+        if old.strategy.startswith("gossip") and old.clock == "fast":
+            assert new.curve[-1][1] == old.curve[-1][1] / 2
+        else:
+            assert new == old
+
+
+def test_what_is_told_already_is_not_made_again(tmp_path: Path) -> None:
+    rows = rows_of(train_all(SMALL, tmp_path / "before.jsonl", train_one=Trainer()).values())
+    gone = [row for row in rows if (row.strategy, row.seed, row.learning_rate) != ("gossip_push", 1, 0.2)]
+    trainer = Trainer()
+    told = frozenset(row.place for row in gone if not row.repriced)
+    train_all(SMALL, tmp_path / "anew.jsonl", part=Part(told=told), train_one=trainer)
+    made = [run for run in trainer.made if not run.is_pilot]
+    assert {(run.strategy, run.seed, run.learning_rate) for run in made} == {("gossip_push", 1, 0.2)}
+    assert len(made) == 6
+
+
+def test_a_part_with_elastic_averaging_has_its_pilots(tmp_path: Path) -> None:
+    trainer = Trainer()
+    part = Part(strategies=frozenset({"elastic_averaging"}), clocks=frozenset({"slow"}))
+    lines = train_all(SMALL, tmp_path / "runs.jsonl", part=part, train_one=trainer)
+    assert picked_betas(lines, SMALL) == {8: 3.2, 32: 3.2, 128: 3.2}
+    assert {run.clock for run in trainer.made if not run.is_pilot} == {"slow"}
+
+
+def test_a_part_of_a_strategy_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="no gossip_pul; it has all_reduce"):
+        Part(strategies=frozenset({"gossip_pul"}))
 
 
 def test_the_first_seed_of_everything_comes_first() -> None:

@@ -12,8 +12,8 @@ from torch.nn import functional
 from benchmarks import paper_train
 from benchmarks.paper_clocks import CLOCKS, OVERLAP
 from benchmarks.paper_network import Network, Norms, _convolution
-from benchmarks.paper_overlap import with_overlap
-from benchmarks.paper_rows import rows_of
+from benchmarks.paper_prices import priced_anew, with_overlap
+from benchmarks.paper_rows import reseconded, rows_of
 from benchmarks.paper_stack import stacked_emulation
 from benchmarks.paper_train import PaperWorkload, Run, Scorer, marks_of, train, trained_of
 from tuner.emulation import emulation
@@ -81,6 +81,21 @@ def test_a_run_is_priced_on_both_clocks_and_trains_alike_twice(monkeypatch: pyte
         assert same.curve[-1][1] == pytest.approx(row.curve[-1][1], abs=1e-3)
     unhidden = with_overlap(rows, 1.0)
     assert all(own.curve[-1][1] > row.curve[-1][1] for own, row in zip(unhidden, rows, strict=True))
+
+
+@pytest.mark.usefixtures("_data")
+def test_rows_priced_anew_have_the_seconds_of_the_present_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paper_train, "MARKS", (0.5, 1.0))
+    monkeypatch.setattr(paper_train, "_VALIDATION_SAMPLES", 200)
+    rows = rows_of([train(run_of("elastic_averaging", 4, 1920)), train(run_of("all_reduce", 4, 640))])
+    of_before = [reseconded(row, [0.5 * point[1] for point in row.curve]) for row in rows]
+    for row, old, new in zip(rows, of_before, priced_anew(of_before, ["elastic_averaging"]), strict=True):
+        if row.strategy == "elastic_averaging":
+            assert new.repriced
+            assert new.curve[-1][1] == pytest.approx(row.curve[-1][1], rel=1e-3)
+            assert [(n, *rest) for n, _, *rest in new.curve] == [(n, *rest) for n, _, *rest in row.curve]
+        else:
+            assert new == old
 
 
 def test_samples_are_normalised_by_themselves_in_each_share() -> None:

@@ -98,6 +98,23 @@ def test_statistics_of_all_reduce_do_not_depend_on_nodes():
     assert traits.statistics_of(one) != traits.statistics_of(configuration(batch_size=32))
 
 
+def test_candidates_are_those_of_the_space_as_it_is_and_nobody_elses():
+    space = space_of()
+    first = space.candidates()
+    first.clear()
+    assert space.candidates() == list(space.combinations()) != []
+    narrower = space.with_condition(RanksWithin(too_large_per_rank=8))
+    assert narrower.candidates() == [c for c in space.candidates() if narrower.is_feasible(c)]
+
+
+def test_levels_that_are_equal_but_written_otherwise_are_other_candidates():
+    whole, broken = (
+        ProductSpace(choices={**space_of().choices, "learning_rate": OneOf([value])}) for value in (1, 1.0)
+    )
+    assert whole.candidates() == list(whole.combinations())
+    assert broken.candidates() == list(broken.combinations()) != whole.candidates()
+
+
 def test_an_unknown_strategy_is_told_the_nearest():
     with pytest.raises(KeyError, match=r"unknown strategy 'allreduce'; .*did you mean 'all_reduce'"):
         traits_of("allreduce")

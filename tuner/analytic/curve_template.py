@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -101,8 +102,12 @@ class Template:
 
     def level_before(self, folds: float) -> float:
         """The level of progress from which so many e-folds lead to the target."""
-        left = np.append(np.cumsum(self.folds[::-1])[::-1], 0.0)
-        return float(np.interp(-folds, -left, LEVELS))
+        return float(np.interp(-folds, self._minus_left, LEVELS))
+
+    @cached_property
+    def _minus_left(self) -> Array:
+        """Minus the e-folds from each level to the target, ascending, `(num_levels,)`."""
+        return -np.append(np.cumsum(self.folds[::-1])[::-1], 0.0)
 
 
 def template_of(passages: Sequence[Passage]) -> Template:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
+from tuner.measurement import NoiseStatistic
 
 Array = npt.NDArray[np.float64]
 
@@ -28,6 +29,7 @@ class RunEvidence:
         diverged: Whether it stopped being finite.
         ended: Whether it came to its end without arriving.
         emulated: Whether its ranks were emulated.
+        noise: Gradient noise along it.
     """
 
     configuration: Configuration
@@ -37,6 +39,7 @@ class RunEvidence:
     diverged: bool = False
     ended: bool = False
     emulated: bool = False
+    noise: tuple[NoiseStatistic, ...] = ()
 
     @property
     def is_stuck(self) -> bool:

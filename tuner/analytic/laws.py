@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+
+_NORMAL = NormalDist()
 
 
 def compute_seconds(batch_size_per_rank: Array, *, fixed: float, per_sample: float) -> Array:
@@ -29,10 +32,14 @@ def expected_maximum(num_ranks: Array) -> Array:
 
     Zero for one rank. Good to 2% for p up to thousands; jitter with heavy tails exceeds it.
     """
-    normal = NormalDist()
     flat = np.asarray(num_ranks, dtype=float).ravel()
-    values = [normal.inv_cdf((p - 0.375) / (p + 0.25)) if p > 1 else 0.0 for p in flat]
-    return np.array(values).reshape(np.shape(num_ranks))
+    return np.array([_expected_maximum(float(p)) for p in flat]).reshape(np.shape(num_ranks))
+
+
+@lru_cache(maxsize=4096)
+def _expected_maximum(num_ranks: float) -> float:
+    """A fit asks for the same few numbers of ranks thousands of times."""
+    return _NORMAL.inv_cdf((num_ranks - 0.375) / (num_ranks + 0.25)) if num_ranks > 1 else 0.0
 
 
 def ring_all_reduce_seconds(

@@ -11,21 +11,17 @@ def noise_scale(statistics: Sequence[NoiseStatistic]) -> float | None:
     """S / |G|^2 in samples: numerator and denominator are averaged apart, then divided.
 
     Args:
-        statistics: Unbiased estimates, in the order of the run; the first fifth is left out where
-            there is enough, since gradients of a fresh model are far from those of the run.
+        statistics: Unbiased estimates from about one place of a run.
 
     Returns:
         The noise scale, or None where the mean squared gradient is not above zero, as happens when
         noise drowns it.
     """
-    used = list(statistics)
-    if len(used) >= 5:
-        used = used[len(used) // 5 :]
-    weight = sum(s.num_estimates for s in used)
+    weight = sum(s.num_estimates for s in statistics)
     if weight == 0:
         return None
-    noise = sum(s.noise * s.num_estimates for s in used) / weight
-    squared = sum(s.squared_gradient * s.num_estimates for s in used) / weight
+    noise = sum(s.noise * s.num_estimates for s in statistics) / weight
+    squared = sum(s.squared_gradient * s.num_estimates for s in statistics) / weight
     if noise <= 0 or squared <= 0:
         return None
     return noise / squared

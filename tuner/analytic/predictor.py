@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +98,7 @@ class Predictor:
         """
         statistics = [traits_of(c.strategy).statistics_of(c) for c in configurations]
         kinds, kind_of = _distinct(statistics)
-        speeds, speed_of = _distinct([c.without("learning_rate") for c in configurations])
+        speeds, speed_of = _distinct([_timed_as(c) for c in configurations])
         log_samples = self._log_samples(kinds, normals[:, : len(kinds)])
         mean, covariance = self.seconds.log_seconds_per_sample(speeds)
         later = normals[:, len(kinds) : len(kinds) + len(speeds)]
@@ -164,6 +165,12 @@ class Predictor:
                 never = uniforms[:, 2] < arrivals.unreachable[run.index]
                 draws[never, column] = np.inf
         return draws
+
+
+@lru_cache(maxsize=8192)
+def _timed_as(configuration: Configuration) -> Configuration:
+    """The axes that seconds a sample depend on."""
+    return configuration.without("learning_rate")
 
 
 def _distinct(

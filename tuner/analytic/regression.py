@@ -9,8 +9,8 @@ linearisation is good where the data or the prior hold theta within a region in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +78,8 @@ class Posterior:
         jacobian: Of the law at the observations, `(num_points, num_parameters)`.
         converged: Whether the search for theta settled.
         rms: Root mean square of the observations' misfit, after the residual's share is left in.
+        log_evidence: Logarithm of the observations' probability density, with the law linear around theta
+            (Laplace's approximation); 0 without any.
     """
 
     law: Law
@@ -91,6 +93,7 @@ class Posterior:
     jacobian: Array
     converged: bool
     rms: float
+    log_evidence: float = 0.0
 
     def predict(
         self, inputs: Array, *, observed: IntArray | None = None, own_variance: float = 0.0
@@ -121,6 +124,18 @@ class Posterior:
             cross = (jacobian * prior_variance) @ self.jacobian.T + residual_cross
             covariance = covariance - cross @ self.precision @ cross.T
         return mean, 0.5 * (covariance + covariance.T)
+
+    def moved(self, changes: Mapping[str, float]) -> Posterior:
+        """The posterior of a law whose unknowns differ by so much; what the residual learnt stays.
+
+        Args:
+            changes: Name of an unknown to what is added to it.
+        """
+        names = [parameter.name for parameter in self.parameters]
+        theta = self.theta.copy()
+        for name, change in changes.items():
+            theta[names.index(name)] += change
+        return replace(self, theta=theta)
 
     def parameter_values(self) -> dict[str, tuple[float, float]]:
         """Maximum a posteriori values and standard deviations, by name."""
@@ -161,19 +176,24 @@ def fit(
     prior_mean = np.array([p.mean for p in parameters], dtype=float)
     prior_sd = np.array([p.sd for p in parameters], dtype=float)
     covariance = residual.covariance(inputs, inputs) + np.diag(noise_sd**2)
-    factor = np.linalg.cholesky(covariance) if len(observations) else np.zeros((0, 0))
+    whitening = np.linalg.inv(np.linalg.cholesky(covariance)) if len(observations) else covariance
 
     def stacked(theta: Array) -> Array:
-        misfit = observations - law(theta, inputs)
-        whitened = np.linalg.solve(factor, misfit) if len(observations) else misfit
+        whitened = whitening @ (observations - law(theta, inputs))
         return np.concatenate([whitened, (theta - prior_mean) / prior_sd])
 
-    theta, converged = _levenberg_marquardt(stacked, prior_mean, prior_sd)
+    def slopes(theta: Array) -> Array:
+        return np.concatenate([-whitening @ _jacobian(law, theta, inputs), np.diag(1.0 / prior_sd)])
+
+    theta, converged = _levenberg_marquardt(stacked, slopes, prior_mean, prior_sd)
     jacobian = _jacobian(law, theta, inputs)
     misfit = observations - law(theta, inputs)
     inverse_noise = np.linalg.inv(covariance) if len(observations) else covariance
     information = jacobian.T @ inverse_noise @ jacobian + np.diag(prior_sd**-2.0)
     whole = (jacobian * prior_sd**2) @ jacobian.T + covariance
+    precision = np.linalg.inv(whole) if len(observations) else whole
+    # What the prior's mean foretells, along the law's tangent.
+    missed = misfit + jacobian @ (theta - prior_mean)
     return Posterior(
         law=law,
         parameters=tuple(parameters),
@@ -182,11 +202,18 @@ def fit(
         residual=residual,
         inputs=inputs,
         weights=inverse_noise @ misfit,
-        precision=np.linalg.inv(whole) if len(observations) else whole,
+        precision=precision,
         jacobian=jacobian,
         converged=converged,
         rms=float(np.sqrt(np.mean(misfit**2))) if len(observations) else 0.0,
+        log_evidence=_log_density(missed, whole, precision),
     )
+
+
+def _log_density(values: Array, covariance: Array, precision: Array) -> float:
+    """Of a normal around zero."""
+    _, log_determinant = np.linalg.slogdet(covariance)
+    return -0.5 * float(values @ precision @ values + log_determinant + len(values) * np.log(2 * np.pi))
 
 
 def _jacobian(law: Law, theta: Array, inputs: Array) -> Array:
@@ -198,17 +225,14 @@ def _jacobian(law: Law, theta: Array, inputs: Array) -> Array:
 
 
 def _levenberg_marquardt(
-    residuals: Callable[[Array], Array], start: Array, scale: Array
+    residuals: Callable[[Array], Array], slopes: Callable[[Array], Array], start: Array, scale: Array
 ) -> tuple[Array, bool]:
     """Minimises the sum of squares; steps are damped in units of the prior's width."""
     theta, damping = start.copy(), 1e-2
     step = np.zeros_like(theta)
     current = residuals(theta)
     for _ in range(_MAX_ITERATIONS):
-        columns = []
-        for unit in np.eye(len(theta)) * _STEP:
-            columns.append((residuals(theta + unit) - residuals(theta - unit)) / (2 * _STEP))
-        jacobian = np.stack(columns, axis=1)
+        jacobian = slopes(theta)
         gradient = jacobian.T @ current
         moved = False
         while damping < 1e8:

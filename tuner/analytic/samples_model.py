@@ -13,8 +13,17 @@ from search_spaces import Configuration
 from tuner.analytic.arrivals import Arrivals, RunCurve, extrapolate
 from tuner.analytic.disagreement import disagreement_parameters
 from tuner.analytic.evidence import RunEvidence, broke_down
+from tuner.analytic.mixed_posterior import MixedPosterior, fit_mixed
+from tuner.analytic.noise_growth import (
+    GROWTH,
+    UNKNOWNS,
+    log_measured_scale,
+    noise_places,
+    whole_run_scale,
+)
+from tuner.analytic.past_laws import PastLaw
 from tuner.analytic.rate_edge import RateEdge, fit_rate_edge
-from tuner.analytic.regression import Parameter, Posterior, fit
+from tuner.analytic.regression import Parameter, Posterior
 from tuner.analytic.samples_law import APART, RESIDUAL, log_samples_law, samples_inputs, staleness
 from tuner.analytic.setup import exchanges_apart
 
@@ -24,7 +33,10 @@ Array = npt.NDArray[np.float64]
 SEED_SD = 0.10
 #: Real ranks of one configuration may need more or fewer samples than emulated ones.
 _BIAS = Parameter(name="log bias of emulated samples", mean=0.0, sd=0.1)
-_ANYHOW = 1e6
+#: Prior of the noise scale where gradients tell it: none to speak of.
+_ANY_SCALE_SD = 3.0
+#: Lengths of columns over which residuals stay alike, and over which they have nothing in common.
+_ANYHOW, _APART = 1e6, 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +48,17 @@ class RatePrior:
         sd: Its standard deviation.
         batch_size: The batch it belongs to.
         exponent: How the best rate follows the batch: 1 for SGD, 1/2 for Adam.
-        noise_scale: Measured gradient noise scale, samples; None while unknown.
         epoch_samples: Size of the training set, samples.
+        noise_scale: What is believed of the whole run's noise scale, samples; None where nothing is, beside
+            what gradients say.
     """
 
     log_rate: float
     sd: float
     batch_size: float
     exponent: float
-    noise_scale: float | None
     epoch_samples: float
+    noise_scale: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +67,14 @@ class SamplesModel:
 
     Args:
         posterior: Of the logarithm of samples to target, over (log counted batch, log rate, share of ranks
-            apart, disagreements, strategy, emulated).
+            apart, disagreements, strategy, emulated), and of the logarithm of measured noise scales.
         arrivals: Every run's extrapolation.
-        told: Which run each observation of the posterior is.
+        told: Which run each of the posterior's first observations is; noise scales come behind them.
         edge: Rates at which training may break down.
         devices_per_node: Ranks on one node.
     """
 
-    posterior: Posterior
+    posterior: Posterior | MixedPosterior
     arrivals: Arrivals
     told: tuple[int, ...]
     edge: RateEdge
@@ -119,6 +132,12 @@ class SamplesModel:
             "to target at their best rate; the best rate of large batches is "
             f"{math.exp(theta['log best rate']):.2g}.",
         ]
+        if GROWTH.name in theta:
+            lines.append(
+                f"The noise scale grows along a run as its progress to the power {theta[GROWTH.name]:.2g}."
+            )
+        if isinstance(self.posterior, MixedPosterior):
+            lines.append(self.posterior.sentence())
         unknown = self.posterior.at_prior()
         if unknown:
             names = ", ".join(name.removeprefix("log ") for name in unknown)
@@ -135,6 +154,7 @@ def fit_samples(
     devices_per_node: int = 1,
     strategies: Sequence[str] = (),
     emulation_differs: bool = False,
+    past: PastLaw | None = None,
 ) -> SamplesModel:
     """Fits samples to target to every run, finished or not.
 
@@ -144,6 +164,7 @@ def fit_samples(
         devices_per_node: Ranks on one node.
         strategies: Strategies that will be asked about, beside those that were run.
         emulation_differs: Whether real ranks are asked about, and emulated runs have a bias of their own.
+        past: What past studies found of the law's unknowns.
     """
     arrivals = extrapolate([_curve(run) for run in runs], [run.samples_to_target for run in runs])
     told = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
@@ -151,24 +172,35 @@ def fit_samples(
     in_play = [*strategies, *(run.configuration.strategy for run in runs)]
     further = disagreement_parameters(in_play)
     apart = (APART,) if exchanges_apart(in_play) else ()
-    basin = _parameters(prior, arrivals.median, told)
+    noise = _measured_noise(runs, told, arrivals, devices_per_node)
+    basin = _parameters(prior, arrivals.median, told, noise)
+    growth = UNKNOWNS if len(noise.inputs) else ()
 
     num_axes = samples_inputs([], devices_per_node).shape[1]
     biased = (_BIAS,) if emulation_differs else ()
+    num_own = len(basin) + len(apart) + len(further)
 
     def law(theta: Array, inputs: Array) -> Array:
-        own = theta[: len(theta) - len(biased)]
-        found = log_samples_law(own, inputs[:, :num_axes], prior.exponent, tuple(further))
-        return found + theta[-1] * inputs[:, num_axes] if biased else found
+        found = log_samples_law(theta[:num_own], inputs[:, :num_axes], prior.exponent, tuple(further))
+        if biased:
+            found = found + theta[-1] * inputs[:, num_axes]
+        measured = inputs[:, -1] > 0
+        if measured.any():
+            rows, own = inputs[measured], theta[num_own : num_own + len(growth)]
+            found[measured] = log_measured_scale(rows[:, 0], np.exp(rows[:, -2]), float(theta[1]), own)
+        return found
 
-    sds = np.array([math.hypot(arrivals.own_sd[i], SEED_SD) for i in told])
-    posterior = fit(
+    own_inputs = _inputs(
+        [runs[i].configuration for i in told], devices_per_node, [runs[i].emulated for i in told]
+    )
+    posterior = fit_mixed(
         law,
-        (*basin, *apart, *further.values(), *biased),
-        replace(RESIDUAL, length_scales=(*RESIDUAL.length_scales, _ANYHOW)),
-        _inputs([runs[i].configuration for i in told], devices_per_node, [runs[i].emulated for i in told]),
-        np.array([arrivals.median[i] for i in told]),
-        sds,
+        (*basin, *apart, *further.values(), *growth, *biased),
+        past or {},
+        replace(RESIDUAL, length_scales=(*RESIDUAL.length_scales, _ANYHOW, _ANYHOW, _APART)),
+        np.concatenate([own_inputs, noise.inputs]),
+        np.concatenate([[arrivals.median[i] for i in told], noise.log_scales]),
+        np.concatenate([[math.hypot(arrivals.own_sd[i], SEED_SD) for i in told], noise.sds]),
     )
     place = [p.name for p in posterior.parameters].index("log best rate")
     stale = staleness([run.configuration for run in runs], devices_per_node)
@@ -182,12 +214,54 @@ def fit_samples(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _MeasuredNoise:
+    """Noise scales as observations of the law.
+
+    Args:
+        inputs: As `_inputs` gives them, `(num, num_features)`.
+        log_scales: What was measured, `(num,)`.
+        sds: Its standard deviation, `(num,)`.
+    """
+
+    inputs: Array
+    log_scales: Array
+    sds: Array
+
+
+def _measured_noise(
+    runs: Sequence[RunEvidence], told: Sequence[int], arrivals: Arrivals, devices_per_node: int
+) -> _MeasuredNoise:
+    """What gradients said along the runs that are told of, each where it was on its way to the target."""
+    found = []
+    inputs = [_inputs([], devices_per_node, [])]
+    for i in told:
+        for place in noise_places(runs[i].noise):
+            share = min(place.log_samples - float(arrivals.median[i]), 0.0)
+            # Where the place is depends on where the run arrives.
+            sd = math.hypot(place.sd, GROWTH.mean * float(arrivals.own_sd[i]))
+            found.append((place.log_scale, sd))
+            inputs.append(
+                _inputs([runs[i].configuration], devices_per_node, [False], log_share=share, is_noise=True)
+            )
+    columns = np.array(found, dtype=float).reshape(-1, 2)
+    return _MeasuredNoise(inputs=np.concatenate(inputs), log_scales=columns[:, 0], sds=columns[:, 1])
+
+
 def _inputs(
-    configurations: Sequence[Configuration], devices_per_node: int, emulated: Sequence[bool]
+    configurations: Sequence[Configuration],
+    devices_per_node: int,
+    emulated: Sequence[bool],
+    *,
+    log_share: float = 0.0,
+    is_noise: bool = False,
 ) -> Array:
-    """`samples_inputs` with a last column that is 1 for what was emulated."""
+    """`samples_inputs` with three more columns: 1 for what was emulated; logarithm of the share of the run
+    that was seen, and 1, for a noise scale.
+    """
     own = samples_inputs(configurations, devices_per_node)
-    return np.concatenate([own, np.array(emulated, dtype=float).reshape(-1, 1)], axis=1)
+    more = np.array([(float(e), log_share, float(is_noise)) for e in emulated], dtype=float).reshape(-1, 3)
+    return np.concatenate([own, more], axis=1)
 
 
 def _curve(run: RunEvidence) -> RunCurve:
@@ -196,13 +270,17 @@ def _curve(run: RunEvidence) -> RunCurve:
     return RunCurve(samples=run.samples, progress=run.progress, ended=run.ended)
 
 
-def _parameters(prior: RatePrior, medians: Array, told: Sequence[int]) -> tuple[Parameter, ...]:
-    """Text-book slopes with wide spread; the noise scale from gradients where they were measured."""
+def _parameters(
+    prior: RatePrior, medians: Array, told: Sequence[int], noise: _MeasuredNoise
+) -> tuple[Parameter, ...]:
+    """Text-book slopes with wide spread; where gradients were measured, they tell the noise scale."""
     if prior.noise_scale is not None and prior.noise_scale > 0:
         scale_mean, scale_sd = math.log(prior.noise_scale), 0.8
+    elif len(noise.inputs):
+        shares = np.exp(noise.inputs[:, -2])
+        scale_mean, scale_sd = whole_run_scale(shares, noise.log_scales), _ANY_SCALE_SD
     else:
         scale_mean, scale_sd = math.log(200.0), 1.3
-    # The scale grows along the run, and a target is met late: one and a half to two times the mean seen.
     at_large_batch = prior.log_rate + prior.exponent * math.log1p(math.exp(scale_mean) / prior.batch_size)
     level = math.log(3 * prior.epoch_samples)
     if told:

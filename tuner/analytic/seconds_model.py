@@ -11,7 +11,10 @@ import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.analytic.laws import compute_seconds
-from tuner.analytic.regression import Parameter, Posterior, Residual, fit
+from tuner.analytic.mixed_posterior import MixedPosterior, fit_mixed
+from tuner.analytic.past_laws import PastLaw
+from tuner.analytic.placement import Link, Sharing
+from tuner.analytic.regression import Parameter, Posterior, Residual
 from tuner.analytic.setup import (
     NUM_STRATEGIES,
     STRATEGY_LENGTH,
@@ -21,7 +24,7 @@ from tuner.analytic.setup import (
     setup_of,
     strategy_columns,
 )
-from tuner.analytic.strategy_seconds import Network, batch_seconds
+from tuner.analytic.strategy_seconds import Network, NodeLinks, batch_seconds
 from tuner.cluster import Cluster, VirtualCluster
 from tuner.measurement import Measurement
 
@@ -47,6 +50,15 @@ _PARAMETERS = (
 _FURTHER_PARAMETERS = (
     Parameter(name="log point-to-point bandwidth over the collective's", mean=0.0, sd=0.7),
     Parameter(name="persistent share of jitter", mean=0.5, sd=0.2),
+)
+#: Unknowns where a rank reaches the others on its node by another way than those on other nodes. Latency
+#: within is that of shared memory, or of a local socket; the rest is as in `placement_seconds`.
+_PLACED_PARAMETERS = (
+    Parameter(name="log latency seconds of a hop within a node", mean=math.log(1e-4), sd=1.2),
+    Parameter(name="log bytes a second within a node", mean=math.log(6e9), sd=1.0),
+    Parameter(name="log variation of links", mean=math.log(0.15), sd=0.5),
+    Parameter(name="exponent of devices that share an adapter", mean=0.0, sd=0.15),
+    Parameter(name="log bandwidth to several nodes over that to one", mean=0.0, sd=0.15),
 )
 #: What a description leaves unsure of each, and the least that its logarithm is taken of.
 _DESCRIBED_SD, _LEAST_SECONDS, _LEAST_JITTER = 0.05, 1e-9, 1e-4
@@ -74,7 +86,7 @@ class SecondsModel:
     """
 
     cluster: Cluster
-    posterior: Posterior
+    posterior: Posterior | MixedPosterior
     between_moments_sd: float
     num_observations: int
 
@@ -94,11 +106,7 @@ class SecondsModel:
             unknowns: Their names.
             change: What is added to each, in the scale the law takes.
         """
-        names = [p.name for p in self.posterior.parameters]
-        theta = self.posterior.theta.copy()
-        for name in unknowns:
-            theta[names.index(name)] += change
-        return replace(self, posterior=replace(self.posterior, theta=theta))
+        return replace(self, posterior=self.posterior.moved(dict.fromkeys(unknowns, change)))
 
     def parameters(self) -> dict[str, tuple[float, float]]:
         """The law's unknowns with their standard deviations, by name."""
@@ -119,6 +127,8 @@ class SecondsModel:
             f"{self.num_observations} slices were timed, typical misfit {100 * self.posterior.rms:.0f}%.",
             f"Between moments the same step differs by {100 * self.between_moments_sd:.0f}%.",
         ]
+        if isinstance(self.posterior, MixedPosterior):
+            lines.append(self.posterior.sentence())
         unknown = self.posterior.at_prior()
         if unknown:
             names = ", ".join(name.removeprefix("log ") for name in unknown)
@@ -132,6 +142,7 @@ def fit_seconds(
     parameter_bytes: int,
     *,
     strategies: Sequence[str] = (),
+    past: PastLaw | None = None,
 ) -> SecondsModel:
     """Fits seconds for a global batch (`Measurement.batch_seconds`) to every slice that timed steps.
 
@@ -141,6 +152,7 @@ def fit_seconds(
         parameter_bytes: Bytes of the model's parameters; 0 where unknown, which leaves bandwidth
             at its prior.
         strategies: Strategies that will be asked about, beside those that were timed.
+        past: What past studies found of the law's unknowns; a described cluster is what it is said to be.
     """
     timed = [m for m in measurements if m.step_seconds is not None and m.step_seconds.median > 0]
     configurations = [m.configuration for m in timed]
@@ -157,6 +169,8 @@ def fit_seconds(
     )
     in_play = [*strategies, *(c.strategy for c in configurations)]
     parameters = _PARAMETERS + (_FURTHER_PARAMETERS if exchanges_apart(in_play) else ())
+    if is_placed(cluster):
+        parameters += _PLACED_PARAMETERS
     where = np.zeros(len(timed))
     if cluster.virtual is not None:
         is_doubted = cluster.at_hand is not None
@@ -166,30 +180,78 @@ def fit_seconds(
         parameters = (*parameters, _BIAS)
         where = np.array([_EMULATED if m.emulated else _AT_HAND for m in timed])
 
+    grouped = _Grouped()
+
     def law(theta: Array, inputs: Array) -> Array:
-        # A run's slices are timed at the same place, and the law is asked hundreds of times in a fit.
-        different, place = np.unique(inputs, axis=0, return_inverse=True)
+        steps, place = grouped.steps(inputs)
         if cluster.at_hand is None:
-            return _log_batch_seconds(theta, different, cluster, parameter_bytes)[place.ravel()]
-        found = np.zeros(len(different))
+            return _log_batch_seconds(theta, steps, cluster, parameter_bytes)[place]
+        found = np.zeros(len(steps.where))
         for kind, on, at in (
             (_ASKED, cluster, theta[:-1]),
             (_EMULATED, cluster, described),
             (_AT_HAND, cluster.at_hand, theta[:-1]),
         ):
-            rows = different[:, -1] == kind
-            found[rows] = _log_batch_seconds(at, different[rows], on, parameter_bytes)
-        found[different[:, -1] == _EMULATED] += theta[-1]
-        return np.asarray(found[place.ravel()], dtype=float)
+            rows = steps.where == kind
+            found[rows] = _log_batch_seconds(at, steps.only(rows), on, parameter_bytes)
+        found[steps.where == _EMULATED] += theta[-1]
+        return np.asarray(found[place], dtype=float)
 
     inputs = _inputs(configurations, cluster, where)
-    posterior = fit(law, parameters, _RESIDUAL, inputs, observations, noise)
+    known = past if past is not None and cluster.virtual is None else {}
+    posterior = fit_mixed(law, parameters, known, _RESIDUAL, inputs, observations, noise)
     return SecondsModel(
         cluster=cluster,
         posterior=posterior,
         between_moments_sd=between,
         num_observations=len(timed),
     )
+
+
+class _Steps:
+    """What the law takes of rows of inputs.
+
+    Args:
+        inputs: As `_inputs` gives them, `(num, num_features)`.
+    """
+
+    def __init__(self, inputs: Array) -> None:
+        self._inputs = inputs
+        self.ranks, self.per_rank = np.exp(inputs[:, 0]), np.exp(inputs[:, 1])
+        self.whole_ranks = np.rint(self.ranks).astype(float)
+        self.taus = np.rint(np.exp(inputs[:, 2])).astype(float)
+        self.alike = exchanging_alike(inputs[:, 3:-1])
+        self.where = inputs[:, -1]
+
+    def only(self, rows: npt.NDArray[np.bool_]) -> _Steps:
+        """Some of them."""
+        return _Steps(self._inputs[rows])
+
+
+class _Grouped:
+    """The rows that differ of what the law was last asked about.
+
+    A run's slices are timed at the same place, and a fit asks the law hundreds of times about the same rows.
+    """
+
+    def __init__(self) -> None:
+        self._asked: Array | None = None
+        self._found: tuple[_Steps, npt.NDArray[np.intp]] | None = None
+
+    def steps(self, inputs: Array) -> tuple[_Steps, npt.NDArray[np.intp]]:
+        """Those that differ, and for each row which of them it is; `inputs` must not be written to."""
+        if self._found is None or self._asked is not inputs:
+            different, place = np.unique(inputs, axis=0, return_inverse=True)
+            self._asked, self._found = inputs, (_Steps(different), place.ravel())
+        return self._found
+
+
+def is_placed(cluster: Cluster) -> bool:
+    """Whether hops within nodes and between them are told apart: several ranks on nodes that are machines.
+
+    A description has one kind of link, and nodes that share a host are not apart.
+    """
+    return cluster.devices_per_node > 1 and not cluster.nodes_share_host and cluster.virtual is None
 
 
 def _described(
@@ -203,12 +265,25 @@ def _described(
         "log bytes a second": math.log(virtual.bytes_per_second),
         "log jitter": math.log(max(virtual.jitter, _LEAST_JITTER)),
         "log overlap exponent": math.log(virtual.overlap),
-        "log point-to-point bandwidth over the collective's": 0.0,
+        "log point-to-point bandwidth over the collective's": _log_point_to_point(virtual),
         "persistent share of jitter": virtual.persistent,
     }
     return tuple(
         replace(p, mean=said[p.name], sd=min(p.sd, most_sd)) if p.name in said else p for p in parameters
     )
+
+
+def _log_point_to_point(virtual: VirtualCluster) -> float:
+    messages = virtual.message_bytes_per_second
+    return 0.0 if messages is None else math.log(messages / virtual.bytes_per_second)
+
+
+def _point_to_point_latency(virtual: VirtualCluster | None) -> float:
+    """Latency of messages over the collectives', as a description has it."""
+    if virtual is None:
+        return 1.0
+    # Of nothing nothing could be a multiple: the least latency that the law knows stands for it.
+    return virtual.one_way_seconds / max(virtual.latency, _LEAST_SECONDS)
 
 
 def _setup(configuration: Configuration, cluster: Cluster) -> Setup:
@@ -229,14 +304,17 @@ def _inputs(configurations: Sequence[Configuration], cluster: Cluster, where: Ar
     return np.concatenate([axes, strategy_columns(setups), places[:, None]], axis=1)
 
 
-def _log_batch_seconds(theta: Array, inputs: Array, cluster: Cluster, parameter_bytes: int) -> Array:
+def _log_batch_seconds(theta: Array, steps: _Steps, cluster: Cluster, parameter_bytes: int) -> Array:
     fixed, per_sample, latency, bandwidth = np.exp(theta[:4])
     shared_exponent = theta[4]
     neighbour, jitter = np.exp(theta[5:7])
     overlap = np.clip(np.exp(theta[7]), 1.0, 10.0)
-    further = theta[8:] if len(theta) > 8 else [p.mean for p in _FURTHER_PARAMETERS]
-    ranks, per_rank = np.exp(inputs[:, 0]), np.exp(inputs[:, 1])
-    compute = compute_seconds(per_rank, fixed=float(fixed), per_sample=float(per_sample))
+    num_placed = len(_PLACED_PARAMETERS) if is_placed(cluster) else 0
+    further = theta[8 : len(theta) - num_placed]
+    if not len(further):
+        further = np.array([p.mean for p in _FURTHER_PARAMETERS])
+    ranks = steps.ranks
+    compute = compute_seconds(steps.per_rank, fixed=float(fixed), per_sample=float(per_sample))
     on_host = ranks if cluster.nodes_share_host else np.minimum(ranks, cluster.devices_per_node)
     if cluster.cores_per_host is not None:
         share = on_host * cluster.threads_per_rank / cluster.cores_per_host
@@ -249,18 +327,31 @@ def _log_batch_seconds(theta: Array, inputs: Array, cluster: Cluster, parameter_
         latency=float(latency),
         bytes_per_second=float(bandwidth),
         point_to_point=float(np.exp(further[0])),
+        point_to_point_latency=_point_to_point_latency(cluster.virtual),
         jitter=float(jitter),
         persistent=float(np.clip(further[1], 0.0, 1.0)),
         overlap=float(overlap),
         delays=cluster.delays,
         peers_wait=cluster.virtual is None,
+        on_node=_node_links(theta[len(theta) - num_placed :], cluster) if num_placed else None,
     )
-    seconds = np.zeros(len(inputs))
-    whole = np.rint(ranks).astype(float)
-    taus = np.rint(np.exp(inputs[:, 2])).astype(float)
-    for traits, rows in exchanging_alike(inputs[:, 3:-1]):
-        seconds[rows] = batch_seconds(traits, compute[rows], whole[rows], taus[rows], network)
+    seconds = np.zeros(len(ranks))
+    for traits, rows in steps.alike:
+        seconds[rows] = batch_seconds(
+            traits, compute[rows], steps.whole_ranks[rows], steps.taus[rows], network
+        )
     return np.asarray(np.log(np.maximum(seconds, 1e-12)), dtype=float)
+
+
+def _node_links(theta: Array, cluster: Cluster) -> NodeLinks:
+    latency, bandwidth, variation = np.exp(theta[:3])
+    return NodeLinks(
+        devices_per_node=cluster.devices_per_node,
+        within=Link(latency_seconds=float(latency), bytes_per_second=float(bandwidth)),
+        sharing=Sharing(
+            device_exponent=float(theta[3]), peer_gain=float(theta[4]), variation=float(variation)
+        ),
+    )
 
 
 def _between_moments_sd(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,7 @@ def is_plain_alone(traits: StrategyTraits) -> bool:
     return "outer_learning_rate" not in traits.knobs
 
 
+@lru_cache(maxsize=8192)
 def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
     """How a configuration trains on so many ranks.
 

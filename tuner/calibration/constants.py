@@ -84,13 +84,10 @@ class Constants:
     warnings: tuple[str, ...] = ()
     within_node: Link | None = None
 
-    def virtual_cluster(
-        self, link: Link, *, overlap: float, delays: tuple[RankDelay, ...] = ()
-    ) -> VirtualCluster:
+    def virtual_cluster(self, *, overlap: float, delays: tuple[RankDelay, ...] = ()) -> VirtualCluster:
         """Machines like these, as an emulation takes them.
 
         Args:
-            link: One of these: an emulated cluster has one kind of link.
             overlap: g where it could not be told.
             delays: Delays of some ranks.
         """
@@ -99,8 +96,10 @@ class Constants:
             seconds_per_sample=self.seconds_per_sample.value,
             jitter=self.jitter.value,
             persistent=self.persistent,
-            latency=link.latency.value,
-            bytes_per_second=link.bytes_per_second,
+            latency=self.collective.latency.value,
+            bytes_per_second=self.collective.bytes_per_second,
+            message_latency=self.messages.latency.value,
+            message_bytes_per_second=self.messages.bytes_per_second,
             overlap=self.overlap.value if self.overlap is not None else overlap,
             delays=delays,
         )

@@ -59,7 +59,16 @@ def _link_lines(constants: Constants) -> list[str]:
     ]
     if constants.within_node is not None:
         lines.append(f"# all-reduces within a node, a hop: {_link_words(constants.within_node)}")
-    lines.append(f"# between two ranks (gossip, servers), by messages: {_link_words(constants.messages)}")
+    messages = constants.messages
+    lines += [
+        f"# messages between two ranks (gossip, servers); up to {messages.misfit:.0%} off a straight line",
+        _line("message_latency", f'"{duration(messages.latency.value)}"', _seconds_range(messages.latency)),
+        _line(
+            "message_bandwidth",
+            f'"{bandwidth(messages.seconds_per_byte.value)}"',
+            _bandwidth_range(messages),
+        ),
+    ]
     if constants.shared_memory is not None:
         lines.append(
             f"# between two ranks of one host, through memory: {_link_words(constants.shared_memory)}"

@@ -142,11 +142,12 @@ class PeerMixing(Mixing):
 
 
 class CenterMixing(Mixing):
-    """A server with a centre: one exchange at a time, in order of arrival.
+    """A server with a centre: exchanges in order of arrival, over a link that takes and sends at once.
 
-    A request takes A to the server, which is busy with it for 2 n / w: half to take the rank's vector, half
-    to send the answer, which takes A back. Rank 0 holds the server, as with real ranks: its own exchange is
-    made in memory. The rank waits for its answer; what it sends is what it holds meanwhile.
+    A request takes A to the server, whose link takes one rank's vector at a time, n / w each; the answer
+    leaves by the other way, n / w again, and takes A back. Vectors come n / w apart and so leave without
+    queueing once more. Rank 0 holds the server, as with real ranks: its own exchange is made in memory. The
+    rank waits for its answer; what it sends is what it holds meanwhile.
 
     Args:
         ranks: All.
@@ -174,6 +175,7 @@ class CenterMixing(Mixing):
         #: The server's parameters as each rank last took them.
         self._taken = [] if self._is_elastic else [self._center.clone() for _ in ranks]
         self._scratch = torch.empty_like(self._center)
+        #: When the link has taken all that was sent to the server.
         self._free_at = 0.0
         self._served = 0
         self._last_served = [0] * len(ranks)
@@ -194,19 +196,18 @@ class CenterMixing(Mixing):
             self._apply(rank, self._serve(rank))
             return True
         self.moved_bytes += 2 * self._flats[rank].num_bytes
-        self._clock.announce(self._clock.seconds + self._cluster.latency, ARRIVED, rank)
+        self._clock.announce(self._clock.seconds + self._cluster.one_way_seconds, ARRIVED, rank)
         return False
 
     def take(self, event: Event) -> bool:
         rank, now = event.rank, self._clock.seconds
         link = self._cluster.link_seconds(self._flats[rank].num_bytes)
         if event.kind == ARRIVED:
-            start = max(now, self._free_at)
-            self._free_at = start + 2 * link
-            self._clock.announce(start + link, SERVED, rank)
+            self._free_at = max(now, self._free_at) + link
+            self._clock.announce(self._free_at, SERVED, rank)
             return False
         if event.kind == SERVED:
-            self._clock.announce(now + link + self._cluster.latency, RESUMES, rank, self._serve(rank))
+            self._clock.announce(now + link + self._cluster.one_way_seconds, RESUMES, rank, self._serve(rank))
             return False
         self._apply(rank, event.content[0])
         return True

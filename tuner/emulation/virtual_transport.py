@@ -88,7 +88,9 @@ class Mail:
             return
         self._fetching.add(key)
         number = self.held[key][0] if key in self.held else 0
-        self.clock.announce(self.clock.seconds + self._cluster.latency, FETCHED, rank, peer, channel, number)
+        self.clock.announce(
+            self.clock.seconds + self._cluster.one_way_seconds, FETCHED, rank, peer, channel, number
+        )
 
     def push(self, sender: int, receiver: int, tag: int, vector: Tensor) -> None:
         """Sends to a mailbox, now or once what is on its way there has arrived."""
@@ -102,7 +104,7 @@ class Mail:
         """Puts a vector on its way."""
         link = self._cluster.link_seconds(self.num_bytes)
         self._sent_at[sender] = max(self.clock.seconds, self._sent_at[sender]) + link
-        arrives = max(self._sent_at[sender] + self._cluster.latency, self._taken_at[receiver] + link)
+        arrives = max(self._sent_at[sender] + self._cluster.one_way_seconds, self._taken_at[receiver] + link)
         self._taken_at[receiver] = arrives
         self.clock.announce(arrives, kind, receiver, sender, *content)
 
@@ -122,7 +124,7 @@ class Mail:
                 self._hold((rank, peer, channel), (letter[0], letter[1], letter[2]))
             case "pushed":
                 self.pushed[rank][peer] = (content[0], content[1])
-                self.clock.announce(event.seconds + self._cluster.latency, CONFIRMED, peer, rank)
+                self.clock.announce(event.seconds + self._cluster.one_way_seconds, CONFIRMED, peer, rank)
             case "confirmed":
                 self._pushing.discard((rank, peer))
                 if (rank, peer) in self._waiting:

@@ -5,6 +5,7 @@ from tuner.job.command_section import CommandSection, MetricsSection
 from tuner.job.command_template import VARIABLES, Template, variable_name
 from tuner.job.command_values import (
     own_command,
+    own_launch,
     rendered_command,
     rendered_environment,
     stated_values,
@@ -56,6 +57,7 @@ __all__ = [
     "load_job",
     "load_workload",
     "own_command",
+    "own_launch",
     "rendered_command",
     "rendered_environment",
     "script_digest",

@@ -52,7 +52,7 @@ class MetricsSection(Section):
     path: PlainTemplateText | None = Field(
         default=None,
         description="file, or for tensorboard the folder, relative to workload.folder; may hold variables "
-        "such as {output}; json: $PACELINE_METRICS if absent",
+        "such as {output_folder}; json: $PACELINE_METRICS if absent",
     )
     value: str = Field(default="value", description="key, column or tag of the metric")
     step: str = Field(default="step", description="key or column of optimizer steps done")

@@ -31,7 +31,7 @@ VARIABLES: dict[str, str] = {
     "resume": "what workload.resume says where the run goes on; empty where it begins",
     "metrics": "path of the file for lines of JSON",
     "values": "path of a JSON file with all values by name",
-    "output": "a folder of the probe's own, for whatever the script writes",
+    "output_folder": "a folder of the probe's own, for whatever the script writes",
     "until_samples": "a hint: samples at which the slice ends; empty where something else ends it",
     "until_steps": "a hint: steps at which the slice ends; empty likewise",
     "until_seconds": "a hint: training seconds at which the slice ends; empty likewise",

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from search_spaces import KNOBS, BatchSplitsEvenly, Configuration
@@ -63,21 +64,42 @@ def rendered_environment(job: Job, values: Mapping[str, object]) -> dict[str, st
     }
 
 
-def own_command(job: Job, job_folder: Path, configuration: Configuration) -> str:
-    """The user's own command with a configuration's values, as it runs without Paceline.
+@dataclass(frozen=True, kw_only=True)
+class OwnLaunch:
+    """The user's own command as it runs without Paceline.
 
-    On one node what is known there only is filled in; on several it is read from the environment of each
-    (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`). Values that the script reads from
-    its environment are exported. Where nodes are processes of this machine, a copy a rank is started for
-    each.
+    Args:
+        preparation: Lines for the shell that make what the command expects to be there.
+        command: The command line. What is known on a node only, unless it was given, is read from the node's
+            environment (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`).
+        environment: Variables it is given: those of the job file, and those that the script reads.
+        folder: Where all of it runs.
+        imports_client: Whether the script imports `paceline_client`, which is then needed wherever it runs.
     """
-    section, values = job.command, stated_values(job, configuration)
-    if configuration.nodes == 1:
-        values |= {"node_rank": 0, "main_address": _HERE, "main_port": _PORT}
+
+    preparation: tuple[str, ...]
+    command: str
+    environment: Mapping[str, str]
+    folder: Path
+    imports_client: bool
+
+
+def own_launch(
+    job: Job, job_folder: Path, configuration: Configuration, place: Mapping[str, object] | None = None
+) -> OwnLaunch:
+    """The user's own command with a configuration's values.
+
+    Args:
+        job: A job with a command.
+        job_folder: Where the job file lies.
+        configuration: What is to be trained.
+        place: Values of what is known on a node only; None leaves them to the node.
+    """
+    section, values = job.command, stated_values(job, configuration) | dict(place or {})
     told = {
         **values,
         "checkpoint": "checkpoint",
-        "output": "output",
+        "output_folder": "output",
         "metrics": "metrics.jsonl",
         "values": "values.json",
     }
@@ -92,23 +114,41 @@ def own_command(job: Job, job_folder: Path, configuration: Configuration) -> str
     if wants_file and "values" not in named:
         environment["PACELINE_VALUES"] = "values.json"
     environment |= rendered_environment(job, told)
-    steps = [f"cd {shlex.quote(str((job_folder / section.folder).resolve()))}"]
-    if "output" in named:
-        steps.append("mkdir -p output")
+    preparation = ["mkdir -p output"] if "output_folder" in named else []
     if wants_file:
         plain = {name: value for name, value in values.items() if name not in NODE_VARIABLES}
-        steps.append(f"printf %s {shlex.quote(json.dumps(plain))} > values.json")
-    if environment:
-        steps.append(f"export {_assignments(environment)}")
-    command = rendered_command(job, told, resumes=False)
+        preparation.append(f"printf %s {shlex.quote(json.dumps(plain))} > values.json")
+    return OwnLaunch(
+        preparation=tuple(preparation),
+        command=rendered_command(job, told, resumes=False),
+        environment=environment,
+        folder=(job_folder / section.folder).resolve(),
+        imports_client=bool(re.search(r"\bpaceline_client\b", read)),
+    )
+
+
+def own_command(job: Job, job_folder: Path, configuration: Configuration) -> str:
+    """The user's own command with a configuration's values in one line, as it runs without Paceline.
+
+    On one node what is known there only is filled in; on several it is read from the environment of each
+    (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`). Values that the script reads from
+    its environment are exported. Where nodes are processes of this machine, a copy a rank is started for
+    each.
+    """
+    section = job.command
+    here = {"node_rank": 0, "main_address": _HERE, "main_port": _PORT}
+    launch = own_launch(job, job_folder, configuration, here if configuration.nodes == 1 else None)
+    steps = [f"cd {shlex.quote(str(launch.folder))}", *launch.preparation]
+    if launch.environment:
+        steps.append(f"export {_assignments(launch.environment)}")
     if section.one_per == "rank" and job.cluster.launcher == "local":
         ranks = configuration.nodes * job.cluster.devices_per_node
         meeting = {"MASTER_ADDR": _HERE, "MASTER_PORT": str(_PORT), "WORLD_SIZE": str(ranks)}
         steps.append(f"export {_assignments(meeting)}")
         numbers = " ".join(map(str, range(ranks)))
-        copies = f"for RANK in {numbers}; do export RANK LOCAL_RANK=$RANK; {command} & done; wait"
+        copies = f"for RANK in {numbers}; do export RANK LOCAL_RANK=$RANK; {launch.command} & done; wait"
         return f"{' && '.join(steps)}; {copies}"
-    return " && ".join([*steps, command])
+    return " && ".join([*steps, launch.command])
 
 
 def _assignments(environment: Mapping[str, str]) -> str:

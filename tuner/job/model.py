@@ -99,6 +99,11 @@ class Job(Section):
                 "probe.kind = 'command' needs workload.command: the command line of your script, such as "
                 "'python train.py --lr {learning_rate} --batch-size {batch_size}'"
             )
+        if self.runs_command and self.cluster.emulate.delays:
+            raise ValueError(
+                "cluster.emulate.delay slows ranks that train a Workload; a command's steps are its own. "
+                "Take [cluster.emulate] out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -228,7 +233,7 @@ class Job(Section):
             cores_per_host=len(os.sched_getaffinity(0)) if section.launcher == "local" else None,
             nodes_share_host=section.launcher == "local",
             delays=delays,
-            capacity=section.capacity,
+            capacity=section.capacity or section.nodes_at_hand,
         )
         if section.machine is None:
             return at_hand
@@ -316,6 +321,8 @@ def _virtual(machine: MachineSection, delays: tuple[RankDelay, ...]) -> VirtualC
         persistent=machine.persistent,
         latency=machine.latency,
         bytes_per_second=machine.bandwidth,
+        message_latency=machine.message_latency,
+        message_bytes_per_second=machine.message_bandwidth,
         overlap=machine.overlap,
         delays=delays,
         seconds_between_failures=machine.time_between_failures,

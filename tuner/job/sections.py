@@ -101,6 +101,12 @@ class MachineSection(Section):
         description="what a message takes one way beside its bytes, such as '50us'; for collectives, a hop"
     )
     bandwidth: Bandwidth = Field(description="of every link, such as '10Gbit/s'")
+    message_latency: DurationOrZero | None = Field(
+        default=None, description="latency between two ranks (gossip, servers); the collectives' if absent"
+    )
+    message_bandwidth: Bandwidth | None = Field(
+        default=None, description="bandwidth between two ranks (gossip, servers); the collectives' if absent"
+    )
     overlap: Annotated[float, Field(ge=1, le=10)] = Field(
         default=1.5, description="how well an all-reduce hides behind compute: 1 not at all, 10 nearly wholly"
     )
@@ -153,8 +159,8 @@ class ClusterSection(Section):
     )
     capacity: PositiveInt | None = Field(
         default=None,
-        description="nodes that are there at once, for several probes together; as many as the largest "
-        "configuration takes if absent",
+        description="nodes that are there at once, for several probes together; if absent, nodes_at_hand or "
+        "as many as the largest configuration takes",
     )
     emulate: EmulateSection = Field(
         default=EmulateSection(), description="what slow nodes would do: delays added on purpose"

@@ -41,8 +41,10 @@ _LITTLE_BYTES = 2**20
 _END_LATE_SECONDS = 10.0
 #: Between the moment a rank that trains a `Workload` is asked to end and that it is killed.
 _RANK_GRACE_SECONDS = 5.0
-#: Words of a starter that was asked to end by its engine, not by us.
-_TAKEN_AWAY = ("signal", "orphaned")
+#: What nodes are told that are left where others are gone.
+_NODES_LOST = "nodes lost"
+#: Words of a starter that was asked to end by its engine, or because of it.
+_TAKEN_AWAY = ("signal", "orphaned", _NODES_LOST)
 
 
 @dataclass(kw_only=True)
@@ -84,7 +86,8 @@ class CommandLauncher(Launcher):
         engine: Gives nodes; closed with the launcher.
         python: Interpreter on the nodes for ranks that run a function: it has torch and what Paceline needs.
         threads_per_rank: CPU threads of one such rank.
-        agent: Starts what runs once a rank by torch's elastic agent; the starter does it if absent.
+        agent: Starts commands that run once a rank by torch's elastic agent; the starter does it if absent,
+            and for functions.
         silence_seconds: A node not heard of for so long is lost.
         orphan_seconds: A job's nodes end it when its tuner was not heard of for so long.
         clock: Seconds, never going back.
@@ -163,10 +166,11 @@ class CommandLauncher(Launcher):
         return handle
 
     def _as_command(self, task: Task, folder: JobFolder, num_nodes: int, devices: int) -> CommandTask:
-        """What the starters run: a function as a program, what runs once a rank by torch's agent."""
+        """What the starters run: a function as a program, a command once a rank by torch's agent."""
         if isinstance(task, RankTask):
             command = rank_command(folder.path, self._python)
-            task = CommandTask(
+            # Without the agent: it would import torch once more on every node, for seconds that are paid for.
+            return CommandTask(
                 command=noted(command, folder.path, outlived=task.outlives_ranks),
                 one_per=OnePer.RANK,
                 environment=thread_variables(self._threads_per_rank),
@@ -174,12 +178,10 @@ class CommandLauncher(Launcher):
                 folder=task.folder,
                 grace_seconds=_RANK_GRACE_SECONDS,
             )
-        elif task.one_per is OnePer.RANK and self._agent is not None:
-            task = replace(task, command=noted(task.command, folder.path))
         if task.one_per is not OnePer.RANK or self._agent is None:
             return task
         started = self._agent.command(
-            task.command, folder.path, num_nodes=num_nodes, devices_per_node=devices
+            noted(task.command, folder.path), folder.path, num_nodes=num_nodes, devices_per_node=devices
         )
         return replace(task, command=started, one_per=OnePer.NODE)
 
@@ -339,7 +341,7 @@ class CommandLauncher(Launcher):
         if job.view.state.has_ended:
             if job.view.state is not JobState.SUCCEEDED:
                 # A node is gone, and not all need be: the others shall save what they can.
-                job.folder.ask_to_end("nodes lost")
+                job.folder.ask_to_end(_NODES_LOST)
             # Files may come a moment after the engine's word.
             job.gone_at = now if job.gone_at is None else job.gone_at
             if now - job.gone_at > _FILES_LATE_SECONDS:
@@ -381,7 +383,10 @@ class CommandLauncher(Launcher):
         failures = self._failures(job, nodes)
         taken = [reason for reason in reasons if reason.startswith(_TAKEN_AWAY)]
         if taken:
-            view = job.view = self._engine.look(job.node_job, job.engine_id)
+            # What the engine said when nodes were lost is more than what it says once all have ended.
+            if not job.view.state.has_ended:
+                job.view = self._engine.look(job.node_job, job.engine_id)
+            view = job.view
             # The engine's word may come a moment later; and copies fail whose peer is lost.
             job.gone_at = now if job.gone_at is None else job.gone_at
             if not view.state.has_ended and now - job.gone_at <= _WORD_LATE_SECONDS:

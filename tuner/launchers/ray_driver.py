@@ -16,6 +16,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -30,6 +31,9 @@ _COUNT_EVERY_SECONDS = 2.0
 #: Beyond their own grace, starters are given so long to end.
 _LATE_SECONDS = 15.0
 _KILLED_SECONDS = 5.0
+#: How long Ray may take to find whether a worker that does not answer is dead: where its starter has ended,
+#: for then the tuner waits for Ray's words, and where nothing is known.
+_UNANSWERED_SECONDS = (2.0, 60.0)
 #: Ray sets these in its workers; what a job runs shall find what the node was started with.
 _SET_BY_RAY = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "RAY_JOB_STOP_WAIT_TIME_S")
 #: A worker that ends kills its children. A starter shall have time, so it must not be one: the process
@@ -61,6 +65,8 @@ class NodeKeeper:
         self._starter = [python or sys.executable, str(self._folder / "node_starter.py")]
         self._process: int | None = None
         self._asked: signal.Signals | None = None
+        self._has_told = False
+        self._has_ended = threading.Event()
 
     def run(self) -> bool:
         """Runs the starter to its end, and sees that nothing of it is left.
@@ -68,6 +74,18 @@ class NodeKeeper:
         Returns:
             Whether the starter told of its end; else it was killed, or could not be started.
         """
+        try:
+            self._has_told = self._run()
+        finally:
+            self._has_ended.set()
+        return self._has_told
+
+    def rejoin(self) -> bool:
+        """What `run` returned, or will return: for a driver that lost the connection meanwhile."""
+        self._has_ended.wait()
+        return self._has_told
+
+    def _run(self) -> bool:
         task = json.loads((self._folder / "task.json").read_text())
         with (self._folder / f"starter-{self._node_rank}.err").open("ab") as errors:
             between = subprocess.Popen(
@@ -119,6 +137,8 @@ class Driver:
         self._num_nodes = int(self._task["num_nodes"])
         self._note: dict[str, Any] = {"state": "waiting", "detail": "", "ended": False}
         self._stopped = False
+        #: Nodes whose worker did not answer: since when, and Ray's words.
+        self._unanswered: dict[int, tuple[float, str]] = {}
         self._lease = (time.monotonic(), -1.0)
 
     def run(self) -> int:
@@ -199,8 +219,14 @@ class Driver:
         while left:
             done, _ = ray.wait(list(left), timeout=_WAIT_SECONDS)
             for ended in done:
-                self._take_end(ended, left.pop(ended))
+                node = left.pop(ended)
+                if not self._takes_end(ended, node):
+                    time.sleep(_WAIT_SECONDS)
+                    left[keepers[node].rejoin.remote()] = node
             now = time.monotonic()
+            for node in [node for node in left.values() if self._is_given_up(node, now)]:
+                left = {ref: other for ref, other in left.items() if other != node}
+                self._lose("lost", node, self._unanswered[node][1])
             if deadline is None and (self._is_unwanted() or self._is_ending()):
                 deadline = now + float(self._task["grace_seconds"]) + _LATE_SECONDS
             if asked is None and (self._stopped or self._note["state"] in ("failed", "lost")):
@@ -229,15 +255,32 @@ class Driver:
             .remote(str(self._folder), node, self._python)
         )
 
-    def _take_end(self, ended: Any, node: int) -> None:
-        """Notes the first node that did not end by itself, in Ray's words."""
+    def _takes_end(self, ended: Any, node: int) -> bool:
+        """Notes a node that did not end by itself, in Ray's words; false where it may go on all the same."""
         try:
-            state, words = ("", "") if ray.get(ended) else ("failed", "its starter ended without a word")
+            if not ray.get(ended):
+                self._lose("failed", node, "its starter ended without a word")
+        except ray.exceptions.ActorUnavailableError as error:
+            self._unanswered.setdefault(node, (time.monotonic(), _ray_words(error)))
+            return False
         except ray.exceptions.RayTaskError as error:
-            state, words = "failed", f"{error.cause}: is the job's folder the same on every node?"
+            self._lose("failed", node, f"{error.cause}: is the job's folder the same on every node?")
         except ray.exceptions.RayError as error:
-            state, words = "lost", _ray_words(error)
-        if state and self._note["state"] == "placed":
+            self._lose("lost", node, _ray_words(error))
+        self._unanswered.pop(node, None)
+        return True
+
+    def _is_given_up(self, node: int, now: float) -> bool:
+        if node not in self._unanswered:
+            return False
+        told = _read(self._folder / f"node-{node}.json")
+        limits = _UNANSWERED_SECONDS
+        limit = limits[0] if told is not None and told["state"] == "ended" else limits[1]
+        return now - self._unanswered[node][0] > limit
+
+    def _lose(self, state: str, node: int, words: str) -> None:
+        """The first word counts: what others say after it comes of it."""
+        if self._note["state"] == "placed":
             self._tell(state, f"node {node}: {words}")
 
     def _is_unwanted(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import shutil
@@ -107,7 +108,8 @@ class RayNodes(NodeEngine):
         return EngineView(state=JobState.RUNNING, detail=note["detail"])
 
     def end(self, job: NodeJob, engine_id: str) -> None:
-        JobFolder(job.folder).ask_to_end("taken away")
+        with contextlib.suppress(OSError):
+            JobFolder(job.folder).ask_to_end("taken away")
         self._dashboard.forget(engine_id or _submission_id(job))
         if _has_left(job):
             return

@@ -68,7 +68,7 @@ class CommandPlan:
             "checkpoint": self.checkpoint,
             "metrics": self.metrics_file,
             "values": self.folder / "values.json",
-            "output": plan.folder / "output",
+            "output_folder": plan.folder / "output",
             "until_samples": "" if until.samples is None else until.samples,
             "until_steps": "" if until_steps is None else until_steps,
             "until_seconds": "" if until.training_seconds is None else until.training_seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tuner.job import Job
 from tuner.ledger import PredictionRecord, ProbeRecord
@@ -31,6 +32,7 @@ class ReportContent:
 
     Args:
         job: The job.
+        job_path: Its file.
         recommendation: The answer.
         probes: Every probe of the study, oldest first.
         landscape: The prediction of the best learning rate and knobs for each number of nodes, batch size
@@ -40,6 +42,7 @@ class ReportContent:
     """
 
     job: Job
+    job_path: Path
     recommendation: Recommendation
     probes: Sequence[ProbeRecord]
     landscape: Sequence[Alternative]

@@ -92,9 +92,9 @@ def measured(recommendation: Recommendation) -> Finding:
         seconds = recommendation.choice.measured_seconds
         if seconds is None:
             share = recommendation.choice.share_known
-            seen = f"{format_share(share)} of its run was {word}" if share else f"no run of it was {word}"
-            done = "Not emulated" if recommendation.choice.emulated else "Not trained"
-            return Finding(headline=f"not {word}", detail=f"{done} to the target; {seen}.")
+            if share:
+                return Finding(headline="not yet", detail=f"{format_share(share)} of its run was {word}.")
+            return Finding(headline=f"not {word}", detail=f"No run of it was {word}.")
         return Finding(headline=format_seconds(seconds), detail="Training seconds of its probe.")
     best = f"best value {format_value(verified.value)}"
     if not verified.reached:

@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from tuner.errors import StorageError
 from tuner.report.content import ReportContent
 from tuner.report.csv import trials_csv
 from tuner.report.html import report_html
-from tuner.report.launch import launch_script
+from tuner.report.launch import launch_plan, launch_text
 from tuner.report.markdown import report_markdown
 
 _READABLE = 0o644
@@ -41,13 +42,14 @@ def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
         "trials.csv": trials_csv(content),
     }
     if recommendation.command.strip():
-        texts["launch.sh"] = launch_script(recommendation)
+        plan = launch_plan(recommendation, content.job, content.job_path)
+        texts["launch.sh"] = launch_text(replace(plan, file_name="launch.sh"), "torchrun")
     written = {}
     for name, text in texts.items():
         path = folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _replace(path, text, _EXECUTABLE if name == "launch.sh" else _READABLE)
+            write_text(path, text, executable=name == "launch.sh")
         except OSError as error:
             raise StorageError(
                 f"cannot write {path}: {error.strerror or error}; free space or give another output folder"
@@ -56,7 +58,12 @@ def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
     return written
 
 
-def _replace(path: Path, text: str, mode: int) -> None:
+def write_text(path: Path, text: str, *, executable: bool = False) -> None:
+    """Writes a file whole or not at all, in place of one that is there.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:
@@ -64,7 +71,7 @@ def _replace(path: Path, text: str, mode: int) -> None:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(mode)
+        temporary.chmod(_EXECUTABLE if executable else _READABLE)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

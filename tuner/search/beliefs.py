@@ -16,6 +16,7 @@ from tuner.analytic.samples_law import counted_batch
 from tuner.analytic.samples_model import RatePrior, fit_samples
 from tuner.analytic.seconds_model import fit_seconds
 from tuner.analytic.slope_predictor import SlopePredictor
+from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.levels import weighed_levels
 from tuner.search.state import SearchState
 from tuner.workload import AdamWSettings
@@ -73,10 +74,24 @@ def candidates(state: SearchState, rng: np.random.Generator) -> list[Configurati
     return list(dict.fromkeys([*levels, *feasible]))
 
 
-def believe(state: SearchState, configurations: Sequence[Configuration], rng: np.random.Generator) -> Beliefs:
-    """Fits both models to the state and forecasts configurations."""
+def believe(
+    state: SearchState,
+    configurations: Sequence[Configuration],
+    rng: np.random.Generator,
+    past: PastLaws = NO_PAST,
+) -> Beliefs:
+    """Fits both models to the state and forecasts configurations.
+
+    Args:
+        state: What was measured.
+        configurations: What is forecast.
+        rng: Of the draws.
+        past: What past studies found.
+    """
     strategies = sorted({c.strategy for c in configurations})
-    seconds = fit_seconds(state.slices, state.cluster, state.parameter_bytes, strategies=strategies)
+    seconds = fit_seconds(
+        state.slices, state.cluster, state.parameter_bytes, strategies=strategies, past=past.seconds
+    )
     evidence, runs = state.evidence()
     samples = fit_samples(
         evidence,
@@ -84,6 +99,7 @@ def believe(state: SearchState, configurations: Sequence[Configuration], rng: np
         devices_per_node=state.cluster.devices_per_node,
         strategies=strategies,
         emulation_differs=state.cluster.at_hand is not None,
+        past=past.samples,
     )
     predictor = Predictor(seconds=seconds, samples=samples, runs=runs)
     normals = rng.standard_normal((NUM_DRAWS, 2 * len(configurations)))
@@ -120,6 +136,5 @@ def rate_prior(state: SearchState) -> RatePrior:
         sd=sd,
         batch_size=batch_size,
         exponent=exponent,
-        noise_scale=state.noise_scale(),
         epoch_samples=float(state.epoch_samples),
     )

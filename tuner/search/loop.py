@@ -20,7 +20,7 @@ from tuner.search.beliefs import seconds_ratio
 from tuner.search.carry import carry_over
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.memory import remember_beliefs
-from tuner.search.policy import Abandon, Ask, Continue, Decision, Policy, Start, Stop, StopKind, Wait
+from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Policy, Start, Stop, StopKind, Wait
 from tuner.search.state import SearchState, read_state, run_of
 from tuner.search.trials import StudyTrials
 from tuner.search.under_way import LEASE_SECONDS, Slice, SlicesUnderWay
@@ -127,29 +127,39 @@ class Search:
             state = self.state()
             if state.room.is_full and not self._is_over(state):
                 return None
-            if self._asked is not None:
+            decision = self._policy.decide(state)
+            action = decision.action
+            if self._asked is not None and not isinstance(action, Stop):
                 if not state.fits(self._asked[2]):
                     return None
                 self._start_asked(state)
                 continue
-            decision = self._policy.decide(state)
-            action = decision.action
             waits = isinstance(action, Wait) or (
                 isinstance(action, Stop) and action.kind in (StopKind.NO_GAIN, StopKind.OUT_OF_REACH)
             )
-            if waits and len(self._slices) > 0:
+            if len(self._slices) > 0 and (waits or not self._has_room(state, action)):
                 return None
             assert not isinstance(action, Wait), "a policy waits for nothing"
             self._remember(state, decision)
             if isinstance(action, Stop):
                 self._say("end", action.reason, state)
                 self._cut_off(state)
+                if self._asked is not None:
+                    self._setting.trials.end(self._asked[1], Outcome.STOPPED, None, None)
                 self._settle(self.state(), action)
                 return action, decision
             if isinstance(action, Abandon):
                 self._abandon(state, action)
             else:
                 self._carry_out(state, decision)
+
+    @staticmethod
+    def _has_room(state: SearchState, action: Action) -> bool:
+        """Whether what was decided may be started now; it is decided anew when there is more room."""
+        if isinstance(action, Continue):
+            probe = next(p for p in state.probes if p.probe_id == action.probe_id)
+            return state.fits(probe.configuration)
+        return not isinstance(action, Start) or state.fits(action.configuration)
 
     def _is_over(self, state: SearchState) -> bool:
         """Whether time is up while slices are under way; one at a time is let come to its end."""
@@ -242,7 +252,6 @@ class Search:
     ) -> None:
         action = decision.action
         assert isinstance(action, Start | Continue | Ask)
-        assert state.fits(configuration), f"there is no room for {configuration}"
         self._say(
             "decision",
             f"{purpose.value}: {configuration} - {action.reason}",

@@ -10,6 +10,7 @@ from search_spaces import Configuration, traits_of
 from tuner.measurement import Purpose
 from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs, believe, candidates
+from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.limits import ended_by_fault, limit_reached, may_start
 from tuner.search.listed_policy import ListedPolicy, is_listed
 from tuner.search.policy import Action, Decision, Start, Stop, StopKind, Wait
@@ -35,10 +36,14 @@ class ModelPolicy:
     Args:
         seed: Of the draws, so that a restarted search decides alike.
         settings: How a list of recorded runs is searched (`ListedPolicy`).
+        past: What past studies found of the laws, where the job trains.
     """
 
-    def __init__(self, *, seed: int = 0, settings: SearchSettings | None = None) -> None:
+    def __init__(
+        self, *, seed: int = 0, settings: SearchSettings | None = None, past: PastLaws = NO_PAST
+    ) -> None:
         self._seed = seed
+        self._past = past
         self._listed = ListedPolicy(seed=seed, settings=settings)
         self._past_faults: frozenset[int] | None = None
         #: What was believed last, and of which slices: what is under way changes nothing of it.
@@ -67,7 +72,7 @@ class ModelPolicy:
         known = tuple((p.probe_id, len(p.slices), p.outcome.can_continue) for p in state.probes if p.slices)
         if self._believed is None or self._believed[0] != known:
             rng = np.random.default_rng((self._seed, len(state.slices)))
-            self._believed = known, believe(state, candidates(state, rng), rng)
+            self._believed = known, believe(state, candidates(state, rng), rng, self._past)
         return self._believed[1]
 
     def _first(self, state: SearchState) -> Action | None:

@@ -13,6 +13,8 @@ Array = npt.NDArray[np.float64]
 _BROKEN = 4.0
 #: Progress below this tells no more than that a run is stuck or broke down.
 _LEAST_PROGRESS = -0.03
+#: More than this tells nothing more either.
+_MOST_PROGRESS = 1e9
 
 
 def start_value(first_values: Sequence[float]) -> float:
@@ -39,4 +41,4 @@ def progress_of(values: Array, start: float, target: float) -> Array:
     if span <= 0:
         return np.ones_like(values)
     with np.errstate(over="ignore"):  # a span of next to nothing is passed without measure
-        return np.asarray(np.maximum((values - start) / span, _LEAST_PROGRESS), dtype=float)
+        return np.asarray(np.clip((values - start) / span, _LEAST_PROGRESS, _MOST_PROGRESS), dtype=float)

@@ -10,7 +10,6 @@ import numpy as np
 
 from search_spaces import Configuration, RanksWithin, SearchSpace, traits_of
 from tuner.analytic.evidence import RunEvidence
-from tuner.analytic.noise_scale import noise_scale
 from tuner.analytic.predictor import RunState
 from tuner.charge import Charge
 from tuner.cluster import Cluster
@@ -195,7 +194,7 @@ class SearchState:
 
     def timed(self) -> set[TimingKey]:
         """All whose steps were timed."""
-        return {timing_key(m.configuration, self.cluster) for m in self.slices if m.step_seconds is not None}
+        return {timing_key(m.configuration, self.cluster) for m in self.slices if m.ranks}
 
     def failed_timings(self) -> set[TimingKey]:
         """All whose timing ended without a step time."""
@@ -204,11 +203,6 @@ class SearchState:
             for p in self.probes
             if p.purpose is Purpose.TIMING and not p.outcome.can_continue
         } - self.timed()
-
-    def noise_scale(self) -> float | None:
-        """Gradient noise scale of the run that measured it furthest, samples."""
-        told = [run.measurement for run in self.runs.values() if run.measurement.noise]
-        return noise_scale(max(told, key=lambda m: m.samples).noise) if told else None
 
     def evidence(self) -> tuple[list[RunEvidence], dict[Configuration, RunState]]:
         """The runs as the models see them, and where each stands."""
@@ -238,6 +232,7 @@ class SearchState:
                     diverged=run.probe.outcome is Outcome.DIVERGED,
                     ended=run.has_ended,
                     emulated=self.cluster.emulates(run.configuration),
+                    noise=run.measurement.noise,
                 )
             )
         return evidence, states

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search_spaces import Configuration
-from tuner.errors import LeaseLostError
+from tuner.errors import LeaseLostError, TunerError
 from tuner.ledger import Lease
 from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes import ProbeHandle, Prober, Until
@@ -165,10 +166,10 @@ class SlicesUnderWay:
         """Ends all of them, whatever they did, and gives their leases back."""
         while self._slices:
             piece = self._slices.pop()
-            try:
+            # What one cannot write down any more, on a full disk, keeps no other from being ended.
+            with contextlib.suppress(TunerError):
                 self._prober.cancel(piece.handle)
-            finally:
-                self._setting.ledger.release(piece.lease)
+            self._setting.ledger.release(piece.lease)
 
     def _renew(self, piece: Slice) -> None:
         setting = self._setting

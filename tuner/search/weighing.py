@@ -109,8 +109,10 @@ class Weighing:
         self._ratios = self._resolvable = np.zeros(0)
         self._may_start = may_start(state)
         in_reach = np.isfinite(self._expected) & (self._reach > _LEAST_REACH)
+        levels = frozenset(state.space.candidates())
         self._in_reach = [
-            bool(near) and (run is not None or state.space.is_feasible(configuration))
+            bool(near)
+            and (run is not None or configuration in levels or state.space.is_feasible(configuration))
             for near, run, configuration in zip(in_reach, self._runs, beliefs.configurations, strict=True)
         ]
 

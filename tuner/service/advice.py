@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tuner.measurement import Outcome, Purpose
 from tuner.probes.slice_plan import MODEL_FILE
 from tuner.recommendation import Alternative, Estimate, Recommendation, TuningCost, Verification
 from tuner.report.content import PredictedAgainstMeasured
+from tuner.report.launch import train_command
 from tuner.search.beliefs import Beliefs
 from tuner.search.memory import LEVELS
 from tuner.search.policy import Stop, StopKind
@@ -106,12 +106,6 @@ def goal_words(state: SearchState) -> str:
     sign = ">=" if goal.maximize else "<="
     wish = "soonest" if goal.minimize == "seconds" else "cheapest"
     return f"{goal.metric} {sign} {goal.target:g}, {wish}"
-
-
-def train_command(job_path: Path, configuration: Configuration) -> str:
-    """The command that trains a configuration to the job's target."""
-    flags = [f"--{axis.replace('_', '-')} {value}" for axis, value in configuration.items()]
-    return f"paceline train {shlex.quote(str(job_path))} " + " ".join(flags)
 
 
 def _model_of(state: SearchState, run: Run | None) -> str | None:

@@ -29,6 +29,7 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
             f"Everything was replayed from the recording {recording.name}: there is no trained model, and "
             "nothing here to launch. Train this with what the recording was made with."
         )
+    lines += _untold(state)
     lines += _emulated(state)
     lines += _lost(state)
     if state.num_faults:
@@ -40,6 +41,28 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
         lines.append(
             "A single run reached the target: with another order of the data, its time may differ by a tenth "
             "or more."
+        )
+    return lines
+
+
+def _untold(state: SearchState) -> list[str]:
+    """What the user's own script did not tell, so that the models could not know it."""
+    if not state.job.runs_command:
+        return []
+    lines = []
+    if not any(run.measurement.noise for run in state.runs.values()):
+        lines.append(
+            "The script told no gradient noise: how larger batches pay rests on the runs seen, beyond "
+            "them on a guess."
+        )
+    if state.parameter_bytes == 0 and state.cluster.num_ranks(max(state.cluster.node_counts)) > 1:
+        lines.append(
+            "workload.parameter_bytes is not stated: what an exchange takes on ranks that were not "
+            "timed is a guess."
+        )
+    if not any(m.scoring_seconds > 0 for m in state.slices):
+        lines.append(
+            "The script told no scoring apart from training: its seconds to target hold its scorings."
         )
     return lines
 

@@ -25,6 +25,7 @@ def doctor_rows() -> list[tuple[str, str, str]]:
         *(_package(name) for name in _PACKAGES),
         _driver(),
         _slurm(),
+        _ray(),
         _shared_memory(),
         _fashion_mnist(),
         *_devices(),
@@ -51,6 +52,13 @@ def _slurm() -> tuple[str, str, str]:
     value = f"not here: {'; '.join(what for what, _ in missing)}"
     remedies = "; ".join(remedy for _, remedy in missing)
     return "slurm", value, f"for cluster.launcher = 'slurm': {remedies}"
+
+
+def _ray() -> tuple[str, str, str]:
+    try:
+        return "ray", importlib.metadata.version("ray"), ""
+    except importlib.metadata.PackageNotFoundError:
+        return "ray", "not installed", "pip install 'paceline[ray]' for cluster.launcher = 'ray'"
 
 
 def _shared_memory() -> tuple[str, str, str]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tuner.errors import JobError
 from tuner.job.sections import ClusterSection
 from tuner.launchers import (
     CommandLauncher,
@@ -17,6 +16,7 @@ from tuner.launchers import (
     Launcher,
     LocalLauncher,
     LocalNodes,
+    RayNodes,
     SlurmNodes,
     SlurmRequest,
 )
@@ -27,7 +27,8 @@ def job_launcher(opened: OpenedJob) -> Launcher:
     """The launcher that `cluster.launcher` names; closed by whoever asked for it.
 
     Raises:
-        JobError: What it needs is not installed, or cannot be set.
+        JobError: It cannot be set up as the job says.
+        ProbeError: What it needs is not installed.
     """
     section = opened.job.cluster
     if section.launcher == "local" and opened.job.runs_command:
@@ -43,7 +44,11 @@ def job_launcher(opened: OpenedJob) -> Launcher:
             python=python,
             threads_per_rank=section.threads_per_rank,
         )
-    raise JobError(f"{opened.path}: cluster.launcher = {section.launcher!r} is not there yet; use 'local'")
+    return CommandLauncher(
+        _ray_nodes(section),
+        python=section.python or sys.executable,
+        threads_per_rank=section.threads_per_rank,
+    )
 
 
 def _hosts_launcher(opened: OpenedJob) -> Launcher:
@@ -56,6 +61,18 @@ def _hosts_launcher(opened: OpenedJob) -> Launcher:
         python=python,
         threads_per_rank=section.threads_per_rank,
         agent=ElasticAgent(python=python),
+    )
+
+
+def _ray_nodes(section: ClusterSection) -> RayNodes:
+    ray = section.ray
+    return RayNodes(
+        ray.address,
+        cpus_per_node=ray.cpus_per_node or section.devices_per_node * section.threads_per_rank,
+        gpus_per_node=ray.gpus_per_node,
+        resources=ray.resources,
+        python=section.python,
+        patience_seconds=ray.patience,
     )
 
 

@@ -13,6 +13,7 @@ from tuner.ledger import Ledger, StudyRecord
 from tuner.recommendation import Recommendation
 from tuner.report import ReportContent, write_report
 from tuner.search.beliefs import Beliefs, believe, candidates
+from tuner.search.law_priors import PastLaws, laws_of_fits
 from tuner.search.listed_policy import ListedPolicy, is_listed
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState, read_state, run_of
@@ -37,7 +38,8 @@ def make_ending(
         InfeasibleError: Nothing was measured for another reason.
     """
     if beliefs is None and state.runs:
-        beliefs = _fitted(state, opened.job.seed)
+        others = [fit for fit in ledger.past_fits(study.fingerprint) if fit.study_id != study.study_id]
+        beliefs = _fitted(state, opened.job.seed, laws_of_fits(others, study.fingerprint))
     if beliefs is None:
         raise nothing_measured(stop, state, opened.path)
     return Ending(
@@ -51,12 +53,12 @@ def make_ending(
     )
 
 
-def _fitted(state: SearchState, seed: int) -> Beliefs:
+def _fitted(state: SearchState, seed: int, past: PastLaws) -> Beliefs:
     """What is believed of a state with runs."""
     if is_listed(state):
         return ListedPolicy(seed=seed).believe(state)
     rng = np.random.default_rng(seed)
-    return believe(state, candidates(state, rng), rng)
+    return believe(state, candidates(state, rng), rng, past)
 
 
 def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -> dict[str, Path]:
@@ -64,6 +66,7 @@ def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -
     predictor = ending.beliefs.predictor
     content = ReportContent(
         job=ending.state.job,
+        job_path=ending.job_path,
         recommendation=recommendation,
         probes=ending.state.probes,
         landscape=landscape(ending),

@@ -18,6 +18,7 @@ from tuner.ledger import RecommendationRecord, StudyRecord
 from tuner.probes import Prober
 from tuner.recommendation import Recommendation
 from tuner.search.events import Listener, SearchEvent, ignore
+from tuner.search.law_priors import laws_of_fits
 from tuner.search.loop import Search, SearchSetting
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
@@ -198,7 +199,8 @@ def _policy(opened: OpenedJob, options: RunOptions, setting: SearchSetting) -> P
     past = setting.ledger.past_fits(setting.study.fingerprint)
     others = [fit for fit in past if fit.study_id != setting.study.study_id]
     prior = learnt_from_fits(others) or TEXTBOOK
-    return ModelPolicy(seed=opened.job.seed, settings=SearchSettings(prior=prior))
+    laws = laws_of_fits(others, setting.study.fingerprint)
+    return ModelPolicy(seed=opened.job.seed, settings=SearchSettings(prior=prior), past=laws)
 
 
 def _optuna_study(
@@ -269,6 +271,8 @@ def train_configuration(
         )
         prober = make_prober(opened)
         try:
+            for left in sorted(folder.glob("probes/*/*")):
+                prober.end_orphans(left)
             search = Search(setting, prober, TrainPolicy(configuration, limit_seconds=limit_seconds))
             search.run()
             return search.state()

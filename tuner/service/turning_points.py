@@ -92,12 +92,14 @@ def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, p
     for factor in _FACTORS:
         log_ratio = _log_ratio(quantity, sign * math.log(factor), beliefs)
         cost = expected * np.exp(log_ratio)
-        best = int(np.argmin(np.where(behind & np.isfinite(cost), cost, np.inf)))
+        seconds = beliefs.forecast.quantile(0.5) * np.exp(log_ratio)
+        # By what is expected and by the median: a few hopeless draws alone may make an expectation long.
+        ahead = behind & np.isfinite(cost) & (seconds < seconds[place])
+        best = int(np.argmin(np.where(ahead, cost, np.inf)))
         other = beliefs.configurations[best]
         same = (other.strategy, other.nodes) == (choice.strategy, choice.nodes)
-        if same or cost[best] > _AHEAD * cost[place]:
+        if same or not ahead[best] or cost[best] > _AHEAD * cost[place]:
             continue
-        seconds = beliefs.forecast.quantile(0.5) * np.exp(log_ratio)
         how = f"{factor:g} times {quantity.more if sign > 0 else quantity.less}"
         nodes = "1 node" if other.nodes == 1 else f"{other.nodes} nodes"
         return (

@@ -37,11 +37,6 @@ def test_nothing_measured_gives_no_scale() -> None:
     assert noise_scale([statistic(100.0, 1.0, num_estimates=0)]) is None
 
 
-def test_the_fresh_model_s_gradients_are_left_out_of_a_longer_run() -> None:
-    fresh, later = statistic(100.0, 1000.0), statistic(100.0, 1.0)
-    assert noise_scale([fresh, later, later, later, later]) == pytest.approx(100.0)
-
-
 def test_a_known_noise_scale_is_recovered_from_noisy_estimates() -> None:
     """Pairs of gradients of 8 and 64 samples, as a probe measures them, in 50 dimensions."""
     rng = np.random.default_rng(0)

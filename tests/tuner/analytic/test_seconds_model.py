@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from search_spaces import Configuration
 from tests.tuner.analytic.made_measurements import configuration, timed
 from tuner.analytic.laws import expected_maximum
+from tuner.analytic.placement import Link, Placements, Sharing, placed_ring_seconds
 from tuner.analytic.seconds_model import SecondsModel, fit_seconds
 from tuner.cluster import Cluster, VirtualCluster
 from tuner.measurement import Measurement, Outcome, Purpose
@@ -170,3 +171,94 @@ def test_a_described_cluster_is_believed_before_anything_was_timed() -> None:
     ring = 2 * 15 * 1e-3 + 2 * 15 / 16 * 0.1
     np.testing.assert_allclose(np.exp(means) * 160, [0.18, slowest + ring], rtol=0.01)
     assert np.sqrt(np.diag(covariance)).max() < 0.2
+
+
+#: Four devices on each of some machines.
+PLACED = Cluster(node_counts=(1, 2, 4, 8), devices_per_node=4, nodes_share_host=False)
+WITHIN = Link(latency_seconds=2e-5, bytes_per_second=8e9)
+BETWEEN = Link(latency_seconds=4e-4, bytes_per_second=4e8)
+
+
+def placed_looks(
+    nodes: tuple[int, ...], batches: tuple[int, ...], *, noise: float = 0.02
+) -> list[Measurement]:
+    """Timings of steps whose ring runs within nodes and between them."""
+    rng = np.random.default_rng(1)
+    found = []
+    for what in (configuration(n, b) for n in nodes for b in batches):
+        placed = Placements(
+            num_nodes=np.array([what.nodes]),
+            num_ranks=np.array([4.0 * what.nodes]),
+            most_on_a_node=np.array([4.0]),
+        )
+        exchange = placed_ring_seconds(
+            placed, PARAMETER_BYTES, within=WITHIN, between=BETWEEN, sharing=Sharing()
+        )
+        step = 0.004 + 4e-4 * math.ceil(what.batch_size / (4 * what.nodes)) + float(exchange[0])
+        found.append(timed(what, step * math.exp(noise * rng.standard_normal())))
+    return found
+
+
+def test_links_within_and_between_nodes_are_told_apart() -> None:
+    model = fit_seconds(placed_looks((1, 2, 3), (64, 256, 1024)), PLACED, PARAMETER_BYTES)
+    truth = {m.configuration: m for m in placed_looks((8,), (256, 1024), noise=0.0)}
+    for what, measured in truth.items():
+        mean, sd = predicted(model, what)
+        assert measured.step_seconds is not None
+        # A step of the same cluster read as one kind of link is a third too long or more.
+        assert mean == pytest.approx(measured.step_seconds.mean, rel=0.2)
+        assert sd < 0.5
+    found = model.parameters()
+    within, between = (
+        found[name][0]
+        for name in ("log latency seconds of a hop within a node", "log latency seconds of a hop")
+    )
+    assert within < between
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        APART,
+        SHARED,
+        Cluster(node_counts=(1, 2), devices_per_node=4),
+        Cluster(
+            node_counts=(1, 2),
+            devices_per_node=4,
+            nodes_share_host=False,
+            virtual=VirtualCluster(fixed_seconds=1e-3, seconds_per_sample=1e-4, bytes_per_second=1e9),
+        ),
+    ],
+)
+def test_one_kind_of_link_has_no_unknowns_of_places(cluster: Cluster) -> None:
+    model = fit_seconds([], cluster, PARAMETER_BYTES)
+    assert not any("within a node" in name for name in model.parameters())
+
+
+def test_strategies_and_places_have_their_unknowns_side_by_side() -> None:
+    model = fit_seconds([], PLACED, PARAMETER_BYTES, strategies=["all_reduce", "gossip_pull"])
+    names = set(model.parameters())
+    assert {"persistent share of jitter", "log bytes a second within a node"} <= names
+    what = Configuration(nodes=4, batch_size=256, learning_rate=0.1, strategy="gossip_pull", tau=1)
+    mean, covariance = model.log_seconds_per_sample([what])
+    assert np.isfinite(mean).all()
+    assert np.isfinite(covariance).all()
+
+
+def test_a_described_server_is_reached_by_messages_and_not_by_the_collective_s_links() -> None:
+    virtual = VirtualCluster(
+        fixed_seconds=0.02,
+        seconds_per_sample=1e-3,
+        latency=1e-5,
+        bytes_per_second=1e12,
+        message_latency=2e-3,
+        message_bytes_per_second=1e8,
+    )
+    cluster = Cluster(node_counts=(1, 2), nodes_share_host=False, virtual=virtual)
+    model = fit_seconds([], cluster, 10**6, strategies=["elastic_averaging"])
+    asked = Configuration(
+        nodes=2, batch_size=20, learning_rate=0.1, strategy="elastic_averaging", tau=1, beta=0.8
+    )
+    means, _ = model.log_seconds_per_sample([asked])
+    # A step, both latencies, a vector in and one out, and hardly a queue.
+    assert np.exp(means[0]) * 20 == pytest.approx(0.03 + 4e-3 + 0.02, rel=0.08)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from search_spaces import STRATEGIES, traits_of
 from tuner.analytic.laws import ring_all_reduce_seconds, synchronous_step_seconds
-from tuner.analytic.strategy_seconds import Network, batch_seconds
+from tuner.analytic.placement import Link, Sharing
+from tuner.analytic.strategy_seconds import Network, NodeLinks, batch_seconds
 from tuner.cluster import RankDelay
 
 RANKS = np.arange(1, 129, dtype=float)
@@ -75,6 +76,34 @@ def test_all_reduce_is_the_synchronous_step() -> None:
     np.testing.assert_array_equal(seconds("all_reduce", RANKS), expected)
 
 
+def test_an_all_reduce_does_not_hide_behind_a_delay() -> None:
+    """What a delay of all ranks adds, it adds beside the exchange, however well that hides behind compute."""
+    steady = RankDelay(ranks=None, low=0.1, high=0.1)
+    for overlap in (1.0, 2.0, 10.0):
+        here = replace(NETWORK, jitter=0.0, overlap=overlap, num_bytes=4e7)
+        apart = seconds("all_reduce", RANKS, network=replace(here, delays=(steady,)))
+        np.testing.assert_allclose(apart, 0.1 + seconds("all_reduce", RANKS, network=here), rtol=1e-4)
+
+
+@pytest.mark.parametrize("ranks", [8, 32, 128])
+@pytest.mark.parametrize("every", [1, 8])
+def test_an_all_reduce_among_delayed_ranks_takes_what_a_simulated_one_takes(ranks: int, every: int) -> None:
+    """The last rank's compute hides the exchange, its standing still does not."""
+    rng, steps, g, exchange = np.random.default_rng(0), 4000, 2.0, 0.07
+    compute = 0.05 * (1 + 0.1 * rng.standard_normal((steps, ranks)))
+    still = np.where(np.arange(ranks) % every == every - 1, rng.uniform(0.0, 0.3, (steps, ranks)), 0.0)
+    last = (compute + still).argmax(axis=1)
+    busy, stands = (np.take_along_axis(part, last[:, None], axis=1) for part in (compute, still))
+    expected = float(np.mean(stands + (busy**g + exchange**g) ** (1 / g)))
+    delay = RankDelay(ranks=tuple(range(every - 1, ranks, every)), low=0.0, high=0.3)
+    per_byte = exchange / (2 * (ranks - 1) / ranks)
+    network = Network(
+        num_bytes=1.0, latency=0.0, bytes_per_second=1 / per_byte, jitter=0.1, persistent=0.0, overlap=g
+    )
+    found = seconds("all_reduce", float(ranks), network=replace(network, delays=(delay,)))[0]
+    assert found == pytest.approx(expected, rel=0.03)
+
+
 def test_gossip_takes_no_longer_on_many_ranks_than_on_two() -> None:
     for strategy in ("gossip_pull", "gossip_push", "gossip_pairs"):
         found = seconds(strategy, RANKS[1:])
@@ -82,7 +111,9 @@ def test_gossip_takes_no_longer_on_many_ranks_than_on_two() -> None:
 
 
 def test_a_server_saturates_where_its_ranks_outnumber_it() -> None:
-    service, think = 2 * 4e6 / 1e9, 0.05 + 2e-3
+    # What sends the answers is a station of its own, passed on the way.
+    service = 4e6 / 1e9
+    think = 0.05 + 2e-3 + service
     found = seconds("elastic_averaging", RANKS)
     load = RANKS / (1 + think / service)
     below, beyond = load < 0.4, load > 2
@@ -109,3 +140,46 @@ def test_a_delayed_rank_holds_up_those_who_wait_and_not_those_who_do_not(strateg
 def test_rare_waiting_for_one_delayed_rank_costs_its_mean_delay_all_the_same() -> None:
     late = replace(NETWORK, delays=LATE)
     assert seconds("local_sgd", 8.0, tau=64.0, network=late)[0] > 0.05 + 0.15
+
+
+def on_nodes(devices: int, *, latency: float = 1e-5, bandwidth: float = 2e10, **sharing: float) -> Network:
+    """Links within nodes beside `NETWORK`'s between them."""
+    within = Link(latency_seconds=latency, bytes_per_second=bandwidth)
+    links = NodeLinks(devices_per_node=devices, within=within, sharing=Sharing(**sharing))
+    return replace(NETWORK, on_node=links)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_links_within_nodes_like_those_between_change_nothing(strategy: str) -> None:
+    alike = on_nodes(4, latency=NETWORK.latency, bandwidth=NETWORK.bytes_per_second)
+    ranks = 4.0 * np.arange(1, 33)
+    np.testing.assert_allclose(
+        seconds(strategy, ranks, network=alike, tau=2.0), seconds(strategy, ranks, tau=2.0), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_ranks_on_one_node_do_not_feel_the_links_between_nodes(strategy: str) -> None:
+    here = on_nodes(8, variation=0.3, device_exponent=0.2)
+    slow = replace(here, latency=10.0, bytes_per_second=1e3)
+    np.testing.assert_array_equal(
+        seconds(strategy, [1.0, 2.0, 8.0], network=here), seconds(strategy, [1.0, 2.0, 8.0], network=slow)
+    )
+    assert seconds(strategy, 16.0, network=slow)[0] > seconds(strategy, 16.0, network=here)[0]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@given(devices=st.sampled_from([2, 4, 8]), nodes=st.integers(1, 16), tau=st.sampled_from([1.0, 8.0]))
+def test_quick_links_within_nodes_never_slow_a_batch_down(
+    strategy: str, devices: int, nodes: int, tau: float
+) -> None:
+    found = seconds(strategy, float(devices * nodes), tau=tau, network=on_nodes(devices))[0]
+    assert found <= seconds(strategy, float(devices * nodes), tau=tau)[0] * (1 + 1e-12)
+
+
+def test_most_peers_are_on_other_nodes_where_there_are_many() -> None:
+    links = on_nodes(4).on_node
+    assert links is not None
+    np.testing.assert_allclose(
+        links.share_within(np.array([1.0, 2.0, 4.0, 8.0, 400.0])), [0, 1, 1, 3 / 7, 3 / 399]
+    )

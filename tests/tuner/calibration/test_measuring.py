@@ -84,3 +84,22 @@ def test_ranks_that_are_not_heard_of_are_ended(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="hang_timeout"):
         calibrated(tmp_path, launcher)
     assert launcher.cancelled
+
+
+def test_all_reduces_within_a_node_of_other_hosts_are_a_link_of_their_own(tmp_path: Path) -> None:
+    cluster = {"launcher": "torchrun", "torchrun": {"hosts": ["a", "b", "c", "d"]}, "devices_per_node": 2}
+    plan = made_plan(node_counts=(2,), **cluster)
+    found = calibrate(plan, MadeLauncher(waiting=0.02), tmp_path, lambda _words: None)
+    assert found.within_node is not None
+    # Two ranks of one node do not wait as the four of two nodes are made to.
+    assert found.within_node.latency.value == pytest.approx(LATENCY, rel=0.06)
+    assert found.collective.latency.value > 3 * LATENCY
+    assert found.shared_memory is not None
+    assert found.warnings == () or all("share" not in words for words in found.warnings)
+
+
+def test_one_device_on_other_hosts_has_no_link_within(tmp_path: Path) -> None:
+    plan = made_plan(launcher="torchrun", torchrun={"hosts": ["a", "b", "c", "d"]})
+    found = calibrate(plan, MadeLauncher(), tmp_path, lambda _words: None)
+    assert found.within_node is None
+    assert found.shared_memory is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tuner.calibration import Constants, Figure, Link, machine_section
 from tuner.calibration.section_text import bandwidth, duration
+from tuner.job import Job
 from tuner.job.sections import MachineSection
 from tuner.job.values import parse_bandwidth, parse_duration
 
@@ -20,6 +21,7 @@ def figure(value: float) -> Figure:
 
 
 LINK = Link(latency=figure(3.5e-4), seconds_per_byte=figure(1 / 1.25e9), misfit=0.04)
+MESSAGES = Link(latency=figure(8e-5), seconds_per_byte=figure(1 / 4e8), misfit=0.02)
 CONSTANTS = Constants(
     fixed_seconds=figure(1.234e-3),
     seconds_per_sample=figure(3.21e-8),
@@ -29,7 +31,7 @@ CONSTANTS = Constants(
     persistent=0.4,
     overlap=figure(1.7),
     collective=LINK,
-    messages=LINK,
+    messages=MESSAGES,
     shared_memory=None,
     parameter_bytes=4096,
     batch_sizes_per_rank=(4, 64),
@@ -43,7 +45,29 @@ def test_the_section_is_one_that_a_job_takes() -> None:
     assert machine.seconds_per_sample == pytest.approx(3.21e-8)
     assert machine.latency == pytest.approx(3.5e-4)
     assert machine.bandwidth == pytest.approx(1.25e9)
+    assert machine.message_latency == pytest.approx(8e-5)
+    assert machine.message_bandwidth == pytest.approx(4e8)
     assert (machine.jitter, machine.persistent, machine.overlap) == (0.11, 0.4, 1.7)
+
+
+def test_the_section_describes_the_cluster_that_constants_make() -> None:
+    text = f"[cluster]\nnodes = [1, 2]\n{machine_section(CONSTANTS)}"
+    described = {
+        "name": "calibrated",
+        "workload": {"path": "tuner.workloads.digits:Digits"},
+        "goal": {"metric": "accuracy", "target": 0.9},
+        "space": {"batch_size": [16], "learning_rate": [0.1]},
+        "probe": {"kind": "emulated"},
+        **tomllib.loads(text),
+    }
+    virtual = Job.model_validate(described).resolved_cluster().virtual
+    assert virtual is not None
+    made = CONSTANTS.virtual_cluster(overlap=1.5)
+    for field in fields(made):
+        expected = getattr(made, field.name)
+        assert getattr(virtual, field.name) == (
+            pytest.approx(expected, rel=1e-3) if isinstance(expected, float) else expected
+        ), field.name
 
 
 def test_what_could_not_be_told_is_left_to_the_default() -> None:

@@ -252,19 +252,38 @@ def test_an_all_reduce_takes_what_the_ring_takes() -> None:
     assert batch_seconds(run) == pytest.approx(0.014 + ring)
 
 
+def test_messages_go_by_links_of_their_own_and_collectives_do_not() -> None:
+    own = replace(CLUSTER, message_latency=5e-3, message_bytes_per_second=880 / 0.01)
+    for strategy, expected in (("all_reduce", 0.014), ("local_sgd", 0.014), ("elastic_averaging", 0.044)):
+        run = emulated(strategy, 2, cluster=replace(own, bytes_per_second=float("inf")), tau=1)
+        run.run(samples=2 * 4 * 50)
+        assert np.mean(run.times[1].whole[1:]) == pytest.approx(expected, rel=0.02), strategy
+
+
 @pytest.mark.parametrize("num_ranks", [4, 12, 32])
 def test_the_server_queues_as_the_law_says(num_ranks: int) -> None:
     cluster = replace(CLUSTER, latency=1e-3, bytes_per_second=2e6, jitter=0.3, persistent=0.0)
     run = emulated("elastic_averaging", num_ranks, cluster=cluster, tau=1)
     run.run(samples=num_ranks * 4 * 150)
-    service = 2 * parameters_of(run.model).numel() * 8 / 2e6
+    service = parameters_of(run.model).numel() * 8 / 2e6
+    # Beside the turn: a step, both latencies, and the answer, which leaves while others' vectors come.
+    away = 0.014 + 2e-3 + service
     # Rank 0 holds the server and never queues.
-    at_server = server_exchange_seconds(
-        np.array([num_ranks - 1]), np.array([service]), np.array([0.014 + 2e-3])
-    )
+    at_server = server_exchange_seconds(np.array([num_ranks - 1]), np.array([service]), np.array([away]))
     waiting = [np.mean(times.whole[10:]) for times in run.times[1:]]
-    assert np.mean(waiting) == pytest.approx(0.014 + 2e-3 + float(at_server[0]), rel=0.06)
+    assert np.mean(waiting) == pytest.approx(away + float(at_server[0]), rel=0.06)
     assert np.mean(run.times[0].whole[10:]) == pytest.approx(0.014, rel=0.05)
+
+
+def test_a_saturated_server_lets_a_vector_in_and_one_out_at_once() -> None:
+    """Beyond saturation as many exchanges get through as its link takes vectors, not half as many."""
+    run = emulated("elastic_averaging", 9, cluster=replace(CLUSTER, bytes_per_second=1e4), tau=1)
+    run.run(seconds=5.0)
+    began, steps = run.seconds, run.ranks[1].step
+    run.run(seconds=began + 15.0)
+    link = parameters_of(run.model).numel() * 8 / 1e4
+    through = (run.ranks[1].step - steps) / (run.seconds - began)
+    assert through == pytest.approx(1 / (8 * link), rel=0.1)
 
 
 @pytest.mark.parametrize("strategy", APART)

@@ -109,6 +109,22 @@ def test_described_machines_are_the_cluster_of_an_emulated_job():
     assert cluster.oversubscription(64) == 1.0
 
 
+def test_links_between_two_ranks_are_those_of_collectives_unless_told():
+    slower = {**MACHINE, "message_latency": "1ms", "message_bandwidth": "1Gbit/s"}
+    same, own = (
+        Job.model_validate({**EMULATED, "cluster": {"nodes": [1, 64], "machine": machine}}).resolved_cluster()
+        for machine in (MACHINE, slower)
+    )
+    assert same.virtual is not None
+    assert own.virtual is not None
+    assert (own.virtual.latency, own.virtual.bytes_per_second) == (
+        same.virtual.latency,
+        same.virtual.bytes_per_second,
+    )
+    assert own.virtual.message_seconds(1.25e8) == pytest.approx(1.001)
+    assert same.virtual.message_seconds(1.25e8) == pytest.approx(0.10002)
+
+
 def test_an_emulated_job_needs_described_machines_and_no_other_job_has_them():
     with pytest.raises(ValidationError, match=r"probe.kind = 'emulated' needs \[cluster.machine\]"):
         Job.model_validate({**EMULATED, "cluster": {"nodes": [1, 64]}})
@@ -171,3 +187,42 @@ def test_nodes_at_hand_and_a_description_go_together(changed, words):
 def test_what_is_partly_real_depends_on_the_hardware():
     job = Job.model_validate(AUTO)
     assert job.fingerprint("code", "cpu") != job.fingerprint("code", "gpu")
+
+
+def test_as_many_nodes_are_there_at_once_as_the_largest_configuration_takes_unless_stated():
+    cluster = {"nodes": [1, 2, 4]}
+    assert Job.model_validate({**BASE, "cluster": cluster}).resolved_cluster().nodes_at_once == 4
+    stated = Job.model_validate({**BASE, "cluster": {**cluster, "capacity": 6}})
+    assert stated.resolved_cluster().nodes_at_once == 6
+    assert Job.model_validate(AUTO).resolved_cluster().nodes_at_once == 4
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (
+            {**BASE, "cluster": {"nodes": [1, 4], "capacity": 3}},
+            "cluster.capacity = 3 is below the largest number of nodes that may be chosen, 4: state 4 or",
+        ),
+        ({**BASE, "cluster": {"nodes": [1, 4], "capacity": 0}}, "greater than 0"),
+        (
+            {**EMULATED, "cluster": {**EMULATED["cluster"], "capacity": 64}},
+            "with probe.kind = 'emulated' none is: take it out",
+        ),
+    ],
+)
+def test_nodes_at_once_hold_every_configuration(job, words):
+    with pytest.raises(ValidationError, match=words):
+        Job.model_validate(job)
+
+
+def test_what_is_emulated_holds_no_nodes():
+    cluster = Job.model_validate(AUTO).resolved_cluster()
+    settings = {"batch_size": 64, "learning_rate": 0.1, "strategy": "all_reduce"}
+    real, emulated = (Configuration({"nodes": nodes, **settings}) for nodes in (2, 64))
+    assert (cluster.nodes_held(real), cluster.nodes_held(emulated)) == (2, 0)
+
+
+def test_nodes_at_once_are_no_part_of_what_curves_depend_on():
+    jobs = [Job.model_validate({**BASE, "cluster": {"nodes": [1], **more}}) for more in ({}, {"capacity": 8})]
+    assert len({job.fingerprint("code", "cpu") for job in jobs}) == 1

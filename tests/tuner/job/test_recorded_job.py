@@ -176,3 +176,13 @@ def test_a_recorded_job_is_always_feasible(tmp_path):
     absent, unlimited = job_warnings(job)
     assert "State a recorded one there" in absent
     assert "[budget] is empty" in unlimited
+
+
+def test_how_many_nodes_are_there_at_once_may_be_stated_beside_a_recording(tmp_path):
+    cluster = job_of(tmp_path, (BUDGET, "[cluster]\ncapacity = 9\n[budget]")).resolved_cluster()
+    assert (cluster.node_counts, cluster.nodes_at_once) == ((1, 2), 9)
+    assert job_of(tmp_path).resolved_cluster().nodes_at_once == 3
+    with pytest.raises(
+        JobError, match="below the largest number of nodes that may be chosen, 2 and 1 beside"
+    ):
+        job_of(tmp_path, (BUDGET, "[cluster]\ncapacity = 2\n[budget]"))

@@ -23,6 +23,7 @@ def test_the_examples_ship():
     assert example_names() == [
         "char_lm",
         "cluster_of_128",
+        "cluster_partly_here",
         "digits",
         "fashion_mnist",
         "fashion_mnist_delayed",
@@ -70,7 +71,8 @@ def test_options_the_template_leaves_out_are_options_that_exist():
 
 def test_an_unknown_example_is_told_the_nearest():
     with pytest.raises(
-        JobError, match=r"no example 'digit'; did you mean 'digits'.*char_lm, cluster_of_128, digits"
+        JobError,
+        match=r"no example 'digit'; did you mean 'digits'.*char_lm, cluster_of_128, cluster_partly_here",
     ):
         example_text("digit")
 

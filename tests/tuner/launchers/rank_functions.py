@@ -110,6 +110,13 @@ def leave(context: RankContext, payload: Payload) -> None:
         os._exit(payload["exit_code"])
 
 
+def leave_by_signal(context: RankContext, payload: Payload) -> int:
+    """Rank 0 is killed."""
+    if context.rank == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return context.rank
+
+
 def hang(context: RankContext, payload: Payload) -> None:
     """Tells its process and waits; with `frozen` rank 1 is stopped, the others wait for it in gloo."""
     child = subprocess.Popen(["sleep", "600"]) if payload.get("child") else None

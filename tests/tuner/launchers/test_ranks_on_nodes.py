@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.tuner.launchers.conformance import LauncherConformance
-from tuner.launchers import CommandLauncher, LocalNodes
+from tests.tuner.launchers.conformance import LauncherConformance, Watch, outcome, submit
+from tuner.errors import ProbeError
+from tuner.launchers import CommandLauncher, CommandTask, JobState, LocalNodes, RankTask
+from tuner.launchers.elastic_agent import noted
+from tuner.launchers.job_folder import JobFolder
+from tuner.launchers.rank_program import choose_interface
 
 
 @pytest.mark.slow
@@ -17,3 +24,93 @@ class TestRanksOnLocalNodes(LauncherConformance):
         launcher = CommandLauncher(LocalNodes())
         yield launcher
         launcher.close()
+
+
+@pytest.fixture
+def launcher() -> Iterator[CommandLauncher]:
+    launcher = CommandLauncher(LocalNodes())
+    yield launcher
+    launcher.close()
+
+
+def test_paceline_s_import_path_is_for_ranks_and_not_for_commands(
+    launcher: CommandLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    task = CommandTask(command='echo "path: $PYTHONPATH"', working_folder=tmp_path, folder=tmp_path)
+    handle = launcher.submit(task, num_nodes=1, devices_per_node=1)
+    assert outcome(launcher, handle).state is JobState.SUCCEEDED
+    assert launcher.logs(handle) == {0: "path: \n"}
+
+
+@pytest.mark.slow
+def test_a_working_folder_with_names_like_ours_gets_in_nobody_s_way(
+    launcher: CommandLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tuner").mkdir()
+    (tmp_path / "tuner" / "__init__.py").write_text("raise ImportError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    assert outcome(launcher, submit(launcher, tmp_path, "echo", value=3)).results == {0: 3}
+
+
+@pytest.mark.slow
+def test_a_job_that_outlives_ranks_keeps_what_the_others_returned(
+    launcher: CommandLauncher, tmp_path: Path
+) -> None:
+    function = "tests.tuner.launchers.rank_functions:leave_by_signal"
+    task = RankTask(function=function, payload={}, folder=tmp_path, outlives_ranks=True)
+    watch = Watch(launcher, launcher.submit(task, num_nodes=2, devices_per_node=1))
+    status = watch.end()
+    assert status.state is JobState.SUCCEEDED, status.failures
+    assert status.results == {1: 1}
+
+
+def test_a_closed_launcher_takes_no_ranks(tmp_path: Path) -> None:
+    launcher = CommandLauncher(LocalNodes())
+    launcher.close()
+    with pytest.raises(ProbeError, match="closed"):
+        submit(launcher, tmp_path, "echo", value=1)
+
+
+@pytest.mark.parametrize(
+    ("command", "outlived", "noted_code", "code"),
+    [
+        ("true", False, 0, 0),
+        ("exit 7", False, 7, 7),
+        ("kill -KILL $$", False, -9, 137),
+        ("kill -KILL $$", True, -9, 0),
+        ("exit 7", True, 7, 7),
+    ],
+)
+def test_a_rank_s_end_is_noted(
+    tmp_path: Path, command: str, outlived: bool, noted_code: int, code: int
+) -> None:
+    folder = tmp_path / "it's a folder"
+    folder.mkdir()
+    line = noted(f"echo 'said it'; {command}", folder, outlived=outlived)
+    ended = subprocess.run(["/bin/sh", "-c", line], env={**os.environ, "RANK": "3"}, check=False)
+    assert ended.returncode == code
+    assert JobFolder(folder).rank_exits() == {3: noted_code}
+    assert JobFolder(folder).logs()[3].startswith("said it\n")
+
+
+def test_messages_are_read_line_by_line_and_never_half(tmp_path: Path) -> None:
+    path, folder = tmp_path / "messages-0.jsonl", JobFolder(tmp_path)
+    assert folder.new_messages(0, 0) == ([], 0)
+    path.write_text('{"a": 1}\n{"b"')
+    found, offset = folder.new_messages(0, 0)
+    assert found == [{"a": 1}]
+    assert folder.new_messages(0, offset) == ([], offset)
+    with path.open("a") as file:
+        file.write(": 2}\n")
+    assert folder.new_messages(0, offset)[0] == [{"b": 2}]
+
+
+def test_gloo_takes_the_interface_towards_the_main_node_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "chosen")
+    choose_interface("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "chosen"
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    choose_interface("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")

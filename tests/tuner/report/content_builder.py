@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -361,6 +362,7 @@ def content(
 ) -> ReportContent:
     return ReportContent(
         job=job(),
+        job_path=Path("job.toml"),
         recommendation=answer or recommendation(),
         probes=probes() if seen is None else seen,
         landscape=landscape() if weighed is None else weighed,

@@ -35,7 +35,7 @@ def test_standing_tells_provisional_measured_and_predicted_apart(builder: Module
     bare = replace(unverified, choice=builder.alternative(4, 256, 0.1))
     assert standing(bare).headline == "not verified"
     assert standing(replace(bare, provisional=True)).headline == "provisional"
-    assert "no run of it was measured" in measured(bare).detail
+    assert "No run of it was measured" in measured(bare).detail
 
 
 def test_an_unbounded_prediction_says_so(builder: ModuleType) -> None:

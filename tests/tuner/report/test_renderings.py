@@ -7,7 +7,6 @@ import io
 import json
 import math
 import re
-import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -21,7 +20,6 @@ from tuner.recommendation import Estimate, Recommendation
 from tuner.report import ReportContent, recommendation_schema, recommendation_text
 from tuner.report.csv import trials_csv
 from tuner.report.html import report_html
-from tuner.report.launch import launch_script
 from tuner.report.markdown import report_markdown
 
 NASTY = "<script>alert('x')</script> | `tick` & \"quote\""
@@ -343,16 +341,6 @@ def test_a_probe_without_a_slice_has_empty_cells(builder: ModuleType) -> None:
     rows = list(csv.DictReader(io.StringIO(trials_csv(_nothing_finished(builder)))))
     assert {row["samples"] for row in rows} == {""}
     assert {row["outcome"] for row in rows} == {"paused"}
-
-
-def test_the_launch_script_runs_the_command_and_nothing_else(builder: ModuleType) -> None:
-    answer = replace(
-        builder.recommendation(), job_name="digits\nrm -rf x", command="python train.py --lr 0.1"
-    )
-    lines = launch_script(answer).splitlines()
-    assert lines[0] == "#!/bin/sh"
-    code = [shlex.split(line) for line in lines if line and not line.startswith("#")]
-    assert code == [["set", "-eu"], ["python", "train.py", "--lr", "0.1"]]
 
 
 def test_the_text_for_the_terminal_is_short_and_complete(builder: ModuleType) -> None:

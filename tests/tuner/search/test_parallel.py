@@ -278,11 +278,27 @@ def test_what_optuna_suggests_waits_until_it_has_room(tmp_path: Path) -> None:
     world = wide_world(tmp_path)
     ask = Ask(until=Until(training_seconds=3.0), reason="told to")
     prober = together_prober(world)
-    world.search(Scripted(*[ask] * 12), prober=prober, parallel=4).run()
-    assert len(world.probes()) == 12
+
+    class Asking:
+        def decide(self, state: SearchState) -> Decision:
+            enough = Stop(kind=StopKind.NO_GAIN, reason="a dozen is enough")
+            return Decision(action=enough if len(state.probes) >= 12 else ask)
+
+    world.search(Asking(), prober=prober, parallel=4).run()
+    assert len(world.probes()) >= 12
     assert max(prober.held) <= 4
     asked = [trial.number for trial in world.optuna_study.get_trials()]
     assert sorted(p.trial_number or 0 for p in world.probes()) == asked
+
+
+def test_what_was_asked_for_and_never_had_room_ends_with_the_search(tmp_path: Path) -> None:
+    world = wide_world(tmp_path, cluster={"nodes": [4], "capacity": 4})
+    ask = Ask(until=Until(training_seconds=3.0), reason="told to")
+    end = Stop(kind=StopKind.BUDGET, reason="told to")
+    world.search(Scripted(ask, ask, end), prober=together_prober(world), parallel=2).run()
+    (probe,) = world.probes()
+    assert probe.slices[0].samples == 0  # it was cut off when the search was over
+    assert trial_states(world) == [TrialState.RUNNING, TrialState.PRUNED]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])

@@ -39,7 +39,6 @@ def test_an_empty_study_knows_nothing_and_has_spent_nothing(world: World) -> Non
     assert (state.spent.seconds, state.spent.dollars) == (0.0, 0.0)
     assert state.runs == {}
     assert state.start_value is None
-    assert state.noise_scale() is None
     assert state.startup_seconds == 3.0
     assert state.overhead == 1.1
     assert state.evidence() == ([], {})
@@ -184,18 +183,24 @@ def make_folder(world: World) -> Path:
     return folder
 
 
-def test_the_run_that_measured_noise_furthest_tells_the_noise_scale(world: World) -> None:
+def test_noise_goes_with_the_run_that_measured_it(world: World) -> None:
+    told = {}
     for samples, noise in ((1_000, 50.0), (9_000, 300.0)):
+        statistic = NoiseStatistic(samples=samples, noise=noise, squared_gradient=2.0, num_estimates=5)
+        what = configuration(1, 64 * samples // 1_000, 0.03)
+        told[what] = (statistic,)
         world.keep(
             Measurement(
-                configuration=configuration(1, 64, samples / 1e5),
+                configuration=what,
                 purpose=Purpose.STATISTICS,
                 outcome=Outcome.PAUSED,
+                noise=(statistic,),
                 samples=samples,
-                noise=(NoiseStatistic(samples=samples, noise=noise, squared_gradient=2.0, num_estimates=5),),
+                training_seconds=1.0,
             )
         )
-    assert world.state().noise_scale() == pytest.approx(150.0)
+    evidence, _ = world.state().evidence()
+    assert {run.configuration: run.noise for run in evidence} == told
 
 
 def test_the_untrained_model_s_value_is_the_median_of_those_scored(world: World) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from search_spaces import Configuration
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import BASELINE, World, make_job
+from tuner.job.values import parse_duration
 from tuner.search.beliefs import believe, candidates
 from tuner.search.weighing import expected_costs
 from tuner.service.turning_points import turning_points
@@ -48,6 +51,21 @@ def test_slower_links_would_send_it_to_fewer_nodes_and_faster_ones_to_more(tmp_p
     (turn,) = [words for words in sentences if words.startswith("With latency")]
     assert "times lower, all_reduce on 4 nodes " in turn
     assert "would be ahead" in turn
+
+
+def test_nobody_is_said_to_be_ahead_whose_time_is_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Expectations may lie close together where medians do not: draws that hardly arrive lengthen some."""
+    monkeypatch.setattr(
+        "tuner.service.turning_points.expected_costs",
+        lambda state, beliefs: 1.0 + 1e-9 * beliefs.forecast.quantile(0.5),
+    )
+    _, sentences = told(tmp_path, latency="1ms")
+    for sentence in sentences:
+        if found := re.search(r"ahead: (.+) against (.+)\.$", sentence):
+            other, own = (parse_duration(words.replace(" ", "")) for words in found.groups())
+            assert other < own, sentence
 
 
 def test_what_changes_nothing_is_said_together(tmp_path: Path) -> None:

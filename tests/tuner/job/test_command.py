@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from search_spaces import Configuration
+from tuner.errors import InfeasibleError, JobError
+from tuner.job import VARIABLES, Template, load_job, own_command, script_digest, variable_name
+from tuner.job.command_files import script_files
+from tuner.job.command_values import rendered_command, stated_values
+
+JOB = """
+[workload]
+{workload}
+[cluster]
+nodes = {nodes}
+[goal]
+target = 0.9
+[space]
+batch_size = {batches}
+learning_rate = {{ low = 0.001, high = 0.1 }}
+[baseline]
+batch_size = 12
+learning_rate = 0.01
+{more}
+"""
+TOLD = "command = 'python train.py --lr {learning_rate} --batch-size {batch_size} --nodes {nodes}'"
+CONFIGURATION = Configuration(nodes=1, batch_size=12, learning_rate=0.01, strategy="all_reduce")
+
+
+def write_job(
+    folder: Path, workload: str = TOLD, *, nodes: str = "[1]", batches: str = "[12, 24]", more: str = ""
+) -> Path:
+    path = folder / "job.toml"
+    path.write_text(JOB.format(workload=workload, nodes=nodes, batches=batches, more=more))
+    return path
+
+
+def test_a_command_implies_its_kind_and_needs_no_workload(tmp_path: Path) -> None:
+    job = load_job(write_job(tmp_path))
+    assert job.runs_command
+    assert job.probe.kind == "command"
+    assert job.probe.hang_seconds == 600
+    assert not job.can_resume
+    stored = type(job).model_validate(json.loads(job.model_dump_json()))
+    assert stored == job
+
+
+@pytest.mark.parametrize(
+    ("workload", "words"),
+    [
+        (
+            "command = 'train --lr {learnig_rate}'",
+            r"\{learnig_rate\} is no variable; did you mean \{learning_rate\}",
+        ),
+        ("command = 'train --lr {lr}'", "Known are nodes, devices_per_node, num_ranks"),
+        ("command = 'train ${HOME}'", r"For the shell's own variable write \$\{\{HOME\}\}"),
+        ("command = 'train {batch_size'", "write {{ and }} for braces"),
+        ("command = 'train {batch_size:d}'", "has a format"),
+        ("command = ''", "workload.command"),
+        (TOLD + "\npath = 'a:B'", "path and workload.command are both stated"),
+        (TOLD + "\nenvironment = { RANKS = '{node_rank}' }", "is known on a node only"),
+        (TOLD + "\nenvironment = { '1X' = 'a' }", "is no name of an environment variable"),
+        (TOLD + "\none_per = 'nod'", "did you mean 'node'"),
+        (TOLD + "\nmetrics = { source = 'csv' }", "workload.metrics.path is missing"),
+        (TOLD + "\nmetrics = { source = 'output' }", "workload.metrics.pattern is missing"),
+        (TOLD + "\nmetrics = { source = 'output', pattern = '(' }", "is no regular expression"),
+        (TOLD + "\nmetrics = { source = 'output', pattern = 'a(?P<value>.)' }", "needs the groups"),
+        (
+            TOLD + "\nmetrics = { source = 'output', pattern = '(?P<epoch>.) (?P<value>.)' }",
+            "workload.epoch_samples is missing",
+        ),
+        (TOLD + "\nfolder = 'nowhere'", "there is no folder"),
+        (TOLD + "\ncomand = 'x'", "did you mean 'workload.command'"),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_said_before_anything_starts(
+    tmp_path: Path, workload: str, words: str
+) -> None:
+    with pytest.raises(JobError, match=words):
+        load_job(write_job(tmp_path, workload))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"workload": "command = 'train {batch_size}'"}, "space.learning_rate has several values"),
+        ({"workload": "command = 'train {learning_rate}'"}, "space.batch_size has several values"),
+        ({"workload": "command = 'train {learning_rate} {batch_size}'", "nodes": "[1, 2]"}, "cluster.nodes"),
+        (
+            {"more": "[probe]\nmax_batch_size_per_rank = 6"},
+            "probe.max_batch_size_per_rank asks for accumulation",
+        ),
+        ({"more": "[probe]\nkind = 'emulated'"}, "a command is run as it is"),
+        ({"more": "[cluster.emulate]\ndelay = { high = 0.1 }"}, "a command's steps are its own"),
+    ],
+)
+def test_what_varies_must_reach_the_script(tmp_path: Path, changes: dict[str, str], words: str) -> None:
+    with pytest.raises(JobError, match=words):
+        load_job(write_job(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "import os; os.environ['PACELINE_LEARNING_RATE'], os.environ['PACELINE_BATCH_SIZE_PER_RANK']",
+        "import json, os; json.load(open(os.environ['PACELINE_VALUES']))",
+        "from paceline_client import values\nrate = values()['learning_rate']",
+    ],
+)
+def test_a_script_may_read_its_values_from_environment_or_file(tmp_path: Path, script: str) -> None:
+    (tmp_path / "train.py").write_text(script)
+    assert load_job(write_job(tmp_path, "command = 'python train.py'")).runs_command
+    (tmp_path / "train.py").write_text("import paceline_client\nnumbers = {}.values()")
+    with pytest.raises(JobError, match="never uses"):
+        load_job(write_job(tmp_path, "command = 'python train.py'"))
+
+
+def test_a_copy_a_rank_knows_how_many_there_are(tmp_path: Path) -> None:
+    workload = "one_per = 'rank'\ncommand = 'train {learning_rate} {batch_size_per_rank}'"
+    assert load_job(write_job(tmp_path, workload, nodes="[1, 2]")).cluster.nodes == (1, 2)
+
+
+def test_a_batch_that_does_not_split_evenly_is_infeasible_with_a_reason(tmp_path: Path) -> None:
+    more = "[probe]\nmax_batch_size_per_rank = 4"
+    workload = TOLD.replace("--nodes", "{accumulation} --nodes")
+    job = load_job(write_job(tmp_path, workload, nodes="[1, 3]", batches="[9, 10, 12]", more=more))
+    space = job.search_space()
+    reasons = {
+        (nodes, batch): space.reasons_against(CONFIGURATION.replaced(nodes=nodes, batch_size=batch))
+        for nodes in (1, 3)
+        for batch in (9, 10, 12)
+    }
+    assert reasons[3, 9] == reasons[3, 12] == reasons[1, 9] == reasons[1, 12] == []
+    assert "does not split evenly over 3 ranks" in reasons[3, 10][0]
+    assert "over 3 micro-batches of at most 4" in reasons[1, 10][0]
+    values = stated_values(job, CONFIGURATION)
+    assert (values["batch_size_per_rank"], values["accumulation"], values["micro_batch_size"]) == (12, 3, 4)
+    with pytest.raises(InfeasibleError, match="does not split evenly"):
+        load_job(write_job(tmp_path, nodes="[7]", more="[probe]"))
+
+
+def test_values_are_quoted_and_braces_can_be_doubled(tmp_path: Path) -> None:
+    template = Template("a {output_folder} ${{HOME}} {{}} {node_rank}")
+    assert template.variables == ("output_folder", "node_rank")
+    line = template.rendered({"output_folder": "/x y"}, for_shell=True)
+    assert line == "a '/x y' ${HOME} {} \"$PACELINE_NODE_RANK\""
+    assert (
+        template.rendered({"output_folder": "/x y", "node_rank": 3}, for_shell=False) == "a /x y ${HOME} {} 3"
+    )
+
+
+def test_resume_is_appended_or_put_where_the_template_says(tmp_path: Path) -> None:
+    for command, line in (
+        ("train {learning_rate} {batch_size}", "train 0.01 12 --resume '/a b'"),
+        ("train {resume} {learning_rate} {batch_size}", "train --resume '/a b' 0.01 12"),
+    ):
+        job = load_job(write_job(tmp_path, f"command = '{command}'\nresume = '--resume {{checkpoint}}'"))
+        values = {**stated_values(job, CONFIGURATION), "checkpoint": "/a b"}
+        assert rendered_command(job, values, resumes=True) == line
+        assert "--resume" not in rendered_command(job, values, resumes=False)
+
+
+def test_the_fingerprint_knows_the_script_and_what_it_imports(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import parts")
+    (tmp_path / "parts.py").write_text("x = 1")
+    job = load_job(write_job(tmp_path))
+    assert script_files(job.command, tmp_path) == [tmp_path / "parts.py", tmp_path / "train.py"]
+    first = script_digest(job.command, tmp_path)
+    (tmp_path / "parts.py").write_text("x = 2")
+    assert script_digest(job.command, tmp_path) != first
+    assert len(first) == 16
+    other = load_job(write_job(tmp_path, TOLD + "\ngrace = '2m'\nresume = '-r {checkpoint}'"))
+    assert other.fingerprint("", "") == job.fingerprint("", "")
+    changed = load_job(write_job(tmp_path, TOLD.replace("--nodes", "--wide --nodes")))
+    assert changed.fingerprint("", "") != job.fingerprint("", "")
+
+
+def test_module_of_python_is_found_like_a_file(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "train.py").write_text("")
+    workload = "command = 'python -m work.train {learning_rate} {batch_size}'"
+    job = load_job(write_job(tmp_path, workload))
+    assert script_files(job.command, tmp_path) == [tmp_path / "work" / "train.py"]
+
+
+def test_own_command_runs_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "tell.sh").write_text(
+        'echo "$@" "$PACELINE_BATCH_SIZE" "$LR" "$PACELINE_NODES"; cat "$PACELINE_VALUES"'
+    )
+    job = load_job(
+        write_job(
+            tmp_path,
+            "command = 'sh tell.sh {learning_rate} {node_rank} {checkpoint}'\n"
+            "environment = { LR = '{learning_rate}' }",
+        )
+    )
+    line = own_command(job, tmp_path, CONFIGURATION)
+    run = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True, cwd="/")
+    first, rest = run.stdout.split("\n", 1)
+    assert shlex.split(first) == ["0.01", "0", "checkpoint", "12", "0.01", "1"]
+    assert json.loads(rest)["learning_rate"] == 0.01
+
+
+def test_own_command_starts_a_copy_a_rank_where_nodes_are_processes(tmp_path: Path) -> None:
+    workload = (
+        "one_per = 'rank'\ncommand = 'echo $RANK of $WORLD_SIZE: {learning_rate} {batch_size_per_rank}'"
+    )
+    job = load_job(write_job(tmp_path, workload, nodes="[1, 2]"))
+    line = own_command(job, tmp_path, CONFIGURATION.replaced(nodes=2))
+    run = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True)
+    assert sorted(run.stdout.splitlines()) == ["0 of 2: 0.01 6", "1 of 2: 0.01 6"]
+
+
+def test_every_variable_has_a_name_in_the_environment() -> None:
+    assert variable_name("learning_rate") == "PACELINE_LEARNING_RATE"
+    assert all(words and not words.endswith(".") for words in VARIABLES.values())

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from tuner.analytic.past_laws import Told
+from tuner.ledger import FitRecord
+from tuner.search.law_priors import laws_of_fits
+
+
+def fit(
+    model: str, parameters: dict[str, tuple[float, float]], *, fingerprint: str = "f", **summary: object
+) -> FitRecord:
+    return FitRecord(
+        study_id=1,
+        fingerprint=fingerprint,
+        model=model,
+        made_at=0.0,
+        num_slices=3,
+        parameters=parameters,
+        summary=summary,
+    )
+
+
+def test_unknowns_go_to_the_law_they_are_of() -> None:
+    past = laws_of_fits(
+        [
+            fit("seconds", {"log jitter": (-3.0, 0.2)}),
+            fit("samples", {"log noise scale": (5.0, 0.4)}, fingerprint="g"),
+            fit("another", {"log jitter": (0.0, 0.1)}),
+        ],
+        "f",
+    )
+    assert past.seconds == {"log jitter": [Told(mean=-3.0, sd=0.2, is_alike=True)]}
+    assert past.samples == {"log noise scale": [Told(mean=5.0, sd=0.4, is_alike=False)]}
+
+
+def test_what_a_study_left_at_its_prior_is_no_finding() -> None:
+    told = fit(
+        "seconds", {"log jitter": (-3.0, 0.5), "log bytes a second": (20.0, 0.1)}, at_prior=["log jitter"]
+    )
+    assert set(laws_of_fits([told], "f").seconds) == {"log bytes a second"}
+
+
+def test_how_far_a_target_is_and_how_emulation_errs_are_a_study_s_own() -> None:
+    told = fit("samples", {"log samples": (9.0, 0.1), "log bias of emulated samples": (0.1, 0.05)})
+    assert laws_of_fits([told], "f").samples == {}
+
+
+def test_every_study_counts() -> None:
+    fits = [fit("seconds", {"log jitter": (value, 0.2)}) for value in (-3.0, -2.0)]
+    assert [told.mean for told in laws_of_fits(fits, "f").seconds["log jitter"]] == [-3.0, -2.0]

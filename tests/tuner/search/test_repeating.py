@@ -1,0 +1,135 @@
+"""Runs of scripts that cannot resume: what goes on begins anew, and is paid for again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.tuner.search.synthetic import Law
+from tests.tuner.search.world import World, configuration, make_job
+from tuner.job import Job
+from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose
+from tuner.search.beliefs import believe, candidates
+from tuner.search.model_policy import ModelPolicy
+from tuner.search.policy import Continue
+from tuner.search.state import read_state
+from tuner.search.train_policy import TrainPolicy
+from tuner.search.weighing import Weighing
+
+HERE = configuration(1, 64, 0.08)
+ALONE = {"batch_size": [64], "learning_rate": [0.08]}
+LAW = Law(samples=6e4, seconds_per_sample=1e-3)
+
+
+def command_job(*, resume: str | None = None, **sections: Any) -> Job:
+    data = make_job(**sections).model_dump(mode="json")
+    workload = {"command": "train {nodes} {batch_size} {learning_rate}", "resume": resume}
+    return Job.model_validate({**data, "workload": workload, "probe": {}}, strict=False)
+
+
+def world_of(folder: Path, **more: Any) -> World:
+    sections = {"space": ALONE, "cluster": {"nodes": [1]}, "baseline": None, **more}
+    return World(folder, job=command_job(**sections), law=replace(LAW))
+
+
+def until_of(world: World) -> float:
+    action = ModelPolicy().decide(world.state()).action
+    assert isinstance(action, Continue)
+    assert action.until.training_seconds is not None
+    return action.until.training_seconds
+
+
+def test_going_on_doubles_at_least_where_all_is_paid_again(tmp_path: Path) -> None:
+    for name, resume in (("repeats", None), ("resumes", "--resume {checkpoint}")):
+        (tmp_path / name).mkdir()
+        world = world_of(tmp_path / name, resume=resume)
+        lease = world.ran(HERE, 20.0)
+        assert lease.probe_id == 1
+        done = world.state().runs[HERE.without("nodes")].measurement.training_seconds
+        assert (until_of(world) >= 2 * done) == (resume is None)
+
+
+def test_a_run_that_begins_anew_costs_all_of_it(tmp_path: Path) -> None:
+    world = world_of(tmp_path)
+    world.ran(HERE, 20.0)
+    state = world.state()
+    rng = np.random.default_rng(0)
+    beliefs = believe(state, candidates(state, rng), rng)
+    index = beliefs.configurations.index(HERE)
+    left = Weighing(state, beliefs)._still_to_train()[:, index]
+    assert left == pytest.approx(beliefs.forecast.total[:, index])
+    assert np.median(left - beliefs.forecast.remaining[:, index]) == pytest.approx(20.0, rel=0.2)
+
+
+def test_a_budget_that_ends_before_anything_new_is_not_spent(tmp_path: Path) -> None:
+    world = world_of(tmp_path, budget={"time": 45.0})
+    world.ran(HERE, 30.0)
+    state = world.state()
+    rng = np.random.default_rng(0)
+    weighing = Weighing(state, believe(state, candidates(state, rng), rng))
+    assert weighing.incumbent() is None
+
+
+def test_one_training_is_carried_out_in_one_piece(tmp_path: Path) -> None:
+    action = TrainPolicy(HERE).decide(world_of(tmp_path).state()).action
+    assert action.until.training_seconds > 1e8
+    limited = TrainPolicy(HERE, limit_seconds=70.0).decide(world_of(tmp_path).state()).action
+    assert limited.until.training_seconds == 70.0
+
+
+def test_repeated_training_is_neither_overhead_nor_lost_to_starting(tmp_path: Path) -> None:
+    world = world_of(tmp_path)
+    world.ran(HERE, 20.0)
+    before = world.state()
+    (run,) = before.runs.values()
+    again = replace(
+        run.measurement,
+        curve=(),
+        training_seconds=run.measurement.training_seconds + 5.0,
+        startup_seconds=1.0,
+        scoring_seconds=0.0,
+        repeated_seconds=20.0,
+        charged_seconds=26.0,
+        outcome=Outcome.PAUSED,
+    )
+    world.keep(run.measurement, again)
+    after = world.state()
+    assert after.overhead < 1.2
+    assert after.slice_seconds < 5.0
+
+
+@pytest.mark.parametrize(
+    ("goal", "values", "start"),
+    [
+        ({"metric": "accuracy", "target": 0.9}, [0.5, 0.6], 0.0),
+        ({"metric": "error_rate", "target": 0.1}, [0.5, 0.4], 1.0),
+        ({"metric": "loss", "target": 0.5}, [2.5, 1.5], 2.7),
+        ({"metric": "reward", "target": 100.0, "direction": "maximize"}, [-50.0, 10.0], -65.0),
+        ({"metric": "loss", "target": 0.5}, [0.4], 0.51),
+    ],
+)
+def test_a_run_that_nobody_scored_untrained_began_worse_than_its_first_scoring(
+    tmp_path: Path, goal: dict[str, Any], values: list[float], start: float
+) -> None:
+    world = World(tmp_path, job=command_job(goal=goal))
+    curve = tuple(
+        CurvePoint(training_seconds=float(n), step=n, samples=100 * n, value=value)
+        for n, value in enumerate(values, start=1)
+    )
+    world.keep(
+        Measurement(
+            configuration=HERE,
+            purpose=Purpose.STATISTICS,
+            outcome=Outcome.PAUSED,
+            curve=curve,
+            samples=curve[-1].samples,
+            training_seconds=curve[-1].training_seconds,
+            charged_seconds=3.0,
+        )
+    )
+    state = read_state(world.job, world.cluster, world.probes(), 1000)
+    assert state.start_value == pytest.approx(start)

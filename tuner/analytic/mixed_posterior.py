@@ -1,0 +1,132 @@
+"""Posteriors of one law under several priors, mixed by how well each prior foretold what was observed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.analytic.past_laws import PastLaw, informed
+from tuner.analytic.regression import IntArray, Law, Parameter, Posterior, Residual, fit
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedPosterior:
+    """Several posteriors, by the evidence of their priors; as likely as each other before any observation.
+
+    Mean and covariance of predictions are the mixture's own; its shape is taken for normal.
+
+    Args:
+        parts: One for each prior, the neutral one first.
+        names: What to call the priors.
+    """
+
+    parts: tuple[Posterior, ...]
+    names: tuple[str, ...]
+
+    @property
+    def weights(self) -> Array:
+        """Probability of each prior, `(num_parts,)`."""
+        logs = np.array([part.log_evidence for part in self.parts])
+        weights = np.exp(logs - logs.max())
+        return np.asarray(weights / weights.sum(), dtype=float)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The unknowns with their neutral priors."""
+        return self.parts[0].parameters
+
+    @property
+    def theta(self) -> Array:
+        """Means of the unknowns, `(num_parameters,)`."""
+        return np.asarray(self.weights @ np.stack([part.theta for part in self.parts]), dtype=float)
+
+    @property
+    def theta_sd(self) -> Array:
+        """Standard deviations of the unknowns, `(num_parameters,)`."""
+        second = self.weights @ np.stack([part.theta_sd**2 + part.theta**2 for part in self.parts])
+        return np.asarray(np.sqrt(np.maximum(second - self.theta**2, 0.0)), dtype=float)
+
+    @property
+    def inputs(self) -> Array:
+        """Where observations were made, `(num_points, num_features)`."""
+        return self.parts[0].inputs
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of the observations' misfit."""
+        return float(self.weights @ np.array([part.rms for part in self.parts]))
+
+    def predict(
+        self, inputs: Array, *, observed: IntArray | None = None, own_variance: float = 0.0
+    ) -> tuple[Array, Array]:
+        """See `Posterior.predict`."""
+        found = [p.predict(inputs, observed=observed, own_variance=own_variance) for p in self.parts]
+        mean = np.asarray(self.weights @ np.stack([m for m, _ in found]), dtype=float)
+        covariance = np.zeros((len(inputs), len(inputs)))
+        for weight, (own, spread) in zip(self.weights, found, strict=True):
+            covariance += weight * (spread + np.outer(own - mean, own - mean))
+        return mean, covariance
+
+    def moved(self, changes: Mapping[str, float]) -> MixedPosterior:
+        """See `Posterior.moved`."""
+        return replace(self, parts=tuple(part.moved(changes) for part in self.parts))
+
+    def parameter_values(self) -> dict[str, tuple[float, float]]:
+        """Means and standard deviations of the unknowns, by name."""
+        values = zip(self.parameters, self.theta, self.theta_sd, strict=True)
+        return {parameter.name: (float(value), float(sd)) for parameter, value, sd in values}
+
+    def findings(self) -> dict[str, object]:
+        """Whether and how well the fits came out, and what the priors are worth."""
+        weights = {name: float(weight) for name, weight in zip(self.names, self.weights, strict=True)}
+        return {
+            "converged": all(part.converged for part in self.parts),
+            "rms": self.rms,
+            "at_prior": self.at_prior(),
+            "priors": weights,
+        }
+
+    def sentence(self) -> str:
+        """What the priors are worth, in words."""
+        told = ", ".join(
+            f"{name} {weight:.0%}" for name, weight in zip(self.names, self.weights, strict=True)
+        )
+        return f"Prior beliefs by what they foretold: {told}."
+
+    def at_prior(self) -> list[str]:
+        """Names of the unknowns that the observations left where their priors had them, in every part."""
+        found = [set(part.at_prior()) for part in self.parts]
+        return [p.name for p in self.parameters if all(p.name in names for names in found)]
+
+
+def fit_mixed(
+    law: Law,
+    parameters: Sequence[Parameter],
+    past: PastLaw,
+    residual: Residual,
+    inputs: Array,
+    observations: Array,
+    noise_sd: Array,
+) -> Posterior | MixedPosterior:
+    """`fit` with the neutral prior, and beside it with what past studies found where they found anything.
+
+    Args:
+        law: The law.
+        parameters: Its unknowns with their neutral priors, `(num_parameters,)`.
+        past: What past studies found of them.
+        residual: Kernel of what the law leaves out.
+        inputs: `(num_points, num_features)`; may be empty.
+        observations: `(num_points,)`.
+        noise_sd: Standard deviation of each observation, above 0, `(num_points,)`.
+    """
+    neutral = fit(law, parameters, residual, inputs, observations, noise_sd)
+    learnt = informed(parameters, past)
+    if learnt is None:
+        return neutral
+    other = fit(law, learnt, residual, inputs, observations, noise_sd)
+    return MixedPosterior(parts=(neutral, other), names=("neutral", "past studies"))

@@ -1,0 +1,142 @@
+"""The noise scale that grows along a run: what statistics taken at different places say of the whole run.
+
+    samples(B) = s integral_0^1 (1 + B / N(u)) du,   N(u) = N u^g / (1 - g)      so that it is s (1 + B / N)
+
+B: counted batch; u: progress, the share of its samples that a very small batch has seen; N(u): noise scale
+there (samples); N: that of the whole run, the harmonic mean along it; g: growth, 0 <= g < 1. g = 0 is one
+noise scale along the run (McCandlish et al. 2018, equation 2.7). A run with batch B is at u after the share
+
+    x / X = (u + r u^(1 - g)) / (1 + r),   r = B / N
+
+of its samples. What it measures there also holds its own noise (`growing_noise.without_own_noise`):
+
+    1 / N_measured = e^d / N(u) + k / B
+
+d: log of the noise scale that counts over the one that gradients show; k: share of a run's own noise in its
+gradient. A schedule that drops the learning rate makes N(u) jump, which no power law knows.
+
+Where the constants come from. Growth of 0.5 give or take 0.25 is an order of magnitude over a hundredfold of
+samples (McCandlish et al. 2018 find one to two along a training). Scales that count lie one and a half times
+above those measured, within a factor of two: chosen with Pollux's three networks in view, which are all there
+is (`benchmarks.noise_growth` prints how well they are foretold).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.analytic.noise_scale import noise_scale
+from tuner.analytic.regression import Parameter
+from tuner.measurement import NoiseStatistic
+
+Array = npt.NDArray[np.float64]
+
+#: Unknowns beside N.
+GROWTH = Parameter(name="growth of the noise scale", mean=0.5, sd=0.25)
+OWN_NOISE = Parameter(name="log share of a run's own noise in its gradient", mean=math.log(0.15), sd=1.0)
+COUNTED = Parameter(name="log noise scale that counts over the measured", mean=math.log(1.5), sd=0.7)
+UNKNOWNS = (GROWTH, OWN_NOISE, COUNTED)
+
+#: Beyond this the integral hangs on a run's first samples.
+_MOST_GROWTH = 0.95
+#: A run's statistics are taken together by so many e-folds of samples, and of these so many at most.
+_FOLDS_TOGETHER, _MOST_PLACES = 1.0, 4
+#: What a place strays from the power law, standard deviation of the logarithm.
+_PLACE_SD = 0.5
+#: One pair of gradients tells the logarithm of a noise scale no better than this.
+_ONE_ESTIMATE_SD = 2.0
+_GRID = np.geomspace(1e-6, 1.0, 160)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisePlace:
+    """What gradients said along one piece of a run.
+
+    Args:
+        log_samples: Logarithm of the samples seen there.
+        log_scale: Logarithm of the noise scale that was measured, samples.
+        sd: Its standard deviation around what the law says.
+    """
+
+    log_samples: float
+    log_scale: float
+    sd: float
+
+
+def noise_places(statistics: Sequence[NoiseStatistic]) -> list[NoisePlace]:
+    """One run's statistics by where they were taken; S and |G|^2 are averaged apart within each place.
+
+    Args:
+        statistics: Of one run, in its order. A place whose mean squared gradient is lost in noise tells
+            nothing and is left out.
+    """
+    seen = [s for s in statistics if s.samples > 0 and s.num_estimates > 0]
+    if not seen:
+        return []
+    logs = np.log([s.samples for s in seen])
+    # From the end on, so that what is nearest to the target is not cut in two.
+    back = np.minimum((logs.max() - logs) // _FOLDS_TOGETHER, _MOST_PLACES - 1)
+    found = []
+    for place in np.unique(back)[::-1]:
+        members = np.flatnonzero(back == place)
+        scale = noise_scale([seen[i] for i in members])
+        if scale is None:
+            continue
+        weights = np.array([seen[i].num_estimates for i in members], dtype=float)
+        sd = math.hypot(_PLACE_SD, _ONE_ESTIMATE_SD / math.sqrt(weights.sum()))
+        middle = float(weights @ logs[members] / weights.sum())
+        found.append(NoisePlace(log_samples=middle, log_scale=math.log(scale), sd=sd))
+    return found
+
+
+def progress_of_share(share: Array, relative_batch: Array, growth: float) -> Array:
+    """u of runs that have seen a share of their samples to target, the same shape.
+
+    Args:
+        share: x / X, in (0, 1].
+        relative_batch: r = B / N, at least 0.
+        growth: g, in [0, 1).
+    """
+    share, relative = np.broadcast_arrays(np.asarray(share, dtype=float), relative_batch)
+    found = np.empty(share.shape)
+    for r in np.unique(relative):
+        rows = relative == r
+        shares = (_GRID + r * _GRID ** (1.0 - growth)) / (1.0 + r)
+        found[rows] = np.exp(np.interp(np.log(share[rows]), np.log(shares), np.log(_GRID)))
+    return found
+
+
+def log_scale_at(progress: Array, *, log_noise_scale: float, growth: float) -> Array:
+    """Logarithm of N(u), the same shape."""
+    return np.asarray(
+        log_noise_scale + growth * np.log(np.maximum(progress, _GRID[0])) - math.log1p(-growth), dtype=float
+    )
+
+
+def log_measured_scale(
+    log_batch: Array, share: Array, log_noise_scale: float, unknowns: Sequence[float] | Array
+) -> Array:
+    """Logarithm of the noise scale that a run measures, `(num,)`.
+
+    Args:
+        log_batch: Of the counted batch, `(num,)`.
+        share: Of its samples to target that the run has seen, in (0, 1], `(num,)`.
+        log_noise_scale: log N.
+        unknowns: Values of `UNKNOWNS`.
+    """
+    growth = float(np.clip(unknowns[0], 0.0, _MOST_GROWTH))
+    batch = np.exp(log_batch)
+    progress = progress_of_share(share, batch / math.exp(log_noise_scale), growth)
+    shown = log_scale_at(progress, log_noise_scale=log_noise_scale, growth=growth) - unknowns[2]
+    return np.asarray(-np.logaddexp(-shown, unknowns[1] - log_batch), dtype=float)
+
+
+def whole_run_scale(share: Array, log_scale: Array) -> float:
+    """log N by the priors' middles alone, from scales measured at shares of runs: where a fit begins."""
+    ahead = -GROWTH.mean * np.log(np.maximum(share, _GRID[0])) + math.log1p(-GROWTH.mean)
+    return float(np.mean(log_scale + ahead)) + COUNTED.mean

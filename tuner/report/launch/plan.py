@@ -1,0 +1,183 @@
+"""What is launched, whatever launches it: a command on so many nodes, with what is known of it."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from search_spaces import Configuration
+from tuner.cluster import Cluster
+from tuner.job import Job, own_launch, stated_values
+from tuner.launchers import OnePer
+from tuner.recommendation import Recommendation
+from tuner.report.findings import prediction, standing
+from tuner.report.format import format_configuration
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+_CLIENT = (
+    "Needs paceline_client, a single file, where it runs: install Paceline, or copy its tuner/client.py "
+    "beside the script as paceline_client.py"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchPlan:
+    """A training to be launched.
+
+    Its command is run as a launcher runs a `CommandTask`'s: by a shell, with the same variables.
+
+    Args:
+        name: Names the job.
+        command: For the shell; empty where there is none and only what was chosen can be told.
+        one_per: How many copies of it are started.
+        reads_place: Whether it is told its place, by `PACELINE_NODE_RANK`, `PACELINE_NUM_NODES`,
+            `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`, `MASTER_ADDR` and `MASTER_PORT`.
+        num_nodes: Machines it runs on.
+        devices_per_node: Devices it uses on each of them.
+        cores_per_node: CPU cores it uses on each of them.
+        accelerator: What a device is, such as A100; None for CPU cores.
+        image: Container image it runs in, where the engine runs containers.
+        environment: Variables it is given besides.
+        values: What was chosen, and what follows from it, by name as text.
+        working_folder: Where it runs; an engine that brings files to its nodes takes them from there.
+        facts: Sentences that say what it is and what to expect, for the head of every file.
+        longest_seconds: What it takes at the most, as predicted; None where there is no bound.
+        settings: What the job file says of the engine, under the keys of its section.
+        file_name: What its file is called, for the words on how to start it.
+    """
+
+    name: str
+    command: str
+    one_per: OnePer = OnePer.NODE
+    reads_place: bool = True
+    num_nodes: int = 1
+    devices_per_node: int = 1
+    cores_per_node: int = 1
+    accelerator: str | None = None
+    image: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+    working_folder: str
+    facts: tuple[str, ...] = ()
+    longest_seconds: float | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+    file_name: str = "FILE"
+
+    def __post_init__(self) -> None:
+        if min(self.num_nodes, self.devices_per_node, self.cores_per_node) < 1:
+            raise ValueError("a launch needs a node, a device and a core at least")
+        for name in self.environment:
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(f"{name!r} cannot be the name of a variable: letters, digits and _ are")
+
+
+def launch_plan(recommendation: Recommendation, job: Job, job_path: Path) -> LaunchPlan:
+    """The plan of a recommendation: of the user's own command, or of `paceline train` as called from here.
+
+    Args:
+        recommendation: The answer; without a command, so is its plan.
+        job: The job.
+        job_path: Its file.
+    """
+    if job.runs_command:
+        return command_plan(recommendation, job, job_path.resolve().parent)
+    if recommendation.command:
+        # From here the job file may be elsewhere than from where the search was started.
+        command = train_command(job_path, recommendation.choice.configuration)
+        recommendation = replace(recommendation, command=command)
+    return training_plan(recommendation, job.resolved_cluster(), working_folder=str(Path.cwd()))
+
+
+def training_plan(recommendation: Recommendation, cluster: Cluster, *, working_folder: str) -> LaunchPlan:
+    """The plan of a recommendation whose command, `paceline train`, starts all its ranks itself.
+
+    Args:
+        recommendation: The answer.
+        cluster: What it was found for.
+        working_folder: From where its command is called.
+    """
+    nodes = recommendation.choice.configuration.nodes
+    ranks = cluster.num_ranks(nodes)
+    facts = facts_of(recommendation)
+    if not cluster.nodes_share_host:
+        facts += (f"It starts its nodes itself, as the job file says ({cluster.launcher}).",)
+    elif nodes > 1:
+        facts += (f"All on one machine: its {nodes} nodes are groups of processes there.",)
+    return LaunchPlan(
+        name=recommendation.job_name,
+        command=recommendation.command.strip(),
+        one_per=OnePer.JOB,
+        reads_place=False,
+        devices_per_node=ranks,
+        cores_per_node=ranks * cluster.threads_per_rank,
+        values={
+            **{axis: str(value) for axis, value in recommendation.choice.configuration.items()},
+            "devices_per_node": str(cluster.devices_per_node),
+        },
+        working_folder=working_folder,
+        facts=facts,
+        longest_seconds=_longest_seconds(recommendation),
+    )
+
+
+def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> LaunchPlan:
+    """The plan of the user's own command on the recommended nodes.
+
+    Args:
+        recommendation: The answer.
+        job: A job with a command.
+        job_folder: Where its file lies.
+    """
+    configuration, cluster = recommendation.choice.configuration, job.cluster
+    launch = own_launch(job, job_folder, configuration)
+    needed = (_CLIENT,) if launch.imports_client else ()
+    return LaunchPlan(
+        name=recommendation.job_name,
+        command="\n".join([*launch.preparation, launch.command]),
+        one_per=OnePer(job.command.one_per),
+        num_nodes=configuration.nodes,
+        devices_per_node=cluster.devices_per_node,
+        cores_per_node=cluster.devices_per_node * cluster.threads_per_rank,
+        environment=launch.environment,
+        values={name: str(value) for name, value in stated_values(job, configuration).items()},
+        working_folder=str(launch.folder),
+        facts=(*facts_of(recommendation), *needed),
+        longest_seconds=_longest_seconds(recommendation),
+    )
+
+
+def train_command(job_path: Path, configuration: Configuration) -> str:
+    """The command that trains a configuration to the job's target."""
+    flags = [f"--{axis.replace('_', '-')} {value}" for axis, value in configuration.items()]
+    return f"paceline train {shlex.quote(str(job_path))} " + " ".join(flags)
+
+
+def facts_of(recommendation: Recommendation) -> tuple[str, ...]:
+    """What is trained, for which goal, what to expect, and how far to trust it."""
+    trust, expected = standing(recommendation), prediction(recommendation)
+    facts = (
+        f"Trains {recommendation.job_name} as Paceline recommends: "
+        f"{format_configuration(recommendation.choice.configuration)}",
+        f"Goal: {recommendation.goal}",
+        f"Predicted: {expected.headline}. {expected.detail}",
+        f"Trust: {trust.headline}. {trust.detail}",
+    )
+    if recommendation.checkpoint is None:
+        return facts
+    return (*facts, f"Trained already where it was recommended: {recommendation.checkpoint}")
+
+
+def head(plan: LaunchPlan, *more: str) -> list[str]:
+    """The comment lines that begin a file: the plan's facts, and what the target adds."""
+    # A line break in a name must not end the comment.
+    return [f"# {' '.join(words.split())}" for words in (*plan.facts, *more)]
+
+
+def _longest_seconds(recommendation: Recommendation) -> float | None:
+    upper = recommendation.choice.seconds.upper
+    return upper if math.isfinite(upper) else None

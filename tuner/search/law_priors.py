@@ -1,0 +1,48 @@
+"""What past studies in the database say of the laws of jobs that train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tuner.analytic.past_laws import PastLaw, Told
+from tuner.ledger import FitRecord
+
+#: Unknowns that are one study's own: how far its target is, and how emulation errs there.
+_OWN = frozenset({"log samples", "log bias of emulated samples", "log bias of emulated seconds"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastLaws:
+    """What past studies found of both laws.
+
+    Args:
+        seconds: Of seconds a sample.
+        samples: Of samples to target.
+    """
+
+    seconds: PastLaw = field(default_factory=dict)
+    samples: PastLaw = field(default_factory=dict)
+
+
+NO_PAST = PastLaws()
+
+
+def laws_of_fits(fits: Sequence[FitRecord], fingerprint: str) -> PastLaws:
+    """What fits tell of the laws' unknowns.
+
+    An unknown that a study left where its prior had it is no finding of that study. Fits of lists of
+    recorded runs hold slopes, which no law has.
+
+    Args:
+        fits: Of `Ledger.past_fits`, without those of the study that asks.
+        fingerprint: Of the study that asks: fits that share it are of the same workload, data and hardware.
+    """
+    found: dict[str, dict[str, list[Told]]] = {"seconds": {}, "samples": {}}
+    for fit in fits:
+        left = {*_OWN, *fit.summary.get("at_prior", ())}
+        for name, (mean, sd) in fit.parameters.items():
+            if fit.model in found and name not in left and sd > 0:
+                told = Told(mean=float(mean), sd=float(sd), is_alike=fit.fingerprint == fingerprint)
+                found[fit.model].setdefault(name, []).append(told)
+    return PastLaws(seconds=found["seconds"], samples=found["samples"])
