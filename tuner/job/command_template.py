@@ -38,6 +38,7 @@ VARIABLES: dict[str, str] = {
     "node_rank": "this node among the job's, from 0",
     "main_address": "address of the first node",
     "main_port": "a free port of the first node",
+    "python": "cluster.python, else the interpreter that runs Paceline",
 }
 #: Those that are known on a node only, and reach the command as what the shell puts in.
 NODE_VARIABLES = {

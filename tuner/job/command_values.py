@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ def stated_values(job: Job, configuration: Configuration) -> Values:
         "strategy": configuration.strategy,
         **{knob: configuration[knob] for knob in KNOBS if knob in configuration},
         "seed": job.seed,
+        "python": job.cluster.python or sys.executable,
     }
 
 

@@ -144,7 +144,12 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
         devices_per_node=cluster.devices_per_node,
         cores_per_node=cluster.devices_per_node * cluster.threads_per_rank,
         environment=launch.environment,
-        values={name: str(value) for name, value in stated_values(job, configuration).items()},
+        values={
+            name: str(value)
+            for name, value in stated_values(job, configuration).items()
+            # An interpreter is where, and not what, is trained.
+            if name != "python"
+        },
         working_folder=str(launch.folder),
         facts=(*facts_of(recommendation), *needed),
         longest_seconds=_longest_seconds(recommendation),
