@@ -32,10 +32,22 @@ MARK = "PACELINE_TEST_RAY"
 
 _CLUSTER = """
 import json, sys
+from ray._private import services
 from ray.cluster_utils import Cluster
 
+start_ray_process = services.start_ray_process
+
+def start_less(command, *arguments, **more):
+    # Of the dashboard, a dozen processes, only what takes jobs and knows the head node is needed.
+    if any(str(part).endswith("dashboard.py") for part in command):
+        command = [*command, "--modules-to-load=JobHead,NodeHead,UsageStatsHead"]
+    return start_ray_process(command, *arguments, **more)
+
+services.start_ray_process = start_less
+
 port, cpus = int(sys.argv[1]), int(sys.argv[2])
-sizes = {"num_cpus": cpus, "object_store_memory": 80 * 2**20}
+# Jobs go through the agent of the head: on a port of Ray's own choice it meets that of another session's Ray.
+sizes = {"num_cpus": cpus, "object_store_memory": 80 * 2**20, "dashboard_agent_listen_port": 0}
 cluster = Cluster(
     initialize_head=True,
     head_node_args={"include_dashboard": True, "dashboard_port": port, **sizes},

@@ -15,8 +15,10 @@ from tuner.errors import ProbeError
 _LOOK_EVERY_SECONDS = 1.0
 _SUBMIT_SECONDS = 60.0
 _STOP_SECONDS = 10.0
-#: As Ray's client words what the dashboard does not know.
-_UNKNOWN = "status code 404"
+#: How long a job is offered to a dashboard that is there and cannot take it, as one that has just started.
+_RETRY_SECONDS = 30.0
+#: As Ray's client words what the dashboard does not know, what it cannot do now, and a job that is there.
+_UNKNOWN, _BUSY, _KNOWN = "status code 404", "status code 5", "already exists"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,17 +92,25 @@ class RayDashboard:
             ProbeError: It does not answer, or refuses the job.
         """
         failure: list[Exception] = []
+        until = time.monotonic() + _RETRY_SECONDS
 
         def submit() -> None:
-            try:
-                self._connected().submit_job(
-                    entrypoint=entrypoint,
-                    submission_id=identity,
-                    runtime_env={"env_vars": environment},
-                    metadata={"job_name": identity},
-                )
-            except Exception as error:  # whatever lies between us and the cluster
-                failure.append(error)
+            while True:
+                try:
+                    self._connected().submit_job(
+                        entrypoint=entrypoint,
+                        submission_id=identity,
+                        runtime_env={"env_vars": environment},
+                        metadata={"job_name": identity},
+                    )
+                    return
+                except Exception as error:  # whatever lies between us and the cluster
+                    if _KNOWN in str(error):
+                        return  # an earlier attempt came through, and only its answer did not
+                    if _BUSY not in str(error) or time.monotonic() > until:
+                        failure.append(error)
+                        return
+                time.sleep(_LOOK_EVERY_SECONDS)
 
         thread = threading.Thread(target=submit, daemon=True)
         thread.start()

@@ -40,6 +40,8 @@ class Answering:
     def __init__(self) -> None:
         self.status = "RUNNING"
         self.code = 200
+        self.offered: list[tuple[int, str]] = []
+        """What the next submissions are answered."""
         self.may_answer = threading.Event()
         self.may_answer.set()
         answering = self
@@ -51,6 +53,11 @@ class Answering:
                 answering.may_answer.wait(60)
                 job = {"type": "SUBMISSION", "status": answering.status, "entrypoint": "", "message": "words"}
                 return self.answer(answering.code, job)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                code, text = answering.offered.pop(0)
+                return self.answer(code, {"job_id": text, "submission_id": text})
 
             def answer(self, code: int, value: object) -> None:
                 body = json.dumps(value).encode()
@@ -174,6 +181,21 @@ class TestWithRay:
     ) -> None:
         answering.code = 404
         assert "does not know" in look_until(dashboard, clock, "UNKNOWN").message
+
+    @pytest.mark.parametrize("last", [(200, "one"), (500, "Job with submission_id one already exists")])
+    def test_a_job_is_offered_again_to_a_dashboard_that_just_starts(
+        self, dashboard: RayDashboard, answering: Answering, last: tuple[int, str]
+    ) -> None:
+        answering.offered = [(500, "No available agent to submit job"), last]
+        dashboard.submit("one", "true", {})
+        assert answering.offered == []
+
+    def test_a_job_that_is_refused_is_a_clear_error(
+        self, dashboard: RayDashboard, answering: Answering
+    ) -> None:
+        answering.offered = [(400, "no such runtime environment")]
+        with pytest.raises(ProbeError, match="no such runtime environment"):
+            dashboard.submit("one", "true", {})
 
     def test_an_address_where_nobody_listens_is_a_clear_error(self, tmp_path: Path) -> None:
         with socket.socket() as listener:
