@@ -35,10 +35,10 @@ VARIABLES: dict[str, str] = {
     "until_samples": "a hint: samples at which the slice ends; empty where something else ends it",
     "until_steps": "a hint: steps at which the slice ends; empty likewise",
     "until_seconds": "a hint: training seconds at which the slice ends; empty likewise",
+    "python": "cluster.python, else the interpreter that runs Paceline",
     "node_rank": "this node among the job's, from 0",
     "main_address": "address of the first node",
     "main_port": "a free port of the first node",
-    "python": "cluster.python, else the interpreter that runs Paceline",
 }
 #: Those that are known on a node only, and reach the command as what the shell puts in.
 NODE_VARIABLES = {
