@@ -291,11 +291,11 @@ def _one(value: float) -> Figure:
     return Figure(value=value, low=value, high=value)
 
 
-def law_rows(constants: Constants) -> dict[str, dict[int, float]]:
-    """Seconds of a batch by strategy and nodes, as the laws say."""
+def law_seconds(constants: Constants, strategy: str, batch_size: int, tau: float) -> dict[int, float]:
+    """Seconds of a batch by nodes, as the laws say."""
     nodes = np.array(_NODES, dtype=float)
     compute = compute_seconds(
-        _BATCH_SIZE / nodes,
+        batch_size / nodes,
         fixed=constants.fixed_seconds.value,
         per_sample=constants.seconds_per_sample.value,
     )
@@ -308,12 +308,20 @@ def law_rows(constants: Constants) -> dict[str, dict[int, float]]:
         overlap=1.5,
         peers_wait=False,
     )
-    found = {}
-    for name in _CHOSEN:
-        tau = np.full(len(nodes), _TAU if name == "local_sgd" else 1, dtype=float)
-        seconds = batch_seconds(STRATEGIES[name], compute, nodes, tau, network)
-        found[name] = {int(p): float(s) for p, s in zip(nodes, seconds, strict=True)}
-    return found
+    seconds = batch_seconds(STRATEGIES[strategy], compute, nodes, np.full(len(nodes), tau), network)
+    return {int(p): float(s) for p, s in zip(nodes, seconds, strict=True)}
+
+
+def law_of(constants: Constants, recommended: dict[str, Any]) -> dict[str, Any]:
+    """What the laws say of a recommendation's strategy and batch, by nodes."""
+    configuration = recommended["configuration"]
+    by_nodes = law_seconds(
+        constants,
+        configuration["strategy"],
+        configuration["batch_size"],
+        float(configuration.get("tau", 1)),
+    )
+    return {"law_seconds": by_nodes, "law_nodes": min(by_nodes, key=lambda nodes: by_nodes[nodes])}
 
 
 def chosen(constants: Constants, strategies: Sequence[str], budget: str, seed: int) -> dict[str, Any]:
@@ -381,13 +389,17 @@ def main(
             "megabits": case.megabits,
             "delay_seconds": case.delay_seconds,
             "section": machine_section(constants).splitlines(),
-            "law_seconds": law_rows(constants),
+            "law_seconds": {
+                name: law_seconds(constants, name, _BATCH_SIZE, _TAU if name == "local_sgd" else 1)
+                for name in _CHOSEN
+            },
             "recommended": {},
         }
         for allowed, names in _SEARCHED.items() if budget != "0" else ():
             listen(f"{case}: searching {allowed}")
             search = partial(chosen, constants, names, budget, 0)
-            choice["recommended"][allowed] = cached(f"{case.name}-{allowed}", cache, search)
+            found = cached(f"{case.name}-{allowed}", cache, search)
+            choice["recommended"][allowed] = {**found, **law_of(constants, found)}
             listen(json.dumps(choice["recommended"][allowed]))
         choices.append(choice)
     data = {"links": rows, "choices": choices}
@@ -417,7 +429,10 @@ def tables(data: dict[str, Any]) -> list[str]:
             lines.append(f"  {name:12} ms a batch of {_BATCH_SIZE} by nodes  {cells}")
         for allowed, found in choice["recommended"].items():
             words = ", ".join(f"{key} {value}" for key, value in found["configuration"].items())
-            lines.append(f"  recommended of {allowed}: {words}; {found['seconds']['median']:.1f} s")
+            lines.append(
+                f"  recommended of {allowed}: {words}; {found['seconds']['median']:.1f} s; "
+                f"for these the laws say {found['law_nodes']} nodes"
+            )
     return lines
 
 
