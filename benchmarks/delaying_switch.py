@@ -84,7 +84,7 @@ class DelayingSwitch:
 def _hurry() -> None:
     """Goes before whatever else wants the cores, where that is permitted: a late frame is a longer delay."""
     with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(3))
 
 
 if __name__ == "__main__":

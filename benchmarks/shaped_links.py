@@ -9,9 +9,10 @@ host's link, a switch in user space the one-way delay. The calibration is `pacel
 delays (gloo's receiver first says that it is ready), so that the delay itself is shown beside it, and not
 held against it; nor is an all-reduce of a single number, which is no ring: there is nothing to divide.
 
-Then one job is searched on nodes that are emulated with each `[cluster.machine]` that was found. Steps are
-those of the case in the middle, so that the links alone differ. The laws' word (seconds of a batch by nodes
-and strategy, `tuner.analytic.strategy_seconds`) stands beside what the search recommends.
+Then one job is searched on nodes that are emulated with each `[cluster.machine]` that was found. Its network
+is larger and its steps are set, those of a model that computes for longer, so that nodes are worth something
+and the links alone differ. The laws' word (seconds of a batch by nodes and strategy,
+`tuner.analytic.strategy_seconds`) stands beside what the search recommends.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -37,7 +39,7 @@ from benchmarks.host_network import HostNetwork, host_network, reason_against_ho
 from search_spaces import STRATEGIES
 from tuner.analytic.laws import compute_seconds
 from tuner.analytic.strategy_seconds import Network, batch_seconds
-from tuner.calibration import Constants, Effort, machine_section
+from tuner.calibration import Constants, Effort, Figure, Link, machine_section
 from tuner.launchers import (
     CommandLauncher,
     CommandTask,
@@ -51,20 +53,26 @@ from tuner.service.opening import open_job
 
 #: Ranks go before whatever else runs on this machine, so that its load shows less. (`nice` would not do:
 #: Linux weighs sessions against each other first, and each rank is one.)
-_FIRST = "chrt --rr 1 "
+_FIRST = "chrt --rr 2 "
 #: Longer packets are fewer: the switch in user space has two busy cores to share.
 _MTU = 9000
 _BARE_BYTES = 4096
 _NODES = (1, 2, 4, 8)
 _CHOSEN = ("all_reduce", "gossip_pull", "local_sgd")
+#: What a search may choose among.
+_SEARCHED = {"all_reduce": ("all_reduce",), "any": _CHOSEN}
 _BATCH_SIZE = 64
 _TAU = 8
+#: The network that is calibrated with, and the one that is searched for.
+_SMALL, _LARGE = 16, 32
+#: Steps of the latter, and its parameters.
+_FIXED, _PER_SAMPLE, _JITTER, _LARGE_BYTES = 0.020, 0.005, 0.1, 340_008
 
 _JOB = """
 name = "shaped-links"
 [workload]
 path = "tuner.workloads.digits:Digits"
-parameters = {{ network = "mlp", width = 128 }}
+parameters = {{ network = "mlp", width = {width} }}
 [workload.optimizer]
 name = "sgd"
 momentum = 0.5
@@ -115,6 +123,11 @@ class Case:
     megabits: float
     delay_seconds: float
     devices: int = 1
+
+    @property
+    def name(self) -> str:
+        """For files."""
+        return f"{self.megabits:g}-{self.delay_seconds:g}-{self.devices}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,10 +189,16 @@ def calibrated(network: HostNetwork, folder: Path, case: Case, effort: Effort) -
     return calibrate_job(open_job(path), num_nodes=2, effort=effort)
 
 
-def job_text(cluster: str, *, nodes: Sequence[int], strategies: Sequence[str] = ("all_reduce",)) -> str:
+def job_text(
+    cluster: str, *, nodes: Sequence[int], strategies: Sequence[str] = ("all_reduce",), width: int = _SMALL
+) -> str:
     """A job file, the same but for its cluster."""
     return _JOB.format(
-        nodes=list(nodes), cluster=cluster, strategies=json.dumps(list(strategies)), batch_size=_BATCH_SIZE
+        nodes=list(nodes),
+        cluster=cluster,
+        strategies=json.dumps(list(strategies)),
+        batch_size=_BATCH_SIZE,
+        width=width,
     )
 
 
@@ -225,15 +244,58 @@ def measured(case: Case, effort: Effort, repeats: int, listen: Callable[[str], N
         row["bare_hop_within_seconds"] = median(s for run in within for s in run.vector)
         row["found_within_seconds"] = [c.within_node.latency.value for c in found if c.within_node]
         row["within_off"] = median(row["found_within_seconds"]) / row["bare_hop_within_seconds"] - 1
-    middle = sorted(found, key=lambda c: c.collective.bytes_per_second)[len(found) // 2]
-    return {"row": row, "constants": middle}
+    return row
 
 
-def law_rows(constants: Constants) -> dict[str, dict[int, float]]:
-    """Seconds of a batch by strategy and nodes, as the laws say."""
+def cached(name: str, folder: Path | None, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a folder holds by a name, else what is measured, which is then kept there."""
+    if folder is None:
+        return measure()
+    path = folder / f"{name}.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(measure()))
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def constants_of(row: dict[str, Any]) -> Constants:
+    """The links of one case, with steps that are set."""
+    return Constants(
+        fixed_seconds=_one(_FIXED),
+        seconds_per_sample=_one(_PER_SAMPLE),
+        step_misfit=0.0,
+        neighbour_slowdown=1.0,
+        jitter=_one(_JITTER),
+        persistent=0.5,
+        overlap=None,
+        collective=_link(row["found_latency_seconds"], row["found_bytes_per_second"]),
+        messages=_link(row["messages_latency_seconds"], row["messages_bytes_per_second"]),
+        shared_memory=None,
+        parameter_bytes=_LARGE_BYTES,
+        batch_sizes_per_rank=(8, _BATCH_SIZE),
+        rank_counts=(2,),
+    )
+
+
+def _link(latencies: list[float], rates: list[float]) -> Link:
+    per_byte = [1 / rate for rate in rates]
+    return Link(
+        latency=Figure(value=median(latencies), low=min(latencies), high=max(latencies)),
+        seconds_per_byte=Figure(value=median(per_byte), low=min(per_byte), high=max(per_byte)),
+        misfit=0.0,
+    )
+
+
+def _one(value: float) -> Figure:
+    return Figure(value=value, low=value, high=value)
+
+
+def law_seconds(constants: Constants, strategy: str, batch_size: int, tau: float) -> dict[int, float]:
+    """Seconds of a batch by nodes, as the laws say."""
     nodes = np.array(_NODES, dtype=float)
     compute = compute_seconds(
-        _BATCH_SIZE / nodes,
+        batch_size / nodes,
         fixed=constants.fixed_seconds.value,
         per_sample=constants.seconds_per_sample.value,
     )
@@ -246,25 +308,39 @@ def law_rows(constants: Constants) -> dict[str, dict[int, float]]:
         overlap=1.5,
         peers_wait=False,
     )
-    found = {}
-    for name in _CHOSEN:
-        tau = np.full(len(nodes), _TAU if name == "local_sgd" else 1, dtype=float)
-        seconds = batch_seconds(STRATEGIES[name], compute, nodes, tau, network)
-        found[name] = {int(p): float(s) for p, s in zip(nodes, seconds, strict=True)}
-    return found
+    seconds = batch_seconds(STRATEGIES[strategy], compute, nodes, np.full(len(nodes), tau), network)
+    return {int(p): float(s) for p, s in zip(nodes, seconds, strict=True)}
 
 
-def chosen(constants: Constants, folder: Path, budget: str, seed: int) -> dict[str, Any]:
+def law_of(constants: Constants, recommended: dict[str, Any]) -> dict[str, Any]:
+    """What the laws say of a recommendation's strategy and batch, by nodes."""
+    configuration = recommended["configuration"]
+    by_nodes = law_seconds(
+        constants,
+        configuration["strategy"],
+        configuration["batch_size"],
+        float(configuration.get("tau", 1)),
+    )
+    return {"law_seconds": by_nodes, "law_nodes": min(by_nodes, key=lambda nodes: by_nodes[nodes])}
+
+
+def chosen(constants: Constants, strategies: Sequence[str], budget: str, seed: int) -> dict[str, Any]:
     """What a search over emulated nodes with these constants recommends."""
+    with tempfile.TemporaryDirectory() as name:
+        return _searched(constants, strategies, Path(name), budget, seed)
+
+
+def _searched(
+    constants: Constants, strategies: Sequence[str], folder: Path, budget: str, seed: int
+) -> dict[str, Any]:
     path = folder / "emulated.toml"
     # The job's own [cluster] comes first in the file, and what stands at its end belongs to no section.
-    text = job_text("", nodes=_NODES, strategies=_CHOSEN)
+    text = job_text("", nodes=_NODES, strategies=strategies, width=_LARGE)
     path.write_text(
         f'seed = {seed}\n{text}\n[probe]\nkind = "emulated"\n[budget]\ntime = "{budget}"\n'
         f"{machine_section(constants)}"
     )
     words = [
-        *_FIRST.split(),
         sys.executable,
         "-m",
         "cli",
@@ -280,24 +356,15 @@ def chosen(constants: Constants, folder: Path, budget: str, seed: int) -> dict[s
     )
     if ended.returncode != 0:
         raise RuntimeError(f"the search ended with {ended.returncode}: {ended.stderr[-2000:]}")
-    told = json.loads((folder / "out" / "recommendation.json").read_text())
-    return dict(told)
-
-
-def with_middle_steps(all_constants: Sequence[Constants]) -> list[Constants]:
-    """The constants with the steps of one case, so that links alone differ."""
-    middle = sorted(all_constants, key=lambda c: c.seconds_per_sample.value)[len(all_constants) // 2]
-    return [
-        replace(middle, collective=c.collective, messages=c.messages, overlap=None, warnings=())
-        for c in all_constants
-    ]
+    choice = json.loads((folder / "out" / "recommendation.json").read_text())["choice"]
+    return {"configuration": choice["configuration"], "seconds": choice["seconds"]}
 
 
 def main(
     repeats: Annotated[int, typer.Option(help="Calibrations of each case.")] = 3,
     rounds: Annotated[int, typer.Option(help="Rounds of each calibration.")] = 7,
     budget: Annotated[str, typer.Option(help="Of each search; 0 for none.")] = "90s",
-    seeds: Annotated[int, typer.Option(help="Searches of each case.")] = 1,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps cases that were measured.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print plain data instead of tables.")] = False,
 ) -> None:
     """Calibrates over shaped links, and searches with what was found."""
@@ -311,34 +378,32 @@ def main(
     def listen(words: str) -> None:
         print(words, file=sys.stderr, flush=True)
 
-    results = []
+    rows = []
     for case in (*CASES, TWO_DEVICES):
-        results.append(measured(case, effort, repeats, listen))
-        listen(json.dumps(results[-1]["row"]))
-    rows = [result["row"] for result in results]
+        rows.append(cached(case.name, cache, partial(measured, case, effort, repeats, listen)))
+        listen(json.dumps(rows[-1]))
     choices = []
-    for case, constants in zip(
-        CASES, with_middle_steps([result["constants"] for result in results[: len(CASES)]]), strict=True
-    ):
+    for case, row in zip(CASES, rows[: len(CASES)], strict=True):
+        constants = constants_of(row)
         choice: dict[str, Any] = {
             "megabits": case.megabits,
             "delay_seconds": case.delay_seconds,
             "section": machine_section(constants).splitlines(),
-            "law_seconds": law_rows(constants),
-            "recommended": [],
+            "law_seconds": {
+                name: law_seconds(constants, name, _BATCH_SIZE, _TAU if name == "local_sgd" else 1)
+                for name in _CHOSEN
+            },
+            "recommended": {},
         }
-        for seed in range(seeds if budget != "0" else 0):
-            listen(f"{case}: searching, seed {seed}")
-            with tempfile.TemporaryDirectory() as name:
-                choice["recommended"].append(_summary(chosen(constants, Path(name), budget, seed)))
+        for allowed, names in _SEARCHED.items() if budget != "0" else ():
+            listen(f"{case}: searching {allowed}")
+            search = partial(chosen, constants, names, budget, 0)
+            found = cached(f"{case.name}-{allowed}", cache, search)
+            choice["recommended"][allowed] = {**found, **law_of(constants, found)}
+            listen(json.dumps(choice["recommended"][allowed]))
         choices.append(choice)
     data = {"links": rows, "choices": choices}
     print(json.dumps(data, indent=1) if as_json else "\n".join(tables(data)))
-
-
-def _summary(recommendation: dict[str, Any]) -> dict[str, Any]:
-    choice = recommendation["choice"]
-    return {"configuration": choice["configuration"], "seconds": choice["seconds"]}
 
 
 def tables(data: dict[str, Any]) -> list[str]:
@@ -362,8 +427,12 @@ def tables(data: dict[str, Any]) -> list[str]:
         for name, by_nodes in choice["law_seconds"].items():
             cells = "  ".join(f"{nodes}: {1e3 * seconds:7.1f}" for nodes, seconds in by_nodes.items())
             lines.append(f"  {name:12} ms a batch of {_BATCH_SIZE} by nodes  {cells}")
-        for found in choice["recommended"]:
-            lines.append(f"  recommended: {found['configuration']}")
+        for allowed, found in choice["recommended"].items():
+            words = ", ".join(f"{key} {value}" for key, value in found["configuration"].items())
+            lines.append(
+                f"  recommended of {allowed}: {words}; {found['seconds']['median']:.1f} s; "
+                f"for these the laws say {found['law_nodes']} nodes"
+            )
     return lines
 
 

@@ -59,12 +59,13 @@ def calibrate_job(
         )
     _, num_samples = checked_workload(opened)
     plan = calibration_plan(opened, num_nodes=num_nodes, num_samples=num_samples, effort=effort or Effort())
-    launcher = make_launcher(opened) if make_launcher is not None else job_launcher(opened)
-    try:
-        with passing_folder(opened, "calibrate") as folder:
+    # The folder outlives the launcher, whose last words to ranks pass through it.
+    with passing_folder(opened, "calibrate") as folder:
+        launcher = make_launcher(opened) if make_launcher is not None else job_launcher(opened)
+        try:
             return calibrate(plan, launcher, folder, listen)
-    finally:
-        launcher.close()
+        finally:
+            launcher.close()
 
 
 def calibration_plan(

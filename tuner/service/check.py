@@ -32,16 +32,17 @@ def check_job(
     """
     epoch_samples = checked_epoch_samples(opened)
     configuration = tiny_configuration(opened)
-    prober = make_prober(opened)
-    try:
-        with passing_folder(opened, "check") as folder:
+    # The folder outlives the prober, whose last words to ranks pass through it.
+    with passing_folder(opened, "check") as folder:
+        prober = make_prober(opened)
+        try:
             handle = prober.start(configuration, Purpose.STATISTICS, Until(steps=_STEPS), folder)
             measurement = prober.poll(handle)
             while measurement.outcome is Outcome.RUNNING:
                 time.sleep(0.05)
                 measurement = prober.poll(handle)
-    finally:
-        prober.close()
+        finally:
+            prober.close()
     if measurement.outcome.is_fault or measurement.outcome is Outcome.OUT_OF_MEMORY:
         error = (measurement.error or "").strip() or "it said nothing"
         last = error.splitlines()[-1]
