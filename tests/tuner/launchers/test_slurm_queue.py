@@ -127,7 +127,14 @@ def test_a_waiting_job_says_why(cluster: Cluster, queue: SlurmQueue, clock: Cloc
 
 
 @pytest.mark.parametrize(
-    "reason", ["PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "InvalidQOS"]
+    "reason",
+    [
+        "PartitionNodeLimit",
+        "PartitionTimeLimit",
+        "BadConstraints",
+        "InvalidQOS",
+        "Job's account not known, so it can't use this partition (main allows lab)",
+    ],
 )
 def test_a_job_that_no_waiting_helps_fails_and_is_cancelled(
     cluster: Cluster, queue: SlurmQueue, clock: Clock, reason: str
