@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tuner.launchers.slurm_submission import missing_parts
 # A probe's ranks import torch anew, on two cores.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 'time = "60s"', 'time = "10m"'
 
 
@@ -48,6 +51,14 @@ def test_the_example_is_tuned_over_one_to_four_nodes(
     assert {line.split()[1] for line in probed} <= {"1", "2", "4"}
     assert {line.split()[2] for line in probed} == {"COMPLETED"}, "SLURM's books tell the truth"
     assert jobs(slurm) == []
+
+    # What is exported trains the recommendation, as it is.
+    assert paceline("export", "own.toml", "--target", "slurm", "--output", "own.sbatch").code == 0
+    shutil.copy(ROOT / "tuner" / "client.py", "paceline_client.py")
+    submitted = ["sbatch", "--parsable", "--output=own.out", "own.sbatch"]
+    number = subprocess.run(submitted, check=True, capture_output=True, text=True).stdout.strip()
+    assert slurm.wait_for_job(number, seconds=400) == "COMPLETED", Path("own.out").read_text()
+    assert Path("checkpoint").stat().st_size > 10_000
 
 
 def test_a_killed_tuner_s_job_is_ended_by_the_next(

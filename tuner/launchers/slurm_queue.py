@@ -68,6 +68,8 @@ _NEVER: dict[str, str] = {
     "QOSMaxWallDurationPerJobLimit": "the quality of service does not give so much time",
     "MaxMemPerLimit": "so much memory a CPU or node is not allowed: see [cluster.slurm] extra",
 }
+#: Said in a sentence of its own where a partition does not take an account, group or quality of service.
+_NOT_ALLOWED = "can't use this partition"
 #: Words of a SLURM that may answer in a moment.
 _MOMENTARY = (
     "Unable to contact slurm controller",
@@ -282,8 +284,10 @@ class SlurmQueue:
             watched.view = EngineView(state=JobState.RUNNING, detail=f"{words} is {row.state}")
 
     def _waits(self, watched: _Watched, row: _Row, words: str, now: float) -> EngineView:
-        reason = row.reason.strip("()")
+        reason = row.reason
         remedy = _NEVER.get(reason.partition(",")[0])
+        if _NOT_ALLOWED in reason:
+            remedy = "see [cluster.slurm] account and partition"
         if remedy is None:
             watched.never_since = None
             said = "" if reason in ("", "None") else f" ({reason})"

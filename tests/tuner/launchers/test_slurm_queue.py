@@ -127,7 +127,14 @@ def test_a_waiting_job_says_why(cluster: Cluster, queue: SlurmQueue, clock: Cloc
 
 
 @pytest.mark.parametrize(
-    "reason", ["PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "InvalidQOS"]
+    "reason",
+    [
+        "PartitionNodeLimit",
+        "PartitionTimeLimit",
+        "BadConstraints",
+        "InvalidQOS",
+        "Job's account not known, so it can't use this partition (main allows lab)",
+    ],
 )
 def test_a_job_that_no_waiting_helps_fails_and_is_cancelled(
     cluster: Cluster, queue: SlurmQueue, clock: Clock, reason: str
@@ -221,9 +228,6 @@ def test_silence_for_a_moment_is_no_error_and_for_long_is_one(
     with pytest.raises(ProbeError, match=r"Unable to contact.*sinfo"):
         ask_for_long()
     cluster.command("squeue", f"cat {cluster.folder}/rows")
-    clock.leapt += 5
-    with pytest.raises(ProbeError):
-        queue.look("ours", "1")
     wait_until(lambda: answers(queue), "it answers again")
     queue.close()
 
