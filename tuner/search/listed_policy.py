@@ -19,7 +19,7 @@ from tuner.probes import Until
 from tuner.search.beliefs import Beliefs, prices
 from tuner.search.beside import Beside
 from tuner.search.first_looks import first_looks
-from tuner.search.improvement import Weights, recommended, weigh
+from tuner.search.improvement import Weights, recommended, tail_savings, weigh
 from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.slope_beliefs import SlopeModels
@@ -168,6 +168,9 @@ class ListedPolicy:
             if (run is None and may_start(state)) or (run is not None and run.is_open):
                 return self._advance(state, predictor, weights, beliefs.price, incumbent)
             return Stop(kind=StopKind.OUT_OF_REACH, reason="no configuration is expected to reach the target")
+        unlikely = self._last_chance(state, beliefs, predictor, weights)
+        if unlikely is not None:
+            return self._advance(state, predictor, weights, beliefs.price, unlikely)
         return self._no_gain(state, beliefs)
 
     def _together(self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor) -> Action:
@@ -191,6 +194,9 @@ class ListedPolicy:
             return self._advance(state, predictor, weights, beliefs.price, leader)
         if run is None or not run.arrived:
             return Stop(kind=StopKind.OUT_OF_REACH, reason="no configuration is expected to reach the target")
+        unlikely = self._last_chance(state, beliefs, predictor, weights)
+        if unlikely is not None:
+            return self._advance(state, predictor, weights, beliefs.price, unlikely)
         return self._no_gain(state, beliefs)
 
     def _best_beside(
@@ -228,6 +234,16 @@ class ListedPolicy:
             by_cost="cost" not in self._settings.without,
         )
 
+    def _last_chance(
+        self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor, weights: Weights
+    ) -> int | None:
+        """The candidate that pays back by the whole tail of what is believed; None where none does."""
+        log_longest = _log_longest(state, predictor, learn_ends=self._learn_ends)
+        savings = tail_savings(predictor, beliefs.price, weights.log_incumbent, log_longest)
+        startup = np.where(predictor.standing.begun, 0.0, _startup(state))
+        further = state.job.goal.trainings - 1
+        return self._unlikely(state, predictor, weights, beliefs.price, savings * further, startup)
+
     @staticmethod
     def _no_gain(state: SearchState, beliefs: Beliefs) -> Stop:
         bound = beliefs.regret_bound or 1.0
@@ -237,6 +253,27 @@ class ListedPolicy:
             f"is more than {100 * (bound - 1):.0f}% {words}"
         )
         return Stop(kind=StopKind.NO_GAIN, reason=reason)
+
+    def _unlikely(
+        self,
+        state: SearchState,
+        predictor: SlopePredictor,
+        weights: Weights,
+        price: Array,
+        savings: Array,
+        startup: Array,
+    ) -> int | None:
+        """Where nothing likely pays back: the candidate whose savings over all trainings do, for their cost.
+
+        That it is better may be as unlikely as one in a thousand, if the answer serves so many trainings.
+        """
+        for index in np.argsort(-savings / weights.cost, kind="stable"):
+            if not predictor.standing.begun[index] and not may_start(state):
+                continue
+            slice_seconds = self._slice_seconds(state, predictor, weights, price, int(index))
+            if savings[index] > (slice_seconds + startup[index]) * price[index]:
+                return int(index)
+        return None
 
     def _gain(
         self, predictor: SlopePredictor, weights: Weights, price: Array, index: int, trainings: int
