@@ -2,11 +2,13 @@
 
     python -m benchmarks.emulation --json
 
-For each number of ranks and each strategy, windows of the emulation alternate with windows of the bare loop:
-one replica that fetches as many samples, computes their gradient and steps, on the same thread. `ratio` is a
-rank-step of the emulation over one of the bare loop, the median over windows; `clock_share` is what the
-emulation takes without computing anything (events, messages, mixing) over what it takes with it.
-All-reduce is told by samples instead: it computes the batch of all ranks at once.
+For each number of ranks and each strategy, windows of the emulation alternate with windows of the bare
+loop: one replica that fetches as many samples, computes their gradient and steps, on the same thread.
+Seconds are the process' own, not the wall's, so that the machine may be shared. `ratio` is a rank-step of
+the emulation over one of the bare loop, the median over windows; `clock_share` is what events, messages and
+mixing take by themselves, without gradients, over what a rank-step takes. All-reduce computes the batch of
+all ranks at once, so that its rank-steps are cheaper than the loop's. Every row is measured in a process of
+its own, whose largest memory is `peak_mib`, interpreter and data included.
 
     python -m benchmarks.emulation --against-real --json
 
@@ -17,9 +19,11 @@ from __future__ import annotations
 
 import copy
 import json
+import multiprocessing
 import resource
 import signal
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -41,14 +45,20 @@ SHARE = 16
 _STRATEGIES = "all_reduce,local_sgd,gossip_pull,gossip_push,elastic_averaging"
 
 
-def workloads() -> dict[str, Workload]:
-    """Small networks on data that are there: digits, text, and clothing where it is installed."""
+def workloads(*names: str) -> dict[str, Workload]:
+    """Small networks on data that are there: digits, text, and clothing where it is installed.
+
+    Args:
+        names: Which of them; none says all.
+    """
     from tuner.errors import DataNotFoundError
     from tuner.workloads.char_lm import CharLM
     from tuner.workloads.digits import Digits
     from tuner.workloads.fashion_mnist import FashionMNIST
 
     made = {
+        # As `examples/cluster_of_128.toml` has it.
+        "digits-mlp-32": lambda: Digits(network="mlp", width=32),
         "digits-mlp": lambda: Digits(network="mlp", width=128),
         "digits-cnn": lambda: Digits(network="cnn", width=16),
         "char_lm": lambda: CharLM(),
@@ -56,6 +66,8 @@ def workloads() -> dict[str, Workload]:
     }
     found: dict[str, Workload] = {}
     for name, make in made.items():
+        if names and name not in names:
+            continue
         try:
             workload = make()
             workload.training_data()
@@ -78,8 +90,8 @@ class BareLoop:
         self._step = 0
 
     def run(self, num_steps: int) -> float:
-        """Seconds a step."""
-        began = time.perf_counter()
+        """Processor seconds a step."""
+        began = time.process_time()
         for _ in range(num_steps):
             indices = self._stream.indices(self._step * SHARE, SHARE).tolist()
             batch = fetch(self._data, indices, torch.device("cpu"))
@@ -89,7 +101,7 @@ class BareLoop:
             self._optimizer.step()
             loss.item()
             self._step += 1
-        return (time.perf_counter() - began) / num_steps
+        return (time.process_time() - began) / num_steps
 
 
 def trained(workload: Workload, model: torch.nn.Module, strategy: str, num_ranks: int) -> Trained:
@@ -107,18 +119,18 @@ def trained(workload: Workload, model: torch.nn.Module, strategy: str, num_ranks
 
 
 def rank_step_seconds(run: Emulation, num_steps: int) -> float:
-    """Seconds of this machine a rank-step, over so many more."""
-    before, began = run.rank_steps, time.perf_counter()
+    """Processor seconds a rank-step, over so many more."""
+    before, began = run.rank_steps, time.process_time()
     while run.rank_steps < before + num_steps:
         run.advance()
-    return (time.perf_counter() - began) / (run.rank_steps - before)
+    return (time.process_time() - began) / (run.rank_steps - before)
 
 
-def measure(
-    name: str, workload: Workload, strategy: str, num_ranks: int, windows: int, window_seconds: float
-) -> dict[str, Any]:
+def measure(name: str, strategy: str, num_ranks: int, windows: int, window_seconds: float) -> dict[str, Any]:
     """One line of the table."""
+    torch.set_num_threads(1)
     torch.manual_seed(0)
+    workload = workloads(name)[name]
     model = workload.model()
     bare = BareLoop(workload, model)
     plan = trained(workload, model, strategy, num_ranks)
@@ -138,17 +150,36 @@ def measure(
         "parameters": sum(p.numel() for p in model.parameters()),
         "strategy": strategy,
         "ranks": num_ranks,
-        "rank_steps_a_second": 1.0 / float(np.median(seconds)),
-        "ratio": float(np.median(ratios)),
-        "ratio_smallest": float(np.min(ratios)),
-        "ratio_largest": float(np.max(ratios)),
-        "clock_share": float(np.median(clock)),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "rank_steps_a_second": round(1.0 / float(np.median(seconds)), 1),
+        "ratio": round(float(np.median(ratios)), 3),
+        "ratio_smallest": round(min(ratios), 3),
+        "ratio_largest": round(max(ratios), 3),
+        "clock_share": round(float(np.median(clock)), 4),
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
 
+def measured_apart(*args: Any) -> dict[str, Any]:
+    """`measure` in a process of its own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", "tuner.emulation"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(measure, *args).result()
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """One row in words."""
+    return (
+        f"{row['workload']:14} {row['parameters']:>9,} {row['strategy']:18} p={row['ranks']:<4} "
+        f"{row['rank_steps_a_second']:>8.0f} rank-steps/s  {row['ratio']:.2f}x the bare loop "
+        f"({row['ratio_smallest']:.2f} to {row['ratio_largest']:.2f})  "
+        f"clock and mixing {row['clock_share']:.0%}  {row['peak_mib']:.0f} MiB"
+    )
+
+
 def _against_real(ranks: str | None, strategies: str | None, seeds: int, steps: int, as_json: bool) -> None:
-    from benchmarks.emulation_real import STRATEGIES, line_of, table
+    from benchmarks.emulation_real import STRATEGIES, table
+    from benchmarks.emulation_real import line_of as real_line_of
 
     # Ended by a signal, it takes its network namespaces with it all the same.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -168,7 +199,7 @@ def _against_real(ranks: str | None, strategies: str | None, seeds: int, steps: 
         if (words := f"{row['workload']}; disturbance: {row['disturbance']}") != heading:
             heading = words
             print(heading)
-        print(line_of(row))
+        print(real_line_of(row))
     for skipped in found["skipped"]:
         print(f"skipped: {skipped['disturbance']}: {skipped['reason']}")
 
@@ -194,26 +225,17 @@ def main(
     if against_real:
         _against_real(ranks, strategies, seeds, steps, as_json)
         return
-    torch.set_num_threads(1)
     ranks, strategies = ranks or "1,8,32,128", strategies or _STRATEGIES
+    chosen = names.split(",") if names is not None else []
     rows = []
-    for name, workload in workloads().items():
-        if names is not None and name not in names.split(","):
-            continue
+    for name in workloads(*chosen):
         for num_ranks in map(int, ranks.split(",")):
             for strategy in strategies.split(","):
-                row = measure(name, workload, strategy, num_ranks, windows, window_seconds)
+                row = measured_apart(name, strategy, num_ranks, windows, window_seconds)
                 rows.append(row)
-                if not as_json:
-                    print(
-                        f"{name:14} {row['parameters']:>9,} {strategy:18} p={num_ranks:<4} "
-                        f"{row['rank_steps_a_second']:>8.0f} rank-steps/s  {row['ratio']:.2f}x the bare loop "
-                        f"({row['ratio_smallest']:.2f} to {row['ratio_largest']:.2f})  "
-                        f"clock and mixing {row['clock_share']:.0%}  {row['peak_mib']:.0f} MiB",
-                        flush=True,
-                    )
+                typer.echo(line_of(row), err=as_json)
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]")
 
 
 if __name__ == "__main__":
