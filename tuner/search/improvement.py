@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ _KEEPS_DEADLINE = 0.5
 _FAR_BEYOND = 10.0
 #: Log cost of an incumbent that is known never to arrive.
 _NEVER = 600.0
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,3 +118,27 @@ def weigh(
         cost=cost,
         score=score,
     )
+
+
+def tail_savings(predictor: SlopePredictor, price: Array, log_incumbent: float, log_longest: Array) -> Array:
+    """Expected savings by all of each candidate's distribution, `(num,)`; 0 where nothing more can be learnt.
+
+    E[(I - X)+ 1(T <= L)] with log X = log T + log price normal. `Weights.saving` sums equally probable parts,
+    the outermost of which lie 2.2 standard deviations out: what is less likely than that to be better counts
+    as no better there, however many trainings it would serve.
+
+    Args:
+        predictor: What is believed.
+        price: Cost of a second of each candidate, `(num,)`.
+        log_incumbent: log I, what the incumbent is expected to cost.
+        log_longest: log L, the longest training of each that is allowed, seconds, `(num,)`.
+    """
+    known = np.isfinite(predictor.standing.arrived) | predictor.standing.ended
+    log_cost = np.where(known, 0.0, predictor.mean_log) + np.log(price)
+    variance = np.maximum(predictor.variance_log, 1e-12)
+    sd = np.sqrt(variance)
+    below = (np.minimum(log_incumbent, log_longest + np.log(price)) - log_cost) / sd
+    cheap, mean_of_cheap = (np.array([_NORMAL.cdf(z) for z in shifted]) for shifted in (below, below - sd))
+    cost = np.exp(np.minimum(log_cost + 0.5 * variance, _NEVER))
+    saving = math.exp(min(log_incumbent, _NEVER)) * cheap - cost * mean_of_cheap
+    return np.where(known, 0.0, np.maximum(saving, 0.0))

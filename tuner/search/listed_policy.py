@@ -18,7 +18,7 @@ from tuner.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import Beliefs, prices
 from tuner.search.first_looks import first_looks
-from tuner.search.improvement import Weights, recommended, weigh
+from tuner.search.improvement import Weights, recommended, tail_savings, weigh
 from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind
 from tuner.search.slope_beliefs import SlopeModels
@@ -134,11 +134,12 @@ class ListedPolicy:
     def _next(self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor) -> Action:
         """The best option that pays back; else on with the incumbent, or the end."""
         startup = np.where(predictor.standing.begun, 0.0, _startup(state))
+        log_longest = _log_longest(state, predictor, learn_ends=self._learn_ends)
         weights = weigh(
             predictor,
             beliefs.price,
             startup,
-            log_longest=_log_longest(state, predictor, learn_ends=self._learn_ends),
+            log_longest=log_longest,
             by_cost="cost" not in self._settings.without,
         )
         order = np.argsort(-weights.score, kind="stable")
@@ -159,6 +160,12 @@ class ListedPolicy:
             if (run is None and may_start(state)) or (run is not None and run.is_open):
                 return self._advance(state, predictor, weights, beliefs.price, incumbent)
             return Stop(kind=StopKind.OUT_OF_REACH, reason="no configuration is expected to reach the target")
+        savings = tail_savings(predictor, beliefs.price, weights.log_incumbent, log_longest)
+        unlikely = self._unlikely(
+            state, predictor, weights, beliefs.price, savings * (trainings - 1), startup
+        )
+        if unlikely is not None:
+            return self._advance(state, predictor, weights, beliefs.price, unlikely)
         bound = beliefs.regret_bound or 1.0
         words = "faster" if state.job.goal.minimize == "seconds" else "cheaper"
         reason = (
@@ -166,6 +173,27 @@ class ListedPolicy:
             f"is more than {100 * (bound - 1):.0f}% {words}"
         )
         return Stop(kind=StopKind.NO_GAIN, reason=reason)
+
+    def _unlikely(
+        self,
+        state: SearchState,
+        predictor: SlopePredictor,
+        weights: Weights,
+        price: Array,
+        savings: Array,
+        startup: Array,
+    ) -> int | None:
+        """Where nothing likely pays back: the candidate whose savings over all trainings do, for their cost.
+
+        That it is better may be as unlikely as one in a thousand, if the answer serves so many trainings.
+        """
+        for index in np.argsort(-savings / weights.cost, kind="stable"):
+            if not predictor.standing.begun[index] and not may_start(state):
+                continue
+            slice_seconds = self._slice_seconds(state, predictor, weights, price, int(index))
+            if savings[index] > (slice_seconds + startup[index]) * price[index]:
+                return int(index)
+        return None
 
     def _gain(
         self, predictor: SlopePredictor, weights: Weights, price: Array, index: int, trainings: int

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.tuner.analytic.made_predictors import predictor
 from tuner.analytic.slope_predictor import SlopePredictor
-from tuner.search.improvement import Weights, recommended, weigh
+from tuner.search.improvement import Weights, recommended, tail_savings, weigh
 
 
 def weighed(found: SlopePredictor, startup: float = 0.0, **more: float | bool) -> Weights:
@@ -124,3 +124,35 @@ def test_where_all_ended_without_arriving_nothing_is_gained() -> None:
 def test_where_nothing_keeps_a_limit_the_nearest_to_it_are_tried_all_the_same() -> None:
     found = weigh(predictor([5.0, 4.0], [0.5, 0.5]), np.ones(2), np.zeros(2), log_longest=np.zeros(2))
     assert (found.gain > 0).any()
+
+
+def savings(found: SlopePredictor, log_incumbent: float, log_longest: float = math.inf) -> np.ndarray:
+    num = len(found.configurations)
+    return tail_savings(found, np.ones(num), log_incumbent, np.full(num, log_longest))
+
+
+def test_what_is_better_with_one_chance_in_a_thousand_saves_a_little() -> None:
+    """Beyond the outermost of the equal parts, but not nothing."""
+    found = predictor([0.0, 0.6], [1e-3, 0.2])
+    assert weighed(found).saving[1] == 0.0
+    assert 0.0 < savings(found, 0.0)[1] < 1e-3
+
+
+@settings(max_examples=50)
+@given(mean=st.floats(-1.0, 1.0), sd=st.floats(0.05, 1.0), limit=st.floats(-1.0, 2.0))
+def test_savings_are_those_of_the_whole_distribution(mean: float, sd: float, limit: float) -> None:
+    found = predictor([mean], [sd])
+    z = (np.arange(200_000) + 0.5) / 200_000
+    log_cost = mean + sd * np.interp(z, _GRID_CDF, _GRID)
+    exact = np.mean(np.where(log_cost <= limit, np.maximum(1.0 - np.exp(log_cost), 0.0), 0.0))
+    # The predictor's own moments are those of its equal parts, whose variance is a few percent short.
+    assert savings(found, 0.0, limit)[0] == pytest.approx(exact, abs=0.02 + 0.05 * exact)
+
+
+def test_nothing_is_saved_by_what_is_known() -> None:
+    found = predictor([0.0, 0.0], [1.0, 1.0], arrived={0: 1.0}, lived={1: 2.0}, ended=[1])
+    assert savings(found, 1.0).tolist() == [0.0, 0.0]
+
+
+_GRID = np.linspace(-6.0, 6.0, 4001)
+_GRID_CDF = np.array([0.5 * (1 + math.erf(z / math.sqrt(2))) for z in _GRID])

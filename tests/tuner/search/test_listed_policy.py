@@ -313,3 +313,12 @@ def test_where_nothing_arrives_the_target_is_out_of_reach(tmp_path: Path) -> Non
     few = [r for r in small().runs if r.configuration.batch_size == 128 and r.configuration.nodes == 2]
     found = searched(posed(tmp_path, grid(target=0.999, runs=tuple(few)), trainings=20))
     assert stop_of(found).kind is StopKind.OUT_OF_REACH
+
+
+def test_the_more_trainings_the_answer_serves_the_less_likely_gains_it_looks_for(tmp_path: Path) -> None:
+    spent = [
+        searched(posed(tmp_path, trainings=trainings), ListedPolicy(seed=1))[-1][0].spent.seconds
+        for trainings in (2, 1_000, 1_000_000)
+    ]
+    assert spent == sorted(spent)
+    assert spent[-1] > spent[0]
