@@ -71,6 +71,9 @@ _ASKED, _EMULATED, _AT_HAND = 0.0, 1.0, 2.0
 _ANYWHERE = 1e6
 #: Over log ranks, log batch a rank, log tau, the strategies' columns, and where.
 _RESIDUAL = Residual(sd=0.10, length_scales=(0.7, 1.0, 1.0, *[STRATEGY_LENGTH] * NUM_STRATEGIES, _ANYWHERE))
+#: Links between machines scatter more: 12% of an exchange, and 10% for each e-fold of nodes beyond those
+#: timed (`placement_seconds`).
+_PLACED_RESIDUAL_SD = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +202,8 @@ def fit_seconds(
 
     inputs = _inputs(configurations, cluster, where)
     known = past if past is not None and cluster.virtual is None else {}
-    posterior = fit_mixed(law, parameters, known, _RESIDUAL, inputs, observations, noise)
+    residual = replace(_RESIDUAL, sd=_PLACED_RESIDUAL_SD) if is_placed(cluster) else _RESIDUAL
+    posterior = fit_mixed(law, parameters, known, residual, inputs, observations, noise)
     return SecondsModel(
         cluster=cluster,
         posterior=posterior,
