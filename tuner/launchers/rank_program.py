@@ -27,6 +27,8 @@ from tuner.launchers.rank_process import failure_of, imported, leave_process_gro
 #: What a rank that is asked to end is given to say what happened to it: it may be about to raise.
 _LAST_WORDS_SECONDS = 2.0
 _GET_ADDRESS = 0x8915  # SIOCGIFADDR
+#: What lives as long as the process.
+_held: list[Any] = []
 
 
 class RankVoice:
@@ -69,11 +71,12 @@ def main(folder: Path) -> NoReturn:
         import torch
 
         torch.set_num_threads(task["threads"])
+        _hold_store(rank)
         context = RankContext(
             rank=rank,
             num_ranks=int(os.environ["WORLD_SIZE"]),
             local_rank=int(os.environ["LOCAL_RANK"]),
-            # Under torch's agent that is the agent's own store, else one at the main address and port.
+            # Which finds the store that is held, as it would find the store of torch's agent.
             init_method="env://",
             folder=Path(task["folder"]),
             send=lambda message: voice.say({"kind": "message", "message": message}),
@@ -111,6 +114,22 @@ def choose_interface(main_address: str) -> None:
                 if answer[20:24] == own:
                     os.environ["GLOO_SOCKET_IFNAME"] = name
                     return
+
+
+def _hold_store(rank: int) -> None:
+    """Has the first rank hold, for as long as it lives, the store where all meet.
+
+    Left alone, `env://` makes the store and whoever asked for it lets it go: too early for ranks that are
+    still reading. Ranks are told that it is there, as those of torch's agent are.
+    """
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    os.environ.setdefault("TORCHELASTIC_RESTART_COUNT", "0")
+    if rank != 0:
+        return
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    port = int(os.environ["MASTER_PORT"])
+    _held.append(TCPStore(os.environ["MASTER_ADDR"], port, is_master=True, wait_for_workers=False))
 
 
 def _end_when_told() -> None:
