@@ -7,6 +7,7 @@ import os
 from hypothesis import settings
 
 # Fixtures of the whole session, wherever they are asked for.
+from tests.host_network import four_hosts as four_hosts
 from tests.host_network import two_hosts as two_hosts
 from tests.ray_cluster import ray_cluster as ray_cluster
 from tests.slurm_cluster import slurm_cluster as slurm_cluster

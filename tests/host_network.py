@@ -19,9 +19,19 @@ def reason_against() -> str | None:
 @pytest.fixture(scope="session")
 def two_hosts() -> Iterator[HostNetwork]:
     """Two hosts, joined by a link as fast as the machine."""
+    yield from _hosts(2)
+
+
+@pytest.fixture(scope="session")
+def four_hosts() -> Iterator[HostNetwork]:
+    """Four of them."""
+    yield from _hosts(4)
+
+
+def _hosts(num: int) -> Iterator[HostNetwork]:
     reason = reason_against()
     if reason is not None:
         pytest.skip(reason)
-    with host_network(2) as network:
+    with host_network(num) as network:
         yield network
     assert namespaces_left(network) == []

@@ -140,7 +140,8 @@ class LauncherConformance:
         handle = submit(launcher, tmp_path, "write", num_nodes=2)
         assert outcome(launcher, handle).state is JobState.SUCCEEDED
         for rank, log in launcher.logs(handle).items():
-            assert set(log.splitlines()) == {
+            # Where names of hosts cannot be looked up, torch says so first.
+            assert {line for line in log.splitlines() if "[c10d]" not in line} == {
                 f"printed by rank {rank}",
                 f"warned by rank {rank}",
                 f"said by a child of rank {rank}",

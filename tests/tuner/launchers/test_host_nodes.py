@@ -58,10 +58,9 @@ class TestHostNodes(CommandConformance):
 @pytest.mark.slow
 class TestRanksOnHosts(LauncherConformance):
     @pytest.fixture
-    def launcher(self, two_hosts: HostNetwork) -> Iterator[CommandLauncher]:
-        # Some of these jobs want three nodes: a host may be listed by a second name, and each has two here.
-        hosts = (*two_hosts.hosts, *(f"./{host}" for host in two_hosts.hosts))
-        launcher = launcher_of(hosts, two_hosts.connect, ElasticAgent())
+    def launcher(self, four_hosts: HostNetwork) -> Iterator[CommandLauncher]:
+        # Some of these jobs want three nodes.
+        launcher = launcher_of(four_hosts.hosts, four_hosts.connect, ElasticAgent())
         yield launcher
         launcher.close()
 
