@@ -24,6 +24,7 @@ from tests.tuner.launchers.command_conformance import (
     submit,
 )
 from tests.tuner.launchers.conformance import Watch, is_alive, wait_until
+from tests.tuner.launchers.conformance import submit as submit_function
 from tuner.launchers import CommandLauncher, JobState, RayNodes
 
 pytestmark = pytest.mark.slow
@@ -48,6 +49,13 @@ class TestRayNodes(CommandConformance):
 
     def another_launcher(self) -> CommandLauncher:
         return CommandLauncher(RayNodes(self._address))
+
+
+def test_ranks_that_run_a_function_meet_on_two_nodes(launcher: CommandLauncher, work: Path) -> None:
+    handle = submit_function(launcher, work, "sum_of_ranks", num_nodes=2)
+    status = end(launcher, handle)
+    assert status.state is JobState.SUCCEEDED, status
+    assert {rank: result["sum"] for rank, result in status.results.items()} == {0: 3.0, 1: 3.0}
 
 
 def starters(work: Path) -> dict[int, int]:
