@@ -35,10 +35,11 @@ def headline_section(content: ReportContent) -> Markup:
         element("dl", *facts, class_="facts"),
     ]
     if recommendation.command.strip():
-        parts.append(element("h3", "Train it (also in launch.sh)"))
+        by_own = bool(recommendation.own_command)
+        parts.append(element("h3", "Train it" if by_own else "Train it (also in launch.sh)"))
         parts.append(element("pre", recommendation.command.strip(), class_="command"))
     if recommendation.own_command.strip():
-        parts.append(element("p", "The same without Paceline, by your own command:"))
+        parts.append(element("p", "The same without Paceline, by your own command (also in launch.sh):"))
         parts.append(element("pre", recommendation.own_command.strip(), class_="command"))
     if recommendation.checkpoint:
         parts.append(element("h3", "The trained model"))

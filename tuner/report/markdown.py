@@ -89,7 +89,7 @@ def _headline(content: ReportContent) -> list[str]:
     if recommendation.command.strip():
         blocks.append(fenced(recommendation.command.strip()))
     if recommendation.own_command.strip():
-        blocks.append("The same without Paceline, by your own command:")
+        blocks.append("The same without Paceline, by your own command (also in launch.sh):")
         blocks.append(fenced(recommendation.own_command.strip()))
     if recommendation.checkpoint:
         blocks.append(f"The trained model:\n\n{fenced(recommendation.checkpoint)}")
