@@ -43,7 +43,8 @@ def _settings_or_listed(value: Any) -> str:
 
 def _class_or_command(value: Any) -> str:
     states_command = isinstance(value, dict) and "command" in value
-    return "command" if states_command or isinstance(value, CommandSection) else "class"
+    # No names of keys: where an error lies is told by both.
+    return "a command" if states_command or isinstance(value, CommandSection) else "a class"
 
 
 class Job(Section):
@@ -62,7 +63,7 @@ class Job(Section):
     )
     workload: (
         Annotated[
-            Annotated[WorkloadSection, Tag("class")] | Annotated[CommandSection, Tag("command")],
+            Annotated[WorkloadSection, Tag("a class")] | Annotated[CommandSection, Tag("a command")],
             Discriminator(_class_or_command),
         ]
         | None

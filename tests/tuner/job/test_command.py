@@ -75,6 +75,7 @@ def test_a_command_implies_its_kind_and_needs_no_workload(tmp_path: Path) -> Non
             "workload.epoch_samples is missing",
         ),
         (TOLD + "\nfolder = 'nowhere'", "there is no folder"),
+        (TOLD + "\nresume = '-r {chekpoint}'", r"workload.resume = '-r .*did you mean \{checkpoint\}"),
         (TOLD + "\ncomand = 'x'", "did you mean 'workload.command'"),
     ],
 )
