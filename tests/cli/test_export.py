@@ -122,6 +122,9 @@ def test_it_answers_without_torch(place: Workplace) -> None:
 def test_the_exported_script_trains(place: Workplace, tmp_path: Path) -> None:
     script = tmp_path / "go.sh"
     assert place.call("export", "job.toml", "-t", "torchrun", "-o", str(script)).code == 0
+    # Elsewhere: the folder is shared with tests that tell what was tuned in it.
+    elsewhere = shutil.copytree(place.folder, tmp_path / "elsewhere")
+    script.write_text(script.read_text().replace(str(place.folder), str(elsewhere)))
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     answer = subprocess.run([str(script)], cwd="/", env=environment, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
