@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,7 +155,7 @@ def submitted(script: str, folder: Path, cluster: SlurmCluster) -> tuple[str, st
 
 TELLING = (
     "printf '%s\\n' {nodes} {learning_rate} {batch_size_per_rank} {node_rank} {main_address} {main_port} "
-    '"$GREETING" "$PACELINE_BATCH_SIZE" > {output}/{node_rank}'
+    '"$GREETING" "$PACELINE_BATCH_SIZE" > {output_folder}/{node_rank}'
 )
 
 
@@ -190,7 +189,7 @@ def test_slurm_trains_the_script_that_ships(tmp_path: Path, slurm_cluster: Slurm
         shutil.copy(ROOT / "examples" / name, tmp_path / name)
     shutil.copy(ROOT / "tuner" / "client.py", tmp_path / "paceline_client.py")
     path = tmp_path / "own_script.toml"
-    text = path.read_text().replace("python own_script.py", f"{sys.executable} own_script.py --samples 3000")
+    text = path.read_text().replace("own_script.py --lr", "own_script.py --samples 3000 --lr")
     path.write_text(text)
     choice = Configuration(nodes=2, batch_size=64, learning_rate=0.05, strategy="all_reduce")
     answer = recommendation(choice=replace(recommendation().choice, configuration=choice))
