@@ -30,6 +30,8 @@ from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
 from tuner.launchers.rank_job import RankJob, rank_command, thread_variables
 
 _LEASE_EVERY_SECONDS = 5.0
+#: A poll reads a file a node, on a shared file system: not more often than so, times the nodes.
+_LOOK_SECONDS_PER_NODE = 0.01
 _LAST_LINES = 20
 #: How long files may take to be seen after the engine says that the job has ended.
 _FILES_LATE_SECONDS = 5.0
@@ -65,6 +67,8 @@ class _Job:
     pending_until: float | None = None
     running_at: float | None = None
     gone_at: float | None = None
+    looked_at: float = 0.0
+    last: JobStatus | None = None
     status: JobStatus | None = None
 
 
@@ -222,6 +226,9 @@ class CommandLauncher(Launcher):
         if job.status is not None:
             return job.status
         now = self._clock()
+        if job.last is not None and now - job.looked_at < _LOOK_SECONDS_PER_NODE * job.node_job.num_nodes:
+            return replace(job.last, messages=())
+        job.looked_at = now
         if now - job.lease_at > _LEASE_EVERY_SECONDS:
             job.lease_at = now
             job.folder.touch_lease()
@@ -241,6 +248,7 @@ class CommandLauncher(Launcher):
             pending_seconds=(job.pending_until or job.submitted_at) - job.submitted_at,
             detail=job.view.detail,
         )
+        job.last = status
         if state.has_ended:
             self._finish(job, status)
         return status

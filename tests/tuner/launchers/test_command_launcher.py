@@ -59,6 +59,28 @@ def test_close_ends_what_runs_and_takes_no_more(work: Path) -> None:
         submit(launcher, work, "true")
 
 
+def test_many_nodes_are_not_read_at_every_poll(work: Path) -> None:
+    clock = [100.0]
+    launcher = CommandLauncher(LocalNodes(), clock=lambda: clock[0])
+    handle = submit(launcher, work, STAYS, num_nodes=4)
+    assert launcher.poll(handle).startup_seconds is None
+    processes_of(work, 4)
+    running = [json.loads(path.read_text())["state"] for path in work.glob("job-*/node-*.json")]
+    assert running == ["running"] * 4
+    clock[0] += 0.03
+    assert launcher.poll(handle).startup_seconds is None, "what was read a moment ago is told again"
+    clock[0] += 0.02
+    assert launcher.poll(handle).startup_seconds == pytest.approx(0.05)
+    launcher.cancel(handle)
+
+    def has_ended() -> bool:
+        clock[0] += 0.05
+        return launcher.poll(handle).state.has_ended
+
+    wait_until(has_ended, "the job ends")
+    launcher.close()
+
+
 def test_a_frozen_node_is_lost(work: Path) -> None:
     launcher = CommandLauncher(LocalNodes(), silence_seconds=8.0)
     handle = submit(launcher, work, STAYS, num_nodes=2)
