@@ -1,7 +1,7 @@
 """The experiment of Jin et al. 2016 on emulated ranks: which strategy wins, by ranks, rate and cluster.
 
     python -m benchmarks.paper --cache FOLDER                           about 100 minutes on one core
-    python -m benchmarks.paper --cache FOLDER --quick --processes 2     under 15 minutes on two
+    python -m benchmarks.paper --cache FOLDER --quick                   about 11 minutes on one core
     python -m benchmarks.paper --cache FOLDER --only gossip_pull --on fast      these runs alone, anew
     python -m benchmarks.paper --cache FOLDER --missing         only runs whose rows are not there, or priced
     python -m benchmarks.paper --report-only                tables and figures of the rows that are there
