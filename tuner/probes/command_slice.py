@@ -230,16 +230,14 @@ class CommandSlice:
         self._attempts[-1].add(line)
 
     def _with_lost_points(self, before_samples: int) -> Mark:
-        lost = [
-            point
-            for point in self.folder.lost_points(before_samples - 1)
-            if point.samples > self.known.samples or self.known == Mark()
-        ]
+        # The checkpoint may be further than what was reported, where the tuner was killed as a slice ended.
+        reported = max(self.folder.reported_samples, default=-1)
+        lost = [point for point in self.folder.lost_points(before_samples - 1) if point.samples > reported]
         for point in lost:
             self._points[point.samples] = point
             self._kept_samples = max(self._kept_samples, point.samples)
             self.folder.add_point(point)
-        if not lost:
+        if not lost or lost[-1].samples <= self.known.samples:
             return self.known
         last = lost[-1]
         return replace(

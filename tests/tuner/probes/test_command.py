@@ -414,6 +414,20 @@ def test_what_a_killed_tuner_s_slice_had_saved_is_not_lost(bench: Bench) -> None
     assert seconds == sorted(seconds)
 
 
+def test_what_a_tuner_saw_that_was_killed_as_its_slice_ended_is_not_lost(bench: Bench) -> None:
+    first = bench.slice(resumable(), Until(samples=300))
+    assert first.outcome is Outcome.PAUSED, first.error
+    metrics = bench.folder / "probe" / "metrics.jsonl"
+    *lines, end = metrics.read_text().splitlines()
+    assert "ended" in end
+    metrics.write_text("".join(f"{line}\n" for line in lines))
+    seen = bench.slice(resumable(), Until(samples=600))
+    assert seen.outcome is Outcome.PAUSED, seen.error
+    assert [point.samples for point in seen.curve] == list(range(0, 601, 50))
+    seconds = [point.training_seconds for point in seen.curve]
+    assert seconds == sorted(seconds)
+
+
 def test_script_is_told_everything_three_ways_and_finds_nothing_of_ours(bench: Bench) -> None:
     bench.write(
         "tell.py",
