@@ -25,6 +25,7 @@ from tuner.launchers.launcher import (
     RankFailure,
     RankTask,
     Task,
+    check_task,
 )
 from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
 from tuner.launchers.rank_job import RankJob, rank_command, thread_variables
@@ -117,12 +118,9 @@ class CommandLauncher(Launcher):
     def submit(self, task: Task, *, num_nodes: int, devices_per_node: int) -> JobHandle:
         if self._closed:
             raise ProbeError("this launcher is closed and takes no more jobs")
-        if num_nodes < 1 or devices_per_node < 1:
-            raise ValueError(
-                f"a job needs at least one rank, got {num_nodes} nodes x {devices_per_node} devices"
-            )
+        check_task(task, num_nodes=num_nodes, devices_per_node=devices_per_node)
         if isinstance(task, RankTask):
-            check_rank_task(task)
+            json.dumps(dict(task.payload))  # what JSON does not hold is refused before anything starts
         try:
             return self._submit(task, num_nodes, devices_per_node)
         except OSError as error:
@@ -472,18 +470,6 @@ class CommandLauncher(Launcher):
             return self._jobs[handle.identity]
         except KeyError:
             raise ValueError(f"job {handle.identity} was not submitted to this launcher") from None
-
-
-def check_rank_task(task: RankTask) -> None:
-    """Sees that a function is named by its import path and that its payload is plain data.
-
-    Raises:
-        ValueError: It is not so named.
-        TypeError: The payload holds what JSON does not.
-    """
-    if not all(task.function.partition(":")):
-        raise ValueError(f"{task.function!r} is no import path; write module:function")
-    json.dumps(dict(task.payload))
 
 
 def _rank_failures(job: _Job, nodes: dict[int, NodeStatus]) -> tuple[RankFailure, ...]:

@@ -90,6 +90,18 @@ class CommandTask:
 Task = RankTask | CommandTask
 
 
+def check_task(task: Task, *, num_nodes: int, devices_per_node: int) -> None:
+    """Sees that there is a rank at least, and that a function is named by its import path.
+
+    Raises:
+        ValueError: It is not so.
+    """
+    if num_nodes < 1 or devices_per_node < 1:
+        raise ValueError(f"a job needs at least one rank, got {num_nodes} nodes x {devices_per_node} devices")
+    if isinstance(task, RankTask) and not all(task.function.partition(":")):
+        raise ValueError(f"{task.function!r} is no import path; write module:function")
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobHandle:
     """Names a submitted job.

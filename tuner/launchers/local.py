@@ -15,7 +15,15 @@ from typing import Any
 
 from tuner.errors import ProbeError
 from tuner.launchers.command_launcher import CommandLauncher
-from tuner.launchers.launcher import CommandTask, JobHandle, JobState, JobStatus, Launcher, Task
+from tuner.launchers.launcher import (
+    CommandTask,
+    JobHandle,
+    JobState,
+    JobStatus,
+    Launcher,
+    Task,
+    check_task,
+)
 from tuner.launchers.local_job import LocalJob
 from tuner.launchers.local_nodes import LocalNodes
 from tuner.launchers.process_records import remove_record, write_record
@@ -81,16 +89,11 @@ class LocalLauncher(Launcher):
     def submit(self, task: Task, *, num_nodes: int, devices_per_node: int) -> JobHandle:
         if self._closed:
             raise ProbeError("this launcher is closed and takes no more jobs")
-        if num_nodes < 1 or devices_per_node < 1:
-            raise ValueError(
-                f"a job needs at least one rank, got {num_nodes} nodes x {devices_per_node} devices"
-            )
+        check_task(task, num_nodes=num_nodes, devices_per_node=devices_per_node)
         if isinstance(task, CommandTask):
             handle = self._commands.submit(task, num_nodes=num_nodes, devices_per_node=devices_per_node)
             self._of_commands.add(handle.identity)
             return handle
-        if not all(task.function.partition(":")):
-            raise ValueError(f"{task.function!r} is no import path; write module:function")
         submitted_at = time.monotonic()
         identity = uuid.uuid4().hex[:12]
         folder = task.folder.resolve()

@@ -88,7 +88,7 @@ class NodeStarter:
         except OSError as error:
             self._status["exits"].append({"copy": self._node_rank, "code": 127})
             self._fail(f"it cannot be started: {error}")
-        self._killdescendants()
+        self._kill_descendants()
         self._tell("ended")
         codes = [end["code"] for end in self._status["exits"] if end["code"] != 0]
         return 0 if not codes else codes[0] if codes[0] > 0 else 128 - codes[0]
@@ -238,9 +238,9 @@ class NodeStarter:
                 return
             self._tell("ending")
             time.sleep(_WAIT_SECONDS)
-        self._killdescendants()
+        self._kill_descendants()
 
-    def _killdescendants(self) -> None:
+    def _kill_descendants(self) -> None:
         for _ in range(100):
             left = descendants(os.getpid())
             if not left:
