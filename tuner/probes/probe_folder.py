@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,8 +26,8 @@ class ProbeFolder:
     """Writes and reads a probe's `probe.json` and `metrics.jsonl`.
 
     Each line of `metrics.jsonl` is a scoring with the number of its slice, or the end of a slice. A
-    slice without an end was lost with the process that polled it: its scorings up to the checkpoint
-    from which the run goes on belong to the next slice.
+    slice without an end, or one whose end was taken back, was lost with the process that polled it: its
+    scorings up to the checkpoint from which the run goes on belong to the next slice.
 
     Args:
         folder: The probe's folder; made if absent.
@@ -43,8 +43,8 @@ class ProbeFolder:
         except OSError as error:
             raise unwritable(folder, error) from error
         self._slice = 0
-        self._reported: set[int] = set()
-        self._lost: dict[int, CurvePoint] = {}
+        self._reported: set[int]
+        self._lost: dict[int, CurvePoint]
         self._read_slices()
 
     @property
@@ -107,6 +107,20 @@ class ProbeFolder:
         """
         self._append({"slice": self._slice, "ended": outcome.value})
 
+    def take_back_ends(self, kept_samples: Collection[int]) -> None:
+        """Counts slices as lost that ended, but were never written down by whoever polled them.
+
+        Args:
+            kept_samples: Samples of all scorings that were written down.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        for number in sorted(self._ended):
+            if not self._points[number].keys() <= set(kept_samples):
+                self._append({"slice": number, "ended": None})
+        self._read_slices()
+
     def check_room(self) -> None:
         """Sees that something of some size can be written.
 
@@ -129,6 +143,7 @@ class ProbeFolder:
     def _read_slices(self) -> None:
         points: dict[int, dict[int, CurvePoint]] = {}
         ended: set[int] = set()
+        self._reported, self._lost = set(), {}
         path = self.folder / METRICS_FILE
         try:
             lines = path.read_text().splitlines() if path.exists() else []
@@ -140,7 +155,7 @@ class ProbeFolder:
                 number = int(line.pop("slice"))
                 of_slice = points.setdefault(number, {})
                 if "ended" in line:
-                    ended.add(number)
+                    (ended.discard if line["ended"] is None else ended.add)(number)
                 else:
                     point = CurvePoint(**line)
                     of_slice[point.samples] = point
@@ -148,11 +163,22 @@ class ProbeFolder:
                 # A process killed while it wrote leaves half a line: the scoring is lost, no more.
                 continue
         self._slice = max(points, default=0) + 1
+        self._points, self._ended = points, ended
         for number in ended:
             self._reported.update(points[number])
         for number in sorted(set(points) - ended):
             self._lost.update(points[number])
         self._lost = {s: point for s, point in self._lost.items() if s not in self._reported}
+
+
+def take_back_ends(folder: Path, kept_samples: Collection[int]) -> None:
+    """See `ProbeFolder.take_back_ends`; nothing where the folder holds no scorings.
+
+    Raises:
+        StorageError: The folder cannot be read or written.
+    """
+    if (folder / METRICS_FILE).exists():
+        ProbeFolder(folder).take_back_ends(kept_samples)
 
 
 def _version(package: str) -> str | None:

@@ -266,6 +266,13 @@ class Search:
             action.until,
             folder,
             expected_seconds=_expected_seconds(state, decision, configuration, action.until),
+            kept_samples={
+                point.samples
+                for probe in state.probes
+                if probe.probe_id == lease.probe_id
+                for measurement in probe.slices
+                for point in measurement.curve
+            },
         )
 
     def _start_asked(self, state: SearchState) -> None:

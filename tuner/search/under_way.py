@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from tuner.errors import LeaseLostError, TunerError
 from tuner.ledger import Lease
 from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes import ProbeHandle, Prober, Until
+from tuner.probes.probe_folder import take_back_ends
 from tuner.search.carry import Carried, carried
 from tuner.search.events import SearchEvent
 from tuner.search.room import Room, UnderWay
@@ -113,8 +114,22 @@ class SlicesUnderWay:
         folder: Path,
         *,
         expected_seconds: float = 0.0,
+        kept_samples: Collection[int] = (),
     ) -> None:
-        """Starts a slice of a leased probe."""
+        """Starts a slice of a leased probe.
+
+        Args:
+            lease: Of the probe.
+            trial_number: The probe's.
+            configuration: What runs.
+            purpose: Why.
+            until: Where it ends, on the run's clock.
+            folder: The probe's.
+            expected_seconds: Until it ends, 0 where that is not stated in seconds.
+            kept_samples: Samples of the probe's scorings that the ledger holds: others in its folder were
+                lost with a killed tuner.
+        """
+        take_back_ends(folder, kept_samples)
         clock = carried(folder)
         begun_at = self._prober.now()
         handle = self._prober.start(configuration, purpose, clock.until(until), folder)

@@ -17,6 +17,7 @@ from tuner.errors import ProbeError
 from tuner.launchers import LocalLauncher
 from tuner.measurement import Measurement, Outcome, Purpose, crossing, merged
 from tuner.probes import Prober, Until
+from tuner.probes.probe_folder import take_back_ends
 from tuner.probes.training import TrainingProber
 
 
@@ -292,6 +293,22 @@ def test_slice_lost_with_its_tuner_gives_its_curve_to_the_next(
     assert following.curve[: len(whole.curve)] == whole.curve
     assert following.curve[-1].samples > whole.curve[-1].samples
     assert all(point.samples < 99_999 for point in following.curve)
+    last = run(launcher, tmp_path, Until(samples=900))
+    assert {p.samples for p in last.curve}.isdisjoint(p.samples for p in following.curve)
+
+
+def test_slice_that_ended_but_was_never_written_down_gives_its_curve_to_the_next(
+    launcher: LocalLauncher, tmp_path: Path
+) -> None:
+    first = run(launcher, tmp_path, Until(samples=200))
+    lost = run(launcher, tmp_path, Until(samples=400))
+    assert first.curve and lost.curve
+    # The tuner was killed between the slice's end and its ledger.
+    take_back_ends(tmp_path, {point.samples for point in first.curve})
+    following = run(launcher, tmp_path, Until(samples=600))
+    assert following.curve[: len(lost.curve)] == lost.curve
+    assert {p.samples for p in following.curve}.isdisjoint(p.samples for p in first.curve)
+    take_back_ends(tmp_path, {p.samples for m in (first, following) for p in m.curve})
     last = run(launcher, tmp_path, Until(samples=900))
     assert {p.samples for p in last.curve}.isdisjoint(p.samples for p in following.curve)
 
