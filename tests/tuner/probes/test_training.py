@@ -302,7 +302,8 @@ def test_slice_that_ended_but_was_never_written_down_gives_its_curve_to_the_next
 ) -> None:
     first = run(launcher, tmp_path, Until(samples=200))
     lost = run(launcher, tmp_path, Until(samples=400))
-    assert first.curve and lost.curve
+    assert first.curve
+    assert lost.curve
     # The tuner was killed between the slice's end and its ledger.
     take_back_ends(tmp_path, {point.samples for point in first.curve})
     following = run(launcher, tmp_path, Until(samples=600))
