@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tuner.analytic.begun_runs import COMMON_ERROR_SD, FORM_SD
+from tuner.analytic.begun_runs import COMMON_ERROR_SD
 from tuner.analytic.curve_template import (
+    FORM_SD,
     LEVELS,
     NOISE,
     Passage,

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tuner.analytic.curve_template import Passage, Template, ahead_of, passage_of, template_of
+from tuner.analytic.curve_template import FORM_SD, Passage, Template, ahead_of, passage_of, template_of
 from tuner.analytic.slopes import Observations
 
 Array = npt.NDArray[np.float64]
 
-#: What is unsure of log samples however late: standard deviation.
-FORM_SD = 0.05
 #: Prior of the error that all unfinished runs of a workload share, for each e-fold of the template that no
 #: run has passed yet: standard deviation.
 COMMON_ERROR_SD = 0.2

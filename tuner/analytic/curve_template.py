@@ -34,6 +34,8 @@ _PRIOR_RUNS, _STRETCH_FOLDS = 0.3, 1.0
 _STRETCH = 1.3
 #: A run differs from the template by this much times the root of the e-folds that lie ahead.
 _OWN_SD = 0.4
+#: What is unsure of log samples however late: standard deviation.
+FORM_SD = 0.05
 #: Noise of the furthest progress, in units of progress.
 NOISE = 0.01
 #: A run that is stuck at its start needs so many e-folds more than one that just left it, give or take.
@@ -133,6 +135,15 @@ def template_of(passages: Sequence[Passage]) -> Template:
 def template_sd(folds: float) -> float:
     """Standard deviation of log samples to target of one run around the template."""
     return float(_OWN_SD * np.sqrt(max(folds, 0.0)))
+
+
+def variance_after(share: Array) -> Array:
+    """Variance of log samples to target of runs of which so much is known, `(num,)`.
+
+    Args:
+        share: Of the whole run, in (0, 1), `(num,)`.
+    """
+    return np.asarray(FORM_SD**2 - _OWN_SD**2 * np.log(share), dtype=float)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,21 +1,32 @@
-"""Expected improvement over the incumbent against the expected cost of finding it, for every candidate.
+"""What every candidate is worth trying: an expected gain over the incumbent, against what it costs.
 
-For a run that has lived e, with T its time to target and I the incumbent's (DESIGN section 5):
+By whole runs, for one that has lived e, with T its time to target and I the incumbent's (DESIGN section 5):
 
     E[(log I - log T)+ | T > e]  over  E[min(T, I) - e | T > e] x price + start-up
 
 the same span above and below the line; going on with a run and starting a new one compete by themselves.
+
+By slices, with m the mean of log cost once the next slice is known, which resolves a part of what is unknown
+(`curve_template.variance_after`; knowledge gradient, Frazier et al. 2008):
+
+    E[(log I - m)+]  over  slice x price + start-up
+
+and for the incumbent, J being the runner-up's mean log cost, E[(m - J)+]: its slice gains where it shows that
+the runner-up is to be preferred. Where dollars count, a slice may cost a hundred times another, and slices
+are weighed; where seconds count, whole runs. `benchmarks/results/README.md` says what either rule did.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
+from tuner.analytic.curve_template import variance_after
 from tuner.analytic.slope_predictor import SlopePredictor
 
 Array = npt.NDArray[np.float64]
@@ -26,6 +37,8 @@ _MOST_VARIANCE = 4.0
 #: A configuration keeps the deadline if it does so with this probability.
 _KEEPS_DEADLINE = 0.5
 _FAR_BEYOND = 10.0
+#: A slice leaves something of a run that has not arrived.
+_LARGEST_SHARE = 0.98
 #: Log cost of an incumbent that is known never to arrive.
 _NEVER = 600.0
 _NORMAL = NormalDist()
@@ -38,10 +51,11 @@ class Weights:
     Args:
         incumbent: The candidate that is recommended now.
         log_incumbent: Logarithm of what it is expected to cost, were it trained from the start.
-        gain: Expected improvement of log cost, `(num,)`.
+        gain: Expected improvement of log cost, by the whole run or by the next slice, `(num,)`.
         saving: Expected saving in the goal's unit once the better of the two is known, `(num,)`.
         cost: Expected cost of finding out, in the goal's unit, `(num,)`.
-        score: Gain over cost; -1 where nothing more can be learnt, `(num,)`.
+        score: Gain over what it costs; -1 where nothing more can be learnt, `(num,)`.
+        slice_seconds: Training seconds of the next slice, `(num,)`.
     """
 
     incumbent: int
@@ -50,6 +64,7 @@ class Weights:
     saving: Array
     cost: Array
     score: Array
+    slice_seconds: Array
 
 
 def recommended(predictor: SlopePredictor, price: Array, log_longest: Array) -> tuple[int, float]:
@@ -60,23 +75,30 @@ def recommended(predictor: SlopePredictor, price: Array, log_longest: Array) -> 
         price: Cost of a second of each candidate, `(num,)`.
         log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`.
     """
-    cost = predictor.mean_log + np.log(price)
-    risk = cost + 0.5 * np.minimum(predictor.variance_log, _MOST_VARIANCE)
-    keeps = (predictor.weights * (predictor.log_seconds <= log_longest[:, None])).sum(axis=1)
+    risk, keeps = _risks(predictor, price, log_longest)
     allowed = np.where(keeps > _KEEPS_DEADLINE, risk, np.inf)
     if not np.isfinite(allowed).any():
         allowed = risk + _FAR_BEYOND * (1.0 - keeps)
     best = int(np.argmin(allowed))
-    return best, float(cost[best])
+    return best, float(predictor.mean_log[best] + np.log(price[best]))
+
+
+def _risks(predictor: SlopePredictor, price: Array, log_longest: Array) -> tuple[Array, Array]:
+    """What candidates are recommended by, and the probability of each to keep within the limits, `(num,)`."""
+    risk = predictor.mean_log + np.log(price) + 0.5 * np.minimum(predictor.variance_log, _MOST_VARIANCE)
+    keeps = (predictor.weights * (predictor.log_seconds <= log_longest[:, None])).sum(axis=1)
+    return risk, keeps
 
 
 def weigh(
     predictor: SlopePredictor,
     price: Array,
     startup: Array,
+    slice_seconds: Callable[[float], Array],
     *,
     log_longest: Array | None = None,
     by_cost: bool = True,
+    by_slice: bool = False,
 ) -> Weights:
     """Weighs every candidate against the incumbent.
 
@@ -84,14 +106,18 @@ def weigh(
         predictor: What is believed.
         price: Cost of a second of each candidate, `(num,)`.
         startup: Seconds that a new probe is charged before it trains, 0 where one was begun, `(num,)`.
+        slice_seconds: Training seconds of each candidate's next slice, `(num,)`, given the logarithm of what
+            the incumbent is expected to cost.
         log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`; any if
             absent.
         by_cost: Whether gains are divided by what they cost.
+        by_slice: Whether slices are weighed, not whole runs.
     """
     if log_longest is None:
         log_longest = np.full(len(price), np.inf)
     incumbent, log_best = recommended(predictor, price, log_longest)
     log_best = min(log_best, _NEVER)
+    slices = slice_seconds(log_best)
     log_price = np.log(price)[:, None]
     log_seconds, weights = predictor.log_seconds, predictor.weights
     log_cost = log_seconds + log_price
@@ -109,15 +135,54 @@ def weigh(
     lived = predictor.standing.seconds * price
     remaining = (weights * np.maximum(np.minimum(costs, best) - lived[:, None], 0.0)).sum(axis=1)
     cost = np.maximum(remaining + startup * price, 1e-12)
-    score = np.where(known, -1.0, gain / cost if by_cost else gain)
+    gain, paid = np.where(known, 0.0, gain), cost
+    if by_slice:
+        ahead = np.where(gain > 0, log_best - predictor.mean_log - np.log(price), 0.0)
+        ahead[incumbent] = -_behind(predictor, price, log_longest, incumbent)
+        gain = np.where(gain > 0, _gain_of_slice(predictor, slices, ahead), 0.0)
+        paid = np.maximum((slices + startup) * price, 1e-12)
     return Weights(
         incumbent=incumbent,
         log_incumbent=log_best,
-        gain=np.where(known, 0.0, gain),
+        gain=gain,
         saving=np.where(known, 0.0, saving),
         cost=cost,
-        score=score,
+        score=np.where(known, -1.0, gain / paid if by_cost else gain),
+        slice_seconds=slices,
     )
+
+
+def _behind(predictor: SlopePredictor, price: Array, log_longest: Array, incumbent: int) -> float:
+    """How much more the runner-up is expected to cost than the incumbent, e-folds.
+
+    0 where nothing else is likely to keep within the limits: the incumbent is held against itself.
+    """
+    risk, keeps = _risks(predictor, price, log_longest)
+    allowed = np.where(keeps > _KEEPS_DEADLINE, risk, np.inf)
+    allowed[incumbent] = np.inf
+    second = int(np.argmin(allowed))
+    if not math.isfinite(allowed[second]):
+        return 0.0
+    log_cost = predictor.mean_log + np.log(price)
+    return float(log_cost[second] - log_cost[incumbent])
+
+
+def _gain_of_slice(predictor: SlopePredictor, slice_seconds: Array, ahead: Array) -> Array:
+    """E[(ahead + s Z)+] with s^2 what the next slice resolves of each candidate's log cost, `(num,)`.
+
+    Args:
+        predictor: What is believed.
+        slice_seconds: Of the next slice, `(num,)`.
+        ahead: By how much each candidate is expected to be better, e-folds, `(num,)`.
+    """
+    length = np.exp(np.minimum(predictor.mean_log, _NEVER))
+    share = np.minimum((predictor.standing.seconds + slice_seconds) / length, _LARGEST_SHARE)
+    variance = predictor.variance_log
+    resolved = np.sqrt(np.maximum(variance**2 / (variance + variance_after(share)), 1e-12))
+    z = ahead / resolved
+    below = np.array([_NORMAL.cdf(value) for value in z])
+    density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+    return np.asarray(np.maximum(ahead * below + resolved * density, 0.0))
 
 
 def tail_savings(predictor: SlopePredictor, price: Array, log_incumbent: float, log_longest: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Searches a list of configurations of any axes: expected improvement over expected remaining cost.
+"""Searches a list of configurations of any axes: expected improvement over what finding it costs.
 
 The constants of slices and first looks were chosen on recordings of two small networks
 (`benchmarks.small_recordings`) with the public TrimTuner networks in view, among two or three values each;
@@ -8,6 +8,7 @@ within that the cost of a search changed by no more than its spread over seeds.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -157,10 +158,9 @@ class ListedPolicy:
                 break
             if not predictor.standing.begun[index] and not may_start(state):
                 continue
-            slice_cost = self._slice_seconds(state, predictor, weights, beliefs.price, int(index))
-            price = float(beliefs.price[index])
+            seconds = weights.slice_seconds[index] + startup[index]
             pays = self._gain(predictor, weights, beliefs.price, int(index), trainings)
-            if pays > (slice_cost + startup[index]) * price:
+            if pays > seconds * beliefs.price[index]:
                 return self._advance(state, predictor, weights, beliefs.price, int(index))
         incumbent = weights.incumbent
         run = run_of(state, predictor.configurations[incumbent])
@@ -217,8 +217,7 @@ class ListedPolicy:
                 continue
             if not is_begun and not may_start(state):
                 continue
-            seconds = self._slice_seconds(state, predictor, weights, beliefs.price, int(index))
-            seconds += 0.0 if is_begun else _startup(state)
+            seconds = float(weights.slice_seconds[index]) + (0.0 if is_begun else _startup(state))
             cost = beside.cost(configuration, seconds, float(beliefs.price[index]))
             pays = self._gain(predictor, weights, beliefs.price, int(index), state.job.goal.trainings)
             if pays > max(cost, least):
@@ -230,8 +229,10 @@ class ListedPolicy:
             predictor,
             beliefs.price,
             np.where(predictor.standing.begun, 0.0, _startup(state)),
+            partial(self._slice_seconds, state, predictor, beliefs.price),
             log_longest=_log_longest(state, predictor, learn_ends=self._learn_ends),
             by_cost="cost" not in self._settings.without,
+            by_slice=state.job.goal.minimize == "dollars" and state.job.goal.trainings > 1,
         )
 
     def _last_chance(
@@ -270,8 +271,7 @@ class ListedPolicy:
         for index in np.argsort(-savings / weights.cost, kind="stable"):
             if not predictor.standing.begun[index] and not may_start(state):
                 continue
-            slice_seconds = self._slice_seconds(state, predictor, weights, price, int(index))
-            if savings[index] > (slice_seconds + startup[index]) * price[index]:
+            if savings[index] > (weights.slice_seconds[index] + startup[index]) * price[index]:
                 return int(index)
         return None
 
@@ -292,31 +292,30 @@ class ListedPolicy:
         first = float(predictor.weights[index] @ np.maximum(left - own, 0.0))
         return first + whole * (trainings - 1)
 
+    @staticmethod
     def _slice_seconds(
-        self, state: SearchState, predictor: SlopePredictor, weights: Weights, price: Array, index: int
-    ) -> float:
-        """Training seconds of the next slice."""
-        standing = predictor.standing
-        startup = _startup(state)
-        step = float(np.exp(predictor.seconds.model.mean[index])) * predictor.configurations[index].batch_size
-        best = math.exp(min(weights.log_incumbent, 600.0)) / float(price[index])
-        length = min(math.exp(min(float(predictor.mean_log[index]), 600.0)), _LENGTHS * best)
+        state: SearchState, predictor: SlopePredictor, price: Array, log_incumbent: float
+    ) -> Array:
+        """Training seconds of each candidate's next slice, `(num,)`."""
+        begun, lived, startup = predictor.standing.begun, predictor.standing.seconds, _startup(state)
+        batches = np.array([configuration.batch_size for configuration in predictor.configurations])
+        step = np.exp(predictor.seconds.model.mean) * batches
+        best = math.exp(min(log_incumbent, 600.0)) / price
+        length = np.minimum(np.exp(np.minimum(predictor.mean_log, 600.0)), _LENGTHS * best)
         spent = state.spent.dollars if state.job.goal.minimize == "dollars" else state.spent.seconds
-        most = _SHARE_OF_SPENT * spent / float(price[index])
-        if standing.begun[index]:
-            least = max(0.25 * startup, 2 * step)
-            share = max(_MORE_SHARE * float(standing.seconds[index]), 0.03 * length)
-        else:
-            least = max(_STARTUP_SHARE * startup, _FEWEST_STEPS * step)
-            share, most = _NEW_SHARE * length, most - startup
-        return max(min(max(share, least), max(most, _STARTUP_SHARE * startup)), 1e-6)
+        most = _SHARE_OF_SPENT * spent / price - np.where(begun, 0.0, startup)
+        least_new = np.maximum(_STARTUP_SHARE * startup, _FEWEST_STEPS * step)
+        least = np.where(begun, np.maximum(0.25 * startup, 2 * step), least_new)
+        share = np.where(begun, np.maximum(_MORE_SHARE * lived, 0.03 * length), _NEW_SHARE * length)
+        most = np.maximum(most, _STARTUP_SHARE * startup)
+        return np.asarray(np.maximum(np.minimum(np.maximum(share, least), most), 1e-6))
 
     def _advance(
         self, state: SearchState, predictor: SlopePredictor, weights: Weights, price: Array, index: int
     ) -> Start | Continue:
         configuration = predictor.configurations[index]
         run = run_of(state, configuration)
-        seconds = self._slice_seconds(state, predictor, weights, price, index)
+        seconds = float(weights.slice_seconds[index])
         seconds = min(seconds, max(seconds_left(state, configuration), 1e-3))
         done = run.measurement.training_seconds if run is not None else 0.0
         until = Until(training_seconds=done + seconds)

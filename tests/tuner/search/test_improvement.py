@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,9 +17,14 @@ from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.search.improvement import Weights, recommended, tail_savings, weigh
 
 
-def weighed(found: SlopePredictor, startup: float = 0.0, **more: float | bool) -> Weights:
+def slices_of(*seconds: float) -> Callable[[float], npt.NDArray[np.float64]]:
+    """The next slice of each candidate, whatever the incumbent costs."""
+    return lambda log_incumbent: np.array(seconds)
+
+
+def weighed(found: SlopePredictor, startup: float = 0.0, **more: Any) -> Weights:
     num = len(found.configurations)
-    return weigh(found, np.ones(num), np.full(num, startup), **more)  # type: ignore[arg-type]
+    return weigh(found, np.ones(num), np.full(num, startup), slices_of(*[1.0] * num), **more)
 
 
 beliefs = st.lists(st.tuples(st.floats(-1.0, 8.0), st.floats(0.01, 2.0)), min_size=1, max_size=6)
@@ -30,14 +38,14 @@ def test_gains_savings_and_costs_are_not_negative_and_prices_cancel_in_gains(
     mean, sd = ([b[i] for b in believed] for i in (0, 1))
     found = predictor(mean, sd, lived={0: lived})
     num = len(mean)
-    one = weigh(found, np.ones(num), np.full(num, startup))
+    one = weigh(found, np.ones(num), np.full(num, startup), slices_of(*[1.0] * num))
     for values in (one.gain, one.saving, one.cost, one.score):
         assert values.shape == (num,)
         assert np.isfinite(values).all()
         assert (values >= 0).all()
     # Nobody saves more than the incumbent costs.
     assert (one.saving <= math.exp(one.log_incumbent) + 1e-9).all()
-    other = weigh(found, np.full(num, price), np.full(num, startup))
+    other = weigh(found, np.full(num, price), np.full(num, startup), slices_of(*[1.0] * num))
     np.testing.assert_allclose(other.gain, one.gain, atol=1e-9)
     np.testing.assert_allclose(other.cost, price * one.cost, atol=1e-9)
     np.testing.assert_allclose(other.saving, price * one.saving, atol=1e-9)
@@ -75,7 +83,9 @@ def test_of_two_that_are_as_unknown_the_less_known_offers_more() -> None:
 def test_gain_over_cost_prefers_the_cheaper_of_two_equal_unknowns() -> None:
     equal = predictor([2.0, 3.0, 3.0], [0.01, 1.0, 1.0], arrived={0: 7.4})
     startup = np.array([0.0, 1.0, 30.0])
-    by_cost, by_gain = (weigh(equal, np.ones(3), startup, by_cost=c) for c in (True, False))
+    by_cost, by_gain = (
+        weigh(equal, np.ones(3), startup, slices_of(1.0, 1.0, 1.0), by_cost=c) for c in (True, False)
+    )
     assert by_cost.gain[1] == by_cost.gain[2]
     assert by_cost.score[1] > by_cost.score[2]
     assert by_gain.score[1] == by_gain.score[2] == by_gain.gain[1]
@@ -94,9 +104,9 @@ def test_no_more_is_spent_on_finding_out_than_the_incumbent_costs() -> None:
 
 def test_a_deadline_rules_slow_ones_out_however_cheap() -> None:
     found, price = predictor([3.0, 6.0], [0.3, 0.3]), np.array([1.0, 1e-3])
-    free = weigh(found, price, np.zeros(2))
+    free = weigh(found, price, np.zeros(2), slices_of(1.0, 1.0))
     assert free.incumbent == 1
-    bound = weigh(found, price, np.zeros(2), log_longest=np.full(2, math.log(60.0)))
+    bound = weigh(found, price, np.zeros(2), slices_of(1.0, 1.0), log_longest=np.full(2, math.log(60.0)))
     assert bound.incumbent == 0
     assert bound.gain[1] == bound.saving[1] == 0.0
     assert recommended(found, price, np.full(2, math.log(60.0))) == (0, pytest.approx(3.0))
@@ -117,12 +127,12 @@ def test_what_ended_without_arriving_is_recommended_to_nobody() -> None:
 
 
 def test_where_all_ended_without_arriving_nothing_is_gained() -> None:
-    found = weigh(predictor([1.0], [0.1], lived={0: 1.0}, ended=[0]), np.ones(1), np.zeros(1))
+    found = weighed(predictor([1.0], [0.1], lived={0: 1.0}, ended=[0]))
     assert found.score.tolist() == [-1.0]
 
 
 def test_where_nothing_keeps_a_limit_the_nearest_to_it_are_tried_all_the_same() -> None:
-    found = weigh(predictor([5.0, 4.0], [0.5, 0.5]), np.ones(2), np.zeros(2), log_longest=np.zeros(2))
+    found = weighed(predictor([5.0, 4.0], [0.5, 0.5]), log_longest=np.zeros(2))
     assert (found.gain > 0).any()
 
 
@@ -156,3 +166,51 @@ def test_nothing_is_saved_by_what_is_known() -> None:
 
 _GRID = np.linspace(-6.0, 6.0, 4001)
 _GRID_CDF = np.array([0.5 * (1 + math.erf(z / math.sqrt(2))) for z in _GRID])
+
+
+def test_by_slices_the_cheaper_slice_is_taken_of_two_that_tell_as_much() -> None:
+    equal = predictor([2.0, 3.0, 3.0], [0.01, 1.0, 1.0], arrived={0: 7.4})
+    found = weigh(equal, np.ones(3), np.zeros(3), slices_of(1.0, 1.0, 1.1), by_slice=True)
+    assert found.gain[1] == pytest.approx(found.gain[2], rel=0.05)
+    assert found.score[1] > found.score[2]
+    assert found.score[0] == -1.0
+
+
+def test_a_longer_slice_gains_more_and_never_more_than_the_whole_run() -> None:
+    unknown = predictor([2.0, 2.5], [0.01, 1.0], arrived={0: 7.4})
+    whole = weigh(unknown, np.ones(2), np.zeros(2), slices_of(1.0, 1.0)).gain[1]
+    gains = [
+        weigh(unknown, np.ones(2), np.zeros(2), slices_of(1.0, seconds), by_slice=True).gain[1]
+        for seconds in (0.05, 0.5, 5.0)
+    ]
+    assert gains == sorted(gains)
+    assert 0 < gains[0] < gains[-1] < 1.02 * whole
+
+
+def test_the_incumbent_s_slice_gains_by_what_would_be_preferred_to_it() -> None:
+    def gain(runner_up: float) -> float:
+        unknown = predictor([2.0, runner_up], [0.5, 0.5])
+        return float(weigh(unknown, np.ones(2), np.zeros(2), slices_of(1.0, 1.0), by_slice=True).gain[0])
+
+    near, far, farther = gain(2.1), gain(3.0), gain(5.0)
+    assert near > far > farther >= 0.0
+    alone = weigh(predictor([2.0], [0.5]), np.ones(1), np.zeros(1), slices_of(1.0), by_slice=True)
+    assert alone.incumbent == 0
+    assert alone.gain[0] > near
+
+
+@settings(max_examples=30)
+@given(believed=beliefs, startup=st.floats(0.0, 10.0), seconds=st.floats(1e-3, 100.0))
+def test_slices_gain_something_wherever_whole_runs_do_and_nothing_elsewhere(
+    believed: list[tuple[float, float]], startup: float, seconds: float
+) -> None:
+    mean, sd = ([b[i] for b in believed] for i in (0, 1))
+    found, num = predictor(mean, sd), len(mean)
+    whole, slices = (
+        weigh(found, np.ones(num), np.full(num, startup), slices_of(*[seconds] * num), by_slice=by_slice)
+        for by_slice in (False, True)
+    )
+    assert np.isfinite(slices.score).all()
+    assert (slices.gain >= 0).all()
+    assert (slices.gain[whole.gain == 0] == 0).all()
+    np.testing.assert_array_equal(slices.cost, whole.cost)
