@@ -28,6 +28,7 @@ from tuner.errors import StorageError
 from tuner.ledger import ProbeRecord
 from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes import ProbeHandle
+from tuner.probes.probe_folder import ProbeFolder
 from tuner.search.beliefs import believe, seconds_ratio
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import StopKind
@@ -56,6 +57,28 @@ def test_a_search_ends_with_a_run_that_arrived(tmp_path: Path) -> None:
     assert any(run.arrived for run in world.state().runs.values())
     assert world.texts("end") == [stop.reason]
     assert len(world.texts("slice")) == len(world.state().slices)
+
+
+def test_a_slice_that_ended_without_being_written_down_is_lost_when_its_probe_goes_on(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(Scripted(start(GOOD))).run()
+    (probe,) = world.probes()
+    folder = next((tmp_path / "probes").glob("*/*"))
+    known = [point for measurement in probe.slices for point in measurement.curve]
+    unknown = replace(known[-1], samples=known[-1].samples + 1)
+    # As the ranks' prober leaves it where the tuner is killed between the end and the ledger.
+    ended = ProbeFolder(folder)
+    for point in known:
+        ended.add_point(point)
+    ended.end_slice(Outcome.PAUSED)
+    late = ProbeFolder(folder)
+    late.add_point(unknown)
+    late.end_slice(Outcome.PAUSED)
+    assert ProbeFolder(folder).lost_points(unknown.samples) == []
+    world.search(Scripted(go_on(probe.probe_id, 8.0))).run()
+    after = ProbeFolder(folder)
+    assert after.lost_points(unknown.samples) == [unknown]
+    assert after.reported_samples == {point.samples for point in known}
 
 
 @pytest.mark.slow
