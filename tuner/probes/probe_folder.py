@@ -116,10 +116,12 @@ class ProbeFolder:
         Raises:
             StorageError: It cannot be written.
         """
-        for number in sorted(self._ended):
-            if not self._points[number].keys() <= set(kept_samples):
-                self._append({"slice": number, "ended": None})
-        self._read_slices()
+        kept = set(kept_samples)
+        lost = [number for number in sorted(self._ended) if not self._points[number].keys() <= kept]
+        for number in lost:
+            self._append({"slice": number, "ended": None})
+        if lost:
+            self._read_slices()
 
     def check_room(self) -> None:
         """Sees that something of some size can be written.

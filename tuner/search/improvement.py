@@ -75,19 +75,21 @@ def recommended(predictor: SlopePredictor, price: Array, log_longest: Array) -> 
         price: Cost of a second of each candidate, `(num,)`.
         log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`.
     """
-    risk, keeps = _risks(predictor, price, log_longest)
-    allowed = np.where(keeps > _KEEPS_DEADLINE, risk, np.inf)
+    allowed, risk, keeps = _risks(predictor, price, log_longest)
     if not np.isfinite(allowed).any():
         allowed = risk + _FAR_BEYOND * (1.0 - keeps)
     best = int(np.argmin(allowed))
     return best, float(predictor.mean_log[best] + np.log(price[best]))
 
 
-def _risks(predictor: SlopePredictor, price: Array, log_longest: Array) -> tuple[Array, Array]:
-    """What candidates are recommended by, and the probability of each to keep within the limits, `(num,)`."""
+def _risks(predictor: SlopePredictor, price: Array, log_longest: Array) -> tuple[Array, Array, Array]:
+    """What candidates are recommended by, `(num,)` each.
+
+    Risk, infinite where a candidate is unlikely to keep within the limits; risk; probability to keep within.
+    """
     risk = predictor.mean_log + np.log(price) + 0.5 * np.minimum(predictor.variance_log, _MOST_VARIANCE)
     keeps = (predictor.weights * (predictor.log_seconds <= log_longest[:, None])).sum(axis=1)
-    return risk, keeps
+    return np.where(keeps > _KEEPS_DEADLINE, risk, np.inf), risk, keeps
 
 
 def weigh(
@@ -157,8 +159,7 @@ def _behind(predictor: SlopePredictor, price: Array, log_longest: Array, incumbe
 
     0 where nothing else is likely to keep within the limits: the incumbent is held against itself.
     """
-    risk, keeps = _risks(predictor, price, log_longest)
-    allowed = np.where(keeps > _KEEPS_DEADLINE, risk, np.inf)
+    allowed, _, _ = _risks(predictor, price, log_longest)
     allowed[incumbent] = np.inf
     second = int(np.argmin(allowed))
     if not math.isfinite(allowed[second]):
