@@ -129,9 +129,15 @@ class Emulation(ABC):
         """The virtual clock."""
 
     @property
+    def mixed_ages(self) -> tuple[float, int]:
+        """Sum of the ages of what was mixed in, in steps, and how much was."""
+        return 0.0, 0
+
+    @property
     def staleness_steps(self) -> float | None:
         """Mean age of what was mixed in, in steps; None where nothing was."""
-        return None
+        total, count = self.mixed_ages
+        return total / count if count else None
 
     @property
     def moved_bytes(self) -> int:
@@ -396,9 +402,8 @@ class ApartEmulation(Emulation):
         return self.clock.seconds
 
     @property
-    def staleness_steps(self) -> float | None:
-        ages = self._mixing.staleness
-        return sum(ages) / len(ages) if ages else None
+    def mixed_ages(self) -> tuple[float, int]:
+        return sum(self._mixing.staleness), len(self._mixing.staleness)
 
     @property
     def moved_bytes(self) -> int:

@@ -153,8 +153,8 @@ class _EmulatedSlice:
             "samples": run.samples,
             "training_seconds": run.seconds,
             "scoring_seconds": self._scoring_seconds,
-            "bytes_per_step": (run.moved_bytes - begun_bytes) / steps if steps else None,
-            "staleness_steps": run.staleness_steps,
+            "bytes_per_step": (run.moved_bytes - begun_bytes, steps),
+            "staleness_steps": run.mixed_ages,
             "timings": [asdict(timing) for timing in rank_timings(run)],
             # This process' memory is not that of one rank.
             "peak_bytes": 0,

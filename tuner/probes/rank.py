@@ -157,18 +157,17 @@ class _Rank:
                     horizon_samples=self._horizon_samples,
                 )
                 outcome = runner.run()
-            staleness = float(np.mean(runner.staleness)) if runner.staleness else None
             return {
                 **self._result(runner, outcome, party.total_samples),
                 "leads": party.leads,
                 "lost_ranks": list(runner.lost_ranks),
-                "staleness_steps": staleness,
+                "staleness_steps": (sum(runner.staleness), len(runner.staleness)),
             }
 
     def _result(
         self, runner: SliceRunner | AsynchronousRunner, outcome: Outcome, samples: int
     ) -> dict[str, Any]:
-        replica, num_steps = runner.replica, runner.clock.num_steps
+        replica = runner.replica
         timing = rank_timing(runner.steps, rank=self._context.rank, batch_size=replica.share.num_samples)
         return {
             "outcome": outcome.value,
@@ -176,7 +175,7 @@ class _Rank:
             "samples": samples,
             "training_seconds": runner.seconds,
             "scoring_seconds": runner.scorer.seconds,
-            "bytes_per_step": runner.exchanged_bytes / num_steps if num_steps else None,
+            "bytes_per_step": (runner.exchanged_bytes, runner.clock.num_steps),
             "timings": [] if timing is None else [asdict(timing)],
             "peak_bytes": peak_bytes(self._device),
             "parameter_bytes": parameter_bytes(replica.model),

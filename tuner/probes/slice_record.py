@@ -151,9 +151,10 @@ class SliceRecord:
         return tuple(sorted(unheard | (set(range(self.job.num_ranks)) - set(self._results))))
 
     def _mean_told(self, key: str) -> float | None:
-        """The mean over ranks of what they returned, of those that could tell."""
-        told = [result[key] for result in self._results.values() if result.get(key) is not None]
-        return float(sum(told) / len(told)) if told else None
+        """The mean of what ranks returned as a sum and a count; None where nothing was counted."""
+        told = [result[key] for result in self._results.values() if key in result]
+        count = sum(counted for _, counted in told)
+        return float(sum(total for total, _ in told) / count) if count else None
 
     def _add_point(self, point: CurvePoint) -> None:
         if point.samples in self.folder.reported_samples:

@@ -111,7 +111,7 @@ class Search:
             ) from error
         finally:
             self._slices.cancel()
-            self._hold(None)
+            self._give_leases_back()
 
     def _search(self) -> tuple[Stop, Decision]:
         self._tidy()
@@ -190,11 +190,18 @@ class Search:
                 return
             setting.sleep(_POLL_SECONDS)
 
-    def _hold(self, lease: Lease | None) -> None:
+    def _hold(self, lease: Lease) -> None:
         """Keeps the last probe's lease while the next is decided on, so that no other tuner comes between."""
         previous, self._held = self._held, lease
-        if previous is not None and (lease is None or lease.probe_id != previous.probe_id):
+        if previous is not None and lease.probe_id != previous.probe_id:
             self._setting.ledger.release(previous)
+
+    def _give_leases_back(self) -> None:
+        """Gives back what this tuner holds: an interrupt may come between a lease and its slice's start."""
+        setting = self._setting
+        for probe in setting.ledger.probes(setting.study.study_id):
+            if probe.lease is not None and probe.lease.owner == setting.owner:
+                setting.ledger.release(probe.lease)
 
     def _tidy(self) -> None:
         """Ends trials for which no probe was recorded."""

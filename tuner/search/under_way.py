@@ -178,13 +178,12 @@ class SlicesUnderWay:
         return found
 
     def cancel(self) -> None:
-        """Ends all of them, whatever they did, and gives their leases back."""
+        """Ends all of them, whatever they did; their leases stay with whoever took them."""
         while self._slices:
             piece = self._slices.pop()
             # What one cannot write down any more, on a full disk, keeps no other from being ended.
             with contextlib.suppress(TunerError):
                 self._prober.cancel(piece.handle)
-            self._setting.ledger.release(piece.lease)
 
     def _renew(self, piece: Slice) -> None:
         setting = self._setting

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from tests.tuner.search.scripted import (
 from tests.tuner.search.synthetic import Law, SyntheticProber
 from tests.tuner.search.world import World, configuration, make_job
 from tuner.errors import StorageError
-from tuner.ledger import ProbeRecord
+from tuner.ledger import Lease, ProbeRecord
 from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes import ProbeHandle
 from tuner.probes.probe_folder import ProbeFolder
@@ -205,6 +206,33 @@ def test_an_interrupted_slice_is_cancelled_and_its_lease_given_back(tmp_path: Pa
         world.search(Scripted(start(GOOD)), prober=prober).run()
     assert world.probes()[0].lease is None
     assert prober.cancelled == 1
+
+
+@pytest.mark.parametrize("call", ["start_probe", "take_probe"])
+def test_a_search_interrupted_between_a_lease_and_its_slice_gives_the_lease_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    world = small_world(tmp_path)
+    lease = world.ran(GOOD, 4.0)
+    taken = getattr(world.ledger, call)
+
+    def interrupted(*args: Any, **options: Any) -> Lease:
+        taken(*args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(world.ledger, call, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        world.search(Scripted(go_on(lease.probe_id, 8.0), start(configuration(2, 64, 0.08)))).run()
+    assert len(world.probes()) == (2 if call == "start_probe" else 1)
+    assert all(probe.lease is None for probe in world.probes())
+
+
+def test_a_search_that_ends_leaves_another_tuners_lease_alone(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    lease = world.ran(GOOD, 4.0)
+    held = world.ledger.take_probe(lease.probe_id, owner="second", lease_seconds=1e6)
+    world.search(Scripted(start(configuration(2, 64, 0.08)))).run()
+    assert [probe.lease for probe in world.probes()] == [held, None]
 
 
 def test_a_run_carried_to_more_nodes_keeps_its_samples_and_prices_its_seconds(tmp_path: Path) -> None:
