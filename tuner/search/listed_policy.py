@@ -20,6 +20,7 @@ from tuner.probes import Until
 from tuner.search.beliefs import Beliefs, prices
 from tuner.search.beside import Beside
 from tuner.search.first_looks import first_looks
+from tuner.search.first_scores import first_scores
 from tuner.search.improvement import Weights, recommended, tail_savings, weigh
 from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
@@ -32,6 +33,9 @@ Array = npt.NDArray[np.float64]
 #: A new probe covers this share of its predicted length; a begun one goes on by this share of what it has
 #: done.
 _NEW_SHARE, _MORE_SHARE = 0.04, 0.3
+#: A new look lasts so many times as long as others took until they were first scored, or as the longest that
+#: showed nothing; a run without a scoring goes on by this share of what it has done.
+_PAST_FIRST_SCORE, _UNSCORED_SHARE = 1.3, 1.0
 #: In predicted lengths no more counts than so many times the incumbent's: nobody will train longer.
 _LENGTHS = 2.0
 #: No slice costs more than this share of all that was spent: what is learnt first decides on the dear ones.
@@ -304,9 +308,12 @@ class ListedPolicy:
         length = np.minimum(np.exp(np.minimum(predictor.mean_log, 600.0)), _LENGTHS * best)
         spent = state.spent.dollars if state.job.goal.minimize == "dollars" else state.spent.seconds
         most = _SHARE_OF_SPENT * spent / price - np.where(begun, 0.0, startup)
+        scores = first_scores(state, predictor.configurations)
         least_new = np.maximum(_STARTUP_SHARE * startup, _FEWEST_STEPS * step)
+        least_new = np.maximum(least_new, _PAST_FIRST_SCORE * scores.seconds)
         least = np.where(begun, np.maximum(0.25 * startup, 2 * step), least_new)
-        share = np.where(begun, np.maximum(_MORE_SHARE * lived, 0.03 * length), _NEW_SHARE * length)
+        more = np.where(scores.is_unscored, _UNSCORED_SHARE, _MORE_SHARE)
+        share = np.where(begun, np.maximum(more * lived, 0.03 * length), _NEW_SHARE * length)
         most = np.maximum(most, _STARTUP_SHARE * startup)
         return np.asarray(np.maximum(np.minimum(np.maximum(share, least), most), 1e-6))
 

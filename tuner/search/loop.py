@@ -110,8 +110,10 @@ class Search:
                 "wait for it to end, or start another study with --fresh"
             ) from error
         finally:
-            self._slices.cancel()
-            self._give_leases_back()
+            try:
+                self._slices.cancel()
+            finally:
+                self._give_leases_back()
 
     def _search(self) -> tuple[Stop, Decision]:
         self._tidy()

@@ -1,0 +1,47 @@
+"""How long runs train until they are first scored: a look that ends before tells nothing of its curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import Configuration
+from tuner.search.state import SearchState
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstScores:
+    """What the begun runs tell of when one is first scored.
+
+    Args:
+        seconds: Median training seconds until the first scoring of those that have one; where none has, those
+            of the run that was trained longest; 0 where none was begun.
+        is_unscored: Which candidates have a run without a scoring, `(num,)`.
+    """
+
+    seconds: float
+    is_unscored: npt.NDArray[np.bool_]
+
+
+def first_scores(state: SearchState, configurations: Sequence[Configuration]) -> FirstScores:
+    """What a state's runs tell; a scoring of the untrained model is none.
+
+    Args:
+        state: What was measured.
+        configurations: The candidates.
+    """
+    seconds, unscored_seconds, unscored = [], [], set()
+    for run in state.runs.values():
+        scored = [point for point in run.measurement.curve if point.samples > 0]
+        if scored:
+            seconds.append(scored[0].training_seconds)
+        else:
+            unscored_seconds.append(run.measurement.training_seconds)
+            unscored.add(run.configuration)
+    return FirstScores(
+        seconds=float(np.median(seconds)) if seconds else max(unscored_seconds, default=0.0),
+        is_unscored=np.array([configuration in unscored for configuration in configurations], dtype=bool),
+    )
