@@ -53,7 +53,7 @@ SlurmdTimeout=5
 MessageTimeout=3
 SchedulerParameters=batch_sched_delay=0
 MailProg=/bin/true
-KillWait=2
+KillWait=8
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 {nodes}

@@ -33,8 +33,8 @@ Array = npt.NDArray[np.float64]
 #: A new probe covers this share of its predicted length; a begun one goes on by this share of what it has
 #: done.
 _NEW_SHARE, _MORE_SHARE = 0.04, 0.3
-#: A new look lasts so many times as long as others took until they were first scored, or as the longest that
-#: showed nothing; a run without a scoring goes on by this share of what it has done.
+#: Where seconds count, a new look lasts so many times as long as others took until they were first scored, or
+#: as the longest that showed nothing; a run without a scoring goes on by this share of what it has done.
 _PAST_FIRST_SCORE, _UNSCORED_SHARE = 1.3, 1.0
 #: In predicted lengths no more counts than so many times the incumbent's: nobody will train longer.
 _LENGTHS = 2.0
@@ -310,7 +310,10 @@ class ListedPolicy:
         most = _SHARE_OF_SPENT * spent / price - np.where(begun, 0.0, startup)
         scores = first_scores(state, predictor.configurations)
         least_new = np.maximum(_STARTUP_SHARE * startup, _FEWEST_STEPS * step)
-        least_new = np.maximum(least_new, _PAST_FIRST_SCORE * scores.seconds)
+        if state.job.goal.minimize == "seconds":
+            # A second of one candidate may cost a hundred times that of another: there nobody knows beforehand
+            # what a look of that length is worth.
+            least_new = np.maximum(least_new, _PAST_FIRST_SCORE * scores.seconds)
         least = np.where(begun, np.maximum(0.25 * startup, 2 * step), least_new)
         more = np.where(scores.is_unscored, _UNSCORED_SHARE, _MORE_SHARE)
         share = np.where(begun, np.maximum(more * lived, 0.03 * length), _NEW_SHARE * length)
