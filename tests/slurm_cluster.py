@@ -50,7 +50,7 @@ SlurmdLogFile={folder}/slurmd-%n.log
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=5
-MessageTimeout=3
+MessageTimeout=10
 SchedulerParameters=batch_sched_delay=0
 MailProg=/bin/true
 KillWait=8
@@ -151,9 +151,19 @@ class SlurmCluster:
         self.wait_until(lambda: self._states() == dict.fromkeys(self.nodes, "idle"), "all nodes idle")
 
     def wait_until(self, condition: Callable[[], bool], wanted: str, seconds: float = 60) -> None:
-        """Waits for a condition; the daemons' logs say why where it does not come."""
+        """Waits for a condition; the daemons' logs say why where it does not come.
+
+        A SLURM that does not answer in a condition has not come to it yet.
+        """
         end = time.monotonic() + seconds
-        while not condition():
+
+        def has_come() -> bool:
+            try:
+                return condition()
+            except (RuntimeError, subprocess.TimeoutExpired):
+                return False
+
+        while not has_come():
             if time.monotonic() > end:
                 logs = "\n".join(
                     f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,9 +36,11 @@ def slices_of(probes: Sequence[ProbeRecord]) -> list[Measurement]:
     return [measurement for probe in probes for measurement in probe.slices]
 
 
-def begun(place: Workplace, started: list[subprocess.Popen[str]], *, slices: int) -> list[ProbeRecord]:
+def begun(
+    place: Workplace, started: list[subprocess.Popen[str]], *, slices: int, delay: float = 0.02
+) -> list[ProbeRecord]:
     """Starts a run of some seconds and waits until a slice is under way after so many were carried out."""
-    place.write_job(("nodes = [1, 2]", "nodes = [2]"), ("high = 0.1", "high = 0.002"), delay=0.02)
+    place.write_job(("nodes = [1, 2]", "nodes = [2]"), ("high = 0.1", "high = 0.002"), delay=delay)
     started.append(place.start("run", "job.toml"))
     seen: list[ProbeRecord] = []
 
@@ -54,8 +56,38 @@ def begun(place: Workplace, started: list[subprocess.Popen[str]], *, slices: int
         return len(slices_of(seen)) >= slices and bool(held) and bool(_ranks(place))
 
     wait_until(is_training, f"{slices} slices")
-    time.sleep(0.3)
     return place.study()[1]
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Stops a process, and waits until it stands still."""
+    os.kill(process.pid, signal.SIGSTOP)
+    state = Path(f"/proc/{process.pid}/stat")
+    wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] in "TZ", "a stopped process")
+
+
+def stop_in_a_slice(place: Workplace, process: subprocess.Popen[str]) -> list[ProbeRecord]:
+    """Stops a tuner that holds a probe whose ranks run, and that writes nothing just then."""
+    found: list[ProbeRecord] = []
+
+    def is_stopped() -> bool:
+        assert process.poll() is None, process.communicate()
+        stop(process)
+        with contextlib.closing(sqlite3.connect(place.folder / "paceline.db", timeout=0.0)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                database.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                os.kill(process.pid, signal.SIGCONT)
+                return False
+        found[:] = place.study()[1]
+        if any(probe.lease is not None for probe in found) and _ranks(place):
+            return True
+        os.kill(process.pid, signal.SIGCONT)
+        return False
+
+    wait_until(is_stopped, "a slice under way")
+    return found
 
 
 def _ranks(place: Workplace) -> list[int]:
@@ -91,7 +123,11 @@ def assert_recommended(ended: Ended, place: Workplace) -> None:
     assert ended.code == 0, ended.stderr
     assert "Recommended for tiny" in ended.stdout
     assert "is being worked on" not in ended.stderr
-    assert not place.processes()
+    assert_nobody_left(place)
+
+
+def assert_nobody_left(place: Workplace) -> None:
+    wait_until(lambda: not place.processes(), "every process of the run to end")
 
 
 @pytest.mark.parametrize("whom", ["the tuner", "the process group"])
@@ -124,7 +160,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert out == ""
     assert err.strip().splitlines()[-1] == "paceline: interrupted; run the same command to go on"
     assert "Traceback" not in err
-    assert not workplace.processes()
+    assert_nobody_left(workplace)
     assert all(probe.lease is None for probe in workplace.study()[1])
     again = workplace.call("run", "job.toml")
     assert_recommended(again, workplace)
@@ -134,8 +170,28 @@ def test_an_interrupted_run_says_how_to_go_on(
 def test_a_killed_rank_costs_a_slice_and_not_the_run(
     workplace: Workplace, started: list[subprocess.Popen[str]]
 ) -> None:
-    before = begun(workplace, started, slices=1)
-    os.kill(_ranks(workplace)[-1], signal.SIGKILL)
+    # Slices of the tuner's own length, whose steps are so long that the run is far from its end.
+    before = begun(workplace, started, slices=1, delay=0.1)
+
+    def failures() -> list[ProbeRecord]:
+        return [probe for probe in workplace.study()[1] if probe.outcome is Outcome.FAILED]
+
+    while not failures():
+        # A tuner that stands still begins no slice and ends none. Its ranks may just have done theirs: one
+        # of them that is killed then costs nothing, and the next slice's turn comes.
+        seen = stop_in_a_slice(workplace, started[0])
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(_ranks(workplace)[-1], signal.SIGKILL)
+        finally:
+            os.kill(started[0].pid, signal.SIGCONT)
+        num_slices = len(slices_of(seen))
+
+        def has_ended(num_slices: int = num_slices) -> bool:
+            return len(slices_of(workplace.study()[1])) > num_slices or started[0].poll() is not None
+
+        wait_until(has_ended, "the slice to end")
+        assert started[0].poll() is None or failures(), started[0].communicate()
     out, err = started[0].communicate(timeout=90)
     assert started[0].returncode == 0, err
     assert "Recommended for tiny" in out
@@ -145,14 +201,19 @@ def test_a_killed_rank_costs_a_slice_and_not_the_run(
     assert "SIGKILL" in (failed[0].slices[-1].error or "")
     by_id = {probe.probe_id: probe for probe in probes}
     assert all(by_id[p.probe_id].slices[: len(p.slices)] == p.slices for p in before)
-    assert not workplace.processes()
+    assert_nobody_left(workplace)
 
 
 def test_a_second_tuner_on_the_same_study_is_refused_and_harms_nothing(
     workplace: Workplace, started: list[subprocess.Popen[str]]
 ) -> None:
     begun(workplace, started, slices=1)
-    second = workplace.call("run", "job.toml")
+    # One that stands still lives, and does not finish while the second looks.
+    stop_in_a_slice(workplace, started[0])
+    try:
+        second = workplace.call("run", "job.toml")
+    finally:
+        os.kill(started[0].pid, signal.SIGCONT)
     assert second.code == 6
     assert second.stdout == ""
     assert "study tiny is being worked on by" in second.stderr

@@ -140,9 +140,12 @@ def test_each_of_many_raced_for_probes_goes_to_one_worker(database_url: str) -> 
 def test_a_writer_killed_in_its_loop_leaves_whole_slices_only(database_url: str, num_slices: int) -> None:
     writer = started(WRITER, database_url)
     assert writer.stdout is not None
-    printed = [writer.stdout.readline() for _ in range(num_slices)]
-    writer.send_signal(signal.SIGKILL)
-    out, errors = writer.communicate(timeout=60)
+    assert writer.stderr is not None
+    with writer:
+        printed = [writer.stdout.readline() for _ in range(num_slices)]
+        writer.send_signal(signal.SIGKILL)
+        # `communicate` would pass over lines that `readline` has fetched already.
+        out, errors = writer.stdout.read(), writer.stderr.read()
     assert printed[-1] == f"{num_slices - 1}\n", errors
     # What was printed was paid for and committed; the slice under way is there whole or not at all.
     committed = num_slices + out.count("\n")

@@ -46,8 +46,9 @@ _END_LATE_SECONDS = 10.0
 _RANK_GRACE_SECONDS = 5.0
 #: What nodes are told that are left where others are gone.
 _NODES_LOST = "nodes lost"
-#: Words of a starter that was asked to end by its engine, or because of it.
-_TAKEN_AWAY = ("signal", "orphaned", _NODES_LOST)
+#: Words of a starter that was asked to end by its engine, or because of it; "cancelled" where this tuner did
+#: not cancel is what a starter makes of a file that a full disk left empty.
+_TAKEN_AWAY = ("signal", "orphaned", "cancelled", _NODES_LOST)
 
 
 @dataclass(kw_only=True)

@@ -37,6 +37,8 @@ _BEAT_SECONDS = 5.0
 _FAILED_GRACE_SECONDS = 10.0
 #: What processes that a copy left behind are given.
 _LEFT_GRACE_SECONDS = 2.0
+#: How long `end` may be empty before that counts: somebody is about to write why, or the disk is full.
+_EMPTY_END_SECONDS = 5.0
 
 
 class NodeStarter:
@@ -63,6 +65,7 @@ class NodeStarter:
         self._copies: dict[int, int] = {}  # process to rank, or to node where there is one a node
         self._exits: dict[int, int] = {}
         self._asked_to_end: str | None = None
+        self._empty_end_since: float | None = None
         self._watch_input = watch_input
         self._told_at = 0.0
         self._lease = (time.monotonic(), -1.0)
@@ -112,7 +115,9 @@ class NodeStarter:
             main = _read(path)
             if main is not None:
                 return main
-            if self._must_end():
+            reason = self._must_end()
+            if reason is not None:
+                self._status["reason"] = reason
                 return None
             time.sleep(_WAIT_SECONDS)
 
@@ -203,16 +208,28 @@ class NodeStarter:
         """Why the node may not go on; None where it may."""
         if self._asked_to_end is not None:
             return self._asked_to_end
-        end = self._folder / "end"
-        if end.exists():
-            with contextlib.suppress(OSError):
-                return end.read_text().strip() or "cancelled"
+        end = self._why_asked_to_end()
+        if end is not None:
+            return end
         if (self._folder / "failed").exists():
             return "another failed"
         limit, began = self._task.get("time_limit_seconds"), self._status.get("began")
         if limit is not None and began is not None and time.time() - began > limit:
             return "time limit"
         return "orphaned" if self._is_orphaned() else None
+
+    def _why_asked_to_end(self) -> str | None:
+        """What `end` says; None where it is not there, or its words may yet come."""
+        try:
+            reason = (self._folder / "end").read_text().strip()
+        except OSError:
+            return None
+        if reason:
+            return reason
+        now = time.monotonic()
+        if self._empty_end_since is None:
+            self._empty_end_since = now
+        return "cancelled" if now - self._empty_end_since >= _EMPTY_END_SECONDS else None
 
     def _is_orphaned(self) -> bool:
         """Whether nobody has touched the lease for too long, by this node's own clock."""

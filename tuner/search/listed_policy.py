@@ -311,8 +311,7 @@ class ListedPolicy:
         scores = first_scores(state, predictor.configurations)
         least_new = np.maximum(_STARTUP_SHARE * startup, _FEWEST_STEPS * step)
         if state.job.goal.minimize == "seconds":
-            # A second of one candidate may cost a hundred times that of another: there nobody knows beforehand
-            # what a look of that length is worth.
+            # Where dollars count, a look of one length may cost a hundred times as much on one as on another.
             least_new = np.maximum(least_new, _PAST_FIRST_SCORE * scores.seconds)
         least = np.where(begun, np.maximum(0.25 * startup, 2 * step), least_new)
         more = np.where(scores.is_unscored, _UNSCORED_SHARE, _MORE_SHARE)

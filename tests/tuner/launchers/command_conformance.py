@@ -159,7 +159,7 @@ class CommandConformance:
             assert not any(is_alive(process) for process in processes)
 
     def test_a_hung_copy_runs_until_its_time_limit(self, launcher: Launcher, work: Path) -> None:
-        handle = submit(launcher, work, STAYS, num_nodes=2, time_limit_seconds=2.0, grace_seconds=0.5)
+        handle = submit(launcher, work, STAYS, num_nodes=2, time_limit_seconds=10.0, grace_seconds=0.5)
         processes = processes_of(work, 2)
         status = end(launcher, handle)
         assert status.state is JobState.TIMED_OUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -22,7 +23,8 @@ from tests.tuner.launchers.command_conformance import (
 )
 from tests.tuner.launchers.conformance import is_alive, wait_until
 from tuner.errors import ProbeError
-from tuner.launchers import CommandLauncher, JobState, LocalLauncher, LocalNodes
+from tuner.launchers import CommandLauncher, JobState, LocalLauncher, LocalNodes, node_starter
+from tuner.launchers.job_folder import JobFolder
 from tuner.launchers.node_starter import NodeStarter
 
 
@@ -65,8 +67,11 @@ def test_many_nodes_are_not_read_at_every_poll(work: Path) -> None:
     handle = submit(launcher, work, STAYS, num_nodes=4)
     assert launcher.poll(handle).startup_seconds is None
     processes_of(work, 4)
-    running = [json.loads(path.read_text())["state"] for path in work.glob("job-*/node-*.json")]
-    assert running == ["running"] * 4
+
+    def states() -> list[str]:
+        return [json.loads(path.read_text())["state"] for path in work.glob("job-*/node-*.json")]
+
+    wait_until(lambda: states() == ["running"] * 4, "all nodes tell that they run")
     clock[0] += 0.03
     assert launcher.poll(handle).startup_seconds is None, "what was read a moment ago is told again"
     clock[0] += 0.02
@@ -82,7 +87,7 @@ def test_many_nodes_are_not_read_at_every_poll(work: Path) -> None:
 
 
 def test_a_frozen_node_is_lost(work: Path) -> None:
-    launcher = CommandLauncher(LocalNodes(), silence_seconds=8.0)
+    launcher = CommandLauncher(LocalNodes(), silence_seconds=20.0)
     handle = submit(launcher, work, STAYS, num_nodes=2)
     processes = processes_of(work, 2)
     starter = int(json.loads(next(work.glob("job-*/node-1.json")).read_text())["process"])
@@ -90,7 +95,7 @@ def test_a_frozen_node_is_lost(work: Path) -> None:
     status = end(launcher, handle)
     assert status.state is JobState.LOST
     assert "node 1" in status.failures[0].reason
-    assert "8 s" in status.failures[0].reason
+    assert "20 s" in status.failures[0].reason
     assert not any(is_alive(process) for process in processes)
     launcher.close()
 
@@ -149,9 +154,9 @@ def starter_folder(folder: Path, **more: object) -> Path:
     return folder
 
 
-def run_starter(folder: Path) -> subprocess.Popen[bytes]:
+def run_starter(folder: Path, node_rank: int = 0) -> subprocess.Popen[bytes]:
     script = Path(sys.modules[NodeStarter.__module__].__file__ or "")
-    return subprocess.Popen([sys.executable, "-I", str(script), str(folder), "0"])
+    return subprocess.Popen([sys.executable, "-I", str(script), str(folder), str(node_rank)])
 
 
 def test_a_starter_whose_lease_nobody_touches_ends_its_copies(work: Path) -> None:
@@ -175,3 +180,48 @@ def test_a_starter_ends_with_its_copy_s_code(work: Path) -> None:
     assert run_starter(starter_folder(work, command="exit 9")).wait(timeout=60) == 9
     told = json.loads((work / "node-0.json").read_text())
     assert (told["state"], told["exits"]) == ("ended", [{"copy": 0, "code": 9}])
+
+
+def test_an_end_without_words_counts_only_once_none_can_be_on_their_way(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starter = NodeStarter(starter_folder(work), 0)
+    (work / "end").touch()
+    assert starter._must_end() is None
+    (work / "end").write_text("nodes lost")
+    assert starter._must_end() == "nodes lost"
+    (work / "end").write_text("")
+    monkeypatch.setattr(node_starter, "_EMPTY_END_SECONDS", 0.0)
+    assert starter._must_end() == "cancelled"
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_the_first_reason_to_end_stays(work: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool) -> None:
+    def no_link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_link)
+    for reason in ("nodes lost", "over"):
+        JobFolder(work).ask_to_end(reason)
+    assert [path.name for path in work.iterdir()] == ["end"]
+    assert (work / "end").read_text() == "nodes lost"
+
+
+def test_a_full_disk_s_end_has_no_words_and_is_there(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, _text: str) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    JobFolder(work).ask_to_end("nodes lost")
+    assert [path.name for path in work.iterdir()] == ["end"]
+    assert (work / "end").read_text() == ""
+
+
+def test_a_node_that_ends_before_it_met_the_first_says_why(work: Path) -> None:
+    folder = starter_folder(work, num_nodes=2)
+    (folder / "end").write_text("nodes lost")
+    assert run_starter(folder, node_rank=1).wait(timeout=60) == 0
+    told = json.loads((folder / "node-1.json").read_text())
+    assert (told["state"], told["exits"], told["reason"]) == ("ended", [], "nodes lost")

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[LocalLauncher]:
-    with LocalLauncher() as launcher:
+    with LocalLauncher(grace_seconds=60) as launcher:
         yield launcher
 
 
@@ -177,7 +177,7 @@ def test_close_ends_every_rank_and_refuses_more(tmp_path: Path) -> None:
     watch = Watch(launcher, submit(launcher, tmp_path, "hang", num_nodes=2))
     processes = watch.processes(2)
     launcher.close()
-    assert not any(map(is_alive, processes))
+    wait_until(lambda: not any(map(is_alive, processes)), "every rank is gone")
     assert launcher.poll(watch.handle).state is JobState.CANCELLED
     with pytest.raises(ProbeError, match="closed"):
         submit(launcher, tmp_path, "describe")

@@ -17,7 +17,14 @@ from tuner.launchers import JobState, LocalLauncher, RankContext, RankTask
 
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[LocalLauncher]:
-    with LocalLauncher(grace_seconds=0.5, preload=("torch",)) as started:
+    with LocalLauncher(grace_seconds=30, preload=("torch",)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def hasty_launcher() -> Iterator[LocalLauncher]:
+    """Does not wait long for ranks that never come."""
+    with LocalLauncher(grace_seconds=6, preload=("torch",)) as started:
         yield started
 
 
@@ -60,9 +67,9 @@ def test_killed_rank_is_missing_among_the_results(launcher: LocalLauncher, tmp_p
 
 
 def test_rank_that_is_stopped_is_given_up_once_the_others_returned(
-    launcher: LocalLauncher, tmp_path: Path
+    hasty_launcher: LocalLauncher, tmp_path: Path
 ) -> None:
-    found = watch(launcher, tmp_path)
+    found = watch(hasty_launcher, tmp_path)
     stopped = process_of(found, 1)
     os.kill(stopped, signal.SIGSTOP)
     (tmp_path / "go").touch()
@@ -73,8 +80,10 @@ def test_rank_that_is_stopped_is_given_up_once_the_others_returned(
         os.kill(stopped, 0)
 
 
-def test_error_that_a_rank_raises_ends_the_job_all_the_same(launcher: LocalLauncher, tmp_path: Path) -> None:
-    found = watch(launcher, tmp_path, raises=1)
+def test_error_that_a_rank_raises_ends_the_job_all_the_same(
+    hasty_launcher: LocalLauncher, tmp_path: Path
+) -> None:
+    found = watch(hasty_launcher, tmp_path, raises=1)
     status = found.end()
     assert status.state is JobState.FAILED
     assert "this rank's own words" in status.failures[0].reason

@@ -86,7 +86,9 @@ def test_a_node_that_dies_is_lost_in_ray_s_words_and_ends_the_others(
     try:
         # Whoever is left fails as soon as its peer is gone, as a collective would: not what happened.
         command = (
-            "touch rank-$PACELINE_NODE_RANK.$$; sleep 2; peer=$(ls rank-$((1 - PACELINE_NODE_RANK)).*); "
+            "touch rank-$PACELINE_NODE_RANK.$$; "
+            "until ls rank-$((1 - PACELINE_NODE_RANK)).* > /dev/null 2>&1; do sleep 0.1; done; "
+            "peer=$(ls rank-$((1 - PACELINE_NODE_RANK)).*); "
             "touch process-$$; while kill -0 ${peer##*.}; do sleep 0.1; done; exit 3"
         )
         handle = submit(launcher, work, command, num_nodes=2)

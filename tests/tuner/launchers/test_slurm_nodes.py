@@ -150,14 +150,23 @@ def test_a_job_that_waits_says_why_and_can_be_cancelled(
 
 
 def test_waiting_is_not_start_up(launcher: CommandLauncher, slurm: SlurmCluster, work: Path) -> None:
-    blocking = submit(launcher, work, "sleep 4", num_nodes=MOST_NODES)
+    until_released = "touch process-$$; while ! [ -e go ]; do sleep 0.1; done"
+    blocking = submit(launcher, work, until_released, num_nodes=MOST_NODES)
+    processes_of(work, MOST_NODES)
     waiting = submit(launcher, work, "true", num_nodes=1)
+    submitted_at = time.monotonic()
     watches = [Watch(launcher, blocking), Watch(launcher, waiting)]
+    watches[1].until(lambda w: "Resources" in w.status.detail, "SLURM says why it waits")
+    time.sleep(2)  # long enough to be told from a start
+    released_at = time.monotonic()
+    assert watches[1].poll().state is JobState.PENDING
+    (work / "go").touch()
     wait_until(lambda: not [w for w in watches if not w.poll().state.has_ended], "both jobs end")
     status = launcher.poll(waiting)
     assert status.state is JobState.SUCCEEDED
-    assert status.pending_seconds > 2
-    assert (status.startup_seconds or 99) < status.pending_seconds
+    assert status.pending_seconds >= released_at - submitted_at
+    assert status.startup_seconds is not None
+    assert 0 < status.startup_seconds <= time.monotonic() - released_at
 
 
 def test_slurm_s_time_limit_is_a_time_out_with_time_to_save(

@@ -12,7 +12,7 @@ from search_spaces import Configuration
 from tests.tuner.probes.conformance import ended
 from tests.tuner.probes.shell_launcher import ShellLauncher
 from tuner.job import Job
-from tuner.launchers import CommandLauncher, Launcher, LocalNodes
+from tuner.launchers import CommandLauncher, JobHandle, JobStatus, Launcher, LocalNodes
 from tuner.measurement import Measurement, Outcome, Purpose, merged
 from tuner.probes import Until
 from tuner.probes.command import CommandProber
@@ -335,6 +335,20 @@ def test_waiting_for_nodes_is_shown_and_costs_nothing(bench: Bench) -> None:
     assert seen.charged_seconds < 1000.0
 
 
+class LosesOneThatSaved(ShellLauncher):
+    """Its first job loses its nodes once it has saved."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        super().__init__()
+        self._checkpoint: Path | None = checkpoint
+
+    def poll(self, handle: JobHandle) -> JobStatus:
+        if self._checkpoint is not None and self._checkpoint.exists():
+            self._checkpoint = None
+            self._lost_at[handle.identity] = 0.0
+        return super().poll(handle)
+
+
 def test_lost_job_is_submitted_again_from_its_checkpoint(bench: Bench) -> None:
     bench.write(
         "saves.py",
@@ -348,7 +362,7 @@ def test_lost_job_is_submitted_again_from_its_checkpoint(bench: Bench) -> None:
     if should_stop():""",
         ),
     )
-    launcher = ShellLauncher(lost=(1.0,))
+    launcher = LosesOneThatSaved(checkpoint_of(bench.folder / "probe"))
     job = job_of(f"{PYTHON} saves.py batch={{batch_size}} delay=0.03", resume="resume={checkpoint}")
     seen = bench.slice(job, Until(samples=600), launcher=launcher)
     assert seen.outcome is Outcome.PAUSED, seen.error
@@ -400,13 +414,24 @@ begin(step""",
 
 
 def test_what_a_killed_tuner_s_slice_had_saved_is_not_lost(bench: Bench) -> None:
+    # Having saved, it goes on until it was seen to run: no poll comes too late.
+    save = """with open(checkpoint_path() + ".new", "w") as file:
+    json.dump({"step": step}, file)
+os.replace(checkpoint_path() + ".new", checkpoint_path())
+while "resume" not in options and not os.path.exists("was_seen"):
+    time.sleep(0.01)
+"""
+    before, saving, _ = SCRIPT.partition("with open(checkpoint_path()")
+    assert saving
+    bench.write("train.py", before + save)
     prober = bench.prober(resumable())
     folder = bench.folder / "probe"
     handle = prober.start(CONFIGURATION, Purpose.STATISTICS, Until(samples=300), folder)
     while not checkpoint_of(folder).exists():
         time.sleep(0.01)
-    prober.poll(handle)
+    assert prober.poll(handle).outcome is Outcome.RUNNING
     # Nobody polls any more: another tuner goes on.
+    bench.write("was_seen", "")
     seen = bench.slice(resumable(), Until(samples=600))
     assert seen.outcome is Outcome.PAUSED, seen.error
     assert [point.samples for point in seen.curve] == list(range(0, 601, 50))

@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from search_spaces import Configuration
+from tests.cli.workplace import wait_until
 from tests.tuner.probes.conformance import ProberConformance, ended
 from tests.tuner.probes.tiny_jobs import FOLDER, configuration, tiny_job
 from tuner.checkpoints import CheckpointFolder
@@ -143,8 +145,8 @@ def test_score_that_is_not_a_number_is_divergence(launcher: LocalLauncher, tmp_p
     assert [point.value for point in measurement.curve] == [0.5]
 
 
-def faulty(fault: str, **more: Any) -> Any:
-    return tiny_job("Faulty", parameters={"fault": fault, **more}, probe={"hang_timeout": 3})
+def faulty(fault: str, *, probe: dict[str, Any] | None = None, **more: Any) -> Any:
+    return tiny_job("Faulty", parameters={"fault": fault, **more}, probe=probe or {})
 
 
 def test_rank_that_raises_fails_the_probe_with_its_words_and_keeps_the_curve(
@@ -176,7 +178,8 @@ def test_hung_rank_times_out_with_what_each_last_said_and_leaves_no_process(
     what = configuration(nodes=nodes)
     # Ranks must be warm: a cold start on a busy machine takes longer than so short a limit.
     run(launcher, tmp_path / "warm", Until(steps=2), None, what)
-    prober = TrainingProber(faulty("hang", on_rank=nodes - 1), FOLDER, launcher)
+    job = faulty("hang", on_rank=nodes - 1, probe={"hang_timeout": 10})
+    prober = TrainingProber(job, FOLDER, launcher)
     handle = prober.start(what, Purpose.TRAINING, Until(samples=10_000), tmp_path)
     processes: dict[int, int] = {}
     limit = time.monotonic() + 60
@@ -187,10 +190,13 @@ def test_hung_rank_times_out_with_what_each_last_said_and_leaves_no_process(
         time.sleep(0.01)
     measurement = prober.poll(handle)
     assert measurement.outcome is Outcome.TIMED_OUT
-    assert "3 s (probe.hang_timeout)" in (measurement.error or "")
+    assert "for 10 s (probe.hang_timeout)" in (measurement.error or "")
     assert f"rank {nodes - 1}: training at step" in (measurement.error or "")
     assert len(processes) == nodes
-    assert not any(Path(f"/proc/{process}").exists() for process in processes.values())
+    wait_until(
+        lambda: not any(Path(f"/proc/{process}").exists() for process in processes.values()),
+        "the ranks to end",
+    )
 
 
 def _recorded(path: Path) -> dict[int, int]:
@@ -239,8 +245,9 @@ def test_scoring_is_charged_and_not_training(launcher: LocalLauncher, tmp_path: 
     assert len(measurement.curve) >= 5
     assert measurement.scoring_seconds >= slept
     assert measurement.charged_seconds >= slept + measurement.training_seconds
-    # 20 steps of a tiny model take milliseconds, against more than a second of scoring.
-    assert measurement.training_seconds < slept
+    # Steps of a tiny model take milliseconds; most gaps, as a machine may pause in one of them.
+    gaps = np.diff([point.training_seconds for point in measurement.curve])
+    assert np.median(gaps) < 0.2
     for rank in measurement.ranks:
         assert rank.step.p90 < 0.2
 
@@ -267,11 +274,14 @@ def test_horizon_of_the_schedule_stops_the_run(launcher: LocalLauncher, tmp_path
 
 def test_slice_ends_by_its_training_clock(launcher: LocalLauncher, tmp_path: Path) -> None:
     folder = tmp_path / "probe"
-    for seconds in (0.3, 0.6):
+    before = 0.0
+    for _ in range(2):
+        seconds = before + 0.3
         measurement = run(launcher, folder, Until(training_seconds=seconds), None, configuration(nodes=2))
         assert measurement.outcome is Outcome.PAUSED
         assert measurement.training_seconds >= seconds
         assert measurement.step_seconds is not None
+        before = measurement.training_seconds
 
 
 def test_charge_is_the_price_of_nodes_held(launcher: LocalLauncher, tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""What ranks returned becomes one measurement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces import Configuration, with_knobs
+from tests.tuner.probes.tiny_jobs import FOLDER, tiny_job
+from tuner.launchers import JobHandle
+from tuner.measurement import Measurement, Outcome, Purpose
+from tuner.probes import Until
+from tuner.probes.probe_folder import ProbeFolder
+from tuner.probes.slice_plan import SlicePlan
+from tuner.probes.slice_record import SliceRecord
+
+
+def measured(folder: Path, *told: dict[str, Any]) -> Measurement:
+    """The slice of ranks that returned so much."""
+    job = tiny_job()
+    plan = SlicePlan(
+        job=job,
+        job_folder=FOLDER,
+        configuration=with_knobs(
+            Configuration(nodes=3, batch_size=64, learning_rate=0.05, strategy="elastic_averaging")
+        ),
+        purpose=Purpose.TRAINING,
+        until=Until(samples=1000),
+        folder=folder,
+    )
+    record = SliceRecord(
+        plan=plan,
+        job=JobHandle(identity="1", num_nodes=3, num_ranks=3, folder=folder),
+        folder=ProbeFolder(folder),
+        cluster=job.resolved_cluster(),
+        started=0.0,
+    )
+    returned = {"outcome": "paused", "timings": [], "seconds": 1.0, "peak_bytes": 0, "parameter_bytes": 0}
+    outcome = record.finish({rank: {**returned, **own} for rank, own in enumerate(told)})
+    assert outcome is Outcome.PAUSED
+    return record.measurement(outcome, elapsed_seconds=1.0, startup_seconds=0.0)
+
+
+def test_ranks_that_exchanged_more_weigh_more_in_what_they_told(tmp_path: Path) -> None:
+    found = measured(
+        tmp_path,
+        {"staleness_steps": (200.0, 100), "bytes_per_step": (3000.0, 30)},
+        {"staleness_steps": (180.0, 100), "bytes_per_step": (0.0, 0)},
+        {"staleness_steps": (100.0, 10), "bytes_per_step": (1000.0, 10)},
+    )
+    # A mean of the ranks' own means would be 4.6.
+    assert found.staleness_steps == pytest.approx(480 / 210)
+    assert found.bytes_per_step == pytest.approx(100.0)
+
+
+def test_rank_that_told_nothing_does_not_lower_the_mean(tmp_path: Path) -> None:
+    found = measured(tmp_path, {"staleness_steps": (6.0, 3)}, {"staleness_steps": (0.0, 0)}, {})
+    assert found.staleness_steps == pytest.approx(2.0)
+
+
+def test_where_nothing_was_counted_there_is_no_mean(tmp_path: Path) -> None:
+    found = measured(tmp_path, {"staleness_steps": (0.0, 0)}, {}, {})
+    assert found.staleness_steps is None
+    assert found.bytes_per_step is None
