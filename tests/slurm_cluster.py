@@ -50,7 +50,7 @@ SlurmdLogFile={folder}/slurmd-%n.log
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=5
-MessageTimeout=10
+MessageTimeout=3
 SchedulerParameters=batch_sched_delay=0
 MailProg=/bin/true
 KillWait=8

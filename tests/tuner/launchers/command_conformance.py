@@ -61,7 +61,11 @@ def processes_of(folder: Path, num: int) -> list[int]:
 #: A copy says that it is there, and stays.
 STAYS = "touch process-$$; sleep 1000 & wait"
 #: The same, and it saves when it is asked to end.
-SAVES = "trap 'echo saved > saved-$PACELINE_NODE_RANK; exit 0' TERM; touch process-$$; sleep 1000 & wait"
+# No `wait`: it returns where a child dies of the same signal first, and the script ends without its trap.
+SAVES = (
+    "trap 'echo saved > saved-$PACELINE_NODE_RANK; exit 0' TERM; touch process-$$; "
+    "while :; do sleep 0.1; done"
+)
 
 
 class CommandConformance:

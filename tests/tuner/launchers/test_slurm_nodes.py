@@ -28,11 +28,6 @@ from tuner.launchers.slurm_submission import missing_parts
 pytestmark = pytest.mark.slow
 
 MOST_NODES = 4
-#: SLURM sends SIGTERM to every process of a job, so that a shell's `wait` may end before its trap is called.
-SAVES_ANYHOW = (
-    "trap 'echo saved > saved-$PACELINE_NODE_RANK; exit 0' TERM; touch process-$$; "
-    "while :; do sleep 0.1; done"
-)
 
 
 @pytest.fixture
@@ -184,7 +179,7 @@ def test_slurm_s_time_limit_is_a_time_out_with_time_to_save(
 def test_a_job_that_somebody_else_cancels_is_lost(
     slurm: SlurmCluster, launcher: CommandLauncher, work: Path
 ) -> None:
-    handle = submit(launcher, work, SAVES_ANYHOW, num_nodes=2)
+    handle = submit(launcher, work, SAVES, num_nodes=2)
     processes_of(work, 2)
     slurm.run("scancel", number_of(slurm, handle))
     status = end(launcher, handle)
@@ -212,7 +207,7 @@ def test_a_waiting_job_that_somebody_else_cancels_is_lost(
 def test_a_preempted_job_is_lost_and_not_run_again(
     slurm: SlurmCluster, launcher: CommandLauncher, work: Path
 ) -> None:
-    handle = submit(launcher, work, SAVES_ANYHOW, num_nodes=MOST_NODES)
+    handle = submit(launcher, work, SAVES, num_nodes=MOST_NODES)
     processes_of(work, MOST_NODES)
     slurm.run("srun", "--partition=urgent", "--nodes=4", "true")
     status = end(launcher, handle)
