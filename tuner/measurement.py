@@ -236,6 +236,11 @@ class Measurement:
         return self.configuration.batch_size / rate
 
     @property
+    def trained_curve(self) -> tuple[CurvePoint, ...]:
+        """The curve without the scoring of the untrained model."""
+        return tuple(point for point in self.curve if point.samples > 0)
+
+    @property
     def step_seconds(self) -> Spread | None:
         """Step seconds of the slowest rank, or None where no step was timed."""
         if not self.ranks:

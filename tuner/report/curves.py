@@ -60,7 +60,7 @@ def runs_of(probes: Sequence[ProbeRecord], choice: Configuration, shades: Mappin
         measurement = probe.measurement
         if measurement is None or probe.purpose is Purpose.TIMING:
             continue
-        points = tuple(p for p in measurement.curve if math.isfinite(p.value) and p.samples > 0)
+        points = tuple(p for p in measurement.trained_curve if math.isfinite(p.value))
         if not points:
             continue
         what = probe.configuration

@@ -35,9 +35,9 @@ def first_scores(state: SearchState, configurations: Sequence[Configuration]) ->
     """
     seconds, unscored_seconds, unscored = [], [], set()
     for run in state.runs.values():
-        scored = [point for point in run.measurement.curve if point.samples > 0]
-        if scored:
-            seconds.append(scored[0].training_seconds)
+        curve = run.measurement.trained_curve
+        if curve:
+            seconds.append(curve[0].training_seconds)
         else:
             unscored_seconds.append(run.measurement.training_seconds)
             unscored.add(run.configuration)

@@ -86,8 +86,8 @@ class SlopeModels:
     def _told(self, state: SearchState, runs: dict[int, Run]) -> Told:
         """What the begun runs' curves tell."""
         sign = 1.0 if state.job.goal.maximize else -1.0
-        scored = {row: [p for p in run.measurement.curve if p.samples > 0] for row, run in runs.items()}
-        scored = {row: points for row, points in sorted(scored.items()) if points}
+        curves = {row: run.measurement.trained_curve for row, run in sorted(runs.items())}
+        scored = {row: points for row, points in curves.items() if points}
         if not scored:
             return told_by(())
         start = state.start_value

@@ -209,7 +209,7 @@ class SearchState:
         evidence: list[RunEvidence] = []
         states: dict[Configuration, RunState] = {}
         for key, run in self.runs.items():
-            points = [p for p in run.measurement.curve if p.samples > 0]
+            points = run.measurement.trained_curve
             span = self.job.goal.target - (self.start_value or 0.0)
             values = np.array([p.value for p in points], dtype=float)
             states[key] = RunState(
@@ -312,8 +312,7 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
         return None  # it says nothing of the statistics, which more nodes may well train
     if probe.outcome is Outcome.PAUSED and measurement.samples == 0:
         return None  # its first slice was cut off before a checkpoint
-    points = [point for point in measurement.curve if point.samples > 0]
-    crossed = crossing(points, job.goal.target, maximize=job.goal.maximize)
+    crossed = crossing(measurement.trained_curve, job.goal.target, maximize=job.goal.maximize)
     return Run(
         probe=probe,
         measurement=measurement,

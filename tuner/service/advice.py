@@ -271,7 +271,7 @@ def _verification(ending: Ending, run: Run | None) -> Verification | None:
     early = [item for item in told if item[1] <= EARLY_SHARE]
     # The last one made in good time; else the first that was made at all.
     held = early[-1] if early else (told[0] if told else None)
-    values = [point.value for point in run.measurement.curve if point.samples > 0]
+    values = [point.value for point in run.measurement.trained_curve]
     if not values:  # its recording ends before anything was scored
         return None
     best = max(values) if ending.state.job.goal.maximize else min(values)

@@ -129,7 +129,7 @@ def _furthest(probes: list[ProbeRecord]) -> tuple[list[tuple[ProbeRecord, Measur
         measurement = merged(kept) if kept else None
         if probe.purpose is Purpose.TIMING:
             left_out.append(f"{_named(probe)}: only its steps were timed")
-        elif measurement is None or not any(p.samples > 0 for p in measurement.curve):
+        elif measurement is None or not measurement.trained_curve:
             left_out.append(f"{_named(probe)}: nothing was scored")
         elif not _ascends(measurement):
             left_out.append(f"{_named(probe)}: its clock goes back, since it was carried between nodes")

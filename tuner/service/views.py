@@ -133,7 +133,7 @@ def _trial_row(study: StudyRecord, probe: ProbeRecord) -> Row:
     row |= {"outcome": probe.outcome.value, "slices": len(probe.slices)}
     crossed = None
     if measurement is not None:
-        points = [point for point in measurement.curve if point.samples > 0]
+        points = measurement.trained_curve
         crossed = crossing(points, goal["target"], maximize=_maximizes(study))
         row |= {
             "samples": measurement.samples,
@@ -149,7 +149,7 @@ def _trial_row(study: StudyRecord, probe: ProbeRecord) -> Row:
 
 def _best_value(study: StudyRecord, probes: list[ProbeRecord]) -> float | None:
     seen = [p.measurement for p in probes if p.measurement is not None]
-    values = [point.value for m in seen for point in m.curve if point.samples > 0]
+    values = [point.value for m in seen for point in m.trained_curve]
     if not values:
         return None
     return max(values) if _maximizes(study) else min(values)
