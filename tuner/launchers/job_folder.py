@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,20 +123,8 @@ class JobFolder:
 
     def ask_to_end(self, reason: str) -> None:
         """Has every starter end its copies; the first reason stays, and on a full disk none is told."""
-        end, temporary = self.path / "end", self.path / f".end.{uuid.uuid4().hex}"
-        # Whole at once: a starter must not find the file before its words.
-        with contextlib.suppress(OSError):
-            temporary.write_text(reason)
-        try:
-            os.link(temporary, end)
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without links
-            with contextlib.suppress(OSError):
-                if not end.exists():
-                    temporary.replace(end)
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError), (self.path / "end").open("x") as file:
+            file.write(reason)
 
     def statuses(self, num_nodes: int) -> dict[int, NodeStatus]:
         """What is known of each node that has told something."""

@@ -220,15 +220,13 @@ def _pattern(folder: Path) -> str:
 
 def _before(folder: Path) -> list[str]:
     """What the batch shell does first, on the job's first node."""
-    end, new = (shlex.quote(str(folder / name)) for name in ("end", ".end.batch"))
+    end = shlex.quote(str(folder / "end"))
     return [
         "# A second run of the same job would take the first one's files for its own.",
         '[ "${SLURM_RESTART_COUNT:-0}" = 0 ] || exit 1',
         "# Whoever ends the job asks the starters on the nodes; this shell stays to tell how they ended.",
         "trap : TERM",
-        "# Whole at once, and the first reason stays; some file systems have no links.",
-        f"time_limit() {{ echo 'time limit' > {new}; ln {new} {end} || [ -e {end} ] || mv {new} {end};"
-        f" rm -f {new}; }} 2> /dev/null",
+        f"time_limit() {{ [ -e {end} ] || echo 'time limit' > {end}; }}",
         "trap time_limit USR1",
         "# One task a node would be bound to one core; srun grumbles where nothing is ever bound.",
         "if scontrol show config | grep -q '^TaskPlugin .*\\(affinity\\|cgroup\\)'; then",

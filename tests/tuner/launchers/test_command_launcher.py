@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -195,26 +195,20 @@ def test_an_end_without_words_counts_only_once_none_can_be_on_their_way(
     assert starter._must_end() == "cancelled"
 
 
-@pytest.mark.parametrize("has_links", [True, False])
-def test_the_first_reason_to_end_stays(work: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool) -> None:
-    def no_link(*_: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-    if not has_links:
-        monkeypatch.setattr(os, "link", no_link)
+def test_the_first_reason_to_end_stays(work: Path) -> None:
     for reason in ("nodes lost", "over"):
         JobFolder(work).ask_to_end(reason)
     assert [path.name for path in work.iterdir()] == ["end"]
     assert (work / "end").read_text() == "nodes lost"
 
 
-def test_a_full_disk_s_end_has_no_words_and_is_there(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, _text: str) -> None:
-        path.touch()
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_text", full)
-    JobFolder(work).ask_to_end("nodes lost")
+def test_a_full_disk_s_end_has_no_words_and_is_there(work: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        JobFolder(work).ask_to_end("nodes lost")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in work.iterdir()] == ["end"]
     assert (work / "end").read_text() == ""
 
