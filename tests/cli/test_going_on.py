@@ -123,11 +123,7 @@ def assert_recommended(ended: Ended, place: Workplace) -> None:
     assert ended.code == 0, ended.stderr
     assert "Recommended for tiny" in ended.stdout
     assert "is being worked on" not in ended.stderr
-    assert_nobody_left(place)
-
-
-def assert_nobody_left(place: Workplace) -> None:
-    wait_until(lambda: not place.processes(), "every process of the run to end")
+    place.assert_nobody_left()
 
 
 @pytest.mark.parametrize("whom", ["the tuner", "the process group"])
@@ -140,7 +136,7 @@ def test_a_killed_run_goes_on_without_waiting(
     else:
         os.killpg(started[0].pid, signal.SIGKILL)
     started[0].wait()
-    wait_until(lambda: not workplace.processes(), "the ranks of a killed tuner to end")
+    workplace.assert_nobody_left()
     assert any(probe.lease is not None for probe in workplace.study()[1])
     again = workplace.call("run", "job.toml")
     assert_recommended(again, workplace)
@@ -160,7 +156,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert out == ""
     assert err.strip().splitlines()[-1] == "paceline: interrupted; run the same command to go on"
     assert "Traceback" not in err
-    assert_nobody_left(workplace)
+    workplace.assert_nobody_left()
     assert all(probe.lease is None for probe in workplace.study()[1])
     again = workplace.call("run", "job.toml")
     assert_recommended(again, workplace)
@@ -201,7 +197,7 @@ def test_a_killed_rank_costs_a_slice_and_not_the_run(
     assert "SIGKILL" in (failed[0].slices[-1].error or "")
     by_id = {probe.probe_id: probe for probe in probes}
     assert all(by_id[p.probe_id].slices[: len(p.slices)] == p.slices for p in before)
-    assert_nobody_left(workplace)
+    workplace.assert_nobody_left()
 
 
 def test_a_second_tuner_on_the_same_study_is_refused_and_harms_nothing(

@@ -82,10 +82,10 @@ def test_two_probes_killed_at_once_both_go_on(
     before = both_under_way(workplace, started)
     os.kill(started[0].pid, signal.SIGKILL)
     started[0].wait()
-    wait_until(lambda: not workplace.processes(), "the ranks of a killed tuner to end")
+    workplace.assert_nobody_left()
     again = workplace.call(*PARALLEL, "--format", "json")
     assert again.code == 0, again.stderr
-    wait_until(lambda: not workplace.processes(), "every process of the run to end")
+    workplace.assert_nobody_left()
     after = workplace.study()[1]
     assert_went_on(before, after)
     assert not held(after)
@@ -101,7 +101,7 @@ def test_two_probes_interrupted_at_once_leave_nobody_behind(
     _, err = started[0].communicate(timeout=60)
     assert started[0].returncode == 130, err
     assert err.strip().splitlines()[-1] == "paceline: interrupted; run the same command to go on"
-    wait_until(lambda: not workplace.processes(), "every process of the run to end")
+    workplace.assert_nobody_left()
     assert not held(workplace.study()[1])
     again = workplace.call("run", "job.toml")  # one at a time goes on as well
     assert again.code == 0, again.stderr
@@ -122,4 +122,4 @@ def test_two_probes_on_digits_at_once_reach_the_target(tmp_path: Path) -> None:
     told = json.loads(ended.stdout)
     assert told["verified"]["reached"]
     assert told["tuning"]["elapsed_seconds"] < told["tuning"]["seconds"]
-    wait_until(lambda: not place.processes(), "every process of the run to end")
+    place.assert_nobody_left()

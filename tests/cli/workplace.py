@@ -170,6 +170,10 @@ class Workplace:
         found = {process for process in _all_processes() if _place(process) == str(self.folder)}
         return found - {os.getpid()}
 
+    def assert_nobody_left(self) -> None:
+        """Waits until no process works here any more; whoever stays is a failure."""
+        wait_until(lambda: not self.processes(), "every process of the run to end")
+
 
 def _all_processes() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]

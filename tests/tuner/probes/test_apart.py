@@ -204,9 +204,7 @@ def test_others_go_on_without_a_rank_that_dies_or_freezes(
     fault_while_training(prober, launcher, handle, rank, fault)
     measured = ended(prober, handle)
     assert measured.outcome is Outcome.PAUSED, measured.error
-    # Another that stands still as the slice ends may be lost as well; one that is heard of remains.
-    assert rank in measured.lost_ranks
-    assert len(measured.lost_ranks) < 3
+    assert measured.lost_ranks == (rank,)
     assert 12_000 <= measured.samples < 12_200
     assert measured.curve[-1].samples > 7_000
     # What was paid for is kept, and the next slice goes on with all ranks.
@@ -282,9 +280,9 @@ def test_a_center_is_no_older_than_the_other_ranks_exchanges_since(
     # However fast each rank is: those of others in between are two for each one, or fewer where a rank
     # was absent at an end of the run. How ranks' means are put together is `test_slice_record`'s.
     job = tiny_job(cluster={"emulate": {"delay": {"ranks": [2], "low": 0.004, "high": 0.006}}})
-    measured = run(launcher, tmp_path, of("elastic_averaging", 3, tau=1), Until(samples=12_000), job)
+    measured = run(launcher, tmp_path, of("elastic_averaging", 3, tau=1), Until(samples=40_000), job)
     assert measured.staleness_steps is not None
-    assert 0 < measured.staleness_steps < 2.1
+    assert 1.0 < measured.staleness_steps < 2.1
 
 
 def run_slice_saving_often(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from search_spaces import Configuration
-from tests.cli.workplace import wait_until
+from tests.tuner.launchers.conformance import wait_until
 from tests.tuner.probes.conformance import ProberConformance, ended
 from tests.tuner.probes.tiny_jobs import FOLDER, configuration, tiny_job
 from tuner.checkpoints import CheckpointFolder
@@ -195,7 +195,7 @@ def test_hung_rank_times_out_with_what_each_last_said_and_leaves_no_process(
     assert len(processes) == nodes
     wait_until(
         lambda: not any(Path(f"/proc/{process}").exists() for process in processes.values()),
-        "the ranks to end",
+        "the ranks end",
     )
 
 
