@@ -1,4 +1,4 @@
-"""What the README says is so: its blocks run, and its tables are those of the code."""
+"""What the README and the pages under docs/ say is so: blocks run, tables and links hold."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,26 @@ from tuner.measurement import Outcome, Purpose
 from tuner.workload import METRICS, AdamWSettings, SGDSettings
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+#: Text of the README and of every page under docs/, by path.
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+}
+TEXT = "\n".join(PAGES.values())
 
 
 def blocks() -> list[tuple[str, str]]:
-    """What follows the backticks, and the text, of every fenced block."""
-    return re.findall(r"^```([^\n]+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    """What follows the backticks, and the text, of every fenced block of all pages."""
+    return re.findall(r"^```([^\n]+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
 
 
 def block(info: str) -> str:
-    (text,) = (text for head, text in blocks() if head == info)
+    (text,) = {text for head, text in blocks() if head == info}
     return text
 
 
-def section(title: str) -> str:
-    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+def page(name: str) -> str:
+    return PAGES[f"docs/{name}.md"]
 
 
 def rows(text: str) -> list[list[str]]:
@@ -74,6 +80,22 @@ def paceline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=240)
 
 
+def test_the_readme_is_short() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= 250
+
+
+def test_blocks_of_one_file_are_the_same_on_every_page() -> None:
+    files = [info for info, _ in blocks() if " " in info]
+    assert {"python train.py", "toml train.toml", "python teacher.py", "toml teacher.toml"} <= set(files)
+    assert [info for info in files if not block(info)] == []
+
+
+def test_blocks_of_toml_can_be_read() -> None:
+    read = [tomllib.loads(text) for info, text in blocks() if info.split()[0] == "toml"]
+    assert len(read) > 5
+    assert all(read)
+
+
 def test_the_job_of_the_readme_loads_with_its_workload(tmp_path: Path) -> None:
     path = write_own_training(tmp_path)
     job = load_job(path)
@@ -100,14 +122,12 @@ def test_the_table_of_the_job_file_names_every_key_and_no_other() -> None:
     for name, kinds in (("optimizer", "Settings"), ("schedule", "Schedule")):
         matching = (set(schema[kind]["properties"]) for kind in schema if kind.endswith(kinds))
         sections[f"[workload.{name}]"] = set().union(*matching)
-    told = {name.strip("`"): set(code(keys)) for name, keys, _ in rows(section("The job file"))}
+    told = {name.strip("`"): set(code(keys)) for name, keys, _ in rows(page("reference/job_file"))}
     assert told == sections
 
 
 def test_the_table_of_commands_is_that_of_the_help() -> None:
-    told = [
-        code(cells[0])[0].removeprefix("paceline ") for cells in rows(section("Commands"))[: len(commands())]
-    ]
+    told = [code(cells[0])[0].removeprefix("paceline ") for cells in rows(page("reference/commands"))]
     assert sorted(told) == sorted(commands())
 
 
@@ -115,7 +135,7 @@ def test_commands_are_called_as_they_can_be() -> None:
     fenced = [
         line.removeprefix("$ ") for info, text in blocks() if info == "console" for line in text.splitlines()
     ]
-    inline = [words for words in code(README) if words.startswith("paceline ")]
+    inline = [words for words in code(TEXT) if words.startswith("paceline ")]
     called = [shlex.split(line, comments=True) for line in [*fenced, *inline]]
     assert len(called) > 10
     for words in called:
@@ -126,32 +146,35 @@ def test_commands_are_called_as_they_can_be() -> None:
 
 
 def test_flags_of_run_and_their_values_are_those_that_exist() -> None:
-    told = {words.split()[0] for words in code(section("Commands")) if words.startswith("--")}
+    told = {words.split()[0] for words in code(page("reference/commands")) if words.startswith("--")}
     assert told - {"--example", "--recommendation"} == {
         option
         for parameter in commands()["run"].params
         for option in parameter.opts
         if option.startswith("--")
     }
-    assert "--format " + "|".join(Format) in section("Commands")
+    assert "--format " + "|".join(Format) in page("reference/commands")
     assert {"tpe", "gp", "random"} == {s.value for s in Sampler} - {"model"}
-    assert "`paceline run --sampler tpe` (or `gp`, `random`)" in README
+    assert "`paceline run --sampler tpe` (or `gp`, `random`)" in TEXT
 
 
 def test_environment_variables_are_those_that_are_read() -> None:
     read = {str(p.envvar) for c in commands().values() for p in c.params if getattr(p, "envvar", None)}
     # What a script is told is another matter: the table of variables says so.
     told = {variable_name(variable) for variable in VARIABLES} | {"PACELINE_NAME"}
-    assert set(re.findall(r"PACELINE_[A-Z_]+", README)) - told == read
+    assert set(re.findall(r"PACELINE_[A-Z_]+", TEXT)) - told == read
+    assert [cells[0].strip("`") for cells in rows(page("reference/environment"))] == sorted(
+        read, key=page("reference/environment").index
+    )
 
 
 def test_the_table_of_variables_is_that_of_templates() -> None:
-    told = [cells for cells in rows(section("Your own script in five minutes")) if cells[0].startswith("`{")]
+    told = [cells for cells in rows(page("guides/own_script")) if cells[0].startswith("`{")]
     assert told == [[f"`{{{name}}}`", f"`{variable_name(name)}`", words] for name, words in VARIABLES.items()]
 
 
 def test_the_client_s_functions_are_told() -> None:
-    told = section("Your own script in five minutes")
+    told = page("guides/own_script")
     assert [name for name in client.__all__ if f"`{name}(" not in told and name != "values"] == []
 
 
@@ -159,33 +182,67 @@ def test_the_table_of_exit_codes_is_that_of_the_errors() -> None:
     kinds = [TunerError]
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
-    told = {int(cells[0]) for cells in rows(section("Commands")) if cells[0].isdigit()}
+    told = {int(cells[0]) for cells in rows(page("reference/exit_codes")) if cells[0].isdigit()}
     assert told == {0, 2, PROVISIONAL, INTERRUPTED} | {kind.exit_code for kind in kinds}
 
 
 def test_names_in_the_text_are_those_of_the_code() -> None:
-    assert set(re.findall(r"`(paceline_\w+)`", README)) == set(metadata.tables)
-    assert all(f"`{name}`" in section("Your own training in five minutes") for name in METRICS)
-    assert all(f"`{name}`" in section("The job file") for name in example_names())
-    glossary = {cells[0]: cells[1] for cells in rows(section("Glossary"))}
+    assert set(re.findall(r"`(paceline_\w+)`", TEXT)) == set(metadata.tables)
+    assert all(f"`{name}`" in page("guides/own_training") for name in METRICS)
+    assert all(f"`{name}`" in page("reference/job_file") for name in example_names())
+    glossary = {cells[0]: cells[1] for cells in rows(page("reference/glossary"))}
     assert set(code(glossary["outcome"])) == {o.value for o in Outcome if o is not Outcome.RUNNING}
     assert set(code(glossary["purpose"])) == {purpose.value for purpose in Purpose}
     settings = {SGDSettings().name, AdamWSettings().name}
-    assert settings <= set(code(section("The job file")))
+    assert settings <= set(code(page("reference/job_file")))
 
 
 def test_sections_of_the_report_have_the_names_they_are_told_by() -> None:
     sources = "".join(path.read_text() for path in sorted((ROOT / "tuner" / "report").glob("*.py")))
-    told = re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", section("Reading the report"))
+    told = re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", page("reference/report"))
     assert len(told) > 4
     assert [name for name in told if f'"{" ".join(name.split())}' not in sources] == []
 
 
-def test_links_within_the_readme_lead_somewhere() -> None:
-    titles = re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("http") or target.lstrip("#") in anchors or (ROOT / target).is_file(), target
+def links(name: str) -> list[str]:
+    """Targets of links and pictures of a page."""
+    return re.findall(r"\]\(([^)]+)\)", PAGES[name])
+
+
+def anchors(text: str) -> set[str]:
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def linked(name: str) -> list[tuple[Path, str]]:
+    """File and anchor that a page's links name, but for those to other hosts."""
+    inner = [target.partition("#") for target in links(name) if not target.startswith("http")]
+    source = ROOT / name
+    return [((source.parent / path).resolve() if path else source, anchor) for path, _, anchor in inner]
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_links_and_pictures_lead_somewhere(name: str) -> None:
+    for path, anchor in linked(name):
+        assert path.is_file(), path
+        assert path.is_relative_to(ROOT), path
+        assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{path}#{anchor}"
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, waiting = set(), ["README.md"]
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        near = {path.relative_to(ROOT).as_posix() for path, _ in linked(name)}
+        waiting += sorted((near & set(PAGES)) - reached)
+    assert set(PAGES) - reached == set()
+
+
+def test_the_list_of_pages_names_every_page() -> None:
+    named = {path.relative_to(ROOT).as_posix() for path, _ in linked("docs/index.md")}
+    assert set(PAGES) - named == {"README.md", "docs/index.md"}
 
 
 @pytest.mark.slow
@@ -217,7 +274,7 @@ def test_your_own_training_is_tuned_as_the_readme_says(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     output = tmp_path / "paceline-out" / "teacher"
     for name in code(
-        section("What is kept where").split("**A folder a probe**")[0].split("**The output folder**")[1]
+        page("reference/files").split("**A folder a probe**")[0].split("**The output folder**")[1]
     ):
         if "." in name:
             assert (output / name).is_file(), name
