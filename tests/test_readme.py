@@ -245,6 +245,13 @@ def test_the_list_of_pages_names_every_page() -> None:
     assert set(PAGES) - named == {"README.md", "docs/index.md"}
 
 
+def test_pictures_ask_no_other_host_for_anything() -> None:
+    drawn = sorted((ROOT / "docs" / "images").glob("*.svg"))
+    assert drawn
+    for path in drawn:
+        assert re.findall(r"url\([\"']?http|href=[\"']http", path.read_text(encoding="utf-8")) == []
+
+
 @pytest.mark.slow
 def test_your_own_script_is_tuned_as_the_readme_says(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(block("python train.py"))
