@@ -1,23 +1,38 @@
-# Everything runs from .venv, which is set up by itself: `make demo`, `make test`, `make lint`.
+# Everything runs from .venv, which each target sets up by itself with what it needs and no more.
 
 PYTHON ?= python3
-PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check
-INSTALLED = .venv/.installed
+# Compiling every installed file takes longer than installing it; Python compiles what is imported.
+PIP_INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
+# Tests wait for other processes most of the time: more workers than cores keep the cores busy.
+PYTEST = .venv/bin/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+WORKERS ?= 4
 
 # DEMO_FLAGS=--fresh searches anew instead of going on with what the last demo learnt.
 DEMO_FLAGS ?=
-# For instance TEST_FLAGS='-m "not slow"'.
+# For instance TEST_FLAGS='-k storage'; -p randomly runs the tests in random order.
 TEST_FLAGS ?=
+# For instance SOAK_FLAGS='kill --minutes 5'.
+SOAK_FLAGS ?=
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all soak lint clean
 
-demo: $(INSTALLED)
+demo: .venv/.installed
 	@.venv/bin/paceline run examples/digits.toml --output paceline-out/digits --verify $(DEMO_FLAGS)
 
-test: $(INSTALLED)
-	@.venv/bin/python -m pytest $(TEST_FLAGS)
+# At most four minutes; needs no server and no system package.
+test: .venv/.installed-test
+	@$(PYTEST) --fast $(TEST_FLAGS)
 
-lint: $(INSTALLED)
+# Every test; those whose server or system package is not here are skipped and say why.
+test-all: .venv/.installed-dev
+	@.ci/with_postgres.sh --if-installed $(PYTEST) $(TEST_FLAGS)
+
+# Long runs under load, kills and random input; the results are in benchmarks/results/soak_*.json.
+soak: .venv/.installed-dev
+	@.venv/bin/python -m benchmarks.soak $(SOAK_FLAGS)
+
+lint: .venv/.installed-dev
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy -p search_spaces -p tuner -p storage -m cli
@@ -25,8 +40,21 @@ lint: $(INSTALLED)
 clean:
 	rm -rf .venv dist paceline-out
 
-$(INSTALLED): pyproject.toml constraints.txt
-	@echo "setting up .venv (a minute or two, once)" >&2
+# $(call install,EXTRAS,STAMPS): one call of pip, since each takes seconds to prepare.
+define install
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(PIP_INSTALL) --editable '.[dev]'
-	@touch $@
+	@$(PIP_INSTALL) --editable '.$(1)'
+	@touch $(2)
+endef
+
+.venv/.installed: pyproject.toml constraints.txt
+	@echo "installing what Paceline needs into .venv (a minute or two, once)" >&2
+	$(call install,,$@)
+
+.venv/.installed-test: pyproject.toml constraints.txt
+	@echo "installing Paceline and what the tests need into .venv (a minute or two, once)" >&2
+	$(call install,[test],.venv/.installed $@)
+
+.venv/.installed-dev: pyproject.toml constraints.txt
+	@echo "installing Paceline and all that development needs into .venv (some minutes, once)" >&2
+	$(call install,[dev],.venv/.installed .venv/.installed-test $@)

@@ -3,13 +3,19 @@
 # PACELINE_TEST_POSTGRES_URL naming it, stops the server whatever happens, and ends as the command did.
 #
 #   .ci/with_postgres.sh pytest tests/storage
+#   .ci/with_postgres.sh --if-installed pytest    # runs the command without a server where there is none
 #
 # Needs initdb, postgres, pg_ctl and pg_isready: on the PATH, in PG_BIN, or where Debian puts
 # them. As root the server runs as the user postgres, since it refuses to run as root.
 set -eu
 
+is_optional=
+if [ "${1:-}" = --if-installed ]; then
+    is_optional=yes
+    shift
+fi
 if [ "$#" -eq 0 ]; then
-    echo "usage: $0 COMMAND [ARGUMENT...]" >&2
+    echo "usage: $0 [--if-installed] COMMAND [ARGUMENT...]" >&2
     exit 2
 fi
 
@@ -29,6 +35,7 @@ find_binaries() {
 binaries=$(find_binaries)
 for tool in initdb postgres pg_ctl pg_isready; do
     if [ ! -x "$binaries/$tool" ]; then
+        if [ -n "$is_optional" ]; then exec "$@"; fi
         echo "$0: no $tool in '$binaries'; install PostgreSQL (apt-get install postgresql) or set PG_BIN" >&2
         exit 1
     fi

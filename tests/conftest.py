@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import settings
+import pytest
+
+from tests import levels
 
 # Fixtures of the whole session, wherever they are asked for.
 from tests.host_network import four_hosts as four_hosts
@@ -16,6 +18,18 @@ from tests.slurm_cluster import slurm_cluster as slurm_cluster
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-# No test asserts wall-clock seconds, hypothesis's own deadline included.
-settings.register_profile("paceline", deadline=None)
-settings.load_profile("paceline")
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option that chooses the level of `make test`."""
+    parser.addoption("--fast", action="store_true", help="the level of `make test`: what is not marked slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Chooses the level before test modules are imported: their properties ask for it."""
+    levels.configure(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Selects the tests of the level and groups those that share something."""
+    levels.select(config, items)

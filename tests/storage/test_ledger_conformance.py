@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from search_spaces import Configuration
 from storage import open_storage
+from tests.levels import examples
 from tuner.errors import LeaseLostError, StorageError
 from tuner.ledger import (
     FitRecord,
@@ -47,7 +48,7 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def ledger(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Ledger]:
     if request.param == "memory":
         yield MemoryLedger(clock)
@@ -391,11 +392,7 @@ measurements = st.builds(
 
 
 class TestExactness:
-    @settings(
-        max_examples=30,
-        deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    )
+    @settings(examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
     @given(measurement=measurements)
     def test_what_was_measured_comes_back_to_the_last_bit(
         self, ledger: Ledger, study: StudyRecord, measurement: Measurement

@@ -41,7 +41,7 @@ def without(table, key):
 def written(folder, header=HEADER, *rows, zipped=True):
     path = folder / ("r.jsonl.gz" if zipped else "r.jsonl")
     text = "\n".join(json.dumps(line) for line in (header, *(rows or (ROW,)))) + "\n"
-    path.write_bytes(gzip.compress(text.encode()) if zipped else text.encode())
+    path.write_bytes(gzip.compress(text.encode(), mtime=0) if zipped else text.encode())
     return path
 
 
@@ -170,7 +170,7 @@ def test_runs_of_one_strategy_with_other_axes_are_refused(tmp_path):
         (b"{not json\n", "line 1: is not JSON"),
         (json.dumps(HEADER).encode(), "holds a header but no run"),
         (b"\xff\xfe{}", "is not text in UTF-8"),
-        (gzip.compress(b"x" * 1000)[:-12], "is not a whole gzip file"),
+        (gzip.compress(b"x" * 1000, mtime=0)[:-12], "is not a whole gzip file"),
     ],
 )
 def test_a_file_that_is_no_recording_is_refused(tmp_path, content, words):

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.levels import examples
 from tests.tuner.analytic.made_measurements import configuration, run
 from tuner.analytic.arrivals import Arrivals, RunCurve, extrapolate
 from tuner.analytic.draws import NUM_DRAWS
@@ -22,7 +23,7 @@ def spread(found: Arrivals, index: int = 0) -> float:
 NOTHING = RunCurve(samples=np.zeros(0), progress=np.zeros(0))
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(share=st.floats(0.1, 0.99), noise=st.floats(0.0, 0.03), seed=st.integers(0, 99))
 def test_a_run_is_never_expected_to_have_arrived_before_now(share: float, noise: float, seed: int) -> None:
     told = curve(30_000.0, share=share, noise=noise, seed=seed)

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.levels import examples
 from tuner.analytic.batch_scaling import PRIORS, fit_batch_scaling, weighted_quantiles
 from tuner.analytic.growing_noise import growing_noise, relative_samples
 
@@ -53,7 +54,7 @@ def test_holding_the_early_noise_scale_would_overstate_what_large_batches_cost()
     assert np.all(grown[0] < 0.5 * (1 + LARGE / 200) / (1 + 64 / 200))
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.floats(1.0, 1e9), st.floats(0.2, 50.0))
 def test_units_of_samples_and_of_batch_do_not_matter(unit: float, batch_unit: float) -> None:
     plain = fit_batch_scaling(SMALL, by_law(SMALL, 3000.0), [0.02] * 3).quantiles(LARGE, INTERVAL)

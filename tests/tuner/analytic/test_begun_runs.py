@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.levels import examples
 from tests.tuner.analytic.made_curves import power_tail
 from tuner.analytic.begun_runs import BegunRun, told_by
 from tuner.analytic.curve_template import passage_of, template_of
@@ -63,7 +64,7 @@ def test_no_runs_tell_nothing() -> None:
     np.testing.assert_array_equal(told.template.folds, template_of([]).folds)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     progress=st.lists(st.floats(-0.03, 1.0), min_size=1, max_size=16),
     ended=st.booleans(),

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.levels import examples
 from tests.tuner.analytic.made_curves import power_tail
 from tuner.analytic.curve_template import LEVELS, Passage, passage_of, template_of, template_sd
 
@@ -26,7 +27,7 @@ def true_folds(height: float = 1.2, rise: float = 1.0) -> Array:
     return np.diff(np.log(LEVELS / height / (1.0 - LEVELS / height)) / rise)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(progress=st.lists(st.floats(-0.03, 1.0), min_size=1, max_size=30).map(np.array))
 def test_levels_are_passed_one_after_the_other_and_none_beyond_the_furthest(progress: Array) -> None:
     samples = np.geomspace(10.0, 1_000.0, len(progress)) if len(progress) > 1 else np.array([10.0])
@@ -44,7 +45,7 @@ def test_a_level_counts_at_its_first_passage() -> None:
     assert found.log_samples[LEVELS == 0.4] == pytest.approx(math.log(10.0))
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(progress=st.floats(-0.03, 1.0), other=st.floats(-0.03, 1.0), seen=st.floats(0.05, 1.2))
 def test_less_lies_ahead_of_what_came_further(progress: float, other: float, seen: float) -> None:
     template = template_of([passed(seen)])

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces import Configuration
+from tests.levels import examples
 from tests.recorded_grid import MACHINES, configuration
 from tuner.analytic.features import (
     SAMPLES_SLOPES,
@@ -66,7 +67,7 @@ spaces = st.lists(st.sampled_from(sorted(AXES)), min_size=1, max_size=5, unique=
 )
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(axes=spaces)
 def test_any_axes_give_finite_columns_around_the_middle(axes: dict[str, list[str | int | float]]) -> None:
     listed = crossed(**axes)

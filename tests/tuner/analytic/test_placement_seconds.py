@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.levels import examples
 from tuner.analytic.placement import Link, Sharing, placed_ring_seconds, placements_of, spread_evenly
 from tuner.analytic.placement_seconds import PlacementSeconds, Steps, fit_placement_seconds
 
@@ -94,7 +95,7 @@ def test_accumulated_micro_batches_share_one_exchange() -> None:
     assert np.exp(four) - np.exp(one) == pytest.approx(3 * compute, rel=0.15)
 
 
-@settings(max_examples=6, deadline=None)
+@examples(6)
 @given(
     chosen=st.lists(st.tuples(st.sampled_from(NEAR), st.sampled_from([16.0, 64.0, 256.0])), min_size=1),
     noise=st.floats(0.0, 0.4),

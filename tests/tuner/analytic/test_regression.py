@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.levels import examples
 from tuner.analytic.regression import Parameter, Posterior, Residual, fit
 
 Array = npt.NDArray[np.float64]
@@ -27,7 +28,7 @@ def fitted(observations: Array, noise: float = 0.05, residual: Residual = NO_RES
     return fit(law, PARAMETERS, residual, X, observations, np.full(len(X), noise))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(scale=st.floats(-2.0, 2.0), slope=st.floats(-1.5, 1.5))
 def test_known_parameters_are_recovered_from_exact_data(scale: float, slope: float) -> None:
     truth = np.array([scale, slope])

@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces import Configuration
+from tests.levels import examples
 from tests.tuner.analytic.made_measurements import configuration, timed
 from tuner.analytic.laws import expected_maximum
 from tuner.analytic.placement import Link, Placements, Sharing, placed_ring_seconds
@@ -133,7 +134,7 @@ def test_how_moments_differ_is_learnt_from_repeated_looks() -> None:
     assert wild.between_moments_sd == pytest.approx(np.std(np.log([0.7, 1.4, 0.8, 1.3, 0.6, 1.5])), rel=0.2)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     fixed=st.floats(1e-4, 0.1),
     per_sample=st.floats(1e-6, 1e-2),

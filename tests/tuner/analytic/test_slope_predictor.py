@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.levels import examples
 from tests.tuner.analytic.made_predictors import predictor
 from tuner.analytic.slope_predictor import SlopeFit, regret_bound
 from tuner.analytic.slopes import Design, Observations, SlopePrior, fit_slopes
@@ -16,7 +17,7 @@ from tuner.analytic.slopes import Design, Observations, SlopePrior, fit_slopes
 means = st.lists(st.floats(-2.0, 8.0), min_size=1, max_size=5)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(mean=means, sd=st.floats(0.01, 3.0), lived=st.floats(0.1, 1e5))
 def test_a_run_that_lives_is_predicted_to_arrive_later_than_now(
     mean: list[float], sd: float, lived: float
@@ -90,7 +91,7 @@ def test_candidates_that_are_believed_alike_are_drawn_alike_but_apart() -> None:
     assert np.abs(correlation[~np.eye(6, dtype=bool)]).max() < 0.4
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(mean=means, sd=st.floats(0.0, 2.0), price=st.floats(0.1, 100.0), choice=st.integers(0, 4))
 def test_nothing_is_cheaper_than_the_bound_says_and_what_a_second_costs_cancels(
     mean: list[float], sd: float, price: float, choice: int

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.levels import examples
 from tuner.analytic.slopes import (
     LENGTH_FACTORS,
     Design,
@@ -115,7 +116,7 @@ def by_hand(
     return mean, np.asarray(np.sum(spread, axis=0))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     seed=st.integers(0, 10_000),
     num_seen=st.integers(0, 7),
@@ -143,7 +144,7 @@ def test_the_posterior_is_that_of_gaussian_conditioning(
     np.testing.assert_allclose(together, covariance[:6, :6], atol=1e-7)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(seed=st.integers(0, 10_000), num_seen=st.integers(0, 12))
 def test_covariances_are_symmetric_with_the_variances_between_them(seed: int, num_seen: int) -> None:
     rng = np.random.default_rng(seed)
@@ -157,7 +158,7 @@ def test_covariances_are_symmetric_with_the_variances_between_them(seed: int, nu
     assert sum(model.weights.values()) == pytest.approx(1.0)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(seed=st.integers(0, 10_000))
 def test_neither_the_order_of_observations_nor_that_of_priors_matters(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -169,7 +170,7 @@ def test_neither_the_order_of_observations_nor_that_of_priors_matters(seed: int)
     np.testing.assert_allclose(one.variance, other.variance, atol=1e-8)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(seed=st.integers(0, 10_000))
 def test_one_more_observation_makes_no_candidate_less_sure(seed: int) -> None:
     rng = np.random.default_rng(seed)

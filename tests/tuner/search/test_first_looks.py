@@ -6,10 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces import Configuration
+from tests.levels import examples
 from tests.recorded_grid import MACHINES, configuration
 from tuner.analytic.features import features_of
 from tuner.search.first_looks import first_looks
@@ -25,7 +26,7 @@ def looks(listed: list[Configuration], seed: int, price: np.ndarray | None = Non
     return first_looks(listed, features_of(listed, cores=CORES), price, np.random.default_rng(seed))
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(seed=st.integers(0, 10_000), num=st.integers(1, len(GRID)))
 def test_first_looks_are_a_few_that_differ(seed: int, num: int) -> None:
     found = looks(GRID[:num], seed)
@@ -33,7 +34,7 @@ def test_first_looks_are_a_few_that_differ(seed: int, num: int) -> None:
     assert set(found) <= set(GRID[:num])
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(seed=st.integers(0, 10_000), num=st.integers(1, len(GRID)))
 def test_where_dollars_count_first_looks_are_among_the_cheaper(seed: int, num: int) -> None:
     price = np.random.default_rng(seed).uniform(1.0, 50.0, num)

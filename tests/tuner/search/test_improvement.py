@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.levels import examples
 from tests.tuner.analytic.made_predictors import predictor
 from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.search.improvement import Weights, recommended, tail_savings, weigh
@@ -30,7 +31,7 @@ def weighed(found: SlopePredictor, startup: float = 0.0, **more: Any) -> Weights
 beliefs = st.lists(st.tuples(st.floats(-1.0, 8.0), st.floats(0.01, 2.0)), min_size=1, max_size=6)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(believed=beliefs, startup=st.floats(0.0, 10.0), lived=st.floats(0.01, 100.0), price=st.floats(0.1, 10))
 def test_gains_savings_and_costs_are_not_negative_and_prices_cancel_in_gains(
     believed: list[tuple[float, float]], startup: float, lived: float, price: float
@@ -148,7 +149,7 @@ def test_what_is_better_with_one_chance_in_a_thousand_saves_a_little() -> None:
     assert 0.0 < savings(found, 0.0)[1] < 1e-3
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(mean=st.floats(-1.0, 1.0), sd=st.floats(0.05, 1.0), limit=st.floats(-1.0, 2.0))
 def test_savings_are_those_of_the_whole_distribution(mean: float, sd: float, limit: float) -> None:
     found = predictor([mean], [sd])
@@ -199,7 +200,7 @@ def test_the_incumbent_s_slice_gains_by_what_would_be_preferred_to_it() -> None:
     assert alone.gain[0] > near
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(believed=beliefs, startup=st.floats(0.0, 10.0), seconds=st.floats(1e-3, 100.0))
 def test_slices_gain_something_wherever_whole_runs_do_and_nothing_elsewhere(
     believed: list[tuple[float, float]], startup: float, seconds: float

@@ -7,10 +7,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces import Configuration
+from tests.levels import examples
 from tests.recorded_grid import MACHINES, grid, recorded_run
 from tuner.analytic.features import SAMPLES_SLOPES, SECONDS_SLOPES, features_of, prior_of
 from tuner.analytic.slopes import Observations, fit_slopes
@@ -178,7 +179,7 @@ def test_a_parameter_without_a_spread_or_unknown_is_passed_over() -> None:
     assert "scale" not in learnt.samples
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     told=st.lists(st.tuples(st.floats(-3.0, 3.0), st.floats(0.01, 5.0)), min_size=1, max_size=6),
     name=st.sampled_from(["log nodes", "log batch"]),
