@@ -5,7 +5,7 @@ property. It also enforces what the level promises: no test is skipped, and a te
 `LONGEST_SECONDS` fails. Without `--fast`, every test runs and properties get more examples.
 
 The marker `slow` is for a test that takes long or needs what a fresh machine lacks: a server, a system
-package, root, a framework, recordings. A test that uses one of `SLOW_FIXTURES` gets the marker by itself.
+package, root, a framework, recordings. A test that uses `skipif` or one of `SLOW_FIXTURES` gets it by itself.
 Tests that share a server or an expensive fixture run on one worker of pytest-xdist, one after the other.
 """
 
@@ -24,6 +24,8 @@ SLOW_FIXTURES = {
     "two_hosts": "hosts",
     "four_hosts": "hosts",
     "postgres_url": None,
+    "_fashion_mnist": None,
+    "small_disk": None,
 }
 #: Fixtures of a whole session that are expensive: tests that use one run on one worker.
 SHARED_FIXTURES = {"tuned": "tuned"}
@@ -102,7 +104,8 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks the tests of slow fixtures, groups those that share something, and leaves out what is slow."""
     for item in items:
         names = set(getattr(item, "fixturenames", ()))
-        if names & set(SLOW_FIXTURES):
+        # A test that may have to be skipped needs something that a fresh machine lacks.
+        if names & set(SLOW_FIXTURES) or item.get_closest_marker("skipif") is not None:
             item.add_marker(pytest.mark.slow)
         group = next(_groups(names), None)
         if group is not None and item.get_closest_marker("xdist_group") is None:

@@ -166,6 +166,7 @@ def test_real_ranks_that_pass_messages_are_told_likewise(tmp_path: Path) -> None
             assert (found.staleness is None) == traits_of(strategy).barrier
 
 
+@pytest.mark.slow  # needs root and network namespaces
 def test_namespaces_are_gone_once_links_are_no_longer_slow() -> None:
     if (reason := reason_against_namespaces()) is not None:
         pytest.skip(reason)

@@ -21,7 +21,7 @@ from tuner.errors import DataNotFoundError
 
 
 @pytest.fixture(scope="module")
-def _data() -> None:
+def _fashion_mnist() -> None:
     try:
         PaperWorkload(samples=100, share=16).training_data()
     except DataNotFoundError as error:
@@ -48,7 +48,7 @@ def test_the_rate_is_divided_by_ten_at_half_and_three_quarters_of_the_samples() 
     assert {500, 750} <= set(marks_of(1000))
 
 
-@pytest.mark.usefixtures("_data")
+@pytest.mark.usefixtures("_fashion_mnist")
 @pytest.mark.parametrize("strategy", ["gossip_pull", "gossip_push", "elastic_averaging"])
 def test_stacked_ranks_train_as_ranks_one_by_one(strategy: str) -> None:
     ranks = 10
@@ -63,7 +63,7 @@ def test_stacked_ranks_train_as_ranks_one_by_one(strategy: str) -> None:
         assert (own.model.vector - untouched).abs().max() > 0.01  # type: ignore[operator]
 
 
-@pytest.mark.usefixtures("_data")
+@pytest.mark.usefixtures("_fashion_mnist")
 def test_a_run_is_priced_on_both_clocks_and_trains_alike_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper_train, "MARKS", (0.5, 1.0))
     monkeypatch.setattr(paper_train, "_VALIDATION_SAMPLES", 200)
@@ -83,7 +83,7 @@ def test_a_run_is_priced_on_both_clocks_and_trains_alike_twice(monkeypatch: pyte
     assert all(own.curve[-1][1] > row.curve[-1][1] for own, row in zip(unhidden, rows, strict=True))
 
 
-@pytest.mark.usefixtures("_data")
+@pytest.mark.usefixtures("_fashion_mnist")
 def test_rows_priced_anew_have_the_seconds_of_the_present_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper_train, "MARKS", (0.5, 1.0))
     monkeypatch.setattr(paper_train, "_VALIDATION_SAMPLES", 200)
@@ -147,7 +147,7 @@ def test_scores_use_the_moments_of_other_samples() -> None:
     torch.testing.assert_close(network.scores(images[:3], moments), trained[:3], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.usefixtures("_data")
+@pytest.mark.usefixtures("_fashion_mnist")
 def test_an_untrained_network_scores_as_chance() -> None:
     workload = PaperWorkload(samples=100, share=16)
     scorer = Scorer(workload.training_data(), workload.validation_data(), 0)  # type: ignore[arg-type]

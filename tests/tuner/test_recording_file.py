@@ -191,6 +191,7 @@ def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path):
         write_recording(grid(), tmp_path / "file" / "grid.jsonl.gz")
 
 
+@pytest.mark.slow  # needs recordings of real runs
 @pytest.mark.parametrize("name", ["trimtuner-cnn", "trimtuner-rnn"])
 def test_recordings_of_a_public_data_set_are_read(name):
     path = REAL / f"{name}.jsonl.gz"

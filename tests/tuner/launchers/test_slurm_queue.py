@@ -298,6 +298,7 @@ def test_a_job_that_ends_by_itself_is_not_cancelled(
     assert cluster.cancelled == []
 
 
+@pytest.mark.slow  # needs submitit
 def test_a_submission_that_was_not_answered_but_taken_is_found_by_its_name(
     cluster: Cluster, tmp_path: Path
 ) -> None:

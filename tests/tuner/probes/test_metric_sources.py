@@ -125,6 +125,7 @@ def test_noise_needs_two_sizes_of_batch() -> None:
         noise_statistic(told)
 
 
+@pytest.mark.slow  # needs tensorboard
 def test_event_files_are_read_by_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="reading event files needs the extra [tensorboard]")
     from torch.utils.tensorboard import SummaryWriter

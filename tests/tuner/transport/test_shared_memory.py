@@ -32,6 +32,7 @@ class TestSharedMemoryBetweenProcesses(ConformanceOfProcesses):
     kind = "shared_memory"
 
 
+@pytest.mark.slow  # needs the system's libatomic
 class TestSharedMemoryWithFences(ConformanceInOneProcess):
     """As on a machine whose stores become visible in any order."""
 
