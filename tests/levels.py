@@ -12,7 +12,7 @@ Tests that share a server or an expensive fixture run on one worker of pytest-xd
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 
 import pytest
 from hypothesis import settings
@@ -28,7 +28,7 @@ SLOW_FIXTURES = {
     "small_disk": None,
 }
 #: Fixtures of a whole session that are expensive: tests that use one run on one worker.
-SHARED_FIXTURES = {"tuned": "tuned"}
+SHARED_FIXTURES = {"tuned": "tuned", "told": "told"}
 #: A test of the fast level that takes longer (seconds) is listed at the end of the run.
 REPORTED_SECONDS = 5.0
 #: A test of the fast level that takes longer (seconds) fails.
@@ -41,6 +41,24 @@ settings.register_profile("full", deadline=None, max_examples=200)
 def examples(count: int) -> settings:
     """Settings of a property: half of `count` examples in the fast level, twice as many in the full one."""
     return settings(max_examples=max(count * settings().max_examples // 100, 1))
+
+
+def mostly_slow(values: Iterable[object], *, fast: Collection[object]) -> list[object]:
+    """Values (or tuples of them) for `pytest.mark.parametrize`, all marked slow but those in `fast`.
+
+    Raises:
+        ValueError: One in `fast` is not among the values.
+    """
+    values = list(values)
+    unknown = [value for value in fast if value not in values]
+    if unknown:
+        raise ValueError(f"not among the values: {unknown}")
+    return [
+        value
+        if value in fast
+        else pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+        for value in values
+    ]
 
 
 class FastLevel:

@@ -108,8 +108,13 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("more", ['resume = "{checkpoint}"', ""], ids=["resumes", "repeats"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param('resume = "{checkpoint}"', id="resumes"),
+        pytest.param("", id="repeats", marks=pytest.mark.slow),
+    ],
+)
 def test_a_command_is_tuned_and_its_own_command_trains_what_was_found(place: Place, more: str) -> None:
     place.write(more)
     answer = json.loads(place.call("run", "job.toml", "--format", "json"))
@@ -130,7 +135,6 @@ def test_a_command_is_tuned_and_its_own_command_trains_what_was_found(place: Pla
             assert seconds == sorted(seconds)
 
 
-@pytest.mark.slow
 def test_check_says_what_it_saw_and_what_the_job_costs_at_worst(place: Place) -> None:
     rows = {row["what"]: row["value"] for row in json.loads(place.call("check", "job.toml", "-f", "json"))}
     assert rows["step milliseconds"] >= 3
@@ -167,7 +171,6 @@ def test_a_killed_tuner_leaves_nothing_running_and_goes_on_where_it_was(place: P
     assert place.scripts() == []
 
 
-@pytest.mark.slow
 def test_calibrate_says_that_it_needs_a_workload(place: Place) -> None:
     process = place.start("calibrate", "job.toml")
     _, err = process.communicate(timeout=PATIENCE_SECONDS)
@@ -175,7 +178,6 @@ def test_calibrate_says_that_it_needs_a_workload(place: Place) -> None:
     assert "the job runs a command" in err
 
 
-@pytest.mark.slow
 def test_init_writes_an_example_with_its_script(place: Place) -> None:
     out = place.call("init", "--example", "numpy_script", "mine.toml")
     assert "numpy_script.py" in out

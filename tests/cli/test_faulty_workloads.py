@@ -7,8 +7,6 @@ import pytest
 from tests.cli.conftest import Command
 from tests.cli.workplace import Ended, Workplace
 
-pytestmark = pytest.mark.slow
-
 
 def last_line(ended: Ended) -> str:
     assert ended.stdout == ""
@@ -20,9 +18,9 @@ def last_line(ended: Ended) -> str:
     ("fault", "code", "words"),
     [
         ("raise", 5, "ArithmeticError: the workload's own words"),
-        ("not a scalar", 5, "doesn't match the broadcast shape [3]"),
-        ("per cent", 5, "which accuracy cannot be: allowed is 0 to 1"),
-        ("nan", 3, "the target is out of reach"),
+        pytest.param("not a scalar", 5, "doesn't match the broadcast shape [3]", marks=pytest.mark.slow),
+        pytest.param("per cent", 5, "which accuracy cannot be: allowed is 0 to 1", marks=pytest.mark.slow),
+        pytest.param("nan", 3, "the target is out of reach", marks=pytest.mark.slow),
     ],
 )
 def test_a_workload_that_breaks_ends_the_run_with_its_own_words(
@@ -65,6 +63,7 @@ def test_check_shows_what_a_few_steps_took_and_leaves_nothing_behind(
     assert not workplace.processes()
 
 
+@pytest.mark.slow
 def test_a_run_that_gets_nowhere_ends_provisional_and_strictly_so_with_4(
     workplace: Workplace, paceline: Command
 ) -> None:
@@ -76,6 +75,7 @@ def test_a_run_that_gets_nowhere_ends_provisional_and_strictly_so_with_4(
     assert paceline("run", "job.toml", "--budget", "4s", "--strict").code == 4
 
 
+@pytest.mark.slow
 def test_training_a_configuration_of_one_s_own_gives_the_model(
     workplace: Workplace, paceline: Command
 ) -> None:

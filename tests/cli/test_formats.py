@@ -34,7 +34,6 @@ def rows_of(ended: Ended) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.slow
 def test_a_run_gives_its_answer_on_stdout_and_its_progress_on_stderr(tuned: Tuned) -> None:
     place, ended = tuned
     assert ended.code == 0, ended.stderr
@@ -48,7 +47,6 @@ def test_a_run_gives_its_answer_on_stdout_and_its_progress_on_stderr(tuned: Tune
     assert all(len(line) <= 100 for line in ended.stdout.splitlines() if "/" not in line)
 
 
-@pytest.mark.slow
 def test_the_trained_model_of_a_run_can_be_loaded(at: Workplace) -> None:
     import torch
 
@@ -57,7 +55,6 @@ def test_the_trained_model_of_a_run_can_be_loaded(at: Workplace) -> None:
     assert {name: tuple(value.shape) for name, value in state.items()} == {"weight": (2, 8), "bias": (2,)}
 
 
-@pytest.mark.slow
 def test_a_run_that_ended_tells_its_answer_in_every_format(at: Workplace, paceline: Command) -> None:
     told = paceline("run", "job.toml", "--format", "json")
     assert told.code == 0, told.stderr
@@ -69,7 +66,6 @@ def test_a_run_that_ended_tells_its_answer_in_every_format(at: Workplace, paceli
     assert float(cells[0]["seconds_median"]) == pytest.approx(answer.choice.seconds.median)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", [["status"], ["trials"], ["explain", "job.toml", "0"]])
 def test_every_format_holds_the_same_rows(at: Workplace, paceline: Command, command: list[str]) -> None:
     name, *rest = command
@@ -84,7 +80,6 @@ def test_every_format_holds_the_same_rows(at: Workplace, paceline: Command, comm
     assert len(table) == 1 + len(rows)
 
 
-@pytest.mark.slow
 def test_what_a_study_shows_is_what_was_run(at: Workplace, paceline: Command) -> None:
     probes = at.study()[1]
     status = {row["what"]: row["value"] for row in rows_of(paceline("status", "job.toml", "-f", "json"))}
@@ -104,14 +99,12 @@ def test_what_a_study_shows_is_what_was_run(at: Workplace, paceline: Command) ->
     assert "slice 1" in facts
 
 
-@pytest.mark.slow
 def test_a_trial_that_is_not_there_lists_those_that_are(at: Workplace, paceline: Command) -> None:
     ended = paceline("explain", "job.toml", "77")
     assert ended.code == 2
     assert "there is no trial 77 in study tiny; known are 0 to" in ended.stderr
 
 
-@pytest.mark.slow
 def test_a_report_is_written_where_it_is_asked_for(
     at: Workplace, paceline: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -126,7 +119,6 @@ def test_a_report_is_written_where_it_is_asked_for(
     assert at.study()[1] == before
 
 
-@pytest.mark.slow
 def test_a_workload_that_changed_since_is_said_to_have_changed(
     at: Workplace, paceline: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +208,6 @@ def test_a_shell_can_complete_commands_and_options(workplace: Workplace) -> None
     assert workplace.call(COMP_WORDS="paceline run --max", **asked).stdout.split() == ["--max-dollars"]
 
 
-@pytest.mark.slow
 def test_a_reader_that_stops_listening_ends_no_command_with_a_traceback(at: Workplace) -> None:
     ended = subprocess.run(
         f"set -o pipefail; {PACELINE} schema | true",

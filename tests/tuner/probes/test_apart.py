@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from search_spaces import STRATEGIES, Configuration, with_knobs
+from tests.levels import mostly_slow
 from tests.tuner.probes.conformance import ended
 from tests.tuner.probes.tiny_jobs import FOLDER, tiny_job
 from tests.tuner.probes.tiny_workloads import Blobs
@@ -63,7 +64,9 @@ def checkpoint(folder: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("name", sorted(STRATEGIES))
+@pytest.mark.parametrize(
+    "name", mostly_slow(sorted(STRATEGIES), fast=["all_reduce", "diloco", "elastic_averaging", "gossip_push"])
+)
 def test_pauses_and_goes_on_with_one_curve_and_clock(
     launcher: LocalLauncher, tmp_path: Path, name: str
 ) -> None:
@@ -106,7 +109,9 @@ def test_reaching_the_target_saves_the_model_that_was_scored(
 
 
 # On one rank DiLoCo is Lookahead, by definition.
-@pytest.mark.parametrize("name", sorted(STRATEGIES.keys() - {"diloco"}))
+@pytest.mark.parametrize(
+    "name", mostly_slow(sorted(STRATEGIES.keys() - {"diloco"}), fast=["gossip_pairs", "parameter_server"])
+)
 def test_one_rank_trains_alike_whatever_the_strategy(
     launcher: LocalLauncher, tmp_path: Path, name: str
 ) -> None:
@@ -187,9 +192,13 @@ def run_patiently(context: RankContext, payload: Mapping[str, Any]) -> dict[str,
         party._LEAST_SILENCE_SECONDS = least
 
 
-@pytest.mark.parametrize("name", ASYNCHRONOUS)
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("fault", "rank", "name"),
+    mostly_slow(
+        product([signal.SIGKILL, signal.SIGSTOP], [0, 1], ASYNCHRONOUS),
+        fast=[(signal.SIGKILL, 0, "elastic_averaging"), (signal.SIGSTOP, 1, "gossip_pull")],
+    ),
+)
 def test_others_go_on_without_a_rank_that_dies_or_freezes(
     launcher: LocalLauncher,
     tmp_path: Path,
@@ -214,8 +223,13 @@ def test_others_go_on_without_a_rank_that_dies_or_freezes(
     assert 13_000 <= again.samples < 13_200
 
 
-@pytest.mark.parametrize("name", ["all_reduce", "local_sgd"])
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    mostly_slow(
+        product([signal.SIGKILL, signal.SIGSTOP], ["all_reduce", "local_sgd"]),
+        fast=[(signal.SIGKILL, "all_reduce")],
+    ),
+)
 def test_with_a_barrier_a_lost_rank_ends_the_probe_in_time(
     launcher: LocalLauncher, tmp_path: Path, name: str, fault: signal.Signals
 ) -> None:
