@@ -25,6 +25,30 @@ def test_a_lease_runs_out_at_its_expiry_not_after_it() -> None:
     assert state().held(100.0) is None
 
 
+@pytest.mark.parametrize(("owner", "expires_at"), [(None, None), (None, 100.0), ("a", None)])
+def test_nobody_holds_a_probe_whose_lease_lacks_an_owner_or_an_expiry(
+    owner: str | None, expires_at: float | None
+) -> None:
+    free = state(owner=owner, expires_at=expires_at)
+    assert free.held(0.0) is None
+    assert free.why_not_taken("b", 0.0) is None
+
+
+def test_a_running_probe_is_leased_like_a_paused_one() -> None:
+    running = state(outcome=Outcome.RUNNING)
+    assert running.held(0.0) == lease()
+    assert running.why_lost(lease()) is None
+    assert running.why_not_taken("b", 0.0) is not None
+
+
+def test_a_lease_that_ran_out_gives_a_right_until_somebody_else_takes_the_probe() -> None:
+    assert state().held(1000.0) is None
+    assert state().why_lost(lease()) is None
+    assert state(owner="b", attempt=3).why_lost(lease()) == (
+        "probe 1 was taken by b (attempt 3); attempt 2 of a comes too late"
+    )
+
+
 def test_only_its_owner_may_take_a_held_probe() -> None:
     assert state().why_not_taken("a", 0.0) is None
     assert state().why_not_taken("b", 40.0) == (
@@ -41,7 +65,7 @@ def test_anybody_may_take_a_probe_that_nobody_holds() -> None:
 def test_an_ended_probe_is_nobodys(outcome: Outcome) -> None:
     ended = state(outcome=outcome, owner=None, expires_at=None)
     assert ended.why_not_taken("a", 0.0) == f"probe 1 has ended ({outcome}) and cannot be taken"
-    assert "has ended" in (ended.why_lost(lease()) or "")
+    assert ended.why_lost(lease()) == f"probe 1 has ended ({outcome}); what comes now is not kept"
 
 
 def test_a_lease_is_lost_to_a_later_attempt_even_of_the_same_owner() -> None:
@@ -57,4 +81,6 @@ def test_a_lease_of_another_owner_gives_no_right() -> None:
 
 
 def test_a_lease_given_back_gives_no_right() -> None:
-    assert "was given back" in (state(owner=None, expires_at=None).why_lost(lease()) or "")
+    assert state(owner=None, expires_at=None).why_lost(lease()) == (
+        "the lease on probe 1 was given back; take the probe again first"
+    )
