@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from search_spaces import Configuration
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState
@@ -54,7 +56,7 @@ def seconds_left(state: SearchState, configuration: Configuration) -> float:
     what all that is under way will cost.
     """
     budget = state.job.budget
-    left = float("inf") if budget.time is None else budget.time - state.elapsed_seconds
+    left = math.inf if budget.time is None else budget.time - state.elapsed_seconds
     if budget.dollars is not None:
         price = state.cluster.dollars_per_second(configuration)
         if price > 0:
