@@ -119,16 +119,15 @@ class CheckpointFolder:
         for number in numbers[self.keep :]:
             # The manifest goes first: a content without one is no checkpoint.
             self._manifest(number).unlink(missing_ok=True)
-            self._content(number).unlink(missing_ok=True)
+        kept = {self._content(number) for number in numbers[: self.keep]}
+        for path in self.folder.glob("checkpoint-*.pt"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
         for path in self.folder.glob("checkpoint-*.partial"):
             # What a killed process left; a younger one may still be written by another.
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                     path.unlink()
-        kept = {self._content(number) for number in numbers[: self.keep]}
-        for path in self.folder.glob("checkpoint-*.pt"):
-            if path not in kept:
-                path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
