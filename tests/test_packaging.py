@@ -49,6 +49,11 @@ def test_whatever_make_installs_is_pinned() -> None:
     assert wanted | required(project()["build-system"]["requires"]) <= set(pinned())
 
 
+def test_mutmut_is_pinned_with_what_nothing_else_needs() -> None:
+    wanted = required(project()["project"]["optional-dependencies"]["mutation"])
+    assert wanted | {"coverage", "libcst", "setproctitle", "textual"} <= set(pinned())
+
+
 def test_torch_is_pinned_to_a_build_that_is_small() -> None:
     assert pinned()["torch"] == "2.13.0"
 
