@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class SliceRecord:
         self._noise: list[NoiseStatistic] = []
         self._last_said: dict[int, dict[str, Any]] = {}
         self._results: Mapping[int, dict[str, Any]] = {}
-        self._setup_seconds = 0.0
+        self._setup_seconds = math.inf
         self._has_started = False
         self._checkpoint: str | None = None
         self._leader = 0
@@ -52,10 +53,13 @@ class SliceRecord:
         kind = message["kind"]
         if kind == "progress":
             self._last_said[rank] = dict(message)
-        elif kind == "started" and (rank == 0 or not self._has_started):
-            # The first rank's word counts; another's only while that one has not said it, or never will.
+        elif kind == "started":
+            # Ranks set up together, from the entry of the last one: an earlier rank's time includes waiting.
+            self._setup_seconds = min(self._setup_seconds, message["setup_seconds"])
+            if rank != 0 and self._has_started:
+                return
+            # The first rank's samples count; another's only while that one has not started, or never will.
             self._has_started = True
-            self._setup_seconds = message["setup_seconds"]
             for point in self.folder.lost_points(message["samples"]):
                 self._add_point(point)
         elif kind == "curve":
@@ -121,7 +125,7 @@ class SliceRecord:
             samples=max(standing.get("samples", 0), last.samples if last else 0),
             training_seconds=standing.get("training_seconds", last.training_seconds if last else 0.0),
             scoring_seconds=standing.get("scoring_seconds", 0.0),
-            startup_seconds=(startup_seconds or 0.0) + self._setup_seconds,
+            startup_seconds=(startup_seconds or 0.0) + (self._setup_seconds if self._has_started else 0.0),
             charged_seconds=charged.seconds,
             charged_dollars=charged.dollars,
             peak_bytes=max((r["peak_bytes"] for r in self._results.values()), default=0),

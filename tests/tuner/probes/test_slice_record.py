@@ -17,8 +17,8 @@ from tuner.probes.slice_plan import SlicePlan
 from tuner.probes.slice_record import SliceRecord
 
 
-def measured(folder: Path, *told: dict[str, Any]) -> Measurement:
-    """The slice of ranks that returned so much."""
+def measured(folder: Path, *told: dict[str, Any], setup_seconds: tuple[float, ...] = ()) -> Measurement:
+    """The slice of ranks that returned so much, each of which was set up so long after its entry."""
     job = tiny_job()
     plan = SlicePlan(
         job=job,
@@ -37,6 +37,8 @@ def measured(folder: Path, *told: dict[str, Any]) -> Measurement:
         cluster=job.resolved_cluster(),
         started=0.0,
     )
+    for rank, seconds in enumerate(setup_seconds):
+        record.take(rank, {"kind": "started", "setup_seconds": seconds, "samples": 0})
     returned = {"outcome": "paused", "timings": [], "seconds": 1.0, "peak_bytes": 0, "parameter_bytes": 0}
     outcome = record.finish({rank: {**returned, **own} for rank, own in enumerate(told)})
     assert outcome is Outcome.PAUSED
@@ -64,3 +66,9 @@ def test_where_nothing_was_counted_there_is_no_mean(tmp_path: Path) -> None:
     found = measured(tmp_path, {"staleness_steps": (0.0, 0)}, {}, {})
     assert found.staleness_steps is None
     assert found.bytes_per_step is None
+
+
+def test_waiting_for_the_last_rank_to_enter_counts_once_as_startup(tmp_path: Path) -> None:
+    # The prober's clock of start-up runs until the last rank has entered; the others wait for it.
+    found = measured(tmp_path, {}, {}, {}, setup_seconds=(0.9, 0.3, 0.5))
+    assert found.startup_seconds == pytest.approx(0.3)
