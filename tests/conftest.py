@@ -13,6 +13,7 @@ from tests.host_network import four_hosts as four_hosts
 from tests.host_network import two_hosts as two_hosts
 from tests.ray_cluster import ray_cluster as ray_cluster
 from tests.slurm_cluster import slurm_cluster as slurm_cluster
+from tests.warm_ranks import warm_ranks as warm_ranks
 
 # Before torch or numpy is first imported: tests share few cores with the ranks they start.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

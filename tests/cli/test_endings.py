@@ -104,7 +104,11 @@ def test_an_output_folder_that_cannot_be_written_is_a_storage_error(
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("postgresql://me:secret@127.0.0.1:1/study", ["cannot be reached", "me:***@127.0.0.1:1"]),
+        pytest.param(
+            "postgresql://me:secret@127.0.0.1:1/study",
+            ["cannot be reached", "me:***@127.0.0.1:1"],
+            marks=pytest.mark.slow,  # needs the driver, psycopg
+        ),
         ("mysql://me:secret@127.0.0.1/study", ["SQLite or PostgreSQL, not in mysql"]),
         ("nonsense", ["'nonsense' is no database URL"]),
         ("sqlite:////nowhere/study.db", ["/nowhere, which does not exist"]),

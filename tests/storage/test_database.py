@@ -178,6 +178,7 @@ class TestRefusals:
             open_storage(f"sqlite:///{path}")
         assert path.read_text() == "remember the milk\n" * 100
 
+    @pytest.mark.slow  # needs the driver, psycopg
     def test_a_refused_port_is_unreachable_and_the_password_hidden(self) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from search_spaces import STRATEGIES
+from tests.levels import mostly_slow
 from tests.tuner.emulation.toy import CLUSTER, Regression, emulated, parameters_of, scored_parameters
 from tuner.analytic.laws import expected_maximum, ring_all_reduce_seconds
 from tuner.analytic.server_queue import server_exchange_seconds
@@ -260,7 +261,7 @@ def test_messages_go_by_links_of_their_own_and_collectives_do_not() -> None:
         assert np.mean(run.times[1].whole[1:]) == pytest.approx(expected, rel=0.02), strategy
 
 
-@pytest.mark.parametrize("num_ranks", [4, 12, 32])
+@pytest.mark.parametrize("num_ranks", mostly_slow([4, 12, 32], fast=[4, 12]))
 def test_the_server_queues_as_the_law_says(num_ranks: int) -> None:
     cluster = replace(CLUSTER, latency=1e-3, bytes_per_second=2e6, jitter=0.3, persistent=0.0)
     run = emulated("elastic_averaging", num_ranks, cluster=cluster, tau=1)

@@ -44,11 +44,10 @@ class TestLocalNodes(CommandConformance):
         return CommandLauncher(LocalNodes())
 
 
-def test_the_local_launcher_takes_commands_beside_ranks(work: Path) -> None:
-    with LocalLauncher() as launcher:
-        handle = submit(launcher, work, "echo here", num_nodes=2)
-        assert end(launcher, handle).state is JobState.SUCCEEDED
-        assert launcher.logs(handle) == {0: "here\n", 1: "here\n"}
+def test_the_local_launcher_takes_commands_beside_ranks(warm_ranks: LocalLauncher, work: Path) -> None:
+    handle = submit(warm_ranks, work, "echo here", num_nodes=2)
+    assert end(warm_ranks, handle).state is JobState.SUCCEEDED
+    assert warm_ranks.logs(handle) == {0: "here\n", 1: "here\n"}
 
 
 def test_close_ends_what_runs_and_takes_no_more(work: Path) -> None:
@@ -86,6 +85,7 @@ def test_many_nodes_are_not_read_at_every_poll(work: Path) -> None:
     launcher.close()
 
 
+@pytest.mark.slow
 def test_a_frozen_node_is_lost(work: Path) -> None:
     launcher = CommandLauncher(LocalNodes(), silence_seconds=20.0)
     handle = submit(launcher, work, STAYS, num_nodes=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,9 @@ SLOWED = {"emulate": {"delay": {"low": 0.004, "high": 0.006}}}
 SLOWED_MORE = {"emulate": {"delay": {"low": 0.045, "high": 0.055}}}
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[LocalLauncher]:
-    with LocalLauncher() as started:
-        yield started
+@pytest.fixture
+def launcher(warm_ranks: LocalLauncher) -> LocalLauncher:
+    return warm_ranks
 
 
 def of(strategy: str, nodes: int, batch_size: int = 64, **knobs: Any) -> Configuration:

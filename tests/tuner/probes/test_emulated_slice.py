@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +36,9 @@ def on_ranks(strategy: str, nodes: int = 4, **knobs: Any) -> Configuration:
     return Configuration({**axes, **knobs})
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[LocalLauncher]:
-    with LocalLauncher() as started:
-        yield started
+@pytest.fixture
+def launcher(warm_ranks: LocalLauncher) -> LocalLauncher:
+    return warm_ranks
 
 
 class TestEmulatedProber(ProberConformance):

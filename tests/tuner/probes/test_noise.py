@@ -128,13 +128,14 @@ def test_parts_follow_the_batch_within_data_and_memory() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, 3])
-def test_training_probe_recovers_the_truth_by_either_way(tmp_path: Path, nodes: int) -> None:
+def test_training_probe_recovers_the_truth_by_either_way(
+    warm_ranks: LocalLauncher, tmp_path: Path, nodes: int
+) -> None:
     job = tiny_job("Linear", metric="loss", target=-1e30, probe={"score_growth": 1.3})
-    with LocalLauncher() as launcher:
-        prober = TrainingProber(job, FOLDER, launcher)
-        what = configuration(nodes=nodes, batch_size=20, learning_rate=1e-4)
-        until = Until(samples=20_000)
-        measurement = ended(prober, prober.start(what, Purpose.STATISTICS, until, tmp_path))
+    prober = TrainingProber(job, FOLDER, warm_ranks)
+    what = configuration(nodes=nodes, batch_size=20, learning_rate=1e-4)
+    until = Until(samples=20_000)
+    measurement = ended(prober, prober.start(what, Purpose.STATISTICS, until, tmp_path))
     assert measurement.noise, measurement
     weights = [statistic.num_estimates for statistic in measurement.noise]
     noise, squared = truth()

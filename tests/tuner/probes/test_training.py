@@ -1,7 +1,6 @@
 import json
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,9 @@ from tuner.probes.probe_folder import take_back_ends
 from tuner.probes.training import TrainingProber
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[LocalLauncher]:
-    with LocalLauncher() as started:
-        yield started
+@pytest.fixture
+def launcher(warm_ranks: LocalLauncher) -> LocalLauncher:
+    return warm_ranks
 
 
 class TestTrainingProber(ProberConformance):

@@ -1,6 +1,5 @@
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,10 @@ from tuner.strategies import AllReduce, Links, Share
 HERE = str(Path(__file__).parent)
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[LocalLauncher]:
-    sys.path.insert(0, HERE)
-    with LocalLauncher() as started:
-        yield started
-    sys.path.remove(HERE)
+@pytest.fixture
+def launcher(warm_ranks: LocalLauncher, monkeypatch: pytest.MonkeyPatch) -> LocalLauncher:
+    monkeypatch.syspath_prepend(HERE)
+    return warm_ranks
 
 
 def run(
