@@ -17,9 +17,10 @@ import pytest
 
 from storage import open_storage
 from tests.cli.workplace import Ended, Workplace, kill_session, wait_until
-from tests.levels import mostly_slow
 from tuner.ledger import ProbeRecord
 from tuner.measurement import Measurement, Outcome, Purpose
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def assert_recommended(ended: Ended, place: Workplace) -> None:
     place.assert_nobody_left()
 
 
-@pytest.mark.parametrize("whom", mostly_slow(["the tuner", "the process group"], fast=["the tuner"]))
+@pytest.mark.parametrize("whom", ["the tuner", "the process group"])
 def test_a_killed_run_goes_on_without_waiting(
     workplace: Workplace, started: list[subprocess.Popen[str]], whom: str
 ) -> None:
@@ -143,7 +144,7 @@ def test_a_killed_run_goes_on_without_waiting(
     assert_went_on(before, workplace.study()[1])
 
 
-@pytest.mark.parametrize("number", mostly_slow([signal.SIGINT, signal.SIGTERM], fast=[signal.SIGINT]))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_go_on(
     workplace: Workplace, started: list[subprocess.Popen[str]], number: signal.Signals
 ) -> None:
@@ -162,7 +163,6 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert_went_on(before, workplace.study()[1])
 
 
-@pytest.mark.slow
 def test_a_killed_rank_costs_a_slice_and_not_the_run(
     workplace: Workplace, started: list[subprocess.Popen[str]]
 ) -> None:
@@ -200,7 +200,6 @@ def test_a_killed_rank_costs_a_slice_and_not_the_run(
     workplace.assert_nobody_left()
 
 
-@pytest.mark.slow
 def test_a_second_tuner_on_the_same_study_is_refused_and_harms_nothing(
     workplace: Workplace, started: list[subprocess.Popen[str]]
 ) -> None:
@@ -220,7 +219,6 @@ def test_a_second_tuner_on_the_same_study_is_refused_and_harms_nothing(
     assert started[0].returncode == 0, err
 
 
-@pytest.mark.slow
 def test_what_was_tuned_is_told_again_at_once_and_changes_go_on_from_it(workplace: Workplace) -> None:
     first = workplace.call("run", "job.toml", "--format", "json")
     assert first.code == 0, first.stderr
@@ -249,7 +247,6 @@ def test_what_was_tuned_is_told_again_at_once_and_changes_go_on_from_it(workplac
     assert workplace.study()[1][0].slices[0].curve[0].samples == 0
 
 
-@pytest.mark.slow
 def test_a_larger_budget_goes_on_where_the_smaller_one_ended(workplace: Workplace) -> None:
     slow = [("nodes = [1, 2]", "nodes = [1]"), ("high = 0.1", "high = 0.002")]
     workplace.write_job(*slow, delay=0.01)
@@ -264,7 +261,6 @@ def test_a_larger_budget_goes_on_where_the_smaller_one_ended(workplace: Workplac
     assert_went_on(before, workplace.study()[1])
 
 
-@pytest.mark.slow
 def test_a_database_that_another_process_locks_for_a_while_is_waited_for(workplace: Workplace) -> None:
     with open_storage(f"sqlite:///{workplace.folder / 'paceline.db'}"):
         pass
@@ -301,7 +297,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.slow
 def test_a_full_disk_ends_a_run_that_goes_on_after_room_was_made(
     workplace: Workplace, small_disk: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_train_says_plainly_that_nothing_can_be_trained(job: Path, paceline: Com
     assert "a recorded job replays what was measured and trains nothing" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_target_that_no_run_shows_is_out_of_reach(tmp_path: Path, paceline: Command) -> None:
     slow = tuple(run for run in grid().runs if run.configuration.learning_rate == 0.001)
     job = write_job(tmp_path, ONE_TRAINING, runs=slow)

@@ -22,6 +22,9 @@ from tests.tuner.launchers.conformance import (
 from tuner.errors import ProbeError
 from tuner.launchers import JobState, LocalLauncher
 
+# One after the other: they share a pool of ranks, and look at who is in it.
+pytestmark = pytest.mark.xdist_group("local_launcher")
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

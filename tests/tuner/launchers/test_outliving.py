@@ -14,6 +14,9 @@ import pytest
 from tests.tuner.launchers.conformance import FUNCTIONS, Watch
 from tuner.launchers import JobState, LocalLauncher, RankContext, RankTask
 
+# They share two pools of ranks, each of which takes seconds to start.
+pytestmark = pytest.mark.xdist_group("outliving")
+
 
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[LocalLauncher]:
