@@ -1,0 +1,58 @@
+"""Whether Paceline works on an accelerator: one short check for each thing that only a device can show.
+
+    python -m benchmarks.device_check --device cuda --output FILE.json
+    python -m benchmarks.device_check --device cpu --only step_times
+
+Checks run one after the other, the most valuable first, each in a process of its own with its own time
+limit. The results file is rewritten after each. `--device cpu` runs the same checks with small sizes.
+`benchmarks/results/README.md` says what each check shows; `benchmarks/device_check.sh` sets up a machine
+without a network. The exit code is 0 only if every check passed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from benchmarks.device_checks.machine import machine_facts
+from benchmarks.device_checks.runner import Check, run_checks
+
+#: The most valuable first.
+CHECKS: tuple[Check, ...] = ()
+
+#: Seven minutes.
+TOTAL_SECONDS = 420.0
+
+
+def main(
+    device: Annotated[Literal["cuda", "cpu"], typer.Option(help="What is checked.")] = "cuda",
+    output: Annotated[Path, typer.Option(help="The results file.")] = Path("device_check.json"),
+    only: Annotated[list[str] | None, typer.Option(help="Some of the checks, by name.")] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="For all checks together.")] = TOTAL_SECONDS,
+) -> None:
+    """Run the checks of a device and write what they found."""
+    known = [check.name for check in CHECKS]
+    for name in only or ():
+        if name not in known:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}", param_hint="--only")
+    chosen = [check for check in CHECKS if not only or check.name in only]
+    command = " ".join(["python -m benchmarks.device_check", *sys.argv[1:]])
+    facts = {"command": command, **machine_facts(device)}
+    passed = run_checks(
+        chosen,
+        device=device,
+        output=output,
+        total_seconds=seconds,
+        facts=facts,
+        listen=lambda words: typer.echo(words, err=True),
+    )
+    typer.echo(f"{'all checks passed' if passed else 'not all checks passed'}: {output}")
+    if not passed:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""The checks of `benchmarks.device_check`, one file each, and what runs them."""
