@@ -20,8 +20,14 @@ import typer
 from benchmarks.device_checks.machine import machine_facts
 from benchmarks.device_checks.runner import Check, run_checks
 
+_HERE = "benchmarks.device_checks"
+
 #: The most valuable first.
-CHECKS: tuple[Check, ...] = ()
+CHECKS = (
+    Check(name="digits", function=f"{_HERE}.tuned_jobs:check_digits", seconds=60),
+    Check(name="char_lm", function=f"{_HERE}.tuned_jobs:check_char_lm", seconds=90),
+    Check(name="out_of_memory", function=f"{_HERE}.out_of_memory:check", seconds=60),
+)
 
 #: Seven minutes.
 TOTAL_SECONDS = 420.0
