@@ -57,7 +57,7 @@ def check(found: Findings) -> None:
             device=found.device, bytes_per_sample=bytes_per_sample, headroom_bytes=_CPU_HEADROOM_BYTES
         )
     )
-    tuned = run_paceline(job, seconds=50)
+    tuned = run_paceline(job)
     failed = [p.configuration.batch_size for p in tuned.probes if p.outcome is Outcome.OUT_OF_MEMORY]
     trained = [
         p.configuration.batch_size

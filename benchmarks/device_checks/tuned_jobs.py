@@ -106,7 +106,7 @@ def check_digits(found: Findings) -> None:
     """The job of `examples/digits.toml` on one device, with a target that many configurations reach."""
     job = found.folder / "digits.toml"
     job.write_text(_DIGITS.format(device=found.device))
-    tell(found, run_paceline(job, seconds=55))
+    tell(found, run_paceline(job))
 
 
 def check_char_lm(found: Findings) -> None:
@@ -114,7 +114,7 @@ def check_char_lm(found: Findings) -> None:
     job = found.folder / "char_lm.toml"
     job.write_text(_CHAR_LM.format(device=found.device, **(_SMALL if found.is_cpu else _LARGE)))
     with sampled_load() as load:
-        tuned = run_paceline(job, seconds=85)
+        tuned = run_paceline(job)
     if load.utilizations:
         found.note("device_is_busy_share", load.busiest_share())
         found.note("device_memory_mebibytes", max(load.memory_mebibytes))

@@ -97,24 +97,27 @@ def _address_space_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-class ReproducibleDigits(CheckedDigits):
+class ReproducibleDigits(Digits):
     """Digits with dropout and deterministic kernels, so that two runs can be equal bit for bit.
 
+    `PACELINE_CHECKED_DEVICE` in the environment says where it has to be: not a parameter, since a run that
+    moves between devices is one job.
+
     Args:
-        device: `cuda`, `cpu` or `any`.
         dropout: Chance of each hidden unit to be dropped in a step; 0 draws nothing on the device.
     """
 
-    def __init__(self, *, device: str, dropout: float) -> None:
-        super().__init__(device=device, network="cnn", width=16)
+    def __init__(self, *, dropout: float) -> None:
+        super().__init__(network="cnn", width=16)
         self._dropout = dropout
 
     def model(self) -> nn.Module:
         torch.use_deterministic_algorithms(True)
-        layers = list(super().model())  # type: ignore[call-overload]
-        return nn.Sequential(*layers[:-1], nn.Dropout(self._dropout), layers[-1])
+        *layers, last = super().model().children()
+        if self._dropout:
+            layers.append(nn.Dropout(self._dropout))
+        return nn.Sequential(*layers, last)
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        if self._device != "any":
-            require_device(model, self._device)
-        return Digits.loss(self, model, batch)
+        require_device(model, os.environ["PACELINE_CHECKED_DEVICE"])
+        return super().loss(model, batch)
