@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from paceline_client import checkpoint_path, hugging_face_callback
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
 
 LENGTH, NUM_SYMBOLS = 16, 12
 
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--resume")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     model = BertForSequenceClassification(
         BertConfig(
@@ -69,7 +71,7 @@ def main() -> None:
     folder = Path(os.environ.get("PACELINE_OUTPUT_FOLDER", "."))
     device = next(trainer.model.parameters()).device.type
     (folder / "trained_on.json").write_text(json.dumps({"device": device}))
-    trainer.train(resume_from_checkpoint=options.resume)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(options.resume) if options.resume else None)
 
 
 if __name__ == "__main__":
