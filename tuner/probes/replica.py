@@ -81,8 +81,8 @@ class Replica:
         self._loss_total.zero_()
         self._timer.begin()
         for _ in range(num_steps):
-            input_seconds = self._step()
-            self._timer.end_step(input_seconds)
+            self._step()
+            self._timer.end_step()
             after_each()
 
     def read_stride(self) -> tuple[list[StepSeconds], list[Exchange], bool]:
@@ -101,18 +101,17 @@ class Replica:
         """Whether this rank's losses of the last stride were finite."""
         return math.isfinite(float(self._loss_total))
 
-    def _step(self) -> float:
+    def _step(self) -> None:
         self._set_learning_rate()
         self.strategy.before_step(self.share)
         self.optimizer.zero_grad(set_to_none=True)
-        input_seconds = 0.0
         # Each rank keeps its place in every batch of the stream, whatever batch the others are at.
         start = self.step * self.batch_size + self._offset
         for size in self._micro_batches[:-1]:
             with self.strategy.accumulating():
-                input_seconds += self._forward_and_backward(start, size)
+                self._forward_and_backward(start, size)
             start += size
-        input_seconds += self._forward_and_backward(start, self._micro_batches[-1])
+        self._forward_and_backward(start, self._micro_batches[-1])
         self.strategy.after_backward()
         if self._delay_seconds is not None:
             time.sleep(self._delay_seconds())
@@ -120,16 +119,13 @@ class Replica:
         self.strategy.after_step()
         self.step += 1
         self.samples += self.batch_size
-        return input_seconds
 
-    def _forward_and_backward(self, start: int, size: int) -> float:
-        began = time.perf_counter()
-        batch = fetch(self.data, self._stream.indices(start, size).tolist(), self.device)
-        input_seconds = time.perf_counter() - began
+    def _forward_and_backward(self, start: int, size: int) -> None:
+        with self._timer.input():
+            batch = fetch(self.data, self._stream.indices(start, size).tolist(), self.device)
         loss = self.workload.loss(self._module, batch)
         self._loss_total += loss.detach()
         torch.autograd.backward(loss * self.strategy.loss_weight(size, self.share))
-        return input_seconds
 
     def _set_learning_rate(self) -> None:
         factor = self.workload.schedule(self.samples)

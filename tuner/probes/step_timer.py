@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,7 @@ class StepSeconds:
 
     Args:
         step: The whole step.
-        input: Waiting for data, on the host's clock.
+        input: Waiting for data that compute did not hide.
         sync: Waiting for other ranks that compute did not hide.
     """
 
@@ -47,24 +48,41 @@ class StepTimer:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._ends: list[Moment] = []
-        self._input_seconds: list[float] = []
+        self._inputs: list[list[tuple[Moment, Moment]]] = []
+        self._step_inputs: list[tuple[Moment, Moment]] = []
 
     def begin(self) -> None:
         """Begins a stride."""
         self._ends = [moment(self._device)]
-        self._input_seconds = []
+        self._inputs, self._step_inputs = [], []
 
-    def end_step(self, input_seconds: float) -> None:
+    @contextmanager
+    def input(self) -> Iterator[None]:
+        """Within it the step's data are fetched and moved to the device; several times where it accumulates.
+
+        An accelerator may still compute meanwhile, and a copy of pageable memory waits for it: only the time
+        for which its stream had nothing else to do counts as input.
+        """
+        start = moment(self._device)
+        yield
+        self._step_inputs.append((start, moment(self._device)))
+
+    def end_step(self) -> None:
         """Ends a step."""
         self._ends.append(moment(self._device))
-        self._input_seconds.append(input_seconds)
+        self._inputs.append(self._step_inputs)
+        self._step_inputs = []
 
     def read(self, exchanges: Sequence[Exchange]) -> list[StepSeconds]:
         """The steps of the stride, with the exchange of each; waits until the device has done them."""
         return [
-            StepSeconds(step=seconds_between(start, end), input=waited, sync=exchange.sync_seconds)
-            for start, end, waited, exchange in zip(
-                self._ends[:-1], self._ends[1:], self._input_seconds, exchanges, strict=True
+            StepSeconds(
+                step=seconds_between(start, end),
+                input=sum(seconds_between(*fetched) for fetched in inputs),
+                sync=exchange.sync_seconds,
+            )
+            for start, end, inputs, exchange in zip(
+                self._ends[:-1], self._ends[1:], self._inputs, exchanges, strict=True
             )
         ]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from search_spaces import StrategyTraits
 from tuner.strategies.flat import FlatParameters
+from tuner.strategies.moments import wait_for
 from tuner.strategies.peer_rule import PeerRule
 from tuner.strategies.strategy import Exchange, Links, Share, Strategy
 
@@ -128,6 +129,9 @@ class Asynchronous(Strategy):
             self._rule.close()
 
     def _exchange(self) -> None:
+        assert self._flat is not None
+        # What is exchanged has to be computed first, which is no waiting for others.
+        wait_for(self._flat.vector.device)
         began = time.perf_counter()
         with torch.no_grad():
             self._staleness = self._rule.exchange(self._step)

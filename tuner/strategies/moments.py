@@ -37,3 +37,9 @@ def seconds_between(start: Moment, end: Moment) -> float:
         return end.seconds - start.seconds
     end.event.synchronize()
     return float(start.event.elapsed_time(end.event)) / 1000.0
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until an accelerator has done all it was given; the CPU has."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
