@@ -124,6 +124,11 @@ class Emulation(ABC):
         return self.ranks[0].model
 
     @property
+    def device(self) -> torch.device:
+        """Where ranks compute."""
+        return next(self.model.parameters()).device
+
+    @property
     @abstractmethod
     def seconds(self) -> float:
         """The virtual clock."""
@@ -193,7 +198,15 @@ class Emulation(ABC):
             "draws": self._draws.state(),
             "ranks": [rank.state() for rank in self.ranks],
             "random": torch.get_rng_state(),
+            **self._device_random(),
         }
+
+    def _device_random(self) -> dict[str, Any]:
+        """The state of the device's own generator, from which dropout draws there."""
+        device = self.device
+        if device.type == "cpu":
+            return {}
+        return {"device_random": torch.get_device_module(device).get_rng_state(device)}
 
     def _load_common(self, state: dict[str, Any]) -> None:
         self.samples, self.rank_steps = state["samples"], state["rank_steps"]
@@ -202,6 +215,8 @@ class Emulation(ABC):
         for rank, kept in zip(self.ranks, state["ranks"], strict=True):
             rank.load(kept)
         torch.set_rng_state(state["random"])
+        if self.device.type != "cpu" and "device_random" in state:
+            torch.get_device_module(self.device).set_rng_state(state["device_random"], self.device)
 
 
 class AllReduceEmulation(Emulation):

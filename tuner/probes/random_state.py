@@ -33,14 +33,19 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Brings back what `random_state` gave."""
+    """Brings back what `random_state` gave; a device that it does not know is seeded from torch's seed."""
     version, words, gauss_next = state["python"]
     random.setstate((version, tuple(words), gauss_next))
     name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     torch.set_rng_state(state["torch"])
-    if device.type != "cpu" and "device" in state:
+    if device.type == "cpu":
+        return
+    if "device" in state:
         torch.get_device_module(device).set_rng_state(state["device"], device)
+    else:
+        # Saved on a CPU. What this process drew before must not matter.
+        torch.get_device_module(device).manual_seed(torch.initial_seed())
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +47,15 @@ class Begun:
 
 
 def own_state(replica: Replica) -> dict[str, Any]:
-    """What is one rank's own: buffers, random generators and, where replicas differ, the replica."""
+    """What is one rank's own: buffers, random generators and, where replicas differ, the replica.
+
+    Everything is on the CPU: a tensor that is sent from a device would be received on a device of its number.
+    """
     own: dict[str, Any] = {"buffers": _buffers(replica), "random": random_state(replica.device)}
     if _replicas_differ(replica):
-        own["model"] = replica.model.state_dict()
-        own["optimizer"] = replica.optimizer.state_dict()
-        own["strategy"] = replica.strategy.state()
+        own["model"] = on_host(replica.model.state_dict())
+        own["optimizer"] = on_host(replica.optimizer.state_dict())
+        own["strategy"] = on_host(replica.strategy.state())
         own["step"] = replica.step
     return own
 
@@ -79,9 +83,9 @@ def write_run(
         StorageError: The folder cannot be written.
     """
     content = {
-        "model": replica.model.state_dict(),
-        "optimizer": replica.optimizer.state_dict(),
-        "strategy": {} if _replicas_differ(replica) else replica.strategy.state(),
+        "model": on_host(replica.model.state_dict()),
+        "optimizer": on_host(replica.optimizer.state_dict()),
+        "strategy": {} if _replicas_differ(replica) else on_host(replica.strategy.state()),
         "step": step,
         "samples": replica.samples,
         "training_seconds": clock.training_seconds,
@@ -162,6 +166,20 @@ def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, 
         typical_step_seconds=content["typical_step_seconds"] if same_ranks else None,
     )
     return Begun(clock=clock, rank_samples=tuple(content.get("rank_samples", ())) if same_ranks else ())
+
+
+def on_host(state: Any) -> Any:
+    """A state with its tensors on the CPU; those that are there already are not copied."""
+    if isinstance(state, Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        # Of its own kind: a model's state carries versions beside its entries.
+        moved = copy.copy(state)
+        moved.update((key, on_host(value)) for key, value in state.items())
+        return moved
+    if type(state) in (list, tuple):
+        return type(state)(on_host(value) for value in state)
+    return state
 
 
 def _replicas_differ(replica: Replica) -> bool:

@@ -19,6 +19,7 @@ from tuner.probes.batch_norm import fresh_batch_norm
 from tuner.probes.noise import NoiseTally, OneRankNoise, part_size
 from tuner.probes.random_state import undisturbed
 from tuner.probes.replica import Replica
+from tuner.probes.run_state import on_host
 from tuner.strategies import Exchange
 from tuner.workload import Workload
 
@@ -105,7 +106,8 @@ class ModelScorer:
             scored.model.train()
 
     def _save_model(self) -> None:
-        state = self._scored.model.state_dict()
+        # On the CPU, so that a machine without the device can load it.
+        state = on_host(self._scored.model.state_dict())
 
         def write(file: BinaryIO) -> None:
             torch.save(state, file)
