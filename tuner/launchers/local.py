@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import os
 import sys
 import time
@@ -113,8 +114,9 @@ class LocalLauncher(Launcher):
         logs = {rank: folder / f"rank{rank}.log" for rank in range(handle.num_ranks)}
         log_starts = {rank: log.stat().st_size if log.exists() else 0 for rank, log in logs.items()}
         ranks = self._take(handle.num_ranks)
-        for rank, process in enumerate(ranks):
-            process.send({**job_task, "rank": rank, "local_rank": rank})
+        places = self._free_places(handle.num_ranks)
+        for rank, (process, place) in enumerate(zip(ranks, places, strict=True)):
+            process.send({**job_task, "rank": rank, "local_rank": place})
         job = LocalJob(
             handle=handle,
             ranks=ranks,
@@ -123,6 +125,7 @@ class LocalLauncher(Launcher):
             grace_seconds=self._grace_seconds,
             log_starts=log_starts,
             outlives_ranks=task.outlives_ranks,
+            places=places,
         )
         self._jobs[identity] = job
         self._record(job)
@@ -207,6 +210,12 @@ class LocalLauncher(Launcher):
                 idle.append(rank)
         taken, self._idle = idle[:num_ranks], idle[num_ranks:]
         return taken + [self._server.fork() for _ in range(num_ranks - len(taken))]
+
+    def _free_places(self, num_ranks: int) -> tuple[int, ...]:
+        """The first places on this host that no running job has: two jobs must not share a device."""
+        running = [job for job in self._jobs.values() if not job.state.has_ended]
+        taken = {place for job in running for place in job.places}
+        return tuple(itertools.islice((n for n in itertools.count() if n not in taken), num_ranks))
 
     def _finish(self, job: LocalJob) -> None:
         """Keeps the ranks of a job that succeeded and kills those of any other."""

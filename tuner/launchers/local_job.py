@@ -42,6 +42,7 @@ class LocalJob:
         grace_seconds: How long other ranks are listened to after a failure.
         log_starts: Rank to where in its log file this job begins.
         outlives_ranks: Whether it goes on without ranks that were killed.
+        places: Each rank's place among all ranks of this host, which names its device.
     """
 
     handle: JobHandle
@@ -51,6 +52,7 @@ class LocalJob:
     grace_seconds: float
     log_starts: Mapping[int, int]
     outlives_ranks: bool = False
+    places: tuple[int, ...] = ()
     state: JobState = JobState.PENDING
     recorded: dict[int, int] | None = None
     _messages: list[tuple[int, dict[str, Any]]] = field(default_factory=list)

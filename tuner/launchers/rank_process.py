@@ -158,6 +158,7 @@ def _flush() -> None:
 def _forget_memory() -> None:
     """Gives freed memory back and forgets the peak, so that the next task's peak is its own."""
     gc.collect()
+    _forget_device_memory()
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)
@@ -165,3 +166,15 @@ def _forget_memory() -> None:
         libc.malloc_trim(0)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def _forget_device_memory() -> None:
+    """Gives an accelerator's cached memory back: the next task may be on another device."""
+    torch = sys.modules.get("torch")
+    kind = None if torch is None else torch.accelerator.current_accelerator()
+    if torch is None or kind is None:
+        return
+    device = torch.get_device_module(kind)
+    is_used = getattr(device, "is_initialized", None)
+    if is_used is not None and is_used():
+        device.empty_cache()

@@ -50,7 +50,7 @@ def run_emulated_slice(context: RankContext, payload: Mapping[str, Any]) -> dict
     try:
         voice.progress("loading the workload")
         plan = SlicePlan.from_payload(payload)
-        device = rank_device(context.local_rank)
+        device = rank_device(context.local_rank, is_shared=True)
         return _EmulatedSlice(plan, prepare(plan), device, voice).run()
     except Exception as error:
         if is_out_of_memory(error):

@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed.rendezvous import rendezvous
 from torch.utils.data import Dataset
 
+from tuner.errors import ProbeError
 from tuner.job import load_workload
 from tuner.launchers import RankContext
 from tuner.probes.random_state import seed_all
@@ -79,12 +80,30 @@ def _seeded_model(workload: Workload, seed: int) -> nn.Module:
     return workload.model()
 
 
-def rank_device(local_rank: int) -> torch.device:
-    """This rank's device: its own accelerator, or the CPU where there is none."""
+def rank_device(local_rank: int, *, is_shared: bool = False) -> torch.device:
+    """This rank's device: its own accelerator, or the CPU where there is none.
+
+    Args:
+        local_rank: Place among the ranks of this host.
+        is_shared: Whether it takes turns with others where there are too few; emulated ranks may, since they
+            time nothing.
+
+    Raises:
+        ProbeError: There are accelerators, but not one for this rank.
+    """
     if not torch.accelerator.is_available():
         return torch.device("cpu")
     accelerator = torch.accelerator.current_accelerator()
     assert accelerator is not None
+    count = torch.accelerator.device_count()
+    if is_shared:
+        local_rank %= count
+    if local_rank >= count:
+        raise ProbeError(
+            f"a rank needs a device of its own, and {local_rank + 1} ranks of this host are running, but "
+            f"torch sees {count} x {accelerator.type}: lower cluster.nodes or cluster.devices_per_node, or "
+            "hide the devices to train on the CPU"
+        )
     torch.accelerator.set_device_index(local_rank)
     return torch.device(accelerator.type, local_rank)
 

@@ -52,6 +52,19 @@ def test_ranks_are_reused_after_success(shared: LocalLauncher, tmp_path: Path) -
     assert sorted(processes_of(shared, tmp_path, 2)) == sorted(first)
 
 
+def test_jobs_that_run_at_once_have_places_of_their_own(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    with LocalLauncher() as launcher:
+        hung = submit(launcher, folders[0], "hang", num_nodes=2)
+        beside = outcome(launcher, submit(launcher, folders[1], "sum_of_ranks", num_nodes=2))
+        assert [beside.results[rank]["local_rank"] for rank in range(2)] == [2, 3]
+        launcher.cancel(hung)
+        after = outcome(launcher, submit(launcher, folders[2], "sum_of_ranks", num_nodes=2))
+        assert [after.results[rank]["local_rank"] for rank in range(2)] == [0, 1]
+
+
 def test_ranks_are_replaced_after_failure(shared: LocalLauncher, tmp_path: Path) -> None:
     before = processes_of(shared, tmp_path, 2)
     failed = outcome(shared, submit(shared, tmp_path, "rank_one_raises", num_nodes=2))
