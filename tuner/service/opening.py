@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import tempfile
@@ -90,7 +91,7 @@ def _with_budget(job: Job, given: dict[str, Any]) -> Job:
 
 
 def hardware() -> str:
-    """What step times of this host depend on: processor, cores, memory to the nearest GiB."""
+    """What step times of this host depend on: processor, cores, memory to the nearest GiB, NVIDIA devices."""
     model = platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -100,7 +101,24 @@ def hardware() -> str:
     except OSError:
         pass
     gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{model}, {len(os.sched_getaffinity(0))} cores, {gibibytes:.0f} GiB"
+    words = f"{model}, {len(os.sched_getaffinity(0))} cores, {gibibytes:.0f} GiB"
+    return ", ".join([words, *_accelerators()])
+
+
+def _accelerators(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """Models of the NVIDIA devices here, as their driver names them; torch is not asked, nor imported.
+
+    A variable that hides some of them is named as well: without a device, steps take other times.
+    """
+    found = []
+    for path in sorted(folder.glob("*/information")):
+        with contextlib.suppress(OSError):
+            lines = path.read_text().splitlines()
+            found += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if found and visible is not None:
+        found.append(f"CUDA_VISIBLE_DEVICES={visible}")
+    return found
 
 
 def default_storage_url(job_path: Path) -> str:
