@@ -38,6 +38,10 @@ class Findings:
         """Whether the small sizes are wanted."""
         return self.device == "cpu"
 
+    def budget(self, on_device: str) -> str:
+        """Budget of a job's search: on the CPU a longer one, since its cores may be shared."""
+        return "3m" if self.is_cpu else on_device
+
     def note(self, name: str, value: Any) -> None:
         """Records a figure that no limit holds for."""
         self.figures[name] = _plain(value)

@@ -37,7 +37,7 @@ batch_size = 1024
 learning_rate = 0.05
 
 [budget]
-time = "30s"
+time = "{budget}"
 """
 
 #: On the CPU: of the address space that is left, 1024 samples want twice as much and 256 half.
@@ -54,7 +54,10 @@ def check(found: Findings) -> None:
     job = found.folder / "hungry.toml"
     job.write_text(
         _JOB.format(
-            device=found.device, bytes_per_sample=bytes_per_sample, headroom_bytes=_CPU_HEADROOM_BYTES
+            device=found.device,
+            bytes_per_sample=bytes_per_sample,
+            headroom_bytes=_CPU_HEADROOM_BYTES,
+            budget=found.budget("40s"),
         )
     )
     tuned = run_paceline(job)

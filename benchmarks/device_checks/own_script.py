@@ -41,7 +41,7 @@ batch_size = 32
 learning_rate = 2e-3
 
 [budget]
-time = "45s"
+time = "{budget}"
 """
 
 
@@ -52,7 +52,7 @@ def check(found: Findings) -> None:
             raise SkippedError(f"{package} is not installed")
     shutil.copy(Path(__file__).with_name("trainer_script.py"), found.folder)
     job = found.folder / "trainer.toml"
-    job.write_text(_JOB.format(device=found.device))
+    job.write_text(_JOB.format(device=found.device, budget=found.budget("50s")))
     tuned = run_paceline(job)
     devices = {
         json.loads(path.read_text())["device"] for path in sorted(found.folder.rglob("trained_on.json"))

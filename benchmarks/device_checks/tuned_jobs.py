@@ -33,7 +33,7 @@ batch_size = 32
 learning_rate = 0.01
 
 [budget]
-time = "30s"
+time = "{budget}"
 """
 
 _CHAR_LM = """
@@ -87,7 +87,6 @@ _LARGE = {
     "target": 3.2,
     "rate": 5e-4,
     "highest_rate": 3e-3,
-    "budget": "55s",
 }
 _SMALL = {
     "width": 32,
@@ -98,21 +97,21 @@ _SMALL = {
     "target": 4.2,
     "rate": 3e-3,
     "highest_rate": 3e-2,
-    "budget": "25s",
 }
 
 
 def check_digits(found: Findings) -> None:
     """The job of `examples/digits.toml` on one device, with a target that many configurations reach."""
     job = found.folder / "digits.toml"
-    job.write_text(_DIGITS.format(device=found.device))
+    job.write_text(_DIGITS.format(device=found.device, budget=found.budget("40s")))
     tell(found, run_paceline(job))
 
 
 def check_char_lm(found: Findings) -> None:
     """The language model: its steps are long enough that a GPU works without a pause."""
     job = found.folder / "char_lm.toml"
-    job.write_text(_CHAR_LM.format(device=found.device, **(_SMALL if found.is_cpu else _LARGE)))
+    sizes = _SMALL if found.is_cpu else _LARGE
+    job.write_text(_CHAR_LM.format(device=found.device, budget=found.budget("70s"), **sizes))
     with sampled_load() as load:
         tuned = run_paceline(job)
     if load.utilizations:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 import time
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from typer import Exit
 
 from benchmarks import device_check
@@ -15,6 +21,8 @@ from benchmarks.device_checks import runner
 from benchmarks.device_checks.findings import Findings
 from benchmarks.device_checks.runner import Check, run_check, run_checks
 
+ROOT = Path(__file__).resolve().parents[2]
+ON_THE_MACHINE = {"torch", "numpy", "scipy", "scikit-learn"}
 #: A check's process starts in well under this, also on a busy machine.
 AMPLE_SECONDS = 60.0
 
@@ -146,3 +154,44 @@ def test_a_number_that_is_none_never_lies_within_limits() -> None:
     found.hold("ratio", float("nan"), at_most=2.0)
     assert found.failures
     assert json.dumps(found.found(), allow_nan=False)
+
+
+def runtime_needs(name: str, found: set[str]) -> set[str]:
+    """Names of what a distribution needs, and of what that needs in turn, but for what the machine has."""
+    for text in distribution(name).requires or ():
+        requirement = Requirement(text)
+        needed = canonicalize_name(requirement.name)
+        is_wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if is_wanted and needed not in found | ON_THE_MACHINE:
+            found.add(needed)
+            runtime_needs(needed, found)
+    return found
+
+
+def test_the_script_fetches_all_that_paceline_needs() -> None:
+    script = (ROOT / "benchmarks" / "device_check.sh").read_text()
+    listed = re.search(r"^packages='([^']*)'", script, re.MULTILINE)
+    assert listed is not None
+    names = listed[1].split()
+    needed = runtime_needs("paceline", set())
+    assert needed <= {canonicalize_name(name) for name in names}
+    pinned = [line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    assert {name.lower() for name in names} <= set(pinned)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_all_checks_pass_on_the_cpu(tmp_path: Path) -> None:
+    output = tmp_path / "results.json"
+    command = [sys.executable, "-m", "benchmarks.device_check", "--device", "cpu", "--output", str(output)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    content = json.loads(output.read_bytes())
+    assert content["is_cpu"]
+    assert [check["name"] for check in content["checks"]] == [check.name for check in device_check.CHECKS]
+    for check in content["checks"]:
+        if check["name"] == "own_script" and check["status"] == "skipped":
+            # The only one that needs what `.[dev]` does not bring.
+            assert check["error"] in ("transformers is not installed", "accelerate is not installed")
+            continue
+        assert check["status"] == "passed", f"{check['name']}: {check['error']}"
+    assert ended.returncode == (0 if all(c["status"] == "passed" for c in content["checks"]) else 1)
