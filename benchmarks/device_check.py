@@ -11,6 +11,7 @@ without a network. The exit code is 0 only if every check passed.
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,8 @@ def main(
     ] = None,
 ) -> None:
     """Run the checks of a device and write what they found."""
+    # Ended by a signal, it takes the check that runs with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     known = [check.name for check in CHECKS]
     for name in only or ():
         if name not in known:
