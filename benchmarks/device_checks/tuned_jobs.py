@@ -84,7 +84,7 @@ _LARGE = {
     "heads": 12,
     "context": 256,
     "validation_samples": 256,
-    "target": 3.2,
+    "target": 3.4,
     "rate": 5e-4,
     "highest_rate": 3e-3,
 }

@@ -113,6 +113,8 @@ class ReproducibleDigits(Digits):
 
     def model(self) -> nn.Module:
         torch.use_deterministic_algorithms(True)
+        # Convolutions of ten-bit mantissas would be apart from those of a CPU.
+        torch.backends.cudnn.allow_tf32 = False
         *layers, last = super().model().children()
         if self._dropout:
             layers.append(nn.Dropout(self._dropout))
