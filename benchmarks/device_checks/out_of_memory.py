@@ -36,6 +36,9 @@ learning_rate = {{ low = 1e-3, high = 0.3 }}
 batch_size = 1024
 learning_rate = 0.05
 
+[probe]
+hang_timeout = "10m"
+
 [budget]
 time = "{budget}"
 """

@@ -40,6 +40,9 @@ learning_rate = {{ low = 3e-4, high = 1e-2 }}
 batch_size = 32
 learning_rate = 2e-3
 
+[probe]
+hang_timeout = "10m"
+
 [budget]
 time = "{budget}"
 """

@@ -32,6 +32,9 @@ learning_rate = {{ low = 1e-3, high = 0.3 }}
 batch_size = 32
 learning_rate = 0.01
 
+[probe]
+hang_timeout = "10m"
+
 [budget]
 time = "{budget}"
 """
@@ -72,6 +75,9 @@ learning_rate = {{ low = 1e-4, high = {highest_rate} }}
 [baseline]
 batch_size = 32
 learning_rate = {rate}
+
+[probe]
+hang_timeout = "10m"
 
 [budget]
 time = "{budget}"
