@@ -88,6 +88,9 @@ def storage_error(error: BaseException, url: URL) -> StorageError:
 
 
 def _diagnosis(error: BaseException) -> tuple[str, str]:
+    if isinstance(error, UnicodeDecodeError):
+        # SQLite quotes bytes of a damaged schema in its message, which its Python driver cannot decode.
+        return _SQLITE["SQLITE_CORRUPT"]
     name = getattr(error, "sqlite_errorname", None) or ""
     state = getattr(error, "sqlstate", None) or ""
     for beginning, diagnosis in _SQLITE.items():
@@ -100,6 +103,19 @@ def _diagnosis(error: BaseException) -> tuple[str, str]:
         if re.search(pattern, str(error), re.IGNORECASE):
             return diagnosis
     return _OTHER
+
+
+@contextmanager
+def decoding(url: URL) -> Iterator[None]:
+    """Raises `StorageError` where rows hold what no record can be made of; nothing is written inside."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise StorageError(
+            f"the study database {shown(url)} holds a row that cannot be read: {reason}. "
+            "To do: restore a copy, or name another database with --storage"
+        ) from error
 
 
 @contextmanager
@@ -116,7 +132,7 @@ def translated(url: URL, *, files: bool = True) -> Iterator[None]:
         yield
     except TunerError:
         raise
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, UnicodeDecodeError) as error:
         raise storage_error(error, url) from error
     except Exception as error:
         if isinstance(error.__cause__, SQLAlchemyError):

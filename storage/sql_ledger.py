@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Row, Table, case, func, insert, select, update
 
@@ -23,6 +23,8 @@ from tuner.ledger import (
     free_name,
 )
 from tuner.measurement import Measurement, Outcome, Purpose
+
+_Record = TypeVar("_Record")
 
 
 class SqlLedger:
@@ -140,13 +142,13 @@ class SqlLedger:
             self._keep(tables.predictions, [rows.prediction_row(record) for record in predictions])
 
     def predictions(self, study_id: int) -> list[PredictionRecord]:
-        return [rows.prediction(row) for row in self._kept(tables.predictions, study_id)]
+        return self._kept(tables.predictions, study_id, rows.prediction)
 
     def add_fit(self, fit: FitRecord) -> None:
         self._keep(fits, [rows.fit_row(fit)])
 
     def fits(self, study_id: int) -> list[FitRecord]:
-        return [rows.fit(row) for row in self._kept(fits, study_id)]
+        return self._kept(fits, study_id, rows.fit)
 
     def past_fits(self, fingerprint: str) -> list[FitRecord]:
         newest = select(func.max(fits.c.fit_id)).group_by(fits.c.study_id, fits.c.model)
@@ -164,7 +166,7 @@ class SqlLedger:
         self._keep(recommendations, [values])
 
     def recommendations(self, study_id: int) -> list[RecommendationRecord]:
-        return [rows.recommendation(row) for row in self._kept(recommendations, study_id)]
+        return self._kept(recommendations, study_id, rows.recommendation)
 
     def _new_study(
         self, connection: Connection, job_name: str, fingerprint: str, job: Mapping[str, Any]
@@ -184,11 +186,11 @@ class SqlLedger:
             _need_studies(connection, {row["study_id"] for row in values})
             connection.execute(insert(table), values)
 
-    def _kept(self, table: Table, study_id: int) -> Sequence[Row[Any]]:
+    def _kept(self, table: Table, study_id: int, record: Callable[[Row[Any]], _Record]) -> list[_Record]:
         oldest_first = next(iter(table.primary_key))
         statement = select(table).where(table.c.study_id == study_id).order_by(oldest_first)
         with reading(self._engine) as connection:
-            return connection.execute(statement).all()
+            return [record(row) for row in connection.execute(statement)]
 
 
 def _inserted(connection: Connection, table: Table, values: dict[str, Any]) -> int:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
 
-from storage.failures import translated
+from storage.failures import decoding, translated
 
 
 @contextmanager
@@ -31,9 +31,9 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """A transaction whose statements all see the database as it was at one moment.
 
     Raises:
-        StorageError: The database cannot be read.
+        StorageError: The database cannot be read, or holds what no record can be made of.
     """
-    with translated(engine.url), engine.connect() as connection:
+    with decoding(engine.url), translated(engine.url), engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN")
         else:

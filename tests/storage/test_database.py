@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 import sqlite3
 import subprocess
@@ -12,10 +13,11 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from search_spaces import Configuration
-from storage import open_storage, upgrade
+from storage import Storage, open_storage, upgrade
 from storage.engine import engine_for, parsed
 from storage.failures import storage_error
 from tuner.errors import StorageError
+from tuner.ledger import PredictionRecord
 from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose
 
 ROOT = Path(__file__).parents[2]
@@ -251,3 +253,72 @@ class TestRefusals:
         storage = open_storage(sqlite_url)
         with storage, pytest.raises(FileNotFoundError, match="metrics"), storage.guarded():
             raise FileNotFoundError("metrics")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE paceline_studies SET job = '{'",
+        "UPDATE paceline_probes SET configuration = 'nonsense'",
+        "UPDATE paceline_probes SET outcome = 'pauscd'",
+        "UPDATE paceline_slices SET details = '{}'",
+        "UPDATE paceline_slices SET details = '[1, '",
+        "UPDATE paceline_predictions SET quantiles = '[1]'",
+    ],
+)
+def test_a_row_that_was_damaged_is_a_storage_error_with_a_remedy(sqlite_url: str, damage: str) -> None:
+    configuration = Configuration(batch_size=8)
+    with open_storage(sqlite_url) as storage:
+        ledger = storage.ledger
+        study = ledger.open_study("digits", "f1", {})
+        lease = ledger.start_probe(
+            study.study_id,
+            configuration,
+            Purpose.TRAINING,
+            trial_number=None,
+            owner="me",
+            lease_seconds=60.0,
+        )
+        ledger.append_slice(
+            lease,
+            Measurement(configuration=configuration, purpose=Purpose.TRAINING, outcome=Outcome.PAUSED),
+        )
+        ledger.add_prediction(
+            PredictionRecord(
+                study_id=study.study_id,
+                configuration=configuration,
+                made_at=0.0,
+                quantiles={0.5: 1.0},
+                dollars={},
+                probability_of_reaching=0.5,
+                num_slices=1,
+                seconds_known=0.0,
+            )
+        )
+    with contextlib.closing(sqlite3.connect(str(parsed(sqlite_url).database))) as connection:
+        connection.execute(damage)
+        connection.commit()
+    with (
+        open_storage(sqlite_url) as storage,
+        pytest.raises(
+            StorageError, match=r"study\.db holds a row that cannot be read: .* To do: restore a copy"
+        ),
+    ):
+        _read_all(storage, study.study_id)
+
+
+def _read_all(storage: Storage, study_id: int) -> None:
+    storage.ledger.studies()
+    storage.ledger.probes(study_id)
+    storage.ledger.predictions(study_id)
+
+
+def test_a_schema_that_is_no_text_any_more_is_a_storage_error(sqlite_url: str) -> None:
+    with open_storage(sqlite_url):
+        pass
+    path = Path(str(parsed(sqlite_url).database))
+    path.write_bytes(
+        path.read_bytes().replace(b"CREATE TABLE paceline_probes", b"CREATE TA\x81LE paceline_probes")
+    )
+    with pytest.raises(StorageError, match=r"is damaged: .* To do: restore a copy"):
+        open_storage(sqlite_url)
