@@ -108,7 +108,8 @@ class FloatRange(Choice):
         return float(np.exp(rng.uniform(math.log(self.low), math.log(self.high))))
 
     def levels(self) -> list[AxisValue]:
-        decades = math.log10(self.high / self.low)
+        # Not the logarithm of a ratio, which may be larger than any float.
+        decades = math.log10(self.high) - math.log10(self.low)
         count = max(1, math.ceil(decades * self.levels_per_decade - 1e-9)) + 1
         if self.low == self.high:
             return [self.low]

@@ -59,6 +59,12 @@ def test_a_range_needs_levels():
         FloatRange(low=1, high=2, levels_per_decade=0)
 
 
+def test_levels_of_a_range_whose_ratio_is_beyond_all_floats_are_finite():
+    levels = FloatRange(low=1e-300, high=1e300, levels_per_decade=1).levels()
+    assert len(levels) == 601
+    assert levels[-1] == 1e300
+
+
 def test_a_range_of_one_value_has_one_level():
     assert FloatRange(low=0.1, high=0.1).levels() == [0.1]
 

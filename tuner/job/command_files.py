@@ -25,7 +25,7 @@ def script_files(section: CommandSection, job_folder: Path) -> list[Path]:
     found: set[Path] = set()
     for word in _words(section.command):
         for path in _candidates(word, folder):
-            if path.is_file() and path.is_relative_to(folder):
+            if path.is_relative_to(folder) and _is_file(path):
                 found.update(with_imports(path, package="") if path.suffix == ".py" else [path])
     return sorted(found)
 
@@ -77,6 +77,13 @@ def _candidates(word: str, folder: Path) -> list[Path]:
     paths = [folder / name for name in names]
     paths += [folder.joinpath(*name.split(".")).with_suffix(".py") for name in names if _is_module(name)]
     return [path.resolve() for path in paths]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False  # a word may be longer than any file name
 
 
 def _is_module(name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ from pydantic import ValidationError
 from tuner.errors import JobError
 from tuner.job.command_check import check_command
 from tuner.job.feasibility import check_feasible
+from tuner.job.known_keys import KeyPath, spelled
 from tuner.job.model import Job, missing_section
 from tuner.job.problems import problems_of
 from tuner.job.recorded_job import completed, is_recorded
 
 #: Sections that a job which trains cannot do without; [goal] is one for every job.
 _NEEDED = ("workload", "space")
+#: A message shows so many problems, each of so many characters at most.
+_MOST_PROBLEMS = 20
+_LONGEST_PROBLEM = 1_000
 
 
 def load_job(path: Path) -> Job:
@@ -34,6 +38,8 @@ def load_job(path: Path) -> Job:
         InfeasibleError: It is a job, but nothing in its space can be run.
     """
     data: Mapping[str, Any] = {"name": job_name(path), **_read(path)}
+    if unusable := list(_keys_with_nul(data)):
+        raise JobError(_message(path, [f"{key} holds a NUL character; take it out" for key in unusable]))
     problems: list[str] = []
     if is_recorded(data):
         try:
@@ -92,9 +98,39 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise JobError(
             f"{path}: is not valid TOML: {error}. Strings need quotes, tables [brackets]"
         ) from error
+    except ValueError as error:
+        # Python itself refuses whole numbers of more than some thousand digits.
+        raise JobError(f"{path}: holds a number that cannot be read: {error}") from error
+    except RecursionError:
+        raise JobError(f"{path}: is nested too deeply; no key holds more than a few levels") from None
+
+
+def _keys_with_nul(value: Any, above: KeyPath = ()) -> Iterator[str]:
+    """Keys whose text holds what no path, no command and no database can."""
+    if isinstance(value, str) and "\0" in value:
+        yield spelled(above)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if "\0" in str(key):
+                yield spelled((*above, str(key).replace("\0", "\\0")))
+            yield from _keys_with_nul(inner, (*above, key))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _keys_with_nul(inner, (*above, number))
 
 
 def _message(path: Path, problems: list[str]) -> str:
     if len(problems) == 1:
-        return f"{path}: {problems[0]}"
-    return "\n  - ".join([f"{path}: {len(problems)} problems", *problems])
+        return f"{path}: {_readable(problems[0])}"
+    shown = [_readable(problem) for problem in problems[:_MOST_PROBLEMS]]
+    if len(problems) > len(shown):
+        shown.append(f"and {len(problems) - len(shown)} more")
+    return "\n  - ".join([f"{path}: {len(problems)} problems", *shown])
+
+
+def _readable(problem: str) -> str:
+    """The problem, without the middle of a value that fills pages."""
+    if len(problem) <= _LONGEST_PROBLEM:
+        return problem
+    half = _LONGEST_PROBLEM // 2
+    return f"{problem[:half]} ... {problem[-half:]}"

@@ -11,6 +11,7 @@ from search_spaces import Configuration
 from tuner.errors import InfeasibleError, JobError
 from tuner.job import VARIABLES, Template, load_job, own_command, script_digest, variable_name
 from tuner.job.command_files import script_files
+from tuner.job.command_section import CommandSection
 from tuner.job.command_values import rendered_command, stated_values
 
 JOB = """
@@ -220,3 +221,8 @@ def test_own_command_starts_a_copy_a_rank_where_nodes_are_processes(tmp_path: Pa
 def test_every_variable_has_a_name_in_the_environment() -> None:
     assert variable_name("learning_rate") == "PACELINE_LEARNING_RATE"
     assert all(words and not words.endswith(".") for words in VARIABLES.values())
+
+
+def test_a_word_longer_than_any_file_name_names_no_script(tmp_path):
+    section = CommandSection(command="python train.py " + "x" * 5_000)
+    assert script_files(section, tmp_path) == []

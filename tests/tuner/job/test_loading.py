@@ -205,3 +205,39 @@ def test_a_baseline_that_cannot_run_is_refused(write):
 )
 def test_a_name_made_from_a_file_is_one_that_jobs_may_have(tmp_path, file, name):
     assert job_name(tmp_path / file) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed = " + "9" * 10_000, "holds a number that cannot be read"),
+        ("seed = " + "[" * 50_000, "is nested too deeply"),
+    ],
+)
+def test_toml_that_python_cannot_hold_is_refused(tmp_path, text, words):
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    with pytest.raises(JobError, match=rf"job.toml: {words}"):
+        load_job(path)
+
+
+@pytest.mark.parametrize(
+    ("tables", "key"),
+    [
+        ({"workload": 'command = "python train.py \\u0000"'}, r"workload\.command"),
+        ({"workload": 'path = "a:B"\nparameters = { files = ["a", "\\u0000"] }'}, r"workload\.parameters"),
+    ],
+)
+def test_a_nul_character_is_told_with_its_key(write, tables, key):
+    with pytest.raises(JobError, match=rf"my-job.toml: {key}.* holds a NUL character"):
+        load_job(write(**tables))
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [{"goal": 'target = 0.9\nmetric = "' + "a" * 50_000 + '"'}, {"cluster": f"nodes = {['x'] * 5_000}"}],
+)
+def test_a_message_stays_short_where_a_value_or_a_list_of_problems_is_long(write, tables):
+    with pytest.raises(JobError, match=r"my-job.toml: ") as caught:
+        load_job(write(**tables))
+    assert len(str(caught.value)) < 22_000
