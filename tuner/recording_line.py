@@ -45,6 +45,10 @@ class Line:
             raise JobError(
                 f"{path}, line {line_number}: is not JSON: {error}; each line is one object"
             ) from None
+        except RecursionError:
+            raise JobError(
+                f"{path}, line {line_number}: is nested too deeply; each line is one object"
+            ) from None
         if not isinstance(data, dict):
             raise JobError(f"{path}, line {line_number}: must be a JSON object, not {_spelled(data)}")
         return cls(path=path, line_number=line_number, data=data)
@@ -105,8 +109,7 @@ class Line:
     def count(self, key: str, *, at_least: int, default: Any = _ABSENT) -> int:
         """A whole number."""
         value = self.value(key, default)
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
-        if not whole or value < at_least:
+        if not _is_finite(value) or not float(value).is_integer() or value < at_least:
             raise self.problem(key, f"must be a whole number from {at_least}, not {_spelled(value)}")
         return int(value)
 
@@ -125,8 +128,7 @@ class Line:
     ) -> float:
         """A finite number within bounds."""
         value = self.value(key, default)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or value < at_least or value <= above or value > at_most:
+        if not _is_finite(value) or value < at_least or value <= above or value > at_most:
             bounds = [
                 f"{words} {bound:g}"
                 for words, bound in (("at least", at_least), ("above", above), ("at most", at_most))
@@ -138,6 +140,14 @@ class Line:
 
     def _key(self, key: str) -> str:
         return f"{self.above}.{key}" if self.above else key
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _spelled(value: Any) -> str:

@@ -84,7 +84,7 @@ def _curve(line: Line, columns: Sequence[int]) -> Array:
         return np.zeros((0, 3))
     try:
         curve = np.array([[row[i] for i in columns] for row in rows], dtype=float)
-    except (IndexError, TypeError, ValueError):
+    except (IndexError, TypeError, ValueError, OverflowError):
         raise line.problem("curve", "every row must hold a number for each column of the header") from None
     if not np.isfinite(curve).all():
         raise line.problem(

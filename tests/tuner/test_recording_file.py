@@ -141,6 +141,10 @@ def test_notes_of_the_source_are_passed_over(tmp_path):
             {**ROW, "configuration": {**ROW["configuration"], "layers": [1]}},
             "line 2: configuration.layers: must be a string, a number",
         ),
+        ({**HEADER, "target": 10**400}, ROW, "line 1: target: must be a finite number"),
+        (HEADER, {**ROW, "step_seconds": 10**400}, "line 2: step_seconds: must be a finite number"),
+        (HEADER, {**ROW, "curve": [[1.0, 10**400, 0.3]]}, "line 2: curve: every row must hold a number"),
+        ({**HEADER, "extra_nodes": 10**400}, ROW, "line 1: extra_nodes: must be a whole number"),
     ],
 )
 def test_what_is_wrong_is_told_with_line_and_key(tmp_path, header, row, words):
@@ -171,6 +175,7 @@ def test_runs_of_one_strategy_with_other_axes_are_refused(tmp_path):
         (json.dumps(HEADER).encode(), "holds a header but no run"),
         (b"\xff\xfe{}", "is not text in UTF-8"),
         (gzip.compress(b"x" * 1000, mtime=0)[:-12], "is not a whole gzip file"),
+        (b"[" * 100_000, "line 1: is nested too deeply"),
     ],
 )
 def test_a_file_that_is_no_recording_is_refused(tmp_path, content, words):

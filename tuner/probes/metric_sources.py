@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -85,13 +86,14 @@ class JsonSource(MetricSource):
                 found.append(self._line(fields, seen_at))
             except json.JSONDecodeError as error:
                 self.warn(f"{_shown(text)} in {self._lines.path} is no JSON: {error.msg}")
+            except RecursionError:
+                self.warn(f"{_shown(text)} in {self._lines.path} is nested too deeply")
             except (TypeError, ValueError) as error:
                 self.warn(f"{_shown(text)} in {self._lines.path} {error}")
         return found
 
     def _line(self, fields: Mapping[str, Any], seen_at: float) -> ProgressLine:
-        said = fields.get("time")
-        time = float(said) if isinstance(said, int | float) else None
+        time = _time(fields.get("time"))
         common: dict[str, Any] = {"seen_at": seen_at, "time": time, "process": str(fields.get("process", ""))}
         event = fields.get("event")
         if event == "noise":
@@ -99,7 +101,7 @@ class JsonSource(MetricSource):
         if event == "asks":
             return ProgressLine(event="asks", **common)
         if event == "begin":
-            step, samples = int(fields.get("step", 0)), int(fields.get("samples", 0))
+            step, samples = self.form.start(fields)
             return ProgressLine(event="begin", step=step, samples=samples, **common)
         line = self.form.line(fields, seen_at=seen_at, time=time)
         return ProgressLine(
@@ -157,7 +159,16 @@ class CsvSource(MetricSource):
         if not has_ended:
             text = text[: text.rfind("\n") + 1]
         rows = csv.DictReader(text.splitlines())
-        return [{str(key).strip(): value for key, value in row.items() if key is not None} for row in rows]
+        found: list[dict[str, Any]] = []
+        try:
+            for row in rows:
+                found.append({str(key).strip(): value for key, value in row.items() if key is not None})
+        except csv.Error as error:
+            # What follows a field that is longer than a CSV reader takes cannot be read either.
+            words = f"what follows line {rows.line_num} of {self._path} is no row of CSV: {error}"
+            if words not in self.warnings:
+                self.warn(words)
+        return found
 
 
 class OutputSource(MetricSource):
@@ -238,6 +249,16 @@ class GrowingText:
             self._rest = b""
         for line in lines:
             yield line.decode("utf-8", errors="replace")
+
+
+def _time(said: object) -> float | None:
+    """A script's clock; None where it does not tell a finite number."""
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        return None
+    try:
+        return float(said) if math.isfinite(said) else None
+    except OverflowError:
+        return None
 
 
 def _stat_of(path: Path) -> tuple[int, int] | None:

@@ -12,6 +12,8 @@ from tuner.measurement import NoiseStatistic
 
 #: What a script may say: how far it is, that its training begins, that it asks when to stop, gradient noise.
 Event = Literal["progress", "begin", "asks", "noise"]
+#: Most steps or samples of a run: floats count exactly up to here.
+_MOST = 2**53
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,20 @@ class LineForm:
             value=value,
         )
 
+    def start(self, fields: Mapping[str, Any]) -> tuple[int, int]:
+        """Steps and samples at which a script says that its training begins.
+
+        Raises:
+            ValueError: One of them is no count.
+        """
+        found = []
+        for name in ("step", "samples"):
+            number = self._finite(fields, name) or 0.0
+            if not 0 <= number <= _MOST:
+                raise ValueError(f"begins at {name} = {number:g}; allowed is 0 or more, up to {_MOST:g}")
+            found.append(int(number))
+        return found[0], found[1]
+
     def expected(self) -> str:
         """What a line needs, in words."""
         names = self.metrics
@@ -95,9 +111,12 @@ class LineForm:
             samples = epoch * (self.epoch_samples or 0) if epoch is not None else None
         if samples is None:
             raise ValueError(f"does not tell how far training is; expected {self.expected()}")
-        if samples < 0:
-            raise ValueError(f"tells {samples:g} samples; allowed is 0 or more")
-        return int(step if step is not None else samples // self.batch_size), int(samples)
+        if step is None:
+            step = samples // self.batch_size
+        for number, what in ((samples, "samples"), (step, "steps")):
+            if not 0 <= number <= _MOST:
+                raise ValueError(f"tells {number:g} {what}; allowed is 0 or more, up to {_MOST:g}")
+        return int(step), int(samples)
 
     def _finite(self, fields: Mapping[str, Any], name: str) -> float | None:
         number = self._number(fields, name)
@@ -114,7 +133,7 @@ class LineForm:
             raise ValueError(f"has {name} = {found}, which is no number")
         try:
             return float(found)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"has {name} = {found!r}, which is no number") from None
 
 
@@ -130,13 +149,15 @@ def noise_statistic(fields: Mapping[str, Any]) -> NoiseStatistic:
     names = ("samples", "small_batch", "small_squared_norm", "large_batch", "large_squared_norm")
     try:
         samples, small, small_norm, large, large_norm = (float(fields[name]) for name in names)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"of gradient noise lacks a number: {error}") from error
     if not all(map(math.isfinite, (samples, small_norm, large_norm))) or not 0 < small < large:
         raise ValueError("of gradient noise needs finite norms, and a small batch that is smaller")
+    # 1/b - 1/B = (B - b) / (b B), which is not zero where b and B differ by little.
+    noise = (small_norm - large_norm) / (large - small) * small * large
+    squared_gradient = (large * large_norm - small * small_norm) / (large - small)
+    if not math.isfinite(noise) or not math.isfinite(squared_gradient) or not 0 <= samples <= _MOST:
+        raise ValueError("of gradient noise has numbers too large to compute with")
     return NoiseStatistic(
-        samples=int(samples),
-        noise=(small_norm - large_norm) / (1 / small - 1 / large),
-        squared_gradient=(large * large_norm - small * small_norm) / (large - small),
-        num_estimates=1,
+        samples=int(samples), noise=noise, squared_gradient=squared_gradient, num_estimates=1
     )

@@ -142,3 +142,69 @@ def test_event_files_are_read_by_tensorboard(tmp_path: Path) -> None:
         assert read(source) == [(1, 10, 0.25), (2, 20, 0.5)]
         writer.add_scalar("eval/accuracy", 0.75, 3)
     assert read(source, has_ended=True) == [(3, 30, 0.75)]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"samples": 1' + "0" * 400 + "}", "which is no number"),
+        ('{"samples": 1e300}', "allowed is 0 or more"),
+        ('{"step": 1e300}', "allowed is 0 or more"),
+        ('{"step": -1, "samples": 5}', "tells -1 steps"),
+        ('{"event": "begin", "step": 1e999}', "no place in a training"),
+        ('{"event": "begin", "samples": -5}', "begins at samples = -5"),
+        ('{"samples": ' + "[" * 100_000 + "}", "nested too deeply"),
+    ],
+)
+def test_numbers_beyond_all_bounds_are_passed_over_with_a_warning(
+    tmp_path: Path, line: str, words: str
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(line + '\n{"samples": 10, "value": 1}\n')
+    source = JsonSource(form(), path)
+    assert read(source) == [(1, 10, 1.0)]
+    (warning,) = source.warnings
+    assert words in warning
+
+
+def test_a_clock_of_a_script_that_is_no_finite_number_counts_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    times = ("NaN", "1e999", "1" + "0" * 400, "true", "2.5")
+    path.write_text("".join(f'{{"samples": {i}, "time": {t}}}\n' for i, t in enumerate(times)))
+    lines = JsonSource(form(), path).read(0.0, has_ended=True)
+    assert [line.time for line in lines] == [None, None, None, None, 2.5]
+
+
+def test_a_field_that_no_csv_reader_takes_ends_the_rows_with_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    source = CsvSource(form(), path)
+    path.write_text("step,value\n1,0.5\n2," + "9" * 200_000 + "\n3,0.7\n")
+    assert read(source, has_ended=True) == [(1, 10, 0.5)]
+    assert read(source, has_ended=True) == []
+    (warning,) = source.warnings
+    assert "follows line 2" in warning
+    assert "no row of CSV" in warning
+
+
+@pytest.mark.parametrize(
+    ("small", "small_norm", "large", "large_norm"),
+    [(1e-320, 1.0, 2.0, 1e308), (1, 1e308, 2, -1e308), (3, 1, 10**400, 2)],
+)
+def test_gradient_noise_is_never_infinite(
+    small: float, small_norm: float, large: float, large_norm: float
+) -> None:
+    fields = {
+        "samples": 1,
+        "small_batch": small,
+        "small_squared_norm": small_norm,
+        "large_batch": large,
+        "large_squared_norm": large_norm,
+    }
+    with pytest.raises(ValueError, match="gradient noise"):
+        noise_statistic(fields)
+
+
+def test_gradient_noise_of_batches_that_differ_by_little_divides_by_no_zero() -> None:
+    names = ("samples", "small_batch", "small_squared_norm", "large_batch", "large_squared_norm")
+    statistic = noise_statistic(dict(zip(names, (1, 3e15, 2.0, 3e15 + 1, 1.0), strict=True)))
+    assert statistic.noise == pytest.approx(9e30)
