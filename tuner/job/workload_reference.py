@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -10,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from tuner.errors import JobError
+from tuner.job.interrupts import interrupts_deferred
 from tuner.job.job_modules import importing_from, is_missing_itself, nearest_module
 from tuner.job.model import Job
 from tuner.workload import Workload
@@ -57,6 +59,9 @@ def _workload_class(path: str, job_folder: Path) -> type[Workload]:
 
 
 def _imported(module_name: str, job_folder: Path) -> ModuleType:
+    with interrupts_deferred(), contextlib.suppress(ImportError):
+        # Every workload needs it. Where it is broken, the workload's own import says so.
+        importlib.import_module("torch")
     try:
         with importing_from(job_folder, module_name):
             return importlib.import_module(module_name)
