@@ -343,20 +343,18 @@ def shared_leases(journals: Sequence[Journal]) -> Iterator[dict[str, Any]]:
 
 
 def run_load(record: SoakRecord) -> None:
-    """Loads SQLite, and PostgreSQL too where the environment names a server; they share the time."""
+    """Loads SQLite, then PostgreSQL for as long where the environment names a server."""
     with tempfile.TemporaryDirectory(prefix="soak-load-") as folder:
         path = Path(folder) / "study.db"
-        databases = [("sqlite", f"sqlite:///{path}")]
         server = os.environ.get(POSTGRES)
-        share = record.seconds / (2 if server else 1)
-        _load(record, databases[0][0], databases[0][1], share)
+        _load(record, "sqlite", f"sqlite:///{path}", record.seconds)
         with closing(sqlite3.connect(path)) as connection:
             answer = connection.execute("PRAGMA integrity_check").fetchall()
         if answer != [("ok",)]:
             record.breaks("the database passes its integrity check", database="sqlite", answer=answer)
         if server:
             with _postgres_database(server) as url:
-                _load(record, "postgresql", url, share)
+                _load(record, "postgresql", url, record.seconds)
 
 
 def _load(record: SoakRecord, name: str, url: str, seconds: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections import Counter
@@ -83,8 +84,19 @@ class SoakRecord:
             "counts": dict(sorted(self.counts.items())),
             "figures": self.figures,
             "num_broken": self.counts["broken"],
-            "broken": self.broken,
+            "broken": [_without_folders(facts) for facts in self.broken],
         }
+
+
+def _without_folders(value: Any) -> Any:
+    """The facts without folders of this machine; the input that was fed stays as it is."""
+    if isinstance(value, str):
+        return re.sub(r"(?<![\w:/.])/(?:[\w.+-]+/)+", ".../", value)
+    if isinstance(value, dict):
+        return {key: v if key == "input" else _without_folders(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(inner) for inner in value]
+    return value
 
 
 def machine() -> dict[str, Any]:
