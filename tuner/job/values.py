@@ -151,7 +151,13 @@ def _strategies_with(knob: str) -> list[str]:
 
 
 def _listed(value: Any) -> Configuration:
-    return value if isinstance(value, Configuration) else Configuration.from_key(value)
+    if isinstance(value, Configuration):
+        return value
+    try:
+        return Configuration.from_key(value)
+    except (TypeError, ValueError, RecursionError):
+        # A string that is no key is what somebody wrote by hand.
+        raise ValueError("must be a table") from None
 
 
 #: One of the configurations that a recording lists. A file states it axis by axis; from then on it is kept

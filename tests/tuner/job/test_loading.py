@@ -241,3 +241,9 @@ def test_a_message_stays_short_where_a_value_or_a_list_of_problems_is_long(write
     with pytest.raises(JobError, match=r"my-job.toml: ") as caught:
         load_job(write(**tables))
     assert len(str(caught.value)) < 22_000
+
+
+@pytest.mark.parametrize("text", ["1", "[1]", '{\\"nodes\\": [1]}', "nonsense", "[" * 50_000])
+def test_a_baseline_in_quotes_is_refused(write, text):
+    with pytest.raises(JobError, match=r"my-job.toml: baseline.* must be a table"):
+        load_job(write(f'baseline = "{text}"'))
