@@ -16,11 +16,15 @@ import typer
 
 from benchmarks import soak, soak_kill
 from benchmarks.soak_fuzz import problems_of, shortened, time_limit
-from benchmarks.soak_fuzz_targets import TARGETS, Databases, Jobs, Problem, Recordings, Reports, Target
-from benchmarks.soak_kill import KILLS, Snapshot, check_end, check_resumed
-from benchmarks.soak_load import Holding, Journal, check_load, shared_leases
+from benchmarks.soak_fuzz_databases import Databases
+from benchmarks.soak_fuzz_reports import Reports
+from benchmarks.soak_fuzz_target import Problem, Target
+from benchmarks.soak_fuzz_targets import TARGETS, Jobs, Recordings
+from benchmarks.soak_journals import Holding, Journal, check_load, shared_leases
+from benchmarks.soak_kill_checks import KILLS, check_end, check_resumed
 from benchmarks.soak_mutations import mutated_table, toml_text
 from benchmarks.soak_record import SoakRecord, quantile
+from benchmarks.soak_round import Snapshot
 from search_spaces import Configuration
 from tuner.ledger import Lease, ProbeRecord
 from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose
