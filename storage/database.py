@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ class Storage:
             StorageError: The database cannot be written, or its Optuna tables are of another version.
         """
         if self._optuna is None:
+            # Others wait meanwhile: what takes seconds on a busy machine comes before.
+            importlib.import_module("optuna.storages")
             with one_at_a_time(self._engine), translated(self._engine.url):
                 self._optuna = self._open_optuna()
         return self._optuna

@@ -15,7 +15,9 @@ from storage.engine import database_file
 from storage.failures import shown, translated
 from tuner.errors import StorageError
 
-_PATIENCE_SECONDS = 60
+#: A process that is killed is out at once, and one that works goes on: many workers that start together on a
+#: busy machine may wait for minutes.
+_PATIENCE_SECONDS = 300
 #: Names the advisory lock in PostgreSQL: "paceline" as a number of 64 bits.
 _ADVISORY_LOCK = int.from_bytes(b"paceline")
 
@@ -25,7 +27,7 @@ def one_at_a_time(engine: Engine) -> Iterator[None]:
     """Holds all other processes out that ask for the same database; a killed one is out at once.
 
     Raises:
-        StorageError: Another process stayed in for a minute, or the server cannot be reached.
+        StorageError: Another process stayed in for minutes, or the server cannot be reached.
     """
     path = database_file(engine.url)
     with _folder_lock(path, engine) if path is not None else _advisory_lock(engine):

@@ -322,3 +322,20 @@ def test_a_schema_that_is_no_text_any_more_is_a_storage_error(sqlite_url: str) -
     )
     with pytest.raises(StorageError, match=r"is damaged: .* To do: restore a copy"):
         open_storage(sqlite_url)
+
+
+def test_optuna_is_imported_before_others_have_to_wait(sqlite_url: str) -> None:
+    code = (
+        "import sys, contextlib, storage.database as database\n"
+        "@contextlib.contextmanager\n"
+        "def watched(engine):\n"
+        "    print('optuna.storages' in sys.modules)\n"
+        "    yield\n"
+        "with database.open_storage(sys.argv[1]) as storage:\n"
+        "    database.one_at_a_time = watched\n"
+        "    storage.optuna_storage()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, sqlite_url], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True"]
