@@ -96,7 +96,13 @@ def lease_state(row: Row[Any]) -> LeaseState:
 
 
 def probe(row: Row[Any], slices: Sequence[Measurement], now: float) -> ProbeRecord:
-    """A probe from its row and its slices, in order."""
+    """A probe from its row and its slices, in order.
+
+    Raises:
+        ValueError: A slice is of another configuration than the others, so that it was damaged.
+    """
+    if len({measurement.configuration for measurement in slices}) > 1:
+        raise ValueError(f"slices of different configurations in probe {row.probe_id}")
     return ProbeRecord(
         probe_id=row.probe_id,
         study_id=row.study_id,

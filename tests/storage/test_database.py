@@ -263,6 +263,7 @@ class TestRefusals:
         "UPDATE paceline_probes SET outcome = 'pauscd'",
         "UPDATE paceline_slices SET details = '{}'",
         "UPDATE paceline_slices SET details = '[1, '",
+        "UPDATE paceline_slices SET details = replace(details, '8', '9') WHERE slice_index = 1",
         "UPDATE paceline_predictions SET quantiles = '[1]'",
     ],
 )
@@ -279,10 +280,11 @@ def test_a_row_that_was_damaged_is_a_storage_error_with_a_remedy(sqlite_url: str
             owner="me",
             lease_seconds=60.0,
         )
-        ledger.append_slice(
-            lease,
-            Measurement(configuration=configuration, purpose=Purpose.TRAINING, outcome=Outcome.PAUSED),
-        )
+        for _ in range(2):
+            ledger.append_slice(
+                lease,
+                Measurement(configuration=configuration, purpose=Purpose.TRAINING, outcome=Outcome.PAUSED),
+            )
         ledger.add_prediction(
             PredictionRecord(
                 study_id=study.study_id,
