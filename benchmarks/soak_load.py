@@ -31,6 +31,8 @@ POSTGRES = "PACELINE_TEST_POSTGRES_URL"
 
 
 NUM_PROCESSES = 8
+#: For starting and for the last operation; on a machine that others keep busy, minutes.
+_GRACE_SECONDS = 600
 
 
 def _work(url: str, number: int, seed: int, seconds: float, answers: Any) -> None:
@@ -66,13 +68,13 @@ def _load(record: SoakRecord, name: str, url: str, seconds: float) -> None:
     for process in processes:
         process.start()
     found: dict[int, Journal] = {}
-    deadline = record.elapsed + seconds + 120
+    deadline = record.elapsed + seconds + _GRACE_SECONDS
     while len(found) < NUM_PROCESSES and record.elapsed < deadline:
         try:
             number, journal = answers.get(timeout=2.0)
             found[number] = journal
         except Exception:
-            record.progress(f"{name}, {NUM_PROCESSES} processes")
+            record.progress(f"{name}, {len(found)} of {NUM_PROCESSES} processes have ended")
             if not any(process.is_alive() for process in processes) and answers.empty():
                 break
     for process in processes:
