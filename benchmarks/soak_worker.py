@@ -62,8 +62,16 @@ class Worker:
             if time.monotonic() - started >= seconds:
                 break
             self._call("open", self._open)
-            operation = self._rng.choices(operations, weights)[0]
+            operation = self._possible(self._rng.choices(operations, weights)[0])
             self._call(operation.__name__.strip("_"), operation)
+
+    def _possible(self, operation: Callable[[], None]) -> Callable[[], None]:
+        """The operation, or one that makes it possible: what does nothing would count as fast."""
+        if operation in (self._renew, self._append, self._release, self._end) and not self._held:
+            return self._start
+        if operation == self._take and not set(self._known) - set(self._held):
+            return self._read
+        return operation
 
     def _call(self, name: str, operation: Callable[[], None]) -> None:
         started = time.monotonic()
@@ -102,9 +110,10 @@ class Worker:
         self._hold(lease, asked)
 
     def _take(self) -> None:
-        probe_id = self._rng.choice(self._known) if self._known else None
-        if probe_id is None or probe_id in self._held:
+        free = sorted(set(self._known) - set(self._held))
+        if not free:
             return
+        probe_id = self._rng.choice(free)
         asked = time.time()
         lease = self._ledger.take_probe(
             probe_id, owner=self._name, lease_seconds=self._rng.choice(_LEASE_SECONDS)
