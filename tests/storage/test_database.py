@@ -121,7 +121,7 @@ def test_sqlite_writes_ahead_and_syncs_each_commit(sqlite_url: str) -> None:
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     engine.dispose()
-    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 120_000}
 
 
 def test_opening_what_is_up_to_date_imports_neither_alembic_nor_optuna(sqlite_url: str) -> None:
