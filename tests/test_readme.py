@@ -131,6 +131,14 @@ def test_the_table_of_commands_is_that_of_the_help() -> None:
     assert sorted(told) == sorted(commands())
 
 
+def test_targets_of_make_are_those_of_the_makefile() -> None:
+    targets = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    told = re.findall(r"(?:^    |`)make ([a-z][a-z-]*)", TEXT + contributing, flags=re.MULTILINE)
+    assert set(told) <= set(targets)
+    assert {"demo", "test", "test-all", "soak"} <= set(told)
+
+
 def test_commands_are_called_as_they_can_be() -> None:
     fenced = [
         line.removeprefix("$ ") for info, text in blocks() if info == "console" for line in text.splitlines()
