@@ -1,7 +1,9 @@
 # Everything runs from .venv, which each target sets up by itself with what it needs and no more.
 
 PYTHON ?= python3
-# Compiling every installed file takes longer than installing it; Python compiles what is imported.
+# Compiling every installed file takes longer than installing it. Python compiles what is imported and keeps
+# that, unless this variable forbids it.
+export PYTHONDONTWRITEBYTECODE :=
 PIP_INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Tests wait for other processes most of the time: more workers than cores keep the cores busy.
@@ -54,6 +56,8 @@ endef
 .venv/.installed-test: pyproject.toml constraints.txt
 	@echo "installing Paceline and what the tests need into .venv (a minute or two, once)" >&2
 	$(call install,[test],.venv/.installed $@)
+	@# Compiles what most tests import, once instead of in each worker.
+	@.venv/bin/python -c 'import torch._dynamo, optuna, scipy.stats, sklearn.datasets'
 
 .venv/.installed-dev: pyproject.toml constraints.txt
 	@echo "installing Paceline and all that development needs into .venv (some minutes, once)" >&2
