@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,13 +39,22 @@ def test_a_skipped_test_fails_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "outcome"), [(9.9, "passed"), (10.1, "failed")])
-def test_setup_and_call_together_may_take_so_long(seconds: float, outcome: str) -> None:
+def test_setup_and_call_together_may_take_so_long(
+    seconds: float, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 0.5, 0.5))
     level = levels.FastLevel()
     assert held(level, report("setup", seconds=10.0)).outcome == "passed"
     assert held(level, report("call", seconds=seconds)).outcome == "passed"
     found = held(level, report("teardown"))
     assert found.outcome == outcome
     assert outcome == "passed" or "may take 20 s: make it faster or mark it slow" in found.longrepr
+
+
+def test_on_a_busy_machine_a_test_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (12.0, 12.0, 12.0))
+    assert levels.longest_seconds() == 2 * levels.LONGEST_SECONDS
 
 
 def test_a_test_that_failed_says_why_and_not_how_long_it_took() -> None:
