@@ -113,12 +113,13 @@ class Asynchronous(Strategy):
 
     def state(self) -> dict[str, Any]:
         rule = {} if self._flat is None else self._rule.state()
-        return {"step": self._step, "rule": rule}
+        # An emulated run may be saved between a rank's exchange and the end of its step.
+        return {"step": self._step, "rule": rule, "staleness": self._staleness}
 
     def load(
         self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]] = (), is_twin: bool = False
     ) -> None:
-        self._step = state["step"]
+        self._step, self._staleness = state["step"], state.get("staleness")
         if self._flat is not None:
             self._flat.stepped()
             rules = [other["rule"] for other in of_all] or [state["rule"]]
