@@ -442,7 +442,7 @@ def calibrate(
         typer.Option("--output", "-o", help="Write the section to this file too.", show_default=False),
     ] = None,
 ) -> None:
-    """Measure what steps and links take here: [cluster.machine] for jobs that emulate such nodes."""
+    r"""Measure what steps and links take here: \[cluster.machine] for jobs that emulate such nodes."""
     from tuner.service.calibrating import (
         calibrate_job,
         check_free,
