@@ -136,9 +136,8 @@ class Courier:
                 seconds = min(seconds, RETRY_SECONDS)
             for readable, _ in poller.poll(math.ceil(seconds * 1000)):
                 if readable == waking:
-                    # In this order: what was put before closing still goes out.
-                    is_closed = self._outbox.is_closed
-                    for letter in self._outbox.drain():
+                    letters, is_closed = self._outbox.drain()
+                    for letter in letters:
                         self._send(letter)
                 elif readable is self._router:
                     for name, *parts in self._taken_from(self._router):

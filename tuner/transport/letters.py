@@ -122,13 +122,16 @@ class Outbox:
         with suppress(BlockingIOError):
             self._waking_end.send(b"!")
 
-    def drain(self) -> list[Letter]:
-        """All letters; called by the sending thread."""
+    def drain(self) -> tuple[list[Letter], bool]:
+        """All letters, and whether they are the last; called by the sending thread."""
         with suppress(BlockingIOError):
             self.waking.recv(4096)
+        # After the wakings are taken, or one that `close` sent could be taken before its news is seen; before
+        # the letters are, so that what was put before closing still goes out.
+        is_last = self.is_closed
         with self._lock:
             letters, self._letters = self._letters, {}
-        return list(letters.values())
+        return list(letters.values()), is_last
 
     def close(self) -> None:
         """Has the sending thread come to its end."""
