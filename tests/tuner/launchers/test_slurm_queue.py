@@ -261,13 +261,23 @@ def test_a_squeue_that_hangs_holds_nobody_up(cluster: Cluster, queue: SlurmQueue
 
 
 def test_one_question_serves_all_jobs(cluster: Cluster, queue: SlurmQueue, clock: Clock) -> None:
-    cluster.command("squeue", f"echo asked >> {cluster.folder}/asked; cat {cluster.folder}/rows")
+    # The answer comes when all jobs have been looked at once, however long that takes.
+    cluster.command(
+        "squeue",
+        f"""
+        echo asked >> {cluster.folder}/asked
+        while [ ! -e {cluster.folder}/go ]; do sleep 0.01; done
+        cat {cluster.folder}/rows
+        """,
+    )
     cluster.rows(*((f"job-{i}", "RUNNING", "None") for i in range(50)))
 
     def all_run() -> bool:
         states = [queue.look(f"job-{i}", str(i + 1)).state for i in range(50)]
         return states == [JobState.RUNNING] * 50
 
+    assert not all_run()
+    (cluster.folder / "go").touch()
     wait_until(all_run, "all jobs are seen to run")
     assert len((cluster.folder / "asked").read_text().split()) == 1
     queue.close()
