@@ -204,7 +204,7 @@ class LocalLauncher(Launcher):
             self._server = ForkServer(environment=environment, preload=self._preload)
         idle = []
         for rank in self._idle:
-            if rank.ended:
+            if rank.ended or rank.has_hung_up():
                 rank.forget()
             else:
                 idle.append(rank)

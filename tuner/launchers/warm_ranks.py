@@ -63,6 +63,15 @@ class WarmRank:
                 received.extend(self._reader.feed(data))
         return received
 
+    def has_hung_up(self) -> bool:
+        """Whether an idle rank has died: its end of the connection closes before the server reports it."""
+        try:
+            return self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def forget(self) -> None:
         """Closes the connection of a rank that is dead or about to be."""
         self._connection.close()
