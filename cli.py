@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from tuner.errors import JobError, StorageError, TunerError
+from tuner.domain.errors import JobError, StorageError, TunerError
 
 if TYPE_CHECKING:
     from storage import Storage
-    from tuner.measurement import Measurement
+    from tuner.domain.measurement import Measurement
     from tuner.search.events import SearchEvent
     from tuner.service.opening import OpenedJob
 
@@ -261,9 +261,9 @@ def train(
 ) -> None:
     """Train one configuration to the job's target, nothing searched. Called again, it goes on."""
     from search_spaces import Configuration
+    from tuner.advice.recommend import trained_model
     from tuner.job import configuration_with_knobs
     from tuner.search.state import run_of
-    from tuner.service.advice import trained_model
     from tuner.service.opening import default_output, require_training
     from tuner.service.reporting import not_arrived
     from tuner.service.run import train_configuration

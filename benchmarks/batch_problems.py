@@ -12,9 +12,9 @@ import numpy.typing as npt
 import typer
 
 from benchmarks.mlperf_tables import granularity, read_workloads
+from benchmarks.models.batch_scaling import ONE_RUN_SD
+from benchmarks.models.growing_noise import GrowingNoise, growing_noise
 from benchmarks.pollux_tables import EASIER, FALLING, TARGETS, Run, read_runs
-from tuner.analytic.batch_scaling import ONE_RUN_SD
-from tuner.analytic.growing_noise import GrowingNoise, growing_noise
 
 Array = npt.NDArray[np.float64]
 

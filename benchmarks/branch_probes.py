@@ -30,8 +30,8 @@ import numpy.typing as npt
 import torch
 import typer
 
-from tuner.batches import SampleStream, fetch
-from tuner.workload import SGDSettings, Workload
+from tuner.domain.data_order import SampleStream, fetch
+from tuner.domain.workload import SGDSettings, Workload
 from tuner.workloads.digits import Digits
 from tuner.workloads.fashion_mnist import FashionMNIST
 

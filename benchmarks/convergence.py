@@ -21,9 +21,9 @@ import typer
 
 from benchmarks.convergence_figure import figure
 from search_spaces import STRATEGIES, Configuration, with_knobs
+from tuner.domain.measurement import Outcome, Purpose, crossing
 from tuner.job import Job, load_job
 from tuner.launchers import LocalLauncher
-from tuner.measurement import Outcome, Purpose, crossing
 from tuner.probes import Until
 from tuner.probes.training import TrainingProber
 

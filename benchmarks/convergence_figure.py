@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuner.report.format import format_duration_mark, format_short_count, format_value
+from tuner.domain.format import format_duration_mark, format_short_count, format_value
 from tuner.report.plot import Axis, Plot, Size, ticks_of
 from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded, spread_apart
 

@@ -32,10 +32,10 @@ import torch
 import typer
 
 from search_spaces import Configuration
-from tuner.batches import SampleStream, fetch
-from tuner.cluster import VirtualCluster
+from tuner.domain.cluster import VirtualCluster
+from tuner.domain.data_order import SampleStream, fetch
+from tuner.domain.workload import SGDSettings, Workload
 from tuner.emulation import Emulation, Trained, emulation
-from tuner.workload import SGDSettings, Workload
 
 CLUSTER = VirtualCluster(
     fixed_seconds=2e-3, seconds_per_sample=1e-4, jitter=0.1, latency=5e-5, bytes_per_second=1.25e9
@@ -51,7 +51,7 @@ def workloads(*names: str) -> dict[str, Workload]:
     Args:
         names: Which of them; none says all.
     """
-    from tuner.errors import DataNotFoundError
+    from tuner.domain.errors import DataNotFoundError
     from tuner.workloads.char_lm import CharLM
     from tuner.workloads.digits import Digits
     from tuner.workloads.fashion_mnist import FashionMNIST

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
 from benchmarks.emulation import workloads
-from tuner.batches import SampleStream, fetch
-from tuner.workload import Workload
+from tuner.domain.data_order import SampleStream, fetch
+from tuner.domain.workload import Workload
 
 _DEVICE = torch.device("cpu")
 

@@ -73,14 +73,14 @@ def run_apart(context: RankContext, payload: Mapping[str, Any]) -> Any:
         namespace, host = payload["places"][context.rank]
         _enter(namespace)
         os.environ["GLOO_SOCKET_IFNAME"] = _INTERFACE
-    import tuner.probes.rank
+    import tuner.probes.ranks.rank
     import tuner.transport
 
     def by_messages(store: Any, **arguments: Any) -> Any:
         return tuner.transport.open_transport(store, **{**arguments, "one_host": False, "host": host})
 
     # What decides by the launcher's name must not find that all ranks are on one host.
-    tuner.probes.rank.open_transport = by_messages  # type: ignore[assignment]
+    tuner.probes.ranks.rank.open_transport = by_messages  # type: ignore[assignment]
     inner = dict(payload["payload"])
     if "one_host" in inner:
         inner |= {"one_host": False, "host": host}

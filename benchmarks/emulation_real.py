@@ -40,15 +40,15 @@ from benchmarks.emulation_workload import (
 )
 from search_spaces import Configuration, traits_of, with_knobs
 from tuner.calibration import CalibrationPlan, Constants, Effort, calibrate
-from tuner.cluster import RankDelay, VirtualCluster
+from tuner.domain.cluster import RankDelay, VirtualCluster
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.emulation import Emulation, Trained, emulation
 from tuner.emulation.timing import all_reduce_seconds
 from tuner.job import Job
 from tuner.launchers import LocalLauncher
-from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes import Until
 from tuner.probes.emulated_slice import rank_timings
-from tuner.probes.rank_setup import prepare
+from tuner.probes.ranks.rank_setup import prepare
 from tuner.probes.slice_plan import SlicePlan
 from tuner.probes.training import TrainingProber
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from tuner.workload import METRICS, Workload
+from tuner.domain.workload import METRICS, Workload
 from tuner.workloads.digits import Digits
 from tuner.workloads.images import LabelledImages, image_loss
 

@@ -13,8 +13,8 @@ Three kinds of jobs are tuned through `run_job`, with a study database in a temp
   virtual clock; the seconds charged come from the fixed clock.
 
 The file holds the configurations tried with their outcome, the recommendation, the last predictions, and a
-digest of all predictions stored on the way. Numbers are rounded to five digits. Another processor or another version of torch may round
-differently: compare on one machine, before and after a change. It takes about two minutes on two cores.
+digest of all predictions stored on the way. Numbers are rounded to five digits. Another processor or another
+version of torch may round differently: compare on one machine, before and after a change.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ import typer
 
 from search_spaces import Configuration
 from storage import open_storage
-from tuner.checkpoints import write_atomically
-from tuner.cluster import Cluster, Machine
-from tuner.errors import TunerError
+from tuner.domain.checkpoints import write_atomically
+from tuner.domain.cluster import Cluster, Machine
+from tuner.domain.errors import TunerError
+from tuner.domain.measurement import Measurement, Purpose, RankTiming, Spread
 from tuner.ledger import PredictionRecord
-from tuner.measurement import Measurement, Purpose, RankTiming, Spread
 from tuner.probes import ProbeHandle, Prober, Until
-from tuner.recording import RecordedRun, Recording
-from tuner.recording_file import write_recording
+from tuner.recordings.file import write_recording
+from tuner.recordings.recording import RecordedRun, Recording
 from tuner.service.opening import OpenedJob, open_job
 from tuner.service.probers import job_prober
 from tuner.service.run import RunOptions, run_job
@@ -152,8 +152,8 @@ def cases() -> Iterator[Case]:
 def recording() -> Recording:
     """A table of 72 runs: two machines, three node counts, three batches, four rates.
 
-    Seconds a step: (0.02 + 0.002 b / sqrt(cores)) (1 + 0.1 ln nodes), b samples a rank. Samples to target grow
-    with the batch and with the distance from the best rate; the smallest rate never arrives.
+    Seconds a step: (0.02 + 0.002 b / sqrt(cores)) (1 + 0.1 ln nodes), b samples a rank. Samples to target
+    grow with the batch and with the distance from the best rate; the smallest rate never arrives.
     """
     machines = {
         "small": Machine(cores=1, dollars_per_hour=0.36),
@@ -375,9 +375,11 @@ def main(
     for case in cases():
         if only not in case.name:
             continue
-        found[case.name] = outcome_of(case)
-        counts = f"{len(found[case.name]['probes'])} probes, {found[case.name]['num_predictions']} predictions"
-        different = list(differences(stored.get(case.name), found[case.name])) if check else []
+        found[case.name] = result = outcome_of(case)
+        counts = (
+            f"{len(found[case.name]['probes'])} probes, {found[case.name]['num_predictions']} predictions"
+        )
+        different = list(differences(stored.get(case.name), result)) if check else []
         num_different += bool(different)
         verdict = ("DIFFERS" if different else "equal") if check else "done"
         typer.echo(f"{case.name}: {counts}: {verdict}")

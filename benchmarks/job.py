@@ -24,10 +24,10 @@ import typer
 
 from search_spaces import Configuration
 from storage import open_storage
+from tuner.advice.recommend import EARLY_SHARE
 from tuner.ledger import PredictionRecord
 from tuner.search.events import SearchEvent
 from tuner.search.state import Run, run_of
-from tuner.service.advice import EARLY_SHARE
 from tuner.service.opening import OpenedJob, open_job
 from tuner.service.run import RunOptions, run_job, train_configuration
 

@@ -22,7 +22,7 @@ import typer
 from benchmarks.job import each_seed, largest_linear, listen, print_result, train_alone
 from search_spaces import Configuration
 from storage import open_storage
-from tuner.errors import InfeasibleError
+from tuner.domain.errors import InfeasibleError
 from tuner.service.opening import OpenedJob, open_job
 from tuner.service.run import RunOptions, SamplerName, run_job
 

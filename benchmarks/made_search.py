@@ -7,10 +7,18 @@ import math
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.cluster import Cluster
+from tuner.domain.cluster import Cluster
+from tuner.domain.measurement import (
+    CurvePoint,
+    Measurement,
+    NoiseStatistic,
+    Outcome,
+    Purpose,
+    RankTiming,
+    Spread,
+)
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
-from tuner.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, Purpose, RankTiming, Spread
 from tuner.search.state import SearchState, read_state
 
 _EPOCH_SAMPLES = 20_000

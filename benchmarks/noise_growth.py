@@ -30,7 +30,7 @@ from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.noise_growth import UNKNOWNS
 from tuner.analytic.regression import Parameter
 from tuner.analytic.samples_model import RatePrior, fit_samples
-from tuner.measurement import NoiseStatistic
+from tuner.domain.measurement import NoiseStatistic
 
 Array = npt.NDArray[np.float64]
 

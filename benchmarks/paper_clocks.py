@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuner.cluster import RankDelay, VirtualCluster
+from tuner.domain.cluster import RankDelay, VirtualCluster
 
 #: Of 11,689,512 parameters in single precision.
 PAPER_BYTES = 4 * 11_689_512

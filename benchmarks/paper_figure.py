@@ -11,7 +11,7 @@ from benchmarks.paper_clocks import CLOCKS
 from benchmarks.paper_map_figure import map_figure
 from benchmarks.paper_panels import COLORS, grid, legend, style_of
 from benchmarks.paper_rows import TARGETS, Row
-from tuner.report.format import format_duration_mark, format_short_count, format_value
+from tuner.domain.format import format_duration_mark, format_short_count, format_value
 from tuner.report.plot import Axis, Plot, Size, ticks_of
 from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded
 

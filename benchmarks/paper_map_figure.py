@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmarks.paper_clocks import CLOCKS
 from benchmarks.paper_panels import COLORS, document, legend
 from benchmarks.paper_rows import TARGETS, Cell, Row, Setting, cells
-from tuner.report.format import format_seconds
+from tuner.domain.format import format_seconds
 
 _PART, _HEIGHT, _LEFT, _TOP = 74, 62, 160, 106
 _WIDTH = (len(TARGETS) + 1) * _PART + 8

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.paper_clocks import CLOCKS
 from benchmarks.paper_train import GOSSIP, Place
-from tuner.measurement import CurvePoint, crossing
+from tuner.domain.measurement import CurvePoint, crossing
 
 #: Validation accuracies to which times are told.
 TARGETS = (0.75, 0.80, 0.84)

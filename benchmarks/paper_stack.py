@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.paper_network import IMAGE_SIZE, Network, Norms
-from tuner.batches import SampleStream
+from tuner.domain.data_order import SampleStream
 from tuner.emulation import Emulation, Trained, emulation
 from tuner.emulation.emulation import ApartEmulation
 from tuner.emulation.virtual_rank import VirtualRank

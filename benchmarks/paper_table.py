@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.paper_clocks import CLOCKS
 from benchmarks.paper_rows import TARGETS, Cell, Row, Setting, Standing, cells
-from tuner.report.format import format_seconds
+from tuner.domain.format import format_seconds
 
 NEVER = "not reached"
 

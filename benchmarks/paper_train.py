@@ -18,8 +18,8 @@ from benchmarks.paper_clocks import CLOCKS, Clock
 from benchmarks.paper_network import Network
 from benchmarks.paper_stack import stacked_emulation
 from search_spaces import Configuration, with_knobs
+from tuner.domain.workload import StepSchedule
 from tuner.emulation import Emulation, Trained, emulation
-from tuner.workload import StepSchedule
 from tuner.workloads.fashion_mnist import FashionMNIST
 from tuner.workloads.images import LabelledImages
 

@@ -22,9 +22,9 @@ import typer
 
 from benchmarks.step_time import FIT_NODES, NUM_PROBES, PARAMETER_BYTES, RECORDING
 from search_spaces import Configuration
-from tuner.analytic.seconds_model import fit_seconds
-from tuner.cluster import Cluster
-from tuner.measurement import Measurement, Outcome, Purpose, RankTiming, Spread
+from tuner.analytic.step_time_model import fit_seconds
+from tuner.domain.cluster import Cluster
+from tuner.domain.measurement import Measurement, Outcome, Purpose, RankTiming, Spread
 
 _DEVICES = (4, 2)
 _FAR_NODES = 6

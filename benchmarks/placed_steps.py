@@ -1,4 +1,4 @@
-"""Timing probes of Pollux's table of steps, and what `tuner.analytic.placement_seconds` makes of them."""
+"""Timing probes of Pollux's table of steps, and what `benchmarks.models.placement_seconds` makes of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.models.placement_seconds import PlacementSeconds, Steps, fit_placement_seconds
 from benchmarks.pollux_tables import Timings
 from benchmarks.step_time import NOMINAL_BYTES, PARAMETER_BYTES
 from tuner.analytic.placement import placements_of
-from tuner.analytic.placement_seconds import PlacementSeconds, Steps, fit_placement_seconds
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]

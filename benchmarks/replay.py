@@ -37,7 +37,7 @@ from benchmarks.replay_search import replay
 from benchmarks.replay_static import LARGEST, STATIC, largest_of, pick_trace, static_pick
 from benchmarks.replay_table import table
 from benchmarks.replay_trace import Trace
-from tuner.errors import TunerError
+from tuner.domain.errors import TunerError
 from tuner.search.slope_priors import NEUTRAL, TEXTBOOK, Part
 
 MODEL = "model"

@@ -10,7 +10,7 @@ from typing import get_args
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.recording_file import load_recording
+from tuner.recordings.file import load_recording
 from tuner.search.beliefs import Beliefs
 from tuner.search.listed_policy import ListedPolicy
 from tuner.search.model_policy import ModelPolicy

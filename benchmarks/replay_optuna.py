@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 from benchmarks.replay_problem import Problem
 from benchmarks.replay_trace import Moment, Trace
 from search_spaces import Configuration, ListedSpace
-from tuner.measurement import CurvePoint, Purpose, crossing
+from tuner.domain.measurement import CurvePoint, Purpose, crossing
 from tuner.probes import Until
 from tuner.probes.recorded import RecordedProber
 from tuner.search.sampler import baseline_sampler, distributions

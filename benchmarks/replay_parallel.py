@@ -33,11 +33,12 @@ from benchmarks.replay_problem import MANY_TRAININGS, Goal, Problem, problem
 from search_spaces import Configuration
 from tuner.ledger import FitRecord, MemoryLedger, PredictionRecord
 from tuner.probes.recorded import RecordedProber
-from tuner.recording import NEUTRAL_EPOCH_SAMPLES
-from tuner.search.loop import Search, SearchSetting
+from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
+from tuner.search.context import SearchSetting
+from tuner.search.loop import Search
+from tuner.search.optuna_trials import StudyTrials
 from tuner.search.policy import Decision, Start, Stop, StopKind
 from tuner.search.state import SearchState
-from tuner.search.trials import StudyTrials
 
 LIMIT, NEAR = 60.0, 1.2
 

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
+from tuner.domain.measurement import Measurement
 from tuner.job import Job
 from tuner.job.recorded_job import completed
-from tuner.measurement import Measurement
-from tuner.recording import Recording
-from tuner.recording_file import load_recording
+from tuner.recordings.file import load_recording
+from tuner.recordings.recording import Recording
 
 Goal = Literal["seconds", "dollars"]
 

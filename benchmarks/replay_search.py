@@ -12,11 +12,11 @@ import numpy as np
 from benchmarks.replay_beliefs import interval, recommended
 from benchmarks.replay_problem import Problem
 from benchmarks.replay_trace import Moment, Prediction, Trace
+from tuner.domain.measurement import Outcome, Purpose
 from tuner.ledger import ProbeRecord
-from tuner.measurement import Outcome, Purpose
 from tuner.probes import Prober, Until
 from tuner.probes.recorded import RecordedProber
-from tuner.recording import NEUTRAL_EPOCH_SAMPLES
+from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.policy import Abandon, Action, Continue, Decision, Policy, Start, Stop
 from tuner.search.state import SearchState, read_state
 

@@ -10,7 +10,7 @@ the reference target, without statistics; of a workload, all versions' runs at a
 Pollux trained by AdaScale, whose steps follow each run's own noise scale: given all of it, the law is within
 a tenth there. What is tried is to know it beforehand. MLPerf's recipes were tuned at each batch.
 
-Priors are `tuner.analytic.batch_scaling.PRIORS`. Which of them were chosen on these tables is said there;
+Priors are `benchmarks.models.batch_scaling.PRIORS`. Which of them were chosen on these tables is said there;
 `leave one out` chooses those anew for every workload, on the others only.
 """
 
@@ -29,8 +29,8 @@ import numpy.typing as npt
 import typer
 
 from benchmarks.batch_problems import NUM_FITTED, Problem, mlperf_problems, pollux_problems
+from benchmarks.models.batch_scaling import PRIORS, ScalingPriors, fit_batch_scaling
 from benchmarks.pollux_tables import TARGETS
-from tuner.analytic.batch_scaling import PRIORS, ScalingPriors, fit_batch_scaling
 
 Array = npt.NDArray[np.float64]
 

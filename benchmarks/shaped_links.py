@@ -12,7 +12,7 @@ held against it; nor is an all-reduce of a single number, which is no ring: ther
 Then one job is searched on nodes that are emulated with each `[cluster.machine]` that was found. Its network
 is larger and its steps are set, those of a model that computes for longer, so that nodes are worth something
 and the links alone differ. The laws' word (seconds of a batch by nodes and strategy,
-`tuner.analytic.strategy_seconds`) stands beside what the search recommends.
+`tuner.analytic.step_time_laws`) stands beside what the search recommends.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import typer
 from benchmarks.host_network import HostNetwork, host_network, reason_against_hosts
 from search_spaces import STRATEGIES
 from tuner.analytic.laws import compute_seconds
-from tuner.analytic.strategy_seconds import Network, batch_seconds
+from tuner.analytic.step_time_laws import Network, batch_seconds
 from tuner.calibration import Constants, Effort, Figure, Link, machine_section
 from tuner.launchers import (
     CommandLauncher,

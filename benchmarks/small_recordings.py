@@ -26,10 +26,10 @@ import typer
 
 from benchmarks.small_network import ASYNC, SYNC, Images, Scoring, Split, Task, train
 from search_spaces import Configuration
-from tuner.cluster import Machine
-from tuner.errors import DataNotFoundError
-from tuner.recording import RecordedRun, Recording
-from tuner.recording_file import write_recording
+from tuner.domain.cluster import Machine
+from tuner.domain.errors import DataNotFoundError
+from tuner.recordings.file import write_recording
+from tuner.recordings.recording import RecordedRun, Recording
 from tuner.workloads.idx_files import find_idx, read_idx
 
 MACHINES = {

@@ -15,14 +15,14 @@ from typing import Any
 from benchmarks.soak_fuzz_target import EXAMPLES, Problem, Target
 from benchmarks.soak_mutations import ODD_VALUES, mutated_bytes
 from search_spaces import Configuration
+from tuner.domain.measurement import Outcome, Purpose
 from tuner.job import MetricsSection
 from tuner.launchers import JobHandle, JobState, JobStatus
-from tuner.measurement import Outcome, Purpose
 from tuner.probes import Until
-from tuner.probes.command_slice import CommandSlice
-from tuner.probes.metric_sources import CsvSource, JsonSource, MetricSource, OutputSource
+from tuner.probes.commands.metric_sources import CsvSource, JsonSource, MetricSource, OutputSource
+from tuner.probes.commands.progress_line import LineForm
+from tuner.probes.commands.slice import CommandSlice
 from tuner.probes.probe_folder import ProbeFolder
-from tuner.probes.progress_line import LineForm
 from tuner.probes.slice_plan import SlicePlan
 from tuner.service.opening import open_job
 

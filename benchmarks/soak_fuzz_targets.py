@@ -17,9 +17,9 @@ from benchmarks.soak_fuzz_databases import Databases
 from benchmarks.soak_fuzz_reports import Reports
 from benchmarks.soak_fuzz_target import EXAMPLES, Problem, Target, call_cli
 from benchmarks.soak_mutations import mutated_bytes, mutated_table, toml_text, value_at
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
 from tuner.job import Job, load_job
-from tuner.recording_file import load_recording
+from tuner.recordings.file import load_recording
 
 
 class Jobs(Target):

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.soak_kill_checks import KILLS, Kill, check_end, check_resumed, held
 from benchmarks.soak_record import SoakRecord, quantile
 from benchmarks.soak_round import JOB, Round, Snapshot, command_of
-from tuner.errors import TunerError
+from tuner.domain.errors import TunerError
 
 MOST_KILLS = 5
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.soak_round import Snapshot
+from tuner.domain.measurement import Purpose
 from tuner.ledger import ProbeRecord
-from tuner.measurement import Purpose
 
 _INTERRUPTED = 130
 

@@ -24,7 +24,7 @@ from benchmarks.soak_journals import Journal, check_load, figures
 from benchmarks.soak_record import SoakRecord
 from benchmarks.soak_worker import Worker
 from storage import open_storage
-from tuner.errors import TunerError
+from tuner.domain.errors import TunerError
 from tuner.ledger import ProbeRecord
 
 POSTGRES = "PACELINE_TEST_POSTGRES_URL"

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tuner.checkpoints import write_atomically
+from tuner.domain.checkpoints import write_atomically
 
 #: Broken invariants that a file stores in full; the others are only counted.
 MOST_SHOWN = 20

@@ -4,7 +4,7 @@
 
 For each app of Pollux's tables: candidates are the batches whose training was recorded, on the placements
 on which steps of that batch were measured. Seconds come from a fit of 12 timing probes, drawn anew 20
-times; samples from `tuner.analytic.batch_scaling` with the smallest batch's noise scale at the end of its
+times; samples from `benchmarks.models.batch_scaling` with the smallest batch's noise scale at the end of its
 first epoch, and a run as long as its schedule. The choice has the smallest expected log time. It is judged
 by recorded steps to the target (`pollux_tables.TARGETS`) times measured seconds, against the best
 candidate's.
@@ -28,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from benchmarks.models.batch_scaling import BatchScaling, fit_batch_scaling
+from benchmarks.models.growing_noise import growing_noise
 from benchmarks.placed_steps import StepModel, draw_probes, fit_steps
 from benchmarks.pollux_tables import FALLING, TARGETS, Run, Timings, read_runs, read_timings
-from tuner.analytic.batch_scaling import BatchScaling, fit_batch_scaling
-from tuner.analytic.growing_noise import growing_noise
 
 Array = npt.NDArray[np.float64]
 

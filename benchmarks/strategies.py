@@ -27,9 +27,9 @@ import typer
 
 from benchmarks.strategy_workloads import STEPS_FILE
 from search_spaces import STRATEGIES, Configuration, traits_of, with_knobs
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.launchers import JobState, LocalLauncher, RankTask
-from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes import Until
 from tuner.probes.training import TrainingProber
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from tuner.workload import Workload
+from tuner.domain.workload import Workload
 from tuner.workloads.digits import Digits
 
 #: Number of a rank's process, with the moments of its steps in it, as text, one a line.

@@ -16,7 +16,7 @@ from storage.failures import shown, translated
 from storage.one_at_a_time import one_at_a_time
 from storage.schema import bring_to_head
 from storage.sql_ledger import SqlLedger
-from tuner.errors import StorageError
+from tuner.domain.errors import StorageError
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage

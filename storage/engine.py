@@ -11,7 +11,7 @@ from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
 from storage.failures import shown
-from tuner.errors import StorageError
+from tuner.domain.errors import StorageError
 
 #: How long a writer waits for another one. SQLite serves waiting writers in no order: of eight processes on
 #: one file one met a lock error after 30 seconds, on two cores with a load of 15 and an Optuna study beside.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from tuner.errors import StorageError, TunerError
+from tuner.domain.errors import StorageError, TunerError
 
 _PERMISSION = ("is not writable", "give this user the right to read and write the file and its folder")
 _FULL = ("has no room left", "free space on its disk; what was kept so far is whole")

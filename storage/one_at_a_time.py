@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from storage.engine import database_file
 from storage.failures import shown, translated
-from tuner.errors import StorageError
+from tuner.domain.errors import StorageError
 
 #: A process that is killed is out at once, and one that works goes on: many workers that start together on a
 #: busy machine may wait for minutes.

@@ -9,9 +9,9 @@ from sqlalchemy import ColumnElement, Connection, Row, Update, and_, func, inser
 
 from storage import rows
 from storage.tables import curve_points, probes, slices, studies
-from tuner.errors import LeaseLostError, StorageError
+from tuner.domain.errors import LeaseLostError, StorageError
+from tuner.domain.measurement import Measurement, Outcome
 from tuner.ledger import Lease, LeaseState, ProbeRecord
-from tuner.measurement import Measurement, Outcome
 
 _ONGOING = probes.c.outcome == str(Outcome.PAUSED)
 _NO_LEASE = {"lease_owner": None, "lease_expires_at": None}

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from search_spaces import Configuration
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import (
     FitRecord,
     LeaseState,
@@ -17,7 +18,6 @@ from tuner.ledger import (
     RecommendationRecord,
     StudyRecord,
 )
-from tuner.measurement import Measurement, Outcome, Purpose
 
 #: What of a measurement has a column of its own; the rest is the slice's `details`.
 _SLICE_COLUMNS = (

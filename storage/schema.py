@@ -14,7 +14,7 @@ from storage.engine import BUSY_TIMEOUT_SECONDS, check_folder, engine_for, parse
 from storage.failures import shown, translated
 from storage.one_at_a_time import one_at_a_time
 from storage.transactions import reading, writing
-from tuner.errors import StorageError
+from tuner.domain.errors import StorageError
 
 if TYPE_CHECKING:
     from alembic.config import Config

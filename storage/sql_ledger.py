@@ -12,7 +12,8 @@ from search_spaces import Configuration
 from storage import probe_tables, rows, tables
 from storage.tables import fits, probes, recommendations, studies
 from storage.transactions import reading, writing
-from tuner.errors import StorageError
+from tuner.domain.errors import StorageError
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import (
     FitRecord,
     Lease,
@@ -22,7 +23,6 @@ from tuner.ledger import (
     StudyRecord,
     free_name,
 )
-from tuner.measurement import Measurement, Outcome, Purpose
 
 _Record = TypeVar("_Record")
 

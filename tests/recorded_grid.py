@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.cluster import Machine
-from tuner.recording import RecordedRun, Recording
-from tuner.recording_file import write_recording
+from tuner.domain.cluster import Machine
+from tuner.recordings.file import write_recording
+from tuner.recordings.recording import RecordedRun, Recording
 
 MACHINES = {
     "small": Machine(cores=1, dollars_per_hour=0.36),

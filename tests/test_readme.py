@@ -17,10 +17,10 @@ import typer.main
 from cli import INTERRUPTED, PROVISIONAL, Format, Sampler, app
 from storage.tables import metadata
 from tuner import client
-from tuner.errors import TunerError
+from tuner.domain.errors import TunerError
+from tuner.domain.measurement import Outcome, Purpose
+from tuner.domain.workload import METRICS, AdamWSettings, SGDSettings
 from tuner.job import VARIABLES, Job, example_names, job_schema, load_job, load_workload, variable_name
-from tuner.measurement import Outcome, Purpose
-from tuner.workload import METRICS, AdamWSettings, SGDSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Text of the README and of every page under docs/, by path.

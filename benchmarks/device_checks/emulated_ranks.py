@@ -17,9 +17,9 @@ from torch import nn
 
 from benchmarks.device_checks.findings import Findings
 from search_spaces import Configuration
-from tuner.cluster import VirtualCluster
+from tuner.domain.cluster import VirtualCluster
+from tuner.domain.workload import SGDSettings
 from tuner.emulation import Emulation, Trained, emulation
-from tuner.workload import SGDSettings
 from tuner.workloads.digits import Digits
 from tuner.workloads.images import LabelledImages, image_loss
 

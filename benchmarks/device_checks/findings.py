@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner.checkpoints import write_atomically
+from tuner.domain.checkpoints import write_atomically
 
 
 class SkippedError(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.device_checks.findings import Findings
 from benchmarks.device_checks.paceline_runs import run_paceline, tell
-from tuner.measurement import Outcome
+from tuner.domain.measurement import Outcome
 
 _JOB = """
 name = "hungry"

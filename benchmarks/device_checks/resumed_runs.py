@@ -14,10 +14,10 @@ from torch import Tensor
 
 from benchmarks.device_checks.findings import Findings
 from search_spaces import Configuration
-from tuner.checkpoints import CheckpointFolder
+from tuner.domain.checkpoints import CheckpointFolder
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.launchers import LocalLauncher
-from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes import Until
 from tuner.probes.training import TrainingProber
 

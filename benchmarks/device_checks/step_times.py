@@ -18,12 +18,12 @@ import torch
 
 from benchmarks.device_checks.findings import Findings
 from search_spaces import Configuration
-from tuner.batches import SampleStream, fetch
-from tuner.probes.replica import Replica
-from tuner.probes.step_timer import rank_timing
+from tuner.domain.data_order import SampleStream, fetch
+from tuner.domain.workload import AdamWSettings, Workload
+from tuner.probes.ranks.replica import Replica
+from tuner.probes.ranks.step_timer import rank_timing
 from tuner.probes.training_clock import TrainingClock
 from tuner.strategies import Links, strategy
-from tuner.workload import AdamWSettings, Workload
 from tuner.workloads.char_lm import CharLM
 from tuner.workloads.digits import Digits
 

@@ -14,7 +14,7 @@ from benchmarks.branch_probes import (
     look_estimate,
     train_to_target,
 )
-from tuner.workload import SGDSettings
+from tuner.domain.workload import SGDSettings
 from tuner.workloads.digits import Digits
 
 TRUNK = [(100 * k, 1.0 - math.exp(-0.2 * k)) for k in range(1, 30)]

@@ -37,7 +37,7 @@ from benchmarks.emulation_workload import (
     recorded_disagreement_in_step,
 )
 from search_spaces import traits_of
-from tuner.cluster import VirtualCluster
+from tuner.domain.cluster import VirtualCluster
 
 CASE = Case(sleep=(0.02, 0.06), num_steps=20)
 CLUSTER = VirtualCluster(fixed_seconds=2e-3, seconds_per_sample=0.0, delays=CASE.delays)

@@ -16,8 +16,8 @@ from benchmarks.paper_prices import priced_anew, with_overlap
 from benchmarks.paper_rows import reseconded, rows_of
 from benchmarks.paper_stack import stacked_emulation
 from benchmarks.paper_train import PaperWorkload, Run, Scorer, marks_of, train, trained_of
+from tuner.domain.errors import DataNotFoundError
 from tuner.emulation import emulation
-from tuner.errors import DataNotFoundError
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from benchmarks.replay_static import largest_of, largest_pick, pick_trace
 from benchmarks.replay_table import geometric_means, table
 from benchmarks.replay_trace import Moment, Prediction, Trace
 from tests.recorded_grid import MACHINES, STARTUP_SECONDS, configuration, write_grid
-from tuner.errors import JobError
-from tuner.measurement import Purpose
+from tuner.domain.errors import JobError
+from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.policy import Abandon, Action, Continue, Decision, Start, Stop, StopKind
 

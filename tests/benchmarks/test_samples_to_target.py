@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks.batch_problems import Problem, early_noise, mlperf_problems, pollux_problems
 from benchmarks.mlperf_tables import read_workloads
+from benchmarks.models.batch_scaling import PRIORS
 from benchmarks.pollux_tables import read_runs
 from benchmarks.samples_to_target import RECORDINGS, leave_one_out, predict
-from tuner.analytic.batch_scaling import PRIORS
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = ("app", "batch_size", "epoch", "iteration", "progress", "metric", "grad_sqr", "grad_var")

@@ -26,9 +26,9 @@ from benchmarks.small_network import (
 )
 from benchmarks.small_recordings import DIGITS, FASHION, MACHINES, digits, fashion_mnist, record
 from search_spaces import Configuration
-from tuner.errors import DataNotFoundError
-from tuner.recording import Recording
-from tuner.recording_file import load_recording, write_recording
+from tuner.domain.errors import DataNotFoundError
+from tuner.recordings.file import load_recording, write_recording
+from tuner.recordings.recording import Recording
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = Task(metric="loss", num_hidden=8, num_samples=2_000)

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.made_search import made_job, made_state
 from benchmarks.suggestion import made_seconds
-from tuner.measurement import Purpose
+from tuner.domain.measurement import Purpose
 
 
 @pytest.mark.parametrize("num_slices", [1, 7, 40])

@@ -16,7 +16,7 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.cli.workplace import PACELINE, Ended, Workplace
-from tuner.recommendation import Recommendation
+from tuner.domain.recommendation import Recommendation
 
 Tuned = tuple[Workplace, Ended]
 

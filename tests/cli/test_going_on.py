@@ -17,8 +17,8 @@ import pytest
 
 from storage import open_storage
 from tests.cli.workplace import Ended, Workplace, kill_session, wait_until
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import ProbeRecord
-from tuner.measurement import Measurement, Outcome, Purpose
 
 pytestmark = pytest.mark.slow
 

@@ -29,8 +29,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from tuner.errors import DataNotFoundError
-from tuner.workload import METRICS, Workload
+from tuner.workload import METRICS, DataNotFoundError, Workload
 
 
 def points(count, seed):

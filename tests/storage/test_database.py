@@ -16,9 +16,9 @@ from search_spaces import Configuration
 from storage import Storage, open_storage, upgrade
 from storage.engine import engine_for, parsed
 from storage.failures import storage_error
-from tuner.errors import StorageError
+from tuner.domain.errors import StorageError
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.ledger import PredictionRecord
-from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +38,7 @@ def opened_by_another_user(url: str) -> str:
     code = (
         "import os, sys\n"
         "from storage import open_storage\n"
-        "from tuner.errors import StorageError\n"
+        "from tuner.domain.errors import StorageError\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try: open_storage(sys.argv[1]).close(); print('opened')\n"
         "except StorageError as error: print(error)"

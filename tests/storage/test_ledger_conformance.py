@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from search_spaces import Configuration
 from storage import open_storage
 from tests.levels import examples
-from tuner.errors import LeaseLostError, StorageError
+from tuner.domain.errors import LeaseLostError, StorageError
+from tuner.domain.measurement import (
+    CurvePoint,
+    Measurement,
+    NoiseStatistic,
+    Outcome,
+    Purpose,
+    RankTiming,
+    Spread,
+)
 from tuner.ledger import (
     FitRecord,
     Lease,
@@ -24,7 +33,6 @@ from tuner.ledger import (
     RecommendationRecord,
     StudyRecord,
 )
-from tuner.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, Purpose, RankTiming, Spread
 
 CONFIGURATION = Configuration(nodes=2, batch_size=64, learning_rate=0.03, strategy="all_reduce")
 JOB = {"name": "digits", "goal": {"target": 0.85, "limits": [1, 2]}, "seed": 0}

@@ -15,7 +15,7 @@ import pytest
 from search_spaces import Configuration
 from storage import open_storage
 from storage.engine import parsed
-from tuner.measurement import Outcome, Purpose
+from tuner.domain.measurement import Outcome, Purpose
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = Configuration(batch_size=8)
@@ -32,7 +32,7 @@ with open_storage(sys.argv[1]) as storage:
 RACE = """
 import json, sys
 from storage import open_storage
-from tuner.errors import LeaseLostError
+from tuner.domain.errors import LeaseLostError
 url, owner, probes = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 won = {}
 with open_storage(url) as storage:
@@ -50,7 +50,7 @@ WRITER = """
 import sys
 from search_spaces import Configuration
 from storage import open_storage
-from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 storage = open_storage(sys.argv[1])
 study = storage.ledger.open_study("digits", "f1", {})
 configuration = Configuration(batch_size=8)

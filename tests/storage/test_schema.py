@@ -10,7 +10,7 @@ from storage.engine import engine_for, parsed
 from storage.schema import HEAD, REVISIONS, VERSION_TABLE, alembic_config
 from storage.tables import PREFIX, metadata
 from storage.transactions import writing
-from tuner.errors import StorageError
+from tuner.domain.errors import StorageError
 
 
 @pytest.fixture

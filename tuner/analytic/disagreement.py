@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from search_spaces import Configuration, StrategyTraits, traits_of
 from tuner.analytic.regression import Parameter
-from tuner.analytic.setup import Setup, is_plain_alone
+from tuner.analytic.strategy_encoding import Setup, is_plain_alone
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.measurement import NoiseStatistic
+from tuner.domain.measurement import NoiseStatistic
 
 Array = npt.NDArray[np.float64]
 

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from tuner.analytic.noise_scale import noise_scale
 from tuner.analytic.regression import Parameter
-from tuner.measurement import NoiseStatistic
+from tuner.domain.measurement import NoiseStatistic
 
 Array = npt.NDArray[np.float64]
 

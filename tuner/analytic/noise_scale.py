@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.measurement import NoiseStatistic
+from tuner.domain.measurement import NoiseStatistic
 
 
 def noise_scale(statistics: Sequence[NoiseStatistic]) -> float | None:

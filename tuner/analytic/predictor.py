@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration, traits_of
-from tuner.analytic.draws import NUM_DRAWS, spread_normals, spread_uniforms
+from tuner.analytic.quasi_random import NUM_DRAWS, spread_normals, spread_uniforms
 from tuner.analytic.samples_model import SEED_SD, SamplesModel
-from tuner.analytic.seconds_model import SecondsModel
+from tuner.analytic.step_time_model import SecondsModel
 
 Array = npt.NDArray[np.float64]
 

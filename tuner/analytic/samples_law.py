@@ -12,7 +12,13 @@ from search_spaces import Configuration
 from tuner.analytic.disagreement import FAMILIES, disagreement_columns, prior_means
 from tuner.analytic.laws import log_best_rate, log_samples_at_best_rate, rate_penalty
 from tuner.analytic.regression import Parameter, Residual
-from tuner.analytic.setup import NUM_STRATEGIES, STRATEGY_LENGTH, Setup, setup_of, strategy_columns
+from tuner.analytic.strategy_encoding import (
+    NUM_STRATEGIES,
+    STRATEGY_LENGTH,
+    Setup,
+    setup_of,
+    strategy_columns,
+)
 
 Array = npt.NDArray[np.float64]
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.analytic.arrivals import Arrivals, RunCurve, extrapolate
 from tuner.analytic.disagreement import disagreement_parameters
 from tuner.analytic.evidence import RunEvidence, broke_down
+from tuner.analytic.learning_curve import Arrivals, RunCurve, extrapolate
 from tuner.analytic.mixed_posterior import MixedPosterior, fit_mixed
 from tuner.analytic.noise_growth import (
     GROWTH,
@@ -25,7 +25,7 @@ from tuner.analytic.past_laws import PastLaw
 from tuner.analytic.rate_edge import RateEdge, fit_rate_edge
 from tuner.analytic.regression import Parameter, Posterior
 from tuner.analytic.samples_law import APART, RESIDUAL, log_samples_law, samples_inputs, staleness
-from tuner.analytic.setup import exchanges_apart
+from tuner.analytic.strategy_encoding import exchanges_apart
 
 Array = npt.NDArray[np.float64]
 

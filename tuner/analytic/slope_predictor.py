@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.analytic.draws import NUM_DRAWS, spread_uniforms
 from tuner.analytic.predictor import Forecast
+from tuner.analytic.quasi_random import NUM_DRAWS, spread_uniforms
 from tuner.analytic.slopes import SlopeModel
 
 Array = npt.NDArray[np.float64]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.analytic.laws import expected_maximum
-from tuner.cluster import RankDelay
+from tuner.domain.cluster import RankDelay
 
 Array = npt.NDArray[np.float64]
 

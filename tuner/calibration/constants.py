@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tuner.cluster import RankDelay, VirtualCluster
+from tuner.domain.cluster import RankDelay, VirtualCluster
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tuner.calibration.constants import Constants, Figure, Link
 from tuner.calibration.fits import fit_line, fit_overlap, jitter_of
 from tuner.calibration.plan import CalibrationPlan, sizes_to_send
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 from tuner.launchers import JobState, Launcher, RankTask
 
 Array = npt.NDArray[np.float64]

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from tuner.batches import SampleStream, fetch
 from tuner.calibration.plan import CalibrationPlan
 from tuner.calibration.rank_meeting import rank_device
+from tuner.domain.data_order import SampleStream, fetch
+from tuner.domain.workload import Workload
 from tuner.job import load_workload
 from tuner.launchers import RankContext
 from tuner.strategies.moments import moment, seconds_between
-from tuner.workload import Workload
 
 #: Steps at a window's beginning that do not count: memory is laid out anew for another batch size.
 _FIRST_STEPS = 3

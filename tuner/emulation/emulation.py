@@ -18,15 +18,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset
 
 from search_spaces import Configuration, traits_of
-from tuner.batches import SampleStream, shard
-from tuner.cluster import VirtualCluster
+from tuner.domain.cluster import VirtualCluster
+from tuner.domain.data_order import SampleStream, shard
+from tuner.domain.workload import Workload
 from tuner.emulation.event_clock import EventClock
 from tuner.emulation.mixing import CenterMixing, Mixing, PeerMixing
 from tuner.emulation.timing import StepDraws, all_reduce_seconds
 from tuner.emulation.virtual_rank import VirtualRank
 from tuner.strategies.flat import FlatParameters
 from tuner.strategies.rules import outer_step
-from tuner.workload import Workload
 
 #: Gradients of several ranks' shares are computed at once, of so many samples at most.
 _LARGEST_BATCH = 1024

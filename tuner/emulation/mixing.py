@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from search_spaces import Configuration, traits_of
-from tuner.cluster import VirtualCluster
+from tuner.domain.cluster import VirtualCluster
 from tuner.emulation.event_clock import Event, EventClock
 from tuner.emulation.virtual_rank import VirtualRank
 from tuner.emulation.virtual_transport import Mail

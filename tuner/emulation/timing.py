@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tuner.analytic.laws import ring_all_reduce_seconds
-from tuner.cluster import VirtualCluster
+from tuner.domain.cluster import VirtualCluster
 
 #: A step is never shorter than this share of the mean one.
 _SHORTEST = 0.1
@@ -40,7 +40,7 @@ class StepDraws:
     def __init__(self, cluster: VirtualCluster, num_ranks: int, seed: int) -> None:
         self._cluster = cluster
         self._rngs = [np.random.default_rng((seed, rank, 3)) for rank in range(num_ranks)]
-        # Seeded as a real rank's (`tuner.probes.rank`).
+        # Seeded as a real rank's (`tuner.probes.ranks.rank`).
         self._delay_rngs = [np.random.default_rng((seed, rank, 2)) for rank in range(num_ranks)]
         sd = cluster.jitter * math.sqrt(cluster.persistent)
         self._own = [1.0 + sd * float(rng.standard_normal()) for rng in self._rngs]

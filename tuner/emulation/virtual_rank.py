@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from tuner.batches import SampleStream, fetch, shard
+from tuner.domain.data_order import SampleStream, fetch, shard
+from tuner.domain.workload import Workload
 from tuner.strategies import Share
-from tuner.workload import Workload
 
 
 class VirtualRank:

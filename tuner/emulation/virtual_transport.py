@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tuner.cluster import VirtualCluster
+from tuner.domain.cluster import VirtualCluster
 from tuner.emulation.event_clock import Event, EventClock
 from tuner.transport import Received, Transport
 from tuner.transport.transport import STANDING_WIDTH

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from search_spaces import KNOBS, traits_of
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
 from tuner.job.command_files import asks_for_values, script_text
 from tuner.job.command_template import TELLING, variable_name
 from tuner.job.model import Job

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
 
+from tuner.domain.workload import OptimizerSettings
 from tuner.job.command_template import NODE_VARIABLES, Template
 from tuner.job.values import Duration, Section
-from tuner.workload import OptimizerSettings
 
 #: Groups that a pattern's match may tell, beside the value.
 _PLACES = ("step", "samples", "epoch")

@@ -6,9 +6,9 @@ import itertools
 from pathlib import Path
 
 from search_spaces import Configuration, ListedSpace, SearchSpace
-from tuner.errors import InfeasibleError, JobError
+from tuner.domain.errors import InfeasibleError, JobError
+from tuner.domain.workload import METRICS
 from tuner.job.model import Job
-from tuner.workload import METRICS
 
 _MOST_REASONS = 3
 

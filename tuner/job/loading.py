@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
 from tuner.job.command_check import check_command
 from tuner.job.feasibility import check_feasible
 from tuner.job.known_keys import KeyPath, spelled

@@ -20,7 +20,7 @@ from search_spaces import (
     ProductSpace,
     SearchSpace,
 )
-from tuner.cluster import Cluster, RankDelay, VirtualCluster
+from tuner.domain.cluster import Cluster, RankDelay, VirtualCluster
 from tuner.job.command_section import CommandSection
 from tuner.job.sections import (
     BaselineSection,
@@ -33,8 +33,8 @@ from tuner.job.sections import (
 )
 from tuner.job.space_section import SpaceSection
 from tuner.job.values import ListedConfiguration, Section
-from tuner.recording import Recording
-from tuner.recording_file import load_recording
+from tuner.recordings.file import load_recording
+from tuner.recordings.recording import Recording
 
 
 def _settings_or_listed(value: Any) -> str:

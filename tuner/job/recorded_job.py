@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from search_spaces import Configuration, ListedSpace
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
+from tuner.domain.workload import METRICS
 from tuner.job.model import stated_by_recording
-from tuner.recording import Recording
-from tuner.recording_file import load_recording
-from tuner.workload import METRICS
+from tuner.recordings.file import load_recording
+from tuner.recordings.recording import Recording
 
 _LEFT_TO_IT = ("workload", "cluster", "space")
 

@@ -15,7 +15,8 @@ from pydantic import (
 )
 
 from search_spaces import KNOBS, Configuration
-from tuner.job.engine_sections import RaySection, SlurmSection, TorchrunSection
+from tuner.domain.workload import METRICS, OptimizerSettings, ScheduleSettings
+from tuner.job.scheduler_sections import RaySection, SlurmSection, TorchrunSection
 from tuner.job.values import (
     AscendingCounts,
     Bandwidth,
@@ -26,7 +27,6 @@ from tuner.job.values import (
     StrategyName,
     configuration_with_knobs,
 )
-from tuner.workload import METRICS, OptimizerSettings, ScheduleSettings
 
 
 class WorkloadSection(Section):

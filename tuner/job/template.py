@@ -7,7 +7,7 @@ import shlex
 import tomllib
 from pathlib import Path
 
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
 
 _ROOM = Path(__file__).resolve().parent
 _INSTALLED_EXAMPLES = _ROOM.parent / "examples"

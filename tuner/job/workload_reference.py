@@ -10,11 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
+from tuner.domain.workload import Workload
 from tuner.job.interrupts import interrupts_deferred
 from tuner.job.job_modules import importing_from, is_missing_itself, nearest_module
 from tuner.job.model import Job
-from tuner.workload import Workload
 
 
 def load_workload(job: Job, job_folder: Path) -> Workload:
@@ -50,7 +50,7 @@ def _workload_class(path: str, job_folder: Path) -> type[Workload]:
         raise JobError(_no_such_class(module, class_name))
     if not (inspect.isclass(found) and issubclass(found, Workload)):
         raise JobError(
-            f"workload.path: {path} is not a Workload. Derive the class from tuner.workload.Workload"
+            f"workload.path: {path} is not a Workload. Derive the class from tuner.domain.workload.Workload"
         )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))

@@ -17,9 +17,9 @@ from tuner.launchers.launcher import (
 )
 from tuner.launchers.local import LocalLauncher
 from tuner.launchers.local_nodes import LocalNodes
-from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
 from tuner.launchers.process_records import end_orphans
 from tuner.launchers.ray_nodes import RayNodes
+from tuner.launchers.scheduler_backend import EngineView, NodeEngine, NodeJob
 from tuner.launchers.slurm_nodes import SlurmNodes
 from tuner.launchers.slurm_submission import SlurmRequest
 

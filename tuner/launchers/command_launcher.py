@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 from tuner.launchers.elastic_agent import ElasticAgent, noted
 from tuner.launchers.job_folder import JobFolder, NodeStatus
 from tuner.launchers.launcher import (
@@ -27,8 +27,8 @@ from tuner.launchers.launcher import (
     Task,
     check_task,
 )
-from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
 from tuner.launchers.rank_job import RankJob, rank_command, thread_variables
+from tuner.launchers.scheduler_backend import EngineView, NodeEngine, NodeJob
 
 _LEASE_EVERY_SECONDS = 5.0
 #: A poll reads a file a node, on a shared file system: not more often than so, times the nodes.

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 from tuner.launchers.job_folder import JobFolder, NodeStatus
 from tuner.launchers.launcher import JobState
-from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
-from tuner.launchers.node_starter import JOB_VARIABLE
+from tuner.launchers.node_agent import JOB_VARIABLE
+from tuner.launchers.scheduler_backend import EngineView, NodeEngine, NodeJob
 
 #: With what ssh ends where it did not get to run the command.
 _NOT_REACHED = 255

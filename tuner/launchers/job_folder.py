@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.launchers import node_starter
+from tuner.launchers import node_agent
 from tuner.launchers.launcher import Task
 
 _RECORD = "engine.json"
@@ -64,7 +64,7 @@ class JobFolder:
         """
         path = task.folder.resolve() / f"{_PREFIX}{identity}"
         path.mkdir()
-        shutil.copyfile(node_starter.__file__, path / "node_starter.py")
+        shutil.copyfile(node_agent.__file__, path / "node_agent.py")
         return cls(path)
 
     @classmethod

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 from tuner.launchers.command_launcher import CommandLauncher
 from tuner.launchers.launcher import (
     CommandTask,

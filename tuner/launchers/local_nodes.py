@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 from tuner.launchers.launcher import JobState
-from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
-from tuner.launchers.node_starter import descendants, kill_job
+from tuner.launchers.node_agent import descendants, kill_job
 from tuner.launchers.process_records import ProcessRecord
+from tuner.launchers.scheduler_backend import EngineView, NodeEngine, NodeJob
 
 
 class LocalNodes(NodeEngine):

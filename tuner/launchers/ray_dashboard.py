@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 
 _LOOK_EVERY_SECONDS = 1.0
 _SUBMIT_SECONDS = 60.0

@@ -1,7 +1,7 @@
 """Has the nodes of a Ray cluster run a job's starters: what Ray's Jobs API runs for a job, on the head node.
 
 Needs Ray, with whatever Python the cluster runs it, and nothing of Paceline: a copy of this file is put
-beside the job. A job's folder holds, besides what `node_starter.py` lists,
+beside the job. A job's folder holds, besides what `node_agent.py` lists,
 
 - `ray_task.json`: what a node is, written by the tuner;
 - `ray.json`: where the job stands with Ray, written by this script as it changes.
@@ -62,7 +62,7 @@ class NodeKeeper:
 
     def __init__(self, folder: str, node_rank: int, python: str | None) -> None:
         self._folder, self._node_rank = Path(folder), node_rank
-        self._starter = [python or sys.executable, str(self._folder / "node_starter.py")]
+        self._starter = [python or sys.executable, str(self._folder / "node_agent.py")]
         self._process: int | None = None
         self._asked: signal.Signals | None = None
         self._has_told = False

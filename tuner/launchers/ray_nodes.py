@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 from tuner.launchers.job_folder import JobFolder
 from tuner.launchers.launcher import JobState
-from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
 from tuner.launchers.ray_dashboard import RayDashboard, RayJob
+from tuner.launchers.scheduler_backend import EngineView, NodeEngine, NodeJob
 
 _DRIVER = Path(__file__).with_name("ray_driver.py")
 #: Ray's own stop kills after 3 s; the driver gives starters their grace, and then some.

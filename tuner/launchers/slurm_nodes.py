@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 
-from tuner.errors import JobError, ProbeError
+from tuner.domain.errors import JobError, ProbeError
 from tuner.launchers.job_folder import JobFolder
-from tuner.launchers.node_engine import EngineView, NodeEngine, NodeJob
+from tuner.launchers.scheduler_backend import EngineView, NodeEngine, NodeJob
 from tuner.launchers.slurm_queue import SlurmQueue, is_momentary
 from tuner.launchers.slurm_submission import SlurmRequest, SubmissionError, missing_parts, submit
 

@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tuner.errors import ProbeError
-from tuner.launchers.background_question import Answer, Question
+from tuner.domain.errors import ProbeError
+from tuner.launchers.async_command import Answer, Question
 from tuner.launchers.launcher import JobState
-from tuner.launchers.node_engine import EngineView
+from tuner.launchers.scheduler_backend import EngineView
 
 _ASK_EVERY_SECONDS = 1.5
 _CANCEL_EVERY_SECONDS = 2.0

@@ -13,8 +13,8 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.errors import JobError
-from tuner.launchers.node_engine import NodeJob
+from tuner.domain.errors import JobError
+from tuner.launchers.scheduler_backend import NodeJob
 
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmExecutor

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 from tuner.launchers.fork_server import EXITED, FORK, FORKED, KILL, REPORT, REQUEST, kill_group
 from tuner.launchers.frames import FrameReader, encoded
 

@@ -6,6 +6,7 @@ from tuner.ledger.memory import MemoryLedger, free_name
 from tuner.ledger.records import (
     FitRecord,
     Lease,
+    PredictedAgainstMeasured,
     PredictionRecord,
     ProbeRecord,
     RecommendationRecord,
@@ -18,6 +19,7 @@ __all__ = [
     "LeaseState",
     "Ledger",
     "MemoryLedger",
+    "PredictedAgainstMeasured",
     "PredictionRecord",
     "ProbeRecord",
     "RecommendationRecord",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tuner.domain.measurement import Outcome
 from tuner.ledger.records import Lease
-from tuner.measurement import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)

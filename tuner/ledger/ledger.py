@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from search_spaces import Configuration
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger.records import (
     FitRecord,
     Lease,
@@ -14,7 +15,6 @@ from tuner.ledger.records import (
     RecommendationRecord,
     StudyRecord,
 )
-from tuner.measurement import Measurement, Outcome, Purpose
 
 
 class Ledger(Protocol):

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from search_spaces import Configuration
-from tuner.errors import LeaseLostError, StorageError
+from tuner.domain.errors import LeaseLostError, StorageError
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger.leases import LeaseState
 from tuner.ledger.records import (
     FitRecord,
@@ -19,7 +20,6 @@ from tuner.ledger.records import (
     RecommendationRecord,
     StudyRecord,
 )
-from tuner.measurement import Measurement, Outcome, Purpose
 
 
 class MemoryLedger:

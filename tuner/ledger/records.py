@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search_spaces import Configuration
-from tuner.measurement import Measurement, Outcome, Purpose, merged
+from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +107,21 @@ class PredictionRecord:
     num_slices: int
     seconds_known: float
     purpose: str = "choice"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedAgainstMeasured:
+    """One prediction beside what happened later.
+
+    Args:
+        prediction: As it was made.
+        measured_seconds: Training seconds to target of that configuration's run.
+        share_known: Share of that run which was known when the prediction was made.
+    """
+
+    prediction: PredictionRecord
+    measured_seconds: float
+    share_known: float
 
 
 @dataclass(frozen=True, kw_only=True)

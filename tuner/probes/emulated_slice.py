@@ -14,21 +14,21 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from search_spaces import traits_of
-from tuner.batches import shard
-from tuner.checkpoints import CheckpointFolder
+from tuner.domain.checkpoints import CheckpointFolder
+from tuner.domain.data_order import shard
+from tuner.domain.measurement import CurvePoint, Outcome, RankTiming, Spread
+from tuner.domain.workload import Workload
 from tuner.emulation import Emulation, Trained, emulation
 from tuner.launchers import RankContext
-from tuner.measurement import CurvePoint, Outcome, RankTiming, Spread
 from tuner.probes.marks import ScoreMarks, first_mark
-from tuner.probes.memory import is_out_of_memory, parameter_bytes
-from tuner.probes.noise import OneRankNoise, part_size
-from tuner.probes.random_state import seed_all
-from tuner.probes.rank_setup import Prepared, prepare, rank_device
-from tuner.probes.rank_voice import RankVoice
-from tuner.probes.scoring import ModelScorer
+from tuner.probes.ranks.evaluation import ModelScorer
+from tuner.probes.ranks.gradient_noise import OneRankNoise, part_size
+from tuner.probes.ranks.memory import is_out_of_memory, parameter_bytes
+from tuner.probes.ranks.progress import RankVoice
+from tuner.probes.ranks.random_state import seed_all
+from tuner.probes.ranks.rank_setup import Prepared, prepare, rank_device
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, MODEL_FILE, SlicePlan
 from tuner.probes.warm_runs import WarmRuns
-from tuner.workload import Workload
 
 #: A slice ends after so many seconds of the machine at hand, wherever the virtual clock stands.
 _LONGEST_SECONDS = 30.0

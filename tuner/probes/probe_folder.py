@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import StorageError
-from tuner.measurement import CurvePoint, Outcome
+from tuner.domain.errors import StorageError
+from tuner.domain.measurement import CurvePoint, Outcome
 from tuner.probes.slice_plan import SlicePlan
 
 DESCRIPTION_FILE = "probe.json"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search_spaces import Configuration
-from tuner.measurement import Measurement, Purpose
+from tuner.domain.measurement import Measurement, Purpose
 
 
 @dataclass(frozen=True, kw_only=True)

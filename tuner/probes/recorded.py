@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from search_spaces import Configuration
-from tuner.charge import charge
-from tuner.cluster import Cluster
-from tuner.errors import ProbeError, StorageError
-from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose, RankTiming, Spread
+from tuner.domain.charge import charge
+from tuner.domain.cluster import Cluster
+from tuner.domain.errors import ProbeError, StorageError
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose, RankTiming, Spread
 from tuner.probes.probe_folder import DESCRIPTION_FILE, unwritable
 from tuner.probes.prober import ProbeHandle, Prober, Until
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER
-from tuner.recording import RecordedRun, Recording, samples_at
+from tuner.recordings.recording import RecordedRun, Recording, samples_at
 
 STATE_FILE = "replayed.json"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import Configuration
+from tuner.domain.measurement import Purpose
 from tuner.job import Job
-from tuner.measurement import Purpose
 from tuner.probes.prober import Until
 
 #: The function that ranks run.
-RANK_FUNCTION = "tuner.probes.rank:run_slice"
+RANK_FUNCTION = "tuner.probes.ranks.rank:run_slice"
 #: The function that one process runs for all ranks of a virtual cluster.
 EMULATION_FUNCTION = "tuner.probes.emulated_slice:run_emulated_slice"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import traits_of
-from tuner.charge import Charge, charge
-from tuner.cluster import Cluster
+from tuner.domain.charge import Charge, charge
+from tuner.domain.cluster import Cluster
+from tuner.domain.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, RankTiming
 from tuner.launchers import JobHandle, RankFailure
-from tuner.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, RankTiming
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 

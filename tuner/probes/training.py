@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from search_spaces import Configuration, traits_of
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.launchers import CommandLauncher, JobState, JobStatus, Launcher, RankTask
-from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes.probe_folder import ProbeFolder, unwritable
 from tuner.probes.prober import ProbeHandle, Prober, Until
 from tuner.probes.slice_plan import EMULATION_FUNCTION, RANK_FUNCTION, SlicePlan

@@ -1,13 +1,12 @@
 """Renderings of a recommendation and its evidence."""
 
-from tuner.report.content import PredictedAgainstMeasured, ReportContent
+from tuner.report.content import ReportContent
 from tuner.report.schema import recommendation_schema
 from tuner.report.tables import Table, choices_table, probes_table
 from tuner.report.terminal import recommendation_text
 from tuner.report.writer import write_report
 
 __all__ = [
-    "PredictedAgainstMeasured",
     "ReportContent",
     "Table",
     "choices_table",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.report.format import sentence
+from tuner.domain.format import sentence
 from tuner.report.markup import Markup, element
 from tuner.report.tables import Table
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tuner.recommendation import Estimate
-from tuner.report.content import PredictedAgainstMeasured
-from tuner.report.findings import EARLY_SHARE, estimate_of
-from tuner.report.format import (
+from tuner.domain.format import (
     format_configuration,
     format_duration_mark,
     format_interval,
     format_seconds,
     format_share,
 )
+from tuner.domain.recommendation import Estimate
+from tuner.ledger import PredictedAgainstMeasured
+from tuner.report.findings import EARLY_SHARE, estimate_of
 from tuner.report.markup import Markup, joined
 from tuner.report.plot import Axis, Plot, Size, ticks_of
 from tuner.report.scales import Scale, duration_ticks, padded

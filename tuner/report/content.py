@@ -6,24 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.domain.recommendation import Alternative, Recommendation
 from tuner.job import Job
-from tuner.ledger import PredictionRecord, ProbeRecord
-from tuner.recommendation import Alternative, Recommendation
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictedAgainstMeasured:
-    """One prediction beside what happened later.
-
-    Args:
-        prediction: As it was made.
-        measured_seconds: Training seconds to target of that configuration's run.
-        share_known: Share of that run which was known when the prediction was made.
-    """
-
-    prediction: PredictionRecord
-    measured_seconds: float
-    share_known: float
+from tuner.ledger import PredictedAgainstMeasured, ProbeRecord
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces import Configuration
-from tuner.job import Job
-from tuner.ledger import ProbeRecord
-from tuner.measurement import CurvePoint, Outcome, Purpose
-from tuner.report.format import (
+from tuner.domain.format import (
     format_configuration,
     format_count,
     format_duration_mark,
     format_short_count,
     format_value,
 )
+from tuner.domain.measurement import CurvePoint, Outcome, Purpose
+from tuner.job import Job
+from tuner.ledger import ProbeRecord
 from tuner.report.markup import Markup, joined
 from tuner.report.plot import Axis, Plot, Size, text_width, ticks_of
 from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded, spread_apart

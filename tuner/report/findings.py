@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.recommendation import Alternative, Estimate, Recommendation
-from tuner.report.content import PredictedAgainstMeasured
-from tuner.report.format import (
+from tuner.domain.format import (
     format_dollars,
     format_interval,
     format_ratio,
@@ -16,6 +14,8 @@ from tuner.report.format import (
     format_share,
     format_value,
 )
+from tuner.domain.recommendation import Alternative, Estimate, Recommendation
+from tuner.ledger import PredictedAgainstMeasured
 
 #: A prediction counts as early while at most this share of the run was known.
 EARLY_SHARE = 0.25

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from tuner.domain.format import format_configuration, format_dollar_interval, format_dollars, sentence
 from tuner.report.content import ReportContent
 from tuner.report.findings import Finding, comparison, measured, measured_word, prediction, standing
-from tuner.report.format import format_configuration, format_dollar_interval, format_dollars, sentence
 from tuner.report.markup import Markup, element
 
 #: More warnings than this stand only under what the recommendation rests on.

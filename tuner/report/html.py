@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib import resources
 
+from tuner.domain.format import format_moment
 from tuner.report.content import ReportContent
-from tuner.report.format import format_moment
 from tuner.report.headline import headline_section
 from tuner.report.markup import Markup, element
 from tuner.report.sections import (

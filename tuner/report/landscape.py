@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.recommendation import Alternative, Recommendation
-from tuner.report.format import (
+from tuner.domain.format import (
     format_axis,
     format_configuration,
     format_count,
@@ -16,6 +15,7 @@ from tuner.report.format import (
     format_seconds,
     format_share,
 )
+from tuner.domain.recommendation import Alternative, Recommendation
 from tuner.report.markup import Markup, joined
 from tuner.report.plot import Axis, Plot, Size, text_width, ticks_of
 from tuner.report.scales import Scale, duration_ticks, padded, spread_apart

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from tuner.domain.format import format_configuration, format_moment, sentence
 from tuner.report.content import ReportContent
 from tuner.report.findings import comparison, coverage, measured, measured_word, prediction, standing
-from tuner.report.format import format_configuration, format_moment, sentence
 from tuner.report.spending import spent_words
 from tuner.report.tables import (
     Table,

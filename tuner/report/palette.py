@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tuner.measurement import Purpose
+from tuner.domain.measurement import Purpose
 from tuner.report.content import ReportContent
 
 #: Steps of the ordered palette in the page's style sheet, from light to dark.

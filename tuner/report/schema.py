@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from search_spaces import Configuration
-from tuner.recommendation import SCHEMA_VERSION, Recommendation
+from tuner.domain.recommendation import SCHEMA_VERSION, Recommendation
 
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from tuner.measurement import Outcome
-from tuner.report.blocks import folded, sentence_list, table_html
-from tuner.report.checked import checked_chart
-from tuner.report.content import ReportContent
-from tuner.report.curves import batch_legend, curve_charts, runs_of
-from tuner.report.findings import EARLY_SHARE, coverage
-from tuner.report.format import (
+from tuner.domain.format import (
     format_configuration,
     format_count,
     format_share,
     sentence,
 )
+from tuner.domain.measurement import Outcome
+from tuner.report.blocks import folded, sentence_list, table_html
+from tuner.report.checked import checked_chart
+from tuner.report.content import ReportContent
+from tuner.report.curves import batch_legend, curve_charts, runs_of
+from tuner.report.findings import EARLY_SHARE, coverage
 from tuner.report.landscape import landscape_charts, unreachable_words
 from tuner.report.markup import Markup, element, joined
 from tuner.report.palette import batch_shades

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tuner.recommendation import TuningCost
-from tuner.report.format import format_dollars, format_seconds, format_share
+from tuner.domain.format import format_dollars, format_seconds, format_share
+from tuner.domain.recommendation import TuningCost
 from tuner.report.markup import Markup, element
 from tuner.report.palette import hues
 

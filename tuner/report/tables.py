@@ -7,12 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces import Configuration, traits_of
-from tuner.ledger import ProbeRecord
-from tuner.measurement import Measurement
-from tuner.recommendation import Alternative, Recommendation
-from tuner.report.content import PredictedAgainstMeasured
-from tuner.report.findings import estimate_of, is_inside, measured_word
-from tuner.report.format import (
+from tuner.advice.strategy_words import waits_words
+from tuner.domain.format import (
     ABSENT,
     OUT_OF_REACH,
     axis_title,
@@ -27,7 +23,10 @@ from tuner.report.format import (
     format_strategy,
     format_value,
 )
-from tuner.report.strategy_words import waits_words
+from tuner.domain.measurement import Measurement
+from tuner.domain.recommendation import Alternative, Recommendation
+from tuner.ledger import PredictedAgainstMeasured, ProbeRecord
+from tuner.report.findings import estimate_of, is_inside, measured_word
 
 
 @dataclass(frozen=True, kw_only=True)

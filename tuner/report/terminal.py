@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import textwrap
 
-from tuner.recommendation import Recommendation
-from tuner.report.findings import Finding, comparison, measured, measured_word, prediction, standing
-from tuner.report.format import (
+from tuner.domain.format import (
     format_configuration,
     format_dollar_interval,
     format_dollars,
     format_seconds,
     sentence,
 )
+from tuner.domain.recommendation import Recommendation
+from tuner.report.findings import Finding, comparison, measured, measured_word, prediction, standing
 from tuner.report.spending import spent_words
 
 _WIDTH = 100

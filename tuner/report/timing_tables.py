@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search_spaces import traits_of
+from tuner.domain.format import ABSENT, format_count, format_number, format_seconds, format_strategy
+from tuner.domain.measurement import Measurement, Purpose, RankTiming, Spread
 from tuner.ledger import ProbeRecord
-from tuner.measurement import Measurement, Purpose, RankTiming, Spread
-from tuner.report.format import ABSENT, format_count, format_number, format_seconds, format_strategy
 from tuner.report.tables import Table
 
 

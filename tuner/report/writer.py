@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from tuner.errors import StorageError
+from tuner.domain.errors import StorageError
 from tuner.report.content import ReportContent
 from tuner.report.csv import trials_csv
 from tuner.report.html import report_html

@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration, traits_of
-from tuner.analytic.draws import NUM_DRAWS
 from tuner.analytic.predictor import Forecast, Predictor
+from tuner.analytic.quasi_random import NUM_DRAWS
 from tuner.analytic.samples_law import counted_batch
 from tuner.analytic.samples_model import RatePrior, fit_samples
-from tuner.analytic.seconds_model import fit_seconds
 from tuner.analytic.slope_predictor import SlopePredictor
+from tuner.analytic.step_time_model import fit_seconds
+from tuner.domain.workload import AdamWSettings
+from tuner.search.candidates import weighed_levels
 from tuner.search.law_priors import NO_PAST, PastLaws
-from tuner.search.levels import weighed_levels
 from tuner.search.state import SearchState
-from tuner.workload import AdamWSettings
 
 Array = npt.NDArray[np.float64]
 

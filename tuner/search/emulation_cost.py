@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration, traits_of
-from tuner.cluster import Cluster
+from tuner.domain.cluster import Cluster
+from tuner.domain.measurement import Purpose
 from tuner.ledger import ProbeRecord
-from tuner.measurement import Purpose
 
 Array = npt.NDArray[np.float64]
 

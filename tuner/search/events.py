@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from tuner.measurement import Measurement
+from tuner.domain.measurement import Measurement
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.analytic.slope_predictor import SlopePredictor, regret_bound
-from tuner.measurement import Purpose
+from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import Beliefs, prices
-from tuner.search.beside import Beside
-from tuner.search.first_looks import first_looks
+from tuner.search.first_probes import first_looks
 from tuner.search.first_scores import first_scores
 from tuner.search.improvement import Weights, recommended, tail_savings, weigh
 from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
+from tuner.search.opportunity_cost import Beside
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.slope_beliefs import SlopeModels
 from tuner.search.slope_priors import SearchSettings

@@ -2,63 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
 from search_spaces import Configuration, traits_of
-from tuner.cluster import Cluster
-from tuner.errors import LeaseLostError, StorageError
-from tuner.job import Job
-from tuner.ledger import Lease, Ledger, ProbeRecord, StudyRecord
-from tuner.measurement import Measurement, Outcome, Purpose
+from tuner.domain.errors import LeaseLostError, StorageError
+from tuner.domain.measurement import Measurement, Outcome, Purpose
+from tuner.ledger import Lease, ProbeRecord
 from tuner.probes import Prober, Until
 from tuner.search.beliefs import seconds_ratio
-from tuner.search.carry import carry_over
-from tuner.search.events import Listener, SearchEvent, ignore
-from tuner.search.memory import remember_beliefs
+from tuner.search.checkpoint_transfer import carry_over
+from tuner.search.context import SearchSetting
+from tuner.search.events import SearchEvent
+from tuner.search.inflight import LEASE_SECONDS, Slice, SlicesUnderWay
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Policy, Start, Stop, StopKind, Wait
+from tuner.search.prediction_log import remember_beliefs
 from tuner.search.state import SearchState, read_state, run_of
-from tuner.search.trials import StudyTrials
-from tuner.search.under_way import LEASE_SECONDS, Slice, SlicesUnderWay
 
 _POLL_SECONDS = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchSetting:
-    """What a search works with.
-
-    Args:
-        job: The job.
-        cluster: What it trains on.
-        study: Its study.
-        ledger: Its memory.
-        trials: The Optuna study.
-        folder: The output folder; probes lie in `probes/` below it.
-        epoch_samples: Size of the training set.
-        owner: Names this process in leases.
-        parallel: Slices that may be under way at once, as far as the cluster has nodes for them.
-        clock: Seconds since the epoch.
-        sleep: Waits so many seconds.
-        listen: Is told what happens.
-    """
-
-    job: Job
-    cluster: Cluster
-    study: StudyRecord
-    ledger: Ledger
-    trials: StudyTrials
-    folder: Path
-    epoch_samples: int
-    owner: str
-    parallel: int = 1
-    clock: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = time.sleep
-    listen: Listener = ignore
 
 
 class Search:

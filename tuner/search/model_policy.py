@@ -7,17 +7,17 @@ import math
 import numpy as np
 
 from search_spaces import Configuration, traits_of
-from tuner.measurement import Purpose
+from tuner.domain.measurement import Purpose
 from tuner.probes import Until, first_mark
+from tuner.search.acquisition import Weighing
 from tuner.search.beliefs import Beliefs, believe, candidates
+from tuner.search.concurrency import NO_GAIN, choose_together
 from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.limits import ended_by_fault, limit_reached, may_start
 from tuner.search.listed_policy import ListedPolicy, is_listed
 from tuner.search.policy import Action, Decision, Start, Stop, StopKind, Wait
 from tuner.search.slope_priors import SearchSettings
 from tuner.search.state import Run, SearchState
-from tuner.search.together import NO_GAIN, choose_together
-from tuner.search.weighing import Weighing
 
 #: The first look takes at most this share of the time budget; so many seconds without a budget.
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0

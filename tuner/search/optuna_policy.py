@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from search_spaces import ListedSpace
-from tuner.measurement import Purpose
+from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.limits import ended_by_fault, limit_reached, may_start
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Start, Stop, StopKind, Wait

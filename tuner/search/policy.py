@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from search_spaces import Configuration
-from tuner.measurement import Purpose
+from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import Beliefs
 from tuner.search.state import SearchState

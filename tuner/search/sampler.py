@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search_spaces import AxisValue, Choice, Configuration, FloatRange, ListedSpace, OneOf, SearchSpace
-from tuner.measurement import Purpose
+from tuner.domain.measurement import Purpose
 
 #: How often a sampler is asked again for a feasible configuration before one is drawn at random.
 _ATTEMPTS = 10

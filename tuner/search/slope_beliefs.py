@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.analytic.begun_runs import COMMON_ERROR_SD, BegunRun, Told, begun_run, told_by
 from tuner.analytic.features import SAMPLES, SECONDS, Features, Quantity, Slope, features_of, prior_of
 from tuner.analytic.slope_predictor import SlopeFit, SlopePredictor, Standing
 from tuner.analytic.slopes import Observations, SlopePrior, fit_slopes
-from tuner.cluster import Cluster
+from tuner.analytic.started_runs import COMMON_ERROR_SD, BegunRun, Told, begun_run, told_by
+from tuner.domain.cluster import Cluster
 from tuner.search.slope_priors import SearchSettings, Slopes
 from tuner.search.start_value import progress_of, start_value
 from tuner.search.state import Run, SearchState

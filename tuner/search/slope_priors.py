@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 
-from tuner.analytic.begun_runs import BegunRun, begun_run, told_by
 from tuner.analytic.features import (
     SAMPLES,
     SAMPLES_SLOPES,
@@ -22,8 +21,9 @@ from tuner.analytic.features import (
     prior_of,
 )
 from tuner.analytic.slopes import Observations, SlopeModel, fit_slopes
+from tuner.analytic.started_runs import BegunRun, begun_run, told_by
 from tuner.ledger import FitRecord
-from tuner.recording import Recording, samples_at
+from tuner.recordings.recording import Recording, samples_at
 from tuner.search.start_value import progress_of, start_value
 
 #: Slopes of another job differ from this one's by so much, for each unit, at the least.

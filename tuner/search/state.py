@@ -11,15 +11,15 @@ import numpy as np
 from search_spaces import Configuration, RanksWithin, SearchSpace, traits_of
 from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.predictor import RunState
-from tuner.charge import Charge
-from tuner.cluster import Cluster
+from tuner.domain.charge import Charge
+from tuner.domain.cluster import Cluster
+from tuner.domain.measurement import Measurement, Outcome, Purpose, crossing, merged
+from tuner.domain.workload import METRICS
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
-from tuner.measurement import Measurement, Outcome, Purpose, crossing, merged
-from tuner.search.room import Room
+from tuner.search.capacity import Room
 from tuner.search.start_value import start_value
 from tuner.search.timings import TimingKey, timing_key
-from tuner.workload import METRICS
 
 #: Start-up charged where none was measured yet, seconds.
 _UNKNOWN_STARTUP_SECONDS = 3.0

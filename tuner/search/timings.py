@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from search_spaces import Configuration
-from tuner.analytic.setup import setup_of
-from tuner.cluster import Cluster
+from tuner.analytic.strategy_encoding import setup_of
+from tuner.domain.cluster import Cluster
 
 
 @dataclass(frozen=True, kw_only=True)

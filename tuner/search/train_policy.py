@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.measurement import Purpose
+from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import believe, seconds_ratio
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait

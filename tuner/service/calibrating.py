@@ -18,7 +18,7 @@ from tuner.calibration import (
     machine_section,
 )
 from tuner.calibration.plan import batch_sizes_to_time
-from tuner.errors import JobError, StorageError
+from tuner.domain.errors import JobError, StorageError
 from tuner.launchers import Launcher
 from tuner.service.check import tiny_configuration
 from tuner.service.launchers import job_launcher, passing_folder

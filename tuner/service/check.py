@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from search_spaces import Configuration
-from tuner.errors import ProbeError
-from tuner.measurement import Measurement, Outcome, Purpose
+from tuner.domain.errors import ProbeError
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.probes import Prober, Until
 from tuner.service.launchers import passing_folder
 from tuner.service.opening import OpenedJob, checked_epoch_samples

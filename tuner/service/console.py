@@ -10,7 +10,7 @@ from rich.console import Console as Terminal
 from rich.status import Status
 from rich.text import Text
 
-from tuner.measurement import Measurement
+from tuner.domain.measurement import Measurement
 from tuner.search.events import SearchEvent
 
 #: Off a terminal, a slice under way says something this often, seconds.

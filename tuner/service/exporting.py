@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuner.errors import JobError, StorageError
+from tuner.domain.errors import JobError, StorageError
+from tuner.domain.recommendation import Recommendation
 from tuner.job import ClusterSection
 from tuner.ledger import Ledger
-from tuner.recommendation import Recommendation
 from tuner.report.launch import TARGETS, LaunchPlan, launch_plan, launch_text
 from tuner.report.writer import write_text
 from tuner.service.opening import OpenedJob

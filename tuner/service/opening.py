@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from tuner.cluster import Cluster
-from tuner.errors import DataNotFoundError, JobError, StorageError
+from tuner.domain.cluster import Cluster
+from tuner.domain.errors import DataNotFoundError, JobError, StorageError
 from tuner.job import Job, load_job, load_workload, script_digest, workload_code_digest
 from tuner.ledger import Ledger, StudyRecord
-from tuner.recording import NEUTRAL_EPOCH_SAMPLES
+from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 
 if TYPE_CHECKING:
-    from tuner.workload import Workload
+    from tuner.domain.workload import Workload
 
 
 #: Key of [budget] to the flag that takes its place.

@@ -6,7 +6,7 @@ import os
 import socket
 import uuid
 
-from tuner.errors import StorageError
+from tuner.domain.errors import StorageError
 from tuner.launchers.process_records import ProcessRecord
 from tuner.ledger import Ledger, StudyRecord
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search_spaces import Configuration
+from tuner.domain.format import format_dollars, format_seconds
 from tuner.job import job_warnings
-from tuner.report.format import format_dollars, format_seconds
 from tuner.service.opening import OpenedJob
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.launchers import LocalLauncher
 from tuner.probes import Prober
-from tuner.probes.command import CommandProber
+from tuner.probes.commands.prober import CommandProber
 from tuner.probes.recorded import RecordedProber
 from tuner.probes.training import TrainingProber
 from tuner.service.launchers import job_launcher

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.cluster import Machine
-from tuner.errors import JobError, StorageError
+from tuner.domain.cluster import Machine
+from tuner.domain.errors import JobError, StorageError
+from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
 from tuner.ledger import ProbeRecord, StudyRecord
-from tuner.measurement import Measurement, Outcome, Purpose, merged
 from tuner.probes.recorded import DIVERGED_END
-from tuner.recording import RecordedRun, Recording
-from tuner.recording_file import write_recording
+from tuner.recordings.file import write_recording
+from tuner.recordings.recording import RecordedRun, Recording
 from tuner.service.opening import OpenedJob
 from tuner.service.store import StudyStore
 from tuner.service.views import require_study

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.errors import InfeasibleError, ProbeError
+from tuner.advice.recommend import Ending, checked_predictions, landscape, recommend
+from tuner.domain.errors import InfeasibleError, ProbeError
+from tuner.domain.recommendation import Recommendation
 from tuner.ledger import Ledger, StudyRecord
-from tuner.recommendation import Recommendation
 from tuner.report import ReportContent, write_report
 from tuner.search.beliefs import Beliefs, believe, candidates
 from tuner.search.law_priors import PastLaws, laws_of_fits
 from tuner.search.listed_policy import ListedPolicy, is_listed
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState, read_state, run_of
-from tuner.service.advice import Ending, checked_predictions, landscape, recommend
 from tuner.service.opening import OpenedJob, checked_epoch_samples, prepare_output
 from tuner.service.store import StudyStore
 from tuner.service.views import require_study

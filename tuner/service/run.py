@@ -11,24 +11,25 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from search_spaces import Configuration
-from tuner.errors import JobError
+from tuner.advice.recommend import recommend
+from tuner.domain.errors import JobError
+from tuner.domain.recommendation import Recommendation
 from tuner.job import BaselineSection, Job
 from tuner.launchers import end_orphans
 from tuner.ledger import RecommendationRecord, StudyRecord
 from tuner.probes import Prober
-from tuner.recommendation import Recommendation
+from tuner.search.context import SearchSetting
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.law_priors import laws_of_fits
-from tuner.search.loop import Search, SearchSetting
+from tuner.search.loop import Search
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
+from tuner.search.optuna_trials import StudyTrials
 from tuner.search.policy import Policy, Stop, StopKind
 from tuner.search.sampler import baseline_sampler
 from tuner.search.slope_priors import TEXTBOOK, SearchSettings, learnt_from_fits
 from tuner.search.state import SearchState
 from tuner.search.train_policy import TrainPolicy
-from tuner.search.trials import StudyTrials
-from tuner.service.advice import recommend
 from tuner.service.opening import (
     OpenedJob,
     changed_words,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
+from tuner.domain.measurement import crossing
 from tuner.job import GoalSection
 from tuner.ledger import Ledger, ProbeRecord, StudyRecord
-from tuner.measurement import crossing
 from tuner.service.opening import OpenedJob, changed_words, find_study, has_other_study
 
 Row = dict[str, Any]

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-from tuner.strategies.patience import Patience
 from tuner.strategies.strategy import Links
+from tuner.strategies.timeouts import Patience
 from tuner.transport import Received
 
 #: How often the thread looks whether it should end, seconds.

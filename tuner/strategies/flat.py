@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
 
 
 class FlatParameters:

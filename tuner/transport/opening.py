@@ -7,9 +7,9 @@ import torch
 from tuner.transport.addresses import LOOPBACK
 from tuner.transport.meeting import Store
 from tuner.transport.memory_order import shared_memory_is_safe
-from tuner.transport.messages import MessageTransport
 from tuner.transport.shared_memory import SharedMemoryTransport
 from tuner.transport.transport import Transport
+from tuner.transport.zmq_transport import MessageTransport
 
 
 def open_transport(

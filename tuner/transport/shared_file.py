@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from tuner.errors import StorageError
+from tuner.domain.errors import StorageError
 
 
 class SharedFile:

@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.errors import StorageError, TunerError
+from tuner.domain.errors import StorageError, TunerError
 from tuner.transport.doorbell import Doorbell
 from tuner.transport.layout import POSTED_AT_WORD, STANDING_STRIDE_WORDS, Layout
 from tuner.transport.meeting import PrefixStore, Store, exchange

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from tuner.errors import DataNotFoundError
-from tuner.workload import METRICS, AdamWSettings, ConstantSchedule, Workload
+from tuner.domain.errors import DataNotFoundError
+from tuner.domain.workload import METRICS, AdamWSettings, ConstantSchedule, Workload
 from tuner.workloads.small_gpt import SmallGPT
 
 _NUM_BYTES = 256

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from tuner.workload import Workload
+from tuner.domain.workload import Workload
 from tuner.workloads.images import LabelledImages, accuracy, image_loss
 
 _NUM_CLASSES = 10

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from tuner.errors import DataNotFoundError
-from tuner.workload import Workload
+from tuner.domain.errors import DataNotFoundError
+from tuner.domain.workload import Workload
 from tuner.workloads.idx_files import find_idx, read_idx
 from tuner.workloads.images import LabelledImages, accuracy, image_loss
 from tuner.workloads.residual_network import Normalization, ResidualNetwork

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from search_spaces import Configuration
 from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.samples_model import RatePrior
-from tuner.measurement import Measurement, Outcome, Purpose, RankTiming, Spread
+from tuner.domain.measurement import Measurement, Outcome, Purpose, RankTiming, Spread
 
 Array = npt.NDArray[np.float64]
 

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from search_spaces import STRATEGIES, Configuration, traits_of, with_knobs
 from tuner.analytic.disagreement import disagreement, disagreement_columns, disagreement_parameters, family_of
-from tuner.analytic.setup import STRATEGY_CORRELATION, exchanging_alike, setup_of, strategy_columns
+from tuner.analytic.strategy_encoding import (
+    STRATEGY_CORRELATION,
+    exchanging_alike,
+    setup_of,
+    strategy_columns,
+)
 
 OTHERS = [name for name in STRATEGIES if name != "all_reduce"]
 

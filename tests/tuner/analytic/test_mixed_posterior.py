@@ -13,8 +13,8 @@ from tuner.analytic.mixed_posterior import MixedPosterior, fit_mixed
 from tuner.analytic.past_laws import PastLaw, Told, informed
 from tuner.analytic.regression import Parameter, Posterior, Residual, fit
 from tuner.analytic.samples_model import fit_samples
-from tuner.analytic.seconds_model import fit_seconds
-from tuner.cluster import Cluster
+from tuner.analytic.step_time_model import fit_seconds
+from tuner.domain.cluster import Cluster
 
 Array = npt.NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from tuner.analytic.noise_growth import (
     progress_of_share,
 )
 from tuner.analytic.samples_model import SamplesModel, fit_samples
-from tuner.measurement import NoiseStatistic
+from tuner.domain.measurement import NoiseStatistic
 
 LOG_SCALE, LOG_SAMPLES = math.log(300.0), math.log(20_000.0)
 #: No noise of the run's own, and what is measured is what counts.

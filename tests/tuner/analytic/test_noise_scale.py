@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tuner.analytic.noise_scale import noise_scale
-from tuner.measurement import NoiseStatistic
+from tuner.domain.measurement import NoiseStatistic
 
 
 def statistic(noise: float, squared_gradient: float, num_estimates: int = 10) -> NoiseStatistic:

@@ -13,9 +13,9 @@ from tests.tuner.analytic.made_measurements import configuration, rate_prior, ru
 from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.laws import ring_all_reduce_seconds
 from tuner.analytic.samples_model import fit_samples
-from tuner.analytic.seconds_model import SecondsModel, fit_seconds
-from tuner.cluster import Cluster, VirtualCluster
-from tuner.measurement import Measurement
+from tuner.analytic.step_time_model import SecondsModel, fit_seconds
+from tuner.domain.cluster import Cluster, VirtualCluster
+from tuner.domain.measurement import Measurement
 
 VIRTUAL = VirtualCluster(
     fixed_seconds=2e-3, seconds_per_sample=1e-4, jitter=0.02, latency=2e-5, bytes_per_second=1e9

@@ -8,12 +8,12 @@ import pytest
 
 from search_spaces import Configuration, traits_of
 from tests.tuner.analytic.made_measurements import configuration, diverged, rate_prior, run, timed
-from tuner.analytic.draws import NUM_DRAWS
 from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.predictor import Forecast, Predictor, RunState
+from tuner.analytic.quasi_random import NUM_DRAWS
 from tuner.analytic.samples_model import fit_samples
-from tuner.analytic.seconds_model import fit_seconds
-from tuner.cluster import Cluster
+from tuner.analytic.step_time_model import fit_seconds
+from tuner.domain.cluster import Cluster
 
 CLUSTER = Cluster(node_counts=(1, 2, 4), cores_per_host=4)
 SECONDS_PER_SAMPLE = 5e-4

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.tuner.analytic.made_measurements import configuration, timed
-from tuner.analytic.arrivals import RunCurve, extrapolate
-from tuner.analytic.seconds_model import fit_seconds
-from tuner.cluster import Cluster
+from tuner.analytic.learning_curve import RunCurve, extrapolate
+from tuner.analytic.step_time_model import fit_seconds
+from tuner.domain.cluster import Cluster
 
 RECORDINGS = Path(__file__).resolve().parents[4] / "shared" / "recordings"
 

@@ -13,7 +13,7 @@ from tuner.analytic.disagreement import disagreement_columns
 from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.samples_law import counted_batch
 from tuner.analytic.samples_model import SamplesModel, fit_samples
-from tuner.analytic.setup import setup_of
+from tuner.analytic.strategy_encoding import setup_of
 
 ALL = tuple(STRATEGIES)
 SAMPLES = 30_000.0

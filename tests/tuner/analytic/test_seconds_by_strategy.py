@@ -10,10 +10,10 @@ import pytest
 
 from search_spaces import STRATEGIES, Configuration, traits_of, with_knobs
 from tests.tuner.analytic.made_measurements import configuration, timed
-from tuner.analytic.seconds_model import SecondsModel, fit_seconds
-from tuner.analytic.strategy_seconds import Network, batch_seconds
-from tuner.cluster import Cluster, RankDelay
-from tuner.measurement import Measurement, RankTiming, Spread
+from tuner.analytic.step_time_laws import Network, batch_seconds
+from tuner.analytic.step_time_model import SecondsModel, fit_seconds
+from tuner.domain.cluster import Cluster, RankDelay
+from tuner.domain.measurement import Measurement, RankTiming, Spread
 
 APART = Cluster(node_counts=(1, 2, 4, 8), nodes_share_host=False)
 LATE = replace(APART, delays=(RankDelay(ranks=(1,), low=0.0, high=0.3),))

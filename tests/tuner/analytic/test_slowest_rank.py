@@ -12,7 +12,7 @@ from tuner.analytic.slowest_rank import (
     slowest_step_seconds,
     unwaiting_batch_seconds,
 )
-from tuner.cluster import RankDelay
+from tuner.domain.cluster import RankDelay
 
 ONE_LATE = (RankDelay(ranks=(1,), low=0.0, high=0.3),)
 ALL_LATE = (RankDelay(ranks=None, low=0.0, high=0.3),)

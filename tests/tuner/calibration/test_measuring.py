@@ -18,7 +18,7 @@ from tests.tuner.calibration.made_timings import (
     made_plan,
 )
 from tuner.calibration import Constants, calibrate
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 
 
 @pytest.fixture(autouse=True)

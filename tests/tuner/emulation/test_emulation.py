@@ -15,10 +15,10 @@ from tests.levels import mostly_slow
 from tests.tuner.emulation.toy import CLUSTER, Regression, emulated, parameters_of, scored_parameters
 from tuner.analytic.laws import expected_maximum, ring_all_reduce_seconds
 from tuner.analytic.server_queue import server_exchange_seconds
-from tuner.batches import SampleStream
-from tuner.cluster import RankDelay
+from tuner.domain.cluster import RankDelay
+from tuner.domain.data_order import SampleStream
+from tuner.domain.workload import SGDSettings
 from tuner.emulation import Emulation
-from tuner.workload import SGDSettings
 
 ALL = sorted(STRATEGIES)
 APART = [name for name, traits in STRATEGIES.items() if not traits.barrier]

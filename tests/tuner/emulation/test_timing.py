@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tuner.emulation.toy import CLUSTER
-from tuner.cluster import RankDelay, VirtualCluster
+from tuner.domain.cluster import RankDelay, VirtualCluster
 from tuner.emulation.timing import StepDraws
 
 

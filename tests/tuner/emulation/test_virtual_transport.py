@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tuner.cluster import VirtualCluster
+from tuner.domain.cluster import VirtualCluster
 from tuner.emulation.event_clock import EventClock
 from tuner.emulation.virtual_transport import MOST_HELD, Mail, VirtualTransport
 

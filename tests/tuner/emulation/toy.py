@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from search_spaces import Configuration
-from tuner.cluster import VirtualCluster
+from tuner.domain.cluster import VirtualCluster
+from tuner.domain.workload import SGDSettings, Workload
 from tuner.emulation import Emulation, Trained, emulation
-from tuner.workload import SGDSettings, Workload
 
 NUM_SAMPLES, NUM_FEATURES = 512, 6
 CLUSTER = VirtualCluster(fixed_seconds=0.01, seconds_per_sample=1e-3)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from search_spaces import Configuration
-from tuner.errors import InfeasibleError, JobError
+from tuner.domain.errors import InfeasibleError, JobError
 from tuner.job import VARIABLES, Template, load_job, own_command, script_digest, variable_name
 from tuner.job.command_files import script_files
 from tuner.job.command_section import CommandSection

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tuner.errors import InfeasibleError, JobError
+from tuner.domain.errors import InfeasibleError, JobError
 from tuner.job import Job, job_name, load_job
 
 VALID = {

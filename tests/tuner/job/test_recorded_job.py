@@ -5,7 +5,7 @@ import pytest
 
 from search_spaces import ListedSpace
 from tests.recorded_grid import JOB, TARGET, configuration, grid, write_grid, write_job
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
 from tuner.job import Job, check_feasible, job_warnings, load_job
 
 

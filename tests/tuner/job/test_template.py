@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
 from tuner.job import (
     Job,
     example_names,

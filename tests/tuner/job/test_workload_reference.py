@@ -4,13 +4,13 @@ import sys
 
 import pytest
 
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
+from tuner.domain.workload import AdamWSettings, CosineSchedule
 from tuner.job import Job, load_workload
-from tuner.workload import AdamWSettings, CosineSchedule
 from tuner.workloads.digits import Digits
 
 OWN = """
-from tuner.workload import Metric, Workload
+from tuner.domain.workload import Metric, Workload
 
 class Own(Workload):
     metric = Metric(name="recall", direction="maximize", lower=0, upper=1)

@@ -22,10 +22,10 @@ from tests.tuner.launchers.command_conformance import (
     submit,
 )
 from tests.tuner.launchers.conformance import is_alive, wait_until
-from tuner.errors import ProbeError
-from tuner.launchers import CommandLauncher, JobState, LocalLauncher, LocalNodes, node_starter
+from tuner.domain.errors import ProbeError
+from tuner.launchers import CommandLauncher, JobState, LocalLauncher, LocalNodes, node_agent
 from tuner.launchers.job_folder import JobFolder
-from tuner.launchers.node_starter import NodeStarter
+from tuner.launchers.node_agent import NodeStarter
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_an_end_without_words_counts_only_once_none_can_be_on_their_way(
     (work / "end").write_text("nodes lost")
     assert starter._must_end() == "nodes lost"
     (work / "end").write_text("")
-    monkeypatch.setattr(node_starter, "_EMPTY_END_SECONDS", 0.0)
+    monkeypatch.setattr(node_agent, "_EMPTY_END_SECONDS", 0.0)
     assert starter._must_end() == "cancelled"
 
 

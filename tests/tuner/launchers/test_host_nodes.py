@@ -24,7 +24,7 @@ from tests.tuner.launchers.command_conformance import (
 )
 from tests.tuner.launchers.conformance import LauncherConformance, Watch, is_alive, wait_until
 from tests.tuner.launchers.conformance import submit as submit_ranks
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 from tuner.launchers import CommandLauncher, ElasticAgent, HostNodes, JobState, NodeJob, OnePer
 from tuner.launchers.host_nodes import connect_line
 

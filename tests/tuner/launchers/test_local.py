@@ -19,7 +19,7 @@ from tests.tuner.launchers.conformance import (
     submit,
     wait_until,
 )
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 from tuner.launchers import JobState, LocalLauncher
 
 # One after the other: they share a pool of ranks, and look at who is in it.

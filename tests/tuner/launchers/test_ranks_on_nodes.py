@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.launchers.conformance import LauncherConformance, Watch, outcome, submit
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 from tuner.launchers import CommandLauncher, CommandTask, JobState, LocalNodes, RankTask
 from tuner.launchers.elastic_agent import noted
 from tuner.launchers.job_folder import JobFolder

@@ -16,7 +16,7 @@ import pytest
 from tests.ray_cluster import missing_ray
 from tests.tuner.launchers.command_conformance import submit
 from tests.tuner.launchers.conformance import wait_until
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 from tuner.launchers import CommandLauncher, RayNodes
 from tuner.launchers.ray_dashboard import RayDashboard, RayJob
 

@@ -21,7 +21,7 @@ from tests.tuner.launchers.command_conformance import (
     submit,
 )
 from tests.tuner.launchers.conformance import Watch, is_alive, wait_until
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 from tuner.launchers import CommandLauncher, JobHandle, JobState, SlurmNodes, SlurmRequest
 from tuner.launchers.slurm_submission import missing_parts
 

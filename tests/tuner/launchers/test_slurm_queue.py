@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.launchers.conformance import wait_until
-from tuner.errors import JobError, ProbeError
+from tuner.domain.errors import JobError, ProbeError
 from tuner.launchers import JobState, NodeJob, SlurmNodes, SlurmRequest
-from tuner.launchers.background_question import Question
+from tuner.launchers.async_command import Question
 from tuner.launchers.slurm_queue import SlurmQueue
 
 

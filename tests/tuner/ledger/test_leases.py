@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from tuner.domain.measurement import Outcome
 from tuner.ledger import Lease, LeaseState
-from tuner.measurement import Outcome
 
 
 def state(

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from search_spaces import Configuration
-from tuner.errors import StorageError
-from tuner.measurement import Measurement, Outcome, Purpose
+from tuner.domain.errors import StorageError
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.probes import ProbeHandle, Prober, Until
 
 TIME_LIMIT_SECONDS = 90

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from tuner.errors import ProbeError
+from tuner.domain.errors import ProbeError
 from tuner.launchers import rank_process
 from tuner.launchers.local import PRELOAD
-from tuner.probes.random_state import random_state, set_random_state
-from tuner.probes.rank_setup import rank_device
-from tuner.probes.run_state import on_host
+from tuner.probes.ranks.checkpoint_state import on_host
+from tuner.probes.ranks.random_state import random_state, set_random_state
+from tuner.probes.ranks.rank_setup import rank_device
 
 _WATCHED_IMPORT = """
 import sys, torch

@@ -9,9 +9,9 @@ import torch
 from search_spaces import Configuration
 from tests.tuner.probes.conformance import ProberConformance, ended
 from tests.tuner.probes.tiny_jobs import FOLDER, tiny_job
+from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
 from tuner.job import Job
 from tuner.launchers import LocalLauncher
-from tuner.measurement import Measurement, Outcome, Purpose, merged
 from tuner.probes import Prober, Until
 from tuner.probes.training import TrainingProber
 

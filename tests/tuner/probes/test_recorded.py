@@ -8,12 +8,12 @@ import pytest
 from search_spaces import Configuration
 from tests.recorded_grid import STARTUP_SECONDS, configuration, grid, recorded_run
 from tests.tuner.probes.conformance import ProberConformance
-from tuner.errors import JobError, ProbeError, StorageError
-from tuner.measurement import Measurement, Outcome, Purpose, crossing, merged
+from tuner.domain.errors import JobError, ProbeError, StorageError
+from tuner.domain.measurement import Measurement, Outcome, Purpose, crossing, merged
 from tuner.probes import Until
 from tuner.probes.recorded import RecordedProber
-from tuner.recording import RecordedRun, Recording
-from tuner.search.carry import carry_over
+from tuner.recordings.recording import RecordedRun, Recording
+from tuner.search.checkpoint_transfer import carry_over
 
 ONE = configuration()
 

@@ -9,8 +9,8 @@ import pytest
 
 from search_spaces import Configuration, with_knobs
 from tests.tuner.probes.tiny_jobs import FOLDER, tiny_job
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.launchers import JobHandle
-from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes import Until
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import SlicePlan

@@ -13,10 +13,10 @@ from search_spaces import Configuration
 from tests.tuner.launchers.conformance import wait_until
 from tests.tuner.probes.conformance import ProberConformance, ended
 from tests.tuner.probes.tiny_jobs import FOLDER, configuration, tiny_job
-from tuner.checkpoints import CheckpointFolder
-from tuner.errors import ProbeError
+from tuner.domain.checkpoints import CheckpointFolder
+from tuner.domain.errors import ProbeError
+from tuner.domain.measurement import Measurement, Outcome, Purpose, crossing, merged
 from tuner.launchers import LocalLauncher
-from tuner.measurement import Measurement, Outcome, Purpose, crossing, merged
 from tuner.probes import Prober, Until
 from tuner.probes.probe_folder import take_back_ends
 from tuner.probes.training import TrainingProber

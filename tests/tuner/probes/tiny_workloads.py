@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from tuner.workload import METRICS, Workload
+from tuner.domain.workload import METRICS, Workload
 
 
 def rank() -> int:

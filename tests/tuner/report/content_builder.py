@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.cluster import Cluster, RankDelay
-from tuner.job import Job
-from tuner.ledger import PredictionRecord, ProbeRecord
-from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose, RankTiming, Spread
-from tuner.recommendation import (
+from tuner.advice.strategy_words import contrast
+from tuner.domain.cluster import Cluster, RankDelay
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose, RankTiming, Spread
+from tuner.domain.recommendation import (
     Alternative,
     Estimate,
     Recommendation,
@@ -22,8 +21,9 @@ from tuner.recommendation import (
     TuningCost,
     Verification,
 )
-from tuner.report import PredictedAgainstMeasured, ReportContent
-from tuner.report.strategy_words import contrast
+from tuner.job import Job
+from tuner.ledger import PredictedAgainstMeasured, PredictionRecord, ProbeRecord
+from tuner.report import ReportContent
 
 TARGET = 0.95
 DOLLARS_PER_NODE_SECOND = 2.4 / 3600

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from types import ModuleType
 
-from tuner.recommendation import Estimate
+from tuner.domain.recommendation import Estimate
 from tuner.report.findings import comparison, coverage, estimate_of, is_inside, measured, prediction, standing
 
 

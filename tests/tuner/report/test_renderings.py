@@ -14,9 +14,9 @@ from types import ModuleType
 
 import pytest
 
+from tuner.domain.measurement import Outcome
+from tuner.domain.recommendation import Estimate, Recommendation
 from tuner.ledger import ProbeRecord
-from tuner.measurement import Outcome
-from tuner.recommendation import Estimate, Recommendation
 from tuner.report import ReportContent, recommendation_schema, recommendation_text
 from tuner.report.csv import trials_csv
 from tuner.report.html import report_html

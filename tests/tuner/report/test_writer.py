@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from tuner.errors import StorageError
-from tuner.recommendation import Recommendation
+from tuner.domain.errors import StorageError
+from tuner.domain.recommendation import Recommendation
 from tuner.report import write_report
 
 NAMES = {"recommendation.json", "report.html", "report.md", "trials.csv", "launch.sh"}

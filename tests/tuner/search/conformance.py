@@ -9,7 +9,7 @@ import pytest
 
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import World, make_job
-from tuner.measurement import Outcome, Purpose
+from tuner.domain.measurement import Outcome, Purpose
 from tuner.search.policy import Abandon, Ask, Continue, Decision, Policy, Start, Stop, StopKind
 
 _MOST_DECISIONS = 400

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from search_spaces import Configuration
 from tests.tuner.search.synthetic import Law, SyntheticProber
 from tests.tuner.search.world import World, configuration, make_job
-from tuner.measurement import Measurement, Outcome, Purpose
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.probes import ProbeHandle, Prober, Until
 from tuner.search.beliefs import believe
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind

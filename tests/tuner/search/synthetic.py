@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from search_spaces import Configuration, traits_of
-from tuner.charge import charge
-from tuner.cluster import Cluster, RankDelay
-from tuner.measurement import (
+from tuner.domain.charge import charge
+from tuner.domain.cluster import Cluster, RankDelay
+from tuner.domain.measurement import (
     CurvePoint,
     Measurement,
     Outcome,

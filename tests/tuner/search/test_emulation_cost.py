@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from search_spaces import Configuration
-from tuner.cluster import Cluster
+from tuner.domain.cluster import Cluster
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import ProbeRecord
-from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.search.emulation_cost import fit_emulation_cost
 
 CLUSTER = Cluster(node_counts=(1, 8, 128))

@@ -9,10 +9,10 @@ import pytest
 from benchmarks.replay_problem import Problem
 from benchmarks.replay_search import ReplayedSearch, steps
 from tests.recorded_grid import STARTUP_SECONDS, grid
-from tuner.measurement import Purpose
+from tuner.domain.measurement import Purpose
 from tuner.probes import Until
-from tuner.recording import Recording
-from tuner.recording_file import write_recording
+from tuner.recordings.file import write_recording
+from tuner.recordings.recording import Recording
 from tuner.search.first_scores import first_scores
 from tuner.search.listed_policy import ListedPolicy
 from tuner.search.policy import Continue, Start

@@ -8,10 +8,10 @@ from optuna.distributions import CategoricalDistribution
 from search_spaces import STRATEGIES, Configuration
 from tests.tuner.search.test_sampler import study_of
 from tests.tuner.search.world import make_job
+from tuner.domain.measurement import Purpose
 from tuner.job import Job
-from tuner.measurement import Purpose
+from tuner.search.optuna_trials import StudyTrials
 from tuner.search.sampler import knob_distributions
-from tuner.search.trials import StudyTrials
 
 
 def knobby_job() -> Job:

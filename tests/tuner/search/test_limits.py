@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tuner.search.world import EPOCH_SAMPLES, configuration, make_cluster, make_job
-from tuner.cluster import Cluster, Machine
+from tuner.domain.cluster import Cluster, Machine
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.ledger import ProbeRecord
-from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose
+from tuner.search.capacity import Room, UnderWay
 from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
 from tuner.search.policy import Stop, StopKind
-from tuner.search.room import Room, UnderWay
 from tuner.search.state import SearchState, read_state
 
 #: A letter for each way in which the probes of these tests stand.

@@ -18,12 +18,12 @@ from benchmarks.replay_search import ReplayedSearch, steps
 from search_spaces import Configuration
 from tests.recorded_grid import STARTUP_SECONDS, configuration, grid, recorded_run
 from tuner.analytic.slope_predictor import SlopePredictor
+from tuner.domain.measurement import Purpose
 from tuner.job import Job
 from tuner.job.recorded_job import completed
-from tuner.measurement import Purpose
 from tuner.probes import Until
-from tuner.recording import Recording
-from tuner.recording_file import write_recording
+from tuner.recordings.file import write_recording
+from tuner.recordings.recording import Recording
 from tuner.search import improvement, listed_policy
 from tuner.search.listed_policy import ListedPolicy, is_listed
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind

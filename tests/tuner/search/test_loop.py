@@ -25,9 +25,9 @@ from tests.tuner.search.scripted import (
 )
 from tests.tuner.search.synthetic import Law, SyntheticProber
 from tests.tuner.search.world import World, configuration, make_job
-from tuner.errors import StorageError
+from tuner.domain.errors import StorageError
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import Lease, ProbeRecord
-from tuner.measurement import Measurement, Outcome, Purpose
 from tuner.probes import ProbeHandle
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.search.beliefs import believe, seconds_ratio

@@ -9,7 +9,7 @@ import pytest
 
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import BASELINE, World, configuration, make_job
-from tuner.measurement import Measurement, Outcome, Purpose
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Start, Stop, StopKind
 

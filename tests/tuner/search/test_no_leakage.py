@@ -15,12 +15,12 @@ from benchmarks.replay_beliefs import make_policy
 from benchmarks.replay_problem import MANY_TRAININGS, Goal, Problem
 from benchmarks.replay_search import ReplayedSearch, steps
 from search_spaces import Configuration
-from tuner.cluster import Machine
+from tuner.domain.cluster import Machine
+from tuner.domain.measurement import Purpose
 from tuner.ledger import ProbeRecord
-from tuner.measurement import Purpose
 from tuner.probes import Until
-from tuner.recording import RecordedRun, Recording
-from tuner.recording_file import write_recording
+from tuner.recordings.file import write_recording
+from tuner.recordings.recording import RecordedRun, Recording
 from tuner.search.policy import Action, Continue, Decision, Policy, Start
 from tuner.search.state import SearchState
 

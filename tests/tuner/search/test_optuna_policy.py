@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import World, configuration, make_job
-from tuner.measurement import Outcome, Purpose
+from tuner.domain.measurement import Outcome, Purpose
 from tuner.search.optuna_policy import OptunaPolicy
 from tuner.search.policy import Abandon, Ask, Continue, Start, Stop, StopKind
 

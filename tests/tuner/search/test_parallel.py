@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
+from tests.tuner.search.concurrent import TogetherDying, TogetherProber, together_prober
 from tests.tuner.search.scripted import (
     SMALL_SPACE,
     Killed,
@@ -21,15 +22,14 @@ from tests.tuner.search.scripted import (
     trial_states,
 )
 from tests.tuner.search.synthetic import Law
-from tests.tuner.search.together import TogetherDying, TogetherProber, together_prober
 from tests.tuner.search.world import World, configuration, make_job
-from tuner.measurement import Measurement, Outcome, Purpose
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.probes import ProbeHandle, Until
+from tuner.search.inflight import covered
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
 from tuner.search.policy import Ask, Decision, Policy, Stop, StopKind, Wait
 from tuner.search.state import SearchState, run_key
-from tuner.search.under_way import covered
 
 GOOD = configuration(1, 32, 0.08)
 OTHER = configuration(1, 128, 0.08)

@@ -11,14 +11,14 @@ import pytest
 
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import World, configuration, make_job
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.job import Job
-from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose
+from tuner.search.acquisition import Weighing
 from tuner.search.beliefs import believe, candidates
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Continue
 from tuner.search.state import read_state
 from tuner.search.train_policy import TrainPolicy
-from tuner.search.weighing import Weighing
 
 HERE = configuration(1, 64, 0.08)
 ALONE = {"batch_size": [64], "learning_rate": [0.08]}

@@ -9,10 +9,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from search_spaces import Configuration, FloatRange, OneOf, ProductSpace, SearchSpace
 from tests.tuner.search.world import configuration, make_job
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.job import Job
-from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose
+from tuner.search.optuna_trials import StudyTrials
 from tuner.search.sampler import FeasibleSampler, ProposedSampler, baseline_sampler, distributions
-from tuner.search.trials import StudyTrials
 
 
 def crowded_job(**sections: Any) -> Job:

@@ -13,9 +13,9 @@ from benchmarks.replay_search import ReplayedSearch
 from search_spaces import Configuration
 from tests.recorded_grid import configuration, grid
 from tuner.analytic.slope_predictor import SlopePredictor
-from tuner.measurement import Purpose
+from tuner.domain.measurement import Purpose
 from tuner.probes import Until
-from tuner.recording_file import write_recording
+from tuner.recordings.file import write_recording
 from tuner.search.policy import Continue, Start
 from tuner.search.slope_beliefs import SlopeModels
 from tuner.search.slope_priors import REVERSED, TEXTBOOK, Part, SearchSettings

@@ -10,7 +10,7 @@ import pytest
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import World, configuration, make_cluster, make_job
 from tuner.analytic.predictor import RunState
-from tuner.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, Purpose
+from tuner.domain.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, Purpose
 from tuner.search.beliefs import believe
 from tuner.search.state import read_state, run_of
 from tuner.search.timings import timing_key

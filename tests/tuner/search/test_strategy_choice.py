@@ -11,8 +11,8 @@ import pytest
 from search_spaces import Configuration, traits_of
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import World, make_job
-from tuner.cluster import RankDelay
-from tuner.measurement import Purpose
+from tuner.domain.cluster import RankDelay
+from tuner.domain.measurement import Purpose
 from tuner.search.beliefs import believe, seconds_ratio
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Start, StopKind

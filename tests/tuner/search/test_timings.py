@@ -6,8 +6,8 @@ import pytest
 
 from search_spaces import STRATEGIES, Configuration, with_knobs
 from tests.tuner.search.world import World, configuration, make_job
-from tuner.cluster import Cluster
-from tuner.measurement import Purpose
+from tuner.domain.cluster import Cluster
+from tuner.domain.measurement import Purpose
 from tuner.search.timings import timing_key
 
 CLUSTER = Cluster(node_counts=(1, 2, 4))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import World, configuration, make_job
-from tuner.measurement import Measurement, Outcome, Purpose
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.search.policy import Continue, Start, Stop, StopKind
 from tuner.search.train_policy import TrainPolicy
 

@@ -10,17 +10,18 @@ import optuna
 
 from search_spaces import Configuration
 from tests.tuner.search.synthetic import Clock, Law, SyntheticProber
-from tuner.cluster import Cluster, RankDelay
+from tuner.domain.cluster import Cluster, RankDelay
+from tuner.domain.measurement import Measurement, Purpose
 from tuner.job import Job
 from tuner.ledger import Lease, MemoryLedger, ProbeRecord, StudyRecord
-from tuner.measurement import Measurement, Purpose
 from tuner.probes import Prober
+from tuner.search.context import SearchSetting
 from tuner.search.events import SearchEvent
-from tuner.search.loop import Search, SearchSetting
+from tuner.search.loop import Search
+from tuner.search.optuna_trials import StudyTrials
 from tuner.search.policy import Policy
 from tuner.search.sampler import baseline_sampler
 from tuner.search.state import SearchState, read_state
-from tuner.search.trials import StudyTrials
 
 EPOCH_SAMPLES = 20_000
 BASELINE = Configuration(nodes=1, batch_size=64, learning_rate=0.01, strategy="all_reduce")

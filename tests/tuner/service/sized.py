@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuner.workload import Workload
+from tuner.domain.workload import Workload
 
 
 class Sized(Workload):

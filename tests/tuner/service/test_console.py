@@ -8,7 +8,7 @@ from rich.console import Console as Terminal
 
 from search_spaces import Configuration
 from tests.tuner.search.synthetic import Clock
-from tuner.measurement import CurvePoint, Measurement, Outcome, Purpose
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.search.events import SearchEvent
 from tuner.service import console
 from tuner.service.console import PlainConsole, RichConsole, progress_words

@@ -12,10 +12,10 @@ import yaml
 
 from search_spaces import Configuration
 from tests.slurm_cluster import SlurmCluster
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
+from tuner.domain.recommendation import Alternative, Estimate, Recommendation, TuningCost
 from tuner.job import Job, load_job
 from tuner.ledger import MemoryLedger, RecommendationRecord
-from tuner.recommendation import Alternative, Estimate, Recommendation, TuningCost
 from tuner.service.exporting import ExportOptions, export_job
 from tuner.service.opening import OpenedJob
 

@@ -12,12 +12,12 @@ import pytest
 from storage import Storage, open_storage
 from tests.recorded_grid import STARTUP_SECONDS, grid, write_job
 from tests.tuner.service.desk import Desk, small_job
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
+from tuner.domain.measurement import Measurement, Outcome, Purpose, crossing
 from tuner.ledger import ProbeRecord
-from tuner.measurement import Measurement, Outcome, Purpose, crossing
 from tuner.probes import ProbeHandle, Prober
 from tuner.probes.recorded import RecordedProber
-from tuner.recording_file import load_recording
+from tuner.recordings.file import load_recording
 from tuner.search.events import SearchEvent
 from tuner.search.policy import StopKind
 from tuner.service.check import check_job

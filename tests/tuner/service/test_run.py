@@ -9,9 +9,9 @@ import pytest
 from storage import open_storage
 from tests.tuner.search.synthetic import Law
 from tests.tuner.service.desk import Desk, FailingProber, FlakyProber, small_job
-from tuner.errors import InfeasibleError, JobError, ProbeError, StorageError
-from tuner.measurement import Purpose, crossing
-from tuner.recommendation import Recommendation
+from tuner.domain.errors import InfeasibleError, JobError, ProbeError, StorageError
+from tuner.domain.measurement import Purpose, crossing
+from tuner.domain.recommendation import Recommendation
 from tuner.search.policy import StopKind
 from tuner.service.owner import own_name
 from tuner.service.reporting import report_job

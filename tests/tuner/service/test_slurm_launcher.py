@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
 from tuner.launchers import SlurmRequest
 from tuner.service.doctor import doctor_rows
 from tuner.service.launchers import job_launcher, slurm_request

@@ -7,8 +7,8 @@ import pytest
 from search_spaces import Configuration
 from tests.tuner.search.synthetic import Law
 from tests.tuner.service.desk import Desk, FailingProber
-from tuner.errors import InfeasibleError, JobError, ProbeError
-from tuner.measurement import Purpose
+from tuner.domain.errors import InfeasibleError, JobError, ProbeError
+from tuner.domain.measurement import Purpose
 from tuner.search.state import SearchState, run_of
 from tuner.service.reporting import not_arrived
 from tuner.service.run import train_configuration

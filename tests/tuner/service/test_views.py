@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.tuner.search.concurrent import together_prober
 from tests.tuner.search.scripted import Scripted, start
-from tests.tuner.search.together import together_prober
 from tests.tuner.search.world import World, configuration
-from tuner.measurement import Purpose
+from tuner.domain.measurement import Purpose
 from tuner.service.views import status_rows
 
 ONE, TWO = configuration(1, 64, 0.08), configuration(1, 128, 0.08)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
 from tuner.strategies.flat import FlatParameters
 
 

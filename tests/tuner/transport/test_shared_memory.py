@@ -20,7 +20,7 @@ from tests.tuner.transport.conformance import (
 )
 from tests.tuner.transport.many_ranks import all_opened, filled, ranks
 from tests.tuner.transport.process_conformance import ConformanceOfProcesses
-from tuner.errors import StorageError, TunerError
+from tuner.domain.errors import StorageError, TunerError
 from tuner.transport import memory_order, shared_memory_is_safe
 
 

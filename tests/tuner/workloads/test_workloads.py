@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from tuner.errors import DataNotFoundError
+from tuner.domain.errors import DataNotFoundError
 from tuner.workloads.char_lm import CharLM
 from tuner.workloads.digits import Digits
 from tuner.workloads.fashion_mnist import FashionMNIST

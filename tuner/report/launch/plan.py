@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from search_spaces import Configuration
-from tuner.cluster import Cluster
+from tuner.domain.cluster import Cluster
+from tuner.domain.format import format_configuration
+from tuner.domain.recommendation import Recommendation, train_command
 from tuner.job import Job, own_launch, stated_values
 from tuner.launchers import OnePer
-from tuner.recommendation import Recommendation
 from tuner.report.findings import prediction, standing
-from tuner.report.format import format_configuration
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -154,12 +152,6 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
         facts=(*facts_of(recommendation), *needed),
         longest_seconds=_longest_seconds(recommendation),
     )
-
-
-def train_command(job_path: Path, configuration: Configuration) -> str:
-    """The command that trains a configuration to the job's target."""
-    flags = [f"--{axis.replace('_', '-')} {value}" for axis, value in configuration.items()]
-    return f"paceline train {shlex.quote(str(job_path))} " + " ".join(flags)
 
 
 def facts_of(recommendation: Recommendation) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
 from tuner.report.launch.environment_file import environment_file
 from tuner.report.launch.plan import LaunchPlan
 from tuner.report.launch.ray_driver import ray_driver

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.report.launch.plans import AWKWARD, plan
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
 from tuner.report.launch import launch_text
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.ray_cluster import RayCluster
 from tests.tuner.report.launch.plans import AWKWARD, environment, plan, told_by
-from tuner.job.engine_sections import RaySection
+from tuner.job.scheduler_sections import RaySection
 from tuner.report.launch import LaunchPlan, launch_text
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.slurm_cluster import SlurmCluster
 from tests.tuner.report.launch.plans import AWKWARD, check_sums, environment, plan, summing_plan, told_by
-from tuner.job.engine_sections import SlurmSection
+from tuner.job.scheduler_sections import SlurmSection
 from tuner.launchers import OnePer
 from tuner.report.launch import LaunchPlan, launch_text
 

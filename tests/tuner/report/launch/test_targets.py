@@ -11,7 +11,7 @@ import pytest
 
 import cli
 from tests.tuner.report.launch.plans import plan
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
 from tuner.report.launch import TARGETS, LaunchPlan, launch_text
 from tuner.report.launch.plan import training_plan
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.tuner.report.launch.plans import AWKWARD, environment, plan, told_by
-from tuner.errors import JobError
+from tuner.domain.errors import JobError
 from tuner.launchers import OnePer
 from tuner.report.launch import LaunchPlan, launch_text
 from tuner.report.launch.train_job import label

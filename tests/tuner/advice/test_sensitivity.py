@@ -1,0 +1,83 @@
+"""What would change the answer: told by the law, for clusters that are described."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search_spaces import Configuration
+from tests.tuner.search.synthetic import Law
+from tests.tuner.search.world import BASELINE, World, make_job
+from tuner.advice.sensitivity import turning_points
+from tuner.job.values import parse_duration
+from tuner.search.acquisition import expected_costs
+from tuner.search.beliefs import believe, candidates
+
+MACHINE = {
+    "fixed_seconds": "1ms",
+    "seconds_per_sample": "1ms",
+    "latency": "100us",
+    "bandwidth": "1GB/s",
+    "jitter": 0.05,
+}
+
+
+def told(folder: Path, **machine: str) -> tuple[Configuration, tuple[str, ...]]:
+    """The configuration that is expected to cost least, and what would change that."""
+    job = make_job(
+        cluster={"nodes": [1, 4, 64], "machine": {**MACHINE, **machine}},
+        probe={"kind": "emulated"},
+        space={"batch_size": [64, 256], "learning_rate": {"low": 0.01, "high": 1.0}},
+    )
+    world = World(folder, job=job, law=Law())
+    world.ran(BASELINE, 20.0)
+    rng = np.random.default_rng(0)
+    state = world.state()
+    beliefs = believe(state, candidates(state, rng), rng)
+    best = beliefs.configurations[int(np.argmin(expected_costs(state, beliefs)))]
+    return best, turning_points(state, beliefs, best)
+
+
+def test_slower_links_would_send_it_to_fewer_nodes_and_faster_ones_to_more(tmp_path: Path) -> None:
+    best, sentences = told(tmp_path / "fast", latency="1ms")
+    assert best.nodes == 4
+    (turn,) = [words for words in sentences if words.startswith("With latency")]
+    assert "times higher, all_reduce on 1 node " in turn
+    best, sentences = told(tmp_path / "slow", latency="5ms")
+    assert best.nodes == 1
+    (turn,) = [words for words in sentences if words.startswith("With latency")]
+    assert "times lower, all_reduce on 4 nodes " in turn
+    assert "would be ahead" in turn
+
+
+def test_nobody_is_said_to_be_ahead_whose_time_is_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Expectations may lie close together where medians do not: draws that hardly arrive lengthen some."""
+    monkeypatch.setattr(
+        "tuner.advice.sensitivity.expected_costs",
+        lambda state, beliefs: 1.0 + 1e-9 * beliefs.forecast.quantile(0.5),
+    )
+    _, sentences = told(tmp_path, latency="1ms")
+    for sentence in sentences:
+        if found := re.search(r"ahead: (.+) against (.+)\.$", sentence):
+            other, own = (parse_duration(words.replace(" ", "")) for words in found.groups())
+            assert other < own, sentence
+
+
+def test_what_changes_nothing_is_said_together(tmp_path: Path) -> None:
+    _, sentences = told(tmp_path, latency="1ms", bandwidth="1000GB/s")
+    (steady,) = [words for words in sentences if "would change neither strategy nor nodes" in words]
+    assert steady.startswith("Bandwidth")
+
+
+def test_nothing_is_said_of_a_cluster_that_was_measured(tmp_path: Path) -> None:
+    world = World(tmp_path, job=make_job(), law=Law())
+    world.ran(BASELINE, 20.0)
+    rng = np.random.default_rng(0)
+    state = world.state()
+    beliefs = believe(state, candidates(state, rng), rng)
+    assert turning_points(state, beliefs, BASELINE) == ()

@@ -1,0 +1,150 @@
+"""Who is heard of and who leads, whatever becomes of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from tuner.probes.ranks.membership import Field, Party
+from tuner.transport import SharedMemoryTransport
+
+
+class Silence(SharedMemoryTransport):
+    """A transport whose clock the test holds."""
+
+    silent: np.ndarray
+
+    def silent_seconds(self) -> np.ndarray:
+        return self.silent
+
+
+@pytest.fixture
+def parties() -> Iterator[list[Party]]:
+    store = dist.HashStore()
+
+    def opened(rank: int) -> Silence:
+        return Silence(store, rank=rank, num_ranks=3, num_elements=4, dtype=torch.float32)
+
+    with ThreadPoolExecutor(3) as pool:
+        transports = list(pool.map(opened, range(3)))
+    silent = np.zeros(3)
+    for transport in transports:
+        transport.silent = silent
+    found = [Party(transport, first_silence_seconds=60.0) for transport in transports]
+    for party in found:
+        party.post()
+    yield found
+    for transport in transports:
+        transport.close()
+
+
+def look(parties: list[Party]) -> None:
+    for party in parties:
+        party.look()
+
+
+def silence(parties: list[Party], rank: int, seconds: float) -> None:
+    parties[0]._transport.silent[rank] = seconds  # type: ignore[attr-defined]
+
+
+def test_first_rank_leads_and_all_are_heard_of(parties: list[Party]) -> None:
+    look(parties)
+    assert [party.leader() for party in parties] == [0, 0, 0]
+    assert parties[0].leads
+    assert parties[1].live_ranks() == (0, 1, 2)
+
+
+def test_before_steps_are_known_a_rank_may_be_silent_as_long_as_a_start_takes(parties: list[Party]) -> None:
+    silence(parties, 2, 59.0)
+    look(parties)
+    assert parties[0].lost_ranks() == ()
+    silence(parties, 2, 61.0)
+    look(parties)
+    assert parties[0].lost_ranks() == (2,)
+
+
+def test_deadline_follows_the_steps_a_rank_was_seen_to_take(parties: list[Party]) -> None:
+    parties[1].post(step_median=2.0, step_deviation=0.1)
+    silence(parties, 1, 7.0)
+    look(parties)
+    assert parties[0].lost_ranks() == ()
+    parties[1].post(step_median=0.1, step_deviation=0.01)
+    look(parties)
+    assert parties[0].lost_ranks() == (1,)
+    silence(parties, 1, 0.0)
+    look(parties)
+    assert parties[0].lost_ranks() == ()
+
+
+def test_a_rank_that_asked_for_a_rest_may_be_silent_while_it_lasts(parties: list[Party]) -> None:
+    parties[0].post(step_median=0.01, step_deviation=0.001, hold=1, hold_seconds=30.0)
+    silence(parties, 0, 20.0)
+    look(parties[1:])
+    assert parties[1].leader() == 0
+    parties[0].post(released=1)
+    look(parties[1:])
+    assert parties[1].leader() == 1
+
+
+def test_lead_passes_to_the_next_and_stays_there_when_the_old_leader_wakes(parties: list[Party]) -> None:
+    parties[0].post(step_median=0.01, mark=4, mark_samples=500, hold=2, released=1, started=1)
+    silence(parties, 0, 60.0)
+    look(parties[1:])
+    assert [party.leader() for party in parties[1:]] == [1, 1]
+    assert parties[1].own(Field.TERM) == 2
+    # The mark is announced anew, and the rest that the old leader asked for is over.
+    assert parties[1].own(Field.MARK) == 5
+    assert parties[1].own(Field.MARK_SAMPLES) == 500
+    assert parties[1].own(Field.RELEASED) == 2
+    silence(parties, 0, 0.0)
+    look(parties)
+    assert [party.leader() for party in parties] == [1, 1, 1]
+
+
+def test_a_rank_that_writes_its_part_of_a_checkpoint_may_be_silent_too(parties: list[Party]) -> None:
+    parties[0].post(hold=1, hold_seconds=30.0)
+    parties[2].post(step_median=0.01, rested=1)
+    parties[1].post(step_median=0.01)
+    silence(parties, 1, 20.0)
+    silence(parties, 2, 20.0)
+    look(parties[:1])
+    # Only the one that has come to rest: the other is silent for no known reason.
+    assert parties[0].lost_ranks() == (1,)
+
+
+def test_whoever_takes_over_an_ended_slice_ends_too(parties: list[Party]) -> None:
+    parties[0].post(step_median=0.01, ended=2)
+    silence(parties, 0, 60.0)
+    look(parties[1:])
+    assert parties[1].leads
+    assert parties[1].own(Field.ENDED) == 2
+
+
+def test_a_slice_without_marks_has_none_after_a_change_of_leader(parties: list[Party]) -> None:
+    parties[0].post(step_median=0.01, started=1)
+    silence(parties, 0, 60.0)
+    look(parties[1:])
+    assert parties[1].leads
+    assert parties[1].own(Field.MARK) == 0
+
+
+def test_samples_of_a_rank_that_never_posted_are_those_it_began_with(parties: list[Party]) -> None:
+    parties[0].begin((100, 200, 300))
+    parties[0].post(samples=150)
+    look(parties)
+    assert parties[0].total_samples == 650
+    assert parties[0].samples_of(2) == 300
+
+
+def test_samples_of_lost_ranks_still_count(parties: list[Party]) -> None:
+    for party in parties:
+        party.post(samples=100, step_median=0.01)
+    silence(parties, 2, 60.0)
+    look(parties)
+    assert parties[0].total_samples == 300
+    assert parties[0].all_live(Field.SAMPLES, 100)

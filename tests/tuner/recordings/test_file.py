@@ -1,0 +1,210 @@
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.recorded_grid import grid, write_grid
+from tuner.domain.errors import JobError, StorageError
+from tuner.recordings.file import load_recording, write_recording
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "recordings"
+
+HEADER = {
+    "recording": "small",
+    "source": "made up",
+    "metric": "accuracy",
+    "direction": "maximize",
+    "target": 0.9,
+    "curve": ["seconds", "step", "value"],
+    "machines": {"a": {"cores": 2, "dollars_per_hour": 0.5}, "b": {"cores": 4, "dollars_per_hour": 1.0}},
+    "batch_size_scope": "rank",
+    "extra_nodes": 1,
+    "startup_seconds": 1.5,
+}
+ROW = {
+    "configuration": {"nodes": 2, "machine": "a", "batch_size": 16, "learning_rate": 1, "strategy": "sync"},
+    "data_fraction": 0.5,
+    "step_seconds": 0.25,
+    "seconds_std": 0.1,
+    "end": "time limit",
+    "curve": [[1.0, 4, 0.3], [2.0, 8, 0.5]],
+}
+
+
+def without(table, key):
+    return {name: value for name, value in table.items() if name != key}
+
+
+def written(folder, header=HEADER, *rows, zipped=True):
+    path = folder / ("r.jsonl.gz" if zipped else "r.jsonl")
+    text = "\n".join(json.dumps(line) for line in (header, *(rows or (ROW,)))) + "\n"
+    path.write_bytes(gzip.compress(text.encode(), mtime=0) if zipped else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_every_key_of_the_format_is_read(tmp_path, zipped):
+    recording = load_recording(written(tmp_path, zipped=zipped))
+    assert (recording.name, recording.source, recording.metric) == ("small", "made up", "accuracy")
+    assert (recording.maximize, recording.target, recording.extra_nodes) == (True, 0.9, 1)
+    assert (recording.batch_size_scope, recording.startup_seconds) == ("rank", 1.5)
+    assert recording.machines["b"].cores == 4
+    (run,) = recording.runs
+    assert run.configuration.as_dict() == {**ROW["configuration"], "learning_rate": 1.0}
+    assert type(run.configuration["learning_rate"]) is float
+    assert (run.data_fraction, run.step_seconds, run.end) == (0.5, 0.25, "time limit")
+    assert (run.seconds_std, run.value_std) == (0.1, None)
+    assert run.curve.tolist() == ROW["curve"]
+
+
+def test_columns_of_the_curve_may_stand_in_another_order(tmp_path):
+    header = {**HEADER, "curve": ["loss", "value", "step", "seconds"]}
+    row = {**ROW, "curve": [[9.0, 0.3, 4, 1.0]]}
+    (run,) = load_recording(written(tmp_path, header, row)).runs
+    assert run.curve.tolist() == [[1.0, 4, 0.3]]
+
+
+def test_what_was_written_is_read_again_and_written_the_same(tmp_path):
+    recording = write_grid(tmp_path / "new" / "one.jsonl.gz")
+    again = load_recording(tmp_path / "new" / "one.jsonl.gz")
+    assert again.configurations() == recording.configurations()
+    assert (again.machines, again.extra_nodes) == (recording.machines, recording.extra_nodes)
+    for before, after in zip(recording.runs, again.runs, strict=True):
+        assert np.array_equal(before.curve, after.curve)
+        assert (before.end, before.step_seconds) == (after.end, after.step_seconds)
+        assert recording.truth_seconds(before) == again.truth_seconds(after)
+    write_recording(again, tmp_path / "two.jsonl.gz")
+    assert (tmp_path / "two.jsonl.gz").read_bytes() == (tmp_path / "new" / "one.jsonl.gz").read_bytes()
+
+
+def test_a_file_is_read_once_while_it_stays_as_it_is(tmp_path):
+    path = tmp_path / "grid.jsonl.gz"
+    recording = write_grid(path)
+    first = load_recording(path)
+    assert load_recording(path) is first
+    write_recording(replace(recording, name="changed", runs=recording.runs[:3]), path)
+    again = load_recording(path)
+    assert again.name == "changed"
+    assert again.digest != first.digest
+
+
+def test_notes_of_the_source_are_passed_over(tmp_path):
+    header = {**HEADER, "licence": "MIT"}
+    assert load_recording(written(tmp_path, header, {**ROW, "repetitions": 3})).name == "small"
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "words"),
+    [
+        (without(HEADER, "target"), ROW, "line 1: target: is missing"),
+        ({**HEADER, "target": "high"}, ROW, 'line 1: target: must be a finite number, not "high"'),
+        ({**HEADER, "direction": "up"}, ROW, "line 1: direction: must be 'maximize' or 'minimize'"),
+        ({**HEADER, "curve": ["seconds", "value"]}, ROW, "line 1: curve: must be a list that names"),
+        (
+            {**without(HEADER, "startup_seconds"), "startup_second": 2},
+            ROW,
+            "line 1: startup_second: is unknown; did you mean 'startup_seconds'",
+        ),
+        (
+            {**HEADER, "machines": {"a": {"cores": 0, "dollars_per_hour": 1}}},
+            ROW,
+            "line 1: machines.a.cores: must be a whole number from 1, not 0",
+        ),
+        (HEADER, without(ROW, "curve"), "line 2: curve: is missing"),
+        (HEADER, {**ROW, "step_seconds": 0}, "line 2: step_seconds: must be a finite number above 0"),
+        (HEADER, {**ROW, "data_fraction": 2}, "line 2: data_fraction: .* at most 1, not 2"),
+        (HEADER, {**ROW, "curve": [[1.0, 4]]}, "line 2: curve: every row must hold a number for each"),
+        (HEADER, {**ROW, "curve": [[2, 4, 0.1], [1, 8, 0.2]]}, "line 2: curve: seconds must not go back"),
+        (HEADER, {**ROW, "curve": [[1, 4, 0.1], [2, 4, 0.2]]}, "every scoring needs a later step"),
+        (HEADER, {**ROW, "curve": [[1, 4, float("nan")]]}, "line 2: curve: must hold finite numbers"),
+        (HEADER, {**ROW, "configuration": {}}, "line 2: configuration: must name at least one axis"),
+        (
+            HEADER,
+            {**ROW, "configuration": {**ROW["configuration"], "nodes": 0}},
+            "line 2: configuration.nodes: must be a whole number from 1, not 0",
+        ),
+        (
+            HEADER,
+            {**ROW, "configuration": {**ROW["configuration"], "machine": "aa"}},
+            "line 2: configuration.machine: the header's machines are a, b; did you mean 'a'",
+        ),
+        (
+            HEADER,
+            {**ROW, "configuration": without(ROW["configuration"], "machine")},
+            "line 2: configuration.machine: is missing: the header prices a, b",
+        ),
+        (
+            HEADER,
+            {**ROW, "configuration": {**ROW["configuration"], "layers": [1]}},
+            "line 2: configuration.layers: must be a string, a number",
+        ),
+        ({**HEADER, "target": 10**400}, ROW, "line 1: target: must be a finite number"),
+        (HEADER, {**ROW, "step_seconds": 10**400}, "line 2: step_seconds: must be a finite number"),
+        (HEADER, {**ROW, "curve": [[1.0, 10**400, 0.3]]}, "line 2: curve: every row must hold a number"),
+        ({**HEADER, "extra_nodes": 10**400}, ROW, "line 1: extra_nodes: must be a whole number"),
+    ],
+)
+def test_what_is_wrong_is_told_with_line_and_key(tmp_path, header, row, words):
+    path = written(tmp_path, header, row)
+    with pytest.raises(JobError, match=words) as caught:
+        load_recording(path)
+    assert str(path) in str(caught.value)
+
+
+def test_the_same_run_twice_is_refused(tmp_path):
+    with pytest.raises(JobError, match=r"line 3: configuration: was recorded .* in line 2 already"):
+        load_recording(written(tmp_path, HEADER, ROW, ROW))
+
+
+def test_runs_of_one_strategy_with_other_axes_are_refused(tmp_path):
+    other = {**ROW, "configuration": {**ROW["configuration"], "depth": 2}}
+    with pytest.raises(JobError, match=r"line 3: configuration: .* same axes, and others differ in depth"):
+        load_recording(written(tmp_path, HEADER, ROW, other))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\n\n", "is empty"),
+        (b"[1, 2]\n", "line 1: must be a JSON object"),
+        (b"{not json\n", "line 1: is not JSON"),
+        (json.dumps(HEADER).encode(), "holds a header but no run"),
+        (b"\xff\xfe{}", "is not text in UTF-8"),
+        (gzip.compress(b"x" * 1000, mtime=0)[:-12], "is not a whole gzip file"),
+        (b"[" * 100_000, "line 1: is nested too deeply"),
+    ],
+)
+def test_a_file_that_is_no_recording_is_refused(tmp_path, content, words):
+    path = tmp_path / "bad.jsonl.gz"
+    path.write_bytes(content)
+    with pytest.raises(JobError, match=words):
+        load_recording(path)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(JobError, match="the recording cannot be read: No such file"):
+        load_recording(tmp_path / "gone.jsonl.gz")
+
+
+def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_recording(grid(), tmp_path / "file" / "grid.jsonl.gz")
+
+
+@pytest.mark.slow  # needs recordings of real runs
+@pytest.mark.parametrize("name", ["trimtuner-cnn", "trimtuner-rnn"])
+def test_recordings_of_a_public_data_set_are_read(name):
+    path = REAL / f"{name}.jsonl.gz"
+    if not path.exists():
+        pytest.skip(f"the recordings are not here: no {path}")
+    recording = load_recording(path)
+    assert len(recording.runs) == 1440
+    assert len(recording.configurations(1.0)) == len(recording.configurations()) == 288
+    assert recording.extra_nodes == 1
+    truths = [recording.truth_seconds(recording.run(c)) for c in recording.configurations()]
+    assert 0.2 < np.isfinite(truths).mean() < 0.4

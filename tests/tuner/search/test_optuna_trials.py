@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from search_spaces import Configuration
+from tests.tuner.search.scripted import (
+    GOOD,
+    Scripted,
+    go_on,
+    small_world,
+    start,
+    trial_states,
+)
+from tests.tuner.search.world import BASELINE, configuration
+from tuner.domain.measurement import Outcome, Purpose
+from tuner.search.model_policy import ModelPolicy
+from tuner.search.policy import Abandon, Decision, Stop, StopKind
+from tuner.search.state import SearchState
+
+
+def test_a_run_that_arrives_is_a_complete_trial_worth_its_training_seconds(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(Scripted(start(GOOD, 1e9, Purpose.TRAINING))).run()
+    (trial,) = world.optuna_study.get_trials()
+    (run,) = world.state().runs.values()
+    assert trial.state is TrialState.COMPLETE
+    assert trial.value == pytest.approx(run.seconds_to_target)
+    assert Configuration(trial.params) == GOOD
+    assert trial.user_attrs["outcome"] == "reached"
+    assert trial.user_attrs["charged_seconds"] == pytest.approx(world.state().spent.seconds)
+
+
+def test_scorings_are_a_trial_s_intermediate_values_by_samples(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(Scripted(start(GOOD, 3.0), go_on(1, 7.0))).run()
+    (trial,) = world.optuna_study.get_trials()
+    measured = world.probes()[0].measurement
+    assert measured is not None
+    assert trial.intermediate_values == {p.samples: p.value for p in measured.curve}
+    assert len(measured.curve) > 10
+
+
+def test_a_timing_is_a_pruned_trial_without_values(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(Scripted(start(GOOD, 2.0, Purpose.TIMING))).run()
+    (trial,) = world.optuna_study.get_trials()
+    assert trial.state is TrialState.PRUNED
+    assert trial.intermediate_values == {}
+    assert trial.user_attrs["purpose"] == "timing"
+    assert trial.user_attrs["step_seconds"] == pytest.approx(world.law.step_seconds(GOOD), rel=0.2)
+
+
+def test_what_broke_down_fails_and_what_is_given_up_is_pruned(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    beyond = configuration(1, 64, 0.9)
+    world.law.edge_rate = 0.5
+    script = Scripted(start(beyond), start(GOOD), Abandon(probe_id=2, reason="no use"))
+    world.search(script).run()
+    assert trial_states(world) == [TrialState.FAIL, TrialState.PRUNED]
+    assert [p.outcome for p in world.probes()] == [Outcome.DIVERGED, Outcome.STOPPED]
+    assert world.probes()[1].reason == "no use"
+
+
+def test_after_the_search_open_runs_are_pruned_but_not_after_a_used_up_budget(tmp_path: Path) -> None:
+    for kind, expected in ((StopKind.NO_GAIN, TrialState.PRUNED), (StopKind.BUDGET, TrialState.RUNNING)):
+        world = small_world(tmp_path / kind.value)
+
+        def end(state: SearchState, kind: StopKind = kind) -> Decision:
+            return Decision(action=Stop(kind=kind, reason="told to"))
+
+        world.search(Scripted(start(GOOD), end)).run()
+        assert trial_states(world) == [expected]
+        assert world.probes()[0].outcome is Outcome.PAUSED
+
+
+def test_a_trial_left_running_without_a_probe_is_failed(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.optuna_study.ask()
+    world.search(Scripted(start(GOOD))).run()
+    assert trial_states(world) == [TrialState.FAIL, TrialState.PRUNED]
+
+
+def test_predictions_are_kept_with_what_was_known_when_they_were_made(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(ModelPolicy()).run()
+    told = [p for p in world.ledger.predictions(1) if p.configuration == BASELINE]
+    known = [p.seconds_known for p in told]
+    assert known == sorted(known)
+    assert known[0] > 0
+    assert [p.num_slices for p in told] == list(range(1, len(told) + 1))
+    for prediction in world.ledger.predictions(1):
+        levels = [prediction.quantiles[level] for level in (0.05, 0.5, 0.95)]
+        assert levels == sorted(levels)
+        assert 0 <= prediction.probability_of_reaching <= 1
+    assert math.isfinite(told[-1].quantiles[0.5])
+
+
+def test_every_decision_s_fits_are_kept(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(ModelPolicy()).run()
+    fits = world.ledger.fits(1)
+    assert {fit.model for fit in fits} == {"seconds", "samples"}
+    assert fits[-1].num_slices == len(world.state().slices)
+    assert fits[-1].parameters["log noise scale"][1] > 0
+    assert fits[-1].summary["converged"] is True
+    assert all(isinstance(words, str) for words in fits[-1].summary["sentences"])

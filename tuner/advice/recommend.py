@@ -1,0 +1,341 @@
+"""From the end of a search to a recommendation with its evidence."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from search_spaces import Configuration
+from tuner.advice.sensitivity import turning_points
+from tuner.advice.strategies import strategy_outlooks
+from tuner.advice.warnings import cautions
+from tuner.analytic.samples_model import SEED_SD
+from tuner.domain.charge import charge
+from tuner.domain.measurement import Outcome, Purpose
+from tuner.domain.recommendation import (
+    Alternative,
+    Estimate,
+    Recommendation,
+    TuningCost,
+    Verification,
+    train_command,
+)
+from tuner.job import own_command
+from tuner.ledger import PredictedAgainstMeasured, PredictionRecord
+from tuner.probes.slice_plan import MODEL_FILE
+from tuner.search.acquisition import expected_costs
+from tuner.search.beliefs import Beliefs
+from tuner.search.policy import Stop, StopKind
+from tuner.search.prediction_log import LEVELS
+from tuner.search.state import Run, SearchState, paid_slices, run_of
+
+#: A run counts as predicted in good time while at most this share of it was known.
+EARLY_SHARE = 0.25
+#: Ratios below this are within what two measurements of the same training differ by.
+_EQUAL_RATIO = 1.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """Where a search ended.
+
+    Args:
+        state: What it knew and spent.
+        beliefs: What it believed.
+        stop: Why it ended.
+        predictions: Every prediction it kept.
+        study_name: Its study.
+        job_path: The job's file.
+        made_at: Seconds since the epoch.
+    """
+
+    state: SearchState
+    beliefs: Beliefs
+    stop: Stop
+    predictions: list[PredictionRecord]
+    study_name: str
+    job_path: Path
+    made_at: float
+
+
+def recommend(ending: Ending) -> Recommendation | None:
+    """The recommendation, or None where nothing is expected to reach the target within the limits."""
+    choice = _choice(ending)
+    if choice is None:
+        return None
+    state, stop = ending.state, ending.stop
+    run = run_of(state, choice)
+    verified = _verification(ending, run)
+    strategies = strategy_outlooks(state, ending.beliefs, choice, lambda c: _alternative(ending, c))
+    provisional = verified is None or not verified.reached
+    return Recommendation(
+        job_name=state.job.name,
+        study_name=ending.study_name,
+        made_at=ending.made_at,
+        goal=goal_words(state),
+        choice=_alternative(ending, choice),
+        runner_up=_runner_up(ending, choice),
+        baseline=_baseline(ending),
+        verified=verified,
+        provisional=provisional and (stop.kind is not StopKind.NO_GAIN or run is None),
+        evidence=(*_evidence(ending, choice, run), *(outlook.words for outlook in strategies[:1])),
+        warnings=tuple(cautions(state, stop, choice)),
+        stopped_because=stop.reason,
+        tuning=tuning_cost(state),
+        checkpoint=_model_of(state, run),
+        command=train_command(ending.job_path, choice) if _trains_here(state, choice) else "",
+        own_command=_own_command(ending, choice),
+        strategies=strategies,
+        turning_points=turning_points(state, ending.beliefs, choice),
+    )
+
+
+def _trains_here(state: SearchState, choice: Configuration) -> bool:
+    """Whether what is recommended can be trained with what is at hand."""
+    return state.job.recording() is None and not state.cluster.emulates(choice)
+
+
+def _own_command(ending: Ending, choice: Configuration) -> str:
+    """The user's own command with a configuration's values; empty where the job trains a Workload."""
+    job = ending.state.job
+    return own_command(job, ending.job_path.resolve().parent, choice) if job.runs_command else ""
+
+
+def goal_words(state: SearchState) -> str:
+    """The goal in words."""
+    goal = state.job.goal
+    sign = ">=" if goal.maximize else "<="
+    wish = "soonest" if goal.minimize == "seconds" else "cheapest"
+    return f"{goal.metric} {sign} {goal.target:g}, {wish}"
+
+
+def _model_of(state: SearchState, run: Run | None) -> str | None:
+    """The model that real ranks trained to the target; neither a replay nor an emulation is that."""
+    if run is None or not run.arrived or state.job.recording() is not None:
+        return None
+    if state.cluster.emulates(run.configuration):
+        return None
+    return trained_model(run)
+
+
+def trained_model(run: Run) -> str | None:
+    """Path of the model that reached the target, as a state dictionary; else of the run's last checkpoint."""
+    checkpoint = run.measurement.checkpoint
+    if checkpoint is None:
+        return None
+    model = Path(checkpoint).parent.parent / MODEL_FILE
+    return str(model) if run.arrived and model.is_file() else checkpoint
+
+
+def tuning_cost(state: SearchState) -> TuningCost:
+    """What the search spent, by purpose of the slice and by part."""
+    by_purpose: defaultdict[str, float] = defaultdict(float)
+    by_part = dict.fromkeys(("training", "scoring", "startup", "repeated", "other"), 0.0)
+    for probe in state.probes:
+        for measurement, trained in paid_slices(probe):
+            by_purpose[measurement.purpose.value] += measurement.charged_seconds
+            by_part["training"] += trained
+            by_part["scoring"] += measurement.scoring_seconds
+            by_part["startup"] += measurement.startup_seconds
+            by_part["repeated"] += measurement.repeated_seconds
+            rest = trained + measurement.scoring_seconds + measurement.startup_seconds
+            rest += measurement.repeated_seconds
+            by_part["other"] += max(measurement.charged_seconds - rest, 0.0)
+    if not by_part["repeated"]:
+        del by_part["repeated"]
+    return TuningCost(
+        seconds=state.spent.seconds,
+        dollars=state.spent.dollars,
+        num_probes=len(state.probes),
+        seconds_by_purpose=dict(by_purpose),
+        seconds_by_part=by_part,
+        elapsed_seconds=state.elapsed_seconds if state.elapsed_seconds < state.spent.seconds else None,
+    )
+
+
+def landscape(ending: Ending) -> list[Alternative]:
+    """The forecast of the best learning rate and knobs for each number of nodes, batch size and strategy."""
+    expected = expected_costs(ending.state, ending.beliefs)
+    best: dict[tuple[int, int, str], int] = {}
+    for i, c in enumerate(ending.beliefs.configurations):
+        key = (c.nodes, c.batch_size, c.strategy)
+        if key not in best or expected[i] < expected[best[key]]:
+            best[key] = i
+    found = [_alternative(ending, ending.beliefs.configurations[i]) for i in best.values()]
+    return sorted(found, key=lambda a: (a.configuration.nodes, a.configuration.batch_size))
+
+
+def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
+    """Every prediction made before its run arrived, beside what was measured then."""
+    measured = {
+        run.configuration: run.seconds_to_target
+        for run in ending.state.runs.values()
+        if run.seconds_to_target is not None
+    }
+    return [
+        PredictedAgainstMeasured(
+            prediction=prediction,
+            measured_seconds=seconds,
+            share_known=min(prediction.seconds_known / seconds, 1.0) if seconds > 0 else 1.0,
+        )
+        for prediction in ending.predictions
+        if (seconds := measured.get(prediction.configuration)) is not None
+        and prediction.seconds_known < seconds
+    ]
+
+
+def _choice(ending: Ending) -> Configuration | None:
+    """The configuration with the smallest expected cost; a run that arrived counts as measured."""
+    expected = expected_costs(ending.state, ending.beliefs)
+    configurations = ending.beliefs.configurations
+    if ending.stop.kind is StopKind.ARRIVED:
+        arrived = {run.configuration for run in ending.state.runs.values() if run.arrived}
+        indices = [i for i, c in enumerate(configurations) if c in arrived]
+    elif ending.beliefs.recommended is not None:
+        indices = [configurations.index(ending.beliefs.recommended)]
+    else:
+        indices = list(range(len(configurations)))
+    usable = [i for i in indices if math.isfinite(expected[i])]
+    if not usable:
+        return None
+    return configurations[min(usable, key=lambda i: float(expected[i]))]
+
+
+def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
+    state, beliefs = ending.state, ending.beliefs
+    index = beliefs.configurations.index(configuration)
+    run = run_of(state, configuration)
+    own = run if run is not None and run.configuration == configuration else None
+    if own is not None and own.seconds_to_target is not None:
+        seconds = _repeat(own.seconds_to_target, beliefs)
+        reach = 1.0
+    else:
+        values = [float(beliefs.forecast.quantile(level)[index]) for level in LEVELS]
+        seconds = Estimate(lower=values[0], median=values[1], upper=values[2])
+        reach = float(beliefs.forecast.probability_of_reaching()[index])
+    known = own.measurement.training_seconds if own else 0.0
+    return Alternative(
+        configuration=configuration,
+        seconds=seconds,
+        dollars=_dollars(state, configuration, seconds),
+        probability_of_reaching=reach,
+        measured_seconds=own.seconds_to_target if own else None,
+        share_known=min(known / seconds.median, 1.0) if seconds.median > 0 else 0.0,
+        emulated=state.cluster.emulates(configuration),
+    )
+
+
+def _repeat(seconds: float, beliefs: Beliefs) -> Estimate:
+    """What another training of an arrived run would take: other data order, another moment."""
+    spread = 1.645 * math.hypot(SEED_SD, beliefs.predictor.seconds.between_moments_sd)
+    return Estimate(lower=seconds * math.exp(-spread), median=seconds, upper=seconds * math.exp(spread))
+
+
+def _dollars(state: SearchState, configuration: Configuration, seconds: Estimate) -> Estimate | None:
+    if not state.cluster.has_prices:
+        return None
+    price = charge(1.0, configuration, state.cluster).dollars
+    return Estimate(lower=seconds.lower * price, median=seconds.median * price, upper=seconds.upper * price)
+
+
+def _runner_up(ending: Ending, choice: Configuration) -> Alternative | None:
+    """The next best that is more than another shade of the learning rate."""
+    expected = expected_costs(ending.state, ending.beliefs)
+    same = choice.without("learning_rate")
+    others = [
+        i
+        for i, c in enumerate(ending.beliefs.configurations)
+        if c.without("learning_rate") != same and math.isfinite(expected[i])
+    ]
+    if not others:
+        return None
+    best = min(others, key=lambda i: float(expected[i]))
+    return _alternative(ending, ending.beliefs.configurations[best])
+
+
+def _baseline(ending: Ending) -> Alternative | None:
+    baseline = ending.state.job.baseline_configuration()
+    if baseline is None or baseline not in ending.beliefs.configurations:
+        return None
+    return _alternative(ending, baseline)
+
+
+def _verification(ending: Ending, run: Run | None) -> Verification | None:
+    if run is None or run.probe.outcome not in (Outcome.REACHED, Outcome.DIVERGED, Outcome.STOPPED):
+        return None
+    seconds = run.seconds_to_target or run.measurement.training_seconds
+    told = [
+        (prediction, prediction.seconds_known / seconds)
+        for prediction in ending.predictions
+        if prediction.configuration == run.configuration and prediction.seconds_known < seconds
+    ]
+    early = [item for item in told if item[1] <= EARLY_SHARE]
+    # The last one made in good time; else the first that was made at all.
+    held = early[-1] if early else (told[0] if told else None)
+    values = [point.value for point in run.measurement.trained_curve]
+    if not values:  # its recording ends before anything was scored
+        return None
+    best = max(values) if ending.state.job.goal.maximize else min(values)
+    return Verification(
+        reached=run.arrived,
+        training_seconds=seconds,
+        dollars=charge(seconds, run.configuration, ending.state.cluster).dollars,
+        value=best,
+        predicted=_estimate(held[0]) if held else None,
+        share_known=held[1] if held else None,
+    )
+
+
+def _estimate(prediction: PredictionRecord) -> Estimate:
+    lower, median, upper = (prediction.quantiles[level] for level in LEVELS)
+    return Estimate(lower=lower, median=median, upper=upper)
+
+
+def _evidence(ending: Ending, choice: Configuration, run: Run | None) -> list[str]:
+    state = ending.state
+    timed = sum(p.purpose is Purpose.TIMING for p in state.probes)
+    lines = [
+        f"{_counted(len(state.runs), 'training')} begun and {_counted(timed, 'timing probe')} made, "
+        f"in {_counted(len(state.slices), 'slice')}."
+    ]
+    if run is not None:
+        nodes = {m.configuration.nodes for m in run.probe.slices if m.charged_seconds > 0}
+        lines.append(
+            f"Its own run was followed for {run.measurement.samples} samples, "
+            f"{run.measurement.training_seconds:.1f} training seconds."
+        )
+        carried = any(m.charged_seconds == 0 for m in run.probe.slices)
+        if carried or nodes - {choice.nodes}:
+            lines.append(
+                "Part of that run was trained on another number of nodes, or for a nearer target; "
+                "its seconds there are priced by the step-time model."
+            )
+    else:
+        lines.append("It was not trained itself: the answer rests on its neighbours and the models.")
+    lines.append(_regret_words(ending, choice))
+    return lines
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _regret_words(ending: Ending, choice: Configuration) -> str:
+    """How much faster or cheaper, with 90% probability at the most, anything else in the space would be."""
+    index = ending.beliefs.configurations.index(choice)
+    total = ending.beliefs.forecast.total * ending.beliefs.price
+    with np.errstate(invalid="ignore"):
+        ratio = total[:, index] / total.min(axis=1)
+    ratio = np.where(np.isfinite(ratio), ratio, np.inf)
+    bound = ending.beliefs.regret_bound or float(np.sort(ratio)[int(0.9 * len(ratio))])
+    if not math.isfinite(bound):
+        return "How much better another configuration may be cannot be said yet."
+    minimize = ending.state.job.goal.minimize
+    better = "faster" if minimize == "seconds" else "cheaper"
+    if bound < _EQUAL_RATIO:
+        return f"With 90% probability nothing in this space is noticeably {better}."
+    return f"With 90% probability nothing in this space is more than {bound:.2g} times {better}."

@@ -1,0 +1,118 @@
+"""What would change the answer: how far the described cluster must differ before another choice is ahead."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import Configuration
+from tuner.analytic.predictor import Predictor
+from tuner.domain.format import format_seconds
+from tuner.search.acquisition import expected_costs
+from tuner.search.beliefs import Beliefs
+from tuner.search.state import SearchState
+
+Array = npt.NDArray[np.float64]
+
+#: Factors that are tried, nearest first.
+_FACTORS = (1.5, 2.0, 3.0, 5.0, 10.0)
+#: Another choice is ahead once it takes at most this share of what the present one takes.
+_AHEAD = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Quantity:
+    """Something of the cluster that may differ from its description.
+
+    Args:
+        words: What it is.
+        unknowns: The unknowns of the seconds model that it moves.
+        more: What a larger one is called, such as `higher`.
+        less: What a smaller one is called.
+    """
+
+    words: str
+    unknowns: tuple[str, ...]
+    more: str
+    less: str
+
+
+_QUANTITIES = (
+    _Quantity(words="bandwidth", unknowns=("log bytes a second",), more="higher", less="lower"),
+    _Quantity(words="latency", unknowns=("log latency seconds of a hop",), more="higher", less="lower"),
+    _Quantity(words="jitter", unknowns=("log jitter",), more="stronger", less="weaker"),
+    _Quantity(
+        words="compute time of a step",
+        unknowns=("log fixed compute seconds", "log compute seconds a sample"),
+        more="longer",
+        less="shorter",
+    ),
+)
+
+
+def turning_points(state: SearchState, beliefs: Beliefs, choice: Configuration) -> tuple[str, ...]:
+    """Sentences on what would change strategy or nodes; none where the cluster is not a described one.
+
+    Each of bandwidth, latency, jitter and compute is changed alone, by up to ten times either way; what is
+    known of samples to target is kept.
+
+    Args:
+        state: What is known.
+        beliefs: What is believed.
+        choice: What is recommended.
+    """
+    if state.cluster.virtual is None or choice not in beliefs.configurations:
+        return ()
+    expected = expected_costs(state, beliefs)
+    place = beliefs.configurations.index(choice)
+    found, steady = [], []
+    for quantity in _QUANTITIES:
+        turns = [_turn(quantity, sign, expected, beliefs, place) for sign in (-1.0, 1.0)]
+        told = [turn for turn in turns if turn is not None]
+        found += told
+        if not told:
+            steady.append(quantity.words)
+    if steady:
+        kept = steady[0] if len(steady) == 1 else f"{', '.join(steady[:-1])} and {steady[-1]}"
+        found.append(
+            f"{kept[0].upper()}{kept[1:]}, up to {_FACTORS[-1]:g} times larger or smaller, would change "
+            "neither strategy nor nodes."
+        )
+    return tuple(found)
+
+
+def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, place: int) -> str | None:
+    """The nearest factor at which another strategy or number of nodes is ahead, as a sentence."""
+    choice = beliefs.configurations[place]
+    # What is ahead already is no matter of the cluster: there is another reason why it was not chosen.
+    behind = expected >= expected[place]
+    for factor in _FACTORS:
+        log_ratio = _log_ratio(quantity, sign * math.log(factor), beliefs)
+        cost = expected * np.exp(log_ratio)
+        seconds = beliefs.forecast.quantile(0.5) * np.exp(log_ratio)
+        # By what is expected and by the median: a few hopeless draws alone may make an expectation long.
+        ahead = behind & np.isfinite(cost) & (seconds < seconds[place])
+        best = int(np.argmin(np.where(ahead, cost, np.inf)))
+        other = beliefs.configurations[best]
+        same = (other.strategy, other.nodes) == (choice.strategy, choice.nodes)
+        if same or not ahead[best] or cost[best] > _AHEAD * cost[place]:
+            continue
+        how = f"{factor:g} times {quantity.more if sign > 0 else quantity.less}"
+        nodes = "1 node" if other.nodes == 1 else f"{other.nodes} nodes"
+        return (
+            f"With {quantity.words} {how}, {other.strategy} on {nodes} (batch {other.batch_size:,}) would be "
+            f"ahead: {format_seconds(float(seconds[best]))} against {format_seconds(float(seconds[place]))}."
+        )
+    return None
+
+
+def _log_ratio(quantity: _Quantity, log_factor: float, beliefs: Beliefs) -> Array:
+    """How seconds a sample change with a quantity, logarithm, `(num,)`."""
+    assert isinstance(beliefs.predictor, Predictor), "a described cluster is searched with the laws' models"
+    model = beliefs.predictor.seconds
+    before, _ = model.log_seconds_per_sample(beliefs.configurations)
+    after, _ = model.shifted(quantity.unknowns, log_factor).log_seconds_per_sample(beliefs.configurations)
+    return np.asarray(after - before, dtype=float)

@@ -1,0 +1,90 @@
+"""What each strategy of the space is expected to take at its best, and why the chosen one was chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from search_spaces import Configuration, traits_of
+from tuner.advice.strategy_words import contrast
+from tuner.domain.cluster import Cluster
+from tuner.domain.recommendation import Alternative, Estimate, StrategyOutlook
+from tuner.search.acquisition import expected_costs
+from tuner.search.beliefs import Beliefs
+from tuner.search.prediction_log import LEVELS
+from tuner.search.state import SearchState
+
+#: Standard deviations of a normal between its median and an end of the central 90% interval.
+_END = 1.645
+
+
+def strategy_outlooks(
+    state: SearchState,
+    beliefs: Beliefs,
+    choice: Configuration,
+    alternative: Callable[[Configuration], Alternative],
+) -> tuple[StrategyOutlook, ...]:
+    """One outlook a strategy, the chosen one first, then the soonest; empty where there is but one.
+
+    Args:
+        state: What is known.
+        beliefs: What is believed.
+        choice: What is recommended.
+        alternative: What a configuration would take.
+    """
+    best = _best_by_strategy(state, beliefs, choice)
+    if len(best) < 2:
+        return ()
+    first, *others = (_outlook(state, beliefs, alternative(c)) for c in best)
+    others.sort(key=lambda outlook: outlook.seconds.median)
+    return _worded([first, *others], state.cluster)
+
+
+def _best_by_strategy(state: SearchState, beliefs: Beliefs, choice: Configuration) -> list[Configuration]:
+    """The choice, then every other strategy's configuration with the smallest expected cost."""
+    expected = expected_costs(state, beliefs)
+    medians = beliefs.forecast.quantile(0.5)
+    best: dict[str, int] = {}
+    for i, configuration in enumerate(beliefs.configurations):
+        name = configuration.strategy
+        if name not in best or (expected[i], medians[i]) < (expected[best[name]], medians[best[name]]):
+            best[name] = i
+    others = [beliefs.configurations[i] for name, i in best.items() if name != choice.strategy]
+    return [choice, *others]
+
+
+def _outlook(state: SearchState, beliefs: Beliefs, alternative: Alternative) -> StrategyOutlook:
+    configuration = alternative.configuration
+    index = beliefs.configurations.index(configuration)
+    ordered = np.sort(beliefs.forecast.samples[:, index])
+    samples = [float(ordered[min(int(level * len(ordered)), len(ordered) - 1)]) for level in LEVELS]
+    forecast = beliefs.forecast
+    batch = float(forecast.seconds_per_sample[index]) * configuration.batch_size
+    sd = math.hypot(float(forecast.log_seconds_sd[index]), beliefs.predictor.seconds.between_moments_sd)
+    spread = math.exp(_END * sd)
+    ranks = state.cluster.num_ranks(configuration.nodes)
+    return StrategyOutlook(
+        configuration=configuration,
+        batch_seconds=Estimate(lower=batch / spread, median=batch, upper=batch * spread),
+        samples=Estimate(lower=samples[0], median=samples[1], upper=samples[2]),
+        seconds=alternative.seconds,
+        share_known=alternative.share_known,
+        waits_for_slowest=traits_of(configuration.strategy).barrier and ranks > 1,
+    )
+
+
+def _worded(outlooks: Sequence[StrategyOutlook], cluster: Cluster) -> tuple[StrategyOutlook, ...]:
+    """Each with its sentence: every other against the chosen one, and the chosen one against all-reduce.
+
+    Everybody knows what all-reduce is; where it is the choice or no choice, the next best stands in.
+    """
+    first = outlooks[0]
+    known = [o for o in outlooks[1:] if o.configuration.strategy == "all_reduce"]
+    reference = known[0] if known else outlooks[1]
+    return (
+        replace(first, words=contrast(first, reference, cluster, chosen=True)),
+        *(replace(other, words=contrast(other, first, cluster, chosen=False)) for other in outlooks[1:]),
+    )

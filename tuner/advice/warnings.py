@@ -1,0 +1,102 @@
+"""Sentences on what may make a recommendation wrong."""
+
+from __future__ import annotations
+
+from search_spaces import Configuration
+from tuner.advice.strategy_words import ranks_words
+from tuner.search.policy import Stop, StopKind
+from tuner.search.state import SearchState
+
+
+def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]:
+    """What speaks against relying on a choice: shared cores, delays, faults, budget, a single run."""
+    lines = []
+    shared = state.cluster.oversubscription(choice.nodes)
+    if shared > 1:
+        lines.append(
+            f"{choice.nodes} nodes share the cores of this host ({shared:.1f} threads a core): "
+            "on machines of their own they would be faster."
+        )
+    ranks = range(state.cluster.num_ranks(choice.nodes))
+    if any(delay.slows(rank) for delay in state.cluster.delays for rank in ranks):
+        lines.append(
+            "Ranks of it are delayed on purpose: without these delays its time differs, and another "
+            "strategy may be the best."
+        )
+    recording = state.job.recording()
+    if recording is not None:
+        lines.append(
+            f"Everything was replayed from the recording {recording.name}: there is no trained model, and "
+            "nothing here to launch. Train this with what the recording was made with."
+        )
+    lines += _untold(state)
+    lines += _emulated(state)
+    lines += _lost(state)
+    if state.num_faults:
+        lines.append(f"{state.num_faults} of {len(state.probes)} probes failed.")
+    if stop.kind is StopKind.BUDGET:
+        lines.append("The budget ended the search while there was still something to gain.")
+    arrived = sum(run.arrived for run in state.runs.values())
+    if arrived == 1:
+        lines.append(
+            "A single run reached the target: with another order of the data, its time may differ by a tenth "
+            "or more."
+        )
+    return lines
+
+
+def _untold(state: SearchState) -> list[str]:
+    """What the user's own script did not tell, so that the models could not know it."""
+    if not state.job.runs_command:
+        return []
+    lines = []
+    if not any(run.measurement.noise for run in state.runs.values()):
+        lines.append(
+            "The script told no gradient noise: how larger batches pay rests on the runs seen, beyond "
+            "them on a guess."
+        )
+    if state.parameter_bytes == 0 and state.cluster.num_ranks(max(state.cluster.node_counts)) > 1:
+        lines.append(
+            "workload.parameter_bytes is not stated: what an exchange takes on ranks that were not "
+            "timed is a guess."
+        )
+    if not any(m.scoring_seconds > 0 for m in state.slices):
+        lines.append(
+            "The script told no scoring apart from training: its seconds to target hold its scorings."
+        )
+    return lines
+
+
+def _emulated(state: SearchState) -> list[str]:
+    """What was emulated, and what its seconds rest on."""
+    cluster = state.cluster
+    if cluster.virtual is None:
+        return []
+    if cluster.at_hand is None:
+        return [
+            "Ranks were emulated: gradients are real, seconds are those of the nodes and links that "
+            "[cluster.machine] describes, and hold as far as the description does."
+        ]
+    most = cluster.at_hand.node_counts[-1]
+    real = sum(not cluster.emulates(probe.configuration) for probe in state.probes)
+    return [
+        f"{real} of {len(state.probes)} probes trained on real ranks, on up to {most} nodes; on more, ranks "
+        "were emulated with real gradients. Seconds rest on [cluster.machine] and on the steps that were "
+        "timed for real, and are extrapolated beyond them."
+    ]
+
+
+def _lost(state: SearchState) -> list[str]:
+    """A sentence for each probe that went on without some of its ranks."""
+    lines = []
+    for probe in state.probes:
+        lost = sorted({rank for measurement in probe.slices for rank in measurement.lost_ranks})
+        if lost:
+            name = f"probe {probe.probe_id}" if probe.trial_number is None else f"trial {probe.trial_number}"
+            were = "was" if len(lost) == 1 else "were"
+            shown = ranks_words(lost)
+            lines.append(
+                f"{shown[0].upper()}{shown[1:]} {were} lost in {name} ({probe.configuration}), and the "
+                "others went on without: what it showed holds for fewer ranks."
+            )
+    return lines

@@ -1,0 +1,140 @@
+"""When each begun run will arrive: its curve extrapolated, with what all runs' errors have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.analytic.curve_template import (
+    FORM_SD,
+    LEVELS,
+    NOISE,
+    Passage,
+    Template,
+    ahead_of,
+    passage_of,
+    template_of,
+    template_sd,
+)
+from tuner.analytic.quasi_random import NUM_DRAWS, spread_normals
+from tuner.analytic.started_runs import COMMON_ERROR_SD
+
+Array = npt.NDArray[np.float64]
+
+#: Share of the variance of extrapolation errors that all runs of a workload have in common: the template
+#: errs for all of them alike. Held against real curves (cut at random, up to eight of a workload together)
+#: errors were 0.54 early, of which 0.30 were a run's own.
+_COMMON_SHARE = 0.7
+#: A run that gained nothing visible while its samples grew by so many e-folds has likely come to its end;
+#: one that never left its start gets longer. The width is that of a logistic.
+_STALLED_FOLDS, _STUCK_FOLDS, _STALLED_WIDTH = 1.2, 2.5, 0.2
+#: What shows above the noise of two scorings, in units of progress.
+_VISIBLE = 2 * NOISE
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCurve:
+    """One run's progress.
+
+    Args:
+        samples: Samples seen at each scoring, ascending, above 0, `(num_points,)`.
+        progress: (value - start) / (target - start) at each scoring, `(num_points,)`.
+        ended: Whether it came to its end, or broke down: it arrives no more.
+    """
+
+    samples: Array
+    progress: Array
+    ended: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrivals:
+    """Draws of log samples to target for every run that was scored, joint over runs.
+
+    Whether the target is met early or late by all runs together matters to predictions, not to the
+    choice between runs; so the two parts of the error are kept apart.
+
+    Args:
+        median: `(num_runs,)`; infinite where nothing is known.
+        own: Each run's own deviation from median and common part, `(NUM_DRAWS, num_runs)`.
+        common: The deviation all runs share, `(NUM_DRAWS,)`.
+        unreachable: Chance that a run gains no more, `(num_runs,)`.
+        template: The shape that all curves share.
+    """
+
+    median: Array
+    own: Array
+    common: Array
+    unreachable: Array
+    template: Template
+
+    @property
+    def own_sd(self) -> Array:
+        """Standard deviations of the runs' own deviations, `(num_runs,)`."""
+        return np.asarray(self.own.std(axis=0), dtype=float)
+
+    @property
+    def common_sd(self) -> float:
+        """Standard deviation of what all runs share."""
+        return float(self.common.std())
+
+    def own_sd_after_look(self, folds: float) -> float:
+        """A run's own standard deviation once it is scored with so many e-folds left to the target."""
+        place = NOISE * self.template.steepness(self.template.level_before(folds))
+        return math.hypot(math.sqrt(1.0 - _COMMON_SHARE) * template_sd(folds), place)
+
+
+def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Arrivals:
+    """Extrapolates every run's curve to the target, along the template that all share.
+
+    Args:
+        runs: What was scored of each; runs without a scoring are passed over.
+        arrived: Samples at which each reached the target; None where it has not.
+    """
+    num = len(runs)
+    passages = {i: passage_of(run.samples, run.progress) for i, run in enumerate(runs) if len(run.samples)}
+    template = template_of(list(passages.values()))
+    median, unreachable = np.full(num, np.inf), np.zeros(num)
+    deviation = np.zeros((NUM_DRAWS, num))
+    # Two normals are shared by all runs, two are each run's own.
+    normals = spread_normals(NUM_DRAWS, 4)
+    open_runs = []
+    for position, (i, passage) in enumerate(passages.items()):
+        if arrived[i] is not None:
+            continue
+        ahead = ahead_of(passage, template)
+        median[i] = passage.log_seen + ahead.folds
+        unreachable[i] = 1.0 if runs[i].ended else _gains_no_more(runs[i], passage, template)
+        own = np.roll(normals[:, 2:], 37 * position + 1, axis=0)
+        deviation[:, i] = (
+            ahead.form_sd
+            * (math.sqrt(_COMMON_SHARE) * normals[:, 0] + math.sqrt(1 - _COMMON_SHARE) * own[:, 0])
+            + COMMON_ERROR_SD * ahead.guessed * normals[:, 1]
+            + math.hypot(ahead.place_sd, FORM_SD) * own[:, 1]
+        )
+        open_runs.append(i)
+    for i, samples in enumerate(arrived):
+        if samples is not None:
+            median[i] = np.log(max(samples, 1.0))
+    common = np.zeros(NUM_DRAWS)
+    if open_runs and all(samples is None for samples in arrived):
+        # Runs that are sure of themselves say most of what is common.
+        weights = 1.0 / (0.05**2 + deviation[:, open_runs].var(axis=0))
+        common = deviation[:, open_runs] @ (weights / weights.sum())
+    deviation[:, open_runs] -= common[:, None]
+    return Arrivals(median=median, own=deviation, common=common, unreachable=unreachable, template=template)
+
+
+def _gains_no_more(run: RunCurve, passage: Passage, template: Template) -> float:
+    """Chance that a run stays where it is: how long it has gained nothing against how long it should take."""
+    first = int(np.argmax(run.progress >= passage.progress - NOISE))
+    waited = passage.log_seen - float(np.log(run.samples[first]))
+    if passage.progress < LEVELS[0]:
+        allowed = _STUCK_FOLDS
+    else:
+        allowed = _STALLED_FOLDS + 2 * _VISIBLE * template.steepness(passage.progress)
+    return float(1.0 / (1.0 + np.exp(np.clip((allowed - waited) / _STALLED_WIDTH, -50.0, 50.0))))

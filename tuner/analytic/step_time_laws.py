@@ -1,0 +1,208 @@
+"""Seconds of one global batch under every strategy, by what its traits say of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import StrategyTraits
+from tuner.analytic.laws import expected_maximum, ring_all_reduce_seconds, synchronous_step_seconds
+from tuner.analytic.placement import Link, Placements, Sharing, placed_ring_seconds
+from tuner.analytic.server_queue import server_exchange_seconds
+from tuner.analytic.slowest_rank import (
+    delayed_ranks,
+    mean_delay,
+    per_count,
+    slowest_step_seconds,
+    unwaiting_batch_seconds,
+)
+from tuner.domain.cluster import RankDelay
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeLinks:
+    """What ranks on one node reach each other by, where that is another way than between nodes.
+
+    Args:
+        devices_per_node: Ranks on every node, above 1.
+        within: Neighbours on one node.
+        sharing: How the links between nodes depart from one that is alike everywhere.
+    """
+
+    devices_per_node: int
+    within: Link
+    sharing: Sharing
+
+    def placements(self, num_ranks: Array) -> Placements:
+        """Whole nodes with so many ranks; fewer than fill one are on one node."""
+        nodes = np.maximum(np.ceil(num_ranks / self.devices_per_node), 1.0)
+        most = np.minimum(num_ranks, float(self.devices_per_node))
+        return Placements(num_nodes=nodes, num_ranks=num_ranks, most_on_a_node=most)
+
+    def share_within(self, num_ranks: Array) -> Array:
+        """Share of a rank's peers that are on its node, 1 for one node, `(num,)`."""
+        on_node = np.minimum(num_ranks, float(self.devices_per_node))
+        return np.asarray((on_node - 1) / np.maximum(num_ranks - 1, 1.0), dtype=float)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What exchanges and jitter cost, the same for all strategies.
+
+    Args:
+        num_bytes: n, bytes of the model's parameters.
+        latency: A, seconds a hop; between nodes, where those within are told apart.
+        bytes_per_second: w of the collective, likewise.
+        point_to_point: Bytes a second between two ranks, or a rank and the server, over w.
+        point_to_point_latency: Seconds of a message between them beside its bytes, over A.
+        jitter: Coefficient of variation of a rank's step.
+        persistent: Share of the jitter's variance that stays with a rank.
+        overlap: g, how well exchanges hide behind compute: 1 not at all, large values wholly.
+        delays: Delays added on purpose.
+        peers_wait: Whether a message between peers that does not hide behind compute holds its rank up, as
+            where both share cores and memory; links alone hold nobody up: what is mixed in is older, or less.
+        on_node: Links within nodes; None where a hop is a hop, wherever it leads.
+    """
+
+    num_bytes: float
+    latency: float
+    bytes_per_second: float
+    point_to_point: float = 1.0
+    point_to_point_latency: float = 1.0
+    jitter: float = 0.0
+    persistent: float = 0.5
+    overlap: float = 1.0
+    delays: tuple[RankDelay, ...] = ()
+    peers_wait: bool = True
+    on_node: NodeLinks | None = None
+
+    def ring_seconds(self, num_ranks: Array) -> Array:
+        """An all-reduce over so many ranks, `(num,)`."""
+        if self.on_node is None:
+            return ring_all_reduce_seconds(
+                num_ranks, self.num_bytes, latency=self.latency, bytes_per_second=self.bytes_per_second
+            )
+        return placed_ring_seconds(
+            self.on_node.placements(num_ranks),
+            self.num_bytes,
+            within=self.on_node.within,
+            between=Link(latency_seconds=self.latency, bytes_per_second=self.bytes_per_second),
+            sharing=self.on_node.sharing,
+        )
+
+    def hop_seconds(self, num_ranks: Array) -> Array:
+        """A of a message between two ranks, on average over a rank's peers, `(num,)`."""
+        between = self.latency * self.point_to_point_latency
+        if self.on_node is None:
+            return np.full(len(num_ranks), between)
+        within = self.on_node.share_within(num_ranks)
+        return within * self.on_node.within.latency_seconds + (1 - within) * between
+
+    def vector_seconds(self, num_ranks: Array) -> Array:
+        """n / w of one parameter vector between two ranks, on average over a rank's peers, `(num,)`."""
+        between = self.num_bytes / (self.bytes_per_second * self.point_to_point)
+        if self.on_node is None:
+            return np.full(len(num_ranks), between)
+        on_node = self.on_node
+        within = on_node.share_within(num_ranks)
+        alone = self.num_bytes / (on_node.within.bytes_per_second * self.point_to_point)
+        shared = between * on_node.placements(num_ranks).most_on_a_node ** on_node.sharing.device_exponent
+        return np.asarray(within * alone + (1 - within) * np.maximum(shared, alone), dtype=float)
+
+
+def batch_seconds(
+    traits: StrategyTraits, compute: Array, num_ranks: Array, tau: Array, network: Network
+) -> Array:
+    """Seconds in which all ranks together process one global batch.
+
+    Args:
+        traits: The strategy.
+        compute: c, seconds a step of one rank, sharing of cores included, `(num,)`.
+        num_ranks: p, whole numbers, `(num,)`.
+        tau: Steps between two exchanges, `(num,)`.
+        network: What exchanges cost.
+    """
+    if traits.partners == "server":
+        return _through_a_server(compute, num_ranks, tau, network)
+    if traits.partners == "peer":
+        return _between_peers(traits, compute, num_ranks, tau, network)
+    if traits.exchanged == "gradients":
+        return _all_reduced(compute, num_ranks, tau, network)
+    return _averaged(compute, num_ranks, tau, network)
+
+
+def _all_reduced(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
+    """The slowest rank's step with an all-reduce of the gradients behind it (`synchronous_step_seconds`).
+
+    With delays, T being the slowest rank's step without the exchange and c' the slowest's without delays:
+    T - c' + (c'^g + s^g)^(1/g). The exchange hides behind the backward pass, not behind standing still.
+    Where the delayed rank is last its own c is nearer than c', which tells up to 2% too little.
+    """
+    exchange = network.ring_seconds(num_ranks)
+    found = synchronous_step_seconds(
+        compute, exchange, num_ranks, jitter=network.jitter, overlap=network.overlap
+    )
+    if not network.delays:
+        return found
+    delayed = per_count(num_ranks, lambda p: float(bool(delayed_ranks(network.delays, p)))) > 0
+    last = _slowest(compute, num_ranks, tau, network)
+    busy = np.minimum(compute * (1 + network.jitter * expected_maximum(num_ranks)), last)
+    together = (busy**network.overlap + exchange**network.overlap) ** (1 / network.overlap)
+    return np.where(delayed, last - busy + together, found)
+
+
+def _averaged(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
+    """The slowest rank's tau steps and one all-reduce of the parameters, over tau.
+
+    Nothing of the all-reduce hides: the next step needs what it brings (Stich 2019; for the outer step of
+    DiLoCo, Douillard et al. 2023, the same).
+    """
+    return _slowest(compute, num_ranks, tau, network) + network.ring_seconds(num_ranks) / tau
+
+
+def _between_peers(
+    traits: StrategyTraits, compute: Array, num_ranks: Array, tau: Array, network: Network
+) -> Array:
+    """A rank's own steps with what of (A + n/w) / tau is waited for; never a maximum over ranks.
+
+    Exchanges of different pairs do not hinder each other (Jin et al. 2016, section 4), which ends where
+    one link or the memory of one host carries them all.
+    """
+    vectors = per_count(num_ranks, traits.vectors_per_exchange)
+    message = network.hop_seconds(num_ranks) + network.vector_seconds(num_ranks)
+    exchange = vectors * message / tau * float(network.peers_wait)
+    return unwaiting_batch_seconds(
+        compute, exchange, num_ranks, overlap=network.overlap, delays=network.delays
+    )
+
+
+def _through_a_server(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
+    """A rank's own steps, and every tau of them 2 A, its turn at the server and the answer.
+
+    The server's link is two stations, one that takes vectors and one that sends answers, both at once:
+    s = n / w each. What leaves the first comes to the second s apart, where it never queues; so its time
+    belongs to that between two visits, Z = tau c + 2 A + s, as do latencies, which overlap between ranks,
+    and the mean delay. Under an exclusive slot the service would be 2 (A + n / w). Ranks whose think times
+    differ much queue as their mean. All p queue: that rank 0 holds the server is left out.
+    """
+    service = np.maximum(network.vector_seconds(num_ranks), 1e-12)
+    back_and_forth = 2.0 * network.hop_seconds(num_ranks) + service
+    away = tau * (compute + mean_delay(num_ranks, network.delays)) + back_and_forth
+    at_server = server_exchange_seconds(num_ranks, service, away)
+    exchange = np.where(num_ranks > 1, back_and_forth + at_server, 0.0) / tau
+    return unwaiting_batch_seconds(compute, exchange, num_ranks, overlap=1.0, delays=network.delays)
+
+
+def _slowest(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
+    return slowest_step_seconds(
+        compute,
+        num_ranks,
+        tau,
+        jitter=network.jitter,
+        persistent=network.persistent,
+        delays=network.delays,
+    )

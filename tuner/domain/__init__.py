@@ -1,0 +1,1 @@
+"""Plain data and errors that every part of Paceline shares."""

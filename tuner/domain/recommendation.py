@@ -1,0 +1,248 @@
+"""The answer: a configuration with what it is expected to take, what speaks for it, what was checked."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces import Configuration
+
+#: Version of `recommendation.json`: the first number changes when a reader of the old form would fail.
+SCHEMA_VERSION = "1.3"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A predicted quantity with its central 90% interval.
+
+    Args:
+        lower: Fifth percentile.
+        median: Median.
+        upper: Ninety-fifth percentile; infinite where the target may well be out of reach.
+    """
+
+    lower: float
+    median: float
+    upper: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """A configuration that was weighed, with what it would take.
+
+    Args:
+        configuration: The configuration.
+        seconds: Predicted training seconds to target.
+        dollars: Predicted dollars to target; None where nodes have no price.
+        probability_of_reaching: Chance that the target is reached at all.
+        measured_seconds: Measured training seconds to target, where its run arrived.
+        share_known: Share of its run that was measured, in [0, 1].
+        emulated: Whether its run was, or would be, one of emulated ranks.
+    """
+
+    configuration: Configuration
+    seconds: Estimate
+    dollars: Estimate | None
+    probability_of_reaching: float
+    measured_seconds: float | None = None
+    share_known: float = 0.0
+    emulated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyOutlook:
+    """What a strategy would take at its best configuration, and why that is more or less than another.
+
+    Args:
+        configuration: Its configuration with the smallest expected cost; the choice, for the chosen strategy.
+        batch_seconds: Predicted seconds in which all ranks together process one global batch.
+        samples: Predicted samples to target.
+        seconds: Predicted training seconds to target.
+        share_known: Share of its run that was measured, in [0, 1].
+        waits_for_slowest: Whether its ranks wait for the slowest of them.
+        words: A sentence that holds it against the chosen strategy, or the chosen one against all-reduce
+            (against the next best where all-reduce is the choice, or none).
+    """
+
+    configuration: Configuration
+    batch_seconds: Estimate
+    samples: Estimate
+    seconds: Estimate
+    share_known: float
+    waits_for_slowest: bool
+    words: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What happened when the recommendation was trained to the target.
+
+    Args:
+        reached: Whether it arrived.
+        training_seconds: Training clock at the crossing, or where it ended.
+        dollars: Price of that time.
+        value: Best metric seen.
+        predicted: The prediction it is held against, made before the run was known past `share_known`.
+        share_known: Share of the verified run that was known when that prediction was made.
+    """
+
+    reached: bool
+    training_seconds: float
+    dollars: float
+    value: float
+    predicted: Estimate | None
+    share_known: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningCost:
+    """What the search spent.
+
+    Args:
+        seconds: Wall-clock seconds charged by all probes.
+        dollars: Their price.
+        num_probes: Probes started.
+        seconds_by_purpose: Charged seconds by purpose of the probe.
+        seconds_by_part: Charged seconds by part: training, scoring, start-up, other.
+        elapsed_seconds: Time that passed in them; None where no two probes were under way at once, which is
+            as much as was charged.
+    """
+
+    seconds: float
+    dollars: float
+    num_probes: int
+    seconds_by_purpose: Mapping[str, float]
+    seconds_by_part: Mapping[str, float]
+    elapsed_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """What Paceline advises, and why.
+
+    Args:
+        job_name: The job.
+        study_name: The study it comes from.
+        made_at: Seconds since the epoch.
+        goal: The goal in words, such as `accuracy >= 0.85, soonest`.
+        choice: What is recommended.
+        runner_up: The next best that differs; None where there is none.
+        baseline: The user's present settings; None where the job states none.
+        verified: What training it showed; None where it was not trained to the target.
+        provisional: Whether it rests on less evidence than it should: no run of it was measured, or
+            the budget ended the search early.
+        evidence: Sentences that say what it rests on.
+        warnings: Sentences on what may make it wrong.
+        stopped_because: Why the search ended.
+        tuning: What the search spent.
+        checkpoint: Path of the trained model, a state dictionary of its parameters, where a run arrived.
+        command: A command line that trains the recommended configuration.
+        own_command: The user's own command with the recommended values, as it runs without Paceline; empty
+            where no command was given.
+        strategies: Every strategy at its best, the chosen one first; empty where only one was weighed.
+        turning_points: Sentences that say what would change the answer, where a cluster was described.
+    """
+
+    job_name: str
+    study_name: str
+    made_at: float
+    goal: str
+    choice: Alternative
+    runner_up: Alternative | None
+    baseline: Alternative | None
+    verified: Verification | None
+    provisional: bool
+    evidence: tuple[str, ...]
+    warnings: tuple[str, ...]
+    stopped_because: str
+    tuning: TuningCost
+    checkpoint: str | None
+    command: str
+    own_command: str = ""
+    strategies: tuple[StrategyOutlook, ...] = ()
+    turning_points: tuple[str, ...] = ()
+    schema_version: str = field(default=SCHEMA_VERSION)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `recommendation.json`; infinite numbers become null."""
+        data: dict[str, Any] = _plain(self)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recommendation:
+        """The recommendation `to_dict` was made from; an estimate's null is infinite again.
+
+        Raises:
+            ValueError: The data are of another major version of the schema.
+        """
+        version = str(data["schema_version"])
+        if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+            raise ValueError(
+                f"the recommendation is of schema version {version}; this Paceline reads {SCHEMA_VERSION}: "
+                "make it again with `paceline report`"
+            )
+        return cls(
+            **{
+                **data,
+                "choice": _alternative(data["choice"]),
+                "runner_up": _alternative(data["runner_up"]) if data["runner_up"] else None,
+                "baseline": _alternative(data["baseline"]) if data["baseline"] else None,
+                "verified": _verification(data["verified"]) if data["verified"] else None,
+                "evidence": tuple(data["evidence"]),
+                "warnings": tuple(data["warnings"]),
+                "tuning": TuningCost(**data["tuning"]),
+                "strategies": tuple(_outlook(item) for item in data.get("strategies", ())),
+                "turning_points": tuple(data.get("turning_points", ())),
+            }
+        )
+
+
+def train_command(job_path: Path, configuration: Configuration) -> str:
+    """The command that trains a configuration to the job's target."""
+    flags = [f"--{axis.replace('_', '-')} {value}" for axis, value in configuration.items()]
+    return f"paceline train {shlex.quote(str(job_path))} " + " ".join(flags)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Configuration):
+        return value.as_dict()
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _alternative(data: Mapping[str, Any]) -> Alternative:
+    return Alternative(
+        **{
+            **data,
+            "configuration": Configuration(data["configuration"]),
+            "seconds": _estimate(data["seconds"]),
+            "dollars": _estimate(data["dollars"]) if data["dollars"] else None,
+        }
+    )
+
+
+def _outlook(data: Mapping[str, Any]) -> StrategyOutlook:
+    estimates = {name: _estimate(data[name]) for name in ("batch_seconds", "samples", "seconds")}
+    return StrategyOutlook(
+        **{**data, **estimates, "configuration": Configuration(data["configuration"])},
+    )
+
+
+def _verification(data: Mapping[str, Any]) -> Verification:
+    predicted = data["predicted"]
+    return Verification(**{**data, "predicted": _estimate(predicted) if predicted else None})
+
+
+def _estimate(data: Mapping[str, Any]) -> Estimate:
+    return Estimate(**{name: math.inf if data[name] is None else data[name] for name in data})

@@ -1,0 +1,302 @@
+"""Probes that run the user's own command: any script, in any framework, that says how far it is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from search_spaces import Configuration
+from tuner.domain.errors import ProbeError
+from tuner.domain.measurement import Measurement, Outcome, Purpose
+from tuner.job import Job
+from tuner.launchers import CommandLauncher, JobHandle, JobState, JobStatus, Launcher
+from tuner.probes.commands.failures import failure_words, is_out_of_memory
+from tuner.probes.commands.slice import CommandSlice
+from tuner.probes.commands.task import PATIENCE, SLICES_FOLDER, CommandPlan, can_go_on
+from tuner.probes.probe_folder import ProbeFolder, unwritable
+from tuner.probes.prober import ProbeHandle, Prober, Until
+from tuner.probes.slice_plan import SlicePlan
+
+#: So often in a row a job is submitted again that lost its nodes without getting any further.
+_MOST_LOSSES = 3
+#: A script that was asked to stop, and never asks whether it should, gets SIGTERM after so many seconds.
+_MOMENT_SECONDS = 0.5
+#: A slice that ends by seconds waits for the next line this many times as long as for those before.
+_LINE_PATIENCE = 1.5
+
+
+class CommandProber(Prober):
+    """Probes by running `workload.command`, and reading what it reports.
+
+    A slice ends once a line reaches its end: the script is asked to stop (`should_stop` of the client), then
+    sent SIGTERM and given `workload.grace` to save. A slice that trains waits for a scoring, since without
+    one it shows nothing: up to four times as far, and a run's first however many samples it takes. It ends
+    PAUSED. Where the script cannot resume, or has saved nothing, the next slice begins the run anew, is
+    charged for all of it, and its curve goes on from where the last one ended. REACHED, DIVERGED and so on
+    are as for training; a script that ends by itself is STOPPED.
+
+    Jobs that lose their nodes are submitted again from what was saved, up to three times without progress.
+    While a job waits for nodes nothing is charged, and `probe.hang_timeout` does not run.
+
+    Args:
+        job: A job with a command.
+        job_folder: Where its file lies.
+        launcher: Runs the command; closed with the prober.
+        clock: Seconds, never going back.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        job_folder: Path,
+        launcher: Launcher,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._job, self._job_folder, self._launcher, self._clock = job, job_folder, launcher, clock
+        self._cluster = job.resolved_cluster()
+        self._slices: dict[str, CommandSlice] = {}
+        self._leaving: dict[Path, list[JobHandle]] = {}
+        self._identities = (str(number) for number in itertools.count(1))
+
+    def start(
+        self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
+    ) -> ProbeHandle:
+        if purpose is Purpose.TIMING and until.steps is None:
+            until = replace(until, steps=self._job.probe.timing_steps)
+        folder = folder.resolve()
+        plan = SlicePlan(
+            job=self._job,
+            job_folder=self._job_folder.resolve(),
+            configuration=configuration,
+            purpose=purpose,
+            until=until,
+            folder=folder,
+        )
+        probe_folder = ProbeFolder(folder)
+        probe_folder.describe(plan, num_ranks=self._cluster.num_ranks(configuration.nodes))
+        record = CommandSlice(plan=plan, folder=probe_folder, cluster=self._cluster, started=self._clock())
+        identity = next(self._identities)
+        self._slices[identity] = record
+        self._submit_if_free(record)
+        return ProbeHandle(identity=identity, configuration=configuration, purpose=purpose, folder=folder)
+
+    def poll(self, handle: ProbeHandle) -> Measurement:
+        record = self._record(handle)
+        if record.ended is not None:
+            return record.ended
+        if record.job is None:
+            self._submit_if_free(record)
+        if record.job is None:
+            return record.measurement(Outcome.RUNNING, self._clock())
+        now = self._clock()
+        status = self._heard(record, record.job, now)
+        if status.state.has_ended:
+            return self._after_job(record, status, now)
+        self._watch(record, status, now)
+        return record.measurement(Outcome.RUNNING, now)
+
+    def cancel(self, handle: ProbeHandle) -> None:
+        record = self._record(handle)
+        if record.ended is not None:
+            return
+        now = self._clock()
+        if record.job is not None:
+            self._heard(record, record.job, now)
+            self._launcher.cancel(record.job)
+            self._leaving.setdefault(record.plan.folder, []).append(record.job)
+        self._end(record, Outcome.STOPPED, now)
+
+    def end_orphans(self, folder: Path) -> None:
+        if isinstance(self._launcher, CommandLauncher):
+            for slice_folder in sorted((folder / SLICES_FOLDER).glob("*")):
+                self._launcher.end_orphans(slice_folder)
+
+    def close(self) -> None:
+        for record in self._slices.values():
+            if record.ended is None and record.job is not None:
+                self._launcher.cancel(record.job)
+        self._launcher.close()
+
+    def _record(self, handle: ProbeHandle) -> CommandSlice:
+        try:
+            return self._slices[handle.identity]
+        except KeyError:
+            raise ProbeError(
+                f"slice {handle.identity!r} is not of this prober, which started "
+                f"{len(self._slices)}; poll the handle that start() gave"
+            ) from None
+
+    def _submit_if_free(self, record: CommandSlice) -> None:
+        """Submits a slice's job, once nothing that was cancelled in its folder is still saving."""
+        folder = record.plan.folder
+        leaving = [
+            job for job in self._leaving.pop(folder, []) if not self._launcher.poll(job).state.has_ended
+        ]
+        if leaving:
+            self._leaving[folder] = leaving
+            record.waiting = "the slice before is still saving"
+            return
+        plan = record.plan
+        resumes = not plan.is_timing and can_go_on(self._job, folder)
+        name = f"{record.folder.slice_number:04d}-{record.num_attempts + 1}"
+        attempt = CommandPlan(
+            plan=plan, known=record.known, folder=folder / SLICES_FOLDER / name, resumes=resumes
+        )
+        try:
+            task = attempt.prepare()
+            job = self._launcher.submit(
+                task,
+                num_nodes=plan.configuration.nodes,
+                devices_per_node=self._cluster.devices_per_node,
+            )
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        sources = attempt.sources(lambda: self._launcher.logs(job))
+        record.submitted(job, attempt, sources, self._clock())
+
+    def _heard(self, record: CommandSlice, job: JobHandle, now: float) -> JobStatus:
+        try:
+            status = self._launcher.poll(job)
+            record.hear(status, now)
+        except OSError as error:
+            raise unwritable(record.plan.folder, error) from error
+        return status
+
+    def _watch(self, record: CommandSlice, status: JobStatus, now: float) -> None:
+        """Asks a job under way to end, where there is a reason, and sees that it does."""
+        if record.verdict is None:
+            found = self._reason_to_end(record, now) if status.state is JobState.RUNNING else None
+            if found is None:
+                return
+            record.verdict, record.verdict_words = found
+            record.verdict_at = now
+            assert record.attempt is not None
+            record.attempt.stop_file.touch()
+        assert record.job is not None
+        broken = record.verdict in (Outcome.DIVERGED, Outcome.TIMED_OUT)
+        patience = self._job.command.grace if record.asks else _MOMENT_SECONDS
+        if not record.is_cancelled and (broken or now - record.verdict_at >= patience):
+            record.is_cancelled = True
+            self._launcher.cancel(record.job)
+
+    def _reason_to_end(self, record: CommandSlice, now: float) -> tuple[Outcome, str | None] | None:
+        if record.is_diverged:
+            return Outcome.DIVERGED, None
+        if record.reached_target():
+            return Outcome.REACHED, None
+        if self._is_over(record, now):
+            return Outcome.PAUSED, None
+        limit = self._job.probe.hang_seconds
+        if now - record.heard_at > limit:
+            heard = f"after {record.num_lines} lines" if record.num_lines else "not once since it started"
+            assert record.source is not None
+            return Outcome.TIMED_OUT, (
+                f"the script reported nothing for {limit:g} s, {heard}: raise probe.hang_timeout where it "
+                f"reports less often. Expected are {record.source.place}"
+            )
+        return None
+
+    def _is_over(self, record: CommandSlice, now: float) -> bool:
+        """Whether the slice has come to its end, or as far beyond it as it may."""
+        if record.num_lines == 0:
+            return False
+        until, known, standing = record.plan.until, record.known, record.standing
+        shows = record.has_interval if record.plan.is_timing else record.has_scored
+        factor = 1.0 if shows else PATIENCE
+        # A run of which nothing is known is worth nothing before its first scoring, however rare they are.
+        counted = factor if shows or record.plan.is_timing or known.value is not None else math.inf
+        if until.samples is not None and standing.samples - known.samples >= counted * (
+            until.samples - known.samples
+        ):
+            return True
+        if until.steps is not None and standing.step - known.step >= counted * until.steps:
+            return True
+        if until.training_seconds is None:
+            return False
+        wanted = until.training_seconds - known.seconds
+        if standing.seconds - known.seconds >= factor * wanted:
+            return True
+        waits = record.seconds_now(now) - known.seconds
+        is_late = now - record.heard_at > _LINE_PATIENCE * record.longest_interval()
+        return waits >= factor * wanted and is_late and record.has_interval
+
+    def _after_job(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
+        """What a job's end makes of its slice."""
+        state, verdict = status.state, record.verdict
+        if record.is_diverged:
+            return self._end(record, Outcome.DIVERGED, now)
+        if record.reached_target():
+            return self._end(record, Outcome.REACHED, now)
+        if verdict is not None:
+            return self._end(record, verdict, now, record.verdict_words)
+        if state is JobState.LOST:
+            return self._after_loss(record, status, now)
+        if state is JobState.CANCELLED:
+            return self._end(record, Outcome.STOPPED, now)
+        if state is JobState.TIMED_OUT:
+            words = "the job used up its time limit" + (f": {status.detail}" if status.detail else "")
+            return self._end(record, Outcome.TIMED_OUT, now, words)
+        if state is JobState.FAILED:
+            assert record.job is not None
+            words = failure_words(status, self._launcher.logs(record.job), self._job)
+            outcome = Outcome.OUT_OF_MEMORY if is_out_of_memory(words) else Outcome.FAILED
+            return self._end(record, outcome, now, words)
+        return self._after_success(record, now)
+
+    def _after_success(self, record: CommandSlice, now: float) -> Measurement:
+        if record.num_lines == 0 and record.known.samples == 0:
+            assert record.source is not None
+            return self._end(
+                record,
+                Outcome.FAILED,
+                now,
+                f"the script ended well, but reported nothing. Expected are {record.source.place}"
+                + self._last_warning(record),
+            )
+        if not record.plan.is_timing and not record.has_scored and record.known.value is None:
+            name = self._job.command.metrics.value
+            return self._end(
+                record,
+                Outcome.FAILED,
+                now,
+                f"the script ended after {record.num_lines} lines, none of which told {name!r}: report it "
+                "after each scoring, or name it in workload.metrics.value" + self._last_warning(record),
+            )
+        is_over = self._is_over(record, now)
+        return self._end(record, Outcome.PAUSED if is_over else Outcome.STOPPED, now)
+
+    @staticmethod
+    def _last_warning(record: CommandSlice) -> str:
+        warnings = [*(record.source.warnings if record.source else ())]
+        return f". {len(warnings)} lines were passed over, such as {warnings[-1]}" if warnings else ""
+
+    def _after_loss(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
+        record.was_lost(now)
+        if record.lost_in_a_row >= _MOST_LOSSES:
+            words = f"its nodes were lost {record.lost_in_a_row} times without any progress"
+            return self._end(
+                record, Outcome.FAILED, now, words + (f": {status.detail}" if status.detail else "")
+            )
+        self._submit_if_free(record)
+        return record.measurement(Outcome.RUNNING, now)
+
+    def _end(
+        self, record: CommandSlice, outcome: Outcome, now: float, error: str | None = None
+    ) -> Measurement:
+        if record.plan.is_timing and outcome is Outcome.PAUSED:
+            outcome = Outcome.STOPPED
+        try:
+            if not outcome.is_fault:
+                record.remember()
+        except OSError as problem:
+            raise unwritable(record.plan.folder, problem) from problem
+        record.ended = record.measurement(outcome, now, error)
+        if outcome is Outcome.FAILED:
+            # On a full disk scripts fail one after the other, which is no fault of theirs.
+            record.folder.check_room()
+        record.folder.end_slice(outcome)
+        return record.ended

@@ -1,0 +1,281 @@
+"""The training clock of a run that is told by lines, over slices, resumptions and repetitions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuner.domain.measurement import Spread
+from tuner.probes.commands.progress_line import ProgressLine
+
+#: Intervals between lines, the first of which warms up and is left out where there are so many.
+_ENOUGH_INTERVALS = 3
+#: The pace before a first line is that of as many lines from there.
+_EARLY = 4
+_READ_APART_SECONDS = 1.0
+#: Of so many steps at most an interval stands for in a spread.
+_MOST_STEPS_OF_INTERVAL = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A place of a run on its training clock.
+
+    Args:
+        step: Optimizer steps done.
+        samples: Samples seen.
+        seconds: Training clock there.
+        seconds_per_sample: Pace up to there; 0 where unknown.
+        value: The metric; None where nothing was scored.
+    """
+
+    step: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    seconds_per_sample: float = 0.0
+    value: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """A line on the clock of its own attempt, scoring left out."""
+
+    time: float
+    step: int
+    samples: int
+    value: float | None = None
+
+
+class Attempt:
+    """The lines of one process, from where it begins or resumes to where it ends.
+
+    The script's own times count where it tells them, else those at which lines were read. Where two lines
+    name the same samples, the time between them was scoring.
+
+    Args:
+        known: How far the run was known before.
+        started_at: When the script was started, on the prober's clock, for a first line that nothing else
+            tells the pace of.
+    """
+
+    def __init__(self, known: Mark, started_at: float | None = None) -> None:
+        self.known = known
+        self.scoring_seconds = 0.0
+        self.longest_interval = 0.0
+        self._started_at = started_at
+        self._process = ""
+        self._begin: ProgressLine | None = None
+        self._places: list[_Place] = []
+        self._marks: list[Mark] = []
+        self._least_lag = float("inf")
+        self._has_own_times: bool | None = None
+        self._last_time = 0.0
+        self._passed: float | None = None
+        self._has_early_pace = False
+        self._num_placed = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it said nothing of its progress yet."""
+        return not self._places
+
+    @property
+    def samples(self) -> int:
+        """Samples seen, by its last line."""
+        return self._places[-1].samples if self._places else 0
+
+    def continues_with(self, line: ProgressLine) -> bool:
+        """Whether a line may be of this attempt: the same process, and not further back."""
+        if self.is_empty:
+            return True
+        if self._process and line.process and line.process != self._process:
+            return False
+        return line.samples >= self.samples
+
+    def add(self, line: ProgressLine) -> None:
+        """Takes a line."""
+        self._process = line.process if self.is_empty else self._process
+        if line.event == "begin":
+            self._begin = line
+            return
+        if self.is_empty and self._begin is not None and line.seconds is None:
+            begin, self._last_time = self._begin, self._time_of(self._begin)
+            self._places.append(_Place(time=self._last_time, step=begin.step, samples=begin.samples))
+        time = self._time_of(line)
+        if self.is_empty and line.seconds is not None and self.known.samples == 0 and line.samples > 0:
+            # Its own clock began at zero, with the run.
+            self._places.append(_Place(time=0.0, step=0, samples=0))
+        if self._places and line.samples == self.samples:
+            self._rescore(line, time)
+        else:
+            earliest = self._places[-1].time if self._places else -np.inf
+            effective = max(time - self.scoring_seconds, earliest)
+            if self._places:
+                self.longest_interval = max(self.longest_interval, time - self._last_time)
+            self._places.append(
+                _Place(time=effective, step=line.step, samples=line.samples, value=line.value)
+            )
+        self._last_time = max(time, self._last_time)
+
+    def marks(self) -> list[Mark]:
+        """Every place beyond what was known, on the run's clock, in order.
+
+        The clock goes on from the known mark: from when this attempt passed it, however often it was passed
+        before. That time lies between two lines, or before the first by the pace of those that follow.
+        """
+        if self.is_empty:
+            return []
+        # A first line's place moves while the next ones tell the pace; a last line's value may still come.
+        if self._passed is None or not self._has_early_pace:
+            self._passed = self._passed_at(self.known.samples)
+            self._marks, self._num_placed = [], 0
+        elif self._num_placed:
+            self._num_placed -= 1
+            if self._marks and self._marks[-1].samples == self._places[self._num_placed].samples:
+                self._marks.pop()
+        pace = self.pace() or self.known.seconds_per_sample
+        for place in self._places[self._num_placed :]:
+            is_untrained = place.samples == 0 and self.known == Mark()
+            if place.samples > self.known.samples or is_untrained:
+                seconds = self.known.seconds + max(place.time - self._passed, 0.0)
+                self._marks.append(
+                    Mark(
+                        step=place.step,
+                        samples=place.samples,
+                        seconds=seconds,
+                        seconds_per_sample=pace,
+                        value=place.value,
+                    )
+                )
+        self._num_placed = len(self._places)
+        if not self._marks:  # until it has passed what was known, the place may move
+            self._passed = None
+        return self._marks
+
+    def repeated_seconds(self) -> float:
+        """Training up to what was known before."""
+        if self.is_empty or self._places[0].samples >= self.known.samples:
+            return 0.0
+        passed = min(self._passed_at(self.known.samples), self._places[-1].time)
+        return max(passed - self._places[0].time, 0.0)
+
+    def began_at(self) -> float | None:
+        """When training began, or went on, on the prober's clock; None before it did."""
+        if self.is_empty:
+            return None
+        first = self._places[0]
+        goes_on = first.samples > self.known.samples
+        return (self._passed_at(self.known.samples) if goes_on else first.time) + self._least_lag
+
+    def pace(self) -> float:
+        """Seconds a sample between its first line and its last; 0 where there is only one."""
+        if len(self._places) < 2:
+            return 0.0
+        first, last = self._places[0], self._places[-1]
+        return max(last.time - first.time, 0.0) / (last.samples - first.samples)
+
+    def intervals(self) -> list[tuple[float, int]]:
+        """Seconds a step, and how many steps, of each interval between two lines.
+
+        Intervals that end with a scoring hold it: they count only where there are no others.
+        """
+        if self.is_empty:
+            return []
+        # Lines that were read together have one time, and count as one.
+        apart = [
+            place
+            for place, after in itertools.pairwise([*self._places, self._places[-1]])
+            if after is place or after.time > place.time
+        ]
+        made = [
+            (
+                (b.time - a.time) / (b.step - a.step),
+                b.step - a.step,
+                b.value is None or self.scoring_seconds > 0,
+            )
+            for a, b in itertools.pairwise(apart)
+            if b.step > a.step
+        ]
+        pure = [(seconds, steps) for seconds, steps, is_pure in made if is_pure]
+        return pure if len(pure) >= 2 else [(seconds, steps) for seconds, steps, _ in made]
+
+    def has_interval(self) -> bool:
+        """Whether there is one."""
+        return len(self._places) > 1 and self._places[-1].step > self._places[0].step
+
+    def _rescore(self, line: ProgressLine, time: float) -> None:
+        """Takes a line at the samples of the last one: what lies between is scoring."""
+        last = self._places[-1]
+        self.scoring_seconds += max(time - self._last_time, 0.0)
+        self._places[-1] = _Place(
+            time=last.time,
+            step=max(last.step, line.step),
+            samples=last.samples,
+            value=last.value if line.value is None else line.value,
+        )
+
+    def _time_of(self, line: ProgressLine) -> float:
+        own = line.time if line.seconds is None else line.seconds
+        if self._has_own_times is None:
+            self._has_own_times = own is not None
+        time = own if self._has_own_times and own is not None else line.seen_at
+        self._least_lag = min(self._least_lag, line.seen_at - time)
+        return time
+
+    def _passed_at(self, samples: int) -> float:
+        """When it had seen so many samples, on its own clock."""
+        first = self._places[0]
+        if first.samples > samples:
+            pace = self._early_pace() or self.known.seconds_per_sample
+            if pace == 0.0 and self._started_at is not None:
+                return self._started_at - self._least_lag
+            return first.time - pace * (first.samples - samples)
+        self._has_early_pace = True  # which nothing asks for
+        seen = [place.samples for place in self._places]
+        return float(np.interp(samples, seen, [place.time for place in self._places]))
+
+    def _early_pace(self) -> float:
+        """The pace of the first intervals: compilation and warm-up, if any, lie before the first line."""
+        first = self._places[0]
+        few = self._places
+        for number, place in enumerate(self._places, start=1):
+            if number >= _EARLY and place.time - first.time >= self._least_span:
+                few, self._has_early_pace = self._places[:number], True
+                break
+        if len(few) < 2:
+            return 0.0
+        return max(few[-1].time - first.time, 0.0) / (few[-1].samples - first.samples)
+
+    @property
+    def _least_span(self) -> float:
+        """What lines must be apart to tell a pace: those that carry no time are read some at once."""
+        return 0.0 if self._has_own_times else _READ_APART_SECONDS
+
+
+def step_spread(intervals: Sequence[tuple[float, int]]) -> Spread | None:
+    """Step seconds from intervals between lines, or None where there is none.
+
+    An interval of k steps hides how its steps differ: the spread of its mean is 1 / sqrt(k) of theirs.
+
+    Args:
+        intervals: Seconds a step, and how many steps.
+    """
+    kept = list(intervals)
+    if len(kept) > _ENOUGH_INTERVALS:
+        kept = kept[1:]
+    if not kept:
+        return None
+    counts = np.array([steps for _, steps in kept])
+    seconds = np.repeat([s for s, _ in kept], np.minimum(counts, _MOST_STEPS_OF_INTERVAL))
+    spread = Spread.of(seconds.tolist())
+    return Spread(
+        median=spread.median,
+        p10=spread.p10,
+        p90=spread.p90,
+        mean=float(np.average([s for s, _ in kept], weights=counts)),
+        std=spread.std * float(np.sqrt(counts.mean())),
+        count=int(counts.sum()),
+    )

@@ -1,0 +1,339 @@
+"""What is known of one slice of a command, gathered from its lines and its jobs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from search_spaces import BatchSplitsEvenly
+from tuner.domain.charge import charge
+from tuner.domain.checkpoints import write_atomically
+from tuner.domain.cluster import Cluster
+from tuner.domain.measurement import (
+    CurvePoint,
+    Measurement,
+    NoiseStatistic,
+    Outcome,
+    RankTiming,
+    Spread,
+    crossing,
+)
+from tuner.launchers import JobHandle, JobStatus
+from tuner.probes.commands.metric_sources import JsonSource, MetricSource
+from tuner.probes.commands.progress_line import ProgressLine
+from tuner.probes.commands.run_clock import Attempt, Mark, step_spread
+from tuner.probes.commands.task import CommandPlan, checkpoint_of
+from tuner.probes.probe_folder import ProbeFolder
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
+
+_PROGRESS_FILE = "progress.json"
+#: A scoring is kept that lies so much further than the last one that was.
+_KEPT_APART = 1.05
+_NOTHING = Spread(median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0, count=0)
+
+
+class CommandSlice:
+    """Turns what a script reports into a growing measurement.
+
+    Args:
+        plan: The slice.
+        folder: The probe's folder.
+        cluster: What it runs on.
+        started: The prober's clock when it was asked for.
+    """
+
+    def __init__(self, *, plan: SlicePlan, folder: ProbeFolder, cluster: Cluster, started: float) -> None:
+        self.plan, self.folder, self.started = plan, folder, started
+        self.known = Mark() if plan.is_timing else known_mark(plan.folder)
+        self.ended: Measurement | None = None
+        self.job: JobHandle | None = None
+        self.attempt: CommandPlan | None = None
+        self.source: MetricSource | None = None
+        self.events: JsonSource | None = None
+        self.running_since: float | None = None
+        self.heard_at = started
+        self.asks = False
+        self.is_diverged = False
+        self.num_lines = 0
+        self.waiting = ""
+        #: What the slice shall end as once its job has ended, since when, and whether the job was cancelled.
+        self.verdict: Outcome | None = None
+        self.verdict_at = 0.0
+        self.verdict_words: str | None = None
+        self.is_cancelled = False
+        self.num_attempts = 0
+        self.lost_in_a_row = 0
+        self._samples_at_loss = -1
+        self._cluster = cluster
+        self._submitted = started
+        self._held_before = 0.0
+        self._pending = self._pending_before = 0.0
+        self._attempts: list[Attempt] = []
+        self._base = self.known
+        self._standing: Mark | None = None
+        self._points: dict[int, CurvePoint] = {}
+        self._kept_samples = max(folder.reported_samples, default=0)
+        self._num_placed = 0
+        self._first_mark: Mark | None = None
+        self._noise: list[NoiseStatistic] = []
+
+    def submitted(
+        self,
+        job: JobHandle,
+        attempt: CommandPlan,
+        sources: tuple[MetricSource, JsonSource | None],
+        now: float,
+    ) -> None:
+        """Takes note of a job that carries the slice out, or what is left of it."""
+        self.job, self.attempt = job, attempt
+        self.source, self.events = sources
+        self.num_attempts += 1
+        self.running_since = None
+        self._submitted = self.heard_at = now
+        if self._attempts:
+            self._begin_attempt()
+
+    def hear(self, status: JobStatus, now: float) -> None:
+        """Takes what the engine says, and reads what the script reported since.
+
+        Raises:
+            StorageError: The curve cannot be written to the probe's folder.
+        """
+        assert self.source is not None
+        has_ended = status.state.has_ended
+        self._pending = status.pending_seconds
+        self.waiting = "" if has_ended or status.state == "running" else status.detail or "nodes"
+        if self.waiting:
+            self.running_since = None  # an engine may begin a job anew
+        elif self.running_since is None:
+            self.running_since = self.heard_at = now
+        lines = self.source.read(now, has_ended=has_ended)
+        if self.events is not None:
+            told = self.events.read(now, has_ended=has_ended)
+            # Two places have two clocks; when lines are read is common to both.
+            lines = [replace(line, time=None) for line in told if line.event != "progress"] + lines
+        for line in lines:
+            self._take(line, now)
+        if lines and self._attempts:
+            self._place()
+
+    def was_lost(self, now: float) -> None:
+        """Takes note that the job's nodes were taken away."""
+        progress = self.standing.samples
+        self.lost_in_a_row = 1 if progress > self._samples_at_loss else self.lost_in_a_row + 1
+        self._samples_at_loss = progress
+        self._held_before += self._held(now)
+        self._pending_before += self._pending
+        self.job, self._pending = None, 0.0
+        self.running_since = None
+        self.waiting = "its nodes were lost; submitted again"
+
+    @property
+    def standing(self) -> Mark:
+        """How far the run is known now."""
+        return self._standing or self._base
+
+    @property
+    def has_scored(self) -> bool:
+        """Whether anything was scored in this slice beyond what was known, training having begun."""
+        return any(samples > self._base.samples for samples in self._points)
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether a step time can be told."""
+        return any(attempt.has_interval() for attempt in self._attempts)
+
+    def seconds_now(self, now: float) -> float:
+        """The training clock now, going on since the last line."""
+        if self._standing is None:
+            return self._base.seconds
+        return self.standing.seconds + max(now - self.heard_at, 0.0)
+
+    def longest_interval(self) -> float:
+        """The longest time between two lines of this slice; 0 where there were none."""
+        return max((attempt.longest_interval for attempt in self._attempts), default=0.0)
+
+    def reached_target(self) -> bool:
+        """Whether a scoring of this slice is past the job's target."""
+        goal = self.plan.job.goal
+        return not self.plan.is_timing and (
+            crossing([p for p in self._curve() if p.samples > 0], goal.target, maximize=goal.maximize)
+            is not None
+        )
+
+    def measurement(self, outcome: Outcome, now: float, error: str | None = None) -> Measurement:
+        """The slice as it stands.
+
+        Args:
+            outcome: Where it stands.
+            now: The prober's clock.
+            error: What went wrong.
+        """
+        plan, standing = self.plan, self.standing
+        held = self._held_before + (self._held(now) if self.job is not None else 0.0)
+        charged = charge(held, plan.configuration, self._cluster)
+        scoring = sum(attempt.scoring_seconds for attempt in self._attempts)
+        checkpoint = checkpoint_of(plan.folder)
+        return Measurement(
+            configuration=plan.configuration,
+            purpose=plan.purpose,
+            outcome=outcome,
+            curve=self._curve(),
+            ranks=() if outcome is Outcome.RUNNING else self._timings(),
+            noise=tuple(self._noise),
+            step=standing.step,
+            samples=standing.samples,
+            training_seconds=standing.seconds,
+            scoring_seconds=scoring,
+            startup_seconds=self._startup_seconds(held),
+            repeated_seconds=0.0
+            if outcome is Outcome.RUNNING
+            else sum(attempt.repeated_seconds() for attempt in self._attempts),
+            charged_seconds=charged.seconds,
+            charged_dollars=charged.dollars,
+            parameter_bytes=plan.job.command.parameter_bytes or 0,
+            oversubscribed=self._cluster.oversubscription(plan.configuration.nodes) > 1,
+            error=error,
+            checkpoint=str(checkpoint) if not plan.is_timing and checkpoint.exists() else None,
+            waiting=self.waiting if outcome is Outcome.RUNNING else "",
+        )
+
+    def remember(self) -> None:
+        """Writes how far the run is known, for the next slice.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if self.plan.is_timing:
+            return
+        text = json.dumps(asdict(self.standing)).encode()
+
+        def write(file: BinaryIO) -> None:
+            file.write(text)
+
+        write_atomically(self.plan.folder / CHECKPOINTS_FOLDER / _PROGRESS_FILE, write)
+
+    def _take(self, line: ProgressLine, now: float) -> None:
+        if line.event == "asks":
+            self.asks = True
+            return
+        if line.event == "noise":
+            if line.noise is not None and line.noise.samples > self.known.samples:
+                self._noise.append(line.noise)
+            return
+        if line.event == "progress":
+            self.heard_at = now
+            if self.num_lines == 0 and not self.plan.is_timing:
+                # What a slice that was lost with its tuner had seen, no further than this one goes on from.
+                self._base = self._with_lost_points(line.samples)
+                if self._attempts:
+                    self._attempts[-1].known = self._base
+            self.num_lines += 1
+        if not self._attempts or not self._attempts[-1].continues_with(line):
+            self._begin_attempt()
+        self._attempts[-1].add(line)
+
+    def _with_lost_points(self, before_samples: int) -> Mark:
+        # The checkpoint may be further than what was reported, where the tuner was killed as a slice ended.
+        reported = max(self.folder.reported_samples, default=-1)
+        lost = [point for point in self.folder.lost_points(before_samples - 1) if point.samples > reported]
+        for point in lost:
+            self._points[point.samples] = point
+            self._kept_samples = max(self._kept_samples, point.samples)
+            self.folder.add_point(point)
+        if not lost or lost[-1].samples <= self.known.samples:
+            return self.known
+        last = lost[-1]
+        return replace(
+            self.known, step=last.step, samples=last.samples, seconds=last.training_seconds, value=last.value
+        )
+
+    def _begin_attempt(self) -> None:
+        """What was seen so far stands; what comes is another process."""
+        if self._attempts and self._attempts[-1].is_empty:
+            self._attempts.pop()
+        self._place()
+        self._attempts.append(Attempt(self.standing, self.running_since))
+        self._num_placed = 0
+
+    def _place(self) -> None:
+        """Puts new lines on the run's clock, and new scorings into the folder."""
+        marks = self._attempts[-1].marks() if self._attempts else []
+        if not marks:
+            return
+        # While a pace is not sure, those before may still move.
+        start = 0 if self._num_placed == 0 or marks[0] != self._first_mark else self._num_placed - 1
+        self._first_mark = marks[0]
+        for mark in marks[start:]:
+            self._add_point(mark)
+        self._num_placed, self._standing = len(marks), marks[-1]
+
+    def _add_point(self, mark: Mark) -> None:
+        if mark.value is None or mark.samples in self.folder.reported_samples or self.plan.is_timing:
+            return
+        if not math.isfinite(mark.value):
+            self.is_diverged = True
+            return
+        point = CurvePoint(
+            training_seconds=mark.seconds, step=mark.step, samples=mark.samples, value=mark.value
+        )
+        if self._points.get(mark.samples) != point and self._is_kept(point):
+            self._points[mark.samples] = point
+            self._kept_samples = max(self._kept_samples, mark.samples)
+            self.folder.add_point(point)
+
+    def _is_kept(self, point: CurvePoint) -> bool:
+        """Whether a curve needs a scoring: a script may score thousands of times, at even distances."""
+        if point.samples in self._points or point.samples >= _KEPT_APART * self._kept_samples:
+            return True
+        goal = self.plan.job.goal
+        passes = point.value >= goal.target if goal.maximize else point.value <= goal.target
+        return passes and not self.reached_target()
+
+    def _curve(self) -> tuple[CurvePoint, ...]:
+        """The scorings that no earlier slice has reported, in order."""
+        return tuple(self._points[samples] for samples in sorted(self._points))
+
+    def _intervals(self) -> Sequence[tuple[float, int]]:
+        return max((attempt.intervals() for attempt in self._attempts), key=len, default=())
+
+    def _timings(self) -> tuple[RankTiming, ...]:
+        spread = step_spread(self._intervals())
+        if spread is None:
+            return ()
+        nodes, devices = self.plan.configuration.nodes, self._cluster.devices_per_node
+        split = BatchSplitsEvenly(devices_per_node=devices)
+        return (
+            RankTiming(
+                rank=0,
+                batch_size=split.split(self.plan.configuration)[0],
+                compute=spread,
+                sync=_NOTHING,
+                input=_NOTHING,
+                step=spread,
+                count=nodes * devices,
+            ),
+        )
+
+    def _startup_seconds(self, held: float) -> float:
+        """Of each attempt, from where its nodes were there until training began."""
+        began = next((a.began_at() for a in self._attempts if a.began_at() is not None), None)
+        if began is None:
+            return held
+        return min(max(began - self.started - self._pending_before - self._pending, 0.0), held)
+
+    def _held(self, now: float) -> float:
+        return max(now - self._submitted - self._pending, 0.0)
+
+
+def known_mark(probe_folder: Path) -> Mark:
+    """How far a probe's run was known when its last slice ended."""
+    path = probe_folder / CHECKPOINTS_FOLDER / _PROGRESS_FILE
+    try:
+        return Mark(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return Mark()

@@ -1,0 +1,177 @@
+"""From a slice to the command that carries it out: values, environment, folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import tuner.client
+from tuner.job import Job, MetricsSection, Template, rendered_command, rendered_environment, variable_name
+from tuner.job import stated_values as stated
+from tuner.launchers import CommandTask, OnePer
+from tuner.probes.commands.event_files import EventFileSource
+from tuner.probes.commands.metric_sources import CsvSource, JsonSource, MetricSource, OutputSource
+from tuner.probes.commands.progress_line import LineForm
+from tuner.probes.commands.run_clock import Mark
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
+
+#: What the script saves to, in the folder that goes along where a run is carried on as another probe.
+CHECKPOINT_NAME = "checkpoint"
+SLICES_FOLDER = "slices"
+#: Name of the client as the script imports it: nothing else of ours is on its path.
+CLIENT_MODULE = "paceline_client"
+#: A slice goes on so many times as far for a scoring beyond what was known.
+PATIENCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandPlan:
+    """One attempt at a slice.
+
+    Args:
+        plan: The slice.
+        known: How far its run was known before.
+        folder: Of this attempt alone.
+        resumes: Whether the script goes on from its checkpoint.
+    """
+
+    plan: SlicePlan
+    known: Mark
+    folder: Path
+    resumes: bool
+
+    @property
+    def metrics_file(self) -> Path:
+        """Where lines of JSON are expected."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def stop_file(self) -> Path:
+        """What is there once the script shall end."""
+        return self.folder / "stop"
+
+    @property
+    def checkpoint(self) -> Path:
+        """What the script saves to."""
+        return checkpoint_of(self.plan.folder)
+
+    def values(self) -> dict[str, object]:
+        """Every variable's value but for those known on a node only."""
+        plan, until = self.plan, self.plan.until
+        until_steps = None if until.steps is None else self.known.step + until.steps
+        return {
+            **stated(plan.job, plan.configuration),
+            "checkpoint": self.checkpoint,
+            "metrics": self.metrics_file,
+            "values": self.folder / "values.json",
+            "output_folder": plan.folder / "output",
+            "until_samples": "" if until.samples is None else until.samples,
+            "until_steps": "" if until_steps is None else until_steps,
+            "until_seconds": "" if until.training_seconds is None else until.training_seconds,
+        }
+
+    def prepare(self) -> CommandTask:
+        """Makes the folders and files the script needs; gives what is to be launched.
+
+        Raises:
+            OSError: They cannot be made.
+        """
+        plan, section = self.plan, self.plan.job.command
+        values = self.values()
+        for folder in (self.folder, self.checkpoint.parent, plan.folder / "output", self._client_folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(str(tuner.client.__file__), self._client_folder / f"{CLIENT_MODULE}.py")
+        plain = {
+            name: value if isinstance(value, int | float) else str(value) for name, value in values.items()
+        }
+        (self.folder / "values.json").write_text(json.dumps(plain, indent=1) + "\n")
+        self.stop_file.unlink(missing_ok=True)
+        command = rendered_command(plan.job, values, resumes=self.resumes)
+        (self.folder / "command.sh").write_text(command + "\n")
+        return CommandTask(
+            command=command,
+            one_per=OnePer(section.one_per),
+            environment=self._environment(values),
+            working_folder=(plan.job_folder / section.folder).resolve(),
+            folder=self.folder,
+            grace_seconds=section.grace,
+        )
+
+    def sources(self, logs: Callable[[], Mapping[int, str]]) -> tuple[MetricSource, JsonSource | None]:
+        """Where progress is read; and where the client's other words are, if that is another place.
+
+        Args:
+            logs: Gives what each copy printed so far.
+        """
+        section = self.plan.job.command
+        metrics, batch_size = section.metrics, self.plan.configuration.batch_size
+        form = LineForm(metrics=metrics, batch_size=batch_size, epoch_samples=section.epoch_samples)
+        own = JsonSource(form, self.metrics_file)
+        if metrics.source == "output":
+            assert metrics.pattern is not None
+            groups = LineForm(
+                metrics=MetricsSection(), batch_size=batch_size, epoch_samples=section.epoch_samples
+            )
+            return OutputSource(groups, metrics.pattern, logs), own
+        if metrics.path is None:
+            return own, None
+        path = self._path_of(metrics.path)
+        if metrics.source == "csv":
+            return CsvSource(form, path), own
+        if metrics.source == "tensorboard":
+            return EventFileSource(form, path), own
+        return (own, None) if path == self.metrics_file else (JsonSource(form, path, skip=True), own)
+
+    def _path_of(self, text: str) -> Path:
+        folder = (self.plan.job_folder / self.plan.job.command.folder).resolve()
+        return folder / Template(text).rendered(self.values(), for_shell=False)
+
+    @property
+    def _client_folder(self) -> Path:
+        return self.plan.folder / "client"
+
+    def _environment(self, values: Mapping[str, object]) -> dict[str, str]:
+        until, known = self.plan.until, self.known
+        stated_here = rendered_environment(self.plan.job, values)
+        environment = {variable_name(name): str(value) for name, value in values.items()}
+        environment |= {
+            "PACELINE_PURPOSE": self.plan.purpose.value,
+            "PACELINE_RESUMED": "1" if self.resumes else "",
+            "PACELINE_STOP_FILE": str(self.stop_file),
+            "PACELINE_LATEST_SAMPLES": "",
+            "PACELINE_LATEST_STEPS": "",
+            # What is printed is read while it runs.
+            "PYTHONUNBUFFERED": "1",
+        }
+        path = stated_here.pop("PYTHONPATH", None) or _import_path()
+        if known.value is not None:
+            until_steps = None if until.steps is None else known.step + until.steps
+            environment["PACELINE_LATEST_SAMPLES"] = _latest(known.samples, until.samples)
+            environment["PACELINE_LATEST_STEPS"] = _latest(known.step, until_steps)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(self._client_folder), path)))
+        return environment | stated_here
+
+
+def checkpoint_of(probe_folder: Path) -> Path:
+    """What the script of a probe saves to."""
+    return probe_folder / CHECKPOINTS_FOLDER / CHECKPOINT_NAME
+
+
+def can_go_on(job: Job, probe_folder: Path) -> bool:
+    """Whether the script can resume, and has saved something to resume from."""
+    return job.can_resume and checkpoint_of(probe_folder).exists()
+
+
+def _latest(known: int, until: int | None) -> str:
+    return "" if until is None else str(known + PATIENCE * (until - known))
+
+
+def _import_path() -> str:
+    """The user's own `PYTHONPATH`, less our packages where they are found by it."""
+    ours = Path(str(tuner.client.__file__)).resolve().parents[1]
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(entry for entry in entries if entry and Path(entry).resolve() != ours)

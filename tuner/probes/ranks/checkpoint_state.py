@@ -1,0 +1,206 @@
+"""What a run's checkpoint holds, and how a slice goes on from it, on as many ranks as it likes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tuner.domain.checkpoints import CheckpointFolder
+from tuner.probes.ranks.random_state import random_state, seed_all, set_random_state
+from tuner.probes.ranks.replica import Replica
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClockState:
+    """The training clock in a checkpoint.
+
+    Args:
+        training_seconds: Where it stands.
+        typical_step_seconds: A settled step on these ranks; None where it is not known.
+    """
+
+    training_seconds: float = 0.0
+    typical_step_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """Where a run stands that a slice goes on with.
+
+    Args:
+        clock: Its clock.
+        rank_samples: Samples that each rank has seen, without a barrier; empty where all go in step.
+    """
+
+    clock: ClockState = ClockState()
+    rank_samples: tuple[int, ...] = ()
+
+
+def own_state(replica: Replica) -> dict[str, Any]:
+    """What is one rank's own: buffers, random generators and, where replicas differ, the replica.
+
+    Everything is on the CPU: a tensor that is sent from a device would be received on a device of its number.
+    """
+    own: dict[str, Any] = {"buffers": _buffers(replica), "random": random_state(replica.device)}
+    if _replicas_differ(replica):
+        own["model"] = on_host(replica.model.state_dict())
+        own["optimizer"] = on_host(replica.optimizer.state_dict())
+        own["strategy"] = on_host(replica.strategy.state())
+        own["step"] = replica.step
+    return own
+
+
+def write_run(
+    folder: CheckpointFolder,
+    replica: Replica,
+    clock: ClockState,
+    owns: Sequence[dict[str, Any] | None],
+    *,
+    step: int,
+    rank_samples: Sequence[int] = (),
+) -> Path:
+    """Writes the checkpoint of a run.
+
+    Args:
+        folder: Where to.
+        replica: The writing rank's; its model and optimizer stand for all where replicas do not differ.
+        clock: The run's clock.
+        owns: `own_state` of each rank; None for one that is lost.
+        step: Global batches seen.
+        rank_samples: Samples that each rank has seen, without a barrier.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    content = {
+        "model": on_host(replica.model.state_dict()),
+        "optimizer": on_host(replica.optimizer.state_dict()),
+        "strategy": {} if _replicas_differ(replica) else on_host(replica.strategy.state()),
+        "step": step,
+        "samples": replica.samples,
+        "training_seconds": clock.training_seconds,
+        "typical_step_seconds": clock.typical_step_seconds,
+        "rank_samples": list(rank_samples),
+        "ranks": list(owns),
+    }
+
+    def write(file: BinaryIO) -> None:
+        torch.save(content, file)
+
+    return folder.save(write, {"samples": replica.samples, "step": step}).path
+
+
+def save_run(
+    folder: CheckpointFolder,
+    replica: Replica,
+    clock: ClockState,
+    *,
+    rank: int,
+    group: ProcessGroup | None,
+) -> Path | None:
+    """Saves a run in which all ranks go in step; all of them call it, rank 0 writes.
+
+    Returns:
+        The checkpoint's path on rank 0, None elsewhere.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    own = own_state(replica)
+    owns: list[Any] = [own]
+    if group is not None:
+        owns = [None] * group.size()
+        dist.gather_object(own, owns if rank == 0 else None, dst=0, group=group)
+    if rank != 0:
+        return None
+    return write_run(folder, replica, clock, owns, step=replica.step)
+
+
+def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, seed: int) -> Begun:
+    """Goes on from a checkpoint, or begins a run where there is none.
+
+    On as many ranks as before, the run goes on as if never interrupted; a rank that was lost when it was
+    saved begins again as a twin of the first that was not. On another number, the buffers are the mean of
+    what the ranks had, and generators are seeded anew from rank and samples.
+
+    Args:
+        path: The checkpoint; None begins a run.
+        replica: Freshly made; changed in place.
+        rank: This rank.
+        num_ranks: All ranks.
+        seed: The job's.
+    """
+    if path is None:
+        seed_all(seed, 1, rank, 0)
+        return Begun()
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    owns = content["ranks"]
+    same_ranks = len(owns) == num_ranks
+    told = [own for own in owns if own is not None]
+    own = owns[rank] if same_ranks and owns[rank] is not None else None
+    differing = (own or told[0]) if same_ranks and "model" in told[0] else content
+    replica.model.load_state_dict(differing["model"])
+    replica.optimizer.load_state_dict(differing["optimizer"])
+    if differing is not content or not _replicas_differ(replica):
+        of_all = [found["strategy"] for found in told] if differing is not content else []
+        replica.strategy.load(differing["strategy"], of_all=of_all, is_twin=own is None)
+    replica.step, replica.samples = differing["step"], content["samples"]
+    if own is not None:
+        _set_buffers(replica, own["buffers"])
+        set_random_state(own["random"], replica.device)
+    else:
+        _set_buffers(replica, _mean_buffers([found["buffers"] for found in told]))
+        seed_all(seed, 1, rank, replica.samples)
+    clock = ClockState(
+        training_seconds=content["training_seconds"],
+        typical_step_seconds=content["typical_step_seconds"] if same_ranks else None,
+    )
+    return Begun(clock=clock, rank_samples=tuple(content.get("rank_samples", ())) if same_ranks else ())
+
+
+def on_host(state: Any) -> Any:
+    """A state with its tensors on the CPU; those that are there already are not copied."""
+    if isinstance(state, Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        # Of its own kind: a model's state carries versions beside its entries.
+        moved = copy.copy(state)
+        moved.update((key, on_host(value)) for key, value in state.items())
+        return moved
+    if type(state) in (list, tuple):
+        return type(state)(on_host(value) for value in state)
+    return state
+
+
+def _replicas_differ(replica: Replica) -> bool:
+    return replica.strategy.traits.exchanged == "parameters"
+
+
+def _buffers(replica: Replica) -> dict[str, Tensor]:
+    return {name: buffer.detach().cpu().clone() for name, buffer in replica.model.named_buffers()}
+
+
+def _set_buffers(replica: Replica, values: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, buffer in replica.model.named_buffers():
+            buffer.copy_(values[name])
+
+
+def _mean_buffers(of_ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    means = {}
+    for name, first in of_ranks[0].items():
+        if first.is_floating_point():
+            means[name] = torch.stack([buffers[name] for buffers in of_ranks]).mean(dim=0)
+        else:
+            means[name] = first
+    return means

@@ -1,0 +1,301 @@
+"""Scores a run at its marks, off the training clock: the metric, and the gradient's noise."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from tuner.domain.checkpoints import write_atomically
+from tuner.domain.measurement import NoiseStatistic
+from tuner.domain.workload import Workload
+from tuner.probes.ranks.batch_norm import fresh_batch_norm
+from tuner.probes.ranks.checkpoint_state import on_host
+from tuner.probes.ranks.gradient_noise import NoiseTally, OneRankNoise, part_size
+from tuner.probes.ranks.random_state import undisturbed
+from tuner.probes.ranks.replica import Replica
+from tuner.strategies import Exchange
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+class Scorable(Protocol):
+    """What a metric is taken of: a model that holds what is scored, and what it is trained on."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+
+    @property
+    def workload(self) -> Workload:
+        """What is trained."""
+
+    @property
+    def data(self) -> Dataset[Any]:
+        """The training data."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+
+
+class ModelScorer:
+    """Takes the metric of a model as it stands, and saves the model where it reached the target.
+
+    Args:
+        scored: The model and what it is trained on.
+        validation_data: What is scored on.
+        target: The value that counts as reached.
+        maximize: Whether larger values are better.
+        model_path: Where the scored model is saved once it reached the target.
+        seed: Of the samples on which batch-norm statistics are estimated anew.
+    """
+
+    def __init__(
+        self,
+        scored: Scorable,
+        *,
+        validation_data: Dataset[Any],
+        target: float,
+        maximize: bool,
+        model_path: Path,
+        seed: int = 0,
+    ) -> None:
+        self._scored, self._data, self._seed = scored, validation_data, seed
+        self._target, self._maximize, self._model_path = target, maximize, model_path
+
+    def value_of_model(self, *, is_mixed: bool) -> float:
+        """The metric of the model as it stands.
+
+        Args:
+            is_mixed: Whether its parameters are an average or a centre, which no rank has trained with.
+        """
+        scored = self._scored
+        fresh = (
+            fresh_batch_norm(scored.model, scored.workload, scored.data, scored.device, self._seed)
+            if is_mixed
+            else nullcontext()
+        )
+        with fresh:
+            value = self._value()
+            if self.is_reached(value):
+                self._save_model()
+        return value
+
+    def is_reached(self, value: float) -> bool:
+        """Whether a value is the target or beyond."""
+        if not math.isfinite(value):
+            return False
+        return value >= self._target if self._maximize else value <= self._target
+
+    def _value(self) -> float:
+        scored = self._scored
+        scored.model.eval()
+        try:
+            with torch.no_grad(), undisturbed(scored.device):
+                return _possible(float(scored.workload.score(scored.model, self._data)), scored.workload)
+        finally:
+            scored.model.train()
+
+    def _save_model(self) -> None:
+        # On the CPU, so that a machine without the device can load it.
+        state = on_host(self._scored.model.state_dict())
+
+        def write(file: BinaryIO) -> None:
+            torch.save(state, file)
+
+        write_atomically(self._model_path, write)
+
+
+class Scorer:
+    """Scores a replica; rank 0 does, the others wait, none on the training clock.
+
+    Args:
+        replica: This rank's.
+        validation_data: What is scored on.
+        group: All ranks; None where there is one.
+        rank: This rank.
+        target: The value that counts as reached.
+        maximize: Whether larger values are better.
+        model_path: Where the scored model is saved once it reached the target.
+        seed: Of the samples on which batch-norm statistics are estimated anew.
+    """
+
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        validation_data: Dataset[Any],
+        group: ProcessGroup | None,
+        rank: int,
+        target: float,
+        maximize: bool,
+        model_path: Path,
+        seed: int = 0,
+    ) -> None:
+        self._replica, self._group, self._rank = replica, group, rank
+        self._of_model = ModelScorer(
+            replica,
+            validation_data=validation_data,
+            target=target,
+            maximize=maximize,
+            model_path=model_path,
+            seed=seed,
+        )
+        self.seconds = 0.0
+        #: What the last scoring took, in steps of rank 0: equal on all ranks; 0 where unknown.
+        self.steps_worth = 0.0
+
+    def score(self, step_seconds: float | None = None) -> tuple[float, bool]:
+        """The metric now, equal on all ranks, and whether the target is reached.
+
+        Args:
+            step_seconds: A settled step of this rank; None where it is not known yet.
+        """
+        began = time.perf_counter()
+        replica = self._replica
+        with replica.strategy.scored_parameters():
+            value = 0.0
+            if self._rank == 0:
+                is_mixed = self._group is not None and replica.strategy.traits.scored != "common"
+                value = self._of_model.value_of_model(is_mixed=is_mixed)
+            if self._group is not None:
+                took = time.perf_counter() - began
+                told = torch.tensor(
+                    [value, took / step_seconds if step_seconds else 0.0], dtype=torch.float64
+                )
+                # Also what keeps the others from training on, on the clock, while rank 0 scores.
+                dist.broadcast(told, src=0, group=self._group)
+                value, self.steps_worth = (float(number) for number in told)
+        took = time.perf_counter() - began
+        self.seconds += took
+        if self._group is None:
+            self.steps_worth = took / step_seconds if step_seconds else 0.0
+        return value, self._of_model.is_reached(value)
+
+    def score_untrained(self) -> tuple[float, bool]:
+        """The metric of the model as it stands, and whether the target is reached; asks no other rank."""
+        began = time.perf_counter()
+        value = self._of_model.value_of_model(is_mixed=False)
+        self.seconds += time.perf_counter() - began
+        return value, self._of_model.is_reached(value)
+
+    def score_vector(self, vector: Tensor, step_seconds: float | None = None) -> tuple[float, bool]:
+        """The metric of these parameters, and whether the target is reached; asks no other rank.
+
+        Args:
+            vector: All trainable parameters, as `Strategy.scoring` takes them.
+            step_seconds: In which all ranks together see one global batch; None where not known yet.
+        """
+        began = time.perf_counter()
+        with self._replica.strategy.scoring(vector):
+            value = self._of_model.value_of_model(is_mixed=True)
+        took = time.perf_counter() - began
+        self.seconds += took
+        self.steps_worth = took / step_seconds if step_seconds else 0.0
+        return value, self._of_model.is_reached(value)
+
+
+def _possible(value: float, workload: Workload) -> float:
+    """A score that its metric can have: 97 for an accuracy of 0.97 would count as arrived at once.
+
+    Raises:
+        ValueError: It cannot; the message says what is allowed.
+    """
+    metric = workload.metric
+    slack = 1e-6 * max(1.0, abs(value))  # sums in single precision may end a little beyond
+    if math.isfinite(value) and not metric.lower - slack <= value <= metric.upper + slack:
+        raise ValueError(
+            f"score returned {value:g}, which {metric.name} cannot be: allowed is {metric.lower:g} to "
+            f"{metric.upper:g}. Return it in that unit, or give the workload a metric of its own"
+        )
+    return value
+
+
+class NoiseWatch:
+    """Gathers gradient noise between marks: from the exchange of gradients, or apart where there is none.
+
+    Args:
+        replica: This rank's.
+        group: All ranks; None where this one asks no other.
+        seed: The job's.
+        max_batch_size_per_rank: Most samples of one gradient.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        group: ProcessGroup | None,
+        *,
+        seed: int,
+        max_batch_size_per_rank: int | None,
+    ) -> None:
+        self._replica, self._group = replica, group
+        self._tally = NoiseTally()
+        self._one_rank: OneRankNoise | None = None
+        size = part_size(
+            replica.batch_size,
+            len(replica.data),  # type: ignore[arg-type]
+            max_batch_size_per_rank,
+        )
+        exchanges_gradients = group is not None and replica.strategy.traits.exchanged == "gradients"
+        measures = group is None or group.rank() == 0
+        if not exchanges_gradients and measures and size is not None:
+            self._one_rank = OneRankNoise(
+                workload=replica.workload,
+                model=replica.model,
+                data=replica.data,
+                device=replica.device,
+                seed=seed,
+                part_size=size,
+            )
+
+    def add(self, exchanges: list[Exchange]) -> None:
+        """Takes what a stride of steps exchanged."""
+        weight = self._replica.share.num_samples / self._replica.batch_size
+        for exchange in exchanges:
+            local, mean = exchange.local_squared_norm, exchange.mean_squared_norm
+            if local is not None and mean is not None:
+                self._tally.add(weight * local, mean)
+
+    def at_mark(
+        self, *, slice_seconds: float, step_seconds: float | None
+    ) -> tuple[NoiseStatistic | None, bool]:
+        """The noise since the last mark, and whether the losses of all ranks are finite.
+
+        Args:
+            slice_seconds: The slice's training clock so far.
+            step_seconds: A settled step; None before the first.
+        """
+        replica = self._replica
+        are_finite = replica.losses_are_finite()
+        measured = None
+        if self._one_rank is not None and step_seconds is not None and are_finite:
+            # A step of this rank is one on its own share; beside others it waits for them as well.
+            measured = self._one_rank.measure(
+                replica.samples,
+                slice_seconds=slice_seconds,
+                seconds_a_sample=step_seconds / replica.share.num_samples,
+            )
+        if self._group is None:
+            return measured, are_finite
+        weighted_small, _, count = self._tally.sums
+        totals = torch.tensor([weighted_small, float(not are_finite)], dtype=torch.float64)
+        dist.all_reduce(totals, group=self._group)
+        if count == 0:
+            return measured, not totals[1]
+        statistic = self._tally.take(
+            float(totals[0]),
+            samples=replica.samples,
+            batch_size=replica.batch_size,
+            num_parts=replica.share.num_ranks,
+        )
+        return statistic, not totals[1]

@@ -1,0 +1,195 @@
+"""Gradient noise: the squared norms of small- and large-batch gradients, and what they say.
+
+Legend: B batch size of the large gradient g; it is the mean of p small gradients g_r over b_r samples,
+weighted by b_r / B; G the true gradient; S the trace of the covariance of one sample's gradient.
+
+    E|g|^2   = |G|^2 + S / B                      (McCandlish et al. 2018, equation A.1)
+    E|g_r|^2 = |G|^2 + S / b_r
+    A        = sum_r (b_r / B) |g_r|^2,  so  E A = |G|^2 + p S / B,  whatever the b_r
+
+    S     = B (A - |g|^2) / (p - 1)
+    |G|^2 = (p |g|^2 - A) / (p - 1)
+
+Both are unbiased, and a single |G|^2 may well be negative: average S and |G|^2 apart, divide last. It
+stops being true where samples of a batch are not independent given the parameters, as under batch
+norm, which the small batches then share with training.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from tuner.domain.data_order import fetch
+from tuner.domain.measurement import NoiseStatistic
+from tuner.domain.workload import Workload
+from tuner.probes.ranks.random_state import undisturbed
+
+#: Small gradients of one estimate at one rank.
+NUM_PARTS = 8
+
+#: Share of the training clock that noise may take at one rank; it is charged as scoring.
+_TIME_SHARE = 0.08
+
+_MOST_ESTIMATES_AT_A_MARK = 8
+
+
+def noise_and_squared_gradient(
+    weighted_small: float, large: float, *, batch_size: int, num_parts: int
+) -> tuple[float, float]:
+    """S and |G|^2 from squared norms, each unbiased (see the legend above).
+
+    Args:
+        weighted_small: A, the weighted mean of the small gradients' squared norms.
+        large: |g|^2.
+        batch_size: B.
+        num_parts: p, at least 2.
+    """
+    noise = batch_size * (weighted_small - large) / (num_parts - 1)
+    squared_gradient = (num_parts * large - weighted_small) / (num_parts - 1)
+    return noise, squared_gradient
+
+
+class NoiseTally:
+    """Adds up pairs of squared norms between two marks, one pair a step or an estimate."""
+
+    def __init__(self) -> None:
+        self._weighted_small = 0.0
+        self._large = 0.0
+        self._count = 0
+
+    @property
+    def sums(self) -> tuple[float, float, int]:
+        """The sum of A (or of a rank's part of it), that of |g|^2, and how many were added."""
+        return self._weighted_small, self._large, self._count
+
+    def add(self, weighted_small: float, large: float) -> None:
+        """Adds a pair; ranks that know only their own part of A add that part."""
+        self._weighted_small += weighted_small
+        self._large += large
+        self._count += 1
+
+    def take(
+        self, weighted_small_sum: float, *, samples: int, batch_size: int, num_parts: int
+    ) -> NoiseStatistic:
+        """The statistic of what was added, and begins anew.
+
+        Args:
+            weighted_small_sum: The sum of A over all ranks.
+            samples: Samples seen now.
+            batch_size: B.
+            num_parts: p.
+        """
+        count = self._count
+        noise, squared_gradient = noise_and_squared_gradient(
+            weighted_small_sum / count, self._large / count, batch_size=batch_size, num_parts=num_parts
+        )
+        self._weighted_small, self._large, self._count = 0.0, 0.0, 0
+        return NoiseStatistic(
+            samples=samples, noise=noise, squared_gradient=squared_gradient, num_estimates=count
+        )
+
+
+class OneRankNoise:
+    """Measures noise at marks where one rank has no other to compare with.
+
+    The gradients of `NUM_PARTS` micro-batches of random samples are taken at the current
+    parameters, off the training clock, as often as `_TIME_SHARE` of it allows. Parameters, buffers
+    and random generators are afterwards as before.
+
+    Args:
+        workload: What is trained.
+        model: The replica.
+        data: The training data.
+        device: Where the model is.
+        seed: With the samples seen it seeds the draw.
+        part_size: Samples of one small gradient.
+        now: A clock in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        workload: Workload,
+        model: nn.Module,
+        data: Dataset[Any],
+        device: torch.device,
+        seed: int,
+        part_size: int,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._workload, self._model, self._data = workload, model, data
+        self._device, self._seed, self._part_size, self._now = device, seed, part_size, now
+        self._spent_seconds = 0.0
+        self._seconds_an_estimate: float | None = None
+
+    def measure(
+        self, samples: int, *, slice_seconds: float, seconds_a_sample: float
+    ) -> NoiseStatistic | None:
+        """The noise now, or None while the share of time is used up.
+
+        Args:
+            samples: Samples seen.
+            slice_seconds: The slice's training clock so far.
+            seconds_a_sample: Of a training step, to foresee the first estimate's price.
+        """
+        tally = NoiseTally()
+        rng = np.random.default_rng((self._seed, samples))
+        price = self._seconds_an_estimate
+        if price is None:
+            price = seconds_a_sample * self._part_size * NUM_PARTS
+        while (
+            tally.sums[2] < _MOST_ESTIMATES_AT_A_MARK
+            and self._spent_seconds + price <= _TIME_SHARE * slice_seconds
+        ):
+            started = self._now()
+            tally.add(*self._estimate(rng))
+            price = self._seconds_an_estimate = self._now() - started
+            self._spent_seconds += price
+        weighted_small, _, count = tally.sums
+        if count == 0:
+            return None
+        return tally.take(
+            weighted_small, samples=samples, batch_size=self._part_size * NUM_PARTS, num_parts=NUM_PARTS
+        )
+
+    def _estimate(self, rng: np.random.Generator) -> tuple[float, float]:
+        chosen = rng.choice(len(self._data), self._part_size * NUM_PARTS, replace=False)  # type: ignore[arg-type]
+        buffers = [(buffer, buffer.clone()) for buffer in self._model.buffers()]
+        with undisturbed(self._device):
+            pair = self._squared_norms(np.split(chosen, NUM_PARTS))
+        with torch.no_grad():
+            for buffer, kept in buffers:
+                buffer.copy_(kept)
+        return pair
+
+    def _squared_norms(self, parts: list[Any]) -> tuple[float, float]:
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        mean = [torch.zeros_like(p) for p in parameters]
+        small = torch.zeros((), device=self._device)
+        for indices in parts:
+            loss = self._workload.loss(self._model, fetch(self._data, indices, self._device))
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for total, gradient in zip(mean, gradients, strict=True):
+                if gradient is not None:
+                    total.add_(gradient, alpha=1.0 / NUM_PARTS)
+                    small += gradient.square().sum() / NUM_PARTS
+        large = torch.stack([total.square().sum() for total in mean]).sum()
+        return float(small), float(large)
+
+
+def part_size(batch_size: int, num_training_samples: int, maximum: int | None) -> int | None:
+    """Samples of one small gradient: an eighth of the batch, from 8 to 64, within data and memory.
+
+    None where the data are too few for `NUM_PARTS` parts of two samples.
+    """
+    size = min(max(8, batch_size // NUM_PARTS), 64, num_training_samples // NUM_PARTS)
+    if maximum is not None:
+        size = min(size, maximum)
+    return size if size >= 2 else None

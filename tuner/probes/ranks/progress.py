@@ -1,0 +1,86 @@
+"""What a rank tells whoever polls it: where it stands, at least once a second, and what it found."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+from tuner.domain.measurement import CurvePoint, NoiseStatistic
+from tuner.launchers import RankContext
+
+#: Seconds between two signs of progress while steps are made.
+_BEAT_SECONDS = 0.5
+
+
+class RankVoice:
+    """Sends a rank's messages. Each is a sign of progress, so none may come from a thread of its own.
+
+    A message is plain data with a `kind`: `progress` (where the rank stands), `started` (the first
+    step is next), `curve`, `noise`, `checkpoint` or `out_of_memory`.
+
+    Args:
+        context: The rank's place.
+    """
+
+    def __init__(self, context: RankContext) -> None:
+        self._context = context
+        self._entered = time.perf_counter()
+        self._last_sent = 0.0
+        self._standing = {"step": 0, "samples": 0, "training_seconds": 0.0, "scoring_seconds": 0.0}
+
+    @property
+    def seconds_since_entry(self) -> float:
+        """Since the rank's function was entered."""
+        return time.perf_counter() - self._entered
+
+    def stand(self, *, step: int, samples: int, training_seconds: float, scoring_seconds: float) -> None:
+        """Notes where the run stands, for the messages to come."""
+        self._standing = {
+            "step": step,
+            "samples": samples,
+            "training_seconds": training_seconds,
+            "scoring_seconds": scoring_seconds,
+        }
+
+    def progress(self, phase: str) -> None:
+        """Says what the rank does now."""
+        self._send("progress", phase=phase, **self._standing)
+
+    def beat(self, *, step: int, samples: int) -> None:
+        """Between two steps: says so, unless something was said a moment ago."""
+        self._standing.update(step=step, samples=samples)
+        self.alive("training")
+
+    def alive(self, phase: str) -> None:
+        """While the rank waits: says what for, unless something was said a moment ago."""
+        if time.perf_counter() - self._last_sent >= _BEAT_SECONDS:
+            self.progress(phase)
+
+    def started(self, *, setup_seconds: float, samples: int) -> None:
+        """The first step is next.
+
+        Args:
+            setup_seconds: From entry to here, scoring left out.
+            samples: Samples seen in earlier slices.
+        """
+        self._send("started", setup_seconds=setup_seconds, samples=samples)
+
+    def curve(self, point: CurvePoint) -> None:
+        """A scoring; sent again with the same samples where its clock was not settled at first."""
+        self._send("curve", point=asdict(point))
+
+    def noise(self, statistic: NoiseStatistic) -> None:
+        """Gradient noise since the last mark."""
+        self._send("noise", statistic=asdict(statistic))
+
+    def checkpoint(self, path: str) -> None:
+        """A checkpoint was saved."""
+        self._send("checkpoint", path=path)
+
+    def out_of_memory(self, error: BaseException) -> None:
+        """This rank could not allocate what it needed."""
+        self._send("out_of_memory", words=str(error) or type(error).__name__)
+
+    def _send(self, kind: str, **content: object) -> None:
+        self._last_sent = time.perf_counter()
+        self._context.send({"kind": kind, **content})

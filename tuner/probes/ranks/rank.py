@@ -1,0 +1,241 @@
+"""What every rank of a training probe runs: one slice, from its checkpoint to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from search_spaces import traits_of
+from tuner.domain.checkpoints import CheckpointFolder
+from tuner.domain.measurement import Outcome
+from tuner.launchers import RankContext
+from tuner.probes.marks import ScoreMarks, first_mark
+from tuner.probes.ranks.async_loop import AsynchronousRunner
+from tuner.probes.ranks.checkpoint_state import load_run
+from tuner.probes.ranks.evaluation import NoiseWatch, Scorer
+from tuner.probes.ranks.membership import Party
+from tuner.probes.ranks.memory import is_out_of_memory, parameter_bytes, peak_bytes, reset_peak_bytes
+from tuner.probes.ranks.progress import RankVoice
+from tuner.probes.ranks.rank_setup import Prepared, meeting_store, prepare, process_group, rank_device
+from tuner.probes.ranks.replica import Replica
+from tuner.probes.ranks.step_timer import rank_timing
+from tuner.probes.ranks.sync_loop import SliceRunner
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, MODEL_FILE, SlicePlan
+from tuner.strategies import Links, strategy
+from tuner.transport import open_transport
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def run_slice(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs one slice of a probe on this rank.
+
+    Args:
+        context: The rank's place.
+        payload: `SlicePlan.to_payload`.
+
+    Returns:
+        Plain data: outcome, where the run stands, this rank's timing, memory and seconds, and what the
+        leader alone knows.
+    """
+    voice = RankVoice(context)
+    try:
+        voice.progress("loading the workload")
+        plan = SlicePlan.from_payload(payload)
+        device = rank_device(context.local_rank)
+        reset_peak_bytes(device)
+        rank = _Rank(context, plan, prepare(plan), device, voice)
+        voice.progress("meeting the other ranks")
+        if context.num_ranks > 1 and not traits_of(plan.configuration.strategy).barrier:
+            return rank.run_apart()
+        # Longer than the prober's own limit, so that a hang is told from a rank that died.
+        timeout_seconds = 2 * plan.job.probe.hang_seconds + 30
+        with process_group(context, device, timeout_seconds) as group:
+            return rank.run_in_step(group)
+    except Exception as error:
+        if is_out_of_memory(error):
+            voice.out_of_memory(error)
+        raise
+
+
+class _Rank:
+    """One rank of one slice.
+
+    Args:
+        context: Its place.
+        plan: The slice.
+        prepared: Workload, data and initial model.
+        device: Where it trains.
+        voice: Tells whoever polls.
+    """
+
+    def __init__(
+        self,
+        context: RankContext,
+        plan: SlicePlan,
+        prepared: Prepared,
+        device: torch.device,
+        voice: RankVoice,
+    ) -> None:
+        self._context, self._plan, self._prepared = context, plan, prepared
+        self._device, self._voice = device, voice
+        schedule = prepared.workload.schedule_settings
+        self._horizon_samples: int | None = getattr(schedule, "horizon_samples", None)
+        probe = plan.job.probe
+        first = first_mark(len(prepared.training_data), probe.first_score_samples)  # type: ignore[arg-type]
+        self._marks = ScoreMarks(first, probe.score_growth, self._horizon_samples)
+
+    def run_in_step(self, group: ProcessGroup | None) -> dict[str, Any]:
+        """Runs it with a barrier, or alone."""
+        context, plan = self._context, self._plan
+        links = Links(rank=context.rank, num_ranks=context.num_ranks, group=group)
+        replica = self._replica(links, self._prepared.model(self._device))
+        path = None if plan.is_timing else _newest_checkpoint(plan, context.rank, group)
+        begun = load_run(path, replica, rank=context.rank, num_ranks=context.num_ranks, seed=plan.job.seed)
+        runner = SliceRunner(
+            plan=plan,
+            replica=replica,
+            scorer=self._scorer(replica, group),
+            noise=self._noise(replica, group),
+            marks=self._marks,
+            begun=begun,
+            voice=self._voice,
+            rank=context.rank,
+            group=group,
+            horizon_samples=self._horizon_samples,
+        )
+        return {**self._result(runner, runner.run(), replica.samples), "leads": context.rank == 0}
+
+    def run_apart(self) -> dict[str, Any]:
+        """Runs it without a barrier, beside the other ranks."""
+        context, plan = self._context, self._plan
+        model = self._prepared.model(self._device)
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        transport = open_transport(
+            meeting_store(context),
+            rank=context.rank,
+            num_ranks=context.num_ranks,
+            num_elements=sum(p.numel() for p in trainable),
+            dtype=trainable[0].dtype,
+            one_host=plan.job.cluster.launcher == "local" or plan.configuration.nodes == 1,
+        )
+        with closing(transport):
+            party = Party(transport, plan.job.probe.hang_seconds)
+            links = Links(
+                rank=context.rank,
+                num_ranks=context.num_ranks,
+                transport=transport,
+                live_ranks=party.live_ranks,
+                leader=party.leader,
+                refresh=party.refresh,
+            )
+            replica = self._replica(links, model)
+            with closing(replica.strategy):
+                newest = None if plan.is_timing else _checkpoint(plan)
+                begun = load_run(
+                    newest, replica, rank=context.rank, num_ranks=context.num_ranks, seed=plan.job.seed
+                )
+                runner = AsynchronousRunner(
+                    plan=plan,
+                    replica=replica,
+                    transport=transport,
+                    party=party,
+                    scorer=self._scorer(replica, None),
+                    noise=self._noise(replica, None),
+                    marks=self._marks,
+                    begun=begun,
+                    voice=self._voice,
+                    horizon_samples=self._horizon_samples,
+                )
+                outcome = runner.run()
+            return {
+                **self._result(runner, outcome, party.total_samples),
+                "leads": party.leads,
+                "lost_ranks": list(runner.lost_ranks),
+                "staleness_steps": (sum(runner.staleness), len(runner.staleness)),
+            }
+
+    def _result(
+        self, runner: SliceRunner | AsynchronousRunner, outcome: Outcome, samples: int
+    ) -> dict[str, Any]:
+        replica = runner.replica
+        timing = rank_timing(runner.steps, rank=self._context.rank, batch_size=replica.share.num_samples)
+        return {
+            "outcome": outcome.value,
+            "step": samples // replica.batch_size,
+            "samples": samples,
+            "training_seconds": runner.seconds,
+            "scoring_seconds": runner.scorer.seconds,
+            "bytes_per_step": (runner.exchanged_bytes, runner.clock.num_steps),
+            "timings": [] if timing is None else [asdict(timing)],
+            "peak_bytes": peak_bytes(self._device),
+            "parameter_bytes": parameter_bytes(replica.model),
+            "seconds": self._voice.seconds_since_entry,
+        }
+
+    def _replica(self, links: Links, model: nn.Module) -> Replica:
+        plan, configuration = self._plan, self._plan.configuration
+        return Replica(
+            workload=self._prepared.workload,
+            model=model,
+            data=self._prepared.training_data,
+            strategy=strategy(configuration.strategy, configuration),
+            links=links,
+            batch_size=configuration.batch_size,
+            learning_rate=configuration.learning_rate,
+            max_batch_size_per_rank=plan.job.probe.max_batch_size_per_rank,
+            seed=plan.job.seed,
+            delay_seconds=_delay(plan, links.rank),
+        )
+
+    def _scorer(self, replica: Replica, group: ProcessGroup | None) -> Scorer:
+        plan = self._plan
+        return Scorer(
+            replica=replica,
+            validation_data=self._prepared.validation_data,
+            group=group,
+            rank=self._context.rank,
+            target=plan.job.goal.target,
+            maximize=plan.job.goal.maximize,
+            model_path=plan.folder / MODEL_FILE,
+            seed=plan.job.seed,
+        )
+
+    def _noise(self, replica: Replica, group: ProcessGroup | None) -> NoiseWatch:
+        job = self._plan.job
+        most = job.probe.max_batch_size_per_rank
+        return NoiseWatch(replica, group, seed=job.seed, max_batch_size_per_rank=most)
+
+
+def _delay(plan: SlicePlan, rank: int) -> Callable[[], float] | None:
+    """Draws the delay of one step of a rank, as the cluster's description says; None where it has none."""
+    delays = [delay for delay in plan.job.resolved_cluster().delays if delay.slows(rank)]
+    if not delays:
+        return None
+    rng = np.random.default_rng((plan.job.seed, rank, 2))
+    return lambda: float(sum(rng.uniform(delay.low, delay.high) for delay in delays))
+
+
+def _checkpoint(plan: SlicePlan) -> Path | None:
+    newest = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER).latest()
+    return None if newest is None else newest.path
+
+
+def _newest_checkpoint(plan: SlicePlan, rank: int, group: ProcessGroup | None) -> Path | None:
+    """The checkpoint to go on from: rank 0 looks, so that all ranks take the same."""
+    found: list[str | None] = [None]
+    if rank == 0:
+        newest = _checkpoint(plan)
+        found = [None if newest is None else str(newest)]
+    if group is not None:
+        dist.broadcast_object_list(found, src=0, group=group)
+    return None if found[0] is None else Path(found[0])

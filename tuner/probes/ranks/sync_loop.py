@@ -1,0 +1,253 @@
+"""Runs one slice on one rank: strides of steps, marks, checkpoints, and where it ends."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from tuner.domain.checkpoints import CheckpointFolder
+from tuner.domain.measurement import CurvePoint, Outcome, Purpose
+from tuner.probes.marks import ScoreMarks
+from tuner.probes.ranks.checkpoint_state import Begun, ClockState, save_run
+from tuner.probes.ranks.evaluation import NoiseWatch, Scorer
+from tuner.probes.ranks.progress import RankVoice
+from tuner.probes.ranks.replica import Replica
+from tuner.probes.ranks.step_timer import MOST_STEPS_KEPT, StepSeconds
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
+from tuner.probes.training_clock import TrainingClock
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+#: A stride of steps lasts about so long; between strides the ranks agree on how to go on.
+_STRIDE_SECONDS = 1.0
+
+#: Training seconds between two checkpoints within a slice.
+_CHECKPOINT_SECONDS = 20.0
+
+
+class SliceRunner:
+    """Trains until the slice's end.
+
+    Steps run in strides. Within one, no rank asks another anything but what the strategy exchanges;
+    where it ends follows from what all ranks know (marks, samples, steps) and from a number of steps
+    that rank 0 measured out by its clock and told the others at the last stride's end. Between
+    strides, off the clock, ranks look whether training is still finite, score, and save.
+
+    Args:
+        plan: The slice.
+        replica: This rank's, gone on from its checkpoint.
+        scorer: Scores it.
+        noise: Gathers its gradient noise.
+        marks: Where it is scored.
+        begun: Where the run stands that is gone on with.
+        voice: Tells whoever polls.
+        rank: This rank.
+        group: All ranks; None where there is one.
+        horizon_samples: Where the schedule ends; None for no end.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: SlicePlan,
+        replica: Replica,
+        scorer: Scorer,
+        noise: NoiseWatch,
+        marks: ScoreMarks,
+        begun: Begun,
+        voice: RankVoice,
+        rank: int,
+        group: ProcessGroup | None,
+        horizon_samples: int | None,
+    ) -> None:
+        self.plan, self.replica, self.scorer, self.noise, self.marks = plan, replica, scorer, noise, marks
+        self.voice, self.rank, self.group = voice, rank, group
+        self.horizon_samples = horizon_samples
+        self.clock = TrainingClock(begun.clock.training_seconds, begun.clock.typical_step_seconds)
+        self.steps: list[StepSeconds] = []
+        self.exchanged_bytes = 0
+        self._start_seconds = self._saved_seconds = begun.clock.training_seconds
+        self._saved_step = replica.step
+        self._next_mark = marks.next_after(replica.samples)
+        self._last_stride = 0
+        self._unsettled: list[tuple[int, CurvePoint]] = []
+        self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
+
+    @property
+    def seconds(self) -> float:
+        """The training clock."""
+        return self.clock.seconds
+
+    def run(self) -> Outcome:
+        """Trains until the slice's end, and saves the run unless it went astray."""
+        outcome = self._score_untrained()
+        self.voice.started(
+            setup_seconds=self.voice.seconds_since_entry - self.scorer.seconds,
+            samples=self.replica.samples,
+        )
+        while outcome is Outcome.RUNNING:
+            num_steps, save = self._agree()
+            if save:
+                self._save()
+            if num_steps == 0:
+                outcome = self._end()
+                break
+            outcome = self._stride(num_steps)
+        self._resend_unsettled()
+        if outcome is not Outcome.DIVERGED and self.replica.step > self._saved_step:
+            self._save()
+        return outcome
+
+    def _stride(self, num_steps: int) -> Outcome:
+        replica = self.replica
+        replica.run_stride(num_steps, lambda: self.voice.beat(step=replica.step, samples=replica.samples))
+        steps, exchanges, is_finite = replica.read_stride()
+        for step in steps:
+            self.clock.add(step.step)
+        self.steps.extend(steps[: max(0, MOST_STEPS_KEPT - len(self.steps))])
+        self.exchanged_bytes += sum(exchange.exchanged_bytes for exchange in exchanges)
+        self._last_stride = num_steps
+        self._stand()
+        if not is_finite:
+            return Outcome.DIVERGED
+        if self.plan.is_timing:
+            return Outcome.RUNNING
+        self.noise.add(exchanges)
+        if replica.samples < self._next_mark:
+            return Outcome.RUNNING
+        return self._mark()
+
+    def _mark(self) -> Outcome:
+        self.voice.progress("scoring")
+        began = self.voice.seconds_since_entry
+        statistic, is_finite = self.noise.at_mark(
+            slice_seconds=self.clock.seconds - self._start_seconds,
+            step_seconds=self.clock.typical_seconds,
+        )
+        self.scorer.seconds += self.voice.seconds_since_entry - began
+        if not is_finite:
+            return Outcome.DIVERGED
+        if statistic is not None and self.rank == 0:
+            self.voice.noise(statistic)
+        outcome = self._score()
+        # Marks are passed over while the last scoring is not yet outweighed by training.
+        steps = math.ceil(self.scorer.steps_worth / self.plan.job.probe.max_scoring)
+        self._next_mark = self.marks.next_after(self.replica.samples + steps * self.replica.batch_size)
+        return outcome
+
+    def _score_untrained(self) -> Outcome:
+        if self.plan.is_timing or self.replica.samples > 0 or not self.plan.score_untrained:
+            return Outcome.RUNNING
+        self.voice.progress("scoring")
+        return self._score()
+
+    def _score(self) -> Outcome:
+        value, is_reached = self.scorer.score(self.clock.typical_seconds)
+        if not math.isfinite(value):
+            return Outcome.DIVERGED
+        point = CurvePoint(
+            training_seconds=self.clock.seconds,
+            step=self.replica.step,
+            samples=self.replica.samples,
+            value=value,
+        )
+        if not self.clock.is_settled:
+            self._unsettled.append((self.clock.num_steps, point))
+        else:
+            self._resend_unsettled()
+        self._stand()
+        if self.rank == 0:
+            self.voice.curve(point)
+        self.voice.progress("training")
+        return Outcome.REACHED if is_reached else Outcome.RUNNING
+
+    def _resend_unsettled(self) -> None:
+        """Sends early points again: the clock knows by now what their warm-up should have taken."""
+        if self.rank == 0:
+            for num_steps, point in self._unsettled:
+                seconds = self.clock.seconds_at(num_steps)
+                self.voice.curve(replace(point, training_seconds=seconds))
+        self._unsettled = []
+
+    def _agree(self) -> tuple[int, bool]:
+        """Steps of the next stride, none where the slice ends, and whether to save before it.
+
+        Where time has no say, every rank knows without being told.
+        """
+        save = self.clock.seconds - self._saved_seconds >= _CHECKPOINT_SECONDS and not self.plan.is_timing
+        decision = [self._steps_to_end(), int(save)]
+        has_clock = not (self.plan.is_timing and self.plan.until.training_seconds is None)
+        if has_clock:
+            decision[0] = min(decision[0], self._steps_by_clock())
+            if self.group is not None:
+                told = torch.tensor(decision, dtype=torch.int64)
+                dist.broadcast(told, src=0, group=self.group)
+                decision = [int(number) for number in told]
+        return decision[0], bool(decision[1])
+
+    def _steps_to_end(self) -> int:
+        """Steps to the next mark or the slice's end, as samples and steps go."""
+        until, replica = self.plan.until, self.replica
+        limits = []
+        if not self.plan.is_timing:
+            limits.append(self._next_mark)
+            if self.horizon_samples is not None:
+                limits.append(self.horizon_samples)
+        if until.samples is not None:
+            limits.append(until.samples)
+        steps = [max(0, -(-(limit - replica.samples) // replica.batch_size)) for limit in limits]
+        if until.steps is not None:
+            steps.append(max(0, until.steps - self.clock.num_steps))
+        if not steps:
+            return 2**31
+        return min(steps)
+
+    def _steps_by_clock(self) -> int:
+        """Steps of about a second, or to the slice's end; strides double until a step is known."""
+        until = self.plan.until
+        seconds = _STRIDE_SECONDS
+        if until.training_seconds is not None:
+            left = until.training_seconds - self.clock.seconds
+            if left <= 0:
+                return 0
+            seconds = min(seconds, left)
+        typical = self.clock.typical_seconds
+        most = max(1, 2 * self._last_stride)
+        if not typical:
+            return most
+        return max(1, min(most, round(seconds / typical)))
+
+    def _end(self) -> Outcome:
+        if self.plan.purpose is Purpose.TIMING:
+            return Outcome.STOPPED
+        if self.horizon_samples is not None and self.replica.samples >= self.horizon_samples:
+            return Outcome.STOPPED
+        return Outcome.PAUSED
+
+    def _save(self) -> None:
+        if self.plan.is_timing:
+            return
+        self.voice.progress("saving")
+        state = ClockState(
+            training_seconds=self.clock.seconds, typical_step_seconds=self.clock.typical_seconds
+        )
+        path = save_run(self._checkpoints, self.replica, state, rank=self.rank, group=self.group)
+        if path is not None:
+            self.voice.checkpoint(str(path))
+        if self.group is not None:
+            # Nobody trains on, on the clock, while rank 0 writes.
+            dist.broadcast(torch.zeros(1), src=0, group=self.group)
+        self._saved_seconds, self._saved_step = self.clock.seconds, self.replica.step
+
+    def _stand(self) -> None:
+        self.voice.stand(
+            step=self.replica.step,
+            samples=self.replica.samples,
+            training_seconds=self.clock.seconds,
+            scoring_seconds=self.scorer.seconds,
+        )

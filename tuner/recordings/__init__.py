@@ -1,0 +1,1 @@
+"""Recorded runs: the table of measured runs that a recorded job replays, and its file format."""

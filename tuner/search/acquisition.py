@@ -1,0 +1,432 @@
+"""Weighs what could be done next: every look and every timing, its expected gain against its cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import Configuration
+from tuner.analytic.predictor import Predictor
+from tuner.domain.measurement import Purpose
+from tuner.probes import Until, first_mark
+from tuner.search.beliefs import Beliefs
+from tuner.search.emulation_cost import fit_emulation_cost
+from tuner.search.expected_gain import compared, expected_cost, expected_gain, typical
+from tuner.search.limits import may_start, seconds_left
+from tuner.search.pending_probes import left_to_resolve
+from tuner.search.policy import Continue, Start
+from tuner.search.state import Run, SearchState, run_of
+from tuner.search.timings import TimingKey, timing_key
+
+Array = npt.NDArray[np.float64]
+
+#: A look at a run covers this share of its predicted length; going on with the best covers more.
+_LOOK_SHARE, _STRIDE_SHARE = 0.08, 0.15
+_SHORTEST_SLICE_SECONDS = 1.5
+#: A look that takes this many times what was expected ends without its scoring.
+_PATIENCE = 4.0
+#: A timing probe ends after so many training seconds even if it has steps left.
+_TIMING_SECONDS = 1.5
+#: What no look tells of log samples to target.
+_UNKNOWN_AT_ONCE = 0.05
+#: What a timing leaves unknown of log seconds.
+_UNKNOWN_AFTER_TIMING = 0.08
+#: A gain that is less than this share of the incumbent's cost does not show: nothing is worth it, be it free.
+_LEAST_GAIN = 1e-2
+#: A configuration whose chance of reaching the target is smaller is out of reach.
+_LEAST_REACH = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class LooksCost:
+    """What going on with each candidate is charged, however long it would take where it is asked about.
+
+    Args:
+        per_sample: Charged seconds of a sample, `(num,)`.
+        price: Cost in the goal's unit of one charged second, `(num,)`.
+        shortest_samples: What no look is shorter than, `(num,)`.
+    """
+
+    per_sample: Array
+    price: Array
+    shortest_samples: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """Something that could be done next.
+
+    Args:
+        gain: What it is expected to save, in the goal's unit.
+        cost: What it costs, in the same.
+        index: The candidate it is about.
+        purpose: TIMING for a timing probe, STATISTICS for a look at a run.
+    """
+
+    gain: float
+    cost: float
+    index: int
+    purpose: Purpose
+
+    @property
+    def net_gain(self) -> float:
+        """What it is expected to save beyond what it costs."""
+        return self.gain - self.cost
+
+
+class Weighing:
+    """One decision's candidates with what each is expected to cost.
+
+    The cost of a candidate is what remains of its first training, and all of each further one that the
+    answer serves, in seconds or dollars.
+
+    Args:
+        state: What is known and spent.
+        beliefs: What is believed of the candidates.
+    """
+
+    def __init__(self, state: SearchState, beliefs: Beliefs) -> None:
+        self._state = state
+        self._beliefs = beliefs
+        forecast = beliefs.forecast
+        more = state.further_trainings
+        virtual = state.cluster.virtual is not None
+        # An emulated run is nobody's training: nothing of it remains to be done.
+        self._runs = [run_of(state, c) for c in beliefs.configurations]
+        cost = np.zeros_like(forecast.total) if virtual else self._still_to_train()
+        cost = cost + more * forecast.total if more else cost
+        self._cost = _within_limits(state, beliefs, cost) * beliefs.price
+        self._expected, self._reach = expected_cost(self._cost)
+        self._length = typical(forecast.total)
+        self._left = typical(forecast.remaining)
+        self._slice_seconds = state.slice_seconds
+        self._looks_cost = looks_cost(state, beliefs)
+        self._compared_with: int | None = None
+        self._ratios = self._resolvable = np.zeros(0)
+        self._may_start = may_start(state)
+        in_reach = np.isfinite(self._expected) & (self._reach > _LEAST_REACH)
+        levels = frozenset(state.space.candidates())
+        self._in_reach = [
+            bool(near)
+            and (run is not None or configuration in levels or state.space.is_feasible(configuration))
+            for near, run, configuration in zip(in_reach, self._runs, beliefs.configurations, strict=True)
+        ]
+
+    def _still_to_train(self) -> Array:
+        """What remains of each candidate's first training, draws: all of it where a run begins anew."""
+        forecast = self._beliefs.forecast
+        if not self._state.repeats:
+            return forecast.remaining
+        arrived = np.array([run is not None and run.arrived for run in self._runs], dtype=bool)
+        return np.where(arrived, forecast.remaining, forecast.total)
+
+    def incumbent(self) -> int | None:
+        """The candidate with the smallest expected cost; None where none is in reach."""
+        usable = [i for i in range(len(self._runs)) if self._in_reach[i] and self._may_go_on(i)]
+        return min(usable, key=lambda i: float(self._expected[i]), default=None)
+
+    def best_option(self, incumbent: int, allows: Callable[[Option], bool] | None = None) -> Option | None:
+        """The option that is most worth its cost; None where none is.
+
+        What is emulated is paid for with another machine's time than what it saves. There any gain that shows
+        is worth it, as long as the budget lasts, and the most for its cost comes first.
+        """
+        options = [o for o in self.options(incumbent) if allows is None or allows(o)]
+        if self._state.cluster.virtual is None:
+            best = max(options, key=lambda option: option.net_gain, default=None)
+            return best if best is not None and best.net_gain > 0 else None
+        least = self.least_gain(incumbent)
+        shown = [option for option in options if option.gain > least]
+        return max(shown, key=lambda option: option.gain / option.cost, default=None)
+
+    def least_gain(self, incumbent: int) -> float:
+        """A gain below this does not show."""
+        return _LEAST_GAIN * float(self._expected[incumbent])
+
+    def leader_is_due(self, incumbent: int) -> bool:
+        """Whether emulation goes on with the incumbent before it looks elsewhere.
+
+        Until it has arrived it gets as much of this machine as all other looks together: half for the leader,
+        half for its challengers (top-two sampling; Russo 2016). What nobody trained may not be the answer.
+        """
+        if not self.can_be_settled(incumbent):
+            return False
+        leading = looking = 0.0
+        for probe in self._state.probes:
+            for measurement in probe.slices:
+                if measurement.purpose is Purpose.TRAINING:
+                    leading += measurement.charged_seconds
+                else:
+                    looking += measurement.charged_seconds
+        return leading < looking
+
+    def can_be_settled(self, incumbent: int) -> bool:
+        """Whether the incumbent is emulated and has still to arrive."""
+        run = self._runs[incumbent]
+        return self._state.cluster.virtual is not None and (run is None or not run.arrived)
+
+    def options(self, incumbent: int) -> list[Option]:
+        """Every look and timing that could be carried out instead of going on with the incumbent."""
+        return [*self._looks(incumbent), *self._timings(incumbent)]
+
+    def _looks(self, incumbent: int) -> Iterator[Option]:
+        price = self._looks_cost.price
+        for i, configuration in enumerate(self._beliefs.configurations):
+            run = self._runs[i]
+            if i == incumbent or not self._in_reach[i]:
+                continue
+            if run is None and not self._may_start:
+                continue
+            if run is not None and (run.configuration != configuration or not run.is_open):
+                continue
+            done = run.measurement.training_seconds if run else 0.0
+            look = self._look_seconds(i)
+            after = min(0.95, (done + look) / max(self._length[i], 1e-9))
+            ratio, variance = self._against(i, incumbent)
+            unknown = self._unknown_after(after)
+            per_sample = self._beliefs.forecast.seconds_per_sample[i]
+            again = done if self._state.repeats else 0.0
+            paid = (again + look) / per_sample * self._looks_cost.per_sample[i] * price[i]
+            best = float(self._expected[incumbent])
+            # What a look trains need not be trained again, unless nobody's training is asked for.
+            is_kept = self._state.cluster.virtual is None and not self._state.repeats
+            done_by_look = paid if is_kept else 0.0
+            resolved = variance**2 / (variance + unknown)
+            gain = self._reach[i] * expected_gain(best, best * ratio, resolved, done_by_look)
+            spent = paid + self._slice_seconds * price[i]
+            yield Option(gain=gain, cost=spent, index=i, purpose=Purpose.STATISTICS)
+
+    def _unknown_after(self, share: float) -> float:
+        """Variance of log samples to target that a look leaves, compared with other runs.
+
+        The look's scoring tells the run's speed as well as noise and slope allow; what lies ahead of it
+        stays as unsure as extrapolation is, but for what all runs have in common.
+
+        Args:
+            share: Share of the run that is known after the look.
+        """
+        predictor = self._beliefs.predictor
+        assert isinstance(predictor, Predictor), "looks are weighed by the laws' models"
+        left = predictor.samples.arrivals.own_sd_after_look(-math.log(share))
+        return _UNKNOWN_AT_ONCE**2 + left**2
+
+    def _resolves(self, index: int) -> float:
+        """The share of a candidate's own variance of log time that a look which is under way resolves."""
+        run = self._runs[index]
+        done = run.measurement.training_seconds if run else 0.0
+        after = min(0.95, (done + self._look_seconds(index)) / max(self._length[index], 1e-9))
+        variance = float(self._resolvable[index])
+        return variance / (variance + self._unknown_after(after)) if math.isfinite(after) else 0.0
+
+    def _look_seconds(self, index: int) -> float:
+        """A look's training seconds: a share of the run, and as far as the next scorings at the least."""
+        run = self._runs[index]
+        samples = self._look_samples(index) - (run.measurement.samples if run else 0)
+        return float(samples * self._beliefs.forecast.seconds_per_sample[index])
+
+    def _look_samples(self, index: int) -> int:
+        """Where a look ends: beyond the next scoring, or a share of the run further, at most twice as far."""
+        probe, run = self._state.job.probe, self._runs[index]
+        seen = run.measurement.samples if run else 0
+        first = first_mark(self._state.epoch_samples, probe.first_score_samples)
+        marks = max(seen * probe.score_growth, first) * probe.score_growth
+        per_sample = self._beliefs.forecast.seconds_per_sample[index]
+        share = _LOOK_SHARE * self._length[index] / per_sample
+        shortest = seen + self._looks_cost.shortest_samples[index]
+        # What is paid for again is doubled at least, so that all repetitions cost no more than the last.
+        least = 2 * seen if self._state.repeats else min(seen + share, 2 * seen)
+        return int(np.ceil(max(marks, shortest, least)))
+
+    def _against(self, index: int, incumbent: int) -> tuple[float, float]:
+        """Median ratio of a candidate's cost to the incumbent's, and the variance a look could resolve."""
+        if self._compared_with != incumbent:
+            total = self._beliefs.forecast.total
+            least = 1e-3 * float(self._expected[incumbent])
+            self._ratios, self._resolvable = compared(total, self._cost, incumbent, least)
+            self._compared_with = incumbent
+            if self._state.room.under_way:
+                left = left_to_resolve(self._state, self._beliefs, self._resolves, incumbent)
+                self._resolvable = self._resolvable * left
+        return float(self._ratios[index]), float(self._resolvable[index])
+
+    def _timings(self, incumbent: int) -> Iterator[Option]:
+        if not self._may_start:
+            return
+        forecast, price = self._beliefs.forecast, self._looks_cost.price
+        known = self._state.timed() | self._state.failed_timings()
+        best_of: dict[TimingKey, int] = {}
+        for i, configuration in enumerate(self._beliefs.configurations):
+            key = timing_key(configuration, self._state.cluster)
+            if key in known or not self._in_reach[i] or self._is_only_described(configuration):
+                continue
+            if key not in best_of or self._expected[i] < self._expected[best_of[key]]:
+                best_of[key] = i
+        for i in best_of.values():
+            variance = float(forecast.log_seconds_sd[i]) ** 2
+            resolved = variance**2 / (variance + _UNKNOWN_AFTER_TIMING**2)
+            ratio, _ = self._against(i, incumbent)
+            best = float(self._expected[incumbent])
+            gain = self._reach[i] * expected_gain(best, best * ratio, resolved, 0.0)
+            spent = (_TIMING_SECONDS + self._slice_seconds) * price[i]
+            yield Option(gain=gain, cost=spent, index=i, purpose=Purpose.TIMING)
+
+    def _is_only_described(self, configuration: Configuration) -> bool:
+        """Whether a timing would repeat what was described, while true steps can be had elsewhere."""
+        cluster = self._state.cluster
+        return cluster.at_hand is not None and cluster.emulates(configuration)
+
+    def carry_out(self, option: Option, incumbent: int) -> Start | Continue:
+        """The action of an option."""
+        configuration = self._beliefs.configurations[option.index]
+        if option.purpose is Purpose.TIMING:
+            steps = self._state.job.probe.timing_steps
+            return Start(
+                configuration=configuration,
+                purpose=Purpose.TIMING,
+                until=Until(steps=steps, training_seconds=_TIMING_SECONDS),
+                reason="its seconds a step decide",
+            )
+        ratio, variance = self._against(option.index, incumbent)
+        factor = math.exp(1.645 * math.sqrt(variance))
+        reason = f"may take {ratio / factor:.2g} to {ratio * factor:.2g} times the best known"
+        stride = self._look_seconds(option.index)
+        action = self._advance(option.index, _PATIENCE * stride, Purpose.STATISTICS, reason)
+        if self._state.job.probe.slice_seconds is not None:
+            return action
+        # A look is worth nothing before its scoring: samples end it, seconds only if they run away.
+        samples = self._look_samples(option.index)
+        return replace(action, until=replace(action.until, samples=samples))
+
+    def go_on(self, incumbent: int) -> Start | Continue:
+        """The next stride of the incumbent."""
+        # While little is known of a run, its length may be far off: at most twice what was seen.
+        run = self._runs[incumbent]
+        seen = run.measurement.training_seconds if run else 0.0
+        stride = min(_STRIDE_SHARE * float(self._length[incumbent]), seen)
+        stride = max(stride, self._look_seconds(incumbent))
+        return self._advance(incumbent, stride, Purpose.TRAINING, "expected to arrive first")
+
+    def _advance(self, index: int, stride: float, purpose: Purpose, reason: str) -> Start | Continue:
+        """The slice that takes a candidate's run further by so many training seconds."""
+        configuration, run = self._beliefs.configurations[index], self._runs[index]
+        done = self._seen_seconds(index)
+        per_sample = float(self._beliefs.forecast.seconds_per_sample[index])
+        left = seconds_left(self._state, configuration)
+        if self._state.repeats:
+            stride, left = max(stride, done), left - done
+        if self._state.cluster.virtual is not None:
+            left *= per_sample / float(self._looks_cost.per_sample[index])
+        if run is not None and not self._carries(run, configuration):
+            # Its statistics are those of all: they are learnt where it runs, without another clock.
+            samples = min(stride, left) / per_sample
+            return Continue(
+                probe_id=run.probe.probe_id,
+                purpose=purpose,
+                until=Until(samples=int(np.ceil(run.measurement.samples + samples))),
+                reason=reason,
+            )
+        stride = self._state.job.probe.slice_seconds or stride
+        shortest = float(self._looks_cost.shortest_samples[index]) * per_sample
+        until = Until(training_seconds=done + min(stride, max(left, shortest)))
+        if run is not None and run.is_open and run.configuration == configuration:
+            return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
+        return Start(
+            configuration=configuration,
+            purpose=purpose,
+            until=until,
+            reason=reason,
+            carry_from=run.probe.probe_id if run else None,
+        )
+
+    def _seen_seconds(self, index: int) -> float:
+        """What of a candidate's run was seen, on its own clock; 0 where none was begun."""
+        run = self._runs[index]
+        if run is None:
+            return 0.0
+        if run.configuration == self._beliefs.configurations[index]:
+            return run.measurement.training_seconds
+        # Carried on from other nodes: its clock is priced anew.
+        return float(self._length[index]) - float(self._left[index])
+
+    def _carries(self, run: Run, configuration: Configuration) -> bool:
+        """Whether a run can be taken over to other nodes: not from real ranks to emulated ones."""
+        cluster = self._state.cluster
+        return cluster.emulates(run.configuration) == cluster.emulates(configuration)
+
+    def _may_go_on(self, index: int) -> bool:
+        run = self._runs[index]
+        if run is None:
+            return self._may_start
+        if run.arrived:
+            return True
+        configuration = self._beliefs.configurations[index]
+        if self._state.repeats and seconds_left(self._state, configuration) <= self._seen_seconds(index):
+            return False  # the budget would be used up before anything new is seen
+        if not self._carries(run, configuration):
+            return run.is_open
+        return run.can_continue and (run.configuration == configuration or self._may_start)
+
+
+def looks_cost(state: SearchState, beliefs: Beliefs) -> LooksCost:
+    """Of real ranks and of emulated ones, each where it would be."""
+    emulated = np.array([state.cluster.emulates(c) for c in beliefs.configurations], dtype=bool)
+    if not emulated.any():
+        return _trained(state, beliefs)
+    real, virtual = _trained(state, beliefs), _emulated(state, beliefs)
+    return LooksCost(
+        per_sample=np.where(emulated, virtual.per_sample, real.per_sample),
+        price=np.where(emulated, virtual.price, real.price),
+        shortest_samples=np.where(emulated, virtual.shortest_samples, real.shortest_samples),
+    )
+
+
+def _trained(state: SearchState, beliefs: Beliefs) -> LooksCost:
+    """Of real ranks: the nodes are held while they train and score."""
+    per_sample = beliefs.forecast.seconds_per_sample
+    shortest = _SHORTEST_SLICE_SECONDS
+    if state.job.runs_command:
+        # A script is started anew for each look, which lasts as long as that at the least.
+        shortest = max(shortest, state.slice_seconds)
+    return LooksCost(
+        per_sample=per_sample * state.overhead,
+        price=beliefs.price,
+        shortest_samples=shortest / per_sample,
+    )
+
+
+def _emulated(state: SearchState, beliefs: Beliefs) -> LooksCost:
+    """Of emulated ranks: the machine at hand is held, a second of it counting as one of the cheapest nodes.
+
+    A look lasts as long as all that is lost to starting it, at the least.
+    """
+    emulating = fit_emulation_cost(state.probes, state.cluster)
+    per_sample = np.array([emulating.seconds_per_sample(c, state.cluster) for c in beliefs.configurations])
+    return LooksCost(
+        per_sample=per_sample,
+        price=np.full_like(beliefs.price, beliefs.price.min()),
+        shortest_samples=max(_SHORTEST_SLICE_SECONDS, state.slice_seconds) / per_sample,
+    )
+
+
+def expected_costs(state: SearchState, beliefs: Beliefs) -> Array:
+    """Expected cost of one whole training of each candidate within the goal's limits, `(num,)`."""
+    total = _within_limits(state, beliefs, beliefs.forecast.total)
+    expected, reach = expected_cost(total * beliefs.price)
+    return np.where(reach > _LEAST_REACH, expected, np.inf)
+
+
+def _within_limits(state: SearchState, beliefs: Beliefs, cost: Array) -> Array:
+    """Costs with those draws made infinite that break the goal's deadline or dollar limit."""
+    goal, total = state.job.goal, beliefs.forecast.total
+    limited = cost.copy()
+    if goal.deadline is not None:
+        limited[total > goal.deadline] = np.inf
+    if goal.max_dollars is not None:
+        price = np.array([state.cluster.dollars_per_second(c) for c in beliefs.configurations])
+        dollars = total * price
+        limited[dollars > goal.max_dollars] = np.inf
+    return limited

@@ -1,0 +1,81 @@
+"""Room for slices: how many, on how many nodes, may be under way at once, and what is under way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from search_spaces import Configuration
+from tuner.domain.measurement import Purpose
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnderWay:
+    """A slice that was started and has not ended.
+
+    Args:
+        probe_id: Its probe.
+        configuration: What runs.
+        purpose: Why.
+        num_nodes: Nodes of the cluster that it holds.
+        lived_seconds: Since it was started.
+        expected_seconds: From its start to its end; 0 where that is not stated in seconds.
+    """
+
+    probe_id: int
+    configuration: Configuration
+    purpose: Purpose
+    num_nodes: int
+    lived_seconds: float = 0.0
+    expected_seconds: float = 0.0
+
+    @property
+    def left_seconds(self) -> float:
+        """How long it may still hold its nodes."""
+        return max(self.expected_seconds - self.lived_seconds, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What may be under way at once, and what is.
+
+    Args:
+        num_slots: Slices at once.
+        num_nodes: Nodes at once; None for any number.
+        under_way: Slices that have not ended, the first to start first.
+        elapsed_seconds: For how long something of it has been under way that no ended slice stands for yet.
+    """
+
+    num_slots: int = 1
+    num_nodes: int | None = None
+    under_way: tuple[UnderWay, ...] = ()
+    elapsed_seconds: float = 0.0
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several slices may be under way at once."""
+        return self.num_slots > 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further slice may be started, however small."""
+        return len(self.under_way) >= self.num_slots
+
+    @property
+    def probe_ids(self) -> frozenset[int]:
+        """Probes that are under way."""
+        return frozenset(piece.probe_id for piece in self.under_way)
+
+    def fits(self, num_nodes: int, *, beside: int = 0, num_others: int = 0) -> bool:
+        """Whether a slice on so many nodes may be started now; alone, one always may.
+
+        Args:
+            num_nodes: What it holds.
+            beside: Nodes that are to be left to others.
+            num_others: Slots that are to be left to others.
+        """
+        if len(self.under_way) + num_others >= self.num_slots:
+            return False
+        if not self.under_way and not num_others:
+            return True
+        held = sum(piece.num_nodes for piece in self.under_way)
+        return self.num_nodes is None or held + beside + num_nodes <= self.num_nodes

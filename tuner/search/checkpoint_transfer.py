@@ -1,0 +1,108 @@
+"""Carrying a run on as another probe: its checkpoint goes along, its clock is priced for the new nodes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from search_spaces import Configuration
+from tuner.domain.checkpoints import write_atomically
+from tuner.domain.errors import StorageError
+from tuner.domain.measurement import Measurement, Outcome
+from tuner.probes import Until
+
+_NAME = "carried.json"
+_CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """What a carried run's clock is ahead of its checkpoint's.
+
+    Args:
+        offset_seconds: To be added to the prober's training clock.
+    """
+
+    offset_seconds: float = 0.0
+
+    def of(self, measurement: Measurement) -> Measurement:
+        """A slice's measurement on the clock of the run's present nodes."""
+        if self.offset_seconds == 0.0:
+            return measurement
+        return replace(
+            measurement,
+            training_seconds=measurement.training_seconds + self.offset_seconds,
+            curve=tuple(
+                replace(p, training_seconds=p.training_seconds + self.offset_seconds)
+                for p in measurement.curve
+            ),
+        )
+
+    def until(self, until: Until) -> Until:
+        """A slice's end on the clock of the checkpoint."""
+        if until.training_seconds is None or self.offset_seconds == 0.0:
+            return until
+        return replace(until, training_seconds=until.training_seconds - self.offset_seconds)
+
+
+def carry_over(
+    source: Measurement, source_folder: Path, folder: Path, to: Configuration, ratio: float
+) -> Measurement:
+    """Puts a run's newest checkpoint into another probe's folder.
+
+    Args:
+        source: All the run showed so far, on the clock of its present nodes.
+        source_folder: Its probe's folder.
+        folder: The new probe's folder; exists.
+        to: The new configuration; it differs in nodes only.
+        ratio: Seconds a sample on the new nodes over those on the old ones.
+
+    Returns:
+        What the new probe begins with: the curve by samples as measured, its seconds priced for the new
+        nodes, nothing charged.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    seconds = source.training_seconds * ratio
+    # The checkpoint's clock is the prober's own: what was carried before is ahead of it already.
+    checkpoint_seconds = source.training_seconds - carried(source_folder).offset_seconds
+    try:
+        shutil.copytree(source_folder / _CHECKPOINTS, folder / _CHECKPOINTS, dirs_exist_ok=True)
+        text = json.dumps({"offset_seconds": seconds - checkpoint_seconds}).encode()
+
+        def write(file: BinaryIO) -> None:
+            file.write(text)
+
+        write_atomically(folder / _NAME, write)
+    except OSError as error:
+        raise StorageError(
+            f"the checkpoint cannot be copied to {folder}: {error}; make room there"
+        ) from error
+    return replace(
+        source,
+        configuration=to,
+        outcome=Outcome.PAUSED,
+        curve=tuple(replace(p, training_seconds=p.training_seconds * ratio) for p in source.curve),
+        ranks=(),
+        training_seconds=seconds,
+        scoring_seconds=0.0,
+        startup_seconds=0.0,
+        repeated_seconds=0.0,
+        charged_seconds=0.0,
+        charged_dollars=0.0,
+        shared_seconds=0.0,
+        error=None,
+        checkpoint=None,
+    )
+
+
+def carried(folder: Path) -> Carried:
+    """What was carried into a probe's folder; nothing where the run began there."""
+    path = folder / _NAME
+    if not path.is_file():
+        return Carried()
+    return Carried(offset_seconds=float(json.loads(path.read_text())["offset_seconds"]))

@@ -1,0 +1,47 @@
+"""What a search works with: its job, cluster, study, ledger, folder, clock and listener."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.domain.cluster import Cluster
+from tuner.job import Job
+from tuner.ledger import Ledger, StudyRecord
+from tuner.search.events import Listener, ignore
+from tuner.search.optuna_trials import StudyTrials
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSetting:
+    """What a search works with.
+
+    Args:
+        job: The job.
+        cluster: What it trains on.
+        study: Its study.
+        ledger: Its memory.
+        trials: The Optuna study.
+        folder: The output folder; probes lie in `probes/` below it.
+        epoch_samples: Size of the training set.
+        owner: Names this process in leases.
+        parallel: Slices that may be under way at once, as far as the cluster has nodes for them.
+        clock: Seconds since the epoch.
+        sleep: Waits so many seconds.
+        listen: Is told what happens.
+    """
+
+    job: Job
+    cluster: Cluster
+    study: StudyRecord
+    ledger: Ledger
+    trials: StudyTrials
+    folder: Path
+    epoch_samples: int
+    owner: str
+    parallel: int = 1
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+    listen: Listener = ignore

@@ -1,0 +1,237 @@
+"""Slices under way: started, watched, their leases renewed, each charged its own and time counted once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from search_spaces import Configuration
+from tuner.domain.errors import LeaseLostError, TunerError
+from tuner.domain.measurement import Measurement, Outcome, Purpose
+from tuner.ledger import Lease
+from tuner.probes import ProbeHandle, Prober, Until
+from tuner.probes.probe_folder import take_back_ends
+from tuner.search.capacity import Room, UnderWay
+from tuner.search.checkpoint_transfer import Carried, carried
+from tuner.search.context import SearchSetting
+from tuner.search.events import SearchEvent
+
+LEASE_SECONDS = 60.0
+
+#: From when to when, seconds of the prober's clock.
+Span = tuple[float, float]
+
+
+@dataclass(kw_only=True)
+class Slice:
+    """One slice under way.
+
+    Args:
+        lease: Of its probe.
+        trial_number: The probe's.
+        configuration: What runs.
+        purpose: Why.
+        handle: The prober's.
+        clock: What its run was carried with.
+        begun_at: Seconds of the prober's clock.
+        renew_at: When its lease is renewed, seconds since the epoch.
+        expected_seconds: Until it ends, 0 where that is not stated in seconds.
+        is_crowded: Whether ranks had to share cores with those of other slices.
+        shown: Step and words of waiting that were shown last.
+    """
+
+    lease: Lease
+    trial_number: int | None
+    configuration: Configuration
+    purpose: Purpose
+    handle: ProbeHandle
+    clock: Carried
+    begun_at: float
+    renew_at: float
+    expected_seconds: float
+    is_crowded: bool = False
+    shown: tuple[int, str] | None = None
+
+
+class SlicesUnderWay:
+    """The slices that a search has under way.
+
+    Args:
+        setting: What the search works with.
+        prober: Carries them out.
+    """
+
+    def __init__(self, setting: SearchSetting, prober: Prober) -> None:
+        self._setting = setting
+        self._prober = prober
+        self._slices: list[Slice] = []
+        #: When the slices ran that have ended and were under way together with one that has not.
+        self._ended: list[Span] = []
+
+    def __len__(self) -> int:
+        return len(self._slices)
+
+    def room(self) -> Room:
+        """What may be under way at once, and what is."""
+        setting, now = self._setting, self._prober.now() if self._slices else 0.0
+        return Room(
+            num_slots=setting.parallel,
+            num_nodes=setting.cluster.nodes_at_once,
+            under_way=tuple(
+                UnderWay(
+                    probe_id=piece.lease.probe_id,
+                    configuration=piece.configuration,
+                    purpose=piece.purpose,
+                    num_nodes=setting.cluster.nodes_held(piece.configuration),
+                    lived_seconds=now - piece.begun_at,
+                    expected_seconds=piece.expected_seconds,
+                )
+                for piece in self._slices
+            ),
+            elapsed_seconds=self.elapsed_seconds(),
+        )
+
+    def elapsed_seconds(self) -> float:
+        """For how long something has been under way that no ended slice stands for."""
+        if not self._slices:
+            return 0.0
+        now = self._prober.now()
+        begun = [(piece.begun_at, now) for piece in self._slices]
+        return covered([*begun, *self._ended]) - covered(self._ended)
+
+    def start(
+        self,
+        lease: Lease,
+        trial_number: int | None,
+        configuration: Configuration,
+        purpose: Purpose,
+        until: Until,
+        folder: Path,
+        *,
+        expected_seconds: float = 0.0,
+        kept_samples: Collection[int] = (),
+    ) -> None:
+        """Starts a slice of a leased probe.
+
+        Args:
+            lease: Of the probe.
+            trial_number: The probe's.
+            configuration: What runs.
+            purpose: Why.
+            until: Where it ends, on the run's clock.
+            folder: The probe's.
+            expected_seconds: Until it ends, 0 where that is not stated in seconds.
+            kept_samples: Samples of the probe's scorings that the ledger holds: others in its folder were
+                lost with a killed tuner.
+        """
+        take_back_ends(folder, kept_samples)
+        clock = carried(folder)
+        begun_at = self._prober.now()
+        handle = self._prober.start(configuration, purpose, clock.until(until), folder)
+        self._slices.append(
+            Slice(
+                lease=lease,
+                trial_number=trial_number,
+                configuration=configuration,
+                purpose=purpose,
+                handle=handle,
+                clock=clock,
+                begun_at=begun_at,
+                renew_at=self._setting.clock() + LEASE_SECONDS / 3,
+                expected_seconds=expected_seconds,
+            )
+        )
+        if len(self._slices) > 1:
+            load = self._setting.cluster.load([other.configuration for other in self._slices])
+            for other in self._slices:
+                other.is_crowded |= load > 1.0
+
+    def next_ended(self) -> tuple[Slice, Measurement] | None:
+        """The first slice found to have ended, which is under way no longer; None where none has.
+
+        Whoever called is to start what takes its place before asking again: on a prober whose time passes by
+        itself, no other slice has ended before that.
+
+        Raises:
+            LeaseLostError: Another worker took a slice's probe; the slice was cancelled and dropped.
+        """
+        for piece in self._slices:
+            measurement = self._prober.poll(piece.handle)
+            if measurement.outcome is not Outcome.RUNNING:
+                return piece, self._taken_out(piece, measurement)
+            self._show(piece, measurement)
+            self._renew(piece)
+        return None
+
+    def cut_off(self) -> list[tuple[Slice, Measurement]]:
+        """Ends all of them, with what each was charged and has shown; the outcome is STOPPED."""
+        found = []
+        for piece in list(self._slices):
+            self._prober.cancel(piece.handle)
+            measurement = replace(self._prober.poll(piece.handle), outcome=Outcome.STOPPED, error=None)
+            found.append((piece, self._taken_out(piece, measurement)))
+        return found
+
+    def cancel(self) -> None:
+        """Ends all of them, whatever they did; their leases stay with whoever took them."""
+        while self._slices:
+            piece = self._slices.pop()
+            # What one cannot write down any more, on a full disk, keeps no other from being ended.
+            with contextlib.suppress(TunerError):
+                self._prober.cancel(piece.handle)
+
+    def _renew(self, piece: Slice) -> None:
+        setting = self._setting
+        if setting.clock() < piece.renew_at:
+            return
+        try:
+            piece.lease = setting.ledger.renew(piece.lease, lease_seconds=LEASE_SECONDS)
+        except LeaseLostError:
+            self._prober.cancel(piece.handle)
+            self._slices.remove(piece)
+            raise
+        piece.renew_at = setting.clock() + LEASE_SECONDS / 3
+
+    def _show(self, piece: Slice, measurement: Measurement) -> None:
+        if (measurement.step, measurement.waiting) == piece.shown:
+            return
+        piece.shown = (measurement.step, measurement.waiting)
+        self._setting.listen(
+            SearchEvent(
+                kind="progress",
+                text="",
+                measurement=measurement,
+                probe_id=piece.lease.probe_id,
+                num_slots=self._setting.parallel,
+            )
+        )
+
+    def _taken_out(self, piece: Slice, measurement: Measurement) -> Measurement:
+        """A slice's measurement as it is kept, the slice no longer being under way."""
+        self._slices.remove(piece)
+        span = (piece.begun_at, self._prober.now())
+        shared = covered([span]) + covered(self._ended) - covered([span, *self._ended])
+        if self._slices:
+            since = min(other.begun_at for other in self._slices)
+            self._ended = [other for other in [*self._ended, span] if other[1] > since]
+        else:
+            self._ended = []
+        if piece.purpose is Purpose.TIMING and measurement.outcome is Outcome.PAUSED:
+            measurement = replace(measurement, outcome=Outcome.STOPPED)
+        return replace(
+            piece.clock.of(measurement),
+            oversubscribed=measurement.oversubscribed or piece.is_crowded,
+            shared_seconds=min(max(shared, 0.0), measurement.charged_seconds),
+        )
+
+
+def covered(spans: Iterable[Span]) -> float:
+    """Length of all that any of the spans covers."""
+    total, end = 0.0, float("-inf")
+    for begin, until in sorted(spans):
+        if until > end:
+            total += until - max(begin, end)
+            end = until
+    return total

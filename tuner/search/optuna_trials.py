@@ -1,0 +1,110 @@
+"""The Optuna study beside the ledger: every configuration probed is a trial of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import optuna
+from optuna.trial import TrialState
+
+from search_spaces import AxisValue, Configuration, ListedSpace
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
+from tuner.job import Job
+from tuner.search.sampler import ProposedSampler, distributions, knob_distributions, untried
+
+
+class StudyTrials:
+    """Keeps an Optuna study in step with what is probed, so that Optuna's own tools show it.
+
+    The study's value is the training seconds to target (minimised). A run that arrives is COMPLETE, one
+    that is given up PRUNED, one that broke down FAIL; a timing probe is PRUNED without a value.
+    Intermediate values are the metric by samples, one for each scoring.
+
+    Args:
+        study: The study; its sampler chooses in `ask`.
+        job: The job.
+    """
+
+    def __init__(self, study: optuna.Study, job: Job) -> None:
+        self._study = study
+        self._space = job.search_space()
+        self._asked = distributions(self._space, _baseline_values(job))
+        self._proposed = ProposedSampler()
+
+    def begin(self, configuration: Configuration, purpose: Purpose) -> int:
+        """Makes a chosen configuration a trial; returns its number."""
+        chooser = self._study.sampler
+        self._proposed.propose(configuration)
+        self._study.sampler = self._proposed
+        try:
+            trial = self._study.ask(self._asked)
+            for knob, distribution in knob_distributions(self._space, configuration.strategy).items():
+                if configuration.get(knob) in distribution.choices:
+                    trial.suggest_categorical(knob, distribution.choices)
+        finally:
+            self._study.sampler = chooser
+        if Configuration(trial.params) != configuration:
+            trial.set_user_attr("configuration", configuration.key)
+        trial.set_user_attr("purpose", purpose.value)
+        return trial.number
+
+    def ask(self) -> tuple[int, Configuration]:
+        """The trial that the study's own sampler suggests: its number and configuration."""
+        # Asked for before the trial is one: it is no trial of itself.
+        left = untried(self._study, self._space) if isinstance(self._space, ListedSpace) else []
+        trial = self._study.ask(self._asked)
+        asked = Configuration(trial.params)
+        for knob, choice in self._space.knob_choices(asked.strategy).items():
+            offered = knob_distributions(self._space, asked.strategy)[knob].choices
+            suggested: AxisValue = trial.suggest_categorical(knob, offered)  # type: ignore[assignment]
+            asked = asked.replaced(**{knob: choice.nearest(suggested)})
+        if left and asked not in left:  # knobs are asked for one by one, and may be none of the list together
+            asked = ListedSpace(configurations=tuple(left)).nearest(asked)
+        if Configuration(trial.params) != asked:
+            trial.set_user_attr("configuration", asked.key)
+        trial.set_user_attr("purpose", Purpose.TRAINING.value)
+        return trial.number, asked
+
+    def report(self, number: int, points: Sequence[CurvePoint]) -> None:
+        """Adds scorings to a trial that has not ended."""
+        trial = self._running(number)
+        if trial is None:
+            return
+        for point in points:
+            trial.report(point.value, step=point.samples)
+
+    def end(
+        self, number: int, outcome: Outcome, seconds_to_target: float | None, seen: Measurement | None
+    ) -> None:
+        """Tells the end of a trial; one that was told already is left alone."""
+        trial = self._running(number)
+        if trial is None:
+            return
+        trial.set_user_attr("outcome", outcome.value)
+        if seen is not None:
+            trial.set_user_attr("charged_seconds", seen.charged_seconds)
+            if seen.step_seconds is not None:
+                trial.set_user_attr("step_seconds", seen.step_seconds.median)
+        if seconds_to_target is not None:
+            self._study.tell(number, seconds_to_target)
+        elif outcome is Outcome.STOPPED:
+            self._study.tell(number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(number, state=TrialState.FAIL)
+
+    def fail_orphans(self, known: Collection[int]) -> None:
+        """Ends running trials for which no probe was recorded: the tuner ended in between."""
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number not in known:
+                self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def _running(self, number: int) -> optuna.Trial | None:
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number == number:
+                return optuna.Trial(self._study, trial._trial_id)
+        return None
+
+
+def _baseline_values(job: Job) -> dict[str, object]:
+    baseline = job.baseline_configuration()
+    return {} if baseline is None else baseline.as_dict()

@@ -1,0 +1,247 @@
+"""The thread that owns a rank's sockets: it sends, receives, and serves what was published."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import zmq
+
+from tuner.transport.addresses import bind
+from tuner.transport.arrivals import Arrivals
+from tuner.transport.letters import Kind, Letter, Outbox, parsed
+from tuner.transport.parcels import ParcelPool
+from tuner.transport.status_table import StandingBoard
+from tuner.transport.vector_form import VectorForm
+
+#: Messages that wait for one peer. A frozen one costs that many vectors at most.
+NUM_WAITING = 8
+
+#: What was sent and not confirmed so long is taken for lost with its connection, and may be sent again.
+EXPIRY_SECONDS = 30.0
+
+#: How often what could not be sent is tried again.
+RETRY_SECONDS = 0.1
+
+#: How long closing waits for what is still on its way out.
+LINGER_MILLISECONDS = 300
+
+#: Letters taken from one peer before the next one's turn.
+NUM_TAKEN_AT_ONCE = 16
+
+_Socket = zmq.Socket[bytes]
+
+
+class Courier:
+    """Moves letters between a rank's outbox, its arrivals, and the other ranks.
+
+    A rank has one ROUTER socket, at which the others' letters come in, and a DEALER for each other rank;
+    what a letter is answered by goes back the way it came. A peer's name is its rank and the job's token,
+    so that one that is left over from another job, and still calls at a port that now is ours, is not
+    heard.
+
+    Nothing blocks: of pushes, one to a rank is under way until that rank's courier says that it arrived,
+    while the newest waits; of fetches, one for each rank and channel; of questions, one for each rank.
+
+    Args:
+        rank: This rank.
+        num_ranks: All ranks.
+        host: The address that others reach this rank at.
+        form: Of the vectors.
+        pool: Where the letters' parcels come from.
+        outbox: What is to be sent.
+        arrivals: Where what came in is put.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int,
+        num_ranks: int,
+        host: str,
+        form: VectorForm,
+        pool: ParcelPool,
+        outbox: Outbox,
+        arrivals: Arrivals,
+    ) -> None:
+        self._rank: Final = rank
+        self._form: Final = form
+        self._pool: Final = pool
+        self._outbox: Final = outbox
+        self._arrivals: Final = arrivals
+        self._context: Final = zmq.Context()
+        self._router: Final[_Socket] = self._context.socket(zmq.ROUTER)
+        # A peer whose connection broke comes back under its name.
+        self._router.router_handover = True
+        self._router.sndhwm = self._router.rcvhwm = NUM_WAITING * 2
+        self.board: Final = StandingBoard(self._context, rank, num_ranks, host)
+        self.endpoint: Final = bind(self._router, host)
+        self._dealers: dict[int, _Socket] = {}
+        self._names: dict[int, bytes] = {}
+        self._published: dict[int, Letter] = {}
+        self._parked: dict[tuple[int, int], int] = {}
+        self._under_way: dict[int, tuple[int, float]] = {}
+        self._waiting: dict[tuple[Kind, int, int], Letter] = {}
+        #: What ended the thread, if it was not `stop`.
+        self.failure: Exception | None = None
+        # A daemon, so that a rank which ends without `close` does end.
+        self._thread: Final = threading.Thread(target=self._run, name=f"courier-{rank}", daemon=True)
+
+    def start(self, endpoints: Sequence[str], board_endpoints: Sequence[str], token: bytes) -> None:
+        """Connects to the other ranks and hands the sockets over to the thread."""
+        self.board.connect(board_endpoints, token)
+        self._names = {rank: b"%d:%s" % (rank, token) for rank in range(len(endpoints))}
+        for rank, endpoint in enumerate(endpoints):
+            if rank == self._rank:
+                continue
+            dealer = self._dealers[rank] = self._context.socket(zmq.DEALER)
+            dealer.identity = self._names[self._rank]
+            dealer.sndhwm = dealer.rcvhwm = NUM_WAITING
+            dealer.ipv6 = "[" in endpoint
+            dealer.reconnect_ivl_max = 5000
+            dealer.connect(endpoint)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread, and waits until it has; what is under way has `LINGER_MILLISECONDS`."""
+        self._outbox.close()
+        if self._thread.ident is None:
+            self._close_sockets()
+        else:
+            self._thread.join()
+        self._outbox.dispose()
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:
+            self.failure = error
+        finally:
+            self._close_sockets()
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        for readable in (self._outbox.waking, self._router, self.board.listening, *self._dealers.values()):
+            poller.register(readable, zmq.POLLIN)
+        waking = self._outbox.waking.fileno()
+        ranks = {dealer: rank for rank, dealer in self._dealers.items()}
+        ranks_by_name = {name: rank for rank, name in self._names.items()}
+        is_closed = False
+        while not is_closed:
+            seconds = self.board.seconds_until_due()
+            if self._waiting:
+                seconds = min(seconds, RETRY_SECONDS)
+            for readable, _ in poller.poll(math.ceil(seconds * 1000)):
+                if readable == waking:
+                    letters, is_closed = self._outbox.drain()
+                    for letter in letters:
+                        self._send(letter)
+                elif readable is self._router:
+                    for name, *parts in self._taken_from(self._router):
+                        rank = ranks_by_name.get(name.bytes)
+                        if rank is not None:
+                            self._take(parsed(parts, rank, self._form))
+                elif readable is self.board.listening:
+                    self.board.receive()
+                else:
+                    for parts in self._taken_from(readable):
+                        self._take(parsed(parts, ranks[readable], self._form))
+            self._send_waiting()
+            self.board.spread_if_due()
+
+    @staticmethod
+    def _taken_from(readable: _Socket) -> list[list[zmq.Frame]]:
+        """The messages at hand of a socket that has some, their content not copied."""
+        messages: list[list[zmq.Frame]] = []
+        # To ask whether there are more is cheaper than to be refused one.
+        while len(messages) < NUM_TAKEN_AT_ONCE and int(readable.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            messages.append(readable.recv_multipart(zmq.NOBLOCK, copy=False))
+        return messages
+
+    def _send(self, letter: Letter) -> None:
+        """Sends a letter of this rank's own, or has it wait in the place of an older one."""
+        if letter.kind is Kind.PUBLISHED:
+            replaced = self._published.get(letter.channel)
+            self._published[letter.channel] = letter
+            parked = [rank for rank, channel in self._parked if channel == letter.channel]
+            for rank in parked:
+                del self._parked[rank, letter.channel]
+                self._give_published(rank, letter.channel)
+        else:
+            replaced = self._waiting.pop(letter.place, None)
+            if not self._goes_out(letter):
+                self._waiting[letter.place] = letter
+        if replaced is not None and replaced.parcel is not None:
+            self._pool.release(replaced.parcel)
+
+    def _send_waiting(self) -> None:
+        for place, letter in list(self._waiting.items()):
+            if self._goes_out(letter):
+                del self._waiting[place]
+
+    def _goes_out(self, letter: Letter) -> bool:
+        """Sends a letter if its line is free."""
+        if letter.kind is Kind.PUSHED:
+            _, sent_at = self._under_way.get(letter.rank, (0, -EXPIRY_SECONDS))
+            if time.monotonic() - sent_at < EXPIRY_SECONDS:
+                return False
+        try:
+            self._deliver(letter, letter.rank)
+        except zmq.Again:
+            return False
+        if letter.kind is Kind.PUSHED:
+            self._under_way[letter.rank] = (letter.number, time.monotonic())
+        if letter.parcel is not None:
+            self._pool.release(letter.parcel)
+        return True
+
+    def _deliver(self, letter: Letter, rank: int) -> None:
+        """Gives a letter to ZeroMQ, which keeps the vector until it has gone.
+
+        Raises:
+            zmq.Again: The line is full.
+        """
+        parts: list[bytes | memoryview] = [letter.head]
+        line = self._dealers[rank]
+        if letter.kind in (Kind.ANSWER, Kind.PUBLISHED, Kind.ARRIVED):
+            # Back the way the question came; to one that is gone, it goes nowhere.
+            line = self._router
+            parts.insert(0, self._names[rank])
+        if letter.parcel is None:
+            line.send_multipart(parts, zmq.NOBLOCK)
+            return
+        parts.append(letter.parcel.content)
+        sending = line.send_multipart(parts, zmq.NOBLOCK, copy=False, track=True)
+        assert sending is not None, "a tracked message has a tracker"
+        self._pool.has_gone(letter.parcel, sending)
+
+    def _give_published(self, rank: int, channel: int) -> None:
+        self._deliver(self._published[channel], rank)
+
+    def _take(self, letter: Letter | None) -> None:
+        """Does what a letter from another rank calls for."""
+        if letter is None:
+            return
+        if letter.kind is Kind.FETCH:
+            newest = self._published.get(letter.channel)
+            if newest is not None and newest.number > letter.number:
+                self._give_published(letter.rank, letter.channel)
+            else:
+                # It gets the next one as soon as there is one.
+                self._parked[letter.rank, letter.channel] = letter.number
+        elif letter.kind is Kind.ARRIVED:
+            if self._under_way.get(letter.rank, (0, 0.0))[0] == letter.number:
+                del self._under_way[letter.rank]
+        else:
+            self._arrivals.put(letter)
+            if letter.kind is Kind.PUSHED:
+                self._deliver(Letter(kind=Kind.ARRIVED, rank=letter.rank, number=letter.number), letter.rank)
+
+    def _close_sockets(self) -> None:
+        self.board.close(LINGER_MILLISECONDS)
+        for line in (self._router, *self._dealers.values()):
+            line.close(LINGER_MILLISECONDS)
+        self._context.term()

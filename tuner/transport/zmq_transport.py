@@ -1,0 +1,246 @@
+"""Vectors between ranks of several hosts, by messages over TCP.
+
+Each rank has one thread, the courier, that owns all its sockets (ZeroMQ's must not be shared). It answers
+fetches from the newest published copy and takes in what others send, whatever the rank's other threads do;
+only a rank whose process is stopped does not, and then others keep what they had. Why the threads are safe
+from each other:
+
+- *What goes out changes hands.* A vector is copied once, into a parcel that nobody else has (`parcels.py`).
+  The outbox (`letters.py`), under a lock, hands it to the courier, which gives it to ZeroMQ without another
+  copy. It is written anew when its last holder has let go of it and ZeroMQ's trackers say that all sendings
+  are over.
+- *What comes in changes hands.* The courier parses a message and puts it, under a lock, where the caller
+  looks (`arrivals.py`); its vector lies in the message itself, which lives as long as somebody holds the
+  vector. The courier never touches it again.
+- *Every queue is bounded* by what it is for: the newest of each place wins.
+
+What a frozen peer costs is `NUM_WAITING` vectors in the line to it, and one that waits; a dead one's line
+is dropped by the system.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tuner.domain.errors import TunerError
+from tuner.transport.addresses import own_address
+from tuner.transport.arrivals import Arrivals, received
+from tuner.transport.letters import Kind, Letter, Outbox
+from tuner.transport.meeting import PrefixStore, Store, exchange
+from tuner.transport.parcels import ParcelPool
+from tuner.transport.transport import NUM_CHANNELS, Array, Received, Transport
+from tuner.transport.vector_form import VectorForm
+from tuner.transport.zmq_io_thread import EXPIRY_SECONDS, Courier
+
+
+class MessageTransport(Transport):
+    """For ranks of several hosts that reach each other by TCP, at any port.
+
+    Making one waits until all ranks have told their addresses. Before `close`, whoever serves in another
+    thread ends that: a closed transport must not be used. Nothing is encrypted, as with torch.distributed
+    itself: the network between the hosts must be one that is trusted.
+
+    Beyond the contract: `push` and `ask` say True of a rank that is gone, which cannot be told from a slow
+    one. A push whose line is still taken by the one before waits there, and is replaced by a newer one.
+    What a rank published counts as moved when it arrives, fetched into a tensor or not. `close` gives what
+    is under way a moment (`LINGER_MILLISECONDS`), not more. A question whose connection breaks while both
+    ranks live is lost.
+
+    Args:
+        store: Where the ranks meet; used only here, and fresh for each job.
+        rank: This rank.
+        num_ranks: All ranks.
+        num_elements: Length of all vectors.
+        dtype: Their floating type.
+        host: The address that others reach this rank at; found from the way to the store if not given.
+
+    Raises:
+        torch.distributed.DistStoreError: A rank did not come within the store's time limit.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        rank: int,
+        num_ranks: int,
+        num_elements: int,
+        dtype: torch.dtype,
+        host: str | None = None,
+    ) -> None:
+        self.rank = rank
+        self.num_ranks = num_ranks
+        self.moved_bytes = 0
+        self._form = VectorForm(num_elements=num_elements, dtype=dtype)
+        self._counting = threading.Lock()
+        self._pool = ParcelPool(self._form)
+        self._outbox = Outbox(self._pool)
+        self._arrivals = Arrivals(self._count)
+        self._is_closed = False
+        # The main thread's.
+        self._num_published = [0] * NUM_CHANNELS
+        self._own: dict[int, Letter] = {}
+        self._num_sent = [0] * num_ranks
+        self._asked: dict[int, int] = {}
+        # The serving thread's.
+        self._taken: dict[int, Letter] = {}
+        self._courier = Courier(
+            rank=rank,
+            num_ranks=num_ranks,
+            host=host or own_address(store),
+            form=self._form,
+            pool=self._pool,
+            outbox=self._outbox,
+            arrivals=self._arrivals,
+        )
+        try:
+            card = [self._courier.endpoint, self._courier.board.endpoint, secrets.token_hex(8)]
+            values = exchange(
+                PrefixStore("paceline/messages", store),
+                "addresses",
+                rank=rank,
+                num_ranks=num_ranks,
+                value=json.dumps(card),
+            )
+            endpoints, board_endpoints, tokens = zip(*map(json.loads, values), strict=True)
+            self._courier.start(endpoints, board_endpoints, tokens[0].encode())
+        except BaseException:
+            self.close()
+            raise
+
+    def _count(self) -> None:
+        with self._counting:
+            self.moved_bytes += self._form.num_bytes
+
+    def _put(self, letter: Letter) -> None:
+        self._check()
+        self._outbox.put(letter)
+
+    def _check(self) -> None:
+        if self._courier.failure is not None:
+            raise TunerError(
+                "The thread that passes messages to other ranks has failed"
+            ) from self._courier.failure
+
+    def post(self, standing: Array) -> None:
+        self._check()
+        if self._courier.board.post(standing):
+            self._outbox.wake()
+
+    def standings(self) -> Array:
+        return self._courier.board.standings()
+
+    def silent_seconds(self) -> Array:
+        return self._courier.board.silent_seconds()
+
+    def publish(self, channel: int, vector: Tensor, tag: int) -> None:
+        self._num_published[channel] += 1
+        # Held by the courier, and here for the rank's own fetches.
+        letter = Letter(
+            kind=Kind.PUBLISHED,
+            rank=self.rank,
+            channel=channel,
+            number=self._num_published[channel],
+            tag=tag,
+            parcel=self._pool.take(vector, num_holders=2),
+        )
+        replaced = self._own.get(channel)
+        self._own[channel] = letter
+        if replaced is not None and replaced.parcel is not None:
+            self._pool.release(replaced.parcel)
+        self._put(letter)
+
+    def prefetch(self, rank: int, channel: int) -> None:
+        if rank == self.rank:
+            return
+        newest_had = self._arrivals.begin_fetch(rank, channel, EXPIRY_SECONDS)
+        if newest_had is not None:
+            self._put(Letter(kind=Kind.FETCH, rank=rank, channel=channel, number=newest_had))
+
+    def fetch(self, rank: int, channel: int, out: Tensor, *, newer_than: int | None = None) -> int | None:
+        if rank == self.rank:
+            letter = self._own.get(channel)
+        else:
+            self.prefetch(rank, channel)
+            letter = self._arrivals.published(rank, channel)
+        if letter is None or (newer_than is not None and letter.tag <= newer_than):
+            return None
+        source = letter.parcel.vector if letter.parcel is not None else letter.vector
+        assert source is not None, "a published letter has a vector"
+        self._form.copy(source, out)
+        return letter.tag
+
+    def push(self, rank: int, vector: Tensor, tag: int) -> bool:
+        self._send(Kind.PUSHED, rank, vector, tag)
+        return True
+
+    def take_pushed(self) -> list[Received]:
+        return self._arrivals.take_pushed()
+
+    def ask(self, rank: int, vector: Tensor, tag: int) -> bool:
+        if rank in self._asked:
+            return False
+        self._asked[rank] = self._send(Kind.QUESTION, rank, vector, tag)
+        return True
+
+    def _send(self, kind: Kind, rank: int, vector: Tensor, tag: int) -> int:
+        """Sends a vector to a rank, or puts it among its own arrivals; gives its number."""
+        self._num_sent[rank] += 1
+        number = self._num_sent[rank]
+        if rank == self.rank:
+            copy = self._form.new()
+            self._form.copy(vector, copy)
+            self._arrivals.put(Letter(kind=kind, rank=rank, number=number, tag=tag, vector=copy))
+        else:
+            parcel = self._pool.take(vector)
+            self._put(Letter(kind=kind, rank=rank, number=number, tag=tag, parcel=parcel))
+            self._count()
+        return number
+
+    def reply(self, rank: int, *, wait_seconds: float = 0.0) -> Received | None:
+        number = self._asked.get(rank)
+        if number is None:
+            return None
+        answer = self._arrivals.take_answer(rank, number, wait_seconds)
+        if answer is not None:
+            del self._asked[rank]
+        return answer
+
+    def is_asked(self, rank: int) -> bool:
+        return rank in self._asked
+
+    def next_request(self, *, wait_seconds: float = 0.0) -> Received | None:
+        letter = self._arrivals.take_question(wait_seconds)
+        if letter is None:
+            return None
+        self._taken[letter.rank] = letter
+        return received(letter)
+
+    def answer(self, request: Received, fill: Callable[[Tensor], None], tag: int) -> None:
+        rank = request.sender
+        number = self._taken[rank].number
+        if rank == self.rank:
+            vector = self._form.new()
+            fill(vector)
+            self._arrivals.put(Letter(kind=Kind.ANSWER, rank=rank, number=number, tag=tag, vector=vector))
+        else:
+            parcel = self._pool.take()
+            try:
+                fill(parcel.vector)
+            except BaseException:
+                self._pool.release(parcel)
+                raise
+            self._put(Letter(kind=Kind.ANSWER, rank=rank, number=number, tag=tag, parcel=parcel))
+            self._count()
+        del self._taken[rank]
+
+    def close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._courier.stop()
