@@ -42,8 +42,8 @@ from tuner.ledger import PredictionRecord
 from tuner.probes import ProbeHandle, Prober, Until
 from tuner.recordings.file import write_recording
 from tuner.recordings.recording import RecordedRun, Recording
+from tuner.service.launchers import job_prober
 from tuner.service.opening import OpenedJob, open_job
-from tuner.service.probers import job_prober
 from tuner.service.run import RunOptions, run_job
 
 #: Predictions stored in full; the others count by their digest.

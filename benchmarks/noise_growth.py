@@ -26,8 +26,8 @@ import typer
 from benchmarks.pollux_tables import EASIER, FALLING, TARGETS, Run, read_runs
 from search_spaces import Configuration
 from tuner.analytic import samples_model
-from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.noise_growth import UNKNOWNS
+from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.regression import Parameter
 from tuner.analytic.samples_model import RatePrior, fit_samples
 from tuner.domain.measurement import NoiseStatistic

@@ -20,8 +20,7 @@ from benchmarks.device_checks.findings import Findings
 from search_spaces import Configuration
 from tuner.domain.data_order import SampleStream, fetch
 from tuner.domain.workload import AdamWSettings, Workload
-from tuner.probes.ranks.replica import Replica
-from tuner.probes.ranks.step_timer import rank_timing
+from tuner.probes.ranks.replica import Replica, rank_timing
 from tuner.probes.training_clock import TrainingClock
 from tuner.strategies import Links, strategy
 from tuner.workloads.char_lm import CharLM

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tuner.analytic.noise_scale import noise_scale
 from tuner.analytic.regression import Parameter
 from tuner.domain.measurement import NoiseStatistic
 
@@ -140,3 +139,23 @@ def whole_run_scale(share: Array, log_scale: Array) -> float:
     """log N by the priors' middles alone, from scales measured at shares of runs: where a fit begins."""
     ahead = -GROWTH.mean * np.log(np.maximum(share, _GRID[0])) + math.log1p(-GROWTH.mean)
     return float(np.mean(log_scale + ahead)) + COUNTED.mean
+
+
+def noise_scale(statistics: Sequence[NoiseStatistic]) -> float | None:
+    """S / |G|^2 in samples: numerator and denominator are averaged apart, then divided.
+
+    Args:
+        statistics: Unbiased estimates from about one place of a run.
+
+    Returns:
+        The noise scale, or None where the mean squared gradient is not above zero, as happens when
+        noise drowns it.
+    """
+    weight = sum(s.num_estimates for s in statistics)
+    if weight == 0:
+        return None
+    noise = sum(s.noise * s.num_estimates for s in statistics) / weight
+    squared = sum(s.squared_gradient * s.num_estimates for s in statistics) / weight
+    if noise <= 0 or squared <= 0:
+        return None
+    return noise / squared

@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.analytic.laws import compute_seconds
-from tuner.analytic.mixed_posterior import MixedPosterior, fit_mixed
-from tuner.analytic.past_laws import PastLaw
+from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, fit_mixed
 from tuner.analytic.placement import Link, Sharing
 from tuner.analytic.regression import Parameter, Posterior, Residual
 from tuner.analytic.step_time_laws import Network, NodeLinks, batch_seconds

@@ -15,7 +15,7 @@ from tuner.calibration.plan import CalibrationPlan
 from tuner.calibration.rank_meeting import store_of
 from tuner.launchers import RankContext
 from tuner.transport import Received, Transport, open_transport
-from tuner.transport.meeting import PrefixStore
+from tuner.transport.addresses import PrefixStore
 
 #: Longer than any message takes, seconds.
 _LONGEST_SECONDS = 30.0

@@ -18,7 +18,7 @@ from typing import Any
 
 from tuner.domain.errors import ProbeError
 from tuner.launchers.fork_server import EXITED, FORK, FORKED, KILL, REPORT, REQUEST, kill_group
-from tuner.launchers.frames import FrameReader, encoded
+from tuner.launchers.rank_process import FrameReader, encoded
 
 _BOOT = """
 import json, sys

@@ -20,14 +20,12 @@ from tuner.domain.measurement import CurvePoint, Outcome, RankTiming, Spread
 from tuner.domain.workload import Workload
 from tuner.emulation import Emulation, Trained, emulation
 from tuner.launchers import RankContext
-from tuner.probes.marks import ScoreMarks, first_mark
+from tuner.probes.ranks.checkpoint_state import seed_all
 from tuner.probes.ranks.evaluation import ModelScorer
 from tuner.probes.ranks.gradient_noise import OneRankNoise, part_size
-from tuner.probes.ranks.memory import is_out_of_memory, parameter_bytes
 from tuner.probes.ranks.progress import RankVoice
-from tuner.probes.ranks.random_state import seed_all
-from tuner.probes.ranks.rank_setup import Prepared, prepare, rank_device
-from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, MODEL_FILE, SlicePlan
+from tuner.probes.ranks.rank_setup import Prepared, is_out_of_memory, parameter_bytes, prepare, rank_device
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, MODEL_FILE, ScoreMarks, SlicePlan, first_mark
 from tuner.probes.warm_runs import WarmRuns
 
 #: A slice ends after so many seconds of the machine at hand, wherever the virtual clock stands.

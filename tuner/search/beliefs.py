@@ -12,8 +12,7 @@ import numpy.typing as npt
 from search_spaces import Configuration, traits_of
 from tuner.analytic.predictor import Forecast, Predictor
 from tuner.analytic.quasi_random import NUM_DRAWS
-from tuner.analytic.samples_law import counted_batch
-from tuner.analytic.samples_model import RatePrior, fit_samples
+from tuner.analytic.samples_model import RatePrior, counted_batch, fit_samples
 from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.analytic.step_time_model import fit_seconds
 from tuner.domain.workload import AdamWSettings

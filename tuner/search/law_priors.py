@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tuner.analytic.past_laws import PastLaw, Told
+from tuner.analytic.mixed_posterior import PastLaw, Told
 from tuner.ledger import FitRecord
 
 #: Unknowns that are one study's own: how far its target is, and how emulation errs there.

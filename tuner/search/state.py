@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from search_spaces import Configuration, RanksWithin, SearchSpace, traits_of
-from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.predictor import RunState
+from tuner.analytic.rate_edge import RunEvidence
 from tuner.domain.charge import Charge
 from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import Measurement, Outcome, Purpose, crossing, merged

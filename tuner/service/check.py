@@ -10,10 +10,9 @@ from search_spaces import Configuration
 from tuner.domain.errors import ProbeError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.probes import Prober, Until
-from tuner.service.launchers import passing_folder
+from tuner.service.launchers import job_prober, passing_folder
 from tuner.service.opening import OpenedJob, checked_epoch_samples
 from tuner.service.plan import worst_dollars
-from tuner.service.probers import job_prober
 
 _STEPS = 12
 

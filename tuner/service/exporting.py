@@ -12,8 +12,7 @@ from tuner.job import ClusterSection
 from tuner.ledger import Ledger
 from tuner.report.launch import TARGETS, LaunchPlan, launch_plan, launch_text
 from tuner.report.writer import write_text
-from tuner.service.opening import OpenedJob
-from tuner.service.store import StudyStore
+from tuner.service.opening import OpenedJob, StudyStore
 from tuner.service.views import require_study
 
 #: A script that calls `paceline train` where it is started, and values alone, suit whatever starts nodes.

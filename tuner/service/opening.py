@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import socket
 import tempfile
+import uuid
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
 from tuner.domain.cluster import Cluster
 from tuner.domain.errors import DataNotFoundError, JobError, StorageError
 from tuner.job import Job, load_job, load_workload, script_digest, workload_code_digest
+from tuner.launchers.process_records import ProcessRecord
 from tuner.ledger import Ledger, StudyRecord
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 
 if TYPE_CHECKING:
+    import optuna
+
     from tuner.domain.workload import Workload
 
 
@@ -237,3 +243,58 @@ def find_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
         if study.job_name == opened.job.name and study.fingerprint == opened.fingerprint
     ]
     return found[-1] if found else None
+
+
+class StudyStore(Protocol):
+    """Where studies are kept; `storage.Storage` is one."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+
+    @property
+    def url(self) -> str:
+        """Where it lies, with the password hidden."""
+
+    def optuna_storage(self) -> optuna.storages.BaseStorage:
+        """Optuna's tables in the same place."""
+
+    def guarded(self) -> AbstractContextManager[None]:
+        """Raises `StorageError` for failures of the store inside."""
+
+
+def own_name() -> str:
+    """This process in leases: host, process, the process's start, a random part."""
+    pid = os.getpid()
+    return f"{socket.gethostname()}:{pid}:{_started(pid)}:{uuid.uuid4().hex[:6]}"
+
+
+def is_dead(owner: str) -> bool:
+    """Whether a process of this host that held a lease is gone; of other hosts nothing is known."""
+    host, pid, started, _ = (owner.rsplit(":", 3) + [""] * 3)[:4]
+    if host != socket.gethostname() or not (pid.isdecimal() and started.isdecimal()):
+        return False
+    return _started(int(pid)) != started
+
+
+def free_leases_of_the_dead(ledger: Ledger, study: StudyRecord) -> None:
+    """Gives back the leases of tuners of this host that were killed, so that nobody waits for them.
+
+    Raises:
+        StorageError: A living tuner works on this study.
+    """
+    for probe in ledger.probes(study.study_id):
+        if probe.lease is None:
+            continue
+        if not is_dead(probe.lease.owner):
+            raise StorageError(
+                f"study {study.name} is being worked on by {probe.lease.owner.rsplit(':', 2)[0]}; "
+                "wait for it to end, or start another study with --fresh"
+            )
+        ledger.release(probe.lease)
+
+
+def _started(pid: int) -> str:
+    """Start time of a process in clock ticks since boot; empty where none of this number runs."""
+    record = ProcessRecord.of(pid)
+    return "" if record is None else str(record.started)

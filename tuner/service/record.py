@@ -15,8 +15,7 @@ from tuner.ledger import ProbeRecord, StudyRecord
 from tuner.probes.recorded import DIVERGED_END
 from tuner.recordings.file import write_recording
 from tuner.recordings.recording import RecordedRun, Recording
-from tuner.service.opening import OpenedJob
-from tuner.service.store import StudyStore
+from tuner.service.opening import OpenedJob, StudyStore
 from tuner.service.views import require_study
 
 _SUFFIX = ".jsonl.gz"

@@ -18,8 +18,7 @@ from tuner.search.law_priors import PastLaws, laws_of_fits
 from tuner.search.listed_policy import ListedPolicy, is_listed
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState, read_state, run_of
-from tuner.service.opening import OpenedJob, checked_epoch_samples, prepare_output
-from tuner.service.store import StudyStore
+from tuner.service.opening import OpenedJob, StudyStore, checked_epoch_samples, prepare_output
 from tuner.service.views import require_study
 
 

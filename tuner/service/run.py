@@ -30,20 +30,21 @@ from tuner.search.sampler import baseline_sampler
 from tuner.search.slope_priors import TEXTBOOK, SearchSettings, learnt_from_fits
 from tuner.search.state import SearchState
 from tuner.search.train_policy import TrainPolicy
+from tuner.service.launchers import job_prober
 from tuner.service.opening import (
     OpenedJob,
+    StudyStore,
     changed_words,
     checked_epoch_samples,
     find_study,
+    free_leases_of_the_dead,
     has_other_study,
+    own_name,
     prepare_output,
     require_training,
 )
-from tuner.service.owner import free_leases_of_the_dead, own_name
 from tuner.service.plan import crowding_words, plan_lines
-from tuner.service.probers import job_prober
 from tuner.service.reporting import make_ending, no_answer, write_ending
-from tuner.service.store import StudyStore
 
 if TYPE_CHECKING:
     import optuna

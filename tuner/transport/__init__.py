@@ -1,10 +1,8 @@
 """How ranks pass vectors to each other without matching calls: one contract, one file a means."""
 
-from tuner.transport.memory_order import shared_memory_is_safe
-from tuner.transport.opening import open_transport
-from tuner.transport.shared_memory import SharedMemoryTransport
+from tuner.transport.shared_memory import SharedMemoryTransport, shared_memory_is_safe
 from tuner.transport.transport import NUM_CHANNELS, STANDING_WIDTH, Received, Transport
-from tuner.transport.zmq_transport import MessageTransport
+from tuner.transport.zmq_transport import MessageTransport, open_transport
 
 __all__ = [
     "NUM_CHANNELS",

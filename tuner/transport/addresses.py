@@ -6,8 +6,7 @@ import ipaddress
 import socket
 
 import zmq
-
-from tuner.transport.meeting import PrefixStore, Store
+from torch._C._distributed_c10d import PrefixStore, Store
 
 LOOPBACK = "127.0.0.1"
 
@@ -68,3 +67,20 @@ def bind(listening: zmq.Socket[bytes], host: str) -> str:
         listening.bind("tcp://*:*")
     port = listening.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2].rstrip("\0")
     return f"tcp://{bracketed}:{port}"
+
+
+# `torch.distributed` has them too, but does not say so to type checkers.
+
+__all__ = ["PrefixStore", "Store", "exchange"]
+
+
+def exchange(store: Store, name: str, *, rank: int, num_ranks: int, value: str) -> list[str]:
+    """Gives the values of all ranks, in their order, once all have given theirs.
+
+    Raises:
+        torch.distributed.DistStoreError: A rank did not come within the store's time limit.
+    """
+    keys = [f"{name}/{other}" for other in range(num_ranks)]
+    store.set(keys[rank], value)
+    store.wait(keys)
+    return [store.get(key).decode() for key in keys]

@@ -12,10 +12,9 @@ import zmq
 
 from tuner.transport.addresses import bind
 from tuner.transport.arrivals import Arrivals
-from tuner.transport.letters import Kind, Letter, Outbox, parsed
-from tuner.transport.parcels import ParcelPool
+from tuner.transport.letters import Kind, Letter, Outbox, ParcelPool, parsed
 from tuner.transport.status_table import StandingBoard
-from tuner.transport.vector_form import VectorForm
+from tuner.transport.transport import VectorForm
 
 #: Messages that wait for one peer. A frozen one costs that many vectors at most.
 NUM_WAITING = 8

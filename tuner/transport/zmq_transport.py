@@ -29,13 +29,11 @@ import torch
 from torch import Tensor
 
 from tuner.domain.errors import TunerError
-from tuner.transport.addresses import own_address
+from tuner.transport.addresses import LOOPBACK, PrefixStore, Store, exchange, own_address
 from tuner.transport.arrivals import Arrivals, received
-from tuner.transport.letters import Kind, Letter, Outbox
-from tuner.transport.meeting import PrefixStore, Store, exchange
-from tuner.transport.parcels import ParcelPool
-from tuner.transport.transport import NUM_CHANNELS, Array, Received, Transport
-from tuner.transport.vector_form import VectorForm
+from tuner.transport.letters import Kind, Letter, Outbox, ParcelPool
+from tuner.transport.shared_memory import SharedMemoryTransport, shared_memory_is_safe
+from tuner.transport.transport import NUM_CHANNELS, Array, Received, Transport, VectorForm
 from tuner.transport.zmq_io_thread import EXPIRY_SECONDS, Courier
 
 
@@ -244,3 +242,39 @@ class MessageTransport(Transport):
         if not self._is_closed:
             self._is_closed = True
             self._courier.stop()
+
+
+def open_transport(
+    store: Store,
+    *,
+    rank: int,
+    num_ranks: int,
+    num_elements: int,
+    dtype: torch.dtype,
+    one_host: bool,
+    host: str | None = None,
+) -> Transport:
+    """Opens a job's transport; returns when all ranks have come.
+
+    Args:
+        store: Where the ranks meet; used only here, and fresh for each job.
+        rank: This rank.
+        num_ranks: All ranks.
+        num_elements: Length of all vectors.
+        dtype: Their floating type.
+        one_host: Whether all ranks run on one host, as one user, and see each other's processes; the same
+            on all ranks.
+        host: The address that others reach this rank at, where messages pass; found if not given.
+
+    Returns:
+        One through shared memory on one host, if its machine lets that be safe; else one by messages.
+    """
+    if one_host and shared_memory_is_safe():
+        return SharedMemoryTransport(
+            store, rank=rank, num_ranks=num_ranks, num_elements=num_elements, dtype=dtype
+        )
+    if host is None and one_host:
+        host = LOOPBACK
+    return MessageTransport(
+        store, rank=rank, num_ranks=num_ranks, num_elements=num_elements, dtype=dtype, host=host
+    )

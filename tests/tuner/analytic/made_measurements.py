@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.analytic.evidence import RunEvidence
+from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.samples_model import RatePrior
 from tuner.domain.measurement import Measurement, Outcome, Purpose, RankTiming, Spread
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tuner.analytic.made_curves import power_tail
-from tuner.analytic.curve_shapes import PRIOR, SHAPES, arriving_increments
+from tuner.analytic.curve_template import PRIOR, SHAPES, arriving_increments
 
 Array = npt.NDArray[np.float64]
 

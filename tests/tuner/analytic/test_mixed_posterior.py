@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tuner.analytic.made_measurements import configuration, rate_prior, run, timed
-from tuner.analytic.mixed_posterior import MixedPosterior, fit_mixed
-from tuner.analytic.past_laws import PastLaw, Told, informed
+from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, Told, fit_mixed, informed
 from tuner.analytic.regression import Parameter, Posterior, Residual, fit
 from tuner.analytic.samples_model import fit_samples
 from tuner.analytic.step_time_model import fit_seconds

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tuner.analytic.made_measurements import configuration, rate_prior, run
-from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.noise_growth import (
     UNKNOWNS,
     log_measured_scale,
@@ -17,6 +16,7 @@ from tuner.analytic.noise_growth import (
     noise_places,
     progress_of_share,
 )
+from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.samples_model import SamplesModel, fit_samples
 from tuner.domain.measurement import NoiseStatistic
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuner.analytic.noise_scale import noise_scale
+from tuner.analytic.noise_growth import noise_scale
 from tuner.domain.measurement import NoiseStatistic
 
 

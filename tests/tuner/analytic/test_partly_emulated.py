@@ -10,8 +10,8 @@ import pytest
 
 from search_spaces import Configuration, with_knobs
 from tests.tuner.analytic.made_measurements import configuration, rate_prior, run, timed
-from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.laws import ring_all_reduce_seconds
+from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.samples_model import fit_samples
 from tuner.analytic.step_time_model import SecondsModel, fit_seconds
 from tuner.domain.cluster import Cluster, VirtualCluster

@@ -8,9 +8,9 @@ import pytest
 
 from search_spaces import Configuration, traits_of
 from tests.tuner.analytic.made_measurements import configuration, diverged, rate_prior, run, timed
-from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.predictor import Forecast, Predictor, RunState
 from tuner.analytic.quasi_random import NUM_DRAWS
+from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.samples_model import fit_samples
 from tuner.analytic.step_time_model import fit_seconds
 from tuner.domain.cluster import Cluster

@@ -7,7 +7,7 @@ import pytest
 
 from search_spaces import Configuration
 from tests.tuner.analytic.made_measurements import configuration, diverged, rate_prior, run
-from tuner.analytic.evidence import RunEvidence
+from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.samples_model import SamplesModel, fit_samples
 
 GOOD = [run(configuration(1, 64, rate), 30_000.0) for rate in (0.02, 0.05)]

@@ -10,9 +10,8 @@ import pytest
 from search_spaces import STRATEGIES, Configuration, with_knobs
 from tests.tuner.analytic.made_measurements import configuration, rate_prior, run
 from tuner.analytic.disagreement import disagreement_columns
-from tuner.analytic.evidence import RunEvidence
-from tuner.analytic.samples_law import counted_batch
-from tuner.analytic.samples_model import SamplesModel, fit_samples
+from tuner.analytic.rate_edge import RunEvidence
+from tuner.analytic.samples_model import SamplesModel, counted_batch, fit_samples
 from tuner.analytic.strategy_encoding import setup_of
 
 ALL = tuple(STRATEGIES)

@@ -7,8 +7,8 @@ import pytest
 
 from search_spaces import Configuration
 from tests.tuner.analytic.made_measurements import configuration, diverged, rate_prior, run, stuck
-from tuner.analytic.evidence import RunEvidence
 from tuner.analytic.laws import log_best_rate, log_samples_at_best_rate, rate_penalty
+from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.samples_model import SamplesModel, fit_samples
 
 NOISE_SCALE, LOG_SAMPLES, LOG_RATE = 150.0, math.log(20_000.0), math.log(0.4)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.analytic.server_queue import server_exchange_seconds
+from tuner.analytic.step_time_laws import server_exchange_seconds
 
 
 def simulated(num_ranks: int, service: float, think: float, *, turns: int = 800, seed: int = 0) -> float:

@@ -14,7 +14,7 @@ from search_spaces import STRATEGIES
 from tests.levels import mostly_slow
 from tests.tuner.emulation.toy import CLUSTER, Regression, emulated, parameters_of, scored_parameters
 from tuner.analytic.laws import expected_maximum, ring_all_reduce_seconds
-from tuner.analytic.server_queue import server_exchange_seconds
+from tuner.analytic.step_time_laws import server_exchange_seconds
 from tuner.domain.cluster import RankDelay
 from tuner.domain.data_order import SampleStream
 from tuner.domain.workload import SGDSettings

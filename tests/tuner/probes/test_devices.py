@@ -14,8 +14,7 @@ from torch import nn
 from tuner.domain.errors import ProbeError
 from tuner.launchers import rank_process
 from tuner.launchers.local import PRELOAD
-from tuner.probes.ranks.checkpoint_state import on_host
-from tuner.probes.ranks.random_state import random_state, set_random_state
+from tuner.probes.ranks.checkpoint_state import on_host, random_state, set_random_state
 from tuner.probes.ranks.rank_setup import rank_device
 
 _WATCHED_IMPORT = """

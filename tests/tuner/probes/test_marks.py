@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.probes.marks import ScoreMarks, first_mark
+from tuner.probes.slice_plan import ScoreMarks, first_mark
 
 
 @given(first=st.integers(1, 5000), growth=st.floats(1.01, 2), samples=st.integers(0, 10**7))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tuner.analytic.past_laws import Told
+from tuner.analytic.mixed_posterior import Told
 from tuner.ledger import FitRecord
 from tuner.search.law_priors import laws_of_fits
 

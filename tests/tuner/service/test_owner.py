@@ -12,7 +12,7 @@ from search_spaces import Configuration
 from tuner.domain.errors import StorageError
 from tuner.domain.measurement import Purpose
 from tuner.ledger import MemoryLedger, StudyRecord
-from tuner.service.owner import free_leases_of_the_dead, is_dead, own_name
+from tuner.service.opening import free_leases_of_the_dead, is_dead, own_name
 
 HERE = Configuration(nodes=1, batch_size=32, learning_rate=0.1, strategy="all_reduce")
 

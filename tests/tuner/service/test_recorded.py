@@ -21,9 +21,9 @@ from tuner.recordings.file import load_recording
 from tuner.search.events import SearchEvent
 from tuner.search.policy import StopKind
 from tuner.service.check import check_job
+from tuner.service.launchers import job_prober
 from tuner.service.opening import OpenedJob, changed_words, open_job
 from tuner.service.plan import plan_lines
-from tuner.service.probers import job_prober
 from tuner.service.record import record_study
 from tuner.service.reporting import report_job
 from tuner.service.run import RunOptions, RunResult, run_job, train_configuration

@@ -13,7 +13,7 @@ from tuner.domain.errors import InfeasibleError, JobError, ProbeError, StorageEr
 from tuner.domain.measurement import Purpose, crossing
 from tuner.domain.recommendation import Recommendation
 from tuner.search.policy import StopKind
-from tuner.service.owner import own_name
+from tuner.service.opening import own_name
 from tuner.service.reporting import report_job
 from tuner.service.run import RunResult
 

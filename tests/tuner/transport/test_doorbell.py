@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tuner.transport.doorbell import Doorbell
+from tuner.transport.shared_memory import Doorbell
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tuner.transport.letters import Outbox
-from tuner.transport.parcels import ParcelPool
-from tuner.transport.vector_form import VectorForm
+from tuner.transport.letters import Outbox, ParcelPool
+from tuner.transport.transport import VectorForm
 
 
 class _ClosedWithin:

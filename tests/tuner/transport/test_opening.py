@@ -23,7 +23,7 @@ from tuner.transport import MessageTransport, SharedMemoryTransport, memory_orde
 def test_memory_is_shared_on_one_host_where_that_is_safe(
     monkeypatch: pytest.MonkeyPatch, one_host: bool, is_safe: bool, expected: type
 ) -> None:
-    monkeypatch.setattr("tuner.transport.opening.shared_memory_is_safe", lambda: is_safe)
+    monkeypatch.setattr("tuner.transport.zmq_transport.shared_memory_is_safe", lambda: is_safe)
     store = dist.HashStore()
 
     def opened(rank: int) -> object:

@@ -108,7 +108,7 @@ def test_without_memory_files_a_temporary_one_serves_and_is_removed(
 def test_without_abstract_names_bells_have_paths_and_those_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuner.transport.doorbell.sys.platform", "darwin")
+    monkeypatch.setattr("tuner.transport.shared_memory.sys.platform", "darwin")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with ranks("shared_memory", 2) as two:
         assert list(tmp_path.iterdir()) == []

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from tests.tuner.transport.many_ranks import filled
-from tuner.transport.layout import HEAD_WORDS, WORD_BYTES, Layout
 from tuner.transport.shared_file import SharedFile
-from tuner.transport.two_buffers import NUM_ATTEMPTS, TwoBuffers
-from tuner.transport.vector_form import VectorForm
+from tuner.transport.transport import VectorForm
+from tuner.transport.two_buffers import HEAD_WORDS, NUM_ATTEMPTS, WORD_BYTES, Layout, TwoBuffers
 
 FORM = VectorForm(num_elements=1000, dtype=torch.float32)
 LAYOUT = Layout(num_ranks=1, form=FORM)

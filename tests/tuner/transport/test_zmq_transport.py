@@ -14,8 +14,8 @@ from tests.tuner.transport.many_ranks import eventually, filled, peers, ranks
 from tests.tuner.transport.process_conformance import ConformanceOfProcesses
 from tuner.transport import MessageTransport, Transport
 from tuner.transport.addresses import is_loopback, own_address
-from tuner.transport.parcels import ParcelPool
-from tuner.transport.vector_form import VectorForm
+from tuner.transport.letters import ParcelPool
+from tuner.transport.transport import VectorForm
 
 
 class TestMessagesInOneProcess(ConformanceInOneProcess):

@@ -13,8 +13,13 @@ import tuner.client
 from tuner.job import Job, MetricsSection, Template, rendered_command, rendered_environment, variable_name
 from tuner.job import stated_values as stated
 from tuner.launchers import CommandTask, OnePer
-from tuner.probes.commands.event_files import EventFileSource
-from tuner.probes.commands.metric_sources import CsvSource, JsonSource, MetricSource, OutputSource
+from tuner.probes.commands.metric_sources import (
+    CsvSource,
+    EventFileSource,
+    JsonSource,
+    MetricSource,
+    OutputSource,
+)
 from tuner.probes.commands.progress_line import LineForm
 from tuner.probes.commands.run_clock import Mark
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan

@@ -8,16 +8,13 @@ from dataclasses import replace
 
 from tuner.domain.checkpoints import CheckpointFolder
 from tuner.domain.measurement import CurvePoint, Outcome, Purpose
-from tuner.probes.marks import ScoreMarks
 from tuner.probes.ranks.checkpoint_state import Begun, ClockState
-from tuner.probes.ranks.copies import Copies
 from tuner.probes.ranks.evaluation import NoiseWatch, Scorer
 from tuner.probes.ranks.membership import Field, Party
 from tuner.probes.ranks.progress import RankVoice
-from tuner.probes.ranks.quiesce import Cut
-from tuner.probes.ranks.replica import Replica
-from tuner.probes.ranks.step_timer import MOST_STEPS_KEPT, StepSeconds
-from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
+from tuner.probes.ranks.quiesce import Copies, Cut
+from tuner.probes.ranks.replica import MOST_STEPS_KEPT, Replica, StepSeconds
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, ScoreMarks, SlicePlan
 from tuner.probes.training_clock import TrainingClock
 from tuner.strategies import Patience
 from tuner.transport import Transport

@@ -29,7 +29,7 @@ from torch.utils.data import Dataset
 from tuner.domain.data_order import fetch
 from tuner.domain.measurement import NoiseStatistic
 from tuner.domain.workload import Workload
-from tuner.probes.ranks.random_state import undisturbed
+from tuner.probes.ranks.checkpoint_state import undisturbed
 
 #: Small gradients of one estimate at one rank.
 NUM_PARTS = 8

@@ -17,18 +17,25 @@ from search_spaces import traits_of
 from tuner.domain.checkpoints import CheckpointFolder
 from tuner.domain.measurement import Outcome
 from tuner.launchers import RankContext
-from tuner.probes.marks import ScoreMarks, first_mark
 from tuner.probes.ranks.async_loop import AsynchronousRunner
 from tuner.probes.ranks.checkpoint_state import load_run
 from tuner.probes.ranks.evaluation import NoiseWatch, Scorer
 from tuner.probes.ranks.membership import Party
-from tuner.probes.ranks.memory import is_out_of_memory, parameter_bytes, peak_bytes, reset_peak_bytes
 from tuner.probes.ranks.progress import RankVoice
-from tuner.probes.ranks.rank_setup import Prepared, meeting_store, prepare, process_group, rank_device
-from tuner.probes.ranks.replica import Replica
-from tuner.probes.ranks.step_timer import rank_timing
+from tuner.probes.ranks.rank_setup import (
+    Prepared,
+    is_out_of_memory,
+    meeting_store,
+    parameter_bytes,
+    peak_bytes,
+    prepare,
+    process_group,
+    rank_device,
+    reset_peak_bytes,
+)
+from tuner.probes.ranks.replica import Replica, rank_timing
 from tuner.probes.ranks.sync_loop import SliceRunner
-from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, MODEL_FILE, SlicePlan
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, MODEL_FILE, ScoreMarks, SlicePlan, first_mark
 from tuner.strategies import Links, strategy
 from tuner.transport import open_transport
 

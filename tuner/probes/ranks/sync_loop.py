@@ -11,13 +11,11 @@ import torch.distributed as dist
 
 from tuner.domain.checkpoints import CheckpointFolder
 from tuner.domain.measurement import CurvePoint, Outcome, Purpose
-from tuner.probes.marks import ScoreMarks
 from tuner.probes.ranks.checkpoint_state import Begun, ClockState, save_run
 from tuner.probes.ranks.evaluation import NoiseWatch, Scorer
 from tuner.probes.ranks.progress import RankVoice
-from tuner.probes.ranks.replica import Replica
-from tuner.probes.ranks.step_timer import MOST_STEPS_KEPT, StepSeconds
-from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
+from tuner.probes.ranks.replica import MOST_STEPS_KEPT, Replica, StepSeconds
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, ScoreMarks, SlicePlan
 from tuner.probes.training_clock import TrainingClock
 
 if TYPE_CHECKING:

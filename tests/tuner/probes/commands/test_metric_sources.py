@@ -136,7 +136,7 @@ def test_event_files_are_read_by_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="reading event files needs the extra [tensorboard]")
     from torch.utils.tensorboard import SummaryWriter
 
-    from tuner.probes.commands.event_files import EventFileSource
+    from tuner.probes.commands.metric_sources import EventFileSource
 
     source = EventFileSource(form(value="eval/accuracy"), tmp_path, read_every=0.0)
     assert read(source) == []

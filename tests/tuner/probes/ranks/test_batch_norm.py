@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.tuner.probes.tiny_workloads import Blobs
-from tuner.probes.ranks.batch_norm import fresh_batch_norm
+from tuner.probes.ranks.evaluation import fresh_batch_norm
 
 CPU = torch.device("cpu")
 

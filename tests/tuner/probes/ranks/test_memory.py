@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tuner.probes.ranks.memory import is_out_of_memory
+from tuner.probes.ranks.rank_setup import is_out_of_memory
 
 
 @pytest.mark.parametrize(

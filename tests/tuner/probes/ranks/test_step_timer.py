@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from tuner.probes.ranks import step_timer
-from tuner.probes.ranks.step_timer import StepTimer
+from tuner.probes.ranks import replica as step_timer
+from tuner.probes.ranks.replica import StepTimer
 from tuner.strategies import Exchange
 from tuner.strategies.moments import Moment
 
