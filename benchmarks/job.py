@@ -24,8 +24,8 @@ import typer
 
 from search_spaces import Configuration
 from storage import open_storage
-from tuner.advice.recommend import EARLY_SHARE
 from tuner.ledger import PredictionRecord
+from tuner.ledger.records import EARLY_SHARE
 from tuner.search.events import SearchEvent
 from tuner.search.state import Run, run_of
 from tuner.service.opening import OpenedJob, open_job

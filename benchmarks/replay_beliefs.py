@@ -9,6 +9,7 @@ from typing import get_args
 
 import numpy as np
 
+from benchmarks.models.learnt_slopes import learnt_from
 from search_spaces import Configuration
 from tuner.recordings.file import load_recording
 from tuner.search.beliefs import Beliefs
@@ -22,7 +23,6 @@ from tuner.search.slope_priors import (
     Part,
     SearchSettings,
     SlopeBeliefs,
-    learnt_from,
 )
 from tuner.search.state import SearchState
 

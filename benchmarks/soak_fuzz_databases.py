@@ -116,15 +116,17 @@ def _fill(ledger: Any, opened: Any) -> None:
                 ),
             )
         ledger.release(lease)
-        ledger.add_prediction(
-            PredictionRecord(
-                study_id=study.study_id,
-                configuration=configuration,
-                made_at=1.0,
-                quantiles={0.05: 1.0, 0.5: 2.0, 0.95: 4.0},
-                dollars={},
-                probability_of_reaching=0.9,
-                num_slices=3,
-                seconds_known=3.0,
-            )
+        ledger.add_predictions(
+            [
+                PredictionRecord(
+                    study_id=study.study_id,
+                    configuration=configuration,
+                    made_at=1.0,
+                    quantiles={0.05: 1.0, 0.5: 2.0, 0.95: 4.0},
+                    dollars={},
+                    probability_of_reaching=0.9,
+                    num_slices=3,
+                    seconds_known=3.0,
+                )
+            ]
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Update, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Update, func, insert, or_, select, update
 
 from storage import rows
-from storage.tables import curve_points, probes, slices, studies
+from storage.tables import curve_points, probes, slices
 from tuner.domain.errors import LeaseLostError, StorageError
 from tuner.domain.measurement import Measurement, Outcome
 from tuner.ledger import Lease, LeaseState, ProbeRecord
@@ -110,14 +110,6 @@ def append(connection: Connection, lease: Lease, measurement: Measurement, now: 
 def of_study(study_id: int) -> ColumnElement[bool]:
     """The probes of one study."""
     return probes.c.study_id == study_id
-
-
-def of_fingerprint(fingerprint: str, *, exclude_study: int) -> ColumnElement[bool]:
-    """The probes of all studies with a fingerprint but one."""
-    wanted = select(studies.c.study_id).where(
-        and_(studies.c.fingerprint == fingerprint, studies.c.study_id != exclude_study)
-    )
-    return probes.c.study_id.in_(wanted)
 
 
 def load(connection: Connection, condition: ColumnElement[bool], now: float) -> list[ProbeRecord]:

@@ -129,14 +129,6 @@ class SqlLedger:
         with reading(self._engine) as connection:
             return probe_tables.load(connection, probe_tables.of_study(study_id), self._clock())
 
-    def past_probes(self, fingerprint: str, *, exclude_study: int) -> list[ProbeRecord]:
-        wanted = probe_tables.of_fingerprint(fingerprint, exclude_study=exclude_study)
-        with reading(self._engine) as connection:
-            return probe_tables.load(connection, wanted, self._clock())
-
-    def add_prediction(self, prediction: PredictionRecord) -> None:
-        self.add_predictions([prediction])
-
     def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:
         if predictions:
             self._keep(tables.predictions, [rows.prediction_row(record) for record in predictions])
@@ -146,9 +138,6 @@ class SqlLedger:
 
     def add_fit(self, fit: FitRecord) -> None:
         self._keep(fits, [rows.fit_row(fit)])
-
-    def fits(self, study_id: int) -> list[FitRecord]:
-        return self._kept(fits, study_id, rows.fit)
 
     def past_fits(self, fingerprint: str) -> list[FitRecord]:
         newest = select(func.max(fits.c.fit_id)).group_by(fits.c.study_id, fits.c.model)

@@ -285,17 +285,19 @@ def test_a_row_that_was_damaged_is_a_storage_error_with_a_remedy(sqlite_url: str
                 lease,
                 Measurement(configuration=configuration, purpose=Purpose.TRAINING, outcome=Outcome.PAUSED),
             )
-        ledger.add_prediction(
-            PredictionRecord(
-                study_id=study.study_id,
-                configuration=configuration,
-                made_at=0.0,
-                quantiles={0.5: 1.0},
-                dollars={},
-                probability_of_reaching=0.5,
-                num_slices=1,
-                seconds_known=0.0,
-            )
+        ledger.add_predictions(
+            [
+                PredictionRecord(
+                    study_id=study.study_id,
+                    configuration=configuration,
+                    made_at=0.0,
+                    quantiles={0.5: 1.0},
+                    dollars={},
+                    probability_of_reaching=0.5,
+                    num_slices=1,
+                    seconds_known=0.0,
+                )
+            ]
         )
     with contextlib.closing(sqlite3.connect(str(parsed(sqlite_url).database))) as connection:
         connection.execute(damage)

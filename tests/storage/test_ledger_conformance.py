@@ -330,19 +330,6 @@ class TestSlices:
         with pytest.raises(ValueError, match="paused is no end of a probe"):
             ledger.end_probe(lease.probe_id, Outcome.PAUSED, "")
 
-    def test_past_probes_are_those_of_other_studies_of_the_fingerprint(
-        self, ledger: Ledger, study: StudyRecord
-    ) -> None:
-        fresh = ledger.open_study("digits", "f1", JOB, fresh=True)
-        other = ledger.open_study("digits", "f2", JOB)
-        leases = [begun(ledger, opened) for opened in (study, other, fresh, study)]
-        for lease in leases:
-            ledger.append_slice(lease, seen(step=lease.probe_id))
-        past = ledger.past_probes("f1", exclude_study=fresh.study_id)
-        assert [probe.probe_id for probe in past] == [leases[0].probe_id, leases[3].probe_id]
-        assert past[1].slices == (seen(step=leases[3].probe_id),)
-        assert ledger.past_probes("unheard of", exclude_study=fresh.study_id) == []
-
     def test_a_fault_keeps_every_character_of_its_error(self, ledger: Ledger, study: StudyRecord) -> None:
         error = "rank 0: \0 \ud800 é ☃ 'quoted' \"double\" %s {x}\nrank 1: killed"
         ledger.append_slice(begun(ledger, study), replace(seen(Outcome.FAILED), error=error))
@@ -431,7 +418,7 @@ class TestExactness:
 class TestEvidence:
     def test_predictions_come_back_with_infinite_quantiles(self, ledger: Ledger, study: StudyRecord) -> None:
         made = [predicted(study, made_at=3.0), predicted(study, made_at=1.0), predicted(study, made_at=2.0)]
-        ledger.add_prediction(made[0])
+        ledger.add_predictions(made[:1])
         ledger.add_predictions(made[1:])
         ledger.add_predictions([])
         assert ledger.predictions(study.study_id) == made
@@ -445,7 +432,9 @@ class TestEvidence:
         made = [fitted(study), fitted(study, "samples")]
         for fit in made:
             ledger.add_fit(fit)
-        assert ledger.fits(study.study_id) == made
+        assert sorted(ledger.past_fits(study.fingerprint), key=lambda fit: fit.model) == sorted(
+            made, key=lambda fit: fit.model
+        )
 
     def test_past_fits_are_the_newest_of_each_model_and_study(
         self, ledger: Ledger, study: StudyRecord
@@ -472,9 +461,9 @@ class TestEvidence:
 
     def test_another_studys_evidence_is_not_shown(self, ledger: Ledger, study: StudyRecord) -> None:
         other = ledger.open_study("digits", "f2", JOB)
-        ledger.add_prediction(predicted(study))
+        ledger.add_predictions([predicted(study)])
         ledger.add_fit(fitted(study))
         begun(ledger, study)
         assert ledger.predictions(other.study_id) == []
-        assert ledger.fits(other.study_id) == []
+        assert ledger.past_fits(other.fingerprint) == ledger.past_fits(study.fingerprint)
         assert ledger.probes(other.study_id) == []

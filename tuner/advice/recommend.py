@@ -25,7 +25,7 @@ from tuner.domain.recommendation import (
     train_command,
 )
 from tuner.job import own_command
-from tuner.ledger import PredictedAgainstMeasured, PredictionRecord
+from tuner.ledger.records import EARLY_SHARE, PredictedAgainstMeasured, PredictionRecord
 from tuner.probes.slice_plan import MODEL_FILE
 from tuner.search.acquisition import expected_costs
 from tuner.search.beliefs import Beliefs
@@ -33,8 +33,6 @@ from tuner.search.policy import Stop, StopKind
 from tuner.search.prediction_log import LEVELS
 from tuner.search.state import Run, SearchState, paid_slices, run_of
 
-#: A run counts as predicted in good time while at most this share of it was known.
-EARLY_SHARE = 0.25
 #: Ratios below this are within what two measurements of the same training differ by.
 _EQUAL_RATIO = 1.05
 

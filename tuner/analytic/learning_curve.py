@@ -77,11 +77,6 @@ class Arrivals:
         """Standard deviations of the runs' own deviations, `(num_runs,)`."""
         return np.asarray(self.own.std(axis=0), dtype=float)
 
-    @property
-    def common_sd(self) -> float:
-        """Standard deviation of what all runs share."""
-        return float(self.common.std())
-
     def own_sd_after_look(self, folds: float) -> float:
         """A run's own standard deviation once it is scored with so many e-folds left to the target."""
         place = NOISE * self.template.steepness(self.template.level_before(folds))

@@ -53,7 +53,6 @@ class Forecast:
         samples: Samples to the target, of a begun run too; infinite where it is never reached.
         seconds_per_sample: Median, `(num_configurations,)`.
         log_seconds_sd: Standard deviation of log seconds a sample, `(num_configurations,)`.
-        own_run: Whether a run with the same statistics was begun, `(num_configurations,)`.
     """
 
     configurations: tuple[Configuration, ...]
@@ -62,7 +61,6 @@ class Forecast:
     samples: Array
     seconds_per_sample: Array
     log_seconds_sd: Array
-    own_run: npt.NDArray[np.bool_]
 
     def quantile(self, level: float) -> Array:
         """Quantiles of `total`, `(num_configurations,)`; infinite draws count as the largest."""
@@ -110,12 +108,10 @@ class Predictor:
         samples = np.where(reached, np.exp(np.minimum(log_samples, 600.0)), np.inf)[:, kind_of]
         total = samples * seconds_per_sample
         remaining = total.copy()
-        own = np.zeros(len(configurations), dtype=bool)
         for column, (configuration, kind) in enumerate(zip(configurations, statistics, strict=True)):
             run = self.runs.get(kind)
             if run is None:
                 continue
-            own[column] = True
             left = np.maximum(samples[:, column] - run.samples, 0.0) * seconds_per_sample[:, column]
             remaining[:, column] = left
             if run.configuration == configuration and run.is_timed:
@@ -130,7 +126,6 @@ class Predictor:
             samples=samples,
             seconds_per_sample=np.exp(mean)[speed_of],
             log_seconds_sd=speeds_sd[speed_of],
-            own_run=own,
         )
 
     def _log_samples(self, kinds: Sequence[Configuration], normals: Array) -> Array:

@@ -171,7 +171,6 @@ class SlopePredictor:
             samples=total / seconds,
             seconds_per_sample=seconds,
             log_seconds_sd=np.sqrt(self.seconds.model.variance),
-            own_run=self.standing.begun,
         )
 
 

@@ -108,7 +108,6 @@ class _Part:
     component: _Component
     mean: Array
     variance: Array
-    lowered: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,21 +133,6 @@ class SlopeModel:
     own_sd: float
     parts: tuple[_Part, ...]
     design: Design
-
-    def covariance_with(self, index: int) -> Array:
-        """Covariance of every candidate's y with one candidate's, `(num_candidates,)`."""
-        found = np.zeros_like(self.mean)
-        columns = self.design.columns
-        for part in self.parts:
-            prior, component = part.component.prior, part.component
-            own = columns @ (prior.sd**2 * columns[index])
-            own += component.residual_sd**2 * self.design.kernel(component.length_factor)[:, index]
-            own[index] += self.own_sd**2
-            own -= part.lowered[:, index] @ part.lowered
-            found += part.weight * (
-                own + (part.mean - self.mean) * float(part.mean[index] - self.mean[index])
-            )
-        return found
 
 
 def fit_slopes(
@@ -216,9 +200,7 @@ def _part(design: Design, seen: Observations, component: _Component, weight: flo
     lowered = component.inverse_root @ cross
     mean = columns @ prior.mean + component.whitened @ lowered
     variance = columns**2 @ prior.sd**2 + sd**2 + own_sd**2 - np.einsum("ij,ij->j", lowered, lowered)
-    return _Part(
-        weight=weight, component=component, mean=mean, variance=np.maximum(variance, 1e-8), lowered=lowered
-    )
+    return _Part(weight=weight, component=component, mean=mean, variance=np.maximum(variance, 1e-8))
 
 
 def _mixed(

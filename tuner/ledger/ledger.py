@@ -84,12 +84,6 @@ class Ledger(Protocol):
     def probes(self, study_id: int) -> list[ProbeRecord]:
         """Every probe of a study with its slices, oldest first."""
 
-    def past_probes(self, fingerprint: str, *, exclude_study: int) -> list[ProbeRecord]:
-        """Probes of other studies with the same fingerprint, oldest first: curves that hold here too."""
-
-    def add_prediction(self, prediction: PredictionRecord) -> None:
-        """Keeps a prediction."""
-
     def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:
         """Keeps several predictions in one transaction."""
 
@@ -98,9 +92,6 @@ class Ledger(Protocol):
 
     def add_fit(self, fit: FitRecord) -> None:
         """Keeps a fit."""
-
-    def fits(self, study_id: int) -> list[FitRecord]:
-        """Every fit of a study, oldest first."""
 
     def past_fits(self, fingerprint: str) -> list[FitRecord]:
         """The newest fit of each model of each study: those of this fingerprint first, newest first."""

@@ -121,14 +121,6 @@ class MemoryLedger:
     def probes(self, study_id: int) -> list[ProbeRecord]:
         return [self._current(p) for p in self._probes.values() if p.study_id == study_id]
 
-    def past_probes(self, fingerprint: str, *, exclude_study: int) -> list[ProbeRecord]:
-        wanted = {study.study_id for study in self._studies if study.fingerprint == fingerprint}
-        wanted.discard(exclude_study)
-        return [self._current(p) for p in self._probes.values() if p.study_id in wanted]
-
-    def add_prediction(self, prediction: PredictionRecord) -> None:
-        self.add_predictions([prediction])
-
     def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:
         for prediction in predictions:
             self._need_study(prediction.study_id)
@@ -140,9 +132,6 @@ class MemoryLedger:
     def add_fit(self, fit: FitRecord) -> None:
         self._need_study(fit.study_id)
         self._fits.append(deepcopy(fit))
-
-    def fits(self, study_id: int) -> list[FitRecord]:
-        return [fit for fit in self._fits if fit.study_id == study_id]
 
     def past_fits(self, fingerprint: str) -> list[FitRecord]:
         newest: dict[tuple[int, str], FitRecord] = {}

@@ -9,6 +9,9 @@ from typing import Any
 from search_spaces import Configuration
 from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
 
+#: A prediction counts as early while at most this share of the run was known.
+EARLY_SHARE = 0.25
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord:

@@ -14,7 +14,8 @@ from tuner.domain.format import (
 )
 from tuner.domain.recommendation import Estimate
 from tuner.ledger import PredictedAgainstMeasured
-from tuner.report.findings import EARLY_SHARE, estimate_of
+from tuner.ledger.records import EARLY_SHARE
+from tuner.report.findings import estimate_of
 from tuner.report.markup import Markup, joined
 from tuner.report.plot import Axis, Plot, Size, ticks_of
 from tuner.report.scales import Scale, duration_ticks, padded

@@ -15,10 +15,7 @@ from tuner.domain.format import (
     format_value,
 )
 from tuner.domain.recommendation import Alternative, Estimate, Recommendation
-from tuner.ledger import PredictedAgainstMeasured
-
-#: A prediction counts as early while at most this share of the run was known.
-EARLY_SHARE = 0.25
+from tuner.ledger.records import EARLY_SHARE, PredictedAgainstMeasured
 
 #: Times closer than this ratio are called equal.
 _EQUAL_RATIO = 1.05

@@ -9,11 +9,12 @@ from tuner.domain.format import (
     sentence,
 )
 from tuner.domain.measurement import Outcome
+from tuner.ledger.records import EARLY_SHARE
 from tuner.report.blocks import folded, sentence_list, table_html
 from tuner.report.checked import checked_chart
 from tuner.report.content import ReportContent
 from tuner.report.curves import batch_legend, curve_charts, runs_of
-from tuner.report.findings import EARLY_SHARE, coverage
+from tuner.report.findings import coverage
 from tuner.report.landscape import landscape_charts, unreachable_words
 from tuner.report.markup import Markup, element, joined
 from tuner.report.palette import batch_shades

@@ -15,7 +15,7 @@ from tuner.domain.measurement import Purpose
 from tuner.probes import Until, first_mark
 from tuner.search.beliefs import Beliefs
 from tuner.search.emulation_cost import fit_emulation_cost
-from tuner.search.expected_gain import compared, expected_cost, expected_gain, typical
+from tuner.search.expected_gain import LEAST_GAIN, compared, expected_cost, expected_gain, typical
 from tuner.search.limits import may_start, seconds_left
 from tuner.search.pending_probes import left_to_resolve
 from tuner.search.policy import Continue, Start
@@ -35,8 +35,6 @@ _TIMING_SECONDS = 1.5
 _UNKNOWN_AT_ONCE = 0.05
 #: What a timing leaves unknown of log seconds.
 _UNKNOWN_AFTER_TIMING = 0.08
-#: A gain that is less than this share of the incumbent's cost does not show: nothing is worth it, be it free.
-_LEAST_GAIN = 1e-2
 #: A configuration whose chance of reaching the target is smaller is out of reach.
 _LEAST_REACH = 0.02
 
@@ -145,7 +143,7 @@ class Weighing:
 
     def least_gain(self, incumbent: int) -> float:
         """A gain below this does not show."""
-        return _LEAST_GAIN * float(self._expected[incumbent])
+        return LEAST_GAIN * float(self._expected[incumbent])
 
     def leader_is_due(self, incumbent: int) -> bool:
         """Whether emulation goes on with the incumbent before it looks elsewhere.

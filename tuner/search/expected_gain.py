@@ -13,8 +13,10 @@ Array = npt.NDArray[np.float64]
 #: A hopeless draw is counted as this many times the best expected cost, not as infinite.
 _WORST_FACTOR = 4.0
 _NORMAL = NormalDist()
+#: A gain below this share of what the best known configuration costs is not worth a probe, even a free one.
+LEAST_GAIN = 1e-2
 #: Fewer draws in which both arrive tell nothing.
-_FEWEST_DRAWS = 8
+FEWEST_DRAWS = 8
 
 
 def expected_cost(cost: Array) -> tuple[Array, Array]:
@@ -68,7 +70,7 @@ def compared(total: Array, cost: Array, incumbent: int, least: float) -> tuple[A
     theirs = np.broadcast_to(ours[:, [incumbent]], ours.shape)
     own, their, of_ratio = (_central_variance(values, both) for values in (ours, theirs, ratio))
     given = np.where((own > 0) & (their > 0), own * (1.0 - squared_correlation(ours, theirs, both)), own)
-    enough = both.sum(axis=0) >= _FEWEST_DRAWS
+    enough = both.sum(axis=0) >= FEWEST_DRAWS
     middle = _quantile(np.sort(np.where(both, ratio, np.inf), axis=0), both.sum(axis=0), 0.5)
     ratios = np.exp(np.where(enough, middle, np.inf))
     return ratios, np.where(enough, np.maximum(np.minimum(given, of_ratio), 0.0), 0.0)

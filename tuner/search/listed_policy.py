@@ -18,6 +18,7 @@ from tuner.analytic.slope_predictor import SlopePredictor, regret_bound
 from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import Beliefs, prices
+from tuner.search.expected_gain import LEAST_GAIN
 from tuner.search.first_probes import first_looks
 from tuner.search.first_scores import first_scores
 from tuner.search.improvement import Weights, recommended, tail_savings, weigh
@@ -46,8 +47,6 @@ _STARTUP_SHARE, _FEWEST_STEPS = 0.5, 4
 _FIRST_STEPS = 6
 #: Ends within so much of each other (log), and so many of them, are one limit that all runs have.
 _ALIKE, _ENDS_ALIKE = 0.05, 2
-#: What is free is worth it where it is expected to save this share of what the best known costs.
-_LEAST_GAIN = 1e-2
 #: A first look at a stranger lasts no longer than this before its step time is known, seconds.
 _UNKNOWN_STARTUP_SECONDS = 1.0
 
@@ -212,7 +211,7 @@ class ListedPolicy:
             under_way = {piece.configuration for piece in state.room.under_way}
             predictor = self._models.predict(state, under_way)
         weights = self._weights(state, beliefs, predictor)
-        least = _LEAST_GAIN * math.exp(min(weights.log_incumbent, 600.0))
+        least = LEAST_GAIN * math.exp(min(weights.log_incumbent, 600.0))
         for index in np.argsort(-weights.score, kind="stable"):
             if weights.score[index] <= 0:
                 break

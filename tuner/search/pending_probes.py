@@ -8,13 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.search.beliefs import Beliefs
-from tuner.search.expected_gain import squared_correlation
+from tuner.search.expected_gain import FEWEST_DRAWS, squared_correlation
 from tuner.search.state import SearchState, run_key
 
 Array = npt.NDArray[np.float64]
-
-#: Draws in which both arrive; fewer tell nothing of what one says of the other.
-_FEWEST_DRAWS = 8
 
 
 def left_to_resolve(
@@ -50,6 +47,6 @@ def left_to_resolve(
         keys.discard(key)
         both = np.isfinite(total) & np.isfinite(total[:, [i]])
         shared = squared_correlation(logs, np.broadcast_to(logs[:, [i]], logs.shape), both)
-        told = np.where(both.sum(axis=0) >= _FEWEST_DRAWS, shared, 0.0)
+        told = np.where(both.sum(axis=0) >= FEWEST_DRAWS, shared, 0.0)
         left *= 1.0 - told * min(max(resolves(i), 0.0), 1.0)
     return left

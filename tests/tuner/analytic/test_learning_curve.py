@@ -52,7 +52,7 @@ def test_a_run_that_arrived_is_known_exactly_and_leaves_nothing_in_common() -> N
     assert found.median[0] == pytest.approx(np.log(30_000.0))
     assert (found.own_sd[0], found.unreachable[0]) == (0.0, 0.0)
     assert found.own_sd[1] > 0
-    assert found.common_sd == 0.0
+    assert found.common.std() == 0.0
 
 
 def test_runs_are_surer_of_their_ratio_than_of_either() -> None:
@@ -83,7 +83,7 @@ def test_without_any_scoring_nothing_is_fitted() -> None:
     assert (found.template.unlearnt == 1.0).all()
     empty = extrapolate([], [])
     assert empty.own.shape == (NUM_DRAWS, 0)
-    assert empty.common_sd == 0.0
+    assert empty.common.std() == 0.0
 
 
 def test_a_curve_that_flattens_below_the_target_is_likely_out_of_reach() -> None:

@@ -136,7 +136,7 @@ def test_large_batches_are_foretold_from_the_beginning_of_small_ones(growth: flo
     model = fit_samples([told(b, growth, share=0.1, seed=b) for b in (16, 32)], rate_prior())
     [mean], [[variance]] = model.log_samples([asked])
     truth = LOG_SAMPLES + math.log1p(2048 / math.exp(LOG_SCALE))
-    common = float(model.arrivals.common_sd)
+    common = float(model.arrivals.common.std())
     assert abs(mean - truth) < 2 * math.sqrt(variance + common**2)
 
 

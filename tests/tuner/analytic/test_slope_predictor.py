@@ -43,7 +43,6 @@ def test_what_was_not_begun_is_the_sum_of_both_posteriors() -> None:
     np.testing.assert_allclose(np.log(forecast.total).std(axis=0), [0.5, 1.0], rtol=0.1)
     np.testing.assert_allclose(np.log(forecast.seconds_per_sample), -3.0)
     np.testing.assert_allclose(forecast.samples, forecast.total / math.exp(-3.0))
-    assert forecast.own_run.tolist() == [False, False]
 
 
 def test_having_lived_long_moves_what_is_expected_only_where_it_excludes_something() -> None:

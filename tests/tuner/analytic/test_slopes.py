@@ -140,21 +140,16 @@ def test_the_posterior_is_that_of_gaussian_conditioning(
     np.testing.assert_allclose(model.slopes, mean[6:-1], atol=1e-7)
     np.testing.assert_allclose(model.slopes_sd, np.sqrt(np.diag(covariance)[6:-1]), atol=1e-6)
     assert model.ahead_error == pytest.approx(mean[-1], abs=1e-7)
-    together = np.stack([model.covariance_with(i) for i in range(6)])
-    np.testing.assert_allclose(together, covariance[:6, :6], atol=1e-7)
 
 
 @examples(30)
 @given(seed=st.integers(0, 10_000), num_seen=st.integers(0, 12))
-def test_covariances_are_symmetric_with_the_variances_between_them(seed: int, num_seen: int) -> None:
+def test_variances_are_positive_and_weights_of_priors_sum_to_one(seed: int, num_seen: int) -> None:
     rng = np.random.default_rng(seed)
     design = made_design(8, rng)
     seen = observed(list(rng.integers(8, size=num_seen)), rng.standard_normal(num_seen))
     model = fitted(design, seen, (NEUTRAL, RIGHT), (0.1, 0.5))
-    together = np.stack([model.covariance_with(i) for i in range(8)])
-    np.testing.assert_allclose(together, together.T, atol=1e-9)
-    np.testing.assert_allclose(np.diag(together), model.variance, atol=1e-9)
-    assert np.linalg.eigvalsh(together).min() > -1e-9
+    assert (model.variance > 0).all()
     assert sum(model.weights.values()) == pytest.approx(1.0)
 
 

@@ -102,7 +102,8 @@ def test_predictions_are_kept_with_what_was_known_when_they_were_made(tmp_path: 
 def test_every_decision_s_fits_are_kept(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     world.search(ModelPolicy()).run()
-    fits = world.ledger.fits(1)
+    (study,) = world.ledger.studies()
+    fits = world.ledger.past_fits(study.fingerprint)
     assert {fit.model for fit in fits} == {"seconds", "samples"}
     assert fits[-1].num_slices == len(world.state().slices)
     assert fits[-1].parameters["log noise scale"][1] > 0

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.models.learnt_slopes import learnt_from
 from search_spaces import Configuration
 from tests.levels import examples
 from tests.recorded_grid import MACHINES, grid, recorded_run
@@ -23,7 +24,6 @@ from tuner.search.slope_priors import (
     REVERSED,
     TEXTBOOK,
     SearchSettings,
-    learnt_from,
     learnt_from_fits,
 )
 
