@@ -149,12 +149,12 @@ def check(job: JobPath, output_format: FormatOption = Format.TABLE) -> None:
 
     opened = _opened(job)
     for warning in job_warnings(opened.job):
-        _tell(f"note: {warning}")
+        _report(f"note: {warning}")
     recording = opened.job.recording()
     doing = "replaying" if recording else "scoring the untrained model and training"
     if opened.job.runs_command:
         doing = f"running the command by the {opened.job.cluster.launcher} launcher for"
-    _tell(f"{doing} a few steps")
+    _report(f"{doing} a few steps")
     measurement, epoch_samples = check_job(opened)
     step = measurement.step_seconds
     per_step = step.median if step else float("nan")
@@ -455,9 +455,9 @@ def calibrate(
     opened = _opened(job)
     if output is not None:
         check_free(output)
-    constants = calibrate_job(opened, num_nodes=nodes, listen=_tell)
+    constants = calibrate_job(opened, num_nodes=nodes, listen=_report)
     for warning in constants.warnings:
-        _tell(f"warning: {warning}")
+        _report(f"warning: {warning}")
     section = section_of(constants, opened)
     if output is not None:
         write_section(output, section)
@@ -557,7 +557,7 @@ def _stored(url: str | None, job: Path, *, to_read: bool = False) -> Iterator[St
         yield store
 
 
-def _tell(line: str) -> None:
+def _report(line: str) -> None:
     typer.echo(line, err=True)
 
 
@@ -566,7 +566,7 @@ def _progress() -> Iterator[Any]:
     """Shows what a search does on stderr: one living line on a terminal, plain lines elsewhere."""
     from tuner.service.console import PlainConsole, RichConsole
 
-    console = RichConsole() if sys.stderr.isatty() else PlainConsole(_tell)
+    console = RichConsole() if sys.stderr.isatty() else PlainConsole(_report)
 
     def listen(event: SearchEvent) -> None:
         console.show(event)

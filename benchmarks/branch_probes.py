@@ -59,7 +59,7 @@ class Problem:
         batches: Others.
         rates: Others.
         most_samples: No run is longer.
-        first_mark: Samples of the first scoring.
+        first_evaluation: Samples of the first scoring.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Problem:
     batches: tuple[int, ...]
     rates: tuple[float, ...]
     most_samples: int
-    first_mark: int = 256
+    first_evaluation: int = 256
 
     def others(self) -> list[tuple[int, float]]:
         """Batch and rate of all but the trunk."""
@@ -102,7 +102,7 @@ def problem(name: str) -> Problem:
             batches=(16, 64, 256, 512),
             rates=(0.003, 0.01, 0.03, 0.1),
             most_samples=400_000,
-            first_mark=512,
+            first_evaluation=512,
         )
     raise typer.BadParameter(f"{name!r} is none of digits-cnn, digits-mlp, fashion_mnist")
 
@@ -136,7 +136,7 @@ class Training:
         self._validation = of.workload.validation_data()
         self._stream = SampleStream(len(self._data), seed + 1000 * (trunk is not None))  # type: ignore[arg-type]
 
-    def kept(self) -> dict[str, Any]:
+    def saved(self) -> dict[str, Any]:
         """What a branch begins with."""
         return copy.deepcopy({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()})
 
@@ -165,13 +165,13 @@ def train_to_target(of: Problem, batch_size: int, rate: float, seed: int, most: 
     """The curve of a run from the start, and the samples at which it crosses the target (inf: not)."""
     run = Training(of, batch_size, rate, seed)
     curve: Curve = []
-    mark = of.first_mark
+    point = of.first_evaluation
     while run.samples < most:
-        run.train_to(mark)
+        run.train_to(point)
         curve.append((run.samples, run.score()))
         if curve[-1][1] >= of.target:
             return curve, crossing(curve, of.target)
-        mark = max(math.ceil(run.samples * 1.1), run.samples + 1)
+        point = max(math.ceil(run.samples * 1.1), run.samples + 1)
     return curve, math.inf
 
 
@@ -187,7 +187,7 @@ def crossing(curve: Curve, level: float) -> float:
     return math.inf
 
 
-def look_estimate(curve: Curve, trunk: Curve, samples: float) -> float:
+def probe_estimate(curve: Curve, trunk: Curve, samples: float) -> float:
     """Log of how many times the trunk's samples a run takes, by its first so many samples."""
     seen = [(s, v) for s, v in curve if s <= samples] or curve[:1]
     estimates = []
@@ -198,16 +198,16 @@ def look_estimate(curve: Curve, trunk: Curve, samples: float) -> float:
     return float(np.mean(estimates))
 
 
-def branch_estimate(curve: Curve, trunk: Curve, begun: tuple[int, float], *, from_trunk: bool) -> float:
+def branch_estimate(curve: Curve, trunk: Curve, started: tuple[int, float], *, from_trunk: bool) -> float:
     """The same by a branch.
 
     Args:
         curve: Of the branch, samples since it left the trunk.
         trunk: Of the trunk, to the target.
-        begun: Samples and metric of the trunk where it left.
+        started: Samples and metric of the trunk where it left.
         from_trunk: Whether it counts from where it left, not from its first scoring.
     """
-    first = (0, begun[1]) if from_trunk else curve[0]
+    first = (0, started[1]) if from_trunk else curve[0]
     last_value = float(np.mean([v for _, v in curve[-2:]]))
     last_samples = float(np.mean([s for s, _ in curve[-2:]]))
     place, later = (min(crossing(trunk, v), trunk[-1][0]) for v in (first[1], last_value))
@@ -228,7 +228,7 @@ class Row:
         place: Share of the trunk's way at which the branch left it.
         length: Of look and branch, in the trunk's lengths.
         truth: Log samples to target over the trunk's.
-        look: Its estimate by a look.
+        probe: Its estimate by a look.
         branch: By a branch, from its first scoring on.
         branch_from_trunk: By a branch, from where it left on.
     """
@@ -240,7 +240,7 @@ class Row:
     place: float
     length: float
     truth: float
-    look: float
+    probe: float
     branch: float
     branch_from_trunk: float
 
@@ -252,16 +252,16 @@ def rows_of(name: str, seed: int) -> list[Row]:
     trunk, length = train_to_target(of, *of.trunk, seed, of.most_samples)
     if not math.isfinite(length):
         raise typer.BadParameter(f"the trunk of {name} does not reach {of.target}")
-    run, kept = Training(of, *of.trunk, seed), {}
+    run, saved = Training(of, *of.trunk, seed), {}
     for place in _PLACES:
         run.train_to(int(place * length))
-        kept[place] = (run.samples, run.score(), run.kept())
+        saved[place] = (run.samples, run.score(), run.saved())
     most = int(min(of.most_samples, _LONGEST * length))
     rows = []
     for batch_size, rate in of.others():
         curve, truth = train_to_target(of, batch_size, rate, seed, most)
         log_truth = math.log(min(truth, most) / length)
-        for place, (samples, value, state) in kept.items():
+        for place, (samples, value, state) in saved.items():
             branch = Training(of, batch_size, rate, seed, state)
             scored: Curve = []
             for share in np.geomspace(_LENGTHS[0] / 2, _LENGTHS[-1], 2 * _SCORES):
@@ -279,7 +279,7 @@ def rows_of(name: str, seed: int) -> list[Row]:
                         place=place,
                         length=span,
                         truth=log_truth,
-                        look=look_estimate(curve, trunk, span * length),
+                        probe=probe_estimate(curve, trunk, span * length),
                         branch=branch_estimate(seen, trunk, (samples, value), from_trunk=False),
                         branch_from_trunk=branch_estimate(seen, trunk, (samples, value), from_trunk=True),
                     )
@@ -306,10 +306,10 @@ def summary(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
                 of = [r for r in rows if (r.workload, r.place, r.length) == (name, place, length)]
                 truth = np.array([r.truth for r in of])
                 columns = {
-                    "look": [[r.look] for r in of],
+                    "look": [[r.probe] for r in of],
                     "branch": [[r.branch] for r in of],
                     "branch_from_trunk": [[r.branch_from_trunk] for r in of],
-                    "both": [[r.look, r.branch, r.branch_from_trunk] for r in of],
+                    "both": [[r.probe, r.branch, r.branch_from_trunk] for r in of],
                 }
                 yield {
                     "workload": name,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuner.domain.format import format_duration_mark, format_short_count, format_value
+from tuner.domain.format import format_duration_tick, format_short_count, format_value
 from tuner.report.plot import Axis, Plot, Size, ticks_of
-from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded, spread_apart
+from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded, spread_positions
 
 _PANEL = Size(name="wide", width=620, height=400, num_ticks=6)
 _COLORS = ("#1b3a6b", "#c1440e", "#2a9d57", "#8c52c6", "#d99a00", "#0f8ea8", "#b0306a", "#5b6770")
@@ -66,7 +66,7 @@ def _panel(
         summary=f"{found['metric']} by strategy against {axis}",
     )
     ticks = (
-        ticks_of(duration_ticks(*x_domain, _PANEL.num_ticks), format_duration_mark)
+        ticks_of(duration_ticks(*x_domain, _PANEL.num_ticks), format_duration_tick)
         if seconds
         else ticks_of(log_ticks(*x_domain, _PANEL.num_ticks), format_short_count)
     )
@@ -78,8 +78,8 @@ def _panel(
     plot.level(found["target"], f"target {format_value(found['target'])}")
     drawn = [name for name in names if curves.get(name)]
     wanted = [plot.y(curves[name][-1][1]) for name in drawn]
-    placed = spread_apart(wanted, 14, plot.y.end + 4, plot.y.start - 4)
-    for name, down in zip(drawn, placed, strict=True):
+    placement = spread_positions(wanted, 14, plot.y.end + 4, plot.y.start - 4)
+    for name, down in zip(drawn, placement, strict=True):
         style = f"c{names.index(name)}"
         plot.line(curves[name], style, name)
         last = curves[name][-1]

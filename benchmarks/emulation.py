@@ -159,7 +159,7 @@ def measure(name: str, strategy: str, num_ranks: int, windows: int, window_secon
     }
 
 
-def measured_apart(*args: Any) -> dict[str, Any]:
+def measured_separately(*args: Any) -> dict[str, Any]:
     """`measure` in a process of its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch._dynamo", "tuner.emulation"])
@@ -231,7 +231,7 @@ def main(
     for name in workloads(*chosen):
         for num_ranks in map(int, ranks.split(",")):
             for strategy in strategies.split(","):
-                row = measured_apart(name, strategy, num_ranks, windows, window_seconds)
+                row = measured_separately(name, strategy, num_ranks, windows, window_seconds)
                 rows.append(row)
                 typer.echo(line_of(row), err=as_json)
     if as_json:

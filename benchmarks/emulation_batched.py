@@ -80,7 +80,7 @@ class Replicas:
         """The same gradients, in one call."""
         count = len(self._losses)
         whole = self._fetched(self._step * count * self._share, count * self._share)
-        batch = _cut(whole, count)
+        batch = _first_samples(whole, count)
         with torch.no_grad():
             parameters, buffers = stack_module_state(self._losses)  # type: ignore[arg-type]
             gradients, losses = self._batched(parameters, buffers, batch)
@@ -102,10 +102,10 @@ class Replicas:
         return fetch(self._data, self._stream.indices(start, count).tolist(), _DEVICE)
 
 
-def _cut(batch: Any, count: int) -> Any:
+def _first_samples(batch: Any, count: int) -> Any:
     if isinstance(batch, Tensor):
         return batch.view(count, -1, *batch.shape[1:])
-    return type(batch)(_cut(part, count) for part in batch)
+    return type(batch)(_first_samples(part, count) for part in batch)
 
 
 def measure(
@@ -117,7 +117,7 @@ def measure(
     expected = replicas.gradients()
     replicas.again()
     replicas.at_once()
-    apart = max(
+    difference = max(
         float((found - own).norm() / own.norm())
         for found, own in zip(replicas.gradients(), expected, strict=True)
     )
@@ -133,7 +133,7 @@ def measure(
         "gain": round(float(np.median(gains)), 2),
         "gain_smallest": round(min(gains), 2),
         "gain_largest": round(max(gains), 2),
-        "difference": apart,
+        "difference": difference,
     }
 
 

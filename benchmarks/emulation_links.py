@@ -57,11 +57,11 @@ class MessagesLauncher(LocalLauncher):
             "payload": dict(task.payload),
             "places": [[place.namespace, place.host] for place in self._places],
         }
-        apart = replace(task, function="benchmarks.emulation_links:run_apart", payload=payload)
-        return super().submit(apart, num_nodes=num_nodes, devices_per_node=devices_per_node)
+        asynchronous = replace(task, function="benchmarks.emulation_links:run_apart", payload=payload)
+        return super().submit(asynchronous, num_nodes=num_nodes, devices_per_node=devices_per_node)
 
 
-def run_apart(context: RankContext, payload: Mapping[str, Any]) -> Any:
+def run_asynchronous(context: RankContext, payload: Mapping[str, Any]) -> Any:
     """Runs a rank's function with a transport that passes messages.
 
     Args:

@@ -186,15 +186,15 @@ def real_run(
     seconds, last = measured.batch_seconds, measured.curve[-1]
     assert seconds is not None
     # With equal parameters on all ranks there is nothing to compare, but for a step under way.
-    apart, traits = 0.0, traits_of(configuration.strategy)
+    distance, traits = 0.0, traits_of(configuration.strategy)
     if traits.barrier and traits.exchanged == "parameters":
-        apart = recorded_disagreement_in_step(folder)
+        distance = recorded_disagreement_in_step(folder)
     elif traits.exchanged == "parameters":
-        apart = recorded_disagreement(folder, num_instants=_NUM_INSTANTS)
+        distance = recorded_disagreement(folder, num_instants=_NUM_INSTANTS)
     return Seen(
         seconds=seconds,
         staleness=measured.staleness_steps,
-        disagreement=apart,
+        disagreement=distance,
         value=last.value,
         samples=last.samples,
     )
@@ -225,12 +225,12 @@ def emulated_run(
             seed=seed,
         )
     )
-    apart = []
-    for mark in np.linspace(0.5 * num_samples, num_samples, _NUM_INSTANTS, endpoint=False):
-        run.run(samples=int(mark))
+    distance = []
+    for point in np.linspace(0.5 * num_samples, num_samples, _NUM_INSTANTS, endpoint=False):
+        run.run(samples=int(point))
         if len(run.ranks) > 1:
             vectors = np.stack([flat_parameters(rank.model).numpy() for rank in run.ranks])
-            apart.append(disagreement(vectors))
+            distance.append(disagreement(vectors))
     run.run(samples=num_samples)
     with run.scored(), torch.no_grad():
         run.model.eval()
@@ -239,7 +239,7 @@ def emulated_run(
     return Seen(
         seconds=_batch_seconds(run),
         staleness=run.staleness_steps,
-        disagreement=float(np.mean(apart)) if apart else 0.0,
+        disagreement=float(np.mean(distance)) if distance else 0.0,
         value=value,
         samples=run.samples,
     )
@@ -293,9 +293,9 @@ def row_of(
         emulated: By seed, in the same order.
         exchange_seconds: What the law says that exchanges add to a step at most.
     """
-    told = {"real": summary(real), "emulated": summary(emulated)}
+    summaries = {"real": summary(real), "emulated": summary(emulated)}
     errors = {
-        key: relative_error(told["emulated"][key], told["real"][key])
+        key: relative_error(summaries["emulated"][key], summaries["real"][key])
         for key in ("seconds", "staleness", "disagreement")
     }
     errors["value"] = value_error([s.value for s in real], [s.value for s in emulated])
@@ -306,8 +306,8 @@ def row_of(
         "ranks": num_ranks,
         "disturbance": case.disturbance,
         "seeds": len(real),
-        **told,
-        "exchange_share": exchange_seconds / told["emulated"]["seconds"],
+        **summaries,
+        "exchange_share": exchange_seconds / summaries["emulated"]["seconds"],
         "errors": errors,
         "within": {
             key: None if error is None else bool(abs(error) <= BARS[key]) for key, error in errors.items()
@@ -390,8 +390,8 @@ def compared(
                         continue
                     emulated = emulated_run(cluster, case, configuration, seed, real.samples)
                     pairs[name].append((real, emulated))
-                    told = f"{real.seconds:.4f} s, emulated {emulated.seconds:.4f} s"
-                    listen(f"{name} on {num_ranks} ranks, seed {seed}: {told}")
+                    summaries = f"{real.seconds:.4f} s, emulated {emulated.seconds:.4f} s"
+                    listen(f"{name} on {num_ranks} ranks, seed {seed}: {summaries}")
             for name, both in pairs.items():
                 if not both:
                     continue
@@ -457,7 +457,7 @@ def line_of(row: dict[str, Any]) -> str:
     """One row in words."""
     real, emulated, errors, within = row["real"], row["emulated"], row["errors"], row["within"]
 
-    def told(key: str, form: str) -> str:
+    def summaries(key: str, form: str) -> str:
         if errors[key] is None:
             return "-"
         missed = "" if within[key] else " !"
@@ -465,5 +465,5 @@ def line_of(row: dict[str, Any]) -> str:
         return f"{real[key]:{form}} {emulated[key]:{form}} ({size}{missed})"
 
     forms = {"seconds": ".4f", "staleness": ".2f", "disagreement": ".3g", "value": ".3f"}
-    words = "  ".join(f"{key} {told(key, form)}" for key, form in forms.items())
+    words = "  ".join(f"{key} {summaries(key, form)}" for key, form in forms.items())
     return f"{row['strategy']:18} p={row['ranks']}  {words}  exchange {row['exchange_share']:.0%}"

@@ -99,8 +99,8 @@ def recorded_disagreement_in_step(folder: Path) -> float:
 
 def disagreement(vectors: npt.NDArray[Any]) -> float:
     """Mean squared distance of vectors `(num_ranks, num_parameters)` to their mean."""
-    apart = vectors - vectors.mean(axis=0)
-    return float(np.mean(np.sum(apart.astype(np.float64) ** 2, axis=1)))
+    deviations = vectors - vectors.mean(axis=0)
+    return float(np.mean(np.sum(deviations.astype(np.float64) ** 2, axis=1)))
 
 
 def _record(times_path: Path) -> tuple[Array, npt.NDArray[np.float32]]:

@@ -28,7 +28,7 @@ _NAMESPACES = Path("/run/netns")
 #: Beyond the longest frame, little passes at once: a larger burst lets small messages through unslowed.
 _BURST_BYTES, _LONGEST_QUEUE = 600, "2s"
 _FRAME_HEADER_BYTES = 14
-_ROOMS = range(64, 128)
+_SUBNETS = range(64, 128)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class HostNetwork:
         """As in `[cluster.torchrun] connect`."""
         return CONNECT
 
-    def cut(self, host: str) -> None:
+    def disconnect(self, host: str) -> None:
         """Takes a host's link away."""
         _ip(self.switch, f"link set port{self.hosts.index(host)} down")
 
@@ -120,7 +120,7 @@ def namespaces_left(network: HostNetwork) -> list[str]:
 def _free_prefix() -> str:
     """The first three numbers of addresses that no namespace is called by."""
     while True:
-        prefix = f"10.{secrets.choice(_ROOMS)}.{secrets.randbelow(256)}"
+        prefix = f"10.{secrets.choice(_SUBNETS)}.{secrets.randbelow(256)}"
         if not (_NAMESPACES / f"{prefix}.switch").exists():
             return prefix
 

@@ -134,10 +134,10 @@ def _training(what: Configuration, num_slices: int, rng: np.random.Generator) ->
     """Slices that lead through half of the run's samples to target, each with three scorings."""
     inner = (1 - 1 / 1.12) ** (-1 / _TAIL) - 1
     speed = inner / _samples_to_target(what)
-    marks = np.geomspace(0.02, 0.5, 3 * num_slices) / speed * inner
+    samples_at = np.geomspace(0.02, 0.5, 3 * num_slices) / speed * inner
     seconds = _step_seconds(what, rng) / what.batch_size
     points = [CurvePoint(training_seconds=0.0, step=0, samples=0, value=_START)]
-    for samples in marks:
+    for samples in samples_at:
         progress = 1.12 * (1 - (1 + speed * samples) ** -_TAIL)
         value = _START + progress * (_TARGET - _START) + 0.006 * rng.standard_normal()
         steps = int(samples / what.batch_size)

@@ -85,8 +85,8 @@ def evidence_of(run: Run, samples_to_target: float, share: float, span: tuple[fl
     """
     samples = run.steps * run.batch_size
     seen = (samples > 0) & (samples <= share * samples_to_target)
-    told = seen & (run.noise_scales < _LOST)
-    statistics = zip(samples[told], run.noise_scales[told], strict=True)
+    usable = seen & (run.noise_scales < _LOST)
+    statistics = zip(samples[usable], run.noise_scales[usable], strict=True)
     # The best rate is in proportion to 1 / (1 + N / B); that of AdaScale follows it by itself.
     return RunEvidence(
         configuration=Configuration(

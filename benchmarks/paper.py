@@ -80,15 +80,15 @@ def main(
     else:
         plan, path = (QUICK if quick else FULL), cache / _LINES
         rows = read_rows(output) if missing and output.exists() else []
-        told = frozenset(row.place for row in rows if not row.repriced)
-        part = Part(strategies=_names(only), clocks=_names(on), told=told)
+        reported = frozenset(row.place for row in rows if not row.repriced)
+        part = Part(strategies=_names(only), clocks=_names(on), reported=reported)
         lines = (
             lines_of(plan, path, part=part)
             if so_far
             else train_all(plan, path, part=part, processes=processes)
         )
-        kept = read_rows(output) if part != ALL and output.exists() else []
-        rows = merged(kept, rows_of(lines.values()))
+        stored = read_rows(output) if part != ALL and output.exists() else []
+        rows = merged(stored, rows_of(lines.values()))
         write_rows(rows, output)
         if betas := picked_betas(lines, plan):
             picked = ", ".join(f"{beta:g} on {ranks} ranks" for ranks, beta in betas.items())

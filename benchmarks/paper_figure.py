@@ -11,7 +11,7 @@ from benchmarks.paper_clocks import CLOCKS
 from benchmarks.paper_map_figure import map_figure
 from benchmarks.paper_panels import COLORS, grid, legend, style_of
 from benchmarks.paper_rows import TARGETS, Row
-from tuner.domain.format import format_duration_mark, format_short_count, format_value
+from tuner.domain.format import format_duration_tick, format_short_count, format_value
 from tuner.report.plot import Axis, Plot, Size, ticks_of
 from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded
 
@@ -48,7 +48,7 @@ _SAMPLES = _Axis(title="samples of all ranks", ticks=log_ticks, words=format_sho
 
 
 def _seconds(title: str) -> _Axis:
-    return _Axis(title=title, ticks=duration_ticks, words=format_duration_mark, logarithmic=True)
+    return _Axis(title=title, ticks=duration_ticks, words=format_duration_tick, logarithmic=True)
 
 
 _RANKS = _Axis(
@@ -165,13 +165,13 @@ def _panel(
     shown = {
         name: [point for point in points if lowest <= point[1] <= highest] for name, points in curves.items()
     }
-    marks = [point for points in (*shown.values(), *(dots or {}).values()) for point in points]
-    if not marks:
+    all_points = [point for points in (*shown.values(), *(dots or {}).values()) for point in points]
+    if not all_points:
         return ""
     x_domain = padded(
-        *(across.values or _ends([x for x, _ in marks])), logarithmic=across.logarithmic, share=0.04
+        *(across.values or _ends([x for x, _ in all_points])), logarithmic=across.logarithmic, share=0.04
     )
-    y_domain = padded(*_ends([y for _, y in marks]), logarithmic=down.logarithmic)
+    y_domain = padded(*_ends([y for _, y in all_points]), logarithmic=down.logarithmic)
     plot = Plot(
         size=_SIZE,
         x=Scale(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.paper_clocks import CLOCKS
 from benchmarks.paper_panels import COLORS, document, legend
-from benchmarks.paper_rows import TARGETS, Cell, Row, Setting, cells
+from benchmarks.paper_rows import TARGETS, Arrangement, Cell, Row, cells
 from tuner.domain.format import format_seconds
 
 _PART, _HEIGHT, _LEFT, _TOP = 74, 62, 160, 106
@@ -24,10 +24,10 @@ def map_figure(rows: Sequence[Row]) -> str:
     The parts of a cell have the colours of whoever reached each target first, and of the highest final
     accuracy.
     """
-    found: dict[Setting, list[Cell]] = {}
+    found: dict[Arrangement, list[Cell]] = {}
     for target in TARGETS:
         for cell in cells(rows, target):
-            found.setdefault(cell.setting, []).append(cell)
+            found.setdefault(cell.arrangement, []).append(cell)
     columns = sorted({(s.batch_size != 16 * s.ranks, s.ranks, s.batch_size) for s in found})
     settings = sorted({(list(CLOCKS).index(s.clock), s.clock, s.learning_rate) for s in found})
     parts = [legend()]
@@ -44,9 +44,9 @@ def map_figure(rows: Sequence[Row]) -> str:
         parts.append(f'<text x="12" y="{down + 26}" class="heading">{CLOCKS[clock].title}</text>')
         parts.append(f'<text x="12" y="{down + 44}" class="small">rate {rate:g}</text>')
         for column, (_, ranks, batch_size) in enumerate(columns):
-            setting = Setting(clock=clock, ranks=ranks, batch_size=batch_size, learning_rate=rate)
-            if setting in found:
-                parts.append(_cell(found[setting], _LEFT + column * _WIDTH, down))
+            arrangement = Arrangement(clock=clock, ranks=ranks, batch_size=batch_size, learning_rate=rate)
+            if arrangement in found:
+                parts.append(_cell(found[arrangement], _LEFT + column * _WIDTH, down))
     return document(_LEFT + len(columns) * _WIDTH + 12, _TOP + len(settings) * _HEIGHT + 12, *parts)
 
 

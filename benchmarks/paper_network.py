@@ -37,7 +37,7 @@ class Norms:
     def __init__(self, given: Sequence[Moments] | None = None, *, keeps: bool = False) -> None:
         self._given = iter(given) if given is not None else None
         self._keeps = keeps
-        self.kept: list[Moments] = []
+        self.moments_seen: list[Moments] = []
 
     def __call__(self, features: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
         """Normalised features `(num_ranks, channels, positions)`."""
@@ -45,7 +45,7 @@ class Norms:
         one = features.reshape(1, num_ranks * channels, positions)
         mean, variance = next(self._given) if self._given is not None else (None, None)
         if self._keeps:
-            self.kept.append((one.mean(dim=(0, 2)), one.var(dim=(0, 2), correction=0)))
+            self.moments_seen.append((one.mean(dim=(0, 2)), one.var(dim=(0, 2), correction=0)))
         normalised = functional.batch_norm(
             one,
             mean,
@@ -124,7 +124,7 @@ class Network(nn.Module):
         """Of every norm over these images, layer by layer."""
         norms = Norms(keeps=True)
         self.logits(self.vector.unsqueeze(0), images.view(1, -1, IMAGE_SIZE, IMAGE_SIZE), norms)
-        return norms.kept
+        return norms.moments_seen
 
     @torch.no_grad()
     def scores(self, images: Tensor, moments: Sequence[Moments]) -> Tensor:
@@ -133,9 +133,9 @@ class Network(nn.Module):
         return self.logits(self.vector.unsqueeze(0), one, Norms(moments))[0]
 
     def _parts(self, vectors: Tensor) -> Iterator[Tensor]:
-        pieces = torch.split(vectors, [math.prod(shape) for shape in self._shapes], dim=1)
-        for piece, shape in zip(pieces, self._shapes, strict=True):
-            yield piece.reshape(len(vectors), *shape)
+        sections = torch.split(vectors, [math.prod(shape) for shape in self._shapes], dim=1)
+        for section, shape in zip(sections, self._shapes, strict=True):
+            yield section.reshape(len(vectors), *shape)
 
 
 def _block(x: Tensor, take: Iterator[Tensor], norms: Norms, num_images: int, size: int) -> Tensor:

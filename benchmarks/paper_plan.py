@@ -71,12 +71,12 @@ class Part:
     Args:
         strategies: Whose; none says all.
         clocks: On whose clock exchanges are scheduled; none says all.
-        told: What is told already, and is not made again.
+        reported: What is told already, and is not made again.
     """
 
     strategies: frozenset[str] = frozenset()
     clocks: frozenset[str] = frozenset()
-    told: frozenset[Place] = frozenset()
+    reported: frozenset[Place] = frozenset()
 
     def __post_init__(self) -> None:
         for given, known in ((self.strategies, STRATEGIES), (self.clocks, tuple(CLOCKS))):
@@ -86,7 +86,9 @@ class Part:
     def __contains__(self, run: Run) -> bool:
         if self.strategies and run.strategy not in self.strategies:
             return False
-        return run.is_pilot or ((not self.clocks or run.clock in self.clocks) and run.place not in self.told)
+        return run.is_pilot or (
+            (not self.clocks or run.clock in self.clocks) and run.place not in self.reported
+        )
 
 
 ALL = Part()

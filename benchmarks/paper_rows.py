@@ -53,9 +53,9 @@ class Row:
     staleness_steps: float | None
 
     @property
-    def setting(self) -> Setting:
+    def arrangement(self) -> Arrangement:
         """What strategies are compared at."""
-        return Setting(
+        return Arrangement(
             clock=self.clock,
             ranks=self.ranks,
             batch_size=self.batch_size,
@@ -88,7 +88,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
-class Setting:
+class Arrangement:
     """A cell of the map."""
 
     clock: str
@@ -112,20 +112,20 @@ def rows_of(lines: Iterable[Mapping[str, Any]]) -> list[Row]:
     return merged([], rows)
 
 
-def merged(kept: Iterable[Row], anew: Iterable[Row]) -> list[Row]:
+def merged(stored: Iterable[Row], anew: Iterable[Row]) -> list[Row]:
     """Rows of before with those that were made anew, which replace them.
 
     No row of a run's own clock is replaced by one that was priced for it, nor is a setting told in which
     a row of gossip is so priced.
     """
     found: dict[tuple[Any, ...], Row] = {}
-    for row in (*kept, *anew):
-        key = (row.setting, row.strategy, row.seed)
+    for row in (*stored, *anew):
+        key = (row.arrangement, row.strategy, row.seed)
         if key not in found or found[key].repriced or not row.repriced:
             found[key] = row
-    untold = {row.setting for row in found.values() if row.repriced and row.strategy in GOSSIP}
-    told = [row for row in found.values() if row.setting not in untold]
-    return sorted(told, key=lambda row: (row.setting, row.strategy, row.seed))
+    untold = {row.arrangement for row in found.values() if row.repriced and row.strategy in GOSSIP}
+    reported = [row for row in found.values() if row.arrangement not in untold]
+    return sorted(reported, key=lambda row: (row.arrangement, row.strategy, row.seed))
 
 
 def reseconded(row: Row, seconds: Sequence[float]) -> Row:
@@ -165,7 +165,7 @@ def _rounded(value: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class Comparison:
     """One strategy in one setting, over its seeds.
 
     Args:
@@ -199,16 +199,16 @@ class Cell:
     """Who wins in one setting.
 
     Args:
-        setting: Which.
+        arrangement: Which.
         soonest: Strategies in order of their time to the target; those that missed it are left out.
         best: All strategies in order of final accuracy.
         num_seeds: Fewest seeds of a strategy.
         repriced: Whether any row was priced from another clock's run.
     """
 
-    setting: Setting
-    soonest: tuple[Standing, ...]
-    best: tuple[Standing, ...]
+    arrangement: Arrangement
+    soonest: tuple[Comparison, ...]
+    best: tuple[Comparison, ...]
     num_seeds: int
     repriced: bool
 
@@ -231,27 +231,27 @@ class Cell:
 def cells(rows: Sequence[Row], target: float) -> list[Cell]:
     """The map to one target: every setting in which more than one strategy was trained."""
     found = []
-    for setting in sorted({row.setting for row in rows}):
-        here = [row for row in rows if row.setting == setting]
-        standings = []
+    for arrangement in sorted({row.arrangement for row in rows}):
+        here = [row for row in rows if row.arrangement == arrangement]
+        statuses = []
         for name in dict.fromkeys(row.strategy for row in here):
             own = [row for row in here if row.strategy == name]
             times = [seconds for row in own if (seconds := row.seconds_to(target)) is not None]
-            standings.append(
-                Standing(
+            statuses.append(
+                Comparison(
                     strategy=name,
                     seconds=tuple(times),
                     accuracies=tuple(row.final_accuracy for row in own),
                 )
             )
-        if len(standings) > 1:
-            arrived = [standing for standing in standings if standing.always_reached]
+        if len(statuses) > 1:
+            arrived = [comparison for comparison in statuses if comparison.always_reached]
             found.append(
                 Cell(
-                    setting=setting,
-                    soonest=tuple(sorted(arrived, key=lambda standing: standing.mean_seconds)),
-                    best=tuple(sorted(standings, key=lambda standing: -standing.mean_accuracy)),
-                    num_seeds=min(len(standing.accuracies) for standing in standings),
+                    arrangement=arrangement,
+                    soonest=tuple(sorted(arrived, key=lambda comparison: comparison.mean_seconds)),
+                    best=tuple(sorted(statuses, key=lambda comparison: -comparison.mean_accuracy)),
+                    num_seeds=min(len(comparison.accuracies) for comparison in statuses),
                     repriced=any(row.repriced for row in here),
                 )
             )

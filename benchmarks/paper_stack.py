@@ -20,7 +20,7 @@ from torch.nn import functional
 from benchmarks.paper_network import IMAGE_SIZE, Network, Norms
 from tuner.domain.data_order import SampleStream
 from tuner.emulation import Emulation, Trained, emulation
-from tuner.emulation.emulation import ApartEmulation
+from tuner.emulation.emulation import AsynchronousEmulation
 from tuner.emulation.virtual_rank import VirtualRank
 
 #: Ranks whose gradients are computed at once, at most: more leave the processor's cache.
@@ -32,9 +32,9 @@ class EveryEpoch(SampleStream):
 
     def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
         if epoch not in self._epochs:
-            kept = dict(self._epochs)
+            saved = dict(self._epochs)
             super()._permutation(epoch)
-            self._epochs.update(kept)
+            self._epochs.update(saved)
         return self._epochs[epoch]
 
 
@@ -50,7 +50,7 @@ class _Stack:
         self._computing: dict[int, _StackedRank] = {}
         self._known: dict[int, tuple[Tensor, float]] = {}
 
-    def begun(self, rank: _StackedRank) -> None:
+    def started(self, rank: _StackedRank) -> None:
         """A rank has begun its step: its parameters stay until it ends."""
         self._computing[rank.rank] = rank
 
@@ -101,7 +101,7 @@ class _StackedRank(VirtualRank):
         self.network.vector.grad = gradient
 
 
-class StackedEmulation(ApartEmulation):
+class StackedEmulation(AsynchronousEmulation):
     """Ranks without a barrier, of equal shares."""
 
     def __init__(self, trained: Trained) -> None:
@@ -134,7 +134,7 @@ class StackedEmulation(ApartEmulation):
     def _compute(self, rank: VirtualRank) -> None:
         super()._compute(rank)
         assert isinstance(rank, _StackedRank)
-        self._stack.begun(rank)
+        self._stack.started(rank)
 
 
 def stacked_emulation(trained: Trained) -> Emulation:

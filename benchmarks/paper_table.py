@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.paper_clocks import CLOCKS
-from benchmarks.paper_rows import TARGETS, Cell, Row, Setting, Standing, cells
+from benchmarks.paper_rows import TARGETS, Arrangement, Cell, Comparison, Row, cells
 from tuner.domain.format import format_seconds
 
 NEVER = "not reached"
 
 
-def words_of(setting: Setting) -> list[str]:
+def words_of(arrangement: Arrangement) -> list[str]:
     """Clock, ranks, batch and rate."""
-    each = setting.batch_size // setting.ranks
-    batch = f"{setting.batch_size:,} ({each} a rank)"
-    return [CLOCKS[setting.clock].title, str(setting.ranks), batch, f"{setting.learning_rate:g}"]
+    each = arrangement.batch_size // arrangement.ranks
+    batch = f"{arrangement.batch_size:,} ({each} a rank)"
+    return [CLOCKS[arrangement.clock].title, str(arrangement.ranks), batch, f"{arrangement.learning_rate:g}"]
 
 
 def winner_words(cell: Cell) -> str:
@@ -49,7 +49,7 @@ def map_table(rows: Sequence[Row]) -> str:
         "| --- | ---: | ---: | ---: | " + "--- | " * (len(TARGETS) + 1),
     ]
     for by_target in zip(*(cells(rows, target) for target in TARGETS), strict=True):
-        parts = [*words_of(by_target[0].setting), *map(winner_words, by_target), best_words(by_target[0])]
+        parts = [*words_of(by_target[0].arrangement), *map(winner_words, by_target), best_words(by_target[0])]
         lines.append(f"| {' | '.join(parts)} |")
     lines += [
         "",
@@ -67,20 +67,20 @@ def times_table(rows: Sequence[Row]) -> str:
         "| --- | ---: | ---: | ---: | --- | " + "---: | " * (len(TARGETS) + 2),
     ]
     by_target = [
-        {c.setting: {s.strategy: s for s in c.soonest} for c in cells(rows, target)} for target in TARGETS
+        {c.arrangement: {s.strategy: s for s in c.soonest} for c in cells(rows, target)} for target in TARGETS
     ]
     for cell in cells(rows, TARGETS[0]):
-        for standing in sorted(cell.best, key=lambda s: s.strategy):
-            times = [_times(reached[cell.setting].get(standing.strategy)) for reached in by_target]
-            low, high = min(standing.accuracies), max(standing.accuracies)
+        for comparison in sorted(cell.best, key=lambda s: s.strategy):
+            times = [_times(reached[cell.arrangement].get(comparison.strategy)) for reached in by_target]
+            low, high = min(comparison.accuracies), max(comparison.accuracies)
             accuracy = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
-            parts = [*words_of(cell.setting), standing.strategy, *times, accuracy]
-            lines.append(f"| {' | '.join(parts)} | {len(standing.accuracies)} |")
+            parts = [*words_of(cell.arrangement), comparison.strategy, *times, accuracy]
+            lines.append(f"| {' | '.join(parts)} | {len(comparison.accuracies)} |")
     return "\n".join(lines)
 
 
-def _times(standing: Standing | None) -> str:
-    if standing is None:
+def _times(comparison: Comparison | None) -> str:
+    if comparison is None:
         return NEVER
-    low, high = format_seconds(min(standing.seconds)), format_seconds(max(standing.seconds))
+    low, high = format_seconds(min(comparison.seconds)), format_seconds(max(comparison.seconds))
     return low if low == high else f"{low} to {high}"

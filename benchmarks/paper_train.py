@@ -27,7 +27,7 @@ GOSSIP = ("gossip_pull", "gossip_push")
 #: The rate is divided by 10 once all ranks have seen these shares of a run's samples.
 DIVISIONS = (1 / 2, 3 / 4)
 #: Where a run is scored, as shares of its samples: densely after the divisions.
-MARKS = (
+POINTS = (
     1 / 48,
     1 / 24,
     1 / 12,
@@ -182,8 +182,8 @@ def train(run: Run) -> dict[str, Any]:
     curve: list[tuple[int, float, float]] = []
     own: list[float] = []
     scoring_seconds = 0.0
-    for mark in marks_of(run.samples):
-        emulated.run(samples=mark)
+    for point in points_of(run.samples):
+        emulated.run(samples=point)
         scoring_began = time.perf_counter()
         with emulated.scored():
             loss, accuracy = scorer.score(emulated.model)  # type: ignore[arg-type]
@@ -209,9 +209,9 @@ def train(run: Run) -> dict[str, Any]:
     }
 
 
-def marks_of(samples: int) -> list[int]:
+def points_of(samples: int) -> list[int]:
     """Samples at which a run is scored."""
-    return [round(samples * share) for share in MARKS]
+    return [round(samples * share) for share in POINTS]
 
 
 def prices(empty: Emulation, samples: Sequence[int]) -> list[float]:

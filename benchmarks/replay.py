@@ -69,7 +69,7 @@ class Task:
     without: tuple[Part, ...] = ()
 
 
-def carry_out(task: Task) -> Trace:
+def execute(task: Task) -> Trace:
     """Replays one search."""
     posed = problem(task.path, task.goal, task.trainings)
     if task.sampler == STATIC:
@@ -108,9 +108,9 @@ def _rows(arms: Sequence[tuple[Task, list[Task]]], processes: int) -> list[dict[
         os.environ.setdefault(name, "1")
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(max_workers=processes, mp_context=context) as pool:
-        begun = [(arm, tasks, pool.map(carry_out, tasks)) for arm, tasks in arms]
+        started = [(arm, tasks, pool.map(execute, tasks)) for arm, tasks in arms]
         try:
-            return [row_of(arm, tasks, list(traces)) for arm, tasks, traces in begun]
+            return [row_of(arm, tasks, list(traces)) for arm, tasks, traces in started]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

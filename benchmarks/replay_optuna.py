@@ -96,11 +96,11 @@ class OptunaReplay:
         found.note()
         ended = False
         while not ended and found.spent < limit * self._problem.best:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 trial = self._study.ask(distributions(self._space))
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - started
             self._train(trial, Configuration(trial.params), found)
             found.note(seconds)
             tried = len(self._study.get_trials(deepcopy=False))

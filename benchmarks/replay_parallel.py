@@ -34,7 +34,7 @@ from search_spaces import Configuration
 from tuner.ledger import FitRecord, MemoryLedger, PredictionRecord
 from tuner.probes.recorded import RecordedProber
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
-from tuner.search.context import SearchSetting
+from tuner.search.context import SearchContext
 from tuner.search.loop import Search
 from tuner.search.optuna_trials import StudyTrials
 from tuner.search.policy import Decision, Start, Stop, StopKind
@@ -103,7 +103,7 @@ class _Watched:
         decision = self._policy.decide(state)
         paid = paid_of(self._posed, state)
         self.seen.append((state.elapsed_seconds, paid, recommended(decision)))
-        held = sum(piece.num_nodes for piece in state.room.under_way)
+        held = sum(running.num_nodes for running in state.capacity.under_way)
         if isinstance(decision.action, Start):
             held += state.cluster.nodes_held(decision.action.configuration)
         self.most_nodes = max(self.most_nodes, held)
@@ -117,14 +117,14 @@ def paid_of(posed: Problem, state: SearchState) -> float:
     return state.spent.seconds if posed.goal == "seconds" else state.spent.dollars
 
 
-def carry_out(task: Task) -> Came:
+def execute(task: Task) -> Came:
     """Carries one search out."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     posed = problem(task.path, task.goal, task.trainings)
     policy = _Watched(posed, task.seed)
     ledger = _Forgetful()
     with tempfile.TemporaryDirectory(prefix="paceline-replay-") as folder:
-        setting = SearchSetting(
+        context = SearchContext(
             job=posed.job,
             cluster=replace(posed.job.resolved_cluster(), capacity=task.capacity),
             study=ledger.open_study("replay", "replay", {}),
@@ -136,7 +136,7 @@ def carry_out(task: Task) -> Came:
             parallel=task.parallel,
             sleep=lambda _seconds: None,
         )
-        search = Search(setting, RecordedProber(posed.recording, target=posed.job.goal.target), policy)
+        search = Search(context, RecordedProber(posed.recording, target=posed.job.goal.target), policy)
         search.run()
         state = search.state()
     passed, paid = _until_near(posed, policy.seen)
@@ -230,7 +230,7 @@ def main(
         os.environ.setdefault(name, "1")
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(max_workers=processes, mp_context=context) as pool:
-        rows = [row_of(tasks, list(pool.map(carry_out, tasks))) for tasks in arms]
+        rows = [row_of(tasks, list(pool.map(execute, tasks))) for tasks in arms]
     typer.echo(json.dumps(rows, indent=1) if as_json else table(rows))
 
 

@@ -21,7 +21,7 @@ from tuner.search.policy import Abandon, Action, Continue, Decision, Policy, Sta
 from tuner.search.state import SearchState, read_state
 
 #: Spent so many times the best configuration's cost, beliefs are looked at, each time of so many others.
-_LOOKS, _OTHERS = (2.0, 4.0, 8.0, 16.0), 10
+_LEVELS_CHECKED, _OTHERS = (2.0, 4.0, 8.0, 16.0), 10
 #: So many decisions in a row that cost nothing mean that the policy asks for the same again and again.
 _IDLE_DECISIONS = 50
 
@@ -51,15 +51,15 @@ class ReplayedSearch:
         """Everything charged, in the goal's unit."""
         return sum(self._problem.charged(m) for probe in self.probes for m in probe.slices)
 
-    def carry_out(self, action: Action) -> None:
+    def execute(self, action: Action) -> None:
         """Carries out what was decided; `Stop` does nothing."""
         if isinstance(action, Start):
-            if action.carry_from is not None:
+            if action.resume_from is not None:
                 raise ValueError(
-                    f"probe {action.carry_from} is to go on as {action.configuration}: what two recorded "
+                    f"probe {action.resume_from} is to go on as {action.configuration}: what two recorded "
                     "runs make together was not recorded"
                 )
-            self.probes.append(_begun(len(self.probes), action))
+            self.probes.append(_started(len(self.probes), action))
             self._slice(self.probes[-1], action.purpose, action.until)
         elif isinstance(action, Continue):
             probe = self.probes[action.probe_id]
@@ -80,7 +80,7 @@ class ReplayedSearch:
         )
 
 
-def _begun(probe_id: int, action: Start) -> ProbeRecord:
+def _started(probe_id: int, action: Start) -> ProbeRecord:
     return ProbeRecord(
         probe_id=probe_id,
         study_id=0,
@@ -100,12 +100,12 @@ def steps(search: ReplayedSearch, policy: Policy) -> Iterator[tuple[SearchState,
     idle = 0
     while True:
         state, before = search.state(), search.spent
-        begun = time.perf_counter()
+        started = time.perf_counter()
         decision = policy.decide(state)
-        yield state, decision, time.perf_counter() - begun
+        yield state, decision, time.perf_counter() - started
         if isinstance(decision.action, Stop):
             return
-        search.carry_out(decision.action)
+        search.execute(decision.action)
         idle = idle + 1 if search.spent == before else 0
         if idle > _IDLE_DECISIONS:
             raise RuntimeError(f"{idle} decisions in a row cost nothing; the last was {decision.action}")
@@ -123,14 +123,14 @@ def replay(problem: Problem, policy: Policy, *, limit: float, seed: int) -> Trac
     search = ReplayedSearch(problem)
     moments: list[Moment] = []
     predictions: list[Prediction] = []
-    looks = [look * problem.best for look in _LOOKS]
+    levels = [level * problem.best for level in _LEVELS_CHECKED]
     for state, decision, seconds in steps(search, policy):
         spent = search.spent
         moments.append(Moment(spent=spent, recommended=recommended(decision), suggestion_seconds=seconds))
-        passed = [look for look in looks if spent >= look]
+        passed = [level for level in levels if spent >= level]
         if passed:
-            looks = looks[len(passed) :]
-            rng = np.random.default_rng((seed, len(looks)))
+            levels = levels[len(passed) :]
+            rng = np.random.default_rng((seed, len(levels)))
             predictions.extend(_predictions(problem, state, decision, rng))
         if spent >= limit * problem.best:
             break

@@ -172,8 +172,8 @@ def bare_hop_seconds(
         if status.state is not JobState.SUCCEEDED:
             raise RuntimeError(f"the bare all-reduce ended as {status.state}: {status.failures}")
         found = json.loads(launcher.logs(handle)[0].strip().splitlines()[-1])
-        carried = _BARE_BYTES / (num_nodes * devices) / bytes_per_second
-        return Hops(vector=[s - carried for s in found["1024"]], number=found["1"])
+        transferred = _BARE_BYTES / (num_nodes * devices) / bytes_per_second
+        return Hops(vector=[s - transferred for s in found["1024"]], number=found["1"])
     finally:
         launcher.close()
 

@@ -148,10 +148,10 @@ def digits() -> Split:
     images = Images(
         pixels=(bunch.data[order] / 16).astype(np.float32), labels=bunch.target[order].astype(np.int64)
     )
-    rest = slice(_NUM_DIGITS_TRAINING, None)
+    remainder = slice(_NUM_DIGITS_TRAINING, None)
     return Split(
         training=images.first(_NUM_DIGITS_TRAINING),
-        validation=Images(pixels=images.pixels[rest], labels=images.labels[rest]),
+        validation=Images(pixels=images.pixels[remainder], labels=images.labels[remainder]),
     )
 
 

@@ -51,21 +51,21 @@ def main(
 
 
 def soak(
-    run: Run, *, minutes: float, seed: int, output: Path, tell: Callable[[str], None] | None = None
+    run: Run, *, minutes: float, seed: int, output: Path, report: Callable[[str], None] | None = None
 ) -> SoakRecord:
     """Carries out one run and writes its file, also where the run is interrupted."""
-    record = SoakRecord(name=run.value, seed=seed, seconds=60 * minutes, tell=tell or _tell)
+    record = SoakRecord(name=run.value, seed=seed, seconds=60 * minutes, report=report or _report)
     command = f"python -m benchmarks.soak {run.value} --minutes {minutes:g} --seed {seed}"
     try:
         RUNS[run](record)
     finally:
         path = output / f"soak_{run.value}.json"
         write_result(path, record.to_dict(command))
-        record.tell(f"{run.value}: {record.counts['broken']} broken invariants; wrote {path}")
+        record.report(f"{run.value}: {record.counts['broken']} broken invariants; wrote {path}")
     return record
 
 
-def _tell(line: str) -> None:
+def _report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

@@ -142,8 +142,8 @@ def _quiet() -> Iterator[None]:
 
 def _stored(data: bytes) -> str:
     """The input as text; base64 where it is none."""
-    cut = data[:_LONGEST_STORED]
+    part = data[:_LONGEST_STORED]
     try:
-        return cut.decode("ascii")
+        return part.decode("ascii")
     except UnicodeDecodeError:
-        return "base64:" + base64.b64encode(cut).decode()
+        return "base64:" + base64.b64encode(part).decode()

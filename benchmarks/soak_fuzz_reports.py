@@ -74,8 +74,8 @@ class Reports(Target):
         self._number += 1
         path = self.folder / f"reports-{self._number}"
         source = self._source(kind.decode(), path, content)
-        cut = len(content) // 2
-        path.write_bytes(content[:cut])
+        part = len(content) // 2
+        path.write_bytes(content[:part])
         lines = source.read(0.0, has_ended=False)
         path.write_bytes(content)
         lines += source.read(1.0, has_ended=True)

@@ -88,11 +88,11 @@ def check_load(
                 facts = {"probe": probe.probe_id, "slice": measurement.step, "points": len(measurement.curve)}
                 broken.append(("every slice is whole", facts))
     broken += [("no lease is held by two", facts) for facts in shared_leases(journals)]
-    told = sum(journal.num_predictions for journal in journals)
-    if told != num_predictions:
-        broken.append(("no prediction is lost", {"acknowledged": told, "stored": num_predictions}))
-    if (told := sum(journal.num_trials for journal in journals)) != num_trials:
-        broken.append(("no trial is lost", {"acknowledged": told, "stored": num_trials}))
+    reported = sum(journal.num_predictions for journal in journals)
+    if reported != num_predictions:
+        broken.append(("no prediction is lost", {"acknowledged": reported, "stored": num_predictions}))
+    if (reported := sum(journal.num_trials for journal in journals)) != num_trials:
+        broken.append(("no trial is lost", {"acknowledged": reported, "stored": num_trials}))
     return broken
 
 

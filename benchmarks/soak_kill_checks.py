@@ -63,7 +63,7 @@ def check_resumed(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, dict
 
 def check_paid_once(probes: Sequence[ProbeRecord]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Samples that were paid for twice: within a run, or by a second run of the same configuration."""
-    begun: Counter[str] = Counter()
+    started: Counter[str] = Counter()
     for probe in probes:
         whole = [m for m in probe.slices if not m.outcome.is_fault]
         samples = [m.samples for m in whole]
@@ -77,8 +77,8 @@ def check_paid_once(probes: Sequence[ProbeRecord]) -> Iterator[tuple[str, dict[s
         # A run that goes on with other nodes starts with a slice that cost nothing. Where a rank was killed,
         # the run may have to be trained again.
         if trained and len(whole) == len(probe.slices):
-            begun[str(probe.configuration.without("nodes"))] += 1
-    for configuration, count in begun.items():
+            started[str(probe.configuration.without("nodes"))] += 1
+    for configuration, count in started.items():
         if count > 1:
             yield "no configuration is started twice", {"configuration": configuration, "count": count}
 

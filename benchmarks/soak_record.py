@@ -31,21 +31,21 @@ class SoakRecord:
         name: `load`, `kill` or `fuzz`.
         seed: Of all random draws.
         seconds: How long the run lasts.
-        tell: Takes progress lines.
+        report: Takes progress lines.
         clock: Monotonic seconds.
     """
 
     name: str
     seed: int
     seconds: float
-    tell: Callable[[str], None] = print
+    report: Callable[[str], None] = print
     clock: Callable[[], float] = time.monotonic
     counts: Counter[str] = field(default_factory=Counter)
     figures: dict[str, Any] = field(default_factory=dict)
     broken: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.started = self._told_at = self.clock()
+        self.started = self._reported_at = self.clock()
 
     @property
     def elapsed(self) -> float:
@@ -62,16 +62,16 @@ class SoakRecord:
         self.counts["broken"] += 1
         if len(self.broken) < MOST_SHOWN:
             self.broken.append({"invariant": invariant, "seed": self.seed, **facts})
-        self.tell(f"{self.name}: BROKEN: {invariant}: {str(facts)[:400]}")
+        self.report(f"{self.name}: BROKEN: {invariant}: {str(facts)[:400]}")
 
     def progress(self, words: str = "") -> None:
         """Prints where the run stands, if the last line was a while ago."""
         now = self.clock()
-        if now - self._told_at < _SECONDS_BETWEEN_LINES:
+        if now - self._reported_at < _SECONDS_BETWEEN_LINES:
             return
-        self._told_at = now
+        self._reported_at = now
         counts = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
-        self.tell(f"{self.name}: {self.elapsed:.0f} of {self.seconds:.0f} s; {words or counts}")
+        self.report(f"{self.name}: {self.elapsed:.0f} of {self.seconds:.0f} s; {words or counts}")
 
     def to_dict(self, command: str) -> dict[str, Any]:
         """The content of the result file."""

@@ -19,7 +19,7 @@ from tuner.ledger import ProbeRecord
 ROOT = Path(__file__).parents[1]
 
 
-MARK = "PACELINE_SOAK_MARK"
+TAG = "PACELINE_SOAK_MARK"
 
 
 JOB = """
@@ -74,24 +74,24 @@ class Round:
 
     Args:
         folder: Where it is tuned.
-        mark: In the environment of all of its processes.
+        tag: In the environment of all of its processes.
         kills: What was done so far, for the record of a broken invariant.
     """
 
     folder: Path
-    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    tag: str = field(default_factory=lambda: uuid.uuid4().hex)
     kills: list[str] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)
 
     def start(self) -> subprocess.Popen[bytes]:
         """Starts the command that a user gives."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PACELINE_")}
-        kept |= {MARK: self.mark, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PACELINE_")}
+        environment |= {TAG: self.tag, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         with (self.folder / "stdout").open("wb") as out, (self.folder / "stderr").open("wb") as err:
             return subprocess.Popen(
                 [sys.executable, "-m", "cli", "run", "job.toml"],
                 cwd=self.folder,
-                env=kept,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -104,7 +104,7 @@ class Round:
 
     def processes(self) -> set[int]:
         """Every living process of the round."""
-        found = {process for process in all_processes() if self.mark in _environment(process)}
+        found = {process for process in all_processes() if self.tag in _environment(process)}
         self.seen |= found
         return found
 

@@ -107,7 +107,7 @@ class Worker:
             owner=self._name,
             lease_seconds=self._rng.choice(_LEASE_SECONDS),
         )
-        self._hold(lease, asked)
+        self._pause(lease, asked)
 
     def _take(self) -> None:
         free = sorted(set(self._known) - set(self._held))
@@ -118,9 +118,9 @@ class Worker:
         lease = self._ledger.take_probe(
             probe_id, owner=self._name, lease_seconds=self._rng.choice(_LEASE_SECONDS)
         )
-        self._hold(lease, asked)
+        self._pause(lease, asked)
 
-    def _hold(self, lease: Lease, asked: float) -> None:
+    def _pause(self, lease: Lease, asked: float) -> None:
         holding = Holding(
             probe_id=lease.probe_id,
             attempt=lease.attempt,

@@ -30,8 +30,8 @@ import typer
 
 from benchmarks.models.batch_scaling import BatchScaling, fit_batch_scaling
 from benchmarks.models.growing_noise import growing_noise
-from benchmarks.placed_steps import StepModel, draw_probes, fit_steps
 from benchmarks.pollux_tables import FALLING, TARGETS, Run, Timings, read_runs, read_timings
+from benchmarks.topology_steps import StepModel, draw_probes, fit_steps
 
 Array = npt.NDArray[np.float64]
 

@@ -36,7 +36,7 @@ from tuner.probes.training import TrainingProber
 _LEARNING_RATE = 0.01
 _WARM_UP_SECONDS = 1.0
 #: Where all wait for a frozen rank, nothing more is to be seen after the window.
-_PATIENCE_SECONDS = 3.0
+_TIMEOUT_SECONDS = 3.0
 _FOREVER = 1e6
 
 
@@ -127,7 +127,7 @@ class Bench:
             time.sleep(0.01)
         if freeze_rank is not None:
             os.kill(processes[freeze_rank], signal.SIGSTOP)
-        limit = begin + seconds + _PATIENCE_SECONDS
+        limit = begin + seconds + _TIMEOUT_SECONDS
         while (measured := prober.poll(handle)).outcome is Outcome.RUNNING and time.monotonic() < limit:
             time.sleep(0.01)
         prober.cancel(handle)

@@ -42,9 +42,9 @@ def made_seconds(num_slices: int, repeats: int = 7) -> tuple[int, list[float]]:
     policy, found = ModelPolicy(seed=0), []
     for seed in range(repeats):
         state = made_state(num_slices, seed=seed)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         decision = policy.decide(state)
-        found.append(time.perf_counter() - begun)
+        found.append(time.perf_counter() - started)
         assert decision.beliefs is not None, "runs were made, so that something is believed"
     return len(decision.beliefs.configurations), found
 

@@ -17,7 +17,7 @@ from tuner.domain.errors import StorageError
 
 #: A process that is killed is out at once, and one that works goes on: many workers that start together on a
 #: busy machine may wait for minutes.
-_PATIENCE_SECONDS = 300
+_TIMEOUT_SECONDS = 300
 #: Names the advisory lock in PostgreSQL: "paceline" as a number of 64 bits.
 _ADVISORY_LOCK = int.from_bytes(b"paceline")
 
@@ -49,7 +49,7 @@ def _folder_lock(path: Path, engine: Engine) -> Iterator[None]:
 
 
 def _wait_for(descriptor: int, engine: Engine) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,7 +57,7 @@ def _wait_for(descriptor: int, engine: Engine) -> None:
             if time.monotonic() > deadline:
                 raise StorageError(
                     f"the study database {shown(engine.url)} is locked: another process has been setting "
-                    f"it up for {_PATIENCE_SECONDS} s; end that process, or wait for it"
+                    f"it up for {_TIMEOUT_SECONDS} s; end that process, or wait for it"
                 ) from error
             time.sleep(0.02)
 
@@ -68,7 +68,7 @@ def _advisory_lock(engine: Engine) -> Iterator[None]:
         connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     try:
         with translated(engine.url):
-            connection.exec_driver_sql(f"SET lock_timeout = '{_PATIENCE_SECONDS}s'")
+            connection.exec_driver_sql(f"SET lock_timeout = '{_TIMEOUT_SECONDS}s'")
             connection.exec_driver_sql(f"SELECT pg_advisory_lock({_ADVISORY_LOCK})")
         yield
     finally:

@@ -134,7 +134,7 @@ class SqlLedger:
             self._keep(tables.predictions, [rows.prediction_row(record) for record in predictions])
 
     def predictions(self, study_id: int) -> list[PredictionRecord]:
-        return self._kept(tables.predictions, study_id, rows.prediction)
+        return self._stored(tables.predictions, study_id, rows.prediction)
 
     def add_fit(self, fit: FitRecord) -> None:
         self._keep(fits, [rows.fit_row(fit)])
@@ -155,7 +155,7 @@ class SqlLedger:
         self._keep(recommendations, [values])
 
     def recommendations(self, study_id: int) -> list[RecommendationRecord]:
-        return self._kept(recommendations, study_id, rows.recommendation)
+        return self._stored(recommendations, study_id, rows.recommendation)
 
     def _new_study(
         self, connection: Connection, job_name: str, fingerprint: str, job: Mapping[str, Any]
@@ -175,7 +175,7 @@ class SqlLedger:
             _need_studies(connection, {row["study_id"] for row in values})
             connection.execute(insert(table), values)
 
-    def _kept(self, table: Table, study_id: int, record: Callable[[Row[Any]], _Record]) -> list[_Record]:
+    def _stored(self, table: Table, study_id: int, record: Callable[[Row[Any]], _Record]) -> list[_Record]:
         oldest_first = next(iter(table.primary_key))
         statement = select(table).where(table.c.study_id == study_id).order_by(oldest_first)
         with reading(self._engine) as connection:

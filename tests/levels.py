@@ -29,7 +29,7 @@ SLOW_FIXTURES = {
     "small_disk": None,
 }
 #: Fixtures of a whole session that are expensive: tests that use one run on one worker.
-SHARED_FIXTURES = {"tuned": "tuned", "told": "told"}
+SHARED_FIXTURES = {"tuned": "tuned", "reported": "reported"}
 #: A test of the fast level that takes longer (seconds) is listed at the end of the run.
 REPORTED_SECONDS = 5.0
 #: A test of the fast level that takes longer (seconds) on a quiet machine fails.

@@ -27,7 +27,7 @@ import pytest
 NUM_NODES = 3
 CPUS_PER_NODE = 2
 #: Found in the environment of all that a cluster runs.
-MARK = "PACELINE_TEST_RAY"
+EVALUATION = "PACELINE_TEST_RAY"
 
 
 _CLUSTER = """
@@ -83,7 +83,7 @@ class RayCluster:
             listener.bind(("127.0.0.1", 0))
             port = listener.getsockname()[1]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        environment |= {"RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0", MARK: str(folder)}
+        environment |= {"RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0", EVALUATION: str(folder)}
         with (folder / "cluster.err").open("wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _CLUSTER, str(port), str(CPUS_PER_NODE)],
@@ -134,7 +134,7 @@ class RayCluster:
 
     def processes(self) -> Iterator[int]:
         """All that runs of this cluster."""
-        mark = f"{MARK}={self.folder}".encode()
+        mark = f"{EVALUATION}={self.folder}".encode()
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit() or int(folder.name) == os.getpid():
                 continue
@@ -155,9 +155,9 @@ class RayCluster:
             line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"Ray ended:\n{(self.folder / 'cluster.err').read_text()[-3000:]}")
-        told = json.loads(line)
-        self.address = f"http://{told['dashboard']}"
-        return told["answer"]
+        reported = json.loads(line)
+        self.address = f"http://{reported['dashboard']}"
+        return reported["answer"]
 
 
 def missing_ray() -> str | None:

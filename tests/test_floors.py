@@ -33,7 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"storage"}),
     frozenset({"cli"}),
 )
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FLOOR_OF = {capacity: floor for floor, rooms in enumerate(FLOORS) for capacity in rooms}
 #: Folders and loose files that hold the product, as a newcomer sees them.
 ROOMS = {
     *("search_spaces", "storage", "storage.migrations", "storage.migrations.versions", "cli"),
@@ -230,7 +230,7 @@ def test_what_the_command_line_needs_does_not_import_torch() -> None:
         name
         for name in map(module_name, source_files())
         # Alembic's own environment runs only inside a migration.
-        if any(f"{name}.".startswith(f"{room}.") for room in TORCH_FREE)
+        if any(f"{name}.".startswith(f"{capacity}.") for capacity in TORCH_FREE)
         and ".migrations" not in name
         and name not in NEEDS_TORCH
     ]

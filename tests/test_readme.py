@@ -122,21 +122,21 @@ def test_the_table_of_the_job_file_names_every_key_and_no_other() -> None:
     for name, kinds in (("optimizer", "Settings"), ("schedule", "Schedule")):
         matching = (set(schema[kind]["properties"]) for kind in schema if kind.endswith(kinds))
         sections[f"[workload.{name}]"] = set().union(*matching)
-    told = {name.strip("`"): set(code(keys)) for name, keys, _ in rows(page("reference/job_file"))}
-    assert told == sections
+    reported = {name.strip("`"): set(code(keys)) for name, keys, _ in rows(page("reference/job_file"))}
+    assert reported == sections
 
 
 def test_the_table_of_commands_is_that_of_the_help() -> None:
-    told = [code(cells[0])[0].removeprefix("paceline ") for cells in rows(page("reference/commands"))]
-    assert sorted(told) == sorted(commands())
+    reported = [code(cells[0])[0].removeprefix("paceline ") for cells in rows(page("reference/commands"))]
+    assert sorted(reported) == sorted(commands())
 
 
 def test_targets_of_make_are_those_of_the_makefile() -> None:
     targets = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    told = re.findall(r"(?:^    |`)make ([a-z][a-z-]*)", TEXT + contributing, flags=re.MULTILINE)
-    assert set(told) <= set(targets)
-    assert {"demo", "test", "test-all", "soak"} <= set(told)
+    reported = re.findall(r"(?:^    |`)make ([a-z][a-z-]*)", TEXT + contributing, flags=re.MULTILINE)
+    assert set(reported) <= set(targets)
+    assert {"demo", "test", "test-all", "soak"} <= set(reported)
 
 
 def test_commands_are_called_as_they_can_be() -> None:
@@ -154,8 +154,8 @@ def test_commands_are_called_as_they_can_be() -> None:
 
 
 def test_flags_of_run_and_their_values_are_those_that_exist() -> None:
-    told = {words.split()[0] for words in code(page("reference/commands")) if words.startswith("--")}
-    assert told - {"--example", "--recommendation"} == {
+    reported = {words.split()[0] for words in code(page("reference/commands")) if words.startswith("--")}
+    assert reported - {"--example", "--recommendation"} == {
         option
         for parameter in commands()["run"].params
         for option in parameter.opts
@@ -169,29 +169,31 @@ def test_flags_of_run_and_their_values_are_those_that_exist() -> None:
 def test_environment_variables_are_those_that_are_read() -> None:
     read = {str(p.envvar) for c in commands().values() for p in c.params if getattr(p, "envvar", None)}
     # What a script is told is another matter: the table of variables says so.
-    told = {variable_name(variable) for variable in VARIABLES} | {"PACELINE_NAME"}
-    assert set(re.findall(r"PACELINE_[A-Z_]+", TEXT)) - told == read
+    reported = {variable_name(variable) for variable in VARIABLES} | {"PACELINE_NAME"}
+    assert set(re.findall(r"PACELINE_[A-Z_]+", TEXT)) - reported == read
     assert [cells[0].strip("`") for cells in rows(page("reference/environment"))] == sorted(
         read, key=page("reference/environment").index
     )
 
 
 def test_the_table_of_variables_is_that_of_templates() -> None:
-    told = [cells for cells in rows(page("guides/own_script")) if cells[0].startswith("`{")]
-    assert told == [[f"`{{{name}}}`", f"`{variable_name(name)}`", words] for name, words in VARIABLES.items()]
+    reported = [cells for cells in rows(page("guides/own_script")) if cells[0].startswith("`{")]
+    assert reported == [
+        [f"`{{{name}}}`", f"`{variable_name(name)}`", words] for name, words in VARIABLES.items()
+    ]
 
 
 def test_the_client_s_functions_are_told() -> None:
-    told = page("guides/own_script")
-    assert [name for name in client.__all__ if f"`{name}(" not in told and name != "values"] == []
+    reported = page("guides/own_script")
+    assert [name for name in client.__all__ if f"`{name}(" not in reported and name != "values"] == []
 
 
 def test_the_table_of_exit_codes_is_that_of_the_errors() -> None:
     kinds = [TunerError]
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
-    told = {int(cells[0]) for cells in rows(page("reference/exit_codes")) if cells[0].isdigit()}
-    assert told == {0, 2, PROVISIONAL, INTERRUPTED} | {kind.exit_code for kind in kinds}
+    reported = {int(cells[0]) for cells in rows(page("reference/exit_codes")) if cells[0].isdigit()}
+    assert reported == {0, 2, PROVISIONAL, INTERRUPTED} | {kind.exit_code for kind in kinds}
 
 
 def test_names_in_the_text_are_those_of_the_code() -> None:
@@ -207,9 +209,9 @@ def test_names_in_the_text_are_those_of_the_code() -> None:
 
 def test_sections_of_the_report_have_the_names_they_are_told_by() -> None:
     sources = "".join(path.read_text() for path in sorted((ROOT / "tuner" / "report").glob("*.py")))
-    told = re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", page("reference/report"))
-    assert len(told) > 4
-    assert [name for name in told if f'"{" ".join(name.split())}' not in sources] == []
+    reported = re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", page("reference/report"))
+    assert len(reported) > 4
+    assert [name for name in reported if f'"{" ".join(name.split())}' not in sources] == []
 
 
 def links(name: str) -> list[str]:
@@ -299,7 +301,7 @@ def test_your_own_training_is_tuned_as_the_readme_says(tmp_path: Path) -> None:
     network = load_workload(load_job(path), tmp_path).model()
     network.load_state_dict(torch.load(model, weights_only=True))
     script = block("python study").replace("examples/", str(tmp_path) + "/").replace('"digits"', '"teacher"')
-    told: dict[str, Any] = {}
-    exec(script, told)
-    assert "COMPLETE" in {trial.state.name for trial in told["study"].trials}
-    assert isinstance(told["study"], optuna.Study)
+    reported: dict[str, Any] = {}
+    exec(script, reported)
+    assert "COMPLETE" in {trial.state.name for trial in reported["study"].trials}
+    assert isinstance(reported["study"], optuna.Study)

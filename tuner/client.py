@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-class _Told:
+class _Reported:
     """What this process reported so far."""
 
     process = ""
@@ -55,11 +55,11 @@ def report(
         seconds: The script's own training clock; measured if absent.
         on_every_rank: Whether ranks other than the first write too.
     """
-    told = _Told
-    told.samples = max(told.samples, int(samples))
+    reported = _Reported
+    reported.samples = max(reported.samples, int(samples))
     if step is not None:
-        told.step = max(told.step, int(step))
-    told.has_value = told.has_value or value is not None
+        reported.step = max(reported.step, int(step))
+    reported.has_value = reported.has_value or value is not None
     line: dict[str, Any] = {"samples": int(samples)}
     if step is not None:
         line["step"] = int(step)
@@ -89,9 +89,9 @@ def should_stop() -> bool:
     stop_file = os.environ.get("PACELINE_STOP_FILE")
     if not stop_file:
         return False
-    if not _Told.has_asked:
+    if not _Reported.has_asked:
         # What asks is given time to save; what does not gets SIGTERM.
-        _Told.has_asked = True
+        _Reported.has_asked = True
         _write({"event": "asks"})
     return _agreed(os.path.exists(stop_file) or _slice_is_over())  # noqa: PTH110
 
@@ -216,10 +216,10 @@ def _samples(step: int) -> int:
 def _slice_is_over() -> bool:
     """Whether what was reported reaches the end of the slice, which needs no word from outside."""
     # A slice without a scoring shows no curve: it goes on for longer, and a run's first until it has one.
-    which = "UNTIL" if _Told.has_value or os.environ.get("PACELINE_PURPOSE") == "timing" else "LATEST"
+    which = "UNTIL" if _Reported.has_value or os.environ.get("PACELINE_PURPOSE") == "timing" else "LATEST"
     samples = int(os.environ.get("PACELINE_%s_SAMPLES" % which) or 0)  # noqa: UP031
     steps = int(os.environ.get("PACELINE_%s_STEPS" % which) or 0)  # noqa: UP031
-    return 0 < samples <= _Told.samples or 0 < steps <= _Told.step
+    return 0 < samples <= _Reported.samples or 0 < steps <= _Reported.step
 
 
 def _agreed(flag: bool) -> bool:
@@ -241,9 +241,9 @@ def _write(line: dict[str, Any], on_every_rank: bool = False) -> None:
     path = os.environ.get("PACELINE_METRICS")
     if not path or not (on_every_rank or os.environ.get("RANK", "0") == "0"):
         return
-    if not _Told.process:
-        _Told.process = "%s-%d-%d" % (os.uname().nodename, os.getpid(), time.time_ns())  # noqa: UP031
-    line = {**line, "time": time.monotonic(), "process": _Told.process}
+    if not _Reported.process:
+        _Reported.process = "%s-%d-%d" % (os.uname().nodename, os.getpid(), time.time_ns())  # noqa: UP031
+    line = {**line, "time": time.monotonic(), "process": _Reported.process}
     data = (json.dumps(line) + "\n").encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:

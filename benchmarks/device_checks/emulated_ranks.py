@@ -32,7 +32,7 @@ _STRATEGIES = ("all_reduce", "gossip_push", "elastic_averaging")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class EmulatedRun:
     """What an emulated run said.
 
     Args:
@@ -65,13 +65,13 @@ def check(found: Findings) -> None:
         differing = [name for name in exact if getattr(here, name) != getattr(there, name)]
         found.expect(f"{strategy}_has_equal_times_bytes_and_staleness", not differing, ", ".join(differing))
         found.note(f"{strategy}_loss", here.loss)
-        found.hold(f"{strategy}_loss_apart", abs(here.loss / there.loss - 1), at_most=0.01)
+        found.require(f"{strategy}_loss_apart", abs(here.loss / there.loss - 1), at_most=0.01)
         if there.disagreement > 0:
-            apart = abs(here.disagreement / there.disagreement - 1)
-            found.hold(f"{strategy}_disagreement_apart", apart, at_most=0.05)
+            difference = abs(here.disagreement / there.disagreement - 1)
+            found.require(f"{strategy}_disagreement_apart", difference, at_most=0.05)
 
 
-def _run(strategy: str, device: str, steps: int) -> Told:
+def _run(strategy: str, device: str, steps: int) -> EmulatedRun:
     """So many steps of every rank."""
     torch.manual_seed(0)
     workload = Digits(network="mlp", width=32)
@@ -99,7 +99,7 @@ def _run(strategy: str, device: str, steps: int) -> Told:
     if device != "cpu":
         torch.accelerator.synchronize()
     elapsed = time.perf_counter() - began
-    return Told(
+    return EmulatedRun(
         rank_steps_a_second=(run.rank_steps - before) / elapsed,
         seconds=run.seconds,
         moved_bytes=run.moved_bytes,

@@ -60,7 +60,7 @@ class Findings:
             self.failures.append(f"{name} is false{': ' + words if words else ''}")
         self.note(name, bool(is_so))
 
-    def hold(
+    def require(
         self, name: str, value: float, *, at_least: float | None = None, at_most: float | None = None
     ) -> None:
         """Records a figure that has to lie within limits; one that is not a number never does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.device_checks.findings import Findings
-from benchmarks.device_checks.paceline_runs import run_paceline, tell
+from benchmarks.device_checks.paceline_runs import report, run_paceline
 from tuner.domain.measurement import Outcome
 
 _JOB = """
@@ -79,9 +79,9 @@ def check(found: Findings) -> None:
     # A probe that fits reports its own peak: scratch of the batch at least, and no more than there is.
     if trained and not found.is_cpu:
         share = tuned.peak_bytes / (bytes_per_sample * max(trained))
-        found.hold("peak_over_scratch", share, at_least=1.0, at_most=1.5)
+        found.require("peak_over_scratch", share, at_least=1.0, at_most=1.5)
     found.expect("peak_is_reported", tuned.peak_bytes > 0)
-    tell(found, tuned)
+    report(found, tuned)
 
 
 def _device_bytes() -> int:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from benchmarks.device_checks.findings import Findings, SkippedError
-from benchmarks.device_checks.paceline_runs import run_paceline, tell
+from benchmarks.device_checks.paceline_runs import report, run_paceline
 
 _NEEDED = ("transformers", "accelerate")
 
@@ -62,4 +62,4 @@ def check(found: Findings) -> None:
     }
     found.note("trained_on", sorted(devices))
     found.expect("every_script_trained_on_the_device", devices == {found.device}, f"on {sorted(devices)}")
-    tell(found, tuned)
+    report(found, tuned)

@@ -70,7 +70,7 @@ def run_paceline(job: Path) -> TunedJob:
     return TunedJob(code=ended.returncode, recommendation=recommendation, probes=probes)
 
 
-def tell(found: Findings, tuned: TunedJob) -> None:
+def report(found: Findings, tuned: TunedJob) -> None:
     """Records what holds for every job that was tuned."""
     found.note("exit_code", tuned.code)
     outcomes = [probe.outcome.value for probe in tuned.probes]

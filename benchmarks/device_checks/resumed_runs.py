@@ -49,7 +49,7 @@ def check(found: Findings) -> None:
     differing = _differing(whole, resumed)
     found.note("tensors_compared", len(_tensors(whole)))
     found.expect("resumed_run_is_equal_bit_for_bit", not differing, ", ".join(differing[:8]))
-    found.hold("distance_after_crossing", _distance(plain, crossed), at_most=_MOST_DISTANCE)
+    found.require("distance_after_crossing", _distance(plain, crossed), at_most=_MOST_DISTANCE)
     # As a user loads it, who need not have the device.
     model = torch.load(found.folder / "reached" / "model.pt", weights_only=True)
     places = {value.device.type for value in model.values() if isinstance(value, Tensor)}
@@ -133,12 +133,12 @@ def _distance(one: dict[str, Any], other: dict[str, Any]) -> float:
 @contextmanager
 def _environment(more: Mapping[str, str]) -> Iterator[None]:
     """Within it, ranks that start see these variables as well."""
-    kept = {name: os.environ.get(name) for name in more}
+    saved = {name: os.environ.get(name) for name in more}
     os.environ.update(more)
     try:
         yield
     finally:
-        for name, value in kept.items():
+        for name, value in saved.items():
             if value is None:
                 del os.environ[name]
             else:

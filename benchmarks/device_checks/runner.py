@@ -98,17 +98,17 @@ def run_check(check: Check, *, device: str, limit_seconds: float) -> dict[str, A
         found = json.loads(answer.read_bytes()) if answer.exists() else {"figures": {}, "limits": {}}
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
     ended = {"name": check.name, "seconds": seconds, "limit_seconds": round(limit_seconds, 1)}
-    kept = {"figures": found["figures"], "limits": found["limits"]}
+    measured = {"figures": found["figures"], "limits": found["limits"]}
     if code is None:
         words_of_limit = f"killed after {limit_seconds:g} s\n{tail}".strip()
-        return {**ended, "status": "timed_out", "error": words_of_limit, **kept}
+        return {**ended, "status": "timed_out", "error": words_of_limit, **measured}
     if "error" not in found:
         error = f"its process ended with exit code {code} before the check did\n{tail}".strip()
-        return {**ended, "status": "failed", "error": error, **kept}
+        return {**ended, "status": "failed", "error": error, **measured}
     error = found["error"]
     if found["status"] == "failed" and tail:
         error = f"{error}\nlast words:\n{tail}"
-    return {**ended, "status": found["status"], "error": error, **kept}
+    return {**ended, "status": found["status"], "error": error, **measured}
 
 
 def _run(command: list[str], words: Any, limit_seconds: float) -> int | None:

@@ -27,7 +27,7 @@ from tuner.workloads.char_lm import CharLM
 from tuner.workloads.digits import Digits
 
 #: On shared cores two equal loops differ by more than 3%.
-_MOST_APART = {"cuda": 0.03, "cpu": 0.25}
+_MOST_DIFFERENCE = {"cuda": 0.03, "cpu": 0.25}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,13 +151,13 @@ def _cold_start(found: Findings, device: torch.device) -> None:
     if not found.is_cpu:
         replica.model.compile()
     try:
-        replica.run_stride(num_steps, lambda: None)
+        replica.run_chunk(num_steps, lambda: None)
         found.note("cold_start_is_compiled", not found.is_cpu)
     except Exception as error:  # no compiler on this machine: the start is a cold one all the same
         found.note("cold_start_is_compiled", f"{type(error).__name__}: {str(error)[:200]}")
         replica = replica_of(case, workload.model().to(device))
-        replica.run_stride(num_steps, lambda: None)
-    steps = [step.step for step in replica.read_stride()[0]]
+        replica.run_chunk(num_steps, lambda: None)
+    steps = [step.step for step in replica.read_chunk()[0]]
     clock = TrainingClock()
     for seconds in steps:
         clock.add(seconds)
@@ -167,42 +167,44 @@ def _cold_start(found: Findings, device: torch.device) -> None:
     ratio = clock.seconds / (num_steps * settled)
     # Python's own pauses stay in the clock: those are the run's.
     least, most = (0.5, 2.0) if found.is_cpu else (0.8, 1.2)
-    found.hold("cold_start_clock_over_settled", ratio, at_least=least, at_most=most)
+    found.require("cold_start_clock_over_settled", ratio, at_least=least, at_most=most)
 
 
 def _against_bare_loop(found: Findings, case: Case, model: torch.nn.Module, device: torch.device) -> None:
     bare, replica = BareLoop(case, copy.deepcopy(model)), replica_of(case, model)
     bare.run(5)
-    replica.run_stride(5, lambda: None)
-    replica.read_stride()
+    replica.run_chunk(5, lambda: None)
+    replica.read_chunk()
     bare_seconds, own_seconds, of_wall, recorded = [], [], [], []
     for _ in range(5):
         bare_seconds.append(bare.run(case.num_steps))
         _wait(device)
         began = time.perf_counter()
-        replica.run_stride(case.num_steps, lambda: None)
-        steps, _, _ = replica.read_stride()
+        replica.run_chunk(case.num_steps, lambda: None)
+        steps, _, _ = replica.read_chunk()
         _wait(device)
         wall = time.perf_counter() - began
         recorded.extend(steps)
-        told = sum(step.step for step in steps)
-        own_seconds.append(told / case.num_steps)
-        of_wall.append(told / wall)
+        total = sum(step.step for step in steps)
+        own_seconds.append(total / case.num_steps)
+        of_wall.append(total / wall)
     ratio = median(own / plain for own, plain in zip(own_seconds, bare_seconds, strict=True))
     found.note(f"{case.name}_bare_milliseconds", 1000 * median(bare_seconds))
     found.note(f"{case.name}_step_milliseconds", 1000 * median(own_seconds))
     timing = rank_timing(recorded, rank=0, batch_size=case.batch_size)
     assert timing is not None
     found.note(f"{case.name}_input_share", timing.input.median / timing.step.median)
-    apart = _MOST_APART[found.device]
+    difference = _MOST_DIFFERENCE[found.device]
     if not case.is_held:
         found.note(f"{case.name}_step_over_bare", ratio)
         found.note(f"{case.name}_steps_over_wall", median(of_wall))
         return
-    found.hold(f"{case.name}_step_over_bare", ratio, at_least=1 - apart, at_most=1 + apart)
-    found.hold(f"{case.name}_steps_over_wall", median(of_wall), at_least=1 - apart, at_most=1 + apart)
+    found.require(f"{case.name}_step_over_bare", ratio, at_least=1 - difference, at_most=1 + difference)
+    found.require(
+        f"{case.name}_steps_over_wall", median(of_wall), at_least=1 - difference, at_most=1 + difference
+    )
     if not found.is_cpu:
         # The host is ahead of the device: it must not be told that the device waited for data.
-        found.hold(
+        found.require(
             f"{case.name}_input_over_step", timing.input.median / timing.step.median, at_least=0, at_most=0.1
         )

@@ -22,8 +22,8 @@ def sequences(num: int, seed: int) -> list[dict[str, torch.Tensor]]:
     return [{"input_ids": one, "labels": label} for one, label in zip(symbols, labels, strict=True)]
 
 
-def accuracy(told: object) -> dict[str, float]:
-    predictions, labels = told.predictions, told.label_ids  # type: ignore[attr-defined]
+def accuracy(evaluated: object) -> dict[str, float]:
+    predictions, labels = evaluated.predictions, evaluated.label_ids  # type: ignore[attr-defined]
     return {"accuracy": float((predictions.argmax(1) == labels).mean())}
 
 

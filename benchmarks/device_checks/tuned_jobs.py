@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.device_checks.device_load import sampled_load
 from benchmarks.device_checks.findings import Findings
-from benchmarks.device_checks.paceline_runs import run_paceline, tell
+from benchmarks.device_checks.paceline_runs import report, run_paceline
 
 _DIGITS = """
 name = "digits"
@@ -110,7 +110,7 @@ def check_digits(found: Findings) -> None:
     """The job of `examples/digits.toml` on one device, with a target that many configurations reach."""
     job = found.folder / "digits.toml"
     job.write_text(_DIGITS.format(device=found.device, budget=found.budget("40s")))
-    tell(found, run_paceline(job))
+    report(found, run_paceline(job))
 
 
 def check_char_lm(found: Findings) -> None:
@@ -133,4 +133,4 @@ def check_char_lm(found: Findings) -> None:
                 **{p: 1000 * getattr(last, p).median for p in ("step", "compute", "input")},
             },
         )
-    tell(found, tuned)
+    report(found, tuned)

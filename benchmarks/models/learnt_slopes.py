@@ -9,7 +9,7 @@ import numpy as np
 
 from tuner.analytic.features import SAMPLES, SECONDS, Features, Quantity, features_of, prior_of
 from tuner.analytic.slopes import Observations, SlopeModel, fit_slopes
-from tuner.analytic.started_runs import BegunRun, begun_run, told_by
+from tuner.analytic.started_runs import StartedRun, observed_by, started_run
 from tuner.recordings.recording import Recording, samples_at
 from tuner.search.slope_priors import SlopeBeliefs, Slopes, pooled
 from tuner.search.start_value import progress_of, start_value
@@ -27,7 +27,7 @@ def learnt_from(recording: Recording) -> SlopeBeliefs:
     return SlopeBeliefs(
         name="learnt",
         seconds=_shown(features, SECONDS, step_times),
-        samples=_shown(features, SAMPLES, told_by(_finished(recording)).observations),
+        samples=_shown(features, SAMPLES, observed_by(_finished(recording)).observations),
     )
 
 
@@ -46,11 +46,11 @@ def _shown(features: Features, quantity: Quantity, seen: Observations) -> Slopes
 
 
 def _from_model(known: Slopes, names: Sequence[str], model: SlopeModel) -> Slopes:
-    told = {n: (float(m), float(s)) for n, m, s in zip(names, model.slopes, model.slopes_sd, strict=True)}
-    return {name: pooled(slope, [told[name]] if name in told else []) for name, slope in known.items()}
+    stated = {n: (float(m), float(s)) for n, m, s in zip(names, model.slopes, model.slopes_sd, strict=True)}
+    return {name: pooled(slope, [stated[name]] if name in stated else []) for name, slope in known.items()}
 
 
-def _finished(recording: Recording) -> list[BegunRun]:
+def _finished(recording: Recording) -> list[StartedRun]:
     """Every run of a recording as a finished one."""
     sign = 1.0 if recording.maximize else -1.0
     curves = [recording.run(c).curve for c in recording.configurations()]
@@ -65,5 +65,5 @@ def _finished(recording: Recording) -> list[BegunRun]:
         samples = np.array([samples_at(step, configuration) for step in seen[:, 1]])
         progress = progress_of(sign * seen[:, 2], start, sign * recording.target)
         arrived = truth / run.step_seconds * samples_at(1, configuration) if math.isfinite(truth) else None
-        found.append(begun_run(row, samples, progress, arrived, ended=arrived is None))
+        found.append(started_run(row, samples, progress, arrived, ended=arrived is None))
     return found

@@ -2,7 +2,7 @@
 
     c = (a0 + a1 b) e^bend(b)                                       one rank's compute
     c' = c (1 + k m_p) (1 + f (1 - 1 / d))                          of the slowest rank, beside its neighbours
-    step = (m - 1) c' + (c'^g + s^g)^(1/g)                          s: `placed_ring_seconds`
+    step = (m - 1) c' + (c'^g + s^g)^(1/g)                          s: `topology_ring_seconds`
 
 b: samples a rank and micro-batch; p: ranks; m_p: expected maximum of p normals (Blom 1958); k: transient
 jitter; f: slowdown by neighbours; d: most ranks on a node; m: micro-batches accumulated; g: overlap exponent
@@ -38,7 +38,7 @@ import numpy.typing as npt
 
 from benchmarks.models.batch_bend import BatchBend, bend_of
 from tuner.analytic.laws import compute_seconds
-from tuner.analytic.placement import Link, Placements, Sharing, placed_ring_seconds
+from tuner.analytic.placement import Link, Placements, Sharing, topology_ring_seconds
 from tuner.analytic.regression import Parameter, Posterior, Residual, fit
 
 Array = npt.NDArray[np.float64]
@@ -207,7 +207,7 @@ def _parts(theta: Array, inputs: Array, bend: BatchBend, parameter_bytes: float)
     placements = Placements(num_nodes=nodes, num_ranks=ranks, most_on_a_node=most)
     fixed, per_sample = np.exp(theta[:2])
     overlap = float(np.clip(np.exp(theta[6]), 1.0, 10.0))
-    jitter, variation, beside, neighbours = np.exp(theta[7:11])
+    jitter, variation, own_overlap, neighbours = np.exp(theta[7:11])
     own = compute_seconds(batch, fixed=float(fixed), per_sample=float(per_sample))
     own = own * np.exp(bend.design(np.log(batch)) @ theta[_NUM_PHYSICAL:])
     slowest = own * (1 + jitter * placements.slowest_rank) * (1 + neighbours * (1 - 1 / most))
@@ -218,7 +218,7 @@ def _parts(theta: Array, inputs: Array, bend: BatchBend, parameter_bytes: float)
     sharing = Sharing(
         device_exponent=float(theta[11]), peer_gain=float(theta[12]), variation=float(variation)
     )
-    exchange = placed_ring_seconds(
+    exchange = topology_ring_seconds(
         placements, parameter_bytes, within=within, between=between, sharing=sharing
     )
     both = slowest**overlap + exchange**overlap
@@ -226,4 +226,4 @@ def _parts(theta: Array, inputs: Array, bend: BatchBend, parameter_bytes: float)
     step = (micro - 1) * slowest + last
     # d log step / d log s: what a change of the exchange makes of the step.
     share = exchange**overlap / both * last / step
-    return _Parts(step=step, own_compute=micro * own * (1 + beside * share), exchange_share=share)
+    return _Parts(step=step, own_compute=micro * own * (1 + own_overlap * share), exchange_share=share)

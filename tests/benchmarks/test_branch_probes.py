@@ -11,7 +11,7 @@ from benchmarks.branch_probes import (
     branch_estimate,
     crossing,
     left_over,
-    look_estimate,
+    probe_estimate,
     train_to_target,
 )
 from tuner.domain.workload import SGDSettings
@@ -28,20 +28,20 @@ def slower(times: float) -> list[tuple[int, float]]:
 @pytest.mark.parametrize("times", [0.5, 1.0, 3.0])
 def test_looks_and_branches_of_a_warped_curve_tell_the_warp(times: float) -> None:
     curve = slower(times)
-    assert look_estimate(curve, TRUNK, 300 * times) == pytest.approx(math.log(times), abs=0.05)
-    begun = TRUNK[4]
-    left = [(int(times * (samples - begun[0])), value) for samples, value in TRUNK[5:12]]
+    assert probe_estimate(curve, TRUNK, 300 * times) == pytest.approx(math.log(times), abs=0.05)
+    started = TRUNK[4]
+    left = [(int(times * (samples - started[0])), value) for samples, value in TRUNK[5:12]]
     for from_trunk in (True, False):
-        told = branch_estimate(left, TRUNK, begun, from_trunk=from_trunk)
-        assert told == pytest.approx(math.log(times), abs=0.05)
+        reported = branch_estimate(left, TRUNK, started, from_trunk=from_trunk)
+        assert reported == pytest.approx(math.log(times), abs=0.05)
 
 
 def test_a_branch_that_jumps_is_told_by_what_follows_the_jump() -> None:
-    begun = TRUNK[4]
+    started = TRUNK[4]
     # A smaller rate takes the noise away at once, and goes on as slowly as the trunk's third.
     jumped = [(3 * (samples - TRUNK[9][0]) + 10, value) for samples, value in TRUNK[9:16]]
-    assert branch_estimate(jumped, TRUNK, begun, from_trunk=False) == pytest.approx(math.log(3.0), abs=0.1)
-    assert branch_estimate(jumped, TRUNK, begun, from_trunk=True) < math.log(2.0)
+    assert branch_estimate(jumped, TRUNK, started, from_trunk=False) == pytest.approx(math.log(3.0), abs=0.1)
+    assert branch_estimate(jumped, TRUNK, started, from_trunk=True) < math.log(2.0)
 
 
 def test_what_gains_nothing_counts_as_slow_not_as_endless() -> None:
@@ -74,7 +74,7 @@ def test_a_branch_begins_with_the_trunk_s_parameters_and_its_own_rate() -> None:
     assert curve[-2][0] < arrived <= curve[-1][0]
     trunk = Training(of, *of.trunk, 0)
     trunk.train_to(2_000)
-    branch = Training(of, 8, 0.01, 0, trunk.kept())
+    branch = Training(of, 8, 0.01, 0, trunk.stored())
     assert branch.samples == 0
     assert branch.score() == trunk.score()
     assert [group["lr"] for group in branch.optimizer.param_groups] == [0.01]

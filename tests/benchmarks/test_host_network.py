@@ -54,11 +54,11 @@ def seconds(network: HostNetwork, size: int) -> tuple[float, float]:
     answering = subprocess.Popen([*second, "-c", _ANSWERS])
     try:
         words = [*first, "-c", _ASKS, network.hosts[1], str(size)]
-        told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        reported = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     finally:
         answering.kill()
         answering.wait()
-    trip, stream = json.loads(told)
+    trip, stream = json.loads(reported)
     return trip, stream
 
 

@@ -117,8 +117,8 @@ def test_a_part_made_anew_leaves_all_other_rows(tmp_path: Path) -> None:
         ("gossip_push", "fast"),
     }
     after = merged(before, rows_of(lines.values()))
-    assert [(row.setting, row.strategy, row.seed) for row in after] == [
-        (row.setting, row.strategy, row.seed) for row in before
+    assert [(row.context, row.strategy, row.seed) for row in after] == [
+        (row.context, row.strategy, row.seed) for row in before
     ]
     for old, new in zip(before, after, strict=True):
         if old.strategy.startswith("gossip") and old.clock == "fast":
@@ -131,8 +131,8 @@ def test_what_is_told_already_is_not_made_again(tmp_path: Path) -> None:
     rows = rows_of(train_all(SMALL, tmp_path / "before.jsonl", train_one=Trainer()).values())
     gone = [row for row in rows if (row.strategy, row.seed, row.learning_rate) != ("gossip_push", 1, 0.2)]
     trainer = Trainer()
-    told = frozenset(row.place for row in gone if not row.repriced)
-    train_all(SMALL, tmp_path / "anew.jsonl", part=Part(told=told), train_one=trainer)
+    reported = frozenset(row.place for row in gone if not row.repriced)
+    train_all(SMALL, tmp_path / "anew.jsonl", part=Part(reported=reported), train_one=trainer)
     made = [run for run in trainer.made if not run.is_pilot]
     assert {(run.strategy, run.seed, run.learning_rate) for run in made} == {("gossip_push", 1, 0.2)}
     assert len(made) == 6
@@ -185,15 +185,15 @@ def test_the_map_names_the_first_to_arrive_and_the_most_accurate() -> None:
     ]
     (cell,) = cells(rows, target=0.8)
     # One that arrived with one seed only is no winner.
-    assert [standing.strategy for standing in cell.soonest] == ["gossip_pull", "all_reduce"]
+    assert [status.strategy for status in cell.soonest] == ["gossip_pull", "all_reduce"]
     assert cell.best[0].strategy == "all_reduce"
     assert cell.is_clear
     assert cell.is_clearly_best
     assert cell.lead == pytest.approx(1.8, rel=0.1)
-    told = map_table(rows).splitlines()[2].split(" | ")
-    assert told[5].startswith("gossip_pull 4")
-    assert told[5].endswith("x")
-    assert told[7] == "all_reduce 0.895, +4.0 |"
+    reported = map_table(rows).splitlines()[2].split(" | ")
+    assert reported[5].startswith("gossip_pull 4")
+    assert reported[5].endswith("x")
+    assert reported[7] == "all_reduce 0.895, +4.0 |"
 
 
 def test_seeds_that_overlap_and_single_seeds_are_marked() -> None:

@@ -15,7 +15,7 @@ from benchmarks.paper_network import Network, Norms, _convolution
 from benchmarks.paper_prices import priced_anew, with_overlap
 from benchmarks.paper_rows import reseconded, rows_of
 from benchmarks.paper_stack import stacked_emulation
-from benchmarks.paper_train import PaperWorkload, Run, Scorer, marks_of, train, trained_of
+from benchmarks.paper_train import PaperWorkload, Run, Scorer, points_of, train, trained_of
 from tuner.domain.errors import DataNotFoundError
 from tuner.emulation import emulation
 
@@ -45,7 +45,7 @@ def test_the_rate_is_divided_by_ten_at_half_and_three_quarters_of_the_samples() 
     workload = PaperWorkload(samples=1000, share=16)
     factors = [workload.schedule(samples) for samples in (0, 499, 500, 749, 750, 1000)]
     assert factors == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.01, 0.01])
-    assert {500, 750} <= set(marks_of(1000))
+    assert {500, 750} <= set(points_of(1000))
 
 
 @pytest.mark.usefixtures("_fashion_mnist")
@@ -65,7 +65,7 @@ def test_stacked_ranks_train_as_ranks_one_by_one(strategy: str) -> None:
 
 @pytest.mark.usefixtures("_fashion_mnist")
 def test_a_run_is_priced_on_both_clocks_and_trains_alike_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paper_train, "MARKS", (0.5, 1.0))
+    monkeypatch.setattr(paper_train, "POINTS", (0.5, 1.0))
     monkeypatch.setattr(paper_train, "_VALIDATION_SAMPLES", 200)
     first, again = (train(run_of("all_reduce", 2, 640)) for _ in range(2))
     assert first["curve"] == again["curve"]
@@ -85,7 +85,7 @@ def test_a_run_is_priced_on_both_clocks_and_trains_alike_twice(monkeypatch: pyte
 
 @pytest.mark.usefixtures("_fashion_mnist")
 def test_rows_priced_anew_have_the_seconds_of_the_present_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paper_train, "MARKS", (0.5, 1.0))
+    monkeypatch.setattr(paper_train, "POINTS", (0.5, 1.0))
     monkeypatch.setattr(paper_train, "_VALIDATION_SAMPLES", 200)
     rows = rows_of([train(run_of("elastic_averaging", 4, 1920)), train(run_of("all_reduce", 4, 640))])
     of_before = [reseconded(row, [0.5 * point[1] for point in row.curve]) for row in rows]
@@ -93,7 +93,9 @@ def test_rows_priced_anew_have_the_seconds_of_the_present_clock(monkeypatch: pyt
         if row.strategy == "elastic_averaging":
             assert new.repriced
             assert new.curve[-1][1] == pytest.approx(row.curve[-1][1], rel=1e-3)
-            assert [(n, *rest) for n, _, *rest in new.curve] == [(n, *rest) for n, _, *rest in row.curve]
+            assert [(n, *remainder) for n, _, *remainder in new.curve] == [
+                (n, *remainder) for n, _, *remainder in row.curve
+            ]
         else:
             assert new == old
 
@@ -103,10 +105,10 @@ def test_samples_are_normalised_by_themselves_in_each_share() -> None:
     network = Network(share=4)
     nn.init.normal_(network.vector, std=0.3)
     images = torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8)
-    together = network(images)
-    apart = torch.cat([network(images[:4]), network(images[4:])])
-    torch.testing.assert_close(together, apart)
-    assert not torch.allclose(together, Network.forward(_with_share(network, 8), images))
+    combined = network(images)
+    asynchronous = torch.cat([network(images[:4]), network(images[4:])])
+    torch.testing.assert_close(combined, asynchronous)
+    assert not torch.allclose(combined, Network.forward(_with_share(network, 8), images))
 
 
 def _with_share(network: Network, share: int) -> Network:

@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.replay import Task, carry_out, main, row_of
+from benchmarks.replay import Task, execute, main, row_of
 from benchmarks.replay_measures import cost_until, interval_ratio, is_covered, regret_after
 from benchmarks.replay_optuna import BASELINES, OptunaReplay, first_rung
 from benchmarks.replay_problem import Problem, problem
@@ -86,7 +86,7 @@ def test_a_search_is_charged_as_its_prober_charges(path):
     posed, what = problem(path, "dollars"), configuration(nodes=2, machine="large")
     search = ReplayedSearch(posed)
     for action in (start(what, 1.0), start(NEVER, 2.0), go_on(0, 3.0)):
-        search.carry_out(action)
+        search.execute(action)
     # One node more than its own is charged, the start-up once.
     expected = (3.0 + STARTUP_SECONDS) * 3 * 1.80 + (2.0 + STARTUP_SECONDS) * 2 * 0.36
     assert search.spent == pytest.approx(expected / 3600)
@@ -101,19 +101,19 @@ def test_nothing_is_written_by_a_replay(path, tmp_path, monkeypatch):
 
 def test_what_was_given_up_does_not_go_on(path):
     search = ReplayedSearch(problem(path, "seconds"))
-    search.carry_out(start(NEVER, 1.0))
-    search.carry_out(Abandon(probe_id=0, reason="slow"))
+    search.execute(start(NEVER, 1.0))
+    search.execute(Abandon(probe_id=0, reason="slow"))
     assert search.probes[0].reason == "slow"
     assert not any(run.can_continue for run in search.state().runs.values())
     with pytest.raises(ValueError, match="probe 0 is to go on, but ended"):
-        search.carry_out(go_on(0, 2.0))
+        search.execute(go_on(0, 2.0))
 
 
 def test_a_run_is_not_carried_to_another_row(path):
     search = ReplayedSearch(problem(path, "seconds"))
-    search.carry_out(start(NEVER, 1.0))
+    search.execute(start(NEVER, 1.0))
     with pytest.raises(ValueError, match="what two recorded runs make together was not recorded"):
-        search.carry_out(replace(start(configuration(nodes=2), 2.0), carry_from=0))
+        search.execute(replace(start(configuration(nodes=2), 2.0), resume_from=0))
 
 
 def test_a_replay_ends_at_its_limit_and_at_the_policys_stop(path):
@@ -159,8 +159,8 @@ def test_successive_halving_looks_first_at_equal_dollars(path):
     halving = OptunaReplay(posed, "tpe-sha", seed=0)
     ends = {c: next(halving._ends(posed.price(c), math.inf)) for c in posed.costs}
     assert {step for step, _ in ends.values()} == {1}
-    looked = {c: end * posed.price(c) for c, (_, end) in ends.items() if end < posed.deadline}
-    assert list(looked.values()) == pytest.approx([first_rung(posed)] * len(looked))
+    first = {c: end * posed.price(c) for c, (_, end) in ends.items() if end < posed.deadline}
+    assert list(first.values()) == pytest.approx([first_rung(posed)] * len(first))
 
 
 def test_one_training_ends_a_search_at_the_first_arrival_in_time(path):
@@ -230,7 +230,7 @@ def test_a_pick_without_probes_costs_nothing_and_trains_once(path):
 def test_a_row_has_the_agreed_keys_and_no_infinite_number(path):
     arm = Task(path=path, goal="seconds", trainings=0, sampler="random")
     tasks = [replace(arm, trainings=many, seed=s) for many in (1000, 1) for s in range(2)]
-    row = row_of(arm, tasks, [carry_out(task) for task in tasks])
+    row = row_of(arm, tasks, [execute(task) for task in tasks])
     assert list(row) == KEYS
     assert row["seeds"] == 2
     assert row["total_against_best"] >= 1
@@ -263,8 +263,8 @@ def test_the_command_prints_rows_or_a_table_and_names_what_is_allowed(path):
     app = typer.Typer()
     app.command()(main)
     plain = ["--samplers", "random,static", "--seeds", "1", "--trainings", "1000", str(path)]
-    told = CliRunner().invoke(app, ["--json", *plain])
-    assert [row["sampler"] for row in json.loads(told.stdout)] == ["random", "static", "largest"]
+    reported = CliRunner().invoke(app, ["--json", *plain])
+    assert [row["sampler"] for row in json.loads(reported.stdout)] == ["random", "static", "largest"]
     wrong = CliRunner().invoke(app, ["--samplers", "tpe,gpp", str(path)])
     assert wrong.exit_code == 2
     assert "'gpp' is none of model, tpe" in wrong.output

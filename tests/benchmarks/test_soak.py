@@ -229,7 +229,7 @@ def test_mutated_tables_are_toml() -> None:
 
 
 def test_a_result_names_what_reproduces_it_and_no_folder() -> None:
-    record = SoakRecord(name="fuzz", seed=3, seconds=1.0, tell=lambda line: None)
+    record = SoakRecord(name="fuzz", seed=3, seconds=1.0, report=lambda line: None)
     record.breaks("a fact", iteration=7, stderr="at /home/me/folder/file.py(3)", input="/etc/x")
     for _ in range(30):
         record.breaks("another")
@@ -264,7 +264,7 @@ def test_each_run_works_for_some_seconds(
 ) -> None:
     monkeypatch.delenv("PACELINE_TEST_POSTGRES_URL", raising=False)
     monkeypatch.setattr(soak_kill, "_kills", lambda rng: [KILLS[0]])
-    record = soak.soak(run, minutes=5 / 60, seed=0, output=tmp_path, tell=lambda line: None)
+    record = soak.soak(run, minutes=5 / 60, seed=0, output=tmp_path, report=lambda line: None)
     content = json.loads((tmp_path / f"soak_{run.value}.json").read_text())
     assert content["broken"] == []
     assert content["figures"]

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.placed_steps import draw_probes, fit_steps
 from benchmarks.pollux_tables import Run, Timings, read_runs, read_timings
 from benchmarks.static_pick import (
     RECORDINGS,
@@ -18,6 +17,7 @@ from benchmarks.static_pick import (
     largest_pick,
     scaling,
 )
+from benchmarks.topology_steps import draw_probes, fit_steps
 
 PLACEMENTS = ((1,), (4,), (4, 4), (4, 4, 4, 4))
 LOCAL = (16.0, 32.0, 64.0, 128.0)

@@ -93,10 +93,10 @@ def test_probes_are_drawn_from_few_enough_nodes(tmp_path: Path) -> None:
     near, far = timed["toy", "placements"], timed["toy", "scalability"]
     few = near.at(np.flatnonzero(near.steps.placements.num_nodes <= 2))
     for fit_nodes, same in ((2, True), (4, False)):
-        whole, cut = (
+        whole, part = (
             measure("toy", given, far, fit_nodes=fit_nodes, draws=1, waits=True) for given in (near, few)
         )
-        assert (whole["mean_error"] == cut["mean_error"]) is same
+        assert (whole["mean_error"] == part["mean_error"]) is same
 
 
 def test_pollux_finds_the_parameters_that_made_its_steps(tmp_path: Path) -> None:

@@ -86,9 +86,9 @@ def test_the_figures_are_also_had_as_a_table_and_as_json(
     workplace: Workplace, paceline: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tuner.service.calibrating.job_launcher", lambda _opened: MadeLauncher())
-    told = json.loads(paceline("calibrate", "job.toml", "--format", "json").stdout)
-    assert told["collective"]["latency"]["value"] == pytest.approx(LATENCY, rel=0.1)
-    assert told["rank_counts"][0] == 2
+    reported = json.loads(paceline("calibrate", "job.toml", "--format", "json").stdout)
+    assert reported["collective"]["latency"]["value"] == pytest.approx(LATENCY, rel=0.1)
+    assert reported["rank_counts"][0] == 2
     table = paceline("calibrate", "job.toml", "--format", "table").stdout
     assert "messages: latency seconds" in table
 

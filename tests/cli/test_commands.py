@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from storage import open_storage
-from tests.cli.workplace import PACELINE, PATIENCE_SECONDS, kill_session, wait_until
+from tests.cli.workplace import PACELINE, TIMEOUT_SECONDS, kill_session, wait_until
 from tuner.ledger import ProbeRecord
 
 #: Trains nothing: accuracy rises with samples, the sooner the nearer the rate is to 0.05.
@@ -78,7 +78,7 @@ class Place:
             start_new_session=True,
         )
 
-    def call(self, *arguments: str, seconds: float = PATIENCE_SECONDS) -> str:
+    def call(self, *arguments: str, seconds: float = TIMEOUT_SECONDS) -> str:
         process = self.start(*arguments)
         try:
             out, err = process.communicate(timeout=seconds)
@@ -172,7 +172,7 @@ def test_a_killed_tuner_leaves_nothing_running_and_goes_on_where_it_was(place: P
 
 def test_calibrate_says_that_it_needs_a_workload(place: Place) -> None:
     process = place.start("calibrate", "job.toml")
-    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    _, err = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 2
     assert "the job runs a command" in err
 
@@ -182,7 +182,7 @@ def test_init_writes_an_example_with_its_script(place: Place) -> None:
     assert "numpy_script.py" in out
     assert (place.folder / "numpy_script.py").read_text().startswith('"""Softmax')
     process = place.start("init", "--example", "numpy_script", "other.toml")
-    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    _, err = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 2
     assert "numpy_script.py is there already" in err
     assert not (place.folder / "other.toml").exists()

@@ -50,15 +50,15 @@ def test_a_run_gives_its_answer_on_stdout_and_its_progress_on_stderr(tuned: Tune
 def test_the_trained_model_of_a_run_can_be_loaded(at: Workplace) -> None:
     import torch
 
-    told = json.loads((at.folder / "paceline-out/tiny/recommendation.json").read_text())
-    state = torch.load(told["checkpoint"], weights_only=True)
+    reported = json.loads((at.folder / "paceline-out/tiny/recommendation.json").read_text())
+    state = torch.load(reported["checkpoint"], weights_only=True)
     assert {name: tuple(value.shape) for name, value in state.items()} == {"weight": (2, 8), "bias": (2,)}
 
 
 def test_a_run_that_ended_tells_its_answer_in_every_format(at: Workplace, paceline: Command) -> None:
-    told = paceline("run", "job.toml", "--format", "json")
-    assert told.code == 0, told.stderr
-    answer = Recommendation.from_dict(json.loads(told.stdout))
+    reported = paceline("run", "job.toml", "--format", "json")
+    assert reported.code == 0, reported.stderr
+    answer = Recommendation.from_dict(json.loads(reported.stdout))
     assert answer.verified is not None
     cells = list(csv.DictReader(io.StringIO(paceline("run", "job.toml", "--format", "csv").stdout)))
     assert len(cells) == 1
@@ -68,8 +68,8 @@ def test_a_run_that_ended_tells_its_answer_in_every_format(at: Workplace, paceli
 
 @pytest.mark.parametrize("command", [["status"], ["trials"], ["explain", "job.toml", "0"]])
 def test_every_format_holds_the_same_rows(at: Workplace, paceline: Command, command: list[str]) -> None:
-    name, *rest = command
-    arguments = [name, *(rest or ["job.toml"])]
+    name, *remainder = command
+    arguments = [name, *(remainder or ["job.toml"])]
     rows = rows_of(paceline(*arguments, "--format", "json"))
     cells = list(csv.DictReader(io.StringIO(paceline(*arguments, "--format", "csv").stdout)))
     assert [list(row) for row in cells] == [list(rows[0])] * len(rows)
@@ -93,8 +93,8 @@ def test_what_a_study_shows_is_what_was_run(at: Workplace, paceline: Command) ->
     reached = [row for row in trials if row["outcome"] == "reached"]
     assert len(reached) == 1
     assert reached[0]["seconds_to_target"] is not None
-    told = rows_of(paceline("explain", "job.toml", str(reached[0]["trial"]), "-f", "json"))
-    facts = {row["what"]: row["value"] for row in told}
+    reported = rows_of(paceline("explain", "job.toml", str(reached[0]["trial"]), "-f", "json"))
+    facts = {row["what"]: row["value"] for row in reported}
     assert facts["outcome"] == "reached"
     assert "slice 1" in facts
 

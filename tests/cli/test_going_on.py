@@ -36,7 +36,7 @@ def slices_of(probes: Sequence[ProbeRecord]) -> list[Measurement]:
     return [measurement for probe in probes for measurement in probe.slices]
 
 
-def begun(
+def run_until_slices(
     place: Workplace, started: list[subprocess.Popen[str]], *, slices: int, delay: float = 0.02
 ) -> list[ProbeRecord]:
     """Starts a run of some seconds and waits until a slice is under way after so many were carried out."""
@@ -111,12 +111,12 @@ def assert_went_on(before: Sequence[ProbeRecord], after: Sequence[ProbeRecord]) 
         assert samples == sorted(set(samples))
         points = [point.samples for m in probe.slices for point in m.curve]
         assert points == sorted(set(points))
-    begun_anew = [
+    started_anew = [
         probe.configuration.without("nodes")
         for probe in after
         if probe.purpose is not Purpose.TIMING and probe.slices and probe.slices[0].charged_seconds > 0
     ]
-    assert max(Counter(begun_anew).values()) == 1
+    assert max(Counter(started_anew).values()) == 1
 
 
 def assert_recommended(ended: Ended, place: Workplace) -> None:
@@ -130,7 +130,7 @@ def assert_recommended(ended: Ended, place: Workplace) -> None:
 def test_a_killed_run_goes_on_without_waiting(
     workplace: Workplace, started: list[subprocess.Popen[str]], whom: str
 ) -> None:
-    before = begun(workplace, started, slices=2)
+    before = run_until_slices(workplace, started, slices=2)
     if whom == "the tuner":
         os.kill(started[0].pid, signal.SIGKILL)
     else:
@@ -148,7 +148,7 @@ def test_a_killed_run_goes_on_without_waiting(
 def test_an_interrupted_run_says_how_to_go_on(
     workplace: Workplace, started: list[subprocess.Popen[str]], number: signal.Signals
 ) -> None:
-    before = begun(workplace, started, slices=1)
+    before = run_until_slices(workplace, started, slices=1)
     # As a terminal does it: everyone in the foreground group hears of it.
     os.killpg(started[0].pid, number)
     out, err = started[0].communicate(timeout=60)
@@ -167,7 +167,7 @@ def test_a_killed_rank_costs_a_slice_and_not_the_run(
     workplace: Workplace, started: list[subprocess.Popen[str]]
 ) -> None:
     # Slices of the tuner's own length, whose steps are so long that the run is far from its end.
-    before = begun(workplace, started, slices=1, delay=0.1)
+    before = run_until_slices(workplace, started, slices=1, delay=0.1)
 
     def failures() -> list[ProbeRecord]:
         return [probe for probe in workplace.study()[1] if probe.outcome is Outcome.FAILED]
@@ -203,7 +203,7 @@ def test_a_killed_rank_costs_a_slice_and_not_the_run(
 def test_a_second_tuner_on_the_same_study_is_refused_and_harms_nothing(
     workplace: Workplace, started: list[subprocess.Popen[str]]
 ) -> None:
-    begun(workplace, started, slices=1)
+    run_until_slices(workplace, started, slices=1)
     # One that stands still lives, and does not finish while the second looks.
     stop_in_a_slice(workplace, started[0])
     try:
@@ -222,11 +222,11 @@ def test_a_second_tuner_on_the_same_study_is_refused_and_harms_nothing(
 def test_what_was_tuned_is_told_again_at_once_and_changes_go_on_from_it(workplace: Workplace) -> None:
     first = workplace.call("run", "job.toml", "--format", "json")
     assert first.code == 0, first.stderr
-    told, probes = json.loads(first.stdout), workplace.study()[1]
+    reported, probes = json.loads(first.stdout), workplace.study()[1]
 
     again = workplace.call("run", "job.toml", "--format", "json")
     assert again.code == 0, again.stderr
-    assert json.loads(again.stdout)["choice"] == told["choice"]
+    assert json.loads(again.stdout)["choice"] == reported["choice"]
     assert workplace.study()[1] == probes
 
     # A higher target: the run that arrived goes on from its checkpoint.
@@ -235,9 +235,9 @@ def test_what_was_tuned_is_told_again_at_once_and_changes_go_on_from_it(workplac
     assert higher.code == 0, higher.stderr
     after = workplace.study()[1]
     assert_went_on(probes, after)
-    carried = [probe for probe in after if probe.slices and probe.slices[0].charged_seconds == 0]
-    assert carried
-    assert carried[0].slices[1].samples > carried[0].slices[0].samples > 0
+    transferred = [probe for probe in after if probe.slices and probe.slices[0].charged_seconds == 0]
+    assert transferred
+    assert transferred[0].slices[1].samples > transferred[0].slices[0].samples > 0
     assert json.loads(higher.stdout)["verified"]["value"] >= 0.985
 
     # A new study beside it begins from nothing.
@@ -266,7 +266,7 @@ def test_a_database_that_another_process_locks_for_a_while_is_waited_for(workpla
         pass
     locked, done = threading.Event(), threading.Event()
 
-    def hold() -> None:
+    def pause() -> None:
         connection = sqlite3.connect(workplace.folder / "paceline.db", isolation_level=None)
         connection.execute("BEGIN IMMEDIATE")
         locked.set()
@@ -274,7 +274,7 @@ def test_a_database_that_another_process_locks_for_a_while_is_waited_for(workpla
         connection.execute("ROLLBACK")
         connection.close()
 
-    holder = threading.Thread(target=hold)
+    holder = threading.Thread(target=pause)
     holder.start()
     locked.wait()
     ended = workplace.call("run", "job.toml")

@@ -68,12 +68,12 @@ def assert_went_on(before: list[ProbeRecord], after: list[ProbeRecord]) -> None:
         points = [point.samples for m in probe.slices for point in m.curve]
         assert points == sorted(set(points))
     # Of no configuration a second run was begun.
-    begun = [
+    configurations = [
         probe.configuration.without("nodes")
         for probe in after
         if probe.purpose is not Purpose.TIMING and probe.slices and probe.slices[0].charged_seconds > 0
     ]
-    assert len(begun) == len(set(begun))
+    assert len(configurations) == len(set(configurations))
 
 
 def test_two_probes_killed_at_once_both_go_on(
@@ -119,7 +119,7 @@ def test_two_probes_on_digits_at_once_reach_the_target(tmp_path: Path) -> None:
     ended = place.call("run", "digits.toml", "--parallel", "2", "--format", "json")
     assert ended.code == 0, ended.stderr
     assert re.search(r"decision: probe 2: ", ended.stderr)
-    told = json.loads(ended.stdout)
-    assert told["verified"]["reached"]
-    assert told["tuning"]["elapsed_seconds"] < told["tuning"]["seconds"]
+    reported = json.loads(ended.stdout)
+    assert reported["verified"]["reached"]
+    assert reported["tuning"]["elapsed_seconds"] < reported["tuning"]["seconds"]
     place.assert_nobody_left()

@@ -19,7 +19,7 @@ from tuner.launchers.slurm_submission import missing_parts
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 'time = "60s"', 'time = "10m"'
+TIMEOUT = 'time = "60s"', 'time = "10m"'
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_killed_tuner_s_job_is_ended_by_the_next(
     slurm: SlurmCluster, workplace: Workplace, paceline: Command
 ) -> None:
     cluster = 'nodes = [1, 2]\nlauncher = "slurm"\n'
-    changes = ("nodes = [1, 2]\n", cluster), PATIENCE, ("probes = 8", "probes = 2")
+    changes = ("nodes = [1, 2]\n", cluster), TIMEOUT, ("probes = 8", "probes = 2")
     workplace.write_job(*changes, delay=0.05)
     tuner = workplace.start("run", "job.toml", "--output", "out")
     wait_until(lambda: any("RUNNING" in line for line in jobs(slurm)), "a job runs")
@@ -83,7 +83,7 @@ def test_what_slurm_refuses_ends_the_command_with_its_words(
     slurm: SlurmCluster, workplace: Workplace, paceline: Command
 ) -> None:
     cluster = 'nodes = [1, 2]\nlauncher = "slurm"\n[cluster.slurm]\npartition = "nope"\n'
-    workplace.write_job(("nodes = [1, 2]\n", cluster), PATIENCE)
+    workplace.write_job(("nodes = [1, 2]\n", cluster), TIMEOUT)
     ended = paceline("check", "job.toml")
     assert ended.code == 5, ended
     assert "invalid partition specified: nope" in ended.stderr

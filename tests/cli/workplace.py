@@ -17,7 +17,7 @@ from tuner.ledger import ProbeRecord, StudyRecord
 
 PACELINE = Path(sys.executable).with_name("paceline")
 #: The end of a test that waits for something that does not come.
-PATIENCE_SECONDS = 90.0
+TIMEOUT_SECONDS = 90.0
 
 WORKLOAD = '''
 import math
@@ -143,7 +143,7 @@ class Workplace:
     def call(self, *arguments: str, **environment: str) -> Ended:
         """Calls the command and waits for its end."""
         process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        out, err = process.communicate(timeout=TIMEOUT_SECONDS)
         return Ended(code=process.returncode, stdout=out, stderr=err)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -189,7 +189,7 @@ def _place(process: int) -> str:
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
     """Waits for something to come true; a test that waits in vain fails."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.05)

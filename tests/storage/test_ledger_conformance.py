@@ -70,7 +70,7 @@ def study(ledger: Ledger) -> StudyRecord:
     return ledger.open_study("digits", "f1", JOB)
 
 
-def begun(ledger: Ledger, study: StudyRecord, owner: str = "worker-1", seconds: float = 60) -> Lease:
+def started(ledger: Ledger, study: StudyRecord, owner: str = "worker-1", seconds: float = 60) -> Lease:
     return ledger.start_probe(
         study.study_id,
         CONFIGURATION,
@@ -164,7 +164,7 @@ class TestLeases:
     def test_a_new_probe_is_held_by_its_starter(
         self, ledger: Ledger, study: StudyRecord, clock: FakeClock
     ) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         (probe,) = ledger.probes(study.study_id)
         assert probe.lease == lease
         assert (lease.attempt, lease.owner, lease.expires_at) == (1, "worker-1", clock.now + 60)
@@ -176,14 +176,14 @@ class TestLeases:
         assert (probe.outcome, probe.slices, probe.measurement) == (Outcome.PAUSED, (), None)
 
     def test_a_held_probe_is_not_taken(self, ledger: Ledger, study: StudyRecord) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         with pytest.raises(LeaseLostError, match=r"held by worker-1 \(attempt 1\)"):
             ledger.take_probe(lease.probe_id, owner="worker-2", lease_seconds=60)
 
     def test_a_probe_is_taken_when_its_lease_has_run_out(
         self, ledger: Ledger, study: StudyRecord, clock: FakeClock
     ) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         clock.advance(59.9)
         with pytest.raises(LeaseLostError, match="held by worker-1"):
             ledger.take_probe(lease.probe_id, owner="worker-2", lease_seconds=60)
@@ -194,7 +194,7 @@ class TestLeases:
         assert ledger.probes(study.study_id)[0].lease == taken
 
     def test_renewing_keeps_others_out(self, ledger: Ledger, study: StudyRecord, clock: FakeClock) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         clock.advance(50)
         renewed = ledger.renew(lease, lease_seconds=60)
         assert renewed == replace(lease, expires_at=clock.now + 60)
@@ -205,7 +205,7 @@ class TestLeases:
     def test_a_late_finisher_is_refused_and_does_no_harm(
         self, ledger: Ledger, study: StudyRecord, clock: FakeClock
     ) -> None:
-        late = begun(ledger, study)
+        late = started(ledger, study)
         clock.advance(61)
         taken = ledger.take_probe(late.probe_id, owner="worker-2", lease_seconds=60)
         with pytest.raises(LeaseLostError, match="attempt 1 of worker-1 comes too late"):
@@ -221,7 +221,7 @@ class TestLeases:
     def test_a_lease_that_ran_out_untaken_still_brings_what_was_paid(
         self, ledger: Ledger, study: StudyRecord, clock: FakeClock
     ) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         clock.advance(600)
         ledger.append_slice(lease, seen())
         assert ledger.renew(lease, lease_seconds=60).expires_at == clock.now + 60
@@ -230,14 +230,14 @@ class TestLeases:
     def test_ones_own_probe_is_taken_again_and_the_older_lease_is_lost(
         self, ledger: Ledger, study: StudyRecord
     ) -> None:
-        first = begun(ledger, study)
+        first = started(ledger, study)
         second = ledger.take_probe(first.probe_id, owner="worker-1", lease_seconds=60)
         assert second.attempt == 2
         with pytest.raises(LeaseLostError, match="attempt 1 of worker-1 comes too late"):
             ledger.append_slice(first, seen())
 
     def test_a_released_probe_is_free_for_all(self, ledger: Ledger, study: StudyRecord) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         ledger.release(lease)
         assert ledger.probes(study.study_id)[0].lease is None
         with pytest.raises(LeaseLostError, match="given back"):
@@ -247,7 +247,7 @@ class TestLeases:
         assert ledger.take_probe(lease.probe_id, owner="worker-2", lease_seconds=60).attempt == 2
 
     def test_every_take_over_is_counted(self, ledger: Ledger, study: StudyRecord, clock: FakeClock) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         for attempt in range(2, 6):
             clock.advance(61)
             lease = ledger.take_probe(lease.probe_id, owner=f"worker-{attempt}", lease_seconds=60)
@@ -261,12 +261,12 @@ class TestLeases:
 
     def test_an_unknown_study_is_named(self, ledger: Ledger, study: StudyRecord) -> None:
         with pytest.raises(StorageError, match="no study 77 in this ledger"):
-            begun(ledger, replace(study, study_id=77))
+            started(ledger, replace(study, study_id=77))
 
 
 class TestSlices:
     def test_slices_are_kept_in_order(self, ledger: Ledger, study: StudyRecord) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         brought = [seen(step=step) for step in (10, 20, 30)]
         for measurement in brought:
             ledger.append_slice(lease, measurement)
@@ -279,7 +279,7 @@ class TestSlices:
     def test_slices_of_a_second_attempt_follow_those_of_the_first(
         self, ledger: Ledger, study: StudyRecord
     ) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         ledger.append_slice(lease, seen(step=10))
         ledger.release(lease)
         again = ledger.take_probe(lease.probe_id, owner="worker-2", lease_seconds=60)
@@ -291,7 +291,7 @@ class TestSlices:
     def test_an_end_is_the_probes_and_releases_the_lease(
         self, ledger: Ledger, study: StudyRecord, outcome: Outcome
     ) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         ledger.append_slice(lease, replace(seen(outcome), error="rank 1: lost"))
         (probe,) = ledger.probes(study.study_id)
         assert (probe.outcome, probe.reason, probe.lease) == (outcome, "rank 1: lost", None)
@@ -303,13 +303,13 @@ class TestSlices:
             ledger.take_probe(lease.probe_id, owner="worker-1", lease_seconds=60)
 
     def test_a_slice_under_way_is_no_slice(self, ledger: Ledger, study: StudyRecord) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         with pytest.raises(ValueError, match="still running"):
             ledger.append_slice(lease, seen(Outcome.RUNNING))
         assert ledger.probes(study.study_id)[0].slices == ()
 
     def test_a_probe_is_ended_whoever_holds_it(self, ledger: Ledger, study: StudyRecord) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         ledger.append_slice(lease, seen())
         ledger.end_probe(lease.probe_id, Outcome.STOPPED, "no longer promising")
         (probe,) = ledger.probes(study.study_id)
@@ -319,20 +319,20 @@ class TestSlices:
             ledger.append_slice(lease, seen(step=20))
 
     def test_an_end_is_kept(self, ledger: Ledger, study: StudyRecord) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         ledger.append_slice(lease, seen(Outcome.REACHED))
         ledger.end_probe(lease.probe_id, Outcome.STOPPED, "too late")
         (probe,) = ledger.probes(study.study_id)
         assert (probe.outcome, probe.reason) == (Outcome.REACHED, "")
 
     def test_going_on_is_no_end(self, ledger: Ledger, study: StudyRecord) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         with pytest.raises(ValueError, match="paused is no end of a probe"):
             ledger.end_probe(lease.probe_id, Outcome.PAUSED, "")
 
     def test_a_fault_keeps_every_character_of_its_error(self, ledger: Ledger, study: StudyRecord) -> None:
         error = "rank 0: \0 \ud800 é ☃ 'quoted' \"double\" %s {x}\nrank 1: killed"
-        ledger.append_slice(begun(ledger, study), replace(seen(Outcome.FAILED), error=error))
+        ledger.append_slice(started(ledger, study), replace(seen(Outcome.FAILED), error=error))
         (probe,) = ledger.probes(study.study_id)
         assert probe.slices[0].error == error
         assert probe.reason.endswith("rank 1: killed")
@@ -392,7 +392,7 @@ class TestExactness:
     def test_what_was_measured_comes_back_to_the_last_bit(
         self, ledger: Ledger, study: StudyRecord, measurement: Measurement
     ) -> None:
-        lease = begun(ledger, study)
+        lease = started(ledger, study)
         ledger.append_slice(lease, measurement)
         assert ledger.probes(study.study_id)[-1].slices == (measurement,)
 
@@ -402,16 +402,16 @@ class TestExactness:
             CurvePoint(training_seconds=step, step=step, samples=step, value=value)
             for step, value in enumerate(values)
         )
-        ledger.append_slice(begun(ledger, study), replace(seen(Outcome.DIVERGED), curve=curve))
-        kept = [point.value for point in ledger.probes(study.study_id)[0].slices[0].curve]
-        assert kept[:3] == [0.5, math.inf, -math.inf]
-        assert math.isnan(kept[3])
+        ledger.append_slice(started(ledger, study), replace(seen(Outcome.DIVERGED), curve=curve))
+        stored = [point.value for point in ledger.probes(study.study_id)[0].slices[0].curve]
+        assert stored[:3] == [0.5, math.inf, -math.inf]
+        assert math.isnan(stored[3])
 
     def test_numbers_of_numpy_are_kept_as_numbers(self, ledger: Ledger, study: StudyRecord) -> None:
         measurement = replace(
             seen(), step=np.int64(7), training_seconds=np.float64(0.1), peak_bytes=np.int64(2**40)
         )
-        ledger.append_slice(begun(ledger, study), measurement)
+        ledger.append_slice(started(ledger, study), measurement)
         assert ledger.probes(study.study_id)[0].slices == (measurement,)
 
 
@@ -463,7 +463,7 @@ class TestEvidence:
         other = ledger.open_study("digits", "f2", JOB)
         ledger.add_predictions([predicted(study)])
         ledger.add_fit(fitted(study))
-        begun(ledger, study)
+        started(ledger, study)
         assert ledger.predictions(other.study_id) == []
         assert ledger.past_fits(other.fingerprint) == ledger.past_fits(study.fingerprint)
         assert ledger.probes(other.study_id) == []

@@ -28,8 +28,8 @@ def test_nan_survives() -> None:
 
 
 def test_numbers_of_numpy_become_plain() -> None:
-    kept = encoded({"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": np.float64("inf")})
-    assert json.dumps(kept) == '{"a": 0.5, "b": 3, "c": true, "d": {"$float": "inf"}}'
+    stored = encoded({"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": np.float64("inf")})
+    assert json.dumps(stored) == '{"a": 0.5, "b": 3, "c": true, "d": {"$float": "inf"}}'
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def test_every_word_is_a_line_with_time_and_process(tmp_path: Path) -> None:
 
 
 def test_other_ranks_write_only_if_told(tmp_path: Path) -> None:
-    told = "from paceline_client import report\nreport(samples=1)\nreport(samples=2, on_every_rank=True)"
-    lines = run(tmp_path, told, **probe(tmp_path, RANK="1"))
+    reported = "from paceline_client import report\nreport(samples=1)\nreport(samples=2, on_every_rank=True)"
+    lines = run(tmp_path, reported, **probe(tmp_path, RANK="1"))
     assert [line["samples"] for line in lines] == [2]
 
 

@@ -140,9 +140,9 @@ def tuning_cost(state: SearchState) -> TuningCost:
             by_part["scoring"] += measurement.scoring_seconds
             by_part["startup"] += measurement.startup_seconds
             by_part["repeated"] += measurement.repeated_seconds
-            rest = trained + measurement.scoring_seconds + measurement.startup_seconds
-            rest += measurement.repeated_seconds
-            by_part["other"] += max(measurement.charged_seconds - rest, 0.0)
+            known_parts = trained + measurement.scoring_seconds + measurement.startup_seconds
+            known_parts += measurement.repeated_seconds
+            by_part["other"] += max(measurement.charged_seconds - known_parts, 0.0)
     if not by_part["repeated"]:
         del by_part["repeated"]
     return TuningCost(
@@ -210,17 +210,17 @@ def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
     own = run if run is not None and run.configuration == configuration else None
     if own is not None and own.seconds_to_target is not None:
         seconds = _repeat(own.seconds_to_target, beliefs)
-        reach = 1.0
+        probability = 1.0
     else:
         values = [float(beliefs.forecast.quantile(level)[index]) for level in LEVELS]
         seconds = Estimate(lower=values[0], median=values[1], upper=values[2])
-        reach = float(beliefs.forecast.probability_of_reaching()[index])
+        probability = float(beliefs.forecast.probability_of_reaching()[index])
     known = own.measurement.training_seconds if own else 0.0
     return Alternative(
         configuration=configuration,
         seconds=seconds,
         dollars=_dollars(state, configuration, seconds),
-        probability_of_reaching=reach,
+        probability_of_reaching=probability,
         measured_seconds=own.seconds_to_target if own else None,
         share_known=min(known / seconds.median, 1.0) if seconds.median > 0 else 0.0,
         emulated=state.cluster.emulates(configuration),
@@ -266,14 +266,14 @@ def _verification(ending: Ending, run: Run | None) -> Verification | None:
     if run is None or run.probe.outcome not in (Outcome.REACHED, Outcome.DIVERGED, Outcome.STOPPED):
         return None
     seconds = run.seconds_to_target or run.measurement.training_seconds
-    told = [
+    judged = [
         (prediction, prediction.seconds_known / seconds)
         for prediction in ending.predictions
         if prediction.configuration == run.configuration and prediction.seconds_known < seconds
     ]
-    early = [item for item in told if item[1] <= EARLY_SHARE]
+    early = [item for item in judged if item[1] <= EARLY_SHARE]
     # The last one made in good time; else the first that was made at all.
-    held = early[-1] if early else (told[0] if told else None)
+    held = early[-1] if early else (judged[0] if judged else None)
     values = [point.value for point in run.measurement.trained_curve]
     if not values:  # its recording ends before anything was scored
         return None
@@ -306,8 +306,8 @@ def _evidence(ending: Ending, choice: Configuration, run: Run | None) -> list[st
             f"Its own run was followed for {run.measurement.samples} samples, "
             f"{run.measurement.training_seconds:.1f} training seconds."
         )
-        carried = any(m.charged_seconds == 0 for m in run.probe.slices)
-        if carried or nodes - {choice.nodes}:
+        transferred = any(m.charged_seconds == 0 for m in run.probe.slices)
+        if transferred or nodes - {choice.nodes}:
             lines.append(
                 "Part of that run was trained on another number of nodes, or for a nearer target; "
                 "its seconds there are priced by the step-time model."

@@ -71,14 +71,14 @@ def turning_points(state: SearchState, beliefs: Beliefs, choice: Configuration) 
     found, steady = [], []
     for quantity in _QUANTITIES:
         turns = [_turn(quantity, sign, expected, beliefs, place) for sign in (-1.0, 1.0)]
-        told = [turn for turn in turns if turn is not None]
-        found += told
-        if not told:
+        stated = [turn for turn in turns if turn is not None]
+        found += stated
+        if not stated:
             steady.append(quantity.words)
     if steady:
-        kept = steady[0] if len(steady) == 1 else f"{', '.join(steady[:-1])} and {steady[-1]}"
+        names = steady[0] if len(steady) == 1 else f"{', '.join(steady[:-1])} and {steady[-1]}"
         found.append(
-            f"{kept[0].upper()}{kept[1:]}, up to {_FACTORS[-1]:g} times larger or smaller, would change "
+            f"{names[0].upper()}{names[1:]}, up to {_FACTORS[-1]:g} times larger or smaller, would change "
             "neither strategy nor nodes."
         )
     return tuple(found)

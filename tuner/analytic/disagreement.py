@@ -70,14 +70,14 @@ def disagreement(setup: Setup, configuration: Configuration) -> float:
     family = family_of(traits)
     if family is None or p == 1:
         return 0.0
-    apart = 1.0 - 1.0 / p
+    others = 1.0 - 1.0 / p
     if family == _AVERAGING:
-        return apart * (setup.tau - 1) / 2.0
+        return others * (setup.tau - 1) / 2.0
     if family == _SERVER:
         return float(setup.tau * (p - 1))
     if family == _ELASTIC:
         a = float(configuration.get("beta", traits.knobs["beta"].default)) / p
-        return setup.tau * apart / (2.0 * a - a * a)
+        return setup.tau * others / (2.0 * a - a * a)
     return setup.tau * _gossip(traits, p)
 
 

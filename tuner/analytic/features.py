@@ -188,10 +188,10 @@ def features_of(
     # Where an axis is missing the configuration has a value that stands for it.
     ordered["log batch"] = np.log([float(c.batch_size) for c in configurations])
     ordered["log rate"] = np.log([float(c.learning_rate) for c in configurations])
-    told_by_cores = "log cores" in ordered and len({cores[name] for name in machines}) == len(machines)
+    known_by_cores = "log cores" in ordered and len({cores[name] for name in machines}) == len(machines)
     unordered: dict[str, list[str]] = {}
     for axis in axes:
-        if axis in ("nodes", "batch_size", "learning_rate") or (axis == "machine" and told_by_cores):
+        if axis in ("nodes", "batch_size", "learning_rate") or (axis == "machine" and known_by_cores):
             continue
         values = [c.get(axis) for c in configurations]
         numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
@@ -199,8 +199,8 @@ def features_of(
             ordered[axis] = _spread(np.array(numbers, dtype=float))
         else:
             unordered[axis] = [str(v) for v in values]
-    apart = np.array([0.0 if traits_of(c.strategy).barrier else 1.0 for c in configurations])
-    return _assembled(ordered, unordered, apart)
+    asynchronous = np.array([0.0 if traits_of(c.strategy).barrier else 1.0 for c in configurations])
+    return _assembled(ordered, unordered, asynchronous)
 
 
 def _spread(values: Array) -> Array:
@@ -210,13 +210,13 @@ def _spread(values: Array) -> Array:
     return np.asarray((values - values.mean()) / max(float(values.std()), 1e-12))
 
 
-def _assembled(ordered: dict[str, Array], unordered: dict[str, list[str]], apart: Array) -> Features:
+def _assembled(ordered: dict[str, Array], unordered: dict[str, list[str]], asynchronous: Array) -> Features:
     centred = {n: v - 0.5 * (v.min() + v.max()) for n, v in ordered.items() if v.max() > v.min() + 1e-9}
-    columns: dict[str, Array] = {"intercept": np.ones(len(apart)), **centred}
-    if apart.min() < apart.max():
-        columns["apart"] = apart
+    columns: dict[str, Array] = {"intercept": np.ones(len(asynchronous)), **centred}
+    if asynchronous.min() < asynchronous.max():
+        columns["apart"] = asynchronous
         if "log nodes" in centred:
-            columns["apart x log nodes"] = apart * centred["log nodes"]
+            columns["apart x log nodes"] = asynchronous * centred["log nodes"]
     for name in ("log nodes", "log rate"):
         if name in centred:
             columns[f"{name} squared"] = centred[name] ** 2
@@ -233,7 +233,7 @@ def _assembled(ordered: dict[str, Array], unordered: dict[str, list[str]], apart
             lengths.append(_UNORDERED_LENGTH)
             if axis != "strategy" or len(different) > 2 or "apart" not in columns:
                 columns[f"{axis}={value}"] = indicator
-    stacked = np.stack(positions, axis=1) if positions else np.zeros((len(apart), 0))
+    stacked = np.stack(positions, axis=1) if positions else np.zeros((len(asynchronous), 0))
     return Features(
         names=tuple(columns),
         columns=np.stack(list(columns.values()), axis=1),

@@ -77,7 +77,7 @@ class Arrivals:
         """Standard deviations of the runs' own deviations, `(num_runs,)`."""
         return np.asarray(self.own.std(axis=0), dtype=float)
 
-    def own_sd_after_look(self, folds: float) -> float:
+    def own_sd_after_probe(self, folds: float) -> float:
         """A run's own standard deviation once it is scored with so many e-folds left to the target."""
         place = NOISE * self.template.steepness(self.template.level_before(folds))
         return math.hypot(math.sqrt(1.0 - _COMMON_SHARE) * template_sd(folds), place)

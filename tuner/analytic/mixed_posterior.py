@@ -1,8 +1,8 @@
 """Posteriors of one law under several priors, mixed by how well each prior predicted the observations.
 
 Past studies give a second prior of the unknowns. Each study's value counts as one more observation of the
-unknown, with the uncertainty of that study and the spread between jobs. The neutral prior stays in the mixture,
-so a wrong past costs little.
+unknown, with the uncertainty of that study and the spread between jobs. The neutral prior stays in the
+mixture, so a wrong past costs little.
 """
 
 from __future__ import annotations
@@ -98,10 +98,10 @@ class MixedPosterior:
 
     def sentence(self) -> str:
         """What the priors are worth, in words."""
-        told = ", ".join(
+        stated = ", ".join(
             f"{name} {weight:.0%}" for name, weight in zip(self.names, self.weights, strict=True)
         )
-        return f"Prior beliefs by what they foretold: {told}."
+        return f"Prior beliefs by what they foretold: {stated}."
 
     def at_prior(self) -> list[str]:
         """Names of the unknowns that the observations left where their priors had them, in every part."""
@@ -143,7 +143,7 @@ _BETWEEN_ALIKE, _BETWEEN_JOBS = 0.1, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class Observed:
     """One study's value of an unknown.
 
     Args:
@@ -157,7 +157,7 @@ class Told:
     is_alike: bool
 
 
-PastLaw = Mapping[str, Sequence[Told]]
+PastLaw = Mapping[str, Sequence[Observed]]
 """Name of an unknown to what past studies found of it."""
 
 
@@ -173,12 +173,14 @@ def informed(parameters: Sequence[Parameter], past: PastLaw) -> tuple[Parameter,
     return tuple(_informed(parameter, past.get(parameter.name, ())) for parameter in parameters)
 
 
-def _informed(parameter: Parameter, told: Sequence[Told]) -> Parameter:
+def _informed(parameter: Parameter, stated: Sequence[Observed]) -> Parameter:
     """Averaged by precision with the neutral prior as one more study; never surer than jobs are alike."""
-    if not told:
+    if not stated:
         return parameter
-    between = [parameter.sd * (_BETWEEN_ALIKE if t.is_alike else _BETWEEN_JOBS) for t in told]
-    precisions = [(t.sd**2 + b**2) ** -1 for t, b in zip(told, between, strict=True)]
+    between = [parameter.sd * (_BETWEEN_ALIKE if t.is_alike else _BETWEEN_JOBS) for t in stated]
+    precisions = [(t.sd**2 + b**2) ** -1 for t, b in zip(stated, between, strict=True)]
     total = sum(precisions) + parameter.sd**-2
-    mean = sum(p * t.mean for p, t in zip(precisions, told, strict=True)) + parameter.mean * parameter.sd**-2
+    mean = (
+        sum(p * t.mean for p, t in zip(precisions, stated, strict=True)) + parameter.mean * parameter.sd**-2
+    )
     return replace(parameter, mean=mean / total, sd=min(parameter.sd, math.hypot(min(between), total**-0.5)))

@@ -44,7 +44,7 @@ UNKNOWNS = (GROWTH, OWN_NOISE, COUNTED)
 #: Beyond this the integral hangs on a run's first samples.
 _MOST_GROWTH = 0.95
 #: A run's statistics are taken together by so many e-folds of samples, and of these so many at most.
-_FOLDS_TOGETHER, _MOST_PLACES = 1.0, 4
+_FOLDS_COMBINED, _MOST_PLACES = 1.0, 4
 #: What a place strays from the power law, standard deviation of the logarithm.
 _PLACE_SD = 0.5
 #: One pair of gradients tells the logarithm of a noise scale no better than this.
@@ -79,7 +79,7 @@ def noise_places(statistics: Sequence[NoiseStatistic]) -> list[NoisePlace]:
         return []
     logs = np.log([s.samples for s in seen])
     # From the end on, so that what is nearest to the target is not cut in two.
-    back = np.minimum((logs.max() - logs) // _FOLDS_TOGETHER, _MOST_PLACES - 1)
+    back = np.minimum((logs.max() - logs) // _FOLDS_COMBINED, _MOST_PLACES - 1)
     found = []
     for place in np.unique(back)[::-1]:
         members = np.flatnonzero(back == place)

@@ -110,11 +110,11 @@ def spread_evenly(num_ranks: int, num_nodes: int) -> tuple[int, ...]:
     """Ranks on each node where they differ by at most one: `spread_evenly(7, 3)` is `(3, 2, 2)`."""
     if not 1 <= num_nodes <= num_ranks:
         raise ValueError(f"{num_ranks} ranks cannot use all of {num_nodes} nodes")
-    each, rest = divmod(num_ranks, num_nodes)
-    return tuple(each + (node < rest) for node in range(num_nodes))
+    each, remainder = divmod(num_ranks, num_nodes)
+    return tuple(each + (node < remainder) for node in range(num_nodes))
 
 
-def placed_ring_seconds(
+def topology_ring_seconds(
     placements: Placements, num_bytes: float, *, within: Link, between: Link, sharing: Sharing
 ) -> Array:
     """Seconds of a ring all-reduce whose hops lie within nodes or between them, `(num,)`.

@@ -134,20 +134,20 @@ class Predictor:
         A begun run and its neighbours are drawn together: where it is late, so are they.
         """
         model, arrivals = self.samples, self.samples.arrivals
-        begun = [self.runs.get(kind) for kind in kinds]
-        mean, covariance = model.log_samples(kinds, [run.index if run else None for run in begun])
+        started = [self.runs.get(kind) for kind in kinds]
+        mean, covariance = model.log_samples(kinds, [run.index if run else None for run in started])
         draws = mean + _correlated(covariance, normals) + arrivals.common[:, None]
         seeds = spread_normals(NUM_DRAWS, 1)[:, 0]
         uniforms = spread_uniforms(NUM_DRAWS, 3)
-        out_of_reach = float(arrivals.unreachable.min()) if len(arrivals.unreachable) else 0.0
+        is_unreachable = float(arrivals.unreachable.min()) if len(arrivals.unreachable) else 0.0
         edges = model.edges(uniforms[:, 0])
         stale = model.staleness(kinds)
         lower = model.edge.shift_draws(edges, spread_uniforms(NUM_DRAWS, 4)[:, 3])
-        for column, (kind, run) in enumerate(zip(kinds, begun, strict=True)):
+        for column, (kind, run) in enumerate(zip(kinds, started, strict=True)):
             if run is None:
                 draws[:, column] += SEED_SD * np.roll(seeds, 7 * column)
                 beyond = np.log(kind.learning_rate) > edges - stale[column] * lower
-                never = beyond | (uniforms[:, 1] < out_of_reach)
+                never = beyond | (uniforms[:, 1] < is_unreachable)
                 draws[never, column] = np.inf
             elif run.samples_to_target is not None:
                 draws[:, column] = np.log(max(run.samples_to_target, 1.0))

@@ -27,13 +27,13 @@ from tuner.analytic.strategy_encoding import (
     NUM_STRATEGIES,
     STRATEGY_LENGTH,
     Setup,
-    exchanges_apart,
+    exchanges_asynchronously,
     setup_of,
     strategy_columns,
 )
 
 #: Unknown of every strategy but all-reduce: how its best rate differs where ranks step apart.
-APART = Parameter(name="log best rate of ranks apart over all-reduce's", mean=0.0, sd=0.5)
+ASYNCHRONOUS = Parameter(name="log best rate of ranks apart over all-reduce's", mean=0.0, sd=0.5)
 #: e-folds of disagreement over which runs of one strategy stay alike: between one and a hundred ranks there
 #: are one (gossip) to five (elastic averaging).
 _DISAGREEMENT_LENGTH = 4.0
@@ -122,7 +122,7 @@ _BIAS = Parameter(name="log bias of emulated samples", mean=0.0, sd=0.1)
 #: Prior of the noise scale where gradients tell it: none to speak of.
 _ANY_SCALE_SD = 3.0
 #: Lengths of columns over which residuals stay alike, and over which they have nothing in common.
-_ANYHOW, _APART = 1e6, 1e-2
+_ANYHOW, _ASYNCHRONOUS = 1e6, 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,14 +155,14 @@ class SamplesModel:
         posterior: Of the logarithm of samples to target, over (log counted batch, log rate, share of ranks
             apart, disagreements, strategy, emulated), and of the logarithm of measured noise scales.
         arrivals: Every run's extrapolation.
-        told: Which run each of the posterior's first observations is; noise scales come behind them.
+        reported: Which run each of the posterior's first observations is; noise scales come behind them.
         edge: Rates at which training may break down.
         devices_per_node: Ranks on one node.
     """
 
     posterior: Posterior | MixedPosterior
     arrivals: Arrivals
-    told: tuple[int, ...]
+    reported: tuple[int, ...]
     edge: RateEdge
     devices_per_node: int = 1
 
@@ -187,7 +187,7 @@ class SamplesModel:
             configurations: What to predict.
             runs: For each, the run that is meant, or None for one that was not begun; none were, if absent.
         """
-        places = {run: place for place, run in enumerate(self.told)}
+        places = {run: place for place, run in enumerate(self.reported)}
         runs = [None] * len(configurations) if runs is None else runs
         observed = np.array([places.get(run, -1) if run is not None else -1 for run in runs], dtype=np.intp)
         inputs = _inputs(configurations, self.devices_per_node, [False] * len(configurations))
@@ -253,18 +253,18 @@ def fit_samples(
         past: What past studies found of the law's unknowns.
     """
     arrivals = extrapolate([_curve(run) for run in runs], [run.samples_to_target for run in runs])
-    told = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
-    told = [i for i in told if not broke_down(runs[i], runs)]
+    reported = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
+    reported = [i for i in reported if not broke_down(runs[i], runs)]
     in_play = [*strategies, *(run.configuration.strategy for run in runs)]
     further = disagreement_parameters(in_play)
-    apart = (APART,) if exchanges_apart(in_play) else ()
-    noise = _measured_noise(runs, told, arrivals, devices_per_node)
-    basin = _parameters(prior, arrivals.median, told, noise)
+    asynchronous = (ASYNCHRONOUS,) if exchanges_asynchronously(in_play) else ()
+    noise = _measured_noise(runs, reported, arrivals, devices_per_node)
+    basin = _parameters(prior, arrivals.median, reported, noise)
     growth = UNKNOWNS if len(noise.inputs) else ()
 
     num_axes = samples_inputs([], devices_per_node).shape[1]
     biased = (_BIAS,) if emulation_differs else ()
-    num_own = len(basin) + len(apart) + len(further)
+    num_own = len(basin) + len(asynchronous) + len(further)
 
     def law(theta: Array, inputs: Array) -> Array:
         found = log_samples_law(theta[:num_own], inputs[:, :num_axes], prior.exponent, tuple(further))
@@ -277,16 +277,16 @@ def fit_samples(
         return found
 
     own_inputs = _inputs(
-        [runs[i].configuration for i in told], devices_per_node, [runs[i].emulated for i in told]
+        [runs[i].configuration for i in reported], devices_per_node, [runs[i].emulated for i in reported]
     )
     posterior = fit_mixed(
         law,
-        (*basin, *apart, *further.values(), *growth, *biased),
+        (*basin, *asynchronous, *further.values(), *growth, *biased),
         past or {},
-        replace(RESIDUAL, length_scales=(*RESIDUAL.length_scales, _ANYHOW, _ANYHOW, _APART)),
+        replace(RESIDUAL, length_scales=(*RESIDUAL.length_scales, _ANYHOW, _ANYHOW, _ASYNCHRONOUS)),
         np.concatenate([own_inputs, noise.inputs]),
-        np.concatenate([[arrivals.median[i] for i in told], noise.log_scales]),
-        np.concatenate([[math.hypot(arrivals.own_sd[i], SEED_SD) for i in told], noise.sds]),
+        np.concatenate([[arrivals.median[i] for i in reported], noise.log_scales]),
+        np.concatenate([[math.hypot(arrivals.own_sd[i], SEED_SD) for i in reported], noise.sds]),
     )
     place = [p.name for p in posterior.parameters].index("log best rate")
     stale = staleness([run.configuration for run in runs], devices_per_node)
@@ -294,7 +294,7 @@ def fit_samples(
     return SamplesModel(
         posterior=posterior,
         arrivals=arrivals,
-        told=tuple(told),
+        reported=tuple(reported),
         edge=edge,
         devices_per_node=devices_per_node,
     )
@@ -316,12 +316,12 @@ class _MeasuredNoise:
 
 
 def _measured_noise(
-    runs: Sequence[RunEvidence], told: Sequence[int], arrivals: Arrivals, devices_per_node: int
+    runs: Sequence[RunEvidence], reported: Sequence[int], arrivals: Arrivals, devices_per_node: int
 ) -> _MeasuredNoise:
     """What gradients said along the runs that are told of, each where it was on its way to the target."""
     found = []
     inputs = [_inputs([], devices_per_node, [])]
-    for i in told:
+    for i in reported:
         for place in noise_places(runs[i].noise):
             share = min(place.log_samples - float(arrivals.median[i]), 0.0)
             # Where the place is depends on where the run arrives.
@@ -357,7 +357,7 @@ def _curve(run: RunEvidence) -> RunCurve:
 
 
 def _parameters(
-    prior: RatePrior, medians: Array, told: Sequence[int], noise: _MeasuredNoise
+    prior: RatePrior, medians: Array, reported: Sequence[int], noise: _MeasuredNoise
 ) -> tuple[Parameter, ...]:
     """Text-book slopes with wide spread; where gradients were measured, they tell the noise scale."""
     if prior.noise_scale is not None and prior.noise_scale > 0:
@@ -369,10 +369,10 @@ def _parameters(
         scale_mean, scale_sd = math.log(200.0), 1.3
     at_large_batch = prior.log_rate + prior.exponent * math.log1p(math.exp(scale_mean) / prior.batch_size)
     level = math.log(3 * prior.epoch_samples)
-    if told:
-        level = min(float(medians[i]) for i in told)
+    if reported:
+        level = min(float(medians[i]) for i in reported)
     return (
-        Parameter(name="log samples", mean=level, sd=1.5 if told else 2.0),
+        Parameter(name="log samples", mean=level, sd=1.5 if reported else 2.0),
         Parameter(name="log noise scale", mean=scale_mean, sd=scale_sd),
         Parameter(name="log best rate", mean=at_large_batch, sd=prior.sd),
         Parameter(name="log slope below", mean=math.log(0.9), sd=0.25),

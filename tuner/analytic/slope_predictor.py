@@ -44,12 +44,12 @@ class SlopeFit:
     def summary(self) -> list[str]:
         """What was learnt, in sentences."""
         pairs = zip(self.names[1:], self.model.slopes[1:], self.model.slopes_sd[1:], strict=True)
-        told = [f"{name} {slope:+.2f} ({sd:.2f})" for name, slope, sd in pairs]
+        found = [f"{name} {slope:+.2f} ({sd:.2f})" for name, slope, sd in pairs]
         weights = ", ".join(f"{name} {weight:.0%}" for name, weight in self.model.weights.items())
         lines = [f"Prior beliefs by what they foretold: {weights}."]
-        if told:
+        if found:
             lines.insert(
-                0, f"Change of log {self.quantity} with each unit (standard deviation): {', '.join(told)}."
+                0, f"Change of log {self.quantity} with each unit (standard deviation): {', '.join(found)}."
             )
         unknown = self.at_prior()
         if unknown:
@@ -79,7 +79,7 @@ class SlopeFit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class RunStatus:
     """How far the candidates' runs are.
 
     Args:
@@ -93,7 +93,7 @@ class Standing:
     ended: npt.NDArray[np.bool_]
 
     @property
-    def begun(self) -> npt.NDArray[np.bool_]:
+    def started(self) -> npt.NDArray[np.bool_]:
         """Whether a run was begun, `(num,)`."""
         return np.asarray(self.seconds > 0.0)
 
@@ -106,33 +106,33 @@ class SlopePredictor:
         configurations: The candidates.
         seconds: Log seconds a sample.
         samples: Log samples to target.
-        standing: How far their runs are.
+        status: How far their runs are.
     """
 
     configurations: tuple[Configuration, ...]
     seconds: SlopeFit
     samples: SlopeFit
-    standing: Standing
+    status: RunStatus
 
     @cached_property
     def log_seconds(self) -> Array:
         """Equally probable values of log seconds to target were it to arrive, `(num, num_parts)`."""
         mean = self.seconds.model.mean + self.samples.model.mean
         variance = self.seconds.model.variance + self.samples.model.variance
-        arrived = np.isfinite(self.standing.arrived)
-        mean = np.where(arrived, np.log(np.where(arrived, self.standing.arrived, 1.0)), mean)
+        arrived = np.isfinite(self.status.arrived)
+        mean = np.where(arrived, np.log(np.where(arrived, self.status.arrived, 1.0)), mean)
         sd = np.where(arrived, 1e-4, np.sqrt(variance))
         return np.asarray(mean[:, None] + sd[:, None] * PARTS)
 
     @cached_property
     def weights(self) -> Array:
         """Probabilities of `log_seconds`: a run that lives has not arrived yet, `(num, num_parts)`."""
-        begun, arrived = self.standing.begun, np.isfinite(self.standing.arrived)
-        lived = np.where(begun, np.log(np.maximum(self.standing.seconds, 1e-12)), _UNBEGUN)
-        weights = ((self.log_seconds > lived[:, None]) | arrived[:, None]).astype(float)
+        started, arrived = self.status.started, np.isfinite(self.status.arrived)
+        elapsed = np.where(started, np.log(np.maximum(self.status.seconds, 1e-12)), _UNBEGUN)
+        weights = ((self.log_seconds > elapsed[:, None]) | arrived[:, None]).astype(float)
         overdue = weights.sum(axis=1) == 0
         weights[overdue, -1] = 1.0
-        self.log_seconds[overdue, -1] = lived[overdue] + 0.2
+        self.log_seconds[overdue, -1] = elapsed[overdue] + 0.2
         return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
     @cached_property
@@ -140,7 +140,7 @@ class SlopePredictor:
         """Mean of log seconds to target, `(num,)`; infinite where a run ended without arriving."""
         weights = self.weights
         mean = (weights * self.log_seconds).sum(axis=1)
-        return np.where(self.standing.ended, np.inf, mean)
+        return np.where(self.status.ended, np.inf, mean)
 
     @cached_property
     def variance_log(self) -> Array:
@@ -161,8 +161,8 @@ class SlopePredictor:
         for i in range(num):
             part = np.minimum(np.searchsorted(weights[i], uniforms[places[:, i]]), len(PARTS) - 1)
             total[:, i] = self.log_seconds[i, part]
-        total = np.where(self.standing.ended, np.inf, np.exp(np.minimum(total, 600.0)))
-        remaining = np.maximum(total - self.standing.seconds, 0.0)
+        total = np.where(self.status.ended, np.inf, np.exp(np.minimum(total, 600.0)))
+        remaining = np.maximum(total - self.status.seconds, 0.0)
         seconds = np.exp(self.seconds.model.mean)
         return Forecast(
             configurations=self.configurations,

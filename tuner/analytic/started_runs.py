@@ -30,7 +30,7 @@ _ARRIVED_SD = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class BegunRun:
+class StartedRun:
     """A run with at least one scoring.
 
     Args:
@@ -46,9 +46,9 @@ class BegunRun:
     ended: bool
 
 
-def begun_run(
+def started_run(
     row: int, samples: Array, progress: Array, samples_to_target: float | None, *, ended: bool
-) -> BegunRun:
+) -> StartedRun:
     """A run from its scorings.
 
     Args:
@@ -58,7 +58,7 @@ def begun_run(
         samples_to_target: Where it crossed the target; None while it has not.
         ended: Whether it came to its end without arriving, or broke down.
     """
-    return BegunRun(
+    return StartedRun(
         row=row,
         passage=passage_of(samples, progress),
         log_samples_to_target=None if samples_to_target is None else math.log(max(samples_to_target, 1.0)),
@@ -67,7 +67,7 @@ def begun_run(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class Observed:
     """What all begun runs tell.
 
     Args:
@@ -79,7 +79,7 @@ class Told:
     template: Template
 
 
-def told_by(runs: Sequence[BegunRun], *, use_curves: bool = True, use_ended: bool = True) -> Told:
+def observed_by(runs: Sequence[StartedRun], *, use_curves: bool = True, use_ended: bool = True) -> Observed:
     """Observations of log samples to target.
 
     Args:
@@ -90,7 +90,7 @@ def told_by(runs: Sequence[BegunRun], *, use_curves: bool = True, use_ended: boo
     template = template_of([run.passage for run in runs])
     rows = [_observation(run, template, use_curves=use_curves, use_ended=use_ended) for run in runs]
     columns = np.array(rows, dtype=float).reshape(-1, 3)
-    return Told(
+    return Observed(
         observations=Observations(
             rows=np.array([run.row for run in runs], dtype=np.intp),
             values=columns[:, 0],
@@ -102,7 +102,7 @@ def told_by(runs: Sequence[BegunRun], *, use_curves: bool = True, use_ended: boo
 
 
 def _observation(
-    run: BegunRun, template: Template, *, use_curves: bool, use_ended: bool
+    run: StartedRun, template: Template, *, use_curves: bool, use_ended: bool
 ) -> tuple[float, float, float]:
     """Value, its standard deviation, and how many e-folds of it are the prior's guess."""
     seen = run.passage.log_seen

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from search_spaces import StrategyTraits
 from tuner.analytic.laws import expected_maximum, ring_all_reduce_seconds, synchronous_step_seconds
-from tuner.analytic.placement import Link, Placements, Sharing, placed_ring_seconds
+from tuner.analytic.placement import Link, Placements, Sharing, topology_ring_seconds
 from tuner.analytic.slowest_rank import (
     delayed_ranks,
     mean_delay,
@@ -124,7 +124,7 @@ class Network:
             return ring_all_reduce_seconds(
                 num_ranks, self.num_bytes, latency=self.latency, bytes_per_second=self.bytes_per_second
             )
-        return placed_ring_seconds(
+        return topology_ring_seconds(
             self.on_node.placements(num_ranks),
             self.num_bytes,
             within=self.on_node.within,
@@ -189,8 +189,8 @@ def _all_reduced(compute: Array, num_ranks: Array, tau: Array, network: Network)
     delayed = per_count(num_ranks, lambda p: float(bool(delayed_ranks(network.delays, p)))) > 0
     last = _slowest(compute, num_ranks, tau, network)
     busy = np.minimum(compute * (1 + network.jitter * expected_maximum(num_ranks)), last)
-    together = (busy**network.overlap + exchange**network.overlap) ** (1 / network.overlap)
-    return np.where(delayed, last - busy + together, found)
+    combined = (busy**network.overlap + exchange**network.overlap) ** (1 / network.overlap)
+    return np.where(delayed, last - busy + combined, found)
 
 
 def _averaged(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:

@@ -19,7 +19,7 @@ from tuner.analytic.strategy_encoding import (
     NUM_STRATEGIES,
     STRATEGY_LENGTH,
     Setup,
-    exchanges_apart,
+    exchanges_asynchronously,
     exchanging_alike,
     setup_of,
     strategy_columns,
@@ -52,7 +52,7 @@ _FURTHER_PARAMETERS = (
 )
 #: Unknowns where a rank reaches the others on its node by another way than those on other nodes. Latency
 #: within is that of shared memory, or of a local socket; the rest is as in `placement_seconds`.
-_PLACED_PARAMETERS = (
+_TOPOLOGY_PARAMETERS = (
     Parameter(name="log latency seconds of a hop within a node", mean=math.log(1e-4), sd=1.2),
     Parameter(name="log bytes a second within a node", mean=math.log(6e9), sd=1.0),
     Parameter(name="log variation of links", mean=math.log(0.15), sd=0.5),
@@ -72,7 +72,7 @@ _ANYWHERE = 1e6
 _RESIDUAL = Residual(sd=0.10, length_scales=(0.7, 1.0, 1.0, *[STRATEGY_LENGTH] * NUM_STRATEGIES, _ANYWHERE))
 #: Links between machines scatter more: 12% of an exchange, and 10% for each e-fold of nodes beyond those
 #: timed (`placement_seconds`).
-_PLACED_RESIDUAL_SD = 0.15
+_TOPOLOGY_RESIDUAL_SD = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +170,9 @@ def fit_seconds(
         ]
     )
     in_play = [*strategies, *(c.strategy for c in configurations)]
-    parameters = _PARAMETERS + (_FURTHER_PARAMETERS if exchanges_apart(in_play) else ())
-    if is_placed(cluster):
-        parameters += _PLACED_PARAMETERS
+    parameters = _PARAMETERS + (_FURTHER_PARAMETERS if exchanges_asynchronously(in_play) else ())
+    if is_topology_aware(cluster):
+        parameters += _TOPOLOGY_PARAMETERS
     where = np.zeros(len(timed))
     if cluster.virtual is not None:
         is_doubted = cluster.at_hand is not None
@@ -201,7 +201,7 @@ def fit_seconds(
 
     inputs = _inputs(configurations, cluster, where)
     known = past if past is not None and cluster.virtual is None else {}
-    residual = replace(_RESIDUAL, sd=_PLACED_RESIDUAL_SD) if is_placed(cluster) else _RESIDUAL
+    residual = replace(_RESIDUAL, sd=_TOPOLOGY_RESIDUAL_SD) if is_topology_aware(cluster) else _RESIDUAL
     posterior = fit_mixed(law, parameters, known, residual, inputs, observations, noise)
     return SecondsModel(
         cluster=cluster,
@@ -249,7 +249,7 @@ class _Grouped:
         return self._found
 
 
-def is_placed(cluster: Cluster) -> bool:
+def is_topology_aware(cluster: Cluster) -> bool:
     """Whether hops within nodes and between them are told apart: several ranks on nodes that are machines.
 
     A description has one kind of link, and nodes that share a host are not apart.
@@ -312,8 +312,8 @@ def _log_batch_seconds(theta: Array, steps: _Steps, cluster: Cluster, parameter_
     shared_exponent = theta[4]
     neighbour, jitter = np.exp(theta[5:7])
     overlap = np.clip(np.exp(theta[7]), 1.0, 10.0)
-    num_placed = len(_PLACED_PARAMETERS) if is_placed(cluster) else 0
-    further = theta[8 : len(theta) - num_placed]
+    num_topology_aware = len(_TOPOLOGY_PARAMETERS) if is_topology_aware(cluster) else 0
+    further = theta[8 : len(theta) - num_topology_aware]
     if not len(further):
         further = np.array([p.mean for p in _FURTHER_PARAMETERS])
     ranks = steps.ranks
@@ -336,7 +336,9 @@ def _log_batch_seconds(theta: Array, steps: _Steps, cluster: Cluster, parameter_
         overlap=float(overlap),
         delays=cluster.delays,
         peers_wait=cluster.virtual is None,
-        on_node=_node_links(theta[len(theta) - num_placed :], cluster) if num_placed else None,
+        on_node=_node_links(theta[len(theta) - num_topology_aware :], cluster)
+        if num_topology_aware
+        else None,
     )
     seconds = np.zeros(len(ranks))
     for traits, rows in steps.alike:

@@ -83,6 +83,6 @@ def exchanging_alike(columns: Array) -> list[tuple[StrategyTraits, npt.NDArray[n
     return [(traits_of(_NAMES[i]), np.flatnonzero(kinds == i)) for i in np.unique(kinds)]
 
 
-def exchanges_apart(strategies: Sequence[str]) -> bool:
+def exchanges_asynchronously(strategies: Sequence[str]) -> bool:
     """Whether any of some strategies does more than all-reduce gradients, so that its unknowns matter."""
     return any(traits_of(name).exchanged == "parameters" for name in strategies)

@@ -132,7 +132,7 @@ def jitter_of(windows: list[list[list[list[float]]]]) -> tuple[Figure, float]:
 
 
 def fit_overlap(
-    alone: Array, together: Array, exchange_seconds: float, *, jitter: float, num_ranks: int
+    alone: Array, combined: Array, exchange_seconds: float, *, jitter: float, num_ranks: int
 ) -> Figure | None:
     """g with which a step and its all-reduce take as long together as they were seen to.
 
@@ -140,7 +140,7 @@ def fit_overlap(
 
     Args:
         alone: Seconds of a step without the exchange, by round.
-        together: With it.
+        combined: With it.
         exchange_seconds: s.
         jitter: k of the steps.
         num_ranks: p.
@@ -153,26 +153,26 @@ def fit_overlap(
     if min(compute, exchange_seconds) < _LEAST_SHARE * max(compute, exchange_seconds):
         return None
     by_round = [
-        _overlap(own * slowest, exchange_seconds, whole) for own, whole in zip(alone, together, strict=True)
+        _overlap(own * slowest, exchange_seconds, whole) for own, whole in zip(alone, combined, strict=True)
     ]
     if max(by_round) >= _LARGEST_OVERLAP and min(by_round) <= 1.0:
         return None
-    return _figure(_overlap(compute, exchange_seconds, float(np.median(together))), np.array(by_round))
+    return _figure(_overlap(compute, exchange_seconds, float(np.median(combined))), np.array(by_round))
 
 
 def _overlap(compute: float, exchange: float, whole: float) -> float:
     """Solves for g by bisection: the longer they take together, the smaller it is."""
     low, high = 1.0, _LARGEST_OVERLAP
 
-    def together(g: float) -> float:
+    def combined(g: float) -> float:
         larger, smaller = max(compute, exchange), min(compute, exchange)
         return float(larger * (1 + (smaller / larger) ** g) ** (1 / g))
 
-    if whole >= together(low):
+    if whole >= combined(low):
         return low
-    if whole <= together(high):
+    if whole <= combined(high):
         return high
     for _ in range(60):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if together(middle) > whole else (low, middle)
+        low, high = (middle, high) if combined(middle) > whole else (low, middle)
     return 0.5 * (low + high)

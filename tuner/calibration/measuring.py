@@ -28,7 +28,7 @@ _LARGEST_JITTER = 0.99
 _BAD_MISFIT = 0.35
 _POLL_SECONDS = 0.02
 #: Sizes of a first look at links, and what an all-reduce may take afterwards.
-_LOOK_BYTES = (4 * 1024, 32 * 1024)
+_FIRST_BYTES = (4 * 1024, 32 * 1024)
 _LONGEST_SECONDS = 0.1
 
 
@@ -73,15 +73,15 @@ class _Calibration:
         plan = self._plan
         self._listen("timing steps of one rank")
         alone = self._task("timed_steps:time_steps", self._payload, num_nodes=1, devices=1)[0]
-        beside = self._beside()
+        neighbors = self._neighbors()
         sizes = plan.batch_sizes_per_rank
         means = _means(alone["rounds"])
         steps = fit_line(np.ones(len(sizes)), np.array(sizes, dtype=float), means)
-        jitter, persistent = jitter_of([rank["rounds"] for rank in beside or [alone]])
+        jitter, persistent = jitter_of([rank["rounds"] for rank in neighbors or [alone]])
         slowdown = 1.0
-        if beside:
-            together = np.median([_means(rank["rounds"]) for rank in beside], axis=(0, 1))
-            slowdown = float(np.median(together / np.median(means, axis=0)))
+        if neighbors:
+            combined = np.median([_means(rank["rounds"]) for rank in neighbors], axis=(0, 1))
+            slowdown = float(np.median(combined / np.median(means, axis=0)))
         sent = sizes_to_send(alone["parameter_bytes"], most=self._most_bytes())
         collective = self._collectives(sent)
         messages = self._messages(sent, one_host=False)
@@ -119,7 +119,7 @@ class _Calibration:
         threads = self._plan.job.cluster.threads_per_rank
         return not self._is_one_host or num_ranks * threads <= max(_cores(), threads)
 
-    def _beside(self) -> list[Any]:
+    def _neighbors(self) -> list[Any]:
         """Steps of several ranks at once, as many as have cores; none where that is one."""
         counts = [n for n in self._plan.node_counts if self._has_cores(n * self._devices)]
         if not counts:
@@ -131,15 +131,15 @@ class _Calibration:
 
     def _most_bytes(self) -> float:
         """What an all-reduce carries in reasonable time, from a first look."""
-        looked = replace(self._plan, effort=replace(self._plan.effort, rounds=1, exchanges=3))
+        first = replace(self._plan, effort=replace(self._plan.effort, rounds=1, exchanges=3))
         self._listen("looking how fast links are")
         results = self._task(
             "timed_collectives:time_all_reduces",
-            {"plan": looked.to_payload(), "sizes": list(_LOOK_BYTES)},
+            {"plan": first.to_payload(), "sizes": list(_FIRST_BYTES)},
             num_nodes=self._plan.node_counts[0],
         )
         small, large = np.array([result["rounds"][0] for result in results.values()]).min(axis=(0, 2))
-        per_byte = max(float(large - small), 0.0) / (_LOOK_BYTES[1] - _LOOK_BYTES[0])
+        per_byte = max(float(large - small), 0.0) / (_FIRST_BYTES[1] - _FIRST_BYTES[0])
         return _LONGEST_SECONDS / per_byte if per_byte > 0 else math.inf
 
     def _collectives(self, sizes: tuple[int, ...], node_counts: tuple[int, ...] | None = None) -> Link:
@@ -205,13 +205,13 @@ class _Calibration:
             {"plan": self._payload, "batch_size": batch_size},
             num_nodes=num_nodes,
         )
-        alone, together = (
+        alone, combined = (
             np.max([[np.mean(steps) for steps in found[kind]] for found in results.values()], axis=0)
             for kind in ("alone", "together")
         )
         hops, bytes_moved = _ring_terms([(num_ranks, parameter_bytes)])
         exchange = collective.latency.value * hops[0] + collective.seconds_per_byte.value * bytes_moved[0]
-        return fit_overlap(alone, together, float(exchange), jitter=jitter.value, num_ranks=num_ranks)
+        return fit_overlap(alone, combined, float(exchange), jitter=jitter.value, num_ranks=num_ranks)
 
     def _warn_of_misfits(self, step_misfit: float, collective: Link) -> None:
         if step_misfit > _BAD_MISFIT:

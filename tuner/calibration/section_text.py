@@ -27,7 +27,7 @@ def _step_lines(constants: Constants) -> list[str]:
     fixed, per_sample = constants.fixed_seconds, constants.seconds_per_sample
     least = max(per_sample.value, _LEAST_SECONDS_PER_SAMPLE)
     slower = constants.neighbour_slowdown - 1
-    beside = (
+    neighbors = (
         ""
         if abs(slower) < 0.005
         else f"; {abs(slower):.0%} {'slower' if slower > 0 else 'faster'} beside others"
@@ -36,7 +36,7 @@ def _step_lines(constants: Constants) -> list[str]:
         _line("fixed_seconds", f'"{duration(fixed.value)}"', _seconds_range(fixed)),
         _line("seconds_per_sample", f'"{duration(least)}"', _seconds_range(per_sample)),
         f"# steps of {', '.join(map(str, sizes))} samples lie up to {constants.step_misfit:.0%} off that line"
-        f"{beside}",
+        f"{neighbors}",
         _line("jitter", f"{constants.jitter.value:.3g}", _range(constants.jitter)),
         _line("persistent", f"{constants.persistent:.2g}", "what lasts longer than a window of steps"),
     ]

@@ -61,7 +61,7 @@ def time_overlap(context: RankContext, payload: Mapping[str, Any]) -> dict[str, 
         payload: `plan` (`CalibrationPlan.to_payload`) and `batch_size`, of this rank.
 
     Returns:
-        By round, seconds of the steps: `alone` without, `together` with the exchange.
+        By round, seconds of the steps: `alone` without, `combined` with the exchange.
     """
     plan, device = CalibrationPlan.from_payload(payload["plan"]), rank_device(context)
     batch_size = payload["batch_size"]
@@ -79,15 +79,15 @@ def time_overlap(context: RankContext, payload: Mapping[str, Any]) -> dict[str, 
         )
         usual = sorted(loop.run(batch_size, _FIRST + 5)[_FIRST:])[2]
         # Whoever makes fewer steps than the others would leave them waiting.
-        told = torch.tensor([usual], dtype=torch.float64)
-        dist.broadcast(told, src=0, group=group)
-        count = window_steps(plan, float(told))
-        alone, together = [], []
+        typical = torch.tensor([usual], dtype=torch.float64)
+        dist.broadcast(typical, src=0, group=group)
+        count = window_steps(plan, float(typical))
+        alone, combined = [], []
         for number in range(plan.effort.rounds):
             with wrapped.no_sync():
                 alone.append(loop.run(batch_size, _FIRST + count)[_FIRST:])
-            together.append(loop.run(batch_size, _FIRST + count)[_FIRST:])
+            combined.append(loop.run(batch_size, _FIRST + count)[_FIRST:])
             context.send({"round": number})
         # The wrapper holds the group, and must be gone before it.
         del loop, wrapped
-    return {"alone": alone, "together": together}
+    return {"alone": alone, "together": combined}

@@ -119,9 +119,9 @@ class CheckpointFolder:
         for number in numbers[self.keep :]:
             # The manifest goes first: a content without one is no checkpoint.
             self._manifest(number).unlink(missing_ok=True)
-        kept = {self._content(number) for number in numbers[: self.keep]}
+        retained = {self._content(number) for number in numbers[: self.keep]}
         for path in self.folder.glob("checkpoint-*.pt"):
-            if path not in kept:
+            if path not in retained:
                 path.unlink(missing_ok=True)
         for path in self.folder.glob("checkpoint-*.partial"):
             # What a killed process left; a younger one may still be written by another.

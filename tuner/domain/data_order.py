@@ -35,14 +35,14 @@ class SampleStream:
 
     def indices(self, start: int, count: int) -> NDArray[np.int64]:
         """The indices of `count` samples from place `start` of the stream on."""
-        pieces = []
+        parts = []
         while count > 0:
             epoch, offset = divmod(start, self._num_samples)
-            piece = self._permutation(epoch)[offset : offset + count]
-            pieces.append(piece)
-            start += len(piece)
-            count -= len(piece)
-        return np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int64)
+            running = self._permutation(epoch)[offset : offset + count]
+            parts.append(running)
+            start += len(running)
+            count -= len(running)
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
         if epoch not in self._epochs:

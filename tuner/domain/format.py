@@ -9,7 +9,7 @@ from search_spaces import KNOBS, AxisValue, Configuration, traits_of
 from tuner.domain.recommendation import Estimate
 
 UNKNOWN = "unknown"
-OUT_OF_REACH = "out of reach"
+UNREACHABLE = "out of reach"
 ABSENT = "–"
 
 #: Axes whose words in a sentence are not simply `name=value`.
@@ -42,7 +42,7 @@ def format_seconds(seconds: float) -> str:
     if math.isnan(seconds):
         return UNKNOWN
     if math.isinf(seconds):
-        return OUT_OF_REACH
+        return UNREACHABLE
     if seconds == 0:
         return "0 s"
     if seconds < 0.9995e-3:
@@ -61,7 +61,7 @@ def format_seconds(seconds: float) -> str:
     return f"{hours // 24}d {hours % 24}h"
 
 
-def format_duration_mark(seconds: float) -> str:
+def format_duration_tick(seconds: float) -> str:
     """A duration for an axis, without parts that are zero: 20 s, 5m, 1m 30s, 2h, 3d."""
     words = format_seconds(seconds)
     parts = [part for part in words.split(" ") if part not in ("00s", "00m", "0h")]
@@ -77,7 +77,7 @@ def format_dollars(dollars: float | None) -> str:
     if math.isnan(dollars):
         return UNKNOWN
     if math.isinf(dollars):
-        return OUT_OF_REACH
+        return UNREACHABLE
     if dollars == 0:
         return "$0"
     if dollars < 0.1:
@@ -108,9 +108,9 @@ def format_count(count: float) -> str:
 
 def format_short_count(count: float) -> str:
     """A count for an axis: 200, 5k, 20k, 1.5M."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, character in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
-            return f"{count / size:g}{letter}"
+            return f"{count / size:g}{character}"
     return f"{count:g}"
 
 
@@ -179,7 +179,7 @@ def format_configuration(configuration: Configuration) -> str:
 def format_interval(estimate: Estimate) -> str:
     """The 90% interval of a time: 1m 10s to 2m 05s; one without an end says so."""
     if math.isinf(estimate.lower):
-        return OUT_OF_REACH
+        return UNREACHABLE
     if math.isinf(estimate.upper):
         return f"{format_seconds(estimate.lower)} to no upper bound"
     return f"{format_seconds(estimate.lower)} to {format_seconds(estimate.upper)}"
@@ -188,7 +188,7 @@ def format_interval(estimate: Estimate) -> str:
 def format_dollar_interval(estimate: Estimate) -> str:
     """The 90% interval of a price."""
     if math.isinf(estimate.lower):
-        return OUT_OF_REACH
+        return UNREACHABLE
     if math.isinf(estimate.upper):
         return f"{format_dollars(estimate.lower)} to no upper bound"
     return f"{format_dollars(estimate.lower)} to {format_dollars(estimate.upper)}"

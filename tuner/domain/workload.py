@@ -81,7 +81,7 @@ class StepSchedule(_Settings):
 
     def factor(self, samples: int) -> float:
         """What the learning rate is multiplied by once `samples` samples were seen."""
-        passed = sum(samples >= mark for mark in self.at_samples)
+        passed = sum(samples >= point for point in self.at_samples)
         return float(_warmup(samples, self.warmup_samples) * self.divide_by**-passed)
 
 

@@ -31,7 +31,7 @@ from tuner.strategies.rules import outer_step
 #: Gradients of several ranks' shares are computed at once, of so many samples at most.
 _LARGEST_BATCH = 1024
 #: Step times that are kept of each rank.
-_MOST_STEPS_KEPT = 1024
+_MOST_STEPS_STORED = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class StepTimes:
 
     def add(self, compute: float, whole: float) -> None:
         """A step, unless enough are kept."""
-        if len(self.compute) < _MOST_STEPS_KEPT:
+        if len(self.compute) < _MOST_STEPS_STORED:
             self.compute.append(compute)
             self.whole.append(whole)
 
@@ -212,8 +212,8 @@ class Emulation(ABC):
         self.samples, self.rank_steps = state["samples"], state["rank_steps"]
         if len(state["draws"]) == self.trained.num_ranks:
             self._draws.load(state["draws"])
-        for rank, kept in zip(self.ranks, state["ranks"], strict=True):
-            rank.load(kept)
+        for rank, saved in zip(self.ranks, state["ranks"], strict=True):
+            rank.load(saved)
         torch.set_rng_state(state["random"])
         if self.device.type != "cpu" and "device_random" in state:
             torch.get_device_module(self.device).set_rng_state(state["device_random"], self.device)
@@ -232,8 +232,8 @@ class AllReduceEmulation(Emulation):
         self._seconds = 0.0
         batch_size, num_ranks = trained.configuration.batch_size, trained.num_ranks
         self._shares = [shard(batch_size, rank, num_ranks) for rank in range(num_ranks)]
-        apart = any(isinstance(m, _BatchNorm) for m in self.model.modules())
-        self._parts = self._shares if apart else _chunks(batch_size)
+        has_batch_norm = any(isinstance(m, _BatchNorm) for m in self.model.modules())
+        self._parts = self._shares if has_batch_norm else _chunks(batch_size)
         self._num_bytes = self._replica.num_bytes
 
     @property
@@ -384,7 +384,7 @@ class LocalSGDEmulation(Emulation):
         self._momentum.copy_(state["momentum"])
 
 
-class ApartEmulation(Emulation):
+class AsynchronousEmulation(Emulation):
     """Ranks that wait for no barrier: each begins its next step when it is done with the last.
 
     A step's gradient is that of the parameters at its beginning: nothing changes them before its end.
@@ -404,9 +404,9 @@ class ApartEmulation(Emulation):
             self._mixing = PeerMixing(self._ranks, configuration, self.clock, cluster, trained.seed)
         self._computes = [0.0] * trained.num_ranks
         #: When each rank's step before this one ended, and which ranks wait after a step, not before one.
-        self._begun = [0.0] * trained.num_ranks
+        self._started = [0.0] * trained.num_ranks
         self._waits_after: set[int] = set()
-        self._has_begun = False
+        self._has_started = False
 
     @property
     def ranks(self) -> list[VirtualRank]:
@@ -430,8 +430,8 @@ class ApartEmulation(Emulation):
 
     def advance(self) -> None:
         """One event."""
-        if not self._has_begun:
-            self._has_begun = True
+        if not self._has_started:
+            self._has_started = True
             with torch.no_grad():
                 for rank in self._ranks:
                     self._begin(rank)
@@ -471,8 +471,8 @@ class ApartEmulation(Emulation):
 
     def _end_step(self, rank: VirtualRank) -> None:
         now = self.clock.seconds
-        self.times[rank.rank].add(self._computes[rank.rank], now - self._begun[rank.rank])
-        self._begun[rank.rank] = now
+        self.times[rank.rank].add(self._computes[rank.rank], now - self._started[rank.rank])
+        self._started[rank.rank] = now
 
     def scored(self) -> AbstractContextManager[None]:
         with torch.no_grad():
@@ -484,9 +484,9 @@ class ApartEmulation(Emulation):
             "mixing": self._mixing.state(),
             "clock": self.clock.state(),
             "computes": list(self._computes),
-            "begun": list(self._begun),
+            "begun": list(self._started),
             "waits_after": sorted(self._waits_after),
-            "has_begun": self._has_begun,
+            "has_begun": self._has_started,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -494,8 +494,8 @@ class ApartEmulation(Emulation):
         with torch.no_grad():
             self._mixing.load(state["mixing"])
         self.clock.load(state["clock"])
-        self._computes, self._begun = list(state["computes"]), list(state["begun"])
-        self._waits_after, self._has_begun = set(state["waits_after"]), state["has_begun"]
+        self._computes, self._started = list(state["computes"]), list(state["begun"])
+        self._waits_after, self._has_started = set(state["waits_after"]), state["has_begun"]
 
 
 def emulation(trained: Trained) -> Emulation:
@@ -503,7 +503,7 @@ def emulation(trained: Trained) -> Emulation:
     traits = traits_of(trained.configuration.strategy)
     if traits.exchanged == "gradients" or (trained.num_ranks == 1 and not _steps_outside(traits.name)):
         return AllReduceEmulation(trained)
-    return LocalSGDEmulation(trained) if traits.barrier else ApartEmulation(trained)
+    return LocalSGDEmulation(trained) if traits.barrier else AsynchronousEmulation(trained)
 
 
 def _steps_outside(strategy: str) -> bool:

@@ -15,7 +15,7 @@ from search_spaces import Configuration, traits_of
 from tuner.domain.cluster import VirtualCluster
 from tuner.emulation.event_clock import Event, EventClock
 from tuner.emulation.virtual_rank import VirtualRank
-from tuner.emulation.virtual_transport import Mail
+from tuner.emulation.virtual_transport import Mailbox
 from tuner.strategies import Links, Strategy, strategy
 from tuner.strategies.flat import FlatParameters
 from tuner.strategies.rules import accumulated, elastic_force, moving_rate
@@ -83,9 +83,9 @@ class PeerMixing(Mixing):
     ) -> None:
         self._ranks = ranks
         num_ranks = len(ranks)
-        self.mail = Mail(clock, cluster, num_ranks, ranks[0].num_bytes)
+        self.mailbox = Mailbox(clock, cluster, num_ranks, ranks[0].num_bytes)
         everybody = tuple(range(num_ranks))
-        self._transports = self.mail.transports()
+        self._transports = self.mailbox.transports()
         self._strategies: list[Strategy] = []
         for rank, transport in zip(ranks, self._transports, strict=True):
             own = strategy(configuration.strategy, configuration)
@@ -113,7 +113,7 @@ class PeerMixing(Mixing):
         return True
 
     def take(self, event: Event) -> bool:
-        self.mail.deliver(event)
+        self.mailbox.deliver(event)
         return False
 
     def score_vector(self) -> Tensor:
@@ -131,14 +131,14 @@ class PeerMixing(Mixing):
     def state(self) -> dict[str, Any]:
         return {
             "strategies": [own.state() for own in self._strategies],
-            "mail": self.mail.state(),
+            "mail": self.mailbox.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        for own, kept in zip(self._strategies, state["strategies"], strict=True):
-            own.load(kept)
+        for own, saved in zip(self._strategies, state["strategies"], strict=True):
+            own.load(saved)
         # What strategies published while they loaded is replaced by what was there.
-        self.mail.load(state["mail"])
+        self.mailbox.load(state["mail"])
 
 
 class CenterMixing(Mixing):
@@ -253,8 +253,8 @@ class CenterMixing(Mixing):
 
     def load(self, state: dict[str, Any]) -> None:
         self._center.copy_(state["center"])
-        for own, kept in zip(self._taken, state["taken"], strict=True):
-            own.copy_(kept)
+        for own, saved in zip(self._taken, state["taken"], strict=True):
+            own.copy_(saved)
         self._free_at, self._served = state["free_at"], state["served"]
         self._last_served = list(state["last_served"])
         for flat in self._flats:

@@ -69,10 +69,10 @@ class StepDraws:
         return compute, still
 
     def _normal(self, rank: int) -> float:
-        kept = self._normals[rank]
-        if not kept:
-            kept.extend(self._rngs[rank].standard_normal(_BLOCK).tolist())
-        return kept.pop()
+        block = self._normals[rank]
+        if not block:
+            block.extend(self._rngs[rank].standard_normal(_BLOCK).tolist())
+        return block.pop()
 
     def state(self) -> list[dict[str, Any]]:
         """What `load` goes on from, one entry a rank."""
@@ -80,14 +80,14 @@ class StepDraws:
             {
                 "generator": dict(rng.bit_generator.state),
                 "delays": dict(delays.bit_generator.state),
-                "normals": list(kept),
+                "normals": list(block),
             }
-            for rng, delays, kept in zip(self._rngs, self._delay_rngs, self._normals, strict=True)
+            for rng, delays, block in zip(self._rngs, self._delay_rngs, self._normals, strict=True)
         ]
 
     def load(self, state: list[dict[str, Any]]) -> None:
         """Goes on from what `state` gave."""
-        for rng, delays, kept, own in zip(self._rngs, self._delay_rngs, self._normals, state, strict=True):
+        for rng, delays, block, own in zip(self._rngs, self._delay_rngs, self._normals, state, strict=True):
             rng.bit_generator.state = own["generator"]
             delays.bit_generator.state = own["delays"]
-            kept[:] = own["normals"]
+            block[:] = own["normals"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from tuner.domain.cluster import VirtualCluster
 from tuner.emulation.event_clock import Event, EventClock
 from tuner.transport import Received, Transport
-from tuner.transport.transport import STANDING_WIDTH
+from tuner.transport.transport import STATUS_WIDTH
 
 Array = npt.NDArray[np.float64]
 
@@ -32,7 +32,7 @@ FETCHED, GIVEN, PUSHED, CONFIRMED, ASKED, ANSWERED = (
 MOST_HELD = 8
 
 
-class Mail:
+class Mailbox:
     """What virtual ranks have published, and what is on its way between them: as `MessageTransport` has it.
 
     Vectors leave a rank one after the other, n / w each, whatever they are, and reach one likewise; words
@@ -119,9 +119,9 @@ class Mail:
                 else:
                     self._parked.setdefault((peer, channel), []).append(rank)
             case "given":
-                channel, *letter = content
+                channel, *content_of = content
                 self._fetching.discard((rank, peer, channel))
-                self._hold((rank, peer, channel), (letter[0], letter[1], letter[2]))
+                self._store_pushed((rank, peer, channel), (content_of[0], content_of[1], content_of[2]))
             case "pushed":
                 self.pushed[rank][peer] = (content[0], content[1])
                 self.clock.announce(event.seconds + self._cluster.one_way_seconds, CONFIRMED, peer, rank)
@@ -137,9 +137,9 @@ class Mail:
     def _give(self, peer: int, channel: int, rank: int) -> None:
         self.send(peer, GIVEN, rank, channel, *self.published[peer, channel])
 
-    def _hold(self, key: tuple[int, int, int], letter: tuple[int, int, Tensor]) -> None:
+    def _store_pushed(self, key: tuple[int, int, int], content_of: tuple[int, int, Tensor]) -> None:
         self.held.pop(key, None)
-        self.held[key] = letter
+        self.held[key] = content_of
         if self.num_ranks - 1 > MOST_HELD:
             own = [other for other in self.held if other[0] == key[0] and other[2] == key[2]]
             for other in own[:-MOST_HELD]:
@@ -150,12 +150,12 @@ class Mail:
         return {
             "sent_at": list(self._sent_at),
             "taken_at": list(self._taken_at),
-            "published": [(*key, *kept) for key, kept in self.published.items()],
-            "held": [(*key, *kept) for key, kept in self.held.items()],
+            "published": [(*key, *stored) for key, stored in self.published.items()],
+            "held": [(*key, *stored) for key, stored in self.held.items()],
             "fetching": sorted(self._fetching),
             "parked": [(*key, list(ranks)) for key, ranks in self._parked.items()],
             "pushing": sorted(self._pushing),
-            "waiting": [(*key, *kept) for key, kept in self._waiting.items()],
+            "waiting": [(*key, *stored) for key, stored in self._waiting.items()],
             "pushed": [dict(box) for box in self.pushed],
             "requests": [list(queue) for queue in self.requests],
             "answers": [dict(box) for box in self.answers],
@@ -180,18 +180,18 @@ class Mail:
 class VirtualTransport(Transport):
     """One rank's end of the mail."""
 
-    def __init__(self, mail: Mail, rank: int) -> None:
-        self._mail = mail
-        self.rank, self.num_ranks, self.moved_bytes = rank, mail.num_ranks, 0
-        self._standing = np.zeros(STANDING_WIDTH)
+    def __init__(self, mailbox: Mailbox, rank: int) -> None:
+        self._mailbox = mailbox
+        self.rank, self.num_ranks, self.moved_bytes = rank, mailbox.num_ranks, 0
+        self._status = np.zeros(STATUS_WIDTH)
 
-    def post(self, standing: Array) -> None:
-        self._standing = standing.copy()
+    def post(self, status: Array) -> None:
+        self._status = status.copy()
 
-    def standings(self) -> Array:
+    def statuses(self) -> Array:
         """Its own alone: virtual ranks are counted by whoever runs them."""
-        found = np.zeros((self.num_ranks, STANDING_WIDTH))
-        found[self.rank] = self._standing
+        found = np.zeros((self.num_ranks, STATUS_WIDTH))
+        found[self.rank] = self._status
         return found
 
     def silent_seconds(self) -> Array:
@@ -199,19 +199,19 @@ class VirtualTransport(Transport):
         return np.zeros(self.num_ranks)
 
     def publish(self, channel: int, vector: Tensor, tag: int) -> None:
-        self._mail.publish(self.rank, channel, tag, vector.clone())
+        self._mailbox.publish(self.rank, channel, tag, vector.clone())
 
     def prefetch(self, rank: int, channel: int) -> None:
         if rank != self.rank:
-            self._mail.fetch(self.rank, rank, channel)
+            self._mailbox.fetch(self.rank, rank, channel)
 
     def fetch(self, rank: int, channel: int, out: Tensor, *, newer_than: int | None = None) -> int | None:
         if rank == self.rank:
-            found = self._mail.published.get((rank, channel))
+            found = self._mailbox.published.get((rank, channel))
         else:
             self.prefetch(rank, channel)
-            found = self._mail.held.get((self.rank, rank, channel))
-            self.moved_bytes += self._mail.num_bytes if found is not None else 0
+            found = self._mailbox.held.get((self.rank, rank, channel))
+            self.moved_bytes += self._mailbox.num_bytes if found is not None else 0
         if found is None:
             return None
         _, tag, vector = found
@@ -221,34 +221,34 @@ class VirtualTransport(Transport):
         return tag
 
     def push(self, rank: int, vector: Tensor, tag: int) -> bool:
-        self._mail.push(self.rank, rank, tag, vector.clone())
-        self.moved_bytes += self._mail.num_bytes
+        self._mailbox.push(self.rank, rank, tag, vector.clone())
+        self.moved_bytes += self._mailbox.num_bytes
         return True
 
     def take_pushed(self) -> list[Received]:
-        box, self._mail.pushed[self.rank] = self._mail.pushed[self.rank], {}
+        box, self._mailbox.pushed[self.rank] = self._mailbox.pushed[self.rank], {}
         return [Received(sender=s, tag=tag, vector=vector) for s, (tag, vector) in sorted(box.items())]
 
     def ask(self, rank: int, vector: Tensor, tag: int) -> bool:
-        if rank in self._mail.unanswered[self.rank]:
+        if rank in self._mailbox.unanswered[self.rank]:
             return False
-        self._mail.unanswered[self.rank].add(rank)
-        self._mail.send(self.rank, ASKED, rank, tag, vector.clone())
-        self.moved_bytes += self._mail.num_bytes
+        self._mailbox.unanswered[self.rank].add(rank)
+        self._mailbox.send(self.rank, ASKED, rank, tag, vector.clone())
+        self.moved_bytes += self._mailbox.num_bytes
         return True
 
     def reply(self, rank: int, *, wait_seconds: float = 0.0) -> Received | None:
-        found = self._mail.answers[self.rank].pop(rank, None)
+        found = self._mailbox.answers[self.rank].pop(rank, None)
         if found is None:
             return None
-        self._mail.unanswered[self.rank].discard(rank)
+        self._mailbox.unanswered[self.rank].discard(rank)
         return Received(sender=rank, tag=found[0], vector=found[1])
 
     def is_asked(self, rank: int) -> bool:
-        return rank in self._mail.unanswered[self.rank]
+        return rank in self._mailbox.unanswered[self.rank]
 
     def next_request(self, *, wait_seconds: float = 0.0) -> Received | None:
-        queue = self._mail.requests[self.rank]
+        queue = self._mailbox.requests[self.rank]
         if not queue:
             return None
         sender, tag, vector = queue.popleft()
@@ -257,8 +257,8 @@ class VirtualTransport(Transport):
     def answer(self, request: Received, fill: Callable[[Tensor], None], tag: int) -> None:
         message = torch.empty_like(request.vector)
         fill(message)
-        self._mail.send(self.rank, ANSWERED, request.sender, tag, message)
-        self.moved_bytes += self._mail.num_bytes
+        self._mailbox.send(self.rank, ANSWERED, request.sender, tag, message)
+        self.moved_bytes += self._mailbox.num_bytes
 
     def close(self) -> None:
         """Nothing is held."""

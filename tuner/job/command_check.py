@@ -36,8 +36,8 @@ def check_command(job: Job, path: Path) -> None:
         )
     text = script_text(section, path.resolve().parent)
     for axis in _varied(job):
-        if not _is_told(job, axis, text):
-            raise JobError(f"{path}: {_never_told(axis)}")
+        if not _is_passed(job, axis, text):
+            raise JobError(f"{path}: {_never_passed(axis)}")
     if job.probe.max_batch_size_per_rank is not None and not _is_used(job, ("accumulation",), text):
         raise JobError(
             f"{path}: probe.max_batch_size_per_rank asks for accumulation, but the script is never told: put "
@@ -58,7 +58,7 @@ def _varied(job: Job) -> Iterable[str]:
             yield knob
 
 
-def _is_told(job: Job, axis: str, text: str) -> bool:
+def _is_passed(job: Job, axis: str, text: str) -> bool:
     # A copy a rank reads WORLD_SIZE, as every launcher sets it.
     if axis == "nodes" and job.command.one_per == "rank":
         return True
@@ -78,7 +78,7 @@ def _is_used(job: Job, variables: tuple[str, ...], text: str) -> bool:
     return asks_for_values(everything)
 
 
-def _never_told(axis: str) -> str:
+def _never_passed(axis: str) -> str:
     names = TELLING[axis]
     shown = ", ".join(f"{{{name}}}" for name in names)
     shown = shown if len(names) == 1 else f"one of {shown}"

@@ -74,7 +74,7 @@ class MetricsSection(Section):
 
     @field_validator("pattern")
     @classmethod
-    def _pattern_tells_enough(cls, pattern: str | None) -> str | None:
+    def _pattern_suffices(cls, pattern: str | None) -> str | None:
         if pattern is None:
             return None
         try:

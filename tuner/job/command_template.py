@@ -92,19 +92,19 @@ class Template:
             for_shell: Whether a shell reads it: values are quoted, and those known on a node only become
                 references. `resume` is text for the shell already.
         """
-        pieces = []
+        fragments = []
         for literal, name in self._parts():
-            pieces.append(literal)
+            fragments.append(literal)
             if name is None:
                 continue
             value = str(values.get(name, ""))
             if not for_shell or name == "resume":
-                pieces.append(value)
+                fragments.append(value)
             elif name in NODE_VARIABLES and name not in values:
-                pieces.append(f'"${NODE_VARIABLES[name]}"')
+                fragments.append(f'"${NODE_VARIABLES[name]}"')
             else:
-                pieces.append(shlex.quote(value))
-        return "".join(pieces)
+                fragments.append(shlex.quote(value))
+        return "".join(fragments)
 
     def _parts(self) -> list[tuple[str, str | None]]:
         parts: list[tuple[str, str | None]] = []

@@ -310,8 +310,8 @@ class Job(Section):
     def _trained_by(self) -> dict[str, Any]:
         """What of `[workload]` curves depend on: neither time to save nor the way to resume."""
         assert self.workload is not None
-        kept = {"grace", "resume"} if self.runs_command else None
-        return self.workload.model_dump(mode="json", exclude=kept)
+        excluded = {"grace", "resume"} if self.runs_command else None
+        return self.workload.model_dump(mode="json", exclude=excluded)
 
 
 def _virtual(machine: MachineSection, delays: tuple[RankDelay, ...]) -> VirtualCluster:

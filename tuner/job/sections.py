@@ -167,7 +167,7 @@ class ClusterSection(Section):
     )
 
     @model_validator(mode="after")
-    def _engine_is_the_launcher_s(self) -> ClusterSection:
+    def _scheduler_is_the_launcher_s(self) -> ClusterSection:
         if self.launcher == "torchrun" and self.torchrun is None:
             raise ValueError("launcher = 'torchrun' needs [cluster.torchrun] with hosts = ['a', 'b']")
         stated = {

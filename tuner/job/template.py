@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tuner.domain.errors import JobError
 
-_ROOM = Path(__file__).resolve().parent
-_INSTALLED_EXAMPLES = _ROOM.parent / "examples"
-_CHECKOUT = _ROOM.parent.parent
+_FOLDER = Path(__file__).resolve().parent
+_INSTALLED_EXAMPLES = _FOLDER.parent / "examples"
+_CHECKOUT = _FOLDER.parent.parent
 
 
 def job_template() -> str:
     """A job file with every table explained; it passes all checks as it stands."""
-    return (_ROOM / "template.toml").read_text(encoding="utf-8")
+    return (_FOLDER / "template.toml").read_text(encoding="utf-8")
 
 
 def example_names() -> list[str]:

@@ -57,8 +57,8 @@ def with_imports(source: Path, package: str) -> list[Path]:
             continue
         found.add(file)
         for name in _imported_names(file):
-            beside = name.removeprefix(f"{package}.") if package else name
-            candidate = folder.joinpath(*beside.split("."))
+            relative = name.removeprefix(f"{package}.") if package else name
+            candidate = folder.joinpath(*relative.split("."))
             for path in (candidate.with_suffix(".py"), candidate / "__init__.py"):
                 if path.is_file():
                     waiting.append(path)

@@ -19,15 +19,15 @@ from tuner.launchers.local import LocalLauncher
 from tuner.launchers.local_nodes import LocalNodes
 from tuner.launchers.process_records import end_orphans
 from tuner.launchers.ray_nodes import RayNodes
-from tuner.launchers.scheduler_backend import EngineView, NodeEngine, NodeJob
+from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 from tuner.launchers.slurm_nodes import SlurmNodes
 from tuner.launchers.slurm_submission import SlurmRequest
 
 __all__ = [
+    "BackendView",
     "CommandLauncher",
     "CommandTask",
     "ElasticAgent",
-    "EngineView",
     "HostNodes",
     "JobHandle",
     "JobState",
@@ -35,13 +35,13 @@ __all__ = [
     "Launcher",
     "LocalLauncher",
     "LocalNodes",
-    "NodeEngine",
     "NodeJob",
     "OnePer",
     "RankContext",
     "RankFailure",
     "RankTask",
     "RayNodes",
+    "SchedulerBackend",
     "SlurmNodes",
     "SlurmRequest",
     "Task",

@@ -28,11 +28,11 @@ from tuner.launchers.launcher import (
     check_task,
 )
 from tuner.launchers.rank_job import RankJob, rank_command, thread_variables
-from tuner.launchers.scheduler_backend import EngineView, NodeEngine, NodeJob
+from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 _LEASE_EVERY_SECONDS = 5.0
 #: A poll reads a file a node, on a shared file system: not more often than so, times the nodes.
-_LOOK_SECONDS_PER_NODE = 0.01
+_POLL_SECONDS_PER_NODE = 0.01
 _LAST_LINES = 20
 #: How long files may take to be seen after the engine says that the job has ended.
 _FILES_LATE_SECONDS = 5.0
@@ -58,18 +58,18 @@ class _Job:
     handle: JobHandle
     node_job: NodeJob
     folder: JobFolder
-    engine_id: str
+    backend_id: str
     grace_seconds: float
     submitted_at: float
     ranks: RankJob | None = None
     cancelled_at: float | None = None
     lease_at: float = 0.0
     beats: dict[int, tuple[int, float]] = field(default_factory=dict)
-    view: EngineView = field(default_factory=lambda: EngineView(state=JobState.PENDING))
+    view: BackendView = field(default_factory=lambda: BackendView(state=JobState.PENDING))
     pending_until: float | None = None
     running_at: float | None = None
     gone_at: float | None = None
-    looked_at: float = 0.0
+    polled_at: float = 0.0
     last: JobStatus | None = None
     status: JobStatus | None = None
 
@@ -89,7 +89,7 @@ class CommandLauncher(Launcher):
     tells of it, and the job is LOST.
 
     Args:
-        engine: Gives nodes; closed with the launcher.
+        backend: Gives nodes; closed with the launcher.
         python: Interpreter on the nodes for ranks that run a function: it has torch and what Paceline needs.
         threads_per_rank: CPU threads of one such rank.
         agent: Starts commands that run once a rank by torch's elastic agent; the starter does it if absent,
@@ -101,7 +101,7 @@ class CommandLauncher(Launcher):
 
     def __init__(
         self,
-        engine: NodeEngine,
+        backend: SchedulerBackend,
         *,
         python: str = sys.executable,
         threads_per_rank: int = 1,
@@ -110,7 +110,7 @@ class CommandLauncher(Launcher):
         orphan_seconds: float = 300.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine, self._clock = engine, clock
+        self._backend, self._clock = backend, clock
         self._python, self._threads_per_rank, self._agent = python, threads_per_rank, agent
         self._silence_seconds, self._orphan_seconds = silence_seconds, orphan_seconds
         self._jobs: dict[str, _Job] = {}
@@ -150,7 +150,7 @@ class CommandLauncher(Launcher):
             time_limit_seconds=command.time_limit_seconds,
             grace_seconds=command.grace_seconds,
         )
-        engine_id = self._begin(command, folder, node_job)
+        backend_id = self._begin(command, folder, node_job)
         handle = JobHandle(
             identity=identity,
             num_nodes=num_nodes,
@@ -161,7 +161,7 @@ class CommandLauncher(Launcher):
             handle=handle,
             node_job=node_job,
             folder=folder,
-            engine_id=engine_id,
+            backend_id=backend_id,
             grace_seconds=command.grace_seconds,
             submitted_at=submitted_at,
             ranks=ranks,
@@ -174,7 +174,7 @@ class CommandLauncher(Launcher):
             command = rank_command(folder.path, self._python)
             # Without the agent: it would import torch once more on every node, for seconds that are paid for.
             return CommandTask(
-                command=noted(command, folder.path, outlived=task.outlives_ranks),
+                command=noted(command, folder.path, tolerated=task.tolerates_rank_loss),
                 one_per=OnePer.RANK,
                 environment=thread_variables(self._threads_per_rank),
                 working_folder=Path.cwd(),
@@ -203,31 +203,31 @@ class CommandLauncher(Launcher):
                 "grace_seconds": task.grace_seconds,
                 "time_limit_seconds": task.time_limit_seconds,
                 "orphan_seconds": self._orphan_seconds,
-                "main_address": self._engine.main_address(node_job),
+                "main_address": self._backend.main_address(node_job),
             }
         )
         folder.touch_lease()
         # Noted before the engine is asked: were we killed in between, the job could still be found by name.
         record = {
-            "engine": self._engine.name,
+            "engine": self._backend.name,
             "id": None,
             "num_nodes": num_nodes,
             "grace_seconds": task.grace_seconds,
         }
         folder.record(record)
-        engine_id = self._engine.begin(node_job)
+        backend_id = self._backend.begin(node_job)
         with contextlib.suppress(OSError):  # it is found by its name, too
-            folder.record({**record, "id": engine_id})
-        return engine_id
+            folder.record({**record, "id": backend_id})
+        return backend_id
 
     def poll(self, handle: JobHandle) -> JobStatus:
         job = self._job(handle)
         if job.status is not None:
             return job.status
         now = self._clock()
-        if job.last is not None and now - job.looked_at < _LOOK_SECONDS_PER_NODE * job.node_job.num_nodes:
+        if job.last is not None and now - job.polled_at < _POLL_SECONDS_PER_NODE * job.node_job.num_nodes:
             return replace(job.last, messages=())
-        job.looked_at = now
+        job.polled_at = now
         if now - job.lease_at > _LEASE_EVERY_SECONDS:
             job.lease_at = now
             job.folder.touch_lease()
@@ -263,7 +263,7 @@ class CommandLauncher(Launcher):
             return
         if not job.folder.statuses(job.node_job.num_nodes):
             # It waits for nodes, or its starters are on their way: nothing is lost by taking them away.
-            self._engine.end(job.node_job, job.engine_id)
+            self._backend.end(job.node_job, job.backend_id)
 
     def logs(self, handle: JobHandle) -> dict[int, str]:
         return self._job(handle).folder.logs()
@@ -280,7 +280,7 @@ class CommandLauncher(Launcher):
                 while not self.poll(job.handle).state.has_ended:
                     time.sleep(0.05)
         self._closed = True
-        self._engine.close()
+        self._backend.close()
 
     def end_orphans(self, folder: Path) -> list[str]:
         """Ends what an earlier tuner's jobs in a task's folder left running or waiting.
@@ -303,25 +303,25 @@ class CommandLauncher(Launcher):
                 num_nodes=int(record["num_nodes"]),
                 devices_per_node=1,
             )
-            engine_id = record["id"] or ""
-            self._await_end(found, job, engine_id, float(record["grace_seconds"]) + _FILES_LATE_SECONDS)
-            self._engine.end(job, engine_id)
+            backend_id = record["id"] or ""
+            self._await_end(found, job, backend_id, float(record["grace_seconds"]) + _FILES_LATE_SECONDS)
+            self._backend.end(job, backend_id)
             found.forget()
-            ended.append(engine_id)
+            ended.append(backend_id)
         return ended
 
     def _is_orphan(self, found: JobFolder) -> bool:
         record = found.recorded()
         return (
-            record is not None and found.identity not in self._jobs and record["engine"] == self._engine.name
+            record is not None and found.identity not in self._jobs and record["engine"] == self._backend.name
         )
 
-    def _await_end(self, found: JobFolder, job: NodeJob, engine_id: str, seconds: float) -> None:
+    def _await_end(self, found: JobFolder, job: NodeJob, backend_id: str, seconds: float) -> None:
         """Gives a job that runs time to save what it can."""
         until = self._clock() + seconds
         while self._clock() < until:
             nodes = found.statuses(job.num_nodes).values()
-            if all(node.has_ended for node in nodes) or self._engine.look(job, engine_id).state.has_ended:
+            if all(node.has_ended for node in nodes) or self._backend.poll(job, backend_id).state.has_ended:
                 return
             time.sleep(0.1)
 
@@ -331,14 +331,14 @@ class CommandLauncher(Launcher):
         """Where a job stands by what its nodes and its engine say."""
         if len(nodes) == job.node_job.num_nodes and all(node.has_ended for node in nodes.values()):
             return self._ended(job, nodes, now)
-        job.view = self._engine.look(job.node_job, job.engine_id)
+        job.view = self._backend.poll(job.node_job, job.backend_id)
         if job.view.state is JobState.PENDING and not nodes:
             job.pending_until = now
         if job.cancelled_at is not None:
             late = job.cancelled_at + job.grace_seconds + _END_LATE_SECONDS
             if not job.view.state.has_ended:
                 if now > late:
-                    self._engine.end(job.node_job, job.engine_id)
+                    self._backend.end(job.node_job, job.backend_id)
                 return (JobState.RUNNING if nodes else JobState.PENDING), ()
             return JobState.CANCELLED, ()
         silent = self._silent_nodes(job, nodes, now)
@@ -359,8 +359,8 @@ class CommandLauncher(Launcher):
         """A job that the engine says has ended, while not all nodes told so."""
         missing = [n for n in range(job.node_job.num_nodes) if n not in nodes or not nodes[n].has_ended]
         state = JobState.LOST if job.view.state is JobState.SUCCEEDED else job.view.state
-        words = job.view.detail or f"the {self._engine.name} engine says that the job {job.view.state}"
-        printed = self._engine_output(job)
+        words = job.view.detail or f"the {self._backend.name} engine says that the job {job.view.state}"
+        printed = self._backend_output(job)
         with contextlib.suppress(OSError):
             if shutil.disk_usage(job.folder.path).free < _LITTLE_BYTES:
                 printed = (
@@ -370,7 +370,7 @@ class CommandLauncher(Launcher):
         reason = f"{named}: {words}{printed}"
         return state, (RankFailure(rank=missing[0], reason=reason), *self._failures(job, nodes))
 
-    def _engine_output(self, job: _Job) -> str:
+    def _backend_output(self, job: _Job) -> str:
         """What starters printed beside what they ran: why they could not begin."""
         with contextlib.suppress(OSError):
             for path in sorted(job.folder.path.glob("starter*.err")):
@@ -392,7 +392,7 @@ class CommandLauncher(Launcher):
         if taken:
             # What the engine said when nodes were lost is more than what it says once all have ended.
             if not job.view.state.has_ended:
-                job.view = self._engine.look(job.node_job, job.engine_id)
+                job.view = self._backend.poll(job.node_job, job.backend_id)
             view = job.view
             # The engine's word may come a moment later; and copies fail whose peer is lost.
             job.gone_at = now if job.gone_at is None else job.gone_at
@@ -462,7 +462,7 @@ class CommandLauncher(Launcher):
         job.status = replace(status, messages=())
         # A node that the engine gave up may live on where nobody reaches it, but for the folder.
         job.folder.ask_to_end("over")
-        self._engine.end(job.node_job, job.engine_id)
+        self._backend.end(job.node_job, job.backend_id)
         with contextlib.suppress(OSError):
             job.folder.forget()
 

@@ -44,13 +44,13 @@ class ElasticAgent:
         return f"exec {shlex.join(agent)} {place} {shlex.join(program)}"
 
 
-def noted(rank_command: str, folder: Path, *, outlived: bool = False) -> str:
+def noted(rank_command: str, folder: Path, *, tolerated: bool = False) -> str:
     """A rank's command that leaves what it prints in `rank-R.log` and how it ended in `rank-R.exit`.
 
     Args:
         rank_command: For the shell.
         folder: The job's.
-        outlived: Whether a rank that is killed is no failure for whoever started it.
+        tolerated: Whether a rank that is killed is no failure for whoever started it.
     """
     note = shlex.quote(f"{folder}/rank-")
     lines = [
@@ -58,7 +58,7 @@ def noted(rank_command: str, folder: Path, *, outlived: bool = False) -> str:
         f"/bin/sh -c {shlex.quote(rank_command)}",
         "code=$?",
         f'echo "$code" >{note}"$RANK".code && mv {note}"$RANK".code {note}"$RANK".exit',
-        '[ "$code" -le 128 ] || exit 0' if outlived else "",
+        '[ "$code" -le 128 ] || exit 0' if tolerated else "",
         'exit "$code"',
     ]
     return "\n".join(line for line in lines if line)

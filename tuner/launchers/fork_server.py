@@ -32,7 +32,7 @@ REPORT = struct.Struct("=cqqd")
 FORK, KILL = b"f", b"k"
 FORKED, EXITED = b"f", b"x"
 
-_LOOK_FOR_TUNER_SECONDS = 1.0
+_CHECK_TUNER_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -72,7 +72,7 @@ class _ForkServer:
         control = self._control.fileno()
         try:
             while os.getppid() == self._tuner_process:
-                ready, _, _ = select.select([control, self._wake], [], [], _LOOK_FOR_TUNER_SECONDS)
+                ready, _, _ = select.select([control, self._wake], [], [], _CHECK_TUNER_SECONDS)
                 if self._wake in ready:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake, 4096)

@@ -19,7 +19,7 @@ from tuner.domain.errors import ProbeError
 from tuner.launchers.job_folder import JobFolder, NodeStatus
 from tuner.launchers.launcher import JobState
 from tuner.launchers.node_agent import JOB_VARIABLE
-from tuner.launchers.scheduler_backend import EngineView, NodeEngine, NodeJob
+from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 #: With what ssh ends where it did not get to run the command.
 _NOT_REACHED = 255
@@ -68,7 +68,7 @@ class _Connection:
         return ended
 
 
-class HostNodes(NodeEngine):
+class HostNodes(SchedulerBackend):
     """Runs each node's starter on a host of a list, reached by ssh or by a command of the user's own.
 
     The job's folder must be the same on all hosts. A job takes the first hosts that are free; they are shared
@@ -107,7 +107,7 @@ class HostNodes(NodeEngine):
         connections: list[_Connection] = []
         self._connections[job.identity] = connections
         for node, host in enumerate(hosts):
-            words = [self._python, str(job.starter), str(job.folder), str(node), "--watch-input"]
+            words = [self._python, str(job.agent), str(job.folder), str(node), "--watch-input"]
             # Marked, so that what kills the job's processes finds the starter, too.
             command = f"{JOB_VARIABLE}={job.identity} exec {shlex.join(words)}"
             output = job.folder / f"starter-{node}.err"
@@ -119,47 +119,48 @@ class HostNodes(NodeEngine):
             connections.append(_Connection(host=host, process=process, output=output))
         return ",".join(hosts)
 
-    def look(self, job: NodeJob, engine_id: str) -> EngineView:
+    def poll(self, job: NodeJob, backend_id: str) -> BackendView:
         if job.identity in self._ended:
-            return EngineView(state=JobState.SUCCEEDED)
-        told = JobFolder(job.folder).statuses(job.num_nodes)
+            return BackendView(state=JobState.SUCCEEDED)
+        reported = JobFolder(job.folder).statuses(job.num_nodes)
         connections = self._connections.get(job.identity)
         if connections is None:
             # A job of an earlier tuner: what its hosts wrote is all that is known of it.
-            has_ended = len(told) == job.num_nodes and all(node.has_ended for node in told.values())
-            return EngineView(state=JobState.SUCCEEDED if has_ended else JobState.RUNNING)
+            has_ended = len(reported) == job.num_nodes and all(node.has_ended for node in reported.values())
+            return BackendView(state=JobState.SUCCEEDED if has_ended else JobState.RUNNING)
         views = [
-            _view_of_broken(connection, told.get(node))
+            _view_of_broken(connection, reported.get(node))
             for node, connection in enumerate(connections)
-            if connection.process.poll() not in (None, 0) and not (node in told and told[node].has_ended)
+            if connection.process.poll() not in (None, 0)
+            and not (node in reported and reported[node].has_ended)
         ]
         if views:
             # What will never work outweighs what may have been an accident.
             states = [view.state for view in views]
             state = JobState.FAILED if JobState.FAILED in states else JobState.LOST
-            return EngineView(state=state, detail="; ".join(view.detail for view in views))
+            return BackendView(state=state, detail="; ".join(view.detail for view in views))
         if any(connection.process.poll() is None for connection in connections):
-            return EngineView(state=JobState.RUNNING)
+            return BackendView(state=JobState.RUNNING)
         failed = any(connection.process.returncode != 0 for connection in connections)
-        return EngineView(state=JobState.FAILED if failed else JobState.SUCCEEDED)
+        return BackendView(state=JobState.FAILED if failed else JobState.SUCCEEDED)
 
-    def end(self, job: NodeJob, engine_id: str) -> None:
+    def end(self, job: NodeJob, backend_id: str) -> None:
         self._ended.add(job.identity)
         connections = self._connections.pop(job.identity, None)
         taken = self._taken.pop(job.identity, ())
-        told = JobFolder(job.folder).statuses(job.num_nodes)
+        reported = JobFolder(job.folder).statuses(job.num_nodes)
         if connections is None:
             # It may not be known where an earlier tuner's job runs: it was killed before it could note that.
-            hosts = tuple(engine_id.split(",")) if engine_id else (taken or self._hosts)
+            hosts = tuple(backend_id.split(",")) if backend_id else (taken or self._hosts)
             self._kill(hosts, job)
             return
         until = time.monotonic() + _LEAVE_SECONDS
         left = []
         for node, connection in enumerate(connections):
-            if node in told and told[node].has_ended:
+            if node in reported and reported[node].has_ended:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     connection.process.wait(max(0.0, until - time.monotonic()))
-            elif connection.process.poll() is None or node in told:
+            elif connection.process.poll() is None or node in reported:
                 left.append(connection.host)
         self._kill(tuple(left), job)
         for connection in connections:
@@ -188,7 +189,7 @@ class HostNodes(NodeEngine):
 
     def _kill(self, hosts: tuple[str, ...], job: NodeJob) -> None:
         """Kills what the job left on hosts; one that does not answer is left alone."""
-        command = f"exec {shlex.join([self._python, str(job.starter), '--kill', job.identity])}"
+        command = f"exec {shlex.join([self._python, str(job.agent), '--kill', job.identity])}"
         killers = []
         for host in hosts:
             output = job.folder / "kill.err"
@@ -227,13 +228,13 @@ def connect_line(connect: str, host: str, command: str) -> str:
     return re.sub(r"\{host\}|\{command\}", lambda place: places[place.group()], connect)
 
 
-def _view_of_broken(connection: _Connection, told: NodeStatus | None) -> EngineView:
+def _view_of_broken(connection: _Connection, reported: NodeStatus | None) -> BackendView:
     """What the end of a connection means whose node has not ended."""
     host, code, words = connection.host, connection.process.returncode, connection.words()
-    if told is not None:
-        return EngineView(state=JobState.LOST, detail=f"the connection to {host} broke ({words})")
+    if reported is not None:
+        return BackendView(state=JobState.LOST, detail=f"the connection to {host} broke ({words})")
     if code == _NOT_REACHED and not _FOR_GOOD.search(words):
-        return EngineView(state=JobState.LOST, detail=f"{host} was not reached ({words})")
+        return BackendView(state=JobState.LOST, detail=f"{host} was not reached ({words})")
     if code == _NOT_REACHED:
-        return EngineView(state=JobState.FAILED, detail=f"{host} cannot be reached ({words})")
-    return EngineView(state=JobState.FAILED, detail=f"no starter could run on {host} ({words})")
+        return BackendView(state=JobState.FAILED, detail=f"{host} cannot be reached ({words})")
+    return BackendView(state=JobState.FAILED, detail=f"no starter could run on {host} ({words})")

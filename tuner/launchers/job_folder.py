@@ -130,16 +130,16 @@ class JobFolder:
         """What is known of each node that has told something."""
         found = {}
         for node in range(num_nodes):
-            told = _read(self.path / f"node-{node}.json")
-            if told is not None:
+            reported = _read(self.path / f"node-{node}.json")
+            if reported is not None:
                 found[node] = NodeStatus(
                     node=node,
-                    host=str(told["host"]),
-                    state=str(told["state"]),
-                    beats=int(told["beats"]),
-                    exits={int(end["copy"]): int(end["code"]) for end in told["exits"]},
-                    reason=told["reason"],
-                    ended_at=told.get("ended_at"),
+                    host=str(reported["host"]),
+                    state=str(reported["state"]),
+                    beats=int(reported["beats"]),
+                    exits={int(end["copy"]): int(end["code"]) for end in reported["exits"]},
+                    reason=reported["reason"],
+                    ended_at=reported.get("ended_at"),
                 )
         return found
 

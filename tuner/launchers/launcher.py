@@ -37,14 +37,14 @@ class RankTask:
         function: Import path `module:function`; called with a `RankContext` and the payload.
         payload: Plain data that survive JSON, the same for all ranks; so are messages and results.
         folder: Where the ranks' logs and rendezvous file go; exists.
-        outlives_ranks: Whether the job goes on without ranks that were killed, while others are left. An
+        tolerates_rank_loss: Whether the job goes on without ranks that were killed, while others are left. An
             error that a rank raises ends it all the same.
     """
 
     function: str
     payload: Mapping[str, Any]
     folder: Path
-    outlives_ranks: bool = False
+    tolerates_rank_loss: bool = False
 
 
 class OnePer(StrEnum):

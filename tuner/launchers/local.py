@@ -124,7 +124,7 @@ class LocalLauncher(Launcher):
             submitted_at=submitted_at,
             grace_seconds=self._grace_seconds,
             log_starts=log_starts,
-            outlives_ranks=task.outlives_ranks,
+            tolerates_rank_loss=task.tolerates_rank_loss,
             places=places,
         )
         self._jobs[identity] = job

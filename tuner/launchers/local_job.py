@@ -41,7 +41,7 @@ class LocalJob:
         submitted_at: Monotonic seconds.
         grace_seconds: How long other ranks are listened to after a failure.
         log_starts: Rank to where in its log file this job begins.
-        outlives_ranks: Whether it goes on without ranks that were killed.
+        tolerates_rank_loss: Whether it goes on without ranks that were killed.
         places: Each rank's place among all ranks of this host, which names its device.
     """
 
@@ -51,7 +51,7 @@ class LocalJob:
     submitted_at: float
     grace_seconds: float
     log_starts: Mapping[int, int]
-    outlives_ranks: bool = False
+    tolerates_rank_loss: bool = False
     places: tuple[int, ...] = ()
     state: JobState = JobState.PENDING
     recorded: dict[int, int] | None = None
@@ -118,7 +118,7 @@ class LocalJob:
 
     def _conclude(self) -> None:
         now = time.monotonic()
-        if self.outlives_ranks and self._goes_on_without(now):
+        if self.tolerates_rank_loss and self._goes_on_without(now):
             return
         if self._faults and self._failing_since is None:
             self._failing_since = now
@@ -153,7 +153,7 @@ class LocalJob:
         return [process for rank, process in enumerate(self.ranks) if rank in self._results]
 
     def _startup_seconds(self) -> float | None:
-        if len(self._entered_at) < len(self.ranks) and not (self.outlives_ranks and self._results):
+        if len(self._entered_at) < len(self.ranks) and not (self.tolerates_rank_loss and self._results):
             return None
         return max(self._entered_at.values()) - self.submitted_at
 

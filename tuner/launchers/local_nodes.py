@@ -12,10 +12,10 @@ from tuner.domain.errors import ProbeError
 from tuner.launchers.launcher import JobState
 from tuner.launchers.node_agent import descendants, kill_job
 from tuner.launchers.process_records import ProcessRecord
-from tuner.launchers.scheduler_backend import EngineView, NodeEngine, NodeJob
+from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 
-class LocalNodes(NodeEngine):
+class LocalNodes(SchedulerBackend):
     """Starts each node's starter as a process of this host.
 
     A starter ends what it runs as soon as this process is gone: it reads an input that is held open here.
@@ -24,16 +24,16 @@ class LocalNodes(NodeEngine):
     name = "local"
 
     def __init__(self) -> None:
-        self._starters: dict[str, list[subprocess.Popen[bytes]]] = {}
+        self._agents: dict[str, list[subprocess.Popen[bytes]]] = {}
 
     def begin(self, job: NodeJob) -> str:
-        starters = []
+        agents = []
         for node in range(job.num_nodes):
             with (job.folder / f"starter-{node}.err").open("ab") as errors:
                 try:
-                    starters.append(
+                    agents.append(
                         subprocess.Popen(
-                            [sys.executable, str(job.starter), str(job.folder), str(node), "--watch-input"],
+                            [sys.executable, str(job.agent), str(job.folder), str(node), "--watch-input"],
                             stdin=subprocess.PIPE,
                             stdout=errors,
                             stderr=errors,
@@ -42,32 +42,32 @@ class LocalNodes(NodeEngine):
                     )
                 except OSError as error:
                     raise ProbeError(f"no process can be started on this host: {error}") from error
-        self._starters[job.identity] = starters
-        records = [ProcessRecord.of(starter.pid) for starter in starters]
+        self._agents[job.identity] = agents
+        records = [ProcessRecord.of(agent.pid) for agent in agents]
         return ",".join(f"{r.process}:{r.started}" for r in records if r is not None)
 
-    def look(self, job: NodeJob, engine_id: str) -> EngineView:
-        starters = self._starters.get(job.identity)
-        if starters is None:
-            alive = any(record.is_alive for record in _recorded(engine_id))
-            return EngineView(state=JobState.RUNNING if alive else JobState.SUCCEEDED)
-        if any(starter.poll() is None for starter in starters):
-            return EngineView(state=JobState.RUNNING)
-        failed = any(starter.returncode != 0 for starter in starters)
-        codes = ", ".join(str(starter.returncode) for starter in starters)
-        return EngineView(
+    def poll(self, job: NodeJob, backend_id: str) -> BackendView:
+        agents = self._agents.get(job.identity)
+        if agents is None:
+            alive = any(record.is_alive for record in _recorded(backend_id))
+            return BackendView(state=JobState.RUNNING if alive else JobState.SUCCEEDED)
+        if any(agent.poll() is None for agent in agents):
+            return BackendView(state=JobState.RUNNING)
+        failed = any(agent.returncode != 0 for agent in agents)
+        codes = ", ".join(str(agent.returncode) for agent in agents)
+        return BackendView(
             state=JobState.FAILED if failed else JobState.SUCCEEDED, detail=f"its starters ended with {codes}"
         )
 
-    def end(self, job: NodeJob, engine_id: str) -> None:
-        for starter in self._starters.pop(job.identity, []):
-            if starter.poll() is None:
-                kill_tree(starter.pid)
-            starter.wait()
-            if starter.stdin is not None:
+    def end(self, job: NodeJob, backend_id: str) -> None:
+        for agent in self._agents.pop(job.identity, []):
+            if agent.poll() is None:
+                kill_tree(agent.pid)
+            agent.wait()
+            if agent.stdin is not None:
                 with contextlib.suppress(OSError):
-                    starter.stdin.close()
-        for record in _recorded(engine_id):
+                    agent.stdin.close()
+        for record in _recorded(backend_id):
             if record.is_alive:
                 kill_tree(record.process)
         kill_job(job.identity)
@@ -83,6 +83,6 @@ def kill_tree(process: int) -> None:
             os.kill(doomed, signal.SIGKILL)
 
 
-def _recorded(engine_id: str) -> list[ProcessRecord]:
-    pairs = (entry.partition(":") for entry in engine_id.split(",") if entry)
+def _recorded(backend_id: str) -> list[ProcessRecord]:
+    pairs = (entry.partition(":") for entry in backend_id.split(",") if entry)
     return [ProcessRecord(process=int(process), started=int(started)) for process, _, started in pairs]

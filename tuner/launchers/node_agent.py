@@ -41,7 +41,7 @@ _LEFT_GRACE_SECONDS = 2.0
 _EMPTY_END_SECONDS = 5.0
 
 
-class NodeStarter:
+class NodeAgent:
     """One node of a job.
 
     Args:
@@ -62,12 +62,12 @@ class NodeStarter:
             "exits": [],
             "reason": None,
         }
-        self._copies: dict[int, int] = {}  # process to rank, or to node where there is one a node
+        self._processes: dict[int, int] = {}  # process to rank, or to node where there is one a node
         self._exits: dict[int, int] = {}
         self._asked_to_end: str | None = None
         self._empty_end_since: float | None = None
         self._watch_input = watch_input
-        self._told_at = 0.0
+        self._reported_at = 0.0
         self._lease = (time.monotonic(), -1.0)
 
     def run(self) -> int:
@@ -81,18 +81,18 @@ class NodeStarter:
         _adopt_orphans()
         if self._watch_input:
             threading.Thread(target=self._read_input, daemon=True).start()
-        self._tell("starting")
+        self._report("starting")
         try:
             main = self._meet()
             if main is not None:
-                self._start_copies(main)
-                self._tell("running")
+                self._start_processes(main)
+                self._report("running")
                 self._watch()
         except OSError as error:
             self._status["exits"].append({"copy": self._node_rank, "code": 127})
             self._fail(f"it cannot be started: {error}")
         self._kill_descendants()
-        self._tell("ended")
+        self._report("ended")
         codes = [end["code"] for end in self._status["exits"] if end["code"] != 0]
         return 0 if not codes else codes[0] if codes[0] > 0 else 128 - codes[0]
 
@@ -121,7 +121,7 @@ class NodeStarter:
                 return None
             time.sleep(_WAIT_SECONDS)
 
-    def _start_copies(self, main: dict[str, Any]) -> None:
+    def _start_processes(self, main: dict[str, Any]) -> None:
         task = self._task
         devices = task["devices_per_node"]
         environment = {
@@ -161,7 +161,7 @@ class NodeStarter:
                 env=environment,
                 start_new_session=True,
             )
-        self._copies[copy.pid] = number
+        self._processes[copy.pid] = number
         # Every child is waited for in one place, adopted ones too.
         copy.returncode = 0
 
@@ -169,7 +169,7 @@ class NodeStarter:
         """Until every copy has ended, or none may go on."""
         while True:
             self._wait_for_children()
-            ended = [process for process in self._copies if process in self._exits]
+            ended = [process for process in self._processes if process in self._exits]
             if ended and self._asked_to_end is None:
                 # An engine may signal all processes at once, copies a moment before this one.
                 time.sleep(_WAIT_SECONDS)
@@ -178,31 +178,31 @@ class NodeStarter:
                 failed = []  # whatever they ended with, it was not their own doing
             if failed:
                 self._fail(f"{self._copy_words(failed[0])} ended with {_code_words(self._exits[failed[0]])}")
-                self._end_copies(_FAILED_GRACE_SECONDS)
+                self._end_processes(_FAILED_GRACE_SECONDS)
                 break
             if self._node_rank > 0 and self._task["one_per"] == "job":
                 first = _read(self._folder / "node-0.json")
                 if first is not None and first["state"] == "ended":
                     break
-            elif len(ended) == len(self._copies) and self._asked_to_end is None:
-                self._end_copies(_LEFT_GRACE_SECONDS)
+            elif len(ended) == len(self._processes) and self._asked_to_end is None:
+                self._end_processes(_LEFT_GRACE_SECONDS)
                 break
             reason = self._must_end()
             if reason is not None:
                 self._status["reason"] = reason
                 grace = _FAILED_GRACE_SECONDS if reason == "another failed" else self._task["grace_seconds"]
-                self._end_copies(min(grace, self._task["grace_seconds"]))
+                self._end_processes(min(grace, self._task["grace_seconds"]))
                 break
-            self._tell("running")
+            self._report("running")
             time.sleep(_WAIT_SECONDS)
         self._status["exits"] = [
             {"copy": number, "code": self._exits[process]}
-            for process, number in self._copies.items()
+            for process, number in self._processes.items()
             if process in self._exits
         ]
 
     def _copy_words(self, process: int) -> str:
-        return ("rank" if self._task["one_per"] == "rank" else "node") + f" {self._copies[process]}"
+        return ("rank" if self._task["one_per"] == "rank" else "node") + f" {self._processes[process]}"
 
     def _must_end(self) -> str | None:
         """Why the node may not go on; None where it may."""
@@ -243,9 +243,9 @@ class NodeStarter:
             return False
         return now - since > float(self._task["orphan_seconds"])
 
-    def _end_copies(self, grace: float) -> None:
+    def _end_processes(self, grace: float) -> None:
         """Asks all copies to end, waits, and kills what is left, children of children too."""
-        for process in self._copies:
+        for process in self._processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process, signal.SIGTERM)
         until = time.monotonic() + grace
@@ -253,7 +253,7 @@ class NodeStarter:
             self._wait_for_children()
             if not descendants(os.getpid()):
                 return
-            self._tell("ending")
+            self._report("ending")
             time.sleep(_WAIT_SECONDS)
         self._kill_descendants()
 
@@ -284,11 +284,11 @@ class NodeStarter:
         with contextlib.suppress(FileExistsError), (self._folder / "failed").open("x") as file:
             file.write(str(self._node_rank))
 
-    def _tell(self, state: str) -> None:
+    def _report(self, state: str) -> None:
         now = time.monotonic()
-        if state == self._status["state"] and state != "starting" and now - self._told_at < _BEAT_SECONDS:
+        if state == self._status["state"] and state != "starting" and now - self._reported_at < _BEAT_SECONDS:
             return
-        self._told_at = now
+        self._reported_at = now
         self._status["state"] = state
         self._status["beats"] += 1
         self._status.setdefault("began", time.time())
@@ -330,12 +330,12 @@ def kill_job(identity: str) -> list[int]:
     Returns:
         The processes killed.
     """
-    mark = f"{JOB_VARIABLE}={identity}".encode()
+    tag = f"{JOB_VARIABLE}={identity}".encode()
     killed = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                if tag in (entry / "environ").read_bytes().split(b"\0"):
                     os.kill(int(entry.name), signal.SIGKILL)
                     killed.append(int(entry.name))
     return killed
@@ -388,7 +388,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "--kill":
         kill_job(sys.argv[2])
         sys.exit(0)
-    ended_with = NodeStarter(
+    ended_with = NodeAgent(
         Path(sys.argv[1]), int(sys.argv[2]), watch_input="--watch-input" in sys.argv[3:]
     ).run()
     # An engine that kills the other nodes at the first bad exit must see only the starter's own.

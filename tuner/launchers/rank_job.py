@@ -66,7 +66,7 @@ class RankJob:
     """
 
     def __init__(self, folder: JobFolder, task: RankTask, num_ranks: int, submitted_at: float) -> None:
-        self._folder, self._outlives, self._num_ranks = folder, task.outlives_ranks, num_ranks
+        self._folder, self._tolerates_rank_loss, self._num_ranks = folder, task.tolerates_rank_loss, num_ranks
         self._offsets = dict.fromkeys(range(num_ranks), 0)
         self._messages: list[tuple[int, dict[str, Any]]] = []
         self._results: dict[int, Any] = {}
@@ -114,10 +114,10 @@ class RankJob:
         own = self._rank_failures()
         if state is JobState.RUNNING:
             is_late = self._returned_at is not None and now - self._returned_at > _LATE_SECONDS
-            over = self._outlives and is_late and not self._failures
+            over = self._tolerates_rank_loss and is_late and not self._failures
             return (JobState.SUCCEEDED if over else state), own
         if state in (JobState.SUCCEEDED, JobState.FAILED):
-            if len(self._results) == self._num_ranks or self._is_outlived():
+            if len(self._results) == self._num_ranks or self._tolerates_these():
                 return JobState.SUCCEEDED, ()
             self._ended_at = now if self._ended_at is None else self._ended_at
             if state is JobState.SUCCEEDED and not own and now - self._ended_at < _FILES_LATE_SECONDS:
@@ -136,11 +136,13 @@ class RankJob:
             case "failure":
                 self._failures[rank] = dict(frame)
 
-    def _is_outlived(self) -> bool:
+    def _tolerates_these(self) -> bool:
         """Whether all that returned nothing were killed, and others did return."""
         exits = self._folder.rank_exits()
         left = set(range(self._num_ranks)) - self._results.keys()
-        return self._outlives and bool(self._results) and all(exits.get(rank, 0) < 0 for rank in left)
+        return (
+            self._tolerates_rank_loss and bool(self._results) and all(exits.get(rank, 0) < 0 for rank in left)
+        )
 
     def _rank_failures(self) -> tuple[RankFailure, ...]:
         """Those that raised, and those that ended without a word; echoes of another's end last."""

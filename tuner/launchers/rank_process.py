@@ -43,7 +43,7 @@ def serve(connection: socket.socket) -> NoReturn:
             connection.sendall(data)
 
     while (task := receive(connection)) is not None:
-        answer = _carry_out(task, send)
+        answer = _execute(task, send)
         send(answer)
         if answer["kind"] == "failure":
             # Going away at once closes this rank's collectives, so that the others speak up too.
@@ -65,7 +65,7 @@ def _die_with_tuner(connection: socket.socket) -> None:
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-def _carry_out(task: Mapping[str, Any], send: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
+def _execute(task: Mapping[str, Any], send: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
     with _output_to(Path(task["folder"]) / f"rank{task['rank']}.log"):
         try:
             _enter_surroundings(task)

@@ -31,7 +31,7 @@ _GET_ADDRESS = 0x8915  # SIOCGIFADDR
 _held: list[Any] = []
 
 
-class RankVoice:
+class ProgressReporter:
     """Appends lines of JSON to a rank's file.
 
     Each is written by an opening and closing of its own: on a network's file system that is what makes it
@@ -62,8 +62,8 @@ def main(folder: Path) -> NoReturn:
         folder: The job's folder.
     """
     rank = int(os.environ["RANK"])
-    voice = RankVoice(folder / f"messages-{rank}.jsonl")
-    _end_when_told()
+    reporter = ProgressReporter(folder / f"messages-{rank}.jsonl")
+    _end_when_asked()
     try:
         task = json.loads((folder / "ranks.json").read_text())
         choose_interface(os.environ["MASTER_ADDR"])
@@ -71,7 +71,7 @@ def main(folder: Path) -> NoReturn:
         import torch
 
         torch.set_num_threads(task["threads"])
-        _hold_store(rank)
+        _serve_store(rank)
         context = RankContext(
             rank=rank,
             num_ranks=int(os.environ["WORLD_SIZE"]),
@@ -79,14 +79,14 @@ def main(folder: Path) -> NoReturn:
             # Which finds the store that is held, as it would find the store of torch's agent.
             init_method="env://",
             folder=Path(task["folder"]),
-            send=lambda message: voice.say({"kind": "message", "message": message}),
+            send=lambda message: reporter.say({"kind": "message", "message": message}),
         )
-        voice.say({"kind": "entered", "at": time.time()})
+        reporter.say({"kind": "entered", "at": time.time()})
         result = function(context, task["payload"])
         leave_process_group()
-        voice.say({"kind": "result", "result": result})
+        reporter.say({"kind": "result", "result": result})
     except BaseException as error:
-        voice.say({**failure_of(error), "at": time.time()})
+        reporter.say({**failure_of(error), "at": time.time()})
         code = 1
     else:
         code = 0
@@ -116,7 +116,7 @@ def choose_interface(main_address: str) -> None:
                     return
 
 
-def _hold_store(rank: int) -> None:
+def _serve_store(rank: int) -> None:
     """Has the first rank hold, for as long as it lives, the store where all meet.
 
     Left alone, `env://` makes the store and whoever asked for it lets it go: too early for ranks that are
@@ -132,15 +132,15 @@ def _hold_store(rank: int) -> None:
     _held.append(TCPStore(os.environ["MASTER_ADDR"], port, is_master=True, wait_for_workers=False))
 
 
-def _end_when_told() -> None:
+def _end_when_asked() -> None:
     """Ends this process a moment after SIGTERM, also where Python does not get to run its handlers."""
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
-    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    asked_end, ask_end = os.pipe()
+    os.set_blocking(ask_end, False)
+    signal.set_wakeup_fd(ask_end, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, lambda *_: None)
 
     def watch() -> None:
-        while signal.SIGTERM not in os.read(told, 64):
+        while signal.SIGTERM not in os.read(asked_end, 64):
             continue
         time.sleep(_LAST_WORDS_SECONDS)
         os._exit(128 + signal.SIGTERM)

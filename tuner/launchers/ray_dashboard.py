@@ -12,7 +12,7 @@ from typing import Any
 
 from tuner.domain.errors import ProbeError
 
-_LOOK_EVERY_SECONDS = 1.0
+_POLL_EVERY_SECONDS = 1.0
 _SUBMIT_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 #: How long a job is offered to a dashboard that is there and cannot take it, as one that has just started.
@@ -53,7 +53,7 @@ class RayDashboard:
     Args:
         address: Where it listens, as Ray's client takes it; `RAY_ADDRESS` in the environment goes before it,
             as for all of Ray's own tools.
-        patience_seconds: How long it may leave calls unanswered.
+        timeout_seconds: How long it may leave calls unanswered.
         clock: Seconds, never going back.
 
     Raises:
@@ -64,18 +64,18 @@ class RayDashboard:
         self,
         address: str,
         *,
-        patience_seconds: float = 60.0,
+        timeout_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if ray_version() is None:
             raise ProbeError("Ray is not installed here: pip install 'paceline[ray]'")
         self.address = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or address
         self._given_address = address
-        self._patience_seconds, self._clock = patience_seconds, clock
+        self._timeout_seconds, self._clock = timeout_seconds, clock
         self._lock = threading.Lock()
         self._client: Any = None
         self._watched: dict[str, _Watched] = {}
-        self._looked_at = clock()
+        self._polled_at = clock()
         self._silent_since: float | None = None
         self._silence = ""
         self._stops: list[threading.Thread] = []
@@ -110,7 +110,7 @@ class RayDashboard:
                     if _BUSY not in str(error) or time.monotonic() > until:
                         failure.append(error)
                         return
-                time.sleep(_LOOK_EVERY_SECONDS)
+                time.sleep(_POLL_EVERY_SECONDS)
 
         thread = threading.Thread(target=submit, daemon=True)
         thread.start()
@@ -120,7 +120,7 @@ class RayDashboard:
         if failure:
             raise self._unreachable(_one_line(failure[0])) from failure[0]
 
-    def look(self, identity: str) -> RayJob | None:
+    def poll(self, identity: str) -> RayJob | None:
         """What the dashboard said last of a job; asks anew in the background, not too often.
 
         Returns:
@@ -132,18 +132,18 @@ class RayDashboard:
         now = self._clock()
         with self._lock:
             watched = self._watched.setdefault(identity, _Watched())
-            if now - self._looked_at > self._patience_seconds:
+            if now - self._polled_at > self._timeout_seconds:
                 self._silent_since = None  # nobody asked meanwhile
-            self._looked_at = now
+            self._polled_at = now
             silent_since, silence = self._silent_since, self._silence
             if not watched.is_asking and (
-                watched.asked_at is None or now - watched.asked_at > _LOOK_EVERY_SECONDS
+                watched.asked_at is None or now - watched.asked_at > _POLL_EVERY_SECONDS
             ):
                 watched.is_asking, watched.asked_at = True, now
                 if self._silent_since is None:
                     self._silent_since, self._silence = now, "no answer"
                 threading.Thread(target=self._ask, args=(identity, watched), daemon=True).start()
-        if silent_since is not None and now - silent_since > self._patience_seconds:
+        if silent_since is not None and now - silent_since > self._timeout_seconds:
             raise self._unreachable(f"{silence}, for {now - silent_since:.0f} s")
         return watched.job
 

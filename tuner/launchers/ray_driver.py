@@ -62,10 +62,10 @@ class NodeKeeper:
 
     def __init__(self, folder: str, node_rank: int, python: str | None) -> None:
         self._folder, self._node_rank = Path(folder), node_rank
-        self._starter = [python or sys.executable, str(self._folder / "node_agent.py")]
+        self._agent = [python or sys.executable, str(self._folder / "node_agent.py")]
         self._process: int | None = None
         self._asked: signal.Signals | None = None
-        self._has_told = False
+        self._has_reported = False
         self._has_ended = threading.Event()
 
     def run(self) -> bool:
@@ -75,15 +75,15 @@ class NodeKeeper:
             Whether the starter told of its end; else it was killed, or could not be started.
         """
         try:
-            self._has_told = self._run()
+            self._has_reported = self._run()
         finally:
             self._has_ended.set()
-        return self._has_told
+        return self._has_reported
 
     def rejoin(self) -> bool:
         """What `run` returned, or will return: for a driver that lost the connection meanwhile."""
         self._has_ended.wait()
-        return self._has_told
+        return self._has_reported
 
     def _run(self) -> bool:
         task = json.loads((self._folder / "task.json").read_text())
@@ -91,7 +91,7 @@ class NodeKeeper:
             between = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", "-c", _DETACHED),
-                    *(*self._starter, str(self._folder), str(self._node_rank), "--watch-input"),
+                    *(*self._agent, str(self._folder), str(self._node_rank), "--watch-input"),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -106,10 +106,10 @@ class NodeKeeper:
             self.end(self._asked)
         between.stdout.read()
         self._process = None
-        told = _read(self._folder / f"node-{self._node_rank}.json")
-        if told is not None and told["state"] == "ended":
+        reported = _read(self._folder / f"node-{self._node_rank}.json")
+        if reported is not None and reported["state"] == "ended":
             return True
-        subprocess.run([*self._starter, "--kill", task["identity"]], check=False)
+        subprocess.run([*self._agent, "--kill", task["identity"]], check=False)
         return False
 
     def end(self, by: signal.Signals) -> None:
@@ -133,7 +133,7 @@ class Driver:
         request = json.loads((folder / "ray_task.json").read_text())
         self._bundle: dict[str, float] = request["bundle"]
         self._python: str | None = request["python"]
-        self._patience_seconds: float = request["patience_seconds"]
+        self._timeout_seconds: float = request["patience_seconds"]
         self._num_nodes = int(self._task["num_nodes"])
         self._note: dict[str, Any] = {"state": "waiting", "detail": "", "ended": False}
         self._stopped = False
@@ -154,12 +154,12 @@ class Driver:
         group = placement_group([self._bundle] * self._num_nodes, strategy="STRICT_SPREAD")
         try:
             if self._await_nodes(group):
-                self._tell("placed")
+                self._report("placed")
                 self._keep(group)
         finally:
             remove_placement_group(group)
         went_wrong = self._note["state"] in ("failed", "lost")
-        self._tell(self._note["state"] if went_wrong else "ended", ended=True)
+        self._report(self._note["state"] if went_wrong else "ended", ended=True)
         return int(went_wrong)
 
     def _take_signal(self, _number: int, _frame: Any) -> None:
@@ -169,7 +169,7 @@ class Driver:
         """Waits until the group is placed; false where it will not be, or nobody wants it any more."""
         lacking_since: float | None = None
         counted_at = -_COUNT_EVERY_SECONDS
-        self._tell("waiting", _demand(self._num_nodes, self._bundle))
+        self._report("waiting", _demand(self._num_nodes, self._bundle))
         while not group.wait(_WAIT_SECONDS):
             now = time.monotonic()
             if self._is_unwanted() or self._is_orphaned():
@@ -179,10 +179,10 @@ class Driver:
             counted_at = now
             words, is_lacking = self._supply()
             lacking_since = (lacking_since or now) if is_lacking else None
-            if lacking_since is not None and now - lacking_since > self._patience_seconds:
-                self._tell("failed", f"{words}; waited {self._patience_seconds:g} s for more")
+            if lacking_since is not None and now - lacking_since > self._timeout_seconds:
+                self._report("failed", f"{words}; waited {self._timeout_seconds:g} s for more")
                 return False
-            self._tell("waiting", words)
+            self._report("waiting", words)
         return True
 
     def _supply(self) -> tuple[str, bool]:
@@ -273,29 +273,29 @@ class Driver:
     def _is_given_up(self, node: int, now: float) -> bool:
         if node not in self._unanswered:
             return False
-        told = _read(self._folder / f"node-{node}.json")
+        reported = _read(self._folder / f"node-{node}.json")
         limits = _UNANSWERED_SECONDS
-        limit = limits[0] if told is not None and told["state"] == "ended" else limits[1]
+        limit = limits[0] if reported is not None and reported["state"] == "ended" else limits[1]
         return now - self._unanswered[node][0] > limit
 
     def _lose(self, state: str, node: int, words: str) -> None:
         """The first word counts: what others say after it comes of it."""
         if self._note["state"] == "placed":
-            self._tell(state, f"node {node}: {words}")
+            self._report(state, f"node {node}: {words}")
 
     def _is_unwanted(self) -> bool:
         """Whether the tuner, or somebody through Ray, has asked for the job's end."""
         if (self._folder / "end").exists():
             return True
         if self._stopped and self._note["state"] in ("waiting", "placed"):
-            self._tell("lost", "Ray was asked to stop the job")
+            self._report("lost", "Ray was asked to stop the job")
         return self._stopped
 
     def _is_ending(self) -> bool:
         """Whether starters are on their way out, so that one that does not come is frozen."""
         return self._note["state"] in ("failed", "lost") or (self._folder / "failed").exists()
 
-    def _tell(self, state: str, detail: str | None = None, *, ended: bool = False) -> None:
+    def _report(self, state: str, detail: str | None = None, *, ended: bool = False) -> None:
         self._note["state"] = state
         if detail is not None:
             self._note["detail"] = detail
@@ -347,5 +347,5 @@ if __name__ == "__main__":
         sys.exit(driver.run())
     except Exception as error:
         traceback.print_exc()
-        driver._tell("failed", f"{type(error).__name__}: {error}", ended=True)
+        driver._report("failed", f"{type(error).__name__}: {error}", ended=True)
         sys.exit(1)

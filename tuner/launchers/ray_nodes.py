@@ -15,7 +15,7 @@ from tuner.domain.errors import ProbeError
 from tuner.launchers.job_folder import JobFolder
 from tuner.launchers.launcher import JobState
 from tuner.launchers.ray_dashboard import RayDashboard, RayJob
-from tuner.launchers.scheduler_backend import EngineView, NodeEngine, NodeJob
+from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 _DRIVER = Path(__file__).with_name("ray_driver.py")
 #: Ray's own stop kills after 3 s; the driver gives starters their grace, and then some.
@@ -30,7 +30,7 @@ _CLUSTER_PYTHON = (
 )
 
 
-class RayNodes(NodeEngine):
+class RayNodes(SchedulerBackend):
     """Nodes of a Ray cluster, each a bundle of a strictly spread placement group.
 
     A job of ours is a job of Ray's: a driver on the head node (`ray_driver.py`) asks for the nodes, has an
@@ -43,7 +43,7 @@ class RayNodes(NodeEngine):
         gpus_per_node: GPUs of a bundle.
         resources: Custom resources of a bundle.
         python: Interpreter for the starters; None for the cluster's own.
-        patience_seconds: How long nodes are waited for that the cluster does not have, for it may grow.
+        timeout_seconds: How long nodes are waited for that the cluster does not have, for it may grow.
         dashboard: How the dashboard is asked; None for that at the address.
 
     Raises:
@@ -60,12 +60,12 @@ class RayNodes(NodeEngine):
         gpus_per_node: int = 0,
         resources: Mapping[str, float] | None = None,
         python: str | None = None,
-        patience_seconds: float = 600.0,
+        timeout_seconds: float = 600.0,
         dashboard: RayDashboard | None = None,
     ) -> None:
         self._cpus_per_node, self._gpus_per_node = cpus_per_node, gpus_per_node
         self._resources = dict(resources or {})
-        self._python, self._patience_seconds = python, patience_seconds
+        self._python, self._timeout_seconds = python, timeout_seconds
         self._dashboard = dashboard or RayDashboard(address)
         self._leaving: list[NodeJob] = []
 
@@ -76,41 +76,41 @@ class RayNodes(NodeEngine):
         request = {
             "bundle": self._bundle(job),
             "python": self._python,
-            "patience_seconds": self._patience_seconds,
+            "patience_seconds": self._timeout_seconds,
         }
         (job.folder / "ray_task.json").write_text(json.dumps(request))
         command = f'{_CLUSTER_PYTHON}; exec "$p" {shlex.quote(str(driver))} {shlex.quote(str(job.folder))}'
         stop_seconds = int(task["grace_seconds"] + _STOP_LATE_SECONDS)
-        engine_id = _submission_id(job)
+        backend_id = _submission_id(job)
         try:
-            self._dashboard.submit(engine_id, command, {"RAY_JOB_STOP_WAIT_TIME_S": str(stop_seconds)})
+            self._dashboard.submit(backend_id, command, {"RAY_JOB_STOP_WAIT_TIME_S": str(stop_seconds)})
         except ProbeError:
             # Should Ray have heard it all the same, the driver finds that nobody wants it.
             JobFolder(job.folder).ask_to_end("never begun")
             raise
-        return engine_id
+        return backend_id
 
-    def look(self, job: NodeJob, engine_id: str) -> EngineView:
+    def poll(self, job: NodeJob, backend_id: str) -> BackendView:
         note = _note(job)
         if note is not None and note["ended"]:
-            return EngineView(state=_ENDS.get(note["state"], JobState.SUCCEEDED), detail=note["detail"])
-        seen = self._dashboard.look(engine_id or _submission_id(job))
+            return BackendView(state=_ENDS.get(note["state"], JobState.SUCCEEDED), detail=note["detail"])
+        seen = self._dashboard.poll(backend_id or _submission_id(job))
         if seen is not None and seen.status in _RAY_ENDS:
             # The driver may have told since we were told of its end.
             note = _note(job) or {"state": "", "detail": "", "ended": False}
             if note["ended"]:
-                return self.look(job, engine_id)
-            return EngineView(state=_end_state(seen), detail=note["detail"] or _end_words(seen))
+                return self.poll(job, backend_id)
+            return BackendView(state=_end_state(seen), detail=note["detail"] or _end_words(seen))
         if note is None:
-            return EngineView(state=JobState.PENDING, detail="Ray starts the job's driver on its head node")
+            return BackendView(state=JobState.PENDING, detail="Ray starts the job's driver on its head node")
         if note["state"] == "waiting":
-            return EngineView(state=JobState.PENDING, detail=f"waits for {note['detail']}")
-        return EngineView(state=JobState.RUNNING, detail=note["detail"])
+            return BackendView(state=JobState.PENDING, detail=f"waits for {note['detail']}")
+        return BackendView(state=JobState.RUNNING, detail=note["detail"])
 
-    def end(self, job: NodeJob, engine_id: str) -> None:
+    def end(self, job: NodeJob, backend_id: str) -> None:
         with contextlib.suppress(OSError):
             JobFolder(job.folder).ask_to_end("taken away")
-        self._dashboard.forget(engine_id or _submission_id(job))
+        self._dashboard.forget(backend_id or _submission_id(job))
         if _has_left(job):
             return
         statuses = JobFolder(job.folder).statuses(job.num_nodes)
@@ -118,7 +118,7 @@ class RayNodes(NodeEngine):
             # It is on its way out, and Ray shall not call it stopped.
             self._leaving.append(job)
         else:
-            self._dashboard.stop(engine_id or _submission_id(job))
+            self._dashboard.stop(backend_id or _submission_id(job))
 
     def close(self) -> None:
         until = time.monotonic() + _LEAVE_SECONDS

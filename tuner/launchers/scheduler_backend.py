@@ -30,13 +30,13 @@ class NodeJob:
     grace_seconds: float = 30.0
 
     @property
-    def starter(self) -> Path:
+    def agent(self) -> Path:
         """The script that each node runs, with the folder and its number as arguments."""
         return self.folder / "node_agent.py"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineView:
+class BackendView:
     """How an engine sees a job.
 
     Args:
@@ -49,7 +49,7 @@ class EngineView:
     detail: str = ""
 
 
-class NodeEngine(ABC):
+class SchedulerBackend(ABC):
     """Runs a job's starters, one a node; knows nothing of what they run.
 
     A starter tells by files how its node stands (`node_agent.py`). The engine gives it nodes, tells
@@ -71,7 +71,7 @@ class NodeEngine(ABC):
         """
 
     @abstractmethod
-    def look(self, job: NodeJob, engine_id: str) -> EngineView:
+    def poll(self, job: NodeJob, backend_id: str) -> BackendView:
         """How the engine sees the job now; never waits for it.
 
         Raises:
@@ -79,7 +79,7 @@ class NodeEngine(ABC):
         """
 
     @abstractmethod
-    def end(self, job: NodeJob, engine_id: str) -> None:
+    def end(self, job: NodeJob, backend_id: str) -> None:
         """Takes the nodes away whatever runs there; a job that has ended is left alone."""
 
     @abstractmethod

@@ -7,7 +7,7 @@ import time
 
 from tuner.domain.errors import JobError, ProbeError
 from tuner.launchers.job_folder import JobFolder
-from tuner.launchers.scheduler_backend import EngineView, NodeEngine, NodeJob
+from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 from tuner.launchers.slurm_queue import SlurmQueue, is_momentary
 from tuner.launchers.slurm_submission import SlurmRequest, SubmissionError, missing_parts, submit
 
@@ -18,7 +18,7 @@ _AGAIN_SECONDS = 3.0
 _ENDS_BY_ITSELF_SECONDS = 10.0
 
 
-class SlurmNodes(NodeEngine):
+class SlurmNodes(SchedulerBackend):
     """Has SLURM start each node's starter, one task a node.
 
     submitit writes the sbatch file and submits it; what it runs is the starter script in the job's folder, in
@@ -80,14 +80,14 @@ class SlurmNodes(NodeEngine):
             except OSError as error:
                 raise ProbeError(f"no sbatch file can be written in {job.folder}: {error}") from error
 
-    def look(self, job: NodeJob, engine_id: str) -> EngineView:
-        return self._queue.look(job_name(job), engine_id)
+    def poll(self, job: NodeJob, backend_id: str) -> BackendView:
+        return self._queue.poll(job_name(job), backend_id)
 
-    def end(self, job: NodeJob, engine_id: str) -> None:
+    def end(self, job: NodeJob, backend_id: str) -> None:
         nodes = JobFolder(job.folder).statuses(job.num_nodes)
-        told = len(nodes) == job.num_nodes and all(node.has_ended for node in nodes.values())
-        after = _ENDS_BY_ITSELF_SECONDS if told else 0.0
-        self._queue.cancel(job_name(job), engine_id, after_seconds=after)
+        reported = len(nodes) == job.num_nodes and all(node.has_ended for node in nodes.values())
+        after = _ENDS_BY_ITSELF_SECONDS if reported else 0.0
+        self._queue.cancel(job_name(job), backend_id, after_seconds=after)
 
     def close(self) -> None:
         self._queue.close()

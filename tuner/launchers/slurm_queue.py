@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tuner.domain.errors import ProbeError
 from tuner.launchers.async_command import Answer, Question
 from tuner.launchers.launcher import JobState
-from tuner.launchers.scheduler_backend import EngineView
+from tuner.launchers.scheduler_backend import BackendView
 
 _ASK_EVERY_SECONDS = 1.5
 _CANCEL_EVERY_SECONDS = 2.0
@@ -107,7 +107,7 @@ class _Watched:
 
     job_id: str
     since: float
-    view: EngineView
+    view: BackendView
     seen: bool = False
     over: bool = False  # for SLURM, too
     never_since: float | None = None
@@ -134,14 +134,14 @@ class SlurmQueue:
     its last words, and sacct where scontrol has forgotten it.
 
     Args:
-        patience_seconds: A SLURM that does not answer for so long is an error.
+        timeout_seconds: A SLURM that does not answer for so long is an error.
         clock: Seconds, never going back.
     """
 
     def __init__(
-        self, *, patience_seconds: float = 300.0, clock: Callable[[], float] = time.monotonic
+        self, *, timeout_seconds: float = 300.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._patience_seconds, self._clock = patience_seconds, clock
+        self._timeout_seconds, self._clock = timeout_seconds, clock
         self._watched: dict[str, _Watched] = {}
         self._cancels: dict[str, _Cancel] = {}
         self._question: Question | None = None
@@ -156,7 +156,7 @@ class SlurmQueue:
         found = _rows(answer.output).get(name) if answer.code == 0 else None
         return found[-1].job_id if found else None
 
-    def look(self, name: str, job_id: str) -> EngineView:
+    def poll(self, name: str, job_id: str) -> BackendView:
         """How SLURM sees a job by its last answer.
 
         Raises:
@@ -164,7 +164,7 @@ class SlurmQueue:
         """
         watched = self._watch(name, job_id)
         self._advance()
-        if self._silent_seconds > self._patience_seconds and not watched.view.state.has_ended:
+        if self._silent_seconds > self._timeout_seconds and not watched.view.state.has_ended:
             raise ProbeError(
                 f"SLURM has not answered for {self._silent_seconds:.0f} s ({self._trouble}): see by "
                 "`sinfo` whether its controller runs, then start the same command again: it goes on where it "
@@ -211,7 +211,7 @@ class SlurmQueue:
 
     def _watch(self, name: str, job_id: str) -> _Watched:
         if name not in self._watched:
-            submitted = EngineView(state=JobState.PENDING, detail=f"{_job_words(job_id)} was submitted")
+            submitted = BackendView(state=JobState.PENDING, detail=f"{_job_words(job_id)} was submitted")
             self._watched[name] = _Watched(job_id=job_id, since=self._clock(), view=submitted)
         return self._watched[name]
 
@@ -264,10 +264,10 @@ class SlurmQueue:
             # Only waited for to be over: what was said of it stands.
             watched.over = row.state in _ENDS and row.state not in _STAYS
         elif row.restarts not in ("", "0"):
-            watched.view = EngineView(state=JobState.LOST, detail=f"{words} was put into the queue again")
+            watched.view = BackendView(state=JobState.LOST, detail=f"{words} was put into the queue again")
         elif row.state == "COMPLETED":
             watched.view, watched.over = (
-                EngineView(state=JobState.SUCCEEDED, detail=f"{words} is COMPLETED"),
+                BackendView(state=JobState.SUCCEEDED, detail=f"{words} is COMPLETED"),
                 True,
             )
         elif row.state in _ENDS:
@@ -279,11 +279,11 @@ class SlurmQueue:
             if now - watched.completing_since > _COMPLETING_SECONDS:
                 for_long = f"has been COMPLETING for {_COMPLETING_SECONDS:g} s"
                 detail = f"{words} {for_long}: SLURM cannot end what runs there"
-                watched.view = EngineView(state=JobState.LOST, detail=detail)
+                watched.view = BackendView(state=JobState.LOST, detail=detail)
         else:
-            watched.view = EngineView(state=JobState.RUNNING, detail=f"{words} is {row.state}")
+            watched.view = BackendView(state=JobState.RUNNING, detail=f"{words} is {row.state}")
 
-    def _waits(self, watched: _Watched, row: _Row, words: str, now: float) -> EngineView:
+    def _waits(self, watched: _Watched, row: _Row, words: str, now: float) -> BackendView:
         reason = row.reason
         remedy = _NEVER.get(reason.partition(",")[0])
         if _NOT_ALLOWED in reason:
@@ -291,18 +291,18 @@ class SlurmQueue:
         if remedy is None:
             watched.never_since = None
             said = "" if reason in ("", "None") else f" ({reason})"
-            return EngineView(state=JobState.PENDING, detail=f"{words} is {row.state}{said}")
+            return BackendView(state=JobState.PENDING, detail=f"{words} is {row.state}{said}")
         # A reason may be that of a moment in which nodes were down.
         watched.never_since = now if watched.never_since is None else watched.never_since
         if now - watched.never_since < _NEVER_SECONDS:
-            return EngineView(state=JobState.PENDING, detail=f"{words} is {row.state} ({reason}): {remedy}")
-        return EngineView(
+            return BackendView(state=JobState.PENDING, detail=f"{words} is {row.state} ({reason}): {remedy}")
+        return BackendView(
             state=JobState.FAILED, detail=f"{words} can never start ({row.state}, {reason}): {remedy}"
         )
 
     def _ask_last_words(self, watched: _Watched) -> None:
         if not watched.job_id:
-            watched.view = EngineView(state=JobState.LOST, detail="SLURM knows no job of that name")
+            watched.view = BackendView(state=JobState.LOST, detail="SLURM knows no job of that name")
             watched.over = True
             return
         watched.last_words = Question(("sh", "-c", _LAST_WORDS, watched.job_id), clock=self._clock)
@@ -323,7 +323,7 @@ class SlurmQueue:
                 return  # it runs after all
             # Forgotten by all: what the starters have told by files must do.
             detail = f"SLURM does not remember {words.removeprefix('SLURM ')} any more"
-            watched.view, watched.over = EngineView(state=JobState.LOST, detail=detail), True
+            watched.view, watched.over = BackendView(state=JobState.LOST, detail=detail), True
             return
         end, meaning = _ENDS[state]
         details = [state]
@@ -333,7 +333,7 @@ class SlurmQueue:
                 details.append(f"{key}={value}")
         remedy = _NEVER.get(said.get("Reason", ""), meaning)
         detail = f"{words} ended: {' '.join(details)}" + (f"; {remedy}" if remedy else "")
-        watched.view, watched.over = EngineView(state=end, detail=detail), state not in _STAYS
+        watched.view, watched.over = BackendView(state=end, detail=detail), state not in _STAYS
 
     def _pursue(self, name: str, cancel: _Cancel, now: float) -> None:
         if cancel.question is not None:
@@ -374,8 +374,8 @@ def _said(output: str) -> dict[str, str]:
     if "JobState=" in output:
         pairs = (word.partition("=") for word in output.split())
         return {key: value for key, _, value in pairs}
-    number, _, rest = output.partition("\n")[0].partition("|")
-    state, _, code = rest.partition("|")
+    number, _, remainder = output.partition("\n")[0].partition("|")
+    state, _, code = remainder.partition("|")
     return {"JobId": number, "JobState": state, "ExitCode": code}
 
 

@@ -46,7 +46,7 @@ _OURS: Mapping[str, str] = {
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
 _SUBMIT_SECONDS = 60
 #: Beyond a job's own limit and grace: SLURM counts from the allocation, and may warn up to 60 s early.
-_ROOM_SECONDS = 120.0
+_MARGIN_SECONDS = 120.0
 #: SLURM warns so long before its limit, beyond the grace.
 _WARN_SECONDS = 10.0
 
@@ -103,7 +103,7 @@ class SlurmRequest:
     def limit_minutes(self, job: NodeJob) -> int | None:
         """SLURM's own limit, in whole minutes as it counts them; None for the partition's default."""
         if job.time_limit_seconds is not None:
-            return ceil((job.time_limit_seconds + job.grace_seconds + _ROOM_SECONDS) / 60)
+            return ceil((job.time_limit_seconds + job.grace_seconds + _MARGIN_SECONDS) / 60)
         return None if self.time_seconds is None else ceil(self.time_seconds / 60)
 
     def warning_seconds(self, job: NodeJob) -> int:
@@ -185,13 +185,13 @@ def _executor(job: NodeJob, python: str) -> SlurmExecutor:
     """
     from submitit.slurm.slurm import SlurmExecutor
 
-    class StarterExecutor(SlurmExecutor):
+    class AgentExecutor(SlurmExecutor):
         """Runs the starter script on each node: no pickle, no submitit and no Paceline is needed there."""
 
         @property
         def _submitit_command_str(self) -> str:
-            starter = shlex.join((python, "-I", str(job.starter), str(job.folder)))
-            on_node = shlex.quote(f'exec {starter} "$SLURM_PROCID" --own-exit')
+            agent = shlex.join((python, "-I", str(job.agent), str(job.folder)))
+            on_node = shlex.quote(f'exec {agent} "$SLURM_PROCID" --own-exit')
             # In the background, or the batch shell could not listen to signals.
             return f"/bin/sh -c {on_node} &"
 
@@ -200,7 +200,7 @@ def _executor(job: NodeJob, python: str) -> SlurmExecutor:
             foreign = [word for variable in _own_job_variables() for word in ("-u", variable)]
             return ["env", *foreign, "timeout", str(_SUBMIT_SECONDS), "sbatch", str(submission_file_path)]
 
-    return StarterExecutor(folder=job.folder)
+    return AgentExecutor(folder=job.folder)
 
 
 def _own_job_variables() -> list[str]:

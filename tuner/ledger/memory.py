@@ -41,18 +41,18 @@ class MemoryLedger:
     def open_study(
         self, job_name: str, fingerprint: str, job: Mapping[str, Any], *, fresh: bool = False
     ) -> StudyRecord:
-        kept = deepcopy(dict(job))
+        copied = deepcopy(dict(job))
         if not fresh:
             for position, study in reversed(list(enumerate(self._studies))):
                 if (study.job_name, study.fingerprint) == (job_name, fingerprint):
-                    self._studies[position] = replace(study, job=kept)
+                    self._studies[position] = replace(study, job=copied)
                     return self._studies[position]
         study = StudyRecord(
             study_id=len(self._studies) + 1,
             name=free_name(job_name, {study.name for study in self._studies}),
             job_name=job_name,
             fingerprint=fingerprint,
-            job=kept,
+            job=copied,
             created_at=self._clock(),
         )
         self._studies.append(study)

@@ -23,9 +23,15 @@ from tuner.launchers import RankContext
 from tuner.probes.ranks.checkpoint_state import seed_all
 from tuner.probes.ranks.evaluation import ModelScorer
 from tuner.probes.ranks.gradient_noise import OneRankNoise, part_size
-from tuner.probes.ranks.progress import RankVoice
+from tuner.probes.ranks.progress import ProgressReporter
 from tuner.probes.ranks.rank_setup import Prepared, is_out_of_memory, parameter_bytes, prepare, rank_device
-from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, MODEL_FILE, ScoreMarks, SlicePlan, first_mark
+from tuner.probes.slice_plan import (
+    CHECKPOINTS_FOLDER,
+    MODEL_FILE,
+    EvaluationPoints,
+    SlicePlan,
+    first_evaluation,
+)
 from tuner.probes.warm_runs import WarmRuns
 
 #: A slice ends after so many seconds of the machine at hand, wherever the virtual clock stands.
@@ -44,15 +50,15 @@ def run_emulated_slice(context: RankContext, payload: Mapping[str, Any]) -> dict
     Returns:
         What `run_slice` returns for real ranks, with the timings of all virtual ones.
     """
-    voice = RankVoice(context)
+    reporter = ProgressReporter(context)
     try:
-        voice.progress("loading the workload")
+        reporter.progress("loading the workload")
         plan = SlicePlan.from_payload(payload)
         device = rank_device(context.local_rank, is_shared=True)
-        return _EmulatedSlice(plan, prepare(plan), device, voice).run()
+        return _EmulatedSlice(plan, prepare(plan), device, reporter).run()
     except Exception as error:
         if is_out_of_memory(error):
-            voice.out_of_memory(error)
+            reporter.out_of_memory(error)
         raise
 
 
@@ -73,17 +79,19 @@ class _EmulatedSlice:
         plan: The slice.
         prepared: Workload, data and initial model.
         device: Where it computes.
-        voice: Tells whoever polls.
+        reporter: Tells whoever polls.
     """
 
-    def __init__(self, plan: SlicePlan, prepared: Prepared, device: torch.device, voice: RankVoice) -> None:
-        self._plan, self._voice = plan, voice
+    def __init__(
+        self, plan: SlicePlan, prepared: Prepared, device: torch.device, reporter: ProgressReporter
+    ) -> None:
+        self._plan, self._reporter = plan, reporter
         cluster = plan.job.resolved_cluster()
         assert cluster.virtual is not None, "an emulated job describes its machines"
         num_ranks = cluster.num_ranks(plan.configuration.nodes)
         self._traits = traits_of(plan.configuration.strategy)
         self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
-        self._run = self._begun(
+        self._run = self._start_run(
             Trained(
                 workload=prepared.workload,
                 make_model=lambda: prepared.model(device),
@@ -111,8 +119,8 @@ class _EmulatedSlice:
         self._horizon: int | None = getattr(schedule, "horizon_samples", None)
         size = len(prepared.training_data)  # type: ignore[arg-type]
         probe = plan.job.probe
-        self._marks = ScoreMarks(
-            first_mark(size, probe.first_score_samples), probe.score_growth, self._horizon
+        self._evaluation_points = EvaluationPoints(
+            first_evaluation(size, probe.first_score_samples), probe.score_growth, self._horizon
         )
         small = part_size(plan.configuration.batch_size, size, probe.max_batch_size_per_rank)
         self._noise = None
@@ -133,17 +141,17 @@ class _EmulatedSlice:
 
     def run(self) -> dict[str, Any]:
         """Emulates until the slice's end, saves the run unless it went astray, and tells what it was."""
-        run, voice = self._run, self._voice
-        begun_samples, begun_steps, begun_bytes = run.samples, run.rank_steps, run.moved_bytes
+        run, reporter = self._run, self._reporter
+        started_samples, started_steps, started_bytes = run.samples, run.rank_steps, run.moved_bytes
         outcome = self._score_untrained()
-        setup = voice.seconds_since_entry - self._scoring_seconds
-        voice.started(setup_seconds=setup, samples=run.samples)
+        setup = reporter.seconds_since_entry - self._scoring_seconds
+        reporter.started(setup_seconds=setup, samples=run.samples)
         self._started = time.perf_counter()
         while outcome is Outcome.RUNNING:
-            outcome = self._to_next_mark(begun_steps)
-        if outcome is not Outcome.DIVERGED and run.samples > begun_samples and not self._plan.is_timing:
+            outcome = self._to_next_evaluation(started_steps)
+        if outcome is not Outcome.DIVERGED and run.samples > started_samples and not self._plan.is_timing:
             self._save()
-        steps = run.rank_steps - begun_steps
+        steps = run.rank_steps - started_steps
         return {
             "outcome": outcome.value,
             "leads": True,
@@ -151,31 +159,31 @@ class _EmulatedSlice:
             "samples": run.samples,
             "training_seconds": run.seconds,
             "scoring_seconds": self._scoring_seconds,
-            "bytes_per_step": (run.moved_bytes - begun_bytes, steps),
+            "bytes_per_step": (run.moved_bytes - started_bytes, steps),
             "staleness_steps": run.mixed_ages,
             "timings": [asdict(timing) for timing in rank_timings(run)],
             # This process' memory is not that of one rank.
             "peak_bytes": 0,
             "parameter_bytes": parameter_bytes(run.model),
-            "seconds": voice.seconds_since_entry,
+            "seconds": reporter.seconds_since_entry,
         }
 
-    def _to_next_mark(self, begun_steps: int) -> Outcome:
+    def _to_next_evaluation(self, started_steps: int) -> Outcome:
         """Goes on to the next scoring or the slice's end; where the run stands then."""
         run, until = self._run, self._plan.until
-        mark = self._marks.next_after(run.samples)
-        ends = [mark, *(limit for limit in (until.samples, self._horizon) if limit is not None)]
+        evaluation_samples = self._evaluation_points.next_after(run.samples)
+        ends = [evaluation_samples, *(limit for limit in (until.samples, self._horizon) if limit is not None)]
         samples = min(ends) if not self._plan.is_timing else None
         while True:
             if not run.is_finite:
                 return Outcome.DIVERGED
             if samples is not None and run.samples >= samples:
                 break
-            if self._is_over(begun_steps):
+            if self._is_over(started_steps):
                 return Outcome.STOPPED if self._plan.is_timing else Outcome.PAUSED
             run.advance()
-            self._voice.beat(step=run.samples // self._plan.configuration.batch_size, samples=run.samples)
-        if run.samples >= mark and (outcome := self._mark()) is not Outcome.RUNNING:
+            self._reporter.beat(step=run.samples // self._plan.configuration.batch_size, samples=run.samples)
+        if run.samples >= evaluation_samples and (outcome := self._evaluate_at()) is not Outcome.RUNNING:
             return outcome
         if self._horizon is not None and run.samples >= self._horizon:
             return Outcome.STOPPED
@@ -183,15 +191,15 @@ class _EmulatedSlice:
             return Outcome.PAUSED
         return Outcome.RUNNING
 
-    def _is_over(self, begun_steps: int) -> bool:
+    def _is_over(self, started_steps: int) -> bool:
         run, until = self._run, self._plan.until
-        if until.steps is not None and run.rank_steps - begun_steps >= until.steps * self._num_ranks:
+        if until.steps is not None and run.rank_steps - started_steps >= until.steps * self._num_ranks:
             return True
         if until.training_seconds is not None and run.seconds >= until.training_seconds:
             return True
         return time.perf_counter() - self._started > _LONGEST_SECONDS
 
-    def _mark(self) -> Outcome:
+    def _evaluate_at(self) -> Outcome:
         """Scores, unless the last scoring is not yet outweighed by training."""
         began = time.perf_counter()
         if began < self._scores_from:
@@ -207,8 +215,8 @@ class _EmulatedSlice:
         return self._score(0.0)
 
     def _score(self, spent_seconds: float) -> Outcome:
-        run, voice = self._run, self._voice
-        voice.progress("scoring")
+        run, reporter = self._run, self._reporter
+        reporter.progress("scoring")
         began = time.perf_counter()
         is_mixed = self._num_ranks > 1 and self._traits.scored != "common"
         with run.scored():
@@ -220,7 +228,7 @@ class _EmulatedSlice:
                     seconds_a_sample=spent_seconds / run.samples,
                 )
                 if statistic is not None:
-                    voice.noise(statistic)
+                    reporter.noise(statistic)
         self._scoring_seconds += time.perf_counter() - began
         if not math.isfinite(value):
             return Outcome.DIVERGED
@@ -230,17 +238,17 @@ class _EmulatedSlice:
             samples=run.samples,
             value=value,
         )
-        voice.stand(
+        reporter.stand(
             step=point.step,
             samples=point.samples,
             training_seconds=run.seconds,
             scoring_seconds=self._scoring_seconds,
         )
-        voice.curve(point)
-        voice.progress("training")
+        reporter.curve(point)
+        reporter.progress("training")
         return Outcome.REACHED if self._scorer.is_reached(value) else Outcome.RUNNING
 
-    def _begun(self, trained: Trained) -> Emulation:
+    def _start_run(self, trained: Trained) -> Emulation:
         """The run as the last slice left it, from memory or its newest checkpoint; else anew."""
         newest = None if self._plan.is_timing else self._checkpoints.latest()
         warm = _warm_runs.take(self._plan.folder, trained, newest.path if newest else None)
@@ -262,7 +270,7 @@ class _EmulatedSlice:
 
         step = run.samples // self._plan.configuration.batch_size
         path: Path = self._checkpoints.save(write, {"samples": run.samples, "step": step}).path
-        self._voice.checkpoint(str(path))
+        self._reporter.checkpoint(str(path))
         _warm_runs.keep(self._plan.folder, run, path)
 
 

@@ -19,7 +19,7 @@ from tuner.probes.slice_plan import SlicePlan
 DESCRIPTION_FILE = "probe.json"
 METRICS_FILE = "metrics.jsonl"
 
-_ROOM_BYTES = 2**16
+_SPARE_BYTES = 2**16
 
 
 class ProbeFolder:
@@ -107,23 +107,23 @@ class ProbeFolder:
         """
         self._append({"slice": self._slice, "ended": outcome.value})
 
-    def take_back_ends(self, kept_samples: Collection[int]) -> None:
+    def take_back_ends(self, stored_samples: Collection[int]) -> None:
         """Counts slices as lost that ended, but were never written down by whoever polled them.
 
         Args:
-            kept_samples: Samples of all scorings that were written down.
+            stored_samples: Samples of all scorings that were written down.
 
         Raises:
             StorageError: It cannot be written.
         """
-        kept = set(kept_samples)
-        lost = [number for number in sorted(self._ended) if not self._points[number].keys() <= kept]
+        stored = set(stored_samples)
+        lost = [number for number in sorted(self._ended) if not self._points[number].keys() <= stored]
         for number in lost:
             self._append({"slice": number, "ended": None})
         if lost:
             self._read_slices()
 
-    def check_room(self) -> None:
+    def check_disk_space(self) -> None:
         """Sees that something of some size can be written.
 
         Raises:
@@ -131,7 +131,7 @@ class ProbeFolder:
         """
         try:
             with tempfile.TemporaryFile(dir=self.folder) as file:
-                file.write(bytes(_ROOM_BYTES))
+                file.write(bytes(_SPARE_BYTES))
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
@@ -173,14 +173,14 @@ class ProbeFolder:
         self._lost = {s: point for s, point in self._lost.items() if s not in self._reported}
 
 
-def take_back_ends(folder: Path, kept_samples: Collection[int]) -> None:
+def take_back_ends(folder: Path, stored_samples: Collection[int]) -> None:
     """See `ProbeFolder.take_back_ends`; nothing where the folder holds no scorings.
 
     Raises:
         StorageError: The folder cannot be read or written.
     """
     if (folder / METRICS_FILE).exists():
-        ProbeFolder(folder).take_back_ends(kept_samples)
+        ProbeFolder(folder).take_back_ends(stored_samples)
 
 
 def _version(package: str) -> str | None:

@@ -48,12 +48,12 @@ class _Slice:
     handle: ProbeHandle
     measurement: Measurement
     position: _Position | None
-    begun_at: float
-    told: bool = False
+    started_at: float
+    reported: bool = False
 
     @property
     def ends_at(self) -> float:
-        return self.begun_at + self.measurement.charged_seconds
+        return self.started_at + self.measurement.charged_seconds
 
 
 class RecordedProber(Prober):
@@ -109,7 +109,7 @@ class RecordedProber(Prober):
         if purpose is Purpose.TIMING and until.steps is None:
             until = replace(until, steps=self._timing_steps)
         try:
-            begun = self._begun(folder)
+            started = self._started(folder)
             if self._in_memory is None:
                 _describe(folder, self._recording, configuration, purpose)
         except OSError as error:
@@ -117,9 +117,9 @@ class RecordedProber(Prober):
         handle = ProbeHandle(
             identity=next(self._identities), configuration=configuration, purpose=purpose, folder=folder
         )
-        start = _Position() if begun is None or purpose is Purpose.TIMING else _as(begun, run)
+        start = _Position() if started is None or purpose is Purpose.TIMING else _as(started, run)
         # What goes on as another configuration starts up there; what goes on as itself does not.
-        goes_on = begun is not None and start == begun
+        goes_on = started is not None and start == started
         startup = 0.0 if goes_on else self._recording.startup_seconds
         self._slices[handle.identity] = self._replayed(handle, run, start, until, startup)
         return handle
@@ -127,25 +127,25 @@ class RecordedProber(Prober):
     def poll(self, handle: ProbeHandle) -> Measurement:
         found = self._slice(handle)
         waits, self._polled_last = self._polled_last == handle.identity, handle.identity
-        if not found.told:
-            first = min((s for s in self._slices.values() if not s.told), key=lambda s: s.ends_at)
+        if not found.reported:
+            first = min((s for s in self._slices.values() if not s.reported), key=lambda s: s.ends_at)
             if first is not found and not waits:
                 return self._running(found)
             self._now = max(self._now, found.ends_at)
-        if not found.told and found.position is not None:
+        if not found.reported and found.position is not None:
             try:
                 self._keep(handle.folder, found.position)
             except OSError as error:
                 raise unwritable(handle.folder, error) from error
-        found.told = True
+        found.reported = True
         return found.measurement
 
     def cancel(self, handle: ProbeHandle) -> None:
         """Ends a slice that was not told yet: it is charged until now, and its run stands where it stood."""
         found = self._slice(handle)
-        if not found.told:
+        if not found.reported:
             found.measurement = replace(self._running(found), outcome=Outcome.STOPPED)
-            found.position, found.told = None, True
+            found.position, found.reported = None, True
 
     def now(self) -> float:
         return self._now
@@ -157,7 +157,7 @@ class RecordedProber(Prober):
     def _running(self, found: _Slice) -> Measurement:
         """What is seen of a slice before its end: how long it has held its nodes."""
         configuration = found.handle.configuration
-        charged = charge(self._now - found.begun_at, configuration, self._cluster)
+        charged = charge(self._now - found.started_at, configuration, self._cluster)
         return Measurement(
             configuration=configuration,
             purpose=found.handle.purpose,
@@ -166,7 +166,7 @@ class RecordedProber(Prober):
             charged_dollars=charged.dollars,
         )
 
-    def _begun(self, folder: Path) -> _Position | None:
+    def _started(self, folder: Path) -> _Position | None:
         return _read(folder) if self._in_memory is None else self._in_memory.get(folder)
 
     def _keep(self, folder: Path, position: _Position) -> None:
@@ -219,7 +219,7 @@ class RecordedProber(Prober):
             handle=handle,
             measurement=measurement,
             position=None if is_timing else end,
-            begun_at=self._now,
+            started_at=self._now,
         )
 
     def _is_past(self, value: float) -> bool:

@@ -45,7 +45,7 @@ class SliceRecord:
         self._leader = 0
 
     def take(self, rank: int, message: Mapping[str, Any]) -> None:
-        """Takes one message of a rank (see `RankVoice`).
+        """Takes one message of a rank (see `ProgressReporter`).
 
         Raises:
             StorageError: The curve cannot be written to the probe's folder.
@@ -98,7 +98,7 @@ class SliceRecord:
             startup_seconds: From submission until every rank had entered its function; None before.
             error: What went wrong, with every rank's words.
         """
-        standing = self._results.get(self._leader) or self._furthest_said()
+        status = self._results.get(self._leader) or self._furthest_said()
         held = elapsed_seconds
         if self._results and startup_seconds is not None:
             # Ranks that returned hold no node: a poll that comes late costs nothing.
@@ -121,10 +121,10 @@ class SliceRecord:
                 for timing in result["timings"]
             ),
             noise=tuple(self._noise),
-            step=max(standing.get("step", 0), last.step if last else 0),
-            samples=max(standing.get("samples", 0), last.samples if last else 0),
-            training_seconds=standing.get("training_seconds", last.training_seconds if last else 0.0),
-            scoring_seconds=standing.get("scoring_seconds", 0.0),
+            step=max(status.get("step", 0), last.step if last else 0),
+            samples=max(status.get("samples", 0), last.samples if last else 0),
+            training_seconds=status.get("training_seconds", last.training_seconds if last else 0.0),
+            scoring_seconds=status.get("scoring_seconds", 0.0),
             startup_seconds=(startup_seconds or 0.0) + (self._setup_seconds if self._has_started else 0.0),
             charged_seconds=charged.seconds,
             charged_dollars=charged.dollars,
@@ -138,8 +138,8 @@ class SliceRecord:
             error=error,
             checkpoint=self._checkpoint or self._older_checkpoint(),
             lost_ranks=self._lost_ranks(),
-            staleness_steps=self._mean_told("staleness_steps"),
-            bytes_per_step=self._mean_told("bytes_per_step"),
+            staleness_steps=self._mean_reported("staleness_steps"),
+            bytes_per_step=self._mean_reported("bytes_per_step"),
         )
 
     def _furthest_said(self) -> dict[str, Any]:
@@ -154,11 +154,11 @@ class SliceRecord:
         unheard = set(self._results[self._leader].get("lost_ranks", ()))
         return tuple(sorted(unheard | (set(range(self.job.num_ranks)) - set(self._results))))
 
-    def _mean_told(self, key: str) -> float | None:
+    def _mean_reported(self, key: str) -> float | None:
         """The mean of what ranks returned as a sum and a count; None where nothing was counted."""
-        told = [result[key] for result in self._results.values() if key in result]
-        count = sum(counted for _, counted in told)
-        return float(sum(total for total, _ in told) / count) if count else None
+        reported = [result[key] for result in self._results.values() if key in result]
+        count = sum(counted for _, counted in reported)
+        return float(sum(total for total, _ in reported) / count) if count else None
 
     def _add_point(self, point: CurvePoint) -> None:
         if point.samples in self.folder.reported_samples:

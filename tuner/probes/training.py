@@ -76,7 +76,7 @@ class TrainingProber(Prober):
                     function=EMULATION_FUNCTION if plan.is_emulated else RANK_FUNCTION,
                     payload=plan.to_payload(),
                     folder=folder,
-                    outlives_ranks=not (plan.is_emulated or traits_of(configuration.strategy).barrier),
+                    tolerates_rank_loss=not (plan.is_emulated or traits_of(configuration.strategy).barrier),
                 ),
                 num_nodes=1 if plan.is_emulated else configuration.nodes,
                 devices_per_node=1 if plan.is_emulated else self._cluster.devices_per_node,
@@ -161,7 +161,7 @@ class TrainingProber(Prober):
         record.ended = self._measured(record, status, outcome, error)
         if outcome is Outcome.FAILED:
             # On a full disk ranks fail one after the other, which is no fault of theirs.
-            record.folder.check_room()
+            record.folder.check_disk_space()
         record.folder.end_slice(outcome)
         if any(point.samples == 0 for point in record.ended.curve):
             self._untrained_is_scored = True

@@ -18,7 +18,7 @@ _VALUES_PER_PARAMETER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kept:
+class _Stored:
     run: Emulation
     checkpoint: Path
     random: Tensor
@@ -30,11 +30,11 @@ class WarmRuns:
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._most_bytes = most_bytes
-        self._kept: OrderedDict[Path, _Kept] = OrderedDict()
+        self._stored: OrderedDict[Path, _Stored] = OrderedDict()
 
     def keep(self, folder: Path, run: Emulation, checkpoint: Path) -> None:
         """Keeps a run that was just saved, if it is not too large."""
-        self._kept.pop(folder, None)
+        self._stored.pop(folder, None)
         num_bytes = _VALUES_PER_PARAMETER * sum(
             parameter.numel() * parameter.element_size()
             for rank in run.ranks
@@ -43,9 +43,9 @@ class WarmRuns:
         if num_bytes > self._most_bytes:
             return
         random = torch.get_rng_state()
-        self._kept[folder] = _Kept(run=run, checkpoint=checkpoint, random=random, num_bytes=num_bytes)
-        while sum(kept.num_bytes for kept in self._kept.values()) > self._most_bytes:
-            self._kept.popitem(last=False)
+        self._stored[folder] = _Stored(run=run, checkpoint=checkpoint, random=random, num_bytes=num_bytes)
+        while sum(stored.num_bytes for stored in self._stored.values()) > self._most_bytes:
+            self._stored.popitem(last=False)
 
     def take(self, folder: Path, trained: Trained, newest: Path | None) -> Emulation | None:
         """A probe's run where it stands at the newest checkpoint; it is kept no longer.
@@ -55,12 +55,12 @@ class WarmRuns:
             trained: What the run has to be of.
             newest: Its newest checkpoint; None where it has none.
         """
-        kept = self._kept.pop(folder, None)
-        if kept is None or kept.checkpoint != newest or not _is_of(kept.run.trained, trained):
+        stored = self._stored.pop(folder, None)
+        if stored is None or stored.checkpoint != newest or not _is_of(stored.run.trained, trained):
             return None
-        torch.set_rng_state(kept.random)
-        kept.run.begin_slice()
-        return kept.run
+        torch.set_rng_state(stored.random)
+        stored.run.begin_slice()
+        return stored.run
 
 
 def _is_of(run: Trained, asked: Trained) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tuner.domain.format import (
     format_configuration,
-    format_duration_mark,
+    format_duration_tick,
     format_interval,
     format_seconds,
     format_share,
@@ -29,36 +29,36 @@ SIZES = (
 _WIDEST_RUN = 54.0
 
 #: Bars may reach so many times beyond the medians before they are cut off.
-_BAR_REACH = 3.0
+_BAR_LENGTH = 3.0
 
 
 def checked_chart(checked: Sequence[PredictedAgainstMeasured]) -> Markup | None:
     """Every prediction with a finite median, and its 90% interval; None where there is none."""
     drawn = [(check, estimate_of(check.prediction.quantiles)) for check in checked]
-    kept = [
+    shown = [
         (check, estimate)
         for check, estimate in drawn
         if estimate is not None and 0 < estimate.median < math.inf and check.measured_seconds > 0
     ]
-    if not kept:
+    if not shown:
         return None
-    return joined(*(_chart(kept, size) for size in SIZES))
+    return joined(*(_chart(shown, size) for size in SIZES))
 
 
-def _chart(kept: Sequence[tuple[PredictedAgainstMeasured, Estimate]], size: Size) -> Markup:
-    centres = [value for check, estimate in kept for value in (check.measured_seconds, estimate.median)]
+def _chart(shown: Sequence[tuple[PredictedAgainstMeasured, Estimate]], size: Size) -> Markup:
+    centres = [value for check, estimate in shown for value in (check.measured_seconds, estimate.median)]
     low, high = min(centres), max(centres)
-    ends = [min(estimate.upper, high * _BAR_REACH) for _, estimate in kept]
-    starts = [max(estimate.lower, low / _BAR_REACH) for _, estimate in kept]
+    ends = [min(estimate.upper, high * _BAR_LENGTH) for _, estimate in shown]
+    starts = [max(estimate.lower, low / _BAR_LENGTH) for _, estimate in shown]
     domain = padded(min(low, *starts), max(high, *ends), logarithmic=True, share=0.08)
     x = Scale(low=domain[0], high=domain[1], start=60, end=size.width - 16, logarithmic=True)
     y = Scale(low=domain[0], high=domain[1], start=size.height - 46, end=34, logarithmic=True)
     plot = Plot(size=size, x=x, y=y, summary="Predicted against measured time to target")
-    ticks = ticks_of(duration_ticks(*domain, size.num_ticks), format_duration_mark)
+    ticks = ticks_of(duration_ticks(*domain, size.num_ticks), format_duration_tick)
     plot.axes(Axis(title="measured", ticks=ticks), Axis(title="predicted, with 90% intervals", ticks=ticks))
     plot.line([(domain[0], domain[0]), (domain[1], domain[1])], "diagonal", "predicted = measured")
-    aside = _aside([check for check, _ in kept])
-    for (check, estimate), pixels in zip(kept, aside, strict=True):
+    aside = _aside([check for check, _ in shown])
+    for (check, estimate), pixels in zip(shown, aside, strict=True):
         early = check.share_known <= EARLY_SHARE
         inside = estimate.lower <= check.measured_seconds <= estimate.upper
         title = (

@@ -10,7 +10,7 @@ from search_spaces import Configuration
 from tuner.domain.format import (
     format_configuration,
     format_count,
-    format_duration_mark,
+    format_duration_tick,
     format_short_count,
     format_value,
 )
@@ -19,7 +19,7 @@ from tuner.job import Job
 from tuner.ledger import ProbeRecord
 from tuner.report.markup import Markup, joined
 from tuner.report.plot import Axis, Plot, Size, text_width, ticks_of
-from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded, spread_apart
+from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded, spread_positions
 
 SIZES = (
     Size(name="wide", width=490, height=340, num_ticks=6),
@@ -111,7 +111,7 @@ def _chart(runs: Sequence[Run], job: Job, size: Size, *, seconds: bool) -> Marku
     if seconds:
         x_axis = Axis(
             title="training time (scoring left out)",
-            ticks=ticks_of(duration_ticks(*x_domain, size.num_ticks), format_duration_mark),
+            ticks=ticks_of(duration_ticks(*x_domain, size.num_ticks), format_duration_tick),
         )
     else:
         x_axis = Axis(
@@ -151,9 +151,9 @@ def _name_runs(plot: Plot, runs: Sequence[Run], across: Callable[[CurvePoint], f
     longest = sorted(runs, key=lambda run: (not run.recommended, -across(run.points[-1])))
     named = [run for run in longest if run.label and across(run.points[-1]) > 0][:_MOST_LABELS]
     wanted = [plot.y(run.points[-1].value) for run in named]
-    placed = spread_apart(wanted, 13, plot.y.end + 4, plot.y.start - 4)
+    placement = spread_positions(wanted, 13, plot.y.end + 4, plot.y.start - 4)
     left = plot.x.end + 12
-    for run, down in zip(named, placed, strict=True):
+    for run, down in zip(named, placement, strict=True):
         last = run.points[-1]
         plot.leader((plot.x(across(last)) + 5, plot.y(last.value)), (left - 3, down))
         plot.label(left, down + 4, run.label, f"{run.style} strong" if run.recommended else run.style)

@@ -34,7 +34,7 @@ class Finding:
     detail: str
 
 
-def standing(recommendation: Recommendation) -> Finding:
+def trust_in(recommendation: Recommendation) -> Finding:
     """How far the recommendation can be trusted: verified, emulated, measured, predicted or provisional."""
     verified = recommendation.verified
     if verified is not None and not verified.reached:
@@ -134,8 +134,8 @@ def comparison(recommendation: Recommendation) -> Finding:
         )
     if not math.isfinite(ours) or ours <= 0:
         return Finding(headline="unclear", detail="The time of the recommendation has no finite median.")
-    apart = _are_apart(_span(choice, ours, ours_measured), _span(baseline, theirs, theirs_measured))
-    caution = "" if apart else " The intervals overlap: the difference is likely, not certain."
+    distinct = _are_distinct(_span(choice, ours, ours_measured), _span(baseline, theirs, theirs_measured))
+    caution = "" if distinct else " The intervals overlap: the difference is likely, not certain."
     own = "" if ours_measured else " The recommendation's own time is a prediction."
     if ours_measured and not theirs_measured and theirs < ours:
         # The search ended with the first run that arrived; a short look at the other is no result.
@@ -179,7 +179,7 @@ def _span(alternative: Alternative, known: float, is_measured: bool) -> tuple[fl
     return alternative.seconds.lower, alternative.seconds.upper
 
 
-def _are_apart(ours: tuple[float, float], theirs: tuple[float, float]) -> bool:
+def _are_distinct(ours: tuple[float, float], theirs: tuple[float, float]) -> bool:
     return ours[1] < theirs[0] or theirs[1] < ours[0] or ours == theirs
 
 

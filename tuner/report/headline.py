@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.domain.format import format_configuration, format_dollar_interval, format_dollars, sentence
 from tuner.report.content import ReportContent
-from tuner.report.findings import Finding, comparison, measured, measured_word, prediction, standing
+from tuner.report.findings import Finding, comparison, measured, measured_word, prediction, trust_in
 from tuner.report.markup import Markup, element
 
 #: More warnings than this stand only under what the recommendation rests on.
@@ -14,7 +14,7 @@ _MOST_WARNINGS = 3
 def headline_section(content: ReportContent) -> Markup:
     """The answer, the facts that make it checkable, the command, and the first warnings."""
     recommendation = content.recommendation
-    trust = standing(recommendation)
+    trust = trust_in(recommendation)
     good = trust.headline in ("verified", "emulated", "measured")
     badge = element("span", trust.headline, class_=f"badge {'good' if good else 'warn'}")
     choice = recommendation.choice

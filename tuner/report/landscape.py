@@ -10,7 +10,7 @@ from tuner.domain.format import (
     format_axis,
     format_configuration,
     format_count,
-    format_duration_mark,
+    format_duration_tick,
     format_interval,
     format_seconds,
     format_share,
@@ -18,7 +18,7 @@ from tuner.domain.format import (
 from tuner.domain.recommendation import Alternative, Recommendation
 from tuner.report.markup import Markup, joined
 from tuner.report.plot import Axis, Plot, Size, text_width, ticks_of
-from tuner.report.scales import Scale, duration_ticks, padded, spread_apart
+from tuner.report.scales import Scale, duration_ticks, padded, spread_positions
 
 SIZES = (
     Size(name="wide", width=1000, height=400, num_ticks=8),
@@ -26,7 +26,7 @@ SIZES = (
 )
 
 #: Bars are cut off at so many times the medians' range, so that one wide interval does not flatten the rest.
-_BAR_REACH = 4.0
+_BAR_LENGTH = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,8 @@ def _place(alternative: Alternative) -> str:
 def _domain(finite: Sequence[Alternative]) -> tuple[float, float]:
     low = min(a.seconds.median for a in finite)
     high = max(a.seconds.median for a in finite)
-    lowest = min(max(a.seconds.lower, low / _BAR_REACH) for a in finite)
-    highest = max(min(a.seconds.upper, high * _BAR_REACH) for a in finite)
+    lowest = min(max(a.seconds.lower, low / _BAR_LENGTH) for a in finite)
+    highest = max(min(a.seconds.upper, high * _BAR_LENGTH) for a in finite)
     return padded(min(lowest, low), max(highest, high), logarithmic=True)
 
 
@@ -118,7 +118,7 @@ def _chart(
         ),
         Axis(
             title="predicted time to target, with 90% intervals",
-            ticks=ticks_of(duration_ticks(*domain, 7), format_duration_mark),
+            ticks=ticks_of(duration_ticks(*domain, 7), format_duration_tick),
         ),
     )
     series = _series(members, values, shades, by_nodes, size)
@@ -126,7 +126,7 @@ def _chart(
         _draw(plot, one, emphasised=not by_nodes or _is_of_choice(one, recommendation))
     if by_nodes:
         _name_series(plot, series)
-    _mark(plot, recommendation, values, series, by_nodes)
+    _add_points(plot, recommendation, values, series, by_nodes)
     return plot.render()
 
 
@@ -166,8 +166,8 @@ def _series(
 
 
 def _drawable(points: Sequence[tuple[float, Alternative]]) -> list[tuple[float, Alternative]]:
-    kept = [(x, a) for x, a in points if math.isfinite(a.seconds.median) and a.seconds.median > 0]
-    return sorted(kept, key=lambda point: point[0])
+    shown = [(x, a) for x, a in points if math.isfinite(a.seconds.median) and a.seconds.median > 0]
+    return sorted(shown, key=lambda point: point[0])
 
 
 def _is_of_choice(series: _Series, recommendation: Recommendation) -> bool:
@@ -196,16 +196,16 @@ def _draw(plot: Plot, series: _Series, *, emphasised: bool) -> None:
 def _name_series(plot: Plot, series: Sequence[_Series]) -> None:
     named = [one for one in series if one.points]
     wanted = [plot.y(one.points[-1][1].seconds.median) for one in named]
-    placed = spread_apart(wanted, 15, plot.y.end + 4, plot.y.start - 4)
+    positions = spread_positions(wanted, 15, plot.y.end + 4, plot.y.start - 4)
     left = plot.x.end + 10
-    for one, down in zip(named, placed, strict=True):
+    for one, down in zip(named, positions, strict=True):
         x, alternative = one.points[-1]
         start = (plot.x(x) + 6, plot.y(alternative.seconds.median))
         plot.leader(start, (left - 3, down))
         plot.label(left, down + 4, one.label, one.style)
 
 
-def _mark(
+def _add_points(
     plot: Plot,
     recommendation: Recommendation,
     values: Sequence[int],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tuner.domain.format import format_configuration, format_moment, sentence
 from tuner.report.content import ReportContent
-from tuner.report.findings import comparison, coverage, measured, measured_word, prediction, standing
+from tuner.report.findings import comparison, coverage, measured, measured_word, prediction, trust_in
 from tuner.report.spending import spent_words
 from tuner.report.tables import (
     Table,
@@ -72,7 +72,7 @@ def _list(sentences: Sequence[str]) -> str:
 
 def _headline(content: ReportContent) -> list[str]:
     recommendation = content.recommendation
-    trust = standing(recommendation)
+    trust = trust_in(recommendation)
     facts = (
         ("Predicted time to target", prediction(recommendation)),
         (f"{measured_word(recommendation).capitalize()} time to target", measured(recommendation)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tuner.report.markup import Markup, element
 from tuner.report.scales import Scale
 
-_LETTER_PIXELS = 6.2
+_CHARACTER_PIXELS = 6.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Size:
 
 def text_width(text: str) -> float:
     """About how wide a text is in the plots' font, in pixels."""
-    return len(text) * _LETTER_PIXELS
+    return len(text) * _CHARACTER_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,8 +105,8 @@ def duration_ticks(low: float, high: float, most: int) -> list[float]:
 
 def _fitting(low: float, high: float, most: int, *ladders: Sequence[float]) -> list[float]:
     inside: list[float] = []
-    for marks in ladders:
-        inside = [mark for mark in marks if low <= mark <= high]
+    for ticks in ladders:
+        inside = [tick for tick in ticks if low <= tick <= high]
         if len(inside) < 2:
             return linear_ticks(low, high, most)
         if len(inside) <= most:
@@ -115,7 +115,7 @@ def _fitting(low: float, high: float, most: int, *ladders: Sequence[float]) -> l
     return inside[::every]
 
 
-def spread_apart(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+def spread_positions(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Positions moved as little as a sweep can, so that neighbours are `gap` apart within [low, high].
 
     Where there are too many to fit, the gap shrinks.
@@ -123,17 +123,17 @@ def spread_apart(positions: Sequence[float], gap: float, low: float, high: float
     if not positions:
         return []
     order = sorted(range(len(positions)), key=lambda index: positions[index])
-    room = (high - low) / max(len(positions) - 1, 1)
-    gap = min(gap, room)
-    placed: list[float] = []
+    space = (high - low) / max(len(positions) - 1, 1)
+    gap = min(gap, space)
+    spread: list[float] = []
     for index in order:
         wanted = min(max(positions[index], low), high)
-        placed.append(max(wanted, placed[-1] + gap) if placed else wanted)
+        spread.append(max(wanted, spread[-1] + gap) if spread else wanted)
     ceiling = high
-    for k in range(len(placed) - 1, -1, -1):
-        placed[k] = min(placed[k], ceiling)
-        ceiling = placed[k] - gap
+    for k in range(len(spread) - 1, -1, -1):
+        spread[k] = min(spread[k], ceiling)
+        ceiling = spread[k] - gap
     moved = [0.0] * len(positions)
     for k, index in enumerate(order):
-        moved[index] = placed[k]
+        moved[index] = spread[k]
     return moved

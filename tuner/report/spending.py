@@ -24,13 +24,13 @@ def spending_bar(seconds_by_name: Mapping[str, float], title: str) -> Markup | N
     total = sum(seconds for _, seconds in parts)
     if total <= 0:
         return None
-    pieces, legend, done = [], [], 0.0
+    bars, legend, done = [], [], 0.0
     colours = hues([name for name, _ in parts])
     for name, seconds in parts:
         hue = colours[name]
         share = seconds / total
         words = f"{format_seconds(seconds)}, {format_share(share)}"
-        pieces.append(
+        bars.append(
             element(
                 "rect",
                 element("title", f"{name}: {words}"),
@@ -44,5 +44,5 @@ def spending_bar(seconds_by_name: Mapping[str, float], title: str) -> Markup | N
         swatch = element("span", class_=f"swatch {hue}")
         legend.append(element("li", swatch, name, element("span", words, class_="muted")))
         done += share
-    bar = element("svg", *pieces, class_="bar", role="img", aria_label=title, width="100%", height=26)
+    bar = element("svg", *bars, class_="bar", role="img", aria_label=title, width="100%", height=26)
     return element("div", element("h3", title), bar, element("ul", *legend, class_="legend"))

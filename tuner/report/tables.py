@@ -10,7 +10,7 @@ from search_spaces import Configuration, traits_of
 from tuner.advice.strategy_words import waits_words
 from tuner.domain.format import (
     ABSENT,
-    OUT_OF_REACH,
+    UNREACHABLE,
     axis_title,
     format_axis,
     format_configuration,
@@ -95,7 +95,7 @@ def strategies_table(recommendation: Recommendation) -> Table:
             f"{format_configuration(_without_strategy(outlook.configuration))}",
             waits_words(outlook),
             format_seconds(outlook.batch_seconds.median),
-            format_count(outlook.samples.median) if math.isfinite(outlook.samples.median) else OUT_OF_REACH,
+            format_count(outlook.samples.median) if math.isfinite(outlook.samples.median) else UNREACHABLE,
             format_seconds(outlook.seconds.median),
             format_interval(outlook.seconds),
             format_share(outlook.share_known),

@@ -12,7 +12,7 @@ from tuner.domain.format import (
     sentence,
 )
 from tuner.domain.recommendation import Recommendation
-from tuner.report.findings import Finding, comparison, measured, measured_word, prediction, standing
+from tuner.report.findings import Finding, comparison, measured, measured_word, prediction, trust_in
 from tuner.report.spending import spent_words
 
 _WIDTH = 100
@@ -24,7 +24,7 @@ _MOST_TURNS = 3
 def recommendation_text(recommendation: Recommendation) -> str:
     """The answer as text: what to run, how long it takes, against what, how sure, what it cost to know."""
     choice, tuning = recommendation.choice, recommendation.tuning
-    trust = standing(recommendation)
+    trust = trust_in(recommendation)
     lines = [
         f"Recommended for {recommendation.job_name} ({trust.headline})",
         f"  {format_configuration(choice.configuration)}",

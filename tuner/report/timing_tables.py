@@ -14,8 +14,8 @@ from tuner.report.tables import Table
 def timed_probes(probes: Sequence[ProbeRecord]) -> list[tuple[ProbeRecord, Measurement]]:
     """The timing probes that timed a step, by nodes and batch."""
     timed = [(p, p.measurement) for p in probes if p.purpose is Purpose.TIMING]
-    kept = [(p, m) for p, m in timed if m is not None and m.ranks]
-    return sorted(kept, key=lambda pair: (pair[0].configuration.nodes, pair[0].configuration.batch_size))
+    shown = [(p, m) for p, m in timed if m is not None and m.ranks]
+    return sorted(shown, key=lambda pair: (pair[0].configuration.nodes, pair[0].configuration.batch_size))
 
 
 def timing_table(probes: Sequence[ProbeRecord]) -> Table:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from search_spaces import Configuration
 from tuner.analytic.predictor import Predictor
 from tuner.domain.measurement import Purpose
-from tuner.probes import Until, first_mark
+from tuner.probes import Until, first_evaluation
 from tuner.search.beliefs import Beliefs
 from tuner.search.emulation_cost import fit_emulation_cost
 from tuner.search.expected_gain import LEAST_GAIN, compared, expected_cost, expected_gain, typical
@@ -25,10 +25,10 @@ from tuner.search.timings import TimingKey, timing_key
 Array = npt.NDArray[np.float64]
 
 #: A look at a run covers this share of its predicted length; going on with the best covers more.
-_LOOK_SHARE, _STRIDE_SHARE = 0.08, 0.15
+_PROBE_SHARE, _SLICE_SHARE = 0.08, 0.15
 _SHORTEST_SLICE_SECONDS = 1.5
 #: A look that takes this many times what was expected ends without its scoring.
-_PATIENCE = 4.0
+_TIMEOUT = 4.0
 #: A timing probe ends after so many training seconds even if it has steps left.
 _TIMING_SECONDS = 1.5
 #: What no look tells of log samples to target.
@@ -36,11 +36,11 @@ _UNKNOWN_AT_ONCE = 0.05
 #: What a timing leaves unknown of log seconds.
 _UNKNOWN_AFTER_TIMING = 0.08
 #: A configuration whose chance of reaching the target is smaller is out of reach.
-_LEAST_REACH = 0.02
+_LEAST_PROBABILITY = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class LooksCost:
+class ProbeCost:
     """What going on with each candidate is charged, however long it would take where it is asked about.
 
     Args:
@@ -76,7 +76,7 @@ class Option:
         return self.gain - self.cost
 
 
-class Weighing:
+class Acquisition:
     """One decision's candidates with what each is expected to cost.
 
     The cost of a candidate is what remains of its first training, and all of each further one that the
@@ -102,16 +102,16 @@ class Weighing:
         self._length = typical(forecast.total)
         self._left = typical(forecast.remaining)
         self._slice_seconds = state.slice_seconds
-        self._looks_cost = looks_cost(state, beliefs)
+        self._probe_cost = probe_cost(state, beliefs)
         self._compared_with: int | None = None
         self._ratios = self._resolvable = np.zeros(0)
         self._may_start = may_start(state)
-        in_reach = np.isfinite(self._expected) & (self._reach > _LEAST_REACH)
+        reachable = np.isfinite(self._expected) & (self._reach > _LEAST_PROBABILITY)
         levels = frozenset(state.space.candidates())
-        self._in_reach = [
+        self._reachable = [
             bool(near)
             and (run is not None or configuration in levels or state.space.is_feasible(configuration))
-            for near, run, configuration in zip(in_reach, self._runs, beliefs.configurations, strict=True)
+            for near, run, configuration in zip(reachable, self._runs, beliefs.configurations, strict=True)
         ]
 
     def _still_to_train(self) -> Array:
@@ -124,7 +124,7 @@ class Weighing:
 
     def incumbent(self) -> int | None:
         """The candidate with the smallest expected cost; None where none is in reach."""
-        usable = [i for i in range(len(self._runs)) if self._in_reach[i] and self._may_go_on(i)]
+        usable = [i for i in range(len(self._runs)) if self._reachable[i] and self._may_go_on(i)]
         return min(usable, key=lambda i: float(self._expected[i]), default=None)
 
     def best_option(self, incumbent: int, allows: Callable[[Option], bool] | None = None) -> Option | None:
@@ -153,14 +153,14 @@ class Weighing:
         """
         if not self.can_be_settled(incumbent):
             return False
-        leading = looking = 0.0
+        leading = spent_on_probes = 0.0
         for probe in self._state.probes:
             for measurement in probe.slices:
                 if measurement.purpose is Purpose.TRAINING:
                     leading += measurement.charged_seconds
                 else:
-                    looking += measurement.charged_seconds
-        return leading < looking
+                    spent_on_probes += measurement.charged_seconds
+        return leading < spent_on_probes
 
     def can_be_settled(self, incumbent: int) -> bool:
         """Whether the incumbent is emulated and has still to arrive."""
@@ -169,32 +169,32 @@ class Weighing:
 
     def options(self, incumbent: int) -> list[Option]:
         """Every look and timing that could be carried out instead of going on with the incumbent."""
-        return [*self._looks(incumbent), *self._timings(incumbent)]
+        return [*self._probes(incumbent), *self._timings(incumbent)]
 
-    def _looks(self, incumbent: int) -> Iterator[Option]:
-        price = self._looks_cost.price
+    def _probes(self, incumbent: int) -> Iterator[Option]:
+        price = self._probe_cost.price
         for i, configuration in enumerate(self._beliefs.configurations):
             run = self._runs[i]
-            if i == incumbent or not self._in_reach[i]:
+            if i == incumbent or not self._reachable[i]:
                 continue
             if run is None and not self._may_start:
                 continue
             if run is not None and (run.configuration != configuration or not run.is_open):
                 continue
             done = run.measurement.training_seconds if run else 0.0
-            look = self._look_seconds(i)
-            after = min(0.95, (done + look) / max(self._length[i], 1e-9))
+            probe_seconds = self._probe_seconds(i)
+            after = min(0.95, (done + probe_seconds) / max(self._length[i], 1e-9))
             ratio, variance = self._against(i, incumbent)
             unknown = self._unknown_after(after)
             per_sample = self._beliefs.forecast.seconds_per_sample[i]
             again = done if self._state.repeats else 0.0
-            paid = (again + look) / per_sample * self._looks_cost.per_sample[i] * price[i]
+            paid = (again + probe_seconds) / per_sample * self._probe_cost.per_sample[i] * price[i]
             best = float(self._expected[incumbent])
             # What a look trains need not be trained again, unless nobody's training is asked for.
-            is_kept = self._state.cluster.virtual is None and not self._state.repeats
-            done_by_look = paid if is_kept else 0.0
+            is_stored = self._state.cluster.virtual is None and not self._state.repeats
+            done_by_probe = paid if is_stored else 0.0
             resolved = variance**2 / (variance + unknown)
-            gain = self._reach[i] * expected_gain(best, best * ratio, resolved, done_by_look)
+            gain = self._reach[i] * expected_gain(best, best * ratio, resolved, done_by_probe)
             spent = paid + self._slice_seconds * price[i]
             yield Option(gain=gain, cost=spent, index=i, purpose=Purpose.STATISTICS)
 
@@ -209,35 +209,35 @@ class Weighing:
         """
         predictor = self._beliefs.predictor
         assert isinstance(predictor, Predictor), "looks are weighed by the laws' models"
-        left = predictor.samples.arrivals.own_sd_after_look(-math.log(share))
+        left = predictor.samples.arrivals.own_sd_after_probe(-math.log(share))
         return _UNKNOWN_AT_ONCE**2 + left**2
 
     def _resolves(self, index: int) -> float:
         """The share of a candidate's own variance of log time that a look which is under way resolves."""
         run = self._runs[index]
         done = run.measurement.training_seconds if run else 0.0
-        after = min(0.95, (done + self._look_seconds(index)) / max(self._length[index], 1e-9))
+        after = min(0.95, (done + self._probe_seconds(index)) / max(self._length[index], 1e-9))
         variance = float(self._resolvable[index])
         return variance / (variance + self._unknown_after(after)) if math.isfinite(after) else 0.0
 
-    def _look_seconds(self, index: int) -> float:
+    def _probe_seconds(self, index: int) -> float:
         """A look's training seconds: a share of the run, and as far as the next scorings at the least."""
         run = self._runs[index]
-        samples = self._look_samples(index) - (run.measurement.samples if run else 0)
+        samples = self._probe_samples(index) - (run.measurement.samples if run else 0)
         return float(samples * self._beliefs.forecast.seconds_per_sample[index])
 
-    def _look_samples(self, index: int) -> int:
+    def _probe_samples(self, index: int) -> int:
         """Where a look ends: beyond the next scoring, or a share of the run further, at most twice as far."""
         probe, run = self._state.job.probe, self._runs[index]
         seen = run.measurement.samples if run else 0
-        first = first_mark(self._state.epoch_samples, probe.first_score_samples)
-        marks = max(seen * probe.score_growth, first) * probe.score_growth
+        first = first_evaluation(self._state.epoch_samples, probe.first_score_samples)
+        next_samples = max(seen * probe.score_growth, first) * probe.score_growth
         per_sample = self._beliefs.forecast.seconds_per_sample[index]
-        share = _LOOK_SHARE * self._length[index] / per_sample
-        shortest = seen + self._looks_cost.shortest_samples[index]
+        share = _PROBE_SHARE * self._length[index] / per_sample
+        shortest = seen + self._probe_cost.shortest_samples[index]
         # What is paid for again is doubled at least, so that all repetitions cost no more than the last.
         least = 2 * seen if self._state.repeats else min(seen + share, 2 * seen)
-        return int(np.ceil(max(marks, shortest, least)))
+        return int(np.ceil(max(next_samples, shortest, least)))
 
     def _against(self, index: int, incumbent: int) -> tuple[float, float]:
         """Median ratio of a candidate's cost to the incumbent's, and the variance a look could resolve."""
@@ -246,7 +246,7 @@ class Weighing:
             least = 1e-3 * float(self._expected[incumbent])
             self._ratios, self._resolvable = compared(total, self._cost, incumbent, least)
             self._compared_with = incumbent
-            if self._state.room.under_way:
+            if self._state.capacity.under_way:
                 left = left_to_resolve(self._state, self._beliefs, self._resolves, incumbent)
                 self._resolvable = self._resolvable * left
         return float(self._ratios[index]), float(self._resolvable[index])
@@ -254,12 +254,12 @@ class Weighing:
     def _timings(self, incumbent: int) -> Iterator[Option]:
         if not self._may_start:
             return
-        forecast, price = self._beliefs.forecast, self._looks_cost.price
+        forecast, price = self._beliefs.forecast, self._probe_cost.price
         known = self._state.timed() | self._state.failed_timings()
         best_of: dict[TimingKey, int] = {}
         for i, configuration in enumerate(self._beliefs.configurations):
             key = timing_key(configuration, self._state.cluster)
-            if key in known or not self._in_reach[i] or self._is_only_described(configuration):
+            if key in known or not self._reachable[i] or self._is_only_described(configuration):
                 continue
             if key not in best_of or self._expected[i] < self._expected[best_of[key]]:
                 best_of[key] = i
@@ -277,7 +277,7 @@ class Weighing:
         cluster = self._state.cluster
         return cluster.at_hand is not None and cluster.emulates(configuration)
 
-    def carry_out(self, option: Option, incumbent: int) -> Start | Continue:
+    def execute(self, option: Option, incumbent: int) -> Start | Continue:
         """The action of an option."""
         configuration = self._beliefs.configurations[option.index]
         if option.purpose is Purpose.TIMING:
@@ -291,12 +291,12 @@ class Weighing:
         ratio, variance = self._against(option.index, incumbent)
         factor = math.exp(1.645 * math.sqrt(variance))
         reason = f"may take {ratio / factor:.2g} to {ratio * factor:.2g} times the best known"
-        stride = self._look_seconds(option.index)
-        action = self._advance(option.index, _PATIENCE * stride, Purpose.STATISTICS, reason)
+        length_seconds = self._probe_seconds(option.index)
+        action = self._advance(option.index, _TIMEOUT * length_seconds, Purpose.STATISTICS, reason)
         if self._state.job.probe.slice_seconds is not None:
             return action
         # A look is worth nothing before its scoring: samples end it, seconds only if they run away.
-        samples = self._look_samples(option.index)
+        samples = self._probe_samples(option.index)
         return replace(action, until=replace(action.until, samples=samples))
 
     def go_on(self, incumbent: int) -> Start | Continue:
@@ -304,32 +304,32 @@ class Weighing:
         # While little is known of a run, its length may be far off: at most twice what was seen.
         run = self._runs[incumbent]
         seen = run.measurement.training_seconds if run else 0.0
-        stride = min(_STRIDE_SHARE * float(self._length[incumbent]), seen)
-        stride = max(stride, self._look_seconds(incumbent))
-        return self._advance(incumbent, stride, Purpose.TRAINING, "expected to arrive first")
+        length_seconds = min(_SLICE_SHARE * float(self._length[incumbent]), seen)
+        length_seconds = max(length_seconds, self._probe_seconds(incumbent))
+        return self._advance(incumbent, length_seconds, Purpose.TRAINING, "expected to arrive first")
 
-    def _advance(self, index: int, stride: float, purpose: Purpose, reason: str) -> Start | Continue:
+    def _advance(self, index: int, length_seconds: float, purpose: Purpose, reason: str) -> Start | Continue:
         """The slice that takes a candidate's run further by so many training seconds."""
         configuration, run = self._beliefs.configurations[index], self._runs[index]
         done = self._seen_seconds(index)
         per_sample = float(self._beliefs.forecast.seconds_per_sample[index])
         left = seconds_left(self._state, configuration)
         if self._state.repeats:
-            stride, left = max(stride, done), left - done
+            length_seconds, left = max(length_seconds, done), left - done
         if self._state.cluster.virtual is not None:
-            left *= per_sample / float(self._looks_cost.per_sample[index])
-        if run is not None and not self._carries(run, configuration):
+            left *= per_sample / float(self._probe_cost.per_sample[index])
+        if run is not None and not self._can_transfer(run, configuration):
             # Its statistics are those of all: they are learnt where it runs, without another clock.
-            samples = min(stride, left) / per_sample
+            samples = min(length_seconds, left) / per_sample
             return Continue(
                 probe_id=run.probe.probe_id,
                 purpose=purpose,
                 until=Until(samples=int(np.ceil(run.measurement.samples + samples))),
                 reason=reason,
             )
-        stride = self._state.job.probe.slice_seconds or stride
-        shortest = float(self._looks_cost.shortest_samples[index]) * per_sample
-        until = Until(training_seconds=done + min(stride, max(left, shortest)))
+        length_seconds = self._state.job.probe.slice_seconds or length_seconds
+        shortest = float(self._probe_cost.shortest_samples[index]) * per_sample
+        until = Until(training_seconds=done + min(length_seconds, max(left, shortest)))
         if run is not None and run.is_open and run.configuration == configuration:
             return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
         return Start(
@@ -337,7 +337,7 @@ class Weighing:
             purpose=purpose,
             until=until,
             reason=reason,
-            carry_from=run.probe.probe_id if run else None,
+            resume_from=run.probe.probe_id if run else None,
         )
 
     def _seen_seconds(self, index: int) -> float:
@@ -350,7 +350,7 @@ class Weighing:
         # Carried on from other nodes: its clock is priced anew.
         return float(self._length[index]) - float(self._left[index])
 
-    def _carries(self, run: Run, configuration: Configuration) -> bool:
+    def _can_transfer(self, run: Run, configuration: Configuration) -> bool:
         """Whether a run can be taken over to other nodes: not from real ranks to emulated ones."""
         cluster = self._state.cluster
         return cluster.emulates(run.configuration) == cluster.emulates(configuration)
@@ -364,46 +364,46 @@ class Weighing:
         configuration = self._beliefs.configurations[index]
         if self._state.repeats and seconds_left(self._state, configuration) <= self._seen_seconds(index):
             return False  # the budget would be used up before anything new is seen
-        if not self._carries(run, configuration):
+        if not self._can_transfer(run, configuration):
             return run.is_open
         return run.can_continue and (run.configuration == configuration or self._may_start)
 
 
-def looks_cost(state: SearchState, beliefs: Beliefs) -> LooksCost:
+def probe_cost(state: SearchState, beliefs: Beliefs) -> ProbeCost:
     """Of real ranks and of emulated ones, each where it would be."""
     emulated = np.array([state.cluster.emulates(c) for c in beliefs.configurations], dtype=bool)
     if not emulated.any():
         return _trained(state, beliefs)
     real, virtual = _trained(state, beliefs), _emulated(state, beliefs)
-    return LooksCost(
+    return ProbeCost(
         per_sample=np.where(emulated, virtual.per_sample, real.per_sample),
         price=np.where(emulated, virtual.price, real.price),
         shortest_samples=np.where(emulated, virtual.shortest_samples, real.shortest_samples),
     )
 
 
-def _trained(state: SearchState, beliefs: Beliefs) -> LooksCost:
+def _trained(state: SearchState, beliefs: Beliefs) -> ProbeCost:
     """Of real ranks: the nodes are held while they train and score."""
     per_sample = beliefs.forecast.seconds_per_sample
     shortest = _SHORTEST_SLICE_SECONDS
     if state.job.runs_command:
         # A script is started anew for each look, which lasts as long as that at the least.
         shortest = max(shortest, state.slice_seconds)
-    return LooksCost(
+    return ProbeCost(
         per_sample=per_sample * state.overhead,
         price=beliefs.price,
         shortest_samples=shortest / per_sample,
     )
 
 
-def _emulated(state: SearchState, beliefs: Beliefs) -> LooksCost:
+def _emulated(state: SearchState, beliefs: Beliefs) -> ProbeCost:
     """Of emulated ranks: the machine at hand is held, a second of it counting as one of the cheapest nodes.
 
     A look lasts as long as all that is lost to starting it, at the least.
     """
     emulating = fit_emulation_cost(state.probes, state.cluster)
     per_sample = np.array([emulating.seconds_per_sample(c, state.cluster) for c in beliefs.configurations])
-    return LooksCost(
+    return ProbeCost(
         per_sample=per_sample,
         price=np.full_like(beliefs.price, beliefs.price.min()),
         shortest_samples=max(_SHORTEST_SLICE_SECONDS, state.slice_seconds) / per_sample,
@@ -414,7 +414,7 @@ def expected_costs(state: SearchState, beliefs: Beliefs) -> Array:
     """Expected cost of one whole training of each candidate within the goal's limits, `(num,)`."""
     total = _within_limits(state, beliefs, beliefs.forecast.total)
     expected, reach = expected_cost(total * beliefs.price)
-    return np.where(reach > _LEAST_REACH, expected, np.inf)
+    return np.where(reach > _LEAST_PROBABILITY, expected, np.inf)
 
 
 def _within_limits(state: SearchState, beliefs: Beliefs, cost: Array) -> Array:

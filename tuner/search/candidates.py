@@ -26,17 +26,17 @@ def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configur
     whatever its knobs. One of them is kept: all-reduce if the space has it, since its curves then price
     more nodes too, else the first.
     """
-    kept: dict[Configuration, Configuration] = {}
+    unique: dict[Configuration, Configuration] = {}
     for level in levels:
         key = level
         traits = traits_of(level.strategy)
         if cluster.num_ranks(level.nodes) == 1 and is_plain_alone(traits):
             key = level.without("strategy", *traits.knobs)
-            known = kept.get(key)
+            known = unique.get(key)
             if known is not None and traits.statistics_depend_on_nodes:
                 continue
-        kept[key] = level
-    return list(kept.values())
+        unique[key] = level
+    return list(unique.values())
 
 
 def _thinned(levels: Sequence[Configuration], rng: np.random.Generator) -> list[Configuration]:

@@ -17,7 +17,7 @@ class UnderWay:
         configuration: What runs.
         purpose: Why.
         num_nodes: Nodes of the cluster that it holds.
-        lived_seconds: Since it was started.
+        elapsed_seconds: Since it was started.
         expected_seconds: From its start to its end; 0 where that is not stated in seconds.
     """
 
@@ -25,17 +25,17 @@ class UnderWay:
     configuration: Configuration
     purpose: Purpose
     num_nodes: int
-    lived_seconds: float = 0.0
+    elapsed_seconds: float = 0.0
     expected_seconds: float = 0.0
 
     @property
     def left_seconds(self) -> float:
         """How long it may still hold its nodes."""
-        return max(self.expected_seconds - self.lived_seconds, 0.0)
+        return max(self.expected_seconds - self.elapsed_seconds, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
+class Capacity:
     """What may be under way at once, and what is.
 
     Args:
@@ -63,19 +63,19 @@ class Room:
     @property
     def probe_ids(self) -> frozenset[int]:
         """Probes that are under way."""
-        return frozenset(piece.probe_id for piece in self.under_way)
+        return frozenset(running.probe_id for running in self.under_way)
 
-    def fits(self, num_nodes: int, *, beside: int = 0, num_others: int = 0) -> bool:
+    def fits(self, num_nodes: int, *, reserved: int = 0, num_others: int = 0) -> bool:
         """Whether a slice on so many nodes may be started now; alone, one always may.
 
         Args:
             num_nodes: What it holds.
-            beside: Nodes that are to be left to others.
+            reserved: Nodes that are to be left to others.
             num_others: Slots that are to be left to others.
         """
         if len(self.under_way) + num_others >= self.num_slots:
             return False
         if not self.under_way and not num_others:
             return True
-        held = sum(piece.num_nodes for piece in self.under_way)
-        return self.num_nodes is None or held + beside + num_nodes <= self.num_nodes
+        held = sum(running.num_nodes for running in self.under_way)
+        return self.num_nodes is None or held + reserved + num_nodes <= self.num_nodes

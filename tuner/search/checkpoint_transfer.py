@@ -19,7 +19,7 @@ _CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried:
+class Transferred:
     """What a carried run's clock is ahead of its checkpoint's.
 
     Args:
@@ -48,7 +48,7 @@ class Carried:
         return replace(until, training_seconds=until.training_seconds - self.offset_seconds)
 
 
-def carry_over(
+def resume_on_other_nodes(
     source: Measurement, source_folder: Path, folder: Path, to: Configuration, ratio: float
 ) -> Measurement:
     """Puts a run's newest checkpoint into another probe's folder.
@@ -69,7 +69,7 @@ def carry_over(
     """
     seconds = source.training_seconds * ratio
     # The checkpoint's clock is the prober's own: what was carried before is ahead of it already.
-    checkpoint_seconds = source.training_seconds - carried(source_folder).offset_seconds
+    checkpoint_seconds = source.training_seconds - transferred(source_folder).offset_seconds
     try:
         shutil.copytree(source_folder / _CHECKPOINTS, folder / _CHECKPOINTS, dirs_exist_ok=True)
         text = json.dumps({"offset_seconds": seconds - checkpoint_seconds}).encode()
@@ -100,9 +100,9 @@ def carry_over(
     )
 
 
-def carried(folder: Path) -> Carried:
+def transferred(folder: Path) -> Transferred:
     """What was carried into a probe's folder; nothing where the run began there."""
     path = folder / _NAME
     if not path.is_file():
-        return Carried()
-    return Carried(offset_seconds=float(json.loads(path.read_text())["offset_seconds"]))
+        return Transferred()
+    return Transferred(offset_seconds=float(json.loads(path.read_text())["offset_seconds"]))

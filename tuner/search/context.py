@@ -15,7 +15,7 @@ from tuner.search.optuna_trials import StudyTrials
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchSetting:
+class SearchContext:
     """What a search works with.
 
     Args:

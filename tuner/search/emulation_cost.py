@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 #: What a step of one replica, and a sample in it, are taken to cost before anything was emulated, seconds; so
 #: many measured slices outweigh it.
 _BEFOREHAND = np.array([1e-3, 5e-5])
-_BEFOREHAND_WORTH = 0.3
+_PRIOR_WEIGHT = 0.3
 #: Neither is ever taken for less than this share of it.
 _LEAST_SHARE = 0.02
 
@@ -29,15 +29,15 @@ class EmulationCost:
 
     Args:
         common: Of a step and of a sample where all ranks hold the same parameters, `(2,)`.
-        apart: Of a step of one rank and of a sample where each has its own, `(2,)`.
+        separate: Of a step of one rank and of a sample where each has its own, `(2,)`.
     """
 
     common: Array
-    apart: Array
+    separate: Array
 
     def seconds_per_sample(self, configuration: Configuration, cluster: Cluster) -> float:
         """Of a run with this configuration."""
-        per_step, per_sample = self.common if _is_common(configuration) else self.apart
+        per_step, per_sample = self.common if _is_common(configuration) else self.separate
         return float(per_sample + per_step * _steps(configuration, cluster, 1))
 
 
@@ -53,8 +53,8 @@ def fit_emulation_cost(probes: Sequence[ProbeRecord], cluster: Cluster) -> Emula
             if measurement.emulated and samples > 0 and held > 0 and probe.purpose is not Purpose.TIMING:
                 steps = _steps(probe.configuration, cluster, samples)
                 rows[_is_common(probe.configuration)].append((steps / held, samples / held))
-    apart = _solved(rows[False], _BEFOREHAND)
-    return EmulationCost(common=_solved(rows[True], apart), apart=apart)
+    separate = _solved(rows[False], _BEFOREHAND)
+    return EmulationCost(common=_solved(rows[True], separate), separate=separate)
 
 
 def _is_common(configuration: Configuration) -> bool:
@@ -68,8 +68,8 @@ def _steps(configuration: Configuration, cluster: Cluster, samples: float) -> fl
 
 
 def _solved(rows: Sequence[tuple[float, float]], beforehand: Array) -> Array:
-    assumed = np.diag(_BEFOREHAND_WORTH / beforehand)
+    assumed = np.diag(_PRIOR_WEIGHT / beforehand)
     left = np.concatenate([np.array(rows, dtype=float).reshape(-1, 2), assumed])
-    right = np.concatenate([np.ones(len(rows)), np.full(2, _BEFOREHAND_WORTH)])
+    right = np.concatenate([np.ones(len(rows)), np.full(2, _PRIOR_WEIGHT)])
     found, *_ = np.linalg.lstsq(left * beforehand, right, rcond=None)
     return np.asarray(np.maximum(found, _LEAST_SHARE) * beforehand, dtype=float)

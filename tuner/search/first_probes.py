@@ -12,14 +12,14 @@ from tuner.analytic.features import Features
 
 Array = npt.NDArray[np.float64]
 
-_NUM_LOOKS = 3
+_NUM_PROBES = 3
 #: Where dollars count, the looks are among this share of the cheapest.
 _CHEAP_SHARE = 0.4
 #: Distances are made smaller at random, down to this factor, so that seeds differ.
 _LEAST_FACTOR = 0.5
 
 
-def first_looks(
+def first_probes(
     configurations: Sequence[Configuration],
     features: Features,
     price: Array | None,
@@ -37,12 +37,12 @@ def first_looks(
     allowed = rng.permutation(num)
     if price is not None:
         rank = np.argsort(np.argsort(price[allowed], kind="stable"), kind="stable")
-        allowed = allowed[rank < max(_CHEAP_SHARE * num, min(_NUM_LOOKS, num))]
+        allowed = allowed[rank < max(_CHEAP_SHARE * num, min(_NUM_PROBES, num))]
     positions = features.positions
     spans = np.maximum(np.ptp(positions, axis=0), 1e-9) if positions.size else np.ones(0)
     scaled = 2.0 * positions / spans
     picked = [int(allowed[0])]
-    while len(picked) < min(_NUM_LOOKS, len(allowed)):
+    while len(picked) < min(_NUM_PROBES, len(allowed)):
         squared = [((scaled[allowed] - scaled[p]) ** 2).sum(axis=1) for p in picked]
         nearest = np.min(squared, axis=0) * rng.uniform(_LEAST_FACTOR, 1.0, len(allowed))
         nearest[np.isin(allowed, picked)] = -1.0

@@ -125,7 +125,7 @@ def weigh(
     log_cost = log_seconds + log_price
     better = np.maximum(log_best - log_cost, 0.0)
     allowed = log_seconds <= log_longest[:, None]
-    known = np.isfinite(predictor.standing.arrived) | predictor.standing.ended
+    known = np.isfinite(predictor.status.arrived) | predictor.status.ended
     gain = (weights * np.where(allowed, better, 0.0)).sum(axis=1)
     if not np.any(gain[~known] > 0):
         # Nothing is likely to keep within the limits: what is nearest to them is to be found all the same.
@@ -134,8 +134,8 @@ def weigh(
     best = math.exp(log_best)
     costs = np.exp(np.minimum(log_cost, 600.0))
     saving = (weights * np.where(allowed, np.maximum(best - costs, 0.0), 0.0)).sum(axis=1)
-    lived = predictor.standing.seconds * price
-    remaining = (weights * np.maximum(np.minimum(costs, best) - lived[:, None], 0.0)).sum(axis=1)
+    elapsed = predictor.status.seconds * price
+    remaining = (weights * np.maximum(np.minimum(costs, best) - elapsed[:, None], 0.0)).sum(axis=1)
     cost = np.maximum(remaining + startup * price, 1e-12)
     gain, paid = np.where(known, 0.0, gain), cost
     if by_slice:
@@ -177,7 +177,7 @@ def _gain_of_slice(predictor: SlopePredictor, slice_seconds: Array, ahead: Array
         ahead: By how much each candidate is expected to be better, e-folds, `(num,)`.
     """
     length = np.exp(np.minimum(predictor.mean_log, _NEVER))
-    share = np.minimum((predictor.standing.seconds + slice_seconds) / length, _LARGEST_SHARE)
+    share = np.minimum((predictor.status.seconds + slice_seconds) / length, _LARGEST_SHARE)
     variance = predictor.variance_log
     resolved = np.sqrt(np.maximum(variance**2 / (variance + variance_after(share)), 1e-12))
     z = ahead / resolved
@@ -199,7 +199,7 @@ def tail_savings(predictor: SlopePredictor, price: Array, log_incumbent: float, 
         log_incumbent: log I, what the incumbent is expected to cost.
         log_longest: log L, the longest training of each that is allowed, seconds, `(num,)`.
     """
-    known = np.isfinite(predictor.standing.arrived) | predictor.standing.ended
+    known = np.isfinite(predictor.status.arrived) | predictor.status.ended
     log_cost = np.where(known, 0.0, predictor.mean_log) + np.log(price)
     variance = np.maximum(predictor.variance_log, 1e-12)
     sd = np.sqrt(variance)

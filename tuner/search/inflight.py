@@ -13,9 +13,9 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import Lease
 from tuner.probes import ProbeHandle, Prober, Until
 from tuner.probes.probe_folder import take_back_ends
-from tuner.search.capacity import Room, UnderWay
-from tuner.search.checkpoint_transfer import Carried, carried
-from tuner.search.context import SearchSetting
+from tuner.search.capacity import Capacity, UnderWay
+from tuner.search.checkpoint_transfer import Transferred, transferred
+from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent
 
 LEASE_SECONDS = 60.0
@@ -35,7 +35,7 @@ class Slice:
         purpose: Why.
         handle: The prober's.
         clock: What its run was carried with.
-        begun_at: Seconds of the prober's clock.
+        started_at: Seconds of the prober's clock.
         renew_at: When its lease is renewed, seconds since the epoch.
         expected_seconds: Until it ends, 0 where that is not stated in seconds.
         is_crowded: Whether ranks had to share cores with those of other slices.
@@ -47,8 +47,8 @@ class Slice:
     configuration: Configuration
     purpose: Purpose
     handle: ProbeHandle
-    clock: Carried
-    begun_at: float
+    clock: Transferred
+    started_at: float
     renew_at: float
     expected_seconds: float
     is_crowded: bool = False
@@ -59,12 +59,12 @@ class SlicesUnderWay:
     """The slices that a search has under way.
 
     Args:
-        setting: What the search works with.
+        context: What the search works with.
         prober: Carries them out.
     """
 
-    def __init__(self, setting: SearchSetting, prober: Prober) -> None:
-        self._setting = setting
+    def __init__(self, context: SearchContext, prober: Prober) -> None:
+        self._context = context
         self._prober = prober
         self._slices: list[Slice] = []
         #: When the slices ran that have ended and were under way together with one that has not.
@@ -73,22 +73,22 @@ class SlicesUnderWay:
     def __len__(self) -> int:
         return len(self._slices)
 
-    def room(self) -> Room:
+    def capacity(self) -> Capacity:
         """What may be under way at once, and what is."""
-        setting, now = self._setting, self._prober.now() if self._slices else 0.0
-        return Room(
-            num_slots=setting.parallel,
-            num_nodes=setting.cluster.nodes_at_once,
+        context, now = self._context, self._prober.now() if self._slices else 0.0
+        return Capacity(
+            num_slots=context.parallel,
+            num_nodes=context.cluster.nodes_at_once,
             under_way=tuple(
                 UnderWay(
-                    probe_id=piece.lease.probe_id,
-                    configuration=piece.configuration,
-                    purpose=piece.purpose,
-                    num_nodes=setting.cluster.nodes_held(piece.configuration),
-                    lived_seconds=now - piece.begun_at,
-                    expected_seconds=piece.expected_seconds,
+                    probe_id=running.lease.probe_id,
+                    configuration=running.configuration,
+                    purpose=running.purpose,
+                    num_nodes=context.cluster.nodes_held(running.configuration),
+                    elapsed_seconds=now - running.started_at,
+                    expected_seconds=running.expected_seconds,
                 )
-                for piece in self._slices
+                for running in self._slices
             ),
             elapsed_seconds=self.elapsed_seconds(),
         )
@@ -98,8 +98,8 @@ class SlicesUnderWay:
         if not self._slices:
             return 0.0
         now = self._prober.now()
-        begun = [(piece.begun_at, now) for piece in self._slices]
-        return covered([*begun, *self._ended]) - covered(self._ended)
+        started = [(running.started_at, now) for running in self._slices]
+        return covered([*started, *self._ended]) - covered(self._ended)
 
     def start(
         self,
@@ -111,7 +111,7 @@ class SlicesUnderWay:
         folder: Path,
         *,
         expected_seconds: float = 0.0,
-        kept_samples: Collection[int] = (),
+        stored_samples: Collection[int] = (),
     ) -> None:
         """Starts a slice of a leased probe.
 
@@ -123,12 +123,12 @@ class SlicesUnderWay:
             until: Where it ends, on the run's clock.
             folder: The probe's.
             expected_seconds: Until it ends, 0 where that is not stated in seconds.
-            kept_samples: Samples of the probe's scorings that the ledger holds: others in its folder were
+            stored_samples: Samples of the probe's scorings that the ledger holds: others in its folder were
                 lost with a killed tuner.
         """
-        take_back_ends(folder, kept_samples)
-        clock = carried(folder)
-        begun_at = self._prober.now()
+        take_back_ends(folder, stored_samples)
+        clock = transferred(folder)
+        started_at = self._prober.now()
         handle = self._prober.start(configuration, purpose, clock.until(until), folder)
         self._slices.append(
             Slice(
@@ -138,13 +138,13 @@ class SlicesUnderWay:
                 purpose=purpose,
                 handle=handle,
                 clock=clock,
-                begun_at=begun_at,
-                renew_at=self._setting.clock() + LEASE_SECONDS / 3,
+                started_at=started_at,
+                renew_at=self._context.clock() + LEASE_SECONDS / 3,
                 expected_seconds=expected_seconds,
             )
         )
         if len(self._slices) > 1:
-            load = self._setting.cluster.load([other.configuration for other in self._slices])
+            load = self._context.cluster.load([other.configuration for other in self._slices])
             for other in self._slices:
                 other.is_crowded |= load > 1.0
 
@@ -157,72 +157,72 @@ class SlicesUnderWay:
         Raises:
             LeaseLostError: Another worker took a slice's probe; the slice was cancelled and dropped.
         """
-        for piece in self._slices:
-            measurement = self._prober.poll(piece.handle)
+        for running in self._slices:
+            measurement = self._prober.poll(running.handle)
             if measurement.outcome is not Outcome.RUNNING:
-                return piece, self._taken_out(piece, measurement)
-            self._show(piece, measurement)
-            self._renew(piece)
+                return running, self._taken_out(running, measurement)
+            self._show(running, measurement)
+            self._renew(running)
         return None
 
-    def cut_off(self) -> list[tuple[Slice, Measurement]]:
+    def stop_all(self) -> list[tuple[Slice, Measurement]]:
         """Ends all of them, with what each was charged and has shown; the outcome is STOPPED."""
         found = []
-        for piece in list(self._slices):
-            self._prober.cancel(piece.handle)
-            measurement = replace(self._prober.poll(piece.handle), outcome=Outcome.STOPPED, error=None)
-            found.append((piece, self._taken_out(piece, measurement)))
+        for running in list(self._slices):
+            self._prober.cancel(running.handle)
+            measurement = replace(self._prober.poll(running.handle), outcome=Outcome.STOPPED, error=None)
+            found.append((running, self._taken_out(running, measurement)))
         return found
 
     def cancel(self) -> None:
         """Ends all of them, whatever they did; their leases stay with whoever took them."""
         while self._slices:
-            piece = self._slices.pop()
+            running = self._slices.pop()
             # What one cannot write down any more, on a full disk, keeps no other from being ended.
             with contextlib.suppress(TunerError):
-                self._prober.cancel(piece.handle)
+                self._prober.cancel(running.handle)
 
-    def _renew(self, piece: Slice) -> None:
-        setting = self._setting
-        if setting.clock() < piece.renew_at:
+    def _renew(self, running: Slice) -> None:
+        context = self._context
+        if context.clock() < running.renew_at:
             return
         try:
-            piece.lease = setting.ledger.renew(piece.lease, lease_seconds=LEASE_SECONDS)
+            running.lease = context.ledger.renew(running.lease, lease_seconds=LEASE_SECONDS)
         except LeaseLostError:
-            self._prober.cancel(piece.handle)
-            self._slices.remove(piece)
+            self._prober.cancel(running.handle)
+            self._slices.remove(running)
             raise
-        piece.renew_at = setting.clock() + LEASE_SECONDS / 3
+        running.renew_at = context.clock() + LEASE_SECONDS / 3
 
-    def _show(self, piece: Slice, measurement: Measurement) -> None:
-        if (measurement.step, measurement.waiting) == piece.shown:
+    def _show(self, running: Slice, measurement: Measurement) -> None:
+        if (measurement.step, measurement.waiting) == running.shown:
             return
-        piece.shown = (measurement.step, measurement.waiting)
-        self._setting.listen(
+        running.shown = (measurement.step, measurement.waiting)
+        self._context.listen(
             SearchEvent(
                 kind="progress",
                 text="",
                 measurement=measurement,
-                probe_id=piece.lease.probe_id,
-                num_slots=self._setting.parallel,
+                probe_id=running.lease.probe_id,
+                num_slots=self._context.parallel,
             )
         )
 
-    def _taken_out(self, piece: Slice, measurement: Measurement) -> Measurement:
+    def _taken_out(self, running: Slice, measurement: Measurement) -> Measurement:
         """A slice's measurement as it is kept, the slice no longer being under way."""
-        self._slices.remove(piece)
-        span = (piece.begun_at, self._prober.now())
+        self._slices.remove(running)
+        span = (running.started_at, self._prober.now())
         shared = covered([span]) + covered(self._ended) - covered([span, *self._ended])
         if self._slices:
-            since = min(other.begun_at for other in self._slices)
+            since = min(other.started_at for other in self._slices)
             self._ended = [other for other in [*self._ended, span] if other[1] > since]
         else:
             self._ended = []
-        if piece.purpose is Purpose.TIMING and measurement.outcome is Outcome.PAUSED:
+        if running.purpose is Purpose.TIMING and measurement.outcome is Outcome.PAUSED:
             measurement = replace(measurement, outcome=Outcome.STOPPED)
         return replace(
-            piece.clock.of(measurement),
-            oversubscribed=measurement.oversubscribed or piece.is_crowded,
+            running.clock.of(measurement),
+            oversubscribed=measurement.oversubscribed or running.is_crowded,
             shared_seconds=min(max(shared, 0.0), measurement.charged_seconds),
         )
 

@@ -31,7 +31,7 @@ def limit_reached(state: SearchState, past_faults: frozenset[int] = frozenset())
         return Stop(kind=StopKind.BUDGET, reason=f"the budget of ${budget.dollars:g} is used up")
     if budget.probes is not None and len(state.probes) >= budget.probes:
         running = [run for run in state.runs.values() if run.can_continue]
-        if not running and not state.room.under_way:
+        if not running and not state.capacity.under_way:
             return Stop(kind=StopKind.BUDGET, reason=f"the budget of {budget.probes} probes is used up")
     ended = [p for p in state.probes if not p.outcome.can_continue and p.probe_id not in past_faults]
     faults = sum(p.outcome.is_fault for p in ended)

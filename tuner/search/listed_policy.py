@@ -19,11 +19,11 @@ from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import Beliefs, prices
 from tuner.search.expected_gain import LEAST_GAIN
-from tuner.search.first_probes import first_looks
+from tuner.search.first_probes import first_probes
 from tuner.search.first_scores import first_scores
 from tuner.search.improvement import Weights, recommended, tail_savings, weigh
 from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
-from tuner.search.opportunity_cost import Beside
+from tuner.search.opportunity_cost import OpportunityCost
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.slope_beliefs import SlopeModels
 from tuner.search.slope_priors import SearchSettings
@@ -57,7 +57,7 @@ class ListedPolicy:
     Where several slices may be under way, those that are count as if they had shown what is expected of them
     (`SlopeModels.predict`), and none of them is proposed again. One training being asked for in the
     shortest time, the leader trains as soon as there is room, and candidates that fit beside it cost no time
-    (`Beside`). Else candidates go first, as they do one at a time.
+    (`OpportunityCost`). Else candidates go first, as they do one at a time.
 
     Args:
         seed: Of the first looks, so that a restarted search decides alike.
@@ -69,7 +69,7 @@ class ListedPolicy:
         self._settings = settings or SearchSettings()
         self._learn_ends = "never" not in self._settings.without
         self._models: SlopeModels | None = None
-        self._first_looks: list[Configuration] | None = None
+        self._first_probes: list[Configuration] | None = None
         self._past_faults: frozenset[int] | None = None
 
     def decide(self, state: SearchState) -> Decision:
@@ -89,7 +89,7 @@ class ListedPolicy:
         first = self._first(state)
         if first is not None:
             return Decision(action=first, beliefs=beliefs if state.runs else None)
-        choose = self._together if state.room.is_shared else self._next
+        choose = self._concurrent if state.capacity.is_shared else self._next
         return Decision(action=choose(state, beliefs, predictor), beliefs=beliefs)
 
     def believe(self, state: SearchState) -> Beliefs:
@@ -101,7 +101,7 @@ class ListedPolicy:
         price = prices(state, predictor.configurations)
         choice, _ = recommended(predictor, price, _log_longest(state, predictor, learn_ends=self._learn_ends))
         forecast = predictor.forecast()
-        hopeless = bool(predictor.standing.ended[choice])
+        hopeless = bool(predictor.status.ended[choice])
         return Beliefs(
             predictor=predictor,
             forecast=forecast,
@@ -112,17 +112,17 @@ class ListedPolicy:
 
     def _first(self, state: SearchState) -> Action | None:
         """The user's present settings, then a few mixed looks; the cheaper half where dollars count."""
-        looks = self._looks(state)
-        under_way = state.room.probe_ids
+        first_candidates = self._probes(state)
+        under_way = state.capacity.probe_ids
         tried = {p.configuration for p in state.probes if p.slices or p.probe_id in under_way}
-        if under_way and not state.runs and (len(tried) >= len(looks) or not may_start(state)):
+        if under_way and not state.runs and (len(tried) >= len(first_candidates) or not may_start(state)):
             return Wait(reason="nothing is known yet")
-        if len(tried) >= len(looks) or not may_start(state):
+        if len(tried) >= len(first_candidates) or not may_start(state):
             return None
-        left = [look for look in looks if look not in tried]
+        left = [candidate for candidate in first_candidates if candidate not in tried]
         if not left:
             return None
-        chosen = next((look for look in left if state.fits(look)), None)
+        chosen = next((candidate for candidate in left if state.fits(candidate)), None)
         if chosen is None:
             return Wait(reason="there is no room for a first look yet")
         is_baseline = chosen == state.job.baseline_configuration()
@@ -133,12 +133,12 @@ class ListedPolicy:
             reason="the present settings come first" if is_baseline else "a first look, unlike the others",
         )
 
-    def _looks(self, state: SearchState) -> list[Configuration]:
+    def _probes(self, state: SearchState) -> list[Configuration]:
         """The first looks, which are the same for all states of a search."""
-        if self._first_looks is None:
+        if self._first_probes is None:
             assert self._models is not None
             configurations = self._models.configurations
-            looks = first_looks(
+            first_candidates = first_probes(
                 configurations,
                 self._models.features,
                 prices(state, configurations) if state.job.goal.minimize == "dollars" else None,
@@ -146,20 +146,20 @@ class ListedPolicy:
             )
             baseline = state.job.baseline_configuration()
             if baseline is not None and state.space.is_feasible(baseline):
-                looks = [baseline, *looks[1:]]
-            self._first_looks = looks
-        return self._first_looks
+                first_candidates = [baseline, *first_candidates[1:]]
+            self._first_probes = first_candidates
+        return self._first_probes
 
     def _next(self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor) -> Action:
         """The best option that pays back; else on with the incumbent, or the end."""
-        startup = np.where(predictor.standing.begun, 0.0, _startup(state))
+        startup = np.where(predictor.status.started, 0.0, _startup(state))
         weights = self._weights(state, beliefs, predictor)
         order = np.argsort(-weights.score, kind="stable")
         trainings = state.job.goal.trainings
         for index in order:
             if weights.score[index] <= 0:
                 break
-            if not predictor.standing.begun[index] and not may_start(state):
+            if not predictor.status.started[index] and not may_start(state):
                 continue
             seconds = weights.slice_seconds[index] + startup[index]
             pays = self._gain(predictor, weights, beliefs.price, int(index), trainings)
@@ -170,13 +170,13 @@ class ListedPolicy:
         if run is None or not run.arrived:
             if (run is None and may_start(state)) or (run is not None and run.is_open):
                 return self._advance(state, predictor, weights, beliefs.price, incumbent)
-            return Stop(kind=StopKind.OUT_OF_REACH, reason="no configuration is expected to reach the target")
+            return Stop(kind=StopKind.UNREACHABLE, reason="no configuration is expected to reach the target")
         unlikely = self._last_chance(state, beliefs, predictor, weights)
         if unlikely is not None:
             return self._advance(state, predictor, weights, beliefs.price, unlikely)
         return self._no_gain(state, beliefs)
 
-    def _together(self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor) -> Action:
+    def _concurrent(self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor) -> Action:
         """The same where several may be under way: what to start beside those that are, or nothing yet."""
         weights = self._weights(state, beliefs, predictor)
         leader = weights.incumbent
@@ -184,44 +184,46 @@ class ListedPolicy:
         run = run_of(state, configurations[leader])
         may_train = (run is None and may_start(state)) or (run is not None and run.is_open)
         wants_first = may_train and state.job.goal.trainings == 1
-        beside = Beside(state=state, leader=configurations[leader] if wants_first else None)
-        best = self._best_beside(state, beliefs, predictor, beside)
-        if beside.leader_fits and beside.counts_seconds and (best is None or best[2] == 0.0):
+        opportunity = OpportunityCost(state=state, leader=configurations[leader] if wants_first else None)
+        best = self._best_concurrent(state, beliefs, predictor, opportunity)
+        if opportunity.leader_fits and opportunity.counts_seconds and (best is None or best[2] == 0.0):
             return self._advance(state, predictor, weights, beliefs.price, leader)
         if best is not None:
             believer, index, _ = best
             return self._advance(state, *believer, beliefs.price, index)
-        if state.room.under_way:
+        if state.capacity.under_way:
             return Wait(reason="what is under way may change what is best")
         if may_train:
             return self._advance(state, predictor, weights, beliefs.price, leader)
         if run is None or not run.arrived:
-            return Stop(kind=StopKind.OUT_OF_REACH, reason="no configuration is expected to reach the target")
+            return Stop(kind=StopKind.UNREACHABLE, reason="no configuration is expected to reach the target")
         unlikely = self._last_chance(state, beliefs, predictor, weights)
         if unlikely is not None:
             return self._advance(state, predictor, weights, beliefs.price, unlikely)
         return self._no_gain(state, beliefs)
 
-    def _best_beside(
-        self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor, beside: Beside
+    def _best_concurrent(
+        self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor, opportunity: OpportunityCost
     ) -> tuple[tuple[SlopePredictor, Weights], int, float] | None:
         """The most promising candidate that fits and pays back, what it is weighed by, and its cost."""
-        if state.room.under_way:
+        if state.capacity.under_way:
             assert self._models is not None
-            under_way = {piece.configuration for piece in state.room.under_way}
+            under_way = {running.configuration for running in state.capacity.under_way}
             predictor = self._models.predict(state, under_way)
         weights = self._weights(state, beliefs, predictor)
         least = LEAST_GAIN * math.exp(min(weights.log_incumbent, 600.0))
         for index in np.argsort(-weights.score, kind="stable"):
             if weights.score[index] <= 0:
                 break
-            configuration, is_begun = predictor.configurations[index], predictor.standing.begun[index]
-            if not beside.allows(configuration) or (beside.counts_seconds and configuration == beside.leader):
+            configuration, is_started = predictor.configurations[index], predictor.status.started[index]
+            if not opportunity.allows(configuration) or (
+                opportunity.counts_seconds and configuration == opportunity.leader
+            ):
                 continue
-            if not is_begun and not may_start(state):
+            if not is_started and not may_start(state):
                 continue
-            seconds = float(weights.slice_seconds[index]) + (0.0 if is_begun else _startup(state))
-            cost = beside.cost(configuration, seconds, float(beliefs.price[index]))
+            seconds = float(weights.slice_seconds[index]) + (0.0 if is_started else _startup(state))
+            cost = opportunity.cost(configuration, seconds, float(beliefs.price[index]))
             pays = self._gain(predictor, weights, beliefs.price, int(index), state.job.goal.trainings)
             if pays > max(cost, least):
                 return (predictor, weights), int(index), cost
@@ -231,7 +233,7 @@ class ListedPolicy:
         return weigh(
             predictor,
             beliefs.price,
-            np.where(predictor.standing.begun, 0.0, _startup(state)),
+            np.where(predictor.status.started, 0.0, _startup(state)),
             partial(self._slice_seconds, state, predictor, beliefs.price),
             log_longest=_log_longest(state, predictor, learn_ends=self._learn_ends),
             by_cost="cost" not in self._settings.without,
@@ -244,7 +246,7 @@ class ListedPolicy:
         """The candidate that pays back by the whole tail of what is believed; None where none does."""
         log_longest = _log_longest(state, predictor, learn_ends=self._learn_ends)
         savings = tail_savings(predictor, beliefs.price, weights.log_incumbent, log_longest)
-        startup = np.where(predictor.standing.begun, 0.0, _startup(state))
+        startup = np.where(predictor.status.started, 0.0, _startup(state))
         further = state.job.goal.trainings - 1
         return self._unlikely(state, predictor, weights, beliefs.price, savings * further, startup)
 
@@ -272,7 +274,7 @@ class ListedPolicy:
         That it is better may be as unlikely as one in a thousand, if the answer serves so many trainings.
         """
         for index in np.argsort(-savings / weights.cost, kind="stable"):
-            if not predictor.standing.begun[index] and not may_start(state):
+            if not predictor.status.started[index] and not may_start(state):
                 continue
             if savings[index] > (weights.slice_seconds[index] + startup[index]) * price[index]:
                 return int(index)
@@ -282,16 +284,16 @@ class ListedPolicy:
         self, predictor: SlopePredictor, weights: Weights, price: Array, index: int, trainings: int
     ) -> float:
         """What knowing a candidate is expected to save over all trainings that the answer serves."""
-        standing = predictor.standing
+        status = predictor.status
         whole = float(weights.saving[index])
         incumbent = weights.incumbent
-        if math.isfinite(standing.arrived[incumbent]):
+        if math.isfinite(status.arrived[incumbent]):
             return whole * max(trainings - 1, 0)
         # The first of the trainings is the one under way: what it has done need not be done again.
         best = math.exp(min(weights.log_incumbent, 600.0))
-        left = max(best - float(standing.seconds[incumbent] * price[incumbent]), 0.0)
+        left = max(best - float(status.seconds[incumbent] * price[incumbent]), 0.0)
         log_cost = predictor.log_seconds[index] + math.log(price[index])
-        own = np.maximum(np.exp(np.minimum(log_cost, 600.0)) - standing.seconds[index] * price[index], 0.0)
+        own = np.maximum(np.exp(np.minimum(log_cost, 600.0)) - status.seconds[index] * price[index], 0.0)
         first = float(predictor.weights[index] @ np.maximum(left - own, 0.0))
         return first + whole * (trainings - 1)
 
@@ -300,21 +302,21 @@ class ListedPolicy:
         state: SearchState, predictor: SlopePredictor, price: Array, log_incumbent: float
     ) -> Array:
         """Training seconds of each candidate's next slice, `(num,)`."""
-        begun, lived, startup = predictor.standing.begun, predictor.standing.seconds, _startup(state)
+        started, elapsed, startup = predictor.status.started, predictor.status.seconds, _startup(state)
         batches = np.array([configuration.batch_size for configuration in predictor.configurations])
         step = np.exp(predictor.seconds.model.mean) * batches
         best = math.exp(min(log_incumbent, 600.0)) / price
         length = np.minimum(np.exp(np.minimum(predictor.mean_log, 600.0)), _LENGTHS * best)
         spent = state.spent.dollars if state.job.goal.minimize == "dollars" else state.spent.seconds
-        most = _SHARE_OF_SPENT * spent / price - np.where(begun, 0.0, startup)
+        most = _SHARE_OF_SPENT * spent / price - np.where(started, 0.0, startup)
         scores = first_scores(state, predictor.configurations)
         least_new = np.maximum(_STARTUP_SHARE * startup, _FEWEST_STEPS * step)
         if state.job.goal.minimize == "seconds":
             # Where dollars count, a look of one length may cost a hundred times as much on one as on another.
             least_new = np.maximum(least_new, _PAST_FIRST_SCORE * scores.seconds)
-        least = np.where(begun, np.maximum(0.25 * startup, 2 * step), least_new)
+        least = np.where(started, np.maximum(0.25 * startup, 2 * step), least_new)
         more = np.where(scores.is_unscored, _UNSCORED_SHARE, _MORE_SHARE)
-        share = np.where(begun, np.maximum(more * lived, 0.03 * length), _NEW_SHARE * length)
+        share = np.where(started, np.maximum(more * elapsed, 0.03 * length), _NEW_SHARE * length)
         most = np.maximum(most, _STARTUP_SHARE * startup)
         return np.asarray(np.maximum(np.minimum(np.maximum(share, least), most), 1e-6))
 

@@ -13,8 +13,8 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import Lease, ProbeRecord
 from tuner.probes import Prober, Until
 from tuner.search.beliefs import seconds_ratio
-from tuner.search.checkpoint_transfer import carry_over
-from tuner.search.context import SearchSetting
+from tuner.search.checkpoint_transfer import resume_on_other_nodes
+from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent
 from tuner.search.inflight import LEASE_SECONDS, Slice, SlicesUnderWay
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Policy, Start, Stop, StopKind, Wait
@@ -33,25 +33,27 @@ class Search:
     at most the slices under way. The prober is not closed here.
 
     Args:
-        setting: What it works with.
+        context: What it works with.
         prober: Carries out slices.
         policy: Decides.
     """
 
-    def __init__(self, setting: SearchSetting, prober: Prober, policy: Policy) -> None:
-        self._setting = setting
+    def __init__(self, context: SearchContext, prober: Prober, policy: Policy) -> None:
+        self._context = context
         self._prober = prober
         self._policy = policy
-        self._slices = SlicesUnderWay(setting, prober)
+        self._slices = SlicesUnderWay(context, prober)
         self._held: Lease | None = None
         #: What Optuna suggested, while there is no room for it.
         self._asked: tuple[Decision, int, Configuration] | None = None
 
     def state(self) -> SearchState:
         """Where the search stands now."""
-        setting = self._setting
-        probes = setting.ledger.probes(setting.study.study_id)
-        return read_state(setting.job, setting.cluster, probes, setting.epoch_samples, self._slices.room())
+        context = self._context
+        probes = context.ledger.probes(context.study.study_id)
+        return read_state(
+            context.job, context.cluster, probes, context.epoch_samples, self._slices.capacity()
+        )
 
     def run(self) -> tuple[Stop, Decision]:
         """Searches until the policy stops; returns why, with what was believed then.
@@ -67,7 +69,7 @@ class Search:
             with threadpool_limits(limits=1, user_api="blas"):
                 return self._search()
         except LeaseLostError as error:
-            name = self._setting.study.name
+            name = self._context.study.name
             raise StorageError(
                 f"study {name} is being worked on by another tuner ({error}); "
                 "wait for it to end, or start another study with --fresh"
@@ -90,7 +92,7 @@ class Search:
         """Starts what the policy wants until there is no room, or it waits; its end, if it comes to one."""
         while True:
             state = self.state()
-            if state.room.is_full and not self._is_over(state):
+            if state.capacity.is_full and not self._is_over(state):
                 return None
             decision = self._policy.decide(state)
             action = decision.action
@@ -100,26 +102,26 @@ class Search:
                 self._start_asked(state)
                 continue
             waits = isinstance(action, Wait) or (
-                isinstance(action, Stop) and action.kind in (StopKind.NO_GAIN, StopKind.OUT_OF_REACH)
+                isinstance(action, Stop) and action.kind in (StopKind.NO_GAIN, StopKind.UNREACHABLE)
             )
-            if len(self._slices) > 0 and (waits or not self._has_room(state, action)):
+            if len(self._slices) > 0 and (waits or not self._fits_now(state, action)):
                 return None
             assert not isinstance(action, Wait), "a policy waits for nothing"
             self._remember(state, decision)
             if isinstance(action, Stop):
                 self._say("end", action.reason, state)
-                self._cut_off(state)
+                self._stop_all(state)
                 if self._asked is not None:
-                    self._setting.trials.end(self._asked[1], Outcome.STOPPED, None, None)
+                    self._context.trials.end(self._asked[1], Outcome.STOPPED, None, None)
                 self._settle(self.state(), action)
                 return action, decision
             if isinstance(action, Abandon):
                 self._abandon(state, action)
             else:
-                self._carry_out(state, decision)
+                self._execute(state, decision)
 
     @staticmethod
-    def _has_room(state: SearchState, action: Action) -> bool:
+    def _fits_now(state: SearchState, action: Action) -> bool:
         """Whether what was decided may be started now; it is decided anew when there is more room."""
         if isinstance(action, Continue):
             probe = next(p for p in state.probes if p.probe_id == action.probe_id)
@@ -129,15 +131,15 @@ class Search:
     def _is_over(self, state: SearchState) -> bool:
         """Whether time is up while slices are under way; one at a time is let come to its end."""
         time_budget = state.job.budget.time
-        return state.room.is_shared and time_budget is not None and state.elapsed_seconds >= time_budget
+        return state.capacity.is_shared and time_budget is not None and state.elapsed_seconds >= time_budget
 
     def _await_one(self) -> None:
         """Waits until a slice has ended, which is written down, or time is up."""
-        setting, budget = self._setting, self._setting.job.budget.time
+        context, budget = self._context, self._context.job.budget.time
         ended_seconds = 0.0
-        if budget is not None and setting.parallel > 1:
+        if budget is not None and context.parallel > 1:
             state = self.state()
-            ended_seconds = state.elapsed_seconds - state.room.elapsed_seconds
+            ended_seconds = state.elapsed_seconds - state.capacity.elapsed_seconds
         while True:
             try:
                 ended = self._slices.next_ended()
@@ -149,28 +151,28 @@ class Search:
                 return
             if (
                 budget is not None
-                and setting.parallel > 1
+                and context.parallel > 1
                 and ended_seconds + self._slices.elapsed_seconds() >= budget
             ):
                 return
-            setting.sleep(_POLL_SECONDS)
+            context.sleep(_POLL_SECONDS)
 
-    def _hold(self, lease: Lease) -> None:
+    def _hold_lease(self, lease: Lease) -> None:
         """Keeps the last probe's lease while the next is decided on, so that no other tuner comes between."""
         previous, self._held = self._held, lease
         if previous is not None and lease.probe_id != previous.probe_id:
-            self._setting.ledger.release(previous)
+            self._context.ledger.release(previous)
 
     def _give_leases_back(self) -> None:
         """Gives back what this tuner holds: an interrupt may come between a lease and its slice's start."""
-        setting = self._setting
-        for probe in setting.ledger.probes(setting.study.study_id):
-            if probe.lease is not None and probe.lease.owner == setting.owner:
-                setting.ledger.release(probe.lease)
+        context = self._context
+        for probe in context.ledger.probes(context.study.study_id):
+            if probe.lease is not None and probe.lease.owner == context.owner:
+                context.ledger.release(probe.lease)
 
     def _tidy(self) -> None:
         """Ends trials for which no probe was recorded."""
-        self._setting.trials.fail_orphans(
+        self._context.trials.fail_orphans(
             [p.trial_number for p in self.state().probes if p.trial_number is not None]
         )
 
@@ -178,38 +180,38 @@ class Search:
         if decision.beliefs is None:
             return
         action = decision.action
-        setting = self._setting
+        context = self._context
         remember_beliefs(
-            setting.ledger,
-            setting.study,
+            context.ledger,
+            context.study,
             state,
             decision.beliefs,
-            setting.clock(),
+            context.clock(),
             also=action.configuration if isinstance(action, Start) else None,
         )
 
-    def _carry_out(self, state: SearchState, decision: Decision) -> None:
-        action, setting = decision.action, self._setting
+    def _execute(self, state: SearchState, decision: Decision) -> None:
+        action, context = decision.action, self._context
         if isinstance(action, Continue):
             probe = next(p for p in state.probes if p.probe_id == action.probe_id)
-            lease = setting.ledger.take_probe(
-                probe.probe_id, owner=setting.owner, lease_seconds=LEASE_SECONDS
+            lease = context.ledger.take_probe(
+                probe.probe_id, owner=context.owner, lease_seconds=LEASE_SECONDS
             )
-            folder = self._begun_folder(probe)
+            folder = self._started_folder(probe)
             self._start(
                 state, decision, lease, probe.trial_number, probe.configuration, action.purpose, folder
             )
             return
         if isinstance(action, Ask):
-            self._asked = (decision, *setting.trials.ask())
+            self._asked = (decision, *context.trials.ask())
             if state.fits(self._asked[2]):
                 self._start_asked(state)
             return
         assert isinstance(action, Start)
         lease, number = self._begin(state, action)
         folder = self._probe_folder(lease.probe_id)
-        if action.carry_from is not None:
-            self._carry(state, decision, action, lease, folder)
+        if action.resume_from is not None:
+            self._transfer(state, decision, action, lease, folder)
         self._start(state, decision, lease, number, action.configuration, action.purpose, folder)
 
     def _start(
@@ -238,7 +240,7 @@ class Search:
             action.until,
             folder,
             expected_seconds=_expected_seconds(state, decision, configuration, action.until),
-            kept_samples={
+            stored_samples={
                 point.samples
                 for probe in state.probes
                 if probe.probe_id == lease.probe_id
@@ -256,72 +258,72 @@ class Search:
         self._start(state, decision, lease, number, configuration, Purpose.TRAINING, folder)
 
     def _new_probe(self, configuration: Configuration, purpose: Purpose, number: int) -> Lease:
-        setting = self._setting
-        return setting.ledger.start_probe(
-            setting.study.study_id,
+        context = self._context
+        return context.ledger.start_probe(
+            context.study.study_id,
             configuration,
             purpose,
             trial_number=number,
-            owner=setting.owner,
+            owner=context.owner,
             lease_seconds=LEASE_SECONDS,
         )
 
     def _begin(self, state: SearchState, action: Start) -> tuple[Lease, int | None]:
-        setting = self._setting
+        context = self._context
         # A probe whose first slice was cut off goes on in its folder, from what was checkpointed there.
         for probe in state.probes:
-            if probe.probe_id in state.room.probe_ids:
+            if probe.probe_id in state.capacity.probe_ids:
                 continue
             same = probe.configuration == action.configuration and not any(m.samples for m in probe.slices)
             alike = (probe.purpose is Purpose.TIMING) == (action.purpose is Purpose.TIMING)
             if same and alike and probe.outcome.can_continue:
-                lease = setting.ledger.take_probe(
-                    probe.probe_id, owner=setting.owner, lease_seconds=LEASE_SECONDS
+                lease = context.ledger.take_probe(
+                    probe.probe_id, owner=context.owner, lease_seconds=LEASE_SECONDS
                 )
                 return lease, probe.trial_number
-        number = setting.trials.begin(action.configuration, action.purpose)
+        number = context.trials.begin(action.configuration, action.purpose)
         return self._new_probe(action.configuration, action.purpose, number), number
 
-    def _carry(
+    def _transfer(
         self, state: SearchState, decision: Decision, action: Start, lease: Lease, folder: Path
     ) -> None:
-        run = next(r for r in state.runs.values() if r.probe.probe_id == action.carry_from)
+        run = next(r for r in state.runs.values() if r.probe.probe_id == action.resume_from)
         ratio = 1.0
         if run.configuration != action.configuration:
             assert decision.beliefs is not None
             ratio = seconds_ratio(decision.beliefs, action.configuration, run.configuration)
-        begun = carry_over(
-            run.measurement, self._begun_folder(run.probe), folder, action.configuration, ratio
+        started = resume_on_other_nodes(
+            run.measurement, self._started_folder(run.probe), folder, action.configuration, ratio
         )
-        self._setting.ledger.append_slice(lease, begun)
+        self._context.ledger.append_slice(lease, started)
         self._end(state, run.probe, f"carried on as probe {lease.probe_id}")
 
-    def _write_down(self, piece: Slice, measurement: Measurement) -> None:
-        setting, lease = self._setting, piece.lease
+    def _write_down(self, running: Slice, measurement: Measurement) -> None:
+        context, lease = self._context, running.lease
         try:
-            setting.ledger.append_slice(lease, measurement)
+            context.ledger.append_slice(lease, measurement)
         except LeaseLostError as error:
             self._say("warning", f"{error}; what this slice brought is dropped", self.state())
             return
-        self._hold(lease)
+        self._hold_lease(lease)
         state = self.state()
         probe = next(p for p in state.probes if p.probe_id == lease.probe_id)
         self._say("slice", _slice_words(measurement), state, measurement, probe_id=probe.probe_id)
-        if piece.trial_number is None:
+        if running.trial_number is None:
             return
-        setting.trials.report(piece.trial_number, measurement.curve)
+        context.trials.report(running.trial_number, measurement.curve)
         if not probe.outcome.can_continue:
-            self._tell(state, probe)
+            self._end_trial(state, probe)
 
-    def _cut_off(self, state: SearchState) -> None:
+    def _stop_all(self, state: SearchState) -> None:
         """Ends what is under way with the search: it is paid for, and its runs stand where they stood.
 
         A run goes on from its newest checkpoint if the search does; what was seen past it is kept.
         """
         probes = {probe.probe_id: probe for probe in state.probes}
-        for piece, measurement in self._slices.cut_off():
-            before = probes[piece.lease.probe_id].measurement
-            cut = replace(
+        for running, measurement in self._slices.stop_all():
+            before = probes[running.lease.probe_id].measurement
+            stopped = replace(
                 measurement,
                 outcome=Outcome.PAUSED,
                 step=before.step if before else 0,
@@ -329,14 +331,14 @@ class Search:
                 training_seconds=before.training_seconds if before else 0.0,
                 checkpoint=before.checkpoint if before else None,
             )
-            self._write_down(piece, cut)
+            self._write_down(running, stopped)
 
-    def _tell(self, state: SearchState, probe: ProbeRecord) -> None:
+    def _end_trial(self, state: SearchState, probe: ProbeRecord) -> None:
         if probe.trial_number is None:
             return
         runs = {run.probe.probe_id: run for run in state.runs.values()}
         run = runs.get(probe.probe_id)
-        self._setting.trials.end(
+        self._context.trials.end(
             probe.trial_number,
             probe.outcome,
             run.seconds_to_target if run else None,
@@ -351,8 +353,8 @@ class Search:
     def _end(self, state: SearchState, probe: ProbeRecord, reason: str) -> None:
         """Ends a probe on purpose; one that has ended keeps its end."""
         if probe.outcome.can_continue:
-            self._setting.ledger.end_probe(probe.probe_id, Outcome.STOPPED, reason)
-            self._tell(state, replace(probe, outcome=Outcome.STOPPED))
+            self._context.ledger.end_probe(probe.probe_id, Outcome.STOPPED, reason)
+            self._end_trial(state, replace(probe, outcome=Outcome.STOPPED))
 
     def _settle(self, state: SearchState, stop: Stop) -> None:
         """Tells Optuna the end of what will not go on; after a used-up budget everything may go on."""
@@ -360,9 +362,9 @@ class Search:
             return
         for run in state.runs.values():
             if run.can_continue:
-                self._tell(state, replace(run.probe, outcome=Outcome.STOPPED))
+                self._end_trial(state, replace(run.probe, outcome=Outcome.STOPPED))
 
-    def _begun_folder(self, probe: ProbeRecord) -> Path:
+    def _started_folder(self, probe: ProbeRecord) -> Path:
         """The folder of a probe that has slices: where its checkpoint is, whatever the output folder now."""
         measured = probe.measurement
         if measured is None or measured.checkpoint is None:
@@ -377,9 +379,9 @@ class Search:
 
     def _probe_folder(self, probe_id: int) -> Path:
         # The study's birth is in the name: a folder that outlived its database is never gone on with.
-        study = self._setting.study
+        study = self._context.study
         name = f"{study.name}-{int(study.created_at):x}"
-        folder = self._setting.folder / "probes" / name / f"{probe_id:04d}"
+        folder = self._context.folder / "probes" / name / f"{probe_id:04d}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -397,14 +399,14 @@ class Search:
         *,
         probe_id: int | None = None,
     ) -> None:
-        self._setting.listen(
+        self._context.listen(
             SearchEvent(
                 kind=kind,  # type: ignore[arg-type]
                 text=text,
                 measurement=measurement,
                 spent_seconds=state.spent.seconds,
                 probe_id=probe_id,
-                num_slots=self._setting.parallel,
+                num_slots=self._context.parallel,
             )
         )
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from search_spaces import Configuration, traits_of
 from tuner.domain.measurement import Purpose
-from tuner.probes import Until, first_mark
-from tuner.search.acquisition import Weighing
+from tuner.probes import Until, first_evaluation
+from tuner.search.acquisition import Acquisition
 from tuner.search.beliefs import Beliefs, believe, candidates
-from tuner.search.concurrency import NO_GAIN, choose_together
+from tuner.search.concurrency import NO_GAIN, choose_concurrent
 from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.limits import ended_by_fault, limit_reached, may_start
 from tuner.search.listed_policy import ListedPolicy, is_listed
@@ -31,7 +31,7 @@ class ModelPolicy:
     better (one step of look-ahead; knowledge gradient, Frazier et al. 2008). Timing probes are
     weighed alike. Where nothing gains more than it costs, the incumbent goes on (one training is
     asked for) or the search ends (the answer serves more trainings). Where several slices may be under way,
-    `choose_together` weighs what to start beside them.
+    `choose_concurrent` weighs what to start beside them.
 
     Args:
         seed: Of the draws, so that a restarted search decides alike.
@@ -61,10 +61,10 @@ class ModelPolicy:
             if first is not None:
                 return Decision(action=first)
         if not state.runs:
-            if state.room.under_way and stop is None:
+            if state.capacity.under_way and stop is None:
                 return Decision(action=Wait(reason="nothing is known yet"))
             nothing = "no feasible configuration is left to try"
-            return Decision(action=stop or Stop(kind=StopKind.OUT_OF_REACH, reason=nothing))
+            return Decision(action=stop or Stop(kind=StopKind.UNREACHABLE, reason=nothing))
         beliefs = self._believe(state)
         return Decision(action=stop or self._best(state, beliefs), beliefs=beliefs)
 
@@ -77,7 +77,7 @@ class ModelPolicy:
 
     def _first(self, state: SearchState) -> Action | None:
         """The first look: at the user's present settings, else at the middle of the space."""
-        under_way = state.room.probe_ids
+        under_way = state.capacity.probe_ids
         tried = {
             p.configuration
             for p in state.probes
@@ -98,30 +98,30 @@ class ModelPolicy:
         return Start(
             configuration=chosen,
             purpose=Purpose.STATISTICS,
-            until=_first_look(state),
+            until=_first_probe(state),
             reason=reason,
         )
 
     def _best(self, state: SearchState, beliefs: Beliefs) -> Action:
-        weighing = Weighing(state, beliefs)
-        incumbent = weighing.incumbent()
+        acquisition = Acquisition(state, beliefs)
+        incumbent = acquisition.incumbent()
         if incumbent is None:
             return Stop(
-                kind=StopKind.OUT_OF_REACH,
+                kind=StopKind.UNREACHABLE,
                 reason="no configuration is expected to reach the target within the limits",
             )
-        if state.room.is_shared:
-            return choose_together(state, beliefs, weighing, incumbent)
-        if weighing.leader_is_due(incumbent):
-            return weighing.go_on(incumbent)
-        option = weighing.best_option(incumbent)
+        if state.capacity.is_shared:
+            return choose_concurrent(state, beliefs, acquisition, incumbent)
+        if acquisition.leader_is_due(incumbent):
+            return acquisition.go_on(incumbent)
+        option = acquisition.best_option(incumbent)
         if option is not None:
-            return weighing.carry_out(option, incumbent)
-        if weighing.can_be_settled(incumbent):
-            return weighing.go_on(incumbent)
+            return acquisition.execute(option, incumbent)
+        if acquisition.can_be_settled(incumbent):
+            return acquisition.go_on(incumbent)
         if state.further_trainings > 0:
             return Stop(kind=StopKind.NO_GAIN, reason=NO_GAIN)
-        return weighing.go_on(incumbent)
+        return acquisition.go_on(incumbent)
 
 
 def _arrival(state: SearchState) -> Stop | None:
@@ -132,12 +132,12 @@ def _arrival(state: SearchState) -> Stop | None:
     return Stop(kind=StopKind.ARRIVED, reason=f"a run reached the target: {arrived[0].configuration}")
 
 
-def _first_look(state: SearchState) -> Until:
+def _first_probe(state: SearchState) -> Until:
     """As far as the second scoring; for long trainings a share of the budget ends it before."""
     probe = state.job.probe
     if probe.slice_seconds is not None:
         return Until(training_seconds=probe.slice_seconds)
-    first = first_mark(state.epoch_samples, probe.first_score_samples)
+    first = first_evaluation(state.epoch_samples, probe.first_score_samples)
     samples = math.ceil(first * probe.score_growth)
     if state.cluster.virtual is not None:
         return Until(samples=samples)  # what it costs here goes by samples, whatever the virtual clock says

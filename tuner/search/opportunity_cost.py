@@ -16,7 +16,7 @@ from tuner.search.state import SearchState, run_key
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beside:
+class OpportunityCost:
     """The costs of one decision.
 
     Args:
@@ -65,13 +65,13 @@ class Beside:
     def _idle_seconds(self, configuration: Configuration) -> float:
         """For how long nodes would be idle that a look takes."""
         state, leader = self.state, self.leader
-        waits = max((piece.left_seconds for piece in state.room.under_way), default=0.0)
+        waits = max((running.left_seconds for running in state.capacity.under_way), default=0.0)
         if leader is None:
             return waits  # the search goes on until what is under way has ended
         if self.leader_is_under_way:
             return float("inf")
         held = state.cluster.nodes_held
-        if state.room.fits(held(configuration), beside=held(leader), num_others=1):
+        if state.capacity.fits(held(configuration), reserved=held(leader), num_others=1):
             return float("inf")
         if not state.fits(leader):
             return waits  # the leader waits for nodes anyway

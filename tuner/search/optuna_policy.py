@@ -12,7 +12,7 @@ from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Start,
 from tuner.search.state import Run, SearchState
 
 #: Strides in which a run goes on, so that it can be given up between them.
-_STRIDE_SECONDS = 10.0
+_SLICE_SECONDS = 10.0
 #: While nothing arrived, a run may use this share of the time budget before it is given up.
 _SHARE_OF_BUDGET = 0.2
 
@@ -45,7 +45,7 @@ class OptunaPolicy:
         if stop is not None:
             return stop
         limit = self._limit(state, arrived)
-        under_way = state.room.probe_ids
+        under_way = state.capacity.probe_ids
         for run in state.runs.values():
             if run.probe.probe_id in under_way:
                 continue
@@ -59,25 +59,25 @@ class OptunaPolicy:
             return Stop(kind=StopKind.BUDGET, reason="the budget of probes is used up")
         tried = {p.configuration for p in state.probes if p.purpose is not Purpose.TIMING}
         if isinstance(state.space, ListedSpace) and tried.issuperset(state.space.candidates()):
-            kind = StopKind.NO_GAIN if arrived else StopKind.OUT_OF_REACH
+            kind = StopKind.NO_GAIN if arrived else StopKind.UNREACHABLE
             return Stop(kind=kind, reason="every recorded configuration was tried")
-        stride = min(_STRIDE_SECONDS, limit)
-        return Ask(until=Until(training_seconds=stride), reason="suggested by the sampler")
+        slice_seconds = min(_SLICE_SECONDS, limit)
+        return Ask(until=Until(training_seconds=slice_seconds), reason="suggested by the sampler")
 
     def _go_on(self, state: SearchState, run: Run, limit: float) -> Action:
         done = run.measurement.training_seconds
         if done >= limit:
             return Abandon(probe_id=run.probe.probe_id, reason="it can no longer win")
         # Where it begins anew, what is paid for again is doubled at least.
-        stride = max(_STRIDE_SECONDS, done) if state.repeats else _STRIDE_SECONDS
-        until = Until(training_seconds=min(done + stride, limit))
+        slice_seconds = max(_SLICE_SECONDS, done) if state.repeats else _SLICE_SECONDS
+        until = Until(training_seconds=min(done + slice_seconds, limit))
         if not run.is_open:  # a rank failed, or the target was moved: it goes on as a new probe
             return Start(
                 configuration=run.configuration,
                 purpose=Purpose.TRAINING,
                 until=until,
                 reason="on from its checkpoint",
-                carry_from=run.probe.probe_id,
+                resume_from=run.probe.probe_id,
             )
         return Continue(
             probe_id=run.probe.probe_id, purpose=Purpose.TRAINING, until=until, reason="it may still win"

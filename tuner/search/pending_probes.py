@@ -47,6 +47,6 @@ def left_to_resolve(
         keys.discard(key)
         both = np.isfinite(total) & np.isfinite(total[:, [i]])
         shared = squared_correlation(logs, np.broadcast_to(logs[:, [i]], logs.shape), both)
-        told = np.where(both.sum(axis=0) >= FEWEST_DRAWS, shared, 0.0)
-        left *= 1.0 - told * min(max(resolves(i), 0.0), 1.0)
+        explained = np.where(both.sum(axis=0) >= FEWEST_DRAWS, shared, 0.0)
+        left *= 1.0 - explained * min(max(resolves(i), 0.0), 1.0)
     return left

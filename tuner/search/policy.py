@@ -22,14 +22,14 @@ class Start:
         purpose: Why.
         until: Where the slice ends.
         reason: One sentence for people.
-        carry_from: A probe whose checkpoint the run begins at: it differs in nodes only.
+        resume_from: A probe whose checkpoint the run begins at: it differs in nodes only.
     """
 
     configuration: Configuration
     purpose: Purpose
     until: Until
     reason: str
-    carry_from: int | None = None
+    resume_from: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class StopKind(StrEnum):
     """No further probe can be expected to pay back."""
     BUDGET = "budget"
     """Time, dollars or probes are used up."""
-    OUT_OF_REACH = "out_of_reach"
+    UNREACHABLE = "out_of_reach"
     """No configuration is expected to reach the target within the goal's limits."""
     FAULTS = "faults"
     """Too many probes failed."""

@@ -17,7 +17,7 @@ Array = npt.NDArray[np.float64]
 
 #: Levels at which predictions are kept: the median and the central 90% interval.
 LEVELS = (0.05, 0.5, 0.95)
-_MOST_KEPT = 12
+_MOST_STORED = 12
 
 
 def remember_beliefs(
@@ -40,7 +40,7 @@ def remember_beliefs(
     wanted = {run.configuration for run in state.runs.values()}
     baseline = state.job.baseline_configuration()
     wanted |= {c for c in (baseline, also) if c is not None}
-    order = np.argsort(quantiles[1])[:_MOST_KEPT]
+    order = np.argsort(quantiles[1])[:_MOST_STORED]
     wanted |= {forecast.configurations[i] for i in order}
     records = [
         prediction_record(state, study, forecast, i, quantiles[:, i], float(reach[i]), now)

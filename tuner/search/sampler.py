@@ -135,7 +135,7 @@ class FeasibleSampler(BaseSampler):
         self._asked = {name: d for name, d in distributions(space).items() if not d.single()}
         self._inner: BaseSampler | None = None
 
-    def _begun(self, trial: FrozenTrial) -> BaseSampler:
+    def _started(self, trial: FrozenTrial) -> BaseSampler:
         if self._inner is None:
             seed = np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0]
             self._inner = self._make_inner(int(seed))
@@ -159,7 +159,7 @@ class FeasibleSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        inner = self._begun(trial)
+        inner = self._started(trial)
         rng = np.random.default_rng((self._seed, trial.number))
         learnt = inner.infer_relative_search_space(study, trial)
         space = self._space
@@ -185,10 +185,10 @@ class FeasibleSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        return self._begun(trial).sample_independent(study, trial, param_name, param_distribution)
+        return self._started(trial).sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self._begun(trial).before_trial(study, trial)
+        self._started(trial).before_trial(study, trial)
 
     def after_trial(
         self,
@@ -197,7 +197,7 @@ class FeasibleSampler(BaseSampler):
         state: optuna.trial.TrialState,
         values: Any,
     ) -> None:
-        self._begun(trial).after_trial(study, trial, state, values)
+        self._started(trial).after_trial(study, trial, state, values)
 
 
 def baseline_sampler(name: str, space: SearchSpace, seed: int) -> BaseSampler:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.analytic.features import SAMPLES, SECONDS, Features, Quantity, Slope, features_of, prior_of
-from tuner.analytic.slope_predictor import SlopeFit, SlopePredictor, Standing
+from tuner.analytic.slope_predictor import RunStatus, SlopeFit, SlopePredictor
 from tuner.analytic.slopes import Observations, SlopePrior, fit_slopes
-from tuner.analytic.started_runs import COMMON_ERROR_SD, BegunRun, Told, begun_run, told_by
+from tuner.analytic.started_runs import COMMON_ERROR_SD, Observed, StartedRun, observed_by, started_run
 from tuner.domain.cluster import Cluster
 from tuner.search.slope_priors import SearchSettings, Slopes
 from tuner.search.start_value import progress_of, start_value
@@ -49,7 +49,7 @@ class SlopeModels:
         self._rows = {configuration: i for i, configuration in enumerate(self.configurations)}
         self._seconds = _Believed(self.features, settings, SECONDS, settings.prior.seconds)
         self._samples = _Believed(self.features, settings, SAMPLES, settings.prior.samples)
-        self._seen: dict[tuple[int, int, float, bool], BegunRun] = {}
+        self._seen: dict[tuple[int, int, float, bool], StartedRun] = {}
 
     def predict(self, state: SearchState, believed: Collection[Configuration] = ()) -> SlopePredictor:
         """Both posteriors, given all that was measured.
@@ -61,53 +61,55 @@ class SlopeModels:
                 variances what these looks are going to take. One that has shown something is left as it is.
         """
         runs = {self._rows[run.configuration]: run for run in state.runs.values()}
-        told = self._told(state, runs)
+        reported = self._reported(state, runs)
         timed = _step_times(runs)
         seconds = self._seconds.fit(timed)
-        samples = self._samples.fit(told.observations, ahead_sd=COMMON_ERROR_SD)
+        samples = self._samples.fit(reported.observations, ahead_sd=COMMON_ERROR_SD)
         if believed:
             rows = sorted(self._rows[configuration] for configuration in believed)
             seconds = self._seconds.fit(_believing(timed, rows, seconds.model.mean, _BELIEVED_SECONDS_SD))
-            seen = _believing(told.observations, rows, samples.model.mean, _BELIEVED_SAMPLES_SD)
+            seen = _believing(reported.observations, rows, samples.model.mean, _BELIEVED_SAMPLES_SD)
             samples = self._samples.fit(seen, ahead_sd=COMMON_ERROR_SD)
         num = len(self.configurations)
-        lived, arrived, ended = np.zeros(num), np.full(num, np.inf), np.zeros(num, dtype=bool)
+        elapsed, arrived, ended = np.zeros(num), np.full(num, np.inf), np.zeros(num, dtype=bool)
         for row, run in runs.items():
-            lived[row] = max(run.measurement.training_seconds, 1e-9)
+            elapsed[row] = max(run.measurement.training_seconds, 1e-9)
             arrived[row] = run.seconds_to_target if run.seconds_to_target is not None else np.inf
             ended[row] = run.has_ended
         return SlopePredictor(
             configurations=self.configurations,
             seconds=seconds,
             samples=samples,
-            standing=Standing(seconds=lived, arrived=arrived, ended=ended),
+            status=RunStatus(seconds=elapsed, arrived=arrived, ended=ended),
         )
 
-    def _told(self, state: SearchState, runs: dict[int, Run]) -> Told:
+    def _reported(self, state: SearchState, runs: dict[int, Run]) -> Observed:
         """What the begun runs' curves tell."""
         sign = 1.0 if state.job.goal.maximize else -1.0
         curves = {row: run.measurement.trained_curve for row, run in sorted(runs.items())}
         scored = {row: points for row, points in curves.items() if points}
         if not scored:
-            return told_by(())
+            return observed_by(())
         start = state.start_value
         begin = (
             sign * start if start is not None else start_value([sign * p[0].value for p in scored.values()])
         )
         target = sign * state.job.goal.target
-        begun = []
+        started = []
         for row, points in scored.items():
             run = runs[row]
             key = (run.probe.probe_id, len(points), begin, run.has_ended)
-            begun_so_far = self._seen.get(key)
-            if begun_so_far is None:
+            started_so_far = self._seen.get(key)
+            if started_so_far is None:
                 progress = progress_of(np.array([sign * p.value for p in points]), begin, target)
                 samples = np.array([float(p.samples) for p in points])
-                begun_so_far = begun_run(row, samples, progress, run.samples_to_target, ended=run.has_ended)
-                self._seen[key] = begun_so_far
-            begun.append(begun_so_far)
+                started_so_far = started_run(
+                    row, samples, progress, run.samples_to_target, ended=run.has_ended
+                )
+                self._seen[key] = started_so_far
+            started.append(started_so_far)
         without = self._settings.without
-        return told_by(begun, use_curves="curve" not in without, use_ended="never" not in without)
+        return observed_by(started, use_curves="curve" not in without, use_ended="never" not in without)
 
 
 def _believing(seen: Observations, rows: Sequence[int], mean: Array, sd: float) -> Observations:

@@ -74,21 +74,21 @@ def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:
     """
     learnt = {}
     for quantity, known in (("seconds", SECONDS_SLOPES), ("samples", SAMPLES_SLOPES)):
-        told: dict[str, list[tuple[float, float]]] = {}
+        stated: dict[str, list[tuple[float, float]]] = {}
         for fit in fits:
             if fit.model == quantity:
                 for name, (mean, sd) in fit.parameters.items():
                     if name in known and sd > 0:
-                        told.setdefault(name, []).append((float(mean), float(sd)))
-        learnt[quantity] = {name: pooled(known[name], told.get(name, ())) for name in known}
-        if not told:
+                        stated.setdefault(name, []).append((float(mean), float(sd)))
+        learnt[quantity] = {name: pooled(known[name], stated.get(name, ())) for name in known}
+        if not stated:
             return None
     return SlopeBeliefs(name="learnt", seconds=learnt["seconds"], samples=learnt["samples"])
 
 
-def pooled(known: Slope, told: Sequence[tuple[float, float]]) -> Slope:
+def pooled(known: Slope, stated: Sequence[tuple[float, float]]) -> Slope:
     """The text-book slope as one more study beside those that told."""
-    pairs = [(known.mean, known.sd), *((mean, math.hypot(sd, _BETWEEN_JOBS_SD)) for mean, sd in told)]
+    pairs = [(known.mean, known.sd), *((mean, math.hypot(sd, _BETWEEN_JOBS_SD)) for mean, sd in stated)]
     precision = np.array([sd**-2 for _, sd in pairs])
     mean = float(precision @ np.array([mean for mean, _ in pairs]) / precision.sum())
     spread = min(known.sd, math.hypot(_BETWEEN_JOBS_SD, float(precision.sum() ** -0.5)))

@@ -17,7 +17,7 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose, crossing, me
 from tuner.domain.workload import METRICS
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
-from tuner.search.capacity import Room
+from tuner.search.capacity import Capacity
 from tuner.search.start_value import start_value
 from tuner.search.timings import TimingKey, timing_key
 
@@ -85,7 +85,7 @@ class SearchState:
         start_value: The metric of the untrained model; None before any scoring.
         epoch_samples: Size of the training set.
         spent: Everything charged; of what is under way, nothing yet.
-        room: What may be under way at once, and what is.
+        capacity: What may be under way at once, and what is.
     """
 
     job: Job
@@ -96,40 +96,40 @@ class SearchState:
     start_value: float | None
     epoch_samples: int
     spent: Charge
-    room: Room = field(default_factory=Room)
+    capacity: Capacity = field(default_factory=Capacity)
 
     @property
     def elapsed_seconds(self) -> float:
         """Time that has passed while anything was probed; with several under way it counts once."""
         shared = sum(measurement.shared_seconds for measurement in self.slices)
-        return self.spent.seconds - shared + self.room.elapsed_seconds
+        return self.spent.seconds - shared + self.capacity.elapsed_seconds
 
     @property
     def committed_dollars(self) -> float:
         """What all that is under way costs at the least, which nobody was charged yet."""
         return sum(
-            max(piece.lived_seconds, piece.expected_seconds)
-            * self.cluster.dollars_per_second(piece.configuration)
-            for piece in self.room.under_way
+            max(running.elapsed_seconds, running.expected_seconds)
+            * self.cluster.dollars_per_second(running.configuration)
+            for running in self.capacity.under_way
         )
 
     @property
     def keys_under_way(self) -> set[Configuration]:
         """Statistics (`run_key`) whose run is under way."""
         return {
-            run_key(self.job, piece.configuration)
-            for piece in self.room.under_way
-            if piece.purpose is not Purpose.TIMING
+            run_key(self.job, running.configuration)
+            for running in self.capacity.under_way
+            if running.purpose is not Purpose.TIMING
         }
 
     @property
     def timings_under_way(self) -> set[TimingKey]:
         """All whose steps are being timed, be it by the way."""
-        return {timing_key(piece.configuration, self.cluster) for piece in self.room.under_way}
+        return {timing_key(running.configuration, self.cluster) for running in self.capacity.under_way}
 
     def fits(self, configuration: Configuration) -> bool:
         """Whether there is room for a configuration now."""
-        return self.room.fits(self.cluster.nodes_held(configuration))
+        return self.capacity.fits(self.cluster.nodes_held(configuration))
 
     @property
     def further_trainings(self) -> int:
@@ -167,7 +167,7 @@ class SearchState:
         training = charged = 0.0
         for run in self.runs.values():
             for measurement, trained in paid_slices(run.probe):
-                if is_cut_off(measurement, trained):
+                if is_interrupted(measurement, trained):
                     continue
                 training += trained
                 charged += (
@@ -182,10 +182,10 @@ class SearchState:
             measurement.charged_seconds - measurement.repeated_seconds - trained - measurement.scoring_seconds
             for probe in self.probes
             for measurement, trained in paid_slices(probe)
-            if not is_cut_off(measurement, trained)
+            if not is_interrupted(measurement, trained)
         ]
-        beside = float(np.median(lost)) if lost else _UNKNOWN_STARTUP_SECONDS
-        return max(beside, self.startup_seconds) + _DECIDING_SECONDS
+        startup = float(np.median(lost)) if lost else _UNKNOWN_STARTUP_SECONDS
+        return max(startup, self.startup_seconds) + _DECIDING_SECONDS
 
     @property
     def parameter_bytes(self) -> int:
@@ -243,7 +243,7 @@ def read_state(
     cluster: Cluster,
     probes: Sequence[ProbeRecord],
     epoch_samples: int,
-    room: Room | None = None,
+    capacity: Capacity | None = None,
 ) -> SearchState:
     """Derives where a search stands from its probes.
 
@@ -252,7 +252,7 @@ def read_state(
         cluster: What it trains on.
         probes: Its probes.
         epoch_samples: Size of the training set.
-        room: What is under way; room for one slice, and nothing under way, if absent.
+        capacity: What is under way; room for one slice, and nothing under way, if absent.
     """
     runs: dict[Configuration, Run] = {}
     starts: list[float] = []
@@ -277,7 +277,7 @@ def read_state(
         start_value=float(np.median(starts)) if starts else _guessed_start(job, list(runs.values())),
         epoch_samples=epoch_samples,
         spent=spent,
-        room=room or Room(),
+        capacity=capacity or Capacity(),
     )
 
 
@@ -295,19 +295,19 @@ def _guessed_start(job: Job, runs: Sequence[Run]) -> float | None:
         return worst
     sign = 1.0 if goal.maximize else -1.0
     first = sign * start_value([sign * value for value in firsts])
-    apart = max(abs(goal.target - first), 0.1 * abs(goal.target), 1e-6)
+    gap = max(abs(goal.target - first), 0.1 * abs(goal.target), 1e-6)
     # A first scoring past the target says nothing of where the run began.
-    begun = first if sign * (goal.target - first) > 0 else goal.target
-    return begun - sign * _BEFORE_FIRST * apart
+    started = first if sign * (goal.target - first) > 0 else goal.target
+    return started - sign * _BEFORE_FIRST * gap
 
 
 def _run(probe: ProbeRecord, job: Job) -> Run | None:
     """The training a probe carried out; None for a timing, or where nothing was trained."""
     # What a faulty slice saw may lie beyond the checkpoint that the run goes on from.
-    kept = [m for m in probe.slices if not m.outcome.is_fault]
-    if probe.purpose is Purpose.TIMING or not kept:
+    valid = [m for m in probe.slices if not m.outcome.is_fault]
+    if probe.purpose is Purpose.TIMING or not valid:
         return None
-    measurement = merged(kept)
+    measurement = merged(valid)
     if probe.outcome is Outcome.OUT_OF_MEMORY and measurement.samples == 0:
         return None  # it says nothing of the statistics, which more nodes may well train
     if probe.outcome is Outcome.PAUSED and measurement.samples == 0:
@@ -347,7 +347,7 @@ def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
         before = measurement.training_seconds
 
 
-def is_cut_off(measurement: Measurement, trained: float) -> bool:
+def is_interrupted(measurement: Measurement, trained: float) -> bool:
     """Whether a slice was ended with the search before its end, so that it brought its run no further.
 
     Args:

@@ -12,10 +12,10 @@ from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKin
 from tuner.search.state import SearchState, run_of
 
 #: Strides between which what was trained is written down, as a share of what is expected.
-_STRIDE_SHARE, _SHORTEST_STRIDE_SECONDS = 0.2, 10.0
+_SLICE_SHARE, _SHORTEST_SLICE_SECONDS = 0.2, 10.0
 _WHOLE_SECONDS = 1e9
 #: A training that takes this many times what was expected is given up.
-_PATIENCE = 4.0
+_TIMEOUT = 4.0
 
 
 class TrainPolicy:
@@ -39,17 +39,17 @@ class TrainPolicy:
     ) -> None:
         self._configuration = configuration
         self._past_faults: int | None = None
-        self._stride = max(_SHORTEST_STRIDE_SECONDS, _STRIDE_SHARE * (expected_seconds or 0.0))
+        self._slice_seconds = max(_SHORTEST_SLICE_SECONDS, _SLICE_SHARE * (expected_seconds or 0.0))
         self._limit = limit_seconds
         if limit_seconds is None and expected_seconds is not None:
-            self._limit = _PATIENCE * expected_seconds
+            self._limit = _TIMEOUT * expected_seconds
 
     def decide(self, state: SearchState) -> Decision:
         """See `Policy`."""
         if self._past_faults is None:
             self._past_faults = state.num_faults
         run = run_of(state, self._configuration)
-        if state.room.under_way:
+        if state.capacity.under_way:
             return Decision(action=Wait(reason="one run is trained, slice by slice"))
         if state.num_faults > self._past_faults:
             return Decision(action=Stop(kind=StopKind.FAULTS, reason="the training failed"))
@@ -64,7 +64,7 @@ class TrainPolicy:
             purpose=Purpose.TRAINING,
             until=self._until(state, ratio * run.measurement.training_seconds),
             reason="on to the target from its checkpoint",
-            carry_from=run.probe.probe_id,
+            resume_from=run.probe.probe_id,
         )
         return Decision(action=start, beliefs=beliefs)
 
@@ -72,7 +72,7 @@ class TrainPolicy:
         """The next stride; all at once where a stride would begin the run anew."""
         if state.repeats:
             return Until(training_seconds=_WHOLE_SECONDS if self._limit is None else self._limit)
-        return Until(training_seconds=done + self._stride)
+        return Until(training_seconds=done + self._slice_seconds)
 
     def _action(self, state: SearchState) -> Action:
         run = run_of(state, self._configuration)
@@ -80,14 +80,14 @@ class TrainPolicy:
         if run is not None and run.arrived:
             return Stop(kind=StopKind.ARRIVED, reason=f"it reached the target: {self._configuration}")
         if run is not None and not run.can_continue:
-            return Stop(kind=StopKind.OUT_OF_REACH, reason=f"the training ended: {run.probe.outcome.value}")
+            return Stop(kind=StopKind.UNREACHABLE, reason=f"the training ended: {run.probe.outcome.value}")
         if run is None and any(
             c.reason_against(self._configuration) is not None for c in state.space.conditions
         ):
-            return Stop(kind=StopKind.OUT_OF_REACH, reason="the training ran out of memory")
+            return Stop(kind=StopKind.UNREACHABLE, reason="the training ran out of memory")
         if self._limit is not None and done >= self._limit:
             return Stop(
-                kind=StopKind.OUT_OF_REACH, reason=f"it has not arrived after {done:.0f} training seconds"
+                kind=StopKind.UNREACHABLE, reason=f"it has not arrived after {done:.0f} training seconds"
             )
         until = self._until(state, done)
         if run is not None:

@@ -38,9 +38,9 @@ class PlainConsole:
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._clock = clock
-        self._begun = clock()
+        self._started = clock()
         self._said: dict[int | None, float] = {}
-        self._said_last = self._begun
+        self._said_last = self._started
 
     def show(self, event: SearchEvent) -> None:
         """Writes the event as a line, or nothing where progress is too soon."""
@@ -56,7 +56,7 @@ class PlainConsole:
         self._said[event.probe_id] = self._said_last = now
         if event.num_slots > 1 and event.probe_id is not None:
             text = f"probe {event.probe_id}: {text}"
-        self._write(f"[{now - self._begun:6.1f} s] {event.kind}: {text}")
+        self._write(f"[{now - self._started:6.1f} s] {event.kind}: {text}")
 
     def close(self) -> None:
         """Nothing to undo."""
@@ -71,7 +71,7 @@ class RichConsole:
         #: Of what each slice under way is, and where it stands, by probe.
         self._what: dict[int | None, str] = {}
         self._stands: dict[int | None, str] = {}
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
 
     def show(self, event: SearchEvent) -> None:
         """Shows the event above the living line, or in it."""
@@ -89,7 +89,7 @@ class RichConsole:
             self._live()
         style = {"warning": "yellow", "end": "bold", "decision": "cyan"}.get(event.kind, "")
         self._terminal.print(
-            f"{time.monotonic() - self._begun:6.1f} s  {text}", style=style or None, markup=False
+            f"{time.monotonic() - self._started:6.1f} s  {text}", style=style or None, markup=False
         )
 
     def _live(self) -> None:

@@ -76,7 +76,7 @@ def _ray_nodes(section: ClusterSection) -> RayNodes:
         gpus_per_node=ray.gpus_per_node,
         resources=ray.resources,
         python=section.python,
-        patience_seconds=ray.patience,
+        timeout_seconds=ray.timeout,
     )
 
 

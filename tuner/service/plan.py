@@ -56,7 +56,9 @@ def plan_lines(
         lines.append(_parallel_words(opened, parallel))
     worst = worst_dollars(opened, candidates, parallel)
     if worst is not None:
-        lines.append(f"at worst: {format_dollars(worst)}, {_dearest_words(opened, parallel)} all the time")
+        lines.append(
+            f"at worst: {format_dollars(worst)}, {_most_expensive_words(opened, parallel)} all the time"
+        )
     if spent_seconds > 0:
         lines.append(f"going on with a study that spent {format_seconds(spent_seconds)} before")
     lines.append(f"study: {storage}; report: {output}")
@@ -89,7 +91,7 @@ def _parallel_words(opened: OpenedJob, parallel: int) -> str:
     return f"at once: up to {parallel} probes on {nodes} node{'' if nodes == 1 else 's'} together"
 
 
-def _dearest_words(opened: OpenedJob, parallel: int) -> str:
+def _most_expensive_words(opened: OpenedJob, parallel: int) -> str:
     if parallel > 1:
         return "all nodes at their dearest"
     return "the dearest configuration" if opened.cluster.machines else "the largest number of nodes"
@@ -106,10 +108,10 @@ def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration], parall
         a_second = max(cluster.dollars_per_second(c) for c in candidates)
     else:
         # Each of them no dearer than the dearest, all together on no more nodes than there are.
-        dearest = max(cluster.dollars_per_second(c) for c in candidates)
+        most_expensive = max(cluster.dollars_per_second(c) for c in candidates)
         by_node = max(
             cluster.dollars_per_second(c) / max(c.nodes + cluster.extra_nodes, 1) for c in candidates
         )
-        a_second = min(parallel * dearest, max(by_node * cluster.nodes_at_once, dearest))
+        a_second = min(parallel * most_expensive, max(by_node * cluster.nodes_at_once, most_expensive))
     most = a_second * budget.time
     return most if budget.dollars is None else min(most, budget.dollars)

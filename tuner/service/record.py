@@ -124,8 +124,8 @@ def _furthest(probes: list[ProbeRecord]) -> tuple[list[tuple[ProbeRecord, Measur
     left_out: list[str] = []
     for probe in probes:
         # What a faulty slice saw may lie beyond the checkpoint that the run went on from.
-        kept = [m for m in probe.slices if not m.outcome.is_fault]
-        measurement = merged(kept) if kept else None
+        valid = [m for m in probe.slices if not m.outcome.is_fault]
+        measurement = merged(valid) if valid else None
         if probe.purpose is Purpose.TIMING:
             left_out.append(f"{_named(probe)}: only its steps were timed")
         elif measurement is None or not measurement.trained_curve:

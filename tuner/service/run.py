@@ -18,7 +18,7 @@ from tuner.job import BaselineSection, Job
 from tuner.launchers import end_orphans
 from tuner.ledger import RecommendationRecord, StudyRecord
 from tuner.probes import Prober
-from tuner.search.context import SearchSetting
+from tuner.search.context import SearchContext
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.law_priors import laws_of_fits
 from tuner.search.loop import Search
@@ -137,7 +137,7 @@ def _run(
         end_orphans(folder)
         prober.end_orphans(folder)
     with store.guarded():
-        setting = SearchSetting(
+        context = SearchContext(
             job=opened.job,
             cluster=opened.cluster,
             study=study,
@@ -149,59 +149,59 @@ def _run(
             parallel=options.parallel,
             listen=listen,
         )
-        return _searched(opened, store, options, setting, prober)
+        return _searched(opened, store, options, context, prober)
 
 
 def _searched(
-    opened: OpenedJob, store: StudyStore, options: RunOptions, setting: SearchSetting, prober: Prober
+    opened: OpenedJob, store: StudyStore, options: RunOptions, context: SearchContext, prober: Prober
 ) -> RunResult:
-    policy = _policy(opened, options, setting)
-    search = Search(setting, prober, policy)
+    policy = _policy(opened, options, context)
+    search = Search(context, prober, policy)
     spent = search.state().elapsed_seconds
     for line in plan_lines(
         opened,
         storage=store.url,
-        output=str(setting.folder),
+        output=str(context.folder),
         spent_seconds=spent,
         parallel=options.parallel,
     ):
-        setting.listen(SearchEvent(kind="plan", text=line))
+        context.listen(SearchEvent(kind="plan", text=line))
     crowd = crowding_words(opened, options.parallel)
     if crowd is not None:
-        setting.listen(SearchEvent(kind="warning", text=crowd))
+        context.listen(SearchEvent(kind="warning", text=crowd))
     stop, decision = search.run()
-    ending = make_ending(opened, setting.ledger, setting.study, search.state(), decision.beliefs, stop)
+    ending = make_ending(opened, context.ledger, context.study, search.state(), decision.beliefs, stop)
     recommendation = recommend(ending)
     if recommendation is not None and options.verify and recommendation.verified is None:
         train = TrainPolicy(
             recommendation.choice.configuration,
             expected_seconds=recommendation.choice.seconds.median,
         )
-        verification, _ = Search(replace(setting, parallel=1), prober, train).run()
+        verification, _ = Search(replace(context, parallel=1), prober, train).run()
         if verification.kind is not StopKind.ARRIVED:
-            setting.listen(SearchEvent(kind="warning", text=f"not verified: {verification.reason}"))
-        ending = make_ending(opened, setting.ledger, setting.study, search.state(), None, stop)
+            context.listen(SearchEvent(kind="warning", text=f"not verified: {verification.reason}"))
+        ending = make_ending(opened, context.ledger, context.study, search.state(), None, stop)
         recommendation = recommend(ending)
     if recommendation is None or (stop.kind is StopKind.FAULTS and recommendation.checkpoint is None):
         raise no_answer(ending)
-    setting.ledger.add_recommendation(
+    context.ledger.add_recommendation(
         RecommendationRecord(
-            study_id=setting.study.study_id,
+            study_id=context.study.study_id,
             made_at=recommendation.made_at,
             recommendation=recommendation.to_dict(),
         )
     )
-    files = write_ending(ending, recommendation, setting.folder)
-    return RunResult(recommendation=recommendation, stop=ending.stop, files=files, study=setting.study)
+    files = write_ending(ending, recommendation, context.folder)
+    return RunResult(recommendation=recommendation, stop=ending.stop, files=files, study=context.study)
 
 
-def _policy(opened: OpenedJob, options: RunOptions, setting: SearchSetting) -> Policy:
+def _policy(opened: OpenedJob, options: RunOptions, context: SearchContext) -> Policy:
     if options.sampler != "model":
         return OptunaPolicy()
-    past = setting.ledger.past_fits(setting.study.fingerprint)
-    others = [fit for fit in past if fit.study_id != setting.study.study_id]
+    past = context.ledger.past_fits(context.study.fingerprint)
+    others = [fit for fit in past if fit.study_id != context.study.study_id]
     prior = learnt_from_fits(others) or TEXTBOOK
-    laws = laws_of_fits(others, setting.study.fingerprint)
+    laws = laws_of_fits(others, context.study.fingerprint)
     return ModelPolicy(seed=opened.job.seed, settings=SearchSettings(prior=prior), past=laws)
 
 
@@ -260,7 +260,7 @@ def train_configuration(
     free_leases_of_the_dead(store.ledger, study)
     with store.guarded():
         trials = StudyTrials(_optuna_study(opened, store, study, RunOptions(output=folder)), job)
-        setting = SearchSetting(
+        context = SearchContext(
             job=job,
             cluster=opened.cluster,
             study=study,
@@ -275,7 +275,7 @@ def train_configuration(
         try:
             for left in sorted(folder.glob("probes/*/*")):
                 prober.end_orphans(left)
-            search = Search(setting, prober, TrainPolicy(configuration, limit_seconds=limit_seconds))
+            search = Search(context, prober, TrainPolicy(configuration, limit_seconds=limit_seconds))
             search.run()
             return search.state()
         finally:

@@ -4,15 +4,15 @@ from tuner.strategies.all_reduce import AllReduce
 from tuner.strategies.moments import Moment, moment, seconds_between
 from tuner.strategies.registry import REGISTRY, strategy
 from tuner.strategies.strategy import Exchange, Links, Share, Strategy
-from tuner.strategies.timeouts import Patience, deadline_seconds, median_and_deviation
+from tuner.strategies.timeouts import AdaptiveTimeout, deadline_seconds, median_and_deviation
 
 __all__ = [
     "REGISTRY",
+    "AdaptiveTimeout",
     "AllReduce",
     "Exchange",
     "Links",
     "Moment",
-    "Patience",
     "Share",
     "Strategy",
     "deadline_seconds",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # torch renamed the flag and warns of the old name.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-_BUFFERS_APART: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
+_BUFFER_INTERVAL: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
 #: Noise is measured in one of so many steps; the others are left to `DistributedDataParallel` alone.
@@ -107,7 +107,7 @@ class AllReduce(Strategy):
             device_ids=None if self._device.type == "cpu" else [self._device],
             process_group=group,
             gradient_as_bucket_view=True,
-            **_BUFFERS_APART,
+            **_BUFFER_INTERVAL,
         )
         trainable = [p for p in model.parameters() if p.requires_grad]
         self._num_bytes = sum(p.numel() * p.element_size() for p in trainable)
@@ -207,8 +207,8 @@ class AllReduce(Strategy):
             try:
                 yield
             finally:
-                for buffer, kept in zip(buffers, own, strict=True):
-                    buffer.copy_(kept)
+                for buffer, saved in zip(buffers, own, strict=True):
+                    buffer.copy_(saved)
 
     def state(self) -> dict[str, Any]:
         return {}

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import Tensor
 
 from tuner.strategies.strategy import Links
-from tuner.strategies.timeouts import Patience
+from tuner.strategies.timeouts import AdaptiveTimeout
 from tuner.transport import Received
 
 #: How often the thread looks whether it should end, seconds.
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 #: A thread that serves must get the interpreter between two operations of the training, not after 5 ms.
 _SWITCH_SECONDS = 0.0005
 
@@ -22,7 +22,7 @@ _SWITCH_SECONDS = 0.0005
 _WAIT_SECONDS = 0.1
 
 #: How long to wait for the server before it was ever heard of, and at the least, seconds.
-_FIRST_PATIENCE_SECONDS, _LEAST_PATIENCE_SECONDS = 10.0, 0.25
+_FIRST_TIMEOUT_SECONDS, _LEAST_TIMEOUT_SECONDS = 10.0, 0.25
 
 Serve = Callable[[Tensor, Tensor, Tensor], None]
 """`serve(center, asked, out)`: changes the centre by what was asked, and writes the answer."""
@@ -38,7 +38,7 @@ class CenterClient:
     def __init__(self, links: Links) -> None:
         assert links.transport is not None
         self._links, self._transport = links, links.transport
-        self._patience = Patience(_FIRST_PATIENCE_SECONDS, _LEAST_PATIENCE_SECONDS)
+        self._timeout = AdaptiveTimeout(_FIRST_TIMEOUT_SECONDS, _LEAST_TIMEOUT_SECONDS)
         self._late: set[int] = set()
 
     def may_ask(self, server: int) -> bool:
@@ -52,11 +52,11 @@ class CenterClient:
     def answer(self, server: int) -> Received | None:
         """Waits for the answer, while the server is heard of; None where it comes later, or never."""
         began = time.perf_counter()
-        limit = self._patience.seconds
+        limit = self._timeout.seconds
         while (left := limit - (time.perf_counter() - began)) > 0:
             answer = self._transport.reply(server, wait_seconds=min(left, _WAIT_SECONDS))
             if answer is not None:
-                self._patience.note(time.perf_counter() - began)
+                self._timeout.note(time.perf_counter() - began)
                 return answer
             self._links.refresh()
             if self._links.leader() != server:
@@ -150,10 +150,10 @@ class CenterServer:
     def load(self, centers: Sequence[Tensor | None]) -> None:
         """Goes on with the centre that one of all ranks held; whoever leads now serves it."""
         self.forget()
-        kept = [center for center in centers if center is not None]
-        if kept and self._links.leader() == self._links.rank:
+        known = [center for center in centers if center is not None]
+        if known and self._links.leader() == self._links.rank:
             with self._lock:
-                self._center = kept[0].clone()
+                self._center = known[0].clone()
 
     def check(self) -> None:
         """Raises what ended the thread, if anything did."""
@@ -175,7 +175,7 @@ class CenterServer:
     def _run(self) -> None:
         try:
             while not self._ending.is_set():
-                request = self._transport.next_request(wait_seconds=_LOOK_SECONDS)
+                request = self._transport.next_request(wait_seconds=_POLL_SECONDS)
                 if request is not None:
                     self._answer(request)
         except BaseException as error:

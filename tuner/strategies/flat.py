@@ -88,13 +88,13 @@ class FlatParameters:
     def holding(self, vector: Tensor) -> Iterator[None]:
         """Within it the model holds other parameters; afterwards its own again."""
         with torch.no_grad():
-            kept = self.vector.clone()
+            saved = self.vector.clone()
             self.vector.copy_(vector)
         try:
             yield
         finally:
             with torch.no_grad():
-                self.vector.copy_(kept)
+                self.vector.copy_(saved)
 
 
 def _memory_order(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

@@ -37,7 +37,7 @@ class GossipPush(PeerRule):
         self._plain = torch.empty_like(flat.vector)
         self._move = torch.empty_like(flat.vector)
         #: Messages that were taken for a checkpoint, by sender: they wait for the next exchange.
-        self._kept: dict[int, tuple[int, Tensor]] = {}
+        self._pending: dict[int, tuple[int, Tensor]] = {}
 
     def exchange(self, step: int) -> float | None:
         plain = self._flat.plain(self._plain)
@@ -46,8 +46,8 @@ class GossipPush(PeerRule):
         drew_itself = peer == self._links.rank
         if not drew_itself:
             self._transport.push(peer, plain, step)
-        newest = {**self._kept, **{r.sender: (r.tag, r.vector) for r in self._transport.take_pushed()}}
-        arrived, self._kept = [newest[sender] for sender in sorted(newest)], {}
+        newest = {**self._pending, **{r.sender: (r.tag, r.vector) for r in self._transport.take_pushed()}}
+        arrived, self._pending = [newest[sender] for sender in sorted(newest)], {}
         if not arrived:
             return None
         vectors = [vector.to(plain.device) for _, vector in arrived]
@@ -62,13 +62,13 @@ class GossipPush(PeerRule):
 
     def state(self) -> dict[str, Any]:
         """The peer generator, and the messages that have arrived and wait for the next exchange."""
-        self._kept |= {r.sender: (r.tag, r.vector.clone()) for r in self._transport.take_pushed()}
-        return {"generator": generator_state(self._rng), "arrived": dict(self._kept)}
+        self._pending |= {r.sender: (r.tag, r.vector.clone()) for r in self._transport.take_pushed()}
+        return {"generator": generator_state(self._rng), "arrived": dict(self._pending)}
 
     def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
         if not is_twin:
             set_generator_state(self._rng, state["generator"])
-            self._kept = dict(state["arrived"])
+            self._pending = dict(state["arrived"])
 
     def close(self) -> None:
         """Nothing runs beside the training."""

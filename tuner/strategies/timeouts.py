@@ -33,7 +33,7 @@ def median_and_deviation(seconds: Sequence[float]) -> tuple[float, float]:
     return middle, float(np.median(np.abs(values - middle)))
 
 
-class Patience:
+class AdaptiveTimeout:
     """Remembers how long something took, and says how long to wait for the next.
 
     Args:

@@ -1,12 +1,12 @@
 """How ranks pass vectors to each other without matching calls: one contract, one file a means."""
 
 from tuner.transport.shared_memory import SharedMemoryTransport, shared_memory_is_safe
-from tuner.transport.transport import NUM_CHANNELS, STANDING_WIDTH, Received, Transport
+from tuner.transport.transport import NUM_CHANNELS, STATUS_WIDTH, Received, Transport
 from tuner.transport.zmq_transport import MessageTransport, open_transport
 
 __all__ = [
     "NUM_CHANNELS",
-    "STANDING_WIDTH",
+    "STATUS_WIDTH",
     "MessageTransport",
     "Received",
     "SharedMemoryTransport",

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from tuner.transport.letters import Kind, Letter
+from tuner.transport.messages import Kind, Message
 from tuner.transport.transport import Received
 
 
-def received(letter: Letter) -> Received:
+def received(message: Message) -> Received:
     """What the caller is given of a letter."""
-    assert letter.vector is not None, "a letter without a vector is not given"
-    return Received(sender=letter.rank, tag=letter.tag, vector=letter.vector)
+    assert message.vector is not None, "a letter without a vector is not given"
+    return Received(sender=message.rank, tag=message.tag, vector=message.vector)
 
 
 class Arrivals:
@@ -29,28 +29,28 @@ class Arrivals:
     def __init__(self, count: Callable[[], None]) -> None:
         self._count = count
         self._changed = threading.Condition()
-        self._pushed: dict[int, Letter] = {}
-        self._published: dict[tuple[int, int], Letter] = {}
-        self._answers: dict[int, Letter] = {}
+        self._pushed: dict[int, Message] = {}
+        self._published: dict[tuple[int, int], Message] = {}
+        self._answers: dict[int, Message] = {}
         self._fetched_at: dict[tuple[int, int], float] = {}
-        self._questions: SimpleQueue[Letter] = SimpleQueue()
+        self._questions: SimpleQueue[Message] = SimpleQueue()
 
-    def put(self, letter: Letter) -> None:
+    def put(self, message: Message) -> None:
         """Takes a letter that came in."""
-        if letter.kind is Kind.QUESTION:
-            self._questions.put(letter)
+        if message.kind is Kind.QUESTION:
+            self._questions.put(message)
             return
         with self._changed:
-            if letter.kind is Kind.PUSHED:
-                self._pushed[letter.rank] = letter
-            elif letter.kind is Kind.ANSWER:
-                self._answers[letter.rank] = letter
+            if message.kind is Kind.PUSHED:
+                self._pushed[message.rank] = message
+            elif message.kind is Kind.ANSWER:
+                self._answers[message.rank] = message
                 self._changed.notify_all()
-            elif letter.kind is Kind.PUBLISHED:
-                key = (letter.rank, letter.channel)
+            elif message.kind is Kind.PUBLISHED:
+                key = (message.rank, message.channel)
                 self._fetched_at.pop(key, None)
-                self._published[key] = letter
-        if letter.kind is Kind.PUBLISHED:
+                self._published[key] = message
+        if message.kind is Kind.PUBLISHED:
             self._count()
 
     def begin_fetch(self, rank: int, channel: int, expiry_seconds: float) -> int | None:
@@ -61,32 +61,32 @@ class Arrivals:
             if fetched_at is not None and now - fetched_at < expiry_seconds:
                 return None
             self._fetched_at[key] = now
-            letter = self._published.get(key)
-        return letter.number if letter is not None else 0
+            message = self._published.get(key)
+        return message.number if message is not None else 0
 
-    def published(self, rank: int, channel: int) -> Letter | None:
+    def published(self, rank: int, channel: int) -> Message | None:
         """The newest that came in of a rank's channel."""
         return self._published.get((rank, channel))
 
     def take_pushed(self) -> list[Received]:
         """All that was pushed since the last time."""
         with self._changed:
-            letters, self._pushed = self._pushed, {}
-        return [received(letter) for letter in letters.values()]
+            messages, self._pushed = self._pushed, {}
+        return [received(message) for message in messages.values()]
 
     def take_answer(self, rank: int, number: int, wait_seconds: float) -> Received | None:
         """A rank's answer to a question, waiting for it no longer than this."""
 
         def is_there() -> bool:
-            letter = self._answers.get(rank)
-            return letter is not None and letter.number == number
+            message = self._answers.get(rank)
+            return message is not None and message.number == number
 
         with self._changed:
             if not self._changed.wait_for(is_there, max(wait_seconds, 0.0)):
                 return None
             return received(self._answers.pop(rank))
 
-    def take_question(self, wait_seconds: float) -> Letter | None:
+    def take_question(self, wait_seconds: float) -> Message | None:
         """The oldest question, waiting for one no longer than this."""
         try:
             return self._questions.get(timeout=max(wait_seconds, 0.0))

@@ -7,17 +7,17 @@ all the same:
   lock (`two_buffers.py`): the reader looks at the vector's number before and after its copy. That needs
   stores to become visible in the order in which they were made, and loads to be made in order. x86-64
   (total store order) and s390x do so by themselves; elsewhere `atomic_thread_fence` of GCC's libatomic is
-  called between them (`memory_order.py`). Where there is neither, `shared_memory_is_safe` says no and this
+  called between them. Where there is neither, `shared_memory_is_safe` says no and this
   is not to be used. Calls into torch and the kernel are opaque to compilers, so that these do not move the
   stores either.
 - *Copies are ordinary stores*, or streaming ones that glibc's memcpy ends by a store fence before it returns;
   those of torch's other threads are ordered by the barrier that ends a parallel copy.
 - *Questions and answers change hands.* A question's cell is the asker's until it rings and the asked rank's
-  until that rings back; for an answer's, the other way round. Bells (`doorbell.py`) order memory through
-  the kernel on any machine. An answer has two buffers, so that the one before it can still be read while the
-  next is written. A reply's ring may be refused, when many unread ones wait: as the asker looks into the
-  memory after each ring it hears, the answer is found all the same.
-- *Numbers of a standing* are aligned words of 8 bytes, which these machines store and load as one.
+  until that rings back; for an answer's, the other way round. Wake-up sockets (`WakeUpSocket`) order memory
+  through the kernel on any machine. An answer has two buffers, so that the one before it can still be read
+  while the next is written. The wake-up of a reply may be refused when many unread ones wait; the asker reads
+  the memory after each wake-up it receives, so it finds the answer all the same.
+- *The numbers of a status* are aligned words of 8 bytes, which these machines store and load as one.
 
 Each vector is copied once by its sender and once by its receiver; a request and a reply are views of the
 memory and an answer is written straight into it.
@@ -50,8 +50,8 @@ from torch import Tensor
 from tuner.domain.errors import StorageError, TunerError
 from tuner.transport.addresses import PrefixStore, Store, exchange
 from tuner.transport.shared_file import SharedFile
-from tuner.transport.transport import NUM_CHANNELS, STANDING_WIDTH, Array, Received, Transport, VectorForm
-from tuner.transport.two_buffers import POSTED_AT_WORD, STANDING_STRIDE_WORDS, Layout, TwoBuffers
+from tuner.transport.transport import NUM_CHANNELS, STATUS_WIDTH, Array, Received, Transport, VectorForm
+from tuner.transport.two_buffers import POSTED_AT_WORD, STATUS_ROW_WORDS, Layout, TwoBuffers
 
 
 class SharedMemoryTransport(Transport):
@@ -100,8 +100,8 @@ class SharedMemoryTransport(Transport):
         self._num_pushed = [0] * num_ranks
         self._num_asked = [0] * num_ranks
         self._asked: dict[int, int] = {}
-        self._mail: dict[int, Tensor] = {}
-        self._mail_numbers = [0] * num_ranks
+        self._mailbox: dict[int, Tensor] = {}
+        self._mailbox_numbers = [0] * num_ranks
         # The serving thread's.
         self._taken: dict[int, int] = {}
         self._last_taken = [0] * num_ranks
@@ -111,7 +111,7 @@ class SharedMemoryTransport(Transport):
     def _open(self, store: Store) -> None:
         """Rank 0 makes the memory, all hang up their bells; all open the one and connect the others."""
         with ExitStack() as undo:
-            self._requests, self._replies = Doorbell(self.rank), Doorbell(self.rank)
+            self._requests, self._replies = WakeUpSocket(self.rank), WakeUpSocket(self.rank)
             undo.callback(self._replies.close)
             undo.callback(self._requests.close)
             place, trouble = "", ""
@@ -141,9 +141,9 @@ class SharedMemoryTransport(Transport):
             for named in (self._file, self._requests, self._replies):
                 named.forget_name()
             words = np.frombuffer(
-                self._file.memory, dtype=np.float64, count=self.num_ranks * STANDING_STRIDE_WORDS
+                self._file.memory, dtype=np.float64, count=self.num_ranks * STATUS_ROW_WORDS
             )
-            self._board: Array | None = words.reshape(self.num_ranks, STANDING_STRIDE_WORDS)
+            self._board: Array | None = words.reshape(self.num_ranks, STATUS_ROW_WORDS)
             undo.pop_all()
 
     def _meet(self, store: Store, name: str, card: list[str]) -> list[list[str]]:
@@ -161,15 +161,15 @@ class SharedMemoryTransport(Transport):
             with self._counting:
                 self.moved_bytes += self._form.num_bytes
 
-    def post(self, standing: Array) -> None:
+    def post(self, status: Array) -> None:
         assert self._board is not None, "the transport is closed"
-        self._board[self.rank, :STANDING_WIDTH] = standing
+        self._board[self.rank, :STATUS_WIDTH] = status
         self._board[self.rank, POSTED_AT_WORD] = time.monotonic()
 
-    def standings(self) -> Array:
+    def statuses(self) -> Array:
         assert self._board is not None, "the transport is closed"
         # Row by row of few words, so that numpy copies whole words.
-        return self._board[:, :STANDING_WIDTH].copy()
+        return self._board[:, :STATUS_WIDTH].copy()
 
     def silent_seconds(self) -> Array:
         assert self._board is not None, "the transport is closed"
@@ -206,14 +206,14 @@ class SharedMemoryTransport(Transport):
         taken = []
         for sender in range(self.num_ranks):
             cell = self._cell(self._layout.pushed(sender, self.rank))
-            if sender not in self._mail:
+            if sender not in self._mailbox:
                 if cell.is_empty():
                     continue
-                self._mail[sender] = self._form.new()
-            found = cell.read(self._mail[sender], after=self._mail_numbers[sender])
+                self._mailbox[sender] = self._form.new()
+            found = cell.read(self._mailbox[sender], after=self._mailbox_numbers[sender])
             if found is not None:
-                self._mail_numbers[sender], tag = found
-                taken.append(Received(sender=sender, tag=tag, vector=self._mail[sender]))
+                self._mailbox_numbers[sender], tag = found
+                taken.append(Received(sender=sender, tag=tag, vector=self._mailbox[sender]))
         return taken
 
     def ask(self, rank: int, vector: Tensor, tag: int) -> bool:
@@ -284,7 +284,7 @@ class SharedMemoryTransport(Transport):
 RING = struct.Struct("=iq")
 
 
-class Doorbell:
+class WakeUpSocket:
     """A rank's bell, and the ropes to those of the others.
 
     A bell is a Unix datagram socket: waiting for a ring blocks in the kernel, rings come in the order in
@@ -303,30 +303,30 @@ class Doorbell:
     def __init__(self, rank: int) -> None:
         self._rank: Final = rank
         self._folder: Path | None = None
-        self._ropes: list[socket.socket] = []
-        self._bell: Final = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._bell.setblocking(False)
+        self._wake_ups: list[socket.socket] = []
+        self._wake_up_socket: Final = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._wake_up_socket.setblocking(False)
         if sys.platform == "linux":
             self.address = f"\0paceline-{secrets.token_hex(16)}"
         else:
             self._folder = Path(tempfile.mkdtemp(prefix="paceline-"))
             self.address = str(self._folder / "bell")
-        self._bell.bind(self.address)
+        self._wake_up_socket.bind(self.address)
         self._poll: Final = select.poll()
-        self._poll.register(self._bell, select.POLLIN)
+        self._poll.register(self._wake_up_socket, select.POLLIN)
 
     def connect(self, addresses: Sequence[str]) -> None:
         """Lays the ropes to the bells of all ranks, its own included."""
         for address in addresses:
-            rope = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._ropes.append(rope)
-            rope.setblocking(False)
-            rope.connect(address)
+            wake_up = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._wake_ups.append(wake_up)
+            wake_up.setblocking(False)
+            wake_up.connect(address)
 
     def ring(self, rank: int, number: int) -> bool:
         """Rings at a rank; says whether it may be heard: its queue is not full, and its process not gone."""
         try:
-            self._ropes[rank].send(RING.pack(self._rank, number))
+            self._wake_ups[rank].send(RING.pack(self._rank, number))
         except OSError:
             return False
         return True
@@ -336,7 +336,7 @@ class Doorbell:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                data = self._bell.recv(RING.size + 1)
+                data = self._wake_up_socket.recv(RING.size + 1)
             except BlockingIOError:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._poll.poll(left * 1000):
@@ -344,7 +344,7 @@ class Doorbell:
                 continue
             if len(data) == RING.size:
                 who, number = RING.unpack(data)
-                if 0 <= who < len(self._ropes):
+                if 0 <= who < len(self._wake_ups):
                     return who, number
 
     def forget_name(self) -> None:
@@ -356,9 +356,9 @@ class Doorbell:
     def close(self) -> None:
         """Takes the bell down; who rings then is told so."""
         self.forget_name()
-        self._bell.close()
-        while self._ropes:
-            self._ropes.pop().close()
+        self._wake_up_socket.close()
+        while self._wake_ups:
+            self._wake_ups.pop().close()
 
 
 #: Machines whose stores become visible in order, and whose loads are made in order: x86-64 ("total store

@@ -11,7 +11,7 @@ import numpy as np
 import zmq
 
 from tuner.transport.addresses import bind
-from tuner.transport.transport import STANDING_WIDTH, Array
+from tuner.transport.transport import STATUS_WIDTH, Array
 
 _HEAD = struct.Struct("<iq")
 _NUMBERS = np.dtype("<f8")
@@ -28,10 +28,10 @@ MAX_SECONDS = 1.0
 NUM_WAITING = 4
 
 
-class StandingBoard:
+class StatusTable:
     """Standings go out by a socket of their own, so that no vector is in their way; the newest wins.
 
-    `post`, `standings` and `silent_seconds` are for the caller's thread, the rest for the one that owns
+    `post`, `statuses` and `silent_seconds` are for the caller's thread, the rest for the one that owns
     the sockets. What they share are single references and array elements, written by one of the two.
 
     Args:
@@ -49,7 +49,7 @@ class StandingBoard:
         self.listening: Final = context.socket(zmq.SUB)
         self.listening.rcvhwm = NUM_WAITING
         self.endpoint: Final = bind(self._telling, host)
-        self._standings: Final[Array] = np.zeros((num_ranks, STANDING_WIDTH))
+        self._statuses: Final[Array] = np.zeros((num_ranks, STATUS_WIDTH))
         self._heard_at: Final[Array] = np.full(num_ranks, time.monotonic())
         self._counts = [0] * num_ranks
         self._newest: tuple[int, bytes] | None = None
@@ -67,18 +67,18 @@ class StandingBoard:
             if rank != self._rank:
                 self.listening.connect(endpoint)
 
-    def post(self, standing: Array) -> bool:
+    def post(self, status: Array) -> bool:
         """Takes this rank's standing; says whether the sending thread must be told."""
-        self._standings[self._rank] = standing
+        self._statuses[self._rank] = status
         self._counts[self._rank] += 1
-        self._newest = (self._counts[self._rank], np.ascontiguousarray(standing, dtype=_NUMBERS).tobytes())
+        self._newest = (self._counts[self._rank], np.ascontiguousarray(status, dtype=_NUMBERS).tobytes())
         # The other thread takes the news down before it reads: what comes after that is news again.
-        was_told, self._has_news = self._has_news, True
-        return not was_told
+        was_reported, self._has_news = self._has_news, True
+        return not was_reported
 
-    def standings(self) -> Array:
+    def statuses(self) -> Array:
         """The newest known ones."""
-        return self._standings.copy()
+        return self._statuses.copy()
 
     def silent_seconds(self) -> Array:
         """Seconds since each rank was last heard of."""
@@ -111,12 +111,12 @@ class StandingBoard:
             except zmq.Again:
                 return
             body = message[len(self._token) :]
-            if len(body) != _HEAD.size + STANDING_WIDTH * _NUMBERS.itemsize:
+            if len(body) != _HEAD.size + STATUS_WIDTH * _NUMBERS.itemsize:
                 continue
             rank, count = _HEAD.unpack_from(body)
             if 0 <= rank < len(self._counts) and rank != self._rank and count > self._counts[rank]:
                 self._counts[rank] = count
-                self._standings[rank] = np.frombuffer(body, dtype=_NUMBERS, offset=_HEAD.size)
+                self._statuses[rank] = np.frombuffer(body, dtype=_NUMBERS, offset=_HEAD.size)
                 self._heard_at[rank] = time.monotonic()
 
     def close(self, linger_milliseconds: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 Array = npt.NDArray[np.float64]
 
 #: Numbers in a rank's standing.
-STANDING_WIDTH = 24
+STATUS_WIDTH = 24
 
 #: Channels in which a rank may publish.
 NUM_CHANNELS = 3
@@ -55,7 +55,7 @@ class Transport(ABC):
     - *asked*: `ask` sends a vector to a rank, which finds it by `next_request` in the order of arrival and
       `answer`s it with a vector; `reply` gives the answer. One question from a rank to a rank at a time.
 
-    Standings are `STANDING_WIDTH` numbers a rank that all others see, each number by itself: a
+    Standings are `STATUS_WIDTH` numbers a rank that all others see, each number by itself: a
     reader may see some of them new and others still old.
 
     Attributes:
@@ -69,12 +69,12 @@ class Transport(ABC):
     moved_bytes: int
 
     @abstractmethod
-    def post(self, standing: Array) -> None:
-        """Makes this rank's standing `(STANDING_WIDTH,)` known to all."""
+    def post(self, status: Array) -> None:
+        """Makes this rank's standing `(STATUS_WIDTH,)` known to all."""
 
     @abstractmethod
-    def standings(self) -> Array:
-        """The newest known standing of every rank, `(num_ranks, STANDING_WIDTH)`; zeros where none came."""
+    def statuses(self) -> Array:
+        """The newest known standing of every rank, `(num_ranks, STATUS_WIDTH)`; zeros where none came."""
 
     @abstractmethod
     def silent_seconds(self) -> Array:

@@ -10,7 +10,7 @@ from typing import Final
 from torch import Tensor
 
 from tuner.transport.shared_file import SharedFile
-from tuner.transport.transport import NUM_CHANNELS, STANDING_WIDTH, VectorForm
+from tuner.transport.transport import NUM_CHANNELS, STATUS_WIDTH, VectorForm
 
 #: How often a reader begins anew because the writer came upon it. Each time the writer must have finished two
 #: whole vectors during one copy, so that a second time is rare unless the writer does nothing else.
@@ -48,7 +48,7 @@ class TwoBuffers:
         self._words: Final = memoryview(file.memory)[head : head + HEAD_WORDS * WORD_BYTES].cast("q")
         self._body: Final = (layout.body_offset_bytes(cell), layout.body_bytes)
         self._buffers: Final = tuple(
-            layout.form.view(file.memory, self._body[0] + which * layout.buffer_stride_bytes)
+            layout.form.view(file.memory, self._body[0] + which * layout.buffer_row_bytes)
             for which in range(2)
         )
 
@@ -127,8 +127,8 @@ class TwoBuffers:
 
 
 #: A standing's numbers, then the time it was posted at; the rest is air, to whole cache lines.
-STANDING_STRIDE_WORDS = 32
-POSTED_AT_WORD = STANDING_WIDTH
+STATUS_ROW_WORDS = 32
+POSTED_AT_WORD = STATUS_WIDTH
 
 #: A cell's head has a cache line to itself.
 HEAD_WORDS = 8
@@ -182,7 +182,7 @@ class Layout:
 
     def head_offset_bytes(self, cell: int) -> int:
         """Where a cell's head begins."""
-        heads = self.num_ranks * STANDING_STRIDE_WORDS * WORD_BYTES
+        heads = self.num_ranks * STATUS_ROW_WORDS * WORD_BYTES
         return heads + cell * HEAD_WORDS * WORD_BYTES
 
     @property
@@ -191,14 +191,14 @@ class Layout:
         return _rounded_up(self.head_offset_bytes(self.num_cells), mmap.PAGESIZE)
 
     @property
-    def buffer_stride_bytes(self) -> int:
+    def buffer_row_bytes(self) -> int:
         """From one vector of a cell to the other."""
         return _rounded_up(self.form.num_bytes, LINE_BYTES)
 
     @property
     def body_bytes(self) -> int:
         """A cell's two vectors."""
-        return _rounded_up(2 * self.buffer_stride_bytes, mmap.PAGESIZE)
+        return _rounded_up(2 * self.buffer_row_bytes, mmap.PAGESIZE)
 
     def body_offset_bytes(self, cell: int) -> int:
         """Where a cell's vectors begin."""

@@ -12,8 +12,8 @@ import zmq
 
 from tuner.transport.addresses import bind
 from tuner.transport.arrivals import Arrivals
-from tuner.transport.letters import Kind, Letter, Outbox, ParcelPool, parsed
-from tuner.transport.status_table import StandingBoard
+from tuner.transport.messages import Kind, Message, Outbox, SendBufferPool, parsed
+from tuner.transport.status_table import StatusTable
 from tuner.transport.transport import VectorForm
 
 #: Messages that wait for one peer. A frozen one costs that many vectors at most.
@@ -34,7 +34,7 @@ NUM_TAKEN_AT_ONCE = 16
 _Socket = zmq.Socket[bytes]
 
 
-class Courier:
+class IoThread:
     """Moves letters between a rank's outbox, its arrivals, and the other ranks.
 
     A rank has one ROUTER socket, at which the others' letters come in, and a DEALER for each other rank;
@@ -62,7 +62,7 @@ class Courier:
         num_ranks: int,
         host: str,
         form: VectorForm,
-        pool: ParcelPool,
+        pool: SendBufferPool,
         outbox: Outbox,
         arrivals: Arrivals,
     ) -> None:
@@ -76,14 +76,14 @@ class Courier:
         # A peer whose connection broke comes back under its name.
         self._router.router_handover = True
         self._router.sndhwm = self._router.rcvhwm = NUM_WAITING * 2
-        self.board: Final = StandingBoard(self._context, rank, num_ranks, host)
+        self.board: Final = StatusTable(self._context, rank, num_ranks, host)
         self.endpoint: Final = bind(self._router, host)
         self._dealers: dict[int, _Socket] = {}
         self._names: dict[int, bytes] = {}
-        self._published: dict[int, Letter] = {}
+        self._published: dict[int, Message] = {}
         self._parked: dict[tuple[int, int], int] = {}
         self._under_way: dict[int, tuple[int, float]] = {}
-        self._waiting: dict[tuple[Kind, int, int], Letter] = {}
+        self._waiting: dict[tuple[Kind, int, int], Message] = {}
         #: What ended the thread, if it was not `stop`.
         self.failure: Exception | None = None
         # A daemon, so that a rank which ends without `close` does end.
@@ -135,9 +135,9 @@ class Courier:
                 seconds = min(seconds, RETRY_SECONDS)
             for readable, _ in poller.poll(math.ceil(seconds * 1000)):
                 if readable == waking:
-                    letters, is_closed = self._outbox.drain()
-                    for letter in letters:
-                        self._send(letter)
+                    outgoing, is_closed = self._outbox.drain()
+                    for message in outgoing:
+                        self._send(message)
                 elif readable is self._router:
                     for name, *parts in self._taken_from(self._router):
                         rank = ranks_by_name.get(name.bytes)
@@ -160,84 +160,86 @@ class Courier:
             messages.append(readable.recv_multipart(zmq.NOBLOCK, copy=False))
         return messages
 
-    def _send(self, letter: Letter) -> None:
+    def _send(self, message: Message) -> None:
         """Sends a letter of this rank's own, or has it wait in the place of an older one."""
-        if letter.kind is Kind.PUBLISHED:
-            replaced = self._published.get(letter.channel)
-            self._published[letter.channel] = letter
-            parked = [rank for rank, channel in self._parked if channel == letter.channel]
+        if message.kind is Kind.PUBLISHED:
+            replaced = self._published.get(message.channel)
+            self._published[message.channel] = message
+            parked = [rank for rank, channel in self._parked if channel == message.channel]
             for rank in parked:
-                del self._parked[rank, letter.channel]
-                self._give_published(rank, letter.channel)
+                del self._parked[rank, message.channel]
+                self._give_published(rank, message.channel)
         else:
-            replaced = self._waiting.pop(letter.place, None)
-            if not self._goes_out(letter):
-                self._waiting[letter.place] = letter
-        if replaced is not None and replaced.parcel is not None:
-            self._pool.release(replaced.parcel)
+            replaced = self._waiting.pop(message.place, None)
+            if not self._goes_out(message):
+                self._waiting[message.place] = message
+        if replaced is not None and replaced.send_buffer is not None:
+            self._pool.release(replaced.send_buffer)
 
     def _send_waiting(self) -> None:
-        for place, letter in list(self._waiting.items()):
-            if self._goes_out(letter):
+        for place, message in list(self._waiting.items()):
+            if self._goes_out(message):
                 del self._waiting[place]
 
-    def _goes_out(self, letter: Letter) -> bool:
+    def _goes_out(self, message: Message) -> bool:
         """Sends a letter if its line is free."""
-        if letter.kind is Kind.PUSHED:
-            _, sent_at = self._under_way.get(letter.rank, (0, -EXPIRY_SECONDS))
+        if message.kind is Kind.PUSHED:
+            _, sent_at = self._under_way.get(message.rank, (0, -EXPIRY_SECONDS))
             if time.monotonic() - sent_at < EXPIRY_SECONDS:
                 return False
         try:
-            self._deliver(letter, letter.rank)
+            self._deliver(message, message.rank)
         except zmq.Again:
             return False
-        if letter.kind is Kind.PUSHED:
-            self._under_way[letter.rank] = (letter.number, time.monotonic())
-        if letter.parcel is not None:
-            self._pool.release(letter.parcel)
+        if message.kind is Kind.PUSHED:
+            self._under_way[message.rank] = (message.number, time.monotonic())
+        if message.send_buffer is not None:
+            self._pool.release(message.send_buffer)
         return True
 
-    def _deliver(self, letter: Letter, rank: int) -> None:
+    def _deliver(self, message: Message, rank: int) -> None:
         """Gives a letter to ZeroMQ, which keeps the vector until it has gone.
 
         Raises:
             zmq.Again: The line is full.
         """
-        parts: list[bytes | memoryview] = [letter.head]
+        parts: list[bytes | memoryview] = [message.head]
         line = self._dealers[rank]
-        if letter.kind in (Kind.ANSWER, Kind.PUBLISHED, Kind.ARRIVED):
+        if message.kind in (Kind.ANSWER, Kind.PUBLISHED, Kind.ARRIVED):
             # Back the way the question came; to one that is gone, it goes nowhere.
             line = self._router
             parts.insert(0, self._names[rank])
-        if letter.parcel is None:
+        if message.send_buffer is None:
             line.send_multipart(parts, zmq.NOBLOCK)
             return
-        parts.append(letter.parcel.content)
+        parts.append(message.send_buffer.content)
         sending = line.send_multipart(parts, zmq.NOBLOCK, copy=False, track=True)
         assert sending is not None, "a tracked message has a tracker"
-        self._pool.has_gone(letter.parcel, sending)
+        self._pool.has_gone(message.send_buffer, sending)
 
     def _give_published(self, rank: int, channel: int) -> None:
         self._deliver(self._published[channel], rank)
 
-    def _take(self, letter: Letter | None) -> None:
+    def _take(self, message: Message | None) -> None:
         """Does what a letter from another rank calls for."""
-        if letter is None:
+        if message is None:
             return
-        if letter.kind is Kind.FETCH:
-            newest = self._published.get(letter.channel)
-            if newest is not None and newest.number > letter.number:
-                self._give_published(letter.rank, letter.channel)
+        if message.kind is Kind.FETCH:
+            newest = self._published.get(message.channel)
+            if newest is not None and newest.number > message.number:
+                self._give_published(message.rank, message.channel)
             else:
                 # It gets the next one as soon as there is one.
-                self._parked[letter.rank, letter.channel] = letter.number
-        elif letter.kind is Kind.ARRIVED:
-            if self._under_way.get(letter.rank, (0, 0.0))[0] == letter.number:
-                del self._under_way[letter.rank]
+                self._parked[message.rank, message.channel] = message.number
+        elif message.kind is Kind.ARRIVED:
+            if self._under_way.get(message.rank, (0, 0.0))[0] == message.number:
+                del self._under_way[message.rank]
         else:
-            self._arrivals.put(letter)
-            if letter.kind is Kind.PUSHED:
-                self._deliver(Letter(kind=Kind.ARRIVED, rank=letter.rank, number=letter.number), letter.rank)
+            self._arrivals.put(message)
+            if message.kind is Kind.PUSHED:
+                self._deliver(
+                    Message(kind=Kind.ARRIVED, rank=message.rank, number=message.number), message.rank
+                )
 
     def _close_sockets(self) -> None:
         self.board.close(LINGER_MILLISECONDS)

@@ -1,17 +1,17 @@
 """Vectors between ranks of several hosts, by messages over TCP.
 
-Each rank has one thread, the courier, that owns all its sockets (ZeroMQ's must not be shared). It answers
+Each rank has one I/O thread that owns all its sockets (ZeroMQ's must not be shared). It answers
 fetches from the newest published copy and takes in what others send, whatever the rank's other threads do;
 only a rank whose process is stopped does not, and then others keep what they had. Why the threads are safe
 from each other:
 
-- *What goes out changes hands.* A vector is copied once, into a parcel that nobody else has (`parcels.py`).
-  The outbox (`letters.py`), under a lock, hands it to the courier, which gives it to ZeroMQ without another
-  copy. It is written anew when its last holder has let go of it and ZeroMQ's trackers say that all sendings
-  are over.
-- *What comes in changes hands.* The courier parses a message and puts it, under a lock, where the caller
+- *What goes out changes hands.* A vector is copied once, into a send buffer that nobody else has. The outbox
+  (`messages.py`), under a lock, hands it to the I/O thread, which gives it to ZeroMQ without another copy.
+  The buffer is written again when its last holder has let go of it and ZeroMQ's trackers say that all
+  sendings are over.
+- *What comes in changes hands.* The I/O thread parses a message and puts it, under a lock, where the caller
   looks (`arrivals.py`); its vector lies in the message itself, which lives as long as somebody holds the
-  vector. The courier never touches it again.
+  vector. The I/O thread never touches it again.
 - *Every queue is bounded* by what it is for: the newest of each place wins.
 
 What a frozen peer costs is `NUM_WAITING` vectors in the line to it, and one that waits; a dead one's line
@@ -31,10 +31,10 @@ from torch import Tensor
 from tuner.domain.errors import TunerError
 from tuner.transport.addresses import LOOPBACK, PrefixStore, Store, exchange, own_address
 from tuner.transport.arrivals import Arrivals, received
-from tuner.transport.letters import Kind, Letter, Outbox, ParcelPool
+from tuner.transport.messages import Kind, Message, Outbox, SendBufferPool
 from tuner.transport.shared_memory import SharedMemoryTransport, shared_memory_is_safe
 from tuner.transport.transport import NUM_CHANNELS, Array, Received, Transport, VectorForm
-from tuner.transport.zmq_io_thread import EXPIRY_SECONDS, Courier
+from tuner.transport.zmq_io_thread import EXPIRY_SECONDS, IoThread
 
 
 class MessageTransport(Transport):
@@ -77,18 +77,18 @@ class MessageTransport(Transport):
         self.moved_bytes = 0
         self._form = VectorForm(num_elements=num_elements, dtype=dtype)
         self._counting = threading.Lock()
-        self._pool = ParcelPool(self._form)
+        self._pool = SendBufferPool(self._form)
         self._outbox = Outbox(self._pool)
         self._arrivals = Arrivals(self._count)
         self._is_closed = False
         # The main thread's.
         self._num_published = [0] * NUM_CHANNELS
-        self._own: dict[int, Letter] = {}
+        self._own: dict[int, Message] = {}
         self._num_sent = [0] * num_ranks
         self._asked: dict[int, int] = {}
         # The serving thread's.
-        self._taken: dict[int, Letter] = {}
-        self._courier = Courier(
+        self._taken: dict[int, Message] = {}
+        self._io_thread = IoThread(
             rank=rank,
             num_ranks=num_ranks,
             host=host or own_address(store),
@@ -98,7 +98,7 @@ class MessageTransport(Transport):
             arrivals=self._arrivals,
         )
         try:
-            card = [self._courier.endpoint, self._courier.board.endpoint, secrets.token_hex(8)]
+            card = [self._io_thread.endpoint, self._io_thread.board.endpoint, secrets.token_hex(8)]
             values = exchange(
                 PrefixStore("paceline/messages", store),
                 "addresses",
@@ -107,7 +107,7 @@ class MessageTransport(Transport):
                 value=json.dumps(card),
             )
             endpoints, board_endpoints, tokens = zip(*map(json.loads, values), strict=True)
-            self._courier.start(endpoints, board_endpoints, tokens[0].encode())
+            self._io_thread.start(endpoints, board_endpoints, tokens[0].encode())
         except BaseException:
             self.close()
             raise
@@ -116,63 +116,63 @@ class MessageTransport(Transport):
         with self._counting:
             self.moved_bytes += self._form.num_bytes
 
-    def _put(self, letter: Letter) -> None:
+    def _put(self, message: Message) -> None:
         self._check()
-        self._outbox.put(letter)
+        self._outbox.put(message)
 
     def _check(self) -> None:
-        if self._courier.failure is not None:
+        if self._io_thread.failure is not None:
             raise TunerError(
                 "The thread that passes messages to other ranks has failed"
-            ) from self._courier.failure
+            ) from self._io_thread.failure
 
-    def post(self, standing: Array) -> None:
+    def post(self, status: Array) -> None:
         self._check()
-        if self._courier.board.post(standing):
+        if self._io_thread.board.post(status):
             self._outbox.wake()
 
-    def standings(self) -> Array:
-        return self._courier.board.standings()
+    def statuses(self) -> Array:
+        return self._io_thread.board.statuses()
 
     def silent_seconds(self) -> Array:
-        return self._courier.board.silent_seconds()
+        return self._io_thread.board.silent_seconds()
 
     def publish(self, channel: int, vector: Tensor, tag: int) -> None:
         self._num_published[channel] += 1
         # Held by the courier, and here for the rank's own fetches.
-        letter = Letter(
+        message = Message(
             kind=Kind.PUBLISHED,
             rank=self.rank,
             channel=channel,
             number=self._num_published[channel],
             tag=tag,
-            parcel=self._pool.take(vector, num_holders=2),
+            send_buffer=self._pool.take(vector, num_holders=2),
         )
         replaced = self._own.get(channel)
-        self._own[channel] = letter
-        if replaced is not None and replaced.parcel is not None:
-            self._pool.release(replaced.parcel)
-        self._put(letter)
+        self._own[channel] = message
+        if replaced is not None and replaced.send_buffer is not None:
+            self._pool.release(replaced.send_buffer)
+        self._put(message)
 
     def prefetch(self, rank: int, channel: int) -> None:
         if rank == self.rank:
             return
         newest_had = self._arrivals.begin_fetch(rank, channel, EXPIRY_SECONDS)
         if newest_had is not None:
-            self._put(Letter(kind=Kind.FETCH, rank=rank, channel=channel, number=newest_had))
+            self._put(Message(kind=Kind.FETCH, rank=rank, channel=channel, number=newest_had))
 
     def fetch(self, rank: int, channel: int, out: Tensor, *, newer_than: int | None = None) -> int | None:
         if rank == self.rank:
-            letter = self._own.get(channel)
+            message = self._own.get(channel)
         else:
             self.prefetch(rank, channel)
-            letter = self._arrivals.published(rank, channel)
-        if letter is None or (newer_than is not None and letter.tag <= newer_than):
+            message = self._arrivals.published(rank, channel)
+        if message is None or (newer_than is not None and message.tag <= newer_than):
             return None
-        source = letter.parcel.vector if letter.parcel is not None else letter.vector
-        assert source is not None, "a published letter has a vector"
+        source = message.send_buffer.vector if message.send_buffer is not None else message.vector
+        assert source is not None, "a published message has a vector"
         self._form.copy(source, out)
-        return letter.tag
+        return message.tag
 
     def push(self, rank: int, vector: Tensor, tag: int) -> bool:
         self._send(Kind.PUSHED, rank, vector, tag)
@@ -194,10 +194,10 @@ class MessageTransport(Transport):
         if rank == self.rank:
             copy = self._form.new()
             self._form.copy(vector, copy)
-            self._arrivals.put(Letter(kind=kind, rank=rank, number=number, tag=tag, vector=copy))
+            self._arrivals.put(Message(kind=kind, rank=rank, number=number, tag=tag, vector=copy))
         else:
-            parcel = self._pool.take(vector)
-            self._put(Letter(kind=kind, rank=rank, number=number, tag=tag, parcel=parcel))
+            send_buffer = self._pool.take(vector)
+            self._put(Message(kind=kind, rank=rank, number=number, tag=tag, send_buffer=send_buffer))
             self._count()
         return number
 
@@ -214,11 +214,11 @@ class MessageTransport(Transport):
         return rank in self._asked
 
     def next_request(self, *, wait_seconds: float = 0.0) -> Received | None:
-        letter = self._arrivals.take_question(wait_seconds)
-        if letter is None:
+        message = self._arrivals.take_question(wait_seconds)
+        if message is None:
             return None
-        self._taken[letter.rank] = letter
-        return received(letter)
+        self._taken[message.rank] = message
+        return received(message)
 
     def answer(self, request: Received, fill: Callable[[Tensor], None], tag: int) -> None:
         rank = request.sender
@@ -226,22 +226,22 @@ class MessageTransport(Transport):
         if rank == self.rank:
             vector = self._form.new()
             fill(vector)
-            self._arrivals.put(Letter(kind=Kind.ANSWER, rank=rank, number=number, tag=tag, vector=vector))
+            self._arrivals.put(Message(kind=Kind.ANSWER, rank=rank, number=number, tag=tag, vector=vector))
         else:
-            parcel = self._pool.take()
+            send_buffer = self._pool.take()
             try:
-                fill(parcel.vector)
+                fill(send_buffer.vector)
             except BaseException:
-                self._pool.release(parcel)
+                self._pool.release(send_buffer)
                 raise
-            self._put(Letter(kind=Kind.ANSWER, rank=rank, number=number, tag=tag, parcel=parcel))
+            self._put(Message(kind=Kind.ANSWER, rank=rank, number=number, tag=tag, send_buffer=send_buffer))
             self._count()
         del self._taken[rank]
 
     def close(self) -> None:
         if not self._is_closed:
             self._is_closed = True
-            self._courier.stop()
+            self._io_thread.stop()
 
 
 def open_transport(

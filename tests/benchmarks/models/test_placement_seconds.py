@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks.models.placement_seconds import PlacementSeconds, Steps, fit_placement_seconds
 from tests.levels import examples
-from tuner.analytic.placement import Link, Sharing, placed_ring_seconds, placements_of, spread_evenly
+from tuner.analytic.placement import Link, Sharing, placements_of, spread_evenly, topology_ring_seconds
 
 Array = npt.NDArray[np.float64]
 
@@ -39,7 +39,7 @@ def made(steps: Steps, *, noise: float = 0.0, seed: int = 0) -> tuple[Array, Arr
     """Seconds of steps and of waits by the law, with noise in the exchange."""
     own = FIXED + PER_SAMPLE * steps.batch_size_per_rank
     slowest = own * (1 + JITTER * steps.placements.slowest_rank)
-    exchange = placed_ring_seconds(
+    exchange = topology_ring_seconds(
         steps.placements, NUM_BYTES, within=WITHIN, between=BETWEEN, sharing=Sharing(variation=0.1)
     )
     exchange = exchange * np.exp(noise * np.random.default_rng(seed).normal(size=len(own)))

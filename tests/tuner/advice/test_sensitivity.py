@@ -25,7 +25,7 @@ MACHINE = {
 }
 
 
-def told(folder: Path, **machine: str) -> tuple[Configuration, tuple[str, ...]]:
+def reported(folder: Path, **machine: str) -> tuple[Configuration, tuple[str, ...]]:
     """The configuration that is expected to cost least, and what would change that."""
     job = make_job(
         cluster={"nodes": [1, 4, 64], "machine": {**MACHINE, **machine}},
@@ -42,11 +42,11 @@ def told(folder: Path, **machine: str) -> tuple[Configuration, tuple[str, ...]]:
 
 
 def test_slower_links_would_send_it_to_fewer_nodes_and_faster_ones_to_more(tmp_path: Path) -> None:
-    best, sentences = told(tmp_path / "fast", latency="1ms")
+    best, sentences = reported(tmp_path / "fast", latency="1ms")
     assert best.nodes == 4
     (turn,) = [words for words in sentences if words.startswith("With latency")]
     assert "times higher, all_reduce on 1 node " in turn
-    best, sentences = told(tmp_path / "slow", latency="5ms")
+    best, sentences = reported(tmp_path / "slow", latency="5ms")
     assert best.nodes == 1
     (turn,) = [words for words in sentences if words.startswith("With latency")]
     assert "times lower, all_reduce on 4 nodes " in turn
@@ -61,7 +61,7 @@ def test_nobody_is_said_to_be_ahead_whose_time_is_longer(
         "tuner.advice.sensitivity.expected_costs",
         lambda state, beliefs: 1.0 + 1e-9 * beliefs.forecast.quantile(0.5),
     )
-    _, sentences = told(tmp_path, latency="1ms")
+    _, sentences = reported(tmp_path, latency="1ms")
     for sentence in sentences:
         if found := re.search(r"ahead: (.+) against (.+)\.$", sentence):
             other, own = (parse_duration(words.replace(" ", "")) for words in found.groups())
@@ -69,7 +69,7 @@ def test_nobody_is_said_to_be_ahead_whose_time_is_longer(
 
 
 def test_what_changes_nothing_is_said_together(tmp_path: Path) -> None:
-    _, sentences = told(tmp_path, latency="1ms", bandwidth="1000GB/s")
+    _, sentences = reported(tmp_path, latency="1ms", bandwidth="1000GB/s")
     (steady,) = [words for words in sentences if "would change neither strategy nor nodes" in words]
     assert steady.startswith("Bandwidth")
 

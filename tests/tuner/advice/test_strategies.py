@@ -29,7 +29,7 @@ LAW = Law(samples=4e4, seconds_per_sample=1e-3, cores=64, hop_seconds=1e-4, dela
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, RunResult]]:
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, RunResult]]:
     """A run that arrived; tests only read it."""
     folder = tmp_path_factory.mktemp("told")
     with open_storage(f"sqlite:///{folder / 'paceline.db'}") as store:
@@ -43,8 +43,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, RunRe
         yield desk, desk.run()
 
 
-def test_every_strategy_has_an_outlook_the_chosen_one_first(told: tuple[Desk, RunResult]) -> None:
-    answer = told[1].recommendation
+def test_every_strategy_has_an_outlook_the_chosen_one_first(reported: tuple[Desk, RunResult]) -> None:
+    answer = reported[1].recommendation
     assert [o.configuration.strategy for o in answer.strategies] == ["gossip_pull", "all_reduce"]
     chosen, other = answer.strategies
     assert chosen.configuration == answer.choice.configuration
@@ -53,8 +53,8 @@ def test_every_strategy_has_an_outlook_the_chosen_one_first(told: tuple[Desk, Ru
     assert chosen.share_known == 1.0
 
 
-def test_outlooks_hold_what_the_law_takes(told: tuple[Desk, RunResult]) -> None:
-    desk, result = told
+def test_outlooks_hold_what_the_law_takes(reported: tuple[Desk, RunResult]) -> None:
+    desk, result = reported
     for outlook in result.recommendation.strategies:
         truth = desk.law.step_seconds(outlook.configuration)
         assert outlook.batch_seconds.median == pytest.approx(truth, rel=0.3)
@@ -64,8 +64,8 @@ def test_outlooks_hold_what_the_law_takes(told: tuple[Desk, RunResult]) -> None:
     assert chosen.samples.median == pytest.approx(truth, rel=0.3)
 
 
-def test_the_reason_stands_in_evidence_and_in_the_files(told: tuple[Desk, RunResult]) -> None:
-    _, result = told
+def test_the_reason_stands_in_evidence_and_in_the_files(reported: tuple[Desk, RunResult]) -> None:
+    _, result = reported
     words = result.recommendation.strategies[0].words
     assert words.startswith("gossip_pull")
     assert "because nobody waits for the delayed rank 1" in words
@@ -75,8 +75,8 @@ def test_the_reason_stands_in_evidence_and_in_the_files(told: tuple[Desk, RunRes
     assert words in result.files["report.md"].read_text().replace("\\", "")
 
 
-def test_delays_on_purpose_are_a_caution(told: tuple[Desk, RunResult]) -> None:
-    assert any("delayed on purpose" in words for words in told[1].recommendation.warnings)
+def test_delays_on_purpose_are_a_caution(reported: tuple[Desk, RunResult]) -> None:
+    assert any("delayed on purpose" in words for words in reported[1].recommendation.warnings)
 
 
 def test_ranks_that_were_lost_are_a_caution(tmp_path_factory: pytest.TempPathFactory) -> None:

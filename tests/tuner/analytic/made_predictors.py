@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.analytic.slope_predictor import SlopeFit, SlopePredictor, Standing
+from tuner.analytic.slope_predictor import RunStatus, SlopeFit, SlopePredictor
 from tuner.analytic.slopes import Design, SlopeModel
 
 
@@ -31,7 +31,7 @@ def predictor(
     mean: Sequence[float],
     sd: Sequence[float],
     *,
-    lived: Mapping[int, float] | None = None,
+    elapsed: Mapping[int, float] | None = None,
     arrived: Mapping[int, float] | None = None,
     ended: Sequence[int] = (),
     seconds_mean: float = 0.0,
@@ -41,7 +41,7 @@ def predictor(
     Args:
         mean: Of log seconds to target.
         sd: Their standard deviations.
-        lived: Training seconds of begun runs, by candidate.
+        elapsed: Training seconds of begun runs, by candidate.
         arrived: Seconds to target, by candidate.
         ended: Candidates whose run ended without arriving.
         seconds_mean: The part of `mean` that is log seconds a sample, the same for all.
@@ -58,8 +58,8 @@ def predictor(
         configurations=tuple(Configuration(nodes=i + 1) for i in range(num)),
         seconds=fit("seconds a sample", believed([seconds_mean] * num, [0.0] * num)),
         samples=fit("samples to target", believed([m - seconds_mean for m in mean], sd)),
-        standing=Standing(
-            seconds=filled({**(arrived or {}), **(lived or {})}, 0.0),
+        status=RunStatus(
+            seconds=filled({**(arrived or {}), **(elapsed or {})}, 0.0),
             arrived=filled(arrived, np.inf),
             ended=np.isin(np.arange(num), ended),
         ),

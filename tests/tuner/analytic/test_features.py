@@ -146,9 +146,11 @@ def test_an_option_of_some_configurations_alone_tells_them_from_the_others() -> 
 
 def test_who_waits_for_nobody_is_apart_and_the_more_so_the_more_there_are() -> None:
     features = features_of(GRID, cores=CORES)
-    apart = column(features, "apart")
-    assert apart.tolist() == [float(c.strategy == "parameter_server") for c in GRID]
-    np.testing.assert_allclose(column(features, "apart x log nodes"), apart * column(features, "log nodes"))
+    asynchronous = column(features, "apart")
+    assert asynchronous.tolist() == [float(c.strategy == "parameter_server") for c in GRID]
+    np.testing.assert_allclose(
+        column(features, "apart x log nodes"), asynchronous * column(features, "log nodes")
+    )
     assert "apart" not in features_of([c for c in GRID if c.strategy == "all_reduce"], cores=CORES).names
 
 

@@ -12,8 +12,8 @@ from tuner.analytic.quasi_random import NUM_DRAWS
 
 
 def curve(samples_to_target: float, *, share: float = 0.5, noise: float = 0.008, seed: int = 0) -> RunCurve:
-    told = run(configuration(), samples_to_target, share=share, noise=noise, seed=seed)
-    return RunCurve(samples=told.samples, progress=told.progress)
+    reported = run(configuration(), samples_to_target, share=share, noise=noise, seed=seed)
+    return RunCurve(samples=reported.samples, progress=reported.progress)
 
 
 def spread(found: Arrivals, index: int = 0) -> float:
@@ -26,10 +26,10 @@ NOTHING = RunCurve(samples=np.zeros(0), progress=np.zeros(0))
 @examples(15)
 @given(share=st.floats(0.1, 0.99), noise=st.floats(0.0, 0.03), seed=st.integers(0, 99))
 def test_a_run_is_never_expected_to_have_arrived_before_now(share: float, noise: float, seed: int) -> None:
-    told = curve(30_000.0, share=share, noise=noise, seed=seed)
-    found = extrapolate([told], [None])
+    reported = curve(30_000.0, share=share, noise=noise, seed=seed)
+    found = extrapolate([reported], [None])
     if np.isfinite(found.median[0]):
-        assert found.median[0] > np.log(told.samples[-1])
+        assert found.median[0] > np.log(reported.samples[-1])
         assert spread(found) > 0
 
 
@@ -72,10 +72,10 @@ def test_own_and_common_deviations_centre_on_the_median() -> None:
 
 def test_runs_without_a_scoring_are_passed_over() -> None:
     alone = extrapolate([curve(30_000.0)], [None])
-    beside = extrapolate([NOTHING, curve(30_000.0)], [None, None])
-    assert np.isinf(beside.median[0])
-    assert beside.own_sd[0] == 0.0
-    assert beside.median[1] == pytest.approx(alone.median[0])
+    concurrently = extrapolate([NOTHING, curve(30_000.0)], [None, None])
+    assert np.isinf(concurrently.median[0])
+    assert concurrently.own_sd[0] == 0.0
+    assert concurrently.median[1] == pytest.approx(alone.median[0])
 
 
 def test_without_any_scoring_nothing_is_fitted() -> None:
@@ -105,20 +105,20 @@ def test_a_run_that_still_gains_is_not_out_of_reach_however_slowly_it_rises() ->
 def test_one_run_that_stays_low_says_nothing_against_another() -> None:
     samples = np.geomspace(300.0, 300_000.0, 24)
     flat = RunCurve(samples=samples, progress=0.8 * (1.0 - (1.0 + samples / 2_000.0) ** -2.0))
-    beside = extrapolate([flat, curve(30_000.0, share=0.5)], [None, None])
-    assert beside.unreachable[0] > 0.8
-    assert beside.unreachable[1] < 0.05
-    assert beside.median[1] == pytest.approx(np.log(30_000.0), abs=0.5)
+    concurrently = extrapolate([flat, curve(30_000.0, share=0.5)], [None, None])
+    assert concurrently.unreachable[0] > 0.8
+    assert concurrently.unreachable[1] < 0.05
+    assert concurrently.median[1] == pytest.approx(np.log(30_000.0), abs=0.5)
 
 
 def test_a_run_that_came_to_its_end_arrives_no_more() -> None:
-    told = curve(30_000.0)
-    found = extrapolate([RunCurve(samples=told.samples, progress=told.progress, ended=True)], [None])
+    reported = curve(30_000.0)
+    found = extrapolate([RunCurve(samples=reported.samples, progress=reported.progress, ended=True)], [None])
     assert found.unreachable[0] == 1.0
 
 
 def test_the_nearer_the_target_the_less_a_look_leaves_unknown() -> None:
     found = extrapolate([curve(30_000.0, share=1.05)], [30_000.0])
-    left = [found.own_sd_after_look(folds) for folds in (2.0, 1.0, 0.3, 0.05)]
+    left = [found.own_sd_after_probe(folds) for folds in (2.0, 1.0, 0.3, 0.05)]
     assert left == sorted(left, reverse=True)
     assert left[-1] > 0

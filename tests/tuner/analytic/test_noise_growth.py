@@ -34,18 +34,20 @@ def statistic(samples: float, scale: float, num_estimates: int = 50) -> NoiseSta
     )
 
 
-def told(batch: int, growth: float, *, share: float = 0.5, seed: int = 0, spread: float = 0.2) -> RunEvidence:
+def reported(
+    batch: int, growth: float, *, share: float = 0.5, seed: int = 0, spread: float = 0.2
+) -> RunEvidence:
     """A run at its best rate under a noise scale that grows so, with noise measured all along."""
     rng = np.random.default_rng(seed)
     truth = math.exp(LOG_SAMPLES) * (1 + batch / math.exp(LOG_SCALE))
     what = configuration(1, batch, 0.4 / (1 + math.exp(LOG_SCALE) / batch))
-    begun = run(what, truth, share=share, seed=seed)
+    started = run(what, truth, share=share, seed=seed)
     scales = log_measured_scale(
-        np.full(len(begun.samples), math.log(batch)), begun.samples / truth, LOG_SCALE, (growth, *PLAIN)
+        np.full(len(started.samples), math.log(batch)), started.samples / truth, LOG_SCALE, (growth, *PLAIN)
     )
     scales = scales + spread * rng.standard_normal(len(scales))
-    statistics = (statistic(s, math.exp(n)) for s, n in zip(begun.samples, scales, strict=True))
-    return replace(begun, noise=tuple(statistics))
+    statistics = (statistic(s, math.exp(n)) for s, n in zip(started.samples, scales, strict=True))
+    return replace(started, noise=tuple(statistics))
 
 
 def believed(model: SamplesModel, name: str) -> tuple[float, float]:
@@ -119,7 +121,7 @@ def test_a_place_lost_in_noise_tells_nothing() -> None:
 
 @pytest.mark.parametrize("growth", [0.0, 0.4, 0.7])
 def test_scale_and_growth_are_recovered_from_statistics_along_runs(growth: float) -> None:
-    found = [told(b, growth, seed=b) for b in (16, 64, 256)]
+    found = [reported(b, growth, seed=b) for b in (16, 64, 256)]
     model = fit_samples(found, rate_prior())
     mean, sd = believed(model, "log noise scale")
     assert abs(mean - LOG_SCALE) < 2 * sd < 1.5
@@ -133,7 +135,7 @@ def test_scale_and_growth_are_recovered_from_statistics_along_runs(growth: float
 def test_large_batches_are_foretold_from_the_beginning_of_small_ones(growth: float) -> None:
     """Statistics of a tenth of the run understate the whole run's scale; the law knows by how much."""
     asked = configuration(1, 2048, 0.4 / (1 + math.exp(LOG_SCALE) / 2048))
-    model = fit_samples([told(b, growth, share=0.1, seed=b) for b in (16, 32)], rate_prior())
+    model = fit_samples([reported(b, growth, share=0.1, seed=b) for b in (16, 32)], rate_prior())
     [mean], [[variance]] = model.log_samples([asked])
     truth = LOG_SAMPLES + math.log1p(2048 / math.exp(LOG_SCALE))
     common = float(model.arrivals.common.std())
@@ -141,13 +143,13 @@ def test_large_batches_are_foretold_from_the_beginning_of_small_ones(growth: flo
 
 
 def test_runs_without_statistics_have_one_scale_and_nothing_new_to_learn() -> None:
-    plain = [replace(told(b, 0.5, seed=b), noise=()) for b in (16, 64)]
+    plain = [replace(reported(b, 0.5, seed=b), noise=()) for b in (16, 64)]
     model = fit_samples(plain, rate_prior())
     assert len(model.posterior.inputs) == 2
     assert not {unknown.name for unknown in UNKNOWNS} & set(model.parameters())
 
 
 def test_noise_of_a_run_that_tells_no_samples_is_passed_over() -> None:
-    broken = replace(told(64, 0.5), diverged=True)
-    good = replace(told(16, 0.5), noise=())
+    broken = replace(reported(64, 0.5), diverged=True)
+    good = replace(reported(16, 0.5), noise=())
     assert len(fit_samples([good, broken], rate_prior()).posterior.inputs) == 1

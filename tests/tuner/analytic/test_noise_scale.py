@@ -42,13 +42,13 @@ def test_a_known_noise_scale_is_recovered_from_noisy_estimates() -> None:
     rng = np.random.default_rng(0)
     gradient, deviation = np.full(50, 0.1), 1.5
     small_size, large_size = 8, 64
-    told = []
+    reported = []
     for _ in range(40):
         parts = gradient + deviation / np.sqrt(small_size) * rng.standard_normal((8, 50))
         small, large = np.mean((parts**2).sum(axis=1)), float((parts.mean(axis=0) ** 2).sum())
         squared = (large_size * large - small_size * small) / (large_size - small_size)
         noise = (small - large) / (1 / small_size - 1 / large_size)
-        told.append(statistic(float(noise), float(squared), num_estimates=1))
+        reported.append(statistic(float(noise), float(squared), num_estimates=1))
     truth = 50 * deviation**2 / float(gradient @ gradient)
     # 32 estimates of |G|^2, each known to about its own size.
-    assert noise_scale(told) == pytest.approx(truth, rel=0.5)
+    assert noise_scale(reported) == pytest.approx(truth, rel=0.5)

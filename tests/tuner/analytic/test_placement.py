@@ -12,9 +12,9 @@ from tuner.analytic.placement import (
     Link,
     Placements,
     Sharing,
-    placed_ring_seconds,
     placements_of,
     spread_evenly,
+    topology_ring_seconds,
 )
 
 WITHIN = Link(latency_seconds=1e-5, bytes_per_second=6e9)
@@ -32,7 +32,7 @@ shares = st.builds(
 def ring(
     counts: list[tuple[int, ...]], num_bytes: float = 1e8, sharing: Sharing | None = None
 ) -> list[float]:
-    found = placed_ring_seconds(
+    found = topology_ring_seconds(
         placements_of(counts), num_bytes, within=WITHIN, between=BETWEEN, sharing=sharing or Sharing()
     )
     return [float(seconds) for seconds in found]

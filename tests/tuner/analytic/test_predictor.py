@@ -29,29 +29,29 @@ def predictor(
     ended: Sequence[bool] | None = None,
 ) -> Predictor:
     """Both models, with a state for each run; steps cost half a millisecond a sample of a rank."""
-    looks = [
+    probes = [
         timed(configuration(n, b), 0.003 + SECONDS_PER_SAMPLE * b / n)
         for n in nodes_timed
         for b in (16, 64, 256)
     ]
     states = {}
-    for index, told in enumerate(evidence):
-        seen = int(told.samples[-1]) if len(told.samples) else 0
+    for index, reported in enumerate(evidence):
+        seen = int(reported.samples[-1]) if len(reported.samples) else 0
         if samples_seen is not None:
             seen = samples_seen[index]
-        arrived = told.samples_to_target
-        key = traits_of(told.configuration.strategy).statistics_of(told.configuration)
+        arrived = reported.samples_to_target
+        key = traits_of(reported.configuration.strategy).statistics_of(reported.configuration)
         states[key] = RunState(
-            configuration=told.configuration,
+            configuration=reported.configuration,
             index=index,
             samples=seen,
             training_seconds=seen * (0.003 / 64 + SECONDS_PER_SAMPLE),
             samples_to_target=arrived,
             seconds_to_target=arrived_seconds if arrived is not None else None,
-            ended=told.diverged if ended is None else ended[index],
+            ended=reported.diverged if ended is None else ended[index],
         )
     return Predictor(
-        seconds=fit_seconds(looks, CLUSTER, 4_000_000),
+        seconds=fit_seconds(probes, CLUSTER, 4_000_000),
         samples=fit_samples(evidence, rate_prior()),
         runs=states,
     )
@@ -93,8 +93,8 @@ def test_an_arrived_run_took_what_it_took() -> None:
 
 
 def test_another_number_of_nodes_shares_the_samples_of_a_begun_run() -> None:
-    told = run(HERE, 30_000.0, share=0.6)
-    found = forecast(predictor([told]), HERE, HERE.replaced(nodes=2), THERE)
+    reported = run(HERE, 30_000.0, share=0.6)
+    found = forecast(predictor([reported]), HERE, HERE.replaced(nodes=2), THERE)
     both = np.isfinite(found.remaining).all(axis=1)
     spreads = np.log(found.total[both]).std(axis=0)
     assert max(spreads[:2]) < spreads[2]
@@ -134,8 +134,10 @@ def test_quantiles_are_ordered_and_infinite_draws_are_the_largest() -> None:
 
 
 def test_predictions_are_seconds_times_samples() -> None:
-    told = [run(configuration(1, b, 0.03), 20_000.0 + 100 * b, share=1.05, arrived=True) for b in (32, 128)]
-    made = predictor(told, arrived_seconds=1.0)
+    reported = [
+        run(configuration(1, b, 0.03), 20_000.0 + 100 * b, share=1.05, arrived=True) for b in (32, 128)
+    ]
+    made = predictor(reported, arrived_seconds=1.0)
     asked = configuration(1, 64, 0.03)
     found = forecast(made, asked)
     expected = 26_400 * (0.003 / 64 + SECONDS_PER_SAMPLE)
@@ -160,8 +162,8 @@ def test_the_same_normals_give_the_same_forecast() -> None:
 
 
 def test_an_unfinished_run_s_median_is_near_its_own_curve_s_end() -> None:
-    told = [run(HERE, 30_000.0, share=0.7), run(THERE, 18_000.0, share=0.7, seed=1)]
-    found = forecast(predictor(told), HERE, THERE)
+    reported = [run(HERE, 30_000.0, share=0.7), run(THERE, 18_000.0, share=0.7, seed=1)]
+    found = forecast(predictor(reported), HERE, THERE)
     for column, truth in enumerate((30_000.0, 18_000.0)):
         seconds = truth * (0.003 / 64 + SECONDS_PER_SAMPLE)
         assert median(found.total[:, column]) == pytest.approx(seconds, rel=0.2)

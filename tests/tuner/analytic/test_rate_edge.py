@@ -74,5 +74,5 @@ def test_draws_of_the_shift_follow_their_probabilities() -> None:
 def test_without_stale_runs_the_edge_is_what_runs_that_wait_say() -> None:
     runs = [*GOOD, diverged(configuration(1, 64, 0.5))]
     alone = fit_samples(runs, rate_prior())
-    beside = fit_samples(runs, rate_prior(), strategies=["gossip_pull"])
-    np.testing.assert_array_equal(alone.edge_weights, beside.edge_weights)
+    concurrently = fit_samples(runs, rate_prior(), strategies=["gossip_pull"])
+    np.testing.assert_array_equal(alone.edge_weights, concurrently.edge_weights)

@@ -49,8 +49,8 @@ def test_one_to_four_real_nodes_predict_up_to_sixteen(app: str) -> None:
     asked = {key: seconds for key, seconds in times.items() if key[0] > 4}
     assert len(known) >= 6
     assert len(asked) >= 6
-    looks = [timed(configuration(n, 4 * n * b), seconds) for (n, b), seconds in known.items()]
-    model = fit_seconds(looks, cluster, PARAMETER_BYTES[app])
+    probes = [timed(configuration(n, 4 * n * b), seconds) for (n, b), seconds in known.items()]
+    model = fit_seconds(probes, cluster, PARAMETER_BYTES[app])
     asks = [configuration(n, 4 * n * b) for n, b in asked]
     mean, covariance = model.log_seconds_per_sample(asks)
     steps = mean + np.log([c.batch_size for c in asks])
@@ -80,8 +80,8 @@ def test_half_of_real_curves_tells_where_they_cross(app: str, rises: bool) -> No
         early = samples <= samples[crossing] / 2
         if early.sum() < 4:
             continue
-        told = extrapolate([RunCurve(samples=samples[early], progress=progress[early])], [None])
-        errors.append(float(told.median[0] - np.log(samples[crossing])))
+        reported = extrapolate([RunCurve(samples=samples[early], progress=progress[early])], [None])
+        errors.append(float(reported.median[0] - np.log(samples[crossing])))
     # Measured: a factor of 1.2, 1.6 and 1.2 at the median.
     assert len(errors) >= 2
     assert np.median(np.abs(errors)) < math.log(2.0)

@@ -83,12 +83,12 @@ def test_what_gossip_costs_is_learnt_and_holds_on_other_nodes() -> None:
     ]
     before, after = fitted(*runs[:3]), fitted(*runs)
     for nodes in (2, 8):
-        told, unsure = (
+        reported, unsure = (
             over_all_reduce(after, asked("gossip_pull", nodes)),
             over_all_reduce(before, asked("gossip_pull", nodes)),
         )
-        assert told[0] == pytest.approx(1.1, rel=0.15)
-        assert told[1] < 0.6 * unsure[1]
+        assert reported[0] == pytest.approx(1.1, rel=0.15)
+        assert reported[1] < 0.6 * unsure[1]
     # Another way of gossip is told by it too, but less surely.
     pairs = over_all_reduce(after, asked("gossip_pairs", 4))
     assert over_all_reduce(before, asked("gossip_pairs", 4))[0] > pairs[0] > 0.9
@@ -135,13 +135,13 @@ def test_strategies_in_the_space_change_nothing_for_all_reduce() -> None:
     asked_for = [configuration(1, batch, 0.07) for batch in (32, 512)]
     prior = rate_prior(math.log(0.05))
     alone = fit_samples(runs, prior).log_samples(asked_for)
-    beside = fit_samples(runs, prior, strategies=ALL).log_samples(asked_for)
-    np.testing.assert_allclose(alone[0], beside[0], rtol=1e-6)
-    np.testing.assert_allclose(alone[1], beside[1], rtol=1e-4)
+    concurrently = fit_samples(runs, prior, strategies=ALL).log_samples(asked_for)
+    np.testing.assert_allclose(alone[0], concurrently[0], rtol=1e-6)
+    np.testing.assert_allclose(alone[1], concurrently[1], rtol=1e-4)
 
 
 def test_runs_of_gossip_tell_the_basin_of_all_reduce() -> None:
-    told = [run(asked("gossip_pull", 4, rate), 50_000.0, share=0.7) for rate in (0.02, 0.05, 0.1)]
+    reported = [run(asked("gossip_pull", 4, rate), 50_000.0, share=0.7) for rate in (0.02, 0.05, 0.1)]
     what = configuration(1, 128, 0.05)
-    sds = [math.sqrt(fitted(*runs).log_samples([what])[1][0, 0]) for runs in ([], told)]
+    sds = [math.sqrt(fitted(*runs).log_samples([what])[1][0, 0]) for runs in ([], reported)]
     assert sds[1] < 0.5 * sds[0]

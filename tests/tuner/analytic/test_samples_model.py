@@ -74,14 +74,14 @@ def test_intervals_cover_where_runs_arrive() -> None:
     rng = np.random.default_rng(3)
     inside, trials = 0, 40
     for trial in range(trials):
-        told = []
+        reported = []
         pairs = [GRID[i] for i in rng.choice(len(GRID), size=5, replace=False)]
         for i, (batch, rate) in enumerate(pairs):
             what = configuration(1, batch, rate)
             truth = true_samples(what) * float(np.exp(0.1 * rng.standard_normal()))
-            told.append(run(what, truth, share=0.4, seed=100 * trial + i))
+            reported.append(run(what, truth, share=0.4, seed=100 * trial + i))
         asked = configuration(1, 128, 0.08)
-        mean, sd = believed(fit_samples(told, rate_prior(noise_scale=NOISE_SCALE)), asked)
+        mean, sd = believed(fit_samples(reported, rate_prior(noise_scale=NOISE_SCALE)), asked)
         truth = math.log(true_samples(asked)) + 0.1 * rng.standard_normal()
         inside += abs(mean - truth) < 1.645 * math.hypot(sd, 0.1)
     # A 90% interval, over 40 trials; wider than it says is the safe side.
@@ -128,8 +128,8 @@ def test_a_slow_start_at_the_smallest_rate_is_no_break_down() -> None:
         fit_samples([*good, diverged(configuration(1, 64, 1e-4))], rate_prior())
     )
     # It is evidence that the rate is far too small.
-    told = believed(fit_samples([*good, slow], rate_prior()), configuration(1, 64, 1e-4))
-    assert told[0] > math.log(5_000.0) + 2
+    reported = believed(fit_samples([*good, slow], rate_prior()), configuration(1, 64, 1e-4))
+    assert reported[0] > math.log(5_000.0) + 2
 
 
 def test_draws_of_the_edge_follow_its_probabilities() -> None:
@@ -140,10 +140,10 @@ def test_draws_of_the_edge_follow_its_probabilities() -> None:
 
 
 def test_a_measured_noise_scale_decides_how_large_batches_are_expected_to_do() -> None:
-    told = runs_at([(32, 0.02)])
+    reported = runs_at([(32, 0.02)])
     costs = []
     for scale in (20.0, 20_000.0):
-        model = fit_samples(told, rate_prior(noise_scale=scale))
+        model = fit_samples(reported, rate_prior(noise_scale=scale))
         costs.append(
             believed(model, configuration(1, 1024, 0.1))[0] - believed(model, configuration(1, 32, 0.02))[0]
         )

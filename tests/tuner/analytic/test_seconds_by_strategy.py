@@ -15,8 +15,8 @@ from tuner.analytic.step_time_model import SecondsModel, fit_seconds
 from tuner.domain.cluster import Cluster, RankDelay
 from tuner.domain.measurement import Measurement, RankTiming, Spread
 
-APART = Cluster(node_counts=(1, 2, 4, 8), nodes_share_host=False)
-LATE = replace(APART, delays=(RankDelay(ranks=(1,), low=0.0, high=0.3),))
+ASYNCHRONOUS = Cluster(node_counts=(1, 2, 4, 8), nodes_share_host=False)
+LATE = replace(ASYNCHRONOUS, delays=(RankDelay(ranks=(1,), low=0.0, high=0.3),))
 PARAMETER_BYTES = 4_000_000
 ALL = tuple(STRATEGIES)
 TRUTH = Network(
@@ -41,7 +41,7 @@ def true_seconds(what: Configuration, cluster: Cluster) -> float:
     return float(batch_seconds(traits, compute, ranks, tau, replace(TRUTH, delays=cluster.delays))[0])
 
 
-def looks(configurations: list[Configuration], cluster: Cluster, seed: int = 0) -> list[Measurement]:
+def probes(configurations: list[Configuration], cluster: Cluster, seed: int = 0) -> list[Measurement]:
     rng = np.random.default_rng(seed)
     return [
         timed(c, true_seconds(c, cluster) * float(np.exp(0.03 * rng.standard_normal())))
@@ -56,10 +56,10 @@ def predicted(model: SecondsModel, what: Configuration) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("strategy", ALL)
-@pytest.mark.parametrize("cluster", [APART, LATE], ids=["quiet", "a rank late"])
+@pytest.mark.parametrize("cluster", [ASYNCHRONOUS, LATE], ids=["quiet", "a rank late"])
 def test_a_strategy_on_more_nodes_is_predicted_within_its_interval(strategy: str, cluster: Cluster) -> None:
-    told = [asked(s, n, b) for s in ("all_reduce", strategy) for n in (1, 2, 4) for b in (64, 512)]
-    model = fit_seconds(looks(told, cluster), cluster, PARAMETER_BYTES, strategies=ALL)
+    reported = [asked(s, n, b) for s in ("all_reduce", strategy) for n in (1, 2, 4) for b in (64, 512)]
+    model = fit_seconds(probes(reported, cluster), cluster, PARAMETER_BYTES, strategies=ALL)
     for batch in (128, 1024):
         step, sd = predicted(model, asked(strategy, 8, batch))
         error = math.log(step / true_seconds(asked(strategy, 8, batch), cluster))
@@ -68,33 +68,33 @@ def test_a_strategy_on_more_nodes_is_predicted_within_its_interval(strategy: str
 
 
 def test_timings_of_all_reduce_tell_what_gossip_computes() -> None:
-    before = fit_seconds([], APART, PARAMETER_BYTES, strategies=ALL)
-    told = [asked("all_reduce", n, b) for n in (1, 2) for b in (64, 512)]
-    after = fit_seconds(looks(told, APART), APART, PARAMETER_BYTES, strategies=ALL)
+    before = fit_seconds([], ASYNCHRONOUS, PARAMETER_BYTES, strategies=ALL)
+    reported = [asked("all_reduce", n, b) for n in (1, 2) for b in (64, 512)]
+    after = fit_seconds(probes(reported, ASYNCHRONOUS), ASYNCHRONOUS, PARAMETER_BYTES, strategies=ALL)
     what = asked("gossip_pull", 4, 512)
     assert predicted(before, what)[1] > 1.0
     step, sd = predicted(after, what)
     assert sd < 0.25
-    assert step == pytest.approx(true_seconds(what, APART), rel=0.2)
+    assert step == pytest.approx(true_seconds(what, ASYNCHRONOUS), rel=0.2)
 
 
 def test_a_delay_known_from_the_job_is_predicted_before_any_rank_was_slow() -> None:
     """Timed on one node alone, where the delayed rank is not."""
-    told = [asked("all_reduce", 1, b) for b in (64, 256, 1024)]
-    model = fit_seconds(looks(told, LATE), LATE, PARAMETER_BYTES, strategies=ALL)
+    reported = [asked("all_reduce", 1, b) for b in (64, 256, 1024)]
+    model = fit_seconds(probes(reported, LATE), LATE, PARAMETER_BYTES, strategies=ALL)
     waits, free = predicted(model, asked("all_reduce", 4))[0], predicted(model, asked("gossip_pull", 4))[0]
     assert waits == pytest.approx(true_seconds(asked("all_reduce", 4), LATE), rel=0.15)
     assert free < 0.35 * waits
 
 
 def test_a_timing_of_one_strategy_is_no_timing_of_another_at_the_same_point() -> None:
-    told = looks([asked("all_reduce", 4)] * 6, APART)
-    model = fit_seconds(told, APART, PARAMETER_BYTES, strategies=ALL)
+    reported = probes([asked("all_reduce", 4)] * 6, ASYNCHRONOUS)
+    model = fit_seconds(reported, ASYNCHRONOUS, PARAMETER_BYTES, strategies=ALL)
     assert predicted(model, asked("all_reduce", 4))[1] < 0.6 * predicted(model, asked("gossip_pull", 4))[1]
 
 
 def test_residuals_of_two_strategies_are_partly_alike() -> None:
-    model = fit_seconds([], APART, PARAMETER_BYTES, strategies=ALL)
+    model = fit_seconds([], ASYNCHRONOUS, PARAMETER_BYTES, strategies=ALL)
     what = [asked("all_reduce", 4), asked("gossip_push", 4)]
     inputs = np.array(
         [[math.log(4), math.log(64), 0.0, *np.eye(len(ALL))[ALL.index(c.strategy)], 0.0] for c in what]
@@ -104,8 +104,8 @@ def test_residuals_of_two_strategies_are_partly_alike() -> None:
 
 
 def test_on_one_rank_a_timing_of_any_strategy_is_one_of_all() -> None:
-    told = looks([asked("gossip_pull", 1, b) for b in (64, 256)], APART)
-    model = fit_seconds(told, APART, PARAMETER_BYTES, strategies=ALL)
+    reported = probes([asked("gossip_pull", 1, b) for b in (64, 256)], ASYNCHRONOUS)
+    model = fit_seconds(reported, ASYNCHRONOUS, PARAMETER_BYTES, strategies=ALL)
     found = [predicted(model, asked(s, 1, 256)) for s in ("all_reduce", "gossip_pull", "local_sgd")]
     assert found[0] == pytest.approx(found[1])
     assert found[0] == pytest.approx(found[2])
@@ -119,25 +119,25 @@ def test_rates_of_ranks_are_what_is_learnt_where_nobody_waits() -> None:
         RankTiming(rank=r, batch_size=32, compute=s, sync=s, input=s, step=s) for r, s in enumerate(step)
     )
     measured = replace(timed(what, 0.1), ranks=ranks)
-    model = fit_seconds([measured] * 6, APART, PARAMETER_BYTES)
+    model = fit_seconds([measured] * 6, ASYNCHRONOUS, PARAMETER_BYTES)
     assert predicted(model, what)[0] == pytest.approx(0.15, rel=0.1)
 
 
 def test_with_all_reduce_alone_no_further_unknown_is_named() -> None:
-    told = looks([asked("all_reduce", n, 256) for n in (1, 2)], APART)
-    alone = fit_seconds(told, APART, PARAMETER_BYTES, strategies=["all_reduce"])
-    beside = fit_seconds(told, APART, PARAMETER_BYTES, strategies=ALL)
+    reported = probes([asked("all_reduce", n, 256) for n in (1, 2)], ASYNCHRONOUS)
+    alone = fit_seconds(reported, ASYNCHRONOUS, PARAMETER_BYTES, strategies=["all_reduce"])
+    concurrently = fit_seconds(reported, ASYNCHRONOUS, PARAMETER_BYTES, strategies=ALL)
     assert "point-to-point" not in " ".join(alone.summary())
-    assert "point-to-point" in " ".join(beside.summary())
+    assert "point-to-point" in " ".join(concurrently.summary())
     # What is unknown of others changes nothing for all-reduce.
     here = configuration(4, 256)
-    assert predicted(alone, here) == pytest.approx(predicted(beside, here), rel=1e-6)
+    assert predicted(alone, here) == pytest.approx(predicted(concurrently, here), rel=1e-6)
 
 
 def test_the_point_to_point_bandwidth_is_recovered() -> None:
     big = 400_000_000
     truth = replace(TRUTH, num_bytes=big, point_to_point=3.0)
-    told = []
+    reported = []
     for strategy in ("all_reduce", "gossip_pull", "elastic_averaging"):
         for nodes in (1, 2, 4, 8):
             what = asked(strategy, nodes, 256, **({} if strategy == "all_reduce" else {"tau": 1}))
@@ -145,8 +145,8 @@ def test_the_point_to_point_bandwidth_is_recovered() -> None:
             seconds = batch_seconds(
                 traits_of(strategy), compute, np.array([float(nodes)]), np.array([1.0]), truth
             )
-            told.append(timed(what, float(seconds[0])))
-    model = fit_seconds(told, APART, big)
+            reported.append(timed(what, float(seconds[0])))
+    model = fit_seconds(reported, ASYNCHRONOUS, big)
     names = [p.name for p in model.posterior.parameters]
     place = names.index("log point-to-point bandwidth over the collective's")
     assert model.posterior.theta[place] == pytest.approx(math.log(3.0), abs=0.25)

@@ -18,18 +18,18 @@ means = st.lists(st.floats(-2.0, 8.0), min_size=1, max_size=5)
 
 
 @examples(40)
-@given(mean=means, sd=st.floats(0.01, 3.0), lived=st.floats(0.1, 1e5))
+@given(mean=means, sd=st.floats(0.01, 3.0), elapsed=st.floats(0.1, 1e5))
 def test_a_run_that_lives_is_predicted_to_arrive_later_than_now(
-    mean: list[float], sd: float, lived: float
+    mean: list[float], sd: float, elapsed: float
 ) -> None:
-    found = predictor(mean, [sd] * len(mean), lived={0: lived})
-    assert found.mean_log[0] > math.log(lived)
+    found = predictor(mean, [sd] * len(mean), elapsed={0: elapsed})
+    assert found.mean_log[0] > math.log(elapsed)
     np.testing.assert_allclose(found.weights.sum(axis=1), 1.0)
     assert (found.weights >= 0).all()
     assert (found.variance_log >= 0).all()
     forecast = found.forecast()
-    assert (forecast.total[:, 0] > lived).all()
-    np.testing.assert_allclose(forecast.remaining[:, 0], forecast.total[:, 0] - lived)
+    assert (forecast.total[:, 0] > elapsed).all()
+    np.testing.assert_allclose(forecast.remaining[:, 0], forecast.total[:, 0] - elapsed)
 
 
 def test_what_was_not_begun_is_the_sum_of_both_posteriors() -> None:
@@ -46,7 +46,7 @@ def test_what_was_not_begun_is_the_sum_of_both_posteriors() -> None:
 
 
 def test_having_lived_long_moves_what_is_expected_only_where_it_excludes_something() -> None:
-    young, old = (predictor([5.0], [0.5], lived={0: seconds}) for seconds in (1.0, math.exp(5.3)))
+    young, old = (predictor([5.0], [0.5], elapsed={0: seconds}) for seconds in (1.0, math.exp(5.3)))
     assert young.mean_log[0] == pytest.approx(5.0, abs=1e-9)
     assert old.mean_log[0] > 5.3
     assert old.variance_log[0] < young.variance_log[0]
@@ -62,7 +62,7 @@ def test_an_arrival_is_known() -> None:
 
 
 def test_draws_of_a_run_that_ended_without_arriving_are_infinite() -> None:
-    found = predictor([2.0, 2.0], [0.5, 0.5], lived={1: 3.0}, ended=[1])
+    found = predictor([2.0, 2.0], [0.5, 0.5], elapsed={1: 3.0}, ended=[1])
     assert found.mean_log[1] == math.inf
     forecast = found.forecast()
     assert np.isfinite(forecast.total[:, 0]).all()
@@ -71,12 +71,12 @@ def test_draws_of_a_run_that_ended_without_arriving_are_infinite() -> None:
     assert forecast.probability_of_reaching().tolist() == [1.0, 0.0]
 
 
-@given(lived=st.lists(st.floats(0.1, 1e5), min_size=2, max_size=5), chosen=st.sets(st.integers(0, 4)))
-def test_draws_are_infinite_exactly_where_a_run_ended(lived: list[float], chosen: set[int]) -> None:
-    num, ended = len(lived), [i for i in chosen if i < len(lived)]
-    begun = dict(enumerate(lived))
-    found = predictor([2.0] * num, [0.5] * num, lived=begun, ended=ended).forecast()
-    alive = predictor([2.0] * num, [0.5] * num, lived=begun).forecast()
+@given(elapsed=st.lists(st.floats(0.1, 1e5), min_size=2, max_size=5), chosen=st.sets(st.integers(0, 4)))
+def test_draws_are_infinite_exactly_where_a_run_ended(elapsed: list[float], chosen: set[int]) -> None:
+    num, ended = len(elapsed), [i for i in chosen if i < len(elapsed)]
+    started = dict(enumerate(elapsed))
+    found = predictor([2.0] * num, [0.5] * num, elapsed=started, ended=ended).forecast()
+    alive = predictor([2.0] * num, [0.5] * num, elapsed=started).forecast()
     assert np.isfinite(alive.total).all()
     gone = np.isin(np.arange(num), ended)
     np.testing.assert_array_equal(found.total, np.where(gone, np.inf, alive.total))
@@ -104,7 +104,9 @@ def test_nothing_is_cheaper_than_the_bound_says_and_what_a_second_costs_cancels(
 
 
 def test_a_bound_tells_how_much_less_the_best_costs() -> None:
-    found = predictor([math.log(30.0), math.log(10.0), 1.0], [1e-6] * 3, lived={2: 1.0}, ended=[2]).forecast()
+    found = predictor(
+        [math.log(30.0), math.log(10.0), 1.0], [1e-6] * 3, elapsed={2: 1.0}, ended=[2]
+    ).forecast()
     assert regret_bound(found, np.ones(3), 0) == pytest.approx(3.0, rel=1e-3)
     assert regret_bound(found, np.array([1.0, 2.0, 1.0]), 0) == pytest.approx(1.5, rel=1e-3)
     assert regret_bound(found, np.ones(3), 1) == pytest.approx(1.0, rel=1e-3)
@@ -135,12 +137,12 @@ def test_a_fit_says_in_words_what_it_learnt_and_what_it_left_as_assumed() -> Non
         quantity="seconds a sample", names=("intercept", "log nodes", "optimizer=adam"), model=model
     )
     assert fit.at_prior() == ["optimizer=adam"]
-    told = fit.summary()
-    assert "log seconds a sample" in told[0]
-    assert "log nodes -0.6" in told[0]
-    assert any("neutral 100%" in line for line in told)
-    assert "optimizer=adam" in told[-1]
+    reported = fit.summary()
+    assert "log seconds a sample" in reported[0]
+    assert "log nodes -0.6" in reported[0]
+    assert any("neutral 100%" in line for line in reported)
+    assert "optimizer=adam" in reported[-1]
     assert fit.parameters()["log nodes"] == pytest.approx((model.slopes[1], model.slopes_sd[1]))
     assert fit.parameters()["log nodes"][0] == pytest.approx(-0.6, abs=0.15)
-    assert fit.findings() == {"at_prior": ["optimizer=adam"], "sentences": told}
+    assert fit.findings() == {"at_prior": ["optimizer=adam"], "sentences": reported}
     assert fit.between_moments_sd == 0.05

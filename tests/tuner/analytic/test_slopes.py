@@ -79,14 +79,14 @@ def conditional(
     whole[slopes, slopes] = within
     whole[-1, -1] = ahead_sd**2
     mean = np.concatenate([design.columns @ prior.mean, prior.mean, [0.0]])
-    look = np.zeros((len(seen.rows), len(mean)))
-    look[np.arange(len(seen.rows)), seen.rows] = 1.0
-    look[:, -1] = seen.ahead
-    covariance = look @ whole @ look.T + np.diag(seen.noise_sd**2)
-    gain = whole @ look.T @ np.linalg.inv(covariance)
-    misfit = seen.values - look @ mean
+    probe = np.zeros((len(seen.rows), len(mean)))
+    probe[np.arange(len(seen.rows)), seen.rows] = 1.0
+    probe[:, -1] = seen.ahead
+    covariance = probe @ whole @ probe.T + np.diag(seen.noise_sd**2)
+    gain = whole @ probe.T @ np.linalg.inv(covariance)
+    misfit = seen.values - probe @ mean
     evidence = -0.5 * misfit @ np.linalg.solve(covariance, misfit) - 0.5 * np.linalg.slogdet(covariance)[1]
-    return mean + gain @ misfit, whole - gain @ look @ whole, float(evidence)
+    return mean + gain @ misfit, whole - gain @ probe @ whole, float(evidence)
 
 
 def by_hand(
@@ -215,8 +215,8 @@ def test_a_reversed_prior_beside_the_neutral_one_hardly_harms_what_is_learnt() -
     design = made_design(30, rng)
     values = (design.columns @ TRUE)[:10] + 0.1 * rng.standard_normal(10)
     alone = fitted(design, observed(range(10), values), (NEUTRAL,))
-    beside = fitted(design, observed(range(10), values), (NEUTRAL, REVERSED))
-    np.testing.assert_allclose(beside.mean, alone.mean, atol=0.05)
+    concurrently = fitted(design, observed(range(10), values), (NEUTRAL, REVERSED))
+    np.testing.assert_allclose(concurrently.mean, alone.mean, atol=0.05)
 
 
 def test_known_slopes_are_recovered_as_surely_as_stated() -> None:
@@ -263,12 +263,12 @@ def unfinished(common: float, num_arrived: int, num_ahead: int) -> tuple[Design,
 @pytest.mark.parametrize("common", [-0.4, 0.0, 0.3])
 def test_what_all_unfinished_observations_err_by_is_recognised_once_some_arrived(common: float) -> None:
     design, seen, truth = unfinished(common, 8, 12)
-    told = fitted(design, seen, residual_sds=(0.15,), ahead_sd=0.2)
-    assert told.ahead_error == pytest.approx(common, abs=0.08)
+    reported = fitted(design, seen, residual_sds=(0.15,), ahead_sd=0.2)
+    assert reported.ahead_error == pytest.approx(common, abs=0.08)
     blind = fitted(design, seen, residual_sds=(0.15,), ahead_sd=0.0)
     assert blind.ahead_error == 0.0
     if common:
-        assert np.abs(told.mean - truth).mean() < 0.5 * np.abs(blind.mean - truth).mean()
+        assert np.abs(reported.mean - truth).mean() < 0.5 * np.abs(blind.mean - truth).mean()
 
 
 def test_an_error_in_common_is_not_told_from_the_level_where_all_are_as_far_ahead() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.levels import examples
 from tests.tuner.analytic.made_curves import power_tail
 from tuner.analytic.curve_template import passage_of, template_of
-from tuner.analytic.started_runs import BegunRun, told_by
+from tuner.analytic.started_runs import StartedRun, observed_by
 from tuner.recordings.file import load_recording
 from tuner.recordings.recording import samples_at
 from tuner.search.start_value import progress_of
@@ -25,9 +25,9 @@ RECORDINGS = Path(__file__).resolve().parents[4] / "shared" / "recordings"
 
 def run_of(
     samples: Array, progress: Array, *, row: int = 0, arrived: float | None = None, ended: bool = False
-) -> BegunRun:
+) -> StartedRun:
     progress = np.clip(progress, -0.03, 1.0)
-    return BegunRun(
+    return StartedRun(
         row=row,
         passage=passage_of(samples, progress),
         log_samples_to_target=None if arrived is None else math.log(arrived),
@@ -35,7 +35,7 @@ def run_of(
     )
 
 
-def begun(
+def started(
     share: float,
     *,
     row: int = 0,
@@ -43,25 +43,25 @@ def begun(
     to_target: float = 5_000.0,
     arrived: float | None = None,
     ended: bool = False,
-) -> BegunRun:
+) -> StartedRun:
     """A run of which the first part was seen."""
     samples = np.geomspace(min(0.02, share / 2), share, 12) * to_target
     return run_of(samples, power_tail(samples, to_target, height), row=row, arrived=arrived, ended=ended)
 
 
 def test_an_arrival_is_told_as_it_was() -> None:
-    told = told_by([begun(1.05, row=3, arrived=4_800.0)]).observations
-    assert told.rows.tolist() == [3]
-    assert told.values[0] == pytest.approx(math.log(4_800.0))
-    assert told.noise_sd[0] < 0.05
-    assert told.ahead[0] == 0.0
+    reported = observed_by([started(1.05, row=3, arrived=4_800.0)]).observations
+    assert reported.rows.tolist() == [3]
+    assert reported.values[0] == pytest.approx(math.log(4_800.0))
+    assert reported.noise_sd[0] < 0.05
+    assert reported.ahead[0] == 0.0
 
 
 def test_no_runs_tell_nothing() -> None:
-    told = told_by([])
-    assert [len(a) for a in (told.observations.rows, told.observations.values)] == [0, 0]
-    assert told.observations.noise_sd.shape == told.observations.ahead.shape == (0,)
-    np.testing.assert_array_equal(told.template.folds, template_of([]).folds)
+    reported = observed_by([])
+    assert [len(a) for a in (reported.observations.rows, reported.observations.values)] == [0, 0]
+    assert reported.observations.noise_sd.shape == reported.observations.ahead.shape == (0,)
+    np.testing.assert_array_equal(reported.template.folds, template_of([]).folds)
 
 
 @examples(25)
@@ -75,7 +75,7 @@ def test_whatever_has_not_arrived_needs_more_than_it_had(
     progress: list[float], ended: bool, use_curves: bool, use_ended: bool
 ) -> None:
     run = run_of(np.geomspace(10.0, 2_000.0, len(progress)), np.array(progress), ended=ended)
-    seen = told_by([run], use_curves=use_curves, use_ended=use_ended).observations
+    seen = observed_by([run], use_curves=use_curves, use_ended=use_ended).observations
     assert seen.values[0] > run.passage.log_seen
     # Never as sure as of an arrival.
     assert seen.noise_sd[0] > 0.04
@@ -85,7 +85,7 @@ def test_whatever_has_not_arrived_needs_more_than_it_had(
 
 
 def test_a_living_run_is_told_within_its_spread_more_surely_the_further_it_is() -> None:
-    found = [told_by([begun(share)]).observations for share in (0.2, 0.5, 0.9)]
+    found = [observed_by([started(share)]).observations for share in (0.2, 0.5, 0.9)]
     for seen in found:
         assert abs(seen.values[0] - math.log(5_000.0)) < 2 * seen.noise_sd[0]
     assert [s.noise_sd[0] for s in found] == sorted((s.noise_sd[0] for s in found), reverse=True)
@@ -106,7 +106,7 @@ def test_arrivals_of_curves_of_one_form_lie_within_the_spread_as_often_as_it_say
             progress = power_tail(samples, to_target, height, own) + 0.01 * rng.standard_normal(15)
             runs.append(run_of(samples, progress, row=row, arrived=to_target if row == 0 else None))
             truths.append(math.log(to_target))
-        seen = told_by(runs).observations
+        seen = observed_by(runs).observations
         scores += list((seen.values - truths)[1:] / seen.noise_sd[1:])
         errors += list((seen.values - truths)[1:])
     # 90% of a normal; a single run's noise shows in what its workload shares.
@@ -131,7 +131,7 @@ def test_real_arrivals_are_foretold_by_runs_of_which_a_part_was_seen(name: str) 
             runs.append(run_of(samples, progress, row=len(runs)))
             truths.append(math.log(run.step_at(truth) * samples_at(1, what)))
     assert len(runs) >= 30
-    seen = told_by(runs[:60]).observations
+    seen = observed_by(runs[:60]).observations
     errors = seen.values - np.array(truths[:60])
     # Measured: 20% and 24% off at the median, early by as much: first passages of noisy curves.
     assert np.median(np.abs(errors)) < 0.35
@@ -141,22 +141,23 @@ def test_real_arrivals_are_foretold_by_runs_of_which_a_part_was_seen(name: str) 
 
 def test_what_no_run_has_passed_is_the_prior_s_guess() -> None:
     alone, among = (
-        told_by([begun(0.3), *more]).observations for more in ([], [begun(1.2, row=1, arrived=5_000.0)])
+        observed_by([started(0.3), *more]).observations
+        for more in ([], [started(1.2, row=1, arrived=5_000.0)])
     )
-    assert alone.ahead[0] == pytest.approx(alone.values[0] - begun(0.3).passage.log_seen, abs=0.3)
+    assert alone.ahead[0] == pytest.approx(alone.values[0] - started(0.3).passage.log_seen, abs=0.3)
     assert among.ahead[0] < 0.5 * alone.ahead[0]
 
 
 def test_without_the_form_of_curves_a_run_tells_how_far_it_is_and_no_more() -> None:
-    near, far = (told_by([begun(s)], use_curves=False).observations for s in (0.9, 0.1))
+    near, far = (observed_by([started(s)], use_curves=False).observations for s in (0.9, 0.1))
     assert near.values[0] - far.values[0] == pytest.approx(math.log(9.0))
     assert near.noise_sd[0] == far.noise_sd[0] > 1.0
-    arrived = told_by([begun(1.05, arrived=4_800.0)], use_curves=False).observations
+    arrived = observed_by([started(1.05, arrived=4_800.0)], use_curves=False).observations
     assert arrived.values[0] == pytest.approx(math.log(4_800.0))
 
 
 def test_a_run_that_ended_is_worse_than_one_that_lives_on() -> None:
-    living, ended = (told_by([begun(0.5, ended=end)]).observations for end in (False, True))
+    living, ended = (observed_by([started(0.5, ended=end)]).observations for end in (False, True))
     assert ended.values[0] > living.values[0]
     assert ended.noise_sd[0] > 0.5
 
@@ -164,7 +165,7 @@ def test_a_run_that_ended_is_worse_than_one_that_lives_on() -> None:
 @pytest.mark.parametrize("use_curves", [True, False])
 def test_without_what_ends_tell_a_run_that_ended_counts_as_one_that_lives_on(use_curves: bool) -> None:
     living, ended = (
-        told_by([begun(0.5, ended=end)], use_curves=use_curves, use_ended=False).observations
+        observed_by([started(0.5, ended=end)], use_curves=use_curves, use_ended=False).observations
         for end in (False, True)
     )
     for name in ("values", "noise_sd", "ahead"):
@@ -172,18 +173,22 @@ def test_without_what_ends_tell_a_run_that_ended_counts_as_one_that_lives_on(use
 
 
 def test_runs_are_told_in_their_order_each_of_its_row() -> None:
-    runs = [begun(0.5, row=4), begun(0.3, row=1, to_target=50_000.0), begun(1.05, row=2, arrived=4_900.0)]
-    told, backwards = told_by(runs), told_by(runs[::-1])
-    assert told.observations.rows.tolist() == [4, 1, 2]
-    np.testing.assert_allclose(backwards.observations.values[::-1], told.observations.values)
+    runs = [
+        started(0.5, row=4),
+        started(0.3, row=1, to_target=50_000.0),
+        started(1.05, row=2, arrived=4_900.0),
+    ]
+    reported, backwards = observed_by(runs), observed_by(runs[::-1])
+    assert reported.observations.rows.tolist() == [4, 1, 2]
+    np.testing.assert_allclose(backwards.observations.values[::-1], reported.observations.values)
 
 
 def test_runs_that_arrived_tell_another_where_it_goes() -> None:
-    own = begun(0.2, height=1.05)
+    own = started(0.2, height=1.05)
     others = [
-        begun(1.2, row=i, height=1.05, to_target=to_target, arrived=to_target)
+        started(1.2, row=i, height=1.05, to_target=to_target, arrived=to_target)
         for i, to_target in enumerate(np.geomspace(1e3, 1e5, 8), 1)
     ]
-    alone, among = told_by([own]).observations, told_by([own, *others]).observations
+    alone, among = observed_by([own]).observations, observed_by([own, *others]).observations
     assert abs(among.values[0] - math.log(5_000.0)) < 0.5 * among.noise_sd[0]
     assert abs(among.values[0] - math.log(5_000.0)) <= abs(alone.values[0] - math.log(5_000.0))

@@ -81,8 +81,8 @@ def test_an_all_reduce_does_not_hide_behind_a_delay() -> None:
     steady = RankDelay(ranks=None, low=0.1, high=0.1)
     for overlap in (1.0, 2.0, 10.0):
         here = replace(NETWORK, jitter=0.0, overlap=overlap, num_bytes=4e7)
-        apart = seconds("all_reduce", RANKS, network=replace(here, delays=(steady,)))
-        np.testing.assert_allclose(apart, 0.1 + seconds("all_reduce", RANKS, network=here), rtol=1e-4)
+        asynchronous = seconds("all_reduce", RANKS, network=replace(here, delays=(steady,)))
+        np.testing.assert_allclose(asynchronous, 0.1 + seconds("all_reduce", RANKS, network=here), rtol=1e-4)
 
 
 @pytest.mark.parametrize("ranks", [8, 32, 128])

@@ -11,13 +11,13 @@ from search_spaces import Configuration
 from tests.levels import examples
 from tests.tuner.analytic.made_measurements import configuration, timed
 from tuner.analytic.laws import expected_maximum
-from tuner.analytic.placement import Link, Placements, Sharing, placed_ring_seconds
+from tuner.analytic.placement import Link, Placements, Sharing, topology_ring_seconds
 from tuner.analytic.step_time_model import SecondsModel, fit_seconds
 from tuner.domain.cluster import Cluster, VirtualCluster
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 
 #: Every rank on a machine of its own.
-APART = Cluster(node_counts=(1, 2, 4, 8), nodes_share_host=False)
+ASYNCHRONOUS = Cluster(node_counts=(1, 2, 4, 8), nodes_share_host=False)
 SHARED = Cluster(node_counts=(1, 2, 4), cores_per_host=2)
 PARAMETER_BYTES = 4_000_000
 
@@ -34,7 +34,7 @@ def true_step_seconds(
     return compute + exchange
 
 
-def looks(
+def probes(
     nodes: tuple[int, ...],
     batches: tuple[int, ...],
     *,
@@ -58,7 +58,7 @@ def predicted(model: SecondsModel, what: Configuration) -> tuple[float, float]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_one_and_two_nodes_predict_four_within_the_interval(seed: int) -> None:
-    model = fit_seconds(looks((1, 2), (16, 64, 256), seed=seed), APART, PARAMETER_BYTES)
+    model = fit_seconds(probes((1, 2), (16, 64, 256), seed=seed), ASYNCHRONOUS, PARAMETER_BYTES)
     for batch in (32, 128, 512):
         step, sd = predicted(model, configuration(4, batch))
         error = math.log(step / true_step_seconds(configuration(4, batch)))
@@ -67,14 +67,14 @@ def test_one_and_two_nodes_predict_four_within_the_interval(seed: int) -> None:
 
 
 def test_a_batch_between_those_timed_is_known_closely() -> None:
-    model = fit_seconds(looks((1,), (16, 64, 256, 1024)), APART, PARAMETER_BYTES)
+    model = fit_seconds(probes((1,), (16, 64, 256, 1024)), ASYNCHRONOUS, PARAMETER_BYTES)
     step, sd = predicted(model, configuration(1, 128))
     assert step == pytest.approx(true_step_seconds(configuration(1, 128)), rel=0.1)
     assert sd < 0.12
 
 
 def test_what_was_not_timed_is_less_sure_than_what_was() -> None:
-    model = fit_seconds(looks((1,), (16, 64, 256)), APART, PARAMETER_BYTES)
+    model = fit_seconds(probes((1,), (16, 64, 256)), ASYNCHRONOUS, PARAMETER_BYTES)
     timed_sd = predicted(model, configuration(1, 64))[1]
     other_batch_sd = predicted(model, configuration(1, 1024))[1]
     other_nodes_sd = predicted(model, configuration(8, 64))[1]
@@ -82,24 +82,24 @@ def test_what_was_not_timed_is_less_sure_than_what_was() -> None:
 
 
 def test_a_second_look_at_the_same_steps_makes_them_surer() -> None:
-    once = fit_seconds(looks((1,), (64,)), APART, PARAMETER_BYTES)
-    thrice = fit_seconds(looks((1,), (64,)) * 3, APART, PARAMETER_BYTES)
+    once = fit_seconds(probes((1,), (64,)), ASYNCHRONOUS, PARAMETER_BYTES)
+    thrice = fit_seconds(probes((1,), (64,)) * 3, ASYNCHRONOUS, PARAMETER_BYTES)
     assert predicted(thrice, configuration(1, 64))[1] < predicted(once, configuration(1, 64))[1]
     assert (once.num_observations, thrice.num_observations) == (1, 3)
 
 
 def test_ranks_that_share_cores_are_slower_and_one_look_shows_it() -> None:
-    measured = looks((1, 2, 4), (16, 64, 256), cores=2)
+    measured = probes((1, 2, 4), (16, 64, 256), cores=2)
     model = fit_seconds(measured, SHARED, PARAMETER_BYTES)
     step, _ = predicted(model, configuration(4, 128))
     assert step == pytest.approx(true_step_seconds(configuration(4, 128), cores=2), rel=0.2)
 
 
 def test_before_any_crowded_look_sharing_cores_is_expected_to_cost_in_proportion() -> None:
-    measured = looks((1,), (16, 64, 256))
+    measured = probes((1,), (16, 64, 256))
     shared = fit_seconds(measured, SHARED, PARAMETER_BYTES)
-    apart = fit_seconds(measured, APART, PARAMETER_BYTES)
-    ratio = predicted(shared, configuration(4, 256))[0] / predicted(apart, configuration(4, 256))[0]
+    asynchronous = fit_seconds(measured, ASYNCHRONOUS, PARAMETER_BYTES)
+    ratio = predicted(shared, configuration(4, 256))[0] / predicted(asynchronous, configuration(4, 256))[0]
     assert 1.7 < ratio < 2.7
 
 
@@ -114,12 +114,12 @@ def test_slices_without_step_times_are_passed_over() -> None:
     empty = Measurement(
         configuration=configuration(), purpose=Purpose.STATISTICS, outcome=Outcome.OUT_OF_MEMORY
     )
-    model = fit_seconds([empty, *looks((1,), (64,))], APART, PARAMETER_BYTES)
+    model = fit_seconds([empty, *probes((1,), (64,))], ASYNCHRONOUS, PARAMETER_BYTES)
     assert model.num_observations == 1
 
 
 def test_the_summary_names_what_one_node_cannot_tell() -> None:
-    words = " ".join(fit_seconds(looks((1,), (16, 64, 256)), APART, PARAMETER_BYTES).summary())
+    words = " ".join(fit_seconds(probes((1,), (16, 64, 256)), ASYNCHRONOUS, PARAMETER_BYTES).summary())
     assert "us a sample" in words
     assert "Not told by the data yet" in words
     for unknown in ("bytes a second", "latency seconds of a hop", "jitter"):
@@ -127,9 +127,9 @@ def test_the_summary_names_what_one_node_cannot_tell() -> None:
 
 
 def test_how_moments_differ_is_learnt_from_repeated_looks() -> None:
-    calm = fit_seconds([timed(configuration(), 0.03)] * 12, APART, PARAMETER_BYTES)
+    calm = fit_seconds([timed(configuration(), 0.03)] * 12, ASYNCHRONOUS, PARAMETER_BYTES)
     restless = [timed(configuration(), 0.03 * f) for f in (0.7, 1.4, 0.8, 1.3, 0.6, 1.5) * 2]
-    wild = fit_seconds(restless, APART, PARAMETER_BYTES)
+    wild = fit_seconds(restless, ASYNCHRONOUS, PARAMETER_BYTES)
     assert calm.between_moments_sd < 0.05
     assert wild.between_moments_sd == pytest.approx(np.std(np.log([0.7, 1.4, 0.8, 1.3, 0.6, 1.5])), rel=0.2)
 
@@ -175,25 +175,25 @@ def test_a_described_cluster_is_believed_before_anything_was_timed() -> None:
 
 
 #: Four devices on each of some machines.
-PLACED = Cluster(node_counts=(1, 2, 4, 8), devices_per_node=4, nodes_share_host=False)
+TOPOLOGY = Cluster(node_counts=(1, 2, 4, 8), devices_per_node=4, nodes_share_host=False)
 WITHIN = Link(latency_seconds=2e-5, bytes_per_second=8e9)
 BETWEEN = Link(latency_seconds=4e-4, bytes_per_second=4e8)
 
 
-def placed_looks(
+def topology_probes(
     nodes: tuple[int, ...], batches: tuple[int, ...], *, noise: float = 0.02
 ) -> list[Measurement]:
     """Timings of steps whose ring runs within nodes and between them."""
     rng = np.random.default_rng(1)
     found = []
     for what in (configuration(n, b) for n in nodes for b in batches):
-        placed = Placements(
+        topology = Placements(
             num_nodes=np.array([what.nodes]),
             num_ranks=np.array([4.0 * what.nodes]),
             most_on_a_node=np.array([4.0]),
         )
-        exchange = placed_ring_seconds(
-            placed, PARAMETER_BYTES, within=WITHIN, between=BETWEEN, sharing=Sharing()
+        exchange = topology_ring_seconds(
+            topology, PARAMETER_BYTES, within=WITHIN, between=BETWEEN, sharing=Sharing()
         )
         step = 0.004 + 4e-4 * math.ceil(what.batch_size / (4 * what.nodes)) + float(exchange[0])
         found.append(timed(what, step * math.exp(noise * rng.standard_normal())))
@@ -201,8 +201,8 @@ def placed_looks(
 
 
 def test_links_within_and_between_nodes_are_told_apart() -> None:
-    model = fit_seconds(placed_looks((1, 2, 3), (64, 256, 1024)), PLACED, PARAMETER_BYTES)
-    truth = {m.configuration: m for m in placed_looks((8,), (256, 1024), noise=0.0)}
+    model = fit_seconds(topology_probes((1, 2, 3), (64, 256, 1024)), TOPOLOGY, PARAMETER_BYTES)
+    truth = {m.configuration: m for m in topology_probes((8,), (256, 1024), noise=0.0)}
     for what, measured in truth.items():
         mean, sd = predicted(model, what)
         assert measured.step_seconds is not None
@@ -220,7 +220,7 @@ def test_links_within_and_between_nodes_are_told_apart() -> None:
 @pytest.mark.parametrize(
     "cluster",
     [
-        APART,
+        ASYNCHRONOUS,
         SHARED,
         Cluster(node_counts=(1, 2), devices_per_node=4),
         Cluster(
@@ -237,7 +237,7 @@ def test_one_kind_of_link_has_no_unknowns_of_places(cluster: Cluster) -> None:
 
 
 def test_strategies_and_places_have_their_unknowns_side_by_side() -> None:
-    model = fit_seconds([], PLACED, PARAMETER_BYTES, strategies=["all_reduce", "gossip_pull"])
+    model = fit_seconds([], TOPOLOGY, PARAMETER_BYTES, strategies=["all_reduce", "gossip_pull"])
     names = set(model.parameters())
     assert {"persistent share of jitter", "log bytes a second within a node"} <= names
     what = Configuration(nodes=4, batch_size=256, learning_rate=0.1, strategy="gossip_pull", tau=1)

@@ -86,8 +86,8 @@ def test_a_window_in_which_the_machine_was_away_is_no_jitter() -> None:
 @pytest.mark.parametrize("overlap", [1.0, 1.5, 3.0])
 def test_overlap_is_what_makes_a_step_as_long_as_it_was(overlap: float) -> None:
     compute, exchange = 0.02, 0.01
-    together = (compute**overlap + exchange**overlap) ** (1 / overlap)
-    found = fit_overlap(np.full(5, compute), np.full(5, together), exchange, jitter=0.0, num_ranks=2)
+    combined = (compute**overlap + exchange**overlap) ** (1 / overlap)
+    found = fit_overlap(np.full(5, compute), np.full(5, combined), exchange, jitter=0.0, num_ranks=2)
     assert found is not None
     assert found.value == pytest.approx(overlap, rel=1e-3)
 
@@ -97,8 +97,8 @@ def test_an_exchange_too_short_beside_the_step_says_nothing_of_overlap() -> None
 
 
 def test_rounds_that_contradict_each_other_say_nothing_of_overlap() -> None:
-    together = np.array([0.05, 0.01, 0.02])
-    assert fit_overlap(np.full(3, 0.02), together, 0.01, jitter=0.0, num_ranks=2) is None
+    combined = np.array([0.05, 0.01, 0.02])
+    assert fit_overlap(np.full(3, 0.02), combined, 0.01, jitter=0.0, num_ranks=2) is None
 
 
 def test_overlap_stays_within_its_bounds_where_timings_are_beyond() -> None:

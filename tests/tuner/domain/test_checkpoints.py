@@ -124,8 +124,8 @@ def test_latest_is_the_newest_that_is_whole(keep: int, damaged: list[str]) -> No
             elif part == "manifest":
                 saved[-1].path.with_suffix(".json").write_text("{")
         whole = [made for made, part in zip(saved, damaged, strict=True) if part == "whole"]
-        kept = [made for made in whole if made in saved[-keep:]]
-        assert folder.latest() == (kept[-1] if kept else None)
+        stored = [made for made in whole if made in saved[-keep:]]
+        assert folder.latest() == (stored[-1] if stored else None)
 
 
 def test_checkpoint_without_its_content_is_pruned_like_any_other(tmp_path: Path) -> None:

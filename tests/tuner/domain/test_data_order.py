@@ -14,13 +14,13 @@ from tuner.domain.errors import JobError
 CPU = torch.device("cpu")
 
 
-@given(n=st.integers(1, 50), start=st.integers(0, 200), count=st.integers(0, 120), cut=st.integers(0, 120))
-def test_stream_is_the_same_however_it_is_cut(n: int, start: int, count: int, cut: int) -> None:
-    cut = min(cut, count)
+@given(n=st.integers(1, 50), start=st.integers(0, 200), count=st.integers(0, 120), part=st.integers(0, 120))
+def test_stream_is_the_same_however_it_is_cut(n: int, start: int, count: int, part: int) -> None:
+    part = min(part, count)
     whole = SampleStream(n, seed=3).indices(start, count)
     stream = SampleStream(n, seed=3)
-    pieces = np.concatenate([stream.indices(start, cut), stream.indices(start + cut, count - cut)])
-    assert whole.tolist() == pieces.tolist()
+    parts = np.concatenate([stream.indices(start, part), stream.indices(start + part, count - part)])
+    assert whole.tolist() == parts.tolist()
     assert len(whole) == count
 
 

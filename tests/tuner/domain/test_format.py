@@ -11,7 +11,7 @@ from tuner.domain.format import (
     format_configuration,
     format_count,
     format_dollars,
-    format_duration_mark,
+    format_duration_tick,
     format_interval,
     format_number,
     format_ratio,
@@ -49,7 +49,7 @@ def test_durations_read_as_people_say_them(seconds: float, words: str) -> None:
     [(60.0, "1m"), (90.0, "1m 30s"), (7200.0, "2h"), (86400.0, "1d"), (864_000.0, "10d")],
 )
 def test_marks_of_an_axis_leave_out_parts_that_are_zero(seconds: float, words: str) -> None:
-    assert format_duration_mark(seconds) == words
+    assert format_duration_tick(seconds) == words
 
 
 @pytest.mark.parametrize(

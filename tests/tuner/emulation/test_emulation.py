@@ -21,7 +21,7 @@ from tuner.domain.workload import SGDSettings
 from tuner.emulation import Emulation
 
 ALL = sorted(STRATEGIES)
-APART = [name for name, traits in STRATEGIES.items() if not traits.barrier]
+ASYNCHRONOUS = [name for name, traits in STRATEGIES.items() if not traits.barrier]
 SLOW_LINKS = replace(CLUSTER, latency=3e-3, bytes_per_second=2e5, jitter=0.2)
 
 
@@ -287,7 +287,7 @@ def test_a_saturated_server_lets_a_vector_in_and_one_out_at_once() -> None:
     assert through == pytest.approx(1 / (8 * link), rel=0.1)
 
 
-@pytest.mark.parametrize("strategy", APART)
+@pytest.mark.parametrize("strategy", ASYNCHRONOUS)
 def test_a_slow_rank_does_not_hold_the_others_up(strategy: str) -> None:
     slow = replace(CLUSTER, delays=(RankDelay(ranks=(2,), low=1.0, high=1.0),))
     run = emulated(strategy, 4, cluster=slow)
@@ -316,8 +316,8 @@ def test_an_all_reduce_does_not_hide_behind_a_rank_that_stands_still() -> None:
         cluster = replace(CLUSTER, latency=2e-3, delays=(delay,), overlap=overlap)
         run = emulated("all_reduce", 3, cluster=cluster)
         run.run(samples=3 * 4 * 10)
-        together = (0.014**overlap + (4 * 2e-3) ** overlap) ** (1 / overlap)
-        assert batch_seconds(run) == pytest.approx(0.1 + together)
+        combined = (0.014**overlap + (4 * 2e-3) ** overlap) ** (1 / overlap)
+        assert batch_seconds(run) == pytest.approx(0.1 + combined)
 
 
 def test_staleness_of_a_server_is_the_number_of_other_exchanges() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tuner.domain.cluster import VirtualCluster
 from tuner.emulation.event_clock import EventClock
-from tuner.emulation.virtual_transport import MOST_HELD, Mail, VirtualTransport
+from tuner.emulation.virtual_transport import MOST_HELD, Mailbox, VirtualTransport
 
 #: A vector keeps a link busy for 0.1 s, and a word takes 0.01 s.
 CLUSTER = VirtualCluster(fixed_seconds=1.0, seconds_per_sample=0.0, latency=0.01, bytes_per_second=10.0)
@@ -19,14 +19,14 @@ class Post:
 
     def __init__(self, num_ranks: int = 3) -> None:
         self.clock = EventClock()
-        self.mail = Mail(self.clock, CLUSTER, num_ranks, 1)
-        self.ranks: list[VirtualTransport] = self.mail.transports()
+        self.mailbox = Mailbox(self.clock, CLUSTER, num_ranks, 1)
+        self.ranks: list[VirtualTransport] = self.mailbox.transports()
 
     def until(self, seconds: float) -> None:
         """Goes on to a moment."""
         self.clock.announce(seconds, "stop", 0)
         while (event := self.clock.next_event()).kind != "stop":
-            self.mail.deliver(event)
+            self.mailbox.deliver(event)
 
     def publish(self, rank: int, value: float, tag: int) -> None:
         self.ranks[rank].publish(0, vector(value), tag)
@@ -101,13 +101,13 @@ def test_of_many_peers_the_last_few_copies_are_kept() -> None:
         post.publish(peer, float(peer), peer)
         post.ranks[0].prefetch(peer, 0)
         post.until(float(peer))
-    assert len(post.mail.held) == MOST_HELD
+    assert len(post.mailbox.held) == MOST_HELD
     assert post.fetch(0, MOST_HELD + 3) == (MOST_HELD + 3, float(MOST_HELD + 3))
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.115, 0.3])
 def test_it_goes_on_from_its_state(seconds: float) -> None:
-    def begun() -> Post:
+    def started() -> Post:
         post = Post()
         post.publish(1, 5.0, 1)
         post.ranks[0].prefetch(1, 0)
@@ -117,8 +117,8 @@ def test_it_goes_on_from_its_state(seconds: float) -> None:
         post.until(seconds)
         return post
 
-    one, other = begun(), Post()
-    other.mail.load(one.mail.state())
+    one, other = started(), Post()
+    other.mailbox.load(one.mailbox.state())
     other.clock.load(one.clock.state())
     for post in (one, other):
         post.publish(1, 6.0, 2)

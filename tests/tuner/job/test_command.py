@@ -29,12 +29,12 @@ batch_size = 12
 learning_rate = 0.01
 {more}
 """
-TOLD = "command = 'python train.py --lr {learning_rate} --batch-size {batch_size} --nodes {nodes}'"
+REPORTED = "command = 'python train.py --lr {learning_rate} --batch-size {batch_size} --nodes {nodes}'"
 CONFIGURATION = Configuration(nodes=1, batch_size=12, learning_rate=0.01, strategy="all_reduce")
 
 
 def write_job(
-    folder: Path, workload: str = TOLD, *, nodes: str = "[1]", batches: str = "[12, 24]", more: str = ""
+    folder: Path, workload: str = REPORTED, *, nodes: str = "[1]", batches: str = "[12, 24]", more: str = ""
 ) -> Path:
     path = folder / "job.toml"
     path.write_text(JOB.format(workload=workload, nodes=nodes, batches=batches, more=more))
@@ -63,21 +63,21 @@ def test_a_command_implies_its_kind_and_needs_no_workload(tmp_path: Path) -> Non
         ("command = 'train {batch_size'", "write {{ and }} for braces"),
         ("command = 'train {batch_size:d}'", "has a format"),
         ("command = ''", "workload.command"),
-        (TOLD + "\npath = 'a:B'", "path and workload.command are both stated"),
-        (TOLD + "\nenvironment = { RANKS = '{node_rank}' }", "is known on a node only"),
-        (TOLD + "\nenvironment = { '1X' = 'a' }", "is no name of an environment variable"),
-        (TOLD + "\none_per = 'nod'", "did you mean 'node'"),
-        (TOLD + "\nmetrics = { source = 'csv' }", "workload.metrics.path is missing"),
-        (TOLD + "\nmetrics = { source = 'output' }", "workload.metrics.pattern is missing"),
-        (TOLD + "\nmetrics = { source = 'output', pattern = '(' }", "is no regular expression"),
-        (TOLD + "\nmetrics = { source = 'output', pattern = 'a(?P<value>.)' }", "needs the groups"),
+        (REPORTED + "\npath = 'a:B'", "path and workload.command are both stated"),
+        (REPORTED + "\nenvironment = { RANKS = '{node_rank}' }", "is known on a node only"),
+        (REPORTED + "\nenvironment = { '1X' = 'a' }", "is no name of an environment variable"),
+        (REPORTED + "\none_per = 'nod'", "did you mean 'node'"),
+        (REPORTED + "\nmetrics = { source = 'csv' }", "workload.metrics.path is missing"),
+        (REPORTED + "\nmetrics = { source = 'output' }", "workload.metrics.pattern is missing"),
+        (REPORTED + "\nmetrics = { source = 'output', pattern = '(' }", "is no regular expression"),
+        (REPORTED + "\nmetrics = { source = 'output', pattern = 'a(?P<value>.)' }", "needs the groups"),
         (
-            TOLD + "\nmetrics = { source = 'output', pattern = '(?P<epoch>.) (?P<value>.)' }",
+            REPORTED + "\nmetrics = { source = 'output', pattern = '(?P<epoch>.) (?P<value>.)' }",
             "workload.epoch_samples is missing",
         ),
-        (TOLD + "\nfolder = 'nowhere'", "there is no folder"),
-        (TOLD + "\nresume = '-r {chekpoint}'", r"workload.resume = '-r .*did you mean \{checkpoint\}"),
-        (TOLD + "\ncomand = 'x'", "did you mean 'workload.command'"),
+        (REPORTED + "\nfolder = 'nowhere'", "there is no folder"),
+        (REPORTED + "\nresume = '-r {chekpoint}'", r"workload.resume = '-r .*did you mean \{checkpoint\}"),
+        (REPORTED + "\ncomand = 'x'", "did you mean 'workload.command'"),
     ],
 )
 def test_what_is_wrong_with_a_command_is_said_before_anything_starts(
@@ -129,7 +129,7 @@ def test_a_copy_a_rank_knows_how_many_there_are(tmp_path: Path) -> None:
 
 def test_a_batch_that_does_not_split_evenly_is_infeasible_with_a_reason(tmp_path: Path) -> None:
     more = "[probe]\nmax_batch_size_per_rank = 4"
-    workload = TOLD.replace("--nodes", "{accumulation} --nodes")
+    workload = REPORTED.replace("--nodes", "{accumulation} --nodes")
     job = load_job(write_job(tmp_path, workload, nodes="[1, 3]", batches="[9, 10, 12]", more=more))
     space = job.search_space()
     reasons = {
@@ -176,9 +176,9 @@ def test_the_fingerprint_knows_the_script_and_what_it_imports(tmp_path: Path) ->
     (tmp_path / "parts.py").write_text("x = 2")
     assert script_digest(job.command, tmp_path) != first
     assert len(first) == 16
-    other = load_job(write_job(tmp_path, TOLD + "\ngrace = '2m'\nresume = '-r {checkpoint}'"))
+    other = load_job(write_job(tmp_path, REPORTED + "\ngrace = '2m'\nresume = '-r {checkpoint}'"))
     assert other.fingerprint("", "") == job.fingerprint("", "")
-    changed = load_job(write_job(tmp_path, TOLD.replace("--nodes", "--wide --nodes")))
+    changed = load_job(write_job(tmp_path, REPORTED.replace("--nodes", "--wide --nodes")))
     assert changed.fingerprint("", "") != job.fingerprint("", "")
 
 
@@ -203,9 +203,9 @@ def test_own_command_runs_as_it_is(tmp_path: Path) -> None:
     )
     line = own_command(job, tmp_path, CONFIGURATION)
     run = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True, cwd="/")
-    first, rest = run.stdout.split("\n", 1)
+    first, remainder = run.stdout.split("\n", 1)
     assert shlex.split(first) == ["0.01", "0", "checkpoint", "12", "0.01", "1"]
-    assert json.loads(rest)["learning_rate"] == 0.01
+    assert json.loads(remainder)["learning_rate"] == 0.01
 
 
 def test_own_command_starts_a_copy_a_rank_where_nodes_are_processes(tmp_path: Path) -> None:

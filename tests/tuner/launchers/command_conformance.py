@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tuner.launchers.conformance import PATIENCE_SECONDS, Watch, is_alive, wait_until
+from tests.tuner.launchers.conformance import TIMEOUT_SECONDS, Watch, is_alive, wait_until
 from tuner.launchers import CommandTask, JobHandle, JobState, JobStatus, Launcher, OnePer
 
 #: Ranks meet by gloo and add up their ranks.
@@ -209,7 +209,7 @@ class CommandConformance:
         watch = Watch(launcher, handle)
         status = watch.until(lambda w: w.status.startup_seconds is not None, "all copies have started")
         assert status.state is JobState.RUNNING
-        assert 0 < (status.startup_seconds or 0) < PATIENCE_SECONDS
+        assert 0 < (status.startup_seconds or 0) < TIMEOUT_SECONDS
         launcher.cancel(handle)
         watch.end()
 
@@ -226,7 +226,7 @@ class CommandConformance:
         wait_until(lambda: len(list(work.glob("saved-*"))) == 2, "both copies have saved")
         if self.sees_processes:
             wait_until(lambda: not any(is_alive(p) for p in processes), "the orphans have ended")
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not launcher.poll(handle).state.has_ended:
             assert time.monotonic() < deadline
             time.sleep(0.05)

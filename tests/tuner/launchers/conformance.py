@@ -14,7 +14,7 @@ from tuner.launchers import JobHandle, JobState, JobStatus, Launcher, RankTask
 
 FUNCTIONS = "tests.tuner.launchers.rank_functions"
 #: For a machine that does much else: nobody waits so long where all is well.
-PATIENCE_SECONDS = 120.0
+TIMEOUT_SECONDS = 120.0
 
 
 def submit(
@@ -32,9 +32,9 @@ def submit(
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:g} s in vain until {what}"
+        assert time.monotonic() < deadline, f"waited {TIMEOUT_SECONDS:g} s in vain until {what}"
         time.sleep(0.005)
 
 

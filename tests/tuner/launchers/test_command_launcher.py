@@ -25,7 +25,7 @@ from tests.tuner.launchers.conformance import is_alive, wait_until
 from tuner.domain.errors import ProbeError
 from tuner.launchers import CommandLauncher, JobState, LocalLauncher, LocalNodes, node_agent
 from tuner.launchers.job_folder import JobFolder
-from tuner.launchers.node_agent import NodeStarter
+from tuner.launchers.node_agent import NodeAgent
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ def test_a_frozen_node_is_lost(work: Path) -> None:
     launcher = CommandLauncher(LocalNodes(), silence_seconds=20.0)
     handle = submit(launcher, work, STAYS, num_nodes=2)
     processes = processes_of(work, 2)
-    starter = int(json.loads(next(work.glob("job-*/node-1.json")).read_text())["process"])
-    os.kill(starter, signal.SIGSTOP)
+    agent = int(json.loads(next(work.glob("job-*/node-1.json")).read_text())["process"])
+    os.kill(agent, signal.SIGSTOP)
     status = end(launcher, handle)
     assert status.state is JobState.LOST
     assert "node 1" in status.failures[0].reason
@@ -136,7 +136,7 @@ def test_no_copy_survives_a_tuner_that_is_killed(work: Path) -> None:
     assert len(list(work.glob("saved-*"))) == 2, "each was given time to save"
 
 
-def starter_folder(folder: Path, **more: object) -> Path:
+def agent_folder(folder: Path, **more: object) -> Path:
     task = {
         "identity": "one",
         "command": STAYS,
@@ -154,45 +154,45 @@ def starter_folder(folder: Path, **more: object) -> Path:
     return folder
 
 
-def run_starter(folder: Path, node_rank: int = 0) -> subprocess.Popen[bytes]:
-    script = Path(sys.modules[NodeStarter.__module__].__file__ or "")
+def run_agent(folder: Path, node_rank: int = 0) -> subprocess.Popen[bytes]:
+    script = Path(sys.modules[NodeAgent.__module__].__file__ or "")
     return subprocess.Popen([sys.executable, "-I", str(script), str(folder), str(node_rank)])
 
 
 def test_a_starter_whose_lease_nobody_touches_ends_its_copies(work: Path) -> None:
-    starter = run_starter(starter_folder(work, command=SAVES, orphan_seconds=1.0))
+    agent = run_agent(agent_folder(work, command=SAVES, orphan_seconds=1.0))
     processes = processes_of(work, 1)
-    assert starter.wait(timeout=60) == 0
+    assert agent.wait(timeout=60) == 0
     assert json.loads((work / "node-0.json").read_text())["reason"] == "orphaned"
     assert not any(is_alive(process) for process in processes)
 
 
 def test_a_starter_that_its_engine_ends_says_by_which_signal(work: Path) -> None:
-    starter = run_starter(starter_folder(work))
+    agent = run_agent(agent_folder(work))
     processes = processes_of(work, 1)
-    starter.send_signal(signal.SIGTERM)
-    starter.wait(timeout=60)
+    agent.send_signal(signal.SIGTERM)
+    agent.wait(timeout=60)
     assert json.loads((work / "node-0.json").read_text())["reason"] == "signal SIGTERM"
     assert not any(is_alive(process) for process in processes)
 
 
 def test_a_starter_ends_with_its_copy_s_code(work: Path) -> None:
-    assert run_starter(starter_folder(work, command="exit 9")).wait(timeout=60) == 9
-    told = json.loads((work / "node-0.json").read_text())
-    assert (told["state"], told["exits"]) == ("ended", [{"copy": 0, "code": 9}])
+    assert run_agent(agent_folder(work, command="exit 9")).wait(timeout=60) == 9
+    reported = json.loads((work / "node-0.json").read_text())
+    assert (reported["state"], reported["exits"]) == ("ended", [{"copy": 0, "code": 9}])
 
 
 def test_an_end_without_words_counts_only_once_none_can_be_on_their_way(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    starter = NodeStarter(starter_folder(work), 0)
+    agent = NodeAgent(agent_folder(work), 0)
     (work / "end").touch()
-    assert starter._must_end() is None
+    assert agent._must_end() is None
     (work / "end").write_text("nodes lost")
-    assert starter._must_end() == "nodes lost"
+    assert agent._must_end() == "nodes lost"
     (work / "end").write_text("")
     monkeypatch.setattr(node_agent, "_EMPTY_END_SECONDS", 0.0)
-    assert starter._must_end() == "cancelled"
+    assert agent._must_end() == "cancelled"
 
 
 def test_the_first_reason_to_end_stays(work: Path) -> None:
@@ -214,8 +214,8 @@ def test_a_full_disk_s_end_has_no_words_and_is_there(work: Path) -> None:
 
 
 def test_a_node_that_ends_before_it_met_the_first_says_why(work: Path) -> None:
-    folder = starter_folder(work, num_nodes=2)
+    folder = agent_folder(work, num_nodes=2)
     (folder / "end").write_text("nodes lost")
-    assert run_starter(folder, node_rank=1).wait(timeout=60) == 0
-    told = json.loads((folder / "node-1.json").read_text())
-    assert (told["state"], told["exits"], told["reason"]) == ("ended", [], "nodes lost")
+    assert run_agent(folder, node_rank=1).wait(timeout=60) == 0
+    reported = json.loads((folder / "node-1.json").read_text())
+    assert (reported["state"], reported["exits"], reported["reason"]) == ("ended", [], "nodes lost")

@@ -140,7 +140,7 @@ def test_ranks_that_cannot_reach_each_other_fall_silent_and_are_ended(
     network, launcher = hosts
     watch = Watch(launcher, submit_ranks(launcher, work, "hang", num_nodes=2, frozen=True))
     processes = watch.processes(2)
-    network.cut(network.hosts[1])
+    network.disconnect(network.hosts[1])
     try:
         before = watch.poll().seconds_since_progress
         time.sleep(0.2)
@@ -216,15 +216,15 @@ def ssh(folder: Path, code: int, words: str) -> str:
     ],
 )
 def test_what_ssh_says_is_told_with_host_and_code(work: Path, words: str, state: JobState) -> None:
-    engine = HostNodes(("b",), ssh(work, 255, words))
+    backend = HostNodes(("b",), ssh(work, 255, words))
     job = node_job(work, "one", 1)
-    engine_id = engine.begin(job)
-    wait_until(lambda: engine.look(job, engine_id).state.has_ended, "ssh ends")
-    view = engine.look(job, engine_id)
+    backend_id = backend.begin(job)
+    wait_until(lambda: backend.poll(job, backend_id).state.has_ended, "ssh ends")
+    view = backend.poll(job, backend_id)
     assert view.state is state
     assert view.detail.startswith("b ")
     assert f"(exit code 255: {words})" in view.detail
-    engine.end(job, engine_id)
+    backend.end(job, backend_id)
 
 
 def test_an_unreachable_host_ends_the_job_and_names_its_node(work: Path) -> None:
@@ -261,13 +261,13 @@ def node_job(folder: Path, identity: str, num_nodes: int) -> NodeJob:
 
 
 def test_jobs_take_free_hosts_and_share_only_where_there_are_too_few(work: Path) -> None:
-    engine = HostNodes(("a", "b", "c"), HERE)
+    backend = HostNodes(("a", "b", "c"), HERE)
     jobs = [node_job(work, str(number), 1) for number in range(5)]
-    assert [engine.main_address(job) for job in jobs[:3]] == ["a", "b", "c"]
-    engine.end(jobs[1], "")
-    assert engine.main_address(jobs[3]) == "b"
-    assert engine.main_address(jobs[4]) == "a"
-    engine.close()
+    assert [backend.main_address(job) for job in jobs[:3]] == ["a", "b", "c"]
+    backend.end(jobs[1], "")
+    assert backend.main_address(jobs[3]) == "b"
+    assert backend.main_address(jobs[4]) == "a"
+    backend.close()
 
 
 def test_more_nodes_than_hosts_are_refused(work: Path) -> None:

@@ -58,8 +58,8 @@ def test_jobs_that_run_at_once_have_places_of_their_own(tmp_path: Path) -> None:
         folder.mkdir()
     with LocalLauncher() as launcher:
         hung = submit(launcher, folders[0], "hang", num_nodes=2)
-        beside = outcome(launcher, submit(launcher, folders[1], "sum_of_ranks", num_nodes=2))
-        assert [beside.results[rank]["local_rank"] for rank in range(2)] == [2, 3]
+        concurrently = outcome(launcher, submit(launcher, folders[1], "sum_of_ranks", num_nodes=2))
+        assert [concurrently.results[rank]["local_rank"] for rank in range(2)] == [2, 3]
         launcher.cancel(hung)
         after = outcome(launcher, submit(launcher, folders[2], "sum_of_ranks", num_nodes=2))
         assert [after.results[rank]["local_rank"] for rank in range(2)] == [0, 1]

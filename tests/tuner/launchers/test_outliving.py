@@ -31,7 +31,7 @@ def hasty_launcher() -> Iterator[LocalLauncher]:
         yield started
 
 
-def until_told(context: RankContext, payload: Mapping[str, Any]) -> int:
+def until_asked(context: RankContext, payload: Mapping[str, Any]) -> int:
     """Runs until a file appears, and says that it is there."""
     context.send({"process": os.getpid()})
     if payload.get("raises") == context.rank:
@@ -46,7 +46,7 @@ def watch(launcher: LocalLauncher, folder: Path, **payload: Any) -> Watch:
         function="tests.tuner.launchers.test_outliving:until_told",
         payload=payload,
         folder=folder,
-        outlives_ranks=True,
+        tolerates_rank_loss=True,
     )
     return Watch(launcher, launcher.submit(task, num_nodes=3, devices_per_node=1))
 

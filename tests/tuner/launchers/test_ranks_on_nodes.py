@@ -58,7 +58,7 @@ def test_a_job_that_outlives_ranks_keeps_what_the_others_returned(
     launcher: CommandLauncher, tmp_path: Path
 ) -> None:
     function = "tests.tuner.launchers.rank_functions:leave_by_signal"
-    task = RankTask(function=function, payload={}, folder=tmp_path, outlives_ranks=True)
+    task = RankTask(function=function, payload={}, folder=tmp_path, tolerates_rank_loss=True)
     watch = Watch(launcher, launcher.submit(task, num_nodes=2, devices_per_node=1))
     status = watch.end()
     assert status.state is JobState.SUCCEEDED, status.failures
@@ -73,7 +73,7 @@ def test_a_closed_launcher_takes_no_ranks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "outlived", "noted_code", "code"),
+    ("command", "tolerated", "noted_code", "code"),
     [
         ("true", False, 0, 0),
         ("exit 7", False, 7, 7),
@@ -83,11 +83,11 @@ def test_a_closed_launcher_takes_no_ranks(tmp_path: Path) -> None:
     ],
 )
 def test_a_rank_s_end_is_noted(
-    tmp_path: Path, command: str, outlived: bool, noted_code: int, code: int
+    tmp_path: Path, command: str, tolerated: bool, noted_code: int, code: int
 ) -> None:
     folder = tmp_path / "it's a folder"
     folder.mkdir()
-    line = noted(f"echo 'said it'; {command}", folder, outlived=outlived)
+    line = noted(f"echo 'said it'; {command}", folder, tolerated=tolerated)
     ended = subprocess.run(["/bin/sh", "-c", line], env={**os.environ, "RANK": "3"}, check=False)
     assert ended.returncode == code
     assert JobFolder(folder).rank_exits() == {3: noted_code}

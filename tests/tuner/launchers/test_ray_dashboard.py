@@ -103,24 +103,24 @@ def dashboard(answering: Answering, clock: Clock) -> RayDashboard:
     return RayDashboard(answering.address, clock=clock)
 
 
-def look_until(dashboard: RayDashboard, clock: Clock, status: str) -> RayJob:
+def poll_until(dashboard: RayDashboard, clock: Clock, status: str) -> RayJob:
     """Looks, a second apart by its clock, until it tells a status."""
     found: list[RayJob] = []
 
-    def look() -> bool:
-        job = dashboard.look("one")
+    def poll() -> bool:
+        job = dashboard.poll("one")
         found.extend([job] if job is not None and job.status == status else [])
         clock.now += 0.0 if found else 0.01
         return bool(found)
 
-    wait_until(look, f"the dashboard tells {status}")
+    wait_until(poll, f"the dashboard tells {status}")
     return found[-1]
 
 
-def look_for_ever(dashboard: RayDashboard, clock: Clock) -> None:
+def poll_for_ever(dashboard: RayDashboard, clock: Clock) -> None:
     while True:
         clock.now += 2.0
-        dashboard.look("one")
+        dashboard.poll("one")
         time.sleep(0.01)
 
 
@@ -130,57 +130,57 @@ class TestWithRay:
     def test_what_a_dashboard_says_of_a_job_comes_a_moment_later(
         self, dashboard: RayDashboard, clock: Clock, answering: Answering
     ) -> None:
-        assert dashboard.look("one") is None
-        assert look_until(dashboard, clock, "RUNNING") == RayJob(
+        assert dashboard.poll("one") is None
+        assert poll_until(dashboard, clock, "RUNNING") == RayJob(
             status="RUNNING", message="words", exit_code=None
         )
         answering.status = "FAILED"
-        look_until(dashboard, clock, "FAILED")
+        poll_until(dashboard, clock, "FAILED")
 
     def test_a_dashboard_that_hangs_holds_up_nobody(
         self, dashboard: RayDashboard, clock: Clock, answering: Answering
     ) -> None:
-        look_until(dashboard, clock, "RUNNING")
+        poll_until(dashboard, clock, "RUNNING")
         answering.may_answer.clear()
         for _ in range(50):
             clock.now += 1.0
-            known = dashboard.look("one")
+            known = dashboard.poll("one")
             assert known is not None
             assert known.status == "RUNNING"
         clock.now += 30.0
         with pytest.raises(ProbeError, match="no answer, for"):
-            dashboard.look("one")
+            dashboard.poll("one")
 
     def test_an_error_for_a_moment_is_none_and_for_long_is(
         self, dashboard: RayDashboard, clock: Clock, answering: Answering
     ) -> None:
-        look_until(dashboard, clock, "RUNNING")
+        poll_until(dashboard, clock, "RUNNING")
         answering.code = 500
         for _ in range(20):
             clock.now += 2.0
-            assert dashboard.look("one") is not None
+            assert dashboard.poll("one") is not None
         answering.code, answering.status = 200, "SUCCEEDED"
-        look_until(dashboard, clock, "SUCCEEDED")
+        poll_until(dashboard, clock, "SUCCEEDED")
         answering.code = 503
 
         with pytest.raises(ProbeError, match="503"):
-            look_for_ever(dashboard, clock)
+            poll_for_ever(dashboard, clock)
 
     def test_silence_that_nobody_heard_does_not_count(
         self, dashboard: RayDashboard, clock: Clock, answering: Answering
     ) -> None:
-        look_until(dashboard, clock, "RUNNING")
+        poll_until(dashboard, clock, "RUNNING")
         answering.may_answer.clear()
         clock.now += 2.0
-        dashboard.look("one")
+        dashboard.poll("one")
         clock.now += 1000.0
-        assert dashboard.look("one") is not None
+        assert dashboard.poll("one") is not None
 
     def test_a_job_that_ray_does_not_know_is_told(
         self, dashboard: RayDashboard, clock: Clock, answering: Answering
     ) -> None:
         answering.code = 404
-        assert "does not know" in look_until(dashboard, clock, "UNKNOWN").message
+        assert "does not know" in poll_until(dashboard, clock, "UNKNOWN").message
 
     @pytest.mark.parametrize("last", [(200, "one"), (500, "Job with submission_id one already exists")])
     def test_a_job_is_offered_again_to_a_dashboard_that_just_starts(

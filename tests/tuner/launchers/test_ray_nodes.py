@@ -58,17 +58,17 @@ def test_ranks_that_run_a_function_meet_on_two_nodes(launcher: CommandLauncher, 
     assert {rank: result["sum"] for rank, result in status.results.items()} == {0: 3.0, 1: 3.0}
 
 
-def starters(work: Path) -> dict[int, int]:
+def agents(work: Path) -> dict[int, int]:
     """The process of each node's starter."""
-    told = (json.loads(path.read_text()) for path in work.glob("job-*/node-*.json"))
-    return {node["node"]: node["process"] for node in told}
+    reported = (json.loads(path.read_text()) for path in work.glob("job-*/node-*.json"))
+    return {node["node"]: node["process"] for node in reported}
 
 
-def worker_of(starter: int) -> int:
+def worker_of(agent: int) -> int:
     """The Ray worker that holds a starter's input open."""
-    pipe = Path(f"/proc/{starter}/fd/0").readlink()
+    pipe = Path(f"/proc/{agent}/fd/0").readlink()
     for folder in Path("/proc").glob("[0-9]*"):
-        if folder.name != str(starter):
+        if folder.name != str(agent):
             try:
                 if any(link.readlink() == pipe for link in (folder / "fd").iterdir()):
                     return int(folder.name)
@@ -108,7 +108,7 @@ def test_a_worker_that_is_killed_is_lost_and_its_copy_has_time_to_save(
 ) -> None:
     handle = submit(launcher, work, SAVES, num_nodes=2)
     processes = processes_of(work, 2)
-    os.kill(worker_of(starters(work)[1]), signal.SIGKILL)
+    os.kill(worker_of(agents(work)[1]), signal.SIGKILL)
     status = end(launcher, handle)
     assert status.state is JobState.LOST, status
     assert "node 1" in status.failures[0].reason
@@ -120,7 +120,7 @@ def test_a_worker_that_is_killed_is_lost_and_its_copy_has_time_to_save(
 def test_a_starter_that_is_killed_leaves_no_copy(launcher: CommandLauncher, work: Path) -> None:
     handle = submit(launcher, work, STAYS, num_nodes=2)
     processes = processes_of(work, 2)
-    os.kill(starters(work)[1], signal.SIGKILL)
+    os.kill(agents(work)[1], signal.SIGKILL)
     status = end(launcher, handle)
     assert status.state in (JobState.LOST, JobState.FAILED)
     assert "without a word" in status.failures[0].reason
@@ -153,7 +153,7 @@ def test_what_the_cluster_can_never_give_fails_with_what_is_there(
     ray_cluster: RayCluster, work: Path
 ) -> None:
     nodes = RayNodes(
-        ray_cluster.address, cpus_per_node=1, gpus_per_node=1, resources={"tpu": 2}, patience_seconds=4.0
+        ray_cluster.address, cpus_per_node=1, gpus_per_node=1, resources={"tpu": 2}, timeout_seconds=4.0
     )
     launcher = CommandLauncher(nodes)
     try:
@@ -174,7 +174,7 @@ import sys, time
 from pathlib import Path
 from tuner.launchers import CommandLauncher, CommandTask, RayNodes
 work, num_nodes = Path(sys.argv[1]), int(sys.argv[4])
-launcher = CommandLauncher(RayNodes(sys.argv[3], patience_seconds=1000), orphan_seconds=float(sys.argv[5]))
+launcher = CommandLauncher(RayNodes(sys.argv[3], timeout_seconds=1000), orphan_seconds=float(sys.argv[5]))
 task = CommandTask(command=sys.argv[2], working_folder=work, folder=work)
 handle = launcher.submit(task, num_nodes=num_nodes, devices_per_node=1)
 while True:

@@ -79,15 +79,15 @@ def is_asking(queue: SlurmQueue) -> bool:
     return any(question is not None for question in (queue._question, *last_words))
 
 
-def look_until(queue: SlurmQueue, clock: Clock, words: str, *, job_id: str = "1") -> JobState:
+def poll_until(queue: SlurmQueue, clock: Clock, words: str, *, job_id: str = "1") -> JobState:
     """Looks, with time leaping on between questions, until SLURM's view says these words."""
 
     def says() -> bool:
         clock.leapt += 0.0 if is_asking(queue) else 0.5
-        return words in queue.look("ours", job_id).detail
+        return words in queue.poll("ours", job_id).detail
 
     wait_until(says, f"the view says {words!r}")
-    return queue.look("ours", job_id).state
+    return queue.poll("ours", job_id).state
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_each_state_of_slurm_s_has_its_outcome(
     cluster: Cluster, queue: SlurmQueue, clock: Clock, state: str, expected: JobState, words: str
 ) -> None:
     cluster.rows(("another", "RUNNING", ""), ("ours", state, "None"))
-    assert look_until(queue, clock, words, job_id="2") is expected
-    assert "SLURM job 2" in queue.look("ours", "2").detail
+    assert poll_until(queue, clock, words, job_id="2") is expected
+    assert "SLURM job 2" in queue.poll("ours", "2").detail
     queue.close()
 
 
@@ -124,7 +124,7 @@ def test_each_state_of_slurm_s_has_its_outcome(
 def test_a_waiting_job_says_why(cluster: Cluster, queue: SlurmQueue, clock: Clock, reason: str) -> None:
     cluster.rows(("ours", "PENDING", reason))
     for _ in range(3):
-        assert look_until(queue, clock, f"PENDING ({reason})") is JobState.PENDING
+        assert poll_until(queue, clock, f"PENDING ({reason})") is JobState.PENDING
         clock.leapt += 60
     queue.close()
 
@@ -143,7 +143,7 @@ def test_a_job_that_no_waiting_helps_fails_and_is_cancelled(
     cluster: Cluster, queue: SlurmQueue, clock: Clock, reason: str
 ) -> None:
     cluster.rows(("ours", "PENDING", reason))
-    assert look_until(queue, clock, f"can never start (PENDING, {reason})") is JobState.FAILED
+    assert poll_until(queue, clock, f"can never start (PENDING, {reason})") is JobState.FAILED
     queue.cancel("ours", "1")
     queue.close()
     assert cluster.cancelled == ["1"]
@@ -151,9 +151,9 @@ def test_a_job_that_no_waiting_helps_fails_and_is_cancelled(
 
 def test_a_reason_that_passes_is_none(cluster: Cluster, queue: SlurmQueue, clock: Clock) -> None:
     cluster.rows(("ours", "PENDING", "PartitionConfig"))
-    assert look_until(queue, clock, "PartitionConfig") is JobState.PENDING
+    assert poll_until(queue, clock, "PartitionConfig") is JobState.PENDING
     cluster.rows(("ours", "RUNNING", "None"))
-    assert look_until(queue, clock, "RUNNING") is JobState.RUNNING
+    assert poll_until(queue, clock, "RUNNING") is JobState.RUNNING
     queue.close()
 
 
@@ -162,7 +162,7 @@ def test_last_words_name_reason_and_exit_code(cluster: Cluster, queue: SlurmQueu
         "scontrol", "echo 'JobId=1 JobName=ours JobState=FAILED Reason=NonZeroExitCode ExitCode=3:0'"
     )
     cluster.rows(("ours", "FAILED", "NonZeroExitCode"))
-    assert look_until(queue, clock, "FAILED Reason=NonZeroExitCode ExitCode=3:0") is JobState.FAILED
+    assert poll_until(queue, clock, "FAILED Reason=NonZeroExitCode ExitCode=3:0") is JobState.FAILED
     queue.close()
 
 
@@ -171,31 +171,31 @@ def test_a_job_that_left_slurm_s_memory_is_asked_of_sacct(
 ) -> None:
     cluster.command("sacct", "echo '1|CANCELLED by 1000|0:15'")
     cluster.rows(("ours", "RUNNING", "None"))
-    look_until(queue, clock, "RUNNING")
+    poll_until(queue, clock, "RUNNING")
     cluster.rows()
-    assert look_until(queue, clock, "CANCELLED ExitCode=0:15") is JobState.LOST
+    assert poll_until(queue, clock, "CANCELLED ExitCode=0:15") is JobState.LOST
     queue.close()
 
 
 def test_a_job_that_all_have_forgotten_is_lost(cluster: Cluster, queue: SlurmQueue, clock: Clock) -> None:
     cluster.rows(("ours", "RUNNING", "None"))
-    look_until(queue, clock, "RUNNING")
+    poll_until(queue, clock, "RUNNING")
     cluster.rows()
-    assert look_until(queue, clock, "does not remember job 1") is JobState.LOST
+    assert poll_until(queue, clock, "does not remember job 1") is JobState.LOST
     queue.close()
 
 
 def test_a_job_that_never_came_to_be_is_told_from_one_not_yet_listed(
     cluster: Cluster, queue: SlurmQueue, clock: Clock
 ) -> None:
-    assert queue.look("ours", "").state is JobState.PENDING
-    assert look_until(queue, clock, "no job of that name", job_id="") is JobState.LOST
+    assert queue.poll("ours", "").state is JobState.PENDING
+    assert poll_until(queue, clock, "no job of that name", job_id="") is JobState.LOST
     queue.close()
 
 
 def test_a_job_that_runs_a_second_time_is_lost(cluster: Cluster, queue: SlurmQueue, clock: Clock) -> None:
     (cluster.folder / "rows").write_text(f"{'ours':<64}{1:<24}{'RUNNING':<24}{1:<12}None")
-    assert look_until(queue, clock, "put into the queue again") is JobState.LOST
+    assert poll_until(queue, clock, "put into the queue again") is JobState.LOST
     queue.cancel("ours", "1")
     queue.close()
     assert cluster.cancelled == ["1"]
@@ -205,7 +205,7 @@ def test_silence_for_a_moment_is_no_error_and_for_long_is_one(
     cluster: Cluster, queue: SlurmQueue, clock: Clock
 ) -> None:
     cluster.rows(("ours", "RUNNING", "None"))
-    look_until(queue, clock, "RUNNING")
+    poll_until(queue, clock, "RUNNING")
     cluster.command(
         "squeue",
         f"touch {cluster.folder}/asked; "
@@ -217,8 +217,8 @@ def test_silence_for_a_moment_is_no_error_and_for_long_is_one(
     def ask() -> None:
         asked.unlink(missing_ok=True)
         clock.leapt += 5
-        queue.look("ours", "1")
-        wait_until(lambda: bool(queue.look("ours", "1")) and not is_asking(queue), "it is answered")
+        queue.poll("ours", "1")
+        wait_until(lambda: bool(queue.poll("ours", "1")) and not is_asking(queue), "it is answered")
         assert asked.exists()
 
     def ask_for_long() -> None:
@@ -226,9 +226,9 @@ def test_silence_for_a_moment_is_no_error_and_for_long_is_one(
             ask()
 
     ask()
-    assert queue.look("ours", "1").state is JobState.RUNNING
+    assert queue.poll("ours", "1").state is JobState.RUNNING
     clock.leapt += 3600  # nobody asked for an hour: SLURM may well have answered
-    assert queue.look("ours", "1").state is JobState.RUNNING
+    assert queue.poll("ours", "1").state is JobState.RUNNING
     with pytest.raises(ProbeError, match=r"Unable to contact.*sinfo"):
         ask_for_long()
     cluster.command("squeue", f"cat {cluster.folder}/rows")
@@ -239,7 +239,7 @@ def test_silence_for_a_moment_is_no_error_and_for_long_is_one(
 def answers(queue: SlurmQueue, clock: Clock) -> bool:
     clock.leapt += 0.0 if is_asking(queue) else 0.5
     try:
-        return queue.look("ours", "1").state is JobState.RUNNING
+        return queue.poll("ours", "1").state is JobState.RUNNING
     except ProbeError:
         return False
 
@@ -247,16 +247,16 @@ def answers(queue: SlurmQueue, clock: Clock) -> bool:
 def test_a_squeue_that_hangs_holds_nobody_up(cluster: Cluster, queue: SlurmQueue, clock: Clock) -> None:
     cluster.command("squeue", "exec sleep 1000")
     for _ in range(200):
-        assert queue.look("ours", "1").state is JobState.PENDING
+        assert queue.poll("ours", "1").state is JobState.PENDING
         clock.leapt += 1
 
-    def look_for_long() -> None:
+    def poll_for_long() -> None:
         for _ in range(200):
-            queue.look("ours", "1")
+            queue.poll("ours", "1")
             clock.leapt += 1
 
     with pytest.raises(ProbeError, match="squeue timed out"):
-        look_for_long()
+        poll_for_long()
     queue.close()
 
 
@@ -273,7 +273,7 @@ def test_one_question_serves_all_jobs(cluster: Cluster, queue: SlurmQueue, clock
     cluster.rows(*((f"job-{i}", "RUNNING", "None") for i in range(50)))
 
     def all_run() -> bool:
-        states = [queue.look(f"job-{i}", str(i + 1)).state for i in range(50)]
+        states = [queue.poll(f"job-{i}", str(i + 1)).state for i in range(50)]
         return states == [JobState.RUNNING] * 50
 
     assert not all_run()
@@ -303,7 +303,7 @@ def test_a_job_that_ends_by_itself_is_not_cancelled(
 ) -> None:
     cluster.rows(("ours", "COMPLETED", "None"))
     queue.cancel("ours", "1", after_seconds=1000.0)
-    wait_until(lambda: queue.look("ours", "1").state is JobState.SUCCEEDED, "its end")
+    wait_until(lambda: queue.poll("ours", "1").state is JobState.SUCCEEDED, "its end")
     queue.close()
     assert cluster.cancelled == []
 

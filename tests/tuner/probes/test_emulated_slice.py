@@ -75,11 +75,11 @@ def test_a_process_that_begins_anew_goes_on_as_one_that_kept_the_run(
     launcher: LocalLauncher, tmp_path: Path
 ) -> None:
     what = on_ranks("gossip_pull")
-    kept = [run(launcher, tmp_path / "kept", Until(samples=end), what) for end in (150, 400)]
+    stored = [run(launcher, tmp_path / "kept", Until(samples=end), what) for end in (150, 400)]
     anew = [run(launcher, tmp_path / "anew", Until(samples=150), what)]
     with LocalLauncher() as another:
         anew.append(run(another, tmp_path / "anew", Until(samples=400), what))
-    for one, other in zip(kept, anew, strict=True):
+    for one, other in zip(stored, anew, strict=True):
         assert one.curve == other.curve
         assert one.ranks == other.ranks
         assert one.staleness_steps == other.staleness_steps

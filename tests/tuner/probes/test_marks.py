@@ -2,46 +2,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.probes.slice_plan import ScoreMarks, first_mark
+from tuner.probes.slice_plan import EvaluationPoints, first_evaluation
 
 
 @given(first=st.integers(1, 5000), growth=st.floats(1.01, 2), samples=st.integers(0, 10**7))
 def test_next_mark_lies_beyond_and_none_between_is_left_out(first: int, growth: float, samples: int) -> None:
-    marks = ScoreMarks(first, growth)
-    mark = marks.next_after(samples)
-    assert mark > samples
+    points = EvaluationPoints(first, growth)
+    point = points.next_after(samples)
+    assert point > samples
     # Whoever stands just before the mark is sent to the same one.
-    assert marks.next_after(mark - 1) == mark
+    assert points.next_after(point - 1) == point
 
 
 def test_marks_grow_by_the_factor() -> None:
-    marks = ScoreMarks(100, 1.5)
+    points = EvaluationPoints(100, 1.5)
     found, samples = [], 0
     for _ in range(5):
-        samples = marks.next_after(samples)
+        samples = points.next_after(samples)
         found.append(samples)
     assert found == [100, 150, 225, 338, 507]
 
 
 @given(batch_size=st.integers(1, 200))
 def test_small_first_marks_stay_apart(batch_size: int) -> None:
-    marks = ScoreMarks(1, 1.01)
-    assert marks.next_after(batch_size) > batch_size
+    points = EvaluationPoints(1, 1.01)
+    assert points.next_after(batch_size) > batch_size
 
 
 def test_horizon_is_a_mark() -> None:
-    marks = ScoreMarks(100, 1.5, horizon_samples=300)
-    assert marks.next_after(225) == 300
-    assert marks.next_after(300) == 338
+    points = EvaluationPoints(100, 1.5, horizon_samples=300)
+    assert points.next_after(225) == 300
+    assert points.next_after(300) == 338
 
 
 def test_first_mark_is_a_thirty_second_of_an_epoch_unless_stated() -> None:
-    assert first_mark(60_000, None) == 1875
-    assert first_mark(1437, None) == 1024
-    assert first_mark(3, None) == 3
-    assert first_mark(1437, 7) == 7
+    assert first_evaluation(60_000, None) == 1875
+    assert first_evaluation(1437, None) == 1024
+    assert first_evaluation(3, None) == 3
+    assert first_evaluation(1437, 7) == 7
 
 
 def test_growth_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match="growth > 1"):
-        ScoreMarks(10, 1.0)
+        EvaluationPoints(10, 1.0)

@@ -13,7 +13,7 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose, crossing, me
 from tuner.probes import Until
 from tuner.probes.recorded import RecordedProber
 from tuner.recordings.recording import RecordedRun, Recording
-from tuner.search.checkpoint_transfer import carry_over
+from tuner.search.checkpoint_transfer import resume_on_other_nodes
 
 ONE = configuration()
 
@@ -37,7 +37,7 @@ def recording_of(*points, end=None, configurations=(ONE,), **more):
 PLAIN = ((1.0, 0.2), (2.0, 0.4), (4.0, 0.6), (8.0, 0.8))
 
 
-def look(prober, folder, purpose=Purpose.TRAINING, what=ONE, **until) -> Measurement:
+def probe(prober, folder, purpose=Purpose.TRAINING, what=ONE, **until) -> Measurement:
     return prober.poll(prober.start(what, purpose, Until(**until), folder))
 
 
@@ -53,7 +53,7 @@ class TestConformance(ProberConformance):
 
 def test_a_slice_sees_the_curve_up_to_its_seconds_and_pays_start_up_and_those_seconds(tmp_path):
     prober = RecordedProber(recording_of(*PLAIN))
-    seen = look(prober, tmp_path / "a", training_seconds=3.0)
+    seen = probe(prober, tmp_path / "a", training_seconds=3.0)
     assert seen.outcome is Outcome.PAUSED
     assert [(p.training_seconds, p.step, p.samples, p.value) for p in seen.curve] == [
         (1.0, 10, 320, 0.2),
@@ -66,46 +66,46 @@ def test_a_slice_sees_the_curve_up_to_its_seconds_and_pays_start_up_and_those_se
 
 def test_going_on_pays_only_for_what_is_new_and_starts_up_no_more(tmp_path):
     recording = recording_of(*PLAIN)
-    look(RecordedProber(recording), tmp_path / "a", training_seconds=3.0)
+    probe(RecordedProber(recording), tmp_path / "a", training_seconds=3.0)
     # Another process: all it has is the folder.
-    seen = look(RecordedProber(recording), tmp_path / "a", training_seconds=5.0)
+    seen = probe(RecordedProber(recording), tmp_path / "a", training_seconds=5.0)
     assert [p.training_seconds for p in seen.curve] == [4.0]
     assert (seen.startup_seconds, seen.charged_seconds, seen.training_seconds) == (0.0, 2.0, 5.0)
-    other = look(RecordedProber(recording), tmp_path / "b", training_seconds=5.0)
+    other = probe(RecordedProber(recording), tmp_path / "b", training_seconds=5.0)
     assert (other.startup_seconds, other.charged_seconds) == (2.0, 7.0)
 
 
 def test_what_was_seen_already_is_not_charged_again(tmp_path):
     prober = RecordedProber(recording_of(*PLAIN))
-    look(prober, tmp_path / "a", training_seconds=3.0)
-    seen = look(prober, tmp_path / "a", training_seconds=2.0)
+    probe(prober, tmp_path / "a", training_seconds=3.0)
+    seen = probe(prober, tmp_path / "a", training_seconds=2.0)
     assert (seen.outcome, seen.charged_seconds, seen.training_seconds) == (Outcome.PAUSED, 0.0, 3.0)
     assert seen.curve == ()
 
 
 def test_dollars_are_those_of_the_configuration_s_machines_and_of_what_stands_beside_them(tmp_path):
     what = configuration(nodes=2, machine="large")
-    seen = look(RecordedProber(grid()), tmp_path / "a", what=what, training_seconds=1.0)
+    seen = probe(RecordedProber(grid()), tmp_path / "a", what=what, training_seconds=1.0)
     assert seen.charged_seconds == 1.0 + STARTUP_SECONDS
     assert seen.charged_dollars == pytest.approx(seen.charged_seconds * 3 * 1.80 / 3600)
 
 
 @pytest.mark.parametrize(("until", "seconds"), [({"samples": 650}, 2.1), ({"steps": 25}, 2.5)])
 def test_samples_and_steps_end_a_slice_too(tmp_path, until, seconds):
-    seen = look(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", training_seconds=9.0, **until)
+    seen = probe(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", training_seconds=9.0, **until)
     assert seen.training_seconds == pytest.approx(seconds)
     assert len(seen.curve) == 2
 
 
 def test_steps_are_counted_from_where_the_slice_begins(tmp_path):
     prober = RecordedProber(recording_of(*PLAIN))
-    look(prober, tmp_path / "a", steps=15)
-    assert look(prober, tmp_path / "a", steps=15).step == 30
+    probe(prober, tmp_path / "a", steps=15)
+    assert probe(prober, tmp_path / "a", steps=15).step == 30
 
 
 def test_a_run_ends_at_the_scoring_that_is_past_the_target(tmp_path):
     recording = recording_of((1.0, 0.2), (3.0, 0.8), (5.0, 1.0), (7.0, 1.0))
-    seen = look(RecordedProber(recording), tmp_path / "a", training_seconds=100.0)
+    seen = probe(RecordedProber(recording), tmp_path / "a", training_seconds=100.0)
     assert seen.outcome is Outcome.REACHED
     assert (seen.training_seconds, seen.charged_seconds, seen.step) == (5.0, 7.0, 50)
     found = crossing(seen.curve, 0.9, maximize=True)
@@ -115,41 +115,41 @@ def test_a_run_ends_at_the_scoring_that_is_past_the_target(tmp_path):
 
 def test_another_target_than_the_recording_s_may_be_asked_for(tmp_path):
     prober = RecordedProber(recording_of(*PLAIN), target=0.5)
-    seen = look(prober, tmp_path / "a", training_seconds=100.0)
+    seen = probe(prober, tmp_path / "a", training_seconds=100.0)
     assert (seen.outcome, seen.training_seconds) == (Outcome.REACHED, 4.0)
 
 
 def test_a_metric_that_falls_reaches_its_target_from_above(tmp_path):
     recording = recording_of((1.0, 3.0), (2.0, 1.0), maximize=False, target=2.0)
-    assert look(RecordedProber(recording), tmp_path / "a", training_seconds=9.0).outcome is Outcome.REACHED
+    assert probe(RecordedProber(recording), tmp_path / "a", training_seconds=9.0).outcome is Outcome.REACHED
 
 
 def test_past_the_recording_s_end_nothing_is_known(tmp_path):
-    seen = look(RecordedProber(recording_of(*PLAIN, end="one pass")), tmp_path / "a", training_seconds=100.0)
+    seen = probe(RecordedProber(recording_of(*PLAIN, end="one pass")), tmp_path / "a", training_seconds=100.0)
     assert (seen.outcome, seen.error) == (Outcome.STOPPED, None)
     assert (seen.training_seconds, seen.charged_seconds) == (8.0, 10.0)
 
 
 def test_a_recording_that_says_so_diverged(tmp_path):
-    seen = look(RecordedProber(recording_of(*PLAIN, end="diverged")), tmp_path / "a", training_seconds=100.0)
+    seen = probe(RecordedProber(recording_of(*PLAIN, end="diverged")), tmp_path / "a", training_seconds=100.0)
     assert seen.outcome is Outcome.DIVERGED
 
 
 def test_a_run_without_any_scoring_ends_at_once(tmp_path):
-    seen = look(RecordedProber(recording_of(end="time limit")), tmp_path / "a", training_seconds=5.0)
+    seen = probe(RecordedProber(recording_of(end="time limit")), tmp_path / "a", training_seconds=5.0)
     assert (seen.outcome, seen.charged_seconds, seen.ranks) == (Outcome.STOPPED, 2.0, ())
 
 
 def test_a_timing_sees_step_seconds_alone_and_leaves_nothing_behind(tmp_path):
     prober = RecordedProber(recording_of(*PLAIN))
-    seen = look(prober, tmp_path / "a", Purpose.TIMING, steps=40, training_seconds=1.5)
+    seen = probe(prober, tmp_path / "a", Purpose.TIMING, steps=40, training_seconds=1.5)
     assert (seen.outcome, seen.curve, seen.charged_seconds) == (Outcome.STOPPED, (), 3.5)
-    assert look(prober, tmp_path / "b", Purpose.TIMING, training_seconds=60.0).step == 30
-    assert look(prober, tmp_path / "a", training_seconds=1.0).charged_seconds == 3.0
+    assert probe(prober, tmp_path / "b", Purpose.TIMING, training_seconds=60.0).step == 30
+    assert probe(prober, tmp_path / "a", training_seconds=1.0).charged_seconds == 3.0
 
 
 def test_step_seconds_are_the_recorded_mean_with_its_spread_between_repetitions(tmp_path):
-    seen = look(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", training_seconds=3.0)
+    seen = probe(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", training_seconds=3.0)
     (rank,) = seen.ranks
     assert (rank.step.median, rank.step.p10, rank.step.mean, rank.step.count) == (0.1, 0.1, 0.1, 30)
     # Half a second in eight, between repetitions of the whole run.
@@ -166,19 +166,19 @@ def test_slices_of_one_run_add_up_to_the_run_in_one(tmp_path):
         prober, slices = RecordedProber(recording), []
         while not slices or slices[-1].outcome is Outcome.PAUSED:
             until = 1.7 * (len(slices) + 1)
-            slices.append(look(prober, folder, what=what, training_seconds=until))
-        whole = look(prober, tmp_path / f"{hash(what)}-whole", what=what, training_seconds=1e9)
-        together = merged(slices)
-        assert together.curve == whole.curve
-        assert together.charged_seconds == pytest.approx(whole.charged_seconds)
-        assert together.charged_dollars == pytest.approx(whole.charged_dollars)
-        assert (together.outcome, together.training_seconds) == (whole.outcome, whole.training_seconds)
+            slices.append(probe(prober, folder, what=what, training_seconds=until))
+        whole = probe(prober, tmp_path / f"{hash(what)}-whole", what=what, training_seconds=1e9)
+        combined = merged(slices)
+        assert combined.curve == whole.curve
+        assert combined.charged_seconds == pytest.approx(whole.charged_seconds)
+        assert combined.charged_dollars == pytest.approx(whole.charged_dollars)
+        assert (combined.outcome, combined.training_seconds) == (whole.outcome, whole.training_seconds)
 
 
 def test_a_slice_that_nobody_was_told_of_is_replayed_and_paid_again(tmp_path):
     recording = recording_of(*PLAIN)
     RecordedProber(recording).start(ONE, Purpose.TRAINING, Until(training_seconds=3.0), tmp_path / "a")
-    seen = look(RecordedProber(recording), tmp_path / "a", training_seconds=3.0)
+    seen = probe(RecordedProber(recording), tmp_path / "a", training_seconds=3.0)
     assert (len(seen.curve), seen.charged_seconds) == (2, 5.0)
 
 
@@ -187,13 +187,13 @@ def test_a_slice_cancelled_before_it_was_told_costs_nothing(tmp_path):
     handle = prober.start(ONE, Purpose.TRAINING, Until(training_seconds=3.0), tmp_path / "a")
     prober.close()
     assert prober.poll(handle).charged_seconds == 0.0
-    assert look(prober, tmp_path / "a", training_seconds=3.0).charged_seconds == 5.0
+    assert probe(prober, tmp_path / "a", training_seconds=3.0).charged_seconds == 5.0
 
 
 def test_the_largest_share_of_the_data_is_replayed(tmp_path):
     small = recorded_run(ONE, data_fraction=0.1, points=3)
     recording = grid(runs=(small, recorded_run(ONE)))
-    seen = look(RecordedProber(recording), tmp_path / "a", training_seconds=1e9)
+    seen = probe(RecordedProber(recording), tmp_path / "a", training_seconds=1e9)
     assert seen.curve[0].step == recording.runs[1].curve[0, 1]
 
 
@@ -206,8 +206,8 @@ def test_nothing_not_yet_paid_for_is_seen(tmp_path):
     other = replace(recording, runs=tuple(garbled))
     for what in recording.configurations():
         until, folder = {"training_seconds": 5.0}, str(hash(what))
-        plain = look(RecordedProber(recording), tmp_path / "plain" / folder, what=what, **until)
-        blind = look(RecordedProber(other), tmp_path / "blind" / folder, what=what, **until)
+        plain = probe(RecordedProber(recording), tmp_path / "plain" / folder, what=what, **until)
+        blind = probe(RecordedProber(other), tmp_path / "blind" / folder, what=what, **until)
         assert replace(blind, checkpoint=plain.checkpoint) == plain
 
 
@@ -221,10 +221,10 @@ def test_a_run_carried_to_other_nodes_goes_on_with_its_steps_and_its_clock(tmp_p
     slow = recording_of(*PLAIN)
     recording = replace(slow, runs=(*slow.runs, fast))
     prober = RecordedProber(recording)
-    begun = look(prober, tmp_path / "a", training_seconds=3.0)
+    started = probe(prober, tmp_path / "a", training_seconds=3.0)
     (tmp_path / "b").mkdir()
-    carry_over(begun, tmp_path / "a", tmp_path / "b", two, 0.5)
-    seen = look(prober, tmp_path / "b", what=two, training_seconds=4.0)
+    resume_on_other_nodes(started, tmp_path / "a", tmp_path / "b", two, 0.5)
+    seen = probe(prober, tmp_path / "b", what=two, training_seconds=4.0)
     # 30 steps were done in 3 s; ten more take half a second here, and end at the scoring of step 40.
     assert [(p.step, p.training_seconds) for p in seen.curve] == [(40, 3.5)]
     assert (seen.training_seconds, seen.step) == (4.0, 50)
@@ -233,7 +233,7 @@ def test_a_run_carried_to_other_nodes_goes_on_with_its_steps_and_its_clock(tmp_p
 
 def test_what_was_not_recorded_cannot_be_probed(tmp_path):
     with pytest.raises(JobError, match="is not in recording r; the nearest"):
-        look(RecordedProber(recording_of(*PLAIN)), tmp_path, what=configuration(nodes=7), steps=1)
+        probe(RecordedProber(recording_of(*PLAIN)), tmp_path, what=configuration(nodes=7), steps=1)
 
 
 def test_a_stranger_s_handle_is_refused(tmp_path):
@@ -243,17 +243,17 @@ def test_a_stranger_s_handle_is_refused(tmp_path):
 
 
 def test_a_folder_says_what_is_replayed_in_it(tmp_path):
-    look(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", steps=5)
-    told = json.loads((tmp_path / "a" / "probe.json").read_text())
-    assert told["configuration"] == ONE.as_dict()
-    assert told["recording"] == "r"
+    probe(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", steps=5)
+    reported = json.loads((tmp_path / "a" / "probe.json").read_text())
+    assert reported["configuration"] == ONE.as_dict()
+    assert reported["recording"] == "r"
 
 
 def test_a_state_that_was_tampered_with_is_a_storage_error(tmp_path):
-    seen = look(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", steps=5)
+    seen = probe(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", steps=5)
     Path(seen.checkpoint).write_text("{")
     with pytest.raises(StorageError, match="is not what was written there"):
-        look(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", steps=5)
+        probe(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", steps=5)
 
 
 def test_of_several_slices_the_one_that_ends_first_does(tmp_path: Path) -> None:
@@ -263,16 +263,18 @@ def test_of_several_slices_the_one_that_ends_first_does(tmp_path: Path) -> None:
         name: prober.start(configuration(), Purpose.TRAINING, Until(training_seconds=end), tmp_path / name)
         for name, end in ends.items()
     }
-    told: list[tuple[str, float]] = []
+    reported: list[tuple[str, float]] = []
     while handles:
         for name, handle in handles.items():
             if prober.poll(handle).outcome is not Outcome.RUNNING:
-                told.append((name, prober.now()))
+                reported.append((name, prober.now()))
                 del handles[name]
                 break
-    assert [name for name, _ in told] == ["quick", "middle", "slow"]
+    assert [name for name, _ in reported] == ["quick", "middle", "slow"]
     # All begun at once: what is charged of each is when it ended.
-    assert [seconds for _, seconds in told] == pytest.approx([STARTUP_SECONDS + ends[n] for n, _ in told])
+    assert [seconds for _, seconds in reported] == pytest.approx(
+        [STARTUP_SECONDS + ends[n] for n, _ in reported]
+    )
 
 
 def test_a_slice_begins_when_the_one_before_has_ended(tmp_path: Path) -> None:
@@ -292,10 +294,10 @@ def test_a_slice_that_is_cut_off_is_charged_until_then(tmp_path: Path) -> None:
     assert prober.poll(long).outcome is Outcome.RUNNING
     ended = prober.poll(short)
     prober.cancel(long)
-    cut = prober.poll(long)
-    assert cut.outcome is Outcome.STOPPED
-    assert cut.charged_seconds == pytest.approx(ended.charged_seconds)
-    assert cut.charged_dollars == pytest.approx(ended.charged_dollars)
-    assert (cut.samples, cut.curve) == (0, ())
+    part = prober.poll(long)
+    assert part.outcome is Outcome.STOPPED
+    assert part.charged_seconds == pytest.approx(ended.charged_seconds)
+    assert part.charged_dollars == pytest.approx(ended.charged_dollars)
+    assert (part.samples, part.curve) == (0, ())
     again = prober.start(configuration(), Purpose.TRAINING, Until(training_seconds=5.0), tmp_path / "20.0")
     assert prober.poll(again).step == ended.step

@@ -17,7 +17,7 @@ from tuner.probes.slice_plan import SlicePlan
 from tuner.probes.slice_record import SliceRecord
 
 
-def measured(folder: Path, *told: dict[str, Any], setup_seconds: tuple[float, ...] = ()) -> Measurement:
+def measured(folder: Path, *reported: dict[str, Any], setup_seconds: tuple[float, ...] = ()) -> Measurement:
     """The slice of ranks that returned so much, each of which was set up so long after its entry."""
     job = tiny_job()
     plan = SlicePlan(
@@ -40,7 +40,7 @@ def measured(folder: Path, *told: dict[str, Any], setup_seconds: tuple[float, ..
     for rank, seconds in enumerate(setup_seconds):
         record.take(rank, {"kind": "started", "setup_seconds": seconds, "samples": 0})
     returned = {"outcome": "paused", "timings": [], "seconds": 1.0, "peak_bytes": 0, "parameter_bytes": 0}
-    outcome = record.finish({rank: {**returned, **own} for rank, own in enumerate(told)})
+    outcome = record.finish({rank: {**returned, **own} for rank, own in enumerate(reported)})
     assert outcome is Outcome.PAUSED
     return record.measurement(outcome, elapsed_seconds=1.0, startup_seconds=0.0)
 

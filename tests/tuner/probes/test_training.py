@@ -69,8 +69,8 @@ def test_paused_and_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(
 ) -> None:
     job, what = tiny_job("FineBlobs", **OWN_STATE), configuration(nodes=nodes)
     whole = run(launcher, tmp_path / "whole", Until(samples=700), job, what)
-    cuts = (60, 330, 700)
-    slices = [run(launcher, tmp_path / "cut", Until(samples=cut), job, what) for cut in cuts]
+    parts = (60, 330, 700)
+    slices = [run(launcher, tmp_path / "cut", Until(samples=part), job, what) for part in parts]
     assert [measurement.outcome for measurement in slices] == [Outcome.PAUSED] * 3
     assert values(merged(slices)) == values(whole)
     assert len(whole.curve) > 6

@@ -13,42 +13,42 @@ FOLDER, CHECKPOINT = Path("probe"), Path("probe/checkpoint-00000001.pt")
 
 
 def test_a_kept_run_goes_on_with_the_random_numbers_it_was_left_with() -> None:
-    kept, run = WarmRuns(), emulated("gossip_pull", 4)
+    stored, run = WarmRuns(), emulated("gossip_pull", 4)
     run.run(samples=100)
     assert run.staleness_steps is not None
     torch.manual_seed(3)
-    kept.keep(FOLDER, run, CHECKPOINT)
+    stored.keep(FOLDER, run, CHECKPOINT)
     expected = torch.rand(3)
     torch.manual_seed(4)
-    assert kept.take(FOLDER, emulated("gossip_pull", 4).trained, CHECKPOINT) is None, "of another workload"
-    kept.keep(FOLDER, run, CHECKPOINT)
+    assert stored.take(FOLDER, emulated("gossip_pull", 4).trained, CHECKPOINT) is None, "of another workload"
+    stored.keep(FOLDER, run, CHECKPOINT)
     torch.manual_seed(3)
-    kept.keep(FOLDER, run, CHECKPOINT)
+    stored.keep(FOLDER, run, CHECKPOINT)
     torch.manual_seed(4)
-    assert kept.take(FOLDER, run.trained, CHECKPOINT) is run
+    assert stored.take(FOLDER, run.trained, CHECKPOINT) is run
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
     assert run.staleness_steps is None
     assert not run.times[0].compute
 
 
 def test_a_run_is_not_taken_where_another_checkpoint_is_the_newest_nor_twice() -> None:
-    kept, run = WarmRuns(), emulated("local_sgd", 2)
-    kept.keep(FOLDER, run, CHECKPOINT)
-    assert kept.take(FOLDER, run.trained, Path("probe/checkpoint-00000002.pt")) is None
-    kept.keep(FOLDER, run, CHECKPOINT)
-    assert kept.take(Path("other"), run.trained, CHECKPOINT) is None
-    assert kept.take(FOLDER, run.trained, CHECKPOINT) is run
-    assert kept.take(FOLDER, run.trained, CHECKPOINT) is None
+    stored, run = WarmRuns(), emulated("local_sgd", 2)
+    stored.keep(FOLDER, run, CHECKPOINT)
+    assert stored.take(FOLDER, run.trained, Path("probe/checkpoint-00000002.pt")) is None
+    stored.keep(FOLDER, run, CHECKPOINT)
+    assert stored.take(Path("other"), run.trained, CHECKPOINT) is None
+    assert stored.take(FOLDER, run.trained, CHECKPOINT) is run
+    assert stored.take(FOLDER, run.trained, CHECKPOINT) is None
 
 
 def test_the_oldest_give_way_and_what_is_too_large_is_not_kept() -> None:
     run = emulated("local_sgd", 2)
     num_bytes = 4 * sum(4 * p.numel() for rank in run.ranks for p in rank.model.parameters())
-    kept = WarmRuns(most_bytes=2 * num_bytes)
+    stored = WarmRuns(most_bytes=2 * num_bytes)
     for name in ("a", "b", "c"):
-        kept.keep(Path(name), run, CHECKPOINT)
-    assert kept.take(Path("a"), run.trained, CHECKPOINT) is None
-    assert kept.take(Path("c"), run.trained, CHECKPOINT) is run
+        stored.keep(Path(name), run, CHECKPOINT)
+    assert stored.take(Path("a"), run.trained, CHECKPOINT) is None
+    assert stored.take(Path("c"), run.trained, CHECKPOINT) is run
     small = WarmRuns(most_bytes=num_bytes - 1)
     small.keep(FOLDER, run, CHECKPOINT)
     assert small.take(FOLDER, run.trained, CHECKPOINT) is None

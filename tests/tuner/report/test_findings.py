@@ -5,7 +5,7 @@ from dataclasses import replace
 from types import ModuleType
 
 from tuner.domain.recommendation import Estimate
-from tuner.report.findings import comparison, coverage, estimate_of, is_inside, measured, prediction, standing
+from tuner.report.findings import comparison, coverage, estimate_of, is_inside, measured, prediction, trust_in
 
 
 def test_a_verified_recommendation_is_held_against_its_prediction(builder: ModuleType) -> None:
@@ -24,17 +24,17 @@ def test_a_verification_outside_its_interval_says_outside(builder: ModuleType) -
 def test_training_that_did_not_arrive_is_not_called_verified(builder: ModuleType) -> None:
     answer = builder.recommendation()
     failed = replace(answer, verified=replace(answer.verified, reached=False, value=0.91))
-    assert standing(failed).headline == "not confirmed"
+    assert trust_in(failed).headline == "not confirmed"
     assert measured(failed).headline == "did not arrive"
     assert "0.91" in measured(failed).detail
 
 
 def test_standing_tells_provisional_measured_and_predicted_apart(builder: ModuleType) -> None:
     unverified = replace(builder.recommendation(), verified=None)
-    assert standing(unverified).headline == "measured"
+    assert trust_in(unverified).headline == "measured"
     bare = replace(unverified, choice=builder.alternative(4, 256, 0.1))
-    assert standing(bare).headline == "not verified"
-    assert standing(replace(bare, provisional=True)).headline == "provisional"
+    assert trust_in(bare).headline == "not verified"
+    assert trust_in(replace(bare, provisional=True)).headline == "provisional"
     assert "No run of it was measured" in measured(bare).detail
 
 

@@ -45,7 +45,7 @@ def test_no_text_of_the_charts_is_wider_than_the_page(builder: ModuleType, tmp_p
             (svg) => [...svg.querySelectorAll("text")].some(
                 (text) => text.getBoundingClientRect().right > svg.getBoundingClientRect().right + 1));
         document.body.append(Object.assign(document.createElement("output"), {
-            textContent: `charts ${document.querySelectorAll("svg").length} cut ${wide.length} `
+            textContent: `charts ${document.querySelectorAll("svg").length} part ${wide.length} `
                 + `page ${document.documentElement.scrollWidth <= window.innerWidth}`}));
     </script>"""
     text = report_html(builder.content())
@@ -53,9 +53,9 @@ def test_no_text_of_the_charts_is_wider_than_the_page(builder: ModuleType, tmp_p
     shown = browse(page, "--window-size=1240,900", "--dump-dom").decode()
     found = re.search(r"charts (\d+) cut (\d+) page (\w+)", shown)
     assert found is not None
-    charts, cut, fits = found.groups()
+    charts, part, fits = found.groups()
     assert int(charts) >= 2
-    assert (int(cut), fits) == (0, "true")
+    assert (int(part), fits) == (0, "true")
 
 
 def test_the_first_screen_shows_the_recommendation(builder: ModuleType, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def _single_point(builder: ModuleType) -> ReportContent:
     return builder.content(weighed=[builder.alternative(4, 256, 0.1)], judged=builder.checked()[:1])
 
 
-def _out_of_reach(builder: ModuleType) -> ReportContent:
+def _unreachable(builder: ModuleType) -> ReportContent:
     endless = Estimate(lower=math.inf, median=math.inf, upper=math.inf)
     lost = replace(builder.alternative(4, 256, 0.1), seconds=endless, dollars=endless)
     answer = replace(builder.recommendation(), choice=lost, baseline=lost, runner_up=lost, verified=None)
@@ -160,7 +160,7 @@ CONTENTS: list[Callable[[ModuleType], ReportContent]] = [
     _no_probe,
     _single_node_count,
     _single_point,
-    _out_of_reach,
+    _unreachable,
     _not_a_number,
     _two_strategies,
     _nasty,
@@ -370,10 +370,10 @@ def _disagreements(schema: dict[str, object], data: object, place: str = "$") ->
     if not isinstance(data, dict):
         return []
     known: dict[str, dict[str, object]] = schema.get("properties", {})  # type: ignore[assignment]
-    rest = schema.get("additionalProperties")
+    remainder = schema.get("additionalProperties")
     found = [f"{place}.{key} is missing" for key in schema.get("required", []) if key not in data]  # type: ignore[attr-defined]
     for key, value in data.items():
-        inner = known.get(key, rest)
+        inner = known.get(key, remainder)
         if not isinstance(inner, dict):
             found.append(f"{place}.{key} is unknown")
         else:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded, spread_apart
+from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded, spread_positions
 
 positive = st.floats(min_value=1e-4, max_value=1e6)
 ratios = st.floats(min_value=1.2, max_value=1e5)
@@ -54,14 +54,14 @@ def test_a_padded_domain_of_one_value_is_not_empty(value: float, log: bool) -> N
 
 @given(st.lists(st.floats(min_value=-50, max_value=450), max_size=15))
 def test_labels_are_kept_apart_in_order_and_inside(positions: list[float]) -> None:
-    placed = spread_apart(positions, 13.0, 0.0, 400.0)
-    assert all(-1e-6 <= place <= 400.0 + 1e-6 for place in placed)
-    ordered = sorted(placed)
+    spread = spread_positions(positions, 13.0, 0.0, 400.0)
+    assert all(-1e-6 <= place <= 400.0 + 1e-6 for place in spread)
+    ordered = sorted(spread)
     assert all(b - a >= 13.0 - 1e-6 for a, b in itertools.pairwise(ordered))
-    by_wish = [placed[k] for k in sorted(range(len(positions)), key=lambda k: positions[k])]
+    by_wish = [spread[k] for k in sorted(range(len(positions)), key=lambda k: positions[k])]
     assert by_wish == sorted(by_wish)
 
 
 def test_labels_that_cannot_fit_share_the_room_evenly() -> None:
-    placed = spread_apart([5.0] * 11, 13.0, 0.0, 100.0)
-    assert placed == pytest.approx([10.0 * k for k in range(11)])
+    spread = spread_positions([5.0] * 11, 13.0, 0.0, 100.0)
+    assert spread == pytest.approx([10.0 * k for k in range(11)])

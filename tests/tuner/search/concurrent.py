@@ -19,12 +19,12 @@ class Under:
 
     configuration: Configuration
     folder: Path
-    begun_at: float
+    started_at: float
     ends_at: float
 
 
 @dataclass
-class TogetherProber(SyntheticProber):
+class ConcurrentProber(SyntheticProber):
     """Lets time pass to the end of the slice that ends next, when that one is polled; watches what is held.
 
     Args:
@@ -43,51 +43,51 @@ class TogetherProber(SyntheticProber):
         handle = super().start(configuration, purpose, until, folder)
         ends_at, self.clock.now = self.clock.now, now
         self.under[handle.identity] = Under(
-            configuration=configuration, folder=folder, begun_at=now, ends_at=ends_at
+            configuration=configuration, folder=folder, started_at=now, ends_at=ends_at
         )
-        folders = [piece.folder for piece in self.under.values()]
+        folders = [running.folder for running in self.under.values()]
         assert len(folders) == len(set(folders)), f"two slices of one probe at once: {folder}"
-        self.held.append(sum(piece.configuration.nodes for piece in self.under.values()))
+        self.held.append(sum(running.configuration.nodes for running in self.under.values()))
         self.folders.append(folder)
         return handle
 
     def poll(self, handle: ProbeHandle) -> Measurement:
         measurement = super().poll(handle)
-        piece = self.under.get(handle.identity)
-        if piece is None:
+        running = self.under.get(handle.identity)
+        if running is None:
             return measurement
-        if piece.ends_at > min(other.ends_at for other in self.under.values()):
-            return self._running(handle, piece, Outcome.RUNNING)
-        self.clock.now = max(self.clock.now, piece.ends_at)
+        if running.ends_at > min(other.ends_at for other in self.under.values()):
+            return self._running(handle, running, Outcome.RUNNING)
+        self.clock.now = max(self.clock.now, running.ends_at)
         del self.under[handle.identity]
         return measurement
 
     def cancel(self, handle: ProbeHandle) -> None:
-        piece = self.under.pop(handle.identity, None)
-        if piece is not None:
+        running = self.under.pop(handle.identity, None)
+        if running is not None:
             self.cancelled += 1
-            cut = self._running(handle, piece, Outcome.STOPPED)
-            self.charged_seconds += cut.charged_seconds - self._done[handle.identity].charged_seconds
-            self._done[handle.identity] = cut
+            part = self._running(handle, running, Outcome.STOPPED)
+            self.charged_seconds += part.charged_seconds - self._done[handle.identity].charged_seconds
+            self._done[handle.identity] = part
 
     def now(self) -> float:
         return self.clock.now
 
-    def _running(self, handle: ProbeHandle, piece: Under, outcome: Outcome) -> Measurement:
+    def _running(self, handle: ProbeHandle, running: Under, outcome: Outcome) -> Measurement:
         return Measurement(
             configuration=handle.configuration,
             purpose=handle.purpose,
             outcome=outcome,
-            charged_seconds=self.clock.now - piece.begun_at,
+            charged_seconds=self.clock.now - running.started_at,
         )
 
 
-def together_prober(world: World) -> TogetherProber:
+def concurrent_prober(world: World) -> ConcurrentProber:
     """Of a world's law, on its clock."""
-    return TogetherProber(law=world.law, clock=world.clock, cluster=world.cluster, seed=world.seed)
+    return ConcurrentProber(law=world.law, clock=world.clock, cluster=world.cluster, seed=world.seed)
 
 
-class TogetherDying(TogetherProber):
+class ConcurrentDying(ConcurrentProber):
     """Is killed when one slice more than so many is started."""
 
     left = 4

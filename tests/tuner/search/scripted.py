@@ -85,11 +85,11 @@ def go_on(probe_id: int, seconds: float) -> Continue:
     return Continue(probe_id=probe_id, purpose=Purpose.TRAINING, until=until, reason="told to")
 
 
-def carry(to: Configuration, probe_id: int, seconds: float) -> Callable[[SearchState], Decision]:
+def transfer(to: Configuration, probe_id: int, seconds: float) -> Callable[[SearchState], Decision]:
     def decide(state: SearchState) -> Decision:
         found = [run.configuration for run in state.runs.values()]
         beliefs = believe(state, [to, *found], np.random.default_rng(0))
-        action = replace(start(to, seconds), carry_from=probe_id)
+        action = replace(start(to, seconds), resume_from=probe_id)
         return Decision(action=action, beliefs=beliefs)
 
     return decide

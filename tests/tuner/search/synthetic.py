@@ -209,17 +209,17 @@ class SyntheticProber(Prober):
     ) -> Measurement:
         law = self.law
         place = folder / "checkpoints" / "place.json"
-        begun = json.loads(place.read_text()) if place.is_file() else {"step": 0, "seconds": 0.0}
+        saved = json.loads(place.read_text()) if place.is_file() else {"step": 0, "seconds": 0.0}
         rng = np.random.default_rng((self.seed, len(self.started)))
         moment = float(np.exp(0.04 * rng.standard_normal()))
         step_seconds = law.step_seconds(configuration) * moment
         batch = configuration.batch_size
-        step, seconds = int(begun["step"]), float(begun["seconds"])
+        step, seconds = int(saved["step"]), float(saved["seconds"])
         self.resumed_at_steps.append(step)
         curve: list[CurvePoint] = []
         if step == 0:
             curve.append(CurvePoint(training_seconds=0.0, step=0, samples=0, value=law.start))
-        mark = _next_mark(step * batch)
+        point = _next_evaluation(step * batch)
         outcome = Outcome.PAUSED
         first = step
         if law.samples_to_target(configuration) == math.inf:
@@ -227,8 +227,8 @@ class SyntheticProber(Prober):
             step, seconds = step + 20, seconds + 20 * step_seconds
         while outcome is Outcome.PAUSED:
             step, seconds = step + 1, seconds + step_seconds
-            if step * batch >= mark:
-                mark = _next_mark(step * batch)
+            if step * batch >= point:
+                point = _next_evaluation(step * batch)
                 value = law.value(configuration, step * batch)
                 value += law.value_noise * rng.standard_normal()
                 curve.append(
@@ -266,11 +266,11 @@ class SyntheticProber(Prober):
         return [seconds * moment for seconds in self.law.rank_step_seconds(configuration)]
 
 
-def _next_mark(samples: float) -> float:
-    mark = 1000.0
-    while mark <= samples:
-        mark *= 1.15
-    return mark
+def _next_evaluation(samples: float) -> float:
+    point = 1000.0
+    while point <= samples:
+        point *= 1.15
+    return point
 
 
 def _ranks(configuration: Configuration, steps: list[float], count: int) -> tuple[RankTiming, ...]:

@@ -59,9 +59,9 @@ def test_levels_keep_the_space_s_order_and_are_feasible() -> None:
     assert [places[c] for c in found] == sorted(places[c] for c in found)
 
 
-@pytest.mark.parametrize(("strategy", "carried"), [("all_reduce", True), ("gossip_pull", False)])
+@pytest.mark.parametrize(("strategy", "transferred"), [("all_reduce", True), ("gossip_pull", False)])
 def test_a_begun_run_is_carried_to_other_nodes_only_where_its_curve_holds_there(
-    tmp_path: Path, strategy: str, carried: bool
+    tmp_path: Path, strategy: str, transferred: bool
 ) -> None:
     """A rate between the levels, so that only the run itself brings it in."""
     job = make_job(space={"strategy": ["all_reduce", "gossip_pull"]})
@@ -71,4 +71,4 @@ def test_a_begun_run_is_carried_to_other_nodes_only_where_its_curve_holds_there(
     world.ran(what, 3.0)
     found = candidates(world.state(), np.random.default_rng(0))
     nodes = {c.nodes for c in found if c.learning_rate == 0.0123}
-    assert nodes == ({1, 2, 4} if carried else {4})
+    assert nodes == ({1, 2, 4} if transferred else {4})

@@ -9,10 +9,10 @@ from tests.tuner.search.world import World, configuration
 from tuner.domain.errors import StorageError
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.probes import Until
-from tuner.search.checkpoint_transfer import Carried, carried, carry_over
+from tuner.search.checkpoint_transfer import Transferred, resume_on_other_nodes, transferred
 
 
-def begun(seconds: float = 100.0) -> Measurement:
+def started(seconds: float = 100.0) -> Measurement:
     points = tuple(
         CurvePoint(
             training_seconds=share * seconds, step=int(100 * share), samples=int(6400 * share), value=0.5
@@ -46,7 +46,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
 def test_a_carried_run_keeps_its_samples_prices_its_seconds_and_charges_nothing(
     folders: tuple[Path, Path, Path],
 ) -> None:
-    found = carry_over(begun(), folders[0], folders[1], configuration(2), 0.6)
+    found = resume_on_other_nodes(started(), folders[0], folders[1], configuration(2), 0.6)
     assert found.configuration == configuration(2)
     assert (found.samples, found.step) == (6400, 100)
     assert found.training_seconds == pytest.approx(60.0)
@@ -58,46 +58,48 @@ def test_a_carried_run_keeps_its_samples_prices_its_seconds_and_charges_nothing(
 
 
 def test_the_prober_s_clock_is_moved_to_the_carried_run_s(folders: tuple[Path, Path, Path]) -> None:
-    carry_over(begun(), folders[0], folders[1], configuration(2), 0.6)
-    clock = carried(folders[1])
+    resume_on_other_nodes(started(), folders[0], folders[1], configuration(2), 0.6)
+    clock = transferred(folders[1])
     assert clock.offset_seconds == pytest.approx(-40.0)
     # The prober counts on from the checkpoint's 100 s.
-    went_on = replace(begun(), training_seconds=112.0)
+    went_on = replace(started(), training_seconds=112.0)
     assert clock.of(went_on).training_seconds == pytest.approx(72.0)
     assert clock.of(went_on).curve[-1].training_seconds == pytest.approx(60.0)
     assert clock.until(Until(training_seconds=75.0)).training_seconds == pytest.approx(115.0)
 
 
 def test_a_run_carried_twice_has_one_clock(folders: tuple[Path, Path, Path]) -> None:
-    on_two = carry_over(begun(), folders[0], folders[1], configuration(2), 0.5)
+    on_two = resume_on_other_nodes(started(), folders[0], folders[1], configuration(2), 0.5)
     ten_more = replace(
         on_two,
-        training_seconds=carried(folders[1]).of(replace(begun(), training_seconds=110.0)).training_seconds,
+        training_seconds=transferred(folders[1])
+        .of(replace(started(), training_seconds=110.0))
+        .training_seconds,
     )
     assert ten_more.training_seconds == pytest.approx(60.0)
-    on_four = carry_over(ten_more, folders[1], folders[2], configuration(4), 0.8)
+    on_four = resume_on_other_nodes(ten_more, folders[1], folders[2], configuration(4), 0.8)
     assert on_four.training_seconds == pytest.approx(48.0)
     # The checkpoint still says 110 s: five seconds more are 53 s on four nodes.
-    went_on = replace(begun(), training_seconds=115.0)
-    assert carried(folders[2]).of(went_on).training_seconds == pytest.approx(53.0)
+    went_on = replace(started(), training_seconds=115.0)
+    assert transferred(folders[2]).of(went_on).training_seconds == pytest.approx(53.0)
 
 
 def test_where_nothing_was_carried_the_clock_is_the_prober_s(tmp_path: Path) -> None:
-    assert carried(tmp_path) == Carried()
-    assert carried(tmp_path).of(begun()) == begun()
-    assert carried(tmp_path).until(Until(training_seconds=5.0, steps=3)) == Until(
+    assert transferred(tmp_path) == Transferred()
+    assert transferred(tmp_path).of(started()) == started()
+    assert transferred(tmp_path).until(Until(training_seconds=5.0, steps=3)) == Until(
         training_seconds=5.0, steps=3
     )
 
 
 def test_an_end_by_steps_is_the_same_on_every_clock() -> None:
-    assert Carried(offset_seconds=-40.0).until(Until(steps=30)) == Until(steps=30)
+    assert Transferred(offset_seconds=-40.0).until(Until(steps=30)) == Until(steps=30)
 
 
 def test_a_checkpoint_that_cannot_be_copied_says_so(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     with pytest.raises(StorageError, match=r"the checkpoint cannot be copied to .*new"):
-        carry_over(begun(), tmp_path / "nowhere", tmp_path / "new", configuration(2), 0.6)
+        resume_on_other_nodes(started(), tmp_path / "nowhere", tmp_path / "new", configuration(2), 0.6)
 
 
 def test_a_run_carried_by_the_law_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -106,8 +108,8 @@ def test_a_run_carried_by_the_law_goes_on_where_it_was(tmp_path: Path) -> None:
     old.mkdir(), new.mkdir()
     here, there = configuration(1, 64, 0.05), configuration(2, 64, 0.05)
     before = world.prober.slice(here, Purpose.TRAINING, 5.0, old)
-    carry_over(before, old, new, there, 0.7)
-    clock = carried(new)
+    resume_on_other_nodes(before, old, new, there, 0.7)
+    clock = transferred(new)
     until = clock.until(Until(training_seconds=5.0))
     after = world.prober.slice(there, Purpose.TRAINING, until.training_seconds or 0.0, new)
     assert after.samples > before.samples

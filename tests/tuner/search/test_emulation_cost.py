@@ -76,4 +76,4 @@ def test_slices_tell_what_configurations_cost_that_never_ran() -> None:
 def test_timings_and_empty_slices_tell_nothing() -> None:
     nothing = fit_emulation_cost([], CLUSTER)
     timed = fit_emulation_cost([probe(on(8, 64), 640, purpose=Purpose.TIMING)], CLUSTER)
-    assert timed.apart == pytest.approx(nothing.apart)
+    assert timed.asynchronous == pytest.approx(nothing.asynchronous)

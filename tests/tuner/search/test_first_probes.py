@@ -13,7 +13,7 @@ from search_spaces import Configuration
 from tests.levels import examples
 from tests.recorded_grid import MACHINES, configuration
 from tuner.analytic.features import features_of
-from tuner.search.first_probes import first_looks
+from tuner.search.first_probes import first_probes
 
 CORES = {name: machine.cores for name, machine in MACHINES.items()}
 GRID = [
@@ -22,14 +22,16 @@ GRID = [
 ]
 
 
-def looks(listed: list[Configuration], seed: int, price: np.ndarray | None = None) -> list[Configuration]:
-    return first_looks(listed, features_of(listed, cores=CORES), price, np.random.default_rng(seed))
+def first_candidates(
+    listed: list[Configuration], seed: int, price: np.ndarray | None = None
+) -> list[Configuration]:
+    return first_probes(listed, features_of(listed, cores=CORES), price, np.random.default_rng(seed))
 
 
 @examples(30)
 @given(seed=st.integers(0, 10_000), num=st.integers(1, len(GRID)))
 def test_first_looks_are_a_few_that_differ(seed: int, num: int) -> None:
-    found = looks(GRID[:num], seed)
+    found = first_candidates(GRID[:num], seed)
     assert len(found) == len(set(found)) == min(3, num)
     assert set(found) <= set(GRID[:num])
 
@@ -38,16 +40,16 @@ def test_first_looks_are_a_few_that_differ(seed: int, num: int) -> None:
 @given(seed=st.integers(0, 10_000), num=st.integers(1, len(GRID)))
 def test_where_dollars_count_first_looks_are_among_the_cheaper(seed: int, num: int) -> None:
     price = np.random.default_rng(seed).uniform(1.0, 50.0, num)
-    found = looks(GRID[:num], seed, price)
+    found = first_candidates(GRID[:num], seed, price)
     assert len(set(found)) == min(3, num)
     # Two fifths, but enough to look at.
     cheap = set(np.argsort(price)[: max(int(np.ceil(0.4 * num)), 3)])
-    assert {GRID.index(look) for look in found} <= cheap
+    assert {GRID.index(candidate) for candidate in found} <= cheap
 
 
 def test_the_same_seed_gives_the_same_looks_and_others_give_others() -> None:
-    assert looks(GRID, 3) == looks(GRID, 3)
-    assert len({tuple(looks(GRID, seed)) for seed in range(10)}) >= 8
+    assert first_candidates(GRID, 3) == first_candidates(GRID, 3)
+    assert len({tuple(first_candidates(GRID, seed)) for seed in range(10)}) >= 8
 
 
 def test_first_looks_are_less_alike_than_any_three() -> None:
@@ -59,7 +61,7 @@ def test_first_looks_are_less_alike_than_any_three() -> None:
     positions = positions / np.ptp(positions, axis=0)
     rng = np.random.default_rng(0)
     any_three = [nearest([GRID[i] for i in rng.choice(len(GRID), 3, replace=False)]) for _ in range(200)]
-    chosen = [nearest(looks(GRID, seed)) for seed in range(50)]
+    chosen = [nearest(first_candidates(GRID, seed)) for seed in range(50)]
     assert np.mean(chosen) > 1.5 * np.mean(any_three)
     assert min(chosen) > np.quantile(any_three, 0.4)
 
@@ -67,4 +69,4 @@ def test_first_looks_are_less_alike_than_any_three() -> None:
 @pytest.mark.parametrize("num", [1, 2])
 def test_of_one_or_two_all_are_looked_at(num: int) -> None:
     listed = [Configuration(batch_size=2**i) for i in range(num)]
-    assert set(looks(listed, 0)) == set(looks(listed, 0, np.ones(num))) == set(listed)
+    assert set(first_candidates(listed, 0)) == set(first_candidates(listed, 0, np.ones(num))) == set(listed)

@@ -41,7 +41,7 @@ def problem(tmp_path: Path) -> Problem:
 def begin(search: ReplayedSearch, place: int, seconds: float) -> None:
     what = search.state().space.candidates()[place]
     until = Until(training_seconds=seconds)
-    search.carry_out(Start(configuration=what, purpose=Purpose.STATISTICS, until=until, reason="told to"))
+    search.execute(Start(configuration=what, purpose=Purpose.STATISTICS, until=until, reason="told to"))
 
 
 def test_before_the_first_run_nothing_is_known(problem: Problem) -> None:

@@ -32,12 +32,14 @@ beliefs = st.lists(st.tuples(st.floats(-1.0, 8.0), st.floats(0.01, 2.0)), min_si
 
 
 @examples(30)
-@given(believed=beliefs, startup=st.floats(0.0, 10.0), lived=st.floats(0.01, 100.0), price=st.floats(0.1, 10))
+@given(
+    believed=beliefs, startup=st.floats(0.0, 10.0), elapsed=st.floats(0.01, 100.0), price=st.floats(0.1, 10)
+)
 def test_gains_savings_and_costs_are_not_negative_and_prices_cancel_in_gains(
-    believed: list[tuple[float, float]], startup: float, lived: float, price: float
+    believed: list[tuple[float, float]], startup: float, elapsed: float, price: float
 ) -> None:
     mean, sd = ([b[i] for b in believed] for i in (0, 1))
-    found = predictor(mean, sd, lived={0: lived})
+    found = predictor(mean, sd, elapsed={0: elapsed})
     num = len(mean)
     one = weigh(found, np.ones(num), np.full(num, startup), slices_of(*[1.0] * num))
     for values in (one.gain, one.saving, one.cost, one.score):
@@ -59,7 +61,9 @@ def test_nothing_is_gained_from_what_is_surely_worse() -> None:
 
 
 def test_an_arrived_run_and_one_that_ended_are_never_asked_again() -> None:
-    found = weighed(predictor([1.0, 1.0, 3.0], [1.0, 1.0, 1.0], arrived={0: 9.0}, lived={1: 2.0}, ended=[1]))
+    found = weighed(
+        predictor([1.0, 1.0, 3.0], [1.0, 1.0, 1.0], arrived={0: 9.0}, elapsed={1: 2.0}, ended=[1])
+    )
     assert found.incumbent == 0
     assert found.log_incumbent == pytest.approx(math.log(9.0), abs=1e-3)
     assert found.score[:2].tolist() == [-1.0, -1.0]
@@ -93,7 +97,7 @@ def test_gain_over_cost_prefers_the_cheaper_of_two_equal_unknowns() -> None:
 
 
 def test_a_begun_run_is_asked_before_a_stranger_that_promises_as_much() -> None:
-    found = weighed(predictor([2.0, 2.5, 2.5], [0.01, 0.6, 0.6], arrived={0: 7.4}, lived={1: 3.0}))
+    found = weighed(predictor([2.0, 2.5, 2.5], [0.01, 0.6, 0.6], arrived={0: 7.4}, elapsed={1: 3.0}))
     assert found.cost[1] < found.cost[2]
     assert found.score[1] > found.score[2]
 
@@ -123,12 +127,12 @@ def test_of_two_with_the_same_mean_the_better_known_is_recommended() -> None:
 
 
 def test_what_ended_without_arriving_is_recommended_to_nobody() -> None:
-    found = predictor([1.0, 6.0], [0.1, 0.5], lived={0: 1.0}, ended=[0])
+    found = predictor([1.0, 6.0], [0.1, 0.5], elapsed={0: 1.0}, ended=[0])
     assert recommended(found, np.ones(2), np.full(2, np.inf))[0] == 1
 
 
 def test_where_all_ended_without_arriving_nothing_is_gained() -> None:
-    found = weighed(predictor([1.0], [0.1], lived={0: 1.0}, ended=[0]))
+    found = weighed(predictor([1.0], [0.1], elapsed={0: 1.0}, ended=[0]))
     assert found.score.tolist() == [-1.0]
 
 
@@ -161,7 +165,7 @@ def test_savings_are_those_of_the_whole_distribution(mean: float, sd: float, lim
 
 
 def test_nothing_is_saved_by_what_is_known() -> None:
-    found = predictor([0.0, 0.0], [1.0, 1.0], arrived={0: 1.0}, lived={1: 2.0}, ended=[1])
+    found = predictor([0.0, 0.0], [1.0, 1.0], arrived={0: 1.0}, elapsed={1: 2.0}, ended=[1])
     assert savings(found, 1.0).tolist() == [0.0, 0.0]
 
 

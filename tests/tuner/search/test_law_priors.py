@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tuner.analytic.mixed_posterior import Told
+from tuner.analytic.mixed_posterior import Observed
 from tuner.ledger import FitRecord
 from tuner.search.law_priors import laws_of_fits
 
@@ -28,22 +28,22 @@ def test_unknowns_go_to_the_law_they_are_of() -> None:
         ],
         "f",
     )
-    assert past.seconds == {"log jitter": [Told(mean=-3.0, sd=0.2, is_alike=True)]}
-    assert past.samples == {"log noise scale": [Told(mean=5.0, sd=0.4, is_alike=False)]}
+    assert past.seconds == {"log jitter": [Observed(mean=-3.0, sd=0.2, is_alike=True)]}
+    assert past.samples == {"log noise scale": [Observed(mean=5.0, sd=0.4, is_alike=False)]}
 
 
 def test_what_a_study_left_at_its_prior_is_no_finding() -> None:
-    told = fit(
+    reported = fit(
         "seconds", {"log jitter": (-3.0, 0.5), "log bytes a second": (20.0, 0.1)}, at_prior=["log jitter"]
     )
-    assert set(laws_of_fits([told], "f").seconds) == {"log bytes a second"}
+    assert set(laws_of_fits([reported], "f").seconds) == {"log bytes a second"}
 
 
 def test_how_far_a_target_is_and_how_emulation_errs_are_a_study_s_own() -> None:
-    told = fit("samples", {"log samples": (9.0, 0.1), "log bias of emulated samples": (0.1, 0.05)})
-    assert laws_of_fits([told], "f").samples == {}
+    reported = fit("samples", {"log samples": (9.0, 0.1), "log bias of emulated samples": (0.1, 0.05)})
+    assert laws_of_fits([reported], "f").samples == {}
 
 
 def test_every_study_counts() -> None:
     fits = [fit("seconds", {"log jitter": (value, 0.2)}) for value in (-3.0, -2.0)]
-    assert [told.mean for told in laws_of_fits(fits, "f").seconds["log jitter"]] == [-3.0, -2.0]
+    assert [reported.mean for reported in laws_of_fits(fits, "f").seconds["log jitter"]] == [-3.0, -2.0]

@@ -15,7 +15,7 @@ from tests.tuner.search.world import EPOCH_SAMPLES, configuration, make_cluster,
 from tuner.domain.cluster import Cluster, Machine
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.ledger import ProbeRecord
-from tuner.search.capacity import Room, UnderWay
+from tuner.search.capacity import Capacity, UnderWay
 from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState, read_state
@@ -68,7 +68,7 @@ def probes_of(letters: str) -> list[ProbeRecord]:
 def state_of(
     *probes: ProbeRecord,
     budget: Mapping[str, Any] | None = None,
-    room: Room | None = None,
+    capacity: Capacity | None = None,
     dollars_per_second: float = 0.01,
 ) -> SearchState:
     """A search with these probes, on nodes of this price."""
@@ -76,20 +76,20 @@ def state_of(
         budget=dict(budget or {}),
         cluster={"nodes": [1, 2, 4], "dollars_per_node_hour": 3600.0 * dollars_per_second},
     )
-    return read_state(job, make_cluster(job), probes, EPOCH_SAMPLES, room)
+    return read_state(job, make_cluster(job), probes, EPOCH_SAMPLES, capacity)
 
 
-def running(seconds: float = 0.0, *, expected_seconds: float = 0.0) -> Room:
+def running(seconds: float = 0.0, *, expected_seconds: float = 0.0) -> Capacity:
     """A slice on two nodes, under way for so long."""
     slice_running = UnderWay(
         probe_id=99,
         configuration=configuration(nodes=2),
         purpose=Purpose.TRAINING,
         num_nodes=2,
-        lived_seconds=seconds,
+        elapsed_seconds=seconds,
         expected_seconds=expected_seconds,
     )
-    return Room(num_slots=2, under_way=(slice_running,), elapsed_seconds=seconds)
+    return Capacity(num_slots=2, under_way=(slice_running,), elapsed_seconds=seconds)
 
 
 def test_a_search_without_budget_or_faults_has_no_limit() -> None:
@@ -108,8 +108,8 @@ def test_a_search_ends_when_its_time_is_used_up_to_the_second() -> None:
 
 def test_time_under_way_counts_before_it_is_charged() -> None:
     past = probe(1, Outcome.PAUSED, seconds=6.0)
-    assert limit_reached(state_of(past, budget={"time": "10s"}, room=running(3.9))) is None
-    assert limit_reached(state_of(past, budget={"time": "10s"}, room=running(4.0))) is not None
+    assert limit_reached(state_of(past, budget={"time": "10s"}, capacity=running(3.9))) is None
+    assert limit_reached(state_of(past, budget={"time": "10s"}, capacity=running(4.0))) is not None
 
 
 def test_a_search_ends_when_its_dollars_are_used_up_to_the_cent() -> None:
@@ -130,7 +130,7 @@ def test_a_search_ends_with_its_last_probe_unless_one_can_go_on(letters: str, en
 
 
 def test_a_search_waits_for_what_is_under_way_of_its_last_probe() -> None:
-    assert limit_reached(state_of(*probes_of("ss"), budget={"probes": 2}, room=running())) is None
+    assert limit_reached(state_of(*probes_of("ss"), budget={"probes": 2}, capacity=running())) is None
 
 
 @pytest.mark.parametrize(("letters", "may"), [("", True), ("p", True), ("ps", False), ("psF", False)])
@@ -248,10 +248,10 @@ def test_machines_that_are_free_use_no_dollars_up() -> None:
 def test_dollars_are_set_aside_for_what_is_under_way() -> None:
     # Two nodes for 20 s cost 0.40 dollars; that is due whether 5 or 20 s of it have passed.
     for seconds in (5.0, 20.0):
-        room = running(seconds, expected_seconds=20.0)
-        state = state_of(budget={"dollars": 2.0}, room=room)
+        capacity = running(seconds, expected_seconds=20.0)
+        state = state_of(budget={"dollars": 2.0}, capacity=capacity)
         assert seconds_left(state, FOUR) == pytest.approx(1.6 / 0.04)
-    overdue = state_of(budget={"dollars": 2.0}, room=running(25.0))
+    overdue = state_of(budget={"dollars": 2.0}, capacity=running(25.0))
     assert seconds_left(overdue, FOUR) == pytest.approx(1.5 / 0.04)
 
 
@@ -270,7 +270,7 @@ def test_what_uses_its_seconds_left_keeps_within_every_budget(
         probe(1, Outcome.PAUSED, seconds=seconds, dollars=spent),
         budget={"time": f"{time:f}s", "dollars": dollars},
         dollars_per_second=price,
-        room=running(under_way),
+        capacity=running(under_way),
     )
     left = seconds_left(state, FOUR)
     assert left >= 0.0

@@ -165,12 +165,12 @@ def test_a_decision_depends_on_the_state_alone(
 
 
 def test_the_same_seed_looks_alike_first_and_others_elsewhere(problem: Posed) -> None:
-    looks = [
+    first_actions = [
         [known_of(d.action) for _, d in searched(problem, ListedPolicy(seed=seed), most=3)]
         for seed in (0, 0, 1, 2, 3)
     ]
-    assert looks[0] == looks[1]
-    assert len({str(look) for look in looks}) >= 3
+    assert first_actions[0] == first_actions[1]
+    assert len({str(action) for action in first_actions}) >= 3
 
 
 def test_it_starts_with_the_baseline_where_there_is_one(tmp_path: Path) -> None:
@@ -188,9 +188,9 @@ def test_first_looks_last_about_as_long_as_a_start_up_and_nothing_is_believed_be
     whole: list[tuple[SearchState, Decision]],
 ) -> None:
     assert whole[0][1].beliefs is None
-    looks = [d.action for _, d in whole[:3]]
-    assert len({a.configuration for a in looks if isinstance(a, Start)}) == 3
-    for action in looks:
+    first_actions = [d.action for _, d in whole[:3]]
+    assert len({a.configuration for a in first_actions if isinstance(a, Start)}) == 3
+    for action in first_actions:
         assert isinstance(action, Start)
         assert action.until.training_seconds == pytest.approx(STARTUP_SECONDS)
     assert all(decision.beliefs is not None for _, decision in whole[1:])
@@ -222,16 +222,16 @@ def test_a_budget_is_exceeded_by_no_more_than_a_start_up(
     found = searched(problem)
     limit = next(iter(budget.values()))
     spent = getattr(found[-1][0].spent, unit)
-    dearest = max(map(problem.price, problem.costs)) if unit == "dollars" else 1.0
+    most_expensive = max(map(problem.price, problem.costs)) if unit == "dollars" else 1.0
     assert stop_of(found).kind is StopKind.BUDGET
-    assert limit <= spent <= limit + STARTUP_SECONDS * dearest + 1e-2
+    assert limit <= spent <= limit + STARTUP_SECONDS * most_expensive + 1e-2
     assert recommended(found) in problem.costs
 
 
 def test_no_more_probes_are_begun_than_the_budget_has(tmp_path: Path) -> None:
     found = searched(posed(tmp_path, more={"budget": {"probes": 4}}))
     assert len(found[-1][0].probes) == 4
-    assert stop_of(found).kind in (StopKind.BUDGET, StopKind.NO_GAIN, StopKind.OUT_OF_REACH)
+    assert stop_of(found).kind in (StopKind.BUDGET, StopKind.NO_GAIN, StopKind.UNREACHABLE)
 
 
 def test_where_nothing_arrives_it_ends_with_its_budget(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_where_runs_end_alike_is_a_limit_for_all_unless_what_ends_tell_is_left_o
     search = ReplayedSearch(problem)
     for what in never:
         until = Until(training_seconds=1e6)
-        search.carry_out(Start(configuration=what, purpose=Purpose.STATISTICS, until=until, reason=""))
+        search.execute(Start(configuration=what, purpose=Purpose.STATISTICS, until=until, reason=""))
     given: list[np.ndarray] = []
 
     def spied(predictor: SlopePredictor, price: np.ndarray, log_longest: np.ndarray) -> tuple[int, float]:
@@ -312,7 +312,7 @@ def test_a_state_over_a_recording_is_one_over_a_list(problem: Posed) -> None:
 def test_where_nothing_arrives_the_target_is_out_of_reach(tmp_path: Path) -> None:
     few = [r for r in small().runs if r.configuration.batch_size == 128 and r.configuration.nodes == 2]
     found = searched(posed(tmp_path, grid(target=0.999, runs=tuple(few)), trainings=20))
-    assert stop_of(found).kind is StopKind.OUT_OF_REACH
+    assert stop_of(found).kind is StopKind.UNREACHABLE
 
 
 def test_the_more_trainings_the_answer_serves_the_less_likely_gains_it_looks_for(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from tests.tuner.search.scripted import (
     FailingProber,
     Killed,
     Scripted,
-    carry,
     go_on,
     slow_prober,
     small_world,
     start,
+    transfer,
     trial_states,
 )
 from tests.tuner.search.synthetic import Law, SyntheticProber
@@ -97,8 +97,8 @@ def test_a_search_killed_after_every_slice_does_what_an_unbroken_one_does(tmp_pa
             except Killed:
                 world.clock.sleep(61.0)  # until the dead one's lease has run out
         assert life > 0
-        kept = facts(world.probes())
-        assert [k[:2] + k[3:] for k in kept] == [k[:2] + k[3:] for k in facts(unbroken.probes())]
+        stored = facts(world.probes())
+        assert [k[:2] + k[3:] for k in stored] == [k[:2] + k[3:] for k in facts(unbroken.probes())]
         assert world.prober.charged_seconds == pytest.approx(world.state().spent.seconds)
 
 
@@ -175,9 +175,9 @@ def test_a_lease_lost_in_mid_slice_is_a_warning_and_the_search_goes_on(tmp_path:
     (warning,) = world.texts("warning")
     assert "was taken by another" in warning
     assert "is dropped" in warning
-    lost, kept = world.probes()
+    lost, stored = world.probes()
     assert lost.slices == ()
-    assert (kept.configuration, len(kept.slices)) == (other, 1)
+    assert (stored.configuration, len(stored.slices)) == (other, 1)
 
 
 def test_a_lease_lost_as_the_slice_ends_is_a_warning_too(tmp_path: Path) -> None:
@@ -238,15 +238,15 @@ def test_a_search_that_ends_leaves_another_tuners_lease_alone(tmp_path: Path) ->
 def test_a_run_carried_to_more_nodes_keeps_its_samples_and_prices_its_seconds(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     there = GOOD.replaced(nodes=2)
-    world.search(Scripted(start(GOOD, 6.0), carry(there, 1, 8.0))).run()
+    world.search(Scripted(start(GOOD, 6.0), transfer(there, 1, 8.0))).run()
     before, after = world.probes()
-    begun = after.slices[0]
-    assert begun.samples == before.slices[0].samples
-    assert (begun.charged_seconds, begun.charged_dollars) == (0.0, 0.0)
+    started = after.slices[0]
+    assert started.samples == before.slices[0].samples
+    assert (started.charged_seconds, started.charged_dollars) == (0.0, 0.0)
     beliefs = believe(replace(world.state(), probes=(before,)), [GOOD, there], np.random.default_rng(0))
     ratio = seconds_ratio(beliefs, there, GOOD)
-    assert begun.training_seconds == pytest.approx(ratio * before.slices[0].training_seconds, rel=1e-6)
-    assert after.slices[1].samples > begun.samples
+    assert started.training_seconds == pytest.approx(ratio * before.slices[0].training_seconds, rel=1e-6)
+    assert after.slices[1].samples > started.samples
     assert after.slices[1].training_seconds == pytest.approx(8.0, abs=0.2)
     samples = [p.samples for p in after.measurement.curve] if after.measurement else []
     assert samples == sorted(set(samples))
@@ -256,7 +256,7 @@ def test_a_run_carried_to_more_nodes_keeps_its_samples_and_prices_its_seconds(tm
 
 def test_what_was_carried_on_elsewhere_has_ended(tmp_path: Path) -> None:
     world = small_world(tmp_path)
-    world.search(Scripted(start(GOOD, 6.0), carry(GOOD.replaced(nodes=2), 1, 8.0), go_on(2, 9.0))).run()
+    world.search(Scripted(start(GOOD, 6.0), transfer(GOOD.replaced(nodes=2), 1, 8.0), go_on(2, 9.0))).run()
     before, after = world.probes()
     assert (before.outcome, before.reason) == (Outcome.STOPPED, "carried on as probe 2")
     assert after.outcome is Outcome.PAUSED
@@ -267,7 +267,7 @@ def test_a_run_carried_twice_goes_on_from_its_own_clock(tmp_path: Path) -> None:
     job = make_job(space=SMALL_SPACE)
     world = World(tmp_path, job=job, law=Law(samples=8e4, seconds_per_sample=1e-3))
     two, four = GOOD.replaced(nodes=2), GOOD.replaced(nodes=4)
-    world.search(Scripted(start(GOOD, 6.0), carry(two, 1, 8.0), carry(four, 2, 12.0))).run()
+    world.search(Scripted(start(GOOD, 6.0), transfer(two, 1, 8.0), transfer(four, 2, 12.0))).run()
     last = world.probes()[-1]
     assert last.slices[0].training_seconds < last.slices[1].training_seconds
     assert last.slices[1].training_seconds == pytest.approx(12.0, abs=0.5)

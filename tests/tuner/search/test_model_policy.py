@@ -147,7 +147,7 @@ def test_a_budget_of_probes_is_never_exceeded_and_the_begun_run_still_arrives(tm
 
 def test_a_budget_of_probes_without_a_run_that_can_go_on_ends_the_search(tmp_path: Path) -> None:
     world = small_world(tmp_path, replace(SLOW_LAW, edge_rate=1e-9), budget={"probes": 2})
-    assert stopped(world).kind in (StopKind.BUDGET, StopKind.OUT_OF_REACH)
+    assert stopped(world).kind in (StopKind.BUDGET, StopKind.UNREACHABLE)
     assert len(world.probes()) <= 2
 
 
@@ -189,14 +189,14 @@ def test_faults_of_an_earlier_run_do_not_end_a_later_one(tmp_path: Path) -> None
 def test_a_target_above_every_curve_is_out_of_reach(tmp_path: Path) -> None:
     world = small_world(tmp_path, Law(samples=2e4), goal={"target": 0.99}, budget={"time": "2m"})
     stop = stopped(world)
-    assert stop.kind in (StopKind.OUT_OF_REACH, StopKind.BUDGET)
+    assert stop.kind in (StopKind.UNREACHABLE, StopKind.BUDGET)
     assert not any(run.arrived for run in world.state().runs.values())
 
 
 def test_where_everything_breaks_down_nothing_is_in_reach(tmp_path: Path) -> None:
     world = small_world(tmp_path, replace(SLOW_LAW, edge_rate=1e-9), budget={})
     stop = stopped(world)
-    assert stop.kind is StopKind.OUT_OF_REACH
+    assert stop.kind is StopKind.UNREACHABLE
     assert len(world.probes()) < 30
 
 
@@ -204,7 +204,7 @@ def test_a_deadline_no_configuration_can_meet_is_out_of_reach(tmp_path: Path) ->
     world = small_world(tmp_path, goal={"deadline": "2s"})
     world.ran(BASELINE, 20.0)
     stop = stopped(world)
-    assert stop.kind is StopKind.OUT_OF_REACH
+    assert stop.kind is StopKind.UNREACHABLE
     assert "within the limits" in stop.reason
 
 
@@ -356,10 +356,10 @@ def test_a_real_run_is_never_carried_to_emulated_ranks(tmp_path: Path) -> None:
     """What all-reduce shows holds for any nodes: its run goes on where it is."""
     world = auto_world(tmp_path)
     world.search(ModelPolicy()).run()
-    carried = [probe for probe in world.probes() if "carried on" in probe.reason]
-    kept = {probe.probe_id: probe for probe in world.probes()}
-    for probe in carried:
-        successor = kept[int(probe.reason.rsplit(" ", 1)[1])]
+    transferred = [probe for probe in world.probes() if "carried on" in probe.reason]
+    stored = {probe.probe_id: probe for probe in world.probes()}
+    for probe in transferred:
+        successor = stored[int(probe.reason.rsplit(" ", 1)[1])]
         assert world.cluster.emulates(probe.configuration) == world.cluster.emulates(successor.configuration)
 
 

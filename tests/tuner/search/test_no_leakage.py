@@ -51,8 +51,8 @@ def made_recording(seed: int = 0) -> Recording:
 
 def made_run(what: Configuration, rng: np.random.Generator) -> RecordedRun:
     step_seconds = 0.02 + 0.002 * what.batch_size + 0.005 * math.log2(what.nodes)
-    apart = 1.5 if what.strategy == "async" else 1.0
-    needed = apart * 4_000 / what.batch_size / what.nodes**0.5 * (0.05 / what.learning_rate) ** 0.3
+    asynchronous = 1.5 if what.strategy == "async" else 1.0
+    needed = asynchronous * 4_000 / what.batch_size / what.nodes**0.5 * (0.05 / what.learning_rate) ** 0.3
     steps = np.ceil(np.geomspace(0.05, 2.0, 15) * needed) + np.arange(15)
     top = 0.4 if what.learning_rate * what.nodes > 0.5 else 0.98
     values = top - (top - 0.1) * np.exp(-2.3 * steps / needed) + 0.01 * rng.standard_normal(15)
@@ -133,7 +133,7 @@ def changed(
         other = garbled(recording, paid_seconds(probes), shuffled=shuffled)
         search = ReplayedSearch(posed(other, folder / f"after {prefix}", goal))
         for earlier, _ in decisions[:prefix]:
-            search.carry_out(earlier)
+            search.execute(earlier)
         if known_of(make().decide(search.state()).action) != known_of(action):
             found.append(prefix)
     return found

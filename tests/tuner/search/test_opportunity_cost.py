@@ -14,22 +14,24 @@ from search_spaces import Configuration
 from tests.tuner.search.world import World, configuration, make_job
 from tuner.domain.measurement import Purpose
 from tuner.search.beliefs import believe
-from tuner.search.capacity import Room, UnderWay
+from tuner.search.capacity import Capacity, UnderWay
 from tuner.search.limits import limit_reached, may_start, seconds_left
-from tuner.search.opportunity_cost import Beside
+from tuner.search.opportunity_cost import OpportunityCost
 from tuner.search.pending_probes import left_to_resolve
 from tuner.search.state import SearchState
 
 ONE, TWO, FOUR = configuration(1, 64, 0.08), configuration(2, 128, 0.08), configuration(4, 256, 0.08)
 
 
-def piece(what: Configuration, *, lived: float = 0.0, expected: float = 0.0, probe_id: int = 9) -> UnderWay:
+def running(
+    what: Configuration, *, elapsed: float = 0.0, expected: float = 0.0, probe_id: int = 9
+) -> UnderWay:
     return UnderWay(
         probe_id=probe_id,
         configuration=what,
         purpose=Purpose.STATISTICS,
         num_nodes=what.nodes,
-        lived_seconds=lived,
+        elapsed_seconds=elapsed,
         expected_seconds=expected,
     )
 
@@ -38,69 +40,69 @@ def state_of(
     folder: Path, *under_way: UnderWay, slots: int = 3, nodes: int = 4, **sections: Any
 ) -> SearchState:
     world = World(folder, job=make_job(**sections))
-    room = Room(num_slots=slots, num_nodes=nodes, under_way=under_way, elapsed_seconds=7.0)
-    return replace(world.state(), room=room)
+    capacity = Capacity(num_slots=slots, num_nodes=nodes, under_way=under_way, elapsed_seconds=7.0)
+    return replace(world.state(), capacity=capacity)
 
 
 def test_a_look_on_nodes_that_would_be_idle_costs_no_time(tmp_path: Path) -> None:
-    leads = Beside(state=state_of(tmp_path, piece(TWO)), leader=TWO)
+    leads = OpportunityCost(state=state_of(tmp_path, running(TWO)), leader=TWO)
     assert leads.leader_is_under_way
     assert leads.cost(ONE, 10.0, 1.0) == 0.0
-    fits = Beside(state=state_of(tmp_path), leader=TWO)
+    fits = OpportunityCost(state=state_of(tmp_path), leader=TWO)
     assert fits.leader_fits
     assert fits.cost(ONE, 10.0, 1.0) == 0.0
 
 
 def test_a_look_that_keeps_the_leader_from_its_nodes_costs_its_time(tmp_path: Path) -> None:
-    beside = Beside(state=state_of(tmp_path), leader=FOUR)
-    assert beside.cost(ONE, 10.0, 1.0) == 10.0
+    opportunity = OpportunityCost(state=state_of(tmp_path), leader=FOUR)
+    assert opportunity.cost(ONE, 10.0, 1.0) == 10.0
     # With a single slot it keeps the leader from that, however many nodes there are.
-    assert Beside(state=state_of(tmp_path, slots=1), leader=ONE).cost(TWO, 10.0, 1.0) == 10.0
+    assert OpportunityCost(state=state_of(tmp_path, slots=1), leader=ONE).cost(TWO, 10.0, 1.0) == 10.0
 
 
 def test_a_look_costs_what_it_takes_longer_than_what_the_leader_waits_for(tmp_path: Path) -> None:
-    state = state_of(tmp_path, piece(TWO, lived=2.0, expected=8.0))
-    beside = Beside(state=state, leader=FOUR)
-    assert not beside.leader_fits
-    assert beside.cost(ONE, 5.0, 1.0) == 0.0
-    assert beside.cost(ONE, 9.0, 1.0) == pytest.approx(3.0)
+    state = state_of(tmp_path, running(TWO, elapsed=2.0, expected=8.0))
+    opportunity = OpportunityCost(state=state, leader=FOUR)
+    assert not opportunity.leader_fits
+    assert opportunity.cost(ONE, 5.0, 1.0) == 0.0
+    assert opportunity.cost(ONE, 9.0, 1.0) == pytest.approx(3.0)
     # Without a leader the search's end is kept off as much.
-    assert Beside(state=state, leader=None).cost(ONE, 9.0, 1.0) == pytest.approx(3.0)
+    assert OpportunityCost(state=state, leader=None).cost(ONE, 9.0, 1.0) == pytest.approx(3.0)
 
 
 def test_dollars_always_count(tmp_path: Path) -> None:
     state = state_of(
         tmp_path,
-        piece(TWO),
+        running(TWO),
         goal={"minimize": "dollars"},
         cluster={"nodes": [1, 2, 4], "dollars_per_node_hour": 3.6},
     )
-    assert Beside(state=state, leader=TWO).cost(ONE, 10.0, 0.001) == pytest.approx(0.01)
+    assert OpportunityCost(state=state, leader=TWO).cost(ONE, 10.0, 0.001) == pytest.approx(0.01)
 
 
 def test_the_statistics_of_a_run_that_is_under_way_are_so_on_any_nodes(tmp_path: Path) -> None:
-    beside = Beside(state=state_of(tmp_path, piece(ONE)), leader=None)
-    assert not beside.allows(ONE)
-    assert not beside.allows(ONE.replaced(nodes=2))
-    assert beside.allows(TWO)
-    assert not beside.allows(FOUR)
+    opportunity = OpportunityCost(state=state_of(tmp_path, running(ONE)), leader=None)
+    assert not opportunity.allows(ONE)
+    assert not opportunity.allows(ONE.replaced(nodes=2))
+    assert opportunity.allows(TWO)
+    assert not opportunity.allows(FOUR)
 
 
 def test_limits_count_time_that_passes_and_dollars_that_will_be_due(tmp_path: Path) -> None:
     priced = {"nodes": [1, 2, 4], "dollars_per_node_hour": 3600.0}
-    under_way = piece(TWO, lived=4.0, expected=10.0)
+    under_way = running(TWO, elapsed=4.0, expected=10.0)
     state = state_of(
         tmp_path, under_way, cluster=priced, budget={"time": "10s", "dollars": 50.0, "probes": 1}
     )
     assert state.elapsed_seconds == 7.0
     assert seconds_left(state, ONE) == pytest.approx(3.0)
     assert state.committed_dollars == pytest.approx(20.0)
-    assert seconds_left(replace(state, room=replace(state.room, elapsed_seconds=0.0)), FOUR) == pytest.approx(
-        7.5
-    )
+    assert seconds_left(
+        replace(state, capacity=replace(state.capacity, elapsed_seconds=0.0)), FOUR
+    ) == pytest.approx(7.5)
     assert limit_reached(state) is None
     assert may_start(state)
-    late = replace(state, room=replace(state.room, elapsed_seconds=10.0))
+    late = replace(state, capacity=replace(state.capacity, elapsed_seconds=10.0))
     stop = limit_reached(late)
     assert stop is not None
     assert stop.reason == "the time budget of 10 s is used up"
@@ -110,16 +112,16 @@ def test_what_is_under_way_leaves_less_to_resolve_of_its_like(tmp_path: Path) ->
     world = World(tmp_path)
     world.ran(ONE, 4.0)
     near, far = configuration(1, 256, 0.09), configuration(1, 16, 0.0005)
-    looked_at = configuration(1, 256, 0.08)
-    candidates = [ONE, looked_at, near, far]
+    polled_at = configuration(1, 256, 0.08)
+    candidates = [ONE, polled_at, near, far]
     beliefs = believe(world.state(), candidates, np.random.default_rng(0))
-    state = replace(world.state(), room=Room(num_slots=2, under_way=(piece(looked_at),)))
+    state = replace(world.state(), capacity=Capacity(num_slots=2, under_way=(running(polled_at),)))
     left = left_to_resolve(state, beliefs, lambda _index: 0.8, 0)
     assert left[1] == pytest.approx(0.2)
     assert 0.0 <= left[2] < left[3] <= 1.0
     nothing = left_to_resolve(world.state(), beliefs, lambda _index: 0.8, 0)
     assert (nothing == 1.0).all()
     # The incumbent's own run is not held against anyone.
-    own = replace(state, room=Room(num_slots=2, under_way=(piece(ONE),)))
+    own = replace(state, capacity=Capacity(num_slots=2, under_way=(running(ONE),)))
     assert (left_to_resolve(own, beliefs, lambda _index: 0.8, 0) == 1.0).all()
     assert math.isfinite(left.sum())

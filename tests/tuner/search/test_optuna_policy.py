@@ -92,7 +92,7 @@ def test_a_run_whose_rank_failed_goes_on_as_another_probe(tmp_path: Path) -> Non
     world.keep(good, replace(good, outcome=Outcome.FAILED, error="rank 0: killed", charged_seconds=1.0))
     action = OptunaPolicy().decide(world.state()).action
     assert isinstance(action, Start)
-    assert (action.carry_from, action.configuration) == (1, what)
+    assert (action.resume_from, action.configuration) == (1, what)
     stop, _ = world.search(OptunaPolicy()).run()
     assert stop.kind is StopKind.ARRIVED
     assert world.prober.resumed_at_steps[1] == good.step
@@ -107,5 +107,5 @@ def test_a_farther_target_carries_the_arrived_run_on(tmp_path: Path) -> None:
     stop, _ = far.search(OptunaPolicy(), prober=near.prober).run()
     assert isinstance(stop, Stop)
     assert stop.kind is StopKind.ARRIVED
-    carried = next(p for p in far.probes() if p.slices[0].charged_seconds == 0.0)
-    assert carried.outcome is Outcome.REACHED
+    transferred = next(p for p in far.probes() if p.slices[0].charged_seconds == 0.0)
+    assert transferred.outcome is Outcome.REACHED

@@ -87,16 +87,16 @@ def test_a_trial_left_running_without_a_probe_is_failed(tmp_path: Path) -> None:
 def test_predictions_are_kept_with_what_was_known_when_they_were_made(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     world.search(ModelPolicy()).run()
-    told = [p for p in world.ledger.predictions(1) if p.configuration == BASELINE]
-    known = [p.seconds_known for p in told]
+    reported = [p for p in world.ledger.predictions(1) if p.configuration == BASELINE]
+    known = [p.seconds_known for p in reported]
     assert known == sorted(known)
     assert known[0] > 0
-    assert [p.num_slices for p in told] == list(range(1, len(told) + 1))
+    assert [p.num_slices for p in reported] == list(range(1, len(reported) + 1))
     for prediction in world.ledger.predictions(1):
         levels = [prediction.quantiles[level] for level in (0.05, 0.5, 0.95)]
         assert levels == sorted(levels)
         assert 0 <= prediction.probability_of_reaching <= 1
-    assert math.isfinite(told[-1].quantiles[0.5])
+    assert math.isfinite(reported[-1].quantiles[0.5])
 
 
 def test_every_decision_s_fits_are_kept(tmp_path: Path) -> None:

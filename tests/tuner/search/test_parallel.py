@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from tests.tuner.search.concurrent import TogetherDying, TogetherProber, together_prober
+from tests.tuner.search.concurrent import ConcurrentDying, ConcurrentProber, concurrent_prober
 from tests.tuner.search.scripted import (
     SMALL_SPACE,
     Killed,
@@ -55,14 +55,14 @@ class Watching:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.beside: list[int] = []
+        self.concurrently: list[int] = []
 
     def decide(self, state: SearchState) -> Decision:
         decision = self.policy.decide(state)
         action = decision.action
         configuration = getattr(action, "configuration", None)
         if hasattr(action, "probe_id"):
-            assert action.probe_id not in state.room.probe_ids
+            assert action.probe_id not in state.capacity.probe_ids
             probe = next(p for p in state.probes if p.probe_id == action.probe_id)
             configuration = probe.configuration
         if configuration is not None:
@@ -70,7 +70,7 @@ class Watching:
             if getattr(action, "purpose", None) is not Purpose.TIMING:
                 assert run_key(state.job, configuration) not in state.keys_under_way
         if not isinstance(action, Wait | Stop):
-            self.beside.append(len(state.room.under_way))
+            self.concurrently.append(len(state.capacity.under_way))
         return decision
 
 
@@ -96,11 +96,11 @@ def test_never_are_more_nodes_held_than_there_are_nor_a_run_started_twice(
     tmp_path: Path, make: Callable[[], Policy], parallel: int, capacity: int
 ) -> None:
     world = wide_world(tmp_path, capacity=capacity)
-    prober, policy = together_prober(world), Watching(make())
+    prober, policy = concurrent_prober(world), Watching(make())
     stop, _ = world.search(policy, prober=prober, parallel=parallel).run()
     assert stop.kind is StopKind.ARRIVED
     assert max(prober.held) <= capacity
-    assert 1 <= max(policy.beside) < parallel
+    assert 1 <= max(policy.concurrently) < parallel
     assert world.texts("warning") == []
 
 
@@ -108,7 +108,7 @@ def test_never_are_more_nodes_held_than_there_are_nor_a_run_started_twice(
 def test_other_goals_are_reached_with_several_at_once_too(tmp_path: Path, goal: dict[str, object]) -> None:
     cluster = {"nodes": [1, 2], "capacity": 4, "dollars_per_node_hour": 3.0}
     world = wide_world(tmp_path, cluster=cluster, goal=goal)
-    prober, policy = together_prober(world), Watching(ModelPolicy())
+    prober, policy = concurrent_prober(world), Watching(ModelPolicy())
     stop, decision = world.search(policy, prober=prober, parallel=3).run()
     assert stop.kind in (StopKind.ARRIVED, StopKind.NO_GAIN)
     assert decision.beliefs is not None
@@ -130,7 +130,7 @@ def test_one_at_a_time_a_seeded_search_does_what_it_did_before_there_were_severa
 def test_one_slot_on_a_clock_of_events_is_one_at_a_time(tmp_path: Path, make: Callable[[], Policy]) -> None:
     alone, single = wide_world(tmp_path / "a"), wide_world(tmp_path / "b")
     alone.search(make()).run()
-    single.search(make(), prober=together_prober(single)).run()
+    single.search(make(), prober=concurrent_prober(single)).run()
 
     def facts(world: World) -> list[object]:
         return [
@@ -145,11 +145,11 @@ def test_one_slot_on_a_clock_of_events_is_one_at_a_time(tmp_path: Path, make: Ca
 
 def test_time_counts_once_and_every_slice_is_charged_its_own(tmp_path: Path) -> None:
     world = wide_world(tmp_path)
-    prober, begun = together_prober(world), world.clock.now
+    prober, began = concurrent_prober(world), world.clock.now
     world.search(ModelPolicy(), prober=prober, parallel=4).run()
     state = world.state()
     assert state.spent.seconds == pytest.approx(prober.charged_seconds)
-    assert state.elapsed_seconds == pytest.approx(world.clock.now - begun)
+    assert state.elapsed_seconds == pytest.approx(world.clock.now - began)
     assert state.elapsed_seconds < 0.9 * state.spent.seconds
 
 
@@ -158,7 +158,7 @@ def test_several_at_once_arrive_sooner(tmp_path: Path) -> None:
     passed = []
     for parallel in (1, 4):
         world = wide_world(tmp_path / str(parallel), capacity=8)
-        world.search(ModelPolicy(), prober=together_prober(world), parallel=parallel).run()
+        world.search(ModelPolicy(), prober=concurrent_prober(world), parallel=parallel).run()
         passed.append(world.state().elapsed_seconds)
     assert passed[1] < passed[0]
 
@@ -166,11 +166,11 @@ def test_several_at_once_arrive_sooner(tmp_path: Path) -> None:
 def test_a_time_budget_is_of_time_that_passes_and_ends_what_is_under_way(tmp_path: Path) -> None:
     world = wide_world(tmp_path, capacity=8, budget={"time": "40s"}, goal={"target": 0.999})
     world.law.samples = 1e7
-    prober, begun = together_prober(world), world.clock.now
+    prober, began = concurrent_prober(world), world.clock.now
     stop, _ = world.search(OptunaPolicy(), prober=prober, parallel=4).run()
     assert stop.reason == "the time budget of 40 s is used up"
     state = world.state()
-    assert state.elapsed_seconds == pytest.approx(world.clock.now - begun)
+    assert state.elapsed_seconds == pytest.approx(world.clock.now - began)
     assert 40.0 <= state.elapsed_seconds < 52.0  # no further than the end of the slice that ends next
     assert state.spent.seconds > 1.5 * state.elapsed_seconds
     assert state.spent.seconds == pytest.approx(prober.charged_seconds)
@@ -181,28 +181,28 @@ def test_a_time_budget_is_of_time_that_passes_and_ends_what_is_under_way(tmp_pat
 
 def test_a_run_that_was_cut_off_is_paid_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     world = wide_world(tmp_path)
-    prober = together_prober(world)
+    prober = concurrent_prober(world)
     end = Stop(kind=StopKind.BUDGET, reason="told to")
-    told = Scripted(start(GOOD, 4.0), start(OTHER, 40.0), end)
+    reported = Scripted(start(GOOD, 4.0), start(OTHER, 40.0), end)
     # The first ends, then all is over; the other has been under way for as long.
-    world.search(told, prober=prober, parallel=2).run()
-    done, cut = world.probes()
-    assert (done.outcome, cut.outcome) == (Outcome.PAUSED, Outcome.PAUSED)
-    assert cut.slices[0].charged_seconds == pytest.approx(done.slices[0].charged_seconds)
-    assert (cut.slices[0].samples, cut.slices[0].training_seconds) == (0, 0.0)
-    assert cut.slices[0].shared_seconds == pytest.approx(cut.slices[0].charged_seconds)
+    world.search(reported, prober=prober, parallel=2).run()
+    done, part = world.probes()
+    assert (done.outcome, part.outcome) == (Outcome.PAUSED, Outcome.PAUSED)
+    assert part.slices[0].charged_seconds == pytest.approx(done.slices[0].charged_seconds)
+    assert (part.slices[0].samples, part.slices[0].training_seconds) == (0, 0.0)
+    assert part.slices[0].shared_seconds == pytest.approx(part.slices[0].charged_seconds)
     assert run_key(world.job, OTHER) not in world.state().runs
     assert world.state().slice_seconds < 2.0
     world.search(Scripted(start(OTHER, 50.0)), prober=prober, owner="later").run()
     (_, again) = world.probes()
-    assert again.probe_id == cut.probe_id
+    assert again.probe_id == part.probe_id
     assert again.slices[1].samples > 0
 
 
 def test_whatever_ends_the_search_ends_all_slices_and_gives_their_leases_back(tmp_path: Path) -> None:
     world = wide_world(tmp_path)
 
-    class Interrupted(TogetherProber):
+    class Interrupted(ConcurrentProber):
         def poll(self, handle: ProbeHandle) -> Measurement:
             raise KeyboardInterrupt
 
@@ -219,13 +219,13 @@ def test_a_search_killed_with_several_under_way_goes_on_from_each_one_s_checkpoi
     tmp_path: Path, left: int
 ) -> None:
     world = wide_world(tmp_path)
-    dying = TogetherDying(law=world.law, clock=world.clock, cluster=world.cluster)
+    dying = ConcurrentDying(law=world.law, clock=world.clock, cluster=world.cluster)
     dying.left = left
     with pytest.raises(Killed):
         world.search(ModelPolicy(), prober=dying, parallel=3).run()
     before = world.probes()
     world.clock.sleep(61.0)
-    prober = together_prober(world)
+    prober = concurrent_prober(world)
     stop, _ = world.search(ModelPolicy(), prober=prober, owner="second", parallel=3).run()
     assert stop.kind is StopKind.ARRIVED
     after = {p.probe_id: p for p in world.probes()}
@@ -240,7 +240,7 @@ def test_a_search_killed_with_several_under_way_goes_on_from_each_one_s_checkpoi
 def test_a_lease_that_one_slice_loses_costs_the_others_nothing(tmp_path: Path) -> None:
     world = wide_world(tmp_path)
 
-    class Taken(TogetherProber):
+    class Taken(ConcurrentProber):
         def poll(self, handle: ProbeHandle) -> Measurement:
             if len(self.started) == 2 and not world.probes()[0].slices and self.clock.now < 2000:
                 self.clock.now += 1000.0
@@ -257,7 +257,7 @@ def test_a_lease_that_one_slice_loses_costs_the_others_nothing(tmp_path: Path) -
 def test_leases_of_all_slices_are_renewed(tmp_path: Path) -> None:
     world = wide_world(tmp_path)
 
-    class Dawdling(TogetherProber):
+    class Dawdling(ConcurrentProber):
         polls = 0
 
         def poll(self, handle: ProbeHandle) -> Measurement:
@@ -277,7 +277,7 @@ def test_leases_of_all_slices_are_renewed(tmp_path: Path) -> None:
 def test_what_optuna_suggests_waits_until_it_has_room(tmp_path: Path) -> None:
     world = wide_world(tmp_path)
     ask = Ask(until=Until(training_seconds=3.0), reason="told to")
-    prober = together_prober(world)
+    prober = concurrent_prober(world)
 
     class Asking:
         def decide(self, state: SearchState) -> Decision:
@@ -295,7 +295,7 @@ def test_what_was_asked_for_and_never_had_room_ends_with_the_search(tmp_path: Pa
     world = wide_world(tmp_path, cluster={"nodes": [4], "capacity": 4})
     ask = Ask(until=Until(training_seconds=3.0), reason="told to")
     end = Stop(kind=StopKind.BUDGET, reason="told to")
-    world.search(Scripted(ask, ask, end), prober=together_prober(world), parallel=2).run()
+    world.search(Scripted(ask, ask, end), prober=concurrent_prober(world), parallel=2).run()
     (probe,) = world.probes()
     assert probe.slices[0].samples == 0  # it was cut off when the search was over
     assert trial_states(world) == [TrialState.RUNNING, TrialState.PRUNED]
@@ -304,7 +304,7 @@ def test_what_was_asked_for_and_never_had_room_ends_with_the_search(tmp_path: Pa
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 def test_optuna_s_samplers_never_suggest_what_is_under_way(tmp_path: Path, sampler: str) -> None:
     world = wide_world(tmp_path, sampler=sampler, goal={"trainings": 5}, budget={"time": "25m", "probes": 16})
-    prober = together_prober(world)
+    prober = concurrent_prober(world)
     world.search(Watching(OptunaPolicy()), prober=prober, parallel=4).run()
     assert max(prober.held) <= 4
     assert TrialState.COMPLETE in trial_states(world)
@@ -316,23 +316,23 @@ def test_ranks_of_several_slices_that_share_cores_are_marked(tmp_path: Path) -> 
     world = wide_world(tmp_path, capacity=4)  # on two cores
     world.search(
         Scripted(start(GOOD), start(OTHER), start(THIRD), go_on(1, 9.0)),
-        prober=together_prober(world),
+        prober=concurrent_prober(world),
         parallel=3,
     ).run()
     crowded = {m.configuration: m.oversubscribed for p in world.probes() for m in p.slices[:1]}
     assert crowded == {GOOD: True, OTHER: True, THIRD: True}
     world = wide_world(tmp_path / "two", capacity=4)
-    world.search(Scripted(start(GOOD), start(OTHER)), prober=together_prober(world), parallel=2).run()
+    world.search(Scripted(start(GOOD), start(OTHER)), prober=concurrent_prober(world), parallel=2).run()
     assert not any(m.oversubscribed for p in world.probes() for m in p.slices)
 
 
 def test_progress_and_ends_say_of_which_probe_they_are(tmp_path: Path) -> None:
     world = wide_world(tmp_path)
     world.search(
-        Scripted(start(GOOD, 9.0), start(OTHER, 4.0)), prober=together_prober(world), parallel=2
+        Scripted(start(GOOD, 9.0), start(OTHER, 4.0)), prober=concurrent_prober(world), parallel=2
     ).run()
-    told = [(e.kind, e.probe_id) for e in world.events if e.kind in ("decision", "slice")]
-    assert told == [("decision", 1), ("decision", 2), ("slice", 2), ("slice", 1)]
+    reported = [(e.kind, e.probe_id) for e in world.events if e.kind in ("decision", "slice")]
+    assert reported == [("decision", 1), ("decision", 2), ("slice", 2), ("slice", 1)]
     assert all(event.num_slots == 2 for event in world.events)
 
 

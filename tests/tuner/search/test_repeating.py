@@ -13,7 +13,7 @@ from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import World, configuration, make_job
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.job import Job
-from tuner.search.acquisition import Weighing
+from tuner.search.acquisition import Acquisition
 from tuner.search.beliefs import believe, candidates
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Continue
@@ -60,7 +60,7 @@ def test_a_run_that_begins_anew_costs_all_of_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     beliefs = believe(state, candidates(state, rng), rng)
     index = beliefs.configurations.index(HERE)
-    left = Weighing(state, beliefs)._still_to_train()[:, index]
+    left = Acquisition(state, beliefs)._still_to_train()[:, index]
     assert left == pytest.approx(beliefs.forecast.total[:, index])
     assert np.median(left - beliefs.forecast.remaining[:, index]) == pytest.approx(20.0, rel=0.2)
 
@@ -70,8 +70,8 @@ def test_a_budget_that_ends_before_anything_new_is_not_spent(tmp_path: Path) -> 
     world.ran(HERE, 30.0)
     state = world.state()
     rng = np.random.default_rng(0)
-    weighing = Weighing(state, believe(state, candidates(state, rng), rng))
-    assert weighing.incumbent() is None
+    acquisition = Acquisition(state, believe(state, candidates(state, rng), rng))
+    assert acquisition.incumbent() is None
 
 
 def test_one_training_is_carried_out_in_one_piece(tmp_path: Path) -> None:

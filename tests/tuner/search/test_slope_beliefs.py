@@ -21,7 +21,7 @@ from tuner.search.slope_beliefs import SlopeModels
 from tuner.search.slope_priors import REVERSED, TEXTBOOK, Part, SearchSettings
 
 NEVER = configuration(learning_rate=0.001)
-LOOKS = [
+PROBES = [
     configuration(nodes=n, machine=m, batch_size=b, learning_rate=r)
     for n, m, b, r in (
         (1, "small", 32, 0.1),
@@ -39,10 +39,10 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> Problem:
     return Problem(path=path, goal="seconds", trainings=1000, deadline=None)
 
 
-def looked(problem: Problem, **seconds: list[tuple[Configuration, float]]) -> ReplayedSearch:
+def first(problem: Problem, **seconds: list[tuple[Configuration, float]]) -> ReplayedSearch:
     search = ReplayedSearch(problem)
     for what, until in seconds["at"]:
-        search.carry_out(
+        search.execute(
             Start(
                 configuration=what,
                 purpose=Purpose.STATISTICS,
@@ -60,16 +60,16 @@ def models(problem: Problem, settings: SearchSettings | None = None) -> SlopeMod
 
 
 def predicted(problem: Problem, at: list[tuple[Configuration, float]]) -> SlopePredictor:
-    return models(problem).predict(looked(problem, at=at).state())
+    return models(problem).predict(first(problem, at=at).state())
 
 
 def test_step_times_seen_foretell_those_of_other_configurations(problem: Problem) -> None:
-    found = predicted(problem, [(what, 2.0) for what in LOOKS])
+    found = predicted(problem, [(what, 2.0) for what in PROBES])
     truth = np.array(
         [math.log(problem.recording.run(c).step_seconds / c.batch_size) for c in found.configurations]
     )
     model = found.seconds.model
-    rows = [found.configurations.index(what) for what in LOOKS]
+    rows = [found.configurations.index(what) for what in PROBES]
     np.testing.assert_allclose(model.mean[rows], truth[rows], atol=0.05)
     score = (model.mean - truth) / np.sqrt(model.variance)
     assert np.mean(np.abs(score) < 1.645) > 0.75
@@ -77,31 +77,31 @@ def test_step_times_seen_foretell_those_of_other_configurations(problem: Problem
 
 
 def test_an_arrival_is_believed_as_it_was(problem: Problem) -> None:
-    what = LOOKS[1]
+    what = PROBES[1]
     found = predicted(problem, [(what, 1e6)])
     row = found.configurations.index(what)
-    assert found.standing.arrived[row] == pytest.approx(problem.seconds[what])
+    assert found.status.arrived[row] == pytest.approx(problem.seconds[what])
     assert found.mean_log[row] == pytest.approx(math.log(problem.seconds[what]), abs=1e-6)
 
 
 def test_a_run_that_ended_below_the_target_is_not_expected_to_arrive(problem: Problem) -> None:
     found = predicted(problem, [(NEVER, 1e6)])
     row = found.configurations.index(NEVER)
-    assert found.standing.ended[row]
+    assert found.status.ended[row]
     assert found.mean_log[row] == math.inf
-    assert not found.standing.ended.sum() > 1
+    assert not found.status.ended.sum() > 1
 
 
 def test_what_was_not_begun_stands_at_nothing(problem: Problem) -> None:
-    found = predicted(problem, [(LOOKS[0], 2.0)])
-    row = found.configurations.index(LOOKS[0])
-    assert np.flatnonzero(found.standing.begun).tolist() == [row]
-    assert found.standing.seconds[row] == pytest.approx(2.0)
-    assert np.isinf(found.standing.arrived).all()
+    found = predicted(problem, [(PROBES[0], 2.0)])
+    row = found.configurations.index(PROBES[0])
+    assert np.flatnonzero(found.status.started).tolist() == [row]
+    assert found.status.seconds[row] == pytest.approx(2.0)
+    assert np.isinf(found.status.arrived).all()
 
 
 def test_seeing_a_run_for_longer_makes_it_surer(problem: Problem) -> None:
-    what = LOOKS[0]
+    what = PROBES[0]
     row = sorted(problem.costs).index(what)
     spreads = [
         math.sqrt(predicted(problem, [(what, share * problem.seconds[what])]).variance_log[row])
@@ -112,9 +112,9 @@ def test_seeing_a_run_for_longer_makes_it_surer(problem: Problem) -> None:
 
 def test_models_used_before_believe_the_same_as_fresh_ones(problem: Problem) -> None:
     used = models(problem)
-    search = looked(problem, at=[(what, 2.0) for what in LOOKS])
+    search = first(problem, at=[(what, 2.0) for what in PROBES])
     used.predict(search.state())
-    search.carry_out(
+    search.execute(
         Continue(probe_id=0, purpose=Purpose.TRAINING, until=Until(training_seconds=6.0), reason="")
     )
     one, other = used.predict(search.state()), models(problem).predict(search.state())
@@ -124,14 +124,14 @@ def test_models_used_before_believe_the_same_as_fresh_ones(problem: Problem) -> 
 
 def test_a_reversed_prior_is_outweighed_by_what_is_seen(problem: Problem) -> None:
     reversed_ = models(problem, SearchSettings(prior=REVERSED))
-    before = reversed_.predict(looked(problem, at=[]).state()).seconds.model.weights
-    after = reversed_.predict(looked(problem, at=[(c, 2.0) for c in LOOKS]).state()).seconds.model.weights
+    before = reversed_.predict(first(problem, at=[]).state()).seconds.model.weights
+    after = reversed_.predict(first(problem, at=[(c, 2.0) for c in PROBES]).state()).seconds.model.weights
     assert before == pytest.approx({"neutral": 0.5, "reversed": 0.5})
     assert after.get("reversed", 0.0) < 0.2
 
 
 def test_without_what_ends_tell_a_run_that_ended_foretells_others_as_if_it_lived_on(problem: Problem) -> None:
-    state = looked(problem, at=[(NEVER, 1e6)]).state()
+    state = first(problem, at=[(NEVER, 1e6)]).state()
     heeded, ignored = (
         models(problem, SearchSettings(without=without)).predict(state)
         for without in (frozenset[Part](), frozenset[Part]({"never"}))
@@ -143,7 +143,7 @@ def test_without_what_ends_tell_a_run_that_ended_foretells_others_as_if_it_lived
 
 
 def test_without_a_part_the_rest_still_believes_something(problem: Problem) -> None:
-    state = looked(problem, at=[(what, 3.0) for what in LOOKS]).state()
+    state = first(problem, at=[(what, 3.0) for what in PROBES]).state()
     plain = models(problem).predict(state)
     for part in ("curve", "analytic", "residual", "never"):
         found = models(problem, SearchSettings(without=frozenset({part}))).predict(state)

@@ -181,14 +181,14 @@ def test_a_parameter_without_a_spread_or_unknown_is_passed_over() -> None:
 
 @examples(40)
 @given(
-    told=st.lists(st.tuples(st.floats(-3.0, 3.0), st.floats(0.01, 5.0)), min_size=1, max_size=6),
+    stated=st.lists(st.tuples(st.floats(-3.0, 3.0), st.floats(0.01, 5.0)), min_size=1, max_size=6),
     name=st.sampled_from(["log nodes", "log batch"]),
 )
-def test_what_is_learnt_lies_between_all_that_was_told(told: list[tuple[float, float]], name: str) -> None:
-    fits = [fit(quantity, {name: pair}) for pair in told for quantity in ("seconds", "samples")]
+def test_what_is_learnt_lies_between_all_that_was_told(stated: list[tuple[float, float]], name: str) -> None:
+    fits = [fit(quantity, {name: pair}) for pair in stated for quantity in ("seconds", "samples")]
     learnt = learnt_from_fits(fits)
     assert learnt is not None
-    means = [SECONDS_SLOPES[name].mean, *(mean for mean, _ in told)]
+    means = [SECONDS_SLOPES[name].mean, *(mean for mean, _ in stated)]
     assert min(means) - 1e-9 <= learnt.seconds[name].mean <= max(means) + 1e-9
     assert min(BETWEEN_JOBS, SECONDS_SLOPES[name].sd) <= learnt.seconds[name].sd <= SECONDS_SLOPES[name].sd
 

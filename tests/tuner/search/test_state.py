@@ -167,13 +167,13 @@ def test_overhead_is_what_scoring_adds_to_training(world: World) -> None:
 
 
 def test_what_was_carried_over_is_no_training_paid_for(world: World) -> None:
-    begun = replace(
+    started = replace(
         world.prober.slice(HERE, Purpose.STATISTICS, 20.0, make_folder(world)),
         charged_seconds=0.0,
         startup_seconds=0.0,
     )
-    went_on = replace(begun, training_seconds=begun.training_seconds + 10.0, charged_seconds=13.0)
-    world.keep(begun, replace(went_on, startup_seconds=1.0, curve=()))
+    went_on = replace(started, training_seconds=started.training_seconds + 10.0, charged_seconds=13.0)
+    world.keep(started, replace(went_on, startup_seconds=1.0, curve=()))
     assert world.state().overhead == pytest.approx(1.2)
 
 
@@ -184,11 +184,11 @@ def make_folder(world: World) -> Path:
 
 
 def test_noise_goes_with_the_run_that_measured_it(world: World) -> None:
-    told = {}
+    reported = {}
     for samples, noise in ((1_000, 50.0), (9_000, 300.0)):
         statistic = NoiseStatistic(samples=samples, noise=noise, squared_gradient=2.0, num_estimates=5)
         what = configuration(1, 64 * samples // 1_000, 0.03)
-        told[what] = (statistic,)
+        reported[what] = (statistic,)
         world.keep(
             Measurement(
                 configuration=what,
@@ -200,7 +200,7 @@ def test_noise_goes_with_the_run_that_measured_it(world: World) -> None:
             )
         )
     evidence, _ = world.state().evidence()
-    assert {run.configuration: run.noise for run in evidence} == told
+    assert {run.configuration: run.noise for run in evidence} == reported
 
 
 def test_the_untrained_model_s_value_is_the_median_of_those_scored(world: World) -> None:
@@ -240,9 +240,9 @@ def test_a_probe_that_failed_at_once_is_no_run(world: World) -> None:
 def test_each_run_s_standing_is_told_to_the_predictor(world: World) -> None:
     world.ran(HERE, 5.0)
     world.ran(configuration(1, 64, 1.01), 5.0)  # beyond the edge of the law
-    evidence, standings = world.state().evidence()
+    evidence, statuses = world.state().evidence()
     assert [e.diverged for e in evidence] == [False, True]
-    going, ended = standings.values()
+    going, ended = statuses.values()
     assert isinstance(going, RunState)
     assert (going.index, going.ended, ended.index, ended.ended) == (0, False, 1, True)
     assert going.training_seconds == pytest.approx(5.0, rel=0.05)

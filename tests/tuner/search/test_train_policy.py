@@ -42,7 +42,7 @@ def test_a_run_begun_on_other_nodes_is_carried_over(tmp_path: Path) -> None:
     world.ran(HERE, 1.0, purpose=Purpose.TIMING)
     decision = TrainPolicy(HERE).decide(world.state())
     assert isinstance(decision.action, Start)
-    assert decision.action.carry_from == 1
+    assert decision.action.resume_from == 1
     assert decision.beliefs is not None
     stop, _ = world.search(TrainPolicy(HERE)).run()
     assert stop.kind is StopKind.ARRIVED
@@ -69,7 +69,7 @@ def test_what_takes_far_longer_than_expected_is_given_up(
 ) -> None:
     world = make_world(tmp_path)
     stop, _ = world.search(policy).run()
-    assert stop.kind is StopKind.OUT_OF_REACH
+    assert stop.kind is StopKind.UNREACHABLE
     assert "it has not arrived after" in stop.reason
     assert world.state().slices[-1].training_seconds == pytest.approx(most_seconds, abs=10.5)
 
@@ -77,13 +77,13 @@ def test_what_takes_far_longer_than_expected_is_given_up(
 def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
     world = make_world(tmp_path, replace(LAW, edge_rate=0.05))
     stop, _ = world.search(TrainPolicy(HERE)).run()
-    assert stop == Stop(kind=StopKind.OUT_OF_REACH, reason="the training ended: diverged")
+    assert stop == Stop(kind=StopKind.UNREACHABLE, reason="the training ended: diverged")
 
 
 def test_a_training_that_does_not_fit_memory_says_so_and_is_not_tried_again(tmp_path: Path) -> None:
     world = make_world(tmp_path, replace(LAW, memory_samples=32))
     stop, _ = world.search(TrainPolicy(HERE)).run()
-    assert stop == Stop(kind=StopKind.OUT_OF_REACH, reason="the training ran out of memory")
+    assert stop == Stop(kind=StopKind.UNREACHABLE, reason="the training ran out of memory")
     assert len(world.probes()) == 1
 
 

@@ -15,7 +15,7 @@ from tuner.domain.measurement import Measurement, Purpose
 from tuner.job import Job
 from tuner.ledger import Lease, MemoryLedger, ProbeRecord, StudyRecord
 from tuner.probes import Prober
-from tuner.search.context import SearchSetting
+from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent
 from tuner.search.loop import Search
 from tuner.search.optuna_trials import StudyTrials
@@ -104,7 +104,7 @@ class World:
         self, policy: Policy, *, prober: Prober | None = None, owner: str = "first", parallel: int = 1
     ) -> Search:
         """A search as a new process would make it."""
-        setting = SearchSetting(
+        context = SearchContext(
             job=self.job,
             cluster=self.cluster,
             study=self.study,
@@ -118,7 +118,7 @@ class World:
             sleep=self.clock.sleep,
             listen=self.events.append,
         )
-        return Search(setting, prober or self.prober, policy)
+        return Search(context, prober or self.prober, policy)
 
     def state(self) -> SearchState:
         """Where the search stands."""

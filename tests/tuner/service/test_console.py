@@ -90,8 +90,8 @@ def test_off_a_terminal_lines_name_their_probe_where_several_are_under_way() -> 
         for probe_id in (3, 4):
             plain.show(of_probe(probe_id))
     assert lines[0] == "[   0.0 s] decision: probe 3: training: nodes=1 - why"
-    told = [line.partition("progress: ")[2].partition(":")[0] for line in lines[1:]]
-    assert told.count("probe 3") == told.count("probe 4") == 2
+    reported = [line.partition("progress: ")[2].partition(":")[0] for line in lines[1:]]
+    assert reported.count("probe 3") == reported.count("probe 4") == 2
 
 
 def test_on_a_terminal_every_slice_under_way_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

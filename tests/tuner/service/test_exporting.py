@@ -165,8 +165,8 @@ def test_a_command_of_one_s_own_runs_on_the_recommended_nodes(tmp_path: Path) ->
     (tmp_path / "go.sh").write_text(exported(job, "torchrun", recommendation()))
     for node in ("0", "1"):
         subprocess.run(["sh", str(tmp_path / "go.sh"), node, "host-a", "1234"], cwd="/", check=True)
-        told = (tmp_path / "the code" / "output" / node).read_text().splitlines()
-        assert told == ["2", "0.05", "16", node, "host-a", "1234", "it's 4 $HOME", "64"]
+        reported = (tmp_path / "the code" / "output" / node).read_text().splitlines()
+        assert reported == ["2", "0.05", "16", node, "host-a", "1234", "it's 4 $HOME", "64"]
 
 
 @pytest.mark.slow
@@ -176,9 +176,9 @@ def test_slurm_runs_a_command_of_one_s_own_as_it_is_exported(
     job = opened_command(tmp_path, TELLING, environment={"GREETING": "it's {tau} $HOME"})
     state, said = submitted(exported(job, "slurm", recommendation()), tmp_path, slurm_cluster)
     assert state == "COMPLETED", said
-    told = [(tmp_path / "output" / node).read_text().splitlines() for node in ("0", "1")]
-    address, port = told[0][4:6]
-    for node, lines in enumerate(told):
+    reported = [(tmp_path / "output" / node).read_text().splitlines() for node in ("0", "1")]
+    address, port = reported[0][4:6]
+    for node, lines in enumerate(reported):
         assert lines == ["2", "0.05", "16", str(node), address, port, "it's 4 $HOME", "64"]
     assert address in slurm_cluster.nodes
 

@@ -119,14 +119,14 @@ def test_what_one_study_learnt_is_the_next_ones_prior(tmp_path: Path, store: Sto
     opened = opened_job(tmp_path, ONE_TRAINING)
     for fresh in (False, True):
         run_job(opened, store, RunOptions(output=opened.folder / "out", fresh=fresh))
-    told = []
+    reported = []
     for study in store.ledger.studies():
         fits = store.ledger.past_fits(study.fingerprint)
         (last,) = [f for f in fits if (f.study_id, f.model) == (study.study_id, "samples")]
-        told.append(" ".join(last.summary["sentences"]))
-    assert "textbook" in told[0]
-    assert "learnt" in told[1]
-    assert "textbook" not in told[1]
+        reported.append(" ".join(last.summary["sentences"]))
+    assert "textbook" in reported[0]
+    assert "learnt" in reported[1]
+    assert "textbook" not in reported[1]
 
 
 def test_a_search_through_the_whole_list_ends(tmp_path: Path, store: Storage) -> None:
@@ -212,14 +212,14 @@ def test_a_recording_of_a_study_has_the_truth_that_the_study_had(tmp_path: Path,
     runs = [probe for probe in desk.probes() if probe.purpose is not Purpose.TIMING]
     assert made.num_runs == len(recording.runs) > 1
     for one in recording.runs:
-        told = max(
+        reported = max(
             (p.measurement for p in runs if p.configuration == one.configuration and p.measurement),
             key=lambda m: m.samples,
         )
-        points = [point for point in told.curve if point.samples > 0]
+        points = [point for point in reported.curve if point.samples > 0]
         found = crossing(points, desk.job.goal.target, maximize=True)
         assert recording.truth_seconds(one) == (found[1] if found else math.inf)
-        assert one.step_seconds == told.batch_seconds
+        assert one.step_seconds == reported.batch_seconds
         assert (one.end is None) == (found is not None)
     assert recording.cluster.dollars_per_second(runs[0].configuration) == pytest.approx(
         desk.opened.cluster.dollars_per_second(runs[0].configuration)

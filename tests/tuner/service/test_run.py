@@ -19,7 +19,7 @@ from tuner.service.run import RunResult
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, RunResult]]:
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, RunResult]]:
     """A run that arrived, on nodes that cost something; tests only read it."""
     folder = tmp_path_factory.mktemp("told")
     with open_storage(f"sqlite:///{folder / 'paceline.db'}") as store:
@@ -28,8 +28,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, RunRe
         yield desk, desk.run()
 
 
-def test_a_run_ends_with_the_run_that_arrived_and_says_what_it_took(told: tuple[Desk, RunResult]) -> None:
-    desk, result = told
+def test_a_run_ends_with_the_run_that_arrived_and_says_what_it_took(reported: tuple[Desk, RunResult]) -> None:
+    desk, result = reported
     answer = result.recommendation
     assert result.stop.kind is StopKind.ARRIVED
     assert answer.verified is not None
@@ -45,8 +45,8 @@ def test_a_run_ends_with_the_run_that_arrived_and_says_what_it_took(told: tuple[
     assert answer.verified.value == max(point.value for point in curve)
 
 
-def test_what_tuning_cost_is_what_the_ledger_was_charged(told: tuple[Desk, RunResult]) -> None:
-    desk, result = told
+def test_what_tuning_cost_is_what_the_ledger_was_charged(reported: tuple[Desk, RunResult]) -> None:
+    desk, result = reported
     tuning = result.recommendation.tuning
     slices = desk.slices()
     assert tuning.seconds == pytest.approx(sum(m.charged_seconds for m in slices))
@@ -57,11 +57,11 @@ def test_what_tuning_cost_is_what_the_ledger_was_charged(told: tuple[Desk, RunRe
     assert tuning.seconds_by_part["startup"] == pytest.approx(sum(m.startup_seconds for m in slices))
 
 
-def test_the_ledger_keeps_the_recommendation_and_the_files_hold_it(told: tuple[Desk, RunResult]) -> None:
-    desk, result = told
-    kept = desk.store.ledger.recommendations(result.study.study_id)
+def test_the_ledger_keeps_the_recommendation_and_the_files_hold_it(reported: tuple[Desk, RunResult]) -> None:
+    desk, result = reported
+    stored = desk.store.ledger.recommendations(result.study.study_id)
     written = json.loads(result.files["recommendation.json"].read_text())
-    assert [k.recommendation for k in kept] == [written] == [result.recommendation.to_dict()]
+    assert [k.recommendation for k in stored] == [written] == [result.recommendation.to_dict()]
     assert Recommendation.from_dict(written) == result.recommendation
     assert {"report.html", "report.md", "trials.csv", "launch.sh"} < set(result.files)
     assert result.recommendation.command in result.files["launch.sh"].read_text()
@@ -99,15 +99,15 @@ def test_many_trainings_are_searched_for_until_nothing_gains_and_verified_when_a
     assert truth[answer.choice.configuration] < 2.0 * min(truth.values())
 
 
-def test_what_was_verified_is_held_against_a_prediction_made_before(told: tuple[Desk, RunResult]) -> None:
-    desk, result = told
+def test_what_was_verified_is_held_against_a_prediction_made_before(reported: tuple[Desk, RunResult]) -> None:
+    desk, result = reported
     answer = result.recommendation
     assert answer.verified is not None
     assert answer.verified.predicted is not None
     assert answer.verified.share_known is not None
     assert answer.verified.share_known < 1.0
-    kept = desk.store.ledger.predictions(desk.store.ledger.studies()[-1].study_id)
-    held = [p for p in kept if p.quantiles[0.5] == answer.verified.predicted.median]
+    stored = desk.store.ledger.predictions(desk.store.ledger.studies()[-1].study_id)
+    held = [p for p in stored if p.quantiles[0.5] == answer.verified.predicted.median]
     assert any(p.configuration == answer.choice.configuration for p in held)
 
 
@@ -136,8 +136,8 @@ def test_without_a_baseline_nothing_is_compared(desk: Desk) -> None:
     assert any("[baseline] is absent" in line for line in desk.texts("plan"))
 
 
-def test_the_baseline_is_probed_first_and_compared(told: tuple[Desk, RunResult]) -> None:
-    desk, result = told
+def test_the_baseline_is_probed_first_and_compared(reported: tuple[Desk, RunResult]) -> None:
+    desk, result = reported
     answer = result.recommendation
     baseline = desk.job.baseline_configuration()
     assert desk.probers[0].started[0] == (baseline, Purpose.STATISTICS)
@@ -145,8 +145,8 @@ def test_the_baseline_is_probed_first_and_compared(told: tuple[Desk, RunResult])
     assert answer.baseline.configuration == baseline
 
 
-def test_the_runner_up_is_more_than_another_shade_of_the_rate(told: tuple[Desk, RunResult]) -> None:
-    answer = told[1].recommendation
+def test_the_runner_up_is_more_than_another_shade_of_the_rate(reported: tuple[Desk, RunResult]) -> None:
+    answer = reported[1].recommendation
     assert answer.runner_up is not None
     second = answer.runner_up.configuration
     assert second.without("learning_rate") != answer.choice.configuration.without("learning_rate")
@@ -191,8 +191,8 @@ def test_a_living_tuner_keeps_others_off_its_study(desk: Desk) -> None:
         desk.run()
 
 
-def test_a_report_is_written_anew_without_probing(told: tuple[Desk, RunResult]) -> None:
-    desk, result = told
+def test_a_report_is_written_anew_without_probing(reported: tuple[Desk, RunResult]) -> None:
+    desk, result = reported
     before = result.recommendation
     files = report_job(desk.opened, desk.store, desk.folder / "elsewhere")
     assert len(desk.probers) == 1
@@ -204,13 +204,13 @@ def test_a_report_is_written_anew_without_probing(told: tuple[Desk, RunResult]) 
     assert again.tuning == before.tuning
 
 
-def test_the_report_holds_predictions_against_what_was_measured(told: tuple[Desk, RunResult]) -> None:
-    text = told[1].files["report.md"].read_text()
+def test_the_report_holds_predictions_against_what_was_measured(reported: tuple[Desk, RunResult]) -> None:
+    text = reported[1].files["report.md"].read_text()
     assert "inside their 90% interval" in text
 
 
-def test_what_an_answer_rests_on_is_said_in_whole_sentences(told: tuple[Desk, RunResult]) -> None:
-    desk, result = told
+def test_what_an_answer_rests_on_is_said_in_whole_sentences(reported: tuple[Desk, RunResult]) -> None:
+    desk, result = reported
     said = [*result.recommendation.evidence, *result.recommendation.warnings]
     assert all(re.fullmatch(r"[A-Z0-9].*\.", words) for words in said)
     runs, slices = len(desk.probers[0].started), len(desk.slices())
@@ -220,8 +220,8 @@ def test_what_an_answer_rests_on_is_said_in_whole_sentences(told: tuple[Desk, Ru
     assert any("A single run reached the target" in words for words in said)
 
 
-def test_the_launch_command_names_the_answer_s_axes(told: tuple[Desk, RunResult]) -> None:
-    desk, result = told
+def test_the_launch_command_names_the_answer_s_axes(reported: tuple[Desk, RunResult]) -> None:
+    desk, result = reported
     chosen = result.recommendation.choice.configuration
     words = result.recommendation.command.split()
     assert words[:2] == ["paceline", "train"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.tuner.search.concurrent import together_prober
+from tests.tuner.search.concurrent import concurrent_prober
 from tests.tuner.search.scripted import Scripted, start
 from tests.tuner.search.world import World, configuration
 from tuner.domain.measurement import Purpose
@@ -13,7 +13,7 @@ from tuner.service.views import status_rows
 ONE, TWO = configuration(1, 64, 0.08), configuration(1, 128, 0.08)
 
 
-def told(world: World) -> dict[str, object]:
+def reported(world: World) -> dict[str, object]:
     study = world.ledger.open_study("world", "f", world.job.model_dump(mode="json"))
     return {row["what"]: row["value"] for row in status_rows(world.ledger, study)}
 
@@ -22,7 +22,7 @@ def test_every_probe_under_way_is_named_where_there_are_several(tmp_path: Path) 
     world = World(tmp_path)
     for what in (ONE, TWO):
         world.ledger.start_probe(1, what, Purpose.TRAINING, trial_number=None, owner="me", lease_seconds=60.0)
-    rows = told(world)
+    rows = reported(world)
     assert rows["probes under way"] == 2
     assert rows["probe 1 under way"] == f"training: {ONE}"
     assert rows["probe 2 under way"] == f"training: {TWO}"
@@ -32,8 +32,8 @@ def test_every_probe_under_way_is_named_where_there_are_several(tmp_path: Path) 
 def test_time_that_passed_is_told_beside_what_was_charged_where_they_differ(tmp_path: Path) -> None:
     world = World(tmp_path)
     script = Scripted(start(ONE, 4.0), start(TWO, 4.0))
-    world.search(script, prober=together_prober(world), parallel=2).run()
-    rows = told(world)
+    world.search(script, prober=concurrent_prober(world), parallel=2).run()
+    rows = reported(world)
     state = world.state()
     assert rows["elapsed seconds"] == round(state.elapsed_seconds, 3)
     assert rows["charged seconds"] == round(state.spent.seconds, 3)

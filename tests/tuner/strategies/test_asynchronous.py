@@ -78,11 +78,11 @@ def test_pairs_keep_the_mean_of_all_ranks(num_ranks: int, nesterov: bool) -> Non
         rounds(ranks, 30)
         settle(ranks)
         mean = torch.stack([rank.theta for rank in ranks]).mean(dim=0)
-        apart = [Rank("gossip_pairs", {}, None, r, num_ranks, 50, keywords) for r in range(num_ranks)]
-        rounds(apart, 30)
-        torch.testing.assert_close(mean, torch.stack([r.theta for r in apart]).mean(dim=0))
+        asynchronous = [Rank("gossip_pairs", {}, None, r, num_ranks, 50, keywords) for r in range(num_ranks)]
+        rounds(asynchronous, 30)
+        torch.testing.assert_close(mean, torch.stack([r.theta for r in asynchronous]).mean(dim=0))
         spread = torch.stack([rank.theta for rank in ranks]).std(dim=0).mean()
-        assert spread < torch.stack([r.theta for r in apart]).std(dim=0).mean()
+        assert spread < torch.stack([r.theta for r in asynchronous]).std(dim=0).mean()
 
 
 @pytest.mark.parametrize("name", ASYNCHRONOUS)
@@ -122,9 +122,9 @@ def test_ranks_stay_together_that_would_part_on_their_own(name: str, over: Any) 
             rounds(ranks, 1)
             if over is MessageTransport:
                 time.sleep(0.004)  # what a step takes, so that messages can travel meanwhile
-        apart = [Rank(name, {}, None, r, 4, 50, {}) for r in range(4)]
-        rounds(apart, 60)
-        assert spread(ranks) < 0.25 * spread(apart)
+        asynchronous = [Rank(name, {}, None, r, 4, 50, {}) for r in range(4)]
+        rounds(asynchronous, 60)
+        assert spread(ranks) < 0.25 * spread(asynchronous)
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_server_and_ranks_together_lose_nothing(name: str) -> None:
         assert center is not None
         assert all(rank.strategy.own_score_vector() is None for rank in ranks[1:])
         moved = torch.stack([rank.theta for rank in ranks])
-        apart = [Rank(name, {}, None, r, 4, 50, {}) for r in range(4)]
-        rounds(apart, 25)
-        alone = torch.stack([rank.theta for rank in apart]).sum(dim=0)
+        asynchronous = [Rank(name, {}, None, r, 4, 50, {}) for r in range(4)]
+        rounds(asynchronous, 25)
+        alone = torch.stack([rank.theta for rank in asynchronous]).sum(dim=0)
         if name == "elastic_averaging":
             # What the centre gains the ranks give: their sum is that of ranks on their own.
             torch.testing.assert_close(moved.sum(dim=0) + center, alone)

@@ -31,7 +31,7 @@ def test_parameters_keep_values_and_memory_layout_and_become_views() -> None:
     flat = FlatParameters(model, torch.optim.SGD(model.parameters(), lr=0.1))
     for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-        assert ours.stride() == theirs.stride()
+        assert ours.chunk() == theirs.chunk()
     flat.vector.zero_()
     assert all(bool((p == 0).all()) for p in model.parameters())
     assert flat.num_bytes == 4 * sum(p.numel() for p in model.parameters())
@@ -50,11 +50,11 @@ def test_plain_point_undoes_the_look_ahead_at_the_rate_it_was_made_with() -> Non
     plain = flat.plain(scratch)
     assert plain is scratch
     with torch.no_grad():
-        kept = flat.vector.clone()
+        stored = flat.vector.clone()
         flat.vector.copy_(plain)
         for parameter, value in zip(model.parameters(), wanted, strict=True):
             torch.testing.assert_close(parameter.detach(), value)
-        flat.vector.copy_(kept)
+        flat.vector.copy_(stored)
 
 
 def test_frozen_parameters_stay_out() -> None:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from tests.tuner.transport.many_ranks import KINDS, eventually, filled, ranks
-from tuner.transport import NUM_CHANNELS, STANDING_WIDTH, Received, Transport
+from tuner.transport import NUM_CHANNELS, STATUS_WIDTH, Received, Transport
 
 WAIT_SECONDS = 30.0
 
@@ -307,15 +307,15 @@ class ConformanceInOneProcess:
 
     def test_standings_are_known_to_all(self) -> None:
         with self.ranks(8) as all_ranks:
-            assert all_ranks[0].standings().shape == (8, STANDING_WIDTH)
-            assert not all_ranks[0].standings().any()
+            assert all_ranks[0].statuses().shape == (8, STATUS_WIDTH)
+            assert not all_ranks[0].statuses().any()
             for rank, transport in enumerate(all_ranks):
-                transport.post(np.full(STANDING_WIDTH, 1.0))
-                transport.post(np.arange(STANDING_WIDTH) + 100.0 * rank)
-                assert transport.standings()[rank, 0] == 100 * rank
-            wanted = np.arange(STANDING_WIDTH) + 100.0 * np.arange(8)[:, None]
+                transport.post(np.full(STATUS_WIDTH, 1.0))
+                transport.post(np.arange(STATUS_WIDTH) + 100.0 * rank)
+                assert transport.statuses()[rank, 0] == 100 * rank
+            wanted = np.arange(STATUS_WIDTH) + 100.0 * np.arange(8)[:, None]
             for transport in all_ranks:
-                eventually(lambda one=transport: bool((one.standings() == wanted).all()), "all are known")
+                eventually(lambda one=transport: bool((one.statuses() == wanted).all()), "all are known")
 
     def test_who_posts_is_not_silent(self) -> None:
         with self.ranks(3) as all_ranks:
@@ -323,8 +323,8 @@ class ConformanceInOneProcess:
             assert before.shape == (3,)
             assert before[0] == 0
             assert (before[1:] > 0).all()
-            all_ranks[1].post(np.ones(STANDING_WIDTH))
-            eventually(lambda: all_ranks[0].standings()[1, 0] == 1, "the standing is here")
+            all_ranks[1].post(np.ones(STATUS_WIDTH))
+            eventually(lambda: all_ranks[0].statuses()[1, 0] == 1, "the standing is here")
             after = all_ranks[0].silent_seconds()
             assert after[1] < after[2]
             assert after[0] == 0
@@ -336,7 +336,7 @@ class ConformanceInOneProcess:
             all_ranks[2].close()
             all_ranks[2].close()
             for _ in range(5):
-                all_ranks[0].post(np.ones(STANDING_WIDTH))
+                all_ranks[0].post(np.ones(STATUS_WIDTH))
                 all_ranks[0].prefetch(2, 0)
                 all_ranks[0].fetch(2, 0, filled(0))
                 all_ranks[0].push(2, filled(1), 1)

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from tuner.transport import MessageTransport, SharedMemoryTransport, Transport
 
 KINDS = {"shared_memory": SharedMemoryTransport, "messages": MessageTransport}
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "zmq"])
@@ -31,14 +31,14 @@ def filled(value: float, *, num_elements: int = 1000, dtype: torch.dtype = torch
     return torch.full((num_elements,), float(value), dtype=dtype)
 
 
-def eventually(look: Callable[[], Any], what: str) -> Any:
-    """What `look` gives as soon as that is something; a 0 is."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def eventually(probe: Callable[[], Any], what: str) -> Any:
+    """What `probe` gives as soon as that is something; a 0 is."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
-        found = look()
+        found = probe()
         if found if isinstance(found, bool | np.bool_ | list) else found is not None:
             return found
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:g} s in vain until {what}"
+        assert time.monotonic() < deadline, f"waited {TIMEOUT_SECONDS:g} s in vain until {what}"
         time.sleep(0.001)
 
 
@@ -80,7 +80,7 @@ class Peer:
         self.line.send((deed, *arguments))
 
     def result(self) -> Any:
-        assert self.line.poll(PATIENCE_SECONDS), "the peer does not answer"
+        assert self.line.poll(TIMEOUT_SECONDS), "the peer does not answer"
         return self.line.recv()
 
     def do(self, deed: str, *arguments: Any) -> Any:
@@ -95,7 +95,7 @@ class Peer:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.join(PATIENCE_SECONDS)
+        self.process.join(TIMEOUT_SECONDS)
         self.line.close()
 
 
@@ -171,7 +171,7 @@ class Deeds:
             time.sleep(0.001)
         return tags
 
-    def compute_until_told(self) -> None:
+    def compute_until_stopped(self) -> None:
         matrix = torch.eye(100)
         while not self.line.poll():
             matrix = matrix @ matrix
@@ -180,13 +180,13 @@ class Deeds:
         return self.transport.ask(rank, self.filled(value), value)
 
     def reply(self, rank: int) -> list[float] | None:
-        found = self.transport.reply(rank, wait_seconds=PATIENCE_SECONDS)
+        found = self.transport.reply(rank, wait_seconds=TIMEOUT_SECONDS)
         return None if found is None else [found.vector.min().item(), found.vector.max().item(), found.tag]
 
     def serve(self, num_requests: int) -> None:
         """Answers with one more than it is asked."""
         for _ in range(num_requests):
-            request = self.transport.next_request(wait_seconds=PATIENCE_SECONDS)
+            request = self.transport.next_request(wait_seconds=TIMEOUT_SECONDS)
             assert request is not None
             self.transport.answer(
                 request, lambda out, asked=request.vector: torch.add(asked, 1, out=out), request.tag + 1

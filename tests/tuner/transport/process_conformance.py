@@ -29,7 +29,7 @@ class Watcher:
         self.out = filled(0, num_elements=NUM_ELEMENTS)
         self.tags: list[int] = []
 
-    def look(self) -> bool:
+    def probe(self) -> bool:
         tag = self.transport.fetch(self.rank, 0, self.out)
         if tag is None:
             return False
@@ -38,10 +38,10 @@ class Watcher:
         self.tags.append(tag)
         return True
 
-    def look_for(self, seconds: float) -> None:
+    def check_for(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            self.look()
+            self.probe()
 
 
 class ConformanceOfProcesses:
@@ -58,8 +58,8 @@ class ConformanceOfProcesses:
         with self.peers(tmp_path, 2, num_elements=NUM_ELEMENTS) as (transport, [writer]):
             writer.start("publish_without_end")
             watcher = Watcher(transport, 1)
-            watcher.look_for(HAMMERING_SECONDS)
-            eventually(lambda: watcher.look() and len(set(watcher.tags)) > 10, "ten were fetched")
+            watcher.check_for(HAMMERING_SECONDS)
+            eventually(lambda: watcher.probe() and len(set(watcher.tags)) > 10, "ten were fetched")
 
     def test_what_is_pushed_is_never_a_mixture(self, tmp_path: Path) -> None:
         with self.peers(tmp_path, 2, num_elements=NUM_ELEMENTS) as (transport, [writer]):
@@ -80,12 +80,12 @@ class ConformanceOfProcesses:
         with self.peers(tmp_path, 2, num_elements=NUM_ELEMENTS) as (transport, [writer]):
             writer.start("publish_without_end")
             watcher = Watcher(transport, 1)
-            eventually(watcher.look, "the first is here")
+            eventually(watcher.probe, "the first is here")
             for _ in range(20):
-                watcher.look_for(rng.uniform(0, 0.02))
+                watcher.check_for(rng.uniform(0, 0.02))
                 writer.freeze()
                 for _ in range(3):
-                    assert watcher.look()
+                    assert watcher.probe()
                 writer.thaw()
 
     @pytest.mark.parametrize("seed", range(3))
@@ -94,11 +94,11 @@ class ConformanceOfProcesses:
         with self.peers(tmp_path, 2, num_elements=NUM_ELEMENTS) as (transport, [writer]):
             writer.start("publish_without_end")
             watcher = Watcher(transport, 1)
-            eventually(watcher.look, "the first is here")
-            watcher.look_for(rng.uniform(0, 0.05))
+            eventually(watcher.probe, "the first is here")
+            watcher.check_for(rng.uniform(0, 0.05))
             writer.kill()
             for _ in range(3):
-                assert watcher.look()
+                assert watcher.probe()
 
     @pytest.mark.parametrize("fate", ["freeze", "kill"])
     def test_a_frozen_or_dead_rank_stops_nobody(self, tmp_path: Path, fate: str) -> None:
@@ -120,7 +120,7 @@ class ConformanceOfProcesses:
                 assert (reply.tag, reply.vector[0].item()) == (number + 1, number + 1)
             healthy.result()
             healthy.do("post", 3.0)
-            eventually(lambda: transport.standings()[2, 0] == 3, "the healthy one's standing is here")
+            eventually(lambda: transport.statuses()[2, 0] == 3, "the healthy one's standing is here")
             silent = transport.silent_seconds()
             assert silent[2] < silent[1]
 
@@ -175,7 +175,7 @@ class ConformanceOfProcesses:
     def test_a_rank_busy_with_other_things_is_fetched_from(self, tmp_path: Path) -> None:
         with self.peers(tmp_path, 2) as (transport, [busy]):
             busy.do("publish", 1)
-            busy.start("compute_until_told")
+            busy.start("compute_until_stopped")
             out = torch.zeros(1000)
             eventually(lambda: transport.fetch(1, 0, out), "it is here")
             assert out.eq(1).all()

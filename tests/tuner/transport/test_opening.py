@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from tests.tuner.transport.many_ranks import eventually
-from tuner.transport import MessageTransport, SharedMemoryTransport, memory_order, open_transport
+from tuner.transport import MessageTransport, SharedMemoryTransport, open_transport, shared_memory
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_stores_in_order_make_shared_memory_safe_without_a_fence(
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr(memory_order.ctypes, "CDLL", missing)
-    memory_order.memory_fence.cache_clear()
+    monkeypatch.setattr(shared_memory.ctypes, "CDLL", missing)
+    shared_memory.memory_fence.cache_clear()
     try:
-        assert memory_order.shared_memory_is_safe() is is_safe
+        assert shared_memory.shared_memory_is_safe() is is_safe
     finally:
-        memory_order.memory_fence.cache_clear()
+        shared_memory.memory_fence.cache_clear()

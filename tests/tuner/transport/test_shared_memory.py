@@ -21,7 +21,7 @@ from tests.tuner.transport.conformance import (
 from tests.tuner.transport.many_ranks import all_opened, filled, ranks
 from tests.tuner.transport.process_conformance import ConformanceOfProcesses
 from tuner.domain.errors import StorageError, TunerError
-from tuner.transport import memory_order, shared_memory_is_safe
+from tuner.transport import shared_memory, shared_memory_is_safe
 
 
 class TestSharedMemoryInOneProcess(ConformanceInOneProcess):
@@ -40,12 +40,12 @@ class TestSharedMemoryWithFences(ConformanceInOneProcess):
 
     @pytest.fixture(autouse=True)
     def with_fences(self, monkeypatch: pytest.MonkeyPatch) -> Any:
-        monkeypatch.setattr(memory_order, "ORDERED_MACHINES", frozenset())
-        memory_order.memory_fence.cache_clear()
+        monkeypatch.setattr(shared_memory, "ORDERED_MACHINES", frozenset())
+        shared_memory.memory_fence.cache_clear()
         if not shared_memory_is_safe():
             pytest.skip("this host has no libatomic")
         yield
-        memory_order.memory_fence.cache_clear()
+        shared_memory.memory_fence.cache_clear()
 
 
 def full(*_: object) -> None:

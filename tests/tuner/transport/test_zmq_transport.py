@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from tuner.transport.messages import SendBufferPool
 
 from tests.tuner.transport.conformance import ConformanceInOneProcess
 from tests.tuner.transport.many_ranks import eventually, filled, peers, ranks
 from tests.tuner.transport.process_conformance import ConformanceOfProcesses
 from tuner.transport import MessageTransport, Transport
 from tuner.transport.addresses import is_loopback, own_address
-from tuner.transport.letters import ParcelPool
 from tuner.transport.transport import VectorForm
 
 
@@ -65,25 +65,25 @@ def test_a_frozen_peer_costs_bounded_memory(tmp_path: Path) -> None:
             transport.ask(1, vector, tag)
             transport.prefetch(1, 0)
         # One pushed and under way, one that waits, one asked, one published, and some in the making.
-        assert len(transport._pool._parcels) < 12
+        assert len(transport._pool._send_buffers) < 12
 
 
 def test_a_standing_that_was_missed_is_told_again() -> None:
     with ranks("messages", 2) as two:
         assert isinstance(two[0], MessageTransport)
-        board = two[0]._courier.board
+        board = two[0]._io_thread.board
         two[1].post(filled(5, num_elements=24).double().numpy())
-        eventually(lambda: two[0].standings()[1, 0] == 5, "it is here")
+        eventually(lambda: two[0].statuses()[1, 0] == 5, "it is here")
         # As if the first message had been lost.
         board._counts[1] = 0
-        board._standings[1] = 0
-        eventually(lambda: two[0].standings()[1, 0] == 5, "it is here again")
+        board._statuses[1] = 0
+        eventually(lambda: two[0].statuses()[1, 0] == 5, "it is here again")
 
 
 def test_a_standing_told_again_is_no_sign_of_life() -> None:
     with ranks("messages", 2) as two:
         two[1].post(filled(5, num_elements=24).double().numpy())
-        eventually(lambda: two[0].standings()[1, 0] == 5, "it is here")
+        eventually(lambda: two[0].statuses()[1, 0] == 5, "it is here")
         silent = [two[0].silent_seconds()[1]]
         for _ in range(20):
             time.sleep(0.01)
@@ -92,7 +92,7 @@ def test_a_standing_told_again_is_no_sign_of_life() -> None:
 
 
 def test_a_parcel_is_used_again_when_nobody_needs_it() -> None:
-    pool = ParcelPool(VectorForm(num_elements=10, dtype=torch.bfloat16))
+    pool = SendBufferPool(VectorForm(num_elements=10, dtype=torch.bfloat16))
     first = pool.take(num_holders=2)
     second = pool.take()
     assert second is not first
@@ -105,7 +105,7 @@ def test_a_parcel_is_used_again_when_nobody_needs_it() -> None:
 def test_a_failure_of_the_courier_is_told_to_its_rank() -> None:
     with ranks("messages", 2) as two:
         assert isinstance(two[0], MessageTransport)
-        two[0]._courier.failure = OSError("out of descriptors")
+        two[0]._io_thread.failure = OSError("out of descriptors")
         with pytest.raises(Exception, match="messages to other ranks has failed"):
             two[0].publish(0, filled(1), 1)
 

@@ -170,8 +170,8 @@ def test_only_batch_normalisation_makes_samples_depend_on_each_other(places):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.05)
-            together, apart = model(images)[:4], model(images[:4])
-        assert torch.allclose(together, apart, rtol=1e-4, atol=1e-5) is not depends
+            combined, asynchronous = model(images)[:4], model(images[:4])
+        assert torch.allclose(combined, asynchronous, rtol=1e-4, atol=1e-5) is not depends
 
 
 def test_a_missing_data_set_says_where_to_get_it(tmp_path):

@@ -231,23 +231,23 @@ class GrowingText:
     def __init__(self, path: Path, *, skip: bool = False) -> None:
         self.path = path
         self._offset = path.stat().st_size if skip and path.exists() else 0
-        self._rest = b""
+        self._remainder = b""
 
     def take(self, *, has_ended: bool) -> Iterator[str]:
         """Every line that is whole by now; what is left of a file that has ended counts as one."""
         try:
             if self.path.stat().st_size < self._offset:
-                self._offset, self._rest = 0, b""
+                self._offset, self._remainder = 0, b""
             with self.path.open("rb") as file:
                 file.seek(self._offset)
                 data = file.read()
         except OSError:
             data = b""
         self._offset += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if has_ended and self._rest:
-            lines.append(self._rest)
-            self._rest = b""
+        *lines, self._remainder = (self._remainder + data).split(b"\n")
+        if has_ended and self._remainder:
+            lines.append(self._remainder)
+            self._remainder = b""
         for line in lines:
             yield line.decode("utf-8", errors="replace")
 
@@ -293,7 +293,7 @@ class EventFileSource(MetricSource):
         self._readers: dict[Path, Any] = {}
         self._taken: dict[tuple[Path, str], int] = {}
         # What was written before is another run's.
-        self._begun = time.time() - 1.0
+        self._started = time.time() - 1.0
 
     @property
     def place(self) -> str:
@@ -330,7 +330,7 @@ class EventFileSource(MetricSource):
         self._taken[(folder, names.value)] = len(events)
         found = []
         for event in events[start:]:
-            if event.wall_time < self._begun:
+            if event.wall_time < self._started:
                 continue
             fields: dict[str, Any] = {names.step: event.step, names.value: event.value}
             fields.update(

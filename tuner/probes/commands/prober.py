@@ -16,7 +16,7 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.launchers import CommandLauncher, JobHandle, JobState, JobStatus, Launcher
 from tuner.probes.commands.slice import CommandSlice
-from tuner.probes.commands.task import PATIENCE, SLICES_FOLDER, CommandPlan, can_go_on
+from tuner.probes.commands.task import SLICES_FOLDER, TIMEOUT, CommandPlan, can_go_on
 from tuner.probes.probe_folder import ProbeFolder, unwritable
 from tuner.probes.prober import ProbeHandle, Prober, Until
 from tuner.probes.slice_plan import SlicePlan
@@ -26,7 +26,7 @@ _MOST_LOSSES = 3
 #: A script that was asked to stop, and never asks whether it should, gets SIGTERM after so many seconds.
 _MOMENT_SECONDS = 0.5
 #: A slice that ends by seconds waits for the next line this many times as long as for those before.
-_LINE_PATIENCE = 1.5
+_LINE_TIMEOUT_SECONDS = 1.5
 
 
 class CommandProber(Prober):
@@ -178,8 +178,8 @@ class CommandProber(Prober):
             record.attempt.stop_file.touch()
         assert record.job is not None
         broken = record.verdict in (Outcome.DIVERGED, Outcome.TIMED_OUT)
-        patience = self._job.command.grace if record.asks else _MOMENT_SECONDS
-        if not record.is_cancelled and (broken or now - record.verdict_at >= patience):
+        timeout = self._job.command.grace if record.asks else _MOMENT_SECONDS
+        if not record.is_cancelled and (broken or now - record.verdict_at >= timeout):
             record.is_cancelled = True
             self._launcher.cancel(record.job)
 
@@ -204,24 +204,24 @@ class CommandProber(Prober):
         """Whether the slice has come to its end, or as far beyond it as it may."""
         if record.num_lines == 0:
             return False
-        until, known, standing = record.plan.until, record.known, record.standing
+        until, known, position = record.plan.until, record.known, record.position
         shows = record.has_interval if record.plan.is_timing else record.has_scored
-        factor = 1.0 if shows else PATIENCE
+        factor = 1.0 if shows else TIMEOUT
         # A run of which nothing is known is worth nothing before its first scoring, however rare they are.
         counted = factor if shows or record.plan.is_timing or known.value is not None else math.inf
-        if until.samples is not None and standing.samples - known.samples >= counted * (
+        if until.samples is not None and position.samples - known.samples >= counted * (
             until.samples - known.samples
         ):
             return True
-        if until.steps is not None and standing.step - known.step >= counted * until.steps:
+        if until.steps is not None and position.step - known.step >= counted * until.steps:
             return True
         if until.training_seconds is None:
             return False
         wanted = until.training_seconds - known.seconds
-        if standing.seconds - known.seconds >= factor * wanted:
+        if position.seconds - known.seconds >= factor * wanted:
             return True
         waits = record.seconds_now(now) - known.seconds
-        is_late = now - record.heard_at > _LINE_PATIENCE * record.longest_interval()
+        is_late = now - record.heard_at > _LINE_TIMEOUT_SECONDS * record.longest_interval()
         return waits >= factor * wanted and is_late and record.has_interval
 
     def _after_job(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
@@ -297,7 +297,7 @@ class CommandProber(Prober):
         record.ended = record.measurement(outcome, now, error)
         if outcome is Outcome.FAILED:
             # On a full disk scripts fail one after the other, which is no fault of theirs.
-            record.folder.check_room()
+            record.folder.check_disk_space()
         record.folder.end_slice(outcome)
         return record.ended
 

@@ -15,13 +15,13 @@ from tuner.probes.commands.progress_line import ProgressLine
 _ENOUGH_INTERVALS = 3
 #: The pace before a first line is that of as many lines from there.
 _EARLY = 4
-_READ_APART_SECONDS = 1.0
+_READ_INTERVAL_SECONDS = 1.0
 #: Of so many steps at most an interval stands for in a spread.
 _MOST_STEPS_OF_INTERVAL = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class ReadPoint:
     """A place of a run on its training clock.
 
     Args:
@@ -61,7 +61,7 @@ class Attempt:
             tells the pace of.
     """
 
-    def __init__(self, known: Mark, started_at: float | None = None) -> None:
+    def __init__(self, known: ReadPoint, started_at: float | None = None) -> None:
         self.known = known
         self.scoring_seconds = 0.0
         self.longest_interval = 0.0
@@ -69,13 +69,13 @@ class Attempt:
         self._process = ""
         self._begin: ProgressLine | None = None
         self._places: list[_Place] = []
-        self._marks: list[Mark] = []
+        self._points: list[ReadPoint] = []
         self._least_lag = float("inf")
         self._has_own_times: bool | None = None
         self._last_time = 0.0
         self._passed: float | None = None
         self._has_early_pace = False
-        self._num_placed = 0
+        self._num_timed = 0
 
     @property
     def is_empty(self) -> bool:
@@ -120,7 +120,7 @@ class Attempt:
             )
         self._last_time = max(time, self._last_time)
 
-    def marks(self) -> list[Mark]:
+    def points(self) -> list[ReadPoint]:
         """Every place beyond what was known, on the run's clock, in order.
 
         The clock goes on from the known mark: from when this attempt passed it, however often it was passed
@@ -131,18 +131,18 @@ class Attempt:
         # A first line's place moves while the next ones tell the pace; a last line's value may still come.
         if self._passed is None or not self._has_early_pace:
             self._passed = self._passed_at(self.known.samples)
-            self._marks, self._num_placed = [], 0
-        elif self._num_placed:
-            self._num_placed -= 1
-            if self._marks and self._marks[-1].samples == self._places[self._num_placed].samples:
-                self._marks.pop()
+            self._points, self._num_timed = [], 0
+        elif self._num_timed:
+            self._num_timed -= 1
+            if self._points and self._points[-1].samples == self._places[self._num_timed].samples:
+                self._points.pop()
         pace = self.pace() or self.known.seconds_per_sample
-        for place in self._places[self._num_placed :]:
-            is_untrained = place.samples == 0 and self.known == Mark()
+        for place in self._places[self._num_timed :]:
+            is_untrained = place.samples == 0 and self.known == ReadPoint()
             if place.samples > self.known.samples or is_untrained:
                 seconds = self.known.seconds + max(place.time - self._passed, 0.0)
-                self._marks.append(
-                    Mark(
+                self._points.append(
+                    ReadPoint(
                         step=place.step,
                         samples=place.samples,
                         seconds=seconds,
@@ -150,10 +150,10 @@ class Attempt:
                         value=place.value,
                     )
                 )
-        self._num_placed = len(self._places)
-        if not self._marks:  # until it has passed what was known, the place may move
+        self._num_timed = len(self._places)
+        if not self._points:  # until it has passed what was known, the place may move
             self._passed = None
-        return self._marks
+        return self._points
 
     def repeated_seconds(self) -> float:
         """Training up to what was known before."""
@@ -185,7 +185,7 @@ class Attempt:
         if self.is_empty:
             return []
         # Lines that were read together have one time, and count as one.
-        apart = [
+        spaced = [
             place
             for place, after in itertools.pairwise([*self._places, self._places[-1]])
             if after is place or after.time > place.time
@@ -196,7 +196,7 @@ class Attempt:
                 b.step - a.step,
                 b.value is None or self.scoring_seconds > 0,
             )
-            for a, b in itertools.pairwise(apart)
+            for a, b in itertools.pairwise(spaced)
             if b.step > a.step
         ]
         pure = [(seconds, steps) for seconds, steps, is_pure in made if is_pure]
@@ -252,7 +252,7 @@ class Attempt:
     @property
     def _least_span(self) -> float:
         """What lines must be apart to tell a pace: those that carry no time are read some at once."""
-        return 0.0 if self._has_own_times else _READ_APART_SECONDS
+        return 0.0 if self._has_own_times else _READ_INTERVAL_SECONDS
 
 
 def step_spread(intervals: Sequence[tuple[float, int]]) -> Spread | None:
@@ -263,19 +263,19 @@ def step_spread(intervals: Sequence[tuple[float, int]]) -> Spread | None:
     Args:
         intervals: Seconds a step, and how many steps.
     """
-    kept = list(intervals)
-    if len(kept) > _ENOUGH_INTERVALS:
-        kept = kept[1:]
-    if not kept:
+    selected = list(intervals)
+    if len(selected) > _ENOUGH_INTERVALS:
+        selected = selected[1:]
+    if not selected:
         return None
-    counts = np.array([steps for _, steps in kept])
-    seconds = np.repeat([s for s, _ in kept], np.minimum(counts, _MOST_STEPS_OF_INTERVAL))
+    counts = np.array([steps for _, steps in selected])
+    seconds = np.repeat([s for s, _ in selected], np.minimum(counts, _MOST_STEPS_OF_INTERVAL))
     spread = Spread.of(seconds.tolist())
     return Spread(
         median=spread.median,
         p10=spread.p10,
         p90=spread.p90,
-        mean=float(np.average([s for s, _ in kept], weights=counts)),
+        mean=float(np.average([s for s, _ in selected], weights=counts)),
         std=spread.std * float(np.sqrt(counts.mean())),
         count=int(counts.sum()),
     )

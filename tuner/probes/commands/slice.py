@@ -25,14 +25,14 @@ from tuner.domain.measurement import (
 from tuner.launchers import JobHandle, JobStatus
 from tuner.probes.commands.metric_sources import JsonSource, MetricSource
 from tuner.probes.commands.progress_line import ProgressLine
-from tuner.probes.commands.run_clock import Attempt, Mark, step_spread
+from tuner.probes.commands.run_clock import Attempt, ReadPoint, step_spread
 from tuner.probes.commands.task import CommandPlan, checkpoint_of
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 _PROGRESS_FILE = "progress.json"
 #: A scoring is kept that lies so much further than the last one that was.
-_KEPT_APART = 1.05
+_STORED_INTERVAL = 1.05
 _NOTHING = Spread(median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0, count=0)
 
 
@@ -48,7 +48,7 @@ class CommandSlice:
 
     def __init__(self, *, plan: SlicePlan, folder: ProbeFolder, cluster: Cluster, started: float) -> None:
         self.plan, self.folder, self.started = plan, folder, started
-        self.known = Mark() if plan.is_timing else known_mark(plan.folder)
+        self.known = ReadPoint() if plan.is_timing else known_point(plan.folder)
         self.ended: Measurement | None = None
         self.job: JobHandle | None = None
         self.attempt: CommandPlan | None = None
@@ -74,11 +74,11 @@ class CommandSlice:
         self._pending = self._pending_before = 0.0
         self._attempts: list[Attempt] = []
         self._base = self.known
-        self._standing: Mark | None = None
+        self._position: ReadPoint | None = None
         self._points: dict[int, CurvePoint] = {}
-        self._kept_samples = max(folder.reported_samples, default=0)
-        self._num_placed = 0
-        self._first_mark: Mark | None = None
+        self._stored_samples = max(folder.reported_samples, default=0)
+        self._num_timed = 0
+        self._first_evaluation: ReadPoint | None = None
         self._noise: list[NoiseStatistic] = []
 
     def submitted(
@@ -113,9 +113,9 @@ class CommandSlice:
             self.running_since = self.heard_at = now
         lines = self.source.read(now, has_ended=has_ended)
         if self.events is not None:
-            told = self.events.read(now, has_ended=has_ended)
+            heard = self.events.read(now, has_ended=has_ended)
             # Two places have two clocks; when lines are read is common to both.
-            lines = [replace(line, time=None) for line in told if line.event != "progress"] + lines
+            lines = [replace(line, time=None) for line in heard if line.event != "progress"] + lines
         for line in lines:
             self._take(line, now)
         if lines and self._attempts:
@@ -123,7 +123,7 @@ class CommandSlice:
 
     def was_lost(self, now: float) -> None:
         """Takes note that the job's nodes were taken away."""
-        progress = self.standing.samples
+        progress = self.position.samples
         self.lost_in_a_row = 1 if progress > self._samples_at_loss else self.lost_in_a_row + 1
         self._samples_at_loss = progress
         self._held_before += self._held(now)
@@ -133,9 +133,9 @@ class CommandSlice:
         self.waiting = "its nodes were lost; submitted again"
 
     @property
-    def standing(self) -> Mark:
+    def position(self) -> ReadPoint:
         """How far the run is known now."""
-        return self._standing or self._base
+        return self._position or self._base
 
     @property
     def has_scored(self) -> bool:
@@ -149,9 +149,9 @@ class CommandSlice:
 
     def seconds_now(self, now: float) -> float:
         """The training clock now, going on since the last line."""
-        if self._standing is None:
+        if self._position is None:
             return self._base.seconds
-        return self.standing.seconds + max(now - self.heard_at, 0.0)
+        return self.position.seconds + max(now - self.heard_at, 0.0)
 
     def longest_interval(self) -> float:
         """The longest time between two lines of this slice; 0 where there were none."""
@@ -173,7 +173,7 @@ class CommandSlice:
             now: The prober's clock.
             error: What went wrong.
         """
-        plan, standing = self.plan, self.standing
+        plan, position = self.plan, self.position
         held = self._held_before + (self._held(now) if self.job is not None else 0.0)
         charged = charge(held, plan.configuration, self._cluster)
         scoring = sum(attempt.scoring_seconds for attempt in self._attempts)
@@ -185,9 +185,9 @@ class CommandSlice:
             curve=self._curve(),
             ranks=() if outcome is Outcome.RUNNING else self._timings(),
             noise=tuple(self._noise),
-            step=standing.step,
-            samples=standing.samples,
-            training_seconds=standing.seconds,
+            step=position.step,
+            samples=position.samples,
+            training_seconds=position.seconds,
             scoring_seconds=scoring,
             startup_seconds=self._startup_seconds(held),
             repeated_seconds=0.0
@@ -210,7 +210,7 @@ class CommandSlice:
         """
         if self.plan.is_timing:
             return
-        text = json.dumps(asdict(self.standing)).encode()
+        text = json.dumps(asdict(self.position)).encode()
 
         def write(file: BinaryIO) -> None:
             file.write(text)
@@ -237,13 +237,13 @@ class CommandSlice:
             self._begin_attempt()
         self._attempts[-1].add(line)
 
-    def _with_lost_points(self, before_samples: int) -> Mark:
+    def _with_lost_points(self, before_samples: int) -> ReadPoint:
         # The checkpoint may be further than what was reported, where the tuner was killed as a slice ended.
         reported = max(self.folder.reported_samples, default=-1)
         lost = [point for point in self.folder.lost_points(before_samples - 1) if point.samples > reported]
         for point in lost:
             self._points[point.samples] = point
-            self._kept_samples = max(self._kept_samples, point.samples)
+            self._stored_samples = max(self._stored_samples, point.samples)
             self.folder.add_point(point)
         if not lost or lost[-1].samples <= self.known.samples:
             return self.known
@@ -257,38 +257,45 @@ class CommandSlice:
         if self._attempts and self._attempts[-1].is_empty:
             self._attempts.pop()
         self._place()
-        self._attempts.append(Attempt(self.standing, self.running_since))
-        self._num_placed = 0
+        self._attempts.append(Attempt(self.position, self.running_since))
+        self._num_timed = 0
 
     def _place(self) -> None:
         """Puts new lines on the run's clock, and new scorings into the folder."""
-        marks = self._attempts[-1].marks() if self._attempts else []
-        if not marks:
+        points = self._attempts[-1].points() if self._attempts else []
+        if not points:
             return
         # While a pace is not sure, those before may still move.
-        start = 0 if self._num_placed == 0 or marks[0] != self._first_mark else self._num_placed - 1
-        self._first_mark = marks[0]
-        for mark in marks[start:]:
-            self._add_point(mark)
-        self._num_placed, self._standing = len(marks), marks[-1]
+        start = 0 if self._num_timed == 0 or points[0] != self._first_evaluation else self._num_timed - 1
+        self._first_evaluation = points[0]
+        for read_point in points[start:]:
+            self._add_point(read_point)
+        self._num_timed, self._position = len(points), points[-1]
 
-    def _add_point(self, mark: Mark) -> None:
-        if mark.value is None or mark.samples in self.folder.reported_samples or self.plan.is_timing:
+    def _add_point(self, read_point: ReadPoint) -> None:
+        if (
+            read_point.value is None
+            or read_point.samples in self.folder.reported_samples
+            or self.plan.is_timing
+        ):
             return
-        if not math.isfinite(mark.value):
+        if not math.isfinite(read_point.value):
             self.is_diverged = True
             return
         point = CurvePoint(
-            training_seconds=mark.seconds, step=mark.step, samples=mark.samples, value=mark.value
+            training_seconds=read_point.seconds,
+            step=read_point.step,
+            samples=read_point.samples,
+            value=read_point.value,
         )
-        if self._points.get(mark.samples) != point and self._is_kept(point):
-            self._points[mark.samples] = point
-            self._kept_samples = max(self._kept_samples, mark.samples)
+        if self._points.get(read_point.samples) != point and self._is_stored(point):
+            self._points[read_point.samples] = point
+            self._stored_samples = max(self._stored_samples, read_point.samples)
             self.folder.add_point(point)
 
-    def _is_kept(self, point: CurvePoint) -> bool:
+    def _is_stored(self, point: CurvePoint) -> bool:
         """Whether a curve needs a scoring: a script may score thousands of times, at even distances."""
-        if point.samples in self._points or point.samples >= _KEPT_APART * self._kept_samples:
+        if point.samples in self._points or point.samples >= _STORED_INTERVAL * self._stored_samples:
             return True
         goal = self.plan.job.goal
         passes = point.value >= goal.target if goal.maximize else point.value <= goal.target
@@ -330,10 +337,10 @@ class CommandSlice:
         return max(now - self._submitted - self._pending, 0.0)
 
 
-def known_mark(probe_folder: Path) -> Mark:
+def known_point(probe_folder: Path) -> ReadPoint:
     """How far a probe's run was known when its last slice ended."""
     path = probe_folder / CHECKPOINTS_FOLDER / _PROGRESS_FILE
     try:
-        return Mark(**json.loads(path.read_text()))
+        return ReadPoint(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
-        return Mark()
+        return ReadPoint()

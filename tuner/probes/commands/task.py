@@ -21,7 +21,7 @@ from tuner.probes.commands.metric_sources import (
     OutputSource,
 )
 from tuner.probes.commands.progress_line import LineForm
-from tuner.probes.commands.run_clock import Mark
+from tuner.probes.commands.run_clock import ReadPoint
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 #: What the script saves to, in the folder that goes along where a run is carried on as another probe.
@@ -30,7 +30,7 @@ SLICES_FOLDER = "slices"
 #: Name of the client as the script imports it: nothing else of ours is on its path.
 CLIENT_MODULE = "paceline_client"
 #: A slice goes on so many times as far for a scoring beyond what was known.
-PATIENCE = 4
+TIMEOUT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class CommandPlan:
     """
 
     plan: SlicePlan
-    known: Mark
+    known: ReadPoint
     folder: Path
     resumes: bool
 
@@ -172,7 +172,7 @@ def can_go_on(job: Job, probe_folder: Path) -> bool:
 
 
 def _latest(known: int, until: int | None) -> str:
-    return "" if until is None else str(known + PATIENCE * (until - known))
+    return "" if until is None else str(known + TIMEOUT * (until - known))
 
 
 def _import_path() -> str:

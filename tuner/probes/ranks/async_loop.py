@@ -8,23 +8,23 @@ from dataclasses import replace
 
 from tuner.domain.checkpoints import CheckpointFolder
 from tuner.domain.measurement import CurvePoint, Outcome, Purpose
-from tuner.probes.ranks.checkpoint_state import Begun, ClockState
+from tuner.probes.ranks.checkpoint_state import ClockState, RunStart
 from tuner.probes.ranks.evaluation import NoiseWatch, Scorer
-from tuner.probes.ranks.membership import Field, Party
-from tuner.probes.ranks.progress import RankVoice
-from tuner.probes.ranks.quiesce import Copies, Cut
-from tuner.probes.ranks.replica import MOST_STEPS_KEPT, Replica, StepSeconds
-from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, ScoreMarks, SlicePlan
+from tuner.probes.ranks.membership import Field, Membership
+from tuner.probes.ranks.progress import ProgressReporter
+from tuner.probes.ranks.quiesce import ConsistentSnapshot, Snapshots
+from tuner.probes.ranks.replica import MOST_STEPS_STORED, Replica, StepSeconds
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, EvaluationPoints, SlicePlan
 from tuner.probes.training_clock import TrainingClock
-from tuner.strategies import Patience
+from tuner.strategies import AdaptiveTimeout
 from tuner.transport import Transport
 
 #: Training seconds between two checkpoints within a slice.
 _CHECKPOINT_SECONDS = 20.0
 #: A leader that scores or saves is not taken for lost before so long, seconds.
-_LEAST_HOLD_SECONDS = 10.0
+_LEAST_PAUSE_SECONDS = 10.0
 #: A rank tells the others its usual step after so many steps.
-_TELL_STEPS = 16
+_REPORT_STEPS = 16
 #: How often a rank that has nothing to do looks again, seconds.
 _IDLE_SECONDS = 0.001
 
@@ -47,12 +47,12 @@ class AsynchronousRunner:
         plan: The slice.
         replica: This rank's, gone on from its checkpoint.
         transport: Between the ranks.
-        party: This rank's view of them.
+        membership: This rank's view of them.
         scorer: Scores what the copies give.
         noise: Gathers gradient noise of this rank.
-        marks: Where the run is scored.
-        begun: Where the run stands that is gone on with.
-        voice: Tells whoever polls.
+        evaluation_points: Where the run is scored.
+        run_start: Where the run stands that is gone on with.
+        reporter: Tells whoever polls.
         horizon_samples: Where the schedule ends; None for no end.
     """
 
@@ -62,65 +62,67 @@ class AsynchronousRunner:
         plan: SlicePlan,
         replica: Replica,
         transport: Transport,
-        party: Party,
+        membership: Membership,
         scorer: Scorer,
         noise: NoiseWatch,
-        marks: ScoreMarks,
-        begun: Begun,
-        voice: RankVoice,
+        evaluation_points: EvaluationPoints,
+        run_start: RunStart,
+        reporter: ProgressReporter,
         horizon_samples: int | None,
     ) -> None:
-        self.plan, self.replica, self.party, self.scorer = plan, replica, party, scorer
-        self.noise, self.marks, self.voice = noise, marks, voice
+        self.plan, self.replica, self.membership, self.scorer = plan, replica, membership, scorer
+        self.noise, self.evaluation_points, self.reporter = noise, evaluation_points, reporter
         self.horizon_samples = horizon_samples
-        self.clock = TrainingClock(begun.clock.training_seconds, begun.clock.typical_step_seconds)
+        self.clock = TrainingClock(run_start.clock.training_seconds, run_start.clock.typical_step_seconds)
         self.steps: list[StepSeconds] = []
         self.staleness: list[float] = []
         self.exchanged_bytes = 0
         #: Ranks that were not heard of when the slice ended, as the leader saw it.
         self.lost_ranks: tuple[int, ...] = ()
-        self._copies = Copies(replica.strategy, transport, party)
+        self._snapshots = Snapshots(replica.strategy, transport, membership)
         self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
-        self._cut = Cut(replica, party, plan.folder, self._checkpoints, voice.alive)
-        self._begun_rank_samples = begun.rank_samples
-        self._rank_samples = begun.rank_samples[party.rank] if begun.rank_samples else 0
-        self._begun_samples = replica.samples
-        self._start_seconds = self._saved_seconds = begun.clock.training_seconds
+        self._snapshot = ConsistentSnapshot(
+            replica, membership, plan.folder, self._checkpoints, reporter.alive
+        )
+        self._started_rank_samples = run_start.rank_samples
+        self._rank_samples = run_start.rank_samples[membership.rank] if run_start.rank_samples else 0
+        self._started_samples = replica.samples
+        self._start_seconds = self._saved_seconds = run_start.clock.training_seconds
         self._saved_samples = replica.samples
         self._hang_seconds = plan.job.probe.hang_seconds
-        self._step_patience = Patience(self._hang_seconds)
-        self._score_patience = Patience(self._hang_seconds, _LEAST_HOLD_SECONDS)
-        self._save_patience = Patience(self._hang_seconds, _LEAST_HOLD_SECONDS)
+        self._step_timeout = AdaptiveTimeout(self._hang_seconds)
+        self._score_timeout = AdaptiveTimeout(self._hang_seconds, _LEAST_PAUSE_SECONDS)
+        self._save_timeout = AdaptiveTimeout(self._hang_seconds, _LEAST_PAUSE_SECONDS)
         self._unsettled: list[tuple[int, CurvePoint]] = []
         self._copied_point: CurvePoint | None = None
         self._last_end: float | None = None
         #: What this rank's clock lacks of that of the leader it took over from.
         self._ahead_seconds = 0.0
-        self._has_led = party.rank == 0
+        self._has_led = membership.rank == 0
 
     def run(self) -> Outcome:
         """Trains until the slice's end; the leader saves the run unless it went astray."""
         self._start()
         while (outcome := self._ended()) is Outcome.RUNNING:
-            if self._cut.is_asked_for():
+            if self._snapshot.is_asked_for():
                 self._last_end = None
-                self._cut.rest()
+                self._snapshot.pause()
                 continue
-            if self._copies.is_due():
+            if self._snapshots.is_due():
                 self._copy()
-            if not self.party.leads:
+            if not self.membership.leads:
                 self._has_led, self._copied_point = False, None
             elif self._lead():
                 continue
             if self._is_used_up():
                 # Others still make the last steps: whoever is done goes on serving.
                 self.replica.strategy.attend()
-                self.party.post()
-                self.voice.alive("serving")
+                self.membership.post()
+                self.reporter.alive("serving")
                 time.sleep(_IDLE_SECONDS)
             else:
                 self._step()
-            self.party.look()
+            self.membership.poll()
         self._leave()
         return outcome
 
@@ -133,82 +135,83 @@ class AsynchronousRunner:
     def batch_seconds(self) -> float | None:
         """Seconds in which all ranks together see one global batch; None while no step is known."""
         rate = 0.0
-        for rank in self.party.live_ranks():
-            steps, samples = (self.party.of(rank, field) for field in (Field.STEPS, Field.SAMPLES))
-            median = self.party.of(rank, Field.STEP_MEDIAN)
+        for rank in self.membership.live_ranks():
+            steps, samples = (self.membership.of(rank, field) for field in (Field.STEPS, Field.SAMPLES))
+            median = self.membership.of(rank, Field.STEP_MEDIAN)
             if median > 0 and steps > 0:
                 rate += samples / steps / median
         return self.replica.batch_size / rate if rate > 0 else None
 
     def _start(self) -> None:
         """The leader scores the untrained model; the others wait for its word that training begins."""
-        party = self.party
-        party.begin(self._begun_rank_samples)
-        party.post(steps=self.replica.step, samples=self._rank_samples, seconds=self.seconds, ready=1)
-        party.look()
+        membership = self.membership
+        membership.begin(self._started_rank_samples)
+        membership.post(steps=self.replica.step, samples=self._rank_samples, seconds=self.seconds, ready=1)
+        membership.poll()
         while not self._may_start():
-            self.voice.alive("waiting for the other ranks")
+            self.reporter.alive("waiting for the other ranks")
             time.sleep(_IDLE_SECONDS)
-            party.refresh()
-        if party.leads:
-            self._cut.clear()
+            membership.refresh()
+        if membership.leads:
+            self._snapshot.clear()
         fresh = self.replica.samples == 0 and self.plan.score_untrained and not self.plan.is_timing
-        if party.leads and party.own(Field.STARTED) < 1:
+        if membership.leads and membership.own(Field.STARTED) < 1:
             end = 0
             if fresh:
-                self.voice.progress("scoring")
+                self.reporter.progress("scoring")
                 value, is_reached = self.scorer.score_untrained()
                 if not math.isfinite(value):
                     end = 1 + ENDS.index(Outcome.DIVERGED)
                 else:
-                    self.voice.curve(CurvePoint(training_seconds=0.0, step=0, samples=0, value=value))
+                    self.reporter.curve(CurvePoint(training_seconds=0.0, step=0, samples=0, value=value))
                     end = 1 + ENDS.index(Outcome.REACHED) if is_reached else 0
-            self._set_mark(self.marks.next_after(self.replica.samples))
-            party.post(started=1, ended=end)
-        self.voice.started(
-            setup_seconds=self.voice.seconds_since_entry - self.scorer.seconds, samples=self._begun_samples
+            self._set_evaluation(self.evaluation_points.next_after(self.replica.samples))
+            membership.post(started=1, ended=end)
+        self.reporter.started(
+            setup_seconds=self.reporter.seconds_since_entry - self.scorer.seconds,
+            samples=self._started_samples,
         )
-        party.look()
+        membership.poll()
 
     def _may_start(self) -> bool:
         """For the leader: whether all that are heard of are ready; for the others: whether it said so."""
-        party = self.party
-        if party.leads and party.own(Field.STARTED) < 1:
-            return party.all_live(Field.READY, 1)
-        return party.of_leader(Field.STARTED) >= 1
+        membership = self.membership
+        if membership.leads and membership.own(Field.STARTED) < 1:
+            return membership.all_live(Field.READY, 1)
+        return membership.of_leader(Field.STARTED) >= 1
 
     def _leave(self) -> None:
         """Says that the end was noticed, and stays until all that are heard of have said so."""
-        self.party.post(left=1)
-        while not self.party.all_live(Field.LEFT, 1):
+        self.membership.post(left=1)
+        while not self.membership.all_live(Field.LEFT, 1):
             self.replica.strategy.attend()
-            self.voice.alive("serving")
+            self.reporter.alive("serving")
             time.sleep(_IDLE_SECONDS)
-            self.party.refresh()
+            self.membership.refresh()
 
     def _step(self) -> None:
-        replica, party = self.replica, self.party
-        replica.samples = party.total_samples
+        replica, membership = self.replica, self.membership
+        replica.samples = membership.total_samples
         began = time.perf_counter()
         between = 0.0 if self._last_end is None else began - self._last_end
-        replica.run_stride(1, lambda: None)
-        steps, exchanges, is_finite = replica.read_stride()
+        replica.run_chunk(1, lambda: None)
+        steps, exchanges, is_finite = replica.read_chunk()
         self._last_end = time.perf_counter()
         # What a rank does between two steps to keep up with the others is part of its training.
         step = StepSeconds(step=steps[0].step + between, input=steps[0].input, sync=steps[0].sync + between)
         self.clock.add(step.step)
-        self._step_patience.note(step.step)
-        if len(self.steps) < MOST_STEPS_KEPT:
+        self._step_timeout.note(step.step)
+        if len(self.steps) < MOST_STEPS_STORED:
             self.steps.append(step)
         self.exchanged_bytes += exchanges[0].exchanged_bytes
         if exchanges[0].staleness_steps is not None:
             self.staleness.append(exchanges[0].staleness_steps)
         self._rank_samples += replica.share.num_samples
         usual = {}
-        if replica.step % _TELL_STEPS == 0 or party.own(Field.STEP_MEDIAN) == 0:
-            median, deviation = self._step_patience.spread
+        if replica.step % _REPORT_STEPS == 0 or membership.own(Field.STEP_MEDIAN) == 0:
+            median, deviation = self._step_timeout.spread
             usual = {"step_median": median, "step_deviation": deviation}
-        party.post(
+        membership.post(
             steps=replica.step,
             samples=self._rank_samples,
             seconds=self.seconds,
@@ -216,17 +219,17 @@ class AsynchronousRunner:
             **usual,
         )
         self._stand()
-        self.voice.alive("training")
+        self.reporter.alive("training")
 
     def _ended(self) -> Outcome:
-        end = int(self.party.of_leader(Field.ENDED))
+        end = int(self.membership.of_leader(Field.ENDED))
         return ENDS[end - 1] if end else Outcome.RUNNING
 
     def _copy(self) -> None:
         """Copies this rank for the mark; the leader notes where the run stands now."""
-        self._copies.make()
-        total = self.party.total_samples
-        if self.party.leads:
+        self._snapshots.make()
+        total = self.membership.total_samples
+        if self.membership.leads:
             self._copied_point = CurvePoint(
                 training_seconds=self.seconds,
                 step=total // self.replica.batch_size,
@@ -236,22 +239,22 @@ class AsynchronousRunner:
 
     def _lead(self) -> bool:
         """What the leader does between two steps; whether it did something others must be looked at for."""
-        party = self.party
+        membership = self.membership
         if not self._has_led:
             # Curve and clock go on where the leader before left them.
             ranks = range(self.replica.share.num_ranks)
-            furthest = max(party.of(rank, Field.SECONDS) for rank in ranks)
+            furthest = max(membership.of(rank, Field.SECONDS) for rank in ranks)
             self._ahead_seconds += max(0.0, furthest - self.seconds)
             self._saved_seconds, self._has_led = self.seconds, True
-        if any(party.of(rank, Field.NON_FINITE) > 0 for rank in party.live_ranks()):
+        if any(membership.of(rank, Field.NON_FINITE) > 0 for rank in membership.live_ranks()):
             self._end(Outcome.DIVERGED)
             return True
-        if self._copied_point is not None and self._copies.are_complete() and self._score():
-            party.look()
+        if self._copied_point is not None and self._snapshots.are_complete() and self._score():
+            membership.poll()
             return True
         if self.seconds - self._saved_seconds >= _CHECKPOINT_SECONDS and not self.plan.is_timing:
             self._save()
-            party.look()
+            membership.poll()
             return True
         outcome = self._end_by_limits()
         if outcome is Outcome.RUNNING:
@@ -263,22 +266,22 @@ class AsynchronousRunner:
         """Scores the copies, while the others keep still; whether all of them were there."""
         own = self.replica.strategy.own_score_vector()
         assert own is not None, "the leader has what is scored"
-        vector = self._copies.gathered(own)
+        vector = self._snapshots.gathered(own)
         if vector is None or self._copied_point is None:
             return False
         self._last_end = None
         began = time.perf_counter()
-        number = self._cut.begin(self._score_patience.seconds)
+        number = self._snapshot.begin(self._score_timeout.seconds)
         end = Outcome.RUNNING
         try:
-            self.voice.progress("scoring")
+            self.reporter.progress("scoring")
             scored_before = self.scorer.seconds
-            statistic, _ = self.noise.at_mark(
+            statistic, _ = self.noise.at_evaluation(
                 slice_seconds=self.clock.seconds - self._start_seconds,
                 step_seconds=self.clock.typical_seconds,
             )
             if statistic is not None:
-                self.voice.noise(statistic)
+                self.reporter.noise(statistic)
             value, is_reached = self.scorer.score_vector(vector, self.batch_seconds)
             point, self._copied_point = self._copied_point, None
             if math.isfinite(value):
@@ -287,14 +290,14 @@ class AsynchronousRunner:
             else:
                 end = Outcome.DIVERGED
             # Marks are passed over while the last scoring is not yet outweighed by training.
-            batches = math.ceil(self.scorer.steps_worth / self.plan.job.probe.max_scoring)
-            ahead = self.party.total_samples + batches * self.replica.batch_size
-            self._set_mark(self.marks.next_after(ahead))
+            batches = math.ceil(self.scorer.equivalent_steps / self.plan.job.probe.max_scoring)
+            ahead = self.membership.total_samples + batches * self.replica.batch_size
+            self._set_evaluation(self.evaluation_points.next_after(ahead))
             self.scorer.seconds = scored_before + time.perf_counter() - began
         finally:
-            self._score_patience.note(time.perf_counter() - began)
-            self._cut.end(number)
-        self.voice.progress("training")
+            self._score_timeout.note(time.perf_counter() - began)
+            self._snapshot.end(number)
+        self.reporter.progress("training")
         if end is not Outcome.RUNNING:
             self._end(end)
         return True
@@ -305,17 +308,19 @@ class AsynchronousRunner:
         else:
             self._resend_unsettled()
         self._stand()
-        self.voice.curve(point)
+        self.reporter.curve(point)
 
-    def _set_mark(self, samples: int) -> None:
+    def _set_evaluation(self, samples: int) -> None:
         if not self.plan.is_timing:
-            self.party.post(mark=self.party.own(Field.MARK) + 1, mark_samples=samples)
+            self.membership.post(
+                evaluation=self.membership.own(Field.EVALUATION) + 1, evaluation_samples=samples
+            )
 
     def _resend_unsettled(self) -> None:
         """Sends early points again: the clock knows by now what their warm-up should have taken."""
         for num_steps, point in self._unsettled:
             seconds = self.clock.seconds_at(num_steps) + self._ahead_seconds
-            self.voice.curve(replace(point, training_seconds=seconds))
+            self.reporter.curve(replace(point, training_seconds=seconds))
         self._unsettled = []
 
     def _limit_samples(self) -> int | None:
@@ -324,14 +329,14 @@ class AsynchronousRunner:
         if until.samples is not None:
             limits.append(until.samples)
         if until.steps is not None:
-            limits.append(self._begun_samples + until.steps * self.replica.batch_size)
+            limits.append(self._started_samples + until.steps * self.replica.batch_size)
         if self.horizon_samples is not None and not self.plan.is_timing:
             limits.append(self.horizon_samples)
         return min(limits, default=None)
 
     def _is_used_up(self) -> bool:
         limit = self._limit_samples()
-        return limit is not None and self.party.total_samples >= limit
+        return limit is not None and self.membership.total_samples >= limit
 
     def _end_by_limits(self) -> Outcome:
         until = self.plan.until
@@ -343,40 +348,42 @@ class AsynchronousRunner:
             return Outcome.RUNNING
         if self.plan.purpose is Purpose.TIMING:
             return Outcome.STOPPED
-        if self.horizon_samples is not None and self.party.total_samples >= self.horizon_samples:
+        if self.horizon_samples is not None and self.membership.total_samples >= self.horizon_samples:
             return Outcome.STOPPED
         return Outcome.PAUSED
 
     def _end(self, outcome: Outcome) -> None:
         """Ends the slice for all, as the leader; where another has taken the lead, it is that one's to do."""
         self._resend_unsettled()
-        self.party.refresh()
-        if not self.party.leads:
+        self.membership.refresh()
+        if not self.membership.leads:
             return
-        self.lost_ranks = self.party.lost_ranks()
-        is_new = outcome is not Outcome.DIVERGED and self.party.total_samples > self._saved_samples
+        self.lost_ranks = self.membership.lost_ranks()
+        is_new = outcome is not Outcome.DIVERGED and self.membership.total_samples > self._saved_samples
         if not is_new or self._save():
-            self.party.post(ended=1 + ENDS.index(outcome))
+            self.membership.post(ended=1 + ENDS.index(outcome))
 
     def _save(self) -> bool:
         """Saves the run; False where another rank has taken the lead meanwhile."""
         if self.plan.is_timing:
             return True
         self._last_end = None
-        self.voice.progress("saving")
+        self.reporter.progress("saving")
         began = time.perf_counter()
         state = ClockState(training_seconds=self.seconds, typical_step_seconds=self.clock.typical_seconds)
-        path = self._cut.save(state, batch_size=self.replica.batch_size, seconds=self._save_patience.seconds)
+        path = self._snapshot.save(
+            state, batch_size=self.replica.batch_size, seconds=self._save_timeout.seconds
+        )
         if path is None:
             return False
-        self._save_patience.note(time.perf_counter() - began)
-        self.voice.checkpoint(str(path))
-        self._saved_seconds, self._saved_samples = self.seconds, self.party.total_samples
+        self._save_timeout.note(time.perf_counter() - began)
+        self.reporter.checkpoint(str(path))
+        self._saved_seconds, self._saved_samples = self.seconds, self.membership.total_samples
         return True
 
     def _stand(self) -> None:
-        total = self.party.total_samples
-        self.voice.stand(
+        total = self.membership.total_samples
+        self.reporter.stand(
             step=total // self.replica.batch_size,
             samples=total,
             training_seconds=self.seconds,

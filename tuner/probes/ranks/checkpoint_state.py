@@ -36,7 +36,7 @@ class ClockState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Begun:
+class RunStart:
     """Where a run stands that a slice goes on with.
 
     Args:
@@ -128,7 +128,7 @@ def save_run(
     return write_run(folder, replica, clock, owns, step=replica.step)
 
 
-def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, seed: int) -> Begun:
+def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, seed: int) -> RunStart:
     """Goes on from a checkpoint, or begins a run where there is none.
 
     On as many ranks as before, the run goes on as if never interrupted; a rank that was lost when it was
@@ -144,30 +144,30 @@ def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, 
     """
     if path is None:
         seed_all(seed, 1, rank, 0)
-        return Begun()
+        return RunStart()
     content = torch.load(path, map_location="cpu", weights_only=True)
     owns = content["ranks"]
     same_ranks = len(owns) == num_ranks
-    told = [own for own in owns if own is not None]
+    reported = [own for own in owns if own is not None]
     own = owns[rank] if same_ranks and owns[rank] is not None else None
-    differing = (own or told[0]) if same_ranks and "model" in told[0] else content
+    differing = (own or reported[0]) if same_ranks and "model" in reported[0] else content
     replica.model.load_state_dict(differing["model"])
     replica.optimizer.load_state_dict(differing["optimizer"])
     if differing is not content or not _replicas_differ(replica):
-        of_all = [found["strategy"] for found in told] if differing is not content else []
+        of_all = [found["strategy"] for found in reported] if differing is not content else []
         replica.strategy.load(differing["strategy"], of_all=of_all, is_twin=own is None)
     replica.step, replica.samples = differing["step"], content["samples"]
     if own is not None:
         _set_buffers(replica, own["buffers"])
         set_random_state(own["random"], replica.device)
     else:
-        _set_buffers(replica, _mean_buffers([found["buffers"] for found in told]))
+        _set_buffers(replica, _mean_buffers([found["buffers"] for found in reported]))
         seed_all(seed, 1, rank, replica.samples)
     clock = ClockState(
         training_seconds=content["training_seconds"],
         typical_step_seconds=content["typical_step_seconds"] if same_ranks else None,
     )
-    return Begun(clock=clock, rank_samples=tuple(content.get("rank_samples", ())) if same_ranks else ())
+    return RunStart(clock=clock, rank_samples=tuple(content.get("rank_samples", ())) if same_ranks else ())
 
 
 def on_host(state: Any) -> Any:

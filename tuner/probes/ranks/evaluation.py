@@ -154,7 +154,7 @@ class Scorer:
         )
         self.seconds = 0.0
         #: What the last scoring took, in steps of rank 0: equal on all ranks; 0 where unknown.
-        self.steps_worth = 0.0
+        self.equivalent_steps = 0.0
 
     def score(self, step_seconds: float | None = None) -> tuple[float, bool]:
         """The metric now, equal on all ranks, and whether the target is reached.
@@ -171,16 +171,16 @@ class Scorer:
                 value = self._of_model.value_of_model(is_mixed=is_mixed)
             if self._group is not None:
                 took = time.perf_counter() - began
-                told = torch.tensor(
+                taken = torch.tensor(
                     [value, took / step_seconds if step_seconds else 0.0], dtype=torch.float64
                 )
                 # Also what keeps the others from training on, on the clock, while rank 0 scores.
-                dist.broadcast(told, src=0, group=self._group)
-                value, self.steps_worth = (float(number) for number in told)
+                dist.broadcast(taken, src=0, group=self._group)
+                value, self.equivalent_steps = (float(number) for number in taken)
         took = time.perf_counter() - began
         self.seconds += took
         if self._group is None:
-            self.steps_worth = took / step_seconds if step_seconds else 0.0
+            self.equivalent_steps = took / step_seconds if step_seconds else 0.0
         return value, self._of_model.is_reached(value)
 
     def score_untrained(self) -> tuple[float, bool]:
@@ -202,7 +202,7 @@ class Scorer:
             value = self._of_model.value_of_model(is_mixed=True)
         took = time.perf_counter() - began
         self.seconds += took
-        self.steps_worth = took / step_seconds if step_seconds else 0.0
+        self.equivalent_steps = took / step_seconds if step_seconds else 0.0
         return value, self._of_model.is_reached(value)
 
 
@@ -268,7 +268,7 @@ class NoiseWatch:
             if local is not None and mean is not None:
                 self._tally.add(weight * local, mean)
 
-    def at_mark(
+    def at_evaluation(
         self, *, slice_seconds: float, step_seconds: float | None
     ) -> tuple[NoiseStatistic | None, bool]:
         """The noise since the last mark, and whether the losses of all ranks are finite.
@@ -327,7 +327,7 @@ def fresh_batch_norm(
     if not norms:
         yield
         return
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
     momenta = [norm.momentum for norm in norms]
     was_training = model.training
     size = min(_LARGEST_BATCH, len(data))  # type: ignore[arg-type]
@@ -347,5 +347,5 @@ def fresh_batch_norm(
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         with torch.no_grad():
-            for buffer, value in kept:
+            for buffer, value in saved:
                 buffer.copy_(value)

@@ -37,7 +37,7 @@ NUM_PARTS = 8
 #: Share of the training clock that noise may take at one rank; it is charged as scoring.
 _TIME_SHARE = 0.08
 
-_MOST_ESTIMATES_AT_A_MARK = 8
+_MOST_ESTIMATES_AT_A_POINT = 8
 
 
 def noise_and_squared_gradient(
@@ -145,7 +145,7 @@ class OneRankNoise:
         if price is None:
             price = seconds_a_sample * self._part_size * NUM_PARTS
         while (
-            tally.sums[2] < _MOST_ESTIMATES_AT_A_MARK
+            tally.sums[2] < _MOST_ESTIMATES_AT_A_POINT
             and self._spent_seconds + price <= _TIME_SHARE * slice_seconds
         ):
             started = self._now()
@@ -165,8 +165,8 @@ class OneRankNoise:
         with undisturbed(self._device):
             pair = self._squared_norms(np.split(chosen, NUM_PARTS))
         with torch.no_grad():
-            for buffer, kept in buffers:
-                buffer.copy_(kept)
+            for buffer, saved in buffers:
+                buffer.copy_(saved)
         return pair
 
     def _squared_norms(self, parts: list[Any]) -> tuple[float, float]:

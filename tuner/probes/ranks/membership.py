@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.strategies import deadline_seconds
-from tuner.transport import STANDING_WIDTH, Transport
+from tuner.transport import STATUS_WIDTH, Transport
 
 Array = npt.NDArray[np.float64]
 
@@ -36,15 +36,15 @@ class Field(IntEnum):
     """(leader) 1 once training may begin."""
     READY = 19
     """1 once it has loaded what it goes on from."""
-    MARK = 7
+    EVALUATION = 7
     """(leader) Number of the mark that is next."""
-    MARK_SAMPLES = 8
+    EVALUATION_SAMPLES = 8
     """(leader) Samples of all ranks at which copies are made."""
     COPIED = 9
     """Number of the last mark it has made its copy for."""
-    HOLD = 10
+    PAUSE = 10
     """(leader) Number of the last rest asked for."""
-    HOLD_SECONDS = 11
+    PAUSE_SECONDS = 11
     """(leader) How long that rest may take at most."""
     RELEASED = 12
     """(leader) Number of the last rest that is over."""
@@ -62,7 +62,7 @@ class Field(IntEnum):
     """1 once it has noticed the end."""
 
 
-class Party:
+class Membership:
     """One rank's view of all of them.
 
     A rank is heard of while its silence is shorter than median + k MAD of its own steps; one that falls
@@ -78,9 +78,9 @@ class Party:
     def __init__(self, transport: Transport, first_silence_seconds: float) -> None:
         self._transport = transport
         self._first_silence_seconds = first_silence_seconds
-        self._own = np.zeros(STANDING_WIDTH)
-        self._rows: Array = np.zeros((transport.num_ranks, STANDING_WIDTH))
-        self._begun_samples: Array = np.zeros(transport.num_ranks)
+        self._own = np.zeros(STATUS_WIDTH)
+        self._rows: Array = np.zeros((transport.num_ranks, STATUS_WIDTH))
+        self._started_samples: Array = np.zeros(transport.num_ranks)
         self._live: tuple[int, ...] = tuple(range(transport.num_ranks))
         if transport.rank == 0:
             self._own[Field.TERM] = 1
@@ -88,7 +88,7 @@ class Party:
     def begin(self, rank_samples: Sequence[int]) -> None:
         """Notes what each rank had seen when the slice began: one that is never heard of has seen it too."""
         if rank_samples:
-            self._begun_samples = np.array(rank_samples, dtype=float)
+            self._started_samples = np.array(rank_samples, dtype=float)
 
     @property
     def rank(self) -> int:
@@ -107,11 +107,11 @@ class Party:
 
     def samples_of(self, rank: int) -> int:
         """Samples a rank has seen, as far as this one knows."""
-        return int(max(self._rows[rank, Field.SAMPLES], self._begun_samples[rank]))
+        return int(max(self._rows[rank, Field.SAMPLES], self._started_samples[rank]))
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Takes note of where everybody stands now, and takes the lead where it falls to this rank."""
-        self._rows = self._transport.standings()
+        self._rows = self._transport.statuses()
         self._rows[self.rank] = self._own
         silent = self._transport.silent_seconds()
         self._live = tuple(
@@ -125,7 +125,7 @@ class Party:
     def refresh(self) -> None:
         """Says that this rank is there, and looks: for those who wait for another rank."""
         self.post()
-        self.look()
+        self.poll()
 
     def post(self, **fields: float) -> None:
         """Changes fields of this rank's standing, named as in `Field`, in small letters, and tells all."""
@@ -170,19 +170,19 @@ class Party:
             return self._first_silence_seconds
         steps = deadline_seconds(float(row[Field.STEP_MEDIAN]), float(row[Field.STEP_DEVIATION]))
         leader = self._rows[highest]
-        is_held = leader[Field.HOLD] > leader[Field.RELEASED]
-        if is_held and (rank == highest or row[Field.RESTED] >= leader[Field.HOLD]):
+        is_paused = leader[Field.PAUSE] > leader[Field.RELEASED]
+        if is_paused and (rank == highest or row[Field.RESTED] >= leader[Field.PAUSE]):
             # It scores, saves, or writes its part, and says nothing meanwhile.
-            steps += float(leader[Field.HOLD_SECONDS])
+            steps += float(leader[Field.PAUSE_SECONDS])
         return max(steps, _LEAST_SILENCE_SECONDS)
 
     def _take_lead(self) -> None:
         before = self._rows[int(np.argmax(self._rows[:, Field.TERM]))]
-        for field in (Field.STARTED, Field.MARK_SAMPLES, Field.HOLD, Field.SAVE, Field.ENDED):
+        for field in (Field.STARTED, Field.EVALUATION_SAMPLES, Field.PAUSE, Field.SAVE, Field.ENDED):
             self._own[field] = before[field]
-        if before[Field.MARK] > 0:
+        if before[Field.EVALUATION] > 0:
             # Copies may have been made for the old leader's mark, of whose clock nobody knows: once more.
-            self._own[Field.MARK] = before[Field.MARK] + 1
+            self._own[Field.EVALUATION] = before[Field.EVALUATION] + 1
         # A rest that the old leader asked for is over, and what it was for is asked for again.
-        self._own[Field.RELEASED] = before[Field.HOLD]
+        self._own[Field.RELEASED] = before[Field.PAUSE]
         self.post(term=float(before[Field.TERM]) + 1)

@@ -12,7 +12,7 @@ from tuner.launchers import RankContext
 _BEAT_SECONDS = 0.5
 
 
-class RankVoice:
+class ProgressReporter:
     """Sends a rank's messages. Each is a sign of progress, so none may come from a thread of its own.
 
     A message is plain data with a `kind`: `progress` (where the rank stands), `started` (the first
@@ -26,7 +26,7 @@ class RankVoice:
         self._context = context
         self._entered = time.perf_counter()
         self._last_sent = 0.0
-        self._standing = {"step": 0, "samples": 0, "training_seconds": 0.0, "scoring_seconds": 0.0}
+        self._status = {"step": 0, "samples": 0, "training_seconds": 0.0, "scoring_seconds": 0.0}
 
     @property
     def seconds_since_entry(self) -> float:
@@ -35,7 +35,7 @@ class RankVoice:
 
     def stand(self, *, step: int, samples: int, training_seconds: float, scoring_seconds: float) -> None:
         """Notes where the run stands, for the messages to come."""
-        self._standing = {
+        self._status = {
             "step": step,
             "samples": samples,
             "training_seconds": training_seconds,
@@ -44,11 +44,11 @@ class RankVoice:
 
     def progress(self, phase: str) -> None:
         """Says what the rank does now."""
-        self._send("progress", phase=phase, **self._standing)
+        self._send("progress", phase=phase, **self._status)
 
     def beat(self, *, step: int, samples: int) -> None:
         """Between two steps: says so, unless something was said a moment ago."""
-        self._standing.update(step=step, samples=samples)
+        self._status.update(step=step, samples=samples)
         self.alive("training")
 
     def alive(self, phase: str) -> None:

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from tuner.domain.checkpoints import CheckpointFolder, write_atomically
 from tuner.probes.ranks.checkpoint_state import ClockState, own_state, write_run
-from tuner.probes.ranks.membership import Field, Party
+from tuner.probes.ranks.membership import Field, Membership
 from tuner.probes.ranks.replica import Replica
 from tuner.strategies import Strategy
 from tuner.transport import Transport
 
 #: How often a resting rank looks whether it may go on, seconds.
-_REST_SECONDS = 0.001
+_PAUSE_POLL_SECONDS = 0.001
 
 
-class Cut:
+class ConsistentSnapshot:
     """Rests between steps, off every rank's clock, and writes parts of checkpoints meanwhile.
 
     The leader asks for a rest. Each rank comes to it at the end of its step and answers others until nothing
@@ -35,54 +35,54 @@ class Cut:
 
     Args:
         replica: This rank's.
-        party: Says who rests.
+        membership: Says who rests.
         folder: The probe's folder.
         checkpoints: Where checkpoints go.
-        tell: Says that this rank is alive, while it rests.
+        report: Says that this rank is alive, while it rests.
     """
 
     def __init__(
         self,
         replica: Replica,
-        party: Party,
+        membership: Membership,
         folder: Path,
         checkpoints: CheckpointFolder,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
-        self._replica, self._party = replica, party
-        self._parts, self._checkpoints, self._tell = folder / "parts", checkpoints, tell
+        self._replica, self._membership = replica, membership
+        self._parts, self._checkpoints, self._report = folder / "parts", checkpoints, report
 
     def is_asked_for(self) -> bool:
         """Whether the leader, being another rank, asks for a rest."""
-        party = self._party
-        if party.leads:
+        membership = self._membership
+        if membership.leads:
             return False
-        number = party.of_leader(Field.HOLD)
-        return number > party.of_leader(Field.RELEASED)
+        number = membership.of_leader(Field.PAUSE)
+        return number > membership.of_leader(Field.RELEASED)
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         """Rests until the leader says that it is over, or falls silent, or ends the slice."""
-        party = self._party
-        leader = party.leader()
+        membership = self._membership
+        leader = membership.leader()
         began = time.monotonic()
         while True:
-            number = party.of(leader, Field.HOLD)
+            number = membership.of(leader, Field.PAUSE)
             # What has not come by then was lost with a connection, and does not come any more.
-            is_overdue = time.monotonic() - began > party.of(leader, Field.HOLD_SECONDS)
+            is_overdue = time.monotonic() - began > membership.of(leader, Field.PAUSE_SECONDS)
             settled = self._replica.strategy.attend() or is_overdue
             rested = {"rested": number} if settled else {}
-            party.post(**rested)
-            party.look()
-            over = party.of(leader, Field.RELEASED) >= number or party.of(leader, Field.ENDED) > 0
-            if over or party.leader() != leader:
+            membership.post(**rested)
+            membership.poll()
+            over = membership.of(leader, Field.RELEASED) >= number or membership.of(leader, Field.ENDED) > 0
+            if over or membership.leader() != leader:
                 return
             # In shared memory, what a rank sent is there before its word that it rests.
-            quiet = settled and party.all_live(Field.RESTED, number)
-            if quiet and party.of(leader, Field.SAVE) >= number and party.own(Field.SAVED) < number:
+            quiet = settled and membership.all_live(Field.RESTED, number)
+            if quiet and membership.of(leader, Field.SAVE) >= number and membership.own(Field.SAVED) < number:
                 self._write_part(int(number))
-                party.post(saved=number)
-            self._tell("resting")
-            time.sleep(_REST_SECONDS)
+                membership.post(saved=number)
+            self._report("resting")
+            time.sleep(_PAUSE_POLL_SECONDS)
 
     def begin(self, seconds: float) -> float:
         """Asks for a rest, as the leader.
@@ -93,13 +93,13 @@ class Cut:
         Returns:
             Its number.
         """
-        number = self._party.own(Field.HOLD) + 1
-        self._party.post(hold=number, hold_seconds=seconds)
+        number = self._membership.own(Field.PAUSE) + 1
+        self._membership.post(pause=number, pause_seconds=seconds)
         return number
 
     def end(self, number: float) -> None:
         """Ends the rest of this number, as the leader."""
-        self._party.post(released=max(number, self._party.own(Field.RELEASED)))
+        self._membership.post(released=max(number, self._membership.own(Field.RELEASED)))
 
     def clear(self) -> None:
         """Removes parts that a slice left which was killed while it saved, as the leader."""
@@ -120,21 +120,21 @@ class Cut:
         Raises:
             StorageError: The folder cannot be written.
         """
-        party = self._party
+        membership = self._membership
         number = self.begin(seconds)
         try:
             if not self._await(Field.RESTED, number, seconds):
                 return None
-            party.post(save=number)
+            membership.post(save=number)
             own = own_state(self._replica)
-            party.post(saved=number)
+            membership.post(saved=number)
             if not self._await(Field.SAVED, number, seconds):
                 return None
             owns = [
-                own if rank == party.rank else self._part(rank, int(number))
+                own if rank == membership.rank else self._part(rank, int(number))
                 for rank in range(self._replica.share.num_ranks)
             ]
-            total = party.total_samples
+            total = membership.total_samples
             self._replica.samples = total
             return write_run(
                 self._checkpoints,
@@ -142,7 +142,7 @@ class Cut:
                 clock,
                 owns,
                 step=total // batch_size,
-                rank_samples=[party.samples_of(rank) for rank in range(len(owns))],
+                rank_samples=[membership.samples_of(rank) for rank in range(len(owns))],
             )
         finally:
             self.end(number)
@@ -157,24 +157,26 @@ class Cut:
             number: The rest's number.
             seconds: After so long, what this rank has under way does not count any more.
         """
-        party = self._party
+        membership = self._membership
         began = time.monotonic()
         while True:
             settled = self._replica.strategy.attend() or time.monotonic() - began > seconds
-            if field is Field.RESTED and settled and party.own(Field.RESTED) < number:
-                party.post(rested=number)
-            party.refresh()
-            if not party.leads:
+            if field is Field.RESTED and settled and membership.own(Field.RESTED) < number:
+                membership.post(rested=number)
+            membership.refresh()
+            if not membership.leads:
                 return False
-            if party.all_live(field, number):
+            if membership.all_live(field, number):
                 return True
-            self._tell("saving")
-            time.sleep(_REST_SECONDS)
+            self._report("saving")
+            time.sleep(_PAUSE_POLL_SECONDS)
 
     def _write_part(self, number: int) -> None:
         self._parts.mkdir(parents=True, exist_ok=True)
         content = own_state(self._replica)
-        write_atomically(self._part_path(self._party.rank, number), lambda file: torch.save(content, file))
+        write_atomically(
+            self._part_path(self._membership.rank, number), lambda file: torch.save(content, file)
+        )
 
     def _part(self, rank: int, number: int) -> dict[str, Any] | None:
         path = self._part_path(rank, number)
@@ -188,45 +190,45 @@ class Cut:
 
 
 #: The channel in which ranks publish their copies.
-COPIES_CHANNEL = 1
+SNAPSHOTS_CHANNEL = 1
 
 
-class Copies:
+class Snapshots:
     """Makes this rank's copy at a mark, and gathers those of all.
 
     Args:
         strategy: Says what a rank adds to what is scored.
         transport: Carries the copies.
-        party: Says at which mark everybody is.
+        membership: Says at which mark everybody is.
     """
 
-    def __init__(self, strategy: Strategy, transport: Transport, party: Party) -> None:
-        self._strategy, self._transport, self._party = strategy, transport, party
+    def __init__(self, strategy: Strategy, transport: Transport, membership: Membership) -> None:
+        self._strategy, self._transport, self._membership = strategy, transport, membership
         self._center: Tensor | None = None
 
     def is_due(self) -> bool:
         """Whether the next mark has been reached and this rank has no copy for it yet."""
-        party = self._party
-        mark = party.of_leader(Field.MARK)
-        is_new = mark > 0 and party.own(Field.COPIED) < mark
-        return bool(is_new and party.total_samples >= party.of_leader(Field.MARK_SAMPLES))
+        membership = self._membership
+        evaluation = membership.of_leader(Field.EVALUATION)
+        is_new = evaluation > 0 and membership.own(Field.COPIED) < evaluation
+        return bool(is_new and membership.total_samples >= membership.of_leader(Field.EVALUATION_SAMPLES))
 
     def make(self) -> None:
         """Makes this rank's copy for the next mark."""
-        mark = int(self._party.of_leader(Field.MARK))
+        evaluation = int(self._membership.of_leader(Field.EVALUATION))
         vector = self._strategy.own_score_vector()
         if self._strategy.traits.scored == "center":
             self._center = vector
         elif vector is not None:
-            self._transport.publish(COPIES_CHANNEL, vector, mark)
-        self._party.post(copied=mark)
+            self._transport.publish(SNAPSHOTS_CHANNEL, vector, evaluation)
+        self._membership.post(copied=evaluation)
 
     def are_complete(self) -> bool:
         """Whether every rank whose copy is wanted, and that is heard of, has made it; for the leader."""
-        mark = self._party.own(Field.MARK)
+        evaluation = self._membership.own(Field.EVALUATION)
         if self._strategy.traits.scored == "center":
-            return self._party.own(Field.COPIED) >= mark
-        return self._party.all_live(Field.COPIED, mark)
+            return self._membership.own(Field.COPIED) >= evaluation
+        return self._membership.all_live(Field.COPIED, evaluation)
 
     def gathered(self, like: Tensor) -> Tensor | None:
         """What is to be scored at the mark: the centre, or the mean of all copies of it, on a device.
@@ -239,14 +241,14 @@ class Copies:
         """
         if self._strategy.traits.scored == "center":
             return self._center
-        mark = int(self._party.own(Field.MARK))
+        evaluation = int(self._membership.own(Field.EVALUATION))
         copy = torch.empty_like(like, device="cpu")
         total = torch.zeros_like(copy, dtype=torch.float64 if copy.dtype == torch.float64 else torch.float32)
         count = 0
-        for rank in self._party.live_ranks():
-            if self._party.of(rank, Field.COPIED) < mark:
+        for rank in self._membership.live_ranks():
+            if self._membership.of(rank, Field.COPIED) < evaluation:
                 continue
-            if self._transport.fetch(rank, COPIES_CHANNEL, copy) != mark:
+            if self._transport.fetch(rank, SNAPSHOTS_CHANNEL, copy) != evaluation:
                 return None
             total += copy
             count += 1

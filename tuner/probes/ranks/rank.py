@@ -20,8 +20,8 @@ from tuner.launchers import RankContext
 from tuner.probes.ranks.async_loop import AsynchronousRunner
 from tuner.probes.ranks.checkpoint_state import load_run
 from tuner.probes.ranks.evaluation import NoiseWatch, Scorer
-from tuner.probes.ranks.membership import Party
-from tuner.probes.ranks.progress import RankVoice
+from tuner.probes.ranks.membership import Membership
+from tuner.probes.ranks.progress import ProgressReporter
 from tuner.probes.ranks.rank_setup import (
     Prepared,
     is_out_of_memory,
@@ -35,7 +35,13 @@ from tuner.probes.ranks.rank_setup import (
 )
 from tuner.probes.ranks.replica import Replica, rank_timing
 from tuner.probes.ranks.sync_loop import SliceRunner
-from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, MODEL_FILE, ScoreMarks, SlicePlan, first_mark
+from tuner.probes.slice_plan import (
+    CHECKPOINTS_FOLDER,
+    MODEL_FILE,
+    EvaluationPoints,
+    SlicePlan,
+    first_evaluation,
+)
 from tuner.strategies import Links, strategy
 from tuner.transport import open_transport
 
@@ -54,23 +60,23 @@ def run_slice(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any
         Plain data: outcome, where the run stands, this rank's timing, memory and seconds, and what the
         leader alone knows.
     """
-    voice = RankVoice(context)
+    reporter = ProgressReporter(context)
     try:
-        voice.progress("loading the workload")
+        reporter.progress("loading the workload")
         plan = SlicePlan.from_payload(payload)
         device = rank_device(context.local_rank)
         reset_peak_bytes(device)
-        rank = _Rank(context, plan, prepare(plan), device, voice)
-        voice.progress("meeting the other ranks")
+        rank = _Rank(context, plan, prepare(plan), device, reporter)
+        reporter.progress("meeting the other ranks")
         if context.num_ranks > 1 and not traits_of(plan.configuration.strategy).barrier:
-            return rank.run_apart()
+            return rank.run_asynchronous()
         # Longer than the prober's own limit, so that a hang is told from a rank that died.
         timeout_seconds = 2 * plan.job.probe.hang_seconds + 30
         with process_group(context, device, timeout_seconds) as group:
             return rank.run_in_step(group)
     except Exception as error:
         if is_out_of_memory(error):
-            voice.out_of_memory(error)
+            reporter.out_of_memory(error)
         raise
 
 
@@ -82,7 +88,7 @@ class _Rank:
         plan: The slice.
         prepared: Workload, data and initial model.
         device: Where it trains.
-        voice: Tells whoever polls.
+        reporter: Tells whoever polls.
     """
 
     def __init__(
@@ -91,15 +97,15 @@ class _Rank:
         plan: SlicePlan,
         prepared: Prepared,
         device: torch.device,
-        voice: RankVoice,
+        reporter: ProgressReporter,
     ) -> None:
         self._context, self._plan, self._prepared = context, plan, prepared
-        self._device, self._voice = device, voice
+        self._device, self._reporter = device, reporter
         schedule = prepared.workload.schedule_settings
         self._horizon_samples: int | None = getattr(schedule, "horizon_samples", None)
         probe = plan.job.probe
-        first = first_mark(len(prepared.training_data), probe.first_score_samples)  # type: ignore[arg-type]
-        self._marks = ScoreMarks(first, probe.score_growth, self._horizon_samples)
+        first = first_evaluation(len(prepared.training_data), probe.first_score_samples)  # type: ignore[arg-type]
+        self._evaluation_points = EvaluationPoints(first, probe.score_growth, self._horizon_samples)
 
     def run_in_step(self, group: ProcessGroup | None) -> dict[str, Any]:
         """Runs it with a barrier, or alone."""
@@ -107,22 +113,24 @@ class _Rank:
         links = Links(rank=context.rank, num_ranks=context.num_ranks, group=group)
         replica = self._replica(links, self._prepared.model(self._device))
         path = None if plan.is_timing else _newest_checkpoint(plan, context.rank, group)
-        begun = load_run(path, replica, rank=context.rank, num_ranks=context.num_ranks, seed=plan.job.seed)
+        run_start = load_run(
+            path, replica, rank=context.rank, num_ranks=context.num_ranks, seed=plan.job.seed
+        )
         runner = SliceRunner(
             plan=plan,
             replica=replica,
             scorer=self._scorer(replica, group),
             noise=self._noise(replica, group),
-            marks=self._marks,
-            begun=begun,
-            voice=self._voice,
+            evaluation_points=self._evaluation_points,
+            run_start=run_start,
+            reporter=self._reporter,
             rank=context.rank,
             group=group,
             horizon_samples=self._horizon_samples,
         )
         return {**self._result(runner, runner.run(), replica.samples), "leads": context.rank == 0}
 
-    def run_apart(self) -> dict[str, Any]:
+    def run_asynchronous(self) -> dict[str, Any]:
         """Runs it without a barrier, beside the other ranks."""
         context, plan = self._context, self._plan
         model = self._prepared.model(self._device)
@@ -136,37 +144,37 @@ class _Rank:
             one_host=plan.job.cluster.launcher == "local" or plan.configuration.nodes == 1,
         )
         with closing(transport):
-            party = Party(transport, plan.job.probe.hang_seconds)
+            membership = Membership(transport, plan.job.probe.hang_seconds)
             links = Links(
                 rank=context.rank,
                 num_ranks=context.num_ranks,
                 transport=transport,
-                live_ranks=party.live_ranks,
-                leader=party.leader,
-                refresh=party.refresh,
+                live_ranks=membership.live_ranks,
+                leader=membership.leader,
+                refresh=membership.refresh,
             )
             replica = self._replica(links, model)
             with closing(replica.strategy):
                 newest = None if plan.is_timing else _checkpoint(plan)
-                begun = load_run(
+                run_start = load_run(
                     newest, replica, rank=context.rank, num_ranks=context.num_ranks, seed=plan.job.seed
                 )
                 runner = AsynchronousRunner(
                     plan=plan,
                     replica=replica,
                     transport=transport,
-                    party=party,
+                    membership=membership,
                     scorer=self._scorer(replica, None),
                     noise=self._noise(replica, None),
-                    marks=self._marks,
-                    begun=begun,
-                    voice=self._voice,
+                    evaluation_points=self._evaluation_points,
+                    run_start=run_start,
+                    reporter=self._reporter,
                     horizon_samples=self._horizon_samples,
                 )
                 outcome = runner.run()
             return {
-                **self._result(runner, outcome, party.total_samples),
-                "leads": party.leads,
+                **self._result(runner, outcome, membership.total_samples),
+                "leads": membership.leads,
                 "lost_ranks": list(runner.lost_ranks),
                 "staleness_steps": (sum(runner.staleness), len(runner.staleness)),
             }
@@ -186,7 +194,7 @@ class _Rank:
             "timings": [] if timing is None else [asdict(timing)],
             "peak_bytes": peak_bytes(self._device),
             "parameter_bytes": parameter_bytes(replica.model),
-            "seconds": self._voice.seconds_since_entry,
+            "seconds": self._reporter.seconds_since_entry,
         }
 
     def _replica(self, links: Links, model: nn.Module) -> Replica:

@@ -74,7 +74,7 @@ class Replica:
         self._timer = StepTimer(self.device)
         self._loss_total = torch.zeros((), device=self.device)
 
-    def run_stride(self, num_steps: int, after_each: Callable[[], None]) -> None:
+    def run_chunk(self, num_steps: int, after_each: Callable[[], None]) -> None:
         """Makes some steps; nothing in it waits for the device but what the workload itself does.
 
         Args:
@@ -88,7 +88,7 @@ class Replica:
             self._timer.end_step()
             after_each()
 
-    def read_stride(self) -> tuple[list[StepSeconds], list[Exchange], bool]:
+    def read_chunk(self) -> tuple[list[StepSeconds], list[Exchange], bool]:
         """The steps of the last stride, their exchanges, and whether training is still finite.
 
         With a barrier, what says so is equal on all ranks: what they exchanged. A rank that is alone, or
@@ -137,7 +137,7 @@ class Replica:
 
 
 #: Steps of one slice that enter its spreads; more say nothing new and would only take memory.
-MOST_STEPS_KEPT = 10_000
+MOST_STEPS_STORED = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

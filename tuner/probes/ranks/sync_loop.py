@@ -11,18 +11,18 @@ import torch.distributed as dist
 
 from tuner.domain.checkpoints import CheckpointFolder
 from tuner.domain.measurement import CurvePoint, Outcome, Purpose
-from tuner.probes.ranks.checkpoint_state import Begun, ClockState, save_run
+from tuner.probes.ranks.checkpoint_state import ClockState, RunStart, save_run
 from tuner.probes.ranks.evaluation import NoiseWatch, Scorer
-from tuner.probes.ranks.progress import RankVoice
-from tuner.probes.ranks.replica import MOST_STEPS_KEPT, Replica, StepSeconds
-from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, ScoreMarks, SlicePlan
+from tuner.probes.ranks.progress import ProgressReporter
+from tuner.probes.ranks.replica import MOST_STEPS_STORED, Replica, StepSeconds
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, EvaluationPoints, SlicePlan
 from tuner.probes.training_clock import TrainingClock
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 #: A stride of steps lasts about so long; between strides the ranks agree on how to go on.
-_STRIDE_SECONDS = 1.0
+_CHUNK_SECONDS = 1.0
 
 #: Training seconds between two checkpoints within a slice.
 _CHECKPOINT_SECONDS = 20.0
@@ -41,9 +41,9 @@ class SliceRunner:
         replica: This rank's, gone on from its checkpoint.
         scorer: Scores it.
         noise: Gathers its gradient noise.
-        marks: Where it is scored.
-        begun: Where the run stands that is gone on with.
-        voice: Tells whoever polls.
+        evaluation_points: Where it is scored.
+        run_start: Where the run stands that is gone on with.
+        reporter: Tells whoever polls.
         rank: This rank.
         group: All ranks; None where there is one.
         horizon_samples: Where the schedule ends; None for no end.
@@ -56,23 +56,29 @@ class SliceRunner:
         replica: Replica,
         scorer: Scorer,
         noise: NoiseWatch,
-        marks: ScoreMarks,
-        begun: Begun,
-        voice: RankVoice,
+        evaluation_points: EvaluationPoints,
+        run_start: RunStart,
+        reporter: ProgressReporter,
         rank: int,
         group: ProcessGroup | None,
         horizon_samples: int | None,
     ) -> None:
-        self.plan, self.replica, self.scorer, self.noise, self.marks = plan, replica, scorer, noise, marks
-        self.voice, self.rank, self.group = voice, rank, group
+        self.plan, self.replica, self.scorer, self.noise, self.evaluation_points = (
+            plan,
+            replica,
+            scorer,
+            noise,
+            evaluation_points,
+        )
+        self.reporter, self.rank, self.group = reporter, rank, group
         self.horizon_samples = horizon_samples
-        self.clock = TrainingClock(begun.clock.training_seconds, begun.clock.typical_step_seconds)
+        self.clock = TrainingClock(run_start.clock.training_seconds, run_start.clock.typical_step_seconds)
         self.steps: list[StepSeconds] = []
         self.exchanged_bytes = 0
-        self._start_seconds = self._saved_seconds = begun.clock.training_seconds
+        self._start_seconds = self._saved_seconds = run_start.clock.training_seconds
         self._saved_step = replica.step
-        self._next_mark = marks.next_after(replica.samples)
-        self._last_stride = 0
+        self._next_evaluation = evaluation_points.next_after(replica.samples)
+        self._last_chunk = 0
         self._unsettled: list[tuple[int, CurvePoint]] = []
         self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
 
@@ -84,8 +90,8 @@ class SliceRunner:
     def run(self) -> Outcome:
         """Trains until the slice's end, and saves the run unless it went astray."""
         outcome = self._score_untrained()
-        self.voice.started(
-            setup_seconds=self.voice.seconds_since_entry - self.scorer.seconds,
+        self.reporter.started(
+            setup_seconds=self.reporter.seconds_since_entry - self.scorer.seconds,
             samples=self.replica.samples,
         )
         while outcome is Outcome.RUNNING:
@@ -95,53 +101,55 @@ class SliceRunner:
             if num_steps == 0:
                 outcome = self._end()
                 break
-            outcome = self._stride(num_steps)
+            outcome = self._chunk(num_steps)
         self._resend_unsettled()
         if outcome is not Outcome.DIVERGED and self.replica.step > self._saved_step:
             self._save()
         return outcome
 
-    def _stride(self, num_steps: int) -> Outcome:
+    def _chunk(self, num_steps: int) -> Outcome:
         replica = self.replica
-        replica.run_stride(num_steps, lambda: self.voice.beat(step=replica.step, samples=replica.samples))
-        steps, exchanges, is_finite = replica.read_stride()
+        replica.run_chunk(num_steps, lambda: self.reporter.beat(step=replica.step, samples=replica.samples))
+        steps, exchanges, is_finite = replica.read_chunk()
         for step in steps:
             self.clock.add(step.step)
-        self.steps.extend(steps[: max(0, MOST_STEPS_KEPT - len(self.steps))])
+        self.steps.extend(steps[: max(0, MOST_STEPS_STORED - len(self.steps))])
         self.exchanged_bytes += sum(exchange.exchanged_bytes for exchange in exchanges)
-        self._last_stride = num_steps
+        self._last_chunk = num_steps
         self._stand()
         if not is_finite:
             return Outcome.DIVERGED
         if self.plan.is_timing:
             return Outcome.RUNNING
         self.noise.add(exchanges)
-        if replica.samples < self._next_mark:
+        if replica.samples < self._next_evaluation:
             return Outcome.RUNNING
-        return self._mark()
+        return self._evaluate_at()
 
-    def _mark(self) -> Outcome:
-        self.voice.progress("scoring")
-        began = self.voice.seconds_since_entry
-        statistic, is_finite = self.noise.at_mark(
+    def _evaluate_at(self) -> Outcome:
+        self.reporter.progress("scoring")
+        began = self.reporter.seconds_since_entry
+        statistic, is_finite = self.noise.at_evaluation(
             slice_seconds=self.clock.seconds - self._start_seconds,
             step_seconds=self.clock.typical_seconds,
         )
-        self.scorer.seconds += self.voice.seconds_since_entry - began
+        self.scorer.seconds += self.reporter.seconds_since_entry - began
         if not is_finite:
             return Outcome.DIVERGED
         if statistic is not None and self.rank == 0:
-            self.voice.noise(statistic)
+            self.reporter.noise(statistic)
         outcome = self._score()
         # Marks are passed over while the last scoring is not yet outweighed by training.
-        steps = math.ceil(self.scorer.steps_worth / self.plan.job.probe.max_scoring)
-        self._next_mark = self.marks.next_after(self.replica.samples + steps * self.replica.batch_size)
+        steps = math.ceil(self.scorer.equivalent_steps / self.plan.job.probe.max_scoring)
+        self._next_evaluation = self.evaluation_points.next_after(
+            self.replica.samples + steps * self.replica.batch_size
+        )
         return outcome
 
     def _score_untrained(self) -> Outcome:
         if self.plan.is_timing or self.replica.samples > 0 or not self.plan.score_untrained:
             return Outcome.RUNNING
-        self.voice.progress("scoring")
+        self.reporter.progress("scoring")
         return self._score()
 
     def _score(self) -> Outcome:
@@ -160,8 +168,8 @@ class SliceRunner:
             self._resend_unsettled()
         self._stand()
         if self.rank == 0:
-            self.voice.curve(point)
-        self.voice.progress("training")
+            self.reporter.curve(point)
+        self.reporter.progress("training")
         return Outcome.REACHED if is_reached else Outcome.RUNNING
 
     def _resend_unsettled(self) -> None:
@@ -169,7 +177,7 @@ class SliceRunner:
         if self.rank == 0:
             for num_steps, point in self._unsettled:
                 seconds = self.clock.seconds_at(num_steps)
-                self.voice.curve(replace(point, training_seconds=seconds))
+                self.reporter.curve(replace(point, training_seconds=seconds))
         self._unsettled = []
 
     def _agree(self) -> tuple[int, bool]:
@@ -183,9 +191,9 @@ class SliceRunner:
         if has_clock:
             decision[0] = min(decision[0], self._steps_by_clock())
             if self.group is not None:
-                told = torch.tensor(decision, dtype=torch.int64)
-                dist.broadcast(told, src=0, group=self.group)
-                decision = [int(number) for number in told]
+                decided = torch.tensor(decision, dtype=torch.int64)
+                dist.broadcast(decided, src=0, group=self.group)
+                decision = [int(number) for number in decided]
         return decision[0], bool(decision[1])
 
     def _steps_to_end(self) -> int:
@@ -193,7 +201,7 @@ class SliceRunner:
         until, replica = self.plan.until, self.replica
         limits = []
         if not self.plan.is_timing:
-            limits.append(self._next_mark)
+            limits.append(self._next_evaluation)
             if self.horizon_samples is not None:
                 limits.append(self.horizon_samples)
         if until.samples is not None:
@@ -208,14 +216,14 @@ class SliceRunner:
     def _steps_by_clock(self) -> int:
         """Steps of about a second, or to the slice's end; strides double until a step is known."""
         until = self.plan.until
-        seconds = _STRIDE_SECONDS
+        seconds = _CHUNK_SECONDS
         if until.training_seconds is not None:
             left = until.training_seconds - self.clock.seconds
             if left <= 0:
                 return 0
             seconds = min(seconds, left)
         typical = self.clock.typical_seconds
-        most = max(1, 2 * self._last_stride)
+        most = max(1, 2 * self._last_chunk)
         if not typical:
             return most
         return max(1, min(most, round(seconds / typical)))
@@ -230,20 +238,20 @@ class SliceRunner:
     def _save(self) -> None:
         if self.plan.is_timing:
             return
-        self.voice.progress("saving")
+        self.reporter.progress("saving")
         state = ClockState(
             training_seconds=self.clock.seconds, typical_step_seconds=self.clock.typical_seconds
         )
         path = save_run(self._checkpoints, self.replica, state, rank=self.rank, group=self.group)
         if path is not None:
-            self.voice.checkpoint(str(path))
+            self.reporter.checkpoint(str(path))
         if self.group is not None:
             # Nobody trains on, on the clock, while rank 0 writes.
             dist.broadcast(torch.zeros(1), src=0, group=self.group)
         self._saved_seconds, self._saved_step = self.clock.seconds, self.replica.step
 
     def _stand(self) -> None:
-        self.voice.stand(
+        self.reporter.stand(
             step=self.replica.step,
             samples=self.replica.samples,
             training_seconds=self.clock.seconds,

@@ -13,7 +13,7 @@ from tuner.domain.format import format_configuration
 from tuner.domain.recommendation import Recommendation, train_command
 from tuner.job import Job, own_launch, stated_values
 from tuner.launchers import OnePer
-from tuner.report.findings import prediction, standing
+from tuner.report.findings import prediction, trust_in
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -156,7 +156,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
 
 def facts_of(recommendation: Recommendation) -> tuple[str, ...]:
     """What is trained, for which goal, what to expect, and how far to trust it."""
-    trust, expected = standing(recommendation), prediction(recommendation)
+    trust, expected = trust_in(recommendation), prediction(recommendation)
     facts = (
         f"Trains {recommendation.job_name} as Paceline recommends: "
         f"{format_configuration(recommendation.choice.configuration)}",

@@ -139,5 +139,5 @@ def _literal(resources: Mapping[str, float]) -> str:
 
 def _text_literal(lines: list[str]) -> str:
     """Lines as a Python literal."""
-    pieces = "".join(f"    {line + chr(10)!r}\n" for line in lines)
-    return f"(\n{pieces})"
+    parts = "".join(f"    {line + chr(10)!r}\n" for line in lines)
+    return f"(\n{parts})"

@@ -63,8 +63,8 @@ def train_job(plan: LaunchPlan) -> str:
 def label(name: str) -> str:
     """A name as Kubernetes allows one here: lower case, digits and hyphens, begun by a letter."""
     words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    begun = words if words[:1].isalpha() else f"job-{words}"
-    return begun[:_LONGEST_NAME].strip("-")
+    started = words if words[:1].isalpha() else f"job-{words}"
+    return started[:_LONGEST_NAME].strip("-")
 
 
 def _resources(plan: LaunchPlan) -> dict[str, Any]:

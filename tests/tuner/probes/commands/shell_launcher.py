@@ -80,7 +80,7 @@ class ShellLauncher(Launcher):
             devices = handle.num_ranks // handle.num_nodes
             job.state = JobState.RUNNING
             self._begin(job, handle.num_nodes, devices)
-        self._look(job)
+        self._poll(job)
         return JobStatus(
             state=job.state,
             failures=tuple(job.failures),
@@ -116,7 +116,7 @@ class ShellLauncher(Launcher):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
-        copies = {
+        snapshots = {
             OnePer.JOB: [(0, {})],
             OnePer.NODE: [(node, {}) for node in range(num_nodes)],
             OnePer.RANK: [
@@ -132,7 +132,7 @@ class ShellLauncher(Launcher):
                 for rank in range(num_nodes * devices)
             ],
         }[task.one_per]
-        for copy, (node, more) in enumerate(copies):
+        for copy, (node, more) in enumerate(snapshots):
             environment = {
                 **os.environ,
                 **task.environment,
@@ -156,7 +156,7 @@ class ShellLauncher(Launcher):
         if self._lost:
             self._lost_at[job.handle.identity] = time.monotonic() + self._lost.pop(0)
 
-    def _look(self, job: ShellJob) -> None:
+    def _poll(self, job: ShellJob) -> None:
         if job.state is not JobState.RUNNING:
             return
         if time.monotonic() > self._lost_at.get(job.handle.identity, float("inf")):

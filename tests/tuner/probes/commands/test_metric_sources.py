@@ -120,7 +120,7 @@ def test_growing_text_begins_again_where_a_file_was_cut(tmp_path: Path) -> None:
 
 
 def test_noise_needs_two_sizes_of_batch() -> None:
-    told = {
+    heard = {
         "samples": 1,
         "small_batch": 4,
         "small_squared_norm": 3,
@@ -128,7 +128,7 @@ def test_noise_needs_two_sizes_of_batch() -> None:
         "large_squared_norm": 2,
     }
     with pytest.raises(ValueError, match="a small batch that is smaller"):
-        noise_statistic(told)
+        noise_statistic(heard)
 
 
 @pytest.mark.slow  # needs tensorboard

@@ -476,11 +476,11 @@ report(samples=10, value=0.5)
     )
     seen = bench.slice(job, Until(samples=10))
     assert seen.outcome is Outcome.PAUSED, seen.error
-    told = json.loads((bench.folder / "told.json").read_text())
-    assert told["arguments"] == ["0.5", "10", "2", "0", "{x}"]
-    assert told["values"]["micro_batch_size"] == 5
-    assert told["environment"]["PACELINE_LEARNING_RATE"] == "0.5"
-    assert told["environment"]["LR"] == "0.5"
+    heard = json.loads((bench.folder / "told.json").read_text())
+    assert heard["arguments"] == ["0.5", "10", "2", "0", "{x}"]
+    assert heard["values"]["micro_batch_size"] == 5
+    assert heard["environment"]["PACELINE_LEARNING_RATE"] == "0.5"
+    assert heard["environment"]["LR"] == "0.5"
     (log,) = (bench.folder / "probe" / "slices").glob("*/job-*/node-0.log")
     assert "nothing of ours" in log.read_text()
 

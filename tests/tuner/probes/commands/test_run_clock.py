@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.probes.commands.progress_line import ProgressLine
-from tuner.probes.commands.run_clock import Attempt, Mark, step_spread
+from tuner.probes.commands.run_clock import Attempt, ReadPoint, step_spread
 
 PACE = 0.02  # seconds a sample
 
@@ -19,9 +19,9 @@ def line(samples: int, time: float | None, **more: object) -> ProgressLine:
 
 
 def attempt(
-    lines: Iterable[ProgressLine], known: Mark | None = None, started_at: float | None = None
+    lines: Iterable[ProgressLine], known: ReadPoint | None = None, started_at: float | None = None
 ) -> Attempt:
-    made = Attempt(known or Mark(), started_at)
+    made = Attempt(known or ReadPoint(), started_at)
     for one in lines:
         made.add(one)
     return made
@@ -33,36 +33,36 @@ def even(first: int, last: int, *, start: float = 50.0) -> list[ProgressLine]:
 
 def test_a_run_that_says_when_it_begins_is_timed_from_there() -> None:
     made = attempt([ProgressLine(event="begin", seen_at=150.0, time=50.0), *even(10, 50)])
-    assert [m.seconds for m in made.marks()] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert [m.seconds for m in made.points()] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert made.began_at() == pytest.approx(150.0)
 
 
 def test_a_first_line_is_put_back_by_the_pace_of_the_next() -> None:
     made = attempt(even(10, 50))
-    assert [m.seconds for m in made.marks()] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert [m.seconds for m in made.points()] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert made.began_at() == pytest.approx(150.0)
 
 
 def test_a_single_line_counts_from_where_its_script_was_started() -> None:
-    (mark,) = attempt([line(10, 53.0)], started_at=151.0).marks()
-    assert mark.seconds == pytest.approx(2.0)
+    (read_point,) = attempt([line(10, 53.0)], started_at=151.0).points()
+    assert read_point.seconds == pytest.approx(2.0)
 
 
 @given(st.integers(2, 8), st.floats(0.0, 1e4), st.integers(0, 3))
 def test_resumed_and_repeated_runs_tell_the_clock_of_one_that_was_never_interrupted(
     stop: int, start: float, back: int
 ) -> None:
-    whole = attempt(even(10, 200)).marks()
-    first = attempt(even(10, 10 * stop)).marks()
-    for begun in (0, max(10 * (stop - back), 0), 10 * stop):
-        again = attempt(even(begun + 10, 200, start=start), known=first[-1])
-        told = [*first, *again.marks()]
-        assert [m.samples for m in told] == [m.samples for m in whole]
-        assert [m.seconds for m in told] == pytest.approx([m.seconds for m in whole], abs=1e-6)
+    whole = attempt(even(10, 200)).points()
+    first = attempt(even(10, 10 * stop)).points()
+    for started in (0, max(10 * (stop - back), 0), 10 * stop):
+        again = attempt(even(started + 10, 200, start=start), known=first[-1])
+        heard = [*first, *again.points()]
+        assert [m.samples for m in heard] == [m.samples for m in whole]
+        assert [m.seconds for m in heard] == pytest.approx([m.seconds for m in whole], abs=1e-6)
 
 
 def test_what_was_known_before_is_repeated_time() -> None:
-    known = attempt(even(10, 100)).marks()[-1]
+    known = attempt(even(10, 100)).points()[-1]
     again = attempt([line(0, 50.0), *even(10, 150)], known=known)
     assert again.repeated_seconds() == pytest.approx(2.0)
     assert attempt(even(110, 150), known=known).repeated_seconds() == 0.0
@@ -72,15 +72,15 @@ def test_time_between_lines_of_the_same_samples_is_scoring() -> None:
     lines = [line(10, 1.0), line(10, 4.0, value=0.5), line(20, 5.0), line(30, 6.0)]
     made = attempt(lines)
     assert made.scoring_seconds == pytest.approx(3.0)
-    marks = made.marks()
-    assert [m.value for m in marks] == [0.5, None, None]
-    assert marks[2].seconds - marks[0].seconds == pytest.approx(2.0)
+    points = made.points()
+    assert [m.value for m in points] == [0.5, None, None]
+    assert points[2].seconds - points[0].seconds == pytest.approx(2.0)
     assert made.intervals() == [(1.0, 1), (1.0, 1)]
 
 
 def test_the_script_s_own_clock_goes_before_ours() -> None:
     lines = [line(10 * n, 7.0 + 3 * n, seconds=0.1 * n) for n in (1, 2, 3)]
-    assert [m.seconds for m in attempt(lines).marks()] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert [m.seconds for m in attempt(lines).points()] == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
 def test_a_smaller_number_of_samples_or_another_process_is_another_attempt() -> None:
@@ -92,13 +92,13 @@ def test_a_smaller_number_of_samples_or_another_process_is_another_attempt() -> 
 
 
 def test_lines_that_are_read_together_tell_a_pace_once_they_are_apart() -> None:
-    made = Attempt(Mark(), 0.0)
+    made = Attempt(ReadPoint(), 0.0)
     for n in range(1, 41):
         # Ten lines are seen at once, every half second.
         made.add(ProgressLine(seen_at=3.0 + 0.5 * math.ceil(n / 10), samples=10 * n, step=n))
-        made.marks()
-    marks = made.marks()
-    assert marks[-1].seconds == pytest.approx(2.0, abs=0.5)
+        made.points()
+    points = made.points()
+    assert points[-1].seconds == pytest.approx(2.0, abs=0.5)
     spread = step_spread(made.intervals())
     assert spread is not None
     assert spread.mean == pytest.approx(0.05)

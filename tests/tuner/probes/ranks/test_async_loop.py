@@ -70,7 +70,7 @@ def test_pauses_and_goes_on_with_one_curve_and_clock(
     launcher: LocalLauncher, tmp_path: Path, name: str
 ) -> None:
     job, what = tiny_job(cluster=SLOWED_MORE), of(name, 3)
-    slices = [run(launcher, tmp_path, what, Until(samples=cut), job) for cut in (1500, 3000)]
+    slices = [run(launcher, tmp_path, what, Until(samples=part), job) for part in (1500, 3000)]
     assert [m.outcome for m in slices] == [Outcome.PAUSED] * 2, [m.error for m in slices]
     whole = merged(slices)
     samples = [point.samples for point in whole.curve]
@@ -180,15 +180,15 @@ def fault_while_training(
 
 def run_patiently(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
     """What ranks run in a slice that has to hear of all of them, whoever stands still for some seconds."""
-    from tuner.probes.ranks import membership as party
+    from tuner.probes.ranks import membership as membership
     from tuner.probes.ranks.rank import run_slice
 
-    least = party._LEAST_SILENCE_SECONDS
-    party._LEAST_SILENCE_SECONDS = 6.0
+    least = membership._LEAST_SILENCE_SECONDS
+    membership._LEAST_SILENCE_SECONDS = 6.0
     try:
         return run_slice(context, payload)
     finally:
-        party._LEAST_SILENCE_SECONDS = least
+        membership._LEAST_SILENCE_SECONDS = least
 
 
 @pytest.mark.parametrize(

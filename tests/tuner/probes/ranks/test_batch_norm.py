@@ -17,7 +17,7 @@ def test_statistics_are_those_of_the_present_parameters_and_go_back_afterwards()
     with torch.no_grad():
         model[0].weight.mul_(3.0)  # type: ignore[index]
     norm = model[1]  # type: ignore[index]
-    kept = {name: value.clone() for name, value in norm.named_buffers()}
+    stored = {name: value.clone() for name, value in norm.named_buffers()}
     model.eval()
     draw = torch.random.get_rng_state()
     with fresh_batch_norm(model, workload, data, CPU, seed=0), torch.no_grad():
@@ -27,7 +27,7 @@ def test_statistics_are_those_of_the_present_parameters_and_go_back_afterwards()
         torch.testing.assert_close(norm.running_var, inputs.var(dim=0), atol=0.5, rtol=0.2)
         assert not model.training
     for name, value in norm.named_buffers():
-        assert torch.equal(value, kept[name])
+        assert torch.equal(value, stored[name])
     assert norm.momentum == pytest.approx(0.1)
     assert not model.training
     assert torch.equal(torch.random.get_rng_state(), draw)

@@ -110,8 +110,8 @@ def test_one_rank_takes_less_than_a_tenth_of_the_training_time(slice_seconds: fl
     watch = one_rank_noise(workload.model(), workload, tick_seconds=1.0)
     price = 1.0 / (8 * NUM_PARTS)
     spent = 0
-    for mark in range(20):
-        found = watch.measure(mark, slice_seconds=slice_seconds, seconds_a_sample=price)
+    for point in range(20):
+        found = watch.measure(point, slice_seconds=slice_seconds, seconds_a_sample=price)
         spent += found.num_estimates if found else 0
     assert spent <= 0.1 * slice_seconds
     assert (spent > 0) == (slice_seconds > 20)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tuner.probes.ranks.membership import Field, Party
+from tuner.probes.ranks.membership import Field, Membership
 from tuner.transport import SharedMemoryTransport
 
 
@@ -24,7 +24,7 @@ class Silence(SharedMemoryTransport):
 
 
 @pytest.fixture
-def parties() -> Iterator[list[Party]]:
+def memberships() -> Iterator[list[Membership]]:
     store = dist.HashStore()
 
     def opened(rank: int) -> Silence:
@@ -35,116 +35,122 @@ def parties() -> Iterator[list[Party]]:
     silent = np.zeros(3)
     for transport in transports:
         transport.silent = silent
-    found = [Party(transport, first_silence_seconds=60.0) for transport in transports]
-    for party in found:
-        party.post()
+    found = [Membership(transport, first_silence_seconds=60.0) for transport in transports]
+    for membership in found:
+        membership.post()
     yield found
     for transport in transports:
         transport.close()
 
 
-def look(parties: list[Party]) -> None:
-    for party in parties:
-        party.look()
+def poll(memberships: list[Membership]) -> None:
+    for membership in memberships:
+        membership.poll()
 
 
-def silence(parties: list[Party], rank: int, seconds: float) -> None:
-    parties[0]._transport.silent[rank] = seconds  # type: ignore[attr-defined]
+def silence(memberships: list[Membership], rank: int, seconds: float) -> None:
+    memberships[0]._transport.silent[rank] = seconds  # type: ignore[attr-defined]
 
 
-def test_first_rank_leads_and_all_are_heard_of(parties: list[Party]) -> None:
-    look(parties)
-    assert [party.leader() for party in parties] == [0, 0, 0]
-    assert parties[0].leads
-    assert parties[1].live_ranks() == (0, 1, 2)
+def test_first_rank_leads_and_all_are_heard_of(memberships: list[Membership]) -> None:
+    poll(memberships)
+    assert [membership.leader() for membership in memberships] == [0, 0, 0]
+    assert memberships[0].leads
+    assert memberships[1].live_ranks() == (0, 1, 2)
 
 
-def test_before_steps_are_known_a_rank_may_be_silent_as_long_as_a_start_takes(parties: list[Party]) -> None:
-    silence(parties, 2, 59.0)
-    look(parties)
-    assert parties[0].lost_ranks() == ()
-    silence(parties, 2, 61.0)
-    look(parties)
-    assert parties[0].lost_ranks() == (2,)
+def test_before_steps_are_known_a_rank_may_be_silent_as_long_as_a_start_takes(
+    memberships: list[Membership],
+) -> None:
+    silence(memberships, 2, 59.0)
+    poll(memberships)
+    assert memberships[0].lost_ranks() == ()
+    silence(memberships, 2, 61.0)
+    poll(memberships)
+    assert memberships[0].lost_ranks() == (2,)
 
 
-def test_deadline_follows_the_steps_a_rank_was_seen_to_take(parties: list[Party]) -> None:
-    parties[1].post(step_median=2.0, step_deviation=0.1)
-    silence(parties, 1, 7.0)
-    look(parties)
-    assert parties[0].lost_ranks() == ()
-    parties[1].post(step_median=0.1, step_deviation=0.01)
-    look(parties)
-    assert parties[0].lost_ranks() == (1,)
-    silence(parties, 1, 0.0)
-    look(parties)
-    assert parties[0].lost_ranks() == ()
+def test_deadline_follows_the_steps_a_rank_was_seen_to_take(memberships: list[Membership]) -> None:
+    memberships[1].post(step_median=2.0, step_deviation=0.1)
+    silence(memberships, 1, 7.0)
+    poll(memberships)
+    assert memberships[0].lost_ranks() == ()
+    memberships[1].post(step_median=0.1, step_deviation=0.01)
+    poll(memberships)
+    assert memberships[0].lost_ranks() == (1,)
+    silence(memberships, 1, 0.0)
+    poll(memberships)
+    assert memberships[0].lost_ranks() == ()
 
 
-def test_a_rank_that_asked_for_a_rest_may_be_silent_while_it_lasts(parties: list[Party]) -> None:
-    parties[0].post(step_median=0.01, step_deviation=0.001, hold=1, hold_seconds=30.0)
-    silence(parties, 0, 20.0)
-    look(parties[1:])
-    assert parties[1].leader() == 0
-    parties[0].post(released=1)
-    look(parties[1:])
-    assert parties[1].leader() == 1
+def test_a_rank_that_asked_for_a_rest_may_be_silent_while_it_lasts(memberships: list[Membership]) -> None:
+    memberships[0].post(step_median=0.01, step_deviation=0.001, pause=1, pause_seconds=30.0)
+    silence(memberships, 0, 20.0)
+    poll(memberships[1:])
+    assert memberships[1].leader() == 0
+    memberships[0].post(released=1)
+    poll(memberships[1:])
+    assert memberships[1].leader() == 1
 
 
-def test_lead_passes_to_the_next_and_stays_there_when_the_old_leader_wakes(parties: list[Party]) -> None:
-    parties[0].post(step_median=0.01, mark=4, mark_samples=500, hold=2, released=1, started=1)
-    silence(parties, 0, 60.0)
-    look(parties[1:])
-    assert [party.leader() for party in parties[1:]] == [1, 1]
-    assert parties[1].own(Field.TERM) == 2
+def test_lead_passes_to_the_next_and_stays_there_when_the_old_leader_wakes(
+    memberships: list[Membership],
+) -> None:
+    memberships[0].post(
+        step_median=0.01, evaluation=4, evaluation_samples=500, pause=2, released=1, started=1
+    )
+    silence(memberships, 0, 60.0)
+    poll(memberships[1:])
+    assert [membership.leader() for membership in memberships[1:]] == [1, 1]
+    assert memberships[1].own(Field.TERM) == 2
     # The mark is announced anew, and the rest that the old leader asked for is over.
-    assert parties[1].own(Field.MARK) == 5
-    assert parties[1].own(Field.MARK_SAMPLES) == 500
-    assert parties[1].own(Field.RELEASED) == 2
-    silence(parties, 0, 0.0)
-    look(parties)
-    assert [party.leader() for party in parties] == [1, 1, 1]
+    assert memberships[1].own(Field.EVALUATION) == 5
+    assert memberships[1].own(Field.EVALUATION_SAMPLES) == 500
+    assert memberships[1].own(Field.RELEASED) == 2
+    silence(memberships, 0, 0.0)
+    poll(memberships)
+    assert [membership.leader() for membership in memberships] == [1, 1, 1]
 
 
-def test_a_rank_that_writes_its_part_of_a_checkpoint_may_be_silent_too(parties: list[Party]) -> None:
-    parties[0].post(hold=1, hold_seconds=30.0)
-    parties[2].post(step_median=0.01, rested=1)
-    parties[1].post(step_median=0.01)
-    silence(parties, 1, 20.0)
-    silence(parties, 2, 20.0)
-    look(parties[:1])
+def test_a_rank_that_writes_its_part_of_a_checkpoint_may_be_silent_too(memberships: list[Membership]) -> None:
+    memberships[0].post(pause=1, pause_seconds=30.0)
+    memberships[2].post(step_median=0.01, rested=1)
+    memberships[1].post(step_median=0.01)
+    silence(memberships, 1, 20.0)
+    silence(memberships, 2, 20.0)
+    poll(memberships[:1])
     # Only the one that has come to rest: the other is silent for no known reason.
-    assert parties[0].lost_ranks() == (1,)
+    assert memberships[0].lost_ranks() == (1,)
 
 
-def test_whoever_takes_over_an_ended_slice_ends_too(parties: list[Party]) -> None:
-    parties[0].post(step_median=0.01, ended=2)
-    silence(parties, 0, 60.0)
-    look(parties[1:])
-    assert parties[1].leads
-    assert parties[1].own(Field.ENDED) == 2
+def test_whoever_takes_over_an_ended_slice_ends_too(memberships: list[Membership]) -> None:
+    memberships[0].post(step_median=0.01, ended=2)
+    silence(memberships, 0, 60.0)
+    poll(memberships[1:])
+    assert memberships[1].leads
+    assert memberships[1].own(Field.ENDED) == 2
 
 
-def test_a_slice_without_marks_has_none_after_a_change_of_leader(parties: list[Party]) -> None:
-    parties[0].post(step_median=0.01, started=1)
-    silence(parties, 0, 60.0)
-    look(parties[1:])
-    assert parties[1].leads
-    assert parties[1].own(Field.MARK) == 0
+def test_a_slice_without_marks_has_none_after_a_change_of_leader(memberships: list[Membership]) -> None:
+    memberships[0].post(step_median=0.01, started=1)
+    silence(memberships, 0, 60.0)
+    poll(memberships[1:])
+    assert memberships[1].leads
+    assert memberships[1].own(Field.EVALUATION) == 0
 
 
-def test_samples_of_a_rank_that_never_posted_are_those_it_began_with(parties: list[Party]) -> None:
-    parties[0].begin((100, 200, 300))
-    parties[0].post(samples=150)
-    look(parties)
-    assert parties[0].total_samples == 650
-    assert parties[0].samples_of(2) == 300
+def test_samples_of_a_rank_that_never_posted_are_those_it_began_with(memberships: list[Membership]) -> None:
+    memberships[0].begin((100, 200, 300))
+    memberships[0].post(samples=150)
+    poll(memberships)
+    assert memberships[0].total_samples == 650
+    assert memberships[0].samples_of(2) == 300
 
 
-def test_samples_of_lost_ranks_still_count(parties: list[Party]) -> None:
-    for party in parties:
-        party.post(samples=100, step_median=0.01)
-    silence(parties, 2, 60.0)
-    look(parties)
-    assert parties[0].total_samples == 300
-    assert parties[0].all_live(Field.SAMPLES, 100)
+def test_samples_of_lost_ranks_still_count(memberships: list[Membership]) -> None:
+    for membership in memberships:
+        membership.post(samples=100, step_median=0.01)
+    silence(memberships, 2, 60.0)
+    poll(memberships)
+    assert memberships[0].total_samples == 300
+    assert memberships[0].all_live(Field.SAMPLES, 100)

@@ -44,14 +44,14 @@ dist.destroy_process_group()
 
 def plan(folder: Path, **changes: object) -> LaunchPlan:
     """Each of two nodes tells its place, in a file of the working folder."""
-    told = (
+    reported = (
         r"""printf '%s\n' "$PACELINE_NODE_RANK of $PACELINE_NUM_NODES" "$MASTER_ADDR $MASTER_PORT" """
         r""""$PACELINE_MAIN_ADDRESS $PACELINE_MAIN_PORT" "$GREETING" "$PWD" """
         r"""> "${OUT:-.}/node $PACELINE_NODE_RANK.txt" """
     )
     made = LaunchPlan(
         name="digits",
-        command=told.strip(),
+        command=reported.strip(),
         num_nodes=2,
         devices_per_node=1,
         cores_per_node=1,
@@ -63,7 +63,7 @@ def plan(folder: Path, **changes: object) -> LaunchPlan:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def told_by(folder: Path, node: int) -> list[str]:
+def observed_by(folder: Path, node: int) -> list[str]:
     """The lines a node wrote."""
     return (folder / f"node {node}.txt").read_text().splitlines()
 
@@ -85,15 +85,15 @@ def summing_plan(folder: Path, *, one_per: OnePer = OnePer.NODE, **changes: obje
 
 def environment(**more: str) -> dict[str, str]:
     """This process's, with the commands of its interpreter on the path."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PET_", "MASTER_"))}
+    stored = {name: value for name, value in os.environ.items() if not name.startswith(("PET_", "MASTER_"))}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**kept, "PATH": path, "OMP_NUM_THREADS": "1", **more}
+    return {**stored, "PATH": path, "OMP_NUM_THREADS": "1", **more}
 
 
 def check_sums(folder: Path, num_ranks: int, num_nodes: int) -> None:
     """Every rank was there, on its node, and was given the words it should have been."""
-    told = [json.loads((folder / f"rank {rank}.json").read_text()) for rank in range(num_ranks)]
-    for rank, words in enumerate(told):
+    reported = [json.loads((folder / f"rank {rank}.json").read_text()) for rank in range(num_ranks)]
+    for rank, words in enumerate(reported):
         assert words == {
             "rank": rank,
             "num_ranks": num_ranks,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.ray_cluster import RayCluster
-from tests.tuner.report.launch.plans import AWKWARD, environment, plan, told_by
+from tests.tuner.report.launch.plans import AWKWARD, environment, observed_by, plan
 from tuner.job.scheduler_sections import RaySection
 from tuner.report.launch import LaunchPlan, launch_text
 
@@ -67,7 +67,7 @@ def test_ray_tells_every_node_its_place(folder: Path, tmp_path: Path, ray_cluste
     (folder / "job.py").write_text(launch_text(plan(folder), "ray"))
     ended = submitted(folder, ray_cluster, tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    places = [told_by(tmp_path, node) for node in (0, 1)]
+    places = [observed_by(tmp_path, node) for node in (0, 1)]
     for node, place in enumerate(places):
         assert place[0] == f"{node} of 2"
         assert place[1] == place[2] == places[0][1]

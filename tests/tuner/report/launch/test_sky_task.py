@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from tests.tuner.report.launch.plans import AWKWARD, environment, plan, told_by
+from tests.tuner.report.launch.plans import AWKWARD, environment, observed_by, plan
 from tuner.launchers import OnePer
 from tuner.report.launch import LaunchPlan, launch_text
 
@@ -45,7 +45,7 @@ def test_the_task_reads_as_people_write_it(folder: Path) -> None:
 def test_each_node_is_told_its_place(folder: Path) -> None:
     for node in (0, 1):
         run(plan(folder), node, folder)
-        assert told_by(folder, node) == [f"{node} of 2", *["10.0.0.1 29500"] * 2, AWKWARD, str(folder)]
+        assert observed_by(folder, node) == [f"{node} of 2", *["10.0.0.1 29500"] * 2, AWKWARD, str(folder)]
 
 
 def test_a_command_that_starts_its_nodes_is_started_on_the_first_alone(folder: Path) -> None:

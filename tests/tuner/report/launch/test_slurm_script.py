@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm_cluster import SlurmCluster
-from tests.tuner.report.launch.plans import AWKWARD, check_sums, environment, plan, summing_plan, told_by
+from tests.tuner.report.launch.plans import AWKWARD, check_sums, environment, observed_by, plan, summing_plan
 from tuner.job.scheduler_sections import SlurmSection
 from tuner.launchers import OnePer
 from tuner.report.launch import LaunchPlan, launch_text
@@ -92,7 +92,7 @@ def test_slurm_tells_every_node_its_place(folder: Path, slurm_cluster: SlurmClus
     }
     state, said = submit(plan(folder, settings=settings), folder, slurm_cluster)
     assert state == "COMPLETED", said
-    places = [told_by(folder, node) for node in (0, 1)]
+    places = [observed_by(folder, node) for node in (0, 1)]
     address, port = places[0][1].split()
     assert address in slurm_cluster.nodes
     assert 15000 <= int(port) < 30000

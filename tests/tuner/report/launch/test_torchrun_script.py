@@ -11,9 +11,9 @@ from tests.tuner.report.launch.plans import (
     AWKWARD,
     check_sums,
     environment,
+    observed_by,
     plan,
     summing_plan,
-    told_by,
 )
 from tuner.launchers import OnePer
 from tuner.report.launch import LaunchPlan, launch_text
@@ -48,12 +48,12 @@ def test_each_node_is_told_its_place(folder: Path) -> None:
     for node in (0, 1):
         subprocess.run(["sh", script, str(node), "host-a", "1234"], check=True)
         place = ["host-a 1234"] * 2
-        assert told_by(folder, node) == [f"{node} of 2", *place, AWKWARD, str(folder)]
+        assert observed_by(folder, node) == [f"{node} of 2", *place, AWKWARD, str(folder)]
 
 
 def test_one_node_needs_no_words(folder: Path) -> None:
     subprocess.run(["sh", write(plan(folder, num_nodes=1), folder)], check=True)
-    assert told_by(folder, 0)[:2] == ["0 of 1", "127.0.0.1 29500"]
+    assert observed_by(folder, 0)[:2] == ["0 of 1", "127.0.0.1 29500"]
 
 
 def test_a_node_without_its_place_says_what_it_needs(folder: Path) -> None:

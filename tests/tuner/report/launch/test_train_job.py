@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.tuner.report.launch.plans import AWKWARD, environment, plan, told_by
+from tests.tuner.report.launch.plans import AWKWARD, environment, observed_by, plan
 from tuner.domain.errors import JobError
 from tuner.launchers import OnePer
 from tuner.report.launch import LaunchPlan, launch_text
@@ -74,8 +74,8 @@ def test_a_pod_runs_the_command_with_its_place(folder: Path) -> None:
         known = {**given, "pwd": "not this", "id": "nor this"}
         command = [expanded(word, known) for word in trainer["command"]]
         subprocess.run(command, cwd=folder, env=environment(**given), check=True)
-        told = ["digits-node-0-0.digits 1"] * 2
-        assert told_by(folder, node) == [f"{node} of 2", *told, AWKWARD, str(folder)]
+        reported = ["digits-node-0-0.digits 1"] * 2
+        assert observed_by(folder, node) == [f"{node} of 2", *reported, AWKWARD, str(folder)]
 
 
 @pytest.mark.parametrize("text", ["$$", "$(A)", "$$(A)", "$$$", "a$", "$", "$A ${A} $$$$(A)$", "%$(%"])

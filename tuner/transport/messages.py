@@ -35,7 +35,7 @@ _KINDS_WITHOUT_VECTOR = frozenset({Kind.FETCH, Kind.ARRIVED})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Letter:
+class Message:
     """One message between two ranks.
 
     Args:
@@ -45,7 +45,7 @@ class Letter:
         number: Of what is published, pushed or asked, counted by who does so; with `FETCH`, the newest one
             had.
         tag: The number that the vector was given by its sender.
-        parcel: The vector, on its way out.
+        send_buffer: The vector, on its way out.
         vector: The vector, after it came in; it lies in the message itself.
     """
 
@@ -54,7 +54,7 @@ class Letter:
     channel: int = 0
     number: int = 0
     tag: int = 0
-    parcel: Parcel | None = None
+    send_buffer: SendBuffer | None = None
     vector: Tensor | None = None
 
     @property
@@ -68,7 +68,7 @@ class Letter:
         return (self.kind, self.rank, self.channel)
 
 
-def parsed(parts: list[zmq.Frame], rank: int, form: VectorForm) -> Letter | None:
+def parsed(parts: list[zmq.Frame], rank: int, form: VectorForm) -> Message | None:
     """The letter in a message's parts, or None if it is none."""
     if len(parts) not in (1, 2) or len(parts[0].buffer) != _HEAD.size:
         return None
@@ -82,7 +82,7 @@ def parsed(parts: list[zmq.Frame], rank: int, form: VectorForm) -> Letter | None
             vector = torch.frombuffer(bytearray(parts[1].buffer), dtype=form.dtype)
     if kind not in _KINDS or (vector is None) != (kind in _KINDS_WITHOUT_VECTOR):
         return None
-    return Letter(kind=Kind(kind), rank=rank, channel=channel, number=number, tag=tag, vector=vector)
+    return Message(kind=Kind(kind), rank=rank, channel=channel, number=number, tag=tag, vector=vector)
 
 
 class Outbox:
@@ -95,23 +95,23 @@ class Outbox:
         pool: Where replaced parcels go back to.
     """
 
-    def __init__(self, pool: ParcelPool) -> None:
+    def __init__(self, pool: SendBufferPool) -> None:
         self._pool: Final = pool
         self._lock: Final = threading.Lock()
-        self._letters: dict[tuple[Kind, int, int], Letter] = {}
+        self._messages: dict[tuple[Kind, int, int], Message] = {}
         self._waking_end, self.waking = socket.socketpair()
         self._waking_end.setblocking(False)
         self.waking.setblocking(False)
         self.is_closed = False
 
-    def put(self, letter: Letter) -> None:
+    def put(self, message: Message) -> None:
         """Takes a letter, and its parcel's hold."""
         with self._lock:
-            replaced = self._letters.pop(letter.place, None)
-            self._letters[letter.place] = letter
-            is_first = len(self._letters) == 1
-        if replaced is not None and replaced.parcel is not None:
-            self._pool.release(replaced.parcel)
+            replaced = self._messages.pop(message.place, None)
+            self._messages[message.place] = message
+            is_first = len(self._messages) == 1
+        if replaced is not None and replaced.send_buffer is not None:
+            self._pool.release(replaced.send_buffer)
         if is_first:
             self.wake()
 
@@ -121,7 +121,7 @@ class Outbox:
         with suppress(BlockingIOError):
             self._waking_end.send(b"!")
 
-    def drain(self) -> tuple[list[Letter], bool]:
+    def drain(self) -> tuple[list[Message], bool]:
         """All letters, and whether they are the last; called by the sending thread."""
         with suppress(BlockingIOError):
             self.waking.recv(4096)
@@ -129,8 +129,8 @@ class Outbox:
         # the letters are, so that what was put before closing still goes out.
         is_last = self.is_closed
         with self._lock:
-            letters, self._letters = self._letters, {}
-        return list(letters.values()), is_last
+            messages, self._messages = self._messages, {}
+        return list(messages.values()), is_last
 
     def close(self) -> None:
         """Has the sending thread come to its end."""
@@ -144,7 +144,7 @@ class Outbox:
 
 
 @dataclass(eq=False, kw_only=True)
-class Parcel:
+class SendBuffer:
     """A vector that is sent without being copied again.
 
     Args:
@@ -165,7 +165,7 @@ class Parcel:
         return self.num_holders == 0 and all(sending.done for sending in self.sendings)
 
 
-class ParcelPool:
+class SendBufferPool:
     """Makes parcels, and uses those again that nobody needs any longer.
 
     Fresh memory of a vector's size costs as much as copying it, since the system clears it page by page.
@@ -178,28 +178,30 @@ class ParcelPool:
     def __init__(self, form: VectorForm) -> None:
         self._form: Final = form
         self._lock: Final = threading.Lock()
-        self._parcels: Final[list[Parcel]] = []
+        self._send_buffers: Final[list[SendBuffer]] = []
 
-    def take(self, source: Tensor | None = None, *, num_holders: int = 1) -> Parcel:
+    def take(self, source: Tensor | None = None, *, num_holders: int = 1) -> SendBuffer:
         """Gives a parcel that nobody else has, with a copy of `source` in it."""
         with self._lock:
-            parcel = next((parcel for parcel in self._parcels if parcel.is_free), None)
-            if parcel is None:
+            send_buffer = next(
+                (send_buffer for send_buffer in self._send_buffers if send_buffer.is_free), None
+            )
+            if send_buffer is None:
                 vector = self._form.new()
-                parcel = Parcel(vector=vector, content=vector.view(torch.uint8).numpy().data)
-                self._parcels.append(parcel)
-            parcel.sendings.clear()
-            parcel.num_holders = num_holders
+                send_buffer = SendBuffer(vector=vector, content=vector.view(torch.uint8).numpy().data)
+                self._send_buffers.append(send_buffer)
+            send_buffer.sendings.clear()
+            send_buffer.num_holders = num_holders
         if source is not None:
-            self._form.copy(source, parcel.vector)
-        return parcel
+            self._form.copy(source, send_buffer.vector)
+        return send_buffer
 
-    def release(self, parcel: Parcel) -> None:
+    def release(self, send_buffer: SendBuffer) -> None:
         """Says that one of its holders is done with it."""
         with self._lock:
-            parcel.num_holders -= 1
+            send_buffer.num_holders -= 1
 
-    def has_gone(self, parcel: Parcel, sending: zmq.MessageTracker) -> None:
+    def has_gone(self, send_buffer: SendBuffer, sending: zmq.MessageTracker) -> None:
         """Says that ZeroMQ has it, for a while."""
         with self._lock:
-            parcel.sendings = [*(other for other in parcel.sendings if not other.done), sending]
+            send_buffer.sendings = [*(other for other in send_buffer.sendings if not other.done), sending]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.placed_job import foretold, read_timings
+from benchmarks.topology_job import foretold, read_timings
 
 HEADER = "app,kind,num_nodes,num_replicas,placement,local_batch_size,step_seconds,sync_seconds\n"
 

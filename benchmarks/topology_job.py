@@ -1,9 +1,9 @@
 """Seconds a step on 6 to 16 nodes as the model that jobs use foretells them, from 12 timed steps.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.placed_job [--file PATH] [--draws 8] [--json]
+    OMP_NUM_THREADS=1 python -m benchmarks.topology_job [--file PATH] [--draws 8] [--json]
 
 Of Pollux's table of throughput those steps that use 4, or 2, devices of every node; fitted to draws of 12 on
-at most 2, and at most 4, nodes. `placed` tells hops within nodes and between them apart, as the model does
+at most 2, and at most 4, nodes. `positions` tells hops within nodes and between them apart, as the model does
 where nodes are machines of their own; `alike` takes all hops for the same, as it does elsewhere.
 """
 
@@ -41,7 +41,7 @@ class Row:
         app: The workload.
         devices_per_node: Ranks on every node.
         fit_nodes: Most nodes that were timed.
-        model: `placed` or `alike`.
+        model: `positions` or `alike`.
         mean_error: Mean of |predicted / measured - 1|.
         coverage_90: Share of measurements inside 90% intervals.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tuner.transport.letters import Outbox, ParcelPool
+from tuner.transport.messages import Outbox, SendBufferPool
 from tuner.transport.transport import VectorForm
 
 
@@ -28,7 +28,7 @@ class _ClosedWithin:
 def test_an_end_that_comes_while_wakings_are_taken_is_not_lost(
     before: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outbox = Outbox(ParcelPool(VectorForm(num_elements=1, dtype=torch.float32)))
+    outbox = Outbox(SendBufferPool(VectorForm(num_elements=1, dtype=torch.float32)))
     waking = outbox.waking
     outbox.wake()
     with monkeypatch.context() as patched:
