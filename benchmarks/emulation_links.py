@@ -57,7 +57,7 @@ class MessagesLauncher(LocalLauncher):
             "payload": dict(task.payload),
             "places": [[place.namespace, place.host] for place in self._places],
         }
-        asynchronous = replace(task, function="benchmarks.emulation_links:run_apart", payload=payload)
+        asynchronous = replace(task, function="benchmarks.emulation_links:run_asynchronous", payload=payload)
         return super().submit(asynchronous, num_nodes=num_nodes, devices_per_node=devices_per_node)
 
 

@@ -11,11 +11,11 @@ from benchmarks.device_checks.findings import Findings, SkippedError
 
 
 def passes(found: Findings) -> None:
-    found.pause("answer", 42.0, at_least=40, at_most=43)
+    found.require("answer", 42.0, at_least=40, at_most=43)
 
 
 def beyond_its_limit(found: Findings) -> None:
-    found.pause("ratio", 1.5, at_most=1.03)
+    found.require("ratio", 1.5, at_most=1.03)
     found.expect("healthy", True)
 
 

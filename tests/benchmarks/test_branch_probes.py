@@ -74,7 +74,7 @@ def test_a_branch_begins_with_the_trunk_s_parameters_and_its_own_rate() -> None:
     assert curve[-2][0] < arrived <= curve[-1][0]
     trunk = Training(of, *of.trunk, 0)
     trunk.train_to(2_000)
-    branch = Training(of, 8, 0.01, 0, trunk.stored())
+    branch = Training(of, 8, 0.01, 0, trunk.saved())
     assert branch.samples == 0
     assert branch.score() == trunk.score()
     assert [group["lr"] for group in branch.optimizer.param_groups] == [0.01]

@@ -151,7 +151,7 @@ def test_the_exit_code_is_0_only_if_all_passed(
 
 def test_a_number_that_is_none_never_lies_within_limits() -> None:
     found = Findings(device="cpu", folder=Path())
-    found.pause("ratio", float("nan"), at_most=2.0)
+    found.require("ratio", float("nan"), at_most=2.0)
     assert found.failures
     assert json.dumps(found.found(), allow_nan=False)
 

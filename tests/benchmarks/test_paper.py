@@ -117,8 +117,8 @@ def test_a_part_made_anew_leaves_all_other_rows(tmp_path: Path) -> None:
         ("gossip_push", "fast"),
     }
     after = merged(before, rows_of(lines.values()))
-    assert [(row.context, row.strategy, row.seed) for row in after] == [
-        (row.context, row.strategy, row.seed) for row in before
+    assert [(row.arrangement, row.strategy, row.seed) for row in after] == [
+        (row.arrangement, row.strategy, row.seed) for row in before
     ]
     for old, new in zip(before, after, strict=True):
         if old.strategy.startswith("gossip") and old.clock == "fast":

@@ -85,7 +85,7 @@ def test_optuna_and_the_ledger_share_one_database(database_url: str) -> None:
 
     with open_storage(database_url) as storage:
         study = optuna.create_study(storage=storage.optuna_storage(), study_name="digits")
-        study.report(study.ask(), 0.5)
+        study.tell(study.ask(), 0.5)
         storage.ledger.open_study("digits", "f1", {})
         assert storage.optuna_storage() is storage.optuna_storage()
     with open_storage(database_url) as storage:

@@ -62,7 +62,7 @@ class RaySection(Section):
     resources: dict[str, float] = Field(
         default={}, description="custom resources of a node's bundle, such as { a100 = 8 }"
     )
-    timeout: Duration = Field(
+    patience: Duration = Field(
         default=600.0,
         description="how long nodes are waited for that the cluster does not have, as it may grow; busy ones "
         "are waited for without limit",

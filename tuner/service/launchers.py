@@ -76,7 +76,7 @@ def _ray_nodes(section: ClusterSection) -> RayNodes:
         gpus_per_node=ray.gpus_per_node,
         resources=ray.resources,
         python=section.python,
-        timeout_seconds=ray.timeout,
+        timeout_seconds=ray.patience,
     )
 
 

@@ -43,7 +43,7 @@ def until_asked(context: RankContext, payload: Mapping[str, Any]) -> int:
 
 def watch(launcher: LocalLauncher, folder: Path, **payload: Any) -> Watch:
     task = RankTask(
-        function="tests.tuner.launchers.test_outliving:until_told",
+        function="tests.tuner.launchers.test_outliving:until_asked",
         payload=payload,
         folder=folder,
         tolerates_rank_loss=True,
