@@ -196,7 +196,7 @@ def test_packages_re_export_only_their_own_room() -> None:
     assert strangers == set()
 
 
-def test_the_engine_s_package_holds_a_docstring_and_nothing_else() -> None:
+def test_the_package_tuner_holds_a_docstring_and_nothing_else() -> None:
     tree = ast.parse((ROOT / "tuner" / "__init__.py").read_text())
     assert ast.get_docstring(tree)
     assert len(tree.body) == 1

@@ -183,7 +183,7 @@ def test_the_table_of_variables_is_that_of_templates() -> None:
     ]
 
 
-def test_the_client_s_functions_are_told() -> None:
+def test_the_client_s_functions_are_reported() -> None:
     reported = page("guides/own_script")
     assert [name for name in client.__all__ if f"`{name}(" not in reported and name != "values"] == []
 
@@ -207,7 +207,7 @@ def test_names_in_the_text_are_those_of_the_code() -> None:
     assert settings <= set(code(page("reference/job_file")))
 
 
-def test_sections_of_the_report_have_the_names_they_are_told_by() -> None:
+def test_sections_of_the_report_have_the_names_they_are_known_by() -> None:
     sources = "".join(path.read_text() for path in sorted((ROOT / "tuner" / "report").glob("*.py")))
     reported = re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", page("reference/report"))
     assert len(reported) > 4

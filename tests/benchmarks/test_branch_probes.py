@@ -26,7 +26,7 @@ def slower(times: float) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("times", [0.5, 1.0, 3.0])
-def test_looks_and_branches_of_a_warped_curve_tell_the_warp(times: float) -> None:
+def test_short_probes_and_branches_of_a_warped_curve_show_the_warp(times: float) -> None:
     curve = slower(times)
     assert probe_estimate(curve, TRUNK, 300 * times) == pytest.approx(math.log(times), abs=0.05)
     started = TRUNK[4]
@@ -36,7 +36,7 @@ def test_looks_and_branches_of_a_warped_curve_tell_the_warp(times: float) -> Non
         assert reported == pytest.approx(math.log(times), abs=0.05)
 
 
-def test_a_branch_that_jumps_is_told_by_what_follows_the_jump() -> None:
+def test_a_branch_that_jumps_is_known_by_what_follows_the_jump() -> None:
     started = TRUNK[4]
     # A smaller rate takes the noise away at once, and goes on as slowly as the trunk's third.
     jumped = [(3 * (samples - TRUNK[9][0]) + 10, value) for samples, value in TRUNK[9:16]]

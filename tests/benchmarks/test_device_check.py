@@ -51,7 +51,7 @@ def test_a_check_within_its_limits_passes() -> None:
     assert result["limits"] == {"answer": ">= 40 and <= 43"}
 
 
-def test_a_figure_beyond_its_limit_fails_and_the_others_are_still_told() -> None:
+def test_a_figure_beyond_its_limit_fails_and_the_others_are_still_reported() -> None:
     result = result_of("beyond_its_limit")
     assert result["status"] == "failed"
     assert "ratio is 1.5, allowed is <= 1.03" in result["error"]

@@ -14,7 +14,7 @@ from benchmarks.emulation_batched import Replicas
 from tests.tuner.emulation.toy import Regression
 
 
-def test_a_row_tells_steps_share_of_the_clock_and_memory() -> None:
+def test_a_row_shows_steps_share_of_the_clock_and_memory() -> None:
     row = measure("digits-mlp-32", "gossip_push", 2, 1, 0.001)
     assert row["workload"] == "digits-mlp-32"
     assert row["ranks"] == 2
@@ -47,7 +47,7 @@ class Stubborn(Regression):
         return found if found.item() < 1e9 else found * 2
 
 
-def test_a_network_that_cannot_be_mapped_is_told_so(
+def test_a_network_that_cannot_be_mapped_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(emulation_batched, "workloads", lambda *names: {"stubborn": Stubborn()})

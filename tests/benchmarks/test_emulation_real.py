@@ -140,7 +140,7 @@ def test_cases_hold_one_with_a_delayed_rank_and_one_with_slow_links() -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_an_emulated_run_is_told_as_a_real_one_is(strategy: str) -> None:
+def test_an_emulated_run_is_reported_as_a_real_one_is(strategy: str) -> None:
     configuration = configuration_of(strategy, 3)
     found = emulated_run(CLUSTER, CASE, configuration, 0, CASE.num_steps * configuration.batch_size)
     assert found.samples >= CASE.num_steps * configuration.batch_size
@@ -153,7 +153,7 @@ def test_an_emulated_run_is_told_as_a_real_one_is(strategy: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_real_ranks_that_pass_messages_are_told_likewise(tmp_path: Path) -> None:
+def test_real_ranks_that_pass_messages_are_reported_likewise(tmp_path: Path) -> None:
     case = Case(sleep=(0.005, 0.015), num_steps=30)
     with MessagesLauncher() as launcher:
         for strategy in ("gossip_push", "local_sgd"):

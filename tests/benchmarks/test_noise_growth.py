@@ -28,7 +28,7 @@ def test_the_scale_that_all_batches_show_is_the_law_s() -> None:
     assert abs(shown_by_all(batches, 7.0 * (1 + batches / math.exp(LOG_SCALE))) - LOG_SCALE) < 0.02
 
 
-def test_growth_foretells_what_the_mean_of_early_statistics_understates() -> None:
+def test_growth_predicts_what_the_mean_of_early_statistics_understates() -> None:
     runs = {batch: made_run(batch) for batch in (64, 128, 256, 4096)}
     rows = list(rows_of("cifar10", runs, 0.9))
     assert {row.model for row in rows} == {GROWING, CONSTANT, MEAN}

@@ -127,7 +127,7 @@ def test_a_part_made_anew_leaves_all_other_rows(tmp_path: Path) -> None:
             assert new == old
 
 
-def test_what_is_told_already_is_not_made_again(tmp_path: Path) -> None:
+def test_what_is_known_already_is_not_made_again(tmp_path: Path) -> None:
     rows = rows_of(train_all(SMALL, tmp_path / "before.jsonl", train_one=Trainer()).values())
     gone = [row for row in rows if (row.strategy, row.seed, row.learning_rate) != ("gossip_push", 1, 0.2)]
     trainer = Trainer()
@@ -207,7 +207,7 @@ def test_seeds_that_overlap_and_single_seeds_are_marked() -> None:
     assert map_table(rows[::2]).splitlines()[2].count("†") == 4
 
 
-def test_a_setting_nobody_masters_has_no_winner() -> None:
+def test_an_arrangement_nobody_masters_has_no_winner() -> None:
     rows = [row("all_reduce", 0, 9.0, 0.1, curve=()), row("gossip_pull", 0, 9.0, 0.1, curve=())]
     (cell,) = cells(rows, target=0.8)
     assert cell.soonest == ()

@@ -109,7 +109,7 @@ def test_what_was_given_up_does_not_go_on(path):
         search.execute(go_on(0, 2.0))
 
 
-def test_a_run_is_not_carried_to_another_row(path):
+def test_a_run_is_not_resumed_on_another_row(path):
     search = ReplayedSearch(problem(path, "seconds"))
     search.execute(start(NEVER, 1.0))
     with pytest.raises(ValueError, match="what two recorded runs make together was not recorded"):
@@ -125,7 +125,7 @@ def test_a_replay_ends_at_its_limit_and_at_the_policys_stop(path):
     assert len(ended.moments) < len(script)
 
 
-def test_a_policy_that_asks_for_the_same_for_ever_is_told_so(path):
+def test_a_policy_that_asks_for_the_same_for_ever_is_reported(path):
     script = Scripted(start(NEVER, 1.0), *[go_on(0, 1.0)] * 100)
     with pytest.raises(RuntimeError, match="decisions in a row cost nothing"):
         replay(problem(path, "seconds"), script, limit=60, seed=0)
@@ -154,7 +154,7 @@ def test_no_trial_costs_more_than_the_best_that_arrived_before(path):
             assert after.spent - before.spent <= posed.costs[before.recommended] + startup + 1e-12
 
 
-def test_successive_halving_looks_first_at_equal_dollars(path):
+def test_successive_halving_starts_at_equal_dollars(path):
     posed = problem(path, "dollars")
     halving = OptunaReplay(posed, "tpe-sha", seed=0)
     ends = {c: next(halving._ends(posed.price(c), math.inf)) for c in posed.costs}

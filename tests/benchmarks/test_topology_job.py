@@ -32,7 +32,7 @@ def test_only_whole_nodes_are_read(table: Path) -> None:
     assert {m.configuration.batch_size for m in far} == {16 * 32, 128 * 32, 16 * 64, 128 * 64}
 
 
-def test_two_kinds_of_link_are_foretold_better_by_a_law_that_has_them(table: Path) -> None:
+def test_two_kinds_of_link_are_predicted_better_by_a_law_that_has_them(table: Path) -> None:
     rows = list(foretold("cifar10", 4, *read_timings(table, "cifar10", 4), draws=2))
     errors = {(row.fit_nodes, row.model): row.mean_error for row in rows}
     assert errors[2, "placed"] < 0.5 * errors[2, "alike"]

@@ -37,7 +37,7 @@ def test_a_file_that_is_there_is_not_written_over(workplace: Workplace, paceline
     assert workplace.job.read_text() == before
 
 
-def test_a_folder_that_is_not_there_is_told_before_anything_is_measured(
+def test_a_folder_that_is_not_there_is_reported_before_anything_is_measured(
     workplace: Workplace, paceline: Command
 ) -> None:
     ended = paceline("calibrate", "job.toml", "--output", "nowhere/machine.toml")

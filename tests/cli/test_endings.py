@@ -48,7 +48,7 @@ def test_what_is_wrong_in_the_job_file_is_named(
     assert not (workplace.folder / "paceline-out" / "tiny" / "recommendation.json").exists()
 
 
-def test_all_that_is_wrong_in_a_job_file_is_told_at_once(workplace: Workplace, paceline: Command) -> None:
+def test_all_that_is_wrong_in_a_job_file_is_reported_at_once(workplace: Workplace, paceline: Command) -> None:
     workplace.write_job(("target = 0.97", "target = 97"), ("probes = 8", 'probes = "many"'))
     assert_refused(paceline("check", "job.toml"), 2, "budget.probes")
 

@@ -64,7 +64,7 @@ def test_every_target_trains_what_is_recommended(target: str, paceline: Command,
     assert f"# Made by: paceline export job.toml --target {target}" in ended.stdout
 
 
-def test_a_file_is_written_once_and_replaced_when_told(
+def test_a_file_is_written_once_and_replaced_when_asked(
     paceline: Command, place: Workplace, tmp_path: Path
 ) -> None:
     script = tmp_path / "go there.sh"

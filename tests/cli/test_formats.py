@@ -55,7 +55,7 @@ def test_the_trained_model_of_a_run_can_be_loaded(at: Workplace) -> None:
     assert {name: tuple(value.shape) for name, value in state.items()} == {"weight": (2, 8), "bias": (2,)}
 
 
-def test_a_run_that_ended_tells_its_answer_in_every_format(at: Workplace, paceline: Command) -> None:
+def test_a_run_that_ended_shows_its_answer_in_every_format(at: Workplace, paceline: Command) -> None:
     reported = paceline("run", "job.toml", "--format", "json")
     assert reported.code == 0, reported.stderr
     answer = Recommendation.from_dict(json.loads(reported.stdout))

@@ -219,7 +219,7 @@ def test_a_second_tuner_on_the_same_study_is_refused_and_harms_nothing(
     assert started[0].returncode == 0, err
 
 
-def test_what_was_tuned_is_told_again_at_once_and_changes_go_on_from_it(workplace: Workplace) -> None:
+def test_what_was_tuned_is_reported_again_at_once_and_changes_go_on_from_it(workplace: Workplace) -> None:
     first = workplace.call("run", "job.toml", "--format", "json")
     assert first.code == 0, first.stderr
     reported, probes = json.loads(first.stdout), workplace.study()[1]

@@ -26,7 +26,7 @@ def rows_of(ended: Ended) -> dict[str, Any]:
     return {row["what"]: row["value"] for row in json.loads(ended.stdout)}
 
 
-def test_check_tells_what_is_replayed(job: Path, paceline: Command) -> None:
+def test_check_shows_what_is_replayed(job: Path, paceline: Command) -> None:
     rows = rows_of(paceline("check", job, "--format", "json"))
     assert (rows["recording"], rows["configurations"]) == ("grid", 24)
     assert rows["step milliseconds"] > 0
@@ -89,7 +89,7 @@ def test_train_says_plainly_that_nothing_can_be_trained(job: Path, paceline: Com
 
 
 @pytest.mark.slow
-def test_a_target_that_no_run_shows_is_out_of_reach(tmp_path: Path, paceline: Command) -> None:
+def test_a_target_that_no_run_shows_is_unreachable(tmp_path: Path, paceline: Command) -> None:
     slow = tuple(run for run in grid().runs if run.configuration.learning_rate == 0.001)
     job = write_job(tmp_path, ONE_TRAINING, runs=slow)
     ended = paceline("run", job, "--sampler", "random", "--budget", "10h")

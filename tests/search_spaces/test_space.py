@@ -115,6 +115,6 @@ def test_levels_that_are_equal_but_written_otherwise_are_other_candidates():
     assert broken.candidates() == list(broken.combinations()) != whole.candidates()
 
 
-def test_an_unknown_strategy_is_told_the_nearest():
+def test_an_unknown_strategy_gets_the_nearest():
     with pytest.raises(KeyError, match=r"unknown strategy 'allreduce'; .*did you mean 'all_reduce'"):
         traits_of("allreduce")

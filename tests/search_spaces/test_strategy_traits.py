@@ -66,7 +66,7 @@ def test_count_range_needs_an_order() -> None:
         CountRange(low=3, high=2)
 
 
-def test_a_strategy_that_only_a_recording_names_is_told_by_its_name():
+def test_a_strategy_that_only_a_recording_names_is_reported_by_its_name():
     with pytest.raises(KeyError, match="unknown strategy 'sync_replicas'"):
         traits_of("sync_replicas")
     waiting, free = (declare_recorded_strategy(name) for name in ("sync_replicas", "AsyncDownpour"))

@@ -194,7 +194,7 @@ class TestRefusals:
         with pytest.raises(StorageError, match=r"nowhere does not exist: .*createdb"):
             open_storage(postgres_url.rsplit("/", 1)[0] + "/nowhere")
 
-    def test_a_role_without_rights_is_told_which_it_needs(self, postgres_url: str) -> None:
+    def test_a_role_without_rights_learns_which_it_needs(self, postgres_url: str) -> None:
         engine = create_engine(parsed(postgres_url))
         with engine.begin() as connection:
             connection.execute(text("CREATE ROLE paceline_reader LOGIN"))
@@ -228,7 +228,7 @@ class TestRefusals:
             holder.close()
             assert storage.ledger.open_study("digits", "f1", {}).name == "digits"
 
-    def test_errors_of_the_file_system_are_told_apart(self) -> None:
+    def test_errors_of_the_file_system_are_distinguished(self) -> None:
         url = parsed("sqlite:////data/study.db")
         assert "is not writable: Permission denied" in str(
             storage_error(PermissionError(13, "Permission denied"), url)

@@ -161,7 +161,7 @@ class TestStudies:
 
 
 class TestLeases:
-    def test_a_new_probe_is_held_by_its_starter(
+    def test_a_new_probe_is_held_by_who_started_it(
         self, ledger: Ledger, study: StudyRecord, clock: FakeClock
     ) -> None:
         lease = started(ledger, study)
@@ -265,7 +265,7 @@ class TestLeases:
 
 
 class TestSlices:
-    def test_slices_are_kept_in_order(self, ledger: Ledger, study: StudyRecord) -> None:
+    def test_slices_are_stored_in_order(self, ledger: Ledger, study: StudyRecord) -> None:
         lease = started(ledger, study)
         brought = [seen(step=step) for step in (10, 20, 30)]
         for measurement in brought:
@@ -318,7 +318,7 @@ class TestSlices:
         with pytest.raises(LeaseLostError, match="has ended"):
             ledger.append_slice(lease, seen(step=20))
 
-    def test_an_end_is_kept(self, ledger: Ledger, study: StudyRecord) -> None:
+    def test_an_end_is_stored(self, ledger: Ledger, study: StudyRecord) -> None:
         lease = started(ledger, study)
         ledger.append_slice(lease, seen(Outcome.REACHED))
         ledger.end_probe(lease.probe_id, Outcome.STOPPED, "too late")
@@ -407,7 +407,7 @@ class TestExactness:
         assert stored[:3] == [0.5, math.inf, -math.inf]
         assert math.isnan(stored[3])
 
-    def test_numbers_of_numpy_are_kept_as_numbers(self, ledger: Ledger, study: StudyRecord) -> None:
+    def test_numbers_of_numpy_are_stored_as_numbers(self, ledger: Ledger, study: StudyRecord) -> None:
         measurement = replace(
             seen(), step=np.int64(7), training_seconds=np.float64(0.1), peak_bytes=np.int64(2**40)
         )
@@ -423,7 +423,7 @@ class TestEvidence:
         ledger.add_predictions([])
         assert ledger.predictions(study.study_id) == made
 
-    def test_predictions_are_kept_all_or_none(self, ledger: Ledger, study: StudyRecord) -> None:
+    def test_predictions_are_stored_all_or_none(self, ledger: Ledger, study: StudyRecord) -> None:
         with pytest.raises(StorageError, match="no study 77"):
             ledger.add_predictions([predicted(study), predicted(replace(study, study_id=77))])
         assert ledger.predictions(study.study_id) == []

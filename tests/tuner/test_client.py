@@ -73,7 +73,7 @@ def test_every_word_is_a_line_with_time_and_process(tmp_path: Path) -> None:
     assert lines[2] == {"step": 1, "samples": 10, "value": 0.5, "seconds": 3.0}
 
 
-def test_other_ranks_write_only_if_told(tmp_path: Path) -> None:
+def test_other_ranks_write_only_if_asked(tmp_path: Path) -> None:
     reported = "from paceline_client import report\nreport(samples=1)\nreport(samples=2, on_every_rank=True)"
     lines = run(tmp_path, reported, **probe(tmp_path, RANK="1"))
     assert [line["samples"] for line in lines] == [2]
@@ -89,7 +89,9 @@ def test_other_ranks_write_only_if_told(tmp_path: Path) -> None:
         ({"PACELINE_UNTIL_SAMPLES": "15", "SCORES": "no", "PACELINE_PURPOSE": "timing"}, 20),
     ],
 )
-def test_a_slice_ends_where_it_was_told(tmp_path: Path, environment: dict[str, str], stops_at: int) -> None:
+def test_a_slice_ends_where_it_was_asked_to(
+    tmp_path: Path, environment: dict[str, str], stops_at: int
+) -> None:
     lines = run(
         tmp_path,
         "import os\nfrom paceline_client import report, should_stop\n"

@@ -138,13 +138,13 @@ def test_machines_are_ordered_by_cores_where_all_are_known_and_named_where_not()
     assert strange.names == ("intercept", "machine=small", "machine=strange")
 
 
-def test_an_option_of_some_configurations_alone_tells_them_from_the_others() -> None:
+def test_an_option_of_some_configurations_alone_distinguishes_them_from_the_others() -> None:
     listed = [Configuration(strategy="all_reduce"), Configuration(strategy="local_sgd", tau=4)]
     features = features_of(listed, cores={})
     assert {"tau=4", "tau=None"} <= set(features.names)
 
 
-def test_who_waits_for_nobody_is_apart_and_the_more_so_the_more_there_are() -> None:
+def test_who_waits_for_nobody_is_asynchronous_and_the_more_so_the_more_there_are() -> None:
     features = features_of(GRID, cores=CORES)
     asynchronous = column(features, "apart")
     assert asynchronous.tolist() == [float(c.strategy == "parameter_server") for c in GRID]
@@ -159,7 +159,7 @@ def test_devices_of_a_node_change_no_difference_between_nodes() -> None:
     np.testing.assert_allclose(one.columns, eight.columns, atol=1e-12)
 
 
-def test_residuals_of_samples_do_not_tell_machines_apart_nor_those_of_seconds_rates() -> None:
+def test_residuals_of_samples_do_not_show_machines_apart_nor_those_of_seconds_rates() -> None:
     assert correlation(SAMPLES_SLOPES, machine="large") == pytest.approx(1.0)
     assert correlation(SECONDS_SLOPES, learning_rate=0.01) == pytest.approx(1.0)
     for slopes, changes in (
@@ -206,7 +206,7 @@ def test_the_neutral_prior_is_at_least_as_wide_as_the_text_book_s() -> None:
         assert abs(slope.mean - slope.neutral_mean) <= 2 * slope.neutral_sd
 
 
-def test_two_machines_with_as_many_cores_are_told_apart() -> None:
+def test_two_machines_with_as_many_cores_are_distinguished() -> None:
     found = features_of([Configuration(machine=m) for m in ("c5", "m5")], cores={"c5": 4, "m5": 4})
     assert found.design(SECONDS_SLOPES).kernel(1.0)[0, 1] < 0.99
 

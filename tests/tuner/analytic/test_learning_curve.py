@@ -38,7 +38,7 @@ def test_the_more_of_a_run_was_seen_the_surer_its_arrival() -> None:
     assert spreads[0] > spreads[1] > spreads[2] > 0
 
 
-def test_half_a_run_tells_its_arrival_within_its_own_spread() -> None:
+def test_half_a_run_shows_its_arrival_within_its_own_spread() -> None:
     inside = 0
     for seed in range(20):
         found = extrapolate([curve(30_000.0, noise=0.012, seed=seed)], [None])
@@ -86,7 +86,7 @@ def test_without_any_scoring_nothing_is_fitted() -> None:
     assert empty.common.std() == 0.0
 
 
-def test_a_curve_that_flattens_below_the_target_is_likely_out_of_reach() -> None:
+def test_a_curve_that_flattens_below_the_target_is_likely_unreachable() -> None:
     samples = np.geomspace(300.0, 300_000.0, 24)
     flat = RunCurve(samples=samples, progress=0.8 * (1.0 - (1.0 + samples / 2_000.0) ** -2.0))
     found = extrapolate([flat], [None])
@@ -94,7 +94,7 @@ def test_a_curve_that_flattens_below_the_target_is_likely_out_of_reach() -> None
     assert extrapolate([curve(30_000.0, share=0.9)], [None]).unreachable[0] < 0.1
 
 
-def test_a_run_that_still_gains_is_not_out_of_reach_however_slowly_it_rises() -> None:
+def test_a_run_that_still_gains_is_not_unreachable_however_slowly_it_rises() -> None:
     samples = np.geomspace(300.0, 300_000.0, 24)
     slow = RunCurve(samples=samples, progress=0.75 * (1.0 - (1.0 + samples / 20_000.0) ** -0.5))
     found = extrapolate([slow], [None])
@@ -117,7 +117,7 @@ def test_a_run_that_came_to_its_end_arrives_no_more() -> None:
     assert found.unreachable[0] == 1.0
 
 
-def test_the_nearer_the_target_the_less_a_look_leaves_unknown() -> None:
+def test_the_nearer_the_target_the_less_a_probe_leaves_unknown() -> None:
     found = extrapolate([curve(30_000.0, share=1.05)], [30_000.0])
     left = [found.own_sd_after_probe(folds) for folds in (2.0, 1.0, 0.3, 0.05)]
     assert left == sorted(left, reverse=True)

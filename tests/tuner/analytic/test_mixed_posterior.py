@@ -64,7 +64,7 @@ def test_before_any_observation_both_priors_are_as_likely() -> None:
 
 
 @pytest.mark.parametrize(("past", "expected"), [(RIGHT, "past studies"), (WRONG, "neutral")])
-def test_the_prior_that_foretold_what_was_seen_is_believed(past: PastLaw, expected: str) -> None:
+def test_the_prior_that_predicted_what_was_seen_is_believed(past: PastLaw, expected: str) -> None:
     found = line_fit(past)
     assert isinstance(found, MixedPosterior)
     assert found.names[int(np.argmax(found.weights))] == expected
@@ -78,7 +78,7 @@ def test_a_wrong_past_costs_little_once_something_was_seen() -> None:
     assert abs(wrong[0][0] - plain[0][0]) < 0.5 * math.sqrt(plain[1][0, 0])
 
 
-def test_a_right_past_foretells_what_few_observations_cannot() -> None:
+def test_a_right_past_predicts_what_few_observations_cannot() -> None:
     asked, truth = np.array([[8.0]]), 17.0
     plain, right = (line_fit(past, num=1).predict(asked) for past in ({}, RIGHT))
     assert abs(right[0][0] - truth) < 0.6 * abs(plain[0][0] - truth)

@@ -98,7 +98,7 @@ def test_a_run_s_own_noise_hides_the_scale_of_small_batches(batch: float) -> Non
     assert own[0] <= math.log(batch)
 
 
-def test_places_are_told_apart_and_averaged_within() -> None:
+def test_places_are_distinguished_and_averaged_within() -> None:
     early = [statistic(s, 10.0) for s in (900, 1_000)]
     late = [statistic(s, n) for s, n in ((40_000, 100.0), (50_000, 300.0))]
     first, second = noise_places([*early, *late])
@@ -107,12 +107,12 @@ def test_places_are_told_apart_and_averaged_within() -> None:
     assert first.log_samples < math.log(1_000) < math.log(40_000) < second.log_samples < math.log(50_000)
 
 
-def test_a_place_is_known_the_better_the_more_gradients_told() -> None:
+def test_a_place_is_known_the_better_the_more_gradients_were_measured() -> None:
     few, many = (noise_places([statistic(1_000, 10.0, n)])[0].sd for n in (1, 100))
     assert few > 2 * many > 0
 
 
-def test_a_place_lost_in_noise_tells_nothing() -> None:
+def test_a_place_lost_in_noise_shows_nothing() -> None:
     lost = NoiseStatistic(samples=1_000, noise=100.0, squared_gradient=-1.0, num_estimates=9)
     assert noise_places([lost]) == []
     assert len(noise_places([lost, statistic(50_000, 10.0)])) == 1
@@ -132,7 +132,7 @@ def test_scale_and_growth_are_recovered_from_statistics_along_runs(growth: float
 
 
 @pytest.mark.parametrize("growth", [0.0, 0.6])
-def test_large_batches_are_foretold_from_the_beginning_of_small_ones(growth: float) -> None:
+def test_large_batches_are_predicted_from_the_beginning_of_small_ones(growth: float) -> None:
     """Statistics of a tenth of the run understate the whole run's scale; the law knows by how much."""
     asked = configuration(1, 2048, 0.4 / (1 + math.exp(LOG_SCALE) / 2048))
     model = fit_samples([reported(b, growth, share=0.1, seed=b) for b in (16, 32)], rate_prior())
@@ -149,7 +149,7 @@ def test_runs_without_statistics_have_one_scale_and_nothing_new_to_learn() -> No
     assert not {unknown.name for unknown in UNKNOWNS} & set(model.parameters())
 
 
-def test_noise_of_a_run_that_tells_no_samples_is_passed_over() -> None:
+def test_noise_of_a_run_that_reports_no_samples_is_passed_over() -> None:
     broken = replace(reported(64, 0.5), diverged=True)
     good = replace(reported(16, 0.5), noise=())
     assert len(fit_samples([good, broken], rate_prior()).posterior.inputs) == 1

@@ -66,7 +66,7 @@ def median(draws: np.ndarray) -> float:
     return float(np.median(draws))
 
 
-def test_a_begun_run_s_remaining_time_shrinks_with_what_it_saw() -> None:
+def test_a_started_run_s_remaining_time_shrinks_with_what_it_saw() -> None:
     remaining = []
     for share in (0.3, 0.6, 0.9):
         found = forecast(predictor([run(HERE, 30_000.0, share=share)]), HERE)
@@ -76,7 +76,7 @@ def test_a_begun_run_s_remaining_time_shrinks_with_what_it_saw() -> None:
     assert remaining[2] == pytest.approx(0.1 * 30_000 * 5.5e-4, rel=1.0)
 
 
-def test_the_whole_of_a_begun_run_is_never_less_than_it_took_so_far() -> None:
+def test_the_whole_of_a_started_run_is_never_less_than_it_took_so_far() -> None:
     made = predictor([run(HERE, 30_000.0, share=0.8)])
     elapsed = next(iter(made.runs.values())).training_seconds
     found = forecast(made, HERE)
@@ -92,7 +92,7 @@ def test_an_arrived_run_took_what_it_took() -> None:
     assert found.probability_of_reaching()[0] == 1.0
 
 
-def test_another_number_of_nodes_shares_the_samples_of_a_begun_run() -> None:
+def test_another_number_of_nodes_shares_the_samples_of_a_started_run() -> None:
     reported = run(HERE, 30_000.0, share=0.6)
     found = forecast(predictor([reported]), HERE, HERE.replaced(nodes=2), THERE)
     both = np.isfinite(found.remaining).all(axis=1)

@@ -62,7 +62,7 @@ def test_one_to_four_real_nodes_predict_up_to_sixteen(app: str) -> None:
 
 
 @pytest.mark.parametrize(("app", "rises"), [("cifar10", True), ("imagenet", True), ("deepspeech2", False)])
-def test_half_of_real_curves_tells_where_they_cross(app: str, rises: bool) -> None:
+def test_half_of_real_curves_shows_where_they_cross(app: str, rises: bool) -> None:
     """Within the first third of each run: a later division of the rate would break the curve's form."""
     found: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for row in rows("pollux-convergence.csv"):

@@ -73,7 +73,7 @@ def test_no_data_give_the_prior() -> None:
     assert np.sqrt(covariance[0, 0]) == pytest.approx(2.0)
 
 
-def test_a_parameter_the_data_do_not_tell_is_named() -> None:
+def test_a_parameter_the_data_do_not_show_is_named() -> None:
     at_zero = np.zeros((8, 1))
     posterior = fit(law, PARAMETERS, NO_RESIDUAL, at_zero, np.full(8, 1.5), np.full(8, 0.05))
     assert posterior.at_prior() == ["log slope"]

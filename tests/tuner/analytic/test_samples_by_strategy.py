@@ -140,7 +140,7 @@ def test_strategies_in_the_space_change_nothing_for_all_reduce() -> None:
     np.testing.assert_allclose(alone[1], concurrently[1], rtol=1e-4)
 
 
-def test_runs_of_gossip_tell_the_basin_of_all_reduce() -> None:
+def test_runs_of_gossip_show_the_basin_of_all_reduce() -> None:
     reported = [run(asked("gossip_pull", 4, rate), 50_000.0, share=0.7) for rate in (0.02, 0.05, 0.1)]
     what = configuration(1, 128, 0.05)
     sds = [math.sqrt(fitted(*runs).log_samples([what])[1][0, 0]) for runs in ([], reported)]

@@ -67,7 +67,7 @@ def test_a_strategy_on_more_nodes_is_predicted_within_its_interval(strategy: str
         assert sd < 0.6
 
 
-def test_timings_of_all_reduce_tell_what_gossip_computes() -> None:
+def test_timings_of_all_reduce_show_what_gossip_computes() -> None:
     before = fit_seconds([], ASYNCHRONOUS, PARAMETER_BYTES, strategies=ALL)
     reported = [asked("all_reduce", n, b) for n in (1, 2) for b in (64, 512)]
     after = fit_seconds(probes(reported, ASYNCHRONOUS), ASYNCHRONOUS, PARAMETER_BYTES, strategies=ALL)

@@ -32,7 +32,7 @@ def test_a_run_that_lives_is_predicted_to_arrive_later_than_now(
     np.testing.assert_allclose(forecast.remaining[:, 0], forecast.total[:, 0] - elapsed)
 
 
-def test_what_was_not_begun_is_the_sum_of_both_posteriors() -> None:
+def test_what_was_not_started_is_the_sum_of_both_posteriors() -> None:
     found = predictor([2.0, 5.0], [0.5, 1.0], seconds_mean=-3.0)
     np.testing.assert_allclose(found.mean_log, [2.0, 5.0], atol=1e-9)
     # Middles of equally probable parts lack a little of the tails.
@@ -45,7 +45,7 @@ def test_what_was_not_begun_is_the_sum_of_both_posteriors() -> None:
     np.testing.assert_allclose(forecast.samples, forecast.total / math.exp(-3.0))
 
 
-def test_having_lived_long_moves_what_is_expected_only_where_it_excludes_something() -> None:
+def test_having_run_for_long_moves_what_is_expected_only_where_it_excludes_something() -> None:
     young, old = (predictor([5.0], [0.5], elapsed={0: seconds}) for seconds in (1.0, math.exp(5.3)))
     assert young.mean_log[0] == pytest.approx(5.0, abs=1e-9)
     assert old.mean_log[0] > 5.3
@@ -103,7 +103,7 @@ def test_nothing_is_cheaper_than_the_bound_says_and_what_a_second_costs_cancels(
         assert high == 1.0
 
 
-def test_a_bound_tells_how_much_less_the_best_costs() -> None:
+def test_a_bound_shows_how_much_less_the_best_costs() -> None:
     found = predictor(
         [math.log(30.0), math.log(10.0), 1.0], [1e-6] * 3, elapsed={2: 1.0}, ended=[2]
     ).forecast()

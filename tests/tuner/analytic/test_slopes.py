@@ -236,7 +236,7 @@ def test_known_slopes_are_recovered_as_surely_as_stated() -> None:
     assert 0.84 < np.mean(np.abs(scores) < 1.645) < 0.96
 
 
-def test_a_slope_is_carried_on_beyond_what_was_seen_less_surely_than_within() -> None:
+def test_a_slope_is_extrapolated_beyond_what_was_seen_less_surely_than_within() -> None:
     x = np.linspace(0.0, 6.0, 25)
     design = Design(np.column_stack([np.ones(25), x]), x[:, None], np.array([1.0]))
     prior = SlopePrior(name="neutral", mean=np.zeros(2), sd=np.array([5.0, 0.7]))
@@ -271,7 +271,7 @@ def test_what_all_unfinished_observations_err_by_is_recognised_once_some_arrived
         assert np.abs(reported.mean - truth).mean() < 0.5 * np.abs(blind.mean - truth).mean()
 
 
-def test_an_error_in_common_is_not_told_from_the_level_where_all_are_as_far_ahead() -> None:
+def test_an_error_in_common_is_not_distinguished_from_the_level_where_all_are_as_far_ahead() -> None:
     design, seen, _ = unfinished(0.0, 0, 10)
     seen = observed(range(10), seen.values + 0.5, ahead=np.full(10, 2.0))
     model = fitted(design, seen, residual_sds=(0.15,), ahead_sd=0.2)
@@ -279,7 +279,7 @@ def test_an_error_in_common_is_not_told_from_the_level_where_all_are_as_far_ahea
     assert abs(model.ahead_error) < 0.05
 
 
-def test_two_looks_at_one_candidate_share_what_it_has_of_its_own() -> None:
+def test_two_probes_at_one_candidate_share_what_it_has_of_its_own() -> None:
     design = made_design(4, np.random.default_rng(1))
     one = fitted(design, observed([0], [1.0], noise=1e-4), own_sd=0.5)
     two = fitted(design, observed([0, 0], [1.0, 1.0], noise=1e-4), own_sd=0.5)

@@ -49,7 +49,7 @@ def started(
     return run_of(samples, power_tail(samples, to_target, height), row=row, arrived=arrived, ended=ended)
 
 
-def test_an_arrival_is_told_as_it_was() -> None:
+def test_an_arrival_is_reported_as_it_was() -> None:
     reported = observed_by([started(1.05, row=3, arrived=4_800.0)]).observations
     assert reported.rows.tolist() == [3]
     assert reported.values[0] == pytest.approx(math.log(4_800.0))
@@ -57,7 +57,7 @@ def test_an_arrival_is_told_as_it_was() -> None:
     assert reported.ahead[0] == 0.0
 
 
-def test_no_runs_tell_nothing() -> None:
+def test_no_runs_show_nothing() -> None:
     reported = observed_by([])
     assert [len(a) for a in (reported.observations.rows, reported.observations.values)] == [0, 0]
     assert reported.observations.noise_sd.shape == reported.observations.ahead.shape == (0,)
@@ -84,7 +84,7 @@ def test_whatever_has_not_arrived_needs_more_than_it_had(
         assert seen.ahead[0] == 0.0
 
 
-def test_a_living_run_is_told_within_its_spread_more_surely_the_further_it_is() -> None:
+def test_a_living_run_is_reported_within_its_spread_more_surely_the_further_it_is() -> None:
     found = [observed_by([started(share)]).observations for share in (0.2, 0.5, 0.9)]
     for seen in found:
         assert abs(seen.values[0] - math.log(5_000.0)) < 2 * seen.noise_sd[0]
@@ -116,7 +116,7 @@ def test_arrivals_of_curves_of_one_form_lie_within_the_spread_as_often_as_it_say
 
 @pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"no recordings of real runs at {RECORDINGS}")
 @pytest.mark.parametrize("name", ["trimtuner-cnn", "trimtuner-rnn"])
-def test_real_arrivals_are_foretold_by_runs_of_which_a_part_was_seen(name: str) -> None:
+def test_real_arrivals_are_predicted_by_runs_of_which_a_part_was_seen(name: str) -> None:
     recording = load_recording(RECORDINGS / f"{name}.jsonl.gz")
     rng = np.random.default_rng(0)
     runs, truths = [], []
@@ -148,7 +148,7 @@ def test_what_no_run_has_passed_is_the_prior_s_guess() -> None:
     assert among.ahead[0] < 0.5 * alone.ahead[0]
 
 
-def test_without_the_form_of_curves_a_run_tells_how_far_it_is_and_no_more() -> None:
+def test_without_the_form_of_curves_a_run_shows_how_far_it_is_and_no_more() -> None:
     near, far = (observed_by([started(s)], use_curves=False).observations for s in (0.9, 0.1))
     assert near.values[0] - far.values[0] == pytest.approx(math.log(9.0))
     assert near.noise_sd[0] == far.noise_sd[0] > 1.0
@@ -156,14 +156,14 @@ def test_without_the_form_of_curves_a_run_tells_how_far_it_is_and_no_more() -> N
     assert arrived.values[0] == pytest.approx(math.log(4_800.0))
 
 
-def test_a_run_that_ended_is_worse_than_one_that_lives_on() -> None:
+def test_a_run_that_ended_is_worse_than_one_that_goes_on() -> None:
     living, ended = (observed_by([started(0.5, ended=end)]).observations for end in (False, True))
     assert ended.values[0] > living.values[0]
     assert ended.noise_sd[0] > 0.5
 
 
 @pytest.mark.parametrize("use_curves", [True, False])
-def test_without_what_ends_tell_a_run_that_ended_counts_as_one_that_lives_on(use_curves: bool) -> None:
+def test_without_ended_runs_a_run_that_ended_counts_as_one_that_goes_on(use_curves: bool) -> None:
     living, ended = (
         observed_by([started(0.5, ended=end)], use_curves=use_curves, use_ended=False).observations
         for end in (False, True)
@@ -172,7 +172,7 @@ def test_without_what_ends_tell_a_run_that_ended_counts_as_one_that_lives_on(use
         np.testing.assert_array_equal(getattr(ended, name), getattr(living, name))
 
 
-def test_runs_are_told_in_their_order_each_of_its_row() -> None:
+def test_runs_are_reported_in_their_order_each_of_its_row() -> None:
     runs = [
         started(0.5, row=4),
         started(0.3, row=1, to_target=50_000.0),
@@ -183,7 +183,7 @@ def test_runs_are_told_in_their_order_each_of_its_row() -> None:
     np.testing.assert_allclose(backwards.observations.values[::-1], reported.observations.values)
 
 
-def test_runs_that_arrived_tell_another_where_it_goes() -> None:
+def test_runs_that_arrived_show_another_where_it_goes() -> None:
     own = started(0.2, height=1.05)
     others = [
         started(1.2, row=i, height=1.05, to_target=to_target, arrived=to_target)

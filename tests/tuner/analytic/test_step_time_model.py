@@ -81,21 +81,21 @@ def test_what_was_not_timed_is_less_sure_than_what_was() -> None:
     assert timed_sd < other_batch_sd < other_nodes_sd
 
 
-def test_a_second_look_at_the_same_steps_makes_them_surer() -> None:
+def test_a_second_probe_at_the_same_steps_makes_them_surer() -> None:
     once = fit_seconds(probes((1,), (64,)), ASYNCHRONOUS, PARAMETER_BYTES)
     thrice = fit_seconds(probes((1,), (64,)) * 3, ASYNCHRONOUS, PARAMETER_BYTES)
     assert predicted(thrice, configuration(1, 64))[1] < predicted(once, configuration(1, 64))[1]
     assert (once.num_observations, thrice.num_observations) == (1, 3)
 
 
-def test_ranks_that_share_cores_are_slower_and_one_look_shows_it() -> None:
+def test_ranks_that_share_cores_are_slower_and_one_probe_shows_it() -> None:
     measured = probes((1, 2, 4), (16, 64, 256), cores=2)
     model = fit_seconds(measured, SHARED, PARAMETER_BYTES)
     step, _ = predicted(model, configuration(4, 128))
     assert step == pytest.approx(true_step_seconds(configuration(4, 128), cores=2), rel=0.2)
 
 
-def test_before_any_crowded_look_sharing_cores_is_expected_to_cost_in_proportion() -> None:
+def test_before_any_crowded_probe_sharing_cores_is_expected_to_cost_in_proportion() -> None:
     measured = probes((1,), (16, 64, 256))
     shared = fit_seconds(measured, SHARED, PARAMETER_BYTES)
     asynchronous = fit_seconds(measured, ASYNCHRONOUS, PARAMETER_BYTES)
@@ -103,7 +103,7 @@ def test_before_any_crowded_look_sharing_cores_is_expected_to_cost_in_proportion
     assert 1.7 < ratio < 2.7
 
 
-def test_without_a_look_seconds_are_a_wide_guess_that_says_so() -> None:
+def test_without_a_probe_seconds_are_a_wide_guess_that_says_so() -> None:
     model = fit_seconds([], SHARED, 0)
     assert model.num_observations == 0
     assert predicted(model, configuration())[1] > 1.0
@@ -118,7 +118,7 @@ def test_slices_without_step_times_are_passed_over() -> None:
     assert model.num_observations == 1
 
 
-def test_the_summary_names_what_one_node_cannot_tell() -> None:
+def test_the_summary_names_what_one_node_cannot_show() -> None:
     words = " ".join(fit_seconds(probes((1,), (16, 64, 256)), ASYNCHRONOUS, PARAMETER_BYTES).summary())
     assert "us a sample" in words
     assert "Not told by the data yet" in words
@@ -126,7 +126,7 @@ def test_the_summary_names_what_one_node_cannot_tell() -> None:
         assert unknown in words
 
 
-def test_how_moments_differ_is_learnt_from_repeated_looks() -> None:
+def test_how_moments_differ_is_learnt_from_repeated_probes() -> None:
     calm = fit_seconds([timed(configuration(), 0.03)] * 12, ASYNCHRONOUS, PARAMETER_BYTES)
     restless = [timed(configuration(), 0.03 * f) for f in (0.7, 1.4, 0.8, 1.3, 0.6, 1.5) * 2]
     wild = fit_seconds(restless, ASYNCHRONOUS, PARAMETER_BYTES)
@@ -200,7 +200,7 @@ def topology_probes(
     return found
 
 
-def test_links_within_and_between_nodes_are_told_apart() -> None:
+def test_links_within_and_between_nodes_are_distinguished() -> None:
     model = fit_seconds(topology_probes((1, 2, 3), (64, 256, 1024)), TOPOLOGY, PARAMETER_BYTES)
     truth = {m.configuration: m for m in topology_probes((8,), (256, 1024), noise=0.0)}
     for what, measured in truth.items():

@@ -71,7 +71,9 @@ def made_windows(
 
 
 @pytest.mark.parametrize(("transient", "persistent"), [(0.1, 0.0), (0.05, 0.1), (0.1, 0.1)])
-def test_jitter_is_told_apart_into_what_lasts_and_what_does_not(transient: float, persistent: float) -> None:
+def test_jitter_is_distinguished_into_what_lasts_and_what_does_not(
+    transient: float, persistent: float
+) -> None:
     jitter, share = jitter_of(made_windows(transient, persistent, ranks=6, rounds=12))
     assert jitter.value == pytest.approx(np.hypot(transient, persistent), rel=0.2)
     assert share == pytest.approx(persistent**2 / (transient**2 + persistent**2), abs=0.15)

@@ -45,13 +45,13 @@ def test_a_known_machine_s_constants_are_found_again(tmp_path: Path) -> None:
     assert found.warnings == ()
 
 
-def test_of_each_all_reduce_the_rank_that_came_last_tells_how_long_it_took(tmp_path: Path) -> None:
+def test_of_each_all_reduce_the_rank_that_came_last_shows_how_long_it_took(tmp_path: Path) -> None:
     # The made ranks wait for each other by up to 0.1 ms, a tenth of the shortest all-reduce.
     found = calibrated(tmp_path, MadeLauncher())
     assert found.collective.latency.value < LATENCY * 1.05
 
 
-def test_ranks_that_share_cores_are_warned_of_and_kept_out_of_the_figures(tmp_path: Path) -> None:
+def test_ranks_that_share_cores_are_warned_of_and_left_out_of_the_figures(tmp_path: Path) -> None:
     found = calibrated(tmp_path, MadeLauncher(waiting=0.02), node_counts=(2, 4))
     assert found.collective.latency.value == pytest.approx(LATENCY, rel=0.06)
     assert any("4 ranks share 2 cores" in words for words in found.warnings)

@@ -70,7 +70,7 @@ def test_the_section_describes_the_cluster_that_constants_make() -> None:
         ), field.name
 
 
-def test_what_could_not_be_told_is_left_to_the_default() -> None:
+def test_what_could_not_be_reported_is_left_to_the_default() -> None:
     text = machine_section(replace(CONSTANTS, overlap=None))
     section = tomllib.loads(text)["cluster"]["machine"]
     assert "overlap" not in section

@@ -31,7 +31,7 @@ def test_steps_train_the_model() -> None:
     assert any(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
 
 
-def test_standing_still_is_slept_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_is_slept_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     workload = Regression()

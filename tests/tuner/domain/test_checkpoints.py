@@ -63,14 +63,14 @@ def test_another_process_goes_on_counting(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("keep", "left"), [({}, {2, 3}), ({"keep": 1}, {3}), ({"keep": 5}, {1, 2, 3})])
-def test_two_are_kept_unless_asked_otherwise(tmp_path: Path, keep: dict[str, int], left: set[int]) -> None:
+def test_two_are_stored_unless_asked_otherwise(tmp_path: Path, keep: dict[str, int], left: set[int]) -> None:
     folder = CheckpointFolder(tmp_path, **keep)
     for _ in range(3):
         folder.save(writer(b"x"))
     assert {int(path.stem.removeprefix("checkpoint-")) for path in tmp_path.glob("*.pt")} == left
 
 
-def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+def test_only_the_newest_are_stored(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, keep=3)
     for number in range(6):
         folder.save(writer(b"x" * number))
@@ -156,7 +156,7 @@ def test_partial_files_go_an_hour_after_the_last_write(tmp_path: Path) -> None:
     assert fresh.exists()
 
 
-def test_partial_file_that_cannot_be_looked_at_stops_no_save(tmp_path: Path) -> None:
+def test_partial_file_that_cannot_be_read_stops_no_save(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-00000001.pt.1.partial").symlink_to(tmp_path / "nowhere")
     saved = CheckpointFolder(tmp_path).save(writer(b"one"))
     assert saved.path.read_bytes() == b"one"

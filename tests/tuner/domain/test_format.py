@@ -48,7 +48,7 @@ def test_durations_read_as_people_say_them(seconds: float, words: str) -> None:
     ("seconds", "words"),
     [(60.0, "1m"), (90.0, "1m 30s"), (7200.0, "2h"), (86400.0, "1d"), (864_000.0, "10d")],
 )
-def test_marks_of_an_axis_leave_out_parts_that_are_zero(seconds: float, words: str) -> None:
+def test_ticks_of_an_axis_leave_out_parts_that_are_zero(seconds: float, words: str) -> None:
     assert format_duration_tick(seconds) == words
 
 

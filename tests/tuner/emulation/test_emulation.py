@@ -333,7 +333,7 @@ def test_a_loss_that_is_not_finite_ends_it() -> None:
     assert run.samples < 1000
 
 
-def test_it_must_be_told_until_when() -> None:
+def test_it_needs_an_end() -> None:
     with pytest.raises(ValueError, match="say until when"):
         emulated("all_reduce", 2).run()
 

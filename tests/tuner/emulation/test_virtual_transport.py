@@ -95,7 +95,7 @@ def test_of_pushes_to_one_rank_the_newest_waits_until_the_one_before_arrived() -
     assert [r.tag for r in post.ranks[1].take_pushed()] == [3]
 
 
-def test_of_many_peers_the_last_few_copies_are_kept() -> None:
+def test_of_many_peers_the_last_few_snapshots_are_stored() -> None:
     post = Post(MOST_HELD + 4)
     for peer in range(1, MOST_HELD + 4):
         post.publish(peer, float(peer), peer)

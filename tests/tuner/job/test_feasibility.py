@@ -27,18 +27,18 @@ def test_a_baseline_outside_the_space_is_allowed_with_a_warning_for_each_axis():
     assert all(warning.endswith("it is probed, its neighbours are not") for warning in there)
 
 
-def test_a_missing_baseline_and_an_empty_budget_are_told():
+def test_a_missing_baseline_and_an_empty_budget_are_reported():
     words = " ".join(job_warnings(job_of(baseline=None, budget={})))
     assert "[baseline] is absent" in words
     assert "[budget] is empty" in words
 
 
-def test_nodes_that_share_cores_are_told():
+def test_nodes_that_share_cores_are_reported():
     warnings = job_warnings(job_of(cluster={"nodes": [1, 4096]}))
     assert any("cluster.nodes = 4096 runs 4096 threads" in warning for warning in warnings)
 
 
-def test_a_perfect_target_is_told():
+def test_a_perfect_target_is_reported():
     assert (
         "goal.target = 1 is the best value accuracy can have" in job_warnings(job_of(goal={"target": 1}))[0]
     )

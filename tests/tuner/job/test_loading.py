@@ -153,19 +153,19 @@ def test_every_problem_is_listed_at_once(write):
     assert all(line.startswith("  - ") for line in lines[1:])
 
 
-def test_a_syntax_error_is_told_with_its_line(tmp_path):
+def test_a_syntax_error_is_reported_with_its_line(tmp_path):
     path = tmp_path / "job.toml"
     path.write_text("[goal]\ntarget = \n")
     with pytest.raises(JobError, match=r"job.toml: is not valid TOML: .*line 2"):
         load_job(path)
 
 
-def test_a_missing_file_is_told_how_to_write_one(tmp_path):
+def test_a_missing_file_says_how_to_write_one(tmp_path):
     with pytest.raises(JobError, match=r"there is no such file.*paceline init"):
         load_job(tmp_path / "job.toml")
 
 
-def test_a_folder_is_told_apart_from_a_file(tmp_path):
+def test_a_folder_is_distinguished_from_a_file(tmp_path):
     (tmp_path / "job.toml").write_text("")
     with pytest.raises(JobError, match=r"is a folder; name the job file in it. It holds job.toml"):
         load_job(tmp_path)
@@ -228,7 +228,7 @@ def test_toml_that_python_cannot_hold_is_refused(tmp_path, text, words):
         ({"workload": 'path = "a:B"\nparameters = { files = ["a", "\\u0000"] }'}, r"workload\.parameters"),
     ],
 )
-def test_a_nul_character_is_told_with_its_key(write, tables, key):
+def test_a_nul_character_is_reported_with_its_key(write, tables, key):
     with pytest.raises(JobError, match=rf"my-job.toml: {key}.* holds a NUL character"):
         load_job(write(**tables))
 

@@ -109,7 +109,7 @@ def test_described_machines_are_the_cluster_of_an_emulated_job():
     assert cluster.oversubscription(64) == 1.0
 
 
-def test_links_between_two_ranks_are_those_of_collectives_unless_told():
+def test_links_between_two_ranks_are_those_of_collectives_unless_stated():
     slower = {**MACHINE, "message_latency": "1ms", "message_bandwidth": "1Gbit/s"}
     same, own = (
         Job.model_validate({**EMULATED, "cluster": {"nodes": [1, 64], "machine": machine}}).resolved_cluster()
@@ -133,7 +133,7 @@ def test_an_emulated_job_needs_described_machines_and_no_other_job_has_them():
 
 
 @pytest.mark.parametrize("half", [{"restart": "2m"}, {"time_between_failures": "5h"}])
-def test_failures_are_told_whole(half):
+def test_failures_are_reported_whole(half):
     machine = {**MACHINE, **half}
     with pytest.raises(ValidationError, match="time_between_failures and restart belong together"):
         Job.model_validate({**EMULATED, "cluster": {"machine": machine}})

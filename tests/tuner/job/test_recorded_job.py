@@ -33,7 +33,7 @@ def test_the_recording_is_found_beside_the_job_file_wherever_one_stands(tmp_path
     assert load_job(Path("jobs/replay.toml")).recording().name == "grid"
 
 
-def test_a_job_survives_being_kept_as_plain_data(tmp_path):
+def test_a_job_survives_being_stored_as_plain_data(tmp_path):
     job = job_of(
         tmp_path, (BUDGET, '[baseline]\nnodes=1\nmachine="small"\nbatch_size=32\nlearning_rate=0.1\n[budget]')
     )
@@ -105,7 +105,7 @@ def test_what_the_recording_states_may_not_be_stated_again(tmp_path, section, te
         job_of(tmp_path, (BUDGET, f"[{section}]\n{text}\n[budget]"))
 
 
-def test_everything_wrong_is_told_at_once(tmp_path):
+def test_everything_wrong_is_reported_at_once(tmp_path):
     with pytest.raises(JobError) as caught:
         job_of(
             tmp_path,
@@ -121,7 +121,7 @@ def test_everything_wrong_is_told_at_once(tmp_path):
     assert "did you mean 'budget.time'" in words
 
 
-def test_a_recording_that_cannot_be_read_is_told_with_the_job_s_key(tmp_path):
+def test_a_recording_that_cannot_be_read_is_reported_with_the_job_s_key(tmp_path):
     path = tmp_path / "replay.toml"
     path.write_text(JOB)
     with pytest.raises(JobError, match=r"replay.toml: probe.recording: .*grid.jsonl.gz: .* cannot be read"):

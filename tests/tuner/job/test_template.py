@@ -69,7 +69,7 @@ def test_options_the_template_leaves_out_are_options_that_exist():
     assert job.goal.deadline == 7200
 
 
-def test_an_unknown_example_is_told_the_nearest():
+def test_an_unknown_example_gets_the_nearest():
     with pytest.raises(
         JobError,
         match=r"no example 'digit'; did you mean 'digits'.*char_lm, cluster_of_128, cluster_partly_here",

@@ -147,7 +147,7 @@ def test_a_goal_that_the_workload_does_not_have_is_refused(folder, goal, words):
         load_workload(job_of("own_training:Own", {"size": 1}, goal), folder)
 
 
-def test_a_module_that_fails_to_import_is_told_with_its_error(tmp_path):
+def test_a_module_that_fails_to_import_is_reported_with_its_error(tmp_path):
     (tmp_path / "broken_training.py").write_text("1 / 0")
     with pytest.raises(
         JobError, match="importing broken_training failed with ZeroDivisionError: division by"
@@ -183,7 +183,7 @@ def test_stray_folders_do_not_replace_our_packages(folder):
     assert sys.modules["tuner"] is ours
 
 
-def test_the_job_folder_is_looked_at_last_once_the_workload_is_loaded(folder):
+def test_the_job_folder_is_checked_last_once_the_workload_is_loaded(folder):
     load_workload(job_of("own_training:Own", {"size": 1}), folder)
     assert sys.path[-1] == str(folder.resolve())
     assert sys.path.count(str(folder.resolve())) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import textwrap
 import time
@@ -22,6 +23,9 @@ dist.all_reduce(total)
 print("rank", dist.get_rank(), "of", dist.get_world_size(), "sum", total.item(), flush=True)
 dist.destroy_process_group()
 """
+
+#: A process in a session of its own, as `setsid` starts one where it is installed.
+LEFT_BEHIND = 'import os, time; os.setsid(); open(f"process-{os.getpid()}", "w").close(); time.sleep(1000)'
 
 
 def task(folder: Path, command: str, **more: object) -> CommandTask:
@@ -74,7 +78,7 @@ class CommandConformance:
     #: Whether processes on the nodes are processes of this host, so that a test can look at them.
     sees_processes = True
 
-    def test_copies_on_two_nodes_meet_and_reduce(self, launcher: Launcher, work: Path) -> None:
+    def test_processes_on_two_nodes_meet_and_reduce(self, launcher: Launcher, work: Path) -> None:
         handle = submit(
             launcher, work, script(work, ALL_REDUCE), num_nodes=2, devices_per_node=2, one_per=OnePer.RANK
         )
@@ -172,7 +176,8 @@ class CommandConformance:
             assert not any(is_alive(process) for process in processes)
 
     def test_processes_that_a_copy_leaves_behind_end_with_it(self, launcher: Launcher, work: Path) -> None:
-        command = "setsid sh -c 'touch process-$$; sleep 1000' & while ! ls process-*; do sleep 0.1; done"
+        left_behind = shlex.join([sys.executable, "-S", "-c", LEFT_BEHIND])
+        command = f"{left_behind} & while ! ls process-*; do sleep 0.1; done"
         handle = submit(launcher, work, command)
         processes = processes_of(work, 1)
         assert end(launcher, handle).state is JobState.SUCCEEDED
@@ -204,7 +209,7 @@ class CommandConformance:
         with pytest.raises(ValueError, match="nobody"):
             launcher.poll(stranger)
 
-    def test_startup_is_told_once_all_copies_run(self, launcher: Launcher, work: Path) -> None:
+    def test_startup_is_reported_once_all_processes_run(self, launcher: Launcher, work: Path) -> None:
         handle = submit(launcher, work, STAYS, num_nodes=2)
         watch = Watch(launcher, handle)
         status = watch.until(lambda w: w.status.startup_seconds is not None, "all copies have started")

@@ -100,7 +100,7 @@ def test_a_frozen_node_is_lost(work: Path) -> None:
     launcher.close()
 
 
-def test_a_starter_that_is_killed_is_lost_and_takes_its_copies_along(work: Path) -> None:
+def test_a_node_agent_that_is_killed_is_lost_and_takes_its_processes_along(work: Path) -> None:
     launcher = CommandLauncher(LocalNodes())
     handle = submit(launcher, work, STAYS, num_nodes=2)
     processes = processes_of(work, 2)
@@ -159,7 +159,7 @@ def run_agent(folder: Path, node_rank: int = 0) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-I", str(script), str(folder), str(node_rank)])
 
 
-def test_a_starter_whose_lease_nobody_touches_ends_its_copies(work: Path) -> None:
+def test_a_node_agent_whose_lease_nobody_touches_ends_its_processes(work: Path) -> None:
     agent = run_agent(agent_folder(work, command=SAVES, orphan_seconds=1.0))
     processes = processes_of(work, 1)
     assert agent.wait(timeout=60) == 0
@@ -167,7 +167,7 @@ def test_a_starter_whose_lease_nobody_touches_ends_its_copies(work: Path) -> Non
     assert not any(is_alive(process) for process in processes)
 
 
-def test_a_starter_that_its_engine_ends_says_by_which_signal(work: Path) -> None:
+def test_a_node_agent_that_its_scheduler_ends_says_by_which_signal(work: Path) -> None:
     agent = run_agent(agent_folder(work))
     processes = processes_of(work, 1)
     agent.send_signal(signal.SIGTERM)
@@ -176,7 +176,7 @@ def test_a_starter_that_its_engine_ends_says_by_which_signal(work: Path) -> None
     assert not any(is_alive(process) for process in processes)
 
 
-def test_a_starter_ends_with_its_copy_s_code(work: Path) -> None:
+def test_a_node_agent_ends_with_its_process_s_code(work: Path) -> None:
     assert run_agent(agent_folder(work, command="exit 9")).wait(timeout=60) == 9
     reported = json.loads((work / "node-0.json").read_text())
     assert (reported["state"], reported["exits"]) == ("ended", [{"copy": 0, "code": 9}])

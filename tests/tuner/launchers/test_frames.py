@@ -33,7 +33,7 @@ def test_a_message_cut_off_is_not_given_out(missing: int) -> None:
     ]
 
 
-def test_a_sender_that_goes_away_is_told_from_a_message() -> None:
+def test_a_sender_that_goes_away_is_distinguished_from_a_message() -> None:
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:

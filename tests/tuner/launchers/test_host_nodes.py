@@ -86,7 +86,7 @@ def test_ranks_of_torch_s_agent_know_their_place(
 
 
 @pytest.mark.slow
-def test_a_rank_that_fails_under_torch_s_agent_is_told_by_its_own_code_and_log(
+def test_a_rank_that_fails_under_torch_s_agent_is_reported_by_its_own_code_and_log(
     hosts: tuple[HostNetwork, CommandLauncher], work: Path
 ) -> None:
     _, launcher = hosts
@@ -103,7 +103,7 @@ def test_a_rank_that_fails_under_torch_s_agent_is_told_by_its_own_code_and_log(
 
 
 @pytest.mark.slow
-def test_an_interpreter_without_torch_is_told_by_the_agent_s_words(
+def test_an_interpreter_without_torch_is_reported_by_the_agent_s_words(
     hosts: tuple[HostNetwork, CommandLauncher], work: Path
 ) -> None:
     network, _ = hosts
@@ -215,7 +215,7 @@ def ssh(folder: Path, code: int, words: str) -> str:
         ("ssh: Could not resolve hostname b: Name or service not known", JobState.FAILED),
     ],
 )
-def test_what_ssh_says_is_told_with_host_and_code(work: Path, words: str, state: JobState) -> None:
+def test_what_ssh_says_is_reported_with_host_and_code(work: Path, words: str, state: JobState) -> None:
     backend = HostNodes(("b",), ssh(work, 255, words))
     job = node_job(work, "one", 1)
     backend_id = backend.begin(job)
@@ -237,7 +237,7 @@ def test_an_unreachable_host_ends_the_job_and_names_its_node(work: Path) -> None
     assert f"b was not reached (exit code 255: {words})" in status.failures[0].reason
 
 
-def test_a_connecting_command_that_is_not_there_is_told(work: Path) -> None:
+def test_a_connecting_command_that_is_not_there_is_reported(work: Path) -> None:
     launcher = launcher_of(("a",), "no-such-ssh {host} {command}")
     status = end(launcher, submit(launcher, work, "true"))
     launcher.close()

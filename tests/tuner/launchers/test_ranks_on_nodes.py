@@ -54,7 +54,7 @@ def test_a_working_folder_with_names_like_ours_gets_in_nobody_s_way(
 
 
 @pytest.mark.slow
-def test_a_job_that_outlives_ranks_keeps_what_the_others_returned(
+def test_a_job_that_tolerates_rank_loss_keeps_what_the_others_returned(
     launcher: CommandLauncher, tmp_path: Path
 ) -> None:
     function = "tests.tuner.launchers.rank_functions:leave_by_signal"
@@ -106,7 +106,9 @@ def test_messages_are_read_line_by_line_and_never_half(tmp_path: Path) -> None:
     assert folder.new_messages(0, offset)[0] == [{"b": 2}]
 
 
-def test_gloo_takes_the_interface_towards_the_main_node_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gloo_takes_the_interface_towards_the_main_node_unless_stated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "chosen")
     choose_interface("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "chosen"

@@ -176,7 +176,7 @@ class TestWithRay:
         clock.now += 1000.0
         assert dashboard.poll("one") is not None
 
-    def test_a_job_that_ray_does_not_know_is_told(
+    def test_a_job_that_ray_does_not_know_is_reported(
         self, dashboard: RayDashboard, clock: Clock, answering: Answering
     ) -> None:
         answering.code = 404

@@ -117,7 +117,7 @@ def test_a_worker_that_is_killed_is_lost_and_its_copy_has_time_to_save(
     assert sorted(path.name for path in work.glob("saved-*")) == ["saved-0", "saved-1"]
 
 
-def test_a_starter_that_is_killed_leaves_no_copy(launcher: CommandLauncher, work: Path) -> None:
+def test_a_node_agent_that_is_killed_leaves_no_copy(launcher: CommandLauncher, work: Path) -> None:
     handle = submit(launcher, work, STAYS, num_nodes=2)
     processes = processes_of(work, 2)
     os.kill(agents(work)[1], signal.SIGKILL)
@@ -245,7 +245,7 @@ def test_a_job_that_somebody_stops_through_ray_is_lost_and_saves(
     assert len(list(work.glob("saved-*"))) == 2
 
 
-def test_another_python_runs_the_starters_and_its_absence_is_told(
+def test_another_python_runs_the_node_agents_and_its_absence_is_reported(
     ray_cluster: RayCluster, work: Path
 ) -> None:
     launcher = CommandLauncher(RayNodes(ray_cluster.address, python="/no/such/python"))
@@ -257,7 +257,7 @@ def test_another_python_runs_the_starters_and_its_absence_is_told(
     assert "/no/such/python" in status.failures[0].reason
 
 
-def test_copies_find_the_environment_their_node_was_started_with(
+def test_processes_find_the_environment_their_node_was_started_with(
     launcher: CommandLauncher, work: Path
 ) -> None:
     command = (

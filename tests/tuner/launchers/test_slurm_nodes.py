@@ -72,7 +72,7 @@ class TestSlurmNodes(CommandConformance):
         return CommandLauncher(SlurmNodes())
 
 
-def test_slurm_s_books_tell_how_a_job_ended(
+def test_slurm_s_books_show_how_a_job_ended(
     slurm: SlurmCluster, launcher: CommandLauncher, work: Path
 ) -> None:
     good, bad = submit(launcher, work, "true", num_nodes=2), submit(launcher, work, "exit 3", num_nodes=2)

@@ -185,7 +185,7 @@ def test_a_job_that_all_have_forgotten_is_lost(cluster: Cluster, queue: SlurmQue
     queue.close()
 
 
-def test_a_job_that_never_came_to_be_is_told_from_one_not_yet_listed(
+def test_a_job_that_never_came_to_be_is_distinguished_from_one_not_yet_listed(
     cluster: Cluster, queue: SlurmQueue, clock: Clock
 ) -> None:
     assert queue.poll("ours", "").state is JobState.PENDING

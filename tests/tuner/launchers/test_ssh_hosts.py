@@ -108,7 +108,7 @@ def test_commands_run_on_both_hosts(reached: Reached, tmp_path: Path) -> None:
     assert launcher.logs(handle) == {0: f"0 it's {first}/24\n", 1: f"1 it's {second}/24\n"}
 
 
-def test_a_key_that_is_not_let_in_is_told(reached: Reached, tmp_path: Path) -> None:
+def test_a_key_that_is_not_let_in_is_reported(reached: Reached, tmp_path: Path) -> None:
     launcher = reached.launcher("stranger")
     status = end(launcher, submit(launcher, tmp_path, "true", num_nodes=2))
     launcher.close()

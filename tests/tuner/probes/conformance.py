@@ -36,7 +36,7 @@ class ProberConformance:
     def configuration(self) -> Configuration:
         raise NotImplementedError
 
-    def test_statistics_slice_pauses_where_it_was_told_with_curve_and_charge(
+    def test_statistics_slice_pauses_where_it_was_asked_to_with_curve_and_charge(
         self, prober: Prober, configuration: Configuration, tmp_path: Path
     ) -> None:
         handle = prober.start(configuration, Purpose.STATISTICS, Until(samples=300), tmp_path / "probe")
@@ -55,7 +55,7 @@ class ProberConformance:
         assert measurement.charged_seconds > 0
         assert measurement.error is None
 
-    def test_ended_slice_is_told_the_same_again(
+    def test_ended_slice_is_reported_the_same_again(
         self, prober: Prober, configuration: Configuration, tmp_path: Path
     ) -> None:
         handle = prober.start(configuration, Purpose.STATISTICS, Until(steps=3), tmp_path / "probe")

@@ -35,7 +35,7 @@ def test_what_is_imported_before_ranks_fork_asks_for_no_device() -> None:
     subprocess.run([sys.executable, "-c", _WATCHED_IMPORT, *PRELOAD], check=True, timeout=120)
 
 
-def test_a_rank_without_a_device_of_its_own_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_without_a_device_of_its_own_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)

@@ -6,7 +6,9 @@ from tuner.probes.slice_plan import EvaluationPoints, first_evaluation
 
 
 @given(first=st.integers(1, 5000), growth=st.floats(1.01, 2), samples=st.integers(0, 10**7))
-def test_next_mark_lies_beyond_and_none_between_is_left_out(first: int, growth: float, samples: int) -> None:
+def test_next_evaluation_point_lies_beyond_and_none_between_is_left_out(
+    first: int, growth: float, samples: int
+) -> None:
     points = EvaluationPoints(first, growth)
     point = points.next_after(samples)
     assert point > samples
@@ -14,7 +16,7 @@ def test_next_mark_lies_beyond_and_none_between_is_left_out(first: int, growth: 
     assert points.next_after(point - 1) == point
 
 
-def test_marks_grow_by_the_factor() -> None:
+def test_evaluation_points_grow_by_the_factor() -> None:
     points = EvaluationPoints(100, 1.5)
     found, samples = [], 0
     for _ in range(5):
@@ -24,18 +26,18 @@ def test_marks_grow_by_the_factor() -> None:
 
 
 @given(batch_size=st.integers(1, 200))
-def test_small_first_marks_stay_apart(batch_size: int) -> None:
+def test_small_first_evaluation_points_stay_apart(batch_size: int) -> None:
     points = EvaluationPoints(1, 1.01)
     assert points.next_after(batch_size) > batch_size
 
 
-def test_horizon_is_a_mark() -> None:
+def test_horizon_is_an_evaluation_point() -> None:
     points = EvaluationPoints(100, 1.5, horizon_samples=300)
     assert points.next_after(225) == 300
     assert points.next_after(300) == 338
 
 
-def test_first_mark_is_a_thirty_second_of_an_epoch_unless_stated() -> None:
+def test_first_evaluation_point_is_a_thirty_second_of_an_epoch_unless_stated() -> None:
     assert first_evaluation(60_000, None) == 1875
     assert first_evaluation(1437, None) == 1024
     assert first_evaluation(3, None) == 3

@@ -175,14 +175,14 @@ def test_slices_of_one_run_add_up_to_the_run_in_one(tmp_path):
         assert (combined.outcome, combined.training_seconds) == (whole.outcome, whole.training_seconds)
 
 
-def test_a_slice_that_nobody_was_told_of_is_replayed_and_paid_again(tmp_path):
+def test_a_slice_that_nobody_heard_of_is_replayed_and_paid_again(tmp_path):
     recording = recording_of(*PLAIN)
     RecordedProber(recording).start(ONE, Purpose.TRAINING, Until(training_seconds=3.0), tmp_path / "a")
     seen = probe(RecordedProber(recording), tmp_path / "a", training_seconds=3.0)
     assert (len(seen.curve), seen.charged_seconds) == (2, 5.0)
 
 
-def test_a_slice_cancelled_before_it_was_told_costs_nothing(tmp_path):
+def test_a_slice_cancelled_before_it_was_reported_costs_nothing(tmp_path):
     prober = RecordedProber(recording_of(*PLAIN))
     handle = prober.start(ONE, Purpose.TRAINING, Until(training_seconds=3.0), tmp_path / "a")
     prober.close()
@@ -211,7 +211,7 @@ def test_nothing_not_yet_paid_for_is_seen(tmp_path):
         assert replace(blind, checkpoint=plain.checkpoint) == plain
 
 
-def test_a_run_carried_to_other_nodes_goes_on_with_its_steps_and_its_clock(tmp_path):
+def test_a_run_resumed_on_other_nodes_goes_on_with_its_steps_and_its_clock(tmp_path):
     two = configuration(nodes=2)
     fast = RecordedRun(
         configuration=two,

@@ -45,7 +45,7 @@ def measured(folder: Path, *reported: dict[str, Any], setup_seconds: tuple[float
     return record.measurement(outcome, elapsed_seconds=1.0, startup_seconds=0.0)
 
 
-def test_ranks_that_exchanged_more_weigh_more_in_what_they_told(tmp_path: Path) -> None:
+def test_ranks_that_exchanged_more_weigh_more_in_what_they_reported(tmp_path: Path) -> None:
     found = measured(
         tmp_path,
         {"staleness_steps": (200.0, 100), "bytes_per_step": (3000.0, 30)},
@@ -57,7 +57,7 @@ def test_ranks_that_exchanged_more_weigh_more_in_what_they_told(tmp_path: Path) 
     assert found.bytes_per_step == pytest.approx(100.0)
 
 
-def test_rank_that_told_nothing_does_not_lower_the_mean(tmp_path: Path) -> None:
+def test_rank_that_reported_nothing_does_not_lower_the_mean(tmp_path: Path) -> None:
     found = measured(tmp_path, {"staleness_steps": (6.0, 3)}, {"staleness_steps": (0.0, 0)}, {})
     assert found.staleness_steps == pytest.approx(2.0)
 

@@ -111,7 +111,7 @@ def test_ranks_equal_micro_batches_of_one_process_at_an_uneven_batch(
     assert [p.value for p in ranks.curve] == pytest.approx([p.value for p in one.curve], rel=1e-5)
 
 
-def test_target_ends_the_run_at_the_mark_that_crosses_it_and_saves_the_model(
+def test_target_ends_the_run_at_the_evaluation_point_that_crosses_it_and_saves_the_model(
     launcher: LocalLauncher, tmp_path: Path
 ) -> None:
     job = tiny_job(target=0.85)
@@ -349,7 +349,7 @@ def test_probe_folder_says_what_was_run(launcher: LocalLauncher, tmp_path: Path)
     assert lines[-1] == {"slice": 1, "ended": "paused"}
 
 
-def test_oversubscribed_cores_are_told(launcher: LocalLauncher, tmp_path: Path) -> None:
+def test_oversubscribed_cores_are_reported(launcher: LocalLauncher, tmp_path: Path) -> None:
     cores = len(os.sched_getaffinity(0))
     job = tiny_job(cluster={"threads_per_rank": cores})
     assert run(launcher, tmp_path / "2", Until(steps=2), job, configuration(nodes=2)).oversubscribed

@@ -12,7 +12,7 @@ from tuner.probes.warm_runs import WarmRuns
 FOLDER, CHECKPOINT = Path("probe"), Path("probe/checkpoint-00000001.pt")
 
 
-def test_a_kept_run_goes_on_with_the_random_numbers_it_was_left_with() -> None:
+def test_a_stored_run_goes_on_with_the_random_numbers_it_was_left_with() -> None:
     stored, run = WarmRuns(), emulated("gossip_pull", 4)
     run.run(samples=100)
     assert run.staleness_steps is not None
@@ -41,7 +41,7 @@ def test_a_run_is_not_taken_where_another_checkpoint_is_the_newest_nor_twice() -
     assert stored.take(FOLDER, run.trained, CHECKPOINT) is None
 
 
-def test_the_oldest_give_way_and_what_is_too_large_is_not_kept() -> None:
+def test_the_oldest_give_way_and_what_is_too_large_is_not_stored() -> None:
     run = emulated("local_sgd", 2)
     num_bytes = 4 * sum(4 * p.numel() for rank in run.ranks for p in rank.model.parameters())
     stored = WarmRuns(most_bytes=2 * num_bytes)

@@ -147,7 +147,7 @@ def test_notes_of_the_source_are_passed_over(tmp_path):
         ({**HEADER, "extra_nodes": 10**400}, ROW, "line 1: extra_nodes: must be a whole number"),
     ],
 )
-def test_what_is_wrong_is_told_with_line_and_key(tmp_path, header, row, words):
+def test_what_is_wrong_is_reported_with_line_and_key(tmp_path, header, row, words):
     path = written(tmp_path, header, row)
     with pytest.raises(JobError, match=words) as caught:
         load_recording(path)

@@ -29,7 +29,7 @@ def test_training_that_did_not_arrive_is_not_called_verified(builder: ModuleType
     assert "0.91" in measured(failed).detail
 
 
-def test_standing_tells_provisional_measured_and_predicted_apart(builder: ModuleType) -> None:
+def test_trust_distinguishes_provisional_measured_and_predicted(builder: ModuleType) -> None:
     unverified = replace(builder.recommendation(), verified=None)
     assert trust_in(unverified).headline == "measured"
     bare = replace(unverified, choice=builder.alternative(4, 256, 0.1))
@@ -73,7 +73,7 @@ def test_a_recommendation_slower_than_the_present_settings_says_later(builder: M
     assert comparison(replace(answer, baseline=faster)).headline == "2.3x later"
 
 
-def test_present_settings_absent_equal_or_out_of_reach_have_their_words(builder: ModuleType) -> None:
+def test_present_settings_absent_equal_or_unreachable_have_their_words(builder: ModuleType) -> None:
     answer = builder.recommendation()
     assert comparison(replace(answer, baseline=None)).headline == "no baseline"
     same = replace(answer.baseline, configuration=answer.choice.configuration)

@@ -53,7 +53,7 @@ def test_a_padded_domain_of_one_value_is_not_empty(value: float, log: bool) -> N
 
 
 @given(st.lists(st.floats(min_value=-50, max_value=450), max_size=15))
-def test_labels_are_kept_apart_in_order_and_inside(positions: list[float]) -> None:
+def test_labels_are_separated_in_order_and_inside(positions: list[float]) -> None:
     spread = spread_positions(positions, 13.0, 0.0, 400.0)
     assert all(-1e-6 <= place <= 400.0 + 1e-6 for place in spread)
     ordered = sorted(spread)

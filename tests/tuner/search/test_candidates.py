@@ -60,7 +60,7 @@ def test_levels_keep_the_space_s_order_and_are_feasible() -> None:
 
 
 @pytest.mark.parametrize(("strategy", "transferred"), [("all_reduce", True), ("gossip_pull", False)])
-def test_a_begun_run_is_carried_to_other_nodes_only_where_its_curve_holds_there(
+def test_a_started_run_is_resumed_on_other_nodes_only_where_its_curve_holds_there(
     tmp_path: Path, strategy: str, transferred: bool
 ) -> None:
     """A rate between the levels, so that only the run itself brings it in."""

@@ -43,7 +43,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
     return made[0], made[1], made[2]
 
 
-def test_a_carried_run_keeps_its_samples_prices_its_seconds_and_charges_nothing(
+def test_a_resumed_run_keeps_its_samples_prices_its_seconds_and_charges_nothing(
     folders: tuple[Path, Path, Path],
 ) -> None:
     found = resume_on_other_nodes(started(), folders[0], folders[1], configuration(2), 0.6)
@@ -57,7 +57,7 @@ def test_a_carried_run_keeps_its_samples_prices_its_seconds_and_charges_nothing(
     assert (folders[1] / "checkpoints" / "checkpoint-100.pt").read_bytes() == b"weights"
 
 
-def test_the_prober_s_clock_is_moved_to_the_carried_run_s(folders: tuple[Path, Path, Path]) -> None:
+def test_the_prober_s_clock_is_moved_to_the_resumed_run_s(folders: tuple[Path, Path, Path]) -> None:
     resume_on_other_nodes(started(), folders[0], folders[1], configuration(2), 0.6)
     clock = transferred(folders[1])
     assert clock.offset_seconds == pytest.approx(-40.0)
@@ -68,7 +68,7 @@ def test_the_prober_s_clock_is_moved_to_the_carried_run_s(folders: tuple[Path, P
     assert clock.until(Until(training_seconds=75.0)).training_seconds == pytest.approx(115.0)
 
 
-def test_a_run_carried_twice_has_one_clock(folders: tuple[Path, Path, Path]) -> None:
+def test_a_run_resumed_twice_elsewhere_has_one_clock(folders: tuple[Path, Path, Path]) -> None:
     on_two = resume_on_other_nodes(started(), folders[0], folders[1], configuration(2), 0.5)
     ten_more = replace(
         on_two,
@@ -84,7 +84,7 @@ def test_a_run_carried_twice_has_one_clock(folders: tuple[Path, Path, Path]) -> 
     assert transferred(folders[2]).of(went_on).training_seconds == pytest.approx(53.0)
 
 
-def test_where_nothing_was_carried_the_clock_is_the_prober_s(tmp_path: Path) -> None:
+def test_where_nothing_was_transferred_the_clock_is_the_prober_s(tmp_path: Path) -> None:
     assert transferred(tmp_path) == Transferred()
     assert transferred(tmp_path).of(started()) == started()
     assert transferred(tmp_path).until(Until(training_seconds=5.0, steps=3)) == Until(
@@ -102,7 +102,7 @@ def test_a_checkpoint_that_cannot_be_copied_says_so(tmp_path: Path) -> None:
         resume_on_other_nodes(started(), tmp_path / "nowhere", tmp_path / "new", configuration(2), 0.6)
 
 
-def test_a_run_carried_by_the_law_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_run_resumed_by_the_law_goes_on_where_it_was(tmp_path: Path) -> None:
     world = World(tmp_path)
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir(), new.mkdir()

@@ -62,7 +62,7 @@ def test_before_anything_ran_a_sample_costs_more_on_more_ranks_but_where_one_sta
     assert one == all_of_them < few
 
 
-def test_slices_tell_what_configurations_cost_that_never_ran() -> None:
+def test_slices_show_what_configurations_cost_that_never_ran() -> None:
     probes = [probe(on(8, 64), 4_000, 9_000), probe(on(128, 1024), 20_000), probe(on(128, 128), 3_000)]
     probes.append(probe(on(8, 256, "all_reduce"), 50_000))
     cost = fit_emulation_cost(probes, CLUSTER)
@@ -73,7 +73,7 @@ def test_slices_tell_what_configurations_cost_that_never_ran() -> None:
     )
 
 
-def test_timings_and_empty_slices_tell_nothing() -> None:
+def test_timings_and_empty_slices_show_nothing() -> None:
     nothing = fit_emulation_cost([], CLUSTER)
     timed = fit_emulation_cost([probe(on(8, 64), 640, purpose=Purpose.TIMING)], CLUSTER)
-    assert timed.asynchronous == pytest.approx(nothing.asynchronous)
+    assert timed.separate == pytest.approx(nothing.separate)

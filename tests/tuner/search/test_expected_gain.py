@@ -45,7 +45,7 @@ def test_hopeless_costs_give_no_gain(incumbent: float, median: float) -> None:
     more=st.floats(0.0, 2.0),
     paid=st.floats(0.0, 50.0),
 )
-def test_of_what_looks_no_better_more_to_learn_never_gains_less(
+def test_of_what_is_no_better_more_to_learn_never_gains_less(
     median: float, resolved: float, more: float, paid: float
 ) -> None:
     gain = expected_gain(100.0, median, resolved, 0.0)

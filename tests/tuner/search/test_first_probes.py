@@ -30,7 +30,7 @@ def first_candidates(
 
 @examples(30)
 @given(seed=st.integers(0, 10_000), num=st.integers(1, len(GRID)))
-def test_first_looks_are_a_few_that_differ(seed: int, num: int) -> None:
+def test_first_probes_are_a_few_that_differ(seed: int, num: int) -> None:
     found = first_candidates(GRID[:num], seed)
     assert len(found) == len(set(found)) == min(3, num)
     assert set(found) <= set(GRID[:num])
@@ -38,7 +38,7 @@ def test_first_looks_are_a_few_that_differ(seed: int, num: int) -> None:
 
 @examples(30)
 @given(seed=st.integers(0, 10_000), num=st.integers(1, len(GRID)))
-def test_where_dollars_count_first_looks_are_among_the_cheaper(seed: int, num: int) -> None:
+def test_where_dollars_count_first_probes_are_among_the_cheaper(seed: int, num: int) -> None:
     price = np.random.default_rng(seed).uniform(1.0, 50.0, num)
     found = first_candidates(GRID[:num], seed, price)
     assert len(set(found)) == min(3, num)
@@ -47,12 +47,12 @@ def test_where_dollars_count_first_looks_are_among_the_cheaper(seed: int, num: i
     assert {GRID.index(candidate) for candidate in found} <= cheap
 
 
-def test_the_same_seed_gives_the_same_looks_and_others_give_others() -> None:
+def test_the_same_seed_gives_the_same_probes_and_others_give_others() -> None:
     assert first_candidates(GRID, 3) == first_candidates(GRID, 3)
     assert len({tuple(first_candidates(GRID, seed)) for seed in range(10)}) >= 8
 
 
-def test_first_looks_are_less_alike_than_any_three() -> None:
+def test_first_probes_are_less_alike_than_any_three() -> None:
     def nearest(some: list[Configuration]) -> float:
         at = positions[[GRID.index(c) for c in some]]
         return min(float(np.sum((a - b) ** 2)) for a, b in itertools.combinations(at, 2))
@@ -67,6 +67,6 @@ def test_first_looks_are_less_alike_than_any_three() -> None:
 
 
 @pytest.mark.parametrize("num", [1, 2])
-def test_of_one_or_two_all_are_looked_at(num: int) -> None:
+def test_of_one_or_two_all_are_compared(num: int) -> None:
     listed = [Configuration(batch_size=2**i) for i in range(num)]
     assert set(first_candidates(listed, 0)) == set(first_candidates(listed, 0, np.ones(num))) == set(listed)

@@ -51,7 +51,7 @@ def test_before_the_first_run_nothing_is_known(problem: Problem) -> None:
     assert not found.is_unscored.any()
 
 
-def test_runs_tell_when_they_were_scored_or_how_long_was_too_short(problem: Problem) -> None:
+def test_runs_show_when_they_were_scored_or_how_long_was_too_short(problem: Problem) -> None:
     search = ReplayedSearch(problem)
     candidates = search.state().space.candidates()
     first = float(problem.recording.run(candidates[0]).curve[0, 0])
@@ -67,7 +67,7 @@ def test_runs_tell_when_they_were_scored_or_how_long_was_too_short(problem: Prob
     assert np.flatnonzero(found.is_unscored).tolist() == [3, 5]
 
 
-def test_looks_grow_until_a_run_is_scored(problem: Problem) -> None:
+def test_probes_grow_until_a_run_is_scored(problem: Problem) -> None:
     search = ReplayedSearch(problem)
     lengths: list[float] = []
     for state, decision, _ in steps(search, ListedPolicy(seed=1)):

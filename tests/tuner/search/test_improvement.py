@@ -96,7 +96,7 @@ def test_gain_over_cost_prefers_the_cheaper_of_two_equal_unknowns() -> None:
     assert by_gain.score[1] == by_gain.score[2] == by_gain.gain[1]
 
 
-def test_a_begun_run_is_asked_before_a_stranger_that_promises_as_much() -> None:
+def test_a_started_run_is_asked_before_a_stranger_that_promises_as_much() -> None:
     found = weighed(predictor([2.0, 2.5, 2.5], [0.01, 0.6, 0.6], arrived={0: 7.4}, elapsed={1: 3.0}))
     assert found.cost[1] < found.cost[2]
     assert found.score[1] > found.score[2]
@@ -173,7 +173,7 @@ _GRID = np.linspace(-6.0, 6.0, 4001)
 _GRID_CDF = np.array([0.5 * (1 + math.erf(z / math.sqrt(2))) for z in _GRID])
 
 
-def test_by_slices_the_cheaper_slice_is_taken_of_two_that_tell_as_much() -> None:
+def test_by_slices_the_cheaper_slice_is_taken_of_two_that_show_as_much() -> None:
     equal = predictor([2.0, 3.0, 3.0], [0.01, 1.0, 1.0], arrived={0: 7.4})
     found = weigh(equal, np.ones(3), np.zeros(3), slices_of(1.0, 1.0, 1.1), by_slice=True)
     assert found.gain[1] == pytest.approx(found.gain[2], rel=0.05)

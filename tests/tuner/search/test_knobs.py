@@ -52,7 +52,7 @@ def test_a_proposed_configuration_becomes_a_trial_with_its_knobs() -> None:
     assert "configuration" not in trial.user_attrs
 
 
-def test_a_knob_outside_the_levels_is_kept_beside_the_trial() -> None:
+def test_a_knob_outside_the_levels_is_stored_beside_the_trial() -> None:
     job = knobby_job()
     study = study_of(job, "tpe")
     what = Configuration(nodes=4, batch_size=8, learning_rate=0.03, strategy="gossip_pull", tau=7)

@@ -164,7 +164,7 @@ def test_a_decision_depends_on_the_state_alone(
                 assert again.beliefs.recommended == decision.beliefs.recommended
 
 
-def test_the_same_seed_looks_alike_first_and_others_elsewhere(problem: Posed) -> None:
+def test_the_same_seed_probes_alike_first_and_others_elsewhere(problem: Posed) -> None:
     first_actions = [
         [known_of(d.action) for _, d in searched(problem, ListedPolicy(seed=seed), most=3)]
         for seed in (0, 0, 1, 2, 3)
@@ -184,7 +184,7 @@ def test_it_starts_with_the_baseline_where_there_is_one(tmp_path: Path) -> None:
     assert all(isinstance(a, Start) and a.configuration != baseline for a in others)
 
 
-def test_first_looks_last_about_as_long_as_a_start_up_and_nothing_is_believed_before(
+def test_first_probes_last_about_as_long_as_a_start_up_and_nothing_is_believed_before(
     whole: list[tuple[SearchState, Decision]],
 ) -> None:
     assert whole[0][1].beliefs is None
@@ -196,7 +196,7 @@ def test_first_looks_last_about_as_long_as_a_start_up_and_nothing_is_believed_be
     assert all(decision.beliefs is not None for _, decision in whole[1:])
 
 
-def test_no_run_is_begun_twice_nor_asked_again_once_it_arrived_or_ended(
+def test_no_run_is_started_twice_nor_asked_again_once_it_arrived_or_ended(
     whole: list[tuple[SearchState, Decision]],
 ) -> None:
     started: list[Configuration] = []
@@ -228,7 +228,7 @@ def test_a_budget_is_exceeded_by_no_more_than_a_start_up(
     assert recommended(found) in problem.costs
 
 
-def test_no_more_probes_are_begun_than_the_budget_has(tmp_path: Path) -> None:
+def test_no_more_probes_are_started_than_the_budget_has(tmp_path: Path) -> None:
     found = searched(posed(tmp_path, more={"budget": {"probes": 4}}))
     assert len(found[-1][0].probes) == 4
     assert stop_of(found).kind in (StopKind.BUDGET, StopKind.NO_GAIN, StopKind.UNREACHABLE)
@@ -279,7 +279,7 @@ def test_each_part_may_be_left_out(tmp_path: Path, part: Part) -> None:
 
 
 @pytest.mark.parametrize("deadline", [None, 500.0])
-def test_where_runs_end_alike_is_a_limit_for_all_unless_what_ends_tell_is_left_out(
+def test_where_runs_end_alike_is_a_limit_for_all_unless_ended_runs_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadline: float | None
 ) -> None:
     never = [configuration(nodes=n, learning_rate=0.001) for n in (1, 2)]
@@ -309,13 +309,13 @@ def test_a_state_over_a_recording_is_one_over_a_list(problem: Posed) -> None:
     assert is_listed(ReplayedSearch(problem).state())
 
 
-def test_where_nothing_arrives_the_target_is_out_of_reach(tmp_path: Path) -> None:
+def test_where_nothing_arrives_the_target_is_unreachable(tmp_path: Path) -> None:
     few = [r for r in small().runs if r.configuration.batch_size == 128 and r.configuration.nodes == 2]
     found = searched(posed(tmp_path, grid(target=0.999, runs=tuple(few)), trainings=20))
     assert stop_of(found).kind is StopKind.UNREACHABLE
 
 
-def test_the_more_trainings_the_answer_serves_the_less_likely_gains_it_looks_for(tmp_path: Path) -> None:
+def test_the_more_trainings_the_answer_serves_the_less_likely_gains_it_expects(tmp_path: Path) -> None:
     spent = [
         searched(posed(tmp_path, trainings=trainings), ListedPolicy(seed=1))[-1][0].spent.seconds
         for trainings in (2, 1_000, 1_000_000)

@@ -235,7 +235,7 @@ def test_a_search_that_ends_leaves_another_tuners_lease_alone(tmp_path: Path) ->
     assert [probe.lease for probe in world.probes()] == [held, None]
 
 
-def test_a_run_carried_to_more_nodes_keeps_its_samples_and_prices_its_seconds(tmp_path: Path) -> None:
+def test_a_run_resumed_on_more_nodes_keeps_its_samples_and_prices_its_seconds(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     there = GOOD.replaced(nodes=2)
     world.search(Scripted(start(GOOD, 6.0), transfer(there, 1, 8.0))).run()
@@ -254,7 +254,7 @@ def test_a_run_carried_to_more_nodes_keeps_its_samples_and_prices_its_seconds(tm
     assert world.state().spent.seconds == pytest.approx(spent)
 
 
-def test_what_was_carried_on_elsewhere_has_ended(tmp_path: Path) -> None:
+def test_what_was_resumed_elsewhere_has_ended(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     world.search(Scripted(start(GOOD, 6.0), transfer(GOOD.replaced(nodes=2), 1, 8.0), go_on(2, 9.0))).run()
     before, after = world.probes()
@@ -263,7 +263,7 @@ def test_what_was_carried_on_elsewhere_has_ended(tmp_path: Path) -> None:
     assert TrialState.RUNNING not in trial_states(world)
 
 
-def test_a_run_carried_twice_goes_on_from_its_own_clock(tmp_path: Path) -> None:
+def test_a_run_resumed_twice_elsewhere_goes_on_from_its_own_clock(tmp_path: Path) -> None:
     job = make_job(space=SMALL_SPACE)
     world = World(tmp_path, job=job, law=Law(samples=8e4, seconds_per_sample=1e-3))
     two, four = GOOD.replaced(nodes=2), GOOD.replaced(nodes=4)
@@ -288,7 +288,7 @@ def test_a_run_whose_rank_was_killed_goes_on_from_its_checkpoint_as_another_prob
     assert world.prober.resumed_at_steps[0] >= broken.slices[0].step > 0
 
 
-def test_a_search_whose_rank_was_killed_carries_the_run_on(tmp_path: Path) -> None:
+def test_a_search_whose_rank_was_killed_resumes_the_run(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     failing = FailingProber(law=world.law, clock=world.clock)
     stop, _ = world.search(ModelPolicy(), prober=failing).run()

@@ -58,19 +58,19 @@ def test_present_settings_on_nodes_that_may_not_be_chosen_are_not_probed(tmp_pat
     assert decided(world).configuration.nodes == 1
 
 
-def test_without_present_settings_the_first_look_is_at_the_middle(tmp_path: Path) -> None:
+def test_without_present_settings_the_first_probe_is_at_the_middle(tmp_path: Path) -> None:
     first = decided(small_world(tmp_path, baseline=None))
     assert (first.configuration.nodes, first.configuration.batch_size) == (1, 128)
     assert 0.01 < first.configuration.learning_rate < 0.1
 
 
-def test_the_first_look_reaches_the_second_scoring(tmp_path: Path) -> None:
+def test_the_first_probe_reaches_the_second_scoring(tmp_path: Path) -> None:
     world = small_world(tmp_path, probe={"first_score_samples": 1000, "score_growth": 1.5})
     assert decided(world).until.samples == 1500
 
 
 @pytest.mark.parametrize(("budget", "seconds"), [({}, 600.0), ({"time": "10m"}, 60.0)])
-def test_the_first_look_is_no_more_than_a_tenth_of_the_budget(
+def test_the_first_probe_is_no_more_than_a_tenth_of_the_budget(
     tmp_path: Path, budget: dict[str, Any], seconds: float
 ) -> None:
     world = World(tmp_path, job=make_job(budget=budget))
@@ -139,7 +139,7 @@ def test_a_used_up_dollar_budget_ends_the_search(tmp_path: Path) -> None:
     assert 0.5 <= world.state().spent.dollars < 0.6
 
 
-def test_a_budget_of_probes_is_never_exceeded_and_the_begun_run_still_arrives(tmp_path: Path) -> None:
+def test_a_budget_of_probes_is_never_exceeded_and_the_started_run_still_arrives(tmp_path: Path) -> None:
     world = small_world(tmp_path, budget={"probes": 2})
     assert stopped(world).kind is StopKind.ARRIVED
     assert len(world.probes()) <= 2
@@ -186,21 +186,21 @@ def test_faults_of_an_earlier_run_do_not_end_a_later_one(tmp_path: Path) -> None
     assert isinstance(ModelPolicy().decide(world.state()).action, Start)
 
 
-def test_a_target_above_every_curve_is_out_of_reach(tmp_path: Path) -> None:
+def test_a_target_above_every_curve_is_unreachable(tmp_path: Path) -> None:
     world = small_world(tmp_path, Law(samples=2e4), goal={"target": 0.99}, budget={"time": "2m"})
     stop = stopped(world)
     assert stop.kind in (StopKind.UNREACHABLE, StopKind.BUDGET)
     assert not any(run.arrived for run in world.state().runs.values())
 
 
-def test_where_everything_breaks_down_nothing_is_in_reach(tmp_path: Path) -> None:
+def test_where_everything_breaks_down_nothing_is_reachable(tmp_path: Path) -> None:
     world = small_world(tmp_path, replace(SLOW_LAW, edge_rate=1e-9), budget={})
     stop = stopped(world)
     assert stop.kind is StopKind.UNREACHABLE
     assert len(world.probes()) < 30
 
 
-def test_a_deadline_no_configuration_can_meet_is_out_of_reach(tmp_path: Path) -> None:
+def test_a_deadline_no_configuration_can_meet_is_unreachable(tmp_path: Path) -> None:
     world = small_world(tmp_path, goal={"deadline": "2s"})
     world.ran(BASELINE, 20.0)
     stop = stopped(world)
@@ -304,7 +304,7 @@ def test_an_emulated_arrival_trains_nothing_and_ends_nothing(tmp_path: Path) -> 
     assert any(run.measurement.samples > 1000 for run in state.runs.values())
 
 
-def test_the_first_emulated_look_goes_by_samples_alone(tmp_path: Path) -> None:
+def test_the_first_emulated_probe_goes_by_samples_alone(tmp_path: Path) -> None:
     first = decided(emulated_world(tmp_path, budget={"time": "10m"}))
     assert first.until.training_seconds is None
     assert first.until.samples is not None
@@ -352,7 +352,7 @@ def test_partly_emulated_clusters_are_searched_on_both_sides(tmp_path: Path) -> 
     assert any(run.arrived for run in world.state().runs.values())
 
 
-def test_a_real_run_is_never_carried_to_emulated_ranks(tmp_path: Path) -> None:
+def test_a_real_run_is_never_resumed_on_emulated_ranks(tmp_path: Path) -> None:
     """What all-reduce shows holds for any nodes: its run goes on where it is."""
     world = auto_world(tmp_path)
     world.search(ModelPolicy()).run()

@@ -44,7 +44,7 @@ def state_of(
     return replace(world.state(), capacity=capacity)
 
 
-def test_a_look_on_nodes_that_would_be_idle_costs_no_time(tmp_path: Path) -> None:
+def test_a_probe_on_nodes_that_would_be_idle_costs_no_time(tmp_path: Path) -> None:
     leads = OpportunityCost(state=state_of(tmp_path, running(TWO)), leader=TWO)
     assert leads.leader_is_under_way
     assert leads.cost(ONE, 10.0, 1.0) == 0.0
@@ -53,14 +53,14 @@ def test_a_look_on_nodes_that_would_be_idle_costs_no_time(tmp_path: Path) -> Non
     assert fits.cost(ONE, 10.0, 1.0) == 0.0
 
 
-def test_a_look_that_keeps_the_leader_from_its_nodes_costs_its_time(tmp_path: Path) -> None:
+def test_a_probe_that_keeps_the_leader_from_its_nodes_costs_its_time(tmp_path: Path) -> None:
     opportunity = OpportunityCost(state=state_of(tmp_path), leader=FOUR)
     assert opportunity.cost(ONE, 10.0, 1.0) == 10.0
     # With a single slot it keeps the leader from that, however many nodes there are.
     assert OpportunityCost(state=state_of(tmp_path, slots=1), leader=ONE).cost(TWO, 10.0, 1.0) == 10.0
 
 
-def test_a_look_costs_what_it_takes_longer_than_what_the_leader_waits_for(tmp_path: Path) -> None:
+def test_a_probe_costs_what_it_takes_longer_than_what_the_leader_waits_for(tmp_path: Path) -> None:
     state = state_of(tmp_path, running(TWO, elapsed=2.0, expected=8.0))
     opportunity = OpportunityCost(state=state, leader=FOUR)
     assert not opportunity.leader_fits

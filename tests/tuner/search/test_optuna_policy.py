@@ -98,7 +98,7 @@ def test_a_run_whose_rank_failed_goes_on_as_another_probe(tmp_path: Path) -> Non
     assert world.prober.resumed_at_steps[1] == good.step
 
 
-def test_a_farther_target_carries_the_arrived_run_on(tmp_path: Path) -> None:
+def test_a_farther_target_resumes_the_run(tmp_path: Path) -> None:
     near = make_world(tmp_path, replace(LAW, target=0.6), goal={"target": 0.6})
     near.search(OptunaPolicy()).run()
     far = make_world(tmp_path, LAW)

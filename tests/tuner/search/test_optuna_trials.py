@@ -22,7 +22,7 @@ from tuner.search.policy import Abandon, Decision, Stop, StopKind
 from tuner.search.state import SearchState
 
 
-def test_a_run_that_arrives_is_a_complete_trial_worth_its_training_seconds(tmp_path: Path) -> None:
+def test_a_run_that_arrives_is_a_complete_trial_with_its_training_seconds_as_value(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     world.search(Scripted(start(GOOD, 1e9, Purpose.TRAINING))).run()
     (trial,) = world.optuna_study.get_trials()
@@ -84,7 +84,7 @@ def test_a_trial_left_running_without_a_probe_is_failed(tmp_path: Path) -> None:
     assert trial_states(world) == [TrialState.FAIL, TrialState.PRUNED]
 
 
-def test_predictions_are_kept_with_what_was_known_when_they_were_made(tmp_path: Path) -> None:
+def test_predictions_are_stored_with_what_was_known_when_they_were_made(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     world.search(ModelPolicy()).run()
     reported = [p for p in world.ledger.predictions(1) if p.configuration == BASELINE]
@@ -99,13 +99,14 @@ def test_predictions_are_kept_with_what_was_known_when_they_were_made(tmp_path: 
     assert math.isfinite(reported[-1].quantiles[0.5])
 
 
-def test_every_decision_s_fits_are_kept(tmp_path: Path) -> None:
+def test_every_decision_s_fits_are_stored(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     world.search(ModelPolicy()).run()
     (study,) = world.ledger.studies()
-    fits = world.ledger.past_fits(study.fingerprint)
-    assert {fit.model for fit in fits} == {"seconds", "samples"}
-    assert fits[-1].num_slices == len(world.state().slices)
-    assert fits[-1].parameters["log noise scale"][1] > 0
-    assert fits[-1].summary["converged"] is True
-    assert all(isinstance(words, str) for words in fits[-1].summary["sentences"])
+    fits = {fit.model: fit for fit in world.ledger.past_fits(study.fingerprint)}
+    assert set(fits) == {"seconds", "samples"}
+    last = fits["samples"]
+    assert last.num_slices == len(world.state().slices)
+    assert last.parameters["log noise scale"][1] > 0
+    assert last.summary["converged"] is True
+    assert all(isinstance(words, str) for words in last.summary["sentences"])

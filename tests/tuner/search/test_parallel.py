@@ -274,7 +274,7 @@ def test_leases_of_all_slices_are_renewed(tmp_path: Path) -> None:
     assert world.texts("warning") == []
 
 
-def test_what_optuna_suggests_waits_until_it_has_room(tmp_path: Path) -> None:
+def test_what_optuna_suggests_waits_until_it_has_capacity(tmp_path: Path) -> None:
     world = wide_world(tmp_path)
     ask = Ask(until=Until(training_seconds=3.0), reason="told to")
     prober = concurrent_prober(world)
@@ -291,7 +291,7 @@ def test_what_optuna_suggests_waits_until_it_has_room(tmp_path: Path) -> None:
     assert sorted(p.trial_number or 0 for p in world.probes()) == asked
 
 
-def test_what_was_asked_for_and_never_had_room_ends_with_the_search(tmp_path: Path) -> None:
+def test_what_was_asked_for_and_never_had_capacity_ends_with_the_search(tmp_path: Path) -> None:
     world = wide_world(tmp_path, cluster={"nodes": [4], "capacity": 4})
     ask = Ask(until=Until(training_seconds=3.0), reason="told to")
     end = Stop(kind=StopKind.BUDGET, reason="told to")

@@ -53,7 +53,7 @@ def test_going_on_doubles_at_least_where_all_is_paid_again(tmp_path: Path) -> No
         assert (until_of(world) >= 2 * done) == (resume is None)
 
 
-def test_a_run_that_begins_anew_costs_all_of_it(tmp_path: Path) -> None:
+def test_a_run_that_starts_anew_costs_all_of_it(tmp_path: Path) -> None:
     world = world_of(tmp_path)
     world.ran(HERE, 20.0)
     state = world.state()
@@ -74,7 +74,7 @@ def test_a_budget_that_ends_before_anything_new_is_not_spent(tmp_path: Path) -> 
     assert acquisition.incumbent() is None
 
 
-def test_one_training_is_carried_out_in_one_piece(tmp_path: Path) -> None:
+def test_one_training_is_executed_in_one_slice(tmp_path: Path) -> None:
     action = TrainPolicy(HERE).decide(world_of(tmp_path).state()).action
     assert action.until.training_seconds > 1e8
     limited = TrainPolicy(HERE, limit_seconds=70.0).decide(world_of(tmp_path).state()).action

@@ -150,7 +150,7 @@ def test_optuna_asking_before_anything_was_proposed_is_our_own_mistake() -> None
         study.ask({"nodes": CategoricalDistribution([1, 2])})
 
 
-def test_a_trial_that_was_told_is_left_alone() -> None:
+def test_a_trial_that_was_reported_is_left_alone() -> None:
     job = make_job()
     study = study_of(job, "random")
     trials = StudyTrials(study, job)

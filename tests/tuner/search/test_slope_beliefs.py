@@ -92,7 +92,7 @@ def test_a_run_that_ended_below_the_target_is_not_expected_to_arrive(problem: Pr
     assert not found.status.ended.sum() > 1
 
 
-def test_what_was_not_begun_stands_at_nothing(problem: Problem) -> None:
+def test_what_was_not_started_stands_at_nothing(problem: Problem) -> None:
     found = predicted(problem, [(PROBES[0], 2.0)])
     row = found.configurations.index(PROBES[0])
     assert np.flatnonzero(found.status.started).tolist() == [row]
@@ -130,7 +130,7 @@ def test_a_reversed_prior_is_outweighed_by_what_is_seen(problem: Problem) -> Non
     assert after.get("reversed", 0.0) < 0.2
 
 
-def test_without_what_ends_tell_a_run_that_ended_foretells_others_as_if_it_lived_on(problem: Problem) -> None:
+def test_without_ended_runs_a_run_that_ended_predicts_others_as_if_it_went_on(problem: Problem) -> None:
     state = first(problem, at=[(NEVER, 1e6)]).state()
     heeded, ignored = (
         models(problem, SearchSettings(without=without)).predict(state)

@@ -184,7 +184,9 @@ def test_a_parameter_without_a_spread_or_unknown_is_passed_over() -> None:
     stated=st.lists(st.tuples(st.floats(-3.0, 3.0), st.floats(0.01, 5.0)), min_size=1, max_size=6),
     name=st.sampled_from(["log nodes", "log batch"]),
 )
-def test_what_is_learnt_lies_between_all_that_was_told(stated: list[tuple[float, float]], name: str) -> None:
+def test_what_is_learnt_lies_between_all_that_was_observed(
+    stated: list[tuple[float, float]], name: str
+) -> None:
     fits = [fit(quantity, {name: pair}) for pair in stated for quantity in ("seconds", "samples")]
     learnt = learnt_from_fits(fits)
     assert learnt is not None

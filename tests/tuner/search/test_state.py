@@ -56,7 +56,7 @@ def test_everything_charged_counts_as_spent(tmp_path: Path) -> None:
     assert state.spent.dollars == pytest.approx(expected)
 
 
-def test_timing_probes_are_no_runs_but_tell_step_times(world: World) -> None:
+def test_timing_probes_are_no_runs_but_show_step_times(world: World) -> None:
     world.ran(configuration(2, 128, 0.03), 1.0, purpose=Purpose.TIMING)
     state = world.state()
     assert state.runs == {}
@@ -166,7 +166,7 @@ def test_overhead_is_what_scoring_adds_to_training(world: World) -> None:
     assert world.state().overhead == pytest.approx(1.1, rel=1e-6)
 
 
-def test_what_was_carried_over_is_no_training_paid_for(world: World) -> None:
+def test_what_was_resumed_elsewhere_is_no_training_paid_for(world: World) -> None:
     started = replace(
         world.prober.slice(HERE, Purpose.STATISTICS, 20.0, make_folder(world)),
         charged_seconds=0.0,
@@ -237,7 +237,7 @@ def test_a_probe_that_failed_at_once_is_no_run(world: World) -> None:
     assert world.state().runs == {}
 
 
-def test_each_run_s_standing_is_told_to_the_predictor(world: World) -> None:
+def test_the_predictor_receives_the_status_of_each_run(world: World) -> None:
     world.ran(HERE, 5.0)
     world.ran(configuration(1, 64, 1.01), 5.0)  # beyond the edge of the law
     evidence, statuses = world.state().evidence()

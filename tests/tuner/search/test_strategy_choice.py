@@ -96,7 +96,7 @@ def test_with_many_trainings_ahead_a_late_rank_s_share_is_found_out(tmp_path: Pa
     assert world.law.seconds_to_target(chosen) < 1.5 * best
 
 
-def test_the_first_look_without_present_settings_is_at_a_strategy_that_tells_of_all_nodes(
+def test_the_first_probe_without_present_settings_is_at_a_strategy_that_shows_of_all_nodes(
     tmp_path: Path,
 ) -> None:
     job = {"cluster": {"nodes": [2, 4]}, "baseline": None}

@@ -28,7 +28,7 @@ def test_it_trains_nothing_else(tmp_path: Path) -> None:
     assert len(world.probes()) == 1
 
 
-def test_it_carries_on_what_was_begun(tmp_path: Path) -> None:
+def test_it_resumes_what_was_started(tmp_path: Path) -> None:
     world = make_world(tmp_path)
     world.ran(HERE, 5.0)
     action = TrainPolicy(HERE).decide(world.state()).action
@@ -36,7 +36,7 @@ def test_it_carries_on_what_was_begun(tmp_path: Path) -> None:
     assert (action.probe_id, action.until.training_seconds) == (1, pytest.approx(15.0, abs=0.1))
 
 
-def test_a_run_begun_on_other_nodes_is_carried_over(tmp_path: Path) -> None:
+def test_a_run_started_on_other_nodes_is_resumed_there(tmp_path: Path) -> None:
     world = make_world(tmp_path)
     world.ran(HERE.replaced(nodes=2), 6.0)
     world.ran(HERE, 1.0, purpose=Purpose.TIMING)
@@ -50,7 +50,7 @@ def test_a_run_begun_on_other_nodes_is_carried_over(tmp_path: Path) -> None:
     assert samples[0] == world.probes()[0].slices[-1].samples
 
 
-def test_strides_are_a_fifth_of_what_is_expected(tmp_path: Path) -> None:
+def test_step_chunks_are_a_fifth_of_what_is_expected(tmp_path: Path) -> None:
     world = make_world(tmp_path)
     action = TrainPolicy(HERE, expected_seconds=400.0).decide(world.state()).action
     assert isinstance(action, Start)

@@ -47,7 +47,7 @@ def test_off_a_terminal_every_event_is_a_line_with_its_moment() -> None:
     ]
 
 
-def test_off_a_terminal_progress_is_told_now_and_then() -> None:
+def test_off_a_terminal_progress_is_reported_now_and_then() -> None:
     lines: list[str] = []
     clock = Clock()
     plain = PlainConsole(lines.append, clock)

@@ -202,7 +202,7 @@ def test_slurm_trains_the_script_that_ships(tmp_path: Path, slurm_cluster: Slurm
     assert saved["step"] == math.ceil(3000 / 64)
 
 
-def test_engines_are_asked_for_the_nodes_of_a_command(tmp_path: Path) -> None:
+def test_schedulers_are_asked_for_the_nodes_of_a_command(tmp_path: Path) -> None:
     job = opened_command(tmp_path, TELLING, one_per="rank")
     options = exported(job, "slurm", recommendation())
     for option in ("nodes=2", "ntasks-per-node=2", "cpus-per-task=2"):

@@ -97,6 +97,6 @@ patience = "5m"
         "gpus_per_node": 2,
         "resources": {"a100": 2.0},
         "python": "/opt/python",
-        "patience_seconds": 300.0,
+        "timeout_seconds": 300.0,
     }
     launcher.close()

@@ -76,7 +76,7 @@ def test_leases_of_the_dead_are_given_back_at_once() -> None:
     assert ledger.probes(study.study_id)[0].lease is None
 
 
-def test_a_lease_of_the_living_is_left_and_told_of() -> None:
+def test_a_lease_of_the_living_is_left_and_reported() -> None:
     ledger = MemoryLedger()
     study = leased(ledger, own_name())
     expected = rf"study job is being worked on by {socket.gethostname()}:{os.getpid()};"

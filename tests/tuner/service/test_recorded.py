@@ -174,7 +174,7 @@ def test_a_recorded_job_trains_nothing(tmp_path: Path, store: Storage) -> None:
         train_configuration(opened, store, grid().configurations()[0], tmp_path / "out")
 
 
-def test_the_plan_says_that_nothing_is_trained_and_prices_the_dearest(tmp_path: Path) -> None:
+def test_the_plan_says_that_nothing_is_trained_and_prices_the_most_expensive(tmp_path: Path) -> None:
     lines = plan_lines(opened_job(tmp_path), storage="here", output="out", spent_seconds=0.0)
     assert any(line.startswith("replayed: recording grid; nothing is trained") for line in lines)
     # Two large nodes and one more beside them, for ten minutes.

@@ -165,7 +165,7 @@ def test_a_search_that_broke_down_recommends_nothing_although_something_was_meas
     assert desk.store.ledger.recommendations(desk.store.ledger.studies()[-1].study_id) == []
 
 
-def test_a_target_that_nothing_reaches_is_said_to_be_out_of_reach(desk: Desk) -> None:
+def test_a_target_that_nothing_reaches_is_said_to_be_unreachable(desk: Desk) -> None:
     desk.law = Law(edge_rate=0.0)
     with pytest.raises(InfeasibleError, match=r"out of reach.*lower goal.target"):
         desk.run()

@@ -53,7 +53,7 @@ def test_slurm_is_asked_for_what_the_job_file_says(tmp_path: Path) -> None:
     )
 
 
-def test_a_host_without_slurm_is_told_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_slurm_learns_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = open_job(written(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(JobError, match=r"(?s)cluster.launcher = 'slurm' needs.*sbatch"):

@@ -44,7 +44,7 @@ def test_a_training_goes_on_where_it_was_and_costs_nothing_once_it_arrived(desk:
     assert desk.probers[2].started == []
 
 
-def test_a_search_and_a_training_keep_apart(desk: Desk) -> None:
+def test_a_search_and_a_training_stay_separate(desk: Desk) -> None:
     train(desk)
     searched = desk.run()
     assert searched.study.name == "job"

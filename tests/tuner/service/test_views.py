@@ -29,7 +29,7 @@ def test_every_probe_under_way_is_named_where_there_are_several(tmp_path: Path) 
     assert "elapsed seconds" not in rows
 
 
-def test_time_that_passed_is_told_beside_what_was_charged_where_they_differ(tmp_path: Path) -> None:
+def test_time_that_passed_is_reported_beside_what_was_charged_where_they_differ(tmp_path: Path) -> None:
     world = World(tmp_path)
     script = Scripted(start(ONE, 4.0), start(TWO, 4.0))
     world.search(script, prober=concurrent_prober(world), parallel=2).run()

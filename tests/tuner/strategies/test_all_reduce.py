@@ -54,7 +54,7 @@ def test_gradients_are_those_of_bare_distributed_data_parallel(
     assert ours[0]["parameters"] == ours[-1]["parameters"]
 
 
-def test_exchange_tells_the_norms_of_local_and_mean_gradient(launcher: LocalLauncher, tmp_path: Path) -> None:
+def test_exchange_shows_the_norms_of_local_and_mean_gradient(launcher: LocalLauncher, tmp_path: Path) -> None:
     sizes = [5, 2, 3]
     results = run(launcher, tmp_path, sizes)
     first = [result["exchanges"][0] for result in results]

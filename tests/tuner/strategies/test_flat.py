@@ -31,18 +31,18 @@ def test_parameters_keep_values_and_memory_layout_and_become_views() -> None:
     flat = FlatParameters(model, torch.optim.SGD(model.parameters(), lr=0.1))
     for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-        assert ours.chunk() == theirs.chunk()
+        assert ours.stride() == theirs.stride()
     flat.vector.zero_()
     assert all(bool((p == 0).all()) for p in model.parameters())
     assert flat.num_bytes == 4 * sum(p.numel() for p in model.parameters())
 
 
-def test_plain_point_is_the_vector_itself_without_look_ahead() -> None:
+def test_plain_point_is_the_vector_itself_without_lookahead() -> None:
     _, _, flat = trained(nesterov=False)
     assert flat.plain() is flat.vector
 
 
-def test_plain_point_undoes_the_look_ahead_at_the_rate_it_was_made_with() -> None:
+def test_plain_point_undoes_the_lookahead_at_the_rate_it_was_made_with() -> None:
     model, optimizer, flat = trained(nesterov=True)
     wanted = [p.detach() + 0.1 * 0.9 * optimizer.state[p]["momentum_buffer"] for p in model.parameters()]
     optimizer.param_groups[0]["lr"] = 0.001  # the schedule has moved on; the step was made before

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tuner.strategies import AdaptiveTimeout, deadline_seconds, median_and_deviation
 
 
-def test_before_anything_was_measured_the_first_patience_counts() -> None:
+def test_before_anything_was_measured_the_first_timeout_counts() -> None:
     timeout = AdaptiveTimeout(7.0)
     timeout.note(0.1)
     timeout.note(0.1)

@@ -11,7 +11,7 @@ def test_every_strategy_with_traits_can_be_made_and_the_other_way_round() -> Non
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
-def test_strategy_carries_its_own_traits_and_leaves_nothing_abstract(name: str) -> None:
+def test_strategy_has_its_own_traits_and_leaves_nothing_abstract(name: str) -> None:
     made = strategy(name)
     assert isinstance(made, Strategy)
     assert made.traits is STRATEGIES[name]

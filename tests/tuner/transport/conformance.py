@@ -305,7 +305,7 @@ class ConformanceInOneProcess:
         two[1].publish(0, filled(777), 777)
         eventually(lambda: two[0].fetch(1, 0, out, newer_than=776), "the last one is here")
 
-    def test_standings_are_known_to_all(self) -> None:
+    def test_statuses_are_known_to_all(self) -> None:
         with self.ranks(8) as all_ranks:
             assert all_ranks[0].statuses().shape == (8, STATUS_WIDTH)
             assert not all_ranks[0].statuses().any()

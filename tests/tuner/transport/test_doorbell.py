@@ -36,7 +36,7 @@ def test_a_ring_wakes_who_waits(wake_up_sockets: list[WakeUpSocket]) -> None:
     assert heard == [(1, 9)]
 
 
-def test_what_a_full_bell_does_not_refuse_is_heard(wake_up_sockets: list[WakeUpSocket]) -> None:
+def test_what_a_full_socket_does_not_refuse_arrives(wake_up_sockets: list[WakeUpSocket]) -> None:
     num_accepted = sum(wake_up_sockets[1].ring(0, number) for number in range(3000))
     assert 0 < num_accepted < 3000
     for number in range(num_accepted):
@@ -45,7 +45,7 @@ def test_what_a_full_bell_does_not_refuse_is_heard(wake_up_sockets: list[WakeUpS
     assert wake_up_sockets[1].ring(0, 1)
 
 
-def test_a_bell_that_was_taken_down_is_not_rung(wake_up_sockets: list[WakeUpSocket]) -> None:
+def test_a_closed_wake_up_socket_is_not_used(wake_up_sockets: list[WakeUpSocket]) -> None:
     wake_up_sockets[0].close()
     assert not wake_up_sockets[1].ring(0, 1)
     assert not wake_up_sockets[1].ring(0, 2)

@@ -52,7 +52,7 @@ def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_full_memory_is_told_to_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_memory_is_reported_to_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", full)
     before = things_open()
     with pytest.raises(StorageError, match="no memory left"):
@@ -60,7 +60,7 @@ def test_full_memory_is_told_to_all_ranks(monkeypatch: pytest.MonkeyPatch) -> No
     assert things_open() == before
 
 
-def test_memory_that_fills_up_later_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_fills_up_later_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with ranks("shared_memory", 2) as two:
         two[0].publish(0, filled(1), 1)
         monkeypatch.setattr(os, "posix_fallocate", full)
@@ -71,7 +71,7 @@ def test_memory_that_fills_up_later_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         assert two[1].fetch(0, 0, filled(0)) == 2
 
 
-def test_memory_that_cannot_be_opened_is_told_to_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_cannot_be_opened_is_reported_to_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(path: str, *_: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -105,7 +105,7 @@ def test_without_memory_files_a_temporary_one_serves_and_is_removed(
         assert two[1].take_pushed()[0].vector.eq(1).all()
 
 
-def test_without_abstract_names_bells_have_paths_and_those_are_removed(
+def test_without_abstract_names_wake_up_sockets_have_paths_and_those_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tuner.transport.shared_memory.sys.platform", "darwin")
@@ -117,7 +117,7 @@ def test_without_abstract_names_bells_have_paths_and_those_are_removed(
         assert reply_of(two[0], 1).vector.eq(2).all()
 
 
-def test_more_askers_than_the_bell_s_queue_holds_lose_no_question() -> None:
+def test_more_askers_than_the_socket_s_queue_holds_lose_no_question() -> None:
     num_ranks = 24
     with ranks("shared_memory", num_ranks, num_elements=10) as all_ranks:
         vector = torch.ones(10)
@@ -132,7 +132,7 @@ def test_more_askers_than_the_bell_s_queue_holds_lose_no_question() -> None:
             assert reply_of(all_ranks[rank], 0).vector.eq(rank).all()
 
 
-def test_more_answers_than_the_bell_s_queue_holds_are_all_found() -> None:
+def test_more_answers_than_the_socket_s_queue_holds_are_all_found() -> None:
     num_ranks = 24
     with ranks("shared_memory", num_ranks, num_elements=10) as all_ranks:
         for rank in range(1, num_ranks):
@@ -150,7 +150,7 @@ def test_a_question_to_one_that_closed_does_not_go_out() -> None:
         assert two[0].moved_bytes == 0
 
 
-def test_a_vector_that_somebody_holds_outlives_the_transport() -> None:
+def test_a_vector_that_somebody_holds_survives_the_transport() -> None:
     with ranks("shared_memory", 2) as two:
         two[0].ask(1, filled(6), 1)
         request = request_of(two[1])

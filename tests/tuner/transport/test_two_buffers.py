@@ -78,7 +78,7 @@ def test_a_reader_gives_up_on_a_writer_that_is_always_faster(file: SharedFile) -
     assert cell(file).read(out) == (num_written, num_written)
 
 
-def test_two_looks_that_do_not_agree_are_taken_again(file: SharedFile) -> None:
+def test_two_probes_that_do_not_agree_are_taken_again(file: SharedFile) -> None:
     writer, reader = cell(file), cell(file)
     writer.write(1, filled(1), 1)
     writer.write(2, filled(2), 2)

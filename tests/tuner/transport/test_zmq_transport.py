@@ -68,7 +68,7 @@ def test_a_frozen_peer_costs_bounded_memory(tmp_path: Path) -> None:
         assert len(transport._pool._send_buffers) < 12
 
 
-def test_a_standing_that_was_missed_is_told_again() -> None:
+def test_a_status_that_was_missed_is_sent_again() -> None:
     with ranks("messages", 2) as two:
         assert isinstance(two[0], MessageTransport)
         board = two[0]._io_thread.board
@@ -80,7 +80,7 @@ def test_a_standing_that_was_missed_is_told_again() -> None:
         eventually(lambda: two[0].statuses()[1, 0] == 5, "it is here again")
 
 
-def test_a_standing_told_again_is_no_sign_of_life() -> None:
+def test_a_status_posted_again_is_no_sign_of_life() -> None:
     with ranks("messages", 2) as two:
         two[1].post(filled(5, num_elements=24).double().numpy())
         eventually(lambda: two[0].statuses()[1, 0] == 5, "it is here")
@@ -91,7 +91,7 @@ def test_a_standing_told_again_is_no_sign_of_life() -> None:
         assert silent == sorted(silent)
 
 
-def test_a_parcel_is_used_again_when_nobody_needs_it() -> None:
+def test_a_send_buffer_is_used_again_when_nobody_needs_it() -> None:
     pool = SendBufferPool(VectorForm(num_elements=10, dtype=torch.bfloat16))
     first = pool.take(num_holders=2)
     second = pool.take()
@@ -102,7 +102,7 @@ def test_a_parcel_is_used_again_when_nobody_needs_it() -> None:
     assert pool.take() is first
 
 
-def test_a_failure_of_the_courier_is_told_to_its_rank() -> None:
+def test_a_failure_of_the_io_thread_is_reported_to_its_rank() -> None:
     with ranks("messages", 2) as two:
         assert isinstance(two[0], MessageTransport)
         two[0]._io_thread.failure = OSError("out of descriptors")

@@ -150,7 +150,7 @@ def test_digits_are_split_without_overlap():
     assert len(torch.cat([training.images, validation.images])) == 1797
 
 
-def test_digits_networks_keep_samples_apart():
+def test_digits_networks_do_not_mix_samples():
     for network in ("cnn", "mlp"):
         names = {type(module).__name__ for module in Digits(network=network).model().modules()}
         assert not any("Norm" in name for name in names)

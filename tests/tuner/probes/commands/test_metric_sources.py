@@ -61,7 +61,7 @@ def test_what_cannot_be_understood_is_passed_over_with_a_warning(
     assert words in warning
 
 
-def test_epochs_without_their_size_are_told_the_key(tmp_path: Path) -> None:
+def test_epochs_without_their_size_name_the_key(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"epoch": 1, "value": 1}\n')
     source = JsonSource(form(epoch_samples=None), path)

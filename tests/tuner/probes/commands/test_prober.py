@@ -124,7 +124,7 @@ def values(measurement: Measurement) -> list[float]:
     return [point.value for point in measurement.curve]
 
 
-def test_slice_pauses_where_it_was_told_with_curve_times_and_charge(bench: Bench) -> None:
+def test_slice_pauses_where_it_was_asked_to_with_curve_times_and_charge(bench: Bench) -> None:
     seen = bench.slice(resumable("startup=0.3"), Until(samples=300))
     assert seen.outcome is Outcome.PAUSED, seen.error
     assert (seen.samples, seen.step) == (300, 30)
@@ -232,7 +232,7 @@ def test_failure_has_exit_code_and_last_words_of_the_copy_that_failed(bench: Ben
 @pytest.mark.parametrize(
     "code", ["raise MemoryError", "raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')"]
 )
-def test_memory_that_does_not_suffice_is_told_apart(bench: Bench, code: str) -> None:
+def test_memory_that_does_not_suffice_is_distinguished(bench: Bench, code: str) -> None:
     bench.write("large.py", code)
     seen = bench.slice(job_of(f"{PYTHON} large.py {{batch_size}}"), Until(samples=100))
     assert seen.outcome is Outcome.OUT_OF_MEMORY
@@ -247,14 +247,14 @@ def test_silence_ends_a_slice_and_names_the_key(bench: Bench) -> None:
     assert "$PACELINE_METRICS" in seen.error
 
 
-def test_script_that_reports_nothing_is_told_what_was_expected(bench: Bench) -> None:
+def test_script_that_reports_nothing_learns_what_was_expected(bench: Bench) -> None:
     seen = bench.slice(job_of("true {batch_size}"), Until(samples=100))
     assert seen.outcome is Outcome.FAILED
     assert "reported nothing" in seen.error
     assert "'samples'" in seen.error
 
 
-def test_script_that_never_scores_is_told_the_name(bench: Bench) -> None:
+def test_script_that_never_scores_gets_the_name(bench: Bench) -> None:
     job = job_of(
         """printf '{"samples": 50, "accuracy": 0.5}\\n' >> {metrics}; : {batch_size}""".replace(
             '{"samples": 50, "accuracy": 0.5}', '{{"samples": 50, "accuracy": 0.5}}'
@@ -453,7 +453,7 @@ def test_what_a_tuner_saw_that_was_killed_as_its_slice_ended_is_not_lost(bench: 
     assert seconds == sorted(seconds)
 
 
-def test_script_is_told_everything_three_ways_and_finds_nothing_of_ours(bench: Bench) -> None:
+def test_script_learns_everything_three_ways_and_finds_nothing_of_ours(bench: Bench) -> None:
     bench.write(
         "tell.py",
         """

@@ -49,7 +49,7 @@ def test_a_single_line_counts_from_where_its_script_was_started() -> None:
 
 
 @given(st.integers(2, 8), st.floats(0.0, 1e4), st.integers(0, 3))
-def test_resumed_and_repeated_runs_tell_the_clock_of_one_that_was_never_interrupted(
+def test_resumed_and_repeated_runs_show_the_clock_of_one_that_was_never_interrupted(
     stop: int, start: float, back: int
 ) -> None:
     whole = attempt(even(10, 200)).points()
@@ -91,7 +91,7 @@ def test_a_smaller_number_of_samples_or_another_process_is_another_attempt() -> 
     assert not named.continues_with(line(20, 2.0, process="b"))
 
 
-def test_lines_that_are_read_together_tell_a_pace_once_they_are_apart() -> None:
+def test_lines_that_are_read_together_show_a_pace_once_they_are_apart() -> None:
     made = Attempt(ReadPoint(), 0.0)
     for n in range(1, 41):
         # Ten lines are seen at once, every half second.

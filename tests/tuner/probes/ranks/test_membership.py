@@ -83,7 +83,7 @@ def test_deadline_follows_the_steps_a_rank_was_seen_to_take(memberships: list[Me
     assert memberships[0].lost_ranks() == ()
 
 
-def test_a_rank_that_asked_for_a_rest_may_be_silent_while_it_lasts(memberships: list[Membership]) -> None:
+def test_a_rank_that_asked_for_a_pause_may_be_silent_while_it_lasts(memberships: list[Membership]) -> None:
     memberships[0].post(step_median=0.01, step_deviation=0.001, pause=1, pause_seconds=30.0)
     silence(memberships, 0, 20.0)
     poll(memberships[1:])
@@ -131,7 +131,9 @@ def test_whoever_takes_over_an_ended_slice_ends_too(memberships: list[Membership
     assert memberships[1].own(Field.ENDED) == 2
 
 
-def test_a_slice_without_marks_has_none_after_a_change_of_leader(memberships: list[Membership]) -> None:
+def test_a_slice_without_evaluation_points_has_none_after_a_change_of_leader(
+    memberships: list[Membership],
+) -> None:
     memberships[0].post(step_median=0.01, started=1)
     silence(memberships, 0, 60.0)
     poll(memberships[1:])

@@ -47,5 +47,5 @@ def test_a_value_of_several_lines_is_refused(folder: Path) -> None:
         launch_text(plan(folder, environment={"GREETING": "a\nb"}), "env")
 
 
-def test_values_are_told_where_nothing_can_be_launched(folder: Path) -> None:
+def test_values_are_reported_where_nothing_can_be_launched(folder: Path) -> None:
     assert "PACELINE_BATCH_SIZE=64" in launch_text(plan(folder, command=""), "env")

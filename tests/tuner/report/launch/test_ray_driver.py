@@ -63,7 +63,7 @@ def alive(process: int) -> bool:
 
 
 @pytest.mark.slow
-def test_ray_tells_every_node_its_place(folder: Path, tmp_path: Path, ray_cluster: RayCluster) -> None:
+def test_ray_shows_every_node_its_place(folder: Path, tmp_path: Path, ray_cluster: RayCluster) -> None:
     (folder / "job.py").write_text(launch_text(plan(folder), "ray"))
     ended = submitted(folder, ray_cluster, tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -42,7 +42,7 @@ def test_the_task_reads_as_people_write_it(folder: Path) -> None:
     assert "\nrun: |\n  export MASTER_ADDR=" in launch_text(plan(folder), "skypilot")
 
 
-def test_each_node_is_told_its_place(folder: Path) -> None:
+def test_each_node_learns_its_place(folder: Path) -> None:
     for node in (0, 1):
         run(plan(folder), node, folder)
         assert observed_by(folder, node) == [f"{node} of 2", *["10.0.0.1 29500"] * 2, AWKWARD, str(folder)]

@@ -82,7 +82,7 @@ def submit(made: LaunchPlan, folder: Path, cluster: SlurmCluster) -> tuple[str, 
 
 
 @pytest.mark.slow
-def test_slurm_tells_every_node_its_place(folder: Path, slurm_cluster: SlurmCluster) -> None:
+def test_slurm_shows_every_node_its_place(folder: Path, slurm_cluster: SlurmCluster) -> None:
     settings = {
         "partition": "other",
         "account": "a team",

@@ -43,7 +43,7 @@ def test_a_command_on_one_machine_stands_alone(folder: Path) -> None:
     assert code == [["cd", str(folder), "||", "exit"], ["python", "train.py", "--lr", "0.1"]]
 
 
-def test_each_node_is_told_its_place(folder: Path) -> None:
+def test_each_node_learns_its_place(folder: Path) -> None:
     script = write(plan(folder), folder)
     for node in (0, 1):
         subprocess.run(["sh", script, str(node), "host-a", "1234"], check=True)
