@@ -213,6 +213,9 @@ class FixedClock(Prober):
 
     def __init__(self, inner: Prober, cluster: Cluster) -> None:
         self._inner, self._cluster = inner, cluster
+        #: Folder of a probe to the steps its run had done when the slice in flight began.
+        self._first_steps: dict[Path, int] = {}
+        self._last_steps: dict[Path, int] = {}
 
     def start(
         self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
@@ -221,10 +224,13 @@ class FixedClock(Prober):
             steps = max(1, round(until.training_seconds / step_seconds(configuration)))
             samples = steps * configuration.batch_size
             until = replace(until, training_seconds=None, samples=min(samples, until.samples or samples))
+        self._first_steps[folder.resolve()] = self._last_steps.get(folder.resolve(), 0)
         return self._inner.start(configuration, purpose, until, folder)
 
     def poll(self, handle: ProbeHandle) -> Measurement:
-        return reclocked(self._inner.poll(handle))
+        measurement = self._inner.poll(handle)
+        self._last_steps[handle.folder] = measurement.step
+        return reclocked(measurement, measurement.step - self._first_steps.get(handle.folder, 0))
 
     def cancel(self, handle: ProbeHandle) -> None:
         self._inner.cancel(handle)
@@ -239,10 +245,14 @@ def step_seconds(configuration: Configuration) -> float:
     return 4e-3 + 2e-5 * per_rank + 1e-3 * (configuration.nodes - 1)
 
 
-def reclocked(measurement: Measurement) -> Measurement:
-    """A measurement with the seconds of the fixed clock."""
+def reclocked(measurement: Measurement, steps: int) -> Measurement:
+    """A measurement with the seconds of the fixed clock.
+
+    Args:
+        measurement: As the prober saw it.
+        steps: Steps of the slice.
+    """
     seconds = step_seconds(measurement.configuration)
-    steps = max((timing.step.count for timing in measurement.ranks), default=0)
     scoring = 0.01 * len(measurement.curve)
     charged = 0.5 + steps * seconds + scoring
     common = replace(
@@ -267,8 +277,8 @@ def reclocked(measurement: Measurement) -> Measurement:
 
 def _timing(timing: RankTiming, seconds: float) -> RankTiming:
     def spread(mean: float) -> Spread:
-        count = timing.step.count
-        return Spread(median=mean, p10=0.9 * mean, p90=1.1 * mean, mean=mean, std=0.05 * mean, count=count)
+        # How many steps count as warm-up depends on real time; the spread does not.
+        return Spread(median=mean, p10=0.9 * mean, p90=1.1 * mean, mean=mean, std=0.05 * mean, count=20)
 
     return replace(
         timing,

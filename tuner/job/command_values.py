@@ -148,8 +148,8 @@ def own_command(job: Job, job_folder: Path, configuration: Configuration) -> str
         meeting = {"MASTER_ADDR": _HERE, "MASTER_PORT": str(_PORT), "WORLD_SIZE": str(ranks)}
         steps.append(f"export {_assignments(meeting)}")
         numbers = " ".join(map(str, range(ranks)))
-        copies = f"for RANK in {numbers}; do export RANK LOCAL_RANK=$RANK; {launch.command} & done; wait"
-        return f"{' && '.join(steps)}; {copies}"
+        all_ranks = f"for RANK in {numbers}; do export RANK LOCAL_RANK=$RANK; {launch.command} & done; wait"
+        return f"{' && '.join(steps)}; {all_ranks}"
     return " && ".join([*steps, launch.command])
 
 

@@ -12,7 +12,7 @@ from tuner.launchers.slurm_queue import SlurmQueue, is_momentary
 from tuner.launchers.slurm_submission import SlurmRequest, SubmissionError, missing_parts, submit
 
 #: How long a submission is tried while SLURM's controller does not answer.
-_SUBMIT_PATIENCE_SECONDS = 90.0
+_SUBMIT_TIMEOUT_SECONDS = 90.0
 _AGAIN_SECONDS = 3.0
 #: What a job whose starters have all ended is given to end by itself, so that SLURM's books tell the truth.
 _ENDS_BY_ITSELF_SECONDS = 10.0
@@ -58,7 +58,7 @@ class SlurmNodes(SchedulerBackend):
 
     def begin(self, job: NodeJob) -> str:
         name = job_name(job)
-        until = time.monotonic() + _SUBMIT_PATIENCE_SECONDS
+        until = time.monotonic() + _SUBMIT_TIMEOUT_SECONDS
         while True:
             try:
                 return submit(job, name, self._request, self._python)
@@ -73,7 +73,7 @@ class SlurmNodes(SchedulerBackend):
                 if time.monotonic() > until:
                     self._queue.cancel(name, "")
                     raise ProbeError(
-                        f"SLURM took no job for {_SUBMIT_PATIENCE_SECONDS:g} s: {words}; see by "
+                        f"SLURM took no job for {_SUBMIT_TIMEOUT_SECONDS:g} s: {words}; see by "
                         "`sinfo` whether its controller runs"
                     ) from error
                 time.sleep(_AGAIN_SECONDS)

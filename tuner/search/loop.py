@@ -157,7 +157,7 @@ class Search:
                 return
             context.sleep(_POLL_SECONDS)
 
-    def _hold_lease(self, lease: Lease) -> None:
+    def _keep_lease(self, lease: Lease) -> None:
         """Keeps the last probe's lease while the next is decided on, so that no other tuner comes between."""
         previous, self._held = self._held, lease
         if previous is not None and lease.probe_id != previous.probe_id:
@@ -305,7 +305,7 @@ class Search:
         except LeaseLostError as error:
             self._say("warning", f"{error}; what this slice brought is dropped", self.state())
             return
-        self._hold_lease(lease)
+        self._keep_lease(lease)
         state = self.state()
         probe = next(p for p in state.probes if p.probe_id == lease.probe_id)
         self._say("slice", _slice_words(measurement), state, measurement, probe_id=probe.probe_id)

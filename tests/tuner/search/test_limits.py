@@ -20,7 +20,7 @@ from tuner.search.limits import ended_by_fault, limit_reached, may_start, second
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState, read_state
 
-#: A letter for each way in which the probes of these tests stand.
+#: A code for each way in which the probes of these tests stand.
 OUTCOMES = {
     "r": Outcome.REACHED,
     "s": Outcome.STOPPED,
@@ -60,9 +60,9 @@ def probe(probe_id: int, outcome: Outcome, *, seconds: float = 0.0, dollars: flo
     )
 
 
-def probes_of(letters: str) -> list[ProbeRecord]:
-    """Probes 1, 2, ... that stand as the letters say."""
-    return [probe(number, OUTCOMES[letter]) for number, letter in enumerate(letters, start=1)]
+def probes_of(codes: str) -> list[ProbeRecord]:
+    """Probes 1, 2, ... that stand as the codes say."""
+    return [probe(number, OUTCOMES[code]) for number, code in enumerate(codes, start=1)]
 
 
 def state_of(
@@ -120,11 +120,11 @@ def test_a_search_ends_when_its_dollars_are_used_up_to_the_cent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("letters", "ends"),
+    ("codes", "ends"),
     [("s", False), ("ss", True), ("sss", True), ("rd", True), ("ps", False), ("sp", False), ("m", False)],
 )
-def test_a_search_ends_with_its_last_probe_unless_one_can_go_on(letters: str, ends: bool) -> None:
-    stop = limit_reached(state_of(*probes_of(letters), budget={"probes": 2}))
+def test_a_search_ends_with_its_last_probe_unless_one_can_go_on(codes: str, ends: bool) -> None:
+    stop = limit_reached(state_of(*probes_of(codes), budget={"probes": 2}))
     expected = Stop(kind=StopKind.BUDGET, reason="the budget of 2 probes is used up")
     assert stop == (expected if ends else None)
 
@@ -133,13 +133,13 @@ def test_a_search_waits_for_what_is_under_way_of_its_last_probe() -> None:
     assert limit_reached(state_of(*probes_of("ss"), budget={"probes": 2}, capacity=running())) is None
 
 
-@pytest.mark.parametrize(("letters", "may"), [("", True), ("p", True), ("ps", False), ("psF", False)])
-def test_a_probe_may_start_while_fewer_than_the_budget_were_started(letters: str, may: bool) -> None:
-    assert may_start(state_of(*probes_of(letters), budget={"probes": 2})) is may
+@pytest.mark.parametrize(("codes", "may"), [("", True), ("p", True), ("ps", False), ("psF", False)])
+def test_a_probe_may_start_while_fewer_than_the_budget_were_started(codes: str, may: bool) -> None:
+    assert may_start(state_of(*probes_of(codes), budget={"probes": 2})) is may
 
 
 @pytest.mark.parametrize(
-    ("letters", "reason"),
+    ("codes", "reason"),
     [
         ("", None),
         ("F", None),
@@ -166,13 +166,13 @@ def test_a_probe_may_start_while_fewer_than_the_budget_were_started(letters: str
         ("dddmmm", None),
     ],
 )
-def test_a_search_ends_after_three_faults_in_a_row_or_half_of_six(letters: str, reason: str | None) -> None:
+def test_a_search_ends_after_three_faults_in_a_row_or_half_of_six(codes: str, reason: str | None) -> None:
     expected = None if reason is None else Stop(kind=StopKind.FAULTS, reason=reason)
-    assert limit_reached(state_of(*probes_of(letters))) == expected
+    assert limit_reached(state_of(*probes_of(codes))) == expected
 
 
 @pytest.mark.parametrize(
-    ("letters", "past", "reason"),
+    ("codes", "past", "reason"),
     [
         ("FFF", {1, 2, 3}, None),
         ("FFF", {1}, None),
@@ -183,9 +183,9 @@ def test_a_search_ends_after_three_faults_in_a_row_or_half_of_six(letters: str, 
     ],
 )
 def test_faults_before_a_restart_are_not_held_against_the_search(
-    letters: str, past: set[int], reason: str | None
+    codes: str, past: set[int], reason: str | None
 ) -> None:
-    stop = limit_reached(state_of(*probes_of(letters)), frozenset(past))
+    stop = limit_reached(state_of(*probes_of(codes)), frozenset(past))
     assert (stop and stop.reason) == reason
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from tuner.transport.messages import SendBufferPool
 
 from tests.tuner.transport.conformance import ConformanceInOneProcess
 from tests.tuner.transport.many_ranks import eventually, filled, peers, ranks
 from tests.tuner.transport.process_conformance import ConformanceOfProcesses
 from tuner.transport import MessageTransport, Transport
 from tuner.transport.addresses import is_loopback, own_address
+from tuner.transport.messages import SendBufferPool
 from tuner.transport.transport import VectorForm
 
 
