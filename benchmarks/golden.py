@@ -82,6 +82,9 @@ strategy = ["all_reduce", "local_sgd"]
 nodes = 1
 batch_size = 32
 learning_rate = 0.003
+[probe]
+# No evaluation is skipped for the real time that the one before it took.
+max_scoring = 1e6
 [budget]
 probes = 8
 """
@@ -111,6 +114,7 @@ batch_size = 64
 learning_rate = 0.01
 [probe]
 kind = "emulated"
+max_scoring = 1e6
 [budget]
 probes = 10
 """
