@@ -79,6 +79,7 @@ EXCEPTIONS = (
     ("engine create_engine engine_for", "benchmarks/soak_load.py", "SQLAlchemy's"),
     ("stride", "tuner/strategies/", "of a tensor's memory, as torch names it"),
     ("stride", "tuner/workloads/", "of a convolution, as torch names it"),
+    ("kept", "tuner/workloads/", "their source is part of the fingerprint: studies would not be resumed"),
     ("stride", "tests/tuner/strategies/test_flat.py", "of a tensor's memory, as torch names it"),
     ("stride", "tests/tuner/workloads/", "of a convolution, as torch names it"),
     ("patience", "tuner/job/scheduler_sections.py", "a key of the job file, cluster.ray.patience"),

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from tuner.job.job_modules import importing_from
 
+#: New names of modules that moved, which count as the old ones: studies made before are still resumed.
+_MOVED = {b"tuner.domain.errors": b"tuner.errors", b"tuner.domain.workload": b"tuner.workload"}
+
 
 def workload_code_digest(path: str, job_folder: Path) -> str:
     """Digest of a workload's source and of the modules beside it that it imports.
@@ -30,7 +33,10 @@ def workload_code_digest(path: str, job_folder: Path) -> str:
     digest = hashlib.sha256()
     for file in with_imports(source, package=module_name.rpartition(".")[0]):
         digest.update(file.name.encode())
-        digest.update(file.read_bytes())
+        content = file.read_bytes()
+        for new, old in _MOVED.items():
+            content = content.replace(new, old)
+        digest.update(content)
     return digest.hexdigest()[:16]
 
 

@@ -103,10 +103,10 @@ class CharLM(Workload):
 
     def _text(self) -> Tensor:
         text = _standard_library() if self.text is None else _read(self.text)
-        num_left = len(text) - _num_training(len(text))
-        if num_left < self.context + 1:
+        kept = len(text) - _num_training(len(text))
+        if kept < self.context + 1:
             raise DataNotFoundError(
-                f"{self.text} is too short: its last twentieth, {num_left} bytes, is scored and must hold "
+                f"{self.text} is too short: its last twentieth, {kept} bytes, is scored and must hold "
                 f"context + 1 = {self.context + 1}. Name a longer text or lower context"
             )
         return text

@@ -99,8 +99,8 @@ class _Block(nn.Module):
         """Every `stride`-th pixel, with channels of zeros added (option A of He et al. 2016)."""
         if self.stride == 1 and self.num_added == 0:
             return features
-        subsampled = features[:, :, :: self.stride, :: self.stride]
-        return nn.functional.pad(subsampled, (0, 0, 0, 0, 0, self.num_added))
+        kept = features[:, :, :: self.stride, :: self.stride]
+        return nn.functional.pad(kept, (0, 0, 0, 0, 0, self.num_added))
 
 
 def _quarter(size: int) -> int:
