@@ -1,4 +1,4 @@
-"""The command line: thin, quick to start, and free of torch until something trains."""
+"""Command line interface; it imports torch only when something trains, so that it starts quickly."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ app.add_typer(database, name="db")
 
 
 class Format(StrEnum):
-    """How results are printed."""
+    """Output formats."""
 
     TABLE = "table"
     JSON = "json"
@@ -47,7 +47,7 @@ class Format(StrEnum):
 
 
 class MachineFormat(StrEnum):
-    """How a calibration is printed."""
+    """Output formats of a calibration."""
 
     TOML = "toml"
     TABLE = "table"
@@ -55,7 +55,7 @@ class MachineFormat(StrEnum):
 
 
 class Sampler(StrEnum):
-    """Who chooses what is probed."""
+    """Samplers that choose the probes."""
 
     MODEL = "model"
     TPE = "tpe"
@@ -64,7 +64,7 @@ class Sampler(StrEnum):
 
 
 class LaunchTarget(StrEnum):
-    """What a recommendation is exported to."""
+    """Export targets of a recommendation."""
 
     TORCHRUN = "torchrun"
     SLURM = "slurm"
@@ -95,7 +95,7 @@ Output = Annotated[
     ),
 ]
 FormatOption = Annotated[
-    Format, typer.Option("--format", "-f", envvar="PACELINE_FORMAT", help="How results are printed.")
+    Format, typer.Option("--format", "-f", envvar="PACELINE_FORMAT", help="Output format.")
 ]
 
 
@@ -112,18 +112,18 @@ def common(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Takes what all commands share."""
+    """Handles the options that all commands share."""
 
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="Where the job file goes.")] = Path("job.toml"),
+    path: Annotated[Path, typer.Argument(help="Path of the new job file.")] = Path("job.toml"),
     example: Annotated[
-        str | None, typer.Option(help="Begin with a job that ships, such as digits.", show_default=False)
+        str | None, typer.Option(help="Start from a bundled job, such as digits.", show_default=False)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a job file to begin with, and the script of an example that has one."""
+    """Write a job file to start from, and the script of an example that has one."""
     from tuner.job import example_scripts, example_text, job_template
 
     texts = {path: example_text(example) if example else job_template()}
@@ -131,7 +131,7 @@ def init(
         texts |= {path.parent / name: text for name, text in example_scripts(example).items()}
     for file in texts:
         if file.exists() and not force:
-            raise JobError(f"{file} is there already; give another path, or --force to replace it")
+            raise JobError(f"{file} already exists; give another path, or --force to overwrite it")
     for file, text in texts.items():
         try:
             file.write_text(text)
@@ -191,32 +191,34 @@ def run(
     storage: StorageUrl = None,
     output: Output = None,
     sampler: Annotated[
-        Sampler, typer.Option(envvar="PACELINE_SAMPLER", help="Who chooses what is probed.")
+        Sampler, typer.Option(envvar="PACELINE_SAMPLER", help="Sampler that chooses the probes.")
     ] = Sampler.MODEL,
     budget: Annotated[
         str | None,
         typer.Option(
-            envvar="PACELINE_BUDGET", help="Longest time to spend, such as 10m or 2h.", show_default=False
+            envvar="PACELINE_BUDGET", help="Maximum time to spend, such as 10m or 2h.", show_default=False
         ),
     ] = None,
     max_dollars: Annotated[
         float | None,
-        typer.Option(envvar="PACELINE_MAX_DOLLARS", help="Most dollars to spend.", show_default=False),
+        typer.Option(envvar="PACELINE_MAX_DOLLARS", help="Maximum dollars to spend.", show_default=False),
     ] = None,
     parallel: Annotated[
         int,
         typer.Option(
-            min=1, envvar="PACELINE_PARALLEL", help="Most probes at once, as far as the cluster has nodes."
+            min=1,
+            envvar="PACELINE_PARALLEL",
+            help="Maximum number of concurrent probes, if enough nodes are free.",
         ),
     ] = 1,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin a new study.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start a new study.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Train the recommendation to the target.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help=f"Exit with {PROVISIONAL} if the answer is provisional.")
     ] = False,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
-    """Tune a job: search, train, recommend, report. Called again, it goes on where it was."""
+    """Tune a job: search, train, recommend, report. Called again, it resumes."""
     from tuner.report import recommendation_text
     from tuner.service.opening import default_output
     from tuner.service.run import RunOptions, run_job
@@ -259,7 +261,7 @@ def train(
     output: Output = None,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
-    """Train one configuration to the job's target, nothing searched. Called again, it goes on."""
+    """Train one configuration to the job's target, without a search. Called again, it resumes."""
     from search_spaces import Configuration
     from tuner.advice.recommend import trained_model
     from tuner.job import configuration_with_knobs
@@ -296,7 +298,7 @@ def train(
 
 @app.command()
 def status(job: JobPath, storage: StorageUrl = None, output_format: FormatOption = Format.TABLE) -> None:
-    """Show where a job's study stands."""
+    """Show the status of a job's study."""
     from tuner.service.views import require_study, status_rows
 
     opened = _opened(job)
@@ -323,7 +325,7 @@ def explain(
     storage: StorageUrl = None,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
-    """Show all that is known of one trial, and what was predicted of it."""
+    """Show what was measured and predicted for one trial."""
     from tuner.service.views import explain_rows, require_study
 
     opened = _opened(job)
@@ -334,7 +336,7 @@ def explain(
 
 @app.command()
 def report(job: JobPath, storage: StorageUrl = None, output: Output = None) -> None:
-    """Write a job's report anew from its study, without probing."""
+    """Write a job's report again from its study, without probing."""
     from tuner.service.opening import default_output
     from tuner.service.reporting import report_job
 
@@ -355,10 +357,10 @@ def record(
             "--output", "-o", help="The file; STUDY.jsonl.gz in this folder by default.", show_default=False
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
-    """Write a recording of a job's study: its runs with their curves, to be probed again."""
+    """Write a recording of a job's study: its runs and curves, for later replay."""
     from tuner.service.record import record_study
 
     opened = _opened(job)
@@ -391,17 +393,17 @@ def export(
         Path | None,
         typer.Option("--output", "-o", help="The file; stdout by default.", show_default=False),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     accelerator: Annotated[
         str | None,
-        typer.Option(help="What a device is, such as A100; CPU cores by default.", show_default=False),
+        typer.Option(help="Type of a device, such as A100; CPU cores by default.", show_default=False),
     ] = None,
     image: Annotated[
         str | None,
         typer.Option(help="k8s, skypilot: the container image it runs in.", show_default=False),
     ] = None,
 ) -> None:
-    """Write the recommendation as something that runs elsewhere."""
+    """Export the recommendation to a file that runs elsewhere."""
     from tuner.service.exporting import ExportOptions, export_job
 
     opened = _opened(job)
@@ -419,7 +421,7 @@ def export(
 
 
 def _export_line(job: Path, target: LaunchTarget, **others: object) -> str:
-    """The export's command line as it can be given again; not the database, which may hold a password."""
+    """The export's command line, to be repeated; without the database URL, which may hold a password."""
     flags = [f"--{name}={value}" for name, value in others.items() if value is not None]
     return shlex.join(["paceline", "export", str(job), "--target", target.value, *flags])
 
@@ -430,7 +432,7 @@ def calibrate(
     nodes: Annotated[
         int | None,
         typer.Option(
-            help="Nodes at hand whose links are measured; as many as have cores by default.",
+            help="Number of nodes whose links are measured; by default as many as have cores.",
             show_default=False,
         ),
     ] = None,
@@ -442,7 +444,7 @@ def calibrate(
         typer.Option("--output", "-o", help="Write the section to this file too.", show_default=False),
     ] = None,
 ) -> None:
-    r"""Measure what steps and links take here: \[cluster.machine] for jobs that emulate such nodes."""
+    r"""Measure steps and links here, and print \[cluster.machine] for jobs that emulate such nodes."""
     from tuner.service.calibrating import (
         calibrate_job,
         check_free,
@@ -472,7 +474,7 @@ def calibrate(
 @app.command()
 def schema(
     recommendation: Annotated[
-        bool, typer.Option("--recommendation", help="That of recommendation.json instead.")
+        bool, typer.Option("--recommendation", help="Print that of recommendation.json.")
     ] = False,
 ) -> None:
     """Print the JSON Schema of job files."""
@@ -488,7 +490,7 @@ def schema(
 
 @app.command()
 def doctor(output_format: FormatOption = Format.TABLE) -> None:
-    """Show what of this machine matters; paste it into bug reports."""
+    """Show the hardware and software Paceline uses here; paste it into bug reports."""
     from tuner.service.doctor import doctor_rows
 
     rows = [{"what": what, "value": value, "advice": advice} for what, value, advice in doctor_rows()]
@@ -499,7 +501,7 @@ def doctor(output_format: FormatOption = Format.TABLE) -> None:
 def upgrade(
     url: Annotated[str, typer.Argument(help="SQLAlchemy URL of the study database.", show_default=False)],
 ) -> None:
-    """Bring a study database to the tables of this version; what it holds is kept."""
+    """Upgrade a study database to the tables of this version; its contents are kept."""
     from storage import upgrade as upgrade_storage
 
     upgrade_storage(url)
@@ -517,15 +519,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
-        # Typer's own usage errors know how to show themselves, and their exit code.
+        # Typer's usage errors have their own message and exit code.
         show = getattr(error, "show", None)
         if show is None:
             raise
         show()
         sys.exit(getattr(error, "exit_code", 2))
-    # Typer turns an interrupt into this code, without a word.
+    # Typer turns an interrupt into this exit code, without a message.
     if code == INTERRUPTED:
-        typer.echo("paceline: interrupted; run the same command to go on", err=True)
+        typer.echo("paceline: interrupted; run the same command to resume", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -534,7 +536,7 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 def _opened(path: Path, *, budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:
-    """The job, with what flags and environment say above what the file says."""
+    """The job; flags and environment override the file."""
     from tuner.service.opening import open_job
 
     return open_job(path, time_budget=budget, max_dollars=max_dollars)
@@ -542,7 +544,7 @@ def _opened(path: Path, *, budget: str | None = None, max_dollars: float | None 
 
 @contextmanager
 def _stored(url: str | None, job: Path, *, to_read: bool = False) -> Iterator[Storage]:
-    """The study database; a command that only reads makes none."""
+    """The study database; a command that only reads does not create one."""
     from storage import open_storage
     from tuner.service.opening import default_storage_url
 
@@ -551,7 +553,7 @@ def _stored(url: str | None, job: Path, *, to_read: bool = False) -> Iterator[St
     if to_read and url.startswith("sqlite:///") and file.parent.is_dir() and not file.exists():
         raise JobError(
             f"{job}: there is no study of this job here yet, and no database {file}; `paceline run {job}` "
-            "begins one, or name its database with --storage"
+            "starts one, or name its database with --storage"
         )
     with open_storage(url) as store:
         yield store
@@ -563,7 +565,7 @@ def _report(line: str) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Any]:
-    """Shows what a search does on stderr: one living line on a terminal, plain lines elsewhere."""
+    """Shows the progress of a search on stderr: a live line on a terminal, plain lines elsewhere."""
     from tuner.service.console import PlainConsole, RichConsole
 
     console = RichConsole() if sys.stderr.isatty() else PlainConsole(_report)

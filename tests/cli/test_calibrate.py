@@ -33,7 +33,7 @@ def test_a_file_that_is_there_is_not_written_over(workplace: Workplace, paceline
     before = workplace.job.read_text()
     ended = paceline("calibrate", "job.toml", "--output", "job.toml")
     assert ended.code == 2
-    assert "is there already" in ended.stderr
+    assert "already exists" in ended.stderr
     assert workplace.job.read_text() == before
 
 

@@ -184,7 +184,7 @@ def test_init_writes_an_example_with_its_script(place: Place) -> None:
     process = place.start("init", "--example", "numpy_script", "other.toml")
     _, err = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 2
-    assert "numpy_script.py is there already" in err
+    assert "numpy_script.py already exists" in err
     assert not (place.folder / "other.toml").exists()
 
 

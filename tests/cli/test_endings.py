@@ -174,7 +174,7 @@ def test_init_writes_a_job_that_passes_and_replaces_nothing_unasked(
     assert "paceline check new.toml" in ended.stdout
     template = Path("new.toml").read_text()
     Path("new.toml").write_text("mine")
-    assert_refused(paceline("init", "new.toml"), 2, "new.toml is there already", "--force")
+    assert_refused(paceline("init", "new.toml"), 2, "new.toml already exists", "--force")
     assert Path("new.toml").read_text() == "mine"
     assert paceline("init", "new.toml", "--force").code == 0
     assert Path("new.toml").read_text() == template

@@ -27,7 +27,7 @@ def place(tuned: tuple[Workplace, Ended], monkeypatch: pytest.MonkeyPatch) -> Wo
 def test_without_a_study_it_says_what_to_do(paceline: Command, workplace: Workplace) -> None:
     ended = paceline("export", "job.toml", "--target", "slurm")
     assert (ended.code, ended.stdout) == (2, "")
-    assert "`paceline run job.toml` begins one" in ended.stderr
+    assert "`paceline run job.toml` starts one" in ended.stderr
 
 
 def test_without_a_recommendation_it_says_what_to_do(

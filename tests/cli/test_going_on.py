@@ -140,7 +140,7 @@ def test_a_killed_run_goes_on_without_waiting(
     assert any(probe.lease is not None for probe in workplace.study()[1])
     again = workplace.call("run", "job.toml")
     assert_recommended(again, workplace)
-    assert "going on with a study that spent" in again.stderr
+    assert "resuming a study that spent" in again.stderr
     assert_went_on(before, workplace.study()[1])
 
 
@@ -154,7 +154,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     out, err = started[0].communicate(timeout=60)
     assert started[0].returncode == 130, err
     assert out == ""
-    assert err.strip().splitlines()[-1] == "paceline: interrupted; run the same command to go on"
+    assert err.strip().splitlines()[-1] == "paceline: interrupted; run the same command to resume"
     assert "Traceback" not in err
     workplace.assert_nobody_left()
     assert all(probe.lease is None for probe in workplace.study()[1])

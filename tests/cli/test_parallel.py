@@ -100,7 +100,7 @@ def test_two_probes_interrupted_at_once_leave_nobody_behind(
     os.killpg(started[0].pid, signal.SIGINT)
     _, err = started[0].communicate(timeout=60)
     assert started[0].returncode == 130, err
-    assert err.strip().splitlines()[-1] == "paceline: interrupted; run the same command to go on"
+    assert err.strip().splitlines()[-1] == "paceline: interrupted; run the same command to resume"
     workplace.assert_nobody_left()
     assert not held(workplace.study()[1])
     again = workplace.call("run", "job.toml")  # one at a time goes on as well

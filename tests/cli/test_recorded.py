@@ -60,7 +60,7 @@ def test_record_writes_a_recording_that_can_be_run(job: Path, paceline: Command)
     assert "gradient noise" in rows["left out"]
     # What is there is not replaced, least of all the recording that is replayed.
     refused = paceline("record", job, "--output", "grid.jsonl.gz")
-    assert (refused.code, "is there already" in refused.stderr) == (2, True)
+    assert (refused.code, "already exists" in refused.stderr) == (2, True)
     other = Path("other.toml")
     other.write_text(job.read_text().replace("grid.jsonl.gz", "replay.jsonl.gz"))
     replayed = paceline("run", other, "--sampler", "random", "--format", "json")

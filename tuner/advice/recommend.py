@@ -297,7 +297,7 @@ def _evidence(ending: Ending, choice: Configuration, run: Run | None) -> list[st
     state = ending.state
     timed = sum(p.purpose is Purpose.TIMING for p in state.probes)
     lines = [
-        f"{_counted(len(state.runs), 'training')} begun and {_counted(timed, 'timing probe')} made, "
+        f"{_counted(len(state.runs), 'training')} started and {_counted(timed, 'timing probe')} made, "
         f"in {_counted(len(state.slices), 'slice')}."
     ]
     if run is not None:

@@ -20,7 +20,7 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
     ranks = range(state.cluster.num_ranks(choice.nodes))
     if any(delay.slows(rank) for delay in state.cluster.delays for rank in ranks):
         lines.append(
-            "Ranks of it are delayed on purpose: without these delays its time differs, and another "
+            "Its ranks are delayed on purpose: without these delays its time differs, and another "
             "strategy may be the best."
         )
     recording = state.job.recording()
@@ -52,18 +52,16 @@ def _untold(state: SearchState) -> list[str]:
     lines = []
     if not any(run.measurement.noise for run in state.runs.values()):
         lines.append(
-            "The script told no gradient noise: how larger batches pay rests on the runs seen, beyond "
-            "them on a guess."
+            "The script did not report gradient noise: the gain of larger batches is estimated from the "
+            "runs seen, and is a guess beyond them."
         )
     if state.parameter_bytes == 0 and state.cluster.num_ranks(max(state.cluster.node_counts)) > 1:
         lines.append(
-            "workload.parameter_bytes is not stated: what an exchange takes on ranks that were not "
+            "workload.parameter_bytes is not stated: the time of an exchange on ranks that were not "
             "timed is a guess."
         )
     if not any(m.scoring_seconds > 0 for m in state.slices):
-        lines.append(
-            "The script told no scoring apart from training: its seconds to target hold its scorings."
-        )
+        lines.append("The script did not report when it scored: its seconds to target include its scorings.")
     return lines
 
 
@@ -75,7 +73,7 @@ def _emulated(state: SearchState) -> list[str]:
     if cluster.at_hand is None:
         return [
             "Ranks were emulated: gradients are real, seconds are those of the nodes and links that "
-            "[cluster.machine] describes, and hold as far as the description does."
+            "[cluster.machine] describes, and are as accurate as the description."
         ]
     most = cluster.at_hand.node_counts[-1]
     real = sum(not cluster.emulates(probe.configuration) for probe in state.probes)
@@ -97,6 +95,6 @@ def _lost(state: SearchState) -> list[str]:
             shown = ranks_words(lost)
             lines.append(
                 f"{shown[0].upper()}{shown[1:]} {were} lost in {name} ({probe.configuration}), and the "
-                "others went on without: what it showed holds for fewer ranks."
+                "others went on without: its results hold for fewer ranks."
             )
     return lines

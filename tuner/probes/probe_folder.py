@@ -193,5 +193,5 @@ def _version(package: str) -> str | None:
 def unwritable(folder: Path, error: OSError) -> StorageError:
     """The error for a probe's folder that cannot be made, read or written."""
     return StorageError(
-        f"the probe's folder {folder} cannot be used: {error}; choose another output folder or make room"
+        f"the probe's folder {folder} cannot be used: {error}; choose another output folder or free space"
     )

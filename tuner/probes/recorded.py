@@ -178,8 +178,8 @@ class RecordedProber(Prober):
     def _slice(self, handle: ProbeHandle) -> _Slice:
         if handle.identity not in self._slices:
             raise ProbeError(
-                f"slice {handle.identity!r} is not of this prober, which started {len(self._slices)}; "
-                "poll the handle that start() gave"
+                f"slice {handle.identity!r} does not belong to this prober, which started "
+                f"{len(self._slices)}; poll the handle that start() gave"
             )
         return self._slices[handle.identity]
 
@@ -294,7 +294,7 @@ def _read(folder: Path) -> _Position | None:
         return None
     except (ValueError, TypeError) as error:
         raise StorageError(
-            f"{path} is not what was written there: {error}; start anew with --fresh"
+            f"{path} is not the file that was written: {error}; start a new study with --fresh"
         ) from error
 
 

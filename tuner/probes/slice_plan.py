@@ -100,7 +100,9 @@ class EvaluationPoints:
 
     def __init__(self, first_samples: int, growth: float, horizon_samples: int | None = None) -> None:
         if first_samples < 1 or growth <= 1:
-            raise ValueError(f"marks need first >= 1 and growth > 1, got {first_samples} and {growth}")
+            raise ValueError(
+                f"evaluation points need first_samples >= 1 and growth > 1, got {first_samples} and {growth}"
+            )
         self._first = first_samples
         self._growth = growth
         self._horizon = horizon_samples

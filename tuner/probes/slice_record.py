@@ -184,5 +184,5 @@ def failure_words(failures: tuple[RankFailure, ...]) -> str:
 
 def _words(said: Mapping[str, Any] | None) -> str:
     if said is None:
-        return "never heard of"
+        return "never reported"
     return f"{said['phase']} at step {said['step']}, {said['samples']} samples"

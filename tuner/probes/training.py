@@ -109,7 +109,7 @@ class TrainingProber(Prober):
         if status.seconds_since_progress > limit:
             self._launcher.cancel(record.job)
             words = (
-                f"no rank was heard of for {limit:g} s (probe.hang_timeout); last was {record.last_words()}"
+                f"no rank reported for {limit:g} s (probe.hang_timeout); last reports: {record.last_words()}"
             )
             if status.failures:
                 words += "\n" + failure_words(status.failures)
@@ -142,7 +142,7 @@ class TrainingProber(Prober):
             return self._slices[handle.identity]
         except KeyError:
             raise ProbeError(
-                f"slice {handle.identity!r} is not of this prober, which started "
+                f"slice {handle.identity!r} does not belong to this prober, which started "
                 f"{len(self._slices)}; poll the handle that start() gave"
             ) from None
 

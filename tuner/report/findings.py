@@ -44,7 +44,7 @@ def trust_in(recommendation: Recommendation) -> Finding:
         )
     if verified is not None and recommendation.choice.emulated:
         return Finding(
-            headline="emulated", detail="It was emulated to the target: no node has been trained on."
+            headline="emulated", detail="It was emulated to the target, not trained on real nodes."
         )
     if verified is not None:
         return Finding(headline="verified", detail="It was trained to the target.")
@@ -96,7 +96,7 @@ def measured(recommendation: Recommendation) -> Finding:
     best = f"best value {format_value(verified.value)}"
     if not verified.reached:
         return Finding(
-            headline="did not arrive",
+            headline="target not reached",
             detail=f"Trained for {format_seconds(verified.training_seconds)}; {best}.",
         )
     return Finding(
@@ -108,7 +108,7 @@ def measured(recommendation: Recommendation) -> Finding:
 
 def _held_against(seconds: float, predicted: Estimate | None, share_known: float | None) -> str:
     if predicted is None:
-        return "No prediction from before the run to hold it against."
+        return "There is no prediction from before the run to compare it with."
     place = "inside" if predicted.lower <= seconds <= predicted.upper else "outside"
     known = "" if share_known is None else f", made with {format_share(share_known)} of the run known"
     return (
@@ -129,7 +129,7 @@ def comparison(recommendation: Recommendation) -> Finding:
     if not math.isfinite(theirs):
         chance = format_share(baseline.probability_of_reaching)
         return Finding(
-            headline="they may never arrive",
+            headline="they may never reach it",
             detail=f"The present settings are not expected to reach the target (chance {chance}).",
         )
     if not math.isfinite(ours) or ours <= 0:
@@ -141,7 +141,7 @@ def comparison(recommendation: Recommendation) -> Finding:
         # The search ended with the first run that arrived; a short look at the other is no result.
         return Finding(
             headline="not compared to the end",
-            detail="The search ended when the first run arrived. "
+            detail="The search ended when the first run reached the target. "
             f"{_present(baseline, theirs, False)}{caution}",
         )
     prices = _prices(choice, baseline)
@@ -219,7 +219,7 @@ def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
     verdicts = [(check.share_known, is_inside(check)) for check in checked]
     judged = [(share, inside) for share, inside in verdicts if inside is not None]
     if not judged:
-        return "No run that was predicted has arrived yet, so the intervals are unchecked on this job."
+        return "No predicted run has reached the target yet, so the intervals are unchecked on this job."
     words = f"{sum(inside for _, inside in judged)} of {len(judged)} inside their 90% interval"
     early = [inside for share, inside in judged if share <= EARLY_SHARE]
     limit = format_share(EARLY_SHARE)

@@ -28,7 +28,7 @@ def report_markdown(content: ReportContent) -> str:
     blocks = [
         *_headline(content),
         *_landscape(content),
-        "## The choice and what it was weighed against",
+        "## The choice and its alternatives",
         table_markdown(choices_table(content.recommendation)),
         *_strategies(content),
         *_turning_points(content),

@@ -56,7 +56,7 @@ def choices_section(content: ReportContent) -> Markup:
     """Choice, runner-up and present settings side by side."""
     return element(
         "section",
-        element("h2", "The choice and what it was weighed against"),
+        element("h2", "The choice and its alternatives"),
         table_html(choices_table(content.recommendation), "full choices"),
     )
 
@@ -221,7 +221,7 @@ def probes_section(content: ReportContent) -> Markup:
         error = seen.error if seen is not None else None
         if probe.reason or error:
             name = f"probe {probe.probe_id}" if probe.trial_number is None else f"#{probe.trial_number}"
-            ended = "goes on" if probe.outcome.can_continue else probe.outcome.value.replace("_", " ")
+            ended = "can resume" if probe.outcome.can_continue else probe.outcome.value.replace("_", " ")
             reason = [element("p", sentence(probe.reason))] if probe.reason else []
             trace = [element("pre", error)] if error else []
             if error or probe.outcome in (Outcome.OUT_OF_MEMORY, Outcome.DIVERGED):

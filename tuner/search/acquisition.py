@@ -208,7 +208,7 @@ class Acquisition:
             share: Share of the run that is known after the look.
         """
         predictor = self._beliefs.predictor
-        assert isinstance(predictor, Predictor), "looks are weighed by the laws' models"
+        assert isinstance(predictor, Predictor), "short probes are evaluated by the laws' models"
         left = predictor.samples.arrivals.own_sd_after_probe(-math.log(share))
         return _UNKNOWN_AT_ONCE**2 + left**2
 
@@ -286,7 +286,7 @@ class Acquisition:
                 configuration=configuration,
                 purpose=Purpose.TIMING,
                 until=Until(steps=steps, training_seconds=_TIMING_SECONDS),
-                reason="its seconds a step decide",
+                reason="its step time decides",
             )
         ratio, variance = self._against(option.index, incumbent)
         factor = math.exp(1.645 * math.sqrt(variance))
@@ -306,7 +306,8 @@ class Acquisition:
         seen = run.measurement.training_seconds if run else 0.0
         length_seconds = min(_SLICE_SHARE * float(self._length[incumbent]), seen)
         length_seconds = max(length_seconds, self._probe_seconds(incumbent))
-        return self._advance(incumbent, length_seconds, Purpose.TRAINING, "expected to arrive first")
+        reason = "expected to reach the target first"
+        return self._advance(incumbent, length_seconds, Purpose.TRAINING, reason)
 
     def _advance(self, index: int, length_seconds: float, purpose: Purpose, reason: str) -> Start | Continue:
         """The slice that takes a candidate's run further by so many training seconds."""

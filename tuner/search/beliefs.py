@@ -53,7 +53,7 @@ class Beliefs:
 
 def seconds_ratio(beliefs: Beliefs, to: Configuration, of: Configuration) -> float:
     """Expected seconds a sample with one configuration over those with another."""
-    assert isinstance(beliefs.predictor, Predictor), "a recorded run is carried on by no other"
+    assert isinstance(beliefs.predictor, Predictor), "a recorded run is resumed with no other configuration"
     means, _ = beliefs.predictor.seconds.log_seconds_per_sample([to, of])
     return math.exp(float(means[0] - means[1]))
 

@@ -80,7 +80,7 @@ def resume_on_other_nodes(
         write_atomically(folder / _NAME, write)
     except OSError as error:
         raise StorageError(
-            f"the checkpoint cannot be copied to {folder}: {error}; make room there"
+            f"the checkpoint cannot be copied to {folder}: {error}; free space there"
         ) from error
     return replace(
         source,

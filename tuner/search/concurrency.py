@@ -57,7 +57,7 @@ def choose_concurrent(
     if leader is None:
         return Stop(kind=StopKind.NO_GAIN, reason=NO_GAIN)
     if state.capacity.under_way:
-        return Wait(reason="what is under way may change what is best")
+        return Wait(reason="the slices in flight may change which configuration is best")
     return acquisition.go_on(incumbent)
 
 
@@ -93,5 +93,5 @@ def _choose_emulated(
     if opportunity.leader_fits:
         return acquisition.go_on(incumbent)
     if opportunity.leader is not None and opportunity.state.capacity.under_way:
-        return Wait(reason="what is under way may change what is best")
+        return Wait(reason="the slices in flight may change which configuration is best")
     return Stop(kind=StopKind.NO_GAIN, reason=NO_GAIN)

@@ -124,13 +124,15 @@ class ListedPolicy:
             return None
         chosen = next((candidate for candidate in left if state.fits(candidate)), None)
         if chosen is None:
-            return Wait(reason="there is no room for a first look yet")
+            return Wait(reason="no nodes are free for a first short probe yet")
         is_baseline = chosen == state.job.baseline_configuration()
         return Start(
             configuration=chosen,
             purpose=Purpose.STATISTICS,
             until=Until(training_seconds=max(_startup(state), 1e-3)),
-            reason="the present settings come first" if is_baseline else "a first look, unlike the others",
+            reason="the present settings come first"
+            if is_baseline
+            else "a first short probe, unlike the others",
         )
 
     def _probes(self, state: SearchState) -> list[Configuration]:
@@ -192,7 +194,7 @@ class ListedPolicy:
             believer, index, _ = best
             return self._advance(state, *believer, beliefs.price, index)
         if state.capacity.under_way:
-            return Wait(reason="what is under way may change what is best")
+            return Wait(reason="the slices in flight may change which configuration is best")
         if may_train:
             return self._advance(state, predictor, weights, beliefs.price, leader)
         if run is None or not run.arrived:
@@ -336,7 +338,7 @@ class ListedPolicy:
 
     def _reason(self, predictor: SlopePredictor, weights: Weights, price: Array, index: int) -> str:
         if index == weights.incumbent:
-            return "the best known, to be sure of it"
+            return "the best known, to confirm it"
         middle = float(predictor.mean_log[index]) + math.log(price[index]) - weights.log_incumbent
         spread = 1.645 * math.sqrt(float(predictor.variance_log[index]))
         low, high = math.exp(min(middle - spread, 50.0)), math.exp(min(middle + spread, 50.0))

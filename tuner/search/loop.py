@@ -106,7 +106,7 @@ class Search:
             )
             if len(self._slices) > 0 and (waits or not self._fits_now(state, action)):
                 return None
-            assert not isinstance(action, Wait), "a policy waits for nothing"
+            assert not isinstance(action, Wait), "the policy waits, but no slice is in flight"
             self._remember(state, decision)
             if isinstance(action, Stop):
                 self._say("end", action.reason, state)
@@ -144,7 +144,7 @@ class Search:
             try:
                 ended = self._slices.next_ended()
             except LeaseLostError as error:
-                self._say("warning", f"{error}; what this slice brought is dropped", self.state())
+                self._say("warning", f"{error}; the results of this slice are dropped", self.state())
                 return
             if ended is not None:
                 self._write_down(*ended)
@@ -296,14 +296,14 @@ class Search:
             run.measurement, self._started_folder(run.probe), folder, action.configuration, ratio
         )
         self._context.ledger.append_slice(lease, started)
-        self._end(state, run.probe, f"carried on as probe {lease.probe_id}")
+        self._end(state, run.probe, f"resumed as probe {lease.probe_id}")
 
     def _write_down(self, running: Slice, measurement: Measurement) -> None:
         context, lease = self._context, running.lease
         try:
             context.ledger.append_slice(lease, measurement)
         except LeaseLostError as error:
-            self._say("warning", f"{error}; what this slice brought is dropped", self.state())
+            self._say("warning", f"{error}; the results of this slice are dropped", self.state())
             return
         self._keep_lease(lease)
         state = self.state()
@@ -372,8 +372,8 @@ class Search:
         checkpoint = Path(measured.checkpoint)
         if not checkpoint.exists():
             raise StorageError(
-                f"the checkpoint {checkpoint} of probe {probe.probe_id} is gone; put it back, "
-                "or start anew with --fresh"
+                f"the checkpoint {checkpoint} of probe {probe.probe_id} is missing; restore it, "
+                "or start a new study with --fresh"
             )
         return checkpoint.parent.parent
 
@@ -386,7 +386,7 @@ class Search:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                f"the probe folder {folder} cannot be made: {error}; choose another --output"
+                f"the probe folder {folder} cannot be created: {error}; choose another --output"
             ) from error
         return folder
 

@@ -90,11 +90,11 @@ class ModelPolicy:
         elif not state.runs:
             untried = [c for c in state.space.candidates() if c not in tried]
             if untried:
-                chosen, reason = _middle(untried), "a first look at the middle of the space"
+                chosen, reason = _middle(untried), "a first short probe, in the middle of the space"
         if chosen is None or not may_start(state):
             return None
         if not state.fits(chosen):
-            return Wait(reason="there is no room for a first look yet")
+            return Wait(reason="no nodes are free for a first short probe yet")
         return Start(
             configuration=chosen,
             purpose=Purpose.STATISTICS,

@@ -51,11 +51,11 @@ class OptunaPolicy:
                 continue
             if run.can_continue and (run.is_open or run.measurement.training_seconds < limit):
                 if not state.fits(run.configuration):
-                    return Wait(reason="there is no room for a run that may still win")
+                    return Wait(reason="no nodes are free for a run that may still win")
                 return self._go_on(state, run, limit)
         if not may_start(state):
             if under_way:
-                return Wait(reason="the budget of probes is used up, but for those under way")
+                return Wait(reason="the budget of probes is used up, except for those in flight")
             return Stop(kind=StopKind.BUDGET, reason="the budget of probes is used up")
         tried = {p.configuration for p in state.probes if p.purpose is not Purpose.TIMING}
         if isinstance(state.space, ListedSpace) and tried.issuperset(state.space.candidates()):
@@ -76,7 +76,7 @@ class OptunaPolicy:
                 configuration=run.configuration,
                 purpose=Purpose.TRAINING,
                 until=until,
-                reason="on from its checkpoint",
+                reason="resumes from its checkpoint",
                 resume_from=run.probe.probe_id,
             )
         return Continue(

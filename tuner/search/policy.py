@@ -90,9 +90,9 @@ class StopKind(StrEnum):
     """Why a search ends."""
 
     ARRIVED = "arrived"
-    """As many trainings as asked for reached the target, or one did and verified the answer."""
+    """As many trainings as requested reached the target, or one did and verified the answer."""
     NO_GAIN = "no_gain"
-    """No further probe can be expected to pay back."""
+    """No further probe is expected to pay back its cost."""
     BUDGET = "budget"
     """Time, dollars or probes are used up."""
     UNREACHABLE = "out_of_reach"

@@ -63,7 +63,7 @@ class TrainPolicy:
             configuration=self._configuration,
             purpose=Purpose.TRAINING,
             until=self._until(state, ratio * run.measurement.training_seconds),
-            reason="on to the target from its checkpoint",
+            reason="resumes from its checkpoint, up to the target",
             resume_from=run.probe.probe_id,
         )
         return Decision(action=start, beliefs=beliefs)
@@ -87,7 +87,8 @@ class TrainPolicy:
             return Stop(kind=StopKind.UNREACHABLE, reason="the training ran out of memory")
         if self._limit is not None and done >= self._limit:
             return Stop(
-                kind=StopKind.UNREACHABLE, reason=f"it has not arrived after {done:.0f} training seconds"
+                kind=StopKind.UNREACHABLE,
+                reason=f"it has not reached the target after {done:.0f} training seconds",
             )
         until = self._until(state, done)
         if run is not None:
@@ -95,7 +96,7 @@ class TrainPolicy:
                 probe_id=run.probe.probe_id,
                 purpose=Purpose.TRAINING,
                 until=until,
-                reason="on to the target",
+                reason="continues to the target",
             )
         return Start(
             configuration=self._configuration,

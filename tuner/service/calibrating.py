@@ -130,7 +130,7 @@ def constants_rows(constants: Constants) -> list[dict[str, Any]]:
         _row("fixed seconds of a step", constants.fixed_seconds),
         _row("seconds a sample", constants.seconds_per_sample),
         {"what": "steps off that line, at most", "value": constants.step_misfit},
-        {"what": "steps beside others over alone", "value": constants.neighbour_slowdown},
+        {"what": "step time with busy neighbors over alone", "value": constants.neighbour_slowdown},
         _row("jitter", constants.jitter),
         {"what": "persistent share of jitter", "value": constants.persistent},
     ]
@@ -172,9 +172,9 @@ def check_free(path: Path) -> None:
         StorageError: Its folder is not.
     """
     if path.exists():
-        raise JobError(f"{path} is there already; give another path")
+        raise JobError(f"{path} already exists; give another path")
     if not path.resolve().parent.is_dir():
-        raise StorageError(f"{path} cannot be written: its folder is not there; choose another path")
+        raise StorageError(f"{path} cannot be written: its folder does not exist; choose another path")
 
 
 def _row(what: str, figure: Figure) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def check_job(
         finally:
             prober.close()
     if measurement.outcome.is_fault or measurement.outcome is Outcome.OUT_OF_MEMORY:
-        error = (measurement.error or "").strip() or "it said nothing"
+        error = (measurement.error or "").strip() or "no error was reported"
         last = error.splitlines()[-1]
         raise ProbeError(f"the probe of {configuration} ended as {measurement.outcome}: {last}\n{error}")
     return measurement, epoch_samples
@@ -64,9 +64,9 @@ def command_rows(opened: OpenedJob, measurement: Measurement) -> list[tuple[str,
         batches = section.epoch_samples / measurement.configuration.batch_size
         rows.append(("seconds an epoch", round(batches * step.mean, 3)))
     rows += [
-        ("scoring told apart from training", "yes" if measurement.scoring_seconds > 0 else "no"),
-        ("gradient noise", "told" if measurement.noise else "not told: its scale stays a guess"),
-        ("parameter bytes", measurement.parameter_bytes or "not told: what an exchange takes is a guess"),
+        ("scoring reported separately", "yes" if measurement.scoring_seconds > 0 else "no"),
+        ("gradient noise", "reported" if measurement.noise else "not reported: its scale stays a guess"),
+        ("parameter bytes", measurement.parameter_bytes or "not reported: exchange times are a guess"),
         ("can resume", _resumes_words(opened, measurement)),
     ]
     return rows
@@ -74,7 +74,7 @@ def command_rows(opened: OpenedJob, measurement: Measurement) -> list[tuple[str,
 
 def _resumes_words(opened: OpenedJob, measurement: Measurement) -> str:
     if not opened.job.can_resume:
-        return "no: each slice begins anew and pays again; see workload.resume"
+        return "no: each slice starts over and is paid for again; see workload.resume"
     return "yes" if measurement.checkpoint else "workload.resume is stated, but nothing was saved yet"
 
 

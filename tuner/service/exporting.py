@@ -63,15 +63,15 @@ def newest_recommendation(ledger: Ledger, opened: OpenedJob) -> Recommendation:
     given = ledger.recommendations(study.study_id)
     if not given:
         raise JobError(
-            f"{opened.path}: study {study.name} has no recommendation yet; `paceline run {opened.path}` goes "
-            "on until there is one"
+            f"{opened.path}: study {study.name} has no recommendation yet; `paceline run {opened.path}` "
+            "resumes the search until there is one"
         )
     try:
         return Recommendation.from_dict(given[-1].recommendation)
     except ValueError as error:
         raise JobError(
             f"{opened.path}: what was recommended last was written by another version of Paceline; "
-            f"`paceline run {opened.path}` goes on and recommends anew"
+            f"`paceline run {opened.path}` resumes the search and recommends again"
         ) from error
 
 
@@ -106,7 +106,7 @@ def _write(path: Path, text: str, options: ExportOptions) -> None:
     if path.is_dir():
         raise StorageError(f"{path} cannot be written: it is a folder; choose another --output")
     if path.exists() and not options.force:
-        raise JobError(f"{path} is there already; give another --output, or --force to replace it")
+        raise JobError(f"{path} already exists; give another --output, or --force to overwrite it")
     try:
         write_text(path, text, executable=TARGETS[options.target].executable)
     except OSError as error:

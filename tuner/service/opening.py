@@ -224,7 +224,7 @@ def changed_words(job: Job) -> str:
         what = "the command, the script it names, the seed, the cluster or this machine"
     if job.recording() is not None:
         what = "the recording"
-    return f"{what} changed since the studies of {job.name} that are here, so their curves do not hold"
+    return f"{what} changed since the studies of {job.name} that are here, so their curves are not valid"
 
 
 def has_other_study(ledger: Ledger, opened: OpenedJob) -> bool:

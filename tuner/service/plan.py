@@ -35,8 +35,8 @@ def plan_lines(
     goal = job.goal
     sign = ">=" if goal.maximize else "<="
     lines = [
-        f"job {job.name}: {goal.metric} {sign} {goal.target:g}, {goal.minimize} made small, "
-        f"for {goal.trainings} training{'s' if goal.trainings > 1 else ''}",
+        f"job {job.name}: {goal.metric} {sign} {goal.target:g}, minimize {goal.minimize}, "
+        f"{goal.trainings} training run{'s' if goal.trainings > 1 else ''}",
         f"space: {len(candidates)} configurations on {', '.join(map(str, cluster.node_counts))} "
         f"node{'' if cluster.node_counts == (1,) else 's'}",
         "budget: " + (", ".join(limits) if limits else "none stated; it ends when the target is reached"),
@@ -49,8 +49,8 @@ def plan_lines(
         )
     if job.runs_command and not job.can_resume:
         lines.append(
-            "your script is not told how to resume (workload.resume): a run that goes on begins anew, and is "
-            "paid for again"
+            "the job does not say how your script resumes (workload.resume): a run that continues starts "
+            "over, and is paid for again"
         )
     if parallel > 1:
         lines.append(_parallel_words(opened, parallel))
@@ -60,7 +60,7 @@ def plan_lines(
             f"at worst: {format_dollars(worst)}, {_most_expensive_words(opened, parallel)} all the time"
         )
     if spent_seconds > 0:
-        lines.append(f"going on with a study that spent {format_seconds(spent_seconds)} before")
+        lines.append(f"resuming a study that spent {format_seconds(spent_seconds)} before")
     lines.append(f"study: {storage}; report: {output}")
     return lines + [f"note: {warning}" for warning in job_warnings(job)]
 
@@ -78,7 +78,7 @@ def crowding_words(opened: OpenedJob, parallel: int) -> str | None:
     return (
         f"--parallel {parallel} may run {threads} threads of ranks at once on the {there.cores_per_host} "
         "cores of this machine: probes then slow each other down, and take longer than on their own nodes. "
-        "What is measured so is marked oversubscribed; for seconds to rely on leave --parallel out, or set "
+        "Such measurements are marked oversubscribed; for reliable seconds omit --parallel, or set "
         "cluster.nodes and cluster.capacity to what has cores"
     )
 
@@ -88,13 +88,13 @@ def _parallel_words(opened: OpenedJob, parallel: int) -> str:
     if cluster.virtual is not None and cluster.at_hand is None:
         return f"at once: up to {parallel} probes, each emulated by a process of this machine"
     nodes = cluster.nodes_at_once
-    return f"at once: up to {parallel} probes on {nodes} node{'' if nodes == 1 else 's'} together"
+    return f"at once: up to {parallel} probes on {nodes} node{'' if nodes == 1 else 's'} in total"
 
 
 def _most_expensive_words(opened: OpenedJob, parallel: int) -> str:
     if parallel > 1:
-        return "all nodes at their dearest"
-    return "the dearest configuration" if opened.cluster.machines else "the largest number of nodes"
+        return "all nodes at their highest price"
+    return "the most expensive configuration" if opened.cluster.machines else "the largest number of nodes"
 
 
 def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration], parallel: int = 1) -> float | None:

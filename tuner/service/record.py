@@ -21,7 +21,7 @@ from tuner.service.views import require_study
 _SUFFIX = ".jsonl.gz"
 #: Why a run's recording ends, where it did not arrive.
 _ENDS = {
-    Outcome.RUNNING: "under way",
+    Outcome.RUNNING: "in flight",
     Outcome.PAUSED: "not trained further",
     Outcome.REACHED: "reached an earlier target",
     Outcome.STOPPED: "stopped",
@@ -72,7 +72,7 @@ def record_study(
     study = require_study(store.ledger, opened)
     path = output or Path(f"{study.name}{_SUFFIX}")
     if path.exists() and not force:
-        raise JobError(f"{path} is there already; give another --output, or --force to replace it")
+        raise JobError(f"{path} already exists; give another --output, or --force to overwrite it")
     if path.is_dir():
         raise StorageError(f"the recording {path} cannot be written: it is a folder; choose another --output")
     probes = store.ledger.probes(study.study_id)
@@ -131,7 +131,7 @@ def _furthest(probes: list[ProbeRecord]) -> tuple[list[tuple[ProbeRecord, Measur
         elif measurement is None or not measurement.trained_curve:
             left_out.append(f"{_named(probe)}: nothing was scored")
         elif not _ascends(measurement):
-            left_out.append(f"{_named(probe)}: its clock goes back, since it was carried between nodes")
+            left_out.append(f"{_named(probe)}: its clock goes back, because it was resumed on other nodes")
         else:
             runs = sorted(
                 [*filter(None, [best.get(probe.configuration)]), (probe, measurement)],

@@ -147,4 +147,4 @@ def _last_fault(state: SearchState) -> str:
 def _where_to_read(state: SearchState, job_path: Path) -> str:
     numbers = [p.trial_number for p in state.probes if p.outcome.is_fault and p.trial_number is not None]
     explained = f"`paceline explain {job_path} {numbers[-1]}` shows all it said; " if numbers else ""
-    return f"{explained}once the cause is mended, the same command goes on"
+    return f"{explained}once the cause is fixed, the same command resumes"

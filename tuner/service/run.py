@@ -127,7 +127,7 @@ def _run(
     epoch_samples = checked_epoch_samples(opened)
     is_changed = find_study(store.ledger, opened) is None and has_other_study(store.ledger, opened)
     if is_changed and not options.fresh:
-        words = f"{changed_words(opened.job)}: a new study begins"
+        words = f"{changed_words(opened.job)}: starting a new study"
         listen(SearchEvent(kind="warning", text=words))
     study = store.ledger.open_study(
         opened.job.name, opened.fingerprint, opened.job.model_dump(mode="json"), fresh=options.fresh

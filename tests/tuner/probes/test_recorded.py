@@ -238,7 +238,7 @@ def test_what_was_not_recorded_cannot_be_probed(tmp_path):
 
 def test_a_stranger_s_handle_is_refused(tmp_path):
     handle = RecordedProber(recording_of(*PLAIN)).start(ONE, Purpose.TRAINING, Until(steps=1), tmp_path)
-    with pytest.raises(ProbeError, match="is not of this prober"):
+    with pytest.raises(ProbeError, match="does not belong to this prober"):
         RecordedProber(recording_of(*PLAIN)).poll(handle)
 
 
@@ -252,7 +252,7 @@ def test_a_folder_says_what_is_replayed_in_it(tmp_path):
 def test_a_state_that_was_tampered_with_is_a_storage_error(tmp_path):
     seen = probe(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", steps=5)
     Path(seen.checkpoint).write_text("{")
-    with pytest.raises(StorageError, match="is not what was written there"):
+    with pytest.raises(StorageError, match="is not the file that was written"):
         probe(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", steps=5)
 
 

@@ -359,7 +359,7 @@ def test_oversubscribed_cores_are_reported(launcher: LocalLauncher, tmp_path: Pa
 def test_handle_of_another_prober_is_refused(launcher: LocalLauncher, tmp_path: Path) -> None:
     prober = TrainingProber(tiny_job(), FOLDER, launcher)
     handle = prober.start(configuration(), Purpose.TIMING, Until(steps=10), tmp_path)
-    with pytest.raises(ProbeError, match="not of this prober"):
+    with pytest.raises(ProbeError, match="does not belong to this prober"):
         prober.poll(replace(handle, identity="another"))
     ended(prober, handle)
 

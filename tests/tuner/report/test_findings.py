@@ -25,7 +25,7 @@ def test_training_that_did_not_arrive_is_not_called_verified(builder: ModuleType
     answer = builder.recommendation()
     failed = replace(answer, verified=replace(answer.verified, reached=False, value=0.91))
     assert trust_in(failed).headline == "not confirmed"
-    assert measured(failed).headline == "did not arrive"
+    assert measured(failed).headline == "target not reached"
     assert "0.91" in measured(failed).detail
 
 
@@ -81,7 +81,7 @@ def test_present_settings_absent_equal_or_unreachable_have_their_words(builder: 
     endless = Estimate(lower=50.0, median=math.inf, upper=math.inf)
     lost = replace(answer.baseline, seconds=endless, probability_of_reaching=0.12)
     found = comparison(replace(answer, baseline=lost))
-    assert found.headline == "they may never arrive"
+    assert found.headline == "they may never reach it"
     assert "12%" in found.detail
 
 

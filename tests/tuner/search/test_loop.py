@@ -258,7 +258,7 @@ def test_what_was_resumed_elsewhere_has_ended(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     world.search(Scripted(start(GOOD, 6.0), transfer(GOOD.replaced(nodes=2), 1, 8.0), go_on(2, 9.0))).run()
     before, after = world.probes()
-    assert (before.outcome, before.reason) == (Outcome.STOPPED, "carried on as probe 2")
+    assert (before.outcome, before.reason) == (Outcome.STOPPED, "resumed as probe 2")
     assert after.outcome is Outcome.PAUSED
     assert TrialState.RUNNING not in trial_states(world)
 
@@ -302,7 +302,7 @@ def test_a_checkpoint_that_is_gone_is_said_in_words(tmp_path: Path) -> None:
     checkpoint = Path(world.probes()[0].slices[0].checkpoint or "")
     checkpoint.unlink()
     with pytest.raises(
-        StorageError, match=r"the checkpoint .* of probe 1 is gone; put it back, or start anew with"
+        StorageError, match=r"the checkpoint .* of probe 1 is missing; restore it, or start a new study with"
     ):
         world.search(Scripted(go_on(1, 9.0))).run()
 
@@ -311,6 +311,6 @@ def test_a_probe_folder_that_cannot_be_made_is_said_in_words(tmp_path: Path) -> 
     world = small_world(tmp_path)
     (tmp_path / "probes").write_text("a file where the folder should be")
     with pytest.raises(
-        StorageError, match=r"the probe folder .* cannot be made: .*; choose another --output"
+        StorageError, match=r"the probe folder .* cannot be created: .*; choose another --output"
     ):
         world.search(Scripted(start(GOOD))).run()

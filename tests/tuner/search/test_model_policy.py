@@ -356,7 +356,7 @@ def test_a_real_run_is_never_resumed_on_emulated_ranks(tmp_path: Path) -> None:
     """What all-reduce shows holds for any nodes: its run goes on where it is."""
     world = auto_world(tmp_path)
     world.search(ModelPolicy()).run()
-    transferred = [probe for probe in world.probes() if "carried on" in probe.reason]
+    transferred = [probe for probe in world.probes() if "resumed as" in probe.reason]
     stored = {probe.probe_id: probe for probe in world.probes()}
     for probe in transferred:
         successor = stored[int(probe.reason.rsplit(" ", 1)[1])]

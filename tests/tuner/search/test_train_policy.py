@@ -70,7 +70,7 @@ def test_what_takes_far_longer_than_expected_is_given_up(
     world = make_world(tmp_path)
     stop, _ = world.search(policy).run()
     assert stop.kind is StopKind.UNREACHABLE
-    assert "it has not arrived after" in stop.reason
+    assert "it has not reached the target after" in stop.reason
     assert world.state().slices[-1].training_seconds == pytest.approx(most_seconds, abs=10.5)
 
 

@@ -47,7 +47,7 @@ def test_without_any_limit_the_plan_warns() -> None:
 
 
 def test_a_study_that_is_gone_on_with_says_what_it_spent() -> None:
-    assert "going on with a study that spent 1m 30s before" in lines_of(spent_seconds=90.0)
+    assert "resuming a study that spent 1m 30s before" in lines_of(spent_seconds=90.0)
 
 
 def test_one_node_is_not_nodes() -> None:
@@ -65,8 +65,8 @@ def test_several_at_once_are_planned_with_their_nodes_and_their_worst_cost() -> 
     priced = {"nodes": [1, 2], "dollars_per_node_hour": 6.0, "capacity": 3}
     opened = opened_of(cluster=priced, budget={"time": "30m"})
     lines = plan_lines(opened, storage="s", output="o", spent_seconds=0.0, parallel=4)
-    assert "at once: up to 4 probes on 3 nodes together" in lines
-    assert "at worst: $9.00, all nodes at their dearest all the time" in lines
+    assert "at once: up to 4 probes on 3 nodes in total" in lines
+    assert "at worst: $9.00, all nodes at their highest price all the time" in lines
 
 
 def test_several_at_once_that_share_cores_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:

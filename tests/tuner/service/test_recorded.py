@@ -178,7 +178,7 @@ def test_the_plan_says_that_nothing_is_trained_and_prices_the_most_expensive(tmp
     lines = plan_lines(opened_job(tmp_path), storage="here", output="out", spent_seconds=0.0)
     assert any(line.startswith("replayed: recording grid; nothing is trained") for line in lines)
     # Two large nodes and one more beside them, for ten minutes.
-    assert "at worst: $0.90, the dearest configuration all the time" in lines
+    assert "at worst: $0.90, the most expensive configuration all the time" in lines
 
 
 def test_another_recording_under_the_same_name_begins_a_new_study(tmp_path: Path, store: Storage) -> None:
@@ -188,7 +188,7 @@ def test_another_recording_under_the_same_name_begins_a_new_study(tmp_path: Path
     run(changed, store, listen=events.append)
     assert len(store.ledger.studies()) == 2
     warnings = [event.text for event in events if event.kind == "warning"]
-    assert warnings == [f"{changed_words(changed.job)}: a new study begins"]
+    assert warnings == [f"{changed_words(changed.job)}: starting a new study"]
     assert warnings[0].startswith("the recording changed since")
 
 
@@ -260,7 +260,7 @@ def test_a_file_that_is_there_is_replaced_only_if_asked(tmp_path: Path, store: S
     opened = opened_job(tmp_path, ONE_TRAINING)
     run(opened, store)
     path = tmp_path / "grid.jsonl.gz"
-    with pytest.raises(JobError, match="is there already; give another --output, or --force"):
+    with pytest.raises(JobError, match="already exists; give another --output, or --force"):
         record_study(opened, store, path)
     record_study(opened, store, path, force=True)
     assert load_recording(path).name == "replay"

@@ -215,7 +215,7 @@ def test_what_an_answer_rests_on_is_said_in_whole_sentences(reported: tuple[Desk
     assert all(re.fullmatch(r"[A-Z0-9].*\.", words) for words in said)
     runs, slices = len(desk.probers[0].started), len(desk.slices())
     assert runs == slices
-    assert re.match(rf"\d+ trainings? begun and \d+ timing probes? made, in {slices} slices?\.", said[0])
+    assert re.match(rf"\d+ trainings? started and \d+ timing probes? made, in {slices} slices?\.", said[0])
     assert any(re.search(r"nothing in this space is (noticeably|more than [\d.]+ times) ", w) for w in said)
     assert any("A single run reached the target" in words for words in said)
 

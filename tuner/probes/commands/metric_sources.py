@@ -52,7 +52,7 @@ class MetricSource(ABC):
         """Tells of something that was passed over."""
         self.warnings.append(words)
         if len(self.warnings) <= _MOST_WARNINGS:
-            _logger.warning("passed over: %s", words)
+            _logger.warning("skipped: %s", words)
 
 
 class JsonSource(MetricSource):
@@ -83,10 +83,10 @@ class JsonSource(MetricSource):
             try:
                 fields = json.loads(text)
                 if not isinstance(fields, dict):
-                    raise ValueError("is no JSON object")
+                    raise ValueError("is not a JSON object")
                 found.append(self._line(fields, seen_at))
             except json.JSONDecodeError as error:
-                self.warn(f"{_shown(text)} in {self._lines.path} is no JSON: {error.msg}")
+                self.warn(f"{_shown(text)} in {self._lines.path} is not JSON: {error.msg}")
             except RecursionError:
                 self.warn(f"{_shown(text)} in {self._lines.path} is nested too deeply")
             except (TypeError, ValueError) as error:
@@ -133,7 +133,7 @@ class CsvSource(MetricSource):
 
     @property
     def place(self) -> str:
-        return f"rows of a CSV file with a head in {self._path}, with columns {self.form.expected()}"
+        return f"rows of a CSV file with a header in {self._path}, with columns {self.form.expected()}"
 
     def read(self, seen_at: float, *, has_ended: bool) -> list[ProgressLine]:
         stat = _stat_of(self._path)
@@ -166,7 +166,7 @@ class CsvSource(MetricSource):
                 found.append({str(key).strip(): value for key, value in row.items() if key is not None})
         except csv.Error as error:
             # What follows a field that is longer than a CSV reader takes cannot be read either.
-            words = f"what follows line {rows.line_num} of {self._path} is no row of CSV: {error}"
+            words = f"what follows line {rows.line_num} of {self._path} is not a row of CSV: {error}"
             if words not in self.warnings:
                 self.warn(words)
         return found

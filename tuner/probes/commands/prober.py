@@ -126,7 +126,7 @@ class CommandProber(Prober):
             return self._slices[handle.identity]
         except KeyError:
             raise ProbeError(
-                f"slice {handle.identity!r} is not of this prober, which started "
+                f"slice {handle.identity!r} does not belong to this prober, which started "
                 f"{len(self._slices)}; poll the handle that start() gave"
             ) from None
 
@@ -138,7 +138,7 @@ class CommandProber(Prober):
         ]
         if leaving:
             self._leaving[folder] = leaving
-            record.waiting = "the slice before is still saving"
+            record.waiting = "the previous slice is still saving"
             return
         plan = record.plan
         resumes = not plan.is_timing and can_go_on(self._job, folder)
@@ -195,8 +195,8 @@ class CommandProber(Prober):
             heard = f"after {record.num_lines} lines" if record.num_lines else "not once since it started"
             assert record.source is not None
             return Outcome.TIMED_OUT, (
-                f"the script reported nothing for {limit:g} s, {heard}: raise probe.hang_timeout where it "
-                f"reports less often. Expected are {record.source.place}"
+                f"the script reported nothing for {limit:g} s, {heard}: raise probe.hang_timeout if it "
+                f"reports less often. Expected: {record.source.place}"
             )
         return None
 
@@ -254,7 +254,7 @@ class CommandProber(Prober):
                 record,
                 Outcome.FAILED,
                 now,
-                f"the script ended well, but reported nothing. Expected are {record.source.place}"
+                f"the script ended without an error, but reported nothing. Expected: {record.source.place}"
                 + self._last_warning(record),
             )
         if not record.plan.is_timing and not record.has_scored and record.known.value is None:
@@ -263,8 +263,8 @@ class CommandProber(Prober):
                 record,
                 Outcome.FAILED,
                 now,
-                f"the script ended after {record.num_lines} lines, none of which told {name!r}: report it "
-                "after each scoring, or name it in workload.metrics.value" + self._last_warning(record),
+                f"the script ended after {record.num_lines} lines, none of which reported {name!r}: report "
+                "it after each scoring, or name it in workload.metrics.value" + self._last_warning(record),
             )
         is_over = self._is_over(record, now)
         return self._end(record, Outcome.PAUSED if is_over else Outcome.STOPPED, now)
@@ -272,7 +272,7 @@ class CommandProber(Prober):
     @staticmethod
     def _last_warning(record: CommandSlice) -> str:
         warnings = [*(record.source.warnings if record.source else ())]
-        return f". {len(warnings)} lines were passed over, such as {warnings[-1]}" if warnings else ""
+        return f". {len(warnings)} lines were skipped, such as {warnings[-1]}" if warnings else ""
 
     def _after_loss(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
         record.was_lost(now)
@@ -329,7 +329,7 @@ def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
     lines += [f"{what} {f.rank}: {f.reason.strip()}" for f in others]
     tail = _tail(logs.get(first.rank, "") or "\n".join(logs.values()))
     if tail and tail not in lines[0]:
-        lines.append(f"its last words were\n{tail}")
+        lines.append(f"its last output was\n{tail}")
     return "\n".join(lines)
 
 

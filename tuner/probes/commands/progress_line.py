@@ -85,7 +85,7 @@ class LineForm:
         for name in ("step", "samples"):
             number = self._finite(fields, name) or 0.0
             if not 0 <= number <= _MOST:
-                raise ValueError(f"begins at {name} = {number:g}; allowed is 0 or more, up to {_MOST:g}")
+                raise ValueError(f"starts at {name} = {number:g}; allowed is 0 or more, up to {_MOST:g}")
             found.append(int(number))
         return found[0], found[1]
 
@@ -106,22 +106,22 @@ class LineForm:
             epoch = self._finite(fields, self.metrics.epoch)
             if epoch is not None and self.epoch_samples is None:
                 raise ValueError(
-                    "tells epochs alone, and workload.epoch_samples is not stated in the job: add it"
+                    "reports only epochs, and workload.epoch_samples is not set in the job: add it"
                 )
             samples = epoch * (self.epoch_samples or 0) if epoch is not None else None
         if samples is None:
-            raise ValueError(f"does not tell how far training is; expected {self.expected()}")
+            raise ValueError(f"does not report how far training is; expected {self.expected()}")
         if step is None:
             step = samples // self.batch_size
         for number, what in ((samples, "samples"), (step, "steps")):
             if not 0 <= number <= _MOST:
-                raise ValueError(f"tells {number:g} {what}; allowed is 0 or more, up to {_MOST:g}")
+                raise ValueError(f"reports {number:g} {what}; allowed is 0 or more, up to {_MOST:g}")
         return int(step), int(samples)
 
     def _finite(self, fields: Mapping[str, Any], name: str) -> float | None:
         number = self._number(fields, name)
         if number is not None and not math.isfinite(number):
-            raise ValueError(f"has {name} = {number}, which is no place in a training")
+            raise ValueError(f"has {name} = {number}, which is not a position in a training run")
         return number
 
     @staticmethod
@@ -130,11 +130,11 @@ class LineForm:
         if found is None or found == "":
             return None
         if isinstance(found, bool):
-            raise ValueError(f"has {name} = {found}, which is no number")
+            raise ValueError(f"has {name} = {found}, which is not a number")
         try:
             return float(found)
         except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"has {name} = {found!r}, which is no number") from None
+            raise ValueError(f"has {name} = {found!r}, which is not a number") from None
 
 
 def noise_statistic(fields: Mapping[str, Any]) -> NoiseStatistic:

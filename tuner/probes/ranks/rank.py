@@ -67,7 +67,7 @@ def run_slice(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any
         device = rank_device(context.local_rank)
         reset_peak_bytes(device)
         rank = _Rank(context, plan, prepare(plan), device, reporter)
-        reporter.progress("meeting the other ranks")
+        reporter.progress("connecting to the other ranks")
         if context.num_ranks > 1 and not traits_of(plan.configuration.strategy).barrier:
             return rank.run_asynchronous()
         # Longer than the prober's own limit, so that a hang is told from a rank that died.

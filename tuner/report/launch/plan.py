@@ -68,7 +68,7 @@ class LaunchPlan:
 
     def __post_init__(self) -> None:
         if min(self.num_nodes, self.devices_per_node, self.cores_per_node) < 1:
-            raise ValueError("a launch needs a node, a device and a core at least")
+            raise ValueError("a launch needs at least one node, one device and one core")
         for name in self.environment:
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"{name!r} cannot be the name of a variable: letters, digits and _ are")

@@ -53,10 +53,10 @@ class Node:
 
     def stop(self):
         """Ends it with all it started."""
-        for signal_number, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, None)):
+        for signal_number, timeout in ((signal.SIGTERM, 30), (signal.SIGKILL, None)):
             try:
                 os.killpg(self.process.pid, signal_number)
-                self.process.wait(patience)
+                self.process.wait(timeout)
             except (AttributeError, ProcessLookupError):
                 return
             except subprocess.TimeoutExpired:

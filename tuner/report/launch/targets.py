@@ -50,7 +50,7 @@ def launch_text(plan: LaunchPlan, target: str) -> str:
         raise JobError(
             f"{plan.name} cannot be exported to {target}: what is recommended was emulated or replayed, so "
             "there is no command here that trains it. `--target env` writes its values, to be trained with "
-            "what the recording was made with, or by a job whose nodes are at hand"
+            "what the recording was made with, or by a job whose nodes exist"
         )
     try:
         return TARGETS[target].render(plan)

@@ -24,8 +24,8 @@ def train_job(plan: LaunchPlan) -> str:
     """
     if plan.one_per is OnePer.JOB and plan.num_nodes > 1:
         raise ValueError(
-            "a TrainJob starts a command on every node, and this one is to be started once and starts the "
-            "nodes itself: state a command that is started once a node"
+            "a TrainJob starts its command on every node, but this command is started once and starts the "
+            "nodes itself: use a command that is started once per node"
         )
     # Each pod knows its place; the names are torchrun's own.
     lines = node_lines(

@@ -40,13 +40,13 @@ def test_json_lines_come_as_they_are_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("half", "is no JSON"),
-        ("[1]", "is no JSON object"),
-        ('{"value": 1}', "does not tell how far"),
-        ('{"samples": "x"}', "which is no number"),
-        ('{"samples": true}', "which is no number"),
+        ("half", "is not JSON"),
+        ("[1]", "is not a JSON object"),
+        ('{"value": 1}', "does not report how far"),
+        ('{"samples": "x"}', "which is not a number"),
+        ('{"samples": true}', "which is not a number"),
         ('{"samples": -1}', "allowed is 0 or more"),
-        ('{"samples": NaN}', "which is no place"),
+        ('{"samples": NaN}', "which is not a position"),
         ('{"event": "noise", "samples": 1}', "lacks a number"),
     ],
 )
@@ -91,7 +91,7 @@ def test_csv_rows_are_read_whether_the_file_grows_or_is_written_anew(tmp_path: P
     assert read(source) == [(6, 60, 2.0), (7, 70, None)]
     path.write_text("step, loss\n5,2.5\n6,2.0\n7,\nx,1\n8,1.5")
     assert read(source, has_ended=True) == [(8, 80, 1.5)]
-    assert "which is no number" in source.warnings[0]
+    assert "which is not a number" in source.warnings[0]
 
 
 def test_output_is_matched_line_by_line_behind_progress_bars(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_output_is_matched_line_by_line_behind_progress_bars(tmp_path: Path) -> 
     assert read(source) == [(10, 100, 0.5), (20, 200, 0.6)]
     logs[0] += "uracy=0.7\nepoch 4 accuracy=high\n"
     assert read(source) == [(30, 300, 0.7)]
-    assert "which is no number" in source.warnings[0]
+    assert "which is not a number" in source.warnings[0]
     logs[0] += "epoch 5 accuracy=nan"
     assert read(source) == []
     ((_, samples, value),) = read(source, has_ended=True)
@@ -153,12 +153,12 @@ def test_event_files_are_read_by_tensorboard(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"samples": 1' + "0" * 400 + "}", "which is no number"),
+        ('{"samples": 1' + "0" * 400 + "}", "which is not a number"),
         ('{"samples": 1e300}', "allowed is 0 or more"),
         ('{"step": 1e300}', "allowed is 0 or more"),
-        ('{"step": -1, "samples": 5}', "tells -1 steps"),
-        ('{"event": "begin", "step": 1e999}', "no place in a training"),
-        ('{"event": "begin", "samples": -5}', "begins at samples = -5"),
+        ('{"step": -1, "samples": 5}', "reports -1 steps"),
+        ('{"event": "begin", "step": 1e999}', "not a position in a training"),
+        ('{"event": "begin", "samples": -5}', "starts at samples = -5"),
         ('{"samples": ' + "[" * 100_000 + "}", "nested too deeply"),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_field_that_no_csv_reader_takes_ends_the_rows_with_a_warning(tmp_path:
     assert read(source, has_ended=True) == []
     (warning,) = source.warnings
     assert "follows line 2" in warning
-    assert "no row of CSV" in warning
+    assert "not a row of CSV" in warning
 
 
 @pytest.mark.parametrize(

@@ -278,8 +278,8 @@ def test_bad_lines_are_passed_over_with_a_warning(bench: Bench, caplog: pytest.L
     assert seen.outcome is Outcome.STOPPED
     assert values(seen) == [0.5]
     assert len(caplog.records) == 3
-    assert "is no JSON" in caplog.text
-    assert "which is no number" in caplog.text
+    assert "is not JSON" in caplog.text
+    assert "which is not a number" in caplog.text
 
 
 def test_script_that_never_asks_gets_sigterm_and_time_to_save(bench: Bench) -> None:

@@ -71,7 +71,7 @@ def test_a_recommendation_says_what_to_expect(builder: ModuleType, folder: Path)
 
 
 def test_a_plan_without_nodes_or_with_an_impossible_variable_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="a node, a device and a core"):
+    with pytest.raises(ValueError, match="one node, one device and one core"):
         plan(folder, num_nodes=0)
     with pytest.raises(ValueError, match="'A B' cannot be the name of a variable"):
         LaunchPlan(name="x", command="y", working_folder="/", environment={"A B": "1"})

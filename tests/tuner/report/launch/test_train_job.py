@@ -101,6 +101,6 @@ def test_a_name_becomes_a_label(name: str, expected: str, folder: Path) -> None:
 
 
 def test_a_command_that_starts_its_nodes_itself_is_refused(folder: Path) -> None:
-    with pytest.raises(JobError, match=r"to k8s: .*state a command that is started once a node"):
+    with pytest.raises(JobError, match=r"to k8s: .*use a command that is started once per node"):
         launch_text(plan(folder, one_per=OnePer.JOB), "k8s")
     assert manifest(plan(folder, one_per=OnePer.JOB, num_nodes=1))
