@@ -1,1 +1,1 @@
-"""What to probe next, and the loop that carries it out."""
+"""Search policies and the search loop."""

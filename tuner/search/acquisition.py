@@ -1,4 +1,4 @@
-"""Weighs what could be done next: every look and every timing, its expected gain against its cost."""
+"""Acquisition function: expected gain and cost of every short probe and timing probe."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tuner.search.timings import TimingKey, timing_key
 
 Array = npt.NDArray[np.float64]
 
-#: A look at a run covers this share of its predicted length; going on with the best covers more.
+#: A short probe of a run covers this share of its predicted length; resuming the best covers more.
 _PROBE_SHARE, _SLICE_SHARE = 0.08, 0.15
 _SHORTEST_SLICE_SECONDS = 1.5
-#: A look that takes this many times what was expected ends without its scoring.
+#: A probe that takes this many times what was expected ends without its scoring.
 _TIMEOUT = 4.0
 #: A timing probe ends after so many training seconds even if it has steps left.
 _TIMING_SECONDS = 1.5
-#: What no look tells of log samples to target.
+#: What no probe shows of log samples to target.
 _UNKNOWN_AT_ONCE = 0.05
 #: What a timing leaves unknown of log seconds.
 _UNKNOWN_AFTER_TIMING = 0.08
@@ -41,12 +41,12 @@ _LEAST_PROBABILITY = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeCost:
-    """What going on with each candidate is charged, however long it would take where it is asked about.
+    """What resuming each candidate is charged on the machine that runs it.
 
     Args:
         per_sample: Charged seconds of a sample, `(num,)`.
         price: Cost in the goal's unit of one charged second, `(num,)`.
-        shortest_samples: What no look is shorter than, `(num,)`.
+        shortest_samples: The shortest probe in samples, `(num,)`.
     """
 
     per_sample: Array
@@ -62,7 +62,7 @@ class Option:
         gain: What it is expected to save, in the goal's unit.
         cost: What it costs, in the same.
         index: The candidate it is about.
-        purpose: TIMING for a timing probe, STATISTICS for a look at a run.
+        purpose: TIMING for a timing probe, STATISTICS for a short probe of a run.
     """
 
     gain: float
@@ -123,7 +123,7 @@ class Acquisition:
         return np.where(arrived, forecast.remaining, forecast.total)
 
     def incumbent(self) -> int | None:
-        """The candidate with the smallest expected cost; None where none is in reach."""
+        """The candidate with the smallest expected cost; None if none is reachable."""
         usable = [i for i in range(len(self._runs)) if self._reachable[i] and self._may_go_on(i)]
         return min(usable, key=lambda i: float(self._expected[i]), default=None)
 
@@ -146,10 +146,10 @@ class Acquisition:
         return LEAST_GAIN * float(self._expected[incumbent])
 
     def leader_is_due(self, incumbent: int) -> bool:
-        """Whether emulation goes on with the incumbent before it looks elsewhere.
+        """Whether emulation resumes the incumbent before it probes others.
 
-        Until it has arrived it gets as much of this machine as all other looks together: half for the leader,
-        half for its challengers (top-two sampling; Russo 2016). What nobody trained may not be the answer.
+        Until it has reached the target it gets as much of this machine as all other probes together: half for
+        the leader, half for its challengers (top-two sampling; Russo 2016). What nobody trained may not be the answer.
         """
         if not self.can_be_settled(incumbent):
             return False
@@ -163,12 +163,12 @@ class Acquisition:
         return leading < spent_on_probes
 
     def can_be_settled(self, incumbent: int) -> bool:
-        """Whether the incumbent is emulated and has still to arrive."""
+        """Whether the incumbent is emulated and has not reached the target yet."""
         run = self._runs[incumbent]
         return self._state.cluster.virtual is not None and (run is None or not run.arrived)
 
     def options(self, incumbent: int) -> list[Option]:
-        """Every look and timing that could be carried out instead of going on with the incumbent."""
+        """Every short probe and timing that could run instead of the incumbent."""
         return [*self._probes(incumbent), *self._timings(incumbent)]
 
     def _probes(self, incumbent: int) -> Iterator[Option]:
@@ -190,7 +190,7 @@ class Acquisition:
             again = done if self._state.repeats else 0.0
             paid = (again + probe_seconds) / per_sample * self._probe_cost.per_sample[i] * price[i]
             best = float(self._expected[incumbent])
-            # What a look trains need not be trained again, unless nobody's training is asked for.
+            # What a probe trains need not be trained again, unless emulated or no training is requested.
             is_stored = self._state.cluster.virtual is None and not self._state.repeats
             done_by_probe = paid if is_stored else 0.0
             resolved = variance**2 / (variance + unknown)
@@ -199,13 +199,13 @@ class Acquisition:
             yield Option(gain=gain, cost=spent, index=i, purpose=Purpose.STATISTICS)
 
     def _unknown_after(self, share: float) -> float:
-        """Variance of log samples to target that a look leaves, compared with other runs.
+        """Variance of log samples to target that a probe leaves, compared with other runs.
 
-        The look's scoring tells the run's speed as well as noise and slope allow; what lies ahead of it
-        stays as unsure as extrapolation is, but for what all runs have in common.
+        The probe's scoring shows the run's speed as well as noise and slope allow; what lies ahead of it
+        stays as uncertain as extrapolation is, but for what all runs have in common.
 
         Args:
-            share: Share of the run that is known after the look.
+            share: Share of the run that is known after the probe.
         """
         predictor = self._beliefs.predictor
         assert isinstance(predictor, Predictor), "short probes are evaluated by the laws' models"
@@ -213,7 +213,7 @@ class Acquisition:
         return _UNKNOWN_AT_ONCE**2 + left**2
 
     def _resolves(self, index: int) -> float:
-        """The share of a candidate's own variance of log time that a look which is under way resolves."""
+        """The share of a candidate's own variance of log time that a probe in flight resolves."""
         run = self._runs[index]
         done = run.measurement.training_seconds if run else 0.0
         after = min(0.95, (done + self._probe_seconds(index)) / max(self._length[index], 1e-9))
@@ -221,13 +221,13 @@ class Acquisition:
         return variance / (variance + self._unknown_after(after)) if math.isfinite(after) else 0.0
 
     def _probe_seconds(self, index: int) -> float:
-        """A look's training seconds: a share of the run, and as far as the next scorings at the least."""
+        """A probe's training seconds: a share of the run, and as far as the next scorings at the least."""
         run = self._runs[index]
         samples = self._probe_samples(index) - (run.measurement.samples if run else 0)
         return float(samples * self._beliefs.forecast.seconds_per_sample[index])
 
     def _probe_samples(self, index: int) -> int:
-        """Where a look ends: beyond the next scoring, or a share of the run further, at most twice as far."""
+        """Where a probe ends: past the next scoring, or a share of the run further, at most twice as far."""
         probe, run = self._state.job.probe, self._runs[index]
         seen = run.measurement.samples if run else 0
         first = first_evaluation(self._state.epoch_samples, probe.first_score_samples)
@@ -240,7 +240,7 @@ class Acquisition:
         return int(np.ceil(max(next_samples, shortest, least)))
 
     def _against(self, index: int, incumbent: int) -> tuple[float, float]:
-        """Median ratio of a candidate's cost to the incumbent's, and the variance a look could resolve."""
+        """Median ratio of a candidate's cost to the incumbent's, and the variance a probe could resolve."""
         if self._compared_with != incumbent:
             total = self._beliefs.forecast.total
             least = 1e-3 * float(self._expected[incumbent])
@@ -295,12 +295,12 @@ class Acquisition:
         action = self._advance(option.index, _TIMEOUT * length_seconds, Purpose.STATISTICS, reason)
         if self._state.job.probe.slice_seconds is not None:
             return action
-        # A look is worth nothing before its scoring: samples end it, seconds only if they run away.
+        # A probe shows nothing before its scoring: samples end it, seconds only if they run away.
         samples = self._probe_samples(option.index)
         return replace(action, until=replace(action.until, samples=samples))
 
     def go_on(self, incumbent: int) -> Start | Continue:
-        """The next stride of the incumbent."""
+        """The next slice of the incumbent."""
         # While little is known of a run, its length may be far off: at most twice what was seen.
         run = self._runs[incumbent]
         seen = run.measurement.training_seconds if run else 0.0
@@ -342,17 +342,17 @@ class Acquisition:
         )
 
     def _seen_seconds(self, index: int) -> float:
-        """What of a candidate's run was seen, on its own clock; 0 where none was begun."""
+        """What of a candidate's run was seen, on its own clock; 0 if none was started."""
         run = self._runs[index]
         if run is None:
             return 0.0
         if run.configuration == self._beliefs.configurations[index]:
             return run.measurement.training_seconds
-        # Carried on from other nodes: its clock is priced anew.
+        # Resumed from other nodes: its clock is converted.
         return float(self._length[index]) - float(self._left[index])
 
     def _can_transfer(self, run: Run, configuration: Configuration) -> bool:
-        """Whether a run can be taken over to other nodes: not from real ranks to emulated ones."""
+        """Whether a run can be resumed on other nodes: not from real ranks to emulated ones."""
         cluster = self._state.cluster
         return cluster.emulates(run.configuration) == cluster.emulates(configuration)
 
@@ -388,7 +388,7 @@ def _trained(state: SearchState, beliefs: Beliefs) -> ProbeCost:
     per_sample = beliefs.forecast.seconds_per_sample
     shortest = _SHORTEST_SLICE_SECONDS
     if state.job.runs_command:
-        # A script is started anew for each look, which lasts as long as that at the least.
+        # A script is started again for each probe, which lasts at least as long as that.
         shortest = max(shortest, state.slice_seconds)
     return ProbeCost(
         per_sample=per_sample * state.overhead,
@@ -398,9 +398,9 @@ def _trained(state: SearchState, beliefs: Beliefs) -> ProbeCost:
 
 
 def _emulated(state: SearchState, beliefs: Beliefs) -> ProbeCost:
-    """Of emulated ranks: the machine at hand is held, a second of it counting as one of the cheapest nodes.
+    """Of emulated ranks: this machine is held, a second of it counting as one of the cheapest nodes.
 
-    A look lasts as long as all that is lost to starting it, at the least.
+    A probe lasts at least as long as its start-up.
     """
     emulating = fit_emulation_cost(state.probes, state.cluster)
     per_sample = np.array([emulating.seconds_per_sample(c, state.cluster) for c in beliefs.configurations])

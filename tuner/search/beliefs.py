@@ -1,4 +1,4 @@
-"""What a search believes of every configuration: both models fitted to its state, as a forecast."""
+"""Beliefs of a search: both models fitted to its state, and a forecast for every configuration."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def seconds_ratio(beliefs: Beliefs, to: Configuration, of: Configuration) -> flo
 
 
 def candidates(state: SearchState, rng: np.random.Generator) -> list[Configuration]:
-    """Feasible levels of the space (a random part where they are too many), the baseline, the runs."""
+    """Feasible levels of the space (a random subset if there are too many), the baseline, the runs."""
     levels = weighed_levels(state.space, state.cluster, rng)
     more = [run.configuration for run in state.runs.values()]
     baseline = state.job.baseline_configuration()
     if baseline is not None:
         more.append(baseline)
-    # What was begun may be carried on with any allowed number of nodes, where its curve holds for all.
+    # A started run may be resumed on any allowed number of nodes if its curve holds for all.
     for run in state.runs.values():
         if not traits_of(run.configuration.strategy).statistics_depend_on_nodes:
             more.extend(run.configuration.replaced(nodes=n) for n in state.cluster.node_counts)

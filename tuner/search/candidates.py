@@ -1,4 +1,4 @@
-"""The levels of a space that are weighed: without repetition, and thinned fairly where they are too many."""
+"""Candidate configurations without duplicates, subsampled when there are too many."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_LEVELS = 800
 
 
 def weighed_levels(space: SearchSpace, cluster: Cluster, rng: np.random.Generator) -> list[Configuration]:
-    """Feasible levels of a space, each training once; a random part where they are too many."""
+    """Feasible levels of a space, each training once; a random subset if there are too many."""
     levels = distinct(space.candidates(), cluster)
     return levels if len(levels) <= _MOST_LEVELS else _thinned(levels, rng)
 
@@ -23,7 +23,7 @@ def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configur
     """The levels without those that are another one's training by another name.
 
     One rank has nobody to exchange with: every strategy but one with an outer step is plain SGD there,
-    whatever its knobs. One of them is kept: all-reduce if the space has it, since its curves then price
+    whatever its knobs. One of them remains: all-reduce if the space has it, since its curves then price
     more nodes too, else the first.
     """
     unique: dict[Configuration, Configuration] = {}
@@ -40,7 +40,7 @@ def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configur
 
 
 def _thinned(levels: Sequence[Configuration], rng: np.random.Generator) -> list[Configuration]:
-    """A random part, in which each strategy on each number of nodes has as fair a share as it can fill."""
+    """A random subset, with equal shares for each strategy on each number of nodes where possible."""
     groups: dict[tuple[str, int], list[int]] = {}
     for i, level in enumerate(levels):
         groups.setdefault((level.strategy, level.nodes), []).append(i)

@@ -1,4 +1,4 @@
-"""Room for slices: how many, on how many nodes, may be under way at once, and what is under way."""
+"""Free capacity for slices: limits on concurrent slices and nodes, and the slices in flight."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class UnderWay:
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """What may be under way at once, and what is.
+    """Limits on concurrent slices, and the slices in flight.
 
     Args:
         num_slots: Slices at once.
         num_nodes: Nodes at once; None for any number.
         under_way: Slices that have not ended, the first to start first.
-        elapsed_seconds: For how long something of it has been under way that no ended slice stands for yet.
+        elapsed_seconds: Time with a slice in flight that no ended slice accounts for yet.
     """
 
     num_slots: int = 1
@@ -52,7 +52,7 @@ class Capacity:
 
     @property
     def is_shared(self) -> bool:
-        """Whether several slices may be under way at once."""
+        """Whether several slices may be in flight at once."""
         return self.num_slots > 1
 
     @property
@@ -62,7 +62,7 @@ class Capacity:
 
     @property
     def probe_ids(self) -> frozenset[int]:
-        """Probes that are under way."""
+        """Probes with a slice in flight."""
         return frozenset(running.probe_id for running in self.under_way)
 
     def fits(self, num_nodes: int, *, reserved: int = 0, num_others: int = 0) -> bool:
@@ -70,8 +70,8 @@ class Capacity:
 
         Args:
             num_nodes: What it holds.
-            reserved: Nodes that are to be left to others.
-            num_others: Slots that are to be left to others.
+            reserved: Nodes to leave free for others.
+            num_others: Slots to leave free for others.
         """
         if len(self.under_way) + num_others >= self.num_slots:
             return False

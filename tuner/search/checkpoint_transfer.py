@@ -1,4 +1,4 @@
-"""Carrying a run on as another probe: its checkpoint goes along, its clock is priced for the new nodes."""
+"""Resume a run on other nodes: copy its checkpoint to a new probe and convert its training clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True, kw_only=True)
 class Transferred:
-    """What a carried run's clock is ahead of its checkpoint's.
+    """Difference between the clock of a run resumed on other nodes and that of its checkpoint.
 
     Args:
         offset_seconds: To be added to the prober's training clock.
@@ -61,14 +61,14 @@ def resume_on_other_nodes(
         ratio: Seconds a sample on the new nodes over those on the old ones.
 
     Returns:
-        What the new probe begins with: the curve by samples as measured, its seconds priced for the new
+        What the new probe starts with: the curve by samples as measured, its seconds priced for the new
         nodes, nothing charged.
 
     Raises:
         StorageError: The folder cannot be written.
     """
     seconds = source.training_seconds * ratio
-    # The checkpoint's clock is the prober's own: what was carried before is ahead of it already.
+    # The checkpoint's clock is the prober's own; earlier moves to other nodes put the run ahead of it.
     checkpoint_seconds = source.training_seconds - transferred(source_folder).offset_seconds
     try:
         shutil.copytree(source_folder / _CHECKPOINTS, folder / _CHECKPOINTS, dirs_exist_ok=True)
@@ -101,7 +101,7 @@ def resume_on_other_nodes(
 
 
 def transferred(folder: Path) -> Transferred:
-    """What was carried into a probe's folder; nothing where the run began there."""
+    """What was copied into a probe's folder; nothing if the run started there."""
     path = folder / _NAME
     if not path.is_file():
         return Transferred()

@@ -1,4 +1,4 @@
-"""What to start beside what is under way: the leader's training, a look at a challenger, or nothing yet."""
+"""Choose what to start concurrently: the leader's training, a probe of a challenger, or nothing yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_GAIN = "no further probe is expected to pay back its cost"
 def choose_concurrent(
     state: SearchState, beliefs: Beliefs, acquisition: Acquisition, incumbent: int
 ) -> Action:
-    """Decides where several slices may be under way.
+    """Decides where several slices may be in flight.
 
     When the goal is time, the leader trains as soon as there are nodes for it, and the remaining nodes probe
     other configurations. Such a probe costs no time (`OpportunityCost`), so any visible gain is worth it; the
@@ -28,9 +28,9 @@ def choose_concurrent(
     is in flight is not proposed again, nor what it will resolve (`left_to_resolve`).
 
     Args:
-        state: What is known, and what is under way.
+        state: What is known, and the slices in flight.
         beliefs: What is believed of the candidates.
-        acquisition: The same, weighed.
+        acquisition: Their acquisition.
         incumbent: The candidate that is expected to cost least.
     """
     leader: Configuration | None = None
@@ -68,7 +68,7 @@ def _best(
     opportunity: OpportunityCost,
     allows: Callable[[Option], bool],
 ) -> tuple[Option | None, float]:
-    """The look that is expected to save most beyond what it costs, if one does, and its cost."""
+    """The short probe that is expected to save most beyond its cost, if one does, and its cost."""
     found: Option | None = None
     most, paid = 0.0, 0.0
     least = acquisition.least_gain(incumbent)
@@ -85,7 +85,7 @@ def _best(
 def _choose_emulated(
     acquisition: Acquisition, incumbent: int, opportunity: OpportunityCost, option: Option | None
 ) -> Action:
-    """Emulation pays with this machine's time, be its slices beside each other or one after the other."""
+    """Emulation pays with this machine's time, whether its slices run concurrently or one by one."""
     if opportunity.leader_fits and acquisition.leader_is_due(incumbent):
         return acquisition.go_on(incumbent)
     if option is not None:

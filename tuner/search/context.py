@@ -1,4 +1,4 @@
-"""What a search works with: its job, cluster, study, ledger, folder, clock and listener."""
+"""Context of a search: its job, cluster, study, ledger, folder, clock and listener."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class SearchContext:
         folder: The output folder; probes lie in `probes/` below it.
         epoch_samples: Size of the training set.
         owner: Names this process in leases.
-        parallel: Slices that may be under way at once, as far as the cluster has nodes for them.
+        parallel: Maximum number of concurrent slices, if the cluster has nodes for them.
         clock: Seconds since the epoch.
         sleep: Waits so many seconds.
-        listen: Is told what happens.
+        listen: Receives events.
     """
 
     job: Job

@@ -1,4 +1,4 @@
-"""What emulated runs take of the machine at hand: seconds for each step of a replica and for each sample."""
+"""Cost of emulated runs on this machine: seconds for each step of a replica and for each sample."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LEAST_SHARE = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class EmulationCost:
-    """Seconds of this machine, told apart where one replica stands for all ranks.
+    """Seconds of this machine, separately for runs in which one replica stands for all ranks.
 
     Args:
         common: Of a step and of a sample where all ranks hold the same parameters, `(2,)`.

@@ -1,4 +1,4 @@
-"""What a search says while it works; whoever listens decides how to show it."""
+"""Events of a search; the listener decides how to show them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class SearchEvent:
 
     Args:
         kind: `plan` (what the run is going to do), `decision` (what comes next and why), `progress`
-            (a slice under way), `slice` (a slice ended), `warning`, or `end` (why the search stopped).
+            (a slice in flight), `slice` (a slice ended), `warning`, or `end` (why the search stopped).
         text: One line for people.
         measurement: What the slice saw so far, for `progress` and `slice`.
         spent_seconds: Seconds charged by finished slices.
         probe_id: The probe it is about, where it is about one.
-        num_slots: How many slices may be under way at once.
+        num_slots: Maximum number of concurrent slices.
     """
 
     kind: Literal["plan", "decision", "progress", "slice", "warning", "end"]
@@ -35,5 +35,5 @@ Listener = Callable[[SearchEvent], None]
 
 
 def ignore(event: SearchEvent) -> None:
-    """Listens to nothing."""
+    """Ignores events."""
     del event

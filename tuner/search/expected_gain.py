@@ -1,4 +1,4 @@
-"""Expected cost and expected gain of what could be done next."""
+"""Expected cost and expected improvement of probes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _WORST_FACTOR = 4.0
 _NORMAL = NormalDist()
 #: A gain below this share of what the best known configuration costs is not worth a probe, even a free one.
 LEAST_GAIN = 1e-2
-#: Fewer draws in which both arrive tell nothing.
+#: Fewer draws in which both reach the target say nothing.
 FEWEST_DRAWS = 8
 
 
 def expected_cost(cost: Array) -> tuple[Array, Array]:
-    """Expected cost `(num,)` with hopeless draws counted as a multiple of the best, and the arriving share.
+    """Expected cost `(num,)` with hopeless draws counted as a multiple of the best, and the reaching share.
 
     Args:
         cost: Draws, `(num_draws, num)`; infinite where the target is never reached.
@@ -48,20 +48,20 @@ def typical(draws: Array) -> Array:
 
 
 def compared(total: Array, cost: Array, incumbent: int, least: float) -> tuple[Array, Array]:
-    """Median ratios of all candidates' costs to the incumbent's, and the variances a look could resolve.
+    """Median ratios of all candidates' costs to the incumbent's, and the variances a probe could resolve.
 
-    Over joint draws: what makes both early or both late is no reason to look, nor is what is unknown of
+    Over joint draws: what makes both early or both late is no reason to probe, nor is what is unknown of
     the incumbent alone. So it is the smaller of the variance of the log ratio and the variance of the
     candidate's log time given the incumbent's; spreads come from quantiles, since tails are long.
 
     Args:
         total: Draws of seconds to target, `(num_draws, num)`; infinite where it is never reached.
         cost: Draws of cost, `(num_draws, num)`; infinite likewise.
-        incumbent: Which candidate the others are held against.
+        incumbent: Which candidate the others are compared with.
         least: Costs below this count as this.
 
     Returns:
-        `(num,)` each; infinite and 0 where hardly a draw lets both arrive.
+        `(num,)` each; infinite and 0 where in hardly any draw both reach the target.
     """
     both = np.isfinite(cost) & np.isfinite(cost[:, [incumbent]])
     with np.errstate(divide="ignore", invalid="ignore"):

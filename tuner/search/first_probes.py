@@ -1,4 +1,4 @@
-"""The first looks where nothing is known: a few configurations, as unlike each other as can be."""
+"""Initial design: the first short probes, a few configurations as diverse as possible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuner.analytic.features import Features
 Array = npt.NDArray[np.float64]
 
 _NUM_PROBES = 3
-#: Where dollars count, the looks are among this share of the cheapest.
+#: Where dollars count, the probes are among this share of the cheapest.
 _CHEAP_SHARE = 0.4
 #: Distances are made smaller at random, down to this factor, so that seeds differ.
 _LEAST_FACTOR = 0.5
@@ -30,7 +30,7 @@ def first_probes(
     Args:
         configurations: The candidates.
         features: Their positions.
-        price: Cost of a second of each, where the dearer ones are to be left out, `(num,)`.
+        price: Cost of a second of each, if the more expensive ones are left out, `(num,)`.
         rng: Draws the first one, and how much distances count.
     """
     num = len(configurations)

@@ -1,4 +1,4 @@
-"""How long runs train until they are first scored: a look that ends before tells nothing of its curve."""
+"""Training time until the first scoring: a probe that ends before shows nothing of its curve."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tuner.search.state import SearchState
 
 @dataclass(frozen=True, kw_only=True)
 class FirstScores:
-    """What the begun runs tell of when one is first scored.
+    """When the started runs were first scored.
 
     Args:
         seconds: Median training seconds until the first scoring of those that have one; where none has, those
-            of the run that was trained longest; 0 where none was begun.
+            of the run that was trained longest; 0 if none was started.
         is_unscored: Which candidates have a run without a scoring, `(num,)`.
     """
 
@@ -27,7 +27,7 @@ class FirstScores:
 
 
 def first_scores(state: SearchState, configurations: Sequence[Configuration]) -> FirstScores:
-    """What a state's runs tell; a scoring of the untrained model is none.
+    """The first scores of a state's runs; a scoring of the untrained model does not count.
 
     Args:
         state: What was measured.

@@ -1,10 +1,11 @@
-"""What every candidate is worth trying: an expected gain over the incumbent, against what it costs.
+"""Acquisition of a listed search: expected improvement over the incumbent, per cost.
 
-By whole runs, for one that has lived e, with T its time to target and I the incumbent's (DESIGN section 5):
+By whole runs, for one that has trained e seconds, with T its time to target and I the incumbent's (DESIGN
+section 5):
 
     E[(log I - log T)+ | T > e]  over  E[min(T, I) - e | T > e] x price + start-up
 
-the same span above and below the line; going on with a run and starting a new one compete by themselves.
+the same span above and below the line, so that resuming a run and starting a new one compete directly.
 
 By slices, with m the mean of log cost once the next slice is known, which resolves a part of what is unknown
 (`curve_template.variance_after`; knowledge gradient, Frazier et al. 2008):
@@ -13,7 +14,7 @@ By slices, with m the mean of log cost once the next slice is known, which resol
 
 and for the incumbent, J being the runner-up's mean log cost, E[(m - J)+]: its slice gains where it shows that
 the runner-up is to be preferred. Where dollars count, a slice may cost a hundred times another, and slices
-are weighed; where seconds count, whole runs. `benchmarks/results/README.md` says what either rule did.
+are evaluated; where seconds count, whole runs. `benchmarks/results/README.md` says what either rule did.
 """
 
 from __future__ import annotations
@@ -37,16 +38,16 @@ _MOST_VARIANCE = 4.0
 #: A configuration keeps the deadline if it does so with this probability.
 _KEEPS_DEADLINE = 0.5
 _FAR_BEYOND = 10.0
-#: A slice leaves something of a run that has not arrived.
+#: A slice leaves part of a run that has not reached the target.
 _LARGEST_SHARE = 0.98
-#: Log cost of an incumbent that is known never to arrive.
+#: Log cost of an incumbent that is known never to reach the target.
 _NEVER = 600.0
 _NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What every candidate is worth trying.
+    """The acquisition of every candidate.
 
     Args:
         incumbent: The candidate that is recommended now.
@@ -102,18 +103,18 @@ def weigh(
     by_cost: bool = True,
     by_slice: bool = False,
 ) -> Weights:
-    """Weighs every candidate against the incumbent.
+    """Evaluates the acquisition of every candidate against the incumbent.
 
     Args:
         predictor: What is believed.
         price: Cost of a second of each candidate, `(num,)`.
-        startup: Seconds that a new probe is charged before it trains, 0 where one was begun, `(num,)`.
+        startup: Seconds that a new probe is charged before it trains, 0 where one was started, `(num,)`.
         slice_seconds: Training seconds of each candidate's next slice, `(num,)`, given the logarithm of what
             the incumbent is expected to cost.
         log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`; any if
             absent.
         by_cost: Whether gains are divided by what they cost.
-        by_slice: Whether slices are weighed, not whole runs.
+        by_slice: Whether slices are evaluated, not whole runs.
     """
     if log_longest is None:
         log_longest = np.full(len(price), np.inf)
@@ -157,7 +158,7 @@ def weigh(
 def _behind(predictor: SlopePredictor, price: Array, log_longest: Array, incumbent: int) -> float:
     """How much more the runner-up is expected to cost than the incumbent, e-folds.
 
-    0 where nothing else is likely to keep within the limits: the incumbent is held against itself.
+    0 where nothing else is likely to keep within the limits: the incumbent is compared with itself.
     """
     allowed, _, _ = _risks(predictor, price, log_longest)
     allowed[incumbent] = np.inf

@@ -1,4 +1,4 @@
-"""Slices under way: started, watched, their leases renewed, each charged its own and time counted once."""
+"""Slices in flight: start and poll them, renew their leases, and count shared time once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Span = tuple[float, float]
 
 @dataclass(kw_only=True)
 class Slice:
-    """One slice under way.
+    """One slice in flight.
 
     Args:
         lease: Of its probe.
@@ -34,7 +34,7 @@ class Slice:
         configuration: What runs.
         purpose: Why.
         handle: The prober's.
-        clock: What its run was carried with.
+        clock: Clock difference if its run was resumed on other nodes.
         started_at: Seconds of the prober's clock.
         renew_at: When its lease is renewed, seconds since the epoch.
         expected_seconds: Until it ends, 0 where that is not stated in seconds.
@@ -56,25 +56,25 @@ class Slice:
 
 
 class SlicesUnderWay:
-    """The slices that a search has under way.
+    """The slices that a search has in flight.
 
     Args:
         context: What the search works with.
-        prober: Carries them out.
+        prober: Runs them.
     """
 
     def __init__(self, context: SearchContext, prober: Prober) -> None:
         self._context = context
         self._prober = prober
         self._slices: list[Slice] = []
-        #: When the slices ran that have ended and were under way together with one that has not.
+        #: When the ended slices ran that overlapped with one still in flight.
         self._ended: list[Span] = []
 
     def __len__(self) -> int:
         return len(self._slices)
 
     def capacity(self) -> Capacity:
-        """What may be under way at once, and what is."""
+        """Limits on concurrent slices, and the slices in flight."""
         context, now = self._context, self._prober.now() if self._slices else 0.0
         return Capacity(
             num_slots=context.parallel,
@@ -94,7 +94,7 @@ class SlicesUnderWay:
         )
 
     def elapsed_seconds(self) -> float:
-        """For how long something has been under way that no ended slice stands for."""
+        """Time with a slice in flight that no ended slice accounts for."""
         if not self._slices:
             return 0.0
         now = self._prober.now()
@@ -149,7 +149,7 @@ class SlicesUnderWay:
                 other.is_crowded |= load > 1.0
 
     def next_ended(self) -> tuple[Slice, Measurement] | None:
-        """The first slice found to have ended, which is under way no longer; None where none has.
+        """The first slice found to have ended, which is then removed; None if none has.
 
         Whoever called is to start what takes its place before asking again: on a prober whose time passes by
         itself, no other slice has ended before that.
@@ -209,7 +209,7 @@ class SlicesUnderWay:
         )
 
     def _taken_out(self, running: Slice, measurement: Measurement) -> Measurement:
-        """A slice's measurement as it is kept, the slice no longer being under way."""
+        """A slice's measurement as it is stored; the slice is no longer in flight."""
         self._slices.remove(running)
         span = (running.started_at, self._prober.now())
         shared = covered([span]) + covered(self._ended) - covered([span, *self._ended])

@@ -1,4 +1,4 @@
-"""What past studies in the database say of the laws of jobs that train."""
+"""Priors of the analytic models from past studies in the database."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NO_PAST = PastLaws()
 
 
 def laws_of_fits(fits: Sequence[FitRecord], fingerprint: str) -> PastLaws:
-    """What fits tell of the laws' unknowns.
+    """Priors of the laws' unknowns from stored fits.
 
     An unknown that a study left where its prior had it is no finding of that study. Fits of lists of
     recorded runs hold slopes, which no law has.

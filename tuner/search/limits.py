@@ -1,4 +1,4 @@
-"""The ends of a search that do not depend on what it believes."""
+"""Stopping rules that need no model: budget and faults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def limit_reached(state: SearchState, past_faults: frozenset[int] = frozenset())
 
     Args:
         state: What is known and spent.
-        past_faults: Probes that failed before this run of the search: what broke then may be mended.
+        past_faults: Probes that failed before this run of the search: what broke then may be fixed.
     """
     budget = state.job.budget
     if budget.time is not None and state.elapsed_seconds >= budget.time:
@@ -52,8 +52,8 @@ def may_start(state: SearchState) -> bool:
 def seconds_left(state: SearchState, configuration: Configuration) -> float:
     """Charged seconds the budget still allows a configuration; infinite without one.
 
-    Time is that which has passed, however much was under way in it; dollars are those that were charged, with
-    what all that is under way will cost.
+    Time is elapsed time, however many slices ran in it; dollars are those charged, plus the expected cost of
+    all slices in flight.
     """
     budget = state.job.budget
     left = math.inf if budget.time is None else budget.time - state.elapsed_seconds

@@ -1,6 +1,6 @@
-"""Searches a list of configurations of any axes: expected improvement over what finding it costs.
+"""Search policy for a list of recorded configurations: expected improvement per cost.
 
-The constants of slices and first looks were chosen on recordings of two small networks
+The constants of slices and first short probes were chosen on recordings of two small networks
 (`benchmarks.small_recordings`) with the public TrimTuner networks in view, among two or three values each;
 within that the cost of a search changed by no more than its spread over seeds.
 """
@@ -31,37 +31,37 @@ from tuner.search.state import SearchState, run_of
 
 Array = npt.NDArray[np.float64]
 
-#: A new probe covers this share of its predicted length; a begun one goes on by this share of what it has
+#: A new probe covers this share of its predicted length; a started one resumes for this share of what it has
 #: done.
 _NEW_SHARE, _MORE_SHARE = 0.04, 0.3
-#: Where seconds count, a new look lasts so many times as long as others took until they were first scored, or
-#: as the longest that showed nothing; a run without a scoring goes on by this share of what it has done.
+#: Where seconds count, a new probe lasts so many times as long as others took until their first scoring, or
+#: as the longest that showed nothing; a run without a scoring resumes for this share of what it has done.
 _PAST_FIRST_SCORE, _UNSCORED_SHARE = 1.3, 1.0
 #: In predicted lengths no more counts than so many times the incumbent's: nobody will train longer.
 _LENGTHS = 2.0
-#: No slice costs more than this share of all that was spent: what is learnt first decides on the dear ones.
+#: No slice costs more than this share of all that was spent: what is learnt first decides on expensive ones.
 _SHARE_OF_SPENT = 0.15
 #: A slice is worth its start-up: at least this share of it, and so many steps.
 _STARTUP_SHARE, _FEWEST_STEPS = 0.5, 4
-#: A first look lasts as long as a start-up, and so many steps at the least.
+#: A first short probe lasts as long as a start-up, and so many steps at the least.
 _FIRST_STEPS = 6
 #: Ends within so much of each other (log), and so many of them, are one limit that all runs have.
 _ALIKE, _ENDS_ALIKE = 0.05, 2
-#: A first look at a stranger lasts no longer than this before its step time is known, seconds.
+#: A first short probe of an unknown run lasts no longer than this before its step time is known, seconds.
 _UNKNOWN_STARTUP_SECONDS = 1.0
 
 
 class ListedPolicy:
-    """Carries out one slice of the most promising candidate, refits, decides again.
+    """Runs one slice of the most promising candidate, refits, decides again.
 
-    Where several slices may be under way, those that are count as if they had shown what is expected of them
-    (`SlopeModels.predict`), and none of them is proposed again. One training being asked for in the
-    shortest time, the leader trains as soon as there is room, and candidates that fit beside it cost no time
-    (`OpportunityCost`). Else candidates go first, as they do one at a time.
+    Where several slices may be in flight, those that are count as if they had shown what is expected of them
+    (`SlopeModels.predict`), and none of them is proposed again. If one training in the shortest time is
+    requested, the leader trains as soon as nodes are free, and candidates that run concurrently on other
+    nodes cost no time (`OpportunityCost`). Else candidates go first, as they do one at a time.
 
     Args:
-        seed: Of the first looks, so that a restarted search decides alike.
-        settings: What is believed beforehand, and what is left out.
+        seed: Of the first short probes, so that a restarted search decides alike.
+        settings: Prior beliefs, and the parts that are left out.
     """
 
     def __init__(self, *, seed: int = 0, settings: SearchSettings | None = None) -> None:
@@ -111,7 +111,7 @@ class ListedPolicy:
         )
 
     def _first(self, state: SearchState) -> Action | None:
-        """The user's present settings, then a few mixed looks; the cheaper half where dollars count."""
+        """The user's present settings, then a few diverse probes; the cheaper half where dollars count."""
         first_candidates = self._probes(state)
         under_way = state.capacity.probe_ids
         tried = {p.configuration for p in state.probes if p.slices or p.probe_id in under_way}
@@ -136,7 +136,7 @@ class ListedPolicy:
         )
 
     def _probes(self, state: SearchState) -> list[Configuration]:
-        """The first looks, which are the same for all states of a search."""
+        """The first short probes, which are the same for all states of a search."""
         if self._first_probes is None:
             assert self._models is not None
             configurations = self._models.configurations
@@ -153,7 +153,7 @@ class ListedPolicy:
         return self._first_probes
 
     def _next(self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor) -> Action:
-        """The best option that pays back; else on with the incumbent, or the end."""
+        """The best option that pays back; else resume the incumbent, or stop."""
         startup = np.where(predictor.status.started, 0.0, _startup(state))
         weights = self._weights(state, beliefs, predictor)
         order = np.argsort(-weights.score, kind="stable")
@@ -179,7 +179,7 @@ class ListedPolicy:
         return self._no_gain(state, beliefs)
 
     def _concurrent(self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor) -> Action:
-        """The same where several may be under way: what to start beside those that are, or nothing yet."""
+        """The same where several slices may be in flight: what to start concurrently, or nothing yet."""
         weights = self._weights(state, beliefs, predictor)
         leader = weights.incumbent
         configurations = predictor.configurations
@@ -207,7 +207,7 @@ class ListedPolicy:
     def _best_concurrent(
         self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor, opportunity: OpportunityCost
     ) -> tuple[tuple[SlopePredictor, Weights], int, float] | None:
-        """The most promising candidate that fits and pays back, what it is weighed by, and its cost."""
+        """The most promising candidate that fits and pays back, its acquisition, and its cost."""
         if state.capacity.under_way:
             assert self._models is not None
             under_way = {running.configuration for running in state.capacity.under_way}
@@ -291,7 +291,7 @@ class ListedPolicy:
         incumbent = weights.incumbent
         if math.isfinite(status.arrived[incumbent]):
             return whole * max(trainings - 1, 0)
-        # The first of the trainings is the one under way: what it has done need not be done again.
+        # The first of the trainings is the one already started: what it has done need not be done again.
         best = math.exp(min(weights.log_incumbent, 600.0))
         left = max(best - float(status.seconds[incumbent] * price[incumbent]), 0.0)
         log_cost = predictor.log_seconds[index] + math.log(price[index])
@@ -314,7 +314,7 @@ class ListedPolicy:
         scores = first_scores(state, predictor.configurations)
         least_new = np.maximum(_STARTUP_SHARE * startup, _FEWEST_STEPS * step)
         if state.job.goal.minimize == "seconds":
-            # Where dollars count, a look of one length may cost a hundred times as much on one as on another.
+            # Where dollars count, probes of one length may differ in cost a hundredfold.
             least_new = np.maximum(least_new, _PAST_FIRST_SCORE * scores.seconds)
         least = np.where(started, np.maximum(0.25 * startup, 2 * step), least_new)
         more = np.where(scores.is_unscored, _UNSCORED_SHARE, _MORE_SHARE)
@@ -357,7 +357,7 @@ def _startup(state: SearchState) -> float:
 def _log_longest(state: SearchState, predictor: SlopePredictor, *, learn_ends: bool) -> Array:
     """Logarithm of the longest training of each candidate that the goal, or what was seen to end, allows.
 
-    Runs that ended without arriving after as many samples, or as many seconds, tell that all end there.
+    Runs that ended short of the target after as many samples, or seconds, show that all end there.
 
     Args:
         state: What was measured.

@@ -1,4 +1,4 @@
-"""The loop: read the state, decide, start slices, write down the one that ends, decide again."""
+"""The search loop: read the state, decide, start slices, store the one that ends, decide again."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _POLL_SECONDS = 0.05
 
 
 class Search:
-    """Carries a policy's decisions out: up to so many slices under way, each written down as it ends.
+    """Carries out a policy's decisions: up to so many slices in flight, each stored as it ends.
 
-    As long as there is a free slot, the policy is asked what to start beside what is under way, until it
-    waits. When a slice ends it is written down, and all is decided anew. Everything a decision rests on
-    is in the ledger, but for what is under way: a search that was killed goes on where it was, having lost
-    at most the slices under way. The prober is not closed here.
+    While a slot is free, the policy is asked what to start concurrently with the slices in flight, until it
+    waits. When a slice ends it is stored, and everything is decided again. Everything a decision rests on
+    is in the ledger, except for the slices in flight: a search that was killed resumes, having lost at
+    most those slices. The prober is not closed here.
 
     Args:
         context: What it works with.
@@ -44,7 +44,7 @@ class Search:
         self._policy = policy
         self._slices = SlicesUnderWay(context, prober)
         self._held: Lease | None = None
-        #: What Optuna suggested, while there is no room for it.
+        #: What Optuna suggested, while its nodes are not free.
         self._asked: tuple[Decision, int, Configuration] | None = None
 
     def state(self) -> SearchState:
@@ -58,13 +58,13 @@ class Search:
     def run(self) -> tuple[Stop, Decision]:
         """Searches until the policy stops; returns why, with what was believed then.
 
-        Whatever ends this process ends all slices under way.
+        Whatever ends this process ends all slices in flight.
 
         Raises:
             StorageError: Another worker has taken a probe of this study.
         """
         try:
-            # Beside busy ranks, threads for matrices as small as ours wait for each other: fits took ten
+            # While ranks are busy, threads for matrices as small as ours wait for each other: fits took ten
             # times as long.
             with threadpool_limits(limits=1, user_api="blas"):
                 return self._search()
@@ -89,7 +89,7 @@ class Search:
             self._await_one()
 
     def _fill(self) -> tuple[Stop, Decision] | None:
-        """Starts what the policy wants until there is no room, or it waits; its end, if it comes to one."""
+        """Starts what the policy wants until capacity is used up or it waits; returns its `Stop`, if any."""
         while True:
             state = self.state()
             if state.capacity.is_full and not self._is_over(state):
@@ -122,19 +122,19 @@ class Search:
 
     @staticmethod
     def _fits_now(state: SearchState, action: Action) -> bool:
-        """Whether what was decided may be started now; it is decided anew when there is more room."""
+        """Whether the decision may be started now; it is made again when more nodes are free."""
         if isinstance(action, Continue):
             probe = next(p for p in state.probes if p.probe_id == action.probe_id)
             return state.fits(probe.configuration)
         return not isinstance(action, Start) or state.fits(action.configuration)
 
     def _is_over(self, state: SearchState) -> bool:
-        """Whether time is up while slices are under way; one at a time is let come to its end."""
+        """Whether time is up while slices are in flight; a single slice may run to its end."""
         time_budget = state.job.budget.time
         return state.capacity.is_shared and time_budget is not None and state.elapsed_seconds >= time_budget
 
     def _await_one(self) -> None:
-        """Waits until a slice has ended, which is written down, or time is up."""
+        """Waits until a slice has ended, which is stored, or time is up."""
         context, budget = self._context, self._context.job.budget.time
         ended_seconds = 0.0
         if budget is not None and context.parallel > 1:
@@ -270,7 +270,7 @@ class Search:
 
     def _begin(self, state: SearchState, action: Start) -> tuple[Lease, int | None]:
         context = self._context
-        # A probe whose first slice was cut off goes on in its folder, from what was checkpointed there.
+        # A probe whose first slice was cut off resumes in its folder, from its last checkpoint.
         for probe in state.probes:
             if probe.probe_id in state.capacity.probe_ids:
                 continue
@@ -316,9 +316,9 @@ class Search:
             self._end_trial(state, probe)
 
     def _stop_all(self, state: SearchState) -> None:
-        """Ends what is under way with the search: it is paid for, and its runs stand where they stood.
+        """Ends the slices in flight with the search: they are charged, and their runs keep their state.
 
-        A run goes on from its newest checkpoint if the search does; what was seen past it is kept.
+        A run resumes from its newest checkpoint if the search does; what was seen past it is stored.
         """
         probes = {probe.probe_id: probe for probe in state.probes}
         for running, measurement in self._slices.stop_all():
@@ -357,7 +357,7 @@ class Search:
             self._end_trial(state, replace(probe, outcome=Outcome.STOPPED))
 
     def _settle(self, state: SearchState, stop: Stop) -> None:
-        """Tells Optuna the end of what will not go on; after a used-up budget everything may go on."""
+        """Reports to Optuna the runs that will not resume; after a used-up budget all may resume."""
         if stop.kind in (StopKind.BUDGET, StopKind.FAULTS):
             return
         for run in state.runs.values():
@@ -378,7 +378,7 @@ class Search:
         return checkpoint.parent.parent
 
     def _probe_folder(self, probe_id: int) -> Path:
-        # The study's birth is in the name: a folder that outlived its database is never gone on with.
+        # The study's creation time is in the name: a folder left from a deleted database is never reused.
         study = self._context.study
         name = f"{study.name}-{int(study.created_at):x}"
         folder = self._context.folder / "probes" / name / f"{probe_id:04d}"
@@ -414,7 +414,7 @@ class Search:
 def _expected_seconds(
     state: SearchState, decision: Decision, configuration: Configuration, until: Until
 ) -> float:
-    """How long a slice is expected to hold its nodes; 0 where nothing tells."""
+    """How long a slice is expected to hold its nodes; 0 if unknown."""
     if state.cluster.virtual is not None:
         return 0.0
     run = None if isinstance(decision.action, Ask) else run_of(state, configuration)

@@ -1,4 +1,4 @@
-"""The model-driven policy: go on with the best run unless a look elsewhere is expected to pay back."""
+"""Model-driven search policy: resume the best run unless a probe elsewhere is expected to pay back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuner.search.policy import Action, Decision, Start, Stop, StopKind, Wait
 from tuner.search.slope_priors import SearchSettings
 from tuner.search.state import Run, SearchState
 
-#: The first look takes at most this share of the time budget; so many seconds without a budget.
+#: The first short probe takes at most this share of the time budget; so many seconds without a budget.
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0
 
 
@@ -27,11 +27,11 @@ class ModelPolicy:
     """Chooses slices by expected gain over expected cost, both from the analytic model.
 
     The incumbent is the configuration with the smallest expected remaining cost. For every other
-    one, a slice is weighed: its price and start-up against the expected saving if it turns out
-    better (one step of look-ahead; knowledge gradient, Frazier et al. 2008). Timing probes are
-    weighed alike. Where nothing gains more than it costs, the incumbent goes on (one training is
-    asked for) or the search ends (the answer serves more trainings). Where several slices may be under way,
-    `choose_concurrent` weighs what to start beside them.
+    one, the acquisition of a slice is evaluated: its price and start-up against the expected saving if it
+    turns out better (one step of look-ahead; knowledge gradient, Frazier et al. 2008). Timing probes are
+    evaluated alike. Where nothing gains more than it costs, the incumbent resumes (one training is
+    requested) or the search ends (the answer serves more trainings). Where several slices may be in flight,
+    `choose_concurrent` chooses what to start concurrently with them.
 
     Args:
         seed: Of the draws, so that a restarted search decides alike.
@@ -46,7 +46,7 @@ class ModelPolicy:
         self._past = past
         self._listed = ListedPolicy(seed=seed, settings=settings)
         self._past_faults: frozenset[int] | None = None
-        #: What was believed last, and of which slices: what is under way changes nothing of it.
+        #: The last beliefs, and the slices they rest on: slices in flight do not change them.
         self._believed: tuple[tuple[tuple[int, int, bool], ...], Beliefs] | None = None
 
     def decide(self, state: SearchState) -> Decision:
@@ -76,7 +76,7 @@ class ModelPolicy:
         return self._believed[1]
 
     def _first(self, state: SearchState) -> Action | None:
-        """The first look: at the user's present settings, else at the middle of the space."""
+        """The first short probe: the user's present settings, else the middle of the space."""
         under_way = state.capacity.probe_ids
         tried = {
             p.configuration
@@ -125,7 +125,7 @@ class ModelPolicy:
 
 
 def _arrival(state: SearchState) -> Stop | None:
-    """Whether one training was asked for and one arrived."""
+    """Whether one training was requested and one reached the target."""
     arrived: list[Run] = [run for run in state.runs.values() if run.arrived]
     if not arrived or state.further_trainings > 0:
         return None
@@ -149,7 +149,7 @@ def _first_probe(state: SearchState) -> Until:
 def _middle(configurations: list[Configuration]) -> Configuration:
     """The configuration nearest to the middle, on logarithmic axes, with the fewest nodes.
 
-    Among strategies one whose curve tells of any number of nodes goes before the others.
+    Among strategies, one whose curve holds for any number of nodes comes first.
     """
     rows = np.log([[c.batch_size, c.learning_rate] for c in configurations])
     distance = np.abs(rows - np.median(rows, axis=0)).sum(axis=1)

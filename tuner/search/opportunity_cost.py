@@ -1,10 +1,10 @@
-"""What it costs to carry something out beside what is under way, and beside the leader's own training.
+"""Opportunity cost of running a probe concurrently with other slices and the leader's own training.
 
-Time that passes counts once, however many nodes are busy in it. So what is carried out on nodes that would
-be idle costs no time; it does where it keeps the leader from its nodes, or the search from its end, and then
-by as much as it takes longer than what keeps them anyway. Dollars are paid for every node that is held: where
-they are made small, everything costs its own price, and the leader does not train beside a look that is worth
-its price, since it trains in vain if the look goes well.
+Elapsed time counts once, however many nodes are busy. So a probe on nodes that would be idle costs no time.
+It costs time if it keeps the leader from its nodes, or the search from its end: as much as it takes longer
+than what delays them anyway. Dollars are paid for every node that is held: if the goal is to minimize
+dollars, every probe costs its own price, and the leader does not train concurrently with a probe that is
+worth its price, since that training is wasted if the probe goes well.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class OpportunityCost:
     """The costs of one decision.
 
     Args:
-        state: What is known, and what is under way.
+        state: What is known, and the slices in flight.
         leader: What is expected to cost least, if it is still to be trained; None if it is not.
     """
 
@@ -29,7 +29,7 @@ class OpportunityCost:
 
     @property
     def counts_seconds(self) -> bool:
-        """Whether seconds are made small, and not dollars."""
+        """Whether the goal is to minimize seconds, not dollars."""
         return self.state.job.goal.minimize == "seconds"
 
     @property
@@ -47,15 +47,15 @@ class OpportunityCost:
         return run_key(self.state.job, configuration) in self.state.keys_under_way
 
     def allows(self, configuration: Configuration) -> bool:
-        """Whether a look at a configuration may be started now."""
+        """Whether a probe of a configuration may be started now."""
         return self.state.fits(configuration) and not self.is_under_way(configuration)
 
     def cost(self, configuration: Configuration, seconds: float, price: float) -> float:
-        """What a look costs in the goal's unit.
+        """What a probe costs in the goal's unit.
 
         Args:
-            configuration: What is looked at.
-            seconds: How long the look takes.
+            configuration: What is probed.
+            seconds: How long the probe takes.
             price: Of a second of it, in the goal's unit.
         """
         if not self.counts_seconds:
@@ -63,11 +63,11 @@ class OpportunityCost:
         return max(seconds - self._idle_seconds(configuration), 0.0)
 
     def _idle_seconds(self, configuration: Configuration) -> float:
-        """For how long nodes would be idle that a look takes."""
+        """How long the nodes of a probe would be idle without it."""
         state, leader = self.state, self.leader
         waits = max((running.left_seconds for running in state.capacity.under_way), default=0.0)
         if leader is None:
-            return waits  # the search goes on until what is under way has ended
+            return waits  # the search continues until the slices in flight have ended
         if self.leader_is_under_way:
             return float("inf")
         held = state.cluster.nodes_held

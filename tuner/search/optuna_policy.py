@@ -1,4 +1,4 @@
-"""The baseline policy: one of Optuna's samplers chooses runs, a kill rule ends those that cannot win."""
+"""Search policy that uses an Optuna sampler, with a rule that ends runs that cannot win."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tuner.search.limits import ended_by_fault, limit_reached, may_start
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.state import Run, SearchState
 
-#: Strides in which a run goes on, so that it can be given up between them.
+#: Step chunks in which a run trains, so that it can be given up between them.
 _SLICE_SECONDS = 10.0
-#: While nothing arrived, a run may use this share of the time budget before it is given up.
+#: Until a run reaches the target, a run may use this share of the time budget before it is given up.
 _SHARE_OF_BUDGET = 0.2
 
 
 class OptunaPolicy:
-    """Trains what Optuna's sampler suggests, one run after the other, or as many at once as have room.
+    """Trains what Optuna's sampler suggests, one run after the other or concurrently.
 
-    What is under way is a running trial of the study: TPE counts it among the bad ones (constant liar), and
-    GP weighs what more a suggestion would show (expected improvement of the batch), so that neither suggests
-    the same again.
+    A slice in flight is a running trial of the study: TPE counts it among the bad ones (constant liar), and
+    GP evaluates what more a suggestion would show (expected improvement of the batch), so that neither
+    suggests the same again.
 
     A run is given up once it has trained for longer than the best one took to the target; before any
-    has arrived, once it has used a fifth of the time budget, if there is one.
+    has reached it, once it has used a fifth of the time budget, if there is one.
     """
 
     def __init__(self) -> None:
@@ -68,10 +68,10 @@ class OptunaPolicy:
         done = run.measurement.training_seconds
         if done >= limit:
             return Abandon(probe_id=run.probe.probe_id, reason="it can no longer win")
-        # Where it begins anew, what is paid for again is doubled at least.
+        # Where it starts over, what is paid for again is doubled at least.
         slice_seconds = max(_SLICE_SECONDS, done) if state.repeats else _SLICE_SECONDS
         until = Until(training_seconds=min(done + slice_seconds, limit))
-        if not run.is_open:  # a rank failed, or the target was moved: it goes on as a new probe
+        if not run.is_open:  # a rank failed, or the target was moved: it resumes as a new probe
             return Start(
                 configuration=run.configuration,
                 purpose=Purpose.TRAINING,

@@ -1,4 +1,4 @@
-"""The Optuna study beside the ledger: every configuration probed is a trial of it."""
+"""The Optuna study of a search: every probed configuration is a trial of it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tuner.search.sampler import ProposedSampler, distributions, knob_distributi
 
 
 class StudyTrials:
-    """Keeps an Optuna study in step with what is probed, so that Optuna's own tools show it.
+    """Keeps an Optuna study up to date with the probes, so that Optuna's own tools show them.
 
-    The study's value is the training seconds to target (minimised). A run that arrives is COMPLETE, one
-    that is given up PRUNED, one that broke down FAIL; a timing probe is PRUNED without a value.
+    The study's value is the training seconds to target (minimized). A run that reaches the target is COMPLETE,
+    one that is given up PRUNED, one that broke down FAIL; a timing probe is PRUNED without a value.
     Intermediate values are the metric by samples, one for each scoring.
 
     Args:
@@ -76,7 +76,7 @@ class StudyTrials:
     def end(
         self, number: int, outcome: Outcome, seconds_to_target: float | None, seen: Measurement | None
     ) -> None:
-        """Tells the end of a trial; one that was told already is left alone."""
+        """Reports the end of a trial; one that was reported already is left alone."""
         trial = self._running(number)
         if trial is None:
             return

@@ -1,4 +1,4 @@
-"""What looks that are under way leave for further looks to resolve."""
+"""Variance that the probes in flight leave for further probes to resolve."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Array = npt.NDArray[np.float64]
 def left_to_resolve(
     state: SearchState, beliefs: Beliefs, resolves: Callable[[int], float], incumbent: int
 ) -> Array:
-    """The share of each candidate's variance that is left once what is under way has shown itself, `(num,)`.
+    """The share of each candidate's variance that is left once the probes in flight have ended, `(num,)`.
 
-    A look that is under way resolves a share r of the variance of log time of its own run. Of another
+    A probe in flight resolves a share r of the variance of log time of its own run. Of another
     candidate, whose log time correlates with that by rho over joint draws, it thereby resolves rho^2 r: for
     normal quantities this does not depend on what it will show (Ginsbourger et al. 2010, section 3.2:
-    the variance after a fantasy is known before it), so that means need not be guessed. Several looks count
+    the variance after a fantasy is known before it), so that means need not be guessed. Several probes count
     as independent of each other. The incumbent's own run is left out: candidates are compared given it.
 
     Args:
-        state: What is known, and what is under way.
+        state: What is known, and the slices in flight.
         beliefs: What is believed of the candidates.
         resolves: The share r of a candidate, by its index.
         incumbent: Which candidate the others are compared with.

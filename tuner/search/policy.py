@@ -1,4 +1,4 @@
-"""The contract of policies: what to do next, given all that is known."""
+"""Interface of search policies: choose the next action from the state."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tuner.search.state import SearchState
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Begin a new probe.
+    """Start a new probe.
 
     Args:
         configuration: What to probe; feasible.
         purpose: Why.
         until: Where the slice ends.
         reason: One sentence for people.
-        resume_from: A probe whose checkpoint the run begins at: it differs in nodes only.
+        resume_from: A probe whose checkpoint the run starts from: it differs in nodes only.
     """
 
     configuration: Configuration
@@ -34,11 +34,11 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Continue:
-    """Go on with a paused probe.
+    """Resume a paused probe.
 
     Args:
         probe_id: The probe.
-        purpose: Why this slice is carried out.
+        purpose: Why this slice runs.
         until: Where the slice ends.
         reason: One sentence for people.
     """
@@ -51,7 +51,7 @@ class Continue:
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """Begin the run that the Optuna study's own sampler suggests.
+    """Start the run that the Optuna study's own sampler suggests.
 
     Args:
         until: Where the slice ends.
@@ -77,7 +77,7 @@ class Abandon:
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """Start nothing more until a slice that is under way has ended; there is one.
+    """Start nothing more until a slice in flight has ended; there is one.
 
     Args:
         reason: One sentence for people.
@@ -133,9 +133,9 @@ class Decision:
 class Policy(Protocol):
     """Decides what to do next from the state alone, so that a restarted search decides alike.
 
-    The state's room tells what is under way, and what there is room for. An action fits that room (what is
-    asked of Optuna waits until it does), and is of no run that is under way. `Stop` ends what is under way,
-    too, but for one that could still change by it: NO_GAIN and OUT_OF_REACH count as `Wait` until then.
+    The state's capacity lists the slices in flight and what is free. An action fits that capacity (what is
+    asked of Optuna waits until it does), and is of no run in flight. `Stop` ends the slices in flight, too,
+    unless they could still change it: NO_GAIN and OUT_OF_REACH count as `Wait` until then.
     """
 
     def decide(self, state: SearchState) -> Decision:

@@ -1,4 +1,4 @@
-"""What a search writes down of its beliefs, when it has them."""
+"""Store a search's predictions and model fits in the ledger."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tuner.search.state import SearchState, run_of
 
 Array = npt.NDArray[np.float64]
 
-#: Levels at which predictions are kept: the median and the central 90% interval.
+#: Levels at which predictions are stored: the median and the central 90% interval.
 LEVELS = (0.05, 0.5, 0.95)
 _MOST_STORED = 12
 
@@ -29,9 +29,9 @@ def remember_beliefs(
     *,
     also: Configuration | None = None,
 ) -> None:
-    """Keeps the predictions that matter and both fits.
+    """Stores the predictions that matter and both fits.
 
-    Kept are those of every begun run, of the present settings, of the configurations expected to be
+    It stores those of every started run, of the present settings, of the configurations expected to be
     the fastest, and of `also`.
     """
     forecast = beliefs.forecast
@@ -72,7 +72,7 @@ def prediction_record(
     reach: float,
     now: float,
 ) -> PredictionRecord:
-    """One configuration's prediction as it is kept."""
+    """One configuration's prediction as it is stored."""
     configuration = forecast.configurations[index]
     run = run_of(state, configuration)
     price = state.cluster.dollars_per_second(configuration)

@@ -1,4 +1,4 @@
-"""Optuna's side of a search: distributions, samplers that only ask what is feasible, trials."""
+"""Optuna distributions and samplers that only suggest feasible configurations."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def knob_distributions(space: SearchSpace, strategy: str) -> dict[str, Categoric
     """The knobs of one strategy as Optuna's distributions.
 
     Optuna wants one distribution a name, so that a knob which several strategies of the space have offers
-    the levels of all of them; what a strategy does not weigh is moved to the nearest level that it does.
+    the levels of all of them; a level that a strategy does not offer is moved to the nearest that it does.
     """
     offered: dict[str, dict[AxisValue, None]] = {}
     strategies = space.axes["strategy"].levels() if "strategy" in space.axes else [strategy]
@@ -118,7 +118,7 @@ class FeasibleSampler(BaseSampler):
 
     Infeasible configurations are masked before they become trials: TPE learns nothing from FAIL. Knobs do
     not decide what is feasible, and are asked for one by one once the strategy is known.
-    Chance is seeded with the number of the first trial it is asked for, so that a study that goes on
+    Chance is seeded with the number of the first trial it is asked for, so that a study that resumes
     in another process is not asked the same again. Where the space is a list, what was tried is masked
     too, and what is none of the list is moved to the nearest that is.
 

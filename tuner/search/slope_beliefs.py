@@ -1,4 +1,4 @@
-"""Beliefs over a listed space of any axes: slopes of seconds and samples, fitted to the state."""
+"""Slope models of a listed search: seconds and samples of any axes, fitted to the state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 #: Residual sizes that stand for none, in ablations.
 _NO_RESIDUAL = (1e-3,)
 _NO_SLOPE_SD = 1e-3
-#: What a first look leaves unsure of log seconds a sample, and of log samples to target, about.
+#: What a first short probe leaves uncertain of log seconds a sample, and of log samples to target, about.
 _BELIEVED_SECONDS_SD, _BELIEVED_SAMPLES_SD = 0.05, 0.5
 
 
@@ -56,9 +56,9 @@ class SlopeModels:
 
         Args:
             state: What was measured.
-            believed: Candidates that are being looked at: each counts as if it had shown what is expected of
+            believed: Candidates that are being probed: each counts as if it had shown what is expected of
                 it (kriging believer; Ginsbourger et al. 2010). That moves no mean, and takes from the
-                variances what these looks are going to take. One that has shown something is left as it is.
+                variances what these probes are going to take. One that has shown something is left as it is.
         """
         runs = {self._rows[run.configuration]: run for run in state.runs.values()}
         reported = self._reported(state, runs)
@@ -84,7 +84,7 @@ class SlopeModels:
         )
 
     def _reported(self, state: SearchState, runs: dict[int, Run]) -> Observed:
-        """What the begun runs' curves tell."""
+        """Observations from the started runs' curves."""
         sign = 1.0 if state.job.goal.maximize else -1.0
         curves = {row: run.measurement.trained_curve for row, run in sorted(runs.items())}
         scored = {row: points for row, points in curves.items() if points}
@@ -172,7 +172,7 @@ class _Believed:
         return SlopeFit(quantity=quantity.name, names=self._names, model=model)
 
     def _priors(self, level: float) -> list[SlopePrior]:
-        """The neutral prior, and the one that is believed beside it."""
+        """The neutral prior, and the one combined with it."""
         names, prior, without = self._names, self._settings.prior, self._settings.without
         neutral = prior_of("neutral", names, self._believed, level=level)
         if "analytic" in without:

@@ -1,4 +1,4 @@
-"""What a search believes of slopes before it measures: text-book signs, past studies, or nothing."""
+"""Priors of slopes for a listed search: text-book signs, past studies, or neutral."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _BETWEEN_JOBS_SD = 0.25
 
 Slopes = Mapping[str, Slope]
 #: Parts of the search that can be left out: the form of `curve`s; `analytic` slopes (the intercept is fitted
-#: alone); what each configuration has of its own beside the slopes (`residual`); the `prior` beside the
-#: neutral one; dividing gains by what they `cost`; what runs that ended without arriving (`never`) tell of
-#: others: a run that ended counts as one that lives on, and no limit is learnt from where runs end.
+#: alone); what each configuration has of its own besides the slopes (`residual`); the `prior` besides the
+#: neutral one; dividing gains by what they `cost`; what runs that ended short of the target (`never`) show of
+#: others: a run that ended counts as unfinished, and no limit is learnt from where runs end.
 Part = Literal["curve", "analytic", "residual", "prior", "cost", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlopeBeliefs:
-    """Slopes believed beforehand; a neutral prior stands beside them at all times.
+    """Prior slopes; they are always combined with a neutral prior.
 
     Args:
         name: What to call them.
@@ -53,10 +53,10 @@ PRIORS = {prior.name: prior for prior in (NEUTRAL, TEXTBOOK, REVERSED)}
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """How the slope models search.
+    """Settings of the slope models.
 
     Args:
-        prior: What is believed beforehand.
+        prior: The prior.
         without: Parts that are left out, to see what each is worth; see `Part`.
     """
 
@@ -87,7 +87,7 @@ def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:
 
 
 def pooled(known: Slope, stated: Sequence[tuple[float, float]]) -> Slope:
-    """The text-book slope as one more study beside those that told."""
+    """The text-book slope as one more study besides the past ones."""
     pairs = [(known.mean, known.sd), *((mean, math.hypot(sd, _BETWEEN_JOBS_SD)) for mean, sd in stated)]
     precision = np.array([sd**-2 for _, sd in pairs])
     mean = float(precision @ np.array([mean for mean, _ in pairs]) / precision.sum())

@@ -1,4 +1,4 @@
-"""Where curves begin: the metric of the untrained model, where nobody scored it."""
+"""Start of curves: estimate the metric of the untrained model if it was not scored."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Array = npt.NDArray[np.float64]
 
 #: First scorings so many median deviations worse than the median are of runs that broke down.
 _BROKEN = 4.0
-#: Progress below this tells no more than that a run is stuck or broke down.
+#: Progress below this only shows that a run is stuck or broke down.
 _LEAST_PROGRESS = -0.03
-#: More than this tells nothing more either.
+#: More than this adds no information either.
 _MOST_PROGRESS = 1e9
 
 
@@ -30,7 +30,7 @@ def start_value(first_values: Sequence[float]) -> float:
 
 
 def progress_of(values: Array, start: float, target: float) -> Array:
-    """(value - start) / (target - start), not below what tells something; 1 is the target.
+    """(value - start) / (target - start), clamped to its informative range; 1 is the target.
 
     Args:
         values: Of the metric, larger being better.

@@ -1,4 +1,4 @@
-"""Where a search stands, derived from its ledger alone."""
+"""State of a search, derived from its ledger alone."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _DECIDING_SECONDS = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A training that was begun, with all it showed.
+    """A training that was started, with all its measurements.
 
     Args:
         probe: Its probe.
         measurement: All slices together, but for one that ended by a fault.
-        seconds_to_target: Training clock at the crossing; None while it has not arrived.
-        samples_to_target: Samples at the crossing; None while it has not arrived.
+        seconds_to_target: Training clock at the crossing; None until it reaches the target.
+        samples_to_target: Samples at the crossing; None until it reaches the target.
     """
 
     probe: ProbeRecord
@@ -62,12 +62,12 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it came to its end without arriving, or broke down."""
+        """Whether it ended without reaching the target, or broke down."""
         return not self.arrived and not self.can_continue
 
     @property
     def can_continue(self) -> bool:
-        """Whether its training may go on, be it as another probe: after a fault, or if the target moved."""
+        """Whether its training may resume, also as another probe: after a fault, or if the target moved."""
         moved = self.probe.outcome is Outcome.REACHED and not self.arrived
         return self.is_open or moved or (self.probe.outcome.is_fault and not self.arrived)
 
@@ -84,8 +84,8 @@ class SearchState:
         runs: The most advanced run of each statistics (`run_key`).
         start_value: The metric of the untrained model; None before any scoring.
         epoch_samples: Size of the training set.
-        spent: Everything charged; of what is under way, nothing yet.
-        capacity: What may be under way at once, and what is.
+        spent: Everything charged; nothing yet of the slices in flight.
+        capacity: Limits on concurrent slices, and the slices in flight.
     """
 
     job: Job
@@ -100,13 +100,13 @@ class SearchState:
 
     @property
     def elapsed_seconds(self) -> float:
-        """Time that has passed while anything was probed; with several under way it counts once."""
+        """Elapsed time with any slice in flight; shared time counts once."""
         shared = sum(measurement.shared_seconds for measurement in self.slices)
         return self.spent.seconds - shared + self.capacity.elapsed_seconds
 
     @property
     def committed_dollars(self) -> float:
-        """What all that is under way costs at the least, which nobody was charged yet."""
+        """Minimum cost of all slices in flight, not charged yet."""
         return sum(
             max(running.elapsed_seconds, running.expected_seconds)
             * self.cluster.dollars_per_second(running.configuration)
@@ -115,7 +115,7 @@ class SearchState:
 
     @property
     def keys_under_way(self) -> set[Configuration]:
-        """Statistics (`run_key`) whose run is under way."""
+        """Statistics (`run_key`) whose run is in flight."""
         return {
             run_key(self.job, running.configuration)
             for running in self.capacity.under_way
@@ -124,16 +124,16 @@ class SearchState:
 
     @property
     def timings_under_way(self) -> set[TimingKey]:
-        """All whose steps are being timed, be it by the way."""
+        """All whose steps are being timed, also by a training slice."""
         return {timing_key(running.configuration, self.cluster) for running in self.capacity.under_way}
 
     def fits(self, configuration: Configuration) -> bool:
-        """Whether there is room for a configuration now."""
+        """Whether there is capacity for a configuration now."""
         return self.capacity.fits(self.cluster.nodes_held(configuration))
 
     @property
     def further_trainings(self) -> int:
-        """Trainings that the answer serves beside one that arrives while it is searched.
+        """Trainings that the answer serves besides one that reaches the target during the search.
 
         All of them where ranks are emulated: that trains nothing on the cluster which is asked about.
         """
@@ -147,7 +147,7 @@ class SearchState:
 
     @property
     def repeats(self) -> bool:
-        """Whether a run that goes on begins anew, and is paid for again up to where it was."""
+        """Whether a run that resumes starts over, and is paid for again up to where it was."""
         return not self.job.can_resume
 
     @property
@@ -163,7 +163,7 @@ class SearchState:
 
     @property
     def overhead(self) -> float:
-        """Charged seconds over training seconds while a run goes on: scoring and checkpoints, at least 1."""
+        """Charged seconds over training seconds while a run trains: scoring and checkpoints, at least 1."""
         training = charged = 0.0
         for run in self.runs.values():
             for measurement, trained in paid_slices(run.probe):
@@ -177,7 +177,7 @@ class SearchState:
 
     @property
     def slice_seconds(self) -> float:
-        """What a slice costs beside its training and scoring: start-up, checkpoint, and deciding."""
+        """What a slice costs besides its training and scoring: start-up, checkpoint, and deciding."""
         lost = [
             measurement.charged_seconds - measurement.repeated_seconds - trained - measurement.scoring_seconds
             for probe in self.probes
@@ -189,7 +189,7 @@ class SearchState:
 
     @property
     def parameter_bytes(self) -> int:
-        """Bytes of the model's parameters, 0 where no probe told."""
+        """Bytes of the model's parameters, 0 if no probe reported them."""
         return max((m.parameter_bytes for m in self.slices), default=0)
 
     def timed(self) -> set[TimingKey]:
@@ -220,7 +220,7 @@ class SearchState:
                 samples_to_target=run.samples_to_target,
                 seconds_to_target=run.seconds_to_target,
                 ended=run.has_ended,
-                # Steps on the part at hand, or of described ranks, are told to the model of seconds alone.
+                # Steps on real nodes, or of described ranks, are observations of the model of seconds only.
                 is_timed=self.cluster.at_hand is None,
             )
             evidence.append(
@@ -245,14 +245,14 @@ def read_state(
     epoch_samples: int,
     capacity: Capacity | None = None,
 ) -> SearchState:
-    """Derives where a search stands from its probes.
+    """Derives the state of a search from its probes.
 
     Args:
         job: The job.
         cluster: What it trains on.
         probes: Its probes.
         epoch_samples: Size of the training set.
-        capacity: What is under way; room for one slice, and nothing under way, if absent.
+        capacity: Capacity; one slot, and no slice in flight, if absent.
     """
     runs: dict[Configuration, Run] = {}
     starts: list[float] = []
@@ -296,14 +296,14 @@ def _guessed_start(job: Job, runs: Sequence[Run]) -> float | None:
     sign = 1.0 if goal.maximize else -1.0
     first = sign * start_value([sign * value for value in firsts])
     gap = max(abs(goal.target - first), 0.1 * abs(goal.target), 1e-6)
-    # A first scoring past the target says nothing of where the run began.
+    # A first scoring past the target says nothing of where the run started.
     started = first if sign * (goal.target - first) > 0 else goal.target
     return started - sign * _BEFORE_FIRST * gap
 
 
 def _run(probe: ProbeRecord, job: Job) -> Run | None:
     """The training a probe carried out; None for a timing, or where nothing was trained."""
-    # What a faulty slice saw may lie beyond the checkpoint that the run goes on from.
+    # What a faulty slice saw may lie beyond the checkpoint that the run resumes from.
     valid = [m for m in probe.slices if not m.outcome.is_fault]
     if probe.purpose is Purpose.TIMING or not valid:
         return None
@@ -338,7 +338,7 @@ def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchS
 def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
     """Each slice of a probe that was charged, with the training seconds that it added.
 
-    What was carried over from another probe is not paid for again, and passed over.
+    What was copied from another probe is not paid for again, and is skipped.
     """
     before = 0.0
     for measurement in probe.slices:
@@ -365,5 +365,5 @@ def run_key(job: Job, configuration: Configuration) -> Configuration:
 
 
 def run_of(state: SearchState, configuration: Configuration) -> Run | None:
-    """The run that was begun with a configuration's statistics, on whatever nodes."""
+    """The run that was started with a configuration's statistics, on any nodes."""
     return state.runs.get(run_key(state.job, configuration))

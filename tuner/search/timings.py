@@ -1,4 +1,4 @@
-"""What a timing tells: step times hold for nodes, batch, strategy and steps between exchanges."""
+"""Which configurations share a step time: same nodes, batch, strategy and steps between exchanges."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TimingKey:
 
 
 def timing_key(configuration: Configuration, cluster: Cluster) -> TimingKey:
-    """What a timing of a configuration tells of."""
+    """The configurations that a timing of this one holds for."""
     setup = setup_of(configuration, cluster.num_ranks(configuration.nodes))
     return TimingKey(
         nodes=configuration.nodes,

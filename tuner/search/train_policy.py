@@ -1,4 +1,4 @@
-"""The policy that searches nothing: train one configuration to the target."""
+"""Policy without a search: train one configuration to the target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tuner.search.beliefs import believe, seconds_ratio
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.state import SearchState, run_of
 
-#: Strides between which what was trained is written down, as a share of what is expected.
+#: Length of a slice, as a share of the expected training time.
 _SLICE_SHARE, _SHORTEST_SLICE_SECONDS = 0.2, 10.0
 _WHOLE_SECONDS = 1e9
 #: A training that takes this many times what was expected is given up.
@@ -19,14 +19,14 @@ _TIMEOUT = 4.0
 
 
 class TrainPolicy:
-    """Trains one configuration until it reaches the target, carrying on what was begun of it.
+    """Trains one configuration until it reaches the target, resuming what was started of it.
 
-    The first fault ends it; asked again, it goes on from the checkpoint before.
+    The first fault ends it; called again, it resumes from the previous checkpoint.
 
     Args:
         configuration: What to train.
         expected_seconds: Predicted training seconds to target; None where nothing is known, and then
-            the training goes on until it arrives, breaks down or is interrupted.
+            the training continues until it reaches the target, breaks down or is interrupted.
         limit_seconds: Training seconds after which it is given up; None for none.
     """
 
@@ -55,7 +55,7 @@ class TrainPolicy:
             return Decision(action=Stop(kind=StopKind.FAULTS, reason="the training failed"))
         if run is None or not run.can_continue or (run.is_open and run.configuration == self._configuration):
             return Decision(action=self._action(state))
-        # Begun on other nodes, or for a nearer target, or ended by a fault: carried on as a new probe.
+        # Started on other nodes, or for a nearer target, or ended by a fault: resumed as a new probe.
         rng = np.random.default_rng(0)
         beliefs = believe(state, [self._configuration, run.configuration], rng)
         ratio = seconds_ratio(beliefs, self._configuration, run.configuration)
@@ -69,7 +69,7 @@ class TrainPolicy:
         return Decision(action=start, beliefs=beliefs)
 
     def _until(self, state: SearchState, done: float) -> Until:
-        """The next stride; all at once where a stride would begin the run anew."""
+        """The end of the next slice; the whole training where each slice would start over."""
         if state.repeats:
             return Until(training_seconds=_WHOLE_SECONDS if self._limit is None else self._limit)
         return Until(training_seconds=done + self._slice_seconds)
