@@ -1,4 +1,4 @@
-"""Probers: what carries out slices of probes, one file a kind."""
+"""Probers run the slices of probes; one module for each kind."""
 
 from tuner.probes.prober import ProbeHandle, Prober, Until
 from tuner.probes.slice_plan import first_evaluation

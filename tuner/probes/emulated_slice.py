@@ -1,4 +1,4 @@
-"""What the one process of an emulated probe runs: one slice on virtual ranks."""
+"""Entry point of an emulated probe: one process runs one slice on virtual ranks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tuner.probes.slice_plan import (
 )
 from tuner.probes.warm_runs import WarmRuns
 
-#: A slice ends after so many seconds of the machine at hand, wherever the virtual clock stands.
+#: A slice ends after so many seconds of this machine, wherever the virtual clock stands.
 _LONGEST_SECONDS = 30.0
 
 _warm_runs = WarmRuns()
@@ -79,7 +79,7 @@ class _EmulatedSlice:
         plan: The slice.
         prepared: Workload, data and initial model.
         device: Where it computes.
-        reporter: Tells whoever polls.
+        reporter: Sends progress.
     """
 
     def __init__(
@@ -135,12 +135,12 @@ class _EmulatedSlice:
             )
         self._started = time.perf_counter()
         self._scoring_seconds = 0.0
-        #: When marks are scored again.
+        #: When evaluation points are scored again.
         self._scores_from = 0.0
         self._num_ranks = num_ranks
 
     def run(self) -> dict[str, Any]:
-        """Emulates until the slice's end, saves the run unless it went astray, and tells what it was."""
+        """Emulates until the slice's end, saves the run unless it diverged, and returns the result."""
         run, reporter = self._run, self._reporter
         started_samples, started_steps, started_bytes = run.samples, run.rank_steps, run.moved_bytes
         outcome = self._score_untrained()
@@ -169,7 +169,7 @@ class _EmulatedSlice:
         }
 
     def _to_next_evaluation(self, started_steps: int) -> Outcome:
-        """Goes on to the next scoring or the slice's end; where the run stands then."""
+        """Trains to the next scoring or the slice's end; returns the run's position."""
         run, until = self._run, self._plan.until
         evaluation_samples = self._evaluation_points.next_after(run.samples)
         ends = [evaluation_samples, *(limit for limit in (until.samples, self._horizon) if limit is not None)]
@@ -200,7 +200,7 @@ class _EmulatedSlice:
         return time.perf_counter() - self._started > _LONGEST_SECONDS
 
     def _evaluate_at(self) -> Outcome:
-        """Scores, unless the last scoring is not yet outweighed by training."""
+        """Scores, if training outweighs the cost of the last scoring."""
         began = time.perf_counter()
         if began < self._scores_from:
             return Outcome.RUNNING
@@ -249,7 +249,7 @@ class _EmulatedSlice:
         return Outcome.REACHED if self._scorer.is_reached(value) else Outcome.RUNNING
 
     def _start_run(self, trained: Trained) -> Emulation:
-        """The run as the last slice left it, from memory or its newest checkpoint; else anew."""
+        """The run as the last slice left it, from memory or its newest checkpoint; else a new one."""
         newest = None if self._plan.is_timing else self._checkpoints.latest()
         warm = _warm_runs.take(self._plan.folder, trained, newest.path if newest else None)
         if warm is not None:
@@ -275,9 +275,9 @@ class _EmulatedSlice:
 
 
 def rank_timings(run: Emulation) -> list[RankTiming]:
-    """Step times of the virtual ranks; ranks that are alike are told as one.
+    """Step times of the virtual ranks; ranks that are alike are reported as one.
 
-    Alike are those of one share and with the same delays; rank 0, which may hold a server, is told by itself.
+    Alike are those of one share and with the same delays; rank 0, a possible server, is reported by itself.
     """
     trained = run.trained
     groups: dict[tuple[Any, ...], list[int]] = {}

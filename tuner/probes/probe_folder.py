@@ -1,4 +1,4 @@
-"""The folder of one probe: what was run, and its curve as lines of JSON, kept through a kill."""
+"""The folder of one probe: its plan, and its curve as lines of JSON that survive a kill."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ProbeFolder:
 
     Each line of `metrics.jsonl` is a scoring with the number of its slice, or the end of a slice. A
     slice without an end, or one whose end was taken back, was lost with the process that polled it: its
-    scorings up to the checkpoint from which the run goes on belong to the next slice.
+    scorings up to the checkpoint from which the run resumes belong to the next slice.
 
     Args:
         folder: The probe's folder; made if absent.
@@ -58,7 +58,7 @@ class ProbeFolder:
         return frozenset(self._reported)
 
     def lost_points(self, up_to_samples: int) -> list[CurvePoint]:
-        """Scorings of slices that were lost, no further than the run goes on from."""
+        """Scorings of lost slices, up to where the run resumes."""
         return [point for samples, point in sorted(self._lost.items()) if samples <= up_to_samples]
 
     def describe(self, plan: SlicePlan, *, num_ranks: int) -> None:
@@ -108,10 +108,10 @@ class ProbeFolder:
         self._append({"slice": self._slice, "ended": outcome.value})
 
     def take_back_ends(self, stored_samples: Collection[int]) -> None:
-        """Counts slices as lost that ended, but were never written down by whoever polled them.
+        """Counts slices as lost that ended, but were never stored by whoever polled them.
 
         Args:
-            stored_samples: Samples of all scorings that were written down.
+            stored_samples: Samples of all scorings that were stored.
 
         Raises:
             StorageError: It cannot be written.
@@ -124,7 +124,7 @@ class ProbeFolder:
             self._read_slices()
 
     def check_disk_space(self) -> None:
-        """Sees that something of some size can be written.
+        """Checks that some bytes can be written.
 
         Raises:
             StorageError: It cannot: the disk is full, or the folder is gone.

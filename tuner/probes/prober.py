@@ -1,4 +1,4 @@
-"""The contract of probers: short, real looks at a configuration, many at once, never blocking."""
+"""Interface of probers: start slices of probes, poll them without blocking, many at once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Until:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeHandle:
-    """Names a slice under way.
+    """Handle of a slice in flight.
 
     Args:
         identity: Unique within the prober.
@@ -48,9 +48,9 @@ class ProbeHandle:
 
 
 class Prober(ABC):
-    """Carries out slices of probes.
+    """Runs slices of probes.
 
-    A probe lives in a folder. Starting it again in the same folder goes on from the newest
+    A probe lives in a folder. Starting it again in the same folder resumes from the newest
     checkpoint there, under the same configuration but for `nodes`, where the strategy's statistics
     do not depend on them. The measurement that `poll` returns grows until its outcome is no longer
     RUNNING; it is that of the slice alone (see `Measurement`). What went wrong inside a probe is an
@@ -61,7 +61,7 @@ class Prober(ABC):
     def start(
         self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
     ) -> ProbeHandle:
-        """Begins a slice and returns at once.
+        """Starts a slice and returns at once.
 
         Raises:
             ProbeError: Probing is impossible: no rank can be started.
@@ -77,7 +77,7 @@ class Prober(ABC):
         """Ends the slice and everything it started; what was checkpointed stays."""
 
     def end_orphans(self, folder: Path) -> None:
-        """Ends what an earlier tuner's slices left running in a probe's folder, beyond this host too.
+        """Ends what an earlier tuner's slices left running in a probe's folder, also on other hosts.
 
         Args:
             folder: The probe's folder.
@@ -90,4 +90,4 @@ class Prober(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Ends every slice and releases what was kept warm."""
+        """Ends every slice and releases warm processes."""

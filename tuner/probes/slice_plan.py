@@ -1,4 +1,4 @@
-"""What a slice's ranks are told, as plain data; free of torch, since the prober writes it."""
+"""The plan of a slice, as plain data for its ranks; does not import torch, since the prober writes it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SlicePlan:
         purpose: Why.
         until: Where it ends.
         folder: The probe's folder.
-        score_untrained: Whether a run that begins is scored before its first step. All runs of a job begin
+        score_untrained: Whether a new run is scored before its first step. All runs of a job start
             with the same model, so that once is enough.
     """
 
@@ -81,21 +81,21 @@ class SlicePlan:
         )
 
 
-#: The first mark of a job that states none: this part of an epoch.
+#: The first evaluation point of a job that states none: this part of an epoch.
 FIRST_EVALUATION_PER_EPOCH = 32
 #: But at least so many samples, or a whole epoch where it has fewer.
 SMALLEST_FIRST_EVALUATION = 1024
 
 
 class EvaluationPoints:
-    """Marks of samples; they depend on the job alone, so that curves of any nodes and batches compare.
+    """Evaluation points in samples; they depend on the job alone, so that curves are comparable.
 
-    A mark is due after the step that reaches it; a step that passes several is scored once.
+    A point is due after the step that reaches it; a step that passes several is scored once.
 
     Args:
-        first_samples: The first mark, at least 1.
-        growth: Each mark over the one before, above 1.
-        horizon_samples: A last mark, where the schedule ends; None for no end.
+        first_samples: The first point, at least 1.
+        growth: Each point over the one before, above 1.
+        horizon_samples: A last point, where the schedule ends; None for no end.
     """
 
     def __init__(self, first_samples: int, growth: float, horizon_samples: int | None = None) -> None:
@@ -108,7 +108,7 @@ class EvaluationPoints:
         self._horizon = horizon_samples
 
     def next_after(self, samples: int) -> int:
-        """The first mark beyond `samples`."""
+        """The first evaluation point beyond `samples`."""
         if samples < self._first:
             point = self._first
         else:
@@ -117,7 +117,7 @@ class EvaluationPoints:
             while point <= samples:
                 place += 1
                 point = self._point(place)
-            # The logarithm may round up: no mark between may be left out.
+            # The logarithm may round up: no point between may be left out.
             while place > 0 and self._point(place - 1) > samples:
                 place -= 1
                 point = self._point(place)
@@ -126,12 +126,12 @@ class EvaluationPoints:
         return point
 
     def _point(self, place: int) -> int:
-        # Adding the place keeps marks apart where growth times a small mark rounds to itself.
+        # Adding the position keeps points distinct where growth times a small point rounds to itself.
         return max(math.ceil(self._first * self._growth**place), self._first + place)
 
 
 def first_evaluation(num_training_samples: int, stated: int | None) -> int:
-    """The first mark: as stated in the job, or a thirty-second of an epoch, of tiny data some more."""
+    """The first evaluation point: as stated in the job, or 1/32 of an epoch, of tiny data some more."""
     if stated is not None:
         return stated
     part = math.ceil(num_training_samples / FIRST_EVALUATION_PER_EPOCH)

@@ -1,4 +1,4 @@
-"""Probes that train for real: ranks run the workload, in slices, from checkpoint to checkpoint."""
+"""Prober that trains the workload on launched ranks, in slices from checkpoint to checkpoint."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class TrainingProber(Prober):
     A timing probe makes its steps, scores nothing, saves nothing, and ends STOPPED. Any other
     slice ends PAUSED at `until`, REACHED at the first scoring past the target, STOPPED where the
     schedule's horizon ends, DIVERGED where loss, gradient or score stop being finite. A slice of which
-    no rank was heard for `probe.hang_timeout` is ended as TIMED_OUT; a single step or scoring that
-    takes longer needs a larger one. Where the strategy has no barrier, ranks that die or fall silent end
-    nothing while others train: the measurement names them.
+    no rank reported for `probe.hang_timeout` is ended as TIMED_OUT; a single step or scoring that
+    takes longer needs a larger one. If the strategy is asynchronous, the loss of ranks does not end the slice
+    while others train: the measurement names them.
 
     A job whose ranks are emulated starts one process for all of them; it is charged for the time that process
     takes, and no dollars.

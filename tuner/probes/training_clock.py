@@ -44,8 +44,8 @@ class TrainingClock:
     have (allocators, caches, buckets that are rebuilt, a network that wakes up): the first was seen to take
     38 times the median. So each warm-up step is clocked at the median of the settled steps of its
     own slice; while there are fewer than `WARMUP_STEPS` of those, at what the slice before settled at,
-    with the same ranks; failing that, at the median of all steps but the first. The charge is the wall's and
-    knows no such discount. What a clock says of early steps may therefore change until `is_settled`.
+    with the same ranks; failing that, at the median of all steps but the first. The charge follows the wall
+    clock, without such a discount. What a clock says of early steps may therefore change until `is_settled`.
 
     Args:
         start_seconds: The clock at the end of the slice before.
@@ -68,7 +68,7 @@ class TrainingClock:
 
     @property
     def is_settled(self) -> bool:
-        """Whether what `seconds_at` said of earlier steps stands for good."""
+        """Whether `seconds_at` of earlier steps no longer changes."""
         return len(self._early) >= _SETTLED_AFTER_STEPS
 
     @property
@@ -109,5 +109,5 @@ class TrainingClock:
         return self._start_seconds + warmup * typical + sum(self._early[warmup:num_steps])
 
     def _num_warmup(self) -> int:
-        """Steps clocked at the median; all of them while too few follow to tell."""
+        """Steps clocked at the median; all of them while too few follow."""
         return max(settled_from(self._early), min(WARMUP_STEPS, len(self._early)))

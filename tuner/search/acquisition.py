@@ -149,7 +149,8 @@ class Acquisition:
         """Whether emulation resumes the incumbent before it probes others.
 
         Until it has reached the target it gets as much of this machine as all other probes together: half for
-        the leader, half for its challengers (top-two sampling; Russo 2016). What nobody trained may not be the answer.
+        the leader, half for its challengers (top-two sampling; Russo 2016). Nothing untrained may be
+        the answer.
         """
         if not self.can_be_settled(incumbent):
             return False

@@ -16,8 +16,8 @@ from tuner.search.sampler import ProposedSampler, distributions, knob_distributi
 class StudyTrials:
     """Keeps an Optuna study up to date with the probes, so that Optuna's own tools show them.
 
-    The study's value is the training seconds to target (minimized). A run that reaches the target is COMPLETE,
-    one that is given up PRUNED, one that broke down FAIL; a timing probe is PRUNED without a value.
+    The study's value is the training seconds to target (minimized). A run that reaches it is COMPLETE, one
+    that is given up PRUNED, one that broke down FAIL; a timing probe is PRUNED without a value.
     Intermediate values are the metric by samples, one for each scoring.
 
     Args:

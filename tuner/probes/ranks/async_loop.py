@@ -1,4 +1,4 @@
-"""Runs one slice on one rank of a strategy without a barrier: everybody at its own pace."""
+"""Training loop of an asynchronous rank for one slice."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ from tuner.transport import Transport
 _CHECKPOINT_SECONDS = 20.0
 #: A leader that scores or saves is not taken for lost before so long, seconds.
 _LEAST_PAUSE_SECONDS = 10.0
-#: A rank tells the others its usual step after so many steps.
+#: A rank reports its usual step time to the others after so many steps.
 _REPORT_STEPS = 16
-#: How often a rank that has nothing to do looks again, seconds.
+#: How often an idle rank polls, seconds.
 _IDLE_SECONDS = 0.001
 
-#: Ends of a slice, as ranks tell each other: their places, from 1.
+#: Outcomes of a slice, as ranks post them: their positions, from 1.
 ENDS = (Outcome.PAUSED, Outcome.STOPPED, Outcome.REACHED, Outcome.DIVERGED)
 
 
 class AsynchronousRunner:
-    """Trains until the slice's end, in step with nobody.
+    """Trains asynchronously until the slice's end.
 
-    After each step a rank posts where it stands and looks where the others are. When all of them together
-    have seen a mark's samples, each copies itself and goes on; the leader scores the mean of the copies once
-    they are there. While it scores or saves, off its clock, the others rest as soon as they notice, off
-    theirs, so that the run goes on as if it had never been interrupted; the leader waits for nobody before it
-    scores. A rank that dies or falls silent is passed over.
+    After each step a rank posts its status and reads those of the others. When all of them together have seen
+    the samples of an evaluation point, each takes a snapshot and continues; the leader scores the mean of the
+    snapshots once they have arrived. While it scores or saves, off its clock, the others pause as soon as
+    they notice, off theirs, so that the run resumes as if it had never been interrupted; the leader does not
+    wait for other ranks before it scores. A rank that dies or falls silent is skipped.
 
     The slice's clock, curve and outcome are the leader's.
 
     Args:
         plan: The slice.
-        replica: This rank's, gone on from its checkpoint.
+        replica: This rank's, resumed from its checkpoint.
         transport: Between the ranks.
         membership: This rank's view of them.
-        scorer: Scores what the copies give.
-        noise: Gathers gradient noise of this rank.
+        scorer: Scores the mean of the snapshots.
+        noise: Collects gradient noise of this rank.
         evaluation_points: Where the run is scored.
-        run_start: Where the run stands that is gone on with.
-        reporter: Tells whoever polls.
+        run_start: The state of the resumed run.
+        reporter: Sends progress.
         horizon_samples: Where the schedule ends; None for no end.
     """
 
@@ -77,7 +77,7 @@ class AsynchronousRunner:
         self.steps: list[StepSeconds] = []
         self.staleness: list[float] = []
         self.exchanged_bytes = 0
-        #: Ranks that were not heard of when the slice ended, as the leader saw it.
+        #: Ranks that were lost when the slice ended, as the leader saw it.
         self.lost_ranks: tuple[int, ...] = ()
         self._snapshots = Snapshots(replica.strategy, transport, membership)
         self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
@@ -96,7 +96,7 @@ class AsynchronousRunner:
         self._unsettled: list[tuple[int, CurvePoint]] = []
         self._copied_point: CurvePoint | None = None
         self._last_end: float | None = None
-        #: What this rank's clock lacks of that of the leader it took over from.
+        #: Difference between this rank's clock and that of the leader it took over from.
         self._ahead_seconds = 0.0
         self._has_led = membership.rank == 0
 
@@ -115,7 +115,7 @@ class AsynchronousRunner:
             elif self._lead():
                 continue
             if self._is_used_up():
-                # Others still make the last steps: whoever is done goes on serving.
+                # Others still make the last steps: a rank that is done continues to serve them.
                 self.replica.strategy.attend()
                 self.membership.post()
                 self.reporter.alive("serving")
@@ -128,7 +128,7 @@ class AsynchronousRunner:
 
     @property
     def seconds(self) -> float:
-        """The training clock, that of an earlier leader gone on with."""
+        """The training clock, which continues that of an earlier leader."""
         return self.clock.seconds + self._ahead_seconds
 
     @property
@@ -143,7 +143,7 @@ class AsynchronousRunner:
         return self.replica.batch_size / rate if rate > 0 else None
 
     def _start(self) -> None:
-        """The leader scores the untrained model; the others wait for its word that training begins."""
+        """The leader scores the untrained model; the others wait until it starts training."""
         membership = self.membership
         membership.begin(self._started_rank_samples)
         membership.post(steps=self.replica.step, samples=self._rank_samples, seconds=self.seconds, ready=1)
@@ -174,14 +174,14 @@ class AsynchronousRunner:
         membership.poll()
 
     def _may_start(self) -> bool:
-        """For the leader: whether all that are heard of are ready; for the others: whether it said so."""
+        """For the leader: whether all live ranks are ready; for the others: whether it reported so."""
         membership = self.membership
         if membership.leads and membership.own(Field.STARTED) < 1:
             return membership.all_live(Field.READY, 1)
         return membership.of_leader(Field.STARTED) >= 1
 
     def _leave(self) -> None:
-        """Says that the end was noticed, and stays until all that are heard of have said so."""
+        """Reports that the end was noticed, and stays until all live ranks have done so."""
         self.membership.post(left=1)
         while not self.membership.all_live(Field.LEFT, 1):
             self.replica.strategy.attend()
@@ -226,7 +226,7 @@ class AsynchronousRunner:
         return ENDS[end - 1] if end else Outcome.RUNNING
 
     def _copy(self) -> None:
-        """Copies this rank for the mark; the leader notes where the run stands now."""
+        """Takes this rank's snapshot for the evaluation point; the leader stores the run's position."""
         self._snapshots.make()
         total = self.membership.total_samples
         if self.membership.leads:
@@ -241,7 +241,7 @@ class AsynchronousRunner:
         """What the leader does between two steps; whether it did something others must be looked at for."""
         membership = self.membership
         if not self._has_led:
-            # Curve and clock go on where the leader before left them.
+            # Curve and clock continue from the previous leader.
             ranks = range(self.replica.share.num_ranks)
             furthest = max(membership.of(rank, Field.SECONDS) for rank in ranks)
             self._ahead_seconds += max(0.0, furthest - self.seconds)
@@ -263,7 +263,7 @@ class AsynchronousRunner:
         return True
 
     def _score(self) -> bool:
-        """Scores the copies, while the others keep still; whether all of them were there."""
+        """Scores the snapshots while the others pause; returns whether all of them were there."""
         own = self.replica.strategy.own_score_vector()
         assert own is not None, "the leader has what is scored"
         vector = self._snapshots.gathered(own)
@@ -289,7 +289,7 @@ class AsynchronousRunner:
                 end = Outcome.REACHED if is_reached else Outcome.RUNNING
             else:
                 end = Outcome.DIVERGED
-            # Marks are passed over while the last scoring is not yet outweighed by training.
+            # Evaluation points are skipped until training outweighs the cost of the last scoring.
             batches = math.ceil(self.scorer.equivalent_steps / self.plan.job.probe.max_scoring)
             ahead = self.membership.total_samples + batches * self.replica.batch_size
             self._set_evaluation(self.evaluation_points.next_after(ahead))
@@ -317,7 +317,7 @@ class AsynchronousRunner:
             )
 
     def _resend_unsettled(self) -> None:
-        """Sends early points again: the clock knows by now what their warm-up should have taken."""
+        """Sends early points again: their warm-up is now settled on the clock."""
         for num_steps, point in self._unsettled:
             seconds = self.clock.seconds_at(num_steps) + self._ahead_seconds
             self.reporter.curve(replace(point, training_seconds=seconds))
@@ -344,7 +344,7 @@ class AsynchronousRunner:
         if not self._is_used_up() and (seconds is None or self.seconds < seconds):
             return Outcome.RUNNING
         if self._copied_point is not None:
-            # A mark that was passed is scored before the slice ends.
+            # An evaluation point that was passed is scored before the slice ends.
             return Outcome.RUNNING
         if self.plan.purpose is Purpose.TIMING:
             return Outcome.STOPPED
@@ -353,7 +353,7 @@ class AsynchronousRunner:
         return Outcome.PAUSED
 
     def _end(self, outcome: Outcome) -> None:
-        """Ends the slice for all, as the leader; where another has taken the lead, it is that one's to do."""
+        """Ends the slice for all, as the leader; if another rank has taken the lead, that rank does it."""
         self._resend_unsettled()
         self.membership.refresh()
         if not self.membership.leads:

@@ -1,4 +1,4 @@
-"""What a run's checkpoint holds, and how a slice goes on from it, on as many ranks as it likes."""
+"""Save a run to a checkpoint, and resume it on any number of ranks."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class ClockState:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStart:
-    """Where a run stands that a slice goes on with.
+    """The state of a run that a slice resumes.
 
     Args:
         clock: Its clock.
-        rank_samples: Samples that each rank has seen, without a barrier; empty where all go in step.
+        rank_samples: Samples that each rank has seen, if asynchronous; empty if synchronous.
     """
 
     clock: ClockState = ClockState()
@@ -49,7 +49,7 @@ class RunStart:
 
 
 def own_state(replica: Replica) -> dict[str, Any]:
-    """What is one rank's own: buffers, random generators and, where replicas differ, the replica.
+    """The state of one rank: buffers, random generators and, where replicas differ, the replica.
 
     Everything is on the CPU: a tensor that is sent from a device would be received on a device of its number.
     """
@@ -79,7 +79,7 @@ def write_run(
         clock: The run's clock.
         owns: `own_state` of each rank; None for one that is lost.
         step: Global batches seen.
-        rank_samples: Samples that each rank has seen, without a barrier.
+        rank_samples: Samples that each rank has seen, if ranks are asynchronous.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -110,7 +110,7 @@ def save_run(
     rank: int,
     group: ProcessGroup | None,
 ) -> Path | None:
-    """Saves a run in which all ranks go in step; all of them call it, rank 0 writes.
+    """Saves a synchronous run; all ranks call it, rank 0 writes.
 
     Returns:
         The checkpoint's path on rank 0, None elsewhere.
@@ -129,14 +129,14 @@ def save_run(
 
 
 def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, seed: int) -> RunStart:
-    """Goes on from a checkpoint, or begins a run where there is none.
+    """Resumes from a checkpoint, or starts a run if there is none.
 
-    On as many ranks as before, the run goes on as if never interrupted; a rank that was lost when it was
-    saved begins again as a twin of the first that was not. On another number, the buffers are the mean of
-    what the ranks had, and generators are seeded anew from rank and samples.
+    On as many ranks as before, the run resumes as if never interrupted; a rank that was lost when it was
+    saved starts as a copy of the first that was not. On another number, the buffers are the mean of
+    what the ranks had, and generators are seeded again from rank and samples.
 
     Args:
-        path: The checkpoint; None begins a run.
+        path: The checkpoint; None starts a run.
         replica: Freshly made; changed in place.
         rank: This rank.
         num_ranks: All ranks.
@@ -175,7 +175,7 @@ def on_host(state: Any) -> Any:
     if isinstance(state, Tensor):
         return state.cpu()
     if isinstance(state, dict):
-        # Of its own kind: a model's state carries versions beside its entries.
+        # Of its own type: a model's state carries versions besides its entries.
         moved = copy.copy(state)
         moved.update((key, on_host(value)) for key, value in state.items())
         return moved

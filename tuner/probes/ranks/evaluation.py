@@ -1,4 +1,4 @@
-"""Scores a run at its marks, off the training clock: the metric, and the gradient's noise."""
+"""Evaluate a run at its evaluation points, off the training clock: metric and gradient noise."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class ModelScorer:
         """The metric of the model as it stands.
 
         Args:
-            is_mixed: Whether its parameters are an average or a centre, which no rank has trained with.
+            is_mixed: Whether its parameters are an average or a center, which no rank has trained with.
         """
         scored = self._scored
         fresh = (
@@ -223,11 +223,11 @@ def _possible(value: float, workload: Workload) -> float:
 
 
 class NoiseWatch:
-    """Gathers gradient noise between marks: from the exchange of gradients, or apart where there is none.
+    """Collects gradient noise between evaluation points: from the gradient exchange, or separately.
 
     Args:
         replica: This rank's.
-        group: All ranks; None where this one asks no other.
+        group: All ranks; None if this rank measures alone.
         seed: The job's.
         max_batch_size_per_rank: Most samples of one gradient.
     """
@@ -261,7 +261,7 @@ class NoiseWatch:
             )
 
     def add(self, exchanges: list[Exchange]) -> None:
-        """Takes what a stride of steps exchanged."""
+        """Adds the exchanges of a step chunk."""
         weight = self._replica.share.num_samples / self._replica.batch_size
         for exchange in exchanges:
             local, mean = exchange.local_squared_norm, exchange.mean_squared_norm
@@ -271,7 +271,7 @@ class NoiseWatch:
     def at_evaluation(
         self, *, slice_seconds: float, step_seconds: float | None
     ) -> tuple[NoiseStatistic | None, bool]:
-        """The noise since the last mark, and whether the losses of all ranks are finite.
+        """The noise since the last evaluation point, and whether the losses of all ranks are finite.
 
         Args:
             slice_seconds: The slice's training clock so far.
@@ -281,7 +281,7 @@ class NoiseWatch:
         are_finite = replica.losses_are_finite()
         measured = None
         if self._one_rank is not None and step_seconds is not None and are_finite:
-            # A step of this rank is one on its own share; beside others it waits for them as well.
+            # A step of this rank is one on its own share; with other ranks it waits for them as well.
             measured = self._one_rank.measure(
                 replica.samples,
                 slice_seconds=slice_seconds,

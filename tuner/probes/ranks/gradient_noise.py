@@ -1,4 +1,4 @@
-"""Gradient noise: the squared norms of small- and large-batch gradients, and what they say.
+"""Gradient noise statistics from the squared norms of small- and large-batch gradients.
 
 Legend: B batch size of the large gradient g; it is the mean of p small gradients g_r over b_r samples,
 weighted by b_r / B; G the true gradient; S the trace of the covariance of one sample's gradient.
@@ -10,7 +10,7 @@ weighted by b_r / B; G the true gradient; S the trace of the covariance of one s
     S     = B (A - |g|^2) / (p - 1)
     |G|^2 = (p |g|^2 - A) / (p - 1)
 
-Both are unbiased, and a single |G|^2 may well be negative: average S and |G|^2 apart, divide last. It
+Both are unbiased, and a single |G|^2 may well be negative: average S and |G|^2 separately, divide last. It
 stops being true where samples of a batch are not independent given the parameters, as under batch
 norm, which the small batches then share with training.
 """
@@ -57,7 +57,7 @@ def noise_and_squared_gradient(
 
 
 class NoiseTally:
-    """Adds up pairs of squared norms between two marks, one pair a step or an estimate."""
+    """Adds up pairs of squared norms between two evaluation points, one pair a step or an estimate."""
 
     def __init__(self) -> None:
         self._weighted_small = 0.0
@@ -78,7 +78,7 @@ class NoiseTally:
     def take(
         self, weighted_small_sum: float, *, samples: int, batch_size: int, num_parts: int
     ) -> NoiseStatistic:
-        """The statistic of what was added, and begins anew.
+        """Returns the statistic of what was added, and resets the sums.
 
         Args:
             weighted_small_sum: The sum of A over all ranks.
@@ -97,7 +97,7 @@ class NoiseTally:
 
 
 class OneRankNoise:
-    """Measures noise at marks where one rank has no other to compare with.
+    """Measures noise at evaluation points on a rank that has no other to compare with.
 
     The gradients of `NUM_PARTS` micro-batches of random samples are taken at the current
     parameters, off the training clock, as often as `_TIME_SHARE` of it allows. Parameters, buffers

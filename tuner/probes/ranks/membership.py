@@ -1,4 +1,4 @@
-"""Who takes part in a run without a barrier: where each rank stands, who is heard of, who leads."""
+"""Membership of an asynchronous run: the status of each rank, failure detection, and the leader."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LEAST_SILENCE_SECONDS = 1.0
 
 
 class Field(IntEnum):
-    """What a rank posts of itself; those marked (leader) count only of the rank that leads."""
+    """Fields of a rank's status; those marked (leader) count only if the rank leads."""
 
     STEPS = 0
-    """Steps it has made since the run began."""
+    """Steps it has made since the run started."""
     SAMPLES = 1
-    """Samples it has seen since the run began."""
+    """Samples it has seen since the run started."""
     STEP_MEDIAN = 2
     """Median of its step times, seconds; 0 while unknown."""
     STEP_DEVIATION = 3
@@ -33,27 +33,27 @@ class Field(IntEnum):
     TERM = 5
     """When it took the lead: the highest leads."""
     STARTED = 6
-    """(leader) 1 once training may begin."""
+    """(leader) 1 once training may start."""
     READY = 19
-    """1 once it has loaded what it goes on from."""
+    """1 once it has loaded its checkpoint."""
     EVALUATION = 7
-    """(leader) Number of the mark that is next."""
+    """(leader) Number of the next evaluation point."""
     EVALUATION_SAMPLES = 8
-    """(leader) Samples of all ranks at which copies are made."""
+    """(leader) Samples of all ranks at which snapshots are taken."""
     COPIED = 9
-    """Number of the last mark it has made its copy for."""
+    """Number of the last evaluation point it has taken its snapshot for."""
     PAUSE = 10
-    """(leader) Number of the last rest asked for."""
+    """(leader) Number of the last pause requested."""
     PAUSE_SECONDS = 11
-    """(leader) How long that rest may take at most."""
+    """(leader) How long that pause may take at most."""
     RELEASED = 12
-    """(leader) Number of the last rest that is over."""
+    """(leader) Number of the last pause that is over."""
     RESTED = 13
-    """Number of the last rest it has come to, with nothing of its own under way."""
+    """Number of the last pause it has reached, with nothing of its own in flight."""
     SAVE = 14
-    """(leader) Number of the rest in which parts of a checkpoint are to be written."""
+    """(leader) Number of the pause in which parts of a checkpoint are written."""
     SAVED = 15
-    """Number of the last rest whose part it has written."""
+    """Number of the last pause whose part it has written."""
     ENDED = 16
     """(leader) Place of the slice's outcome among `ENDS`, from 1."""
     SECONDS = 18
@@ -65,13 +65,13 @@ class Field(IntEnum):
 class Membership:
     """One rank's view of all of them.
 
-    A rank is heard of while its silence is shorter than median + k MAD of its own steps; one that falls
-    silent is passed over by everybody until it speaks again. The leader scores, ends slices and, where
-    there is one, serves the centre. It is the rank with the highest term; where it falls silent, the
-    lowest rank that is heard of takes the lead with a new term, so that the old one, when it wakes, follows.
+    A rank counts as live while its silence is shorter than median + k MAD of its own steps; one that falls
+    silent is skipped by all until it reports again. The leader scores, ends slices and, where
+    there is one, serves the center. It is the rank with the highest term; where it falls silent, the
+    lowest live rank takes the lead with a new term, so that the old one, when it wakes, follows.
 
     Args:
-        transport: Carries the standings.
+        transport: Transfers the status table.
         first_silence_seconds: How long a rank may be silent before its steps are known.
     """
 
@@ -86,7 +86,7 @@ class Membership:
             self._own[Field.TERM] = 1
 
     def begin(self, rank_samples: Sequence[int]) -> None:
-        """Notes what each rank had seen when the slice began: one that is never heard of has seen it too."""
+        """Stores what each rank had seen when the slice started, also for ranks that never report."""
         if rank_samples:
             self._started_samples = np.array(rank_samples, dtype=float)
 
@@ -110,7 +110,7 @@ class Membership:
         return int(max(self._rows[rank, Field.SAMPLES], self._started_samples[rank]))
 
     def poll(self) -> None:
-        """Takes note of where everybody stands now, and takes the lead where it falls to this rank."""
+        """Reads the status of all ranks, and takes the lead if it falls to this rank."""
         self._rows = self._transport.statuses()
         self._rows[self.rank] = self._own
         silent = self._transport.silent_seconds()
@@ -123,12 +123,12 @@ class Membership:
             self._take_lead()
 
     def refresh(self) -> None:
-        """Says that this rank is there, and looks: for those who wait for another rank."""
+        """Reports that this rank is alive, and refreshes: for a rank that waits for another."""
         self.post()
         self.poll()
 
     def post(self, **fields: float) -> None:
-        """Changes fields of this rank's standing, named as in `Field`, in small letters, and tells all."""
+        """Changes fields of this rank's status, named as in `Field`, in lower case, and posts it."""
         for name, value in fields.items():
             self._own[Field[name.upper()]] = value
         self._rows[self.rank] = self._own
@@ -147,11 +147,11 @@ class Membership:
         return self.of(self.leader(), field)
 
     def live_ranks(self) -> tuple[int, ...]:
-        """Ranks that are heard of, this one among them, ascending."""
+        """Live ranks, this one among them, ascending."""
         return self._live
 
     def lost_ranks(self) -> tuple[int, ...]:
-        """Ranks that are not heard of."""
+        """Lost ranks."""
         return tuple(rank for rank in range(self._transport.num_ranks) if rank not in self._live)
 
     def leader(self) -> int:
@@ -160,7 +160,7 @@ class Membership:
         return highest if highest in self._live else self._live[0]
 
     def all_live(self, field: Field, number: float) -> bool:
-        """Whether every rank that is heard of has come to a number."""
+        """Whether every live rank has reached a number."""
         return all(self._rows[rank, field] >= number for rank in self._live)
 
     def _longest_silence(self, rank: int) -> float:
@@ -181,8 +181,8 @@ class Membership:
         for field in (Field.STARTED, Field.EVALUATION_SAMPLES, Field.PAUSE, Field.SAVE, Field.ENDED):
             self._own[field] = before[field]
         if before[Field.EVALUATION] > 0:
-            # Copies may have been made for the old leader's mark, of whose clock nobody knows: once more.
+            # Snapshots of the old leader's evaluation point have an unknown clock: take them again.
             self._own[Field.EVALUATION] = before[Field.EVALUATION] + 1
-        # A rest that the old leader asked for is over, and what it was for is asked for again.
+        # A pause that the old leader requested is over, and its purpose is requested again.
         self._own[Field.RELEASED] = before[Field.PAUSE]
         self.post(term=float(before[Field.TERM]) + 1)

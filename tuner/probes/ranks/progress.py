@@ -1,4 +1,4 @@
-"""What a rank tells whoever polls it: where it stands, at least once a second, and what it found."""
+"""Progress reporter of a rank: its status at least once a second, and its results."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _BEAT_SECONDS = 0.5
 
 
 class ProgressReporter:
-    """Sends a rank's messages. Each is a sign of progress, so none may come from a thread of its own.
+    """Sends a rank's messages. Each is a sign of progress, so none may come from a separate thread.
 
-    A message is plain data with a `kind`: `progress` (where the rank stands), `started` (the first
+    A message is plain data with a `kind`: `progress` (the rank's status), `started` (the first
     step is next), `curve`, `noise`, `checkpoint` or `out_of_memory`.
 
     Args:
@@ -34,7 +34,7 @@ class ProgressReporter:
         return time.perf_counter() - self._entered
 
     def stand(self, *, step: int, samples: int, training_seconds: float, scoring_seconds: float) -> None:
-        """Notes where the run stands, for the messages to come."""
+        """Stores the run's position for the messages to come."""
         self._status = {
             "step": step,
             "samples": samples,
@@ -43,16 +43,16 @@ class ProgressReporter:
         }
 
     def progress(self, phase: str) -> None:
-        """Says what the rank does now."""
+        """Reports what the rank does now."""
         self._send("progress", phase=phase, **self._status)
 
     def beat(self, *, step: int, samples: int) -> None:
-        """Between two steps: says so, unless something was said a moment ago."""
+        """Between two steps: reports progress, unless a message was sent a moment ago."""
         self._status.update(step=step, samples=samples)
         self.alive("training")
 
     def alive(self, phase: str) -> None:
-        """While the rank waits: says what for, unless something was said a moment ago."""
+        """While the rank waits: reports what for, unless a message was sent a moment ago."""
         if time.perf_counter() - self._last_sent >= _BEAT_SECONDS:
             self.progress(phase)
 
@@ -70,7 +70,7 @@ class ProgressReporter:
         self._send("curve", point=asdict(point))
 
     def noise(self, statistic: NoiseStatistic) -> None:
-        """Gradient noise since the last mark."""
+        """Gradient noise since the last evaluation point."""
         self._send("noise", statistic=asdict(statistic))
 
     def checkpoint(self, path: str) -> None:

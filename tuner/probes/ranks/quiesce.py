@@ -1,4 +1,4 @@
-"""A consistent cut: every rank at rest, nothing under way but what each holds, written to one checkpoint."""
+"""Consistent snapshot of asynchronous ranks: pause all, drain messages, write one checkpoint."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from tuner.probes.ranks.replica import Replica
 from tuner.strategies import Strategy
 from tuner.transport import Transport
 
-#: How often a resting rank looks whether it may go on, seconds.
+#: How often a paused rank checks whether it may continue, seconds.
 _PAUSE_POLL_SECONDS = 0.001
 
 
 class ConsistentSnapshot:
-    """Rests between steps, off every rank's clock, and writes parts of checkpoints meanwhile.
+    """Pause barrier between steps, off every rank's clock, in which parts of checkpoints are written.
 
-    The leader asks for a rest. Each rank comes to it at the end of its step and answers others until nothing
-    it began is under way. Once all that are heard of rest, what is still to be mixed in has arrived: each
+    The leader requests a pause. Each rank reaches it at the end of its step and answers others until nothing
+    it started is in flight. Once all live ranks have paused, all that is to be mixed in has arrived: each
     rank writes its replica, momentum, generators and arrived messages as its part, and the leader joins
-    the parts. A rank that falls silent meanwhile is left out. For a scoring, the leader does not wait for
-    anybody: the others only keep still while it lasts.
+    the parts. A rank that falls silent meanwhile is left out. For an evaluation, the leader does not wait for
+    the other ranks: they only pause while it lasts.
 
-    The cut is consistent over shared memory. Over TCP a push may still travel when all rest: the checkpoint
-    then lacks that one message, as if it had been lost.
+    The snapshot is consistent over shared memory. Over TCP a push may still travel when all have paused: the
+    checkpoint then lacks that one message, as if it had been lost.
 
     Args:
         replica: This rank's.
-        membership: Says who rests.
+        membership: Knows which ranks have paused.
         folder: The probe's folder.
         checkpoints: Where checkpoints go.
-        report: Says that this rank is alive, while it rests.
+        report: Reports that this rank is alive, while it is paused.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ConsistentSnapshot:
         self._parts, self._checkpoints, self._report = folder / "parts", checkpoints, report
 
     def is_asked_for(self) -> bool:
-        """Whether the leader, being another rank, asks for a rest."""
+        """Whether another rank leads and requests a pause."""
         membership = self._membership
         if membership.leads:
             return False
@@ -61,7 +61,7 @@ class ConsistentSnapshot:
         return number > membership.of_leader(Field.RELEASED)
 
     def pause(self) -> None:
-        """Rests until the leader says that it is over, or falls silent, or ends the slice."""
+        """Pauses until the leader ends the pause, falls silent, or ends the slice."""
         membership = self._membership
         leader = membership.leader()
         began = time.monotonic()
@@ -76,7 +76,7 @@ class ConsistentSnapshot:
             over = membership.of(leader, Field.RELEASED) >= number or membership.of(leader, Field.ENDED) > 0
             if over or membership.leader() != leader:
                 return
-            # In shared memory, what a rank sent is there before its word that it rests.
+            # In shared memory, a rank's messages arrive before its report that it has paused.
             quiet = settled and membership.all_live(Field.RESTED, number)
             if quiet and membership.of(leader, Field.SAVE) >= number and membership.own(Field.SAVED) < number:
                 self._write_part(int(number))
@@ -85,7 +85,7 @@ class ConsistentSnapshot:
             time.sleep(_PAUSE_POLL_SECONDS)
 
     def begin(self, seconds: float) -> float:
-        """Asks for a rest, as the leader.
+        """Requests a pause, as the leader.
 
         Args:
             seconds: How long it may take at most; after that others take the leader for lost.
@@ -98,7 +98,7 @@ class ConsistentSnapshot:
         return number
 
     def end(self, number: float) -> None:
-        """Ends the rest of this number, as the leader."""
+        """Ends the pause of this number, as the leader."""
         self._membership.post(released=max(number, self._membership.own(Field.RELEASED)))
 
     def clear(self) -> None:
@@ -115,7 +115,7 @@ class ConsistentSnapshot:
             seconds: How long it may take at most.
 
         Returns:
-            Its path; None where another rank has taken the lead meanwhile, whose business it is then.
+            Its path; None if another rank has taken the lead meanwhile, which then writes it.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -150,12 +150,12 @@ class ConsistentSnapshot:
                 part.unlink(missing_ok=True)
 
     def _await(self, field: Field, number: float, seconds: float) -> bool:
-        """Attends to others until all that are heard of have come to a number; whether this rank still leads.
+        """Serves others until all live ranks have reached a number; returns whether this rank still leads.
 
         Args:
-            field: What they come to.
-            number: The rest's number.
-            seconds: After so long, what this rank has under way does not count any more.
+            field: The field to compare.
+            number: The pause's number.
+            seconds: After so long, what this rank has in flight no longer counts.
         """
         membership = self._membership
         began = time.monotonic()
@@ -189,17 +189,17 @@ class ConsistentSnapshot:
         return self._parts / f"rank{rank}-{number}.pt"
 
 
-#: The channel in which ranks publish their copies.
+#: The channel in which ranks publish their snapshots.
 SNAPSHOTS_CHANNEL = 1
 
 
 class Snapshots:
-    """Makes this rank's copy at a mark, and gathers those of all.
+    """Takes this rank's snapshot at an evaluation point, and gathers those of all.
 
     Args:
         strategy: Says what a rank adds to what is scored.
-        transport: Carries the copies.
-        membership: Says at which mark everybody is.
+        transport: Transfers the snapshots.
+        membership: Knows which evaluation point each rank has reached.
     """
 
     def __init__(self, strategy: Strategy, transport: Transport, membership: Membership) -> None:
@@ -207,14 +207,14 @@ class Snapshots:
         self._center: Tensor | None = None
 
     def is_due(self) -> bool:
-        """Whether the next mark has been reached and this rank has no copy for it yet."""
+        """Whether the next evaluation point has been reached and this rank has no snapshot for it yet."""
         membership = self._membership
         evaluation = membership.of_leader(Field.EVALUATION)
         is_new = evaluation > 0 and membership.own(Field.COPIED) < evaluation
         return bool(is_new and membership.total_samples >= membership.of_leader(Field.EVALUATION_SAMPLES))
 
     def make(self) -> None:
-        """Makes this rank's copy for the next mark."""
+        """Takes this rank's snapshot for the next evaluation point."""
         evaluation = int(self._membership.of_leader(Field.EVALUATION))
         vector = self._strategy.own_score_vector()
         if self._strategy.traits.scored == "center":
@@ -224,20 +224,20 @@ class Snapshots:
         self._membership.post(copied=evaluation)
 
     def are_complete(self) -> bool:
-        """Whether every rank whose copy is wanted, and that is heard of, has made it; for the leader."""
+        """Whether every live rank whose snapshot is needed has taken it; for the leader."""
         evaluation = self._membership.own(Field.EVALUATION)
         if self._strategy.traits.scored == "center":
             return self._membership.own(Field.COPIED) >= evaluation
         return self._membership.all_live(Field.COPIED, evaluation)
 
     def gathered(self, like: Tensor) -> Tensor | None:
-        """What is to be scored at the mark: the centre, or the mean of all copies of it, on a device.
+        """What is scored at the evaluation point: the center, or the mean of all snapshots, on a device.
 
         Args:
             like: A vector of the kind and device wanted.
 
         Returns:
-            None while copies are still on their way.
+            None while snapshots are still in transit.
         """
         if self._strategy.traits.scored == "center":
             return self._center

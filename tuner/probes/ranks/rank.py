@@ -1,4 +1,4 @@
-"""What every rank of a training probe runs: one slice, from its checkpoint to its end."""
+"""Entry point of the ranks of a training probe: run one slice, from its checkpoint to its end."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run_slice(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any
         payload: `SlicePlan.to_payload`.
 
     Returns:
-        Plain data: outcome, where the run stands, this rank's timing, memory and seconds, and what the
+        Plain data: outcome, the run's position, this rank's timing, memory and seconds, and what the
         leader alone knows.
     """
     reporter = ProgressReporter(context)
@@ -70,7 +70,7 @@ def run_slice(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any
         reporter.progress("connecting to the other ranks")
         if context.num_ranks > 1 and not traits_of(plan.configuration.strategy).barrier:
             return rank.run_asynchronous()
-        # Longer than the prober's own limit, so that a hang is told from a rank that died.
+        # Longer than the prober's own limit, so that a hang is distinguished from a rank that died.
         timeout_seconds = 2 * plan.job.probe.hang_seconds + 30
         with process_group(context, device, timeout_seconds) as group:
             return rank.run_in_step(group)
@@ -88,7 +88,7 @@ class _Rank:
         plan: The slice.
         prepared: Workload, data and initial model.
         device: Where it trains.
-        reporter: Tells whoever polls.
+        reporter: Sends progress.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class _Rank:
         self._evaluation_points = EvaluationPoints(first, probe.score_growth, self._horizon_samples)
 
     def run_in_step(self, group: ProcessGroup | None) -> dict[str, Any]:
-        """Runs it with a barrier, or alone."""
+        """Runs it synchronously, or alone."""
         context, plan = self._context, self._plan
         links = Links(rank=context.rank, num_ranks=context.num_ranks, group=group)
         replica = self._replica(links, self._prepared.model(self._device))
@@ -131,7 +131,7 @@ class _Rank:
         return {**self._result(runner, runner.run(), replica.samples), "leads": context.rank == 0}
 
     def run_asynchronous(self) -> dict[str, Any]:
-        """Runs it without a barrier, beside the other ranks."""
+        """Runs it asynchronously."""
         context, plan = self._context, self._plan
         model = self._prepared.model(self._device)
         trainable = [p for p in model.parameters() if p.requires_grad]
@@ -246,7 +246,7 @@ def _checkpoint(plan: SlicePlan) -> Path | None:
 
 
 def _newest_checkpoint(plan: SlicePlan, rank: int, group: ProcessGroup | None) -> Path | None:
-    """The checkpoint to go on from: rank 0 looks, so that all ranks take the same."""
+    """The checkpoint to resume from: rank 0 looks it up, so that all ranks take the same."""
     found: list[str | None] = [None]
     if rank == 0:
         newest = _checkpoint(plan)

@@ -1,4 +1,4 @@
-"""What a rank needs before its first step: workload and data (kept warm), device, process group."""
+"""Set up a rank: workload and data (cached between slices), device, process group."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def prepare(plan: SlicePlan) -> Prepared:
             validation_data=workload.validation_data(),
             untrained=_seeded_model(workload, plan.job.seed),
         )
-        # One is kept: a rank serves one job, and data sets may be large.
+        # One is cached: a rank serves one job, and data sets may be large.
         _warm.clear()
         _warm[key] = prepared
     return _warm[key]
@@ -111,7 +111,7 @@ def rank_device(local_rank: int, *, is_shared: bool = False) -> torch.device:
 
 
 def meeting_store(context: RankContext) -> Store:
-    """Where ranks that form no process group find each other; only while they start."""
+    """The store in which ranks without a process group find each other; only while they start."""
     meeting = rendezvous(context.init_method, rank=context.rank, world_size=context.num_ranks)
     found: tuple[Store, int, int] = next(iter(meeting))
     return found[0]
@@ -123,8 +123,8 @@ def process_group(
 ) -> Iterator[ProcessGroup | None]:
     """All ranks of the job as a process group; None for one rank, which needs none.
 
-    Gradients go over the device's own backend (gloo on the CPU, NCCL with CUDA), what ranks agree
-    on over gloo. Leaving it closes this rank's connections, so that the others of a failed one learn
+    Gradients go over the device's own backend (gloo on the CPU, NCCL with CUDA), control messages
+    over gloo. Leaving it closes this rank's connections, so that the others of a failed one learn
     of it at once. Models wrapped for the group must be gone by then: where the last reference to a
     gloo group is the wrapper's, its end waits for a thread while it keeps the interpreter's lock that
     the thread needs (seen with torch 2.13).
@@ -157,7 +157,7 @@ def process_group(
 _PROCESS = Path("/proc/self")
 
 #: Who fails to allocate outside of torch's caching allocator raises a plain RuntimeError: the CPU's
-#: allocator, the CUDA runtime (as where a context finds no room), cuBLAS and cuDNN for their workspaces.
+#: allocator, the CUDA runtime (when creating a context), cuBLAS and cuDNN for their workspaces.
 _OUT_OF_MEMORY_WORDS = (
     "can't allocate memory",
     "CUDA error: out of memory",
@@ -168,7 +168,7 @@ _OUT_OF_MEMORY_WORDS = (
 
 
 def reset_peak_bytes(device: torch.device) -> None:
-    """Begins a new peak: a warm rank's largest size so far is that of other probes."""
+    """Resets the peak: a warm rank's largest size so far is that of other probes."""
     if device.type != "cpu":
         _statistics(device).reset_peak_memory_stats(device)
         return

@@ -28,7 +28,7 @@ class Replica:
         workload: What is trained.
         model: The model, on its device.
         data: The training data.
-        strategy: Keeps it in step with the others.
+        strategy: Synchronizes it with the others.
         links: What connects this rank to the others.
         batch_size: Samples of a step over all ranks.
         learning_rate: Peak rate; the workload's schedule multiplies it.
@@ -38,8 +38,8 @@ class Replica:
 
     Attributes:
         step: Steps this rank has made.
-        samples: Samples seen by all ranks, which the schedule follows. Where ranks do not go in step, whoever
-            runs them keeps it up to date.
+        samples: Samples seen by all ranks, which the schedule follows. If ranks are asynchronous, the
+            training loop keeps it up to date.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class Replica:
             after_each()
 
     def read_chunk(self) -> tuple[list[StepSeconds], list[Exchange], bool]:
-        """The steps of the last stride, their exchanges, and whether training is still finite.
+        """The steps of the last chunk, their exchanges, and whether training is still finite.
 
-        With a barrier, what says so is equal on all ranks: what they exchanged. A rank that is alone, or
-        goes at its own pace, asks its own losses.
+        Synchronous ranks decide by what they exchanged, which is equal on all of them. A rank that is alone
+        or asynchronous decides by its own losses.
         """
         exchanges = self.strategy.exchanges()
         steps = self._timer.read(exchanges)
@@ -101,7 +101,7 @@ class Replica:
         return steps, exchanges, all(exchange.is_finite for exchange in exchanges)
 
     def losses_are_finite(self) -> bool:
-        """Whether this rank's losses of the last stride were finite."""
+        """Whether this rank's losses of the last chunk were finite."""
         return math.isfinite(float(self._loss_total))
 
     def _step(self) -> None:
@@ -161,7 +161,7 @@ class StepSeconds:
 
 
 class StepTimer:
-    """Takes moments while a stride of steps runs, and reads them when it is over.
+    """Records timestamps while a step chunk runs, and reads them when it is over.
 
     A step lasts from the end of the one before, so that nothing between two steps goes unclocked.
 
@@ -176,7 +176,7 @@ class StepTimer:
         self._step_inputs: list[tuple[Moment, Moment]] = []
 
     def begin(self) -> None:
-        """Begins a stride."""
+        """Starts a step chunk."""
         self._ends = [moment(self._device)]
         self._inputs, self._step_inputs = [], []
 
@@ -198,7 +198,7 @@ class StepTimer:
         self._step_inputs = []
 
     def read(self, exchanges: Sequence[Exchange]) -> list[StepSeconds]:
-        """The steps of the stride, with the exchange of each; waits until the device has done them."""
+        """The steps of the chunk, with the exchange of each; waits until the device has done them."""
         return [
             StepSeconds(
                 step=seconds_between(start, end),

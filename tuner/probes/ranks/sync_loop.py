@@ -1,4 +1,4 @@
-"""Runs one slice on one rank: strides of steps, marks, checkpoints, and where it ends."""
+"""Training loop of a synchronous rank for one slice: step chunks, evaluation points, checkpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tuner.probes.training_clock import TrainingClock
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-#: A stride of steps lasts about so long; between strides the ranks agree on how to go on.
+#: A step chunk lasts about so long; between chunks the ranks agree on the next one.
 _CHUNK_SECONDS = 1.0
 
 #: Training seconds between two checkpoints within a slice.
@@ -31,19 +31,19 @@ _CHECKPOINT_SECONDS = 20.0
 class SliceRunner:
     """Trains until the slice's end.
 
-    Steps run in strides. Within one, no rank asks another anything but what the strategy exchanges;
-    where it ends follows from what all ranks know (marks, samples, steps) and from a number of steps
-    that rank 0 measured out by its clock and told the others at the last stride's end. Between
-    strides, off the clock, ranks look whether training is still finite, score, and save.
+    Steps run in chunks. Within one, ranks communicate only for the strategy's exchanges; its end follows
+    from what all ranks know (evaluation points, samples, steps) and from a number of steps that rank 0
+    computed from its clock and sent to the others at the end of the last chunk. Between chunks, off the
+    clock, ranks check that training is still finite, score, and save.
 
     Args:
         plan: The slice.
-        replica: This rank's, gone on from its checkpoint.
+        replica: This rank's, resumed from its checkpoint.
         scorer: Scores it.
-        noise: Gathers its gradient noise.
+        noise: Collects its gradient noise.
         evaluation_points: Where it is scored.
-        run_start: Where the run stands that is gone on with.
-        reporter: Tells whoever polls.
+        run_start: The state of the resumed run.
+        reporter: Sends progress.
         rank: This rank.
         group: All ranks; None where there is one.
         horizon_samples: Where the schedule ends; None for no end.
@@ -139,7 +139,7 @@ class SliceRunner:
         if statistic is not None and self.rank == 0:
             self.reporter.noise(statistic)
         outcome = self._score()
-        # Marks are passed over while the last scoring is not yet outweighed by training.
+        # Evaluation points are skipped until training outweighs the cost of the last scoring.
         steps = math.ceil(self.scorer.equivalent_steps / self.plan.job.probe.max_scoring)
         self._next_evaluation = self.evaluation_points.next_after(
             self.replica.samples + steps * self.replica.batch_size
@@ -173,7 +173,7 @@ class SliceRunner:
         return Outcome.REACHED if is_reached else Outcome.RUNNING
 
     def _resend_unsettled(self) -> None:
-        """Sends early points again: the clock knows by now what their warm-up should have taken."""
+        """Sends early points again: their warm-up is now settled on the clock."""
         if self.rank == 0:
             for num_steps, point in self._unsettled:
                 seconds = self.clock.seconds_at(num_steps)
@@ -181,9 +181,9 @@ class SliceRunner:
         self._unsettled = []
 
     def _agree(self) -> tuple[int, bool]:
-        """Steps of the next stride, none where the slice ends, and whether to save before it.
+        """Steps of the next chunk, none where the slice ends, and whether to save before it.
 
-        Where time has no say, every rank knows without being told.
+        If time does not matter, every rank computes it without a message.
         """
         save = self.clock.seconds - self._saved_seconds >= _CHECKPOINT_SECONDS and not self.plan.is_timing
         decision = [self._steps_to_end(), int(save)]
@@ -197,7 +197,7 @@ class SliceRunner:
         return decision[0], bool(decision[1])
 
     def _steps_to_end(self) -> int:
-        """Steps to the next mark or the slice's end, as samples and steps go."""
+        """Steps to the next evaluation point or the slice's end, by samples and steps."""
         until, replica = self.plan.until, self.replica
         limits = []
         if not self.plan.is_timing:
@@ -214,7 +214,7 @@ class SliceRunner:
         return min(steps)
 
     def _steps_by_clock(self) -> int:
-        """Steps of about a second, or to the slice's end; strides double until a step is known."""
+        """Steps of about a second, or to the slice's end; chunks double until a step time is known."""
         until = self.plan.until
         seconds = _CHUNK_SECONDS
         if until.training_seconds is not None:
@@ -246,7 +246,7 @@ class SliceRunner:
         if path is not None:
             self.reporter.checkpoint(str(path))
         if self.group is not None:
-            # Nobody trains on, on the clock, while rank 0 writes.
+            # No rank trains, on the clock, while rank 0 writes.
             dist.broadcast(torch.zeros(1), src=0, group=self.group)
         self._saved_seconds, self._saved_step = self.clock.seconds, self.replica.step
 
