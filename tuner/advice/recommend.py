@@ -1,4 +1,4 @@
-"""From the end of a search to a recommendation with its evidence."""
+"""Build the recommendation, with its evidence, at the end of a search."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Ending:
         state: What it knew and spent.
         beliefs: What it believed.
         stop: Why it ended.
-        predictions: Every prediction it kept.
+        predictions: Every prediction it stored.
         study_name: Its study.
         job_path: The job's file.
         made_at: Seconds since the epoch.
@@ -93,7 +93,7 @@ def recommend(ending: Ending) -> Recommendation | None:
 
 
 def _trains_here(state: SearchState, choice: Configuration) -> bool:
-    """Whether what is recommended can be trained with what is at hand."""
+    """Whether the recommendation can be trained here: it was not emulated or replayed."""
     return state.job.recording() is None and not state.cluster.emulates(choice)
 
 
@@ -168,7 +168,7 @@ def landscape(ending: Ending) -> list[Alternative]:
 
 
 def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
-    """Every prediction made before its run arrived, beside what was measured then."""
+    """Every prediction made before its run reached the target, with the later measurement."""
     measured = {
         run.configuration: run.seconds_to_target
         for run in ending.state.runs.values()
@@ -187,7 +187,7 @@ def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
 
 
 def _choice(ending: Ending) -> Configuration | None:
-    """The configuration with the smallest expected cost; a run that arrived counts as measured."""
+    """The configuration with the smallest expected cost; a run that reached the target counts as measured."""
     expected = expected_costs(ending.state, ending.beliefs)
     configurations = ending.beliefs.configurations
     if ending.stop.kind is StopKind.ARRIVED:
@@ -228,7 +228,7 @@ def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
 
 
 def _repeat(seconds: float, beliefs: Beliefs) -> Estimate:
-    """What another training of an arrived run would take: other data order, another moment."""
+    """Expected time of another training of a measured run, with another data order."""
     spread = 1.645 * math.hypot(SEED_SD, beliefs.predictor.seconds.between_moments_sd)
     return Estimate(lower=seconds * math.exp(-spread), median=seconds, upper=seconds * math.exp(spread))
 
@@ -241,7 +241,7 @@ def _dollars(state: SearchState, configuration: Configuration, seconds: Estimate
 
 
 def _runner_up(ending: Ending, choice: Configuration) -> Alternative | None:
-    """The next best that is more than another shade of the learning rate."""
+    """The next best that differs in more than the learning rate."""
     expected = expected_costs(ending.state, ending.beliefs)
     same = choice.without("learning_rate")
     others = [

@@ -1,4 +1,4 @@
-"""What would change the answer: how far the described cluster must differ before another choice is ahead."""
+"""Sensitivity: how far the described cluster must differ before another choice is better."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each strategy of the space is expected to take at its best, and why the chosen one was chosen."""
+"""Expected time of each strategy at its best, and why the recommended one was chosen."""
 
 from __future__ import annotations
 

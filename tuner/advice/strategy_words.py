@@ -20,7 +20,7 @@ def contrast(one: StrategyOutlook, other: StrategyOutlook, cluster: Cluster, *, 
 
     Args:
         one: The strategy the sentence is about.
-        other: What it is held against.
+        other: What it is compared with.
         cluster: Which ranks are delayed, for the reason.
         chosen: Whether `one` is what is recommended; else the sentence is about what would be.
     """

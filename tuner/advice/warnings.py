@@ -46,7 +46,7 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
 
 
 def _untold(state: SearchState) -> list[str]:
-    """What the user's own script did not tell, so that the models could not know it."""
+    """What the user's own script did not report, so that the models could not use it."""
     if not state.job.runs_command:
         return []
     lines = []
@@ -85,7 +85,7 @@ def _emulated(state: SearchState) -> list[str]:
 
 
 def _lost(state: SearchState) -> list[str]:
-    """A sentence for each probe that went on without some of its ranks."""
+    """A sentence for each probe that lost some of its ranks."""
     lines = []
     for probe in state.probes:
         lost = sorted({rank for measurement in probe.slices for rank in measurement.lost_ranks})

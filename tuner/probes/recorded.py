@@ -1,4 +1,4 @@
-"""Probes that replay a recording: they see and pay for what a real probe would have, at once."""
+"""Prober that replays a recording: measurements and charges of real probes, without waiting."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from tuner.recordings.recording import RecordedRun, Recording, samples_at
 
 STATE_FILE = "replayed.json"
 
-#: The end of a recording that says that the training broke down.
+#: The end of a recording of a training that broke down.
 DIVERGED_END = "diverged"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Position:
-    """Where a run stands, which is all of its checkpoint.
+    """The position of a run, which is all of its checkpoint.
 
     Args:
         configuration: Key of the configuration whose curve was replayed.
         seconds: On the clock of that curve.
         step: Steps done.
-        ahead_seconds: What the run's own clock is ahead of the curve's: a run that goes on as another
-            configuration keeps its clock, and is where that one's curve has its steps.
+        ahead_seconds: Difference between the run's own clock and the curve's: a run that resumes as another
+            configuration keeps its clock, and continues at the same step of that one's curve.
     """
 
     configuration: str = ""
@@ -59,11 +59,11 @@ class _Slice:
 class RecordedProber(Prober):
     """Replays a recording.
 
-    Nobody waits for a slice, yet time passes for it: on a clock of the prober's own, which stands still but
-    for jumping to the end of the slice that ends next, when that one is polled. So one slice alone is over as
-    soon as it is begun, and of several the others are RUNNING until those before them have ended. Whoever
-    has several starts what takes an ended one's place before polling again; whoever polls the same slice
-    twice in a row waits for it, whatever else is under way.
+    Slices take no real time: the prober has a virtual clock, which jumps to the end of the slice that ends
+    next when that slice is polled. So a single slice has ended as soon as it is started, and of several the
+    others are RUNNING until those before them have ended. A caller with several slices starts the successor
+    of an ended one before polling again; polling the same slice twice in a row waits for it, whatever else
+    is in flight.
 
     A slice sees the part of its configuration's curve up to its end and
     the seconds of a step, and is charged what it newly saw, with the recording's start-up before a run's
@@ -71,16 +71,16 @@ class RecordedProber(Prober):
     recording ends, past which nothing is known (DIVERGED where that is why it ends). A timing sees the
     seconds of a step and no curve. Of several shares of the data the largest is replayed.
 
-    Where a run stands is kept in its folder once `poll` has told the slice; a slice that was lost before
-    is replayed, and paid, again.
+    The position of a run is stored in its folder once `poll` has returned the slice; a slice that was lost
+    before is replayed, and paid, again.
 
     Args:
         recording: What is replayed.
         cluster: What is charged; None for the recording's own.
         target: The value that ends a run; None for the recording's own.
         timing_steps: Steps of a timing whose end names none.
-        folderless: Whether nothing is written: where a run stands is kept in memory under its folder's name,
-            and lost with this prober.
+        folderless: Whether nothing is written: the position of a run is stored in memory under its folder's
+            name, and lost with this prober.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class RecordedProber(Prober):
             identity=next(self._identities), configuration=configuration, purpose=purpose, folder=folder
         )
         start = _Position() if started is None or purpose is Purpose.TIMING else _as(started, run)
-        # What goes on as another configuration starts up there; what goes on as itself does not.
+        # A run that resumes as another configuration starts up there; one that resumes as itself does not.
         goes_on = started is not None and start == started
         startup = 0.0 if goes_on else self._recording.startup_seconds
         self._slices[handle.identity] = self._replayed(handle, run, start, until, startup)
@@ -141,7 +141,7 @@ class RecordedProber(Prober):
         return found.measurement
 
     def cancel(self, handle: ProbeHandle) -> None:
-        """Ends a slice that was not told yet: it is charged until now, and its run stands where it stood."""
+        """Ends a slice that was not returned yet: it is charged until now, and its run keeps its position."""
         found = self._slice(handle)
         if not found.reported:
             found.measurement = replace(self._running(found), outcome=Outcome.STOPPED)
@@ -300,7 +300,7 @@ def _read(folder: Path) -> _Position | None:
 
 def _write(folder: Path, position: _Position) -> None:
     # Whole or not at all, whoever kills the process. It is not flushed to the disk, which would take longer
-    # than the replay: what a power cut takes from a replay is made again for nothing.
+    # than the replay: what a power cut takes from a replay is replayed again for free.
     path = folder / CHECKPOINTS_FOLDER / STATE_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")

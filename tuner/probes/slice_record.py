@@ -1,4 +1,4 @@
-"""What is known of one slice so far, gathered from its ranks' messages."""
+"""Measurement of a slice in flight, built from its ranks' messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 
 class SliceRecord:
-    """Turns what ranks say into a growing measurement.
+    """Turns the ranks' messages into a growing measurement.
 
     Args:
         plan: The slice.
@@ -45,7 +45,7 @@ class SliceRecord:
         self._leader = 0
 
     def take(self, rank: int, message: Mapping[str, Any]) -> None:
-        """Takes one message of a rank (see `ProgressReporter`).
+        """Adds one message of a rank (see `ProgressReporter`).
 
         Raises:
             StorageError: The curve cannot be written to the probe's folder.
@@ -72,13 +72,13 @@ class SliceRecord:
             self.out_of_memory[rank] = message["words"]
 
     def finish(self, results: Mapping[int, dict[str, Any]]) -> Outcome:
-        """Takes what the ranks returned, and tells the outcome they agreed on."""
+        """Adds the ranks' results, and returns the outcome they agreed on."""
         self._results = results
         self._leader = min(results, key=lambda rank: (not results[rank].get("leads"), rank))
         return Outcome(results[self._leader]["outcome"])
 
     def last_words(self) -> str:
-        """What each rank last said of itself."""
+        """Each rank's last message."""
         ranks = range(self.job.num_ranks)
         return "; ".join(f"rank {rank}: {_words(self._last_said.get(rank))}" for rank in ranks)
 
@@ -93,7 +93,7 @@ class SliceRecord:
         """The slice as it stands.
 
         Args:
-            outcome: Where it stands.
+            outcome: Its outcome so far.
             elapsed_seconds: Since submission.
             startup_seconds: From submission until every rank had entered its function; None before.
             error: What went wrong, with every rank's words.
@@ -106,7 +106,7 @@ class SliceRecord:
             held = min(held, startup_seconds + seconds)
         charged = charge(held, self.plan.configuration, self._cluster)
         if self.plan.is_emulated:
-            # The machine at hand was held, not the nodes.
+            # This machine was held, not the nodes.
             charged = Charge(seconds=charged.seconds)
         curve = tuple(self._points[samples] for samples in sorted(self._points))
         last = curve[-1] if curve else None
@@ -143,19 +143,19 @@ class SliceRecord:
         )
 
     def _furthest_said(self) -> dict[str, Any]:
-        """What the rank that says most of the run last said: the first, unless it fell silent."""
+        """The last message of the most informative rank: the first, unless it fell silent."""
         said = sorted(self._last_said.items(), key=lambda item: (-item[1]["samples"], item[0]))
         return self._last_said.get(0, {}) if not said or self._goes_in_step else said[0][1]
 
     def _lost_ranks(self) -> tuple[int, ...]:
-        """Ranks that the leader no longer heard of, and those that brought nothing."""
+        """Ranks that the leader lost, and those that returned nothing."""
         if not self._results or self._goes_in_step:
             return ()
         unheard = set(self._results[self._leader].get("lost_ranks", ()))
         return tuple(sorted(unheard | (set(range(self.job.num_ranks)) - set(self._results))))
 
     def _mean_reported(self, key: str) -> float | None:
-        """The mean of what ranks returned as a sum and a count; None where nothing was counted."""
+        """The mean of the ranks' sums and counts; None where nothing was counted."""
         reported = [result[key] for result in self._results.values() if key in result]
         count = sum(counted for _, counted in reported)
         return float(sum(total for total, _ in reported) / count) if count else None
@@ -176,7 +176,7 @@ class SliceRecord:
 
 
 def failure_words(failures: tuple[RankFailure, ...]) -> str:
-    """Every failed rank's own words, the first to fail first."""
+    """Every failed rank's error, the first to fail first."""
     if not failures:
         return "the ranks ended without saying why"
     return "\n".join(f"rank {failure.rank}: {failure.reason.strip()}" for failure in failures)

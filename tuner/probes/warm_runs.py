@@ -1,4 +1,4 @@
-"""Emulated runs that a process keeps between slices, so that the next need not read its checkpoint."""
+"""Cache of emulated runs between slices, so that the next slice need not read its checkpoint."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tuner.emulation import Emulation, Trained
 
-#: All kept runs together take no more memory than this, bytes. Parameters, gradients and two values for each
-#: parameter are counted, which is what an optimizer keeps at most.
+#: All cached runs take no more memory than this, bytes. Parameters, gradients and two values for each
+#: parameter are counted, which is what an optimizer stores at most.
 _MOST_BYTES = 1 << 30
 _VALUES_PER_PARAMETER = 4
 
@@ -26,14 +26,14 @@ class _Stored:
 
 
 class WarmRuns:
-    """Runs by the folder of their probe, as they stood at their newest checkpoint; the oldest go first."""
+    """Runs by the folder of their probe, at their newest checkpoint; the oldest go first."""
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._stored: OrderedDict[Path, _Stored] = OrderedDict()
 
     def keep(self, folder: Path, run: Emulation, checkpoint: Path) -> None:
-        """Keeps a run that was just saved, if it is not too large."""
+        """Caches a run that was just saved, if it is not too large."""
         self._stored.pop(folder, None)
         num_bytes = _VALUES_PER_PARAMETER * sum(
             parameter.numel() * parameter.element_size()
@@ -48,7 +48,7 @@ class WarmRuns:
             self._stored.popitem(last=False)
 
     def take(self, folder: Path, trained: Trained, newest: Path | None) -> Emulation | None:
-        """A probe's run where it stands at the newest checkpoint; it is kept no longer.
+        """Removes and returns a probe's run if it is at the newest checkpoint.
 
         Args:
             folder: Of the probe.

@@ -1,4 +1,4 @@
-"""What a report shows, gathered once; every rendering reads it and adds nothing."""
+"""Content of a report; every renderer reads it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ReportContent:
         probes: Every probe of the study, oldest first.
         landscape: The prediction of the best learning rate and knobs for each number of nodes, batch size
             and strategy.
-        checked: Predictions whose run arrived.
+        checked: Predictions whose run reached the target.
         fit_summaries: Model name to sentences on what it learnt.
     """
 

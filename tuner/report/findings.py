@@ -1,4 +1,4 @@
-"""What a report says in words, said once: every rendering takes its sentences from here."""
+"""Sentences of a report, shared by all renderers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EQUAL_RATIO = 1.05
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A few words to stand large, and the sentence that makes them honest.
+    """A headline, and a sentence with its details.
 
     Args:
         headline: The few words.
@@ -63,7 +63,7 @@ def trust_in(recommendation: Recommendation) -> Finding:
 
 
 def prediction(recommendation: Recommendation) -> Finding:
-    """The predicted time to target with its interval and the chance of arriving."""
+    """The predicted time to target with its interval and the chance of reaching it."""
     choice = recommendation.choice
     chance = format_share(choice.probability_of_reaching)
     if choice.measured_seconds is not None:
@@ -83,7 +83,7 @@ def measured_word(recommendation: Recommendation) -> str:
 
 
 def measured(recommendation: Recommendation) -> Finding:
-    """What training the recommendation took, held against the prediction."""
+    """What training the recommendation took, compared with the prediction."""
     verified, word = recommendation.verified, measured_word(recommendation)
     if verified is None:
         seconds = recommendation.choice.measured_seconds
@@ -138,7 +138,7 @@ def comparison(recommendation: Recommendation) -> Finding:
     caution = "" if distinct else " The intervals overlap: the difference is likely, not certain."
     own = "" if ours_measured else " The recommendation's own time is a prediction."
     if ours_measured and not theirs_measured and theirs < ours:
-        # The search ended with the first run that arrived; a short look at the other is no result.
+        # The search ended with the first run at the target; a short probe of the other is no result.
         return Finding(
             headline="not compared to the end",
             detail="The search ended when the first run reached the target. "

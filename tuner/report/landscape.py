@@ -254,7 +254,7 @@ def _where(
 
 
 def _caption(plot: Plot, place: float, alternative: Alternative, words: str, *, below: bool) -> None:
-    # Beyond an end of its interval, not beside the mark: there lines of other batches cross.
+    # Beyond an end of its interval, not next to the marker: there lines of other batches cross.
     across = plot.x(place)
     under = plot.y(alternative.seconds.lower) + 18
     over = plot.y(alternative.seconds.upper) - 8

@@ -1,4 +1,4 @@
-"""A plot in SVG: a frame with axes and grid, and the marks that go into it; colours come from the page."""
+"""A plot in SVG: axes, grid and markers; colors come from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def ticks_of(values: Sequence[float], words: Callable[[float], str]) -> list[tup
 
 @dataclass(kw_only=True)
 class Plot:
-    """Collects marks and renders them; what is added later lies on top.
+    """Collects shapes and renders them; later ones lie on top.
 
     Args:
         size: How large.
@@ -130,7 +130,7 @@ class Plot:
         self._add("text", words, x=across, y=down, class_=f"label {style}".strip())
 
     def leader(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """A thin line from a mark to its label, in pixels."""
+        """A thin line from a marker to its label, in pixels."""
         self._add("line", x1=start[0], y1=start[1], x2=end[0], y2=end[1], class_="leader")
 
     def render(self) -> Markup:

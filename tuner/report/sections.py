@@ -62,7 +62,7 @@ def choices_section(content: ReportContent) -> Markup:
 
 
 def strategies_section(content: ReportContent) -> Markup | None:
-    """Why this strategy: every one of them at its best; None where only one was weighed."""
+    """Why this strategy: each of them at its best; None if only one was considered."""
     outlooks = content.recommendation.strategies
     if not outlooks:
         return None

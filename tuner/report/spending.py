@@ -11,7 +11,7 @@ from tuner.report.palette import hues
 
 
 def spent_words(tuning: TuningCost) -> str:
-    """Time and price; where probes were under way at once, the time that passed first."""
+    """Time and price; if probes ran concurrently, elapsed time comes first."""
     words = format_seconds(tuning.seconds)
     if tuning.elapsed_seconds is not None:
         words = f"{format_seconds(tuning.elapsed_seconds)}, {words} of probes some of which ran at once"

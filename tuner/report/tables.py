@@ -141,7 +141,7 @@ def landscape_table(landscape: Sequence[Alternative]) -> Table:
 
 
 def checked_table(checked: Sequence[PredictedAgainstMeasured]) -> Table:
-    """Every prediction beside what was measured later."""
+    """Every prediction and what was measured later."""
     rows = []
     for check in checked:
         predicted = estimate_of(check.prediction.quantiles)

@@ -17,7 +17,7 @@ from tuner.report.spending import spent_words
 
 _WIDTH = 100
 _LABEL_WIDTH = 18
-#: More of what would change the answer stands in the report alone.
+#: The report lists more of what would change the answer.
 _MOST_TURNS = 3
 
 

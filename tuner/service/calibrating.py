@@ -1,4 +1,4 @@
-"""The use case `calibrate`: what steps and links of the nodes at hand take."""
+"""The use case `calibrate`: measure steps and links of the available nodes."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def calibrate_job(
     listen: Listen = lambda _words: None,
     make_launcher: Callable[[OpenedJob], Launcher] | None = None,
 ) -> Constants:
-    """Measures steps of the job's workload, and links, on the nodes at hand.
+    """Measures steps of the job's workload, and links, on the available nodes.
 
     Args:
         opened: The job.
-        num_nodes: Nodes at hand; where nobody says, as many as have cores, or of other hosts all that the
-            job may use; two at least.
+        num_nodes: Number of nodes; by default as many as have cores, or on other hosts all that the
+            job may use; at least two.
         effort: How long it is measured.
-        listen: Told what is being measured.
+        listen: Receives what is being measured.
         make_launcher: Starts the ranks; the job's own launcher by default.
 
     Raises:
@@ -59,7 +59,7 @@ def calibrate_job(
         )
     _, num_samples = checked_workload(opened)
     plan = calibration_plan(opened, num_nodes=num_nodes, num_samples=num_samples, effort=effort or Effort())
-    # The folder outlives the launcher, whose last words to ranks pass through it.
+    # The folder must exist longer than the launcher, whose last messages to ranks pass through it.
     with passing_folder(opened, "calibrate") as folder:
         launcher = make_launcher(opened) if make_launcher is not None else job_launcher(opened)
         try:
@@ -75,7 +75,7 @@ def calibration_plan(
 
     Args:
         opened: The job.
-        num_nodes: Nodes at hand; None for as many as have cores, of other hosts for all that a job may use.
+        num_nodes: Number of nodes; None for as many as have cores, on other hosts for all that a job may use.
         num_samples: Of its training data.
         effort: How long it is measured.
     """
@@ -115,7 +115,7 @@ def _nodes_at_hand(opened: OpenedJob) -> int:
 
 
 def section_of(constants: Constants, opened: OpenedJob) -> str:
-    """The `[cluster.machine]` section, told how it was made."""
+    """The `[cluster.machine]` section, with a comment on how it was made."""
     nodes = max(constants.rank_counts) // opened.job.cluster.devices_per_node
     made_by = (
         f"Measured by `paceline calibrate {opened.path.name} --nodes {nodes}` on {hardware()}.\n"
@@ -165,11 +165,11 @@ def write_section(path: Path, text: str) -> None:
 
 
 def check_free(path: Path) -> None:
-    """Sees, before anything is measured, that a file is not there yet and can be made.
+    """Checks, before anything is measured, that a file does not exist and can be created.
 
     Raises:
-        JobError: It is there.
-        StorageError: Its folder is not.
+        JobError: It exists.
+        StorageError: Its folder does not exist.
     """
     if path.exists():
         raise JobError(f"{path} already exists; give another path")

@@ -27,11 +27,11 @@ def check_job(
 
     Raises:
         JobError: The workload cannot be built.
-        ProbeError: The probe failed; the message has every rank's words.
+        ProbeError: The probe failed; the message has every rank's error.
     """
     epoch_samples = checked_epoch_samples(opened)
     configuration = tiny_configuration(opened)
-    # The folder outlives the prober, whose last words to ranks pass through it.
+    # The folder must exist longer than the prober, whose last messages to ranks pass through it.
     with passing_folder(opened, "check") as folder:
         prober = make_prober(opened)
         try:
@@ -50,7 +50,7 @@ def check_job(
 
 
 def command_rows(opened: OpenedJob, measurement: Measurement) -> list[tuple[str, Any]]:
-    """What a probe of a command showed beside its steps."""
+    """What a probe of a command showed besides its steps."""
     section, step = opened.job.command, measurement.step_seconds
     rows: list[tuple[str, Any]] = [
         ("scorings", len(measurement.curve)),

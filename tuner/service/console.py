@@ -1,4 +1,4 @@
-"""What a search says, on a terminal and off it."""
+"""Progress reporters: show a search's events on a terminal or as plain lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.text import Text
 from tuner.domain.measurement import Measurement
 from tuner.search.events import SearchEvent
 
-#: Off a terminal, a slice under way says something this often, seconds.
+#: Off a terminal, a slice in flight reports this often, seconds.
 _PLAIN_EVERY_SECONDS = 15.0
 
 
@@ -28,7 +28,7 @@ class Console(Protocol):
 
 
 class PlainConsole:
-    """One plain line an event; progress of each slice under way only now and then.
+    """One plain line for each event; progress of a slice in flight only now and then.
 
     Args:
         write: Takes a line.
@@ -46,7 +46,7 @@ class PlainConsole:
         """Writes the event as a line, or nothing where progress is too soon."""
         now = self._clock()
         if event.kind == "progress":
-            # Each slice by itself: of several, none keeps another from being told of.
+            # Each slice by itself, so that none keeps another from being reported.
             said = self._said_last if event.num_slots == 1 else self._said.setdefault(event.probe_id, now)
             if now - said < _PLAIN_EVERY_SECONDS or event.measurement is None:
                 return
@@ -63,18 +63,18 @@ class PlainConsole:
 
 
 class RichConsole:
-    """Lines as they come and, below them, one living line on each slice under way."""
+    """Lines as they come and, below them, one live line for each slice in flight."""
 
     def __init__(self) -> None:
         self._terminal = Terminal(stderr=True, highlight=False)
         self._status: Status | None = None
-        #: Of what each slice under way is, and where it stands, by probe.
+        #: Description and progress of each slice in flight, by probe.
         self._what: dict[int | None, str] = {}
         self._stands: dict[int | None, str] = {}
         self._started = time.monotonic()
 
     def show(self, event: SearchEvent) -> None:
-        """Shows the event above the living line, or in it."""
+        """Shows the event above the live line, or in it."""
         if event.kind == "progress" and event.measurement is not None:
             what = self._what.get(event.probe_id, "")
             self._stands[event.probe_id] = f"{what}: {progress_words(event.measurement)}"
@@ -93,7 +93,7 @@ class RichConsole:
         )
 
     def _live(self) -> None:
-        """Shows where every slice under way stands."""
+        """Shows the progress of every slice in flight."""
         text = Text("\n".join(self._stands.values()))
         if self._status is None:
             self._status = self._terminal.status(text)
@@ -101,14 +101,14 @@ class RichConsole:
         self._status.update(text)
 
     def close(self) -> None:
-        """Ends the living line."""
+        """Ends the live line."""
         if self._status is not None:
             self._status.stop()
             self._status = None
 
 
 def progress_words(measurement: Measurement) -> str:
-    """Where a slice stands."""
+    """Progress of a slice."""
     if measurement.waiting:
         return f"waiting: {measurement.waiting}"
     words = f"step {measurement.step}, {measurement.samples} samples, {measurement.training_seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""The use case `doctor`: what of this machine matters, for a person and for a bug report."""
+"""The use case `doctor`: describe this machine, for people and bug reports."""
 
 from __future__ import annotations
 

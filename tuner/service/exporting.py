@@ -26,9 +26,9 @@ class ExportOptions:
     Args:
         target: One of `TARGETS`.
         output: The file; None where only its text is wanted.
-        force: Whether a file that is there is replaced.
-        accelerator: What a device is, such as A100; None for CPU cores.
-        image: Container image it runs in, where the engine runs containers.
+        force: Whether an existing file is overwritten.
+        accelerator: Type of a device, such as A100; None for CPU cores.
+        image: Container image it runs in, if the scheduler backend runs containers.
         made_by: The command line that asks for it.
     """
 
@@ -44,7 +44,7 @@ def export_job(opened: OpenedJob, store: StudyStore, options: ExportOptions) -> 
     """The text of the target's file, written where a file is wanted.
 
     Raises:
-        JobError: There is no recommendation yet, the target cannot run it, or the file is there already.
+        JobError: There is no recommendation yet, the target cannot run it, or the file already exists.
         StorageError: The file cannot be written.
     """
     text = launch_text(_plan(opened, newest_recommendation(store.ledger, opened), options), options.target)
@@ -96,7 +96,7 @@ def _plan(opened: OpenedJob, recommendation: Recommendation, options: ExportOpti
 
 
 def _settings(cluster: ClusterSection, target: str) -> Mapping[str, object]:
-    """What the job file says of the engine that is exported to."""
+    """The job file's settings of the target scheduler backend."""
     sections = {"torchrun": cluster.torchrun, "slurm": cluster.slurm, "ray": cluster.ray}
     section = sections.get(target) if target == cluster.launcher else None
     return {} if section is None else section.model_dump(exclude_none=True)

@@ -1,4 +1,4 @@
-"""Which launcher starts a job's ranks and commands, and where what passes through files may lie."""
+"""Create the launcher and the prober of a job, and folders that its nodes share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tuner.service.opening import OpenedJob
 
 
 def job_launcher(opened: OpenedJob) -> Launcher:
-    """The launcher that `cluster.launcher` names; closed by whoever asked for it.
+    """The launcher that `cluster.launcher` names; the caller closes it.
 
     Raises:
         JobError: It cannot be set up as the job says.
@@ -99,7 +99,7 @@ def slurm_request(section: ClusterSection) -> SlurmRequest:
 
 @contextmanager
 def passing_folder(opened: OpenedJob, purpose: str) -> Iterator[Path]:
-    """A folder for a while that the nodes see, too: beside the job's file where they are other hosts.
+    """A temporary folder that the nodes share: next to the job's file if they are other hosts.
 
     Args:
         opened: The job.
@@ -109,7 +109,7 @@ def passing_folder(opened: OpenedJob, purpose: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
         prefix=f"paceline-{purpose}-" if is_here else f".paceline-{purpose}-",
         dir=None if is_here else opened.folder,
-        # A node that is slow to go may still write its last word.
+        # A node that is slow to exit may still write its last message.
         ignore_cleanup_errors=not is_here,
     ) as folder:
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""From a job file to a study that can be worked on."""
+"""Open a job file and its study."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FLAGS = {"time": "--budget", "dollars": "--max-dollars"}
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedJob:
-    """A job with where it lies and what its curves depend on.
+    """A job with its path and the fingerprint of what its curves depend on.
 
     Args:
         job: The job.
@@ -138,7 +138,7 @@ def default_output(job: Job) -> Path:
 
 
 def prepare_output(folder: Path) -> Path:
-    """Makes the output folder and sees that it can be written, before anything is paid for.
+    """Creates the output folder and checks that it can be written, before anything is paid for.
 
     Raises:
         StorageError: It cannot be made or written.
@@ -205,7 +205,7 @@ def checked_epoch_samples(opened: OpenedJob) -> int:
 
 
 def require_training(opened: OpenedJob) -> None:
-    """Sees that a job trains.
+    """Checks that a job trains.
 
     Raises:
         JobError: It replays a recording.
@@ -218,7 +218,7 @@ def require_training(opened: OpenedJob) -> None:
 
 
 def changed_words(job: Job) -> str:
-    """Why a job's older studies are not gone on with."""
+    """Why a job's older studies are not resumed."""
     what = "the workload's code or parameters, the seed, the cluster or this machine"
     if job.runs_command:
         what = "the command, the script it names, the seed, the cluster or this machine"
@@ -246,7 +246,7 @@ def find_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
 
 
 class StudyStore(Protocol):
-    """Where studies are kept; `storage.Storage` is one."""
+    """Where studies are stored; `storage.Storage` is one."""
 
     @property
     def ledger(self) -> Ledger:
@@ -264,7 +264,7 @@ class StudyStore(Protocol):
 
 
 def own_name() -> str:
-    """This process in leases: host, process, the process's start, a random part."""
+    """Identifies this process in leases: host, process, the process's start, a random part."""
     pid = os.getpid()
     return f"{socket.gethostname()}:{pid}:{_started(pid)}:{uuid.uuid4().hex[:6]}"
 
@@ -278,10 +278,10 @@ def is_dead(owner: str) -> bool:
 
 
 def free_leases_of_the_dead(ledger: Ledger, study: StudyRecord) -> None:
-    """Gives back the leases of tuners of this host that were killed, so that nobody waits for them.
+    """Gives back the leases of tuners of this host that were killed, so that no tuner waits for them.
 
     Raises:
-        StorageError: A living tuner works on this study.
+        StorageError: Another tuner is working on this study.
     """
     for probe in ledger.probes(study.study_id):
         if probe.lease is None:

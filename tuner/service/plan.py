@@ -1,4 +1,4 @@
-"""What a run is going to do and what it may cost at worst, said before anything is spent."""
+"""Plan of a run, with its worst-case cost, shown before anything is spent."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def plan_lines(
 
     Args:
         opened: The job.
-        storage: Where the study is kept, with the password hidden.
+        storage: Where the study is stored, with the password hidden.
         output: Where reports go.
         spent_seconds: Time that passed in the study before this run.
-        parallel: Probes that may be under way at once.
+        parallel: Maximum number of concurrent probes.
     """
     job, cluster = opened.job, opened.cluster
     budget = job.budget
@@ -66,7 +66,7 @@ def plan_lines(
 
 
 def crowding_words(opened: OpenedJob, parallel: int) -> str | None:
-    """That probes at once would share this machine's cores; None where they do not."""
+    """A warning that concurrent probes would share this machine's cores; None if they do not."""
     cluster = opened.cluster
     there = cluster.at_hand or cluster
     if parallel == 1 or not there.nodes_share_host or there.cores_per_host is None:
@@ -98,7 +98,7 @@ def _most_expensive_words(opened: OpenedJob, parallel: int) -> str:
 
 
 def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration], parallel: int = 1) -> float | None:
-    """What the budget allows to be spent, on the dearest configuration all the time; None without prices."""
+    """Largest cost within the budget, on the most expensive configuration; None without prices."""
     cluster, budget = opened.cluster, opened.job.budget
     if not cluster.has_prices:
         return None
@@ -107,7 +107,7 @@ def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration], parall
     if parallel == 1:
         a_second = max(cluster.dollars_per_second(c) for c in candidates)
     else:
-        # Each of them no dearer than the dearest, all together on no more nodes than there are.
+        # None costs more than the most expensive, and all of them use no more nodes than there are.
         most_expensive = max(cluster.dollars_per_second(c) for c in candidates)
         by_node = max(
             cluster.dollars_per_second(c) / max(c.nodes + cluster.extra_nodes, 1) for c in candidates

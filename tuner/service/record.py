@@ -1,4 +1,4 @@
-"""The use case `record`: a study's runs as a recording, to be probed again."""
+"""The use case `record`: write a study's runs as a recording, for later replay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuner.service.opening import OpenedJob, StudyStore
 from tuner.service.views import require_study
 
 _SUFFIX = ".jsonl.gz"
-#: Why a run's recording ends, where it did not arrive.
+#: Why a run's recording ends, if it did not reach the target.
 _ENDS = {
     Outcome.RUNNING: "in flight",
     Outcome.PAUSED: "not trained further",
@@ -30,13 +30,13 @@ _ENDS = {
     Outcome.TIMED_OUT: "timed out",
     Outcome.FAILED: "failed",
 }
-#: What a recording has no place for.
+#: What a recording cannot hold.
 _NEVER_RECORDED = "gradient noise, the ranks' own step times, memory, and time spent scoring"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What `record` came to.
+    """The result of `record`.
 
     Args:
         path: The file.
@@ -61,12 +61,12 @@ def record_study(
 
     Args:
         opened: The job.
-        store: Where its study is kept.
+        store: Where its study is stored.
         output: The file; named for the study, in the current folder, if None.
-        force: Whether a file that is there is replaced.
+        force: Whether an existing file is overwritten.
 
     Raises:
-        JobError: There is no study, nothing of it can be recorded, or the file is there already.
+        JobError: There is no study, nothing of it can be recorded, or the file already exists.
         StorageError: The study cannot be read, or the file cannot be written.
     """
     study = require_study(store.ledger, opened)
@@ -123,7 +123,7 @@ def _furthest(probes: list[ProbeRecord]) -> tuple[list[tuple[ProbeRecord, Measur
     best: dict[Configuration, tuple[ProbeRecord, Measurement]] = {}
     left_out: list[str] = []
     for probe in probes:
-        # What a faulty slice saw may lie beyond the checkpoint that the run went on from.
+        # What a faulty slice saw may lie beyond the checkpoint that the run resumed from.
         valid = [m for m in probe.slices if not m.outcome.is_fault]
         measurement = merged(valid) if valid else None
         if probe.purpose is Purpose.TIMING:

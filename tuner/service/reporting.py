@@ -1,4 +1,4 @@
-"""From the end of a search to its files; and the use case `report`, which writes them anew."""
+"""Write the report files at the end of a search; and the use case `report`, which writes them again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_ending(
     beliefs: Beliefs | None,
     stop: Stop,
 ) -> Ending:
-    """Where a search ended; what it believes is fitted anew where the policy brought nothing.
+    """Where a search ended; the models are fitted here if the policy returned no beliefs.
 
     Raises:
         ProbeError: Nothing was measured, since probes failed.

@@ -59,9 +59,9 @@ class RunOptions:
     Args:
         output: Folder for reports and probes.
         sampler: `model`, or one of Optuna's: `tpe`, `gp`, `random`.
-        fresh: Whether a new study begins.
+        fresh: Whether to start a new study.
         verify: Whether the recommendation is trained to the target where it was not yet.
-        parallel: Slices that may be under way at once, as far as the cluster has nodes for them.
+        parallel: Maximum number of concurrent slices, if the cluster has nodes for them.
     """
 
     output: Path
@@ -73,7 +73,7 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a run came to.
+    """The result of a run.
 
     Args:
         recommendation: The answer.
@@ -96,14 +96,14 @@ def run_job(
     *,
     make_prober: Callable[[OpenedJob], Prober] = job_prober,
 ) -> RunResult:
-    """Tunes a job end to end; called again, it goes on where it was.
+    """Tunes a job end to end; called again, it resumes.
 
     Args:
         opened: The job.
-        store: Where its study is kept.
+        store: Where its study is stored.
         options: How it is run.
-        listen: Is told what happens.
-        make_prober: Makes what carries out slices; it is closed at the end.
+        listen: Receives events.
+        make_prober: Creates the prober; it is closed at the end.
 
     Raises:
         JobError: The workload cannot be built.
@@ -233,22 +233,22 @@ def train_configuration(
     limit_seconds: float | None = None,
     make_prober: Callable[[OpenedJob], Prober] = job_prober,
 ) -> SearchState:
-    """The use case `train`: one configuration to the job's target, and nothing searched.
+    """The use case `train`: train one configuration to the job's target, without a search.
 
     Args:
         opened: The job.
-        store: Where the training's slices are kept: interrupted, it goes on from them.
+        store: Where the training's slices are stored: if interrupted, it resumes from them.
         configuration: What to train.
         output: Folder for its checkpoints and model.
-        listen: Is told what happens.
+        listen: Receives events.
         limit_seconds: Training seconds after which it is given up; None for none.
-        make_prober: Makes what carries out slices; it is closed at the end.
+        make_prober: Creates the prober; it is closed at the end.
 
     Returns:
         What is known in the end; `run_of(state, configuration)` is the training.
 
     Raises:
-        JobError: The workload cannot be built, or the configuration is none of this job's.
+        JobError: The workload cannot be built, or the configuration is not valid for this job.
         StorageError: Study or output cannot be read or written.
     """
     require_training(opened)

@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 def status_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:
-    """One row a fact on where a study stands."""
+    """Status rows of a study."""
     probes = ledger.probes(study.study_id)
     seen = [probe.measurement for probe in probes if probe.measurement is not None]
     given = ledger.recommendations(study.study_id)
@@ -39,7 +39,7 @@ def status_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:
 
 
 def _at_once(probes: list[ProbeRecord]) -> list[tuple[str, Any]]:
-    """What is under way where that is several, and what time passed where several were."""
+    """Slices in flight if there are several, and elapsed time if slices ran concurrently."""
     held = [probe for probe in probes if probe.lease is not None]
     rows: list[tuple[str, Any]] = []
     if len(held) > 1:
@@ -106,7 +106,7 @@ def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
 
 
 def require_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord:
-    """The newest study of a job, or a clear word that there is none.
+    """The newest study of a job, or an error that there is none.
 
     Raises:
         JobError: The job was not run yet with this storage.

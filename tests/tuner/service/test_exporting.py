@@ -136,7 +136,7 @@ def test_what_was_emulated_has_values_but_nothing_to_launch(tmp_path: Path) -> N
 
 
 def test_nothing_advised_yet_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"study digits has no recommendation yet; `paceline run .*goes on"):
+    with pytest.raises(JobError, match=r"study digits has no recommendation yet; `paceline run .*resumes"):
         exported(opened(tmp_path), "env")
 
 

@@ -1,4 +1,4 @@
-"""Where a script's progress is read: lines of JSON, CSV, event files, its output."""
+"""Sources of a script's progress: lines of JSON, CSV, TensorBoard event files, its output."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from typing import Any
 from tuner.probes.commands.progress_line import LineForm, ProgressLine, noise_statistic
 
 _logger = logging.getLogger(__name__)
-#: So many bad lines of a slice are told one by one.
+#: So many bad lines of a slice are reported one by one.
 _MOST_WARNINGS = 3
 _LONGEST_SHOWN = 120
 
 
 class MetricSource(ABC):
-    """Gives what was reported since it was last asked; never waits.
+    """Returns the reports since the last call; never waits.
 
-    What cannot be understood is passed over with a warning: a report is no reason to end a training.
+    What cannot be parsed is skipped with a warning: a bad report must not end a training.
 
     Args:
         form: How fields are named.
@@ -40,7 +40,7 @@ class MetricSource(ABC):
 
         Args:
             seen_at: The prober's clock now.
-            has_ended: Whether nothing writes any more, so that what is there is whole.
+            has_ended: Whether nothing writes any more, so that the last line is complete.
         """
 
     @property
@@ -49,7 +49,7 @@ class MetricSource(ABC):
         """Where lines are expected, and what is expected there, in words."""
 
     def warn(self, words: str) -> None:
-        """Tells of something that was passed over."""
+        """Warns of something that was skipped."""
         self.warnings.append(words)
         if len(self.warnings) <= _MOST_WARNINGS:
             _logger.warning("skipped: %s", words)
@@ -61,7 +61,7 @@ class JsonSource(MetricSource):
     Args:
         form: How fields are named.
         path: The file; need not be there yet.
-        skip: Whether what is there already is somebody else's.
+        skip: Whether to skip existing content, which another process wrote.
     """
 
     def __init__(self, form: LineForm, path: Path, *, skip: bool = False) -> None:
@@ -117,7 +117,7 @@ class JsonSource(MetricSource):
 
 
 class CsvSource(MetricSource):
-    """Rows of a CSV file, whether it grows or is written anew each time.
+    """Rows of a CSV file, whether it grows or is rewritten each time.
 
     Args:
         form: How columns are named.
@@ -128,7 +128,7 @@ class CsvSource(MetricSource):
         super().__init__(form)
         self._path = path
         self._stat = _stat_of(path)
-        # Another run's rows are no news; a file that is written anew begins again.
+        # Another run's rows are not new; a file that is rewritten is read from the start.
         self._seen = len(self._rows(has_ended=True))
 
     @property
@@ -178,8 +178,8 @@ class OutputSource(MetricSource):
     Args:
         form: Of the groups, which have the names of fields.
         pattern: The expression.
-        logs: Gives what each copy printed so far.
-        read_every: Seconds between two looks; a log is long.
+        logs: Returns what each copy printed so far.
+        read_every: Seconds between two reads; a log is long.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class GrowingText:
 
     Args:
         path: The file; need not be there yet.
-        skip: Whether what is there already is passed over.
+        skip: Whether existing content is skipped.
     """
 
     def __init__(self, path: Path, *, skip: bool = False) -> None:
@@ -234,7 +234,7 @@ class GrowingText:
         self._remainder = b""
 
     def take(self, *, has_ended: bool) -> Iterator[str]:
-        """Every line that is whole by now; what is left of a file that has ended counts as one."""
+        """Every complete line; the rest of a file that has ended counts as one."""
         try:
             if self.path.stat().st_size < self._offset:
                 self._offset, self._remainder = 0, b""
@@ -253,7 +253,7 @@ class GrowingText:
 
 
 def _time(said: object) -> float | None:
-    """A script's clock; None where it does not tell a finite number."""
+    """A script's clock; None if it is not a finite number."""
     if isinstance(said, bool) or not isinstance(said, int | float):
         return None
     try:
@@ -283,7 +283,7 @@ class EventFileSource(MetricSource):
     Args:
         form: The metric's tag, and those of samples and seconds where they are logged.
         folder: The folder; need not be there yet.
-        read_every: Seconds between two looks.
+        read_every: Seconds between two reads.
     """
 
     def __init__(self, form: LineForm, folder: Path, *, read_every: float = 0.5) -> None:

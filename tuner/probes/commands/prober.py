@@ -1,4 +1,4 @@
-"""Probes that run the user's own command: any script, in any framework, that says how far it is."""
+"""Prober that runs the user's own command: any script, in any framework, that reports progress."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tuner.probes.probe_folder import ProbeFolder, unwritable
 from tuner.probes.prober import ProbeHandle, Prober, Until
 from tuner.probes.slice_plan import SlicePlan
 
-#: So often in a row a job is submitted again that lost its nodes without getting any further.
+#: A job that lost its nodes is resubmitted at most so many times in a row without progress.
 _MOST_LOSSES = 3
-#: A script that was asked to stop, and never asks whether it should, gets SIGTERM after so many seconds.
+#: A script that was asked to stop, but never polls for it, gets SIGTERM after so many seconds.
 _MOMENT_SECONDS = 0.5
 #: A slice that ends by seconds waits for the next line this many times as long as for those before.
 _LINE_TIMEOUT_SECONDS = 1.5
@@ -35,11 +35,11 @@ class CommandProber(Prober):
     A slice ends once a line reaches its end: the script is asked to stop (`should_stop` of the client), then
     sent SIGTERM and given `workload.grace` to save. A slice that trains waits for a scoring, since without
     one it shows nothing: up to four times as far, and a run's first however many samples it takes. It ends
-    PAUSED. Where the script cannot resume, or has saved nothing, the next slice begins the run anew, is
-    charged for all of it, and its curve goes on from where the last one ended. REACHED, DIVERGED and so on
+    PAUSED. Where the script cannot resume, or has saved nothing, the next slice starts the run over, is
+    charged for all of it, and its curve continues from where the last one ended. REACHED, DIVERGED and so on
     are as for training; a script that ends by itself is STOPPED.
 
-    Jobs that lose their nodes are submitted again from what was saved, up to three times without progress.
+    Jobs that lose their nodes are resubmitted from what was saved, up to three times without progress.
     While a job waits for nodes nothing is charged, and `probe.hang_timeout` does not run.
 
     Args:
@@ -131,7 +131,7 @@ class CommandProber(Prober):
             ) from None
 
     def _submit_if_free(self, record: CommandSlice) -> None:
-        """Submits a slice's job, once nothing that was cancelled in its folder is still saving."""
+        """Submits a slice's job, once no cancelled job in its folder is still saving."""
         folder = record.plan.folder
         leaving = [
             job for job in self._leaving.pop(folder, []) if not self._launcher.poll(job).state.has_ended
@@ -167,7 +167,7 @@ class CommandProber(Prober):
         return status
 
     def _watch(self, record: CommandSlice, status: JobStatus, now: float) -> None:
-        """Asks a job under way to end, where there is a reason, and sees that it does."""
+        """Asks a running job to end if there is a reason, and makes sure that it does."""
         if record.verdict is None:
             found = self._reason_to_end(record, now) if status.state is JobState.RUNNING else None
             if found is None:
@@ -225,7 +225,7 @@ class CommandProber(Prober):
         return waits >= factor * wanted and is_late and record.has_interval
 
     def _after_job(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
-        """What a job's end makes of its slice."""
+        """The slice's measurement after its job has ended."""
         state, verdict = status.state, record.verdict
         if record.is_diverged:
             return self._end(record, Outcome.DIVERGED, now)
@@ -311,7 +311,7 @@ _OUT_OF_MEMORY = re.compile(
 
 
 def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
-    """The first copy to fail with its exit code and last words, and how the others ended.
+    """The first copy to fail with its exit code and last output, and how the others ended.
 
     Args:
         status: Of the job that failed.
@@ -334,7 +334,7 @@ def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
 
 
 def is_out_of_memory(words: str) -> bool:
-    """Whether a failure's words, or those of the system that killed it, speak of memory."""
+    """Whether the message of a failure, or of the system that killed it, is about memory."""
     return _OUT_OF_MEMORY.search(words) is not None
 
 

@@ -1,4 +1,4 @@
-"""What a script says of its training, one line at a time, whatever the form it came in."""
+"""Parse progress lines of a script, whatever their format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tuner.domain.measurement import NoiseStatistic
 from tuner.job import MetricsSection
 
-#: What a script may say: how far it is, that its training begins, that it asks when to stop, gradient noise.
+#: Events of a script: progress, that its training starts, that it polls for a stop, gradient noise.
 Event = Literal["progress", "begin", "asks", "noise"]
 #: Most steps or samples of a run: floats count exactly up to here.
 _MOST = 2**53
@@ -18,14 +18,14 @@ _MOST = 2**53
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressLine:
-    """One thing a script said.
+    """One report of a script.
 
     Args:
         event: What it is about.
         seen_at: When it was read, on the prober's clock.
-        time: When it was written, on a clock of the script's; None where it does not say.
+        time: When it was written, on a clock of the script's; None if it is not reported.
         seconds: The script's own training clock; None where it has none.
-        process: Names the process that wrote it, where lines say so.
+        process: Names the process that wrote it, if lines name it.
         step: Optimizer steps done.
         samples: Samples seen.
         value: The metric; None where nothing was scored.
@@ -45,12 +45,12 @@ class ProgressLine:
 
 @dataclass(frozen=True, kw_only=True)
 class LineForm:
-    """How fields of a script's lines are named, and what stands for those that are missing.
+    """Field names of a script's lines, and defaults of missing fields.
 
     Args:
         metrics: The names.
         batch_size: Of a step.
-        epoch_samples: Of an epoch; None where nobody said.
+        epoch_samples: Of an epoch; None if unknown.
     """
 
     metrics: MetricsSection
@@ -61,7 +61,7 @@ class LineForm:
         """A line from its fields by the user's names.
 
         Raises:
-            ValueError: They do not tell how far training is, or something is no number.
+            ValueError: They do not report how far training is, or something is not a number.
         """
         value = self._number(fields, self.metrics.value)
         seconds = self._number(fields, self.metrics.seconds)
@@ -76,10 +76,10 @@ class LineForm:
         )
 
     def start(self, fields: Mapping[str, Any]) -> tuple[int, int]:
-        """Steps and samples at which a script says that its training begins.
+        """Steps and samples at which a script reports that its training starts.
 
         Raises:
-            ValueError: One of them is no count.
+            ValueError: One of them is not a count.
         """
         found = []
         for name in ("step", "samples"):

@@ -1,4 +1,4 @@
-"""The training clock of a run that is told by lines, over slices, resumptions and repetitions."""
+"""Training clock of a run that reports progress lines, across slices, resumes and restarts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_STEPS_OF_INTERVAL = 200
 
 @dataclass(frozen=True, kw_only=True)
 class ReadPoint:
-    """A place of a run on its training clock.
+    """A point of a run on its training clock.
 
     Args:
         step: Optimizer steps done.
@@ -50,15 +50,15 @@ class _Place:
 
 
 class Attempt:
-    """The lines of one process, from where it begins or resumes to where it ends.
+    """The lines of one process, from where it starts or resumes to where it ends.
 
-    The script's own times count where it tells them, else those at which lines were read. Where two lines
+    The script's own times count if it reports them, else those at which lines were read. Where two lines
     name the same samples, the time between them was scoring.
 
     Args:
         known: How far the run was known before.
-        started_at: When the script was started, on the prober's clock, for a first line that nothing else
-            tells the pace of.
+        started_at: When the script was started, on the prober's clock, for a first line without any
+            other pace.
     """
 
     def __init__(self, known: ReadPoint, started_at: float | None = None) -> None:
@@ -79,7 +79,7 @@ class Attempt:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it said nothing of its progress yet."""
+        """Whether it reported no progress yet."""
         return not self._places
 
     @property
@@ -96,7 +96,7 @@ class Attempt:
         return line.samples >= self.samples
 
     def add(self, line: ProgressLine) -> None:
-        """Takes a line."""
+        """Adds a line."""
         self._process = line.process if self.is_empty else self._process
         if line.event == "begin":
             self._begin = line
@@ -106,7 +106,7 @@ class Attempt:
             self._places.append(_Place(time=self._last_time, step=begin.step, samples=begin.samples))
         time = self._time_of(line)
         if self.is_empty and line.seconds is not None and self.known.samples == 0 and line.samples > 0:
-            # Its own clock began at zero, with the run.
+            # Its own clock started at zero, with the run.
             self._places.append(_Place(time=0.0, step=0, samples=0))
         if self._places and line.samples == self.samples:
             self._rescore(line, time)
@@ -123,12 +123,12 @@ class Attempt:
     def points(self) -> list[ReadPoint]:
         """Every place beyond what was known, on the run's clock, in order.
 
-        The clock goes on from the known mark: from when this attempt passed it, however often it was passed
+        The clock continues at the known point: from when this attempt passed it, however often it was passed
         before. That time lies between two lines, or before the first by the pace of those that follow.
         """
         if self.is_empty:
             return []
-        # A first line's place moves while the next ones tell the pace; a last line's value may still come.
+        # A first line's time moves while the next ones set the pace; a last line's value may still come.
         if self._passed is None or not self._has_early_pace:
             self._passed = self._passed_at(self.known.samples)
             self._points, self._num_timed = [], 0
@@ -163,7 +163,7 @@ class Attempt:
         return max(passed - self._places[0].time, 0.0)
 
     def began_at(self) -> float | None:
-        """When training began, or went on, on the prober's clock; None before it did."""
+        """When training started, or resumed, on the prober's clock; None before it did."""
         if self.is_empty:
             return None
         first = self._places[0]
@@ -207,7 +207,7 @@ class Attempt:
         return len(self._places) > 1 and self._places[-1].step > self._places[0].step
 
     def _rescore(self, line: ProgressLine, time: float) -> None:
-        """Takes a line at the samples of the last one: what lies between is scoring."""
+        """Adds a line at the samples of the last one: the time between is scoring."""
         last = self._places[-1]
         self.scoring_seconds += max(time - self._last_time, 0.0)
         self._places[-1] = _Place(
@@ -251,7 +251,7 @@ class Attempt:
 
     @property
     def _least_span(self) -> float:
-        """What lines must be apart to tell a pace: those that carry no time are read some at once."""
+        """How far lines must be apart to determine a pace: lines without a time are read in batches."""
         return 0.0 if self._has_own_times else _READ_INTERVAL_SECONDS
 
 

@@ -1,4 +1,4 @@
-"""What is known of one slice of a command, gathered from its lines and its jobs."""
+"""Measurement of a command's slice in flight, built from its progress lines and jobs."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 _PROGRESS_FILE = "progress.json"
-#: A scoring is kept that lies so much further than the last one that was.
+#: A scoring is stored if it lies so much further than the last stored one.
 _STORED_INTERVAL = 1.05
 _NOTHING = Spread(median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0, count=0)
 
 
 class CommandSlice:
-    """Turns what a script reports into a growing measurement.
+    """Turns the reports of a script into a growing measurement.
 
     Args:
         plan: The slice.
@@ -60,7 +60,7 @@ class CommandSlice:
         self.is_diverged = False
         self.num_lines = 0
         self.waiting = ""
-        #: What the slice shall end as once its job has ended, since when, and whether the job was cancelled.
+        #: The outcome of the slice once its job has ended, since when, and whether the job was cancelled.
         self.verdict: Outcome | None = None
         self.verdict_at = 0.0
         self.verdict_words: str | None = None
@@ -88,7 +88,7 @@ class CommandSlice:
         sources: tuple[MetricSource, JsonSource | None],
         now: float,
     ) -> None:
-        """Takes note of a job that carries the slice out, or what is left of it."""
+        """Registers a job that runs the slice, or the rest of it."""
         self.job, self.attempt = job, attempt
         self.source, self.events = sources
         self.num_attempts += 1
@@ -98,7 +98,7 @@ class CommandSlice:
             self._begin_attempt()
 
     def hear(self, status: JobStatus, now: float) -> None:
-        """Takes what the engine says, and reads what the script reported since.
+        """Takes the job's status from the scheduler backend, and reads what the script reported since.
 
         Raises:
             StorageError: The curve cannot be written to the probe's folder.
@@ -108,7 +108,7 @@ class CommandSlice:
         self._pending = status.pending_seconds
         self.waiting = "" if has_ended or status.state == "running" else status.detail or "nodes"
         if self.waiting:
-            self.running_since = None  # an engine may begin a job anew
+            self.running_since = None  # a scheduler backend may restart a job
         elif self.running_since is None:
             self.running_since = self.heard_at = now
         lines = self.source.read(now, has_ended=has_ended)
@@ -122,7 +122,7 @@ class CommandSlice:
             self._place()
 
     def was_lost(self, now: float) -> None:
-        """Takes note that the job's nodes were taken away."""
+        """Registers that the job's nodes were lost."""
         progress = self.position.samples
         self.lost_in_a_row = 1 if progress > self._samples_at_loss else self.lost_in_a_row + 1
         self._samples_at_loss = progress
@@ -144,11 +144,11 @@ class CommandSlice:
 
     @property
     def has_interval(self) -> bool:
-        """Whether a step time can be told."""
+        """Whether a step time is known."""
         return any(attempt.has_interval() for attempt in self._attempts)
 
     def seconds_now(self, now: float) -> float:
-        """The training clock now, going on since the last line."""
+        """The training clock now, running since the last line."""
         if self._position is None:
             return self._base.seconds
         return self.position.seconds + max(now - self.heard_at, 0.0)
@@ -169,7 +169,7 @@ class CommandSlice:
         """The slice as it stands.
 
         Args:
-            outcome: Where it stands.
+            outcome: Its outcome so far.
             now: The prober's clock.
             error: What went wrong.
         """
@@ -228,7 +228,7 @@ class CommandSlice:
         if line.event == "progress":
             self.heard_at = now
             if self.num_lines == 0 and not self.plan.is_timing:
-                # What a slice that was lost with its tuner had seen, no further than this one goes on from.
+                # What a slice that was lost with its tuner had seen, up to where this one resumes.
                 self._base = self._with_lost_points(line.samples)
                 if self._attempts:
                     self._attempts[-1].known = self._base
@@ -253,7 +253,7 @@ class CommandSlice:
         )
 
     def _begin_attempt(self) -> None:
-        """What was seen so far stands; what comes is another process."""
+        """Keeps what was seen so far; the next lines come from another process."""
         if self._attempts and self._attempts[-1].is_empty:
             self._attempts.pop()
         self._place()

@@ -1,4 +1,4 @@
-"""From a slice to the command that carries it out: values, environment, folders."""
+"""Build the command of a slice: values, environment, folders."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tuner.probes.commands.progress_line import LineForm
 from tuner.probes.commands.run_clock import ReadPoint
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
-#: What the script saves to, in the folder that goes along where a run is carried on as another probe.
+#: What the script saves to, in the folder that is copied when a run resumes as another probe.
 CHECKPOINT_NAME = "checkpoint"
 SLICES_FOLDER = "slices"
-#: Name of the client as the script imports it: nothing else of ours is on its path.
+#: Name of the client as the script imports it: nothing else of Paceline is on its path.
 CLIENT_MODULE = "paceline_client"
-#: A slice goes on so many times as far for a scoring beyond what was known.
+#: A slice may run so many times as far to reach a scoring beyond what was known.
 TIMEOUT = 4
 
 
@@ -41,7 +41,7 @@ class CommandPlan:
         plan: The slice.
         known: How far its run was known before.
         folder: Of this attempt alone.
-        resumes: Whether the script goes on from its checkpoint.
+        resumes: Whether the script resumes from its checkpoint.
     """
 
     plan: SlicePlan
@@ -56,7 +56,7 @@ class CommandPlan:
 
     @property
     def stop_file(self) -> Path:
-        """What is there once the script shall end."""
+        """The file that asks the script to stop."""
         return self.folder / "stop"
 
     @property
@@ -80,7 +80,7 @@ class CommandPlan:
         }
 
     def prepare(self) -> CommandTask:
-        """Makes the folders and files the script needs; gives what is to be launched.
+        """Creates the folders and files the script needs; returns the task to launch.
 
         Raises:
             OSError: They cannot be made.
@@ -107,7 +107,7 @@ class CommandPlan:
         )
 
     def sources(self, logs: Callable[[], Mapping[int, str]]) -> tuple[MetricSource, JsonSource | None]:
-        """Where progress is read; and where the client's other words are, if that is another place.
+        """The source of progress, and that of the client's other messages if it differs.
 
         Args:
             logs: Gives what each copy printed so far.

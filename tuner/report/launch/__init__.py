@@ -1,4 +1,4 @@
-"""The recommendation as something that runs: a script, an engine's job, a manifest, an environment file."""
+"""Export a recommendation: a script, a scheduler's job, a manifest or an environment file."""
 
 from tuner.report.launch.plan import LaunchPlan, launch_plan
 from tuner.report.launch.targets import TARGETS, Target, launch_text

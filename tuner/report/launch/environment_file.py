@@ -1,4 +1,4 @@
-"""What was chosen as an environment file, for programs that read their settings there."""
+"""Export the chosen values as an environment file."""
 
 from __future__ import annotations
 

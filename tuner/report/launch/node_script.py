@@ -1,4 +1,4 @@
-"""What one node runs, in the shell's words; how it learns its place is the engine's."""
+"""Shell script lines that one node runs; the scheduler backend supplies its rank."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.report.launch.plan import LaunchPlan
 
 
 def node_lines(plan: LaunchPlan, *, node_rank: str, main_address: str, main_port: str) -> list[str]:
-    """Lines that tell the command its place and run it; their exit code is the command's.
+    """Lines that set the command's place and run it; their exit code is the command's.
 
     Args:
         plan: What is launched.

@@ -1,4 +1,4 @@
-"""What is launched, whatever launches it: a command on so many nodes, with what is known of it."""
+"""Launch plan: a command on some nodes, independent of what launches it."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class LaunchPlan:
         name: Names the job.
         command: For the shell; empty where there is none and only what was chosen can be told.
         one_per: How many copies of it are started.
-        reads_place: Whether it is told its place, by `PACELINE_NODE_RANK`, `PACELINE_NUM_NODES`,
+        reads_place: Whether it receives its place, by `PACELINE_NODE_RANK`, `PACELINE_NUM_NODES`,
             `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`, `MASTER_ADDR` and `MASTER_PORT`.
         num_nodes: Machines it runs on.
         devices_per_node: Devices it uses on each of them.
         cores_per_node: CPU cores it uses on each of them.
-        accelerator: What a device is, such as A100; None for CPU cores.
-        image: Container image it runs in, where the engine runs containers.
+        accelerator: Type of a device, such as A100; None for CPU cores.
+        image: Container image it runs in, if the scheduler backend runs containers.
         environment: Variables it is given besides.
         values: What was chosen, and what follows from it, by name as text.
-        working_folder: Where it runs; an engine that brings files to its nodes takes them from there.
+        working_folder: Where it runs; a scheduler that copies files to its nodes takes them from there.
         facts: Sentences that say what it is and what to expect, for the head of every file.
         longest_seconds: What it takes at the most, as predicted; None where there is no bound.
-        settings: What the job file says of the engine, under the keys of its section.
+        settings: The job file's settings of the scheduler backend, by key.
         file_name: What its file is called, for the words on how to start it.
     """
 

@@ -1,4 +1,4 @@
-"""What a recommendation can be exported to."""
+"""Export targets of a recommendation."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ MAIN_PORT = 29500
 
 
 def torchrun_script(plan: LaunchPlan) -> str:
-    """The script; where each of several nodes runs it, it is told the node's rank and the first's address."""
+    """The script; on each of several nodes its arguments are the node's rank and the first's address."""
     script = shlex.quote(plan.file_name)
     if plan.one_per is OnePer.JOB or plan.num_nodes == 1:
         address = "127.0.0.1" if plan.num_nodes == 1 else '"$(hostname)"'
