@@ -80,7 +80,7 @@ StorageUrl = Annotated[
     typer.Option(
         "--storage",
         envvar="PACELINE_STORAGE",
-        help="SQLAlchemy URL of the study database; SQLite beside the job file by default.",
+        help="SQLAlchemy URL of the study database; SQLite next to the job file by default.",
         show_default=False,
     ),
 ]

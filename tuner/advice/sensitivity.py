@@ -57,7 +57,7 @@ def turning_points(state: SearchState, beliefs: Beliefs, choice: Configuration) 
     """Sentences on what would change strategy or nodes; none where the cluster is not a described one.
 
     Each of bandwidth, latency, jitter and compute is changed alone, by up to ten times either way; what is
-    known of samples to target is kept.
+    known of samples to target is unchanged.
 
     Args:
         state: What is known.

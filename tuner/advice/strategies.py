@@ -79,7 +79,7 @@ def _outlook(state: SearchState, beliefs: Beliefs, alternative: Alternative) -> 
 def _worded(outlooks: Sequence[StrategyOutlook], cluster: Cluster) -> tuple[StrategyOutlook, ...]:
     """Each with its sentence: every other against the chosen one, and the chosen one against all-reduce.
 
-    Everybody knows what all-reduce is; where it is the choice or no choice, the next best stands in.
+    All-reduce is the familiar reference; if it is the choice or not in the space, the next best replaces it.
     """
     first = outlooks[0]
     known = [o for o in outlooks[1:] if o.configuration.strategy == "all_reduce"]

@@ -16,8 +16,8 @@ class Until:
     """Where a slice ends; whichever comes first. The target always ends it.
 
     Args:
-        training_seconds: Training clock since the run began.
-        samples: Samples seen since the run began.
+        training_seconds: Training clock since the run started.
+        samples: Samples seen since the run started.
         steps: Optimizer steps of this slice.
     """
 

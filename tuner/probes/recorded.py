@@ -274,7 +274,7 @@ def _timing(run: RecordedRun, steps: float) -> RankTiming:
 
 
 def _as(position: _Position, run: RecordedRun) -> _Position:
-    """A position as one of this run, which may be that of another configuration than the run began with."""
+    """A position as one of this run, which may be that of another configuration than the run started with."""
     if position.configuration == run.configuration.key:
         return position
     samples = samples_at(position.step, Configuration.from_key(position.configuration))
@@ -299,7 +299,7 @@ def _read(folder: Path) -> _Position | None:
 
 
 def _write(folder: Path, position: _Position) -> None:
-    # Whole or not at all, whoever kills the process. It is not flushed to the disk, which would take longer
+    # Whole or not at all, even if killed. It is not flushed to the disk, which would take longer
     # than the replay: what a power cut takes from a replay is replayed again for free.
     path = folder / CHECKPOINTS_FOLDER / STATE_FILE
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What sections of the page are made of: tables, lists and folded parts."""
+"""HTML building blocks of a report: tables, lists and folded parts."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def is_inside(check: PredictedAgainstMeasured) -> bool | None:
 
 
 def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
-    """How many predictions held, in words; those made early are counted apart."""
+    """How many predictions held, in words; those made early are counted separately."""
     verdicts = [(check.share_known, is_inside(check)) for check in checked]
     judged = [(share, inside) for share, inside in verdicts if inside is not None]
     if not judged:

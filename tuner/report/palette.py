@@ -1,4 +1,4 @@
-"""Which colour stands for which batch size: the same one in every chart of a page."""
+"""Color palette: the color of each batch size, the same in every chart of a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a value lies on a chart, and which values deserve a tick."""
+"""Linear and logarithmic axis scales, and their ticks."""
 
 from __future__ import annotations
 

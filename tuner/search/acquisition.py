@@ -93,7 +93,7 @@ class Acquisition:
         forecast = beliefs.forecast
         more = state.further_trainings
         virtual = state.cluster.virtual is not None
-        # An emulated run is nobody's training: nothing of it remains to be done.
+        # An emulated run is not a real training: nothing of it remains to be done.
         self._runs = [run_of(state, c) for c in beliefs.configurations]
         cost = np.zeros_like(forecast.total) if virtual else self._still_to_train()
         cost = cost + more * forecast.total if more else cost
@@ -115,7 +115,7 @@ class Acquisition:
         ]
 
     def _still_to_train(self) -> Array:
-        """What remains of each candidate's first training, draws: all of it where a run begins anew."""
+        """What remains of each candidate's first training, draws: all of it if a run starts over."""
         forecast = self._beliefs.forecast
         if not self._state.repeats:
             return forecast.remaining

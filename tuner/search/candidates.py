@@ -22,7 +22,7 @@ def weighed_levels(space: SearchSpace, cluster: Cluster, rng: np.random.Generato
 def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configuration]:
     """The levels without those that are another one's training by another name.
 
-    One rank has nobody to exchange with: every strategy but one with an outer step is plain SGD there,
+    One rank has no other to exchange with: every strategy but one with an outer step is plain SGD there,
     whatever its knobs. One of them remains: all-reduce if the space has it, since its curves then price
     more nodes too, else the first.
     """

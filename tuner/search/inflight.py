@@ -151,7 +151,7 @@ class SlicesUnderWay:
     def next_ended(self) -> tuple[Slice, Measurement] | None:
         """The first slice found to have ended, which is then removed; None if none has.
 
-        Whoever called is to start what takes its place before asking again: on a prober whose time passes by
+        The caller must start its successor before calling again: on a prober whose time passes by
         itself, no other slice has ended before that.
 
         Raises:
@@ -178,7 +178,7 @@ class SlicesUnderWay:
         """Ends all of them, whatever they did; their leases stay with whoever took them."""
         while self._slices:
             running = self._slices.pop()
-            # What one cannot write down any more, on a full disk, keeps no other from being ended.
+            # A slice that cannot be stored, on a full disk, does not keep others from being ended.
             with contextlib.suppress(TunerError):
                 self._prober.cancel(running.handle)
 

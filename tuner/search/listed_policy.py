@@ -37,7 +37,7 @@ _NEW_SHARE, _MORE_SHARE = 0.04, 0.3
 #: Where seconds count, a new probe lasts so many times as long as others took until their first scoring, or
 #: as the longest that showed nothing; a run without a scoring resumes for this share of what it has done.
 _PAST_FIRST_SCORE, _UNSCORED_SHARE = 1.3, 1.0
-#: In predicted lengths no more counts than so many times the incumbent's: nobody will train longer.
+#: Predicted lengths are capped at so many times the incumbent's: longer training is never chosen.
 _LENGTHS = 2.0
 #: No slice costs more than this share of all that was spent: what is learnt first decides on expensive ones.
 _SHARE_OF_SPENT = 0.15

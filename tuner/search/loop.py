@@ -34,7 +34,7 @@ class Search:
 
     Args:
         context: What it works with.
-        prober: Carries out slices.
+        prober: Runs slices.
         policy: Decides.
     """
 
@@ -158,7 +158,7 @@ class Search:
             context.sleep(_POLL_SECONDS)
 
     def _keep_lease(self, lease: Lease) -> None:
-        """Keeps the last probe's lease while the next is decided on, so that no other tuner comes between."""
+        """Keeps the last probe's lease while the next is decided, so that no other tuner interferes."""
         previous, self._held = self._held, lease
         if previous is not None and lease.probe_id != previous.probe_id:
             self._context.ledger.release(previous)

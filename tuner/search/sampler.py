@@ -65,7 +65,7 @@ def knob_distributions(space: SearchSpace, strategy: str) -> dict[str, Categoric
 
 
 def untried(study: Study, space: ListedSpace) -> list[Configuration]:
-    """What a listed space has left that no trial was, timings apart; all of it once nothing is left.
+    """The untried part of a listed space, timing probes ignored; all of it once nothing is left.
 
     Trying again what is recorded shows nothing new.
     """
@@ -212,7 +212,7 @@ def baseline_sampler(name: str, space: SearchSpace, seed: int) -> BaseSampler:
         "tpe": lambda seed: optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=_STARTUP_TRIALS, constant_liar=True
         ),
-        # Knobs, which only some trials have, are drawn apart: its warning of that would say nothing new.
+        # Knobs, which only some trials have, are sampled independently: its warning would add nothing.
         "gp": lambda seed: optuna.samplers.GPSampler(
             seed=seed, n_startup_trials=_STARTUP_TRIALS, warn_independent_sampling=False
         ),

@@ -28,7 +28,7 @@ _BELIEVED_SECONDS_SD, _BELIEVED_SAMPLES_SD = 0.05, 0.5
 
 
 class SlopeModels:
-    """Fits both models to states of one search; what does not change between decisions is kept.
+    """Fits both models to states of one search; what does not change between decisions is cached.
 
     Args:
         configurations: The candidates, in the order in which everything is given.

@@ -23,9 +23,9 @@ from tuner.search.timings import TimingKey, timing_key
 
 #: Start-up charged where none was measured yet, seconds.
 _UNKNOWN_STARTUP_SECONDS = 3.0
-#: How much worse than its first scoring a model began, over what was left to the target then.
+#: How much worse than its first scoring a model started, over what was left to the target then.
 _BEFORE_FIRST = 0.1
-#: Fitting, deciding and writing down between two slices, which nobody charges but everybody waits for.
+#: Fitting, deciding and storing between two slices: not charged, but part of the elapsed time.
 _DECIDING_SECONDS = 0.2
 
 
@@ -302,7 +302,7 @@ def _guessed_start(job: Job, runs: Sequence[Run]) -> float | None:
 
 
 def _run(probe: ProbeRecord, job: Job) -> Run | None:
-    """The training a probe carried out; None for a timing, or where nothing was trained."""
+    """The training of a probe; None for a timing, or where nothing was trained."""
     # What a faulty slice saw may lie beyond the checkpoint that the run resumes from.
     valid = [m for m in probe.slices if not m.outcome.is_fault]
     if probe.purpose is Purpose.TIMING or not valid:

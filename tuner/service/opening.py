@@ -128,7 +128,7 @@ def _accelerators(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
 
 
 def default_storage_url(job_path: Path) -> str:
-    """SQLite beside the job: `paceline.db` in its folder, shared by the jobs there."""
+    """SQLite next to the job: `paceline.db` in its folder, shared by the jobs there."""
     return f"sqlite:///{job_path.resolve().parent / 'paceline.db'}"
 
 

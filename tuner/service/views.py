@@ -1,4 +1,4 @@
-"""What `status`, `trials` and `explain` show, as rows of plain values."""
+"""Tables of `status`, `trials` and `explain`, as rows of plain values."""
 
 from __future__ import annotations
 

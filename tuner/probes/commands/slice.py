@@ -139,7 +139,7 @@ class CommandSlice:
 
     @property
     def has_scored(self) -> bool:
-        """Whether anything was scored in this slice beyond what was known, training having begun."""
+        """Whether anything was scored in this slice beyond what was known, after training started."""
         return any(samples > self._base.samples for samples in self._points)
 
     @property
@@ -327,7 +327,7 @@ class CommandSlice:
         )
 
     def _startup_seconds(self, held: float) -> float:
-        """Of each attempt, from where its nodes were there until training began."""
+        """Of each attempt, from when its nodes were available until training started."""
         began = next((a.began_at() for a in self._attempts if a.began_at() is not None), None)
         if began is None:
             return held

@@ -1,1 +1,1 @@
-"""What a training rank does in a probe: training loop, evaluation, gradient noise, checkpoints, progress."""
+"""Code of the ranks of a probe: training loop, evaluation, gradient noise, checkpoints, progress."""

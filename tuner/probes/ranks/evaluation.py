@@ -58,7 +58,7 @@ class ModelScorer:
         target: The value that counts as reached.
         maximize: Whether larger values are better.
         model_path: Where the scored model is saved once it reached the target.
-        seed: Of the samples on which batch-norm statistics are estimated anew.
+        seed: Of the samples on which batch-norm statistics are estimated again.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Scorer:
         target: The value that counts as reached.
         maximize: Whether larger values are better.
         model_path: Where the scored model is saved once it reached the target.
-        seed: Of the samples on which batch-norm statistics are estimated anew.
+        seed: Of the samples on which batch-norm statistics are estimated again.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Scorer:
                 taken = torch.tensor(
                     [value, took / step_seconds if step_seconds else 0.0], dtype=torch.float64
                 )
-                # Also what keeps the others from training on, on the clock, while rank 0 scores.
+                # This also keeps the other ranks from training, on the clock, while rank 0 scores.
                 dist.broadcast(taken, src=0, group=self._group)
                 value, self.equivalent_steps = (float(number) for number in taken)
         took = time.perf_counter() - began
@@ -207,7 +207,7 @@ class Scorer:
 
 
 def _possible(value: float, workload: Workload) -> float:
-    """A score that its metric can have: 97 for an accuracy of 0.97 would count as arrived at once.
+    """A score that its metric can have: 97 for an accuracy of 0.97 would count as the target at once.
 
     Raises:
         ValueError: It cannot; the message says what is allowed.

@@ -31,7 +31,7 @@ class LaunchPlan:
 
     Args:
         name: Names the job.
-        command: For the shell; empty where there is none and only what was chosen can be told.
+        command: For the shell; empty where there is none and only the chosen values are exported.
         one_per: How many copies of it are started.
         reads_place: Whether it receives its place, by `PACELINE_NODE_RANK`, `PACELINE_NUM_NODES`,
             `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`, `MASTER_ADDR` and `MASTER_PORT`.
