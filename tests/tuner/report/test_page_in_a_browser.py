@@ -51,7 +51,7 @@ def test_no_text_of_the_charts_is_wider_than_the_page(builder: ModuleType, tmp_p
     text = report_html(builder.content())
     page.write_text(text.replace("</body>", f"{measure}</body>"), encoding="utf-8")
     shown = browse(page, "--window-size=1240,900", "--dump-dom").decode()
-    found = re.search(r"charts (\d+) cut (\d+) page (\w+)", shown)
+    found = re.search(r"charts (\d+) part (\d+) page (\w+)", shown)
     assert found is not None
     charts, part, fits = found.groups()
     assert int(charts) >= 2
