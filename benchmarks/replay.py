@@ -1,8 +1,7 @@
 """Replays recorded searches: the model against Optuna's samplers and against picks without probes.
 
     python -m benchmarks.replay FILE... --goal seconds|dollars --samplers model,tpe,tpe-sha,gp,random,static
-        --seeds 30 --processes 2 [--without curve|analytic|residual|prior|cost|never]...
-        [--prior neutral|textbook|learnt:FILE|reversed] [--trainings 1] [--json]
+        --seeds 30 --processes 2 [--prior neutral|textbook|learnt:FILE|reversed] [--trainings 1] [--json]
 
 All costs are in units of the best configuration's own cost (training alone). For dollars no training may
 take longer than the median of those that arrive. A search is over where the model stops or has spent 60 of
@@ -12,8 +11,7 @@ reached counts as infinite: `-` in the table, null in JSON. `total` is from repl
 `goal.trainings = 1`: all that was spent when the first run arrived in time. Coverage and width are those of
 90% intervals, cut off at the recording's end, of the recommendation and 10 others that have not arrived, at
 2, 4, 8 and 16 units. `static` is the model's pick by text-book slopes, unless another prior is given;
-`largest`, shown with it, is the largest cluster at a linear learning rate. What each part of `--without` is
-stands at `tuner.search.slope_priors.Part`; `never` is what runs that ended without arriving tell of others.
+`largest`, shown with it, is the largest cluster at a linear learning rate.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.replay_beliefs import ABLATIONS, LEARNT, PRIORS, make_policy
+from benchmarks.replay_beliefs import LEARNT, PRIORS, make_policy
 from benchmarks.replay_measures import measured
 from benchmarks.replay_optuna import BASELINES, OptunaReplay
 from benchmarks.replay_problem import MANY_TRAININGS, Goal, Problem, problem
@@ -38,7 +36,7 @@ from benchmarks.replay_static import LARGEST, STATIC, largest_of, pick_trace, st
 from benchmarks.replay_table import table
 from benchmarks.replay_trace import Trace
 from tuner.domain.errors import TunerError
-from tuner.search.slope_priors import NEUTRAL, TEXTBOOK, Part
+from tuner.search.slope_priors import NEUTRAL, TEXTBOOK
 
 MODEL = "model"
 SAMPLERS = (MODEL, *BASELINES, STATIC)
@@ -57,7 +55,6 @@ class Task:
         sampler: Who searches.
         seed: Of the search.
         prior: Of the model.
-        without: What the model lacks.
     """
 
     path: Path
@@ -66,19 +63,18 @@ class Task:
     sampler: str
     seed: int = 0
     prior: str = "neutral"
-    without: tuple[Part, ...] = ()
 
 
 def execute(task: Task) -> Trace:
     """Replays one search."""
     posed = problem(task.path, task.goal, task.trainings)
     if task.sampler == STATIC:
-        return pick_trace(posed, static_pick(posed, task.prior, task.without))
+        return pick_trace(posed, static_pick(posed, task.prior))
     if task.sampler == LARGEST:
         return pick_trace(posed, largest_of(posed))
     if task.sampler in BASELINES:
         return OptunaReplay(posed, task.sampler, task.seed).run(BASELINE_LIMIT)
-    policy = make_policy(task.seed, task.prior, task.without)
+    policy = make_policy(task.seed, task.prior)
     return replay(posed, policy, limit=MODEL_LIMIT, seed=task.seed)
 
 
@@ -96,7 +92,6 @@ def row_of(arm: Task, tasks: Sequence[Task], traces: Sequence[Trace]) -> dict[st
         posed,
         arm.sampler,
         arm.prior,
-        arm.without,
         [trace for task, trace in done if task.trainings != 1],
         [trace for task, trace in done if task.trainings == 1],
     )
@@ -133,7 +128,6 @@ def main(
     samplers: Annotated[str, typer.Option(help=f"Some of {','.join(SAMPLERS)}.")] = ",".join(SAMPLERS),
     seeds: Annotated[int, typer.Option(min=1, help="Searches of each sampler.")] = 30,
     processes: Annotated[int, typer.Option(min=1, help="Searches at a time.")] = 1,
-    without: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(ABLATIONS)}.")] = None,
     prior: Annotated[str, typer.Option(help="neutral, textbook, reversed or learnt:FILE.")] = "neutral",
     trainings: Annotated[
         int | None, typer.Option(help="Only replays whose answer serves so many trainings; both if absent.")
@@ -143,15 +137,13 @@ def main(
     """Replay searches on recordings."""
     names = samplers.split(",")
     _checked(names, SAMPLERS, "--samplers")
-    _checked(without or (), ABLATIONS, "--without")
-    lacking = tuple(part for part in ABLATIONS if part in (without or ()))
     if not prior.startswith(LEARNT):
         _checked([prior], [*PRIORS, f"{LEARNT}FILE"], "--prior")
     if STATIC in names:
         names.insert(names.index(STATIC) + 1, LARGEST)
     wanted = (MANY_TRAININGS, 1) if trainings is None else (trainings,)
     arms = [
-        Task(path=path, goal=goal, trainings=0, sampler=name, prior=_prior_of(name, prior), without=lacking)
+        Task(path=path, goal=goal, trainings=0, sampler=name, prior=_prior_of(name, prior))
         for path in files
         for name in names
     ]

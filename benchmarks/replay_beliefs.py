@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
@@ -20,7 +18,6 @@ from tuner.search.slope_priors import (
     NEUTRAL,
     REVERSED,
     TEXTBOOK,
-    Part,
     SearchSettings,
     SlopeBeliefs,
 )
@@ -29,25 +26,22 @@ from tuner.search.state import SearchState
 #: An interval's ends and middle: it holds 90%.
 LEVELS = (0.05, 0.5, 0.95)
 
-#: Parts of the model that can be left out.
-ABLATIONS: tuple[Part, ...] = get_args(Part)
 PRIORS = {believed.name: believed for believed in (NEUTRAL, TEXTBOOK, REVERSED)}
 LEARNT = "learnt:"
 
 
-def search_settings(prior: str, without: Iterable[Part]) -> SearchSettings:
+def search_settings(prior: str) -> SearchSettings:
     """How the model searches.
 
     Args:
         prior: One of `PRIORS`, or `learnt:FILE` for the slopes of another recording.
-        without: Some of `ABLATIONS`.
     """
-    return SearchSettings(prior=_believed(prior), without=frozenset(without))
+    return SearchSettings(prior=_believed(prior))
 
 
-def make_policy(seed: int, prior: str, without: Iterable[Part]) -> ModelPolicy:
-    """The model policy with a prior, and without some of its parts; see `search_settings`."""
-    return ModelPolicy(seed=seed, settings=search_settings(prior, without))
+def make_policy(seed: int, prior: str) -> ModelPolicy:
+    """The model policy with a prior; see `search_settings`."""
+    return ModelPolicy(seed=seed, settings=search_settings(prior))
 
 
 @lru_cache(maxsize=8)

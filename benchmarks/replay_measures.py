@@ -58,7 +58,6 @@ def measured(
     problem: Problem,
     sampler: str,
     prior: str,
-    without: Sequence[str],
     searches: Sequence[Trace],
     trainings: Sequence[Trace],
 ) -> dict[str, Any]:
@@ -68,7 +67,6 @@ def measured(
         problem: What was searched.
         sampler: Its name.
         prior: What its model believed before.
-        without: What its model lacked.
         searches: For an answer that serves many trainings, one for each seed; may be empty.
         trainings: For one training, one for each seed; may be empty.
     """
@@ -87,7 +85,6 @@ def measured(
         "goal": problem.goal,
         "sampler": sampler,
         "prior": prior,
-        "without": list(without),
         "seeds": len(searches or trainings),
         "cost_to_20_percent": _costs([cost_until(problem, t, _NEAR) for t in searches]),
         "cost_to_5_percent": _costs([cost_until(problem, t, _NEARER) for t in searches]),

@@ -94,7 +94,7 @@ class _Watched:
 
     def __init__(self, posed: Problem, seed: int) -> None:
         self._posed = posed
-        self._policy = make_policy(seed, "neutral", ())
+        self._policy = make_policy(seed, "neutral")
         self.seen: list[tuple[float, float, Configuration | None]] = []
         self.most_nodes = 0
 

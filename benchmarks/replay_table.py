@@ -44,7 +44,6 @@ def _line(row: dict[str, Any]) -> str:
 
 def _variant(row: dict[str, Any]) -> str:
     words = [] if row["sampler"] not in ("model", "static") else [f"prior {row['prior']}"]
-    words += [f"without {part}" for part in row["without"]]
     return f"   {', '.join(words)}" if words else ""
 
 

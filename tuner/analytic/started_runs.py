@@ -24,8 +24,6 @@ Array = npt.NDArray[np.float64]
 COMMON_ERROR_SD = 0.2
 #: A run that ended without arriving needs more than it had: so many e-folds, give or take.
 _ENDED_FOLDS, _ENDED_LEAST, _ENDED_SD = 1.0, 0.3, 0.8
-#: Without the curve's form a run tells that it has not arrived, and little else.
-_BLIND_FOLDS, _BLIND_SD = 1.5, 1.5
 _ARRIVED_SD = 0.02
 
 
@@ -79,16 +77,14 @@ class Observed:
     template: Template
 
 
-def observed_by(runs: Sequence[StartedRun], *, use_curves: bool = True, use_ended: bool = True) -> Observed:
+def observed_by(runs: Sequence[StartedRun]) -> Observed:
     """Observations of log samples to target.
 
     Args:
         runs: Those with a scoring.
-        use_curves: Whether the form of curves is used; without it a run tells how far it is, no more.
-        use_ended: Whether a run that ended without arriving tells more than one that lives on.
     """
     template = template_of([run.passage for run in runs])
-    rows = [_observation(run, template, use_curves=use_curves, use_ended=use_ended) for run in runs]
+    rows = [_observation(run, template) for run in runs]
     columns = np.array(rows, dtype=float).reshape(-1, 3)
     return Observed(
         observations=Observations(
@@ -101,16 +97,12 @@ def observed_by(runs: Sequence[StartedRun], *, use_curves: bool = True, use_ende
     )
 
 
-def _observation(
-    run: StartedRun, template: Template, *, use_curves: bool, use_ended: bool
-) -> tuple[float, float, float]:
+def _observation(run: StartedRun, template: Template) -> tuple[float, float, float]:
     """Value, its standard deviation, and how many e-folds of it are the prior's guess."""
     seen = run.passage.log_seen
     if run.log_samples_to_target is not None:
         return run.log_samples_to_target, _ARRIVED_SD, 0.0
     ahead = ahead_of(run.passage, template)
-    if run.ended and use_ended:
+    if run.ended:
         return max(seen + ahead.folds, seen + _ENDED_LEAST) + _ENDED_FOLDS, _ENDED_SD, 0.0
-    if not use_curves:
-        return seen + _BLIND_FOLDS, _BLIND_SD, 0.0
     return seen + ahead.folds, math.hypot(ahead.sd, FORM_SD), ahead.guessed

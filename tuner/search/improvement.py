@@ -100,7 +100,6 @@ def weigh(
     slice_seconds: Callable[[float], Array],
     *,
     log_longest: Array | None = None,
-    by_cost: bool = True,
     by_slice: bool = False,
 ) -> Weights:
     """Evaluates the acquisition of every candidate against the incumbent.
@@ -113,7 +112,6 @@ def weigh(
             the incumbent is expected to cost.
         log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`; any if
             absent.
-        by_cost: Whether gains are divided by what they cost.
         by_slice: Whether slices are evaluated, not whole runs.
     """
     if log_longest is None:
@@ -150,7 +148,7 @@ def weigh(
         gain=gain,
         saving=np.where(known, 0.0, saving),
         cost=cost,
-        score=np.where(known, -1.0, gain / paid if by_cost else gain),
+        score=np.where(known, -1.0, gain / paid),
         slice_seconds=slices,
     )
 

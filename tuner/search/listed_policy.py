@@ -67,7 +67,6 @@ class ListedPolicy:
     def __init__(self, *, seed: int = 0, settings: SearchSettings | None = None) -> None:
         self._seed = seed
         self._settings = settings or SearchSettings()
-        self._learn_ends = "never" not in self._settings.without
         self._models: SlopeModels | None = None
         self._first_probes: list[Configuration] | None = None
         self._past_faults: frozenset[int] | None = None
@@ -99,7 +98,7 @@ class ListedPolicy:
             self._models = SlopeModels(sorted(listed), state.cluster, self._settings)
         predictor = self._models.predict(state)
         price = prices(state, predictor.configurations)
-        choice, _ = recommended(predictor, price, _log_longest(state, predictor, learn_ends=self._learn_ends))
+        choice, _ = recommended(predictor, price, _log_longest(state, predictor))
         forecast = predictor.forecast()
         hopeless = bool(predictor.status.ended[choice])
         return Beliefs(
@@ -237,8 +236,7 @@ class ListedPolicy:
             beliefs.price,
             np.where(predictor.status.started, 0.0, _startup(state)),
             partial(self._slice_seconds, state, predictor, beliefs.price),
-            log_longest=_log_longest(state, predictor, learn_ends=self._learn_ends),
-            by_cost="cost" not in self._settings.without,
+            log_longest=_log_longest(state, predictor),
             by_slice=state.job.goal.minimize == "dollars" and state.job.goal.trainings > 1,
         )
 
@@ -246,7 +244,7 @@ class ListedPolicy:
         self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor, weights: Weights
     ) -> int | None:
         """The candidate that pays back by the whole tail of what is believed; None where none does."""
-        log_longest = _log_longest(state, predictor, learn_ends=self._learn_ends)
+        log_longest = _log_longest(state, predictor)
         savings = tail_savings(predictor, beliefs.price, weights.log_incumbent, log_longest)
         startup = np.where(predictor.status.started, 0.0, _startup(state))
         further = state.job.goal.trainings - 1
@@ -354,7 +352,7 @@ def _startup(state: SearchState) -> float:
     return recording.startup_seconds if recording is not None else _UNKNOWN_STARTUP_SECONDS
 
 
-def _log_longest(state: SearchState, predictor: SlopePredictor, *, learn_ends: bool) -> Array:
+def _log_longest(state: SearchState, predictor: SlopePredictor) -> Array:
     """Logarithm of the longest training of each candidate that the goal, or what was seen to end, allows.
 
     Runs that ended short of the target after as many samples, or seconds, show that all end there.
@@ -362,12 +360,9 @@ def _log_longest(state: SearchState, predictor: SlopePredictor, *, learn_ends: b
     Args:
         state: What was measured.
         predictor: What is believed.
-        learn_ends: Whether ends count; without it the deadline alone is a limit.
     """
     deadline = state.job.goal.deadline
     longest = np.full(len(predictor.configurations), math.inf if deadline is None else math.log(deadline))
-    if not learn_ends:
-        return longest
     ended = [run.measurement for run in state.runs.values() if run.has_ended]
     per_sample = predictor.seconds.model.mean
     for values, base in (

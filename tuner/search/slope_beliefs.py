@@ -20,9 +20,6 @@ from tuner.search.state import Run, SearchState
 
 Array = npt.NDArray[np.float64]
 
-#: Residual sizes that stand for none, in ablations.
-_NO_RESIDUAL = (1e-3,)
-_NO_SLOPE_SD = 1e-3
 #: What a first short probe leaves uncertain of log seconds a sample, and of log samples to target, about.
 _BELIEVED_SECONDS_SD, _BELIEVED_SAMPLES_SD = 0.05, 0.5
 
@@ -108,8 +105,7 @@ class SlopeModels:
                 )
                 self._seen[key] = started_so_far
             started.append(started_so_far)
-        without = self._settings.without
-        return observed_by(started, use_curves="curve" not in without, use_ended="never" not in without)
+        return observed_by(started)
 
 
 def _believing(seen: Observations, rows: Sequence[int], mean: Array, sd: float) -> Observations:
@@ -165,7 +161,7 @@ class _Believed:
             self._design,
             self._priors(level),
             seen,
-            residual_sds=_NO_RESIDUAL if "residual" in self._settings.without else quantity.residual_sds,
+            residual_sds=quantity.residual_sds,
             own_sd=quantity.own_sd,
             ahead_sd=ahead_sd,
         )
@@ -173,11 +169,8 @@ class _Believed:
 
     def _priors(self, level: float) -> list[SlopePrior]:
         """The neutral prior, and the one combined with it."""
-        names, prior, without = self._names, self._settings.prior, self._settings.without
+        names, prior = self._names, self._settings.prior
         neutral = prior_of("neutral", names, self._believed, level=level)
-        if "analytic" in without:
-            sd = np.where(np.array(names) == "intercept", neutral.sd, _NO_SLOPE_SD)
-            return [SlopePrior(name="none", mean=np.where(sd > _NO_SLOPE_SD, neutral.mean, 0.0), sd=sd)]
-        if prior.name == "neutral" or "prior" in without:
+        if prior.name == "neutral":
             return [neutral]
         return [neutral, prior_of(prior.name, names, self._believed, level=level, sign=prior.sign)]

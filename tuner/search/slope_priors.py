@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -20,11 +19,6 @@ from tuner.ledger import FitRecord
 _BETWEEN_JOBS_SD = 0.25
 
 Slopes = Mapping[str, Slope]
-#: Parts of the search that can be left out: the form of `curve`s; `analytic` slopes (the intercept is fitted
-#: alone); what each configuration has of its own besides the slopes (`residual`); the `prior` besides the
-#: neutral one; dividing gains by what they `cost`; what runs that ended short of the target (`never`) show of
-#: others: a run that ended counts as unfinished, and no limit is learnt from where runs end.
-Part = Literal["curve", "analytic", "residual", "prior", "cost", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +51,9 @@ class SearchSettings:
 
     Args:
         prior: The prior.
-        without: Parts that are left out, to see what each is worth; see `Part`.
     """
 
     prior: SlopeBeliefs = TEXTBOOK
-    without: frozenset[Part] = frozenset()
 
 
 def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:

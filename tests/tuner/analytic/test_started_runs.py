@@ -68,19 +68,15 @@ def test_no_runs_show_nothing() -> None:
 @given(
     progress=st.lists(st.floats(-0.03, 1.0), min_size=1, max_size=16),
     ended=st.booleans(),
-    use_curves=st.booleans(),
-    use_ended=st.booleans(),
 )
-def test_whatever_has_not_arrived_needs_more_than_it_had(
-    progress: list[float], ended: bool, use_curves: bool, use_ended: bool
-) -> None:
+def test_whatever_has_not_arrived_needs_more_than_it_had(progress: list[float], ended: bool) -> None:
     run = run_of(np.geomspace(10.0, 2_000.0, len(progress)), np.array(progress), ended=ended)
-    seen = observed_by([run], use_curves=use_curves, use_ended=use_ended).observations
+    seen = observed_by([run]).observations
     assert seen.values[0] > run.passage.log_seen
     # Never as sure as of an arrival.
     assert seen.noise_sd[0] > 0.04
     assert seen.ahead[0] >= 0.0
-    if ended and use_ended:
+    if ended:
         assert seen.ahead[0] == 0.0
 
 
@@ -148,28 +144,10 @@ def test_what_no_run_has_passed_is_the_prior_s_guess() -> None:
     assert among.ahead[0] < 0.5 * alone.ahead[0]
 
 
-def test_without_the_form_of_curves_a_run_shows_how_far_it_is_and_no_more() -> None:
-    near, far = (observed_by([started(s)], use_curves=False).observations for s in (0.9, 0.1))
-    assert near.values[0] - far.values[0] == pytest.approx(math.log(9.0))
-    assert near.noise_sd[0] == far.noise_sd[0] > 1.0
-    arrived = observed_by([started(1.05, arrived=4_800.0)], use_curves=False).observations
-    assert arrived.values[0] == pytest.approx(math.log(4_800.0))
-
-
 def test_a_run_that_ended_is_worse_than_one_that_goes_on() -> None:
     living, ended = (observed_by([started(0.5, ended=end)]).observations for end in (False, True))
     assert ended.values[0] > living.values[0]
     assert ended.noise_sd[0] > 0.5
-
-
-@pytest.mark.parametrize("use_curves", [True, False])
-def test_without_ended_runs_a_run_that_ended_counts_as_one_that_goes_on(use_curves: bool) -> None:
-    living, ended = (
-        observed_by([started(0.5, ended=end)], use_curves=use_curves, use_ended=False).observations
-        for end in (False, True)
-    )
-    for name in ("values", "noise_sd", "ahead"):
-        np.testing.assert_array_equal(getattr(ended, name), getattr(living, name))
 
 
 def test_runs_are_reported_in_their_order_each_of_its_row() -> None:

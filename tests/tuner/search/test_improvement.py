@@ -88,12 +88,9 @@ def test_of_two_that_are_as_unknown_the_less_known_offers_more() -> None:
 def test_gain_over_cost_prefers_the_cheaper_of_two_equal_unknowns() -> None:
     equal = predictor([2.0, 3.0, 3.0], [0.01, 1.0, 1.0], arrived={0: 7.4})
     startup = np.array([0.0, 1.0, 30.0])
-    by_cost, by_gain = (
-        weigh(equal, np.ones(3), startup, slices_of(1.0, 1.0, 1.0), by_cost=c) for c in (True, False)
-    )
-    assert by_cost.gain[1] == by_cost.gain[2]
-    assert by_cost.score[1] > by_cost.score[2]
-    assert by_gain.score[1] == by_gain.score[2] == by_gain.gain[1]
+    found = weigh(equal, np.ones(3), startup, slices_of(1.0, 1.0, 1.0))
+    assert found.gain[1] == found.gain[2]
+    assert found.score[1] > found.score[2]
 
 
 def test_a_started_run_is_asked_before_a_stranger_that_promises_as_much() -> None:

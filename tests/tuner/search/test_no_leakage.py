@@ -143,7 +143,7 @@ def changed(
 @pytest.mark.parametrize("shuffled", [False, True], ids=["in order", "shuffled"])
 def test_no_decision_changes_with_what_was_not_paid_for(tmp_path, goal, shuffled):
     def make() -> Policy:
-        return make_policy(3, "neutral", ())
+        return make_policy(3, "neutral")
 
     assert changed(made_recording(), tmp_path, goal, make, shuffled=shuffled) == []
 

@@ -18,7 +18,7 @@ from tuner.probes import Until
 from tuner.recordings.file import write_recording
 from tuner.search.policy import Continue, Start
 from tuner.search.slope_beliefs import SlopeModels
-from tuner.search.slope_priors import REVERSED, TEXTBOOK, Part, SearchSettings
+from tuner.search.slope_priors import REVERSED, TEXTBOOK, SearchSettings
 
 NEVER = configuration(learning_rate=0.001)
 PROBES = [
@@ -128,30 +128,3 @@ def test_a_reversed_prior_is_outweighed_by_what_is_seen(problem: Problem) -> Non
     after = reversed_.predict(first(problem, at=[(c, 2.0) for c in PROBES]).state()).seconds.model.weights
     assert before == pytest.approx({"neutral": 0.5, "reversed": 0.5})
     assert after.get("reversed", 0.0) < 0.2
-
-
-def test_without_ended_runs_a_run_that_ended_predicts_others_as_if_it_went_on(problem: Problem) -> None:
-    state = first(problem, at=[(NEVER, 1e6)]).state()
-    heeded, ignored = (
-        models(problem, SearchSettings(without=without)).predict(state)
-        for without in (frozenset[Part](), frozenset[Part]({"never"}))
-    )
-    others = np.array([configuration != NEVER for configuration in heeded.configurations])
-    assert (heeded.samples.model.mean > ignored.samples.model.mean)[others].all()
-    # That it is over is known all the same.
-    assert ignored.mean_log[~others] == math.inf
-
-
-def test_without_a_part_the_rest_still_believes_something(problem: Problem) -> None:
-    state = first(problem, at=[(what, 3.0) for what in PROBES]).state()
-    plain = models(problem).predict(state)
-    for part in ("curve", "analytic", "residual", "never"):
-        found = models(problem, SearchSettings(without=frozenset({part}))).predict(state)
-        assert np.isfinite(found.mean_log).all()
-        assert (found.variance_log > 0).all()
-    none = models(problem, SearchSettings(without=frozenset({"analytic"}))).predict(state)
-    assert set(none.seconds.model.weights) == {"none"}
-    np.testing.assert_allclose(none.seconds.model.slopes[1:], 0.0, atol=0.01)
-    alone = models(problem, SearchSettings(without=frozenset({"prior"}))).predict(state)
-    assert set(alone.seconds.model.weights) == {"neutral"}
-    assert "textbook" in plain.samples.model.weights

@@ -68,7 +68,6 @@ def test_text_book_signs_are_reversed_or_left_out_by_name() -> None:
     assert set(PRIORS) == {"neutral", "textbook", "reversed"}
     assert (TEXTBOOK.sign, REVERSED.sign, NEUTRAL.name) == (1.0, -1.0, "neutral")
     assert SearchSettings().prior is TEXTBOOK
-    assert not SearchSettings().without
     assert TEXTBOOK.seconds["log nodes"].mean < 0 < TEXTBOOK.samples["log batch"].mean
 
 
