@@ -1,4 +1,4 @@
-"""The job: what is trained, on what, towards which goal, within which space and budget."""
+"""The job file as data: workload, cluster, goal, search space and budget."""
 
 from tuner.job.command_files import script_digest
 from tuner.job.command_section import CommandSection, MetricsSection

@@ -1,4 +1,4 @@
-"""Whether a command is told what its job varies, seen before anything starts."""
+"""Checks that a command receives every value its job varies, before anything starts."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def check_command(job: Job, path: Path) -> None:
             raise JobError(f"{path}: {_never_passed(axis)}")
     if job.probe.max_batch_size_per_rank is not None and not _is_used(job, ("accumulation",), text):
         raise JobError(
-            f"{path}: probe.max_batch_size_per_rank asks for accumulation, but the script is never told: put "
-            "{accumulation} in workload.command, or take max_batch_size_per_rank out"
+            f"{path}: probe.max_batch_size_per_rank asks for accumulation, but the script never gets it: "
+            "put {accumulation} in workload.command, or take max_batch_size_per_rank out"
         )
 
 
@@ -59,7 +59,7 @@ def _varied(job: Job) -> Iterable[str]:
 
 
 def _is_passed(job: Job, axis: str, text: str) -> bool:
-    # A copy a rank reads WORLD_SIZE, as every launcher sets it.
+    # A process per rank reads WORLD_SIZE, which every launcher sets.
     if axis == "nodes" and job.command.one_per == "rank":
         return True
     return _is_used(job, TELLING[axis], text)
@@ -86,5 +86,5 @@ def _never_passed(axis: str) -> str:
     return (
         f"{where} has several values, but the command never uses {axis}: put {shown} in "
         f"workload.command or workload.environment, or read ${variable_name(names[0])} or the JSON file "
-        "$PACELINE_VALUES in the script; a script that lies elsewhere is told by {values} on its command line"
+        "$PACELINE_VALUES in the script; for a script elsewhere, pass {values} on its command line"
     )

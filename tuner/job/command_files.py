@@ -1,4 +1,4 @@
-"""The script files that a command names: what they tell of it, and their digest."""
+"""The script files that a command names: what they contain, and their digest."""
 
 from __future__ import annotations
 

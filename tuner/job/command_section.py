@@ -11,7 +11,7 @@ from tuner.domain.workload import OptimizerSettings
 from tuner.job.command_template import NODE_VARIABLES, Template
 from tuner.job.values import Duration, Section
 
-#: Groups that a pattern's match may tell, beside the value.
+#: Groups that a pattern's match may report besides the value.
 _PLACES = ("step", "samples", "epoch")
 
 
@@ -112,36 +112,36 @@ class CommandSection(Section):
     """`[workload]` with `command`: the user's own script, in the user's own environment."""
 
     command: TemplateText = Field(
-        description="command line with {variables}, for the shell; doubled braces stand for single ones"
+        description="command line with {variables}, run by the shell; write {{ and }} for literal braces"
     )
     one_per: Literal["node", "rank", "job"] = Field(
         default="node",
-        description="how many copies start: node: one on each, as torchrun wants; rank: one a device, with "
-        "RANK, WORLD_SIZE and the like; job: one, which starts the rest itself",
+        description="how many processes to start: node: one per node, as torchrun expects; rank: one per "
+        "device, with RANK, WORLD_SIZE etc. set; job: one, which starts the rest itself",
     )
     folder: str = Field(default=".", description="working folder, relative to the job file")
     environment: dict[VariableName, PlainTemplateText] = Field(
-        default={}, description="environment variables beside those that are there; may hold {variables}"
+        default={}, description="additional environment variables; values may contain {variables}"
     )
     resume: PlainTemplateText | None = Field(
         default=None,
-        description="put at {resume}, or appended, where a run goes on, such as '--resume {checkpoint}'; the "
-        "script cannot resume if absent",
+        description="inserted at {resume}, or appended, when a run resumes, such as '--resume {checkpoint}'; "
+        "if absent, the script cannot resume",
     )
     epoch_samples: PositiveInt | None = Field(
-        default=None, description="size of the training set; needed where the script counts in epochs"
+        default=None, description="size of the training set; needed if the script counts in epochs"
     )
     parameter_bytes: PositiveInt | None = Field(
-        default=None, description="bytes of the model's parameters, which tell what an exchange takes"
+        default=None, description="bytes of the model's parameters; used to predict the cost of an exchange"
     )
     grace: Duration = Field(
-        default=30.0, description="time to save between being asked to end (SIGTERM) and being killed"
+        default=30.0, description="time to save between the request to end (SIGTERM) and the kill"
     )
     optimizer: OptimizerSettings | None = Field(
         default=None, description="what the script uses, for the law of learning rates: sgd or adamw"
     )
     metrics: MetricsSection = Field(
-        default=MetricsSection(), description="how what the script reports is read"
+        default=MetricsSection(), description="how Paceline reads what the script reports"
     )
 
     @model_validator(mode="after")
@@ -152,16 +152,16 @@ class CommandSection(Section):
         groups = set(re.compile(pattern).groupindex)
         if not groups & {"step", "samples"}:
             raise ValueError(
-                "workload.epoch_samples is missing: the pattern tells epochs, and samples follow from the "
+                "workload.epoch_samples is missing: the pattern reports epochs, and samples follow from the "
                 "size of the training set"
             )
         return self
 
     @property
     def can_resume(self) -> bool:
-        """Whether a run goes on where it was saved; else it begins anew and pays again."""
+        """Whether a run resumes from its checkpoint; otherwise it starts over and pays again."""
         return self.resume is not None
 
     def templates(self) -> tuple[Template, ...]:
-        """Everything that tells the script values: command line and environment."""
+        """Every template that passes values to the script: command line and environment."""
         return (Template(self.command), *(Template(text) for text in self.environment.values()))

@@ -1,4 +1,4 @@
-"""Templates of the user's command: their variables, checked before anything starts, and their values."""
+"""Templates of the user's command: their variables and values, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ VARIABLES: dict[str, str] = {
     "num_ranks": "ranks of all nodes together",
     "batch_size": "global batch size: samples of one optimizer step over all ranks",
     "batch_size_per_rank": "samples of one optimizer step that fall to a rank",
-    "micro_batch_size": "samples a rank takes at once: batch_size_per_rank over accumulation",
-    "accumulation": "over how many micro-batches a rank accumulates; 1 unless probe.max_batch_size_per_rank "
+    "micro_batch_size": "samples a rank processes at once: batch_size_per_rank over accumulation",
+    "accumulation": "number of micro-batches a rank accumulates; 1 unless probe.max_batch_size_per_rank "
     "asks for more",
     "learning_rate": "peak learning rate",
     "strategy": "how the ranks are kept in step",
@@ -28,11 +28,11 @@ VARIABLES: dict[str, str] = {
     "outer_momentum": "diloco: momentum of the outer steps; empty elsewhere",
     "seed": "the job's seed",
     "checkpoint": "path to save to, and to resume from: a file or a folder, as the script likes",
-    "resume": "what workload.resume says where the run goes on; empty where it begins",
+    "resume": "the text of workload.resume if the run resumes; empty if it starts",
     "metrics": "path of the file for lines of JSON",
     "values": "path of a JSON file with all values by name",
-    "output_folder": "a folder of the probe's own, for whatever the script writes",
-    "until_samples": "a hint: samples at which the slice ends; empty where something else ends it",
+    "output_folder": "a folder of this probe, for anything the script writes",
+    "until_samples": "a hint: samples at which the slice ends; empty if something else ends it",
     "until_steps": "a hint: steps at which the slice ends; empty likewise",
     "until_seconds": "a hint: training seconds at which the slice ends; empty likewise",
     "python": "cluster.python, else the interpreter that runs Paceline",
@@ -46,7 +46,7 @@ NODE_VARIABLES = {
     "main_address": "PACELINE_MAIN_ADDRESS",
     "main_port": "PACELINE_MAIN_PORT",
 }
-#: Variables any of which tells a script the value of an axis.
+#: Variables that pass the value of an axis to a script; any one of them is enough.
 TELLING: dict[str, tuple[str, ...]] = {
     "nodes": ("nodes", "num_ranks"),
     "batch_size": ("batch_size", "batch_size_per_rank", "micro_batch_size"),
@@ -63,7 +63,7 @@ def variable_name(variable: str) -> str:
 
 @dataclass(frozen=True)
 class Template:
-    """Text with `{variables}`; doubled braces stand for single ones.
+    """Text with `{variables}`; doubled braces are literal braces.
 
     Args:
         text: The text.

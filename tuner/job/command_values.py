@@ -1,4 +1,4 @@
-"""What a configuration means to the user's script: every variable's value, and the command they make."""
+"""What a configuration means to the user's script: the value of every variable, and the command line."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def rendered_command(job: Job, values: Mapping[str, object], *, resumes: bool) -
 
     Args:
         job: A job with a command.
-        values: Every variable's value but `resume`.
-        resumes: Whether the run goes on from its checkpoint.
+        values: The value of every variable except `resume`.
+        resumes: Whether the run resumes from its checkpoint.
     """
     section = job.command
     template = Template(section.command)
@@ -132,10 +132,10 @@ def own_launch(
 def own_command(job: Job, job_folder: Path, configuration: Configuration) -> str:
     """The user's own command with a configuration's values in one line, as it runs without Paceline.
 
-    On one node what is known there only is filled in; on several it is read from the environment of each
+    On one node, what is known only there is filled in; on several, each node reads it from its environment
     (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`). Values that the script reads from
-    its environment are exported. Where nodes are processes of this machine, a copy a rank is started for
-    each.
+    its environment are exported. Where nodes are processes of this machine, one process is started for
+    each rank.
     """
     section = job.command
     here = {"node_rank": 0, "main_address": _HERE, "main_port": _PORT}

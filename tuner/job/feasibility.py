@@ -1,4 +1,4 @@
-"""Whether anything a job allows can be run, and what in it deserves a second look."""
+"""Checks whether any configuration of a job can run, and warns of doubtful settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_REASONS = 3
 
 
 def check_feasible(job: Job, path: Path) -> None:
-    """Refuses a job of which nothing can be run.
+    """Refuses a job if none of its configurations can run.
 
     Args:
         job: The job.
@@ -95,7 +95,7 @@ def _cluster_warnings(job: Job) -> list[str]:
     threads = cluster.num_ranks(crowded[-1]) * cluster.threads_per_rank
     return [
         f"cluster.nodes = {crowded[-1]} runs {threads} threads on {cluster.cores_per_host} cores: ranks that "
-        "share cores are slower than they would be on nodes of their own, and are measured that way"
+        "share cores are slower than on separate nodes, and are measured that way"
     ]
 
 
@@ -103,12 +103,12 @@ def _goal_warnings(job: Job) -> list[str]:
     warnings = []
     budget = job.budget
     if budget.time is None and budget.dollars is None and budget.probes is None:
-        warnings.append("[budget] is empty: nothing but reaching the target ends the search. Set budget.time")
+        warnings.append("[budget] is empty: the search ends only when it reaches the target. Set budget.time")
     metric = METRICS.get(job.goal.metric)
     best = None if metric is None else metric.upper if job.goal.maximize else metric.lower
     if best is not None and job.goal.target == best:
         warnings.append(
             f"goal.target = {job.goal.target:g} is the best value {job.goal.metric} can have, which "
-            f"training may never show. {'Lower' if job.goal.maximize else 'Raise'} it to what would serve you"
+            f"training may never show. {'Lower' if job.goal.maximize else 'Raise'} it to a value you can use"
         )
     return warnings

@@ -1,4 +1,4 @@
-"""Interrupts held back while code runs that cannot be interrupted safely."""
+"""Delays interrupts while code runs that cannot be interrupted safely."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Delays SIGINT and SIGTERM until the block has ended; outside of the main thread it does nothing.
+    """Delays SIGINT and SIGTERM until the block has ended; outside the main thread it does nothing.
 
     Importing torch calls Python from C++. A `KeyboardInterrupt` raised there aborts the process with a page
     of stack frames, instead of ending the command.

@@ -1,4 +1,4 @@
-"""Modules that lie beside a job file: found first, told apart from those of other jobs."""
+"""Imports modules that lie beside a job file, separately for each job."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _earlier_folders: set[Path] = set()
 
 @contextlib.contextmanager
 def importing_from(job_folder: Path, module_name: str) -> Iterator[None]:
-    """Lets imports find the modules in a job's folder first, for as long as the context lasts.
+    """Lets imports find the modules in a job's folder first while the context is active.
 
-    Afterwards the folder is the last place looked at: what the workload imports late is still found, and
+    Afterwards the folder is the last place searched: late imports of the workload still succeed, and
     a file named like an installed module shadows nothing for the rest of the program. A module of the
-    same name that came from another job's folder is forgotten, so that one process can serve many jobs.
+    same name from another job's folder is forgotten, so that one process can serve many jobs.
     """
     folder = job_folder.resolve()
     place = str(folder)
@@ -66,7 +66,7 @@ def nearest_module(module_name: str, job_folder: Path) -> str | None:
 
 
 def _forget(folder: Path) -> None:
-    # Only what a look into this very folder finds: an environment may well lie somewhere below it.
+    # Only what is found in this very folder: an environment may lie somewhere below it.
     place = str(folder)
     sys.path[:] = [entry for entry in sys.path if entry != place]
     for name in {loaded.partition(".")[0] for loaded in sys.modules} - OWN_PACKAGES:

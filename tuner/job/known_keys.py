@@ -1,4 +1,4 @@
-"""The keys a job file may hold, looked up by path; from them come nearest keys and descriptions."""
+"""The keys a job file may contain, by path; source of suggestions and descriptions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def spelled(path: Sequence[str | int]) -> str:
 
 
 def tables_at(path: KeyPath) -> list[type[BaseModel]]:
-    """The tables that may stand at a path: several where the file chooses among kinds, none for a value."""
+    """The tables allowed at a path: several where the file chooses among kinds, none for a value."""
     tables: list[type[BaseModel]] = [Job]
     for part in path:
         fields = (table.model_fields.get(str(part)) for table in tables)
@@ -39,7 +39,7 @@ def keys_at(path: KeyPath) -> list[str]:
 
 
 def description_of(path: KeyPath) -> str:
-    """What a key means; empty where nothing is known of it."""
+    """The description of a key; empty if it is unknown."""
     names = tuple(part for part in path if isinstance(part, str))
     if not names:
         return ""

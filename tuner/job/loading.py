@@ -1,4 +1,4 @@
-"""Job files: read, checked, and refused with one message that names everything wrong."""
+"""Loads and checks job files; one error message names everything wrong."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load_job(path: Path) -> Job:
     Raises:
         JobError: The file cannot be read, or is not a job; the message lists every problem with
             file, key, what was given and what is allowed.
-        InfeasibleError: It is a job, but nothing in its space can be run.
+        InfeasibleError: The job is valid, but no configuration in its space can run.
     """
     data: Mapping[str, Any] = {"name": job_name(path), **_read(path)}
     if unusable := list(_keys_with_nul(data)):
@@ -69,13 +69,13 @@ def load_job(path: Path) -> Job:
 
 
 def _means_a_recording(data: Mapping[str, Any]) -> bool:
-    """Whether a job is meant to replay something, be it without saying what."""
+    """Whether a job is meant to replay a recording, even if it does not name one."""
     probe = data.get("probe")
     return isinstance(probe, Mapping) and ("recording" in probe or probe.get("kind") == "recorded")
 
 
 def job_name(path: Path) -> str:
-    """The name of a job whose file states none: the file's stem, with what names may not hold replaced."""
+    """The name of a job whose file states none: the file's stem, with forbidden characters replaced."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("-._") or "job"
 
 
@@ -102,11 +102,11 @@ def _read(path: Path) -> Mapping[str, Any]:
         # Python itself refuses whole numbers of more than some thousand digits.
         raise JobError(f"{path}: holds a number that cannot be read: {error}") from error
     except RecursionError:
-        raise JobError(f"{path}: is nested too deeply; no key holds more than a few levels") from None
+        raise JobError(f"{path}: is nested too deeply; no key has more than a few levels") from None
 
 
 def _keys_with_nul(value: Any, above: KeyPath = ()) -> Iterator[str]:
-    """Keys whose text holds what no path, no command and no database can."""
+    """Keys whose text contains characters that no path, command or database can contain."""
     if isinstance(value, str) and "\0" in value:
         yield spelled(above)
     elif isinstance(value, Mapping):

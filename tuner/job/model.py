@@ -43,15 +43,15 @@ def _settings_or_listed(value: Any) -> str:
 
 def _class_or_command(value: Any) -> str:
     states_command = isinstance(value, dict) and "command" in value
-    # No names of keys: where an error lies is told by both.
+    # No names of keys: both kinds report where an error lies.
     return "a command" if states_command or isinstance(value, CommandSection) else "a class"
 
 
 class Job(Section):
     """A whole job file.
 
-    A job with a recording has neither `workload` nor `space`, and its `cluster` says nothing: what was
-    trained, on what, and what may be chosen are the recording's.
+    A job with a recording has neither `workload` nor `space`, and its `cluster` is ignored: the recording
+    states the workload, the machines and the configurations to choose from.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
@@ -59,7 +59,7 @@ class Job(Section):
         description="names the study and the output folder; the file's stem if absent",
     )
     seed: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="of initial weights, data order and the search's own draws"
+        default=0, description="seed of initial weights, data order and the search's own draws"
     )
     workload: (
         Annotated[
@@ -69,7 +69,7 @@ class Job(Section):
         | None
     ) = Field(default=None, description="what is trained: a Workload class, or a command")
     cluster: ClusterSection = Field(default=ClusterSection(), description="nodes and what they cost")
-    goal: GoalSection = Field(description="what must be reached, and what is made small")
+    goal: GoalSection = Field(description="the target, and what to minimize on the way to it")
     space: SpaceSection | None = Field(default=None, description="what may be chosen besides nodes")
     baseline: (
         Annotated[
@@ -78,9 +78,9 @@ class Job(Section):
         ]
         | None
     ) = Field(default=None, description="your present settings; probed first, never silently worsened")
-    probe: ProbeSection = Field(default=ProbeSection(), description="how configurations are looked at")
+    probe: ProbeSection = Field(default=ProbeSection(), description="how configurations are probed")
     budget: BudgetSection = Field(
-        default=BudgetSection(), description="what the search may spend; whichever runs out first"
+        default=BudgetSection(), description="what the search may spend; it ends at the first limit reached"
     )
 
     @model_validator(mode="after")
@@ -139,9 +139,7 @@ class Job(Section):
                 f"'{kind}' trains on those at hand: set probe.kind = 'emulated' or 'auto', or take it out"
             )
         if kind == "auto" and at_hand is None:
-            raise ValueError(
-                "probe.kind = 'auto' needs cluster.nodes_at_hand: on how many nodes ranks train for real"
-            )
+            raise ValueError("probe.kind = 'auto' needs cluster.nodes_at_hand: how many nodes really train")
         if at_hand is not None and kind != "auto":
             raise ValueError(
                 f"cluster.nodes_at_hand goes with probe.kind = 'auto', which is '{kind}': change it, or take "
@@ -165,8 +163,8 @@ class Job(Section):
         there = "of which nodes_at_hand are there" if cluster.at_hand is not None else "that may be chosen"
         if cluster.virtual is not None and cluster.at_hand is None:
             raise ValueError(
-                "cluster.capacity counts nodes that are held at once, but with probe.kind = 'emulated' none "
-                "is: take it out"
+                "cluster.capacity counts nodes in use at once, but probe.kind = 'emulated' uses none: "
+                "take it out"
             )
         if capacity < most:
             extra = f" and {cluster.extra_nodes} beside them" if cluster.extra_nodes else ""
@@ -210,7 +208,7 @@ class Job(Section):
 
     @property
     def can_resume(self) -> bool:
-        """Whether a run goes on from where a slice ended; else each slice begins it anew."""
+        """Whether a run resumes where a slice ended; otherwise each slice starts over."""
         return not isinstance(self.workload, CommandSection) or self.workload.can_resume
 
     def recording(self) -> Recording | None:
@@ -276,8 +274,8 @@ class Job(Section):
     def fingerprint(self, workload_code: str, hardware: str) -> str:
         """Names what curves and step times depend on, so that they can be used again.
 
-        Budget, target, space and baseline do not enter: curves measured under one hold under another. What
-        is recorded holds wherever, and from whatever seed, it is replayed.
+        Budget, target, space and baseline do not enter: curves measured under one are valid under another.
+        What is recorded is valid wherever it is replayed, and with any seed.
 
         Args:
             workload_code: Digest of the workload's source.

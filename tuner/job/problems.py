@@ -1,4 +1,4 @@
-"""What is wrong with a job's data, in plain words: the key, what was given, what is allowed."""
+"""Turns validation errors of a job into plain messages: the key, its value, and what is allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the file of a recorded job leaves to its recording: found there, filled in, and checked against it."""
+"""Fills in what a recorded job leaves to its recording, and checks the job against it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _goal_problems(goal: Mapping[str, Any], recording: Recording) -> list[str]:
         if (target > best) if recording.maximize else (target < best):
             problems.append(
                 f"goal.target = {target:g}: the best {recording.metric} in the recording is {best:g}, and "
-                "past it nothing is known. Choose a target within that"
+                "nothing is known beyond it. Choose a target within that"
             )
     return problems
 
@@ -127,7 +127,7 @@ def _baseline(stated: Mapping[str, Any], space: ListedSpace) -> tuple[Configurat
     if configuration in space.configurations:
         return configuration, []
     return None, [
-        f"baseline: {configuration} was not recorded, so that nothing is known of it. The nearest that was "
+        f"baseline: {configuration} was not recorded, so nothing is known of it. The nearest recorded one "
         f"is {space.nearest(configuration)}"
     ]
 

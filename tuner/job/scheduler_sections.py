@@ -1,4 +1,4 @@
-"""The sections of a job file that say how nodes are reached: hosts, SLURM, Ray."""
+"""The sections of a job file that say how to reach nodes: hosts, SLURM, Ray."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class TorchrunSection(Section):
     )
     connect: str = Field(
         default="ssh -o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=15 {host} {command}",
-        description="how a command is run on a host, with {host} and {command}, which is one quoted word",
+        description="how to run a command on a host, with {host} and {command}, which is one quoted word",
     )
 
     @model_validator(mode="after")
     def _has_its_places(self) -> TorchrunSection:
         for place in _PLACES:
             if place not in self.connect:
-                raise ValueError(f"connect = {self.connect!r} lacks {place}: where shall it stand?")
+                raise ValueError(f"connect = {self.connect!r} lacks {place}: add it")
         if len(set(self.hosts)) != len(self.hosts):
             raise ValueError("hosts must not repeat a host; devices_per_node says how many ranks one has")
         return self
 
 
 class SlurmSection(Section):
-    """`[cluster.slurm]`: what SLURM is asked for beside nodes and devices."""
+    """`[cluster.slurm]`: what to request from SLURM besides nodes and devices."""
 
     partition: str | None = Field(default=None, description="partition; SLURM's default if absent")
     account: str | None = Field(default=None, description="account that is charged")
@@ -50,10 +50,10 @@ class SlurmSection(Section):
 
 
 class RaySection(Section):
-    """`[cluster.ray]`: which Ray cluster, and what of it a node is."""
+    """`[cluster.ray]`: the Ray cluster, and the resources of a node."""
 
     address: str = Field(
-        default="http://127.0.0.1:8265", description="of the Ray dashboard, which takes jobs"
+        default="http://127.0.0.1:8265", description="address of the Ray dashboard, which takes jobs"
     )
     cpus_per_node: PositiveInt | None = Field(
         default=None, description="CPUs of a node's bundle; devices_per_node * threads_per_rank if absent"
@@ -64,6 +64,6 @@ class RaySection(Section):
     )
     patience: Duration = Field(
         default=600.0,
-        description="how long nodes are waited for that the cluster does not have, as it may grow; busy ones "
-        "are waited for without limit",
+        description="how long to wait for nodes that the cluster does not have, since it may grow; the wait "
+        "for busy nodes has no limit",
     )

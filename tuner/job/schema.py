@@ -15,7 +15,7 @@ def job_schema() -> dict[str, Any]:
     schema = Job.model_json_schema(mode="validation")
     del schema["required"]
     schema["$defs"]["GoalSection"]["required"].remove("target")
-    # A table may be of both kinds at once: what pydantic tells apart by type, a file tells by its probe.
+    # A table may be of both kinds at once: pydantic decides by type, a job file by its probe.
     kinds, nothing = schema["properties"]["baseline"]["anyOf"]
     schema["properties"]["baseline"]["anyOf"] = [*kinds["oneOf"], nothing]
     settings = {"anyOf": [kinds["oneOf"][0], nothing]}

@@ -1,4 +1,4 @@
-"""The sections of a job file but for the space, checked by pydantic."""
+"""The sections of a job file except the space, checked by pydantic."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tuner.job.values import (
 class WorkloadSection(Section):
     """`[workload]`: what is trained.
 
-    The module is looked for beside the job file first, then among what is installed.
+    The module is searched beside the job file first, then among installed packages.
     """
 
     path: ImportPath = Field(description="import path of the Workload, 'module:Class'")
@@ -49,7 +49,7 @@ class DelaySection(Section):
     """`[[cluster.emulate.delay]]`: a delay added to every step of some ranks."""
 
     ranks: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = Field(
-        default=None, description="which ranks, from 0; all if absent, which is jitter"
+        default=None, description="ranks to delay, from 0; all (jitter) if absent"
     )
     low: Annotated[float, Field(ge=0)] = Field(default=0.0, description="shortest delay of a step, seconds")
     high: PositiveFloat = Field(description="longest delay of a step, seconds; drawn uniformly in between")
@@ -68,7 +68,7 @@ def _table_or_list(value: Any) -> str:
 
 
 class EmulateSection(Section):
-    """`[cluster.emulate]`: a worse cluster than the one at hand, to see what it would change."""
+    """`[cluster.emulate]`: simulates a worse cluster than the one at hand."""
 
     delay: Annotated[
         Annotated[DelaySection, Tag("table")] | Annotated[tuple[DelaySection, ...], Tag("list")],
@@ -85,22 +85,22 @@ class EmulateSection(Section):
 
 
 class MachineSection(Section):
-    """`[cluster.machine]`: what nodes and links take that need not be there."""
+    """`[cluster.machine]`: time taken by nodes and links that need not be there."""
 
     fixed_seconds: DurationOrZero = Field(
-        description="what a step of one rank takes whatever its samples: forward, backward and update"
+        description="time of a step of one rank regardless of its samples: forward, backward and update"
     )
-    seconds_per_sample: Duration = Field(description="what each sample of the rank adds to it")
+    seconds_per_sample: Duration = Field(description="time that each sample of the rank adds to a step")
     jitter: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.05, description="how much a rank's steps vary: standard deviation over mean"
     )
     persistent: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.5, description="share of that variance which stays with a rank: this node is slow"
+        default=0.5, description="share of that variance that stays with a rank (a node is always slow)"
     )
     latency: DurationOrZero = Field(
-        description="what a message takes one way beside its bytes, such as '50us'; for collectives, a hop"
+        description="one-way time of a message without its bytes, such as '50us'; for collectives, per hop"
     )
-    bandwidth: Bandwidth = Field(description="of every link, such as '10Gbit/s'")
+    bandwidth: Bandwidth = Field(description="bandwidth of every link, such as '10Gbit/s'")
     message_latency: DurationOrZero | None = Field(
         default=None, description="latency between two ranks (gossip, servers); the collectives' if absent"
     )
@@ -108,12 +108,12 @@ class MachineSection(Section):
         default=None, description="bandwidth between two ranks (gossip, servers); the collectives' if absent"
     )
     overlap: Annotated[float, Field(ge=1, le=10)] = Field(
-        default=1.5, description="how well an all-reduce hides behind compute: 1 not at all, 10 nearly wholly"
+        default=1.5, description="how well an all-reduce overlaps with compute: 1 not at all, 10 almost fully"
     )
     time_between_failures: Duration | None = Field(
-        default=None, description="compute after which a rank fails, on average; never if absent"
+        default=None, description="mean compute time until a rank fails; never if absent"
     )
-    restart: DurationOrZero = Field(default=0.0, description="what a failure costs the rank, such as '2m'")
+    restart: DurationOrZero = Field(default=0.0, description="time a rank loses by a failure, such as '2m'")
 
     @model_validator(mode="after")
     def _failures_cost(self) -> MachineSection:
@@ -130,7 +130,7 @@ class ClusterSection(Section):
     )
     devices_per_node: PositiveInt = Field(default=1, description="devices, and so ranks, of one node")
     dollars_per_node_hour: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="price of one node for an hour; 0 where time alone counts"
+        default=0.0, description="price of one node for an hour; 0 if only time counts"
     )
     launcher: Literal["local", "torchrun", "slurm", "ray"] = Field(
         default="local",
@@ -138,32 +138,32 @@ class ClusterSection(Section):
         "hosts; slurm: by sbatch; ray: as a job of a Ray cluster",
     )
     torchrun: TorchrunSection | None = Field(
-        default=None, description="torchrun: which hosts, and how a command is run on one"
+        default=None, description="torchrun: the hosts, and how to run a command on one"
     )
     slurm: SlurmSection = Field(default=SlurmSection(), description="slurm: partition, account, limits")
-    ray: RaySection = Field(default=RaySection(), description="ray: address, and what a node is")
+    ray: RaySection = Field(default=RaySection(), description="ray: address, and the resources of a node")
     python: str | None = Field(
         default=None,
-        description="interpreter on the nodes that runs Paceline's starter (3.8 or newer, nothing installed) "
-        "and, where ranks train a Workload, Paceline itself; this one if absent",
+        description="interpreter on the nodes that runs Paceline's node agent (3.8 or newer, no packages) "
+        "and, if ranks train a Workload, Paceline itself; this interpreter if absent",
     )
     threads_per_rank: PositiveInt = Field(default=1, description="CPU threads of one rank")
     machine: MachineSection | None = Field(
         default=None,
-        description="what nodes and links take that need not be there; goes with probe.kind = 'emulated' or "
-        "'auto'",
+        description="time taken by nodes and links that need not be there; goes with probe.kind = "
+        "'emulated' or 'auto'",
     )
     nodes_at_hand: PositiveInt | None = Field(
         default=None,
-        description="auto: as many nodes are there, and train for real; configurations on more are emulated",
+        description="auto: how many nodes exist and really train; configurations with more are emulated",
     )
     capacity: PositiveInt | None = Field(
         default=None,
-        description="nodes that are there at once, for several probes together; if absent, nodes_at_hand or "
-        "as many as the largest configuration takes",
+        description="nodes available at once, shared by concurrent probes; if absent, nodes_at_hand or the "
+        "number of nodes of the largest configuration",
     )
     emulate: EmulateSection = Field(
-        default=EmulateSection(), description="what slow nodes would do: delays added on purpose"
+        default=EmulateSection(), description="artificial delays, to show the effect of slow nodes"
     )
 
     @model_validator(mode="after")
@@ -201,27 +201,27 @@ class ClusterSection(Section):
 
 
 class GoalSection(Section):
-    """`[goal]`: what must be reached, and what is made small."""
+    """`[goal]`: the target, and what to minimize on the way to it."""
 
     metric: str = Field(
         default="accuracy", description="what the workload's score returns, such as accuracy or loss"
     )
     target: float = Field(description="the value of the metric that counts as reached")
     direction: Literal["maximize", "minimize"] | None = Field(
-        default=None, description="follows from the metric where it is a known one"
+        default=None, description="follows from the metric if it is a known one"
     )
     minimize: Literal["seconds", "dollars"] = Field(
-        default="seconds", description="what is made small on the way to the target"
+        default="seconds", description="what to minimize on the way to the target"
     )
     trainings: PositiveInt = Field(
         default=1,
-        description="how many trainings the answer serves; 1: the search ends by training",
+        description="number of trainings that use the answer; 1: the search ends by training",
     )
     deadline: Duration | None = Field(
-        default=None, description="longest time to target a recommendation may take"
+        default=None, description="longest time to target that a recommendation may have"
     )
     max_dollars: PositiveFloat | None = Field(
-        default=None, description="highest price to target a recommendation may have"
+        default=None, description="highest price to target that a recommendation may have"
     )
 
     @model_validator(mode="after")
@@ -254,7 +254,7 @@ class GoalSection(Section):
 
 
 class BaselineSection(Section):
-    """`[baseline]`: the user's present settings; probed first, never silently worsened."""
+    """`[baseline]`: your present settings; probed first, never silently worsened."""
 
     nodes: PositiveInt = Field(default=1, description="nodes you train on now")
     batch_size: PositiveInt = Field(description="global batch size you train with now")
@@ -278,14 +278,14 @@ class BaselineSection(Section):
 
 
 class ProbeSection(Section):
-    """`[probe]`: how configurations are looked at."""
+    """`[probe]`: how configurations are probed."""
 
     kind: Literal["training", "command", "emulated", "auto", "recorded"] = Field(
         default="training",
-        description="training: ranks run the workload; command: the user's own script does, which "
+        description="training: ranks run the workload; command: run your own script, which "
         "workload.command implies; emulated: one process trains for all ranks of a "
         "described cluster, under a virtual clock; auto: real ranks on up to cluster.nodes_at_hand nodes, "
-        "emulated ones beyond; recorded: a recording is replayed",
+        "emulated ones beyond; recorded: replay a recording",
     )
     recording: str | None = Field(
         default=None,
@@ -293,7 +293,7 @@ class ProbeSection(Section):
         "and space",
     )
     timing_steps: Annotated[int, Field(ge=10)] = Field(
-        default=30, description="steps of a timing probe, the first few of which warm up"
+        default=30, description="steps of a timing probe, including the first few, which warm up"
     )
     slice_seconds: Duration | None = Field(
         default=None,
@@ -301,28 +301,28 @@ class ProbeSection(Section):
     )
     first_score_samples: PositiveInt | None = Field(
         default=None,
-        description="samples at the first scoring; a thirty-second of an epoch, but at least 1024, if absent",
+        description="samples at the first evaluation; if absent, 1/32 of an epoch, but at least 1024",
     )
     score_growth: Annotated[float, Field(gt=1, le=2)] = Field(
-        default=1.15, description="how much further each scoring lies than the one before, at the least"
+        default=1.15, description="smallest ratio of samples between one evaluation and the next"
     )
     max_scoring: PositiveFloat = Field(
         default=0.25,
-        description="most time a scoring may take, over the training time to the next; marks that come "
-        "sooner are passed over",
+        description="longest time of an evaluation, as a share of the training time until the next; "
+        "evaluation points that come sooner are skipped",
     )
     max_batch_size_per_rank: PositiveInt | None = Field(
-        default=None, description="more than this a rank is accumulated over micro-batches"
+        default=None, description="a rank with more samples than this accumulates over micro-batches"
     )
     hang_timeout: Duration | None = Field(
         default=None,
-        description="a rank, or a command, not heard of for so long ends the probe; 60 s if absent, for a "
-        "command, which may report once an epoch, 10 min",
+        description="a probe ends if a rank or a command reports nothing for this long; if absent, 60 s, or "
+        "10 min for a command, which may report once per epoch",
     )
 
     @property
     def hang_seconds(self) -> float:
-        """`hang_timeout`, or what stands for it."""
+        """`hang_timeout`, or its default."""
         if self.hang_timeout is not None:
             return self.hang_timeout
         return 600.0 if self.kind == "command" else 60.0
@@ -330,9 +330,7 @@ class ProbeSection(Section):
     @model_validator(mode="after")
     def _a_recording_is_replayed(self) -> ProbeSection:
         if self.kind == "recorded" and self.recording is None:
-            raise ValueError(
-                "probe.recording is missing: name the file that is replayed, such as 'runs.jsonl.gz'"
-            )
+            raise ValueError("probe.recording is missing: name the file to replay, such as 'runs.jsonl.gz'")
         if self.kind != "recorded" and self.recording is not None:
             raise ValueError(
                 "probe.recording is stated, but nothing is replayed: set probe.kind = 'recorded', or take "
@@ -342,8 +340,8 @@ class ProbeSection(Section):
 
 
 class BudgetSection(Section):
-    """`[budget]`: what the search may spend; whichever runs out first."""
+    """`[budget]`: what the search may spend; it ends at the first limit reached."""
 
     time: Duration | None = Field(default=None, description="time the search may take, such as '10m'")
-    dollars: PositiveFloat | None = Field(default=None, description="what all probes together may cost")
-    probes: PositiveInt | None = Field(default=None, description="how many probes may be started")
+    dollars: PositiveFloat | None = Field(default=None, description="dollars all probes may cost in total")
+    probes: PositiveInt | None = Field(default=None, description="maximum number of probes to start")

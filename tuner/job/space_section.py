@@ -43,7 +43,7 @@ class RateRange(Section):
     low: PositiveFloat = Field(description="smallest rate, above 0")
     high: PositiveFloat = Field(description="largest rate")
     levels_per_decade: PositiveInt = Field(
-        default=6, description="how many rates are weighed between one power of ten and the next"
+        default=6, description="how many rates to consider per power of ten"
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Job files to begin with: the commented template, and the examples that ship."""
+"""Starting points for job files: the commented template, and the examples that ship."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHECKOUT = _FOLDER.parent.parent
 
 
 def job_template() -> str:
-    """A job file with every table explained; it passes all checks as it stands."""
+    """A job file that explains every table; it passes all checks unchanged."""
     return (_FOLDER / "template.toml").read_text(encoding="utf-8")
 
 
@@ -50,8 +50,8 @@ def example_scripts(name: str) -> dict[str, str]:
 
 
 def _folder() -> Path:
-    # The wheel carries the examples inside the package; a checkout has them at its root, which is
-    # told by its pyproject.toml, since `examples` beside an installed package may be anybody's.
+    # The wheel carries the examples inside the package; a checkout has them at its root. Its pyproject.toml
+    # identifies a checkout, since `examples` beside an installed package may belong to anybody.
     if not _INSTALLED_EXAMPLES.is_dir() and (_CHECKOUT / "pyproject.toml").is_file():
         return _CHECKOUT / "examples"
     return _INSTALLED_EXAMPLES

@@ -1,4 +1,4 @@
-"""Values a job file may hold that are more than a type: durations, ascending lists, names."""
+"""Types of values in a job file: durations, bandwidths, ascending lists, names."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ ImportPath = Annotated[str, AfterValidator(_import_path)]
 
 def _known_strategies(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
-        # Those that only a recording names are known to `traits_of` too, but nothing trains by them.
+        # `traits_of` also knows strategies that only a recording names, but nothing trains with them.
         if name not in STRATEGIES:
             raise ValueError(unknown_strategy(name))
     if len(set(names)) != len(names):
@@ -116,7 +116,7 @@ def check_knob(name: str, value: AxisValue, strategies: Sequence[str]) -> None:
     """Sees that a knob is of one of these strategies and may have this value.
 
     Raises:
-        ValueError: It is of none of them, or what is allowed is another; the message says which.
+        ValueError: No strategy has the knob, or the value is not allowed; the message says which.
     """
     knobs = [traits_of(strategy).knobs.get(name) for strategy in strategies]
     found = [knob for knob in knobs if knob is not None]
@@ -133,8 +133,8 @@ def configuration_with_knobs(configuration: Configuration, **stated: AxisValue |
     """The configuration with every knob of its strategy: as stated, or its default.
 
     Args:
-        configuration: What is run, without knobs.
-        stated: Knobs by name; None where nothing was said.
+        configuration: The configuration to run, without knobs.
+        stated: Knobs by name; None if not stated.
 
     Raises:
         ValueError: The strategy is unknown, a knob is not of it, or may not have its value.
@@ -160,7 +160,7 @@ def _listed(value: Any) -> Configuration:
         raise ValueError("must be a table") from None
 
 
-#: One of the configurations that a recording lists. A file states it axis by axis; from then on it is kept
+#: One of the configurations that a recording lists. A file states it axis by axis; afterwards it is stored
 #: by its key.
 ListedConfiguration = Annotated[
     Configuration,

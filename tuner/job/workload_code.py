@@ -16,8 +16,8 @@ _MOVED = {b"tuner.domain.errors": b"tuner.errors", b"tuner.domain.workload": b"t
 def workload_code_digest(path: str, job_folder: Path) -> str:
     """Digest of a workload's source and of the modules beside it that it imports.
 
-    Followed are imports whose files lie in the folder of the workload's module, or below; what is
-    installed elsewhere does not enter. Neither the module nor torch is imported, only the packages above it.
+    Follows imports whose files lie in the folder of the workload's module, or below; installed packages
+    do not enter. Imports neither the module nor torch, only the packages above it.
 
     Args:
         path: The workload's import path, `module:Class`.
@@ -53,7 +53,7 @@ def _source_of(module_name: str, job_folder: Path) -> Path | None:
 
 
 def with_imports(source: Path, package: str) -> list[Path]:
-    """The module's file and every file beside or below it that its imports lead to, sorted."""
+    """The module's file and every file in its folder or below that its imports lead to, sorted."""
     folder = source.parent
     found: set[Path] = set()
     waiting = [source]

@@ -1,4 +1,4 @@
-"""From the import path in a job file to the workload: found, built, and checked against the job."""
+"""Imports the workload that a job file names, builds it, and checks it against the job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tuner.job.model import Job
 def load_workload(job: Job, job_folder: Path) -> Workload:
     """The job's workload, built with its parameters.
 
-    The module is looked for in the job's folder first, then among what is installed; Paceline's own
+    The module is searched in the job's folder first, then among installed packages; Paceline's own
     packages are never replaced by folders of the same names. Importing it may import torch.
 
     Args:

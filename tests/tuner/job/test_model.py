@@ -207,7 +207,7 @@ def test_as_many_nodes_are_there_at_once_as_the_largest_configuration_takes_unle
         ({**BASE, "cluster": {"nodes": [1, 4], "capacity": 0}}, "greater than 0"),
         (
             {**EMULATED, "cluster": {**EMULATED["cluster"], "capacity": 64}},
-            "with probe.kind = 'emulated' none is: take it out",
+            "probe.kind = 'emulated' uses none: take it out",
         ),
     ],
 )

@@ -73,8 +73,8 @@ def test_the_baseline_is_one_of_the_recorded_configurations(tmp_path):
     [
         (
             'nodes = 2\nmachine = "large"\nbatch_size = 32\nlearning_rate = 0.2',
-            "baseline: .* was not recorded, .* The nearest that was is nodes=2 machine=large batch_size=32 "
-            "learning_rate=0.1",
+            "baseline: .* was not recorded, .* The nearest recorded one is nodes=2 machine=large "
+            "batch_size=32 learning_rate=0.1",
         ),
         (
             "nodes = 2\nbatch_size = 32\nlearning_rate = 0.1",
