@@ -1,4 +1,4 @@
-"""How ranks pass vectors to each other without matching calls: one contract, one file a means."""
+"""Transports: how ranks pass vectors to each other without matching calls; one contract, one file each."""
 
 from tuner.transport.shared_memory import SharedMemoryTransport, shared_memory_is_safe
 from tuner.transport.transport import NUM_CHANNELS, STATUS_WIDTH, Received, Transport

@@ -43,7 +43,7 @@ def own_address(store: Store) -> str:
 
 
 def _source_address(target: str) -> str | None:
-    """The own address on the way to a host; connecting a datagram socket sends nothing."""
+    """This host's address on the route to another host; connecting a datagram socket sends nothing."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(target, 9, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind, protocol) as probe:

@@ -1,4 +1,4 @@
-"""What came in and was not taken yet."""
+"""Received messages that no caller has taken yet."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tuner.transport.transport import Received
 
 
 def received(message: Message) -> Received:
-    """What the caller is given of a letter."""
-    assert message.vector is not None, "a letter without a vector is not given"
+    """What the caller receives of a message."""
+    assert message.vector is not None, "a message without a vector is not handed out"
     return Received(sender=message.rank, tag=message.tag, vector=message.vector)
 
 
 class Arrivals:
-    """Where the thread that receives puts letters, and the callers' threads find them.
+    """Where the I/O thread puts received messages and the callers' threads find them.
 
-    Bounded: one letter for each sender's pushes, channel and answer, and one question of each asker.
+    Bounded: one message for each sender's pushes, channel and answer, and one question of each asker.
 
     Args:
-        count: Is called for each published vector that came in.
+        count: Called for each published vector that came in.
     """
 
     def __init__(self, count: Callable[[], None]) -> None:
@@ -36,7 +36,7 @@ class Arrivals:
         self._questions: SimpleQueue[Message] = SimpleQueue()
 
     def put(self, message: Message) -> None:
-        """Takes a letter that came in."""
+        """Stores a received message."""
         if message.kind is Kind.QUESTION:
             self._questions.put(message)
             return
@@ -54,7 +54,7 @@ class Arrivals:
             self._count()
 
     def begin_fetch(self, rank: int, channel: int, expiry_seconds: float) -> int | None:
-        """The number of the copy at hand, if another one may be asked for: none is on its way."""
+        """The number of the stored copy, or None while another one is on its way."""
         key, now = (rank, channel), time.monotonic()
         with self._changed:
             fetched_at = self._fetched_at.get(key)
@@ -65,7 +65,7 @@ class Arrivals:
         return message.number if message is not None else 0
 
     def published(self, rank: int, channel: int) -> Message | None:
-        """The newest that came in of a rank's channel."""
+        """The newest received message of a rank's channel."""
         return self._published.get((rank, channel))
 
     def take_pushed(self) -> list[Received]:

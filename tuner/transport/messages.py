@@ -1,4 +1,4 @@
-"""What ranks send each other when they pass vectors by messages, and how it is handed to who sends it."""
+"""Messages between ranks, their send buffers, and the outbox that hands them to the I/O thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEAD = struct.Struct("<BBqq")
 
 
 class Kind(IntEnum):
-    """What a letter is about."""
+    """What a message is about."""
 
     FETCH = 0
     PUBLISHED = 1
@@ -40,7 +40,7 @@ class Message:
 
     Args:
         kind: What it is about.
-        rank: Who it is for, or comes from.
+        rank: The rank that it is for, or comes from.
         channel: Of `FETCH` and `PUBLISHED`.
         number: Of what is published, pushed or asked, counted by who does so; with `FETCH`, the newest one
             had.
@@ -64,12 +64,12 @@ class Message:
 
     @property
     def place(self) -> tuple[Kind, int, int]:
-        """Letters of one place replace each other, as long as they are not sent."""
+        """Messages of one place replace each other until they are sent."""
         return (self.kind, self.rank, self.channel)
 
 
 def parsed(parts: list[zmq.Frame], rank: int, form: VectorForm) -> Message | None:
-    """The letter in a message's parts, or None if it is none."""
+    """The message in the parts received, or None if they are not one."""
     if len(parts) not in (1, 2) or len(parts[0].buffer) != _HEAD.size:
         return None
     kind, channel, number, tag = _HEAD.unpack(parts[0].buffer)
@@ -86,13 +86,13 @@ def parsed(parts: list[zmq.Frame], rank: int, form: VectorForm) -> Message | Non
 
 
 class Outbox:
-    """Hands letters to the thread that sends them, and wakes it.
+    """Hands messages to the thread that sends them, and wakes it.
 
-    It never holds more than one letter for each place: a newer one replaces it, so that a thread that gets no
+    It never holds more than one message for each place: a newer one replaces it, so a thread that gets no
     time costs no memory.
 
     Args:
-        pool: Where replaced parcels go back to.
+        pool: Where replaced send buffers are returned.
     """
 
     def __init__(self, pool: SendBufferPool) -> None:
@@ -105,7 +105,7 @@ class Outbox:
         self.is_closed = False
 
     def put(self, message: Message) -> None:
-        """Takes a letter, and its parcel's hold."""
+        """Takes a message, and the hold on its send buffer."""
         with self._lock:
             replaced = self._messages.pop(message.place, None)
             self._messages[message.place] = message
@@ -116,29 +116,29 @@ class Outbox:
             self.wake()
 
     def wake(self) -> None:
-        """Has the sending thread look."""
-        # Refused only if there are so many wakings unheard that one more would tell it nothing.
+        """Wakes the sending thread."""
+        # Refused only if so many wake-ups are unread that one more would add nothing.
         with suppress(BlockingIOError):
             self._waking_end.send(b"!")
 
     def drain(self) -> tuple[list[Message], bool]:
-        """All letters, and whether they are the last; called by the sending thread."""
+        """All messages, and whether they are the last; called by the sending thread."""
         with suppress(BlockingIOError):
             self.waking.recv(4096)
-        # After the wakings are taken, or one that `close` sent could be taken before its news is seen; before
-        # the letters are, so that what was put before closing still goes out.
+        # Read after the wake-ups, or the one from `close` could be read before its flag is seen; and before
+        # the messages, so that what was put before closing is still sent.
         is_last = self.is_closed
         with self._lock:
             messages, self._messages = self._messages, {}
         return list(messages.values()), is_last
 
     def close(self) -> None:
-        """Has the sending thread come to its end."""
+        """Ends the sending thread."""
         self.is_closed = True
         self.wake()
 
     def dispose(self) -> None:
-        """Closes what wakes; called when the sending thread has ended."""
+        """Closes the wake-up sockets; called when the sending thread has ended."""
         self._waking_end.close()
         self.waking.close()
 
@@ -148,10 +148,10 @@ class SendBuffer:
     """A vector that is sent without being copied again.
 
     Args:
-        vector: The content; written by who took the parcel, before anybody else has it.
+        vector: The content; written by the thread that took the buffer, before any other has it.
         content: The same memory, as ZeroMQ takes it.
         num_holders: How many still need it here.
-        sendings: Those ZeroMQ has not let go of.
+        sendings: Those that ZeroMQ has not released.
     """
 
     vector: Tensor
@@ -161,15 +161,15 @@ class SendBuffer:
 
     @property
     def is_free(self) -> bool:
-        """Whether it may be written anew."""
+        """Whether it may be overwritten."""
         return self.num_holders == 0 and all(sending.done for sending in self.sendings)
 
 
 class SendBufferPool:
-    """Makes parcels, and uses those again that nobody needs any longer.
+    """Makes send buffers, and reuses those that nobody needs any longer.
 
     Fresh memory of a vector's size costs as much as copying it, since the system clears it page by page.
-    A parcel is handed from thread to thread with its hold; only the count is shared, under a lock.
+    A send buffer is handed from thread to thread with its hold; only the count is shared, under a lock.
 
     Args:
         form: Of the vectors.
@@ -181,7 +181,7 @@ class SendBufferPool:
         self._send_buffers: Final[list[SendBuffer]] = []
 
     def take(self, source: Tensor | None = None, *, num_holders: int = 1) -> SendBuffer:
-        """Gives a parcel that nobody else has, with a copy of `source` in it."""
+        """Gives a send buffer that nobody else has, with a copy of `source` in it."""
         with self._lock:
             send_buffer = next(
                 (send_buffer for send_buffer in self._send_buffers if send_buffer.is_free), None
@@ -202,6 +202,6 @@ class SendBufferPool:
             send_buffer.num_holders -= 1
 
     def has_gone(self, send_buffer: SendBuffer, sending: zmq.MessageTracker) -> None:
-        """Says that ZeroMQ has it, for a while."""
+        """Notes that ZeroMQ is sending it."""
         with self._lock:
             send_buffer.sendings = [*(other for other in send_buffer.sendings if not other.done), sending]

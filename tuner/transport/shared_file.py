@@ -1,4 +1,4 @@
-"""A file in memory that the processes of one host map, and that no death of theirs leaves behind."""
+"""A file in memory that the processes of one host map, and that disappears with the last of them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tuner.domain.errors import StorageError
 class SharedFile:
     """A file without a name, mapped as a whole.
 
-    On Linux it never has a name (memfd_create(2)): it goes with the last process that has it open, however
-    that one ends. Elsewhere it is a temporary file whose name `forget_name` removes.
+    On Linux it never has a name (memfd_create(2)): it disappears with the last process that has it open,
+    however that one ends. Elsewhere it is a temporary file whose name `forget_name` removes.
 
     The file is sparse: whoever writes to a stretch of it first `reserve`s that. A store into memory that
     the system cannot give would otherwise end the process by a SIGBUS, without a word.
 
-    There is no `munmap`: the memory goes when the last view of it goes, so that a tensor that somebody
-    still holds after `close` stays good.
+    There is no `munmap`: the memory is freed with its last view, so that a tensor that is still in use after
+    `close` stays valid.
 
     Args:
         descriptor: The open file, which this takes over.
@@ -40,7 +40,7 @@ class SharedFile:
         """Makes one.
 
         Raises:
-            StorageError: The system has no room for it.
+            StorageError: The system has not enough memory.
         """
         name = None
         try:

@@ -1,10 +1,10 @@
-"""Vectors between the ranks of one host, through memory they share.
+"""Passes vectors between the ranks of one host through shared memory.
 
-Nothing here takes a lock that a dying rank could leave locked, and nobody waits for anybody. Why it is safe
-all the same:
+Nothing here takes a lock that a dying rank could leave locked, and no rank waits for another. Why this is
+safe:
 
 - *Each cell of the memory has one writer*, and what others may read while it is written lies under a sequence
-  lock (`two_buffers.py`): the reader looks at the vector's number before and after its copy. That needs
+  lock (`two_buffers.py`): the reader checks the vector's number before and after its copy. That needs
   stores to become visible in the order in which they were made, and loads to be made in order. x86-64
   (total store order) and s390x do so by themselves; elsewhere `atomic_thread_fence` of GCC's libatomic is
   called between them. Where there is neither, `shared_memory_is_safe` says no and this
@@ -12,11 +12,12 @@ all the same:
   stores either.
 - *Copies are ordinary stores*, or streaming ones that glibc's memcpy ends by a store fence before it returns;
   those of torch's other threads are ordered by the barrier that ends a parallel copy.
-- *Questions and answers change hands.* A question's cell is the asker's until it rings and the asked rank's
-  until that rings back; for an answer's, the other way round. Wake-up sockets (`WakeUpSocket`) order memory
-  through the kernel on any machine. An answer has two buffers, so that the one before it can still be read
-  while the next is written. The wake-up of a reply may be refused when many unread ones wait; the asker reads
-  the memory after each wake-up it receives, so it finds the answer all the same.
+- *Questions and answers change hands.* A question's cell is the asker's until it wakes the asked rank, and
+  that rank's until it wakes the asker; an answer's cell, the other way round. Wake-up sockets
+  (`WakeUpSocket`) order memory through the kernel on any machine. An answer has two buffers, so
+  that the one before it can still be read while the next is written. The wake-up of a reply may be refused
+  when many unread ones wait; the asker reads the memory after each wake-up it receives, so it finds the
+  answer all the same.
 - *The numbers of a status* are aligned words of 8 bytes, which these machines store and load as one.
 
 Each vector is copied once by its sender and once by its receiver; a request and a reply are views of the
@@ -60,9 +61,9 @@ class SharedMemoryTransport(Transport):
     Making one waits until all ranks have made theirs. Before `close`, whoever serves in another thread ends
     that: a closed transport must not be used.
 
-    Beyond the contract: `ask` also gives False where the other rank's process is gone or its queue full, and
-    `is_asked` then says False. `fetch` and `take_pushed` find nothing in the rare case that the writer came
-    upon them again and again (see `NUM_ATTEMPTS`).
+    Beyond the contract: `ask` also gives False if the other rank's process is gone or its queue full, and
+    `is_asked` then gives False. `fetch` and `take_pushed` find nothing in the rare case that the writer
+    interrupts them again and again (see `NUM_ATTEMPTS`).
 
     Args:
         store: Where the ranks meet; used only here, and fresh for each job.
@@ -109,7 +110,7 @@ class SharedMemoryTransport(Transport):
         self._opened_at = time.monotonic()
 
     def _open(self, store: Store) -> None:
-        """Rank 0 makes the memory, all hang up their bells; all open the one and connect the others."""
+        """Rank 0 makes the memory, each rank its wake-up sockets; then all open and connect them."""
         with ExitStack() as undo:
             self._requests, self._replies = WakeUpSocket(self.rank), WakeUpSocket(self.rank)
             undo.callback(self._replies.close)
@@ -187,7 +188,7 @@ class SharedMemoryTransport(Transport):
         )
 
     def prefetch(self, rank: int, channel: int) -> None:
-        """Nothing is on its way: `fetch` looks into the memory itself."""
+        """Nothing is on its way: `fetch` reads the memory itself."""
 
     def fetch(self, rank: int, channel: int, out: Tensor, *, newer_than: int | None = None) -> int | None:
         found = self._cell(self._layout.published(rank, channel)).read(out, newer_than=newer_than)
@@ -235,7 +236,7 @@ class SharedMemoryTransport(Transport):
         cell = self._cell(self._layout.answer(self.rank, rank))
         deadline = time.monotonic() + wait_seconds
         while not cell.holds(number):
-            # Whoever rang: a look after each ring, and a last one when time is up.
+            # Whoever woke this rank: read after each wake-up, and once more when time is up.
             rung = self._replies.wait(deadline - time.monotonic())
             if rung is None and not cell.holds(number):
                 return None
@@ -251,7 +252,7 @@ class SharedMemoryTransport(Transport):
         while (rung := self._requests.wait(deadline - time.monotonic())) is not None:
             asker, number = rung
             cell = self._cell(self._layout.question(asker, self.rank))
-            # Anybody on the host may ring; only a question that lies there counts, and once.
+            # Any process on the host may send a wake-up; only a question in the memory counts, and only once.
             if number > self._last_taken[asker] and cell.holds(number):
                 self._last_taken[asker] = self._taken[asker] = number
                 vector, tag = cell.held(number)
@@ -264,7 +265,7 @@ class SharedMemoryTransport(Transport):
         fill(cell.begin(number))
         cell.finish(number, tag)
         del self._taken[request.sender]
-        # Before the kernel looks at how full the queue is: the asker looks the other way round.
+        # Before the kernel checks whether the queue is full: the asker checks in the opposite order.
         self._fence()
         self._replies.ring(request.sender, number)
         self._count_to(request.sender)
@@ -280,24 +281,24 @@ class SharedMemoryTransport(Transport):
         self._file.close()
 
 
-#: The rank that rings, and the number of what it rings for.
+#: The rank that sends the wake-up, and the number of the vector that it is for.
 RING = struct.Struct("=iq")
 
 
 class WakeUpSocket:
-    """A rank's bell, and the ropes to those of the others.
+    """A rank's wake-up socket, and its connections to those of the other ranks.
 
-    A bell is a Unix datagram socket: waiting for a ring blocks in the kernel, rings come in the order in
-    which they were made, and what was stored before `ring` is seen after `wait`, on any machine, since the
-    kernel's queue is locked. Rings never block. The kernel keeps few of them (net.unix.max_dgram_qlen, 10
-    or more): a ring too many is refused.
+    A Unix datagram socket: waiting for a wake-up blocks in the kernel, wake-ups arrive in the order in
+    which they were sent, and what was stored before `ring` is seen after `wait`, on any machine, since the
+    kernel's queue is locked. Sending never blocks. The kernel queues few of them (net.unix.max_dgram_qlen, 10
+    or more) and refuses more.
 
-    On Linux the socket's name is an abstract one, which goes with the socket; elsewhere it is a path, which
-    is removed by `forget_name` once the others are connected. Anybody on the host may ring: who waits
-    checks what was rung for.
+    On Linux the socket's name is an abstract one, which disappears with the socket; elsewhere it is a path,
+    which `forget_name` removes once the others are connected. Any process on the host may send a wake-up: the
+    receiver checks what it was for.
 
     Args:
-        rank: Whose bell it is.
+        rank: The rank that the socket wakes.
     """
 
     def __init__(self, rank: int) -> None:
@@ -316,7 +317,7 @@ class WakeUpSocket:
         self._poll.register(self._wake_up_socket, select.POLLIN)
 
     def connect(self, addresses: Sequence[str]) -> None:
-        """Lays the ropes to the bells of all ranks, its own included."""
+        """Connects to the wake-up sockets of all ranks, this one included."""
         for address in addresses:
             wake_up = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._wake_ups.append(wake_up)
@@ -324,7 +325,7 @@ class WakeUpSocket:
             wake_up.connect(address)
 
     def ring(self, rank: int, number: int) -> bool:
-        """Rings at a rank; says whether it may be heard: its queue is not full, and its process not gone."""
+        """Wakes a rank; False if that failed: its queue is full, or its process is gone."""
         try:
             self._wake_ups[rank].send(RING.pack(self._rank, number))
         except OSError:
@@ -332,7 +333,7 @@ class WakeUpSocket:
         return True
 
     def wait(self, seconds: float) -> tuple[int, int] | None:
-        """The oldest ring not heard yet (who, for what), waiting for one no longer than this."""
+        """The oldest unread wake-up (sender, number), waiting for one no longer than this."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -348,13 +349,13 @@ class WakeUpSocket:
                     return who, number
 
     def forget_name(self) -> None:
-        """Removes the bell's name from the file system, where it has one."""
+        """Removes the socket's name from the file system, if it has one."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
     def close(self) -> None:
-        """Takes the bell down; who rings then is told so."""
+        """Closes the socket; later wake-ups fail at their sender."""
         self.forget_name()
         self._wake_up_socket.close()
         while self._wake_ups:
@@ -376,10 +377,10 @@ def _nothing() -> None:
 
 @cache
 def memory_fence() -> Callable[[], object] | None:
-    """What is called between two stores, or two loads, whose order matters.
+    """The fence to call between two stores, or two loads, whose order matters.
 
     Returns:
-        None where no such thing is at hand, so that memory must not be shared without locks.
+        None if there is none, so that memory must not be shared without locks.
     """
     if platform.machine().lower() in ORDERED_MACHINES:
         return _nothing

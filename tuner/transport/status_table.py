@@ -1,4 +1,4 @@
-"""All ranks' standings as one rank knows them, and how its own is spread to the others by messages."""
+"""The status of all ranks as one rank knows it, and how it sends its own to the others."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tuner.transport.transport import STATUS_WIDTH, Array
 _HEAD = struct.Struct("<iq")
 _NUMBERS = np.dtype("<f8")
 
-#: Between two spreadings: at least this, and this for each rank, so that standings stay a small load.
+#: Between two sends: at least this, and this for each rank, so that statuses stay a small load.
 MIN_SECONDS = 0.010
 MIN_SECONDS_PER_RANK = 0.001
 
-#: One that stays the newest is sent again, less and less often, down to once in this time: to those who were
-#: not yet connected, or whose full line lost it.
+#: A status that stays the newest is sent again, less and less often, down to once in this time: for ranks
+#: that were not yet connected, or whose full queue lost it.
 MAX_SECONDS = 1.0
 
 #: Messages that wait for one peer; a frozen one's are dropped.
@@ -29,7 +29,7 @@ NUM_WAITING = 4
 
 
 class StatusTable:
-    """Standings go out by a socket of their own, so that no vector is in their way; the newest wins.
+    """The status table: statuses use a socket of their own, so that no vector delays them; the newest wins.
 
     `post`, `statuses` and `silent_seconds` are for the caller's thread, the rest for the one that owns
     the sockets. What they share are single references and array elements, written by one of the two.
@@ -68,20 +68,20 @@ class StatusTable:
                 self.listening.connect(endpoint)
 
     def post(self, status: Array) -> bool:
-        """Takes this rank's standing; says whether the sending thread must be told."""
+        """Stores this rank's status; says whether the sending thread must be woken."""
         self._statuses[self._rank] = status
         self._counts[self._rank] += 1
         self._newest = (self._counts[self._rank], np.ascontiguousarray(status, dtype=_NUMBERS).tobytes())
-        # The other thread takes the news down before it reads: what comes after that is news again.
+        # The other thread clears the flag before it reads: what comes after that is news again.
         was_reported, self._has_news = self._has_news, True
         return not was_reported
 
     def statuses(self) -> Array:
-        """The newest known ones."""
+        """The newest known status of each rank."""
         return self._statuses.copy()
 
     def silent_seconds(self) -> Array:
-        """Seconds since each rank was last heard of."""
+        """Seconds since each rank last sent a status."""
         silent: Array = np.maximum(time.monotonic() - self._heard_at, 0)
         silent[self._rank] = 0
         return silent
@@ -94,7 +94,7 @@ class StatusTable:
         return max(0.0, self._spread_at + pause_seconds - time.monotonic())
 
     def spread_if_due(self) -> None:
-        """Sends this rank's standing to all, if it is time."""
+        """Sends this rank's status to all, if it is time."""
         if self._newest is None or self.seconds_until_due() > 0:
             return
         is_news, self._has_news = self._has_news, False
@@ -104,7 +104,7 @@ class StatusTable:
         self._pause_seconds = self._min_seconds if is_news else min(2 * self._pause_seconds, MAX_SECONDS)
 
     def receive(self) -> None:
-        """Takes what the others sent; one sent again is no sign of life."""
+        """Stores what the others sent; a repeated status is no sign of life."""
         for _ in range(NUM_WAITING * len(self._counts)):
             try:
                 message = self.listening.recv(zmq.NOBLOCK)
@@ -122,5 +122,5 @@ class StatusTable:
     def close(self, linger_milliseconds: int) -> None:
         """Closes the sockets."""
         self._telling.close(linger_milliseconds)
-        # All it may have to say yet is what it subscribes to, to ranks that are gone.
+        # What is left to send are subscriptions to ranks that are gone.
         self.listening.close(0)

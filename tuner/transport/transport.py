@@ -1,4 +1,4 @@
-"""The contract of transports: vectors and standings between ranks, without matching calls."""
+"""The contract of transports: pass vectors and statuses between ranks, without matching calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 Array = npt.NDArray[np.float64]
 
-#: Numbers in a rank's standing.
+#: Numbers in a rank's status.
 STATUS_WIDTH = 24
 
 #: Channels in which a rank may publish.
@@ -23,12 +23,12 @@ NUM_CHANNELS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """A vector that another rank pushed here, or asks something about.
+    """A vector that another rank pushed here, or sent with a question.
 
     Args:
         sender: The rank it comes from.
         tag: The number it was sent with.
-        vector: Its content, on the CPU; may be a view of the transport's own memory, which holds until the
+        vector: Its content, on the CPU; may be a view of the transport's own memory, which is valid until the
             next call of the method that gave it, or until the request is answered.
     """
 
@@ -40,7 +40,7 @@ class Received:
 class Transport(ABC):
     """Carries vectors of one length between the ranks of one job.
 
-    No call waits for another rank but `reply`, and that no longer than it is told: a rank that died,
+    No call waits for another rank except `reply`, and that no longer than its limit: a rank that died,
     was stopped or is slow stops nobody. All vectors have the length and type the transport was made
     with; what it gives lies on the CPU, what it is given may lie on a device. Each is one contiguous
     message. One thread of a rank uses a transport for everything but `next_request` and `answer`, which
@@ -55,7 +55,7 @@ class Transport(ABC):
     - *asked*: `ask` sends a vector to a rank, which finds it by `next_request` in the order of arrival and
       `answer`s it with a vector; `reply` gives the answer. One question from a rank to a rank at a time.
 
-    Standings are `STATUS_WIDTH` numbers a rank that all others see, each number by itself: a
+    A status is `STATUS_WIDTH` numbers of a rank that all others see, each number by itself: a
     reader may see some of them new and others still old.
 
     Attributes:
@@ -70,11 +70,11 @@ class Transport(ABC):
 
     @abstractmethod
     def post(self, status: Array) -> None:
-        """Makes this rank's standing `(STATUS_WIDTH,)` known to all."""
+        """Makes this rank's status `(STATUS_WIDTH,)` known to all."""
 
     @abstractmethod
     def statuses(self) -> Array:
-        """The newest known standing of every rank, `(num_ranks, STATUS_WIDTH)`; zeros where none came."""
+        """The newest known status of every rank, `(num_ranks, STATUS_WIDTH)`; zeros where none came."""
 
     @abstractmethod
     def silent_seconds(self) -> Array:
@@ -89,23 +89,23 @@ class Transport(ABC):
 
     @abstractmethod
     def prefetch(self, rank: int, channel: int) -> None:
-        """Says that `fetch` of this will follow, so that it may be on its way meanwhile."""
+        """Announces a `fetch` of this vector, so that the transfer may start."""
 
     @abstractmethod
     def fetch(self, rank: int, channel: int, out: Tensor, *, newer_than: int | None = None) -> int | None:
         """Copies what a rank published last into `out`.
 
-        It does not wait for that rank: where messages take time, what an earlier `prefetch` or
-        `fetch` brought is given, and a new one is on its way.
+        It does not wait for that rank: where messages take time, it gives what an earlier `prefetch` or
+        `fetch` brought, and requests a new one.
 
         Args:
-            rank: Whose; its own works too.
-            channel: Which.
-            out: Where it is copied to.
+            rank: The rank that published; this one works too.
+            channel: The channel.
+            out: The tensor to copy into.
             newer_than: A tag; what is not newer is not copied.
 
         Returns:
-            The tag it was published with; None where nothing (newer) is at hand.
+            The tag it was published with; None if nothing (newer) is available.
         """
 
     @abstractmethod
@@ -113,7 +113,7 @@ class Transport(ABC):
         """Sends a vector to another rank's mailbox; it is copied before this returns.
 
         Returns:
-            Whether it went out; a full line loses it.
+            Whether it was sent; a full queue loses it.
         """
 
     @abstractmethod
@@ -133,7 +133,7 @@ class Transport(ABC):
         """The answer to the question to a rank, given once.
 
         Args:
-            rank: Who was asked.
+            rank: The rank that was asked.
             wait_seconds: How long to wait for it at most.
 
         Returns:
@@ -157,14 +157,14 @@ class Transport(ABC):
         """Answers a question.
 
         Args:
-            request: The question; its vector holds until `fill` returns.
+            request: The question; its vector is valid until `fill` returns.
             fill: Writes the answer into the vector it is given, which is the message itself.
             tag: A number that goes with it.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Lets go of everything; other ranks are not disturbed, and see this one fall silent."""
+        """Releases everything; other ranks are not disturbed, and see this one fall silent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,11 +187,11 @@ class VectorForm:
 
     @property
     def num_bytes(self) -> int:
-        """What one vector takes."""
+        """Size of one vector."""
         return self.num_elements * self.dtype.itemsize
 
     def new(self) -> Tensor:
-        """A vector with nothing in it yet."""
+        """An uninitialized vector."""
         return torch.empty(self.num_elements, dtype=self.dtype)
 
     def view(self, buffer: Any, offset_bytes: int = 0) -> Tensor:

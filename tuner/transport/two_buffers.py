@@ -1,4 +1,4 @@
-"""A vector that one process writes and others read, at any moment, without a lock either could die with."""
+"""A double buffer in shared memory: one process writes, others read at any time, without locks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from tuner.transport.shared_file import SharedFile
 from tuner.transport.transport import NUM_CHANNELS, STATUS_WIDTH, VectorForm
 
-#: How often a reader begins anew because the writer came upon it. Each time the writer must have finished two
-#: whole vectors during one copy, so that a second time is rare unless the writer does nothing else.
+#: How often a reader starts over because the writer interrupted it. Each time the writer must have finished
+#: two whole vectors during one copy, so a second time is rare unless the writer does nothing else.
 NUM_ATTEMPTS = 64
 
 _TAGS = 2
@@ -25,7 +25,7 @@ class TwoBuffers:
     The n-th vector (n = 1, 2, ...) goes into buffer n mod 2, under a sequence lock (Lameter 2005, "Effective
     synchronization on Linux/NUMA systems"; Boehm 2012, "Can seqlocks get along with programming language
     memory models?"): the writer sets the buffer's number to -n, writes, and sets it to n. A reader takes the
-    buffer with the larger positive number, copies it, and looks at the number again: if it is still n, no
+    buffer with the larger positive number, copies it, and checks the number again: if it is still n, no
     store of a later vector came in between. A writer that is stopped or killed in the middle of vector n
     leaves n - 1 whole, in the other buffer.
 
@@ -35,8 +35,8 @@ class TwoBuffers:
     Args:
         file: The memory.
         layout: What lies where in it.
-        cell: Which cell.
-        fence: Is called between stores, or loads, whose order matters.
+        cell: The cell.
+        fence: Called between stores, or loads, whose order matters.
     """
 
     def __init__(self, file: SharedFile, layout: Layout, cell: int, fence: Callable[[], object]) -> None:
@@ -87,14 +87,14 @@ class TwoBuffers:
         return self._buffers[number % 2], self._words[_TAGS + number % 2]
 
     def is_empty(self) -> bool:
-        """Whether no vector was ever begun here."""
+        """Whether no vector was ever written here, not even in part."""
         return self._words[0] == 0 and self._words[1] == 0
 
     def read(self, out: Tensor, *, after: int = 0, newer_than: int | None = None) -> tuple[int, int] | None:
         """Copies the newest whole vector.
 
         Args:
-            out: Where to; holds nothing of use if nothing is returned though there was something newer.
+            out: The tensor to copy into; invalid if None is returned although there was a newer vector.
             after: A number; only a later vector is copied.
             newer_than: A tag; only a vector with a larger one is copied.
 
@@ -118,7 +118,7 @@ class TwoBuffers:
         return None
 
     def _newest(self) -> int | None:
-        """The number of the newest whole vector; 0: there is none yet; None: two looks did not agree."""
+        """The number of the newest whole vector; 0: there is none yet; None: the two reads did not agree."""
         first, second = self._words[0], self._words[1]
         newest = max(first, second)
         if newest > 0:
@@ -126,7 +126,7 @@ class TwoBuffers:
         return 0 if min(first, second) >= -1 else None
 
 
-#: A standing's numbers, then the time it was posted at; the rest is air, to whole cache lines.
+#: A status's numbers, then the time it was posted at; the rest is padding, to whole cache lines.
 STATUS_ROW_WORDS = 32
 POSTED_AT_WORD = STATUS_WIDTH
 
@@ -142,11 +142,11 @@ def _rounded_up(num_bytes: int, unit_bytes: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Offsets of a job's shared memory: standings, heads of all cells, bodies of all cells.
+    """Offsets of a job's shared memory: statuses, heads of all cells, bodies of all cells.
 
     A cell holds two vectors. Each has one rank that writes it, and is known by its index: one for
-    what a rank publishes in a channel, and three for each pair of ranks: what one pushes to the other, asks
-    it, and is answered. Bodies lie on pages of their own, so that those never used cost no memory.
+    what a rank publishes in a channel, and three for each pair of ranks: pushes from one to the other,
+    questions, and answers. Bodies lie on separate pages, so that those never used cost no memory.
     """
 
     num_ranks: int
@@ -187,7 +187,7 @@ class Layout:
 
     @property
     def prelude_bytes(self) -> int:
-        """Standings and heads, which are always in use."""
+        """Statuses and heads, which are always in use."""
         return _rounded_up(self.head_offset_bytes(self.num_cells), mmap.PAGESIZE)
 
     @property

@@ -1,4 +1,4 @@
-"""The thread that owns a rank's sockets: it sends, receives, and serves what was published."""
+"""The I/O thread that owns a rank's ZeroMQ sockets: sends, receives, and serves what was published."""
 
 from __future__ import annotations
 
@@ -19,40 +19,39 @@ from tuner.transport.transport import VectorForm
 #: Messages that wait for one peer. A frozen one costs that many vectors at most.
 NUM_WAITING = 8
 
-#: What was sent and not confirmed so long is taken for lost with its connection, and may be sent again.
+#: A push not confirmed for so long counts as lost with its connection, and another may be sent.
 EXPIRY_SECONDS = 30.0
 
-#: How often what could not be sent is tried again.
+#: How often to retry what could not be sent.
 RETRY_SECONDS = 0.1
 
-#: How long closing waits for what is still on its way out.
+#: How long closing waits for messages that are still being sent.
 LINGER_MILLISECONDS = 300
 
-#: Letters taken from one peer before the next one's turn.
+#: Messages taken from one peer before the next one's turn.
 NUM_TAKEN_AT_ONCE = 16
 
 _Socket = zmq.Socket[bytes]
 
 
 class IoThread:
-    """Moves letters between a rank's outbox, its arrivals, and the other ranks.
+    """Moves messages between a rank's outbox, its arrivals, and the other ranks.
 
-    A rank has one ROUTER socket, at which the others' letters come in, and a DEALER for each other rank;
-    what a letter is answered by goes back the way it came. A peer's name is its rank and the job's token,
-    so that one that is left over from another job, and still calls at a port that now is ours, is not
-    heard.
+    A rank has one ROUTER socket, which receives the others' messages, and a DEALER for each other rank; an
+    answer returns by the socket its question came from. A peer's name is its rank and the job's token, so
+    that a rank left over from another job, which still connects to a port that is now ours, is ignored.
 
-    Nothing blocks: of pushes, one to a rank is under way until that rank's courier says that it arrived,
-    while the newest waits; of fetches, one for each rank and channel; of questions, one for each rank.
+    Nothing blocks: one push per rank is in flight until that rank's I/O thread confirms it, while the newest
+    waits; one fetch per rank and channel; one question per rank.
 
     Args:
         rank: This rank.
         num_ranks: All ranks.
         host: The address that others reach this rank at.
         form: Of the vectors.
-        pool: Where the letters' parcels come from.
-        outbox: What is to be sent.
-        arrivals: Where what came in is put.
+        pool: Source of the messages' send buffers.
+        outbox: Messages to send.
+        arrivals: Where to put received messages.
     """
 
     def __init__(
@@ -86,8 +85,8 @@ class IoThread:
         self._waiting: dict[tuple[Kind, int, int], Message] = {}
         #: What ended the thread, if it was not `stop`.
         self.failure: Exception | None = None
-        # A daemon, so that a rank which ends without `close` does end.
-        self._thread: Final = threading.Thread(target=self._run, name=f"courier-{rank}", daemon=True)
+        # A daemon, so that a rank that ends without `close` does end.
+        self._thread: Final = threading.Thread(target=self._run, name=f"io-{rank}", daemon=True)
 
     def start(self, endpoints: Sequence[str], board_endpoints: Sequence[str], token: bytes) -> None:
         """Connects to the other ranks and hands the sockets over to the thread."""
@@ -105,7 +104,7 @@ class IoThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread, and waits until it has; what is under way has `LINGER_MILLISECONDS`."""
+        """Ends the thread and waits for it; messages in flight have `LINGER_MILLISECONDS`."""
         self._outbox.close()
         if self._thread.ident is None:
             self._close_sockets()
@@ -153,7 +152,7 @@ class IoThread:
 
     @staticmethod
     def _taken_from(readable: _Socket) -> list[list[zmq.Frame]]:
-        """The messages at hand of a socket that has some, their content not copied."""
+        """The messages available at a socket that has some, their content not copied."""
         messages: list[list[zmq.Frame]] = []
         # To ask whether there are more is cheaper than to be refused one.
         while len(messages) < NUM_TAKEN_AT_ONCE and int(readable.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
@@ -161,7 +160,7 @@ class IoThread:
         return messages
 
     def _send(self, message: Message) -> None:
-        """Sends a letter of this rank's own, or has it wait in the place of an older one."""
+        """Sends a message of this rank, or lets it wait in place of an older one."""
         if message.kind is Kind.PUBLISHED:
             replaced = self._published.get(message.channel)
             self._published[message.channel] = message
@@ -182,7 +181,7 @@ class IoThread:
                 del self._waiting[place]
 
     def _goes_out(self, message: Message) -> bool:
-        """Sends a letter if its line is free."""
+        """Sends a message if its connection is free."""
         if message.kind is Kind.PUSHED:
             _, sent_at = self._under_way.get(message.rank, (0, -EXPIRY_SECONDS))
             if time.monotonic() - sent_at < EXPIRY_SECONDS:
@@ -198,7 +197,7 @@ class IoThread:
         return True
 
     def _deliver(self, message: Message, rank: int) -> None:
-        """Gives a letter to ZeroMQ, which keeps the vector until it has gone.
+        """Gives a message to ZeroMQ, which holds the vector until it is sent.
 
         Raises:
             zmq.Again: The line is full.
@@ -221,7 +220,7 @@ class IoThread:
         self._deliver(self._published[channel], rank)
 
     def _take(self, message: Message | None) -> None:
-        """Does what a letter from another rank calls for."""
+        """Does what a message from another rank asks for."""
         if message is None:
             return
         if message.kind is Kind.FETCH:

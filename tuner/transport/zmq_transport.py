@@ -1,17 +1,17 @@
-"""Vectors between ranks of several hosts, by messages over TCP.
+"""Passes vectors between ranks of several hosts, by ZeroMQ messages over TCP.
 
 Each rank has one I/O thread that owns all its sockets (ZeroMQ's must not be shared). It answers
-fetches from the newest published copy and takes in what others send, whatever the rank's other threads do;
-only a rank whose process is stopped does not, and then others keep what they had. Why the threads are safe
-from each other:
+fetches from the newest published copy and receives what others send, whatever the rank's other threads do;
+only a rank whose process is stopped does not, and then others use the last they received. Why the threads
+are safe from each other:
 
 - *What goes out changes hands.* A vector is copied once, into a send buffer that nobody else has. The outbox
   (`messages.py`), under a lock, hands it to the I/O thread, which gives it to ZeroMQ without another copy.
-  The buffer is written again when its last holder has let go of it and ZeroMQ's trackers say that all
+  The buffer is written again when its last holder has released it and ZeroMQ's trackers say that all
   sendings are over.
 - *What comes in changes hands.* The I/O thread parses a message and puts it, under a lock, where the caller
-  looks (`arrivals.py`); its vector lies in the message itself, which lives as long as somebody holds the
-  vector. The I/O thread never touches it again.
+  finds it (`arrivals.py`); its vector lies in the message itself, which lives as long as somebody holds
+  the vector. The I/O thread never touches it again.
 - *Every queue is bounded* by what it is for: the newest of each place wins.
 
 What a frozen peer costs is `NUM_WAITING` vectors in the line to it, and one that waits; a dead one's line
@@ -40,15 +40,15 @@ from tuner.transport.zmq_io_thread import EXPIRY_SECONDS, IoThread
 class MessageTransport(Transport):
     """For ranks of several hosts that reach each other by TCP, at any port.
 
-    Making one waits until all ranks have told their addresses. Before `close`, whoever serves in another
+    Making one waits until all ranks have reported their addresses. Before `close`, whoever serves in another
     thread ends that: a closed transport must not be used. Nothing is encrypted, as with torch.distributed
-    itself: the network between the hosts must be one that is trusted.
+    itself: the network between the hosts must be trusted.
 
-    Beyond the contract: `push` and `ask` say True of a rank that is gone, which cannot be told from a slow
-    one. A push whose line is still taken by the one before waits there, and is replaced by a newer one.
-    What a rank published counts as moved when it arrives, fetched into a tensor or not. `close` gives what
-    is under way a moment (`LINGER_MILLISECONDS`), not more. A question whose connection breaks while both
-    ranks live is lost.
+    Beyond the contract: `push` and `ask` give True for a rank that is gone, which looks like a slow one. A
+    push waits while the one before it is in flight, and a newer one replaces it. What a rank published counts
+    as moved when it arrives, whether it is fetched into a tensor or not. `close` gives messages in flight a
+    moment (`LINGER_MILLISECONDS`), not more. A question is lost if its connection breaks while both ranks
+    live.
 
     Args:
         store: Where the ranks meet; used only here, and fresh for each job.
@@ -139,7 +139,7 @@ class MessageTransport(Transport):
 
     def publish(self, channel: int, vector: Tensor, tag: int) -> None:
         self._num_published[channel] += 1
-        # Held by the courier, and here for the rank's own fetches.
+        # Held by the I/O thread, and here for the rank's own fetches.
         message = Message(
             kind=Kind.PUBLISHED,
             rank=self.rank,
