@@ -1,4 +1,4 @@
-"""How ranks start: one contract, one file a launcher."""
+"""Launchers: how ranks and commands start; one contract, one file per launcher."""
 
 from tuner.launchers.command_launcher import CommandLauncher
 from tuner.launchers.elastic_agent import ElasticAgent

@@ -1,4 +1,4 @@
-"""A command that is asked something, and whose answer is looked for now and then."""
+"""Runs a command in the background; its output is polled now and then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The launcher over engines: one gives nodes, a starter on each runs a command, or ranks, and tells of it."""
+"""The launcher over scheduler backends: a backend gives nodes, a node agent on each runs the processes."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ _LEASE_EVERY_SECONDS = 5.0
 #: A poll reads a file a node, on a shared file system: not more often than so, times the nodes.
 _POLL_SECONDS_PER_NODE = 0.01
 _LAST_LINES = 20
-#: How long files may take to be seen after the engine says that the job has ended.
+#: How long files may take to appear after the backend says that the job has ended.
 _FILES_LATE_SECONDS = 5.0
-#: How long the engine's word on why may take after nodes say that it ended them.
+#: How long the backend may take to say why after nodes say that it ended them.
 _WORD_LATE_SECONDS = 10.0
 #: A disk with less is full for logs and states.
 _LITTLE_BYTES = 2**20
-#: What an engine is given to take nodes away, beyond a job's own grace.
+#: How long a backend may take to release nodes, beyond a job's own grace.
 _END_LATE_SECONDS = 10.0
 #: Between the moment a rank that trains a `Workload` is asked to end and that it is killed.
 _RANK_GRACE_SECONDS = 5.0
-#: What nodes are told that are left where others are gone.
+#: Reason for the remaining nodes to end when others are lost.
 _NODES_LOST = "nodes lost"
-#: Words of a starter that was asked to end by its engine, or because of it; "cancelled" where this tuner did
-#: not cancel is what a starter makes of a file that a full disk left empty.
+#: Reasons of a node agent that was asked to end by its backend, or because of it; "cancelled" without a
+#: `cancel` of this tuner is what an agent reads from a file that a full disk left empty.
 _TAKEN_AWAY = ("signal", "orphaned", "cancelled", _NODES_LOST)
 
 
 @dataclass(kw_only=True)
 class _Job:
-    """A job under way, and when things were last seen."""
+    """A running job, and when things were last seen."""
 
     handle: JobHandle
     node_job: NodeJob
@@ -75,27 +75,27 @@ class _Job:
 
 
 class CommandLauncher(Launcher):
-    """Runs commands, and ranks, on the nodes an engine gives.
+    """Runs commands and ranks on the nodes of a scheduler backend.
 
-    What nodes tell passes through files in the task's folder, which must be the same folder on all of
-    them: a shared file system where they are several hosts. A job ends as a whole: when a copy of the
-    command fails, the others are asked to end, and then killed. A job whose tuner is gone ends by itself when
-    its lease runs out, where the engine runs on this host at once; and a tuner that is started again ends it
-    through `end_orphans`. Not for several threads at once.
+    Nodes report through files in the task's folder, which must be the same folder on all of them: a shared
+    file system if they are several hosts. A job ends as a whole: when a process of the command fails, the
+    others are asked to end, and then killed. A job whose tuner is gone ends by itself when its lease runs
+    out, or at once if the backend runs on this host; a tuner that is started again ends it through
+    `end_orphans`. Not thread-safe.
 
-    A rank's function is run by `rank_program`, a process of its own for every job, so each pays for importing
-    torch anew. A job that outlives ranks goes on when their processes are killed, as by the system when
-    memory runs out, while another rank is left; not when a whole node is lost: with its starter goes what
-    tells of it, and the job is LOST.
+    A rank's function is run by `rank_program`, a new process for every job, so each imports torch again. A
+    job that tolerates rank loss continues when processes of ranks are killed, for example when memory runs
+    out, as long as another rank is left; not when a whole node is lost: its node agent, which reports for it,
+    is gone too, and the job is LOST.
 
     Args:
         backend: Gives nodes; closed with the launcher.
         python: Interpreter on the nodes for ranks that run a function: it has torch and what Paceline needs.
         threads_per_rank: CPU threads of one such rank.
-        agent: Starts commands that run once a rank by torch's elastic agent; the starter does it if absent,
-            and for functions.
-        silence_seconds: A node not heard of for so long is lost.
-        orphan_seconds: A job's nodes end it when its tuner was not heard of for so long.
+        agent: Starts commands that run once per rank by torch's elastic agent; if absent, and for functions,
+            the node agent starts them.
+        silence_seconds: A node that reports nothing for so long is lost.
+        orphan_seconds: Nodes end a job when its tuner reports nothing for so long.
         clock: Seconds, never going back.
     """
 
@@ -169,7 +169,7 @@ class CommandLauncher(Launcher):
         return handle
 
     def _as_command(self, task: Task, folder: JobFolder, num_nodes: int, devices: int) -> CommandTask:
-        """What the starters run: a function as a program, a command once a rank by torch's agent."""
+        """What the node agents run: a function as a program, a command once per rank by torch's agent."""
         if isinstance(task, RankTask):
             command = rank_command(folder.path, self._python)
             # Without the agent: it would import torch once more on every node, for seconds that are paid for.
@@ -189,7 +189,7 @@ class CommandLauncher(Launcher):
         return replace(task, command=started, one_per=OnePer.NODE)
 
     def _begin(self, task: CommandTask, folder: JobFolder, node_job: NodeJob) -> str:
-        """Writes what the starters shall do, and has the engine run them."""
+        """Writes the task of the node agents, and has the backend run them."""
         num_nodes, devices = node_job.num_nodes, node_job.devices_per_node
         folder.write_task(
             {
@@ -207,7 +207,7 @@ class CommandLauncher(Launcher):
             }
         )
         folder.touch_lease()
-        # Noted before the engine is asked: were we killed in between, the job could still be found by name.
+        # Recorded before the backend is called: if killed in between, the job could still be found by name.
         record = {
             "engine": self._backend.name,
             "id": None,
@@ -262,7 +262,7 @@ class CommandLauncher(Launcher):
             self._finish(job, JobStatus(state=JobState.CANCELLED))
             return
         if not job.folder.statuses(job.node_job.num_nodes):
-            # It waits for nodes, or its starters are on their way: nothing is lost by taking them away.
+            # It waits for nodes, or its node agents are starting: nothing is lost by releasing the nodes.
             self._backend.end(job.node_job, job.backend_id)
 
     def logs(self, handle: JobHandle) -> dict[int, str]:
@@ -275,7 +275,7 @@ class CommandLauncher(Launcher):
         for job in left:
             self.cancel(job.handle)
         for job in left:
-            # Where the engine does not answer, its nodes end by themselves: they were asked to by files.
+            # If the backend does not answer, its nodes end by themselves: files asked them to.
             with contextlib.suppress(ProbeError):
                 while not self.poll(job.handle).state.has_ended:
                     time.sleep(0.05)
@@ -289,7 +289,7 @@ class CommandLauncher(Launcher):
             folder: The task's folder.
 
         Returns:
-            What the engine knew the jobs by.
+            The backend's names of the jobs.
         """
         left = [found for found in JobFolder.all_in(folder) if self._is_orphan(found)]
         ended = []
@@ -328,7 +328,7 @@ class CommandLauncher(Launcher):
     def _judge(
         self, job: _Job, nodes: dict[int, NodeStatus], now: float
     ) -> tuple[JobState, tuple[RankFailure, ...]]:
-        """Where a job stands by what its nodes and its engine say."""
+        """The state of a job by what its nodes and its backend report."""
         if len(nodes) == job.node_job.num_nodes and all(node.has_ended for node in nodes.values()):
             return self._ended(job, nodes, now)
         job.view = self._backend.poll(job.node_job, job.backend_id)
@@ -343,35 +343,33 @@ class CommandLauncher(Launcher):
             return JobState.CANCELLED, ()
         silent = self._silent_nodes(job, nodes, now)
         if silent:
-            words = f"{_node_words(silent, nodes)} not heard of for {self._silence_seconds:g} s"
+            words = f"{_node_words(silent, nodes)} reported nothing for {self._silence_seconds:g} s"
             return JobState.LOST, (RankFailure(rank=silent[0], reason=words),)
         if job.view.state.has_ended:
             if job.view.state is not JobState.SUCCEEDED:
-                # A node is gone, and not all need be: the others shall save what they can.
+                # A node is gone, maybe not all of them: the others should save what they can.
                 job.folder.ask_to_end(_NODES_LOST)
-            # Files may come a moment after the engine's word.
+            # Files may come a moment after the backend's report.
             job.gone_at = now if job.gone_at is None else job.gone_at
             if now - job.gone_at > _FILES_LATE_SECONDS:
                 return self._gone(job, nodes)
         return (JobState.RUNNING if nodes else JobState.PENDING), ()
 
     def _gone(self, job: _Job, nodes: dict[int, NodeStatus]) -> tuple[JobState, tuple[RankFailure, ...]]:
-        """A job that the engine says has ended, while not all nodes told so."""
+        """A job that ended according to the backend, while not all nodes reported so."""
         missing = [n for n in range(job.node_job.num_nodes) if n not in nodes or not nodes[n].has_ended]
         state = JobState.LOST if job.view.state is JobState.SUCCEEDED else job.view.state
-        words = job.view.detail or f"the {self._backend.name} engine says that the job {job.view.state}"
+        words = job.view.detail or f"{self._backend.name} says that the job {job.view.state}"
         printed = self._backend_output(job)
         with contextlib.suppress(OSError):
             if shutil.disk_usage(job.folder.path).free < _LITTLE_BYTES:
-                printed = (
-                    f"\nno room is left in {job.folder.path}, so nodes could not tell how they stand{printed}"
-                )
-        named = f"{_node_words(missing, nodes)} ended without a word" if nodes else "no node began"
+                printed = f"\nno space is left in {job.folder.path}, so nodes could not report{printed}"
+        named = f"{_node_words(missing, nodes)} ended without a report" if nodes else "no node started"
         reason = f"{named}: {words}{printed}"
         return state, (RankFailure(rank=missing[0], reason=reason), *self._failures(job, nodes))
 
     def _backend_output(self, job: _Job) -> str:
-        """What starters printed beside what they ran: why they could not begin."""
+        """What node agents printed besides the output of the command: why they could not start."""
         with contextlib.suppress(OSError):
             for path in sorted(job.folder.path.glob("starter*.err")):
                 text = path.read_text(errors="replace").strip()
@@ -390,15 +388,15 @@ class CommandLauncher(Launcher):
         failures = self._failures(job, nodes)
         taken = [reason for reason in reasons if reason.startswith(_TAKEN_AWAY)]
         if taken:
-            # What the engine said when nodes were lost is more than what it says once all have ended.
+            # The backend's reason when nodes were lost says more than its reason once all have ended.
             if not job.view.state.has_ended:
                 job.view = self._backend.poll(job.node_job, job.backend_id)
             view = job.view
-            # The engine's word may come a moment later; and copies fail whose peer is lost.
+            # The backend's reason may come a moment later; and processes fail whose peer is lost.
             job.gone_at = now if job.gone_at is None else job.gone_at
             if not view.state.has_ended and now - job.gone_at <= _WORD_LATE_SECONDS:
                 return JobState.RUNNING, ()
-            # A copy that fails as its peers are taken away is no failure of the command.
+            # A process that fails as its peers are taken away is no failure of the command.
             if job.folder.first_failed() is None or view.state in (JobState.LOST, JobState.TIMED_OUT):
                 state = view.state if view.state is JobState.TIMED_OUT else JobState.LOST
                 words = view.detail or f"the nodes were taken away ({taken[0]})"
@@ -408,7 +406,7 @@ class CommandLauncher(Launcher):
         return JobState.SUCCEEDED, ()
 
     def _failures(self, job: _Job, nodes: dict[int, NodeStatus]) -> tuple[RankFailure, ...]:
-        """Every copy that failed with the end of its log, the first to fail first."""
+        """Every process that failed with the end of its log, the first to fail first."""
         by_rank = _rank_failures(job, nodes)
         if by_rank:
             return by_rank
@@ -446,7 +444,7 @@ class CommandLauncher(Launcher):
             job.running_at = now
 
     def _heard_at(self, job: _Job) -> float:
-        """When last anything was heard: of ranks themselves where they speak, else of their nodes."""
+        """When anything was last reported: by the ranks themselves if they report, else by their nodes."""
         if job.ranks is not None:
             return max(job.ranks.heard_at, job.running_at or 0.0, job.pending_until or 0.0)
         return max((at for _, at in job.beats.values()), default=job.pending_until or job.submitted_at)
@@ -460,7 +458,7 @@ class CommandLauncher(Launcher):
     def _finish(self, job: _Job, status: JobStatus) -> None:
         # Messages are handed out once.
         job.status = replace(status, messages=())
-        # A node that the engine gave up may live on where nobody reaches it, but for the folder.
+        # A node that the backend gave up may still run where nobody reaches it except through the folder.
         job.folder.ask_to_end("over")
         self._backend.end(job.node_job, job.backend_id)
         with contextlib.suppress(OSError):
@@ -474,7 +472,7 @@ class CommandLauncher(Launcher):
 
 
 def _rank_failures(job: _Job, nodes: dict[int, NodeStatus]) -> tuple[RankFailure, ...]:
-    """Ranks that noted how they ended, the first to fail first; those that were asked to end come last."""
+    """Ranks that recorded how they ended, the first to fail first; those that were asked to end come last."""
     exits = {rank: code for rank, code in job.folder.rank_exits().items() if code != 0}
     logs, failures = job.folder.logs(), []
     for rank, code in sorted(exits.items(), key=lambda end: end[1] == -15):

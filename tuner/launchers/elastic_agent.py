@@ -1,4 +1,4 @@
-"""Ranks started by torch's own elastic agent, one agent a node, in place of the starter's copies."""
+"""Starts ranks by torch's elastic agent, one agent per node, instead of Paceline's node agent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ElasticAgent:
         """What each node runs, so that its agent starts a command once a device.
 
         Args:
-            rank_command: For the shell, one copy a rank.
+            rank_command: For the shell, one process per rank.
             folder: Where the agent's own notes go.
             num_nodes: Nodes of the job.
             devices_per_node: Ranks of each.

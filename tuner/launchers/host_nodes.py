@@ -1,4 +1,4 @@
-"""The engine for a list of hosts: each node's starter runs at the other end of a connection, such as ssh."""
+"""The scheduler backend for a list of hosts: runs each node agent over a connection such as ssh."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _FOR_GOOD = re.compile(
 )
 #: How long a host may take to end what a job left there.
 _END_SECONDS = 10.0
-#: What a starter that has told its end may take to go.
+#: How long a node agent may take to exit after it has reported its end.
 _LEAVE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Connection:
-    """What holds a starter on a host.
+    """A connection that runs a node agent on a host.
 
     Args:
         host: The host.
-        process: Here; its standard input is the starter's.
-        output: What it and the starter print.
+        process: The local one; its standard input is the node agent's.
+        output: What it and the node agent print.
     """
 
     host: str
@@ -49,7 +49,7 @@ class _Connection:
     output: Path
 
     def close(self) -> None:
-        """Ends it here; the starter, if it lives, learns of it by its standard input."""
+        """Ends it here; the node agent, if it lives, notices by its standard input."""
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
@@ -69,17 +69,17 @@ class _Connection:
 
 
 class HostNodes(SchedulerBackend):
-    """Runs each node's starter on a host of a list, reached by ssh or by a command of the user's own.
+    """Runs each node agent on a host of a list, reached by ssh or by a command of the user's own.
 
-    The job's folder must be the same on all hosts. A job takes the first hosts that are free; they are shared
-    with another job only where too few are free. A starter's standard input is held open through its
-    connection: when that breaks, or this process ends, the starter ends what it runs.
+    The job's folder must be the same on all hosts. A job takes the first free hosts; it shares them with
+    another job only if too few are free. A node agent's standard input stays open through its connection:
+    when that breaks, or this process ends, the agent ends what it runs.
 
     Args:
         hosts: By what the hosts reach each other.
         connect: How a command is run on one: `{host}` stands for it, `{command}` for the command as one
             quoted word.
-        python: Interpreter there that runs starters; this one's path if absent.
+        python: Interpreter there that runs node agents; this one's path if absent.
         end_seconds: How long a host may take to end what a job left there; then it is left alone.
     """
 
@@ -108,7 +108,7 @@ class HostNodes(SchedulerBackend):
         self._connections[job.identity] = connections
         for node, host in enumerate(hosts):
             words = [self._python, str(job.agent), str(job.folder), str(node), "--watch-input"]
-            # Marked, so that what kills the job's processes finds the starter, too.
+            # Marked, so that what kills the job's processes finds the node agent, too.
             command = f"{JOB_VARIABLE}={job.identity} exec {shlex.join(words)}"
             output = job.folder / f"starter-{node}.err"
             try:
@@ -178,7 +178,7 @@ class HostNodes(SchedulerBackend):
         if job.identity not in self._taken:
             if job.num_nodes > len(self._hosts):
                 raise ProbeError(
-                    f"{job.num_nodes} nodes are wanted and {len(self._hosts)} hosts are listed "
+                    f"{job.num_nodes} nodes are needed and {len(self._hosts)} hosts are listed "
                     f"({', '.join(self._hosts)}): list more, or allow fewer nodes"
                 )
             load = Counter(host for hosts in self._taken.values() for host in hosts)
@@ -203,7 +203,7 @@ class HostNodes(SchedulerBackend):
             killer.close()
 
     def _run(self, host: str, command: str, output: Path) -> subprocess.Popen[bytes]:
-        """Begins a command on a host; its standard input is held here."""
+        """Starts a command on a host; its standard input is held open here."""
         line = connect_line(self._connect, host, command)
         with output.open("ab") as file:
             return subprocess.Popen(
@@ -229,7 +229,7 @@ def connect_line(connect: str, host: str, command: str) -> str:
 
 
 def _view_of_broken(connection: _Connection, reported: NodeStatus | None) -> BackendView:
-    """What the end of a connection means whose node has not ended."""
+    """What it means that a connection ended whose node has not ended."""
     host, code, words = connection.host, connection.process.returncode, connection.words()
     if reported is not None:
         return BackendView(state=JobState.LOST, detail=f"the connection to {host} broke ({words})")
@@ -237,4 +237,4 @@ def _view_of_broken(connection: _Connection, reported: NodeStatus | None) -> Bac
         return BackendView(state=JobState.LOST, detail=f"{host} was not reached ({words})")
     if code == _NOT_REACHED:
         return BackendView(state=JobState.FAILED, detail=f"{host} cannot be reached ({words})")
-    return BackendView(state=JobState.FAILED, detail=f"no starter could run on {host} ({words})")
+    return BackendView(state=JobState.FAILED, detail=f"no node agent could run on {host} ({words})")

@@ -1,4 +1,4 @@
-"""The files by which a tuner and the starters on its job's nodes speak with each other."""
+"""The files through which a tuner and the node agents of a job communicate."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _PREFIX = "job-"
 
 @dataclass(frozen=True, kw_only=True)
 class NodeStatus:
-    """What a starter told of its node.
+    """What a node agent reported of its node.
 
     Args:
         node: Its number.
         host: What the node calls itself.
         state: `starting`, `running`, `ending` or `ended`.
-        beats: Grows as long as the starter lives.
-        exits: Exit code of each copy that ended, by node or rank; negative for a signal.
-        reason: Why it ended, where it was not by itself.
+        beats: Grows as long as the node agent lives.
+        exits: Exit code of each process that ended, by node or rank; negative for a signal.
+        reason: Why it ended, if not by itself.
         ended_at: When, by the node's clock, seconds since the epoch; None while it runs.
     """
 
@@ -78,7 +78,7 @@ class JobFolder:
         return self.path.name.removeprefix(_PREFIX)
 
     def write_task(self, task: Mapping[str, Any]) -> None:
-        """What the starters shall do."""
+        """Writes the task of the node agents."""
         _write(self.path / "task.json", task)
 
     def write_ranks(self, task: Mapping[str, Any]) -> None:
@@ -113,21 +113,21 @@ class JobFolder:
         return _read(self.path / _RECORD)
 
     def forget(self) -> None:
-        """The job has ended: nothing is left to be ended by a later tuner."""
+        """The job has ended: a later tuner has nothing left to end."""
         (self.path / _RECORD).unlink(missing_ok=True)
 
     def touch_lease(self) -> None:
-        """Tells the starters that their tuner lives."""
+        """Shows the node agents that their tuner lives."""
         with contextlib.suppress(OSError):
             (self.path / "lease").touch()
 
     def ask_to_end(self, reason: str) -> None:
-        """Has every starter end its copies; the first reason stays, and on a full disk none is told."""
+        """Asks every node agent to end its processes; the first reason stays, and a full disk stores none."""
         with contextlib.suppress(OSError), (self.path / "end").open("x") as file:
             file.write(reason)
 
     def statuses(self, num_nodes: int) -> dict[int, NodeStatus]:
-        """What is known of each node that has told something."""
+        """What is known of each node that has reported."""
         found = {}
         for node in range(num_nodes):
             reported = _read(self.path / f"node-{node}.json")
@@ -144,7 +144,7 @@ class JobFolder:
         return found
 
     def first_failed(self) -> int | None:
-        """The node that said first that a copy failed."""
+        """The node that first reported a failed process."""
         try:
             return int((self.path / "failed").read_text())
         except (OSError, ValueError):
@@ -161,11 +161,11 @@ class JobFolder:
         return {rank: code for _, rank, code in sorted(found)}
 
     def logs(self) -> dict[int, str]:
-        """What was printed, by rank where there is a copy a rank, else by node."""
+        """What was printed, by rank if there is a process per rank, else by node."""
         return self._logs("rank") or self.node_logs()
 
     def node_logs(self) -> dict[int, str]:
-        """What was printed by the one copy of each node, which may be an agent that starts ranks."""
+        """What the one process of each node printed, which may be an agent that starts ranks."""
         return self._logs("node")
 
     def _logs(self, kind: str) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""The contract of launchers: how ranks start, and nothing of what they do."""
+"""The contract of launchers: how ranks and commands start, whatever they do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class JobState(StrEnum):
-    """Where a submitted job stands."""
+    """The state of a submitted job."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -37,8 +37,8 @@ class RankTask:
         function: Import path `module:function`; called with a `RankContext` and the payload.
         payload: Plain data that survive JSON, the same for all ranks; so are messages and results.
         folder: Where the ranks' logs and rendezvous file go; exists.
-        tolerates_rank_loss: Whether the job goes on without ranks that were killed, while others are left. An
-            error that a rank raises ends it all the same.
+        tolerates_rank_loss: Whether the job continues without ranks that were killed, while others are left.
+            An error that a rank raises ends it all the same.
     """
 
     function: str
@@ -48,29 +48,29 @@ class RankTask:
 
 
 class OnePer(StrEnum):
-    """How many copies of a command a job starts."""
+    """How many processes of a command a job starts."""
 
     JOB = "job"
     """One, on the first node; it starts whatever else it needs by itself."""
     NODE = "node"
-    """One on each node, as torchrun wants to be started."""
+    """One on each node, as torchrun expects to be started."""
     RANK = "rank"
-    """One a device, as a program wants that reads RANK and WORLD_SIZE."""
+    """One per device, for a program that reads RANK and WORLD_SIZE."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommandTask:
     """A command that a job's nodes run: somebody else's program, in somebody else's environment.
 
-    Each copy is run by `/bin/sh -c` in a process group of its own. Besides what the engine sets and
-    `environment`, it is told `PACELINE_NODE_RANK`, `PACELINE_NUM_NODES`, `PACELINE_MAIN_ADDRESS` and
+    Each process is run by `/bin/sh -c` in a process group of its own. Besides what the backend sets and
+    `environment`, it gets `PACELINE_NODE_RANK`, `PACELINE_NUM_NODES`, `PACELINE_MAIN_ADDRESS` and
     `PACELINE_MAIN_PORT` (the first node and a port free there), `MASTER_ADDR` and `MASTER_PORT` (the same);
     one a rank also `RANK`, `WORLD_SIZE`, `LOCAL_RANK` and `LOCAL_WORLD_SIZE`, as torchrun would.
 
     Args:
         command: For the shell.
-        one_per: How many copies are started.
-        environment: Variables set beside those that are there.
+        one_per: How many processes to start.
+        environment: Additional variables.
         working_folder: Where it runs; the same path on every node.
         folder: Where logs and the job's own notes go; exists, and is the same path on every node.
         grace_seconds: Between being asked to end (SIGTERM) and being killed.
@@ -108,7 +108,7 @@ class JobHandle:
 
     Args:
         identity: Unique within the launcher.
-        num_nodes: Nodes held.
+        num_nodes: Nodes in use.
         num_ranks: Ranks started.
         folder: The task's folder.
     """
@@ -126,7 +126,7 @@ class RankFailure:
     Args:
         rank: The rank.
         reason: Its traceback, or how its process ended.
-        exit_code: Of the process; negative for a signal; None where the process goes on.
+        exit_code: Of the process; negative for a signal; None if the process still runs.
     """
 
     rank: int
@@ -139,15 +139,15 @@ class JobStatus:
     """What is known of a job now.
 
     Args:
-        state: Where it stands.
+        state: Its state.
         messages: What ranks sent since the last poll, as (rank, message), each rank's in order.
         results: What the function returned, by rank, once it succeeded.
         failures: Every rank that failed, the first to fail first.
-        seconds_since_progress: Since any rank was last heard of.
-        startup_seconds: From submission until every rank had entered the function, or every copy of a
+        seconds_since_progress: Since any rank last reported.
+        startup_seconds: From submission until every rank had entered the function, or every process of a
             command was started, waiting for nodes left out; None before.
         pending_seconds: How long the job waited, or waits, for its nodes.
-        detail: What the engine says of it, such as why it waits; empty where it says nothing.
+        detail: What the backend says of it, such as why it waits; empty if it says nothing.
     """
 
     state: JobState
@@ -163,10 +163,10 @@ class JobStatus:
 class Launcher(ABC):
     """Starts ranks and watches them; never blocks on what they do.
 
-    Every rank of a job is told its rank, the number of ranks and a rendezvous. A job ends as a
-    whole: when one rank fails, the others are ended too, and every rank's own error is kept. Where the
-    task says that it outlives ranks, those that are killed are missing among the results, and so are those
-    that have not returned a while after all others. No process outlives its launcher, however that ends.
+    Every rank of a job gets its rank, the number of ranks and a rendezvous. A job ends as a
+    whole: when one rank fails, the others are ended too, and every rank's own error is stored. If the
+    task tolerates rank loss, the results lack those ranks that were killed, and those that have not
+    returned some time after all others. No process outlives its launcher, however the launcher ends.
     """
 
     @abstractmethod
@@ -179,7 +179,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def poll(self, handle: JobHandle) -> JobStatus:
-        """Where the job stands, with the messages that came since the last poll."""
+        """The state of the job, with the messages that came since the last poll."""
 
     @abstractmethod
     def cancel(self, handle: JobHandle) -> None:
@@ -200,7 +200,7 @@ class Launcher(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class RankContext:
-    """What a rank's function is told of its place.
+    """What a rank's function receives about its place.
 
     Args:
         rank: This rank, from 0.

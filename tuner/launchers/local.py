@@ -1,4 +1,4 @@
-"""The launcher for this host: warm processes, one a rank, reused until something goes wrong."""
+"""The launcher for this host: warm processes, one per rank, reused until something goes wrong."""
 
 from __future__ import annotations
 

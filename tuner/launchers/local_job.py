@@ -1,4 +1,4 @@
-"""What the local launcher knows of one job: who runs it, what they said, how it ended."""
+"""The local launcher's record of one job: its processes, their messages, and how it ended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Fault:
     Args:
         echo: Whether it looks like the consequence of another rank's end.
         at: Monotonic seconds when it happened, as far as known.
-        failure: What is told of it.
+        failure: The failure to report.
     """
 
     echo: bool
@@ -32,16 +32,16 @@ class _Fault:
 
 @dataclass(kw_only=True)
 class LocalJob:
-    """A job under way or ended.
+    """A running or ended job.
 
     Args:
         handle: Names it.
         ranks: Its processes, by rank.
         rendezvous: File through which the ranks find each other.
         submitted_at: Monotonic seconds.
-        grace_seconds: How long other ranks are listened to after a failure.
+        grace_seconds: How long to wait for other ranks after a failure.
         log_starts: Rank to where in its log file this job begins.
-        tolerates_rank_loss: Whether it goes on without ranks that were killed.
+        tolerates_rank_loss: Whether it continues without ranks that were killed.
         places: Each rank's place among all ranks of this host, which names its device.
     """
 
@@ -83,7 +83,7 @@ class LocalJob:
         self._conclude()
 
     def take_status(self) -> JobStatus:
-        """Where the job stands; messages are handed out once."""
+        """The state of the job; messages are handed out once."""
         messages, self._messages = tuple(self._messages), []
         faults = sorted(self._faults.values(), key=lambda fault: (fault.echo, fault.at))
         succeeded = self.state is JobState.SUCCEEDED

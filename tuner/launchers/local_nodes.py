@@ -1,4 +1,4 @@
-"""The engine for this host: nodes are processes of it."""
+"""The scheduler backend for this host: nodes are processes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBac
 
 
 class LocalNodes(SchedulerBackend):
-    """Starts each node's starter as a process of this host.
+    """Starts each node agent as a process of this host.
 
-    A starter ends what it runs as soon as this process is gone: it reads an input that is held open here.
+    A node agent ends what it runs as soon as this process is gone: it reads an input that is held open here.
     """
 
     name = "local"
@@ -56,7 +56,7 @@ class LocalNodes(SchedulerBackend):
         failed = any(agent.returncode != 0 for agent in agents)
         codes = ", ".join(str(agent.returncode) for agent in agents)
         return BackendView(
-            state=JobState.FAILED if failed else JobState.SUCCEEDED, detail=f"its starters ended with {codes}"
+            state=JobState.FAILED if failed else JobState.SUCCEEDED, detail=f"node agents ended with {codes}"
         )
 
     def end(self, job: NodeJob, backend_id: str) -> None:

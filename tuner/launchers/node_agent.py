@@ -1,15 +1,15 @@
-"""Runs a job's command on one node, and tells how it stands by files that the tuner reads.
+"""The node agent: runs a job's command on one node and reports its state in files that the tuner reads.
 
-Standard library only, and for Python 3.8 on: a copy of this file is put beside the job, and each node runs
-it with whatever Python is there. A job's folder holds
+Standard library only, for Python 3.8 and newer: a copy of this file is put beside the job, and each node
+runs it with whatever Python is there. A job's folder holds
 
-- `task.json`: what is run, written by the tuner;
+- `task.json`: the task, written by the tuner;
 - `main.json`: address and port that the first node offers to all;
-- `node-R.json`: how node R stands, written anew as it changes and every few seconds;
-- `node-R.log` or `rank-R.log`: what the copies of the command print;
-- `end`: once it is there, every node ends its copies; it says why;
-- `failed`: the first node whose copy failed; so that the others end, too;
-- `lease`: touched by the tuner as long as it lives, for a job whose tuner is gone is nobody's.
+- `node-R.json`: the state of node R, rewritten when it changes and every few seconds;
+- `node-R.log` or `rank-R.log`: what the processes of the command print;
+- `end`: once it exists, every node ends its processes; it says why;
+- `failed`: the first node whose process failed, so that the others end, too;
+- `lease`: touched by the tuner as long as it lives; a job whose tuner is gone ends.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-#: Set for all that a job runs, by which it is found where its starter is gone.
+#: Set for all processes of a job, so that they are found when its node agent is gone.
 JOB_VARIABLE = "PACELINE_JOB"
 
 _PR_SET_CHILD_SUBREAPER = 36
 _WAIT_SECONDS = 0.05
 _BEAT_SECONDS = 5.0
-#: What copies are given to end in once another has failed: their peer is gone, there is nothing to save.
+#: How long processes may take to end once another has failed: their peer is gone, there is nothing to save.
 _FAILED_GRACE_SECONDS = 10.0
-#: What processes that a copy left behind are given.
+#: How long processes that another process left behind may take.
 _LEFT_GRACE_SECONDS = 2.0
 #: How long `end` may be empty before that counts: somebody is about to write why, or the disk is full.
 _EMPTY_END_SECONDS = 5.0
@@ -71,10 +71,10 @@ class NodeAgent:
         self._lease = (time.monotonic(), -1.0)
 
     def run(self) -> int:
-        """Runs the node's copies to their end.
+        """Runs the node's processes to their end.
 
         Returns:
-            The exit code for this process: that of the first copy that failed, else 0.
+            The exit code for this process: that of the first process that failed, else 0.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._take_signal)
@@ -106,7 +106,7 @@ class NodeAgent:
         self._asked_to_end = self._asked_to_end or "orphaned"
 
     def _meet(self) -> dict[str, Any] | None:
-        """Address and port of the first node; None where the job ends before there is one."""
+        """Address and port of the first node; None if the job ends before there is one."""
         path = self._folder / "main.json"
         if self._node_rank == 0:
             address = self._task.get("main_address") or _own_address()
@@ -166,16 +166,16 @@ class NodeAgent:
         copy.returncode = 0
 
     def _watch(self) -> None:
-        """Until every copy has ended, or none may go on."""
+        """Waits until every process has ended, or all must end."""
         while True:
             self._wait_for_children()
             ended = [process for process in self._processes if process in self._exits]
             if ended and self._asked_to_end is None:
-                # An engine may signal all processes at once, copies a moment before this one.
+                # A backend may signal all processes at once, children a moment before this one.
                 time.sleep(_WAIT_SECONDS)
             failed = [process for process in ended if self._exits[process] != 0]
             if self._asked_to_end is not None:
-                failed = []  # whatever they ended with, it was not their own doing
+                failed = []  # they were asked to end, whatever their exit codes
             if failed:
                 self._fail(f"{self._copy_words(failed[0])} ended with {_code_words(self._exits[failed[0]])}")
                 self._end_processes(_FAILED_GRACE_SECONDS)
@@ -205,7 +205,7 @@ class NodeAgent:
         return ("rank" if self._task["one_per"] == "rank" else "node") + f" {self._processes[process]}"
 
     def _must_end(self) -> str | None:
-        """Why the node may not go on; None where it may."""
+        """Why the node must end; None if it may continue."""
         if self._asked_to_end is not None:
             return self._asked_to_end
         end = self._why_asked_to_end()
@@ -219,7 +219,7 @@ class NodeAgent:
         return "orphaned" if self._is_orphaned() else None
 
     def _why_asked_to_end(self) -> str | None:
-        """What `end` says; None where it is not there, or its words may yet come."""
+        """What `end` says; None if it does not exist, or may still be written."""
         try:
             reason = (self._folder / "end").read_text().strip()
         except OSError:
@@ -244,7 +244,7 @@ class NodeAgent:
         return now - since > float(self._task["orphan_seconds"])
 
     def _end_processes(self, grace: float) -> None:
-        """Asks all copies to end, waits, and kills what is left, children of children too."""
+        """Asks all processes to end, waits, and kills what is left, children of children too."""
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process, signal.SIGTERM)
@@ -299,7 +299,7 @@ class NodeAgent:
 
 
 def _adopt_orphans() -> None:
-    """Has children whose parent died become this process's own, so that none is overlooked (Linux)."""
+    """Adopts children whose parent died, so that none is overlooked (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -353,7 +353,7 @@ def _own_address() -> str:
             with contextlib.suppress(OSError):
                 socket.getaddrinfo(name, None)
                 return name
-    # No packet is sent: the kernel merely tells by which address it would leave.
+    # No packet is sent: the kernel only says by which address it would leave.
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way_out:
         way_out.connect(("192.0.2.1", 9))
         return str(way_out.getsockname()[0])
@@ -391,5 +391,5 @@ if __name__ == "__main__":
     ended_with = NodeAgent(
         Path(sys.argv[1]), int(sys.argv[2]), watch_input="--watch-input" in sys.argv[3:]
     ).run()
-    # An engine that kills the other nodes at the first bad exit must see only the starter's own.
+    # A backend that kills the other nodes at the first bad exit must see only the node agent's own.
     sys.exit(0 if "--own-exit" in sys.argv[3:] else ended_with)

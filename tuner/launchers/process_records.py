@@ -1,4 +1,4 @@
-"""Which processes carry a job, kept beside it so that a later tuner can end what an earlier one left."""
+"""Records which processes belong to a job, so that a later tuner can end what an earlier one left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tuner's side of ranks on an engine's nodes: what they are told, what they said, how they ended."""
+"""The tuner's side of ranks on a backend's nodes: what they receive, what they report, how they ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from tuner.launchers.job_folder import JobFolder
 from tuner.launchers.launcher import JobState, RankFailure, RankTask
 
-#: How long ranks of a job that outlives some are waited for, once the first has returned.
+#: How long to wait for ranks of a job that tolerates rank loss, once the first has returned.
 _LATE_SECONDS = 5.0
 #: How long a result may take to be seen after its rank has ended.
 _FILES_LATE_SECONDS = 5.0
@@ -23,7 +23,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 def thread_variables(threads_per_rank: int) -> dict[str, str]:
-    """What keeps a rank's libraries to so many threads."""
+    """Environment variables that limit a rank's libraries to so many threads."""
     return dict.fromkeys(_THREAD_VARIABLES, str(threads_per_rank))
 
 
@@ -56,7 +56,7 @@ def _own_import_path() -> list[str]:
 
 
 class RankJob:
-    """What the ranks of one job have said.
+    """What the ranks of one job have reported.
 
     Args:
         folder: The job's folder.
@@ -102,10 +102,10 @@ class RankJob:
     def judge(
         self, state: JobState, failures: tuple[RankFailure, ...], now: float
     ) -> tuple[JobState, tuple[RankFailure, ...]]:
-        """Where the job stands.
+        """The state of the job.
 
         Args:
-            state: As its nodes and the engine say.
+            state: As its nodes and the backend report.
             failures: The same.
             now: The launcher's clock.
         """
@@ -170,7 +170,7 @@ class RankJob:
 
     def _silent(self) -> RankFailure:
         rank = min(set(range(self._num_ranks)) - self._results.keys())
-        return RankFailure(rank=rank, reason="it ended without a result, and without a word of why")
+        return RankFailure(rank=rank, reason="it ended without a result and without an error")
 
 
 def _signal_name(number: int) -> str:

@@ -1,4 +1,4 @@
-"""What a local rank does: wait for a task, run its function, send what it returned, wait again."""
+"""A local rank's main loop: wait for a task, run its function, send the result, wait again."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _execute(task: Mapping[str, Any], send: Callable[[Mapping[str, Any]], None])
 
 
 def failure_of(error: BaseException) -> dict[str, Any]:
-    """An error as whoever polls is told of it; it is printed, too."""
+    """An error in the form reported to the poller; it is printed, too."""
     at = time.monotonic()
     # The first frame is this file's.
     own = error.__traceback__.tb_next if error.__traceback__ else None
@@ -198,7 +198,7 @@ def encoded(message: Mapping[str, Any]) -> bytes:
 
 
 class FrameReader:
-    """Cuts a stream of bytes into messages; what is cut off by a sender's death is never given out."""
+    """Splits a stream of bytes into messages; drops the incomplete last one of a sender that died."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

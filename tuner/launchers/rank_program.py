@@ -1,8 +1,8 @@
-"""What a rank on a node runs: `python -m tuner.launchers.rank_program FOLDER`, one copy a rank.
+"""What a rank on a node runs: `python -m tuner.launchers.rank_program FOLDER`, one process per rank.
 
 It reads the function and its payload from `ranks.json` in the job's folder, its place from the environment
-(RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT, as torchrun sets them), and appends what it has to
-say to `messages-RANK.jsonl`: that it has entered the function, messages, a result or a failure.
+(RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT, as torchrun sets them), and appends its reports
+to `messages-RANK.jsonl`: that it has entered the function, messages, a result or a failure.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from tuner.launchers.rank_process import failure_of, imported, leave_process_gro
 #: What a rank that is asked to end is given to say what happened to it: it may be about to raise.
 _LAST_WORDS_SECONDS = 2.0
 _GET_ADDRESS = 0x8915  # SIOCGIFADDR
-#: What lives as long as the process.
+#: Objects that must live as long as the process.
 _held: list[Any] = []
 
 
 class ProgressReporter:
     """Appends lines of JSON to a rank's file.
 
-    Each is written by an opening and closing of its own: on a network's file system that is what makes it
-    seen elsewhere.
+    Each line opens and closes the file: on a network file system only that makes it visible to other
+    hosts.
 
     Args:
         path: The file.
@@ -76,7 +76,7 @@ def main(folder: Path) -> NoReturn:
             rank=rank,
             num_ranks=int(os.environ["WORLD_SIZE"]),
             local_rank=int(os.environ["LOCAL_RANK"]),
-            # Which finds the store that is held, as it would find the store of torch's agent.
+            # This finds the store below, as it would find the store of torch's agent.
             init_method="env://",
             folder=Path(task["folder"]),
             send=lambda message: reporter.say({"kind": "message", "message": message}),
@@ -93,7 +93,7 @@ def main(folder: Path) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    # At once, whatever threads the function left: the others' collectives must learn of a failure.
+    # At once, whatever threads the function left: the others' collectives must fail.
     os._exit(code)
 
 
@@ -105,7 +105,7 @@ def choose_interface(main_address: str) -> None:
     if "GLOO_SOCKET_IFNAME" in os.environ:
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        # No packet is sent: the kernel merely tells by which address it would leave.
+        # No packet is sent: the kernel only says by which address it would leave.
         probe.connect((main_address, 9))
         own = socket.inet_aton(probe.getsockname()[0])
         for _, name in socket.if_nameindex():
@@ -117,10 +117,10 @@ def choose_interface(main_address: str) -> None:
 
 
 def _serve_store(rank: int) -> None:
-    """Has the first rank hold, for as long as it lives, the store where all meet.
+    """Makes the first rank hold, for as long as it lives, the store where all meet.
 
-    Left alone, `env://` makes the store and whoever asked for it lets it go: too early for ranks that are
-    still reading. Ranks are told that it is there, as those of torch's agent are.
+    On its own, `env://` makes the store and its caller drops it: too early for ranks that are still
+    reading. Ranks find that it exists, as those of torch's agent do.
     """
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     os.environ.setdefault("TORCHELASTIC_RESTART_COUNT", "0")

@@ -1,4 +1,4 @@
-"""Ray's Jobs API, asked in the background, for a dashboard may hang."""
+"""Ray's Jobs API, called in the background, since a dashboard may hang."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RayJob:
 
 @dataclass(kw_only=True)
 class _Watched:
-    """A job that is asked after."""
+    """A job whose state is polled."""
 
     job: RayJob | None = None
     asked_at: float | None = None
@@ -104,7 +104,7 @@ class RayDashboard:
                         metadata={"job_name": identity},
                     )
                     return
-                except Exception as error:  # whatever lies between us and the cluster
+                except Exception as error:  # whatever lies between this process and the cluster
                     if _KNOWN in str(error):
                         return  # an earlier attempt came through, and only its answer did not
                     if _BUSY not in str(error) or time.monotonic() > until:
@@ -183,7 +183,7 @@ class RayDashboard:
                 message=info.message or "",
                 exit_code=info.driver_exit_code,
             )
-        except Exception as error:  # whatever lies between us and the cluster
+        except Exception as error:  # whatever lies between this process and the cluster
             if _UNKNOWN in str(error):
                 job = RayJob(status="UNKNOWN", message="Ray does not know the job (any more)", exit_code=None)
             else:

@@ -1,10 +1,10 @@
-"""Has the nodes of a Ray cluster run a job's starters: what Ray's Jobs API runs for a job, on the head node.
+"""The driver that Ray's Jobs API runs on the head node: runs a job's node agents on a Ray cluster.
 
 Needs Ray, with whatever Python the cluster runs it, and nothing of Paceline: a copy of this file is put
 beside the job. A job's folder holds, besides what `node_agent.py` lists,
 
-- `ray_task.json`: what a node is, written by the tuner;
-- `ray.json`: where the job stands with Ray, written by this script as it changes.
+- `ray_task.json`: the resources of a node, written by the tuner;
+- `ray.json`: the job's state in Ray, rewritten by this script when it changes.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 _WAIT_SECONDS = 0.25
 _COUNT_EVERY_SECONDS = 2.0
-#: Beyond their own grace, starters are given so long to end.
+#: How long node agents may take to end, beyond their own grace.
 _LATE_SECONDS = 15.0
 _KILLED_SECONDS = 5.0
-#: How long Ray may take to find whether a worker that does not answer is dead: where its starter has ended,
-#: for then the tuner waits for Ray's words, and where nothing is known.
+#: How long Ray may take to find whether a worker that does not answer is dead: if its node agent has ended,
+#: for then the tuner waits for Ray's answer, and if nothing is known.
 _UNANSWERED_SECONDS = (2.0, 60.0)
 #: Ray sets these in its workers; what a job runs shall find what the node was started with.
 _SET_BY_RAY = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "RAY_JOB_STOP_WAIT_TIME_S")
-#: A worker that ends kills its children. A starter shall have time, so it must not be one: the process
-#: between ends at once. It tells the starter's number first; whoever reads on is told by the end of the pipe
-#: that the starter has ended.
+#: A worker that ends kills its children. A node agent needs time, so it must not be a child: the process
+#: between ends at once. It prints the agent's process number first; the end of the pipe shows that the agent
+#: has ended.
 _DETACHED = (
     "import os, sys\n"
     "process = os.fork()\n"
@@ -47,17 +47,17 @@ _DETACHED = (
     "    os._exit(0)\n"
     "os.execvp(sys.argv[1], sys.argv[1:])\n"
 )
-#: What Ray says of an actor beside why it ended.
+#: What Ray says of an actor besides why it ended.
 _ACTOR_LINES = re.compile(r"^\s*(class_name|actor_id|pid|namespace|ip|name): ")
 
 
 class NodeKeeper:
-    """Runs one node's starter, as an actor on that node; when it is gone, the starter ends what it runs.
+    """Runs one node agent, as an actor on that node; when the actor is gone, the agent ends what it runs.
 
     Args:
         folder: The job's folder.
         node_rank: The node, from 0.
-        python: Interpreter for the starter; this one where None.
+        python: Interpreter for the node agent; this one if None.
     """
 
     def __init__(self, folder: str, node_rank: int, python: str | None) -> None:
@@ -69,10 +69,10 @@ class NodeKeeper:
         self._has_ended = threading.Event()
 
     def run(self) -> bool:
-        """Runs the starter to its end, and sees that nothing of it is left.
+        """Runs the node agent to its end, and makes sure that nothing of it is left.
 
         Returns:
-            Whether the starter told of its end; else it was killed, or could not be started.
+            Whether the node agent reported its end; else it was killed, or could not be started.
         """
         try:
             self._has_reported = self._run()
@@ -113,7 +113,7 @@ class NodeKeeper:
         return False
 
     def end(self, by: signal.Signals) -> None:
-        """Sends the starter a signal, at once or as soon as it is there."""
+        """Sends the node agent a signal, at once or as soon as it is there."""
         self._asked = by
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -121,7 +121,7 @@ class NodeKeeper:
 
 
 class Driver:
-    """One job: asks for nodes, has a keeper on each run its starter, and tells how it stands.
+    """One job: asks for nodes, has a keeper on each run its node agent, and reports its state.
 
     Args:
         folder: The job's folder.
@@ -166,7 +166,7 @@ class Driver:
         self._stopped = True
 
     def _await_nodes(self, group: Any) -> bool:
-        """Waits until the group is placed; false where it will not be, or nobody wants it any more."""
+        """Waits until the placement group is ready; false if it will not be, or nobody wants it any more."""
         lacking_since: float | None = None
         counted_at = -_COUNT_EVERY_SECONDS
         self._report("waiting", _demand(self._num_nodes, self._bundle))
@@ -211,7 +211,7 @@ class Driver:
         return now - since > float(self._task["orphan_seconds"])
 
     def _keep(self, group: Any) -> None:
-        """Has every node run its starter, until all have ended or are given up."""
+        """Has every node run its node agent, until all have ended or are given up."""
         keepers = [self._keeper(group, node) for node in range(self._num_nodes)]
         left = {keeper.run.remote(): node for node, keeper in enumerate(keepers)}
         deadline: float | None = None
@@ -259,7 +259,7 @@ class Driver:
         """Notes a node that did not end by itself, in Ray's words; false where it may go on all the same."""
         try:
             if not ray.get(ended):
-                self._lose("failed", node, "its starter ended without a word")
+                self._lose("failed", node, "its node agent ended without a report")
         except ray.exceptions.ActorUnavailableError as error:
             self._unanswered.setdefault(node, (time.monotonic(), _ray_words(error)))
             return False
@@ -279,7 +279,7 @@ class Driver:
         return now - self._unanswered[node][0] > limit
 
     def _lose(self, state: str, node: int, words: str) -> None:
-        """The first word counts: what others say after it comes of it."""
+        """The first report counts: what others say after it is a consequence."""
         if self._note["state"] == "placed":
             self._report(state, f"node {node}: {words}")
 
@@ -292,7 +292,7 @@ class Driver:
         return self._stopped
 
     def _is_ending(self) -> bool:
-        """Whether starters are on their way out, so that one that does not come is frozen."""
+        """Whether node agents are ending, so that one that does not answer is frozen."""
         return self._note["state"] in ("failed", "lost") or (self._folder / "failed").exists()
 
     def _report(self, state: str, detail: str | None = None, *, ended: bool = False) -> None:

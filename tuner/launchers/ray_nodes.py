@@ -1,4 +1,4 @@
-"""The engine for Ray: a job of its Jobs API holds a placement group, one node a bundle."""
+"""The scheduler backend for Ray: a job of its Jobs API holds a placement group, one node per bundle."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tuner.launchers.ray_dashboard import RayDashboard, RayJob
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 _DRIVER = Path(__file__).with_name("ray_driver.py")
-#: Ray's own stop kills after 3 s; the driver gives starters their grace, and then some.
+#: Ray's own stop kills after 3 s; the driver gives node agents their grace, and a little more.
 _STOP_LATE_SECONDS = 30.0
-#: How long a driver whose starters have all ended may take to leave.
+#: How long a driver whose node agents have all ended may take to exit.
 _LEAVE_SECONDS = 10.0
-#: Ray runs an entrypoint as a child of its job's supervisor. That process knows where its Ray lies, and so
-#: the cluster's own Python, which need not be on the PATH; else whatever is called python must do.
+#: Ray runs an entrypoint as a child of its job's supervisor. That process knows its Ray installation, and so
+#: the cluster's own Python, which need not be on the PATH; otherwise `python` must do.
 _CLUSTER_PYTHON = (
     r"p=$(sed -n 's|^[^/]*\(/.*\)/lib[^/]*/python[^/]*/[a-z]*-packages/ray/_raylet[.]so.*|\1/bin/python|p' "
     r'/proc/$PPID/maps | head -n 1); [ -x "$p" ] || p=python'
@@ -34,16 +34,16 @@ class RayNodes(SchedulerBackend):
     """Nodes of a Ray cluster, each a bundle of a strictly spread placement group.
 
     A job of ours is a job of Ray's: a driver on the head node (`ray_driver.py`) asks for the nodes, has an
-    actor on each run its starter, and tells by `ray.json` in the job's folder, which the head node must see
-    as the nodes do. The dashboard is asked for what the driver cannot tell: that it never came, or is gone.
+    actor on each run its node agent, and reports in `ray.json` in the job's folder, which the head node must
+    see as the nodes do. The dashboard reports what the driver cannot: that it never came, or is gone.
 
     Args:
         address: Of the cluster's dashboard.
         cpus_per_node: CPUs of a bundle; None for one a device.
         gpus_per_node: GPUs of a bundle.
         resources: Custom resources of a bundle.
-        python: Interpreter for the starters; None for the cluster's own.
-        timeout_seconds: How long nodes are waited for that the cluster does not have, for it may grow.
+        python: Interpreter for the node agents; None for the cluster's own.
+        timeout_seconds: How long to wait for nodes that the cluster does not have, since it may grow.
         dashboard: How the dashboard is asked; None for that at the address.
 
     Raises:
@@ -85,7 +85,7 @@ class RayNodes(SchedulerBackend):
         try:
             self._dashboard.submit(backend_id, command, {"RAY_JOB_STOP_WAIT_TIME_S": str(stop_seconds)})
         except ProbeError:
-            # Should Ray have heard it all the same, the driver finds that nobody wants it.
+            # If Ray received it all the same, the driver finds that nobody wants it.
             JobFolder(job.folder).ask_to_end("never begun")
             raise
         return backend_id
@@ -96,7 +96,7 @@ class RayNodes(SchedulerBackend):
             return BackendView(state=_ENDS.get(note["state"], JobState.SUCCEEDED), detail=note["detail"])
         seen = self._dashboard.poll(backend_id or _submission_id(job))
         if seen is not None and seen.status in _RAY_ENDS:
-            # The driver may have told since we were told of its end.
+            # The driver may have reported since its end was reported.
             note = _note(job) or {"state": "", "detail": "", "ended": False}
             if note["ended"]:
                 return self.poll(job, backend_id)
@@ -143,7 +143,7 @@ _RAY_ENDS = ("SUCCEEDED", "FAILED", "STOPPED", "UNKNOWN")
 
 
 def _end_state(seen: RayJob) -> JobState:
-    """How a job ended whose driver could not tell."""
+    """How a job ended whose driver could not report."""
     if seen.status == "SUCCEEDED":
         return JobState.SUCCEEDED
     # A driver with an exit code could not do its work; one without was stopped, or went with its node.
@@ -157,7 +157,7 @@ def _end_words(seen: RayJob) -> str:
 
 
 def _note(job: NodeJob) -> dict[str, Any] | None:
-    """What the driver told last."""
+    """The driver's last report."""
     try:
         found = json.loads((job.folder / "ray.json").read_text())
     except (OSError, ValueError):

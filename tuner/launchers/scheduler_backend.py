@@ -1,4 +1,4 @@
-"""The contract of engines: how a job's nodes come to run their starters."""
+"""The contract of scheduler backends: how a job's nodes run their node agents."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tuner.launchers.launcher import JobState
 
 @dataclass(frozen=True, kw_only=True)
 class NodeJob:
-    """A job as an engine sees it: starters to be run on nodes.
+    """A job as a backend sees it: node agents to run on nodes.
 
     Args:
         identity: Unique among all jobs of all tuners.
         folder: The job's folder, the same path on every node; `node_agent.py` lies in it.
         num_nodes: Nodes it needs.
         devices_per_node: Devices of each.
-        time_limit_seconds: What the nodes are wanted for at most; None for no limit.
-        grace_seconds: What is needed beyond it to end in good order.
+        time_limit_seconds: Longest time the nodes are needed; None for no limit.
+        grace_seconds: Time needed beyond it to end in good order.
     """
 
     identity: str
@@ -37,12 +37,12 @@ class NodeJob:
 
 @dataclass(frozen=True, kw_only=True)
 class BackendView:
-    """How an engine sees a job.
+    """How a backend sees a job.
 
     Args:
         state: PENDING while it waits for nodes, RUNNING while it has them, else how it ended as far as
-            the engine knows.
-        detail: Its words, such as why the job waits; empty where it has none.
+                the backend knows.
+            detail: Its explanation, such as why the job waits; empty if it has none.
     """
 
     state: JobState
@@ -50,9 +50,9 @@ class BackendView:
 
 
 class SchedulerBackend(ABC):
-    """Runs a job's starters, one a node; knows nothing of what they run.
+    """Runs a job's node agents, one per node; knows nothing of what they run.
 
-    A starter tells by files how its node stands (`node_agent.py`). The engine gives it nodes, tells
+    A node agent reports its node's state in files (`node_agent.py`). The backend gives it nodes, says
     whether it waits for them, and takes them away.
     """
 
@@ -64,28 +64,28 @@ class SchedulerBackend(ABC):
         """Asks for nodes and returns at once.
 
         Returns:
-            What the engine knows the job by, also in a later process.
+            The backend's name of the job, valid in a later process too.
 
         Raises:
-            ProbeError: The engine cannot be reached, or refuses the job.
+            ProbeError: The backend cannot be reached, or refuses the job.
         """
 
     @abstractmethod
     def poll(self, job: NodeJob, backend_id: str) -> BackendView:
-        """How the engine sees the job now; never waits for it.
+        """How the backend sees the job now; never waits for it.
 
         Raises:
-            ProbeError: The engine cannot be reached, and not for a moment only.
+            ProbeError: The backend cannot be reached, and not only for a moment.
         """
 
     @abstractmethod
     def end(self, job: NodeJob, backend_id: str) -> None:
-        """Takes the nodes away whatever runs there; a job that has ended is left alone."""
+        """Takes the nodes away whatever runs there; does nothing if the job has ended."""
 
     @abstractmethod
     def close(self) -> None:
-        """Ends what the engine keeps for itself."""
+        """Releases the backend's own resources."""
 
     def main_address(self, job: NodeJob) -> str | None:
-        """By what name the others reach the first node; None where that node shall find out."""
+        """The name by which the others reach the first node; None if that node finds it out."""
         return None

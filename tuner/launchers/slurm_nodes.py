@@ -1,4 +1,4 @@
-"""The engine for a SLURM cluster: one job of SLURM's a slice, submitted through submitit."""
+"""The scheduler backend for SLURM: one SLURM job per slice, submitted through submitit."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tuner.launchers.slurm_submission import SlurmRequest, SubmissionError, miss
 #: How long a submission is tried while SLURM's controller does not answer.
 _SUBMIT_TIMEOUT_SECONDS = 90.0
 _AGAIN_SECONDS = 3.0
-#: What a job whose starters have all ended is given to end by itself, so that SLURM's books tell the truth.
+#: How long a job whose node agents have all ended may take to end by itself, so that SLURM records the truth.
 _ENDS_BY_ITSELF_SECONDS = 10.0
 
 
 class SlurmNodes(SchedulerBackend):
-    """Has SLURM start each node's starter, one task a node.
+    """Makes SLURM start each node agent, one task per node.
 
-    submitit writes the sbatch file and submits it; what it runs is the starter script in the job's folder, in
+    submitit writes the sbatch file and submits it; it runs the node agent script in the job's folder, in
     place of the function that submitit would unpickle: nodes need neither submitit nor Paceline, only some
     Python of 3.8 or newer, and submitit's handlers (SIGTERM ignored, USR2 for its own requeueing) are
-    not there. The starter sees SIGTERM itself and gives its copies their grace. Before SLURM's time limit
-    the batch shell is warned (`--signal=B:USR1`) and asks the starters to end by the job's folder. SLURM
-    itself never requeues a job: Paceline submits again, from the checkpoint.
+    not there. The node agent sees SIGTERM itself and gives its processes their grace. Before SLURM's time
+    limit the batch shell is warned (`--signal=B:USR1`) and asks the node agents to end by the job's folder.
+    SLURM itself never requeues a job: Paceline submits again, from the checkpoint.
 
-    All variables of this process, SLURM_CONF and PATH among them, hold for SLURM's commands, too.
+    All variables of this process, including SLURM_CONF and PATH, apply to SLURM's commands, too.
 
     Args:
         request: Partition, account, limits, devices and further options.

@@ -1,4 +1,4 @@
-"""What SLURM says of jobs, asked in the background: a controller that is slow or away holds nobody up."""
+"""What SLURM says of jobs, asked in the background: a controller that is slow or away blocks nobody."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CANCEL_EVERY_SECONDS = 2.0
 _CLOSE_SECONDS = 20.0
 #: How long a job may be COMPLETING before nobody waits for it any more.
 _COMPLETING_SECONDS = 120.0
-#: How long a reason that forbids a job to start must stand.
+#: How long a reason that forbids a job to start must persist.
 _NEVER_SECONDS = 3.0
 #: How long a submitted job may be missing in SLURM's list.
 _UNSEEN_SECONDS = 10.0
@@ -41,7 +41,7 @@ _ENDS: dict[str, tuple[JobState, str]] = {
     "BOOT_FAIL": (JobState.LOST, "a node could not be booted"),
     "PREEMPTED": (JobState.LOST, "a job of higher priority took its nodes"),
     "REVOKED": (JobState.LOST, "another cluster took it"),
-    # Not ends for SLURM, but nothing that was measured would be worth anything.
+    # For SLURM these are no ends, but what was measured would be worthless.
     "SUSPENDED": (JobState.LOST, "SLURM suspended it, so its times mean nothing"),
     "STOPPED": (JobState.LOST, "SLURM stopped it, so its times mean nothing"),
     "REQUEUED": (JobState.LOST, "it was put into the queue again"),
@@ -118,7 +118,7 @@ class _Watched:
 
 @dataclass(kw_only=True)
 class _Cancel:
-    """A job that shall be ended, tried until SLURM has taken it."""
+    """A job to end, retried until SLURM has accepted it."""
 
     command: tuple[str, ...]
     not_before: float
@@ -167,7 +167,7 @@ class SlurmQueue:
         if self._silent_seconds > self._timeout_seconds and not watched.view.state.has_ended:
             raise ProbeError(
                 f"SLURM has not answered for {self._silent_seconds:.0f} s ({self._trouble}): see by "
-                "`sinfo` whether its controller runs, then start the same command again: it goes on where it "
+                "`sinfo` whether its controller runs, then start the same command again: it resumes where it "
                 "stopped"
             )
         return watched.view
@@ -261,7 +261,7 @@ class SlurmQueue:
         watched.seen, watched.job_id = True, row.job_id
         words = _job_words(row.job_id)
         if watched.view.state.has_ended:
-            # Only waited for to be over: what was said of it stands.
+            # Only waited for to be over: its reported state stays.
             watched.over = row.state in _ENDS and row.state not in _STAYS
         elif row.restarts not in ("", "0"):
             watched.view = BackendView(state=JobState.LOST, detail=f"{words} was put into the queue again")
@@ -321,7 +321,7 @@ class SlurmQueue:
         if state not in _ENDS:
             if state:
                 return  # it runs after all
-            # Forgotten by all: what the starters have told by files must do.
+            # SLURM has forgotten it: what the node agents have reported in files must do.
             detail = f"SLURM does not remember {words.removeprefix('SLURM ')} any more"
             watched.view, watched.over = BackendView(state=JobState.LOST, detail=detail), True
             return

@@ -1,4 +1,4 @@
-"""How a job's starters are handed to SLURM: submitit writes the sbatch file and submits it."""
+"""Submits a job's node agents to SLURM: submitit writes the sbatch file and submits it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OURS: Mapping[str, str] = {
     "requeue": "a job that was taken away is submitted again from its checkpoint",
     "no-requeue": "a job that was taken away is submitted again from its checkpoint",
     "array": "one job a slice",
-    "wrap": "what runs is Paceline's starter",
+    "wrap": "what runs is Paceline's node agent",
     "parsable": "the answer is read by submitit",
     "wait": "nobody waits",
     "partition": "[cluster.slurm] partition",
@@ -53,11 +53,11 @@ _WARN_SECONDS = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmRequest:
-    """What SLURM is asked for beside nodes.
+    """What SLURM is asked for besides nodes.
 
     Args:
         partition: None for SLURM's default.
-        account: Who is charged; None for the user's default.
+        account: The account to charge; None for the user's default.
         time_seconds: SLURM's limit for jobs without one of their own; None for the partition's default.
         gres: Devices of a node, such as `gpu:4`.
         cpus_per_node: CPUs of a node.
@@ -186,7 +186,7 @@ def _executor(job: NodeJob, python: str) -> SlurmExecutor:
     from submitit.slurm.slurm import SlurmExecutor
 
     class AgentExecutor(SlurmExecutor):
-        """Runs the starter script on each node: no pickle, no submitit and no Paceline is needed there."""
+        """Runs the node agent script on each node: no pickle, no submitit and no Paceline is needed there."""
 
         @property
         def _submitit_command_str(self) -> str:
@@ -224,7 +224,7 @@ def _before(folder: Path) -> list[str]:
     return [
         "# A second run of the same job would take the first one's files for its own.",
         '[ "${SLURM_RESTART_COUNT:-0}" = 0 ] || exit 1',
-        "# Whoever ends the job asks the starters on the nodes; this shell stays to tell how they ended.",
+        "# Whoever ends the job asks the node agents; this shell stays to report how they ended.",
         "trap : TERM",
         f"time_limit() {{ [ -e {end} ] || echo 'time limit' > {end}; }}",
         "trap time_limit USR1",
@@ -249,7 +249,7 @@ def _after(folder: Path) -> list[str]:
         '    wait "$step"; code=$?',
         '    kill -0 "$step" 2> /dev/null || break',
         "done",
-        "# Starters end well once they have told how their copies ended.",
+        "# Node agents end well once they have reported how their processes ended.",
         f"[ ! -e {shlex.quote(str(folder / 'failed'))} ] || exit 1",
         'exit "$code"',
     ]

@@ -1,4 +1,4 @@
-"""The tuner's side of the fork server: asking for ranks, talking to them, learning of their death."""
+"""The tuner's side of the fork server: requests ranks, talks to them, notices their death."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WarmRank:
     Attributes:
         key: Names the rank to the fork server.
         process: Its process number; None until it was forked.
-        exit_code: Negative for a signal; None while it lives, or where nobody could tell.
+        exit_code: Negative for a signal; None while it lives, or if unknown.
         ended: Whether it is dead.
     """
 

@@ -108,7 +108,7 @@ def test_a_node_agent_that_is_killed_is_lost_and_takes_its_processes_along(work:
         os.kill(int(json.loads(path.read_text())["process"]), signal.SIGKILL)
     status = end(launcher, handle)
     assert status.state in (JobState.LOST, JobState.FAILED)
-    assert "without a word" in status.failures[0].reason
+    assert "without a report" in status.failures[0].reason
     wait_until(lambda: not any(is_alive(p) for p in processes), "copies whose starter was killed end")
     launcher.close()
 

@@ -123,7 +123,7 @@ def test_a_node_agent_that_is_killed_leaves_no_copy(launcher: CommandLauncher, w
     os.kill(agents(work)[1], signal.SIGKILL)
     status = end(launcher, handle)
     assert status.state in (JobState.LOST, JobState.FAILED)
-    assert "without a word" in status.failures[0].reason
+    assert "without a report" in status.failures[0].reason
     wait_until(lambda: not any(is_alive(process) for process in processes), "all copies end")
 
 

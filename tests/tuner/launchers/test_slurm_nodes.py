@@ -198,7 +198,7 @@ def test_a_waiting_job_that_somebody_else_cancels_is_lost(
     slurm.run("scancel", number_of(slurm, waiting))
     status = end(launcher, waiting)
     assert status.state is JobState.LOST
-    assert "no node began" in status.failures[0].reason
+    assert "no node started" in status.failures[0].reason
     assert "CANCELLED" in status.failures[0].reason
     launcher.cancel(blocking)
     end(launcher, blocking)
