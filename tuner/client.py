@@ -1,8 +1,8 @@
-"""What a training script tells Paceline, and asks it: `from paceline_client import report, should_stop`.
+"""The client of a training script: `from paceline_client import report, should_stop`.
 
-Needs Python 3.8 and its standard library, and nothing of Paceline. Outside of a probe every function does
-nothing, so that a script stays the user's own. On several ranks call the functions on every rank: rank 0
-(by `RANK`) alone writes, and all ranks are told the same.
+Needs only Python 3.8 and its standard library, nothing of Paceline. Outside of a probe every function does
+nothing, so the script still runs on its own. On several ranks call the functions on every rank: only rank 0
+(by `RANK`) writes, and all ranks get the same answer.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def report(
     seconds: float | None = None,
     on_every_rank: bool = False,
 ) -> None:
-    """Tells how far training is, and what it scored there.
+    """Reports how far training is, and the metric there.
 
-    Report after every few steps, and with the value after each scoring. Where both name the same samples,
-    the time between them is known to be scoring, and is not counted as training.
+    Report after every few steps, and with the value after each evaluation. If both name the same samples,
+    the time between them counts as evaluation, not as training.
 
     Args:
-        samples: Samples seen by all ranks together since the run began, resumed or not.
+        samples: Samples seen by all ranks in total since the run began, resumed or not.
         step: Optimizer steps done since the run began; samples over the batch size if absent.
-        value: The metric on the validation data; None where nothing was scored.
+        value: The metric on the validation data; None if it was not evaluated.
         seconds: The script's own training clock; measured if absent.
         on_every_rank: Whether ranks other than the first write too.
     """
@@ -74,8 +74,8 @@ def begin(*, step: int = 0, samples: int = 0) -> None:
     """Starts the training clock: what comes before is start-up.
 
     Args:
-        step: Optimizer steps done, where the run was resumed.
-        samples: Samples seen, where the run was resumed.
+        step: Optimizer steps done before, if the run was resumed.
+        samples: Samples seen before, if the run was resumed.
     """
     _write({"event": "begin", "step": int(step), "samples": int(samples)})
 
@@ -83,24 +83,24 @@ def begin(*, step: int = 0, samples: int = 0) -> None:
 def should_stop() -> bool:
     """Whether to save to `checkpoint_path()` and end now; ask after each report.
 
-    Where torch's process group is initialized, the ranks agree by one small all-reduce, so that all leave
-    the loop at the same step: then ask on every rank, as often on each.
+    If torch's process group is initialized, the ranks agree by one small all-reduce, so that all leave
+    the loop at the same step: then call it on every rank, equally often.
     """
     stop_file = os.environ.get("PACELINE_STOP_FILE")
     if not stop_file:
         return False
     if not _Reported.has_asked:
-        # What asks is given time to save; what does not gets SIGTERM.
+        # A script that asks gets time to save; one that does not gets SIGTERM.
         _Reported.has_asked = True
         _write({"event": "asks"})
     return _agreed(os.path.exists(stop_file) or _slice_is_over())  # noqa: PTH110
 
 
 def checkpoint_path() -> str | None:
-    """Where to save, and where what was saved is found when the run goes on; None outside of a probe.
+    """Where to save, and where to find the checkpoint when the run resumes; None outside of a probe.
 
-    A file or a folder, as the script likes. A file is best written under another name and renamed, so
-    that a kill leaves the one before.
+    A file or a folder, as the script likes. It is best to write a file under another name and rename it,
+    so that a kill leaves the one before.
     """
     return os.environ.get("PACELINE_CHECKPOINT") or None
 
@@ -123,14 +123,14 @@ def gradient_noise(
     large_batch: float,
     large_squared_norm: float,
 ) -> None:
-    """Tells squared norms of a small and of a large batch's gradient, from which the noise scale follows.
+    """Reports squared gradient norms of a small and a large batch, from which the noise scale follows.
 
     With data-parallel training: those of one rank before the all-reduce, and of the mean after it.
 
     Args:
-        samples: Samples seen by all ranks together.
+        samples: Samples seen by all ranks in total.
         small_batch: Samples behind the small gradient.
-        small_squared_norm: Its squared norm, averaged where there are several.
+        small_squared_norm: Its squared norm, averaged if there are several.
         large_batch: Samples behind the large gradient.
         large_squared_norm: Its squared norm.
     """
@@ -214,8 +214,8 @@ def _samples(step: int) -> int:
 
 
 def _slice_is_over() -> bool:
-    """Whether what was reported reaches the end of the slice, which needs no word from outside."""
-    # A slice without a scoring shows no curve: it goes on for longer, and a run's first until it has one.
+    """Whether what was reported reaches the end of the slice; needs no signal from outside."""
+    # A slice without an evaluation shows no curve: it continues longer, and a run's first until it has one.
     which = "UNTIL" if _Reported.has_value or os.environ.get("PACELINE_PURPOSE") == "timing" else "LATEST"
     samples = int(os.environ.get("PACELINE_%s_SAMPLES" % which) or 0)  # noqa: UP031
     steps = int(os.environ.get("PACELINE_%s_STEPS" % which) or 0)  # noqa: UP031
@@ -223,7 +223,7 @@ def _slice_is_over() -> bool:
 
 
 def _agreed(flag: bool) -> bool:
-    """Whether any rank says so, where torch's ranks can be asked; torch is never imported here."""
+    """Whether any rank says so, if torch's ranks can communicate; torch is never imported here."""
     torch = sys.modules.get("torch")
     distributed = sys.modules.get("torch.distributed")
     if torch is None or distributed is None or not distributed.is_available():
@@ -237,7 +237,7 @@ def _agreed(flag: bool) -> bool:
 
 
 def _write(line: dict[str, Any], on_every_rank: bool = False) -> None:
-    """Appends one line in one piece, so that lines of several processes never mix."""
+    """Appends one line in one write, so that lines of several processes never mix."""
     path = os.environ.get("PACELINE_METRICS")
     if not path or not (on_every_rank or os.environ.get("RANK", "0") == "0"):
         return
