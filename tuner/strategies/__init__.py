@@ -1,4 +1,4 @@
-"""How the replicas of a model are kept in step: one contract, one file a family of update rules."""
+"""Strategies: how the replicas of a model are kept in step; one contract, one file per family of rules."""
 
 from tuner.strategies.all_reduce import AllReduce
 from tuner.strategies.moments import Moment, moment, seconds_between

@@ -33,7 +33,7 @@ _MEASURED_EVERY = 8
 
 @dataclass(kw_only=True, slots=True)
 class _Pending:
-    """A step's exchange as it was recorded, not yet read from the device."""
+    """The timing of a step's exchange as recorded, not yet read from the device."""
 
     local_scale: float
     bytes: int
@@ -44,7 +44,7 @@ class _Pending:
 
 
 class _Watch:
-    """Keeps when the last gradient of a backward pass was ready.
+    """Records when the last gradient of a backward pass was ready.
 
     A parameter's hook holds it where Python's garbage collector does not look: it must not know the
     wrapped module, or neither would ever be freed.
@@ -58,12 +58,12 @@ class _Watch:
         self.ready: Moment | None = None
 
     def note(self, _parameter: Tensor) -> None:
-        """Called when the gradient of the parameter that forward needs first, so backward last, stands."""
+        """Called when the gradient of the parameter that forward needs first, so backward last, is ready."""
         self.ready = moment(self._device)
 
 
 class AllReduce(Strategy):
-    """`DistributedDataParallel`, which in one of some steps is done by hand, so as to measure noise.
+    """`DistributedDataParallel`; every few steps it reduces by hand, to measure gradient noise.
 
     Losses are weighted by `num_samples * num_ranks / batch_size`, so that the mean over ranks is the
     gradient of the mean over the global batch, even where shares differ. In a measured step gradients
@@ -71,7 +71,7 @@ class AllReduce(Strategy):
     squared norm of the mean is taken: the same result, to rounding. All other steps are bare
     `DistributedDataParallel`, without a hook on its buckets, whose call from C++ into Python and back
     was seen to take up to a millisecond a step. What a step waits for, from the moment its last gradient
-    is ready to the end of the backward pass, is the synchronisation that compute did not hide.
+    is ready to the end of the backward pass, is the synchronization that compute did not hide.
 
     One rank is the plain model: no wrapper, no process group, nothing recorded.
     """
@@ -170,17 +170,17 @@ class AllReduce(Strategy):
         """Nothing: gradients were exchanged before the step."""
 
     def attend(self) -> bool:
-        """Nothing is ever under way between two steps."""
+        """Nothing is ever in flight between two steps."""
         return True
 
     def own_score_vector(self) -> None:
         """Nothing: see `scored_parameters`."""
 
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
-        raise AssertionError("parameters are the same on all ranks: scored_parameters serves")
+        raise AssertionError("parameters are the same on all ranks: use scored_parameters")
 
     def close(self) -> None:
-        """Nothing runs beside the training."""
+        """Nothing runs concurrently with the training."""
 
     def exchanges(self) -> list[Exchange]:
         found = [Exchange() for _ in range(self._steps_alone)]
@@ -216,7 +216,7 @@ class AllReduce(Strategy):
     def load(
         self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]] = (), is_twin: bool = False
     ) -> None:
-        """Nothing is kept between steps, so that a run may go on with another number of ranks."""
+        """Nothing is stored between steps, so that a run may resume with another number of ranks."""
 
 
 def _by_type(model: nn.Module) -> list[list[Tensor]]:

@@ -1,4 +1,4 @@
-"""Strategies without a barrier: steps on flat parameters, and a rule of exchange every tau of them."""
+"""Asynchronous strategies: steps on flat parameters without a barrier, and an exchange every tau steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuner.strategies.strategy import Exchange, Links, Share, Strategy
 
 
 class Asynchronous(Strategy):
-    """Trains a replica of its own on its share of each batch, and mixes it with others by a rule.
+    """Trains its own replica on its share of each batch, and mixes it with others by a rule.
 
     The loss is the mean over the rank's own share: each rank follows its own gradient. A rank that is
     alone is the plain model: no flat vector, no message.
@@ -94,17 +94,17 @@ class Asynchronous(Strategy):
         return True if self._flat is None else self._rule.attend(self._step)
 
     def own_score_vector(self) -> Tensor | None:
-        assert self._flat is not None, "a rank that is alone is scored as it is"
+        assert self._flat is not None, "a single rank is evaluated as it is"
         return self._rule.score_vector()
 
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
-        assert self._flat is not None, "a rank that is alone is scored as it is"
+        assert self._flat is not None, "a single rank is evaluated as it is"
         return self._flat.holding(vector)
 
     @contextmanager
     def scored_parameters(self) -> Iterator[None]:
-        """The model as it stands: only a rank that is alone is scored so."""
-        assert self._flat is None, "without a barrier, copies are scored: own_score_vector and scoring serve"
+        """The model as it is: only a single rank is evaluated this way."""
+        assert self._flat is None, "without a barrier, use own_score_vector and scoring"
         yield
 
     def exchanges(self) -> list[Exchange]:

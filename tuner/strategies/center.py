@@ -1,4 +1,4 @@
-"""The centre that ranks exchange with through a server: a thread of one rank, in order of arrival."""
+"""The center that ranks exchange with through a server: a thread of one rank, in order of arrival."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tuner.strategies.strategy import Links
 from tuner.strategies.timeouts import AdaptiveTimeout
 from tuner.transport import Received
 
-#: How often the thread looks whether it should end, seconds.
+#: How often the thread checks whether it should end, seconds.
 _POLL_SECONDS = 0.2
 #: A thread that serves must get the interpreter between two operations of the training, not after 5 ms.
 _SWITCH_SECONDS = 0.0005
 
-#: How long a rank waits for the server before it looks whether that is still heard of, seconds.
+#: How long a rank waits for the server before it checks whether the server still responds, seconds.
 _WAIT_SECONDS = 0.1
 
-#: How long to wait for the server before it was ever heard of, and at the least, seconds.
+#: Timeout for a server that has not answered yet, and the smallest timeout, seconds.
 _FIRST_TIMEOUT_SECONDS, _LEAST_TIMEOUT_SECONDS = 10.0, 0.25
 
 Serve = Callable[[Tensor, Tensor, Tensor], None]
-"""`serve(center, asked, out)`: changes the centre by what was asked, and writes the answer."""
+"""`serve(center, asked, out)`: changes the center by what was asked, and writes the answer."""
 
 
 class CenterClient:
-    """Asks the leader's server, waits as long as answers have taken, and takes those that come late.
+    """Asks the leader's server, waits as long as answers usually take, and accepts those that come late.
 
     Args:
         links: To the other ranks.
@@ -46,11 +46,11 @@ class CenterClient:
         return not self._transport.is_asked(server)
 
     def ask(self, server: int, vector: Tensor, tag: int) -> bool:
-        """Asks; False where nothing could be sent."""
+        """Asks; False if nothing could be sent."""
         return self._transport.ask(server, vector, tag)
 
     def answer(self, server: int) -> Received | None:
-        """Waits for the answer, while the server is heard of; None where it comes later, or never."""
+        """Waits for the answer while the server responds; None if it comes later, or never."""
         began = time.perf_counter()
         limit = self._timeout.seconds
         while (left := limit - (time.perf_counter() - began)) > 0:
@@ -65,7 +65,7 @@ class CenterClient:
         return None
 
     def late_answers(self) -> Iterator[Received]:
-        """Answers that nobody waited for any more, and that are here now."""
+        """Answers that nobody waits for any more, and that have arrived."""
         for server in sorted(self._late):
             answer = self._transport.reply(server)
             if answer is not None:
@@ -73,20 +73,20 @@ class CenterClient:
                 yield answer
 
     def is_settled(self) -> bool:
-        """Whether no answer of a rank that is heard of is still to come."""
+        """Whether no answer of a live rank is still to come."""
         return not self._late & set(self._links.live_ranks())
 
 
 class CenterServer:
-    """Keeps the centre, on the CPU, and changes it by one exchange at a time.
+    """Stores the center, on the CPU, and changes it by one exchange at a time.
 
-    Every rank has one; it sleeps in the kernel until somebody asks. Who is asked is the askers' choice, the
-    leader: where that one falls silent, the next takes over, with the centre as it last saw it.
+    Every rank has one; it sleeps in the kernel until somebody asks. The askers choose whom to ask, the
+    leader: when it falls silent, the next takes over, with the center as it last saw it.
 
     Args:
         links: To the other ranks; `next_request` and `answer` are called in the server's thread.
         serve: The rule.
-        first_center: The centre to begin with, made when it is first needed.
+        first_center: The initial center, made when it is first needed.
     """
 
     def __init__(self, links: Links, serve: Serve, first_center: Callable[[], Tensor]) -> None:
@@ -109,7 +109,7 @@ class CenterServer:
         self._thread.start()
 
     def prepare(self) -> None:
-        """Makes the first centre now, before what it is made from changes."""
+        """Makes the first center now, before what it is made from changes."""
         with self._lock:
             self._ensured()
 
@@ -117,9 +117,9 @@ class CenterServer:
         """One exchange, for this rank itself or for one that asked.
 
         Args:
-            sender: Whose.
+            sender: The rank that asked.
             asked: What it sent, on the CPU.
-            out: Where the answer is written, on the CPU.
+            out: Where to write the answer, on the CPU.
 
         Returns:
             Exchanges of other ranks since the last of this one.
@@ -132,23 +132,23 @@ class CenterServer:
             return since
 
     def undisturbed(self) -> threading.Lock:
-        """A context in which no exchange is served: for changing what the first centre is made from."""
+        """A context in which no exchange is served: for changing what the first center is made from."""
         return self._lock
 
     def held(self) -> Tensor | None:
-        """A copy of the centre where this rank leads; None where another one serves it."""
+        """A copy of the center if this rank leads; None if another one serves it."""
         if self._links.leader() != self._links.rank:
             return None
         with self._lock:
             return self._ensured().clone()
 
     def forget(self) -> None:
-        """Drops a centre this rank held while it led: it is out of date once it leads again."""
+        """Drops a center this rank held while it led: it is out of date once it leads again."""
         with self._lock:
             self._center = None
 
     def load(self, centers: Sequence[Tensor | None]) -> None:
-        """Goes on with the centre that one of all ranks held; whoever leads now serves it."""
+        """Resumes with the center that one of all ranks held; whoever leads now serves it."""
         self.forget()
         known = [center for center in centers if center is not None]
         if known and self._links.leader() == self._links.rank:
@@ -158,7 +158,7 @@ class CenterServer:
     def check(self) -> None:
         """Raises what ended the thread, if anything did."""
         if self._error is not None:
-            raise RuntimeError("the thread that serves the centre has failed") from self._error
+            raise RuntimeError("the thread that serves the center has failed") from self._error
 
     def close(self) -> None:
         """Ends the thread."""

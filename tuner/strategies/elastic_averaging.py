@@ -1,4 +1,4 @@
-"""Elastic averaging: each rank and the centre are drawn towards each other (Zhang et al. 2015)."""
+"""Elastic averaging: each rank and the center are drawn towards each other (Zhang et al. 2015)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tuner.strategies.strategy import Links
 
 
 class ElasticAveraging(PeerRule):
-    """u = a (theta - c), theta -= u, c += u, with a = beta / p; before the step, the centre is scored.
+    """u = a (theta - c), theta -= u, c += u, with a = beta / p; before the step, the center is scored.
 
     A rank waits for its turn at the server, but no longer than median + k MAD of its turns so far; an
-    answer that comes later is applied when it comes, so that what the centre gained the rank gives.
+    answer that comes later is applied when it comes, so that what the center gained the rank gives.
 
     Args:
-        beta: a p, how much all ranks together move the centre in one exchange of each.
+        beta: a p, how much all ranks in total move the center in one exchange of each.
     """
 
     exchanges_before_step = True
@@ -37,7 +37,7 @@ class ElasticAveraging(PeerRule):
         self._rate = moving_rate(self._beta, links.num_ranks)
         self._plain = torch.empty_like(flat.vector)
         self._force = torch.empty_like(flat.vector, device="cpu")
-        #: The centre as this rank last saw it.
+        #: The center as this rank last saw it.
         self._known = flat.plain(self._plain).detach().to("cpu", copy=True)
         self._client = CenterClient(links)
         self._server = CenterServer(links, self._serve, self._known.clone)
@@ -79,7 +79,7 @@ class ElasticAveraging(PeerRule):
         center.add_(elastic_force(asked, center, self._rate, out))
 
     def _apply(self, force: Tensor, plain: Tensor) -> None:
-        """theta -= u; the centre before it was theta - u / a, after it u more."""
+        """theta -= u; the center before it was theta - u / a, after it u more."""
         with self._server.undisturbed():
             self._known.copy_(plain).sub_(force, alpha=1.0 / self._rate - 1.0)
         self._flat.vector.sub_(force.to(self._flat.vector.device))

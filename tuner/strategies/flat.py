@@ -1,4 +1,4 @@
-"""A replica's parameters as one contiguous vector, and where they would be without Nesterov's look-ahead."""
+"""A replica's parameters as one contiguous vector, with and without Nesterov's look-ahead."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class FlatParameters:
         return self.vector.numel() * self.vector.element_size()
 
     def stepped(self) -> None:
-        """Notes that the optimizer has made a step: the look-ahead is at the rates it was made with."""
+        """Notes that the optimizer has made a step: the look-ahead uses the rates of that step."""
         self._last_rates = [float(group["lr"]) for group in self._optimizer.param_groups]
 
     def plain(self, out: Tensor | None = None) -> Tensor:
-        """theta, without the look-ahead: the vector itself where the optimizer does not look ahead.
+        """theta, without the look-ahead: the vector itself if the optimizer does not look ahead.
 
         Args:
             out: Scratch for it, like the vector; made where it is needed and absent.
@@ -86,7 +86,7 @@ class FlatParameters:
 
     @contextmanager
     def holding(self, vector: Tensor) -> Iterator[None]:
-        """Within it the model holds other parameters; afterwards its own again."""
+        """Within it the model has other parameters; afterwards its own again."""
         with torch.no_grad():
             saved = self.vector.clone()
             self.vector.copy_(vector)
@@ -98,7 +98,7 @@ class FlatParameters:
 
 
 def _memory_order(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """Each parameter's elements in the order of its memory, so that its strides can be kept."""
+    """Each parameter's elements in the order of its memory, so that its strides can be preserved."""
     ordered = []
     for parameter in parameters:
         values = parameter.detach()

@@ -1,4 +1,4 @@
-"""Gossip in pairs: atomic averages of two, without a barrier and without deadlock (AD-PSGD)."""
+"""Gossip in pairs: atomic averages of two ranks, without a barrier and without deadlock (AD-PSGD)."""
 
 from __future__ import annotations
 
@@ -86,4 +86,4 @@ class GossipPairs(PeerRule):
             self._asked = set(state.get("asked", ()))
 
     def close(self) -> None:
-        """Nothing runs beside the training."""
+        """Nothing runs concurrently with the training."""

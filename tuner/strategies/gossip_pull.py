@@ -79,7 +79,7 @@ class GossipPull(PeerRule):
         self._transport.publish(PARAMETERS_CHANNEL, state["published"], state["tag"])
 
     def close(self) -> None:
-        """Nothing runs beside the training."""
+        """Nothing runs concurrently with the training."""
 
     def _prefetch(self) -> None:
         """One step ahead of the exchange, once."""

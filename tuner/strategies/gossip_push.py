@@ -71,4 +71,4 @@ class GossipPush(PeerRule):
             self._pending = dict(state["arrived"])
 
     def close(self) -> None:
-        """Nothing runs beside the training."""
+        """Nothing runs concurrently with the training."""

@@ -1,4 +1,4 @@
-"""Local SGD: ranks train apart for tau steps, then average; with an outer Nesterov step it is DiLoCo."""
+"""Local SGD: ranks train independently for tau steps, then average; with an outer Nesterov step, DiLoCo."""
 
 from __future__ import annotations
 
@@ -103,19 +103,19 @@ class LocalSGD(Strategy):
         self._pending.append(pending)
 
     def attend(self) -> bool:
-        """Nothing is ever under way between two steps."""
+        """Nothing is ever in flight between two steps."""
         return True
 
     def own_score_vector(self) -> None:
         """Nothing: see `scored_parameters`."""
 
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
-        assert self._flat is not None, "a rank that is alone is scored as it is"
+        assert self._flat is not None, "a single rank is evaluated as it is"
         return self._flat.holding(vector)
 
     @contextmanager
     def scored_parameters(self) -> Iterator[None]:
-        """The mean of all ranks' parameters; all ranks enter together."""
+        """The mean of all ranks' parameters; a collective call on all ranks."""
         if self._flat is None:
             yield
             return
@@ -155,7 +155,7 @@ class LocalSGD(Strategy):
             self._momentum.copy_(state["momentum"])
 
     def close(self) -> None:
-        """Nothing runs beside the training."""
+        """Nothing runs concurrently with the training."""
 
     def _exchange(self, flat: FlatParameters) -> _Pending:
         start = moment(flat.vector.device)
@@ -177,7 +177,7 @@ class LocalSGD(Strategy):
         if plain is flat.vector:
             flat.vector.copy_(mean)
         else:
-            # Look-ahead is kept on top of the common parameters.
+            # Look-ahead is added to the common parameters.
             flat.vector.add_(mean.sub_(plain))
         return _Pending(start=start, end=end, total=flat.vector.sum())
 

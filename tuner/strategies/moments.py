@@ -1,4 +1,4 @@
-"""Moments on the clock that the work itself runs on: the host's, or an accelerator's stream."""
+"""Timestamps on the clock that the work itself runs on: the host's, or an accelerator's stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Moment:
 
 
 def moment(device: torch.device) -> Moment:
-    """Now: on the CPU the host's clock, on an accelerator the end of what its stream was given so far."""
+    """Now: on the CPU the host's clock, on an accelerator the end of its stream's work so far."""
     if device.type == "cpu":
         return Moment(seconds=time.perf_counter())
     event = torch.Event(device, enable_timing=True)

@@ -1,4 +1,4 @@
-"""A parameter server that takes updates as they come (Downpour, Dean et al. 2012)."""
+"""A parameter server that applies updates as they come (Downpour, Dean et al. 2012)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of rules by which ranks exchange parameters one with another, without a barrier."""
+"""The contract of rules by which ranks exchange parameters with each other, without a barrier."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PeerRule(ABC):
     """What one rank does at an exchange.
 
     It changes `flat.vector` by adding to it, so that Nesterov's look-ahead and steps made while a
-    message travelled are kept.
+    message travelled are preserved.
 
     Attributes:
         exchanges_before_step: Whether an exchange comes before the step, on the parameters that the step
@@ -38,7 +38,7 @@ class PeerRule(ABC):
         """Exchanges, `step` steps after the run began; called every tau steps.
 
         Returns:
-            Age in steps of what was mixed in; None where nothing was.
+            Age in steps of what was mixed in; None if nothing was.
         """
 
     @abstractmethod
@@ -46,12 +46,12 @@ class PeerRule(ABC):
         """Answers what came from others and takes what is on its way.
 
         Returns:
-            Whether nothing this rank began is still under way.
+            Whether nothing that this rank started is still in flight.
         """
 
     @abstractmethod
     def score_vector(self) -> Tensor | None:
-        """What this rank adds to what is scored; None where it adds nothing."""
+        """What this rank adds to the evaluated parameters; None if it adds nothing."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -59,11 +59,11 @@ class PeerRule(ABC):
 
     @abstractmethod
     def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
-        """Goes on from what `state` gave; parameters have been loaded before. See `Strategy.load`."""
+        """Resumes from what `state` gave; parameters have been loaded before. See `Strategy.load`."""
 
     @abstractmethod
     def close(self) -> None:
-        """Ends what runs beside the training."""
+        """Ends what runs concurrently with the training."""
 
 
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:

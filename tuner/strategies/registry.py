@@ -1,4 +1,4 @@
-"""Strategies by name; their traits stand in `search_spaces.STRATEGIES`, which needs no torch."""
+"""Strategies by name; their traits are in `search_spaces.STRATEGIES`, which needs no torch."""
 
 from __future__ import annotations
 

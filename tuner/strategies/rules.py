@@ -1,10 +1,10 @@
-"""Update rules on flat parameter vectors: what an exchange does, and nothing of how it travels.
+"""Update rules on flat parameter vectors, independent of how messages travel.
 
-Real ranks and whatever emulates them run these same functions. All work elementwise, so that one
+Real ranks and emulated ones run these same functions. All work elementwise, so that one
 call on stacked vectors `(num_ranks, num_parameters)` does for many ranks what it does for one.
 
 Legend: theta parameters of one rank (the plain point, not the look-ahead that Nesterov's optimizer
-stores); c the centre; p ranks; tau steps between two exchanges.
+stores); c the center; p ranks; tau steps between two exchanges.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def pushed(theta: Tensor, received: Sequence[Tensor], *, own_weight: int, out: T
         theta: This rank's parameters.
         received: What arrived, at least one unless nothing is to be changed.
         own_weight: w, 2 where this rank drew itself, else 1.
-        out: Where it is written; zero where nothing arrived.
+        out: Where to write it; zero if nothing arrived.
     """
     out.zero_()
     for vector in received:

@@ -45,7 +45,7 @@ class Exchange:
             the strategy does not exchange gradients.
         mean_squared_norm: |g|^2 of the gradient over the global batch, equal on all ranks; None
             where no rank knows it.
-        staleness_steps: Age of what was mixed in, in steps (see `Measurement`); None where nothing was.
+        staleness_steps: Age of what was mixed in, in steps (see `Measurement`); None if nothing was.
         is_finite: Whether what was exchanged is finite; with a barrier equal on all ranks.
     """
 
@@ -66,9 +66,9 @@ class Links:
         num_ranks: All ranks.
         group: All ranks, for collectives; None where there is one rank, or the strategy has no barrier.
         transport: For messages without matching calls; None where there is one rank, or a barrier.
-        live_ranks: Ranks that are heard of, this one among them, ascending.
-        leader: The live rank that serves the centre and scores.
-        refresh: Brings both up to date, for who waits.
+        live_ranks: Ranks that respond, this one among them, ascending.
+        leader: The live rank that serves the center and evaluates.
+        refresh: Brings both up to date, for a rank that waits.
     """
 
     rank: int = 0
@@ -83,14 +83,14 @@ class Links:
 class Strategy(ABC):
     """Keeps one replica in step with the others.
 
-    The one that trains calls, in this order: `attach` once; `load` where a run goes on; then in every
+    The caller that trains calls, in this order: `attach` once; `load` if a run resumes; then in every
     step `before_step`, a forward and backward pass over each micro-batch (all but the last within
     `accumulating`), `after_backward`, the optimizer's step, `after_step`. A micro-batch's loss, a mean
     over its samples, is multiplied by `loss_weight` before the backward pass.
 
     With a barrier (see its traits) all ranks make the same calls in the same order. Without one each
-    goes at its own pace; between steps, and while it rests, a rank calls `attend`, and no call waits for
-    others but one for its server, for no longer than servers were seen to take.
+    runs at its own pace; between steps, and while paused, a rank calls `attend`, and no call waits for
+    others except for its server, and that no longer than servers have taken so far.
 
     Attributes:
         traits: What is known of the strategy without running it.
@@ -112,7 +112,7 @@ class Strategy(ABC):
             model: Equal on all ranks.
             optimizer: Of the model's parameters.
             links: What connects this rank to the others.
-            rng: This rank's own, for whom it meets.
+            rng: This rank's own, for its choice of peers.
 
         Returns:
             The module to run forward with; it may wrap the model.
@@ -120,7 +120,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def loss_weight(self, num_samples: int, share: Share) -> float:
-        """What the mean loss over a micro-batch of `num_samples` of this share is multiplied by."""
+        """The factor on the mean loss over a micro-batch of `num_samples` of this share."""
 
     @abstractmethod
     def before_step(self, share: Share) -> None:
@@ -132,7 +132,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def after_backward(self) -> None:
-        """Called once the gradient of the whole share stands, before the optimizer's step."""
+        """Called once the gradient of the whole share is ready, before the optimizer's step."""
 
     @abstractmethod
     def after_step(self) -> None:
@@ -140,34 +140,34 @@ class Strategy(ABC):
 
     @abstractmethod
     def scored_parameters(self) -> AbstractContextManager[None]:
-        """Within it, on every rank, the model holds what is to be scored; afterwards, what is trained.
+        """Within it, on every rank, the model has the parameters to evaluate; afterwards, those it trains.
 
         All ranks enter it together.
         """
 
     @abstractmethod
     def attend(self) -> bool:
-        """Answers what other ranks asked, and takes what came, between two steps or while resting.
+        """Answers what other ranks asked, and takes what arrived, between two steps or while paused.
 
         Returns:
-            Whether nothing this rank began is still under way.
+            Whether nothing that this rank started is still in flight.
         """
 
     @abstractmethod
     def own_score_vector(self) -> Tensor | None:
-        """What this rank adds to what is scored, one vector of all trainable parameters.
+        """What this rank adds to the evaluated parameters, one vector of all trainable ones.
 
-        None where it adds nothing: with a barrier (`scored_parameters` serves there), or where another rank
-        holds the centre. It holds until the next step.
+        None if it adds nothing: with a barrier (use `scored_parameters`), or if another rank holds
+        the center. It is valid until the next step.
         """
 
     @abstractmethod
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
-        """Within it the model holds these parameters; afterwards, what is trained."""
+        """Within it the model has these parameters; afterwards, those it trains."""
 
     @abstractmethod
     def close(self) -> None:
-        """Ends what runs beside the training, before the transport is closed."""
+        """Ends what runs concurrently with the training, before the transport is closed."""
 
     @abstractmethod
     def exchanges(self) -> list[Exchange]:
@@ -184,11 +184,11 @@ class Strategy(ABC):
     def load(
         self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]] = (), is_twin: bool = False
     ) -> None:
-        """Goes on from what `state` gave.
+        """Resumes from what `state` gave.
 
         Args:
             state: Of this rank.
-            of_all: Of all ranks that are known, where ranks differ: what one of them held for all is there.
-            is_twin: Whether it is another rank's state, this one's being lost: chance stays this rank's own,
-                and messages that arrived there do not arrive twice.
+            of_all: Of all known ranks, if ranks differ; includes what one of them held for all.
+            is_twin: Whether it is another rank's state, since this one's is lost: random draws stay this
+                rank's own, and messages that arrived there do not arrive twice.
         """

@@ -1,4 +1,4 @@
-"""How long to wait for something, by how long it took before."""
+"""Adaptive timeouts: how long to wait for something, by how long it took before."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def median_and_deviation(seconds: Sequence[float]) -> tuple[float, float]:
 
 
 class AdaptiveTimeout:
-    """Remembers how long something took, and says how long to wait for the next.
+    """Remembers how long something took, and computes the next timeout.
 
     Args:
         first_seconds: How long to wait before anything was measured.
