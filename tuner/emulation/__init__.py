@@ -1,4 +1,4 @@
-"""Many ranks in one process: real gradients, the strategies' own rules, and a clock that is only counted."""
+"""Emulation: many ranks in one process, with real gradients, real update rules and a virtual clock."""
 
 from tuner.emulation.emulation import Emulation, Trained, emulation
 

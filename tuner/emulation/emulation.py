@@ -1,6 +1,6 @@
-"""Trains as many ranks would, in one process, and says when they would have been where.
+"""Emulates the training of many ranks in one process, on a virtual clock.
 
-Gradients, data order, update rules, momentum and whom a rank meets are those of real ranks; only time is
+Gradients, data order, update rules, momentum and the choice of peers are those of real ranks; only time is
 drawn (`timing`) and counted (`event_clock`). The same seed gives the same run, whatever the machine's load.
 """
 
@@ -30,7 +30,7 @@ from tuner.strategies.rules import outer_step
 
 #: Gradients of several ranks' shares are computed at once, of so many samples at most.
 _LARGEST_BATCH = 1024
-#: Step times that are kept of each rank.
+#: Step times stored per rank.
 _MOST_STEPS_STORED = 1024
 
 
@@ -72,7 +72,7 @@ class StepTimes:
     whole: list[float] = field(default_factory=list)
 
     def add(self, compute: float, whole: float) -> None:
-        """A step, unless enough are kept."""
+        """Adds a step, unless enough are stored."""
         if len(self.compute) < _MOST_STEPS_STORED:
             self.compute.append(compute)
             self.whole.append(whole)
@@ -86,9 +86,9 @@ class Emulation(ABC):
 
     Attributes:
         samples: Samples that all ranks have seen.
-        rank_steps: Steps of all ranks together.
+        rank_steps: Steps of all ranks in total.
         times: Of each rank's steps since it was made.
-        model: The one that is scored, within `scored`.
+        model: The model to evaluate, within `scored`.
     """
 
     def __init__(self, trained: Trained) -> None:
@@ -116,7 +116,7 @@ class Emulation(ABC):
     @property
     @abstractmethod
     def ranks(self) -> list[VirtualRank]:
-        """The replicas that are kept."""
+        """The replicas stored."""
 
     @property
     def model(self) -> nn.Module:
@@ -140,7 +140,7 @@ class Emulation(ABC):
 
     @property
     def staleness_steps(self) -> float | None:
-        """Mean age of what was mixed in, in steps; None where nothing was."""
+        """Mean age of what was mixed in, in steps; None if nothing was."""
         total, count = self.mixed_ages
         return total / count if count else None
 
@@ -156,10 +156,10 @@ class Emulation(ABC):
 
     @abstractmethod
     def advance(self) -> None:
-        """Goes on by one event, or by one step of all ranks."""
+        """Advances by one event, or by one step of all ranks."""
 
     def begin_slice(self) -> None:
-        """Forgets what was told of steps and exchanges so far, as a run that was just loaded has."""
+        """Forgets recorded steps and exchanges, like a run that was just loaded."""
         self.times = [StepTimes() for _ in range(self.trained.num_ranks)]
 
     def run(self, *, samples: int | None = None, seconds: float | None = None) -> None:
@@ -178,17 +178,17 @@ class Emulation(ABC):
 
     @abstractmethod
     def scored(self) -> AbstractContextManager[None]:
-        """Within it `model` holds what is scored; afterwards what is trained."""
+        """Within it `model` has the parameters to evaluate; afterwards those it trains."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """What `load` goes on from, exactly: numbers and tensors, shared with the run."""
+        """The state to resume from exactly: numbers and tensors, shared with the run."""
 
     @abstractmethod
     def load(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state` of an emulation made alike gave.
+        """Resumes from what `state` of an identical emulation gave.
 
-        All-reduce, whose statistics do not depend on ranks, may go on with another number of them.
+        All-reduce, whose statistics do not depend on ranks, may resume with another number of them.
         """
 
     def _common_state(self) -> dict[str, Any]:
@@ -220,7 +220,7 @@ class Emulation(ABC):
 
 
 class AllReduceEmulation(Emulation):
-    """All ranks make each step together, on the mean gradient: one replica stands for all.
+    """All ranks make each step in lockstep, on the mean gradient: one replica stands for all.
 
     Shares are micro-batches of one batch, each weighted by its size; without batch norm, which normalises
     a share by itself, several shares are one batch (equal but for rounding).
@@ -259,7 +259,7 @@ class AllReduceEmulation(Emulation):
         replica.make_step()
         parts = [self._draws.parts(rank, size) for rank, (_, size) in enumerate(self._shares)]
         exchange = all_reduce_seconds(cluster, num_ranks, self._num_bytes)
-        # The exchange hides behind the backward pass of whoever comes last, not behind its standing still.
+        # The exchange overlaps with the backward pass of the slowest rank, not with its delay.
         last, still = max(parts, key=sum)
         g = cluster.overlap
         whole = still + (last**g + exchange**g) ** (1 / g)
@@ -283,7 +283,7 @@ class AllReduceEmulation(Emulation):
 
 
 class LocalSGDEmulation(Emulation):
-    """Ranks train apart for tau steps, then all take the mean, or an outer step towards it (DiLoCo)."""
+    """Ranks train alone for tau steps, then all take the mean, or an outer step towards it (DiLoCo)."""
 
     def __init__(self, trained: Trained) -> None:
         super().__init__(trained)
@@ -349,7 +349,7 @@ class LocalSGDEmulation(Emulation):
             outer_step(self._anchor, target, self._momentum, learning_rate=rate, momentum=momentum)
             target = self._anchor
         for flat in self._flats:
-            # Look-ahead is kept on top of the common parameters.
+            # Look-ahead is added to the common parameters.
             plain = flat.plain(self._scratch)
             if plain is flat.vector:
                 flat.vector.copy_(target)
@@ -385,7 +385,7 @@ class LocalSGDEmulation(Emulation):
 
 
 class AsynchronousEmulation(Emulation):
-    """Ranks that wait for no barrier: each begins its next step when it is done with the last.
+    """Ranks without a barrier: each starts its next step when the last is done.
 
     A step's gradient is that of the parameters at its beginning: nothing changes them before its end.
     """

@@ -55,17 +55,17 @@ class EventClock:
         self._announced += 1
 
     def next_event(self) -> Event:
-        """The next event; the clock stands at its time then.
+        """The next event; the clock then shows its time.
 
         Raises:
-            IndexError: Nothing is announced.
+            IndexError: No event is scheduled.
         """
         event = heapq.heappop(self._events)
         self.seconds = event.seconds
         return event
 
     def state(self) -> dict[str, Any]:
-        """What `load` goes on from."""
+        """The state to resume from."""
         return {
             "seconds": self.seconds,
             "announced": self._announced,
@@ -73,7 +73,7 @@ class EventClock:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state` gave."""
+        """Resumes from what `state` gave."""
         self.seconds, self._announced = state["seconds"], state["announced"]
         self._events = [_event(parts) for parts in state["events"]]
         heapq.heapify(self._events)

@@ -1,4 +1,4 @@
-"""How virtual ranks without a barrier mix: peers by the real ranks' own code, a centre by the same rules."""
+"""How asynchronous virtual ranks mix: peers by the real ranks' own code, a center by the same rules."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tuner.strategies import Links, Strategy, strategy
 from tuner.strategies.flat import FlatParameters
 from tuner.strategies.rules import accumulated, elastic_force, moving_rate
 
-#: A request reaches the centre; it has answered; the answer reaches the rank.
+#: A request reaches the center; it has answered; the answer reaches the rank.
 ARRIVED, SERVED, RESUMES = "arrived", "served", "resumes"
 
 
 class Mixing(ABC):
     """What ranks exchange around their steps.
 
-    A rank that has to wait is told so by False; an event of it is then announced, which `take` answers with
-    True once the rank may go on where it was.
+    False tells a rank to wait; an event for it is then scheduled, which `take` answers with True once the
+    rank may resume.
 
     Attributes:
         staleness: Age of what was mixed in, in steps, of the last exchanges.
@@ -40,37 +40,37 @@ class Mixing(ABC):
 
     @abstractmethod
     def before_step(self, rank: int) -> bool:
-        """A rank is about to begin a step; whether it may."""
+        """Whether a rank may start its next step."""
 
     @abstractmethod
     def after_step(self, rank: int) -> bool:
-        """A rank has made a step; whether it may begin the next."""
+        """Whether a rank that has made a step may start the next."""
 
     @abstractmethod
     def take(self, event: Event) -> bool:
-        """Takes an event; whether its rank goes on because of it."""
+        """Takes an event; whether its rank resumes because of it."""
 
     @abstractmethod
     def score_vector(self) -> Tensor:
-        """What is scored: all trainable parameters as one vector."""
+        """The parameters to evaluate: all trainable ones as one vector."""
 
     @abstractmethod
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
-        """Within it the first rank's model holds these parameters; afterwards its own again."""
+        """Within it the first rank's model has these parameters; afterwards its own again."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """What `load` goes on from, beside the ranks and the clock."""
+        """The state to resume from, besides the ranks and the clock."""
 
     @abstractmethod
     def load(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state` gave; the ranks' parameters were loaded before."""
+        """Resumes from what `state` gave; the ranks' parameters were loaded before."""
 
 
 class PeerMixing(Mixing):
     """Gossip: the strategies of real ranks, over a transport whose messages take virtual time.
 
-    As with real ranks, nobody waits: where links are slower than steps, what is mixed in is older, or less.
+    As with real ranks, nobody waits: if links are slower than steps, what is mixed in is older, or less.
     """
 
     def __init__(
@@ -142,12 +142,12 @@ class PeerMixing(Mixing):
 
 
 class CenterMixing(Mixing):
-    """A server with a centre: exchanges in order of arrival, over a link that takes and sends at once.
+    """A server with a center: exchanges in order of arrival, over a link that takes and sends at once.
 
     A request takes A to the server, whose link takes one rank's vector at a time, n / w each; the answer
     leaves by the other way, n / w again, and takes A back. Vectors come n / w apart and so leave without
     queueing once more. Rank 0 holds the server, as with real ranks: its own exchange is made in memory. The
-    rank waits for its answer; what it sends is what it holds meanwhile.
+    rank waits for its answer; it sends the parameters it has then.
 
     Args:
         ranks: All.
@@ -166,7 +166,7 @@ class CenterMixing(Mixing):
         traits = traits_of(configuration.strategy)
         self._ranks, self._clock, self._cluster = ranks, clock, cluster
         self._tau = traits.tau_of(configuration)
-        #: Elastic ranks exchange before a step, and move towards the centre; others push updates after it.
+        #: Elastic ranks exchange before a step, and move towards the center; others push updates after it.
         self._is_elastic = "beta" in traits.knobs
         beta = float(configuration.get("beta", traits.knobs["beta"].default)) if self._is_elastic else 1.0
         self._rate = moving_rate(beta, len(ranks))
@@ -213,7 +213,7 @@ class CenterMixing(Mixing):
         return True
 
     def _serve(self, rank: int) -> Tensor:
-        """Changes the centre by a rank's exchange; the answer."""
+        """Changes the center by a rank's exchange; the answer."""
         plain = self._flats[rank].plain(self._scratch)
         if self._is_elastic:
             answer = elastic_force(plain, self._center, self._rate, torch.empty_like(plain))

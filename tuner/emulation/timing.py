@@ -1,4 +1,4 @@
-"""What ranks and links of a virtual cluster take: drawn step by step from a described distribution."""
+"""Step and link times of a virtual cluster, drawn step by step from a described distribution."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def all_reduce_seconds(cluster: VirtualCluster, num_ranks: int, num_bytes: float
 
 
 class StepDraws:
-    """Draws the seconds of every rank's steps; what one rank draws does not depend on the others.
+    """Draws the seconds of every rank's steps; the draws of one rank do not depend on the others.
 
     Jitter is normal, as the law of the slowest rank takes it: a part that stays with the rank, a part
-    of each step, cut where a step would be shorter than a tenth of the mean. Delays are those that real
+    of each step, truncated at a tenth of the mean. Delays are those that real
     ranks of this seed are given.
 
     Args:
@@ -53,7 +53,7 @@ class StepDraws:
         return sum(self.parts(rank, num_samples))
 
     def parts(self, rank: int, num_samples: int) -> tuple[float, float]:
-        """Of the next step of a rank: its compute, and how long it stands still besides."""
+        """The next step of a rank: its compute, and its delay."""
         cluster, rng = self._cluster, self._rngs[rank]
         mean = cluster.mean_compute_seconds(num_samples)
         factor = self._own[rank]
@@ -75,7 +75,7 @@ class StepDraws:
         return block.pop()
 
     def state(self) -> list[dict[str, Any]]:
-        """What `load` goes on from, one entry a rank."""
+        """The state to resume from, one entry per rank."""
         return [
             {
                 "generator": dict(rng.bit_generator.state),
@@ -86,7 +86,7 @@ class StepDraws:
         ]
 
     def load(self, state: list[dict[str, Any]]) -> None:
-        """Goes on from what `state` gave."""
+        """Resumes from what `state` gave."""
         for rng, delays, block, own in zip(self._rngs, self._delay_rngs, self._normals, state, strict=True):
             rng.bit_generator.state = own["generator"]
             delays.bit_generator.state = own["delays"]

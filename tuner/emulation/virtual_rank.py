@@ -102,11 +102,11 @@ class VirtualRank:
         self.step += 1
 
     def state(self) -> dict[str, Any]:
-        """What `load` goes on from."""
+        """The state to resume from."""
         return {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state` gave."""
+        """Resumes from what `state` gave."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

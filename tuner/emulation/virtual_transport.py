@@ -1,4 +1,4 @@
-"""The transport of virtual ranks: what they send arrives when the virtual clock says so."""
+"""The transport of virtual ranks: messages arrive according to the virtual clock."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tuner.transport.transport import STATUS_WIDTH
 
 Array = npt.NDArray[np.float64]
 
-#: Kinds of events: a fetch reaches the rank that published, and what it asks for the one that fetches; a
-#: message reaches its receiver, and the word that it did its sender.
+#: Kinds of events: a fetch reaches the rank that published, and its result the one that fetches; a
+#: message reaches its receiver, and the confirmation its sender.
 FETCHED, GIVEN, PUSHED, CONFIRMED, ASKED, ANSWERED = (
     "fetched",
     "given",
@@ -28,21 +28,21 @@ FETCHED, GIVEN, PUSHED, CONFIRMED, ASKED, ANSWERED = (
     "asked",
     "answered",
 )
-#: A rank keeps what it fetched last of so many peers; real ones of all, which p ranks in one memory cannot.
+#: A rank stores what it fetched last from so many peers; real ones from all, too much for one memory.
 MOST_HELD = 8
 
 
 class Mailbox:
-    """What virtual ranks have published, and what is on its way between them: as `MessageTransport` has it.
+    """Published vectors and messages in flight between virtual ranks, as in `MessageTransport`.
 
-    Vectors leave a rank one after the other, n / w each, whatever they are, and reach one likewise; words
-    without a vector take the latency alone. Nobody waits for anything:
+    Vectors leave a rank one after the other, n / w each, whatever they are, and reach one likewise; messages
+    without a vector take only the latency. Nobody waits for anything:
 
-    - of fetches, one for each rank and channel is on its way. It is given what is newer than the rank has, at
-      once or as soon as that is published; until it is there, the rank has what it had;
-    - of pushes, one to each rank is on its way until it is confirmed, while the newest waits.
+    - one fetch for each rank and channel is in flight. It gets what is newer than the rank has, at once or
+      as soon as that is published; until it arrives, the rank uses what it had;
+    - one push to each rank is in flight until it is confirmed, while the newest waits.
 
-    Vectors are never changed once they are sent, so that all who are sent one hold the same memory.
+    Vectors are never changed once they are sent, so that all receivers of one share the same memory.
 
     Args:
         clock: Of the emulation.
@@ -146,7 +146,7 @@ class Mailbox:
                 del self.held[other]
 
     def state(self) -> dict[str, Any]:
-        """What `load` goes on from."""
+        """The state to resume from."""
         return {
             "sent_at": list(self._sent_at),
             "taken_at": list(self._taken_at),
@@ -163,7 +163,7 @@ class Mailbox:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state` gave."""
+        """Resumes from what `state` gave."""
         self._sent_at, self._taken_at = list(state["sent_at"]), list(state["taken_at"])
         self.published = {(rank, ch): (n, tag, vector) for rank, ch, n, tag, vector in state["published"]}
         self.held = {(own, peer, ch): (n, tag, v) for own, peer, ch, n, tag, v in state["held"]}
@@ -178,7 +178,7 @@ class Mailbox:
 
 
 class VirtualTransport(Transport):
-    """One rank's end of the mail."""
+    """One rank's end of the mailbox."""
 
     def __init__(self, mailbox: Mailbox, rank: int) -> None:
         self._mailbox = mailbox
@@ -261,4 +261,4 @@ class VirtualTransport(Transport):
         self.moved_bytes += self._mailbox.num_bytes
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
