@@ -1,4 +1,4 @@
-"""What steps and links take, measured where the training would run; free of torch but on ranks."""
+"""Calibration: measures the time of steps and links where the training would run."""
 
 from tuner.calibration.constants import Constants, Figure, Link
 from tuner.calibration.measuring import calibrate

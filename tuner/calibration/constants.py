@@ -1,4 +1,4 @@
-"""What a calibration found: figures with their spread, and the virtual cluster they make."""
+"""The results of a calibration: constants with their spread, and the virtual cluster they make."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """What a vector takes between ranks.
+    """Time of a vector between ranks.
 
     Args:
         latency: A, seconds a hop.
@@ -48,7 +48,7 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class Constants:
-    """What steps and links of the nodes at hand take.
+    """Time of steps and links of the nodes at hand.
 
     Args:
         fixed_seconds: a0 of c(b) = a0 + a1 b, of a rank that computes alone.
@@ -57,7 +57,7 @@ class Constants:
         neighbour_slowdown: c(b) while all ranks at hand compute, over that of one alone.
         jitter: k, coefficient of variation of a rank's step.
         persistent: Share of its variance that lasts longer than a window.
-        overlap: g of the all-reduce with compute; None where one was too short beside the other to tell.
+        overlap: g of the all-reduce with compute; None if one was too short compared with the other.
         collective: All-reduces.
         messages: Point to point between hosts' ranks, by messages.
         shared_memory: Point to point within one host; None where it cannot be used.
@@ -65,7 +65,7 @@ class Constants:
         parameter_bytes: n.
         batch_sizes_per_rank: Whose steps were timed.
         rank_counts: Whose links were measured.
-        warnings: What speaks against the figures.
+        warnings: What makes the constants doubtful.
     """
 
     fixed_seconds: Figure
@@ -88,7 +88,7 @@ class Constants:
         """Machines like these, as an emulation takes them.
 
         Args:
-            overlap: g where it could not be told.
+            overlap: g if it could not be measured.
             delays: Delays of some ranks.
         """
         return VirtualCluster(

@@ -1,4 +1,4 @@
-"""Constants from timings: relative, bounded fits of the laws that predict with them.
+"""Fits the constants of the step-time laws to measured times, with relative errors and bounds.
 
 Legend: A latency of a hop (s), w bytes a second, n bytes, p ranks, b samples of a rank's step, c(b) its
 seconds, k coefficient of variation, g overlap exponent.
@@ -24,7 +24,7 @@ _NOISE = 0.05
 _PRIOR_SD = 3.0
 #: Where the prior of the fixed part lies, as a share of the shortest timing.
 _FIXED_SHARE = 0.5
-#: One is too short beside the other to tell how well it hides.
+#: Too short compared with the other to measure the overlap.
 _LEAST_SHARE = 0.05
 _LARGEST_OVERLAP = 10.0
 
@@ -45,7 +45,7 @@ class FittedLine:
 
 
 def fit_line(fixed: Array, units: Array, seconds: Array) -> FittedLine:
-    """Two positive constants from timings, each place weighted by its own size.
+    """Two positive constants from timings, each weighted by its own size.
 
     Least squares would follow the longest timings alone and may give a negative fixed part: instead the
     logarithms are fitted, over the logarithms of both constants (as the seconds model does).
@@ -121,7 +121,7 @@ def jitter_of(windows: list[list[list[list[float]]]]) -> tuple[Figure, float]:
     within = float(np.median(transient))
     # A mean of so many steps still varies by a share of what single steps do.
     left = within * float(np.mean([1.0 / count for _, count in means]))
-    # From the middle half of the windows: one in which the machine was away tells nothing of a rank.
+    # From the middle half of the windows: one in which the machine was busy otherwise says nothing of a rank.
     offsets = np.array([offset for offset, _ in means])
     low, high = np.quantile(offsets, [0.25, 0.75])
     between = max(0.0, (float(high - low) / 1.349) ** 2 - left)
@@ -134,7 +134,7 @@ def jitter_of(windows: list[list[list[list[float]]]]) -> tuple[Figure, float]:
 def fit_overlap(
     alone: Array, combined: Array, exchange_seconds: float, *, jitter: float, num_ranks: int
 ) -> Figure | None:
-    """g with which a step and its all-reduce take as long together as they were seen to.
+    """g with which a step and its all-reduce take as long together as measured.
 
     (c^g + s^g)^(1/g), c being the slowest rank's step without the exchange, s the exchange by its law.
 

@@ -1,4 +1,4 @@
-"""Runs a calibration through a launcher: steps, all-reduces, messages, one after the other."""
+"""Runs a calibration through a launcher: times steps, all-reduces and messages, one after the other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LARGEST_JITTER = 0.99
 #: A law that errs by more than this at a size that was measured is warned of.
 _BAD_MISFIT = 0.35
 _POLL_SECONDS = 0.02
-#: Sizes of a first look at links, and what an all-reduce may take afterwards.
+#: Sizes of a first probe of links, and how long an all-reduce may take afterwards.
 _FIRST_BYTES = (4 * 1024, 32 * 1024)
 _LONGEST_SECONDS = 0.1
 
@@ -43,7 +43,7 @@ def calibrate(plan: CalibrationPlan, launcher: Launcher, folder: Path, listen: L
         plan: What is measured.
         launcher: Starts the ranks.
         folder: For the ranks' logs; exists.
-        listen: Told what is being measured.
+        listen: Called with what is being measured.
 
     Raises:
         ProbeError: A rank failed or was not heard of; the message has every rank's words.
@@ -58,7 +58,7 @@ class _Calibration:
         plan: What is measured.
         launcher: Starts the ranks.
         folder: For the ranks' logs.
-        listen: Told what is being measured.
+        listen: Called with what is being measured.
     """
 
     def __init__(self, plan: CalibrationPlan, launcher: Launcher, folder: Path, listen: Listen) -> None:
@@ -130,9 +130,9 @@ class _Calibration:
         return [results[rank] for rank in sorted(results)]
 
     def _most_bytes(self) -> float:
-        """What an all-reduce carries in reasonable time, from a first look."""
+        """The bytes an all-reduce moves in reasonable time, from a first short probe."""
         first = replace(self._plan, effort=replace(self._plan.effort, rounds=1, exchanges=3))
-        self._listen("looking how fast links are")
+        self._listen("probing how fast links are")
         results = self._task(
             "timed_collectives:time_all_reduces",
             {"plan": first.to_payload(), "sizes": list(_FIRST_BYTES)},
@@ -160,9 +160,9 @@ class _Calibration:
         for num_ranks in measured:
             if not self._has_cores(num_ranks):
                 what = (
-                    "the figures of links hold the waiting for a core"
+                    "the link constants include waiting for a core"
                     if num_ranks in fitted
-                    else "what their all-reduce takes beyond the law is waiting for a core, and in no figure"
+                    else "their all-reduce includes waiting for a core, which the constants leave out"
                 )
                 self._warnings.append(f"{num_ranks} ranks share {_cores()} cores: {what}")
         hops, bytes_moved = _ring_terms([(p, n) for p in fitted for n in sizes])
@@ -216,10 +216,10 @@ class _Calibration:
     def _warn_of_misfits(self, step_misfit: float, collective: Link) -> None:
         if step_misfit > _BAD_MISFIT:
             self._warnings.append(
-                f"steps lie up to {step_misfit:.0%} off the line a0 + a1 b: trust it near the batches timed"
+                f"steps are up to {step_misfit:.0%} off the line a0 + a1 b: trust it near the batches timed"
             )
         if collective.misfit > _BAD_MISFIT:
-            self._warnings.append(f"all-reduces lie up to {collective.misfit:.0%} off the ring's law")
+            self._warnings.append(f"all-reduces are up to {collective.misfit:.0%} off the ring's law")
 
     def _task(
         self, function: str, payload: Mapping[str, Any], *, num_nodes: int, devices: int | None = None
@@ -236,7 +236,7 @@ class _Calibration:
             if status.seconds_since_progress > limit:
                 self._launcher.cancel(handle)
                 raise ProbeError(
-                    f"no rank was heard of for {limit:g} s (probe.hang_timeout) while {function} ran on "
+                    f"no rank reported for {limit:g} s (probe.hang_timeout) while {function} ran on "
                     f"{handle.num_ranks} ranks"
                 )
             time.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""What is measured, and what ranks are told of it, as plain data; free of torch."""
+"""The plan of a calibration, and the task of its ranks, as plain data without torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NUM_SIZES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How long it is measured.
+    """How long to measure.
 
     Args:
         rounds: Windows of each size, in alternation with those of the other sizes.
@@ -39,15 +39,15 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationPlan:
-    """A calibration.
+    """What to calibrate.
 
     Args:
         job: The job whose workload makes the steps.
-        job_folder: Where its file lies; the workload is looked for there first.
+        job_folder: Where its file lies; the workload is searched there first.
         batch_sizes_per_rank: Batches of a rank whose steps are timed, ascending, at least two.
         learning_rate: Of those steps.
         node_counts: Numbers of nodes whose links are measured, ascending, the first at least two.
-        effort: How long it is measured.
+        effort: How long to measure.
     """
 
     job: Job
@@ -90,7 +90,7 @@ class CalibrationPlan:
 def batch_sizes_to_time(
     smallest: int, largest: int, *, num_samples: int, most: int | None
 ) -> tuple[int, ...]:
-    """Batches of one rank, evenly apart on a logarithmic scale; at least two.
+    """Batches of one rank, evenly spaced on a logarithmic scale; at least two.
 
     Args:
         smallest: That a job may give one rank.

@@ -1,11 +1,11 @@
-"""Constants as the `[cluster.machine]` section of a job file, with the spread of each beside it."""
+"""Writes constants as the `[cluster.machine]` section of a job file, each with its spread."""
 
 from __future__ import annotations
 
 from tuner.calibration.constants import Constants, Figure, Link
 
 _BITS = 8.0
-#: A section has a smallest time of a sample; less was not to be told from nothing.
+#: A section has a smallest time of a sample; less cannot be told from zero.
 _LEAST_SECONDS_PER_SAMPLE = 1e-12
 
 
@@ -35,7 +35,7 @@ def _step_lines(constants: Constants) -> list[str]:
     return [
         _line("fixed_seconds", f'"{duration(fixed.value)}"', _seconds_range(fixed)),
         _line("seconds_per_sample", f'"{duration(least)}"', _seconds_range(per_sample)),
-        f"# steps of {', '.join(map(str, sizes))} samples lie up to {constants.step_misfit:.0%} off that line"
+        f"# steps of {', '.join(map(str, sizes))} samples are up to {constants.step_misfit:.0%} off that line"
         f"{neighbors}",
         _line("jitter", f"{constants.jitter.value:.3g}", _range(constants.jitter)),
         _line("persistent", f"{constants.persistent:.2g}", "what lasts longer than a window of steps"),
@@ -54,7 +54,7 @@ def _link_lines(constants: Constants) -> list[str]:
         else _line("overlap", f"{overlap.value:.3g}", _range(overlap)),
     ]
     lines += [
-        f"# {p} ranks, {num_bytes:,} bytes: the law says {duration(law)}, seen were {duration(seen)}"
+        f"# {p} ranks, {num_bytes:,} bytes: the law predicts {duration(law)}, measured {duration(seen)}"
         for p, num_bytes, law, seen in link.from_law
     ]
     if constants.within_node is not None:

@@ -1,4 +1,4 @@
-"""What ranks run to time all-reduces, and steps of `DistributedDataParallel` with and without theirs."""
+"""Rank functions that time all-reduces, and `DistributedDataParallel` steps with and without theirs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _FIRST = 3
 def time_all_reduces(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Times all-reduces of several sizes, in alternation, after pauses.
 
-    What a rank times holds its waiting for ranks that came later; of one all-reduce, the rank that came last
-    timed the exchange alone, which is the shortest time of all ranks.
+    A rank's time includes its waiting for ranks that came later; for one all-reduce, the rank that came
+    last timed only the exchange, which is the shortest time of all ranks.
 
     Args:
         context: The rank's place.

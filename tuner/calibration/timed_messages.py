@@ -1,4 +1,4 @@
-"""What two ranks run to time messages from one to the other: a question and its answer, vectors both."""
+"""Rank functions that time messages between two ranks: a question and its answer, both vectors."""
 
 from __future__ import annotations
 

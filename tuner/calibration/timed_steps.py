@@ -1,4 +1,4 @@
-"""What ranks run to time steps: the job's own workload, batch sizes in alternation."""
+"""Rank functions that time steps of the job's own workload, alternating between batch sizes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StepLoop:
         model: What the loss is taken of, on its device.
         learning_rate: Of the optimizer.
         device: Where it runs.
-        pause: Draws how long each step stands still after its backward pass, as job files may ask for.
+        pause: Draws the delay of each step after its backward pass, as job files may ask for.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StepLoop:
         self._next = 0
 
     def run(self, batch_size: int, num_steps: int) -> list[float]:
-        """Seconds of each of some steps, what it was to stand still left out."""
+        """Seconds of each of some steps, without their artificial delay."""
         moments, pauses = [moment(self._device)], []
         total = torch.zeros((), device=self._device)
         for _ in range(num_steps):
@@ -75,7 +75,7 @@ class StepLoop:
 
 
 def pause_of(plan: CalibrationPlan, rank: int) -> Callable[[], float] | None:
-    """How long a rank's steps stand still, where the job asks all ranks for it; None for not at all.
+    """The artificial delay of a rank's steps, if the job delays all ranks; None for none.
 
     It is no part of a step's compute, but what comes after it is slower: caches are cold, cores idle.
     """
@@ -125,7 +125,7 @@ def time_steps(context: RankContext, payload: Mapping[str, Any]) -> dict[str, An
 def timed_rounds(
     plan: CalibrationPlan, run: Callable[[int, int], list[float]], context: RankContext
 ) -> list[list[list[float]]]:
-    """Seconds of steps, by round and batch size; what each window begins with is left out."""
+    """Seconds of steps, by round and batch size, without the first steps of each window."""
     sizes = plan.batch_sizes_per_rank
     usual = [sorted(run(size, _WARM_UP_STEPS + 3)[_WARM_UP_STEPS:])[1] for size in sizes]
     rounds = []
