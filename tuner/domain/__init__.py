@@ -1,1 +1,1 @@
-"""Plain data and errors that every part of Paceline shares."""
+"""Plain data types and errors shared by all of Paceline."""

@@ -1,4 +1,4 @@
-"""The one rule that turns the time a probe held its nodes into seconds and dollars charged."""
+"""Converts the time a probe held its nodes into the seconds and dollars charged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Charge:
     """What something cost.
 
     Args:
-        seconds: Wall-clock seconds, start-up and scoring included.
+        seconds: Wall-clock seconds, including start-up and evaluation.
         dollars: Price of the nodes held for that time.
     """
 

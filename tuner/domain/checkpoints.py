@@ -1,4 +1,4 @@
-"""Atomic checkpoints in a folder: what is there is whole, and the newest few are kept."""
+"""Atomic checkpoints in a folder: every file is whole, and the newest few are retained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Checkpoint:
     Args:
         path: The file with its content.
         number: Its place in the folder's sequence; the newest has the largest.
-        note: The plain data that was saved beside it.
+        note: The plain data that was saved with it.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class CheckpointFolder:
 
     Args:
         folder: Where they lie; made when the first is saved.
-        keep: How many of the newest stay, at least 1; 2 allow for one that the disk damages.
+        keep: How many of the newest to retain, at least 1; 2 allow for one that the disk damages.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2) -> None:
@@ -59,7 +59,7 @@ class CheckpointFolder:
 
         Args:
             write: Called with a file open for writing.
-            note: Plain data to keep beside it.
+            note: Plain data to store with it.
 
         Raises:
             StorageError: The folder cannot be written, or the disk is full.
@@ -76,7 +76,7 @@ class CheckpointFolder:
         except OSError as error:
             raise StorageError(
                 f"the checkpoint in {self.folder} cannot be written: {error}; "
-                "make room or choose another output folder"
+                "free space or choose another output folder"
             ) from error
         return Checkpoint(path=content, number=number, note=dict(note or {}))
 

@@ -1,4 +1,4 @@
-"""What a job trains on: nodes that may be chosen, devices on a node, price, launcher."""
+"""The cluster of a job: nodes to choose from, devices per node, price, launcher."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _SECONDS_PER_HOUR = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class RankDelay:
-    """A delay that is added to every step of some ranks, to see what slow nodes would do.
+    """A delay that is added to every step of some ranks, to see the effect of slow nodes.
 
     Each step sleeps for a time drawn uniformly between the bounds, after its backward pass (Jin et al. 2016
     slowed chosen ranks so, by 0 to 300 ms).
 
     Args:
-        ranks: Which ranks; None for all, which is jitter.
+        ranks: The ranks; None for all, which is jitter.
         low: Shortest delay, seconds.
         high: Longest delay, seconds.
     """
@@ -55,14 +55,14 @@ class VirtualCluster:
         seconds_per_sample: a1.
         jitter: k, coefficient of variation of a rank's step around c(b).
         persistent: Share of the jitter's variance that stays with a rank.
-        latency: A, seconds a message takes one way beside its bytes; of collectives, a hop.
+        latency: A, one-way seconds of a message without its bytes; for collectives, per hop.
         bytes_per_second: w, of every link.
-        message_latency: A of messages between two ranks (gossip, servers); None where it is the collectives'.
-        message_bytes_per_second: w of messages between two ranks; None where it is the collectives'.
+        message_latency: A of messages between two ranks (gossip, servers); the collectives' if None.
+        message_bytes_per_second: w of messages between two ranks; the collectives' if None.
         overlap: g, how well an all-reduce of gradients hides behind compute, at least 1.
         delays: Delays of some ranks, drawn anew for each step.
         seconds_between_failures: Mean seconds of compute after which a rank fails; None for never.
-        restart_seconds: What a failure costs the rank.
+        restart_seconds: Seconds that a rank loses by a failure.
     """
 
     fixed_seconds: float
@@ -104,21 +104,21 @@ class Cluster:
     Args:
         node_counts: Numbers of nodes that may be chosen, ascending.
         devices_per_node: Ranks on one node.
-        dollars_per_node_hour: Price of one node for one hour; 0 where time alone counts.
+        dollars_per_node_hour: Price of one node for one hour; 0 if only time counts.
         launcher: How ranks are started.
         threads_per_rank: CPU threads of one rank.
         cores_per_host: CPU cores of the host that carries the ranks, where compute runs on CPU.
         nodes_share_host: Whether all nodes are processes of one host (the `local` launcher), so that
             they compete for its cores.
-        delays: Delays that every probe's steps are given on purpose.
-        machines: Types of machine by name, where configurations name one; empty where all nodes are alike.
+        delays: Artificial delays added to the steps of every probe.
+        machines: Types of machine by name, if configurations name one; empty if all nodes are alike.
         extra_nodes: Machines that are charged besides the nodes, such as a parameter server's.
-        virtual: What its machines and links take, where they are described and need not be there: ranks
+        virtual: Times of its machines and links, if they are described and need not be there: ranks
             are then emulated.
-        at_hand: The part of a described cluster that is there: ranks on no more nodes than it has train for
-            real; None where all are emulated, or none is.
-        capacity: Nodes that are there at once, extra nodes included; as many as the largest configuration
-            holds if None.
+        at_hand: The part of a described cluster that exists: ranks on no more nodes than it has really
+            train; None if all are emulated, or none is.
+        capacity: Nodes available at once, extra nodes included; the number of the largest configuration
+            if None.
     """
 
     node_counts: tuple[int, ...]
@@ -136,25 +136,25 @@ class Cluster:
     capacity: int | None = None
 
     def nodes_held(self, configuration: Configuration) -> int:
-        """Nodes of the cluster that a configuration's ranks keep busy; none where they are emulated."""
+        """Nodes of the cluster that a configuration's ranks occupy; none if they are emulated."""
         return 0 if self.emulates(configuration) else configuration.nodes + self.extra_nodes
 
     @property
     def nodes_at_once(self) -> int:
-        """How many nodes may be held at once by several configurations together."""
+        """How many nodes may be in use at once, over all configurations."""
         if self.capacity is not None:
             return self.capacity
         there = self if self.at_hand is None else self.at_hand
         return there.node_counts[-1] + self.extra_nodes
 
     def emulates(self, configuration: Configuration) -> bool:
-        """Whether a configuration's ranks are emulated, and not real ones."""
+        """Whether a configuration's ranks are emulated."""
         if self.virtual is None:
             return False
         return self.at_hand is None or configuration.nodes > self.at_hand.node_counts[-1]
 
     def carrier_of(self, configuration: Configuration) -> Cluster:
-        """What carries a configuration's real ranks: the part at hand where only a part is."""
+        """The cluster that runs a configuration's real ranks: the part at hand if only a part is."""
         return self if self.at_hand is None or self.emulates(configuration) else self.at_hand
 
     @property
@@ -163,14 +163,14 @@ class Cluster:
         return self.dollars_per_node_hour > 0 or any(m.dollars_per_hour > 0 for m in self.machines.values())
 
     def machine_of(self, configuration: Configuration) -> Machine | None:
-        """The type of machine that a configuration's nodes are; None where it is not told."""
+        """The type of machine of a configuration's nodes; None if it is not stated."""
         name = configuration.get("machine")
         if name is None and len(self.machines) == 1:
             return next(iter(self.machines.values()))
         return self.machines.get(str(name))
 
     def dollars_per_second(self, configuration: Configuration) -> float:
-        """What holding a configuration's nodes, and what is charged besides them, costs a second."""
+        """Dollars per second for a configuration's nodes and for what is charged besides them."""
         machine = self.machine_of(configuration)
         price = self.dollars_per_node_hour if machine is None else machine.dollars_per_hour
         return (configuration.nodes + self.extra_nodes) * price / _SECONDS_PER_HOUR
@@ -180,9 +180,9 @@ class Cluster:
         return num_nodes * self.devices_per_node
 
     def load(self, configurations: Sequence[Configuration]) -> float:
-        """Threads of all that run these at once over the cores of the one host that carries them.
+        """Threads of these configurations when run at once, over the cores of the host that runs them.
 
-        0 where nodes are hosts of their own, or nothing is measured by this host's clock.
+        0 if nodes are hosts of their own, or nothing is measured by this host's clock.
         """
         there = self if self.at_hand is None else self.at_hand
         if not there.nodes_share_host or there.cores_per_host is None:

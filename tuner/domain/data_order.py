@@ -1,4 +1,4 @@
-"""The order of the data, whatever the ranks: one stream of samples, cut in batches, shards, micro-batches."""
+"""The order of the data, whatever the ranks: one stream of samples, split into batches and shards."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def shard(batch_size: int, rank: int, num_ranks: int) -> tuple[int, int]:
     """A rank's contiguous part of a batch; sizes differ by at most one.
 
     Returns:
-        Where it begins within the batch, and how many samples it holds.
+        Its offset within the batch, and how many samples it has.
 
     Raises:
         JobError: A rank would be left without a sample.

@@ -1,10 +1,10 @@
-"""Everything that ends a command with a message instead of a traceback."""
+"""Exceptions that end a command with a message instead of a traceback."""
 
 from __future__ import annotations
 
 
 class TunerError(Exception):
-    """The root of all errors a user may meet; `exit_code` is what the command line ends with."""
+    """The base class of all errors a user may see; `exit_code` is the exit code of the command line."""
 
     exit_code = 1
 
@@ -16,17 +16,17 @@ class JobError(TunerError):
 
 
 class DataNotFoundError(JobError):
-    """A data set is not where it was looked for; the message says where to get it."""
+    """A data set was not found; the message says where to get it."""
 
 
 class InfeasibleError(TunerError):
-    """No configuration may be tried, or the target is out of reach within the budget."""
+    """No configuration is feasible, or the target is unreachable within the budget."""
 
     exit_code = 3
 
 
 class ProbeError(TunerError):
-    """Too many probes failed for a recommendation to be honest."""
+    """Too many probes failed for an honest recommendation."""
 
     exit_code = 5
 
@@ -38,4 +38,4 @@ class StorageError(TunerError):
 
 
 class LeaseLostError(StorageError):
-    """A probe's lease ran out or was taken by another worker: what this worker brings comes too late."""
+    """A probe's lease ran out or another worker took it: what this worker reports comes too late."""

@@ -1,4 +1,4 @@
-"""Numbers as people read them: 1m 32s, $0.42, three significant digits, and never a raw NaN or infinity."""
+"""Formats numbers for people: 1m 32s, $0.42, three significant digits, never a raw NaN or infinity."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def format_dollars(dollars: float | None) -> str:
 
 
 def format_share(share: float) -> str:
-    """A share in [0, 1] as per cent; what is neither all nor nothing is not rounded to it."""
+    """A share in [0, 1] as per cent; values near 0 or 1 are not rounded to them."""
     if math.isnan(share):
         return UNKNOWN
     if 0 < share < 0.01:

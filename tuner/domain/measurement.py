@@ -1,4 +1,4 @@
-"""What a probe saw: curve, step times by rank and part, gradient noise, memory, charges, outcome."""
+"""What a probe measured: curve, step times by rank and part, gradient noise, memory, charges, outcome."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from search_spaces import Configuration, traits_of
 
 
 class Purpose(StrEnum):
-    """Why a probe runs; purposes are priced and stored apart."""
+    """Why a probe runs; purposes are priced and stored separately."""
 
     TIMING = "timing"
-    """Tens of steps, for seconds a step at these nodes and this batch a rank."""
+    """Tens of steps, to measure seconds per step at these nodes and this batch per rank."""
     STATISTICS = "statistics"
-    """A piece of training, for the curve by samples and the gradient's noise."""
+    """A short training, for the curve by samples and the gradient's noise."""
     TRAINING = "training"
-    """Training meant to arrive: the run that becomes the user's model, or verifies a recommendation."""
+    """Training to the target: the run that becomes the user's model, or verifies a recommendation."""
 
 
 class Outcome(StrEnum):
-    """Where a probe stands; every one of these is an expected end, none an exception."""
+    """The state of a probe; each of these is an expected end, none an exception."""
 
     RUNNING = "running"
-    """A slice is under way."""
+    """A slice is in flight."""
     PAUSED = "paused"
-    """The slice is done and the probe can go on from its checkpoint."""
+    """The slice is done and the probe can resume from its checkpoint."""
     REACHED = "reached"
     """The metric crossed the target."""
     STOPPED = "stopped"
@@ -41,7 +41,7 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"
     """No progress within the time limit: a rank hung."""
     FAILED = "failed"
-    """A rank raised or died; `error` holds every rank's own words."""
+    """A rank raised or died; `error` has every rank's own message."""
 
     @property
     def can_continue(self) -> bool:
@@ -50,19 +50,19 @@ class Outcome(StrEnum):
 
     @property
     def is_fault(self) -> bool:
-        """Whether the probe ended by a fault rather than by what training did."""
+        """Whether the probe ended by a fault rather than by the training itself."""
         return self in (Outcome.TIMED_OUT, Outcome.FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """One scoring.
+    """One evaluation.
 
     Args:
-        training_seconds: Training time since the run began, as if never interrupted: scoring,
-            start-up and warm-up after a pause are left out.
+        training_seconds: Training time since the run began, as if never interrupted: without evaluation,
+            start-up, and warm-up after a pause.
         step: Optimizer steps done.
-        samples: Samples seen by all ranks together.
+        samples: Samples seen by all ranks in total.
         value: The metric on the validation data.
     """
 
@@ -109,7 +109,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class RankTiming:
-    """Where one rank's step time went; the parts add up to `step` but for medians' rounding.
+    """How one rank's step time divides; the parts add up to `step` except for rounding of medians.
 
     Args:
         rank: The rank.
@@ -155,44 +155,44 @@ class NoiseStatistic:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """All that a probe, or one slice of it, saw.
+    """Everything that a probe, or one slice of it, measured.
 
     Curves carry cumulative seconds, steps and samples, so that the slices of a probe line up;
     the scalar seconds and charges are those of the slice alone until `merged`.
 
     Args:
         configuration: What was run.
-        purpose: Why.
-        outcome: Where it stands.
-        curve: Scorings, in order of samples.
+        purpose: Why it was run.
+        outcome: Its state.
+        curve: Evaluations, in order of samples.
         ranks: Step times by rank; empty until steps were timed.
         noise: Gradient noise along the run.
         step: Optimizer steps done since the run began.
         samples: Samples seen since the run began.
         training_seconds: Training clock since the run began.
-        scoring_seconds: Time spent scoring: charged, not training.
+        scoring_seconds: Time of evaluations: charged, not training.
         startup_seconds: From submission to the first step: charged, not training.
-        repeated_seconds: Training that an earlier slice had seen already, where a run cannot be resumed:
+        repeated_seconds: Training that an earlier slice had done already, if a run cannot resume:
             charged, not training.
-        charged_seconds: Wall-clock seconds the nodes were held.
+        charged_seconds: Wall-clock seconds the nodes were in use.
         charged_dollars: Their price.
         peak_bytes: Largest memory of any rank; 0 where unknown.
         parameter_bytes: Bytes of the model's parameters; 0 where unknown.
         oversubscribed: Whether ranks had to share cores.
-        error: What went wrong, with every rank's words; None unless the outcome is a fault.
-        checkpoint: Path of the newest checkpoint, from which the probe can go on.
-        lost_ranks: Ranks that died or fell silent while the others went on, which only strategies
+        error: What went wrong, with every rank's message; None unless the outcome is a fault.
+        checkpoint: Path of the newest checkpoint, from which the probe can resume.
+        lost_ranks: Ranks that died or fell silent while the others continued, which only strategies
             without a barrier do.
         staleness_steps: Mean age of what was mixed in, in steps: how far the receiver had gone since it was
-            published; for a server, exchanges of other ranks between two of one rank. None where nothing
+            published; for a server, exchanges of other ranks between two of one rank. None if nothing
             was.
         bytes_per_step: Bytes of gradients or parameters that a rank put on the network, or fetched, in a
             step of its own, on average over ranks and steps; None where no step was made.
-        emulated: Whether one process trained for all ranks, and training seconds are those of a virtual
+        emulated: Whether one process trained for all ranks, so that training seconds are those of a virtual
             clock.
-        waiting: What a slice that is RUNNING still waits for, in the engine's words; empty once it runs.
-        shared_seconds: Those of the charged seconds in which another slice was under way that stands for
-            them: what was charged less this is time that passed.
+        waiting: What a slice that is RUNNING still waits for, in the backend's words; empty once it runs.
+        shared_seconds: Charged seconds in which another slice was in flight that already counts them:
+            charged seconds less these are elapsed time.
     """
 
     configuration: Configuration
@@ -223,9 +223,9 @@ class Measurement:
 
     @property
     def batch_seconds(self) -> float | None:
-        """Seconds in which all ranks together process one global batch, or None where no step was timed.
+        """Seconds in which all ranks together process one global batch, or None if no step was timed.
 
-        With a barrier the slowest rank's mean step; without one B / sum_r(b_r / step_r), b_r being a rank's
+        With a barrier, the slowest rank's mean step; without one B / sum_r(b_r / step_r), b_r being a rank's
         samples a step and B those of all ranks.
         """
         if not self.ranks:
@@ -237,12 +237,12 @@ class Measurement:
 
     @property
     def trained_curve(self) -> tuple[CurvePoint, ...]:
-        """The curve without the scoring of the untrained model."""
+        """The curve without the evaluation of the untrained model."""
         return tuple(point for point in self.curve if point.samples > 0)
 
     @property
     def step_seconds(self) -> Spread | None:
-        """Step seconds of the slowest rank, or None where no step was timed."""
+        """Step seconds of the slowest rank, or None if no step was timed."""
         if not self.ranks:
             return None
         return max((rank.step for rank in self.ranks), key=lambda spread: spread.median)
@@ -274,7 +274,7 @@ class Measurement:
 def merged(slices: Sequence[Measurement]) -> Measurement:
     """One measurement from the slices of one probe, in order.
 
-    Curves and noise are joined; scoring, start-up, charges and what of them was shared are summed; step
+    Curves and noise are joined; evaluation, start-up, charges and their shared seconds are summed; step
     times are those of the slice that timed most steps; everything else is the last slice's.
 
     Raises:
@@ -312,13 +312,13 @@ def crossing(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> t
     """Where a curve first reaches the target.
 
     Args:
-        curve: Scorings in order of samples.
+        curve: Evaluations in order of samples.
         target: The value that counts as reached.
         maximize: Whether larger values are better.
 
     Returns:
-        Samples and training seconds, linear between the two scorings around the crossing; a first
-        scoring already past the target counts where it stands. None where it was not reached.
+        Samples and training seconds, linear between the two evaluations around the crossing; a first
+        evaluation already past the target counts as it is. None if it was not reached.
     """
     sign = 1.0 if maximize else -1.0
     before: CurvePoint | None = None

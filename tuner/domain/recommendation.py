@@ -1,4 +1,4 @@
-"""The answer: a configuration with what it is expected to take, what speaks for it, what was checked."""
+"""The recommendation: a configuration, its predicted time and cost, the evidence, and its verification."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Estimate:
     Args:
         lower: Fifth percentile.
         median: Median.
-        upper: Ninety-fifth percentile; infinite where the target may well be out of reach.
+        upper: Ninety-fifth percentile; infinite if the target may well be unreachable.
     """
 
     lower: float
@@ -32,7 +32,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Alternative:
-    """A configuration that was weighed, with what it would take.
+    """A configuration that was considered, with its predicted time and cost.
 
     Args:
         configuration: The configuration.
@@ -64,8 +64,8 @@ class StrategyOutlook:
         seconds: Predicted training seconds to target.
         share_known: Share of its run that was measured, in [0, 1].
         waits_for_slowest: Whether its ranks wait for the slowest of them.
-        words: A sentence that holds it against the chosen strategy, or the chosen one against all-reduce
-            (against the next best where all-reduce is the choice, or none).
+        words: A sentence that compares it with the chosen strategy, or the chosen one with all-reduce
+            (with the next best if the choice is all-reduce, or there is none).
     """
 
     configuration: Configuration
@@ -82,11 +82,11 @@ class Verification:
     """What happened when the recommendation was trained to the target.
 
     Args:
-        reached: Whether it arrived.
+        reached: Whether it reached the target.
         training_seconds: Training clock at the crossing, or where it ended.
         dollars: Price of that time.
         value: Best metric seen.
-        predicted: The prediction it is held against, made before the run was known past `share_known`.
+        predicted: The prediction to compare with, made before the run was known past `share_known`.
         share_known: Share of the verified run that was known when that prediction was made.
     """
 
@@ -108,8 +108,8 @@ class TuningCost:
         num_probes: Probes started.
         seconds_by_purpose: Charged seconds by purpose of the probe.
         seconds_by_part: Charged seconds by part: training, scoring, start-up, other.
-        elapsed_seconds: Time that passed in them; None where no two probes were under way at once, which is
-            as much as was charged.
+        elapsed_seconds: Elapsed time of all probes; None if no two probes ran at once, so that it equals the
+            charged seconds.
     """
 
     seconds: float
@@ -129,22 +129,22 @@ class Recommendation:
         study_name: The study it comes from.
         made_at: Seconds since the epoch.
         goal: The goal in words, such as `accuracy >= 0.85, soonest`.
-        choice: What is recommended.
-        runner_up: The next best that differs; None where there is none.
-        baseline: The user's present settings; None where the job states none.
-        verified: What training it showed; None where it was not trained to the target.
-        provisional: Whether it rests on less evidence than it should: no run of it was measured, or
+        choice: The recommended configuration.
+        runner_up: The next best that differs; None if there is none.
+        baseline: The user's present settings; None if the job states none.
+        verified: The result of training it; None if it was not trained to the target.
+        provisional: Whether it has less evidence than it should: no run of it was measured, or
             the budget ended the search early.
-        evidence: Sentences that say what it rests on.
+        evidence: Sentences that state its evidence.
         warnings: Sentences on what may make it wrong.
         stopped_because: Why the search ended.
         tuning: What the search spent.
-        checkpoint: Path of the trained model, a state dictionary of its parameters, where a run arrived.
+        checkpoint: Path of the trained model, a state dictionary of its parameters, if a run arrived.
         command: A command line that trains the recommended configuration.
         own_command: The user's own command with the recommended values, as it runs without Paceline; empty
             where no command was given.
-        strategies: Every strategy at its best, the chosen one first; empty where only one was weighed.
-        turning_points: Sentences that say what would change the answer, where a cluster was described.
+        strategies: Every strategy at its best, the chosen one first; empty if only one was considered.
+        turning_points: Sentences that say what would change the answer, if a cluster was described.
     """
 
     job_name: str

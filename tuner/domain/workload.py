@@ -1,4 +1,4 @@
-"""What is trained: the contract a user's workload fulfils, its metric, optimizer and schedule."""
+"""The contract of a workload: model, data and loss, with its metric, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SGDSettings(_Settings):
 
     name: Literal["sgd"] = Field(default="sgd", description="the optimizer")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.9, description="share of the last step that is kept"
+        default=0.9, description="share of the last step that the next one retains"
     )
     nesterov: bool = Field(default=False, description="whether momentum looks ahead")
     weight_decay: WeightDecay = 0.0
@@ -118,7 +118,7 @@ class Metric(_Settings):
     upper: float = math.inf
 
 
-#: Metrics whose direction and bounds are common knowledge; a workload may bring others.
+#: Metrics with a known direction and known bounds; a workload may bring others.
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -131,7 +131,7 @@ METRICS: dict[str, Metric] = {
 
 
 class Workload(ABC):
-    """A training task, free of batch size, learning rate, nodes and strategy: those Paceline chooses.
+    """A training task without batch size, learning rate, nodes and strategy, which Paceline chooses.
 
     A workload is made from the parameters in the job file, once in every rank; two made from the
     same parameters must give equal models (torch is seeded before `model` is called) and equal data.
@@ -193,5 +193,5 @@ class Workload(ABC):
         )
 
     def schedule(self, samples_seen: int) -> float:
-        """The factor on the learning rate once all ranks together saw this many samples."""
+        """The factor on the learning rate once all ranks have seen this many samples in total."""
         return self.schedule_settings.factor(samples_seen)

@@ -1,4 +1,4 @@
-"""The search's only memory: studies, probes under leases, slices, fits, predictions, recommendations."""
+"""The ledger, the search's only memory: studies, probes under leases, slices, fits, predictions."""
 
 from tuner.ledger.leases import LeaseState
 from tuner.ledger.ledger import Ledger

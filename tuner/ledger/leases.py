@@ -1,4 +1,4 @@
-"""The rule of leases: who may take a probe, whose lease still holds, and why not, in words."""
+"""Lease rules: who may take a probe, whose lease still holds, and why not, in words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LeaseState:
 
     Args:
         probe_id: The probe.
-        outcome: Where the probe stands.
+        outcome: The probe's state.
         owner: Who leased it last; None once the lease was given back or the probe ended.
         attempt: How often the probe was taken.
         expires_at: When the lease runs out, seconds since the epoch; None without an owner.
@@ -53,7 +53,7 @@ class LeaseState:
         A lease that has run out still holds as long as nobody else took the probe.
         """
         if not self.outcome.can_continue:
-            return f"probe {self.probe_id} has ended ({self.outcome}); what comes now is not kept"
+            return f"probe {self.probe_id} has ended ({self.outcome}); nothing more is stored for it"
         if self.attempt != lease.attempt or self.owner not in (None, lease.owner):
             return (
                 f"probe {self.probe_id} was taken by {self.owner or 'another worker'} (attempt "

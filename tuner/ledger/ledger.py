@@ -1,4 +1,4 @@
-"""The contract of ledgers."""
+"""The contract of ledgers: where studies, probes and predictions are stored."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tuner.ledger.records import (
 
 
 class Ledger(Protocol):
-    """Remembers what was paid for. Every method is one transaction: it happens whole or not at all.
+    """Stores what was paid for. Every method is one transaction: it happens whole or not at all.
 
     Slices are append-only. A probe is worked on under a lease; when a lease has run out, another
-    worker may take the probe, and whatever the first one still brings is refused with
+    worker may take the probe, and later results of the first one are refused with
     `LeaseLostError`, which does no harm. Times are seconds since the epoch, from the ledger's clock.
 
-    All methods raise `StorageError` where the store cannot be read or written.
+    All methods raise `StorageError` if the store cannot be read or written.
     """
 
     def open_study(
@@ -32,8 +32,8 @@ class Ledger(Protocol):
     ) -> StudyRecord:
         """The newest study of this job name and fingerprint, or a new one.
 
-        A study goes on where the job is changed only in what the fingerprint leaves out; its stored
-        job becomes the one given. With `fresh`, or where there is none, a new study begins; its name is
+        A study resumes if the job has changed only in what the fingerprint leaves out; its stored
+        job becomes the one given. With `fresh`, or if there is none, a new study begins; its name is
         the job's name, then `name-2`, `name-3`, and so on.
         """
 
@@ -53,7 +53,7 @@ class Ledger(Protocol):
         """Records a new probe and leases it to `owner` (attempt 1)."""
 
     def take_probe(self, probe_id: int, *, owner: str, lease_seconds: float) -> Lease:
-        """Leases a probe that may go on: one nobody holds, or whose lease has run out, or one's own.
+        """Leases a probe that may resume: one without a lease, one whose lease has run out, or one's own.
 
         The attempt is counted up.
 
@@ -76,28 +76,28 @@ class Ledger(Protocol):
         """
 
     def release(self, lease: Lease) -> None:
-        """Gives a lease back; one that was lost already is left alone."""
+        """Gives a lease back; does nothing if it was lost already."""
 
     def end_probe(self, probe_id: int, outcome: Outcome, reason: str) -> None:
-        """Ends a probe that will not go on, whoever held it; one that has ended keeps its end."""
+        """Ends a probe that will not resume, whoever held it; a probe that has ended does not change."""
 
     def probes(self, study_id: int) -> list[ProbeRecord]:
         """Every probe of a study with its slices, oldest first."""
 
     def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:
-        """Keeps several predictions in one transaction."""
+        """Stores several predictions in one transaction."""
 
     def predictions(self, study_id: int) -> list[PredictionRecord]:
         """Every prediction of a study, oldest first."""
 
     def add_fit(self, fit: FitRecord) -> None:
-        """Keeps a fit."""
+        """Stores a fit."""
 
     def past_fits(self, fingerprint: str) -> list[FitRecord]:
         """The newest fit of each model of each study: those of this fingerprint first, newest first."""
 
     def add_recommendation(self, recommendation: RecommendationRecord) -> None:
-        """Keeps a recommendation."""
+        """Stores a recommendation."""
 
     def recommendations(self, study_id: int) -> list[RecommendationRecord]:
         """Every recommendation of a study, oldest first."""

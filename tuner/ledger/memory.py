@@ -1,4 +1,4 @@
-"""A ledger in memory: the contract in its smallest complete form; it forgets when the process ends."""
+"""A ledger in memory, for tests; it forgets everything when the process ends."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class MemoryLedger:
 
     def append_slice(self, lease: Lease, measurement: Measurement) -> None:
         if measurement.outcome is Outcome.RUNNING:
-            raise ValueError(f"a slice under way cannot be kept: probe {lease.probe_id} is still running")
+            raise ValueError(f"a running slice cannot be stored: probe {lease.probe_id} is still running")
         self._need_lease(lease)
         probe = self._probes[lease.probe_id]
         self._probes[lease.probe_id] = replace(probe, slices=(*probe.slices, measurement))

@@ -1,4 +1,4 @@
-"""What a ledger keeps, as plain frozen data."""
+"""The records of a ledger, as plain frozen data."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ class ProbeRecord:
     Args:
         probe_id: Unique in the ledger.
         study_id: Its study.
-        configuration: What is probed.
-        purpose: Why.
-        trial_number: The Optuna trial that stands for it; None for none.
-        slices: What each slice saw, in order.
+        configuration: The configuration probed.
+        purpose: Why it is probed.
+        trial_number: Its Optuna trial; None if it has none.
+        slices: The measurement of each slice, in order.
         outcome: PAUSED while it may go on; its end otherwise. Before the first slice: PAUSED.
         reason: Why it ended, in words.
-        lease: Who holds it now; None where nobody does.
+        lease: The lease that holds now; None if there is none.
         created_at: Seconds since the epoch.
     """
 
@@ -114,7 +114,7 @@ class PredictionRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedAgainstMeasured:
-    """One prediction beside what happened later.
+    """One prediction, and what was measured later.
 
     Args:
         prediction: As it was made.
@@ -129,7 +129,7 @@ class PredictedAgainstMeasured:
 
 @dataclass(frozen=True, kw_only=True)
 class FitRecord:
-    """What a model learnt.
+    """The result of a model's fit.
 
     Args:
         study_id: Its study.

@@ -1,1 +1,1 @@
-"""Recorded runs: the table of measured runs that a recorded job replays, and its file format."""
+"""Recordings: tables of measured runs that a recorded job replays, and their file format."""

@@ -1,4 +1,4 @@
-"""Files of recordings: read with every line checked, written so that reading gives the same back."""
+"""Reads and writes recording files; every line is checked, and reading gives back what was written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _HEADER_KEYS = (
 def load_recording(path: Path) -> Recording:
     """The recording that a file holds; read once while the file stays as it is.
 
-    Keys that the format does not know are passed over, since a source may keep notes of its own, unless
+    Keys that the format does not know are ignored, since a source may add notes of its own, unless
     they look like a known key that is absent.
 
     Args:
@@ -134,7 +134,7 @@ def _content(resolved: Path, path: Path) -> str:
 
 
 def _columns(header: Line) -> list[int]:
-    """Where the seconds, steps and values stand in a row of a curve."""
+    """The columns of seconds, steps and values in a row of a curve."""
     names = header.value("curve")
     if not isinstance(names, list) or not set(_COLUMNS) <= set(map(str, names)):
         raise header.problem("curve", f"must be a list that names the columns {', '.join(_COLUMNS)}")
@@ -228,11 +228,11 @@ _KEYS = (
 
 
 def run_of_line(line: Line, columns: Sequence[int], machines: Mapping[str, Machine]) -> RecordedRun:
-    """The measured configuration that a line holds.
+    """The measured configuration in a line.
 
     Args:
         line: The line.
-        columns: Where a row of a curve holds seconds, step and value.
+        columns: Columns of seconds, step and value in a row of a curve.
         machines: The header's.
 
     Raises:
@@ -291,10 +291,10 @@ def _curve(line: Line, columns: Sequence[int]) -> Array:
         raise line.problem("curve", "every row must hold a number for each column of the header") from None
     if not np.isfinite(curve).all():
         raise line.problem(
-            "curve", "must hold finite numbers; leave such scorings out and let `end` say why it stops"
+            "curve", "must hold finite numbers; leave such evaluations out and let `end` say why it stops"
         )
     if (curve[0, :2] < 0).any() or (np.diff(curve[:, 0]) < 0).any() or (np.diff(curve[:, 1]) <= 0).any():
-        raise line.problem("curve", "seconds must not go back, and every scoring needs a later step")
+        raise line.problem("curve", "seconds must not go back, and every evaluation needs a later step")
     return curve
 
 
@@ -340,10 +340,10 @@ class Line:
         return cls(path=path, line_number=line_number, data=data)
 
     def inside(self, key: str, data: Any) -> Line:
-        """The object that a key holds.
+        """The object at a key.
 
         Raises:
-            JobError: It holds none.
+            JobError: There is none.
         """
         if not isinstance(data, dict):
             raise self.problem(key, f"must be an object, not {_spelled(data)}")
@@ -354,7 +354,7 @@ class Line:
         return JobError(f"{self.path}, line {self.line_number}: {self._key(key)}: {words}")
 
     def refuse_misspelled(self, known: Sequence[str]) -> None:
-        """Sees that no key looks like a known one that is absent.
+        """Checks that no key looks like a known one that is absent.
 
         Raises:
             JobError: One does.
@@ -366,7 +366,7 @@ class Line:
                 raise self.problem(key, f"is unknown; did you mean {near[0]!r}? Known are {', '.join(known)}")
 
     def value(self, key: str, default: Any = _ABSENT) -> Any:
-        """What a key holds.
+        """The value of a key.
 
         Raises:
             JobError: It is absent, and there is no default.

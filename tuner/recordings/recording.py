@@ -22,15 +22,15 @@ from tuner.domain.errors import JobError
 
 Array = npt.NDArray[np.float64]
 
-#: What stands for the size of the training set, which a recording does not state: no figure of it, only a
-#: neutral number from which looks begin to be counted.
+#: Stands for the size of the training set, which a recording does not state: no result uses it except
+#: the first evaluation points.
 NEUTRAL_EPOCH_SAMPLES = 10_000
 
 
 def samples_at(step: float, configuration: Configuration) -> float:
     """Samples of a recording: steps times the stated batch size.
 
-    Whatever the source counts: where its batch size is one rank's, or its step one rank's, the samples of
+    If the source's batch size or step is that of one rank, the samples of
     different configurations differ by factors that a model has to learn.
     """
     return step * configuration.batch_size
@@ -44,9 +44,9 @@ class RecordedRun:
         configuration: What was run; its axes are the source's own.
         data_fraction: Share of the training set that was used, in (0, 1].
         step_seconds: Mean seconds of a step.
-        curve: Seconds since training began, step and value of each scoring, `(num_points, 3)`; seconds and
+        curve: Seconds since training began, step and value of each evaluation, `(num_points, 3)`; seconds and
             steps ascend.
-        end: Why the recording stops; None where the target was reached.
+        end: Why the recording stops; None if the target was reached.
         seconds_std: Standard deviation of the seconds of the whole run between repetitions; None if unknown.
         value_std: Standard deviation of the value between repetitions; None if unknown.
     """
@@ -61,20 +61,20 @@ class RecordedRun:
 
     @property
     def num_steps(self) -> float:
-        """Steps at the recording's end; 0 where nothing was scored."""
+        """Steps at the recording's end; 0 without any evaluation."""
         return float(self.curve[-1, 1]) if len(self.curve) else 0.0
 
     @property
     def seconds(self) -> float:
-        """Seconds at the recording's end; 0 where nothing was scored."""
+        """Seconds at the recording's end; 0 without any evaluation."""
         return float(self.curve[-1, 0]) if len(self.curve) else 0.0
 
     def step_at(self, seconds: float) -> float:
-        """Steps done at a time, linear between scorings; none past the recording's end."""
+        """Steps done at a time, linear between evaluations; none past the recording's end."""
         return float(np.interp(seconds, *self._clock))
 
     def seconds_at(self, step: float) -> float:
-        """When a step was done, linear between scorings; not past the recording's end."""
+        """When a step was done, linear between evaluations; not past the recording's end."""
         seconds, steps = self._clock
         return float(np.interp(step, steps, seconds))
 
@@ -157,8 +157,8 @@ class Recording:
     def truth_seconds(self, run: RecordedRun, target: float | None = None) -> float:
         """Seconds until a run first crosses the target; infinite where it never does.
 
-        Linear between the scorings around the crossing; a first one already past the target counts where
-        it stands. The untrained model, scored at step 0, does not count.
+        Linear between the evaluations around the crossing; a first one already past the target counts as
+        it is. The untrained model, evaluated at step 0, does not count.
 
         Args:
             run: One of the runs.

@@ -185,7 +185,7 @@ def test_full_disk_is_a_storage_error_and_leaves_the_older_checkpoint(tmp_path: 
         folder.save(full)
     assert str(raised.value) == (
         f"the checkpoint in {tmp_path} cannot be written: [Errno 28] No space left on device; "
-        "make room or choose another output folder"
+        "free space or choose another output folder"
     )
     found = folder.latest()
     assert found is not None

@@ -118,7 +118,7 @@ def test_notes_of_the_source_are_passed_over(tmp_path):
         (HEADER, {**ROW, "data_fraction": 2}, "line 2: data_fraction: .* at most 1, not 2"),
         (HEADER, {**ROW, "curve": [[1.0, 4]]}, "line 2: curve: every row must hold a number for each"),
         (HEADER, {**ROW, "curve": [[2, 4, 0.1], [1, 8, 0.2]]}, "line 2: curve: seconds must not go back"),
-        (HEADER, {**ROW, "curve": [[1, 4, 0.1], [2, 4, 0.2]]}, "every scoring needs a later step"),
+        (HEADER, {**ROW, "curve": [[1, 4, 0.1], [2, 4, 0.2]]}, "every evaluation needs a later step"),
         (HEADER, {**ROW, "curve": [[1, 4, float("nan")]]}, "line 2: curve: must hold finite numbers"),
         (HEADER, {**ROW, "configuration": {}}, "line 2: configuration: must name at least one axis"),
         (
