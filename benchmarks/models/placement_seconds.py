@@ -128,7 +128,7 @@ class PlacementSeconds:
         ]
         if unknown := self.at_prior():
             names = ", ".join(name.removeprefix("log ") for name in unknown)
-            lines.append(f"Not told by the data yet, so left as assumed beforehand: {names}.")
+            lines.append(f"Not determined by the data yet, so left at the prior: {names}.")
         return lines
 
 

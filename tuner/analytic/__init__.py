@@ -1,1 +1,1 @@
-"""What is believed of a training: seconds a step, samples to target, and how sure that is."""
+"""Analytic models of a training: seconds per sample, samples to target, and their uncertainty."""

@@ -1,9 +1,9 @@
-"""The shape that curves of one workload share: how long it takes from one level of progress to the next.
+"""The learning-curve template that all runs of a workload share, learnt from finished and unfinished runs.
 
 Configurations of one workload share the curve's shape up to a time warp, within one phase of the schedule:
 from the same level of progress they need the same number of e-folds of samples to the target. So increments
 of log samples between levels are averaged over all runs that passed them, unfinished ones too; levels that
-none has passed keep the increments of the power-tail prior, stretched as the passed ones are. Levels count
+none has passed retain the increments of the power-tail prior, stretched as the passed ones are. Levels count
 at their first passage, as the target does.
 
 The prior is a grid of shapes. Progress is y = (value - start) / (target - start): it starts near 0, and the
@@ -17,7 +17,7 @@ speed of the run. Solved for the samples at a level v of progress, below h,
     log s(v) = (log K(v) - log k) / u,    K(v) = (1 - v / h)^(-1 / q) - 1
 
 so the e-folds of samples between two levels depend on the shape (h, u, q) alone. All shapes have h > 1, since
-only a curve that arrives tells how long the way to the target is. The form holds within one phase of a
+only a curve that arrives shows how long the way to the target is. The form holds within one phase of a
 learning-rate schedule.
 
 The constants were chosen on recordings of two small networks (`benchmarks.small_recordings`) with the
@@ -106,10 +106,10 @@ class Passage:
     """A run's first passages.
 
     Args:
-        log_samples: Logarithm of samples at the first passage of each of `LEVELS`; NaN where not passed, or
-            passed before the first scoring, `(num_levels,)`.
-        log_seen: Logarithm of samples at the last scoring.
-        progress: The furthest it came.
+        log_samples: Logarithm of samples at the first passage of each of `LEVELS`; NaN if not passed, or
+            passed before the first evaluation, `(num_levels,)`.
+        log_seen: Logarithm of samples at the last evaluation.
+        progress: The furthest progress it reached.
     """
 
     log_samples: Array
@@ -121,8 +121,8 @@ def passage_of(samples: Array, progress: Array) -> Passage:
     """First passages of a run's levels, linear in log samples between scorings.
 
     Args:
-        samples: Samples seen at each scoring, ascending, above 0, at least one, `(num_points,)`.
-        progress: At each scoring, `(num_points,)`.
+        samples: Samples seen at each evaluation, ascending, above 0, at least one, `(num_points,)`.
+        progress: At each evaluation, `(num_points,)`.
     """
     log_samples = np.log(samples)
     found = np.full(len(LEVELS), np.nan)
@@ -174,7 +174,7 @@ def template_of(passages: Sequence[Passage]) -> Template:
     """The template that runs of one workload share.
 
     Args:
-        passages: Of every run with a scoring; may be empty.
+        passages: Of every run with an evaluation; may be empty.
     """
     prior = _STRETCH * arriving_increments(LEVELS)
     if not passages:
@@ -206,12 +206,12 @@ def variance_after(share: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Ahead:
-    """What is left of a run.
+    """What remains of a run.
 
     Args:
         folds: e-folds of samples to the target.
         form_sd: Their standard deviation, since no run follows the template exactly.
-        place_sd: What the noise of the last scoring adds to it.
+        place_sd: What the noise of the last evaluation adds to it.
         guessed: How many of the e-folds are the prior's guess.
     """
 
@@ -229,8 +229,8 @@ class Ahead:
 def ahead_of(passage: Passage, template: Template) -> Ahead:
     """What is left of a run.
 
-    A run that has not left its start tells no more than that it needs longer; one that just has is placed
-    on the template as well as the noise of a scoring allows.
+    A run that has not left its start shows only that it needs longer; one that just has is located
+    on the template as precisely as the noise of an evaluation allows.
 
     Args:
         passage: Of the run.

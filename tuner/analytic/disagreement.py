@@ -1,4 +1,4 @@
-"""How far ranks drift apart under a strategy, and what that is expected to cost in samples.
+"""How far ranks drift apart under a strategy, and how many more samples that is expected to need.
 
 Disagreement is the variance of one rank's parameters around what all have in common, in units of
 v = lr^2 S / b, what one step's gradient noise adds (lr: learning rate, S: numerator of the noise scale, b:

@@ -1,4 +1,4 @@
-"""What slopes and residuals take of configurations, whatever axes a space has."""
+"""Features of configurations for the slope models, whatever axes a space has."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Slope:
     Args:
         mean: Text-book mean.
         sd: Text-book standard deviation.
-        neutral_sd: Standard deviation around zero where nothing is believed of its sign.
+        neutral_sd: Standard deviation around zero if its sign is unknown.
     """
 
     mean: float
@@ -66,14 +66,14 @@ SAMPLES_SLOPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """What is fitted by slopes, and how it varies beside them (standard deviations of the logarithm).
+    """A quantity fitted by slopes, and its variation around them (standard deviations of the logarithm).
 
     Args:
         name: In words.
         slopes: Its known slopes.
-        residual_sds: Sizes of the residual that are weighed.
-        own_sd: What each configuration has of its own.
-        noise_sd: What observing it errs by, where observations do not say so themselves.
+        residual_sds: Sizes of the residual to mix.
+        own_sd: The part of each configuration's own.
+        noise_sd: Error of an observation that does not state its own.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Quantity:
     noise_sd: float = 0.0
 
     def observed(self, rows: IntArray, values: Array) -> Observations:
-        """Observations that are known as well as `noise_sd` says.
+        """Observations with the error `noise_sd`.
 
         Args:
             rows: Which candidate each is of, `(num,)`.
@@ -107,7 +107,7 @@ SAMPLES = Quantity(
 
 _OTHER = Slope(mean=0.0, sd=0.5, neutral_sd=0.5)
 _INTERCEPT_SD = 5.0
-#: A slope believed to be smaller than this is of something that cannot matter.
+#: A slope believed to be smaller than this belongs to something that cannot matter.
 _NEARLY_NOTHING = 0.1
 
 
@@ -130,7 +130,7 @@ class Features:
     axes: tuple[str, ...]
 
     def design(self, slopes: Mapping[str, Slope]) -> Design:
-        """The columns and axes that a model with these slopes has: what cannot matter is left out."""
+        """The columns and axes that a model with these slopes uses: what cannot matter is left out."""
         near = [i for i, axis in enumerate(self.axes) if not _cannot_matter(axis, slopes)]
         return Design(self.columns[:, self._used(slopes)], self.positions[:, near], self.lengths[near])
 

@@ -1,4 +1,4 @@
-"""When each begun run will arrive: its curve extrapolated, with what all runs' errors have in common."""
+"""Extrapolates every started run to the target, with the error that all runs have in common."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tuner.analytic.started_runs import COMMON_ERROR_SD
 Array = npt.NDArray[np.float64]
 
 #: Share of the variance of extrapolation errors that all runs of a workload have in common: the template
-#: errs for all of them alike. Held against real curves (cut at random, up to eight of a workload together)
-#: errors were 0.54 early, of which 0.30 were a run's own.
+#: is wrong for all of them alike. Compared with real curves (truncated at random, up to eight of a workload
+#: at a time) errors were 0.54 early, of which 0.30 were a run's own.
 _COMMON_SHARE = 0.7
-#: A run that gained nothing visible while its samples grew by so many e-folds has likely come to its end;
+#: A run without visible gain while its samples grew by so many e-folds has likely come to its end;
 #: one that never left its start gets longer. The width is that of a logistic.
 _STALLED_FOLDS, _STUCK_FOLDS, _STALLED_WIDTH = 1.2, 2.5, 0.2
-#: What shows above the noise of two scorings, in units of progress.
+#: What shows above the noise of two evaluations, in units of progress.
 _VISIBLE = 2 * NOISE
 
 
@@ -41,9 +41,9 @@ class RunCurve:
     """One run's progress.
 
     Args:
-        samples: Samples seen at each scoring, ascending, above 0, `(num_points,)`.
-        progress: (value - start) / (target - start) at each scoring, `(num_points,)`.
-        ended: Whether it came to its end, or broke down: it arrives no more.
+        samples: Samples seen at each evaluation, ascending, above 0, `(num_points,)`.
+        progress: (value - start) / (target - start) at each evaluation, `(num_points,)`.
+        ended: Whether it came to its end, or broke down: it will not arrive.
     """
 
     samples: Array
@@ -53,13 +53,13 @@ class RunCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class Arrivals:
-    """Draws of log samples to target for every run that was scored, joint over runs.
+    """Draws of log samples to target for every run with an evaluation, joint over runs.
 
-    Whether the target is met early or late by all runs together matters to predictions, not to the
-    choice between runs; so the two parts of the error are kept apart.
+    Whether all runs reach the target early or late matters to predictions, not to the
+    choice between runs; so the two parts of the error are stored separately.
 
     Args:
-        median: `(num_runs,)`; infinite where nothing is known.
+        median: `(num_runs,)`; infinite if nothing is known.
         own: Each run's own deviation from median and common part, `(NUM_DRAWS, num_runs)`.
         common: The deviation all runs share, `(NUM_DRAWS,)`.
         unreachable: Chance that a run gains no more, `(num_runs,)`.
@@ -78,7 +78,7 @@ class Arrivals:
         return np.asarray(self.own.std(axis=0), dtype=float)
 
     def own_sd_after_probe(self, folds: float) -> float:
-        """A run's own standard deviation once it is scored with so many e-folds left to the target."""
+        """A run's own standard deviation once it is evaluated with so many e-folds left to the target."""
         place = NOISE * self.template.steepness(self.template.level_before(folds))
         return math.hypot(math.sqrt(1.0 - _COMMON_SHARE) * template_sd(folds), place)
 
@@ -87,8 +87,8 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
     """Extrapolates every run's curve to the target, along the template that all share.
 
     Args:
-        runs: What was scored of each; runs without a scoring are passed over.
-        arrived: Samples at which each reached the target; None where it has not.
+        runs: The evaluations of each; runs without any are skipped.
+        arrived: Samples at which each reached the target; None if it has not.
     """
     num = len(runs)
     passages = {i: passage_of(run.samples, run.progress) for i, run in enumerate(runs) if len(run.samples)}
@@ -125,7 +125,7 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
 
 
 def _gains_no_more(run: RunCurve, passage: Passage, template: Template) -> float:
-    """Chance that a run stays where it is: how long it has gained nothing against how long it should take."""
+    """Chance that a run gains no more: how long it has gained nothing against how long it should take."""
     first = int(np.argmax(run.progress >= passage.progress - NOISE))
     waited = passage.log_seen - float(np.log(run.samples[first]))
     if passage.progress < LEVELS[0]:

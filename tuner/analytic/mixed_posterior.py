@@ -87,7 +87,7 @@ class MixedPosterior:
         return {parameter.name: (float(value), float(sd)) for parameter, value, sd in values}
 
     def findings(self) -> dict[str, object]:
-        """Whether and how well the fits came out, and what the priors are worth."""
+        """Whether and how well the fits converged, and the weights of the priors."""
         weights = {name: float(weight) for name, weight in zip(self.names, self.weights, strict=True)}
         return {
             "converged": all(part.converged for part in self.parts),
@@ -97,11 +97,11 @@ class MixedPosterior:
         }
 
     def sentence(self) -> str:
-        """What the priors are worth, in words."""
+        """The weights of the priors, in words."""
         stated = ", ".join(
             f"{name} {weight:.0%}" for name, weight in zip(self.names, self.weights, strict=True)
         )
-        return f"Prior beliefs by what they foretold: {stated}."
+        return f"Weights of the priors, by how well they predicted: {stated}."
 
     def at_prior(self) -> list[str]:
         """Names of the unknowns that the observations left where their priors had them, in every part."""
@@ -118,7 +118,7 @@ def fit_mixed(
     observations: Array,
     noise_sd: Array,
 ) -> Posterior | MixedPosterior:
-    """`fit` with the neutral prior, and beside it with what past studies found where they found anything.
+    """`fit` with the neutral prior, and a second fit with what past studies found, if they found anything.
 
     Args:
         law: The law.
@@ -162,7 +162,7 @@ PastLaw = Mapping[str, Sequence[Observed]]
 
 
 def informed(parameters: Sequence[Parameter], past: PastLaw) -> tuple[Parameter, ...] | None:
-    """The unknowns with what past studies say of them; None where they say nothing of any.
+    """The unknowns with what past studies say of them; None if they say nothing of any.
 
     Args:
         parameters: With their neutral priors.

@@ -1,4 +1,4 @@
-"""The noise scale that grows along a run: what statistics taken at different places say of the whole run.
+"""The gradient noise scale that grows along a run: from measurements at some places to the whole run.
 
     samples(B) = s integral_0^1 (1 + B / N(u)) du,   N(u) = N u^g / (1 - g)      so that it is s (1 + B / N)
 
@@ -18,7 +18,7 @@ gradient. A schedule that drops the learning rate makes N(u) jump, which no powe
 Where the constants come from. Growth of 0.5 give or take 0.25 is an order of magnitude over a hundredfold of
 samples (McCandlish et al. 2018 find one to two along a training). Scales that count lie one and a half times
 above those measured, within a factor of two: chosen with Pollux's three networks in view, which are all there
-is (`benchmarks.noise_growth` prints how well they are foretold).
+is (`benchmarks.noise_growth` prints how well they are predicted).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tuner.domain.measurement import NoiseStatistic
 
 Array = npt.NDArray[np.float64]
 
-#: Unknowns beside N.
+#: Unknowns besides N.
 GROWTH = Parameter(name="growth of the noise scale", mean=0.5, sd=0.25)
 OWN_NOISE = Parameter(name="log share of a run's own noise in its gradient", mean=math.log(0.15), sd=1.0)
 COUNTED = Parameter(name="log noise scale that counts over the measured", mean=math.log(1.5), sd=0.7)
@@ -43,18 +43,18 @@ UNKNOWNS = (GROWTH, OWN_NOISE, COUNTED)
 
 #: Beyond this the integral hangs on a run's first samples.
 _MOST_GROWTH = 0.95
-#: A run's statistics are taken together by so many e-folds of samples, and of these so many at most.
+#: A run's statistics are averaged over so many e-folds of samples, and of these so many at most.
 _FOLDS_COMBINED, _MOST_PLACES = 1.0, 4
 #: What a place strays from the power law, standard deviation of the logarithm.
 _PLACE_SD = 0.5
-#: One pair of gradients tells the logarithm of a noise scale no better than this.
+#: One pair of gradients determines the logarithm of a noise scale no better than this.
 _ONE_ESTIMATE_SD = 2.0
 _GRID = np.geomspace(1e-6, 1.0, 160)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoisePlace:
-    """What gradients said along one piece of a run.
+    """Gradient statistics of one section of a run.
 
     Args:
         log_samples: Logarithm of the samples seen there.
@@ -68,17 +68,17 @@ class NoisePlace:
 
 
 def noise_places(statistics: Sequence[NoiseStatistic]) -> list[NoisePlace]:
-    """One run's statistics by where they were taken; S and |G|^2 are averaged apart within each place.
+    """One run's statistics by where they were taken; S and |G|^2 are averaged separately at each place.
 
     Args:
-        statistics: Of one run, in its order. A place whose mean squared gradient is lost in noise tells
-            nothing and is left out.
+        statistics: Of one run, in its order. A place whose mean squared gradient is lost in noise is
+            left out.
     """
     seen = [s for s in statistics if s.samples > 0 and s.num_estimates > 0]
     if not seen:
         return []
     logs = np.log([s.samples for s in seen])
-    # From the end on, so that what is nearest to the target is not cut in two.
+    # From the end on, so that what is nearest to the target is not split.
     back = np.minimum((logs.max() - logs) // _FOLDS_COMBINED, _MOST_PLACES - 1)
     found = []
     for place in np.unique(back)[::-1]:
@@ -136,13 +136,13 @@ def log_measured_scale(
 
 
 def whole_run_scale(share: Array, log_scale: Array) -> float:
-    """log N by the priors' middles alone, from scales measured at shares of runs: where a fit begins."""
+    """log N from the priors' means alone, from scales measured at shares of runs: the start of a fit."""
     ahead = -GROWTH.mean * np.log(np.maximum(share, _GRID[0])) + math.log1p(-GROWTH.mean)
     return float(np.mean(log_scale + ahead)) + COUNTED.mean
 
 
 def noise_scale(statistics: Sequence[NoiseStatistic]) -> float | None:
-    """S / |G|^2 in samples: numerator and denominator are averaged apart, then divided.
+    """S / |G|^2 in samples: numerator and denominator are averaged separately, then divided.
 
     Args:
         statistics: Unbiased estimates from about one place of a run.

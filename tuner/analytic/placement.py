@@ -1,7 +1,7 @@
 """Placements (devices used on each node), and the seconds of an all-reduce over them.
 
 Fitted to all of Pollux's throughput table, one ring through all ranks leaves a mean misfit of 6.7-7.0% of the
-step on at most 4 nodes, a hierarchy (a ring within the nodes, then one over them) 7.1-7.8%: so a ring it is.
+step on at most 4 nodes, a hierarchy (a ring within the nodes, then one over them) 7.1-7.8%: so we use a ring.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Placements:
-    """What of each placement the seconds depend on.
+    """The properties of each placement that the seconds depend on.
 
     Args:
         num_nodes: Nodes with at least one rank, `(num,)`.
@@ -55,7 +55,7 @@ class Placements:
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """What connects two neighbours of the ring.
+    """The link between two neighbors of the ring.
 
     Args:
         latency_seconds: A, of one hop of the whole exchange, above 0.
@@ -68,13 +68,13 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class Sharing:
-    """How the links between nodes depart from one that is alike everywhere.
+    """How the links between nodes differ from uniform ones.
 
     Args:
         device_exponent: How bandwidth falls with the devices on a node that share its adapter:
             1 / w grows as k^exponent.
         peer_gain: Logarithm of the bandwidth with several other nodes over that with a single one; above 0
-            where one flow between two hosts is limited (AWS: 5 Gbit/s outside of a cluster placement group,
+            if one flow between two hosts is limited (AWS: 5 Gbit/s outside of a cluster placement group,
             whatever the machine's own rate), since rings in several orders then take several flows.
         variation: Coefficient of variation of links; the ring is as fast as the slowest of them.
     """
@@ -130,9 +130,9 @@ def topology_ring_seconds(
     Args:
         placements: Of `num` placements.
         num_bytes: n, bytes that are reduced.
-        within: Neighbours on one node.
-        between: Neighbours on two nodes.
-        sharing: How links between nodes depart from one alike everywhere.
+        within: Neighbors on one node.
+        between: Neighbors on two nodes.
+        sharing: How links between nodes differ from uniform ones.
     """
     p, nodes = placements.num_ranks, placements.num_nodes
     volume = 2 * (p - 1) / p * num_bytes

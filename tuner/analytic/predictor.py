@@ -1,4 +1,4 @@
-"""Time to target: seconds a sample times samples to target, as draws from what is believed of both."""
+"""Predicts time to target: seconds per sample times samples to target, as draws from both posteriors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """A run that was begun: what going on with it saves.
+    """A started run: what resuming it saves.
 
     Args:
         configuration: What it runs with.
@@ -49,8 +49,8 @@ class Forecast:
     Args:
         configurations: What they are about, in order.
         total: Training seconds from the start to the target; infinite where it is never reached.
-        remaining: Training seconds still to be spent where a begun run goes on.
-        samples: Samples to the target, of a begun run too; infinite where it is never reached.
+        remaining: Training seconds still to be spent if a started run resumes.
+        samples: Samples to the target, of a started run too; infinite if it is never reached.
         seconds_per_sample: Median, `(num_configurations,)`.
         log_seconds_sd: Standard deviation of log seconds a sample, `(num_configurations,)`.
     """
@@ -80,7 +80,7 @@ class Predictor:
     Args:
         seconds: Seconds a sample.
         samples: Samples to target.
-        runs: Runs begun, by their statistics (`StrategyTraits.statistics_of`).
+        runs: Started runs, by their statistics (`StrategyTraits.statistics_of`).
     """
 
     seconds: SecondsModel
@@ -131,7 +131,7 @@ class Predictor:
     def _log_samples(self, kinds: Sequence[Configuration], normals: Array) -> Array:
         """Draws of log samples to target `(NUM_DRAWS, num_kinds)`, infinite where never.
 
-        A begun run and its neighbours are drawn together: where it is late, so are they.
+        A started run and its neighbors are drawn jointly: if it is late, so are they.
         """
         model, arrivals = self.samples, self.samples.arrivals
         started = [self.runs.get(kind) for kind in kinds]

@@ -1,4 +1,4 @@
-"""Deterministic draws: points that stand for a distribution in a sum, without chance."""
+"""Quasi-random draws: deterministic points that represent a distribution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-#: Draws that stand for a belief wherever several beliefs are combined.
+#: Number of draws of a belief wherever several beliefs are combined.
 NUM_DRAWS = 256
 
 

@@ -18,13 +18,13 @@ _STUCK = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvidence:
-    """What one run showed.
+    """The evidence of one run.
 
     Args:
         configuration: What it was run with.
-        samples: Samples seen at each scoring, above 0, `(num_points,)`.
-        progress: (value - start) / (target - start) at each scoring, `(num_points,)`.
-        samples_to_target: Where it crossed the target; None while it has not.
+        samples: Samples seen at each evaluation, above 0, `(num_points,)`.
+        progress: (value - start) / (target - start) at each evaluation, `(num_points,)`.
+        samples_to_target: Where it crossed the target; None if it has not.
         diverged: Whether it stopped being finite.
         ended: Whether it came to its end without arriving.
         emulated: Whether its ranks were emulated.
@@ -109,9 +109,9 @@ class RateEdge:
 
 
 def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], staleness: Array) -> RateEdge:
-    """What runs tell of the edge.
+    """What runs show of the edge.
 
-    Runs whose ranks wait tell the edge itself. Others tell edge and shift together: one that broke down on
+    Runs whose ranks wait show the edge itself. Others show edge and shift jointly: one that broke down on
     many ranks is as well explained by its staleness, and leaves rates of all-reduce nearly as they were.
 
     Args:

@@ -1,10 +1,10 @@
-"""A law with a prior, plus a Gaussian-process residual: one posterior for both models.
+"""Regression of a law with priors plus a Gaussian-process residual; used by both analytic models.
 
 y_i = law(theta, x_i) + g(x_i) + e_i, with theta ~ N(prior_mean, prior_sd^2), g a zero-mean Gaussian
 process and e_i ~ N(0, noise_sd_i^2). The maximum a posteriori theta is found by Levenberg-Marquardt;
 around it the law is linear in theta, so that predictions are those of one Gaussian process with kernel
 J(x) diag(prior_sd^2) J(x')' + k(x, x') (O'Hagan 1978; Rasmussen and Williams 2006, section 2.7). The
-linearisation is good where the data or the prior hold theta within a region in which the law bends little.
+linearization is good if the data or the prior confine theta to a region in which the law bends little.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Residual:
 
 @dataclass(frozen=True, kw_only=True)
 class Posterior:
-    """What is believed after a fit.
+    """The posterior after a fit.
 
     Args:
         law: The law.
@@ -102,7 +102,7 @@ class Posterior:
 
         What was observed differs from law plus residual by a part of its own (a run by its seed) and by
         the error of observing it. Without `observed`, neither is included; for an input that is itself
-        one of the observations, the part of its own is, and the data tell it.
+        one of the observations, the part of its own is, and the data determine it.
 
         Args:
             inputs: `(num, num_features)`.
@@ -192,7 +192,7 @@ def fit(
     information = jacobian.T @ inverse_noise @ jacobian + np.diag(prior_sd**-2.0)
     whole = (jacobian * prior_sd**2) @ jacobian.T + covariance
     precision = np.linalg.inv(whole) if len(observations) else whole
-    # What the prior's mean foretells, along the law's tangent.
+    # What the prior's mean predicts, along the law's tangent.
     missed = misfit + jacobian @ (theta - prior_mean)
     return Posterior(
         law=law,

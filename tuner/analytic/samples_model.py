@@ -32,7 +32,7 @@ from tuner.analytic.strategy_encoding import (
     strategy_columns,
 )
 
-#: Unknown of every strategy but all-reduce: how its best rate differs where ranks step apart.
+#: Unknown of every strategy but all-reduce: how its best rate differs if ranks step asynchronously.
 ASYNCHRONOUS = Parameter(name="log best rate of ranks apart over all-reduce's", mean=0.0, sd=0.5)
 #: e-folds of disagreement over which runs of one strategy stay alike: between one and a hundred ranks there
 #: are one (gossip) to five (elastic averaging).
@@ -68,9 +68,9 @@ def counted_batch(configuration: Configuration, devices_per_node: int) -> float:
 
 
 def samples_inputs(configurations: Sequence[Configuration], devices_per_node: int) -> Array:
-    """What the law and its residual take of configurations, `(num, num_features)`.
+    """Features of configurations for the law and its residual, `(num, num_features)`.
 
-    Log counted batch, log rate, share of ranks apart (1 - 1/p), disagreements, and the strategies' columns.
+    Log counted batch, log rate, asynchronous share (1 - 1/p), disagreements, and the strategies' columns.
     """
     setups = [_setup(c, devices_per_node) for c in configurations]
     rows = [
@@ -90,8 +90,8 @@ def log_samples_law(theta: Array, inputs: Array, exponent: float, columns: Seque
     """Logarithm of samples to target: the basin in rate and batch, and what strategies add to it.
 
     Args:
-        theta: The basin's six unknowns; with strategies beside all-reduce, how much higher the best rate of
-            ranks apart is, and then the factor of each of `columns`.
+        theta: The basin's six unknowns; with strategies besides all-reduce, how much higher the best rate of
+            asynchronous ranks is, and then the factor of each of `columns`.
         inputs: As `samples_inputs` gives them.
         exponent: How the best rate follows the batch.
         columns: Disagreement columns whose factor is in theta; others keep their prior mean.
@@ -119,7 +119,7 @@ Array = npt.NDArray[np.float64]
 SEED_SD = 0.10
 #: Real ranks of one configuration may need more or fewer samples than emulated ones.
 _BIAS = Parameter(name="log bias of emulated samples", mean=0.0, sd=0.1)
-#: Prior of the noise scale where gradients tell it: none to speak of.
+#: Prior of the noise scale if gradients determine it: very wide.
 _ANY_SCALE_SD = 3.0
 #: Lengths of columns over which residuals stay alike, and over which they have nothing in common.
 _ANYHOW, _ASYNCHRONOUS = 1e6, 1e-2
@@ -127,7 +127,7 @@ _ANYHOW, _ASYNCHRONOUS = 1e6, 1e-2
 
 @dataclass(frozen=True, kw_only=True)
 class RatePrior:
-    """What is believed of learning rates before anything was run.
+    """Prior knowledge of learning rates.
 
     Args:
         log_rate: Logarithm of a plausible rate at `batch_size`: the user's own, or the space's middle.
@@ -135,8 +135,8 @@ class RatePrior:
         batch_size: The batch it belongs to.
         exponent: How the best rate follows the batch: 1 for SGD, 1/2 for Adam.
         epoch_samples: Size of the training set, samples.
-        noise_scale: What is believed of the whole run's noise scale, samples; None where nothing is, beside
-            what gradients say.
+        noise_scale: Prior of the whole run's noise scale, samples; None if there is none besides the measured
+            gradients.
     """
 
     log_rate: float
@@ -152,8 +152,8 @@ class SamplesModel:
     """The posterior of samples to target.
 
     Args:
-        posterior: Of the logarithm of samples to target, over (log counted batch, log rate, share of ranks
-            apart, disagreements, strategy, emulated), and of the logarithm of measured noise scales.
+        posterior: Of the logarithm of samples to target, over (log counted batch, log rate, asynchronous
+            share, disagreements, strategy, emulated), and of the logarithm of measured noise scales.
         arrivals: Every run's extrapolation.
         reported: Which run each of the posterior's first observations is; noise scales come behind them.
         edge: Rates at which training may break down.
@@ -185,7 +185,7 @@ class SamplesModel:
 
         Args:
             configurations: What to predict.
-            runs: For each, the run that is meant, or None for one that was not begun; none were, if absent.
+            runs: For each, the run that is meant, or None for one that was not started; none were, if absent.
         """
         places = {run: place for place, run in enumerate(self.reported)}
         runs = [None] * len(configurations) if runs is None else runs
@@ -206,7 +206,7 @@ class SamplesModel:
         return self.posterior.parameter_values()
 
     def findings(self) -> dict[str, object]:
-        """What else is kept of the fit."""
+        """What else is stored with the fit."""
         return {**self.posterior.findings(), "sentences": self.summary()}
 
     def summary(self) -> list[str]:
@@ -227,7 +227,7 @@ class SamplesModel:
         unknown = self.posterior.at_prior()
         if unknown:
             names = ", ".join(name.removeprefix("log ") for name in unknown)
-            lines.append(f"Not told by the data yet, so left as assumed beforehand: {names}.")
+            lines.append(f"Not determined by the data yet, so left at the prior: {names}.")
         edge = math.exp(float(self.edge_grid @ self.edge_weights / self.edge_weights.sum()))
         lines.append(f"Training is expected to break down at rates above about {edge:.2g}.")
         return lines
@@ -245,11 +245,11 @@ def fit_samples(
     """Fits samples to target to every run, finished or not.
 
     Args:
-        runs: What was run; a run without a scoring tells only whether it diverged.
-        prior: What is believed beforehand.
+        runs: What was run; a run without an evaluation shows only whether it diverged.
+        prior: What is known beforehand.
         devices_per_node: Ranks on one node.
-        strategies: Strategies that will be asked about, beside those that were run.
-        emulation_differs: Whether real ranks are asked about, and emulated runs have a bias of their own.
+        strategies: Strategies to predict, besides those that were run.
+        emulation_differs: Whether to predict real ranks, so that emulated runs have a bias of their own.
         past: What past studies found of the law's unknowns.
     """
     arrivals = extrapolate([_curve(run) for run in runs], [run.samples_to_target for run in runs])
@@ -318,7 +318,7 @@ class _MeasuredNoise:
 def _measured_noise(
     runs: Sequence[RunEvidence], reported: Sequence[int], arrivals: Arrivals, devices_per_node: int
 ) -> _MeasuredNoise:
-    """What gradients said along the runs that are told of, each where it was on its way to the target."""
+    """Gradient noise along the observed runs, each where it was on its way to the target."""
     found = []
     inputs = [_inputs([], devices_per_node, [])]
     for i in reported:
@@ -359,7 +359,7 @@ def _curve(run: RunEvidence) -> RunCurve:
 def _parameters(
     prior: RatePrior, medians: Array, reported: Sequence[int], noise: _MeasuredNoise
 ) -> tuple[Parameter, ...]:
-    """Text-book slopes with wide spread; where gradients were measured, they tell the noise scale."""
+    """Text-book slopes with wide spread; measured gradients determine the noise scale."""
     if prior.noise_scale is not None and prior.noise_scale > 0:
         scale_mean, scale_sd = math.log(prior.noise_scale), 0.8
     elif len(noise.inputs):

@@ -1,4 +1,4 @@
-"""Time to target over any axes: slopes of seconds and of samples, and what every begun run has shown."""
+"""Predicts time to target over any axes: slopes of seconds and of samples, and all started runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNBEGUN = -50.0
 
 @dataclass(frozen=True, kw_only=True)
 class SlopeFit:
-    """One quantity's slopes, for people and for the study's memory.
+    """One quantity's slopes, for people and for the ledger.
 
     Args:
         quantity: `seconds a sample` or `samples to target`.
@@ -46,14 +46,14 @@ class SlopeFit:
         pairs = zip(self.names[1:], self.model.slopes[1:], self.model.slopes_sd[1:], strict=True)
         found = [f"{name} {slope:+.2f} ({sd:.2f})" for name, slope, sd in pairs]
         weights = ", ".join(f"{name} {weight:.0%}" for name, weight in self.model.weights.items())
-        lines = [f"Prior beliefs by what they foretold: {weights}."]
+        lines = [f"Weights of the priors, by how well they predicted: {weights}."]
         if found:
             lines.insert(
                 0, f"Change of log {self.quantity} with each unit (standard deviation): {', '.join(found)}."
             )
         unknown = self.at_prior()
         if unknown:
-            lines.append(f"Not told by the data yet, so left as assumed beforehand: {', '.join(unknown)}.")
+            lines.append(f"Not determined by the data yet, so left at the prior: {', '.join(unknown)}.")
         return lines
 
     def parameters(self) -> dict[str, tuple[float, float]]:
@@ -65,7 +65,7 @@ class SlopeFit:
         }
 
     def findings(self) -> dict[str, object]:
-        """What else is kept of the fit."""
+        """What else is stored with the fit."""
         return {"at_prior": self.at_prior(), "sentences": self.summary()}
 
     def at_prior(self) -> list[str]:
@@ -83,8 +83,8 @@ class RunStatus:
     """How far the candidates' runs are.
 
     Args:
-        seconds: Training seconds of each run, 0 where none was begun, `(num,)`.
-        arrived: Training seconds to target, infinite where none arrived, `(num,)`.
+        seconds: Training seconds of each run, 0 if none was started, `(num,)`.
+        arrived: Training seconds to target, infinite if none arrived, `(num,)`.
         ended: Whether a run ended without arriving, `(num,)`.
     """
 
@@ -94,13 +94,13 @@ class RunStatus:
 
     @property
     def started(self) -> npt.NDArray[np.bool_]:
-        """Whether a run was begun, `(num,)`."""
+        """Whether a run was started, `(num,)`."""
         return np.asarray(self.seconds > 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlopePredictor:
-    """Log training seconds to target of every candidate: a normal, less what has been lived through.
+    """Log training seconds to target of every candidate: a normal, less the elapsed time.
 
     Args:
         configurations: The candidates.
@@ -126,7 +126,7 @@ class SlopePredictor:
 
     @cached_property
     def weights(self) -> Array:
-        """Probabilities of `log_seconds`: a run that lives has not arrived yet, `(num, num_parts)`."""
+        """Probabilities of `log_seconds`: a run in progress has not arrived yet, `(num, num_parts)`."""
         started, arrived = self.status.started, np.isfinite(self.status.arrived)
         elapsed = np.where(started, np.log(np.maximum(self.status.seconds, 1e-12)), _UNBEGUN)
         weights = ((self.log_seconds > elapsed[:, None]) | arrived[:, None]).astype(float)
@@ -180,9 +180,9 @@ def regret_bound(forecast: Forecast, price: Array, choice: int, level: float = 0
     Candidates count as independent given the fits, which makes the bound wider than it need be.
 
     Args:
-        forecast: What is believed.
+        forecast: The predictions.
         price: Cost of a second of each candidate, `(num,)`.
-        choice: The candidate that is held against all.
+        choice: The candidate that is compared with all.
         level: Probability, in (0, 1).
     """
     with np.errstate(divide="ignore", invalid="ignore"):

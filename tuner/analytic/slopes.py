@@ -1,10 +1,10 @@
-"""Slopes with a prior, a Gaussian-process residual, and a neutral prior beside every other, by evidence.
+"""Bayesian regression with slopes and a Gaussian-process residual, mixed over several priors.
 
 y_i = w' x_i + g(x_i) + d_i for a candidate i, seen as y_i + c a_i + e_i: slopes w ~ N(m, diag(v)), g a
 zero-mean Gaussian process, d_i ~ N(0, own_sd^2) the part of its own of each candidate, c what all
 unfinished observations err by for each e-fold a_i that they lie ahead, e_i the error of observing. All is
 linear, so that the posterior is closed (Rasmussen and Williams 2006, section 2.7). Prior means m, residual
-sizes and length scales make the components of a mixture, weighed by their marginal likelihood (Bayesian
+sizes and length scales make the components of a mixture, weighted by their marginal likelihood (Bayesian
 model averaging; Hoeting et al. 1999): a prior that is wrong loses its weight after a few observations.
 """
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 
-#: Factors of the length scales that are weighed against each other.
+#: Factors of the length scales to mix.
 LENGTH_FACTORS = (0.6, 1.2)
 #: Components with less weight than this are left out.
 _LEAST_WEIGHT = 0.02
@@ -27,7 +27,7 @@ _LEAST_WEIGHT = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class SlopePrior:
-    """What is believed of slopes beforehand.
+    """A prior of slopes.
 
     Args:
         name: Such as `neutral`.
@@ -42,7 +42,7 @@ class SlopePrior:
 
 @dataclass(frozen=True, kw_only=True)
 class Observations:
-    """What was seen.
+    """Observations.
 
     Args:
         rows: Which candidate each is of, `(num,)`.
@@ -150,7 +150,7 @@ def fit_slopes(
         design: The candidates.
         priors: At least one; each is as likely as any other beforehand.
         seen: What was observed; may be empty.
-        residual_sds: Sizes of the residual that are weighed.
+        residual_sds: Sizes of the residual to mix.
         own_sd: Standard deviation of each candidate's own part.
         ahead_sd: Prior standard deviation of c.
     """

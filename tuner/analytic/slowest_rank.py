@@ -1,4 +1,4 @@
-"""How long all wait for the slowest rank, and what all do together where nobody waits.
+"""How long all ranks wait for the slowest, and the joint throughput where nobody waits.
 
 A rank's time over tau steps is tau c, plus jitter, plus the delays that are added on purpose; these are
 known from the job and so no unknown of any fit.

@@ -1,6 +1,6 @@
-"""What begun runs tell of samples to target: observations for slopes, with what extrapolation errs by.
+"""Observations of samples to target from started runs, with their extrapolation errors.
 
-A run that lives counts as one that will arrive. A chance that its curve stays below the target, from the
+A run in progress counts as one that will arrive. A chance that its curve stays below the target, from the
 heights that curves of such a form tend to, was counted once; in replays of recorded searches it cost more
 than it saved.
 """
@@ -29,12 +29,12 @@ _ARRIVED_SD = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class StartedRun:
-    """A run with at least one scoring.
+    """A run with at least one evaluation.
 
     Args:
-        row: Which candidate it is.
+        row: The index of its candidate.
         passage: When it passed which level of progress.
-        log_samples_to_target: Where it crossed the target; None while it has not.
+        log_samples_to_target: Where it crossed the target; None if it has not.
         ended: Whether it came to its end without arriving, or broke down.
     """
 
@@ -47,13 +47,13 @@ class StartedRun:
 def started_run(
     row: int, samples: Array, progress: Array, samples_to_target: float | None, *, ended: bool
 ) -> StartedRun:
-    """A run from its scorings.
+    """A run from its evaluations.
 
     Args:
-        row: Which candidate it is.
-        samples: Samples seen at each scoring, ascending, above 0, at least one, `(num_points,)`.
-        progress: At each scoring, `(num_points,)`.
-        samples_to_target: Where it crossed the target; None while it has not.
+        row: The index of its candidate.
+        samples: Samples seen at each evaluation, ascending, above 0, at least one, `(num_points,)`.
+        progress: At each evaluation, `(num_points,)`.
+        samples_to_target: Where it crossed the target; None if it has not.
         ended: Whether it came to its end without arriving, or broke down.
     """
     return StartedRun(
@@ -66,7 +66,7 @@ def started_run(
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What all begun runs tell.
+    """What all started runs show.
 
     Args:
         observations: Of log samples to target.

@@ -1,4 +1,4 @@
-"""Seconds of one global batch under every strategy, by what its traits say of it."""
+"""Laws of step time: seconds of one global batch under every strategy, from its traits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def server_exchange_seconds(
     """Seconds one rank spends at a server that serves one exchange at a time, waiting included.
 
     Mean value analysis (Reiser and Lavenberg 1980) with the residual service of the exchange that is
-    found under way (Reiser 1979); p ranks, service s, think time Z, coefficient of variation cv:
+    found in progress (Reiser 1979); p ranks, service s, think time Z, coefficient of variation cv:
 
         R_k = s (1 + Q_{k-1} - U_{k-1} (1 - cv^2) / 2),  R_k >= k s - Z
         X_k = k / (Z + R_k),  Q_k = X_k R_k,  U_k = X_k s
@@ -63,7 +63,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class NodeLinks:
-    """What ranks on one node reach each other by, where that is another way than between nodes.
+    """Links between ranks on one node, if they differ from those between nodes.
 
     Args:
         devices_per_node: Ranks on every node, above 1.
@@ -89,21 +89,21 @@ class NodeLinks:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What exchanges and jitter cost, the same for all strategies.
+    """The costs of exchanges and jitter, the same for all strategies.
 
     Args:
         num_bytes: n, bytes of the model's parameters.
-        latency: A, seconds a hop; between nodes, where those within are told apart.
+        latency: A, seconds a hop; between nodes, if those within are distinguished.
         bytes_per_second: w of the collective, likewise.
         point_to_point: Bytes a second between two ranks, or a rank and the server, over w.
-        point_to_point_latency: Seconds of a message between them beside its bytes, over A.
+        point_to_point_latency: Seconds of a message between them without its bytes, over A.
         jitter: Coefficient of variation of a rank's step.
         persistent: Share of the jitter's variance that stays with a rank.
         overlap: g, how well exchanges hide behind compute: 1 not at all, large values wholly.
-        delays: Delays added on purpose.
-        peers_wait: Whether a message between peers that does not hide behind compute holds its rank up, as
-            where both share cores and memory; links alone hold nobody up: what is mixed in is older, or less.
-        on_node: Links within nodes; None where a hop is a hop, wherever it leads.
+        delays: Artificial delays.
+        peers_wait: Whether a message between peers that does not overlap with compute delays its rank, as
+            if both share cores and memory; links alone delay nobody: what is mixed in is older, or less.
+        on_node: Links within nodes; None if all hops are alike.
     """
 
     num_bytes: float
@@ -177,8 +177,8 @@ def _all_reduced(compute: Array, num_ranks: Array, tau: Array, network: Network)
     """The slowest rank's step with an all-reduce of the gradients behind it (`synchronous_step_seconds`).
 
     With delays, T being the slowest rank's step without the exchange and c' the slowest's without delays:
-    T - c' + (c'^g + s^g)^(1/g). The exchange hides behind the backward pass, not behind standing still.
-    Where the delayed rank is last its own c is nearer than c', which tells up to 2% too little.
+    T - c' + (c'^g + s^g)^(1/g). The exchange overlaps with the backward pass, not with the delay.
+    If the delayed rank is last, its own c is nearer than c', so the law is up to 2% too low.
     """
     exchange = network.ring_seconds(num_ranks)
     found = synchronous_step_seconds(
@@ -225,7 +225,7 @@ def _through_a_server(compute: Array, num_ranks: Array, tau: Array, network: Net
     s = n / w each. What leaves the first comes to the second s apart, where it never queues; so its time
     belongs to that between two visits, Z = tau c + 2 A + s, as do latencies, which overlap between ranks,
     and the mean delay. Under an exclusive slot the service would be 2 (A + n / w). Ranks whose think times
-    differ much queue as their mean. All p queue: that rank 0 holds the server is left out.
+    differ much queue as their mean. All p queue: the law ignores that rank 0 holds the server.
     """
     service = np.maximum(network.vector_seconds(num_ranks), 1e-12)
     back_and_forth = 2.0 * network.hop_seconds(num_ranks) + service

@@ -1,4 +1,4 @@
-"""Seconds a sample for any nodes, batch and strategy, learnt from step times."""
+"""The step-time model: seconds per sample for any nodes, batch and strategy, learnt from step times."""
 
 from __future__ import annotations
 
@@ -44,14 +44,15 @@ _PARAMETERS = (
     Parameter(name="log jitter", mean=math.log(0.05), sd=0.5),
     Parameter(name="log overlap exponent", mean=math.log(1.5), sd=0.3),
 )
-#: Unknowns that only strategies beside all-reduce have. Ranks reach each other by another way than the
+#: Unknowns that only strategies other than all-reduce have. Ranks reach each other by another way than the
 #: collective's, hence another bandwidth; how much of the jitter is persistent shows only over several steps.
 _FURTHER_PARAMETERS = (
     Parameter(name="log point-to-point bandwidth over the collective's", mean=0.0, sd=0.7),
     Parameter(name="persistent share of jitter", mean=0.5, sd=0.2),
 )
-#: Unknowns where a rank reaches the others on its node by another way than those on other nodes. Latency
-#: within is that of shared memory, or of a local socket; the rest is as in `placement_seconds`.
+#: Unknowns of the topology-aware model, in which ranks on one node reach each other by another way than
+#: those on other nodes. Latency within is that of shared memory, or of a local socket; the rest is as in
+#: `placement_seconds`.
 _TOPOLOGY_PARAMETERS = (
     Parameter(name="log latency seconds of a hop within a node", mean=math.log(1e-4), sd=1.2),
     Parameter(name="log bytes a second within a node", mean=math.log(6e9), sd=1.0),
@@ -61,11 +62,11 @@ _TOPOLOGY_PARAMETERS = (
 )
 #: What a description leaves unsure of each, and the least that its logarithm is taken of.
 _DESCRIBED_SD, _LEAST_SECONDS, _LEAST_JITTER = 0.05, 1e-9, 1e-4
-#: Where a part of a described cluster is at hand, its steps tell what is true and the description is a first
-#: word; what is emulated from the description tells how the law errs, give or take a bias of its own.
+#: Where a part of a described cluster is at hand, its steps show the truth and the description is only a
+#: prior; what is emulated from the description shows the error of the law, up to a bias of its own.
 _DOUBTED_SD = 0.4
 _BIAS = Parameter(name="log bias of emulated seconds", mean=0.0, sd=0.1)
-#: Where steps were made: on the cluster that is asked about, by emulation, on the part at hand.
+#: Where steps were made: on the cluster to predict, by emulation, on the part at hand.
 _ASKED, _EMULATED, _AT_HAND = 0.0, 1.0, 2.0
 _ANYWHERE = 1e6
 #: Over log ranks, log batch a rank, log tau, the strategies' columns, and where.
@@ -115,7 +116,7 @@ class SecondsModel:
         return self.posterior.parameter_values()
 
     def findings(self) -> dict[str, object]:
-        """What else is kept of the fit."""
+        """What else is stored with the fit."""
         return {**self.posterior.findings(), "sentences": self.summary()}
 
     def summary(self) -> list[str]:
@@ -134,7 +135,7 @@ class SecondsModel:
         unknown = self.posterior.at_prior()
         if unknown:
             names = ", ".join(name.removeprefix("log ") for name in unknown)
-            lines.append(f"Not told by the data yet, so left as assumed beforehand: {names}.")
+            lines.append(f"Not determined by the data yet, so left at the prior: {names}.")
         return lines
 
 
@@ -149,12 +150,12 @@ def fit_seconds(
     """Fits seconds for a global batch (`Measurement.batch_seconds`) to every slice that timed steps.
 
     Args:
-        measurements: Slices, of any purpose; those without step times are passed over.
+        measurements: Slices, of any purpose; those without step times are skipped.
         cluster: What they ran on.
         parameter_bytes: Bytes of the model's parameters; 0 where unknown, which leaves bandwidth
             at its prior.
-        strategies: Strategies that will be asked about, beside those that were timed.
-        past: What past studies found of the law's unknowns; a described cluster is what it is said to be.
+        strategies: Strategies to predict, besides those that were timed.
+        past: What past studies found of the law's unknowns; a described cluster is taken as described.
     """
     timed = [m for m in measurements if m.step_seconds is not None and m.step_seconds.median > 0]
     configurations = [m.configuration for m in timed]
@@ -212,7 +213,7 @@ def fit_seconds(
 
 
 class _Steps:
-    """What the law takes of rows of inputs.
+    """The law's inputs, row by row.
 
     Args:
         inputs: As `_inputs` gives them, `(num, num_features)`.
@@ -232,7 +233,7 @@ class _Steps:
 
 
 class _Grouped:
-    """The rows that differ of what the law was last asked about.
+    """The distinct rows of the law's last inputs.
 
     A run's slices are timed at the same place, and a fit asks the law hundreds of times about the same rows.
     """
@@ -242,7 +243,7 @@ class _Grouped:
         self._found: tuple[_Steps, npt.NDArray[np.intp]] | None = None
 
     def steps(self, inputs: Array) -> tuple[_Steps, npt.NDArray[np.intp]]:
-        """Those that differ, and for each row which of them it is; `inputs` must not be written to."""
+        """The distinct rows, and for each row which of them it is; `inputs` must not be written to."""
         if self._found is None or self._asked is not inputs:
             different, place = np.unique(inputs, axis=0, return_inverse=True)
             self._asked, self._found = inputs, (_Steps(different), place.ravel())
@@ -250,9 +251,9 @@ class _Grouped:
 
 
 def is_topology_aware(cluster: Cluster) -> bool:
-    """Whether hops within nodes and between them are told apart: several ranks on nodes that are machines.
+    """Whether the model distinguishes hops within nodes and between them: several ranks per machine.
 
-    A description has one kind of link, and nodes that share a host are not apart.
+    A description has one kind of link, and nodes that share a host are not distinguished.
     """
     return cluster.devices_per_node > 1 and not cluster.nodes_share_host and cluster.virtual is None
 
@@ -285,7 +286,7 @@ def _point_to_point_latency(virtual: VirtualCluster | None) -> float:
     """Latency of messages over the collectives', as a description has it."""
     if virtual is None:
         return 1.0
-    # Of nothing nothing could be a multiple: the least latency that the law knows stands for it.
+    # Nothing is a multiple of 0: the least latency that the law knows stands for it.
     return virtual.one_way_seconds / max(virtual.latency, _LEAST_SECONDS)
 
 
@@ -322,7 +323,7 @@ def _log_batch_seconds(theta: Array, steps: _Steps, cluster: Cluster, parameter_
     if cluster.cores_per_host is not None:
         share = on_host * cluster.threads_per_rank / cluster.cores_per_host
         alone = cluster.threads_per_rank / cluster.cores_per_host
-        # Busy neighbours share caches and memory even where each rank has a core of its own.
+        # Busy neighbors share caches and memory even if each rank has a core of its own.
         busy = np.clip((np.minimum(share, 1.0) - alone) / max(1.0 - alone, 1e-9), 0.0, 1.0)
         compute = compute * (1 + neighbour * busy) * np.maximum(share, 1.0) ** shared_exponent
     network = Network(
@@ -362,7 +363,7 @@ def _node_links(theta: Array, cluster: Cluster) -> NodeLinks:
 def _between_moments_sd(
     setups: Sequence[Setup], configurations: Sequence[Configuration], observations: Array
 ) -> float:
-    """Learns how much repeated looks at the same thing differ, shrunk to the prior."""
+    """Learns how much repeated measurements of the same thing differ, shrunk to the prior."""
     groups: dict[tuple[Setup, int], list[float]] = {}
     for setup, configuration, value in zip(setups, configurations, observations, strict=True):
         groups.setdefault((setup, configuration.batch_size), []).append(float(value))

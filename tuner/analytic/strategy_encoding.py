@@ -1,4 +1,4 @@
-"""How a configuration's ranks train together, as the models take it: strategy, ranks, steps apart."""
+"""Encodes how a configuration's ranks train for the models: strategy, ranks, asynchronous steps."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def is_plain_alone(traits: StrategyTraits) -> bool:
 def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
     """How a configuration trains on so many ranks.
 
-    One rank has nobody to exchange with: but for an outer step it is plain SGD whatever the strategy, and
-    stands for what all-reduce is on one rank, so that a run of one tells of all.
+    One rank has nobody to exchange with: except for an outer step it is plain SGD whatever the strategy, and
+    stands for what all-reduce is on one rank, so that a run of one informs all.
     """
     traits = traits_of(configuration.strategy)
     if num_ranks == 1 and is_plain_alone(traits):

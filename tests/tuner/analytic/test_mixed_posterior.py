@@ -68,7 +68,7 @@ def test_the_prior_that_predicted_what_was_seen_is_believed(past: PastLaw, expec
     found = line_fit(past)
     assert isinstance(found, MixedPosterior)
     assert found.names[int(np.argmax(found.weights))] == expected
-    assert "Prior beliefs" in found.sentence()
+    assert "Weights of the priors" in found.sentence()
     assert sum(found.findings()["priors"].values()) == pytest.approx(1.0)  # type: ignore[attr-defined]
 
 

@@ -121,7 +121,7 @@ def test_slices_without_step_times_are_passed_over() -> None:
 def test_the_summary_names_what_one_node_cannot_show() -> None:
     words = " ".join(fit_seconds(probes((1,), (16, 64, 256)), ASYNCHRONOUS, PARAMETER_BYTES).summary())
     assert "us a sample" in words
-    assert "Not told by the data yet" in words
+    assert "Not determined by the data yet" in words
     for unknown in ("bytes a second", "latency seconds of a hop", "jitter"):
         assert unknown in words
 
