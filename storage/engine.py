@@ -1,4 +1,4 @@
-"""From a URL to an engine: which databases are taken, and how connections to them are set up."""
+"""Creates SQLAlchemy engines from database URLs: supported databases and connection settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.failures import shown
 from tuner.domain.errors import StorageError
 
 #: How long a writer waits for another one. SQLite serves waiting writers in no order: of eight processes on
-#: one file one met a lock error after 30 seconds, on two cores with a load of 15 and an Optuna study beside.
+#: one file one met a lock error after 30 seconds, on two cores under a load of 15 and an Optuna study.
 BUSY_TIMEOUT_SECONDS = 120
 
 _CONNECT_TIMEOUT_SECONDS = 10
@@ -25,7 +25,7 @@ def parsed(url: str) -> URL:
     """The URL with its driver and, for SQLite, the file's absolute path.
 
     Raises:
-        StorageError: It is no URL, or one of a database Paceline does not keep studies in.
+        StorageError: It is no URL, or one of a database in which Paceline does not store studies.
     """
     try:
         parts = make_url(url)
@@ -37,11 +37,11 @@ def parsed(url: str) -> URL:
         return parts.set(drivername="postgresql+psycopg")
     if dialect != "sqlite":
         raise StorageError(
-            f"{shown(parts)}: studies are kept in SQLite or PostgreSQL, not in {dialect}; "
+            f"{shown(parts)}: studies are stored in SQLite or PostgreSQL, not in {dialect}; "
             f"an example is {_EXAMPLES}"
         )
     if not parts.database or parts.database.startswith((":memory:", "file:")):
-        raise StorageError(f"{shown(parts)} names no file to keep a study in; an example is {_EXAMPLES}")
+        raise StorageError(f"{shown(parts)} names no file to store a study in; an example is {_EXAMPLES}")
     path = Path(parts.database).expanduser().absolute()
     return parts.set(drivername="sqlite", database=str(path))
 
@@ -89,7 +89,7 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 
 def engine_for(url: URL) -> Engine:
-    """An engine for a URL from `parsed`; nothing is connected yet.
+    """An engine for a URL from `parsed`; does not connect yet.
 
     Raises:
         StorageError: The driver is not installed.

@@ -1,4 +1,4 @@
-"""What goes wrong with a database, turned into one message that says which database and what to do."""
+"""Turns database errors into one message that says which database failed and what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from tuner.domain.errors import StorageError, TunerError
 
 _PERMISSION = ("is not writable", "give this user the right to read and write the file and its folder")
-_FULL = ("has no room left", "free space on its disk; what was kept so far is whole")
+_FULL = ("has no space left", "free space on its disk; what was stored so far is whole")
 _LOCKED = (
     "is locked by another process",
     "end the process that holds it, or use PostgreSQL for many workers",

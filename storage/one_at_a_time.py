@@ -1,4 +1,4 @@
-"""Making tables is for one process at a time, also when many workers start on a new database at once."""
+"""A lock that lets one process at a time create tables, even if many workers start on a new database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from storage.engine import database_file
 from storage.failures import shown, translated
 from tuner.domain.errors import StorageError
 
-#: A process that is killed is out at once, and one that works goes on: many workers that start together on a
+#: A killed process releases the lock at once, and one that works continues: many workers that start on a
 #: busy machine may wait for minutes.
 _TIMEOUT_SECONDS = 300
 #: Names the advisory lock in PostgreSQL: "paceline" as a number of 64 bits.
@@ -24,7 +24,7 @@ _ADVISORY_LOCK = int.from_bytes(b"paceline")
 
 @contextmanager
 def one_at_a_time(engine: Engine) -> Iterator[None]:
-    """Holds all other processes out that ask for the same database; a killed one is out at once.
+    """Locks out all other processes that ask for the same database; a killed one releases the lock at once.
 
     Raises:
         StorageError: Another process stayed in for minutes, or the server cannot be reached.
@@ -72,6 +72,6 @@ def _advisory_lock(engine: Engine) -> Iterator[None]:
             connection.exec_driver_sql(f"SELECT pg_advisory_lock({_ADVISORY_LOCK})")
         yield
     finally:
-        # The lock and the setting belong to the session: it ends here instead of going back to the pool.
+        # The lock and the setting belong to the session: close it instead of returning it to the pool.
         connection.invalidate()
         connection.close()

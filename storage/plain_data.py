@@ -1,4 +1,4 @@
-"""Plain data in a JSON column, with the numbers JSON cannot write."""
+"""A column type for plain data as JSON, including the numbers that JSON cannot write."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def decoded(value: Any) -> Any:
 class PlainData(TypeDecorator[Any]):
     """A column of plain data.
 
-    It is `JSON`, not PostgreSQL's `JSONB`: the text is kept as it was written, so that numbers come
-    back to the last bit, keys keep their order, and a rank's error may hold any character.
+    It is `JSON`, not PostgreSQL's `JSONB`: the text is stored as it was written, so that numbers come
+    back to the last bit, keys retain their order, and a rank's error may contain any character.
     """
 
     impl = JSON

@@ -57,7 +57,7 @@ def must_change(connection: Connection, lease: Lease, **values: Any) -> None:
     """Changes a probe under its lease.
 
     Raises:
-        LeaseLostError: The lease does not hold any more.
+        LeaseLostError: The lease is no longer valid.
     """
     if connection.execute(change_under(lease, **values)).rowcount != 1:
         refusal = _state(connection, lease.probe_id).why_lost(lease)
@@ -65,7 +65,7 @@ def must_change(connection: Connection, lease: Lease, **values: Any) -> None:
 
 
 def give_back(connection: Connection, lease: Lease) -> None:
-    """Gives a lease back if it still holds."""
+    """Gives a lease back if it is still valid."""
     connection.execute(change_under(lease, **_NO_LEASE))
 
 
@@ -87,7 +87,7 @@ def append(connection: Connection, lease: Lease, measurement: Measurement, now: 
     two slices never get the same index.
 
     Raises:
-        LeaseLostError: The lease does not hold any more.
+        LeaseLostError: The lease is no longer valid.
     """
     values: dict[str, Any] = {"outcome": str(measurement.outcome)}
     if not measurement.outcome.can_continue:

@@ -1,4 +1,4 @@
-"""Records as rows and rows as records."""
+"""Converts records to rows and rows to records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuner.ledger import (
     StudyRecord,
 )
 
-#: What of a measurement has a column of its own; the rest is the slice's `details`.
+#: Fields of a measurement with a column of their own; the rest goes to the slice's `details`.
 _SLICE_COLUMNS = (
     "outcome",
     "training_seconds",
@@ -44,7 +44,7 @@ def slice_row(measurement: Measurement) -> dict[str, Any]:
 
 
 def curve_rows(measurement: Measurement) -> list[dict[str, Any]]:
-    """The curve of one slice, a row a scoring, without the keys of probe and study."""
+    """The curve of one slice, one row per evaluation, without the keys of probe and study."""
     return [
         {
             "point_index": index,
@@ -183,5 +183,5 @@ def recommendation(row: Row[Any]) -> RecommendationRecord:
 
 
 def clean_text(text: str) -> str:
-    """The text without what PostgreSQL cannot keep in it: NUL and unpaired surrogates."""
+    """The text without what PostgreSQL cannot store in it: NUL and unpaired surrogates."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")

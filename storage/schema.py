@@ -1,4 +1,4 @@
-"""Which revision of the tables a database has, and bringing it to the newest."""
+"""The revision of a database's tables, and migration to the newest."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tuner.domain.errors import StorageError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-#: Every revision, oldest first. Kept here beside the migrations themselves, so that opening a database
-#: that is up to date needs no Alembic; a test holds the two together.
+#: Every revision, oldest first. Listed here besides the migrations themselves, so that opening a database
+#: that is up to date needs no Alembic; a test checks that both agree.
 REVISIONS = ("0001",)
 HEAD = REVISIONS[-1]
 
@@ -101,7 +101,7 @@ def _stored_revision(connection: Connection) -> str | None:
 
 
 def _migrate(connection: Connection) -> None:
-    # One transaction around all of it: killed half-way, nothing of it has happened.
+    # One transaction around everything: a kill half-way leaves nothing changed.
     from alembic import command
 
     command.upgrade(alembic_config(connection), "head")

@@ -1,4 +1,4 @@
-"""The ledger in SQL: what was paid for, kept where many workers and later runs find it."""
+"""The ledger in SQL, shared by many workers and later runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _Record = TypeVar("_Record")
 class SqlLedger:
     """A `Ledger` in a database whose tables exist (`open_storage` sees to that).
 
-    Several threads and processes may use one database at once; a lease is taken and held against in
+    Several threads and processes may use one database at once; a lease is taken and checked in
     single statements, so that one worker has it and no other.
 
     Args:
@@ -111,7 +111,7 @@ class SqlLedger:
 
     def append_slice(self, lease: Lease, measurement: Measurement) -> None:
         if measurement.outcome is Outcome.RUNNING:
-            raise ValueError(f"a slice under way cannot be kept: probe {lease.probe_id} is still running")
+            raise ValueError(f"a running slice cannot be stored: probe {lease.probe_id} is still running")
         with writing(self._engine) as connection:
             probe_tables.append(connection, lease, measurement, self._clock())
 

@@ -1,4 +1,4 @@
-"""The tables of a study database, all named `paceline_...`; Optuna's tables lie beside them."""
+"""The tables of a study database, all named `paceline_...`; Optuna's tables are beside them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 from storage.plain_data import PlainData
 
-#: Every table of ours begins with this; migrations look at no other.
+#: Every Paceline table starts with this; migrations change no other.
 PREFIX = "paceline_"
 
 metadata = MetaData(
@@ -45,7 +45,7 @@ studies = Table(
     Column("created_at", Double, nullable=False),
 )
 
-#: `outcome` is `paused` while a probe may go on; the lease columns are empty while nobody holds it.
+#: `outcome` is `paused` while a probe may resume; the lease columns are empty while nobody holds it.
 probes = Table(
     "paceline_probes",
     metadata,
@@ -80,7 +80,7 @@ slices = Table(
     Column("details", PlainData, nullable=False),
 )
 
-#: One row a scoring. `value` is empty where the metric was not a number.
+#: One row per evaluation. `value` is empty if the metric was not a number.
 curve_points = Table(
     "paceline_curve_points",
     metadata,

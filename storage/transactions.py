@@ -1,4 +1,4 @@
-"""Transactions that happen whole or not at all, on SQLite as on PostgreSQL."""
+"""Atomic transactions, on SQLite as on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A transaction whose statements all see the database as it was at one moment.
+    """A transaction whose statements all see one consistent snapshot of the database.
 
     Raises:
-        StorageError: The database cannot be read, or holds what no record can be made of.
+        StorageError: The database cannot be read, or contains what no record can be made of.
     """
     with decoding(engine.url), translated(engine.url), engine.connect() as connection:
         if engine.dialect.name == "sqlite":

@@ -11,7 +11,7 @@ from storage.tables import PREFIX, metadata
 
 
 def _is_ours(name: str | None, kind: str, _parents: MutableMapping[str, str | None]) -> bool:
-    # Optuna's tables, and whatever else lives in the database, are left alone.
+    # Optuna's tables, and anything else in the database, are left alone.
     return kind != "table" or (name is not None and name.startswith(PREFIX))
 
 

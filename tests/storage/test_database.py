@@ -141,9 +141,9 @@ class TestRefusals:
         ("url", "message"),
         [
             ("study.db", "'study.db' is no database URL; an example is sqlite:///study.db"),
-            ("sqlite://", "names no file to keep a study in"),
-            ("sqlite:///:memory:", "names no file to keep a study in"),
-            ("mysql://me:secret@host/db", r"mysql://me:\*\*\*@host/db: studies are kept in SQLite or Post"),
+            ("sqlite://", "names no file to store a study in"),
+            ("sqlite:///:memory:", "names no file to store a study in"),
+            ("mysql://me:secret@host/db", r"mysql://me:\*\*\*@host/db: studies are stored in SQLite or Post"),
             ("oracle:me:secret@host", r"'oracle:me:\*\*\*@host' is no database URL"),
         ],
     )
@@ -212,7 +212,7 @@ class TestRefusals:
             storage.ledger.open_study("digits", "f1", {})
             with storage._engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA max_page_count = 1")
-            with pytest.raises(StorageError, match="has no room left: database or disk is full"):
+            with pytest.raises(StorageError, match="has no space left: database or disk is full"):
                 storage.ledger.open_study("other", "f2", {"text": "x" * 100_000})
             assert [study.name for study in storage.ledger.studies()] == ["digits"]
 
@@ -233,7 +233,9 @@ class TestRefusals:
         assert "is not writable: Permission denied" in str(
             storage_error(PermissionError(13, "Permission denied"), url)
         )
-        assert "has no room left: No space" in str(storage_error(OSError(28, "No space left on device"), url))
+        assert "has no space left: No space" in str(
+            storage_error(OSError(28, "No space left on device"), url)
+        )
 
     def test_what_optuna_lets_through_becomes_a_storage_error_under_guard(self, sqlite_url: str) -> None:
         import optuna
