@@ -1,4 +1,4 @@
-"""What may be chosen: configurations, kinds of choice, feasibility, strategy traits."""
+"""Search spaces: configurations, kinds of choice, feasibility, strategy traits."""
 
 from search_spaces.choices import Choice, CountRange, FloatRange, OneOf
 from search_spaces.configuration import AxisValue, Configuration

@@ -1,4 +1,4 @@
-"""Kinds of choice: what the value of one axis may be."""
+"""Kinds of choice: the values that one axis may have."""
 
 from __future__ import annotations
 

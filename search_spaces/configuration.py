@@ -33,10 +33,10 @@ def _axis_order(axis: str) -> tuple[int, str]:
 
 
 class Configuration(Mapping[str, AxisValue]):
-    """What one training is run with: nodes, global batch size, learning rate, strategy and its knobs.
+    """The settings of one training: nodes, global batch size, learning rate, strategy and its knobs.
 
     Equal values give equal configurations and equal keys, whatever the order of the axes; floats are
-    kept to six significant digits, so that a configuration survives JSON and databases unchanged.
+    rounded to six significant digits, so that a configuration survives JSON and databases unchanged.
 
     Args:
         axes: Axis name to value. Numbers must be finite.
@@ -70,7 +70,7 @@ class Configuration(Mapping[str, AxisValue]):
 
     @property
     def batch_size(self) -> int:
-        """Samples of one optimizer step over all ranks together; 1 where no such axis was chosen."""
+        """Samples of one optimizer step over all ranks; 1 if there is no such axis."""
         return int(self._axes.get("batch_size", 1))
 
     @property

@@ -12,7 +12,7 @@ class Feasibility(Protocol):
     """A condition a configuration must meet before it may be tried."""
 
     def reason_against(self, configuration: Configuration) -> str | None:
-        """Why this configuration cannot be run, or None where nothing speaks against it."""
+        """Why this configuration cannot be run, or None if it can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class BatchCoversRanks:
 class BatchSplitsEvenly:
     """Every rank gets the same number of samples of each batch, in micro-batches of the same size.
 
-    What a program is told that cuts its batches itself: it cannot give one rank a sample more.
+    For programs that split their batches themselves and cannot give one rank a sample more.
 
     Args:
         devices_per_node: Ranks on one node.

@@ -24,7 +24,7 @@ class ListedSpace(SearchSpace):
 
     Args:
         configurations: The configurations, at least one, without repetition, in the order in which they
-            are weighed. Those of one strategy have the same axes.
+            are considered. Those of one strategy have the same axes.
     """
 
     configurations: tuple[Configuration, ...]

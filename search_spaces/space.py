@@ -1,4 +1,4 @@
-"""A search space: axes with their choices, and what is feasible among their combinations."""
+"""A search space: axes with their choices, and the feasible combinations."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def is_runnable(self, configuration: Configuration) -> bool:
-        """Whether a configuration can be run at all, be it outside of what is to be chosen from."""
+        """Whether a configuration can be run at all, even if it is outside of the choices."""
 
     @abstractmethod
     def with_condition(self, condition: Feasibility) -> SearchSpace:
@@ -56,7 +56,7 @@ class SearchSpace(ABC):
         """One feasible configuration drawn at random, or None where none was found in `attempts` draws."""
 
     def is_feasible(self, configuration: Configuration) -> bool:
-        """Whether nothing speaks against a configuration."""
+        """Whether a configuration is feasible."""
         return not self.reasons_against(configuration)
 
 

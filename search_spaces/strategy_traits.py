@@ -1,4 +1,4 @@
-"""What is known of a strategy without running it; free of torch, for laws and the command line."""
+"""Properties of strategies that are known without running them; needs no torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Knob:
     """A further axis that only some strategies have.
 
     Args:
-        default: What it is where nobody says.
-        levels: What the search weighs where the job does not say.
-        allowed: What it may be at all.
+        default: Its value if nobody states one.
+        levels: What the search considers if the job states nothing.
+        allowed: All allowed values.
     """
 
     default: AxisValue
@@ -28,7 +28,7 @@ class Knob:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyTraits:
-    """How a strategy keeps the replicas in step, as far as models and search need to know.
+    """How a strategy synchronizes the replicas, as far as models and search need to know.
 
     Args:
         name: The value of the `strategy` axis.
@@ -201,7 +201,7 @@ STRATEGIES: dict[str, StrategyTraits] = {
 KNOBS: tuple[str, ...] = tuple(dict.fromkeys(knob for t in STRATEGIES.values() for knob in t.knobs))
 
 
-#: Strategies that only recordings name: nothing here trains by them.
+#: Strategies that only recordings name; Paceline cannot train with them.
 _RECORDED: dict[str, StrategyTraits] = {}
 
 
@@ -227,9 +227,9 @@ def unknown_strategy(name: str) -> str:
 def declare_recorded_strategy(name: str) -> StrategyTraits:
     """Makes a strategy that a recording names known to `traits_of`; one known already stays as it is.
 
-    All that is told of it is its name. One with `async` in it is taken for an asynchronous parameter
-    server; `sync`, `all_reduce` and every other for gradients averaged among all, with a barrier. Each
-    configuration of a recording has a curve of its own, so that nothing is said to hold for other nodes
+    Only its name is known. One with `async` in it is treated as an asynchronous parameter
+    server; `sync`, `all_reduce` and every other as gradients averaged among all, with a barrier. Each
+    configuration of a recording has a curve of its own, so that nothing is assumed for other nodes
     or machines.
     """
     if name in STRATEGIES or name in _RECORDED:

@@ -1,4 +1,4 @@
-"""Labelled images held in memory, and how often a model names them right."""
+"""Labelled images in memory, and classification accuracy."""
 
 from __future__ import annotations
 
