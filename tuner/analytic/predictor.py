@@ -28,8 +28,8 @@ class RunState:
         training_seconds: Its training clock.
         samples_to_target: Where it crossed the target; None while it has not.
         seconds_to_target: Its training clock at the crossing; None while it has not.
-        ended: Whether it broke down and cannot go on.
-        is_timed: Whether its clock is that of the cluster which is asked about.
+        ended: Whether it broke down and cannot resume.
+        is_timed: Whether its clock is that of the cluster to predict.
     """
 
     configuration: Configuration

@@ -222,7 +222,7 @@ def _through_a_server(compute: Array, num_ranks: Array, tau: Array, network: Net
     """A rank's own steps, and every tau of them 2 A, its turn at the server and the answer.
 
     The server's link is two stations, one that takes vectors and one that sends answers, both at once:
-    s = n / w each. What leaves the first comes to the second s apart, where it never queues; so its time
+    s = n / w each. Vectors reach the second at intervals of s, where they never queue; so its time
     belongs to that between two visits, Z = tau c + 2 A + s, as do latencies, which overlap between ranks,
     and the mean delay. Under an exclusive slot the service would be 2 (A + n / w). Ranks whose think times
     differ much queue as their mean. All p queue: the law ignores that rank 0 holds the server.

@@ -46,7 +46,7 @@ def calibrate(plan: CalibrationPlan, launcher: Launcher, folder: Path, listen: L
         listen: Called with what is being measured.
 
     Raises:
-        ProbeError: A rank failed or was not heard of; the message has every rank's words.
+        ProbeError: A rank failed or did not report; the message has every rank's own.
     """
     return _Calibration(plan, launcher, folder, listen).run()
 

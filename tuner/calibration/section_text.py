@@ -30,7 +30,7 @@ def _step_lines(constants: Constants) -> list[str]:
     neighbors = (
         ""
         if abs(slower) < 0.005
-        else f"; {abs(slower):.0%} {'slower' if slower > 0 else 'faster'} beside others"
+        else f"; {abs(slower):.0%} {'slower' if slower > 0 else 'faster'} when neighbors are busy"
     )
     return [
         _line("fixed_seconds", f'"{duration(fixed.value)}"', _seconds_range(fixed)),
@@ -49,7 +49,7 @@ def _link_lines(constants: Constants) -> list[str]:
         f"# all-reduces of {ranks} ranks; up to {link.misfit:.0%} off the ring's law",
         _line("latency", f'"{duration(link.latency.value)}"', f"a hop, {_seconds_range(link.latency)}"),
         _line("bandwidth", f'"{bandwidth(link.seconds_per_byte.value)}"', _bandwidth_range(link)),
-        "# overlap left out: the all-reduce of this model is too short beside its steps to tell, or too long"
+        "# overlap left out: the all-reduce of this model is too short or too long to measure it"
         if overlap is None
         else _line("overlap", f"{overlap.value:.3g}", _range(overlap)),
     ]

@@ -77,7 +77,7 @@ class HostNodes(SchedulerBackend):
 
     Args:
         hosts: By what the hosts reach each other.
-        connect: How a command is run on one: `{host}` stands for it, `{command}` for the command as one
+        connect: How to run a command on one: `{host}` is replaced by it, `{command}` by the command as one
             quoted word.
         python: Interpreter there that runs node agents; this one's path if absent.
         end_seconds: How long a host may take to end what a job left there; then it is left alone.

@@ -28,7 +28,7 @@ class RayJob:
     Args:
         status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED as Ray has it; UNKNOWN where it knows nothing.
         message: Ray's words.
-        exit_code: Of the job's driver; None where it goes on, or Ray cannot say.
+        exit_code: Of the job's driver; None if it still runs, or Ray cannot say.
     """
 
     status: str

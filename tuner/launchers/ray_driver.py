@@ -256,7 +256,7 @@ class Driver:
         )
 
     def _takes_end(self, ended: Any, node: int) -> bool:
-        """Notes a node that did not end by itself, in Ray's words; false where it may go on all the same."""
+        """Notes a node that did not end by itself, in Ray's words; false if it may continue all the same."""
         try:
             if not ray.get(ended):
                 self._lose("failed", node, "its node agent ended without a report")

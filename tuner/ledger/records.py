@@ -62,7 +62,7 @@ class ProbeRecord:
         purpose: Why it is probed.
         trial_number: Its Optuna trial; None if it has none.
         slices: The measurement of each slice, in order.
-        outcome: PAUSED while it may go on; its end otherwise. Before the first slice: PAUSED.
+        outcome: PAUSED while it may resume; its end otherwise. Before the first slice: PAUSED.
         reason: Why it ended, in words.
         lease: The lease that holds now; None if there is none.
         created_at: Seconds since the epoch.

@@ -20,7 +20,7 @@ class GossipPairs(PeerRule):
     """An active rank sends theta_i; a passive one, between its steps, moves both to their average.
 
     With d = (theta_j - theta_i) / 2 the passive j subtracts d and answers with it; the active i adds it once
-    it arrives, on top of the steps made since: the mean of both is kept at any delay (Lian et al. 2018). A
+    it arrives, on top of the steps made since: the mean of both is exact at any delay (Lian et al. 2018). A
     rank draws its role at each exchange, so that each takes part in one exchange every tau steps on average
     and every pair is as likely; nobody waits for an answer, so two that ask each other do not deadlock, and
     a slow passive only makes its answers late.

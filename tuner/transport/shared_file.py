@@ -114,7 +114,7 @@ class SharedFile:
             self._name = None
 
     def close(self) -> None:
-        """Lets go of it."""
+        """Releases it."""
         self.forget_name()
         self._map = None
         if self._descriptor is not None:

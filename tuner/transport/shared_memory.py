@@ -7,7 +7,7 @@ safe:
   lock (`two_buffers.py`): the reader checks the vector's number before and after its copy. That needs
   stores to become visible in the order in which they were made, and loads to be made in order. x86-64
   (total store order) and s390x do so by themselves; elsewhere `atomic_thread_fence` of GCC's libatomic is
-  called between them. Where there is neither, `shared_memory_is_safe` says no and this
+  called between them. If there is neither, `shared_memory_is_safe` is False and this
   is not to be used. Calls into torch and the kernel are opaque to compilers, so that these do not move the
   stores either.
 - *Copies are ordinary stores*, or streaming ones that glibc's memcpy ends by a store fence before it returns;

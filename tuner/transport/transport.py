@@ -80,7 +80,7 @@ class Transport(ABC):
     def silent_seconds(self) -> Array:
         """Seconds since each rank last posted, as far as this one knows, `(num_ranks,)`.
 
-        Its own is 0; that of a rank never heard of counts from this transport's start.
+        Its own is 0; that of a rank that never posted counts from this transport's start.
         """
 
     @abstractmethod

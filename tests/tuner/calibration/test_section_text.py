@@ -86,7 +86,7 @@ def test_warnings_and_spreads_stand_beside_the_figures() -> None:
     (line,) = (line for line in text.splitlines() if line.startswith("fixed_seconds"))
     assert "1.111ms to 1.481ms" in line
     assert "7%" in text
-    assert "20% slower beside others" in text
+    assert "20% slower when neighbors are busy" in text
 
 
 @given(st.floats(1e-9, 1e4))
