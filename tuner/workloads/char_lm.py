@@ -28,9 +28,9 @@ _SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "test", "tests",
 class CharLM(Workload):
     """Predicts the next byte of a text; a sample is a window of `context` bytes.
 
-    The last twentieth of the text is reserved for evaluation. The metric counts characters of UTF-8, so that
+    The last twentieth of the text is kept for scoring. The metric counts characters of UTF-8, so that
     text beyond ASCII compares. The standard library differs between versions of Python, and so do its
-    curves: name a text where runs on several machines must agree. Trains with AdamW by default.
+    curves: name a text where runs on several machines must agree. Trains with AdamW unless told otherwise.
 
     Args:
         width: Features of a position.
@@ -39,7 +39,7 @@ class CharLM(Workload):
         context: Bytes of a window.
         text: A text file, absolute or relative to where Paceline runs; the sources of the
             interpreter's standard library if absent.
-        validation_samples: How many windows to evaluate, spread evenly over the text reserved for it.
+        validation_samples: How many windows are scored, spread evenly over the text kept for it.
     """
 
     metric = METRICS["bits_per_character"]
@@ -151,7 +151,7 @@ def _nats(model: nn.Module, windows: Tensor, *, reduction: str) -> Tensor:
 
 
 def _num_characters(symbols: Tensor) -> int:
-    # In UTF-8 every byte except those of the form 10xxxxxx begins a character.
+    # In UTF-8 every byte but those of the form 10xxxxxx begins a character.
     return int(((symbols & 0xC0) != 0x80).sum())
 
 

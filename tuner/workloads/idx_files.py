@@ -14,13 +14,13 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """The array of unsigned bytes in an IDX file.
+    """The array of unsigned bytes that an IDX file holds.
 
     The format: two zero bytes, the type, the number of dimensions, each dimension as a big-endian
     32-bit integer, the values (LeCun, http://yann.lecun.com/exdb/mnist/).
 
     Raises:
-        ValueError: The file is not an IDX file of unsigned bytes, or is truncated.
+        ValueError: The file is not an IDX file of unsigned bytes, or is cut short.
     """
     content = path.read_bytes()
     if content.startswith(_GZIP_MAGIC):
@@ -33,7 +33,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     num_dimensions = content[3]
     start = 4 + 4 * num_dimensions
     if len(content) < start:
-        raise ValueError(f"{path} is truncated: its header is incomplete")
+        raise ValueError(f"{path} is cut short: its header is incomplete")
     shape = struct.unpack(f">{num_dimensions}I", content[4:start])
     expected = int(np.prod(shape, dtype=np.int64))
     if len(content) - start != expected:
@@ -45,7 +45,7 @@ def find_idx(folder: Path, stem: str) -> Path | None:
     """The file of this name in a folder, plain or gzipped, or None.
 
     Args:
-        folder: The folder to search.
+        folder: Where to look.
         stem: Name such as `train-images-idx3-ubyte`; `train-images.idx3-ubyte` is found as well.
     """
     for name in (stem, stem.replace("-idx", ".idx")):

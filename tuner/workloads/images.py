@@ -1,4 +1,4 @@
-"""Labelled images in memory, and classification accuracy."""
+"""Labelled images held in memory, and how often a model names them right."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def test_plain_and_gzipped_files_hold_the_same(tmp_path, pack):
     [
         (b"", "is not an IDX file of unsigned bytes"),
         (b"\0\0\x0d\x01\0\0\0\0", "is not an IDX file of unsigned bytes"),
-        (CONTENT[:6], "is truncated: its header is incomplete"),
+        (CONTENT[:6], "is cut short: its header is incomplete"),
         (CONTENT[:-1], "holds 5 values where its header says 6"),
         (gzip.compress(CONTENT, mtime=0)[:-9], "is a damaged gzip file"),
     ],
