@@ -403,7 +403,7 @@ def export(
         typer.Option(help="k8s, skypilot: the container image it runs in.", show_default=False),
     ] = None,
 ) -> None:
-    """Export the recommendation to a file that runs elsewhere."""
+    """Print, or write with --output, a launch file that trains the recommendation elsewhere."""
     from tuner.service.exporting import ExportOptions, export_job
 
     opened = _opened(job)
@@ -474,7 +474,7 @@ def calibrate(
 @app.command()
 def schema(
     recommendation: Annotated[
-        bool, typer.Option("--recommendation", help="Print that of recommendation.json.")
+        bool, typer.Option("--recommendation", help="Print the schema of recommendation.json instead.")
     ] = False,
 ) -> None:
     """Print the JSON Schema of job files."""

@@ -103,7 +103,7 @@ class _Watched:
         decision = self._policy.decide(state)
         paid = paid_of(self._posed, state)
         self.seen.append((state.elapsed_seconds, paid, recommended(decision)))
-        held = sum(running.num_nodes for running in state.capacity.under_way)
+        held = sum(active.num_nodes for active in state.capacity.under_way)
         if isinstance(decision.action, Start):
             held += state.cluster.nodes_held(decision.action.configuration)
         self.most_nodes = max(self.most_nodes, held)

@@ -84,7 +84,7 @@ def test_what_a_study_shows_is_what_was_run(at: Workplace, paceline: Command) ->
     probes = at.study()[1]
     status = {row["what"]: row["value"] for row in rows_of(paceline("status", "job.toml", "-f", "json"))}
     assert status["probes"] == len(probes)
-    assert status["probes in flight"] == 0
+    assert status["probes under way"] == 0
     assert status["stopped because"].startswith("a run reached the target")
     assert status["best value"] >= 0.97
     trials = rows_of(paceline("trials", "job.toml", "-f", "json"))

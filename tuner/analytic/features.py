@@ -211,18 +211,18 @@ def _spread(values: Array) -> Array:
 
 
 def _assembled(ordered: dict[str, Array], unordered: dict[str, list[str]], asynchronous: Array) -> Features:
-    centred = {n: v - 0.5 * (v.min() + v.max()) for n, v in ordered.items() if v.max() > v.min() + 1e-9}
-    columns: dict[str, Array] = {"intercept": np.ones(len(asynchronous)), **centred}
+    centered = {n: v - 0.5 * (v.min() + v.max()) for n, v in ordered.items() if v.max() > v.min() + 1e-9}
+    columns: dict[str, Array] = {"intercept": np.ones(len(asynchronous)), **centered}
     if asynchronous.min() < asynchronous.max():
         columns["apart"] = asynchronous
-        if "log nodes" in centred:
-            columns["apart x log nodes"] = asynchronous * centred["log nodes"]
+        if "log nodes" in centered:
+            columns["apart x log nodes"] = asynchronous * centered["log nodes"]
     for name in ("log nodes", "log rate"):
-        if name in centred:
-            columns[f"{name} squared"] = centred[name] ** 2
-    if "log batch" in centred and "log rate" in centred:
-        columns["log batch x log rate"] = centred["log batch"] * centred["log rate"]
-    positions, near = list(centred.values()), list(centred)
+        if name in centered:
+            columns[f"{name} squared"] = centered[name] ** 2
+    if "log batch" in centered and "log rate" in centered:
+        columns["log batch x log rate"] = centered["log batch"] * centered["log rate"]
+    positions, near = list(centered.values()), list(centered)
     lengths = [max(_LENGTH_SHARE * float(np.ptp(v)), _LEAST_LENGTH) for v in positions]
     for axis, values in unordered.items():
         different = sorted(set(values))

@@ -143,7 +143,7 @@ _BETWEEN_ALIKE, _BETWEEN_JOBS = 0.1, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observed:
+class PastValue:
     """One study's value of an unknown.
 
     Args:
@@ -157,7 +157,7 @@ class Observed:
     is_alike: bool
 
 
-PastLaw = Mapping[str, Sequence[Observed]]
+PastLaw = Mapping[str, Sequence[PastValue]]
 """Name of an unknown to what past studies found of it."""
 
 
@@ -173,7 +173,7 @@ def informed(parameters: Sequence[Parameter], past: PastLaw) -> tuple[Parameter,
     return tuple(_informed(parameter, past.get(parameter.name, ())) for parameter in parameters)
 
 
-def _informed(parameter: Parameter, stated: Sequence[Observed]) -> Parameter:
+def _informed(parameter: Parameter, stated: Sequence[PastValue]) -> Parameter:
     """Averaged by precision with the neutral prior as one more study; never surer than jobs are alike."""
     if not stated:
         return parameter

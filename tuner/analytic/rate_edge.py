@@ -120,9 +120,9 @@ def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], stal
         runs: What was run.
         staleness: log p of each run whose ranks do not wait, else 0, `(num_runs,)`.
     """
-    centre, sd = best + _ABOVE_BEST, math.hypot(_SD, best_sd)
-    grid = np.linspace(centre - 4 * sd, centre + 4 * sd, 161)
-    log_weights = -0.5 * ((grid - centre) / sd) ** 2
+    center, sd = best + _ABOVE_BEST, math.hypot(_SD, best_sd)
+    grid = np.linspace(center - 4 * sd, center + 4 * sd, 161)
+    log_weights = -0.5 * ((grid - center) / sd) ** 2
     slab = np.exp(-0.5 * (_SHIFTS / _SHIFT_SD) ** 2)
     prior = (1.0 - _NO_SHIFT) * slab / slab.sum()
     prior[0] += _NO_SHIFT

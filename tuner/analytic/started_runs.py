@@ -65,7 +65,7 @@ def started_run(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observed:
+class RunObservations:
     """What all started runs show.
 
     Args:
@@ -77,7 +77,7 @@ class Observed:
     template: Template
 
 
-def observed_by(runs: Sequence[StartedRun]) -> Observed:
+def observed_by(runs: Sequence[StartedRun]) -> RunObservations:
     """Observations of log samples to target.
 
     Args:
@@ -86,7 +86,7 @@ def observed_by(runs: Sequence[StartedRun]) -> Observed:
     template = template_of([run.passage for run in runs])
     rows = [_observation(run, template) for run in runs]
     columns = np.array(rows, dtype=float).reshape(-1, 3)
-    return Observed(
+    return RunObservations(
         observations=Observations(
             rows=np.array([run.row for run in runs], dtype=np.intp),
             values=columns[:, 0],

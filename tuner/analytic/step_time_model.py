@@ -311,7 +311,7 @@ def _inputs(configurations: Sequence[Configuration], cluster: Cluster, where: Ar
 def _log_batch_seconds(theta: Array, steps: _Steps, cluster: Cluster, parameter_bytes: int) -> Array:
     fixed, per_sample, latency, bandwidth = np.exp(theta[:4])
     shared_exponent = theta[4]
-    neighbour, jitter = np.exp(theta[5:7])
+    neighbor, jitter = np.exp(theta[5:7])
     overlap = np.clip(np.exp(theta[7]), 1.0, 10.0)
     num_topology_aware = len(_TOPOLOGY_PARAMETERS) if is_topology_aware(cluster) else 0
     further = theta[8 : len(theta) - num_topology_aware]
@@ -325,7 +325,7 @@ def _log_batch_seconds(theta: Array, steps: _Steps, cluster: Cluster, parameter_
         alone = cluster.threads_per_rank / cluster.cores_per_host
         # Busy neighbors share caches and memory even if each rank has a core of its own.
         busy = np.clip((np.minimum(share, 1.0) - alone) / max(1.0 - alone, 1e-9), 0.0, 1.0)
-        compute = compute * (1 + neighbour * busy) * np.maximum(share, 1.0) ** shared_exponent
+        compute = compute * (1 + neighbor * busy) * np.maximum(share, 1.0) ** shared_exponent
     network = Network(
         num_bytes=float(parameter_bytes),
         latency=float(latency),

@@ -10,7 +10,7 @@ from pathlib import Path
 from search_spaces import KNOBS, traits_of
 from tuner.domain.errors import JobError
 from tuner.job.command_files import asks_for_values, script_text
-from tuner.job.command_template import TELLING, variable_name
+from tuner.job.command_template import SUFFICIENT_VARIABLES, variable_name
 from tuner.job.model import Job
 
 
@@ -62,7 +62,7 @@ def _is_passed(job: Job, axis: str, text: str) -> bool:
     # A process per rank reads WORLD_SIZE, which every launcher sets.
     if axis == "nodes" and job.command.one_per == "rank":
         return True
-    return _is_used(job, TELLING[axis], text)
+    return _is_used(job, SUFFICIENT_VARIABLES[axis], text)
 
 
 def _is_used(job: Job, variables: tuple[str, ...], text: str) -> bool:
@@ -79,7 +79,7 @@ def _is_used(job: Job, variables: tuple[str, ...], text: str) -> bool:
 
 
 def _never_passed(axis: str) -> str:
-    names = TELLING[axis]
+    names = SUFFICIENT_VARIABLES[axis]
     shown = ", ".join(f"{{{name}}}" for name in names)
     shown = shown if len(names) == 1 else f"one of {shown}"
     where = "cluster.nodes" if axis == "nodes" else f"space.{axis}"

@@ -47,7 +47,7 @@ NODE_VARIABLES = {
     "main_port": "PACELINE_MAIN_PORT",
 }
 #: Variables that pass the value of an axis to a script; any one of them is enough.
-TELLING: dict[str, tuple[str, ...]] = {
+SUFFICIENT_VARIABLES: dict[str, tuple[str, ...]] = {
     "nodes": ("nodes", "num_ranks"),
     "batch_size": ("batch_size", "batch_size_per_rank", "micro_batch_size"),
     "learning_rate": ("learning_rate",),

@@ -98,7 +98,7 @@ def own_launch(
         place: Values of what is known on a node only; None leaves them to the node.
     """
     section, values = job.command, stated_values(job, configuration) | dict(place or {})
-    reported = {
+    passed = {
         **values,
         "checkpoint": "checkpoint",
         "output_folder": "output",
@@ -115,14 +115,14 @@ def own_launch(
     wants_file = "values" in named or asks_for_values(read)
     if wants_file and "values" not in named:
         environment["PACELINE_VALUES"] = "values.json"
-    environment |= rendered_environment(job, reported)
+    environment |= rendered_environment(job, passed)
     preparation = ["mkdir -p output"] if "output_folder" in named else []
     if wants_file:
         plain = {name: value for name, value in values.items() if name not in NODE_VARIABLES}
         preparation.append(f"printf %s {shlex.quote(json.dumps(plain))} > values.json")
     return OwnLaunch(
         preparation=tuple(preparation),
-        command=rendered_command(job, reported, resumes=False),
+        command=rendered_command(job, passed, resumes=False),
         environment=environment,
         folder=(job_folder / section.folder).resolve(),
         imports_client=bool(re.search(r"\bpaceline_client\b", read)),

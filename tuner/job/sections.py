@@ -95,7 +95,8 @@ class MachineSection(Section):
         default=0.05, description="how much a rank's steps vary: standard deviation over mean"
     )
     persistent: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.5, description="share of that variance that stays with a rank (a node is always slow)"
+        default=0.5,
+        description="share of that variance that stays with a rank, such as a node that is always slow",
     )
     latency: DurationOrZero = Field(
         description="one-way time of a message without its bytes, such as '50us'; for collectives, per hop"
@@ -150,7 +151,7 @@ class ClusterSection(Section):
     threads_per_rank: PositiveInt = Field(default=1, description="CPU threads of one rank")
     machine: MachineSection | None = Field(
         default=None,
-        description="time taken by nodes and links that need not be there; goes with probe.kind = "
+        description="time taken by nodes and links, which need not exist; used with probe.kind = "
         "'emulated' or 'auto'",
     )
     nodes_at_hand: PositiveInt | None = Field(

@@ -50,7 +50,7 @@ def _workload_class(path: str, job_folder: Path) -> type[Workload]:
         raise JobError(_no_such_class(module, class_name))
     if not (inspect.isclass(found) and issubclass(found, Workload)):
         raise JobError(
-            f"workload.path: {path} is not a Workload. Derive the class from tuner.domain.workload.Workload"
+            f"workload.path: {path} is not a Workload. Derive the class from tuner.workload.Workload"
         )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))

@@ -359,7 +359,7 @@ class CommandLauncher(Launcher):
         """A job that ended according to the backend, while not all nodes reported so."""
         missing = [n for n in range(job.node_job.num_nodes) if n not in nodes or not nodes[n].has_ended]
         state = JobState.LOST if job.view.state is JobState.SUCCEEDED else job.view.state
-        words = job.view.detail or f"{self._backend.name} says that the job {job.view.state}"
+        words = job.view.detail or f"the backend {self._backend.name} reports the job as {job.view.state}"
         printed = self._backend_output(job)
         with contextlib.suppress(OSError):
             if shutil.disk_usage(job.folder.path).free < _LITTLE_BYTES:

@@ -1,4 +1,4 @@
-"""Starts ranks by torch's elastic agent, one agent per node, instead of Paceline's node agent."""
+"""Ranks by torch's elastic agent: the node agent of each node starts one, which starts the ranks there."""
 
 from __future__ import annotations
 

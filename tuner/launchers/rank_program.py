@@ -31,7 +31,7 @@ _GET_ADDRESS = 0x8915  # SIOCGIFADDR
 _held: list[Any] = []
 
 
-class ProgressReporter:
+class MessageFile:
     """Appends lines of JSON to a rank's file.
 
     Each line opens and closes the file: on a network file system only that makes it visible to other
@@ -62,7 +62,7 @@ def main(folder: Path) -> NoReturn:
         folder: The job's folder.
     """
     rank = int(os.environ["RANK"])
-    reporter = ProgressReporter(folder / f"messages-{rank}.jsonl")
+    reporter = MessageFile(folder / f"messages-{rank}.jsonl")
     _end_when_asked()
     try:
         task = json.loads((folder / "ranks.json").read_text())

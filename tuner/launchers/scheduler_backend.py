@@ -32,7 +32,9 @@ class NodeJob:
     @property
     def agent(self) -> Path:
         """The script that each node runs, with the folder and its number as arguments."""
-        return self.folder / "node_agent.py"
+        agent, older = self.folder / "node_agent.py", self.folder / "node_starter.py"
+        # The folder of a job that an earlier version of Paceline left has the script under its old name.
+        return older if older.exists() and not agent.exists() else agent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,8 @@ class BackendView:
 
     Args:
         state: PENDING while it waits for nodes, RUNNING while it has them, else how it ended as far as
-                the backend knows.
-            detail: Its explanation, such as why the job waits; empty if it has none.
+            the backend knows.
+        detail: Its explanation, such as why the job waits; empty if it has none.
     """
 
     state: JobState

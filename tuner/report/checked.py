@@ -46,8 +46,8 @@ def checked_chart(checked: Sequence[PredictedAgainstMeasured]) -> Markup | None:
 
 
 def _chart(shown: Sequence[tuple[PredictedAgainstMeasured, Estimate]], size: Size) -> Markup:
-    centres = [value for check, estimate in shown for value in (check.measured_seconds, estimate.median)]
-    low, high = min(centres), max(centres)
+    centers = [value for check, estimate in shown for value in (check.measured_seconds, estimate.median)]
+    low, high = min(centers), max(centers)
     ends = [min(estimate.upper, high * _BAR_LENGTH) for _, estimate in shown]
     starts = [max(estimate.lower, low / _BAR_LENGTH) for _, estimate in shown]
     domain = padded(min(low, *starts), max(high, *ends), logarithmic=True, share=0.08)

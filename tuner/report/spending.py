@@ -25,9 +25,9 @@ def spending_bar(seconds_by_name: Mapping[str, float], title: str) -> Markup | N
     if total <= 0:
         return None
     bars, legend, done = [], [], 0.0
-    colours = hues([name for name, _ in parts])
+    colors = hues([name for name, _ in parts])
     for name, seconds in parts:
-        hue = colours[name]
+        hue = colors[name]
         share = seconds / total
         words = f"{format_seconds(seconds)}, {format_share(share)}"
         bars.append(

@@ -28,7 +28,7 @@ Array = npt.NDArray[np.float64]
 _PROBE_SHARE, _SLICE_SHARE = 0.08, 0.15
 _SHORTEST_SLICE_SECONDS = 1.5
 #: A probe that takes this many times what was expected ends without its scoring.
-_TIMEOUT = 4.0
+_OVERRUN_FACTOR = 4.0
 #: A timing probe ends after so many training seconds even if it has steps left.
 _TIMING_SECONDS = 1.5
 #: What no probe shows of log samples to target.
@@ -293,7 +293,7 @@ class Acquisition:
         factor = math.exp(1.645 * math.sqrt(variance))
         reason = f"may take {ratio / factor:.2g} to {ratio * factor:.2g} times the best known"
         length_seconds = self._probe_seconds(option.index)
-        action = self._advance(option.index, _TIMEOUT * length_seconds, Purpose.STATISTICS, reason)
+        action = self._advance(option.index, _OVERRUN_FACTOR * length_seconds, Purpose.STATISTICS, reason)
         if self._state.job.probe.slice_seconds is not None:
             return action
         # A probe shows nothing before its scoring: samples end it, seconds only if they run away.

@@ -63,7 +63,7 @@ class Capacity:
     @property
     def probe_ids(self) -> frozenset[int]:
         """Probes with a slice in flight."""
-        return frozenset(running.probe_id for running in self.under_way)
+        return frozenset(active.probe_id for active in self.under_way)
 
     def fits(self, num_nodes: int, *, reserved: int = 0, num_others: int = 0) -> bool:
         """Whether a slice on so many nodes may be started now; alone, one always may.
@@ -77,5 +77,5 @@ class Capacity:
             return False
         if not self.under_way and not num_others:
             return True
-        held = sum(running.num_nodes for running in self.under_way)
+        held = sum(active.num_nodes for active in self.under_way)
         return self.num_nodes is None or held + reserved + num_nodes <= self.num_nodes

@@ -81,14 +81,14 @@ class SlicesUnderWay:
             num_nodes=context.cluster.nodes_at_once,
             under_way=tuple(
                 UnderWay(
-                    probe_id=running.lease.probe_id,
-                    configuration=running.configuration,
-                    purpose=running.purpose,
-                    num_nodes=context.cluster.nodes_held(running.configuration),
-                    elapsed_seconds=now - running.started_at,
-                    expected_seconds=running.expected_seconds,
+                    probe_id=active.lease.probe_id,
+                    configuration=active.configuration,
+                    purpose=active.purpose,
+                    num_nodes=context.cluster.nodes_held(active.configuration),
+                    elapsed_seconds=now - active.started_at,
+                    expected_seconds=active.expected_seconds,
                 )
-                for running in self._slices
+                for active in self._slices
             ),
             elapsed_seconds=self.elapsed_seconds(),
         )
@@ -98,7 +98,7 @@ class SlicesUnderWay:
         if not self._slices:
             return 0.0
         now = self._prober.now()
-        started = [(running.started_at, now) for running in self._slices]
+        started = [(active.started_at, now) for active in self._slices]
         return covered([*started, *self._ended]) - covered(self._ended)
 
     def start(
@@ -157,72 +157,72 @@ class SlicesUnderWay:
         Raises:
             LeaseLostError: Another worker took a slice's probe; the slice was cancelled and dropped.
         """
-        for running in self._slices:
-            measurement = self._prober.poll(running.handle)
+        for active in self._slices:
+            measurement = self._prober.poll(active.handle)
             if measurement.outcome is not Outcome.RUNNING:
-                return running, self._taken_out(running, measurement)
-            self._show(running, measurement)
-            self._renew(running)
+                return active, self._taken_out(active, measurement)
+            self._show(active, measurement)
+            self._renew(active)
         return None
 
     def stop_all(self) -> list[tuple[Slice, Measurement]]:
         """Ends all of them, with what each was charged and has shown; the outcome is STOPPED."""
         found = []
-        for running in list(self._slices):
-            self._prober.cancel(running.handle)
-            measurement = replace(self._prober.poll(running.handle), outcome=Outcome.STOPPED, error=None)
-            found.append((running, self._taken_out(running, measurement)))
+        for active in list(self._slices):
+            self._prober.cancel(active.handle)
+            measurement = replace(self._prober.poll(active.handle), outcome=Outcome.STOPPED, error=None)
+            found.append((active, self._taken_out(active, measurement)))
         return found
 
     def cancel(self) -> None:
         """Ends all of them, whatever they did; their leases stay with whoever took them."""
         while self._slices:
-            running = self._slices.pop()
+            active = self._slices.pop()
             # A slice that cannot be stored, on a full disk, does not keep others from being ended.
             with contextlib.suppress(TunerError):
-                self._prober.cancel(running.handle)
+                self._prober.cancel(active.handle)
 
-    def _renew(self, running: Slice) -> None:
+    def _renew(self, active: Slice) -> None:
         context = self._context
-        if context.clock() < running.renew_at:
+        if context.clock() < active.renew_at:
             return
         try:
-            running.lease = context.ledger.renew(running.lease, lease_seconds=LEASE_SECONDS)
+            active.lease = context.ledger.renew(active.lease, lease_seconds=LEASE_SECONDS)
         except LeaseLostError:
-            self._prober.cancel(running.handle)
-            self._slices.remove(running)
+            self._prober.cancel(active.handle)
+            self._slices.remove(active)
             raise
-        running.renew_at = context.clock() + LEASE_SECONDS / 3
+        active.renew_at = context.clock() + LEASE_SECONDS / 3
 
-    def _show(self, running: Slice, measurement: Measurement) -> None:
-        if (measurement.step, measurement.waiting) == running.shown:
+    def _show(self, active: Slice, measurement: Measurement) -> None:
+        if (measurement.step, measurement.waiting) == active.shown:
             return
-        running.shown = (measurement.step, measurement.waiting)
+        active.shown = (measurement.step, measurement.waiting)
         self._context.listen(
             SearchEvent(
                 kind="progress",
                 text="",
                 measurement=measurement,
-                probe_id=running.lease.probe_id,
+                probe_id=active.lease.probe_id,
                 num_slots=self._context.parallel,
             )
         )
 
-    def _taken_out(self, running: Slice, measurement: Measurement) -> Measurement:
+    def _taken_out(self, active: Slice, measurement: Measurement) -> Measurement:
         """A slice's measurement as it is stored; the slice is no longer in flight."""
-        self._slices.remove(running)
-        span = (running.started_at, self._prober.now())
+        self._slices.remove(active)
+        span = (active.started_at, self._prober.now())
         shared = covered([span]) + covered(self._ended) - covered([span, *self._ended])
         if self._slices:
             since = min(other.started_at for other in self._slices)
             self._ended = [other for other in [*self._ended, span] if other[1] > since]
         else:
             self._ended = []
-        if running.purpose is Purpose.TIMING and measurement.outcome is Outcome.PAUSED:
+        if active.purpose is Purpose.TIMING and measurement.outcome is Outcome.PAUSED:
             measurement = replace(measurement, outcome=Outcome.STOPPED)
         return replace(
-            running.clock.of(measurement),
-            oversubscribed=measurement.oversubscribed or running.is_crowded,
+            active.clock.of(measurement),
+            oversubscribed=measurement.oversubscribed or active.is_crowded,
             shared_seconds=min(max(shared, 0.0), measurement.charged_seconds),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tuner.analytic.mixed_posterior import Observed, PastLaw
+from tuner.analytic.mixed_posterior import PastLaw, PastValue
 from tuner.ledger import FitRecord
 
 #: Unknowns that are one study's own: how far its target is, and how emulation errs there.
@@ -38,11 +38,11 @@ def laws_of_fits(fits: Sequence[FitRecord], fingerprint: str) -> PastLaws:
         fits: Of `Ledger.past_fits`, without those of the study that asks.
         fingerprint: Of the study that asks: fits that share it are of the same workload, data and hardware.
     """
-    found: dict[str, dict[str, list[Observed]]] = {"seconds": {}, "samples": {}}
+    found: dict[str, dict[str, list[PastValue]]] = {"seconds": {}, "samples": {}}
     for fit in fits:
         left = {*_OWN, *fit.summary.get("at_prior", ())}
         for name, (mean, sd) in fit.parameters.items():
             if fit.model in found and name not in left and sd > 0:
-                reported = Observed(mean=float(mean), sd=float(sd), is_alike=fit.fingerprint == fingerprint)
-                found[fit.model].setdefault(name, []).append(reported)
+                past = PastValue(mean=float(mean), sd=float(sd), is_alike=fit.fingerprint == fingerprint)
+                found[fit.model].setdefault(name, []).append(past)
     return PastLaws(seconds=found["seconds"], samples=found["samples"])

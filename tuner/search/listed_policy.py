@@ -61,7 +61,7 @@ class ListedPolicy:
 
     Args:
         seed: Of the first short probes, so that a restarted search decides alike.
-        settings: Prior beliefs, and the parts that are left out.
+        settings: The prior.
     """
 
     def __init__(self, *, seed: int = 0, settings: SearchSettings | None = None) -> None:
@@ -209,7 +209,7 @@ class ListedPolicy:
         """The most promising candidate that fits and pays back, its acquisition, and its cost."""
         if state.capacity.under_way:
             assert self._models is not None
-            under_way = {running.configuration for running in state.capacity.under_way}
+            under_way = {active.configuration for active in state.capacity.under_way}
             predictor = self._models.predict(state, under_way)
         weights = self._weights(state, beliefs, predictor)
         least = LEAST_GAIN * math.exp(min(weights.log_incumbent, 600.0))

@@ -298,8 +298,8 @@ class Search:
         self._context.ledger.append_slice(lease, started)
         self._end(state, run.probe, f"resumed as probe {lease.probe_id}")
 
-    def _write_down(self, running: Slice, measurement: Measurement) -> None:
-        context, lease = self._context, running.lease
+    def _write_down(self, active: Slice, measurement: Measurement) -> None:
+        context, lease = self._context, active.lease
         try:
             context.ledger.append_slice(lease, measurement)
         except LeaseLostError as error:
@@ -309,9 +309,9 @@ class Search:
         state = self.state()
         probe = next(p for p in state.probes if p.probe_id == lease.probe_id)
         self._say("slice", _slice_words(measurement), state, measurement, probe_id=probe.probe_id)
-        if running.trial_number is None:
+        if active.trial_number is None:
             return
-        context.trials.report(running.trial_number, measurement.curve)
+        context.trials.report(active.trial_number, measurement.curve)
         if not probe.outcome.can_continue:
             self._end_trial(state, probe)
 
@@ -321,8 +321,8 @@ class Search:
         A run resumes from its newest checkpoint if the search does; what was seen past it is stored.
         """
         probes = {probe.probe_id: probe for probe in state.probes}
-        for running, measurement in self._slices.stop_all():
-            before = probes[running.lease.probe_id].measurement
+        for active, measurement in self._slices.stop_all():
+            before = probes[active.lease.probe_id].measurement
             stopped = replace(
                 measurement,
                 outcome=Outcome.PAUSED,
@@ -331,7 +331,7 @@ class Search:
                 training_seconds=before.training_seconds if before else 0.0,
                 checkpoint=before.checkpoint if before else None,
             )
-            self._write_down(running, stopped)
+            self._write_down(active, stopped)
 
     def _end_trial(self, state: SearchState, probe: ProbeRecord) -> None:
         if probe.trial_number is None:

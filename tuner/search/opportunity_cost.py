@@ -65,7 +65,7 @@ class OpportunityCost:
     def _idle_seconds(self, configuration: Configuration) -> float:
         """How long the nodes of a probe would be idle without it."""
         state, leader = self.state, self.leader
-        waits = max((running.left_seconds for running in state.capacity.under_way), default=0.0)
+        waits = max((active.left_seconds for active in state.capacity.under_way), default=0.0)
         if leader is None:
             return waits  # the search continues until the slices in flight have ended
         if self.leader_is_under_way:

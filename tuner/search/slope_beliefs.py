@@ -12,7 +12,7 @@ from search_spaces import Configuration
 from tuner.analytic.features import SAMPLES, SECONDS, Features, Quantity, Slope, features_of, prior_of
 from tuner.analytic.slope_predictor import RunStatus, SlopeFit, SlopePredictor
 from tuner.analytic.slopes import Observations, SlopePrior, fit_slopes
-from tuner.analytic.started_runs import COMMON_ERROR_SD, Observed, StartedRun, observed_by, started_run
+from tuner.analytic.started_runs import COMMON_ERROR_SD, RunObservations, StartedRun, observed_by, started_run
 from tuner.domain.cluster import Cluster
 from tuner.search.slope_priors import SearchSettings, Slopes
 from tuner.search.start_value import progress_of, start_value
@@ -58,14 +58,14 @@ class SlopeModels:
                 variances what these probes are going to take. One that has shown something is left as it is.
         """
         runs = {self._rows[run.configuration]: run for run in state.runs.values()}
-        reported = self._reported(state, runs)
+        observed = self._observed(state, runs)
         timed = _step_times(runs)
         seconds = self._seconds.fit(timed)
-        samples = self._samples.fit(reported.observations, ahead_sd=COMMON_ERROR_SD)
+        samples = self._samples.fit(observed.observations, ahead_sd=COMMON_ERROR_SD)
         if believed:
             rows = sorted(self._rows[configuration] for configuration in believed)
             seconds = self._seconds.fit(_believing(timed, rows, seconds.model.mean, _BELIEVED_SECONDS_SD))
-            seen = _believing(reported.observations, rows, samples.model.mean, _BELIEVED_SAMPLES_SD)
+            seen = _believing(observed.observations, rows, samples.model.mean, _BELIEVED_SAMPLES_SD)
             samples = self._samples.fit(seen, ahead_sd=COMMON_ERROR_SD)
         num = len(self.configurations)
         elapsed, arrived, ended = np.zeros(num), np.full(num, np.inf), np.zeros(num, dtype=bool)
@@ -80,7 +80,7 @@ class SlopeModels:
             status=RunStatus(seconds=elapsed, arrived=arrived, ended=ended),
         )
 
-    def _reported(self, state: SearchState, runs: dict[int, Run]) -> Observed:
+    def _observed(self, state: SearchState, runs: dict[int, Run]) -> RunObservations:
         """Observations from the started runs' curves."""
         sign = 1.0 if state.job.goal.maximize else -1.0
         curves = {row: run.measurement.trained_curve for row, run in sorted(runs.items())}

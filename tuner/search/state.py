@@ -108,24 +108,24 @@ class SearchState:
     def committed_dollars(self) -> float:
         """Minimum cost of all slices in flight, not charged yet."""
         return sum(
-            max(running.elapsed_seconds, running.expected_seconds)
-            * self.cluster.dollars_per_second(running.configuration)
-            for running in self.capacity.under_way
+            max(active.elapsed_seconds, active.expected_seconds)
+            * self.cluster.dollars_per_second(active.configuration)
+            for active in self.capacity.under_way
         )
 
     @property
     def keys_under_way(self) -> set[Configuration]:
         """Statistics (`run_key`) whose run is in flight."""
         return {
-            run_key(self.job, running.configuration)
-            for running in self.capacity.under_way
-            if running.purpose is not Purpose.TIMING
+            run_key(self.job, active.configuration)
+            for active in self.capacity.under_way
+            if active.purpose is not Purpose.TIMING
         }
 
     @property
     def timings_under_way(self) -> set[TimingKey]:
         """All whose steps are being timed, also by a training slice."""
-        return {timing_key(running.configuration, self.cluster) for running in self.capacity.under_way}
+        return {timing_key(active.configuration, self.cluster) for active in self.capacity.under_way}
 
     def fits(self, configuration: Configuration) -> bool:
         """Whether there is capacity for a configuration now."""

@@ -15,7 +15,7 @@ from tuner.search.state import SearchState, run_of
 _SLICE_SHARE, _SHORTEST_SLICE_SECONDS = 0.2, 10.0
 _WHOLE_SECONDS = 1e9
 #: A training that takes this many times what was expected is given up.
-_TIMEOUT = 4.0
+_OVERRUN_FACTOR = 4.0
 
 
 class TrainPolicy:
@@ -42,7 +42,7 @@ class TrainPolicy:
         self._slice_seconds = max(_SHORTEST_SLICE_SECONDS, _SLICE_SHARE * (expected_seconds or 0.0))
         self._limit = limit_seconds
         if limit_seconds is None and expected_seconds is not None:
-            self._limit = _TIMEOUT * expected_seconds
+            self._limit = _OVERRUN_FACTOR * expected_seconds
 
     def decide(self, state: SearchState) -> Decision:
         """See `Policy`."""

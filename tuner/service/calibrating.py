@@ -130,7 +130,7 @@ def constants_rows(constants: Constants) -> list[dict[str, Any]]:
         _row("fixed seconds of a step", constants.fixed_seconds),
         _row("seconds a sample", constants.seconds_per_sample),
         {"what": "steps off that line, at most", "value": constants.step_misfit},
-        {"what": "step time with busy neighbors over alone", "value": constants.neighbour_slowdown},
+        {"what": "step time with busy neighbors / alone", "value": constants.neighbour_slowdown},
         _row("jitter", constants.jitter),
         {"what": "persistent share of jitter", "value": constants.persistent},
     ]

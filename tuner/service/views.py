@@ -24,8 +24,8 @@ def status_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:
         ("study", study.name),
         ("probes", len(probes)),
         ("slices", sum(len(probe.slices) for probe in probes)),
-        ("probes that can resume", len(open_ones)),
-        ("probes in flight", len(held)),
+        ("probes that can go on", len(open_ones)),
+        ("probes under way", len(held)),
         *_at_once(probes),
         ("charged seconds", round(sum(m.charged_seconds for m in seen), 3)),
         ("charged dollars", round(sum(m.charged_dollars for m in seen), 6)),
@@ -43,7 +43,7 @@ def _at_once(probes: list[ProbeRecord]) -> list[tuple[str, Any]]:
     held = [probe for probe in probes if probe.lease is not None]
     rows: list[tuple[str, Any]] = []
     if len(held) > 1:
-        rows = [(f"probe {p.probe_id} in flight", f"{p.purpose.value}: {p.configuration}") for p in held]
+        rows = [(f"probe {p.probe_id} under way", f"{p.purpose.value}: {p.configuration}") for p in held]
     slices = [measurement for probe in probes for measurement in probe.slices]
     shared = sum(measurement.shared_seconds for measurement in slices)
     if shared > 0:
@@ -117,7 +117,7 @@ def require_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord:
     if has_other_study(ledger, opened):
         raise JobError(
             f"{opened.path}: {changed_words(opened.job)}; `paceline run {opened.path}` starts a "
-            "study of the present version"
+            "new study of the job as it is now"
         )
     raise JobError(
         f"{opened.path}: there is no study of this job here yet; `paceline run {opened.path}` starts "

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # torch renamed the flag and warns of the old name.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-_BUFFER_INTERVAL: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
+_NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
 #: Noise is measured in one of so many steps; the others are left to `DistributedDataParallel` alone.
@@ -107,7 +107,7 @@ class AllReduce(Strategy):
             device_ids=None if self._device.type == "cpu" else [self._device],
             process_group=group,
             gradient_as_bucket_view=True,
-            **_BUFFER_INTERVAL,
+            **_NO_BUFFER_SYNC,
         )
         trainable = [p for p in model.parameters() if p.requires_grad]
         self._num_bytes = sum(p.numel() * p.element_size() for p in trainable)

@@ -6,7 +6,11 @@ import ipaddress
 import socket
 
 import zmq
+
+# `torch.distributed` has them too, but does not say so to type checkers.
 from torch._C._distributed_c10d import PrefixStore, Store
+
+__all__ = ["LOOPBACK", "PrefixStore", "Store", "bind", "exchange", "is_loopback", "own_address"]
 
 LOOPBACK = "127.0.0.1"
 
@@ -67,11 +71,6 @@ def bind(listening: zmq.Socket[bytes], host: str) -> str:
         listening.bind("tcp://*:*")
     port = listening.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2].rstrip("\0")
     return f"tcp://{bracketed}:{port}"
-
-
-# `torch.distributed` has them too, but does not say so to type checkers.
-
-__all__ = ["PrefixStore", "Store", "exchange"]
 
 
 def exchange(store: Store, name: str, *, rank: int, num_ranks: int, value: str) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tuner.analytic.made_measurements import configuration, rate_prior, run, timed
-from tuner.analytic.mixed_posterior import MixedPosterior, Observed, PastLaw, fit_mixed, informed
+from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, PastValue, fit_mixed, informed
 from tuner.analytic.regression import Parameter, Posterior, Residual, fit
 from tuner.analytic.samples_model import fit_samples
 from tuner.analytic.step_time_model import fit_seconds
@@ -20,8 +20,8 @@ Array = npt.NDArray[np.float64]
 LINE = (Parameter(name="level", mean=0.0, sd=3.0), Parameter(name="slope", mean=0.0, sd=1.0))
 NO_RESIDUAL = Residual(sd=0.0, length_scales=(1.0,))
 INPUTS = np.linspace(0.0, 4.0, 9)[:, None]
-RIGHT: PastLaw = {"slope": [Observed(mean=2.0, sd=0.1, is_alike=True)]}
-WRONG: PastLaw = {"slope": [Observed(mean=-2.0, sd=0.1, is_alike=True)]}
+RIGHT: PastLaw = {"slope": [PastValue(mean=2.0, sd=0.1, is_alike=True)]}
+WRONG: PastLaw = {"slope": [PastValue(mean=-2.0, sd=0.1, is_alike=True)]}
 
 
 def line(theta: Array, inputs: Array) -> Array:
@@ -37,7 +37,7 @@ def line_fit(past: PastLaw, *, num: int = 9, slope: float = 2.0) -> Posterior | 
 
 def test_without_a_past_there_is_one_posterior() -> None:
     assert isinstance(line_fit({}), Posterior)
-    assert isinstance(line_fit({"another law's": [Observed(mean=0.0, sd=1.0, is_alike=True)]}), Posterior)
+    assert isinstance(line_fit({"another law's": [PastValue(mean=0.0, sd=1.0, is_alike=True)]}), Posterior)
 
 
 def test_the_evidence_of_a_linear_law_is_exact() -> None:
@@ -86,7 +86,7 @@ def test_a_right_past_predicts_what_few_observations_cannot() -> None:
 
 @given(st.floats(-3.0, 3.0), st.integers(0, 9))
 def test_a_mixture_s_covariance_is_one_and_its_mean_between_its_parts(mean: float, num: int) -> None:
-    found = line_fit({"slope": [Observed(mean=mean, sd=0.3, is_alike=False)]}, num=num)
+    found = line_fit({"slope": [PastValue(mean=mean, sd=0.3, is_alike=False)]}, num=num)
     assert isinstance(found, MixedPosterior)
     middle, covariance = found.predict(INPUTS)
     assert np.linalg.eigvalsh(covariance).min() > -1e-9
@@ -104,7 +104,7 @@ def test_what_is_moved_is_moved_in_every_part() -> None:
 
 def test_a_past_of_the_same_job_is_believed_more_than_one_of_another() -> None:
     (_, alike), (_, other) = (
-        informed(LINE, {"slope": [Observed(mean=2.0, sd=0.1, is_alike=is_alike)]}) or LINE
+        informed(LINE, {"slope": [PastValue(mean=2.0, sd=0.1, is_alike=is_alike)]}) or LINE
         for is_alike in (True, False)
     )
     assert alike.sd < other.sd < LINE[1].sd
@@ -112,7 +112,7 @@ def test_a_past_of_the_same_job_is_believed_more_than_one_of_another() -> None:
 
 
 def test_jobs_are_never_more_alike_than_assumed() -> None:
-    stated = [Observed(mean=2.0, sd=1e-3, is_alike=False)] * 100
+    stated = [PastValue(mean=2.0, sd=1e-3, is_alike=False)] * 100
     found = informed(LINE, {"slope": stated})
     assert found is not None
     assert found[1].sd >= 0.5 * LINE[1].sd
@@ -127,7 +127,7 @@ def test_past_seconds_foretell_nodes_that_were_not_timed() -> None:
         past = (
             {}
             if bandwidth is None
-            else {"log bytes a second": [Observed(mean=math.log(bandwidth), sd=0.1, is_alike=True)]}
+            else {"log bytes a second": [PastValue(mean=math.log(bandwidth), sd=0.1, is_alike=True)]}
         )
         model = fit_seconds(probes, cluster, 40_000_000, past=past)
         found[name] = float(model.log_seconds_per_sample([configuration(8, 256)])[0][0])
@@ -139,7 +139,7 @@ def test_past_samples_foretell_large_batches() -> None:
     stated = [run(configuration(1, 32, 0.05), 30_000.0)]
     costs = {}
     for scale in (20.0, 20_000.0):
-        past = {"log noise scale": [Observed(mean=math.log(scale), sd=0.2, is_alike=True)]}
+        past = {"log noise scale": [PastValue(mean=math.log(scale), sd=0.2, is_alike=True)]}
         model = fit_samples(stated, rate_prior(), past=past)
         assert any("past studies" in line for line in model.summary())
         asked = [configuration(1, b, 0.05) for b in (32, 2048)]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tuner.analytic.mixed_posterior import Observed
+from tuner.analytic.mixed_posterior import PastValue
 from tuner.ledger import FitRecord
 from tuner.search.law_priors import laws_of_fits
 
@@ -28,8 +28,8 @@ def test_unknowns_go_to_the_law_they_are_of() -> None:
         ],
         "f",
     )
-    assert past.seconds == {"log jitter": [Observed(mean=-3.0, sd=0.2, is_alike=True)]}
-    assert past.samples == {"log noise scale": [Observed(mean=5.0, sd=0.4, is_alike=False)]}
+    assert past.seconds == {"log jitter": [PastValue(mean=-3.0, sd=0.2, is_alike=True)]}
+    assert past.samples == {"log noise scale": [PastValue(mean=5.0, sd=0.4, is_alike=False)]}
 
 
 def test_what_a_study_left_at_its_prior_is_no_finding() -> None:

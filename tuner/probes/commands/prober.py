@@ -16,7 +16,7 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.launchers import CommandLauncher, JobHandle, JobState, JobStatus, Launcher
 from tuner.probes.commands.slice import CommandSlice
-from tuner.probes.commands.task import SLICES_FOLDER, TIMEOUT, CommandPlan, can_go_on
+from tuner.probes.commands.task import OVERRUN_FACTOR, SLICES_FOLDER, CommandPlan, can_go_on
 from tuner.probes.probe_folder import ProbeFolder, unwritable
 from tuner.probes.prober import ProbeHandle, Prober, Until
 from tuner.probes.slice_plan import SlicePlan
@@ -26,7 +26,7 @@ _MOST_LOSSES = 3
 #: A script that was asked to stop, but never polls for it, gets SIGTERM after so many seconds.
 _MOMENT_SECONDS = 0.5
 #: A slice that ends by seconds waits for the next line this many times as long as for those before.
-_LINE_TIMEOUT_SECONDS = 1.5
+_LATE_LINE_FACTOR = 1.5
 
 
 class CommandProber(Prober):
@@ -206,7 +206,7 @@ class CommandProber(Prober):
             return False
         until, known, position = record.plan.until, record.known, record.position
         shows = record.has_interval if record.plan.is_timing else record.has_scored
-        factor = 1.0 if shows else TIMEOUT
+        factor = 1.0 if shows else OVERRUN_FACTOR
         # A run of which nothing is known is worth nothing before its first scoring, however rare they are.
         counted = factor if shows or record.plan.is_timing or known.value is not None else math.inf
         if until.samples is not None and position.samples - known.samples >= counted * (
@@ -221,7 +221,7 @@ class CommandProber(Prober):
         if position.seconds - known.seconds >= factor * wanted:
             return True
         waits = record.seconds_now(now) - known.seconds
-        is_late = now - record.heard_at > _LINE_TIMEOUT_SECONDS * record.longest_interval()
+        is_late = now - record.heard_at > _LATE_LINE_FACTOR * record.longest_interval()
         return waits >= factor * wanted and is_late and record.has_interval
 
     def _after_job(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:

@@ -78,7 +78,7 @@ class CommandSlice:
         self._points: dict[int, CurvePoint] = {}
         self._stored_samples = max(folder.reported_samples, default=0)
         self._num_timed = 0
-        self._first_evaluation: ReadPoint | None = None
+        self._first_point: ReadPoint | None = None
         self._noise: list[NoiseStatistic] = []
 
     def submitted(
@@ -266,8 +266,8 @@ class CommandSlice:
         if not points:
             return
         # While a pace is not sure, those before may still move.
-        start = 0 if self._num_timed == 0 or points[0] != self._first_evaluation else self._num_timed - 1
-        self._first_evaluation = points[0]
+        start = 0 if self._num_timed == 0 or points[0] != self._first_point else self._num_timed - 1
+        self._first_point = points[0]
         for read_point in points[start:]:
             self._add_point(read_point)
         self._num_timed, self._position = len(points), points[-1]

@@ -30,7 +30,7 @@ SLICES_FOLDER = "slices"
 #: Name of the client as the script imports it: nothing else of Paceline is on its path.
 CLIENT_MODULE = "paceline_client"
 #: A slice may run so many times as far to reach a scoring beyond what was known.
-TIMEOUT = 4
+OVERRUN_FACTOR = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ def can_go_on(job: Job, probe_folder: Path) -> bool:
 
 
 def _latest(known: int, until: int | None) -> str:
-    return "" if until is None else str(known + TIMEOUT * (until - known))
+    return "" if until is None else str(known + OVERRUN_FACTOR * (until - known))
 
 
 def _import_path() -> str:

@@ -79,7 +79,7 @@ class AsynchronousRunner:
         self.exchanged_bytes = 0
         #: Ranks that were lost when the slice ended, as the leader saw it.
         self.lost_ranks: tuple[int, ...] = ()
-        self._snapshots = Snapshots(replica.strategy, transport, membership)
+        self._score_snapshots = Snapshots(replica.strategy, transport, membership)
         self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
         self._snapshot = ConsistentSnapshot(
             replica, membership, plan.folder, self._checkpoints, reporter.alive
@@ -108,7 +108,7 @@ class AsynchronousRunner:
                 self._last_end = None
                 self._snapshot.pause()
                 continue
-            if self._snapshots.is_due():
+            if self._score_snapshots.is_due():
                 self._copy()
             if not self.membership.leads:
                 self._has_led, self._copied_point = False, None
@@ -227,7 +227,7 @@ class AsynchronousRunner:
 
     def _copy(self) -> None:
         """Takes this rank's snapshot for the evaluation point; the leader stores the run's position."""
-        self._snapshots.make()
+        self._score_snapshots.make()
         total = self.membership.total_samples
         if self.membership.leads:
             self._copied_point = CurvePoint(
@@ -249,7 +249,7 @@ class AsynchronousRunner:
         if any(membership.of(rank, Field.NON_FINITE) > 0 for rank in membership.live_ranks()):
             self._end(Outcome.DIVERGED)
             return True
-        if self._copied_point is not None and self._snapshots.are_complete() and self._score():
+        if self._copied_point is not None and self._score_snapshots.are_complete() and self._score():
             membership.poll()
             return True
         if self.seconds - self._saved_seconds >= _CHECKPOINT_SECONDS and not self.plan.is_timing:
@@ -266,7 +266,7 @@ class AsynchronousRunner:
         """Scores the snapshots while the others pause; returns whether all of them were there."""
         own = self.replica.strategy.own_score_vector()
         assert own is not None, "the leader has what is scored"
-        vector = self._snapshots.gathered(own)
+        vector = self._score_snapshots.gathered(own)
         if vector is None or self._copied_point is None:
             return False
         self._last_end = None

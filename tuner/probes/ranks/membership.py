@@ -48,7 +48,7 @@ class Field(IntEnum):
     """(leader) How long that pause may take at most."""
     RELEASED = 12
     """(leader) Number of the last pause that is over."""
-    RESTED = 13
+    PAUSED = 13
     """Number of the last pause it has reached, with nothing of its own in flight."""
     SAVE = 14
     """(leader) Number of the pause in which parts of a checkpoint are written."""
@@ -171,7 +171,7 @@ class Membership:
         steps = deadline_seconds(float(row[Field.STEP_MEDIAN]), float(row[Field.STEP_DEVIATION]))
         leader = self._rows[highest]
         is_paused = leader[Field.PAUSE] > leader[Field.RELEASED]
-        if is_paused and (rank == highest or row[Field.RESTED] >= leader[Field.PAUSE]):
+        if is_paused and (rank == highest or row[Field.PAUSED] >= leader[Field.PAUSE]):
             # It scores, saves, or writes its part, and says nothing meanwhile.
             steps += float(leader[Field.PAUSE_SECONDS])
         return max(steps, _LEAST_SILENCE_SECONDS)

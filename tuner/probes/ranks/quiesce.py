@@ -70,18 +70,18 @@ class ConsistentSnapshot:
             # What has not come by then was lost with a connection, and does not come any more.
             is_overdue = time.monotonic() - began > membership.of(leader, Field.PAUSE_SECONDS)
             settled = self._replica.strategy.attend() or is_overdue
-            rested = {"rested": number} if settled else {}
-            membership.post(**rested)
+            paused = {"paused": number} if settled else {}
+            membership.post(**paused)
             membership.poll()
             over = membership.of(leader, Field.RELEASED) >= number or membership.of(leader, Field.ENDED) > 0
             if over or membership.leader() != leader:
                 return
             # In shared memory, a rank's messages arrive before its report that it has paused.
-            quiet = settled and membership.all_live(Field.RESTED, number)
+            quiet = settled and membership.all_live(Field.PAUSED, number)
             if quiet and membership.of(leader, Field.SAVE) >= number and membership.own(Field.SAVED) < number:
                 self._write_part(int(number))
                 membership.post(saved=number)
-            self._report("resting")
+            self._report("paused")
             time.sleep(_PAUSE_POLL_SECONDS)
 
     def begin(self, seconds: float) -> float:
@@ -123,7 +123,7 @@ class ConsistentSnapshot:
         membership = self._membership
         number = self.begin(seconds)
         try:
-            if not self._await(Field.RESTED, number, seconds):
+            if not self._await(Field.PAUSED, number, seconds):
                 return None
             membership.post(save=number)
             own = own_state(self._replica)
@@ -161,8 +161,8 @@ class ConsistentSnapshot:
         began = time.monotonic()
         while True:
             settled = self._replica.strategy.attend() or time.monotonic() - began > seconds
-            if field is Field.RESTED and settled and membership.own(Field.RESTED) < number:
-                membership.post(rested=number)
+            if field is Field.PAUSED and settled and membership.own(Field.PAUSED) < number:
+                membership.post(paused=number)
             membership.refresh()
             if not membership.leads:
                 return False

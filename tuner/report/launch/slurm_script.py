@@ -11,7 +11,7 @@ from tuner.report.launch.node_script import environment_lines, folder_line, meet
 from tuner.report.launch.plan import LaunchPlan, head
 
 #: Times the longest predicted time that a training is given, where the job file limits the time of jobs.
-_TIMEOUT = 2.0
+_TIME_FACTOR = 2.0
 
 #: The first node's name, and a port by which jobs that share a node keep apart.
 _MAIN_ADDRESS = '"$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"'
@@ -74,7 +74,7 @@ def _options(plan: LaunchPlan) -> Iterator[str]:
 
 def _minutes(plan: LaunchPlan, stated: float) -> int:
     """Minutes that the whole training is given: what is stated is the limit of a probe's slice."""
-    return math.ceil(max(stated, _TIMEOUT * (plan.longest_seconds or 0.0)) / 60)
+    return math.ceil(max(stated, _TIME_FACTOR * (plan.longest_seconds or 0.0)) / 60)
 
 
 def _devices(plan: LaunchPlan) -> str:

@@ -61,10 +61,10 @@ def train_job(plan: LaunchPlan) -> str:
 
 
 def label(name: str) -> str:
-    """A name as Kubernetes allows one here: lower case, digits and hyphens, begun by a letter."""
+    """A name as Kubernetes allows one here: lower case, digits and hyphens, starting with a letter."""
     words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    started = words if words[:1].isalpha() else f"job-{words}"
-    return started[:_LONGEST_NAME].strip("-")
+    found = words if words[:1].isalpha() else f"job-{words}"
+    return found[:_LONGEST_NAME].strip("-")
 
 
 def _resources(plan: LaunchPlan) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def test_lead_passes_to_the_next_and_stays_there_when_the_old_leader_wakes(
 
 def test_a_rank_that_writes_its_part_of_a_checkpoint_may_be_silent_too(memberships: list[Membership]) -> None:
     memberships[0].post(pause=1, pause_seconds=30.0)
-    memberships[2].post(step_median=0.01, rested=1)
+    memberships[2].post(step_median=0.01, paused=1)
     memberships[1].post(step_median=0.01)
     silence(memberships, 1, 20.0)
     silence(memberships, 2, 20.0)
