@@ -21,7 +21,7 @@ from tuner.service.views import require_study
 _SUFFIX = ".jsonl.gz"
 #: Why a run's recording ends, if it did not reach the target.
 _ENDS = {
-    Outcome.RUNNING: "in flight",
+    Outcome.RUNNING: "under way",
     Outcome.PAUSED: "not trained further",
     Outcome.REACHED: "reached an earlier target",
     Outcome.STOPPED: "stopped",

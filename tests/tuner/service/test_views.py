@@ -23,9 +23,9 @@ def test_every_probe_under_way_is_named_where_there_are_several(tmp_path: Path) 
     for what in (ONE, TWO):
         world.ledger.start_probe(1, what, Purpose.TRAINING, trial_number=None, owner="me", lease_seconds=60.0)
     rows = reported(world)
-    assert rows["probes in flight"] == 2
-    assert rows["probe 1 in flight"] == f"training: {ONE}"
-    assert rows["probe 2 in flight"] == f"training: {TWO}"
+    assert rows["probes under way"] == 2
+    assert rows["probe 1 under way"] == f"training: {ONE}"
+    assert rows["probe 2 under way"] == f"training: {TWO}"
     assert "elapsed seconds" not in rows
 
 
