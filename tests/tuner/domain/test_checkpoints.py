@@ -285,7 +285,7 @@ def test_writer_killed_midway_leaves_the_checkpoint_before(tmp_path: Path) -> No
 
         CheckpointFolder(Path(sys.argv[1])).save(write)
     """
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)], cwd=root, check=False, timeout=60
     )

@@ -10,7 +10,7 @@ from tests.recorded_grid import grid, write_grid
 from tuner.domain.errors import JobError, StorageError
 from tuner.recordings.file import load_recording, write_recording
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "recordings"
+REAL = Path(__file__).resolve().parents[4] / "shared" / "recordings"
 
 HEADER = {
     "recording": "small",
