@@ -354,7 +354,7 @@ def exchange_seconds(cluster: VirtualCluster, configuration: Configuration, num_
     if traits.barrier:
         return all_reduce_seconds(cluster, configuration.nodes, num_bytes) / tau
     vectors = traits.vectors_per_exchange(configuration.nodes)
-    return vectors * cluster.message_seconds(num_bytes) / tau
+    return vectors * (cluster.one_way_seconds + cluster.link_seconds(num_bytes)) / tau
 
 
 def compared(

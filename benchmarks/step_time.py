@@ -36,9 +36,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.models.placement_seconds import Steps, fit_placement_seconds
+from benchmarks.models.placement_seconds import Steps, fit_placement_seconds, placements_of
 from benchmarks.step_time_pollux import fit_pollux
-from tuner.analytic.placement import placements_of, spread_evenly
+from tuner.analytic.placement import spread_evenly
 
 Array = npt.NDArray[np.float64]
 

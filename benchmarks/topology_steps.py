@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.models.placement_seconds import PlacementSeconds, Steps, fit_placement_seconds
+from benchmarks.models.placement_seconds import PlacementSeconds, Steps, fit_placement_seconds, placements_of
 from benchmarks.pollux_tables import Timings
 from benchmarks.step_time import NOMINAL_BYTES, PARAMETER_BYTES
-from tuner.analytic.placement import placements_of
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]

@@ -30,6 +30,7 @@ Where the constants come from; all are the same for every workload.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,6 +51,16 @@ _DISCREPANCY_BY_LOG_NODES = 0.10
 _NUM_PHYSICAL = 13
 _NO_RESIDUAL = Residual(sd=0.0, length_scales=(1.0,) * 6)
 _PASSES = 2
+
+
+def placements_of(ranks_per_node: Sequence[Sequence[int]]) -> Placements:
+    """Placements from the number of ranks on each node, as in `[(4, 4), (1, 2, 1)]`."""
+    used = [[count for count in counts if count] for counts in ranks_per_node]
+    return Placements(
+        num_nodes=np.array([len(counts) for counts in used], dtype=float),
+        num_ranks=np.array([sum(counts) for counts in used], dtype=float),
+        most_on_a_node=np.array([max(counts, default=0) for counts in used], dtype=float),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from benchmarks.models.placement_seconds import Steps
+from benchmarks.models.placement_seconds import Steps, placements_of
 from benchmarks.step_time import FIT_NODES, RECORDING, main, measure, read_timed
 from benchmarks.step_time_pollux import PolluxSeconds, fit_pollux
-from tuner.analytic.placement import placements_of, spread_evenly
+from tuner.analytic.placement import spread_evenly
 
 KEYS = {"app", "fit_nodes", "mean_error", "p90_error", "coverage_90", "interval_ratio", "pollux_mean_error"}
 COLUMNS = "app,kind,num_nodes,num_replicas,placement,local_batch_size,step_seconds,sync_seconds"

@@ -6,7 +6,6 @@ step on at most 4 nodes, a hierarchy (a ring within the nodes, then one over the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -94,16 +93,6 @@ def _expected_maximum(counts: Array) -> Array:
     # A fit asks for the same few counts thousands of times.
     limit = 1 << int(np.max(counts, initial=1)).bit_length()
     return np.asarray(_expected_maxima(limit)[counts.astype(int)], dtype=float)
-
-
-def placements_of(ranks_per_node: Sequence[Sequence[int]]) -> Placements:
-    """Placements from the number of ranks on each node, as in `[(4, 4), (1, 2, 1)]`."""
-    used = [[count for count in counts if count] for counts in ranks_per_node]
-    return Placements(
-        num_nodes=np.array([len(counts) for counts in used], dtype=float),
-        num_ranks=np.array([sum(counts) for counts in used], dtype=float),
-        most_on_a_node=np.array([max(counts, default=0) for counts in used], dtype=float),
-    )
 
 
 def spread_evenly(num_ranks: int, num_nodes: int) -> tuple[int, ...]:

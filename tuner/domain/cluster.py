@@ -87,10 +87,6 @@ class VirtualCluster:
         """A of a message between two ranks."""
         return self.latency if self.message_latency is None else self.message_latency
 
-    def message_seconds(self, num_bytes: float) -> float:
-        """A + n / w: from one rank to another."""
-        return self.one_way_seconds + self.link_seconds(num_bytes)
-
     def link_seconds(self, num_bytes: float) -> float:
         """n / w: how long a message keeps a link busy."""
         own = self.message_bytes_per_second

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.models.placement_seconds import PlacementSeconds, Steps, fit_placement_seconds
+from benchmarks.models.placement_seconds import PlacementSeconds, Steps, fit_placement_seconds, placements_of
 from tests.levels import examples
-from tuner.analytic.placement import Link, Sharing, placements_of, spread_evenly, topology_ring_seconds
+from tuner.analytic.placement import Link, Sharing, spread_evenly, topology_ring_seconds
 
 Array = npt.NDArray[np.float64]
 

@@ -105,7 +105,7 @@ def test_described_machines_are_the_cluster_of_an_emulated_job():
     cluster = Job.model_validate(EMULATED).resolved_cluster()
     assert cluster.virtual is not None
     assert cluster.virtual.mean_compute_seconds(100) == pytest.approx(0.007)
-    assert cluster.virtual.message_seconds(1.25e9) == pytest.approx(1.00002)
+    assert cluster.virtual.one_way_seconds + cluster.virtual.link_seconds(1.25e9) == pytest.approx(1.00002)
     assert cluster.oversubscription(64) == 1.0
 
 
@@ -121,8 +121,8 @@ def test_links_between_two_ranks_are_those_of_collectives_unless_stated():
         same.virtual.latency,
         same.virtual.bytes_per_second,
     )
-    assert own.virtual.message_seconds(1.25e8) == pytest.approx(1.001)
-    assert same.virtual.message_seconds(1.25e8) == pytest.approx(0.10002)
+    assert own.virtual.one_way_seconds + own.virtual.link_seconds(1.25e8) == pytest.approx(1.001)
+    assert same.virtual.one_way_seconds + same.virtual.link_seconds(1.25e8) == pytest.approx(0.10002)
 
 
 def test_an_emulated_job_needs_described_machines_and_no_other_job_has_them():
