@@ -61,22 +61,24 @@ minimize = "{minimize}"
 [budget]
 probes = 40
 """
-_LIVE = """
+_DIGITS = """
 name = "golden"
+[goal]
+metric = "accuracy"
+target = 0.9
 [workload]
 path = "tuner.workloads.digits:Digits"
 parameters = { network = "mlp", width = 16 }
+"""
+_LIVE = f"""{_DIGITS}
 [workload.optimizer]
 name = "sgd"
 momentum = 0.5
 [cluster]
 nodes = [1, 2]
-[goal]
-metric = "accuracy"
-target = 0.9
 [space]
-batch_size = { low = 16, high = 64 }
-learning_rate = { low = 1e-3, high = 1.0 }
+batch_size = {{ low = 16, high = 64 }}
+learning_rate = {{ low = 1e-3, high = 1.0 }}
 strategy = ["all_reduce", "local_sgd"]
 [baseline]
 nodes = 1
@@ -88,11 +90,7 @@ max_scoring = 1e6
 [budget]
 probes = 8
 """
-_EMULATED = """
-name = "golden"
-[workload]
-path = "tuner.workloads.digits:Digits"
-parameters = { network = "mlp", width = 16 }
+_EMULATED = f"""{_DIGITS}
 [cluster]
 nodes = [1, 2, 4, 8]
 [cluster.machine]
@@ -101,12 +99,9 @@ seconds_per_sample = "1ms"
 jitter = 0.1
 latency = "100us"
 bandwidth = "1Gbit/s"
-[goal]
-metric = "accuracy"
-target = 0.9
 [space]
-batch_size = { low = 16, high = 128 }
-learning_rate = { low = 1e-3, high = 1.0 }
+batch_size = {{ low = 16, high = 128 }}
+learning_rate = {{ low = 1e-3, high = 1.0 }}
 strategy = ["all_reduce", "elastic_averaging", "gossip_pull", "local_sgd"]
 [baseline]
 nodes = 4

@@ -71,7 +71,7 @@ class Part:
     Args:
         strategies: Whose; none says all.
         clocks: On whose clock exchanges are scheduled; none says all.
-        reported: What is told already, and is not made again.
+        reported: Places whose rows exist already; they are not trained again.
     """
 
     strategies: frozenset[str] = frozenset()

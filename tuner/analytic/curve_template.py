@@ -53,7 +53,7 @@ def _grid() -> tuple[Array, Array]:
     return np.stack([height, rise, tail], axis=1), np.asarray(weight / weight.sum(), dtype=float)
 
 
-#: Shapes (h, u, q), `(num_shapes, 3)`, and the probability of each beforehand, `(num_shapes,)`.
+#: Shapes (h, u, q), `(num_shapes, 3)`, and the prior probability of each, `(num_shapes,)`.
 SHAPES, PRIOR = _grid()
 
 

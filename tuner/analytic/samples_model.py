@@ -246,7 +246,7 @@ def fit_samples(
 
     Args:
         runs: What was run; a run without an evaluation shows only whether it diverged.
-        prior: What is known beforehand.
+        prior: Prior beliefs about the parameters.
         devices_per_node: Ranks on one node.
         strategies: Strategies to predict, besides those that were run.
         emulation_differs: Whether to predict real ranks, so that emulated runs have a bias of their own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from search_spaces import KNOBS, AxisValue, Configuration, traits_of
@@ -178,17 +179,16 @@ def format_configuration(configuration: Configuration) -> str:
 
 def format_interval(estimate: Estimate) -> str:
     """The 90% interval of a time: 1m 10s to 2m 05s; one without an end says so."""
-    if math.isinf(estimate.lower):
-        return UNREACHABLE
-    if math.isinf(estimate.upper):
-        return f"{format_seconds(estimate.lower)} to no upper bound"
-    return f"{format_seconds(estimate.lower)} to {format_seconds(estimate.upper)}"
+    return _interval(estimate, format_seconds)
 
 
 def format_dollar_interval(estimate: Estimate) -> str:
     """The 90% interval of a price."""
+    return _interval(estimate, format_dollars)
+
+
+def _interval(estimate: Estimate, shown: Callable[[float], str]) -> str:
     if math.isinf(estimate.lower):
         return UNREACHABLE
-    if math.isinf(estimate.upper):
-        return f"{format_dollars(estimate.lower)} to no upper bound"
-    return f"{format_dollars(estimate.lower)} to {format_dollars(estimate.upper)}"
+    upper = "no upper bound" if math.isinf(estimate.upper) else shown(estimate.upper)
+    return f"{shown(estimate.lower)} to {upper}"

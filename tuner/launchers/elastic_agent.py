@@ -50,7 +50,7 @@ def noted(rank_command: str, folder: Path, *, tolerated: bool = False) -> str:
     Args:
         rank_command: For the shell.
         folder: The job's.
-        tolerated: Whether a rank that is killed is no failure for whoever started it.
+        tolerated: Whether the job goes on without ranks that were killed.
     """
     note = shlex.quote(f"{folder}/rank-")
     lines = [

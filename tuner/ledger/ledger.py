@@ -79,7 +79,7 @@ class Ledger(Protocol):
         """Gives a lease back; does nothing if it was lost already."""
 
     def end_probe(self, probe_id: int, outcome: Outcome, reason: str) -> None:
-        """Ends a probe that will not resume, whoever held it; a probe that has ended does not change."""
+        """Ends a probe that will not resume, whichever worker leases it. An ended probe does not change."""
 
     def probes(self, study_id: int) -> list[ProbeRecord]:
         """Every probe of a study with its slices, oldest first."""

@@ -108,7 +108,7 @@ class ProbeFolder:
         self._append({"slice": self._slice, "ended": outcome.value})
 
     def take_back_ends(self, stored_samples: Collection[int]) -> None:
-        """Counts slices as lost that ended, but were never stored by whoever polled them.
+        """Marks ended slices as lost if the ledger never stored them.
 
         Args:
             stored_samples: Samples of all scorings that were stored.

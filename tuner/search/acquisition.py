@@ -389,7 +389,7 @@ def _trained(state: SearchState, beliefs: Beliefs) -> ProbeCost:
     per_sample = beliefs.forecast.seconds_per_sample
     shortest = _SHORTEST_SLICE_SECONDS
     if state.job.runs_command:
-        # A script is started again for each probe, which lasts at least as long as that.
+        # Each probe starts the script again, so it takes at least as long as a start-up.
         shortest = max(shortest, state.slice_seconds)
     return ProbeCost(
         per_sample=per_sample * state.overhead,

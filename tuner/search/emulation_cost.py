@@ -67,9 +67,9 @@ def _steps(configuration: Configuration, cluster: Cluster, samples: float) -> fl
     return samples / configuration.batch_size * replicas
 
 
-def _solved(rows: Sequence[tuple[float, float]], beforehand: Array) -> Array:
-    assumed = np.diag(_PRIOR_WEIGHT / beforehand)
+def _solved(rows: Sequence[tuple[float, float]], prior: Array) -> Array:
+    assumed = np.diag(_PRIOR_WEIGHT / prior)
     left = np.concatenate([np.array(rows, dtype=float).reshape(-1, 2), assumed])
     right = np.concatenate([np.ones(len(rows)), np.full(2, _PRIOR_WEIGHT)])
-    found, *_ = np.linalg.lstsq(left * beforehand, right, rcond=None)
-    return np.asarray(np.maximum(found, _LEAST_SHARE) * beforehand, dtype=float)
+    found, *_ = np.linalg.lstsq(left * prior, right, rcond=None)
+    return np.asarray(np.maximum(found, _LEAST_SHARE) * prior, dtype=float)

@@ -148,7 +148,7 @@ class CenterServer:
             self._center = None
 
     def load(self, centers: Sequence[Tensor | None]) -> None:
-        """Resumes with the center that one of all ranks held; whoever leads now serves it."""
+        """Resumes with the center that one of the ranks saved; the present leader serves it."""
         self.forget()
         known = [center for center in centers if center is not None]
         if known and self._links.leader() == self._links.rank:

@@ -34,7 +34,7 @@ def test_an_end_that_comes_while_wakings_are_taken_is_not_lost(
     with monkeypatch.context() as patched:
         patched.setattr(outbox, "waking", _ClosedWithin(outbox, before=before))
         _, is_last = outbox.drain()
-    # Either it is told now, or another waking is at hand that will tell.
+    # Either it is reported now, or another wake-up follows that will report it.
     if not is_last:
         assert waking.recv(1) == b"!"
         waking.setblocking(False)
