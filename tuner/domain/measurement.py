@@ -193,6 +193,8 @@ class Measurement:
         waiting: What a slice that is RUNNING still waits for, in the backend's words; empty once it runs.
         shared_seconds: Charged seconds in which another slice was in flight that already counts them:
             charged seconds less these are elapsed time.
+        remarks: Sentences on what was noticed about the user's script: what was recognised, or ignored and
+            why, or contradicts the job. They are shown with the answer.
     """
 
     configuration: Configuration
@@ -220,6 +222,7 @@ class Measurement:
     emulated: bool = False
     waiting: str = ""
     shared_seconds: float = 0.0
+    remarks: tuple[str, ...] = ()
 
     @property
     def batch_seconds(self) -> float | None:
@@ -267,6 +270,7 @@ class Measurement:
                 "noise": tuple(NoiseStatistic(**statistic) for statistic in data["noise"]),
                 "ranks": tuple(RankTiming.from_dict(rank) for rank in data["ranks"]),
                 "lost_ranks": tuple(data.get("lost_ranks", ())),
+                "remarks": tuple(data.get("remarks", ())),
             }
         )
 
@@ -303,6 +307,7 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
         oversubscribed=any(m.oversubscribed for m in slices),
         checkpoint=checkpoints[-1] if checkpoints else None,
         lost_ranks=tuple(sorted({rank for m in slices for rank in m.lost_ranks})),
+        remarks=tuple(dict.fromkeys(remark for m in slices for remark in m.remarks)),
         staleness_steps=timed.staleness_steps,
         bytes_per_step=timed.bytes_per_step,
     )
