@@ -17,6 +17,7 @@ from tuner.launchers.launcher import (
 )
 from tuner.launchers.local import LocalLauncher
 from tuner.launchers.local_nodes import LocalNodes
+from tuner.launchers.log_reader import LogFile, LogLine, LogReader
 from tuner.launchers.process_records import end_orphans
 from tuner.launchers.ray_nodes import RayNodes
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
@@ -35,6 +36,9 @@ __all__ = [
     "Launcher",
     "LocalLauncher",
     "LocalNodes",
+    "LogFile",
+    "LogLine",
+    "LogReader",
     "NodeJob",
     "OnePer",
     "RankContext",
