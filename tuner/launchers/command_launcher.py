@@ -27,13 +27,14 @@ from tuner.launchers.launcher import (
     Task,
     check_task,
 )
+from tuner.launchers.log_reader import LogFile
+from tuner.launchers.node_failures import last_lines, node_failures
 from tuner.launchers.rank_job import RankJob, rank_command, thread_variables
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 _LEASE_EVERY_SECONDS = 5.0
 #: A poll reads a file a node, on a shared file system: not more often than so, times the nodes.
 _POLL_SECONDS_PER_NODE = 0.01
-_LAST_LINES = 20
 #: How long files may take to appear after the backend says that the job has ended.
 _FILES_LATE_SECONDS = 5.0
 #: How long the backend may take to say why after nodes say that it ended them.
@@ -59,8 +60,10 @@ class _Job:
     node_job: NodeJob
     folder: JobFolder
     backend_id: str
+    one_per: OnePer
     grace_seconds: float
     submitted_at: float
+    is_trimmed: bool = False
     ranks: RankJob | None = None
     cancelled_at: float | None = None
     lease_at: float = 0.0
@@ -162,6 +165,7 @@ class CommandLauncher(Launcher):
             node_job=node_job,
             folder=folder,
             backend_id=backend_id,
+            one_per=OnePer.RANK if isinstance(task, RankTask) else task.one_per,
             grace_seconds=command.grace_seconds,
             submitted_at=submitted_at,
             ranks=ranks,
@@ -267,6 +271,18 @@ class CommandLauncher(Launcher):
 
     def logs(self, handle: JobHandle) -> dict[int, str]:
         return self._job(handle).folder.logs()
+
+    def log_files(self, handle: JobHandle) -> dict[int, LogFile]:
+        job = self._job(handle)
+        return job.folder.log_files(
+            job.one_per, num_nodes=job.node_job.num_nodes, devices_per_node=job.node_job.devices_per_node
+        )
+
+    def trim_logs(self, handle: JobHandle) -> None:
+        job = self._job(handle)
+        job.is_trimmed = True
+        if job.status is not None:
+            job.folder.trim_logs()
 
     def close(self) -> None:
         if self._closed:
@@ -374,7 +390,7 @@ class CommandLauncher(Launcher):
             for path in sorted(job.folder.path.glob("starter*.err")):
                 text = path.read_text(errors="replace").strip()
                 if text:
-                    return "\n" + _last_lines(text)
+                    return "\n" + last_lines(text)
         return ""
 
     def _ended(
@@ -406,25 +422,7 @@ class CommandLauncher(Launcher):
         return JobState.SUCCEEDED, ()
 
     def _failures(self, job: _Job, nodes: dict[int, NodeStatus]) -> tuple[RankFailure, ...]:
-        """Every process that failed with the end of its log, the first to fail first."""
-        by_rank = _rank_failures(job, nodes)
-        if by_rank:
-            return by_rank
-        logs, first = job.folder.logs(), job.folder.first_failed()
-        if job.folder.rank_exits():
-            logs = job.folder.node_logs()
-        ordered = sorted(nodes.values(), key=lambda n: (n.node != first, n.ended_at or 0.0, n.node))
-        failures = []
-        for node in ordered:
-            failed = sorted(node.exits.items(), key=lambda end: end[1] in (0, -15))
-            for copy, code in failed:
-                if code != 0:
-                    printed = _last_lines(logs.get(copy, ""))
-                    own = node.reason if node.node == first and node.reason else ""
-                    words = f"{own or _code_words(code)}{': it printed nothing' if not printed else ''}"
-                    reason = f"{words} on {node.host}" + (f"; its last lines:\n{printed}" if printed else "")
-                    failures.append(RankFailure(rank=copy, reason=reason, exit_code=code))
-        return tuple(failures)
+        return node_failures(job.folder, nodes, job.node_job.devices_per_node)
 
     def _silent_nodes(self, job: _Job, nodes: dict[int, NodeStatus], now: float) -> list[int]:
         return [
@@ -463,6 +461,8 @@ class CommandLauncher(Launcher):
         self._backend.end(job.node_job, job.backend_id)
         with contextlib.suppress(OSError):
             job.folder.forget()
+        if job.is_trimmed:
+            job.folder.trim_logs()
 
     def _job(self, handle: JobHandle) -> _Job:
         try:
@@ -471,27 +471,6 @@ class CommandLauncher(Launcher):
             raise ValueError(f"job {handle.identity} was not submitted to this launcher") from None
 
 
-def _rank_failures(job: _Job, nodes: dict[int, NodeStatus]) -> tuple[RankFailure, ...]:
-    """Ranks that recorded how they ended, the first to fail first; those that were asked to end come last."""
-    exits = {rank: code for rank, code in job.folder.rank_exits().items() if code != 0}
-    logs, failures = job.folder.logs(), []
-    for rank, code in sorted(exits.items(), key=lambda end: end[1] == -15):
-        printed = _last_lines(logs.get(rank, ""))
-        node = nodes.get(rank // job.node_job.devices_per_node)
-        words = f"rank {rank} ended with {_code_words(code)}{f' on {node.host}' if node else ''}"
-        reason = f"{words}; its last lines:\n{printed}" if printed else f"{words}: it printed nothing"
-        failures.append(RankFailure(rank=rank, reason=reason, exit_code=code))
-    return tuple(failures)
-
-
 def _node_words(numbers: list[int], nodes: dict[int, NodeStatus]) -> str:
     named = [f"{number} ({nodes[number].host})" if number in nodes else str(number) for number in numbers]
     return f"node{'s' if len(named) > 1 else ''} {', '.join(named)}"
-
-
-def _code_words(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"signal {-code}"
-
-
-def _last_lines(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-_LAST_LINES:])

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuner.launchers import node_agent
-from tuner.launchers.launcher import Task
+from tuner.launchers.launcher import OnePer, Task
+from tuner.launchers.log_ends import read_ends, trim_file
+from tuner.launchers.log_reader import LogFile
 
 _RECORD = "engine.json"
 _PREFIX = "job-"
@@ -137,7 +140,7 @@ class JobFolder:
                     host=str(reported["host"]),
                     state=str(reported["state"]),
                     beats=int(reported["beats"]),
-                    exits={int(end["copy"]): int(end["code"]) for end in reported["exits"]},
+                    exits={int(end["copy"]): _signal_or_code(int(end["code"])) for end in reported["exits"]},
                     reason=reported["reason"],
                     ended_at=reported.get("ended_at"),
                 )
@@ -156,16 +159,39 @@ class JobFolder:
         for path in self.path.glob("rank-*.exit"):
             with contextlib.suppress(OSError, ValueError):
                 code, rank = int(path.read_text()), int(path.stem.rpartition("-")[2])
-                # A shell's word for a signal.
-                found.append((path.stat().st_mtime_ns, rank, code if code <= 128 else 128 - code))
+                found.append((path.stat().st_mtime_ns, rank, _signal_or_code(code)))
         return {rank: code for _, rank, code in sorted(found)}
 
+    def log_files(self, one_per: OnePer, *, num_nodes: int, devices_per_node: int) -> dict[int, LogFile]:
+        """Where what is printed is stored, by rank if there is a process per rank, else by node.
+
+        Args:
+            one_per: How many processes of the task there are.
+            num_nodes: Nodes of the job.
+            devices_per_node: Ranks of each.
+        """
+        kind = "rank" if one_per is OnePer.RANK else "node"
+        count = {OnePer.JOB: 1, OnePer.NODE: num_nodes, OnePer.RANK: num_nodes * devices_per_node}[one_per]
+        paths = {copy: self.path / f"{kind}-{copy}.log" for copy in range(count)}
+        return {
+            copy: LogFile(path=path, times=path.with_name(f"{path.name}.times"))
+            for copy, path in paths.items()
+        }
+
+    def trim_logs(self) -> None:
+        """Leaves the beginning and the end of what was printed, and no notes of when."""
+        for path in (*self.path.glob("*.log"), *self.path.glob("starter*.err")):
+            trim_file(path)
+        for path in self.path.glob("*.log.times"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
     def logs(self) -> dict[int, str]:
-        """What was printed, by rank if there is a process per rank, else by node."""
+        """The ends of what was printed, by rank if there is a process per rank, else by node."""
         return self._logs("rank") or self.node_logs()
 
     def node_logs(self) -> dict[int, str]:
-        """What the one process of each node printed, which may be an agent that starts ranks."""
+        """The same of the one process of each node, which may be an agent that starts ranks."""
         return self._logs("node")
 
     def _logs(self, kind: str) -> dict[int, str]:
@@ -173,8 +199,13 @@ class JobFolder:
         for path in self.path.glob(f"{kind}-*.log"):
             number = path.stem.removeprefix(f"{kind}-")
             if number.isdigit():
-                found[int(number)] = path.read_text(errors="replace")
+                found[int(number)] = read_ends(path)
         return dict(sorted(found.items()))
+
+
+def _signal_or_code(code: int) -> int:
+    """An exit code, negative for a signal: a shell adds 128 to the one that ended what it ran."""
+    return 128 - code if 128 < code < 128 + signal.NSIG else code
 
 
 def _read(path: Path) -> dict[str, Any] | None:

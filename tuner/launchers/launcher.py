@@ -9,6 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from tuner.launchers.log_reader import LogFile
+
 
 class JobState(StrEnum):
     """The state of a submitted job."""
@@ -191,7 +193,19 @@ class Launcher(ABC):
 
     @abstractmethod
     def logs(self, handle: JobHandle) -> dict[int, str]:
-        """What each rank printed, by rank; for a command one a node, by node."""
+        """What each rank printed, by rank; for a command one a node, by node.
+
+        Of what is longer than 5 MiB the first MiB and the last four are given, with a line between that says
+        how much is left out.
+        """
+
+    @abstractmethod
+    def log_files(self, handle: JobHandle) -> dict[int, LogFile]:
+        """Where what `logs` gives is stored while it grows, for a `LogReader`; some need not be there yet."""
+
+    @abstractmethod
+    def trim_logs(self, handle: JobHandle) -> None:
+        """Leaves on disk only what `logs` gives, at once or when the job has ended: nobody reads more."""
 
     @abstractmethod
     def close(self) -> None:

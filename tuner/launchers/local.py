@@ -27,6 +27,7 @@ from tuner.launchers.launcher import (
 )
 from tuner.launchers.local_job import LocalJob
 from tuner.launchers.local_nodes import LocalNodes
+from tuner.launchers.log_reader import LogFile
 from tuner.launchers.process_records import remove_record, write_record
 from tuner.launchers.warm_ranks import ForkServer, WarmRank
 
@@ -159,6 +160,20 @@ class LocalLauncher(Launcher):
             return self._commands.logs(handle)
         return self._job(handle).logs()
 
+    def log_files(self, handle: JobHandle) -> dict[int, LogFile]:
+        if handle.identity in self._of_commands:
+            return self._commands.log_files(handle)
+        return self._job(handle).log_files()
+
+    def trim_logs(self, handle: JobHandle) -> None:
+        if handle.identity in self._of_commands:
+            self._commands.trim_logs(handle)
+            return
+        job = self._job(handle)
+        job.is_trimmed = True
+        if job.state.has_ended:
+            job.trim_logs()
+
     def close(self) -> None:
         # A child forked from the tuner inherits this object, but not the ranks.
         if self._closed or os.getpid() != self._owner:
@@ -227,6 +242,8 @@ class LocalLauncher(Launcher):
         elif self._server is not None:
             self._server.end(job.ranks)
         job.rendezvous.unlink(missing_ok=True)
+        if job.is_trimmed:
+            job.trim_logs()
         with contextlib.suppress(OSError):
             remove_record(job.handle.folder)
 

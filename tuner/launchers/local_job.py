@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.launchers.launcher import JobHandle, JobState, JobStatus, RankFailure
+from tuner.launchers.log_ends import read_ends, trim_file
+from tuner.launchers.log_reader import LogFile
 from tuner.launchers.warm_ranks import WarmRank
 
 _LOG_TAIL_LINES = 20
@@ -55,6 +57,7 @@ class LocalJob:
     places: tuple[int, ...] = ()
     state: JobState = JobState.PENDING
     recorded: dict[int, int] | None = None
+    is_trimmed: bool = False
     _messages: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     _results: dict[int, Any] = field(default_factory=dict)
     _faults: dict[int, _Fault] = field(default_factory=dict)
@@ -103,6 +106,18 @@ class LocalJob:
     def logs(self) -> dict[int, str]:
         """What each rank printed since this job began."""
         return {rank: self._log(rank) for rank in range(self.handle.num_ranks)}
+
+    def log_files(self) -> dict[int, LogFile]:
+        """Where that is stored."""
+        return {
+            rank: LogFile(path=self._log_path(rank), start=self.log_starts.get(rank, 0))
+            for rank in range(self.handle.num_ranks)
+        }
+
+    def trim_logs(self) -> None:
+        """Leaves the beginning and the end of what each rank printed since this job began."""
+        for log_file in self.log_files().values():
+            trim_file(log_file.path, start=log_file.start)
 
     def _take_in(self, rank: int, frame: Mapping[str, Any]) -> None:
         match frame["kind"]:
@@ -173,12 +188,10 @@ class LocalJob:
         return _Fault(echo=False, at=time.monotonic(), failure=failure)
 
     def _log(self, rank: int) -> str:
-        path = self.handle.folder / f"rank{rank}.log"
-        if not path.exists():
-            return ""
-        with path.open("rb") as log:
-            log.seek(self.log_starts.get(rank, 0))
-            return log.read().decode(errors="replace")
+        return read_ends(self._log_path(rank), start=self.log_starts.get(rank, 0))
+
+    def _log_path(self, rank: int) -> Path:
+        return self.handle.folder / f"rank{rank}.log"
 
 
 def _signal_name(number: int) -> str:

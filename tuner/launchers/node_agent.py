@@ -7,6 +7,8 @@ runs it with whatever Python is there. A job's folder holds
 - `main.json`: address and port that the first node offers to all;
 - `node-R.json`: the state of node R, rewritten when it changes and every few seconds;
 - `node-R.log` or `rank-R.log`: what the processes of the command print;
+- `node-R.log.times` or `rank-R.log.times`: how long the log was when, a line of `<seconds since the epoch>
+  <bytes>` whenever it has grown, so that a reader that comes late can tell when a line was written;
 - `end`: once it exists, every node ends its processes; it says why;
 - `failed`: the first node whose process failed, so that the others end, too;
 - `lease`: touched by the tuner as long as it lives; a job whose tuner is gone ends.
@@ -39,6 +41,45 @@ _FAILED_GRACE_SECONDS = 10.0
 _LEFT_GRACE_SECONDS = 2.0
 #: How long `end` may be empty before that counts: somebody is about to write why, or the disk is full.
 _EMPTY_END_SECONDS = 5.0
+#: Notes of a log's length that take more are thinned out, the older half of them: the last four minutes of
+#: printing all the time are known to 0.05 s, the last half hour less and less exactly.
+_MOST_NOTES_BYTES = 2**18
+
+
+class LogNotes:
+    """Notes how long a log is whenever it has grown.
+
+    Args:
+        log: The log; need not be there yet.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log, self._notes = log, log.with_name(f"{log.name}.times")
+        self._size = 0
+
+    def take(self, now: float) -> None:
+        """Takes a note if the log has another length than in the last one.
+
+        Args:
+            now: Seconds since the epoch.
+        """
+        with contextlib.suppress(OSError):
+            size = self._log.stat().st_size
+            if size == self._size:
+                return
+            with self._notes.open("a") as notes:
+                notes.write(f"{now:.3f} {size}\n")
+            self._size = size
+            if self._notes.stat().st_size > _MOST_NOTES_BYTES:
+                self._thin_out()
+
+    def _thin_out(self) -> None:
+        lines = self._notes.read_text().splitlines(True)
+        half = len(lines) // 2
+        # Who reads it takes another file as a sign to begin anew.
+        temporary = self._notes.with_name(f".{self._notes.name}.new")
+        temporary.write_text("".join(lines[1:half:2] + lines[half:]))
+        temporary.replace(self._notes)
 
 
 class NodeAgent:
@@ -68,6 +109,9 @@ class NodeAgent:
         self._empty_end_since: float | None = None
         self._watch_input = watch_input
         self._reported_at = 0.0
+        self._log_notes: list[LogNotes] = []
+        #: Seconds since the epoch at zero of the monotonic clock: notes must not go back when a clock is set.
+        self._epoch = time.time() - time.monotonic()
         self._lease = (time.monotonic(), -1.0)
 
     def run(self) -> int:
@@ -92,6 +136,7 @@ class NodeAgent:
             self._status["exits"].append({"copy": self._node_rank, "code": 127})
             self._fail(f"it cannot be started: {error}")
         self._kill_descendants()
+        self._note_logs()
         self._report("ended")
         codes = [end["code"] for end in self._status["exits"] if end["code"] != 0]
         return 0 if not codes else codes[0] if codes[0] > 0 else 128 - codes[0]
@@ -124,6 +169,10 @@ class NodeAgent:
     def _start_processes(self, main: dict[str, Any]) -> None:
         task = self._task
         devices = task["devices_per_node"]
+        ranks_here = range(self._node_rank * devices, (self._node_rank + 1) * devices)
+        # Those of ranks are there, too, if what runs on the node starts ranks that write them.
+        logs = [f"node-{self._node_rank}.log", *(f"rank-{rank}.log" for rank in ranks_here)]
+        self._log_notes = [LogNotes(self._folder / log) for log in logs]
         environment = {
             **os.environ,
             "MASTER_ADDR": str(main["address"]),
@@ -136,8 +185,7 @@ class NodeAgent:
             **task["environment"],
         }
         if task["one_per"] == "rank":
-            for local_rank in range(devices):
-                rank = self._node_rank * devices + local_rank
+            for local_rank, rank in enumerate(ranks_here):
                 ranks = {
                     "RANK": rank,
                     "WORLD_SIZE": task["num_nodes"] * devices,
@@ -194,6 +242,7 @@ class NodeAgent:
                 self._end_processes(min(grace, self._task["grace_seconds"]))
                 break
             self._report("running")
+            self._note_logs()
             time.sleep(_WAIT_SECONDS)
         self._status["exits"] = [
             {"copy": number, "code": self._exits[process]}
@@ -254,6 +303,7 @@ class NodeAgent:
             if not descendants(os.getpid()):
                 return
             self._report("ending")
+            self._note_logs()
             time.sleep(_WAIT_SECONDS)
         self._kill_descendants()
 
@@ -278,6 +328,11 @@ class NodeAgent:
                 return
             code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
             self._exits[process] = code
+
+    def _note_logs(self) -> None:
+        now = self._epoch + time.monotonic()
+        for notes in self._log_notes:
+            notes.take(now)
 
     def _fail(self, reason: str) -> None:
         self._status["reason"] = reason

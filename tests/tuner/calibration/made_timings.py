@@ -10,7 +10,7 @@ import numpy as np
 
 from tuner.calibration import CalibrationPlan, Effort
 from tuner.job import Job
-from tuner.launchers import JobHandle, JobState, JobStatus, Launcher, RankFailure, RankTask
+from tuner.launchers import JobHandle, JobState, JobStatus, Launcher, LogFile, RankFailure, RankTask
 
 FIXED, PER_SAMPLE, JITTER = 3e-3, 2e-4, 0.1
 LATENCY, BYTES_PER_SECOND = 5e-4, 1e9
@@ -82,6 +82,12 @@ class MadeLauncher(Launcher):
 
     def logs(self, handle: JobHandle) -> dict[int, str]:
         return {}
+
+    def log_files(self, handle: JobHandle) -> dict[int, LogFile]:
+        return {}
+
+    def trim_logs(self, handle: JobHandle) -> None:
+        """Nothing was printed."""
 
     def close(self) -> None:
         """Nothing was started."""

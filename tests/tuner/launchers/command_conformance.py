@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.launchers.conformance import TIMEOUT_SECONDS, Watch, is_alive, wait_until
-from tuner.launchers import CommandTask, JobHandle, JobState, JobStatus, Launcher, OnePer
+from tuner.launchers import CommandTask, JobHandle, JobState, JobStatus, Launcher, LogReader, OnePer
 
 #: Ranks meet by gloo and add up their ranks.
 ALL_REDUCE = """
@@ -147,6 +147,41 @@ class CommandConformance:
         status = end(launcher, handle)
         assert status.state is JobState.FAILED
         assert "nowhere" in status.failures[0].reason
+
+    @pytest.mark.parametrize(
+        "command", ["kill -9 $$", "sh -c 'kill -9 $$'; exit $?"], ids=["itself", "below"]
+    )
+    def test_a_copy_that_was_killed_is_known_by_the_signal(
+        self, launcher: Launcher, work: Path, command: str
+    ) -> None:
+        """Also where a shell or a starter of processes turned it into an exit code."""
+        status = end(launcher, submit(launcher, work, command))
+        assert status.state is JobState.FAILED
+        assert status.failures[0].exit_code == -9
+
+    def test_logs_are_read_while_they_grow_with_the_times_of_lines(
+        self, launcher: Launcher, work: Path
+    ) -> None:
+        command = f"echo first; sleep 1; echo second; {STAYS}"
+        began = time.time()
+        handle = submit(launcher, work, command, num_nodes=2, one_per=OnePer.RANK)
+        reader, lines = LogReader(launcher.log_files(handle)), []
+
+        def have_come() -> bool:
+            launcher.poll(handle)
+            lines.extend(reader.read())
+            return len(lines) == 4
+
+        wait_until(have_come, "both copies have printed two lines")
+        written = {(line.copy, line.text): line.written_at for line in lines}
+        assert sorted(written) == [(0, "first"), (0, "second"), (1, "first"), (1, "second")]
+        for copy in range(2):
+            assert began - 0.1 < written[copy, "first"] < time.time()
+            # Notes are taken every 0.05 s, or later on a busy host.
+            assert 0.9 < written[copy, "second"] - written[copy, "first"] < 2.0
+        launcher.cancel(handle)
+        assert end(launcher, handle).state is JobState.CANCELLED
+        assert reader.read(has_ended=True) == []
 
     def test_cancel_gives_time_to_save_and_leaves_no_process(self, launcher: Launcher, work: Path) -> None:
         handle = submit(launcher, work, SAVES, num_nodes=2)

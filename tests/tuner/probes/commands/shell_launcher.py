@@ -12,7 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuner.launchers import CommandTask, JobHandle, JobState, JobStatus, Launcher, OnePer, RankFailure
+from tuner.launchers import (
+    CommandTask,
+    JobHandle,
+    JobState,
+    JobStatus,
+    Launcher,
+    LogFile,
+    OnePer,
+    RankFailure,
+)
 
 
 @dataclass
@@ -44,6 +53,7 @@ class ShellLauncher(Launcher):
         self._clock = clock
         self.jobs: dict[str, ShellJob] = {}
         self.submitted: list[CommandTask] = []
+        self.trimmed: list[str] = []
         self._pending_polls = pending_polls
         self._waits: dict[str, tuple[int, float]] = {}
         self._pending: dict[str, float] = {}
@@ -101,6 +111,13 @@ class ShellLauncher(Launcher):
         for path in sorted(handle.folder.glob("node*.log")):
             found[int(path.stem.removeprefix("node"))] = path.read_text(errors="replace")
         return found
+
+    def log_files(self, handle: JobHandle) -> dict[int, LogFile]:
+        nodes = range(handle.num_nodes)
+        return {node: LogFile(path=handle.folder / f"node{node}.log") for node in nodes}
+
+    def trim_logs(self, handle: JobHandle) -> None:
+        self.trimmed.append(handle.identity)
 
     def close(self) -> None:
         for job in self.jobs.values():
