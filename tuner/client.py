@@ -215,10 +215,11 @@ def _samples(step: int) -> int:
 
 def _slice_is_over() -> bool:
     """Whether what was reported reaches the end of the slice; needs no signal from outside."""
-    # A slice without an evaluation shows no curve: it continues longer, and a run's first until it has one.
-    which = "UNTIL" if _Reported.has_value or os.environ.get("PACELINE_PURPOSE") == "timing" else "LATEST"
-    samples = int(os.environ.get("PACELINE_%s_SAMPLES" % which) or 0)  # noqa: UP031
-    steps = int(os.environ.get("PACELINE_%s_STEPS" % which) or 0)  # noqa: UP031
+    # A slice without an evaluation shows no curve: it continues until it has one.
+    if not _Reported.has_value and os.environ.get("PACELINE_PURPOSE") != "timing":
+        return False
+    samples = int(os.environ.get("PACELINE_UNTIL_SAMPLES") or 0)
+    steps = int(os.environ.get("PACELINE_UNTIL_STEPS") or 0)
     return 0 < samples <= _Reported.samples or 0 < steps <= _Reported.step
 
 

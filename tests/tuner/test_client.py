@@ -84,7 +84,6 @@ def test_other_ranks_write_only_if_asked(tmp_path: Path) -> None:
     [
         ({"PACELINE_UNTIL_SAMPLES": "25"}, 30),
         ({"PACELINE_UNTIL_STEPS": "2"}, 20),
-        ({"PACELINE_UNTIL_SAMPLES": "15", "PACELINE_LATEST_SAMPLES": "50", "SCORES": "no"}, 50),
         ({"PACELINE_UNTIL_SAMPLES": "15", "SCORES": "no"}, 90),
         ({"PACELINE_UNTIL_SAMPLES": "15", "SCORES": "no", "PACELINE_PURPOSE": "timing"}, 20),
     ],

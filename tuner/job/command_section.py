@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from tuner.domain.workload import OptimizerSettings
 from tuner.job.command_template import NODE_VARIABLES, Template
@@ -49,10 +49,11 @@ class MetricsSection(Section):
         description="json: lines of JSON; csv: a file with a head; tensorboard: event files; output: what "
         "the script prints",
     )
-    path: PlainTemplateText | None = Field(
+    path: PlainTemplateText | tuple[PlainTemplateText, ...] | None = Field(
         default=None,
         description="file, or for tensorboard the folder, relative to workload.folder; may hold variables "
-        "such as {output_folder}; json: $PACELINE_METRICS if absent",
+        "such as {output_folder}; csv: also a pattern, such as {checkpoint}/version_*/metrics.csv, or a list "
+        "of files; json: $PACELINE_METRICS if absent",
     )
     value: str = Field(default="value", description="key, column or tag of the metric")
     step: str = Field(default="step", description="key or column of optimizer steps done")
@@ -60,32 +61,47 @@ class MetricsSection(Section):
         default="samples", description="key, column or tag of samples seen; steps times batch size if absent"
     )
     epoch: str = Field(
-        default="epoch", description="key or column of epochs done; read where steps and samples are absent"
+        default="epoch",
+        description="key or column of the epoch; read where steps and samples are absent, and beside steps "
+        "that "
+        "count within each epoch",
+    )
+    first_epoch: Literal[0, 1] | None = Field(
+        default=None,
+        description="what the script calls its first epoch; found out from its first reports if absent",
     )
     seconds: str = Field(
         default="seconds",
-        description="key, column or tag of the script's own training clock; measured if absent",
+        description="key, column or tag of the script's own training clock: seconds since the beginning or "
+        "of "
+        "each report, minutes, or a date; compared with the wall clock; measured if absent",
     )
-    pattern: str | None = Field(
+    pattern: str | tuple[str, ...] | None = Field(
         default=None,
         description="output: a regular expression with the groups value and one of step, samples, epoch: "
-        "'epoch (?P<epoch>\\d+) accuracy=(?P<value>\\S+)'",
+        "'epoch (?P<epoch>\\d+) accuracy=(?P<value>\\S+)'; or a list, if they stand on different lines",
+    )
+    rank: NonNegativeInt = Field(
+        default=0,
+        description="output: the rank whose output counts, or the node if there is one process a node",
     )
 
     @field_validator("pattern")
     @classmethod
-    def _pattern_suffices(cls, pattern: str | None) -> str | None:
+    def _pattern_suffices(cls, pattern: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         if pattern is None:
             return None
-        try:
-            groups = re.compile(pattern).groupindex
-        except re.error as error:
-            raise ValueError(f"is no regular expression: {error}") from error
-        if "value" not in groups or not set(_PLACES) & set(groups):
+        groups: set[str] = set()
+        for one in (pattern,) if isinstance(pattern, str) else pattern:
+            try:
+                groups |= set(re.compile(one).groupindex)
+            except re.error as error:
+                raise ValueError(f"is no regular expression: {error}") from error
+        if "value" not in groups or not set(_PLACES) & groups:
             raise ValueError(
                 "needs the groups (?P<value>...) and one of (?P<step>...), (?P<samples>...), (?P<epoch>...)"
             )
-        unknown = set(groups) - {"value", "seconds", *_PLACES}
+        unknown = groups - {"value", "seconds", *_PLACES}
         if unknown:
             raise ValueError(
                 f"has the group {min(unknown)!r}; known are value, seconds, {', '.join(_PLACES)}"
@@ -105,7 +121,23 @@ class MetricsSection(Section):
             raise ValueError(f"workload.metrics.path is missing: source = {self.source!r} needs it")
         if self.source == "output" and self.path is not None:
             raise ValueError("workload.metrics.path: what is printed is read from the log; take path out")
+        if self.source != "csv" and isinstance(self.path, tuple):
+            raise ValueError(f"workload.metrics.path is a list, which source = {self.source!r} cannot read")
         return self
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The regular expressions; none unless the output is read."""
+        if self.pattern is None:
+            return ()
+        return (self.pattern,) if isinstance(self.pattern, str) else self.pattern
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files or folders as the job states them."""
+        if self.path is None:
+            return ()
+        return (self.path,) if isinstance(self.path, str) else self.path
 
 
 class CommandSection(Section):
@@ -146,10 +178,10 @@ class CommandSection(Section):
 
     @model_validator(mode="after")
     def _epochs_have_a_size(self) -> CommandSection:
-        pattern = self.metrics.pattern
-        if pattern is None or self.epoch_samples is not None:
+        patterns = self.metrics.patterns
+        if not patterns or self.epoch_samples is not None:
             return self
-        groups = set(re.compile(pattern).groupindex)
+        groups = {group for pattern in patterns for group in re.compile(pattern).groupindex}
         if not groups & {"step", "samples"}:
             raise ValueError(
                 "workload.epoch_samples is missing: the pattern reports epochs, and samples follow from the "

@@ -57,6 +57,20 @@ class ProbeFolder:
         """Samples of the scorings that earlier slices have reported."""
         return frozenset(self._reported)
 
+    @property
+    def reported_points(self) -> list[CurvePoint]:
+        """Scorings that earlier slices have reported, in order of samples."""
+        found = {samples: point for number in self._ended for samples, point in self._points[number].items()}
+        return [found[samples] for samples in sorted(found)]
+
+    def restart_slice(self) -> None:
+        """Takes back the scorings of this slice: they are added anew.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        self._append({"slice": self._slice, "restarted": True})
+
     def lost_points(self, up_to_samples: int) -> list[CurvePoint]:
         """Scorings of lost slices, up to where the run resumes."""
         return [point for samples, point in sorted(self._lost.items()) if samples <= up_to_samples]
@@ -156,7 +170,9 @@ class ProbeFolder:
                 line = json.loads(text)
                 number = int(line.pop("slice"))
                 of_slice = points.setdefault(number, {})
-                if "ended" in line:
+                if "restarted" in line:
+                    of_slice.clear()
+                elif "ended" in line:
                     (ended.discard if line["ended"] is None else ended.add)(number)
                 else:
                     point = CurvePoint(**line)

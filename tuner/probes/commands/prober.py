@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -15,8 +14,9 @@ from tuner.domain.errors import ProbeError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.launchers import CommandLauncher, JobHandle, JobState, JobStatus, Launcher
+from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.commands.slice import CommandSlice
-from tuner.probes.commands.task import OVERRUN_FACTOR, SLICES_FOLDER, CommandPlan, can_go_on
+from tuner.probes.commands.task import SLICES_FOLDER, CommandPlan, can_go_on
 from tuner.probes.probe_folder import ProbeFolder, unwritable
 from tuner.probes.prober import ProbeHandle, Prober, Until
 from tuner.probes.slice_plan import SlicePlan
@@ -33,11 +33,11 @@ class CommandProber(Prober):
     """Probes by running `workload.command`, and reading what it reports.
 
     A slice ends once a line reaches its end: the script is asked to stop (`should_stop` of the client), then
-    sent SIGTERM and given `workload.grace` to save. A slice that trains waits for a scoring, since without
-    one it shows nothing: up to four times as far, and a run's first however many samples it takes. It ends
-    PAUSED. Where the script cannot resume, or has saved nothing, the next slice starts the run over, is
-    charged for all of it, and its curve continues from where the last one ended. REACHED, DIVERGED and so on
-    are as for training; a script that ends by itself is STOPPED.
+    sent SIGTERM and given `workload.grace` to save. A slice that trains waits for a scoring, however many
+    samples it takes, since without one it shows nothing. It ends PAUSED. Where the script cannot resume, or
+    has saved nothing, the next slice starts the run over, is charged for all of it, and its curve continues
+    from where the last one ended. REACHED, DIVERGED and so on are as for training; a script that ends by
+    itself is STOPPED.
 
     Jobs that lose their nodes are resubmitted from what was saved, up to three times without progress.
     While a job waits for nodes nothing is charged, and `probe.hang_timeout` does not run.
@@ -60,6 +60,8 @@ class CommandProber(Prober):
         self._cluster = job.resolved_cluster()
         self._slices: dict[str, CommandSlice] = {}
         self._leaving: dict[Path, list[JobHandle]] = {}
+        #: What is known of how the script reports, by the folder of a study's probes.
+        self._habits: dict[Path, ScriptHabits] = {}
         self._identities = (str(number) for number in itertools.count(1))
 
     def start(
@@ -78,7 +80,13 @@ class CommandProber(Prober):
         )
         probe_folder = ProbeFolder(folder)
         probe_folder.describe(plan, num_ranks=self._cluster.num_ranks(configuration.nodes))
-        record = CommandSlice(plan=plan, folder=probe_folder, cluster=self._cluster, started=self._clock())
+        record = CommandSlice(
+            plan=plan,
+            folder=probe_folder,
+            cluster=self._cluster,
+            started=self._clock(),
+            habits=self._habits.setdefault(folder.parent, ScriptHabits.load(folder.parent)),
+        )
         identity = next(self._identities)
         self._slices[identity] = record
         self._submit_if_free(record)
@@ -155,7 +163,7 @@ class CommandProber(Prober):
             )
         except OSError as error:
             raise unwritable(folder, error) from error
-        sources = attempt.sources(lambda: self._launcher.logs(job))
+        sources = attempt.sources(lambda: self._launcher.log_files(job))
         record.submitted(job, attempt, sources, self._clock())
 
     def _heard(self, record: CommandSlice, job: JobHandle, now: float) -> JobStatus:
@@ -177,16 +185,18 @@ class CommandProber(Prober):
             assert record.attempt is not None
             record.attempt.stop_file.touch()
         assert record.job is not None
-        broken = record.verdict in (Outcome.DIVERGED, Outcome.TIMED_OUT)
+        broken = record.verdict in (Outcome.DIVERGED, Outcome.TIMED_OUT, Outcome.FAILED)
         timeout = self._job.command.grace if record.asks else _MOMENT_SECONDS
         if not record.is_cancelled and (broken or now - record.verdict_at >= timeout):
             record.is_cancelled = True
             self._launcher.cancel(record.job)
 
     def _reason_to_end(self, record: CommandSlice, now: float) -> tuple[Outcome, str | None] | None:
+        if record.refusal is not None:
+            return Outcome.FAILED, record.refusal
         if record.is_diverged:
             return Outcome.DIVERGED, None
-        if record.reached_target():
+        if record.reached_target() and record.may_end:
             return Outcome.REACHED, None
         if self._is_over(record, now):
             return Outcome.PAUSED, None
@@ -205,28 +215,28 @@ class CommandProber(Prober):
         if record.num_lines == 0:
             return False
         until, known, position = record.plan.until, record.known, record.position
-        shows = record.has_interval if record.plan.is_timing else record.has_scored
-        factor = 1.0 if shows else OVERRUN_FACTOR
-        # A run of which nothing is known is worth nothing before its first scoring, however rare they are.
-        counted = factor if shows or record.plan.is_timing or known.value is not None else math.inf
-        if until.samples is not None and position.samples - known.samples >= counted * (
-            until.samples - known.samples
-        ):
+        # A slice that trains shows nothing without a score, however rare they are: only the budget ends it
+        # before.
+        if not (record.has_interval if record.plan.is_timing else record.has_scored and record.may_end):
+            return False
+        if until.samples is not None and position.samples >= until.samples:
             return True
-        if until.steps is not None and position.step - known.step >= counted * until.steps:
+        if until.steps is not None and position.step - known.step >= until.steps:
             return True
         if until.training_seconds is None:
             return False
         wanted = until.training_seconds - known.seconds
-        if position.seconds - known.seconds >= factor * wanted:
+        if position.seconds - known.seconds >= wanted:
             return True
         waits = record.seconds_now(now) - known.seconds
         is_late = now - record.heard_at > _LATE_LINE_FACTOR * record.longest_interval()
-        return waits >= factor * wanted and is_late and record.has_interval
+        return waits >= wanted and is_late and record.has_interval
 
     def _after_job(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
         """The slice's measurement after its job has ended."""
         state, verdict = status.state, record.verdict
+        if record.refusal is not None:
+            return self._end(record, Outcome.FAILED, now, record.refusal)
         if record.is_diverged:
             return self._end(record, Outcome.DIVERGED, now)
         if record.reached_target():
@@ -292,6 +302,7 @@ class CommandProber(Prober):
         try:
             if not outcome.is_fault:
                 record.remember()
+            record.habits.save(record.plan.folder.parent)
         except OSError as problem:
             raise unwritable(record.plan.folder, problem) from problem
         record.ended = record.measurement(outcome, now, error)

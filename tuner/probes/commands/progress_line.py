@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from tuner.domain.measurement import NoiseStatistic
@@ -13,22 +15,61 @@ from tuner.job import MetricsSection
 #: Events of a script: progress, that its training starts, that it polls for a stop, gradient noise.
 Event = Literal["progress", "begin", "asks", "noise"]
 #: Most steps or samples of a run: floats count exactly up to here.
-_MOST = 2**53
+MOST = 2**53
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScriptLine:
+    """One report of a script as it stands there, before it is known where in the run it belongs.
+
+    Args:
+        event: What it is about.
+        seen_at: When it was read, on the prober's clock.
+        time: When it was written, on a clock that is known to run evenly; None if there is none.
+        process: Names the process that wrote it, if lines name it.
+        step: Optimizer steps, as reported; None if the line has none.
+        samples: Samples, as reported.
+        epoch: Epoch, as reported; may be a fraction.
+        seconds: The script's own clock, as reported, in a unit that is not known yet.
+        value: The metric, as reported, in a unit that is not known yet.
+        has_percent_sign: Whether the value has a percent sign.
+        noise: Gradient noise, for that event.
+        text: The line, for messages.
+    """
+
+    event: Event = "progress"
+    seen_at: float
+    time: float | None = None
+    process: str = ""
+    step: float | None = None
+    samples: float | None = None
+    epoch: float | None = None
+    seconds: float | None = None
+    value: float | None = None
+    has_percent_sign: bool = False
+    noise: NoiseStatistic | None = None
+    text: str = ""
+
+    @property
+    def has_position(self) -> bool:
+        """Whether the line itself says how far training is."""
+        return self.step is not None or self.samples is not None or self.epoch is not None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressLine:
-    """One report of a script.
+    """One report of a script, at its place in the run.
 
     Args:
         event: What it is about.
         seen_at: When it was read, on the prober's clock.
         time: When it was written, on a clock of the script's; None if it is not reported.
-        seconds: The script's own training clock; None where it has none.
+        seconds: The script's own training clock, since the run began; None where it has none.
         process: Names the process that wrote it, if lines name it.
         step: Optimizer steps done.
         samples: Samples seen.
-        value: The metric; None where nothing was scored.
+        value: The metric, in the unit of the job's target; None where nothing was scored.
+        is_late: Whether training had gone on when the value was reported.
         noise: Gradient noise, for that event.
     """
 
@@ -40,40 +81,42 @@ class ProgressLine:
     step: int = 0
     samples: int = 0
     value: float | None = None
+    is_late: bool = False
     noise: NoiseStatistic | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LineForm:
-    """Field names of a script's lines, and defaults of missing fields.
+    """Field names of a script's lines.
 
     Args:
         metrics: The names.
-        batch_size: Of a step.
-        epoch_samples: Of an epoch; None if unknown.
     """
 
     metrics: MetricsSection
-    batch_size: int
-    epoch_samples: int | None = None
 
-    def line(self, fields: Mapping[str, Any], *, seen_at: float, time: float | None = None) -> ProgressLine:
-        """A line from its fields by the user's names.
+    def line(
+        self, fields: Mapping[str, Any], *, seen_at: float, time: float | None = None, text: str = ""
+    ) -> ScriptLine | None:
+        """A line from its fields by the user's names; None if it has neither a position nor a value.
 
         Raises:
-            ValueError: They do not report how far training is, or something is not a number.
+            ValueError: Something is not a number.
         """
-        value = self._number(fields, self.metrics.value)
-        seconds = self._number(fields, self.metrics.seconds)
-        step, samples = self._place(fields)
-        return ProgressLine(
+        names = self.metrics
+        value, is_percent = read_value(fields, names.value)
+        line = ScriptLine(
             seen_at=seen_at,
             time=time,
-            seconds=seconds if seconds is None or math.isfinite(seconds) else None,
-            step=step,
-            samples=samples,
+            step=self._position(fields, names.step),
+            samples=self._position(fields, names.samples),
+            epoch=self._position(fields, names.epoch),
+            seconds=read_clock(fields, names.seconds),
             value=value,
+            has_percent_sign=is_percent,
+            text=text,
         )
+        return line if line.has_position or line.value is not None else None
 
     def start(self, fields: Mapping[str, Any]) -> tuple[int, int]:
         """Steps and samples at which a script reports that its training starts.
@@ -81,13 +124,8 @@ class LineForm:
         Raises:
             ValueError: One of them is not a count.
         """
-        found = []
-        for name in ("step", "samples"):
-            number = self._finite(fields, name) or 0.0
-            if not 0 <= number <= _MOST:
-                raise ValueError(f"starts at {name} = {number:g}; allowed is 0 or more, up to {_MOST:g}")
-            found.append(int(number))
-        return found[0], found[1]
+        found = [self._position(fields, name) or 0.0 for name in ("step", "samples")]
+        return int(found[0]), int(found[1])
 
     def expected(self) -> str:
         """What a line needs, in words."""
@@ -97,44 +135,114 @@ class LineForm:
             f"{names.value!r} where something was scored"
         )
 
-    def _place(self, fields: Mapping[str, Any]) -> tuple[int, int]:
-        step = self._finite(fields, self.metrics.step)
-        samples = self._finite(fields, self.metrics.samples)
-        if samples is None and step is not None:
-            samples = step * self.batch_size
-        if samples is None:
-            epoch = self._finite(fields, self.metrics.epoch)
-            if epoch is not None and self.epoch_samples is None:
-                raise ValueError(
-                    "reports only epochs, and workload.epoch_samples is not set in the job: add it"
-                )
-            samples = epoch * (self.epoch_samples or 0) if epoch is not None else None
-        if samples is None:
-            raise ValueError(f"does not report how far training is; expected {self.expected()}")
-        if step is None:
-            step = samples // self.batch_size
-        for number, what in ((samples, "samples"), (step, "steps")):
-            if not 0 <= number <= _MOST:
-                raise ValueError(f"reports {number:g} {what}; allowed is 0 or more, up to {_MOST:g}")
-        return int(step), int(samples)
-
-    def _finite(self, fields: Mapping[str, Any], name: str) -> float | None:
-        number = self._number(fields, name)
-        if number is not None and not math.isfinite(number):
+    @staticmethod
+    def _position(fields: Mapping[str, Any], name: str) -> float | None:
+        number = read_count(fields, name)
+        if number is None:
+            return None
+        if not math.isfinite(number):
             raise ValueError(f"has {name} = {number}, which is not a position in a training run")
+        if not 0 <= number <= MOST:
+            raise ValueError(f"reports {number:g} {name}; allowed is 0 or more, up to {MOST:g}")
         return number
 
-    @staticmethod
-    def _number(fields: Mapping[str, Any], name: str) -> float | None:
-        found = fields.get(name)
-        if found is None or found == "":
-            return None
-        if isinstance(found, bool):
-            raise ValueError(f"has {name} = {found}, which is not a number")
-        try:
-            return float(found)
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"has {name} = {found!r}, which is not a number") from None
+
+def read_value(fields: Mapping[str, Any], name: str) -> tuple[float | None, bool]:
+    """A metric's number and whether it has a percent sign; numbers may have a decimal comma.
+
+    Raises:
+        ValueError: There is something, and no number in it.
+    """
+    found = fields.get(name)
+    text = _plain_text(found, name)
+    if text is None:
+        return None, False
+    return _number(text, found, name, comma="decimal"), text.endswith("%")
+
+
+def read_count(fields: Mapping[str, Any], name: str) -> float | None:
+    """A position's number; commas group its thousands.
+
+    Raises:
+        ValueError: There is something, and no number in it.
+    """
+    found = fields.get(name)
+    text = _plain_text(found, name)
+    return None if text is None else _number(text, found, name, comma="thousands")
+
+
+def read_clock(fields: Mapping[str, Any], name: str) -> float | None:
+    """Seconds of a script's clock: a number, `1:02:03`, `12s`, `3m12s`, or a date; None if it is none.
+
+    A date gives seconds since the epoch of Unix.
+    """
+    found = fields.get(name)
+    try:
+        text = _plain_text(found, name)
+    except ValueError:
+        return None
+    if text is None:
+        return None
+    parts = _CLOCK.fullmatch(text)
+    if parts is not None and any(parts.groups()):
+        hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in parts.groups())
+        return 3600.0 * hours + 60.0 * minutes + seconds
+    spoken = _SPOKEN_CLOCK.fullmatch(text)
+    if spoken is not None and any(spoken.groups()):
+        days, hours, minutes, seconds, thousandths = (float(part or 0) for part in spoken.groups())
+        return 86400.0 * days + 3600.0 * hours + 60.0 * minutes + seconds + thousandths / 1000.0
+    try:
+        number = _number(text, found, name, comma="decimal")
+        return number if math.isfinite(number) else None
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text.replace(",", ".")).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+#: Colours and other commands to a terminal.
+ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")
+_SPOKEN_CLOCK = re.compile(
+    r"(?:(\d+)\s*d(?:ays?)?,?\s*)?(?:(\d+)\s*h(?:ours?|rs?)?,?\s*)?(?:(\d+)\s*m(?:in(?:utes?|s)?)?,?\s*)?"
+    r"(?:([\d.]+)\s*s(?:ec(?:onds?|s)?)?)?(?:([\d.]+)\s*ms)?"
+)
+_GROUPED = re.compile(r"[-+]?\d{1,3}([,_ ']\d{3})+(\.\d+)?")
+_PLAIN_NUMBER = re.compile(
+    r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:inf(?:inity)?|nan)\b", re.IGNORECASE
+)
+
+
+def _plain_text(found: Any, name: str) -> str | None:
+    """What stands in a field without colours and what surrounds a number; None if nothing does."""
+    if found is None or found == "":
+        return None
+    if isinstance(found, bool):
+        raise ValueError(f"has {name} = {found}, which is not a number")
+    if isinstance(found, int | float):
+        return repr(found)
+    if not isinstance(found, str):
+        raise ValueError(f"has {name} = {found!r}, which is not a number")
+    return ANSI.sub("", found).strip().strip("[](){}<>\"'*|").rstrip(",;:]").strip() or None
+
+
+def _number(text: str, found: Any, name: str, *, comma: str) -> float:
+    plain = text.rstrip("%").strip()
+    if _GROUPED.fullmatch(plain) and (comma == "thousands" or "." in plain or plain.count(",") > 1):
+        plain = re.sub(r"[,_ ']", "", plain)
+    elif plain.count(",") == 1 and "." not in plain:
+        plain = plain.replace(",", ".")
+    try:
+        return float(plain)
+    except (ValueError, OverflowError):
+        pass
+    # A tensor, a number with its unit.
+    numbers = _PLAIN_NUMBER.findall(plain)
+    if len(numbers) == 1 or (numbers and plain.startswith(("tensor(", "array("))):
+        return float(numbers[0])
+    raise ValueError(f"has {name} = {found!r}, which is not a number")
 
 
 def noise_statistic(fields: Mapping[str, Any]) -> NoiseStatistic:
@@ -156,7 +264,7 @@ def noise_statistic(fields: Mapping[str, Any]) -> NoiseStatistic:
     # 1/b - 1/B = (B - b) / (b B), which is not zero where b and B differ by little.
     noise = (small_norm - large_norm) / (large - small) * small * large
     squared_gradient = (large * large_norm - small * small_norm) / (large - small)
-    if not math.isfinite(noise) or not math.isfinite(squared_gradient) or not 0 <= samples <= _MOST:
+    if not math.isfinite(noise) or not math.isfinite(squared_gradient) or not 0 <= samples <= MOST:
         raise ValueError("of gradient noise has numbers too large to compute with")
     return NoiseStatistic(
         samples=int(samples), noise=noise, squared_gradient=squared_gradient, num_estimates=1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -76,6 +77,8 @@ class Attempt:
         self._passed: float | None = None
         self._has_early_pace = False
         self._num_timed = 0
+        #: Values that were put between earlier lines.
+        self.num_late = 0
 
     @property
     def is_empty(self) -> bool:
@@ -93,7 +96,7 @@ class Attempt:
             return True
         if self._process and line.process and line.process != self._process:
             return False
-        return line.samples >= self.samples
+        return line.is_late or line.samples >= self.samples
 
     def add(self, line: ProgressLine) -> None:
         """Adds a line."""
@@ -104,6 +107,9 @@ class Attempt:
         if self.is_empty and self._begin is not None and line.seconds is None:
             begin, self._last_time = self._begin, self._time_of(self._begin)
             self._places.append(_Place(time=self._last_time, step=begin.step, samples=begin.samples))
+        if line.is_late and not self.is_empty:
+            self._add_late(line)
+            return
         time = self._time_of(line)
         if self.is_empty and line.seconds is not None and self.known.samples == 0 and line.samples > 0:
             # Its own clock started at zero, with the run.
@@ -119,6 +125,23 @@ class Attempt:
                 _Place(time=effective, step=line.step, samples=line.samples, value=line.value)
             )
         self._last_time = max(time, self._last_time)
+
+    def first_reported(self) -> tuple[int, float, int, float, float] | None:
+        """The first report of progress, and how fast those after it follow.
+
+        Returns:
+            Its samples, when it was seen on the prober's clock, how many places were reported, seconds a
+            sample between the first and the last, and seconds between them; None before the first.
+        """
+        if self.is_empty or self._least_lag == float("inf"):
+            return None
+        places = [place for place in self._places if place.samples > 0]
+        if not places:
+            return None
+        first, last = places[0], places[-1]
+        span = last.time - first.time
+        pace = span / (last.samples - first.samples) if last.samples > first.samples else 0.0
+        return first.samples, first.time + self._least_lag, len(places), pace, span
 
     def points(self) -> list[ReadPoint]:
         """Every place beyond what was known, on the run's clock, in order.
@@ -206,6 +229,23 @@ class Attempt:
         """Whether there is one."""
         return len(self._places) > 1 and self._places[-1].step > self._places[0].step
 
+    def _add_late(self, line: ProgressLine) -> None:
+        """Adds a value that was reported after training had gone on, where it belongs."""
+        seen = [place.samples for place in self._places]
+        index = bisect.bisect_left(seen, line.samples)
+        if index < len(seen) and seen[index] == line.samples:
+            if line.value is not None:
+                self._places[index] = replace(self._places[index], value=line.value)
+        elif index > 0:
+            before, after = self._places[index - 1], self._places[index]
+            share = (line.samples - before.samples) / (after.samples - before.samples)
+            time = before.time + share * (after.time - before.time)
+            self._places.insert(
+                index, _Place(time=time, step=line.step, samples=line.samples, value=line.value)
+            )
+        self._passed, self._points, self._num_timed = None, [], 0
+        self.num_late += 1
+
     def _rescore(self, line: ProgressLine, time: float) -> None:
         """Adds a line at the samples of the last one: the time between is scoring."""
         last = self._places[-1]
@@ -221,6 +261,8 @@ class Attempt:
         own = line.time if line.seconds is None else line.seconds
         if self._has_own_times is None:
             self._has_own_times = own is not None
+        if self._has_own_times and own is None:
+            return line.seen_at - self._least_lag
         time = own if self._has_own_times and own is not None else line.seen_at
         self._least_lag = min(self._least_lag, line.seen_at - time)
         return time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,10 +22,13 @@ from tuner.domain.measurement import (
     Spread,
     crossing,
 )
-from tuner.launchers import JobHandle, JobStatus
+from tuner.launchers import JobHandle, JobState, JobStatus
 from tuner.probes.commands.metric_sources import JsonSource, MetricSource
-from tuner.probes.commands.progress_line import ProgressLine
+from tuner.probes.commands.positions import Positions
+from tuner.probes.commands.progress_line import ProgressLine, ScriptLine
 from tuner.probes.commands.run_clock import Attempt, ReadPoint, step_spread
+from tuner.probes.commands.script_habits import ScriptHabits
+from tuner.probes.commands.slice_checks import SliceChecks, spread_lump
 from tuner.probes.commands.task import CommandPlan, checkpoint_of
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
@@ -33,7 +36,26 @@ from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 _PROGRESS_FILE = "progress.json"
 #: A scoring is stored if it lies so much further than the last stored one.
 _STORED_INTERVAL = 1.05
+#: So many lines are kept, to be placed again where a later one shows how the script counts.
+_MOST_KEPT = 20_000
+#: How long a slice that has scored may wait until it is known how its lines are to be read: seconds, and a
+#: share
+#: of the time since it began to run.
+_SETTLE_SECONDS, _SETTLE_SHARE = 2.0, 0.5
 _NOTHING = Spread(median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0, count=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Snapshot:
+    """What a slice knew when its job was submitted."""
+
+    attempts: tuple[Attempt, ...]
+    points: dict[int, CurvePoint]
+    noise: tuple[NoiseStatistic, ...]
+    num_lines: int
+    base: ReadPoint
+    position: ReadPoint | None
+    stored_samples: int
 
 
 class CommandSlice:
@@ -44,11 +66,29 @@ class CommandSlice:
         folder: The probe's folder.
         cluster: What it runs on.
         started: The prober's clock when it was asked for.
+        habits: What is known of how the script reports.
     """
 
-    def __init__(self, *, plan: SlicePlan, folder: ProbeFolder, cluster: Cluster, started: float) -> None:
+    def __init__(
+        self,
+        *,
+        plan: SlicePlan,
+        folder: ProbeFolder,
+        cluster: Cluster,
+        started: float,
+        habits: ScriptHabits | None = None,
+    ) -> None:
         self.plan, self.folder, self.started = plan, folder, started
+        self.habits = habits or ScriptHabits()
+        #: How many remarks on the script other slices have made.
+        self._num_said = len(self.habits.remarks)
+        self._positions: Positions | None = None
+        self._kept: list[ScriptLine] | None = []
+        self._snapshot: _Snapshot | None = None
+        self._read_at = self._lines_at = started
+        self._own_remarks: dict[str, None] = {}
         self.known = ReadPoint() if plan.is_timing else known_point(plan.folder)
+        self.checks = SliceChecks(plan=plan, habits=self.habits, is_new=self.known.samples == 0)
         self.ended: Measurement | None = None
         self.job: JobHandle | None = None
         self.attempt: CommandPlan | None = None
@@ -77,7 +117,7 @@ class CommandSlice:
         self._position: ReadPoint | None = None
         self._points: dict[int, CurvePoint] = {}
         self._stored_samples = max(folder.reported_samples, default=0)
-        self._num_timed = 0
+        self._num_timed = self._num_late = 0
         self._first_point: ReadPoint | None = None
         self._noise: list[NoiseStatistic] = []
 
@@ -93,9 +133,22 @@ class CommandSlice:
         self.source, self.events = sources
         self.num_attempts += 1
         self.running_since = None
-        self._submitted = self.heard_at = now
+        self._submitted = self.heard_at = self._read_at = self._lines_at = now
         if self._attempts:
             self._begin_attempt()
+        self._snapshot = _Snapshot(
+            attempts=tuple(self._attempts),
+            points=dict(self._points),
+            noise=tuple(self._noise),
+            num_lines=self.num_lines,
+            base=self._base,
+            position=self._position,
+            stored_samples=self._stored_samples,
+        )
+        self._kept = []
+        if attempt.resumes:
+            self.checks.resumed()
+        self._positions = attempt.positions(self.habits, self.folder.reported_points, now)
 
     def hear(self, status: JobStatus, now: float) -> None:
         """Takes the job's status from the scheduler backend, and reads what the script reported since.
@@ -108,6 +161,8 @@ class CommandSlice:
         self._pending = status.pending_seconds
         self.waiting = "" if has_ended or status.state == "running" else status.detail or "nodes"
         if self.waiting:
+            if self.running_since is not None and self._positions is not None:
+                self._positions.begin_process()
             self.running_since = None  # a scheduler backend may restart a job
         elif self.running_since is None:
             self.running_since = self.heard_at = now
@@ -115,11 +170,55 @@ class CommandSlice:
         if self.events is not None:
             heard = self.events.read(now, has_ended=has_ended)
             # Two places have two clocks; when lines are read is common to both.
-            lines = [replace(line, time=None) for line in heard if line.event != "progress"] + lines
+            lines = [replace(line, time=None) for line in heard if line.event != "progress"] + list(lines)
+        if any(line.event == "progress" for line in lines):
+            self.heard_at = now
+        since = self._lines_at if self.source.is_buffered else self._read_at
+        if lines:
+            self._read(spread_lump(lines, since))
+            self._lines_at = now
+        self._read_at = now
+        if status.state is JobState.SUCCEEDED and self._positions is not None and self.verdict is None:
+            self._take_all(self._positions.finish())
+
+    def _read(self, lines: Sequence[ScriptLine]) -> None:
+        """Places new lines; all of them where a new one shows how the script counts."""
+        assert self._positions is not None
+        assert self.attempt is not None
+        if self._kept is not None:
+            self._kept = [*self._kept, *lines] if len(self._kept) < _MOST_KEPT else None
+        self.checks.read(lines)
+        placed = self._positions.place(lines)
+        if self._positions.has_changed and self._kept is not None:
+            for _ in range(4):  # what is found out is found out once
+                self._go_back()
+                self._positions = self.attempt.positions(
+                    self.habits, self.folder.reported_points, self._submitted
+                )
+                placed = self._positions.place(self._kept)
+                if not self._positions.has_changed:
+                    break
+        self._take_all(placed)
+        if self._attempts:
+            self.checks.follow(self._attempts[-1], self.running_since)
+
+    def _take_all(self, lines: Sequence[ProgressLine]) -> None:
         for line in lines:
-            self._take(line, now)
+            self._take(line)
         if lines and self._attempts:
             self._place()
+
+    def _go_back(self) -> None:
+        """Forgets what this job's lines were taken for."""
+        then = self._snapshot
+        assert then is not None
+        self._attempts, self._points, self._noise = list(then.attempts), dict(then.points), list(then.noise)
+        self.num_lines, self._base, self._position = then.num_lines, then.base, then.position
+        self._stored_samples, self._num_timed, self._first_point = then.stored_samples, 0, None
+        self.is_diverged = False
+        self.folder.restart_slice()
+        for samples in sorted(self._points):
+            self.folder.add_point(self._points[samples])
 
     def was_lost(self, now: float) -> None:
         """Registers that the job's nodes were lost."""
@@ -141,6 +240,42 @@ class CommandSlice:
     def has_scored(self) -> bool:
         """Whether anything was scored in this slice beyond what was known, after training started."""
         return any(samples > self._base.samples for samples in self._points)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the next line is not needed to know how those before are to be read."""
+        if self._positions is None or self._positions.is_settled:
+            return True
+        since = self.started if self.running_since is None else self.running_since
+        return self._read_at - self.heard_at > max(_SETTLE_SECONDS, _SETTLE_SHARE * (self.heard_at - since))
+
+    @property
+    def refusal(self) -> str | None:
+        """Why what the script does cannot be measured; None as long as it can."""
+        return self.checks.refusal or (self._positions.refusal if self._positions is not None else None)
+
+    def remark(self, words: str) -> None:
+        """Keeps a sentence on what was noticed."""
+        self._own_remarks[words] = None
+
+    def remarks(self) -> tuple[str, ...]:
+        """What was noticed of the script in this slice."""
+        found = dict.fromkeys(self.habits.remarks[self._num_said :])
+        found |= self._own_remarks | self.checks.remarks
+        if self.source is not None:
+            found |= self.source.remarks
+            if not self.has_scored and self.known.value is None and self.source.look_alikes:
+                examples = "; ".join(self.source.look_alikes.values())
+                found[f"no score was read, but these look like scores and were not matched: {examples}"] = (
+                    None
+                )
+            count = len(self.source.warnings)
+            if count:
+                found[f"{_lines(count)} skipped, such as {self.source.warnings[-1]}"] = None
+        for reason, ignored in self._positions.ignored.items() if self._positions is not None else ():
+            example = f", such as {ignored.example[:120]!r}" if ignored.example else ""
+            found[f"{_lines(ignored.count)} left out: {reason}{example}"] = None
+        return tuple(found)
 
     @property
     def has_interval(self) -> bool:
@@ -200,6 +335,7 @@ class CommandSlice:
             error=error,
             checkpoint=str(checkpoint) if not plan.is_timing and checkpoint.exists() else None,
             waiting=self.waiting if outcome is Outcome.RUNNING else "",
+            remarks=() if outcome is Outcome.RUNNING else self.remarks(),
         )
 
     def remember(self) -> None:
@@ -217,7 +353,7 @@ class CommandSlice:
 
         write_atomically(self.plan.folder / CHECKPOINTS_FOLDER / _PROGRESS_FILE, write)
 
-    def _take(self, line: ProgressLine, now: float) -> None:
+    def _take(self, line: ProgressLine) -> None:
         if line.event == "asks":
             self.asks = True
             return
@@ -226,7 +362,6 @@ class CommandSlice:
                 self._noise.append(line.noise)
             return
         if line.event == "progress":
-            self.heard_at = now
             if self.num_lines == 0 and not self.plan.is_timing:
                 # What a slice that was lost with its tuner had seen, up to where this one resumes.
                 self._base = self._with_lost_points(line.samples)
@@ -265,9 +400,11 @@ class CommandSlice:
         points = self._attempts[-1].points() if self._attempts else []
         if not points:
             return
-        # While a pace is not sure, those before may still move.
-        start = 0 if self._num_timed == 0 or points[0] != self._first_point else self._num_timed - 1
-        self._first_point = points[0]
+        # While a pace is not sure, those before may still move; late values come between them.
+        late = self._attempts[-1].num_late
+        moved = self._num_timed == 0 or points[0] != self._first_point or late != self._num_late
+        start = 0 if moved else self._num_timed - 1
+        self._first_point, self._num_late = points[0], late
         for read_point in points[start:]:
             self._add_point(read_point)
         self._num_timed, self._position = len(points), points[-1]
@@ -281,6 +418,9 @@ class CommandSlice:
             return
         if not math.isfinite(read_point.value):
             self.is_diverged = True
+            self.remark(
+                f"the value was {read_point.value} after {read_point.samples} samples, which ended the run"
+            )
             return
         point = CurvePoint(
             training_seconds=read_point.seconds,
@@ -335,6 +475,10 @@ class CommandSlice:
 
     def _held(self, now: float) -> float:
         return max(now - self._submitted - self._pending, 0.0)
+
+
+def _lines(count: int) -> str:
+    return "1 line was" if count == 1 else f"{count} lines were"
 
 
 def known_point(probe_folder: Path) -> ReadPoint:

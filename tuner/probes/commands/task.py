@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tuner.client
+from tuner.domain.measurement import CurvePoint
 from tuner.job import Job, MetricsSection, Template, rendered_command, rendered_environment, variable_name
 from tuner.job import stated_values as stated
-from tuner.launchers import CommandTask, OnePer
-from tuner.probes.commands.metric_sources import (
-    CsvSource,
-    EventFileSource,
-    JsonSource,
-    MetricSource,
-    OutputSource,
-)
+from tuner.launchers import CommandTask, LogFile, OnePer
+from tuner.probes.commands.csv_source import CsvSource
+from tuner.probes.commands.event_files import EventFileSource
+from tuner.probes.commands.metric_sources import JsonSource, MetricSource
+from tuner.probes.commands.output_source import OutputSource
+from tuner.probes.commands.positions import Positions
 from tuner.probes.commands.progress_line import LineForm
 from tuner.probes.commands.run_clock import ReadPoint
+from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 #: What the script saves to, in the folder that is copied when a run resumes as another probe.
@@ -29,8 +30,10 @@ CHECKPOINT_NAME = "checkpoint"
 SLICES_FOLDER = "slices"
 #: Name of the client as the script imports it: nothing else of Paceline is on its path.
 CLIENT_MODULE = "paceline_client"
-#: A slice may run so many times as far to reach a scoring beyond what was known.
-OVERRUN_FACTOR = 4
+#: Numbers in a path that the job states, such as those of `version_0`.
+_DIGITS = re.compile(r"\d+")
+#: What starts a script again from its checkpoint by itself.
+_RESTARTS = re.compile(r"torchrun|torch\.distributed|accelerate\s+launch|max[_-]restarts|deepspeed|composer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,30 +109,55 @@ class CommandPlan:
             grace_seconds=section.grace,
         )
 
-    def sources(self, logs: Callable[[], Mapping[int, str]]) -> tuple[MetricSource, JsonSource | None]:
+    def sources(
+        self, log_files: Callable[[], Mapping[int, LogFile]]
+    ) -> tuple[MetricSource, JsonSource | None]:
         """The source of progress, and that of the client's other messages if it differs.
 
         Args:
-            logs: Gives what each copy printed so far.
+            log_files: Gives where each copy's output is stored.
         """
-        section = self.plan.job.command
-        metrics, batch_size = section.metrics, self.plan.configuration.batch_size
-        form = LineForm(metrics=metrics, batch_size=batch_size, epoch_samples=section.epoch_samples)
+        metrics = self.plan.job.command.metrics
+        form = LineForm(metrics=metrics)
         own = JsonSource(form, self.metrics_file)
         if metrics.source == "output":
-            assert metrics.pattern is not None
-            groups = LineForm(
-                metrics=MetricsSection(), batch_size=batch_size, epoch_samples=section.epoch_samples
-            )
-            return OutputSource(groups, metrics.pattern, logs), own
-        if metrics.path is None:
+            groups = LineForm(metrics=MetricsSection())
+            return OutputSource(groups, metrics.patterns, log_files, rank=metrics.rank), own
+        if not metrics.paths:
             return own, None
-        path = self._path_of(metrics.path)
+        paths = [self._path_of(text) for text in metrics.paths]
         if metrics.source == "csv":
-            return CsvSource(form, path), own
+            siblings = [
+                self._path_of(_DIGITS.sub("*", text)) for text in metrics.paths if _DIGITS.search(text)
+            ]
+            return CsvSource(form, [str(path) for path in paths], [str(path) for path in siblings]), own
+        (path,) = paths
         if metrics.source == "tensorboard":
             return EventFileSource(form, path), own
         return (own, None) if path == self.metrics_file else (JsonSource(form, path, skip=True), own)
+
+    def positions(self, habits: ScriptHabits, earlier: Sequence[CurvePoint], started_at: float) -> Positions:
+        """Places what the script reports.
+
+        Args:
+            habits: What is known of how it reports.
+            earlier: Scores of the run's earlier slices.
+            started_at: When it was started, seconds on the prober's clock.
+        """
+        job, section = self.plan.job, self.plan.job.command
+        if section.metrics.first_epoch is not None:
+            habits.first_epoch = section.metrics.first_epoch
+        return Positions(
+            habits,
+            job.goal,
+            batch_size=self.plan.configuration.batch_size,
+            epoch_samples=section.epoch_samples,
+            known=self.known,
+            earlier=earlier,
+            started_at=started_at,
+            resumes=self.resumes,
+            may_restart=_RESTARTS.search(section.command) is not None,
+        )
 
     def _path_of(self, text: str) -> Path:
         folder = (self.plan.job_folder / self.plan.job.command.folder).resolve()
@@ -140,23 +168,16 @@ class CommandPlan:
         return self.plan.folder / "client"
 
     def _environment(self, values: Mapping[str, object]) -> dict[str, str]:
-        until, known = self.plan.until, self.known
         stated_here = rendered_environment(self.plan.job, values)
         environment = {variable_name(name): str(value) for name, value in values.items()}
         environment |= {
             "PACELINE_PURPOSE": self.plan.purpose.value,
             "PACELINE_RESUMED": "1" if self.resumes else "",
             "PACELINE_STOP_FILE": str(self.stop_file),
-            "PACELINE_LATEST_SAMPLES": "",
-            "PACELINE_LATEST_STEPS": "",
             # What is printed is read while it runs.
             "PYTHONUNBUFFERED": "1",
         }
         path = stated_here.pop("PYTHONPATH", None) or _import_path()
-        if known.value is not None:
-            until_steps = None if until.steps is None else known.step + until.steps
-            environment["PACELINE_LATEST_SAMPLES"] = _latest(known.samples, until.samples)
-            environment["PACELINE_LATEST_STEPS"] = _latest(known.step, until_steps)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(self._client_folder), path)))
         return environment | stated_here
 
@@ -169,10 +190,6 @@ def checkpoint_of(probe_folder: Path) -> Path:
 def can_go_on(job: Job, probe_folder: Path) -> bool:
     """Whether the script can resume, and has saved something to resume from."""
     return job.can_resume and checkpoint_of(probe_folder).exists()
-
-
-def _latest(known: int, until: int | None) -> str:
-    return "" if until is None else str(known + OVERRUN_FACTOR * (until - known))
 
 
 def _import_path() -> str:

@@ -6,22 +6,27 @@ from pathlib import Path
 import pytest
 
 from tuner.job import MetricsSection
-from tuner.probes.commands.metric_sources import (
-    CsvSource,
-    GrowingText,
-    JsonSource,
-    MetricSource,
-    OutputSource,
-)
-from tuner.probes.commands.progress_line import LineForm, noise_statistic
+from tuner.launchers import LogFile
+from tuner.probes.commands.csv_source import CsvSource
+from tuner.probes.commands.metric_sources import GrowingText, JsonSource, MetricSource
+from tuner.probes.commands.output_source import OutputSource
+from tuner.probes.commands.progress_line import LineForm, noise_statistic, read_clock, read_count, read_value
 
 
-def form(*, epoch_samples: int | None = 100, **names: object) -> LineForm:
-    return LineForm(metrics=MetricsSection(**names), batch_size=10, epoch_samples=epoch_samples)
+def form(**names: object) -> LineForm:
+    return LineForm(metrics=MetricsSection(**names))
 
 
-def read(source: MetricSource, *, has_ended: bool = False) -> list[tuple[int, int, float | None]]:
-    return [(line.step, line.samples, line.value) for line in source.read(0.0, has_ended=has_ended)]
+def read(source: MetricSource, *, has_ended: bool = False) -> list[dict[str, float]]:
+    names = ("step", "samples", "epoch", "value")
+    return [
+        {name: number for name in names if (number := getattr(line, name)) is not None}
+        for line in source.read(0.0, has_ended=has_ended)
+    ]
+
+
+def step(number: int, value: float | None = None) -> dict[str, float]:
+    return {"step": number} | ({} if value is None else {"value": value})
 
 
 def test_json_lines_come_as_they_are_whole(tmp_path: Path) -> None:
@@ -29,10 +34,10 @@ def test_json_lines_come_as_they_are_whole(tmp_path: Path) -> None:
     source = JsonSource(form(value="eval/accuracy"), path)
     assert read(source) == []
     path.write_text('{"step": 3, "eval/accuracy": 0.5}\n{"samples": 5')
-    assert read(source) == [(3, 30, 0.5)]
+    assert read(source) == [step(3, 0.5)]
     with path.open("a") as file:
         file.write('0, "eval/accuracy": 1}\n{"epoch": 2}\n')
-    assert read(source) == [(5, 50, 1.0), (20, 200, None)]
+    assert read(source) == [{"samples": 50, "value": 1}, {"epoch": 2}]
     assert read(source, has_ended=True) == []
     assert source.warnings == []
 
@@ -42,7 +47,7 @@ def test_json_lines_come_as_they_are_whole(tmp_path: Path) -> None:
     [
         ("half", "is not JSON"),
         ("[1]", "is not a JSON object"),
-        ('{"value": 1}', "does not report how far"),
+        ('{"loss": 1}', "reports neither a position nor a value"),
         ('{"samples": "x"}', "which is not a number"),
         ('{"samples": true}', "which is not a number"),
         ('{"samples": -1}', "allowed is 0 or more"),
@@ -56,17 +61,9 @@ def test_what_cannot_be_understood_is_passed_over_with_a_warning(
     path = tmp_path / "metrics.jsonl"
     path.write_text(text + '\n{"samples": 10, "value": 1}\n')
     source = JsonSource(form(), path)
-    assert read(source) == [(1, 10, 1.0)]
+    assert read(source) == [{"samples": 10, "value": 1}]
     (warning,) = source.warnings
     assert words in warning
-
-
-def test_epochs_without_their_size_name_the_key(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"epoch": 1, "value": 1}\n')
-    source = JsonSource(form(epoch_samples=None), path)
-    assert read(source) == []
-    assert "workload.epoch_samples" in source.warnings[0]
 
 
 def test_a_file_that_another_run_began_is_skipped(tmp_path: Path) -> None:
@@ -75,39 +72,164 @@ def test_a_file_that_another_run_began_is_skipped(tmp_path: Path) -> None:
     source = JsonSource(form(), path, skip=True)
     assert read(source) == []
     path.write_text(json.dumps({"samples": 20}) + "\n")
-    assert read(source) == [(2, 20, None)]
+    assert read(source) == [{"samples": 20}]
 
 
 def test_csv_rows_are_read_whether_the_file_grows_or_is_written_anew(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("step,loss\n1,9\n")
-    source = CsvSource(form(value="loss"), path)
+    source = CsvSource(form(value="loss"), [str(path)])
     assert read(source) == []  # another run's
     path.write_text("step, loss\n")
     assert read(source) == []
     path.write_text("step, loss\n5,2.5\n6,")
-    assert read(source) == [(5, 50, 2.5)]
+    assert read(source) == [step(5, 2.5)]
     path.write_text("step, loss\n5,2.5\n6,2.0\n7,\n")
-    assert read(source) == [(6, 60, 2.0), (7, 70, None)]
+    assert read(source) == [step(6, 2.0), step(7)]
     path.write_text("step, loss\n5,2.5\n6,2.0\n7,\nx,1\n8,1.5")
-    assert read(source, has_ended=True) == [(8, 80, 1.5)]
+    assert read(source, has_ended=True) == [step(8, 1.5)]
     assert "which is not a number" in source.warnings[0]
+
+
+def test_rows_of_earlier_slices_that_are_written_again_are_not_new(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("step,value\n1,0.1\n2,0.2\n3,0.3\n")
+    source = CsvSource(form(), [str(path)])
+    path.write_text("step,value\n1,0.1\n2,0.2\n")
+    assert read(source) == []
+    path.write_text("step,value\n1,0.1\n2,0.2\n3,0.4\n")
+    assert read(source) == [step(3, 0.4)]
+
+
+def test_csv_files_of_a_pattern_are_read_as_they_come(tmp_path: Path) -> None:
+    def write(version: int, text: str) -> None:
+        (tmp_path / f"version_{version}").mkdir(exist_ok=True)
+        (tmp_path / f"version_{version}" / "metrics.csv").write_text(text)
+
+    write(0, "step,value\n1,0.1\n")
+    source = CsvSource(form(), [str(tmp_path / "version_*" / "metrics.csv")])
+    assert read(source) == []
+    write(1, "step,value\n2,0.2\n")
+    assert read(source) == [step(2, 0.2)]
+    assert not source.remarks
+
+
+def test_a_csv_file_whose_number_changes_is_followed_and_it_is_said(tmp_path: Path) -> None:
+    for version in (0, 1):
+        (tmp_path / f"version_{version}").mkdir()
+    old, new = (tmp_path / f"version_{version}" / "metrics.csv" for version in (0, 1))
+    old.write_text("step,value\n1,0.1\n")
+    source = CsvSource(form(), [str(old)], [str(tmp_path / "version_*" / "metrics.csv")])
+    assert read(source) == []
+    new.write_text("step,value\n2,0.2\n")
+    assert read(source) == [step(2, 0.2)]
+    (remark,) = source.remarks
+    assert "version_1/metrics.csv did" in remark
+
+
+def output(path: Path, *patterns: str, rank: int = 0, num_copies: int = 1) -> OutputSource:
+    logs = {copy: LogFile(path=path.with_suffix(f".{copy}")) for copy in range(num_copies)}
+    return OutputSource(form(), patterns, lambda: logs, rank=rank, read_every=0.0)
+
+
+def write_log(path: Path, text: str, *, copy: int = 0) -> None:
+    with path.with_suffix(f".{copy}").open("a") as file:
+        file.write(text)
 
 
 def test_output_is_matched_line_by_line_behind_progress_bars(tmp_path: Path) -> None:
-    logs = {0: "epoch 1 accuracy=0.5\n 10%\r 20%\repoch 2 accuracy=0.6\nepoch 3 acc"}
-    source = OutputSource(
-        form(), r"epoch (?P<epoch>\d+) accuracy=(?P<value>\S+)", lambda: logs, read_every=0.0
-    )
-    assert read(source) == [(10, 100, 0.5), (20, 200, 0.6)]
-    logs[0] += "uracy=0.7\nepoch 4 accuracy=high\n"
-    assert read(source) == [(30, 300, 0.7)]
+    log = tmp_path / "log"
+    source = output(log, r"epoch (?P<epoch>\d+) accuracy=(?P<value>\S+)")
+    write_log(log, "epoch 1 accuracy=0.5\n 10%\r 20%\repoch 2 accuracy=0.6\nepoch 3 acc")
+    assert read(source) == [{"epoch": 1, "value": 0.5}, {"epoch": 2, "value": 0.6}]
+    write_log(log, "uracy=0.7\nepoch 4 accuracy=high\n")
+    assert read(source) == [{"epoch": 3, "value": 0.7}]
     assert "which is not a number" in source.warnings[0]
-    logs[0] += "epoch 5 accuracy=nan"
+    write_log(log, "epoch 5 accuracy=nan")
     assert read(source) == []
-    ((_, samples, value),) = read(source, has_ended=True)
-    assert samples == 500
-    assert value != value
+    (last,) = read(source, has_ended=True)
+    assert last["epoch"] == 5
+    assert last["value"] != last["value"]
+
+
+def test_all_matches_of_a_line_are_read_and_colours_are_not(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    source = output(log, r"\| (?P<step>\d+)/\d+ ", r"acc=(?P<value>\S+)")
+    write_log(log, "\r 10%|# | 10/100 [0:01]\r 20%|## | 20/100 [0:02]INFO step 20: \x1b[32macc=0.5\x1b[0m\n")
+    assert read(source) == [step(10), step(20, 0.5)]
+
+
+def test_one_rank_counts_and_values_of_others_are_compared(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    source = output(log, r"step (?P<step>\d+) acc=(?P<value>\S+)", num_copies=2)
+    write_log(log, "step 1 acc=0.5\n")
+    write_log(log, "step 1 acc=0.4\n", copy=1)
+    assert read(source) == [step(1, 0.5)]
+    (remark,) = source.remarks
+    assert "rank 0 prints 0.5 where rank 1 prints 0.4" in remark
+
+
+def test_another_rank_that_alone_prints_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    source = output(log, r"step (?P<step>\d+) acc=(?P<value>\S+)", num_copies=2)
+    write_log(log, "step 1 acc=0.5\nstep 2 acc=0.6\nstep 3 acc=0.7\n", copy=1)
+    assert read(source) == []
+    (remark,) = source.remarks
+    assert "workload.metrics.rank = 1" in remark
+
+
+def test_lines_that_look_like_scores_are_kept_as_examples(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    source = output(log, r"step (?P<step>\d+) acc=(?P<value>\S+)")
+    write_log(log, "starting\nepoch 1: val_accuracy 0.5\nepoch 2: val_accuracy 0.6\nlr 0.1\n")
+    assert read(source) == []
+    assert list(source.look_alikes.values()) == ["'epoch 1: val_accuracy 0.5'"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "is_percent"),
+    [
+        ("0,8312", 0.8312, False),
+        ("91%", 91.0, True),
+        ("91,5 %", 91.5, True),
+        ("\x1b[1m0.5\x1b[0m", 0.5, False),
+        ("0.25,", 0.25, False),
+        ("(3.5e-05)", 3.5e-05, False),
+        ("1,234.5", 1234.5, False),
+        ("tensor(0.75, device='cuda:0')", 0.75, False),
+        ("-inf", float("-inf"), False),
+        (0.5, 0.5, False),
+    ],
+)
+def test_values_are_read_as_people_and_programs_write_them(
+    text: str | float, value: float, is_percent: bool
+) -> None:
+    assert read_value({"value": text}, "value") == (value, is_percent)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("12,800", 12_800), ("1_000", 1000), ("7,", 7), ("3.25", 3.25), (None, None)]
+)
+def test_positions_may_have_their_thousands_grouped(text: str | None, count: float | None) -> None:
+    assert read_count({"samples": text}, "samples") == count
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("12.5", 12.5),
+        ("12s", 12.0),
+        ("1:02:03", 3723.0),
+        ("02:03.5", 123.5),
+        ("1h 2m 3s", 3723.0),
+        ("350ms", 0.35),
+        ("2026-01-02T00:00:10+00:00", 1767312010.0),
+        ("soon", None),
+        (None, None),
+    ],
+)
+def test_clocks_are_read_in_any_of_their_forms(text: str | None, seconds: float | None) -> None:
+    assert read_clock({"seconds": text}, "seconds") == seconds
 
 
 def test_growing_text_begins_again_where_a_file_was_cut(tmp_path: Path) -> None:
@@ -136,29 +258,29 @@ def test_event_files_are_read_by_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="reading event files needs the extra [tensorboard]")
     from torch.utils.tensorboard import SummaryWriter
 
-    from tuner.probes.commands.metric_sources import EventFileSource
+    from tuner.probes.commands.event_files import EventFileSource
 
     source = EventFileSource(form(value="eval/accuracy"), tmp_path, read_every=0.0)
     assert read(source) == []
     with SummaryWriter(str(tmp_path / "run")) as writer:
-        for step in (1, 2):
-            writer.add_scalar("eval/accuracy", step / 4, step)
-            writer.add_scalar("train/loss", 1.0, step)
+        for number in (1, 2):
+            writer.add_scalar("eval/accuracy", number / 4, number)
+            writer.add_scalar("train/loss", 1.0, number)
         writer.flush()
-        assert read(source) == [(1, 10, 0.25), (2, 20, 0.5)]
+        assert read(source) == [step(1, 0.25), step(2, 0.5)]
         writer.add_scalar("eval/accuracy", 0.75, 3)
-    assert read(source, has_ended=True) == [(3, 30, 0.75)]
+    assert read(source, has_ended=True) == [step(3, 0.75)]
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"samples": 1' + "0" * 400 + "}", "which is not a number"),
+        ('{"samples": 1' + "0" * 400 + "}", "not a position in a training"),
         ('{"samples": 1e300}', "allowed is 0 or more"),
         ('{"step": 1e300}', "allowed is 0 or more"),
-        ('{"step": -1, "samples": 5}', "reports -1 steps"),
+        ('{"step": -1, "samples": 5}', "reports -1 step;"),
         ('{"event": "begin", "step": 1e999}', "not a position in a training"),
-        ('{"event": "begin", "samples": -5}', "starts at samples = -5"),
+        ('{"event": "begin", "samples": -5}', "reports -5 samples;"),
         ('{"samples": ' + "[" * 100_000 + "}", "nested too deeply"),
     ],
 )
@@ -168,7 +290,7 @@ def test_numbers_beyond_all_bounds_are_passed_over_with_a_warning(
     path = tmp_path / "metrics.jsonl"
     path.write_text(line + '\n{"samples": 10, "value": 1}\n')
     source = JsonSource(form(), path)
-    assert read(source) == [(1, 10, 1.0)]
+    assert read(source) == [{"samples": 10, "value": 1}]
     (warning,) = source.warnings
     assert words in warning
 
@@ -183,9 +305,9 @@ def test_a_clock_of_a_script_that_is_no_finite_number_counts_as_none(tmp_path: P
 
 def test_a_field_that_no_csv_reader_takes_ends_the_rows_with_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
-    source = CsvSource(form(), path)
+    source = CsvSource(form(), [str(path)])
     path.write_text("step,value\n1,0.5\n2," + "9" * 200_000 + "\n3,0.7\n")
-    assert read(source, has_ended=True) == [(1, 10, 0.5)]
+    assert read(source, has_ended=True) == [step(1, 0.5)]
     assert read(source, has_ended=True) == []
     (warning,) = source.warnings
     assert "follows line 2" in warning

@@ -1,0 +1,147 @@
+"""Source of a script's progress: CSV files, also ones whose names change from start to start."""
+
+from __future__ import annotations
+
+import csv
+import glob
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuner.probes.commands.metric_sources import MetricSource, shown
+from tuner.probes.commands.progress_line import LineForm, ScriptLine
+
+#: Rows that were in a file before it was written anew are recognised from so many on.
+_FEWEST_OLD_ROWS = 2
+
+
+class CsvSource(MetricSource):
+    """Rows of CSV files, whether they grow or are rewritten each time.
+
+    Rows that were there before the slice are another run's, or an earlier slice's. A path may be a pattern
+    (`version_*/metrics.csv`). Where the file of a plain path does not change, but one does whose name
+    differs in a number only (`version_1` instead of `version_0`), that one is read.
+
+    Args:
+        form: How columns are named.
+        paths: Files or patterns of files; need not be there yet.
+        siblings: Patterns of files whose names differ from those in numbers only.
+    """
+
+    is_buffered = True
+
+    def __init__(self, form: LineForm, paths: Sequence[str], siblings: Sequence[str] = ()) -> None:
+        super().__init__(form)
+        self._paths, self._sibling_patterns = list(paths), list(siblings)
+        self._files = {path: _CsvFile(path, self.warn, skip=True) for path in _matching(self._paths)}
+        self._siblings = {path: _stat_of(path) for path in _matching(self._sibling_patterns)}
+        self._has_rows = False
+
+    @property
+    def place(self) -> str:
+        where = " and ".join(self._paths)
+        return f"rows of a CSV file with a header in {where}, with columns {self.form.expected()}"
+
+    def read(self, seen_at: float, *, has_ended: bool) -> list[ScriptLine]:
+        for path in _matching(self._paths):
+            self._files.setdefault(path, _CsvFile(path, self.warn, skip=False))
+        if not self._has_rows:
+            self._find_siblings()
+        found = []
+        for file in sorted(self._files.values(), key=lambda file: file.changed_at):
+            for row in file.new_rows(has_ended=has_ended):
+                self._has_rows = True
+                text = ",".join(map(str, row.values()))
+                try:
+                    line = self.form.line(row, seen_at=seen_at, text=text)
+                except ValueError as error:
+                    self.warn(f"the row {shown(text)} of {file.path} {error}")
+                    continue
+                if line is None or line.value is None:
+                    self.other_fields(row)
+                if line is not None:
+                    found.append(line)
+        return found
+
+    def _find_siblings(self) -> None:
+        """Follows a file whose number changed."""
+        for path in _matching(self._sibling_patterns):
+            if path in self._files or _stat_of(path) == self._siblings.get(path):
+                continue
+            self._files[path] = _CsvFile(path, self.warn, skip=path in self._siblings)
+            self.remarks[
+                f"{' and '.join(self._paths)} did not change, but {path} did, and is read instead: write a "
+                "pattern "
+                "such as version_*/metrics.csv in workload.metrics.path"
+            ] = None
+
+
+class _CsvFile:
+    """One file, as far as it was read."""
+
+    def __init__(self, path: Path, warn: Callable[[str], None], *, skip: bool) -> None:
+        self.path, self._warn = path, warn
+        self._stat = _stat_of(path) if skip else None
+        self._old = self._rows(has_ended=True) if skip else []
+        self._seen = len(self._old)
+        self._warned: set[str] = set()
+
+    @property
+    def changed_at(self) -> int:
+        """When it was changed last, nanoseconds; 0 where it is gone."""
+        stat = _stat_of(self.path)
+        return 0 if stat is None else stat[1]
+
+    def new_rows(self, *, has_ended: bool) -> list[dict[str, Any]]:
+        """The rows that came since the last call."""
+        stat = _stat_of(self.path)
+        if stat == self._stat and not has_ended:
+            return []
+        self._stat = stat
+        rows = self._rows(has_ended=has_ended)
+        if len(rows) < self._seen:  # written anew
+            same = 0
+            while same < min(len(rows), len(self._old)) and rows[same] == self._old[same]:
+                same += 1
+            self._seen = same if same >= _FEWEST_OLD_ROWS else 0
+        new, self._seen = rows[self._seen :], len(rows)
+        return new
+
+    def _rows(self, *, has_ended: bool) -> list[dict[str, Any]]:
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        if not has_ended:
+            text = text[: text.rfind("\n") + 1]
+        rows = csv.DictReader(text.splitlines())
+        found: list[dict[str, Any]] = []
+        try:
+            for row in rows:
+                found.append({str(key).strip(): value for key, value in row.items() if key is not None})
+        except csv.Error as error:
+            # What follows a field that is longer than a CSV reader takes cannot be read either.
+            words = f"what follows line {rows.line_num} of {self.path} is not a row of CSV: {error}"
+            if words not in self._warned:
+                self._warned.add(words)
+                self._warn(words)
+        return found
+
+
+def _matching(patterns: Sequence[str]) -> list[Path]:
+    """The files that match any of some patterns, each once."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        names = glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207
+        for name in sorted(names):
+            if Path(name).is_file() or not glob.has_magic(pattern):
+                found[Path(name)] = None
+    return list(found)
+
+
+def _stat_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns

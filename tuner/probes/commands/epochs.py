@@ -1,0 +1,171 @@
+"""Lines that name an epoch and no step: when the epoch ended, and how the script counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from tuner.probes.commands.progress_line import ScriptLine
+from tuner.probes.commands.script_habits import ScriptHabits
+
+#: A first report of epoch 0 is of the untrained model if it came this much sooner than the next took.
+_UNTRAINED_SHARE = 0.8
+#: Values of one epoch that are closer than this, in seconds or of the time since the start, are one report.
+_ONE_REPORT_SECONDS, _ONE_REPORT_SHARE = 0.05, 0.02
+
+#: A line, epochs done at it, and the line whose time it has.
+Placed = tuple[ScriptLine, float, ScriptLine]
+
+
+class EpochLines:
+    """Counts the epochs done at each line.
+
+    A script may count from 0 or from 1, announce an epoch as it begins or report it as it ends, and report
+    its score once at the end or many times on the way. The first lines are read as the commonest kind, and
+    read again (`has_changed`) where later ones show another.
+
+    Args:
+        habits: What is known of the script; gets what the lines show.
+        started_at: When the script was started, seconds on the prober's clock.
+        is_fresh: Whether the run begins with it.
+    """
+
+    def __init__(self, habits: ScriptHabits, *, started_at: float, is_fresh: bool) -> None:
+        self._habits, self._started_at, self._is_fresh = habits, started_at, is_fresh
+        self.has_changed = False
+        #: The epoch named last; None before any, and where epochs are fractions.
+        self.current: float | None = None
+        self._base: int | None = habits.first_epoch
+        self._announced: ScriptLine | None = None
+        self._num_announced = 0
+        self._values: list[ScriptLine] = []
+        self._previous: list[ScriptLine] = []
+        self._num_epochs = 0
+        self._closed: ScriptLine | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the next line will not change how those before are read."""
+        habits = self._habits
+        if self.current is None:
+            return True
+        return habits.many_lines_an_epoch is not None and self._base is not None
+
+    def is_fraction(self, line: ScriptLine) -> bool:
+        """Whether epochs are parts of epochs, as this line or one before shows."""
+        assert line.epoch is not None
+        habits = self._habits
+        if line.epoch != math.floor(line.epoch) and not habits.epochs_are_fractions:
+            habits.epochs_are_fractions = True
+            habits.first_epoch = None
+            self.has_changed = self.current is not None
+        return bool(habits.epochs_are_fractions)
+
+    def begin_process(self) -> None:
+        """The next lines come from another process."""
+        self.current, self._announced, self._values, self._previous = None, None, [], []
+        self._num_epochs = self._num_announced = 0
+
+    def done(self, epoch: float) -> float:
+        """Epochs done at the end of one."""
+        return epoch - (1 if self._base is None else self._base) + 1
+
+    def add(self, line: ScriptLine, epoch: float) -> list[Placed]:
+        """The lines that can be placed now that this one has come; it may be held back."""
+        found: list[Placed] = []
+        if self.current is None or epoch > self.current:
+            if self.current is not None:
+                found += self._next_epoch(line, epoch)
+            else:
+                self._find_base(line, epoch)
+            self.current = epoch
+            self._num_epochs += 1
+            self._announced, self._num_announced = None, 0
+            self._previous, self._values = self._values, []
+        if line.value is None:
+            return found + self._announce(line, epoch)
+        return found + self._score(line, epoch)
+
+    def close(self) -> list[Placed]:
+        """What was held back, now that the script has ended by itself: its last epoch is whole."""
+        if not self._habits.many_lines_an_epoch or not self._values or self.current is None:
+            return []
+        return [(self._values[-1], self.done(self.current), self._values[-1])]
+
+    def _find_base(self, line: ScriptLine, epoch: float) -> None:
+        habits = self._habits
+        if habits.first_epoch is not None or not self._is_fresh:
+            self._base = habits.first_epoch
+            return
+        if epoch >= 1:
+            self._base = habits.first_epoch = 1
+        elif line.value is None:
+            self._base = habits.first_epoch = 0
+            self._say_base()
+        elif math.isnan(line.value):
+            self._base = habits.first_epoch = 1
+        else:
+            self._base = 0
+
+    def _say_base(self) -> None:
+        self._habits.say("the script counts its epochs from 0: its epoch 0 is the first")
+
+    def _next_epoch(self, line: ScriptLine, epoch: float) -> list[Placed]:
+        """An epoch has ended, since the next one has begun."""
+        habits, found = self._habits, list[Placed]()
+        values = self._values
+        if habits.first_epoch is None and self._is_fresh and self._num_epochs == 1 and values:
+            before = values[0].seen_at - self._started_at
+            after = line.seen_at - values[0].seen_at
+            is_untrained = len(values) == 1 and line.value is not None and before < _UNTRAINED_SHARE * after
+            habits.first_epoch = 1 if is_untrained else 0
+            self.has_changed |= is_untrained
+            if not is_untrained:
+                self._say_base()
+        if habits.many_lines_an_epoch is None and values:
+            habits.many_lines_an_epoch = False
+        if self._announced is not None and values and line.value is None and self._num_announced == 1:
+            to_value = values[-1].seen_at - self._announced.seen_at
+            comes_first = to_value >= line.seen_at - values[-1].seen_at
+            if habits.epoch_line_comes_first is None:
+                habits.epoch_line_comes_first = comes_first
+                self.has_changed |= not comes_first
+        if habits.many_lines_an_epoch and values:
+            assert self.current is not None
+            # The epoch ended between its last line and the first one of the next.
+            last = values[-1]
+            middle = replace(
+                last,
+                seen_at=0.5 * (last.seen_at + line.seen_at),
+                time=None if last.time is None or line.time is None else 0.5 * (last.time + line.time),
+            )
+            found.append((last, self.done(self.current), middle))
+        return found
+
+    def _announce(self, line: ScriptLine, epoch: float) -> list[Placed]:
+        self._num_announced += 1
+        if self._announced is not None or self._values:
+            return []  # where in the epoch it is, is not known
+        self._announced = line
+        if self._habits.epoch_line_comes_first is False:
+            return [(line, self.done(epoch), line)]
+        return [(line, self.done(epoch) - 1, line)]
+
+    def _score(self, line: ScriptLine, epoch: float) -> list[Placed]:
+        habits = self._habits
+        self._values.append(line)
+        first = self._values[0]
+        apart = line.seen_at - first.seen_at
+        is_one = apart <= max(_ONE_REPORT_SECONDS, _ONE_REPORT_SHARE * (line.seen_at - self._started_at))
+        if not is_one and not habits.many_lines_an_epoch:
+            habits.many_lines_an_epoch = True
+            self.has_changed = True
+            habits.say(
+                "the script reports scores many times under one epoch: the last one of each epoch counts, "
+                "as of "
+                "its end"
+            )
+        if habits.many_lines_an_epoch:
+            del self._values[1:-1]
+            return []
+        return [(line, self.done(epoch), line)]

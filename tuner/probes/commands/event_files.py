@@ -1,0 +1,84 @@
+"""Source of a script's progress: TensorBoard event files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tuner.probes.commands.metric_sources import MetricSource
+from tuner.probes.commands.progress_line import LineForm, ScriptLine
+
+
+class EventFileSource(MetricSource):
+    """Scalars of the event files in a folder and those below it.
+
+    A scalar's step is the optimizer step; times are those at which events were written.
+
+    Args:
+        form: The metric's tag, and those of samples and seconds where they are logged.
+        folder: The folder; need not be there yet.
+        read_every: Seconds between two reads.
+    """
+
+    def __init__(self, form: LineForm, folder: Path, *, read_every: float = 0.5) -> None:
+        super().__init__(form)
+        self._folder, self._every = folder, read_every
+        self._read_at = -read_every
+        self._readers: dict[Path, Any] = {}
+        self._taken: dict[tuple[Path, str], int] = {}
+        # What was written before is another run's.
+        self._started = time.time() - 1.0
+
+    @property
+    def place(self) -> str:
+        names = self.form.metrics
+        return f"TensorBoard event files in {self._folder} with the scalar {names.value!r}"
+
+    def read(self, seen_at: float, *, has_ended: bool) -> list[ScriptLine]:
+        if seen_at - self._read_at < self._every and not has_ended:
+            return []
+        self._read_at = seen_at
+        found: list[tuple[float, ScriptLine]] = []
+        for folder in sorted({path.parent for path in self._folder.rglob("*tfevents*")}):
+            found += self._of_folder(folder, seen_at)
+        return [line for _, line in sorted(found, key=lambda item: item[0])]
+
+    def _of_folder(self, folder: Path, seen_at: float) -> list[tuple[float, ScriptLine]]:
+        from tensorboard.backend.event_processing import event_accumulator
+
+        if folder not in self._readers:
+            everything = {event_accumulator.SCALARS: 0, event_accumulator.TENSORS: 0}
+            self._readers[folder] = event_accumulator.EventAccumulator(str(folder), size_guidance=everything)
+        reader, names = self._readers[folder], self.form.metrics
+        reader.Reload()
+        tags = set(reader.Tags()[event_accumulator.SCALARS])
+        for tag in sorted(tags - {names.value, names.samples, names.seconds}):
+            self.looks_like_score(tag, f"scalar {tag}")
+        if names.value not in tags:
+            return []
+        others = {
+            tag: {event.step: event.value for event in reader.Scalars(tag)}
+            for tag in (names.samples, names.seconds)
+            if tag in tags
+        }
+        events = reader.Scalars(names.value)
+        start = self._taken.get((folder, names.value), 0)
+        self._taken[(folder, names.value)] = len(events)
+        found = []
+        for event in events[start:]:
+            if event.wall_time < self._started:
+                continue
+            fields: dict[str, Any] = {names.step: event.step, names.value: event.value}
+            fields.update(
+                {tag: by_step[event.step] for tag, by_step in others.items() if event.step in by_step}
+            )
+            try:
+                text = f"{names.value} = {event.value:g} at step {event.step}"
+                line = self.form.line(fields, seen_at=seen_at, time=event.wall_time, text=text)
+            except ValueError as error:
+                self.warn(f"the scalar {names.value} at step {event.step} {error}")
+                continue
+            if line is not None:
+                found.append((event.wall_time, line))
+        return found

@@ -1,0 +1,158 @@
+"""Source of a script's progress: what it prints."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from tuner.launchers import LogFile, LogReader
+from tuner.probes.commands.metric_sources import MetricSource, shown
+from tuner.probes.commands.progress_line import ANSI, LineForm, ScriptLine
+
+#: Words of lines that are likely to hold a score.
+_SCORE_WORDS = re.compile(
+    r"acc|loss|score|auc|f1|metric|eval|val|test|error|perplexity|ppl|bleu|rouge|iou|dice|precision|recall"
+    r"|reward|return|psnr|fid|wer|cer|map",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?%?|\bnan\b|\binf\b", re.IGNORECASE)
+#: Bytes read in one call, and in a call at the end: a script that prints more is read bit by bit.
+_MOST_BYTES, _MOST_BYTES_AT_END = 2**22, 2**26
+#: Positions of the counting rank that are kept to compare other ranks' values.
+_MOST_COMPARED = 200
+#: So many matches of another rank while the counting one has none are remarked.
+_MANY_MATCHES = 3
+
+Key = tuple[float | None, float | None, float | None]
+
+
+class OutputSource(MetricSource):
+    """Matches of regular expressions in what the script prints.
+
+    All matches of a line are read; a position and a value on one line are one report. Colours are removed.
+    One rank's output counts; that of others is only compared with it.
+
+    Args:
+        form: Of the groups, which have the names of fields.
+        patterns: The expressions.
+        log_files: Returns where each copy's output is stored.
+        rank: The rank whose output counts, or node where there is one process a node.
+        read_every: Seconds between two reads.
+    """
+
+    def __init__(
+        self,
+        form: LineForm,
+        patterns: Sequence[str],
+        log_files: Callable[[], Mapping[int, LogFile]],
+        *,
+        rank: int = 0,
+        read_every: float = 0.1,
+    ) -> None:
+        super().__init__(form)
+        self._patterns = [re.compile(pattern) for pattern in patterns]
+        self._log_files, self._rank, self._every = log_files, rank, read_every
+        self._readers: dict[int, LogReader] = {}
+        self._read_at = -math.inf
+        self._least_lag = math.inf
+        self._values: dict[Key, float] = {}
+        self._num_matches: dict[int, int] = {}
+
+    @property
+    def place(self) -> str:
+        return "output that matches " + " or ".join(repr(pattern.pattern) for pattern in self._patterns)
+
+    def read(self, seen_at: float, *, has_ended: bool) -> list[ScriptLine]:
+        if seen_at - self._read_at < self._every and not has_ended:
+            return []
+        self._read_at = seen_at
+        found: list[ScriptLine] = []
+        for copy, log_file in self._log_files().items():
+            reader = self._readers.setdefault(copy, LogReader({copy: log_file}))
+            limit = _MOST_BYTES_AT_END if has_ended else _MOST_BYTES
+            lines = reader.read(limit, has_ended=has_ended)
+            while has_ended and reader.num_unread:
+                lines += reader.read(limit, has_ended=True)
+            # The clocks of the nodes and the prober's differ by what the quickest line took, at the most.
+            for _, text, written_at in lines:
+                self._least_lag = min(self._least_lag, seen_at - written_at)
+                found += self._of_line(copy, text, written_at + self._least_lag)
+        return found
+
+    def _of_line(self, copy: int, text: str, at: float) -> list[ScriptLine]:
+        plain = ANSI.sub("", text)
+        matches = sorted(
+            (match for pattern in self._patterns for match in pattern.finditer(plain)),
+            key=lambda match: match.start(),
+        )
+        if not matches:
+            if copy == self._rank:
+                self._look(plain)
+            return []
+        self._num_matches[copy] = self._num_matches.get(copy, 0) + 1
+        lines = []
+        for fields in _joined([match.groupdict() for match in matches]):
+            try:
+                line = self.form.line(fields, seen_at=at, text=plain)
+            except ValueError as error:
+                if copy == self._rank:
+                    self.warn(f"{shown(plain)} in the output {error}")
+                continue
+            if line is not None:
+                lines.append(line)
+        if copy == self._rank:
+            self._keep(lines)
+            return lines
+        self._compare(copy, lines)
+        return []
+
+    def _look(self, text: str) -> None:
+        """Keeps a line that looks like a score but does not match."""
+        if len(self.look_alikes) < 5 and _SCORE_WORDS.search(text) and _NUMBER.search(text):
+            self.looks_like_score(_NUMBER.sub("#", text), shown(text))
+
+    def _keep(self, lines: Sequence[ScriptLine]) -> None:
+        for line in lines:
+            if line.value is not None and line.has_position:
+                self._values[_key(line)] = line.value
+        while len(self._values) > _MOST_COMPARED:
+            del self._values[next(iter(self._values))]
+
+    def _compare(self, copy: int, lines: Sequence[ScriptLine]) -> None:
+        """Compares another rank's values with those of the rank that counts."""
+        for line in lines:
+            own = self._values.get(_key(line))
+            if line.value is None or own is None or math.isclose(own, line.value, rel_tol=1e-6):
+                continue
+            if math.isnan(own) or any("disagree" in words for words in self.remarks):
+                continue
+            self.remarks[
+                f"ranks disagree: rank {self._rank} prints {own:g} where rank {copy} prints "
+                f"{line.value:g}; only "
+                f"rank {self._rank} counts (workload.metrics.rank)"
+            ] = None
+        if self._num_matches.get(copy) == _MANY_MATCHES and not self._num_matches.get(self._rank):
+            self.remarks[
+                f"rank {copy} prints lines that match and rank {self._rank} prints none: if it is to "
+                "count, set "
+                f"workload.metrics.rank = {copy}"
+            ] = None
+
+
+def _joined(found: Sequence[Mapping[str, str | None]]) -> list[dict[str, str | None]]:
+    """The fields of a line's matches; neighbours that do not repeat a field are one report."""
+    reports: list[dict[str, str | None]] = []
+    for groups in found:
+        fields = {name: text for name, text in groups.items() if text is not None}
+        if not fields:
+            continue
+        if reports and not reports[-1].keys() & fields.keys():
+            reports[-1] |= fields
+        else:
+            reports.append(dict(fields))
+    return reports
+
+
+def _key(line: ScriptLine) -> Key:
+    return line.epoch, line.step, line.samples

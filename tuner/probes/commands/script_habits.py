@@ -1,0 +1,72 @@
+"""How a job's script reports: what is found out once, and holds for all of its runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from tuner.domain.checkpoints import write_atomically
+
+_FILE = "reading.json"
+
+#: What a script's clock counts: since the run began, since the last report, or a date.
+ClockKind = Literal["since the beginning", "since the last report", "date", "refused"]
+
+
+@dataclass(kw_only=True)
+class ScriptHabits:
+    """What the reports of a job's runs have shown of the script; unknown where None.
+
+    Args:
+        first_epoch: What the script calls its first epoch, 0 or 1.
+        epochs_are_fractions: Whether it reports parts of epochs, such as 0.25.
+        many_lines_an_epoch: Whether it reports scores many times under the same epoch.
+        epoch_line_comes_first: Whether a line with an epoch alone is printed as the epoch begins.
+        step_is_within_epoch: Whether steps count from 0 in each epoch.
+        epoch_samples: Samples of an epoch, as steps within epochs show; 0 if they were not needed.
+        is_percent: Whether values are percent where the target is a fraction.
+        clock: What the script's clock counts.
+        clock_unit: Seconds of one unit of it.
+        first_position: Samples at the first report of a run that began anew.
+        remarks: What was found out, in sentences.
+    """
+
+    first_epoch: int | None = None
+    epochs_are_fractions: bool | None = None
+    many_lines_an_epoch: bool | None = None
+    epoch_line_comes_first: bool | None = None
+    step_is_within_epoch: bool | None = None
+    epoch_samples: float = 0.0
+    is_percent: bool | None = None
+    clock: ClockKind | None = None
+    clock_unit: float = 1.0
+    first_position: int | None = None
+    remarks: list[str] = field(default_factory=list)
+
+    def say(self, words: str) -> None:
+        """Notes what was found out, once."""
+        if words not in self.remarks:
+            self.remarks.append(words)
+
+    @classmethod
+    def load(cls, folder: Path) -> ScriptHabits:
+        """The habits that earlier slices in a study's folder found; unknown ones if there is no such file."""
+        try:
+            return cls(**json.loads((folder / _FILE).read_text()))
+        except (OSError, ValueError, TypeError):
+            return cls()
+
+    def save(self, folder: Path) -> None:
+        """Writes the habits for the next slices.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        text = json.dumps(asdict(self), indent=1).encode()
+
+        def write(file: BinaryIO) -> None:
+            file.write(text)
+
+        write_atomically(folder / _FILE, write)

@@ -1,0 +1,95 @@
+"""The unit of a script's values: a fraction or percent, found once and applied to all."""
+
+from __future__ import annotations
+
+import math
+
+from tuner.domain.workload import METRICS
+from tuner.job.sections import GoalSection
+from tuner.probes.commands.progress_line import ScriptLine
+from tuner.probes.commands.script_habits import ScriptHabits
+
+#: Metrics between 0 and 1, by parts of their names, of which many scripts print percent.
+_FRACTIONS = (
+    "acc", "top1", "top5", "top_1", "top_5", "top-1", "top-5", "prec", "recall", "f1", "auc", "auroc", "iou",
+    "dice", "map", "error_rate", "err",
+)  # fmt: skip
+#: So many undefined values at the beginning of a run are passed over.
+_MOST_UNDEFINED = 5
+#: Values all at most 1 while the target is above: after so many it is said.
+_FEW = 3
+
+
+class ScriptValues:
+    """Turns reported values into the unit of the job's target.
+
+    Args:
+        habits: What is known of the script; gets the unit.
+        goal: The job's goal.
+        was_finite: Whether earlier slices of the run saw a finite value.
+    """
+
+    def __init__(self, habits: ScriptHabits, goal: GoalSection, *, was_finite: bool) -> None:
+        self._habits, self._goal = habits, goal
+        known = METRICS.get(goal.metric)
+        self._lower = known.lower if known is not None else -math.inf
+        self._upper = known.upper if known is not None else math.inf
+        name = goal.metric.lower()
+        self._is_fraction = self._upper == 1.0 or (
+            0.0 < goal.target <= 1.0 and any(part in name for part in _FRACTIONS)
+        )
+        self._was_finite = was_finite
+        self._num_undefined = 0
+        self._num_small, self._num_read = 0, 0
+        #: Whether what was read before has to be read again.
+        self.has_changed = False
+
+    def read(self, line: ScriptLine) -> float:
+        """A line's value in the unit of the target.
+
+        Raises:
+            ValueError: It cannot be a value of the metric, or is not defined yet.
+        """
+        value = line.value
+        assert value is not None
+        if math.isnan(value) and not self._was_finite and self._passes_undefined(line):
+            self._num_undefined += 1
+            raise ValueError("the value is NaN before any other: it is not defined yet")
+        if not math.isfinite(value):
+            return value
+        self._find_unit(line, value)
+        if self._habits.is_percent:
+            value /= 100.0
+        if not self._lower <= value <= self._upper:
+            raise ValueError(
+                f"{self._goal.metric} = {value:g} cannot be: allowed is {self._lower:g} to {self._upper:g}"
+            )
+        self._was_finite = True
+        self._num_read += 1
+        return value
+
+    def _passes_undefined(self, line: ScriptLine) -> bool:
+        if line.step == 0 or line.samples == 0 or line.epoch == 0:
+            return True
+        return self._goal.maximize and self._num_undefined < _MOST_UNDEFINED
+
+    def _find_unit(self, line: ScriptLine, value: float) -> None:
+        habits, goal = self._habits, self._goal
+        if habits.is_percent is None and goal.target <= 1.0:
+            is_beyond = self._is_fraction and 1.0 < value <= 100.0
+            if line.has_percent_sign or is_beyond:
+                habits.is_percent = True
+                self.has_changed = self._num_read > 0
+                habits.say(
+                    f"the script reports {goal.metric} in percent, such as {value:g}, and the target is "
+                    f"{goal.target:g}: values are divided by 100"
+                )
+        if goal.target > 1.0 and goal.maximize and not line.has_percent_sign:
+            self._num_small += 0.0 <= value <= 1.0
+            if self._num_small == self._num_read + 1 == _FEW:
+                habits.say(
+                    f"all values of {goal.metric} so far are between 0 and 1, such as {value:g}, but the "
+                    "target "
+                    f"is {goal.target:g}: if the script reports fractions, set goal.target = "
+                    f"{goal.target / 100:g}"
+                )

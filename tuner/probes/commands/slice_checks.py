@@ -1,0 +1,168 @@
+"""Compares what a script reports with what its slice was asked to do."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tuner.probes.commands.progress_line import ScriptLine
+from tuner.probes.commands.run_clock import Attempt
+from tuner.probes.commands.script_habits import ScriptHabits
+from tuner.probes.slice_plan import SlicePlan
+
+#: A run that began anew cannot have trained up to its first report in the time since its start, if that is
+#: less
+#: than this share of what its pace says, and this many seconds.
+_LEAST_TIME_SHARE, _LEAST_MISSING_SECONDS = 0.5, 1.0
+#: The same where the first report also is this many times as far as that of other runs.
+_FAR_FACTOR, _FAR_TIME_SHARE, _FAR_MISSING_SECONDS = 2.5, 0.8, 0.2
+#: Reports that a pace needs, and seconds between the first and the last.
+_FEWEST_REPORTS, _LEAST_PACE_SECONDS = 3, 0.3
+#: Samples a step that differ by less than this share are those asked for.
+_EQUAL_BATCH = 0.02
+#: Reports read at once from which on they are spread over the time in which they were written.
+_LUMP = 2
+#: Lines whose times differ by less were read at once.
+_SAME_SECONDS = 0.004
+#: Lines that have a noted time were written so many seconds before it at the most.
+_LONGEST_LUMP = 0.1
+
+
+class SliceChecks:
+    """What contradicts the slice: its batch, its beginning, the size of an epoch.
+
+    Args:
+        plan: The slice.
+        habits: What is known of how the script reports; gets the first position of a run that began anew.
+        is_new: Whether nothing of the run was known before.
+    """
+
+    def __init__(self, *, plan: SlicePlan, habits: ScriptHabits, is_new: bool) -> None:
+        self._plan, self._habits, self._is_new = plan, habits, is_new
+        #: Sentences on what was noticed.
+        self.remarks: dict[str, None] = {}
+        #: Why the slice cannot be used; None as long as it can.
+        self.refusal: str | None = None
+        self._first_pair: tuple[float, float] | None = None
+        self._has_checked_batch = self._has_checked_start = self._has_progress = False
+        size, batch = plan.job.command.epoch_samples, plan.configuration.batch_size
+        if size is not None and batch > size:
+            self.remarks[
+                f"batch_size = {batch} is larger than an epoch of {size} samples: the script may train "
+                "with less"
+            ] = None
+
+    def read(self, lines: Sequence[ScriptLine]) -> None:
+        """Looks at new lines: samples a step are compared with the batch that was asked for."""
+        for line in lines:
+            if line.event == "begin" and self._is_new and not self._has_progress and line.samples:
+                self._refuse_start(int(line.samples))
+            self._has_progress |= line.event == "progress"
+            if (
+                self._has_checked_batch
+                or line.step is None
+                or line.samples is None
+                or line.event != "progress"
+            ):
+                continue
+            if self._first_pair is None:
+                self._first_pair = (line.step, line.samples)
+                continue
+            steps, samples = line.step - self._first_pair[0], line.samples - self._first_pair[1]
+            if steps < 2 or samples <= 0:
+                continue
+            self._has_checked_batch = True
+            each, asked = samples / steps, self._plan.configuration.batch_size
+            if abs(each / asked - 1.0) > _EQUAL_BATCH:
+                self.remarks[
+                    f"the script reports {each:g} samples a step where batch_size = {asked} was asked for: "
+                    "it does "
+                    "not train with the batch size that it is given"
+                ] = None
+
+    def resumed(self) -> None:
+        """Registers that the script was asked to resume."""
+        self._is_new = False
+
+    def follow(self, attempt: Attempt, since: float | None) -> None:
+        """Looks at where a run that began anew first reported to be.
+
+        Args:
+            attempt: Its lines so far.
+            since: When the script began to run, on the prober's clock; None if it does not run.
+        """
+        if self._has_checked_start or since is None or not self._is_new:
+            return
+        first = attempt.first_reported()
+        if first is None:
+            return
+        samples, time, num, pace, span = first
+        if num < _FEWEST_REPORTS or span < _LEAST_PACE_SECONDS:
+            return
+        self._has_checked_start = True
+        needed, had = pace * samples, max(time - since, 0.0)
+        others = self._habits.first_position
+        is_far = others is not None and samples > _FAR_FACTOR * others
+        share = _FAR_TIME_SHARE if is_far else _LEAST_TIME_SHARE
+        missing = _FAR_MISSING_SECONDS if is_far else _LEAST_MISSING_SECONDS
+        if had < share * needed and needed - had > missing:
+            self._refuse_start(samples)
+        elif others is None:
+            self._habits.first_position = samples
+
+    def _refuse_start(self, samples: int) -> None:
+        if self.refusal is None:
+            self.refusal = (
+                f"a run that was to begin anew went on from elsewhere: its first report is of {samples} "
+                "samples, which "
+                "it cannot have trained since it was started. The script seems to resume by itself from a "
+                "folder "
+                "that all runs share: let it save to {checkpoint} or {output_folder}, which differ from "
+                "run to run, "
+                "or switch its own resuming off"
+            )
+
+
+def spread_lump(lines: Sequence[ScriptLine], since: float) -> list[ScriptLine]:
+    """Lines that were read at once, at the times at which they are likely to have been written.
+
+    Lines with a time of their own keep it. The others were written between the last reading and this one;
+    where they name several positions, they are spread evenly by these.
+
+    Args:
+        lines: In order.
+        since: The prober's clock at the last reading.
+    """
+    spread: list[ScriptLine] = []
+    for _, group in itertools.groupby(lines, key=lambda line: round(line.seen_at / _SAME_SECONDS)):
+        members = list(group)
+        spread += _spread(members, max(since, members[-1].seen_at - _LONGEST_LUMP) if len(spread) else since)
+        since = members[-1].seen_at
+    return spread
+
+
+def _spread(lines: list[ScriptLine], since: float) -> list[ScriptLine]:
+    places = [_place(line) if line.event == "progress" else None for line in lines]
+    named = [place for place in places if place is not None]
+    at = lines[-1].seen_at
+    if len(set(named)) < _LUMP or since >= at or any(line.time is not None for line in lines):
+        return lines
+    first, last = named[0], named[-1]
+    if last <= first:
+        return lines
+    step = (last - first) / (len(set(named)) - 1)
+    spread, place = [], first
+    for line, own in zip(lines, places, strict=True):
+        place = place if own is None else own
+        share = min(max((place - first + step) / (last - first + step), 0.0), 1.0)
+        spread.append(replace(line, seen_at=since + share * (at - since)))
+    return spread
+
+
+def _place(line: ScriptLine) -> float | None:
+    """A number that grows with the position; comparable between lines of one kind only."""
+    for number in (line.samples, line.step, line.epoch):
+        if number is not None:
+            return number
+    return None
