@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.tuner.probes.commands.test_prober import CONFIGURATION, PYTHON, Bench, job_of, values
+from tuner.domain.measurement import Outcome
+from tuner.probes import Until
+from tuner.probes.commands.progress_line import ScriptLine
+from tuner.probes.commands.slice_checks import spread_lump
+
+
+@pytest.fixture
+def bench(tmp_path: Path):
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+#: Saves to a folder that all runs share, and resumes from it by itself.
+SHARED = """
+import json, os, sys, time
+step = json.load(open("last.json")) if os.path.exists("last.json") else 0
+while step < 1000:
+    time.sleep(0.01)
+    step += 1
+    if step % 5 == 0:
+        print(f"step {step} acc={step / 2000}", flush=True)
+        json.dump(step, open("new.json", "w"))
+        os.replace("new.json", "last.json")
+"""
+OUTPUT = {"metrics": {"source": "output", "pattern": r"step (?P<step>\d+) acc=(?P<value>\S+)"}}
+
+
+def test_a_run_that_goes_on_from_another_one_s_state_is_stopped_with_the_reason(bench: Bench) -> None:
+    bench.write("shared.py", SHARED)
+    job = job_of(f"{PYTHON} shared.py {{batch_size}}", **OUTPUT)
+    first = bench.slice(job, Until(samples=800))
+    assert first.outcome is Outcome.PAUSED, first.error
+    second = bench.slice(job, Until(samples=800), probe="other")
+    assert second.outcome is Outcome.FAILED
+    assert "seems to resume by itself from a folder that all runs share" in second.error
+    assert "{output_folder}" in second.error
+
+
+def test_a_new_run_that_says_it_begins_further_on_is_stopped(bench: Bench) -> None:
+    bench.write(
+        "further.py",
+        "import time\nfrom paceline_client import begin, report\nbegin(step=50, samples=500)\n"
+        "report(step=51, samples=510, value=0.5)\ntime.sleep(60)\n",
+    )
+    seen = bench.slice(job_of(f"{PYTHON} further.py {{batch_size}}"), Until(samples=100))
+    assert seen.outcome is Outcome.FAILED
+    assert "its first report is of 500 samples" in seen.error
+
+
+def test_another_batch_than_asked_for_is_named(bench: Bench) -> None:
+    bench.write(
+        "halves.py",
+        "from paceline_client import report\nfor step in range(1, 8):\n"
+        "    report(step=step, samples=5 * step, value=0.1 * step)\n",
+    )
+    seen = bench.slice(job_of(f"{PYTHON} halves.py {{batch_size}}"), Until(samples=30))
+    assert seen.outcome is Outcome.PAUSED, seen.error
+    assert any("reports 5 samples a step where batch_size = 10" in words for words in seen.remarks)
+
+
+def test_a_batch_beyond_an_epoch_is_named(bench: Bench) -> None:
+    bench.write("few.py", "from paceline_client import report\nreport(step=1, samples=10, value=0.1)\n")
+    seen = bench.slice(job_of(f"{PYTHON} few.py {{batch_size}}", epoch_samples=8), Until(samples=10))
+    assert any("larger than an epoch of 8 samples" in words for words in seen.remarks)
+
+
+@pytest.mark.parametrize("path", ["{output_folder}/version_*/log.csv", "{output_folder}/version_0/log.csv"])
+def test_a_file_that_moves_at_each_start_is_followed(bench: Bench, path: str) -> None:
+    bench.write(
+        "numbered.py",
+        """
+import os, sys, time
+out = sys.argv[1]
+number = next(n for n in range(9) if not os.path.exists(f"{out}/version_{n}"))
+os.makedirs(f"{out}/version_{number}")
+step = int(open(sys.argv[3]).read()) if len(sys.argv) > 3 else 0
+with open(f"{out}/version_{number}/log.csv", "w", buffering=1) as file:
+    file.write("step,accuracy\\n")
+    while step < 200:
+        time.sleep(0.01)
+        step += 1
+        if step % 5 == 0:
+            file.write(f"{step},{step / 1000}\\n")
+            open(sys.argv[2] + ".new", "w").write(str(step))
+            os.replace(sys.argv[2] + ".new", sys.argv[2])
+""",
+    )
+    job = job_of(
+        f"{PYTHON} numbered.py {{output_folder}} {{checkpoint}}",
+        metrics={"source": "csv", "path": path, "value": "accuracy"},
+        resume="{checkpoint}",
+        environment={"BATCH": "{batch_size}"},
+    )
+    first = bench.slice(job, Until(samples=300))
+    second = bench.slice(job, Until(samples=600))
+    assert first.outcome is second.outcome is Outcome.PAUSED, (first.error, second.error)
+    steps = [point.step for point in (*first.curve, *second.curve)]
+    # Scores that are close together are not all stored.
+    assert steps[:10] == list(range(5, 51, 5))
+    assert steps[-1] >= 60
+    assert second.repeated_seconds == 0.0
+    assert any("is read instead" in words for words in second.remarks) == ("version_0" in path)
+
+
+def test_only_rank_0_of_many_that_print_counts(bench: Bench) -> None:
+    bench.write(
+        "all.py",
+        "import os, time\nfor step in range(1, 100):\n    time.sleep(0.02)\n"
+        "    print(f\"step {step} acc={step / 1000 - 0.2 * int(os.environ['RANK']):.3f}\", flush=True)\n",
+    )
+    job = job_of(f"{PYTHON} all.py {{batch_size}}", one_per="rank", **OUTPUT)
+    seen = bench.slice(job, Until(samples=200), configuration=CONFIGURATION.replaced(nodes=2))
+    assert seen.outcome is Outcome.PAUSED, seen.error
+    assert values(seen)[:3] == [0.001, 0.002, 0.003]
+    assert any("ranks disagree: rank 0 prints" in words for words in seen.remarks)
+
+
+def test_what_looks_like_a_score_is_shown_where_none_was_read(bench: Bench) -> None:
+    bench.write("other.py", "print('epoch 1 val_accuracy: 0.5')\n")
+    seen = bench.slice(job_of(f"{PYTHON} other.py {{batch_size}}", **OUTPUT), Until(samples=100))
+    assert seen.outcome is Outcome.FAILED
+    assert any("epoch 1 val_accuracy: 0.5" in words for words in seen.remarks)
+
+
+@pytest.mark.parametrize("value", ["91.5%", "91,5 %"])
+def test_the_unit_is_kept_for_the_next_slices_of_the_study(bench: Bench, value: str) -> None:
+    bench.write("percent.py", f"print('step 10 acc={value}'.replace(' %', '%'))\n")
+    bench.write("plain.py", "print('step 20 acc=0.9')\n")
+    for script, expected in (("percent.py", 0.915), ("plain.py", 0.009)):
+        job = job_of(f"{PYTHON} {script} {{batch_size}}", **OUTPUT)
+        seen = bench.slice(job, Until(samples=100), probe=script.removesuffix(".py"))
+        assert values(seen) == [pytest.approx(expected)]
+    assert seen.remarks == ()
+
+
+def line(at: float, step: int | None, **more: object) -> ScriptLine:
+    return ScriptLine(seen_at=at, step=step, **more)
+
+
+def test_lines_that_were_read_at_once_are_spread_over_the_time_since_the_last() -> None:
+    lump = [line(10.0, step) for step in (11, 12, 13, 14)]
+    assert [one.seen_at for one in spread_lump(lump, 6.0)] == pytest.approx([7.0, 8.0, 9.0, 10.0])
+    timed = [replace(one, time=1.0) for one in lump]
+    assert spread_lump(timed, 6.0) == timed
+    alone = [line(10.0, 11), line(10.0, None, value=0.5)]
+    assert [one.seen_at for one in spread_lump(alone, 6.0)] == [10.0, 10.0]
