@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from tuner.domain.errors import JobError, StorageError, TunerError
+from tuner.domain.errors import InfeasibleError, JobError, StorageError, TunerError
 
 if TYPE_CHECKING:
     from storage import Storage
@@ -142,47 +142,71 @@ def init(
 
 
 @app.command()
-def check(job: JobPath, output_format: FormatOption = Format.TABLE) -> None:
+def check(
+    job: JobPath,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Also save, resume and compare (jobs with a command).")
+    ] = False,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
     """Check a job file, its workload or command, and its data with one tiny probe."""
     from tuner.job import job_warnings
-    from tuner.service.check import check_job, command_rows, cost_rows
 
     opened = _opened(job)
     for warning in job_warnings(opened.job):
         _report(f"note: {warning}")
-    recording = opened.job.recording()
-    doing = "replaying" if recording else "scoring the untrained model and training"
     if opened.job.runs_command:
-        doing = f"running the command by the {opened.job.cluster.launcher} launcher for"
-    _report(f"{doing} a few steps")
+        from tuner.service.check_command import check_command, command_rows
+
+        launcher = opened.job.cluster.launcher
+        _report(
+            f"running the command by the {launcher} launcher until its first score, a minute at most "
+            "or an epoch"
+        )
+        checked = check_command(opened, resume=resume, say=_report)
+        rows = command_rows(opened, checked)
+    else:
+        rows = _workload_rows(opened)
+    _print_rows([{"what": what, "value": value} for what, value in rows], output_format)
+    if opened.job.runs_command and checked.first_score is None:
+        raise InfeasibleError("no score was read: correct [workload.metrics], and check again")
+
+
+def _workload_rows(opened: OpenedJob) -> list[tuple[str, Any]]:
+    """What a tiny probe of a Workload, or of a recording, showed."""
+    from tuner.service.check import check_job, cost_rows
+
+    recording = opened.job.recording()
+    _report(f"{'replaying' if recording else 'scoring the untrained model and training'} a few steps")
     measurement, epoch_samples = check_job(opened)
     step = measurement.step_seconds
-    per_step = step.median if step else float("nan")
-    samples_per_second = measurement.configuration.batch_size / per_step
     rows: list[tuple[str, Any]] = [
         ("job", opened.job.name),
         ("probed", str(measurement.configuration)),
         ("start-up seconds", round(measurement.startup_seconds, 3)),
-        ("step milliseconds", round(1000 * per_step, 3)),
-        ("samples a second", round(samples_per_second, 1)),
     ]
+    per_second = None
+    if step is not None and step.median > 0:
+        per_second = measurement.configuration.batch_size / step.median
+        rows += [
+            ("step milliseconds", round(1000 * step.median, 3)),
+            ("samples a second", round(per_second, 1)),
+        ]
     if recording:
         rows += [
             ("recording", recording.name),
             ("source", recording.source),
             ("configurations", len(recording.configurations())),
         ]
-    elif opened.job.runs_command:
-        rows += command_rows(opened, measurement)
     else:
+        rows.append(("seconds of a scoring", round(_scoring_seconds(measurement), 3)))
+        if per_second is not None:
+            rows.append(("seconds an epoch", round(epoch_samples / per_second, 2)))
         rows += [
-            ("seconds of a scoring", round(_scoring_seconds(measurement), 3)),
-            ("seconds an epoch", round(epoch_samples / samples_per_second, 2)),
             ("parameter bytes", measurement.parameter_bytes),
             ("peak bytes of a rank", measurement.peak_bytes),
         ]
-    rows += cost_rows(opened)
-    _print_rows([{"what": what, "value": value} for what, value in rows], output_format)
+    return rows + cost_rows(opened)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,15 +136,22 @@ def test_a_command_is_tuned_and_its_own_command_trains_what_was_found(place: Pla
             assert seconds == sorted(seconds)
 
 
-def test_check_says_what_it_saw_and_what_the_job_costs_at_worst(place: Place) -> None:
-    rows = {row["what"]: row["value"] for row in json.loads(place.call("check", "job.toml", "-f", "json"))}
+def check_rows(place: Place, *options: str) -> dict[str, Any]:
+    rows = json.loads(place.call("check", "job.toml", "-f", "json", *options))
+    return {row["what"]: row["value"] for row in rows}
+
+
+def test_check_says_what_it_read_and_what_the_job_costs(place: Place) -> None:
+    rows = check_rows(place)
     assert rows["step milliseconds"] >= 3
-    assert rows["scorings"] >= 1
-    assert rows["can resume"] == "yes"
-    assert rows["seconds at worst"] == 60
+    assert rows["scores"] >= 1
+    assert "  ->  " in rows["read"]
+    assert "samples" in rows["first score"]
+    assert rows["resume"].startswith("not tried")
+    assert 0 < rows["seconds at best"] < 30 < rows["seconds at worst"]
+    assert check_rows(place, "--resume")["resume"].startswith("yes: saved at")
     place.write("")
-    rows = {row["what"]: row["value"] for row in json.loads(place.call("check", "job.toml", "-f", "json"))}
-    assert rows["can resume"].startswith("no")
+    assert check_rows(place, "--resume")["resume"].startswith("no")
 
 
 def test_a_killed_tuner_leaves_nothing_running_and_goes_on_where_it_was(place: Place) -> None:

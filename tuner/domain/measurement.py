@@ -195,6 +195,7 @@ class Measurement:
             charged seconds less these are elapsed time.
         remarks: Sentences on what was noticed about the user's script: what was recognised, or ignored and
             why, or contradicts the job. They are shown with the answer.
+        reports_steps: Whether progress was reported between scores, so that steps can be timed without one.
     """
 
     configuration: Configuration
@@ -223,6 +224,7 @@ class Measurement:
     waiting: str = ""
     shared_seconds: float = 0.0
     remarks: tuple[str, ...] = ()
+    reports_steps: bool = True
 
     @property
     def batch_seconds(self) -> float | None:
@@ -307,6 +309,7 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
         oversubscribed=any(m.oversubscribed for m in slices),
         checkpoint=checkpoints[-1] if checkpoints else None,
         lost_ranks=tuple(sorted({rank for m in slices for rank in m.lost_ranks})),
+        reports_steps=any(m.reports_steps for m in slices),
         remarks=tuple(dict.fromkeys(remark for m in slices for remark in m.remarks)),
         staleness_steps=timed.staleness_steps,
         bytes_per_step=timed.bytes_per_step,

@@ -238,6 +238,10 @@ class Acquisition:
         shortest = seen + self._probe_cost.shortest_samples[index]
         # What is paid for again is doubled at least, so that all repetitions cost no more than the last.
         least = 2 * seen if self._state.repeats else min(seen + share, 2 * seen)
+        schedule = self._state.schedule
+        if schedule.has_scores:
+            # A probe shows nothing between two scores of the script.
+            return schedule.at_or_after(self._beliefs.configurations[index], max(seen + 1, shortest, least))
         return int(np.ceil(max(next_samples, shortest, least)))
 
     def _against(self, index: int, incumbent: int) -> tuple[float, float]:
@@ -253,7 +257,7 @@ class Acquisition:
         return float(self._ratios[index]), float(self._resolvable[index])
 
     def _timings(self, incumbent: int) -> Iterator[Option]:
-        if not self._may_start:
+        if not self._may_start or not self._state.schedule.times_steps:
             return
         forecast, price = self._beliefs.forecast, self._probe_cost.price
         known = self._state.timed() | self._state.failed_timings()
@@ -332,6 +336,11 @@ class Acquisition:
         length_seconds = self._state.job.probe.slice_seconds or length_seconds
         shortest = float(self._probe_cost.shortest_samples[index]) * per_sample
         until = Until(training_seconds=done + min(length_seconds, max(left, shortest)))
+        schedule = self._state.schedule
+        if schedule.has_scores and self._state.job.probe.slice_seconds is None:
+            seen = run.measurement.samples if run is not None and run.configuration == configuration else 0
+            wanted = seen + max(min(length_seconds, left) / per_sample, 1.0)
+            until = Until(samples=schedule.at_or_after(configuration, wanted))
         if run is not None and run.is_open and run.configuration == configuration:
             return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
         return Start(

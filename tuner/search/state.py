@@ -17,6 +17,7 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose, crossing, me
 from tuner.domain.workload import METRICS
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
+from tuner.probes.score_schedule import ScoreSchedule, score_schedule
 from tuner.search.capacity import Capacity
 from tuner.search.start_value import start_value
 from tuner.search.timings import TimingKey, timing_key
@@ -85,6 +86,8 @@ class SearchState:
         start_value: The metric of the untrained model; None before any scoring.
         epoch_samples: Size of the training set.
         spent: Everything charged; nothing yet of the slices in flight.
+        schedule: When the user's script scores; nothing is known of a job that trains a Workload, whose
+            scores come where Paceline asks for them.
         capacity: Limits on concurrent slices, and the slices in flight.
     """
 
@@ -96,6 +99,7 @@ class SearchState:
     start_value: float | None
     epoch_samples: int
     spent: Charge
+    schedule: ScoreSchedule = field(default_factory=ScoreSchedule)
     capacity: Capacity = field(default_factory=Capacity)
 
     @property
@@ -277,6 +281,9 @@ def read_state(
         start_value=float(np.median(starts)) if starts else _guessed_start(job, list(runs.values())),
         epoch_samples=epoch_samples,
         spent=spent,
+        schedule=score_schedule(job, [m for p in probes for m in p.slices])
+        if job.runs_command
+        else ScoreSchedule(),
         capacity=capacity or Capacity(),
     )
 

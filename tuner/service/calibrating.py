@@ -20,7 +20,7 @@ from tuner.calibration import (
 from tuner.calibration.plan import batch_sizes_to_time
 from tuner.domain.errors import JobError, StorageError
 from tuner.launchers import Launcher
-from tuner.service.check import tiny_configuration
+from tuner.service.check_command import tiny_configuration
 from tuner.service.launchers import job_launcher, passing_folder
 from tuner.service.opening import OpenedJob, checked_workload, hardware, require_training
 

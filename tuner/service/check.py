@@ -1,4 +1,5 @@
-"""The use case `check`: one tiny probe, and what the job would cost at worst."""
+"""The use case `check` for a job that trains a Workload, or replays: one tiny probe, and the worst-case "
+"cost."""
 
 from __future__ import annotations
 
@@ -6,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from search_spaces import Configuration
 from tuner.domain.errors import ProbeError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.probes import Prober, Until
+from tuner.service.check_command import tiny_configuration
 from tuner.service.launchers import job_prober, passing_folder
 from tuner.service.opening import OpenedJob, checked_epoch_samples
 from tuner.service.plan import worst_dollars
@@ -49,35 +50,6 @@ def check_job(
     return measurement, epoch_samples
 
 
-def command_rows(opened: OpenedJob, measurement: Measurement) -> list[tuple[str, Any]]:
-    """What a probe of a command showed besides its steps."""
-    section, step = opened.job.command, measurement.step_seconds
-    rows: list[tuple[str, Any]] = [
-        ("scorings", len(measurement.curve)),
-        (
-            f"last {opened.job.goal.metric}",
-            measurement.curve[-1].value if measurement.curve else None,
-        ),
-        ("samples seen", measurement.samples),
-    ]
-    if section.epoch_samples is not None and step is not None:
-        batches = section.epoch_samples / measurement.configuration.batch_size
-        rows.append(("seconds an epoch", round(batches * step.mean, 3)))
-    rows += [
-        ("scoring reported separately", "yes" if measurement.scoring_seconds > 0 else "no"),
-        ("gradient noise", "reported" if measurement.noise else "not reported: its scale stays a guess"),
-        ("parameter bytes", measurement.parameter_bytes or "not reported: exchange times are a guess"),
-        ("can resume", _resumes_words(opened, measurement)),
-    ]
-    return rows
-
-
-def _resumes_words(opened: OpenedJob, measurement: Measurement) -> str:
-    if not opened.job.can_resume:
-        return "no: each slice starts over and is paid for again; see workload.resume"
-    return "yes" if measurement.checkpoint else "workload.resume is stated, but nothing was saved yet"
-
-
 def cost_rows(opened: OpenedJob) -> list[tuple[str, Any]]:
     """What running the job costs at worst."""
     budget = opened.job.budget
@@ -86,12 +58,3 @@ def cost_rows(opened: OpenedJob) -> list[tuple[str, Any]]:
         ("seconds at worst", budget.time if budget.time is not None else "no limit in [budget]")
     ]
     return rows if worst is None else [*rows, ("dollars at worst", round(worst, 2))]
-
-
-def tiny_configuration(opened: OpenedJob) -> Configuration:
-    """The present settings where the cluster can run them, else the space's smallest configuration."""
-    space = opened.job.search_space()
-    baseline = opened.job.baseline_configuration()
-    if baseline is not None and space.is_runnable(baseline):
-        return baseline
-    return min(space.candidates(), key=lambda c: (c.nodes, c.batch_size))

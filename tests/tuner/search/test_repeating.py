@@ -39,8 +39,8 @@ def world_of(folder: Path, **more: Any) -> World:
 def until_of(world: World) -> float:
     action = ModelPolicy().decide(world.state()).action
     assert isinstance(action, Continue)
-    assert action.until.training_seconds is not None
-    return action.until.training_seconds
+    assert action.until.samples is not None
+    return action.until.samples * LAW.seconds_per_sample
 
 
 def test_going_on_doubles_at_least_where_all_is_paid_again(tmp_path: Path) -> None:

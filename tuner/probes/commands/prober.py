@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from tuner.job import Job
 from tuner.launchers import CommandLauncher, JobHandle, JobState, JobStatus, Launcher
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.commands.slice import CommandSlice
+from tuner.probes.commands.slice_checks import Heard
 from tuner.probes.commands.task import SLICES_FOLDER, CommandPlan, can_go_on
 from tuner.probes.probe_folder import ProbeFolder, unwritable
-from tuner.probes.prober import ProbeHandle, Prober, Until
+from tuner.probes.prober import Outlook, ProbeHandle, Prober, Until
+from tuner.probes.score_schedule import score_schedule
 from tuner.probes.slice_plan import SlicePlan
 
 #: A job that lost its nodes is resubmitted at most so many times in a row without progress.
@@ -117,6 +120,32 @@ class CommandProber(Prober):
             self._launcher.cancel(record.job)
             self._leaving.setdefault(record.plan.folder, []).append(record.job)
         self._end(record, Outcome.STOPPED, now)
+
+    def heard(self, handle: ProbeHandle) -> Heard:
+        """What a slice has heard of its script so far."""
+        record = self._record(handle)
+        heard = record.heard
+        if record.source is not None:
+            heard.look_alikes = tuple(record.source.look_alikes.values())
+        if heard.first_output_at is None and record.job is not None:
+            logs = self._launcher.log_files(record.job).values()
+            if heard.num_lines or any(_has_content(log.path) for log in logs):
+                heard.first_output_at = self._clock()
+        return heard
+
+    def outlook(self, configuration: Configuration, slices: Sequence[Measurement]) -> Outlook:
+        schedule = score_schedule(self._job, slices)
+        own = [m for m in slices if m.configuration == configuration and m.purpose is not Purpose.TIMING]
+        seen = own[-1] if own else None
+        can_resume = self._job.can_resume and (seen is None or seen.checkpoint is not None)
+        startups = [m.startup_seconds for m in slices if m.startup_seconds > 0]
+        return Outlook(
+            next_score_samples=schedule.next_after(configuration, seen.samples if seen else 0),
+            times_steps=schedule.times_steps,
+            can_resume=can_resume,
+            startup_seconds=statistics.median(startups) if startups else None,
+            repeated_seconds=0.0 if can_resume or seen is None else seen.training_seconds,
+        )
 
     def end_orphans(self, folder: Path) -> None:
         if isinstance(self._launcher, CommandLauncher):
@@ -217,7 +246,10 @@ class CommandProber(Prober):
         until, known, position = record.plan.until, record.known, record.position
         # A slice that trains shows nothing without a score, however rare they are: only the budget ends it
         # before.
-        if not (record.has_interval if record.plan.is_timing else record.has_scored and record.may_end):
+        if record.plan.is_timing:
+            if not record.has_interval:
+                return False
+        elif not (record.has_scored and record.may_end and record.is_at_score):
             return False
         if until.samples is not None and position.samples >= until.samples:
             return True
@@ -311,6 +343,13 @@ class CommandProber(Prober):
             record.folder.check_disk_space()
         record.folder.end_slice(outcome)
         return record.ended
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 _LAST_LINES = 20

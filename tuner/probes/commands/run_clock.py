@@ -17,6 +17,10 @@ _ENOUGH_INTERVALS = 3
 #: The pace before a first line is that of as many lines from there.
 _EARLY = 4
 _READ_INTERVAL_SECONDS = 1.0
+#: A first interval is warm-up where it takes so many times as long as the next ones, which are alike, and
+#: longer
+#: by so many seconds; so many places are needed to see it.
+_WARM_UP_FACTOR, _LEAST_WARM_UP_SECONDS, _WARM_UP_PLACES = 1.5, 0.1, 6
 #: Of so many steps at most an interval stands for in a spread.
 _MOST_STEPS_OF_INTERVAL = 200
 
@@ -77,13 +81,20 @@ class Attempt:
         self._passed: float | None = None
         self._has_early_pace = False
         self._num_timed = 0
-        #: Values that were put between earlier lines.
-        self.num_late = 0
+        #: Grows when places move that were there before.
+        self.version = 0
 
     @property
     def is_empty(self) -> bool:
         """Whether it reported no progress yet."""
         return not self._places
+
+    def reports_steps(self, few: int) -> bool:
+        """Whether progress is reported between scores, or at least every few steps."""
+        if any(place.value is None and place.samples > 0 for place in self._places[:-1]):
+            return True
+        gaps = [b.step - a.step for a, b in itertools.pairwise(self._places) if a.samples > 0]
+        return len(gaps) >= 2 and min(gaps) <= few
 
     @property
     def samples(self) -> int:
@@ -124,6 +135,8 @@ class Attempt:
             self._places.append(
                 _Place(time=effective, step=line.step, samples=line.samples, value=line.value)
             )
+            if len(self._places) == _WARM_UP_PLACES:
+                self._leave_warm_up_out()
         self._last_time = max(time, self._last_time)
 
     def first_reported(self) -> tuple[int, float, int, float, float] | None:
@@ -243,8 +256,27 @@ class Attempt:
             self._places.insert(
                 index, _Place(time=time, step=line.step, samples=line.samples, value=line.value)
             )
+        self._move()
+
+    def _leave_warm_up_out(self) -> None:
+        """Counts the first interval's compilation and caching as start-up, where later ones are clearly "
+        "shorter.
+
+        Without a report from before the first step this happens by itself: what precedes the first line is
+        estimated by the pace of the lines that follow it.
+        """
+        paces = [(b.time - a.time) / (b.samples - a.samples) for a, b in itertools.pairwise(self._places)]
+        later = sorted(paces[1:])
+        usual, first = later[len(later) // 2], self._places[0]
+        excess = (paces[0] - usual) * (self._places[1].samples - first.samples)
+        is_clear = paces[0] > _WARM_UP_FACTOR * usual and later[-1] < _WARM_UP_FACTOR * later[0]
+        if is_clear and excess > _LEAST_WARM_UP_SECONDS and first.samples <= self.known.samples:
+            self._places[0] = replace(first, time=first.time + excess)
+            self._move()
+
+    def _move(self) -> None:
         self._passed, self._points, self._num_timed = None, [], 0
-        self.num_late += 1
+        self.version += 1
 
     def _rescore(self, line: ProgressLine, time: float) -> None:
         """Adds a line at the samples of the last one: the time between is scoring."""

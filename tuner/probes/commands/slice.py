@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from tuner.probes.commands.positions import Positions
 from tuner.probes.commands.progress_line import ProgressLine, ScriptLine
 from tuner.probes.commands.run_clock import Attempt, ReadPoint, step_spread
 from tuner.probes.commands.script_habits import ScriptHabits
-from tuner.probes.commands.slice_checks import SliceChecks, spread_lump
+from tuner.probes.commands.slice_checks import Heard, SliceChecks, spread_lump
 from tuner.probes.commands.task import CommandPlan, checkpoint_of
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
@@ -42,6 +43,8 @@ _MOST_KEPT = 20_000
 #: share
 #: of the time since it began to run.
 _SETTLE_SECONDS, _SETTLE_SHARE = 2.0, 0.5
+#: No score for so many times the longest distance between two: the script may score no more.
+_LATE_SCORE = 2.5
 _NOTHING = Spread(median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0, count=0)
 
 
@@ -87,6 +90,8 @@ class CommandSlice:
         self._snapshot: _Snapshot | None = None
         self._read_at = self._lines_at = started
         self._own_remarks: dict[str, None] = {}
+        self.heard = Heard()
+        self._last_score: int | None = None
         self.known = ReadPoint() if plan.is_timing else known_point(plan.folder)
         self.checks = SliceChecks(plan=plan, habits=self.habits, is_new=self.known.samples == 0)
         self.ended: Measurement | None = None
@@ -117,7 +122,7 @@ class CommandSlice:
         self._position: ReadPoint | None = None
         self._points: dict[int, CurvePoint] = {}
         self._stored_samples = max(folder.reported_samples, default=0)
-        self._num_timed = self._num_late = 0
+        self._num_timed = self._version = 0
         self._first_point: ReadPoint | None = None
         self._noise: list[NoiseStatistic] = []
 
@@ -188,6 +193,7 @@ class CommandSlice:
         if self._kept is not None:
             self._kept = [*self._kept, *lines] if len(self._kept) < _MOST_KEPT else None
         self.checks.read(lines)
+        self.heard.add(lines)
         placed = self._positions.place(lines)
         if self._positions.has_changed and self._kept is not None:
             for _ in range(4):  # what is found out is found out once
@@ -215,7 +221,7 @@ class CommandSlice:
         self._attempts, self._points, self._noise = list(then.attempts), dict(then.points), list(then.noise)
         self.num_lines, self._base, self._position = then.num_lines, then.base, then.position
         self._stored_samples, self._num_timed, self._first_point = then.stored_samples, 0, None
-        self.is_diverged = False
+        self.is_diverged, self._last_score = False, None
         self.folder.restart_slice()
         for samples in sorted(self._points):
             self.folder.add_point(self._points[samples])
@@ -278,6 +284,16 @@ class CommandSlice:
         return tuple(found)
 
     @property
+    def is_at_score(self) -> bool:
+        """Whether the last report was a score, or no score has come for much longer than before."""
+        scored = sorted(samples for samples in self._points if samples > 0)
+        if not scored or self._last_score is None:
+            return True
+        gaps = [b - a for a, b in itertools.pairwise(scored)] or [scored[0] - self._base.samples]
+        past = self.position.samples - self._last_score
+        return past <= 0 or past > _LATE_SCORE * max(gaps)
+
+    @property
     def has_interval(self) -> bool:
         """Whether a step time is known."""
         return any(attempt.has_interval() for attempt in self._attempts)
@@ -336,6 +352,7 @@ class CommandSlice:
             checkpoint=str(checkpoint) if not plan.is_timing and checkpoint.exists() else None,
             waiting=self.waiting if outcome is Outcome.RUNNING else "",
             remarks=() if outcome is Outcome.RUNNING else self.remarks(),
+            reports_steps=any(a.reports_steps(2 * plan.job.probe.timing_steps) for a in self._attempts),
         )
 
     def remember(self) -> None:
@@ -401,10 +418,10 @@ class CommandSlice:
         if not points:
             return
         # While a pace is not sure, those before may still move; late values come between them.
-        late = self._attempts[-1].num_late
-        moved = self._num_timed == 0 or points[0] != self._first_point or late != self._num_late
+        version = self._attempts[-1].version
+        moved = self._num_timed == 0 or points[0] != self._first_point or version != self._version
         start = 0 if moved else self._num_timed - 1
-        self._first_point, self._num_late = points[0], late
+        self._first_point, self._version = points[0], version
         for read_point in points[start:]:
             self._add_point(read_point)
         self._num_timed, self._position = len(points), points[-1]
@@ -422,6 +439,7 @@ class CommandSlice:
                 f"the value was {read_point.value} after {read_point.samples} samples, which ended the run"
             )
             return
+        self._last_score = max(self._last_score or 0, read_point.samples)
         point = CurvePoint(
             training_seconds=read_point.seconds,
             step=read_point.step,
@@ -446,7 +464,12 @@ class CommandSlice:
         return tuple(self._points[samples] for samples in sorted(self._points))
 
     def _intervals(self) -> Sequence[tuple[float, int]]:
-        return max((attempt.intervals() for attempt in self._attempts), key=len, default=())
+        found = max((attempt.intervals() for attempt in self._attempts), key=len, default=())
+        if found or self._position is None or self.plan.is_timing:
+            return found
+        # A single report, as at the end of an epoch: start-up is part of it, since nothing tells them apart.
+        steps = self._position.step - self._base.step
+        return [((self._position.seconds - self._base.seconds) / steps, steps)] if steps > 0 else found
 
     def _timings(self) -> tuple[RankTiming, ...]:
         spread = step_spread(self._intervals())

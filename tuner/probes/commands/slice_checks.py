@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.run_clock import Attempt
@@ -25,8 +25,42 @@ _EQUAL_BATCH = 0.02
 _LUMP = 2
 #: Lines whose times differ by less were read at once.
 _SAME_SECONDS = 0.004
+#: So many lines with a value, and so many without, are kept as examples.
+_MOST_EXAMPLES, _LONGEST_EXAMPLE = 2, 160
 #: Lines that have a noted time were written so many seconds before it at the most.
 _LONGEST_LUMP = 0.1
+
+
+@dataclass(kw_only=True)
+class Heard:
+    """What a slice has heard of its script so far, for people.
+
+    Args:
+        matched: Lines that were read, with what was read from them; the first few.
+        look_alikes: What looks like a score and was not read.
+        num_lines: Lines with progress that were read.
+        num_scores: Those of them with a value.
+        first_output_at: When the script first printed or reported, seconds on the prober's clock; None
+            before.
+    """
+
+    matched: dict[str, str] = field(default_factory=dict)
+    look_alikes: tuple[str, ...] = ()
+    num_lines: int = 0
+    num_scores: int = 0
+    first_output_at: float | None = None
+
+    def add(self, lines: Sequence[ScriptLine]) -> None:
+        """Counts new lines, and keeps the first ones with and without a value."""
+        for line in lines:
+            if line.event != "progress":
+                continue
+            self.num_lines += 1
+            has_value = line.value is not None
+            self.num_scores += has_value
+            if (self.num_scores if has_value else self.num_lines - self.num_scores) <= _MOST_EXAMPLES:
+                text = line.text.strip()[:_LONGEST_EXAMPLE]
+                self.matched.setdefault(text, _fields(line))
 
 
 class SliceChecks:
@@ -158,6 +192,11 @@ def _spread(lines: list[ScriptLine], since: float) -> list[ScriptLine]:
         share = min(max((place - first + step) / (last - first + step), 0.0), 1.0)
         spread.append(replace(line, seen_at=since + share * (at - since)))
     return spread
+
+
+def _fields(line: ScriptLine) -> str:
+    names = ("epoch", "step", "samples", "value", "seconds")
+    return ", ".join(f"{name} {number:g}" for name in names if (number := getattr(line, name)) is not None)
 
 
 def _place(line: ScriptLine) -> float | None:

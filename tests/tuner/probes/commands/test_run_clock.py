@@ -111,3 +111,19 @@ def test_an_interval_of_many_steps_hides_how_they_differ() -> None:
     assert spread.mean == spread.median == 2.0
     assert spread.std == pytest.approx(2.0)
     assert step_spread([]) is None
+
+
+def test_a_first_interval_that_compiles_is_start_up() -> None:
+    begin = ProgressLine(event="begin", seen_at=150.0, time=50.0)
+    later = [line(samples, 53.0 + PACE * samples) for samples in range(10, 101, 10)]
+    made = attempt([begin, *later])
+    assert [m.seconds for m in made.points()[1:]] == pytest.approx([0.2 * n for n in range(1, 11)])
+    assert made.began_at() == pytest.approx(153.0)
+
+
+def test_a_late_value_is_put_at_the_time_of_its_samples() -> None:
+    made = attempt([*even(10, 50), line(25, None, value=0.5, is_late=True)])
+    points = {m.samples: m for m in made.points()}
+    assert points[25].value == 0.5
+    assert points[25].seconds == pytest.approx(0.5)
+    assert [m.samples for m in made.points()] == [10, 20, 25, 30, 40, 50]

@@ -1,0 +1,234 @@
+"""The use case `check` for a job with a command: what is read from the script, and when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from search_spaces import Configuration
+from tuner.domain.errors import ProbeError
+from tuner.domain.format import format_seconds
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
+from tuner.probes import ProbeHandle, Prober, Until
+from tuner.probes.commands.prober import CommandProber
+from tuner.probes.commands.slice_checks import Heard
+from tuner.service.launchers import job_prober, passing_folder
+from tuner.service.opening import OpenedJob, checked_epoch_samples
+from tuner.service.plan import worst_dollars
+
+#: A check ends so many seconds after the script's first output, unless its first epoch takes longer.
+_MOST_SECONDS = 60.0
+#: A first epoch is waited for until it is this much overdue.
+_EPOCH_SLACK = 1.15
+_SAY_SECONDS, _POLL_SECONDS = 10.0, 0.05
+
+
+@dataclass(kw_only=True)
+class CommandCheck:
+    """What a check of a command saw.
+
+    Args:
+        measurement: Of its slice.
+        heard: Lines that were read, and what looks like a score and was not read.
+        resume: Whether the script resumes, in words.
+    """
+
+    measurement: Measurement
+    heard: Heard = field(default_factory=Heard)
+    resume: str = "not tried (check --resume tries it)"
+
+    @property
+    def first_score(self) -> CurvePoint | None:
+        """The first score after training began."""
+        return next(iter(self.measurement.trained_curve), None)
+
+
+def check_command(
+    opened: OpenedJob,
+    *,
+    resume: bool = False,
+    say: Callable[[str], object] = str,
+    make_prober: Callable[[OpenedJob], Prober] = job_prober,
+) -> CommandCheck:
+    """Runs the present settings, or the smallest configuration, until the script's first score.
+
+    It takes a minute at most beyond start-up, or until the end of the first epoch if that takes longer.
+
+    Args:
+        opened: The job.
+        resume: Whether a second slice tries to resume.
+        say: Gets a line of progress now and then.
+        make_prober: Creates the prober; it is closed at the end.
+
+    Raises:
+        ProbeError: The command failed; the message has its last output.
+    """
+    checked_epoch_samples(opened)
+    configuration = tiny_configuration(opened)
+    with passing_folder(opened, "check") as folder:
+        prober = make_prober(opened)
+        assert isinstance(prober, CommandProber)
+        try:
+            handle = prober.start(configuration, Purpose.STATISTICS, Until(samples=1), folder)
+            measurement = _first_score(opened, prober, handle, say)
+            _raise_failure(measurement)
+            check = CommandCheck(measurement=measurement, heard=prober.heard(handle))
+            if resume:
+                check.resume = _tried_resume(opened, prober, measurement, handle, say)
+        finally:
+            prober.close()
+    return check
+
+
+def _first_score(
+    opened: OpenedJob, prober: CommandProber, handle: ProbeHandle, say: Callable[[str], object]
+) -> Measurement:
+    """Follows a slice to the first score, or as long as a check may take."""
+    size = opened.job.command.epoch_samples
+    said_at = prober.now()
+    while True:
+        measurement = prober.poll(handle)
+        if measurement.outcome is not Outcome.RUNNING:
+            return measurement
+        heard, now = prober.heard(handle), prober.now()
+        if now - said_at >= _SAY_SECONDS:
+            said_at = now
+            say(_progress(measurement, heard, size))
+        if heard.first_output_at is not None:
+            passed = now - heard.first_output_at
+            in_first_epoch = (
+                size is not None and 0 < measurement.samples < _EPOCH_SLACK * size and not heard.num_scores
+            )
+            if passed > _MOST_SECONDS and not in_first_epoch:
+                prober.cancel(handle)
+                return prober.poll(handle)
+        time.sleep(_POLL_SECONDS)
+
+
+def _progress(measurement: Measurement, heard: Heard, size: int | None) -> str:
+    if measurement.waiting:
+        return f"waiting: {measurement.waiting}"
+    if not heard.num_lines:
+        seen = "; ".join(heard.look_alikes)
+        likely = f"; these look like scores and do not match: {seen}" if seen else ""
+        return f"running; no line of progress was read yet{likely}"
+    where = f"{measurement.samples} samples"
+    if size is not None and measurement.samples and measurement.training_seconds > 0:
+        left = (size - measurement.samples) * measurement.training_seconds / measurement.samples
+        where += f"; the first epoch ends in about {format_seconds(max(left, 0.0))}"
+    return f"running; no score yet after {where}"
+
+
+def _raise_failure(measurement: Measurement) -> None:
+    if not measurement.outcome.is_fault and measurement.outcome is not Outcome.OUT_OF_MEMORY:
+        return
+    error = (measurement.error or "").strip() or "no error was reported"
+    noticed = "".join(f"\nnoticed: {remark}" for remark in measurement.remarks)
+    raise ProbeError(
+        f"the probe of {measurement.configuration} ended as {measurement.outcome}: {error}{noticed}"
+    )
+
+
+def _tried_resume(
+    opened: OpenedJob,
+    prober: CommandProber,
+    before: Measurement,
+    handle: ProbeHandle,
+    say: Callable[[str], object],
+) -> str:
+    """Whether the script resumes, from a second slice."""
+    if not opened.job.can_resume:
+        return "no: workload.resume is not stated"
+    if before.outcome is not Outcome.PAUSED:
+        return f"not tried: the run ended as {before.outcome.value}"
+    if before.checkpoint is None:
+        return "no: the script saved nothing at {checkpoint} when it was asked to stop, within workload.grace"
+    until = Until(samples=before.samples + 1)
+    again = prober.start(before.configuration, Purpose.STATISTICS, until, handle.folder)
+    after = _first_score(opened, prober, again, say)
+    if after.outcome.is_fault:
+        lines = (after.error or "").strip().splitlines() or ["no error was reported"]
+        return f"no: {lines[-1]}"
+    if after.repeated_seconds > 0 or after.samples <= before.samples:
+        return "no: the script began anew"
+    if not after.curve:
+        return f"yes: it went on from {before.samples} to {after.samples} samples, without a score yet"
+    first = after.curve[0]
+    last = before.curve[-1].value if before.curve else float("nan")
+    return (
+        f"yes: saved at {before.samples} samples, first score after it {first.value:g} at {first.samples} "
+        "samples "
+        f"(before it {last:g})"
+    )
+
+
+def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]]:
+    """What a check of a command showed, as rows for people and programs."""
+    job, measurement, heard = opened.job, check.measurement, check.heard
+    section, step, score = job.command, measurement.step_seconds, check.first_score
+    rows: list[tuple[str, Any]] = [
+        ("job", job.name),
+        ("probed", str(measurement.configuration)),
+        ("start-up seconds", round(measurement.startup_seconds, 3)),
+    ]
+    rows += [("read", f"{text}  ->  {fields}") for text, fields in heard.matched.items()]
+    if score is None or not heard.num_scores:
+        rows += [("not read, looks like a score", example) for example in heard.look_alikes]
+    if step is not None:
+        batch = measurement.configuration.batch_size
+        rows += [
+            ("step milliseconds", round(1000 * step.mean, 3)),
+            ("samples a second", round(batch / step.mean, 1) if step.mean > 0 else None),
+        ]
+        if section.epoch_samples is not None:
+            rows.append(("seconds an epoch", round(section.epoch_samples / batch * step.mean, 3)))
+    rows += [
+        ("scores", len(measurement.trained_curve)),
+        (f"last {job.goal.metric}", measurement.curve[-1].value if measurement.curve else None),
+        ("samples seen", measurement.samples),
+        ("first score", _first_score_words(score)),
+        ("scoring reported separately", "yes" if measurement.scoring_seconds > 0 else "no"),
+        ("gradient noise", "reported" if measurement.noise else "not reported (optional)"),
+        ("parameter bytes", measurement.parameter_bytes or "not stated (workload.parameter_bytes, optional)"),
+        ("resume", check.resume if job.can_resume else _NO_RESUME),
+    ]
+    rows += [("noticed", remark) for remark in measurement.remarks]
+    return rows + _cost_rows(opened, check)
+
+
+_NO_RESUME = "no: each slice starts over and is paid for again; see workload.resume"
+
+
+def _first_score_words(score: CurvePoint | None) -> str:
+    if score is None:
+        return "none was read"
+    return f"after {score.samples} samples, {score.training_seconds:.2f} s of training"
+
+
+def _cost_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]]:
+    """What running the job costs at best and at worst."""
+    budget, score = opened.job.budget, check.first_score
+    rows: list[tuple[str, Any]] = []
+    if score is not None:
+        least = check.measurement.startup_seconds + score.training_seconds
+        rows.append(("seconds at best", round(least, 1)))
+        if budget.time is not None and budget.time < 3 * least:
+            few = format_seconds(budget.time)
+            rows.append(("budget", f"{few} is less than three runs take until their first score"))
+    if budget.time is None:
+        rows.append(("seconds at worst", "no limit in [budget]"))
+    else:
+        rows.append(("seconds at worst", round(budget.time + opened.job.command.grace, 1)))
+    worst = worst_dollars(opened, opened.job.search_space().candidates())
+    return rows if worst is None else [*rows, ("dollars at worst", round(worst, 2))]
+
+
+def tiny_configuration(opened: OpenedJob) -> Configuration:
+    """The present settings where the cluster can run them, else the space's smallest configuration."""
+    space = opened.job.search_space()
+    baseline = opened.job.baseline_configuration()
+    if baseline is not None and space.is_runnable(baseline):
+        return baseline
+    return min(space.candidates(), key=lambda c: (c.nodes, c.batch_size))
