@@ -25,6 +25,10 @@ __all__ = [
 ]
 
 
+#: A slice ends within this share of the distance between two scores after a score.
+_NEAR_SCORE = 0.25
+
+
 class _Reported:
     """What this process reported so far."""
 
@@ -32,6 +36,8 @@ class _Reported:
     samples = 0
     step = 0
     has_value = False
+    scored_at = 0
+    score_gap = 0
     has_asked = False
 
 
@@ -59,7 +65,10 @@ def report(
     reported.samples = max(reported.samples, int(samples))
     if step is not None:
         reported.step = max(reported.step, int(step))
-    reported.has_value = reported.has_value or value is not None
+    if value is not None:
+        reported.has_value = True
+        reported.score_gap = max(reported.score_gap, reported.samples - reported.scored_at)
+        reported.scored_at = reported.samples
     line: dict[str, Any] = {"samples": int(samples)}
     if step is not None:
         line["step"] = int(step)
@@ -215,9 +224,12 @@ def _samples(step: int) -> int:
 
 def _slice_is_over() -> bool:
     """Whether what was reported reaches the end of the slice; needs no signal from outside."""
-    # A slice without an evaluation shows no curve: it continues until it has one.
-    if not _Reported.has_value and os.environ.get("PACELINE_PURPOSE") != "timing":
-        return False
+    if os.environ.get("PACELINE_PURPOSE") != "timing":
+        # A slice without an evaluation shows no curve: it continues until it has one, and ends right
+        # after one.
+        past = _Reported.samples - _Reported.scored_at
+        if not _Reported.has_value or past > _NEAR_SCORE * _Reported.score_gap:
+            return False
     samples = int(os.environ.get("PACELINE_UNTIL_SAMPLES") or 0)
     steps = int(os.environ.get("PACELINE_UNTIL_STEPS") or 0)
     return 0 < samples <= _Reported.samples or 0 < steps <= _Reported.step

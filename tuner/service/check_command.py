@@ -111,7 +111,7 @@ def _progress(measurement: Measurement, heard: Heard, size: int | None) -> str:
     if measurement.waiting:
         return f"waiting: {measurement.waiting}"
     if not heard.num_lines:
-        seen = "; ".join(heard.look_alikes)
+        seen = "; ".join(heard.unmatched)
         likely = f"; these look like scores and do not match: {seen}" if seen else ""
         return f"running; no line of progress was read yet{likely}"
     where = f"{measurement.samples} samples"
@@ -175,7 +175,7 @@ def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]
     ]
     rows += [("read", f"{text}  ->  {fields}") for text, fields in heard.matched.items()]
     if score is None or not heard.num_scores:
-        rows += [("not read, looks like a score", example) for example in heard.look_alikes]
+        rows += [("not read, looks like a score", example) for example in heard.unmatched]
     if step is not None:
         batch = measurement.configuration.batch_size
         rows += [

@@ -14,7 +14,7 @@ _UNTRAINED_SHARE = 0.8
 _ONE_REPORT_SECONDS, _ONE_REPORT_SHARE = 0.05, 0.02
 
 #: A line, epochs done at it, and the line whose time it has.
-Placed = tuple[ScriptLine, float, ScriptLine]
+AtEpoch = tuple[ScriptLine, float, ScriptLine]
 
 
 class EpochLines:
@@ -70,9 +70,9 @@ class EpochLines:
         """Epochs done at the end of one."""
         return epoch - (1 if self._base is None else self._base) + 1
 
-    def add(self, line: ScriptLine, epoch: float) -> list[Placed]:
+    def add(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
         """The lines that can be placed now that this one has come; it may be held back."""
-        found: list[Placed] = []
+        found: list[AtEpoch] = []
         if self.current is None or epoch > self.current:
             if self.current is not None:
                 found += self._next_epoch(line, epoch)
@@ -86,7 +86,7 @@ class EpochLines:
             return found + self._announce(line, epoch)
         return found + self._score(line, epoch)
 
-    def close(self) -> list[Placed]:
+    def close(self) -> list[AtEpoch]:
         """What was held back, now that the script has ended by itself: its last epoch is whole."""
         if not self._habits.many_lines_an_epoch or not self._values or self.current is None:
             return []
@@ -110,9 +110,9 @@ class EpochLines:
     def _say_base(self) -> None:
         self._habits.say("the script counts its epochs from 0: its epoch 0 is the first")
 
-    def _next_epoch(self, line: ScriptLine, epoch: float) -> list[Placed]:
+    def _next_epoch(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
         """An epoch has ended, since the next one has begun."""
-        habits, found = self._habits, list[Placed]()
+        habits, found = self._habits, list[AtEpoch]()
         values = self._values
         if habits.first_epoch is None and self._is_fresh and self._num_epochs == 1 and values:
             before = values[0].seen_at - self._started_at
@@ -142,7 +142,7 @@ class EpochLines:
             found.append((last, self.done(self.current), middle))
         return found
 
-    def _announce(self, line: ScriptLine, epoch: float) -> list[Placed]:
+    def _announce(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
         self._num_announced += 1
         if self._announced is not None or self._values:
             return []  # where in the epoch it is, is not known
@@ -151,12 +151,12 @@ class EpochLines:
             return [(line, self.done(epoch), line)]
         return [(line, self.done(epoch) - 1, line)]
 
-    def _score(self, line: ScriptLine, epoch: float) -> list[Placed]:
+    def _score(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
         habits = self._habits
         self._values.append(line)
         first = self._values[0]
-        apart = line.seen_at - first.seen_at
-        is_one = apart <= max(_ONE_REPORT_SECONDS, _ONE_REPORT_SHARE * (line.seen_at - self._started_at))
+        distance = line.seen_at - first.seen_at
+        is_one = distance <= max(_ONE_REPORT_SECONDS, _ONE_REPORT_SHARE * (line.seen_at - self._started_at))
         if not is_one and not habits.many_lines_an_epoch:
             habits.many_lines_an_epoch = True
             self.has_changed = True

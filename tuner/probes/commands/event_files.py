@@ -54,7 +54,7 @@ class EventFileSource(MetricSource):
         reader.Reload()
         tags = set(reader.Tags()[event_accumulator.SCALARS])
         for tag in sorted(tags - {names.value, names.samples, names.seconds}):
-            self.looks_like_score(tag, f"scalar {tag}")
+            self.add_unmatched(tag, f"scalar {tag}")
         if names.value not in tags:
             return []
         others = {

@@ -38,7 +38,7 @@ class MetricSource(ABC):
         #: What was skipped, and why; one entry for each.
         self.warnings: list[str] = []
         #: What looks like a score and was not read, with an example of each kind.
-        self.look_alikes: dict[str, str] = {}
+        self.unmatched: dict[str, str] = {}
         #: What was noticed of the files or ranks, in sentences.
         self.remarks: dict[str, None] = {}
 
@@ -62,10 +62,10 @@ class MetricSource(ABC):
         if len(self.warnings) <= _MOST_WARNINGS:
             _logger.warning("skipped: %s", words)
 
-    def looks_like_score(self, kind: str, example: str) -> None:
+    def add_unmatched(self, kind: str, example: str) -> None:
         """Keeps an example of what looks like a score and was not read."""
-        if len(self.look_alikes) < _MOST_EXAMPLES:
-            self.look_alikes.setdefault(kind, example)
+        if len(self.unmatched) < _MOST_EXAMPLES:
+            self.unmatched.setdefault(kind, example)
 
     def other_fields(self, fields: Mapping[str, Any]) -> None:
         """Keeps the names of fields with numbers that the job does not name."""
@@ -73,7 +73,7 @@ class MetricSource(ABC):
         known = {names.value, names.step, names.samples, names.epoch, names.seconds, "time", "process"}
         for name, value in fields.items():
             if name not in known and is_number(value):
-                self.looks_like_score(name, f"{name} = {value}")
+                self.add_unmatched(name, f"{name} = {value}")
 
 
 class JsonSource(MetricSource):

@@ -88,7 +88,7 @@ class OutputSource(MetricSource):
         )
         if not matches:
             if copy == self._rank:
-                self._look(plain)
+                self._add_if_like_score(plain)
             return []
         self._num_matches[copy] = self._num_matches.get(copy, 0) + 1
         lines = []
@@ -107,10 +107,10 @@ class OutputSource(MetricSource):
         self._compare(copy, lines)
         return []
 
-    def _look(self, text: str) -> None:
+    def _add_if_like_score(self, text: str) -> None:
         """Keeps a line that looks like a score but does not match."""
-        if len(self.look_alikes) < 5 and _SCORE_WORDS.search(text) and _NUMBER.search(text):
-            self.looks_like_score(_NUMBER.sub("#", text), shown(text))
+        if len(self.unmatched) < 5 and _SCORE_WORDS.search(text) and _NUMBER.search(text):
+            self.add_unmatched(_NUMBER.sub("#", text), shown(text))
 
     def _keep(self, lines: Sequence[ScriptLine]) -> None:
         for line in lines:

@@ -47,7 +47,7 @@ class Positions:
     """Places the lines of one attempt at a slice, in the order in which they were written.
 
     What the lines show of the script goes to `habits`. Where it changes how earlier lines are to be read,
-    `has_changed` is set: then all lines are placed again by a new instance.
+    `has_changed` is set: then all lines are positioned again by a new instance.
 
     Args:
         habits: What is known of the job's script.
@@ -93,12 +93,12 @@ class Positions:
         self._last_samples: int | None = None
         #: Lines that were left out, by reason.
         self.ignored: dict[str, Ignored] = {}
-        #: Why the script's lines cannot be placed; None as long as they can.
+        #: Why the script's lines cannot be positioned; None as long as they can.
         self.refusal: str | None = None
 
     @property
     def has_changed(self) -> bool:
-        """Whether lines that were placed before belong somewhere else."""
+        """Whether lines that were positioned before belong somewhere else."""
         return self._clock.has_changed or self._values.has_changed or self._epochs.has_changed
 
     @property
@@ -219,13 +219,14 @@ class Positions:
             return [self._scored(line, samples)]
         is_late = counter.has_bare_lines and samples not in counter.scored and samples >= counter.first
         if line.value is not None and is_late:
-            placed = self._scored(line, samples, is_late=True)
-            if placed.value is not None:
+            positioned = self._scored(line, samples, is_late=True)
+            if positioned.value is not None:
                 self._habits.say(
-                    "the script reports scores after training has gone on: each is placed at the position "
+                    "the script reports scores after training has gone on: each is positioned at the "
+                    "position "
                     "it names"
                 )
-            return [placed]
+            return [positioned]
         self._back.append((line, samples))
         if samples > counter.first and len(self._back) < _MOST_STRAY:
             return []
@@ -264,7 +265,7 @@ class Positions:
             )
             lines, self._back = self._back, []
             self._counter = _Counter()
-            return [placed for again, before in lines for placed in self._advance(again, before)]
+            return [positioned for again, before in lines for positioned in self._advance(again, before)]
         if self.refusal is None:
             self.refusal = (
                 f"the script's position went back from {counter.frontier} to {samples} samples "
@@ -298,7 +299,7 @@ class Positions:
                     "before is trained and paid for again"
                 )
         self._resumed = None
-        return [placed for again, before in lines for placed in self._fine(again, before)]
+        return [positioned for again, before in lines for positioned in self._fine(again, before)]
 
     def _goes_on_from_last(self, line: ScriptLine, samples: int) -> bool:
         """Whether a value goes on from the run's last score rather than from where the run began."""
@@ -327,14 +328,14 @@ class Positions:
             self._epochs.begin_process()
             self._counter = counter = _Counter()
         found = []
-        for placed, epochs, time_of in self._epochs.add(line, epoch):
+        for positioned, epochs, time_of in self._epochs.add(line, epoch):
             samples = int(epochs * size) + self._resumed_at
             if counter.first is None:
                 counter.first = samples
             counter.frontier = max(counter.frontier, samples)
-            counter.has_bare_lines |= placed.value is None
+            counter.has_bare_lines |= positioned.value is None
             self._last_samples = samples
-            found.append(self._scored(placed, samples, time_of=time_of))
+            found.append(self._scored(positioned, samples, time_of=time_of))
         return found
 
     def _find_epoch_of_resume(self, line: ScriptLine, epoch: float) -> None:
@@ -359,8 +360,8 @@ class Positions:
         is_late: bool = False,
         time_of: ScriptLine | None = None,
     ) -> ProgressLine:
-        placed = self._line(line, samples, is_late=is_late, time_of=time_of)
-        value, before = placed.value, self._counter.scored.get(samples)
+        positioned = self._line(line, samples, is_late=is_late, time_of=time_of)
+        value, before = positioned.value, self._counter.scored.get(samples)
         if value is not None and math.isfinite(value):
             if before is not None and not math.isclose(before, value, rel_tol=1e-6):
                 self._habits.say(
@@ -369,7 +370,7 @@ class Positions:
                     "counts. If several ranks print, let only rank 0 print"
                 )
             self._counter.scored[samples] = value
-        return placed
+        return positioned
 
     def _line(
         self, line: ScriptLine, samples: int, *, is_late: bool = False, time_of: ScriptLine | None = None

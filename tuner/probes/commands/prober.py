@@ -126,7 +126,7 @@ class CommandProber(Prober):
         record = self._record(handle)
         heard = record.heard
         if record.source is not None:
-            heard.look_alikes = tuple(record.source.look_alikes.values())
+            heard.unmatched = tuple(record.source.unmatched.values())
         if heard.first_output_at is None and record.job is not None:
             logs = self._launcher.log_files(record.job).values()
             if heard.num_lines or any(_has_content(log.path) for log in logs):
@@ -239,8 +239,9 @@ class CommandProber(Prober):
             )
         return None
 
-    def _is_over(self, record: CommandSlice, now: float) -> bool:
-        """Whether the slice has come to its end, or as far beyond it as it may."""
+    def _is_over(self, record: CommandSlice, now: float, *, has_ended: bool = False) -> bool:
+        """Whether the slice has come to its end, right after a score unless the script has ended by "
+        "itself."""
         if record.num_lines == 0:
             return False
         until, known, position = record.plan.until, record.known, record.position
@@ -249,7 +250,7 @@ class CommandProber(Prober):
         if record.plan.is_timing:
             if not record.has_interval:
                 return False
-        elif not (record.has_scored and record.may_end and record.is_at_score):
+        elif not record.has_scored or not (has_ended or (record.may_end and record.is_at_score)):
             return False
         if until.samples is not None and position.samples >= until.samples:
             return True
@@ -308,7 +309,7 @@ class CommandProber(Prober):
                 f"the script ended after {record.num_lines} lines, none of which reported {name!r}: report "
                 "it after each scoring, or name it in workload.metrics.value" + self._last_warning(record),
             )
-        is_over = self._is_over(record, now)
+        is_over = self._is_over(record, now, has_ended=True)
         return self._end(record, Outcome.PAUSED if is_over else Outcome.STOPPED, now)
 
     @staticmethod

@@ -37,14 +37,16 @@ from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 _PROGRESS_FILE = "progress.json"
 #: A scoring is stored if it lies so much further than the last stored one.
 _STORED_INTERVAL = 1.05
-#: So many lines are kept, to be placed again where a later one shows how the script counts.
-_MOST_KEPT = 20_000
+#: So many lines are kept, to be positioned again where a later one shows how the script counts.
+_MOST_STORED = 20_000
 #: How long a slice that has scored may wait until it is known how its lines are to be read: seconds, and a
 #: share
 #: of the time since it began to run.
 _SETTLE_SECONDS, _SETTLE_SHARE = 2.0, 0.5
 #: No score for so many times the longest distance between two: the script may score no more.
 _LATE_SCORE = 2.5
+#: A slice ends within this share of that distance after a score.
+_NEAR_SCORE = 0.25
 _NOTHING = Spread(median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0, count=0)
 
 
@@ -86,7 +88,7 @@ class CommandSlice:
         #: How many remarks on the script other slices have made.
         self._num_said = len(self.habits.remarks)
         self._positions: Positions | None = None
-        self._kept: list[ScriptLine] | None = []
+        self._stored_lines: list[ScriptLine] | None = []
         self._snapshot: _Snapshot | None = None
         self._read_at = self._lines_at = started
         self._own_remarks: dict[str, None] = {}
@@ -150,7 +152,7 @@ class CommandSlice:
             position=self._position,
             stored_samples=self._stored_samples,
         )
-        self._kept = []
+        self._stored_lines = []
         if attempt.resumes:
             self.checks.resumed()
         self._positions = attempt.positions(self.habits, self.folder.reported_points, now)
@@ -190,21 +192,23 @@ class CommandSlice:
         """Places new lines; all of them where a new one shows how the script counts."""
         assert self._positions is not None
         assert self.attempt is not None
-        if self._kept is not None:
-            self._kept = [*self._kept, *lines] if len(self._kept) < _MOST_KEPT else None
+        if self._stored_lines is not None:
+            self._stored_lines = (
+                [*self._stored_lines, *lines] if len(self._stored_lines) < _MOST_STORED else None
+            )
         self.checks.read(lines)
         self.heard.add(lines)
-        placed = self._positions.place(lines)
-        if self._positions.has_changed and self._kept is not None:
+        positioned = self._positions.place(lines)
+        if self._positions.has_changed and self._stored_lines is not None:
             for _ in range(4):  # what is found out is found out once
                 self._go_back()
                 self._positions = self.attempt.positions(
                     self.habits, self.folder.reported_points, self._submitted
                 )
-                placed = self._positions.place(self._kept)
+                positioned = self._positions.place(self._stored_lines)
                 if not self._positions.has_changed:
                     break
-        self._take_all(placed)
+        self._take_all(positioned)
         if self._attempts:
             self.checks.follow(self._attempts[-1], self.running_since)
 
@@ -270,8 +274,8 @@ class CommandSlice:
         found |= self._own_remarks | self.checks.remarks
         if self.source is not None:
             found |= self.source.remarks
-            if not self.has_scored and self.known.value is None and self.source.look_alikes:
-                examples = "; ".join(self.source.look_alikes.values())
+            if not self.has_scored and self.known.value is None and self.source.unmatched:
+                examples = "; ".join(self.source.unmatched.values())
                 found[f"no score was read, but these look like scores and were not matched: {examples}"] = (
                     None
                 )
@@ -285,13 +289,13 @@ class CommandSlice:
 
     @property
     def is_at_score(self) -> bool:
-        """Whether the last report was a score, or no score has come for much longer than before."""
+        """Whether a score has just been reported, or none has come for much longer than before."""
         scored = sorted(samples for samples in self._points if samples > 0)
         if not scored or self._last_score is None:
             return True
         gaps = [b - a for a, b in itertools.pairwise(scored)] or [scored[0] - self._base.samples]
         past = self.position.samples - self._last_score
-        return past <= 0 or past > _LATE_SCORE * max(gaps)
+        return past <= _NEAR_SCORE * max(gaps) or past > _LATE_SCORE * max(gaps)
 
     @property
     def has_interval(self) -> bool:

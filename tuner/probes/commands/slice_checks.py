@@ -37,7 +37,7 @@ class Heard:
 
     Args:
         matched: Lines that were read, with what was read from them; the first few.
-        look_alikes: What looks like a score and was not read.
+        unmatched: What looks like a score and was not read.
         num_lines: Lines with progress that were read.
         num_scores: Those of them with a value.
         first_output_at: When the script first printed or reported, seconds on the prober's clock; None
@@ -45,7 +45,7 @@ class Heard:
     """
 
     matched: dict[str, str] = field(default_factory=dict)
-    look_alikes: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
     num_lines: int = 0
     num_scores: int = 0
     first_output_at: float | None = None

@@ -127,8 +127,8 @@ def test_a_csv_file_whose_number_changes_is_followed_and_it_is_said(tmp_path: Pa
     assert "version_1/metrics.csv did" in remark
 
 
-def output(path: Path, *patterns: str, rank: int = 0, num_copies: int = 1) -> OutputSource:
-    logs = {copy: LogFile(path=path.with_suffix(f".{copy}")) for copy in range(num_copies)}
+def output(path: Path, *patterns: str, rank: int = 0, num_ranks: int = 1) -> OutputSource:
+    logs = {copy: LogFile(path=path.with_suffix(f".{copy}")) for copy in range(num_ranks)}
     return OutputSource(form(), patterns, lambda: logs, rank=rank, read_every=0.0)
 
 
@@ -161,7 +161,7 @@ def test_all_matches_of_a_line_are_read_and_colours_are_not(tmp_path: Path) -> N
 
 def test_one_rank_counts_and_values_of_others_are_compared(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    source = output(log, r"step (?P<step>\d+) acc=(?P<value>\S+)", num_copies=2)
+    source = output(log, r"step (?P<step>\d+) acc=(?P<value>\S+)", num_ranks=2)
     write_log(log, "step 1 acc=0.5\n")
     write_log(log, "step 1 acc=0.4\n", copy=1)
     assert read(source) == [step(1, 0.5)]
@@ -171,7 +171,7 @@ def test_one_rank_counts_and_values_of_others_are_compared(tmp_path: Path) -> No
 
 def test_another_rank_that_alone_prints_is_named(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    source = output(log, r"step (?P<step>\d+) acc=(?P<value>\S+)", num_copies=2)
+    source = output(log, r"step (?P<step>\d+) acc=(?P<value>\S+)", num_ranks=2)
     write_log(log, "step 1 acc=0.5\nstep 2 acc=0.6\nstep 3 acc=0.7\n", copy=1)
     assert read(source) == []
     (remark,) = source.remarks
@@ -183,7 +183,7 @@ def test_lines_that_look_like_scores_are_kept_as_examples(tmp_path: Path) -> Non
     source = output(log, r"step (?P<step>\d+) acc=(?P<value>\S+)")
     write_log(log, "starting\nepoch 1: val_accuracy 0.5\nepoch 2: val_accuracy 0.6\nlr 0.1\n")
     assert read(source) == []
-    assert list(source.look_alikes.values()) == ["'epoch 1: val_accuracy 0.5'"]
+    assert list(source.unmatched.values()) == ["'epoch 1: val_accuracy 0.5'"]
 
 
 @pytest.mark.parametrize(
