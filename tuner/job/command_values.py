@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search_spaces import KNOBS, BatchSplitsEvenly, Configuration
+from tuner.domain.threads import thread_variables
 from tuner.job.command_files import asks_for_values, script_text
 from tuner.job.command_template import NODE_VARIABLES, Template, variable_name
 from tuner.job.model import Job
@@ -59,9 +60,14 @@ def rendered_command(job: Job, values: Mapping[str, object], *, resumes: bool) -
 
 
 def rendered_environment(job: Job, values: Mapping[str, object]) -> dict[str, str]:
-    """The variables of `workload.environment`."""
-    section = job.command
-    return {
+    """The variables that the job file asks for: threads of libraries, and those of `workload.environment`.
+
+    Threads are limited only where `cluster.threads_per_rank` is stated: its default is no wish of the user's.
+    A process that starts ranks passes the variables on to them.
+    """
+    section, cluster = job.command, job.cluster
+    threads = thread_variables(cluster.threads_per_rank) if cluster.states_threads else {}
+    return threads | {
         name: Template(text).rendered(values, for_shell=False) for name, text in section.environment.items()
     }
 

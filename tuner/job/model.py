@@ -294,6 +294,9 @@ class Job(Section):
             "launcher": self.cluster.launcher,
             "seed": self.seed,
         }
+        if self.runs_command and self.cluster.states_threads:
+            # What a command does not state it does not get.
+            parts["states_threads"] = True
         if self.cluster.machine is not None:
             parts["machine"] = self.cluster.machine.model_dump(mode="json")
             if self.cluster.nodes_at_hand is None:

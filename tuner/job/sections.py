@@ -148,7 +148,9 @@ class ClusterSection(Section):
         description="interpreter on the nodes that runs Paceline's node agent (3.8 or newer, no packages) "
         "and, if ranks train a Workload, Paceline itself; this interpreter if absent",
     )
-    threads_per_rank: PositiveInt = Field(default=1, description="CPU threads of one rank")
+    threads_per_rank: PositiveInt = Field(
+        default=1, description="CPU threads of one rank; a command's are limited only if it is stated"
+    )
     machine: MachineSection | None = Field(
         default=None,
         description="time taken by nodes and links, which need not exist; used with probe.kind = "
@@ -166,6 +168,11 @@ class ClusterSection(Section):
     emulate: EmulateSection = Field(
         default=EmulateSection(), description="artificial delays, to show the effect of slow nodes"
     )
+
+    @property
+    def states_threads(self) -> bool:
+        """Whether the job file says how many threads a rank has, so that a command is to obey it."""
+        return "threads_per_rank" in self.model_fields_set
 
     @model_validator(mode="after")
     def _scheduler_is_the_launcher_s(self) -> ClusterSection:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.domain.errors import ProbeError
+from tuner.domain.threads import thread_variables
 from tuner.launchers.elastic_agent import ElasticAgent, noted
 from tuner.launchers.job_folder import JobFolder, NodeStatus
 from tuner.launchers.launcher import (
@@ -29,7 +30,7 @@ from tuner.launchers.launcher import (
 )
 from tuner.launchers.log_reader import LogFile
 from tuner.launchers.node_failures import last_lines, node_failures
-from tuner.launchers.rank_job import RankJob, rank_command, thread_variables
+from tuner.launchers.rank_job import RankJob, rank_command
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 _LEASE_EVERY_SECONDS = 5.0

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from tuner.domain.errors import ProbeError
+from tuner.domain.threads import thread_variables
 from tuner.launchers.command_launcher import CommandLauncher
 from tuner.launchers.launcher import (
     CommandTask,
@@ -40,8 +41,6 @@ PRELOAD = (
     "torch.optim",
     "torch._dynamo",
 )
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 class LocalLauncher(Launcher):
@@ -215,7 +214,7 @@ class LocalLauncher(Launcher):
         if self._server is None or not self._server.alive:
             if self._server is not None:
                 self._server.close()
-            environment = {**os.environ, **_thread_variables(self._threads_per_rank)}
+            environment = {**os.environ, **thread_variables(self._threads_per_rank)}
             self._server = ForkServer(environment=environment, preload=self._preload)
         idle = []
         for rank in self._idle:
@@ -260,14 +259,10 @@ class LocalLauncher(Launcher):
             raise ValueError(f"job {handle.identity} was not submitted to this launcher") from None
 
 
-def _thread_variables(threads: int) -> dict[str, str]:
-    return dict.fromkeys(_THREAD_VARIABLES, str(threads))
-
-
 def _surroundings(threads: int) -> dict[str, Any]:
     """The tuner's environment, folder and import path as a task's ranks shall see them."""
     here = str(Path.cwd())
-    environment = {**os.environ, **_thread_variables(threads)}
+    environment = {**os.environ, **thread_variables(threads)}
     if Path("/sys/class/net/lo").exists():
         # Ranks of one host need no name resolution to find each other.
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")

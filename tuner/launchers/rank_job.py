@@ -19,12 +19,6 @@ _LATE_SECONDS = 5.0
 #: How long a result may take to be seen after its rank has ended.
 _FILES_LATE_SECONDS = 5.0
 _LOG_TAIL_LINES = 20
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-
-def thread_variables(threads_per_rank: int) -> dict[str, str]:
-    """Environment variables that limit a rank's libraries to so many threads."""
-    return dict.fromkeys(_THREAD_VARIABLES, str(threads_per_rank))
 
 
 def rank_command(folder: Path, python: str) -> str:

@@ -86,7 +86,9 @@ def _code_digest(job: Job, folder: Path) -> str:
 
 def _with_budget(job: Job, given: dict[str, Any]) -> Job:
     """The job with a budget from flags or environment, checked like the file's."""
-    merged = {**job.model_dump(mode="json"), "budget": {**job.budget.model_dump(), **given}}
+    # What the file does not state stays unstated.
+    stated = job.model_dump(mode="json", exclude_unset=True)
+    merged = {**stated, "budget": {**stated.get("budget", {}), **given}}
     try:
         return Job.model_validate(merged)
     except ValidationError as error:

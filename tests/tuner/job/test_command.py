@@ -9,10 +9,19 @@ import pytest
 
 from search_spaces import Configuration
 from tuner.domain.errors import InfeasibleError, JobError
-from tuner.job import VARIABLES, Template, load_job, own_command, script_digest, variable_name
+from tuner.job import (
+    VARIABLES,
+    Job,
+    Template,
+    load_job,
+    own_command,
+    rendered_environment,
+    script_digest,
+    variable_name,
+)
 from tuner.job.command_files import script_files
 from tuner.job.command_section import CommandSection
-from tuner.job.command_values import rendered_command, stated_values
+from tuner.job.command_values import own_launch, rendered_command, stated_values
 
 JOB = """
 [workload]
@@ -180,6 +189,33 @@ def test_the_fingerprint_knows_the_script_and_what_it_imports(tmp_path: Path) ->
     assert other.fingerprint("", "") == job.fingerprint("", "")
     changed = load_job(write_job(tmp_path, REPORTED.replace("--nodes", "--wide --nodes")))
     assert changed.fingerprint("", "") != job.fingerprint("", "")
+
+
+def with_threads(folder: Path, threads: str, workload: str = REPORTED) -> Job:
+    path = write_job(folder, workload)
+    path.write_text(path.read_text().replace("nodes = [1]\n", f"nodes = [1]\n{threads}\n"))
+    return load_job(path)
+
+
+def test_threads_that_are_stated_reach_a_command_unless_it_sets_them_itself(tmp_path: Path) -> None:
+    job = with_threads(tmp_path, "threads_per_rank = 3")
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    assert rendered_environment(job, {}) == dict.fromkeys((*names, "VECLIB_MAXIMUM_THREADS"), "3")
+    # What the answer gives to run without Paceline trains as the probes did.
+    assert own_launch(job, tmp_path, CONFIGURATION).environment["OMP_NUM_THREADS"] == "3"
+    own = REPORTED + "\nenvironment = { OMP_NUM_THREADS = '5' }"
+    job = with_threads(tmp_path, "threads_per_rank = 3", own)
+    assert rendered_environment(job, {})["OMP_NUM_THREADS"] == "5"
+    assert rendered_environment(job, {})["MKL_NUM_THREADS"] == "3"
+
+
+def test_threads_that_are_not_stated_are_the_command_s_own_business(tmp_path: Path) -> None:
+    job = with_threads(tmp_path, "")
+    assert rendered_environment(job, {}) == {}
+    # One thread and no word about threads are different trainings of a command.
+    stated = with_threads(tmp_path, "threads_per_rank = 1")
+    assert rendered_environment(stated, {})["OMP_NUM_THREADS"] == "1"
+    assert stated.fingerprint("", "") != job.fingerprint("", "")
 
 
 def test_module_of_python_is_found_like_a_file(tmp_path: Path) -> None:
