@@ -17,6 +17,7 @@ from tuner.launchers.launcher import (
 )
 from tuner.launchers.local import LocalLauncher
 from tuner.launchers.local_nodes import LocalNodes
+from tuner.launchers.log_ends import trim_file
 from tuner.launchers.log_reader import LogFile, LogLine, LogReader
 from tuner.launchers.process_records import end_orphans
 from tuner.launchers.ray_nodes import RayNodes
@@ -50,4 +51,5 @@ __all__ = [
     "SlurmRequest",
     "Task",
     "end_orphans",
+    "trim_file",
 ]

@@ -318,6 +318,7 @@ class CommandProber(Prober):
         return f". {len(warnings)} lines were skipped, such as {warnings[-1]}" if warnings else ""
 
     def _after_loss(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
+        self._trim(record)
         record.was_lost(now)
         if record.lost_in_a_row >= _MOST_LOSSES:
             words = f"its nodes were lost {record.lost_in_a_row} times without any progress"
@@ -338,12 +339,19 @@ class CommandProber(Prober):
             record.habits.save(record.plan.folder.parent)
         except OSError as problem:
             raise unwritable(record.plan.folder, problem) from problem
+        self._trim(record)
         record.ended = record.measurement(outcome, now, error)
         if outcome is Outcome.FAILED:
             # On a full disk scripts fail one after the other, which is no fault of theirs.
             record.folder.check_disk_space()
         record.folder.end_slice(outcome)
         return record.ended
+
+    def _trim(self, record: CommandSlice) -> None:
+        """Bounds what is kept on disk of a job from which nothing more is read."""
+        if record.job is not None and record.attempt is not None:
+            self._launcher.trim_logs(record.job)
+            record.attempt.trim_reports()
 
 
 def _has_content(path: Path) -> bool:

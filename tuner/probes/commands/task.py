@@ -14,7 +14,7 @@ import tuner.client
 from tuner.domain.measurement import CurvePoint
 from tuner.job import Job, MetricsSection, Template, rendered_command, rendered_environment, variable_name
 from tuner.job import stated_values as stated
-from tuner.launchers import CommandTask, LogFile, OnePer
+from tuner.launchers import CommandTask, LogFile, OnePer, trim_file
 from tuner.probes.commands.csv_source import CsvSource
 from tuner.probes.commands.event_files import EventFileSource
 from tuner.probes.commands.metric_sources import JsonSource, MetricSource
@@ -108,6 +108,10 @@ class CommandPlan:
             folder=self.folder,
             grace_seconds=section.grace,
         )
+
+    def trim_reports(self) -> None:
+        """Leaves the first MiB and the last four of what the script reported: nobody reads more."""
+        trim_file(self.metrics_file, note='{"event": "left_out", "bytes": %d}')
 
     def sources(
         self, log_files: Callable[[], Mapping[int, LogFile]]
