@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from tuner.domain.errors import ProbeError
 from tuner.launchers.launcher import JobState
@@ -19,16 +21,26 @@ class LocalNodes(SchedulerBackend):
     """Starts each node agent as a process of this host.
 
     A node agent ends what it runs as soon as this process is gone: it reads an input that is held open here.
+
+    On a host with several NVIDIA devices, each node of each job has devices of its own, as long as there are
+    enough: `CUDA_VISIBLE_DEVICES` names them. The node that has the first ones sees all of them.
+
+    Args:
+        devices: As `CUDA_VISIBLE_DEVICES` would name them; those of this host if None.
     """
 
     name = "local"
 
-    def __init__(self) -> None:
+    def __init__(self, devices: Sequence[str] | None = None) -> None:
+        self._devices = _visible_devices() if devices is None else list(devices)
+        self._places: dict[str, list[int]] = {}
         self._agents: dict[str, list[subprocess.Popen[bytes]]] = {}
 
     def begin(self, job: NodeJob) -> str:
         agents = []
+        places = self._take_places(job)
         for node in range(job.num_nodes):
+            own = places[node * job.devices_per_node : (node + 1) * job.devices_per_node]
             with (job.folder / f"starter-{node}.err").open("ab") as errors:
                 try:
                     agents.append(
@@ -37,6 +49,7 @@ class LocalNodes(SchedulerBackend):
                             stdin=subprocess.PIPE,
                             stdout=errors,
                             stderr=errors,
+                            env=self._environment(own),
                             start_new_session=True,
                         )
                     )
@@ -59,7 +72,22 @@ class LocalNodes(SchedulerBackend):
             state=JobState.FAILED if failed else JobState.SUCCEEDED, detail=f"node agents ended with {codes}"
         )
 
+    def _take_places(self, job: NodeJob) -> list[int]:
+        """The first devices that no other job has, one for each rank; none if there are too few."""
+        taken = {place for places in self._places.values() for place in places}
+        free = [place for place in range(len(self._devices)) if place not in taken]
+        num_ranks = job.num_nodes * job.devices_per_node
+        self._places[job.identity] = free[:num_ranks] if len(free) >= num_ranks else []
+        return self._places[job.identity]
+
+    def _environment(self, places: list[int]) -> dict[str, str]:
+        # Whoever has the first devices takes them anyway, and a script may use more than its job states.
+        if places in ([], list(range(len(places)))):
+            return dict(os.environ)
+        return {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(self._devices[place] for place in places)}
+
     def end(self, job: NodeJob, backend_id: str) -> None:
+        self._places.pop(job.identity, None)
         for agent in self._agents.pop(job.identity, []):
             if agent.poll() is None:
                 kill_tree(agent.pid)
@@ -81,6 +109,14 @@ def kill_tree(process: int) -> None:
     for doomed in (process, *descendants(process)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(doomed, signal.SIGKILL)
+
+
+def _visible_devices(folder: Path = Path("/dev")) -> list[str]:
+    """The NVIDIA devices that a process started here may use; torch is not asked, nor imported."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip()]
+    return [str(number) for number in range(len(list(folder.glob("nvidia[0-9]*"))))]
 
 
 def _recorded(backend_id: str) -> list[ProcessRecord]:
