@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import sys
 import time
 import uuid
@@ -383,7 +384,8 @@ class CommandLauncher(Launcher):
                 printed = f"\nno space is left in {job.folder.path}, so nodes could not report{printed}"
         named = f"{_node_words(missing, nodes)} ended without a report" if nodes else "no node started"
         reason = f"{named}: {words}{printed}"
-        return state, (RankFailure(rank=missing[0], reason=reason), *self._failures(job, nodes))
+        first = RankFailure(rank=missing[0], reason=reason, exit_code=_killed_by(job.view))
+        return state, (first, *self._failures(job, nodes))
 
     def _backend_output(self, job: _Job) -> str:
         """What node agents printed besides the output of the command: why they could not start."""
@@ -413,6 +415,9 @@ class CommandLauncher(Launcher):
             job.gone_at = now if job.gone_at is None else job.gone_at
             if not view.state.has_ended and now - job.gone_at <= _WORD_LATE_SECONDS:
                 return JobState.RUNNING, ()
+            if view.memory_ran_out:
+                first = RankFailure(rank=0, reason=view.detail, exit_code=_killed_by(view))
+                return JobState.FAILED, (first, *failures)
             # A process that fails as its peers are taken away is no failure of the command.
             if job.folder.first_failed() is None or view.state in (JobState.LOST, JobState.TIMED_OUT):
                 state = view.state if view.state is JobState.TIMED_OUT else JobState.LOST
@@ -470,6 +475,11 @@ class CommandLauncher(Launcher):
             return self._jobs[handle.identity]
         except KeyError:
             raise ValueError(f"job {handle.identity} was not submitted to this launcher") from None
+
+
+def _killed_by(view: BackendView) -> int | None:
+    """The exit code of what a backend ended for want of memory: as if the kernel had killed it."""
+    return -signal.SIGKILL if view.memory_ran_out else None
 
 
 def _node_words(numbers: list[int], nodes: dict[int, NodeStatus]) -> str:

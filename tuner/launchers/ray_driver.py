@@ -135,7 +135,12 @@ class Driver:
         self._python: str | None = request["python"]
         self._timeout_seconds: float = request["patience_seconds"]
         self._num_nodes = int(self._task["num_nodes"])
-        self._note: dict[str, Any] = {"state": "waiting", "detail": "", "ended": False}
+        self._note: dict[str, Any] = {
+            "state": "waiting",
+            "detail": "",
+            "ended": False,
+            "memory_ran_out": False,
+        }
         self._stopped = False
         #: Nodes whose worker did not answer: since when, and Ray's words.
         self._unanswered: dict[int, tuple[float, str]] = {}
@@ -263,6 +268,9 @@ class Driver:
         except ray.exceptions.ActorUnavailableError as error:
             self._unanswered.setdefault(node, (time.monotonic(), _ray_words(error)))
             return False
+        except ray.exceptions.OutOfMemoryError as error:
+            self._note["memory_ran_out"] = self._note["state"] == "placed"
+            self._lose("failed", node, f"it ran out of memory: {_ray_words(error)}")
         except ray.exceptions.RayTaskError as error:
             self._lose("failed", node, f"{error.cause}: is the job's folder the same on every node?")
         except ray.exceptions.RayError as error:

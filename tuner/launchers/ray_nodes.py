@@ -93,7 +93,11 @@ class RayNodes(SchedulerBackend):
     def poll(self, job: NodeJob, backend_id: str) -> BackendView:
         note = _note(job)
         if note is not None and note["ended"]:
-            return BackendView(state=_ENDS.get(note["state"], JobState.SUCCEEDED), detail=note["detail"])
+            return BackendView(
+                state=_ENDS.get(note["state"], JobState.SUCCEEDED),
+                detail=note["detail"],
+                memory_ran_out=note.get("memory_ran_out", False),
+            )
         seen = self._dashboard.poll(backend_id or _submission_id(job))
         if seen is not None and seen.status in _RAY_ENDS:
             # The driver may have reported since its end was reported.

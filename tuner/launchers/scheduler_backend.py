@@ -45,10 +45,12 @@ class BackendView:
         state: PENDING while it waits for nodes, RUNNING while it has them, else how it ended as far as
             the backend knows.
         detail: Its explanation, such as why the job waits; empty if it has none.
+        memory_ran_out: Whether it ended the job because that took more memory than there was.
     """
 
     state: JobState
     detail: str = ""
+    memory_ran_out: bool = False
 
 
 class SchedulerBackend(ABC):

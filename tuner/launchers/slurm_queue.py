@@ -29,6 +29,7 @@ _WIDTHS = (64, 24, 24, 12, 400)
 #: Either knows of one job that has ended; scontrol for some minutes, sacct where there is accounting.
 _LAST_WORDS = 'scontrol show job -o "$0" || sacct -X -n -P -j "$0" -o JobIDRaw,State,ExitCode'
 
+_MEMORY_RAN_OUT = "OUT_OF_MEMORY"
 #: States of a job that has ended (man squeue, JOB STATE CODES), and what each means.
 _ENDS: dict[str, tuple[JobState, str]] = {
     "COMPLETED": (JobState.SUCCEEDED, ""),
@@ -36,7 +37,7 @@ _ENDS: dict[str, tuple[JobState, str]] = {
     "CANCELLED": (JobState.LOST, "somebody else cancelled it"),
     "TIMEOUT": (JobState.TIMED_OUT, "SLURM's time limit was used up: raise [cluster.slurm] time"),
     "DEADLINE": (JobState.TIMED_OUT, "it could not end before its deadline"),
-    "OUT_OF_MEMORY": (JobState.FAILED, "it used more memory than it asked for: [cluster.slurm] extra.mem"),
+    _MEMORY_RAN_OUT: (JobState.FAILED, "it ran out of memory: ask for more with [cluster.slurm] extra.mem"),
     "NODE_FAIL": (JobState.LOST, "one of its nodes died or does not answer"),
     "BOOT_FAIL": (JobState.LOST, "a node could not be booted"),
     "PREEMPTED": (JobState.LOST, "a job of higher priority took its nodes"),
@@ -333,7 +334,8 @@ class SlurmQueue:
                 details.append(f"{key}={value}")
         remedy = _NEVER.get(said.get("Reason", ""), meaning)
         detail = f"{words} ended: {' '.join(details)}" + (f"; {remedy}" if remedy else "")
-        watched.view, watched.over = BackendView(state=end, detail=detail), state not in _STAYS
+        watched.view = BackendView(state=end, detail=detail, memory_ran_out=state == _MEMORY_RAN_OUT)
+        watched.over = state not in _STAYS
 
     def _pursue(self, name: str, cancel: _Cancel, now: float) -> None:
         if cancel.question is not None:

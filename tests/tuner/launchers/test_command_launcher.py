@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,15 @@ from tests.tuner.launchers.command_conformance import (
 )
 from tests.tuner.launchers.conformance import is_alive, wait_until
 from tuner.domain.errors import ProbeError
-from tuner.launchers import CommandLauncher, JobState, LocalLauncher, LocalNodes, node_agent
+from tuner.launchers import (
+    BackendView,
+    CommandLauncher,
+    JobState,
+    LocalLauncher,
+    LocalNodes,
+    NodeJob,
+    node_agent,
+)
 from tuner.launchers.job_folder import JobFolder
 from tuner.launchers.node_agent import NodeAgent
 
@@ -110,6 +119,32 @@ def test_a_node_agent_that_is_killed_is_lost_and_takes_its_processes_along(work:
     assert status.state in (JobState.LOST, JobState.FAILED)
     assert "without a report" in status.failures[0].reason
     wait_until(lambda: not any(is_alive(p) for p in processes), "copies whose starter was killed end")
+    launcher.close()
+
+
+class LittleMemory(LocalNodes):
+    """Ends jobs for want of memory, as SLURM and Ray do."""
+
+    def poll(self, job: NodeJob, backend_id: str) -> BackendView:
+        view = super().poll(job, backend_id)
+        if not view.state.has_ended:
+            return view
+        return BackendView(state=JobState.FAILED, detail="it ran out of memory", memory_ran_out=True)
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
+def test_a_job_that_its_backend_ended_for_memory_has_failed_as_if_it_were_killed(
+    work: Path, by: signal.Signals
+) -> None:
+    """Nodes that are taken away for another reason are LOST, and the job is tried again."""
+    launcher = CommandLauncher(LittleMemory(), clock=lambda: 10 * time.monotonic())
+    handle = submit(launcher, work, STAYS, num_nodes=2)
+    processes_of(work, 2)
+    for path in work.glob("job-*/node-*.json"):
+        os.kill(int(json.loads(path.read_text())["process"]), by)
+    status = end(launcher, handle)
+    assert (status.state, status.failures[0].exit_code) == (JobState.FAILED, -9)
+    assert "ran out of memory" in status.failures[0].reason
     launcher.close()
 
 

@@ -115,6 +115,7 @@ def test_each_state_of_slurm_s_has_its_outcome(
     cluster.rows(("another", "RUNNING", ""), ("ours", state, "None"))
     assert poll_until(queue, clock, words, job_id="2") is expected
     assert "SLURM job 2" in queue.poll("ours", "2").detail
+    assert queue.poll("ours", "2").memory_ran_out == (state == "OUT_OF_MEMORY")
     queue.close()
 
 
