@@ -41,9 +41,9 @@ def trim_file(path: Path, *, start: int = 0, note: str = TEXT_NOTE) -> None:
         if path.stat().st_size - start <= FIRST_BYTES + LAST_BYTES:
             return
         with path.open("r+b") as file:
-            first, *rest = _ends(file, start, note)
+            first, *after = _ends(file, start, note)
             file.seek(start + len(first))
-            file.write(b"".join(rest))
+            file.write(b"".join(after))
             file.truncate()
 
 

@@ -1,4 +1,4 @@
-"""Reading of logs that grow: each byte once, in bounded pieces, each line with the time it was written at."""
+"""Reading of logs that grow: each byte once, in bounded parts, each line with the time it was written at."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-#: A line that is longer is given in pieces of this many bytes: something that never ends its line.
+#: A line that is longer is given in parts of this many bytes: something that never ends its line.
 LONGEST_LINE_BYTES = 2**16
 #: How long to wait for the node agent to note bytes that can be read already.
 _NOTED_LATE_SECONDS = 1.0
-_PIECE = re.compile(rb"[^\r\n]+")
+_PART = re.compile(rb"[^\r\n]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +98,9 @@ class _Log:
         self._copy, self._path, self._clock = copy, log_file.path, clock
         self._times = None if log_file.times is None else _Times(log_file.times)
         self._offset = log_file.start
-        self._rest = b""
-        self._unnoted_since: float | None = None
+        self._remainder = b""
+        #: The length noted last while more was there already, and since when.
+        self._waits_at, self._waits_since = -1, 0.0
         self.num_unread = 0
 
     def read(self, max_bytes: int, *, has_ended: bool) -> tuple[int, list[LogLine]]:
@@ -108,16 +109,16 @@ class _Log:
             with self._path.open("rb") as file:
                 size = file.seek(0, 2)
                 if size < self._offset:
-                    self._offset, self._rest = 0, b""
+                    self._offset, self._remainder = 0, b""
                 if self._times is not None:
-                    self._times.read(self._offset - len(self._rest))
+                    self._times.read(self._offset - len(self._remainder))
                     if not has_ended:
                         size = self._noted(size)
                 file.seek(self._offset)
                 data = file.read(max(min(max_bytes, size - self._offset), 0))
         except OSError:
             size, data = self._offset, b""
-        begin = self._offset - len(self._rest)
+        begin = self._offset - len(self._remainder)
         self._offset += len(data)
         self.num_unread = max(size - self._offset, 0)
         return len(data), list(self._lines(begin, data, is_last=has_ended and self.num_unread == 0))
@@ -125,33 +126,32 @@ class _Log:
     def _noted(self, size: int) -> int:
         """How much of a log is noted; all of it where the notes have not kept up for a while."""
         assert self._times is not None
-        if self._times.noted_size >= size:
-            self._unnoted_since = None
+        noted_size, now = self._times.noted_size, self._clock()
+        if noted_size >= size:
             return size
-        now = self._clock()
-        if self._unnoted_since is None or now < self._unnoted_since:
-            self._unnoted_since = now
-        return self._times.noted_size if now - self._unnoted_since < _NOTED_LATE_SECONDS else size
+        if noted_size != self._waits_at or now < self._waits_since:
+            self._waits_at, self._waits_since = noted_size, now
+        return noted_size if now - self._waits_since < _NOTED_LATE_SECONDS else size
 
     def _lines(self, begin: int, data: bytes, *, is_last: bool) -> Iterator[LogLine]:
-        text = self._rest + data
-        self._rest = b""
-        for match in _PIECE.finditer(text):
-            piece, end = match.group(), match.end()
+        text = self._remainder + data
+        self._remainder = b""
+        for match in _PART.finditer(text):
+            part, end = match.group(), match.end()
             at = begin + match.start()
-            while len(piece) > LONGEST_LINE_BYTES:
-                cut = _whole_characters(piece)
-                yield self._line(piece[:cut], at + cut)
-                piece, at = piece[cut:], at + cut
+            while len(part) > LONGEST_LINE_BYTES:
+                length = _whole_characters(part)
+                yield self._line(part[:length], at + length)
+                part, at = part[length:], at + length
             if end == len(text) and not is_last:
-                self._rest = piece
+                self._remainder = part
             else:
-                yield self._line(piece, begin + end)
+                yield self._line(part, begin + end)
 
-    def _line(self, piece: bytes, end: int) -> LogLine:
+    def _line(self, part: bytes, end: int) -> LogLine:
         at = None if self._times is None else self._times.at(end)
         return LogLine(
-            self._copy, piece.decode("utf-8", errors="replace"), self._clock() if at is None else at
+            self._copy, part.decode("utf-8", errors="replace"), self._clock() if at is None else at
         )
 
 
@@ -201,10 +201,10 @@ class _Times:
         self._at.append(at)
 
 
-def _whole_characters(piece: bytes) -> int:
-    """The longest length of a piece to give that does not cut a character of UTF-8."""
-    cut = LONGEST_LINE_BYTES
+def _whole_characters(part: bytes) -> int:
+    """The longest length of a part to give that does not cut a character of UTF-8."""
+    length = LONGEST_LINE_BYTES
     # At most three bytes of a character follow its first.
-    while cut > LONGEST_LINE_BYTES - 4 and piece[cut] & 0xC0 == 0x80:
-        cut -= 1
-    return cut
+    while length > LONGEST_LINE_BYTES - 4 and part[length] & 0xC0 == 0x80:
+        length -= 1
+    return length

@@ -1,4 +1,4 @@
-"""Of long files the beginning and the end are read, and kept."""
+"""Of long files the beginning and the end are read, and num_left."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def test_a_trimmed_file_says_how_much_is_left_out(tmp_path: Path) -> None:
     lines = path.read_text().splitlines(True)
     assert (lines[0], lines[-1]) == ("first\n", "last\n")
     notes = [line for line in lines if line.startswith("[...")]
-    kept = sum(map(len, lines)) - len(notes[0])
-    assert notes == [f"[... {size_before - kept} bytes are left out here ...]\n"]
+    num_left = sum(map(len, lines)) - len(notes[0])
+    assert notes == [f"[... {size_before - num_left} bytes are left out here ...]\n"]
     assert set(lines[1:-1]) - set(notes) == {LINE}, "whole lines stay"
-    assert FIRST_BYTES + LAST_BYTES - 2 * len(LINE) <= kept <= FIRST_BYTES + LAST_BYTES
+    assert FIRST_BYTES + LAST_BYTES - 2 * len(LINE) <= num_left <= FIRST_BYTES + LAST_BYTES
     assert path.stat().st_ino == inode, "who still appends to it goes on"
 
 

@@ -1,4 +1,4 @@
-"""Logs that grow are read once, in bounded pieces, and each line has the time it was written at."""
+"""Logs that grow are read once, in bounded parts, and each line has the time it was written at."""
 
 from __future__ import annotations
 
@@ -72,6 +72,17 @@ def test_bytes_that_are_not_noted_yet_wait_for_their_note(tmp_path: Path) -> Non
     assert log.reader.read() == [(0, "two", 6.0)]
 
 
+def test_a_log_that_is_always_ahead_of_its_notes_has_their_times(tmp_path: Path) -> None:
+    log, found = Log(tmp_path), []
+    for second in range(10):
+        log.write("noted\n", at=float(second))
+        log.write("next\n")
+        log.now += 0.5
+        found += log.reader.read()
+    assert [line.written_at for line in found if line.text == "noted"] == [float(n) for n in range(10)]
+    assert [line.written_at for line in found if line.text == "next"] == [float(n) for n in range(1, 10)]
+
+
 def test_a_note_that_never_comes_is_not_waited_for(tmp_path: Path) -> None:
     log = Log(tmp_path)
     log.write("one\n")
@@ -92,7 +103,7 @@ def test_an_incomplete_line_waits_until_it_ends(tmp_path: Path) -> None:
     assert log.texts(has_ended=True) == []
 
 
-def test_a_bar_without_a_newline_yields_its_pieces(tmp_path: Path) -> None:
+def test_a_bar_without_a_newline_yields_its_parts(tmp_path: Path) -> None:
     log = Log(tmp_path, notes=False)
     log.write("\r 1/3\r 2/3\r\n\r\n 3/3")
     assert log.texts() == [" 1/3", " 2/3"]
@@ -110,15 +121,13 @@ def test_characters_that_are_cut_in_the_middle_are_whole(tmp_path: Path) -> None
     assert log.texts() == ["\ufffd\ufffd no text"]
 
 
-def test_a_line_that_never_ends_is_given_in_pieces_of_whole_characters(tmp_path: Path) -> None:
+def test_a_line_that_never_ends_is_given_in_parts_of_whole_characters(tmp_path: Path) -> None:
     log = Log(tmp_path, notes=False)
     text = "." + "€" * LONGEST_LINE_BYTES
     log.write(text)
     found = log.texts()
     assert len(found) == 3
-    assert all(
-        len(piece.encode()) in range(LONGEST_LINE_BYTES - 3, LONGEST_LINE_BYTES + 1) for piece in found
-    )
+    assert all(len(part.encode()) in range(LONGEST_LINE_BYTES - 3, LONGEST_LINE_BYTES + 1) for part in found)
     assert "".join(found + log.texts(has_ended=True)) == text
 
 

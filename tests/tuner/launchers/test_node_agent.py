@@ -29,13 +29,13 @@ def test_notes_of_a_day_are_few_and_exact_where_they_are_new(tmp_path: Path) -> 
             file.truncate(8 * note)
             notes.take(1.7e9 + 0.05 * note)
     assert times.stat().st_size < 2**18 + 100
-    kept = [line.split() for line in times.read_text().splitlines()]
-    sizes = [int(size) for _, size in kept]
+    stored = [line.split() for line in times.read_text().splitlines()]
+    sizes = [int(size) for _, size in stored]
     assert sizes == sorted(sizes)
     # The newest are all there: who is four minutes behind loses nothing.
     assert sizes[-4800:] == [8 * note for note in range(num_notes - 4799, num_notes + 1)]
     # Of half an hour some are there.
-    assert float(kept[-1][0]) - float(kept[0][0]) > 1800.0
+    assert float(stored[-1][0]) - float(stored[0][0]) > 1800.0
 
 
 def test_a_reader_that_is_far_behind_gets_times_that_do_not_go_back(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.tuner.launchers.command_conformance import end, submit
+from tuner.launchers import CommandLauncher, JobState, LocalNodes
 from tuner.launchers.job_folder import JobFolder, NodeStatus
 from tuner.launchers.node_failures import node_failures
 
@@ -46,6 +49,21 @@ def exit_code(folder: Path, code: int, log: str) -> int | None:
 @pytest.mark.parametrize("child", [-9, -11])
 def test_a_rank_of_torchrun_that_was_killed_is_known_by_the_signal(tmp_path: Path, child: int) -> None:
     assert exit_code(tmp_path, 1, TORCHRUN.format(code=child)) == child
+
+
+@pytest.mark.slow
+def test_torchrun_prints_the_signal_as_expected(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "import os, signal, time\n"
+        "if os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "time.sleep(100)\n"
+    )
+    launcher = CommandLauncher(LocalNodes())
+    command = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 train.py"
+    status = end(launcher, submit(launcher, tmp_path, command))
+    launcher.close()
+    assert status.state is JobState.FAILED
+    assert status.failures[0].exit_code == -9
 
 
 def test_a_rank_of_torchrun_that_raised_is_an_error_as_before(tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ report(samples=10, value=0.5)
 """
 
 
-@pytest.mark.parametrize(("one_per", "copies"), [("job", 1), ("node", 2), ("rank", 2)])
-def test_processes_have_the_threads_that_the_job_states(tmp_path: Path, one_per: str, copies: int) -> None:
+@pytest.mark.parametrize(("one_per", "num_logs"), [("job", 1), ("node", 2), ("rank", 2)])
+def test_processes_have_the_threads_that_the_job_states(tmp_path: Path, one_per: str, num_logs: int) -> None:
     seen = slice_of(
         tmp_path,
         THREADS,
@@ -65,7 +65,7 @@ def test_processes_have_the_threads_that_the_job_states(tmp_path: Path, one_per:
     )
     logs = (tmp_path / "probe" / "slices").glob("*/job-*/*-*.log")
     assert seen.outcome is Outcome.PAUSED, seen.error
-    assert [log.read_text() for log in logs] == ["3 7 3\n"] * copies
+    assert [log.read_text() for log in logs] == ["3 7 3\n"] * num_logs
 
 
 def test_processes_have_the_threads_of_their_surroundings_if_the_job_states_none(
@@ -106,7 +106,7 @@ def test_what_a_slice_leaves_on_disk_is_bounded(tmp_path: Path, ends: str) -> No
         assert sum(map(len, lines)) < 5.1 * 2**20, "the script wrote 6 MB"
     assert (printed[0], printed[-1]) == ("first", "last")
     assert sum("bytes are left out here" in line for line in printed) == 1
-    told = [json.loads(line) for line in reported]
-    assert sum(line.get("event") == "left_out" and line["bytes"] > 0 for line in told) == 1
-    assert told[0]["samples"] == told[-1]["samples"] == 10
+    progress = [json.loads(line) for line in reported]
+    assert sum(line.get("event") == "left_out" and line["bytes"] > 0 for line in progress) == 1
+    assert progress[0]["samples"] == progress[-1]["samples"] == 10
     assert not list(folder.glob("job-*/*.times")), "notes of when lines were written are of no use any more"
