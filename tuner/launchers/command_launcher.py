@@ -325,6 +325,7 @@ class CommandLauncher(Launcher):
             self._await_end(found, job, backend_id, float(record["grace_seconds"]) + _FILES_LATE_SECONDS)
             self._backend.end(job, backend_id)
             found.forget()
+            found.trim_logs()
             ended.append(backend_id)
         return ended
 

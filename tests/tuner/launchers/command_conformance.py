@@ -255,7 +255,7 @@ class CommandConformance:
 
     def test_orphans_of_a_killed_tuner_are_ended(self, launcher: Launcher, work: Path) -> None:
         """Another launcher of the same engine finds the job by what lies in the folder."""
-        handle = submit(launcher, work, SAVES, num_nodes=2)
+        handle = submit(launcher, work, f"head -c 6000000 /dev/zero; {SAVES}", num_nodes=2)
         processes = processes_of(work, 2)
         another = self.another_launcher()
         try:
@@ -266,6 +266,8 @@ class CommandConformance:
         wait_until(lambda: len(list(work.glob("saved-*"))) == 2, "both copies have saved")
         if self.sees_processes:
             wait_until(lambda: not any(is_alive(p) for p in processes), "the orphans have ended")
+        logs = [log_file.path for log_file in launcher.log_files(handle).values()]
+        wait_until(lambda: all(log.stat().st_size < 5.1 * 2**20 for log in logs), "their logs are trimmed")
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while not launcher.poll(handle).state.has_ended:
             assert time.monotonic() < deadline

@@ -156,6 +156,7 @@ class CommandProber(Prober):
         for record in self._slices.values():
             if record.ended is None and record.job is not None:
                 self._launcher.cancel(record.job)
+                self._trim(record)
         self._launcher.close()
 
     def _record(self, handle: ProbeHandle) -> CommandSlice:

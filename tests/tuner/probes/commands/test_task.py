@@ -110,3 +110,24 @@ def test_what_a_slice_leaves_on_disk_is_bounded(tmp_path: Path, ends: str) -> No
     assert sum(line.get("event") == "left_out" and line["bytes"] > 0 for line in progress) == 1
     assert progress[0]["samples"] == progress[-1]["samples"] == 10
     assert not list(folder.glob("job-*/*.times")), "notes of when lines were written are of no use any more"
+
+
+def test_a_slice_that_is_given_up_with_its_prober_leaves_as_little(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(CHATTY)
+    job = Job.model_validate(
+        {
+            "workload": {"command": shlex.join([sys.executable, "script.py", "by the prober"])},
+            "goal": {"metric": "accuracy", "target": 0.99},
+            "space": {"batch_size": (10, 20), "learning_rate": (0.5,)},
+        }
+    )
+    prober = CommandProber(job, tmp_path, CommandLauncher(LocalNodes()))
+    one_node = Configuration(nodes=1, batch_size=10, learning_rate=0.5, strategy="all_reduce")
+    handle = prober.start(one_node, Purpose.STATISTICS, Until(samples=1000), tmp_path / "probe")
+    deadline = time.monotonic() + 60
+    while not prober.poll(handle).curve:
+        assert time.monotonic() < deadline, "nothing was scored"
+        time.sleep(0.01)
+    prober.close()
+    for path in (tmp_path / "probe" / "slices").glob("*/**/*.[lj]*"):
+        assert path.stat().st_size < 5.1 * 2**20, path
