@@ -1,0 +1,1 @@
+"""Small scripts with known curves that report as public scripts do, and the jobs that tune them."""
