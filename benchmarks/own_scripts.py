@@ -69,15 +69,16 @@ def one_tuning(script: ScriptJob, seed: int, folder: Path) -> dict[str, Any]:
     row["direct"] = [
         direct_training(script, setting, seed)
         for setting in dict.fromkeys((script.baseline, row["best_of_grid"], row["answer"]))
-        if setting is not None and script.seconds_to_target(*setting, seed) <= _LONGEST_DIRECT_SECONDS
+        if setting is not None
+        and script.seconds_to_target(setting[0], setting[1], seed) <= _LONGEST_DIRECT_SECONDS
     ]
     return row
 
 
 def direct_training(script: ScriptJob, setting: tuple[int, float], seed: int) -> dict[str, Any]:
     """Trains a setting without Paceline, beside what its recipe says."""
-    computed = script.seconds_to_target(*setting, seed)
-    measured = train_directly(script, *setting, seed, computed + _DIRECT_MARGIN_SECONDS)
+    computed = script.seconds_to_target(setting[0], setting[1], seed)
+    measured = train_directly(script, setting[0], setting[1], seed, computed + _DIRECT_MARGIN_SECONDS)
     return {"setting": setting, "computed_seconds": computed, "measured_seconds": measured}
 
 
@@ -183,7 +184,7 @@ def main(
         tempfile.TemporaryDirectory(prefix="own-scripts-") as temporary,
         ThreadPoolExecutor(processes) as pool,
     ):
-        rows = list(pool.map(lambda task: one_tuning(*task, folder or Path(temporary)), tasks))
+        rows = list(pool.map(lambda task: one_tuning(task[0], task[1], folder or Path(temporary)), tasks))
     output.write_text(json.dumps(_plain({"scripts": summary(rows), "runs": rows}), indent=2) + "\n")
     print("\n".join([*table(rows), "", *verdicts(rows)]))
 

@@ -72,8 +72,8 @@ class ScriptJob:
 
     def passes(self, value: float) -> bool:
         """Whether a score is past the target."""
-        goal = self.job["goal"]
-        return value >= goal["target"] if goal["metric"] == "accuracy" else value <= goal["target"]
+        goal, target = self.job["goal"], float(self.job["goal"]["target"])
+        return value >= target if goal["metric"] == "accuracy" else value <= target
 
     def seconds_to_target(self, batch: int, rate: float, seed: int) -> float:
         """True training seconds until the first score past the target; infinite if there is none."""
@@ -90,7 +90,7 @@ class ScriptJob:
 
     def best_of_grid(self, seed: int) -> tuple[int, float]:
         """The setting of the grid that reaches the target first."""
-        return min(self.grid(), key=lambda setting: self.seconds_to_target(*setting, seed))
+        return min(self.grid(), key=lambda setting: self.seconds_to_target(setting[0], setting[1], seed))
 
     def copied(self, folder: Path, seed: int) -> Path:
         """The job file in a folder, with a seed, beside the script and what it imports."""

@@ -215,7 +215,7 @@ RECIPES = {
         noise=0.01,
         score_steps=40,
     ),
-    "mm_engine": Recipe(
+    "step_in_epoch": Recipe(
         epoch_samples=1_920,
         step_seconds=0.013,
         sample_seconds=1e-4,

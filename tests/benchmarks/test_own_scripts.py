@@ -32,7 +32,7 @@ SHOWN = {
     "progress_bar": "it/s]INFO:train:step={step} ",
     "csv_folders": "{before},{last_step},,{value}",
     "json_lines": '{{"step": {step}, "samples": {samples}, "value": {value}}}\n',
-    "mm_engine": "Epoch(val) [{n}][8/8]    accuracy/top1: {percent:.4f} ",
+    "step_in_epoch": "Epoch(val) [{n}][8/8]    accuracy/top1: {percent:.4f} ",
     "epoch_seconds": "{n:7d}  ",
     "plateau": "\x1b[1mepoch={n}\x1b[0m ",
     "overfits": "step {step}: train loss ",

@@ -11,7 +11,7 @@ parser.add_argument("--lr", type=float, required=True)
 parser.add_argument("--seed", type=int, default=0)
 options = parser.parse_args()
 
-training = Training("mm_engine", batch=options.batch_size, rate=options.lr, seed=options.seed)
+training = Training("step_in_epoch", batch=options.batch_size, rate=options.lr, seed=options.seed)
 batches = training.epoch_steps
 
 
