@@ -13,6 +13,10 @@ Bars: budget (overrun of the slices' seconds at most the grace and 5%), slices (
 the first and those that the budget ended), answer (none without a score), and what was read: unit, first
 (position of the first score of each probe) and clock (training seconds within 5% and 0.3 s). A script from
 which nothing was read fails the last three.
+
+Other columns: `/now` and `/grid` are the answer's true training time over that of the present settings and of
+the best of the grid; `said/true` is the median that the answer states over the truth, `chance` the stated
+probability of reaching the target, `arrived` whether the answer says that a run reached it.
 """
 
 from __future__ import annotations
@@ -55,6 +59,7 @@ _COLUMNS = (
     ("/now", 5),
     ("/grid", 5),
     ("said/true", 9),
+    ("chance", 6),
     ("direct", 6),
     ("arrived", 7),
 )
@@ -67,19 +72,18 @@ def one_tuning(script: ScriptJob, seed: int, folder: Path) -> dict[str, Any]:
     row = {**judged(script, tuning), **advice(script, tuning)}
     print(f"{script.name} seed {seed}: exit {tuning.exit_code}", file=sys.stderr, flush=True)
     row["direct"] = [
-        direct_training(script, setting, seed)
-        for setting in dict.fromkeys((script.baseline, row["best_of_grid"], row["answer"]))
-        if setting is not None
-        and script.seconds_to_target(setting[0], setting[1], seed) <= _LONGEST_DIRECT_SECONDS
+        direct_training(script, pair, seed)
+        for pair in dict.fromkeys((script.baseline, row["best_of_grid"], row["answer"]))
+        if pair is not None and script.seconds_to_target(pair[0], pair[1], seed) <= _LONGEST_DIRECT_SECONDS
     ]
     return row
 
 
-def direct_training(script: ScriptJob, setting: tuple[int, float], seed: int) -> dict[str, Any]:
-    """Trains a setting without Paceline, beside what its recipe says."""
-    computed = script.seconds_to_target(setting[0], setting[1], seed)
-    measured = train_directly(script, setting[0], setting[1], seed, computed + _DIRECT_MARGIN_SECONDS)
-    return {"setting": setting, "computed_seconds": computed, "measured_seconds": measured}
+def direct_training(script: ScriptJob, pair: tuple[int, float], seed: int) -> dict[str, Any]:
+    """Trains with a batch size and a rate, without Paceline, beside what the recipe says."""
+    computed = script.seconds_to_target(pair[0], pair[1], seed)
+    measured = train_directly(script, pair[0], pair[1], seed, computed + _DIRECT_MARGIN_SECONDS)
+    return {"batch_and_rate": pair, "computed_seconds": computed, "measured_seconds": measured}
 
 
 def direct_difference(row: dict[str, Any]) -> float | None:
@@ -114,7 +118,8 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
             _number(row["largest_clock_error"], 1),
             _number(row["answer_over_baseline"], 2),
             _number(row["answer_over_grid"], 2),
-            _number(None if said is None or true is None else said / true, 2),
+            _number(None if said is None or true in (None, math.inf) else said / true, 2),
+            _number(row["stated_chance"], 2),
             _number(direct_difference(row), 3),
             "yes" if row["claims_arrival"] else "no",
         )

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 from benchmarks.own_scripts_jobs.pretended import Recipe, Score
-from benchmarks.own_scripts_runs import ScriptJob, StoredSlice, Tuning, setting_of
+from benchmarks.own_scripts_runs import ScriptJob, StoredSlice, Tuning, batch_and_rate
 from tuner.domain.measurement import CurvePoint
 
 #: What a clock and an overrun may be off: a part of it, and seconds for start-up that cannot be told apart.
@@ -74,18 +74,18 @@ def readings(script: ScriptJob, tuning: Tuning) -> list[Reading]:
     printed: dict[tuple[int, float], list[Score]] = {}
     for probe in dict.fromkeys(stored.probe for stored in tuning.slices):
         measurements = [stored.measurement for stored in tuning.slices if stored.probe == probe]
-        batch, rate = setting = setting_of(measurements[0].configuration)
-        if setting not in printed:
-            printed[setting] = list(script.recipe.scores(batch, rate, tuning.seed))
+        batch, rate = pair = batch_and_rate(measurements[0].configuration)
+        if pair not in printed:
+            printed[pair] = list(script.recipe.scores(batch, rate, tuning.seed))
         points = sorted((p for m in measurements for p in m.curve), key=lambda point: point.samples)
         for number, point in enumerate(points):
             found.append(
                 Reading(
                     point=point,
-                    printed=matching(script.recipe, printed[setting], point),
+                    printed=matching(script.recipe, printed[pair], point),
                     batch=batch,
                     is_first=number == 0,
-                    first_samples=printed[setting][0].samples,
+                    first_samples=printed[pair][0].samples,
                 )
             )
     return found
@@ -126,6 +126,7 @@ def judged(script: ScriptJob, tuning: Tuning) -> dict[str, Any]:
     overrun, silent = overrun_seconds(script, tuning), silent_slices(script, tuning)
     firsts = [reading for reading in read if reading.is_first]
     matched = [reading for reading in read if reading.printed is not None]
+    stated_seconds, stated_chance = _stated(tuning)
     bars = {
         "budget": overrun <= script.grace_seconds + _BUDGET_SHARE * script.budget_seconds,
         "slices": not silent,
@@ -153,7 +154,8 @@ def judged(script: ScriptJob, tuning: Tuning) -> dict[str, Any]:
         "largest_clock_error": max(
             (r.clock_error for r in matched if r.clock_error is not None), key=abs, default=None
         ),
-        "stated_seconds": _stated(tuning),
+        "stated_seconds": stated_seconds,
+        "stated_chance": stated_chance,
         "claims_arrival": _claims_arrival(tuning),
         "bars": bars,
     }
@@ -193,9 +195,12 @@ def _elapsed(stored: StoredSlice) -> float:
     return stored.measurement.charged_seconds - stored.measurement.shared_seconds
 
 
-def _stated(tuning: Tuning) -> float | None:
-    """The training seconds that the answer states as measured."""
-    return None if tuning.answer is None else tuning.answer["choice"].get("measured_seconds")
+def _stated(tuning: Tuning) -> tuple[float | None, float | None]:
+    """The median of the training seconds that the answer states, and the chance of reaching the target."""
+    if tuning.answer is None:
+        return None, None
+    choice = tuning.answer["choice"]
+    return (choice.get("seconds") or {}).get("median"), choice.get("probability_of_reaching")
 
 
 def _claims_arrival(tuning: Tuning) -> bool:

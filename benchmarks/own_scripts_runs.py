@@ -89,8 +89,8 @@ class ScriptJob:
                 yield batch, float(f"{low * (high / low) ** (i / (_GRID_RATES - 1)):.4g}")
 
     def best_of_grid(self, seed: int) -> tuple[int, float]:
-        """The setting of the grid that reaches the target first."""
-        return min(self.grid(), key=lambda setting: self.seconds_to_target(setting[0], setting[1], seed))
+        """Batch size and learning rate of the grid that reach the target first."""
+        return min(self.grid(), key=lambda pair: self.seconds_to_target(pair[0], pair[1], seed))
 
     def copied(self, folder: Path, seed: int) -> Path:
         """The job file in a folder, with a seed, beside the script and what it imports."""
@@ -151,7 +151,7 @@ class Tuning:
         return configuration["batch_size"], configuration["learning_rate"]
 
 
-def setting_of(configuration: Configuration) -> tuple[int, float]:
+def batch_and_rate(configuration: Configuration) -> tuple[int, float]:
     """Batch size and learning rate."""
     return configuration.batch_size, configuration.learning_rate
 

@@ -15,7 +15,7 @@ import pytest
 from benchmarks.own_scripts import _plain, direct_difference, table, verdicts
 from benchmarks.own_scripts_jobs.pretended import RECIPES, TRACE_VARIABLE, Score
 from benchmarks.own_scripts_judge import advice, judged, readings
-from benchmarks.own_scripts_runs import ScriptJob, StoredSlice, Tuning, setting_of, train_directly
+from benchmarks.own_scripts_runs import ScriptJob, StoredSlice, Tuning, batch_and_rate, train_directly
 from search_spaces import Configuration
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.job.loading import load_job
@@ -143,7 +143,7 @@ def test_a_job_file_is_valid_and_its_budget_is_short(name: str, tmp_path: Path) 
 @pytest.mark.parametrize("name", RECIPES)
 def test_targets_are_reached_by_the_scripts_that_can(name: str) -> None:
     script = ScriptJob.named(name)
-    times = {setting: script.seconds_to_target(*setting, 0) for setting in script.grid()}
+    times = {pair: script.seconds_to_target(*pair, 0) for pair in script.grid()}
     baseline = script.seconds_to_target(*script.baseline, 0)
     if name in UNREACHABLE:
         assert all(map(math.isinf, [*times.values(), baseline]))
@@ -194,11 +194,11 @@ def easy(name: str, target: float) -> ScriptJob:
 
 
 SCRIPT = ScriptJob.named("percent")
-SETTING = Configuration(nodes=1, batch_size=64, learning_rate=0.1, strategy="all_reduce")
+CONFIGURATION = Configuration(nodes=1, batch_size=64, learning_rate=0.1, strategy="all_reduce")
 
 
 def right_points(number: int) -> list[CurvePoint]:
-    scores = SCRIPT.recipe.scores(*setting_of(SETTING), 0)
+    scores = SCRIPT.recipe.scores(*batch_and_rate(CONFIGURATION), 0)
     found = [next(scores) for _ in range(number)]
     return [
         CurvePoint(training_seconds=s.seconds + 0.1, step=s.step, samples=s.samples, value=s.value)
@@ -208,7 +208,7 @@ def right_points(number: int) -> list[CurvePoint]:
 
 def made_slice(points: Sequence[CurvePoint] = (), *, charged: float = 5.0, probe: int = 1) -> StoredSlice:
     measurement = Measurement(
-        configuration=SETTING,
+        configuration=CONFIGURATION,
         purpose=Purpose.TRAINING,
         outcome=Outcome.PAUSED,
         curve=tuple(points),
@@ -220,7 +220,11 @@ def made_slice(points: Sequence[CurvePoint] = (), *, charged: float = 5.0, probe
 
 def made_tuning(*slices: StoredSlice, answered: bool = True) -> Tuning:
     answer = {
-        "choice": {"configuration": {"batch_size": 64, "learning_rate": 0.1}, "measured_seconds": 7.0},
+        "choice": {
+            "configuration": {"batch_size": 64, "learning_rate": 0.1},
+            "seconds": {"median": 7.0},
+            "probability_of_reaching": 0.9,
+        },
         "verified": {"reached": True},
     }
     return Tuning(
@@ -242,7 +246,8 @@ def test_a_right_reading_passes_every_bar() -> None:
     row = judged(SCRIPT, made_tuning(made_slice(points[:3]), made_slice(points[3:])))
     assert all(row["bars"].values())
     assert row["largest_clock_error"] == pytest.approx(0.1)
-    assert (row["num_scores"], row["num_slices"], row["stated_seconds"]) == (6, 2, 7.0)
+    assert (row["num_scores"], row["num_slices"]) == (6, 2)
+    assert (row["stated_seconds"], row["stated_chance"], row["claims_arrival"]) == (7.0, 0.9, True)
 
 
 def test_percent_read_as_a_fraction_has_a_wrong_unit() -> None:
