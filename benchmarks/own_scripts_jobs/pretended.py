@@ -71,8 +71,8 @@ class Recipe:
         """
         if self.score_steps:
             return step * batch
-        epochs, rest = divmod(step, self.epoch_steps(batch))
-        return epochs * self.epoch_samples + rest * batch
+        epochs, steps = divmod(step, self.epoch_steps(batch))
+        return epochs * self.epoch_samples + steps * batch
 
     def seconds(self, step: int, batch: int) -> float:
         """Training seconds of so many steps."""

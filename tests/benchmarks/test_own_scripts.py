@@ -292,10 +292,10 @@ def test_a_search_that_read_nothing_is_not_right() -> None:
 
 def test_a_silent_slice_counts_unless_it_is_the_first_or_ended_by_the_budget() -> None:
     points = right_points(4)
-    silent, rest = made_slice(probe=2), SCRIPT.budget_seconds - 10
+    silent, left = made_slice(probe=2), SCRIPT.budget_seconds - 10
     assert failed_bars(made_tuning(silent, made_slice(points))) == set()
     assert failed_bars(made_tuning(made_slice(points), silent)) == {"slices"}
-    ended = made_slice(probe=2, charged=rest)
+    ended = made_slice(probe=2, charged=left)
     assert failed_bars(made_tuning(made_slice(points, charged=10), ended)) == set()
     # A slice that gets no further than the one before has reported nothing new.
     again = replace(made_slice(), measurement=replace(made_slice(points).measurement, curve=()))
