@@ -197,7 +197,8 @@ def _choice(ending: Ending) -> Configuration | None:
         indices = [configurations.index(ending.beliefs.recommended)]
     else:
         indices = list(range(len(configurations)))
-    usable = [i for i in indices if math.isfinite(expected[i])]
+    given_up = ending.state.given_up
+    usable = [i for i in indices if math.isfinite(expected[i]) and configurations[i] not in given_up]
     if not usable:
         return None
     return configurations[min(usable, key=lambda i: float(expected[i]))]
@@ -243,11 +244,11 @@ def _dollars(state: SearchState, configuration: Configuration, seconds: Estimate
 def _runner_up(ending: Ending, choice: Configuration) -> Alternative | None:
     """The next best that differs in more than the learning rate."""
     expected = expected_costs(ending.state, ending.beliefs)
-    same = choice.without("learning_rate")
+    same, given_up = choice.without("learning_rate"), ending.state.given_up
     others = [
         i
         for i, c in enumerate(ending.beliefs.configurations)
-        if c.without("learning_rate") != same and math.isfinite(expected[i])
+        if c.without("learning_rate") != same and math.isfinite(expected[i]) and c not in given_up
     ]
     if not others:
         return None

@@ -33,9 +33,11 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
     lines += _emulated(state)
     lines += _lost(state)
     if state.num_faults:
-        lines.append(f"{state.num_faults} of {len(state.probes)} probes failed.")
+        lines.append(f"{state.num_faults} of {len(state.probes)} probes failed.{_given_up(state)}")
     if stop.kind is StopKind.BUDGET:
         lines.append("The budget ended the search while there was still something to gain.")
+    if stop.kind is StopKind.FAULTS:
+        lines.append("Failures ended the search while there was still something to gain.")
     arrived = sum(run.arrived for run in state.runs.values())
     if arrived == 1:
         lines.append(
@@ -43,6 +45,18 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
             "or more."
         )
     return lines
+
+
+def _given_up(state: SearchState) -> str:
+    """Which configurations are not asked again, and what the last of them said."""
+    given_up = state.given_up
+    if not given_up:
+        return ""
+    last = next(p for p in reversed(state.probes) if p.outcome.is_fault and p.configuration in given_up)
+    error = last.slices[-1].error if last.slices else None
+    said = f" ({error.strip().splitlines()[-1].strip()})" if error and error.strip() else ""
+    more = f" and {len(given_up) - 1} more" if len(given_up) > 1 else ""
+    return f" Never recommended, since they failed: {last.configuration}{said}{more}."
 
 
 def _untold(state: SearchState) -> list[str]:

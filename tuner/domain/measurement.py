@@ -179,7 +179,8 @@ class Measurement:
         peak_bytes: Largest memory of any rank; 0 where unknown.
         parameter_bytes: Bytes of the model's parameters; 0 where unknown.
         oversubscribed: Whether ranks had to share cores.
-        error: What went wrong, with every rank's message; None unless the outcome is a fault.
+        error: What went wrong, with every rank's message; None unless the outcome is a fault, or it was
+            stopped from outside.
         checkpoint: Path of the newest checkpoint, from which the probe can resume.
         lost_ranks: Ranks that died or fell silent while the others continued, which only strategies
             without a barrier do.
@@ -196,6 +197,10 @@ class Measurement:
         remarks: Sentences on what was noticed about the user's script: what was recognised, or ignored and
             why, or contradicts the job. They are shown with the answer.
         reports_steps: Whether progress was reported between scores, so that steps can be timed without one.
+        resume_refused: Whether the script cannot resume, as was seen when it was asked to: its run started
+            anew, and further slices of the job have to.
+        infrastructure_fault: Whether a fault was that of nodes or ports, and not of the configuration, so
+            that the same may succeed later.
     """
 
     configuration: Configuration
@@ -225,6 +230,8 @@ class Measurement:
     shared_seconds: float = 0.0
     remarks: tuple[str, ...] = ()
     reports_steps: bool = True
+    resume_refused: bool = False
+    infrastructure_fault: bool = False
 
     @property
     def batch_seconds(self) -> float | None:
@@ -311,6 +318,7 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
         lost_ranks=tuple(sorted({rank for m in slices for rank in m.lost_ranks})),
         reports_steps=any(m.reports_steps for m in slices),
         remarks=tuple(dict.fromkeys(remark for m in slices for remark in m.remarks)),
+        resume_refused=any(m.resume_refused for m in slices),
         staleness_steps=timed.staleness_steps,
         bytes_per_step=timed.bytes_per_step,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -158,7 +159,14 @@ class TrainingProber(Prober):
     def _end(
         self, record: SliceRecord, status: JobStatus, outcome: Outcome, error: str | None = None
     ) -> Measurement:
-        record.ended = self._measured(record, status, outcome, error)
+        # A rank that was killed, or whose node is gone, may do better the next time.
+        killed = outcome is Outcome.FAILED and any(
+            f.exit_code == -signal.SIGKILL for f in status.failures[:1]
+        )
+        lost = status.state is JobState.LOST or killed
+        record.ended = replace(
+            self._measured(record, status, outcome, error), infrastructure_fault=lost and outcome.is_fault
+        )
         if outcome is Outcome.FAILED:
             # On a full disk ranks fail one after the other, which is no fault of theirs.
             record.folder.check_disk_space()

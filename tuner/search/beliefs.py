@@ -59,18 +59,23 @@ def seconds_ratio(beliefs: Beliefs, to: Configuration, of: Configuration) -> flo
 
 
 def candidates(state: SearchState, rng: np.random.Generator) -> list[Configuration]:
-    """Feasible levels of the space (a random subset if there are too many), the baseline, the runs."""
+    """Feasible levels of the space (a random subset if there are too many), the baseline, the runs.
+
+    None of those that failed by their own fault, and no baseline that runs out of memory.
+    """
     levels = weighed_levels(state.space, state.cluster, rng)
     more = [run.configuration for run in state.runs.values()]
     baseline = state.job.baseline_configuration()
-    if baseline is not None:
+    fits = baseline is not None and not any(c.reason_against(baseline) for c in state.space.conditions)
+    if baseline is not None and fits:
         more.append(baseline)
     # A started run may be resumed on any allowed number of nodes if its curve holds for all.
     for run in state.runs.values():
         if not traits_of(run.configuration.strategy).statistics_depend_on_nodes:
             more.extend(run.configuration.replaced(nodes=n) for n in state.cluster.node_counts)
     feasible = [c for c in more if c.nodes in state.cluster.node_counts or c == baseline]
-    return list(dict.fromkeys([*levels, *feasible]))
+    given_up = state.given_up
+    return [c for c in dict.fromkeys([*levels, *feasible]) if c not in given_up]
 
 
 def believe(

@@ -8,8 +8,10 @@ from search_spaces import Configuration
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState
 
-#: So many faults in a row, or half of at least twice as many probes, end a search.
+#: So many faults in a row, or half of at least twice as many probes, end a search that has no scores.
 _FAULTS_IN_A_ROW = 3
+#: So many configurations that fail in a row end the trying of new ones where others have scores.
+_FAULTS_BESIDE_SCORES = 6
 
 
 def ended_by_fault(state: SearchState) -> frozenset[int]:
@@ -17,12 +19,11 @@ def ended_by_fault(state: SearchState) -> frozenset[int]:
     return frozenset(probe.probe_id for probe in state.probes if probe.outcome.is_fault)
 
 
-def limit_reached(state: SearchState, past_faults: frozenset[int] = frozenset()) -> Stop | None:
+def limit_reached(state: SearchState) -> Stop | None:
     """Whether budget or faults end the search now.
 
-    Args:
-        state: What is known and spent.
-        past_faults: Probes that failed before this run of the search: what broke then may be fixed.
+    Where a healthy configuration has scores, others that fail do not end the search: they are not asked
+    again. Nodes that are lost again and again do.
     """
     budget = state.job.budget
     if budget.time is not None and state.elapsed_seconds >= budget.time:
@@ -33,10 +34,14 @@ def limit_reached(state: SearchState, past_faults: frozenset[int] = frozenset())
         running = [run for run in state.runs.values() if run.can_continue]
         if not running and not state.capacity.under_way:
             return Stop(kind=StopKind.BUDGET, reason=f"the budget of {budget.probes} probes is used up")
-    ended = [p for p in state.probes if not p.outcome.can_continue and p.probe_id not in past_faults]
+    ended = [p for p in state.probes if not p.outcome.can_continue and p.probe_id not in state.past_faults]
     faults = sum(p.outcome.is_fault for p in ended)
     last = ended[-_FAULTS_IN_A_ROW:]
     in_a_row = len(last) == _FAULTS_IN_A_ROW and all(p.outcome.is_fault for p in last)
+    if state.has_scores:
+        lost = in_a_row and all(p.slices and p.slices[-1].infrastructure_fault for p in last)
+        words = f"the last {_FAULTS_IN_A_ROW} probes failed by faults of the infrastructure"
+        return Stop(kind=StopKind.FAULTS, reason=words) if lost else None
     many = len(ended) >= 2 * _FAULTS_IN_A_ROW and 2 * faults >= len(ended)
     if in_a_row or many:
         return Stop(kind=StopKind.FAULTS, reason=f"{faults} of {len(ended)} ended probes failed")
@@ -44,9 +49,16 @@ def limit_reached(state: SearchState, past_faults: frozenset[int] = frozenset())
 
 
 def may_start(state: SearchState) -> bool:
-    """Whether the budget allows one more new probe."""
+    """Whether the budget allows one more new probe, and those before did not fail one after the other."""
     limit = state.job.budget.probes
-    return limit is None or len(state.probes) < limit
+    return (limit is None or len(state.probes) < limit) and not all_fail(state)
+
+
+def all_fail(state: SearchState) -> bool:
+    """Whether so many new configurations failed one after the other that no more are tried."""
+    ran = [p for p in state.probes if p.slices and p.probe_id not in state.past_faults]
+    last = ran[-_FAULTS_BESIDE_SCORES:]
+    return len(last) == _FAULTS_BESIDE_SCORES and all(p.outcome.is_fault for p in last)
 
 
 def seconds_left(state: SearchState, configuration: Configuration) -> float:

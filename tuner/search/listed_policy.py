@@ -8,6 +8,7 @@ within that the cost of a search changed by no more than its spread over seeds.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -75,6 +76,7 @@ class ListedPolicy:
         """See `Policy`."""
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)
+        state = replace(state, past_faults=self._past_faults)
         beliefs = self.believe(state)
         predictor = beliefs.predictor
         assert isinstance(predictor, SlopePredictor)
@@ -82,7 +84,7 @@ class ListedPolicy:
         if arrived and state.job.goal.trainings == 1:
             stop = Stop(kind=StopKind.ARRIVED, reason=f"a run reached the target: {arrived[0].configuration}")
             return Decision(action=stop, beliefs=beliefs)
-        ended = limit_reached(state, self._past_faults)
+        ended = limit_reached(state)
         if ended is not None:
             return Decision(action=ended, beliefs=beliefs if state.runs else None)
         first = self._first(state)

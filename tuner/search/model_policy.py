@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,7 +56,8 @@ class ModelPolicy:
             return self._listed.decide(state)
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)
-        stop = _arrival(state) or limit_reached(state, self._past_faults)
+        state = replace(state, past_faults=self._past_faults)
+        stop = _arrival(state) or limit_reached(state)
         if stop is None:
             first = self._first(state)
             if first is not None:
@@ -63,16 +65,21 @@ class ModelPolicy:
         if not state.runs:
             if state.capacity.under_way and stop is None:
                 return Decision(action=Wait(reason="nothing is known yet"))
-            nothing = "no feasible configuration is left to try"
-            return Decision(action=stop or Stop(kind=StopKind.UNREACHABLE, reason=nothing))
+            return Decision(action=stop or _nothing_left(state))
         beliefs = self._believe(state)
+        if beliefs is None:
+            return Decision(action=stop or _nothing_left(state))
         return Decision(action=stop or self._best(state, beliefs), beliefs=beliefs)
 
-    def _believe(self, state: SearchState) -> Beliefs:
+    def _believe(self, state: SearchState) -> Beliefs | None:
+        """What is believed of the candidates; None where there are none."""
         known = tuple((p.probe_id, len(p.slices), p.outcome.can_continue) for p in state.probes if p.slices)
         if self._believed is None or self._believed[0] != known:
             rng = np.random.default_rng((self._seed, len(state.slices)))
-            self._believed = known, believe(state, candidates(state, rng), rng, self._past)
+            found = candidates(state, rng)
+            if not found:
+                return None
+            self._believed = known, believe(state, found, rng, self._past)
         return self._believed[1]
 
     def _first(self, state: SearchState) -> Action | None:
@@ -81,7 +88,8 @@ class ModelPolicy:
         tried = {
             p.configuration
             for p in state.probes
-            if p.slices or not p.outcome.can_continue or p.probe_id in under_way
+            if (p.slices or not p.outcome.can_continue or p.probe_id in under_way)
+            and p.probe_id not in state.past_faults
         }
         baseline = state.job.baseline_configuration()
         chosen: Configuration | None = None
@@ -130,6 +138,15 @@ def _arrival(state: SearchState) -> Stop | None:
     if not arrived or state.further_trainings > 0:
         return None
     return Stop(kind=StopKind.ARRIVED, reason=f"a run reached the target: {arrived[0].configuration}")
+
+
+def _nothing_left(state: SearchState) -> Stop:
+    """The end of a search that has nothing left to try."""
+    num_failed = len(state.given_up)
+    if num_failed:
+        tried = f"{num_failed} configuration{'s' if num_failed > 1 else ''} failed"
+        return Stop(kind=StopKind.FAULTS, reason=f"{tried}, and no other is left to try")
+    return Stop(kind=StopKind.UNREACHABLE, reason="no feasible configuration is left to try")
 
 
 def _first_probe(state: SearchState) -> Until:

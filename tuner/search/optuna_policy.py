@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from search_spaces import ListedSpace
 from tuner.domain.measurement import Purpose
 from tuner.probes import Until
-from tuner.search.limits import ended_by_fault, limit_reached, may_start
+from tuner.search.limits import all_fail, ended_by_fault, limit_reached, may_start
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.state import Run, SearchState
 
@@ -41,13 +42,14 @@ class OptunaPolicy:
             return Stop(kind=StopKind.ARRIVED, reason=f"a run reached the target: {arrived[0].configuration}")
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)
-        stop = limit_reached(state, self._past_faults)
+        state = replace(state, past_faults=self._past_faults)
+        stop = limit_reached(state)
         if stop is not None:
             return stop
         limit = self._limit(state, arrived)
-        under_way = state.capacity.probe_ids
+        under_way, given_up = state.capacity.probe_ids, state.given_up
         for run in state.runs.values():
-            if run.probe.probe_id in under_way:
+            if run.probe.probe_id in under_way or run.configuration in given_up:
                 continue
             if run.can_continue and (run.is_open or run.measurement.training_seconds < limit):
                 if not state.fits(run.configuration):
@@ -55,7 +57,9 @@ class OptunaPolicy:
                 return self._go_on(state, run, limit)
         if not may_start(state):
             if under_way:
-                return Wait(reason="the budget of probes is used up, except for those in flight")
+                return Wait(reason="no new probe may start")
+            if all_fail(state):
+                return Stop(kind=StopKind.FAULTS, reason="the last configurations failed one after the other")
             return Stop(kind=StopKind.BUDGET, reason="the budget of probes is used up")
         tried = {p.configuration for p in state.probes if p.purpose is not Purpose.TIMING}
         if isinstance(state.space, ListedSpace) and tried.issuperset(state.space.candidates()):

@@ -26,6 +26,8 @@ from tuner.search.timings import TimingKey, timing_key
 _UNKNOWN_STARTUP_SECONDS = 3.0
 #: How much worse than its first scoring a model started, over what was left to the target then.
 _BEFORE_FIRST = 0.1
+#: Scripts whose ends differ by a smaller share end alike.
+_ALIKE = 0.95
 #: Fitting, deciding and storing between two slices: not charged, but part of the elapsed time.
 _DECIDING_SECONDS = 0.2
 
@@ -55,6 +57,12 @@ class Run:
     def arrived(self) -> bool:
         """Whether it reached the target."""
         return self.seconds_to_target is not None
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether its script came to its own end before the target."""
+        last = self.probe.slices[-1]
+        return last.outcome is Outcome.STOPPED and last.error is None and not self.arrived
 
     @property
     def is_open(self) -> bool:
@@ -89,6 +97,7 @@ class SearchState:
         schedule: When the user's script scores; nothing is known of a job that trains a Workload, whose
             scores come where Paceline asks for them.
         capacity: Limits on concurrent slices, and the slices in flight.
+        past_faults: Probes that failed before this run of the search: what broke then may be fixed.
     """
 
     job: Job
@@ -101,6 +110,7 @@ class SearchState:
     spent: Charge
     schedule: ScoreSchedule = field(default_factory=ScoreSchedule)
     capacity: Capacity = field(default_factory=Capacity)
+    past_faults: frozenset[int] = frozenset()
 
     @property
     def elapsed_seconds(self) -> float:
@@ -152,7 +162,40 @@ class SearchState:
     @property
     def repeats(self) -> bool:
         """Whether a run that resumes starts over, and is paid for again up to where it was."""
-        return not self.job.can_resume
+        return not self.job.can_resume or any(m.resume_refused for m in self.slices)
+
+    @property
+    def given_up(self) -> frozenset[Configuration]:
+        """Configurations that failed by their own fault when last run: none is asked again unchanged."""
+        found: set[Configuration] = set()
+        for probe in self.probes:
+            if probe.probe_id in self.past_faults or not probe.slices:
+                continue
+            if not probe.outcome.is_fault:
+                found.discard(probe.configuration)
+            elif not probe.slices[-1].infrastructure_fault:
+                found.add(probe.configuration)
+        return frozenset(found)
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether a configuration was scored that did not fail."""
+        given_up = self.given_up
+        return any(
+            run.measurement.trained_curve and run.configuration not in given_up for run in self.runs.values()
+        )
+
+    def ends_of_scripts(self) -> tuple[float, float]:
+        """Samples and steps after which the user's script ends by itself; infinite where it was not seen to.
+
+        One run may end early for a reason of its own; two or more that end alike, and none that went further,
+        show that all do.
+        """
+        if not self.job.runs_command:
+            return math.inf, math.inf
+        seen = [(run.measurement, run.ended_by_itself) for run in self.runs.values()]
+        samples = _common_end([(m.samples, ended) for m, ended in seen])
+        return samples, _common_end([(m.step, ended) for m, ended in seen])
 
     @property
     def num_faults(self) -> int:
@@ -340,6 +383,17 @@ def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchS
     return job.search_space().with_condition(
         RanksWithin(devices_per_node=cluster.devices_per_node, too_large_per_rank=min(too_large))
     )
+
+
+def _common_end(seen: Sequence[tuple[int, bool]]) -> float:
+    """Where all runs end that ended by themselves; infinite if they do not end alike, or one went further.
+
+    Args:
+        seen: How far each run went, and whether it ended by itself there.
+    """
+    ends = [far for far, ended in seen if ended]
+    last = max((far for far, _ in seen), default=0)
+    return float(last) if len(ends) > 1 and min(ends) >= _ALIKE * last else math.inf
 
 
 def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:

@@ -10,6 +10,7 @@ import numpy as np
 from search_spaces import Configuration
 from tuner.advice.recommend import Ending, checked_predictions, landscape, recommend
 from tuner.domain.errors import InfeasibleError, ProbeError
+from tuner.domain.measurement import Outcome
 from tuner.domain.recommendation import Recommendation
 from tuner.ledger import Ledger, StudyRecord
 from tuner.report import ReportContent, write_report
@@ -52,12 +53,13 @@ def make_ending(
     )
 
 
-def _fitted(state: SearchState, seed: int, past: PastLaws) -> Beliefs:
-    """What is believed of a state with runs."""
+def _fitted(state: SearchState, seed: int, past: PastLaws) -> Beliefs | None:
+    """What is believed of a state with runs; None where every configuration failed."""
     if is_listed(state):
         return ListedPolicy(seed=seed).believe(state)
     rng = np.random.default_rng(seed)
-    return believe(state, candidates(state, rng), rng, past)
+    found = candidates(state, rng)
+    return believe(state, found, rng, past) if found else None
 
 
 def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -> dict[str, Path]:
@@ -115,6 +117,9 @@ def no_answer(ending: Ending) -> ProbeError | InfeasibleError:
     """The error for a search after which nothing can be recommended."""
     if ending.stop.kind is StopKind.FAULTS:
         return nothing_measured(ending.stop, ending.state, ending.job_path)
+    short = _ended_short(ending.state)
+    if short is not None:
+        return InfeasibleError(f"{short}: ask it for more epochs (or steps)")
     limits = ending.state.job.goal
     bounded = limits.deadline is not None or limits.max_dollars is not None
     remedy = "allow a later deadline or more dollars, " if bounded else ""
@@ -122,6 +127,20 @@ def no_answer(ending: Ending) -> ProbeError | InfeasibleError:
         f"the target is out of reach: {ending.stop.reason}; {remedy}lower goal.target, widen [space], "
         "or allow more in [budget]"
     )
+
+
+def _ended_short(state: SearchState) -> str | None:
+    """That every run that broke in no other way ended by itself; None where it is not so."""
+    whole = [
+        run
+        for run in state.runs.values()
+        if run.probe.outcome is not Outcome.DIVERGED and not run.probe.outcome.is_fault
+    ]
+    if not state.job.runs_command or not whole or not all(run.ended_by_itself for run in whole):
+        return None
+    samples = sorted({run.measurement.samples for run in whole})
+    shown = f"{samples[0]}" if len(samples) == 1 else f"{samples[0]} to {samples[-1]}"
+    return f"the script ended by itself after {shown} samples, before the target"
 
 
 def not_arrived(configuration: Configuration, state: SearchState) -> ProbeError | InfeasibleError:
@@ -132,6 +151,11 @@ def not_arrived(configuration: Configuration, state: SearchState) -> ProbeError 
     if run is None:
         return InfeasibleError(f"{configuration} cannot be trained: a rank ran out of memory")
     seen = f"after {run.measurement.samples} samples, {run.measurement.training_seconds:.1f} s of training"
+    if run.ended_by_itself and state.job.runs_command:
+        return InfeasibleError(
+            f"{configuration} did not reach the target: the script ended by itself {seen}: ask it for more "
+            "epochs (or steps)"
+        )
     return InfeasibleError(
         f"{configuration} did not reach the target: it ended as {run.probe.outcome.value} {seen}"
     )

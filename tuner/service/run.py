@@ -182,7 +182,7 @@ def _searched(
             context.listen(SearchEvent(kind="warning", text=f"not verified: {verification.reason}"))
         ending = make_ending(opened, context.ledger, context.study, search.state(), None, stop)
         recommendation = recommend(ending)
-    if recommendation is None or (stop.kind is StopKind.FAULTS and recommendation.checkpoint is None):
+    if recommendation is None or (stop.kind is StopKind.FAULTS and not ending.state.has_scores):
         raise no_answer(ending)
     context.ledger.add_recommendation(
         RecommendationRecord(

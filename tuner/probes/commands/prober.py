@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import re
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,9 @@ from tuner.domain.errors import ProbeError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.launchers import CommandLauncher, JobHandle, JobState, JobStatus, Launcher
+from tuner.probes.commands.failures import Failure, FailureKind, classify
 from tuner.probes.commands.script_habits import ScriptHabits
+from tuner.probes.commands.set_aside import cut_words, has_set_aside, note_cut, set_aside
 from tuner.probes.commands.slice import CommandSlice
 from tuner.probes.commands.slice_checks import Heard
 from tuner.probes.commands.task import SLICES_FOLDER, CommandPlan, can_go_on
@@ -24,8 +25,10 @@ from tuner.probes.prober import Outlook, ProbeHandle, Prober, Until
 from tuner.probes.score_schedule import score_schedule
 from tuner.probes.slice_plan import SlicePlan
 
-#: A job that lost its nodes is resubmitted at most so many times in a row without progress.
+#: A job that loses its nodes, or finds its port in use, so many times in a row without progress has failed.
 _MOST_LOSSES = 3
+#: A command that found its port in use starts again after so many seconds, times how often it did.
+_PORT_SECONDS = 0.5
 #: A script that was asked to stop, but never polls for it, gets SIGTERM after so many seconds.
 _MOMENT_SECONDS = 0.5
 #: A slice that ends by seconds waits for the next line this many times as long as for those before.
@@ -42,8 +45,13 @@ class CommandProber(Prober):
     from where the last one ended. REACHED, DIVERGED and so on are as for training; a script that ends by
     itself is STOPPED.
 
-    Jobs that lose their nodes are resubmitted from what was saved, up to three times without progress.
-    While a job waits for nodes nothing is charged, and `probe.hang_timeout` does not run.
+    Jobs that lose their nodes, or find a port in use, are resubmitted from what was saved, until they did
+    so three times in a row without progress. While a job waits for nodes nothing is charged, and
+    `probe.hang_timeout` does not run.
+
+    Where the script fails as it resumes, its run starts anew once, in the same slice: what it had saved is
+    moved aside, never deleted. A script that refuses to resume, or whose saving takes longer than
+    `workload.grace`, is not asked to resume again.
 
     Args:
         job: A job with a command.
@@ -66,6 +74,8 @@ class CommandProber(Prober):
         #: What is known of how the script reports, by the folder of a study's probes.
         self._habits: dict[Path, ScriptHabits] = {}
         self._identities = (str(number) for number in itertools.count(1))
+        #: Whether the script was seen to refuse a folder that it used before, and whether it cannot resume.
+        self._refuses_folders = self._cannot_resume = False
 
     def start(
         self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
@@ -178,13 +188,17 @@ class CommandProber(Prober):
             self._leaving[folder] = leaving
             record.waiting = "the previous slice is still saving"
             return
+        if self._clock() < record.not_before:
+            return
         plan = record.plan
-        resumes = not plan.is_timing and can_go_on(self._job, folder)
+        resumes = not plan.is_timing and can_go_on(self._job, folder) and not self._cannot_resume
         name = f"{record.folder.slice_number:04d}-{record.num_attempts + 1}"
         attempt = CommandPlan(
             plan=plan, known=record.known, folder=folder / SLICES_FOLDER / name, resumes=resumes
         )
         try:
+            if not resumes and self._refuses_folders:
+                set_aside(folder)
             task = attempt.prepare()
             job = self._launcher.submit(
                 task,
@@ -218,7 +232,7 @@ class CommandProber(Prober):
         broken = record.verdict in (Outcome.DIVERGED, Outcome.TIMED_OUT, Outcome.FAILED)
         timeout = self._job.command.grace if record.asks else _MOMENT_SECONDS
         if not record.is_cancelled and (broken or now - record.verdict_at >= timeout):
-            record.is_cancelled = True
+            record.is_cancelled, record.cancelled_at = True, now
             self._launcher.cancel(record.job)
 
     def _reason_to_end(self, record: CommandSlice, now: float) -> tuple[Outcome, str | None] | None:
@@ -276,19 +290,19 @@ class CommandProber(Prober):
         if record.reached_target():
             return self._end(record, Outcome.REACHED, now)
         if verdict is not None:
+            late = record.is_cancelled and now - record.cancelled_at >= self._job.command.grace
+            note_cut(record.plan.folder, is_cut=late)
             return self._end(record, verdict, now, record.verdict_words)
         if state is JobState.LOST:
-            return self._after_loss(record, status, now)
+            words = "its nodes were lost" + (f" ({status.detail})" if status.detail else "")
+            return self._after_loss(record, words, now)
         if state is JobState.CANCELLED:
-            return self._end(record, Outcome.STOPPED, now)
+            return self._end(record, Outcome.STOPPED, now, "the job was cancelled from outside")
         if state is JobState.TIMED_OUT:
             words = "the job used up its time limit" + (f": {status.detail}" if status.detail else "")
             return self._end(record, Outcome.TIMED_OUT, now, words)
         if state is JobState.FAILED:
-            assert record.job is not None
-            words = failure_words(status, self._launcher.logs(record.job), self._job)
-            outcome = Outcome.OUT_OF_MEMORY if is_out_of_memory(words) else Outcome.FAILED
-            return self._end(record, outcome, now, words)
+            return self._after_failure(record, status, now)
         return self._after_success(record, now)
 
     def _after_success(self, record: CommandSlice, now: float) -> Measurement:
@@ -310,22 +324,78 @@ class CommandProber(Prober):
                 f"the script ended after {record.num_lines} lines, none of which reported {name!r}: report "
                 "it after each scoring, or name it in workload.metrics.value" + self._last_warning(record),
             )
-        is_over = self._is_over(record, now, has_ended=True)
-        return self._end(record, Outcome.PAUSED if is_over else Outcome.STOPPED, now)
+        if self._is_over(record, now, has_ended=True):
+            return self._end(record, Outcome.PAUSED, now)
+        if not record.plan.is_timing:
+            position = record.position
+            record.remark(
+                f"the script ended by itself after {position.samples} samples (step {position.step}) at "
+                f"{self._job.goal.metric} {record.last_value():.4g}, before the target: give it more epochs"
+            )
+        return self._end(record, Outcome.STOPPED, now)
 
     @staticmethod
     def _last_warning(record: CommandSlice) -> str:
         warnings = [*(record.source.warnings if record.source else ())]
         return f". {len(warnings)} lines were skipped, such as {warnings[-1]}" if warnings else ""
 
-    def _after_loss(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
+    def _after_failure(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
+        assert record.job is not None
+        assert record.attempt is not None
+        started = not record.has_progressed
+        failure = classify(
+            status,
+            self._launcher.logs(record.job),
+            self._job,
+            resumed=record.attempt.resumes and started,
+            used=record.folder.slice_number + record.num_attempts > 2 and started,
+        )
+        if failure.kind is FailureKind.OUT_OF_MEMORY:
+            words = f"{failure.words}\nout of memory: {failure.error}; smaller batches are tried next"
+            return self._end(record, Outcome.OUT_OF_MEMORY, now, words)
+        if failure.kind is FailureKind.PORT_IN_USE:
+            record.not_before = now + _PORT_SECONDS * (record.lost_in_a_row + 1)
+            return self._after_loss(record, f"its port was in use ({failure.error})", now)
+        if failure.kind in (FailureKind.CHECKPOINT, FailureKind.RESUME_REFUSED):
+            return self._start_anew(record, failure, now)
+        return self._end(record, Outcome.FAILED, now, failure.words)
+
+    def _start_anew(self, record: CommandSlice, failure: Failure, now: float) -> Measurement:
+        """Starts a run anew after it could not resume, unless it had started anew before."""
+        folder, resumed = record.plan.folder, record.attempt is not None and record.attempt.resumes
+        # On a full disk nothing can be saved, which is no fault of the script.
+        record.folder.check_disk_space()
+        what = f"its checkpoint could not be read ({failure.error})"
+        if failure.kind is FailureKind.RESUME_REFUSED:
+            refused = "to resume" if resumed else "a folder that it used before"
+            what = f"the script refused {refused} ({failure.error})"
+        if record.starts_anew or has_set_aside(folder):
+            words = f"{failure.words}\n{what}, also after the run had started anew: it is given up"
+            return self._end(record, Outcome.FAILED, now, words)
+        cut = cut_words(folder, self._job.command.grace) if failure.kind is FailureKind.CHECKPOINT else ""
+        if failure.kind is FailureKind.RESUME_REFUSED:
+            self._refuses_folders = True
+        if resumed and (cut or failure.kind is FailureKind.RESUME_REFUSED):
+            self._cannot_resume = record.resume_refused = True
+        try:
+            set_aside(folder)
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        record.starts_anew = True
+        anew = "later slices start over, too" if record.resume_refused else "what was saved was moved aside"
+        record.remark(f"{what}: its run started anew, and {anew}{cut}")
+        record.will_repeat(now, "the run starts anew")
+        self._submit_if_free(record)
+        return record.measurement(Outcome.RUNNING, now)
+
+    def _after_loss(self, record: CommandSlice, what: str, now: float) -> Measurement:
+        """Submits the rest of a slice again after a fault of the infrastructure, if it may."""
         self._trim(record)
-        record.was_lost(now)
+        record.was_lost(now, f"{what}; submitted again")
         if record.lost_in_a_row >= _MOST_LOSSES:
-            words = f"its nodes were lost {record.lost_in_a_row} times without any progress"
-            return self._end(
-                record, Outcome.FAILED, now, words + (f": {status.detail}" if status.detail else "")
-            )
+            record.infrastructure_fault = True
+            words = f"{what} {record.lost_in_a_row} times without any progress; at most {_MOST_LOSSES} tries"
+            return self._end(record, Outcome.FAILED, now, words)
         self._submit_if_free(record)
         return record.measurement(Outcome.RUNNING, now)
 
@@ -360,43 +430,3 @@ def _has_content(path: Path) -> bool:
         return path.stat().st_size > 0
     except OSError:
         return False
-
-
-_LAST_LINES = 20
-_OUT_OF_MEMORY = re.compile(
-    r"CUDA out of memory|OutOfMemoryError|\bMemoryError\b|\boom[-_ ]?kill|out of memory"
-    r"|std::bad_alloc|cannot allocate memory",
-    re.IGNORECASE,
-)
-
-
-def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
-    """The first copy to fail with its exit code and last output, and how the others ended.
-
-    Args:
-        status: Of the job that failed.
-        logs: What each copy printed, by node or rank.
-        job: What it was submitted for.
-    """
-    if not status.failures:
-        tail = _tail(next(iter(logs.values()), ""))
-        return f"the command failed{': ' + status.detail if status.detail else ''}\n{tail}".strip()
-    first, *others = status.failures
-    per_rank = job.command.one_per == "rank"
-    what = "rank" if per_rank else "node"
-    code = "" if first.exit_code is None else f" with exit code {first.exit_code}"
-    lines = [f"{what} {first.rank} failed{code}: {first.reason.strip()}"]
-    lines += [f"{what} {f.rank}: {f.reason.strip()}" for f in others]
-    tail = _tail(logs.get(first.rank, "") or "\n".join(logs.values()))
-    if tail and tail not in lines[0]:
-        lines.append(f"its last output was\n{tail}")
-    return "\n".join(lines)
-
-
-def is_out_of_memory(words: str) -> bool:
-    """Whether the message of a failure, or of the system that killed it, is about memory."""
-    return _OUT_OF_MEMORY.search(words) is not None
-
-
-def _tail(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-_LAST_LINES:])

@@ -112,11 +112,15 @@ class CommandSlice:
         self.verdict_at = 0.0
         self.verdict_words: str | None = None
         self.is_cancelled = False
+        self.cancelled_at = 0.0
+        #: A slice is not submitted again before, by the prober's clock.
+        self.not_before = 0.0
+        self.starts_anew = self.resume_refused = self.infrastructure_fault = False
         self.num_attempts = 0
         self.lost_in_a_row = 0
         self._samples_at_loss = -1
         self._cluster = cluster
-        self._submitted = started
+        self._submitted, self._submitted_samples = started, 0
         self._held_before = 0.0
         self._pending = self._pending_before = 0.0
         self._attempts: list[Attempt] = []
@@ -141,6 +145,7 @@ class CommandSlice:
         self.num_attempts += 1
         self.running_since = None
         self._submitted = self.heard_at = self._read_at = self._lines_at = now
+        self._submitted_samples = self.position.samples
         if self._attempts:
             self._begin_attempt()
         self._snapshot = _Snapshot(
@@ -230,16 +235,30 @@ class CommandSlice:
         for samples in sorted(self._points):
             self.folder.add_point(self._points[samples])
 
-    def was_lost(self, now: float) -> None:
-        """Registers that the job's nodes were lost."""
+    def was_lost(self, now: float, waiting: str) -> None:
+        """Registers that the job was lost without a fault of its own.
+
+        Args:
+            now: The prober's clock.
+            waiting: Why it is submitted again.
+        """
         progress = self.position.samples
         self.lost_in_a_row = 1 if progress > self._samples_at_loss else self.lost_in_a_row + 1
         self._samples_at_loss = progress
+        self.will_repeat(now, waiting)
+
+    def will_repeat(self, now: float, waiting: str) -> None:
+        """Registers that the job has ended, and that another one runs the rest of the slice.
+
+        Args:
+            now: The prober's clock.
+            waiting: Why it is submitted again.
+        """
         self._held_before += self._held(now)
         self._pending_before += self._pending
         self.job, self._pending = None, 0.0
         self.running_since = None
-        self.waiting = "its nodes were lost; submitted again"
+        self.waiting = waiting
 
     @property
     def position(self) -> ReadPoint:
@@ -296,6 +315,17 @@ class CommandSlice:
         gaps = [b - a for a, b in itertools.pairwise(scored)] or [scored[0] - self._base.samples]
         past = self.position.samples - self._last_score
         return past <= _NEAR_SCORE * max(gaps) or past > _LATE_SCORE * max(gaps)
+
+    @property
+    def has_progressed(self) -> bool:
+        """Whether the job that runs now has trained beyond where it started."""
+        return self.position.samples > self._submitted_samples
+
+    def last_value(self) -> float:
+        """The last scoring that is known; NaN if there is none."""
+        if self._points:
+            return self._points[max(self._points)].value
+        return math.nan if self.known.value is None else self.known.value
 
     @property
     def has_interval(self) -> bool:
@@ -357,6 +387,8 @@ class CommandSlice:
             waiting=self.waiting if outcome is Outcome.RUNNING else "",
             remarks=() if outcome is Outcome.RUNNING else self.remarks(),
             reports_steps=any(a.reports_steps(2 * plan.job.probe.timing_steps) for a in self._attempts),
+            resume_refused=self.resume_refused,
+            infrastructure_fault=self.infrastructure_fault,
         )
 
     def remember(self) -> None:

@@ -1,0 +1,206 @@
+"""Classify how a command failed: by the exit codes of its copies and the last error that it printed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tuner.job import Job
+from tuner.launchers import JobStatus, RankFailure
+
+_LAST_LINES = 20
+#: So many characters at the end of an output are searched for its last error.
+_SEARCHED_CHARACTERS = 2**16
+#: Without a traceback, an error is looked for in so many lines at the end.
+_ERROR_LINES = 3
+_SHOWN_CHARACTERS = 200
+#: Exit codes of processes that were killed, and of those that were asked to end, as a shell reports them too.
+_KILLED, _ASKED = (-9, 137), (-15, 143)
+
+
+class FailureKind(StrEnum):
+    """Why a command failed."""
+
+    OUT_OF_MEMORY = "out of memory"
+    PORT_IN_USE = "port in use"
+    """The infrastructure's fault: the same command may succeed a moment later."""
+    CHECKPOINT = "checkpoint"
+    """The script was to resume, and failed before it had trained any further."""
+    RESUME_REFUSED = "resume refused"
+    """The script does not start where it left files before."""
+    CONFIGURATION = "configuration"
+    """Anything else: the same command would fail again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """How a command failed.
+
+    Args:
+        kind: Why.
+        error: The line that says so.
+        words: Exit codes and the last output, several lines.
+    """
+
+    kind: FailureKind
+    error: str
+    words: str
+
+
+_MEMORY = re.compile(
+    r"out[ _]of[ _]memory|OutOfMemory|\bMemoryError\b|\boom[-_ ]?kill|\bOOM when|std::bad_alloc"
+    r"|RESOURCE_EXHAUSTED(?!.*(quota|larger than max))|ResourceExhausted(?!.*(quota|larger than max))"
+    r"|ALLOC_FAILED|MemoryAllocation|\bENOMEM\b|(cannot|can't|could not|failed to|unable to) alloc"
+    r"|(not enough|insufficient) memory|memory exhausted",
+    re.IGNORECASE,
+)
+_KILLED_WORDS = re.compile(r"\bSIGKILL\b|\bsignal:? (9\b|Killed)|\bKilled\b|exitcode\s*:\s*-9\b")
+_PORT = re.compile(r"address already in use|EADDRINUSE|port:? \d+.{0,20} in use", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"to not exist|already exists|overwrit|not empty|non-empty|FileExistsError", re.IGNORECASE
+)
+#: The error of a copy that lost another one: that one's error is the cause.
+_PEER_LOST = re.compile(
+    r"connection (was )?(closed|reset|refused|aborted)|broken pipe|remote process exited|\bpeer\b"
+    r"|DistBackendError|SIGTERM|Socket Timeout",
+    re.IGNORECASE,
+)
+#: The error of a program that started the script: what the script said comes before.
+_OF_STARTER = re.compile(r"\b(ChildFailedError|CalledProcessError|SignalException)\b")
+_TRACEBACK = re.compile(r"^.*Traceback \(most recent call last\):", re.MULTILINE)
+_CAUSED = re.compile(r"the direct cause of the following exception", re.IGNORECASE)
+#: The first line after a traceback's frames: the exception's name, maybe behind a rank's prefix.
+_EXCEPTION = re.compile(r"^(\[\S+\]:?\s?|\S+: )?[A-Za-z_][\w.]*(:|$)", re.MULTILINE)
+_ERROR_LINE = re.compile(
+    r"error|exception|fatal|failed|panic|killed|bad_alloc|exhausted|memory|\boom\b|in use", re.IGNORECASE
+)
+_EPILOGUE = re.compile(r"^\s*(aborted|.*core dumped)\W*$", re.IGNORECASE)
+
+
+def classify(
+    status: JobStatus, logs: Mapping[int, str], job: Job, *, resumed: bool = False, used: bool = False
+) -> Failure:
+    """Why a job failed.
+
+    Only the last error counts: a message about memory that the script printed earlier, and survived, does
+    not. A process that was killed by signal 9, but not by us, was most likely out of memory.
+
+    Args:
+        status: Of the job that failed.
+        logs: What each copy printed, by node or rank.
+        job: What it was submitted for.
+        resumed: Whether it was to resume from a checkpoint, and failed before it trained any further.
+        used: Whether its folders were used before, and it failed before it trained any further.
+    """
+    words = failure_words(status, logs, job)
+    failed = _culprit(status, logs)
+    printed = "" if failed is None else logs.get(failed.rank, "") or failed.reason
+    text = last_error(printed or "\n".join(logs.values()))
+    if failed is None or failed.exit_code is None:  # the scheduler backend's own words
+        text = "\n".join(filter(None, (status.detail, failed.reason if failed else "", text)))
+    error = _shown(text)
+    if _MEMORY.search(text):
+        return Failure(kind=FailureKind.OUT_OF_MEMORY, error=error, words=words)
+    if (failed is not None and failed.exit_code in _KILLED) or _KILLED_WORDS.search(text):
+        error = "killed by signal 9, usually the kernel's memory killer"
+        return Failure(kind=FailureKind.OUT_OF_MEMORY, error=error, words=words)
+    if _PORT.search(text):
+        return Failure(kind=FailureKind.PORT_IN_USE, error=error, words=words)
+    if (resumed or used) and _REFUSED.search(text):
+        return Failure(kind=FailureKind.RESUME_REFUSED, error=error, words=words)
+    kind = FailureKind.CHECKPOINT if resumed else FailureKind.CONFIGURATION
+    return Failure(kind=kind, error=error, words=words)
+
+
+def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
+    """The first copy to fail with its exit code and last output, and how the others ended.
+
+    Args:
+        status: Of the job that failed.
+        logs: What each copy printed, by node or rank.
+        job: What it was submitted for.
+    """
+    if not status.failures:
+        tail = _tail(next(iter(logs.values()), ""))
+        return f"the command failed{': ' + status.detail if status.detail else ''}\n{tail}".strip()
+    first, *others = status.failures
+    per_rank = job.command.one_per == "rank"
+    what = "rank" if per_rank else "node"
+    code = "" if first.exit_code is None else f" with exit code {first.exit_code}"
+    lines = [f"{what} {first.rank} failed{code}: {first.reason.strip()}"]
+    lines += [f"{what} {f.rank}: {f.reason.strip()}" for f in others]
+    tail = _tail(logs.get(first.rank, "") or "\n".join(logs.values()))
+    if tail and tail not in lines[0]:
+        lines.append(f"its last output was\n{tail}")
+    return "\n".join(lines)
+
+
+def last_error(text: str) -> str:
+    """The last error in an output, with what follows it; empty if there is none.
+
+    Of chained exceptions that is the last, with its direct cause. The error of a program that started the
+    script (torchrun, accelerate), or that says that another rank is gone, gives way to the one before.
+
+    Args:
+        text: What one copy printed.
+    """
+    text = text[-_SEARCHED_CHARACTERS:]
+    starts = [match.start() for match in _TRACEBACK.finditer(text)]
+    blocks = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+    if not blocks:
+        return _last_error_line(text)
+    found = len(blocks) - 1
+    while found > 0:
+        error = _without_frames(blocks[found])
+        if _KILLED_WORDS.search(error) or not (_OF_STARTER.search(error) or _PEER_LOST.search(error)):
+            break
+        found -= 1
+    errors = [_without_frames(blocks[found])]
+    while found > 0 and _CAUSED.search(blocks[found - 1]):
+        found -= 1
+        errors.insert(0, _without_frames(blocks[found]))
+    return "\n".join(errors)
+
+
+def _culprit(status: JobStatus, logs: Mapping[int, str]) -> RankFailure | None:
+    """The copy whose failure made the job fail: when one has failed, the others are killed or lose it."""
+    failures = status.failures
+    for failure in failures:
+        if failure.exit_code in (*_KILLED, *_ASKED):
+            continue
+        error = last_error(logs.get(failure.rank, "") or failure.reason)
+        if len(failures) == 1 or not _PEER_LOST.search(error):
+            return failure
+    killed = [failure for failure in failures if failure.exit_code in _KILLED]
+    return next(iter([*killed, *failures]), None)
+
+
+def _without_frames(block: str) -> str:
+    """What a traceback ends with: the exception and its message."""
+    _, _, rest = block.partition("\n")
+    match = _EXCEPTION.search(rest)
+    return rest[match.start() :].strip() if match else rest.strip()
+
+
+def _last_error_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    while lines and _EPILOGUE.match(lines[-1]):
+        lines.pop()
+    last = lines[-_ERROR_LINES:]
+    for place in range(len(last) - 1, -1, -1):
+        if _ERROR_LINE.search(last[place]):
+            return "\n".join(last[place:])
+    return "\n".join(last[-1:])
+
+
+def _shown(text: str) -> str:
+    """The line of an error that names it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if _MEMORY.search(line) or _PORT.search(line) or _REFUSED.search(line)]
+    return next(iter([*named, *lines]), "nothing was printed")[:_SHOWN_CHARACTERS]
+
+
+def _tail(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-_LAST_LINES:])
