@@ -121,7 +121,10 @@ def comparison(recommendation: Recommendation) -> Finding:
     """The recommendation against the user's present settings, with what the comparison rests on."""
     choice, baseline = recommendation.choice, recommendation.baseline
     if baseline is None:
-        return Finding(headline="no baseline", detail="The job states no present settings to compare with.")
+        return Finding(
+            headline="no baseline",
+            detail="There are no present settings to compare with: the job states none, or they cannot run.",
+        )
     if baseline.configuration == choice.configuration:
         return Finding(headline="keep them", detail="The present settings are the best that was found.")
     ours, ours_measured = _time_of_choice(recommendation)

@@ -22,6 +22,8 @@ from tuner.search.prediction_log import remember_beliefs
 from tuner.search.state import SearchState, read_state, run_of
 
 _POLL_SECONDS = 0.05
+#: So many suggestions of configurations that failed are passed over.
+_MOST_SUGGESTIONS = 50
 
 
 class Search:
@@ -203,7 +205,7 @@ class Search:
             )
             return
         if isinstance(action, Ask):
-            self._asked = (decision, *context.trials.ask())
+            self._asked = (decision, *self._suggested(state))
             if state.fits(self._asked[2]):
                 self._start_asked(state)
             return
@@ -248,6 +250,17 @@ class Search:
                 for point in measurement.curve
             },
         )
+
+    def _suggested(self, state: SearchState) -> tuple[int, Configuration]:
+        """A trial with what Optuna suggests, passing over configurations that failed."""
+        given_up, trials = state.given_up, self._context.trials
+        number, configuration = trials.ask()
+        for _ in range(_MOST_SUGGESTIONS):
+            if configuration not in given_up:
+                break
+            trials.end(number, Outcome.FAILED, None, None)
+            number, configuration = trials.ask()
+        return number, configuration
 
     def _start_asked(self, state: SearchState) -> None:
         """Starts what Optuna suggested."""

@@ -179,10 +179,13 @@ class SearchState:
 
     @property
     def has_scores(self) -> bool:
-        """Whether a configuration was scored that did not fail."""
-        given_up = self.given_up
+        """Whether a configuration was scored that neither failed nor diverged."""
+        given_up, broken = self.given_up, (Outcome.DIVERGED, Outcome.OUT_OF_MEMORY)
         return any(
-            run.measurement.trained_curve and run.configuration not in given_up for run in self.runs.values()
+            run.measurement.trained_curve
+            and run.probe.outcome not in broken
+            and run.configuration not in given_up
+            for run in self.runs.values()
         )
 
     def ends_of_scripts(self) -> tuple[float, float]:

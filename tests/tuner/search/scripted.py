@@ -128,5 +128,10 @@ class FailingProber(SyntheticProber):
     def poll(self, handle: ProbeHandle) -> Measurement:
         measurement = super().poll(handle)
         if handle.identity == "1":
-            return replace(measurement, outcome=Outcome.FAILED, error="rank 1: killed by signal 9")
+            return replace(
+                measurement,
+                outcome=Outcome.FAILED,
+                error="rank 1: killed by signal 9",
+                infrastructure_fault=True,
+            )
         return measurement

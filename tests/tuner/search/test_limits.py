@@ -143,32 +143,61 @@ def test_a_probe_may_start_while_fewer_than_the_budget_were_started(codes: str, 
     [
         ("", None),
         ("F", None),
-        ("Fs", None),
         ("FF", None),
-        # Three in a row end a search, whatever ended well before.
         ("FFF", "3 of 3 ended probes failed"),
         ("FTF", "3 of 3 ended probes failed"),
-        ("sFFF", "3 of 4 ended probes failed"),
-        ("rrrrFFF", "3 of 7 ended probes failed"),
-        ("FFFs", None),
-        ("FFsF", None),
-        # A probe that can go on has not ended: it interrupts no row, and counts for nothing.
-        ("FpFpF", "3 of 3 ended probes failed"),
-        ("FpsFps", None),
+        ("mFFF", "3 of 4 ended probes failed"),
+        ("FFFd", None),
+        ("FFmF", None),
         # So do half of them, once six have ended.
-        ("FsFsF", None),
-        ("FsFsFs", "3 of 6 ended probes failed"),
-        ("sFsTFr", "3 of 6 ended probes failed"),
-        ("FsFsFss", None),
-        ("FssFss", None),
-        ("ssssss", None),
+        ("FmFmF", None),
+        ("FmFdFm", "3 of 6 ended probes failed"),
+        ("mFmTFd", "3 of 6 ended probes failed"),
+        ("FmFmFmm", None),
         # Divergence and exhausted memory are what training does, not faults.
         ("dddmmm", None),
     ],
 )
-def test_a_search_ends_after_three_faults_in_a_row_or_half_of_six(codes: str, reason: str | None) -> None:
+def test_a_search_without_scores_ends_after_three_faults_in_a_row_or_half_of_six(
+    codes: str, reason: str | None
+) -> None:
     expected = None if reason is None else Stop(kind=StopKind.FAULTS, reason=reason)
     assert limit_reached(state_of(*probes_of(codes))) == expected
+
+
+@pytest.mark.parametrize("codes", ["sFFF", "rrrrFFF", "FpFpF", "FsFsFs", "FFFFFFp", "pTTTTTTTT"])
+def test_faults_end_no_search_in_which_a_healthy_configuration_has_scores(codes: str) -> None:
+    assert limit_reached(state_of(*probes_of(codes))) is None
+
+
+def lost(probe_id: int) -> ProbeRecord:
+    """A probe that lost its nodes again and again."""
+    failed = probe(probe_id, Outcome.FAILED)
+    return replace(failed, slices=(replace(failed.slices[0], infrastructure_fault=True),))
+
+
+def test_nodes_that_are_lost_again_and_again_end_every_search() -> None:
+    healthy = probe(1, Outcome.PAUSED)
+    assert limit_reached(state_of(healthy, lost(2), lost(3))) is None
+    assert limit_reached(state_of(healthy, lost(2), probe(3, Outcome.FAILED), lost(4))) is None
+    stop = limit_reached(state_of(healthy, lost(2), lost(3), lost(4)))
+    words = "the last 3 probes failed by faults of the infrastructure"
+    assert stop == Stop(kind=StopKind.FAULTS, reason=words)
+
+
+@pytest.mark.parametrize(
+    ("codes", "past", "may"),
+    [
+        ("pFFFFF", set(), True),
+        ("pFFFFFF", set(), False),
+        ("pFFFFFF", {2}, True),
+        ("pFFFsFFF", set(), True),
+    ],
+)
+def test_no_new_configuration_is_tried_after_six_that_failed_in_a_row(
+    codes: str, past: set[int], may: bool
+) -> None:
+    assert may_start(replace(state_of(*probes_of(codes)), past_faults=frozenset(past))) is may
 
 
 @pytest.mark.parametrize(
@@ -178,14 +207,14 @@ def test_a_search_ends_after_three_faults_in_a_row_or_half_of_six(codes: str, re
         ("FFF", {1}, None),
         ("FFFFF", {1, 2, 3}, None),
         ("FFFFFF", {1, 2, 3}, "3 of 3 ended probes failed"),
-        ("FsFsFs", {1}, None),
+        ("FmFmFm", {1}, None),
         ("FFF", {7}, "3 of 3 ended probes failed"),
     ],
 )
 def test_faults_before_a_restart_are_not_held_against_the_search(
     codes: str, past: set[int], reason: str | None
 ) -> None:
-    stop = limit_reached(state_of(*probes_of(codes)), frozenset(past))
+    stop = limit_reached(replace(state_of(*probes_of(codes)), past_faults=frozenset(past)))
     assert (stop and stop.reason) == reason
 
 
@@ -197,7 +226,7 @@ def test_only_failures_and_timeouts_are_ends_by_fault() -> None:
 def test_what_was_forgiven_ends_no_search() -> None:
     state = state_of(*probes_of("FTFF"))
     assert limit_reached(state) is not None
-    assert limit_reached(state, ended_by_fault(state)) is None
+    assert limit_reached(replace(state, past_faults=ended_by_fault(state))) is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -148,9 +149,9 @@ def last_error(text: str) -> str:
     """
     text = text[-_SEARCHED_CHARACTERS:]
     starts = [match.start() for match in _TRACEBACK.finditer(text)]
-    blocks = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
-    if not blocks:
+    if not starts:
         return _last_error_line(text)
+    blocks = [text[start:end] for start, end in itertools.pairwise([*starts, len(text)])]
     found = len(blocks) - 1
     while found > 0:
         error = _without_frames(blocks[found])
