@@ -432,10 +432,7 @@ def _within_limits(state: SearchState, beliefs: Beliefs, cost: Array) -> Array:
     """Costs with those draws made infinite that break the goal's deadline or dollar limit."""
     goal, total = state.job.goal, beliefs.forecast.total
     limited = cost.copy()
-    last_samples, last_steps = state.ends_of_scripts()
-    # Whether samples or steps end the script: what both rule out is never reached.
-    ends = [max(last_samples, last_steps * c.batch_size) for c in beliefs.configurations]
-    limited[beliefs.forecast.samples > np.array(ends)] = np.inf
+    limited[beliefs.forecast.samples > np.array(state.script_ends(beliefs.configurations))] = np.inf
     if goal.deadline is not None:
         limited[total > goal.deadline] = np.inf
     if goal.max_dollars is not None:

@@ -188,17 +188,19 @@ class SearchState:
             for run in self.runs.values()
         )
 
-    def ends_of_scripts(self) -> tuple[float, float]:
-        """Samples and steps after which the user's script ends by itself; infinite where it was not seen to.
+    def script_ends(self, configurations: Sequence[Configuration]) -> list[float]:
+        """Samples after which the user's script ends by itself; infinite where it is not known.
 
-        One run may end early for a reason of its own; two or more that end alike, and none that went further,
-        show that all do.
+        One run may end early for a reason of its own. Two or more that end after the same samples or the same
+        steps, and none that went further, show that all do.
         """
-        if not self.job.runs_command:
-            return math.inf, math.inf
         seen = [(run.measurement, run.ended_by_itself) for run in self.runs.values()]
         samples = _common_end([(m.samples, ended) for m, ended in seen])
-        return samples, _common_end([(m.step, ended) for m, ended in seen])
+        steps = _common_end([(m.step, ended) for m, ended in seen])
+        if not self.job.runs_command or (samples is None and steps is None):
+            return [math.inf] * len(configurations)
+        # Where both may end it, the later one does.
+        return [max(samples or 0, (steps or 0) * c.batch_size) for c in configurations]
 
     @property
     def num_faults(self) -> int:
@@ -280,7 +282,8 @@ class SearchState:
                     progress=(values - (self.start_value or 0.0)) / span,
                     samples_to_target=run.samples_to_target,
                     diverged=run.probe.outcome is Outcome.DIVERGED,
-                    ended=run.has_ended,
+                    # A script that ends by itself does not show that longer training is in vain.
+                    ended=run.has_ended and not (self.job.runs_command and run.ended_by_itself),
                     emulated=self.cluster.emulates(run.configuration),
                     noise=run.measurement.noise,
                 )
@@ -388,15 +391,15 @@ def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchS
     )
 
 
-def _common_end(seen: Sequence[tuple[int, bool]]) -> float:
-    """Where all runs end that ended by themselves; infinite if they do not end alike, or one went further.
+def _common_end(seen: Sequence[tuple[int, bool]]) -> int | None:
+    """Where all runs end that ended by themselves; None if they do not end alike, or one went further.
 
     Args:
         seen: How far each run went, and whether it ended by itself there.
     """
     ends = [far for far, ended in seen if ended]
     last = max((far for far, _ in seen), default=0)
-    return float(last) if len(ends) > 1 and min(ends) >= _ALIKE * last else math.inf
+    return last if len(ends) > 1 and min(ends) >= _ALIKE * last else None
 
 
 def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
