@@ -11,7 +11,7 @@ from tuner.search.state import SearchState
 #: So many faults in a row, or half of at least twice as many probes, end a search that has no scores.
 _FAULTS_IN_A_ROW = 3
 #: So many configurations that fail in a row end the trying of new ones where others have scores.
-_FAULTS_BESIDE_SCORES = 6
+_FAULTS_WITH_SCORES = 6
 
 
 def ended_by_fault(state: SearchState) -> frozenset[int]:
@@ -57,8 +57,8 @@ def may_start(state: SearchState) -> bool:
 def all_fail(state: SearchState) -> bool:
     """Whether so many new configurations failed one after the other that no more are tried."""
     ran = [p for p in state.probes if p.slices and p.probe_id not in state.past_faults]
-    last = ran[-_FAULTS_BESIDE_SCORES:]
-    return len(last) == _FAULTS_BESIDE_SCORES and all(p.outcome.is_fault for p in last)
+    last = ran[-_FAULTS_WITH_SCORES:]
+    return len(last) == _FAULTS_WITH_SCORES and all(p.outcome.is_fault for p in last)
 
 
 def seconds_left(state: SearchState, configuration: Configuration) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -130,15 +131,16 @@ def no_answer(ending: Ending) -> ProbeError | InfeasibleError:
 
 
 def _ended_short(state: SearchState) -> str | None:
-    """That every run that broke in no other way ended by itself; None where it is not so."""
-    whole = [
-        run
-        for run in state.runs.values()
-        if run.probe.outcome is not Outcome.DIVERGED and not run.probe.outcome.is_fault
-    ]
-    if not state.job.runs_command or not whole or not all(run.ended_by_itself for run in whole):
+    """That the script ends by itself before the target; None where that is not why nothing reached it."""
+    broken = (Outcome.DIVERGED, Outcome.FAILED, Outcome.TIMED_OUT)
+    runs = [run for run in state.runs.values() if run.probe.outcome not in broken]
+    ended = [run for run in runs if run.ended_by_itself]
+    if not state.job.runs_command or not ended:
         return None
-    samples = sorted({run.measurement.samples for run in whole})
+    is_known = all(math.isfinite(end) for end in state.script_ends([ended[0].configuration]))
+    if len(ended) < len(runs) and not is_known:
+        return None
+    samples = sorted({run.measurement.samples for run in ended})
     shown = f"{samples[0]}" if len(samples) == 1 else f"{samples[0]} to {samples[-1]}"
     return f"the script ended by itself after {shown} samples, before the target"
 

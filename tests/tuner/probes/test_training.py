@@ -167,6 +167,7 @@ def test_killed_rank_fails_the_probe(launcher: LocalLauncher, tmp_path: Path) ->
     measurement = run(launcher, tmp_path, Until(samples=10_000), job, configuration(nodes=2))
     assert measurement.outcome is Outcome.FAILED
     assert "SIGKILL" in (measurement.error or "")
+    assert measurement.infrastructure_fault
 
 
 @pytest.mark.slow

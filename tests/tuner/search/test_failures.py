@@ -219,7 +219,7 @@ def test_scripts_that_end_alike_show_that_all_end_there(world: World, by: str, e
     assert world.state().script_ends([small, large]) == [math.inf, math.inf]
 
 
-def test_what_needs_more_samples_than_scripts_run_for_is_out_of_reach(world: World) -> None:
+def test_what_needs_more_samples_than_scripts_run_for_is_unreachable(world: World) -> None:
     # All are at less than half of the target when the script ends; one more would arrive later.
     for what in (BASELINE, *OTHERS[:2]):
         world.keep(measured(what, Outcome.STOPPED, steps=6400 // what.batch_size))

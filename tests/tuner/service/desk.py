@@ -60,6 +60,14 @@ class FlakyProber(SyntheticProber):
         return handle
 
 
+class LosingProber(FlakyProber):
+    """Trains the first slice, then loses its nodes."""
+
+    def poll(self, handle: ProbeHandle) -> Measurement:
+        measurement = super().poll(handle)
+        return replace(measurement, infrastructure_fault=measurement.outcome is Outcome.FAILED)
+
+
 @dataclass
 class Desk:
     """Runs use cases over one folder and one database.

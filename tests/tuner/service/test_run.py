@@ -8,7 +8,7 @@ import pytest
 
 from storage import open_storage
 from tests.tuner.search.synthetic import Law
-from tests.tuner.service.desk import Desk, FailingProber, FlakyProber, small_job
+from tests.tuner.service.desk import Desk, FailingProber, FlakyProber, LosingProber, small_job
 from tuner.domain.errors import InfeasibleError, JobError, ProbeError, StorageError
 from tuner.domain.measurement import Purpose, crossing
 from tuner.domain.recommendation import Recommendation
@@ -163,6 +163,17 @@ def test_a_search_that_broke_down_recommends_nothing_although_something_was_meas
     with pytest.raises(ProbeError, match=r"ended probes failed.*the network is gone.*resumes"):
         desk.run()
     assert desk.store.ledger.recommendations(desk.store.ledger.studies()[-1].study_id) == []
+
+
+def test_a_search_that_lost_its_nodes_answers_from_what_was_scored(desk: Desk) -> None:
+    desk.kind = LosingProber
+    result = desk.run()
+    assert result.stop.kind is StopKind.FAULTS
+    answer = result.recommendation
+    assert answer.provisional
+    assert answer.stopped_because == "the last 3 probes failed by faults of the infrastructure"
+    assert any(words.startswith("Failures ended the search while") for words in answer.warnings)
+    assert not any("Never recommended" in words for words in answer.warnings)
 
 
 def test_a_target_that_nothing_reaches_is_said_to_be_unreachable(desk: Desk) -> None:

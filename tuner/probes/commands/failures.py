@@ -69,7 +69,7 @@ _PEER_LOST = re.compile(
     re.IGNORECASE,
 )
 #: The error of a program that started the script: what the script said comes before.
-_OF_STARTER = re.compile(r"\b(ChildFailedError|CalledProcessError|SignalException)\b")
+_OF_WRAPPER = re.compile(r"\b(ChildFailedError|CalledProcessError|SignalException)\b")
 _TRACEBACK = re.compile(r"^.*Traceback \(most recent call last\):", re.MULTILINE)
 _CAUSED = re.compile(r"the direct cause of the following exception", re.IGNORECASE)
 #: The first line after a traceback's frames: the exception's name, maybe behind a rank's prefix.
@@ -155,7 +155,7 @@ def last_error(text: str) -> str:
     found = len(blocks) - 1
     while found > 0:
         error = _without_frames(blocks[found])
-        if _KILLED_WORDS.search(error) or not (_OF_STARTER.search(error) or _PEER_LOST.search(error)):
+        if _KILLED_WORDS.search(error) or not (_OF_WRAPPER.search(error) or _PEER_LOST.search(error)):
             break
         found -= 1
     errors = [_without_frames(blocks[found])]
@@ -180,9 +180,9 @@ def _culprit(status: JobStatus, logs: Mapping[int, str]) -> RankFailure | None:
 
 def _without_frames(block: str) -> str:
     """What a traceback ends with: the exception and its message."""
-    _, _, rest = block.partition("\n")
-    match = _EXCEPTION.search(rest)
-    return rest[match.start() :].strip() if match else rest.strip()
+    _, _, after = block.partition("\n")
+    match = _EXCEPTION.search(after)
+    return after[match.start() :].strip() if match else after.strip()
 
 
 def _last_error_line(text: str) -> str:

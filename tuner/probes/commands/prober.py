@@ -16,7 +16,14 @@ from tuner.job import Job
 from tuner.launchers import CommandLauncher, JobHandle, JobState, JobStatus, Launcher
 from tuner.probes.commands.failures import Failure, FailureKind, classify
 from tuner.probes.commands.script_habits import ScriptHabits
-from tuner.probes.commands.set_aside import cut_words, has_set_aside, note_cut, set_aside
+from tuner.probes.commands.set_aside import (
+    has_set_aside,
+    note_starts_over,
+    note_truncated,
+    set_aside,
+    starts_over,
+    truncated_words,
+)
 from tuner.probes.commands.slice import CommandSlice
 from tuner.probes.commands.slice_checks import Heard
 from tuner.probes.commands.task import SLICES_FOLDER, CommandPlan, can_go_on
@@ -74,8 +81,8 @@ class CommandProber(Prober):
         #: What is known of how the script reports, by the folder of a study's probes.
         self._habits: dict[Path, ScriptHabits] = {}
         self._identities = (str(number) for number in itertools.count(1))
-        #: Whether the script was seen to refuse a folder that it used before, and whether it cannot resume.
-        self._refuses_folders = self._cannot_resume = False
+        #: Whether the script was seen to be unable to resume: every slice starts over, in empty folders.
+        self._starts_over = False
 
     def start(
         self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
@@ -191,13 +198,14 @@ class CommandProber(Prober):
         if self._clock() < record.not_before:
             return
         plan = record.plan
-        resumes = not plan.is_timing and can_go_on(self._job, folder) and not self._cannot_resume
+        over = self._starts_over or starts_over(folder)
+        resumes = not plan.is_timing and can_go_on(self._job, folder) and not over
         name = f"{record.folder.slice_number:04d}-{record.num_attempts + 1}"
         attempt = CommandPlan(
             plan=plan, known=record.known, folder=folder / SLICES_FOLDER / name, resumes=resumes
         )
         try:
-            if not resumes and self._refuses_folders:
+            if over:
                 set_aside(folder)
             task = attempt.prepare()
             job = self._launcher.submit(
@@ -291,7 +299,7 @@ class CommandProber(Prober):
             return self._end(record, Outcome.REACHED, now)
         if verdict is not None:
             late = record.is_cancelled and now - record.cancelled_at >= self._job.command.grace
-            note_cut(record.plan.folder, is_cut=late)
+            note_truncated(record.plan.folder, is_truncated=late)
             return self._end(record, verdict, now, record.verdict_words)
         if state is JobState.LOST:
             words = "its nodes were lost" + (f" ({status.detail})" if status.detail else "")
@@ -342,13 +350,13 @@ class CommandProber(Prober):
     def _after_failure(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
         assert record.job is not None
         assert record.attempt is not None
-        started = not record.has_progressed
+        at_start = not record.has_progressed
         failure = classify(
             status,
             self._launcher.logs(record.job),
             self._job,
-            resumed=record.attempt.resumes and started,
-            used=record.folder.slice_number + record.num_attempts > 2 and started,
+            resumed=record.attempt.resumes and at_start,
+            used=record.folder.slice_number + record.num_attempts > 2 and at_start,
         )
         if failure.kind is FailureKind.OUT_OF_MEMORY:
             words = f"{failure.words}\nout of memory: {failure.error}; smaller batches are tried next"
@@ -372,18 +380,19 @@ class CommandProber(Prober):
         if record.starts_anew or has_set_aside(folder):
             words = f"{failure.words}\n{what}, also after the run had started anew: it is given up"
             return self._end(record, Outcome.FAILED, now, words)
-        cut = cut_words(folder, self._job.command.grace) if failure.kind is FailureKind.CHECKPOINT else ""
-        if failure.kind is FailureKind.RESUME_REFUSED:
-            self._refuses_folders = True
-        if resumed and (cut or failure.kind is FailureKind.RESUME_REFUSED):
-            self._cannot_resume = record.resume_refused = True
+        is_refused = failure.kind is FailureKind.RESUME_REFUSED
+        truncated = "" if is_refused else truncated_words(folder, self._job.command.grace)
+        if is_refused or truncated:
+            self._starts_over = record.resume_refused = True
         try:
             set_aside(folder)
+            if record.resume_refused:
+                note_starts_over(folder)
         except OSError as error:
             raise unwritable(folder, error) from error
         record.starts_anew = True
         anew = "later slices start over, too" if record.resume_refused else "what was saved was moved aside"
-        record.remark(f"{what}: its run started anew, and {anew}{cut}")
+        record.remark(f"{what}: its run started anew, and {anew}{truncated}")
         record.will_repeat(now, "the run starts anew")
         self._submit_if_free(record)
         return record.measurement(Outcome.RUNNING, now)

@@ -9,8 +9,10 @@ from tuner.probes.slice_plan import CHECKPOINTS_FOLDER
 #: Where a run that started anew keeps what it had saved before, one folder for each time.
 SET_ASIDE_FOLDER = "set_aside"
 #: What the tuner itself writes next to the checkpoint.
-_OWN_FILES = frozenset({"progress.json", "cut_short"})
-_CUT_FILE = "cut_short"
+_OWN_FILES = frozenset({"progress.json", "truncated"})
+_TRUNCATED_FILE = "truncated"
+#: Next to what was set aside: the run does not resume any more.
+_OVER_FILE = "starts_over"
 
 
 def set_aside(probe_folder: Path) -> None:
@@ -25,12 +27,12 @@ def set_aside(probe_folder: Path) -> None:
     if not saved and not written:
         return
     place = probe_folder / SET_ASIDE_FOLDER
-    place = place / f"{len(list(place.glob('*'))) + 1:04d}"
+    place = place / f"{len(list(place.glob('[0-9]*'))) + 1:04d}"
     for paths, name in ((saved, CHECKPOINTS_FOLDER), (written, "output")):
         (place / name).mkdir(parents=True, exist_ok=True)
         for path in paths:
             path.rename(place / name / path.name)
-    (checkpoints / _CUT_FILE).unlink(missing_ok=True)
+    (checkpoints / _TRUNCATED_FILE).unlink(missing_ok=True)
 
 
 def has_set_aside(probe_folder: Path) -> bool:
@@ -38,22 +40,34 @@ def has_set_aside(probe_folder: Path) -> bool:
     return (probe_folder / SET_ASIDE_FOLDER).exists()
 
 
-def note_cut(probe_folder: Path, *, is_cut: bool) -> None:
+def note_starts_over(probe_folder: Path) -> None:
+    """Notes that a probe's run cannot resume: each slice of it starts over, also with another tuner."""
+    path = probe_folder / SET_ASIDE_FOLDER / _OVER_FILE
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+
+
+def starts_over(probe_folder: Path) -> bool:
+    """Whether a probe's run was seen to be unable to resume."""
+    return (probe_folder / SET_ASIDE_FOLDER / _OVER_FILE).exists()
+
+
+def note_truncated(probe_folder: Path, *, is_truncated: bool) -> None:
     """Notes whether the script was killed because it took longer than its grace to save and end."""
-    path = probe_folder / CHECKPOINTS_FOLDER / _CUT_FILE
-    if is_cut:
+    path = probe_folder / CHECKPOINTS_FOLDER / _TRUNCATED_FILE
+    if is_truncated:
         path.touch()
     else:
         path.unlink(missing_ok=True)
 
 
-def cut_words(probe_folder: Path, grace_seconds: float) -> str:
+def truncated_words(probe_folder: Path, grace_seconds: float) -> str:
     """What to say of a checkpoint that was cut short; empty if it was not.
 
     Args:
         probe_folder: The folder of the probe.
         grace_seconds: How long the script was given.
     """
-    if not (probe_folder / CHECKPOINTS_FOLDER / _CUT_FILE).exists():
+    if not (probe_folder / CHECKPOINTS_FOLDER / _TRUNCATED_FILE).exists():
         return ""
     return f". Saving took longer than workload.grace = {grace_seconds:g} s: raise workload.grace"

@@ -109,16 +109,16 @@ def test_the_direct_cause_of_the_last_error_counts_but_not_what_was_handled() ->
     assert failed(memory + handled + last).kind is CONFIGURATION
 
 
-def test_the_error_of_a_starter_gives_way_to_the_script_s() -> None:
+def test_the_error_of_a_wrapper_gives_way_to_that_of_the_script() -> None:
     memory = f"[rank0]: {TRACEBACK}[rank0]: torch.OutOfMemoryError: CUDA out of memory.\n"
-    starter = (
+    wrapper = (
         f"{TRACEBACK}torch.distributed.elastic.multiprocessing.errors.ChildFailedError:\ntrain.py FAILED\n"
     )
-    assert failed(memory + starter).kind is MEMORY
-    assert failed(f"{TRACEBACK}KeyError: 3\n{starter}").kind is CONFIGURATION
+    assert failed(memory + wrapper).kind is MEMORY
+    assert failed(f"{TRACEBACK}KeyError: 3\n{wrapper}").kind is CONFIGURATION
     assert (
         failed(
-            starter + "  exitcode  : -9 (pid: 7)\n  traceback : Signal 9 (SIGKILL) received by PID 7\n"
+            wrapper + "  exitcode  : -9 (pid: 7)\n  traceback : Signal 9 (SIGKILL) received by PID 7\n"
         ).kind
         is MEMORY
     )
@@ -147,7 +147,7 @@ def test_a_port_in_use_is_known_by_its_words() -> None:
         "FileExistsError: [Errno 17] File exists: 'out'",
     ],
 )
-def test_a_script_that_refuses_its_old_folder_is_told_from_one_that_fails(error: str) -> None:
+def test_a_script_that_refuses_its_old_folder_differs_from_one_that_fails(error: str) -> None:
     text = f"{TRACEBACK}{error}\n"
     assert failed(text, resumed=True).kind is FailureKind.RESUME_REFUSED
     assert failed(text, used=True).kind is FailureKind.RESUME_REFUSED
@@ -252,8 +252,8 @@ def test_a_run_whose_checkpoint_cannot_be_read_starts_anew_once(bench: Bench) ->
     samples = [point.samples for point in merged([first, second]).curve]
     assert samples == sorted(set(samples))
     assert samples[-1] >= 400
-    kept = list((bench.folder / "probe" / "set_aside").glob("*/checkpoints/checkpoint"))
-    assert [path.read_text() for path in kept] == ['{"step": ']
+    stored = list((bench.folder / "probe" / "set_aside").glob("*/checkpoints/checkpoint"))
+    assert [path.read_text() for path in stored] == ['{"step": ']
 
     spoil()
     prober = bench.prober(resumable())
@@ -265,7 +265,7 @@ def test_a_run_whose_checkpoint_cannot_be_read_starts_anew_once(bench: Bench) ->
 
 
 def test_a_run_whose_saving_takes_longer_than_its_grace_says_so_and_resumes_no_more(bench: Bench) -> None:
-    cut = """
+    truncates = """
 import signal
 def save(*_):
     with open(checkpoint_path(), "w") as file:
@@ -275,8 +275,8 @@ def save(*_):
 signal.signal(signal.SIGTERM, save)
 should_stop = lambda: False
 """
-    bench.write("cut.py", TRAINS.replace("options =", cut + "options =", 1))
-    job = job_of(f"{PYTHON} cut.py batch={{batch_size}}", resume="resume={checkpoint}", grace="0.2s")
+    bench.write("truncates.py", TRAINS.replace("options =", truncates + "options =", 1))
+    job = job_of(f"{PYTHON} truncates.py batch={{batch_size}}", resume="resume={checkpoint}", grace="0.2s")
     _, second, third = slices(bench, job, 100, 200, 300)
     assert second.resume_refused
     assert second.remarks[0].endswith(
@@ -310,13 +310,16 @@ def test_a_script_that_refuses_its_old_folder_starts_over_in_a_clean_one(bench: 
     _, second, third = slices(bench, job, 100, 200, 300)
     for seen in (second, third):
         assert seen.outcome is Outcome.PAUSED, seen.error
-    assert second.resume_refused is bool(resume)
+    assert second.resume_refused
     what = "to resume" if resume else "a folder that it used before"
     assert second.remarks[0].startswith(f"the script refused {what} (RuntimeError: expected config.yaml")
-    # The next slice knows: it starts over at once, in a clean folder.
-    assert third.remarks == ()
-    assert len(bench.commands()) == 4
-    assert len(list((bench.folder / "probe" / "set_aside").glob("*/checkpoints/checkpoint"))) == 2
+    # The next slice knows: it starts over at once, in a clean folder. So does one of another tuner.
+    (fourth,) = slices(bench, job, 400)
+    for seen in (third, fourth):
+        assert seen.outcome is Outcome.PAUSED, seen.error
+        assert seen.remarks == ()
+    assert len(bench.commands()) == 5
+    assert len(list((bench.folder / "probe" / "set_aside").glob("*/checkpoints/checkpoint"))) == 3
 
 
 def test_a_script_that_refuses_every_start_is_given_up(bench: Bench) -> None:
