@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -324,28 +325,55 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
     )
 
 
-def crossing(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> tuple[float, float] | None:
+class TargetCount:
+    """Counts scores past the target in a row, so that a single lucky one does not count as reached.
+
+    Args:
+        target: The value that counts as reached.
+        maximize: Whether larger values are better.
+        consecutive: Scores in a row that must be past it, at least 1.
+    """
+
+    def __init__(self, target: float, *, maximize: bool, consecutive: int = 1) -> None:
+        self._target, self._sign, self._consecutive = target, 1.0 if maximize else -1.0, consecutive
+        self._in_a_row = 0
+
+    def is_past(self, value: float) -> bool:
+        """Whether a single score is the target or beyond."""
+        return math.isfinite(value) and self._sign * (value - self._target) >= 0
+
+    def is_reached(self, value: float) -> bool:
+        """Takes the next score; whether the target counts as reached with it."""
+        self._in_a_row = self._in_a_row + 1 if self.is_past(value) else 0
+        return self._in_a_row >= self._consecutive
+
+
+def crossing(
+    curve: Sequence[CurvePoint], target: float, *, maximize: bool, consecutive: int = 1
+) -> tuple[float, float] | None:
     """Where a curve first reaches the target.
 
     Args:
         curve: Evaluations in order of samples.
         target: The value that counts as reached.
         maximize: Whether larger values are better.
+        consecutive: Evaluations in a row that must be past the target; the first of them is the crossing.
 
     Returns:
         Samples and training seconds, linear between the two evaluations around the crossing; a first
         evaluation already past the target counts as it is. None if it was not reached.
     """
-    sign = 1.0 if maximize else -1.0
-    before: CurvePoint | None = None
-    for point in curve:
-        if sign * (point.value - target) >= 0:
-            if before is None or point.value == before.value:
-                return float(point.samples), point.training_seconds
-            share = (target - before.value) / (point.value - before.value)
-            return (
-                before.samples + share * (point.samples - before.samples),
-                before.training_seconds + share * (point.training_seconds - before.training_seconds),
-            )
-        before = point
-    return None
+    count = TargetCount(target, maximize=maximize, consecutive=consecutive)
+    arrived = next((i for i, point in enumerate(curve) if count.is_reached(point.value)), None)
+    if arrived is None:
+        return None
+    first = arrived - consecutive + 1
+    point = curve[first]
+    if first == 0 or point.value == curve[first - 1].value:
+        return float(point.samples), point.training_seconds
+    before = curve[first - 1]
+    share = (target - before.value) / (point.value - before.value)
+    return (
+        before.samples + share * (point.samples - before.samples),
+        before.training_seconds + share * (point.training_seconds - before.training_seconds),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,6 +16,7 @@ from pydantic import (
 )
 
 from search_spaces import KNOBS, Configuration
+from tuner.domain.measurement import CurvePoint, TargetCount, crossing
 from tuner.domain.workload import METRICS, OptimizerSettings, ScheduleSettings
 from tuner.job.scheduler_sections import RaySection, SlurmSection, TorchrunSection
 from tuner.job.values import (
@@ -231,6 +233,11 @@ class GoalSection(Section):
     max_dollars: PositiveFloat | None = Field(
         default=None, description="highest price to target that a recommendation may have"
     )
+    hold: PositiveInt = Field(
+        default=1,
+        description="number of consecutive scores past the target that count as reached; the first of them "
+        "is the time to target",
+    )
 
     @model_validator(mode="after")
     def _target_is_possible(self) -> GoalSection:
@@ -259,6 +266,23 @@ class GoalSection(Section):
         """Whether larger values of the metric are better."""
         direction = self.direction or METRICS[self.metric].direction
         return direction == "maximize"
+
+    @property
+    def consecutive(self) -> int:
+        """Scores in a row past the target that count as reached: `hold`."""
+        return self.hold
+
+    def target_count(self) -> TargetCount:
+        """Counts scores past the target, from the first of a run or a slice on."""
+        return TargetCount(self.target, maximize=self.maximize, consecutive=self.hold)
+
+    def crossing(self, curve: Sequence[CurvePoint]) -> tuple[float, float] | None:
+        """Samples and training seconds at which a curve reaches the target; None where it does not.
+
+        Args:
+            curve: Evaluations in order of samples, without that of the untrained model.
+        """
+        return crossing(curve, self.target, maximize=self.maximize, consecutive=self.hold)
 
 
 class BaselineSection(Section):
@@ -352,4 +376,8 @@ class BudgetSection(Section):
 
     time: Duration | None = Field(default=None, description="time the search may take, such as '10m'")
     dollars: PositiveFloat | None = Field(default=None, description="dollars all probes may cost in total")
+    node_hours: PositiveFloat | None = Field(
+        default=None,
+        description="node hours all probes may take in total: nodes times the hours they are held",
+    )
     probes: PositiveInt | None = Field(default=None, description="maximum number of probes to start")

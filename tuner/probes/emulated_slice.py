@@ -106,12 +106,10 @@ class _EmulatedSlice:
         scored = _Scored(
             model=self._run.model, workload=prepared.workload, data=prepared.training_data, device=device
         )
-        goal = plan.job.goal
         self._scorer = ModelScorer(
             scored,
             validation_data=prepared.validation_data,
-            target=goal.target,
-            maximize=goal.maximize,
+            target=plan.job.goal.target_count(),
             model_path=plan.folder / MODEL_FILE,
             seed=plan.job.seed,
         )

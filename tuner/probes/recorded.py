@@ -13,7 +13,15 @@ from search_spaces import Configuration
 from tuner.domain.charge import charge
 from tuner.domain.cluster import Cluster
 from tuner.domain.errors import ProbeError, StorageError
-from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose, RankTiming, Spread
+from tuner.domain.measurement import (
+    CurvePoint,
+    Measurement,
+    Outcome,
+    Purpose,
+    RankTiming,
+    Spread,
+    TargetCount,
+)
 from tuner.probes.probe_folder import DESCRIPTION_FILE, unwritable
 from tuner.probes.prober import ProbeHandle, Prober, Until
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER
@@ -78,6 +86,7 @@ class RecordedProber(Prober):
         recording: What is replayed.
         cluster: What is charged; None for the recording's own.
         target: The value that ends a run; None for the recording's own.
+        consecutive: Scores in a row past the target that end a run.
         timing_steps: Steps of a timing whose end names none.
         folderless: Whether nothing is written: the position of a run is stored in memory under its folder's
             name, and lost with this prober.
@@ -89,12 +98,14 @@ class RecordedProber(Prober):
         *,
         cluster: Cluster | None = None,
         target: float | None = None,
+        consecutive: int = 1,
         timing_steps: int = 30,
         folderless: bool = False,
     ) -> None:
         self._recording = recording
         self._cluster = recording.cluster if cluster is None else cluster
         self._target = recording.target if target is None else target
+        self._consecutive = consecutive
         self._timing_steps = timing_steps
         self._in_memory: dict[Path, _Position] | None = {} if folderless else None
         self._slices: dict[str, _Slice] = {}
@@ -192,8 +203,9 @@ class RecordedProber(Prober):
         outcome = Outcome.STOPPED if is_timing else Outcome.PAUSED
         if not is_timing and end.seconds >= run.seconds:
             outcome = Outcome.DIVERGED if run.end == DIVERGED_END else Outcome.STOPPED
+        count = TargetCount(self._target, maximize=self._recording.maximize, consecutive=self._consecutive)
         for i, point in enumerate(points):
-            if point.step > 0 and self._is_past(point.value):
+            if point.step > 0 and count.is_reached(point.value):
                 # The scoring that is past the target is the last one there is to pay for.
                 outcome, points = Outcome.REACHED, points[: i + 1]
                 seconds = point.training_seconds - start.ahead_seconds
@@ -221,9 +233,6 @@ class RecordedProber(Prober):
             position=None if is_timing else end,
             started_at=self._now,
         )
-
-    def _is_past(self, value: float) -> bool:
-        return value >= self._target if self._recording.maximize else value <= self._target
 
 
 def _end(run: RecordedRun, start: _Position, until: Until) -> _Position:

@@ -13,7 +13,7 @@ from tuner.analytic.predictor import RunState
 from tuner.analytic.rate_edge import RunEvidence
 from tuner.domain.charge import Charge
 from tuner.domain.cluster import Cluster
-from tuner.domain.measurement import Measurement, Outcome, Purpose, crossing, merged
+from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
 from tuner.domain.workload import METRICS
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
@@ -368,7 +368,7 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
         return None  # it says nothing of the statistics, which more nodes may well train
     if probe.outcome is Outcome.PAUSED and measurement.samples == 0:
         return None  # its first slice was cut off before a checkpoint
-    crossed = crossing(measurement.trained_curve, job.goal.target, maximize=job.goal.maximize)
+    crossed = job.goal.crossing(measurement.trained_curve)
     return Run(
         probe=probe,
         measurement=measurement,

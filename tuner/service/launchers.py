@@ -122,7 +122,12 @@ def job_prober(opened: OpenedJob) -> Prober:
         return CommandProber(job, opened.folder, job_launcher(opened))
     if recording is None:
         return training_prober(opened)
-    return RecordedProber(recording, target=job.goal.target, timing_steps=job.probe.timing_steps)
+    return RecordedProber(
+        recording,
+        target=job.goal.target,
+        consecutive=job.goal.consecutive,
+        timing_steps=job.probe.timing_steps,
+    )
 
 
 def training_prober(opened: OpenedJob) -> Prober:

@@ -134,7 +134,9 @@ def _trial_row(study: StudyRecord, probe: ProbeRecord) -> Row:
     crossed = None
     if measurement is not None:
         points = measurement.trained_curve
-        crossed = crossing(points, goal["target"], maximize=_maximizes(study))
+        crossed = crossing(
+            points, goal["target"], maximize=_maximizes(study), consecutive=goal.get("hold", 1)
+        )
         row |= {
             "samples": measurement.samples,
             "training_seconds": round(measurement.training_seconds, 3),

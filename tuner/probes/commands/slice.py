@@ -21,7 +21,6 @@ from tuner.domain.measurement import (
     Outcome,
     RankTiming,
     Spread,
-    crossing,
 )
 from tuner.launchers import JobHandle, JobState, JobStatus
 from tuner.probes.commands.metric_sources import JsonSource, MetricSource
@@ -129,6 +128,7 @@ class CommandSlice:
         self._points: dict[int, CurvePoint] = {}
         self._stored_samples = max(folder.reported_samples, default=0)
         self._num_timed = self._version = 0
+        self._was_past = False
         self._first_point: ReadPoint | None = None
         self._noise: list[NoiseStatistic] = []
 
@@ -344,11 +344,8 @@ class CommandSlice:
 
     def reached_target(self) -> bool:
         """Whether a scoring of this slice is past the job's target."""
-        goal = self.plan.job.goal
-        return not self.plan.is_timing and (
-            crossing([p for p in self._curve() if p.samples > 0], goal.target, maximize=goal.maximize)
-            is not None
-        )
+        trained = [p for p in self._curve() if p.samples > 0]
+        return not self.plan.is_timing and self.plan.job.goal.crossing(trained) is not None
 
     def measurement(self, outcome: Outcome, now: float, error: str | None = None) -> Measurement:
         """The slice as it stands.
@@ -489,11 +486,13 @@ class CommandSlice:
 
     def _is_stored(self, point: CurvePoint) -> bool:
         """Whether a curve needs a scoring: a script may score thousands of times, at even distances."""
+        goal = self.plan.job.goal
+        passes = goal.target_count().is_past(point.value)
+        was_past, self._was_past = self._was_past, passes
         if point.samples in self._points or point.samples >= _STORED_INTERVAL * self._stored_samples:
             return True
-        goal = self.plan.job.goal
-        passes = point.value >= goal.target if goal.maximize else point.value <= goal.target
-        return passes and not self.reached_target()
+        # Scores in a row count only if none between them is left out.
+        return (passes or (was_past and goal.consecutive > 1)) and not self.reached_target()
 
     def _curve(self) -> tuple[CurvePoint, ...]:
         """The scorings that no earlier slice has reported, in order."""

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from tuner.domain.checkpoints import write_atomically
 from tuner.domain.data_order import fetch
-from tuner.domain.measurement import NoiseStatistic
+from tuner.domain.measurement import NoiseStatistic, TargetCount
 from tuner.domain.workload import Workload
 from tuner.probes.ranks.checkpoint_state import on_host, undisturbed
 from tuner.probes.ranks.gradient_noise import NoiseTally, OneRankNoise, part_size
@@ -55,8 +55,7 @@ class ModelScorer:
     Args:
         scored: The model and what it is trained on.
         validation_data: What is scored on.
-        target: The value that counts as reached.
-        maximize: Whether larger values are better.
+        target: Counts scores past the target.
         model_path: Where the scored model is saved once it reached the target.
         seed: Of the samples on which batch-norm statistics are estimated again.
     """
@@ -66,13 +65,12 @@ class ModelScorer:
         scored: Scorable,
         *,
         validation_data: Dataset[Any],
-        target: float,
-        maximize: bool,
+        target: TargetCount,
         model_path: Path,
         seed: int = 0,
     ) -> None:
         self._scored, self._data, self._seed = scored, validation_data, seed
-        self._target, self._maximize, self._model_path = target, maximize, model_path
+        self._target, self._model_path = target, model_path
 
     def value_of_model(self, *, is_mixed: bool) -> float:
         """The metric of the model as it stands.
@@ -88,15 +86,13 @@ class ModelScorer:
         )
         with fresh:
             value = self._value()
-            if self.is_reached(value):
+            if self._target.is_past(value):
                 self._save_model()
         return value
 
     def is_reached(self, value: float) -> bool:
-        """Whether a value is the target or beyond."""
-        if not math.isfinite(value):
-            return False
-        return value >= self._target if self._maximize else value <= self._target
+        """Takes the score of an evaluation, once; whether the target counts as reached with it."""
+        return self._target.is_reached(value)
 
     def _value(self) -> float:
         scored = self._scored
@@ -125,8 +121,7 @@ class Scorer:
         validation_data: What is scored on.
         group: All ranks; None where there is one.
         rank: This rank.
-        target: The value that counts as reached.
-        maximize: Whether larger values are better.
+        target: Counts scores past the target.
         model_path: Where the scored model is saved once it reached the target.
         seed: Of the samples on which batch-norm statistics are estimated again.
     """
@@ -138,8 +133,7 @@ class Scorer:
         validation_data: Dataset[Any],
         group: ProcessGroup | None,
         rank: int,
-        target: float,
-        maximize: bool,
+        target: TargetCount,
         model_path: Path,
         seed: int = 0,
     ) -> None:
@@ -148,7 +142,6 @@ class Scorer:
             replica,
             validation_data=validation_data,
             target=target,
-            maximize=maximize,
             model_path=model_path,
             seed=seed,
         )

@@ -219,8 +219,7 @@ class _Rank:
             validation_data=self._prepared.validation_data,
             group=group,
             rank=self._context.rank,
-            target=plan.job.goal.target,
-            maximize=plan.job.goal.maximize,
+            target=plan.job.goal.target_count(),
             model_path=plan.folder / MODEL_FILE,
             seed=plan.job.seed,
         )
