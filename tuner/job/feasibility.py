@@ -102,7 +102,7 @@ def _cluster_warnings(job: Job) -> list[str]:
 def _goal_warnings(job: Job) -> list[str]:
     warnings = []
     budget = job.budget
-    if budget.time is None and budget.dollars is None and budget.probes is None:
+    if budget.model_dump(exclude_none=True) == {}:
         warnings.append("[budget] is empty: the search ends only when it reaches the target. Set budget.time")
     metric = METRICS.get(job.goal.metric)
     best = None if metric is None else metric.upper if job.goal.maximize else metric.lower

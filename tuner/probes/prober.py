@@ -106,6 +106,15 @@ class Prober(ABC):
         """
         return Outlook()
 
+    def ask_to_end(self, handle: ProbeHandle) -> float | None:
+        """Asks the slice to save what it has and to end; `poll` says when it has.
+
+        Returns:
+            Seconds that it is given for it, besides what it needs to be ended; None where it cannot be asked,
+            and is to be cancelled.
+        """
+        return None
+
     def end_orphans(self, folder: Path) -> None:
         """Ends what an earlier tuner's slices left running in a probe's folder, also on other hosts.
 

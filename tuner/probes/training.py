@@ -125,6 +125,10 @@ class TrainingProber(Prober):
         self._launcher.cancel(record.job)
         self._end(record, status, Outcome.STOPPED)
 
+    def ask_to_end(self, handle: ProbeHandle) -> float | None:
+        """Ranks save where a slice ends, which the search has placed close to the end of its budget."""
+        return 0.0
+
     def end_orphans(self, folder: Path) -> None:
         if isinstance(self._launcher, CommandLauncher):
             self._launcher.end_orphans(folder)

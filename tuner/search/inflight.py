@@ -19,6 +19,8 @@ from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent
 
 LEASE_SECONDS = 60.0
+#: Between two polls of the slices in flight.
+POLL_SECONDS = 0.05
 
 #: From when to when, seconds of the prober's clock.
 Span = tuple[float, float]
@@ -38,6 +40,7 @@ class Slice:
         started_at: Seconds of the prober's clock.
         renew_at: When its lease is renewed, seconds since the epoch.
         expected_seconds: Until it ends, 0 where that is not stated in seconds.
+        pending_seconds: How long it has waited for nodes, which takes nothing of a budget.
         is_crowded: Whether ranks had to share cores with those of other slices.
         shown: Step and words of waiting that were shown last.
     """
@@ -51,8 +54,14 @@ class Slice:
     started_at: float
     renew_at: float
     expected_seconds: float
+    pending_seconds: float = 0.0
     is_crowded: bool = False
     shown: tuple[int, str] | None = None
+
+    @property
+    def held_since(self) -> float:
+        """Since when it has held its nodes, seconds of the prober's clock."""
+        return self.started_at + self.pending_seconds
 
 
 class SlicesUnderWay:
@@ -85,7 +94,7 @@ class SlicesUnderWay:
                     configuration=active.configuration,
                     purpose=active.purpose,
                     num_nodes=context.cluster.nodes_held(active.configuration),
-                    elapsed_seconds=now - active.started_at,
+                    elapsed_seconds=max(now - active.held_since, 0.0),
                     expected_seconds=active.expected_seconds,
                 )
                 for active in self._slices
@@ -98,7 +107,7 @@ class SlicesUnderWay:
         if not self._slices:
             return 0.0
         now = self._prober.now()
-        started = [(active.started_at, now) for active in self._slices]
+        started = [(min(active.held_since, now), now) for active in self._slices]
         return covered([*started, *self._ended]) - covered(self._ended)
 
     def start(
@@ -161,9 +170,38 @@ class SlicesUnderWay:
             measurement = self._prober.poll(active.handle)
             if measurement.outcome is not Outcome.RUNNING:
                 return active, self._taken_out(active, measurement)
+            if measurement.waiting:
+                held = measurement.charged_seconds
+                active.pending_seconds = max(self._prober.now() - active.started_at - held, 0.0)
             self._show(active, measurement)
             self._renew(active)
         return None
+
+    def end_all(self, slack_seconds: float) -> list[tuple[Slice, Measurement]]:
+        """Asks all of them to save and end, and waits for those that can, for as long as they are given.
+
+        Args:
+            slack_seconds: How much longer than they are given.
+
+        Returns:
+            Those that ended by then, as they ended; others are still in flight.
+        """
+        given = [self._prober.ask_to_end(active.handle) for active in self._slices]
+        waits = [seconds for seconds in given if seconds is not None]
+        found: list[tuple[Slice, Measurement]] = []
+        if not waits:
+            return found
+        until = self._prober.now() + max(waits) + slack_seconds
+        while self._slices and self._prober.now() < until:
+            try:
+                ended = self.next_ended()
+            except LeaseLostError:
+                continue
+            if ended is None:
+                self._context.sleep(POLL_SECONDS)
+            else:
+                found.append(ended)
+        return found
 
     def stop_all(self) -> list[tuple[Slice, Measurement]]:
         """Ends all of them, with what each was charged and has shown; the outcome is STOPPED."""
@@ -211,7 +249,8 @@ class SlicesUnderWay:
     def _taken_out(self, active: Slice, measurement: Measurement) -> Measurement:
         """A slice's measurement as it is stored; the slice is no longer in flight."""
         self._slices.remove(active)
-        span = (active.started_at, self._prober.now())
+        now = self._prober.now()
+        span = (min(active.held_since, now), now)
         shared = covered([span]) + covered(self._ended) - covered([span, *self._ended])
         if self._slices:
             since = min(other.started_at for other in self._slices)

@@ -8,6 +8,7 @@ from search_spaces import Configuration
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState
 
+SECONDS_PER_HOUR = 3600.0
 #: So many faults in a row, or half of at least twice as many probes, end a search that has no scores.
 _FAULTS_IN_A_ROW = 3
 #: So many configurations that fail in a row end the trying of new ones where others have scores.
@@ -19,6 +20,14 @@ def ended_by_fault(state: SearchState) -> frozenset[int]:
     return frozenset(probe.probe_id for probe in state.probes if probe.outcome.is_fault)
 
 
+def arrival(state: SearchState) -> Stop | None:
+    """The end of a search of which one training was requested, once one has reached the target."""
+    arrived = [run for run in state.runs.values() if run.arrived]
+    if not arrived or state.further_trainings > 0:
+        return None
+    return Stop(kind=StopKind.ARRIVED, reason=f"a run reached the target: {arrived[0].configuration}")
+
+
 def limit_reached(state: SearchState) -> Stop | None:
     """Whether budget or faults end the search now.
 
@@ -26,10 +35,9 @@ def limit_reached(state: SearchState) -> Stop | None:
     again. Nodes that are lost again and again do.
     """
     budget = state.job.budget
-    if budget.time is not None and state.elapsed_seconds >= budget.time:
-        return Stop(kind=StopKind.BUDGET, reason=f"the time budget of {budget.time:g} s is used up")
-    if budget.dollars is not None and state.spent.dollars >= budget.dollars:
-        return Stop(kind=StopKind.BUDGET, reason=f"the budget of ${budget.dollars:g} is used up")
+    used = budget_used(state)
+    if used is not None:
+        return Stop(kind=StopKind.BUDGET, reason=used)
     if budget.probes is not None and len(state.probes) >= budget.probes:
         running = [run for run in state.runs.values() if run.can_continue]
         if not running and not state.capacity.under_way:
@@ -45,6 +53,21 @@ def limit_reached(state: SearchState) -> Stop | None:
     many = len(ended) >= 2 * _FAULTS_IN_A_ROW and 2 * faults >= len(ended)
     if in_a_row or many:
         return Stop(kind=StopKind.FAULTS, reason=f"{faults} of {len(ended)} ended probes failed")
+    return None
+
+
+def budget_used(state: SearchState) -> str | None:
+    """Which budget of time, dollars or node hours is used up, in words; None while all hold.
+
+    What is in flight counts with what it has taken so far.
+    """
+    budget = state.job.budget
+    if budget.time is not None and state.elapsed_seconds >= budget.time:
+        return f"the time budget of {budget.time:g} s is used up"
+    if budget.dollars is not None and state.elapsed_dollars >= budget.dollars:
+        return f"the budget of ${budget.dollars:g} is used up"
+    if budget.node_hours is not None and state.node_seconds >= SECONDS_PER_HOUR * budget.node_hours:
+        return f"the budget of {budget.node_hours:g} node hours is used up"
     return None
 
 
@@ -64,8 +87,8 @@ def all_fail(state: SearchState) -> bool:
 def seconds_left(state: SearchState, configuration: Configuration) -> float:
     """Charged seconds the budget still allows a configuration; infinite without one.
 
-    Time is elapsed time, however many slices ran in it; dollars are those charged, plus the expected cost of
-    all slices in flight.
+    Time is elapsed time, however many slices ran in it; dollars and node hours are those charged, plus the
+    expected cost of all slices in flight.
     """
     budget = state.job.budget
     left = math.inf if budget.time is None else budget.time - state.elapsed_seconds
@@ -74,4 +97,8 @@ def seconds_left(state: SearchState, configuration: Configuration) -> float:
         if price > 0:
             unspent = budget.dollars - state.spent.dollars - state.committed_dollars
             left = min(left, unspent / price)
+    num_nodes = state.cluster.nodes_held(configuration)
+    if budget.node_hours is not None and num_nodes > 0:
+        unspent = SECONDS_PER_HOUR * budget.node_hours - state.node_seconds - state.committed_node_seconds
+        left = min(left, unspent / num_nodes)
     return max(left, 0.0)

@@ -16,14 +16,16 @@ from tuner.search.beliefs import seconds_ratio
 from tuner.search.checkpoint_transfer import resume_on_other_nodes
 from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent
-from tuner.search.inflight import LEASE_SECONDS, Slice, SlicesUnderWay
+from tuner.search.inflight import LEASE_SECONDS, POLL_SECONDS, Slice, SlicesUnderWay
+from tuner.search.limits import arrival, budget_used
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Policy, Start, Stop, StopKind, Wait
 from tuner.search.prediction_log import remember_beliefs
 from tuner.search.state import SearchState, read_state, run_of
 
-_POLL_SECONDS = 0.05
 #: So many suggestions of configurations that failed are passed over.
 _MOST_SUGGESTIONS = 50
+#: A slice in flight may go beyond a used-up budget by this share of what the search took, and its grace.
+_OVERRUN_SHARE = 0.05
 
 
 class Search:
@@ -94,7 +96,7 @@ class Search:
         """Starts what the policy wants until capacity is used up or it waits; returns its `Stop`, if any."""
         while True:
             state = self.state()
-            if state.capacity.is_full and not self._is_over(state):
+            if state.capacity.is_full and budget_used(state) is None:
                 return None
             decision = self._policy.decide(state)
             action = decision.action
@@ -112,9 +114,13 @@ class Search:
             self._remember(state, decision)
             if isinstance(action, Stop):
                 self._say("end", action.reason, state)
-                self._stop_all(state)
+                is_known = not self._end_all(state, action)
                 if self._asked is not None:
                     self._context.trials.end(self._asked[1], Outcome.STOPPED, None, None)
+                if not is_known:
+                    # What the last slices showed is used for the answer: it is believed anew.
+                    action = arrival(self.state()) or action
+                    decision = replace(decision, action=action, beliefs=None)
                 self._settle(self.state(), action)
                 return action, decision
             if isinstance(action, Abandon):
@@ -130,18 +136,9 @@ class Search:
             return state.fits(probe.configuration)
         return not isinstance(action, Start) or state.fits(action.configuration)
 
-    def _is_over(self, state: SearchState) -> bool:
-        """Whether time is up while slices are in flight; a single slice may run to its end."""
-        time_budget = state.job.budget.time
-        return state.capacity.is_shared and time_budget is not None and state.elapsed_seconds >= time_budget
-
     def _await_one(self) -> None:
-        """Waits until a slice has ended, which is stored, or time is up."""
-        context, budget = self._context, self._context.job.budget.time
-        ended_seconds = 0.0
-        if budget is not None and context.parallel > 1:
-            state = self.state()
-            ended_seconds = state.elapsed_seconds - state.capacity.elapsed_seconds
+        """Waits until a slice has ended, which is stored, or the budget is used up."""
+        context, state = self._context, self.state()
         while True:
             try:
                 ended = self._slices.next_ended()
@@ -151,13 +148,10 @@ class Search:
             if ended is not None:
                 self._write_down(*ended)
                 return
-            if (
-                budget is not None
-                and context.parallel > 1
-                and ended_seconds + self._slices.elapsed_seconds() >= budget
-            ):
+            # No slice ends meanwhile, so that the ledger need not be read again.
+            if budget_used(replace(state, capacity=self._slices.capacity())) is not None:
                 return
-            context.sleep(_POLL_SECONDS)
+            context.sleep(POLL_SECONDS)
 
     def _keep_lease(self, lease: Lease) -> None:
         """Keeps the last probe's lease while the next is decided, so that no other tuner interferes."""
@@ -328,12 +322,21 @@ class Search:
         if not probe.outcome.can_continue:
             self._end_trial(state, probe)
 
-    def _stop_all(self, state: SearchState) -> None:
+    def _end_all(self, state: SearchState, stop: Stop) -> bool:
         """Ends the slices in flight with the search: they are charged, and their runs keep their state.
 
-        A run resumes from its newest checkpoint if the search does; what was seen past it is stored.
+        At the end of the budget they are first asked to save. A run resumes from its newest checkpoint if
+        the search does; what was seen past it is stored.
+
+        Returns:
+            Whether anything was observed in them.
         """
+        observed = False
         probes = {probe.probe_id: probe for probe in state.probes}
+        if stop.kind is StopKind.BUDGET:
+            for active, measurement in self._slices.end_all(_OVERRUN_SHARE * state.elapsed_seconds):
+                observed = observed or bool(measurement.curve or measurement.ranks)
+                self._write_down(active, measurement)
         for active, measurement in self._slices.stop_all():
             before = probes[active.lease.probe_id].measurement
             stopped = replace(
@@ -344,7 +347,9 @@ class Search:
                 training_seconds=before.training_seconds if before else 0.0,
                 checkpoint=before.checkpoint if before else None,
             )
+            observed = observed or bool(stopped.curve or stopped.ranks)
             self._write_down(active, stopped)
+        return observed
 
     def _end_trial(self, state: SearchState, probe: ProbeRecord) -> None:
         if probe.trial_number is None:

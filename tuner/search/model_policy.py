@@ -14,11 +14,11 @@ from tuner.search.acquisition import Acquisition
 from tuner.search.beliefs import Beliefs, believe, candidates
 from tuner.search.concurrency import NO_GAIN, choose_concurrent
 from tuner.search.law_priors import NO_PAST, PastLaws
-from tuner.search.limits import ended_by_fault, limit_reached, may_start
+from tuner.search.limits import arrival, ended_by_fault, limit_reached, may_start
 from tuner.search.listed_policy import ListedPolicy, is_listed
 from tuner.search.policy import Action, Decision, Start, Stop, StopKind, Wait
 from tuner.search.slope_priors import SearchSettings
-from tuner.search.state import Run, SearchState
+from tuner.search.state import SearchState
 
 #: The first short probe takes at most this share of the time budget; so many seconds without a budget.
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0
@@ -57,7 +57,7 @@ class ModelPolicy:
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)
         state = replace(state, past_faults=self._past_faults)
-        stop = _arrival(state) or limit_reached(state)
+        stop = arrival(state) or limit_reached(state)
         if stop is None:
             first = self._first(state)
             if first is not None:
@@ -130,14 +130,6 @@ class ModelPolicy:
         if state.further_trainings > 0:
             return Stop(kind=StopKind.NO_GAIN, reason=NO_GAIN)
         return acquisition.go_on(incumbent)
-
-
-def _arrival(state: SearchState) -> Stop | None:
-    """Whether one training was requested and one reached the target."""
-    arrived: list[Run] = [run for run in state.runs.values() if run.arrived]
-    if not arrived or state.further_trainings > 0:
-        return None
-    return Stop(kind=StopKind.ARRIVED, reason=f"a run reached the target: {arrived[0].configuration}")
 
 
 def _nothing_left(state: SearchState) -> Stop:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from search_spaces import ListedSpace
 from tuner.domain.measurement import Purpose
 from tuner.probes import Until
-from tuner.search.limits import all_fail, ended_by_fault, limit_reached, may_start
+from tuner.search.limits import all_fail, arrival, ended_by_fault, limit_reached, may_start
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.state import Run, SearchState
 
@@ -38,8 +38,9 @@ class OptunaPolicy:
 
     def _action(self, state: SearchState) -> Action:
         arrived = [run for run in state.runs.values() if run.seconds_to_target is not None]
-        if arrived and state.further_trainings == 0:
-            return Stop(kind=StopKind.ARRIVED, reason=f"a run reached the target: {arrived[0].configuration}")
+        ended = arrival(state)
+        if ended is not None:
+            return ended
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)
         state = replace(state, past_faults=self._past_faults)

@@ -128,6 +128,25 @@ class SearchState:
         )
 
     @property
+    def elapsed_dollars(self) -> float:
+        """Dollars charged, and what all slices in flight have cost so far."""
+        price = self.cluster.dollars_per_second
+        under_way = self.capacity.under_way
+        return self.spent.dollars + sum(a.elapsed_seconds * price(a.configuration) for a in under_way)
+
+    @property
+    def node_seconds(self) -> float:
+        """Seconds that nodes were held, each node counted, also by the slices in flight so far."""
+        held = self.cluster.nodes_held
+        charged = sum(m.charged_seconds * held(m.configuration) for m in self.slices)
+        return charged + sum(a.elapsed_seconds * held(a.configuration) for a in self.capacity.under_way)
+
+    @property
+    def committed_node_seconds(self) -> float:
+        """Node seconds that the slices in flight are still expected to take."""
+        return sum(a.left_seconds * a.num_nodes for a in self.capacity.under_way)
+
+    @property
     def keys_under_way(self) -> set[Configuration]:
         """Statistics (`run_key`) whose run is in flight."""
         return {
@@ -366,8 +385,8 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
     measurement = merged(valid)
     if probe.outcome is Outcome.OUT_OF_MEMORY and measurement.samples == 0:
         return None  # it says nothing of the statistics, which more nodes may well train
-    if probe.outcome is Outcome.PAUSED and measurement.samples == 0:
-        return None  # its first slice was cut off before a checkpoint
+    if probe.outcome is Outcome.PAUSED and measurement.samples == 0 and not measurement.trained_curve:
+        return None  # its first slice was cut off before a checkpoint, and showed nothing
     crossed = job.goal.crossing(measurement.trained_curve)
     return Run(
         probe=probe,

@@ -15,7 +15,7 @@ from tuner.search.state import SearchState, run_of
 _SLICE_SHARE, _SHORTEST_SLICE_SECONDS = 0.2, 10.0
 _WHOLE_SECONDS = 1e9
 #: A training that takes this many times what was expected is given up.
-_OVERRUN_FACTOR = 4.0
+VERIFY_FACTOR = 4.0
 
 
 class TrainPolicy:
@@ -41,8 +41,10 @@ class TrainPolicy:
         self._past_faults: int | None = None
         self._slice_seconds = max(_SHORTEST_SLICE_SECONDS, _SLICE_SHARE * (expected_seconds or 0.0))
         self._limit = limit_seconds
+        self._limit_words = ""
         if limit_seconds is None and expected_seconds is not None:
-            self._limit = _OVERRUN_FACTOR * expected_seconds
+            self._limit = VERIFY_FACTOR * expected_seconds
+            self._limit_words = f", {VERIFY_FACTOR:g} times the predicted {expected_seconds:.3g} s or more"
 
     def decide(self, state: SearchState) -> Decision:
         """See `Policy`."""
@@ -88,7 +90,7 @@ class TrainPolicy:
         if self._limit is not None and done >= self._limit:
             return Stop(
                 kind=StopKind.UNREACHABLE,
-                reason=f"it has not reached the target after {done:.0f} training seconds",
+                reason=f"it has not reached the target after {done:.3g} s of training{self._limit_words}",
             )
         until = self._until(state, done)
         if run is not None:

@@ -30,6 +30,8 @@ def plan_lines(
         limits.append(format_seconds(budget.time))
     if budget.dollars is not None:
         limits.append(format_dollars(budget.dollars))
+    if budget.node_hours is not None:
+        limits.append(f"{budget.node_hours:g} node hours")
     if budget.probes is not None:
         limits.append(f"{budget.probes} probes")
     goal = job.goal
@@ -102,8 +104,14 @@ def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration], parall
     cluster, budget = opened.cluster, opened.job.budget
     if not cluster.has_prices:
         return None
+    limits = [] if budget.dollars is None else [budget.dollars]
+    if budget.node_hours is not None:
+        a_node_hour = max(
+            3600.0 * cluster.dollars_per_second(c) / max(c.nodes + cluster.extra_nodes, 1) for c in candidates
+        )
+        limits.append(budget.node_hours * a_node_hour)
     if budget.time is None:
-        return budget.dollars
+        return min(limits, default=None)
     if parallel == 1:
         a_second = max(cluster.dollars_per_second(c) for c in candidates)
     else:
@@ -113,5 +121,4 @@ def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration], parall
             cluster.dollars_per_second(c) / max(c.nodes + cluster.extra_nodes, 1) for c in candidates
         )
         a_second = min(parallel * most_expensive, max(by_node * cluster.nodes_at_once, most_expensive))
-    most = a_second * budget.time
-    return most if budget.dollars is None else min(most, budget.dollars)
+    return min([*limits, a_second * budget.time])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from pydantic import ValidationError
 from search_spaces import Configuration
 from tuner.advice.recommend import recommend
 from tuner.domain.errors import JobError
+from tuner.domain.format import format_seconds
 from tuner.domain.recommendation import Recommendation
-from tuner.job import BaselineSection, Job
+from tuner.job import BaselineSection, BudgetSection, Job
 from tuner.launchers import end_orphans
 from tuner.ledger import RecommendationRecord, StudyRecord
 from tuner.probes import Prober
@@ -29,7 +31,7 @@ from tuner.search.policy import Policy, Stop, StopKind
 from tuner.search.sampler import baseline_sampler
 from tuner.search.slope_priors import TEXTBOOK, SearchSettings, learnt_from_fits
 from tuner.search.state import SearchState
-from tuner.search.train_policy import TrainPolicy
+from tuner.search.train_policy import VERIFY_FACTOR, TrainPolicy
 from tuner.service.launchers import job_prober
 from tuner.service.opening import (
     OpenedJob,
@@ -173,11 +175,14 @@ def _searched(
     ending = make_ending(opened, context.ledger, context.study, search.state(), decision.beliefs, stop)
     recommendation = recommend(ending)
     if recommendation is not None and options.verify and recommendation.verified is None:
+        expected = recommendation.choice.seconds.median
+        context.listen(SearchEvent(kind="plan", text=_verify_words(expected)))
         train = TrainPolicy(
             recommendation.choice.configuration,
-            expected_seconds=recommendation.choice.seconds.median,
+            expected_seconds=expected if math.isfinite(expected) else None,
         )
-        verification, _ = Search(replace(context, parallel=1), prober, train).run()
+        unbound = context.job.model_copy(update={"budget": BudgetSection()})
+        verification, _ = Search(replace(context, parallel=1, job=unbound), prober, train).run()
         if verification.kind is not StopKind.ARRIVED:
             context.listen(SearchEvent(kind="warning", text=f"not verified: {verification.reason}"))
         ending = make_ending(opened, context.ledger, context.study, search.state(), None, stop)
@@ -193,6 +198,17 @@ def _searched(
     )
     files = write_ending(ending, recommendation, context.folder)
     return RunResult(recommendation=recommendation, stop=ending.stop, files=files, study=context.study)
+
+
+def _verify_words(expected_seconds: float) -> str:
+    """What the training that `--verify` asks for is limited by."""
+    limit = "without a limit"
+    if math.isfinite(expected_seconds):
+        limit = (
+            f"for at most {format_seconds(VERIFY_FACTOR * expected_seconds)}, {VERIFY_FACTOR:g} times the "
+            "predicted time"
+        )
+    return f"--verify: trains the recommendation to the target, {limit}; [budget] does not limit it"
 
 
 def _policy(opened: OpenedJob, options: RunOptions, context: SearchContext) -> Policy:
@@ -296,7 +312,8 @@ def _job_of_one(opened: OpenedJob, configuration: Configuration) -> Job:
     found = [reason for reason in against if reason is not None]
     if found:
         raise JobError(f"{opened.path}: cannot train {configuration}: {'; '.join(found)}")
-    return opened.job.model_copy(update={"baseline": baseline})
+    # Neither a search nor its budget: it trains until it reaches the target.
+    return opened.job.model_copy(update={"baseline": baseline, "budget": BudgetSection()})
 
 
 def _plain_words(message: str) -> str:

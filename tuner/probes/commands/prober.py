@@ -164,6 +164,15 @@ class CommandProber(Prober):
             repeated_seconds=0.0 if can_resume or seen is None else seen.training_seconds,
         )
 
+    def ask_to_end(self, handle: ProbeHandle) -> float | None:
+        """By the stop file, then by SIGTERM; a script is killed `workload.grace` after that."""
+        record = self._record(handle)
+        if record.job is None or record.ended is not None:
+            return None
+        if record.verdict is None:
+            self._ask(record, Outcome.PAUSED, None, self._clock())
+        return self._job.command.grace
+
     def end_orphans(self, folder: Path) -> None:
         if isinstance(self._launcher, CommandLauncher):
             for slice_folder in sorted((folder / SLICES_FOLDER).glob("*")):
@@ -232,16 +241,20 @@ class CommandProber(Prober):
             found = self._reason_to_end(record, now) if status.state is JobState.RUNNING else None
             if found is None:
                 return
-            record.verdict, record.verdict_words = found
-            record.verdict_at = now
-            assert record.attempt is not None
-            record.attempt.stop_file.touch()
+            self._ask(record, *found, now)
         assert record.job is not None
         broken = record.verdict in (Outcome.DIVERGED, Outcome.TIMED_OUT, Outcome.FAILED)
         timeout = self._job.command.grace if record.asks else _MOMENT_SECONDS
         if not record.is_cancelled and (broken or now - record.verdict_at >= timeout):
             record.is_cancelled, record.cancelled_at = True, now
             self._launcher.cancel(record.job)
+
+    @staticmethod
+    def _ask(record: CommandSlice, verdict: Outcome, words: str | None, now: float) -> None:
+        """Asks a script to save and end, and decides how its slice will have ended."""
+        record.verdict, record.verdict_words, record.verdict_at = verdict, words, now
+        assert record.attempt is not None
+        record.attempt.stop_file.touch()
 
     def _reason_to_end(self, record: CommandSlice, now: float) -> tuple[Outcome, str | None] | None:
         if record.refusal is not None:
