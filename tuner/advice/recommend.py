@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from search_spaces import Configuration
+from tuner.advice.no_answer import all_turned_back, has_score
 from tuner.advice.sensitivity import turning_points
 from tuner.advice.strategies import strategy_outlooks
 from tuner.advice.warnings import cautions
@@ -61,7 +62,9 @@ class Ending:
 
 
 def recommend(ending: Ending) -> Recommendation | None:
-    """The recommendation, or None where nothing is expected to reach the target within the limits."""
+    """The recommendation; None where no score was read, or nothing is expected to reach the target."""
+    if not has_score(ending.state) or all_turned_back(ending.state):
+        return None
     choice = _choice(ending)
     if choice is None:
         return None

@@ -44,11 +44,13 @@ class RunCurve:
         samples: Samples seen at each evaluation, ascending, above 0, `(num_points,)`.
         progress: (value - start) / (target - start) at each evaluation, `(num_points,)`.
         ended: Whether it came to its end, or broke down: it will not arrive.
+        turned_back: Whether it passed its best value and got worse since: it will not arrive either.
     """
 
     samples: Array
     progress: Array
     ended: bool = False
+    turned_back: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,7 @@ class Arrivals:
         common: The deviation all runs share, `(NUM_DRAWS,)`.
         unreachable: Chance that a run gains no more, `(num_runs,)`.
         template: The shape that all curves share.
+        num_turned_back: Runs that passed their best value and got worse since.
     """
 
     median: Array
@@ -71,6 +74,18 @@ class Arrivals:
     common: Array
     unreachable: Array
     template: Template
+    num_turned_back: int = 0
+
+    @property
+    def unreachable_elsewhere(self) -> float:
+        """Chance that a run which was not started gains no more before the target.
+
+        Runs that turned back say it the more surely, the more of them there are: each halves the chance.
+        """
+        if not len(self.unreachable):
+            return 0.0
+        least = float(self.unreachable.min())
+        return min(least, 1.0 - 0.5**self.num_turned_back) if self.num_turned_back else least
 
     @property
     def own_sd(self) -> Array:
@@ -103,7 +118,9 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
             continue
         ahead = ahead_of(passage, template)
         median[i] = passage.log_seen + ahead.folds
-        unreachable[i] = 1.0 if runs[i].ended else _gains_no_more(runs[i], passage, template)
+        unreachable[i] = (
+            1.0 if runs[i].ended or runs[i].turned_back else _gains_no_more(runs[i], passage, template)
+        )
         own = np.roll(normals[:, 2:], 37 * position + 1, axis=0)
         deviation[:, i] = (
             ahead.form_sd
@@ -121,7 +138,14 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
         weights = 1.0 / (0.05**2 + deviation[:, open_runs].var(axis=0))
         common = deviation[:, open_runs] @ (weights / weights.sum())
     deviation[:, open_runs] -= common[:, None]
-    return Arrivals(median=median, own=deviation, common=common, unreachable=unreachable, template=template)
+    return Arrivals(
+        median=median,
+        own=deviation,
+        common=common,
+        unreachable=unreachable,
+        template=template,
+        num_turned_back=sum(run.turned_back for run in runs),
+    )
 
 
 def _gains_no_more(run: RunCurve, passage: Passage, template: Template) -> float:

@@ -139,7 +139,7 @@ class Predictor:
         draws = mean + _correlated(covariance, normals) + arrivals.common[:, None]
         seeds = spread_normals(NUM_DRAWS, 1)[:, 0]
         uniforms = spread_uniforms(NUM_DRAWS, 3)
-        is_unreachable = float(arrivals.unreachable.min()) if len(arrivals.unreachable) else 0.0
+        is_unreachable = arrivals.unreachable_elsewhere
         edges = model.edges(uniforms[:, 0])
         stale = model.staleness(kinds)
         lower = model.edge.shift_draws(edges, spread_uniforms(NUM_DRAWS, 4)[:, 3])

@@ -27,6 +27,7 @@ class RunEvidence:
         samples_to_target: Where it crossed the target; None if it has not.
         diverged: Whether it stopped being finite.
         ended: Whether it came to its end without arriving.
+        turned_back: Whether it passed its best value and got worse since.
         emulated: Whether its ranks were emulated.
         noise: Gradient noise along it.
     """
@@ -37,6 +38,7 @@ class RunEvidence:
     samples_to_target: float | None = None
     diverged: bool = False
     ended: bool = False
+    turned_back: bool = False
     emulated: bool = False
     noise: tuple[NoiseStatistic, ...] = ()
 

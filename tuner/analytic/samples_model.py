@@ -353,7 +353,7 @@ def _inputs(
 def _curve(run: RunEvidence) -> RunCurve:
     if run.diverged:
         return RunCurve(samples=run.samples[:0], progress=run.progress[:0])
-    return RunCurve(samples=run.samples, progress=run.progress, ended=run.ended)
+    return RunCurve(samples=run.samples, progress=run.progress, ended=run.ended, turned_back=run.turned_back)
 
 
 def _parameters(

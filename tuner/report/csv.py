@@ -8,7 +8,7 @@ import math
 
 from tuner.ledger import ProbeRecord
 from tuner.report.content import ReportContent
-from tuner.report.tables import best_value
+from tuner.report.tables import best_value, last_value
 
 
 def trials_csv(content: ReportContent) -> str:
@@ -21,7 +21,7 @@ def trials_csv(content: ReportContent) -> str:
     stream = io.StringIO()
     columns = [
         "trial_number", "purpose", *axes, "outcome", "samples", "training_seconds", "best_value",
-        "charged_seconds", "charged_dollars", "step_seconds_median", "reason", "error",
+        "last_value", "charged_seconds", "charged_dollars", "step_seconds_median", "reason", "error",
     ]  # fmt: skip
     writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -46,6 +46,7 @@ def _cells(probe: ProbeRecord, *, maximize: bool) -> dict[str, object]:
         "samples": measurement.samples,
         "training_seconds": measurement.training_seconds,
         "best_value": best_value(measurement, maximize=maximize),
+        "last_value": last_value(measurement),
         "charged_seconds": measurement.charged_seconds,
         "charged_dollars": measurement.charged_dollars,
         "step_seconds_median": None if steps is None else steps.median,

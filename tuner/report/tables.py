@@ -185,12 +185,19 @@ def best_value(measurement: Measurement | None, *, maximize: bool) -> float | No
     return max(values) if maximize else min(values)
 
 
+def last_value(measurement: Measurement | None) -> float | None:
+    """The last finite value of a curve; None where nothing was scored."""
+    values = [point.value for point in measurement.curve] if measurement is not None else []
+    finite = [value for value in values if math.isfinite(value)]
+    return finite[-1] if finite else None
+
+
 def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:
     """Every probe, oldest first."""
     rows = []
     for probe in probes:
         seen = probe.measurement
-        best = best_value(seen, maximize=maximize)
+        best, last = best_value(seen, maximize=maximize), last_value(seen)
         rows.append(
             (
                 ABSENT if probe.trial_number is None else f"#{probe.trial_number}",
@@ -199,7 +206,9 @@ def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:
                 probe.outcome.value.replace("_", " "),
                 ABSENT if seen is None else format_count(seen.samples),
                 ABSENT if seen is None else format_seconds(seen.training_seconds),
+                ABSENT if seen is None else format_count(len(seen.trained_curve)),
                 ABSENT if best is None else format_value(best),
+                ABSENT if last is None else format_value(last),
                 ABSENT if seen is None else format_seconds(seen.charged_seconds),
                 ABSENT if seen is None else format_dollars(seen.charged_dollars),
             )
@@ -212,7 +221,9 @@ def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:
             "outcome",
             "samples",
             "training",
+            "scores",
             "best value",
+            "last value",
             "charged",
             "price",
         ),

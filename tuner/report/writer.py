@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from tuner.report.csv import trials_csv
 from tuner.report.html import report_html
 from tuner.report.launch import launch_plan, launch_text
 from tuner.report.markdown import report_markdown
+from tuner.report.unanswered import (
+    UnansweredContent,
+    unanswered_html,
+    unanswered_json,
+    unanswered_markdown,
+)
 
 _READABLE = 0o644
 _EXECUTABLE = 0o755
@@ -44,17 +51,47 @@ def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
     if recommendation.command.strip():
         plan = launch_plan(recommendation, content.job, content.job_path)
         texts["launch.sh"] = launch_text(replace(plan, file_name="launch.sh"), "torchrun")
+    return _write_all(texts, folder, replaced=("report.json",))
+
+
+def write_unanswered(content: UnansweredContent, folder: Path) -> dict[str, Path]:
+    """Writes the report of a search without a recommendation, and removes what an earlier answer left.
+
+    Args:
+        content: What the report shows.
+        folder: Where to; it is made if it is not there.
+
+    Returns:
+        File name to path: `report.json`, `report.html`, `report.md`.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    texts = {
+        "report.json": unanswered_json(content),
+        "report.html": unanswered_html(content),
+        "report.md": unanswered_markdown(content),
+    }
+    return _write_all(texts, folder, replaced=("recommendation.json", "launch.sh"))
+
+
+def _write_all(texts: Mapping[str, str], folder: Path, replaced: Sequence[str]) -> dict[str, Path]:
+    """Writes files by name, and removes those of another kind of ending."""
     written = {}
-    for name, text in texts.items():
-        path = folder / name
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+    path = folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in replaced:
+            path = folder / name
+            path.unlink(missing_ok=True)
+        for name, text in texts.items():
+            path = folder / name
             write_text(path, text, executable=name == "launch.sh")
-        except OSError as error:
-            raise StorageError(
-                f"cannot write {path}: {error.strerror or error}; free space or give another output folder"
-            ) from error
-        written[name] = path
+            written[name] = path
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; free space or give another output folder"
+        ) from error
     return written
 
 

@@ -72,7 +72,7 @@ class SlopeModels:
         for row, run in runs.items():
             elapsed[row] = max(run.measurement.training_seconds, 1e-9)
             arrived[row] = run.seconds_to_target if run.seconds_to_target is not None else np.inf
-            ended[row] = run.has_ended
+            ended[row] = run.has_ended or run.turned_back is not None
         return SlopePredictor(
             configurations=self.configurations,
             seconds=seconds,

@@ -21,6 +21,7 @@ from tuner.probes.score_schedule import ScoreSchedule, score_schedule
 from tuner.search.capacity import Capacity
 from tuner.search.start_value import start_value
 from tuner.search.timings import TimingKey, timing_key
+from tuner.search.turned_back import TurnedBack, turned_back
 
 #: Start-up charged where none was measured yet, seconds.
 _UNKNOWN_STARTUP_SECONDS = 3.0
@@ -41,12 +42,25 @@ class Run:
         measurement: All slices together, but for one that ended by a fault.
         seconds_to_target: Training clock at the crossing; None until it reaches the target.
         samples_to_target: Samples at the crossing; None until it reaches the target.
+        turned_back: Where it passed its best value and got worse since; None while it may still gain.
     """
 
     probe: ProbeRecord
     measurement: Measurement
     seconds_to_target: float | None
     samples_to_target: float | None
+    turned_back: TurnedBack | None = None
+
+    @property
+    def seen_samples(self) -> int:
+        """Samples up to which it was observed, which may lie beyond its newest checkpoint."""
+        return max([self.measurement.samples, *(p.samples for p in self.measurement.curve[-1:])])
+
+    @property
+    def seen_seconds(self) -> float:
+        """Training seconds up to which it was observed, which may lie beyond its newest checkpoint."""
+        last = self.measurement.curve[-1:]
+        return max([self.measurement.training_seconds, *(p.training_seconds for p in last)])
 
     @property
     def configuration(self) -> Configuration:
@@ -60,7 +74,7 @@ class Run:
 
     @property
     def ended_by_itself(self) -> bool:
-        """Whether its script came to its own end before the target."""
+        """Whether its script, schedule or recording came to its own end before the target."""
         last = self.probe.slices[-1]
         return last.outcome is Outcome.STOPPED and last.error is None and not self.arrived
 
@@ -290,7 +304,7 @@ class SearchState:
                 training_seconds=run.measurement.training_seconds,
                 samples_to_target=run.samples_to_target,
                 seconds_to_target=run.seconds_to_target,
-                ended=run.has_ended,
+                ended=run.has_ended or run.turned_back is not None,
                 # Steps on real nodes, or of described ranks, are observations of the model of seconds only.
                 is_timed=self.cluster.at_hand is None,
             )
@@ -303,6 +317,7 @@ class SearchState:
                     diverged=run.probe.outcome is Outcome.DIVERGED,
                     # A script that ends by itself does not show that longer training is in vain.
                     ended=run.has_ended and not (self.job.runs_command and run.ended_by_itself),
+                    turned_back=run.turned_back is not None,
                     emulated=self.cluster.emulates(run.configuration),
                     noise=run.measurement.noise,
                 )
@@ -393,6 +408,7 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
         measurement=measurement,
         samples_to_target=crossed[0] if crossed else None,
         seconds_to_target=crossed[1] if crossed else None,
+        turned_back=None if crossed else turned_back(measurement.trained_curve, maximize=job.goal.maximize),
     )
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.advice.recommend import Ending, checked_predictions, landscape, recommend
+from tuner.advice.no_answer import last_fault, no_answer
+from tuner.advice.recommend import (
+    Ending,
+    checked_predictions,
+    goal_words,
+    landscape,
+    recommend,
+    tuning_cost,
+)
 from tuner.domain.errors import InfeasibleError, ProbeError
-from tuner.domain.measurement import Outcome
 from tuner.domain.recommendation import Recommendation
 from tuner.ledger import Ledger, StudyRecord
-from tuner.report import ReportContent, write_report
+from tuner.report import ReportContent, UnansweredContent, write_report, write_unanswered
 from tuner.search.beliefs import Beliefs, believe, candidates
 from tuner.search.law_priors import PastLaws, laws_of_fits
 from tuner.search.listed_policy import ListedPolicy, is_listed
@@ -31,18 +37,16 @@ def make_ending(
     state: SearchState,
     beliefs: Beliefs | None,
     stop: Stop,
-) -> Ending:
+) -> Ending | None:
     """Where a search ended; the models are fitted here if the policy returned no beliefs.
 
-    Raises:
-        ProbeError: Nothing was measured, since probes failed.
-        InfeasibleError: Nothing was measured for another reason.
+    None where nothing was trained of which anything could be believed.
     """
     if beliefs is None and state.runs:
         others = [fit for fit in ledger.past_fits(study.fingerprint) if fit.study_id != study.study_id]
         beliefs = _fitted(state, opened.job.seed, laws_of_fits(others, study.fingerprint))
     if beliefs is None:
-        raise nothing_measured(stop, state, opened.path)
+        return None
     return Ending(
         state=state,
         beliefs=beliefs,
@@ -98,58 +102,37 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     words = given[-1].recommendation["stopped_because"] if given else "the search has not ended yet"
     stop = Stop(kind=StopKind.ARRIVED if arrived else StopKind.BUDGET, reason=words)
     ending = make_ending(opened, store.ledger, study, state, None, stop)
-    recommendation = recommend(ending)
-    if recommendation is None:
-        raise no_answer(ending)
+    recommendation = None if ending is None else recommend(ending)
+    if ending is None or recommendation is None:
+        raise write_no_answer(state, stop, study, opened.path, folder)
     return write_ending(ending, recommendation, folder)
 
 
-def nothing_measured(stop: Stop, state: SearchState, job_path: Path) -> ProbeError | InfeasibleError:
-    """The error for a search that ended before any run was scored."""
-    if stop.kind is StopKind.FAULTS:
-        return ProbeError(
-            f"{stop.reason}, so nothing is recommended. {_last_fault(state)} "
-            f"{_where_to_read(state, job_path)}"
-        )
-    return InfeasibleError(f"nothing was measured: {stop.reason}; allow more in [budget], or widen [space]")
-
-
-def no_answer(ending: Ending) -> ProbeError | InfeasibleError:
-    """The error for a search after which nothing can be recommended."""
-    if ending.stop.kind is StopKind.FAULTS:
-        return nothing_measured(ending.stop, ending.state, ending.job_path)
-    short = _ended_short(ending.state)
-    if short is not None:
-        return InfeasibleError(f"{short}: ask it for more epochs (or steps)")
-    limits = ending.state.job.goal
-    bounded = limits.deadline is not None or limits.max_dollars is not None
-    remedy = "allow a later deadline or more dollars, " if bounded else ""
-    return InfeasibleError(
-        f"the target is out of reach: {ending.stop.reason}; {remedy}lower goal.target, widen [space], "
-        "or allow more in [budget]"
+def write_no_answer(
+    state: SearchState, stop: Stop, study: StudyRecord, job_path: Path, folder: Path
+) -> ProbeError | InfeasibleError:
+    """Writes the report of a search that ended without a recommendation; returns the error that says so."""
+    found = no_answer(state, stop, job_path)
+    content = UnansweredContent(
+        job=state.job,
+        study_name=study.name,
+        made_at=time.time(),
+        goal=goal_words(state),
+        reason=found.reason,
+        changes=found.changes,
+        warnings=found.warnings,
+        stopped_because=stop.reason,
+        probes=state.probes,
+        tuning=tuning_cost(state),
     )
-
-
-def _ended_short(state: SearchState) -> str | None:
-    """That the script ends by itself before the target; None where that is not why nothing reached it."""
-    broken = (Outcome.DIVERGED, Outcome.FAILED, Outcome.TIMED_OUT)
-    runs = [run for run in state.runs.values() if run.probe.outcome not in broken]
-    ended = [run for run in runs if run.ended_by_itself]
-    if not state.job.runs_command or not ended:
-        return None
-    is_known = all(math.isfinite(end) for end in state.script_ends([ended[0].configuration]))
-    if len(ended) < len(runs) and not is_known:
-        return None
-    samples = sorted({run.measurement.samples for run in ended})
-    shown = f"{samples[0]}" if len(samples) == 1 else f"{samples[0]} to {samples[-1]}"
-    return f"the script ended by itself after {shown} samples, before the target"
+    return found.error(write_unanswered(content, folder)["report.html"])
 
 
 def not_arrived(configuration: Configuration, state: SearchState) -> ProbeError | InfeasibleError:
     """The error for a training that ended without reaching the target."""
     run = run_of(state, configuration)
     if state.probes and state.probes[-1].outcome.is_fault:
-        return ProbeError(f"the training of {configuration} failed. {_last_fault(state)}")
+        return ProbeError(f"the training of {configuration} failed. {last_fault(state)}")
     if run is None:
         return InfeasibleError(f"{configuration} cannot be trained: a rank ran out of memory")
     seen = f"after {run.measurement.samples} samples, {run.measurement.training_seconds:.1f} s of training"
@@ -161,16 +144,3 @@ def not_arrived(configuration: Configuration, state: SearchState) -> ProbeError 
     return InfeasibleError(
         f"{configuration} did not reach the target: it ended as {run.probe.outcome.value} {seen}"
     )
-
-
-def _last_fault(state: SearchState) -> str:
-    """What the last probe that failed said."""
-    errors = [p.measurement.error for p in state.probes if p.outcome.is_fault and p.measurement is not None]
-    lines = (errors[-1] or "").strip().splitlines() if errors else []
-    return f"The last one said: {lines[-1] if lines else 'nothing'}."
-
-
-def _where_to_read(state: SearchState, job_path: Path) -> str:
-    numbers = [p.trial_number for p in state.probes if p.outcome.is_fault and p.trial_number is not None]
-    explained = f"`paceline explain {job_path} {numbers[-1]}` shows all it said; " if numbers else ""
-    return f"{explained}once the cause is fixed, the same command resumes"

@@ -46,7 +46,7 @@ from tuner.service.opening import (
     require_training,
 )
 from tuner.service.plan import crowding_words, plan_lines
-from tuner.service.reporting import make_ending, no_answer, write_ending
+from tuner.service.reporting import make_ending, write_ending, write_no_answer
 
 if TYPE_CHECKING:
     import optuna
@@ -173,7 +173,7 @@ def _searched(
         context.listen(SearchEvent(kind="warning", text=crowd))
     stop, decision = search.run()
     ending = make_ending(opened, context.ledger, context.study, search.state(), decision.beliefs, stop)
-    recommendation = recommend(ending)
+    recommendation = None if ending is None else recommend(ending)
     if recommendation is not None and options.verify and recommendation.verified is None:
         expected = recommendation.choice.seconds.median
         context.listen(SearchEvent(kind="plan", text=_verify_words(expected)))
@@ -186,9 +186,10 @@ def _searched(
         if verification.kind is not StopKind.ARRIVED:
             context.listen(SearchEvent(kind="warning", text=f"not verified: {verification.reason}"))
         ending = make_ending(opened, context.ledger, context.study, search.state(), None, stop)
-        recommendation = recommend(ending)
-    if recommendation is None or (stop.kind is StopKind.FAULTS and not ending.state.has_scores):
-        raise no_answer(ending)
+        recommendation = None if ending is None else recommend(ending)
+    broken_down = stop.kind is StopKind.FAULTS and (ending is None or not ending.state.has_scores)
+    if ending is None or recommendation is None or broken_down:
+        raise write_no_answer(search.state(), stop, context.study, opened.path, context.folder)
     context.ledger.add_recommendation(
         RecommendationRecord(
             study_id=context.study.study_id,

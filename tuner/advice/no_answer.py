@@ -1,0 +1,168 @@
+"""Why a search ended without a recommendation, and what to change."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.advice.script_warnings import remarks_of, script_warnings
+from tuner.domain.errors import InfeasibleError, ProbeError
+from tuner.domain.format import format_count, format_value
+from tuner.domain.measurement import Outcome
+from tuner.search.policy import Stop, StopKind
+from tuner.search.state import Run, SearchState
+
+#: So many remarks are part of the message; the report has all of them.
+_MOST_REMARKS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoAnswer:
+    """A search that ended without a recommendation.
+
+    Args:
+        reason: Why nothing is recommended, one clause.
+        changes: What to change, a clause each.
+        warnings: Sentences on what was noticed about the script.
+        probes_failed: Whether probes failed, so that this, and not the training, is the reason.
+    """
+
+    reason: str
+    changes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    probes_failed: bool
+
+    def error(self, report: Path | None = None) -> ProbeError | InfeasibleError:
+        """The error that ends the command: reason, what to change, what was noticed.
+
+        Args:
+            report: Where the report of what was tried lies.
+        """
+        words = self.reason + ("; " + ", or ".join(self.changes) if self.changes else "")
+        lines = [words, *(f"  noticed: {warning}" for warning in self.warnings[:_MOST_REMARKS])]
+        if len(self.warnings) > _MOST_REMARKS:
+            lines.append(f"  {len(self.warnings) - _MOST_REMARKS} more are in the report")
+        if report is not None:
+            lines.append(f"  what was tried and read: {report}")
+        kind = ProbeError if self.probes_failed else InfeasibleError
+        return kind("\n".join(lines))
+
+
+def has_score(state: SearchState) -> bool:
+    """Whether any score of a trained model was read in this study."""
+    return any(
+        point.samples > 0 and math.isfinite(point.value)
+        for measurement in state.slices
+        for point in measurement.curve
+    )
+
+
+def all_turned_back(state: SearchState) -> bool:
+    """Whether no run arrived, and every run with a score has been getting worse since its best one."""
+    scored = [run for run in state.runs.values() if run.measurement.trained_curve]
+    return bool(scored) and all(run.turned_back is not None for run in scored)
+
+
+def no_answer(state: SearchState, stop: Stop, job_path: Path) -> NoAnswer:
+    """Why nothing is recommended of a state in which a search ended."""
+    probes_failed = stop.kind is StopKind.FAULTS
+    if probes_failed:
+        reason = f"{stop.reason}, so nothing is recommended. {last_fault(state)} "
+        reason += _where_to_read(state, job_path)
+        return NoAnswer(reason=reason, changes=(), warnings=remarks_of(state), probes_failed=True)
+    if not has_score(state):
+        reason, changes = _without_score(state, stop, job_path)
+        probes_failed = state.num_faults > 0
+    else:
+        reason, changes = _out_of_reach(state, stop)
+    return NoAnswer(
+        reason=reason, changes=changes, warnings=script_warnings(state), probes_failed=probes_failed
+    )
+
+
+def last_fault(state: SearchState) -> str:
+    """What the last probe that failed said."""
+    errors = [p.measurement.error for p in state.probes if p.outcome.is_fault and p.measurement is not None]
+    lines = (errors[-1] or "").strip().splitlines() if errors else []
+    return f"The last one said: {lines[-1] if lines else 'nothing'}."
+
+
+def _where_to_read(state: SearchState, job_path: Path) -> str:
+    numbers = [p.trial_number for p in state.probes if p.outcome.is_fault and p.trial_number is not None]
+    explained = f"`paceline explain {job_path} {numbers[-1]}` shows all it said; " if numbers else ""
+    return f"{explained}once the cause is fixed, the same command resumes"
+
+
+def _without_score(state: SearchState, stop: Stop, job_path: Path) -> tuple[str, tuple[str, ...]]:
+    """Nothing can be said of a training of which nothing was scored."""
+    if not state.slices:
+        return f"nothing was measured: {stop.reason}", ("allow more in [budget]", "widen [space]")
+    reason = f"no score was read, so nothing is recommended: {stop.reason}"
+    if state.num_faults:
+        reason += f". {last_fault(state)} {_where_to_read(state, job_path)}"
+    if not state.job.runs_command:
+        return reason, ("allow more in [budget]", "score sooner (probe.first_score_samples)")
+    matched = "see with `paceline check` which lines of the script match workload.metrics"
+    return reason, (matched, "allow more in [budget] if its first score comes later")
+
+
+def _out_of_reach(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]:
+    broken = (Outcome.DIVERGED, Outcome.FAILED, Outcome.TIMED_OUT)
+    runs = [
+        run
+        for run in state.runs.values()
+        if run.measurement.trained_curve and run.probe.outcome not in broken
+    ]
+    if all_turned_back(state):
+        return _turned_back_words(state, runs), (
+            "set goal.target to what the script can reach",
+            "widen [space]",
+        )
+    ended = [run for run in runs if run.ended_by_itself]
+    is_known = bool(ended) and math.isfinite(state.script_ends([ended[0].configuration])[0])
+    if ended and (len(ended) == len(runs) or is_known):
+        return _ended_words(state, ended)
+    limits = state.job.goal
+    bounded = limits.deadline is not None or limits.max_dollars is not None
+    remedy = ("allow a later deadline or more dollars",) if bounded else ()
+    more = ("allow more in [budget]",) if stop.kind is StopKind.BUDGET else ()
+    return f"the target is out of reach: {stop.reason}", (
+        *remedy,
+        "lower goal.target",
+        "widen [space]",
+        *more,
+    )
+
+
+def _turned_back_words(state: SearchState, runs: list[Run]) -> str:
+    sign = 1.0 if state.job.goal.maximize else -1.0
+    best = sorted((run.turned_back.best for run in runs if run.turned_back), key=lambda value: sign * value)
+    where = format_value(best[-1])
+    if len(best) > 1 and format_value(best[0]) != where:
+        where = f"{where} to {format_value(best[0])}"
+    counted = "1 run turned back" if len(best) == 1 else f"{len(best)} runs turned back"
+    has = "has" if len(best) == 1 else "have"
+    return (
+        f"{counted} at {where} and {has} been getting worse since: the target "
+        f"{state.job.goal.target:g} is out of reach as far as seen"
+    )
+
+
+def _ended_words(state: SearchState, runs: list[Run]) -> tuple[str, tuple[str, ...]]:
+    """Every run came to its own end before the target."""
+    goal = state.job.goal
+    longest = max(runs, key=lambda run: run.measurement.samples)
+    values = [point.value for run in runs for point in run.measurement.trained_curve]
+    best = format_value(max(values) if goal.maximize else min(values))
+    samples = format_count(longest.measurement.samples)
+    if state.job.runs_command:
+        what, change = "the script ended by itself", "let it train for more epochs"
+    elif state.job.recording() is not None:
+        what, change = "the recorded runs end", "record longer runs"
+    else:
+        what, change = "the schedule ended", "raise workload.schedule.horizon_samples"
+    return f"{what} after {samples} samples, before the target; the best value was {best}", (
+        change,
+        "lower goal.target",
+    )

@@ -1,0 +1,109 @@
+"""Warnings from what the user's script reported, compared over all runs of a study."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+from search_spaces import Configuration
+from tuner.domain.format import axis_title, format_axis, format_configuration, format_value
+from tuner.search.state import Run, SearchState
+
+#: Two values are the same if they agree in so many significant digits.
+_DIGITS = 6
+#: So many different values at the same positions say that runs are the same; of values with few digits, such as
+#: an accuracy on a hundred samples, it takes twice as many.
+_FEWEST_VALUES, _MANY_DIGITS = 2, 4
+
+
+def script_warnings(state: SearchState) -> tuple[str, ...]:
+    """Sentences on what contradicts the job: each remark once, options without effect, a doubtful target."""
+    runs = list(state.runs.values())
+    return tuple(dict.fromkeys([*_no_effect(runs), *_doubtful_target(state, runs), *remarks_of(state)]))
+
+
+def remarks_of(state: SearchState) -> tuple[str, ...]:
+    """What was noticed in any slice of the study, each once."""
+    return tuple(dict.fromkeys(remark for measurement in state.slices for remark in measurement.remarks))
+
+
+def axes_without_effect(state: SearchState) -> frozenset[str]:
+    """Axes that two runs differ in that gave the same values all the same."""
+    pairs = _same_runs(list(state.runs.values()))
+    return frozenset(axis for one, other in pairs for axis in _differing(one, other))
+
+
+def _no_effect(runs: Sequence[Run]) -> Iterable[str]:
+    said: set[tuple[str, ...]] = set()
+    # A pair that differs in one axis says most, so that it comes first.
+    for one, other in sorted(_same_runs(runs), key=lambda pair: len(_differing(*pair))):
+        axes = _differing(one, other)
+        if any(set(earlier) <= set(axes) for earlier in said):
+            continue
+        said.add(axes)
+        named = " or ".join(axes)
+        yield (
+            f"{named} seems to have no effect: the runs with {_values(one.configuration, axes)} and with "
+            f"{_values(other.configuration, axes)} gave the same values "
+            f"({format_value(one.measurement.trained_curve[-1].value)} and before). "
+            "Check that the script uses what it is given"
+        )
+
+
+def _same_runs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """Pairs of runs with the same values at the same positions, in every score that both have."""
+    return [
+        (one, other)
+        for one, other in itertools.combinations(runs, 2)
+        if _differing(one, other) and (_are_same(one, other, "step") or _are_same(one, other, "samples"))
+    ]
+
+
+def _are_same(one: Run, other: Run, position: str) -> bool:
+    ours, theirs = (
+        {getattr(point, position): f"{point.value:.{_DIGITS}g}" for point in run.measurement.trained_curve}
+        for run in (one, other)
+    )
+    shared = ours.keys() & theirs.keys()
+    # A value that never changes is the same in any two runs.
+    different = {ours[at] for at in shared}
+    weight = sum(
+        1.0 if len(value.strip("-0.").replace(".", "")) >= _MANY_DIGITS else 0.5 for value in different
+    )
+    return weight >= _FEWEST_VALUES and all(ours[at] == theirs[at] for at in shared)
+
+
+def _differing(one: Run, other: Run) -> tuple[str, ...]:
+    """Axes that training depends on and in which two runs differ."""
+    ours, theirs = one.configuration, other.configuration
+    axes = dict.fromkeys([*ours, *theirs])
+    return tuple(axis for axis in axes if axis != "nodes" and ours.get(axis) != theirs.get(axis))
+
+
+def _values(configuration: Configuration, axes: Sequence[str]) -> str:
+    words = [f"{axis_title(a)} {format_axis(configuration[a])}" for a in axes if a in configuration]
+    return ", ".join(words)
+
+
+def _doubtful_target(state: SearchState, runs: Sequence[Run]) -> Iterable[str]:
+    goal = state.job.goal
+    count = goal.target_count()
+    for run in runs:
+        curve = run.measurement.trained_curve
+        if curve and count.is_past(curve[0].value):
+            yield (
+                f"the very first score, {format_value(curve[0].value)} of "
+                f"{format_configuration(run.configuration)}, was past the target {goal.target:g}: the target "
+                "may be too easy, or its unit may be wrong"
+            )
+            break
+    for run in runs:
+        past = [count.is_past(point.value) for point in run.measurement.trained_curve]
+        if True in past and not all(past[past.index(True) :]):
+            lost = run.measurement.trained_curve[past.index(True) :][past[past.index(True) :].index(False)]
+            yield (
+                f"{format_configuration(run.configuration)} met the target once and lost it again "
+                f"({format_value(lost.value)} after {lost.samples} samples): [goal] hold = 3 asks for three "
+                "scores in a row"
+            )
+            break
