@@ -98,6 +98,12 @@ def _without_score(state: SearchState, stop: Stop, job_path: Path) -> tuple[str,
     """Nothing can be said of a training of which nothing was scored."""
     if not state.slices:
         return f"nothing was measured: {stop.reason}", ("allow more in [budget]", "widen [space]")
+    diverged = sum(probe.outcome is Outcome.DIVERGED for probe in state.probes)
+    if diverged and not state.num_faults:
+        reason = (
+            f"the target is out of reach: {diverged} of {len(state.probes)} probes diverged before a score"
+        )
+        return reason, ("allow lower learning rates in [space]",)
     reason = f"no score was read, so nothing is recommended: {stop.reason}"
     if state.num_faults:
         reason += f". {last_fault(state)} {_where_to_read(state, job_path)}"

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.advice.no_answer import all_turned_back, has_score
+from tuner.advice.script_warnings import axes_without_effect, differing_axes
 from tuner.advice.sensitivity import turning_points
 from tuner.advice.strategies import strategy_outlooks
 from tuner.advice.warnings import cautions
@@ -92,6 +94,8 @@ def recommend(ending: Ending) -> Recommendation | None:
         own_command=_own_command(ending, choice),
         strategies=strategies,
         turning_points=turning_points(state, ending.beliefs, choice),
+        ended_by_budget=stop.kind is StopKind.BUDGET,
+        axes_without_effect=tuple(sorted(axes_without_effect(state))),
     )
 
 
@@ -204,7 +208,42 @@ def _choice(ending: Ending) -> Configuration | None:
     usable = [i for i in indices if math.isfinite(expected[i]) and configurations[i] not in given_up]
     if not usable:
         return None
-    return configurations[min(usable, key=lambda i: float(expected[i]))]
+    chosen = min(usable, key=lambda i: float(expected[i]))
+    if ending.stop.kind is not StopKind.ARRIVED:
+        chosen = _measured_first(ending, chosen, expected)
+    return configurations[chosen]
+
+
+def _measured_first(ending: Ending, chosen: int, expected: npt.NDArray[np.float64]) -> int:
+    """The choice, unless it was not measured and a measured one may well be as good.
+
+    A configuration without a score of its own is chosen only if nearly its whole interval costs less than the
+    best one with a score is expected to. What differs from the present settings only in axes that have no
+    effect gains nothing over them.
+    """
+    state, beliefs = ending.state, ending.beliefs
+    configurations = beliefs.configurations
+    if not _is_scored(state, configurations[chosen]):
+        scored = [
+            i for i, c in enumerate(configurations) if _is_scored(state, c) and math.isfinite(expected[i])
+        ]
+        upper = beliefs.forecast.quantile(LEVELS[-1]) * beliefs.price
+        best = min(scored, key=lambda i: float(expected[i]), default=chosen)
+        if upper[chosen] >= expected[best]:
+            chosen = best
+    present = state.job.baseline_configuration()
+    if present in configurations:
+        index = configurations.index(present)
+        differs = differing_axes(configurations[chosen], present)
+        if differs and math.isfinite(expected[index]) and differs <= axes_without_effect(state):
+            return index
+    return chosen
+
+
+def _is_scored(state: SearchState, configuration: Configuration) -> bool:
+    """Whether a run with these statistics has a score, on any number of nodes."""
+    run = run_of(state, configuration)
+    return run is not None and bool(run.measurement.trained_curve)
 
 
 def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
@@ -218,8 +257,9 @@ def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
     else:
         values = [float(beliefs.forecast.quantile(level)[index]) for level in LEVELS]
         seconds = Estimate(lower=values[0], median=values[1], upper=values[2])
-        probability = float(beliefs.forecast.probability_of_reaching()[index])
-    known = own.measurement.training_seconds if own else 0.0
+        chance = float(beliefs.forecast.probability_of_reaching()[index])
+        probability = min(max(chance, LEVELS[0]), LEVELS[-1])
+    known = own.seen_seconds if own else 0.0
     return Alternative(
         configuration=configuration,
         seconds=seconds,
@@ -227,6 +267,8 @@ def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
         probability_of_reaching=probability,
         measured_seconds=own.seconds_to_target if own else None,
         share_known=min(known / seconds.median, 1.0) if seconds.median > 0 else 0.0,
+        samples_known=own.seen_samples if own else 0,
+        seconds_known=known,
         emulated=state.cluster.emulates(configuration),
     )
 
@@ -289,6 +331,7 @@ def _verification(ending: Ending, run: Run | None) -> Verification | None:
         value=best,
         predicted=_estimate(held[0]) if held else None,
         share_known=held[1] if held else None,
+        last_value=values[-1],
     )
 
 

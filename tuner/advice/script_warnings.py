@@ -11,8 +11,8 @@ from tuner.search.state import Run, SearchState
 
 #: Two values are the same if they agree in so many significant digits.
 _DIGITS = 6
-#: So many different values at the same positions say that runs are the same; of values with few digits, such as
-#: an accuracy on a hundred samples, it takes twice as many.
+#: So many different values at the same positions say that runs are the same; of values with few digits, such
+#: as an accuracy on a hundred samples, it takes twice as many.
 _FEWEST_VALUES, _MANY_DIGITS = 2, 4
 
 
@@ -31,6 +31,11 @@ def axes_without_effect(state: SearchState) -> frozenset[str]:
     """Axes that two runs differ in that gave the same values all the same."""
     pairs = _same_runs(list(state.runs.values()))
     return frozenset(axis for one, other in pairs for axis in _differing(one, other))
+
+
+def differing_axes(one: Configuration, other: Configuration) -> frozenset[str]:
+    """Axes in which two configurations differ."""
+    return frozenset(axis for axis in {**one, **other} if one.get(axis) != other.get(axis))
 
 
 def _no_effect(runs: Sequence[Run]) -> Iterable[str]:
@@ -75,9 +80,8 @@ def _are_same(one: Run, other: Run, position: str) -> bool:
 
 def _differing(one: Run, other: Run) -> tuple[str, ...]:
     """Axes that training depends on and in which two runs differ."""
-    ours, theirs = one.configuration, other.configuration
-    axes = dict.fromkeys([*ours, *theirs])
-    return tuple(axis for axis in axes if axis != "nodes" and ours.get(axis) != theirs.get(axis))
+    axes = differing_axes(one.configuration, other.configuration) - {"nodes"}
+    return tuple(axis for axis in {**one.configuration, **other.configuration} if axis in axes)
 
 
 def _values(configuration: Configuration, axes: Sequence[str]) -> str:

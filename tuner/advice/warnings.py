@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from search_spaces import Configuration
+from tuner.advice.script_warnings import script_warnings
 from tuner.advice.strategy_words import ranks_words
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState
@@ -29,6 +30,7 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
             f"Everything was replayed from the recording {recording.name}: there is no trained model, and "
             "nothing here to launch. Train this with what the recording was made with."
         )
+    lines += script_warnings(state)
     lines += _untold(state)
     lines += _emulated(state)
     lines += _lost(state)
@@ -38,6 +40,17 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
         lines.append("The budget ended the search while there was still something to gain.")
     if stop.kind is StopKind.FAULTS:
         lines.append("Failures ended the search while there was still something to gain.")
+    turned = sum(run.turned_back is not None for run in state.runs.values())
+    if turned:
+        words = "1 run has" if turned == 1 else f"{turned} runs have"
+        lines.append(f"{words} been getting worse since the best value: the script overfits there.")
+    ended = [run for run in state.runs.values() if run.ended_by_itself]
+    if ended and state.job.runs_command:
+        longest = max(run.measurement.samples for run in ended)
+        lines.append(
+            f"The script ended by itself before the target in {len(ended)} runs, the longest after "
+            f"{longest} samples: let it train for more epochs."
+        )
     arrived = sum(run.arrived for run in state.runs.values())
     if arrived == 1:
         lines.append(

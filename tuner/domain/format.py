@@ -97,6 +97,17 @@ def format_share(share: float) -> str:
     return f"{share * 100:.0f}%"
 
 
+def format_chance(chance: float) -> str:
+    """A predicted chance in [0, 1]: never nought or certain, since nobody measured it."""
+    if math.isnan(chance):
+        return UNKNOWN
+    if chance <= 0.05:
+        return "below 5%"
+    if chance >= 0.95:
+        return "above 95%"
+    return format_share(chance)
+
+
 def format_ratio(ratio: float) -> str:
     """A factor: 2.9x, 13x."""
     return f"{ratio:.2g}x" if ratio < 99.5 else f"{ratio:,.0f}x"

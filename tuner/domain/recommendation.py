@@ -12,7 +12,7 @@ from typing import Any
 from search_spaces import Configuration
 
 #: Version of `recommendation.json`: the first number changes when a reader of the old form would fail.
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,12 @@ class Alternative:
         configuration: The configuration.
         seconds: Predicted training seconds to target.
         dollars: Predicted dollars to target; None where nodes have no price.
-        probability_of_reaching: Chance that the target is reached at all.
+        probability_of_reaching: Chance that the target is reached at all; of what was not measured at least
+            0.05 and at most 0.95, since nobody knows it better.
         measured_seconds: Measured training seconds to target, where its run arrived.
-        share_known: Share of its run that was measured, in [0, 1].
+        share_known: Share of its predicted run that was measured, in [0, 1].
+        samples_known: Samples of its run that were observed.
+        seconds_known: Training seconds of its run that were observed.
         emulated: Whether its run was, or would be, one of emulated ranks.
     """
 
@@ -50,7 +53,14 @@ class Alternative:
     probability_of_reaching: float
     measured_seconds: float | None = None
     share_known: float = 0.0
+    samples_known: int = 0
+    seconds_known: float = 0.0
     emulated: bool = False
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether anything of its own run was observed."""
+        return self.samples_known > 0 or self.measured_seconds is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +96,7 @@ class Verification:
         training_seconds: Training clock at the crossing, or where it ended.
         dollars: Price of that time.
         value: Best metric seen.
+        last_value: Last metric seen, which is worse than the best one where the run overfits.
         predicted: The prediction to compare with, made before the run was known past `share_known`.
         share_known: Share of the verified run that was known when that prediction was made.
     """
@@ -96,6 +107,7 @@ class Verification:
     value: float
     predicted: Estimate | None
     share_known: float | None
+    last_value: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +157,8 @@ class Recommendation:
             where no command was given.
         strategies: Every strategy at its best, the chosen one first; empty if only one was considered.
         turning_points: Sentences that say what would change the answer, if a cluster was described.
+        ended_by_budget: Whether the budget ended the search.
+        axes_without_effect: Axes that made no difference to the scores, so that no gain is due to them.
     """
 
     job_name: str
@@ -165,6 +179,8 @@ class Recommendation:
     own_command: str = ""
     strategies: tuple[StrategyOutlook, ...] = ()
     turning_points: tuple[str, ...] = ()
+    ended_by_budget: bool = False
+    axes_without_effect: tuple[str, ...] = ()
     schema_version: str = field(default=SCHEMA_VERSION)
 
     def to_dict(self) -> dict[str, Any]:
@@ -197,6 +213,7 @@ class Recommendation:
                 "tuning": TuningCost(**data["tuning"]),
                 "strategies": tuple(_outlook(item) for item in data.get("strategies", ())),
                 "turning_points": tuple(data.get("turning_points", ())),
+                "axes_without_effect": tuple(data.get("axes_without_effect", ())),
             }
         )
 

@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tuner.advice.script_warnings import differing_axes
 from tuner.domain.format import (
+    format_chance,
+    format_count,
     format_dollars,
     format_interval,
     format_ratio,
@@ -19,6 +22,8 @@ from tuner.ledger.records import EARLY_SHARE, PredictedAgainstMeasured
 
 #: Times closer than this ratio are called equal.
 _EQUAL_RATIO = 1.05
+#: A prediction whose 90% interval spans more than this factor is a guess.
+_GUESS_RATIO = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +54,10 @@ def trust_in(recommendation: Recommendation) -> Finding:
     if verified is not None:
         return Finding(headline="verified", detail="It was trained to the target.")
     if recommendation.provisional:
+        remedy = "give the search more budget" if recommendation.ended_by_budget else "train it with --verify"
         return Finding(
             headline="provisional",
-            detail="It rests on less evidence than it should: "
-            "give the search more budget before relying on it.",
+            detail=f"It rests on less evidence than it should: {remedy} before relying on it.",
         )
     if recommendation.choice.measured_seconds is not None:
         return Finding(headline="measured", detail="A probe of it reached the target.")
@@ -65,16 +70,29 @@ def trust_in(recommendation: Recommendation) -> Finding:
 def prediction(recommendation: Recommendation) -> Finding:
     """The predicted time to target with its interval and the chance of reaching it."""
     choice = recommendation.choice
-    chance = format_share(choice.probability_of_reaching)
+    chance = format_chance(choice.probability_of_reaching)
     if choice.measured_seconds is not None:
         return Finding(
             headline=f"about {format_seconds(choice.seconds.median)} again",
             detail=f"With another order of the data: 90% interval {format_interval(choice.seconds)}.",
         )
+    guess = _why_a_guess(choice)
+    headline = format_seconds(choice.seconds.median)
     return Finding(
-        headline=format_seconds(choice.seconds.median),
-        detail=f"90% interval {format_interval(choice.seconds)}; chance of reaching the target {chance}.",
+        headline=f"a guess: {headline}" if guess else headline,
+        detail=f"90% interval {format_interval(choice.seconds)}; chance of reaching the target {chance}."
+        f"{guess}",
     )
+
+
+def _why_a_guess(alternative: Alternative) -> str:
+    """Why a prediction is no more than a guess, as a sentence with a space before it; else empty."""
+    seconds = alternative.seconds
+    if not alternative.is_observed:
+        return " No run of it was measured."
+    if seconds.upper > _GUESS_RATIO * seconds.lower:
+        return f" The interval spans more than a factor of {_GUESS_RATIO:g}."
+    return ""
 
 
 def measured_word(recommendation: Recommendation) -> str:
@@ -88,12 +106,14 @@ def measured(recommendation: Recommendation) -> Finding:
     if verified is None:
         seconds = recommendation.choice.measured_seconds
         if seconds is None:
-            share = recommendation.choice.share_known
-            if share:
-                return Finding(headline="not yet", detail=f"{format_share(share)} of its run was {word}.")
+            if recommendation.choice.is_observed:
+                known = _known_words(recommendation.choice)
+                return Finding(headline="not yet", detail=f"{known} of its run were {word}.")
             return Finding(headline=f"not {word}", detail=f"No run of it was {word}.")
         return Finding(headline=format_seconds(seconds), detail="Training seconds of its probe.")
     best = f"best value {format_value(verified.value)}"
+    if verified.last_value is not None and verified.last_value != verified.value:
+        best += f", last value {format_value(verified.last_value)}"
     if not verified.reached:
         return Finding(
             headline="target not reached",
@@ -127,30 +147,34 @@ def comparison(recommendation: Recommendation) -> Finding:
         )
     if baseline.configuration == choice.configuration:
         return Finding(headline="keep them", detail="The present settings are the best that was found.")
+    differs = differing_axes(choice.configuration, baseline.configuration)
+    if differs <= set(recommendation.axes_without_effect):
+        named = " or ".join(sorted(differs))
+        return Finding(headline="no difference", detail=f"They differ in {named}, which had no effect.")
     ours, ours_measured = _time_of_choice(recommendation)
     theirs, theirs_measured = _known_time(baseline)
     if not math.isfinite(theirs):
-        chance = format_share(baseline.probability_of_reaching)
+        chance = format_chance(baseline.probability_of_reaching)
         return Finding(
             headline="they may never reach it",
             detail=f"The present settings are not expected to reach the target (chance {chance}).",
         )
     if not math.isfinite(ours) or ours <= 0:
         return Finding(headline="unclear", detail="The time of the recommendation has no finite median.")
-    distinct = _are_distinct(_span(choice, ours, ours_measured), _span(baseline, theirs, theirs_measured))
-    caution = "" if distinct else " The intervals overlap: the difference is likely, not certain."
-    own = "" if ours_measured else " The recommendation's own time is a prediction."
-    if ours_measured and not theirs_measured and theirs < ours:
-        # The search ended with the first run at the target; a short probe of the other is no result.
-        return Finding(
-            headline="not compared to the end",
-            detail="The search ended when the first run reached the target. "
-            f"{_present(baseline, theirs, False)}{caution}",
-        )
     prices = _prices(choice, baseline)
+    if ours_measured and theirs_measured:
+        return Finding(
+            headline=_times(theirs / ours, "sooner", "later", "as fast"),
+            detail=f"The present settings took {format_seconds(theirs)}, measured.{prices}",
+        )
+    # A factor would look like a result: both are shown, each with what it rests on.
+    distinct = _are_distinct(_span(choice, ours, ours_measured), _span(baseline, theirs, theirs_measured))
+    caution = "" if distinct else " The intervals overlap: which one is sooner is not known."
     return Finding(
-        headline=_times(theirs / ours, "sooner", "later", "as fast"),
-        detail=f"{_present(baseline, theirs, theirs_measured)}{own}{caution}{prices}",
+        headline=f"{_span_words(choice, ours, ours_measured)}, against "
+        f"{_span_words(baseline, theirs, theirs_measured)} of the present settings",
+        detail=f"{_basis('The recommendation', choice, ours_measured)} "
+        f"{_basis('The present settings', baseline, theirs_measured)}{caution}{prices}",
     )
 
 
@@ -167,13 +191,27 @@ def _time_of_choice(recommendation: Recommendation) -> tuple[float, bool]:
     return _known_time(recommendation.choice)
 
 
-def _present(baseline: Alternative, seconds: float, is_measured: bool) -> str:
+def _span_words(alternative: Alternative, seconds: float, is_measured: bool) -> str:
+    """Its time, with what it is: measured, predicted from its own run, or not measured at all."""
     if is_measured:
-        return f"The present settings took {format_seconds(seconds)}, measured."
-    would = f"The present settings would take {format_seconds(seconds)}"
-    if baseline.share_known == 0:
-        return f"{would} by prediction alone: they were never measured."
-    return f"{would}, predicted with {format_share(baseline.share_known)} of their run measured."
+        return f"{format_seconds(seconds)} (measured)"
+    word = "predicted" if alternative.is_observed else "not measured"
+    return f"{format_interval(alternative.seconds)} ({word})"
+
+
+def _basis(name: str, alternative: Alternative, is_measured: bool) -> str:
+    has = "have" if name.endswith("s") else "has"
+    if is_measured:
+        return f"{name} {has} reached the target."
+    if not alternative.is_observed:
+        return f"{name} {has} not been measured."
+    own = "their" if has == "have" else "its"
+    return f"{name} {has} been predicted from {_known_words(alternative)} of {own} own run."
+
+
+def _known_words(alternative: Alternative) -> str:
+    """How much of its run was observed: a share of a prediction would be as wrong as the prediction."""
+    return f"{format_count(alternative.samples_known)} samples ({format_seconds(alternative.seconds_known)})"
 
 
 def _span(alternative: Alternative, known: float, is_measured: bool) -> tuple[float, float]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from tuner.domain.format import (
     format_axis,
+    format_chance,
     format_configuration,
     format_count,
     format_duration_tick,
     format_interval,
     format_seconds,
-    format_share,
 )
 from tuner.domain.recommendation import Alternative, Recommendation
 from tuner.report.markup import Markup, joined
@@ -70,7 +70,7 @@ def unreachable_words(landscape: Sequence[Alternative]) -> list[str]:
         return f"{strategy}{_place(alternative)}"
 
     if never:
-        places = "; ".join(f"{place(a)} ({format_share(a.probability_of_reaching)})" for a in never)
+        places = "; ".join(f"{place(a)} ({format_chance(a.probability_of_reaching)})" for a in never)
         words.append(
             f"Not drawn, since the target is probably out of reach (chance of reaching it): {places}."
         )
@@ -186,7 +186,7 @@ def _draw(plot: Plot, series: _Series, *, emphasised: bool) -> None:
         title = (
             f"{format_configuration(alternative.configuration)}: "
             f"{format_seconds(seconds.median)}, 90% interval {format_interval(seconds)}, "
-            f"chance of reaching the target {format_share(alternative.probability_of_reaching)}"
+            f"chance of reaching the target {format_chance(alternative.probability_of_reaching)}"
         )
         plot.interval(x, seconds.lower, seconds.upper, f"{series.style} {weight}", title)
         likely = alternative.probability_of_reaching >= 0.5

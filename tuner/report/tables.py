@@ -13,6 +13,7 @@ from tuner.domain.format import (
     UNREACHABLE,
     axis_title,
     format_axis,
+    format_chance,
     format_configuration,
     format_count,
     format_dollar_interval,
@@ -61,12 +62,25 @@ def choices_table(recommendation: Recommendation) -> Table:
     rows.append(("90% interval of time", *(format_interval(a.seconds) for _, a in shown)))
     word = measured_word(recommendation)
     rows.append((f"{word} time to target", *(_measured(a) for _, a in shown)))
-    rows.append((f"share of its run {word}", *(format_share(a.share_known) for _, a in shown)))
+    rows.append((f"{word} of its run", *(_known(a) for _, a in shown)))
     if any(a.dollars is not None for _, a in shown):
         rows.append(("predicted price", *(_dollars(a) for _, a in shown)))
         rows.append(("90% interval of price", *(_dollar_interval(a) for _, a in shown)))
-    rows.append(("chance of reaching it", *(format_share(a.probability_of_reaching) for _, a in shown)))
+    rows.append(("chance of reaching it", *(_chance(a) for _, a in shown)))
     return Table(columns=("", *(name for name, _ in shown)), rows=tuple(rows))
+
+
+def _known(alternative: Alternative) -> str:
+    """How much of its run was observed; a share of a prediction would be as wrong as the prediction."""
+    if not alternative.samples_known:
+        return "nothing"
+    return f"{format_count(alternative.samples_known)} samples ({format_seconds(alternative.seconds_known)})"
+
+
+def _chance(alternative: Alternative) -> str:
+    if alternative.measured_seconds is not None:
+        return "reached"
+    return format_chance(alternative.probability_of_reaching)
 
 
 def _axis(alternative: Alternative, axis: str) -> str:
@@ -130,7 +144,7 @@ def landscape_table(landscape: Sequence[Alternative]) -> Table:
             format_seconds(a.seconds.median),
             format_interval(a.seconds),
             _dollars(a),
-            format_share(a.probability_of_reaching),
+            _chance(a),
         )
         for a in ordered
     ]

@@ -78,7 +78,7 @@ def write_unanswered(content: UnansweredContent, folder: Path) -> dict[str, Path
 def _write_all(texts: Mapping[str, str], folder: Path, replaced: Sequence[str]) -> dict[str, Path]:
     """Writes files by name, and removes those of another kind of ending."""
     written = {}
-    path = folder
+    path = folder / next(iter(texts))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in replaced:

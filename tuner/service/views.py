@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tuner.domain.errors import JobError
+from tuner.domain.format import format_chance
 from tuner.domain.measurement import crossing
 from tuner.job import GoalSection
 from tuner.ledger import Ledger, ProbeRecord, StudyRecord
@@ -94,10 +95,11 @@ def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
     for prediction in ledger.predictions(study.study_id):
         if prediction.configuration == probe.configuration:
             levels = [f"{seconds:.4g}" for _, seconds in sorted(prediction.quantiles.items())]
+            chance = format_chance(prediction.probability_of_reaching)
             rows.append(
                 (
                     f"predicted with {prediction.seconds_known:.1f} s known",
-                    f"{' / '.join(levels)} s to target, reached {prediction.probability_of_reaching:.0%}",
+                    f"{' / '.join(levels)} s to target, chance of reaching it {chance}",
                 )
             )
     if timed is not None and timed.error:

@@ -274,7 +274,13 @@ def prediction_record(median: float, spread: float, made_at: float) -> Predictio
 
 
 def recommendation() -> Recommendation:
-    choice = replace(alternative(4, 256, 0.1), measured_seconds=9.31, share_known=1.0)
+    choice = replace(
+        alternative(4, 256, 0.1),
+        measured_seconds=9.31,
+        share_known=1.0,
+        samples_known=26_600,
+        seconds_known=9.4,
+    )
     return Recommendation(
         job_name="digits",
         study_name="digits-2",
@@ -287,6 +293,8 @@ def recommendation() -> Recommendation:
             seconds=estimate(91.0, 1.4),
             dollars=estimate(91.0 * DOLLARS_PER_NODE_SECOND, 1.4),
             share_known=0.62,
+            samples_known=30_000,
+            seconds_known=56.0,
         ),
         verified=Verification(
             reached=True,

@@ -45,26 +45,70 @@ def test_an_unbounded_prediction_says_so(builder: ModuleType) -> None:
     assert "7 s to no upper bound" in found.detail
 
 
-def test_the_gain_is_measured_time_against_what_is_known_of_the_present_settings(builder: ModuleType) -> None:
-    found = comparison(builder.recommendation())
-    assert found.headline == "9.8x sooner"
-    assert "62% of their run measured" in found.detail
-    assert "overlap" not in found.detail
-
-
-def test_a_baseline_never_measured_is_called_a_prediction_alone(builder: ModuleType) -> None:
+def test_a_factor_is_stated_only_between_two_measured_times(builder: ModuleType) -> None:
     answer = builder.recommendation()
-    guess = replace(answer, baseline=replace(answer.baseline, share_known=0.0))
-    assert "by prediction alone: they were never measured" in comparison(guess).detail
+    found = comparison(replace(answer, baseline=replace(answer.baseline, measured_seconds=91.0)))
+    assert found.headline == "9.8x sooner"
+    assert "took 1m 31s, measured" in found.detail
 
 
-def test_overlapping_intervals_are_no_certain_gain(builder: ModuleType) -> None:
+def test_present_settings_that_were_not_trained_to_the_target_are_an_interval(builder: ModuleType) -> None:
+    found = comparison(builder.recommendation())
+    assert found.headline == "9.31 s (measured), against 1m 05s to 2m 07s (predicted) of the present settings"
+    assert "predicted from 30,000 samples (56 s) of their own run" in found.detail
+    assert "overlap" not in found.detail
+    assert "sooner" not in found.headline + found.detail
+
+
+def test_present_settings_never_measured_say_so(builder: ModuleType) -> None:
+    answer = builder.recommendation()
+    guess = replace(answer, baseline=replace(answer.baseline, samples_known=0))
+    assert "(not measured)" in comparison(guess).headline
+    assert "have not been measured" in comparison(guess).detail
+
+
+def test_overlapping_intervals_are_no_gain(builder: ModuleType) -> None:
     answer = replace(builder.recommendation(), verified=None, choice=builder.alternative(4, 256, 0.1))
     near = replace(answer.baseline, seconds=Estimate(lower=8.0, median=14.0, upper=25.0))
     found = comparison(replace(answer, baseline=near))
-    assert found.headline == "1.5x sooner"
-    assert "likely, not certain" in found.detail
-    assert "own time is a prediction" in found.detail
+    assert found.headline.startswith("7.29 s to 12.3 s (not measured), against 8 s to 25 s (predicted)")
+    assert "which one is sooner is not known" in found.detail
+
+
+def test_axes_without_effect_gain_nothing(builder: ModuleType) -> None:
+    answer = builder.recommendation()
+    baseline = replace(answer.baseline, measured_seconds=91.0)
+    axes = ("nodes", "batch_size", "learning_rate")
+    found = comparison(replace(answer, baseline=baseline, axes_without_effect=axes))
+    assert found.headline == "no difference"
+    assert (
+        comparison(replace(answer, baseline=baseline, axes_without_effect=axes[1:])).headline
+        != found.headline
+    )
+
+
+def test_more_budget_is_asked_for_only_where_the_budget_ended_the_search(builder: ModuleType) -> None:
+    bare = replace(builder.recommendation(), verified=None, provisional=True)
+    assert "more budget" not in trust_in(bare).detail
+    assert "more budget" in trust_in(replace(bare, ended_by_budget=True)).detail
+
+
+def test_a_wide_interval_or_a_run_that_was_not_started_is_a_guess(builder: ModuleType) -> None:
+    answer = replace(builder.recommendation(), verified=None)
+    choice = replace(answer.choice, measured_seconds=None)
+    assert prediction(replace(answer, choice=choice)).headline == "9.48 s"
+    wide = replace(choice, seconds=Estimate(lower=1.0, median=9.0, upper=31.0))
+    assert prediction(replace(answer, choice=wide)).headline == "a guess: 9 s"
+    unknown = prediction(replace(answer, choice=replace(choice, samples_known=0)))
+    assert unknown.headline == "a guess: 9.48 s"
+    assert "No run of it was measured" in unknown.detail
+
+
+def test_best_and_last_value_are_both_shown_where_they_differ(builder: ModuleType) -> None:
+    answer = builder.recommendation()
+    worse = replace(answer, verified=replace(answer.verified, last_value=0.93))
+    assert "Best value 0.9512, last value 0.93." in measured(worse).detail
+    assert "last value" not in measured(answer).detail
 
 
 def test_a_recommendation_slower_than_the_present_settings_says_later(builder: ModuleType) -> None:

@@ -40,7 +40,11 @@ class EndlessProber(SyntheticProber):
     def poll(self, handle: ProbeHandle) -> Measurement:
         held = max(self.clock.now - self.started_at - self.pending_seconds, 0.0)
         outcome = Outcome.RUNNING
-        if self.asked_at is not None and self.obeys and self.clock.now >= self.asked_at + (self.grace or 0) / 2:
+        if (
+            self.asked_at is not None
+            and self.obeys
+            and self.clock.now >= self.asked_at + (self.grace or 0) / 2
+        ):
             outcome = Outcome.PAUSED
         inner = SyntheticProber(law=self.law, clock=replace(self.clock), cluster=self.cluster)
         seen = inner.slice(handle.configuration, Purpose.STATISTICS, max(held, 0.1), self.fresh_folder())

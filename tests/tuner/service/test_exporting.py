@@ -70,6 +70,8 @@ def recommendation(**changes: object) -> Recommendation:
             seconds=Estimate(lower=80.0, median=100.0, upper=140.0),
             dollars=None,
             probability_of_reaching=0.9,
+            samples_known=6400,
+            seconds_known=50.0,
         ),
         runner_up=None,
         baseline=None,
