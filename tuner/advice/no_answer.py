@@ -15,6 +15,8 @@ from tuner.search.state import Run, SearchState
 
 #: So many remarks are part of the message; the report has all of them.
 _MOST_REMARKS = 5
+#: So many runs that turned back say it for those that have not come as far yet.
+_MANY_TURNED_BACK = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +60,23 @@ def has_score(state: SearchState) -> bool:
     )
 
 
-def all_turned_back(state: SearchState) -> bool:
-    """Whether no run arrived, and every run with a score has been getting worse since its best one."""
+def has_turned_back(state: SearchState) -> bool:
+    """Whether the runs say that the target is out of reach, since they have been getting worse.
+
+    All with a score do, or three of them and no other run has come further; none has arrived.
+    """
     scored = [run for run in state.runs.values() if run.measurement.trained_curve]
-    return bool(scored) and all(run.turned_back is not None for run in scored)
+    turned = [run.turned_back.best for run in scored if run.turned_back is not None]
+    if not turned or any(run.arrived for run in scored):
+        return False
+    goal = state.job.goal
+    sign = 1.0 if goal.maximize else -1.0
+    furthest = max(sign * value for value in turned)
+    others = [run for run in scored if run.turned_back is None]
+    return not others or (
+        len(turned) >= _MANY_TURNED_BACK
+        and all(sign * point.value <= furthest for run in others for point in run.measurement.trained_curve)
+    )
 
 
 def no_answer(state: SearchState, stop: Stop, job_path: Path) -> NoAnswer:
@@ -120,7 +135,7 @@ def _out_of_reach(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]
         for run in state.runs.values()
         if run.measurement.trained_curve and run.probe.outcome not in broken
     ]
-    if all_turned_back(state):
+    if has_turned_back(state):
         return _turned_back_words(state, runs), (
             "set goal.target to what the script can reach",
             "widen [space]",

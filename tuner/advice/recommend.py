@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.advice.no_answer import all_turned_back, has_score
+from tuner.advice.no_answer import has_score, has_turned_back
 from tuner.advice.script_warnings import axes_without_effect, differing_axes
 from tuner.advice.sensitivity import turning_points
 from tuner.advice.strategies import strategy_outlooks
@@ -65,7 +65,7 @@ class Ending:
 
 def recommend(ending: Ending) -> Recommendation | None:
     """The recommendation; None where no score was read, or nothing is expected to reach the target."""
-    if not has_score(ending.state) or all_turned_back(ending.state):
+    if not has_score(ending.state) or has_turned_back(ending.state):
         return None
     choice = _choice(ending)
     if choice is None:

@@ -78,14 +78,11 @@ class Arrivals:
 
     @property
     def unreachable_elsewhere(self) -> float:
-        """Chance that a run which was not started gains no more before the target.
-
-        Runs that turned back say it the more surely, the more of them there are: each halves the chance.
-        """
+        """Chance that a run which was not started gains no more before the target."""
         if not len(self.unreachable):
             return 0.0
         least = float(self.unreachable.min())
-        return min(least, 1.0 - 0.5**self.num_turned_back) if self.num_turned_back else least
+        return min(least, _others_say(self.num_turned_back)) if self.num_turned_back else least
 
     @property
     def own_sd(self) -> Array:
@@ -113,6 +110,8 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
     # Two normals are shared by all runs, two are each run's own.
     normals = spread_normals(NUM_DRAWS, 4)
     open_runs = []
+    turned = [float(run.progress.max()) for run in runs if run.turned_back and len(run.progress)]
+    num_turned_back = len(turned)
     for position, (i, passage) in enumerate(passages.items()):
         if arrived[i] is not None:
             continue
@@ -144,8 +143,13 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
         common=common,
         unreachable=unreachable,
         template=template,
-        num_turned_back=sum(run.turned_back for run in runs),
+        num_turned_back=num_turned_back,
     )
+
+
+def _others_say(num_turned_back: int) -> float:
+    """Chance that a run which has not come further turns back too: each that did halves that it does not."""
+    return 1.0 - 0.5**num_turned_back
 
 
 def _gains_no_more(run: RunCurve, passage: Passage, template: Template) -> float:
