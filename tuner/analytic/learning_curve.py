@@ -110,16 +110,17 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
     # Two normals are shared by all runs, two are each run's own.
     normals = spread_normals(NUM_DRAWS, 4)
     open_runs = []
-    turned = [float(run.progress.max()) for run in runs if run.turned_back and len(run.progress)]
-    num_turned_back = len(turned)
+    turned = [passage.progress for i, passage in passages.items() if runs[i].turned_back]
+    num_turned_back, furthest_turned = len(turned), max(turned, default=-math.inf)
     for position, (i, passage) in enumerate(passages.items()):
         if arrived[i] is not None:
             continue
         ahead = ahead_of(passage, template)
         median[i] = passage.log_seen + ahead.folds
-        unreachable[i] = (
-            1.0 if runs[i].ended or runs[i].turned_back else _gains_no_more(runs[i], passage, template)
-        )
+        gains_no_more = runs[i].ended or runs[i].turned_back
+        unreachable[i] = 1.0 if gains_no_more else _gains_no_more(runs[i], passage, template)
+        if passage.progress <= furthest_turned:
+            unreachable[i] = max(unreachable[i], _others_say(num_turned_back))
         own = np.roll(normals[:, 2:], 37 * position + 1, axis=0)
         deviation[:, i] = (
             ahead.form_sd
