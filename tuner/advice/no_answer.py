@@ -65,18 +65,27 @@ def has_turned_back(state: SearchState) -> bool:
 
     All with a score do, or three of them and no other run has come further; none has arrived.
     """
+    turned, others = _turned_and_others(state)
+    return bool(turned) and (not others or (len(turned) >= _MANY_TURNED_BACK and _came_furthest(state)))
+
+
+def _turned_and_others(state: SearchState) -> tuple[list[Run], list[Run]]:
+    """Runs with a score that turned back, and all others with one."""
     scored = [run for run in state.runs.values() if run.measurement.trained_curve]
-    turned = [run.turned_back.best for run in scored if run.turned_back is not None]
-    if not turned or any(run.arrived for run in scored):
-        return False
-    goal = state.job.goal
-    sign = 1.0 if goal.maximize else -1.0
-    furthest = max(sign * value for value in turned)
-    others = [run for run in scored if run.turned_back is None]
-    return not others or (
-        len(turned) >= _MANY_TURNED_BACK
-        and all(sign * point.value <= furthest for run in others for point in run.measurement.trained_curve)
-    )
+    turned = [run for run in scored if run.turned_back is not None]
+    return turned, [run for run in scored if run.turned_back is None]
+
+
+def _came_furthest(state: SearchState) -> bool:
+    """Whether the best value of all is one of runs that turned back."""
+    turned, others = _turned_and_others(state)
+    sign = 1.0 if state.job.goal.maximize else -1.0
+
+    def best(runs: list[Run]) -> float:
+        values = [sign * point.value for run in runs for point in run.measurement.trained_curve]
+        return max(values, default=-math.inf)
+
+    return bool(turned) and best(others) <= best(turned)
 
 
 def no_answer(state: SearchState, stop: Stop, job_path: Path) -> NoAnswer:
@@ -135,7 +144,7 @@ def _out_of_reach(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]
         for run in state.runs.values()
         if run.measurement.trained_curve and run.probe.outcome not in broken
     ]
-    if has_turned_back(state):
+    if _came_furthest(state):
         return _turned_back_words(state, runs), (
             "set goal.target to what the script can reach",
             "widen [space]",

@@ -71,6 +71,8 @@ def recommend(ending: Ending) -> Recommendation | None:
     if choice is None:
         return None
     state, stop = ending.state, ending.stop
+    if not math.isfinite(_alternative(ending, choice).seconds.median):
+        return None  # more likely than not it never reaches the target
     run = run_of(state, choice)
     verified = _verification(ending, run)
     strategies = strategy_outlooks(state, ending.beliefs, choice, lambda c: _alternative(ending, c))

@@ -13,7 +13,7 @@ from tuner.domain.measurement import CurvePoint
 _FEWEST_LATER, _LATER_SHARE = 3, 0.25
 #: Later values are worse than the best by more than so many standard deviations of the noise, and by this
 #: share of what the run has gained.
-_NOISE_FACTOR, _GAIN_SHARE = 3.0, 0.01
+_NOISE_FACTOR, _GAIN_SHARE = 3.0, 0.005
 #: Median of |second difference| over the standard deviation of independent noise.
 _SECOND_DIFFERENCE = 0.6745 * 6.0**0.5
 
@@ -48,7 +48,9 @@ def turned_back(curve: Sequence[CurvePoint], *, maximize: bool) -> TurnedBack | 
     later, last = values[best + 1 :], curve[-1]
     if len(later) < _FEWEST_LATER or last.samples - curve[best].samples < _LATER_SHARE * last.samples:
         return None
-    noise = float(np.median(np.abs(np.diff(values, 2)))) / _SECOND_DIFFERENCE
+    # Of the later half: earlier, a curve that falls steeply bends more than it scatters.
+    recent = values[min(best, len(values) // 2) :]
+    noise = float(np.median(np.abs(np.diff(recent, 2)))) / _SECOND_DIFFERENCE
     clearly = max(_NOISE_FACTOR * noise, _GAIN_SHARE * float(values[best] - values[0]), 1e-12)
     half = len(later) // 2
     is_worse = float(later[-_FEWEST_LATER:].max()) < values[best] - clearly

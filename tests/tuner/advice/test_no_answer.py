@@ -1,0 +1,109 @@
+"""Why nothing is recommended, in words that say what to change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tuner.search.test_turned_back import overfit_world, overfits
+from tests.tuner.search.world import World, configuration, make_job
+from tuner.advice.no_answer import has_score, has_turned_back, no_answer
+from tuner.domain.errors import InfeasibleError, ProbeError
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
+from tuner.job import CommandSection
+from tuner.search.policy import Stop, StopKind
+
+USED = Stop(kind=StopKind.BUDGET, reason="the time budget of 60 s is used up")
+
+
+def command_world(folder: Path, **goal: Any) -> World:
+    """A world whose job runs a script."""
+    command = CommandSection(command="train.py {learning_rate} {batch_size}")
+    return World(folder, job=make_job(goal=goal).model_copy(update={"workload": command}))
+
+
+def seen(*values: float, batch: int = 64, outcome: Outcome = Outcome.PAUSED, **more: Any) -> Measurement:
+    curve = tuple(
+        CurvePoint(training_seconds=float(n), step=10 * n, samples=10 * n * batch, value=value)
+        for n, value in enumerate(values, start=1)
+    )
+    made = Measurement(
+        configuration=configuration(1, batch, 0.03),
+        purpose=Purpose.STATISTICS,
+        outcome=outcome,
+        curve=curve,
+        step=10 * len(values),
+        samples=10 * len(values) * batch,
+        training_seconds=float(len(values)),
+        charged_seconds=5.0,
+    )
+    return replace(made, **more)
+
+
+def test_without_a_score_the_reason_and_the_remarks_are_the_error(tmp_path: Path) -> None:
+    world = command_world(tmp_path)
+    remarks = ("12 lines look like scores and did not match, such as 'val_accuracy: 0.09'",)
+    world.keep(seen(remarks=remarks), seen(remarks=remarks))
+    state = world.state()
+    assert not has_score(state)
+    error = no_answer(state, USED, Path("job.toml")).error(Path("out/report.html"))
+    assert isinstance(error, InfeasibleError)
+    lines = str(error).splitlines()
+    assert lines[0].startswith(
+        "no score was read, so nothing is recommended: the time budget of 60 s is used up"
+    )
+    assert "paceline check" in lines[0]
+    assert lines[1:] == [f"  noticed: {remarks[0]}", "  what was tried and read: out/report.html"]
+
+
+def test_without_a_score_probes_that_failed_are_the_reason(tmp_path: Path) -> None:
+    world = command_world(tmp_path)
+    world.keep(seen(outcome=Outcome.FAILED, error="the script reported nothing"))
+    error = no_answer(world.state(), USED, Path("job.toml")).error()
+    assert isinstance(error, ProbeError)
+    assert "The last one said: the script reported nothing" in str(error)
+
+
+def test_runs_that_turned_back_are_counted_with_their_best_values(tmp_path: Path) -> None:
+    runs = [(16, overfits()), (32, overfits(0.9)), (64, overfits(1.1))]
+    state = overfit_world(tmp_path, *runs).state()
+    assert has_turned_back(state)
+    reason = no_answer(state, USED, Path("job.toml")).reason
+    assert reason.startswith("3 runs turned back at 0.4")
+    assert "have been getting worse since: the target 0.38 is out of reach as far as seen" in reason
+
+
+@pytest.mark.parametrize(("count", "early", "expected"), [(3, 6, True), (2, 6, False), (3, 0, True)])
+def test_three_runs_that_turned_back_speak_for_one_that_has_not_come_as_far(
+    tmp_path: Path, count: int, early: int, expected: bool
+) -> None:
+    runs = [(16, overfits()), (32, overfits(0.9)), (64, overfits(1.1))][:count]
+    others = [(128, overfits()[:early])] if early else []
+    assert has_turned_back(overfit_world(tmp_path, *runs, *others).state()) is expected
+
+
+def test_a_run_that_came_further_keeps_the_search_open(tmp_path: Path) -> None:
+    runs = [(16, overfits()), (32, overfits(0.9)), (64, overfits(1.1))]
+    further = (128, overfits()[:10] - 0.3)
+    assert not has_turned_back(overfit_world(tmp_path, *runs, further).state())
+
+
+def test_scripts_that_end_by_themselves_are_asked_for_more_epochs(tmp_path: Path) -> None:
+    world = command_world(tmp_path)
+    world.keep(seen(0.2, 0.3, outcome=Outcome.STOPPED))
+    found = no_answer(world.state(), USED, Path("job.toml"))
+    assert found.reason == (
+        "the script ended by itself after 1,280 samples, before the target; the best value was 0.3"
+    )
+    assert found.changes[0] == "let it train for more epochs"
+
+
+def test_more_budget_is_proposed_only_where_it_was_the_limit(tmp_path: Path) -> None:
+    world = command_world(tmp_path)
+    world.keep(seen(0.2, 0.3))
+    assert "allow more in [budget]" in no_answer(world.state(), USED, Path("j")).changes
+    hopeless = Stop(kind=StopKind.UNREACHABLE, reason="no configuration is expected to reach the target")
+    assert "allow more in [budget]" not in no_answer(world.state(), hopeless, Path("j")).changes
