@@ -202,6 +202,7 @@ class Measurement:
             anew, and further slices of the job have to.
         infrastructure_fault: Whether a fault was that of nodes or ports, and not of the configuration, so
             that the same may succeed later.
+        job_fault: Whether a fault makes every probe of the job worthless, such as a state that runs share.
     """
 
     configuration: Configuration
@@ -233,6 +234,7 @@ class Measurement:
     reports_steps: bool = True
     resume_refused: bool = False
     infrastructure_fault: bool = False
+    job_fault: bool = False
 
     @property
     def batch_seconds(self) -> float | None:

@@ -9,6 +9,8 @@ from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState
 
 SECONDS_PER_HOUR = 3600.0
+#: Why a search ends that no further probe would help.
+JOB_FAULT = "the way in which the script is run, or is read, has to change"
 #: So many faults in a row, or half of at least twice as many probes, end a search that has no scores.
 _FAULTS_IN_A_ROW = 3
 #: So many configurations that fail in a row end the trying of new ones where others have scores.
@@ -34,6 +36,9 @@ def limit_reached(state: SearchState) -> Stop | None:
     Where a healthy configuration has scores, others that fail do not end the search: they are not asked
     again. Nodes that are lost again and again do.
     """
+    broken = job_fault(state)
+    if broken is not None:
+        return Stop(kind=StopKind.FAULTS, reason=broken)
     budget = state.job.budget
     used = budget_used(state)
     if used is not None:
@@ -53,6 +58,17 @@ def limit_reached(state: SearchState) -> Stop | None:
     many = len(ended) >= 2 * _FAULTS_IN_A_ROW and 2 * faults >= len(ended)
     if in_a_row or many:
         return Stop(kind=StopKind.FAULTS, reason=f"{faults} of {len(ended)} ended probes failed")
+    return None
+
+
+def job_fault(state: SearchState) -> str | None:
+    """The fault that makes every probe of the job worthless, in words; None as long as there is none.
+
+    One that an earlier run of the search met may be fixed.
+    """
+    for probe in state.probes:
+        if probe.probe_id not in state.past_faults and any(m.job_fault for m in probe.slices):
+            return JOB_FAULT
     return None
 
 

@@ -13,7 +13,7 @@ from tuner.domain.format import format_seconds
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.probes import ProbeHandle, Prober, Until
 from tuner.probes.commands.prober import CommandProber
-from tuner.probes.commands.slice_checks import Heard
+from tuner.probes.commands.slice_lines import Heard
 from tuner.service.launchers import job_prober, passing_folder
 from tuner.service.opening import OpenedJob, checked_epoch_samples
 from tuner.service.plan import worst_dollars

@@ -23,6 +23,7 @@ from tuner.probes import Prober
 from tuner.search.context import SearchContext
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.law_priors import laws_of_fits
+from tuner.search.limits import JOB_FAULT
 from tuner.search.loop import Search
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
@@ -187,7 +188,9 @@ def _searched(
             context.listen(SearchEvent(kind="warning", text=f"not verified: {verification.reason}"))
         ending = make_ending(opened, context.ledger, context.study, search.state(), None, stop)
         recommendation = None if ending is None else recommend(ending)
-    broken_down = stop.kind is StopKind.FAULTS and (ending is None or not ending.state.has_scores)
+    broken_down = stop.kind is StopKind.FAULTS and (
+        ending is None or not ending.state.has_scores or stop.reason == JOB_FAULT
+    )
     if ending is None or recommendation is None or broken_down:
         raise write_no_answer(search.state(), stop, context.study, opened.path, context.folder)
     context.ledger.add_recommendation(

@@ -21,6 +21,10 @@ _LONGEST_SHOWN = 120
 _MOST_EXAMPLES = 5
 
 
+#: How such a sentence begins.
+DISAGREE = "ranks disagree"
+
+
 class MetricSource(ABC):
     """Returns the reports since the last call; never waits.
 
@@ -41,6 +45,8 @@ class MetricSource(ABC):
         self.unmatched: dict[str, str] = {}
         #: What was noticed of the files or ranks, in sentences.
         self.remarks: dict[str, None] = {}
+        #: Where ranks report different values, in sentences.
+        self.disagreements: list[str] = []
 
     @abstractmethod
     def read(self, seen_at: float, *, has_ended: bool) -> list[ScriptLine]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from tuner.launchers import LogFile, LogReader
-from tuner.probes.commands.metric_sources import MetricSource, shown
+from tuner.probes.commands.metric_sources import DISAGREE, MetricSource, shown
 from tuner.probes.commands.progress_line import ANSI, LineForm, ScriptLine
 
 #: Words of lines that are likely to hold a score.
@@ -125,13 +125,12 @@ class OutputSource(MetricSource):
             own = self._values.get(_key(line))
             if line.value is None or own is None or math.isclose(own, line.value, rel_tol=1e-6):
                 continue
-            if math.isnan(own) or any("disagree" in words for words in self.remarks):
-                continue
-            self.remarks[
-                f"ranks disagree: rank {self._rank} prints {own:g} where rank {copy} prints "
-                f"{line.value:g}; only "
-                f"rank {self._rank} counts (workload.metrics.rank)"
-            ] = None
+            if not math.isnan(own) and not self.disagreements:
+                self.disagreements.append(
+                    f"{DISAGREE}: rank {self._rank} prints {own:g} where rank {copy} prints "
+                    f"{line.value:g}; only "
+                    f"rank {self._rank} counts (workload.metrics.rank)"
+                )
         if self._num_matches.get(copy) == _MANY_MATCHES and not self._num_matches.get(self._rank):
             self.remarks[
                 f"rank {copy} prints lines that match and rank {self._rank} prints none: if it is to "

@@ -25,7 +25,7 @@ from tuner.probes.commands.set_aside import (
     truncated_words,
 )
 from tuner.probes.commands.slice import CommandSlice
-from tuner.probes.commands.slice_checks import Heard
+from tuner.probes.commands.slice_lines import Heard
 from tuner.probes.commands.task import SLICES_FOLDER, CommandPlan, can_go_on
 from tuner.probes.probe_folder import ProbeFolder, unwritable
 from tuner.probes.prober import Outlook, ProbeHandle, Prober, Until
@@ -329,6 +329,7 @@ class CommandProber(Prober):
     def _after_success(self, record: CommandSlice, now: float) -> Measurement:
         if record.num_lines == 0 and record.known.samples == 0:
             assert record.source is not None
+            record.job_fault = not record.habits.has_read
             return self._end(
                 record,
                 Outcome.FAILED,
@@ -338,6 +339,7 @@ class CommandProber(Prober):
             )
         if not record.plan.is_timing and not record.has_scored and record.known.value is None:
             name = self._job.command.metrics.value
+            record.job_fault = not record.habits.has_scored
             return self._end(
                 record,
                 Outcome.FAILED,

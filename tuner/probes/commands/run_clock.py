@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tuner.domain.measurement import Spread
+from search_spaces import BatchSplitsEvenly, Configuration
+from tuner.domain.cluster import Cluster
+from tuner.domain.measurement import RankTiming, Spread
 from tuner.probes.commands.progress_line import ProgressLine
 
 #: Intervals between lines, the first of which warms up and is left out where there are so many.
@@ -352,4 +354,19 @@ def step_spread(intervals: Sequence[tuple[float, int]]) -> Spread | None:
         mean=float(np.average([s for s, _ in selected], weights=counts)),
         std=spread.std * float(np.sqrt(counts.mean())),
         count=int(counts.sum()),
+    )
+
+
+def timing_of_all(step: Spread, configuration: Configuration, cluster: Cluster) -> RankTiming:
+    """The step time of a script as that of all its ranks: what a step consists of is not reported."""
+    devices = cluster.devices_per_node
+    nothing = Spread(median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0, count=0)
+    return RankTiming(
+        rank=0,
+        batch_size=BatchSplitsEvenly(devices_per_node=devices).split(configuration)[0],
+        compute=step,
+        sync=nothing,
+        input=nothing,
+        step=step,
+        count=configuration.nodes * devices,
     )

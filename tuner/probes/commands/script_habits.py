@@ -30,6 +30,8 @@ class ScriptHabits:
         clock: What the script's clock counts.
         clock_unit: Seconds of one unit of it.
         first_position: Samples at the first report of a run that began anew.
+        has_read: Whether any line of progress was read in any run.
+        has_scored: Whether any score was.
         remarks: What was found out, in sentences.
     """
 
@@ -43,11 +45,18 @@ class ScriptHabits:
     clock: ClockKind | None = None
     clock_unit: float = 1.0
     first_position: int | None = None
+    has_read: bool = False
+    has_scored: bool = False
     remarks: list[str] = field(default_factory=list)
 
-    def say(self, words: str) -> None:
-        """Notes what was found out, once."""
-        if words not in self.remarks:
+    def say(self, words: str, *, once: str | None = None) -> None:
+        """Notes what was found out, once.
+
+        Args:
+            words: The sentence.
+            once: How sentences begin of which one is enough; the whole sentence if None.
+        """
+        if not any(remark.startswith(once or words) for remark in self.remarks):
             self.remarks.append(words)
 
     @classmethod

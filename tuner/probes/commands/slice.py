@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import BinaryIO
+from dataclasses import dataclass, replace
 
-from search_spaces import BatchSplitsEvenly
 from tuner.domain.charge import charge
-from tuner.domain.checkpoints import write_atomically
 from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import (
     CurvePoint,
@@ -20,20 +15,20 @@ from tuner.domain.measurement import (
     NoiseStatistic,
     Outcome,
     RankTiming,
-    Spread,
 )
 from tuner.launchers import JobHandle, JobState, JobStatus
-from tuner.probes.commands.metric_sources import JsonSource, MetricSource
+from tuner.probes.commands.known_point import known_point, write_known_point
+from tuner.probes.commands.metric_sources import DISAGREE, JsonSource, MetricSource
 from tuner.probes.commands.positions import Positions
 from tuner.probes.commands.progress_line import ProgressLine, ScriptLine
-from tuner.probes.commands.run_clock import Attempt, ReadPoint, step_spread
+from tuner.probes.commands.run_clock import Attempt, ReadPoint, step_spread, timing_of_all
 from tuner.probes.commands.script_habits import ScriptHabits
-from tuner.probes.commands.slice_checks import Heard, SliceChecks, spread_lump
+from tuner.probes.commands.slice_checks import SliceChecks
+from tuner.probes.commands.slice_lines import Heard, ignored_remarks, source_remarks, spread_lump
 from tuner.probes.commands.task import CommandPlan, checkpoint_of
 from tuner.probes.probe_folder import ProbeFolder
-from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
+from tuner.probes.slice_plan import SlicePlan
 
-_PROGRESS_FILE = "progress.json"
 #: A scoring is stored if it lies so much further than the last stored one.
 _STORED_INTERVAL = 1.05
 #: So many lines are kept, to be positioned again where a later one shows how the script counts.
@@ -46,7 +41,6 @@ _SETTLE_SECONDS, _SETTLE_SHARE = 2.0, 0.5
 _LATE_SCORE = 2.5
 #: A slice ends within this share of that distance after a score.
 _NEAR_SCORE = 0.25
-_NOTHING = Spread(median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0, count=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +106,8 @@ class CommandSlice:
         self.verdict_words: str | None = None
         self.is_cancelled = False
         self.cancelled_at = 0.0
-        #: A slice is not submitted again before, by the prober's clock.
-        self.not_before = 0.0
-        self.starts_anew = self.resume_refused = self.infrastructure_fault = False
+        self.not_before = 0.0  # by the prober's clock
+        self.starts_anew = self.resume_refused = self.infrastructure_fault = self.job_fault = False
         self.num_attempts = 0
         self.lost_in_a_row = 0
         self._samples_at_loss = -1
@@ -185,6 +178,8 @@ class CommandSlice:
             lines = [replace(line, time=None) for line in heard if line.event != "progress"] + list(lines)
         if any(line.event == "progress" for line in lines):
             self.heard_at = now
+        for words in self.source.disagreements:
+            self.habits.say(words, once=DISAGREE)
         since = self._lines_at if self.source.is_buffered else self._read_at
         if lines:
             self._read(spread_lump(lines, since))
@@ -202,7 +197,7 @@ class CommandSlice:
                 [*self._stored_lines, *lines] if len(self._stored_lines) < _MOST_STORED else None
             )
         self.checks.read(lines)
-        self.heard.add(lines)
+        self.heard.add(lines, self.habits)
         positioned = self._positions.place(lines)
         if self._positions.has_changed and self._stored_lines is not None:
             for _ in range(4):  # what is found out is found out once
@@ -266,6 +261,11 @@ class CommandSlice:
         return self._position or self._base
 
     @property
+    def has_interval(self) -> bool:
+        """Whether a step time is known."""
+        return any(a.has_interval() for a in self._attempts)
+
+    @property
     def has_scored(self) -> bool:
         """Whether anything was scored in this slice beyond what was known, after training started."""
         return any(samples > self._base.samples for samples in self._points)
@@ -281,29 +281,20 @@ class CommandSlice:
     @property
     def refusal(self) -> str | None:
         """Why what the script does cannot be measured; None as long as it can."""
-        return self.checks.refusal or (self._positions.refusal if self._positions is not None else None)
+        return self.checks.refusal or (self._positions.refusal if self._positions else None)
 
     def remark(self, words: str) -> None:
-        """Keeps a sentence on what was noticed."""
+        """Stores a sentence on what was noticed."""
         self._own_remarks[words] = None
 
     def remarks(self) -> tuple[str, ...]:
         """What was noticed of the script in this slice."""
         found = dict.fromkeys(self.habits.remarks[self._num_said :])
         found |= self._own_remarks | self.checks.remarks
-        if self.source is not None:
-            found |= self.source.remarks
-            if not self.has_scored and self.known.value is None and self.source.unmatched:
-                examples = "; ".join(self.source.unmatched.values())
-                found[f"no score was read, but these look like scores and were not matched: {examples}"] = (
-                    None
-                )
-            count = len(self.source.warnings)
-            if count:
-                found[f"{_lines(count)} skipped, such as {self.source.warnings[-1]}"] = None
-        for reason, ignored in self._positions.ignored.items() if self._positions is not None else ():
-            example = f", such as {ignored.example[:120]!r}" if ignored.example else ""
-            found[f"{_lines(ignored.count)} left out: {reason}{example}"] = None
+        scored = self.has_scored or self.known.value is not None
+        found |= dict.fromkeys(source_remarks(self.source, has_score=scored))
+        if self._positions is not None:
+            found |= dict.fromkeys(ignored_remarks(self._positions.ignored))
         return tuple(found)
 
     @property
@@ -326,11 +317,6 @@ class CommandSlice:
         if self._points:
             return self._points[max(self._points)].value
         return math.nan if self.known.value is None else self.known.value
-
-    @property
-    def has_interval(self) -> bool:
-        """Whether a step time is known."""
-        return any(attempt.has_interval() for attempt in self._attempts)
 
     def seconds_now(self, now: float) -> float:
         """The training clock now, running since the last line."""
@@ -386,6 +372,7 @@ class CommandSlice:
             reports_steps=any(a.reports_steps(2 * plan.job.probe.timing_steps) for a in self._attempts),
             resume_refused=self.resume_refused,
             infrastructure_fault=self.infrastructure_fault,
+            job_fault=self.job_fault or self.checks.refusal is not None,
         )
 
     def remember(self) -> None:
@@ -394,14 +381,8 @@ class CommandSlice:
         Raises:
             OSError: It cannot be written.
         """
-        if self.plan.is_timing:
-            return
-        text = json.dumps(asdict(self.position)).encode()
-
-        def write(file: BinaryIO) -> None:
-            file.write(text)
-
-        write_atomically(self.plan.folder / CHECKPOINTS_FOLDER / _PROGRESS_FILE, write)
+        if not self.plan.is_timing:
+            write_known_point(self.plan.folder, self.position)
 
     def _take(self, line: ProgressLine) -> None:
         if line.event == "asks":
@@ -508,21 +489,7 @@ class CommandSlice:
 
     def _timings(self) -> tuple[RankTiming, ...]:
         spread = step_spread(self._intervals())
-        if spread is None:
-            return ()
-        nodes, devices = self.plan.configuration.nodes, self._cluster.devices_per_node
-        split = BatchSplitsEvenly(devices_per_node=devices)
-        return (
-            RankTiming(
-                rank=0,
-                batch_size=split.split(self.plan.configuration)[0],
-                compute=spread,
-                sync=_NOTHING,
-                input=_NOTHING,
-                step=spread,
-                count=nodes * devices,
-            ),
-        )
+        return () if spread is None else (timing_of_all(spread, self.plan.configuration, self._cluster),)
 
     def _startup_seconds(self, held: float) -> float:
         """Of each attempt, from when its nodes were available until training started."""
@@ -533,16 +500,3 @@ class CommandSlice:
 
     def _held(self, now: float) -> float:
         return max(now - self._submitted - self._pending, 0.0)
-
-
-def _lines(count: int) -> str:
-    return "1 line was" if count == 1 else f"{count} lines were"
-
-
-def known_point(probe_folder: Path) -> ReadPoint:
-    """How far a probe's run was known when its last slice ended."""
-    path = probe_folder / CHECKPOINTS_FOLDER / _PROGRESS_FILE
-    try:
-        return ReadPoint(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return ReadPoint()

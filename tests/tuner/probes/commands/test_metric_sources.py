@@ -165,7 +165,7 @@ def test_one_rank_counts_and_values_of_others_are_compared(tmp_path: Path) -> No
     write_log(log, "step 1 acc=0.5\n")
     write_log(log, "step 1 acc=0.4\n", copy=1)
     assert read(source) == [step(1, 0.5)]
-    (remark,) = source.remarks
+    (remark,) = source.disagreements
     assert "rank 0 prints 0.5 where rank 1 prints 0.4" in remark
 
 

@@ -9,7 +9,7 @@ from tests.tuner.probes.commands.test_prober import CONFIGURATION, PYTHON, Bench
 from tuner.domain.measurement import Outcome
 from tuner.probes import Until
 from tuner.probes.commands.progress_line import ScriptLine
-from tuner.probes.commands.slice_checks import spread_lump
+from tuner.probes.commands.slice_lines import spread_lump
 
 
 @pytest.fixture
