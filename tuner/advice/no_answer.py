@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.advice.script_warnings import remarks_of, script_warnings
+from tuner.analytic.learning_curve import FURTHER_SHARE
 from tuner.domain.errors import InfeasibleError, ProbeError
 from tuner.domain.format import format_count, format_value
 from tuner.domain.measurement import Outcome
@@ -77,7 +78,7 @@ def _turned_and_others(state: SearchState) -> tuple[list[Run], list[Run]]:
 
 
 def _came_furthest(state: SearchState) -> bool:
-    """Whether the best value of all is one of runs that turned back."""
+    """Whether no other run has come clearly further than those that turned back."""
     turned, others = _turned_and_others(state)
     sign = 1.0 if state.job.goal.maximize else -1.0
 
@@ -85,7 +86,9 @@ def _came_furthest(state: SearchState) -> bool:
         values = [sign * point.value for run in runs for point in run.measurement.trained_curve]
         return max(values, default=-math.inf)
 
-    return bool(turned) and best(others) <= best(turned)
+    furthest = best(turned)
+    lacked = max(sign * state.job.goal.target - furthest, 0.0)
+    return bool(turned) and best(others) <= furthest + FURTHER_SHARE * lacked
 
 
 def no_answer(state: SearchState, stop: Stop, job_path: Path) -> NoAnswer:
@@ -173,8 +176,11 @@ def _turned_back_words(state: SearchState, runs: list[Run]) -> str:
         where = f"{where} to {format_value(best[0])}"
     counted = "1 run turned back" if len(best) == 1 else f"{len(best)} runs turned back"
     has = "has" if len(best) == 1 else "have"
+    others = (
+        f", and none of {len(runs) - len(best)} others came clearly further" if len(runs) > len(best) else ""
+    )
     return (
-        f"{counted} at {where} and {has} been getting worse since: the target "
+        f"{counted} at {where} and {has} been getting worse since{others}: the target "
         f"{state.job.goal.target:g} is out of reach as far as seen"
     )
 

@@ -32,6 +32,10 @@ _COMMON_SHARE = 0.7
 #: A run without visible gain while its samples grew by so many e-folds has likely come to its end;
 #: one that never left its start gets longer. The width is that of a logistic.
 _STALLED_FOLDS, _STUCK_FOLDS, _STALLED_WIDTH = 1.2, 2.5, 0.2
+#: A run has come further than one that turned back if it closed this share of what that one lacked.
+FURTHER_SHARE = 0.2
+#: Chance that another run reaches the target all the same, for each run that turned back.
+_REACHES_ALL_THE_SAME = 0.4
 #: What shows above the noise of two evaluations, in units of progress.
 _VISIBLE = 2 * NOISE
 
@@ -119,7 +123,7 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
         median[i] = passage.log_seen + ahead.folds
         gains_no_more = runs[i].ended or runs[i].turned_back
         unreachable[i] = 1.0 if gains_no_more else _gains_no_more(runs[i], passage, template)
-        if passage.progress <= furthest_turned:
+        if passage.progress <= furthest_turned + FURTHER_SHARE * max(1.0 - furthest_turned, 0.0):
             unreachable[i] = max(unreachable[i], _others_say(num_turned_back))
         own = np.roll(normals[:, 2:], 37 * position + 1, axis=0)
         deviation[:, i] = (
@@ -149,8 +153,8 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
 
 
 def _others_say(num_turned_back: int) -> float:
-    """Chance that a run which has not come further turns back too: each that did halves that it does not."""
-    return 1.0 - 0.5**num_turned_back
+    """Chance that a run which has not come clearly further turns back too."""
+    return 1.0 - _REACHES_ALL_THE_SAME**num_turned_back
 
 
 def _gains_no_more(run: RunCurve, passage: Passage, template: Template) -> float:

@@ -53,7 +53,9 @@ def turned_back(curve: Sequence[CurvePoint], *, maximize: bool) -> TurnedBack | 
     noise = float(np.median(np.abs(np.diff(recent, 2)))) / _SECOND_DIFFERENCE
     clearly = max(_NOISE_FACTOR * noise, _GAIN_SHARE * float(values[best] - values[0]), 1e-12)
     half = len(later) // 2
-    is_worse = float(later[-_FEWEST_LATER:].max()) < values[best] - clearly
+    # Of a plateau with noise the best single value lies far from the others, but not that of three in a row.
+    around = float(values[max(best - 1, 0) : best + 2].mean())
+    is_worse = float(later[-_FEWEST_LATER:].mean()) < around - clearly
     gets_worse = float(later[half:].mean()) <= float(later[:half].mean())
     if not (is_worse and gets_worse):
         return None

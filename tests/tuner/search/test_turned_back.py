@@ -36,7 +36,7 @@ def test_a_loss_that_rises_again_turned_back() -> None:
     assert turned_back(points(-overfits()), maximize=True) is not None
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(30))
 def test_noise_a_plateau_and_a_run_that_gains_did_not_turn_back(seed: int) -> None:
     noise = 0.02 * np.random.default_rng(seed).standard_normal(len(SAMPLES))
     falls = 0.3 + 2.0 * np.exp(-SAMPLES / 5000)
