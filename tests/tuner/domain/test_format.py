@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from search_spaces import AxisValue, Configuration
 from tuner.domain.format import (
+    format_chance,
     format_configuration,
     format_count,
     format_dollars,
@@ -138,3 +139,8 @@ def test_a_sentence_begins_large_and_ends_with_a_stop() -> None:
         "",
         "gossip_pull needs more.",
     ]
+
+
+def test_a_chance_is_never_nought_or_certain() -> None:
+    shown = [format_chance(chance) for chance in (0.0, 0.04, 0.3, 0.96, 1.0)]
+    assert shown == ["below 5%", "below 5%", "30%", "above 95%", "above 95%"]

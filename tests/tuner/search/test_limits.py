@@ -119,6 +119,23 @@ def test_a_search_ends_when_its_dollars_are_used_up_to_the_cent() -> None:
     assert limit_reached(spent) == Stop(kind=StopKind.BUDGET, reason="the budget of $2.5 is used up")
 
 
+def test_node_hours_are_counted_for_every_node_also_in_flight() -> None:
+    budget = {"node_hours": 0.01}
+    past = probe(1, Outcome.PAUSED, seconds=30.0)
+    assert limit_reached(state_of(past, budget=budget, capacity=running(2.9))) is None
+    stop = limit_reached(state_of(past, budget=budget, capacity=running(3.0)))
+    assert stop == Stop(kind=StopKind.BUDGET, reason="the budget of 0.01 node hours is used up")
+    assert seconds_left(state_of(past, budget=budget), FOUR) == pytest.approx(1.5)
+    committed = state_of(past, budget=budget, capacity=running(1.0, expected_seconds=2.0))
+    assert seconds_left(committed, ONE) == pytest.approx(2.0)
+
+
+def test_dollars_in_flight_count_before_they_are_charged() -> None:
+    past = probe(1, Outcome.PAUSED, dollars=2.4)
+    assert limit_reached(state_of(past, budget={"dollars": 2.5}, capacity=running(4.9))) is None
+    assert limit_reached(state_of(past, budget={"dollars": 2.5}, capacity=running(5.0))) is not None
+
+
 @pytest.mark.parametrize(
     ("codes", "ends"),
     [("s", False), ("ss", True), ("sss", True), ("rd", True), ("ps", False), ("sp", False), ("m", False)],

@@ -182,6 +182,47 @@ def test_a_target_that_nothing_reaches_is_said_to_be_unreachable(desk: Desk) -> 
         desk.run()
 
 
+def test_a_search_without_an_answer_writes_a_report_in_place_of_an_earlier_answer(desk: Desk) -> None:
+    output = desk.folder / "out"
+    output.mkdir()
+    for name in ("recommendation.json", "launch.sh"):
+        (output / name).write_text("of an earlier search")
+    desk.law = Law(edge_rate=0.0)
+    with pytest.raises(InfeasibleError, match=r"what was tried and read: .*report.html"):
+        desk.run()
+    written = json.loads((output / "report.json").read_text())
+    assert written["recommendation"] is None
+    assert "diverged before a score" in written["reason"]
+    assert len(written["probes"]) == len(desk.probes())
+    assert all(probe["scores"] == 0 for probe in written["probes"])
+    page, text = (output / "report.html").read_text(), (output / "report.md").read_text()
+    assert "Nothing is recommended" in page
+    assert "**No recommendation**" in text
+    assert sorted(path.name for path in output.glob("[a-z]*.*")) == [
+        "report.html",
+        "report.json",
+        "report.md",
+    ]
+
+
+def test_an_answer_takes_the_place_of_a_report_without_one(desk: Desk) -> None:
+    (desk.folder / "out").mkdir()
+    (desk.folder / "out" / "report.json").write_text("{}")
+    desk.run()
+    assert not (desk.folder / "out" / "report.json").exists()
+
+
+def test_a_verified_answer_is_not_searched_for_again(desk: Desk) -> None:
+    desk.job = small_job(goal={"metric": "accuracy", "target": 0.85, "trainings": 20})
+    desk.run()
+    verified = desk.run(verify=True)
+    assert any("[budget] does not limit it" in text for text in desk.texts("plan"))
+    num_slices = len(desk.slices())
+    again = desk.run()
+    assert len(desk.slices()) == num_slices
+    assert again.recommendation.choice.configuration == verified.recommendation.choice.configuration
+
+
 def test_a_prober_is_closed_whatever_happens(desk: Desk) -> None:
     desk.job = small_job(workload={"path": "tests.tuner.service.sized:Nothing"})
     with pytest.raises(JobError, match="has no class Nothing"):
