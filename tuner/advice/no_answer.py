@@ -102,7 +102,7 @@ def no_answer(state: SearchState, stop: Stop, job_path: Path) -> NoAnswer:
         reason, changes = _without_score(state, stop, job_path)
         probes_failed = state.num_faults > 0
     else:
-        reason, changes = _out_of_reach(state, stop)
+        reason, changes = _unreachable(state, stop)
     return NoAnswer(
         reason=reason, changes=changes, warnings=script_warnings(state), probes_failed=probes_failed
     )
@@ -140,7 +140,7 @@ def _without_score(state: SearchState, stop: Stop, job_path: Path) -> tuple[str,
     return reason, (matched, "allow more in [budget] if its first score comes later")
 
 
-def _out_of_reach(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]:
+def _unreachable(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]:
     broken = (Outcome.DIVERGED, Outcome.FAILED, Outcome.TIMED_OUT)
     runs = [
         run

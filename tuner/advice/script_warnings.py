@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from search_spaces import Configuration
@@ -12,8 +11,6 @@ from tuner.search.state import Run, SearchState
 
 #: Two values are the same if they agree in so many significant digits.
 _DIGITS = 6
-#: What samples over steps may differ from the batch size: the last batch of an epoch may be smaller.
-_BATCH_TOLERANCE = 0.1
 #: So many different values at the same positions say that runs are the same; of values with few digits, such
 #: as an accuracy on a hundred samples, it takes twice as many.
 _FEWEST_VALUES, _MANY_DIGITS = 2, 4
@@ -22,8 +19,7 @@ _FEWEST_VALUES, _MANY_DIGITS = 2, 4
 def script_warnings(state: SearchState) -> tuple[str, ...]:
     """Sentences on what contradicts the job: each remark once, options without effect, a doubtful target."""
     runs = list(state.runs.values())
-    batches = _batches(state, runs) if state.job.runs_command else ()
-    found = [*_no_effect(runs), *batches, *_doubtful_target(state, runs), *remarks_of(state)]
+    found = [*_no_effect(runs), *_doubtful_target(state, runs), *remarks_of(state)]
     return tuple(dict.fromkeys(found))
 
 
@@ -66,10 +62,19 @@ def _same_runs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     Two settings may be equally good by chance: an axis of which another pair shows an effect is left out.
     """
     pairs = [pair for pair in itertools.combinations(runs, 2) if _differing(*pair) and _shared(*pair)]
-    same = [pair for pair in pairs if any(_are_same(*pair, position) for position in ("step", "samples"))]
+    same = [pair for pair in pairs if any(_are_same(*pair, position) for position in _positions(*pair))]
     different = [pair for pair in pairs if pair not in same]
     effective = {axes[0] for pair in different if len(axes := _differing(*pair)) == 1}
     return [pair for pair in same if not effective & set(_differing(*pair))]
+
+
+def _positions(one: Run, other: Run) -> tuple[str, ...]:
+    """By what positions two runs are compared.
+
+    With other batches, equal values after equal samples are what one hopes for; after equal steps they are
+    not.
+    """
+    return ("step",) if "batch_size" in _differing(one, other) else ("step", "samples")
 
 
 def _shared(one: Run, other: Run) -> bool:
@@ -104,22 +109,6 @@ def _differing(one: Run, other: Run) -> tuple[str, ...]:
 def _values(configuration: Configuration, axes: Sequence[str]) -> str:
     words = [f"{axis_title(a)} {format_axis(configuration[a])}" for a in axes if a in configuration]
     return ", ".join(words)
-
-
-def _batches(state: SearchState, runs: Sequence[Run]) -> Iterable[str]:
-    """Batch sizes that the script did not obey, or cannot."""
-    asked: defaultdict[int, set[int]] = defaultdict(set)
-    for run in runs:
-        last = run.measurement.curve[-1:]
-        batch = run.configuration.batch_size
-        if last and last[0].step > 0 and abs(last[0].samples / last[0].step / batch - 1.0) > _BATCH_TOLERANCE:
-            asked[round(last[0].samples / last[0].step)].add(batch)
-    for seen, batches in sorted(asked.items()):
-        named = ", ".join(str(batch) for batch in sorted(batches))
-        yield f"{seen} samples a step were reported where batch size {named} was asked for"
-    largest = max((run.configuration.batch_size for run in runs), default=0)
-    if largest > state.epoch_samples:
-        yield f"batch size {largest} is larger than an epoch, {state.epoch_samples} samples"
 
 
 def _doubtful_target(state: SearchState, runs: Sequence[Run]) -> Iterable[str]:

@@ -62,21 +62,6 @@ def test_few_digits_or_a_value_that_stands_still_prove_nothing(tmp_path: Path) -
         assert "no effect" not in warned(world)
 
 
-def test_a_batch_that_the_script_does_not_obey_is_named(tmp_path: Path) -> None:
-    world = command_world(tmp_path)
-    for batch in (64, 128):
-        halved = of(configuration(1, batch, 0.02), *VALUES)
-        curve = tuple(replace(point, samples=16 * point.step) for point in halved.curve)
-        world.keep(replace(halved, curve=curve))
-    assert "16 samples a step were reported where batch size 64, 128 was asked for" in warned(world)
-
-
-def test_a_batch_larger_than_an_epoch_is_named(tmp_path: Path) -> None:
-    world = command_world(tmp_path)
-    world.keep(of(configuration(1, 32_768, 0.02), *VALUES))
-    assert "batch size 32768 is larger than an epoch, 20000 samples" in warned(world)
-
-
 def test_a_target_that_the_first_score_meets_is_doubted(tmp_path: Path) -> None:
     world = command_world(tmp_path, target=0.1)
     world.keep(of(configuration(1, 64, 0.02), *VALUES))
@@ -84,7 +69,7 @@ def test_a_target_that_the_first_score_meets_is_doubted(tmp_path: Path) -> None:
 
 
 def test_a_target_that_is_lost_again_is_remarked(tmp_path: Path) -> None:
-    world = command_world(tmp_path, target=0.3, hold=2)
+    world = command_world(tmp_path, target=0.3, **{"hold": 2})
     world.keep(of(configuration(1, 64, 0.02), 0.1, 0.31, 0.2, 0.25))
     assert "met the target once and lost it again (0.2 after 1920 samples): [goal] hold = 3" in warned(world)
     (run,) = world.state().runs.values()

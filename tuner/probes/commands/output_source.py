@@ -12,10 +12,12 @@ from tuner.probes.commands.progress_line import ANSI, LineForm, ScriptLine
 
 #: Words of lines that are likely to hold a score.
 _SCORE_WORDS = re.compile(
-    r"acc|loss|score|auc|f1|metric|eval|val|test|error|perplexity|ppl|bleu|rouge|iou|dice|precision|recall"
-    r"|reward|return|psnr|fid|wer|cer|map",
+    r"(?<![a-z])(acc|accuracy|loss|score|auc|auroc|f1|metric|eval|val|valid|validation|test|error|err|perplexity"
+    r"|ppl|bleu|rouge|iou|dice|precision|recall|reward|return|psnr|fid|wer|cer|map|mse|mae|rmse|top\d?)(?![a-z])",
     re.IGNORECASE,
 )
+#: Lines of a traceback.
+_NO_SCORE = re.compile(r"\s*(File \"|Traceback |raise |\w*(Error|Exception|Warning)\b)")
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?%?|\bnan\b|\binf\b", re.IGNORECASE)
 #: Bytes read in one call, and in a call at the end: a script that prints more is read bit by bit.
 _MOST_BYTES, _MOST_BYTES_AT_END = 2**22, 2**26
@@ -23,6 +25,9 @@ _MOST_BYTES, _MOST_BYTES_AT_END = 2**22, 2**26
 _MOST_COMPARED = 200
 #: So many matches of another rank while the counting one has none are remarked.
 _MANY_MATCHES = 3
+
+#: So many examples of what looks like a score are kept.
+_MOST_EXAMPLES = 5
 
 Key = tuple[float | None, float | None, float | None]
 
@@ -109,7 +114,8 @@ class OutputSource(MetricSource):
 
     def _add_if_like_score(self, text: str) -> None:
         """Keeps a line that looks like a score but does not match."""
-        if len(self.unmatched) < 5 and _SCORE_WORDS.search(text) and _NUMBER.search(text):
+        is_likely = _SCORE_WORDS.search(text) and _NUMBER.search(text) and not _NO_SCORE.match(text)
+        if is_likely and len(self.unmatched) < _MOST_EXAMPLES:
             self.add_unmatched(_NUMBER.sub("#", text), shown(text))
 
     def _keep(self, lines: Sequence[ScriptLine]) -> None:
