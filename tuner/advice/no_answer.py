@@ -43,11 +43,11 @@ class NoAnswer:
             report: Where the report of what was tried lies.
         """
         words = self.reason + ("; " + ", or ".join(self.changes) if self.changes else "")
+        if report is not None:
+            words += f"; what was tried and read: {report}"
         lines = [words, *(f"  noticed: {warning}" for warning in self.warnings[:_MOST_REMARKS])]
         if len(self.warnings) > _MOST_REMARKS:
             lines.append(f"  {len(self.warnings) - _MOST_REMARKS} more are in the report")
-        if report is not None:
-            lines.append(f"  what was tried and read: {report}")
         kind = ProbeError if self.probes_failed else InfeasibleError
         return kind("\n".join(lines))
 
