@@ -174,13 +174,20 @@ def _turned_back_words(state: SearchState, runs: list[Run]) -> str:
     where = format_value(best[-1])
     if len(best) > 1 and format_value(best[0]) != where:
         where = f"{where} to {format_value(best[0])}"
-    counted = "1 run turned back" if len(best) == 1 else f"{len(best)} runs turned back"
+    ends = [run.turned_back for run in runs if run.turned_back]
+    counted = "1 run" if len(best) == 1 else f"{len(best)} runs"
     has = "has" if len(best) == 1 else "have"
+    if all(end.levelled_off for end in ends):
+        what, since = "levelled off", f"{has} gained next to nothing since"
+    elif any(end.levelled_off for end in ends):
+        what, since = "turned back or levelled off", f"{has} gained nothing since"
+    else:
+        what, since = "turned back", f"{has} been getting worse since"
     others = (
         f", and none of {len(runs) - len(best)} others came clearly further" if len(runs) > len(best) else ""
     )
     return (
-        f"{counted} at {where} and {has} been getting worse since{others}: the target "
+        f"{counted} {what} at {where} and {since}{others}: the target "
         f"{state.job.goal.target:g} is out of reach as far as seen"
     )
 

@@ -40,10 +40,14 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
         lines.append("The budget ended the search while there was still something to gain.")
     if stop.kind is StopKind.FAULTS:
         lines.append("Failures ended the search while there was still something to gain.")
-    turned = sum(run.turned_back is not None for run in state.runs.values())
+    ends = [run.turned_back for run in state.runs.values() if run.turned_back is not None]
+    turned, levelled = sum(not end.levelled_off for end in ends), sum(end.levelled_off for end in ends)
     if turned:
         words = "1 run has" if turned == 1 else f"{turned} runs have"
         lines.append(f"{words} been getting worse since the best value: the script overfits there.")
+    if levelled:
+        words = "1 run has" if levelled == 1 else f"{levelled} runs have"
+        lines.append(f"{words} levelled off below the target.")
     ended = [run for run in state.runs.values() if run.ended_by_itself]
     if ended and state.job.runs_command:
         longest = max(run.measurement.samples for run in ended)

@@ -21,7 +21,7 @@ from tuner.probes.score_schedule import ScoreSchedule, score_schedule
 from tuner.search.capacity import Capacity
 from tuner.search.start_value import start_value
 from tuner.search.timings import TimingKey, timing_key
-from tuner.search.turned_back import TurnedBack, turned_back
+from tuner.search.turned_back import TurnedBack, levelled_off, turned_back
 
 #: Start-up charged where none was measured yet, seconds.
 _UNKNOWN_STARTUP_SECONDS = 3.0
@@ -42,7 +42,8 @@ class Run:
         measurement: All slices together, but for one that ended by a fault.
         seconds_to_target: Training clock at the crossing; None until it reaches the target.
         samples_to_target: Samples at the crossing; None until it reaches the target.
-        turned_back: Where it passed its best value and got worse since; None while it may still gain.
+        turned_back: Where it passed its best value and got worse since, or levelled off; None while it may
+            still gain.
     """
 
     probe: ProbeRecord
@@ -408,8 +409,17 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
         measurement=measurement,
         samples_to_target=crossed[0] if crossed else None,
         seconds_to_target=crossed[1] if crossed else None,
-        turned_back=None if crossed else turned_back(measurement.trained_curve, maximize=job.goal.maximize),
+        turned_back=None if crossed else _end_of_gain(measurement, job),
     )
+
+
+def _end_of_gain(measurement: Measurement, job: Job) -> TurnedBack | None:
+    """Where a run turned back, or a script's run levelled off below the target."""
+    curve, goal = measurement.trained_curve, job.goal
+    found = turned_back(curve, maximize=goal.maximize)
+    if found is None and job.runs_command:
+        return levelled_off(curve, goal.target, maximize=goal.maximize)
+    return found
 
 
 def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchSpace:

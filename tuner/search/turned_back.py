@@ -1,4 +1,4 @@
-"""Curves that turn back: a run that overfits has passed its best value and gets worse."""
+"""Curves that turn back, as of a run that overfits, or level off before the target."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from tuner.domain.measurement import CurvePoint
+
+Array = npt.NDArray[np.float64]
 
 #: The best value lies at least so many scores, and this share of the run's samples, behind.
 _FEWEST_LATER, _LATER_SHARE = 3, 0.25
@@ -16,6 +19,14 @@ _FEWEST_LATER, _LATER_SHARE = 3, 0.25
 _NOISE_FACTOR, _GAIN_SHARE = 3.0, 0.005
 #: Median of |second difference| over the standard deviation of independent noise.
 _SECOND_DIFFERENCE = 0.6745 * 6.0**0.5
+#: A run has levelled off if, after this share of the way to the target, the gain over its later half, by
+#: the log of
+#: samples, would need so many times its samples to reach the target, even at the upper end of its error;
+#: and was
+#: so many times as large before.
+_LEAST_PROGRESS, _MOST_FOLDS, _SLOWED = 0.3, float(np.log(10.0)), 3.0
+#: Scores of the later half that a slope needs, and its upper end in standard errors.
+_FEWEST_OF_HALF, _UPPER = 5, 1.645
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +37,13 @@ class TurnedBack:
         best: Its best value.
         samples: Samples seen at it.
         last: Its last value.
+        levelled_off: Whether it gains next to nothing, rather than getting worse.
     """
 
     best: float
     samples: int
     last: float
+    levelled_off: bool = False
 
 
 def turned_back(curve: Sequence[CurvePoint], *, maximize: bool) -> TurnedBack | None:
@@ -60,3 +73,42 @@ def turned_back(curve: Sequence[CurvePoint], *, maximize: bool) -> TurnedBack | 
     if not (is_worse and gets_worse):
         return None
     return TurnedBack(best=curve[best].value, samples=curve[best].samples, last=last.value)
+
+
+def levelled_off(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> TurnedBack | None:
+    """Where a curve has levelled off below its target; None while it may still reach it.
+
+    A curve that has not left its start yet, or that gains about as much as before, has not.
+
+    Args:
+        curve: Evaluations in order of samples, without that of the untrained model.
+        target: The value that counts as reached.
+        maximize: Whether larger values are better.
+    """
+    if len(curve) < 2 * _FEWEST_OF_HALF:
+        return None
+    sign = 1.0 if maximize else -1.0
+    folds = np.log([float(point.samples) for point in curve])
+    values = sign * np.array([point.value for point in curve])
+    later = folds >= folds[-1] - np.log(2.0)
+    missing, span = sign * target - float(values[later].mean()), sign * target - float(values[0])
+    if later.sum() < _FEWEST_OF_HALF or (~later).sum() < 2 or missing <= 0 or span <= 0:
+        return None
+    slope, error = _slope(folds[later], values[later])
+    before = (float(values[later][0]) - float(values[0])) / (float(folds[later][0]) - float(folds[0]))
+    needs = missing / max(slope + _UPPER * error, 1e-12)
+    if missing / span > 1.0 - _LEAST_PROGRESS or needs < _MOST_FOLDS or before < _SLOWED * abs(slope):
+        return None
+    best = int(np.argmax(values))
+    return TurnedBack(
+        best=curve[best].value, samples=curve[best].samples, last=curve[-1].value, levelled_off=True
+    )
+
+
+def _slope(x: Array, y: Array) -> tuple[float, float]:
+    """The slope of a straight line through some points, and its standard error."""
+    centred = x - x.mean()
+    spread = float((centred**2).sum())
+    slope = float((centred * y).sum()) / spread
+    left = y - y.mean() - slope * centred
+    return slope, float(np.sqrt((left**2).sum() / (len(x) - 2) / spread))

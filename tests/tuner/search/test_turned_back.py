@@ -10,7 +10,7 @@ import pytest
 from tests.tuner.search.world import World, configuration, make_job
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.search.beliefs import believe
-from tuner.search.turned_back import turned_back
+from tuner.search.turned_back import levelled_off, turned_back
 
 SAMPLES = np.arange(1, 31) * 1000
 
@@ -96,3 +96,26 @@ def test_a_run_in_progress_is_believed_less_where_others_turned_back(tmp_path: P
     )
     assert alone > 0.8
     assert among < 0.2
+
+
+def test_a_plateau_below_the_target_has_levelled_off() -> None:
+    rng = np.random.default_rng(0)
+    samples = SAMPLES
+    saturating = 0.7 * (1.0 - np.exp(-samples / 4000.0)) + rng.normal(0.0, 0.004, len(samples))
+    end = levelled_off(points(saturating), 0.8, maximize=True)
+    assert end is not None
+    assert end.levelled_off
+    assert end.best == pytest.approx(0.7, abs=0.02)
+    assert levelled_off(points(-saturating), -0.8, maximize=False) is not None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        0.1 + 0.002 * np.arange(40),  # has not left its start
+        0.1 + 0.18 * np.log(np.arange(1, 41)),  # gains by the log of samples, and needs a little more
+        np.where(np.arange(40) < 28, 0.1, 0.1 + 0.05 * (np.arange(40) - 28)),  # rises late
+    ],
+)
+def test_a_run_that_gains_or_has_not_begun_to_has_not_levelled_off(values: np.ndarray) -> None:
+    assert levelled_off(points(values), 0.9, maximize=True) is None
