@@ -15,6 +15,8 @@ from tuner.job import Job
 
 #: Gaps of so many times the usual one are breaks, not the script's interval.
 _EVEN_SHARE = 0.25
+#: Scores come that share of their distance earlier or later, by steps that do not divide it.
+_ROUNDING = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,19 +42,21 @@ class ScoreSchedule:
             configuration: What it runs with.
             samples: Samples that it has seen.
         """
-        every = self.every_samples
-        if every is None and self.every_steps is not None:
-            every = self.every_steps * configuration.batch_size
-        if every is None:
-            return None
-        # Rounding of an interval must not make the score that has come the next one.
-        return round(every * (math.floor(samples / every + 0.05) + 1))
+        every = self._distance(configuration)
+        # Rounding of a distance must not make the score that has come the next one.
+        return None if every is None else round(every * (math.floor(samples / every + _ROUNDING) + 1))
 
     def at_or_after(self, configuration: Configuration, samples: float) -> int:
         """The score that is due at some samples, or the next one after; `samples` if unknown."""
-        before = self.next_after(configuration, max(math.ceil(samples) - 1, 0))
-        due = math.ceil(samples) if before is None else before
-        return max(due, math.ceil(samples)) if before is None else due
+        every = self._distance(configuration)
+        if every is None:
+            return math.ceil(samples)
+        return round(every * max(math.ceil(samples / every - 1e-9), 1))
+
+    def _distance(self, configuration: Configuration) -> float | None:
+        if self.every_samples is None and self.every_steps is not None:
+            return self.every_steps * configuration.batch_size
+        return self.every_samples
 
 
 def score_schedule(job: Job, slices: Sequence[Measurement]) -> ScoreSchedule:

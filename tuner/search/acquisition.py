@@ -241,7 +241,9 @@ class Acquisition:
         schedule = self._state.schedule
         if schedule.has_scores:
             # A probe shows nothing between two scores of the script.
-            return schedule.at_or_after(self._beliefs.configurations[index], max(seen + 1, shortest, least))
+            configuration = self._beliefs.configurations[index]
+            due = schedule.at_or_after(configuration, max(shortest, least))
+            return max(due, schedule.next_after(configuration, seen) or seen + 1)
         return int(np.ceil(max(next_samples, shortest, least)))
 
     def _against(self, index: int, incumbent: int) -> tuple[float, float]:
@@ -340,7 +342,8 @@ class Acquisition:
         if schedule.has_scores and self._state.job.probe.slice_seconds is None:
             seen = run.measurement.samples if run is not None and run.configuration == configuration else 0
             wanted = seen + max(min(length_seconds, left) / per_sample, 1.0)
-            until = Until(samples=schedule.at_or_after(configuration, wanted))
+            due = schedule.at_or_after(configuration, wanted)
+            until = Until(samples=max(due, schedule.next_after(configuration, seen) or seen + 1))
         if run is not None and run.is_open and run.configuration == configuration:
             return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
         return Start(

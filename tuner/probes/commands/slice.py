@@ -369,7 +369,8 @@ class CommandSlice:
             checkpoint=str(checkpoint) if not plan.is_timing and checkpoint.exists() else None,
             waiting=self.waiting if outcome is Outcome.RUNNING else "",
             remarks=() if outcome is Outcome.RUNNING else self.remarks(),
-            reports_steps=any(a.reports_steps(2 * plan.job.probe.timing_steps) for a in self._attempts),
+            reports_steps=self.heard.has_steps
+            and any(a.reports_steps(2 * plan.job.probe.timing_steps) for a in self._attempts),
             resume_refused=self.resume_refused,
             infrastructure_fault=self.infrastructure_fault,
             job_fault=self.job_fault or self.checks.refusal is not None,

@@ -30,6 +30,7 @@ class Heard:
         unmatched: What looks like a score and was not read.
         num_lines: Lines with progress that were read.
         num_scores: Those of them with a value.
+        has_steps: Whether they name steps, samples or parts of epochs.
         first_output_at: When the script first printed or reported, seconds on the prober's clock; None
             before.
     """
@@ -39,6 +40,7 @@ class Heard:
     num_lines: int = 0
     num_scores: int = 0
     first_output_at: float | None = None
+    has_steps: bool = False
 
     def add(self, lines: Sequence[ScriptLine], habits: ScriptHabits) -> None:
         """Counts new lines, and keeps the first ones with and without a value."""
@@ -47,6 +49,8 @@ class Heard:
                 continue
             self.num_lines += 1
             has_value = line.value is not None
+            is_part = line.epoch is not None and line.epoch % 1.0 != 0.0
+            self.has_steps |= line.step is not None or line.samples is not None or is_part
             self.num_scores += has_value
             if (self.num_scores if has_value else self.num_lines - self.num_scores) <= _MOST_EXAMPLES:
                 text = line.text.strip()[:_LONGEST_EXAMPLE]

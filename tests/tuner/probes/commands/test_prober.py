@@ -199,6 +199,47 @@ def test_target_ends_a_slice(bench: Bench) -> None:
     assert seen.checkpoint is not None
 
 
+ONCE_AN_EPOCH = """
+import sys, time
+for epoch in range(1, 20):
+    time.sleep(0.3)
+    print(f"epoch {epoch} acc={epoch / 100}", flush=True)
+"""
+
+
+def test_a_script_that_reports_once_an_epoch_is_timed_by_its_first(bench: Bench) -> None:
+    bench.write("epochs.py", ONCE_AN_EPOCH)
+    pattern = r"epoch (?P<epoch>\d+) acc=(?P<value>\S+)"
+    job = job_of(
+        f"{PYTHON} epochs.py {{batch_size}}",
+        metrics={"source": "output", "pattern": pattern},
+        epoch_samples=100,
+    )
+    prober = bench.prober(job)
+    handle = prober.start(CONFIGURATION, Purpose.STATISTICS, Until(samples=1), bench.folder / "probe")
+    seen = ended(prober, handle)
+    assert seen.outcome is Outcome.PAUSED, seen.error
+    assert not seen.reports_steps
+    assert [point.samples for point in seen.curve] == [100 * n for n in range(1, len(seen.curve) + 1)]
+    assert seen.step_seconds is not None
+    assert 0.03 <= seen.step_seconds.mean < 0.06
+    outlook = prober.outlook(CONFIGURATION, [seen])
+    assert outlook.next_score_samples == seen.samples + 100
+    assert not outlook.times_steps
+    assert not outlook.can_resume
+    assert outlook.repeated_seconds == seen.training_seconds
+    assert outlook.startup_seconds == seen.startup_seconds
+    heard = prober.heard(handle)
+    assert heard.matched["epoch 1 acc=0.01"] == "epoch 1, value 0.01"
+
+
+def test_a_slice_ends_right_after_a_score(bench: Bench) -> None:
+    seen = bench.slice(resumable("every=10"), Until(samples=230))
+    assert seen.outcome is Outcome.PAUSED, seen.error
+    assert seen.curve[-1].samples == 300
+    assert seen.samples <= 320
+
+
 def test_script_that_ends_by_itself_is_stopped(bench: Bench) -> None:
     seen = bench.slice(resumable("steps=20"), Until(samples=1000))
     assert seen.outcome is Outcome.STOPPED
