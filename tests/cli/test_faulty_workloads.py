@@ -67,11 +67,11 @@ def test_a_run_that_gets_nowhere_ends_provisional_and_strictly_so_with_4(
     workplace: Workplace, paceline: Command
 ) -> None:
     workplace.write_job(fault="never better")
-    ended = paceline("run", "job.toml", "--budget", "4s")
+    ended = paceline("run", "job.toml", "--budget", "9s")
     assert ended.code == 0, ended.stderr
     assert "(provisional)" in ended.stdout
-    assert "The time budget of 4 s is used up" in ended.stdout
-    assert paceline("run", "job.toml", "--budget", "4s", "--strict").code == 4
+    assert "The time budget of 9 s is used up" in ended.stdout
+    assert paceline("run", "job.toml", "--budget", "9s", "--strict").code == 4
 
 
 @pytest.mark.slow
