@@ -98,6 +98,7 @@ def recommend(ending: Ending) -> Recommendation | None:
         turning_points=turning_points(state, ending.beliefs, choice),
         ended_by_budget=stop.kind is StopKind.BUDGET,
         axes_without_effect=tuple(sorted(axes_without_effect(state))),
+        startup_seconds=state.startup_seconds if state.job.runs_command else None,
     )
 
 

@@ -6,6 +6,7 @@ from search_spaces import Configuration
 from tuner.advice.script_warnings import script_warnings
 from tuner.advice.strategy_words import ranks_words
 from tuner.search.policy import Stop, StopKind
+from tuner.search.recheck import cold_start
 from tuner.search.state import SearchState
 
 
@@ -54,6 +55,14 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
         lines.append(
             f"The script ended by itself before the target in {len(ended)} runs, the longest after "
             f"{longest} samples: let it train for more epochs."
+        )
+    cold = cold_start(state)
+    if cold is not None:
+        before, after = (f"{1000 * seconds:.3g} ms" for seconds in cold)
+        lines.append(
+            f"The present settings ran first, at {before} a step, and later took {after}: caches or "
+            "compilation "
+            "slowed the first slice down, and its time to target with it."
         )
     arrived = sum(run.arrived for run in state.runs.values())
     if arrived == 1:

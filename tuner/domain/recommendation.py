@@ -159,6 +159,8 @@ class Recommendation:
         turning_points: Sentences that say what would change the answer, if a cluster was described.
         ended_by_budget: Whether the budget ended the search.
         axes_without_effect: Axes that made no difference to the scores, so that no gain is due to them.
+        startup_seconds: What a start of the user's script takes before its training, which each training
+            pays, too; None if no script was run.
     """
 
     job_name: str
@@ -181,6 +183,7 @@ class Recommendation:
     turning_points: tuple[str, ...] = ()
     ended_by_budget: bool = False
     axes_without_effect: tuple[str, ...] = ()
+    startup_seconds: float | None = None
     schema_version: str = field(default=SCHEMA_VERSION)
 
     def to_dict(self) -> dict[str, Any]:

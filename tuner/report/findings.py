@@ -22,6 +22,8 @@ from tuner.ledger.records import EARLY_SHARE, PredictedAgainstMeasured
 
 #: Times closer than this ratio are called equal.
 _EQUAL_RATIO = 1.05
+#: Start-up below this share of the training is not mentioned.
+_LEAST_STARTUP_SHARE = 0.05
 #: A prediction whose 90% interval spans more than this factor is a guess.
 _GUESS_RATIO = 30.0
 
@@ -70,19 +72,28 @@ def trust_in(recommendation: Recommendation) -> Finding:
 def prediction(recommendation: Recommendation) -> Finding:
     """The predicted time to target with its interval and the chance of reaching it."""
     choice = recommendation.choice
-    chance = format_chance(choice.probability_of_reaching)
+    chance, startup = format_chance(choice.probability_of_reaching), _startup_words(recommendation)
     if choice.measured_seconds is not None:
         return Finding(
             headline=f"about {format_seconds(choice.seconds.median)} again",
-            detail=f"With another order of the data: 90% interval {format_interval(choice.seconds)}.",
+            detail=f"With another order of the data: 90% interval "
+            f"{format_interval(choice.seconds)}.{startup}",
         )
     guess = _why_a_guess(choice)
     headline = format_seconds(choice.seconds.median)
     return Finding(
         headline=f"a guess: {headline}" if guess else headline,
         detail=f"90% interval {format_interval(choice.seconds)}; chance of reaching the target {chance}."
-        f"{guess}",
+        f"{guess}{startup}",
     )
+
+
+def _startup_words(recommendation: Recommendation) -> str:
+    """What each start takes besides, as a sentence with a space before it; empty where it hardly counts."""
+    seconds, training = recommendation.startup_seconds, recommendation.choice.seconds.median
+    if seconds is None or not math.isfinite(training) or seconds < _LEAST_STARTUP_SHARE * training:
+        return ""
+    return f" Starting the script takes {format_seconds(seconds)} more."
 
 
 def _why_a_guess(alternative: Alternative) -> str:

@@ -17,6 +17,7 @@ from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.limits import arrival, ended_by_fault, limit_reached, may_start
 from tuner.search.listed_policy import ListedPolicy, is_listed
 from tuner.search.policy import Action, Decision, Start, Stop, StopKind, Wait
+from tuner.search.recheck import recheck
 from tuner.search.slope_priors import SearchSettings
 from tuner.search.state import SearchState
 
@@ -69,7 +70,12 @@ class ModelPolicy:
         beliefs = self._believe(state)
         if beliefs is None:
             return Decision(action=stop or _nothing_left(state))
-        return Decision(action=stop or self._best(state, beliefs), beliefs=beliefs)
+        action = stop or self._best(state, beliefs)
+        if isinstance(action, Stop) and action.kind is StopKind.NO_GAIN:
+            incumbent = Acquisition(state, beliefs).incumbent()
+            again = None if incumbent is None else recheck(state, beliefs.configurations[incumbent])
+            action = again or action
+        return Decision(action=action, beliefs=beliefs)
 
     def _believe(self, state: SearchState) -> Beliefs | None:
         """What is believed of the candidates; None where there are none."""

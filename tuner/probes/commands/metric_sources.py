@@ -45,6 +45,8 @@ class MetricSource(ABC):
         self.unmatched: dict[str, str] = {}
         #: What was noticed of the files or ranks, in sentences.
         self.remarks: dict[str, None] = {}
+        #: What the script said of going on from a state that it found; None if nothing.
+        self.resume_words: str | None = None
         #: Where ranks report different values, in sentences.
         self.disagreements: list[str] = []
 

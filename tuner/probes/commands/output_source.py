@@ -16,6 +16,12 @@ _SCORE_WORDS = re.compile(
     r"|ppl|bleu|rouge|iou|dice|precision|recall|reward|return|psnr|fid|wer|cer|map|mse|mae|rmse|top\d?)(?![a-z])",
     re.IGNORECASE,
 )
+#: What scripts say that go on from a state they found.
+_RESUMES = re.compile(
+    r"\b(resum\w*|restor\w*|load(ed|ing)|continu\w*)\b.{0,60}\b(checkpoint|ckpt|weights|state|snapshot|epoch|step)s?\b"
+    r"|\.(ckpt|pth?|safetensors|npz)\b.{0,40}\b(loaded|restored)\b",
+    re.IGNORECASE,
+)
 #: Lines of a traceback.
 _NO_SCORE = re.compile(r"\s*(File \"|Traceback |raise |\w*(Error|Exception|Warning)\b)")
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?%?|\bnan\b|\binf\b", re.IGNORECASE)
@@ -91,6 +97,8 @@ class OutputSource(MetricSource):
             (match for pattern in self._patterns for match in pattern.finditer(plain)),
             key=lambda match: match.start(),
         )
+        if self.resume_words is None and copy == self._rank and _RESUMES.search(plain):
+            self.resume_words = shown(plain)
         if not matches:
             if copy == self._rank:
                 self._add_if_like_score(plain)

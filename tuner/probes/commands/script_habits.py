@@ -30,6 +30,8 @@ class ScriptHabits:
         clock: What the script's clock counts.
         clock_unit: Seconds of one unit of it.
         first_position: Samples at the first report of a run that began anew.
+        first_scores: Samples and value of the first score of each run that began anew.
+        last_score: The last score of the slice that ended last.
         has_read: Whether any line of progress was read in any run.
         has_scored: Whether any score was.
         remarks: What was found out, in sentences.
@@ -45,6 +47,8 @@ class ScriptHabits:
     clock: ClockKind | None = None
     clock_unit: float = 1.0
     first_position: int | None = None
+    first_scores: list[tuple[int, float]] = field(default_factory=list)
+    last_score: float | None = None
     has_read: bool = False
     has_scored: bool = False
     remarks: list[str] = field(default_factory=list)

@@ -377,13 +377,19 @@ class CommandSlice:
         )
 
     def remember(self) -> None:
-        """Writes how far the run is known, for the next slice.
+        """Writes how far the run is known, for the next slice, and notes its scores for other runs.
 
         Raises:
             OSError: It cannot be written.
         """
-        if not self.plan.is_timing:
-            write_known_point(self.plan.folder, self.position)
+        if self.plan.is_timing:
+            return
+        write_known_point(self.plan.folder, self.position)
+        scores = [point for point in self._curve() if point.samples > 0]
+        if scores:
+            self.habits.last_score = scores[-1].value
+        if scores and self.known.samples == 0:
+            self.habits.first_scores.append((scores[0].samples, scores[0].value))
 
     def _take(self, line: ProgressLine) -> None:
         if line.event == "asks":
@@ -461,6 +467,8 @@ class CommandSlice:
             samples=read_point.samples,
             value=read_point.value,
         )
+        if point.samples > 0 and not self._points and self.source is not None:
+            self.checks.first_score(point, self.source.resume_words)
         if self._points.get(read_point.samples) != point and self._is_stored(point):
             self._points[read_point.samples] = point
             self._stored_samples = max(self._stored_samples, read_point.samples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tuner.domain.measurement import CurvePoint
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.run_clock import Attempt
 from tuner.probes.commands.script_habits import ScriptHabits
@@ -19,6 +20,16 @@ _FAR_FACTOR, _FAR_TIME_SHARE, _FAR_MISSING_SECONDS = 2.5, 0.8, 0.2
 _FEWEST_REPORTS, _LEAST_PACE_SECONDS = 3, 0.3
 #: Samples a step that differ by less than this share are those asked for.
 _EQUAL_BATCH = 0.02
+
+
+#: A first score is far from the usual one beyond this share of what that lacks, and the same as another
+#: within
+#: this share.
+_FAR_SCORE, _SAME_SCORE = 0.5, 0.05
+_SHARES = (
+    "The script seems to resume by itself from a folder that all runs share: let it save to {checkpoint} or "
+    "{output_folder}, which differ from run to run, or switch its own resuming off"
+)
 
 
 class SliceChecks:
@@ -103,14 +114,36 @@ class SliceChecks:
         elif others is None:
             self._habits.first_position = samples
 
+    def first_score(self, point: CurvePoint, resume_words: str | None) -> None:
+        """Looks at the first score of a run that began anew: it should not be where another run ended.
+
+        Args:
+            point: The score.
+            resume_words: What the script said of going on from a state that it found; None if nothing.
+        """
+        habits, goal = self._habits, self._plan.job.goal
+        others = [value for samples, value in habits.first_scores if 2 * samples >= point.samples]
+        if not self._is_new or not others or habits.last_score is None:
+            return
+        sign = 1.0 if goal.maximize else -1.0
+        usual = max(sign * value for value in others)
+        missing = sign * goal.target - usual
+        is_far = sign * point.value - usual > _FAR_SCORE * missing > 0
+        if not is_far or abs(point.value - habits.last_score) > _SAME_SCORE * missing:
+            return
+        seems = (
+            f"the first score of a run that was to begin anew, {point.value:g}, is about the last one of "
+            "the run "
+            f"before it, {habits.last_score:g}, and far from other first scores, {sign * usual:g}"
+        )
+        if resume_words is None:
+            self.remarks[f"{seems}: does the script go on from a folder that all runs share?"] = None
+        elif self.refusal is None:
+            self.refusal = f"{seems}, and the script says {resume_words}. {_SHARES}"
+
     def _refuse_start(self, samples: int) -> None:
         if self.refusal is None:
             self.refusal = (
                 f"a run that was to begin anew went on from elsewhere: its first report is of {samples} "
-                "samples, which "
-                "it cannot have trained since it was started. The script seems to resume by itself from a "
-                "folder "
-                "that all runs share: let it save to {checkpoint} or {output_folder}, which differ from "
-                "run to run, "
-                "or switch its own resuming off"
+                f"samples, which it cannot have trained since it was started. {_SHARES}"
             )

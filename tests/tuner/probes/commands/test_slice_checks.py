@@ -56,6 +56,30 @@ def test_a_new_run_that_says_it_begins_further_on_is_stopped(bench: Bench) -> No
     assert "its first report is of 500 samples" in seen.error
 
 
+@pytest.mark.parametrize("says", [True, False])
+def test_a_first_score_that_is_where_another_run_ended_is_noticed(bench: Bench, says: bool) -> None:
+    # Its steps count from 0 in each run, but its weights come from a folder that all runs share.
+    words = "print('loaded weights from checkpoint last.json')" if says else "pass"
+    bench.write(
+        "weights.py",
+        "import json, os, time\n"
+        "seen = json.load(open('last.json')) if os.path.exists('last.json') else 0\n"
+        f"if seen: {words}\n"
+        "for step in range(1, 200):\n"
+        "    time.sleep(0.02)\n"
+        "    seen += 1\n"
+        "    json.dump(seen, open('new.json', 'w'))\n"
+        "    os.replace('new.json', 'last.json')\n"
+        "    if step % 2 == 0: print(f'step {step} acc={0.9 * seen / (seen + 10):.4f}', flush=True)\n",
+    )
+    job = job_of(f"{PYTHON} weights.py {{batch_size}}", **OUTPUT)
+    bench.slice(job, Until(samples=300))
+    second = bench.slice(job, Until(samples=300), probe="other")
+    said = [second.error or ""] if says else list(second.remarks)
+    assert any("is about the last one of the run before it" in words for words in said), second
+    assert (second.outcome is Outcome.FAILED) == second.job_fault == says
+
+
 def test_another_batch_than_asked_for_is_named(bench: Bench) -> None:
     bench.write(
         "halves.py",

@@ -1,0 +1,69 @@
+"""A second, short slice of the present settings where they ran first: what ran first may have paid for "
+"caches."""
+
+from __future__ import annotations
+
+from search_spaces import Configuration
+from tuner.domain.measurement import Measurement, Purpose
+from tuner.probes import Until
+from tuner.search.limits import may_start
+from tuner.search.policy import Continue, Start
+from tuner.search.state import SearchState, run_of
+from tuner.search.timings import timing_key
+
+#: A first slice whose steps took so many times as long as later ones was slowed down by being the first.
+COLD_FACTOR = 1.25
+
+
+def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
+    """A slice that times the present settings again; None if the comparison with them does not need it.
+
+    It is needed where the first slice of a study of the user's script is all that says how fast the present
+    settings are, and something else is about to be called better.
+
+    Args:
+        state: What is known.
+        best: What is about to be recommended.
+    """
+    baseline = state.job.baseline_configuration()
+    if not state.job.runs_command or baseline is None or best == baseline or state.capacity.under_way:
+        return None
+    first, again = _timed(state, baseline)
+    if first is None or again or not may_start(state):
+        return None
+    reason = "the present settings ran first, which may have slowed them down: their steps are timed again"
+    if state.schedule.times_steps:
+        steps = state.job.probe.timing_steps
+        return Start(configuration=baseline, purpose=Purpose.TIMING, until=Until(steps=steps), reason=reason)
+    run = run_of(state, baseline)
+    if run is None or not run.is_open or run.configuration != baseline or state.repeats:
+        return None
+    due = state.schedule.next_after(baseline, run.measurement.samples)
+    if due is None:
+        return None
+    return Continue(
+        probe_id=run.probe.probe_id, purpose=Purpose.STATISTICS, until=Until(samples=due), reason=reason
+    )
+
+
+def cold_start(state: SearchState) -> tuple[float, float] | None:
+    """Seconds a step of the present settings in the study's first slice and later, where they clearly "
+    "differ."""
+    baseline = state.job.baseline_configuration()
+    if not state.job.runs_command or baseline is None:
+        return None
+    first, again = _timed(state, baseline)
+    if first is None or not again:
+        return None
+    before = first.ranks[0].step.median
+    after = sorted(m.ranks[0].step.median for m in again)[len(again) // 2]
+    return (before, after) if before > COLD_FACTOR * after else None
+
+
+def _timed(state: SearchState, baseline: Configuration) -> tuple[Measurement | None, list[Measurement]]:
+    """The study's first slice if it timed the present settings, and all later ones that did."""
+    key = timing_key(baseline, state.cluster)
+    timed = [m for m in state.slices if m.ranks and timing_key(m.configuration, state.cluster) == key]
+    if not timed or timed[0] is not state.slices[0]:
+        return None, []
+    return timed[0], timed[1:]
