@@ -154,7 +154,7 @@ def _unreachable(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]:
         )
     ended = [run for run in runs if run.ended_by_itself]
     is_known = bool(ended) and math.isfinite(state.script_ends([ended[0].configuration])[0])
-    if ended and (len(ended) == len(runs) or is_known):
+    if ended and (len(ended) == len(runs) or is_known) and state.job.recording() is None:
         return _ended_words(state, ended)
     limits = state.job.goal
     bounded = limits.deadline is not None or limits.max_dollars is not None
@@ -201,8 +201,6 @@ def _ended_words(state: SearchState, runs: list[Run]) -> tuple[str, tuple[str, .
     samples = format_count(longest.measurement.samples)
     if state.job.runs_command:
         what, change = "the script ended by itself", "let it train for more epochs"
-    elif state.job.recording() is not None:
-        what, change = "the recorded runs end", "record longer runs"
     else:
         what, change = "the schedule ended", "raise workload.schedule.horizon_samples"
     return f"{what} after {samples} samples, before the target; the best value was {best}", (

@@ -19,7 +19,8 @@ _FEWEST_VALUES, _MANY_DIGITS = 2, 4
 def script_warnings(state: SearchState) -> tuple[str, ...]:
     """Sentences on what contradicts the job: each remark once, options without effect, a doubtful target."""
     runs = list(state.runs.values())
-    found = [*_no_effect(runs), *_doubtful_target(state, runs), *remarks_of(state)]
+    compared = _no_effect(runs) if state.job.runs_command else ()
+    found = [*compared, *_doubtful_target(state, runs), *remarks_of(state)]
     return tuple(dict.fromkeys(found))
 
 
@@ -30,6 +31,8 @@ def remarks_of(state: SearchState) -> tuple[str, ...]:
 
 def axes_without_effect(state: SearchState) -> frozenset[str]:
     """Axes that two runs differ in that gave the same values all the same."""
+    if not state.job.runs_command:
+        return frozenset()
     pairs = _same_runs(list(state.runs.values()))
     return frozenset(axis for one, other in pairs for axis in _differing(one, other))
 
