@@ -17,11 +17,15 @@ from benchmarks.soak_mutations import ODD_VALUES, mutated_bytes
 from search_spaces import Configuration
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.job import MetricsSection
-from tuner.launchers import JobHandle, JobState, JobStatus
+from tuner.launchers import JobHandle, JobState, JobStatus, LogFile
 from tuner.probes import Until
-from tuner.probes.commands.metric_sources import CsvSource, JsonSource, MetricSource, OutputSource
+from tuner.probes.commands.csv_source import CsvSource
+from tuner.probes.commands.metric_sources import JsonSource, MetricSource
+from tuner.probes.commands.output_source import OutputSource
 from tuner.probes.commands.progress_line import LineForm
+from tuner.probes.commands.run_clock import ReadPoint
 from tuner.probes.commands.slice import CommandSlice
+from tuner.probes.commands.task import CommandPlan
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import SlicePlan
 from tuner.service.opening import open_job
@@ -73,7 +77,7 @@ class Reports(Target):
         kind, _, content = data.partition(b":")
         self._number += 1
         path = self.folder / f"reports-{self._number}"
-        source = self._source(kind.decode(), path, content)
+        source = self._source(kind.decode(), path)
         part = len(content) // 2
         path.write_bytes(content[:part])
         lines = source.read(0.0, has_ended=False)
@@ -81,14 +85,16 @@ class Reports(Target):
         lines += source.read(1.0, has_ended=True)
         path.unlink()
         for line in lines:
-            if not (0 <= line.step < _LARGEST and 0 <= line.samples < _LARGEST):
+            if not all(
+                0 <= place < _LARGEST for place in (line.step or 0, line.samples or 0, line.epoch or 0)
+            ):
                 yield "a report's place is a count", {"line": str(line)}
             if line.seconds is not None and not math.isfinite(line.seconds):
                 yield "a report's clock is finite", {"line": str(line)}
             numbers = [] if line.noise is None else [line.noise.noise, line.noise.squared_gradient]
             if not all(map(math.isfinite, numbers)):
                 yield "gradient noise is finite", {"line": str(line)}
-        yield from self._slice_problems(self._source(kind.decode(), path, content), path, content)
+        yield from self._slice_problems(self._source(kind.decode(), path), path, content)
         path.unlink(missing_ok=True)
 
     def _slice_problems(self, source: MetricSource, path: Path, content: bytes) -> Iterator[Problem]:
@@ -105,7 +111,8 @@ class Reports(Target):
         )
         made = CommandSlice(plan=plan, folder=ProbeFolder(place), cluster=self._opened.cluster, started=0.0)
         handle = JobHandle(identity="fuzz", num_nodes=1, num_ranks=1, folder=place)
-        made.submitted(handle, None, (source, None), 0.0)  # type: ignore[arg-type]
+        attempt = CommandPlan(plan=plan, known=ReadPoint(), folder=place / "slice", resumes=False)
+        made.submitted(handle, attempt, (source, None), 0.0)
         path.write_bytes(content)
         made.hear(JobStatus(state=JobState.RUNNING), 0.5)
         made.hear(JobStatus(state=JobState.SUCCEEDED), 2.0)
@@ -119,16 +126,15 @@ class Reports(Target):
         if not all(map(math.isfinite, numbers)):
             yield "no score and no clock is NaN or infinite", {"measurement": str(measurement)[:500]}
 
-    def _source(self, kind: str, path: Path, content: bytes) -> MetricSource:
-        form = LineForm(metrics=MetricsSection(), batch_size=50, epoch_samples=1400)
+    def _source(self, kind: str, path: Path) -> MetricSource:
+        form = LineForm(metrics=MetricsSection())
         path.unlink(missing_ok=True)
         if kind == "json":
             return JsonSource(form, path)
         if kind == "csv":
-            return CsvSource(form, path)
+            return CsvSource(form, [str(path)])
         pattern = r"step (?P<step>\S+) accuracy=(?P<value>\S+)"
-        text = content.decode("utf-8", "replace")
-        return OutputSource(form, pattern, lambda: {0: text})
+        return OutputSource(form, [pattern], lambda: {0: LogFile(path=path)})
 
 
 def _short(value: Any) -> str:
