@@ -48,6 +48,8 @@ class Search:
         self._policy = policy
         self._slices = SlicesUnderWay(context, prober)
         self._held: Lease | None = None
+        #: What was noticed of the user's script and shown.
+        self._said: set[str] = set()
         #: What Optuna suggested, while its nodes are not free.
         self._asked: tuple[Decision, int, Configuration] | None = None
 
@@ -316,6 +318,10 @@ class Search:
         state = self.state()
         probe = next(p for p in state.probes if p.probe_id == lease.probe_id)
         self._say("slice", _slice_words(measurement), state, measurement, probe_id=probe.probe_id)
+        for remark in measurement.remarks:
+            if remark not in self._said:
+                self._said.add(remark)
+                self._say("warning", remark, state, probe_id=probe.probe_id)
         if active.trial_number is None:
             return
         context.trials.report(active.trial_number, measurement.curve)

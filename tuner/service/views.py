@@ -104,6 +104,7 @@ def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
             )
     if timed is not None and timed.error:
         rows.append(("error", timed.error))
+    rows += [("noticed", remark) for remark in (timed.remarks if timed is not None else ())]
     return [{"what": what, "value": value} for what, value in rows]
 
 
