@@ -91,7 +91,7 @@ def test_a_script_that_reports_nothing_is_ended_with_the_budget_and_gives_no_ans
 
 @pytest.mark.slow
 def test_a_single_slice_is_ended_with_the_budget_and_its_scores_are_kept(tmp_path: Path) -> None:
-    _, out = run(tmp_path, SCORES, 4)
-    assert "the time budget of 4 s is used up" in out
-    assert spent_seconds(tmp_path) <= 4 * 1.05 + 1.0 + 0.5
+    _, out = run(tmp_path, SCORES, 8)
+    assert "the time budget of 8 s is used up" in out
+    assert spent_seconds(tmp_path) <= 8 * 1.05 + 1.0 + 0.5
     assert any(measurement.trained_curve for measurement in slices(tmp_path))

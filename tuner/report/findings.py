@@ -180,11 +180,13 @@ def comparison(recommendation: Recommendation) -> Finding:
         )
     # A factor would look like a result: both are shown, each with what it rests on.
     distinct = _are_distinct(_span(choice, ours, ours_measured), _span(baseline, theirs, theirs_measured))
-    caution = "" if distinct else " The intervals overlap: which one is sooner is not known."
+    caution = "" if distinct else " The intervals overlap."
+    likely = "sooner by prediction" if ours < theirs else "later by prediction"
     return Finding(
-        headline=f"{_span_words(choice, ours, ours_measured)}, against "
-        f"{_span_words(baseline, theirs, theirs_measured)} of the present settings",
-        detail=f"{_basis('The recommendation', choice, ours_measured)} "
+        headline=likely if distinct else "not known which is sooner",
+        detail=f"{_span_words(choice, ours, ours_measured)}, against "
+        f"{_span_words(baseline, theirs, theirs_measured)} of the present settings. "
+        f"{_basis('The recommendation', choice, ours_measured)} "
         f"{_basis('The present settings', baseline, theirs_measured)}{caution}{prices}",
     )
 

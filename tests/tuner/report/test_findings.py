@@ -54,16 +54,17 @@ def test_a_factor_is_stated_only_between_two_measured_times(builder: ModuleType)
 
 def test_present_settings_that_were_not_trained_to_the_target_are_an_interval(builder: ModuleType) -> None:
     found = comparison(builder.recommendation())
-    assert found.headline == "9.31 s (measured), against 1m 05s to 2m 07s (predicted) of the present settings"
+    assert found.headline == "sooner by prediction"
+    assert "9.31 s (measured), against 1m 05s to 2m 07s (predicted) of the present settings" in found.detail
     assert "predicted from 30,000 samples (56 s) of their own run" in found.detail
     assert "overlap" not in found.detail
-    assert "sooner" not in found.headline + found.detail
+    assert "x sooner" not in found.headline + found.detail
 
 
 def test_present_settings_never_measured_say_so(builder: ModuleType) -> None:
     answer = builder.recommendation()
     guess = replace(answer, baseline=replace(answer.baseline, samples_known=0))
-    assert "(not measured)" in comparison(guess).headline
+    assert "(not measured)" in comparison(guess).detail
     assert "have not been measured" in comparison(guess).detail
 
 
@@ -71,8 +72,9 @@ def test_overlapping_intervals_are_no_gain(builder: ModuleType) -> None:
     answer = replace(builder.recommendation(), verified=None, choice=builder.alternative(4, 256, 0.1))
     near = replace(answer.baseline, seconds=Estimate(lower=8.0, median=14.0, upper=25.0))
     found = comparison(replace(answer, baseline=near))
-    assert found.headline.startswith("7.29 s to 12.3 s (not measured), against 8 s to 25 s (predicted)")
-    assert "which one is sooner is not known" in found.detail
+    assert found.headline == "not known which is sooner"
+    assert found.detail.startswith("7.29 s to 12.3 s (not measured), against 8 s to 25 s (predicted)")
+    assert "The intervals overlap." in found.detail
 
 
 def test_axes_without_effect_gain_nothing(builder: ModuleType) -> None:
