@@ -91,7 +91,15 @@ def test_a_script_that_reports_nothing_is_ended_with_the_budget_and_gives_no_ans
 
 @pytest.mark.slow
 def test_a_single_slice_is_ended_with_the_budget_and_its_scores_are_kept(tmp_path: Path) -> None:
-    _, out = run(tmp_path, SCORES, 8)
+    _, out = run(tmp_path, SCORES.replace("0.5 + step / 1e5", "0.1 + step / 2500"), 8)
     assert "the time budget of 8 s is used up" in out
     assert spent_seconds(tmp_path) <= 8 * 1.05 + 1.0 + 0.5
     assert any(measurement.trained_curve for measurement in slices(tmp_path))
+
+
+@pytest.mark.slow
+def test_one_run_that_stands_still_does_not_end_a_search(tmp_path: Path) -> None:
+    code, out = run(tmp_path, SCORES, 40)
+    assert code == 3, out
+    assert "only 1 of 3 runs say that nothing reaches the target" in out
+    assert len({measurement.configuration for measurement in slices(tmp_path)}) >= 3

@@ -23,6 +23,8 @@ from tuner.search.state import SearchState
 
 #: The first short probe takes at most this share of the time budget; so many seconds without a budget.
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0
+#: So many runs of a script are needed to say that no configuration reaches the target.
+_FEWEST_TRIED = 3
 
 
 class ModelPolicy:
@@ -116,10 +118,33 @@ class ModelPolicy:
             reason=reason,
         )
 
+    def _another(self, state: SearchState, beliefs: Beliefs) -> Start | None:
+        """A first short probe elsewhere, where too few runs say that nothing reaches the target."""
+        scored = [run.configuration for run in state.runs.values() if run.measurement.trained_curve]
+        if not state.job.runs_command or len(scored) >= _FEWEST_TRIED or not may_start(state):
+            return None
+        tried = {probe.configuration for probe in state.probes}
+        untried = [c for c in beliefs.configurations if c not in tried and state.space.is_runnable(c)]
+        if not untried:
+            return None
+        seen = np.log([[c.batch_size, c.learning_rate] for c in scored])
+        rows = np.log([[c.batch_size, c.learning_rate] for c in untried])
+        nearest = np.abs(rows[:, None, :] - seen[None, :, :]).sum(axis=2).min(axis=1)
+        # Halfway to the farthest: at the edges of a space little trains.
+        return Start(
+            configuration=untried[int(np.argmin(np.abs(nearest - 0.5 * nearest.max())))],
+            purpose=Purpose.STATISTICS,
+            until=_first_probe(state),
+            reason=f"only {len(scored)} of {_FEWEST_TRIED} runs say that nothing reaches the target",
+        )
+
     def _best(self, state: SearchState, beliefs: Beliefs) -> Action:
         acquisition = Acquisition(state, beliefs)
         incumbent = acquisition.incumbent()
         if incumbent is None:
+            other = self._another(state, beliefs)
+            if other is not None:
+                return other
             return Stop(
                 kind=StopKind.UNREACHABLE,
                 reason="no configuration is expected to reach the target within the limits",
