@@ -71,7 +71,9 @@ def check_command(
         prober = make_prober(opened)
         assert isinstance(prober, CommandProber)
         try:
-            handle = prober.start(configuration, Purpose.STATISTICS, Until(samples=1), folder)
+            # What is found out of the script is stored beside the probe's folder.
+            probe = folder / "probe"
+            handle = prober.start(configuration, Purpose.STATISTICS, Until(samples=1), probe)
             measurement = _first_score(opened, prober, handle, say)
             _raise_failure(measurement)
             check = CommandCheck(measurement=measurement, heard=prober.heard(handle))
