@@ -17,6 +17,11 @@ from tuner.probes.commands.script_values import ScriptValues
 
 #: So many lines one after the other that go back show that the script counts anew.
 _MOST_STRAY = 3
+_TWO_VALUES = "the script reported several values for one position"
+_BEGAN_ANEW = (
+    "the script began anew although it was asked to resume (workload.resume): what was trained before is "
+    "trained and paid for again"
+)
 
 
 @dataclass(kw_only=True)
@@ -76,7 +81,7 @@ class Positions:
     ) -> None:
         self._habits = habits
         self._batch_size, self._epoch_samples = batch_size, epoch_samples
-        self._known, self._may_restart = known, may_restart
+        self._known, self._may_restart, self._started_at = known, may_restart, started_at
         self._clock = ScriptClock(habits)
         self._values = ScriptValues(habits, goal, was_finite=known.value is not None)
         self._epochs = EpochLines(habits, started_at=started_at, is_fresh=known.samples == 0)
@@ -293,11 +298,7 @@ class Positions:
                     "after a resume the script counts its steps from 0 again: they are added to those before"
                 )
             else:
-                self._habits.say(
-                    "the script began anew although it was asked to resume (workload.resume): what was "
-                    "trained "
-                    "before is trained and paid for again"
-                )
+                self._habits.say(_BEGAN_ANEW)
         self._resumed = None
         return [positioned for again, before in lines for positioned in self._fine(again, before)]
 
@@ -348,6 +349,8 @@ class Positions:
             self._habits.say(
                 "after a resume the script counts its epochs anew: they are added to those before"
             )
+        elif 2 * first <= known:
+            self._habits.say(_BEGAN_ANEW)
         self._resumed = None
 
     # Both.
@@ -365,9 +368,9 @@ class Positions:
         if value is not None and math.isfinite(value):
             if before is not None and not math.isclose(before, value, rel_tol=1e-6):
                 self._habits.say(
-                    f"the script reported two values for {samples} samples, {before:g} and {value:g}: the "
-                    "last one "
-                    "counts. If several ranks print, let only rank 0 print"
+                    f"{_TWO_VALUES}, such as {before:g} and {value:g} for {samples} samples: the last one of "
+                    "each counts. If several ranks print, let only rank 0 print",
+                    once=_TWO_VALUES,
                 )
             self._counter.scored[samples] = value
         return positioned
@@ -379,7 +382,9 @@ class Positions:
         seconds, time = None, timed.time
         if line.seconds is not None and not is_late:
             wall = timed.time if timed.time is not None else timed.seen_at
-            seconds, date = self._clock.read(line.seconds, wall)
+            is_fresh = self._known.samples == 0 and timed.time is None
+            since_start = timed.seen_at - self._started_at if is_fresh else None
+            seconds, date = self._clock.read(line.seconds, wall, since_start)
             time = date if date is not None else time
         value = None
         if line.value is not None:

@@ -174,7 +174,7 @@ def read_count(fields: Mapping[str, Any], name: str) -> float | None:
 def read_clock(fields: Mapping[str, Any], name: str) -> float | None:
     """Seconds of a script's clock: a number, `1:02:03`, `12s`, `3m12s`, or a date; None if it is none.
 
-    A date gives seconds since the epoch of Unix.
+    A date gives seconds since the epoch of Unix; one whose form is not known gives the seconds of its day.
     """
     found = fields.get(name)
     try:
@@ -197,14 +197,20 @@ def read_clock(fields: Mapping[str, Any], name: str) -> float | None:
     except ValueError:
         pass
     try:
-        return datetime.fromisoformat(text.replace(",", ".")).timestamp()
+        return datetime.fromisoformat(text.replace(",", ".").replace("/", "-")).timestamp()
     except (ValueError, OverflowError, OSError):
+        pass
+    of_day = _TIME_OF_DAY.search(text)
+    if of_day is None:
         return None
+    hours, minutes, seconds = (float(part.replace(",", ".")) for part in of_day.groups())
+    return 3600.0 * hours + 60.0 * minutes + seconds
 
 
 #: Colours and other commands to a terminal.
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")
+_TIME_OF_DAY = re.compile(r"(?<![\d:])(\d{1,2}):(\d{2}):(\d{2}(?:[.,]\d+)?)(?![\d:])")
 _SPOKEN_CLOCK = re.compile(
     r"(?:(\d+)\s*d(?:ays?)?,?\s*)?(?:(\d+)\s*h(?:ours?|rs?)?,?\s*)?(?:(\d+)\s*m(?:in(?:utes?|s)?)?,?\s*)?"
     r"(?:([\d.]+)\s*s(?:ec(?:onds?|s)?)?)?(?:([\d.]+)\s*ms)?"

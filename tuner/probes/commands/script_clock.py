@@ -1,5 +1,4 @@
-"""The clock that a script reports: whether it counts since the beginning, since the last report, or is a "
-"date."""
+"""The clock that a script reports: since the beginning, since the last report, or a date."""
 
 from __future__ import annotations
 
@@ -17,13 +16,22 @@ _MOST_INTERVALS = 4
 _SAME_SECONDS = 0.01
 #: Larger numbers are seconds since the epoch of Unix.
 _DATE = 1e8
+#: A clock is too coarse where its last digit stands for more than this share of the time between two reports.
+_COARSE_SHARE = 0.05
+#: A clock is not the run's where it is so many seconds ahead of the time since the run's start.
+_AHEAD_SECONDS = 1.0
+#: A clock that goes back by more seconds than this has passed midnight.
+_DAY_SECONDS, _LEAST_BACK_SECONDS = 86400.0, 43200.0
+#: Digits after the point that are told apart.
+_MOST_DIGITS = 6
 
 
 class ScriptClock:
     """Compares what a script reports as its clock with the wall clock.
 
     A reported clock counts only once it agrees with the wall clock in one of the units and of the ways to
-    count: seconds since the beginning, or of each epoch, minutes, a date.
+    count: seconds since the beginning, or of each epoch, minutes, a date, the time of day. One with too few
+    digits for the script's epochs gives way to the wall clock if both agree as far as these digits show.
 
     Args:
         habits: What is known of the script; gets the kind of its clock.
@@ -33,22 +41,28 @@ class ScriptClock:
         self._habits = habits
         self._first: tuple[float, float] | None = None  # its clock, the wall clock
         self._last: tuple[float, float] | None = None
+        self._since_start: float | None = None
         self._sum_before, self._sum = 0.0, 0.0
+        self._digits = 0
         self._read_at: float | None = None
         self._num_intervals = 0
+        self._last_date, self._days = float("-inf"), 0.0
         #: Whether what was read before has to be read again.
         self.has_changed = False
 
-    def read(self, reported: float, wall: float) -> tuple[float | None, float | None]:
+    def read(
+        self, reported: float, wall: float, since_start: float | None = None
+    ) -> tuple[float | None, float | None]:
         """The seconds since the run began, and the time on an even clock, as far as they are known.
 
         Args:
             reported: What the script says.
             wall: When it said so, seconds on an even clock.
+            since_start: Wall-clock seconds since the run began; None if they are not known.
         """
         habits = self._habits
         if habits.clock is None:
-            self._compare(reported, wall)
+            self._compare(reported, wall, since_start)
         if self._read_at is None or wall - self._read_at >= _SAME_SECONDS:
             self._sum += reported
         self._read_at = wall
@@ -57,16 +71,18 @@ class ScriptClock:
         if habits.clock == "since the last report":
             return self._sum * habits.clock_unit, None
         if habits.clock == "date":
-            return None, reported
+            date = reported * habits.clock_unit
+            self._days += _DAY_SECONDS * (date < self._last_date - _LEAST_BACK_SECONDS)
+            self._last_date = date
+            return None, date + self._days
         return None, None
 
-    def _compare(self, reported: float, wall: float) -> None:
+    def _compare(self, reported: float, wall: float, since_start: float | None) -> None:
         habits = self._habits
-        if reported > _DATE:
-            self._settle("date", 1.0)
-            return
+        self._digits = max(self._digits, _digits_of(reported))
         if self._first is None or self._last is None:
             self._first = self._last = (reported, wall)
+            self._since_start = since_start
             return
         if wall - self._last[1] < _SAME_SECONDS:
             return
@@ -76,21 +92,48 @@ class ScriptClock:
         passed = wall - self._first[1]
         if passed < _LEAST_SECONDS or self._num_intervals < _LEAST_INTERVALS:
             return
-        for unit in _UNITS:
-            if _LEAST_RATIO <= unit * (reported - self._first[0]) / passed <= _MOST_RATIO:
-                self._settle("since the beginning", unit)
+        went_on = reported - self._first[0]
+        is_date = reported > _DATE
+        for unit in [1.0] if is_date else _UNITS:
+            if self._is_too_coarse(unit, went_on, passed):
+                self._settle("refused", 1.0)
+                habits.say(
+                    f"the script's clock shows whole {_UNITS[unit]}, or few digits, for reports that are "
+                    f"{passed / self._num_intervals:.2g} s apart: time is measured by the wall clock, with "
+                    "which it agrees"
+                )
                 return
-            if _LEAST_RATIO <= unit * self._sum_before / passed <= _MOST_RATIO:
+            if _LEAST_RATIO <= unit * went_on / passed <= _MOST_RATIO:
+                self._settle("date" if is_date or self._is_ahead(unit) else "since the beginning", unit)
+                return
+            if not is_date and _LEAST_RATIO <= unit * self._sum_before / passed <= _MOST_RATIO:
                 self._settle("since the last report", unit)
                 return
         if self._num_intervals >= _MOST_INTERVALS:
             self._settle("refused", 1.0)
             habits.say(
-                f"the script's clock was not used: it went on by {reported - self._first[0]:g} while "
-                f"{passed:.1f} s passed, which is neither seconds since the beginning nor of each report; "
-                "time "
-                "is measured by the wall clock. Correct or remove workload.metrics.seconds"
+                f"the script's clock was not used: it went on by {went_on:g} while {passed:.1f} s passed, "
+                "which is neither seconds since the beginning nor of each report; time is measured by the "
+                "wall clock. Correct or remove workload.metrics.seconds"
             )
+
+    def _is_too_coarse(self, unit: float, went_on: float, passed: float) -> bool:
+        """Whether the wall clock shows the same as this one, with more digits."""
+        last_digit = unit * 10.0**-self._digits
+        if last_digit <= _COARSE_SHARE * passed / self._num_intervals:
+            return False
+        slack = _COARSE_SHARE * passed
+        since_beginning = went_on > 0 and abs(unit * went_on - passed) <= last_digit + slack
+        of_each = abs(unit * self._sum_before - passed) <= self._num_intervals * last_digit + slack
+        return since_beginning or of_each
+
+    def _is_ahead(self, unit: float) -> bool:
+        """Whether the clock began before the run, as the time of day does: then only differences count."""
+        assert self._first is not None
+        if self._since_start is None:
+            return False
+        last_digit = unit * 10.0**-self._digits
+        return unit * self._first[0] > self._since_start + last_digit + _AHEAD_SECONDS
 
     def _settle(self, kind: ClockKind, unit: float) -> None:
         habits = self._habits
@@ -102,4 +145,10 @@ class ScriptClock:
         elif kind == "since the beginning" and unit != 1.0:
             habits.say(f"the script's clock counts {_UNITS[unit]}: they are read as such")
         elif kind == "date":
-            habits.say("the script's clock is a date: differences between dates are used")
+            habits.say("the script's clock is a date or the time of day: differences are used")
+
+
+def _digits_of(number: float) -> int:
+    """Digits after the point."""
+    digits = f"{number:.{_MOST_DIGITS}f}".rstrip("0").partition(".")[2]
+    return len(digits)
