@@ -124,8 +124,9 @@ class JsonSource(MetricSource):
         return found
 
     def _line(self, fields: Mapping[str, Any], seen_at: float, text: str) -> ScriptLine:
-        time = _time(fields.get("time"))
         process = str(fields.get("process", ""))
+        # In other people's files this name may be of the seconds of a step.
+        time = _time(fields.get("time")) if process else None
         common: dict[str, Any] = {"seen_at": seen_at, "time": time, "process": process, "text": text}
         event = fields.get("event")
         if event == "noise":

@@ -32,6 +32,12 @@ _MOST_COMPARED = 200
 #: So many matches of another rank while the counting one has none are remarked.
 _MANY_MATCHES = 3
 
+#: How launchers and scripts name the rank of a line where all ranks print into one stream.
+_RANK_PREFIX = re.compile(
+    r"^\s*\[default(\d+)\]:|[\[(<](?:global[ _]?)?rank[ =:_]*(\d+)[\])>:,]|^\s*\[1,(\d+)\]<std(?:out|err)>",
+    re.IGNORECASE,
+)
+
 #: So many examples of what looks like a score are kept.
 _MOST_EXAMPLES = 5
 
@@ -42,7 +48,8 @@ class OutputSource(MetricSource):
     """Matches of regular expressions in what the script prints.
 
     All matches of a line are read; a position and a value on one line are one report. Colours are removed.
-    One rank's output counts; that of others is only compared with it.
+    One rank's output counts; that of others is only compared with it. Ranks have a copy each, or print into
+    the stream of one, with prefixes such as `[rank1]:`.
 
     Args:
         form: Of the groups, which have the names of fields.
@@ -69,6 +76,8 @@ class OutputSource(MetricSource):
         self._least_lag = math.inf
         self._values: dict[Key, float] = {}
         self._num_matches: dict[int, int] = {}
+        #: Whether there is a single copy, and whether its lines name the ranks that it started.
+        self._is_one_stream = self._names_ranks = False
 
     @property
     def place(self) -> str:
@@ -79,7 +88,9 @@ class OutputSource(MetricSource):
             return []
         self._read_at = seen_at
         found: list[ScriptLine] = []
-        for copy, log_file in self._log_files().items():
+        log_files = self._log_files()
+        self._is_one_stream = len(log_files) == 1
+        for copy, log_file in log_files.items():
             reader = self._readers.setdefault(copy, LogReader({copy: log_file}))
             limit = _MOST_BYTES_AT_END if has_ended else _MOST_BYTES
             lines = reader.read(limit, has_ended=has_ended)
@@ -97,10 +108,11 @@ class OutputSource(MetricSource):
             (match for pattern in self._patterns for match in pattern.finditer(plain)),
             key=lambda match: match.start(),
         )
-        if self.resume_words is None and copy == self._rank and _RESUMES.search(plain):
+        copy, counts = self._rank_of(copy, plain)
+        if self.resume_words is None and counts and _RESUMES.search(plain):
             self.resume_words = shown(plain)
         if not matches:
-            if copy == self._rank:
+            if counts:
                 self._add_if_like_score(plain)
             return []
         self._num_matches[copy] = self._num_matches.get(copy, 0) + 1
@@ -109,16 +121,29 @@ class OutputSource(MetricSource):
             try:
                 line = self.form.line(fields, seen_at=at, text=plain)
             except ValueError as error:
-                if copy == self._rank:
+                if counts:
                     self.warn(f"{shown(plain)} in the output {error}")
                 continue
             if line is not None:
                 lines.append(line)
-        if copy == self._rank:
+        if counts:
             self._keep(lines)
             return lines
         self._compare(copy, lines)
         return []
+
+    def _rank_of(self, copy: int, text: str) -> tuple[int, bool]:
+        """The rank that printed a line, and whether it counts.
+
+        A single copy may start all ranks, as torchrun does, and pass on what they print: then the line
+        itself may name its rank.
+        """
+        named = _RANK_PREFIX.search(text) if self._is_one_stream else None
+        if named is None:
+            return copy, copy == self._rank or (self._is_one_stream and self._names_ranks)
+        self._names_ranks = True
+        rank = next(int(digits) for digits in named.groups() if digits is not None)
+        return rank, rank == self._rank
 
     def _add_if_like_score(self, text: str) -> None:
         """Keeps a line that looks like a score but does not match."""

@@ -137,6 +137,21 @@ def write_log(path: Path, text: str, *, copy: int = 0) -> None:
         file.write(text)
 
 
+@pytest.mark.parametrize(
+    "prefix", ["[rank{}]: ", "[default{}]:", "(rank={}) ", "[1,{}]<stdout>:", "12:00 [Rank {}] "]
+)
+@pytest.mark.parametrize("rank", [0, 2])
+def test_of_several_ranks_in_one_stream_one_counts(tmp_path: Path, prefix: str, rank: int) -> None:
+    log = tmp_path / "log"
+    source = output(log, r"epoch (?P<epoch>\d+) acc=(?P<value>\S+)", rank=rank)
+    read(source)
+    for epoch in (1, 2):
+        for other in (1, rank, 3):
+            write_log(log, f"{prefix.format(other)}epoch {epoch} acc=0.{epoch}{other}\n")
+    assert read(source) == [{"epoch": epoch, "value": float(f"0.{epoch}{rank}")} for epoch in (1, 2)]
+    assert "ranks disagree" in source.disagreements[0]
+
+
 def test_output_is_matched_line_by_line_behind_progress_bars(tmp_path: Path) -> None:
     log = tmp_path / "log"
     source = output(log, r"epoch (?P<epoch>\d+) accuracy=(?P<value>\S+)")
@@ -298,9 +313,18 @@ def test_numbers_beyond_all_bounds_are_passed_over_with_a_warning(
 def test_a_clock_of_a_script_that_is_no_finite_number_counts_as_none(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     times = ("NaN", "1e999", "1" + "0" * 400, "true", "2.5")
-    path.write_text("".join(f'{{"samples": {i}, "time": {t}}}\n' for i, t in enumerate(times)))
+    rows = (f'{{"samples": {i}, "process": "a", "time": {t}}}\n' for i, t in enumerate(times))
+    path.write_text("".join(rows))
     lines = JsonSource(form(), path).read(0.0, has_ended=True)
     assert [line.time for line in lines] == [None, None, None, None, 2.5]
+
+
+def test_the_time_of_a_step_is_no_clock(tmp_path: Path) -> None:
+    # As MMEngine writes it.
+    path = tmp_path / "scalars.json"
+    path.write_text('{"iter": 10, "loss": 0.5, "time": 0.016}\n{"iter": 20, "loss": 0.5, "time": 0.015}\n')
+    lines = JsonSource(form(step="iter", value="loss"), path).read(0.0, has_ended=True)
+    assert [(line.step, line.time) for line in lines] == [(10, None), (20, None)]
 
 
 def test_a_field_that_no_csv_reader_takes_ends_the_rows_with_a_warning(tmp_path: Path) -> None:
