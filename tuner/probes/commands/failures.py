@@ -52,15 +52,20 @@ class Failure:
 
 _MEMORY = re.compile(
     r"out[ _]of[ _]memory|OutOfMemory|\bMemoryError\b|\boom[-_ ]?kill|\bOOM when|std::bad_alloc"
-    r"|RESOURCE_EXHAUSTED(?!.*(quota|larger than max))|ResourceExhausted(?!.*(quota|larger than max))"
+    r"|RESOURCE[_ ]?EXHAUSTED(?!.*(quota|larger than max))"
     r"|ALLOC_FAILED|MemoryAllocation|\bENOMEM\b|(cannot|can't|could not|failed to|unable to) alloc"
-    r"|(not enough|insufficient) memory|memory exhausted",
+    r"|(not enough|insufficient) memory|memory exhausted"
+    # How cuBLAS and cuDNN end where nothing is left for their workspace.
+    r"|CU(DNN|BLAS)_STATUS_NOT_INITIALIZED|find a valid cuDNN algorithm|cuDNN failed to initialize"
+    r"|unable to find an engine to execute|failed to create cublas handle",
     re.IGNORECASE,
 )
 _KILLED_WORDS = re.compile(r"\bSIGKILL\b|\bsignal:? (9\b|Killed)|\bKilled\b|exitcode\s*:\s*-9\b")
 _PORT = re.compile(r"address already in use|EADDRINUSE|port:? \d+.{0,20} in use", re.IGNORECASE)
 _REFUSED = re.compile(
-    r"to not exist|already exists|overwrit|not empty|non-empty|FileExistsError", re.IGNORECASE
+    r"to not exist|already exists|overwrit|not empty|non-empty|FileExistsError"
+    r"|(unrecognized|unknown|unexpected) (argument|option|flag)|no such option",
+    re.IGNORECASE,
 )
 #: The error of a copy that lost another one: that one's error is the cause.
 _PEER_LOST = re.compile(

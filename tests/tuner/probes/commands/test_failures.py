@@ -53,6 +53,9 @@ def failed(
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.",
         "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "RuntimeError: Unable to find a valid cuDNN algorithm to run convolution",
+        "RuntimeError: GET was unable to find an engine to execute this computation",
+        "Resource exhausted: Failed to allocate request for 2.00GiB on device ordinal 0",
         "RuntimeError: [enforce fail at alloc_cpu.cpp:114] . DefaultCPUAllocator: can't allocate memory: you",
         "tensorflow.python.framework.errors_impl.ResourceExhaustedError: Graph execution error:\n\nDetected "
         "at node 'mul' defined at\nOOM when allocating tensor with shape[8,8]",
