@@ -273,7 +273,7 @@ class CommandSlice:
     @property
     def may_end(self) -> bool:
         """Whether the next line is not needed to know how those before are to be read."""
-        if self._positions is None or self._positions.is_settled:
+        if self._positions is None or (self._positions.is_settled and not self.checks.awaits_pace):
             return True
         since = self.started if self.running_since is None else self.running_since
         return self._read_at - self.heard_at > max(_SETTLE_SECONDS, _SETTLE_SHARE * (self.heard_at - since))

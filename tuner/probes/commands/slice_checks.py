@@ -18,6 +18,8 @@ _LEAST_TIME_SHARE, _LEAST_MISSING_SECONDS = 0.5, 1.0
 _FAR_FACTOR, _FAR_TIME_SHARE, _FAR_MISSING_SECONDS = 2.5, 0.8, 0.2
 #: Reports that a pace needs, and seconds between the first and the last.
 _FEWEST_REPORTS, _LEAST_PACE_SECONDS = 3, 0.3
+#: Of two reports only, the pace is less sure.
+_FEWEST_FAR_REPORTS, _TWO_REPORTS_TIME_SHARE = 2, 0.6
 #: Samples a step that differ by less than this share are those asked for.
 _EQUAL_BATCH = 0.02
 
@@ -49,6 +51,8 @@ class SliceChecks:
         self.refusal: str | None = None
         self._first_pair: tuple[float, float] | None = None
         self._has_checked_batch = self._has_checked_start = self._has_progress = False
+        #: Whether the run's first report is so far that the next one has to show how fast it trains.
+        self.awaits_pace = False
         size, batch = plan.job.command.epoch_samples, plan.configuration.batch_size
         if size is not None and batch > size:
             self.remarks[
@@ -101,18 +105,23 @@ class SliceChecks:
         if first is None:
             return
         samples, time, num, pace, span = first
-        if num < _FEWEST_REPORTS or span < _LEAST_PACE_SECONDS:
-            return
-        self._has_checked_start = True
-        needed, had = pace * samples, max(time - since, 0.0)
         others = self._habits.first_position
         is_far = others is not None and samples > _FAR_FACTOR * others
+        if others is None:
+            self._habits.first_position = samples
+        fewest = _FEWEST_FAR_REPORTS if is_far else _FEWEST_REPORTS
+        self.awaits_pace = is_far and (num < fewest or span < _LEAST_PACE_SECONDS)
+        if num < fewest or span < _LEAST_PACE_SECONDS:
+            return
+        needed, had = pace * samples, max(time - since, 0.0)
         share = _FAR_TIME_SHARE if is_far else _LEAST_TIME_SHARE
+        if num < _FEWEST_REPORTS:
+            share = _TWO_REPORTS_TIME_SHARE
+        else:
+            self._has_checked_start = True
         missing = _FAR_MISSING_SECONDS if is_far else _LEAST_MISSING_SECONDS
         if had < share * needed and needed - had > missing:
             self._refuse_start(samples)
-        elif others is None:
-            self._habits.first_position = samples
 
     def first_score(self, point: CurvePoint, resume_words: str | None) -> None:
         """Looks at the first score of a run that began anew: it should not be where another run ended.

@@ -177,3 +177,27 @@ def test_lines_that_were_read_at_once_are_spread_over_the_time_since_the_last() 
     assert spread_lump(timed, 6.0) == timed
     alone = [line(10.0, 11), line(10.0, None, value=0.5)]
     assert [one.seen_at for one in spread_lump(alone, 6.0)] == [10.0, 10.0]
+
+
+def test_a_run_that_goes_on_from_another_one_s_epochs_is_stopped_too(bench: Bench) -> None:
+    # Each slice ends at its first score, which alone shows no pace.
+    bench.write(
+        "epochs.py",
+        """
+import os, time
+epoch = int(open("last").read()) if os.path.exists("last") else 0
+while epoch < 100:
+    time.sleep(0.4)
+    epoch += 1
+    with open("last", "w") as file:
+        file.write(str(epoch))
+    print(f"epoch {epoch} acc={epoch / 2000}", flush=True)
+""",
+    )
+    metrics = {"source": "output", "pattern": r"epoch (?P<epoch>\d+) acc=(?P<value>\S+)"}
+    job = job_of(f"{PYTHON} epochs.py {{batch_size}}", metrics=metrics, epoch_samples=100)
+    first = bench.slice(job, Until(samples=200))
+    assert first.outcome is Outcome.PAUSED, first.error
+    second = bench.slice(job, Until(samples=100), probe="other")
+    assert second.outcome is Outcome.FAILED
+    assert "seems to resume by itself from a folder that all runs share" in second.error
