@@ -14,6 +14,7 @@ from tuner.probes.commands.run_clock import ReadPoint
 from tuner.probes.commands.script_clock import ScriptClock
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.commands.script_values import ScriptValues
+from tuner.probes.commands.value_order import ValueOrder
 
 #: So many lines one after the other that go back show that the script counts anew.
 _MOST_STRAY = 3
@@ -85,6 +86,7 @@ class Positions:
         self._clock = ScriptClock(habits)
         self._values = ScriptValues(habits, goal, was_finite=known.value is not None)
         self._epochs = EpochLines(habits, started_at=started_at, is_fresh=known.samples == 0)
+        self._order = ValueOrder(habits, started_at=started_at, is_fresh=known.samples == 0)
         self._counter = _Counter()
         self._process = ""
         self._offset = 0
@@ -104,12 +106,13 @@ class Positions:
     @property
     def has_changed(self) -> bool:
         """Whether lines that were positioned before belong somewhere else."""
-        return self._clock.has_changed or self._values.has_changed or self._epochs.has_changed
+        readers = (self._clock, self._values, self._epochs, self._order)
+        return any(reader.has_changed for reader in readers)
 
     @property
     def is_settled(self) -> bool:
         """Whether it is known how the lines are to be read, so that the next one changes nothing."""
-        return self._epochs.is_settled
+        return self._epochs.is_settled and self._order.is_settled
 
     def place(self, lines: Iterable[ScriptLine]) -> list[ProgressLine]:
         """The lines at their places; those that have none are counted in `ignored`."""
@@ -120,8 +123,9 @@ class Positions:
                 continue
             if line.process != self._process and line.process:
                 self.begin_process(line.process)
+            joined = self._order.joined(line)
             try:
-                found += self._place(line)
+                found += [] if joined is None else self._place(joined)
             except ValueError as error:
                 self.ignore(str(error), line.text)
         return found

@@ -26,6 +26,7 @@ class ScriptHabits:
         epoch_line_comes_first: Whether a line with an epoch alone is printed as the epoch begins.
         step_is_within_epoch: Whether steps count from 0 in each epoch.
         epoch_samples: Samples of an epoch, as steps within epochs show; 0 if they were not needed.
+        value_comes_first: Whether scores on lines of their own belong to the position that follows.
         is_percent: Whether values are percent where the target is a fraction.
         clock: What the script's clock counts.
         clock_unit: Seconds of one unit of it.
@@ -43,6 +44,7 @@ class ScriptHabits:
     epoch_line_comes_first: bool | None = None
     step_is_within_epoch: bool | None = None
     epoch_samples: float = 0.0
+    value_comes_first: bool | None = None
     is_percent: bool | None = None
     clock: ClockKind | None = None
     clock_unit: float = 1.0
