@@ -18,6 +18,7 @@ from tuner.domain.measurement import (
 )
 from tuner.launchers import JobHandle, JobState, JobStatus
 from tuner.probes.commands.known_point import known_point, write_known_point
+from tuner.probes.commands.lumps import Lumps
 from tuner.probes.commands.metric_sources import DISAGREE, JsonSource, MetricSource
 from tuner.probes.commands.positions import Positions
 from tuner.probes.commands.progress_line import ProgressLine, ScriptLine
@@ -82,12 +83,13 @@ class CommandSlice:
         self._num_said = len(self.habits.remarks)
         self._positions: Positions | None = None
         self._stored_lines: list[ScriptLine] | None = []
+        self.known = ReadPoint() if plan.is_timing else known_point(plan.folder)
+        self._lumps = Lumps(is_fresh=self.known.samples == 0)
         self._snapshot: _Snapshot | None = None
         self._read_at = self._lines_at = started
         self._own_remarks: dict[str, None] = {}
         self.heard = Heard()
         self._last_score: int | None = None
-        self.known = ReadPoint() if plan.is_timing else known_point(plan.folder)
         self.checks = SliceChecks(plan=plan, habits=self.habits, is_new=self.known.samples == 0)
         self.ended: Measurement | None = None
         self.job: JobHandle | None = None
@@ -151,6 +153,7 @@ class CommandSlice:
             stored_samples=self._stored_samples,
         )
         self._stored_lines = []
+        self._lumps = Lumps(is_fresh=self.position.samples == 0 and not attempt.resumes)
         if attempt.resumes:
             self.checks.resumed()
         self._positions = attempt.positions(self.habits, self.folder.reported_points, now)
@@ -182,13 +185,14 @@ class CommandSlice:
             self.habits.say(words, once=DISAGREE)
         since = self._lines_at if self.source.is_buffered else self._read_at
         if lines:
-            self._read(spread_lump(lines, since))
+            since = max(since, self.running_since or since)
+            self._read(spread_lump(lines, since), since, now)
             self._lines_at = now
         self._read_at = now
         if status.state is JobState.SUCCEEDED and self._positions is not None and self.verdict is None:
             self._take_all(self._positions.finish())
 
-    def _read(self, lines: Sequence[ScriptLine]) -> None:
+    def _read(self, lines: Sequence[ScriptLine], since: float, now: float) -> None:
         """Places new lines; all of them where a new one shows how the script counts."""
         assert self._positions is not None
         assert self.attempt is not None
@@ -199,7 +203,11 @@ class CommandSlice:
         self.checks.read(lines)
         self.heard.add(lines, self.habits)
         positioned = self._positions.place(lines)
-        if self._positions.has_changed and self._stored_lines is not None:
+        moved = None
+        if self.source is not None and self.source.is_buffered and self._stored_lines is not None:
+            moved = self._lumps.retimed(self._stored_lines, lines, since, now)
+            self._stored_lines = moved or self._stored_lines
+        if (self._positions.has_changed or moved) and self._stored_lines is not None:
             for _ in range(4):  # what is found out is found out once
                 self._go_back()
                 self._positions = self.attempt.positions(
@@ -209,7 +217,7 @@ class CommandSlice:
                 if not self._positions.has_changed:
                     break
         self._take_all(positioned)
-        if self._attempts:
+        if self._attempts and not self._lumps.awaits_pace:
             self.checks.follow(self._attempts[-1], self.running_since)
 
     def _take_all(self, lines: Sequence[ProgressLine]) -> None:
@@ -273,7 +281,8 @@ class CommandSlice:
     @property
     def may_end(self) -> bool:
         """Whether the next line is not needed to know how those before are to be read."""
-        if self._positions is None or (self._positions.is_settled and not self.checks.awaits_pace):
+        awaits_pace = self.checks.awaits_pace or self._lumps.awaits_pace
+        if self._positions is None or (self._positions.is_settled and not awaits_pace):
             return True
         since = self.started if self.running_since is None else self.running_since
         return self._read_at - self.heard_at > max(_SETTLE_SECONDS, _SETTLE_SHARE * (self.heard_at - since))

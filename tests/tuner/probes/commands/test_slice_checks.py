@@ -201,3 +201,26 @@ while epoch < 100:
     second = bench.slice(job, Until(samples=100), probe="other")
     assert second.outcome is Outcome.FAILED
     assert "seems to resume by itself from a folder that all runs share" in second.error
+
+
+def test_a_buffered_writer_that_starts_slowly_is_no_run_that_goes_on(bench: Bench) -> None:
+    bench.write(
+        "lumps.py",
+        """
+import sys, time
+time.sleep(1.5)
+rows = []
+for step in range(1, 1000):
+    time.sleep(0.01)
+    if step % 10 == 0:
+        rows.append(f"{step},{step / 2000}\\n")
+    if step % 50 == 0:
+        with open(sys.argv[2], "w") as file:
+            file.write("step,value\\n" + "".join(rows))
+""",
+    )
+    metrics = {"source": "csv", "path": "{output_folder}/log.csv"}
+    job = job_of(f"{PYTHON} lumps.py {{batch_size}} {{output_folder}}/log.csv", metrics=metrics)
+    seen = bench.slice(job, Until(samples=500))
+    assert seen.outcome is Outcome.PAUSED, seen.error
+    assert seen.startup_seconds > 1.0
