@@ -117,5 +117,5 @@ def test_a_plateau_below_the_target_has_levelled_off() -> None:
         np.where(np.arange(40) < 28, 0.1, 0.1 + 0.05 * (np.arange(40) - 28)),  # rises late
     ],
 )
-def test_a_run_that_gains_or_gained_nothing_yet_has_not_levelled_off(values: np.ndarray) -> None:
+def test_a_run_that_gains_or_has_not_started_to_has_not_levelled_off(values: np.ndarray) -> None:
     assert levelled_off(points(values), 0.9, maximize=True) is None
