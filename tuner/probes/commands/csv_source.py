@@ -84,6 +84,7 @@ class _CsvFile:
         self._stat = _stat_of(path) if skip else None
         self._old = self._rows(has_ended=True) if skip else []
         self._seen = len(self._old)
+        self._last = self._old
         self._warned: set[str] = set()
 
     @property
@@ -99,13 +100,20 @@ class _CsvFile:
             return []
         self._stat = stat
         rows = self._rows(has_ended=has_ended)
-        if len(rows) < self._seen:  # written anew
+        if len(rows) < self._seen and self._is_being_rewritten(rows):
+            return []
+        before, self._last = self._last, rows
+        if len(rows) < self._seen or not _are_same(rows, before[: self._seen]):  # written anew
             same = 0
             while same < min(len(rows), len(self._old)) and rows[same] == self._old[same]:
                 same += 1
             self._seen = same if same >= _FEWEST_OLD_ROWS else 0
         new, self._seen = rows[self._seen :], len(rows)
         return new
+
+    def _is_being_rewritten(self, rows: list[dict[str, Any]]) -> bool:
+        """Whether a writer that writes its whole file each time has only begun to: the rest is to come."""
+        return not rows or (len(self._last) > len(self._old) and _are_same(self._last, rows))
 
     def _rows(self, *, has_ended: bool) -> list[dict[str, Any]]:
         try:
@@ -126,6 +134,15 @@ class _CsvFile:
                 self._warned.add(words)
                 self._warn(words)
         return found
+
+
+def _are_same(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
+    """Whether rows begin with others; columns may be added that they leave empty."""
+    return all(_filled(a) == _filled(b) for a, b in zip(rows, others, strict=False))
+
+
+def _filled(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value not in ("", None)}
 
 
 def _matching(patterns: Sequence[str]) -> list[Path]:

@@ -360,3 +360,27 @@ def test_gradient_noise_of_batches_that_differ_by_little_divides_by_no_zero() ->
     names = ("samples", "small_batch", "small_squared_norm", "large_batch", "large_squared_norm")
     statistic = noise_statistic(dict(zip(names, (1, 3e15, 2.0, 3e15 + 1, 1.0), strict=True)))
     assert statistic.noise == pytest.approx(9e30)
+
+
+@pytest.mark.parametrize("num_characters", [0, 11, 15, 20])
+def test_a_file_that_is_read_while_it_is_rewritten_gives_each_row_once(
+    tmp_path: Path, num_characters: int
+) -> None:
+    path = tmp_path / "log.csv"
+    source = CsvSource(form(), [str(path)])
+    text = "step,value\n1,0.5\n2,0.6\n"
+    path.write_text(text)
+    assert read(source) == [step(1, 0.5), step(2, 0.6)]
+    path.write_text(text[:num_characters])
+    assert read(source) == []
+    path.write_text(text + "3,0.7\n")
+    assert read(source) == [step(3, 0.7)]
+
+
+def test_a_file_that_is_rewritten_with_one_more_column_gives_each_row_once(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    source = CsvSource(form(), [str(path)])
+    path.write_text("step,loss\n1,0.5\n2,0.6\n")
+    assert read(source) == [step(1), step(2)]
+    path.write_text("step,loss,value\n1,0.5,\n2,0.6,\n2,,0.7\n")
+    assert read(source) == [step(2, 0.7)]
