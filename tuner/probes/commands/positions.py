@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tuner.domain.measurement import CurvePoint
 from tuner.job.sections import GoalSection
@@ -92,6 +92,8 @@ class Positions:
         self._offset = 0
         #: Samples at which a resumed script began to count anew; 0 where it counts on.
         self._resumed_at = 0
+        self._has_bare_steps = self._has_found_count = False
+        self._score_step: tuple[float, int] | None = None
         self._earlier = [point for point in earlier if point.samples > 0]
         self._resumed: list[tuple[ScriptLine, int]] | None = [] if resumes and known.samples > 0 else None
         self._back: list[tuple[ScriptLine, int]] = []
@@ -107,12 +109,13 @@ class Positions:
     def has_changed(self) -> bool:
         """Whether lines that were positioned before belong somewhere else."""
         readers = (self._clock, self._values, self._epochs, self._order)
-        return any(reader.has_changed for reader in readers)
+        return self._has_found_count or any(reader.has_changed for reader in readers)
 
     @property
     def is_settled(self) -> bool:
         """Whether it is known how the lines are to be read, so that the next one changes nothing."""
-        return self._epochs.is_settled and self._order.is_settled
+        counts_otherwise = self._score_step is not None and self._habits.scores_count_otherwise is None
+        return self._epochs.is_settled and self._order.is_settled and not counts_otherwise
 
     def place(self, lines: Iterable[ScriptLine]) -> list[ProgressLine]:
         """The lines at their places; those that have none are counted in `ignored`."""
@@ -155,6 +158,11 @@ class Positions:
         if line.samples is not None:
             return self._fine(line, int(line.samples))
         if line.step is not None:
+            if self._counts_otherwise(line):
+                return [self._scored(replace(line, step=None), self._last_samples or 0)]
+            is_open = self._score_step is not None and self._habits.scores_count_otherwise is None
+            if is_open and line.value is not None and line.epoch is None:
+                return []  # until the next score shows it
             return self._fine(line, self._from_steps(line, line.step))
         if line.epoch is not None:
             if self._epoch_samples is None:
@@ -171,6 +179,33 @@ class Positions:
         return [self._scored(line, self._last_samples)]
 
     # Steps and samples.
+
+    def _counts_otherwise(self, line: ScriptLine) -> bool:
+        """Whether a score's line counts epochs, or scorings, under the name of steps, as MMEngine does.
+
+        Its first two counts then are 1 and 2, or 0 and 1, while training has gone on from further on to still
+        further on.
+        """
+        habits, step = self._habits, line.step
+        if line.value is None or line.samples is not None or line.epoch is not None:
+            self._has_bare_steps |= line.value is None
+            return False
+        if habits.scores_count_otherwise is None and self._has_bare_steps and self._last_samples is not None:
+            is_behind = 2 * (step or 0) * self._batch_size < self._last_samples
+            follows = self._score_step is None or step == self._score_step[0] + 1
+            went_on = self._score_step is None or self._last_samples > self._score_step[1]
+            is_small = step in (0, 1) if self._score_step is None else True
+            if not (is_behind and follows and went_on and is_small):
+                habits.scores_count_otherwise = False
+                self._has_found_count = self._score_step is not None
+            elif self._score_step is not None:
+                habits.scores_count_otherwise = self._has_found_count = True
+                habits.say(
+                    "lines with scores count something else than the others under the name of steps, such as "
+                    f"{line.text.strip()[:120]!r}: each score belongs to the position before it"
+                )
+            self._score_step = (step or 0, self._last_samples)
+        return bool(habits.scores_count_otherwise)
 
     def _from_steps(self, line: ScriptLine, step: float) -> int:
         """Samples at a number of steps, which may count within the epoch."""

@@ -42,7 +42,7 @@ class ValueOrder:
     def joined(self, line: ScriptLine) -> ScriptLine | None:
         """The line, with the score that came before it; None if it is a score whose position is to come."""
         if self._is_open:
-            self._look_at(line)
+            self._compare(line)
         if not self._habits.value_comes_first:
             return line
         if not line.has_position:
@@ -53,7 +53,7 @@ class ValueOrder:
             return line
         return replace(line, value=held.value, has_percent_sign=held.has_percent_sign)
 
-    def _look_at(self, line: ScriptLine) -> None:
+    def _compare(self, line: ScriptLine) -> None:
         if line.has_position:
             # Only where positions and scores take turns is it not known which belong together.
             self._is_open = self._first is not None and self._position is None and line.value is None

@@ -351,3 +351,16 @@ def test_nan_of_a_loss_after_training_is_divergence_at_once() -> None:
     reader = Reader(goal=GoalSection(metric="loss", target=0.1))
     reader.add(0.1, step=1, value=float("nan"))
     assert reader.found[0].value != reader.found[0].value
+
+
+def test_scores_that_count_epochs_under_the_name_of_steps_belong_where_training_was() -> None:
+    # As MMEngine writes them: 10 steps an epoch, and its scores of the steps 1, 2, 3 ...
+    reader = Reader()
+    for epoch in range(1, 14):
+        for step in (5, 10):
+            number = 10 * (epoch - 1) + step
+            reader.add(0.1 * number, step=number, epoch=epoch)
+        reader.add(0.1 * number + 0.01, step=epoch, value=0.05 * epoch)
+    assert reader.scores == [(100 * epoch, pytest.approx(0.05 * epoch)) for epoch in range(1, 14)]
+    assert reader.positions.refusal is None
+    assert "under the name of steps" in reader.habits.remarks[0]
