@@ -38,6 +38,8 @@ _MOST_STORED = 20_000
 #: share
 #: of the time since it began to run.
 _SETTLE_SECONDS, _SETTLE_SHARE = 2.0, 0.5
+#: The same until the next report shows how fast a run trains whose first one is suspiciously far.
+_PACE_SHARE = 1.5
 #: No score for so many times the longest distance between two: the script may score no more.
 _LATE_SCORE = 2.5
 #: A slice ends within this share of that distance after a score.
@@ -285,7 +287,8 @@ class CommandSlice:
         if self._positions is None or (self._positions.is_settled and not awaits_pace):
             return True
         since = self.started if self.running_since is None else self.running_since
-        return self._read_at - self.heard_at > max(_SETTLE_SECONDS, _SETTLE_SHARE * (self.heard_at - since))
+        share = _PACE_SHARE if self.checks.awaits_pace else _SETTLE_SHARE
+        return self._read_at - self.heard_at > max(_SETTLE_SECONDS, share * (self.heard_at - since))
 
     @property
     def refusal(self) -> str | None:
