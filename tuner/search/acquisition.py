@@ -435,7 +435,6 @@ def _within_limits(state: SearchState, beliefs: Beliefs, cost: Array) -> Array:
     """Costs with those draws made infinite that break the goal's deadline or dollar limit."""
     goal, total = state.job.goal, beliefs.forecast.total
     limited = cost.copy()
-    limited[beliefs.forecast.samples > np.array(state.script_ends(beliefs.configurations))] = np.inf
     if goal.deadline is not None:
         limited[total > goal.deadline] = np.inf
     if goal.max_dollars is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -107,8 +107,22 @@ def believe(
     )
     predictor = Predictor(seconds=seconds, samples=samples, runs=runs)
     normals = rng.standard_normal((NUM_DRAWS, 2 * len(configurations)))
-    forecast = predictor.forecast(configurations, normals)
+    forecast = _up_to_the_script_s_end(state, predictor.forecast(configurations, normals))
     return Beliefs(predictor=predictor, forecast=forecast, price=prices(state, configurations))
+
+
+def _up_to_the_script_s_end(state: SearchState, forecast: Forecast) -> Forecast:
+    """The forecast where draws that need more samples than the user's script trains never reach the "
+    "target."""
+    ends = np.array(state.script_ends(forecast.configurations))
+    if not np.isfinite(ends).any():
+        return forecast
+    beyond = forecast.samples > ends
+    return replace(
+        forecast,
+        total=np.where(beyond, np.inf, forecast.total),
+        remaining=np.where(beyond, np.inf, forecast.remaining),
+    )
 
 
 def prices(state: SearchState, configurations: Sequence[Configuration]) -> Array:

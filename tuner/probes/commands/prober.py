@@ -431,6 +431,7 @@ class CommandProber(Prober):
         try:
             if not outcome.is_fault:
                 record.remember()
+            record.habits.num_refused += record.refusal is not None
             record.habits.save(record.plan.folder.parent)
         except OSError as problem:
             raise unwritable(record.plan.folder, problem) from problem

@@ -35,6 +35,7 @@ class ScriptLine:
         has_percent_sign: Whether the value has a percent sign.
         noise: Gradient noise, for that event.
         text: The line, for messages.
+        has_unread_clock: Whether it names a time that cannot be read.
     """
 
     event: Event = "progress"
@@ -49,6 +50,7 @@ class ScriptLine:
     has_percent_sign: bool = False
     noise: NoiseStatistic | None = None
     text: str = ""
+    has_unread_clock: bool = False
 
     @property
     def has_position(self) -> bool:
@@ -105,16 +107,18 @@ class LineForm:
         """
         names = self.metrics
         value, is_percent = read_value(fields, names.value)
+        clock = read_clock(fields, names.seconds)
         line = ScriptLine(
             seen_at=seen_at,
             time=time,
             step=self._position(fields, names.step),
             samples=self._position(fields, names.samples),
             epoch=self._position(fields, names.epoch),
-            seconds=read_clock(fields, names.seconds),
+            seconds=clock,
             value=value,
             has_percent_sign=is_percent,
             text=text,
+            has_unread_clock=clock is None and bool(str(fields.get(names.seconds) or "").strip()),
         )
         return line if line.has_position or line.value is not None else None
 

@@ -34,6 +34,7 @@ class ScriptHabits:
         first_position: Samples at the first report of a run that began anew.
         first_scores: Samples and value of the first score of each run that began anew.
         last_score: The last score of the slice that ended last.
+        num_refused: Slices whose positions could not be placed.
         has_read: Whether any line of progress was read in any run.
         has_scored: Whether any score was.
         remarks: What was found out, in sentences.
@@ -53,6 +54,7 @@ class ScriptHabits:
     first_position: int | None = None
     first_scores: list[tuple[int, float]] = field(default_factory=list)
     last_score: float | None = None
+    num_refused: int = 0
     has_read: bool = False
     has_scored: bool = False
     remarks: list[str] = field(default_factory=list)

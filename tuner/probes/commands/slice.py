@@ -305,6 +305,8 @@ class CommandSlice:
         found |= self._own_remarks | self.checks.remarks
         scored = self.has_scored or self.known.value is not None
         found |= dict.fromkeys(source_remarks(self.source, has_score=scored))
+        if self.heard.unread_clock:
+            found[f"a time cannot be read, and the wall clock counts: {self.heard.unread_clock!r}"] = None
         if self._positions is not None:
             found |= dict.fromkeys(ignored_remarks(self._positions.ignored))
         return tuple(found)
@@ -385,7 +387,9 @@ class CommandSlice:
             and any(a.reports_steps(2 * plan.job.probe.timing_steps) for a in self._attempts),
             resume_refused=self.resume_refused,
             infrastructure_fault=self.infrastructure_fault,
-            job_fault=self.job_fault or self.checks.refusal is not None,
+            job_fault=self.job_fault
+            or self.checks.refusal is not None
+            or (self.refusal is not None and self.habits.num_refused > 1),
         )
 
     def remember(self) -> None:

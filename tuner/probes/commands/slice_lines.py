@@ -31,6 +31,7 @@ class Heard:
         num_lines: Lines with progress that were read.
         num_scores: Those of them with a value.
         has_steps: Whether they name steps, samples or parts of epochs.
+        unread_clock: A line whose time cannot be read; empty if there is none.
         first_output_at: When the script first printed or reported, seconds on the prober's clock; None
             before.
     """
@@ -41,6 +42,7 @@ class Heard:
     num_scores: int = 0
     first_output_at: float | None = None
     has_steps: bool = False
+    unread_clock: str = ""
 
     def add(self, lines: Sequence[ScriptLine], habits: ScriptHabits) -> None:
         """Counts new lines, and keeps the first ones with and without a value."""
@@ -48,6 +50,7 @@ class Heard:
             if line.event != "progress":
                 continue
             self.num_lines += 1
+            self.unread_clock = self.unread_clock or (line.text.strip() if line.has_unread_clock else "")
             has_value = line.value is not None
             is_part = line.epoch is not None and line.epoch % 1.0 != 0.0
             self.has_steps |= line.step is not None or line.samples is not None or is_part
