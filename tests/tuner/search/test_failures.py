@@ -225,7 +225,8 @@ def test_what_needs_more_samples_than_scripts_run_for_is_unreachable(world: Worl
         world.keep(measured(what, Outcome.STOPPED, steps=6400 // what.batch_size))
     rng, state = np.random.default_rng(0), world.state()
     beliefs = believe(state, candidates(state, rng), rng)
-    left = beliefs.forecast.samples[:, beliefs.configurations.index(OTHERS[2])]
-    assert np.isfinite(left).mean() > 0.5
-    assert (left > 6400).all()
+    index = beliefs.configurations.index(OTHERS[2])
+    assert np.isfinite(beliefs.forecast.samples[:, index]).mean() > 0.5
+    assert (beliefs.forecast.samples[:, index] > 6400).all()
+    assert beliefs.forecast.probability_of_reaching()[index] == 0.0
     assert reachable(world) == set()

@@ -148,6 +148,20 @@ def test_only_rank_0_of_many_that_print_counts(bench: Bench) -> None:
     assert any("ranks disagree: rank 0 prints" in words for words in seen.remarks)
 
 
+def test_positions_that_go_back_in_two_runs_are_a_fault_of_the_job(bench: Bench) -> None:
+    bench.write(
+        "folds.py",
+        "import time\nfor fold in range(3):\n    for step in range(1, 8):\n        time.sleep(0.02)\n"
+        "        print(f'step {step} acc={step / 100}', flush=True)\n",
+    )
+    job = job_of(f"{PYTHON} folds.py {{batch_size}}", **OUTPUT)
+    first = bench.slice(job, Until(samples=10_000), probe="one")
+    second = bench.slice(job, Until(samples=10_000), probe="two")
+    assert first.outcome is second.outcome is Outcome.FAILED
+    assert "went back from 70 to 10 samples" in first.error
+    assert (first.job_fault, second.job_fault) == (False, True)
+
+
 def test_what_looks_like_a_score_is_shown_where_none_was_read(bench: Bench) -> None:
     bench.write("other.py", "print('epoch 1 val_accuracy: 0.5')\n")
     seen = bench.slice(job_of(f"{PYTHON} other.py {{batch_size}}", **OUTPUT), Until(samples=100))
