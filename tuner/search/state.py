@@ -416,7 +416,7 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
 def _end_of_gain(measurement: Measurement, job: Job) -> TurnedBack | None:
     """Where a run turned back, or a script's run levelled off below the target."""
     curve, goal = measurement.trained_curve, job.goal
-    found = turned_back(curve, maximize=goal.maximize)
+    found = turned_back(curve, goal.target, maximize=goal.maximize)
     if found is None and job.runs_command:
         return levelled_off(curve, goal.target, maximize=goal.maximize)
     return found

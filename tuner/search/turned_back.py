@@ -17,6 +17,8 @@ _FEWEST_LATER, _LATER_SHARE = 3, 0.25
 #: Later values are worse than the best by more than so many standard deviations of the noise, and by this
 #: share of what the run has gained.
 _NOISE_FACTOR, _GAIN_SHARE = 3.0, 0.005
+#: They are worse by this share of what the best value lacks to the target.
+_LOSS_SHARE = 0.05
 #: Median of |second difference| over the standard deviation of independent noise.
 _SECOND_DIFFERENCE = 0.6745 * 6.0**0.5
 #: A run has levelled off if, after this share of the way to the target, the gain over its later half, by
@@ -46,11 +48,12 @@ class TurnedBack:
     levelled_off: bool = False
 
 
-def turned_back(curve: Sequence[CurvePoint], *, maximize: bool) -> TurnedBack | None:
+def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> TurnedBack | None:
     """Where a curve turned back; None while it may still gain.
 
     Args:
         curve: Evaluations in order of samples, without that of the untrained model.
+        target: The value that counts as reached.
         maximize: Whether larger values are better.
     """
     if len(curve) < _FEWEST_LATER + 2:
@@ -65,6 +68,8 @@ def turned_back(curve: Sequence[CurvePoint], *, maximize: bool) -> TurnedBack | 
     recent = values[min(best, len(values) // 2) :]
     noise = float(np.median(np.abs(np.diff(recent, 2)))) / _SECOND_DIFFERENCE
     clearly = max(_NOISE_FACTOR * noise, _GAIN_SHARE * float(values[best] - values[0]), 1e-12)
+    # Of a run that has not left its start, what little it loses says nothing.
+    clearly = max(clearly, _LOSS_SHARE * (sign * target - float(values[best])))
     half = len(later) // 2
     # Of a plateau with noise the best single value lies far from the others, but not that of three in a row.
     around = float(values[max(best - 1, 0) : best + 2].mean())

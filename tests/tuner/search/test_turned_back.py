@@ -29,11 +29,11 @@ def overfits(scale: float = 1.0) -> np.ndarray:
 
 
 def test_a_loss_that_rises_again_turned_back() -> None:
-    found = turned_back(points(overfits()), maximize=False)
+    found = turned_back(points(overfits()), 0.38, maximize=False)
     assert found is not None
     assert found.best == pytest.approx(overfits().min())
     assert found.last == pytest.approx(overfits()[-1])
-    assert turned_back(points(-overfits()), maximize=True) is not None
+    assert turned_back(points(-overfits()), -0.38, maximize=True) is not None
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -41,13 +41,13 @@ def test_noise_a_plateau_and_a_run_that_gains_did_not_turn_back(seed: int) -> No
     noise = 0.02 * np.random.default_rng(seed).standard_normal(len(SAMPLES))
     falls = 0.3 + 2.0 * np.exp(-SAMPLES / 5000)
     for values in (falls, falls + noise, np.full(len(SAMPLES), 0.5) + noise, np.maximum(falls, 0.5)):
-        assert turned_back(points(values), maximize=False) is None
+        assert turned_back(points(values), 0.38, maximize=False) is None
 
 
 def test_too_few_scores_behind_the_best_say_nothing() -> None:
     best = int(np.argmin(overfits()))
-    assert turned_back(points(overfits()[: best + 3]), maximize=False) is None
-    assert turned_back((), maximize=False) is None
+    assert turned_back(points(overfits()[: best + 3]), 0.38, maximize=False) is None
+    assert turned_back((), 0.38, maximize=False) is None
 
 
 def overfit_world(tmp_path: Path, *runs: tuple[int, np.ndarray]) -> World:
@@ -119,3 +119,10 @@ def test_a_plateau_below_the_target_has_levelled_off() -> None:
 )
 def test_a_run_that_gains_or_has_not_started_to_has_not_levelled_off(values: np.ndarray) -> None:
     assert levelled_off(points(values), 0.9, maximize=True) is None
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_noise_of_a_run_that_has_not_left_its_start_did_not_turn_back(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = 0.125 + rng.normal(0.0, 0.003, len(SAMPLES)) - 0.0002 * np.arange(len(SAMPLES))
+    assert turned_back(points(values), 0.93, maximize=True) is None
