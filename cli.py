@@ -147,6 +147,9 @@ def check(
     resume: Annotated[
         bool, typer.Option("--resume", help="Also save, resume and compare (jobs with a command).")
     ] = False,
+    wait: Annotated[
+        str, typer.Option(help="Longest time until a command's first score, such as 10m.")
+    ] = "60s",
     output_format: FormatOption = Format.TABLE,
 ) -> None:
     """Check a job file, its workload or command, and its data with one tiny probe."""
@@ -156,20 +159,25 @@ def check(
     for warning in job_warnings(opened.job):
         _report(f"note: {warning}")
     if opened.job.runs_command:
-        from tuner.service.check_command import check_command, command_rows
+        from tuner.job.values import parse_duration
+        from tuner.service.check_command import check_command, command_rows, without_score
 
+        try:
+            seconds = float(parse_duration(wait))
+        except ValueError as error:
+            raise JobError(f"--wait: {error}") from error
         launcher = opened.job.cluster.launcher
         _report(
-            f"running the command by the {launcher} launcher until its first score, a minute at most "
-            "or an epoch"
+            f"running the command by the {launcher} launcher until its first score, for {wait} at most or "
+            "an epoch"
         )
-        checked = check_command(opened, resume=resume, say=_report)
+        checked = check_command(opened, resume=resume, wait_seconds=seconds, say=_report)
         rows = command_rows(opened, checked)
     else:
         rows = _workload_rows(opened)
     _print_rows([{"what": what, "value": value} for what, value in rows], output_format)
     if opened.job.runs_command and checked.first_score is None:
-        raise InfeasibleError("no score was read: correct [workload.metrics], and check again")
+        raise InfeasibleError(without_score(checked, seconds))
 
 
 def _workload_rows(opened: OpenedJob) -> list[tuple[str, Any]]:

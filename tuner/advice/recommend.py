@@ -38,6 +38,8 @@ from tuner.search.state import Run, SearchState, paid_slices, run_of
 
 #: Ratios below this are within what two measurements of the same training differ by.
 _EQUAL_RATIO = 1.05
+#: Steps that differ less between moments are not worth a sentence.
+_UNEVEN_SD = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ def recommend(ending: Ending) -> Recommendation | None:
         verified=verified,
         provisional=provisional and (stop.kind is not StopKind.NO_GAIN or run is None),
         evidence=(*_evidence(ending, choice, run), *(outlook.words for outlook in strategies[:1])),
-        warnings=tuple(cautions(state, stop, choice)),
+        warnings=(*cautions(state, stop, choice), *_uneven(ending)),
         stopped_because=stop.reason,
         tuning=tuning_cost(state),
         checkpoint=_model_of(state, run),
@@ -99,6 +101,18 @@ def recommend(ending: Ending) -> Recommendation | None:
         ended_by_budget=stop.kind is StopKind.BUDGET,
         axes_without_effect=tuple(sorted(axes_without_effect(state))),
         startup_seconds=state.startup_seconds if state.job.runs_command else None,
+    )
+
+
+def _uneven(ending: Ending) -> tuple[str, ...]:
+    """A sentence on a machine whose speed changes, so that times of different moments compare badly."""
+    sd = ending.beliefs.predictor.seconds.between_moments_sd if ending.state.job.recording() is None else 0.0
+    if sd < _UNEVEN_SD:
+        return ()
+    return (
+        f"The same step differed by {100 * sd:.0f}% between moments, as on a machine that does other work "
+        "too: "
+        "times that were measured at different moments compare no better than that.",
     )
 
 
@@ -335,7 +349,14 @@ def _verification(ending: Ending, run: Run | None) -> Verification | None:
         predicted=_estimate(held[0]) if held else None,
         share_known=held[1] if held else None,
         last_value=values[-1],
+        score_seconds=_score_seconds(run) if run.arrived else None,
     )
+
+
+def _score_seconds(run: Run) -> float | None:
+    """Training clock at the first score past the crossing."""
+    crossed = run.samples_to_target or 0.0
+    return next((p.training_seconds for p in run.measurement.trained_curve if p.samples >= crossed), None)
 
 
 def _estimate(prediction: PredictionRecord) -> Estimate:

@@ -32,7 +32,7 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
             "nothing here to launch. Train this with what the recording was made with."
         )
     lines += script_warnings(state)
-    lines += _untold(state)
+    lines += _untold(state, choice)
     lines += _emulated(state)
     lines += _lost(state)
     if state.num_faults:
@@ -85,15 +85,16 @@ def _given_up(state: SearchState) -> str:
     return f" Never recommended, since they failed: {last.configuration}{said}{more}."
 
 
-def _untold(state: SearchState) -> list[str]:
+def _untold(state: SearchState, choice: Configuration) -> list[str]:
     """What the user's own script did not report, so that the models could not use it."""
     if not state.job.runs_command:
         return []
     lines = []
-    if not any(run.measurement.noise for run in state.runs.values()):
+    largest = max((run.configuration.batch_size for run in state.runs.values()), default=0)
+    if choice.batch_size > largest and not any(run.measurement.noise for run in state.runs.values()):
         lines.append(
-            "The script did not report gradient noise: the gain of larger batches is estimated from the "
-            "runs seen, and is a guess beyond them."
+            f"No run had a batch size above {largest}: what a larger one gains is a guess, since the script "
+            "does not report gradient noise (docs/guides/own_script.md)."
         )
     if state.parameter_bytes == 0 and state.cluster.num_ranks(max(state.cluster.node_counts)) > 1:
         lines.append(

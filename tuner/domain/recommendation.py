@@ -99,6 +99,8 @@ class Verification:
         last_value: Last metric seen, which is worse than the best one where the run overfits.
         predicted: The prediction to compare with, made before the run was known past `share_known`.
         share_known: Share of the verified run that was known when that prediction was made.
+        score_seconds: Training clock at the first score past the target; the crossing lies between it and the
+            one before.
     """
 
     reached: bool
@@ -108,6 +110,7 @@ class Verification:
     predicted: Estimate | None
     share_known: float | None
     last_value: float | None = None
+    score_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,13 @@ from tuner.domain.format import (
     format_share,
     format_value,
 )
-from tuner.domain.recommendation import Alternative, Estimate, Recommendation
+from tuner.domain.recommendation import Alternative, Estimate, Recommendation, Verification
 from tuner.ledger.records import EARLY_SHARE, PredictedAgainstMeasured
 
 #: Times closer than this ratio are called equal.
 _EQUAL_RATIO = 1.05
+#: A score so much later than the crossing is stated, too.
+_LATE_SCORE = 1.1
 #: Start-up below this share of the training is not mentioned.
 _LEAST_STARTUP_SHARE = 0.05
 #: A prediction whose 90% interval spans more than this factor is a guess.
@@ -133,8 +135,16 @@ def measured(recommendation: Recommendation) -> Finding:
     return Finding(
         headline=format_seconds(verified.training_seconds),
         detail=f"{_held_against(verified.training_seconds, verified.predicted, verified.share_known)} "
-        f"{best[0].upper()}{best[1:]}.",
+        f"{best[0].upper()}{best[1:]}.{_between_scores(verified)}",
     )
+
+
+def _between_scores(verified: Verification) -> str:
+    """That the crossing lies well before the score that showed it, as a sentence with a space before it."""
+    score = verified.score_seconds
+    if score is None or score < _LATE_SCORE * verified.training_seconds:
+        return ""
+    return f" This is between two scores: the one past the target came after {format_seconds(score)}."
 
 
 def _held_against(seconds: float, predicted: Estimate | None, share_known: float | None) -> str:

@@ -19,7 +19,7 @@ from tuner.service.opening import OpenedJob, checked_epoch_samples
 from tuner.service.plan import worst_dollars
 
 #: A check ends so many seconds after the script's first output, unless its first epoch takes longer.
-_MOST_SECONDS = 60.0
+MOST_SECONDS = 60.0
 #: A first epoch is waited for until it is this much overdue.
 _EPOCH_SLACK = 1.15
 _SAY_SECONDS, _POLL_SECONDS = 10.0, 0.05
@@ -49,6 +49,7 @@ def check_command(
     opened: OpenedJob,
     *,
     resume: bool = False,
+    wait_seconds: float = MOST_SECONDS,
     say: Callable[[str], object] = str,
     make_prober: Callable[[OpenedJob], Prober] = job_prober,
 ) -> CommandCheck:
@@ -59,6 +60,7 @@ def check_command(
     Args:
         opened: The job.
         resume: Whether a second slice tries to resume.
+        wait_seconds: Longest time until the first score, start-up and the rest of a first epoch left out.
         say: Gets a line of progress now and then.
         make_prober: Creates the prober; it is closed at the end.
 
@@ -74,18 +76,22 @@ def check_command(
             # What is found out of the script is stored beside the probe's folder.
             probe = folder / "probe"
             handle = prober.start(configuration, Purpose.STATISTICS, Until(samples=1), probe)
-            measurement = _first_score(opened, prober, handle, say)
+            measurement = _first_score(opened, prober, handle, say, wait_seconds)
             _raise_failure(measurement)
             check = CommandCheck(measurement=measurement, heard=prober.heard(handle))
             if resume:
-                check.resume = _tried_resume(opened, prober, measurement, handle, say)
+                check.resume = _tried_resume(opened, prober, measurement, handle, say, wait_seconds)
         finally:
             prober.close()
     return check
 
 
 def _first_score(
-    opened: OpenedJob, prober: CommandProber, handle: ProbeHandle, say: Callable[[str], object]
+    opened: OpenedJob,
+    prober: CommandProber,
+    handle: ProbeHandle,
+    say: Callable[[str], object],
+    wait_seconds: float,
 ) -> Measurement:
     """Follows a slice to the first score, or as long as a check may take."""
     size = opened.job.command.epoch_samples
@@ -103,7 +109,7 @@ def _first_score(
             in_first_epoch = (
                 size is not None and 0 < measurement.samples < _EPOCH_SLACK * size and not heard.num_scores
             )
-            if passed > _MOST_SECONDS and not in_first_epoch:
+            if passed > wait_seconds and not in_first_epoch:
                 prober.cancel(handle)
                 return prober.poll(handle)
         time.sleep(_POLL_SECONDS)
@@ -139,17 +145,18 @@ def _tried_resume(
     before: Measurement,
     handle: ProbeHandle,
     say: Callable[[str], object],
+    wait_seconds: float,
 ) -> str:
     """Whether the script resumes, from a second slice."""
     if not opened.job.can_resume:
-        return "no: workload.resume is not stated"
+        return "no: there is nothing to try, since workload.resume is not stated: each slice starts over"
     if before.outcome is not Outcome.PAUSED:
         return f"not tried: the run ended as {before.outcome.value}"
     if before.checkpoint is None:
         return "no: the script saved nothing at {checkpoint} when it was asked to stop, within workload.grace"
     until = Until(samples=before.samples + 1)
     again = prober.start(before.configuration, Purpose.STATISTICS, until, handle.folder)
-    after = _first_score(opened, prober, again, say)
+    after = _first_score(opened, prober, again, say, wait_seconds)
     if after.outcome.is_fault:
         lines = (after.error or "").strip().splitlines() or ["no error was reported"]
         return f"no: {lines[-1]}"
@@ -194,10 +201,25 @@ def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]
         ("scoring reported separately", "yes" if measurement.scoring_seconds > 0 else "no"),
         ("gradient noise", "reported" if measurement.noise else "not reported (optional)"),
         ("parameter bytes", measurement.parameter_bytes or "not stated (workload.parameter_bytes, optional)"),
-        ("resume", check.resume if job.can_resume else _NO_RESUME),
+        ("resume", check.resume if job.can_resume or check.resume.startswith("no:") else _NO_RESUME),
     ]
     rows += [("noticed", remark) for remark in measurement.remarks]
     return rows + _cost_rows(opened, check)
+
+
+def without_score(check: CommandCheck, wait_seconds: float) -> str:
+    """What to do about a check that read no score of a trained model."""
+    heard, samples = check.heard, check.measurement.samples
+    longer = "`paceline check --wait 10m` waits longer"
+    if heard.num_scores:
+        return f"the only score so far is of the untrained model; {longer} for the next one"
+    if heard.num_lines:
+        return f"progress was read, up to {samples} samples, and no score within {wait_seconds:g} s; {longer}"
+    return (
+        f"no score was read within {wait_seconds:g} s: correct [workload.metrics] if the lines above are "
+        "scores; "
+        f"if the first score only comes later, {longer}"
+    )
 
 
 _NO_RESUME = "no: each slice starts over and is paid for again; see workload.resume"

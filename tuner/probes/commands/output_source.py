@@ -81,7 +81,7 @@ class OutputSource(MetricSource):
 
     @property
     def place(self) -> str:
-        return "output that matches " + " or ".join(repr(pattern.pattern) for pattern in self._patterns)
+        return "output that matches " + " or ".join(f"'{pattern.pattern}'" for pattern in self._patterns)
 
     def read(self, seen_at: float, *, has_ended: bool) -> list[ScriptLine]:
         if seen_at - self._read_at < self._every and not has_ended:
