@@ -111,8 +111,7 @@ def _uneven(ending: Ending) -> tuple[str, ...]:
         return ()
     return (
         f"The same step differed by {100 * sd:.0f}% between moments, as on a machine that does other work "
-        "too: "
-        "times that were measured at different moments compare no better than that.",
+        "too: times that were measured at different moments compare no better than that.",
     )
 
 

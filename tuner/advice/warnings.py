@@ -61,8 +61,7 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
         before, after = (f"{1000 * seconds:.3g} ms" for seconds in cold)
         lines.append(
             f"The present settings ran first, at {before} a step, and later took {after}: caches or "
-            "compilation "
-            "slowed the first slice down, and its time to target with it."
+            "compilation slowed the first slice down, and its time to target with it."
         )
     arrived = sum(run.arrived for run in state.runs.values())
     if arrived == 1:

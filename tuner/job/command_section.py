@@ -63,8 +63,7 @@ class MetricsSection(Section):
     epoch: str = Field(
         default="epoch",
         description="key or column of the epoch; read where steps and samples are absent, and beside steps "
-        "that "
-        "count within each epoch",
+        "that count within each epoch",
     )
     first_epoch: Literal[0, 1] | None = Field(
         default=None,
@@ -73,8 +72,7 @@ class MetricsSection(Section):
     seconds: str = Field(
         default="seconds",
         description="key, column or tag of the script's own training clock: seconds since the beginning or "
-        "of "
-        "each report, minutes, or a date; compared with the wall clock; measured if absent",
+        "of each report, minutes, or a date; compared with the wall clock; measured if absent",
     )
     pattern: str | tuple[str, ...] | None = Field(
         default=None,

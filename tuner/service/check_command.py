@@ -168,8 +168,7 @@ def _tried_resume(
     last = before.curve[-1].value if before.curve else float("nan")
     return (
         f"yes: saved at {before.samples} samples, first score after it {first.value:g} at {first.samples} "
-        "samples "
-        f"(before it {last:g})"
+        f"samples (before it {last:g})"
     )
 
 
@@ -217,8 +216,7 @@ def without_score(check: CommandCheck, wait_seconds: float) -> str:
         return f"progress was read, up to {samples} samples, and no score within {wait_seconds:g} s; {longer}"
     return (
         f"no score was read within {wait_seconds:g} s: correct [workload.metrics] if the lines above are "
-        "scores; "
-        f"if the first score only comes later, {longer}"
+        f"scores; if the first score only comes later, {longer}"
     )
 
 

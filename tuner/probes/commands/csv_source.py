@@ -71,8 +71,7 @@ class CsvSource(MetricSource):
             self._files[path] = _CsvFile(path, self.warn, skip=path in self._siblings)
             self.remarks[
                 f"{' and '.join(self._paths)} did not change, but {path} did, and is read instead: write a "
-                "pattern "
-                "such as version_*/metrics.csv in workload.metrics.path"
+                "pattern such as version_*/metrics.csv in workload.metrics.path"
             ] = None
 
 

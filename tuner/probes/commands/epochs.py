@@ -162,8 +162,7 @@ class EpochLines:
             self.has_changed = True
             habits.say(
                 "the script reports scores many times under one epoch: the last one of each epoch counts, "
-                "as of "
-                "its end"
+                "as of its end"
             )
         if habits.many_lines_an_epoch:
             del self._values[1:-1]

@@ -172,9 +172,8 @@ class OutputSource(MetricSource):
                 )
         if self._num_matches.get(copy) == _MANY_MATCHES and not self._num_matches.get(self._rank):
             self.remarks[
-                f"rank {copy} prints lines that match and rank {self._rank} prints none: if it is to "
-                "count, set "
-                f"workload.metrics.rank = {copy}"
+                f"rank {copy} prints lines that match and rank {self._rank} prints none: if it is to count, "
+                f"set workload.metrics.rank = {copy}"
             ] = None
 
 

@@ -222,8 +222,7 @@ class Positions:
                 if habits.step_is_within_epoch:
                     habits.say(
                         f"the script counts steps within each epoch, and calls its first epoch {base}: "
-                        "positions "
-                        "are epochs and steps together"
+                        "positions are epochs and steps together"
                     )
             if self._epoch_samples is None and habits.step_is_within_epoch and not habits.epoch_samples:
                 habits.epoch_samples = self._most_steps * self._batch_size
@@ -267,8 +266,7 @@ class Positions:
             if positioned.value is not None:
                 self._habits.say(
                     "the script reports scores after training has gone on: each is positioned at the "
-                    "position "
-                    "it names"
+                    "position it names"
                 )
             return [positioned]
         self._back.append((line, samples))
@@ -304,8 +302,7 @@ class Positions:
         if self._may_restart:
             self._habits.say(
                 f"positions went back from {counter.frontier} to {samples} samples: taken for a restart of "
-                "the "
-                "script from its checkpoint"
+                "the script from its checkpoint"
             )
             lines, self._back = self._back, []
             self._counter = _Counter()
@@ -314,10 +311,8 @@ class Positions:
             self.refusal = (
                 f"the script's position went back from {counter.frontier} to {samples} samples "
                 f"({line.text.strip()[:120]!r}), so that it is not known how far training is. If it counts "
-                "within "
-                "an epoch, also report the epoch, and state workload.epoch_samples; if it trains several "
-                "models "
-                "one after the other, such as folds, let it train one"
+                "within an epoch, also report the epoch, and state workload.epoch_samples; if it trains "
+                "several models one after the other, such as folds, let it train one"
             )
         return []
 

@@ -89,7 +89,6 @@ class ScriptValues:
             if self._num_small == self._num_read + 1 == _FEW:
                 habits.say(
                     f"all values of {goal.metric} so far are between 0 and 1, such as {value:g}, but the "
-                    "target "
-                    f"is {goal.target:g}: if the script reports fractions, set goal.target = "
+                    f"target is {goal.target:g}: if the script reports fractions, set goal.target = "
                     f"{goal.target / 100:g}"
                 )

@@ -84,8 +84,7 @@ class SliceChecks:
             if abs(each / asked - 1.0) > _EQUAL_BATCH:
                 self.remarks[
                     f"the script reports {each:g} samples a step where batch_size = {asked} was asked for: "
-                    "it does "
-                    "not train with the batch size that it is given"
+                    "it does not train with the batch size that it is given"
                 ] = None
 
     def resumed(self) -> None:
@@ -141,9 +140,8 @@ class SliceChecks:
         if not is_far or abs(point.value - habits.last_score) > _SAME_SCORE * missing:
             return
         seems = (
-            f"the first score of a run that was to begin anew, {point.value:g}, is about the last one of "
-            "the run "
-            f"before it, {habits.last_score:g}, and far from other first scores, {sign * usual:g}"
+            f"the first score of a run that was to begin anew, {point.value:g}, is about the last one of the "
+            f"run before it, {habits.last_score:g}, and far from other first scores, {sign * usual:g}"
         )
         if resume_words is None:
             self.remarks[f"{seems}: does the script go on from a folder that all runs share?"] = None
