@@ -2,7 +2,7 @@
 
 from tuner.job.command_files import script_digest
 from tuner.job.command_section import CommandSection, MetricsSection
-from tuner.job.command_template import VARIABLES, Template, variable_name
+from tuner.job.command_template import VARIABLES, Template, variable_name, written
 from tuner.job.command_values import (
     own_command,
     own_launch,
@@ -64,4 +64,5 @@ __all__ = [
     "stated_values",
     "variable_name",
     "workload_code_digest",
+    "written",
 ]

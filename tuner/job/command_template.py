@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
 import shlex
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from search_spaces import KNOBS
 
@@ -61,6 +63,14 @@ def variable_name(variable: str) -> str:
     return f"PACELINE_{variable.upper()}"
 
 
+def written(value: object) -> str:
+    """A value as the parser of any script reads it: numbers without an exponent, since 3e-05 is text to YAML."""
+    if isinstance(value, float) and math.isfinite(value):
+        number = f"{Decimal(repr(value)):f}"
+        return number if "." in number else f"{number}.0"
+    return str(value)
+
+
 @dataclass(frozen=True)
 class Template:
     """Text with `{variables}`; doubled braces are literal braces.
@@ -97,7 +107,7 @@ class Template:
             fragments.append(literal)
             if name is None:
                 continue
-            value = str(values.get(name, ""))
+            value = written(values.get(name, ""))
             if not for_shell or name == "resume":
                 fragments.append(value)
             elif name in NODE_VARIABLES and name not in values:

@@ -13,7 +13,7 @@ from pathlib import Path
 from search_spaces import KNOBS, BatchSplitsEvenly, Configuration
 from tuner.domain.threads import thread_variables
 from tuner.job.command_files import asks_for_values, script_text
-from tuner.job.command_template import NODE_VARIABLES, Template, variable_name
+from tuner.job.command_template import NODE_VARIABLES, Template, variable_name, written
 from tuner.job.model import Job
 
 Values = dict[str, object]
@@ -114,7 +114,7 @@ def own_launch(
     named = {name for template in section.templates() for name in template.variables}
     read = script_text(section, job_folder) + section.command
     environment = {
-        variable_name(name): str(value)
+        variable_name(name): written(value)
         for name, value in values.items()
         if re.search(rf"\b{variable_name(name)}\b", read)
     }

@@ -18,6 +18,7 @@ from tuner.job import (
     rendered_environment,
     script_digest,
     variable_name,
+    written,
 )
 from tuner.job.command_files import script_files
 from tuner.job.command_section import CommandSection
@@ -262,3 +263,21 @@ def test_every_variable_has_a_name_in_the_environment() -> None:
 def test_a_word_longer_than_any_file_name_names_no_script(tmp_path):
     section = CommandSection(command="python train.py " + "x" * 5_000)
     assert script_files(section, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3e-05, "0.00003"),
+        (0.1, "0.1"),
+        (1.0, "1.0"),
+        (1e16, "10000000000000000.0"),
+        (64, "64"),
+        ("sgd", "sgd"),
+    ],
+)
+def test_numbers_have_no_exponent_which_is_text_to_yaml(value: object, text: str) -> None:
+    assert written(value) == text
+    assert (
+        Template("--lr {learning_rate}").rendered({"learning_rate": value}, for_shell=True) == f"--lr {text}"
+    )

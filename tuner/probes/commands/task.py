@@ -12,7 +12,15 @@ from pathlib import Path
 
 import tuner.client
 from tuner.domain.measurement import CurvePoint
-from tuner.job import Job, MetricsSection, Template, rendered_command, rendered_environment, variable_name
+from tuner.job import (
+    Job,
+    MetricsSection,
+    Template,
+    rendered_command,
+    rendered_environment,
+    variable_name,
+    written,
+)
 from tuner.job import stated_values as stated
 from tuner.launchers import CommandTask, LogFile, OnePer, trim_file
 from tuner.probes.commands.csv_source import CsvSource
@@ -173,7 +181,7 @@ class CommandPlan:
 
     def _environment(self, values: Mapping[str, object]) -> dict[str, str]:
         stated_here = rendered_environment(self.plan.job, values)
-        environment = {variable_name(name): str(value) for name, value in values.items()}
+        environment = {variable_name(name): written(value) for name, value in values.items()}
         environment |= {
             "PACELINE_PURPOSE": self.plan.purpose.value,
             "PACELINE_RESUMED": "1" if self.resumes else "",
