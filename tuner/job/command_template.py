@@ -64,7 +64,7 @@ def variable_name(variable: str) -> str:
 
 
 def written(value: object) -> str:
-    """A value as the parser of any script reads it: numbers without an exponent, since 3e-05 is text to YAML."""
+    """A value as any script's parser reads it: numbers have no exponent, since 3e-05 is text to YAML."""
     if isinstance(value, float) and math.isfinite(value):
         number = f"{Decimal(repr(value)):f}"
         return number if "." in number else f"{number}.0"
