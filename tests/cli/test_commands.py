@@ -147,6 +147,8 @@ def test_check_says_what_it_read_and_what_the_job_costs(place: Place) -> None:
     assert rows["scores"] >= 1
     assert "  ->  " in rows["read"]
     assert "samples" in rows["first score"]
+    assert "samples" in rows["next score"]
+    assert rows["steps timed between scores"] == "yes"
     assert rows["resume"].startswith("not tried")
     assert 0 < rows["seconds at best"] < 30 < rows["seconds at worst"]
     assert check_rows(place, "--resume")["resume"].startswith("yes: saved at")

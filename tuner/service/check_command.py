@@ -11,7 +11,7 @@ from search_spaces import Configuration
 from tuner.domain.errors import ProbeError
 from tuner.domain.format import format_seconds
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
-from tuner.probes import ProbeHandle, Prober, Until
+from tuner.probes import Outlook, ProbeHandle, Prober, Until
 from tuner.probes.commands.prober import CommandProber
 from tuner.probes.commands.slice_lines import Heard
 from tuner.service.launchers import job_prober, passing_folder
@@ -32,11 +32,13 @@ class CommandCheck:
     Args:
         measurement: Of its slice.
         heard: Lines that were read, and what looks like a score and was not read.
+        outlook: When its next score is due, and whether its steps are timed.
         resume: Whether the script resumes, in words.
     """
 
     measurement: Measurement
     heard: Heard = field(default_factory=Heard)
+    outlook: Outlook = field(default_factory=Outlook)
     resume: str = "not tried (check --resume tries it)"
 
     @property
@@ -78,7 +80,11 @@ def check_command(
             handle = prober.start(configuration, Purpose.STATISTICS, Until(samples=1), probe)
             measurement = _first_score(opened, prober, handle, say, wait_seconds)
             _raise_failure(measurement)
-            check = CommandCheck(measurement=measurement, heard=prober.heard(handle))
+            check = CommandCheck(
+                measurement=measurement,
+                heard=prober.heard(handle),
+                outlook=prober.outlook(configuration, [measurement]),
+            )
             if resume:
                 check.resume = _tried_resume(opened, prober, measurement, handle, say, wait_seconds)
         finally:
@@ -197,6 +203,8 @@ def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]
         (f"last {job.goal.metric}", measurement.curve[-1].value if measurement.curve else None),
         ("samples seen", measurement.samples),
         ("first score", _first_score_words(score)),
+        ("next score", _next_score_words(check)),
+        ("steps timed between scores", "yes" if check.outlook.times_steps else "no"),
         ("scoring reported separately", "yes" if measurement.scoring_seconds > 0 else "no"),
         ("gradient noise", "reported" if measurement.noise else "not reported (optional)"),
         ("parameter bytes", measurement.parameter_bytes or "not stated (workload.parameter_bytes, optional)"),
@@ -227,6 +235,14 @@ def _first_score_words(score: CurvePoint | None) -> str:
     if score is None:
         return "none was read"
     return f"after {score.samples} samples, {score.training_seconds:.2f} s of training"
+
+
+def _next_score_words(check: CommandCheck) -> str:
+    due, measurement = check.outlook.next_score_samples, check.measurement
+    if due is None or measurement.samples == 0:
+        return "unknown"
+    seconds = (due - measurement.samples) * measurement.training_seconds / measurement.samples
+    return f"after {due} samples, {seconds:.2f} s of training later"
 
 
 def _cost_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]]:
