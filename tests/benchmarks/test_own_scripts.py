@@ -98,6 +98,7 @@ def shown(name: str, number: int, score: Score) -> list[str]:
     return [form[name].format(**fields) for form in (SHOWN, THEN) if name in form]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_direct_run_reports_what_the_recipe_says_when_it_says(name: str, tmp_path: Path) -> None:
     script, scores = ScriptJob.named(name), true_scores(name, 2)
@@ -113,6 +114,7 @@ def test_a_direct_run_reports_what_the_recipe_says_when_it_says(name: str, tmp_p
             text = text[text.index(part) + (0 if name == "keras_fit" else len(part)) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(RESUMABLE))
 def test_a_resumed_script_continues_the_same_curve(name: str, tmp_path: Path) -> None:
     script = ScriptJob.named(name)

@@ -7,25 +7,24 @@ from pathlib import Path
 
 import pytest
 
-ray = pytest.importorskip("ray")
-from tuner.launchers import JobState, NodeJob, RayNodes  # noqa: E402
-from tuner.launchers.ray_driver import Driver  # noqa: E402
+from tuner.launchers import JobState, NodeJob, RayNodes
 
 
+@pytest.mark.slow  # needs ray
 @pytest.mark.parametrize(
-    ("error", "state", "memory_ran_out"),
+    ("name", "words", "state", "memory_ran_out"),
     [
-        (
-            ray.exceptions.OutOfMemoryError("Task was killed: the node is running low on memory."),
-            "failed",
-            True,
-        ),
-        (ray.exceptions.NodeDiedError("the node died"), "lost", False),
+        ("OutOfMemoryError", "Task was killed: the node is running low on memory.", "failed", True),
+        ("NodeDiedError", "the node died", "lost", False),
     ],
 )
 def test_memory_that_ran_out_is_no_loss_of_a_node(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, state: str, memory_ran_out: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str, state: str, memory_ran_out: bool
 ) -> None:
+    ray = pytest.importorskip("ray")
+    from tuner.launchers.ray_driver import Driver
+
+    error = getattr(ray.exceptions, name)(words)
     (tmp_path / "task.json").write_text(json.dumps({"num_nodes": 1}))
     (tmp_path / "ray_task.json").write_text(
         json.dumps({"bundle": {"CPU": 1}, "python": None, "patience_seconds": 1})

@@ -127,6 +127,7 @@ def test_a_script_that_does_not_end_is_cancelled_after_its_grace_and_a_twentieth
     assert 24.0 <= probe.slices[0].charged_seconds <= 25.2
 
 
+@pytest.mark.slow
 def test_waiting_for_nodes_takes_nothing_of_the_budget(tmp_path: Path) -> None:
     world, prober = endless(tmp_path, {"time": "20s"}, pending_seconds=500.0)
     world.search(ModelPolicy(), prober=prober).run()

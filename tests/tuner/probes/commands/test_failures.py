@@ -267,6 +267,7 @@ def test_a_run_whose_checkpoint_cannot_be_read_starts_anew_once(bench: Bench) ->
     assert again.error.splitlines()[-1].endswith("also after the run had started anew: it is given up")
 
 
+@pytest.mark.slow
 def test_a_run_whose_saving_takes_longer_than_its_grace_says_so_and_resumes_no_more(bench: Bench) -> None:
     truncates = """
 import signal

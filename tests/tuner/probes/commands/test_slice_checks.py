@@ -193,6 +193,7 @@ def test_lines_that_were_read_at_once_are_spread_over_the_time_since_the_last() 
     assert [one.seen_at for one in spread_lump(alone, 6.0)] == [10.0, 10.0]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_from_another_one_s_epochs_is_stopped_too(bench: Bench) -> None:
     # Each slice ends at its first score, which alone shows no pace.
     bench.write(
