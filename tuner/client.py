@@ -179,6 +179,8 @@ def hugging_face_callback(value: str = "eval_accuracy") -> Any:
                     samples=_samples(state.global_step),
                     value=float(metrics[value]),
                 )
+                if should_stop():
+                    control.should_training_stop = control.should_save = True
 
     return Paceline()
 
@@ -204,6 +206,9 @@ def lightning_callback(value: str = "val_accuracy") -> Any:
                 return
             self.step = trainer.global_step
             report(step=self.step, samples=_samples(self.step))
+            self.stop_if_asked(trainer)
+
+        def stop_if_asked(self, trainer: Any) -> None:
             if should_stop():
                 trainer.should_stop = True
                 path = checkpoint_path()
@@ -214,6 +219,7 @@ def lightning_callback(value: str = "val_accuracy") -> Any:
             if not trainer.sanity_checking and value in trainer.callback_metrics:
                 step = trainer.global_step
                 report(step=step, samples=_samples(step), value=float(trainer.callback_metrics[value]))
+                self.stop_if_asked(trainer)
 
     return Paceline()
 
