@@ -290,8 +290,9 @@ class Measurement:
 def merged(slices: Sequence[Measurement]) -> Measurement:
     """One measurement from the slices of one probe, in order.
 
-    Curves and noise are joined; evaluation, start-up, charges and their shared seconds are summed; step
-    times are those of the slice that timed most steps; everything else is the last slice's.
+    Curves are joined by samples, the later of two scores counting; noise is joined; evaluation, start-up,
+    charges and their shared seconds are summed; step times are those of the slice that timed most steps;
+    everything else is the last slice's.
 
     Raises:
         ValueError: There is no slice, or the slices are not of one configuration.
@@ -302,10 +303,12 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
         raise ValueError("slices of different configurations cannot be merged")
     last = slices[-1]
     timed = max(slices, key=lambda m: m.step_seconds.count if m.step_seconds else 0)
+    # A slice that was ended early may show scores that the next one passes again.
+    by_samples = {point.samples: point for m in slices for point in m.curve}
     checkpoints = [m.checkpoint for m in slices if m.checkpoint]
     return replace(
         last,
-        curve=tuple(point for m in slices for point in m.curve),
+        curve=tuple(sorted(by_samples.values(), key=lambda point: point.samples)),
         noise=tuple(statistic for m in slices for statistic in m.noise),
         ranks=timed.ranks,
         scoring_seconds=sum(m.scoring_seconds for m in slices),
