@@ -112,8 +112,7 @@ def believe(
 
 
 def _up_to_the_script_s_end(state: SearchState, forecast: Forecast) -> Forecast:
-    """The forecast where draws that need more samples than the user's script trains never reach the "
-    "target."""
+    """The forecast without draws that need more samples than the user's script trains."""
     ends = np.array(state.script_ends(forecast.configurations))
     if not np.isfinite(ends).any():
         return forecast

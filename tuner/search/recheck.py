@@ -1,5 +1,4 @@
-"""A second, short slice of the present settings where they ran first: what ran first may have paid for "
-"caches."""
+"""A second, short slice of the present settings where they ran first, and may have paid for caches."""
 
 from __future__ import annotations
 
@@ -47,8 +46,7 @@ def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
 
 
 def cold_start(state: SearchState) -> tuple[float, float] | None:
-    """Seconds a step of the present settings in the study's first slice and later, where they clearly "
-    "differ."""
+    """Seconds a step of the present settings in the study's first slice and later, if they clearly differ."""
     baseline = state.job.baseline_configuration()
     if not state.job.runs_command or baseline is None:
         return None

@@ -1,5 +1,4 @@
-"""The use case `check` for a job that trains a Workload, or replays: one tiny probe, and the worst-case "
-"cost."""
+"""The use case `check` for a job that trains a Workload, or replays: one tiny probe, and its cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves that turn back are told from noise, plateaus and curves that still gain."""
+"""Curves that turn back differ from noise, plateaus and curves that still gain."""
 
 from __future__ import annotations
 

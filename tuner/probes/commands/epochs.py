@@ -39,9 +39,7 @@ class EpochLines:
         self._announced: ScriptLine | None = None
         self._num_announced = 0
         self._values: list[ScriptLine] = []
-        self._previous: list[ScriptLine] = []
         self._num_epochs = 0
-        self._closed: ScriptLine | None = None
 
     @property
     def is_settled(self) -> bool:
@@ -63,7 +61,7 @@ class EpochLines:
 
     def begin_process(self) -> None:
         """The next lines come from another process."""
-        self.current, self._announced, self._values, self._previous = None, None, [], []
+        self.current, self._announced, self._values = None, None, []
         self._num_epochs = self._num_announced = 0
 
     def done(self, epoch: float) -> float:
@@ -81,7 +79,7 @@ class EpochLines:
             self.current = epoch
             self._num_epochs += 1
             self._announced, self._num_announced = None, 0
-            self._previous, self._values = self._values, []
+            self._values = []
         if line.value is None:
             return found + self._announce(line, epoch)
         return found + self._score(line, epoch)
@@ -111,7 +109,7 @@ class EpochLines:
         self._habits.say("the script counts its epochs from 0: its epoch 0 is the first")
 
     def _next_epoch(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
-        """An epoch has ended, since the next one has begun."""
+        """An epoch has ended, since the next one has started."""
         habits, found = self._habits, list[AtEpoch]()
         values = self._values
         if habits.first_epoch is None and self._is_fresh and self._num_epochs == 1 and values:

@@ -9,7 +9,7 @@ from tuner.probes.commands.progress_line import ScriptLine
 
 #: So many positions at once show that the writer is buffered.
 _FEWEST_POSITIONS = 3
-#: A start-up is told apart if it is longer than this share of the time until the first lump, and these
+#: A start-up is recognised if it is longer than this share of the time until the first lump, and these
 #: seconds.
 _LEAST_SHARE, _LEAST_SECONDS = 0.05, 0.1
 

@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 _MOST_WARNINGS = 3
 _LONGEST_SHOWN = 120
 #: So many examples of what looks like a score are kept.
-_MOST_EXAMPLES = 5
+MOST_EXAMPLES = 5
 
 
 #: How such a sentence begins.
@@ -72,7 +72,7 @@ class MetricSource(ABC):
 
     def add_unmatched(self, kind: str, example: str) -> None:
         """Keeps an example of what looks like a score and was not read."""
-        if len(self.unmatched) < _MOST_EXAMPLES:
+        if len(self.unmatched) < MOST_EXAMPLES:
             self.unmatched.setdefault(kind, example)
 
     def other_fields(self, fields: Mapping[str, Any]) -> None:

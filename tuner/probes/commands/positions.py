@@ -227,9 +227,8 @@ class Positions:
             if self._epoch_samples is None and habits.step_is_within_epoch and not habits.epoch_samples:
                 habits.epoch_samples = self._most_steps * self._batch_size
                 habits.say(
-                    f"workload.epoch_samples is not stated: an epoch is taken for the "
-                    f"{habits.epoch_samples:g} "
-                    "samples that the script's steps show"
+                    "workload.epoch_samples is not stated: an epoch is taken for the "
+                    f"{habits.epoch_samples:g} samples that the script's steps show"
                 )
             self._most_steps = 0.0
         elif habits.step_is_within_epoch is None and self._known.samples > 2 * samples and epoch > base:

@@ -105,7 +105,7 @@ class CommandProber(Prober):
             folder=probe_folder,
             cluster=self._cluster,
             started=self._clock(),
-            habits=self._habits.setdefault(folder.parent, ScriptHabits.load(folder.parent)),
+            habits=self._habits_of(folder.parent),
         )
         identity = next(self._identities)
         self._slices[identity] = record
@@ -184,6 +184,11 @@ class CommandProber(Prober):
                 self._launcher.cancel(record.job)
                 self._trim(record)
         self._launcher.close()
+
+    def _habits_of(self, study_folder: Path) -> ScriptHabits:
+        if study_folder not in self._habits:
+            self._habits[study_folder] = ScriptHabits.load(study_folder)
+        return self._habits[study_folder]
 
     def _record(self, handle: ProbeHandle) -> CommandSlice:
         try:
@@ -276,13 +281,11 @@ class CommandProber(Prober):
         return None
 
     def _is_over(self, record: CommandSlice, now: float, *, has_ended: bool = False) -> bool:
-        """Whether the slice has come to its end, right after a score unless the script has ended by "
-        "itself."""
+        """Whether the slice has come to its end: right after a score, or as the script ends by itself."""
         if record.num_lines == 0:
             return False
         until, known, position = record.plan.until, record.known, record.position
-        # A slice that trains shows nothing without a score, however rare they are: only the budget ends it
-        # before.
+        # A slice that trains shows nothing without a score, however rare: only the budget ends it before.
         if record.plan.is_timing:
             if not record.has_interval:
                 return False

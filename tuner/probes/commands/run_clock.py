@@ -261,8 +261,7 @@ class Attempt:
         self._move()
 
     def _leave_warm_up_out(self) -> None:
-        """Counts the first interval's compilation and caching as start-up, where later ones are clearly "
-        "shorter.
+        """Counts a first interval's compilation and caching as start-up, if later ones are clearly shorter.
 
         Without a report from before the first step this happens by itself: what precedes the first line is
         estimated by the pace of the lines that follow it.

@@ -22,7 +22,7 @@ _COARSE_SHARE = 0.05
 _AHEAD_SECONDS = 1.0
 #: A clock that goes back by more seconds than this has passed midnight.
 _DAY_SECONDS, _LEAST_BACK_SECONDS = 86400.0, 43200.0
-#: Digits after the point that are told apart.
+#: Digits after the point that count.
 _MOST_DIGITS = 6
 
 

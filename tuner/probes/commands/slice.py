@@ -35,8 +35,7 @@ _STORED_INTERVAL = 1.05
 #: So many lines are kept, to be positioned again where a later one shows how the script counts.
 _MOST_STORED = 20_000
 #: How long a slice that has scored may wait until it is known how its lines are to be read: seconds, and a
-#: share
-#: of the time since it began to run.
+#: share of the time since it began to run.
 _SETTLE_SECONDS, _SETTLE_SHARE = 2.0, 0.5
 #: The same until the next report shows how fast a run trains whose first one is suspiciously far.
 _PACE_SHARE = 1.5
@@ -199,9 +198,10 @@ class CommandSlice:
         assert self._positions is not None
         assert self.attempt is not None
         if self._stored_lines is not None:
-            self._stored_lines = (
-                [*self._stored_lines, *lines] if len(self._stored_lines) < _MOST_STORED else None
-            )
+            if len(self._stored_lines) < _MOST_STORED:
+                self._stored_lines.extend(lines)
+            else:
+                self._stored_lines = None
         self.checks.read(lines)
         self.heard.add(lines, self.habits)
         positioned = self._positions.place(lines)

@@ -11,8 +11,7 @@ from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.slice_plan import SlicePlan
 
 #: A run that began anew cannot have trained up to its first report in the time since its start, if that is
-#: less
-#: than this share of what its pace says, and this many seconds.
+#: less than this share of what its pace says, and this many seconds.
 _LEAST_TIME_SHARE, _LEAST_MISSING_SECONDS = 0.5, 1.0
 #: The same where the first report also is this many times as far as that of other runs.
 _FAR_FACTOR, _FAR_TIME_SHARE, _FAR_MISSING_SECONDS = 2.5, 0.8, 0.2
@@ -22,11 +21,8 @@ _FEWEST_REPORTS, _LEAST_PACE_SECONDS = 3, 0.3
 _FEWEST_FAR_REPORTS, _TWO_REPORTS_TIME_SHARE = 2, 0.6
 #: Samples a step that differ by less than this share are those asked for.
 _EQUAL_BATCH = 0.02
-
-
 #: A first score is far from the usual one beyond this share of what that lacks, and the same as another
-#: within
-#: this share.
+#: within this share.
 _FAR_SCORE, _SAME_SCORE = 0.5, 0.05
 _SHARES = (
     "The script seems to resume by itself from a folder that all runs share: let it save to {checkpoint} or "
