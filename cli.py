@@ -300,7 +300,7 @@ def train(
     from tuner.search.state import run_of
     from tuner.service.opening import default_output, require_training
     from tuner.service.reporting import not_arrived
-    from tuner.service.run import train_configuration
+    from tuner.service.training import train_configuration
 
     opened = _opened(job)
     require_training(opened)

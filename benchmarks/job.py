@@ -29,7 +29,8 @@ from tuner.ledger.records import EARLY_SHARE
 from tuner.search.events import SearchEvent
 from tuner.search.state import Run, run_of
 from tuner.service.opening import OpenedJob, open_job
-from tuner.service.run import RunOptions, run_job, train_configuration
+from tuner.service.run import RunOptions, run_job
+from tuner.service.training import train_configuration
 
 
 def largest_linear(opened: OpenedJob) -> Configuration:

@@ -24,7 +24,8 @@ from search_spaces import Configuration
 from storage import open_storage
 from tuner.domain.errors import InfeasibleError
 from tuner.service.opening import OpenedJob, open_job
-from tuner.service.run import RunOptions, SamplerName, run_job
+from tuner.service.run import RunOptions, run_job
+from tuner.service.training import SamplerName
 
 #: Many trainings: the search goes on until its budget is spent, or nothing pays back.
 _TRAININGS = 1000

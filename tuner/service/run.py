@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
-from pydantic import ValidationError
-
-from search_spaces import Configuration
 from tuner.advice.recommend import recommend
-from tuner.domain.errors import JobError
 from tuner.domain.format import format_seconds
 from tuner.domain.recommendation import Recommendation
-from tuner.job import BaselineSection, BudgetSection, Job
+from tuner.job import BudgetSection
 from tuner.launchers import end_orphans
 from tuner.ledger import RecommendationRecord, StudyRecord
 from tuner.probes import Prober
@@ -29,9 +23,7 @@ from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
 from tuner.search.optuna_trials import StudyTrials
 from tuner.search.policy import Policy, Stop, StopKind
-from tuner.search.sampler import baseline_sampler
 from tuner.search.slope_priors import TEXTBOOK, SearchSettings, learnt_from_fits
-from tuner.search.state import SearchState
 from tuner.search.train_policy import VERIFY_FACTOR, TrainPolicy
 from tuner.service.launchers import job_prober
 from tuner.service.opening import (
@@ -44,15 +36,10 @@ from tuner.service.opening import (
     has_other_study,
     own_name,
     prepare_output,
-    require_training,
 )
 from tuner.service.plan import crowding_words, plan_lines
 from tuner.service.reporting import make_ending, write_ending, write_no_answer
-
-if TYPE_CHECKING:
-    import optuna
-
-SamplerName = Literal["model", "tpe", "gp", "random"]
+from tuner.service.training import SamplerName, optuna_study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +132,7 @@ def _run(
             cluster=opened.cluster,
             study=study,
             ledger=store.ledger,
-            trials=StudyTrials(_optuna_study(opened, store, study, options), opened.job),
+            trials=StudyTrials(optuna_study(opened, store, study, options.sampler), opened.job),
             folder=options.output,
             epoch_samples=epoch_samples,
             owner=own_name(),
@@ -223,102 +210,3 @@ def _policy(opened: OpenedJob, options: RunOptions, context: SearchContext) -> P
     prior = learnt_from_fits(others) or TEXTBOOK
     laws = laws_of_fits(others, context.study.fingerprint)
     return ModelPolicy(seed=opened.job.seed, settings=SearchSettings(prior=prior), past=laws)
-
-
-def _optuna_study(
-    opened: OpenedJob, store: StudyStore, study: StudyRecord, options: RunOptions
-) -> optuna.Study:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    chooser = None
-    if options.sampler != "model":
-        chooser = baseline_sampler(options.sampler, opened.job.search_space(), opened.job.seed)
-    return optuna.create_study(
-        storage=store.optuna_storage(),
-        study_name=study.name,
-        direction="minimize",
-        sampler=chooser,
-        load_if_exists=True,
-    )
-
-
-def train_configuration(
-    opened: OpenedJob,
-    store: StudyStore,
-    configuration: Configuration,
-    output: Path,
-    listen: Listener = ignore,
-    *,
-    limit_seconds: float | None = None,
-    make_prober: Callable[[OpenedJob], Prober] = job_prober,
-) -> SearchState:
-    """The use case `train`: train one configuration to the job's target, without a search.
-
-    Args:
-        opened: The job.
-        store: Where the training's slices are stored: if interrupted, it resumes from them.
-        configuration: What to train.
-        output: Folder for its checkpoints and model.
-        listen: Receives events.
-        limit_seconds: Training seconds after which it is given up; None for none.
-        make_prober: Creates the prober; it is closed at the end.
-
-    Returns:
-        What is known in the end; `run_of(state, configuration)` is the training.
-
-    Raises:
-        JobError: The workload cannot be built, or the configuration is not valid for this job.
-        StorageError: Study or output cannot be read or written.
-    """
-    require_training(opened)
-    job = _job_of_one(opened, configuration)
-    folder = prepare_output(output)
-    epoch_samples = checked_epoch_samples(opened)
-    digest = hashlib.sha256(f"{opened.fingerprint} {configuration.key}".encode()).hexdigest()[:16]
-    study = store.ledger.open_study(f"{job.name}.train", digest, job.model_dump(mode="json"))
-    free_leases_of_the_dead(store.ledger, study)
-    with store.guarded():
-        trials = StudyTrials(_optuna_study(opened, store, study, RunOptions(output=folder)), job)
-        context = SearchContext(
-            job=job,
-            cluster=opened.cluster,
-            study=study,
-            ledger=store.ledger,
-            trials=trials,
-            folder=folder,
-            epoch_samples=epoch_samples,
-            owner=own_name(),
-            listen=listen,
-        )
-        prober = make_prober(opened)
-        try:
-            for left in sorted(folder.glob("probes/*/*")):
-                prober.end_orphans(left)
-            search = Search(context, prober, TrainPolicy(configuration, limit_seconds=limit_seconds))
-            search.run()
-            return search.state()
-        finally:
-            prober.close()
-
-
-def _job_of_one(opened: OpenedJob, configuration: Configuration) -> Job:
-    """The job with a configuration as its baseline, which may lie outside of the job's space."""
-    try:
-        baseline = BaselineSection.model_validate(configuration.as_dict())
-    except ValidationError as error:
-        problems = [f"{p['loc'][0]} = {p['input']!r}: {_plain_words(p['msg'])}" for p in error.errors()]
-        raise JobError(f"{opened.path}: cannot train {configuration}: {'; '.join(problems)}") from error
-    against = [c.reason_against(configuration) for c in opened.job.search_space().conditions]
-    most = max(opened.cluster.node_counts)
-    if configuration.nodes > most:
-        against.append(f"nodes = {configuration.nodes}: cluster.nodes allows up to {most}")
-    found = [reason for reason in against if reason is not None]
-    if found:
-        raise JobError(f"{opened.path}: cannot train {configuration}: {'; '.join(found)}")
-    # Neither a search nor its budget: it trains until it reaches the target.
-    return opened.job.model_copy(update={"baseline": baseline, "budget": BudgetSection()})
-
-
-def _plain_words(message: str) -> str:
-    return message.removeprefix("Value error, ").removeprefix("Input ")

@@ -26,7 +26,8 @@ from tuner.service.opening import OpenedJob, changed_words, open_job
 from tuner.service.plan import plan_lines
 from tuner.service.record import record_study
 from tuner.service.reporting import report_job
-from tuner.service.run import RunOptions, RunResult, run_job, train_configuration
+from tuner.service.run import RunOptions, RunResult, run_job
+from tuner.service.training import train_configuration
 from tuner.service.views import explain_rows, status_rows, trial_rows
 
 ONE_TRAINING = ("trainings = 3", "trainings = 1")

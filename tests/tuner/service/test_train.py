@@ -11,7 +11,7 @@ from tuner.domain.errors import InfeasibleError, JobError, ProbeError
 from tuner.domain.measurement import Purpose
 from tuner.search.state import SearchState, run_of
 from tuner.service.reporting import not_arrived
-from tuner.service.run import train_configuration
+from tuner.service.training import train_configuration
 
 OUTSIDE = Configuration(nodes=2, batch_size=48, learning_rate=0.0777, strategy="all_reduce")
 
