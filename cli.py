@@ -245,6 +245,16 @@ def run(
     ] = 1,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new study.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Train the recommendation to the target.")] = False,
+    confirm: Annotated[
+        int | None,
+        typer.Option(
+            "--confirm",
+            min=1,
+            metavar="N",
+            help="Train the recommendation and the present settings with N new seeds each, and compare them.",
+            show_default=False,
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help=f"Exit with {PROVISIONAL} if the answer is provisional.")
     ] = False,
@@ -262,6 +272,7 @@ def run(
         fresh=fresh,
         verify=verify,
         parallel=parallel,
+        confirm=confirm or 0,
     )
     with _stored(storage, job) as store, _progress() as listen:
         result = run_job(opened, store, options, listen)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import Configuration
+from tuner.domain.confirmation import Confirmation
 
 #: Version of `recommendation.json`: the first number changes when a reader of the old form would fail.
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +165,7 @@ class Recommendation:
         axes_without_effect: Axes that made no difference to the scores, so that no gain is due to them.
         startup_seconds: What a start of the user's script takes before its training, which each training
             pays, too; None if no script was run.
+        confirmation: Repeated trainings of the choice and of the present settings; None if there are none.
     """
 
     job_name: str
@@ -187,6 +189,7 @@ class Recommendation:
     ended_by_budget: bool = False
     axes_without_effect: tuple[str, ...] = ()
     startup_seconds: float | None = None
+    confirmation: Confirmation | None = None
     schema_version: str = field(default=SCHEMA_VERSION)
 
     def to_dict(self) -> dict[str, Any]:
@@ -220,6 +223,9 @@ class Recommendation:
                 "strategies": tuple(_outlook(item) for item in data.get("strategies", ())),
                 "turning_points": tuple(data.get("turning_points", ())),
                 "axes_without_effect": tuple(data.get("axes_without_effect", ())),
+                "confirmation": Confirmation.from_dict(data["confirmation"])
+                if data.get("confirmation")
+                else None,
             }
         )
 

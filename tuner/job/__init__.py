@@ -1,5 +1,6 @@
 """The job file as data: workload, cluster, goal, search space and budget."""
 
+from tuner.job.command_check import takes_seed
 from tuner.job.command_files import script_digest
 from tuner.job.command_section import CommandSection, MetricsSection
 from tuner.job.command_template import VARIABLES, Template, variable_name, written
@@ -62,6 +63,7 @@ __all__ = [
     "rendered_environment",
     "script_digest",
     "stated_values",
+    "takes_seed",
     "variable_name",
     "workload_code_digest",
     "written",

@@ -65,6 +65,17 @@ def _is_passed(job: Job, axis: str, text: str) -> bool:
     return _is_used(job, SUFFICIENT_VARIABLES[axis], text)
 
 
+def takes_seed(job: Job, job_folder: Path) -> bool:
+    """Whether the job's seed can reach what is trained.
+
+    A Workload is seeded by Paceline. A command has to ask for the seed: by `{seed}` or `{values}` in its
+    template, or by the script's reading `PACELINE_SEED` or the file with all values.
+    """
+    if not job.runs_command:
+        return True
+    return _is_used(job, ("seed",), script_text(job.command, job_folder))
+
+
 def _is_used(job: Job, variables: tuple[str, ...], text: str) -> bool:
     named = {name for template in job.command.templates() for name in template.variables}
     if named & {*variables, "values"}:

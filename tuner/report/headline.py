@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tuner.domain.format import format_configuration, format_dollar_interval, format_dollars, sentence
+from tuner.report.confirmed import confirmation_finding
 from tuner.report.content import ReportContent
 from tuner.report.findings import Finding, comparison, measured, measured_word, prediction, trust_in
 from tuner.report.markup import Markup, element
@@ -23,6 +24,8 @@ def headline_section(content: ReportContent) -> Markup:
         _fact(f"{measured_word(recommendation)} time to target", measured(recommendation)),
         _fact("against the present settings", comparison(recommendation)),
     ]
+    if recommendation.confirmation is not None:
+        facts.append(_fact("confirmed with new seeds", confirmation_finding(recommendation.confirmation)))
     if choice.dollars is not None:
         price = f"90% interval {format_dollar_interval(choice.dollars)}."
         paid = Finding(headline=format_dollars(choice.dollars.median), detail=price)

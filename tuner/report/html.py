@@ -11,6 +11,7 @@ from tuner.report.markup import Markup, element
 from tuner.report.sections import (
     checked_section,
     choices_section,
+    confirmation_section,
     curves_section,
     grounds_section,
     landscape_section,
@@ -37,6 +38,7 @@ def report_html(content: ReportContent) -> str:
         headline_section(content),
         landscape_section(content),
         choices_section(content),
+        confirmation_section(content),
         strategies_section(content),
         turning_points_section(content),
         curves_section(content),

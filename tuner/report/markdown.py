@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tuner.domain.format import format_configuration, format_moment, sentence
+from tuner.report.confirmed import confirmation_finding, confirmation_table
 from tuner.report.content import ReportContent
 from tuner.report.findings import comparison, coverage, measured, measured_word, prediction, trust_in
 from tuner.report.spending import spent_words
@@ -30,6 +31,7 @@ def report_markdown(content: ReportContent) -> str:
         *_landscape(content),
         "## The choice and its alternatives",
         table_markdown(choices_table(content.recommendation)),
+        *_confirmation(content),
         *_strategies(content),
         *_turning_points(content),
         "## Predicted against measured",
@@ -73,11 +75,13 @@ def _list(sentences: Sequence[str]) -> str:
 def _headline(content: ReportContent) -> list[str]:
     recommendation = content.recommendation
     trust = trust_in(recommendation)
-    facts = (
+    facts = [
         ("Predicted time to target", prediction(recommendation)),
         (f"{measured_word(recommendation).capitalize()} time to target", measured(recommendation)),
         ("Against the present settings", comparison(recommendation)),
-    )
+    ]
+    if recommendation.confirmation is not None:
+        facts.append(("Confirmed with new seeds", confirmation_finding(recommendation.confirmation)))
     blocks = [
         f"# Paceline: {escaped(recommendation.job_name)}",
         f"Recommended: **{escaped(format_configuration(recommendation.choice.configuration))}** "
@@ -100,6 +104,13 @@ def _landscape(content: ReportContent) -> list[str]:
     if not content.landscape:
         return []
     return ["## Time to target by nodes and batch size", table_markdown(landscape_table(content.landscape))]
+
+
+def _confirmation(content: ReportContent) -> list[str]:
+    confirmation = content.recommendation.confirmation
+    if confirmation is None:
+        return []
+    return ["## Confirmed with new seeds", table_markdown(confirmation_table(confirmation))]
 
 
 def _strategies(content: ReportContent) -> list[str]:

@@ -12,6 +12,7 @@ from tuner.domain.measurement import Outcome
 from tuner.ledger.records import EARLY_SHARE
 from tuner.report.blocks import folded, sentence_list, table_html
 from tuner.report.checked import checked_chart
+from tuner.report.confirmed import confirmation_table
 from tuner.report.content import ReportContent
 from tuner.report.curves import batch_legend, curve_charts, runs_of
 from tuner.report.findings import coverage
@@ -58,6 +59,23 @@ def choices_section(content: ReportContent) -> Markup:
         "section",
         element("h2", "The choice and its alternatives"),
         table_html(choices_table(content.recommendation), "full choices"),
+    )
+
+
+def confirmation_section(content: ReportContent) -> Markup | None:
+    """Repeated trainings of the choice and of the present settings; None where there are none."""
+    confirmation = content.recommendation.confirmation
+    if confirmation is None:
+        return None
+    note = (
+        "Training seconds to the target. Both were trained from scratch with each seed, in turn; none of these "
+        "trainings is part of the search."
+    )
+    return element(
+        "section",
+        element("h2", "Confirmed with new seeds"),
+        element("p", note, class_="muted"),
+        table_html(confirmation_table(confirmation)),
     )
 
 

@@ -12,6 +12,7 @@ from tuner.domain.format import (
     sentence,
 )
 from tuner.domain.recommendation import Recommendation
+from tuner.report.confirmed import confirmation_finding
 from tuner.report.findings import Finding, comparison, measured, measured_word, prediction, trust_in
 from tuner.report.spending import spent_words
 
@@ -37,6 +38,8 @@ def recommendation_text(recommendation: Recommendation) -> str:
         lines += _fact("price", price)
     lines += _fact(measured_word(recommendation), _words(measured(recommendation)))
     lines += _fact("compared with now", _words(comparison(recommendation)))
+    if recommendation.confirmation is not None:
+        lines += _fact("with new seeds", _words(confirmation_finding(recommendation.confirmation)))
     if recommendation.runner_up is not None:
         second = recommendation.runner_up
         words = (

@@ -39,7 +39,7 @@ class TrainPolicy:
     ) -> None:
         self._configuration = configuration
         self._past_faults: int | None = None
-        self._slice_seconds = max(_SHORTEST_SLICE_SECONDS, _SLICE_SHARE * (expected_seconds or 0.0))
+        self._slice_seconds = slice_seconds(expected_seconds or 0.0)
         self._limit = limit_seconds
         self._limit_words = ""
         if limit_seconds is None and expected_seconds is not None:
@@ -106,3 +106,8 @@ class TrainPolicy:
             until=until,
             reason="to the target",
         )
+
+
+def slice_seconds(expected_seconds: float) -> float:
+    """Training seconds of one slice of a training that is expected to take so many seconds."""
+    return max(_SHORTEST_SLICE_SECONDS, _SLICE_SHARE * expected_seconds)

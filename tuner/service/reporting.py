@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from tuner.search.law_priors import PastLaws, laws_of_fits
 from tuner.search.listed_policy import ListedPolicy, is_listed
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState, read_state, run_of
+from tuner.service.confirming import stored_confirmation
 from tuner.service.opening import OpenedJob, StudyStore, checked_epoch_samples, prepare_output
 from tuner.service.views import require_study
 
@@ -105,7 +107,8 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     recommendation = None if ending is None else recommend(ending)
     if ending is None or recommendation is None:
         raise write_no_answer(state, stop, study, opened.path, folder)
-    return write_ending(ending, recommendation, folder)
+    confirmation = stored_confirmation(store.ledger, opened, recommendation)
+    return write_ending(ending, replace(recommendation, confirmation=confirmation), folder)
 
 
 def write_no_answer(

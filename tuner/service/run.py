@@ -1,4 +1,4 @@
-"""The use case `run`: search, verify, recommend, report."""
+"""The use case `run`: search, verify, recommend, confirm, report."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuner.advice.recommend import recommend
+from tuner.advice.recommend import Ending, recommend
 from tuner.domain.format import format_seconds
 from tuner.domain.recommendation import Recommendation
 from tuner.job import BudgetSection
 from tuner.launchers import end_orphans
-from tuner.ledger import RecommendationRecord, StudyRecord
+from tuner.ledger import Ledger, RecommendationRecord, StudyRecord
 from tuner.probes import Prober
 from tuner.search.context import SearchContext
 from tuner.search.events import Listener, SearchEvent, ignore
@@ -25,6 +25,7 @@ from tuner.search.optuna_trials import StudyTrials
 from tuner.search.policy import Policy, Stop, StopKind
 from tuner.search.slope_priors import TEXTBOOK, SearchSettings, learnt_from_fits
 from tuner.search.train_policy import VERIFY_FACTOR, TrainPolicy
+from tuner.service.confirming import confirm, require_confirmable, stored_confirmation
 from tuner.service.launchers import job_prober
 from tuner.service.opening import (
     OpenedJob,
@@ -52,6 +53,8 @@ class RunOptions:
         fresh: Whether to start a new study.
         verify: Whether the recommendation is trained to the target where it was not yet.
         parallel: Maximum number of concurrent slices, if the cluster has nodes for them.
+        confirm: Number of new seeds with which the recommendation and the present settings are trained and
+            compared; 0 for none.
     """
 
     output: Path
@@ -59,6 +62,7 @@ class RunOptions:
     fresh: bool = False
     verify: bool = False
     parallel: int = 1
+    confirm: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,22 +100,42 @@ def run_job(
         make_prober: Creates the prober; it is closed at the end.
 
     Raises:
-        JobError: The workload cannot be built.
+        JobError: The workload cannot be built, or the job has nothing to confirm its answer against.
         InfeasibleError: The target is out of reach, or nothing is feasible.
         ProbeError: Too many probes failed.
         StorageError: Study or output cannot be read or written.
     """
-    output = prepare_output(options.output)
+    if options.confirm > 0:
+        require_confirmable(opened)
+    options = replace(options, output=prepare_output(options.output))
     prober = make_prober(opened)
     try:
-        return _run(opened, store, replace(options, output=output), listen, prober)
+        ending, result = _run(opened, store, options, listen, prober)
     finally:
         prober.close()
+    if options.confirm == 0:
+        return result
+    with store.guarded():
+        confirm(
+            opened,
+            store,
+            ending.state,
+            result.recommendation,
+            num_seeds=options.confirm,
+            folder=options.output,
+            listen=listen,
+            make_prober=make_prober,
+        )
+        confirmation = stored_confirmation(store.ledger, opened, result.recommendation)
+        if confirmation == result.recommendation.confirmation:
+            return result
+        recommendation = replace(result.recommendation, confirmation=confirmation)
+        return _given(store.ledger, result.study, ending, recommendation, options.output)
 
 
 def _run(
     opened: OpenedJob, store: StudyStore, options: RunOptions, listen: Listener, prober: Prober
-) -> RunResult:
+) -> tuple[Ending, RunResult]:
     if opened.job.recording() is None:
         listen(SearchEvent(kind="plan", text="checking the workload and its data"))
     epoch_samples = checked_epoch_samples(opened)
@@ -144,7 +168,7 @@ def _run(
 
 def _searched(
     opened: OpenedJob, store: StudyStore, options: RunOptions, context: SearchContext, prober: Prober
-) -> RunResult:
+) -> tuple[Ending, RunResult]:
     policy = _policy(opened, options, context)
     search = Search(context, prober, policy)
     spent = search.state().elapsed_seconds
@@ -180,15 +204,25 @@ def _searched(
     )
     if ending is None or recommendation is None or broken_down:
         raise write_no_answer(search.state(), stop, context.study, opened.path, context.folder)
-    context.ledger.add_recommendation(
+    recommendation = replace(
+        recommendation, confirmation=stored_confirmation(context.ledger, opened, recommendation)
+    )
+    return ending, _given(context.ledger, context.study, ending, recommendation, context.folder)
+
+
+def _given(
+    ledger: Ledger, study: StudyRecord, ending: Ending, recommendation: Recommendation, folder: Path
+) -> RunResult:
+    """Stores a recommendation and writes its report."""
+    ledger.add_recommendation(
         RecommendationRecord(
-            study_id=context.study.study_id,
+            study_id=study.study_id,
             made_at=recommendation.made_at,
             recommendation=recommendation.to_dict(),
         )
     )
-    files = write_ending(ending, recommendation, context.folder)
-    return RunResult(recommendation=recommendation, stop=ending.stop, files=files, study=context.study)
+    files = write_ending(ending, recommendation, folder)
+    return RunResult(recommendation=recommendation, stop=ending.stop, files=files, study=study)
 
 
 def _verify_words(expected_seconds: float) -> str:

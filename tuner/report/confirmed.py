@@ -1,0 +1,118 @@
+"""The confirmation in words and as a table: recommendation and present settings, trained repeatedly."""
+
+from __future__ import annotations
+
+from tuner.domain.confirmation import Confirmation, ConfirmedSettings, ConfirmedTraining
+from tuner.domain.format import ABSENT, format_dollars, format_ratio, format_seconds
+from tuner.report.findings import Finding
+from tuner.report.tables import Table
+
+
+def confirmation_finding(confirmation: Confirmation) -> Finding:
+    """Whether the recommendation is faster than the present settings, and how sure that is."""
+    recommended, present = confirmation.recommended, confirmation.present
+    counts = f"{_counted('The recommendation', recommended)}; {_counted('the present settings', present)}."
+    notes = _notes(confirmation)
+    if not recommended.trainings or not present.trainings:
+        return Finding(headline="not finished", detail=f"{counts}{notes}")
+    if confirmation.speed_up is None:
+        bound = _bound(confirmation)
+        return Finding(headline=bound.headline, detail=f"{bound.detail} {counts}{notes}")
+    return Finding(
+        headline=_headline(confirmation, confirmation.speed_up),
+        detail=f"{_interval(confirmation, confirmation.speed_up)} {counts}{_price(confirmation)}{notes}",
+    )
+
+
+def confirmation_table(confirmation: Confirmation) -> Table:
+    """One row for each seed, with both times to target."""
+    recommended = {t.seed: t for t in confirmation.recommended.trainings}
+    present = {t.seed: t for t in confirmation.present.trainings}
+    rows = [
+        (str(seed), _time(recommended.get(seed)), _time(present.get(seed)))
+        for seed in sorted({*recommended, *present})
+    ]
+    medians = [_median(settings) for settings in (confirmation.recommended, confirmation.present)]
+    return Table(
+        columns=("seed", "recommendation", "present settings"),
+        rows=(*rows, ("median", medians[0], medians[1])),
+    )
+
+
+def _headline(confirmation: Confirmation, speed_up: float) -> str:
+    if confirmation.difference_shown is False:
+        return "no difference shown"
+    return f"{format_ratio(speed_up)} faster" if speed_up >= 1 else f"{format_ratio(1 / speed_up)} slower"
+
+
+def _interval(confirmation: Confirmation, speed_up: float) -> str:
+    """The ratio with its interval, as a sentence."""
+    ratio = (
+        f"The present settings take {format_ratio(speed_up)} as long as the recommendation (geometric mean)"
+    )
+    lower, upper = confirmation.lower, confirmation.upper
+    if lower is None or upper is None:
+        return f"{ratio}. One training of each has no spread, so there is no interval."
+    words = f"{ratio}, 90% interval {format_ratio(lower)} to {format_ratio(upper)}"
+    return f"{words}." if confirmation.difference_shown else f"{words}, which includes 1."
+
+
+def _bound(confirmation: Confirmation) -> Finding:
+    """What follows where a training missed the target."""
+    missed = "Some trainings did not reach the target, so there is no ratio"
+    if confirmation.at_least is not None:
+        bound = format_ratio(confirmation.at_least)
+        return Finding(
+            headline=f"at least {bound} faster" if confirmation.at_least > 1 else "no difference shown",
+            detail=f"{missed}: the present settings take at least {bound} as long as the recommendation.",
+        )
+    if confirmation.at_most is not None:
+        bound = format_ratio(confirmation.at_most)
+        return Finding(
+            headline="not confirmed",
+            detail=f"{missed}: the present settings take at most {bound} as long as the recommendation.",
+        )
+    return Finding(headline="not confirmed", detail=f"{missed} and no bound.")
+
+
+def _counted(name: str, settings: ConfirmedSettings) -> str:
+    words = f"{name} reached the target in {settings.num_reached} of {len(settings.trainings)} trainings"
+    if settings.median_seconds is None:
+        return words
+    return f"{words} (median {format_seconds(settings.median_seconds)})"
+
+
+def _price(confirmation: Confirmation) -> str:
+    """The ratio of prices, as a sentence with a space before it; empty where both cost alike per second."""
+    ratio, speed_up = confirmation.price_ratio, confirmation.speed_up
+    if ratio is None or ratio == 1.0 or speed_up is None:
+        return ""
+    words = f" They cost {format_ratio(speed_up * ratio)} as much"
+    if confirmation.lower is None or confirmation.upper is None:
+        return f"{words}."
+    ends = f"{format_ratio(confirmation.lower * ratio)} to {format_ratio(confirmation.upper * ratio)}"
+    return f"{words} (90% interval {ends})."
+
+
+def _notes(confirmation: Confirmation) -> str:
+    """What else a reader has to know, as sentences with a space before them."""
+    words = ""
+    if confirmation.num_unfinished:
+        words += f" Trainings not finished: {confirmation.num_unfinished}."
+    if not confirmation.uses_seed:
+        words += " The command takes no seed: if its own is fixed, the spread is that of the machine alone."
+    words += f" All trainings together took {format_seconds(confirmation.seconds)}"
+    return words + (f" and cost {format_dollars(confirmation.dollars)}." if confirmation.dollars else ".")
+
+
+def _time(training: ConfirmedTraining | None) -> str:
+    if training is None:
+        return ABSENT
+    seconds = format_seconds(training.training_seconds)
+    if training.reached:
+        return seconds
+    return f"not reached in {seconds} ({training.outcome.replace('_', ' ')})"
+
+
+def _median(settings: ConfirmedSettings) -> str:
+    return ABSENT if settings.median_seconds is None else format_seconds(settings.median_seconds)

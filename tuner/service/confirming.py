@@ -1,0 +1,326 @@
+"""Train the recommendation and the present settings with new seeds, and compare them (`run --confirm`)."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from search_spaces import Configuration
+from tuner.advice.confirmation import compare_trainings, settings_of
+from tuner.advice.no_answer import last_fault
+from tuner.domain.charge import charge
+from tuner.domain.confirmation import Confirmation, ConfirmedTraining
+from tuner.domain.errors import JobError
+from tuner.domain.format import format_configuration, format_dollars, format_seconds
+from tuner.domain.measurement import Outcome
+from tuner.domain.recommendation import Recommendation
+from tuner.job import Job, takes_seed
+from tuner.ledger import Ledger, StudyRecord
+from tuner.probes import Prober
+from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
+from tuner.search.events import Listener, SearchEvent
+from tuner.search.policy import StopKind
+from tuner.search.state import SearchState, read_state, run_of
+from tuner.search.train_policy import VERIFY_FACTOR, TrainPolicy, slice_seconds
+from tuner.service.opening import OpenedJob, StudyStore, checked_epoch_samples
+from tuner.service.training import job_of_one, run_training
+
+#: Distance between two seeds. Scripts often add the rank to the seed, so neighbors would share streams.
+SEED_STEP = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """What is compared, and which study's answer it confirms.
+
+    Args:
+        opened: The job.
+        study_name: The search's study.
+        recommended: The recommendation.
+        present: The present settings.
+    """
+
+    opened: OpenedJob
+    study_name: str
+    recommended: Configuration
+    present: Configuration
+
+    def seeded(self, number: int) -> OpenedJob:
+        """The job with its seed number `number`, counted from 1; 0 is the search's own."""
+        seed = self.opened.job.seed + SEED_STEP * number
+        return replace(self.opened, job=self.opened.job.model_copy(update={"seed": seed}))
+
+    def job(self, number: int, configuration: Configuration) -> Job:
+        """The job of one training."""
+        return job_of_one(self.seeded(number), configuration)
+
+    def fingerprint(self, number: int, configuration: Configuration) -> str:
+        """Names one training. Both configurations enter, so that both of a pair are trained in turn."""
+        parts = [
+            self.opened.fingerprint,
+            self.study_name,
+            self.recommended.key,
+            self.present.key,
+            configuration.key,
+            str(self.seeded(number).job.seed),
+        ]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def require_confirmable(opened: OpenedJob) -> None:
+    """Checks that a job has two configurations that can be trained with several seeds.
+
+    Raises:
+        JobError: It replays a recording, or states no present settings that can run.
+    """
+    if opened.job.recording() is not None:
+        raise JobError(
+            f"{opened.path}: --confirm trains with new seeds, but a recording has one run of each "
+            "configuration; use --confirm with a job that trains"
+        )
+    present = opened.job.baseline_configuration()
+    if present is None:
+        raise JobError(
+            f"{opened.path}: --confirm compares the recommendation with your present settings, but the "
+            "section [baseline] is absent; state batch_size and learning_rate there"
+        )
+    job_of_one(opened, present)
+
+
+def confirm(
+    opened: OpenedJob,
+    store: StudyStore,
+    state: SearchState,
+    recommendation: Recommendation,
+    *,
+    num_seeds: int,
+    folder: Path,
+    listen: Listener,
+    make_prober: Callable[[OpenedJob], Prober],
+) -> None:
+    """Trains the recommendation and the present settings in turn, once with each seed.
+
+    Each training is a study of its own (`NAME.confirm`), so that neither a search nor its models see it.
+    Trainings that have ended are not repeated; one that was interrupted resumes. The first fault ends the
+    confirmation; called again, it resumes.
+
+    Args:
+        opened: The job.
+        store: Where the trainings are stored.
+        state: What the search knew, for the expected cost.
+        recommendation: The answer to confirm.
+        num_seeds: Number of seeds.
+        folder: The output folder; exists.
+        listen: Receives events.
+        make_prober: Creates the prober of each training: both start from new processes.
+
+    Raises:
+        StorageError: Another tuner works on a training, or store or folder cannot be read or written.
+    """
+    pair = _pair(opened, recommendation)
+    if pair is None:
+        words = "--confirm: the recommendation is the present settings, so there is nothing to compare"
+        listen(SearchEvent(kind="warning", text=words))
+        return
+    numbers = range(1, num_seeds + 1)
+    turns = [(number, c) for number in numbers for c in (pair.recommended, pair.present)]
+    known = _studies(store.ledger, opened)
+    left = [t for t in turns if not _is_over(store.ledger, pair, *t, known.get(pair.fingerprint(*t)))]
+    expected = dict(zip((pair.recommended, pair.present), _expected_seconds(recommendation), strict=True))
+    listen(SearchEvent(kind="plan", text=_plan_words(state, expected, left, num_seeds)))
+    if not takes_seed(opened.job, opened.folder):
+        listen(SearchEvent(kind="warning", text=f"--confirm: {NO_SEED}"))
+    if not left:
+        return
+    epoch_samples = checked_epoch_samples(opened)
+    for place, (number, configuration) in enumerate(left, start=1):
+        seeded = pair.seeded(number)
+        name = "recommendation" if configuration == pair.recommended else "present settings"
+        words = (
+            f"confirmation {place} of {len(left)}: {name}, seed {seeded.job.seed}, "
+            f"{format_configuration(configuration)}"
+        )
+        listen(SearchEvent(kind="plan", text=words))
+        job = pair.job(number, configuration)
+        study = store.ledger.open_study(
+            _study_name(opened), pair.fingerprint(number, configuration), job.model_dump(mode="json")
+        )
+        seconds = expected[configuration]
+        ended, stop = run_training(
+            seeded,
+            store,
+            study,
+            job,
+            TrainPolicy(configuration, expected_seconds=seconds, limit_seconds=VERIFY_FACTOR * seconds),
+            folder=folder,
+            epoch_samples=epoch_samples,
+            listen=listen,
+            make_prober=make_prober,
+        )
+        if stop.kind is StopKind.FAULTS:
+            words = f"--confirm ended early: {stop.reason}. {last_fault(ended)}"
+            listen(SearchEvent(kind="warning", text=words))
+            return
+        run = run_of(ended, configuration)
+        if run is not None and run.is_open:
+            # Its limit is part of the result: it does not resume under another one.
+            store.ledger.end_probe(run.probe.probe_id, Outcome.STOPPED, stop.reason)
+
+
+#: What is said of a command that does not get the seed.
+NO_SEED = (
+    "the command takes no {seed}, so every training uses the script's own seed: if that is fixed, the spread "
+    "is that of the machine alone"
+)
+
+
+def stored_confirmation(
+    ledger: Ledger, opened: OpenedJob, recommendation: Recommendation
+) -> Confirmation | None:
+    """The comparison of all trainings that a study's answer has; None if none was started.
+
+    Args:
+        ledger: Where they are stored.
+        opened: The job.
+        recommendation: The answer.
+    """
+    pair = _pair(opened, recommendation)
+    if pair is None or opened.job.recording() is not None:
+        return None
+    known = _studies(ledger, opened)
+    found: dict[Configuration, list[ConfirmedTraining]] = {pair.recommended: [], pair.present: []}
+    num_started = 0
+    seconds = dollars = 0.0
+    for number in itertools.count(1):
+        studies = {c: known.get(pair.fingerprint(number, c)) for c in found}
+        if not any(studies.values()):
+            break
+        for configuration, study in studies.items():
+            if study is None:
+                continue
+            num_started += 1
+            state = _state(ledger, pair, number, configuration, study)
+            seconds, dollars = seconds + state.spent.seconds, dollars + state.spent.dollars
+            training = _training(state, configuration)
+            if training is not None:
+                found[configuration].append(training)
+    if num_started == 0:
+        return None
+    price = opened.cluster.dollars_per_second
+    return compare_trainings(
+        settings_of(pair.recommended, found[pair.recommended]),
+        settings_of(pair.present, found[pair.present]),
+        price_ratio=price(pair.present) / price(pair.recommended) if opened.cluster.has_prices else None,
+        uses_seed=takes_seed(opened.job, opened.folder),
+        num_unfinished=num_started - sum(len(trainings) for trainings in found.values()),
+        seconds=seconds,
+        dollars=dollars,
+    )
+
+
+def _pair(opened: OpenedJob, recommendation: Recommendation) -> _Pair | None:
+    """What is compared; None without present settings, or if they are the recommendation."""
+    present, choice = opened.job.baseline_configuration(), recommendation.choice.configuration
+    if present is None or present == choice:
+        return None
+    return _Pair(opened=opened, study_name=recommendation.study_name, recommended=choice, present=present)
+
+
+def _study_name(opened: OpenedJob) -> str:
+    return f"{opened.job.name}.confirm"
+
+
+def _studies(ledger: Ledger, opened: OpenedJob) -> dict[str, StudyRecord]:
+    """The studies of all confirming trainings of a job, by fingerprint."""
+    return {s.fingerprint: s for s in ledger.studies() if s.job_name == _study_name(opened)}
+
+
+def _state(
+    ledger: Ledger, pair: _Pair, number: int, configuration: Configuration, study: StudyRecord
+) -> SearchState:
+    # The size of the data set is of no account: nothing is predicted from this state.
+    return read_state(
+        pair.job(number, configuration),
+        pair.opened.cluster,
+        ledger.probes(study.study_id),
+        NEUTRAL_EPOCH_SAMPLES,
+    )
+
+
+def _is_over(
+    ledger: Ledger, pair: _Pair, number: int, configuration: Configuration, study: StudyRecord | None
+) -> bool:
+    """Whether a training has ended, so that it is not repeated."""
+    if study is None:
+        return False
+    return _training(_state(ledger, pair, number, configuration, study), configuration) is not None
+
+
+def _training(state: SearchState, configuration: Configuration) -> ConfirmedTraining | None:
+    """How a training ended; None while it may resume, after a fault for instance."""
+    run = run_of(state, configuration)
+    if run is None:
+        outcomes = [probe.outcome for probe in state.probes]
+        if Outcome.OUT_OF_MEMORY not in outcomes:
+            return None
+        return ConfirmedTraining(
+            seed=state.job.seed, reached=False, outcome=Outcome.OUT_OF_MEMORY.value, training_seconds=0.0
+        )
+    if run.can_continue:
+        return None
+    return ConfirmedTraining(
+        seed=state.job.seed,
+        reached=run.arrived,
+        outcome=(Outcome.REACHED if run.arrived else run.probe.outcome).value,
+        training_seconds=run.seen_seconds if run.seconds_to_target is None else run.seconds_to_target,
+    )
+
+
+def _expected_seconds(recommendation: Recommendation) -> tuple[float, float]:
+    """Expected training seconds of the recommendation and of the present settings.
+
+    Present settings that may never reach the target are given the time of the recommendation, or what was
+    observed of their run if that is longer.
+    """
+    ours, baseline = recommendation.choice.seconds.median, recommendation.baseline
+    if baseline is None:
+        return ours, ours
+    theirs = baseline.seconds.median
+    return ours, theirs if math.isfinite(theirs) else max(ours, baseline.seconds_known)
+
+
+def _plan_words(
+    state: SearchState,
+    expected: dict[Configuration, float],
+    left: list[tuple[int, Configuration]],
+    num_seeds: int,
+) -> str:
+    """What is trained, what it is expected to cost, and what limits it."""
+    words = (
+        f"--confirm {num_seeds}: trains the recommendation and the present settings in turn, with the same "
+    )
+    words += "new seed" if num_seeds == 1 else f"{num_seeds} new seeds"
+    if not left:
+        return f"{words}; all {2 * num_seeds} trainings are stored"
+    seconds, most = (
+        [_charged_seconds(state, factor * expected[c]) for _, c in left] for factor in (1.0, VERIFY_FACTOR)
+    )
+    price = ""
+    if state.cluster.has_prices:
+        dollars = [charge(s, c, state.cluster).dollars for s, (_, c) in zip(seconds, left, strict=True)]
+        price = f" and {format_dollars(sum(dollars))}"
+    return (
+        f"{words}; {len(left)} of {2 * num_seeds} trainings are left, which take about "
+        f"{format_seconds(sum(seconds))}{price}, at most {format_seconds(sum(most))}: a training ends after "
+        f"{VERIFY_FACTOR:g} times its expected time; [budget] does not limit this"
+    )
+
+
+def _charged_seconds(state: SearchState, training_seconds: float) -> float:
+    """Seconds charged for a training: its slices with their start-up, scoring and checkpoints."""
+    num_slices = 1 if state.repeats else math.ceil(training_seconds / slice_seconds(training_seconds))
+    return training_seconds * state.overhead + num_slices * state.startup_seconds
