@@ -42,7 +42,7 @@ def confirmation_table(confirmation: Confirmation) -> Table:
 def _headline(confirmation: Confirmation, speed_up: float) -> str:
     if confirmation.difference_shown is False:
         return "no difference shown"
-    return f"{format_ratio(speed_up)} faster" if speed_up >= 1 else f"{format_ratio(1 / speed_up)} slower"
+    return f"{format_ratio(speed_up)} sooner" if speed_up >= 1 else f"{format_ratio(1 / speed_up)} later"
 
 
 def _interval(confirmation: Confirmation, speed_up: float) -> str:
@@ -63,7 +63,7 @@ def _bound(confirmation: Confirmation) -> Finding:
     if confirmation.at_least is not None:
         bound = format_ratio(confirmation.at_least)
         return Finding(
-            headline=f"at least {bound} faster" if confirmation.at_least > 1 else "no difference shown",
+            headline=f"at least {bound} sooner" if confirmation.at_least > 1 else "no difference shown",
             detail=f"{missed}: the present settings take at least {bound} as long as the recommendation.",
         )
     if confirmation.at_most is not None:

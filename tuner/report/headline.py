@@ -25,7 +25,7 @@ def headline_section(content: ReportContent) -> Markup:
         _fact("against the present settings", comparison(recommendation)),
     ]
     if recommendation.confirmation is not None:
-        facts.append(_fact("confirmed with new seeds", confirmation_finding(recommendation.confirmation)))
+        facts.append(_fact("trained again with new seeds", confirmation_finding(recommendation.confirmation)))
     if choice.dollars is not None:
         price = f"90% interval {format_dollar_interval(choice.dollars)}."
         paid = Finding(headline=format_dollars(choice.dollars.median), detail=price)

@@ -81,7 +81,7 @@ def _headline(content: ReportContent) -> list[str]:
         ("Against the present settings", comparison(recommendation)),
     ]
     if recommendation.confirmation is not None:
-        facts.append(("Confirmed with new seeds", confirmation_finding(recommendation.confirmation)))
+        facts.append(("Trained again with new seeds", confirmation_finding(recommendation.confirmation)))
     blocks = [
         f"# Paceline: {escaped(recommendation.job_name)}",
         f"Recommended: **{escaped(format_configuration(recommendation.choice.configuration))}** "
@@ -110,7 +110,7 @@ def _confirmation(content: ReportContent) -> list[str]:
     confirmation = content.recommendation.confirmation
     if confirmation is None:
         return []
-    return ["## Confirmed with new seeds", table_markdown(confirmation_table(confirmation))]
+    return ["## Trained again with new seeds", table_markdown(confirmation_table(confirmation))]
 
 
 def _strategies(content: ReportContent) -> list[str]:

@@ -68,12 +68,12 @@ def confirmation_section(content: ReportContent) -> Markup | None:
     if confirmation is None:
         return None
     note = (
-        "Training seconds to the target. Both were trained from scratch with each seed, in turn; none of these "
-        "trainings is part of the search."
+        "Training time to the target. Both were trained from scratch with each seed, in turn. The search and "
+        "its models know none of these trainings."
     )
     return element(
         "section",
-        element("h2", "Confirmed with new seeds"),
+        element("h2", "Trained again with new seeds"),
         element("p", note, class_="muted"),
         table_html(confirmation_table(confirmation)),
     )
