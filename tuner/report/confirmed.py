@@ -87,7 +87,7 @@ def _price(confirmation: Confirmation) -> str:
     ratio, speed_up = confirmation.price_ratio, confirmation.speed_up
     if ratio is None or ratio == 1.0 or speed_up is None:
         return ""
-    words = f" They cost {format_ratio(speed_up * ratio)} as much"
+    words = f" The present settings cost {format_ratio(speed_up * ratio)} as much"
     if confirmation.lower is None or confirmation.upper is None:
         return f"{words}."
     ends = f"{format_ratio(confirmation.lower * ratio)} to {format_ratio(confirmation.upper * ratio)}"

@@ -58,7 +58,7 @@ def _failing(made: SyntheticProber) -> Prober:
 def desk(tmp_path: Path, store: Storage) -> SeededDesk:
     made = SeededDesk(tmp_path, store)
     made.seeds = []
-    made.job = small_job(goal={"trainings": 20})
+    made.job = small_job(budget={"time": "40s"})
     return made
 
 
@@ -154,6 +154,7 @@ def test_an_interrupted_confirmation_resumes(desk: SeededDesk) -> None:
     assert (found.num_unfinished, len(found.present.trainings)) == (0, 2)
 
 
+@pytest.mark.slow
 def test_a_fresh_study_is_confirmed_anew(desk: SeededDesk) -> None:
     desk.run(confirm=1)
     desk.run(confirm=1, fresh=True)
