@@ -136,6 +136,7 @@ def confirm(
         listen(SearchEvent(kind="warning", text=f"--confirm: {NO_SEED}"))
     if not left:
         return
+    listen = _without_repeats(listen, state)
     epoch_samples = checked_epoch_samples(opened)
     for place, (number, configuration) in enumerate(left, start=1):
         seeded = pair.seeded(number)
@@ -291,6 +292,20 @@ def _expected_seconds(recommendation: Recommendation) -> tuple[float, float]:
         return ours, ours
     theirs = baseline.seconds.median
     return ours, theirs if math.isfinite(theirs) else max(ours, baseline.seconds_known)
+
+
+def _without_repeats(listen: Listener, state: SearchState) -> Listener:
+    """A listener that hears each warning about the user's script once, and none that the search gave."""
+    said = {remark for measurement in state.slices for remark in measurement.remarks}
+
+    def hear(event: SearchEvent) -> None:
+        if event.kind == "warning" and event.text in said:
+            return
+        if event.kind == "warning":
+            said.add(event.text)
+        listen(event)
+
+    return hear
 
 
 def _plan_words(

@@ -17,6 +17,7 @@ from tuner.job import (
     own_command,
     rendered_environment,
     script_digest,
+    takes_seed,
     variable_name,
     written,
 )
@@ -281,3 +282,35 @@ def test_numbers_have_no_exponent_which_is_text_to_yaml(value: object, text: str
     assert (
         Template("--lr {learning_rate}").rendered({"learning_rate": value}, for_shell=True) == f"--lr {text}"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "script", "takes"),
+    [
+        ("{python} train.py {learning_rate} {batch_size} {seed}", "", True),
+        ("{python} train.py {learning_rate} {batch_size}", "import sys", False),
+        (
+            "{python} train.py {learning_rate} {batch_size}",
+            "import os; seed = os.environ['PACELINE_SEED']",
+            True,
+        ),
+        (
+            "{python} train.py {learning_rate} {batch_size}",
+            "import paceline_client; paceline_client.values()",
+            True,
+        ),
+        ("{python} train.py {values}", "", True),
+    ],
+)
+def test_whether_a_command_takes_the_seed_is_read_from_it(
+    tmp_path: Path, command: str, script: str, takes: bool
+) -> None:
+    (tmp_path / "train.py").write_text(script)
+    job = Job.model_validate(
+        {
+            "workload": {"command": command},
+            "goal": {"metric": "accuracy", "target": 0.9},
+            "space": {"batch_size": [16], "learning_rate": [0.1]},
+        }
+    )
+    assert takes_seed(job, tmp_path) is takes
