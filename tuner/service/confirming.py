@@ -146,30 +146,65 @@ def confirm(
             f"{format_configuration(configuration)}"
         )
         listen(SearchEvent(kind="plan", text=words))
-        job = pair.job(number, configuration)
-        study = store.ledger.open_study(
-            _study_name(opened), pair.fingerprint(number, configuration), job.model_dump(mode="json")
-        )
-        seconds = expected[configuration]
-        ended, stop = run_training(
-            seeded,
+        fault = _train(
+            pair,
             store,
-            study,
-            job,
-            TrainPolicy(configuration, expected_seconds=seconds, limit_seconds=VERIFY_FACTOR * seconds),
+            number,
+            configuration,
+            expected_seconds=expected[configuration],
             folder=folder,
             epoch_samples=epoch_samples,
             listen=listen,
             make_prober=make_prober,
         )
-        if stop.kind is StopKind.FAULTS:
-            words = f"--confirm ended early: {stop.reason}. {last_fault(ended)}"
-            listen(SearchEvent(kind="warning", text=words))
+        if fault is not None:
+            listen(SearchEvent(kind="warning", text=f"--confirm ended early: {fault}"))
             return
-        run = run_of(ended, configuration)
-        if run is not None and run.is_open:
-            # Its limit is part of the result: it does not resume under another one.
-            store.ledger.end_probe(run.probe.probe_id, Outcome.STOPPED, stop.reason)
+
+
+def _train(
+    pair: _Pair,
+    store: StudyStore,
+    number: int,
+    configuration: Configuration,
+    *,
+    expected_seconds: float,
+    folder: Path,
+    epoch_samples: int,
+    listen: Listener,
+    make_prober: Callable[[OpenedJob], Prober],
+) -> str | None:
+    """Trains one configuration with one seed to the target, or to its limit.
+
+    Returns:
+        The fault that ended it, in words; None if it ended otherwise.
+    """
+    job = pair.job(number, configuration)
+    study = store.ledger.open_study(
+        _study_name(pair.opened), pair.fingerprint(number, configuration), job.model_dump(mode="json")
+    )
+    ended, stop = run_training(
+        pair.seeded(number),
+        store,
+        study,
+        job,
+        TrainPolicy(
+            configuration,
+            expected_seconds=expected_seconds,
+            limit_seconds=VERIFY_FACTOR * expected_seconds,
+        ),
+        folder=folder,
+        epoch_samples=epoch_samples,
+        listen=listen,
+        make_prober=make_prober,
+    )
+    if stop.kind is StopKind.FAULTS:
+        return f"{stop.reason}. {last_fault(ended)}"
+    run = run_of(ended, configuration)
+    if run is not None and run.is_open:
+        # Its limit is part of the result: it does not resume under another one.
+        store.ledger.end_probe(run.probe.probe_id, Outcome.STOPPED, stop.reason)
+    return None
 
 
 #: What is said of a command that does not get the seed.

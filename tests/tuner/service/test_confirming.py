@@ -183,6 +183,7 @@ class _StuckProber(SyntheticProber):
         return replace(seen, curve=curve, outcome=outcome)
 
 
+@pytest.mark.slow
 def test_a_training_ends_after_four_times_its_expected_time_and_gives_a_bound(desk: SeededDesk) -> None:
     desk.kind = _StuckProber
     result = desk.run(confirm=1)
