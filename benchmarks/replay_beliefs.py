@@ -69,6 +69,19 @@ def _recommended(beliefs: Beliefs) -> Configuration | None:
     return beliefs.configurations[best] if np.isfinite(cost[best]) else None
 
 
+def regret_bound(decision: Decision) -> float | None:
+    """By which factor the recommendation may cost more than the best, at most, with 90% probability."""
+    return None if decision.beliefs is None else decision.beliefs.regret_bound
+
+
+def probability_of_reaching(decision: Decision, configuration: Configuration) -> float | None:
+    """Probability that a configuration reaches the target; None where nothing is believed of it."""
+    beliefs = decision.beliefs
+    if beliefs is None or configuration not in beliefs.configurations:
+        return None
+    return float(beliefs.forecast.probability_of_reaching()[beliefs.configurations.index(configuration)])
+
+
 def interval(decision: Decision, configuration: Configuration) -> tuple[float, float, float] | None:
     """Training seconds to the target at `LEVELS`; None where nothing is believed of the configuration."""
     beliefs = decision.beliefs

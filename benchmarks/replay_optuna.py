@@ -19,7 +19,6 @@ from benchmarks.replay_trace import Moment, Trace
 from search_spaces import Configuration, ListedSpace
 from tuner.domain.measurement import CurvePoint, Purpose, crossing
 from tuner.probes import Until
-from tuner.probes.recorded import RecordedProber
 from tuner.search.sampler import baseline_sampler, distributions
 
 BASELINES = ("tpe", "tpe-sha", "gp", "random")
@@ -74,7 +73,7 @@ class OptunaReplay:
     def __init__(self, problem: Problem, name: str, seed: int) -> None:
         self._problem = problem
         self._target, self._sign = problem.job.goal.target, 1.0 if problem.job.goal.maximize else -1.0
-        self._prober = RecordedProber(problem.recording, target=self._target, folderless=True)
+        self._prober = problem.prober()
         space = problem.job.search_space()
         assert isinstance(space, ListedSpace)
         self._space = space

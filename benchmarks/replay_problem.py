@@ -16,6 +16,7 @@ from tuner.domain.errors import JobError
 from tuner.domain.measurement import Measurement
 from tuner.job import Job
 from tuner.job.recorded_job import completed
+from tuner.probes.recorded import RecordedProber
 from tuner.recordings.file import load_recording
 from tuner.recordings.recording import Recording
 
@@ -34,12 +35,16 @@ class Problem:
         goal: What is made small.
         trainings: How many trainings the answer serves.
         deadline: Longest training time that counts, seconds; None for any.
+        can_resume: Whether a run resumes where its last slice ended; otherwise each slice starts it over.
+        unit: Cost that searches are measured in, in the goal's unit, where it is not the smallest true cost.
     """
 
     path: Path
     goal: Goal
     trainings: int
     deadline: float | None
+    can_resume: bool = True
+    unit: float | None = None
 
     @cached_property
     def recording(self) -> Recording:
@@ -60,7 +65,13 @@ class Problem:
         data, problems = completed(stated, self.path.parent)
         if problems:
             raise JobError(f"{self.path}: {'; '.join(problems)}")
-        return Job.model_validate(data)
+        return (Job if self.can_resume else _RestartingJob).model_validate(data)
+
+    def prober(self) -> RecordedProber:
+        """A prober that replays the recording and writes nothing."""
+        return RecordedProber(
+            self.recording, target=self.job.goal.target, can_resume=self.can_resume, folderless=True
+        )
 
     @cached_property
     def seconds(self) -> Mapping[Configuration, float]:
@@ -75,8 +86,8 @@ class Problem:
 
     @cached_property
     def best(self) -> float:
-        """The smallest true cost: the unit that searches are measured in."""
-        return min(self.costs.values())
+        """The unit that searches are measured in: the smallest true cost, unless `unit` says otherwise."""
+        return min(self.costs.values()) if self.unit is None else self.unit
 
     @cached_property
     def median(self) -> float:
@@ -94,6 +105,14 @@ class Problem:
     def regret(self, configuration: Configuration | None) -> float:
         """True cost of a recommendation over the best; infinite for none."""
         return math.inf if configuration is None else self.costs[configuration] / self.best
+
+
+class _RestartingJob(Job):
+    """A recorded job whose runs start over with each slice."""
+
+    @property
+    def can_resume(self) -> bool:
+        return False
 
 
 def true_seconds(recording: Recording) -> dict[Configuration, float]:

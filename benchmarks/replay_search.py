@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.replay_beliefs import interval, recommended
+from benchmarks.replay_beliefs import interval, probability_of_reaching, recommended, regret_bound
 from benchmarks.replay_problem import Problem
 from benchmarks.replay_trace import Moment, Prediction, Trace
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.ledger import ProbeRecord
 from tuner.probes import Prober, Until
-from tuner.probes.recorded import RecordedProber
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.policy import Abandon, Action, Continue, Decision, Policy, Start, Stop
 from tuner.search.state import SearchState, read_state
@@ -36,9 +35,7 @@ class ReplayedSearch:
 
     def __init__(self, problem: Problem, prober: Prober | None = None) -> None:
         self._problem = problem
-        self._prober = prober or RecordedProber(
-            problem.recording, target=problem.job.goal.target, folderless=True
-        )
+        self._prober = prober or problem.prober()
         self._cluster = problem.job.resolved_cluster()
         self.probes: list[ProbeRecord] = []
 
@@ -124,23 +121,36 @@ def replay(problem: Problem, policy: Policy, *, limit: float, seed: int) -> Trac
     moments: list[Moment] = []
     predictions: list[Prediction] = []
     levels = [level * problem.best for level in _LEVELS_CHECKED]
+    stop = None
     for state, decision, seconds in steps(search, policy):
         spent = search.spent
-        moments.append(Moment(spent=spent, recommended=recommended(decision), suggestion_seconds=seconds))
+        moments.append(
+            Moment(
+                spent=spent,
+                recommended=recommended(decision),
+                suggestion_seconds=seconds,
+                regret_bound=regret_bound(decision),
+            )
+        )
         passed = [level for level in levels if spent >= level]
         if passed:
             levels = levels[len(passed) :]
             rng = np.random.default_rng((seed, len(levels)))
-            predictions.extend(_predictions(problem, state, decision, rng))
+            predictions.extend(_predictions(problem, state, decision, spent, rng))
+        if isinstance(decision.action, Stop):
+            stop = decision.action.kind.value
         if spent >= limit * problem.best:
             break
     return Trace(
-        moments=tuple(moments), predictions=tuple(predictions), arrived_at=_arrived_at(problem, search)
+        moments=tuple(moments),
+        predictions=tuple(predictions),
+        arrived_at=_arrived_at(problem, search),
+        stop=stop,
     )
 
 
 def _predictions(
-    problem: Problem, state: SearchState, decision: Decision, rng: np.random.Generator
+    problem: Problem, state: SearchState, decision: Decision, spent: float, rng: np.random.Generator
 ) -> Iterator[Prediction]:
     """Of the recommendation and of others, none of which has arrived or been seen to its end."""
     known = {
@@ -149,6 +159,7 @@ def _predictions(
         for measurement in probe.slices
         if measurement.purpose is not Purpose.TIMING and not measurement.outcome.can_continue
     }
+    is_scored = any(measurement.trained_curve for measurement in state.slices)
     open_ones = [c for c in problem.costs if c not in known]
     chosen = [open_ones[i] for i in rng.permutation(len(open_ones))[:_OTHERS]]
     first = recommended(decision)
@@ -158,7 +169,15 @@ def _predictions(
         found = interval(decision, configuration)
         if found is not None:
             lower, median, upper = found
-            yield Prediction(configuration=configuration, lower=lower, median=median, upper=upper)
+            yield Prediction(
+                configuration=configuration,
+                lower=lower,
+                median=median,
+                upper=upper,
+                spent=spent,
+                after_first_score=is_scored,
+                reaches=probability_of_reaching(decision, configuration),
+            )
 
 
 def _arrived_at(problem: Problem, search: ReplayedSearch) -> float | None:

@@ -88,6 +88,8 @@ class RecordedProber(Prober):
         target: The value that ends a run; None for the recording's own.
         consecutive: Scores in a row past the target that end a run.
         timing_steps: Steps of a timing whose end names none.
+        can_resume: Whether a run resumes where its last slice ended. Otherwise each slice starts the run
+            over: start-up and all training up to there are charged again, as `repeated_seconds`.
         folderless: Whether nothing is written: the position of a run is stored in memory under its folder's
             name, and lost with this prober.
     """
@@ -100,6 +102,7 @@ class RecordedProber(Prober):
         target: float | None = None,
         consecutive: int = 1,
         timing_steps: int = 30,
+        can_resume: bool = True,
         folderless: bool = False,
     ) -> None:
         self._recording = recording
@@ -107,6 +110,7 @@ class RecordedProber(Prober):
         self._target = recording.target if target is None else target
         self._consecutive = consecutive
         self._timing_steps = timing_steps
+        self._can_resume = can_resume
         self._in_memory: dict[Path, _Position] | None = {} if folderless else None
         self._slices: dict[str, _Slice] = {}
         self._now = 0.0
@@ -131,8 +135,9 @@ class RecordedProber(Prober):
         start = _Position() if started is None or purpose is Purpose.TIMING else _as(started, run)
         # A run that resumes as another configuration starts up there; one that resumes as itself does not.
         goes_on = started is not None and start == started
-        startup = 0.0 if goes_on else self._recording.startup_seconds
-        self._slices[handle.identity] = self._replayed(handle, run, start, until, startup)
+        startup = 0.0 if goes_on and self._can_resume else self._recording.startup_seconds
+        repeated = 0.0 if self._can_resume else start.seconds
+        self._slices[handle.identity] = self._replayed(handle, run, start, until, startup, repeated)
         return handle
 
     def poll(self, handle: ProbeHandle) -> Measurement:
@@ -195,7 +200,13 @@ class RecordedProber(Prober):
         return self._slices[handle.identity]
 
     def _replayed(
-        self, handle: ProbeHandle, run: RecordedRun, start: _Position, until: Until, startup_seconds: float
+        self,
+        handle: ProbeHandle,
+        run: RecordedRun,
+        start: _Position,
+        until: Until,
+        startup_seconds: float,
+        repeated_seconds: float,
     ) -> _Slice:
         configuration, is_timing = handle.configuration, handle.purpose is Purpose.TIMING
         end = _end(run, start, until)
@@ -212,7 +223,8 @@ class RecordedProber(Prober):
                 end = replace(end, seconds=seconds, step=float(point.step))
                 break
         steps = end.step - start.step
-        charged = charge(startup_seconds + end.seconds - start.seconds, configuration, self._cluster)
+        held = startup_seconds + repeated_seconds + end.seconds - start.seconds
+        charged = charge(held, configuration, self._cluster)
         measurement = Measurement(
             configuration=configuration,
             purpose=handle.purpose,
@@ -223,6 +235,7 @@ class RecordedProber(Prober):
             samples=round(samples_at(end.step, configuration)),
             training_seconds=end.seconds + end.ahead_seconds,
             startup_seconds=startup_seconds,
+            repeated_seconds=repeated_seconds,
             charged_seconds=charged.seconds,
             charged_dollars=charged.dollars,
             checkpoint=None if is_timing else str(handle.folder / CHECKPOINTS_FOLDER / STATE_FILE),
