@@ -240,13 +240,13 @@ def derived(kind: Kind, recording: Recording) -> Recording | None:
     return None if found is None else replace(found, name=recording.name)
 
 
-def _filtered(curve: Array, is_kept: np.ndarray) -> Array:
-    """The scores that are kept, and the last one."""
+def _filtered(curve: Array, chosen: np.ndarray) -> Array:
+    """The chosen scores, and the last one."""
     if not len(curve):
         return curve
-    chosen = np.asarray(is_kept, dtype=bool).copy()
-    chosen[-1] = True
-    return np.asarray(curve[chosen], dtype=float)
+    rows = np.asarray(chosen, dtype=bool).copy()
+    rows[-1] = True
+    return np.asarray(curve[rows], dtype=float)
 
 
 def _with_curves(recording: Recording, curves: Sequence[Array]) -> Recording | None:

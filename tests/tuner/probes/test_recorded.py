@@ -301,3 +301,14 @@ def test_a_slice_that_is_cut_off_is_charged_until_then(tmp_path: Path) -> None:
     assert (part.samples, part.curve) == (0, ())
     again = prober.start(configuration(), Purpose.TRAINING, Until(training_seconds=5.0), tmp_path / "20.0")
     assert prober.poll(again).step == ended.step
+
+
+def test_a_run_that_cannot_resume_starts_up_and_repeats_with_each_slice(tmp_path: Path) -> None:
+    prober = RecordedProber(recording_of(*PLAIN), can_resume=False)
+    first = probe(prober, tmp_path / "a", training_seconds=3.0)
+    second = probe(prober, tmp_path / "a", training_seconds=5.0)
+    assert (first.charged_seconds, first.repeated_seconds) == (5.0, 0.0)
+    assert (second.charged_seconds, second.startup_seconds, second.repeated_seconds) == (7.0, 2.0, 3.0)
+    # As with a script, what was scored before is not reported again.
+    assert [point.training_seconds for point in second.curve] == [4.0]
+    assert second.training_seconds == 5.0
