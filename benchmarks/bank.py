@@ -51,6 +51,7 @@ from benchmarks.bank_search import (
     execute,
     searches_of,
 )
+from benchmarks.peers import PEERS, missing
 from benchmarks.replay_optuna import BASELINES
 from benchmarks.replay_problem import Goal
 from tuner.domain.errors import TunerError
@@ -59,7 +60,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 RECORDINGS = _ROOT.parent / "shared" / "recordings"
 SUFFIX = ".jsonl.gz"
 OUT = _ROOT / "bank-out" / "results.jsonl"
-SAMPLERS = (MODEL, *BASELINES)
+SAMPLERS = (MODEL, *BASELINES, *PEERS)
 DEFAULT_SAMPLERS = (MODEL, "tpe", "tpe-sha", "random")
 #: Of `--quick`: one recording of each source and pace of scoring.
 QUICK_RECORDINGS = ("bank-cnn_epochs-slow", "bank-tabular-slow", "stepback-cifar10-resnet20", "trimtuner-rnn")
@@ -138,6 +139,9 @@ def main(
     names = _chosen(
         samplers or ",".join(QUICK_SAMPLERS if quick else DEFAULT_SAMPLERS), SAMPLERS, "--samplers"
     )
+    for name in [name for name in names if name in PEERS and missing(name) is not None]:
+        _say(str(missing(name)))
+        names.remove(name)
     chosen_kinds = _chosen(kinds, list(KINDS), "--kinds")
     chosen_goals: list[Goal] = [g for g in get_args(Goal) if g in _chosen(goals, get_args(Goal), "--goals")]
     served = dict(zip(("many", "one"), TRAININGS, strict=True))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bank_kinds import KINDS, derived
+from benchmarks.peers import PEERS, peer
 from benchmarks.replay_beliefs import make_policy
 from benchmarks.replay_measures import interval_ratio, is_covered
 from benchmarks.replay_optuna import BASELINES, OptunaReplay
@@ -190,6 +191,8 @@ def _trace(posed: Problem, search: Search) -> Trace:
         return replay(posed, policy, limit=MODEL_LIMIT, seed=search.seed)
     if search.sampler in BASELINES:
         return OptunaReplay(posed, search.sampler, search.seed).run(OTHER_LIMIT)
+    if search.sampler in PEERS:
+        return peer(posed, search.sampler, search.seed).run(OTHER_LIMIT)
     raise ValueError(f"no sampler is named {search.sampler!r}")
 
 

@@ -32,7 +32,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @dataclass
-class _Found:
+class Found:
     """What the trials so far came to.
 
     Args:
@@ -54,6 +54,17 @@ class _Found:
             Moment(spent=self.spent, recommended=self.configuration, suggestion_seconds=suggestion_seconds)
         )
 
+    def arrived(
+        self, configuration: Configuration, seconds: float, price: float, deadline: float | None
+    ) -> None:
+        """Notes that a run arrived after so many training seconds; one past the deadline does not count."""
+        if seconds > (deadline or math.inf):
+            return
+        if self.arrived_at is None:
+            self.arrived_at = self.spent
+        if seconds * price < self.cost:
+            self.cost, self.configuration = seconds * price, configuration
+
 
 class OptunaReplay:
     """One search with one of Optuna's samplers; every trial trains until it arrives or can no longer win.
@@ -68,9 +79,10 @@ class OptunaReplay:
         problem: What is searched.
         name: One of `BASELINES`.
         seed: Of the sampler.
+        first: Configuration of the first trial; None to let the sampler choose it.
     """
 
-    def __init__(self, problem: Problem, name: str, seed: int) -> None:
+    def __init__(self, problem: Problem, name: str, seed: int, first: Configuration | None = None) -> None:
         self._problem = problem
         self._target, self._sign = problem.job.goal.target, 1.0 if problem.job.goal.maximize else -1.0
         self._prober = problem.prober()
@@ -83,6 +95,8 @@ class OptunaReplay:
             pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION_FACTOR)
         sampler = baseline_sampler(name.removesuffix("-sha"), space, seed)
         self._study = optuna.create_study(sampler=sampler, pruner=pruner)
+        if first is not None:
+            self._study.enqueue_trial(first.as_dict())
         self._rungs = first_rung(problem) * float(REDUCTION_FACTOR) ** np.arange(_NUM_RUNGS)
 
     def run(self, limit: float) -> Trace:
@@ -91,7 +105,7 @@ class OptunaReplay:
         Args:
             limit: In units of the best configuration's own cost.
         """
-        found = _Found()
+        found = Found()
         found.note()
         ended = False
         while not ended and found.spent < limit * self._problem.best:
@@ -107,7 +121,7 @@ class OptunaReplay:
             ended = arrived or tried >= len(self._space.configurations)
         return Trace(moments=tuple(found.moments), arrived_at=found.arrived_at)
 
-    def _train(self, trial: Trial, configuration: Configuration, found: _Found) -> None:
+    def _train(self, trial: Trial, configuration: Configuration, found: Found) -> None:
         """One trial from its start to its end, which Optuna is told."""
         curve: list[CurvePoint] = []
         folder, price = Path(str(trial.number)), self._problem.price(configuration)
@@ -125,15 +139,10 @@ class OptunaReplay:
                 break
         self._study.tell(trial, state=TrialState.PRUNED)
 
-    def _arrived(self, trial: Trial, configuration: Configuration, seconds: float, found: _Found) -> None:
-        cost = seconds * self._problem.price(configuration)
-        self._study.tell(trial, cost)
-        if seconds > (self._problem.deadline or math.inf):
-            return
-        if found.arrived_at is None:
-            found.arrived_at = found.spent
-        if cost < found.cost:
-            found.cost, found.configuration = cost, configuration
+    def _arrived(self, trial: Trial, configuration: Configuration, seconds: float, found: Found) -> None:
+        price = self._problem.price(configuration)
+        self._study.tell(trial, seconds * price)
+        found.arrived(configuration, seconds, price, self._problem.deadline)
 
     def _ends(self, price: float, best: float) -> Iterator[tuple[int, float]]:
         """Where a trial's slices end, training seconds, each with the step that Optuna is told.
