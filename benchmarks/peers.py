@@ -2,7 +2,7 @@
 
 Each trains with rungs of equal cost, recommends the cheapest configuration that was seen to arrive, and stops
 a run that costs more than that one. `tpe-sha-center` needs nothing but Optuna. The others need the extra
-`peers` and Syne Tune 0.13, the last version with DyHPO and MOBSTER. It asks for NumPy 1 and runs with NumPy 2:
+`peers` and Syne Tune 0.13, the last version with DyHPO and MOBSTER. It asks for NumPy 1, and runs with 2:
 
     pip install -e '.[peers]' && pip install --no-deps syne-tune==0.13.0
 """
