@@ -22,6 +22,8 @@ BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 LEAST_COST = 0.01
 #: Stops that say that nothing reaches the target.
 UNREACHABLE = "out_of_reach"
+#: Stands for all kinds, or goals.
+ALL = "all"
 
 
 def cost_to(row: Row, factor: float) -> float:
@@ -58,14 +60,29 @@ def series_name(row: Row) -> str:
 
 
 def summaries(rows: Sequence[Row]) -> list[Row]:
-    """One row for each kind, goal, number of trainings and sampler."""
-    return [_summary(group) for group in _grouped(rows, ("kind", "goal", "trainings", "sampler", "label"))]
+    """One row for each kind, goal, number of trainings and sampler, and those of all kinds and goals.
+
+    The latter leave out the kinds in which nothing is reachable. Their medians are of each recording, kind
+    and goal.
+    """
+    found = [_summary(group) for group in _grouped(rows, ("kind", "goal", "trainings", "sampler", "label"))]
+    reachable = [row for row in rows if KINDS[row["kind"]].is_reachable]
+    if len({(row["kind"], row["goal"]) for row in reachable}) > 1:
+        for group in _grouped(reachable, ("trainings", "sampler", "label")):
+            found.append({**_summary(group, ("recording", "kind", "goal")), "kind": ALL, "goal": ALL})
+    return found
 
 
-def _summary(rows: Sequence[Row]) -> Row:
+def _summary(rows: Sequence[Row], cell: Sequence[str] = ("recording",)) -> Row:
+    """The figures of some searches of one sampler.
+
+    Args:
+        rows: The searches.
+        cell: What tells problems from each other.
+    """
     medians = {
-        name: float(np.median([counted_cost(row) for row in found]))
-        for name, found in _by(rows, lambda row: row["recording"]).items()
+        " ".join(names): float(np.median([counted_cost(row) for row in found]))
+        for names, found in _by(rows, lambda row: tuple(row[key] for key in cell)).items()
     }
     worst = max(medians, key=lambda name: medians[name])
     first = rows[0]
@@ -158,7 +175,7 @@ def comparisons(rows: Sequence[Row], ours: str, other: str) -> list[Row]:
         For each kind, goal and number of trainings the geometric mean over recordings of `ratios`, each of
         which is the geometric mean over seeds.
     """
-    found = []
+    found: list[Row] = []
     for group in _grouped(rows, ("kind", "goal", "trainings")):
         ratios = {}
         for name, of_recording in _by(group, lambda row: row["recording"]).items():
@@ -180,6 +197,12 @@ def comparisons(rows: Sequence[Row], ours: str, other: str) -> list[Row]:
                     "ratios": ratios,
                 }
             )
+    reachable = [c for c in found if KINDS[c["kind"]].is_reachable]
+    if len({(c["kind"], c["goal"]) for c in reachable}) > 1:
+        for group in _grouped(reachable, ("trainings",)):
+            ratios = {f"{name} {c['kind']} {c['goal']}": r for c in group for name, r in c["ratios"].items()}
+            mean = geometric_mean(ratios.values())
+            found.append({**group[0], "kind": ALL, "goal": ALL, "geometric_mean": mean, "ratios": ratios})
     return found
 
 
@@ -197,7 +220,7 @@ def report(rows: Sequence[Row], ours: str, other: str) -> Row:
         "reliability": [
             {"kind": group[0]["kind"], "bins": reliability(group)} for group in _grouped(of_model, ("kind",))
         ]
-        + [{"kind": "all", "bins": reliability(of_model)}],
+        + [{"kind": ALL, "bins": reliability(of_model)}],
         "comparisons": comparisons(ordered, ours, other),
         "failures": sorted({f"{series_name(r)}: {r['error']}" for r in rows if r["error"] is not None}),
     }
@@ -207,8 +230,7 @@ def tables(found: Row) -> str:
     """The figures of `report`, for people."""
     lines: list[str] = []
     for many in (True, False):
-        chosen = [s for s in found["summaries"] if KINDS[s["kind"]].is_reachable]
-        chosen = [s for s in chosen if (s["trainings"] != 1) is many]
+        chosen = [s for s in found["summaries"] if _is_reachable(s) and (s["trainings"] != 1) is many]
         if chosen:
             title = (
                 "Many trainings: cost until within 20%"
@@ -217,7 +239,7 @@ def tables(found: Row) -> str:
             )
             lines += [f"{title} (in the best configuration's cost; never counts as the limit)", _HEAD]
             lines += [*map(_line, chosen), ""]
-    beyond = [s for s in found["summaries"] if not KINDS[s["kind"]].is_reachable]
+    beyond = [s for s in found["summaries"] if not _is_reachable(s)]
     if beyond:
         lines += ["A target that nothing reaches: searches that say so, and their cost until then", _BEYOND]
         lines += [*map(_beyond_line, beyond), ""]
@@ -241,6 +263,10 @@ _HEAD = (
 )
 _BEYOND = f"{_NAMES} {'trainings':>9} {'say so':>6} {'answer':>6} {'cost':>6} {'worst':>6}  worst recording"
 _BINS = f"{'kind':14} " + " ".join(f"{f'{low:.0%}-{high:.0%}':>18}" for low, high in pairwise(BINS))
+
+
+def _is_reachable(s: Row) -> bool:
+    return s["kind"] == ALL or KINDS[s["kind"]].is_reachable
 
 
 def _names(s: Row) -> str:
@@ -276,7 +302,11 @@ def _reliability_line(table: Row) -> str:
 
 
 def _comparison_line(c: Row) -> str:
-    each = ", ".join(f"{name} {_number(ratio)}" for name, ratio in c["ratios"].items())
+    if c["kind"] == ALL:
+        worst = max(c["ratios"], key=lambda name: c["ratios"][name])
+        each = f"of {len(c['ratios'])} problems; worst: {worst} {_number(c['ratios'][worst])}"
+    else:
+        each = ", ".join(f"{name} {_number(ratio)}" for name, ratio in c["ratios"].items())
     trainings = "one" if c["trainings"] == 1 else "many"
     return f"{c['kind']:14} {c['goal']:8} {trainings:5} {_number(c['geometric_mean']):>6}  {each}"
 

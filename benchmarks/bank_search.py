@@ -35,8 +35,8 @@ TRAININGS = (MANY_TRAININGS, 1)
 #: What a row is found by again.
 KEY = ("digest", "kind", "goal", "trainings", "sampler", "seed", "label")
 _ROOT = Path(__file__).resolve().parents[1]
-#: Packages whose code decides what the model does.
-_POLICY_FOLDERS = ("search_spaces", "tuner/analytic", "tuner/search", "tuner/probes", "tuner/recordings")
+#: Folders whose code decides what the model does.
+_POLICY_FOLDERS = ("search_spaces", "tuner")
 
 
 @dataclass(frozen=True, kw_only=True)

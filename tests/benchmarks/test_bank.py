@@ -328,12 +328,21 @@ def test_the_cost_of_one_training_is_its_total_and_beyond_reach_that_of_saying_s
 def test_a_summary_takes_medians_of_seeds_and_the_mean_of_recordings():
     rows = [found_at(cost, seed=s) for s, cost in enumerate((1.0, 2.0, 30.0))]
     rows += [found_at(8.0, recording="b"), row(recording="b", seed=1), row(recording="b", seed=2)]
-    (summary,) = summaries(rows)
+    (summary,) = summaries(rows)  # of one kind and goal there is none of all
     assert summary["medians"] == {"a": 2.0, "b": 60.0}
     assert summary["geometric_mean"] == pytest.approx(math.sqrt(120))
     assert (summary["worst"], summary["worst_recording"]) == (60.0, "b")
     assert summary["never"] == pytest.approx(1 / 3)
     assert summary["seeds"] == 3
+
+
+def test_the_summary_of_all_kinds_counts_each_problem_once():
+    rows = [found_at(1.0), found_at(4.0, kind="noisy"), found_at(4.0, kind="noisy", seed=1)]
+    rows += [found_at(8.0, goal="dollars"), row(kind="unreachable")]
+    of_all = summaries(rows)[-1]
+    assert (of_all["kind"], of_all["goal"], of_all["searches"]) == ("all", "all", 4)
+    assert of_all["medians"] == {"a plain seconds": 1.0, "a noisy seconds": 4.0, "a plain dollars": 8.0}
+    assert of_all["geometric_mean"] == pytest.approx(32 ** (1 / 3))
 
 
 def prediction(covered=True, ratio=2.0, reaches=0.9, came=True, after=True) -> dict:
@@ -396,14 +405,18 @@ def test_the_tables_show_each_kind_in_order():
         row(kind="unreachable", stop="out_of_reach", spent=9.0),
         found_at(2.0, predictions=[prediction()]),
         found_at(8.0, sampler="tpe-sha", label="", limit=100.0),
+        found_at(6.0, kind="noisy", sampler="tpe-sha", label="", limit=100.0),
         row(trainings=1, arrived=5.0),
     ]
     text = tables(report(rows, "model now", "tpe-sha"))
     lines = text.splitlines()
     firsts = [line.split()[0] for line in lines if " now " in line]
-    assert firsts == ["plain", "noisy", "plain", "unreachable", "Cost"]
+    assert firsts == ["plain", "noisy", "all", "plain", "all", "unreachable", "Cost"]
     assert any("plain" in line and "many" in line and "0.25" in line for line in lines)
     assert "90% -> 100% (1)" in text
+    assert any(
+        line.startswith("all") and "of 2 problems; worst: a noisy seconds 0.5" in line for line in lines
+    )
     assert any(line.startswith("unreachable") and "100%" in line and " 9 " in line for line in lines)
 
 
@@ -424,7 +437,7 @@ def test_the_command_searches_once_and_then_reports(path, tmp_path):
     assert json.loads(again.stdout) == json.loads(first.stdout)
     assert out.read_text().splitlines() == lines
     assert [s["kind"] for s in json.loads(first.stdout)["summaries"]] == [
-        *("plain", "plain", "long-startup", "long-startup")
+        *("plain", "plain", "long-startup", "long-startup", "all", "all")
     ]
     wrong = CliRunner().invoke(app, [*chosen[:2], "--kinds", "plane"])
     assert wrong.exit_code == 2
