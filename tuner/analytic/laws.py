@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+#: A number, or an array that broadcasts against the law's inputs: `(num, 1)` gives `(num, num_inputs)`.
+Unknown = float | Array
 
 _NORMAL = NormalDist()
 
@@ -77,21 +79,35 @@ def synchronous_step_seconds(
     return np.asarray((slowest**overlap + communication**overlap) ** (1 / overlap), dtype=float)
 
 
-def log_samples_at_best_rate(batch_size: Array, *, log_samples: float, noise_scale: float) -> Array:
-    """Logarithm of samples to target at the best learning rate: samples = s (1 + B / B_noise).
+def log_samples_at_best_rate(
+    batch_size: Array, *, log_samples: Unknown, noise_scale: Unknown, noise_floor: Unknown = 0.0
+) -> Array:
+    """Logarithm of samples to target at the best rate: samples = s (1 + B / B_noise + (B_floor / B)^2).
 
-    McCandlish et al. 2018, equation 2.7, with steps turned into samples. It holds for one noise scale
-    along the run; a scale that grows makes large batches cheaper late than early.
+    The first two terms are McCandlish et al. 2018, equation 2.7, with steps turned into samples: batches far
+    above B_noise waste samples. They hold for one noise scale along the run; a scale that grows makes large
+    batches cheaper late than early.
+
+    The third term is the other side of the U. A small batch ends at a loss that its own gradient noise holds
+    up, so it needs a longer run to get below the target (Zhang et al. 2019, "noisy quadratic model"; Li et al.
+    2025, "Step Law", measure it). Where the final loss is L = E + P steps^-b + Q B^-c, samples to a fixed L
+    grow without bound towards the smallest batch that reaches L. The square is a finite stand-in: steeper than
+    1 / B as measured, and negligible two octaves above B_floor. The minimum lies at
+    (2 B_noise B_floor^2)^(1/3).
 
     Args:
         batch_size: B, samples of a step over all ranks.
-        log_samples: Logarithm of s, the samples that a very small batch needs.
+        log_samples: Logarithm of s, samples; what a very small batch needs if there is no floor.
         noise_scale: B_noise, samples.
+        noise_floor: B_floor, the batch (samples) at which the floor adds another s; 0 for no floor.
     """
-    return log_samples + np.log1p(np.asarray(batch_size, dtype=float) / noise_scale)
+    batch = np.asarray(batch_size, dtype=float)
+    return np.asarray(log_samples + np.log1p(batch / noise_scale + (noise_floor / batch) ** 2), dtype=float)
 
 
-def log_best_rate(batch_size: Array, *, log_rate: float, noise_scale: float, exponent: float) -> Array:
+def log_best_rate(
+    batch_size: Array, *, log_rate: Unknown, noise_scale: Unknown, exponent: Unknown
+) -> Array:
     """Logarithm of the best learning rate: rate / (1 + B_noise / B)^exponent.
 
     McCandlish et al. 2018, equation 2.6: exponent 1 for SGD; 1/2 for Adam (Malladi et al. 2022).
@@ -102,10 +118,11 @@ def log_best_rate(batch_size: Array, *, log_rate: float, noise_scale: float, exp
         noise_scale: B_noise, samples.
         exponent: 1 for SGD, 1/2 for Adam.
     """
-    return log_rate - exponent * np.log1p(noise_scale / np.asarray(batch_size, dtype=float))
+    batch = np.asarray(batch_size, dtype=float)
+    return np.asarray(log_rate - exponent * np.log1p(noise_scale / batch), dtype=float)
 
 
-def rate_penalty(log_ratio: Array, *, slope_below: float, slope_above: float, width: float) -> Array:
+def rate_penalty(log_ratio: Array, *, slope_below: Unknown, slope_above: Unknown, width: Unknown) -> Array:
     """How much longer, as a logarithm, training takes off the best learning rate.
 
     Near the best rate it is quadratic; far below, samples grow as rate^-slope (a slope of 1 is a run

@@ -117,6 +117,8 @@ def fit_mixed(
     inputs: Array,
     observations: Array,
     noise_sd: Array,
+    *,
+    broadcasts: bool = False,
 ) -> Posterior | MixedPosterior:
     """`fit` with the neutral prior, and a second fit with what past studies found, if they found anything.
 
@@ -128,12 +130,13 @@ def fit_mixed(
         inputs: `(num_points, num_features)`; may be empty.
         observations: `(num_points,)`.
         noise_sd: Standard deviation of each observation, above 0, `(num_points,)`.
+        broadcasts: Whether the law takes many values of theta at once (see `regression.Law`).
     """
-    neutral = fit(law, parameters, residual, inputs, observations, noise_sd)
+    neutral = fit(law, parameters, residual, inputs, observations, noise_sd, broadcasts=broadcasts)
     learnt = informed(parameters, past)
     if learnt is None:
         return neutral
-    other = fit(law, learnt, residual, inputs, observations, noise_sd)
+    other = fit(law, learnt, residual, inputs, observations, noise_sd, broadcasts=broadcasts)
     return MixedPosterior(parts=(neutral, other), names=("neutral", "past studies"))
 
 

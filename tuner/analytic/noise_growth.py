@@ -38,7 +38,7 @@ Array = npt.NDArray[np.float64]
 #: Unknowns besides N.
 GROWTH = Parameter(name="growth of the noise scale", mean=0.5, sd=0.25)
 OWN_NOISE = Parameter(name="log share of a run's own noise in its gradient", mean=math.log(0.15), sd=1.0)
-COUNTED = Parameter(name="log noise scale that counts over the measured", mean=math.log(1.5), sd=0.7)
+COUNTED = Parameter(name="log noise scale that counts over the measured", mean=math.log(2.0), sd=1.0)
 UNKNOWNS = (GROWTH, OWN_NOISE, COUNTED)
 
 #: Beyond this the integral hangs on a run's first samples.

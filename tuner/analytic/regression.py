@@ -18,7 +18,11 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 Law = Callable[[Array, Array], Array]
-"""`law(theta, inputs)`: theta `(num_parameters,)`, inputs `(num_points, num_features)` -> `(num_points,)`."""
+"""`law(theta, inputs)`: theta `(num_parameters,)`, inputs `(num_points, num_features)` -> `(num_points,)`.
+
+A law that broadcasts also takes theta `(num_parameters, num, 1)` and returns `(num, num_points)`: its Jacobian
+then needs one call instead of two per parameter.
+"""
 
 _MAX_ITERATIONS = 60
 _STEP = 1e-4
@@ -80,6 +84,7 @@ class Posterior:
         rms: Root mean square of the observations' misfit, after the residual's share is left in.
         log_evidence: Logarithm of the observations' probability density, with the law linear around theta
             (Laplace's approximation); 0 without any.
+        broadcasts: Whether the law takes many values of theta at once (see `Law`).
     """
 
     law: Law
@@ -94,6 +99,7 @@ class Posterior:
     converged: bool
     rms: float
     log_evidence: float = 0.0
+    broadcasts: bool = False
 
     def predict(
         self, inputs: Array, *, observed: IntArray | None = None, own_variance: float = 0.0
@@ -110,7 +116,7 @@ class Posterior:
             own_variance: Variance of the observations' own part, contained in their noise.
         """
         mean = self.law(self.theta, inputs)
-        jacobian = _jacobian(self.law, self.theta, inputs)
+        jacobian = _jacobian(self.law, self.theta, inputs, broadcasts=self.broadcasts)
         prior_variance = np.array([p.sd**2 for p in self.parameters])
         covariance = (jacobian * prior_variance) @ jacobian.T + self.residual.covariance(inputs, inputs)
         itself = np.zeros((len(inputs), len(self.inputs)))
@@ -162,6 +168,8 @@ def fit(
     inputs: Array,
     observations: Array,
     noise_sd: Array,
+    *,
+    broadcasts: bool = False,
 ) -> Posterior:
     """The posterior of a law and its residual.
 
@@ -172,6 +180,7 @@ def fit(
         inputs: `(num_points, num_features)`; may be empty, then the prior is returned.
         observations: `(num_points,)`.
         noise_sd: Standard deviation of each observation, above 0, `(num_points,)`.
+        broadcasts: Whether the law takes many values of theta at once (see `Law`).
     """
     prior_mean = np.array([p.mean for p in parameters], dtype=float)
     prior_sd = np.array([p.sd for p in parameters], dtype=float)
@@ -182,11 +191,14 @@ def fit(
         whitened = whitening @ (observations - law(theta, inputs))
         return np.concatenate([whitened, (theta - prior_mean) / prior_sd])
 
+    def jacobian_at(theta: Array) -> Array:
+        return _jacobian(law, theta, inputs, broadcasts=broadcasts)
+
     def slopes(theta: Array) -> Array:
-        return np.concatenate([-whitening @ _jacobian(law, theta, inputs), np.diag(1.0 / prior_sd)])
+        return np.concatenate([-whitening @ jacobian_at(theta), np.diag(1.0 / prior_sd)])
 
     theta, converged = _levenberg_marquardt(stacked, slopes, prior_mean, prior_sd)
-    jacobian = _jacobian(law, theta, inputs)
+    jacobian = jacobian_at(theta)
     misfit = observations - law(theta, inputs)
     inverse_noise = np.linalg.inv(covariance) if len(observations) else covariance
     information = jacobian.T @ inverse_noise @ jacobian + np.diag(prior_sd**-2.0)
@@ -207,6 +219,7 @@ def fit(
         converged=converged,
         rms=float(np.sqrt(np.mean(misfit**2))) if len(observations) else 0.0,
         log_evidence=_log_density(missed, whole, precision),
+        broadcasts=broadcasts,
     )
 
 
@@ -216,12 +229,17 @@ def _log_density(values: Array, covariance: Array, precision: Array) -> float:
     return -0.5 * float(values @ precision @ values + log_determinant + len(values) * np.log(2 * np.pi))
 
 
-def _jacobian(law: Law, theta: Array, inputs: Array) -> Array:
-    columns = [
-        (law(theta + unit, inputs) - law(theta - unit, inputs)) / (2 * _STEP)
-        for unit in np.eye(len(theta)) * _STEP
-    ]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(inputs), 0))
+def _jacobian(law: Law, theta: Array, inputs: Array, *, broadcasts: bool) -> Array:
+    """Central differences of the law in each parameter, `(num_points, num_parameters)`."""
+    if not len(theta):
+        return np.zeros((len(inputs), 0))
+    units = np.eye(len(theta)) * _STEP
+    if broadcasts:
+        trials = np.concatenate([theta[:, None] + units, theta[:, None] - units], axis=1)
+        above, below = np.split(law(trials[:, :, None], inputs), 2)
+        return np.asarray((above - below).T / (2 * _STEP), dtype=float)
+    columns = [(law(theta + unit, inputs) - law(theta - unit, inputs)) / (2 * _STEP) for unit in units]
+    return np.stack(columns, axis=1)
 
 
 def _levenberg_marquardt(

@@ -37,7 +37,12 @@ ASYNCHRONOUS = Parameter(name="log best rate of ranks apart over all-reduce's", 
 #: e-folds of disagreement over which runs of one strategy stay alike: between one and a hundred ranks there
 #: are one (gossip) to five (elastic averaging).
 _DISAGREEMENT_LENGTH = 4.0
+#: Lengths of columns over which residuals stay alike, and over which they have nothing in common.
+_ANYHOW, _ASYNCHRONOUS = 1e6, 1e-2
 _NUM_DISAGREEMENTS = len(FAMILIES) + 1
+#: Unknowns of the law besides those of strategies, and the column of `samples_inputs` that says whether a
+#: configuration states a learning rate.
+_NUM_BASIN, _HAS_RATE = 7, 3 + _NUM_DISAGREEMENTS + NUM_STRATEGIES
 #: Over `samples_inputs`.
 RESIDUAL = Residual(
     sd=0.25,
@@ -46,6 +51,7 @@ RESIDUAL = Residual(
         1.0,
         *[_DISAGREEMENT_LENGTH] * (1 + _NUM_DISAGREEMENTS),
         *[STRATEGY_LENGTH] * NUM_STRATEGIES,
+        _ANYHOW,
     ),
 )
 
@@ -70,47 +76,61 @@ def counted_batch(configuration: Configuration, devices_per_node: int) -> float:
 def samples_inputs(configurations: Sequence[Configuration], devices_per_node: int) -> Array:
     """Features of configurations for the law and its residual, `(num, num_features)`.
 
-    Log counted batch, log rate, asynchronous share (1 - 1/p), disagreements, and the strategies' columns.
+    Log counted batch, log rate, asynchronous share (1 - 1/p), disagreements, the strategies' columns, and 1
+    where there is a learning rate. A configuration without one trains at the rate that its script chooses for
+    the batch, which counts as the best.
     """
     setups = [_setup(c, devices_per_node) for c in configurations]
     rows = [
         (
             math.log(counted_batch(c, devices_per_node)),
-            math.log(c.learning_rate),
+            math.log(c.learning_rate),  # 0 without a rate
             1.0 - 1.0 / setup.num_ranks if setup.traits.exchanged == "parameters" else 0.0,
             *disagreement_columns(setup, c),
         )
         for c, setup in zip(configurations, setups, strict=True)
     ]
     axes = np.array(rows, dtype=float).reshape(-1, 3 + _NUM_DISAGREEMENTS)
-    return np.concatenate([axes, strategy_columns(setups)], axis=1)
+    has_rate = np.array([[float("learning_rate" in c)] for c in configurations]).reshape(-1, 1)
+    return np.concatenate([axes, strategy_columns(setups), has_rate], axis=1)
 
 
 def log_samples_law(theta: Array, inputs: Array, exponent: float, columns: Sequence[int]) -> Array:
-    """Logarithm of samples to target: the basin in rate and batch, and what strategies add to it.
+    """Logarithm of samples to target: the U in the batch, the basin in the rate, and what strategies add.
 
     Args:
-        theta: The basin's six unknowns; with strategies besides all-reduce, how much higher the best rate of
-            asynchronous ranks is, and then the factor of each of `columns`.
-        inputs: As `samples_inputs` gives them.
+        theta: The seven unknowns of `_parameters`; with strategies besides all-reduce, how much higher the best
+            rate of asynchronous ranks is, and then the factor of each of `columns`. Either `(num_parameters,)`
+            or `(num_parameters, num, 1)`.
+        inputs: As `samples_inputs` gives them, `(num_points, num_features)`.
         exponent: How the best rate follows the batch.
         columns: Disagreement columns whose factor is in theta; others keep their prior mean.
+
+    Returns:
+        `(num_points,)`, or `(num, num_points)` for many values of theta.
     """
-    log_samples, log_noise_scale, log_rate, log_below, log_above, log_width = theta[:6]
-    noise_scale, batch = float(np.exp(log_noise_scale)), np.exp(inputs[:, 0])
+    log_samples, log_noise_scale, log_rate, log_below, log_above, log_width, log_floor = theta[:_NUM_BASIN]
+    noise_scale, batch = np.exp(log_noise_scale), np.exp(inputs[:, 0])
     best = log_best_rate(batch, log_rate=log_rate, noise_scale=noise_scale, exponent=exponent)
-    if len(theta) > 6:
-        best = best + inputs[:, 2] * theta[6]
+    if len(theta) > _NUM_BASIN:
+        best = best + inputs[:, 2] * theta[_NUM_BASIN]
     penalty = rate_penalty(
         inputs[:, 1] - best,
-        slope_below=float(np.exp(log_below)),
-        slope_above=float(np.exp(log_above)),
-        width=float(np.exp(log_width)),
+        slope_below=np.exp(log_below),
+        slope_above=np.exp(log_above),
+        width=np.exp(log_width),
     )
-    floor = log_samples_at_best_rate(batch, log_samples=log_samples, noise_scale=noise_scale)
+    found = log_samples_at_best_rate(
+        batch, log_samples=log_samples, noise_scale=noise_scale, noise_floor=np.exp(log_floor)
+    )
+    found = found + penalty * inputs[:, _HAS_RATE]
+    disagreements = inputs[:, 3 : 3 + _NUM_DISAGREEMENTS]
     factors = np.array(prior_means())
-    factors[list(columns)] = theta[7:]
-    return np.asarray(floor + penalty + inputs[:, 3 : 3 + _NUM_DISAGREEMENTS] @ factors, dtype=float)
+    factors[list(columns)] = 0.0
+    found = found + disagreements @ factors
+    for factor, column in zip(theta[_NUM_BASIN + 1 :], columns, strict=True):
+        found = found + factor * disagreements[:, column]
+    return np.asarray(found, dtype=float)
 
 
 Array = npt.NDArray[np.float64]
@@ -119,10 +139,15 @@ Array = npt.NDArray[np.float64]
 SEED_SD = 0.10
 #: Real ranks of one configuration may need more or fewer samples than emulated ones.
 _BIAS = Parameter(name="log bias of emulated samples", mean=0.0, sd=0.1)
+#: The same where no run states a rate: at their best rates samples follow the batch more closely.
+_BATCH_RESIDUAL_SD = 0.1
+#: Prior of the noise scale over the batch that users state, where no gradients were measured.
+_SCALE_OVER_BATCH, _SCALE_SD = 10.0, 1.3
+#: Name and prior of the noise floor over the same batch, at which it then adds 0.1% to the samples.
+NOISE_FLOOR = "log noise floor"
+_FLOOR_OVER_BATCH, _FLOOR_SD = 1 / 32, 1.5
 #: Prior of the noise scale if gradients determine it: very wide.
 _ANY_SCALE_SD = 3.0
-#: Lengths of columns over which residuals stay alike, and over which they have nothing in common.
-_ANYHOW, _ASYNCHRONOUS = 1e6, 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,10 +280,11 @@ def fit_samples(
     arrivals = extrapolate([_curve(run) for run in runs], [run.samples_to_target for run in runs])
     reported = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
     reported = [i for i in reported if not broke_down(runs[i], runs)]
+    own_sd = arrivals.own_sd
     in_play = [*strategies, *(run.configuration.strategy for run in runs)]
     further = disagreement_parameters(in_play)
     asynchronous = (ASYNCHRONOUS,) if exchanges_asynchronously(in_play) else ()
-    noise = _measured_noise(runs, reported, arrivals, devices_per_node)
+    noise = _measured_noise(runs, reported, arrivals.median, own_sd, devices_per_node)
     basin = _parameters(prior, arrivals.median, reported, noise)
     growth = UNKNOWNS if len(noise.inputs) else ()
 
@@ -272,8 +298,8 @@ def fit_samples(
             found = found + theta[-1] * inputs[:, num_axes]
         measured = inputs[:, -1] > 0
         if measured.any():
-            rows, own = inputs[measured], theta[num_own : num_own + len(growth)]
-            found[measured] = log_measured_scale(rows[:, 0], np.exp(rows[:, -2]), float(theta[1]), own)
+            unknowns = theta[[1, *range(num_own, num_own + len(growth))]]
+            found[..., measured] = _measured_scales(unknowns, inputs[measured])
         return found
 
     own_inputs = _inputs(
@@ -283,10 +309,11 @@ def fit_samples(
         law,
         (*basin, *asynchronous, *further.values(), *growth, *biased),
         past or {},
-        replace(RESIDUAL, length_scales=(*RESIDUAL.length_scales, _ANYHOW, _ANYHOW, _ASYNCHRONOUS)),
+        _residual(runs),
         np.concatenate([own_inputs, noise.inputs]),
         np.concatenate([[arrivals.median[i] for i in reported], noise.log_scales]),
-        np.concatenate([[math.hypot(arrivals.own_sd[i], SEED_SD) for i in reported], noise.sds]),
+        np.concatenate([np.hypot(own_sd[reported], SEED_SD), noise.sds]),
+        broadcasts=True,
     )
     place = [p.name for p in posterior.parameters].index("log best rate")
     stale = staleness([run.configuration for run in runs], devices_per_node)
@@ -297,6 +324,16 @@ def fit_samples(
         reported=tuple(reported),
         edge=edge,
         devices_per_node=devices_per_node,
+    )
+
+
+def _residual(runs: Sequence[RunEvidence]) -> Residual:
+    """What the law leaves out over `_inputs`: little if no run states a rate, so that the batch alone counts."""
+    rated = not runs or any("learning_rate" in run.configuration for run in runs)
+    return replace(
+        RESIDUAL,
+        sd=RESIDUAL.sd if rated else _BATCH_RESIDUAL_SD,
+        length_scales=(*RESIDUAL.length_scales, _ANYHOW, _ANYHOW, _ASYNCHRONOUS),
     )
 
 
@@ -316,22 +353,36 @@ class _MeasuredNoise:
 
 
 def _measured_noise(
-    runs: Sequence[RunEvidence], reported: Sequence[int], arrivals: Arrivals, devices_per_node: int
+    runs: Sequence[RunEvidence], reported: Sequence[int], medians: Array, own_sd: Array, devices_per_node: int
 ) -> _MeasuredNoise:
     """Gradient noise along the observed runs, each where it was on its way to the target."""
     found = []
     inputs = [_inputs([], devices_per_node, [])]
     for i in reported:
         for place in noise_places(runs[i].noise):
-            share = min(place.log_samples - float(arrivals.median[i]), 0.0)
+            share = min(place.log_samples - float(medians[i]), 0.0)
             # Where the place is depends on where the run arrives.
-            sd = math.hypot(place.sd, GROWTH.mean * float(arrivals.own_sd[i]))
+            sd = math.hypot(place.sd, GROWTH.mean * float(own_sd[i]))
             found.append((place.log_scale, sd))
             inputs.append(
                 _inputs([runs[i].configuration], devices_per_node, [False], log_share=share, is_noise=True)
             )
     columns = np.array(found, dtype=float).reshape(-1, 2)
     return _MeasuredNoise(inputs=np.concatenate(inputs), log_scales=columns[:, 0], sds=columns[:, 1])
+
+
+def _measured_scales(unknowns: Array, rows: Array) -> Array:
+    """Logarithm of noise scales that runs measure, `(num_rows,)`; `(num, num_rows)` for many unknowns.
+
+    Args:
+        unknowns: log noise scale and the values of `noise_growth.UNKNOWNS`, `(4,)` or `(4, num, 1)`.
+        rows: Inputs of measured noise scales, as `_inputs` gives them.
+    """
+    if unknowns.ndim == 1:
+        return log_measured_scale(rows[:, 0], np.exp(rows[:, -2]), float(unknowns[0]), unknowns[1:])
+    # Central differences move one unknown at a time, most of them none of these.
+    distinct, places = np.unique(unknowns[:, :, 0], axis=1, return_inverse=True)
+    return np.stack([_measured_scales(own, rows) for own in distinct.T])[places]
 
 
 def _inputs(
@@ -359,18 +410,24 @@ def _curve(run: RunEvidence) -> RunCurve:
 def _parameters(
     prior: RatePrior, medians: Array, reported: Sequence[int], noise: _MeasuredNoise
 ) -> tuple[Parameter, ...]:
-    """Text-book slopes with wide spread; measured gradients determine the noise scale."""
+    """The law's unknowns besides those of strategies.
+
+    Slopes are the text book's, with wide spread. Measured gradients determine the noise scale; without any, the
+    batch that users state lies below it, as most do (McCandlish et al. 2018, figure 4; Shallue et al. 2019), and
+    above the noise floor.
+    """
     if prior.noise_scale is not None and prior.noise_scale > 0:
         scale_mean, scale_sd = math.log(prior.noise_scale), 0.8
     elif len(noise.inputs):
         shares = np.exp(noise.inputs[:, -2])
         scale_mean, scale_sd = whole_run_scale(shares, noise.log_scales), _ANY_SCALE_SD
     else:
-        scale_mean, scale_sd = math.log(200.0), 1.3
+        scale_mean, scale_sd = math.log(_SCALE_OVER_BATCH * prior.batch_size), _SCALE_SD
     at_large_batch = prior.log_rate + prior.exponent * math.log1p(math.exp(scale_mean) / prior.batch_size)
     level = math.log(3 * prior.epoch_samples)
     if reported:
         level = min(float(medians[i]) for i in reported)
+    floor_mean = math.log(_FLOOR_OVER_BATCH * prior.batch_size)
     return (
         Parameter(name="log samples", mean=level, sd=1.5 if reported else 2.0),
         Parameter(name="log noise scale", mean=scale_mean, sd=scale_sd),
@@ -378,4 +435,5 @@ def _parameters(
         Parameter(name="log slope below", mean=math.log(0.9), sd=0.25),
         Parameter(name="log slope above", mean=math.log(1.5), sd=0.4),
         Parameter(name="log width", mean=math.log(1.3), sd=0.4),
+        Parameter(name=NOISE_FLOOR, mean=floor_mean, sd=_FLOOR_SD),
     )
