@@ -141,9 +141,10 @@ SEED_SD = 0.10
 _BIAS = Parameter(name="log bias of emulated samples", mean=0.0, sd=0.1)
 #: The same where no run states a rate: at their best rates samples follow the batch more closely.
 _BATCH_RESIDUAL_SD = 0.1
-#: Prior of the noise scale over the batch that users state, where no gradients were measured.
-_SCALE_OVER_BATCH, _SCALE_SD = 10.0, 1.3
-#: Name and prior of the noise floor over the same batch, at which it then adds 0.1% to the samples.
+#: Spread of the noise scale around the largest batch of the space, where no gradients were measured; and that
+#: batch over the one that the prior's rate belongs to, where it is not known either.
+_SCALE_SD, _LARGEST_OVER_BATCH = 1.3, 4.0
+#: Name of the noise floor, and its prior over the batch that the prior's rate belongs to: there it adds 0.1%.
 NOISE_FLOOR = "log noise floor"
 _FLOOR_OVER_BATCH, _FLOOR_SD = 1 / 32, 1.5
 #: Prior of the noise scale if gradients determine it: very wide.
@@ -162,6 +163,7 @@ class RatePrior:
         epoch_samples: Size of the training set, samples.
         noise_scale: Prior of the whole run's noise scale, samples; None if there is none besides the measured
             gradients.
+        largest_batch_size: The largest batch that may be chosen; None if it is not known.
     """
 
     log_rate: float
@@ -170,6 +172,7 @@ class RatePrior:
     exponent: float
     epoch_samples: float
     noise_scale: float | None = None
+    largest_batch_size: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -412,9 +415,9 @@ def _parameters(
 ) -> tuple[Parameter, ...]:
     """The law's unknowns besides those of strategies.
 
-    Slopes are the text book's, with wide spread. Measured gradients determine the noise scale; without any, the
-    batch that users state lies below it, as most do (McCandlish et al. 2018, figure 4; Shallue et al. 2019), and
-    above the noise floor.
+    Slopes are the text book's, with wide spread. Measured gradients determine the noise scale. Without any, it
+    is expected at the largest batch of the space: people offer batches up to where they expect to waste
+    samples. The noise floor is expected far below the batch that they use.
     """
     if prior.noise_scale is not None and prior.noise_scale > 0:
         scale_mean, scale_sd = math.log(prior.noise_scale), 0.8
@@ -422,7 +425,8 @@ def _parameters(
         shares = np.exp(noise.inputs[:, -2])
         scale_mean, scale_sd = whole_run_scale(shares, noise.log_scales), _ANY_SCALE_SD
     else:
-        scale_mean, scale_sd = math.log(_SCALE_OVER_BATCH * prior.batch_size), _SCALE_SD
+        largest = prior.largest_batch_size or _LARGEST_OVER_BATCH * prior.batch_size
+        scale_mean, scale_sd = math.log(largest), _SCALE_SD
     at_large_batch = prior.log_rate + prior.exponent * math.log1p(math.exp(scale_mean) / prior.batch_size)
     level = math.log(3 * prior.epoch_samples)
     if reported:

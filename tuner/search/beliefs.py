@@ -136,16 +136,16 @@ def rate_prior(state: SearchState) -> RatePrior:
     job = state.job
     optimizer = job.workload.optimizer if job.workload is not None else None
     exponent = 0.5 if isinstance(optimizer, AdamWSettings) else 1.0
+    # A recording may be without either axis.
+    rates, batches = (
+        [float(v) for v in state.space.axes[name].levels()] if name in state.space.axes else [1.0]
+        for name in ("learning_rate", "batch_size")
+    )
     baseline = job.baseline_configuration()
     if baseline is not None:
         log_rate, sd = math.log(baseline.learning_rate), _RATE_SD_WITH_BASELINE
         batch_size = counted_batch(baseline, state.cluster.devices_per_node)
     else:
-        # A recording may be without either axis.
-        rates, batches = (
-            [float(v) for v in state.space.axes[name].levels()] if name in state.space.axes else [1.0]
-            for name in ("learning_rate", "batch_size")
-        )
         log_rate, sd = 0.5 * (math.log(min(rates)) + math.log(max(rates))), _RATE_SD_WITHOUT
         batch_size = math.sqrt(min(batches) * max(batches))
     return RatePrior(
@@ -154,4 +154,5 @@ def rate_prior(state: SearchState) -> RatePrior:
         batch_size=batch_size,
         exponent=exponent,
         epoch_samples=float(state.epoch_samples),
+        largest_batch_size=max(*batches, batch_size),
     )
