@@ -87,11 +87,9 @@ def evidence_of(run: Run, samples_to_target: float, share: float, span: tuple[fl
     seen = (samples > 0) & (samples <= share * samples_to_target)
     usable = seen & (run.noise_scales < _LOST)
     statistics = zip(samples[usable], run.noise_scales[usable], strict=True)
-    # The best rate is in proportion to 1 / (1 + N / B); that of AdaScale follows it by itself.
+    # AdaScale follows the best rate of each batch by itself, so the configuration states none.
     return RunEvidence(
-        configuration=Configuration(
-            nodes=1, batch_size=run.batch_size, learning_rate=0.1, strategy="all_reduce"
-        ),
+        configuration=Configuration(batch_size=run.batch_size),
         samples=samples[seen],
         progress=(run.metric[seen] - span[0]) / (span[1] - span[0]),
         noise=tuple(

@@ -1,53 +1,53 @@
-"""Predicts samples to target at large batches from a workload's three smallest ones.
+"""Predicts samples to target at large batches from a workload's small ones, with the model that `run` uses.
 
-    python -m benchmarks.samples_to_target [--json] [--pollux PATH] [--mlperf PATH]
+    python -m benchmarks.samples_to_target [--json] [--pollux PATH] [--mlperf PATH] [--steplaw PATH]
 
-Pollux: samples until the validation metric first crosses a target, with the noise scale of the first quarter
-of the three smallest batches' runs to that target. Targets are those of Pollux's own evaluation (cifar10
-0.94, deepspeech2 25% word errors, imagenet 0.75), and two easier ones each. MLPerf: epochs (BERT: samples) to
-the reference target, without statistics; of a workload, all versions' runs at a batch count together.
+Every prediction is `tuner.analytic.samples_model.fit_samples` followed by `SamplesModel.log_samples`. The runs
+state no learning rate: in all three tables each batch trained at a rate tuned for it (Pollux: by AdaScale).
 
-Pollux trained by AdaScale, whose steps follow each run's own noise scale: given all of it, the law is within
-a tenth there. What is tried is to know it beforehand. MLPerf's recipes were tuned at each batch.
+- Pollux: samples until the validation metric first crosses a target, from the three smallest batches with the
+  noise statistics of the first quarter of their runs. Targets are those of Pollux's own evaluation (cifar10
+  0.94, deepspeech2 25% word errors, imagenet 0.75), and two easier ones each.
+- MLPerf: epochs (BERT: samples) to the reference target, from the three smallest batches, without statistics.
+  All versions' runs of a workload at one batch count as one.
+- Step Law: sequences until a finished run has a loss, from batches up to 256, for five losses of each model
+  size. Batches of 352 to 2,048 are predicted; most problems have their best batch among those fitted.
 
-Priors are `benchmarks.models.batch_scaling.PRIORS`. Which of them were chosen on these tables is said there;
-`leave one out` chooses those anew for every workload, on the others only.
+`apart` sums up the workloads that were not used to choose the law and its priors (`CHOSEN_ON`).
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 import typer
 
-from benchmarks.batch_problems import NUM_FITTED, Problem, mlperf_problems, pollux_problems
-from benchmarks.models.batch_scaling import PRIORS, ScalingPriors, fit_batch_scaling
+from benchmarks.batch_problems import (
+    Problem,
+    mlperf_problems,
+    pollux_problems,
+    steplaw_problems,
+    tuned,
+)
 from benchmarks.pollux_tables import TARGETS
-
-Array = npt.NDArray[np.float64]
+from tuner.analytic.samples_model import SEED_SD, RatePrior, SamplesModel, fit_samples
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "recordings"
-_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-#: What leave-one-out chooses from: the values that matter, on a coarse grid.
-CHOICES = {
-    "log_critical": (math.log(4.0), math.log(8.0), math.log(16.0)),
-    "steepness": (1.0, 1.1),
-    "steepness_sd": (0.1, 0.2),
-    "own_sd": (0.04, 0.06, 0.09),
-}
+#: Workloads on which the form of the law and the priors were chosen.
+CHOSEN_ON = frozenset({"cifar10", "imagenet", "bert", "resnet", "ssd", "215M", "429M"})
+#: Standard deviations from the median to the ends of a 90% interval.
+_NINETY = 1.645
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A prediction beside what was measured; the figures are samples, or epochs."""
+    """A prediction and the measurement; the figures are in the table's unit (samples, epochs, sequences)."""
 
     source: str
     workload: str
@@ -57,89 +57,75 @@ class Row:
     measured: float | None
     lower: float
     upper: float
-    loss: float
     single_runs_covered: float
 
     @property
     def error(self) -> float:
+        """Relative error; NaN if the target was never reached."""
         return math.nan if self.measured is None else abs(self.predicted / self.measured - 1)
 
     @property
+    def factor(self) -> float:
+        """By what factor the prediction is too large or too small, at least 1; NaN if never reached."""
+        return math.nan if self.measured is None else math.exp(abs(math.log(self.predicted / self.measured)))
+
+    @property
     def covered(self) -> bool:
+        """Whether the 90% interval contains the measurement."""
         return self.measured is not None and self.lower <= self.measured <= self.upper
 
     @property
-    def group(self) -> str:
-        """The benchmark that must not be seen when constants are chosen for it."""
-        return self.workload.split()[0]
+    def was_chosen_on(self) -> bool:
+        """Whether the law's form and priors were chosen with this workload in view."""
+        return self.workload.split()[0] in CHOSEN_ON
 
 
-def predict(problem: Problem, priors: ScalingPriors) -> list[Row]:
-    """Every larger batch of one problem."""
-    fitted = fit_batch_scaling(
-        problem.batch_sizes[:NUM_FITTED],
-        problem.samples[:NUM_FITTED],
-        problem.figure_sd[:NUM_FITTED],
-        noise=problem.noise,
-        priors=priors,
+def fitted_model(problem: Problem) -> SamplesModel:
+    """The product's model, fitted to a problem's runs; its space is the range of the problem's batches."""
+    batches = [*(run.configuration.batch_size for run in problem.fitted), *problem.batch_sizes]
+    prior = RatePrior(
+        log_rate=0.0,
+        sd=2.0,
+        batch_size=math.sqrt(min(batches) * max(batches)),
+        exponent=0.5,
+        epoch_samples=1e6,
+        largest_batch_size=max(batches),
     )
-    asked, figure_sd = problem.batch_sizes[NUM_FITTED:], problem.figure_sd[NUM_FITTED:]
-    found = np.log(fitted.quantiles(asked, _QUANTILES, relative_sd=figure_sd))
-    single = fitted.quantiles(asked, (0.05, 0.95), relative_sd=problem.run_sd)
-    rows = []
-    for index, batch in enumerate(asked):
-        own, measured = problem.single_runs[NUM_FITTED + index], float(problem.samples[NUM_FITTED + index])
-        low, high = single[:, index]
-        rows.append(
-            Row(
-                source=problem.source,
-                workload=problem.workload,
-                target=problem.target,
-                batch_size=int(batch),
-                predicted=math.exp(found[2, index]),
-                measured=None if math.isnan(measured) else measured,
-                lower=math.exp(found[0, index]),
-                upper=math.exp(found[-1, index]),
-                loss=_quantile_loss(found[:, index], math.log(measured)),
-                single_runs_covered=float(np.mean((own >= low) & (own <= high))),
-            )
+    return fit_samples(problem.fitted, prior)
+
+
+def predict(problem: Problem) -> Iterator[Row]:
+    """Every larger batch of one problem."""
+    model = fitted_model(problem)
+    mean, covariance = model.log_samples([tuned(int(batch)) for batch in problem.batch_sizes])
+    # One run of a batch differs from the law by its own seed and recipe.
+    sd = np.sqrt(np.diag(covariance) + SEED_SD**2)
+    low, middle, high = (np.exp(mean + width * sd) for width in (-_NINETY, 0.0, _NINETY))
+    for index, batch in enumerate(problem.batch_sizes):
+        measured, own = float(problem.samples[index]), problem.single_runs[index]
+        yield Row(
+            source=problem.source,
+            workload=problem.workload,
+            target=problem.target,
+            batch_size=int(batch),
+            predicted=float(middle[index]) / problem.unit,
+            measured=None if math.isnan(measured) else measured / problem.unit,
+            lower=float(low[index]) / problem.unit,
+            upper=float(high[index]) / problem.unit,
+            single_runs_covered=float(np.mean((own >= low[index]) & (own <= high[index]))),
         )
-    return rows
-
-
-def _quantile_loss(quantiles: Array, measured: float) -> float:
-    """Mean pinball loss of `_QUANTILES` of log samples (Koenker and Bassett 1978)."""
-    above = measured - quantiles
-    levels = np.array(_QUANTILES)
-    return float(np.mean(np.maximum(levels * above, (levels - 1) * above)))
-
-
-def leave_one_out(problems: Sequence[Problem]) -> list[Row]:
-    """Rows of every benchmark under the constants that suit the other benchmarks best."""
-    tried = []
-    for values in itertools.product(*CHOICES.values()):
-        priors = replace(PRIORS, **dict(zip(CHOICES, values, strict=True)))
-        tried.append([row for problem in problems for row in predict(problem, priors)])
-    groups = sorted({row.group for row in tried[0]})
-    losses = np.array([[_mean_loss(rows, group) for group in groups] for rows in tried])
-    chosen: list[Row] = []
-    for index, group in enumerate(groups):
-        others = np.delete(losses, index, axis=1).mean(axis=1)
-        chosen += [row for row in tried[int(others.argmin())] if row.group == group]
-    return chosen
-
-
-def _mean_loss(rows: Iterable[Row], group: str) -> float:
-    return float(np.nanmean([row.loss for row in rows if row.group == group]))
 
 
 def summary(rows: Sequence[Row]) -> str:
     """Error, coverage and width of predictions whose target was reached."""
     reached = [row for row in rows if row.measured is not None]
+    if not reached:
+        return "no predictions"
     errors = [row.error for row in reached]
     return (
         f"{len(reached)} predictions: median error {np.median(errors):.1%}, "
-        f"90th percentile {np.quantile(errors, 0.9):.1%}; "
+        f"90th percentile {np.quantile(errors, 0.9):.1%}, median factor "
+        f"{np.median([row.factor for row in reached]):.3f}; "
         f"90% intervals cover {np.mean([row.covered for row in reached]):.1%} "
         f"({np.mean([row.single_runs_covered for row in reached]):.1%} of single runs), median width "
         f"{np.median([row.upper / row.lower for row in reached]):.2f}x; "
@@ -157,28 +143,33 @@ def main(
     / "pollux-convergence.csv",
     mlperf: Annotated[Path, typer.Option(help="MLPerf's table of convergence.")] = RECORDINGS
     / "mlperf-convergence.csv",
+    steplaw: Annotated[Path, typer.Option(help="Step Law's table of final losses.")] = RECORDINGS
+    / "steplaw-dense.csv",
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects on stdout.")] = False,
 ) -> None:
-    """Predict larger batches from the three smallest of each workload."""
-    problems = [*pollux_problems(pollux), *mlperf_problems(mlperf)]
-    rows = [row for problem in problems for row in predict(problem, PRIORS)]
+    """Predict larger batches from the small ones of each workload."""
+    problems = [*pollux_problems(pollux), *mlperf_problems(mlperf), *steplaw_problems(steplaw)]
+    rows = [row for problem in problems for row in predict(problem)]
     if as_json:
         typer.echo(json.dumps([_listing(row) for row in rows], indent=1))
         return
     for row in rows:
-        name = row.workload if row.target is None else f"{row.workload} to {row.target:g}"
+        name = row.workload if row.target is None else f"{row.workload} to {row.target:.4g}"
         measured = "never" if row.measured is None else f"{row.measured:.4g}"
         typer.echo(
             f"{row.source:7} {name:18} {row.batch_size:6} predicted {row.predicted:9.4g} "
             f"measured {measured:>9} [{row.lower:.4g}, {row.upper:.4g}]{'' if row.covered else ' *'}"
         )
-    targets = [row for row in rows if row.target in (None, TARGETS.get(row.workload))]
+    tables = [row for row in rows if row.source != "steplaw"]
+    steps = [row for row in rows if row.source == "steplaw"]
     for name, chosen in (
-        ("all", rows),
-        ("mlperf", [r for r in rows if r.source == "mlperf"]),
-        ("pollux", [r for r in rows if r.source == "pollux"]),
-        ("without easier levels", targets),
-        ("leave one out", leave_one_out(problems)),
+        ("pollux and mlperf", tables),
+        ("  pollux", [row for row in tables if row.source == "pollux"]),
+        ("  mlperf", [row for row in tables if row.source == "mlperf"]),
+        ("  without easier levels", [row for row in tables if row.target in (None, TARGETS.get(row.workload))]),
+        ("  apart", [row for row in tables if not row.was_chosen_on]),
+        ("steplaw", steps),
+        ("  apart", [row for row in steps if not row.was_chosen_on]),
     ):
         typer.echo(f"{name}: {summary(chosen)}")
 
