@@ -1,4 +1,4 @@
-"""Workloads on which large batches are predicted from small ones: Pollux's, MLPerf's and Step Law's tables."""
+"""Workloads for predicting large batches from small ones: tables of Pollux, MLPerf and Step Law."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Problem:
         source: `pollux`, `mlperf` or `steplaw`.
         workload: Name.
         target: The metric's value that counts as reached; None for MLPerf's own.
-        fitted: Runs that reached the target. They state no learning rate: each batch trained at a rate that was
-            tuned for it.
+        fitted: Runs that reached the target. They state no learning rate: each batch trained at a rate tuned
+            for it.
         batch_sizes: What is predicted, ascending, `(num_asked,)`.
         samples: Measured samples to the target, NaN where it was never reached, `(num_asked,)`.
         single_runs: Every run's own figure, one array for each of `batch_sizes`.
@@ -142,7 +142,9 @@ def steplaw_problems(path: Path) -> Iterator[Problem]:
 def _targets(losses: Losses) -> Sequence[float]:
     """Losses within those that enough small and enough large batches reach."""
     every = [loss for budgets in losses.values() for loss in budgets.values()]
-    usable = [level for level in np.linspace(min(every), max(every), _NUM_LEVELS) if _is_usable(losses, level)]
+    usable = [
+        level for level in np.linspace(min(every), max(every), _NUM_LEVELS) if _is_usable(losses, level)
+    ]
     if not usable:
         return []
     return [float(level) for level in np.linspace(usable[0], usable[-1], _NUM_TARGETS + 2)[1:-1]]

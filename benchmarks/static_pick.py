@@ -4,23 +4,24 @@
 
 For each app of Pollux's tables: candidates are the batches whose training was recorded, on the placements
 on which steps of that batch were measured. Seconds come from a fit of 12 timing probes, drawn anew 20
-times; samples from `benchmarks.models.batch_scaling` with the smallest batch's noise scale at the end of its
-first epoch, and a run as long as its schedule. The choice has the smallest expected log time. It is judged
-by recorded steps to the target (`pollux_tables.TARGETS`) times measured seconds, against the best
-candidate's.
+times; samples from the model that `run` uses (`tuner.analytic.samples_model`), with the smallest batch's
+noise scale at the end of its first epoch, and a run as long as its schedule. The choice has the smallest
+expected log time. It is judged by recorded steps to the target (`pollux_tables.TARGETS`) times measured
+seconds, against the best candidate's.
 
 `goodput`: argmax of throughput x statistical efficiency at the first epoch's noise scale, held constant (Qiao
 et al., OSDI 2021), on the same fit; `largest_batch`: the largest batch where its step is fastest; `with
-branch probes`: statistics of the three smallest batches in the first epoch and at a quarter of the schedule,
-as probes give them that start from a checkpoint there.
+branch probes`: statistics of the smallest batch in the first epoch and at a quarter of the schedule, which a
+probe that starts from a checkpoint there would give.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,10 +29,11 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from benchmarks.models.batch_scaling import BatchScaling, fit_batch_scaling
-from benchmarks.models.growing_noise import growing_noise
+from benchmarks.batch_problems import arrived, tuned
 from benchmarks.pollux_tables import FALLING, TARGETS, Run, Timings, read_runs, read_timings
 from benchmarks.topology_steps import StepModel, draw_probes, fit_steps
+from tuner.analytic.samples_model import SEED_SD, RatePrior, SamplesModel, fit_samples
+from tuner.domain.measurement import NoiseStatistic
 
 Array = npt.NDArray[np.float64]
 
@@ -40,9 +42,10 @@ NUM_PROBES = 12
 #: Probes on up to so many nodes: cheap ones only, or the whole cluster.
 PROBE_NODES = (4, 16)
 _QUARTER = 0.25
-_NUM_BRANCHES = 3
-#: Points between two measured noise scales.
-_NUM_BETWEEN = 24
+#: The recorded noise scale of an epoch is a mean over its steps.
+_NUM_ESTIMATES = 100
+#: Standard deviations from the median to the ends of a 90% interval.
+_NINETY = 1.645
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,32 +93,40 @@ def candidates(app: str, runs: dict[int, Run], timings: Timings) -> Candidates:
     )
 
 
-def scaling(runs: Sequence[Run], shares: tuple[float, ...] = ()) -> BatchScaling:
-    """Relative samples by batch, from statistics of one batch or several, the smallest first.
+def samples_model(run: Run, largest_batch_size: int, shares: Sequence[float] = ()) -> SamplesModel:
+    """Samples by batch, from the noise statistics of one run and the length of its schedule.
 
     Args:
-        runs: Their first epochs are used, and the first run's length as the schedule's.
+        run: That of the smallest batch. Its first epoch is used, and its length as the schedule's.
+        largest_batch_size: The largest candidate.
         shares: Where in the schedule statistics were measured besides.
     """
-    first = runs[0]
-    end = float(first.progress[-1])
-    places = [0, *(int(np.searchsorted(first.progress, share * end)) for share in shares)]
-    known = first.progress[places]
-    between = np.geomspace(known[0], known[-1], _NUM_BETWEEN if shares else 1)
-    scales = [
-        np.exp(np.interp(np.log(between), np.log(known), np.log(run.noise_scales[places]))) for run in runs
-    ]
-    batches = np.array([run.batch_size for run in runs], dtype=float)
-    noise = growing_noise(between / end, batches, np.stack(scales))
-    return fit_batch_scaling([first.batch_size], [1.0], [0.0], noise=noise)
+    end = float(run.progress[-1])
+    places = [0, *(int(np.searchsorted(run.progress, share * end)) for share in shares)]
+    noise = tuple(
+        NoiseStatistic(
+            samples=int(run.progress[place]),
+            noise=float(run.noise_scales[place]),
+            squared_gradient=1.0,
+            num_estimates=_NUM_ESTIMATES,
+        )
+        for place in places
+    )
+    prior = RatePrior(
+        log_rate=0.0,
+        sd=2.0,
+        batch_size=float(run.batch_size),
+        exponent=0.5,
+        epoch_samples=float(run.progress[0]),
+        largest_batch_size=float(largest_batch_size),
+    )
+    return fit_samples([replace(arrived(run.batch_size, end), noise=noise)], prior)
 
 
-def expected_pick(offered: Candidates, steps: Array, samples: BatchScaling) -> int:
+def expected_pick(offered: Candidates, steps: Array, samples: SamplesModel) -> int:
     """The candidate of the smallest expected log time, given seconds of its step."""
-    batches = np.unique(offered.batch_sizes)
-    expected = np.exp(samples.weights @ samples.draws(batches))
-    relative = expected[np.searchsorted(batches, offered.batch_sizes)]
-    return int(np.argmin(steps * relative / offered.batch_sizes))
+    expected, _ = samples.log_samples([tuned(int(batch)) for batch in offered.batch_sizes])
+    return int(np.argmin(np.log(steps / offered.batch_sizes) + expected))
 
 
 def goodput_pick(offered: Candidates, steps: Array, run: Run) -> int:
@@ -134,8 +145,7 @@ def largest_pick(offered: Candidates, steps: Array) -> int:
 def judge(app: str, runs: dict[int, Run], timings: Timings, nodes: int, draws: int) -> dict[str, Any]:
     """One app's picks over draws of the probes: medians, and the worst of ours."""
     offered, first = candidates(app, runs, timings), next(iter(runs.values()))
-    smallest = list(runs.values())[:_NUM_BRANCHES]
-    early, branched = scaling(smallest[:1]), scaling(smallest, (_QUARTER,))
+    early, branched = samples_model(first, max(runs)), samples_model(first, max(runs), (_QUARTER,))
     picks: dict[str, list[int]] = defaultdict(list)
     errors = []
     for seed in range(draws):
@@ -170,17 +180,20 @@ def judge(app: str, runs: dict[int, Run], timings: Timings, nodes: int, draws: i
     }
 
 
-def foreseen(app: str, runs: dict[int, Run], samples: BatchScaling) -> dict[str, float | None]:
+def foreseen(app: str, runs: dict[int, Run], samples: SamplesModel) -> dict[str, float | None]:
     """Samples of the largest batch over those of the smallest, with a 90% interval, and as measured."""
-    lower, predicted, upper = samples.quantiles(np.array([float(max(runs))]), (0.05, 0.5, 0.95))[:, 0]
+    mean, covariance = samples.log_samples([tuned(max(runs)), tuned(min(runs))])
+    difference = float(mean[0] - mean[1])
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    sd = math.sqrt(variance + 2 * SEED_SD**2)
     ends = [runs[b].crossing(TARGETS[app], falling=app in FALLING) for b in (max(runs), min(runs))]
     measured = None
     if ends[0] and ends[1]:
         measured = ends[0][0] * max(runs) / (ends[1][0] * min(runs))
     return {
-        "predicted": float(predicted),
-        "lower": float(lower),
-        "upper": float(upper),
+        "predicted": math.exp(difference),
+        "lower": math.exp(difference - _NINETY * sd),
+        "upper": math.exp(difference + _NINETY * sd),
         "measured": measured,
     }
 

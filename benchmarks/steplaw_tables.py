@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def sequences_to(losses: Losses, target: float) -> dict[int, float]:
 
 def _crossing(budgets: Mapping[float, float], target: float) -> float | None:
     pairs = list(budgets.items())
-    for (fewer, above), (more, below) in zip(pairs, pairs[1:], strict=False):
+    for (fewer, above), (more, below) in pairwise(pairs):
         if above >= target > below:
             share = (above - target) / (above - below)
             inverse = (1 - share) * fewer**-_DATA_EXPONENT + share * more**-_DATA_EXPONENT

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.batch_problems import tuned
 from benchmarks.pollux_tables import Run, Timings, read_runs, read_timings
 from benchmarks.static_pick import (
     RECORDINGS,
@@ -15,7 +16,7 @@ from benchmarks.static_pick import (
     goodput_pick,
     judge,
     largest_pick,
-    scaling,
+    samples_model,
 )
 from benchmarks.topology_steps import draw_probes, fit_steps
 
@@ -82,7 +83,7 @@ def test_a_batch_that_never_reached_the_target_is_infinitely_slow() -> None:
 def test_noise_that_grows_is_foreseen_where_a_constant_one_picks_too_small_a_batch() -> None:
     runs = made_runs()
     offered = candidates("cifar10", runs, made_timings())
-    ours = expected_pick(offered, offered.step_seconds, scaling([runs[64]]))
+    ours = expected_pick(offered, offered.step_seconds, samples_model(runs[64], 1024))
     constant = goodput_pick(offered, offered.step_seconds, runs[64])
     assert offered.batch_sizes[ours] > offered.batch_sizes[constant]
     assert offered.against_best(ours) < 1.1 < offered.against_best(constant)
@@ -93,11 +94,10 @@ def test_only_the_first_epoch_and_the_branch_s_epoch_are_seen() -> None:
     garbled = run.noise_scales.copy()
     garbled[1:24] = garbled[25:] = 1e9
     other = replace(run, noise_scales=garbled)
-    batches = np.array([64.0, 1024.0])
-    np.testing.assert_array_equal(scaling([run]).draws(batches), scaling([other]).draws(batches))
-    np.testing.assert_array_equal(
-        scaling([run], (0.25,)).draws(batches), scaling([other], (0.25,)).draws(batches)
-    )
+    asked = [tuned(64), tuned(1024)]
+    for shares in ((), (0.25,)):
+        seen, unseen = (samples_model(r, 1024, shares).log_samples(asked)[0] for r in (run, other))
+        np.testing.assert_array_equal(seen, unseen)
 
 
 def test_the_largest_batch_is_put_where_its_step_is_fastest() -> None:

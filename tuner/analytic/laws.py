@@ -89,11 +89,11 @@ def log_samples_at_best_rate(
     batches cheaper late than early.
 
     The third term is the other side of the U. A small batch ends at a loss that its own gradient noise holds
-    up, so it needs a longer run to get below the target (Zhang et al. 2019, "noisy quadratic model"; Li et al.
-    2025, "Step Law", measure it). Where the final loss is L = E + P steps^-b + Q B^-c, samples to a fixed L
-    grow without bound towards the smallest batch that reaches L. The square is a finite stand-in: steeper than
-    1 / B as measured, and negligible two octaves above B_floor. The minimum lies at
-    (2 B_noise B_floor^2)^(1/3).
+    up, so it needs a longer run to get below the target (Zhang et al. 2019, the noisy quadratic model; Li et
+    al. 2025, the Step Law, measured it). Where the final loss is L = E + P steps^-b + Q B^-c, samples to a
+    fixed L grow without bound towards the smallest batch that reaches L. The square stands in for that with a
+    finite value: steeper than 1 / B, as measured, and at most 6% from two octaves above B_floor on. The
+    minimum lies at (2 B_noise B_floor^2)^(1/3).
 
     Args:
         batch_size: B, samples of a step over all ranks.
@@ -105,9 +105,7 @@ def log_samples_at_best_rate(
     return np.asarray(log_samples + np.log1p(batch / noise_scale + (noise_floor / batch) ** 2), dtype=float)
 
 
-def log_best_rate(
-    batch_size: Array, *, log_rate: Unknown, noise_scale: Unknown, exponent: Unknown
-) -> Array:
+def log_best_rate(batch_size: Array, *, log_rate: Unknown, noise_scale: Unknown, exponent: Unknown) -> Array:
     """Logarithm of the best learning rate: rate / (1 + B_noise / B)^exponent.
 
     McCandlish et al. 2018, equation 2.6: exponent 1 for SGD; 1/2 for Adam (Malladi et al. 2022).

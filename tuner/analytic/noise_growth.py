@@ -8,17 +8,19 @@ noise scale along the run (McCandlish et al. 2018, equation 2.7). A run with bat
 
     x / X = (u + r u^(1 - g)) / (1 + r),   r = B / N
 
-of its samples. What it measures there also holds its own noise (`growing_noise.without_own_noise`):
+of its samples. What a run with batch B measures there is
 
     1 / N_measured = e^d / N(u) + k / B
 
-d: log of the noise scale that counts over the one that gradients show; k: share of a run's own noise in its
-gradient. A schedule that drops the learning rate makes N(u) jump, which no power law knows.
+d: log of the noise scale that counts over the one that gradients show; k: share of the run's own noise in
+its gradient. This noise, of variance S / B, moves the iterates, so it is part of their squared gradient. A
+schedule that drops the learning rate makes N(u) jump, which no power law describes.
 
 Where the constants come from. Growth of 0.5 give or take 0.25 is an order of magnitude over a hundredfold of
-samples (McCandlish et al. 2018 find one to two along a training). Scales that count lie one and a half times
-above those measured, within a factor of two: chosen with Pollux's three networks in view, which are all there
-is (`benchmarks.noise_growth` prints how well they are predicted).
+samples (McCandlish et al. 2018 find one to two along a training). The scale that counts is expected at twice
+the measured one, within a factor e: the measured one leaves out the curvature (the same paper, section 2.2).
+The factor was chosen with Pollux's three networks in view, which are all there is (`benchmarks.noise_growth`
+prints how well they are predicted).
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ IntArray = npt.NDArray[np.intp]
 Law = Callable[[Array, Array], Array]
 """`law(theta, inputs)`: theta `(num_parameters,)`, inputs `(num_points, num_features)` -> `(num_points,)`.
 
-A law that broadcasts also takes theta `(num_parameters, num, 1)` and returns `(num, num_points)`: its Jacobian
-then needs one call instead of two per parameter.
+A law that broadcasts also takes theta `(num_parameters, num, 1)` and returns `(num, num_points)`. Its
+Jacobian needs one call instead of two per parameter.
 """
 
 _MAX_ITERATIONS = 60

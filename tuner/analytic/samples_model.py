@@ -99,9 +99,9 @@ def log_samples_law(theta: Array, inputs: Array, exponent: float, columns: Seque
     """Logarithm of samples to target: the U in the batch, the basin in the rate, and what strategies add.
 
     Args:
-        theta: The seven unknowns of `_parameters`; with strategies besides all-reduce, how much higher the best
-            rate of asynchronous ranks is, and then the factor of each of `columns`. Either `(num_parameters,)`
-            or `(num_parameters, num, 1)`.
+        theta: The seven unknowns of `_parameters`; with strategies besides all-reduce, how much higher the
+            best rate of asynchronous ranks is, and then the factor of each of `columns`. Either
+            `(num_parameters,)` or `(num_parameters, num, 1)`.
         inputs: As `samples_inputs` gives them, `(num_points, num_features)`.
         exponent: How the best rate follows the batch.
         columns: Disagreement columns whose factor is in theta; others keep their prior mean.
@@ -331,7 +331,7 @@ def fit_samples(
 
 
 def _residual(runs: Sequence[RunEvidence]) -> Residual:
-    """What the law leaves out over `_inputs`: little if no run states a rate, so that the batch alone counts."""
+    """What the law leaves out over `_inputs`: little if no run states a rate, as only batches differ then."""
     rated = not runs or any("learning_rate" in run.configuration for run in runs)
     return replace(
         RESIDUAL,
@@ -415,9 +415,9 @@ def _parameters(
 ) -> tuple[Parameter, ...]:
     """The law's unknowns besides those of strategies.
 
-    Slopes are the text book's, with wide spread. Measured gradients determine the noise scale. Without any, it
-    is expected at the largest batch of the space: people offer batches up to where they expect to waste
-    samples. The noise floor is expected far below the batch that they use.
+    Slopes are textbook values, with wide spread. Measured gradients determine the noise scale. Without any,
+    it is expected at the largest batch of the space, since users offer batches up to where they expect to
+    waste samples. The noise floor is expected far below the batch that they use.
     """
     if prior.noise_scale is not None and prior.noise_scale > 0:
         scale_mean, scale_sd = math.log(prior.noise_scale), 0.8
