@@ -240,19 +240,25 @@ class SamplesModel:
     def summary(self) -> list[str]:
         """What was learnt, in sentences."""
         theta = dict(zip((p.name for p in self.posterior.parameters), self.posterior.theta, strict=True))
-        scale = math.exp(theta["log noise scale"])
+        scale, unknown = math.exp(theta["log noise scale"]), self.posterior.at_prior()
         lines = [
             f"Batches far below {scale:.0f} samples need {math.exp(theta['log samples']):.3g} samples "
             "to target at their best rate; the best rate of large batches is "
             f"{math.exp(theta['log best rate']):.2g}.",
         ]
+        if NOISE_FLOOR not in unknown:
+            floor = math.exp(theta[NOISE_FLOOR])
+            best = (2 * scale * floor**2) ** (1 / 3)
+            lines.append(
+                f"Batches below about {floor:.0f} samples need more than twice as many. The batch that needs "
+                f"the fewest is about {best:.0f}."
+            )
         if GROWTH.name in theta:
             lines.append(
                 f"The noise scale grows along a run as its progress to the power {theta[GROWTH.name]:.2g}."
             )
         if isinstance(self.posterior, MixedPosterior):
             lines.append(self.posterior.sentence())
-        unknown = self.posterior.at_prior()
         if unknown:
             names = ", ".join(name.removeprefix("log ") for name in unknown)
             lines.append(f"Not determined by the data yet, so left at the prior: {names}.")

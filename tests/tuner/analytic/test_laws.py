@@ -101,6 +101,26 @@ def test_a_batch_of_the_noise_scale_needs_twice_the_samples_of_a_small_one() -> 
     assert found[0] == pytest.approx(10.0 + math.log(2))
 
 
+@given(noise_scale=st.floats(50.0, 1e5), share=st.floats(1e-3, 0.3))
+def test_a_noise_floor_gives_samples_a_minimum_in_the_batch(noise_scale: float, share: float) -> None:
+    floor = share * noise_scale
+    batches = np.geomspace(floor / 50, 50 * noise_scale, 4001)
+    samples = log_samples_at_best_rate(batches, log_samples=10.0, noise_scale=noise_scale, noise_floor=floor)
+    best = int(np.argmin(samples))
+    assert 0 < best < len(batches) - 1
+    assert batches[best] == pytest.approx((2 * noise_scale * floor**2) ** (1 / 3), rel=0.01)
+    assert np.all(np.diff(samples[: best + 1]) < 0)
+    assert np.all(np.diff(samples[best:]) > 0)
+
+
+def test_far_above_its_noise_floor_a_batch_needs_what_it_needs_without_one() -> None:
+    batches = np.array([4.0, 16.0, 64.0]) * 30.0
+    plain = log_samples_at_best_rate(batches, log_samples=10.0, noise_scale=500.0)
+    raised = log_samples_at_best_rate(batches, log_samples=10.0, noise_scale=500.0, noise_floor=30.0)
+    assert np.all(raised > plain)
+    assert np.all(raised - plain <= np.log1p(1 / 16))
+
+
 @given(noise_scale=noise_scales, exponent=st.sampled_from([0.5, 1.0]))
 def test_the_best_rate_rises_with_the_batch_no_faster_than_its_power(
     noise_scale: float, exponent: float

@@ -28,6 +28,19 @@ def fitted(observations: Array, noise: float = 0.05, residual: Residual = NO_RES
     return fit(law, PARAMETERS, residual, X, observations, np.full(len(X), noise))
 
 
+def test_a_law_that_broadcasts_is_fitted_as_one_that_does_not() -> None:
+    observations = law(np.array([0.4, -0.3]), X) + 0.05 * np.sin(7 * X[:, 0])
+    noise_sd = np.full(len(X), 0.05)
+    one_by_one = fit(law, PARAMETERS, NO_RESIDUAL, X, observations, noise_sd)
+    at_once = fit(law, PARAMETERS, NO_RESIDUAL, X, observations, noise_sd, broadcasts=True)
+    # Sums in another order.
+    np.testing.assert_allclose(at_once.jacobian, one_by_one.jacobian, rtol=1e-9)
+    for name in ("theta", "theta_sd", "weights", "precision"):
+        np.testing.assert_allclose(getattr(at_once, name), getattr(one_by_one, name), rtol=1e-6)
+    for left, right in zip(at_once.predict(X + 1.0), one_by_one.predict(X + 1.0), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-6)
+
+
 @examples(40)
 @given(scale=st.floats(-2.0, 2.0), slope=st.floats(-1.5, 1.5))
 def test_known_parameters_are_recovered_from_exact_data(scale: float, slope: float) -> None:

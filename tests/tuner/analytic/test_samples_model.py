@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from search_spaces import Configuration
 from tests.tuner.analytic.made_measurements import configuration, diverged, rate_prior, run, stuck
 from tuner.analytic.laws import log_best_rate, log_samples_at_best_rate, rate_penalty
 from tuner.analytic.rate_edge import RunEvidence
-from tuner.analytic.samples_model import SamplesModel, fit_samples
+from tuner.analytic.samples_model import NOISE_FLOOR, SamplesModel, fit_samples
 
 NOISE_SCALE, LOG_SAMPLES, LOG_RATE = 150.0, math.log(20_000.0), math.log(0.4)
 
@@ -180,3 +181,70 @@ def test_a_run_without_a_scoring_says_nothing_of_samples() -> None:
     model = fit_samples([silent], rate_prior())
     assert np.all(np.isinf(model.arrivals.median))
     assert len(model.posterior.inputs) == 0
+
+
+def tuned(batch: int) -> Configuration:
+    """A configuration without a rate: its script chooses the best one for the batch."""
+    return Configuration(nodes=1, batch_size=batch, strategy="all_reduce")
+
+
+def samples_by_u(batch: float) -> float:
+    """A U with its minimum near batch 186."""
+    return 20_000.0 * (1 + batch / 800 + (64 / batch) ** 2)
+
+
+def runs_along_the_u(batches: tuple[int, ...]) -> list[RunEvidence]:
+    return [run(tuned(batch), samples_by_u(batch), share=1.05, arrived=True) for batch in batches]
+
+
+def test_a_minimum_in_the_batch_is_learnt_where_runs_show_one() -> None:
+    model = fit_samples(runs_along_the_u((16, 32, 64, 128, 256, 512)), rate_prior())
+    floor, sd = model.parameters()[NOISE_FLOOR]
+    assert abs(floor - math.log(64)) < 2 * sd < 0.8
+    batches = np.unique(np.geomspace(16, 2048, 60).astype(int))
+    mean, _ = model.log_samples([tuned(int(batch)) for batch in batches])
+    assert 90 < batches[int(np.argmin(mean))] < 380
+    assert any("needs the fewest" in line for line in model.summary())
+    for batch in (24, 1024):
+        mean, sd = believed(model, tuned(batch))
+        assert abs(mean - math.log(samples_by_u(batch))) < 2 * math.hypot(sd, 0.1)
+
+
+def test_small_batches_that_stay_cheap_leave_no_floor_above_them() -> None:
+    flat = [run(tuned(b), 20_000.0 * (1 + b / 800), share=1.05, arrived=True) for b in (4, 16, 64, 256)]
+    model = fit_samples(flat, rate_prior())
+    mean, _ = model.log_samples([tuned(4), tuned(64)])
+    assert mean[0] == pytest.approx(mean[1], abs=0.25)
+    assert math.exp(model.parameters()[NOISE_FLOOR][0]) < 4
+
+
+def test_without_data_a_floor_hardly_matters_at_the_batches_that_users_state() -> None:
+    """The law is the old one, S (1 + B / B_noise), up to the width of the floor's prior."""
+    model = fit_samples([], rate_prior())
+    theta = {name: mean for name, (mean, _) in model.parameters().items()}
+    # `rate_prior` is around batch 64.
+    batches = np.array([16, 64, 256, 1024])
+    mean, covariance = model.log_samples([tuned(int(batch)) for batch in batches])
+    scale = math.exp(theta["log noise scale"])
+    old = log_samples_at_best_rate(batches.astype(float), log_samples=theta["log samples"], noise_scale=scale)
+    np.testing.assert_allclose(mean[1:], old[1:], atol=0.01)
+    assert 0 < mean[0] - old[0] < 0.1
+    assert np.all(np.abs(mean - old) < 0.1 * np.sqrt(np.diag(covariance)))
+    assert NOISE_FLOOR in model.posterior.at_prior()
+
+
+def test_a_noise_scale_that_nothing_determines_is_expected_at_the_largest_batch_of_the_space() -> None:
+    unknown = fit_samples([], rate_prior()).parameters()["log noise scale"]
+    offered = fit_samples([], replace(rate_prior(), largest_batch_size=2048.0))
+    found = offered.parameters()["log noise scale"]
+    assert found[0] == pytest.approx(math.log(2048))
+    assert found[0] > unknown[0]
+    assert found[1] == unknown[1] > 1.0
+
+
+def test_configurations_without_a_rate_pay_no_penalty_for_one() -> None:
+    for log_rate in (math.log(1e-4), math.log(10.0)):
+        model = fit_samples([], rate_prior(log_rate))
+        mean, _ = model.log_samples([tuned(64), configuration(1, 64, 1.0)])
+        assert mean[0] == pytest.approx(math.log(60_000.0) + math.log(1.25), abs=0.02)
+        assert mean[1] > mean[0] + 0.5
