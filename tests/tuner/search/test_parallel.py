@@ -78,14 +78,13 @@ def make_model() -> Policy:
     return ModelPolicy(seed=1)
 
 
-#: Nodes, batch, purpose and slices of each probe of one search, before several could be under way.
+#: Nodes, batch, purpose and slices of each probe of one search that has one slice in flight at a time.
 BEFORE = [
     (1, 64, "statistics", 1),
-    (2, 32, "statistics", 1),
-    (2, 32, "statistics", 2),
-    (2, 32, "statistics", 9),
     (2, 128, "statistics", 1),
-    (2, 32, "statistics", 2),
+    (2, 32, "statistics", 3),
+    (2, 32, "statistics", 10),
+    (2, 128, "statistics", 2),
 ]
 POLICIES: list[Callable[[], Policy]] = [make_model, OptunaPolicy]
 
