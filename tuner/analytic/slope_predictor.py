@@ -20,6 +20,8 @@ Array = npt.NDArray[np.float64]
 _NUM_PARTS = 40
 PARTS = np.array([NormalDist().inv_cdf((k + 0.5) / _NUM_PARTS) for k in range(_NUM_PARTS)])
 _UNBEGUN = -50.0
+#: Spread of arrivals that are all expected at the next score.
+_AT_ONCE_SD = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +88,25 @@ class RunStatus:
         seconds: Training seconds of each run, 0 if none was started, `(num,)`.
         arrived: Training seconds to target, infinite if none arrived, `(num,)`.
         ended: Whether a run ended without arriving, `(num,)`.
+        never: Chance that a candidate never arrives, though it may be trained on, `(num,)`.
+        never_of_others: The same of a candidate without a score.
+        earliest: Training seconds before which no candidate can be seen to arrive: its next score, `(num,)`.
     """
 
     seconds: Array
     arrived: Array
     ended: npt.NDArray[np.bool_]
+    never: Array
+    never_of_others: float
+    earliest: Array
+
+    @property
+    def likely(self) -> Array:
+        """Factor of each candidate's gain: how much less likely than another one it is to arrive, `(num,)`.
+
+        The chance that candidates have in common is no reason to prefer one of them.
+        """
+        return np.asarray(1.0 - np.maximum(self.never - self.never_of_others, 0.0), dtype=float)
 
     @property
     def started(self) -> npt.NDArray[np.bool_]:
@@ -122,7 +138,10 @@ class SlopePredictor:
         arrived = np.isfinite(self.status.arrived)
         mean = np.where(arrived, np.log(np.where(arrived, self.status.arrived, 1.0)), mean)
         sd = np.where(arrived, 1e-4, np.sqrt(variance))
-        return np.asarray(mean[:, None] + sd[:, None] * PARTS)
+        # No run is seen to arrive before its next score.
+        least = np.where(arrived, _UNBEGUN, np.log(np.maximum(self.status.earliest, 1e-12)))
+        found = mean[:, None] + sd[:, None] * PARTS
+        return np.asarray(np.maximum(found, least[:, None] + _AT_ONCE_SD * PARTS))
 
     @cached_property
     def weights(self) -> Array:
@@ -161,7 +180,10 @@ class SlopePredictor:
         for i in range(num):
             part = np.minimum(np.searchsorted(weights[i], uniforms[places[:, i]]), len(PARTS) - 1)
             total[:, i] = self.log_seconds[i, part]
-        total = np.where(self.status.ended, np.inf, np.exp(np.minimum(total, 600.0)))
+        # Which draws never arrive has nothing to do with when the others do.
+        order = (np.arange(NUM_DRAWS)[:, None] * 61 + starts[None, :] * 31) % NUM_DRAWS
+        never = (order + 0.5) / NUM_DRAWS < np.where(self.status.ended, 1.0, self.status.never)
+        total = np.where(never, np.inf, np.exp(np.minimum(total, 600.0)))
         remaining = np.maximum(total - self.status.seconds, 0.0)
         seconds = np.exp(self.seconds.model.mean)
         return Forecast(

@@ -20,15 +20,17 @@ class Until:
         training_seconds: Training clock since the run started.
         samples: Samples seen since the run started.
         steps: Optimizer steps of this slice.
+        scores: Scores of this slice; the slice ends right after the last of them.
     """
 
     training_seconds: float | None = None
     samples: int | None = None
     steps: int | None = None
+    scores: int | None = None
 
     def __post_init__(self) -> None:
-        if self.training_seconds is None and self.samples is None and self.steps is None:
-            raise ValueError("a slice needs an end: training_seconds, samples or steps")
+        if {self.training_seconds, self.samples, self.steps, self.scores} == {None}:
+            raise ValueError("a slice needs an end: training_seconds, samples, steps or scores")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -259,6 +259,9 @@ def _end(run: RecordedRun, start: _Position, until: Until) -> _Position:
         steps.append(float(math.ceil(until.samples / samples_at(1, run.configuration))))
     if until.steps is not None:
         steps.append(start.step + until.steps)
+    if until.scores is not None:
+        later = run.curve[run.curve[:, 1] > start.step]
+        steps.append(float(later[until.scores - 1, 1]) if len(later) >= until.scores else run.num_steps)
     ends += [(run.seconds_at(step), min(step, run.num_steps)) for step in steps]
     seconds, step = min(ends)
     if (seconds, step) < (start.seconds, start.step):

@@ -25,13 +25,13 @@ def first_probes(
     price: Array | None,
     rng: np.random.Generator,
 ) -> list[Configuration]:
-    """The first one at random, each further one far from those before.
+    """The first one near the middle, each further one far from those before.
 
     Args:
         configurations: The candidates.
         features: Their positions.
         price: Cost of a second of each, if the more expensive ones are left out, `(num,)`.
-        rng: Draws the first one, and how much distances count.
+        rng: Draws how much distances count.
     """
     num = len(configurations)
     allowed = rng.permutation(num)
@@ -41,7 +41,11 @@ def first_probes(
     positions = features.positions
     spans = np.maximum(np.ptp(positions, axis=0), 1e-9) if positions.size else np.ones(0)
     scaled = 2.0 * positions / spans
-    picked = [int(allowed[0])]
+    middle = 0.5 * (scaled[allowed].min(axis=0) + scaled[allowed].max(axis=0))
+    from_middle = ((scaled[allowed] - middle) ** 2).sum(axis=1) * rng.uniform(
+        _LEAST_FACTOR, 1.0, len(allowed)
+    )
+    picked = [int(allowed[int(np.argmin(from_middle))])]
     while len(picked) < min(_NUM_PROBES, len(allowed)):
         squared = [((scaled[allowed] - scaled[p]) ** 2).sum(axis=1) for p in picked]
         nearest = np.min(squared, axis=0) * rng.uniform(_LEAST_FACTOR, 1.0, len(allowed))

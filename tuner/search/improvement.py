@@ -38,6 +38,8 @@ _MOST_VARIANCE = 4.0
 #: A configuration keeps the deadline if it does so with this probability.
 _KEEPS_DEADLINE = 0.5
 _FAR_BEYOND = 10.0
+#: A run that arrived is left for a candidate that is cheaper with a probability of 90%: standard deviations.
+_SURELY_CHEAPER = 1.28
 #: A slice leaves part of a run that has not reached the target.
 _LARGEST_SHARE = 0.98
 #: Log cost of an incumbent that is known never to reach the target.
@@ -83,6 +85,25 @@ def recommended(predictor: SlopePredictor, price: Array, log_longest: Array) -> 
     return best, float(predictor.mean_log[best] + np.log(price[best]))
 
 
+def proven(predictor: SlopePredictor, price: Array, log_longest: Array, choice: int) -> int:
+    """The cheapest run that arrived, unless the choice is very probably cheaper.
+
+    Args:
+        predictor: What is believed.
+        price: Cost of a second of each candidate, `(num,)`.
+        log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`.
+        choice: The candidate that is expected to cost least.
+    """
+    log_arrived = np.log(predictor.status.arrived)
+    log_cost = np.where(log_arrived <= log_longest, log_arrived, np.inf) + np.log(price)
+    best = int(np.argmin(log_cost))
+    if not np.isfinite(log_cost[best]):
+        return choice
+    upper = predictor.mean_log[choice] + np.log(price[choice])
+    upper += _SURELY_CHEAPER * math.sqrt(float(predictor.variance_log[choice]))
+    return choice if upper < log_cost[best] else best
+
+
 def _risks(predictor: SlopePredictor, price: Array, log_longest: Array) -> tuple[Array, Array, Array]:
     """What candidates are recommended by, `(num,)` each.
 
@@ -90,6 +111,7 @@ def _risks(predictor: SlopePredictor, price: Array, log_longest: Array) -> tuple
     """
     risk = predictor.mean_log + np.log(price) + 0.5 * np.minimum(predictor.variance_log, _MOST_VARIANCE)
     keeps = (predictor.weights * (predictor.log_seconds <= log_longest[:, None])).sum(axis=1)
+    keeps = keeps * predictor.status.likely
     return np.where(keeps > _KEEPS_DEADLINE, risk, np.inf), risk, keeps
 
 
@@ -120,7 +142,8 @@ def weigh(
     log_best = min(log_best, _NEVER)
     slices = slice_seconds(log_best)
     log_price = np.log(price)[:, None]
-    log_seconds, weights = predictor.log_seconds, predictor.weights
+    log_seconds = predictor.log_seconds
+    weights = predictor.weights * predictor.status.likely[:, None]
     log_cost = log_seconds + log_price
     better = np.maximum(log_best - log_cost, 0.0)
     allowed = log_seconds <= log_longest[:, None]
@@ -134,13 +157,14 @@ def weigh(
     costs = np.exp(np.minimum(log_cost, 600.0))
     saving = (weights * np.where(allowed, np.maximum(best - costs, 0.0), 0.0)).sum(axis=1)
     elapsed = predictor.status.seconds * price
-    remaining = (weights * np.maximum(np.minimum(costs, best) - elapsed[:, None], 0.0)).sum(axis=1)
+    remaining = (predictor.weights * np.maximum(np.minimum(costs, best) - elapsed[:, None], 0.0)).sum(axis=1)
     cost = np.maximum(remaining + startup * price, 1e-12)
     gain, paid = np.where(known, 0.0, gain), cost
     if by_slice:
         ahead = np.where(gain > 0, log_best - predictor.mean_log - np.log(price), 0.0)
         ahead[incumbent] = -_behind(predictor, price, log_longest, incumbent)
-        gain = np.where(gain > 0, _gain_of_slice(predictor, slices, ahead), 0.0)
+        by_slices = predictor.status.likely * _gain_of_slice(predictor, slices, ahead)
+        gain = np.where(gain > 0, by_slices, 0.0)
         paid = np.maximum((slices + startup) * price, 1e-12)
     return Weights(
         incumbent=incumbent,

@@ -21,11 +21,11 @@ from tuner.probes import Until
 from tuner.search.beliefs import Beliefs, prices
 from tuner.search.expected_gain import LEAST_GAIN
 from tuner.search.first_probes import first_probes
-from tuner.search.first_scores import first_scores
-from tuner.search.improvement import Weights, recommended, tail_savings, weigh
+from tuner.search.improvement import Weights, proven, recommended, tail_savings, weigh
 from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
 from tuner.search.opportunity_cost import OpportunityCost
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
+from tuner.search.score_times import score_times
 from tuner.search.slope_beliefs import SlopeModels
 from tuner.search.slope_priors import SearchSettings
 from tuner.search.state import SearchState, run_of
@@ -35,15 +35,14 @@ Array = npt.NDArray[np.float64]
 #: A new probe covers this share of its predicted length; a started one resumes for this share of what it has
 #: done.
 _NEW_SHARE, _MORE_SHARE = 0.04, 0.3
-#: Where seconds count, a new probe lasts so many times as long as others took until their first scoring, or
-#: as the longest that showed nothing; a run without a scoring resumes for this share of what it has done.
-_PAST_FIRST_SCORE, _UNSCORED_SHARE = 1.3, 1.0
 #: Predicted lengths are capped at so many times the incumbent's: longer training is never chosen.
 _LENGTHS = 2.0
 #: No slice costs more than this share of all that was spent: what is learnt first decides on expensive ones.
 _SHARE_OF_SPENT = 0.15
 #: A slice is worth its start-up: at least this share of it, and so many steps.
 _STARTUP_SHARE, _FEWEST_STEPS = 0.5, 4
+#: A slice lasts at least this many steps, whatever it may cost.
+_WHOLE_STEP = 1.1
 #: A first short probe lasts as long as a start-up, and so many steps at the least.
 _FIRST_STEPS = 6
 #: Ends within so much of each other (log), and so many of them, are one limit that all runs have.
@@ -86,10 +85,14 @@ class ListedPolicy:
             return Decision(action=stop, beliefs=beliefs)
         ended = limit_reached(state)
         if ended is not None:
-            return Decision(action=ended, beliefs=beliefs if state.runs else None)
+            return Decision(action=ended, beliefs=beliefs if state.has_scores else None)
+        # Before the first score nothing is known of the samples to the target, and nothing is forecast.
+        is_scored = any(run.measurement.trained_curve for run in state.runs.values())
         first = self._first(state)
         if first is not None:
-            return Decision(action=first, beliefs=beliefs if state.runs else None)
+            return Decision(action=first, beliefs=beliefs if is_scored else None)
+        if not is_scored:
+            return Decision(action=self._unscored(state, beliefs, predictor))
         choose = self._concurrent if state.capacity.is_shared else self._next
         return Decision(action=choose(state, beliefs, predictor), beliefs=beliefs)
 
@@ -100,7 +103,8 @@ class ListedPolicy:
             self._models = SlopeModels(sorted(listed), state.cluster, self._settings)
         predictor = self._models.predict(state)
         price = prices(state, predictor.configurations)
-        choice, _ = recommended(predictor, price, _log_longest(state, predictor))
+        longest = _log_longest(state, predictor)
+        choice = proven(predictor, price, longest, recommended(predictor, price, longest)[0])
         forecast = predictor.forecast()
         hopeless = bool(predictor.status.ended[choice])
         return Beliefs(
@@ -135,6 +139,32 @@ class ListedPolicy:
             if is_baseline
             else "a first short probe, unlike the others",
         )
+
+    def _unscored(self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor) -> Action:
+        """While no run has a score: the run that is cheapest per sample continues until it has one."""
+        reason = "no run has a score yet: the cheapest for each sample continues to its first one"
+        cost = np.exp(predictor.seconds.model.mean) * beliefs.price
+        under_way = state.capacity.probe_ids
+        for index in np.argsort(cost, kind="stable"):
+            configuration = predictor.configurations[index]
+            run = run_of(state, configuration)
+            if run is None or run.probe.probe_id in under_way or not state.fits(configuration):
+                continue
+            if run.is_open:
+                done = run.measurement.training_seconds
+                until = _until(state, configuration, done, scores=1)
+                return Continue(
+                    probe_id=run.probe.probe_id, purpose=Purpose.STATISTICS, until=until, reason=reason
+                )
+        if state.capacity.under_way:
+            return Wait(reason="no run has a score yet")
+        for configuration in predictor.configurations:
+            if run_of(state, configuration) is None and may_start(state):
+                until = _until(state, configuration, 0.0, scores=1)
+                return Start(
+                    configuration=configuration, purpose=Purpose.STATISTICS, until=until, reason=reason
+                )
+        return Stop(kind=StopKind.UNREACHABLE, reason="no run was scored before it ended")
 
     def _probes(self, state: SearchState) -> list[Configuration]:
         """The first short probes, which are the same for all states of a search."""
@@ -296,7 +326,7 @@ class ListedPolicy:
         left = max(best - float(status.seconds[incumbent] * price[incumbent]), 0.0)
         log_cost = predictor.log_seconds[index] + math.log(price[index])
         own = np.maximum(np.exp(np.minimum(log_cost, 600.0)) - status.seconds[index] * price[index], 0.0)
-        first = float(predictor.weights[index] @ np.maximum(left - own, 0.0))
+        first = float(status.likely[index] * (predictor.weights[index] @ np.maximum(left - own, 0.0)))
         return first + whole * (trainings - 1)
 
     @staticmethod
@@ -311,26 +341,26 @@ class ListedPolicy:
         length = np.minimum(np.exp(np.minimum(predictor.mean_log, 600.0)), _LENGTHS * best)
         spent = state.spent.dollars if state.job.goal.minimize == "dollars" else state.spent.seconds
         most = _SHARE_OF_SPENT * spent / price - np.where(started, 0.0, startup)
-        scores = first_scores(state, predictor.configurations)
         least_new = np.maximum(_STARTUP_SHARE * startup, _FEWEST_STEPS * step)
-        if state.job.goal.minimize == "seconds":
-            # Where dollars count, probes of one length may differ in cost a hundredfold.
-            least_new = np.maximum(least_new, _PAST_FIRST_SCORE * scores.seconds)
         least = np.where(started, np.maximum(0.25 * startup, 2 * step), least_new)
-        more = np.where(scores.is_unscored, _UNSCORED_SHARE, _MORE_SHARE)
-        share = np.where(started, np.maximum(more * elapsed, 0.03 * length), _NEW_SHARE * length)
-        most = np.maximum(most, _STARTUP_SHARE * startup)
-        return np.asarray(np.maximum(np.minimum(np.maximum(share, least), most), 1e-6))
+        share = np.where(started, np.maximum(_MORE_SHARE * elapsed, 0.03 * length), _NEW_SHARE * length)
+        # A slice of less than a step would show nothing.
+        most = np.maximum(most, np.maximum(_STARTUP_SHARE * startup, _WHOLE_STEP * step))
+        found = np.minimum(np.maximum(share, least), most)
+        scores = score_times(state, predictor.configurations, np.exp(predictor.seconds.model.mean))
+        to_next = _ends_at_score(state, predictor)
+        return np.asarray(np.maximum(np.where(to_next, scores.next, found), 1e-6))
 
     def _advance(
         self, state: SearchState, predictor: SlopePredictor, weights: Weights, price: Array, index: int
     ) -> Start | Continue:
         configuration = predictor.configurations[index]
         run = run_of(state, configuration)
-        seconds = float(weights.slice_seconds[index])
-        seconds = min(seconds, max(seconds_left(state, configuration), 1e-3))
         done = run.measurement.training_seconds if run is not None else 0.0
-        until = Until(training_seconds=done + seconds)
+        if _ends_at_score(state, predictor)[index]:
+            until = _until(state, configuration, done, scores=1)
+        else:
+            until = _until(state, configuration, done, seconds=float(weights.slice_seconds[index]))
         reason = self._reason(predictor, weights, price, index)
         if run is not None and run.is_open:
             return Continue(probe_id=run.probe.probe_id, purpose=Purpose.TRAINING, until=until, reason=reason)
@@ -343,6 +373,40 @@ class ListedPolicy:
         spread = 1.645 * math.sqrt(float(predictor.variance_log[index]))
         low, high = math.exp(min(middle - spread, 50.0)), math.exp(min(middle + spread, 50.0))
         return f"may take {low:.2g} to {high:.2g} times the best known"
+
+
+def _ends_at_score(state: SearchState, predictor: SlopePredictor) -> npt.NDArray[np.bool_]:
+    """Which candidates' next slice ends at their next score, `(num,)`.
+
+    A run without a score shows nothing before it has one. A new run does too where dollars count, since there
+    probes of one length may differ in cost a hundredfold. Where seconds count, it shows its step time first.
+    """
+    runs = [run_of(state, configuration) for configuration in predictor.configurations]
+    is_new = state.job.goal.minimize == "dollars"
+    return np.array(
+        [is_new if run is None else not run.measurement.trained_curve for run in runs], dtype=bool
+    )
+
+
+def _until(
+    state: SearchState,
+    configuration: Configuration,
+    done: float,
+    *,
+    seconds: float = math.inf,
+    scores: int | None = None,
+) -> Until:
+    """The end of a slice, which the budget may bring about earlier.
+
+    Args:
+        state: What is spent.
+        configuration: What runs.
+        done: Training seconds of its run so far.
+        seconds: How much longer it trains at most.
+        scores: New scores that end it.
+    """
+    left = min(seconds, max(seconds_left(state, configuration), 1e-3))
+    return Until(training_seconds=done + left if math.isfinite(left) else None, scores=scores)
 
 
 def _startup(state: SearchState) -> float:

@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.analytic.features import SAMPLES, SECONDS, Features, Quantity, Slope, features_of, prior_of
+from tuner.analytic.plateau import UNKNOWN, chance_of_never
 from tuner.analytic.slope_predictor import RunStatus, SlopeFit, SlopePredictor
 from tuner.analytic.slopes import Observations, SlopePrior, fit_slopes
 from tuner.analytic.started_runs import COMMON_ERROR_SD, RunObservations, StartedRun, observed_by, started_run
 from tuner.domain.cluster import Cluster
+from tuner.search.score_times import score_times
 from tuner.search.slope_priors import SearchSettings, Slopes
 from tuner.search.start_value import progress_of, start_value
 from tuner.search.state import Run, SearchState
@@ -46,6 +48,7 @@ class SlopeModels:
         self._rows = {configuration: i for i, configuration in enumerate(self.configurations)}
         self._seconds = _Believed(self.features, settings, SECONDS, settings.prior.seconds)
         self._samples = _Believed(self.features, settings, SAMPLES, settings.prior.samples)
+        self._chances: dict[tuple[int, int, float], float] = {}
         self._seen: dict[tuple[int, int, float, bool], StartedRun] = {}
 
     def predict(self, state: SearchState, believed: Collection[Configuration] = ()) -> SlopePredictor:
@@ -72,13 +75,49 @@ class SlopeModels:
         for row, run in runs.items():
             elapsed[row] = max(run.measurement.training_seconds, 1e-9)
             arrived[row] = run.seconds_to_target if run.seconds_to_target is not None else np.inf
-            ended[row] = run.has_ended or run.turned_back is not None
+            ended[row] = run.has_ended
+        never, of_others = self._never(state, runs)
+        times = score_times(state, self.configurations, np.exp(seconds.model.mean))
         return SlopePredictor(
             configurations=self.configurations,
             seconds=seconds,
             samples=samples,
-            status=RunStatus(seconds=elapsed, arrived=arrived, ended=ended),
+            status=RunStatus(
+                seconds=elapsed,
+                arrived=arrived,
+                ended=ended,
+                never=never,
+                never_of_others=of_others,
+                earliest=np.where(elapsed > 0.0, elapsed + times.next, times.first),
+            ),
         )
+
+    def _never(self, state: SearchState, runs: dict[int, Run]) -> tuple[Array, float]:
+        """Chance that each candidate never arrives, `(num,)`, and that of one without a score.
+
+        One without a score is as likely to arrive as those with one, and as `plateau.UNKNOWN` says.
+        """
+        scored = {row: run for row, run in runs.items() if run.measurement.trained_curve}
+        chances: dict[int, float] = {}
+        for row, run in scored.items():
+            chances[row] = 0.0 if run.arrived else 1.0 if run.has_ended else self._chance_of_never(state, run)
+        of_others = (UNKNOWN + sum(chances.values())) / (1 + len(chances))
+        never = np.full(len(self.configurations), of_others)
+        for row, chance in chances.items():
+            never[row] = chance
+        return never, of_others
+
+    def _chance_of_never(self, state: SearchState, run: Run) -> float:
+        """Of an unfinished run with a score."""
+        points, start = run.measurement.trained_curve, _start(state)
+        key = (run.probe.probe_id, len(points), start)
+        if key not in self._chances:
+            sign = 1.0 if state.job.goal.maximize else -1.0
+            values = np.array([sign * point.value for point in points])
+            progress = progress_of(values, start, sign * state.job.goal.target)
+            samples = np.array([float(point.samples) for point in points])
+            self._chances[key] = chance_of_never(samples, progress)
+        return self._chances[key]
 
     def _observed(self, state: SearchState, runs: dict[int, Run]) -> RunObservations:
         """Observations from the started runs' curves."""
@@ -87,10 +126,7 @@ class SlopeModels:
         scored = {row: points for row, points in curves.items() if points}
         if not scored:
             return observed_by(())
-        start = state.start_value
-        begin = (
-            sign * start if start is not None else start_value([sign * p[0].value for p in scored.values()])
-        )
+        begin = _start(state)
         target = sign * state.job.goal.target
         started = []
         for row, points in scored.items():
@@ -106,6 +142,15 @@ class SlopeModels:
                 self._seen[key] = started_so_far
             started.append(started_so_far)
         return observed_by(started)
+
+
+def _start(state: SearchState) -> float:
+    """The metric of the untrained model, larger being better; at least one run has a score."""
+    sign = 1.0 if state.job.goal.maximize else -1.0
+    if state.start_value is not None:
+        return sign * state.start_value
+    curves = (run.measurement.trained_curve for run in state.runs.values())
+    return start_value([sign * points[0].value for points in curves if points])
 
 
 def _believing(seen: Observations, rows: Sequence[int], mean: Array, sd: float) -> Observations:

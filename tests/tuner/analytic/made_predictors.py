@@ -35,6 +35,9 @@ def predictor(
     arrived: Mapping[int, float] | None = None,
     ended: Sequence[int] = (),
     seconds_mean: float = 0.0,
+    never: Mapping[int, float] | None = None,
+    never_of_others: float = 0.0,
+    earliest: Mapping[int, float] | None = None,
 ) -> SlopePredictor:
     """What is believed of log seconds to target.
 
@@ -44,6 +47,9 @@ def predictor(
         elapsed: Training seconds of begun runs, by candidate.
         arrived: Seconds to target, by candidate.
         ended: Candidates whose run ended without arriving.
+        never: Chances never to arrive, by candidate.
+        never_of_others: That of the other candidates.
+        earliest: Training seconds before which nothing is seen, by candidate.
         seconds_mean: The part of `mean` that is log seconds a sample, the same for all.
     """
     num = len(mean)
@@ -62,5 +68,8 @@ def predictor(
             seconds=filled({**(arrived or {}), **(elapsed or {})}, 0.0),
             arrived=filled(arrived, np.inf),
             ended=np.isin(np.arange(num), ended),
+            never=filled(never, never_of_others),
+            never_of_others=never_of_others,
+            earliest=filled(earliest, 0.0),
         ),
     )

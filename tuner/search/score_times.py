@@ -1,0 +1,105 @@
+"""When runs are scored: until its first score a run shows nothing of its curve."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import Configuration
+from tuner.domain.measurement import CurvePoint
+from tuner.search.state import SearchState
+
+Array = npt.NDArray[np.float64]
+
+#: A run without a score that trained so many times as far as a first score was expected rules that out.
+_OVERDUE = 1.1
+#: A run whose score is overdue needs this share of what it has done until it comes.
+_MORE_OF_OVERDUE = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTimes:
+    """When the candidates' next scores are due, `(num,)` each.
+
+    Args:
+        first: Training seconds of a run at its first score; 0 while no run has a score.
+        next: Training seconds that a candidate still needs until its next score; 0 while no run has a score.
+        is_unscored: Which candidates have a run without a score.
+        any_scored: Whether any run has a score.
+    """
+
+    first: Array
+    next: Array
+    is_unscored: npt.NDArray[np.bool_]
+    any_scored: bool
+
+
+def score_times(
+    state: SearchState, configurations: Sequence[Configuration], seconds_per_sample: Array
+) -> ScoreTimes:
+    """Predicts the next score of every candidate from the scores of the runs.
+
+    Scores come at even distances in samples, in steps or in seconds: in whichever they vary least from run
+    to run. A score of the untrained model does not count.
+
+    Args:
+        state: What was measured.
+        configurations: The candidates.
+        seconds_per_sample: Predicted, `(num,)`.
+    """
+    num = len(configurations)
+    batches = np.array([float(c.batch_size) for c in configurations])
+    units = {"samples": seconds_per_sample, "steps": seconds_per_sample * batches, "seconds": np.ones(num)}
+    rows = {configuration: i for i, configuration in enumerate(configurations)}
+    firsts: list[Mapping[str, float]] = []
+    distances: list[Mapping[str, float]] = []
+    done, last = np.zeros(num), np.zeros(num)
+    is_unscored, is_scored = np.zeros(num, dtype=bool), np.zeros(num, dtype=bool)
+    for run in state.runs.values():
+        places = [_places(point, run.configuration.batch_size) for point in run.measurement.trained_curve]
+        if places:
+            firsts.append(places[0])
+        between = [{unit: b[unit] - a[unit] for unit in units} for a, b in itertools.pairwise(places)]
+        if between:
+            distances.append({unit: float(np.median([d[unit] for d in between])) for unit in units})
+        row = rows.get(run.configuration)
+        if row is not None:
+            done[row] = run.measurement.training_seconds
+            last[row] = places[-1]["seconds"] if places else 0.0
+            is_scored[row], is_unscored[row] = bool(places), not places
+    if not firsts:
+        return ScoreTimes(first=np.zeros(num), next=np.zeros(num), is_unscored=is_unscored, any_scored=False)
+    ruled_out = {
+        unit
+        for unit, seconds in units.items()
+        if (done > _OVERDUE * np.median([first[unit] for first in firsts]) * seconds)[is_unscored].any()
+    }
+    first = _predicted(firsts, units, ruled_out)
+    distance = _predicted(distances, units, ruled_out) if distances else first
+    left = np.where(is_scored, last + distance, first) - done
+    return ScoreTimes(
+        first=first,
+        next=np.where(left > 0, left, np.maximum(_MORE_OF_OVERDUE * done, 1e-9)),
+        is_unscored=is_unscored,
+        any_scored=True,
+    )
+
+
+def _places(point: CurvePoint, batch_size: int) -> dict[str, float]:
+    """Where a score came, by unit."""
+    return {
+        "samples": float(point.samples),
+        "steps": point.samples / batch_size,
+        "seconds": max(point.training_seconds, 1e-9),
+    }
+
+
+def _predicted(seen: Sequence[Mapping[str, float]], units: Mapping[str, Array], ruled_out: set[str]) -> Array:
+    """Seconds of what was seen, in the unit in which it varies least, else samples, `(num,)`."""
+    spread = {unit: float(np.std(np.log([max(one[unit], 1e-9) for one in seen]))) for unit in units}
+    unit = min(units, key=lambda name: (name in ruled_out, round(spread[name], 3)))
+    return np.asarray(np.median([one[unit] for one in seen]) * units[unit], dtype=float)
