@@ -21,7 +21,7 @@ recording tells. Ratios to another sampler are paired by seed.
 Results are stored in `--out` as they come. A search that is stored there is not run again: a baseline's by
 recording, kind, goal, trainings and seed, the model's also by `--label`, by default a digest of its code. So
 a run can be ended and resumed, and two versions compared: `--against LABEL`. `--quick` runs one seed of
-`model` and `tpe-sha` on four recordings with all kinds.
+`model` and `tpe-sha` on four recordings, with all kinds but two.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ SAMPLERS = (MODEL, *BASELINES, *PEERS)
 DEFAULT_SAMPLERS = (MODEL, "tpe", "tpe-sha", "random")
 #: Of `--quick`: one recording of each source and pace of scoring.
 QUICK_RECORDINGS = ("bank-cnn_epochs-slow", "bank-tabular-slow", "stepback-cifar10-resnet20", "trimtuner-rnn")
+#: Of `--quick`: scores after 10% of the best training change little, and every 4th is much like late scores.
+QUICK_KINDS = tuple(name for name in KINDS if name not in ("late-10", "rare"))
 QUICK_SAMPLERS, QUICK_SEEDS = (MODEL, "tpe-sha"), 1
 #: Seconds between two lines of progress.
 _PROGRESS_SECONDS = 30.0
@@ -120,7 +122,7 @@ def _chosen(given: str, allowed: Sequence[str], option: str) -> list[str]:
 
 def main(
     recordings: Annotated[str, typer.Option(help="Files or folders.")] = str(RECORDINGS),
-    kinds: Annotated[str, typer.Option(help="Kinds of problems.")] = ",".join(KINDS),
+    kinds: Annotated[str | None, typer.Option(help=f"Some of {','.join(KINDS)}.")] = None,
     goals: Annotated[str, typer.Option(help="What is minimized.")] = ",".join(get_args(Goal)),
     trainings: Annotated[str, typer.Option(help="many, one or both.")] = "many,one",
     samplers: Annotated[str | None, typer.Option(help=f"Some of {','.join(SAMPLERS)}.")] = None,
@@ -142,7 +144,7 @@ def main(
     for name in [name for name in names if name in PEERS and missing(name) is not None]:
         _say(str(missing(name)))
         names.remove(name)
-    chosen_kinds = _chosen(kinds, list(KINDS), "--kinds")
+    chosen_kinds = _chosen(kinds or ",".join(QUICK_KINDS if quick else KINDS), list(KINDS), "--kinds")
     chosen_goals: list[Goal] = [g for g in get_args(Goal) if g in _chosen(goals, get_args(Goal), "--goals")]
     served = dict(zip(("many", "one"), TRAININGS, strict=True))
     many = [served[name] for name in _chosen(trainings, list(served), "--trainings")]

@@ -26,6 +26,7 @@ _SYNE_TUNE = ("syne_tune", "autograd", "dill", "pandas", "sortedcontainers")
 PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tpe-sha-center": ("benchmarks.peers_optuna", ()),
     **dict.fromkeys(("dyhpo", "mobster", "asha"), ("benchmarks.peers_syne_tune", _SYNE_TUNE)),
+    "hyperband": ("benchmarks.peers_smac", ("smac", "ConfigSpace")),
 }
 
 
