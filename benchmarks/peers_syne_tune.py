@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import time
 import warnings
 from datetime import datetime
 from typing import Any
 
 import numpy as np
-from syne_tune.backend.trial_status import Trial
-from syne_tune.config_space import choice, logordinal, ordinal
-from syne_tune.optimizer.baselines import ASHA, MOBSTER, DyHPO
-from syne_tune.optimizer.scheduler import SchedulerDecision
 
 from benchmarks.peers import center
 from benchmarks.peers_rungs import RungRuns, varied_axes
@@ -20,6 +18,13 @@ from benchmarks.replay_optuna import Found
 from benchmarks.replay_problem import Problem
 from benchmarks.replay_trace import Trace
 from search_spaces import Configuration
+
+# It prints what else could be installed, and stdout belongs to the figures.
+with contextlib.redirect_stdout(sys.stderr):
+    from syne_tune.backend.trial_status import Trial
+    from syne_tune.config_space import choice, logordinal, ordinal
+    from syne_tune.optimizer.baselines import ASHA, MOBSTER, DyHPO
+    from syne_tune.optimizer.scheduler import SchedulerDecision
 
 _METRIC, _RUNG, _LAST_RUNG = "value", "rung", "last_rung"
 #: One rung costs so many times the one before. With 1.5 DyHPO took longer and was no better on
