@@ -1,24 +1,26 @@
 """Seconds a step on 6 to 16 nodes, predicted from 12 timed steps on at most 2, and at most 4, nodes.
 
-    python -m benchmarks.step_time [--json] [--file PATH] [--draws 20] [--without-waits]
+    python -m benchmarks.step_time [--json] [--file PATH ...] [--draws 20] [--without-waits]
 
 It takes about a minute with OMP_NUM_THREADS=1; more threads only get into each other's way at these sizes.
+The predictor is the one that `run` uses: `tuner.analytic.step_fit.fit_steps`, which `fit_seconds` calls with
+what probes measured.
 
-The file holds one measured step a row: app, kind, num_nodes, num_replicas, placement (a digit a node: devices
+A file has one measured step a row: app, kind, num_nodes, num_replicas, placement (a digit a node: devices
 used there; empty: spread evenly), local_batch_size, step_seconds, sync_seconds. Probes are drawn from `kind`
-placements, predictions are held against `kind` scalability. Pollux's model is fitted to the same probes.
+placements, predictions are compared with `kind` scalability. Pollux's model is fitted to the same probes.
 
 `mean_error` and `p90_error` are of |predicted / measured - 1| over all predictions of all draws;
-`coverage_90` is the share of measurements inside of 90% intervals, `interval_ratio` the median of their upper
+`coverage_90` is the share of measurements inside 90% intervals, `interval_ratio` the median of their upper
 over their lower ends. `pollux_mean_error` is Pollux's model fitted by least squares to the logarithms of the
 steps; `pollux_adaptdl_mean_error` as adaptdl does it, with the waits and its penalties. `floor_error` is our
-law's mean error once it has seen 100 of the predicted measurements themselves: with so scattered
-measurements, not much better can be expected of any probes on fewer nodes.
+model's mean error after a fit to 100 of the predicted measurements themselves: the measurements scatter so
+much that no probes on fewer nodes can do much better.
 
 Parameter bytes are known before any probe: ResNet-18 for 32 x 32 images has 11.17 million of them, ResNet-50
-25.56 million (He et al. 2016), and DeepSpeech2 as adaptdl trains it (5 bidirectional layers of 800 gated
-recurrent units behind two convolutions) 41.1 million, 4 bytes each. For other apps a nominal 100 MB is taken,
-which leaves seconds as they are and makes the bandwidth relative.
+25.56 million (He et al. 2016), BERT base 110 million (Devlin et al. 2019), and DeepSpeech2 as adaptdl trains
+it (5 bidirectional layers of 800 gated recurrent units behind two convolutions) 41.1 million, 4 bytes each.
+Other apps get a nominal 100 MB; then the bandwidth is only relative.
 """
 
 from __future__ import annotations
@@ -36,15 +38,26 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.models.placement_seconds import Steps, fit_placement_seconds, placements_of
 from benchmarks.step_time_pollux import fit_pollux
-from tuner.analytic.placement import spread_evenly
+from tuner.analytic.placement import placements_of, spread_evenly
+from tuner.analytic.step_fit import FittedSteps, TimedSteps, fit_steps
+from tuner.analytic.step_rows import Steps
+from tuner.domain.cluster import Cluster
 
 Array = npt.NDArray[np.float64]
 
-RECORDING = Path(__file__).resolve().parents[2] / "shared" / "recordings" / "pollux-throughput.csv"
-PARAMETER_BYTES = {"cifar10": 4 * 11.17e6, "imagenet": 4 * 25.56e6, "deepspeech2": 4 * 41.1e6}
+_RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "recordings"
+RECORDING = _RECORDINGS / "pollux-throughput.csv"
+RECORDINGS = (RECORDING, _RECORDINGS / "pollux-throughput-bert.csv")
+PARAMETER_BYTES = {
+    "cifar10": 4 * 11.17e6,
+    "imagenet": 4 * 25.56e6,
+    "deepspeech2": 4 * 41.1e6,
+    "bert": 4 * 110e6,
+}
 NOMINAL_BYTES = 1e8
+#: What Pollux measured on: 16 machines with 4 devices each.
+CLUSTER = Cluster(node_counts=tuple(range(1, 17)), devices_per_node=4, nodes_share_host=False)
 NUM_PROBES = 12
 FIT_NODES = (2, 4)
 NUM_FLOOR = 100
@@ -61,22 +74,38 @@ class Timed:
 
     def at(self, rows: npt.NDArray[np.intp]) -> Timed:
         """Some of them."""
-        where = self.steps.placements
-        placements = type(where)(
-            num_nodes=where.num_nodes[rows],
-            num_ranks=where.num_ranks[rows],
-            most_on_a_node=where.most_on_a_node[rows],
+        return Timed(
+            steps=self.steps.at(rows),
+            step_seconds=self.step_seconds[rows],
+            wait_seconds=self.wait_seconds[rows],
         )
-        steps = Steps(placements=placements, batch_size_per_rank=self.steps.batch_size_per_rank[rows])
-        return Timed(steps=steps, step_seconds=self.step_seconds[rows], wait_seconds=self.wait_seconds[rows])
 
 
-def read_timed(path: Path) -> dict[tuple[str, str], Timed]:
-    """Measured steps by (app, kind)."""
+def fit_product(timed: Timed, parameter_bytes: float, *, waits: bool = True) -> FittedSteps:
+    """The predictor of `run`, fitted to timed steps on `CLUSTER`.
+
+    Args:
+        timed: What was timed.
+        parameter_bytes: Bytes of the model's parameters.
+        waits: Whether the fit sees the timed waits.
+    """
+    num = len(timed.steps)
+    observed = TimedSteps(
+        steps=timed.steps,
+        seconds=timed.step_seconds,
+        own_sd=np.zeros(num),
+        wait_seconds=timed.wait_seconds if waits else np.full(num, np.nan),
+    )
+    return fit_steps(observed, CLUSTER, int(parameter_bytes))
+
+
+def read_timed(*paths: Path) -> dict[tuple[str, str], Timed]:
+    """Measured steps of some files, by (app, kind)."""
     groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            groups[row["app"], row["kind"]].append(row)
+    for path in paths:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                groups[row["app"], row["kind"]].append(row)
     return {key: _timed(rows) for key, rows in groups.items()}
 
 
@@ -96,9 +125,9 @@ def _timed(rows: list[dict[str, str]]) -> Timed:
 
 def predict_once(probes: Timed, asked: Timed, parameter_bytes: float, *, waits: bool) -> dict[str, Array]:
     """One draw: errors of both models, and whether and how widely our intervals hold, each `(num,)`."""
-    seen = probes.wait_seconds if waits else None
-    ours = fit_placement_seconds(probes.steps, probes.step_seconds, parameter_bytes, wait_seconds=seen)
-    mean, sd = ours.log_seconds(asked.steps)
+    ours = fit_product(probes, parameter_bytes, waits=waits)
+    mean, covariance = ours.log_seconds(asked.steps)
+    sd = np.sqrt(np.diag(covariance) + ours.between_moments_sd**2)
     pollux = fit_pollux(probes.steps, probes.step_seconds).seconds(asked.steps)
     with_waits = fit_pollux(probes.steps, probes.step_seconds, probes.wait_seconds, penalties=True)
     measured = asked.step_seconds
@@ -137,13 +166,10 @@ def measure(app: str, near: Timed, far: Timed, *, fit_nodes: int, draws: int, wa
 
 
 def floor_error(far: Timed, parameter_bytes: float) -> float:
-    """Mean error of the law fitted to some of the very measurements it is held against."""
+    """Mean error of the model after a fit to some of the measurements that it is compared with."""
     num = len(far.step_seconds)
     seen = far.at(np.random.default_rng(0).choice(num, min(NUM_FLOOR, num), replace=False))
-    fitted = fit_placement_seconds(
-        seen.steps, seen.step_seconds, parameter_bytes, wait_seconds=seen.wait_seconds
-    )
-    mean, _ = fitted.log_seconds(far.steps)
+    mean, _ = fit_product(seen, parameter_bytes).log_seconds(far.steps)
     return float(np.mean(np.abs(np.exp(mean) / far.step_seconds - 1)))
 
 
@@ -166,19 +192,25 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def main(
-    file: Annotated[Path, typer.Option(help="Table of measured steps.")] = RECORDING,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(help="Table of measured steps; may be repeated.  [default: both of Pollux's]"),
+    ] = None,
     draws: Annotated[int, typer.Option(min=1, help="Random draws of probes, seeds from 0.")] = 20,
     without_waits: Annotated[bool, typer.Option(help="Hide the timed waits from our fit.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Holds predicted seconds a step against measured ones, beside Pollux's model."""
-    if not file.is_file():
-        raise typer.BadParameter(f"no table of measured steps at {file}", param_hint="--file")
-    timed = read_timed(file)
+    """Compares predicted seconds a step with measured ones, and with those of Pollux's model."""
+    paths = file or list(RECORDINGS)
+    for path in paths:
+        if not path.is_file():
+            raise typer.BadParameter(f"no table of measured steps at {path}", param_hint="--file")
+    timed = read_timed(*paths)
     apps = sorted({app for app, kind in timed if (app, "scalability") in timed and kind == "placements"})
     if not apps:
         raise typer.BadParameter(
-            f"{file} has no app with rows of both kinds: placements and scalability", param_hint="--file"
+            f"{', '.join(map(str, paths))}: no app with rows of both kinds: placements and scalability",
+            param_hint="--file",
         )
     rows = []
     for app in apps:

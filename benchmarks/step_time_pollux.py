@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
 
-from benchmarks.models.placement_seconds import Steps
+from tuner.analytic.step_rows import Steps
 
 Array = npt.NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""Timing probes of Pollux's table of steps, and what `benchmarks.models.placement_seconds` makes of them."""
+"""Timing probes of Pollux's table of steps, and what the product's model predicts from them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.models.placement_seconds import PlacementSeconds, Steps, fit_placement_seconds, placements_of
 from benchmarks.pollux_tables import Timings
-from benchmarks.step_time import NOMINAL_BYTES, PARAMETER_BYTES
+from benchmarks.step_time import NOMINAL_BYTES, PARAMETER_BYTES, Timed, fit_product
+from tuner.analytic.placement import placements_of
+from tuner.analytic.step_fit import FittedSteps
+from tuner.analytic.step_rows import Steps
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -18,9 +20,9 @@ IntArray = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, kw_only=True)
 class StepModel:
-    """What probes told of an app's steps."""
+    """An app's steps as predicted from probes."""
 
-    fitted: PlacementSeconds
+    fitted: FittedSteps
 
     def step_seconds(self, placements: Sequence[tuple[int, ...]], batch_sizes: Array) -> Array:
         """Seconds of a step at global batches, shared evenly by the GPUs, `(num,)`."""
@@ -39,14 +41,12 @@ def draw_probes(timings: Timings, num_probes: int, max_nodes: int, rng: np.rando
 def fit_steps(app: str, timings: Timings, probes: IntArray) -> StepModel:
     """The law fitted to some rows of an app's table."""
     steps = _steps([timings.placements[i] for i in probes], timings.local_batch_sizes[probes])
-    return StepModel(
-        fitted=fit_placement_seconds(
-            steps,
-            timings.step_seconds[probes],
-            PARAMETER_BYTES.get(app, NOMINAL_BYTES),
-            wait_seconds=timings.sync_seconds[probes],
-        )
+    probed = Timed(
+        steps=steps,
+        step_seconds=timings.step_seconds[probes],
+        wait_seconds=timings.sync_seconds[probes],
     )
+    return StepModel(fitted=fit_product(probed, PARAMETER_BYTES.get(app, NOMINAL_BYTES)))
 
 
 def _steps(placements: Sequence[tuple[int, ...]], local: Array) -> Steps:

@@ -10,10 +10,22 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from benchmarks.models.placement_seconds import Steps, placements_of
-from benchmarks.step_time import FIT_NODES, RECORDING, main, measure, read_timed
+from benchmarks.step_time import (
+    CLUSTER,
+    FIT_NODES,
+    RECORDINGS,
+    Timed,
+    fit_product,
+    main,
+    measure,
+    read_timed,
+)
 from benchmarks.step_time_pollux import PolluxSeconds, fit_pollux
-from tuner.analytic.placement import spread_evenly
+from search_spaces import Configuration
+from tuner.analytic.placement import placements_of, spread_evenly
+from tuner.analytic.step_rows import Steps
+from tuner.analytic.step_time_model import fit_seconds
+from tuner.domain.measurement import Measurement, Outcome, Purpose, RankTiming, Spread
 
 KEYS = {"app", "fit_nodes", "mean_error", "p90_error", "coverage_90", "interval_ratio", "pollux_mean_error"}
 COLUMNS = "app,kind,num_nodes,num_replicas,placement,local_batch_size,step_seconds,sync_seconds"
@@ -106,12 +118,61 @@ def test_pollux_finds_the_parameters_that_made_its_steps(tmp_path: Path) -> None
     assert found.seconds(far.steps) == pytest.approx(far.step_seconds, rel=1e-3)
 
 
+def test_two_files_give_the_apps_of_both(tmp_path: Path) -> None:
+    first, second = table(tmp_path / "toy.csv"), tmp_path / "other.csv"
+    second.write_text(first.read_text().replace("toy,", "other,"))
+    code, output = run("--json", "--draws", "1", "--file", str(first), "--file", str(second))
+    assert code == 0, output
+    assert [one["app"] for one in json.loads(output)] == ["other", "other", "toy", "toy"]
+
+
+def slice_of(nodes: int, batch: float, seconds: float, wait: float) -> Measurement:
+    """What a timing probe on whole nodes measures where a step takes so long."""
+
+    def spread(value: float) -> Spread:
+        return Spread(median=value, p10=value, p90=value, mean=value, std=0.0, count=40)
+
+    ranks = nodes * CLUSTER.devices_per_node
+    timing = RankTiming(
+        rank=0,
+        batch_size=int(batch),
+        compute=spread(seconds - wait),
+        sync=spread(wait),
+        input=spread(0.0),
+        step=spread(seconds),
+        count=ranks,
+    )
+    what = Configuration(nodes=nodes, batch_size=int(batch) * ranks, learning_rate=0.1, strategy="all_reduce")
+    return Measurement(configuration=what, purpose=Purpose.TIMING, outcome=Outcome.STOPPED, ranks=(timing,))
+
+
+def test_the_benchmark_predicts_with_the_product_s_fit() -> None:
+    asked = [(nodes, batch) for nodes in (1, 2, 4) for batch in (16.0, 64.0)]
+    steps = Steps(
+        placements=placements_of([(CLUSTER.devices_per_node,) * nodes for nodes, _ in asked]),
+        batch_size_per_rank=np.array([batch for _, batch in asked]),
+    )
+    seconds = TRUE.seconds(steps)
+    timed = Timed(steps=steps, step_seconds=seconds, wait_seconds=0.4 * seconds)
+    mean, covariance = fit_product(timed, 4e7).log_seconds(steps)
+    slices = [slice_of(*one, s, 0.4 * s) for one, s in zip(asked, seconds, strict=True)]
+    model = fit_seconds(slices, CLUSTER, int(4e7))
+    means, covariances = model.log_seconds_per_sample([m.configuration for m in slices])
+    batches = np.array([m.configuration.batch_size for m in slices])
+    np.testing.assert_allclose(means + np.log(batches), mean, rtol=1e-9)
+    np.testing.assert_allclose(covariances, covariance, rtol=1e-6, atol=1e-12)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not RECORDING.is_file(), reason=f"no table of Pollux's throughput at {RECORDING}")
-@pytest.mark.parametrize("app", ["cifar10", "deepspeech2", "imagenet"])
-def test_real_steps_on_two_nodes_predict_sixteen_with_half_of_the_error_of_pollux(app: str) -> None:
-    timed = read_timed(RECORDING)
+@pytest.mark.skipif(
+    not all(path.is_file() for path in RECORDINGS), reason=f"no tables of Pollux's throughput at {RECORDINGS}"
+)
+@pytest.mark.parametrize("fit_nodes", FIT_NODES)
+@pytest.mark.parametrize("app", ["cifar10", "deepspeech2", "imagenet", "bert"])
+def test_real_steps_on_few_nodes_predict_sixteen_better_than_pollux(app: str, fit_nodes: int) -> None:
+    timed = read_timed(*RECORDINGS)
     near, far = timed[app, "placements"], timed[app, "scalability"]
-    found = measure(app, near, far, fit_nodes=2, draws=4, waits=True)
-    assert found["mean_error"] < 0.5 * found["pollux_mean_error"]
-    assert found["coverage_90"] > 0.8
+    found = measure(app, near, far, fit_nodes=fit_nodes, draws=4, waits=True)
+    assert found["mean_error"] < (0.3 if fit_nodes == 2 else 1.0) * found["pollux_mean_error"]
+    # Four draws scatter more than the twenty of the benchmark, which hold 80 to 97%.
+    assert 0.7 < found["coverage_90"] < 0.99

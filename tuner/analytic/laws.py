@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 #: A number, or an array that broadcasts against the law's inputs: `(num, 1)` gives `(num, num_inputs)`.
-Unknown = float | Array
+Values = float | Array
 
 _NORMAL = NormalDist()
 
 
-def compute_seconds(batch_size_per_rank: Array, *, fixed: float, per_sample: float) -> Array:
+def compute_seconds(batch_size_per_rank: Array, *, fixed: Values, per_sample: Values) -> Array:
     """Seconds of one rank's forward, backward and update.
 
     c(b) = a0 + a1 b, with a0 = `fixed` (s) and a1 = `per_sample` (s). A straight line has errors of up
@@ -34,18 +34,26 @@ def expected_maximum(num_ranks: Array) -> Array:
 
     Zero for one rank. Good to 2% for p up to thousands; jitter with heavy tails exceeds it.
     """
-    flat = np.asarray(num_ranks, dtype=float).ravel()
-    return np.array([_expected_maximum(float(p)) for p in flat]).reshape(np.shape(num_ranks))
+    ranks = np.asarray(num_ranks, dtype=float)
+    whole = np.rint(ranks).astype(np.intp)
+    if np.array_equal(whole, ranks):
+        table = _expected_maxima(1 << int(whole.max(initial=1)).bit_length())
+        return np.asarray(table[whole], dtype=float)
+    return np.array([_expected_maximum(float(p)) for p in ranks.ravel()]).reshape(ranks.shape)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=64)
+def _expected_maxima(limit: int) -> Array:
+    """Of 0 to `limit` standard normals: a fit asks for the same few counts thousands of times."""
+    return np.array([_expected_maximum(float(count)) for count in range(limit + 1)])
+
+
 def _expected_maximum(num_ranks: float) -> float:
-    """A fit asks for the same few numbers of ranks thousands of times."""
     return _NORMAL.inv_cdf((num_ranks - 0.375) / (num_ranks + 0.25)) if num_ranks > 1 else 0.0
 
 
 def ring_all_reduce_seconds(
-    num_ranks: Array, num_bytes: float, *, latency: float, bytes_per_second: float
+    num_ranks: Array, num_bytes: float, *, latency: Values, bytes_per_second: Values
 ) -> Array:
     """Seconds of a ring all-reduce: 2 (p - 1) A + 2 ((p - 1) / p) n / w (Patarasuk and Yuan 2009).
 
@@ -61,7 +69,7 @@ def ring_all_reduce_seconds(
 
 
 def synchronous_step_seconds(
-    compute: Array, communication: Array, num_ranks: Array, *, jitter: float, overlap: float
+    compute: Array, communication: Array, num_ranks: Array, *, jitter: Values, overlap: Values
 ) -> Array:
     """Seconds of a step in which all wait: (c^g + s^g)^(1/g) with c stretched by the slowest of p ranks.
 
@@ -80,7 +88,7 @@ def synchronous_step_seconds(
 
 
 def log_samples_at_best_rate(
-    batch_size: Array, *, log_samples: Unknown, noise_scale: Unknown, noise_floor: Unknown = 0.0
+    batch_size: Array, *, log_samples: Values, noise_scale: Values, noise_floor: Values = 0.0
 ) -> Array:
     """Logarithm of samples to target at the best rate: samples = s (1 + B / B_noise + (B_floor / B)^2).
 
@@ -105,7 +113,7 @@ def log_samples_at_best_rate(
     return np.asarray(log_samples + np.log1p(batch / noise_scale + (noise_floor / batch) ** 2), dtype=float)
 
 
-def log_best_rate(batch_size: Array, *, log_rate: Unknown, noise_scale: Unknown, exponent: Unknown) -> Array:
+def log_best_rate(batch_size: Array, *, log_rate: Values, noise_scale: Values, exponent: Values) -> Array:
     """Logarithm of the best learning rate: rate / (1 + B_noise / B)^exponent.
 
     McCandlish et al. 2018, equation 2.6: exponent 1 for SGD; 1/2 for Adam (Malladi et al. 2022).
@@ -120,7 +128,7 @@ def log_best_rate(batch_size: Array, *, log_rate: Unknown, noise_scale: Unknown,
     return np.asarray(log_rate - exponent * np.log1p(noise_scale / batch), dtype=float)
 
 
-def rate_penalty(log_ratio: Array, *, slope_below: Unknown, slope_above: Unknown, width: Unknown) -> Array:
+def rate_penalty(log_ratio: Array, *, slope_below: Values, slope_above: Values, width: Values) -> Array:
     """How much longer, as a logarithm, training takes off the best learning rate.
 
     Near the best rate it is quadratic; far below, samples grow as rate^-slope (a slope of 1 is a run

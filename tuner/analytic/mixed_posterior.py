@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from tuner.analytic.regression import IntArray, Law, Parameter, Posterior, Residual, fit
+from tuner.analytic.regression import IntArray, Kernel, Law, Parameter, Posterior, Slopes, fit
 
 Array = npt.NDArray[np.float64]
 
@@ -113,12 +113,14 @@ def fit_mixed(
     law: Law,
     parameters: Sequence[Parameter],
     past: PastLaw,
-    residual: Residual,
+    residual: Kernel,
     inputs: Array,
     observations: Array,
     noise_sd: Array,
     *,
-    broadcasts: bool = False,
+    slopes: Slopes | None = None,
+    start: Array | None = None,
+    tolerance: float = 1e-7,
 ) -> Posterior | MixedPosterior:
     """`fit` with the neutral prior, and a second fit with what past studies found, if they found anything.
 
@@ -130,13 +132,29 @@ def fit_mixed(
         inputs: `(num_points, num_features)`; may be empty.
         observations: `(num_points,)`.
         noise_sd: Standard deviation of each observation, above 0, `(num_points,)`.
-        broadcasts: Whether the law takes many values of theta at once (see `regression.Law`).
+        slopes: Derivatives of the law; central differences if None.
+        start: Where the neutral search for theta starts, `(num_parameters,)`.
+        tolerance: When the searches end, see `fit`.
     """
-    neutral = fit(law, parameters, residual, inputs, observations, noise_sd, broadcasts=broadcasts)
+
+    def fitted(priors: Sequence[Parameter], first: Array | None) -> Posterior:
+        return fit(
+            law,
+            priors,
+            residual,
+            inputs,
+            observations,
+            noise_sd,
+            slopes=slopes,
+            start=first,
+            tolerance=tolerance,
+        )
+
+    neutral = fitted(parameters, start)
     learnt = informed(parameters, past)
     if learnt is None:
         return neutral
-    other = fit(law, learnt, residual, inputs, observations, noise_sd, broadcasts=broadcasts)
+    other = fitted(learnt, None if start is None else neutral.theta)
     return MixedPosterior(parts=(neutral, other), names=("neutral", "past studies"))
 
 

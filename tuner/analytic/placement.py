@@ -6,13 +6,13 @@ step on at most 4 nodes, a hierarchy (a ring within the nodes, then one over the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from tuner.analytic.laws import expected_maximum
+from tuner.analytic.laws import Values, expected_maximum
 
 Array = npt.NDArray[np.float64]
 
@@ -41,15 +41,23 @@ class Placements:
     def __len__(self) -> int:
         return len(self.num_nodes)
 
+    def at(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Placements:
+        """Some of them."""
+        return Placements(
+            num_nodes=self.num_nodes[rows],
+            num_ranks=self.num_ranks[rows],
+            most_on_a_node=self.most_on_a_node[rows],
+        )
+
     @property
     def slowest_rank(self) -> Array:
         """Expected maximum of as many standard normals as there are ranks, `(num,)`."""
-        return _expected_maximum(self.num_ranks)
+        return expected_maximum(self.num_ranks)
 
     @property
     def slowest_node(self) -> Array:
         """Expected maximum of as many standard normals as there are nodes, `(num,)`."""
-        return _expected_maximum(self.num_nodes)
+        return expected_maximum(self.num_nodes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +69,8 @@ class Link:
         bytes_per_second: w, above 0.
     """
 
-    latency_seconds: float
-    bytes_per_second: float
+    latency_seconds: Values
+    bytes_per_second: Values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,21 +86,19 @@ class Sharing:
         variation: Coefficient of variation of links; the ring is as fast as the slowest of them.
     """
 
-    device_exponent: float = 0.0
-    peer_gain: float = 0.0
-    variation: float = 0.0
+    device_exponent: Values = 0.0
+    peer_gain: Values = 0.0
+    variation: Values = 0.0
 
 
-@lru_cache(maxsize=64)
-def _expected_maxima(limit: int) -> Array:
-    """Of 0 to `limit` standard normals."""
-    return expected_maximum(np.arange(limit + 1, dtype=float))
-
-
-def _expected_maximum(counts: Array) -> Array:
-    # A fit asks for the same few counts thousands of times.
-    limit = 1 << int(np.max(counts, initial=1)).bit_length()
-    return np.asarray(_expected_maxima(limit)[counts.astype(int)], dtype=float)
+def placements_of(ranks_per_node: Sequence[Sequence[int]]) -> Placements:
+    """Placements from the number of ranks on each node, as in `[(4, 4), (1, 2, 1)]`."""
+    used = [[count for count in counts if count] for counts in ranks_per_node]
+    return Placements(
+        num_nodes=np.array([len(counts) for counts in used], dtype=float),
+        num_ranks=np.array([sum(counts) for counts in used], dtype=float),
+        most_on_a_node=np.array([max(counts, default=0) for counts in used], dtype=float),
+    )
 
 
 def spread_evenly(num_ranks: int, num_nodes: int) -> tuple[int, ...]:

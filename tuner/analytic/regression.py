@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,22 @@ IntArray = npt.NDArray[np.intp]
 Law = Callable[[Array, Array], Array]
 """`law(theta, inputs)`: theta `(num_parameters,)`, inputs `(num_points, num_features)` -> `(num_points,)`.
 
-A law that broadcasts also takes theta `(num_parameters, num, 1)` and returns `(num, num_points)`. Its
-Jacobian needs one call instead of two per parameter.
+A law that broadcasts also takes theta `(num_parameters, num, 1)` and returns `(num, num_points)`: then
+`broadcast_slopes` gives its derivatives by one call instead of two per parameter.
 """
+
+Slopes = Callable[[Array, Array], Array]
+"""Derivatives of a law by its unknowns: the same arguments -> `(num_points, num_parameters)`."""
 
 _MAX_ITERATIONS = 60
 _STEP = 1e-4
+
+
+class Kernel(Protocol):
+    """The covariance function of a residual."""
+
+    def covariance(self, left: Array, right: Array) -> Array:
+        """Covariances `(num_left, num_right)` of the residual between inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +71,8 @@ class Residual:
         # Features in which no two inputs differ add nothing, and most configurations share most of them.
         both = np.concatenate([left, right])
         differ = both.max(axis=0, initial=-np.inf) > both.min(axis=0, initial=np.inf)
+        if not differ.any():
+            return np.full((len(left), len(right)), self.sd**2)
         scales = np.asarray(self.length_scales)[differ]
         difference = left[:, None, differ] / scales - right[None, :, differ] / scales
         squared = np.einsum("ijk,ijk->ij", difference, difference)
@@ -84,14 +97,14 @@ class Posterior:
         rms: Root mean square of the observations' misfit, after the residual's share is left in.
         log_evidence: Logarithm of the observations' probability density, with the law linear around theta
             (Laplace's approximation); 0 without any.
-        broadcasts: Whether the law takes many values of theta at once (see `Law`).
+        slopes: Derivatives of the law; None for central differences.
     """
 
     law: Law
     parameters: tuple[Parameter, ...]
     theta: Array
     theta_sd: Array
-    residual: Residual
+    residual: Kernel
     inputs: Array
     weights: Array
     precision: Array
@@ -99,7 +112,7 @@ class Posterior:
     converged: bool
     rms: float
     log_evidence: float = 0.0
-    broadcasts: bool = False
+    slopes: Slopes | None = None
 
     def predict(
         self, inputs: Array, *, observed: IntArray | None = None, own_variance: float = 0.0
@@ -116,7 +129,7 @@ class Posterior:
             own_variance: Variance of the observations' own part, contained in their noise.
         """
         mean = self.law(self.theta, inputs)
-        jacobian = _jacobian(self.law, self.theta, inputs, broadcasts=self.broadcasts)
+        jacobian = _slopes(self.law, self.slopes, self.theta, inputs)
         prior_variance = np.array([p.sd**2 for p in self.parameters])
         covariance = (jacobian * prior_variance) @ jacobian.T + self.residual.covariance(inputs, inputs)
         itself = np.zeros((len(inputs), len(self.inputs)))
@@ -164,12 +177,14 @@ class Posterior:
 def fit(
     law: Law,
     parameters: Sequence[Parameter],
-    residual: Residual,
+    residual: Kernel,
     inputs: Array,
     observations: Array,
     noise_sd: Array,
     *,
-    broadcasts: bool = False,
+    slopes: Slopes | None = None,
+    start: Array | None = None,
+    tolerance: float = 1e-7,
 ) -> Posterior:
     """The posterior of a law and its residual.
 
@@ -180,7 +195,9 @@ def fit(
         inputs: `(num_points, num_features)`; may be empty, then the prior is returned.
         observations: `(num_points,)`.
         noise_sd: Standard deviation of each observation, above 0, `(num_points,)`.
-        broadcasts: Whether the law takes many values of theta at once (see `Law`).
+        slopes: Derivatives of the law; central differences if None.
+        start: Where the search for theta starts, `(num_parameters,)`; the prior's mean if None.
+        tolerance: The search ends when a step lowers the sum of squares, plus 1, by a smaller share.
     """
     prior_mean = np.array([p.mean for p in parameters], dtype=float)
     prior_sd = np.array([p.sd for p in parameters], dtype=float)
@@ -191,14 +208,12 @@ def fit(
         whitened = whitening @ (observations - law(theta, inputs))
         return np.concatenate([whitened, (theta - prior_mean) / prior_sd])
 
-    def jacobian_at(theta: Array) -> Array:
-        return _jacobian(law, theta, inputs, broadcasts=broadcasts)
+    def stacked_slopes(theta: Array) -> Array:
+        return np.concatenate([-whitening @ _slopes(law, slopes, theta, inputs), np.diag(1.0 / prior_sd)])
 
-    def slopes(theta: Array) -> Array:
-        return np.concatenate([-whitening @ jacobian_at(theta), np.diag(1.0 / prior_sd)])
-
-    theta, converged = _levenberg_marquardt(stacked, slopes, prior_mean, prior_sd)
-    jacobian = jacobian_at(theta)
+    first = prior_mean if start is None else start
+    theta, converged = _levenberg_marquardt(stacked, stacked_slopes, first, prior_sd, tolerance)
+    jacobian = _slopes(law, slopes, theta, inputs)
     misfit = observations - law(theta, inputs)
     inverse_noise = np.linalg.inv(covariance) if len(observations) else covariance
     information = jacobian.T @ inverse_noise @ jacobian + np.diag(prior_sd**-2.0)
@@ -219,7 +234,7 @@ def fit(
         converged=converged,
         rms=float(np.sqrt(np.mean(misfit**2))) if len(observations) else 0.0,
         log_evidence=_log_density(missed, whole, precision),
-        broadcasts=broadcasts,
+        slopes=slopes,
     )
 
 
@@ -229,21 +244,36 @@ def _log_density(values: Array, covariance: Array, precision: Array) -> float:
     return -0.5 * float(values @ precision @ values + log_determinant + len(values) * np.log(2 * np.pi))
 
 
-def _jacobian(law: Law, theta: Array, inputs: Array, *, broadcasts: bool) -> Array:
-    """Central differences of the law in each parameter, `(num_points, num_parameters)`."""
-    if not len(theta):
-        return np.zeros((len(inputs), 0))
-    units = np.eye(len(theta)) * _STEP
-    if broadcasts:
+def broadcast_slopes(law: Law) -> Slopes:
+    """Derivatives of a law that broadcasts, by central differences in one call."""
+
+    def slopes(theta: Array, inputs: Array) -> Array:
+        units = np.eye(len(theta)) * _STEP
         trials = np.concatenate([theta[:, None] + units, theta[:, None] - units], axis=1)
         above, below = np.split(law(trials[:, :, None], inputs), 2)
         return np.asarray((above - below).T / (2 * _STEP), dtype=float)
-    columns = [(law(theta + unit, inputs) - law(theta - unit, inputs)) / (2 * _STEP) for unit in units]
-    return np.stack(columns, axis=1)
+
+    return slopes
+
+
+def _slopes(law: Law, slopes: Slopes | None, theta: Array, inputs: Array) -> Array:
+    return _jacobian(law, theta, inputs) if slopes is None else slopes(theta, inputs)
+
+
+def _jacobian(law: Law, theta: Array, inputs: Array) -> Array:
+    columns = [
+        (law(theta + unit, inputs) - law(theta - unit, inputs)) / (2 * _STEP)
+        for unit in np.eye(len(theta)) * _STEP
+    ]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(inputs), 0))
 
 
 def _levenberg_marquardt(
-    residuals: Callable[[Array], Array], slopes: Callable[[Array], Array], start: Array, scale: Array
+    residuals: Callable[[Array], Array],
+    slopes: Callable[[Array], Array],
+    start: Array,
+    scale: Array,
+    tolerance: float,
 ) -> tuple[Array, bool]:
     """Minimises the sum of squares; steps are damped in units of the prior's width."""
     theta, damping = start.copy(), 1e-2
@@ -256,6 +286,9 @@ def _levenberg_marquardt(
         while damping < 1e8:
             hessian = jacobian.T @ jacobian + np.diag(damping / scale**2)
             step = np.clip(-np.linalg.solve(hessian, gradient), -3 * scale, 3 * scale)
+            if -(step @ gradient) < tolerance * (1 + current @ current):
+                # Even the tangent promises no more: to try damped steps would only cost evaluations.
+                return theta, True
             trial = residuals(theta + step)
             if trial @ trial < current @ current:
                 moved = True
@@ -266,6 +299,6 @@ def _levenberg_marquardt(
         gained = current @ current - trial @ trial
         theta, current = theta + step, trial
         damping = max(damping / 8, 1e-8)
-        if gained < 1e-7 * (1 + current @ current):
+        if gained < tolerance * (1 + current @ current):
             return theta, True
     return theta, False

@@ -22,7 +22,7 @@ from tuner.analytic.noise_growth import (
     whole_run_scale,
 )
 from tuner.analytic.rate_edge import RateEdge, RunEvidence, broke_down, fit_rate_edge
-from tuner.analytic.regression import Parameter, Posterior, Residual
+from tuner.analytic.regression import Parameter, Posterior, Residual, broadcast_slopes
 from tuner.analytic.strategy_encoding import (
     NUM_STRATEGIES,
     STRATEGY_LENGTH,
@@ -322,7 +322,7 @@ def fit_samples(
         np.concatenate([own_inputs, noise.inputs]),
         np.concatenate([[arrivals.median[i] for i in reported], noise.log_scales]),
         np.concatenate([np.hypot(own_sd[reported], SEED_SD), noise.sds]),
-        broadcasts=True,
+        slopes=broadcast_slopes(law),
     )
     place = [p.name for p in posterior.parameters].index("log best rate")
     stale = staleness([run.configuration for run in runs], devices_per_node)

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from tuner.analytic.laws import expected_maximum
+from tuner.analytic.laws import Values, expected_maximum
 from tuner.domain.cluster import RankDelay
 
 Array = npt.NDArray[np.float64]
@@ -81,8 +81,8 @@ def slowest_step_seconds(
     num_ranks: Array,
     tau: Array,
     *,
-    jitter: float,
-    persistent: float,
+    jitter: Values,
+    persistent: Values,
     delays: tuple[RankDelay, ...] = (),
 ) -> Array:
     """Expected maximum over ranks of the time of tau steps, over tau.
@@ -172,7 +172,7 @@ def mean_delay(num_ranks: Array, delays: tuple[RankDelay, ...]) -> Array:
 
 
 def unwaiting_batch_seconds(
-    compute: Array, exchange: Array, num_ranks: Array, *, overlap: float, delays: tuple[RankDelay, ...] = ()
+    compute: Array, exchange: Array, num_ranks: Array, *, overlap: Values, delays: tuple[RankDelay, ...] = ()
 ) -> Array:
     """Seconds in which ranks that do not wait process one global batch: B / sum_r(b_r / step_r).
 
@@ -191,8 +191,9 @@ def unwaiting_batch_seconds(
         groups = delayed_ranks(delays, int(p))
         if groups:
             rows = num_ranks == p
+            own = np.broadcast_to(overlap, np.shape(compute))[rows]
             rates = sum(
-                g.count / ((compute[rows] + g.mean) ** overlap + exchange[rows] ** overlap) ** (1 / overlap)
+                g.count / ((compute[rows] + g.mean) ** own + exchange[rows] ** own) ** (1 / own)
                 for g in groups
             )
             seconds[rows] = p / rates

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import StrategyTraits
-from tuner.analytic.laws import expected_maximum, ring_all_reduce_seconds, synchronous_step_seconds
+from tuner.analytic.laws import Values, expected_maximum, ring_all_reduce_seconds, synchronous_step_seconds
 from tuner.analytic.placement import Link, Placements, Sharing, topology_ring_seconds
 from tuner.analytic.slowest_rank import (
     delayed_ranks,
@@ -66,30 +66,36 @@ class NodeLinks:
     """Links between ranks on one node, if they differ from those between nodes.
 
     Args:
-        devices_per_node: Ranks on every node, above 1.
-        within: Neighbours on one node.
-        sharing: How the links between nodes depart from one that is alike everywhere.
+        devices_per_node: Ranks on every node.
+        within: Neighbors on one node.
+        sharing: How the links between nodes differ from uniform ones.
+        per_step: Where the ranks of each step are, `(num,)`; None for whole nodes.
     """
 
     devices_per_node: int
     within: Link
     sharing: Sharing
+    per_step: Placements | None = None
 
     def placements(self, num_ranks: Array) -> Placements:
-        """Whole nodes with so many ranks; fewer than fill one are on one node."""
+        """Where so many ranks are: on whole nodes, or on one if they do not fill it."""
+        if self.per_step is not None:
+            return self.per_step
         nodes = np.maximum(np.ceil(num_ranks / self.devices_per_node), 1.0)
         most = np.minimum(num_ranks, float(self.devices_per_node))
         return Placements(num_nodes=nodes, num_ranks=num_ranks, most_on_a_node=most)
 
     def share_within(self, num_ranks: Array) -> Array:
         """Share of a rank's peers that are on its node, 1 for one node, `(num,)`."""
-        on_node = np.minimum(num_ranks, float(self.devices_per_node))
+        on_node = self.placements(num_ranks).most_on_a_node
         return np.asarray((on_node - 1) / np.maximum(num_ranks - 1, 1.0), dtype=float)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
     """The costs of exchanges and jitter, the same for all strategies.
+
+    Numbers may differ from step to step: each is one for all, or an array `(num,)`.
 
     Args:
         num_bytes: n, bytes of the model's parameters.
@@ -107,13 +113,13 @@ class Network:
     """
 
     num_bytes: float
-    latency: float
-    bytes_per_second: float
-    point_to_point: float = 1.0
-    point_to_point_latency: float = 1.0
-    jitter: float = 0.0
-    persistent: float = 0.5
-    overlap: float = 1.0
+    latency: Values
+    bytes_per_second: Values
+    point_to_point: Values = 1.0
+    point_to_point_latency: Values = 1.0
+    jitter: Values = 0.0
+    persistent: Values = 0.5
+    overlap: Values = 1.0
     delays: tuple[RankDelay, ...] = ()
     peers_wait: bool = True
     on_node: NodeLinks | None = None

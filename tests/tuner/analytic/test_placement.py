@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.models.placement_seconds import placements_of
 from tuner.analytic.laws import ring_all_reduce_seconds
 from tuner.analytic.placement import (
     Link,
     Placements,
     Sharing,
+    placements_of,
     spread_evenly,
     topology_ring_seconds,
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.levels import examples
-from tuner.analytic.regression import Parameter, Posterior, Residual, fit
+from tuner.analytic.regression import Parameter, Posterior, Residual, broadcast_slopes, fit
 
 Array = npt.NDArray[np.float64]
 
@@ -32,7 +32,7 @@ def test_a_law_that_broadcasts_is_fitted_as_one_that_does_not() -> None:
     observations = law(np.array([0.4, -0.3]), X) + 0.05 * np.sin(7 * X[:, 0])
     noise_sd = np.full(len(X), 0.05)
     one_by_one = fit(law, PARAMETERS, NO_RESIDUAL, X, observations, noise_sd)
-    at_once = fit(law, PARAMETERS, NO_RESIDUAL, X, observations, noise_sd, broadcasts=True)
+    at_once = fit(law, PARAMETERS, NO_RESIDUAL, X, observations, noise_sd, slopes=broadcast_slopes(law))
     # Sums in another order.
     np.testing.assert_allclose(at_once.jacobian, one_by_one.jacobian, rtol=1e-9)
     for name in ("theta", "theta_sd", "weights", "precision"):

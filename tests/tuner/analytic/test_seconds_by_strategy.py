@@ -10,6 +10,7 @@ import pytest
 
 from search_spaces import STRATEGIES, Configuration, traits_of, with_knobs
 from tests.tuner.analytic.made_measurements import configuration, timed
+from tuner.analytic.step_rows import steps_of
 from tuner.analytic.step_time_laws import Network, batch_seconds
 from tuner.analytic.step_time_model import SecondsModel, fit_seconds
 from tuner.domain.cluster import Cluster, RankDelay
@@ -96,9 +97,7 @@ def test_a_timing_of_one_strategy_is_no_timing_of_another_at_the_same_point() ->
 def test_residuals_of_two_strategies_are_partly_alike() -> None:
     model = fit_seconds([], ASYNCHRONOUS, PARAMETER_BYTES, strategies=ALL)
     what = [asked("all_reduce", 4), asked("gossip_push", 4)]
-    inputs = np.array(
-        [[math.log(4), math.log(64), 0.0, *np.eye(len(ALL))[ALL.index(c.strategy)], 0.0] for c in what]
-    )
+    inputs = steps_of(what, ASYNCHRONOUS).inputs()
     residual = model.posterior.residual.covariance(inputs, inputs)
     assert 0.5 <= residual[0, 1] / residual[0, 0] <= 0.7
 

@@ -1,0 +1,164 @@
+"""Seconds a step on any placement: recovered, extrapolated, and honest about what was not timed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.levels import examples
+from tuner.analytic.placement import Link, Sharing, placements_of, spread_evenly, topology_ring_seconds
+from tuner.analytic.step_fit import FittedSteps, TimedSteps, fit_steps
+from tuner.analytic.step_rows import Steps
+from tuner.domain.cluster import Cluster
+
+Array = npt.NDArray[np.float64]
+
+CLUSTER = Cluster(node_counts=(1, 16), devices_per_node=4, nodes_share_host=False)
+NUM_BYTES = 100_000_000
+FIXED, PER_SAMPLE, OVERLAP, JITTER = 0.02, 2e-3, 2.5, 0.03
+BETWEEN = Link(latency_seconds=1e-3, bytes_per_second=8e8)
+WITHIN = Link(latency_seconds=3e-5, bytes_per_second=6e9)
+NEAR = [(1,), (2,), (4,), (1, 1), (1, 2), (2, 2), (4, 4), (1, 1, 1), (2, 2, 2, 2), (1, 3, 2, 4)]
+FAR = [spread_evenly(ranks, nodes) for nodes, ranks in ((6, 12), (8, 32), (16, 16), (16, 64))]
+
+
+def steps_on(counts: list[tuple[int, ...]], batches: tuple[float, ...]) -> Steps:
+    repeated = [placement for placement in counts for _ in batches]
+    return Steps(
+        placements=placements_of(repeated), batch_size_per_rank=np.array(list(batches) * len(counts))
+    )
+
+
+def made(steps: Steps, *, noise: float = 0.0) -> tuple[Array, Array]:
+    """Seconds of steps and of waits by a law like ours, with noise in the exchange."""
+    own = FIXED + PER_SAMPLE * steps.batch_size_per_rank
+    slowest = own * (1 + JITTER * steps.placements.slowest_rank)
+    exchange = topology_ring_seconds(
+        steps.placements,
+        NUM_BYTES,
+        within=WITHIN,
+        between=BETWEEN,
+        sharing=Sharing(variation=0.1, peer_gain=0.3),
+    )
+    exchange = exchange * np.exp(noise * np.random.default_rng(0).normal(size=len(own)))
+    seconds = (slowest**OVERLAP + exchange**OVERLAP) ** (1 / OVERLAP)
+    return seconds, seconds - own
+
+
+def fitted(steps: Steps, *, noise: float = 0.0, waits: bool = True) -> FittedSteps:
+    seconds, wait_seconds = made(steps, noise=noise)
+    timed = TimedSteps(
+        steps=steps,
+        seconds=seconds,
+        own_sd=np.zeros(len(steps)),
+        wait_seconds=wait_seconds if waits else np.full(len(steps), math.nan),
+    )
+    return fit_steps(timed, CLUSTER, NUM_BYTES)
+
+
+def predicted(model: FittedSteps, steps: Steps) -> tuple[Array, Array]:
+    """Mean and standard deviation of the logarithm of one more timing."""
+    mean, covariance = model.log_seconds(steps)
+    return mean, np.sqrt(np.diag(covariance) + model.between_moments_sd**2)
+
+
+def test_the_parameters_that_made_the_steps_are_recovered() -> None:
+    found = fitted(steps_on([*NEAR, (1,) * 8], (16.0, 64.0, 256.0))).posterior.parameter_values()
+    assert math.exp(found["log compute seconds a sample"][0]) == pytest.approx(PER_SAMPLE, rel=0.1)
+    assert math.exp(found["log bytes a second"][0]) == pytest.approx(8e8, rel=0.25)
+    assert math.exp(found["log overlap exponent"][0]) == pytest.approx(OVERLAP, rel=0.15)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_up_to_four_nodes_predict_sixteen(waits: bool) -> None:
+    model = fitted(steps_on(NEAR, (32.0, 128.0)), noise=0.1, waits=waits)
+    far = steps_on(FAR, (24.0, 200.0))
+    mean, sd = predicted(model, far)
+    measured, _ = made(far)
+    assert np.mean(np.abs(np.exp(mean) / measured - 1)) < 0.1
+    assert np.all(np.abs(np.log(measured) - mean) < 2 * sd)
+
+
+def test_a_single_node_leaves_the_network_at_its_prior() -> None:
+    model = fitted(steps_on([(1,), (2,), (4,)], (32.0, 128.0)))
+    assert {"log latency seconds of a hop", "log bytes a second"} <= set(model.posterior.at_prior())
+    _, unknown = predicted(model, steps_on([(1, 1)], (16.0,)))
+    _, known = predicted(fitted(steps_on(NEAR, (32.0, 128.0))), steps_on([(1, 1)], (16.0,)))
+    assert unknown[0] > 2 * known[0]
+
+
+def test_intervals_widen_with_the_distance_from_the_timed_nodes() -> None:
+    model = fitted(steps_on([(1,), (4,), (1, 1), (2, 2), (4, 4)], (16.0, 64.0)))
+    _, sd = predicted(model, steps_on([(4,) * nodes for nodes in (2, 4, 8, 16)], (16.0,)))
+    assert np.all(np.diff(sd) > 0)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_two_nodes_leave_sixteen_less_sure_than_four_nodes_do(noise: float) -> None:
+    asked = steps_on(FAR, (16.0, 64.0))
+    few = [(1,), (4,), (1, 1), (1, 2), (2, 2), (4, 4)]
+    _, from_two = predicted(fitted(steps_on(few, (16.0, 64.0)), noise=noise), asked)
+    more = [(1,), (4,), (2, 2), (1, 1, 1), (1, 3, 2, 4), (4, 4, 4, 4)]
+    _, from_four = predicted(fitted(steps_on(more, (16.0, 64.0)), noise=noise), asked)
+    assert np.all(from_two > 1.1 * from_four)
+
+
+def test_steps_that_scatter_more_leave_wider_intervals() -> None:
+    asked = steps_on(FAR, (16.0,))
+    _, calm = predicted(fitted(steps_on(NEAR, (16.0, 64.0))), asked)
+    _, wild = predicted(fitted(steps_on(NEAR, (16.0, 64.0)), noise=0.3), asked)
+    assert np.all(wild > 1.3 * calm)
+
+
+def test_repeated_timings_count_like_one_with_less_noise() -> None:
+    steps = steps_on([(1,), (2, 2), (4, 4)], (32.0,))
+    seconds, _ = made(steps)
+    unknown = np.full(3, math.nan)
+    often = np.repeat(np.arange(3), 50)
+    once, repeated = (
+        fit_steps(
+            TimedSteps(
+                steps=steps.at(rows),
+                seconds=seconds[rows],
+                own_sd=np.zeros(len(rows)),
+                wait_seconds=unknown[rows],
+            ),
+            CLUSTER,
+            NUM_BYTES,
+        )
+        for rows in (np.arange(3), often)
+    )
+    assert len(repeated.posterior.inputs) == len(once.posterior.inputs) == 3
+    assert repeated.between_moments_sd < once.between_moments_sd
+    assert np.all(predicted(repeated, steps)[1] < predicted(once, steps)[1])
+
+
+@examples(6)
+@given(
+    chosen=st.lists(st.tuples(st.sampled_from(NEAR), st.sampled_from([16.0, 64.0, 256.0])), min_size=1),
+    noise=st.floats(0.0, 0.4),
+)
+def test_any_steps_give_finite_predictions_that_grow_with_the_batch(
+    chosen: list[tuple[tuple[int, ...], float]], noise: float
+) -> None:
+    steps = Steps(
+        placements=placements_of([placement for placement, _ in chosen[:12]]),
+        batch_size_per_rank=np.array([batch for _, batch in chosen[:12]]),
+    )
+    mean, sd = predicted(fitted(steps, noise=noise), steps_on([(4,) * 16], (8.0, 64.0, 512.0)))
+    assert np.all(np.isfinite(mean))
+    assert np.all(sd > 0)
+    assert np.all(np.diff(mean) > 0)
+
+
+def test_bad_timings_are_refused() -> None:
+    steps = steps_on([(1,)], (32.0,))
+    with pytest.raises(ValueError, match="differ in length"):
+        TimedSteps(steps=steps, seconds=np.ones(2), own_sd=np.zeros(1), wait_seconds=np.zeros(1))
+    with pytest.raises(ValueError, match="above 0"):
+        TimedSteps(steps=steps, seconds=np.zeros(1), own_sd=np.zeros(1), wait_seconds=np.zeros(1))

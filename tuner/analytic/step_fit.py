@@ -1,0 +1,266 @@
+"""Fits the law of steps to timed steps of any placement; `fit_seconds` and the benchmarks both call it.
+
+Where nodes are machines of their own, the fit has three passes. The first finds roughly which share of each
+step is exchange, on which the residual depends. The second fits with it, and its misfits tell how much
+compute and links scatter here. The third fits with that scatter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, fit_mixed
+from tuner.analytic.regression import Kernel, Parameter, Posterior, fit
+from tuner.analytic.step_law import StepLaw, nodes_are_machines
+from tuner.analytic.step_parameters import LINKS_VARIATION, prior_parameters
+from tuner.analytic.step_residual import SmoothResidual, StepResidual
+from tuner.analytic.step_rows import Steps
+from tuner.domain.cluster import Cluster
+
+Array = npt.NDArray[np.float64]
+
+#: Step times of the same thing differ by this much (standard deviation of the logarithm) between one
+#: moment and another on a shared machine; the prior of what `between_moments_sd` learns.
+_PRIOR_BETWEEN_MOMENTS_SD = 0.08
+_PRIOR_WEIGHT = 4.0
+#: Standard deviation of what the law leaves out on one host, or of an emulation.
+_SMOOTH_SD = 0.10
+#: Around the law on machines of their own. A straight line in the batch is off by up to a quarter at single
+#: batches (caches, kernels, padded sequences); 8% is typical. Compute scatters by 3% and an exchange by 12%
+#: before the timings tell by how much (`_scales`). Per e-fold of nodes an exchange drifts by 4% from what the
+#: law says: other jobs on the network, switches that are shared, rare stragglers.
+_BEND_SD, _COMPUTE_SD, _LINKS_SD, _DRIFT_SD = 0.08, 0.03, 0.12, 0.04
+#: Sizes that the scatter may have over those, and the width of their prior in e-folds.
+_SCALES = 2.0 ** np.arange(-2.0, 1.5, 0.5)
+_SCALE_SD = 1.0
+_SCALE_ROUNDS = 2
+#: The searches of the first two passes, and of the last, end when a step gains less of the sum of squares.
+_ROUGH, _FINE = 1e-2, 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedSteps:
+    """Timed steps, one a row; the fit merges rows of the same steps.
+
+    Args:
+        steps: What was timed, `(num,)`.
+        seconds: Mean seconds of each, above 0, `(num,)`.
+        own_sd: Standard error of the logarithm of each, by the spread of its steps, `(num,)`.
+        wait_seconds: Seconds of each in which a rank waits for the exchange after its own compute, `(num,)`;
+            not a number where they were not timed.
+    """
+
+    steps: Steps
+    seconds: Array
+    own_sd: Array
+    wait_seconds: Array
+
+    def __post_init__(self) -> None:
+        num = len(self.steps)
+        if not len(self.seconds) == len(self.own_sd) == len(self.wait_seconds) == num:
+            raise ValueError("steps, seconds, own_sd and wait_seconds differ in length")
+        if not np.all(self.seconds > 0):
+            raise ValueError("seconds of a step must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedSteps:
+    """What timed steps say of others.
+
+    Args:
+        posterior: Of the logarithm of seconds, over rows of `Steps.inputs`.
+        between_moments_sd: Standard deviation of the logarithm between moments of one machine.
+    """
+
+    posterior: Posterior | MixedPosterior
+    between_moments_sd: float
+
+    def log_seconds(self, steps: Steps) -> tuple[Array, Array]:
+        """Mean `(num,)` and covariance `(num, num)` of the logarithm of seconds, averaged over moments."""
+        return self.posterior.predict(steps.inputs())
+
+
+def fit_steps(
+    timed: TimedSteps,
+    cluster: Cluster,
+    parameter_bytes: int,
+    *,
+    strategies: Sequence[str] = (),
+    past: PastLaw | None = None,
+) -> FittedSteps:
+    """Fits seconds a step.
+
+    Args:
+        timed: What was timed; may be empty.
+        cluster: What it was timed on.
+        parameter_bytes: Bytes of the model's parameters; 0 where unknown, which leaves bandwidth
+            at its prior.
+        strategies: Strategies to predict, besides those that were timed.
+        past: What past studies found of the law's unknowns; ignored for a described cluster.
+    """
+    on_machines = nodes_are_machines(cluster)
+    # A delay of the job's own is no part of a rank's compute.
+    observed = _merged(timed, with_waits=on_machines and not cluster.delays)
+    in_play = [*strategies, *(setup.strategy for setup in timed.steps.setups)]
+    parameters = prior_parameters(cluster, in_play, parameter_bytes, with_waits=observed.has_waits)
+    law = StepLaw(parameters=parameters, cluster=cluster, parameter_bytes=parameter_bytes)
+    between = observed.between_sd(1.0)
+    residual: Kernel = SmoothResidual(sd=_SMOOTH_SD)
+    start = None
+    if on_machines:
+        residual = _residual(law, np.array([p.mean for p in parameters]))
+    if on_machines and len(observed.means):
+        start, scales = _learn_scatter(law, observed, between)
+        between = observed.between_sd(scales[0])
+        residual = _residual(law, start).scaled(*scales)
+        parameters = tuple(_as_scattered(p, scales[1]) for p in parameters)
+    posterior = fit_mixed(
+        law,
+        parameters,
+        past if past is not None and cluster.virtual is None else {},
+        residual,
+        observed.inputs,
+        observed.means,
+        observed.noise_sd(between),
+        slopes=law.slopes,
+        start=start,
+        tolerance=_FINE,
+    )
+    return FittedSteps(posterior=posterior, between_moments_sd=between)
+
+
+def _residual(law: StepLaw, theta: Array) -> StepResidual:
+    return StepResidual(
+        law=law,
+        theta=theta,
+        bend_sd=_BEND_SD,
+        compute_sd=_COMPUTE_SD,
+        links_sd=_LINKS_SD,
+        drift_sd=_DRIFT_SD,
+    )
+
+
+def _as_scattered(parameter: Parameter, scale: float) -> Parameter:
+    """Links that scatter more between placements also vary more within a ring."""
+    if parameter.name != LINKS_VARIATION:
+        return parameter
+    return replace(parameter, mean=parameter.mean + math.log(scale))
+
+
+def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Array, tuple[float, float]]:
+    """The first two passes: the unknowns, and the sizes of the scatter of compute and of the exchange."""
+    theta = np.array([p.mean for p in law.parameters])
+    for _ in range(2):
+        residual = _residual(law, theta)
+        found = fit(
+            law,
+            law.parameters,
+            residual,
+            observed.inputs,
+            observed.means,
+            observed.noise_sd(between),
+            slopes=law.slopes,
+            start=theta,
+            tolerance=_ROUGH,
+        )
+        theta = found.theta
+    return theta, _scales(found, observed, residual)
+
+
+def _scales(found: Posterior, observed: _Merged, residual: StepResidual) -> tuple[float, float]:
+    """How large the scatter of compute and of the exchange is over what was assumed.
+
+    Each is the root of its posterior mean square over a grid, by the density of the observations with the law
+    linear around the fit, the other one fixed at its own value (two rounds of both). What moments differ by
+    scales with compute, as far as no timing was repeated.
+    """
+    compute, exchange = residual.parts(found.inputs, found.inputs)
+    mean, sd = (np.array([getattr(p, name) for p in found.parameters]) for name in ("mean", "sd"))
+    missed = observed.means - found.law(found.theta, found.inputs) + found.jacobian @ (found.theta - mean)
+    unknown = (found.jacobian * sd**2) @ found.jacobian.T
+    # Noise is linear in the square of its scale.
+    least = np.diag(observed.noise_sd(observed.between_sd(0.0)) ** 2)
+    compute = compute + np.diag(observed.noise_sd(observed.between_sd(1.0)) ** 2) - least
+    own = links = 1.0
+    for _ in range(_SCALE_ROUNDS):
+        links = _scale_of(exchange, unknown + least + own**2 * compute, missed)
+        own = _scale_of(compute, unknown + least + links**2 * exchange, missed)
+    return own, links
+
+
+def _scale_of(part: Array, remainder: Array, missed: Array) -> float:
+    """Root of the posterior mean of scale^2 where `missed` has covariance remainder + scale^2 part.
+
+    With remainder + part = L L' and L^-1 part L^-T = Q diag(e) Q', the covariance of Q' L^-1 missed is
+    diagonal for every scale: 1 + (scale^2 - 1) e.
+    """
+    inverse = np.linalg.inv(np.linalg.cholesky(remainder + part))
+    values, vectors = np.linalg.eigh(inverse @ part @ inverse.T)
+    squares = (vectors.T @ (inverse @ missed)) ** 2
+    variances = 1.0 + (_SCALES[:, None] ** 2 - 1.0) * np.clip(values, 0.0, 1.0)
+    logs = -0.5 * (
+        np.sum(squares / variances + np.log(variances), axis=1) + (np.log(_SCALES) / _SCALE_SD) ** 2
+    )
+    weights = np.exp(logs - logs.max())
+    return math.sqrt(float(weights @ _SCALES**2 / weights.sum()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Merged:
+    """Observations of different rows, each the mean of its timings' logarithms.
+
+    Args:
+        inputs: Different rows, `(num, NUM_COLUMNS)`.
+        means: Mean logarithm of each, `(num,)`.
+        own_variance: Variance of each mean by the spread of steps, `(num,)`.
+        counts: Timings of each, `(num,)`.
+        squares: Sum of squares of repeated timings of whole steps around their means.
+        degrees: Degrees of freedom of these.
+        has_waits: Whether some rows are of one rank's compute.
+    """
+
+    inputs: Array
+    means: Array
+    own_variance: Array
+    counts: Array
+    squares: float
+    degrees: float
+    has_waits: bool
+
+    def between_sd(self, scale: float) -> float:
+        """How much timings of the same steps differ between moments, shrunk to the prior times `scale`."""
+        prior = (scale * _PRIOR_BETWEEN_MOMENTS_SD) ** 2
+        return math.sqrt((_PRIOR_WEIGHT * prior + self.squares) / (_PRIOR_WEIGHT + self.degrees))
+
+    def noise_sd(self, between: float) -> Array:
+        """Standard deviation of each observation, `(num,)`."""
+        return np.asarray(np.sqrt(between**2 / self.counts + self.own_variance), dtype=float)
+
+
+def _merged(timed: TimedSteps, *, with_waits: bool) -> _Merged:
+    rows, values, variances = [timed.steps.inputs()], [np.log(timed.seconds)], [timed.own_sd**2]
+    known = with_waits & (timed.wait_seconds > 0) & (timed.wait_seconds < timed.seconds)
+    if known.any():
+        rows.append(timed.steps.inputs(of_compute=True)[known])
+        values.append(np.log((timed.seconds - timed.wait_seconds)[known]))
+        variances.append(timed.own_sd[known] ** 2)
+    observed, variance = np.concatenate(values), np.concatenate(variances)
+    different, place = np.unique(np.concatenate(rows), axis=0, return_inverse=True)
+    place = place.ravel()
+    counts = np.bincount(place, minlength=len(different)).astype(float)
+    means = np.bincount(place, observed, len(different)) / counts
+    whole = place[: len(timed.steps)]
+    return _Merged(
+        inputs=different,
+        means=means,
+        own_variance=np.bincount(place, variance, len(different)) / counts**2,
+        counts=counts,
+        squares=float(np.sum((observed[: len(whole)] - means[whole]) ** 2)),
+        degrees=float(len(whole) - len(np.unique(whole))),
+        has_waits=bool(known.any()),
+    )

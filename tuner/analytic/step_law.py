@@ -1,0 +1,216 @@
+"""The law of a step's seconds for one cluster: from unknowns and rows of steps to logarithms of seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.analytic.laws import Values, compute_seconds, expected_maximum
+from tuner.analytic.placement import Link, Sharing
+from tuner.analytic.regression import Parameter
+from tuner.analytic.step_rows import AT_HAND, EMULATED, Alike, alike_rows
+from tuner.analytic.step_time_laws import Network, NodeLinks, batch_seconds
+from tuner.domain.cluster import Cluster, VirtualCluster
+
+Array = npt.NDArray[np.float64]
+
+_STEP = 1e-5
+#: The least that the logarithm of a described latency is taken of.
+LEAST_SECONDS = 1e-9
+_MAX_RECENT = 6
+#: What an unknown is if the fit leaves it out.
+_DEFAULTS = {
+    "log point-to-point bandwidth over the collective's": 0.0,
+    "persistent share of jitter": 0.5,
+    "log slowdown of compute by the exchange": -math.inf,
+    "log variation of links": -math.inf,
+    "log bandwidth to several nodes over that to one": 0.0,
+    "exponent of devices that share an adapter": 0.0,
+    "log latency seconds of a hop within a node": math.log(LEAST_SECONDS),
+    "log bytes a second within a node": 700.0,
+    "log bias of emulated seconds": 0.0,
+}
+#: Exchanges take longer in proportion if these rise and those fall.
+_LATENCIES = ("log latency seconds of a hop", "log latency seconds of a hop within a node")
+_BANDWIDTHS = ("log bytes a second", "log bytes a second within a node")
+
+
+def nodes_are_machines(cluster: Cluster) -> bool:
+    """Whether nodes are machines of their own that exist: their links may differ and nodes share adapters.
+
+    A description has one kind of link, and nodes that share a host have none between them.
+    """
+    return not cluster.nodes_share_host and cluster.virtual is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLaw:
+    """Log seconds of steps on one cluster.
+
+    Args:
+        parameters: The unknowns, by name; those that are missing have fixed values.
+        cluster: What is asked about.
+        parameter_bytes: Bytes of the model's parameters.
+    """
+
+    parameters: tuple[Parameter, ...]
+    cluster: Cluster
+    parameter_bytes: int
+    _recent: list[tuple[Array, int, list[Alike]]] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def _on_machines(self) -> bool:
+        return nodes_are_machines(self.cluster)
+
+    def __call__(self, theta: Array, inputs: Array) -> Array:
+        """Logarithms of seconds, `(num,)`.
+
+        Args:
+            theta: The unknowns, `(num_parameters,)`.
+            inputs: Rows of `Steps.inputs`; must not be written to.
+        """
+        return np.asarray(self._at(theta[None, :], inputs)[0], dtype=float)
+
+    def slopes(self, theta: Array, inputs: Array) -> Array:
+        """Derivatives by the unknowns, `(num, num_parameters)`: forward differences, all in one call."""
+        found = self._at(np.concatenate([theta[None, :], theta + _STEP * np.eye(len(theta))]), inputs)
+        return np.asarray((found[1:] - found[0]).T / _STEP, dtype=float)
+
+    def exchange_share(self, theta: Array, inputs: Array) -> Array:
+        """By how much the logarithm of seconds changes with that of the exchange, 0 to 1, `(num,)`."""
+        moved = theta.copy()
+        for i, parameter in enumerate(self.parameters):
+            moved[i] += _STEP * ((parameter.name in _LATENCIES) - (parameter.name in _BANDWIDTHS))
+        found = self._at(np.stack([theta, moved]), inputs)
+        return np.asarray(np.clip((found[1] - found[0]) / _STEP, 0.0, 1.0), dtype=float)
+
+    def _at(self, thetas: Array, inputs: Array) -> Array:
+        """For several values of the unknowns, `(num_thetas, num)`."""
+        found = np.zeros((len(thetas), len(inputs)))
+        for alike in self._alike(inputs, len(thetas)):
+            emulated = alike.where == EMULATED and self.cluster.at_hand is not None
+            # Emulation ran with what the description says, which is the priors' mean.
+            described = np.array([[parameter.mean for parameter in self.parameters]])
+            own = np.repeat(described, len(thetas), axis=0) if emulated else thetas
+            unknowns = _Unknowns(self.parameters, own, len(alike.rows))
+            seconds = self._seconds(unknowns, alike).reshape(len(thetas), -1)
+            found[:, alike.rows] = np.log(np.maximum(seconds, 1e-12))
+            if emulated:
+                bias = [p.name for p in self.parameters].index("log bias of emulated seconds")
+                found[:, alike.rows] += thetas[:, bias, None]
+        return found
+
+    def _alike(self, inputs: Array, times: int) -> list[Alike]:
+        """The rows by formula; a fit asks for the same ones again and again."""
+        for rows, repeated, alike in self._recent:
+            if rows is inputs and repeated == times:
+                return alike
+        made = alike_rows(inputs, times)
+        self._recent.append((inputs, times, made))
+        del self._recent[:-_MAX_RECENT]
+        return made
+
+    def _seconds(self, unknowns: _Unknowns, alike: Alike) -> Array:
+        """Seconds of rows that obey one formula, `(times * num,)`."""
+        at_hand = self.cluster.at_hand
+        cluster = at_hand if at_hand is not None and alike.where == AT_HAND else self.cluster
+        own, crowding = self._compute(unknowns, alike, cluster)
+        network = self._network(unknowns, alike, cluster)
+        ranks = alike.placements.num_ranks
+        if not alike.of_compute:
+            return batch_seconds(alike.traits, own * crowding, ranks, alike.taus, network)
+        # An all-reduce that runs beside compute slows it down.
+        slowest = (own * crowding * (1 + network.jitter * expected_maximum(ranks))) ** network.overlap
+        exchange = network.ring_seconds(ranks) ** network.overlap
+        most = unknowns.exp("log slowdown of compute by the exchange")
+        return np.asarray(own * (1 + most * exchange / (slowest + exchange)), dtype=float)
+
+    def _compute(self, unknowns: _Unknowns, alike: Alike, cluster: Cluster) -> tuple[Array, Values]:
+        """Seconds of one rank's compute, and by what factor ranks beside it slow down the slowest one."""
+        own = compute_seconds(
+            alike.per_rank,
+            fixed=unknowns.exp("log fixed compute seconds"),
+            per_sample=unknowns.exp("log compute seconds a sample"),
+        )
+        neighbor = unknowns.exp("log slowdown by each busy neighbour")
+        ranks, most = alike.placements.num_ranks, alike.placements.most_on_a_node
+        if cluster.cores_per_host is None:
+            return own, 1 + neighbor * (1 - 1 / most) if self._on_machines else 1.0
+        on_host = ranks if cluster.nodes_share_host else most
+        share = on_host * cluster.threads_per_rank / cluster.cores_per_host
+        alone = cluster.threads_per_rank / cluster.cores_per_host
+        # Busy neighbors share caches and memory even if each rank has a core of its own.
+        busy = np.clip((np.minimum(share, 1.0) - alone) / max(1.0 - alone, 1e-9), 0.0, 1.0)
+        exponent = unknowns.value("exponent of shared cores")
+        return own * (1 + neighbor * busy) * np.maximum(share, 1.0) ** exponent, 1.0
+
+    def _network(self, unknowns: _Unknowns, alike: Alike, cluster: Cluster) -> Network:
+        on_node = None
+        if self._on_machines:
+            on_node = NodeLinks(
+                devices_per_node=cluster.devices_per_node,
+                within=Link(
+                    latency_seconds=unknowns.exp("log latency seconds of a hop within a node"),
+                    bytes_per_second=unknowns.exp("log bytes a second within a node"),
+                ),
+                sharing=Sharing(
+                    device_exponent=unknowns.value("exponent of devices that share an adapter"),
+                    peer_gain=unknowns.value("log bandwidth to several nodes over that to one"),
+                    variation=unknowns.exp("log variation of links"),
+                ),
+                per_step=alike.placements,
+            )
+        return Network(
+            num_bytes=float(self.parameter_bytes),
+            latency=unknowns.exp("log latency seconds of a hop"),
+            bytes_per_second=unknowns.exp("log bytes a second"),
+            point_to_point=unknowns.exp("log point-to-point bandwidth over the collective's"),
+            point_to_point_latency=_point_to_point_latency(cluster.virtual),
+            jitter=unknowns.exp("log jitter"),
+            persistent=np.clip(unknowns.value("persistent share of jitter"), 0.0, 1.0),
+            overlap=np.clip(unknowns.exp("log overlap exponent"), 1.0, 10.0),
+            delays=cluster.delays,
+            peers_wait=cluster.virtual is None,
+            on_node=on_node,
+        )
+
+
+class _Unknowns:
+    """Values of the unknowns by name, for each of the repeated rows.
+
+    Args:
+        parameters: The unknowns.
+        thetas: Their values, `(num_thetas, num_parameters)`.
+        num_rows: Rows that each of them is for.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], thetas: Array, num_rows: int) -> None:
+        self._places = {parameter.name: i for i, parameter in enumerate(parameters)}
+        self._thetas, self._num_rows = thetas, num_rows
+
+    def value(self, name: str) -> Values:
+        """As the law takes it: one number for all rows, or `(num_thetas * num_rows,)`."""
+        if name not in self._places:
+            return _DEFAULTS[name]
+        return self._rows(self._thetas[:, self._places[name]])
+
+    def exp(self, name: str) -> Values:
+        """Of which the law takes the logarithm."""
+        if name not in self._places:
+            return math.exp(_DEFAULTS[name])
+        return self._rows(np.exp(self._thetas[:, self._places[name]]))
+
+    def _rows(self, values: Array) -> Values:
+        return float(values[0]) if len(values) == 1 else np.repeat(values, self._num_rows)
+
+
+def _point_to_point_latency(virtual: VirtualCluster | None) -> float:
+    """Latency of messages over the collectives', as a description has it."""
+    if virtual is None:
+        return 1.0
+    # Nothing is a multiple of 0: the least latency that the law knows stands for it.
+    return virtual.one_way_seconds / max(virtual.latency, LEAST_SECONDS)
