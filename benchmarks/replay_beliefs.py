@@ -11,14 +11,13 @@ from benchmarks.models.learnt_slopes import learnt_from
 from search_spaces import Configuration
 from tuner.recordings.file import load_recording
 from tuner.search.beliefs import Beliefs
-from tuner.search.listed_policy import ListedPolicy
+from tuner.search.believer import Believer
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Decision
 from tuner.search.slope_priors import (
     NEUTRAL,
     REVERSED,
     TEXTBOOK,
-    SearchSettings,
     SlopeBeliefs,
 )
 from tuner.search.state import SearchState
@@ -30,18 +29,19 @@ PRIORS = {believed.name: believed for believed in (NEUTRAL, TEXTBOOK, REVERSED)}
 LEARNT = "learnt:"
 
 
-def search_settings(prior: str) -> SearchSettings:
-    """How the model searches.
+def make_believer(seed: int, prior: str) -> Believer:
+    """What fits the models.
 
     Args:
+        seed: Of the draws and of the first short probes.
         prior: One of `PRIORS`, or `learnt:FILE` for the slopes of another recording.
     """
-    return SearchSettings(prior=_believed(prior))
+    return Believer(seed=seed, prior=_believed(prior))
 
 
 def make_policy(seed: int, prior: str) -> ModelPolicy:
-    """The model policy with a prior; see `search_settings`."""
-    return ModelPolicy(seed=seed, settings=search_settings(prior))
+    """The model policy with a prior; see `make_believer`."""
+    return ModelPolicy(make_believer(seed, prior))
 
 
 @lru_cache(maxsize=8)
@@ -51,9 +51,9 @@ def _believed(prior: str) -> SlopeBeliefs:
     return learnt_from(load_recording(Path(prior.removeprefix(LEARNT))))
 
 
-def believed_beforehand(state: SearchState, settings: SearchSettings) -> Configuration | None:
+def believed_beforehand(state: SearchState, prior: str) -> Configuration | None:
     """What the model recommends in a state, whether or not anything was measured."""
-    return _recommended(ListedPolicy(settings=settings).believe(state))
+    return _recommended(make_believer(0, prior).of_list(state))
 
 
 def recommended(decision: Decision) -> Configuration | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from benchmarks.replay_beliefs import believed_beforehand, search_settings
+from benchmarks.replay_beliefs import believed_beforehand
 from benchmarks.replay_problem import Problem
 from benchmarks.replay_search import ReplayedSearch
 from benchmarks.replay_trace import Moment, Trace
@@ -17,7 +17,7 @@ STATIC, LARGEST = "static", "largest"
 
 def static_pick(problem: Problem, prior: str) -> Configuration | None:
     """What the model recommends before anything was measured; None where it has nothing to say then."""
-    return believed_beforehand(ReplayedSearch(problem).state(), search_settings(prior))
+    return believed_beforehand(ReplayedSearch(problem).state(), prior)
 
 
 def largest_pick(configurations: Sequence[Configuration], cores: dict[str, int], scope: str) -> Configuration:

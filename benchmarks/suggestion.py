@@ -20,15 +20,16 @@ import typer
 from benchmarks.made_search import made_state
 from benchmarks.replay_problem import problem
 from benchmarks.replay_search import ReplayedSearch, steps
+from tuner.search.believer import Believer
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Stop
-from tuner.search.slope_priors import NEUTRAL, SearchSettings
+from tuner.search.slope_priors import NEUTRAL
 
 
 def listed_seconds(recording: Path, num_slices: int) -> list[tuple[int, float]]:
     """Slices known and seconds of each decision of one search, which goes on until it has so many slices."""
     search = ReplayedSearch(problem(recording, "seconds", trainings=1_000_000_000))
-    policy = ModelPolicy(seed=0, settings=SearchSettings(prior=NEUTRAL))
+    policy = ModelPolicy(Believer(prior=NEUTRAL))
     found = []
     for state, decision, seconds in steps(search, policy):
         found.append((len(state.slices), seconds))
@@ -39,7 +40,7 @@ def listed_seconds(recording: Path, num_slices: int) -> list[tuple[int, float]]:
 
 def made_seconds(num_slices: int, repeats: int = 7) -> tuple[int, list[float]]:
     """Configurations weighed, and seconds of the first decision and later ones in states alike in size."""
-    policy, found = ModelPolicy(seed=0), []
+    policy, found = ModelPolicy(), []
     for seed in range(repeats):
         state = made_state(num_slices, seed=seed)
         started = time.perf_counter()

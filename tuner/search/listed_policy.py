@@ -15,19 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.analytic.slope_predictor import SlopePredictor, regret_bound
+from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import Beliefs, prices
+from tuner.search.believer import Believer, log_longest
 from tuner.search.expected_gain import LEAST_GAIN
 from tuner.search.first_probes import first_probes
-from tuner.search.improvement import Weights, proven, recommended, tail_savings, weigh
+from tuner.search.improvement import Weights, tail_savings, weigh
 from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
 from tuner.search.opportunity_cost import OpportunityCost
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.score_times import score_times
-from tuner.search.slope_beliefs import SlopeModels
-from tuner.search.slope_priors import SearchSettings
 from tuner.search.state import SearchState, run_of
 
 Array = npt.NDArray[np.float64]
@@ -43,10 +42,6 @@ _SHARE_OF_SPENT = 0.15
 _STARTUP_SHARE, _FEWEST_STEPS = 0.5, 4
 #: A slice lasts at least this many steps, whatever it may cost.
 _WHOLE_STEP = 1.1
-#: A first short probe lasts as long as a start-up, and so many steps at the least.
-_FIRST_STEPS = 6
-#: Ends within so much of each other (log), and so many of them, are one limit that all runs have.
-_ALIKE, _ENDS_ALIKE = 0.05, 2
 #: A first short probe of an unknown run lasts no longer than this before its step time is known, seconds.
 _UNKNOWN_STARTUP_SECONDS = 1.0
 
@@ -60,14 +55,11 @@ class ListedPolicy:
     nodes cost no time (`OpportunityCost`). Else candidates go first, as they do one at a time.
 
     Args:
-        seed: Of the first short probes, so that a restarted search decides alike.
-        settings: The prior.
+        believer: Fits the models; its seed is that of the first short probes, too.
     """
 
-    def __init__(self, *, seed: int = 0, settings: SearchSettings | None = None) -> None:
-        self._seed = seed
-        self._settings = settings or SearchSettings()
-        self._models: SlopeModels | None = None
+    def __init__(self, believer: Believer | None = None) -> None:
+        self._believer = believer or Believer()
         self._first_probes: list[Configuration] | None = None
         self._past_faults: frozenset[int] | None = None
 
@@ -76,7 +68,7 @@ class ListedPolicy:
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)
         state = replace(state, past_faults=self._past_faults)
-        beliefs = self.believe(state)
+        beliefs = self._believer.of_list(state)
         predictor = beliefs.predictor
         assert isinstance(predictor, SlopePredictor)
         arrived = [run for run in state.runs.values() if run.arrived]
@@ -95,25 +87,6 @@ class ListedPolicy:
             return Decision(action=self._unscored(state, beliefs, predictor))
         choose = self._concurrent if state.capacity.is_shared else self._next
         return Decision(action=choose(state, beliefs, predictor), beliefs=beliefs)
-
-    def believe(self, state: SearchState) -> Beliefs:
-        """What is believed of every candidate now."""
-        if self._models is None:
-            listed = {*state.space.candidates(), *(run.configuration for run in state.runs.values())}
-            self._models = SlopeModels(sorted(listed), state.cluster, self._settings)
-        predictor = self._models.predict(state)
-        price = prices(state, predictor.configurations)
-        longest = _log_longest(state, predictor)
-        choice = proven(predictor, price, longest, recommended(predictor, price, longest)[0])
-        forecast = predictor.forecast()
-        hopeless = bool(predictor.status.ended[choice])
-        return Beliefs(
-            predictor=predictor,
-            forecast=forecast,
-            price=price,
-            recommended=None if hopeless else predictor.configurations[choice],
-            regret_bound=regret_bound(forecast, price, choice),
-        )
 
     def _first(self, state: SearchState) -> Action | None:
         """The user's present settings, then a few diverse probes; the cheaper half where dollars count."""
@@ -169,13 +142,13 @@ class ListedPolicy:
     def _probes(self, state: SearchState) -> list[Configuration]:
         """The first short probes, which are the same for all states of a search."""
         if self._first_probes is None:
-            assert self._models is not None
-            configurations = self._models.configurations
+            models = self._believer.models(state)
+            configurations = models.configurations
             first_candidates = first_probes(
                 configurations,
-                self._models.features,
+                models.features,
                 prices(state, configurations) if state.job.goal.minimize == "dollars" else None,
-                np.random.default_rng(self._seed),
+                np.random.default_rng(self._believer.seed),
             )
             baseline = state.job.baseline_configuration()
             if baseline is not None and state.space.is_feasible(baseline):
@@ -240,9 +213,8 @@ class ListedPolicy:
     ) -> tuple[tuple[SlopePredictor, Weights], int, float] | None:
         """The most promising candidate that fits and pays back, its acquisition, and its cost."""
         if state.capacity.under_way:
-            assert self._models is not None
             under_way = {active.configuration for active in state.capacity.under_way}
-            predictor = self._models.predict(state, under_way)
+            predictor = self._believer.slopes(state, under_way)
         weights = self._weights(state, beliefs, predictor)
         least = LEAST_GAIN * math.exp(min(weights.log_incumbent, 600.0))
         for index in np.argsort(-weights.score, kind="stable"):
@@ -268,7 +240,7 @@ class ListedPolicy:
             beliefs.price,
             np.where(predictor.status.started, 0.0, _startup(state)),
             partial(self._slice_seconds, state, predictor, beliefs.price),
-            log_longest=_log_longest(state, predictor),
+            log_longest=log_longest(state, predictor),
             by_slice=state.job.goal.minimize == "dollars" and state.job.goal.trainings > 1,
         )
 
@@ -276,8 +248,8 @@ class ListedPolicy:
         self, state: SearchState, beliefs: Beliefs, predictor: SlopePredictor, weights: Weights
     ) -> int | None:
         """The candidate that pays back by the whole tail of what is believed; None where none does."""
-        log_longest = _log_longest(state, predictor)
-        savings = tail_savings(predictor, beliefs.price, weights.log_incumbent, log_longest)
+        longest = log_longest(state, predictor)
+        savings = tail_savings(predictor, beliefs.price, weights.log_incumbent, longest)
         startup = np.where(predictor.status.started, 0.0, _startup(state))
         further = state.job.goal.trainings - 1
         return self._unlikely(state, predictor, weights, beliefs.price, savings * further, startup)
@@ -416,31 +388,3 @@ def _startup(state: SearchState) -> float:
         return float(np.median(seen))
     recording = state.job.recording()
     return recording.startup_seconds if recording is not None else _UNKNOWN_STARTUP_SECONDS
-
-
-def _log_longest(state: SearchState, predictor: SlopePredictor) -> Array:
-    """Logarithm of the longest training of each candidate that the goal, or what was seen to end, allows.
-
-    Runs that ended short of the target after as many samples, or seconds, show that all end there.
-
-    Args:
-        state: What was measured.
-        predictor: What is believed.
-    """
-    deadline = state.job.goal.deadline
-    longest = np.full(len(predictor.configurations), math.inf if deadline is None else math.log(deadline))
-    ended = [run.measurement for run in state.runs.values() if run.has_ended]
-    per_sample = predictor.seconds.model.mean
-    for values, base in (
-        ([float(m.samples) for m in ended], per_sample),
-        ([m.training_seconds for m in ended], np.zeros_like(per_sample)),
-    ):
-        logs = np.log(np.maximum(values, 1e-9)) if values else np.zeros(0)
-        if len(logs) and np.count_nonzero(logs > logs.max() - _ALIKE) >= _ENDS_ALIKE:
-            longest = np.minimum(longest, logs.max() + _ALIKE + base)
-    return np.asarray(longest, dtype=float)
-
-
-def is_listed(state: SearchState) -> bool:
-    """Whether a state's space is a list of recorded runs."""
-    return state.job.probe.recording is not None

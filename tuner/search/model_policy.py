@@ -11,14 +11,13 @@ from search_spaces import Configuration, traits_of
 from tuner.domain.measurement import Purpose
 from tuner.probes import Until, first_evaluation
 from tuner.search.acquisition import Acquisition
-from tuner.search.beliefs import Beliefs, believe, candidates
+from tuner.search.beliefs import Beliefs
+from tuner.search.believer import Believer, is_listed
 from tuner.search.concurrency import NO_GAIN, choose_concurrent
-from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.limits import arrival, ended_by_fault, limit_reached, may_start
-from tuner.search.listed_policy import ListedPolicy, is_listed
+from tuner.search.listed_policy import ListedPolicy
 from tuner.search.policy import Action, Decision, Start, Stop, StopKind, Wait
 from tuner.search.recheck import recheck
-from tuner.search.slope_priors import SearchSettings
 from tuner.search.state import SearchState
 
 #: The first short probe takes at most this share of the time budget; so many seconds without a budget.
@@ -38,20 +37,13 @@ class ModelPolicy:
     `choose_concurrent` chooses what to start concurrently with them.
 
     Args:
-        seed: Of the draws, so that a restarted search decides alike.
-        settings: How a list of recorded runs is searched (`ListedPolicy`).
-        past: What past studies found of the laws, where the job trains.
+        believer: Fits the models.
     """
 
-    def __init__(
-        self, *, seed: int = 0, settings: SearchSettings | None = None, past: PastLaws = NO_PAST
-    ) -> None:
-        self._seed = seed
-        self._past = past
-        self._listed = ListedPolicy(seed=seed, settings=settings)
+    def __init__(self, believer: Believer | None = None) -> None:
+        self._believer = believer or Believer()
+        self._listed = ListedPolicy(self._believer)
         self._past_faults: frozenset[int] | None = None
-        #: The last beliefs, and the slices they rest on: slices in flight do not change them.
-        self._believed: tuple[tuple[tuple[int, int, bool], ...], Beliefs] | None = None
 
     def decide(self, state: SearchState) -> Decision:
         """See `Policy`."""
@@ -69,7 +61,7 @@ class ModelPolicy:
             if state.capacity.under_way and stop is None:
                 return Decision(action=Wait(reason="nothing is known yet"))
             return Decision(action=stop or _nothing_left(state))
-        beliefs = self._believe(state)
+        beliefs = self._believer.believe(state)
         if beliefs is None:
             return Decision(action=stop or _nothing_left(state))
         action = stop or self._best(state, beliefs)
@@ -78,17 +70,6 @@ class ModelPolicy:
             again = None if incumbent is None else recheck(state, beliefs.configurations[incumbent])
             action = again or action
         return Decision(action=action, beliefs=beliefs)
-
-    def _believe(self, state: SearchState) -> Beliefs | None:
-        """What is believed of the candidates; None where there are none."""
-        known = tuple((p.probe_id, len(p.slices), p.outcome.can_continue) for p in state.probes if p.slices)
-        if self._believed is None or self._believed[0] != known:
-            rng = np.random.default_rng((self._seed, len(state.slices)))
-            found = candidates(state, rng)
-            if not found:
-                return None
-            self._believed = known, believe(state, found, rng, self._past)
-        return self._believed[1]
 
     def _first(self, state: SearchState) -> Action | None:
         """The first short probe: the user's present settings, else the middle of the space."""

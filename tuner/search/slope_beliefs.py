@@ -16,7 +16,7 @@ from tuner.analytic.slopes import Observations, SlopePrior, fit_slopes
 from tuner.analytic.started_runs import COMMON_ERROR_SD, RunObservations, StartedRun, observed_by, started_run
 from tuner.domain.cluster import Cluster
 from tuner.search.score_times import score_times
-from tuner.search.slope_priors import SearchSettings, Slopes
+from tuner.search.slope_priors import SlopeBeliefs, Slopes
 from tuner.search.start_value import progress_of, start_value
 from tuner.search.state import Run, SearchState
 
@@ -32,11 +32,11 @@ class SlopeModels:
     Args:
         configurations: The candidates, in the order in which everything is given.
         cluster: What they run on.
-        settings: How it searches.
+        prior: The prior slopes.
     """
 
     def __init__(
-        self, configurations: Sequence[Configuration], cluster: Cluster, settings: SearchSettings
+        self, configurations: Sequence[Configuration], cluster: Cluster, prior: SlopeBeliefs
     ) -> None:
         self.configurations = tuple(configurations)
         self.features = features_of(
@@ -44,10 +44,9 @@ class SlopeModels:
             cores={name: machine.cores for name, machine in cluster.machines.items()},
             devices_per_node=cluster.devices_per_node,
         )
-        self._settings = settings
         self._rows = {configuration: i for i, configuration in enumerate(self.configurations)}
-        self._seconds = _Believed(self.features, settings, SECONDS, settings.prior.seconds)
-        self._samples = _Believed(self.features, settings, SAMPLES, settings.prior.samples)
+        self._seconds = _Believed(self.features, prior, SECONDS, prior.seconds)
+        self._samples = _Believed(self.features, prior, SAMPLES, prior.samples)
         self._chances: dict[tuple[int, int, float], float] = {}
         self._seen: dict[tuple[int, int, float, bool], StartedRun] = {}
 
@@ -179,17 +178,15 @@ class _Believed:
 
     Args:
         features: Of the candidates.
-        settings: How it is searched.
+        prior: The prior slopes.
         quantity: What is fitted.
         believed: What the prior says of its slopes.
     """
 
-    def __init__(
-        self, features: Features, settings: SearchSettings, quantity: Quantity, believed: Slopes
-    ) -> None:
+    def __init__(self, features: Features, prior: SlopeBeliefs, quantity: Quantity, believed: Slopes) -> None:
         self._design = features.design(quantity.slopes)
         self._names = tuple(features.names_of(quantity.slopes))
-        self._settings = settings
+        self._prior = prior
         self._quantity = quantity
         self._believed: dict[str, Slope] = {**quantity.slopes, **believed}
 
@@ -214,7 +211,7 @@ class _Believed:
 
     def _priors(self, level: float) -> list[SlopePrior]:
         """The neutral prior, and the one combined with it."""
-        names, prior = self._names, self._settings.prior
+        names, prior = self._names, self._prior
         neutral = prior_of("neutral", names, self._believed, level=level)
         if prior.name == "neutral":
             return [neutral]

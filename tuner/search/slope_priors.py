@@ -45,17 +45,6 @@ REVERSED = SlopeBeliefs(name="reversed", sign=-1.0)
 PRIORS = {prior.name: prior for prior in (NEUTRAL, TEXTBOOK, REVERSED)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchSettings:
-    """Settings of the slope models.
-
-    Args:
-        prior: The prior.
-    """
-
-    prior: SlopeBeliefs = TEXTBOOK
-
-
 def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:
     """Slopes that past studies found, the newest fit of each study counting once; None without any.
 

@@ -6,8 +6,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from search_spaces import Configuration
 from tuner.advice.no_answer import last_fault, no_answer
 from tuner.advice.recommend import (
@@ -22,10 +20,11 @@ from tuner.domain.errors import InfeasibleError, ProbeError
 from tuner.domain.recommendation import Recommendation
 from tuner.ledger import Ledger, StudyRecord
 from tuner.report import ReportContent, UnansweredContent, write_report, write_unanswered
-from tuner.search.beliefs import Beliefs, believe, candidates
-from tuner.search.law_priors import PastLaws, laws_of_fits
-from tuner.search.listed_policy import ListedPolicy, is_listed
+from tuner.search.beliefs import Beliefs
+from tuner.search.believer import Believer
+from tuner.search.law_priors import laws_of_fits
 from tuner.search.policy import Stop, StopKind
+from tuner.search.slope_priors import TEXTBOOK, learnt_from_fits
 from tuner.search.state import SearchState, read_state, run_of
 from tuner.service.confirming import stored_confirmation
 from tuner.service.opening import OpenedJob, StudyStore, checked_epoch_samples, prepare_output
@@ -45,8 +44,7 @@ def make_ending(
     None where nothing was trained of which anything could be believed.
     """
     if beliefs is None and state.runs:
-        others = [fit for fit in ledger.past_fits(study.fingerprint) if fit.study_id != study.study_id]
-        beliefs = _fitted(state, opened.job.seed, laws_of_fits(others, study.fingerprint))
+        beliefs = believer_of(opened, ledger, study).believe(state)
     if beliefs is None:
         return None
     return Ending(
@@ -60,13 +58,14 @@ def make_ending(
     )
 
 
-def _fitted(state: SearchState, seed: int, past: PastLaws) -> Beliefs | None:
-    """What is believed of a state with runs; None where every configuration failed."""
-    if is_listed(state):
-        return ListedPolicy(seed=seed).believe(state)
-    rng = np.random.default_rng(seed)
-    found = candidates(state, rng)
-    return believe(state, found, rng, past) if found else None
+def believer_of(opened: OpenedJob, ledger: Ledger, study: StudyRecord) -> Believer:
+    """What fits the models of a study, with what other studies found as priors."""
+    others = [fit for fit in ledger.past_fits(study.fingerprint) if fit.study_id != study.study_id]
+    return Believer(
+        seed=opened.job.seed,
+        prior=learnt_from_fits(others) or TEXTBOOK,
+        past=laws_of_fits(others, study.fingerprint),
+    )
 
 
 def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -> dict[str, Path]:

@@ -16,14 +16,12 @@ from tuner.ledger import Ledger, RecommendationRecord, StudyRecord
 from tuner.probes import Prober
 from tuner.search.context import SearchContext
 from tuner.search.events import Listener, SearchEvent, ignore
-from tuner.search.law_priors import laws_of_fits
 from tuner.search.limits import JOB_FAULT
 from tuner.search.loop import Search
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
 from tuner.search.optuna_trials import StudyTrials
 from tuner.search.policy import Policy, Stop, StopKind
-from tuner.search.slope_priors import TEXTBOOK, SearchSettings, learnt_from_fits
 from tuner.search.train_policy import VERIFY_FACTOR, TrainPolicy
 from tuner.service.confirming import confirm, require_confirmable, stored_confirmation
 from tuner.service.launchers import job_prober
@@ -39,7 +37,7 @@ from tuner.service.opening import (
     prepare_output,
 )
 from tuner.service.plan import crowding_words, plan_lines
-from tuner.service.reporting import make_ending, write_ending, write_no_answer
+from tuner.service.reporting import believer_of, make_ending, write_ending, write_no_answer
 from tuner.service.training import SamplerName, optuna_study
 
 
@@ -239,8 +237,4 @@ def _verify_words(expected_seconds: float) -> str:
 def _policy(opened: OpenedJob, options: RunOptions, context: SearchContext) -> Policy:
     if options.sampler != "model":
         return OptunaPolicy()
-    past = context.ledger.past_fits(context.study.fingerprint)
-    others = [fit for fit in past if fit.study_id != context.study.study_id]
-    prior = learnt_from_fits(others) or TEXTBOOK
-    laws = laws_of_fits(others, context.study.fingerprint)
-    return ModelPolicy(seed=opened.job.seed, settings=SearchSettings(prior=prior), past=laws)
+    return ModelPolicy(believer_of(opened, context.ledger, context.study))

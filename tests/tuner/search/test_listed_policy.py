@@ -24,10 +24,11 @@ from tuner.job.recorded_job import completed
 from tuner.probes import Until
 from tuner.recordings.file import write_recording
 from tuner.recordings.recording import Recording
-from tuner.search import improvement, listed_policy
-from tuner.search.listed_policy import ListedPolicy, is_listed
+from tuner.search import believer, improvement
+from tuner.search.believer import Believer, is_listed
+from tuner.search.listed_policy import ListedPolicy
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind
-from tuner.search.slope_priors import NEUTRAL, REVERSED, TEXTBOOK, SearchSettings, SlopeBeliefs
+from tuner.search.slope_priors import NEUTRAL, REVERSED, TEXTBOOK, SlopeBeliefs
 from tuner.search.state import SearchState
 
 #: So many decisions are more than any of these searches takes.
@@ -82,7 +83,7 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> Posed:
 @pytest.fixture(scope="module")
 def whole(problem: Posed) -> list[tuple[SearchState, Decision]]:
     """Its search from the first look to the end."""
-    return searched(problem, ListedPolicy(seed=3))
+    return searched(problem, ListedPolicy(Believer(seed=3)))
 
 
 def stop_of(found: list[tuple[SearchState, Decision]]) -> Stop:
@@ -118,7 +119,7 @@ def test_for_many_trainings_it_ends_near_the_best_and_says_how_much_may_be_left(
     # and counts as one that takes longer than it has lived.
     runs = tuple(recorded_run(run.configuration, points=20) for run in plain.runs)
     problem = posed(tmp_path, replace(plain, runs=runs), goal=goal)
-    found = searched(problem, ListedPolicy(seed=1, settings=SearchSettings(prior=prior)))
+    found = searched(problem, ListedPolicy(Believer(seed=1, prior=prior)))
     stop, beliefs = stop_of(found), found[-1][1].beliefs
     assert stop.kind is StopKind.NO_GAIN
     assert problem.regret(recommended(found)) <= 1.2
@@ -146,17 +147,19 @@ def test_it_decides_alike_whatever_the_order_of_rows(problem: Posed, tmp_path: P
     runs = problem.recording.runs
     order = np.random.default_rng(0).permutation(len(runs))
     shuffled = posed(tmp_path, small(runs=tuple(runs[i] for i in order)))
-    plain, other = (searched(posed_, ListedPolicy(seed=2), most=16) for posed_ in (problem, shuffled))
+    plain, other = (
+        searched(posed_, ListedPolicy(Believer(seed=2)), most=16) for posed_ in (problem, shuffled)
+    )
     assert [known_of(d.action) for _, d in plain] == [known_of(d.action) for _, d in other]
 
 
 def test_a_decision_depends_on_the_state_alone(
     problem: Posed, whole: list[tuple[SearchState, Decision]]
 ) -> None:
-    used = ListedPolicy(seed=3)
+    used = ListedPolicy(Believer(seed=3))
     used.decide(whole[-1][0])
     for state, decision in whole[:: max(1, len(whole) // 8)]:
-        for policy in (ListedPolicy(seed=3), used):
+        for policy in (ListedPolicy(Believer(seed=3)), used):
             again = policy.decide(state)
             assert known_of(again.action) == known_of(decision.action)
             if decision.beliefs is not None:
@@ -166,7 +169,7 @@ def test_a_decision_depends_on_the_state_alone(
 
 def test_the_same_seed_probes_alike_first_and_others_elsewhere(problem: Posed) -> None:
     first_actions = [
-        [known_of(d.action) for _, d in searched(problem, ListedPolicy(seed=seed), most=3)]
+        [known_of(d.action) for _, d in searched(problem, ListedPolicy(Believer(seed=seed)), most=3)]
         for seed in (0, 0, 1, 2, 3)
     ]
     assert first_actions[0] == first_actions[1]
@@ -290,8 +293,8 @@ def test_where_runs_end_alike_is_a_limit_for_all(
         given.append(log_longest)
         return improvement.recommended(predictor, price, log_longest)
 
-    monkeypatch.setattr(listed_policy, "recommended", spied)
-    ListedPolicy(settings=SearchSettings()).believe(search.state())
+    monkeypatch.setattr(believer, "recommended", spied)
+    Believer().of_list(search.state())
     (learnt,) = given
     # Both ended after as many samples, which take one node longer than two.
     ends = [run.measurement.training_seconds for run in search.state().runs.values()]
@@ -312,7 +315,7 @@ def test_where_nothing_arrives_the_target_is_unreachable(tmp_path: Path) -> None
 
 def test_the_more_trainings_the_answer_serves_the_less_likely_gains_it_expects(tmp_path: Path) -> None:
     spent = [
-        searched(posed(tmp_path, trainings=trainings), ListedPolicy(seed=1))[-1][0].spent.seconds
+        searched(posed(tmp_path, trainings=trainings), ListedPolicy(Believer(seed=1)))[-1][0].spent.seconds
         for trainings in (2, 1_000, 1_000_000)
     ]
     assert spent == sorted(spent)

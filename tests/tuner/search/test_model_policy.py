@@ -10,6 +10,7 @@ import pytest
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import BASELINE, World, configuration, make_job
 from tuner.domain.measurement import Measurement, Outcome, Purpose
+from tuner.search.believer import Believer
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Start, Stop, StopKind
 
@@ -89,7 +90,7 @@ def test_the_same_state_gives_the_same_decision(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     world.ran(BASELINE, 6.0)
     world.ran(configuration(1, 128, 0.05), 5.0)
-    first, again = (ModelPolicy(seed=4).decide(world.state()) for _ in range(2))
+    first, again = (ModelPolicy(Believer(seed=4)).decide(world.state()) for _ in range(2))
     assert first.action == again.action
     assert first.beliefs is not None
     assert again.beliefs is not None

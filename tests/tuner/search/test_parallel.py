@@ -25,6 +25,7 @@ from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import World, configuration, make_job
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.probes import ProbeHandle, Until
+from tuner.search.believer import Believer
 from tuner.search.inflight import covered
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
@@ -75,16 +76,15 @@ class Watching:
 
 
 def make_model() -> Policy:
-    return ModelPolicy(seed=1)
+    return ModelPolicy(Believer(seed=1))
 
 
 #: Nodes, batch, purpose and slices of each probe of one search that has one slice in flight at a time.
 BEFORE = [
     (1, 64, "statistics", 1),
-    (2, 128, "statistics", 1),
-    (2, 32, "statistics", 3),
+    (2, 32, "statistics", 1),
+    (2, 32, "statistics", 2),
     (2, 32, "statistics", 10),
-    (2, 128, "statistics", 2),
 ]
 POLICIES: list[Callable[[], Policy]] = [make_model, OptunaPolicy]
 

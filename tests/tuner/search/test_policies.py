@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.tuner.search.conformance import PolicyConformance
 from tests.tuner.search.world import World, configuration
+from tuner.search.believer import Believer
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
 from tuner.search.policy import Policy
@@ -12,7 +13,7 @@ from tuner.search.train_policy import TrainPolicy
 
 class TestModelPolicy(PolicyConformance):
     def make(self, world: World) -> Policy:
-        return ModelPolicy(seed=3)
+        return ModelPolicy(Believer(seed=3))
 
 
 class TestOptunaPolicy(PolicyConformance):

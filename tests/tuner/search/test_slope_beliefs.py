@@ -18,7 +18,7 @@ from tuner.probes import Until
 from tuner.recordings.file import write_recording
 from tuner.search.policy import Continue, Start
 from tuner.search.slope_beliefs import SlopeModels
-from tuner.search.slope_priors import REVERSED, TEXTBOOK, SearchSettings
+from tuner.search.slope_priors import REVERSED, TEXTBOOK, SlopeBeliefs
 
 NEVER = configuration(learning_rate=0.001)
 PROBES = [
@@ -53,10 +53,8 @@ def first(problem: Problem, **seconds: list[tuple[Configuration, float]]) -> Rep
     return search
 
 
-def models(problem: Problem, settings: SearchSettings | None = None) -> SlopeModels:
-    return SlopeModels(
-        sorted(problem.costs), problem.job.resolved_cluster(), settings or SearchSettings(prior=TEXTBOOK)
-    )
+def models(problem: Problem, prior: SlopeBeliefs = TEXTBOOK) -> SlopeModels:
+    return SlopeModels(sorted(problem.costs), problem.job.resolved_cluster(), prior)
 
 
 def predicted(problem: Problem, at: list[tuple[Configuration, float]]) -> SlopePredictor:
@@ -123,7 +121,7 @@ def test_models_used_before_believe_the_same_as_fresh_ones(problem: Problem) -> 
 
 
 def test_a_reversed_prior_is_outweighed_by_what_is_seen(problem: Problem) -> None:
-    reversed_ = models(problem, SearchSettings(prior=REVERSED))
+    reversed_ = models(problem, REVERSED)
     before = reversed_.predict(first(problem, at=[]).state()).seconds.model.weights
     after = reversed_.predict(first(problem, at=[(c, 2.0) for c in PROBES]).state()).seconds.model.weights
     assert before == pytest.approx({"neutral": 0.5, "reversed": 0.5})

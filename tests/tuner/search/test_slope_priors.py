@@ -23,7 +23,6 @@ from tuner.search.slope_priors import (
     PRIORS,
     REVERSED,
     TEXTBOOK,
-    SearchSettings,
     learnt_from_fits,
 )
 
@@ -67,7 +66,6 @@ def made_recording(seed: int = 0, *, maximize: bool = True) -> Recording:
 def test_text_book_signs_are_reversed_or_left_out_by_name() -> None:
     assert set(PRIORS) == {"neutral", "textbook", "reversed"}
     assert (TEXTBOOK.sign, REVERSED.sign, NEUTRAL.name) == (1.0, -1.0, "neutral")
-    assert SearchSettings().prior is TEXTBOOK
     assert TEXTBOOK.seconds["log nodes"].mean < 0 < TEXTBOOK.samples["log batch"].mean
 
 

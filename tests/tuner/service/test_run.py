@@ -280,3 +280,19 @@ def test_the_launch_command_names_the_answer_s_axes(reported: tuple[Desk, RunRes
     assert words[2] == str(desk.folder / "job.toml")
     flags = dict(zip(words[3::2], words[4::2], strict=True))
     assert flags == {f"--{axis.replace('_', '-')}": str(value) for axis, value in chosen.items()}
+
+
+@pytest.mark.parametrize("budget", ["5m", "30s"])
+def test_a_run_and_its_report_believe_the_same(desk: Desk, budget: str) -> None:
+    """Candidates, draws and priors of a report are those of the search, so every number is the same."""
+    desk.job = small_job(budget={"time": budget}, goal={"trainings": 50})
+    # Another study in the database, from which both learn.
+    desk.run(fresh=True)
+    result = desk.run(fresh=True)
+    files = report_job(desk.opened, desk.store, desk.folder / "elsewhere")
+    again = Recommendation.from_dict(json.loads(files["recommendation.json"].read_text()))
+    before = result.recommendation
+    assert again.choice == before.choice
+    assert again.runner_up == before.runner_up
+    assert again.baseline == before.baseline
+    assert again.strategies == before.strategies
