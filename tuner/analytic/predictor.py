@@ -74,6 +74,25 @@ class Forecast:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SlopeDraws:
+    """Draws of log samples to target by the slope models.
+
+    Args:
+        kinds: Statistics (`StrategyTraits.statistics_of`) to the column of each.
+        rows: Which of all draws they are, `(num,)`.
+        log_samples: `(num, num_kinds)`.
+    """
+
+    kinds: Mapping[Configuration, int]
+    rows: npt.NDArray[np.intp]
+    log_samples: Array
+
+    def of(self, kinds: Sequence[Configuration]) -> Array:
+        """The draws of some statistics, `(num, len(kinds))`."""
+        return np.asarray(self.log_samples[:, [self.kinds[kind] for kind in kinds]], dtype=float)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Predictor:
     """Predicts training seconds to target.
 
@@ -81,11 +100,13 @@ class Predictor:
         seconds: Seconds a sample.
         samples: Samples to target.
         runs: Started runs, by their statistics (`StrategyTraits.statistics_of`).
+        slopes: Draws of samples to target by slopes, in the place of some of the law's; None for none.
     """
 
     seconds: SecondsModel
     samples: SamplesModel
     runs: Mapping[Configuration, RunState] = field(default_factory=dict)
+    slopes: SlopeDraws | None = None
 
     def forecast(self, configurations: Sequence[Configuration], normals: Array) -> Forecast:
         """What configurations take, as draws that are joint over all of them.
@@ -137,6 +158,8 @@ class Predictor:
         started = [self.runs.get(kind) for kind in kinds]
         mean, covariance = model.log_samples(kinds, [run.index if run else None for run in started])
         draws = mean + _correlated(covariance, normals) + arrivals.common[:, None]
+        if self.slopes is not None:
+            draws[self.slopes.rows] = self.slopes.of(kinds)
         seeds = spread_normals(NUM_DRAWS, 1)[:, 0]
         uniforms = spread_uniforms(NUM_DRAWS, 3)
         is_unreachable = arrivals.unreachable_elsewhere

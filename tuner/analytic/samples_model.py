@@ -23,6 +23,7 @@ from tuner.analytic.noise_growth import (
 )
 from tuner.analytic.rate_edge import RateEdge, RunEvidence, broke_down, fit_rate_edge
 from tuner.analytic.regression import Parameter, Posterior, Residual, broadcast_slopes
+from tuner.analytic.slopes import normal_log_density
 from tuner.analytic.strategy_encoding import (
     NUM_STRATEGIES,
     STRATEGY_LENGTH,
@@ -220,6 +221,18 @@ class SamplesModel:
         observed = np.array([places.get(run, -1) if run is not None else -1 for run in runs], dtype=np.intp)
         inputs = _inputs(configurations, self.devices_per_node, [False] * len(configurations))
         return self.posterior.predict(inputs, observed=observed, own_variance=SEED_SD**2)
+
+    def left_out_log_densities(self) -> dict[int, float]:
+        """Log density of each run's samples to target as the others predict it, by the run's place."""
+        posterior, found = self.posterior, []
+        parts = posterior.parts if isinstance(posterior, MixedPosterior) else (posterior,)
+        weights = posterior.weights if isinstance(posterior, MixedPosterior) else np.ones(1)
+        for part, weight in zip(parts, weights, strict=True):
+            precision = np.diag(part.precision)
+            density = normal_log_density(part.weights / precision, 1.0 / precision)
+            found.append(math.log(max(float(weight), 1e-300)) + density)
+        mixed = np.logaddexp.reduce(found, axis=0)
+        return {run: float(mixed[place]) for place, run in enumerate(self.reported)}
 
     def edges(self, uniforms: Array) -> Array:
         """Draws of the logarithm of the rate above which training never arrives, by inverse transform."""

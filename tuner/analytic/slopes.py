@@ -10,6 +10,7 @@ model averaging; Hoeting et al. 1999): a prior that is wrong loses its weight af
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,10 @@ IntArray = npt.NDArray[np.intp]
 
 #: Factors of the length scales to mix.
 LENGTH_FACTORS = (0.6, 1.2)
+#: Has no factor in common with a number of draws that is a power of two.
+_STRIDE = 97
+#: Added to the diagonal of a covariance that rounding left singular.
+_JITTER = 1e-9
 #: Components with less weight than this are left out.
 _LEAST_WEIGHT = 0.02
 
@@ -133,6 +138,45 @@ class SlopeModel:
     own_sd: float
     parts: tuple[_Part, ...]
     design: Design
+    seen: Observations
+
+    def draws(self, normals: Array) -> Array:
+        """Joint draws of y of all candidates, `(num_draws, num_candidates)`.
+
+        Each component has as many draws as its weight says.
+
+        Args:
+            normals: Independent standard normals, `(num_draws, num_candidates)`.
+        """
+        num_draws = len(normals)
+        ends = np.round(np.cumsum([part.weight for part in self.parts]) * num_draws).astype(int)
+        found = np.empty_like(normals)
+        # Neighbouring draws belong to different components.
+        order = (np.arange(num_draws) * _STRIDE) % num_draws
+        for part, first, end in zip(self.parts, [0, *ends[:-1]], ends, strict=True):
+            rows = order[first:end]
+            if len(rows):
+                root = np.linalg.cholesky(_covariance(self.design, self.seen, part.component, self.own_sd))
+                found[rows] = part.mean + normals[rows] @ root.T
+        return found
+
+    def left_out_log_densities(self) -> Array:
+        """Log density of each observation as the others predict it, `(num_observations,)`.
+
+        Closed for a normal (Rasmussen and Williams 2006, section 5.4.2); components are mixed by weight.
+        """
+        found = []
+        for part in self.parts:
+            root, whitened = part.component.inverse_root, part.component.whitened
+            precision = (root**2).sum(axis=0)
+            misfit = (root.T @ whitened) / precision
+            found.append(math.log(part.weight) + normal_log_density(misfit, 1.0 / precision))
+        return np.asarray(np.logaddexp.reduce(found, axis=0), dtype=float)
+
+
+def normal_log_density(misfit: Array, variance: Array) -> Array:
+    """Log density of normals around zero, `(num,)`."""
+    return np.asarray(-0.5 * (misfit**2 / variance + np.log(2 * math.pi * variance)), dtype=float)
 
 
 def fit_slopes(
@@ -203,6 +247,16 @@ def _part(design: Design, seen: Observations, component: _Component, weight: flo
     return _Part(weight=weight, component=component, mean=mean, variance=np.maximum(variance, 1e-8))
 
 
+def _covariance(design: Design, seen: Observations, component: _Component, own_sd: float) -> Array:
+    """Posterior covariance of one component over all candidates, `(num, num)`."""
+    columns, rows, prior, sd = design.columns, seen.rows, component.prior, component.residual_sd
+    kernel = design.kernel(component.length_factor)
+    whole = (columns * prior.sd**2) @ columns.T + sd**2 * kernel
+    lowered = component.inverse_root @ (whole[rows] + own_sd**2 * np.eye(len(columns))[rows])
+    diagonal = (own_sd**2 + _JITTER * (1.0 + np.diag(whole))) * np.eye(len(columns))
+    return np.asarray(whole + diagonal - lowered.T @ lowered, dtype=float)
+
+
 def _mixed(
     design: Design, seen: Observations, parts: tuple[_Part, ...], own_sd: float, ahead_sd: float
 ) -> SlopeModel:
@@ -229,4 +283,5 @@ def _mixed(
         own_sd=own_sd,
         parts=parts,
         design=design,
+        seen=seen,
     )

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration, traits_of
-from tuner.analytic.predictor import Forecast, Predictor
+from tuner.analytic.predictor import Forecast, Predictor, RunState, SlopeDraws
 from tuner.analytic.quasi_random import NUM_DRAWS
-from tuner.analytic.samples_model import RatePrior, counted_batch, fit_samples
+from tuner.analytic.samples_model import RatePrior, SamplesModel, counted_batch, fit_samples
 from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.analytic.step_time_model import fit_seconds
 from tuner.domain.workload import AdamWSettings
 from tuner.search.candidates import weighed_levels
 from tuner.search.law_priors import NO_PAST, PastLaws
+from tuner.search.slope_beliefs import SampleSlopes
 from tuner.search.state import SearchState
 
 Array = npt.NDArray[np.float64]
@@ -83,14 +84,19 @@ def believe(
     configurations: Sequence[Configuration],
     rng: np.random.Generator,
     past: PastLaws = NO_PAST,
+    slopes: SampleSlopes | None = None,
 ) -> Beliefs:
-    """Fits both models to the state and forecasts configurations.
+    """Fits all models to the state and forecasts configurations.
+
+    Samples to target are predicted by the law and by slopes, in proportion to how well each predicts the runs
+    from each other; seconds by the law of step times.
 
     Args:
         state: What was measured.
         configurations: What is forecast.
         rng: Of the draws.
         past: What past studies found.
+        slopes: The slope models of the configurations' statistics; without slopes if None.
     """
     strategies = sorted({c.strategy for c in configurations})
     seconds = fit_seconds(
@@ -105,10 +111,37 @@ def believe(
         emulation_differs=state.cluster.at_hand is not None,
         past=past.samples,
     )
-    predictor = Predictor(seconds=seconds, samples=samples, runs=runs)
+    predictor = Predictor(
+        seconds=seconds,
+        samples=samples,
+        runs=runs,
+        slopes=None if slopes is None else _drawn(state, slopes, samples, runs, rng),
+    )
     normals = rng.standard_normal((NUM_DRAWS, 2 * len(configurations)))
     forecast = _up_to_the_script_s_end(state, predictor.forecast(configurations, normals))
     return Beliefs(predictor=predictor, forecast=forecast, price=prices(state, configurations))
+
+
+def _drawn(
+    state: SearchState,
+    slopes: SampleSlopes,
+    samples: SamplesModel,
+    runs: Mapping[Configuration, RunState],
+    rng: np.random.Generator,
+) -> SlopeDraws | None:
+    """The slopes' draws of samples to target, as many as their weight beside the law; None without any."""
+    fitted = slopes.fit(state)
+    normals, order = rng.standard_normal((NUM_DRAWS, len(slopes.kinds))), rng.permutation(NUM_DRAWS)
+    if not len(fitted.model.seen.rows):
+        return None
+    by_law = samples.left_out_log_densities()
+    weight = slopes.weight_against(
+        fitted, {kind: by_law[run.index] for kind, run in runs.items() if run.index in by_law}
+    )
+    rows = np.sort(order[: round(weight * NUM_DRAWS)])
+    if not len(rows):
+        return None
+    return SlopeDraws(kinds=slopes.rows, rows=rows, log_samples=fitted.model.draws(normals)[rows])
 
 
 def _up_to_the_script_s_end(state: SearchState, forecast: Forecast) -> Forecast:

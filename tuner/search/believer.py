@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,9 @@ from tuner.analytic.slope_predictor import SlopePredictor, regret_bound
 from tuner.search.beliefs import Beliefs, believe, candidates, prices
 from tuner.search.improvement import proven, recommended
 from tuner.search.law_priors import NO_PAST, PastLaws
-from tuner.search.slope_beliefs import SlopeModels
+from tuner.search.slope_beliefs import SampleSlopes, SlopeModels
 from tuner.search.slope_priors import TEXTBOOK, SlopeBeliefs
-from tuner.search.state import SearchState
+from tuner.search.state import SearchState, run_key
 
 Array = npt.NDArray[np.float64]
 
@@ -31,7 +31,7 @@ class Believer:
 
     Args:
         seed: Of the draws, and of the candidates where a space has too many.
-        prior: Prior slopes, of a list of recorded runs.
+        prior: Prior slopes.
         past: What past studies found of the laws, where the job trains.
     """
 
@@ -40,6 +40,7 @@ class Believer:
         self._prior = prior
         self._past = past
         self._models: SlopeModels | None = None
+        self._slopes: SampleSlopes | None = None
         #: The last beliefs of laws, and the slices they rest on: slices in flight do not change them.
         self._believed: tuple[tuple[object, ...], Beliefs] | None = None
 
@@ -86,8 +87,15 @@ class Believer:
             found = candidates(state, rng)
             if not found:
                 return None
-            self._believed = known, believe(state, found, rng, self._past)
+            self._believed = known, believe(state, found, rng, self._past, self._sample_slopes(state, found))
         return self._believed[1]
+
+    def _sample_slopes(self, state: SearchState, found: Sequence[Configuration]) -> SampleSlopes:
+        """The slope models of the candidates' statistics, and of the runs'."""
+        kinds = tuple(dict.fromkeys([*(run_key(state.job, c) for c in found), *state.runs]))
+        if self._slopes is None or self._slopes.kinds != kinds:
+            self._slopes = SampleSlopes(kinds, state.cluster, self._prior)
+        return self._slopes
 
 
 def log_longest(state: SearchState, predictor: SlopePredictor) -> Array:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from tuner.analytic.slope_predictor import RunStatus, SlopeFit, SlopePredictor
 from tuner.analytic.slopes import Observations, SlopePrior, fit_slopes
 from tuner.analytic.started_runs import COMMON_ERROR_SD, RunObservations, StartedRun, observed_by, started_run
 from tuner.domain.cluster import Cluster
+from tuner.domain.measurement import CurvePoint
 from tuner.search.score_times import score_times
 from tuner.search.slope_priors import SlopeBeliefs, Slopes
 from tuner.search.start_value import progress_of, start_value
@@ -26,8 +28,101 @@ Array = npt.NDArray[np.float64]
 _BELIEVED_SECONDS_SD, _BELIEVED_SAMPLES_SD = 0.05, 0.5
 
 
+class SampleSlopes:
+    """Fits log samples to target by slopes; what does not change between decisions is cached.
+
+    Args:
+        kinds: What runs are known by (`run_key`), in the order in which everything is given.
+        cluster: What they run on.
+        prior: The prior slopes.
+    """
+
+    def __init__(self, kinds: Sequence[Configuration], cluster: Cluster, prior: SlopeBeliefs) -> None:
+        self.kinds = tuple(kinds)
+        self.features = _features(self.kinds, cluster)
+        self.rows = {kind: i for i, kind in enumerate(self.kinds)}
+        self._samples = _Believed(self.features, prior, SAMPLES, prior.samples)
+        self._chances: dict[tuple[int, int, float], float] = {}
+        self._seen: dict[tuple[int, int, float, bool], StartedRun] = {}
+
+    def fit(self, state: SearchState, believed: Collection[int] = ()) -> SlopeFit:
+        """The posterior given all runs with a score.
+
+        Args:
+            state: What was measured.
+            believed: Rows that count as if they had shown what is expected of them.
+        """
+        seen = self._observed(state).observations
+        found = self._samples.fit(seen, ahead_sd=COMMON_ERROR_SD)
+        if not believed:
+            return found
+        seen = _believing(seen, sorted(believed), found.model.mean, _BELIEVED_SAMPLES_SD)
+        return self._samples.fit(seen, ahead_sd=COMMON_ERROR_SD)
+
+    def weight_against(self, fitted: SlopeFit, others: Mapping[Configuration, float]) -> float:
+        """Probability of the slopes beside another forecaster, by how well each predicted the runs.
+
+        Each run is predicted from the others (`SlopeModel.left_out_log_densities`); one alone says nothing.
+
+        Args:
+            fitted: The posterior of `fit`, without any that is believed.
+            others: The other forecaster's log density of each run, by `run_key`.
+        """
+        seen = fitted.model.seen
+        own = dict(
+            zip((self.kinds[row] for row in seen.rows), fitted.model.left_out_log_densities(), strict=True)
+        )
+        both = [kind for kind in own if kind in others]
+        if len(both) < 2:
+            return 0.5
+        ahead = float(np.clip(sum(own[kind] - others[kind] for kind in both), -50.0, 50.0))
+        return 1.0 / (1.0 + math.exp(-ahead))
+
+    def never(self, state: SearchState) -> tuple[Array, float]:
+        """Chance that each kind never arrives, `(num,)`, and that of one without a score.
+
+        One without a score is as likely to arrive as those with one, and as `plateau.UNKNOWN` says.
+        """
+        chances: dict[int, float] = {}
+        for key, run in state.runs.items():
+            if _scores(run):
+                is_open = not run.arrived and not run.has_ended
+                chance = self._chance_of_never(state, run) if is_open else float(run.has_ended)
+                chances[self.rows[key]] = chance
+        of_others = (UNKNOWN + sum(chances.values())) / (1 + len(chances))
+        never = np.full(len(self.kinds), of_others)
+        for row, chance in chances.items():
+            never[row] = chance
+        return never, of_others
+
+    def _chance_of_never(self, state: SearchState, run: Run) -> float:
+        """Of an unfinished run with a score."""
+        points, start = _scores(run), _start(state)
+        key = (run.probe.probe_id, len(points), start)
+        if key not in self._chances:
+            self._chances[key] = chance_of_never(*_progress(state, points, start))
+        return self._chances[key]
+
+    def _observed(self, state: SearchState) -> RunObservations:
+        """Observations from the started runs' curves."""
+        curves = {self.rows[key]: run for key, run in state.runs.items() if _scores(run)}
+        if not curves:
+            return observed_by(())
+        begin, started = _start(state), []
+        for row, run in sorted(curves.items()):
+            points = _scores(run)
+            key = (run.probe.probe_id, len(points), begin, run.has_ended)
+            if key not in self._seen:
+                samples, progress = _progress(state, points, begin)
+                self._seen[key] = started_run(
+                    row, samples, progress, run.samples_to_target, ended=run.has_ended
+                )
+            started.append(self._seen[key])
+        return observed_by(started)
+
+
 class SlopeModels:
-    """Fits both models to states of one search; what does not change between decisions is cached.
+    """Fits seconds and samples to states of one search over a list of configurations.
 
     Args:
         configurations: The candidates, in the order in which everything is given.
@@ -39,16 +134,9 @@ class SlopeModels:
         self, configurations: Sequence[Configuration], cluster: Cluster, prior: SlopeBeliefs
     ) -> None:
         self.configurations = tuple(configurations)
-        self.features = features_of(
-            self.configurations,
-            cores={name: machine.cores for name, machine in cluster.machines.items()},
-            devices_per_node=cluster.devices_per_node,
-        )
-        self._rows = {configuration: i for i, configuration in enumerate(self.configurations)}
+        self._samples = SampleSlopes(self.configurations, cluster, prior)
+        self.features = self._samples.features
         self._seconds = _Believed(self.features, prior, SECONDS, prior.seconds)
-        self._samples = _Believed(self.features, prior, SAMPLES, prior.samples)
-        self._chances: dict[tuple[int, int, float], float] = {}
-        self._seen: dict[tuple[int, int, float, bool], StartedRun] = {}
 
     def predict(self, state: SearchState, believed: Collection[Configuration] = ()) -> SlopePredictor:
         """Both posteriors, given all that was measured.
@@ -59,28 +147,25 @@ class SlopeModels:
                 it (kriging believer; Ginsbourger et al. 2010). That moves no mean, and takes from the
                 variances what these probes are going to take. One that has shown something is left as it is.
         """
-        runs = {self._rows[run.configuration]: run for run in state.runs.values()}
-        observed = self._observed(state, runs)
+        place = self._samples.rows
+        runs = {place[run.configuration]: run for run in state.runs.values()}
+        rows = sorted(place[configuration] for configuration in believed)
         timed = _step_times(runs)
         seconds = self._seconds.fit(timed)
-        samples = self._samples.fit(observed.observations, ahead_sd=COMMON_ERROR_SD)
         if believed:
-            rows = sorted(self._rows[configuration] for configuration in believed)
             seconds = self._seconds.fit(_believing(timed, rows, seconds.model.mean, _BELIEVED_SECONDS_SD))
-            seen = _believing(observed.observations, rows, samples.model.mean, _BELIEVED_SAMPLES_SD)
-            samples = self._samples.fit(seen, ahead_sd=COMMON_ERROR_SD)
         num = len(self.configurations)
         elapsed, arrived, ended = np.zeros(num), np.full(num, np.inf), np.zeros(num, dtype=bool)
         for row, run in runs.items():
             elapsed[row] = max(run.measurement.training_seconds, 1e-9)
             arrived[row] = run.seconds_to_target if run.seconds_to_target is not None else np.inf
             ended[row] = run.has_ended
-        never, of_others = self._never(state, runs)
+        never, of_others = self._samples.never(state)
         times = score_times(state, self.configurations, np.exp(seconds.model.mean))
         return SlopePredictor(
             configurations=self.configurations,
             seconds=seconds,
-            samples=samples,
+            samples=self._samples.fit(state, rows),
             status=RunStatus(
                 seconds=elapsed,
                 arrived=arrived,
@@ -91,56 +176,21 @@ class SlopeModels:
             ),
         )
 
-    def _never(self, state: SearchState, runs: dict[int, Run]) -> tuple[Array, float]:
-        """Chance that each candidate never arrives, `(num,)`, and that of one without a score.
 
-        One without a score is as likely to arrive as those with one, and as `plateau.UNKNOWN` says.
-        """
-        scored = {row: run for row, run in runs.items() if run.measurement.trained_curve}
-        chances: dict[int, float] = {}
-        for row, run in scored.items():
-            chances[row] = 0.0 if run.arrived else 1.0 if run.has_ended else self._chance_of_never(state, run)
-        of_others = (UNKNOWN + sum(chances.values())) / (1 + len(chances))
-        never = np.full(len(self.configurations), of_others)
-        for row, chance in chances.items():
-            never[row] = chance
-        return never, of_others
+def _features(configurations: Sequence[Configuration], cluster: Cluster) -> Features:
+    return features_of(
+        configurations,
+        cores={name: machine.cores for name, machine in cluster.machines.items()},
+        devices_per_node=cluster.devices_per_node,
+    )
 
-    def _chance_of_never(self, state: SearchState, run: Run) -> float:
-        """Of an unfinished run with a score."""
-        points, start = run.measurement.trained_curve, _start(state)
-        key = (run.probe.probe_id, len(points), start)
-        if key not in self._chances:
-            sign = 1.0 if state.job.goal.maximize else -1.0
-            values = np.array([sign * point.value for point in points])
-            progress = progress_of(values, start, sign * state.job.goal.target)
-            samples = np.array([float(point.samples) for point in points])
-            self._chances[key] = chance_of_never(samples, progress)
-        return self._chances[key]
 
-    def _observed(self, state: SearchState, runs: dict[int, Run]) -> RunObservations:
-        """Observations from the started runs' curves."""
-        sign = 1.0 if state.job.goal.maximize else -1.0
-        curves = {row: run.measurement.trained_curve for row, run in sorted(runs.items())}
-        scored = {row: points for row, points in curves.items() if points}
-        if not scored:
-            return observed_by(())
-        begin = _start(state)
-        target = sign * state.job.goal.target
-        started = []
-        for row, points in scored.items():
-            run = runs[row]
-            key = (run.probe.probe_id, len(points), begin, run.has_ended)
-            started_so_far = self._seen.get(key)
-            if started_so_far is None:
-                progress = progress_of(np.array([sign * p.value for p in points]), begin, target)
-                samples = np.array([float(p.samples) for p in points])
-                started_so_far = started_run(
-                    row, samples, progress, run.samples_to_target, ended=run.has_ended
-                )
-                self._seen[key] = started_so_far
-            started.append(started_so_far)
-        return observed_by(started)
+def _progress(state: SearchState, points: Sequence[CurvePoint], start: float) -> tuple[Array, Array]:
+    """Samples and progress at each score of a curve, `(num_points,)` each."""
+    sign = 1.0 if state.job.goal.maximize else -1.0
+    values = np.array([sign * point.value for point in points])
+    samples = np.array([float(point.samples) for point in points])
+    return samples, progress_of(values, start, sign * state.job.goal.target)
 
 
 def _start(state: SearchState) -> float:
@@ -148,8 +198,14 @@ def _start(state: SearchState) -> float:
     sign = 1.0 if state.job.goal.maximize else -1.0
     if state.start_value is not None:
         return sign * state.start_value
-    curves = (run.measurement.trained_curve for run in state.runs.values())
+    curves = (_scores(run) for run in state.runs.values())
     return start_value([sign * points[0].value for points in curves if points])
+
+
+def _scores(run: Run) -> tuple[CurvePoint, ...]:
+    """The scores of a run up to where it diverged."""
+    points = run.measurement.trained_curve
+    return tuple(itertools.takewhile(lambda point: math.isfinite(point.value), points))
 
 
 def _believing(seen: Observations, rows: Sequence[int], mean: Array, sd: float) -> Observations:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from search_spaces import Configuration
+from tuner.analytic.features import SECONDS
 from tuner.analytic.slope_predictor import RunStatus, SlopeFit, SlopePredictor
 from tuner.analytic.slopes import Design, SlopeModel
 
@@ -24,6 +25,7 @@ def believed(mean: Sequence[float], sd: Sequence[float]) -> SlopeModel:
         own_sd=0.0,
         parts=(),
         design=Design(columns, np.zeros((len(mean), 0)), np.zeros(0)),
+        seen=SECONDS.observed(np.array([], dtype=np.intp), np.zeros(0)),
     )
 
 

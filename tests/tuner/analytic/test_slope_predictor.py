@@ -146,3 +146,21 @@ def test_a_fit_says_in_words_what_it_learnt_and_what_it_left_as_assumed() -> Non
     assert fit.parameters()["log nodes"][0] == pytest.approx(-0.6, abs=0.15)
     assert fit.findings() == {"at_prior": ["optimizer=adam"], "sentences": reported}
     assert fit.between_moments_sd == 0.05
+
+
+def test_nothing_arrives_before_its_next_score() -> None:
+    found = predictor([1.0, 1.0], [0.5, 0.5], earliest={0: 50.0}, elapsed={0: 40.0})
+    forecast = found.forecast()
+    assert forecast.total[:, 0].min() >= 49.9
+    assert forecast.total[:, 1].max() < 49.9
+    assert found.mean_log[0] >= math.log(50.0) - 1e-3
+
+
+def test_a_run_that_may_never_arrive_has_as_many_infinite_draws() -> None:
+    found = predictor(
+        [1.0, 1.0, 1.0], [0.5, 0.5, 0.5], never={0: 0.75}, never_of_others=0.25, arrived={2: 2.0}
+    )
+    reach = found.forecast().probability_of_reaching()
+    assert reach[:2] == pytest.approx([0.25, 0.75], abs=0.01)
+    # Only what sets it apart from the others counts against it.
+    assert found.status.likely[:2] == pytest.approx([0.5, 1.0])

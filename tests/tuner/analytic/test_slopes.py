@@ -294,3 +294,42 @@ def test_a_kernel_falls_with_distance_and_is_made_once() -> None:
     np.testing.assert_allclose(kernel[0], np.exp(-0.5 * np.array([0.0, 0.5, 1.5]) ** 2))
     assert (design.kernel(2.0) >= kernel).all()
     assert design.kernel(1.0) is kernel
+
+
+def test_draws_have_the_mean_and_variance_of_the_posterior() -> None:
+    rng = np.random.default_rng(4)
+    design = made_design(12, rng)
+    seen = observed([0, 3, 7], design.columns[[0, 3, 7]] @ TRUE)
+    model = fitted(design, seen, (NEUTRAL, RIGHT), residual_sds=(0.2, 0.5))
+    draws = model.draws(rng.standard_normal((8192, 12)))
+    np.testing.assert_allclose(draws.mean(axis=0), model.mean, atol=0.08)
+    np.testing.assert_allclose(draws.var(axis=0), model.variance, rtol=0.12)
+
+
+def test_draws_are_joint_so_that_neighbours_are_late_together() -> None:
+    rng = np.random.default_rng(1)
+    positions = np.array([[0.0, 0.0], [0.05, 0.0], [9.0, 9.0]])
+    design = Design(np.ones((3, 1)), positions, np.ones(2))
+    flat = SlopePrior(name="flat", mean=np.zeros(1), sd=np.array([1e-3]))
+    model = fitted(design, observed([], []), (flat,), residual_sds=(1.0,), own_sd=0.01)
+    correlation = np.corrcoef(model.draws(rng.standard_normal((4096, 3))).T)
+    assert correlation[0, 1] > 0.95
+    assert abs(correlation[0, 2]) < 0.1
+
+
+def test_left_out_densities_are_those_of_fits_without_the_observation() -> None:
+    rng = np.random.default_rng(2)
+    design = made_design(9, rng)
+    rows = [1, 4, 6, 8]
+    values = design.columns[rows] @ TRUE + 0.2 * rng.standard_normal(4)
+    # Without a residual the components are the same.
+    found = fitted(design, observed(rows, values), residual_sds=(1e-6,)).left_out_log_densities()
+    for place, row in enumerate(rows):
+        rest = [i for i in range(4) if i != place]
+        others = observed([rows[i] for i in rest], values[rest])
+        without = fitted(design, others, residual_sds=(1e-6,))
+        # What is predicted is the value as it would be observed, with its noise.
+        variance = without.variance[row] + 0.05**2
+        misfit = values[place] - without.mean[row]
+        expected = -0.5 * (misfit**2 / variance + math.log(2 * math.pi * variance))
+        assert found[place] == pytest.approx(expected, abs=1e-6)

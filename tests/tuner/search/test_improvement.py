@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.levels import examples
 from tests.tuner.analytic.made_predictors import predictor
 from tuner.analytic.slope_predictor import SlopePredictor
-from tuner.search.improvement import Weights, recommended, tail_savings, weigh
+from tuner.search.improvement import Weights, proven, recommended, tail_savings, weigh
 
 
 def slices_of(*seconds: float) -> Callable[[float], npt.NDArray[np.float64]]:
@@ -216,3 +216,25 @@ def test_slices_gain_something_wherever_whole_runs_do_and_nothing_elsewhere(
     assert (slices.gain >= 0).all()
     assert (slices.gain[whole.gain == 0] == 0).all()
     np.testing.assert_array_equal(slices.cost, whole.cost)
+
+
+def test_a_run_that_arrived_is_left_only_for_what_is_very_probably_cheaper() -> None:
+    nowhere = np.full(2, np.inf)
+    unsure = predictor([3.0, 2.5], [0.0, 0.6], arrived={0: math.exp(3.0)})
+    sure = predictor([3.0, 2.5], [0.0, 0.3], arrived={0: math.exp(3.0)})
+    assert proven(unsure, np.ones(2), nowhere, 1) == 0
+    assert proven(sure, np.ones(2), nowhere, 1) == 1
+    none = predictor([3.0, 2.5], [0.1, 0.6])
+    assert proven(none, np.ones(2), nowhere, 1) == 1
+
+
+def test_a_run_that_arrived_too_late_proves_nothing() -> None:
+    found = predictor([3.0, 2.5], [0.0, 0.6], arrived={0: math.exp(3.0)})
+    assert proven(found, np.ones(2), np.full(2, 2.9), 1) == 1
+
+
+def test_what_probably_never_arrives_gains_less_and_is_not_recommended() -> None:
+    alike = weighed(predictor([2.0, 1.9, 1.9], [0.5, 0.5, 0.5]))
+    found = weighed(predictor([2.0, 1.9, 1.9], [0.5, 0.5, 0.5], never={2: 0.9}))
+    assert found.gain[2] == pytest.approx(0.1 * alike.gain[2])
+    assert found.incumbent == 1
