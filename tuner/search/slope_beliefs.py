@@ -24,6 +24,8 @@ from tuner.search.state import Run, SearchState
 
 Array = npt.NDArray[np.float64]
 
+#: Probability of the slopes beside the law before a run: where its axes are all there is, the law knows more.
+_SLOPES_BEFOREHAND = 0.25
 #: What a first short probe leaves uncertain of log seconds a sample, and of log samples to target, about.
 _BELIEVED_SECONDS_SD, _BELIEVED_SAMPLES_SD = 0.05, 0.5
 
@@ -73,10 +75,9 @@ class SampleSlopes:
             zip((self.kinds[row] for row in seen.rows), fitted.model.left_out_log_densities(), strict=True)
         )
         both = [kind for kind in own if kind in others]
-        if len(both) < 2:
-            return 0.5
-        ahead = float(np.clip(sum(own[kind] - others[kind] for kind in both), -50.0, 50.0))
-        return 1.0 / (1.0 + math.exp(-ahead))
+        ahead = sum(own[kind] - others[kind] for kind in both) if len(both) > 1 else 0.0
+        odds = _SLOPES_BEFOREHAND / (1.0 - _SLOPES_BEFOREHAND) * math.exp(min(max(ahead, -50.0), 50.0))
+        return odds / (1.0 + odds)
 
     def never(self, state: SearchState) -> tuple[Array, float]:
         """Chance that each kind never arrives, `(num,)`, and that of one without a score.

@@ -83,8 +83,8 @@ def make_model() -> Policy:
 BEFORE = [
     (1, 64, "statistics", 1),
     (2, 32, "statistics", 1),
-    (2, 32, "statistics", 2),
     (2, 32, "statistics", 10),
+    (2, 128, "statistics", 2),
 ]
 POLICIES: list[Callable[[], Policy]] = [make_model, OptunaPolicy]
 

@@ -17,7 +17,7 @@ from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.recordings.file import write_recording
 from tuner.search.policy import Continue, Start
-from tuner.search.slope_beliefs import SlopeModels
+from tuner.search.slope_beliefs import SampleSlopes, SlopeModels
 from tuner.search.slope_priors import REVERSED, TEXTBOOK, SlopeBeliefs
 
 NEVER = configuration(learning_rate=0.001)
@@ -126,3 +126,21 @@ def test_a_reversed_prior_is_outweighed_by_what_is_seen(problem: Problem) -> Non
     after = reversed_.predict(first(problem, at=[(c, 2.0) for c in PROBES]).state()).seconds.model.weights
     assert before == pytest.approx({"neutral": 0.5, "reversed": 0.5})
     assert after.get("reversed", 0.0) < 0.2
+
+
+def test_slopes_weigh_more_beside_a_forecaster_that_predicts_worse(problem: Problem) -> None:
+    search = ReplayedSearch(problem)
+    candidates = sorted(problem.costs)
+    for what in candidates[:4]:
+        until = Until(training_seconds=1e6)
+        search.execute(Start(configuration=what, purpose=Purpose.STATISTICS, until=until, reason=""))
+    state = search.state()
+    slopes = SampleSlopes(candidates, problem.job.resolved_cluster(), TEXTBOOK)
+    fitted = slopes.fit(state)
+    own = dict(zip(candidates[:4], fitted.model.left_out_log_densities(), strict=True))
+    as_good = slopes.weight_against(fitted, own)
+    worse, better = (slopes.weight_against(fitted, {c: d + by for c, d in own.items()}) for by in (-2.0, 2.0))
+    assert better < as_good < worse
+    # A single run in common says nothing.
+    alone = {candidates[0]: float(own[candidates[0]]) - 50.0}
+    assert slopes.weight_against(fitted, alone) == pytest.approx(as_good)
