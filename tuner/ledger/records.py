@@ -134,7 +134,7 @@ class FitRecord:
     Args:
         study_id: Its study.
         fingerprint: Of the study's job.
-        model: `seconds` or `samples`.
+        model: `seconds`, `samples` or `calibration`.
         made_at: Seconds since the epoch.
         num_slices: Slices that went in.
         parameters: Parameter name to (value, standard deviation), as the model states them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from search_spaces import Configuration
 from tuner.analytic.slope_predictor import SlopePredictor, regret_bound
 from tuner.search.beliefs import Beliefs, believe, candidates, prices
+from tuner.search.calibration import NO_CALIBRATION, Calibration
 from tuner.search.improvement import proven, recommended
 from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.slope_beliefs import SampleSlopes, SlopeModels
@@ -33,10 +35,19 @@ class Believer:
         seed: Of the draws, and of the candidates where a space has too many.
         prior: Prior slopes.
         past: What past studies found of the laws, where the job trains.
+        calibration: How wrong forecasts of past studies were.
     """
 
-    def __init__(self, *, seed: int = 0, prior: SlopeBeliefs = TEXTBOOK, past: PastLaws = NO_PAST) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        prior: SlopeBeliefs = TEXTBOOK,
+        past: PastLaws = NO_PAST,
+        calibration: Calibration = NO_CALIBRATION,
+    ) -> None:
         self.seed = seed
+        self._calibration = calibration
         self._prior = prior
         self._past = past
         self._models: SlopeModels | None = None
@@ -54,7 +65,7 @@ class Believer:
         price = prices(state, predictor.configurations)
         longest = log_longest(state, predictor)
         choice = proven(predictor, price, longest, recommended(predictor, price, longest)[0])
-        forecast = predictor.forecast()
+        forecast = self._calibration.stretched(predictor.forecast())
         hopeless = bool(predictor.status.ended[choice])
         return Beliefs(
             predictor=predictor,
@@ -87,7 +98,9 @@ class Believer:
             found = candidates(state, rng)
             if not found:
                 return None
-            self._believed = known, believe(state, found, rng, self._past, self._sample_slopes(state, found))
+            beliefs = believe(state, found, rng, self._past, self._sample_slopes(state, found))
+            forecast = self._calibration.stretched(beliefs.forecast)
+            self._believed = known, replace(beliefs, forecast=forecast)
         return self._believed[1]
 
     def _sample_slopes(self, state: SearchState, found: Sequence[Configuration]) -> SampleSlopes:

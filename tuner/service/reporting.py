@@ -22,6 +22,7 @@ from tuner.ledger import Ledger, StudyRecord
 from tuner.report import ReportContent, UnansweredContent, write_report, write_unanswered
 from tuner.search.beliefs import Beliefs
 from tuner.search.believer import Believer
+from tuner.search.calibration import calibration_record, kind_of, learnt_calibration
 from tuner.search.law_priors import laws_of_fits
 from tuner.search.policy import Stop, StopKind
 from tuner.search.slope_priors import TEXTBOOK, learnt_from_fits
@@ -65,7 +66,15 @@ def believer_of(opened: OpenedJob, ledger: Ledger, study: StudyRecord) -> Believ
         seed=opened.job.seed,
         prior=learnt_from_fits(others) or TEXTBOOK,
         past=laws_of_fits(others, study.fingerprint),
+        calibration=learnt_calibration(others, kind_of(opened.job)),
     )
+
+
+def remember_calibration(ledger: Ledger, study: StudyRecord, ending: Ending) -> None:
+    """Stores how wrong the study's early forecasts were, if a run with one reached the target."""
+    record = calibration_record(study, ending.state, checked_predictions(ending), ending.made_at)
+    if record is not None:
+        ledger.add_fit(record)
 
 
 def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -> dict[str, Path]:

@@ -37,7 +37,13 @@ from tuner.service.opening import (
     prepare_output,
 )
 from tuner.service.plan import crowding_words, plan_lines
-from tuner.service.reporting import believer_of, make_ending, write_ending, write_no_answer
+from tuner.service.reporting import (
+    believer_of,
+    make_ending,
+    remember_calibration,
+    write_ending,
+    write_no_answer,
+)
 from tuner.service.training import SamplerName, optuna_study
 
 
@@ -211,7 +217,8 @@ def _searched(
 def _given(
     ledger: Ledger, study: StudyRecord, ending: Ending, recommendation: Recommendation, folder: Path
 ) -> RunResult:
-    """Stores a recommendation and writes its report."""
+    """Stores a recommendation and how right the forecasts were, and writes the report."""
+    remember_calibration(ledger, study, ending)
     ledger.add_recommendation(
         RecommendationRecord(
             study_id=study.study_id,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from tests.tuner.service.desk import Desk, FailingProber, FlakyProber, LosingPro
 from tuner.domain.errors import InfeasibleError, JobError, ProbeError, StorageError
 from tuner.domain.measurement import Purpose, crossing
 from tuner.domain.recommendation import Recommendation
+from tuner.ledger import FitRecord
 from tuner.search.policy import StopKind
 from tuner.service.opening import own_name
 from tuner.service.reporting import report_job
@@ -298,3 +300,49 @@ def test_a_run_and_its_report_believe_the_same(desk: Desk, budget: str) -> None:
     assert again.runner_up == before.runner_up
     assert again.baseline == before.baseline
     assert again.strategies == before.strategies
+
+
+def test_a_study_stores_how_wrong_its_forecasts_were(desk: Desk) -> None:
+    result = desk.run()
+    arrived = result.recommendation.choice
+    assert arrived.measured_seconds is not None
+    early = [
+        prediction
+        for prediction in desk.store.ledger.predictions(result.study.study_id)
+        if prediction.configuration == arrived.configuration
+        and prediction.seconds_known <= 0.25 * arrived.measured_seconds
+        and math.isfinite(prediction.quantiles[0.95])
+    ]
+    assert early
+    fits = desk.store.ledger.past_fits(result.study.fingerprint)
+    stored = [fit for fit in fits if fit.model == "calibration"]
+    assert [fit.num_slices for fit in stored] == [1]
+
+
+def test_forecasts_are_wider_after_a_study_whose_forecasts_were_wrong(desk: Desk) -> None:
+    desk.job = small_job(goal={"trainings": 50})
+    ledger = desk.store.ledger
+    study = desk.run().study
+
+    def width() -> float:
+        files = report_job(desk.opened, desk.store, desk.folder / "elsewhere")
+        told = Recommendation.from_dict(json.loads(files["recommendation.json"].read_text()))
+        assert told.runner_up is not None
+        assert told.runner_up.measured_seconds is None
+        return math.log(told.runner_up.seconds.upper / told.runner_up.seconds.lower)
+
+    before = width()
+    other = ledger.open_study("other", "another job", {}, fresh=True)
+    ledger.add_fit(
+        FitRecord(
+            study_id=other.study_id,
+            fingerprint="another job",
+            model="calibration",
+            made_at=0.0,
+            num_slices=20,
+            parameters={"mean squared error": (6.0, 1.0)},
+            summary={"kind": "workload"},
+        )
+    )
+    assert study.study_id != other.study_id
+    assert width() > 1.5 * before
