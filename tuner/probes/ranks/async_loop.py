@@ -359,27 +359,31 @@ class AsynchronousRunner:
         if not self.membership.leads:
             return
         self.lost_ranks = self.membership.lost_ranks()
+        ended = 1 + ENDS.index(outcome)
         is_new = outcome is not Outcome.DIVERGED and self.membership.total_samples > self._saved_samples
-        if not is_new or self._save():
-            self.membership.post(ended=1 + ENDS.index(outcome))
+        if is_new and not self.plan.is_timing:
+            self._save(ended)
+        else:
+            self.membership.post(ended=ended)
 
-    def _save(self) -> bool:
-        """Saves the run; False where another rank has taken the lead meanwhile."""
-        if self.plan.is_timing:
-            return True
+    def _save(self, ended: int = 0) -> None:
+        """Saves the run, unless another rank takes the lead meanwhile.
+
+        Args:
+            ended: What `Field.ENDED` becomes once it is saved; 0 if the slice continues.
+        """
         self._last_end = None
         self.reporter.progress("saving")
         began = time.perf_counter()
         state = ClockState(training_seconds=self.seconds, typical_step_seconds=self.clock.typical_seconds)
         path = self._snapshot.save(
-            state, batch_size=self.replica.batch_size, seconds=self._save_timeout.seconds
+            state, batch_size=self.replica.batch_size, seconds=self._save_timeout.seconds, ended=ended
         )
         if path is None:
-            return False
+            return
         self._save_timeout.note(time.perf_counter() - began)
         self.reporter.checkpoint(str(path))
         self._saved_seconds, self._saved_samples = self.seconds, self.membership.total_samples
-        return True
 
     def _stand(self) -> None:
         total = self.membership.total_samples

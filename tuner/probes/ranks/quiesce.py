@@ -106,13 +106,15 @@ class ConsistentSnapshot:
         for part in self._parts.glob("*.pt"):
             part.unlink(missing_ok=True)
 
-    def save(self, clock: ClockState, *, batch_size: int, seconds: float) -> Path | None:
+    def save(self, clock: ClockState, *, batch_size: int, seconds: float, ended: int = 0) -> Path | None:
         """Writes a checkpoint, as the leader.
 
         Args:
             clock: The run's clock.
             batch_size: Samples of one global batch.
             seconds: How long it may take at most.
+            ended: What `Field.ENDED` becomes before the pause is over, so that no rank trains beyond the
+                checkpoint; 0 if the slice continues.
 
         Returns:
             Its path; None if another rank has taken the lead meanwhile, which then writes it.
@@ -136,7 +138,7 @@ class ConsistentSnapshot:
             ]
             total = membership.total_samples
             self._replica.samples = total
-            return write_run(
+            path = write_run(
                 self._checkpoints,
                 self._replica,
                 clock,
@@ -144,6 +146,9 @@ class ConsistentSnapshot:
                 step=total // batch_size,
                 rank_samples=[membership.samples_of(rank) for rank in range(len(owns))],
             )
+            if ended:
+                membership.post(ended=ended)
+            return path
         finally:
             self.end(number)
             for part in self._parts.glob(f"rank*-{int(number)}.pt"):

@@ -91,6 +91,15 @@ def test_pauses_and_goes_on_with_one_curve_and_clock(
         assert not torch.equal(momenta[0], momenta[1])
 
 
+@pytest.mark.parametrize("until", [Until(training_seconds=0.5)], ids=["seconds"])
+def test_no_rank_trains_beyond_the_checkpoint_with_which_a_slice_ends(
+    launcher: LocalLauncher, tmp_path: Path, until: Until
+) -> None:
+    measured = run(launcher, tmp_path, of("gossip_pull", 3), until, tiny_job(cluster=SLOWED))
+    assert measured.outcome is Outcome.PAUSED, measured.error
+    assert checkpoint(tmp_path)["samples"] == measured.samples
+
+
 @pytest.mark.parametrize("name", ["gossip_pull", "elastic_averaging", "local_sgd"])
 def test_reaching_the_target_saves_the_model_that_was_scored(
     launcher: LocalLauncher, tmp_path: Path, name: str
