@@ -135,6 +135,7 @@ class _EmulatedSlice:
         self._scoring_seconds = 0.0
         #: When evaluation points are scored again.
         self._scores_from = 0.0
+        self._num_scores = 0
         self._num_ranks = num_ranks
 
     def run(self) -> dict[str, Any]:
@@ -187,6 +188,8 @@ class _EmulatedSlice:
             return Outcome.STOPPED
         if until.samples is not None and run.samples >= until.samples:
             return Outcome.PAUSED
+        if self._plan.has_all_scores(self._num_scores):
+            return Outcome.PAUSED
         return Outcome.RUNNING
 
     def _is_over(self, started_steps: int) -> bool:
@@ -203,6 +206,7 @@ class _EmulatedSlice:
         if began < self._scores_from:
             return Outcome.RUNNING
         outcome = self._score(began - self._started)
+        self._num_scores += self._run.samples > self._plan.scored_samples
         ended = time.perf_counter()
         self._scores_from = ended + (ended - began) / self._plan.job.probe.max_scoring
         return outcome

@@ -20,7 +20,12 @@ class Until:
         training_seconds: Training clock since the run started.
         samples: Samples seen since the run started.
         steps: Optimizer steps of this slice.
-        scores: Scores of this slice; the slice ends right after the last of them.
+        scores: Number of scores of this slice, at least 1; the slice ends right after the last of them. The
+            score of the untrained model does not count, nor does one at a position that an earlier slice
+            had reached. A timing probe scores nothing and ignores it.
+
+    Raises:
+        ValueError: No end is given, or `scores` is below 1.
     """
 
     training_seconds: float | None = None
@@ -31,6 +36,8 @@ class Until:
     def __post_init__(self) -> None:
         if {self.training_seconds, self.samples, self.steps, self.scores} == {None}:
             raise ValueError("a slice needs an end: training_seconds, samples, steps or scores")
+        if self.scores is not None and self.scores < 1:
+            raise ValueError(f"scores must be at least 1, got {self.scores}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,8 +121,9 @@ class RecordedProber(Prober):
         self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
     ) -> ProbeHandle:
         run = self._recording.run(configuration)
-        if purpose is Purpose.TIMING and until.steps is None:
-            until = replace(until, steps=self._timing_steps)
+        if purpose is Purpose.TIMING:
+            steps = self._timing_steps if until.steps is None else until.steps
+            until = replace(until, steps=steps, scores=None)
         try:
             started = self._started(folder)
             if self._in_memory is None:

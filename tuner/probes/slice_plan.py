@@ -35,6 +35,8 @@ class SlicePlan:
         folder: The probe's folder.
         score_untrained: Whether a new run is scored before its first step. All runs of a job start
             with the same model, so that once is enough.
+        scored_samples: Samples of the last score that earlier slices reported; 0 if there is none. Only later
+            scores count for `until.scores`.
     """
 
     job: Job
@@ -44,6 +46,7 @@ class SlicePlan:
     until: Until
     folder: Path
     score_untrained: bool = True
+    scored_samples: int = 0
 
     @property
     def is_emulated(self) -> bool:
@@ -55,6 +58,10 @@ class SlicePlan:
         """Whether only step times are wanted: nothing is scored or saved."""
         return self.purpose is Purpose.TIMING
 
+    def has_all_scores(self, num_scores: int) -> bool:
+        """Whether the slice ends since it has made so many new scores."""
+        return self.until.scores is not None and num_scores >= self.until.scores
+
     def to_payload(self) -> dict[str, Any]:
         """Plain data for the launcher."""
         return {
@@ -65,6 +72,7 @@ class SlicePlan:
             "until": asdict(self.until),
             "folder": str(self.folder),
             "score_untrained": self.score_untrained,
+            "scored_samples": self.scored_samples,
         }
 
     @classmethod
@@ -78,6 +86,7 @@ class SlicePlan:
             until=Until(**payload["until"]),
             folder=Path(payload["folder"]),
             score_untrained=payload["score_untrained"],
+            scored_samples=payload["scored_samples"],
         )
 
 

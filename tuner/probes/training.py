@@ -59,6 +59,7 @@ class TrainingProber(Prober):
         if purpose is Purpose.TIMING and until.steps is None:
             until = replace(until, steps=self._job.probe.timing_steps)
         folder = folder.resolve()
+        probe_folder = ProbeFolder(folder)
         plan = SlicePlan(
             job=self._job,
             job_folder=self._job_folder.resolve(),
@@ -67,8 +68,8 @@ class TrainingProber(Prober):
             until=until,
             folder=folder,
             score_untrained=not self._untrained_is_scored,
+            scored_samples=max(probe_folder.reported_samples, default=0),
         )
-        probe_folder = ProbeFolder(folder)
         probe_folder.describe(plan, num_ranks=self._cluster.num_ranks(configuration.nodes))
         started = self._clock()
         try:

@@ -108,6 +108,38 @@ class ProberConformance:
         assert measurement.step_seconds is not None
         assert measurement.step_seconds.count >= 10
 
+    @pytest.mark.parametrize("scores", [1, 2])
+    def test_slice_ends_right_after_as_many_scores_as_it_was_asked_for_also_when_resumed(
+        self, prober: Prober, configuration: Configuration, tmp_path: Path, scores: int
+    ) -> None:
+        known, until = 0, Until(scores=scores)
+        for _ in range(2):
+            handle = prober.start(configuration, Purpose.STATISTICS, until, tmp_path / "probe")
+            measurement = ended(prober, handle)
+            assert measurement.outcome is Outcome.PAUSED, measurement.error
+            # The score of the untrained model is not one of them.
+            trained = [point.samples for point in measurement.curve if point.samples > 0]
+            assert len(trained) == scores
+            assert trained[0] > known
+            assert trained[-1] <= measurement.samples < trained[-1] + configuration.batch_size
+            known = measurement.samples
+
+    def test_slice_that_reaches_another_end_before_its_scores_ends_there(
+        self, prober: Prober, configuration: Configuration, tmp_path: Path
+    ) -> None:
+        until = Until(scores=100, samples=300)
+        handle = prober.start(configuration, Purpose.STATISTICS, until, tmp_path / "probe")
+        measurement = ended(prober, handle)
+        assert measurement.outcome is Outcome.PAUSED, measurement.error
+        assert 300 <= measurement.samples < 300 + configuration.batch_size
+
+    def test_timing_probe_ignores_scores(
+        self, prober: Prober, configuration: Configuration, tmp_path: Path
+    ) -> None:
+        handle = prober.start(configuration, Purpose.TIMING, Until(steps=20, scores=1), tmp_path / "probe")
+        measurement = ended(prober, handle)
+        assert (measurement.outcome, measurement.step, measurement.curve) == (Outcome.STOPPED, 20, ())
+
     def test_folder_that_cannot_be_made_is_a_storage_error(
         self, prober: Prober, configuration: Configuration, tmp_path: Path
     ) -> None:

@@ -42,9 +42,10 @@ def probe(prober, folder, purpose=Purpose.TRAINING, what=ONE, **until) -> Measur
 
 
 class TestConformance(ProberConformance):
-    @pytest.fixture
-    def prober(self) -> RecordedProber:
-        return RecordedProber(recording_of((0.0, 0.1), *PLAIN, end="one pass"))
+    @pytest.fixture(params=[True, False], ids=["resumes", "starts over"])
+    def prober(self, request: pytest.FixtureRequest) -> RecordedProber:
+        recording = recording_of((0.0, 0.1), *PLAIN, (16.0, 0.85), end="one pass")
+        return RecordedProber(recording, can_resume=request.param)
 
     @pytest.fixture
     def configuration(self) -> Configuration:

@@ -341,6 +341,32 @@ def test_damaged_checkpoint_costs_what_came_after_the_one_before(
     assert first.samples < third.samples
 
 
+def test_a_score_that_is_found_again_after_a_broken_checkpoint_does_not_count(
+    launcher: LocalLauncher, tmp_path: Path
+) -> None:
+    run(launcher, tmp_path, Until(samples=100))
+    second = run(launcher, tmp_path, Until(samples=400))
+    assert second.checkpoint is not None
+    os.truncate(second.checkpoint, 100)
+    third = run(launcher, tmp_path, Until(scores=1))
+    assert third.outcome is Outcome.PAUSED, third.error
+    (point,) = third.curve
+    assert point.samples == third.samples > second.samples
+
+
+def test_scores_end_a_slice_at_the_horizon_as_the_end_of_the_run(
+    launcher: LocalLauncher, tmp_path: Path
+) -> None:
+    schedule = {"name": "cosine", "horizon_samples": 40}
+    measurement = run(launcher, tmp_path, Until(scores=1), tiny_job(schedule=schedule))
+    assert (measurement.outcome, measurement.samples) == (Outcome.STOPPED, 40)
+
+
+def test_probe_folder_says_that_a_slice_ends_by_scores_alone(launcher: LocalLauncher, tmp_path: Path) -> None:
+    run(launcher, tmp_path, Until(scores=1))
+    assert json.loads((tmp_path / "probe.json").read_text())["until"] == {"scores": 1}
+
+
 def test_probe_folder_says_what_was_run(launcher: LocalLauncher, tmp_path: Path) -> None:
     measurement = run(launcher, tmp_path, Until(samples=100))
     said = json.loads((tmp_path / "probe.json").read_text())

@@ -90,6 +90,7 @@ class CommandProber(Prober):
         if purpose is Purpose.TIMING and until.steps is None:
             until = replace(until, steps=self._job.probe.timing_steps)
         folder = folder.resolve()
+        probe_folder = ProbeFolder(folder)
         plan = SlicePlan(
             job=self._job,
             job_folder=self._job_folder.resolve(),
@@ -97,8 +98,8 @@ class CommandProber(Prober):
             purpose=purpose,
             until=until,
             folder=folder,
+            scored_samples=max(probe_folder.reported_samples, default=0),
         )
-        probe_folder = ProbeFolder(folder)
         probe_folder.describe(plan, num_ranks=self._cluster.num_ranks(configuration.nodes))
         record = CommandSlice(
             plan=plan,

@@ -286,7 +286,13 @@ class AsynchronousRunner:
             point, self._copied_point = self._copied_point, None
             if math.isfinite(value):
                 self._keep(replace(point, value=value))
-                end = Outcome.REACHED if is_reached else Outcome.RUNNING
+                is_new = point.samples > self.plan.scored_samples
+                self.membership.post(scores=self.membership.own(Field.SCORES) + is_new)
+                if is_reached:
+                    end = Outcome.REACHED
+                elif self._has_all_scores():
+                    # The slice ends at once: at the next step another evaluation point may be due.
+                    end = self._outcome_at_end()
             else:
                 end = Outcome.DIVERGED
             # Evaluation points are skipped until training outweighs the cost of the last scoring.
@@ -338,14 +344,22 @@ class AsynchronousRunner:
         limit = self._limit_samples()
         return limit is not None and self.membership.total_samples >= limit
 
+    def _has_all_scores(self) -> bool:
+        """For the leader: whether the slice has the scores it was asked for."""
+        return self.plan.has_all_scores(int(self.membership.own(Field.SCORES)))
+
     def _end_by_limits(self) -> Outcome:
-        until = self.plan.until
-        seconds = until.training_seconds
+        if self._has_all_scores():
+            return self._outcome_at_end()
+        seconds = self.plan.until.training_seconds
         if not self._is_used_up() and (seconds is None or self.seconds < seconds):
             return Outcome.RUNNING
         if self._copied_point is not None:
             # An evaluation point that was passed is scored before the slice ends.
             return Outcome.RUNNING
+        return self._outcome_at_end()
+
+    def _outcome_at_end(self) -> Outcome:
         if self.plan.purpose is Purpose.TIMING:
             return Outcome.STOPPED
         if self.horizon_samples is not None and self.membership.total_samples >= self.horizon_samples:

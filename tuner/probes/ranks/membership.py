@@ -60,6 +60,19 @@ class Field(IntEnum):
     """Its training clock."""
     LEFT = 17
     """1 once it has noticed the end."""
+    SCORES = 20
+    """(leader) Number of new scores of this slice (`SlicePlan.scored_samples`)."""
+
+
+#: What a new leader continues from the one before.
+_TAKEN_OVER = (
+    Field.STARTED,
+    Field.EVALUATION_SAMPLES,
+    Field.PAUSE,
+    Field.SAVE,
+    Field.ENDED,
+    Field.SCORES,
+)
 
 
 class Membership:
@@ -178,7 +191,7 @@ class Membership:
 
     def _take_lead(self) -> None:
         before = self._rows[int(np.argmax(self._rows[:, Field.TERM]))]
-        for field in (Field.STARTED, Field.EVALUATION_SAMPLES, Field.PAUSE, Field.SAVE, Field.ENDED):
+        for field in _TAKEN_OVER:
             self._own[field] = before[field]
         if before[Field.EVALUATION] > 0:
             # Snapshots of the old leader's evaluation point have an unknown clock: take them again.

@@ -79,6 +79,7 @@ class SliceRunner:
         self._saved_step = replica.step
         self._next_evaluation = evaluation_points.next_after(replica.samples)
         self._last_chunk = 0
+        self._num_scores = 0
         self._unsettled: list[tuple[int, CurvePoint]] = []
         self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
 
@@ -139,6 +140,7 @@ class SliceRunner:
         if statistic is not None and self.rank == 0:
             self.reporter.noise(statistic)
         outcome = self._score()
+        self._num_scores += self.replica.samples > self.plan.scored_samples
         # Evaluation points are skipped until training outweighs the cost of the last scoring.
         steps = math.ceil(self.scorer.equivalent_steps / self.plan.job.probe.max_scoring)
         self._next_evaluation = self.evaluation_points.next_after(
@@ -197,8 +199,10 @@ class SliceRunner:
         return decision[0], bool(decision[1])
 
     def _steps_to_end(self) -> int:
-        """Steps to the next evaluation point or the slice's end, by samples and steps."""
+        """Steps to the next evaluation point or the slice's end, by samples, steps and scores."""
         until, replica = self.plan.until, self.replica
+        if self.plan.has_all_scores(self._num_scores):
+            return 0
         limits = []
         if not self.plan.is_timing:
             limits.append(self._next_evaluation)

@@ -91,7 +91,23 @@ def test_pauses_and_goes_on_with_one_curve_and_clock(
         assert not torch.equal(momenta[0], momenta[1])
 
 
-@pytest.mark.parametrize("until", [Until(training_seconds=0.5)], ids=["seconds"])
+@pytest.mark.parametrize("name", mostly_slow(ASYNCHRONOUS, fast=["elastic_averaging", "gossip_push"]))
+@pytest.mark.parametrize("scores", [1, 2])
+def test_a_slice_ends_after_its_scores(
+    launcher: LocalLauncher, tmp_path: Path, name: str, scores: int
+) -> None:
+    job, what, known = tiny_job(cluster=SLOWED), of(name, 3), 0
+    for _ in range(2):
+        measured = run(launcher, tmp_path, what, Until(scores=scores), job)
+        assert measured.outcome is Outcome.PAUSED, measured.error
+        trained = [point.samples for point in measured.curve if point.samples > 0]
+        assert len(trained) == scores
+        assert known < trained[0]
+        assert trained[-1] <= measured.samples
+        known = measured.samples
+
+
+@pytest.mark.parametrize("until", [Until(scores=1), Until(training_seconds=0.5)], ids=["scores", "seconds"])
 def test_no_rank_trains_beyond_the_checkpoint_with_which_a_slice_ends(
     launcher: LocalLauncher, tmp_path: Path, until: Until
 ) -> None:

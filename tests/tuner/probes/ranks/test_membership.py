@@ -97,7 +97,7 @@ def test_lead_passes_to_the_next_and_stays_there_when_the_old_leader_wakes(
     memberships: list[Membership],
 ) -> None:
     memberships[0].post(
-        step_median=0.01, evaluation=4, evaluation_samples=500, pause=2, released=1, started=1
+        step_median=0.01, evaluation=4, evaluation_samples=500, pause=2, released=1, started=1, scores=3
     )
     silence(memberships, 0, 60.0)
     poll(memberships[1:])
@@ -107,6 +107,7 @@ def test_lead_passes_to_the_next_and_stays_there_when_the_old_leader_wakes(
     assert memberships[1].own(Field.EVALUATION) == 5
     assert memberships[1].own(Field.EVALUATION_SAMPLES) == 500
     assert memberships[1].own(Field.RELEASED) == 2
+    assert memberships[1].own(Field.SCORES) == 3
     silence(memberships, 0, 0.0)
     poll(memberships)
     assert [membership.leader() for membership in memberships] == [1, 1, 1]
