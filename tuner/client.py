@@ -36,6 +36,7 @@ class _Reported:
     samples = 0
     step = 0
     has_value = False
+    new_scores: set[int] = set()  # noqa: RUF012
     scored_at = 0
     score_gap = 0
     has_asked = False
@@ -69,6 +70,8 @@ def report(
         reported.has_value = True
         reported.score_gap = max(reported.score_gap, reported.samples - reported.scored_at)
         reported.scored_at = reported.samples
+        if value == value and samples > int(os.environ.get("PACELINE_SCORED_SAMPLES") or 0):  # not NaN
+            reported.new_scores.add(int(samples))
     line: dict[str, Any] = {"samples": int(samples)}
     if step is not None:
         line["step"] = int(step)
@@ -231,6 +234,8 @@ def _samples(step: int) -> int:
 def _slice_is_over() -> bool:
     """Whether what was reported reaches the end of the slice; needs no signal from outside."""
     if os.environ.get("PACELINE_PURPOSE") != "timing":
+        if 0 < int(os.environ.get("PACELINE_UNTIL_SCORES") or 0) <= len(_Reported.new_scores):
+            return True
         # A slice without an evaluation shows no curve: it continues until it has one, and ends right
         # after one.
         past = _Reported.samples - _Reported.scored_at

@@ -84,6 +84,10 @@ def test_other_ranks_write_only_if_asked(tmp_path: Path) -> None:
     [
         ({"PACELINE_UNTIL_SAMPLES": "25"}, 30),
         ({"PACELINE_UNTIL_STEPS": "2"}, 20),
+        ({"PACELINE_UNTIL_SCORES": "2"}, 20),
+        ({"PACELINE_UNTIL_SCORES": "2", "PACELINE_SCORED_SAMPLES": "30"}, 50),
+        ({"PACELINE_UNTIL_SCORES": "3", "PACELINE_UNTIL_STEPS": "2"}, 20),
+        ({"PACELINE_UNTIL_SCORES": "2", "PACELINE_PURPOSE": "timing"}, 90),
         ({"PACELINE_UNTIL_SAMPLES": "15", "SCORES": "no"}, 90),
         ({"PACELINE_UNTIL_SAMPLES": "15", "SCORES": "no", "PACELINE_PURPOSE": "timing"}, 20),
     ],
@@ -101,6 +105,19 @@ def test_a_slice_ends_where_it_was_asked_to(
         **probe(tmp_path, **environment),
     )
     assert lines[-1].get("samples") == stops_at
+
+
+def test_scores_are_counted_by_position_and_only_numbers_are(tmp_path: Path) -> None:
+    run(
+        tmp_path,
+        "from paceline_client import report, should_stop\n"
+        "for samples, value in ((0, 0.1), (10, float('nan')), (20, 0.2), (20, 0.3)):\n"
+        "    report(samples=samples, value=value)\n"
+        "    assert not should_stop()\n"
+        "report(samples=30, value=0.4)\n"
+        "assert should_stop()\n",
+        **probe(tmp_path, PACELINE_UNTIL_SCORES="2"),
+    )
 
 
 def test_the_stop_file_ends_a_slice_at_once(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ VARIABLES: dict[str, str] = {
     "until_samples": "a hint: samples at which the slice ends; empty if something else ends it",
     "until_steps": "a hint: steps at which the slice ends; empty likewise",
     "until_seconds": "a hint: training seconds at which the slice ends; empty likewise",
+    "until_scores": "a hint: number of new scores after which the slice ends; empty likewise",
+    "scored_samples": "samples up to which scores are known from earlier slices: only later ones are new",
     "python": "cluster.python, else the interpreter that runs Paceline",
     "node_rank": "this node among the job's, from 0",
     "main_address": "address of the first node",

@@ -47,7 +47,8 @@ class CommandProber(Prober):
 
     A slice ends once a line reaches its end: the script is asked to stop (`should_stop` of the client), then
     sent SIGTERM and given `workload.grace` to save. A slice that trains waits for a scoring, however many
-    samples it takes, since without one it shows nothing. It ends PAUSED. Where the script cannot resume, or
+    samples it takes, since without one it shows nothing. A slice that ends by `scores` ends once as many new
+    scores were read. It ends PAUSED. Where the script cannot resume, or
     has saved nothing, the next slice starts the run over, is charged for all of it, and its curve continues
     from where the last one ended. REACHED, DIVERGED and so on are as for training; a script that ends by
     itself is STOPPED.
@@ -217,7 +218,11 @@ class CommandProber(Prober):
         resumes = not plan.is_timing and can_go_on(self._job, folder) and not over
         name = f"{record.folder.slice_number:04d}-{record.num_attempts + 1}"
         attempt = CommandPlan(
-            plan=plan, known=record.known, folder=folder / SLICES_FOLDER / name, resumes=resumes
+            plan=plan,
+            known=record.known,
+            folder=folder / SLICES_FOLDER / name,
+            resumes=resumes,
+            scored_samples=max(record.position.samples, plan.scored_samples),
         )
         try:
             if over:
@@ -286,12 +291,17 @@ class CommandProber(Prober):
         if record.num_lines == 0:
             return False
         until, known, position = record.plan.until, record.known, record.position
-        # A slice that trains shows nothing without a score, however rare: only the budget ends it before.
         if record.plan.is_timing:
             if not record.has_interval:
                 return False
-        elif not record.has_scored or not (has_ended or (record.may_end and record.is_at_score)):
-            return False
+        else:
+            may_end = has_ended or record.may_end
+            # Lines read together may hold more scores, and training beyond them: it ends nevertheless.
+            if may_end and record.plan.has_all_scores(record.num_scores):
+                return True
+            # A slice that trains shows nothing without a score, however rare: only the budget ends it before.
+            if record.num_scores == 0 or not (may_end and (has_ended or record.is_at_score)):
+                return False
         if until.samples is not None and position.samples >= until.samples:
             return True
         if until.steps is not None and position.step - known.step >= until.steps:
@@ -341,7 +351,7 @@ class CommandProber(Prober):
                 f"the script ended without an error, but reported nothing. Expected: {record.source.place}"
                 + self._last_warning(record),
             )
-        if not record.plan.is_timing and not record.has_scored and record.known.value is None:
+        if not record.plan.is_timing and record.num_scores == 0 and record.known.value is None:
             name = self._job.command.metrics.value
             record.job_fault = not record.habits.has_scored
             return self._end(

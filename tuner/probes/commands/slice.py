@@ -276,9 +276,9 @@ class CommandSlice:
         return any(a.has_interval() for a in self._attempts)
 
     @property
-    def has_scored(self) -> bool:
-        """Whether anything was scored in this slice beyond what was known, after training started."""
-        return any(samples > self._base.samples for samples in self._points)
+    def num_scores(self) -> int:
+        """Scores of this slice beyond what was known; exact up to `until.scores`, then some are left out."""
+        return sum(samples > self._base.samples for samples in self._points)
 
     @property
     def may_end(self) -> bool:
@@ -303,7 +303,7 @@ class CommandSlice:
         """What was noticed of the script in this slice."""
         found = dict.fromkeys(self.habits.remarks[self._num_said :])
         found |= self._own_remarks | self.checks.remarks
-        scored = self.has_scored or self.known.value is not None
+        scored = self.num_scores > 0 or self.known.value is not None
         found |= dict.fromkeys(source_remarks(self.source, has_score=scored))
         if self.heard.unread_clock:
             found[f"a time cannot be read, and the wall clock counts: {self.heard.unread_clock!r}"] = None
@@ -497,6 +497,8 @@ class CommandSlice:
         was_past, self._was_past = self._was_past, passes
         if point.samples in self._points or point.samples >= _STORED_INTERVAL * self._stored_samples:
             return True
+        if self.num_scores < (self.plan.until.scores or 0):
+            return True  # the slice is to show so many, however close they are
         # Scores in a row count only if none between them is left out.
         return (passes or (was_past and goal.consecutive > 1)) and not self.reached_target()
 

@@ -53,12 +53,14 @@ class CommandPlan:
         known: How far its run was known before.
         folder: Of this attempt alone.
         resumes: Whether the script resumes from its checkpoint.
+        scored_samples: Samples up to which scores are known when it starts: only later ones are new.
     """
 
     plan: SlicePlan
     known: ReadPoint
     folder: Path
     resumes: bool
+    scored_samples: int = 0
 
     @property
     def metrics_file(self) -> Path:
@@ -88,6 +90,8 @@ class CommandPlan:
             "until_samples": "" if until.samples is None else until.samples,
             "until_steps": "" if until_steps is None else until_steps,
             "until_seconds": "" if until.training_seconds is None else until.training_seconds,
+            "until_scores": "" if until.scores is None else until.scores,
+            "scored_samples": self.scored_samples,
         }
 
     def prepare(self) -> CommandTask:
