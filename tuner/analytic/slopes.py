@@ -23,7 +23,7 @@ IntArray = npt.NDArray[np.intp]
 #: Factors of the length scales to mix.
 LENGTH_FACTORS = (0.6, 1.2)
 #: Has no factor in common with a number of draws that is a power of two.
-_STRIDE = 97
+_COPRIME = 97
 #: Added to the diagonal of a covariance that rounding left singular.
 _JITTER = 1e-9
 #: Components with less weight than this are left out.
@@ -152,7 +152,7 @@ class SlopeModel:
         ends = np.round(np.cumsum([part.weight for part in self.parts]) * num_draws).astype(int)
         found = np.empty_like(normals)
         # Neighbouring draws belong to different components.
-        order = (np.arange(num_draws) * _STRIDE) % num_draws
+        order = (np.arange(num_draws) * _COPRIME) % num_draws
         for part, first, end in zip(self.parts, [0, *ends[:-1]], ends, strict=True):
             rows = order[first:end]
             if len(rows):

@@ -325,8 +325,8 @@ def test_left_out_densities_are_those_of_fits_without_the_observation() -> None:
     # Without a residual the components are the same.
     found = fitted(design, observed(rows, values), residual_sds=(1e-6,)).left_out_log_densities()
     for place, row in enumerate(rows):
-        rest = [i for i in range(4) if i != place]
-        others = observed([rows[i] for i in rest], values[rest])
+        remaining = [i for i in range(4) if i != place]
+        others = observed([rows[i] for i in remaining], values[remaining])
         without = fitted(design, others, residual_sds=(1e-6,))
         # What is predicted is the value as it would be observed, with its noise.
         variance = without.variance[row] + 0.05**2

@@ -204,7 +204,8 @@ def test_a_training_ends_after_four_times_its_expected_time_and_gives_a_bound(de
 def test_present_settings_that_are_recommended_are_not_compared(desk: SeededDesk) -> None:
     best = min(desk.job.search_space().candidates(), key=desk.law.seconds_to_target)
     axes = {name: value for name, value in best.items() if name in ("nodes", "batch_size", "learning_rate")}
-    desk.job = small_job(baseline=axes)
+    space = {"batch_size": [best.batch_size], "learning_rate": [best.learning_rate]}
+    desk.job = small_job(baseline=axes, space=space, cluster={"nodes": [best.nodes]})
     result = desk.run(confirm=2)
     assert result.recommendation.choice.configuration == best
     assert result.recommendation.confirmation is None

@@ -23,7 +23,7 @@ from tuner.service.run import RunResult
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, RunResult]]:
     """A run that arrived, on nodes that cost something; tests only read it."""
-    folder = tmp_path_factory.mktemp("told")
+    folder = tmp_path_factory.mktemp("written")
     with open_storage(f"sqlite:///{folder / 'paceline.db'}") as store:
         desk = Desk(folder, store)
         desk.job = small_job(cluster={"nodes": [1, 2], "dollars_per_node_hour": 3.6})
@@ -326,10 +326,10 @@ def test_forecasts_are_wider_after_a_study_whose_forecasts_were_wrong(desk: Desk
 
     def width() -> float:
         files = report_job(desk.opened, desk.store, desk.folder / "elsewhere")
-        told = Recommendation.from_dict(json.loads(files["recommendation.json"].read_text()))
-        assert told.runner_up is not None
-        assert told.runner_up.measured_seconds is None
-        return math.log(told.runner_up.seconds.upper / told.runner_up.seconds.lower)
+        written = Recommendation.from_dict(json.loads(files["recommendation.json"].read_text()))
+        assert written.runner_up is not None
+        assert written.runner_up.measured_seconds is None
+        return math.log(written.runner_up.seconds.upper / written.runner_up.seconds.lower)
 
     before = width()
     other = ledger.open_study("other", "another job", {}, fresh=True)
