@@ -17,7 +17,7 @@ from tuner.ledger import ProbeRecord
 from tuner.probes import Prober, Until
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.policy import Abandon, Action, Continue, Decision, Policy, Start, Stop
-from tuner.search.state import SearchState, read_state
+from tuner.search.state import RunCache, SearchState, read_state
 
 #: Spent so many times the best configuration's cost, beliefs are looked at, each time of so many others.
 _LEVELS_CHECKED, _OTHERS = (2.0, 4.0, 8.0, 16.0), 10
@@ -38,10 +38,12 @@ class ReplayedSearch:
         self._prober = prober or problem.prober()
         self._cluster = problem.job.resolved_cluster()
         self.probes: list[ProbeRecord] = []
+        self._runs = RunCache(problem.job)
 
     def state(self) -> SearchState:
         """Where the search stands."""
-        return read_state(self._problem.job, self._cluster, self.probes, NEUTRAL_EPOCH_SAMPLES)
+        job, cluster = self._problem.job, self._cluster
+        return read_state(job, cluster, self.probes, NEUTRAL_EPOCH_SAMPLES, cache=self._runs)
 
     @property
     def spent(self) -> float:

@@ -12,6 +12,7 @@ AxisValue = str | int | float | bool
 STANDARD_AXES = ("nodes", "machine", "batch_size", "learning_rate", "strategy")
 
 _SIGNIFICANT_DIGITS = 6
+_KEYS = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
 
 
 def _canonical(axis: str, value: AxisValue) -> AxisValue:
@@ -51,7 +52,7 @@ class Configuration(Mapping[str, AxisValue]):
     def __init__(self, axes: Mapping[str, AxisValue] | None = None, **more: AxisValue) -> None:
         merged = {**(axes or {}), **more}
         self._axes = {axis: _canonical(axis, merged[axis]) for axis in sorted(merged, key=_axis_order)}
-        self._key = json.dumps(self._axes, separators=(",", ":"), sort_keys=True)
+        self._key = _KEYS.encode(self._axes)
 
     @property
     def key(self) -> str:
@@ -89,7 +90,11 @@ class Configuration(Mapping[str, AxisValue]):
 
     def without(self, *axes: str) -> Configuration:
         """The same configuration without some axes."""
-        return Configuration({a: v for a, v in self._axes.items() if a not in axes})
+        # The remaining values are canonical and in order.
+        found = object.__new__(Configuration)
+        found._axes = {a: v for a, v in self._axes.items() if a not in axes}
+        found._key = _KEYS.encode(found._axes)
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """Axes and values as a plain dictionary, in the order in which they are shown."""

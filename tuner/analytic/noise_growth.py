@@ -52,6 +52,7 @@ _PLACE_SD = 0.5
 #: One pair of gradients determines the logarithm of a noise scale no better than this.
 _ONE_ESTIMATE_SD = 2.0
 _GRID = np.geomspace(1e-6, 1.0, 160)
+_LOG_GRID = np.log(_GRID)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +105,12 @@ def progress_of_share(share: Array, relative_batch: Array, growth: float) -> Arr
         growth: g, in [0, 1).
     """
     share, relative = np.broadcast_arrays(np.asarray(share, dtype=float), relative_batch)
-    found = np.empty(share.shape)
+    found, log_share = np.empty(share.shape), np.log(share)
+    power = _GRID ** (1.0 - growth)
     for r in np.unique(relative):
         rows = relative == r
-        shares = (_GRID + r * _GRID ** (1.0 - growth)) / (1.0 + r)
-        found[rows] = np.exp(np.interp(np.log(share[rows]), np.log(shares), np.log(_GRID)))
+        shares = (_GRID + r * power) / (1.0 + r)
+        found[rows] = np.exp(np.interp(log_share[rows], np.log(shares), _LOG_GRID))
     return found
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -236,7 +237,7 @@ class Measurement:
     infrastructure_fault: bool = False
     job_fault: bool = False
 
-    @property
+    @cached_property
     def batch_seconds(self) -> float | None:
         """Seconds in which all ranks together process one global batch, or None if no step was timed.
 
@@ -250,12 +251,12 @@ class Measurement:
         rate = sum(rank.count * rank.batch_size / max(rank.step.mean, 1e-9) for rank in self.ranks)
         return self.configuration.batch_size / rate
 
-    @property
+    @cached_property
     def trained_curve(self) -> tuple[CurvePoint, ...]:
         """The curve without the evaluation of the untrained model."""
         return tuple(point for point in self.curve if point.samples > 0)
 
-    @property
+    @cached_property
     def step_seconds(self) -> Spread | None:
         """Step seconds of the slowest rank, or None if no step was timed."""
         if not self.ranks:

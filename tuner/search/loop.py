@@ -20,7 +20,7 @@ from tuner.search.inflight import LEASE_SECONDS, POLL_SECONDS, Slice, SlicesUnde
 from tuner.search.limits import arrival, budget_used
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Policy, Start, Stop, StopKind, Wait
 from tuner.search.prediction_log import remember_beliefs
-from tuner.search.state import SearchState, read_state, run_of
+from tuner.search.state import RunCache, SearchState, read_state, run_of
 
 #: So many suggestions of configurations that failed are passed over.
 _MOST_SUGGESTIONS = 50
@@ -47,6 +47,7 @@ class Search:
         self._prober = prober
         self._policy = policy
         self._slices = SlicesUnderWay(context, prober)
+        self._runs = RunCache(context.job)
         self._held: Lease | None = None
         #: What was noticed of the user's script and shown.
         self._said: set[str] = set()
@@ -57,8 +58,9 @@ class Search:
         """Where the search stands now."""
         context = self._context
         probes = context.ledger.probes(context.study.study_id)
+        capacity = self._slices.capacity()
         return read_state(
-            context.job, context.cluster, probes, context.epoch_samples, self._slices.capacity()
+            context.job, context.cluster, probes, context.epoch_samples, capacity, cache=self._runs
         )
 
     def run(self) -> tuple[Stop, Decision]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -14,19 +15,16 @@ from tuner.analytic.rate_edge import RunEvidence
 from tuner.domain.charge import Charge
 from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
-from tuner.domain.workload import METRICS
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
 from tuner.probes.score_schedule import ScoreSchedule, score_schedule
 from tuner.search.capacity import Capacity
-from tuner.search.start_value import start_value
+from tuner.search.start_value import guessed_start
 from tuner.search.timings import TimingKey, timing_key
 from tuner.search.turned_back import TurnedBack, levelled_off, turned_back
 
 #: Start-up charged where none was measured yet, seconds.
 _UNKNOWN_STARTUP_SECONDS = 3.0
-#: How much worse than its first scoring a model started, over what was left to the target then.
-_BEFORE_FIRST = 0.1
 #: Scripts whose ends differ by a smaller share end alike.
 _ALIKE = 0.95
 #: Fitting, deciding and storing between two slices: not charged, but part of the elapsed time.
@@ -188,17 +186,17 @@ class SearchState:
         trainings = self.job.goal.trainings
         return trainings if self.cluster.virtual is not None else trainings - 1
 
-    @property
-    def slices(self) -> list[Measurement]:
+    @cached_property
+    def slices(self) -> tuple[Measurement, ...]:
         """Every slice of every probe."""
-        return [measurement for probe in self.probes for measurement in probe.slices]
+        return tuple(measurement for probe in self.probes for measurement in probe.slices)
 
-    @property
+    @cached_property
     def repeats(self) -> bool:
         """Whether a run that resumes starts over, and is paid for again up to where it was."""
         return not self.job.can_resume or any(m.resume_refused for m in self.slices)
 
-    @property
+    @cached_property
     def given_up(self) -> frozenset[Configuration]:
         """Configurations that failed by their own fault when last run: none is asked again unchanged."""
         found: set[Configuration] = set()
@@ -211,7 +209,7 @@ class SearchState:
                 found.add(probe.configuration)
         return frozenset(found)
 
-    @property
+    @cached_property
     def has_scores(self) -> bool:
         """Whether a configuration was scored that neither failed nor diverged."""
         given_up, broken = self.given_up, (Outcome.DIVERGED, Outcome.OUT_OF_MEMORY)
@@ -241,13 +239,13 @@ class SearchState:
         """Probes that ended by a fault."""
         return sum(probe.outcome.is_fault for probe in self.probes)
 
-    @property
+    @cached_property
     def startup_seconds(self) -> float:
         """What starting a slice costs before its first step: the median of those measured."""
         seen = [m.startup_seconds for m in self.slices if m.startup_seconds > 0]
         return float(np.median(seen)) if seen else _UNKNOWN_STARTUP_SECONDS
 
-    @property
+    @cached_property
     def overhead(self) -> float:
         """Charged seconds over training seconds while a run trains: scoring and checkpoints, at least 1."""
         training = charged = 0.0
@@ -261,7 +259,7 @@ class SearchState:
                 )
         return max(1.0, charged / training) if training > 1.0 else 1.1
 
-    @property
+    @cached_property
     def slice_seconds(self) -> float:
         """What a slice costs besides its training and scoring: start-up, checkpoint, and deciding."""
         lost = [
@@ -273,14 +271,15 @@ class SearchState:
         startup = float(np.median(lost)) if lost else _UNKNOWN_STARTUP_SECONDS
         return max(startup, self.startup_seconds) + _DECIDING_SECONDS
 
-    @property
+    @cached_property
     def parameter_bytes(self) -> int:
         """Bytes of the model's parameters, 0 if no probe reported them."""
         return max((m.parameter_bytes for m in self.slices), default=0)
 
     def timed(self) -> set[TimingKey]:
         """All whose steps were timed."""
-        return {timing_key(m.configuration, self.cluster) for m in self.slices if m.ranks}
+        configurations = {m.configuration for m in self.slices if m.ranks}
+        return {timing_key(configuration, self.cluster) for configuration in configurations}
 
     def failed_timings(self) -> set[TimingKey]:
         """All whose timing ended without a step time."""
@@ -326,12 +325,37 @@ class SearchState:
         return evidence, states
 
 
+class RunCache:
+    """Keeps the run of each probe of one search until the probe has another slice or ends.
+
+    Slices are append-only, so that their number says whether any is new.
+
+    Args:
+        job: The job of the search.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._known: dict[int, tuple[tuple[int, Outcome], Run | None]] = {}
+
+    def run(self, probe: ProbeRecord) -> Run | None:
+        """The training of a probe; None for a timing, or where nothing was trained."""
+        key = (len(probe.slices), probe.outcome)
+        known = self._known.get(probe.probe_id)
+        if known is None or known[0] != key:
+            known = self._known[probe.probe_id] = (key, _run(probe, self._job))
+        run = known[1]
+        # The record may have changed in what the run does not depend on, such as its lease.
+        return run if run is None or run.probe is probe else replace(run, probe=probe)
+
+
 def read_state(
     job: Job,
     cluster: Cluster,
     probes: Sequence[ProbeRecord],
     epoch_samples: int,
     capacity: Capacity | None = None,
+    cache: RunCache | None = None,
 ) -> SearchState:
     """Derives the state of a search from its probes.
 
@@ -341,55 +365,39 @@ def read_state(
         probes: Its probes.
         epoch_samples: Size of the training set.
         capacity: Capacity; one slot, and no slice in flight, if absent.
+        cache: Of the same search, to read it again after more slices; the state is the same without it.
     """
+    cache = cache or RunCache(job)
     runs: dict[Configuration, Run] = {}
     starts: list[float] = []
-    spent = Charge()
+    seconds = dollars = 0.0
     for probe in probes:
         for measured in probe.slices:
-            spent += Charge(seconds=measured.charged_seconds, dollars=measured.charged_dollars)
+            seconds += measured.charged_seconds
+            dollars += measured.charged_dollars
             starts.extend(point.value for point in measured.curve if point.samples == 0)
-        run = _run(probe, job)
+        run = cache.run(probe)
         if run is None:
             continue
         key = run_key(job, probe.configuration)
         known = runs.get(key)
         if known is None or run.measurement.samples >= known.measurement.samples:
             runs[key] = run
+    firsts = [point.value for run in runs.values() for point in run.measurement.curve[:1]]
     return SearchState(
         job=job,
         cluster=cluster,
         space=_space(job, cluster, probes),
         probes=tuple(probes),
         runs=runs,
-        start_value=float(np.median(starts)) if starts else _guessed_start(job, list(runs.values())),
+        start_value=float(np.median(starts)) if starts else guessed_start(job, firsts),
         epoch_samples=epoch_samples,
-        spent=spent,
+        spent=Charge(seconds=seconds, dollars=dollars),
         schedule=score_schedule(job, [m for p in probes for m in p.slices])
         if job.runs_command
         else ScoreSchedule(),
         capacity=capacity or Capacity(),
     )
-
-
-def _guessed_start(job: Job, runs: Sequence[Run]) -> float | None:
-    """The metric of the untrained model where a script never scored it; None where one always does.
-
-    The worst a known metric can be, else somewhat worse than the worst first scoring.
-    """
-    goal, metric = job.goal, METRICS.get(job.goal.metric)
-    firsts = [p.value for run in runs for p in run.measurement.curve[:1]]
-    if not job.runs_command or not firsts:
-        return None
-    worst = None if metric is None else metric.lower if goal.maximize else metric.upper
-    if worst is not None and math.isfinite(worst):
-        return worst
-    sign = 1.0 if goal.maximize else -1.0
-    first = sign * start_value([sign * value for value in firsts])
-    gap = max(abs(goal.target - first), 0.1 * abs(goal.target), 1e-6)
-    # A first scoring past the target says nothing of where the run started.
-    started = first if sign * (goal.target - first) > 0 else goal.target
-    return started - sign * _BEFORE_FIRST * gap
 
 
 def _run(probe: ProbeRecord, job: Job) -> Run | None:
