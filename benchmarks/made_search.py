@@ -1,4 +1,4 @@
-"""A training job's search in the middle: runs and timings made from a known law, nothing carried out."""
+"""Made search of a job that trains: runs and timings from a known law; nothing is carried out."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from tuner.job import Job
 from tuner.ledger import ProbeRecord
 from tuner.search.state import SearchState, read_state
 
-_EPOCH_SAMPLES = 20_000
+#: Size of the training set.
+EPOCH_SAMPLES = 20_000
 _START, _TARGET, _TAIL = 0.1, 0.85, 0.7
 _SLICES_OF_A_RUN = 5
 
 
 def made_job() -> Job:
-    """A job over some 500 configurations: four node counts, seven batches, ten rates, two strategies."""
+    """A job with 420 candidates: four node counts, six batches, ten rates, two strategies."""
     return Job.model_validate(
         {
             "workload": {"path": "benchmarks.strategy_workloads:Digits"},
             "cluster": {"nodes": [1, 2, 4, 8]},
             "goal": {"metric": "accuracy", "target": _TARGET, "trainings": 20},
             "space": {
-                "batch_size": [16, 32, 64, 128, 256, 512, 1024],
+                "batch_size": [16, 32, 64, 128, 256, 512],
                 "learning_rate": {"low": 1e-3, "high": 1.0, "levels_per_decade": 3},
                 "strategy": ["all_reduce", "gossip_pull"],
                 "tau": [4],
@@ -45,10 +46,22 @@ def made_job() -> Job:
 
 
 def made_state(num_slices: int, *, seed: int = 0) -> SearchState:
-    """Where a search of `made_job` stands after so many slices: every other probe is a timing of one slice.
+    """State of a search of `made_job` after so many slices, see `made_probes`."""
+    return read_state(made_job(), made_cluster(), made_probes(num_slices, seed=seed), EPOCH_SAMPLES)
+
+
+def made_cluster() -> Cluster:
+    """What `made_job` trains on."""
+    return Cluster(node_counts=made_job().cluster.nodes, cores_per_host=16)
+
+
+def made_probes(num_slices: int, *, seed: int = 0) -> list[ProbeRecord]:
+    """Probes of a search of `made_job`: every other one is a timing of one slice, the others are runs.
+
+    A run has five slices, or more where that many slices would need more configurations than there are.
 
     Args:
-        num_slices: How many slices its probes have together.
+        num_slices: How many slices the probes have together.
         seed: Of what was probed, and of the noise.
     """
     job, rng = made_job(), np.random.default_rng(seed)
@@ -56,18 +69,19 @@ def made_state(num_slices: int, *, seed: int = 0) -> SearchState:
     baseline = job.baseline_configuration()
     assert baseline is not None, "the job states one"
     others = [levels[i] for i in rng.permutation(len(levels)) if levels[i] != baseline]
-    cluster = Cluster(node_counts=job.cluster.nodes, cores_per_host=16)
+    num_pairs = (len(others) + 1) // 2
+    of_a_run = max(_SLICES_OF_A_RUN, math.ceil(num_slices / num_pairs) - 1)
     probes: list[ProbeRecord] = []
     left = num_slices
     for what in (baseline, *others):
         if left == 0:
             break
         is_timing = len(probes) % 2 == 1
-        count = 1 if is_timing else min(_SLICES_OF_A_RUN, left)
+        count = 1 if is_timing else min(of_a_run, left)
         slices = [_timing(what, rng)] if is_timing else _training(what, count, rng)
         probes.append(_probe(len(probes), what, slices))
         left -= count
-    return read_state(job, cluster, probes, _EPOCH_SAMPLES)
+    return probes
 
 
 def _probe(probe_id: int, what: Configuration, slices: list[Measurement]) -> ProbeRecord:

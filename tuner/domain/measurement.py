@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -255,6 +256,11 @@ class Measurement:
     def trained_curve(self) -> tuple[CurvePoint, ...]:
         """The curve without the evaluation of the untrained model."""
         return tuple(point for point in self.curve if point.samples > 0)
+
+    @cached_property
+    def finite_curve(self) -> tuple[CurvePoint, ...]:
+        """`trained_curve` up to the first value that is not finite."""
+        return tuple(itertools.takewhile(lambda point: math.isfinite(point.value), self.trained_curve))
 
     @cached_property
     def step_seconds(self) -> Spread | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 
@@ -84,21 +83,21 @@ class SampleSlopes:
 
         One without a score is as likely to arrive as those with one, and as `plateau.UNKNOWN` says.
         """
+        scored = {self.rows[key]: run for key, run in state.runs.items() if _scores(run)}
+        start = _start(state) if scored else 0.0
         chances: dict[int, float] = {}
-        for key, run in state.runs.items():
-            if _scores(run):
-                is_open = not run.arrived and not run.has_ended
-                chance = self._chance_of_never(state, run) if is_open else float(run.has_ended)
-                chances[self.rows[key]] = chance
+        for row, run in scored.items():
+            is_open = not run.arrived and not run.has_ended
+            chances[row] = self._chance_of_never(state, run, start) if is_open else float(run.has_ended)
         of_others = (UNKNOWN + sum(chances.values())) / (1 + len(chances))
         never = np.full(len(self.kinds), of_others)
         for row, chance in chances.items():
             never[row] = chance
         return never, of_others
 
-    def _chance_of_never(self, state: SearchState, run: Run) -> float:
+    def _chance_of_never(self, state: SearchState, run: Run, start: float) -> float:
         """Of an unfinished run with a score."""
-        points, start = _scores(run), _start(state)
+        points = _scores(run)
         key = (run.probe.probe_id, len(points), start)
         if key not in self._chances:
             self._chances[key] = chance_of_never(*_progress(state, points, start))
@@ -205,8 +204,7 @@ def _start(state: SearchState) -> float:
 
 def _scores(run: Run) -> tuple[CurvePoint, ...]:
     """The scores of a run up to where it diverged."""
-    points = run.measurement.trained_curve
-    return tuple(itertools.takewhile(lambda point: math.isfinite(point.value), points))
+    return run.measurement.finite_curve
 
 
 def _believing(seen: Observations, rows: Sequence[int], mean: Array, sd: float) -> Observations:
