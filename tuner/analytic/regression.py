@@ -73,9 +73,10 @@ class Residual:
         differ = both.max(axis=0, initial=-np.inf) > both.min(axis=0, initial=np.inf)
         if not differ.any():
             return np.full((len(left), len(right)), self.sd**2)
-        scales = np.asarray(self.length_scales)[differ]
-        difference = left[:, None, differ] / scales - right[None, :, differ] / scales
-        squared = np.einsum("ijk,ijk->ij", difference, difference)
+        squared = np.zeros((len(left), len(right)))
+        for column in np.flatnonzero(differ):
+            scale = self.length_scales[column]
+            squared += np.subtract.outer(left[:, column] / scale, right[:, column] / scale) ** 2
         return np.asarray(self.sd**2 * np.exp(-0.5 * squared), dtype=float)
 
 
@@ -215,17 +216,22 @@ def fit(
     theta, converged = _levenberg_marquardt(stacked, stacked_slopes, first, prior_sd, tolerance)
     jacobian = _slopes(law, slopes, theta, inputs)
     misfit = observations - law(theta, inputs)
-    inverse_noise = np.linalg.inv(covariance) if len(observations) else covariance
-    information = jacobian.T @ inverse_noise @ jacobian + np.diag(prior_sd**-2.0)
-    whole = (jacobian * prior_sd**2) @ jacobian.T + covariance
-    precision = np.linalg.inv(whole) if len(observations) else whole
+    inverse_noise = whitening.T @ whitening if len(observations) else covariance
+    explained = inverse_noise @ jacobian
+    information = jacobian.T @ explained + np.diag(prior_sd**-2.0)
+    unknown = np.linalg.inv(information)
+    # The inverse of covariance + jacobian diag(prior_sd^2) jacobian' (Woodbury), and its determinant.
+    precision = inverse_noise - explained @ unknown @ explained.T
+    log_determinant = np.linalg.slogdet(information)[1] + 2.0 * np.sum(np.log(prior_sd))
+    if len(observations):
+        log_determinant -= 2.0 * np.sum(np.log(np.diag(whitening)))
     # What the prior's mean predicts, along the law's tangent.
     missed = misfit + jacobian @ (theta - prior_mean)
     return Posterior(
         law=law,
         parameters=tuple(parameters),
         theta=theta,
-        theta_sd=np.sqrt(np.diag(np.linalg.inv(information))),
+        theta_sd=np.sqrt(np.diag(unknown)),
         residual=residual,
         inputs=inputs,
         weights=inverse_noise @ misfit,
@@ -233,14 +239,13 @@ def fit(
         jacobian=jacobian,
         converged=converged,
         rms=float(np.sqrt(np.mean(misfit**2))) if len(observations) else 0.0,
-        log_evidence=_log_density(missed, whole, precision),
+        log_evidence=_log_density(missed, float(log_determinant), precision),
         slopes=slopes,
     )
 
 
-def _log_density(values: Array, covariance: Array, precision: Array) -> float:
-    """Of a normal around zero."""
-    _, log_determinant = np.linalg.slogdet(covariance)
+def _log_density(values: Array, log_determinant: float, precision: Array) -> float:
+    """Of a normal around zero, from its covariance's determinant and inverse."""
     return -0.5 * float(values @ precision @ values + log_determinant + len(values) * np.log(2 * np.pi))
 
 
