@@ -11,6 +11,7 @@ AxisValue = str | int | float | bool
 #: Axes every part of Paceline knows, in the order in which they are shown.
 STANDARD_AXES = ("nodes", "machine", "batch_size", "learning_rate", "strategy")
 
+_POSITIONS = {axis: position for position, axis in enumerate(STANDARD_AXES)}
 _SIGNIFICANT_DIGITS = 6
 _KEYS = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
 
@@ -29,8 +30,7 @@ def _canonical(axis: str, value: AxisValue) -> AxisValue:
 
 
 def _axis_order(axis: str) -> tuple[int, str]:
-    position = STANDARD_AXES.index(axis) if axis in STANDARD_AXES else len(STANDARD_AXES)
-    return position, axis
+    return _POSITIONS.get(axis, len(STANDARD_AXES)), axis
 
 
 class Configuration(Mapping[str, AxisValue]):

@@ -166,13 +166,19 @@ class Predictor:
         edges = model.edges(uniforms[:, 0])
         stale = model.staleness(kinds)
         lower = model.edge.shift_draws(edges, spread_uniforms(NUM_DRAWS, 4)[:, 3])
-        for column, (kind, run) in enumerate(zip(kinds, started, strict=True)):
+        new = np.flatnonzero([run is None for run in started])
+        # The same draws of the seed for all, each configuration beginning at another one.
+        places = (np.arange(NUM_DRAWS)[:, None] - 7 * new) % NUM_DRAWS
+        log_rates = np.log(
+            [kind.learning_rate for kind, run in zip(kinds, started, strict=True) if run is None]
+        )
+        beyond = log_rates > edges[:, None] - stale[new] * lower[:, None]
+        never = beyond | (uniforms[:, 1] < is_unreachable)[:, None]
+        draws[:, new] = np.where(never, np.inf, draws[:, new] + SEED_SD * seeds[places])
+        for column, run in enumerate(started):
             if run is None:
-                draws[:, column] += SEED_SD * np.roll(seeds, 7 * column)
-                beyond = np.log(kind.learning_rate) > edges - stale[column] * lower
-                never = beyond | (uniforms[:, 1] < is_unreachable)
-                draws[never, column] = np.inf
-            elif run.samples_to_target is not None:
+                continue
+            if run.samples_to_target is not None:
                 draws[:, column] = np.log(max(run.samples_to_target, 1.0))
             elif run.ended:
                 draws[:, column] = np.inf

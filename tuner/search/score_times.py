@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,9 +62,9 @@ def score_times(
         places = [_places(point, run.configuration.batch_size) for point in run.measurement.trained_curve]
         if places:
             firsts.append(places[0])
-        between = [{unit: b[unit] - a[unit] for unit in units} for a, b in itertools.pairwise(places)]
-        if between:
-            distances.append({unit: float(np.median([d[unit] for d in between])) for unit in units})
+        if len(places) > 1:
+            between = np.diff([list(place.values()) for place in places], axis=0)
+            distances.append(dict(zip(units, np.median(between, axis=0).tolist(), strict=True)))
         row = rows.get(run.configuration)
         if row is not None:
             done[row] = run.measurement.training_seconds

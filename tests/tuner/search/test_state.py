@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.levels import examples
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import World, configuration, make_cluster, make_job
 from tuner.analytic.predictor import RunState
 from tuner.domain.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, Purpose
+from tuner.ledger import ProbeRecord
 from tuner.search.beliefs import believe
-from tuner.search.state import read_state, run_of
+from tuner.search.state import RunCache, read_state, run_of
 from tuner.search.timings import timing_key
 
 HERE = configuration(1, 64, 0.03)
@@ -253,3 +257,77 @@ def test_the_same_probes_give_the_same_state_in_another_process(world: World) ->
     world.ran(HERE, 5.0)
     again = read_state(world.job, make_cluster(world.job), world.probes(), 20_000)
     assert again == world.state()
+
+
+def made_slice(probe: ProbeRecord, outcome: Outcome, value: float) -> Measurement:
+    """The next slice of a probe: 100 samples further, with one score where it trains."""
+    number = len(probe.slices) + 1
+    point = CurvePoint(training_seconds=float(number), step=number, samples=100 * number, value=value)
+    return Measurement(
+        configuration=probe.configuration,
+        purpose=probe.purpose,
+        outcome=outcome,
+        curve=() if probe.purpose is Purpose.TIMING else (point,),
+        step=number,
+        samples=point.samples,
+        training_seconds=point.training_seconds,
+        charged_seconds=1.3,
+        charged_dollars=0.1,
+        startup_seconds=0.3,
+    )
+
+
+@examples(40)
+@given(
+    events=st.lists(
+        st.tuples(
+            st.integers(0, 5),
+            st.sampled_from([Outcome.PAUSED, Outcome.STOPPED, Outcome.FAILED, Outcome.OUT_OF_MEMORY]),
+            st.floats(0.1, 0.9),
+        ),
+        max_size=25,
+    )
+)
+def test_a_state_read_with_the_cache_of_earlier_ones_equals_one_read_anew(
+    events: list[tuple[int, Outcome, float]],
+) -> None:
+    job = make_job()
+    cluster, cache = make_cluster(job), RunCache(job)
+    probes = [
+        ProbeRecord(
+            probe_id=number,
+            study_id=0,
+            # Two probes of each configuration, so that the more advanced run counts.
+            configuration=configuration(1, 64, [0.01, 0.03, 0.1][number // 2]),
+            purpose=Purpose.TIMING if number == 5 else Purpose.STATISTICS,
+            trial_number=None,
+            slices=(),
+            outcome=Outcome.PAUSED,
+            reason="",
+            lease=None,
+            created_at=0.0,
+        )
+        for number in range(6)
+    ]
+    for number, outcome, value in events:
+        probe = probes[number]
+        if probe.outcome.can_continue:
+            slices = (*probe.slices, made_slice(probe, outcome, value))
+            probes[number] = replace(probe, slices=slices, outcome=outcome)
+        else:
+            probes[number] = replace(probe, reason=f"{probe.reason}, looked at again")
+        known = read_state(job, cluster, probes, 20_000, cache=cache)
+        fresh = read_state(job, cluster, probes, 20_000)
+        assert known == fresh
+        assert known.runs.keys() == fresh.runs.keys()
+        assert (known.slice_seconds, known.overhead) == (fresh.slice_seconds, fresh.overhead)
+
+
+def test_a_probe_that_was_given_up_is_read_again(world: World) -> None:
+    world.ran(configuration(), 2.0)
+    cache, (probe,) = RunCache(world.job), world.probes()
+    before, after = cache.run(probe), cache.run(replace(probe, outcome=Outcome.STOPPED))
+    assert before is not None
+    assert before.can_continue
+    assert after is not None
+    assert after.has_ended
