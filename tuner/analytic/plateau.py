@@ -23,9 +23,12 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-_CONSTANT, _OF_LOG_FOLDS, _OF_PROGRESS = 3.7, 0.75, -4.2
+#: Of the log odds: constant, factor of log f, factor of progress.
+COEFFICIENTS = (3.7, 0.75, -4.2)
 #: With fewer scores than this a slope says nothing; then this is the chance.
 FEWEST_SCORES, UNKNOWN = 3, 0.25
+#: Where the features are clipped: beyond, they say no more.
+_LEAST_FOLDS, _MOST_FOLDS, _LEAST_PROGRESS = 0.05, 50.0, -0.2
 #: Median of |second difference| over the standard deviation of independent noise.
 _SECOND_DIFFERENCE = 0.6745 * 6.0**0.5
 
@@ -36,9 +39,39 @@ def chance_of_never(samples: Array, progress: Array) -> float:
     Args:
         samples: Samples seen at each score, ascending, above 0, `(num_points,)`.
         progress: (value - start) / (target - start) at each score, below 1, `(num_points,)`.
+
+    Returns:
+        The chance; `UNKNOWN` with fewer than `FEWEST_SCORES` scores.
     """
     if len(samples) < FEWEST_SCORES:
         return UNKNOWN
+    log_folds, gained = plateau_features(samples, progress)
+    constant, of_log_folds, of_progress = COEFFICIENTS
+    odds = constant + of_log_folds * log_folds + of_progress * gained
+    return 1.0 / (1.0 + math.exp(-odds))
+
+
+def plateau_features(samples: Array, progress: Array) -> tuple[float, float]:
+    """What the log odds are linear in: log f, and the progress made, both clipped to an informative range.
+
+    Args:
+        samples: As for `chance_of_never`, at least `FEWEST_SCORES` scores.
+        progress: Likewise.
+    """
+    log_folds = math.log(min(max(needed_folds(samples, progress), _LEAST_FOLDS), _MOST_FOLDS))
+    return log_folds, min(max(float(progress.max()), _LEAST_PROGRESS), 1.0)
+
+
+def needed_folds(samples: Array, progress: Array) -> float:
+    """f: e-folds of samples until the target at the upper end of the present slope, above 0.
+
+    The slope is that of the scores since half of the samples, at least `FEWEST_SCORES`. Its standard error
+    adds the scatter around the line and the noise of single scores, by their second differences.
+
+    Args:
+        samples: As for `chance_of_never`, at least `FEWEST_SCORES` scores.
+        progress: Likewise.
+    """
     folds = np.log(samples)
     late = folds >= folds[-1] - math.log(2.0)
     late[-FEWEST_SCORES:] = True
@@ -46,10 +79,7 @@ def chance_of_never(samples: Array, progress: Array) -> float:
     noise = float(np.median(np.abs(np.diff(progress, 2)))) / _SECOND_DIFFERENCE
     centred = folds[late] - folds[late].mean()
     error = math.hypot(error, noise / math.sqrt(float((centred**2).sum())))
-    needed = max(1.0 - level, 1e-3) / max(slope + error, 1e-4)
-    odds = _CONSTANT + _OF_LOG_FOLDS * math.log(min(max(needed, 0.05), 50.0))
-    odds += _OF_PROGRESS * min(max(float(progress.max()), -0.2), 1.0)
-    return 1.0 / (1.0 + math.exp(-odds))
+    return max(1.0 - level, 1e-3) / max(slope + error, 1e-4)
 
 
 def _line(x: Array, y: Array) -> tuple[float, float, float]:
