@@ -8,6 +8,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from search_spaces import Configuration, traits_of
+from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.domain.errors import LeaseLostError, StorageError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import Lease, ProbeRecord
@@ -452,6 +453,10 @@ def _expected_seconds(
     if until.samples is not None and beliefs is not None and configuration in beliefs.configurations:
         per_sample = beliefs.forecast.seconds_per_sample[beliefs.configurations.index(configuration)]
         ends.append((until.samples - (run.measurement.samples if run else 0)) * float(per_sample))
+    if until.scores == 1 and beliefs is not None and isinstance(beliefs.predictor, SlopePredictor):
+        # No slice ends before its run's next score.
+        status, index = beliefs.predictor.status, beliefs.configurations.index(configuration)
+        ends.append(float(status.earliest[index] - status.seconds[index]))
     return max(min(ends), 0.0) * state.overhead + state.slice_seconds if ends else 0.0
 
 
