@@ -120,6 +120,7 @@ def test_the_search_knows_none_of_these_trainings(desk: SeededDesk) -> None:
     assert all(m.purpose is Purpose.TRAINING for m in desk.slices())
 
 
+@pytest.mark.slow
 def test_what_was_paid_for_is_not_trained_again_and_more_seeds_are_added(desk: SeededDesk) -> None:
     first = confirmation_of(desk.run(confirm=1))
     assert first.speed_up is not None

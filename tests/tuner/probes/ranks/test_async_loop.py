@@ -91,8 +91,8 @@ def test_pauses_and_goes_on_with_one_curve_and_clock(
         assert not torch.equal(momenta[0], momenta[1])
 
 
-@pytest.mark.parametrize("name", mostly_slow(ASYNCHRONOUS, fast=["elastic_averaging", "gossip_push"]))
-@pytest.mark.parametrize("scores", [1, 2])
+@pytest.mark.parametrize("name", mostly_slow(ASYNCHRONOUS, fast=["gossip_push"]))
+@pytest.mark.parametrize("scores", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_slice_ends_after_its_scores(
     launcher: LocalLauncher, tmp_path: Path, name: str, scores: int
 ) -> None:
