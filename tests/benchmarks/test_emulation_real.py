@@ -151,15 +151,26 @@ def test_an_emulated_run_is_reported_as_a_real_one_is(strategy: str) -> None:
     assert 0.0 < found.value < 3.0
 
 
+def _undisturbed(launcher: MessagesLauncher, case: Case, strategy: str, folder: Path) -> Seen:
+    """A run in which no rank was silent for so long, on a busy machine, that it counts as lost."""
+    for attempt in range(3):
+        own = folder / str(attempt)
+        own.mkdir(parents=True)
+        try:
+            return real_run(launcher, case, configuration_of(strategy, 2), 0, own)
+        except RuntimeError as error:
+            if "lost ranks" not in str(error):
+                raise
+    raise AssertionError("a rank was lost in each of three runs")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_real_ranks_that_pass_messages_are_reported_likewise(tmp_path: Path) -> None:
     case = Case(sleep=(0.005, 0.015), num_steps=30)
     with MessagesLauncher() as launcher:
         for strategy in ("gossip_push", "local_sgd"):
-            folder = tmp_path / strategy
-            folder.mkdir()
-            found = real_run(launcher, case, configuration_of(strategy, 2), 0, folder)
+            found = _undisturbed(launcher, case, strategy, tmp_path / strategy)
             assert found.samples >= 30 * 16
             assert found.seconds >= 0.005
             assert found.disagreement > 0
