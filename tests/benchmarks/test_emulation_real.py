@@ -38,6 +38,7 @@ from benchmarks.emulation_workload import (
 )
 from search_spaces import traits_of
 from tuner.domain.cluster import VirtualCluster
+from tuner.launchers import LocalLauncher
 
 CASE = Case(sleep=(0.02, 0.06), num_steps=20)
 CLUSTER = VirtualCluster(fixed_seconds=2e-3, seconds_per_sample=0.0, delays=CASE.delays)
@@ -151,7 +152,7 @@ def test_an_emulated_run_is_reported_as_a_real_one_is(strategy: str) -> None:
     assert 0.0 < found.value < 3.0
 
 
-def _undisturbed(launcher: MessagesLauncher, case: Case, strategy: str, folder: Path) -> Seen:
+def _undisturbed(launcher: LocalLauncher, case: Case, strategy: str, folder: Path) -> Seen:
     """A run in which no rank was silent for so long, on a busy machine, that it counts as lost."""
     for attempt in range(3):
         own = folder / str(attempt)
