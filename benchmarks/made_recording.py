@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.replay_problem import Problem, problem
+from benchmarks.replay_search import new_probe
 from search_spaces import Configuration
 from tuner.domain.cluster import Machine
-from tuner.domain.measurement import Outcome, Purpose
+from tuner.domain.measurement import Purpose
 from tuner.ledger import ProbeRecord
 from tuner.probes import Until
 from tuner.recordings.file import write_recording
@@ -78,18 +79,7 @@ def recorded_probes(made: Problem, num_slices: int, *, seed: int = 0) -> list[Pr
         if count == 0:
             break
         seconds = recording.run(what).seconds
-        probe = ProbeRecord(
-            probe_id=len(probes),
-            study_id=0,
-            configuration=what,
-            purpose=Purpose.STATISTICS,
-            trial_number=None,
-            slices=(),
-            outcome=Outcome.PAUSED,
-            reason="",
-            lease=None,
-            created_at=0.0,
-        )
+        probe = new_probe(len(probes), what, Purpose.STATISTICS)
         for number in range(count):
             until = Until(training_seconds=seconds * _LAST_SHARE * (number + 1) / _SLICES_OF_A_RUN)
             handle = prober.start(what, Purpose.STATISTICS, until, Path(f"{probe.probe_id:04d}"))

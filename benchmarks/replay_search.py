@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.replay_beliefs import interval, probability_of_reaching, recommended, regret_bound
 from benchmarks.replay_problem import Problem
 from benchmarks.replay_trace import Moment, Prediction, Trace
+from search_spaces import Configuration
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.ledger import ProbeRecord
 from tuner.probes import Prober, Until
@@ -58,7 +59,7 @@ class ReplayedSearch:
                     f"probe {action.resume_from} is to go on as {action.configuration}: what two recorded "
                     "runs make together was not recorded"
                 )
-            self.probes.append(_started(len(self.probes), action))
+            self.probes.append(new_probe(len(self.probes), action.configuration, action.purpose))
             self._slice(self.probes[-1], action.purpose, action.until)
         elif isinstance(action, Continue):
             probe = self.probes[action.probe_id]
@@ -79,12 +80,13 @@ class ReplayedSearch:
         )
 
 
-def _started(probe_id: int, action: Start) -> ProbeRecord:
+def new_probe(probe_id: int, configuration: Configuration, purpose: Purpose) -> ProbeRecord:
+    """A probe of no database, before its first slice."""
     return ProbeRecord(
         probe_id=probe_id,
         study_id=0,
-        configuration=action.configuration,
-        purpose=action.purpose,
+        configuration=configuration,
+        purpose=purpose,
         trial_number=None,
         slices=(),
         outcome=Outcome.PAUSED,

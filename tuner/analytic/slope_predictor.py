@@ -101,6 +101,11 @@ class RunStatus:
     earliest: Array
 
     @property
+    def next_score(self) -> Array:
+        """Training seconds that each candidate still needs until its next score, `(num,)`."""
+        return np.asarray(self.earliest - self.seconds, dtype=float)
+
+    @property
     def likely(self) -> Array:
         """Factor of each candidate's gain: how much less likely than another one it is to arrive, `(num,)`.
 

@@ -26,7 +26,6 @@ from tuner.search.improvement import Weights, tail_savings, weigh
 from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
 from tuner.search.opportunity_cost import OpportunityCost
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
-from tuner.search.score_times import score_times
 from tuner.search.state import SearchState, run_of
 
 Array = npt.NDArray[np.float64]
@@ -319,9 +318,8 @@ class ListedPolicy:
         # A slice of less than a step would show nothing.
         most = np.maximum(most, np.maximum(_STARTUP_SHARE * startup, _WHOLE_STEP * step))
         found = np.minimum(np.maximum(share, least), most)
-        scores = score_times(state, predictor.configurations, np.exp(predictor.seconds.model.mean))
         to_next = _ends_at_score(state, predictor)
-        return np.asarray(np.maximum(np.where(to_next, scores.next, found), 1e-6))
+        return np.asarray(np.maximum(np.where(to_next, predictor.status.next_score, found), 1e-6))
 
     def _advance(
         self, state: SearchState, predictor: SlopePredictor, weights: Weights, price: Array, index: int

@@ -455,8 +455,7 @@ def _expected_seconds(
         ends.append((until.samples - (run.measurement.samples if run else 0)) * float(per_sample))
     if until.scores == 1 and beliefs is not None and isinstance(beliefs.predictor, SlopePredictor):
         # No slice ends before its run's next score.
-        status, index = beliefs.predictor.status, beliefs.configurations.index(configuration)
-        ends.append(float(status.earliest[index] - status.seconds[index]))
+        ends.append(float(beliefs.predictor.status.next_score[beliefs.configurations.index(configuration)]))
     return max(min(ends), 0.0) * state.overhead + state.slice_seconds if ends else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Slope models of a listed search: seconds and samples of any axes, fitted to the state."""
+"""Slope models of any axes, fitted to a search's state: seconds of a list, samples of every job."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class SampleSlopes:
 
         One without a score is as likely to arrive as those with one, and as `plateau.UNKNOWN` says.
         """
-        scored = {self.rows[key]: run for key, run in state.runs.items() if _scores(run)}
+        scored = {self.rows[key]: run for key, run in state.runs.items() if run.measurement.finite_curve}
         start = _start(state) if scored else 0.0
         chances: dict[int, float] = {}
         for row, run in scored.items():
@@ -97,7 +97,7 @@ class SampleSlopes:
 
     def _chance_of_never(self, state: SearchState, run: Run, start: float) -> float:
         """Of an unfinished run with a score."""
-        points = _scores(run)
+        points = run.measurement.finite_curve
         key = (run.probe.probe_id, len(points), start)
         if key not in self._chances:
             self._chances[key] = chance_of_never(*_progress(state, points, start))
@@ -105,12 +105,12 @@ class SampleSlopes:
 
     def _observed(self, state: SearchState) -> RunObservations:
         """Observations from the started runs' curves."""
-        curves = {self.rows[key]: run for key, run in state.runs.items() if _scores(run)}
+        curves = {self.rows[key]: run for key, run in state.runs.items() if run.measurement.finite_curve}
         if not curves:
             return observed_by(())
         begin, started = _start(state), []
         for row, run in sorted(curves.items()):
-            points = _scores(run)
+            points = run.measurement.finite_curve
             key = (run.probe.probe_id, len(points), begin, run.has_ended)
             if key not in self._seen:
                 samples, progress = _progress(state, points, begin)
@@ -198,13 +198,8 @@ def _start(state: SearchState) -> float:
     sign = 1.0 if state.job.goal.maximize else -1.0
     if state.start_value is not None:
         return sign * state.start_value
-    curves = (_scores(run) for run in state.runs.values())
+    curves = (run.measurement.finite_curve for run in state.runs.values())
     return start_value([sign * points[0].value for points in curves if points])
-
-
-def _scores(run: Run) -> tuple[CurvePoint, ...]:
-    """The scores of a run up to where it diverged."""
-    return run.measurement.finite_curve
 
 
 def _believing(seen: Observations, rows: Sequence[int], mean: Array, sd: float) -> Observations:
