@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.models.learnt_slopes import learnt_from
 from search_spaces import Configuration
 from tuner.recordings.file import load_recording
@@ -62,11 +60,7 @@ def recommended(decision: Decision) -> Configuration | None:
 
 
 def _recommended(beliefs: Beliefs) -> Configuration | None:
-    if beliefs.recommended is not None:
-        return beliefs.recommended
-    cost = beliefs.forecast.quantile(0.5) * beliefs.price
-    best = int(np.argmin(cost))
-    return beliefs.configurations[best] if np.isfinite(cost[best]) else None
+    return beliefs.recommended
 
 
 def regret_bound(decision: Decision) -> float | None:

@@ -30,7 +30,6 @@ from tuner.domain.recommendation import (
 from tuner.job import own_command
 from tuner.ledger.records import EARLY_SHARE, PredictedAgainstMeasured, PredictionRecord
 from tuner.probes.slice_plan import MODEL_FILE
-from tuner.search.acquisition import expected_costs
 from tuner.search.beliefs import Beliefs
 from tuner.search.policy import Stop, StopKind
 from tuner.search.prediction_log import LEVELS
@@ -180,7 +179,7 @@ def tuning_cost(state: SearchState) -> TuningCost:
 
 def landscape(ending: Ending) -> list[Alternative]:
     """The forecast of the best learning rate and knobs for each number of nodes, batch size and strategy."""
-    expected = expected_costs(ending.state, ending.beliefs)
+    expected = ending.beliefs.expected
     best: dict[tuple[int, int, str], int] = {}
     for i, c in enumerate(ending.beliefs.configurations):
         key = (c.nodes, c.batch_size, c.strategy)
@@ -211,15 +210,14 @@ def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
 
 def _choice(ending: Ending) -> Configuration | None:
     """The configuration with the smallest expected cost; a run that reached the target counts as measured."""
-    expected = expected_costs(ending.state, ending.beliefs)
+    expected = ending.beliefs.expected
     configurations = ending.beliefs.configurations
     if ending.stop.kind is StopKind.ARRIVED:
         arrived = {run.configuration for run in ending.state.runs.values() if run.arrived}
         indices = [i for i, c in enumerate(configurations) if c in arrived]
-    elif ending.beliefs.recommended is not None:
-        indices = [configurations.index(ending.beliefs.recommended)]
     else:
-        indices = list(range(len(configurations)))
+        best = ending.beliefs.recommended
+        indices = [] if best is None else [configurations.index(best)]
     given_up = ending.state.given_up
     usable = [i for i in indices if math.isfinite(expected[i]) and configurations[i] not in given_up]
     if not usable:
@@ -304,7 +302,7 @@ def _dollars(state: SearchState, configuration: Configuration, seconds: Estimate
 
 def _runner_up(ending: Ending, choice: Configuration) -> Alternative | None:
     """The next best that differs in more than the learning rate."""
-    expected = expected_costs(ending.state, ending.beliefs)
+    expected = ending.beliefs.expected
     same, given_up = choice.without("learning_rate"), ending.state.given_up
     others = [
         i
@@ -384,7 +382,7 @@ def _evidence(ending: Ending, choice: Configuration, run: Run | None) -> list[st
             )
     else:
         lines.append("It was not trained itself: the answer rests on its neighbours and the models.")
-    lines.append(_regret_words(ending, choice))
+    lines.append(_regret_words(ending))
     return lines
 
 
@@ -392,14 +390,9 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _regret_words(ending: Ending, choice: Configuration) -> str:
+def _regret_words(ending: Ending) -> str:
     """How much faster or cheaper, with 90% probability at the most, anything else in the space would be."""
-    index = ending.beliefs.configurations.index(choice)
-    total = ending.beliefs.forecast.total * ending.beliefs.price
-    with np.errstate(invalid="ignore"):
-        ratio = total[:, index] / total.min(axis=1)
-    ratio = np.where(np.isfinite(ratio), ratio, np.inf)
-    bound = ending.beliefs.regret_bound or float(np.sort(ratio)[int(0.9 * len(ratio))])
+    bound = ending.beliefs.regret_bound
     if not math.isfinite(bound):
         return "How much better another configuration may be cannot be said yet."
     minimize = ending.state.job.goal.minimize

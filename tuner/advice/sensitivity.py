@@ -11,7 +11,6 @@ import numpy.typing as npt
 from search_spaces import Configuration
 from tuner.analytic.predictor import Predictor
 from tuner.domain.format import format_seconds
-from tuner.search.acquisition import expected_costs
 from tuner.search.beliefs import Beliefs
 from tuner.search.state import SearchState
 
@@ -66,7 +65,7 @@ def turning_points(state: SearchState, beliefs: Beliefs, choice: Configuration) 
     """
     if state.cluster.virtual is None or choice not in beliefs.configurations:
         return ()
-    expected = expected_costs(state, beliefs)
+    expected = beliefs.expected
     place = beliefs.configurations.index(choice)
     found, steady = [], []
     for quantity in _QUANTITIES:

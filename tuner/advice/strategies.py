@@ -12,7 +12,6 @@ from search_spaces import Configuration, traits_of
 from tuner.advice.strategy_words import contrast
 from tuner.domain.cluster import Cluster
 from tuner.domain.recommendation import Alternative, Estimate, StrategyOutlook
-from tuner.search.acquisition import expected_costs
 from tuner.search.beliefs import Beliefs
 from tuner.search.prediction_log import LEVELS
 from tuner.search.state import SearchState
@@ -35,7 +34,7 @@ def strategy_outlooks(
         choice: What is recommended.
         alternative: What a configuration would take.
     """
-    best = _best_by_strategy(state, beliefs, choice)
+    best = _best_by_strategy(beliefs, choice)
     if len(best) < 2:
         return ()
     first, *others = (_outlook(state, beliefs, alternative(c)) for c in best)
@@ -43,9 +42,9 @@ def strategy_outlooks(
     return _worded([first, *others], state.cluster)
 
 
-def _best_by_strategy(state: SearchState, beliefs: Beliefs, choice: Configuration) -> list[Configuration]:
+def _best_by_strategy(beliefs: Beliefs, choice: Configuration) -> list[Configuration]:
     """The choice, then every other strategy's configuration with the smallest expected cost."""
-    expected = expected_costs(state, beliefs)
+    expected = beliefs.expected
     medians = beliefs.forecast.quantile(0.5)
     best: dict[str, int] = {}
     for i, configuration in enumerate(beliefs.configurations):

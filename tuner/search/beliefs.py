@@ -13,18 +13,25 @@ from search_spaces import Configuration, traits_of
 from tuner.analytic.predictor import Forecast, Predictor, RunState, SlopeDraws
 from tuner.analytic.quasi_random import NUM_DRAWS
 from tuner.analytic.samples_model import RatePrior, SamplesModel, counted_batch, fit_samples
-from tuner.analytic.slope_predictor import SlopePredictor
+from tuner.analytic.slope_predictor import RunStatus, SlopePredictor, regret_bound
 from tuner.analytic.step_time_model import fit_seconds
 from tuner.domain.workload import AdamWSettings
+from tuner.search.calibration import NO_CALIBRATION, Calibration
 from tuner.search.candidates import weighed_levels
+from tuner.search.improvement import keeps_within, proven, recommended, risks
 from tuner.search.law_priors import NO_PAST, PastLaws
+from tuner.search.prospects import NEVER, Prospects, prospects_of_draws
 from tuner.search.slope_beliefs import SampleSlopes
-from tuner.search.state import SearchState
+from tuner.search.state import SearchState, run_key, run_of
 
 Array = npt.NDArray[np.float64]
 
 #: Spread of the best learning rate around the user's own, or around the middle of the space.
 _RATE_SD_WITH_BASELINE, _RATE_SD_WITHOUT = 1.6, 2.0
+#: A configuration whose chance of reaching the target is smaller is out of reach.
+LEAST_PROBABILITY = 0.02
+#: Ends within so much of each other (log), and so many of them, are one limit that all runs have.
+_ALIKE, _ENDS_ALIKE = 0.05, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +41,21 @@ class Beliefs:
     Args:
         predictor: Both models.
         forecast: Draws for every candidate.
+        prospects: What policies weigh of every candidate.
         price: Cost in the goal's unit of one training second of each candidate, `(num,)`.
-        recommended: The candidate to recommend, where the policy says so itself.
-        regret_bound: With 90% probability nothing costs less than the recommended one over this factor;
-            None where the policy states none.
+        expected: Expected cost of one whole training of each candidate in the goal's unit, infinite where it
+            hardly ever keeps within the goal's limits, `(num,)`.
+        recommended: The candidate to recommend; None where none is expected to reach the target.
+        regret_bound: With 90% probability nothing costs less than the recommended one over this factor.
     """
 
     predictor: Predictor | SlopePredictor
     forecast: Forecast
+    prospects: Prospects
     price: Array
-    recommended: Configuration | None = None
-    regret_bound: float | None = None
+    expected: Array
+    recommended: Configuration | None
+    regret_bound: float
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:
@@ -85,6 +96,7 @@ def believe(
     rng: np.random.Generator,
     past: PastLaws = NO_PAST,
     slopes: SampleSlopes | None = None,
+    calibration: Calibration = NO_CALIBRATION,
 ) -> Beliefs:
     """Fits all models to the state and forecasts configurations.
 
@@ -97,6 +109,7 @@ def believe(
         rng: Of the draws.
         past: What past studies found.
         slopes: The slope models of the configurations' statistics; without slopes if None.
+        calibration: How wrong forecasts of past studies were.
     """
     strategies = sorted({c.strategy for c in configurations})
     seconds = fit_seconds(
@@ -119,7 +132,37 @@ def believe(
     )
     normals = rng.standard_normal((NUM_DRAWS, 2 * len(configurations)))
     forecast = _up_to_the_script_s_end(state, predictor.forecast(configurations, normals))
-    return Beliefs(predictor=predictor, forecast=forecast, price=prices(state, configurations))
+    forecast = calibration.stretched(forecast)
+    return beliefs_of(
+        state, predictor, forecast, prospects_of_draws(forecast, _status(state, predictor, forecast))
+    )
+
+
+def _status(state: SearchState, predictor: Predictor, forecast: Forecast) -> RunStatus:
+    """How far the candidates' runs are, each on the clock of its own nodes."""
+    per_sample, configurations = forecast.seconds_per_sample, forecast.configurations
+    num = len(configurations)
+    done, samples, earliest = np.zeros(num), np.zeros(num), np.zeros(num)
+    arrived, ended = np.full(num, np.inf), np.zeros(num, dtype=bool)
+    for i, configuration in enumerate(configurations):
+        run = run_of(state, configuration)
+        if run is not None:
+            own = predictor.runs[run_key(state.job, configuration)]
+            is_own = own.configuration == configuration and own.is_timed
+            done[i] = max(own.training_seconds if is_own else own.samples * per_sample[i], 1e-9)
+            samples[i], ended[i] = own.samples, own.ended
+            if is_own and own.seconds_to_target is not None:
+                arrived[i] = own.seconds_to_target
+        due = state.next_score_samples(configuration, int(samples[i]))
+        earliest[i] = done[i] + (0.0 if due is None else (due - samples[i]) * per_sample[i])
+    return RunStatus(
+        seconds=done,
+        arrived=arrived,
+        ended=ended,
+        never=1.0 - forecast.probability_of_reaching(),
+        never_of_others=predictor.samples.arrivals.unreachable_elsewhere,
+        earliest=earliest,
+    )
 
 
 def _drawn(
@@ -142,6 +185,62 @@ def _drawn(
     if not len(rows):
         return None
     return SlopeDraws(kinds=slopes.rows, rows=rows, log_samples=fitted.model.draws(normals)[rows])
+
+
+def beliefs_of(
+    state: SearchState, predictor: Predictor | SlopePredictor, forecast: Forecast, prospects: Prospects
+) -> Beliefs:
+    """Beliefs with what they recommend.
+
+    Args:
+        state: What was measured.
+        predictor: The models.
+        forecast: Draws of every candidate.
+        prospects: What policies weigh.
+    """
+    price = prices(state, prospects.configurations)
+    longest = log_longest(state, prospects)
+    choice = proven(prospects, price, longest, recommended(prospects, price, longest)[0])
+    expected = np.exp(np.minimum(risks(prospects, price), NEVER))
+    within = keeps_within(prospects, longest) > LEAST_PROBABILITY
+    return Beliefs(
+        predictor=predictor,
+        forecast=forecast,
+        prospects=prospects,
+        price=price,
+        expected=np.where(within & ~prospects.status.ended, expected, np.inf),
+        recommended=None if prospects.status.ended[choice] else prospects.configurations[choice],
+        regret_bound=regret_bound(forecast, price, choice),
+    )
+
+
+def log_longest(state: SearchState, prospects: Prospects) -> Array:
+    """Logarithm of the longest training of each candidate that the goal, or what was seen to end, allows.
+
+    Runs that ended short of the target after as many samples, or seconds, show that all end there.
+
+    Args:
+        state: What was measured.
+        prospects: What is believed.
+    """
+    goal = state.job.goal
+    longest = np.full(
+        len(prospects.configurations), math.inf if goal.deadline is None else math.log(goal.deadline)
+    )
+    if goal.max_dollars is not None:
+        dollars = np.array([state.cluster.dollars_per_second(c) for c in prospects.configurations])
+        with np.errstate(divide="ignore"):
+            longest = np.minimum(longest, math.log(goal.max_dollars) - np.log(dollars))
+    ended = [run.measurement for run in state.runs.values() if run.ended_by_itself]
+    per_sample = np.log(prospects.seconds_per_sample)
+    for values, base in (
+        ([float(m.samples) for m in ended], per_sample),
+        ([m.training_seconds for m in ended], np.zeros_like(per_sample)),
+    ):
+        logs = np.log(np.maximum(values, 1e-9)) if values else np.zeros(0)
+        if len(logs) and np.count_nonzero(logs > logs.max() - _ALIKE) >= _ENDS_ALIKE:
+            longest = np.minimum(longest, logs.max() + _ALIKE + base)
+    return np.asarray(longest, dtype=float)
 
 
 def _up_to_the_script_s_end(state: SearchState, forecast: Forecast) -> Forecast:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.analytic.slope_predictor import SlopePredictor, regret_bound
-from tuner.search.beliefs import Beliefs, believe, candidates, prices
+from tuner.domain.measurement import Purpose
+from tuner.search.beliefs import Beliefs, beliefs_of, believe, candidates
 from tuner.search.calibration import NO_CALIBRATION, Calibration
-from tuner.search.improvement import proven, recommended
 from tuner.search.law_priors import NO_PAST, PastLaws
-from tuner.search.slope_beliefs import SampleSlopes, SlopeModels
+from tuner.search.prospects import Prospects, prospects_of_slopes
+from tuner.search.slope_beliefs import BELIEVED_SAMPLES_SD, SampleSlopes, SlopeModels
 from tuner.search.slope_priors import TEXTBOOK, SlopeBeliefs
 from tuner.search.state import SearchState, run_key
-
-Array = npt.NDArray[np.float64]
-
-#: Ends within so much of each other (log), and so many of them, are one limit that all runs have.
-_ALIKE, _ENDS_ALIKE = 0.05, 2
 
 
 class Believer:
@@ -59,30 +51,39 @@ class Believer:
         """What is believed of every candidate; None where there is none."""
         return self.of_list(state) if is_listed(state) else self._of_laws(state)
 
-    def of_list(self, state: SearchState) -> Beliefs:
-        """What is believed of every configuration of a list."""
-        predictor = self.slopes(state)
-        price = prices(state, predictor.configurations)
-        longest = log_longest(state, predictor)
-        choice = proven(predictor, price, longest, recommended(predictor, price, longest)[0])
-        forecast = self._calibration.stretched(predictor.forecast())
-        hopeless = bool(predictor.status.ended[choice])
-        return Beliefs(
-            predictor=predictor,
-            forecast=forecast,
-            price=price,
-            recommended=None if hopeless else predictor.configurations[choice],
-            regret_bound=regret_bound(forecast, price, choice),
-        )
+    def knows_laws(self, state: SearchState) -> bool:
+        """Whether laws say how a job's axes act, and not slopes alone."""
+        return not is_listed(state)
 
-    def slopes(self, state: SearchState, in_flight: Collection[Configuration] = ()) -> SlopePredictor:
-        """What the slope models predict.
+    def prospects(self, state: SearchState, beliefs: Beliefs) -> Prospects:
+        """The prospects as they will be once the slices in flight have ended.
+
+        They are taken to show what is expected of them (kriging believer; Ginsbourger et al. 2010).
 
         Args:
             state: What was measured.
-            in_flight: Candidates that count as if they had shown what is expected of them.
+            beliefs: What is believed of it.
         """
-        return self.models(state).predict(state, in_flight)
+        in_flight = {a.configuration for a in state.capacity.under_way if a.purpose is not Purpose.TIMING}
+        if not in_flight:
+            return beliefs.prospects
+        if is_listed(state):
+            return prospects_of_slopes(self.models(state).predict(state, in_flight))
+        prospects = beliefs.prospects
+        left = np.ones(len(prospects.configurations))
+        for i, configuration in enumerate(prospects.configurations):
+            if configuration in in_flight:
+                variance = float(prospects.variance_log[i])
+                shared = prospects.shared_with(i)
+                shared[i] = 1.0
+                left *= 1.0 - shared * variance / (variance + BELIEVED_SAMPLES_SD**2)
+        return prospects.narrowed(left)
+
+    def of_list(self, state: SearchState) -> Beliefs:
+        """What is believed of every configuration of a list."""
+        predictor = self.models(state).predict(state)
+        forecast = self._calibration.stretched(predictor.forecast())
+        return beliefs_of(state, predictor, forecast, prospects_of_slopes(predictor))
 
     def models(self, state: SearchState) -> SlopeModels:
         """The slope models of a state's candidates."""
@@ -98,9 +99,8 @@ class Believer:
             found = candidates(state, rng)
             if not found:
                 return None
-            beliefs = believe(state, found, rng, self._past, self._sample_slopes(state, found))
-            forecast = self._calibration.stretched(beliefs.forecast)
-            self._believed = known, replace(beliefs, forecast=forecast)
+            slopes = self._sample_slopes(state, found)
+            self._believed = known, believe(state, found, rng, self._past, slopes, self._calibration)
         return self._believed[1]
 
     def _sample_slopes(self, state: SearchState, found: Sequence[Configuration]) -> SampleSlopes:
@@ -109,29 +109,6 @@ class Believer:
         if self._slopes is None or self._slopes.kinds != kinds:
             self._slopes = SampleSlopes(kinds, state.cluster, self._prior)
         return self._slopes
-
-
-def log_longest(state: SearchState, predictor: SlopePredictor) -> Array:
-    """Logarithm of the longest training of each candidate that the goal, or what was seen to end, allows.
-
-    Runs that ended short of the target after as many samples, or seconds, show that all end there.
-
-    Args:
-        state: What was measured.
-        predictor: What is believed.
-    """
-    deadline = state.job.goal.deadline
-    longest = np.full(len(predictor.configurations), math.inf if deadline is None else math.log(deadline))
-    ended = [run.measurement for run in state.runs.values() if run.has_ended]
-    per_sample = predictor.seconds.model.mean
-    for values, base in (
-        ([float(m.samples) for m in ended], per_sample),
-        ([m.training_seconds for m in ended], np.zeros_like(per_sample)),
-    ):
-        logs = np.log(np.maximum(values, 1e-9)) if values else np.zeros(0)
-        if len(logs) and np.count_nonzero(logs > logs.max() - _ALIKE) >= _ENDS_ALIKE:
-            longest = np.minimum(longest, logs.max() + _ALIKE + base)
-    return np.asarray(longest, dtype=float)
 
 
 def is_listed(state: SearchState) -> bool:

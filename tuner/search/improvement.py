@@ -1,20 +1,20 @@
-"""Acquisition of a listed search: expected improvement over the incumbent, per cost.
+"""Acquisition function: expected improvement over the incumbent per cost, of slices that pay back.
 
-By whole runs, for one that has trained e seconds, with T its time to target and I the incumbent's (DESIGN
-section 5):
+A candidate's score, for a run that has trained e seconds, with T its time to target and I the incumbent's
+(DESIGN section 5), is
 
     E[(log I - log T)+ | T > e]  over  E[min(T, I) - e | T > e] x price + start-up
 
-the same span above and below the line, so that resuming a run and starting a new one compete directly.
+the same span above and below the line, so that resuming a run and starting a new one compete directly. Of the
+incumbent it is E[(log T - log J)+], J being the runner-up's: more of it gains where it shows that the
+runner-up is to be preferred.
 
-By slices, with m the mean of log cost once the next slice is known, which resolves a part of what is unknown
-(`curve_template.variance_after`; knowledge gradient, Frazier et al. 2008):
+A slice pays back if, with n trainings that the answer serves and X what each would cost with the candidate,
 
-    E[(log I - m)+]  over  slice x price + start-up
+    n E[(I - m)+]  >  its cost
 
-and for the incumbent, J being the runner-up's mean log cost, E[(m - J)+]: its slice gains where it shows that
-the runner-up is to be preferred. Where dollars count, a slice may cost a hundred times another, and slices
-are evaluated; where seconds count, whole runs. `benchmarks/results/README.md` says what either rule did.
+where m is the mean of log X once the slice is known (knowledge gradient; Frazier et al. 2008). One slice may
+show too little where more of them would pay, so that the best rate over several slices counts.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 from tuner.analytic.curve_template import variance_after
-from tuner.analytic.slope_predictor import SlopePredictor
+from tuner.search.prospects import NEVER, Prospects
 
 Array = npt.NDArray[np.float64]
 
@@ -40,11 +40,29 @@ _KEEPS_DEADLINE = 0.5
 _FAR_BEYOND = 10.0
 #: A run that arrived is left for a candidate that is cheaper with a probability of 90%: standard deviations.
 _SURELY_CHEAPER = 1.28
+#: So many of the next slices are looked ahead.
+_AHEAD = (1.0, 4.0, 16.0, 64.0, 256.0)
 #: A slice leaves part of a run that has not reached the target.
 _LARGEST_SHARE = 0.98
-#: Log cost of an incumbent that is known never to reach the target.
-_NEVER = 600.0
-_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What candidates cost, in the goal's unit, `(num,)` each.
+
+    Args:
+        price: Of a second of training.
+        probing: Of probing for a training second.
+        fixed: Of the next slice besides what it trains: its start-up, and what it trains again.
+        credit: Share of what a run has trained that each training of the answer is spared.
+        log_longest: Logarithm of the longest training that is allowed, seconds.
+    """
+
+    price: Array
+    probing: Array
+    fixed: Array
+    credit: float
+    log_longest: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,182 +70,179 @@ class Weights:
     """The acquisition of every candidate.
 
     Args:
-        incumbent: The candidate that is recommended now.
-        log_incumbent: Logarithm of what it is expected to cost, were it trained from the start.
-        gain: Expected improvement of log cost, by the whole run or by the next slice, `(num,)`.
-        saving: Expected saving in the goal's unit once the better of the two is known, `(num,)`.
-        cost: Expected cost of finding out, in the goal's unit, `(num,)`.
-        score: Gain over what it costs; -1 where nothing more can be learnt, `(num,)`.
+        incumbent: The candidate that is expected to cost least.
+        log_incumbent: Logarithm of what each training of the answer would cost with it.
+        score: Expected improvement over cost; 0 where nothing can be gained or learnt, `(num,)`.
+        saving: What the next slice is expected to save for each training of the answer, in the goal's unit,
+            at the rate of the best number of further slices, `(num,)`.
         slice_seconds: Training seconds of the next slice, `(num,)`.
     """
 
     incumbent: int
     log_incumbent: float
-    gain: Array
-    saving: Array
-    cost: Array
     score: Array
+    saving: Array
     slice_seconds: Array
 
 
-def recommended(predictor: SlopePredictor, price: Array, log_longest: Array) -> tuple[int, float]:
+def recommended(prospects: Prospects, price: Array, log_longest: Array) -> tuple[int, float]:
     """The candidate to recommend and the mean of its log cost.
 
     Args:
-        predictor: What is believed.
+        prospects: What is believed.
         price: Cost of a second of each candidate, `(num,)`.
         log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`.
     """
-    allowed, risk, keeps = _risks(predictor, price, log_longest)
-    if not np.isfinite(allowed).any():
-        allowed = risk + _FAR_BEYOND * (1.0 - keeps)
-    best = int(np.argmin(allowed))
-    return best, float(predictor.mean_log[best] + np.log(price[best]))
+    keeps = keeps_within(prospects, log_longest)
+    return _least(prospects, price, keeps)
 
 
-def proven(predictor: SlopePredictor, price: Array, log_longest: Array, choice: int) -> int:
+def proven(prospects: Prospects, price: Array, log_longest: Array, choice: int) -> int:
     """The cheapest run that arrived, unless the choice is very probably cheaper.
 
     Args:
-        predictor: What is believed.
+        prospects: What is believed.
         price: Cost of a second of each candidate, `(num,)`.
         log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`.
         choice: The candidate that is expected to cost least.
     """
-    log_arrived = np.log(predictor.status.arrived)
+    log_arrived = np.log(prospects.status.arrived)
     log_cost = np.where(log_arrived <= log_longest, log_arrived, np.inf) + np.log(price)
     best = int(np.argmin(log_cost))
     if not np.isfinite(log_cost[best]):
         return choice
-    upper = predictor.mean_log[choice] + np.log(price[choice])
-    upper += _SURELY_CHEAPER * math.sqrt(float(predictor.variance_log[choice]))
+    upper = prospects.mean_log[choice] + np.log(price[choice])
+    upper += _SURELY_CHEAPER * math.sqrt(float(prospects.variance_log[choice]))
     return choice if upper < log_cost[best] else best
 
 
-def _risks(predictor: SlopePredictor, price: Array, log_longest: Array) -> tuple[Array, Array, Array]:
-    """What candidates are recommended by, `(num,)` each.
+def keeps_within(prospects: Prospects, log_longest: Array) -> Array:
+    """Chance of each candidate to arrive within its longest training, `(num,)`.
 
-    Risk, infinite where a candidate is unlikely to keep within the limits; risk; probability to keep within.
+    Without the chance never to arrive that all candidates have in common.
     """
-    risk = predictor.mean_log + np.log(price) + 0.5 * np.minimum(predictor.variance_log, _MOST_VARIANCE)
-    keeps = (predictor.weights * (predictor.log_seconds <= log_longest[:, None])).sum(axis=1)
-    keeps = keeps * predictor.status.likely
-    return np.where(keeps > _KEEPS_DEADLINE, risk, np.inf), risk, keeps
+    keeps = (prospects.weights * (prospects.log_seconds <= log_longest[:, None])).sum(axis=1)
+    return np.asarray(keeps * prospects.status.likely)
 
 
-def weigh(
-    predictor: SlopePredictor,
-    price: Array,
-    startup: Array,
-    slice_seconds: Callable[[float], Array],
-    *,
-    log_longest: Array | None = None,
-    by_slice: bool = False,
-) -> Weights:
-    """Evaluates the acquisition of every candidate against the incumbent.
+def risks(prospects: Prospects, price: Array) -> Array:
+    """Logarithm of the expected cost of each candidate, `(num,)`; that of a lognormal, variances capped.
+
+    A candidate that arrives with chance p is tried 1 / p times.
+    """
+    spread = 0.5 * np.minimum(prospects.variance_log, _MOST_VARIANCE)
+    with np.errstate(divide="ignore"):
+        return np.asarray(prospects.mean_log + np.log(price) + spread - np.log(prospects.status.likely))
+
+
+def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], Array]) -> Weights:
+    """Evaluates the acquisition of every candidate.
 
     Args:
-        predictor: What is believed.
-        price: Cost of a second of each candidate, `(num,)`.
-        startup: Seconds that a new probe is charged before it trains, 0 where one was started, `(num,)`.
+        prospects: What is believed.
+        costs: What the candidates cost.
         slice_seconds: Training seconds of each candidate's next slice, `(num,)`, given the logarithm of what
             the incumbent is expected to cost.
-        log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`; any if
-            absent.
-        by_slice: Whether slices are evaluated, not whole runs.
     """
-    if log_longest is None:
-        log_longest = np.full(len(price), np.inf)
-    incumbent, log_best = recommended(predictor, price, log_longest)
-    log_best = min(log_best, _NEVER)
+    log_price = np.log(costs.price)
+    keeps = keeps_within(prospects, costs.log_longest)
+    to_go = prospects.less(costs.credit)
+    incumbent, log_best = _least(to_go, costs.price, keeps)
+    log_best = min(log_best, NEVER)
+    # What makes two late is no reason to prefer either.
+    shared = prospects.shared_with(incumbent)
+    shared[incumbent] = shared[_runner_up(to_go, costs.price, keeps, incumbent)[0]]
+    prospects, to_go = prospects.narrowed(1.0 - shared), to_go.narrowed(1.0 - shared)
+    _, behind = _runner_up(to_go, costs.price, keeps, incumbent)
     slices = slice_seconds(log_best)
-    log_price = np.log(price)[:, None]
-    log_seconds = predictor.log_seconds
-    weights = predictor.weights * predictor.status.likely[:, None]
-    log_cost = log_seconds + log_price
-    better = np.maximum(log_best - log_cost, 0.0)
-    allowed = log_seconds <= log_longest[:, None]
-    known = np.isfinite(predictor.status.arrived) | predictor.status.ended
-    gain = (weights * np.where(allowed, better, 0.0)).sum(axis=1)
-    if not np.any(gain[~known] > 0):
+    status, others = prospects.status, np.arange(len(shared)) != incumbent
+    known = np.isfinite(status.arrived) | status.ended
+    # Of whole trainings: what is to go of a started run says little of how good its configuration is.
+    log_cost = prospects.log_seconds + log_price[:, None]
+    log_whole = float(prospects.mean_log[incumbent]) + log_price[incumbent]
+    ahead = np.where(others[:, None], log_whole - log_cost, log_cost - log_whole - behind)
+    better = prospects.weights * status.likely[:, None] * np.maximum(ahead, 0.0)
+    allowed = prospects.log_seconds <= costs.log_longest[:, None]
+    gain = np.where(known, 0.0, (better * allowed).sum(axis=1))
+    if not gain.any():
         # Nothing is likely to keep within the limits: what is nearest to them is to be found all the same.
-        allowed = np.ones_like(allowed)
-        gain = (weights * better).sum(axis=1)
-    best = math.exp(log_best)
-    costs = np.exp(np.minimum(log_cost, 600.0))
-    saving = (weights * np.where(allowed, np.maximum(best - costs, 0.0), 0.0)).sum(axis=1)
-    elapsed = predictor.status.seconds * price
-    remaining = (predictor.weights * np.maximum(np.minimum(costs, best) - elapsed[:, None], 0.0)).sum(axis=1)
-    cost = np.maximum(remaining + startup * price, 1e-12)
-    gain, paid = np.where(known, 0.0, gain), cost
-    if by_slice:
-        ahead = np.where(gain > 0, log_best - predictor.mean_log - np.log(price), 0.0)
-        ahead[incumbent] = -_behind(predictor, price, log_longest, incumbent)
-        by_slices = predictor.status.likely * _gain_of_slice(predictor, slices, ahead)
-        gain = np.where(gain > 0, by_slices, 0.0)
-        paid = np.maximum((slices + startup) * price, 1e-12)
+        gain = np.where(known, 0.0, better.sum(axis=1))
+    longest = np.exp(np.minimum(log_best - log_price, NEVER))[:, None]
+    left = np.minimum(np.exp(np.minimum(prospects.log_seconds, NEVER)), longest) - status.seconds[:, None]
+    remaining = (prospects.weights * np.maximum(left, 0.0)).sum(axis=1)
+    score = gain / np.maximum(remaining * costs.probing + costs.fixed, 1e-12)
+    log_other = np.where(others, log_best, log_best + behind)
+    saving = np.zeros(len(shared))
+    for factor in _AHEAD:
+        seconds = np.maximum(np.minimum(factor * slices, remaining), slices)
+        sd = _resolved_sd(prospects, seconds)
+        gained = _expected_saving(to_go.mean_log + log_price, sd, log_other, np.where(others, 1.0, -1.0))
+        saving = np.maximum(saving, gained / (seconds * costs.probing + costs.fixed))
+    saving = status.likely * saving * (slices * costs.probing + costs.fixed)
     return Weights(
         incumbent=incumbent,
         log_incumbent=log_best,
-        gain=gain,
-        saving=np.where(known, 0.0, saving),
-        cost=cost,
-        score=np.where(known, -1.0, gain / paid),
+        score=score,
+        saving=np.where(gain > 0.0, saving, 0.0),
         slice_seconds=slices,
     )
 
 
-def _behind(predictor: SlopePredictor, price: Array, log_longest: Array, incumbent: int) -> float:
-    """How much more the runner-up is expected to cost than the incumbent, e-folds.
+def _least(prospects: Prospects, price: Array, keeps: Array) -> tuple[int, float]:
+    """The candidate of least risk among those likely to keep within the limits, and its mean log cost."""
+    risk = risks(prospects, price)
+    allowed = np.where(keeps > _KEEPS_DEADLINE, risk, np.inf)
+    if not np.isfinite(allowed).any():
+        allowed = risk + _FAR_BEYOND * (1.0 - keeps)
+    best = int(np.argmin(allowed))
+    return best, float(prospects.mean_log[best] + np.log(price[best]))
 
-    0 where nothing else is likely to keep within the limits: the incumbent is compared with itself.
+
+def _runner_up(prospects: Prospects, price: Array, keeps: Array, incumbent: int) -> tuple[int, float]:
+    """The next best candidate, and how much more it is expected to cost than the incumbent, e-folds.
+
+    The incumbent itself where nothing else is likely to keep within the limits.
     """
-    allowed, _, _ = _risks(predictor, price, log_longest)
-    allowed[incumbent] = np.inf
-    second = int(np.argmin(allowed))
-    if not math.isfinite(allowed[second]):
-        return 0.0
-    log_cost = predictor.mean_log + np.log(price)
-    return float(log_cost[second] - log_cost[incumbent])
+    risk = np.where(keeps > _KEEPS_DEADLINE, risks(prospects, price), np.inf)
+    risk[incumbent] = np.inf
+    second = int(np.argmin(risk))
+    if not math.isfinite(risk[second]):
+        return incumbent, 0.0
+    log_cost = prospects.mean_log + np.log(price)
+    return second, float(log_cost[second] - log_cost[incumbent])
 
 
-def _gain_of_slice(predictor: SlopePredictor, slice_seconds: Array, ahead: Array) -> Array:
-    """E[(ahead + s Z)+] with s^2 what the next slice resolves of each candidate's log cost, `(num,)`.
+def _resolved_sd(prospects: Prospects, seconds: Array) -> Array:
+    """By how much slices are expected to move the means of log seconds: standard deviations, `(num,)`.
+
+    A run that is known up to a share s of its length shows its length with variance r(s)
+    (`curve_template.variance_after`). One that goes on to s' adds 1 / r(s') - 1 / r(s) to what is known.
 
     Args:
-        predictor: What is believed.
-        slice_seconds: Of the next slice, `(num,)`.
-        ahead: By how much each candidate is expected to be better, e-folds, `(num,)`.
+        prospects: What is believed.
+        seconds: Training seconds of the slices, `(num,)`.
     """
-    length = np.exp(np.minimum(predictor.mean_log, _NEVER))
-    share = np.minimum((predictor.status.seconds + slice_seconds) / length, _LARGEST_SHARE)
-    variance = predictor.variance_log
-    resolved = np.sqrt(np.maximum(variance**2 / (variance + variance_after(share)), 1e-12))
-    z = ahead / resolved
-    below = np.array([_NORMAL.cdf(value) for value in z])
-    density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-    return np.asarray(np.maximum(ahead * below + resolved * density, 0.0))
+    length = np.exp(np.minimum(prospects.mean_log, NEVER))
+    done = prospects.status.seconds
+    before = np.clip(done / length, 1e-9, _LARGEST_SHARE)
+    after = np.clip((done + seconds) / length, 1e-9, _LARGEST_SHARE)
+    known = np.where(prospects.status.started, 1.0 / variance_after(before), 0.0)
+    variance = np.maximum(prospects.variance_log, 1e-12)
+    left = 1.0 / (1.0 / variance + np.maximum(1.0 / variance_after(after) - known, 0.0))
+    return np.asarray(np.sqrt(np.maximum(variance - left, 1e-12)))
 
 
-def tail_savings(predictor: SlopePredictor, price: Array, log_incumbent: float, log_longest: Array) -> Array:
-    """Expected savings by all of each candidate's distribution, `(num,)`; 0 where nothing more can be learnt.
-
-    E[(I - X)+ 1(T <= L)] with log X = log T + log price normal. `Weights.saving` sums equally probable parts,
-    the outermost of which lie 2.2 standard deviations out: what is less likely than that to be better counts
-    as no better there, however many trainings it would serve.
+def _expected_saving(mean_log: Array, sd: Array, log_other: Array, sign: Array) -> Array:
+    """E[(sign (J - X))+] with log X normal: a put, or with sign -1 a call (Black and Scholes 1973), `(num,)`.
 
     Args:
-        predictor: What is believed.
-        price: Cost of a second of each candidate, `(num,)`.
-        log_incumbent: log I, what the incumbent is expected to cost.
-        log_longest: log L, the longest training of each that is allowed, seconds, `(num,)`.
+        mean_log: Mean of log X, `(num,)`.
+        sd: Standard deviation of log X, above 0, `(num,)`.
+        log_other: log J, `(num,)`.
+        sign: 1 or -1, `(num,)`.
     """
-    known = np.isfinite(predictor.status.arrived) | predictor.status.ended
-    log_cost = np.where(known, 0.0, predictor.mean_log) + np.log(price)
-    variance = np.maximum(predictor.variance_log, 1e-12)
-    sd = np.sqrt(variance)
-    below = (np.minimum(log_incumbent, log_longest + np.log(price)) - log_cost) / sd
-    cheap, mean_of_cheap = (np.array([_NORMAL.cdf(z) for z in shifted]) for shifted in (below, below - sd))
-    cost = np.exp(np.minimum(log_cost + 0.5 * variance, _NEVER))
-    saving = math.exp(min(log_incumbent, _NEVER)) * cheap - cost * mean_of_cheap
-    return np.where(known, 0.0, np.maximum(saving, 0.0))
+    mean_log = np.minimum(mean_log, NEVER)
+    z = (log_other - mean_log) / sd
+    mean = np.exp(np.minimum(mean_log + 0.5 * sd**2, NEVER))
+    other = np.exp(np.minimum(log_other, NEVER))
+    return np.asarray(np.maximum(sign * (other * ndtr(sign * z) - mean * ndtr(sign * (z - sd))), 0.0))

@@ -1,4 +1,4 @@
-"""Model-driven search policy: resume the best run unless a probe elsewhere is expected to pay back."""
+"""The search policy: one slice of the most promising candidate, refit, decide again."""
 
 from __future__ import annotations
 
@@ -9,70 +9,57 @@ import numpy as np
 
 from search_spaces import Configuration, traits_of
 from tuner.domain.measurement import Purpose
-from tuner.probes import Until, first_evaluation
+from tuner.probes import Until
 from tuner.search.acquisition import Acquisition
-from tuner.search.beliefs import Beliefs
-from tuner.search.believer import Believer, is_listed
-from tuner.search.concurrency import NO_GAIN, choose_concurrent
-from tuner.search.limits import arrival, ended_by_fault, limit_reached, may_start
-from tuner.search.listed_policy import ListedPolicy
-from tuner.search.policy import Action, Decision, Start, Stop, StopKind, Wait
+from tuner.search.beliefs import Beliefs, prices
+from tuner.search.believer import Believer
+from tuner.search.first_probes import first_probes
+from tuner.search.limits import arrival, ended_by_fault, limit_reached, may_start, seconds_left
+from tuner.search.opportunity_cost import OpportunityCost
+from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.recheck import recheck
-from tuner.search.state import SearchState
+from tuner.search.state import SearchState, run_of
 
 #: The first short probe takes at most this share of the time budget; so many seconds without a budget.
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0
-#: So many runs of a script are needed to say that no configuration reaches the target.
+#: So many first probes where nothing but them tells how axes act; one where laws do.
+_FIRST_PROBES, _FIRST_WITH_LAWS = 3, 1
+#: So many runs with a score are needed to say that no configuration reaches the target.
 _FEWEST_TRIED = 3
 
 
 class ModelPolicy:
-    """Chooses slices by expected gain over expected cost, both from the analytic model.
+    """Chooses slices by expected improvement over the incumbent per cost (`Acquisition`).
 
-    The incumbent is the configuration with the smallest expected remaining cost. For every other
-    one, the acquisition of a slice is evaluated: its price and start-up against the expected saving if it
-    turns out better (one step of look-ahead; knowledge gradient, Frazier et al. 2008). Timing probes are
-    evaluated alike. Where nothing gains more than it costs, the incumbent resumes (one training is
-    requested) or the search ends (the answer serves more trainings). Where several slices may be in flight,
-    `choose_concurrent` chooses what to start concurrently with them.
+    A slice runs if what its candidate is expected to save over all trainings that the answer serves is more
+    than what the slice costs. Where nothing pays back, the incumbent continues to the target, and the search
+    ends. Where several slices may be in flight, those that are count as if they had shown what is expected of
+    them. If one training in the shortest time is requested, the leader trains as soon as nodes are free, and
+    probes that run concurrently on other nodes cost no time (`OpportunityCost`).
 
     Args:
-        believer: Fits the models.
+        believer: Fits the models; its seed is that of the first short probes, too.
     """
 
     def __init__(self, believer: Believer | None = None) -> None:
         self._believer = believer or Believer()
-        self._listed = ListedPolicy(self._believer)
+        self._first_probes: list[Configuration] | None = None
         self._past_faults: frozenset[int] | None = None
 
     def decide(self, state: SearchState) -> Decision:
         """See `Policy`."""
-        if is_listed(state):
-            return self._listed.decide(state)
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)
         state = replace(state, past_faults=self._past_faults)
-        stop = arrival(state) or limit_reached(state)
-        if stop is None:
-            first = self._first(state)
-            if first is not None:
-                return Decision(action=first)
-        if not state.runs:
-            if state.capacity.under_way and stop is None:
-                return Decision(action=Wait(reason="nothing is known yet"))
-            return Decision(action=stop or _nothing_left(state))
-        beliefs = self._believer.believe(state)
-        if beliefs is None:
-            return Decision(action=stop or _nothing_left(state))
-        action = stop or self._best(state, beliefs)
-        if isinstance(action, Stop) and action.kind is StopKind.NO_GAIN:
-            incumbent = Acquisition(state, beliefs).incumbent()
-            again = None if incumbent is None else recheck(state, beliefs.configurations[incumbent])
-            action = again or action
+        # Before the first score nothing is known of the samples to the target, and nothing is forecast.
+        beliefs = self._believer.believe(state) if state.is_scored else None
+        action = arrival(state) or limit_reached(state) or self._first(state)
+        if action is None:
+            action = self._unscored(state) if beliefs is None else self._best(state, beliefs)
         return Decision(action=action, beliefs=beliefs)
 
     def _first(self, state: SearchState) -> Action | None:
-        """The first short probe: the user's present settings, else the middle of the space."""
+        """The user's present settings, then a few short probes; None once they were made."""
         under_way = state.capacity.probe_ids
         tried = {
             p.configuration
@@ -80,68 +67,156 @@ class ModelPolicy:
             if (p.slices or not p.outcome.can_continue or p.probe_id in under_way)
             and p.probe_id not in state.past_faults
         }
-        baseline = state.job.baseline_configuration()
-        chosen: Configuration | None = None
-        if baseline is not None and baseline not in tried and state.space.is_runnable(baseline):
-            chosen, reason = baseline, "the present settings come first"
-        elif not state.runs:
-            untried = [c for c in state.space.candidates() if c not in tried]
-            if untried:
-                chosen, reason = _middle(untried), "a first short probe, in the middle of the space"
-        if chosen is None or not may_start(state):
-            return None
-        if not state.fits(chosen):
+        wanted, baseline = self._wanted(state), state.job.baseline_configuration()
+        left = [configuration for configuration in wanted if configuration not in tried]
+        num_first = _FIRST_WITH_LAWS if self._believer.knows_laws(state) else _FIRST_PROBES
+        is_due = bool(left) and (left[0] == baseline or len(tried) < num_first or not state.runs)
+        if not is_due or not may_start(state):
+            return Wait(reason="nothing is known yet") if under_way and not state.runs else None
+        chosen = next((configuration for configuration in left if state.fits(configuration)), None)
+        if chosen is None:
             return Wait(reason="no nodes are free for a first short probe yet")
+        reason = "a first short probe, in the middle of the space" if not tried else "a first short probe"
         return Start(
             configuration=chosen,
             purpose=Purpose.STATISTICS,
-            until=_first_probe(state),
-            reason=reason,
+            until=self._first_until(state),
+            reason="the present settings come first" if chosen == baseline else reason,
         )
 
-    def _another(self, state: SearchState, beliefs: Beliefs) -> Start | None:
-        """A first short probe elsewhere, where too few runs say that nothing reaches the target."""
-        scored = [run.configuration for run in state.runs.values() if run.measurement.trained_curve]
-        if not state.job.runs_command or len(scored) >= _FEWEST_TRIED or not may_start(state):
-            return None
-        tried = {probe.configuration for probe in state.probes}
-        untried = [c for c in beliefs.configurations if c not in tried and state.space.is_runnable(c)]
-        if not untried:
-            return None
-        seen = np.log([[c.batch_size, c.learning_rate] for c in scored])
-        rows = np.log([[c.batch_size, c.learning_rate] for c in untried])
-        nearest = np.abs(rows[:, None, :] - seen[None, :, :]).sum(axis=2).min(axis=1)
-        # Halfway to the farthest: at the edges of a space little trains.
-        return Start(
-            configuration=untried[int(np.argmin(np.abs(nearest - 0.5 * nearest.max())))],
-            purpose=Purpose.STATISTICS,
-            until=_first_probe(state),
-            reason=f"only {len(scored)} of {_FEWEST_TRIED} runs say that nothing reaches the target",
-        )
+    def _wanted(self, state: SearchState) -> list[Configuration]:
+        """The first short probes, the same for all states of a search."""
+        if self._first_probes is None:
+            if self._believer.knows_laws(state):
+                found = _from_the_middle(state.space.candidates())
+            else:
+                models = self._believer.models(state)
+                by_price = state.job.goal.minimize == "dollars"
+                found = first_probes(
+                    models.configurations,
+                    models.features,
+                    prices(state, models.configurations) if by_price else None,
+                    np.random.default_rng(self._believer.seed),
+                )
+            baseline = state.job.baseline_configuration()
+            if baseline is not None and state.space.is_runnable(baseline):
+                others = found if self._believer.knows_laws(state) else found[1:]
+                found = [baseline, *(c for c in others if c != baseline)]
+            self._first_probes = found
+        return self._first_probes
+
+    def _first_until(self, state: SearchState) -> Until:
+        """As far as the second score, where the job says when that is; at most a share of the budget."""
+        stated, terms = state.job.probe.slice_seconds, state.terms
+        if stated is not None:
+            return Until(training_seconds=stated)
+        first = terms.next_score_samples(0)
+        if first is None:
+            return Until(training_seconds=max(state.startup_seconds, 1e-3))
+        samples = terms.next_score_samples(first)
+        if not terms.is_training:
+            return Until(
+                samples=samples
+            )  # what it costs here goes by samples, whatever the virtual clock says
+        time = state.job.budget.time
+        limit = _FIRST_UNKNOWN if time is None else _FIRST_SHARE * time
+        return Until(training_seconds=limit, samples=samples)
+
+    def _unscored(self, state: SearchState) -> Action:
+        """While no run has a score: the run that is cheapest per sample continues until it has one."""
+        reason = "no run has a score yet: the cheapest for each sample continues to its first one"
+        under_way = state.capacity.probe_ids
+        runs = [
+            run
+            for run in state.runs.values()
+            if run.is_open and run.probe.probe_id not in under_way and state.fits(run.configuration)
+        ]
+        if runs:
+            price = prices(state, [run.configuration for run in runs])
+            speeds = [run.measurement.training_seconds / max(run.measurement.samples, 1) for run in runs]
+            run = runs[int(np.argmin(price * speeds))]
+            left = seconds_left(state, run.configuration)
+            end = run.measurement.training_seconds + max(left, 1e-3)
+            until = Until(training_seconds=end if math.isfinite(end) else None, scores=1)
+            return Continue(
+                probe_id=run.probe.probe_id, purpose=Purpose.STATISTICS, until=until, reason=reason
+            )
+        if state.capacity.under_way:
+            return Wait(reason="no run has a score yet")
+        tried = state.given_up | {probe.configuration for probe in state.probes}
+        untried = [c for c in state.space.candidates() if c not in tried and run_of(state, c) is None]
+        if not untried or not may_start(state):
+            return _nothing_left(state)
+        left = seconds_left(state, untried[0])
+        until = Until(training_seconds=left if math.isfinite(left) else None, scores=1)
+        return Start(configuration=untried[0], purpose=Purpose.STATISTICS, until=until, reason=reason)
 
     def _best(self, state: SearchState, beliefs: Beliefs) -> Action:
-        acquisition = Acquisition(state, beliefs)
-        incumbent = acquisition.incumbent()
-        if incumbent is None:
-            other = self._another(state, beliefs)
-            if other is not None:
-                return other
-            return Stop(
-                kind=StopKind.UNREACHABLE,
-                reason="no configuration is expected to reach the target within the limits",
-            )
-        if state.capacity.is_shared:
-            return choose_concurrent(state, beliefs, acquisition, incumbent)
-        if acquisition.leader_is_due(incumbent):
-            return acquisition.go_on(incumbent)
-        option = acquisition.best_option(incumbent)
+        """The best slice that pays back; else the incumbent's, or the end of the search."""
+        acquisition = Acquisition(state, beliefs, beliefs.prospects)
+        wants_leader = acquisition.can_go_on and not acquisition.has_arrived
+        is_first = state.further_trainings == 0 or not state.terms.is_training
+        leader = beliefs.configurations[acquisition.incumbent] if wants_leader and is_first else None
+        opportunity = OpportunityCost(state=state, leader=leader)
+        if opportunity.leader_fits and _leader_is_due(state):
+            return acquisition.go_on()
+        challenger = acquisition
+        if state.capacity.under_way:
+            challenger = Acquisition(state, beliefs, self._believer.prospects(state, beliefs))
+        option = challenger.best_option(opportunity)
+        concurrently = state.capacity.is_shared and opportunity.leader_fits and opportunity.counts_seconds
+        if concurrently and (option is None or option.cost == 0.0):
+            return acquisition.go_on()
         if option is not None:
-            return acquisition.execute(option, incumbent)
-        if acquisition.can_be_settled(incumbent):
-            return acquisition.go_on(incumbent)
-        if state.further_trainings > 0:
-            return Stop(kind=StopKind.NO_GAIN, reason=NO_GAIN)
-        return acquisition.go_on(incumbent)
+            return challenger.execute(option)
+        if state.capacity.under_way:
+            return Wait(reason="the slices in flight may change which configuration is best")
+        if not acquisition.has_arrived:
+            if not acquisition.is_reachable or not wants_leader:
+                return self._out_of_reach(state, beliefs)
+            return acquisition.go_on()
+        return recheck(state, beliefs.configurations[acquisition.incumbent]) or _no_gain(state, beliefs)
+
+    def _out_of_reach(self, state: SearchState, beliefs: Beliefs) -> Action:
+        """The end of a search without an answer, or a probe elsewhere where too few runs say so."""
+        scored = [run.configuration for run in state.runs.values() if run.measurement.trained_curve]
+        tried = {probe.configuration for probe in state.probes}
+        untried = [c for c in beliefs.configurations if c not in tried and state.space.is_runnable(c)]
+        if len(scored) < _FEWEST_TRIED and untried and may_start(state):
+            seen = np.log([[c.batch_size, c.learning_rate] for c in scored])
+            rows = np.log([[c.batch_size, c.learning_rate] for c in untried])
+            nearest = np.abs(rows[:, None, :] - seen[None, :, :]).sum(axis=2).min(axis=1)
+            # Halfway to the farthest: at the edges of a space little trains.
+            return Start(
+                configuration=untried[int(np.argmin(np.abs(nearest - 0.5 * nearest.max())))],
+                purpose=Purpose.STATISTICS,
+                until=self._first_until(state),
+                reason=f"only {len(scored)} of {_FEWEST_TRIED} runs say that nothing reaches the target",
+            )
+        return Stop(
+            kind=StopKind.UNREACHABLE,
+            reason="no configuration is expected to reach the target within the limits",
+        )
+
+
+def _leader_is_due(state: SearchState) -> bool:
+    """Whether emulation resumes the incumbent before it probes others.
+
+    Until it has reached the target it gets as much of this machine as all other probes together: half for
+    the leader, half for its challengers (top-two sampling; Russo 2016). Nothing untrained may be the answer.
+    """
+    if state.terms.is_training:
+        return False
+    leading = sum(m.charged_seconds for m in state.slices if m.purpose is Purpose.TRAINING)
+    return leading < state.spent.seconds - leading
+
+
+def _no_gain(state: SearchState, beliefs: Beliefs) -> Stop:
+    words = "faster" if state.job.goal.minimize == "seconds" else "cheaper"
+    more = 100 * (beliefs.regret_bound - 1)
+    bound = f"; with 90% probability nothing in this space is more than {more:.0f}% {words}"
+    reason = "no further probe is expected to pay back its cost"
+    return Stop(kind=StopKind.NO_GAIN, reason=reason + (bound if math.isfinite(more) else ""))
 
 
 def _nothing_left(state: SearchState) -> Stop:
@@ -150,25 +225,12 @@ def _nothing_left(state: SearchState) -> Stop:
     if num_failed:
         tried = f"{num_failed} configuration{'s' if num_failed > 1 else ''} failed"
         return Stop(kind=StopKind.FAULTS, reason=f"{tried}, and no other is left to try")
-    return Stop(kind=StopKind.UNREACHABLE, reason="no feasible configuration is left to try")
+    reason = "no run was scored before it ended" if state.runs else "no feasible configuration is left to try"
+    return Stop(kind=StopKind.UNREACHABLE, reason=reason)
 
 
-def _first_probe(state: SearchState) -> Until:
-    """As far as the second scoring; for long trainings a share of the budget ends it before."""
-    probe = state.job.probe
-    if probe.slice_seconds is not None:
-        return Until(training_seconds=probe.slice_seconds)
-    first = first_evaluation(state.epoch_samples, probe.first_score_samples)
-    samples = math.ceil(first * probe.score_growth)
-    if state.cluster.virtual is not None:
-        return Until(samples=samples)  # what it costs here goes by samples, whatever the virtual clock says
-    time = state.job.budget.time
-    limit = _FIRST_UNKNOWN if time is None else _FIRST_SHARE * time
-    return Until(training_seconds=limit, samples=samples)
-
-
-def _middle(configurations: list[Configuration]) -> Configuration:
-    """The configuration nearest to the middle, on logarithmic axes, with the fewest nodes.
+def _from_the_middle(configurations: list[Configuration]) -> list[Configuration]:
+    """Configurations by their distance from the middle, on logarithmic axes, with the fewest nodes first.
 
     Among strategies, one whose curve holds for any number of nodes comes first.
     """
@@ -176,4 +238,4 @@ def _middle(configurations: list[Configuration]) -> Configuration:
     distance = np.abs(rows - np.median(rows, axis=0)).sum(axis=1)
     nodes = np.array([c.nodes for c in configurations])
     narrow = np.array([traits_of(c.strategy).statistics_depend_on_nodes for c in configurations])
-    return configurations[int(np.lexsort((narrow, distance, nodes))[0])]
+    return [configurations[i] for i in np.lexsort((narrow, distance, nodes))]

@@ -46,9 +46,9 @@ class OpportunityCost:
         """Whether a run with these statistics is."""
         return run_key(self.state.job, configuration) in self.state.keys_under_way
 
-    def allows(self, configuration: Configuration) -> bool:
-        """Whether a probe of a configuration may be started now."""
-        return self.state.fits(configuration) and not self.is_under_way(configuration)
+    def leads(self, configuration: Configuration) -> bool:
+        """Whether a configuration trains as the leader, so that it is not to be probed."""
+        return self.state.capacity.is_shared and self.counts_seconds and configuration == self.leader
 
     def cost(self, configuration: Configuration, seconds: float, price: float) -> float:
         """What a probe costs in the goal's unit.
@@ -58,7 +58,9 @@ class OpportunityCost:
             seconds: How long the probe takes.
             price: Of a second of it, in the goal's unit.
         """
-        if not self.counts_seconds:
+        if not self.state.terms.is_training:
+            return 0.0  # it is paid for with another machine's time than what it saves
+        if not self.counts_seconds or not self.state.capacity.is_shared:
             return seconds * price
         return max(seconds - self._idle_seconds(configuration), 0.0)
 

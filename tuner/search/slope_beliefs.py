@@ -26,7 +26,7 @@ Array = npt.NDArray[np.float64]
 #: Probability of the slopes beside the law before a run: where its axes are all there is, the law knows more.
 _SLOPES_BEFOREHAND = 0.25
 #: What a first short probe leaves uncertain of log seconds a sample, and of log samples to target, about.
-_BELIEVED_SECONDS_SD, _BELIEVED_SAMPLES_SD = 0.05, 0.5
+_BELIEVED_SECONDS_SD, BELIEVED_SAMPLES_SD = 0.05, 0.5
 
 
 class SampleSlopes:
@@ -57,7 +57,7 @@ class SampleSlopes:
         found = self._samples.fit(seen, ahead_sd=COMMON_ERROR_SD)
         if not believed:
             return found
-        seen = _believing(seen, sorted(believed), found.model.mean, _BELIEVED_SAMPLES_SD)
+        seen = _believing(seen, sorted(believed), found.model.mean, BELIEVED_SAMPLES_SD)
         return self._samples.fit(seen, ahead_sd=COMMON_ERROR_SD)
 
     def weight_against(self, fitted: SlopeFit, others: Mapping[Configuration, float]) -> float:

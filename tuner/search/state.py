@@ -18,6 +18,7 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
 from tuner.probes.score_schedule import ScoreSchedule, score_schedule
+from tuner.probes.terms import ProbeTerms, probe_terms
 from tuner.search.capacity import Capacity
 from tuner.search.start_value import guessed_start
 from tuner.search.timings import TimingKey, timing_key
@@ -184,7 +185,7 @@ class SearchState:
         All of them where ranks are emulated: that trains nothing on the cluster which is asked about.
         """
         trainings = self.job.goal.trainings
-        return trainings if self.cluster.virtual is not None else trainings - 1
+        return trainings - 1 if self.terms.is_training else trainings
 
     @cached_property
     def slices(self) -> tuple[Measurement, ...]:
@@ -192,9 +193,25 @@ class SearchState:
         return tuple(measurement for probe in self.probes for measurement in probe.slices)
 
     @cached_property
+    def terms(self) -> ProbeTerms:
+        """How slices are charged and scored."""
+        return probe_terms(self.job, self.cluster, self.slices, self.epoch_samples)
+
+    @property
     def repeats(self) -> bool:
         """Whether a run that resumes starts over, and is paid for again up to where it was."""
-        return not self.job.can_resume or any(m.resume_refused for m in self.slices)
+        return not self.terms.resumes
+
+    def next_score_samples(self, configuration: Configuration, samples: int) -> int | None:
+        """Samples at which a run's next score is due; None where only past runs can tell.
+
+        Args:
+            configuration: What it runs with.
+            samples: Samples that it has seen.
+        """
+        if self.schedule.has_scores:
+            return self.schedule.next_after(configuration, samples) or samples + 1
+        return self.terms.next_score_samples(samples)
 
     @cached_property
     def given_up(self) -> frozenset[Configuration]:
@@ -243,7 +260,14 @@ class SearchState:
     def startup_seconds(self) -> float:
         """What starting a slice costs before its first step: the median of those measured."""
         seen = [m.startup_seconds for m in self.slices if m.startup_seconds > 0]
-        return float(np.median(seen)) if seen else _UNKNOWN_STARTUP_SECONDS
+        recording = self.job.recording()
+        stated = _UNKNOWN_STARTUP_SECONDS if recording is None else recording.startup_seconds
+        return float(np.median(seen)) if seen else stated
+
+    @cached_property
+    def is_scored(self) -> bool:
+        """Whether any run has a score of a trained model."""
+        return any(run.measurement.trained_curve for run in self.runs.values())
 
     @cached_property
     def overhead(self) -> float:

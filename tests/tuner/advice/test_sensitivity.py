@@ -13,7 +13,6 @@ from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import BASELINE, World, make_job
 from tuner.advice.sensitivity import turning_points
 from tuner.job.values import parse_duration
-from tuner.search.acquisition import expected_costs
 from tuner.search.beliefs import believe, candidates
 
 MACHINE = {
@@ -37,7 +36,7 @@ def reported(folder: Path, **machine: str) -> tuple[Configuration, tuple[str, ..
     rng = np.random.default_rng(0)
     state = world.state()
     beliefs = believe(state, candidates(state, rng), rng)
-    best = beliefs.configurations[int(np.argmin(expected_costs(state, beliefs)))]
+    best = beliefs.configurations[int(np.argmin(beliefs.expected))]
     return best, turning_points(state, beliefs, best)
 
 

@@ -14,7 +14,6 @@ from search_spaces import Configuration
 from tests.tuner.search.test_repeating import command_job
 from tests.tuner.search.world import BASELINE, World, configuration
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
-from tuner.search.acquisition import expected_costs
 from tuner.search.beliefs import believe, candidates
 from tuner.search.limits import ended_by_fault
 from tuner.search.model_policy import ModelPolicy
@@ -188,7 +187,7 @@ def reachable(world: World) -> set[Configuration]:
     rng = np.random.default_rng(0)
     state = world.state()
     beliefs = believe(state, candidates(state, rng), rng)
-    expected = expected_costs(state, beliefs)
+    expected = beliefs.expected
     return {c for c, cost in zip(beliefs.configurations, expected, strict=True) if math.isfinite(cost)}
 
 

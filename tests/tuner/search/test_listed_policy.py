@@ -17,16 +17,14 @@ from benchmarks.replay_problem import Problem
 from benchmarks.replay_search import ReplayedSearch, steps
 from search_spaces import Configuration
 from tests.recorded_grid import STARTUP_SECONDS, configuration, grid, recorded_run
-from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.domain.measurement import Purpose
 from tuner.job import Job
 from tuner.job.recorded_job import completed
 from tuner.probes import Until
 from tuner.recordings.file import write_recording
 from tuner.recordings.recording import Recording
-from tuner.search import believer, improvement
 from tuner.search.believer import Believer, is_listed
-from tuner.search.listed_policy import ListedPolicy
+from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind
 from tuner.search.slope_priors import NEUTRAL, REVERSED, TEXTBOOK, SlopeBeliefs
 from tuner.search.state import SearchState
@@ -67,10 +65,10 @@ def posed(folder: Path, recording: Recording | None = None, **stated: Any) -> Po
 
 
 def searched(
-    problem: Posed, policy: ListedPolicy | None = None, *, most: int = MOST_DECISIONS
+    problem: Posed, policy: ModelPolicy | None = None, *, most: int = MOST_DECISIONS
 ) -> list[tuple[SearchState, Decision]]:
     """The states and decisions of a search until it stops, or so many of them."""
-    every = steps(ReplayedSearch(problem), policy or ListedPolicy())
+    every = steps(ReplayedSearch(problem), policy or ModelPolicy())
     return [(state, decision) for state, decision, _ in itertools.islice(every, most)]
 
 
@@ -83,7 +81,7 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> Posed:
 @pytest.fixture(scope="module")
 def whole(problem: Posed) -> list[tuple[SearchState, Decision]]:
     """Its search from the first look to the end."""
-    return searched(problem, ListedPolicy(Believer(seed=3)))
+    return searched(problem, ModelPolicy(Believer(seed=3)))
 
 
 def stop_of(found: list[tuple[SearchState, Decision]]) -> Stop:
@@ -119,7 +117,7 @@ def test_for_many_trainings_it_ends_near_the_best_and_says_how_much_may_be_left(
     # and counts as one that takes longer than it has lived.
     runs = tuple(recorded_run(run.configuration, points=20) for run in plain.runs)
     problem = posed(tmp_path, replace(plain, runs=runs), goal=goal)
-    found = searched(problem, ListedPolicy(Believer(seed=1, prior=prior)))
+    found = searched(problem, ModelPolicy(Believer(seed=1, prior=prior)))
     stop, beliefs = stop_of(found), found[-1][1].beliefs
     assert stop.kind is StopKind.NO_GAIN
     assert problem.regret(recommended(found)) <= 1.2
@@ -148,7 +146,7 @@ def test_it_decides_alike_whatever_the_order_of_rows(problem: Posed, tmp_path: P
     order = np.random.default_rng(0).permutation(len(runs))
     shuffled = posed(tmp_path, small(runs=tuple(runs[i] for i in order)))
     plain, other = (
-        searched(posed_, ListedPolicy(Believer(seed=2)), most=16) for posed_ in (problem, shuffled)
+        searched(posed_, ModelPolicy(Believer(seed=2)), most=16) for posed_ in (problem, shuffled)
     )
     assert [known_of(d.action) for _, d in plain] == [known_of(d.action) for _, d in other]
 
@@ -156,10 +154,10 @@ def test_it_decides_alike_whatever_the_order_of_rows(problem: Posed, tmp_path: P
 def test_a_decision_depends_on_the_state_alone(
     problem: Posed, whole: list[tuple[SearchState, Decision]]
 ) -> None:
-    used = ListedPolicy(Believer(seed=3))
+    used = ModelPolicy(Believer(seed=3))
     used.decide(whole[-1][0])
     for state, decision in whole[:: max(1, len(whole) // 8)]:
-        for policy in (ListedPolicy(Believer(seed=3)), used):
+        for policy in (ModelPolicy(Believer(seed=3)), used):
             again = policy.decide(state)
             assert known_of(again.action) == known_of(decision.action)
             if decision.beliefs is not None:
@@ -169,7 +167,7 @@ def test_a_decision_depends_on_the_state_alone(
 
 def test_the_same_seed_probes_alike_first_and_others_elsewhere(problem: Posed) -> None:
     first_actions = [
-        [known_of(d.action) for _, d in searched(problem, ListedPolicy(Believer(seed=seed)), most=3)]
+        [known_of(d.action) for _, d in searched(problem, ModelPolicy(Believer(seed=seed)), most=3)]
         for seed in (0, 0, 1, 2, 3)
     ]
     assert first_actions[0] == first_actions[1]
@@ -278,24 +276,15 @@ def test_a_falling_metric_is_searched_as_a_rising_one(problem: Posed, tmp_path: 
 
 
 @pytest.mark.parametrize("deadline", [None, 500.0])
-def test_where_runs_end_alike_is_a_limit_for_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadline: float | None
-) -> None:
+def test_where_runs_end_alike_is_a_limit_for_all(tmp_path: Path, deadline: float | None) -> None:
     never = [configuration(nodes=n, learning_rate=0.001) for n in (1, 2)]
     problem = posed(tmp_path, deadline=deadline)
     search = ReplayedSearch(problem)
     for what in never:
         until = Until(training_seconds=1e6)
         search.execute(Start(configuration=what, purpose=Purpose.STATISTICS, until=until, reason=""))
-    given: list[np.ndarray] = []
-
-    def spied(predictor: SlopePredictor, price: np.ndarray, log_longest: np.ndarray) -> tuple[int, float]:
-        given.append(log_longest)
-        return improvement.recommended(predictor, price, log_longest)
-
-    monkeypatch.setattr(believer, "recommended", spied)
-    Believer().of_list(search.state())
-    (learnt,) = given
+    beliefs = Believer().of_list(search.state())
+    learnt = log_longest(search.state(), beliefs.prospects)
     # Both ended after as many samples, which take one node longer than two.
     ends = [run.measurement.training_seconds for run in search.state().runs.values()]
     rows = [sorted(problem.costs).index(what) for what in never]
@@ -315,7 +304,7 @@ def test_where_nothing_arrives_the_target_is_unreachable(tmp_path: Path) -> None
 
 def test_the_more_trainings_the_answer_serves_the_less_likely_gains_it_expects(tmp_path: Path) -> None:
     spent = [
-        searched(posed(tmp_path, trainings=trainings), ListedPolicy(Believer(seed=1)))[-1][0].spent.seconds
+        searched(posed(tmp_path, trainings=trainings), ModelPolicy(Believer(seed=1)))[-1][0].spent.seconds
         for trainings in (2, 1_000, 1_000_000)
     ]
     assert spent == sorted(spent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from search_spaces import Configuration
 from tests.tuner.search.world import World, configuration, make_job
 from tuner.domain.measurement import Purpose
 from tuner.search.beliefs import believe
+from tuner.search.believer import Believer
 from tuner.search.capacity import Capacity, UnderWay
 from tuner.search.limits import limit_reached, may_start, seconds_left
 from tuner.search.opportunity_cost import OpportunityCost
-from tuner.search.pending_probes import left_to_resolve
 from tuner.search.state import SearchState
 
 ONE, TWO, FOUR = configuration(1, 64, 0.08), configuration(2, 128, 0.08), configuration(4, 256, 0.08)
@@ -82,10 +81,11 @@ def test_dollars_always_count(tmp_path: Path) -> None:
 
 def test_the_statistics_of_a_run_that_is_under_way_are_so_on_any_nodes(tmp_path: Path) -> None:
     opportunity = OpportunityCost(state=state_of(tmp_path, running(ONE)), leader=None)
-    assert not opportunity.allows(ONE)
-    assert not opportunity.allows(ONE.replaced(nodes=2))
-    assert opportunity.allows(TWO)
-    assert not opportunity.allows(FOUR)
+    assert opportunity.is_under_way(ONE)
+    assert opportunity.is_under_way(ONE.replaced(nodes=2))
+    assert not opportunity.is_under_way(TWO)
+    assert opportunity.state.fits(TWO)
+    assert not opportunity.state.fits(FOUR)
 
 
 def test_limits_count_time_that_passes_and_dollars_that_will_be_due(tmp_path: Path) -> None:
@@ -108,20 +108,16 @@ def test_limits_count_time_that_passes_and_dollars_that_will_be_due(tmp_path: Pa
     assert stop.reason == "the time budget of 10 s is used up"
 
 
-def test_what_is_under_way_leaves_less_to_resolve_of_its_like(tmp_path: Path) -> None:
+def test_what_is_under_way_leaves_less_to_learn_of_its_like(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.ran(ONE, 4.0)
     near, far = configuration(1, 256, 0.09), configuration(1, 16, 0.0005)
-    polled_at = configuration(1, 256, 0.08)
-    candidates = [ONE, polled_at, near, far]
+    under_way = configuration(1, 256, 0.08)
+    candidates = [ONE, under_way, near, far]
     beliefs = believe(world.state(), candidates, np.random.default_rng(0))
-    state = replace(world.state(), capacity=Capacity(num_slots=2, under_way=(running(polled_at),)))
-    left = left_to_resolve(state, beliefs, lambda _index: 0.8, 0)
-    assert left[1] == pytest.approx(0.2)
+    state = replace(world.state(), capacity=Capacity(num_slots=2, under_way=(running(under_way),)))
+    before = beliefs.prospects.variance_log
+    left = Believer().prospects(state, beliefs).variance_log / before
+    assert left[1] < 0.5
     assert 0.0 <= left[2] < left[3] <= 1.0
-    nothing = left_to_resolve(world.state(), beliefs, lambda _index: 0.8, 0)
-    assert (nothing == 1.0).all()
-    # The incumbent's own run is not held against anyone.
-    own = replace(state, capacity=Capacity(num_slots=2, under_way=(running(ONE),)))
-    assert (left_to_resolve(own, beliefs, lambda _index: 0.8, 0) == 1.0).all()
-    assert math.isfinite(left.sum())
+    assert Believer().prospects(world.state(), beliefs) is beliefs.prospects

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,14 @@ def test_a_run_that_starts_anew_costs_all_of_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     beliefs = believe(state, candidates(state, rng), rng)
     index = beliefs.configurations.index(HERE)
-    left = Acquisition(state, beliefs)._still_to_train()[:, index]
-    assert left == pytest.approx(beliefs.forecast.total[:, index])
-    assert np.median(left - beliefs.forecast.remaining[:, index]) == pytest.approx(20.0, rel=0.2)
+    acquisition = Acquisition(state, beliefs, beliefs.prospects)
+    # All of it is still to be trained, and the next slice trains again what was trained.
+    assert acquisition.incumbent == index
+    assert math.exp(acquisition.weights.log_incumbent) == pytest.approx(
+        np.exp(beliefs.prospects.mean_log[index])
+    )
+    startup = state.slice_seconds
+    assert acquisition.costs.fixed[index] - startup == pytest.approx(20.0 * state.overhead, rel=0.05)
 
 
 def test_a_budget_that_ends_before_anything_new_is_not_spent(tmp_path: Path) -> None:
@@ -71,8 +77,8 @@ def test_a_budget_that_ends_before_anything_new_is_not_spent(tmp_path: Path) -> 
     world.ran(HERE, 30.0)
     state = world.state()
     rng = np.random.default_rng(0)
-    acquisition = Acquisition(state, believe(state, candidates(state, rng), rng))
-    assert acquisition.incumbent() is None
+    beliefs = believe(state, candidates(state, rng), rng)
+    assert not Acquisition(state, beliefs, beliefs.prospects).can_go_on
 
 
 def test_one_training_is_executed_in_one_slice(tmp_path: Path) -> None:

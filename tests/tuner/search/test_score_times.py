@@ -15,7 +15,7 @@ from tuner.probes import Until
 from tuner.recordings.file import write_recording
 from tuner.recordings.recording import Recording
 from tuner.search.believer import Believer
-from tuner.search.listed_policy import ListedPolicy
+from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Continue, Start
 from tuner.search.score_times import score_times
 
@@ -118,7 +118,7 @@ def test_a_run_without_a_score_goes_on_to_its_first_one(problem: Problem, goal: 
     """Before it nothing is believed."""
     search = ReplayedSearch(replace(problem, goal=goal))
     resumed = 0
-    for state, decision, _ in itertools.islice(steps(search, ListedPolicy(Believer(seed=1))), 60):
+    for state, decision, _ in itertools.islice(steps(search, ModelPolicy(Believer(seed=1))), 60):
         scored = {key for key, run in state.runs.items() if run.measurement.trained_curve}
         action = decision.action
         if not scored:
