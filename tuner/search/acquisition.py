@@ -52,12 +52,12 @@ class Option:
     Args:
         index: The candidate.
         is_timing: Whether it times steps only.
-        cost: What it costs, in the goal's unit; 0 where nothing else could use that time.
+        share_of_cost: What of its price it costs the goal: 0 where nothing else could use that time.
     """
 
     index: int
     is_timing: bool
-    cost: float
+    share_of_cost: float
 
 
 class Acquisition:
@@ -77,6 +77,8 @@ class Acquisition:
         self._charged = probe_cost(state, prospects, beliefs.price)
         done = prospects.status.seconds
         again = np.zeros(len(done)) if state.terms.resumes else done * self._charged.per_second
+        # What can be trained no further is no incumbent, and gains nothing.
+        usable = [(run is not None and run.arrived) or self._may_go_on(i) for i, run in enumerate(self._runs)]
         arrived = any(run.arrived for run in state.runs.values())
         #: How many trainings a better configuration improves, and what each is spared of the started run.
         self._trainings, credit = state.further_trainings, 0.0
@@ -88,7 +90,7 @@ class Acquisition:
             probing=self._charged.per_second,
             fixed=self._charged.per_slice + again,
             credit=credit,
-            log_longest=log_longest(state, prospects),
+            log_longest=np.where(usable, log_longest(state, prospects), -np.inf),
         )
         self.weights: Weights = weigh(prospects, self.costs, self._slice_seconds)
         self._can_train = np.array([self._may_train(i) for i in range(len(self._runs))], dtype=bool)
@@ -108,11 +110,13 @@ class Acquisition:
     @property
     def can_go_on(self) -> bool:
         """Whether the incumbent may be trained further, on its own nodes or from a run on others."""
-        run = self._runs[self.incumbent]
+        return self._may_go_on(self.incumbent)
+
+    def _may_go_on(self, index: int) -> bool:
+        run, configuration = self._runs[index], self._prospects.configurations[index]
         if run is None:
-            return self._may_start
-        configuration = self._prospects.configurations[self.incumbent]
-        done = float(self._prospects.status.seconds[self.incumbent])
+            return self._may_start and self._state.space.is_runnable(configuration)
+        done = float(self._prospects.status.seconds[index])
         if self._state.repeats and seconds_left(self._state, configuration) <= done:
             return False  # the budget would be used up before anything new is seen
         if run.configuration == configuration or not self._can_transfer(run, configuration):
@@ -134,12 +138,15 @@ class Acquisition:
         Args:
             opportunity: What slices keep from running.
         """
-        least = _LEAST_GAIN * math.exp(min(self.weights.log_incumbent, NEVER))
-        for index in np.argsort(-self.weights.score, kind="stable"):
-            if self.weights.score[index] <= 0:
+        weights = self.weights
+        least = _LEAST_GAIN * math.exp(min(weights.log_incumbent, NEVER))
+        for index in np.argsort(-weights.score, kind="stable"):
+            if weights.score[index] <= 0:
                 return None
+            if self._trainings * weights.saving[index] < least:
+                continue
             option = self._option(int(index), opportunity)
-            if option is not None and self._trainings * self.weights.saving[index] > max(option.cost, least):
+            if option is not None and self._trainings * weights.return_rate[index] > option.share_of_cost:
                 return option
         return None
 
@@ -161,10 +168,11 @@ class Acquisition:
         charged, fixed = self._charged.per_second[index], self.costs.fixed[index]
         if is_timing:
             seconds, fixed = min(_TIMING_SECONDS, seconds), self._charged.per_slice[index]
-        cost = seconds * float(charged) + float(fixed)
         price = float(self._charged.price[index])
+        charged_seconds = (seconds * float(charged) + float(fixed)) / price
+        cost = opportunity.cost(configuration, charged_seconds, price)
         return Option(
-            index=index, is_timing=is_timing, cost=opportunity.cost(configuration, cost / price, price)
+            index=index, is_timing=is_timing, share_of_cost=cost / max(charged_seconds * price, 1e-12)
         )
 
     def _may_train(self, index: int) -> bool:
@@ -244,6 +252,8 @@ class Acquisition:
 
     def execute(self, option: Option) -> Start | Continue:
         """The action of an option."""
+        if option.index == self.incumbent:
+            return self.go_on()
         if not option.is_timing:
             return self._advance(option.index, Purpose.STATISTICS, self._reason(option.index))
         return Start(

@@ -55,7 +55,7 @@ class Believer:
         """Whether laws say how a job's axes act, and not slopes alone."""
         return not is_listed(state)
 
-    def prospects(self, state: SearchState, beliefs: Beliefs) -> Prospects:
+    def prospects(self, state: SearchState, beliefs: Beliefs, incumbent: Configuration) -> Prospects:
         """The prospects as they will be once the slices in flight have ended.
 
         They are taken to show what is expected of them (kriging believer; Ginsbourger et al. 2010).
@@ -63,8 +63,10 @@ class Believer:
         Args:
             state: What was measured.
             beliefs: What is believed of it.
+            incumbent: What candidates are compared with: what its slice shows is held against none.
         """
         in_flight = {a.configuration for a in state.capacity.under_way if a.purpose is not Purpose.TIMING}
+        in_flight.discard(incumbent)
         if not in_flight:
             return beliefs.prospects
         if is_listed(state):

@@ -73,8 +73,10 @@ class Weights:
         incumbent: The candidate that is expected to cost least.
         log_incumbent: Logarithm of what each training of the answer would cost with it.
         score: Expected improvement over cost; 0 where nothing can be gained or learnt, `(num,)`.
-        saving: What the next slice is expected to save for each training of the answer, in the goal's unit,
-            at the rate of the best number of further slices, `(num,)`.
+        saving: What the next slices are expected to save for each training of the answer at most, in the
+            goal's unit, `(num,)`.
+        return_rate: What the best number of next slices is expected to save for each training of the answer,
+            over what they cost, `(num,)`.
         slice_seconds: Training seconds of the next slice, `(num,)`.
     """
 
@@ -82,6 +84,7 @@ class Weights:
     log_incumbent: float
     score: Array
     saving: Array
+    return_rate: Array
     slice_seconds: Array
 
 
@@ -159,7 +162,7 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     known = np.isfinite(status.arrived) | status.ended
     # Of whole trainings: what is to go of a started run says little of how good its configuration is.
     log_cost = prospects.log_seconds + log_price[:, None]
-    log_whole = float(prospects.mean_log[incumbent]) + log_price[incumbent]
+    log_whole = min(float(prospects.mean_log[incumbent]), NEVER) + log_price[incumbent]
     ahead = np.where(others[:, None], log_whole - log_cost, log_cost - log_whole - behind)
     better = prospects.weights * status.likely[:, None] * np.maximum(ahead, 0.0)
     allowed = prospects.log_seconds <= costs.log_longest[:, None]
@@ -172,18 +175,20 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     remaining = (prospects.weights * np.maximum(left, 0.0)).sum(axis=1)
     score = gain / np.maximum(remaining * costs.probing + costs.fixed, 1e-12)
     log_other = np.where(others, log_best, log_best + behind)
-    saving = np.zeros(len(shared))
+    saving, rate = np.zeros(len(shared)), np.zeros(len(shared))
     for factor in _AHEAD:
         seconds = np.maximum(np.minimum(factor * slices, remaining), slices)
         sd = _resolved_sd(prospects, seconds)
         gained = _expected_saving(to_go.mean_log + log_price, sd, log_other, np.where(others, 1.0, -1.0))
-        saving = np.maximum(saving, gained / (seconds * costs.probing + costs.fixed))
-    saving = status.likely * saving * (slices * costs.probing + costs.fixed)
+        gained = np.where(gain > 0.0, status.likely * gained, 0.0)
+        saving = np.maximum(saving, gained)
+        rate = np.maximum(rate, gained / (seconds * costs.probing + costs.fixed))
     return Weights(
         incumbent=incumbent,
         log_incumbent=log_best,
         score=score,
-        saving=np.where(gain > 0.0, saving, 0.0),
+        saving=saving,
+        return_rate=rate,
         slice_seconds=slices,
     )
 
@@ -208,7 +213,7 @@ def _runner_up(prospects: Prospects, price: Array, keeps: Array, incumbent: int)
     second = int(np.argmin(risk))
     if not math.isfinite(risk[second]):
         return incumbent, 0.0
-    log_cost = prospects.mean_log + np.log(price)
+    log_cost = np.minimum(prospects.mean_log + np.log(price), NEVER)
     return second, float(log_cost[second] - log_cost[incumbent])
 
 

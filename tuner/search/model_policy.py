@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from search_spaces import Configuration, traits_of
-from tuner.domain.measurement import Purpose
+from tuner.domain.measurement import Outcome, Purpose
 from tuner.probes import Until
 from tuner.search.acquisition import Acquisition
 from tuner.search.beliefs import Beliefs, prices
@@ -144,7 +144,19 @@ class ModelPolicy:
         if state.capacity.under_way:
             return Wait(reason="no run has a score yet")
         tried = state.given_up | {probe.configuration for probe in state.probes}
-        untried = [c for c in state.space.candidates() if c not in tried and run_of(state, c) is None]
+        others = [
+            c for c in dict.fromkeys([*self._wanted(state), *state.space.candidates()]) if c not in tried
+        ]
+        # Where one rate breaks down larger ones do, too.
+        broken = [r.configuration for r in state.runs.values() if r.probe.outcome is Outcome.DIVERGED]
+        largest = min((c.learning_rate for c in broken if "learning_rate" in c), default=math.inf)
+        untried = [
+            c
+            for c in others
+            if c not in tried
+            and run_of(state, c) is None
+            and ("learning_rate" not in c or c.learning_rate < largest)
+        ]
         if not untried or not may_start(state):
             return _nothing_left(state)
         left = seconds_left(state, untried[0])
@@ -162,10 +174,11 @@ class ModelPolicy:
             return acquisition.go_on()
         challenger = acquisition
         if state.capacity.under_way:
-            challenger = Acquisition(state, beliefs, self._believer.prospects(state, beliefs))
+            incumbent = beliefs.configurations[acquisition.incumbent]
+            challenger = Acquisition(state, beliefs, self._believer.prospects(state, beliefs, incumbent))
         option = challenger.best_option(opportunity)
         concurrently = state.capacity.is_shared and opportunity.leader_fits and opportunity.counts_seconds
-        if concurrently and (option is None or option.cost == 0.0):
+        if concurrently and (option is None or option.share_of_cost == 0.0):
             return acquisition.go_on()
         if option is not None:
             return challenger.execute(option)

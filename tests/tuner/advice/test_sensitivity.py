@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from search_spaces import Configuration
 from tests.tuner.search.synthetic import Law
@@ -24,8 +24,14 @@ MACHINE = {
 }
 
 
-def reported(folder: Path, **machine: str) -> tuple[Configuration, tuple[str, ...]]:
-    """The configuration that is expected to cost least, and what would change that."""
+def reported(folder: Path, *, alike: bool = False, **machine: str) -> tuple[Configuration, tuple[str, ...]]:
+    """The configuration that is expected to cost least, and what would change that.
+
+    Args:
+        folder: Of the world.
+        alike: Whether all are expected to cost nearly the same, whatever their medians.
+        machine: What differs of the machine.
+    """
     job = make_job(
         cluster={"nodes": [1, 4, 64], "machine": {**MACHINE, **machine}},
         probe={"kind": "emulated"},
@@ -36,6 +42,8 @@ def reported(folder: Path, **machine: str) -> tuple[Configuration, tuple[str, ..
     rng = np.random.default_rng(0)
     state = world.state()
     beliefs = believe(state, candidates(state, rng), rng)
+    if alike:
+        beliefs = replace(beliefs, expected=1.0 + 1e-9 * beliefs.forecast.quantile(0.5))
     best = beliefs.configurations[int(np.argmin(beliefs.expected))]
     return best, turning_points(state, beliefs, best)
 
@@ -53,14 +61,10 @@ def test_slower_links_would_send_it_to_fewer_nodes_and_faster_ones_to_more(tmp_p
 
 
 def test_nobody_is_said_to_be_ahead_whose_time_is_longer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """Expectations may lie close together where medians do not: draws that hardly arrive lengthen some."""
-    monkeypatch.setattr(
-        "tuner.advice.sensitivity.expected_costs",
-        lambda state, beliefs: 1.0 + 1e-9 * beliefs.forecast.quantile(0.5),
-    )
-    _, sentences = reported(tmp_path, latency="1ms")
+    _, sentences = reported(tmp_path, alike=True, latency="1ms")
     for sentence in sentences:
         if found := re.search(r"ahead: (.+) against (.+)\.$", sentence):
             other, own = (parse_duration(words.replace(" ", "")) for words in found.groups())

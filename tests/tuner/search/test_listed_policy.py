@@ -23,6 +23,7 @@ from tuner.job.recorded_job import completed
 from tuner.probes import Until
 from tuner.recordings.file import write_recording
 from tuner.recordings.recording import Recording
+from tuner.search.beliefs import log_longest
 from tuner.search.believer import Believer, is_listed
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind

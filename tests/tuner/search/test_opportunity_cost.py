@@ -117,7 +117,10 @@ def test_what_is_under_way_leaves_less_to_learn_of_its_like(tmp_path: Path) -> N
     beliefs = believe(world.state(), candidates, np.random.default_rng(0))
     state = replace(world.state(), capacity=Capacity(num_slots=2, under_way=(running(under_way),)))
     before = beliefs.prospects.variance_log
-    left = Believer().prospects(state, beliefs).variance_log / before
+    left = Believer().prospects(state, beliefs, ONE).variance_log / before
     assert left[1] < 0.5
     assert 0.0 <= left[2] < left[3] <= 1.0
-    assert Believer().prospects(world.state(), beliefs) is beliefs.prospects
+    assert Believer().prospects(world.state(), beliefs, ONE) is beliefs.prospects
+    # The incumbent's own slice is held against none.
+    own = replace(state, capacity=Capacity(num_slots=2, under_way=(running(ONE),)))
+    assert Believer().prospects(own, beliefs, ONE) is beliefs.prospects
