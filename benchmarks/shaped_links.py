@@ -37,7 +37,6 @@ import typer
 
 from benchmarks.host_network import HostNetwork, host_network, reason_against_hosts
 from search_spaces import STRATEGIES
-from tuner.analytic.laws import compute_seconds
 from tuner.analytic.step_time_laws import Network, batch_seconds
 from tuner.calibration import Constants, Effort, Figure, Link, machine_section
 from tuner.launchers import (
@@ -294,11 +293,7 @@ def _one(value: float) -> Figure:
 def law_seconds(constants: Constants, strategy: str, batch_size: int, tau: float) -> dict[int, float]:
     """Seconds of a batch by nodes, as the laws say."""
     nodes = np.array(_NODES, dtype=float)
-    compute = compute_seconds(
-        batch_size / nodes,
-        fixed=constants.fixed_seconds.value,
-        per_sample=constants.seconds_per_sample.value,
-    )
+    compute = constants.fixed_seconds.value + constants.seconds_per_sample.value * batch_size / nodes
     network = Network(
         num_bytes=constants.parameter_bytes,
         latency=constants.collective.latency.value,

@@ -38,8 +38,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.step_placements import placements_of, spread_evenly, steps_at
 from benchmarks.step_time_pollux import fit_pollux
-from tuner.analytic.placement import placements_of, spread_evenly
 from tuner.analytic.step_fit import FittedSteps, TimedSteps, fit_steps
 from tuner.analytic.step_rows import Steps
 from tuner.domain.cluster import Cluster
@@ -75,7 +75,7 @@ class Timed:
     def at(self, rows: npt.NDArray[np.intp]) -> Timed:
         """Some of them."""
         return Timed(
-            steps=self.steps.at(rows),
+            steps=steps_at(self.steps, rows),
             step_seconds=self.step_seconds[rows],
             wait_seconds=self.wait_seconds[rows],
         )

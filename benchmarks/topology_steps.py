@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.pollux_tables import Timings
+from benchmarks.step_placements import placements_of
 from benchmarks.step_time import NOMINAL_BYTES, PARAMETER_BYTES, Timed, fit_product
-from tuner.analytic.placement import placements_of
 from tuner.analytic.step_fit import FittedSteps
 from tuner.analytic.step_rows import Steps
 

@@ -10,6 +10,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+from benchmarks.step_placements import placements_of, spread_evenly
 from benchmarks.step_time import (
     CLUSTER,
     FIT_NODES,
@@ -22,7 +23,6 @@ from benchmarks.step_time import (
 )
 from benchmarks.step_time_pollux import PolluxSeconds, fit_pollux
 from search_spaces import Configuration
-from tuner.analytic.placement import placements_of, spread_evenly
 from tuner.analytic.step_rows import Steps
 from tuner.analytic.step_time_model import fit_seconds
 from tuner.domain.measurement import Measurement, Outcome, Purpose, RankTiming, Spread

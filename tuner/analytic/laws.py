@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from statistics import NormalDist
-
 import numpy as np
 import numpy.typing as npt
 
@@ -12,44 +9,16 @@ Array = npt.NDArray[np.float64]
 #: A number, or an array that broadcasts against the law's inputs: `(num, 1)` gives `(num, num_inputs)`.
 Values = float | Array
 
-_NORMAL = NormalDist()
-
-
-def compute_seconds(batch_size_per_rank: Array, *, fixed: Values, per_sample: Values) -> Array:
-    """Seconds of one rank's forward, backward and update.
-
-    c(b) = a0 + a1 b, with a0 = `fixed` (s) and a1 = `per_sample` (s). A straight line has errors of up
-    to a quarter at single batch sizes (caches, kernels), hence the residual on top of it.
-
-    Args:
-        batch_size_per_rank: b, any shape.
-        fixed: Seconds a step costs whatever its batch.
-        per_sample: Seconds a sample adds.
-    """
-    return np.asarray(fixed + per_sample * batch_size_per_rank, dtype=float)
-
 
 def expected_maximum(num_ranks: Array) -> Array:
     """Expected maximum of p standard normals: m_p = Phi^-1((p - 3/8) / (p + 1/4)) (Blom 1958).
 
     Zero for one rank. Good to 2% for p up to thousands; jitter with heavy tails exceeds it.
     """
-    ranks = np.asarray(num_ranks, dtype=float)
-    whole = np.rint(ranks).astype(np.intp)
-    if np.array_equal(whole, ranks):
-        table = _expected_maxima(1 << int(whole.max(initial=1)).bit_length())
-        return np.asarray(table[whole], dtype=float)
-    return np.array([_expected_maximum(float(p)) for p in ranks.ravel()]).reshape(ranks.shape)
+    from scipy.special import ndtri  # takes a while to import; only models need it
 
-
-@lru_cache(maxsize=64)
-def _expected_maxima(limit: int) -> Array:
-    """Of 0 to `limit` standard normals: a fit asks for the same few counts thousands of times."""
-    return np.array([_expected_maximum(float(count)) for count in range(limit + 1)])
-
-
-def _expected_maximum(num_ranks: float) -> float:
-    return _NORMAL.inv_cdf((num_ranks - 0.375) / (num_ranks + 0.25)) if num_ranks > 1 else 0.0
+    p = np.asarray(num_ranks, dtype=float)
+    return np.where(p > 1, ndtri((p - 0.375) / (p + 0.25)), 0.0)
 
 
 def ring_all_reduce_seconds(
@@ -68,23 +37,18 @@ def ring_all_reduce_seconds(
     return np.asarray(seconds, dtype=float)
 
 
-def synchronous_step_seconds(
-    compute: Array, communication: Array, num_ranks: Array, *, jitter: Values, overlap: Values
-) -> Array:
-    """Seconds of a step in which all wait: (c^g + s^g)^(1/g) with c stretched by the slowest of p ranks.
+def overlapped_seconds(compute: Array, exchange: Array, overlap: Values) -> Array:
+    """Seconds of compute with an exchange that overlaps with it: (c^g + s^g)^(1/g).
 
-    The overlap exponent g is Pollux's (Qiao et al., OSDI 2021, equation 10): 1 adds compute and
-    communication, large values hide the smaller one.
+    The overlap exponent g is Pollux's (Qiao et al., OSDI 2021, equation 10): 1 adds compute and exchange,
+    large values hide the smaller one.
 
     Args:
-        compute: c, seconds of one rank.
-        communication: s, seconds of the exchange; zero for one rank.
-        num_ranks: p.
-        jitter: Coefficient of variation of one rank's transient slowness.
+        compute: c, seconds of compute.
+        exchange: s, seconds of the exchange.
         overlap: g, at least 1.
     """
-    slowest = compute * (1 + jitter * expected_maximum(num_ranks))
-    return np.asarray((slowest**overlap + communication**overlap) ** (1 / overlap), dtype=float)
+    return np.asarray((compute**overlap + exchange**overlap) ** (1 / overlap), dtype=float)
 
 
 def log_samples_at_best_rate(

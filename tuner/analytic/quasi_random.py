@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from tuner.analytic.laws import Array
 
 #: Number of draws of a belief wherever several beliefs are combined.
 NUM_DRAWS = 256
@@ -30,8 +28,8 @@ def spread_uniforms(num_draws: int, num_dimensions: int) -> Array:
 @lru_cache(maxsize=16)
 def spread_normals(num_draws: int, num_dimensions: int) -> Array:
     """Evenly spread standard normals, `(num_draws, num_dimensions)`; do not write into them."""
-    normal = NormalDist()
-    uniforms = spread_uniforms(num_draws, num_dimensions)
-    found = np.array([normal.inv_cdf(u) for u in uniforms.ravel()]).reshape(uniforms.shape)
+    from scipy.special import ndtri  # takes a while to import; only models need it
+
+    found = np.asarray(ndtri(spread_uniforms(num_draws, num_dimensions)))
     found.setflags(write=False)
     return found

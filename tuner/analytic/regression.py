@@ -60,7 +60,8 @@ class Residual:
 
     Args:
         sd: Standard deviation of the residual; 0 for none.
-        length_scales: One for each feature, in the feature's unit, shape `(num_features,)`.
+        length_scales: One for each feature, in the feature's unit, shape `(num_features,)`; infinite for a
+            feature that does not matter.
     """
 
     sd: float
@@ -71,6 +72,7 @@ class Residual:
         # Features in which no two inputs differ add nothing, and most configurations share most of them.
         both = np.concatenate([left, right])
         differ = both.max(axis=0, initial=-np.inf) > both.min(axis=0, initial=np.inf)
+        differ &= np.isfinite(self.length_scales)
         if not differ.any():
             return np.full((len(left), len(right)), self.sd**2)
         squared = np.zeros((len(left), len(right)))

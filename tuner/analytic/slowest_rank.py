@@ -7,17 +7,15 @@ known from the job and so no unknown of any fit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from tuner.analytic.laws import Values, expected_maximum
+from tuner.analytic.laws import Array, Values, expected_maximum, overlapped_seconds
 from tuner.domain.cluster import RankDelay
-
-Array = npt.NDArray[np.float64]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
 #: Normal tails beyond so many standard deviations count as empty; enough for thousands of ranks.
@@ -70,6 +68,16 @@ def _alike(count: int, own: Sequence[RankDelay]) -> DelayedRanks:
     )
 
 
+def _delayed_rows(
+    num_ranks: Array, delays: tuple[RankDelay, ...]
+) -> Iterator[tuple[npt.NDArray[np.bool_], tuple[DelayedRanks, ...]]]:
+    """The rows of each number of ranks of which some are delayed, `(num,)`, and these ranks."""
+    for p in np.unique(num_ranks) if delays else ():
+        groups = delayed_ranks(delays, int(p))
+        if groups:
+            yield num_ranks == p, groups
+
+
 def per_count(num_ranks: Array, value: Callable[[int], float]) -> Array:
     """What depends on the number of ranks alone, for each of many, `(num,)`."""
     counts, place = np.unique(num_ranks, return_inverse=True)
@@ -103,11 +111,8 @@ def slowest_step_seconds(
     """
     spread = jitter * np.sqrt(persistent + (1.0 - persistent) / tau)
     slowest = compute * (1.0 + spread * expected_maximum(num_ranks))
-    for p in np.unique(num_ranks) if delays else ():
-        groups = delayed_ranks(delays, int(p))
-        if groups:
-            rows = num_ranks == p
-            slowest[rows] = compute[rows] + _expected_excess((compute * spread)[rows], tau[rows], groups)
+    for rows, groups in _delayed_rows(num_ranks, delays):
+        slowest[rows] = compute[rows] + _expected_excess((compute * spread)[rows], tau[rows], groups)
     return np.asarray(slowest, dtype=float)
 
 
@@ -140,34 +145,20 @@ def _smeared_cdf(at: Array, low: Array, high: Array, sd: Array) -> Array:
 
     sd (g(z_low) - g(z_high)) / (high - low) with g(z) = z Phi(z) + phi(z), the integral of Phi.
     """
-    width = high - low
-    z_low, z_high = (at - low[:, None]) / sd[:, None], (at - high[:, None]) / sd[:, None]
-    plain = normal_cdf(z_low)
-    if not width.any():
-        return plain
+    from scipy.special import ndtr  # takes a while to import; only delays need it
+
+    def g(z: Array) -> Array:
+        return np.asarray(z * ndtr(z) + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi), dtype=float)
+
+    low, high, sd = low[:, None], high[:, None], sd[:, None]
+    z_low, width = (at - low) / sd, high - low
     with np.errstate(divide="ignore", invalid="ignore"):
-        smeared = (sd / width)[:, None] * (
-            z_low * plain + _density(z_low) - z_high * normal_cdf(z_high) - _density(z_high)
-        )
-    return np.clip(np.where(width[:, None] > 0, smeared, plain), 0.0, 1.0)
-
-
-def _density(z: Array) -> Array:
-    return np.asarray(np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi), dtype=float)
-
-
-def normal_cdf(z: Array) -> Array:
-    """Phi(z), to 7.5e-8 (Abramowitz and Stegun 1964, 26.2.17)."""
-    t = 1.0 / (1.0 + 0.2316419 * np.abs(z))
-    poly = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
-    upper = _density(z) * poly
-    return np.asarray(np.where(z >= 0, 1.0 - upper, upper), dtype=float)
+        smeared = sd / width * (g(z_low) - g((at - high) / sd))
+    return np.clip(np.where(width > 0, smeared, ndtr(z_low)), 0.0, 1.0)
 
 
 def mean_delay(num_ranks: Array, delays: tuple[RankDelay, ...]) -> Array:
     """Mean delay of a step over all ranks, seconds, `(num,)`."""
-    if not delays:
-        return np.zeros(len(num_ranks))
     return per_count(num_ranks, lambda p: sum(g.count * g.mean for g in delayed_ranks(delays, p)) / p)
 
 
@@ -186,15 +177,10 @@ def unwaiting_batch_seconds(
         overlap: g, at least 1; 1 adds compute and exchange, large values hide the smaller one.
         delays: Delays added on purpose.
     """
-    seconds = (compute**overlap + exchange**overlap) ** (1 / overlap)
-    for p in np.unique(num_ranks) if delays else ():
-        groups = delayed_ranks(delays, int(p))
-        if groups:
-            rows = num_ranks == p
-            own = np.broadcast_to(overlap, np.shape(compute))[rows]
-            rates = sum(
-                g.count / ((compute[rows] + g.mean) ** own + exchange[rows] ** own) ** (1 / own)
-                for g in groups
-            )
-            seconds[rows] = p / rates
-    return np.asarray(seconds, dtype=float)
+    seconds = overlapped_seconds(compute, exchange, overlap)
+    for rows, groups in _delayed_rows(num_ranks, delays):
+        own = np.broadcast_to(overlap, np.shape(compute))[rows]
+        steps = [overlapped_seconds(compute[rows] + group.mean, exchange[rows], own) for group in groups]
+        rates = sum(group.count / step for group, step in zip(groups, steps, strict=True))
+        seconds[rows] = num_ranks[rows] / rates
+    return seconds

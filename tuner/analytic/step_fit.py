@@ -12,30 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from tuner.analytic.laws import Array
 from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, fit_mixed
-from tuner.analytic.regression import Kernel, Parameter, Posterior, fit
+from tuner.analytic.regression import Kernel, Posterior, fit
 from tuner.analytic.step_law import StepLaw, nodes_are_machines
 from tuner.analytic.step_parameters import LINKS_VARIATION, prior_parameters
-from tuner.analytic.step_residual import SmoothResidual, StepResidual
+from tuner.analytic.step_residual import SMOOTH, StepResidual
 from tuner.analytic.step_rows import Steps
 from tuner.domain.cluster import Cluster
-
-Array = npt.NDArray[np.float64]
 
 #: Step times of the same thing differ by this much (standard deviation of the logarithm) between one
 #: moment and another on a shared machine; the prior of what `between_moments_sd` learns.
 _PRIOR_BETWEEN_MOMENTS_SD = 0.08
 _PRIOR_WEIGHT = 4.0
-#: Standard deviation of what the law leaves out on one host, or of an emulation.
-_SMOOTH_SD = 0.10
-#: Around the law on machines of their own. A straight line in the batch is off by up to a quarter at single
-#: batches (caches, kernels, padded sequences); 8% is typical. Compute scatters by 3% and an exchange by 12%
-#: before the timings tell by how much (`_scales`). Per e-fold of nodes an exchange drifts by 4% from what the
-#: law says: other jobs on the network, switches that are shared, rare stragglers.
-_BEND_SD, _COMPUTE_SD, _LINKS_SD, _DRIFT_SD = 0.08, 0.03, 0.12, 0.04
-#: Sizes that the scatter may have over those, and the width of their prior in e-folds.
+#: Sizes that the scatter may have over what `step_residual` assumes, and the width of their prior in e-folds.
 _SCALES = 2.0 ** np.arange(-2.0, 1.5, 0.5)
 _SCALE_SD = 1.0
 _SCALE_ROUNDS = 2
@@ -110,15 +101,18 @@ def fit_steps(
     parameters = prior_parameters(cluster, in_play, parameter_bytes, with_waits=observed.has_waits)
     law = StepLaw(parameters=parameters, cluster=cluster, parameter_bytes=parameter_bytes)
     between = observed.between_sd(1.0)
-    residual: Kernel = SmoothResidual(sd=_SMOOTH_SD)
+    residual: Kernel = SMOOTH
     start = None
     if on_machines:
-        residual = _residual(law, np.array([p.mean for p in parameters]))
+        residual = StepResidual(law=law, theta=np.array([p.mean for p in parameters]))
     if on_machines and len(observed.means):
-        start, scales = _learn_scatter(law, observed, between)
-        between = observed.between_sd(scales[0])
-        residual = _residual(law, start).scaled(*scales)
-        parameters = tuple(_as_scattered(p, scales[1]) for p in parameters)
+        start, own, links = _learn_scatter(law, observed, between)
+        between = observed.between_sd(own)
+        residual = StepResidual(law=law, theta=start, compute_scale=own, exchange_scale=links)
+        # Links that scatter more between placements also vary more within a ring.
+        parameters = tuple(
+            replace(p, mean=p.mean + math.log(links)) if p.name == LINKS_VARIATION else p for p in parameters
+        )
     posterior = fit_mixed(
         law,
         parameters,
@@ -134,29 +128,11 @@ def fit_steps(
     return FittedSteps(posterior=posterior, between_moments_sd=between)
 
 
-def _residual(law: StepLaw, theta: Array) -> StepResidual:
-    return StepResidual(
-        law=law,
-        theta=theta,
-        bend_sd=_BEND_SD,
-        compute_sd=_COMPUTE_SD,
-        links_sd=_LINKS_SD,
-        drift_sd=_DRIFT_SD,
-    )
-
-
-def _as_scattered(parameter: Parameter, scale: float) -> Parameter:
-    """Links that scatter more between placements also vary more within a ring."""
-    if parameter.name != LINKS_VARIATION:
-        return parameter
-    return replace(parameter, mean=parameter.mean + math.log(scale))
-
-
-def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Array, tuple[float, float]]:
+def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Array, float, float]:
     """The first two passes: the unknowns, and the sizes of the scatter of compute and of the exchange."""
     theta = np.array([p.mean for p in law.parameters])
     for _ in range(2):
-        residual = _residual(law, theta)
+        residual = StepResidual(law=law, theta=theta)
         found = fit(
             law,
             law.parameters,
@@ -169,7 +145,7 @@ def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Arr
             tolerance=_ROUGH,
         )
         theta = found.theta
-    return theta, _scales(found, observed, residual)
+    return theta, *_scales(found, observed, residual)
 
 
 def _scales(found: Posterior, observed: _Merged, residual: StepResidual) -> tuple[float, float]:

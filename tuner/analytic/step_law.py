@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from tuner.analytic.laws import Values, compute_seconds, expected_maximum
+from tuner.analytic.laws import Array, Values, expected_maximum
 from tuner.analytic.placement import Link, Sharing
 from tuner.analytic.regression import Parameter
 from tuner.analytic.step_rows import AT_HAND, EMULATED, Alike, alike_rows
-from tuner.analytic.step_time_laws import Network, NodeLinks, batch_seconds
-from tuner.domain.cluster import Cluster, VirtualCluster
-
-Array = npt.NDArray[np.float64]
+from tuner.analytic.step_time_laws import Network, batch_seconds
+from tuner.domain.cluster import Cluster
 
 _STEP = 1e-5
 #: The least that the logarithm of a described latency is taken of.
 LEAST_SECONDS = 1e-9
 _MAX_RECENT = 6
 #: What an unknown is if the fit leaves it out.
-_DEFAULTS = {
+_DEFAULTS: dict[str, Values] = {
     "log point-to-point bandwidth over the collective's": 0.0,
     "persistent share of jitter": 0.5,
     "log slowdown of compute by the exchange": -math.inf,
@@ -32,7 +28,6 @@ _DEFAULTS = {
     "exponent of devices that share an adapter": 0.0,
     "log latency seconds of a hop within a node": math.log(LEAST_SECONDS),
     "log bytes a second within a node": 700.0,
-    "log bias of emulated seconds": 0.0,
 }
 #: Exchanges take longer in proportion if these rise and those fall.
 _LATENCIES = ("log latency seconds of a hop", "log latency seconds of a hop within a node")
@@ -62,10 +57,6 @@ class StepLaw:
     parameter_bytes: int
     _recent: list[tuple[Array, int, list[Alike]]] = field(default_factory=list, repr=False, compare=False)
 
-    @property
-    def _on_machines(self) -> bool:
-        return nodes_are_machines(self.cluster)
-
     def __call__(self, theta: Array, inputs: Array) -> Array:
         """Logarithms of seconds, `(num,)`.
 
@@ -92,17 +83,21 @@ class StepLaw:
         """For several values of the unknowns, `(num_thetas, num)`."""
         found = np.zeros((len(thetas), len(inputs)))
         for alike in self._alike(inputs, len(thetas)):
-            emulated = alike.where == EMULATED and self.cluster.at_hand is not None
-            # Emulation ran with what the description says, which is the priors' mean.
-            described = np.array([[parameter.mean for parameter in self.parameters]])
-            own = np.repeat(described, len(thetas), axis=0) if emulated else thetas
-            unknowns = _Unknowns(self.parameters, own, len(alike.rows))
-            seconds = self._seconds(unknowns, alike).reshape(len(thetas), -1)
-            found[:, alike.rows] = np.log(np.maximum(seconds, 1e-12))
-            if emulated:
-                bias = [p.name for p in self.parameters].index("log bias of emulated seconds")
-                found[:, alike.rows] += thetas[:, bias, None]
+            unknowns = self._unknowns(thetas, len(alike.rows))
+            bias: Values = 0.0
+            if alike.where == EMULATED and self.cluster.at_hand is not None:
+                bias = unknowns["log bias of emulated seconds"]
+                # Emulation ran with what the description says, which is the priors' mean.
+                described = np.array([[parameter.mean for parameter in self.parameters]])
+                unknowns = self._unknowns(described, 1)
+            seconds = np.log(np.maximum(self._seconds(unknowns, alike), 1e-12)) + bias
+            found[:, alike.rows] = seconds.reshape(len(thetas), -1)
         return found
+
+    def _unknowns(self, thetas: Array, num_rows: int) -> dict[str, Values]:
+        """The unknowns by name, for each of the repeated rows: `(num_thetas * num_rows,)`, or one for all."""
+        values = np.repeat(thetas, num_rows, axis=0) if len(thetas) > 1 else thetas
+        return {**_DEFAULTS, **{p.name: own for p, own in zip(self.parameters, values.T, strict=True)}}
 
     def _alike(self, inputs: Array, times: int) -> list[Alike]:
         """The rows by formula; a fit asks for the same ones again and again."""
@@ -114,7 +109,7 @@ class StepLaw:
         del self._recent[:-_MAX_RECENT]
         return made
 
-    def _seconds(self, unknowns: _Unknowns, alike: Alike) -> Array:
+    def _seconds(self, unknowns: dict[str, Values], alike: Alike) -> Array:
         """Seconds of rows that obey one formula, `(times * num,)`."""
         at_hand = self.cluster.at_hand
         cluster = at_hand if at_hand is not None and alike.where == AT_HAND else self.cluster
@@ -126,91 +121,52 @@ class StepLaw:
         # An all-reduce that runs beside compute slows it down.
         slowest = (own * crowding * (1 + network.jitter * expected_maximum(ranks))) ** network.overlap
         exchange = network.ring_seconds(ranks) ** network.overlap
-        most = unknowns.exp("log slowdown of compute by the exchange")
+        most = np.exp(unknowns["log slowdown of compute by the exchange"])
         return np.asarray(own * (1 + most * exchange / (slowest + exchange)), dtype=float)
 
-    def _compute(self, unknowns: _Unknowns, alike: Alike, cluster: Cluster) -> tuple[Array, Values]:
-        """Seconds of one rank's compute, and by what factor ranks beside it slow down the slowest one."""
-        own = compute_seconds(
-            alike.per_rank,
-            fixed=unknowns.exp("log fixed compute seconds"),
-            per_sample=unknowns.exp("log compute seconds a sample"),
-        )
-        neighbor = unknowns.exp("log slowdown by each busy neighbour")
+    def _compute(self, unknowns: dict[str, Values], alike: Alike, cluster: Cluster) -> tuple[Array, Values]:
+        """Seconds of one rank's compute, and by what factor ranks beside it slow down the slowest one.
+
+        A straight line in the batch has errors of up to a quarter at single batch sizes (caches, kernels),
+        hence the residual on top of it.
+        """
+        own = np.exp(unknowns["log fixed compute seconds"])
+        own = own + np.exp(unknowns["log compute seconds a sample"]) * alike.per_rank
+        neighbor = np.exp(unknowns["log slowdown by each busy neighbour"])
         ranks, most = alike.placements.num_ranks, alike.placements.most_on_a_node
         if cluster.cores_per_host is None:
-            return own, 1 + neighbor * (1 - 1 / most) if self._on_machines else 1.0
+            return own, 1 + neighbor * (1 - 1 / most) if nodes_are_machines(self.cluster) else 1.0
         on_host = ranks if cluster.nodes_share_host else most
         share = on_host * cluster.threads_per_rank / cluster.cores_per_host
         alone = cluster.threads_per_rank / cluster.cores_per_host
         # Busy neighbors share caches and memory even if each rank has a core of its own.
         busy = np.clip((np.minimum(share, 1.0) - alone) / max(1.0 - alone, 1e-9), 0.0, 1.0)
-        exponent = unknowns.value("exponent of shared cores")
+        exponent = unknowns["exponent of shared cores"]
         return own * (1 + neighbor * busy) * np.maximum(share, 1.0) ** exponent, 1.0
 
-    def _network(self, unknowns: _Unknowns, alike: Alike, cluster: Cluster) -> Network:
-        on_node = None
-        if self._on_machines:
-            on_node = NodeLinks(
-                devices_per_node=cluster.devices_per_node,
-                within=Link(
-                    latency_seconds=unknowns.exp("log latency seconds of a hop within a node"),
-                    bytes_per_second=unknowns.exp("log bytes a second within a node"),
-                ),
-                sharing=Sharing(
-                    device_exponent=unknowns.value("exponent of devices that share an adapter"),
-                    peer_gain=unknowns.value("log bandwidth to several nodes over that to one"),
-                    variation=unknowns.exp("log variation of links"),
-                ),
-                per_step=alike.placements,
-            )
+    def _network(self, unknowns: dict[str, Values], alike: Alike, cluster: Cluster) -> Network:
+        virtual = cluster.virtual
+        # Nothing is a multiple of 0: the least latency that the law knows stands for it.
+        slower = 1.0 if virtual is None else virtual.one_way_seconds / max(virtual.latency, LEAST_SECONDS)
         return Network(
             num_bytes=float(self.parameter_bytes),
-            latency=unknowns.exp("log latency seconds of a hop"),
-            bytes_per_second=unknowns.exp("log bytes a second"),
-            point_to_point=unknowns.exp("log point-to-point bandwidth over the collective's"),
-            point_to_point_latency=_point_to_point_latency(cluster.virtual),
-            jitter=unknowns.exp("log jitter"),
-            persistent=np.clip(unknowns.value("persistent share of jitter"), 0.0, 1.0),
-            overlap=np.clip(unknowns.exp("log overlap exponent"), 1.0, 10.0),
+            latency=np.exp(unknowns["log latency seconds of a hop"]),
+            bytes_per_second=np.exp(unknowns["log bytes a second"]),
+            point_to_point=np.exp(unknowns["log point-to-point bandwidth over the collective's"]),
+            point_to_point_latency=slower,
+            jitter=np.exp(unknowns["log jitter"]),
+            persistent=np.clip(unknowns["persistent share of jitter"], 0.0, 1.0),
+            overlap=np.clip(np.exp(unknowns["log overlap exponent"]), 1.0, 10.0),
             delays=cluster.delays,
-            peers_wait=cluster.virtual is None,
-            on_node=on_node,
+            peers_wait=virtual is None,
+            placements=alike.placements if nodes_are_machines(self.cluster) else None,
+            within=Link(
+                latency_seconds=np.exp(unknowns["log latency seconds of a hop within a node"]),
+                bytes_per_second=np.exp(unknowns["log bytes a second within a node"]),
+            ),
+            sharing=Sharing(
+                device_exponent=unknowns["exponent of devices that share an adapter"],
+                peer_gain=unknowns["log bandwidth to several nodes over that to one"],
+                variation=np.exp(unknowns["log variation of links"]),
+            ),
         )
-
-
-class _Unknowns:
-    """Values of the unknowns by name, for each of the repeated rows.
-
-    Args:
-        parameters: The unknowns.
-        thetas: Their values, `(num_thetas, num_parameters)`.
-        num_rows: Rows that each of them is for.
-    """
-
-    def __init__(self, parameters: Sequence[Parameter], thetas: Array, num_rows: int) -> None:
-        self._places = {parameter.name: i for i, parameter in enumerate(parameters)}
-        self._thetas, self._num_rows = thetas, num_rows
-
-    def value(self, name: str) -> Values:
-        """As the law takes it: one number for all rows, or `(num_thetas * num_rows,)`."""
-        if name not in self._places:
-            return _DEFAULTS[name]
-        return self._rows(self._thetas[:, self._places[name]])
-
-    def exp(self, name: str) -> Values:
-        """Of which the law takes the logarithm."""
-        if name not in self._places:
-            return math.exp(_DEFAULTS[name])
-        return self._rows(np.exp(self._thetas[:, self._places[name]]))
-
-    def _rows(self, values: Array) -> Values:
-        return float(values[0]) if len(values) == 1 else np.repeat(values, self._num_rows)
-
-
-def _point_to_point_latency(virtual: VirtualCluster | None) -> float:
-    """Latency of messages over the collectives', as a description has it."""
-    if virtual is None:
-        return 1.0
-    # Nothing is a multiple of 0: the least latency that the law knows stands for it.
-    return virtual.one_way_seconds / max(virtual.latency, LEAST_SECONDS)

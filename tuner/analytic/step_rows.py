@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration, StrategyTraits
+from tuner.analytic.laws import Array
 from tuner.analytic.placement import Placements
 from tuner.analytic.strategy_encoding import (
     NUM_STRATEGIES,
@@ -19,13 +21,11 @@ from tuner.analytic.strategy_encoding import (
 )
 from tuner.domain.cluster import Cluster
 
-Array = npt.NDArray[np.float64]
-
 #: Where steps were made: on the cluster to predict, by emulation, on the part at hand.
 ASKED, EMULATED, AT_HAND = 0.0, 1.0, 2.0
-#: Columns of the inputs: log ranks, log batch a rank, log tau, one for each strategy, and these.
-_WHERE = 3 + NUM_STRATEGIES
-_NODES, _MOST, _OF_COMPUTE = _WHERE + 1, _WHERE + 2, _WHERE + 3
+#: Columns of the inputs; between tau and where there is one for each strategy.
+LOG_RANKS, LOG_BATCH, _LOG_TAU = range(3)
+_WHERE, NODES, MOST_ON_A_NODE, _OF_COMPUTE = range(3 + NUM_STRATEGIES, 7 + NUM_STRATEGIES)
 NUM_COLUMNS = _OF_COMPUTE + 1
 
 
@@ -48,15 +48,6 @@ class Steps:
     def __len__(self) -> int:
         return len(self.placements)
 
-    def at(self, rows: npt.NDArray[np.intp]) -> Steps:
-        """Some of them."""
-        return Steps(
-            placements=self.placements.at(rows),
-            batch_size_per_rank=self.batch_size_per_rank[rows],
-            setups=tuple(self.setups[i] for i in rows) if self.setups else (),
-            where=None if self.where is None else self.where[rows],
-        )
-
     def inputs(self, *, of_compute: bool = False) -> Array:
         """What the law takes, `(num, NUM_COLUMNS)`: the whole steps, or only one rank's compute in them."""
         where, num = self.placements, len(self)
@@ -64,12 +55,12 @@ class Steps:
             Setup(strategy="all_reduce", num_ranks=int(ranks), tau=1) for ranks in where.num_ranks
         )
         found = np.zeros((num, NUM_COLUMNS))
-        found[:, 0] = np.log(where.num_ranks)
-        found[:, 1] = np.log(self.batch_size_per_rank)
-        found[:, 2] = np.log([float(setup.tau) for setup in setups])
+        found[:, LOG_RANKS] = np.log(where.num_ranks)
+        found[:, LOG_BATCH] = np.log(self.batch_size_per_rank)
+        found[:, _LOG_TAU] = np.log([float(setup.tau) for setup in setups])
         found[:, 3:_WHERE] = strategy_columns(setups)
         found[:, _WHERE] = ASKED if self.where is None else self.where
-        found[:, _NODES], found[:, _MOST] = where.num_nodes, where.most_on_a_node
+        found[:, NODES], found[:, MOST_ON_A_NODE] = where.num_nodes, where.most_on_a_node
         found[:, _OF_COMPUTE] = float(of_compute)
         return found
 
@@ -133,32 +124,32 @@ def alike_rows(inputs: Array, times: int) -> list[Alike]:
                     where=float(where),
                     of_compute=bool(of_compute),
                     placements=Placements(
-                        num_nodes=columns[:, _NODES],
-                        num_ranks=np.rint(np.exp(columns[:, 0])),
-                        most_on_a_node=columns[:, _MOST],
+                        num_nodes=columns[:, NODES],
+                        num_ranks=np.rint(np.exp(columns[:, LOG_RANKS])),
+                        most_on_a_node=columns[:, MOST_ON_A_NODE],
                     ),
-                    per_rank=np.exp(columns[:, 1]),
-                    taus=np.rint(np.exp(columns[:, 2])),
+                    per_rank=np.exp(columns[:, LOG_BATCH]),
+                    taus=np.rint(np.exp(columns[:, _LOG_TAU])),
                 )
             )
     return found
 
 
-def exchange_columns(inputs: Array) -> Array:
-    """What tells one way to exchange from another: log tau, strategy, where, `(num, 2 + NUM_STRATEGIES)`."""
-    return inputs[:, 2 : _WHERE + 1]
+def length_scales(
+    *,
+    ranks: float = math.inf,
+    batch: float = math.inf,
+    tau: float = math.inf,
+    strategy: float = math.inf,
+    where: float = math.inf,
+) -> tuple[float, ...]:
+    """A kernel's length scale for each column of the inputs; infinite ones leave a column out.
 
-
-def log_batch_column(inputs: Array) -> Array:
-    """Logarithm of the batch a rank, `(num, 1)`."""
-    return inputs[:, 1:2]
-
-
-def placement_columns(inputs: Array) -> Array:
-    """Logarithms of nodes, ranks, and most ranks on a node, `(num, 3)`."""
-    return np.stack([np.log(inputs[:, _NODES]), inputs[:, 0], np.log(inputs[:, _MOST])], axis=1)
-
-
-def smooth_columns(inputs: Array) -> Array:
-    """Log ranks, log batch a rank, log tau, strategy, where, `(num, 4 + NUM_STRATEGIES)`."""
-    return inputs[:, : _WHERE + 1]
+    Args:
+        ranks: Over log ranks.
+        batch: Over log batch a rank.
+        tau: Over log tau.
+        strategy: Over each strategy's column.
+        where: Over where steps were made.
+    """
+    return (ranks, batch, tau, *[strategy] * NUM_STRATEGIES, where, math.inf, math.inf, math.inf)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import StrategyTraits
-from tuner.analytic.laws import Values, expected_maximum, ring_all_reduce_seconds, synchronous_step_seconds
+from tuner.analytic.laws import Array, Values, expected_maximum, overlapped_seconds
 from tuner.analytic.placement import Link, Placements, Sharing, topology_ring_seconds
 from tuner.analytic.slowest_rank import (
-    delayed_ranks,
     mean_delay,
     per_count,
     slowest_step_seconds,
@@ -58,37 +57,8 @@ def server_exchange_seconds(
     return found
 
 
-Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeLinks:
-    """Links between ranks on one node, if they differ from those between nodes.
-
-    Args:
-        devices_per_node: Ranks on every node.
-        within: Neighbors on one node.
-        sharing: How the links between nodes differ from uniform ones.
-        per_step: Where the ranks of each step are, `(num,)`; None for whole nodes.
-    """
-
-    devices_per_node: int
-    within: Link
-    sharing: Sharing
-    per_step: Placements | None = None
-
-    def placements(self, num_ranks: Array) -> Placements:
-        """Where so many ranks are: on whole nodes, or on one if they do not fill it."""
-        if self.per_step is not None:
-            return self.per_step
-        nodes = np.maximum(np.ceil(num_ranks / self.devices_per_node), 1.0)
-        most = np.minimum(num_ranks, float(self.devices_per_node))
-        return Placements(num_nodes=nodes, num_ranks=num_ranks, most_on_a_node=most)
-
-    def share_within(self, num_ranks: Array) -> Array:
-        """Share of a rank's peers that are on its node, 1 for one node, `(num,)`."""
-        on_node = self.placements(num_ranks).most_on_a_node
-        return np.asarray((on_node - 1) / np.maximum(num_ranks - 1, 1.0), dtype=float)
+_INSTANT = Link(latency_seconds=0.0, bytes_per_second=math.inf)
+_UNIFORM = Sharing()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +79,10 @@ class Network:
         delays: Artificial delays.
         peers_wait: Whether a message between peers that does not overlap with compute delays its rank, as
             if both share cores and memory; links alone delay nobody: what is mixed in is older, or less.
-        on_node: Links within nodes; None if all hops are alike.
+        placements: Where the ranks of each step are, `(num,)`; None if all hops are alike, as if each rank
+            had a node of its own.
+        within: The links of neighbors on one node.
+        sharing: How the links between nodes differ from uniform ones.
     """
 
     num_bytes: float
@@ -122,40 +95,36 @@ class Network:
     overlap: Values = 1.0
     delays: tuple[RankDelay, ...] = ()
     peers_wait: bool = True
-    on_node: NodeLinks | None = None
+    placements: Placements | None = None
+    within: Link = _INSTANT
+    sharing: Sharing = _UNIFORM
+
+    def _placements(self, num_ranks: Array) -> Placements:
+        if self.placements is not None:
+            return self.placements
+        return Placements(num_nodes=num_ranks, num_ranks=num_ranks, most_on_a_node=np.ones_like(num_ranks))
 
     def ring_seconds(self, num_ranks: Array) -> Array:
         """An all-reduce over so many ranks, `(num,)`."""
-        if self.on_node is None:
-            return ring_all_reduce_seconds(
-                num_ranks, self.num_bytes, latency=self.latency, bytes_per_second=self.bytes_per_second
-            )
         return topology_ring_seconds(
-            self.on_node.placements(num_ranks),
+            self._placements(num_ranks),
             self.num_bytes,
-            within=self.on_node.within,
+            within=self.within,
             between=Link(latency_seconds=self.latency, bytes_per_second=self.bytes_per_second),
-            sharing=self.on_node.sharing,
+            sharing=self.sharing,
         )
 
-    def hop_seconds(self, num_ranks: Array) -> Array:
-        """A of a message between two ranks, on average over a rank's peers, `(num,)`."""
-        between = self.latency * self.point_to_point_latency
-        if self.on_node is None:
-            return np.full(len(num_ranks), between)
-        within = self.on_node.share_within(num_ranks)
-        return within * self.on_node.within.latency_seconds + (1 - within) * between
-
-    def vector_seconds(self, num_ranks: Array) -> Array:
-        """n / w of one parameter vector between two ranks, on average over a rank's peers, `(num,)`."""
-        between = self.num_bytes / (self.bytes_per_second * self.point_to_point)
-        if self.on_node is None:
-            return np.full(len(num_ranks), between)
-        on_node = self.on_node
-        within = on_node.share_within(num_ranks)
-        alone = self.num_bytes / (on_node.within.bytes_per_second * self.point_to_point)
-        shared = between * on_node.placements(num_ranks).most_on_a_node ** on_node.sharing.device_exponent
-        return np.asarray(within * alone + (1 - within) * np.maximum(shared, alone), dtype=float)
+    def message_seconds(self, num_ranks: Array) -> tuple[Array, Array]:
+        """A and n / w of one parameter vector between two ranks, means over a rank's peers, each `(num,)`."""
+        most = self._placements(num_ranks).most_on_a_node
+        # The share of a rank's peers that are on its node.
+        near = (most - 1) / np.maximum(num_ranks - 1, 1.0)
+        far_latency = self.latency * self.point_to_point_latency
+        near_vector = self.num_bytes / (self.within.bytes_per_second * self.point_to_point)
+        far_vector = self.num_bytes / (self.bytes_per_second * self.point_to_point)
+        far_vector = np.maximum(far_vector * most**self.sharing.device_exponent, near_vector)
+        hop = near * self.within.latency_seconds + (1 - near) * far_latency
+        return hop, near * near_vector + (1 - near) * far_vector
 
 
 def batch_seconds(
@@ -180,23 +149,15 @@ def batch_seconds(
 
 
 def _all_reduced(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
-    """The slowest rank's step with an all-reduce of the gradients behind it (`synchronous_step_seconds`).
+    """The slowest rank's step with an all-reduce of the gradients that overlaps with it.
 
-    With delays, T being the slowest rank's step without the exchange and c' the slowest's without delays:
-    T - c' + (c'^g + s^g)^(1/g). The exchange overlaps with the backward pass, not with the delay.
+    T - c' + (c'^g + s^g)^(1/g), T being the slowest rank's step without the exchange and c' the slowest's
+    without delays: the exchange overlaps with the backward pass, not with a delay.
     If the delayed rank is last, its own c is nearer than c', so the law is up to 2% too low.
     """
-    exchange = network.ring_seconds(num_ranks)
-    found = synchronous_step_seconds(
-        compute, exchange, num_ranks, jitter=network.jitter, overlap=network.overlap
-    )
-    if not network.delays:
-        return found
-    delayed = per_count(num_ranks, lambda p: float(bool(delayed_ranks(network.delays, p)))) > 0
-    last = _slowest(compute, num_ranks, tau, network)
+    exchange, last = network.ring_seconds(num_ranks), _slowest(compute, num_ranks, tau, network)
     busy = np.minimum(compute * (1 + network.jitter * expected_maximum(num_ranks)), last)
-    combined = (busy**network.overlap + exchange**network.overlap) ** (1 / network.overlap)
-    return np.where(delayed, last - busy + combined, found)
+    return last - busy + overlapped_seconds(busy, exchange, network.overlap)
 
 
 def _averaged(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
@@ -217,8 +178,8 @@ def _between_peers(
     one link or the memory of one host carries them all.
     """
     vectors = per_count(num_ranks, traits.vectors_per_exchange)
-    message = network.hop_seconds(num_ranks) + network.vector_seconds(num_ranks)
-    exchange = vectors * message / tau * float(network.peers_wait)
+    hop, vector = network.message_seconds(num_ranks)
+    exchange = vectors * (hop + vector) / tau * float(network.peers_wait)
     return unwaiting_batch_seconds(
         compute, exchange, num_ranks, overlap=network.overlap, delays=network.delays
     )
@@ -233,8 +194,9 @@ def _through_a_server(compute: Array, num_ranks: Array, tau: Array, network: Net
     and the mean delay. Under an exclusive slot the service would be 2 (A + n / w). Ranks whose think times
     differ much queue as their mean. All p queue: the law ignores that rank 0 holds the server.
     """
-    service = np.maximum(network.vector_seconds(num_ranks), 1e-12)
-    back_and_forth = 2.0 * network.hop_seconds(num_ranks) + service
+    hop, vector = network.message_seconds(num_ranks)
+    service = np.maximum(vector, 1e-12)
+    back_and_forth = 2.0 * hop + service
     away = tau * (compute + mean_delay(num_ranks, network.delays)) + back_and_forth
     at_server = server_exchange_seconds(num_ranks, service, away)
     exchange = np.where(num_ranks > 1, back_and_forth + at_server, 0.0) / tau

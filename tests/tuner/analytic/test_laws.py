@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.analytic.laws import (
-    compute_seconds,
     expected_maximum,
     log_best_rate,
     log_samples_at_best_rate,
+    overlapped_seconds,
     rate_penalty,
     ring_all_reduce_seconds,
-    synchronous_step_seconds,
 )
 
 small_seconds = st.floats(1e-5, 1.0)
@@ -24,11 +23,6 @@ overlaps = st.floats(1.0, 10.0)
 noise_scales = st.floats(1.0, 1e5)
 BATCHES = 2.0 ** np.arange(4, 15)
 RANKS = np.arange(1, 65, dtype=float)
-
-
-def test_compute_is_the_fixed_part_and_so_much_a_sample() -> None:
-    found = compute_seconds(np.array([0.0, 1.0, 64.0]), fixed=0.003, per_sample=0.0005)
-    np.testing.assert_allclose(found, [0.003, 0.0035, 0.035], rtol=1e-12)
 
 
 def test_blom_s_maximum_is_that_of_simulated_normals() -> None:
@@ -57,8 +51,7 @@ def test_a_ring_all_reduce_moves_twice_the_bytes_however_many_ranks() -> None:
 @given(compute=small_seconds, communication=small_seconds)
 def test_overlap_runs_from_the_sum_to_the_longer_part(compute: float, communication: float) -> None:
     def step(overlap: float) -> float:
-        parts = np.array([compute]), np.array([communication])
-        return float(synchronous_step_seconds(*parts, np.array([1.0]), jitter=0.3, overlap=overlap)[0])
+        return float(overlapped_seconds(np.array([compute]), np.array([communication]), overlap)[0])
 
     assert step(1.0) == pytest.approx(compute + communication)
     # At g = 10 two equal parts still cost 2^(1/10), 7% above the longer one.
@@ -71,9 +64,9 @@ def test_throughput_never_falls_with_batch_size(
     fixed: float, per_sample: float, jitter: float, overlap: float
 ) -> None:
     ranks = np.full_like(BATCHES, 4.0)
-    compute = compute_seconds(BATCHES / ranks, fixed=fixed, per_sample=per_sample)
+    slowest = (fixed + per_sample * BATCHES / ranks) * (1 + jitter * expected_maximum(ranks))
     exchange = ring_all_reduce_seconds(ranks, 4e6, latency=1e-3, bytes_per_second=1e9)
-    step = synchronous_step_seconds(compute, exchange, ranks, jitter=jitter, overlap=overlap)
+    step = overlapped_seconds(slowest, exchange, overlap)
     throughput = BATCHES / step
     assert np.all(np.diff(throughput) >= -1e-9 * throughput[1:])
 
@@ -83,8 +76,7 @@ def test_a_step_never_gets_shorter_with_more_ranks_at_one_batch_a_rank(
     compute: float, latency: float, bandwidth: float, jitter: float, overlap: float
 ) -> None:
     exchange = ring_all_reduce_seconds(RANKS, 4e6, latency=latency, bytes_per_second=bandwidth)
-    computes = np.full_like(RANKS, compute)
-    step = synchronous_step_seconds(computes, exchange, RANKS, jitter=jitter, overlap=overlap)
+    step = overlapped_seconds(compute * (1 + jitter * expected_maximum(RANKS)), exchange, overlap)
     assert np.all(np.diff(step) >= -1e-9 * step[1:])
 
 

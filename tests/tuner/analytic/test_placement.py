@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.step_placements import placements_of, spread_evenly
 from tuner.analytic.laws import ring_all_reduce_seconds
 from tuner.analytic.placement import (
     Link,
     Placements,
     Sharing,
-    placements_of,
-    spread_evenly,
     topology_ring_seconds,
 )
 

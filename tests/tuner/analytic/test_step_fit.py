@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.step_placements import placements_of, spread_evenly, steps_at
 from tests.levels import examples
-from tuner.analytic.placement import Link, Sharing, placements_of, spread_evenly, topology_ring_seconds
+from tuner.analytic.laws import expected_maximum
+from tuner.analytic.placement import Link, Sharing, topology_ring_seconds
 from tuner.analytic.step_fit import FittedSteps, TimedSteps, fit_steps
 from tuner.analytic.step_rows import Steps
 from tuner.domain.cluster import Cluster
@@ -37,7 +39,7 @@ def steps_on(counts: list[tuple[int, ...]], batches: tuple[float, ...]) -> Steps
 def made(steps: Steps, *, noise: float = 0.0) -> tuple[Array, Array]:
     """Seconds of steps and of waits by a law like ours, with noise in the exchange."""
     own = FIXED + PER_SAMPLE * steps.batch_size_per_rank
-    slowest = own * (1 + JITTER * steps.placements.slowest_rank)
+    slowest = own * (1 + JITTER * expected_maximum(steps.placements.num_ranks))
     exchange = topology_ring_seconds(
         steps.placements,
         NUM_BYTES,
@@ -123,7 +125,7 @@ def test_repeated_timings_count_like_one_with_less_noise() -> None:
     once, repeated = (
         fit_steps(
             TimedSteps(
-                steps=steps.at(rows),
+                steps=steps_at(steps, rows),
                 seconds=seconds[rows],
                 own_sd=np.zeros(len(rows)),
                 wait_seconds=unknown[rows],

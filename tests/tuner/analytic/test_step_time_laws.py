@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces import STRATEGIES, traits_of
-from tuner.analytic.laws import ring_all_reduce_seconds, synchronous_step_seconds
-from tuner.analytic.placement import Link, Sharing
-from tuner.analytic.step_time_laws import Network, NodeLinks, batch_seconds
+from tuner.analytic.laws import expected_maximum, overlapped_seconds, ring_all_reduce_seconds
+from tuner.analytic.placement import Link, Placements, Sharing
+from tuner.analytic.step_time_laws import Network, batch_seconds
 from tuner.domain.cluster import RankDelay
 
 RANKS = np.arange(1, 129, dtype=float)
@@ -26,8 +26,12 @@ def seconds(
     tau: float = 1.0,
     compute: float = 0.05,
     network: Network = NETWORK,
+    devices: int | None = None,
 ) -> np.ndarray:
+    """Seconds of a batch; on whole nodes with so many devices, if that is given."""
     p = np.atleast_1d(np.asarray(ranks, dtype=float))
+    if devices is not None:
+        network = replace(network, placements=on_whole_nodes(p, devices))
     return batch_seconds(traits_of(strategy), np.full_like(p, compute), p, np.full_like(p, tau), network)
 
 
@@ -72,8 +76,8 @@ def test_exchanging_less_often_never_makes_a_batch_slower(strategy: str, ranks: 
 
 def test_all_reduce_is_the_synchronous_step() -> None:
     exchange = ring_all_reduce_seconds(RANKS, 4e6, latency=1e-3, bytes_per_second=1e9)
-    expected = synchronous_step_seconds(np.full(128, 0.05), exchange, RANKS, jitter=0.05, overlap=1.5)
-    np.testing.assert_array_equal(seconds("all_reduce", RANKS), expected)
+    expected = overlapped_seconds(0.05 * (1 + 0.05 * expected_maximum(RANKS)), exchange, 1.5)
+    np.testing.assert_allclose(seconds("all_reduce", RANKS), expected, rtol=1e-12)
 
 
 def test_an_all_reduce_does_not_hide_behind_a_delay() -> None:
@@ -142,30 +146,39 @@ def test_rare_waiting_for_one_delayed_rank_costs_its_mean_delay_all_the_same() -
     assert seconds("local_sgd", 8.0, tau=64.0, network=late)[0] > 0.05 + 0.15
 
 
-def on_nodes(devices: int, *, latency: float = 1e-5, bandwidth: float = 2e10, **sharing: float) -> Network:
+def on_whole_nodes(ranks: np.ndarray, devices: int) -> Placements:
+    return Placements(
+        num_nodes=np.ceil(ranks / devices), num_ranks=ranks, most_on_a_node=np.minimum(ranks, devices)
+    )
+
+
+def with_links(*, latency: float = 1e-5, bandwidth: float = 2e10, **sharing: float) -> Network:
     """Links within nodes beside `NETWORK`'s between them."""
     within = Link(latency_seconds=latency, bytes_per_second=bandwidth)
-    links = NodeLinks(devices_per_node=devices, within=within, sharing=Sharing(**sharing))
-    return replace(NETWORK, on_node=links)
+    return replace(NETWORK, within=within, sharing=Sharing(**sharing))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_links_within_nodes_like_those_between_change_nothing(strategy: str) -> None:
-    alike = on_nodes(4, latency=NETWORK.latency, bandwidth=NETWORK.bytes_per_second)
+    alike = with_links(latency=NETWORK.latency, bandwidth=NETWORK.bytes_per_second)
     ranks = 4.0 * np.arange(1, 33)
     np.testing.assert_allclose(
-        seconds(strategy, ranks, network=alike, tau=2.0), seconds(strategy, ranks, tau=2.0), rtol=1e-12
+        seconds(strategy, ranks, network=alike, tau=2.0, devices=4),
+        seconds(strategy, ranks, tau=2.0),
+        rtol=1e-12,
     )
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_ranks_on_one_node_do_not_feel_the_links_between_nodes(strategy: str) -> None:
-    here = on_nodes(8, variation=0.3, device_exponent=0.2)
+    here = with_links(variation=0.3, device_exponent=0.2)
     slow = replace(here, latency=10.0, bytes_per_second=1e3)
     np.testing.assert_array_equal(
-        seconds(strategy, [1.0, 2.0, 8.0], network=here), seconds(strategy, [1.0, 2.0, 8.0], network=slow)
+        seconds(strategy, [1.0, 2.0, 8.0], network=here, devices=8),
+        seconds(strategy, [1.0, 2.0, 8.0], network=slow, devices=8),
     )
-    assert seconds(strategy, 16.0, network=slow)[0] > seconds(strategy, 16.0, network=here)[0]
+    across = seconds(strategy, 16.0, network=here, devices=8)[0]
+    assert seconds(strategy, 16.0, network=slow, devices=8)[0] > across
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -173,13 +186,13 @@ def test_ranks_on_one_node_do_not_feel_the_links_between_nodes(strategy: str) ->
 def test_quick_links_within_nodes_never_slow_a_batch_down(
     strategy: str, devices: int, nodes: int, tau: float
 ) -> None:
-    found = seconds(strategy, float(devices * nodes), tau=tau, network=on_nodes(devices))[0]
-    assert found <= seconds(strategy, float(devices * nodes), tau=tau)[0] * (1 + 1e-12)
+    ranks = float(devices * nodes)
+    found = seconds(strategy, ranks, tau=tau, network=with_links(), devices=devices)[0]
+    assert found <= seconds(strategy, ranks, tau=tau)[0] * (1 + 1e-12)
 
 
 def test_most_peers_are_on_other_nodes_where_there_are_many() -> None:
-    links = on_nodes(4).on_node
-    assert links is not None
-    np.testing.assert_allclose(
-        links.share_within(np.array([1.0, 2.0, 4.0, 8.0, 400.0])), [0, 1, 1, 3 / 7, 3 / 399]
-    )
+    ranks = np.array([1.0, 2.0, 4.0, 8.0, 400.0])
+    network = replace(with_links(latency=0.0), latency=1.0, placements=on_whole_nodes(ranks, 4))
+    hop, _ = network.message_seconds(ranks)
+    np.testing.assert_allclose(1 - hop, [0, 1, 1, 3 / 7, 3 / 399])

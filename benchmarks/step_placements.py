@@ -1,0 +1,42 @@
+"""Placements of timed steps: from devices on each node, spread evenly, and some rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.analytic.placement import Placements
+from tuner.analytic.step_rows import Steps
+
+
+def placements_of(ranks_per_node: Sequence[Sequence[int]]) -> Placements:
+    """Placements from the number of ranks on each node, as in `[(4, 4), (1, 2, 1)]`."""
+    used = [[count for count in counts if count] for counts in ranks_per_node]
+    return Placements(
+        num_nodes=np.array([len(counts) for counts in used], dtype=float),
+        num_ranks=np.array([sum(counts) for counts in used], dtype=float),
+        most_on_a_node=np.array([max(counts, default=0) for counts in used], dtype=float),
+    )
+
+
+def spread_evenly(num_ranks: int, num_nodes: int) -> tuple[int, ...]:
+    """Ranks on each node where they differ by at most one: `spread_evenly(7, 3)` is `(3, 2, 2)`."""
+    if not 1 <= num_nodes <= num_ranks:
+        raise ValueError(f"{num_ranks} ranks cannot use all of {num_nodes} nodes")
+    each, remainder = divmod(num_ranks, num_nodes)
+    return tuple(each + (node < remainder) for node in range(num_nodes))
+
+
+def steps_at(steps: Steps, rows: npt.NDArray[np.intp]) -> Steps:
+    """Some rows of all-reduce's steps."""
+    placements = steps.placements
+    return Steps(
+        placements=Placements(
+            num_nodes=placements.num_nodes[rows],
+            num_ranks=placements.num_ranks[rows],
+            most_on_a_node=placements.most_on_a_node[rows],
+        ),
+        batch_size_per_rank=steps.batch_size_per_rank[rows],
+    )
