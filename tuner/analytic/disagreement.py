@@ -9,41 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from search_spaces import Configuration, StrategyTraits, traits_of
 from tuner.analytic.regression import Parameter
 from tuner.analytic.strategy_encoding import Setup, is_plain_alone
 
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """Strategies whose disagreement is expected to cost alike.
-
-    Args:
-        name: In words.
-        mean: Prior mean of log samples over all-reduce's for each e-fold of 1 + disagreement.
-        sd: Its prior standard deviation.
-    """
-
-    name: str
-    mean: float
-    sd: float
-
-
-#: Means and spreads are set so that log samples over all-reduce's are unsure by about 0.4 on 8 ranks at the
-#: usual tau. Gossip: on 8, 32 and 128 ranks pulling needed 1.7 to 1.8 times the samples at a constant rate.
-#: Elastic averaging: level with all-reduce on few ranks, behind on 128 (Jin et al. 2016). Downpour: stale by
-#: p - 1 pushes, which a smaller rate makes up for. Averaging all ranks: little at tau of 4 to 16 (Stich
-#: 2019; Lin et al. 2020).
+#: Families of strategies whose disagreement is expected to cost alike: log samples over all-reduce's for each
+#: e-fold of 1 + disagreement. Means and spreads are set so that log samples over all-reduce's are unsure by
+#: about 0.4 on 8 ranks at the usual tau. Gossip: on 8, 32 and 128 ranks pulling needed 1.7 to 1.8 times the
+#: samples at a constant rate. Elastic averaging: level with all-reduce on few ranks, behind on 128 (Jin et
+#: al. 2016). Downpour: stale by p - 1 pushes, which a smaller rate makes up for. Averaging all ranks: little
+#: at tau of 4 to 16 (Stich 2019; Lin et al. 2020).
 FAMILIES = (
-    Family(name="gossip", mean=0.52, sd=0.40),
-    Family(name="elastic averaging", mean=0.20, sd=0.15),
-    Family(name="a parameter server", mean=0.45, sd=0.25),
-    Family(name="averaging at intervals", mean=0.15, sd=0.25),
+    Parameter(name="log samples that disagreement costs gossip", mean=0.52, sd=0.40),
+    Parameter(name="log samples that disagreement costs elastic averaging", mean=0.20, sd=0.15),
+    Parameter(name="log samples that disagreement costs a parameter server", mean=0.45, sd=0.25),
+    Parameter(name="log samples that disagreement costs averaging at intervals", mean=0.15, sd=0.25),
 )
 #: Log samples that an outer step adds or saves, on any number of ranks.
-OUTER_STEP = Family(name="an outer step", mean=0.0, sd=0.4)
+OUTER_STEP = Parameter(name="log samples of an outer step", mean=0.0, sd=0.4)
 _GOSSIP, _ELASTIC, _SERVER, _AVERAGING = range(len(FAMILIES))
 
 
@@ -91,29 +75,18 @@ def _gossip(traits: StrategyTraits, p: int) -> float:
 
 def disagreement_columns(setup: Setup, configuration: Configuration) -> list[float]:
     """e-folds of 1 + disagreement in the family's own column, then 1 where an outer step is taken."""
-    columns = [0.0] * (len(FAMILIES) + 1)
-    family = family_of(setup.traits)
-    if family is not None:
-        columns[family] = math.log1p(disagreement(setup, configuration))
-    columns[-1] = 0.0 if is_plain_alone(setup.traits) else 1.0
-    return columns
+    own, cost = family_of(setup.traits), math.log1p(disagreement(setup, configuration))
+    columns = [cost if family == own else 0.0 for family in range(len(FAMILIES))]
+    return [*columns, 0.0 if is_plain_alone(setup.traits) else 1.0]
 
 
 def disagreement_parameters(strategies: Sequence[str]) -> dict[int, Parameter]:
     """The unknowns of the families that some strategies belong to, by the column they multiply."""
     known = [traits_of(name) for name in strategies]
     families = {family_of(traits) for traits in known}
-    found = {
-        column: Parameter(
-            name=f"log samples that disagreement costs {family.name}", mean=family.mean, sd=family.sd
-        )
-        for column, family in enumerate(FAMILIES)
-        if column in families
-    }
+    found = {column: family for column, family in enumerate(FAMILIES) if column in families}
     if any(not is_plain_alone(traits) for traits in known):
-        found[len(FAMILIES)] = Parameter(
-            name=f"log samples of {OUTER_STEP.name}", mean=OUTER_STEP.mean, sd=OUTER_STEP.sd
-        )
+        found[len(FAMILIES)] = OUTER_STEP
     return found
 
 

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import Configuration, traits_of
+from tuner.analytic.laws import Array
 from tuner.analytic.slopes import Design, IntArray, Observations, SlopePrior
-
-Array = npt.NDArray[np.float64]
 
 #: Correlation of residuals between two values of an axis that have no order (strategies, options).
 _UNORDERED_CORRELATION = 0.6

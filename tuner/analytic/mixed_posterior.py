@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from tuner.analytic.laws import Array
 from tuner.analytic.regression import IntArray, Kernel, Law, Parameter, Posterior, Slopes, fit
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +55,6 @@ class MixedPosterior:
         return np.asarray(np.sqrt(np.maximum(second - self.theta**2, 0.0)), dtype=float)
 
     @property
-    def inputs(self) -> Array:
-        """Where observations were made, `(num_points, num_features)`."""
-        return self.parts[0].inputs
-
-    @property
     def rms(self) -> float:
         """Root mean square of the observations' misfit."""
         return float(self.weights @ np.array([part.rms for part in self.parts]))
@@ -71,11 +64,12 @@ class MixedPosterior:
     ) -> tuple[Array, Array]:
         """See `Posterior.predict`."""
         found = [p.predict(inputs, observed=observed, own_variance=own_variance) for p in self.parts]
-        mean = np.asarray(self.weights @ np.stack([m for m, _ in found]), dtype=float)
-        covariance = np.zeros((len(inputs), len(inputs)))
-        for weight, (own, spread) in zip(self.weights, found, strict=True):
-            covariance += weight * (spread + np.outer(own - mean, own - mean))
-        return mean, covariance
+        mean = sum(weight * own for weight, (own, _) in zip(self.weights, found, strict=True))
+        covariance = sum(
+            weight * (spread + np.outer(own - mean, own - mean))
+            for weight, (own, spread) in zip(self.weights, found, strict=True)
+        )
+        return np.asarray(mean), np.asarray(covariance)
 
     def moved(self, changes: Mapping[str, float]) -> MixedPosterior:
         """See `Posterior.moved`."""
@@ -138,17 +132,8 @@ def fit_mixed(
     """
 
     def fitted(priors: Sequence[Parameter], first: Array | None) -> Posterior:
-        return fit(
-            law,
-            priors,
-            residual,
-            inputs,
-            observations,
-            noise_sd,
-            slopes=slopes,
-            start=first,
-            tolerance=tolerance,
-        )
+        observed = (inputs, observations, noise_sd)
+        return fit(law, priors, residual, *observed, slopes=slopes, start=first, tolerance=tolerance)
 
     neutral = fitted(parameters, start)
     learnt = informed(parameters, past)

@@ -30,12 +30,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from tuner.analytic.laws import Array
 from tuner.analytic.regression import Parameter
 from tuner.domain.measurement import NoiseStatistic
-
-Array = npt.NDArray[np.float64]
 
 #: Unknowns besides N.
 GROWTH = Parameter(name="growth of the noise scale", mean=0.5, sd=0.25)
@@ -78,11 +76,9 @@ def noise_places(statistics: Sequence[NoiseStatistic]) -> list[NoisePlace]:
             left out.
     """
     seen = [s for s in statistics if s.samples > 0 and s.num_estimates > 0]
-    if not seen:
-        return []
     logs = np.log([s.samples for s in seen])
     # From the end on, so that what is nearest to the target is not split.
-    back = np.minimum((logs.max() - logs) // _FOLDS_COMBINED, _MOST_PLACES - 1)
+    back = np.minimum((logs.max(initial=0.0) - logs) // _FOLDS_COMBINED, _MOST_PLACES - 1)
     found = []
     for place in np.unique(back)[::-1]:
         members = np.flatnonzero(back == place)
@@ -155,11 +151,6 @@ def noise_scale(statistics: Sequence[NoiseStatistic]) -> float | None:
         The noise scale, or None where the mean squared gradient is not above zero, as happens when
         noise drowns it.
     """
-    weight = sum(s.num_estimates for s in statistics)
-    if weight == 0:
-        return None
-    noise = sum(s.noise * s.num_estimates for s in statistics) / weight
-    squared = sum(s.squared_gradient * s.num_estimates for s in statistics) / weight
-    if noise <= 0 or squared <= 0:
-        return None
-    return noise / squared
+    noise = sum(s.noise * s.num_estimates for s in statistics)
+    squared = sum(s.squared_gradient * s.num_estimates for s in statistics)
+    return noise / squared if noise > 0 and squared > 0 else None

@@ -16,7 +16,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from tuner.analytic.laws import Array
+
 IntArray = npt.NDArray[np.intp]
 Law = Callable[[Array, Array], Array]
 """`law(theta, inputs)`: theta `(num_parameters,)`, inputs `(num_points, num_features)` -> `(num_points,)`.
@@ -100,10 +101,11 @@ class Posterior:
         rms: Root mean square of the observations' misfit, after the residual's share is left in.
         log_evidence: Logarithm of the observations' probability density, with the law linear around theta
             (Laplace's approximation); 0 without any.
-        slopes: Derivatives of the law; None for central differences.
+        slopes: Derivatives of the law.
     """
 
     law: Law
+    slopes: Slopes
     parameters: tuple[Parameter, ...]
     theta: Array
     theta_sd: Array
@@ -114,8 +116,7 @@ class Posterior:
     jacobian: Array
     converged: bool
     rms: float
-    log_evidence: float = 0.0
-    slopes: Slopes | None = None
+    log_evidence: float
 
     def predict(
         self, inputs: Array, *, observed: IntArray | None = None, own_variance: float = 0.0
@@ -132,7 +133,7 @@ class Posterior:
             own_variance: Variance of the observations' own part, contained in their noise.
         """
         mean = self.law(self.theta, inputs)
-        jacobian = _slopes(self.law, self.slopes, self.theta, inputs)
+        jacobian = self.slopes(self.theta, inputs)
         prior_variance = np.array([p.sd**2 for p in self.parameters])
         covariance = (jacobian * prior_variance) @ jacobian.T + self.residual.covariance(inputs, inputs)
         itself = np.zeros((len(inputs), len(self.inputs)))
@@ -202,35 +203,37 @@ def fit(
         start: Where the search for theta starts, `(num_parameters,)`; the prior's mean if None.
         tolerance: The search ends when a step lowers the sum of squares, plus 1, by a smaller share.
     """
+    slopes = slopes or _slopes_of(law)
     prior_mean = np.array([p.mean for p in parameters], dtype=float)
     prior_sd = np.array([p.sd for p in parameters], dtype=float)
     covariance = residual.covariance(inputs, inputs) + np.diag(noise_sd**2)
-    whitening = np.linalg.inv(np.linalg.cholesky(covariance)) if len(observations) else covariance
+    whitening = np.linalg.inv(np.linalg.cholesky(covariance))
 
     def stacked(theta: Array) -> Array:
         whitened = whitening @ (observations - law(theta, inputs))
         return np.concatenate([whitened, (theta - prior_mean) / prior_sd])
 
     def stacked_slopes(theta: Array) -> Array:
-        return np.concatenate([-whitening @ _slopes(law, slopes, theta, inputs), np.diag(1.0 / prior_sd)])
+        return np.concatenate([-whitening @ slopes(theta, inputs), np.diag(1.0 / prior_sd)])
 
     first = prior_mean if start is None else start
     theta, converged = _levenberg_marquardt(stacked, stacked_slopes, first, prior_sd, tolerance)
-    jacobian = _slopes(law, slopes, theta, inputs)
+    jacobian = slopes(theta, inputs)
     misfit = observations - law(theta, inputs)
-    inverse_noise = whitening.T @ whitening if len(observations) else covariance
+    inverse_noise = whitening.T @ whitening
     explained = inverse_noise @ jacobian
     information = jacobian.T @ explained + np.diag(prior_sd**-2.0)
     unknown = np.linalg.inv(information)
     # The inverse of covariance + jacobian diag(prior_sd^2) jacobian' (Woodbury), and its determinant.
     precision = inverse_noise - explained @ unknown @ explained.T
     log_determinant = np.linalg.slogdet(information)[1] + 2.0 * np.sum(np.log(prior_sd))
-    if len(observations):
-        log_determinant -= 2.0 * np.sum(np.log(np.diag(whitening)))
+    log_determinant -= 2.0 * np.sum(np.log(np.diag(whitening)))
     # What the prior's mean predicts, along the law's tangent.
     missed = misfit + jacobian @ (theta - prior_mean)
+    squared = missed @ precision @ missed
     return Posterior(
         law=law,
+        slopes=slopes,
         parameters=tuple(parameters),
         theta=theta,
         theta_sd=np.sqrt(np.diag(unknown)),
@@ -241,14 +244,8 @@ def fit(
         jacobian=jacobian,
         converged=converged,
         rms=float(np.sqrt(np.mean(misfit**2))) if len(observations) else 0.0,
-        log_evidence=_log_density(missed, float(log_determinant), precision),
-        slopes=slopes,
+        log_evidence=-0.5 * float(squared + log_determinant + len(missed) * np.log(2 * np.pi)),
     )
-
-
-def _log_density(values: Array, log_determinant: float, precision: Array) -> float:
-    """Of a normal around zero, from its covariance's determinant and inverse."""
-    return -0.5 * float(values @ precision @ values + log_determinant + len(values) * np.log(2 * np.pi))
 
 
 def broadcast_slopes(law: Law) -> Slopes:
@@ -263,16 +260,15 @@ def broadcast_slopes(law: Law) -> Slopes:
     return slopes
 
 
-def _slopes(law: Law, slopes: Slopes | None, theta: Array, inputs: Array) -> Array:
-    return _jacobian(law, theta, inputs) if slopes is None else slopes(theta, inputs)
+def _slopes_of(law: Law) -> Slopes:
+    """Derivatives of any law, by central differences in two calls for each unknown."""
 
+    def slopes(theta: Array, inputs: Array) -> Array:
+        units = np.eye(len(theta)) * _STEP
+        changes = [law(theta + unit, inputs) - law(theta - unit, inputs) for unit in units]
+        return np.stack(changes, axis=1) / (2 * _STEP)
 
-def _jacobian(law: Law, theta: Array, inputs: Array) -> Array:
-    columns = [
-        (law(theta + unit, inputs) - law(theta - unit, inputs)) / (2 * _STEP)
-        for unit in np.eye(len(theta)) * _STEP
-    ]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(inputs), 0))
+    return slopes
 
 
 def _levenberg_marquardt(
@@ -284,12 +280,10 @@ def _levenberg_marquardt(
 ) -> tuple[Array, bool]:
     """Minimises the sum of squares; steps are damped in units of the prior's width."""
     theta, damping = start.copy(), 1e-2
-    step = np.zeros_like(theta)
     current = residuals(theta)
     for _ in range(_MAX_ITERATIONS):
         jacobian = slopes(theta)
         gradient = jacobian.T @ current
-        moved = False
         while damping < 1e8:
             hessian = jacobian.T @ jacobian + np.diag(damping / scale**2)
             step = np.clip(-np.linalg.solve(hessian, gradient), -3 * scale, 3 * scale)
@@ -298,10 +292,9 @@ def _levenberg_marquardt(
                 return theta, True
             trial = residuals(theta + step)
             if trial @ trial < current @ current:
-                moved = True
                 break
             damping *= 4
-        if not moved:
+        else:
             return theta, True
         gained = current @ current - trial @ trial
         theta, current = theta + step, trial

@@ -84,25 +84,21 @@ def prior_parameters(
         if with_waits:
             found += (_SLOWED_COMPUTE,)
         by_name = {parameter.name: parameter for parameter in changed}
-        found = tuple(_for_buckets(by_name.get(p.name, p), parameter_bytes) for p in found)
+        found = tuple(by_name.get(parameter.name, parameter) for parameter in found)
+        # A latency of one bucket as that of all of them.
+        longer = 0.5 * math.log(max(math.ceil(parameter_bytes / _BUCKET_BYTES), 1))
+        found = tuple(replace(p, mean=p.mean + longer) if "latency" in p.name else p for p in found)
     if cluster.virtual is not None:
         most_sd = _DESCRIBED_SD if cluster.at_hand is None else _DOUBTED_SD
         found = _described(found, cluster.virtual, most_sd)
     return found if cluster.at_hand is None else (*found, _BIAS)
 
 
-def _for_buckets(parameter: Parameter, parameter_bytes: float) -> Parameter:
-    """A latency of one bucket as that of all of them."""
-    if "latency" not in parameter.name:
-        return parameter
-    buckets = max(math.ceil(parameter_bytes / _BUCKET_BYTES), 1)
-    return replace(parameter, mean=parameter.mean + 0.5 * math.log(buckets))
-
-
 def _described(
     parameters: tuple[Parameter, ...], virtual: VirtualCluster, most_sd: float
 ) -> tuple[Parameter, ...]:
     """The unknowns with what a description of the cluster says of them, each as surely at the least."""
+    messages = virtual.message_bytes_per_second or virtual.bytes_per_second
     said = {
         "log fixed compute seconds": math.log(max(virtual.fixed_seconds, LEAST_SECONDS)),
         "log compute seconds a sample": math.log(virtual.seconds_per_sample),
@@ -110,14 +106,9 @@ def _described(
         "log bytes a second": math.log(virtual.bytes_per_second),
         "log jitter": math.log(max(virtual.jitter, _LEAST_JITTER)),
         "log overlap exponent": math.log(virtual.overlap),
-        "log point-to-point bandwidth over the collective's": _log_point_to_point(virtual),
+        "log point-to-point bandwidth over the collective's": math.log(messages / virtual.bytes_per_second),
         "persistent share of jitter": virtual.persistent,
     }
     return tuple(
         replace(p, mean=said[p.name], sd=min(p.sd, most_sd)) if p.name in said else p for p in parameters
     )
-
-
-def _log_point_to_point(virtual: VirtualCluster) -> float:
-    messages = virtual.message_bytes_per_second
-    return 0.0 if messages is None else math.log(messages / virtual.bytes_per_second)

@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import Configuration, traits_of
+from tuner.analytic.laws import Array
 from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw
 from tuner.analytic.regression import Posterior
 from tuner.analytic.step_fit import TimedSteps, fit_steps
 from tuner.analytic.step_rows import AT_HAND, EMULATED, steps_of
 from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import Measurement
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

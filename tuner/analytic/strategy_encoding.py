@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import STRATEGIES, Configuration, StrategyTraits, traits_of
-
-Array = npt.NDArray[np.float64]
+from tuner.analytic.laws import Array
 
 #: Correlation between two strategies' residuals, all else equal: they share machine and workload, and each
 #: has its own code on top.
