@@ -30,8 +30,6 @@ class Transferred:
 
     def of(self, measurement: Measurement) -> Measurement:
         """A slice's measurement on the clock of the run's present nodes."""
-        if self.offset_seconds == 0.0:
-            return measurement
         return replace(
             measurement,
             training_seconds=measurement.training_seconds + self.offset_seconds,
@@ -43,7 +41,7 @@ class Transferred:
 
     def until(self, until: Until) -> Until:
         """A slice's end on the clock of the checkpoint."""
-        if until.training_seconds is None or self.offset_seconds == 0.0:
+        if until.training_seconds is None:
             return until
         return replace(until, training_seconds=until.training_seconds - self.offset_seconds)
 

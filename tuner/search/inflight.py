@@ -32,28 +32,22 @@ class Slice:
 
     Args:
         lease: Of its probe.
-        trial_number: The probe's.
-        configuration: What runs.
-        purpose: Why.
+        under_way: The slice as the state of the search shows it, when it was started.
         handle: The prober's.
         clock: Clock difference if its run was resumed on other nodes.
         started_at: Seconds of the prober's clock.
         renew_at: When its lease is renewed, seconds since the epoch.
-        expected_seconds: Until it ends, 0 where that is not stated in seconds.
         pending_seconds: How long it has waited for nodes, which takes nothing of a budget.
         is_crowded: Whether ranks had to share cores with those of other slices.
         shown: Step and words of waiting that were shown last.
     """
 
     lease: Lease
-    trial_number: int | None
-    configuration: Configuration
-    purpose: Purpose
+    under_way: UnderWay
     handle: ProbeHandle
     clock: Transferred
     started_at: float
     renew_at: float
-    expected_seconds: float
     pending_seconds: float = 0.0
     is_crowded: bool = False
     shown: tuple[int, str] | None = None
@@ -84,36 +78,21 @@ class SlicesUnderWay:
 
     def capacity(self) -> Capacity:
         """Limits on concurrent slices, and the slices in flight."""
-        context, now = self._context, self._prober.now() if self._slices else 0.0
+        now = self._prober.now() if self._slices else 0.0
+        spans = [(min(active.held_since, now), now) for active in self._slices]
         return Capacity(
-            num_slots=context.parallel,
-            num_nodes=context.cluster.nodes_at_once,
+            num_slots=self._context.parallel,
+            num_nodes=self._context.cluster.nodes_at_once,
             under_way=tuple(
-                UnderWay(
-                    probe_id=active.lease.probe_id,
-                    configuration=active.configuration,
-                    purpose=active.purpose,
-                    num_nodes=context.cluster.nodes_held(active.configuration),
-                    elapsed_seconds=max(now - active.held_since, 0.0),
-                    expected_seconds=active.expected_seconds,
-                )
+                replace(active.under_way, elapsed_seconds=max(now - active.held_since, 0.0))
                 for active in self._slices
             ),
-            elapsed_seconds=self.elapsed_seconds(),
+            elapsed_seconds=covered([*spans, *self._ended]) - covered(self._ended),
         )
-
-    def elapsed_seconds(self) -> float:
-        """Time with a slice in flight that no ended slice accounts for."""
-        if not self._slices:
-            return 0.0
-        now = self._prober.now()
-        started = [(min(active.held_since, now), now) for active in self._slices]
-        return covered([*started, *self._ended]) - covered(self._ended)
 
     def start(
         self,
         lease: Lease,
-        trial_number: int | None,
         configuration: Configuration,
         purpose: Purpose,
         until: Until,
@@ -126,7 +105,6 @@ class SlicesUnderWay:
 
         Args:
             lease: Of the probe.
-            trial_number: The probe's.
             configuration: What runs.
             purpose: Why.
             until: Where it ends, on the run's clock.
@@ -139,21 +117,26 @@ class SlicesUnderWay:
         clock = transferred(folder)
         started_at = self._prober.now()
         handle = self._prober.start(configuration, purpose, clock.until(until), folder)
+        cluster = self._context.cluster
+        under_way = UnderWay(
+            probe_id=lease.probe_id,
+            configuration=configuration,
+            purpose=purpose,
+            num_nodes=cluster.nodes_held(configuration),
+            expected_seconds=expected_seconds,
+        )
         self._slices.append(
             Slice(
                 lease=lease,
-                trial_number=trial_number,
-                configuration=configuration,
-                purpose=purpose,
+                under_way=under_way,
                 handle=handle,
                 clock=clock,
                 started_at=started_at,
                 renew_at=self._context.clock() + LEASE_SECONDS / 3,
-                expected_seconds=expected_seconds,
             )
         )
         if len(self._slices) > 1:
-            load = self._context.cluster.load([other.configuration for other in self._slices])
+            load = cluster.load([other.under_way.configuration for other in self._slices])
             for other in self._slices:
                 other.is_crowded |= load > 1.0
 
@@ -257,7 +240,7 @@ class SlicesUnderWay:
             self._ended = [other for other in [*self._ended, span] if other[1] > since]
         else:
             self._ended = []
-        if active.purpose is Purpose.TIMING and measurement.outcome is Outcome.PAUSED:
+        if active.under_way.purpose is Purpose.TIMING and measurement.outcome is Outcome.PAUSED:
             measurement = replace(measurement, outcome=Outcome.STOPPED)
         return replace(
             active.clock.of(measurement),

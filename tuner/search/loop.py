@@ -90,7 +90,8 @@ class Search:
                 self._give_leases_back()
 
     def _search(self) -> tuple[Stop, Decision]:
-        self._tidy()
+        known = [p.trial_number for p in self.state().probes if p.trial_number is not None]
+        self._context.trials.fail_orphans(known)
         while True:
             ended = self._fill()
             if ended is not None:
@@ -137,8 +138,7 @@ class Search:
     def _fits_now(state: SearchState, action: Action) -> bool:
         """Whether the decision may be started now; it is made again when more nodes are free."""
         if isinstance(action, Continue):
-            probe = next(p for p in state.probes if p.probe_id == action.probe_id)
-            return state.fits(probe.configuration)
+            return state.fits(_probe(state, action.probe_id).configuration)
         return not isinstance(action, Start) or state.fits(action.configuration)
 
     def _await_one(self) -> None:
@@ -171,83 +171,55 @@ class Search:
             if probe.lease is not None and probe.lease.owner == context.owner:
                 context.ledger.release(probe.lease)
 
-    def _tidy(self) -> None:
-        """Ends trials for which no probe was recorded."""
-        self._context.trials.fail_orphans(
-            [p.trial_number for p in self.state().probes if p.trial_number is not None]
-        )
-
     def _remember(self, state: SearchState, decision: Decision) -> None:
-        if decision.beliefs is None:
-            return
-        action = decision.action
-        context = self._context
-        remember_beliefs(
-            context.ledger,
-            context.study,
-            state,
-            decision.beliefs,
-            context.clock(),
-            also=action.configuration if isinstance(action, Start) else None,
-        )
+        if decision.beliefs is not None:
+            chosen = decision.action.configuration if isinstance(decision.action, Start) else None
+            remember_beliefs(self._context, state, decision.beliefs, also=chosen)
 
     def _execute(self, state: SearchState, decision: Decision) -> None:
-        action, context = decision.action, self._context
-        if isinstance(action, Continue):
-            probe = next(p for p in state.probes if p.probe_id == action.probe_id)
-            lease = context.ledger.take_probe(
-                probe.probe_id, owner=context.owner, lease_seconds=LEASE_SECONDS
-            )
-            folder = self._started_folder(probe)
-            self._start(
-                state, decision, lease, probe.trial_number, probe.configuration, action.purpose, folder
-            )
-            return
+        action = decision.action
         if isinstance(action, Ask):
             self._asked = (decision, *self._suggested(state))
             if state.fits(self._asked[2]):
                 self._start_asked(state)
-            return
-        assert isinstance(action, Start)
-        lease, number = self._begin(state, action)
-        folder = self._probe_folder(lease.probe_id)
-        if action.resume_from is not None:
-            self._transfer(state, decision, action, lease, folder)
-        self._start(state, decision, lease, number, action.configuration, action.purpose, folder)
+        elif isinstance(action, Continue):
+            probe = _probe(state, action.probe_id)
+            folder = self._started_folder(probe)
+            self._start(state, decision, self._take(probe), probe.configuration, action.purpose, folder)
+        else:
+            assert isinstance(action, Start)
+            lease = self._begin(state, action)
+            folder = self._probe_folder(lease.probe_id)
+            if action.resume_from is not None:
+                self._transfer(state, decision, action, lease, folder)
+            self._start(state, decision, lease, action.configuration, action.purpose, folder)
+
+    def _take(self, probe: ProbeRecord) -> Lease:
+        context = self._context
+        return context.ledger.take_probe(probe.probe_id, owner=context.owner, lease_seconds=LEASE_SECONDS)
 
     def _start(
         self,
         state: SearchState,
         decision: Decision,
         lease: Lease,
-        number: int | None,
         configuration: Configuration,
         purpose: Purpose,
         folder: Path,
     ) -> None:
         action = decision.action
         assert isinstance(action, Start | Continue | Ask)
-        self._say(
-            "decision",
-            f"{purpose.value}: {configuration} - {action.reason}",
-            state,
-            probe_id=lease.probe_id,
-        )
+        words = f"{purpose.value}: {configuration} - {action.reason}"
+        self._say("decision", words, state, probe_id=lease.probe_id)
+        slices = [m for probe in state.probes if probe.probe_id == lease.probe_id for m in probe.slices]
         self._slices.start(
             lease,
-            number,
             configuration,
             purpose,
             action.until,
             folder,
             expected_seconds=_expected_seconds(state, decision, configuration, action.until),
-            stored_samples={
-                point.samples
-                for probe in state.probes
-                if probe.probe_id == lease.probe_id
-                for measurement in probe.slices
-                for point in measurement.curve
-            },
+            stored_samples={point.samples for measurement in slices for point in measurement.curve},
         )
 
     def _suggested(self, state: SearchState) -> tuple[int, Configuration]:
@@ -267,7 +239,7 @@ class Search:
         (decision, number, configuration), self._asked = self._asked, None
         lease = self._new_probe(configuration, Purpose.TRAINING, number)
         folder = self._probe_folder(lease.probe_id)
-        self._start(state, decision, lease, number, configuration, Purpose.TRAINING, folder)
+        self._start(state, decision, lease, configuration, Purpose.TRAINING, folder)
 
     def _new_probe(self, configuration: Configuration, purpose: Purpose, number: int) -> Lease:
         context = self._context
@@ -280,8 +252,7 @@ class Search:
             lease_seconds=LEASE_SECONDS,
         )
 
-    def _begin(self, state: SearchState, action: Start) -> tuple[Lease, int | None]:
-        context = self._context
+    def _begin(self, state: SearchState, action: Start) -> Lease:
         # A probe whose first slice was cut off resumes in its folder, from its last checkpoint.
         for probe in state.probes:
             if probe.probe_id in state.capacity.probe_ids:
@@ -289,12 +260,9 @@ class Search:
             same = probe.configuration == action.configuration and not any(m.samples for m in probe.slices)
             alike = (probe.purpose is Purpose.TIMING) == (action.purpose is Purpose.TIMING)
             if same and alike and probe.outcome.can_continue:
-                lease = context.ledger.take_probe(
-                    probe.probe_id, owner=context.owner, lease_seconds=LEASE_SECONDS
-                )
-                return lease, probe.trial_number
-        number = context.trials.begin(action.configuration, action.purpose)
-        return self._new_probe(action.configuration, action.purpose, number), number
+                return self._take(probe)
+        number = self._context.trials.begin(action.configuration, action.purpose)
+        return self._new_probe(action.configuration, action.purpose, number)
 
     def _transfer(
         self, state: SearchState, decision: Decision, action: Start, lease: Lease, folder: Path
@@ -319,15 +287,14 @@ class Search:
             return
         self._keep_lease(lease)
         state = self.state()
-        probe = next(p for p in state.probes if p.probe_id == lease.probe_id)
+        probe = _probe(state, lease.probe_id)
         self._say("slice", _slice_words(measurement), state, measurement, probe_id=probe.probe_id)
         for remark in measurement.remarks:
             if remark not in self._said:
                 self._said.add(remark)
                 self._say("warning", remark, state, probe_id=probe.probe_id)
-        if active.trial_number is None:
-            return
-        context.trials.report(active.trial_number, measurement.curve)
+        if probe.trial_number is not None:
+            context.trials.report(probe.trial_number, measurement.curve)
         if not probe.outcome.can_continue:
             self._end_trial(state, probe)
 
@@ -340,14 +307,13 @@ class Search:
         Returns:
             Whether anything was observed in them.
         """
-        observed = False
-        probes = {probe.probe_id: probe for probe in state.probes}
+        ended: list[Measurement] = []
         if stop.kind is StopKind.BUDGET:
             for active, measurement in self._slices.end_all(_OVERRUN_SHARE * state.elapsed_seconds):
-                observed = observed or bool(measurement.curve or measurement.ranks)
                 self._write_down(active, measurement)
+                ended.append(measurement)
         for active, measurement in self._slices.stop_all():
-            before = probes[active.lease.probe_id].measurement
+            before = _probe(state, active.lease.probe_id).measurement
             stopped = replace(
                 measurement,
                 outcome=Outcome.PAUSED,
@@ -356,24 +322,19 @@ class Search:
                 training_seconds=before.training_seconds if before else 0.0,
                 checkpoint=before.checkpoint if before else None,
             )
-            observed = observed or bool(stopped.curve or stopped.ranks)
             self._write_down(active, stopped)
-        return observed
+            ended.append(stopped)
+        return any(measurement.curve or measurement.ranks for measurement in ended)
 
     def _end_trial(self, state: SearchState, probe: ProbeRecord) -> None:
         if probe.trial_number is None:
             return
-        runs = {run.probe.probe_id: run for run in state.runs.values()}
-        run = runs.get(probe.probe_id)
-        self._context.trials.end(
-            probe.trial_number,
-            probe.outcome,
-            run.seconds_to_target if run else None,
-            probe.measurement,
-        )
+        seconds = {run.probe.probe_id: run.seconds_to_target for run in state.runs.values()}
+        arrived = seconds.get(probe.probe_id)
+        self._context.trials.end(probe.trial_number, probe.outcome, arrived, probe.measurement)
 
     def _abandon(self, state: SearchState, action: Abandon) -> None:
-        probe = next(p for p in state.probes if p.probe_id == action.probe_id)
+        probe = _probe(state, action.probe_id)
         self._say("decision", f"given up: {probe.configuration} - {action.reason}", state)
         self._end(state, probe, action.reason)
 
@@ -438,6 +399,10 @@ class Search:
         )
 
 
+def _probe(state: SearchState, probe_id: int) -> ProbeRecord:
+    return next(probe for probe in state.probes if probe.probe_id == probe_id)
+
+
 def _expected_seconds(
     state: SearchState, decision: Decision, configuration: Configuration, until: Until
 ) -> float:
@@ -471,10 +436,8 @@ def _slice_words(measurement: Measurement) -> str:
             # Each rank has a pace of its own: what counts is all of them together.
             words.append(f"{1000 * measurement.batch_seconds:.3g} ms a batch")
     if measurement.lost_ranks:
-        words.append(
-            f"without {'ranks' if len(measurement.lost_ranks) > 1 else 'rank'} "
-            + ", ".join(str(rank) for rank in measurement.lost_ranks)
-        )
+        noun = "ranks" if len(measurement.lost_ranks) > 1 else "rank"
+        words.append(f"without {noun} {', '.join(map(str, measurement.lost_ranks))}")
     if measurement.error:
         words.append(measurement.error.strip().splitlines()[-1])
     return ", ".join(words)

@@ -28,14 +28,13 @@ class StudyTrials:
     def __init__(self, study: optuna.Study, job: Job) -> None:
         self._study = study
         self._space = job.search_space()
-        self._asked = distributions(self._space, _baseline_values(job))
-        self._proposed = ProposedSampler()
+        baseline = job.baseline_configuration()
+        self._asked = distributions(self._space, baseline.as_dict() if baseline else None)
 
     def begin(self, configuration: Configuration, purpose: Purpose) -> int:
         """Makes a chosen configuration a trial; returns its number."""
         chooser = self._study.sampler
-        self._proposed.propose(configuration)
-        self._study.sampler = self._proposed
+        self._study.sampler = ProposedSampler(configuration)
         try:
             trial = self._study.ask(self._asked)
             for knob, distribution in knob_distributions(self._space, configuration.strategy).items():
@@ -85,12 +84,9 @@ class StudyTrials:
             trial.set_user_attr("charged_seconds", seen.charged_seconds)
             if seen.step_seconds is not None:
                 trial.set_user_attr("step_seconds", seen.step_seconds.median)
-        if seconds_to_target is not None:
-            self._study.tell(number, seconds_to_target)
-        elif outcome is Outcome.STOPPED:
-            self._study.tell(number, state=TrialState.PRUNED)
-        else:
-            self._study.tell(number, state=TrialState.FAIL)
+        unreached = TrialState.PRUNED if outcome is Outcome.STOPPED else TrialState.FAIL
+        state = unreached if seconds_to_target is None else TrialState.COMPLETE
+        self._study.tell(number, seconds_to_target, state=state)
 
     def fail_orphans(self, known: Collection[int]) -> None:
         """Ends running trials for which no probe was recorded: the tuner ended in between."""
@@ -103,8 +99,3 @@ class StudyTrials:
             if trial.number == number:
                 return optuna.Trial(self._study, trial._trial_id)
         return None
-
-
-def _baseline_values(job: Job) -> dict[str, object]:
-    baseline = job.baseline_configuration()
-    return {} if baseline is None else baseline.as_dict()

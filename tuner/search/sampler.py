@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,15 +84,12 @@ def untried(study: Study, space: ListedSpace) -> list[Configuration]:
 class ProposedSampler(BaseSampler):
     """Gives Optuna the configuration that the search has chosen, so that it becomes a trial.
 
-    Optuna asks once for all parameters of a trial; `propose` must have been called before.
+    Args:
+        proposed: What every trial is.
     """
 
-    def __init__(self) -> None:
-        self._proposed: Configuration | None = None
-
-    def propose(self, configuration: Configuration) -> None:
-        """What the next trial is."""
-        self._proposed = configuration
+    def __init__(self, proposed: Configuration) -> None:
+        self._proposed = proposed
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {}
@@ -102,14 +100,8 @@ class ProposedSampler(BaseSampler):
         return {}
 
     def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        if self._proposed is None or param_name not in self._proposed:
-            raise RuntimeError(f"nothing was proposed for {param_name!r} before Optuna asked")
         return self._proposed[param_name]
 
 
@@ -123,12 +115,12 @@ class FeasibleSampler(BaseSampler):
     too, and what is none of the list is moved to the nearest that is.
 
     Args:
-        make_inner: Makes the sampler whose suggestions are used, from a seed.
+        make_inner: Makes the sampler whose suggestions are used, from the argument `seed`.
         space: What may be tried.
         seed: Of all draws.
     """
 
-    def __init__(self, make_inner: Callable[[int], BaseSampler], space: SearchSpace, seed: int) -> None:
+    def __init__(self, make_inner: Callable[..., BaseSampler], space: SearchSpace, seed: int) -> None:
         self._make_inner = make_inner
         self._space = space
         self._seed = seed
@@ -138,7 +130,7 @@ class FeasibleSampler(BaseSampler):
     def _started(self, trial: FrozenTrial) -> BaseSampler:
         if self._inner is None:
             seed = np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0]
-            self._inner = self._make_inner(int(seed))
+            self._inner = self._make_inner(seed=int(seed))
         return self._inner
 
     def _draw(self, rng: np.random.Generator, space: SearchSpace) -> dict[str, Any]:
@@ -179,11 +171,7 @@ class FeasibleSampler(BaseSampler):
         return {name: values[name] for name in search_space}
 
     def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         return self._started(trial).sample_independent(study, trial, param_name, param_distribution)
 
@@ -191,11 +179,7 @@ class FeasibleSampler(BaseSampler):
         self._started(trial).before_trial(study, trial)
 
     def after_trial(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: optuna.trial.TrialState,
-        values: Any,
+        self, study: Study, trial: FrozenTrial, state: optuna.trial.TrialState, values: Any
     ) -> None:
         self._started(trial).after_trial(study, trial, state, values)
 
@@ -208,15 +192,13 @@ def baseline_sampler(name: str, space: SearchSpace, seed: int) -> BaseSampler:
         space: What may be tried.
         seed: Of the sampler.
     """
-    make: dict[str, Callable[[int], BaseSampler]] = {
-        "tpe": lambda seed: optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=_STARTUP_TRIALS, constant_liar=True
-        ),
+    make: dict[str, Callable[..., BaseSampler]] = {
+        "tpe": partial(optuna.samplers.TPESampler, n_startup_trials=_STARTUP_TRIALS, constant_liar=True),
         # Knobs, which only some trials have, are sampled independently: its warning would add nothing.
-        "gp": lambda seed: optuna.samplers.GPSampler(
-            seed=seed, n_startup_trials=_STARTUP_TRIALS, warn_independent_sampling=False
+        "gp": partial(
+            optuna.samplers.GPSampler, n_startup_trials=_STARTUP_TRIALS, warn_independent_sampling=False
         ),
-        "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+        "random": optuna.samplers.RandomSampler,
     }
     if name not in make:
         raise ValueError(f"unknown sampler {name!r}; allowed are tpe, gp and random")

@@ -12,7 +12,7 @@ from tests.tuner.search.world import configuration, make_job
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.search.optuna_trials import StudyTrials
-from tuner.search.sampler import FeasibleSampler, ProposedSampler, baseline_sampler, distributions
+from tuner.search.sampler import FeasibleSampler, baseline_sampler, distributions
 
 
 def crowded_job(**sections: Any) -> Job:
@@ -142,12 +142,6 @@ def test_what_was_proposed_teaches_the_study_s_own_sampler(name: str) -> None:
         study.tell(number, found[-1])
     # Draws at random, uniform over four decades, lie 2.3 off at the median.
     assert np.median(found) < 1.5
-
-
-def test_optuna_asking_before_anything_was_proposed_is_our_own_mistake() -> None:
-    study = optuna.create_study(sampler=ProposedSampler())
-    with pytest.raises(RuntimeError, match="nothing was proposed for 'nodes'"):
-        study.ask({"nodes": CategoricalDistribution([1, 2])})
 
 
 def test_a_trial_that_was_reported_is_left_alone() -> None:
