@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from tuner.analytic.placement import Placements
 from tuner.analytic.step_rows import Steps
+from tuner.analytic.strategy_encoding import Setup
 
 
 def placements_of(ranks_per_node: Sequence[Sequence[int]]) -> Placements:
@@ -29,14 +30,18 @@ def spread_evenly(num_ranks: int, num_nodes: int) -> tuple[int, ...]:
     return tuple(each + (node < remainder) for node in range(num_nodes))
 
 
+def all_reduce_steps(placements: Placements, batch_size_per_rank: npt.NDArray[np.float64]) -> Steps:
+    """Steps of ranks that all-reduce after each of them."""
+    setups = [Setup(strategy="all_reduce", num_ranks=int(ranks), tau=1) for ranks in placements.num_ranks]
+    return Steps(placements=placements, batch_size_per_rank=batch_size_per_rank, setups=tuple(setups))
+
+
 def steps_at(steps: Steps, rows: npt.NDArray[np.intp]) -> Steps:
     """Some rows of all-reduce's steps."""
     placements = steps.placements
-    return Steps(
-        placements=Placements(
-            num_nodes=placements.num_nodes[rows],
-            num_ranks=placements.num_ranks[rows],
-            most_on_a_node=placements.most_on_a_node[rows],
-        ),
-        batch_size_per_rank=steps.batch_size_per_rank[rows],
+    found = Placements(
+        num_nodes=placements.num_nodes[rows],
+        num_ranks=placements.num_ranks[rows],
+        most_on_a_node=placements.most_on_a_node[rows],
     )
+    return all_reduce_steps(found, steps.batch_size_per_rank[rows])

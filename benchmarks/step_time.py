@@ -38,9 +38,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.step_placements import placements_of, spread_evenly, steps_at
+from benchmarks.step_placements import all_reduce_steps, placements_of, spread_evenly, steps_at
 from benchmarks.step_time_pollux import fit_pollux
-from tuner.analytic.step_fit import FittedSteps, TimedSteps, fit_steps
+from tuner.analytic.mixed_posterior import MixedPosterior
+from tuner.analytic.regression import Posterior
+from tuner.analytic.step_fit import TimedSteps, fit_steps
 from tuner.analytic.step_rows import Steps
 from tuner.domain.cluster import Cluster
 
@@ -81,7 +83,9 @@ class Timed:
         )
 
 
-def fit_product(timed: Timed, parameter_bytes: float, *, waits: bool = True) -> FittedSteps:
+def fit_product(
+    timed: Timed, parameter_bytes: float, *, waits: bool = True
+) -> tuple[Posterior | MixedPosterior, float]:
     """The predictor of `run`, fitted to timed steps on `CLUSTER`.
 
     Args:
@@ -117,7 +121,7 @@ def _timed(rows: list[dict[str, str]]) -> Timed:
     ]
     batches = np.array([float(row["local_batch_size"]) for row in rows])
     return Timed(
-        steps=Steps(placements=placements_of(counts), batch_size_per_rank=batches),
+        steps=all_reduce_steps(placements_of(counts), batches),
         step_seconds=np.array([float(row["step_seconds"]) for row in rows]),
         wait_seconds=np.array([float(row["sync_seconds"]) for row in rows]),
     )
@@ -125,9 +129,9 @@ def _timed(rows: list[dict[str, str]]) -> Timed:
 
 def predict_once(probes: Timed, asked: Timed, parameter_bytes: float, *, waits: bool) -> dict[str, Array]:
     """One draw: errors of both models, and whether and how widely our intervals hold, each `(num,)`."""
-    ours = fit_product(probes, parameter_bytes, waits=waits)
-    mean, covariance = ours.log_seconds(asked.steps)
-    sd = np.sqrt(np.diag(covariance) + ours.between_moments_sd**2)
+    posterior, between_moments_sd = fit_product(probes, parameter_bytes, waits=waits)
+    mean, covariance = posterior.predict(asked.steps.inputs())
+    sd = np.sqrt(np.diag(covariance) + between_moments_sd**2)
     pollux = fit_pollux(probes.steps, probes.step_seconds).seconds(asked.steps)
     with_waits = fit_pollux(probes.steps, probes.step_seconds, probes.wait_seconds, penalties=True)
     measured = asked.step_seconds
@@ -169,7 +173,7 @@ def floor_error(far: Timed, parameter_bytes: float) -> float:
     """Mean error of the model after a fit to some of the measurements that it is compared with."""
     num = len(far.step_seconds)
     seen = far.at(np.random.default_rng(0).choice(num, min(NUM_FLOOR, num), replace=False))
-    mean, _ = fit_product(seen, parameter_bytes).log_seconds(far.steps)
+    mean, _ = fit_product(seen, parameter_bytes)[0].predict(far.steps.inputs())
     return float(np.mean(np.abs(np.exp(mean) / far.step_seconds - 1)))
 
 

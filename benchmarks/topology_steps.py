@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.pollux_tables import Timings
-from benchmarks.step_placements import placements_of
+from benchmarks.step_placements import all_reduce_steps, placements_of
 from benchmarks.step_time import NOMINAL_BYTES, PARAMETER_BYTES, Timed, fit_product
-from tuner.analytic.step_fit import FittedSteps
+from tuner.analytic.mixed_posterior import MixedPosterior
+from tuner.analytic.regression import Posterior
 from tuner.analytic.step_rows import Steps
 
 Array = npt.NDArray[np.float64]
@@ -22,12 +23,12 @@ IntArray = npt.NDArray[np.intp]
 class StepModel:
     """An app's steps as predicted from probes."""
 
-    fitted: FittedSteps
+    posterior: Posterior | MixedPosterior
 
     def step_seconds(self, placements: Sequence[tuple[int, ...]], batch_sizes: Array) -> Array:
         """Seconds of a step at global batches, shared evenly by the GPUs, `(num,)`."""
         gpus = np.array([sum(placement) for placement in placements], dtype=float)
-        return np.exp(self.fitted.log_seconds(_steps(placements, batch_sizes / gpus))[0])
+        return np.exp(self.posterior.predict(_steps(placements, batch_sizes / gpus).inputs())[0])
 
 
 def draw_probes(timings: Timings, num_probes: int, max_nodes: int, rng: np.random.Generator) -> IntArray:
@@ -46,8 +47,9 @@ def fit_steps(app: str, timings: Timings, probes: IntArray) -> StepModel:
         step_seconds=timings.step_seconds[probes],
         wait_seconds=timings.sync_seconds[probes],
     )
-    return StepModel(fitted=fit_product(probed, PARAMETER_BYTES.get(app, NOMINAL_BYTES)))
+    posterior, _ = fit_product(probed, PARAMETER_BYTES.get(app, NOMINAL_BYTES))
+    return StepModel(posterior=posterior)
 
 
 def _steps(placements: Sequence[tuple[int, ...]], local: Array) -> Steps:
-    return Steps(placements=placements_of(placements), batch_size_per_rank=local)
+    return all_reduce_steps(placements_of(placements), local)

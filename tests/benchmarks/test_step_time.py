@@ -10,7 +10,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from benchmarks.step_placements import placements_of, spread_evenly
+from benchmarks.step_placements import all_reduce_steps, placements_of, spread_evenly
 from benchmarks.step_time import (
     CLUSTER,
     FIT_NODES,
@@ -23,7 +23,6 @@ from benchmarks.step_time import (
 )
 from benchmarks.step_time_pollux import PolluxSeconds, fit_pollux
 from search_spaces import Configuration
-from tuner.analytic.step_rows import Steps
 from tuner.analytic.step_time_model import fit_seconds
 from tuner.domain.measurement import Measurement, Outcome, Purpose, RankTiming, Spread
 
@@ -33,7 +32,7 @@ TRUE = PolluxSeconds(theta=np.append(np.log([0.02, 2e-3, 0.08, 4e-3, 0.01, 2e-3]
 
 
 def row(kind: str, counts: tuple[int, ...], batch: float, factor: float = 1.0) -> str:
-    steps = Steps(placements=placements_of([counts]), batch_size_per_rank=np.array([batch]))
+    steps = all_reduce_steps(placements_of([counts]), np.array([batch]))
     seconds = factor * float(TRUE.seconds(steps)[0])
     digits = "".join(map(str, counts)) if kind == "placements" else ""
     wait = max(seconds - 0.02 - 2e-3 * batch, 1e-4)
@@ -148,13 +147,11 @@ def slice_of(nodes: int, batch: float, seconds: float, wait: float) -> Measureme
 
 def test_the_benchmark_predicts_with_the_product_s_fit() -> None:
     asked = [(nodes, batch) for nodes in (1, 2, 4) for batch in (16.0, 64.0)]
-    steps = Steps(
-        placements=placements_of([(CLUSTER.devices_per_node,) * nodes for nodes, _ in asked]),
-        batch_size_per_rank=np.array([batch for _, batch in asked]),
-    )
+    placements = placements_of([(CLUSTER.devices_per_node,) * nodes for nodes, _ in asked])
+    steps = all_reduce_steps(placements, np.array([batch for _, batch in asked]))
     seconds = TRUE.seconds(steps)
     timed = Timed(steps=steps, step_seconds=seconds, wait_seconds=0.4 * seconds)
-    mean, covariance = fit_product(timed, 4e7).log_seconds(steps)
+    mean, covariance = fit_product(timed, 4e7)[0].predict(steps.inputs())
     slices = [slice_of(*one, s, 0.4 * s) for one, s in zip(asked, seconds, strict=True)]
     model = fit_seconds(slices, CLUSTER, int(4e7))
     means, covariances = model.log_seconds_per_sample([m.configuration for m in slices])

@@ -126,7 +126,7 @@ def fit_mixed(
         inputs: `(num_points, num_features)`; may be empty.
         observations: `(num_points,)`.
         noise_sd: Standard deviation of each observation, above 0, `(num_points,)`.
-        slopes: Derivatives of the law; central differences if None.
+        slopes: Derivatives of the law; see `fit`.
         start: Where the neutral search for theta starts, `(num_parameters,)`.
         tolerance: When the searches end, see `fit`.
     """

@@ -22,8 +22,8 @@ IntArray = npt.NDArray[np.intp]
 Law = Callable[[Array, Array], Array]
 """`law(theta, inputs)`: theta `(num_parameters,)`, inputs `(num_points, num_features)` -> `(num_points,)`.
 
-A law that broadcasts also takes theta `(num_parameters, num, 1)` and returns `(num, num_points)`: then
-`broadcast_slopes` gives its derivatives by one call instead of two per parameter.
+A law without derivatives of its own also takes theta `(num_parameters, num, 1)` and returns
+`(num, num_points)`: `broadcast_slopes` makes its derivatives by one call.
 """
 
 Slopes = Callable[[Array, Array], Array]
@@ -199,11 +199,11 @@ def fit(
         inputs: `(num_points, num_features)`; may be empty, then the prior is returned.
         observations: `(num_points,)`.
         noise_sd: Standard deviation of each observation, above 0, `(num_points,)`.
-        slopes: Derivatives of the law; central differences if None.
+        slopes: Derivatives of the law; those of `broadcast_slopes` if None.
         start: Where the search for theta starts, `(num_parameters,)`; the prior's mean if None.
         tolerance: The search ends when a step lowers the sum of squares, plus 1, by a smaller share.
     """
-    slopes = slopes or _slopes_of(law)
+    slopes = slopes or broadcast_slopes(law)
     prior_mean = np.array([p.mean for p in parameters], dtype=float)
     prior_sd = np.array([p.sd for p in parameters], dtype=float)
     covariance = residual.covariance(inputs, inputs) + np.diag(noise_sd**2)
@@ -256,17 +256,6 @@ def broadcast_slopes(law: Law) -> Slopes:
         trials = np.concatenate([theta[:, None] + units, theta[:, None] - units], axis=1)
         above, below = np.split(law(trials[:, :, None], inputs), 2)
         return np.asarray((above - below).T / (2 * _STEP), dtype=float)
-
-    return slopes
-
-
-def _slopes_of(law: Law) -> Slopes:
-    """Derivatives of any law, by central differences in two calls for each unknown."""
-
-    def slopes(theta: Array, inputs: Array) -> Array:
-        units = np.eye(len(theta)) * _STEP
-        changes = [law(theta + unit, inputs) - law(theta - unit, inputs) for unit in units]
-        return np.stack(changes, axis=1) / (2 * _STEP)
 
     return slopes
 

@@ -59,23 +59,6 @@ class TimedSteps:
             raise ValueError("seconds of a step must be above 0")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FittedSteps:
-    """What timed steps say of others.
-
-    Args:
-        posterior: Of the logarithm of seconds, over rows of `Steps.inputs`.
-        between_moments_sd: Standard deviation of the logarithm between moments of one machine.
-    """
-
-    posterior: Posterior | MixedPosterior
-    between_moments_sd: float
-
-    def log_seconds(self, steps: Steps) -> tuple[Array, Array]:
-        """Mean `(num,)` and covariance `(num, num)` of the logarithm of seconds, averaged over moments."""
-        return self.posterior.predict(steps.inputs())
-
-
 def fit_steps(
     timed: TimedSteps,
     cluster: Cluster,
@@ -83,7 +66,7 @@ def fit_steps(
     *,
     strategies: Sequence[str] = (),
     past: PastLaw | None = None,
-) -> FittedSteps:
+) -> tuple[Posterior | MixedPosterior, float]:
     """Fits seconds a step.
 
     Args:
@@ -93,6 +76,10 @@ def fit_steps(
             at its prior.
         strategies: Strategies to predict, besides those that were timed.
         past: What past studies found of the law's unknowns; ignored for a described cluster.
+
+    Returns:
+        The posterior of the logarithm of seconds, averaged over moments, over rows of `Steps.inputs`; and the
+        standard deviation of the logarithm between moments of one machine.
     """
     on_machines = nodes_are_machines(cluster)
     # A delay of the job's own is no part of a rank's compute.
@@ -125,7 +112,7 @@ def fit_steps(
         start=start,
         tolerance=_FINE,
     )
-    return FittedSteps(posterior=posterior, between_moments_sd=between)
+    return posterior, between
 
 
 def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Array, float, float]:

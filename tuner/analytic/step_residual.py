@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,20 +10,17 @@ import numpy as np
 from tuner.analytic.laws import Array
 from tuner.analytic.regression import Residual
 from tuner.analytic.step_law import StepLaw
-from tuner.analytic.step_rows import LOG_BATCH, LOG_RANKS, MOST_ON_A_NODE, NODES, length_scales
-from tuner.analytic.strategy_encoding import STRATEGY_LENGTH
+from tuner.analytic.step_rows import LOG_BATCH, LOG_RANKS, MOST_ON_A_NODE, NODES, NUM_COLUMNS
+from tuner.analytic.strategy_encoding import NUM_STRATEGIES, STRATEGY_LENGTH
 
-_ANYWHERE = 1e6
+#: Length scales over log tau, strategies, and where steps were made; and over the columns behind these, which
+#: no kernel compares.
+_EXCHANGE, _OTHERS = (1.0, *[STRATEGY_LENGTH] * NUM_STRATEGIES, 1e6), [math.inf] * 3
 #: What the law leaves out where one host carries all ranks, or all are emulated.
-SMOOTH = Residual(
-    sd=0.10,
-    length_scales=length_scales(ranks=0.7, batch=1.0, tau=1.0, strategy=STRATEGY_LENGTH, where=_ANYWHERE),
-)
+SMOOTH = Residual(sd=0.10, length_scales=(0.7, 1.0, *_EXCHANGE, *_OTHERS))
 #: Correlation of two ways to exchange, and of two batches.
-_BY_EXCHANGE = Residual(
-    sd=1.0, length_scales=length_scales(tau=1.0, strategy=STRATEGY_LENGTH, where=_ANYWHERE)
-)
-_BY_BATCH = Residual(sd=1.0, length_scales=length_scales(batch=0.7))
+_BY_EXCHANGE = Residual(sd=1.0, length_scales=(math.inf, math.inf, *_EXCHANGE, *_OTHERS))
+_BY_BATCH = Residual(sd=1.0, length_scales=(math.inf, 0.7, *[math.inf] * (NUM_COLUMNS - 2)))
 #: On machines of their own. A straight line in the batch is off by up to a quarter at single batches (caches,
 #: kernels, padded sequences); 8% is typical. Compute scatters by 3% and an exchange by 12% before the timings
 #: tell by how much. Per e-fold of nodes an exchange drifts by 4% from what the law says: other jobs on the

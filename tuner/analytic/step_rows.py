@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,13 +35,13 @@ class Steps:
     Args:
         placements: Where the ranks are, `(num,)`.
         batch_size_per_rank: Samples of one rank's step, `(num,)`.
-        setups: How the ranks exchange, `(num,)`; all-reduce after each step if empty.
+        setups: How the ranks exchange, `(num,)`.
         where: `ASKED`, `EMULATED` or `AT_HAND`, `(num,)`; None for `ASKED`.
     """
 
     placements: Placements
     batch_size_per_rank: Array
-    setups: tuple[Setup, ...] = ()
+    setups: tuple[Setup, ...]
     where: Array | None = None
 
     def __len__(self) -> int:
@@ -50,15 +49,12 @@ class Steps:
 
     def inputs(self, *, of_compute: bool = False) -> Array:
         """What the law takes, `(num, NUM_COLUMNS)`: the whole steps, or only one rank's compute in them."""
-        where, num = self.placements, len(self)
-        setups = self.setups or tuple(
-            Setup(strategy="all_reduce", num_ranks=int(ranks), tau=1) for ranks in where.num_ranks
-        )
-        found = np.zeros((num, NUM_COLUMNS))
+        where = self.placements
+        found = np.zeros((len(self), NUM_COLUMNS))
         found[:, LOG_RANKS] = np.log(where.num_ranks)
         found[:, LOG_BATCH] = np.log(self.batch_size_per_rank)
-        found[:, _LOG_TAU] = np.log([float(setup.tau) for setup in setups])
-        found[:, 3:_WHERE] = strategy_columns(setups)
+        found[:, _LOG_TAU] = np.log([float(setup.tau) for setup in self.setups])
+        found[:, 3:_WHERE] = strategy_columns(self.setups)
         found[:, _WHERE] = ASKED if self.where is None else self.where
         found[:, NODES], found[:, MOST_ON_A_NODE] = where.num_nodes, where.most_on_a_node
         found[:, _OF_COMPUTE] = float(of_compute)
@@ -133,23 +129,3 @@ def alike_rows(inputs: Array, times: int) -> list[Alike]:
                 )
             )
     return found
-
-
-def length_scales(
-    *,
-    ranks: float = math.inf,
-    batch: float = math.inf,
-    tau: float = math.inf,
-    strategy: float = math.inf,
-    where: float = math.inf,
-) -> tuple[float, ...]:
-    """A kernel's length scale for each column of the inputs; infinite ones leave a column out.
-
-    Args:
-        ranks: Over log ranks.
-        batch: Over log batch a rank.
-        tau: Over log tau.
-        strategy: Over each strategy's column.
-        where: Over where steps were made.
-    """
-    return (ranks, batch, tau, *[strategy] * NUM_STRATEGIES, where, math.inf, math.inf, math.inf)

@@ -100,13 +100,13 @@ def fit_seconds(
         past: What past studies found of the law's unknowns; a described cluster is taken as described.
     """
     timed = [m for m in measurements if m.step_seconds is not None and m.step_seconds.median > 0]
-    fitted = fit_steps(
+    posterior, between = fit_steps(
         _timed_steps(timed, cluster), cluster, parameter_bytes, strategies=strategies, past=past
     )
     return SecondsModel(
         cluster=cluster,
-        posterior=fitted.posterior,
-        between_moments_sd=fitted.between_moments_sd,
+        posterior=posterior,
+        between_moments_sd=between,
         num_observations=len(timed),
     )
 

@@ -67,9 +67,8 @@ def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
 
 def strategy_columns(setups: Sequence[Setup]) -> Array:
     """One column a strategy, 1 in a setup's own, `(num_setups, NUM_STRATEGIES)`."""
-    columns = np.zeros((len(setups), NUM_STRATEGIES))
-    columns[np.arange(len(setups)), [_NAMES.index(setup.strategy) for setup in setups]] = 1.0
-    return columns
+    own = np.array([_NAMES.index(setup.strategy) for setup in setups], dtype=np.intp)
+    return np.eye(NUM_STRATEGIES)[own]
 
 
 def exchanging_alike(columns: Array) -> list[tuple[StrategyTraits, npt.NDArray[np.intp]]]:
@@ -77,8 +76,7 @@ def exchanging_alike(columns: Array) -> list[tuple[StrategyTraits, npt.NDArray[n
 
     What crosses the network, with whom and how much, is all that seconds depend on.
     """
-    own = columns.argmax(axis=1) if len(columns) else np.zeros(0, dtype=np.intp)
-    kinds = _KINDS[own]
+    kinds = _KINDS[columns.argmax(axis=1)]
     return [(traits_of(_NAMES[i]), np.flatnonzero(kinds == i)) for i in np.unique(kinds)]
 
 

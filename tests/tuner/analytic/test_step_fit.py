@@ -10,15 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.step_placements import placements_of, spread_evenly, steps_at
+from benchmarks.step_placements import all_reduce_steps, placements_of, spread_evenly, steps_at
 from tests.levels import examples
 from tuner.analytic.laws import expected_maximum
+from tuner.analytic.mixed_posterior import MixedPosterior
 from tuner.analytic.placement import Link, Sharing, topology_ring_seconds
-from tuner.analytic.step_fit import FittedSteps, TimedSteps, fit_steps
+from tuner.analytic.regression import Posterior
+from tuner.analytic.step_fit import TimedSteps, fit_steps
 from tuner.analytic.step_rows import Steps
 from tuner.domain.cluster import Cluster
 
 Array = npt.NDArray[np.float64]
+Fitted = tuple[Posterior | MixedPosterior, float]
 
 CLUSTER = Cluster(node_counts=(1, 16), devices_per_node=4, nodes_share_host=False)
 NUM_BYTES = 100_000_000
@@ -31,9 +34,7 @@ FAR = [spread_evenly(ranks, nodes) for nodes, ranks in ((6, 12), (8, 32), (16, 1
 
 def steps_on(counts: list[tuple[int, ...]], batches: tuple[float, ...]) -> Steps:
     repeated = [placement for placement in counts for _ in batches]
-    return Steps(
-        placements=placements_of(repeated), batch_size_per_rank=np.array(list(batches) * len(counts))
-    )
+    return all_reduce_steps(placements_of(repeated), np.array(list(batches) * len(counts)))
 
 
 def made(steps: Steps, *, noise: float = 0.0) -> tuple[Array, Array]:
@@ -52,7 +53,7 @@ def made(steps: Steps, *, noise: float = 0.0) -> tuple[Array, Array]:
     return seconds, seconds - own
 
 
-def fitted(steps: Steps, *, noise: float = 0.0, waits: bool = True) -> FittedSteps:
+def fitted(steps: Steps, *, noise: float = 0.0, waits: bool = True) -> Fitted:
     seconds, wait_seconds = made(steps, noise=noise)
     timed = TimedSteps(
         steps=steps,
@@ -63,14 +64,15 @@ def fitted(steps: Steps, *, noise: float = 0.0, waits: bool = True) -> FittedSte
     return fit_steps(timed, CLUSTER, NUM_BYTES)
 
 
-def predicted(model: FittedSteps, steps: Steps) -> tuple[Array, Array]:
+def predicted(model: Fitted, steps: Steps) -> tuple[Array, Array]:
     """Mean and standard deviation of the logarithm of one more timing."""
-    mean, covariance = model.log_seconds(steps)
-    return mean, np.sqrt(np.diag(covariance) + model.between_moments_sd**2)
+    posterior, between_moments_sd = model
+    mean, covariance = posterior.predict(steps.inputs())
+    return mean, np.sqrt(np.diag(covariance) + between_moments_sd**2)
 
 
 def test_the_parameters_that_made_the_steps_are_recovered() -> None:
-    found = fitted(steps_on([*NEAR, (1,) * 8], (16.0, 64.0, 256.0))).posterior.parameter_values()
+    found = fitted(steps_on([*NEAR, (1,) * 8], (16.0, 64.0, 256.0)))[0].parameter_values()
     assert math.exp(found["log compute seconds a sample"][0]) == pytest.approx(PER_SAMPLE, rel=0.1)
     assert math.exp(found["log bytes a second"][0]) == pytest.approx(8e8, rel=0.25)
     assert math.exp(found["log overlap exponent"][0]) == pytest.approx(OVERLAP, rel=0.15)
@@ -88,7 +90,7 @@ def test_up_to_four_nodes_predict_sixteen(waits: bool) -> None:
 
 def test_a_single_node_leaves_the_network_at_its_prior() -> None:
     model = fitted(steps_on([(1,), (2,), (4,)], (32.0, 128.0)))
-    assert {"log latency seconds of a hop", "log bytes a second"} <= set(model.posterior.at_prior())
+    assert {"log latency seconds of a hop", "log bytes a second"} <= set(model[0].at_prior())
     _, unknown = predicted(model, steps_on([(1, 1)], (16.0,)))
     _, known = predicted(fitted(steps_on(NEAR, (32.0, 128.0))), steps_on([(1, 1)], (16.0,)))
     assert unknown[0] > 2 * known[0]
@@ -135,8 +137,8 @@ def test_repeated_timings_count_like_one_with_less_noise() -> None:
         )
         for rows in (np.arange(3), often)
     )
-    assert len(repeated.posterior.inputs) == len(once.posterior.inputs) == 3
-    assert repeated.between_moments_sd < once.between_moments_sd
+    assert len(repeated[0].inputs) == len(once[0].inputs) == 3
+    assert repeated[1] < once[1]
     assert np.all(predicted(repeated, steps)[1] < predicted(once, steps)[1])
 
 
@@ -148,10 +150,8 @@ def test_repeated_timings_count_like_one_with_less_noise() -> None:
 def test_any_steps_give_finite_predictions_that_grow_with_the_batch(
     chosen: list[tuple[tuple[int, ...], float]], noise: float
 ) -> None:
-    steps = Steps(
-        placements=placements_of([placement for placement, _ in chosen[:12]]),
-        batch_size_per_rank=np.array([batch for _, batch in chosen[:12]]),
-    )
+    placements = placements_of([placement for placement, _ in chosen[:12]])
+    steps = all_reduce_steps(placements, np.array([batch for _, batch in chosen[:12]]))
     mean, sd = predicted(fitted(steps, noise=noise), steps_on([(4,) * 16], (8.0, 64.0, 512.0)))
     assert np.all(np.isfinite(mean))
     assert np.all(sd > 0)
