@@ -15,10 +15,12 @@ from tuner.analytic.strategy_encoding import Setup
 def placements_of(ranks_per_node: Sequence[Sequence[int]]) -> Placements:
     """Placements from the number of ranks on each node, as in `[(4, 4), (1, 2, 1)]`."""
     used = [[count for count in counts if count] for counts in ranks_per_node]
+    if not all(used):
+        raise ValueError("a placement has no rank")
     return Placements(
         num_nodes=np.array([len(counts) for counts in used], dtype=float),
         num_ranks=np.array([sum(counts) for counts in used], dtype=float),
-        most_on_a_node=np.array([max(counts, default=0) for counts in used], dtype=float),
+        most_on_a_node=np.array([max(counts) for counts in used], dtype=float),
     )
 
 

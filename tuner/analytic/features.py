@@ -178,8 +178,8 @@ def features_of(
         devices_per_node: Ranks on one node.
     """
     axes = {axis: None for c in configurations for axis in c}
-    ordered: dict[str, Array] = {}
-    ordered["log nodes"] = np.log([float(c.nodes * devices_per_node) for c in configurations])
+    nodes = [float(c.nodes * devices_per_node) for c in configurations]
+    ordered: dict[str, Array] = {"log nodes": np.log(nodes)}
     machines = {str(c.get("machine")) for c in configurations}
     if machines <= set(cores):
         ordered["log cores"] = np.log([float(cores[str(c["machine"])]) for c in configurations])

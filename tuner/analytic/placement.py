@@ -15,7 +15,7 @@ from tuner.analytic.laws import Array, Values, expected_maximum
 
 @dataclass(frozen=True, kw_only=True)
 class Placements:
-    """The properties of each placement that the seconds depend on.
+    """The properties of each placement that the seconds depend on; every node has a rank or more.
 
     Args:
         num_nodes: Nodes with at least one rank, `(num,)`.
@@ -26,13 +26,6 @@ class Placements:
     num_nodes: Array
     num_ranks: Array
     most_on_a_node: Array
-
-    def __post_init__(self) -> None:
-        if not len(self.num_nodes) == len(self.num_ranks) == len(self.most_on_a_node):
-            raise ValueError("num_nodes, num_ranks and most_on_a_node differ in length")
-        whole = (self.num_nodes >= 1) & (self.num_ranks >= self.num_nodes)
-        if not np.all(whole & (self.most_on_a_node * self.num_nodes >= self.num_ranks)):
-            raise ValueError("every node of a placement holds from 1 to most_on_a_node ranks")
 
     def __len__(self) -> int:
         return len(self.num_nodes)

@@ -51,13 +51,6 @@ class TimedSteps:
     own_sd: Array
     wait_seconds: Array
 
-    def __post_init__(self) -> None:
-        num = len(self.steps)
-        if not len(self.seconds) == len(self.own_sd) == len(self.wait_seconds) == num:
-            raise ValueError("steps, seconds, own_sd and wait_seconds differ in length")
-        if not np.all(self.seconds > 0):
-            raise ValueError("seconds of a step must be above 0")
-
 
 def fit_steps(
     timed: TimedSteps,

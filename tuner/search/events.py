@@ -16,7 +16,7 @@ class SearchEvent:
     Args:
         kind: `plan` (what the run is going to do), `decision` (what comes next and why), `progress`
             (a slice in flight), `slice` (a slice ended), `warning`, or `end` (why the search stopped).
-        text: One line for people.
+        text: One line for people; empty for `progress`.
         measurement: What the slice saw so far, for `progress` and `slice`.
         spent_seconds: Seconds charged by finished slices.
         probe_id: The probe it is about, where it is about one.
@@ -24,7 +24,7 @@ class SearchEvent:
     """
 
     kind: Literal["plan", "decision", "progress", "slice", "warning", "end"]
-    text: str
+    text: str = ""
     measurement: Measurement | None = None
     spent_seconds: float = 0.0
     probe_id: int | None = None

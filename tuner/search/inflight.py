@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -172,9 +173,7 @@ class SlicesUnderWay:
         given = [self._prober.ask_to_end(active.handle) for active in self._slices]
         waits = [seconds for seconds in given if seconds is not None]
         found: list[tuple[Slice, Measurement]] = []
-        if not waits:
-            return found
-        until = self._prober.now() + max(waits) + slack_seconds
+        until = self._prober.now() + max(waits, default=-math.inf) + slack_seconds
         while self._slices and self._prober.now() < until:
             try:
                 ended = self.next_ended()
@@ -222,7 +221,6 @@ class SlicesUnderWay:
         self._context.listen(
             SearchEvent(
                 kind="progress",
-                text="",
                 measurement=measurement,
                 probe_id=active.lease.probe_id,
                 num_slots=self._context.parallel,

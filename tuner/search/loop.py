@@ -119,7 +119,7 @@ class Search:
             assert not isinstance(action, Wait), "the policy waits, but no slice is in flight"
             self._remember(state, decision)
             if isinstance(action, Stop):
-                self._say("end", action.reason, state)
+                self._say(state, SearchEvent(kind="end", text=action.reason))
                 is_known = not self._end_all(state, action)
                 if self._asked is not None:
                     self._context.trials.end(self._asked[1], Outcome.STOPPED, None, None)
@@ -148,7 +148,7 @@ class Search:
             try:
                 ended = self._slices.next_ended()
             except LeaseLostError as error:
-                self._say("warning", f"{error}; the results of this slice are dropped", self.state())
+                self._say(self.state(), _dropped(error))
                 return
             if ended is not None:
                 self._write_down(*ended)
@@ -210,7 +210,7 @@ class Search:
         action = decision.action
         assert isinstance(action, Start | Continue | Ask)
         words = f"{purpose.value}: {configuration} - {action.reason}"
-        self._say("decision", words, state, probe_id=lease.probe_id)
+        self._say(state, SearchEvent(kind="decision", text=words, probe_id=lease.probe_id))
         slices = [m for probe in state.probes if probe.probe_id == lease.probe_id for m in probe.slices]
         self._slices.start(
             lease,
@@ -283,16 +283,18 @@ class Search:
         try:
             context.ledger.append_slice(lease, measurement)
         except LeaseLostError as error:
-            self._say("warning", f"{error}; the results of this slice are dropped", self.state())
+            self._say(self.state(), _dropped(error))
             return
         self._keep_lease(lease)
         state = self.state()
         probe = _probe(state, lease.probe_id)
-        self._say("slice", _slice_words(measurement), state, measurement, probe_id=probe.probe_id)
+        words = _slice_words(measurement)
+        ended = SearchEvent(kind="slice", text=words, measurement=measurement, probe_id=probe.probe_id)
+        self._say(state, ended)
         for remark in measurement.remarks:
             if remark not in self._said:
                 self._said.add(remark)
-                self._say("warning", remark, state, probe_id=probe.probe_id)
+                self._say(state, SearchEvent(kind="warning", text=remark, probe_id=probe.probe_id))
         if probe.trial_number is not None:
             context.trials.report(probe.trial_number, measurement.curve)
         if not probe.outcome.can_continue:
@@ -335,7 +337,8 @@ class Search:
 
     def _abandon(self, state: SearchState, action: Abandon) -> None:
         probe = _probe(state, action.probe_id)
-        self._say("decision", f"given up: {probe.configuration} - {action.reason}", state)
+        words = f"given up: {probe.configuration} - {action.reason}"
+        self._say(state, SearchEvent(kind="decision", text=words))
         self._end(state, probe, action.reason)
 
     def _end(self, state: SearchState, probe: ProbeRecord, reason: str) -> None:
@@ -378,25 +381,13 @@ class Search:
             ) from error
         return folder
 
-    def _say(
-        self,
-        kind: str,
-        text: str,
-        state: SearchState,
-        measurement: Measurement | None = None,
-        *,
-        probe_id: int | None = None,
-    ) -> None:
-        self._context.listen(
-            SearchEvent(
-                kind=kind,  # type: ignore[arg-type]
-                text=text,
-                measurement=measurement,
-                spent_seconds=state.spent.seconds,
-                probe_id=probe_id,
-                num_slots=self._context.parallel,
-            )
-        )
+    def _say(self, state: SearchState, event: SearchEvent) -> None:
+        spent, slots = state.spent.seconds, self._context.parallel
+        self._context.listen(replace(event, spent_seconds=spent, num_slots=slots))
+
+
+def _dropped(error: LeaseLostError) -> SearchEvent:
+    return SearchEvent(kind="warning", text=f"{error}; the results of this slice are dropped")
 
 
 def _probe(state: SearchState, probe_id: int) -> ProbeRecord:

@@ -37,17 +37,15 @@ class OptunaPolicy:
         return Decision(action=self._action(state))
 
     def _action(self, state: SearchState) -> Action:
-        arrived = [run for run in state.runs.values() if run.seconds_to_target is not None]
-        ended = arrival(state)
-        if ended is not None:
-            return ended
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)
         state = replace(state, past_faults=self._past_faults)
-        stop = limit_reached(state)
+        stop = arrival(state) or limit_reached(state)
         if stop is not None:
             return stop
-        limit = self._limit(state, arrived)
+        arrived = [run.seconds_to_target or math.inf for run in state.runs.values() if run.arrived]
+        budget = state.job.budget.time
+        limit = min(arrived, default=math.inf if budget is None else _SHARE_OF_BUDGET * budget)
         under_way, given_up = state.capacity.probe_ids, state.given_up
         for run in state.runs.values():
             if run.probe.probe_id in under_way or run.configuration in given_up:
@@ -87,11 +85,3 @@ class OptunaPolicy:
         return Continue(
             probe_id=run.probe.probe_id, purpose=Purpose.TRAINING, until=until, reason="it may still win"
         )
-
-    @staticmethod
-    def _limit(state: SearchState, arrived: list[Run]) -> float:
-        if arrived:
-            return min(run.seconds_to_target or math.inf for run in arrived)
-        if state.job.budget.time is None:
-            return math.inf
-        return _SHARE_OF_BUDGET * state.job.budget.time

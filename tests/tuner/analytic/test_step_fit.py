@@ -156,11 +156,3 @@ def test_any_steps_give_finite_predictions_that_grow_with_the_batch(
     assert np.all(np.isfinite(mean))
     assert np.all(sd > 0)
     assert np.all(np.diff(mean) > 0)
-
-
-def test_bad_timings_are_refused() -> None:
-    steps = steps_on([(1,)], (32.0,))
-    with pytest.raises(ValueError, match="differ in length"):
-        TimedSteps(steps=steps, seconds=np.ones(2), own_sd=np.zeros(1), wait_seconds=np.zeros(1))
-    with pytest.raises(ValueError, match="above 0"):
-        TimedSteps(steps=steps, seconds=np.zeros(1), own_sd=np.zeros(1), wait_seconds=np.zeros(1))
