@@ -62,15 +62,9 @@ def disagreement(setup: Setup, configuration: Configuration) -> float:
     if family == _ELASTIC:
         a = float(configuration.get("beta", traits.knobs["beta"].default)) / p
         return setup.tau * others / (2.0 * a - a * a)
-    return setup.tau * _gossip(traits, p)
-
-
-def _gossip(traits: StrategyTraits, p: int) -> float:
     if traits.name == "gossip_push":
-        return float(math.e * (1.0 - 1.0 / p) ** 1.72)
-    if traits.draws_itself:
-        return 4.0 * (p - 1) / (2.0 * p + 1.0)
-    return float(2.0 * (1.0 - 1.0 / p) ** 2)
+        return float(setup.tau * math.e * others**1.72)
+    return setup.tau * (4.0 * (p - 1) / (2.0 * p + 1.0) if traits.draws_itself else 2.0 * others**2)
 
 
 def disagreement_columns(setup: Setup, configuration: Configuration) -> list[float]:

@@ -110,13 +110,6 @@ def progress_of_share(share: Array, relative_batch: Array, growth: float) -> Arr
     return found
 
 
-def log_scale_at(progress: Array, *, log_noise_scale: float, growth: float) -> Array:
-    """Logarithm of N(u), the same shape."""
-    return np.asarray(
-        log_noise_scale + growth * np.log(np.maximum(progress, _GRID[0])) - math.log1p(-growth), dtype=float
-    )
-
-
 def log_measured_scale(
     log_batch: Array, share: Array, log_noise_scale: float, unknowns: Sequence[float] | Array
 ) -> Array:
@@ -131,7 +124,8 @@ def log_measured_scale(
     growth = float(np.clip(unknowns[0], 0.0, _MOST_GROWTH))
     batch = np.exp(log_batch)
     progress = progress_of_share(share, batch / math.exp(log_noise_scale), growth)
-    shown = log_scale_at(progress, log_noise_scale=log_noise_scale, growth=growth) - unknowns[2]
+    there = log_noise_scale + growth * np.log(np.maximum(progress, _GRID[0])) - math.log1p(-growth)
+    shown = there - unknowns[2]
     return np.asarray(-np.logaddexp(-shown, unknowns[1] - log_batch), dtype=float)
 
 

@@ -93,18 +93,9 @@ def fit_steps(
         parameters = tuple(
             replace(p, mean=p.mean + math.log(links)) if p.name == LINKS_VARIATION else p for p in parameters
         )
-    posterior = fit_mixed(
-        law,
-        parameters,
-        past if past is not None and cluster.virtual is None else {},
-        residual,
-        observed.inputs,
-        observed.means,
-        observed.noise_sd(between),
-        slopes=law.slopes,
-        start=start,
-        tolerance=_FINE,
-    )
+    past = past if past is not None and cluster.virtual is None else {}
+    data, slopes = observed.data(between), law.slopes
+    posterior = fit_mixed(law, parameters, past, residual, *data, slopes=slopes, start=start, tolerance=_FINE)
     return posterior, between
 
 
@@ -113,17 +104,8 @@ def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Arr
     theta = np.array([p.mean for p in law.parameters])
     for _ in range(2):
         residual = StepResidual(law=law, theta=theta)
-        found = fit(
-            law,
-            law.parameters,
-            residual,
-            observed.inputs,
-            observed.means,
-            observed.noise_sd(between),
-            slopes=law.slopes,
-            start=theta,
-            tolerance=_ROUGH,
-        )
+        data = observed.data(between)
+        found = fit(law, law.parameters, residual, *data, slopes=law.slopes, start=theta, tolerance=_ROUGH)
         theta = found.theta
     return theta, *_scales(found, observed, residual)
 
@@ -197,20 +179,21 @@ class _Merged:
         """Standard deviation of each observation, `(num,)`."""
         return np.asarray(np.sqrt(between**2 / self.counts + self.own_variance), dtype=float)
 
+    def data(self, between: float) -> tuple[Array, Array, Array]:
+        """Inputs, observations and their standard deviations, as `fit` takes them."""
+        return self.inputs, self.means, self.noise_sd(between)
+
 
 def _merged(timed: TimedSteps, *, with_waits: bool) -> _Merged:
-    rows, values, variances = [timed.steps.inputs()], [np.log(timed.seconds)], [timed.own_sd**2]
-    known = with_waits & (timed.wait_seconds > 0) & (timed.wait_seconds < timed.seconds)
-    if known.any():
-        rows.append(timed.steps.inputs(of_compute=True)[known])
-        values.append(np.log((timed.seconds - timed.wait_seconds)[known]))
-        variances.append(timed.own_sd[known] ** 2)
-    observed, variance = np.concatenate(values), np.concatenate(variances)
-    different, place = np.unique(np.concatenate(rows), axis=0, return_inverse=True)
-    place = place.ravel()
+    steps, seconds = timed.steps, timed.seconds
+    known = with_waits & (timed.wait_seconds > 0) & (timed.wait_seconds < seconds)
+    rows = np.concatenate([steps.inputs(), steps.inputs(of_compute=True)[known]])
+    observed = np.log(np.concatenate([seconds, (seconds - timed.wait_seconds)[known]]))
+    variance = np.concatenate([timed.own_sd, timed.own_sd[known]]) ** 2
+    different, place = np.unique(rows, axis=0, return_inverse=True)
     counts = np.bincount(place, minlength=len(different)).astype(float)
     means = np.bincount(place, observed, len(different)) / counts
-    whole = place[: len(timed.steps)]
+    whole = place[: len(steps)]
     return _Merged(
         inputs=different,
         means=means,

@@ -83,9 +83,7 @@ class TrainPolicy:
             return Stop(kind=StopKind.ARRIVED, reason=f"it reached the target: {self._configuration}")
         if run is not None and not run.can_continue:
             return Stop(kind=StopKind.UNREACHABLE, reason=f"the training ended: {run.probe.outcome.value}")
-        if run is None and any(
-            c.reason_against(self._configuration) is not None for c in state.space.conditions
-        ):
+        if run is None and any(c.reason_against(self._configuration) for c in state.space.conditions):
             return Stop(kind=StopKind.UNREACHABLE, reason="the training ran out of memory")
         if self._limit is not None and done >= self._limit:
             return Stop(

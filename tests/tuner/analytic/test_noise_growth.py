@@ -12,7 +12,6 @@ from tests.tuner.analytic.made_measurements import configuration, rate_prior, ru
 from tuner.analytic.noise_growth import (
     UNKNOWNS,
     log_measured_scale,
-    log_scale_at,
     noise_places,
     progress_of_share,
 )
@@ -57,7 +56,9 @@ def believed(model: SamplesModel, name: str) -> tuple[float, float]:
 @given(growths)
 def test_the_scale_of_the_whole_run_is_the_harmonic_mean_along_it(growth: float) -> None:
     middles = (np.arange(200_000) + 0.5) / 200_000
-    along = np.exp(log_scale_at(middles, log_noise_scale=LOG_SCALE, growth=min(growth, 0.6)))
+    # A very small batch without noise of its own measures N(u), and has seen the share u of its samples.
+    nothing = np.full(len(middles), -50.0)
+    along = np.exp(log_measured_scale(nothing, middles, LOG_SCALE, (min(growth, 0.6), -100.0, 0.0)))
     assert 1.0 / np.mean(1.0 / along) == pytest.approx(math.exp(LOG_SCALE), rel=0.01)
 
 
