@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import Configuration, traits_of
+from tuner.analytic.laws import Array
 from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import Purpose
 from tuner.ledger import ProbeRecord
-
-Array = npt.NDArray[np.float64]
 
 #: What a step of one replica, and a sample in it, are taken to cost before anything was emulated, seconds; so
 #: many measured slices outweigh it.

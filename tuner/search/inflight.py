@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from search_spaces import Configuration
 from tuner.domain.errors import LeaseLostError, TunerError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import Lease
@@ -92,52 +91,33 @@ class SlicesUnderWay:
         )
 
     def start(
-        self,
-        lease: Lease,
-        configuration: Configuration,
-        purpose: Purpose,
-        until: Until,
-        folder: Path,
-        *,
-        expected_seconds: float = 0.0,
-        stored_samples: Collection[int] = (),
+        self, lease: Lease, under_way: UnderWay, until: Until, folder: Path, stored_samples: Collection[int]
     ) -> None:
         """Starts a slice of a leased probe.
 
         Args:
             lease: Of the probe.
-            configuration: What runs.
-            purpose: Why.
+            under_way: The slice as the state of the search is to show it.
             until: Where it ends, on the run's clock.
             folder: The probe's.
-            expected_seconds: Until it ends, 0 where that is not stated in seconds.
             stored_samples: Samples of the probe's scorings that the ledger holds: others in its folder were
                 lost with a killed tuner.
         """
         take_back_ends(folder, stored_samples)
         clock = transferred(folder)
         started_at = self._prober.now()
-        handle = self._prober.start(configuration, purpose, clock.until(until), folder)
-        cluster = self._context.cluster
-        under_way = UnderWay(
-            probe_id=lease.probe_id,
-            configuration=configuration,
-            purpose=purpose,
-            num_nodes=cluster.nodes_held(configuration),
-            expected_seconds=expected_seconds,
+        handle = self._prober.start(under_way.configuration, under_way.purpose, clock.until(until), folder)
+        started = Slice(
+            lease=lease,
+            under_way=under_way,
+            handle=handle,
+            clock=clock,
+            started_at=started_at,
+            renew_at=self._context.clock() + LEASE_SECONDS / 3,
         )
-        self._slices.append(
-            Slice(
-                lease=lease,
-                under_way=under_way,
-                handle=handle,
-                clock=clock,
-                started_at=started_at,
-                renew_at=self._context.clock() + LEASE_SECONDS / 3,
-            )
-        )
+        self._slices.append(started)
         if len(self._slices) > 1:
-            load = cluster.load([other.under_way.configuration for other in self._slices])
+            load = self._context.cluster.load([other.under_way.configuration for other in self._slices])
             for other in self._slices:
                 other.is_crowded |= load > 1.0
 

@@ -14,6 +14,7 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import Lease, ProbeRecord
 from tuner.probes import Prober, Until
 from tuner.search.beliefs import seconds_ratio
+from tuner.search.capacity import UnderWay
 from tuner.search.checkpoint_transfer import resume_on_other_nodes
 from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent
@@ -185,42 +186,37 @@ class Search:
         elif isinstance(action, Continue):
             probe = _probe(state, action.probe_id)
             folder = self._started_folder(probe)
-            self._start(state, decision, self._take(probe), probe.configuration, action.purpose, folder)
+            self._start(state, decision, self._take(probe), probe.configuration, folder)
         else:
             assert isinstance(action, Start)
             lease = self._begin(state, action)
             folder = self._probe_folder(lease.probe_id)
             if action.resume_from is not None:
                 self._transfer(state, decision, action, lease, folder)
-            self._start(state, decision, lease, action.configuration, action.purpose, folder)
+            self._start(state, decision, lease, action.configuration, folder)
 
     def _take(self, probe: ProbeRecord) -> Lease:
         context = self._context
         return context.ledger.take_probe(probe.probe_id, owner=context.owner, lease_seconds=LEASE_SECONDS)
 
     def _start(
-        self,
-        state: SearchState,
-        decision: Decision,
-        lease: Lease,
-        configuration: Configuration,
-        purpose: Purpose,
-        folder: Path,
+        self, state: SearchState, decision: Decision, lease: Lease, configuration: Configuration, folder: Path
     ) -> None:
         action = decision.action
         assert isinstance(action, Start | Continue | Ask)
+        purpose = Purpose.TRAINING if isinstance(action, Ask) else action.purpose
         words = f"{purpose.value}: {configuration} - {action.reason}"
         self._say(state, SearchEvent(kind="decision", text=words, probe_id=lease.probe_id))
-        slices = [m for probe in state.probes if probe.probe_id == lease.probe_id for m in probe.slices]
-        self._slices.start(
-            lease,
-            configuration,
-            purpose,
-            action.until,
-            folder,
+        under_way = UnderWay(
+            probe_id=lease.probe_id,
+            configuration=configuration,
+            purpose=purpose,
+            num_nodes=state.cluster.nodes_held(configuration),
             expected_seconds=_expected_seconds(state, decision, configuration, action.until),
-            stored_samples={point.samples for measurement in slices for point in measurement.curve},
         )
+        slices = [m for probe in state.probes if probe.probe_id == lease.probe_id for m in probe.slices]
+        stored_samples = {point.samples for measurement in slices for point in measurement.curve}
+        self._slices.start(lease, under_way, action.until, folder, stored_samples)
 
     def _suggested(self, state: SearchState) -> tuple[int, Configuration]:
         """A trial with what Optuna suggests, passing over configurations that failed."""
@@ -238,8 +234,7 @@ class Search:
         assert self._asked is not None
         (decision, number, configuration), self._asked = self._asked, None
         lease = self._new_probe(configuration, Purpose.TRAINING, number)
-        folder = self._probe_folder(lease.probe_id)
-        self._start(state, decision, lease, configuration, Purpose.TRAINING, folder)
+        self._start(state, decision, lease, configuration, self._probe_folder(lease.probe_id))
 
     def _new_probe(self, configuration: Configuration, purpose: Purpose, number: int) -> Lease:
         context = self._context

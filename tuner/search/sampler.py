@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -81,7 +81,7 @@ def untried(study: Study, space: ListedSpace) -> list[Configuration]:
     return [c for c in every if c not in tried] or every
 
 
-class ProposedSampler(BaseSampler):
+class ProposedSampler(RandomSampler):
     """Gives Optuna the configuration that the search has chosen, so that it becomes a trial.
 
     Args:
@@ -89,15 +89,8 @@ class ProposedSampler(BaseSampler):
     """
 
     def __init__(self, proposed: Configuration) -> None:
+        super().__init__()
         self._proposed = proposed
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -198,7 +191,7 @@ def baseline_sampler(name: str, space: SearchSpace, seed: int) -> BaseSampler:
         "gp": partial(
             optuna.samplers.GPSampler, n_startup_trials=_STARTUP_TRIALS, warn_independent_sampling=False
         ),
-        "random": optuna.samplers.RandomSampler,
+        "random": RandomSampler,
     }
     if name not in make:
         raise ValueError(f"unknown sampler {name!r}; allowed are tpe, gp and random")

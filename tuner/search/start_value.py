@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from tuner.analytic.laws import Array
 from tuner.domain.workload import METRICS
 from tuner.job import Job
-
-Array = npt.NDArray[np.float64]
 
 #: First scorings so many median deviations worse than the median are of runs that broke down.
 _BROKEN = 4.0

@@ -61,14 +61,19 @@ class TrainPolicy:
         rng = np.random.default_rng(0)
         beliefs = believe(state, [self._configuration, run.configuration], rng)
         ratio = seconds_ratio(beliefs, self._configuration, run.configuration)
-        start = Start(
+        until = self._until(state, ratio * run.measurement.training_seconds)
+        words = "resumes from its checkpoint, up to the target"
+        start = self._start(until, words, resume_from=run.probe.probe_id)
+        return Decision(action=start, beliefs=beliefs)
+
+    def _start(self, until: Until, reason: str, *, resume_from: int | None = None) -> Start:
+        return Start(
             configuration=self._configuration,
             purpose=Purpose.TRAINING,
-            until=self._until(state, ratio * run.measurement.training_seconds),
-            reason="resumes from its checkpoint, up to the target",
-            resume_from=run.probe.probe_id,
+            until=until,
+            reason=reason,
+            resume_from=resume_from,
         )
-        return Decision(action=start, beliefs=beliefs)
 
     def _until(self, state: SearchState, done: float) -> Until:
         """The end of the next slice; the whole training where each slice would start over."""
@@ -91,18 +96,13 @@ class TrainPolicy:
                 reason=f"it has not reached the target after {done:.3g} s of training{self._limit_words}",
             )
         until = self._until(state, done)
-        if run is not None:
-            return Continue(
-                probe_id=run.probe.probe_id,
-                purpose=Purpose.TRAINING,
-                until=until,
-                reason="continues to the target",
-            )
-        return Start(
-            configuration=self._configuration,
+        if run is None:
+            return self._start(until, "to the target")
+        return Continue(
+            probe_id=run.probe.probe_id,
             purpose=Purpose.TRAINING,
             until=until,
-            reason="to the target",
+            reason="continues to the target",
         )
 
 
