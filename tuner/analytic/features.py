@@ -194,18 +194,14 @@ def features_of(
         values = [c.get(axis) for c in configurations]
         numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
         if len(numbers) == len(values) and len(set(numbers)) > 2:
-            ordered[axis] = _spread(np.array(numbers, dtype=float))
+            found = np.array(numbers, dtype=float)
+            # In e-folds where it is positive, else in standard deviations.
+            deviations = (found - found.mean()) / max(float(found.std()), 1e-12)
+            ordered[axis] = deviations if found.min() <= 0 else np.log(found)
         else:
             unordered[axis] = [str(v) for v in values]
     asynchronous = np.array([0.0 if traits_of(c.strategy).barrier else 1.0 for c in configurations])
     return _assembled(ordered, unordered, asynchronous)
-
-
-def _spread(values: Array) -> Array:
-    """A numeric option on a scale of e-folds where it is positive, else of standard deviations."""
-    if values.min() > 0:
-        return np.asarray(np.log(values))
-    return np.asarray((values - values.mean()) / max(float(values.std()), 1e-12))
 
 
 def _assembled(ordered: dict[str, Array], unordered: dict[str, list[str]], asynchronous: Array) -> Features:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,38 +12,21 @@ from search_spaces import Configuration
 from tuner.domain.checkpoints import write_atomically
 from tuner.domain.errors import StorageError
 from tuner.domain.measurement import Measurement, Outcome
-from tuner.probes import Until
 
 _NAME = "carried.json"
 _CHECKPOINTS = "checkpoints"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Transferred:
-    """Difference between the clock of a run resumed on other nodes and that of its checkpoint.
+def moved_clock(measurement: Measurement, offset_seconds: float) -> Measurement:
+    """A slice's measurement on the clock of the run's present nodes.
 
     Args:
-        offset_seconds: To be added to the prober's training clock.
+        measurement: On the prober's clock.
+        offset_seconds: What is added to it: `transferred`.
     """
-
-    offset_seconds: float = 0.0
-
-    def of(self, measurement: Measurement) -> Measurement:
-        """A slice's measurement on the clock of the run's present nodes."""
-        return replace(
-            measurement,
-            training_seconds=measurement.training_seconds + self.offset_seconds,
-            curve=tuple(
-                replace(p, training_seconds=p.training_seconds + self.offset_seconds)
-                for p in measurement.curve
-            ),
-        )
-
-    def until(self, until: Until) -> Until:
-        """A slice's end on the clock of the checkpoint."""
-        if until.training_seconds is None:
-            return until
-        return replace(until, training_seconds=until.training_seconds - self.offset_seconds)
+    later = measurement.training_seconds + offset_seconds
+    curve = (replace(p, training_seconds=p.training_seconds + offset_seconds) for p in measurement.curve)
+    return replace(measurement, training_seconds=later, curve=tuple(curve))
 
 
 def resume_on_other_nodes(
@@ -67,7 +50,7 @@ def resume_on_other_nodes(
     """
     seconds = source.training_seconds * ratio
     # The checkpoint's clock is the prober's own; earlier moves to other nodes put the run ahead of it.
-    checkpoint_seconds = source.training_seconds - transferred(source_folder).offset_seconds
+    checkpoint_seconds = source.training_seconds - transferred(source_folder)
     try:
         shutil.copytree(source_folder / _CHECKPOINTS, folder / _CHECKPOINTS, dirs_exist_ok=True)
         text = json.dumps({"offset_seconds": seconds - checkpoint_seconds}).encode()
@@ -98,9 +81,7 @@ def resume_on_other_nodes(
     )
 
 
-def transferred(folder: Path) -> Transferred:
-    """What was copied into a probe's folder; nothing if the run started there."""
+def transferred(folder: Path) -> float:
+    """Seconds by which a run that was resumed here is ahead of the prober's clock; 0 if it started here."""
     path = folder / _NAME
-    if not path.is_file():
-        return Transferred()
-    return Transferred(offset_seconds=float(json.loads(path.read_text())["offset_seconds"]))
+    return float(json.loads(path.read_text())["offset_seconds"]) if path.is_file() else 0.0

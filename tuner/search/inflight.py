@@ -14,7 +14,7 @@ from tuner.ledger import Lease
 from tuner.probes import ProbeHandle, Prober, Until
 from tuner.probes.probe_folder import take_back_ends
 from tuner.search.capacity import Capacity, UnderWay
-from tuner.search.checkpoint_transfer import Transferred, transferred
+from tuner.search.checkpoint_transfer import moved_clock, transferred
 from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent
 
@@ -34,7 +34,7 @@ class Slice:
         lease: Of its probe.
         under_way: The slice as the state of the search shows it, when it was started.
         handle: The prober's.
-        clock: Clock difference if its run was resumed on other nodes.
+        clock_offset: Seconds by which its run is ahead of the prober's clock: `transferred`.
         started_at: Seconds of the prober's clock.
         renew_at: When its lease is renewed, seconds since the epoch.
         pending_seconds: How long it has waited for nodes, which takes nothing of a budget.
@@ -45,7 +45,7 @@ class Slice:
     lease: Lease
     under_way: UnderWay
     handle: ProbeHandle
-    clock: Transferred
+    clock_offset: float
     started_at: float
     renew_at: float
     pending_seconds: float = 0.0
@@ -104,14 +104,16 @@ class SlicesUnderWay:
                 lost with a killed tuner.
         """
         take_back_ends(folder, stored_samples)
-        clock = transferred(folder)
+        offset = transferred(folder)
+        if until.training_seconds is not None:
+            until = replace(until, training_seconds=until.training_seconds - offset)
         started_at = self._prober.now()
-        handle = self._prober.start(under_way.configuration, under_way.purpose, clock.until(until), folder)
+        handle = self._prober.start(under_way.configuration, under_way.purpose, until, folder)
         started = Slice(
             lease=lease,
             under_way=under_way,
             handle=handle,
-            clock=clock,
+            clock_offset=offset,
             started_at=started_at,
             renew_at=self._context.clock() + LEASE_SECONDS / 3,
         )
@@ -221,7 +223,7 @@ class SlicesUnderWay:
         if active.under_way.purpose is Purpose.TIMING and measurement.outcome is Outcome.PAUSED:
             measurement = replace(measurement, outcome=Outcome.STOPPED)
         return replace(
-            active.clock.of(measurement),
+            moved_clock(measurement, active.clock_offset),
             oversubscribed=measurement.oversubscribed or active.is_crowded,
             shared_seconds=min(max(shared, 0.0), measurement.charged_seconds),
         )

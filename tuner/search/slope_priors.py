@@ -41,8 +41,6 @@ class SlopeBeliefs:
 NEUTRAL = SlopeBeliefs(name="neutral")
 TEXTBOOK = SlopeBeliefs(name="textbook")
 REVERSED = SlopeBeliefs(name="reversed", sign=-1.0)
-#: Priors by name.
-PRIORS = {prior.name: prior for prior in (NEUTRAL, TEXTBOOK, REVERSED)}
 
 
 def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:

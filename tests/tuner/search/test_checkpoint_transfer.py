@@ -8,8 +8,7 @@ import pytest
 from tests.tuner.search.world import World, configuration
 from tuner.domain.errors import StorageError
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
-from tuner.probes import Until
-from tuner.search.checkpoint_transfer import Transferred, resume_on_other_nodes, transferred
+from tuner.search.checkpoint_transfer import moved_clock, resume_on_other_nodes, transferred
 
 
 def started(seconds: float = 100.0) -> Measurement:
@@ -59,41 +58,30 @@ def test_a_resumed_run_keeps_its_samples_prices_its_seconds_and_charges_nothing(
 
 def test_the_prober_s_clock_is_moved_to_the_resumed_run_s(folders: tuple[Path, Path, Path]) -> None:
     resume_on_other_nodes(started(), folders[0], folders[1], configuration(2), 0.6)
-    clock = transferred(folders[1])
-    assert clock.offset_seconds == pytest.approx(-40.0)
+    offset = transferred(folders[1])
+    assert offset == pytest.approx(-40.0)
     # The prober counts on from the checkpoint's 100 s.
     went_on = replace(started(), training_seconds=112.0)
-    assert clock.of(went_on).training_seconds == pytest.approx(72.0)
-    assert clock.of(went_on).curve[-1].training_seconds == pytest.approx(60.0)
-    assert clock.until(Until(training_seconds=75.0)).training_seconds == pytest.approx(115.0)
+    moved = moved_clock(went_on, offset)
+    assert moved.training_seconds == pytest.approx(72.0)
+    assert moved.curve[-1].training_seconds == pytest.approx(60.0)
 
 
 def test_a_run_resumed_twice_elsewhere_has_one_clock(folders: tuple[Path, Path, Path]) -> None:
     on_two = resume_on_other_nodes(started(), folders[0], folders[1], configuration(2), 0.5)
-    ten_more = replace(
-        on_two,
-        training_seconds=transferred(folders[1])
-        .of(replace(started(), training_seconds=110.0))
-        .training_seconds,
-    )
+    later = moved_clock(replace(started(), training_seconds=110.0), transferred(folders[1]))
+    ten_more = replace(on_two, training_seconds=later.training_seconds)
     assert ten_more.training_seconds == pytest.approx(60.0)
     on_four = resume_on_other_nodes(ten_more, folders[1], folders[2], configuration(4), 0.8)
     assert on_four.training_seconds == pytest.approx(48.0)
     # The checkpoint still says 110 s: five seconds more are 53 s on four nodes.
     went_on = replace(started(), training_seconds=115.0)
-    assert transferred(folders[2]).of(went_on).training_seconds == pytest.approx(53.0)
+    assert moved_clock(went_on, transferred(folders[2])).training_seconds == pytest.approx(53.0)
 
 
 def test_where_nothing_was_transferred_the_clock_is_the_prober_s(tmp_path: Path) -> None:
-    assert transferred(tmp_path) == Transferred()
-    assert transferred(tmp_path).of(started()) == started()
-    assert transferred(tmp_path).until(Until(training_seconds=5.0, steps=3)) == Until(
-        training_seconds=5.0, steps=3
-    )
-
-
-def test_an_end_by_steps_is_the_same_on_every_clock() -> None:
-    assert Transferred(offset_seconds=-40.0).until(Until(steps=30)) == Until(steps=30)
+    assert transferred(tmp_path) == 0.0
+    assert moved_clock(started(), 0.0) == started()
 
 
 def test_a_checkpoint_that_cannot_be_copied_says_so(tmp_path: Path) -> None:
@@ -109,8 +97,7 @@ def test_a_run_resumed_by_the_law_goes_on_where_it_was(tmp_path: Path) -> None:
     here, there = configuration(1, 64, 0.05), configuration(2, 64, 0.05)
     before = world.prober.slice(here, Purpose.TRAINING, 5.0, old)
     resume_on_other_nodes(before, old, new, there, 0.7)
-    clock = transferred(new)
-    until = clock.until(Until(training_seconds=5.0))
-    after = world.prober.slice(there, Purpose.TRAINING, until.training_seconds or 0.0, new)
+    offset = transferred(new)
+    after = world.prober.slice(there, Purpose.TRAINING, 5.0 - offset, new)
     assert after.samples > before.samples
-    assert clock.of(after).training_seconds == pytest.approx(5.0, abs=0.1)
+    assert moved_clock(after, offset).training_seconds == pytest.approx(5.0, abs=0.1)
