@@ -92,9 +92,8 @@ class MixedPosterior:
 
     def sentence(self) -> str:
         """The weights of the priors, in words."""
-        stated = ", ".join(
-            f"{name} {weight:.0%}" for name, weight in zip(self.names, self.weights, strict=True)
-        )
+        weights = zip(self.names, self.weights, strict=True)
+        stated = ", ".join(f"{name} {weight:.0%}" for name, weight in weights)
         return f"Weights of the priors, by how well they predicted: {stated}."
 
     def at_prior(self) -> list[str]:
@@ -185,8 +184,7 @@ def _informed(parameter: Parameter, stated: Sequence[PastValue]) -> Parameter:
         return parameter
     between = [parameter.sd * (_BETWEEN_ALIKE if t.is_alike else _BETWEEN_JOBS) for t in stated]
     precisions = [(t.sd**2 + b**2) ** -1 for t, b in zip(stated, between, strict=True)]
-    total = sum(precisions) + parameter.sd**-2
-    mean = (
-        sum(p * t.mean for p, t in zip(precisions, stated, strict=True)) + parameter.mean * parameter.sd**-2
-    )
+    own = parameter.sd**-2
+    total = sum(precisions) + own
+    mean = sum(p * t.mean for p, t in zip(precisions, stated, strict=True)) + own * parameter.mean
     return replace(parameter, mean=mean / total, sd=min(parameter.sd, math.hypot(min(between), total**-0.5)))

@@ -27,9 +27,6 @@ class Placements:
     num_ranks: Array
     most_on_a_node: Array
 
-    def __len__(self) -> int:
-        return len(self.num_nodes)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Link:

@@ -139,11 +139,10 @@ class Posterior:
             rows = np.flatnonzero(observed >= 0)
             itself[rows, observed[rows]] = own_variance
             covariance[rows, rows] += own_variance
-        if len(self.inputs):
-            residual_cross = self.residual.covariance(inputs, self.inputs) + itself
-            mean = mean + residual_cross @ self.weights
-            cross = (jacobian * prior_variance) @ self.jacobian.T + residual_cross
-            covariance = covariance - cross @ self.precision @ cross.T
+        residual_cross = self.residual.covariance(inputs, self.inputs) + itself
+        mean = mean + residual_cross @ self.weights
+        cross = (jacobian * prior_variance) @ self.jacobian.T + residual_cross
+        covariance = covariance - cross @ self.precision @ cross.T
         return mean, 0.5 * (covariance + covariance.T)
 
     def moved(self, changes: Mapping[str, float]) -> Posterior:
@@ -169,11 +168,8 @@ class Posterior:
 
     def at_prior(self) -> list[str]:
         """Names of the parameters that the observations left where the prior had them."""
-        return [
-            parameter.name
-            for parameter, sd in zip(self.parameters, self.theta_sd, strict=True)
-            if sd > 0.9 * parameter.sd
-        ]
+        known = zip(self.parameters, self.theta_sd, strict=True)
+        return [parameter.name for parameter, sd in known if sd > 0.9 * parameter.sd]
 
 
 def fit(
@@ -214,8 +210,8 @@ def fit(
     def stacked_slopes(theta: Array) -> Array:
         return np.concatenate([-whitening @ slopes(theta, inputs), np.diag(1.0 / prior_sd)])
 
-    first = prior_mean if start is None else start
-    theta, converged = _levenberg_marquardt(stacked, stacked_slopes, first, prior_sd, tolerance)
+    start = prior_mean if start is None else start
+    theta, converged = _levenberg_marquardt(stacked, stacked_slopes, start, prior_sd, tolerance)
     jacobian = slopes(theta, inputs)
     misfit = observations - law(theta, inputs)
     inverse_noise = whitening.T @ whitening

@@ -45,7 +45,7 @@ class Steps:
     where: Array | None = None
 
     def __len__(self) -> int:
-        return len(self.placements)
+        return len(self.batch_size_per_rank)
 
     def inputs(self, *, of_compute: bool = False) -> Array:
         """What the law takes, `(num, NUM_COLUMNS)`: the whole steps, or only one rank's compute in them."""

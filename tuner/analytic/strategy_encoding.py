@@ -24,7 +24,6 @@ _NAMES = tuple(STRATEGIES)
 _EXCHANGES = [(t.partners, t.exchanged, t.draws_itself, t.vectors) for t in STRATEGIES.values()]
 #: For each strategy the place of the first one that exchanges alike.
 _KINDS = np.array([_EXCHANGES.index(exchange) for exchange in _EXCHANGES])
-_PLAIN = "all_reduce"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
     """
     traits = traits_of(configuration.strategy)
     if num_ranks == 1 and is_plain_alone(traits):
-        return Setup(strategy=_PLAIN, num_ranks=1, tau=1)
+        return Setup(strategy="all_reduce", num_ranks=1, tau=1)
     return Setup(strategy=traits.name, num_ranks=num_ranks, tau=traits.tau_of(configuration))
 
 
