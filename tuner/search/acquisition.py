@@ -252,9 +252,9 @@ class Acquisition:
 
     def execute(self, option: Option) -> Start | Continue:
         """The action of an option."""
-        if option.index == self.incumbent:
-            return self.go_on()
         if not option.is_timing:
+            if option.index == self.incumbent:
+                return self.go_on()
             return self._advance(option.index, Purpose.STATISTICS, self._reason(option.index))
         return Start(
             configuration=self._prospects.configurations[option.index],
