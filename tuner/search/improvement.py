@@ -5,9 +5,8 @@ A candidate's score, for a run that has trained e seconds, with T its time to ta
 
     E[(log I - log T)+ | T > e]  over  E[min(T, I) - e | T > e] x price + start-up
 
-the same span above and below the line, so that resuming a run and starting a new one compete directly. Of the
-incumbent it is E[(log T - log J)+], J being the runner-up's: more of it gains where it shows that the
-runner-up is to be preferred.
+the same span above and below the line, so that resuming a run and starting a new one compete directly. The
+incumbent competes likewise: with log I the mean of log T, it scores by what is unknown of it.
 
 A slice pays back if, with n trainings that the answer serves and X what each would cost with the candidate,
 
@@ -154,17 +153,15 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     log_best = min(log_best, NEVER)
     # What makes two late is no reason to prefer either.
     shared = prospects.shared_with(incumbent)
-    shared[incumbent] = shared[_runner_up(to_go, costs.price, keeps, incumbent)[0]]
+    shared[incumbent] = shared[_runner_up(to_go, costs.price, keeps, incumbent)]
     prospects, to_go = prospects.narrowed(1.0 - shared), to_go.narrowed(1.0 - shared)
-    _, behind = _runner_up(to_go, costs.price, keeps, incumbent)
     slices = slice_seconds(log_best)
-    status, others = prospects.status, np.arange(len(shared)) != incumbent
+    status = prospects.status
     known = np.isfinite(status.arrived) | status.ended
     # Of whole trainings: what is to go of a started run says little of how good its configuration is.
     log_cost = prospects.log_seconds + log_price[:, None]
     log_whole = min(float(prospects.mean_log[incumbent]), NEVER) + log_price[incumbent]
-    ahead = np.where(others[:, None], log_whole - log_cost, log_cost - log_whole - behind)
-    better = prospects.weights * status.likely[:, None] * np.maximum(ahead, 0.0)
+    better = prospects.weights * status.likely[:, None] * np.maximum(log_whole - log_cost, 0.0)
     allowed = prospects.log_seconds <= costs.log_longest[:, None]
     gain = np.where(known, 0.0, (better * allowed).sum(axis=1))
     if not gain.any():
@@ -174,12 +171,11 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     left = np.minimum(np.exp(np.minimum(prospects.log_seconds, NEVER)), longest) - status.seconds[:, None]
     remaining = (prospects.weights * np.maximum(left, 0.0)).sum(axis=1)
     score = gain / np.maximum(remaining * costs.probing + costs.fixed, 1e-12)
-    log_other = np.where(others, log_best, log_best + behind)
     saving, rate = np.zeros(len(shared)), np.zeros(len(shared))
     for factor in _AHEAD:
         seconds = np.maximum(np.minimum(factor * slices, remaining), slices)
         sd = _resolved_sd(prospects, seconds)
-        gained = _expected_saving(to_go.mean_log + log_price, sd, log_other, np.where(others, 1.0, -1.0))
+        gained = _expected_saving(log_best, to_go.mean_log + log_price, sd)
         gained = np.where(gain > 0.0, status.likely * gained, 0.0)
         saving = np.maximum(saving, gained)
         rate = np.maximum(rate, gained / (seconds * costs.probing + costs.fixed))
@@ -203,18 +199,11 @@ def _least(prospects: Prospects, price: Array, keeps: Array) -> tuple[int, float
     return best, float(prospects.mean_log[best] + np.log(price[best]))
 
 
-def _runner_up(prospects: Prospects, price: Array, keeps: Array, incumbent: int) -> tuple[int, float]:
-    """The next best candidate, and how much more it is expected to cost than the incumbent, e-folds.
-
-    The incumbent itself where nothing else is likely to keep within the limits.
-    """
+def _runner_up(prospects: Prospects, price: Array, keeps: Array, incumbent: int) -> int:
+    """The candidate of least risk besides the incumbent."""
     risk = np.where(keeps > _KEEPS_DEADLINE, risks(prospects, price), np.inf)
     risk[incumbent] = np.inf
-    second = int(np.argmin(risk))
-    if not math.isfinite(risk[second]):
-        return incumbent, 0.0
-    log_cost = np.minimum(prospects.mean_log + np.log(price), NEVER)
-    return second, float(log_cost[second] - log_cost[incumbent])
+    return int(np.argmin(risk))
 
 
 def _resolved_sd(prospects: Prospects, seconds: Array) -> Array:
@@ -237,17 +226,15 @@ def _resolved_sd(prospects: Prospects, seconds: Array) -> Array:
     return np.asarray(np.sqrt(np.maximum(variance - left, 1e-12)))
 
 
-def _expected_saving(mean_log: Array, sd: Array, log_other: Array, sign: Array) -> Array:
-    """E[(sign (J - X))+] with log X normal: a put, or with sign -1 a call (Black and Scholes 1973), `(num,)`.
+def _expected_saving(log_best: float, mean_log: Array, sd: Array) -> Array:
+    """E[(I - X)+] with log X normal, as the price of a put (Black and Scholes 1973), `(num,)`.
 
     Args:
+        log_best: log I.
         mean_log: Mean of log X, `(num,)`.
         sd: Standard deviation of log X, above 0, `(num,)`.
-        log_other: log J, `(num,)`.
-        sign: 1 or -1, `(num,)`.
     """
     mean_log = np.minimum(mean_log, NEVER)
-    z = (log_other - mean_log) / sd
+    z = (log_best - mean_log) / sd
     mean = np.exp(np.minimum(mean_log + 0.5 * sd**2, NEVER))
-    other = np.exp(np.minimum(log_other, NEVER))
-    return np.asarray(np.maximum(sign * (other * ndtr(sign * z) - mean * ndtr(sign * (z - sd))), 0.0))
+    return np.asarray(np.maximum(math.exp(log_best) * ndtr(z) - mean * ndtr(z - sd), 0.0))

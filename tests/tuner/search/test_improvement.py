@@ -172,15 +172,9 @@ def test_a_started_run_learns_less_from_a_slice_than_a_new_one() -> None:
     assert weights.saving[1] < weights.saving[2]
 
 
-def test_the_incumbent_s_slice_gains_by_what_would_be_preferred_to_it() -> None:
-    def score(runner_up: float) -> float:
-        return float(weighed(prospects([2.0, runner_up], [0.5, 0.5])).score[0])
-
-    near, far, farther = score(2.1), score(3.0), score(5.0)
-    assert near > far > farther >= 0.0
-    alone = weighed(prospects([2.0], [0.5]))
-    assert alone.incumbent == 0
-    assert alone.score[0] > near
+def test_the_incumbent_scores_by_what_is_unknown_of_it() -> None:
+    scores = [float(weighed(prospects([2.0, 9.0], [sd, 0.1])).score[0]) for sd in (0.01, 0.1, 0.5)]
+    assert 0.0 < scores[0] < scores[1] < scores[2]
 
 
 def test_what_makes_both_late_is_no_reason_to_probe() -> None:
