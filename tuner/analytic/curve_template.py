@@ -96,8 +96,11 @@ _OWN_SD = 0.4
 FORM_SD = 0.05
 #: Noise of the furthest progress, in units of progress.
 NOISE = 0.01
-#: A run that is stuck at its start needs so many e-folds more than one that just left it, give or take.
-_STUCK_FOLDS, _STUCK_SD = 0.5, 0.8
+#: A run that has not left its start needs about so many e-folds more than one that just left it. The standard
+#: deviation is large: it may leave soon, late or never, and other runs must not be expected to be as late.
+_STUCK_FOLDS, _STUCK_SD = 0.5, 2.0
+#: The noise of one evaluation adds at most this standard deviation.
+_MOST_PLACE_SD = 0.8
 _LEAST_AHEAD = 0.02
 
 
@@ -229,8 +232,8 @@ class Ahead:
 def ahead_of(passage: Passage, template: Template) -> Ahead:
     """What is left of a run.
 
-    A run that has not left its start shows only that it needs longer; one that just has is located
-    on the template as precisely as the noise of an evaluation allows.
+    A run that has not left its start shows little more than that it needs longer. One that has left it is
+    located on the template as precisely as the noise of an evaluation allows.
 
     Args:
         passage: Of the run.
@@ -240,5 +243,5 @@ def ahead_of(passage: Passage, template: Template) -> Ahead:
     folds = max(folds, _LEAST_AHEAD)
     if passage.progress < LEVELS[0]:
         return Ahead(folds=folds + _STUCK_FOLDS, form_sd=_STUCK_SD, place_sd=0.0, guessed=guessed)
-    place = min(NOISE * template.steepness(passage.progress), _STUCK_SD)
+    place = min(NOISE * template.steepness(passage.progress), _MOST_PLACE_SD)
     return Ahead(folds=folds, form_sd=template_sd(folds), place_sd=place, guessed=guessed)

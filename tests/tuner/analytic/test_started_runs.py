@@ -57,6 +57,14 @@ def test_an_arrival_is_reported_as_it_was() -> None:
     assert reported.ahead[0] == 0.0
 
 
+def test_a_run_that_has_not_left_its_start_says_little_of_the_samples_to_target() -> None:
+    samples = np.geomspace(100.0, 1_000.0, 6)
+    stuck, left = run_of(samples, np.zeros(6)), run_of(samples, np.linspace(0.0, 0.3, 6), row=1)
+    reported = observed_by([stuck, left]).observations
+    assert reported.values[0] > reported.values[1]
+    assert reported.noise_sd[0] >= 1.5 * reported.noise_sd[1]
+
+
 def test_no_runs_show_nothing() -> None:
     reported = observed_by([])
     assert [len(a) for a in (reported.observations.rows, reported.observations.values)] == [0, 0]
