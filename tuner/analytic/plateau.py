@@ -25,8 +25,8 @@ Array = npt.NDArray[np.float64]
 
 #: Of the log odds: constant, factor of log f, factor of progress.
 COEFFICIENTS = (3.7, 0.75, -4.2)
-#: With fewer scores than this a slope says nothing; then this is the chance.
-FEWEST_SCORES, UNKNOWN = 3, 0.25
+#: With fewer scores than this a slope says nothing; then the odds are even.
+FEWEST_SCORES, UNKNOWN = 3, 0.5
 #: Where the features are clipped: beyond, they say no more.
 _LEAST_FOLDS, _MOST_FOLDS, _LEAST_PROGRESS = 0.05, 50.0, -0.2
 #: Median of |second difference| over the standard deviation of independent noise.

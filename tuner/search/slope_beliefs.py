@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.analytic.features import SAMPLES, SECONDS, Features, Quantity, Slope, features_of, prior_of
-from tuner.analytic.plateau import UNKNOWN, chance_of_never
+from tuner.analytic.plateau import FEWEST_SCORES, UNKNOWN, chance_of_never
 from tuner.analytic.slope_predictor import RunStatus, SlopeFit, SlopePredictor
 from tuner.analytic.slopes import Observations, SlopePrior, fit_slopes
 from tuner.analytic.started_runs import COMMON_ERROR_SD, RunObservations, StartedRun, observed_by, started_run
@@ -81,14 +81,17 @@ class SampleSlopes:
     def never(self, state: SearchState) -> tuple[Array, float]:
         """Chance that each kind never arrives, `(num,)`, and that of one without a score.
 
-        One without a score is as likely to arrive as those with one, and as `plateau.UNKNOWN` says.
+        A run with too few scores for a chance of its own, and one without any, are as likely to arrive as the
+        others, and as `plateau.UNKNOWN` says, which counts as one run.
         """
         scored = {self.rows[key]: run for key, run in state.runs.items() if run.measurement.finite_curve}
         start = _start(state) if scored else 0.0
         chances: dict[int, float] = {}
         for row, run in scored.items():
-            is_open = not run.arrived and not run.has_ended
-            chances[row] = self._chance_of_never(state, run, start) if is_open else float(run.has_ended)
+            if run.arrived or run.has_ended:
+                chances[row] = float(run.has_ended and not run.arrived)
+            elif len(run.measurement.finite_curve) >= FEWEST_SCORES:
+                chances[row] = self._chance_of_never(state, run, start)
         of_others = (UNKNOWN + sum(chances.values())) / (1 + len(chances))
         never = np.full(len(self.kinds), of_others)
         for row, chance in chances.items():

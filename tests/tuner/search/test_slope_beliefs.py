@@ -12,6 +12,7 @@ from benchmarks.replay_problem import Problem
 from benchmarks.replay_search import ReplayedSearch
 from search_spaces import Configuration
 from tests.recorded_grid import configuration, grid
+from tuner.analytic.plateau import UNKNOWN
 from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.domain.measurement import Purpose
 from tuner.probes import Until
@@ -88,6 +89,16 @@ def test_a_run_that_ended_below_the_target_is_not_expected_to_arrive(problem: Pr
     assert found.status.ended[row]
     assert found.mean_log[row] == math.inf
     assert not found.status.ended.sum() > 1
+
+
+def test_a_run_with_too_few_scores_is_as_likely_to_arrive_as_the_others(problem: Problem) -> None:
+    arrived, few = PROBES[0], PROBES[1]
+    search = first(problem, at=[(arrived, 1e9), (NEVER, 1e9)])
+    search.execute(Start(configuration=few, purpose=Purpose.STATISTICS, until=Until(scores=1), reason=""))
+    found = models(problem).predict(search.state())
+    never = dict(zip(found.configurations, found.status.never, strict=True))
+    assert (never[arrived], never[NEVER]) == (0.0, 1.0)
+    assert never[few] == found.status.never_of_others == pytest.approx((0.0 + 1.0 + UNKNOWN) / 3)
 
 
 def test_what_was_not_started_stands_at_nothing(problem: Problem) -> None:
