@@ -98,7 +98,7 @@ FORM_SD = 0.05
 NOISE = 0.01
 #: A run that has not left its start needs about so many e-folds more than one that just left it. The standard
 #: deviation is large: it may leave soon, late or never, and other runs must not be expected to be as late.
-_STUCK_FOLDS, _STUCK_SD = 0.5, 2.0
+_STUCK_FOLDS, _STUCK_SD = 0.5, 1.3
 #: The noise of one evaluation adds at most this standard deviation.
 _MOST_PLACE_SD = 0.8
 _LEAST_AHEAD = 0.02

@@ -21,7 +21,7 @@ Array = npt.NDArray[np.float64]
 
 #: Prior of the error that all unfinished runs of a workload share, for each e-fold of the template that no
 #: run has passed yet: standard deviation.
-COMMON_ERROR_SD = 0.35
+COMMON_ERROR_SD = 0.2
 #: A run that ended without arriving needs more than it had: so many e-folds, give or take.
 _ENDED_FOLDS, _ENDED_LEAST, _ENDED_SD = 1.0, 0.3, 0.8
 _ARRIVED_SD = 0.02
