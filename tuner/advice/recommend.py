@@ -37,6 +37,8 @@ from tuner.search.state import Run, SearchState, paid_slices, run_of
 
 #: Ratios below this are within what two measurements of the same training differ by.
 _EQUAL_RATIO = 1.05
+#: What reaches the target with less than this probability is not recommended.
+_LIKELY = 0.5
 #: Steps that differ less between moments are not worth a sentence.
 _UNEVEN_SD = 0.25
 
@@ -72,7 +74,7 @@ def recommend(ending: Ending) -> Recommendation | None:
     if choice is None:
         return None
     state, stop = ending.state, ending.stop
-    if not math.isfinite(_alternative(ending, choice).seconds.median):
+    if _alternative(ending, choice).probability_of_reaching < _LIKELY:
         return None  # more likely than not it never reaches the target
     run = run_of(state, choice)
     verified = _verification(ending, run)

@@ -63,10 +63,10 @@ class Forecast:
     log_seconds_sd: Array
 
     def quantile(self, level: float) -> Array:
-        """Quantiles of `total`, `(num_configurations,)`; infinite draws count as the largest."""
+        """Quantiles of `total` were the target reached, `(num_configurations,)`; infinite where it never is."""
         ordered = np.sort(self.total, axis=0)
-        position = min(int(level * len(ordered)), len(ordered) - 1)
-        return np.asarray(ordered[position], dtype=float)
+        position = (level * np.isfinite(ordered).sum(axis=0)).astype(int)
+        return np.asarray(ordered[position, np.arange(ordered.shape[1])], dtype=float)
 
     def probability_of_reaching(self) -> Array:
         """Share of draws in which the target is reached, `(num_configurations,)`."""
