@@ -27,6 +27,8 @@ Flags = npt.NDArray[np.bool_]
 #: A new probe covers this share of its predicted length; a started one resumes for this share of what it has
 #: done.
 _NEW_SHARE, _MORE_SHARE = 0.04, 0.3
+#: Where resuming costs a start-up the best known configuration resumes for this share of its length.
+_TRAINING_SHARE = 0.2
 #: Predicted lengths are capped at so many times the incumbent's: longer training is never chosen.
 _LENGTHS = 2.0
 #: No slice costs more than this share of all that was spent: what is learnt first decides on expensive ones.
@@ -208,7 +210,8 @@ class Acquisition:
         spent = state.spent.dollars if state.job.goal.minimize == "dollars" else state.spent.seconds
         most = (_SHARE_OF_SPENT * spent - self._charged.per_slice) / self._charged.per_second
         least_new = np.maximum(_STARTUP_SHARE * startup, _FEWEST_STEPS * step)
-        least = np.where(started, np.maximum(0.25 * startup, 2 * step), least_new)
+        more = 1.0 if state.terms.pays_to_resume else 0.25
+        least = np.where(started, np.maximum(more * startup, 2 * step), least_new)
         share = np.where(started, np.maximum(_MORE_SHARE * elapsed, 0.03 * length), _NEW_SHARE * length)
         # A slice of less than a step would show nothing.
         most = np.maximum(most, np.maximum(_STARTUP_SHARE * startup, _WHOLE_STEP * step))
@@ -230,25 +233,23 @@ class Acquisition:
             is_new = state.job.goal.minimize == "dollars"
             unscored = [is_new if r is None else not r.measurement.trained_curve for r in self._runs]
             return np.where(unscored, status.next_score, seconds)
-        samples = self._slice_samples(seconds)
-        return np.asarray((samples - self._seen_samples()) * self._prospects.seconds_per_sample)
+        samples = [self._end_samples(i, float(s)) - self._seen_samples(i) for i, s in enumerate(seconds)]
+        return np.asarray(samples * self._prospects.seconds_per_sample)
 
-    def _seen_samples(self) -> Array:
-        return np.array([run.measurement.samples if run else 0 for run in self._runs], dtype=float)
+    def _seen_samples(self, index: int) -> int:
+        run = self._runs[index]
+        return run.measurement.samples if run else 0
 
-    def _slice_samples(self, seconds: Array) -> Array:
-        """Samples at which slices of about so many training seconds end, `(num,)`."""
-        state, seen = self._state, self._seen_samples()
-        wanted = seen + seconds / self._prospects.seconds_per_sample
-        found = np.empty(len(seen))
-        for i, configuration in enumerate(self._prospects.configurations):
-            due = state.next_score_samples(configuration, int(seen[i]))
-            if state.schedule.has_scores:
-                found[i] = max(state.schedule.at_or_after(configuration, wanted[i]), due or 0)
-            else:
-                # One score more shows how fast it gains.
-                found[i] = max(math.ceil(wanted[i]), state.terms.next_score_samples(due or 0) or 0)
-        return found
+    def _end_samples(self, index: int, seconds: float) -> int:
+        """Samples at which a candidate's slice of about so many training seconds ends."""
+        state, seen = self._state, self._seen_samples(index)
+        configuration = self._prospects.configurations[index]
+        wanted = seen + seconds / float(self._prospects.seconds_per_sample[index])
+        due = state.next_score_samples(configuration, seen) or 0
+        if state.schedule.has_scores:
+            return max(state.schedule.at_or_after(configuration, wanted), due)
+        # One score more shows how fast it gains.
+        return max(math.ceil(wanted), state.terms.next_score_samples(due) or 0)
 
     def execute(self, option: Option) -> Start | Continue:
         """The action of an option."""
@@ -300,10 +301,13 @@ class Acquisition:
             if not ends_at_score:
                 return Until(training_seconds=done + min(seconds, left))
             return Until(training_seconds=done + left if math.isfinite(left) else None, scores=1)
-        seen = run.measurement.samples if run else 0
-        samples = round(seen + seconds / self._prospects.seconds_per_sample[index])
         if purpose is Purpose.STATISTICS:
             left = min(left, _OVERRUN_FACTOR * seconds)
+        else:
+            # Each slice costs a start-up. While little is known of a run, its length may be far off.
+            length = math.exp(min(float(self._prospects.mean_log[index]), NEVER))
+            seconds = max(seconds, min(_TRAINING_SHARE * length, done))
+        samples = self._end_samples(index, seconds)
         return Until(samples=samples, training_seconds=done + left if math.isfinite(left) else None)
 
     def seconds_left(self, index: int) -> float:
