@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.suggestion FILE [--slices 200] [--json]
 
 Without a file, two made searches with 400 or more candidates are timed at 50, 200 and 2,000 slices: one of a
-recorded job (`ListedPolicy`), one of a job that trains (`ModelPolicy`). A decision is all that the search
-computes between two slices: it reads the state from the probes, and the policy decides.
+recorded job, one of a job that trains. A decision is all that the search computes between two slices: it
+reads the state from the probes, and the policy decides.
 
 - `first`: the first decision of a fresh process, everything but imports, as after a restart.
 - `later`: a decision after one more slice, with what earlier decisions of the process computed.

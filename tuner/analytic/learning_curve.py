@@ -18,7 +18,6 @@ from tuner.analytic.curve_template import (
     ahead_of,
     passage_of,
     template_of,
-    template_sd,
 )
 from tuner.analytic.quasi_random import NUM_DRAWS, spread_normals
 from tuner.analytic.started_runs import COMMON_ERROR_SD
@@ -92,11 +91,6 @@ class Arrivals:
     def own_sd(self) -> Array:
         """Standard deviations of the runs' own deviations, `(num_runs,)`."""
         return np.asarray(self.own.std(axis=0), dtype=float)
-
-    def own_sd_after_probe(self, folds: float) -> float:
-        """A run's own standard deviation once it is evaluated with so many e-folds left to the target."""
-        place = NOISE * self.template.steepness(self.template.level_before(folds))
-        return math.hypot(math.sqrt(1.0 - _COMMON_SHARE) * template_sd(folds), place)
 
 
 def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Arrivals:

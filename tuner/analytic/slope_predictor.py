@@ -159,19 +159,6 @@ class SlopePredictor:
         self.log_seconds[overdue, -1] = elapsed[overdue] + 0.2
         return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
-    @cached_property
-    def mean_log(self) -> Array:
-        """Mean of log seconds to target, `(num,)`; infinite where a run ended without arriving."""
-        weights = self.weights
-        mean = (weights * self.log_seconds).sum(axis=1)
-        return np.where(self.status.ended, np.inf, mean)
-
-    @cached_property
-    def variance_log(self) -> Array:
-        """Variance of log seconds to target, `(num,)`."""
-        middle = (self.weights * self.log_seconds).sum(axis=1)
-        return np.asarray((self.weights * (self.log_seconds - middle[:, None]) ** 2).sum(axis=1))
-
     def forecast(self) -> Forecast:
         """Draws of all candidates, each by itself."""
         num = len(self.configurations)

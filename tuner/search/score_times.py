@@ -27,14 +27,10 @@ class ScoreTimes:
     Args:
         first: Training seconds of a run at its first score; 0 while no run has a score.
         next: Training seconds that a candidate still needs until its next score; 0 while no run has a score.
-        is_unscored: Which candidates have a run without a score.
-        any_scored: Whether any run has a score.
     """
 
     first: Array
     next: Array
-    is_unscored: npt.NDArray[np.bool_]
-    any_scored: bool
 
 
 def score_times(
@@ -71,7 +67,7 @@ def score_times(
             last[row] = places[-1]["seconds"] if places else 0.0
             is_scored[row], is_unscored[row] = bool(places), not places
     if not firsts:
-        return ScoreTimes(first=np.zeros(num), next=np.zeros(num), is_unscored=is_unscored, any_scored=False)
+        return ScoreTimes(first=np.zeros(num), next=np.zeros(num))
     ruled_out = {
         unit
         for unit, seconds in units.items()
@@ -83,8 +79,6 @@ def score_times(
     return ScoreTimes(
         first=first,
         next=np.where(left > 0, left, np.maximum(_MORE_OF_OVERDUE * done, 1e-9)),
-        is_unscored=is_unscored,
-        any_scored=True,
     )
 
 

@@ -115,10 +115,3 @@ def test_a_run_that_came_to_its_end_arrives_no_more() -> None:
     reported = curve(30_000.0)
     found = extrapolate([RunCurve(samples=reported.samples, progress=reported.progress, ended=True)], [None])
     assert found.unreachable[0] == 1.0
-
-
-def test_the_nearer_the_target_the_less_a_probe_leaves_unknown() -> None:
-    found = extrapolate([curve(30_000.0, share=1.05)], [30_000.0])
-    left = [found.own_sd_after_probe(folds) for folds in (2.0, 1.0, 0.3, 0.05)]
-    assert left == sorted(left, reverse=True)
-    assert left[-1] > 0

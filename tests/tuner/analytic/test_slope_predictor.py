@@ -13,6 +13,7 @@ from tests.levels import examples
 from tests.tuner.analytic.made_predictors import predictor
 from tuner.analytic.slope_predictor import SlopeFit, regret_bound
 from tuner.analytic.slopes import Design, Observations, SlopePrior, fit_slopes
+from tuner.search.prospects import prospects_of_slopes
 
 means = st.lists(st.floats(-2.0, 8.0), min_size=1, max_size=5)
 
@@ -23,10 +24,10 @@ def test_a_run_that_lives_is_predicted_to_arrive_later_than_now(
     mean: list[float], sd: float, elapsed: float
 ) -> None:
     found = predictor(mean, [sd] * len(mean), elapsed={0: elapsed})
-    assert found.mean_log[0] > math.log(elapsed)
+    assert prospects_of_slopes(found).mean_log[0] > math.log(elapsed)
     np.testing.assert_allclose(found.weights.sum(axis=1), 1.0)
     assert (found.weights >= 0).all()
-    assert (found.variance_log >= 0).all()
+    assert (prospects_of_slopes(found).variance_log >= 0).all()
     forecast = found.forecast()
     assert (forecast.total[:, 0] > elapsed).all()
     np.testing.assert_allclose(forecast.remaining[:, 0], forecast.total[:, 0] - elapsed)
@@ -34,9 +35,9 @@ def test_a_run_that_lives_is_predicted_to_arrive_later_than_now(
 
 def test_what_was_not_started_is_the_sum_of_both_posteriors() -> None:
     found = predictor([2.0, 5.0], [0.5, 1.0], seconds_mean=-3.0)
-    np.testing.assert_allclose(found.mean_log, [2.0, 5.0], atol=1e-9)
+    np.testing.assert_allclose(prospects_of_slopes(found).mean_log, [2.0, 5.0], atol=1e-9)
     # Middles of equally probable parts lack a little of the tails.
-    np.testing.assert_allclose(np.sqrt(found.variance_log), [0.5, 1.0], rtol=0.03)
+    np.testing.assert_allclose(np.sqrt(prospects_of_slopes(found).variance_log), [0.5, 1.0], rtol=0.03)
     forecast = found.forecast()
     median = np.log(np.median(forecast.total, axis=0))
     np.testing.assert_allclose(median, [2.0, 5.0], atol=0.1)
@@ -47,15 +48,15 @@ def test_what_was_not_started_is_the_sum_of_both_posteriors() -> None:
 
 def test_having_run_for_long_moves_what_is_expected_only_where_it_excludes_something() -> None:
     young, old = (predictor([5.0], [0.5], elapsed={0: seconds}) for seconds in (1.0, math.exp(5.3)))
-    assert young.mean_log[0] == pytest.approx(5.0, abs=1e-9)
-    assert old.mean_log[0] > 5.3
-    assert old.variance_log[0] < young.variance_log[0]
+    assert prospects_of_slopes(young).mean_log[0] == pytest.approx(5.0, abs=1e-9)
+    assert prospects_of_slopes(old).mean_log[0] > 5.3
+    assert prospects_of_slopes(old).variance_log[0] < prospects_of_slopes(young).variance_log[0]
 
 
 def test_an_arrival_is_known() -> None:
     found = predictor([2.0, 2.0], [1.0, 1.0], arrived={1: 50.0})
-    assert found.mean_log[1] == pytest.approx(math.log(50.0), abs=1e-6)
-    assert math.sqrt(found.variance_log[1]) < 1e-3
+    assert prospects_of_slopes(found).mean_log[1] == pytest.approx(math.log(50.0), abs=1e-6)
+    assert math.sqrt(prospects_of_slopes(found).variance_log[1]) < 1e-3
     forecast = found.forecast()
     np.testing.assert_allclose(forecast.total[:, 1], 50.0, rtol=1e-3)
     np.testing.assert_allclose(forecast.remaining[:, 1], 0.0, atol=0.05)
@@ -63,7 +64,7 @@ def test_an_arrival_is_known() -> None:
 
 def test_draws_of_a_run_that_ended_without_arriving_are_infinite() -> None:
     found = predictor([2.0, 2.0], [0.5, 0.5], elapsed={1: 3.0}, ended=[1])
-    assert found.mean_log[1] == math.inf
+    assert prospects_of_slopes(found).mean_log[1] == math.inf
     forecast = found.forecast()
     assert np.isfinite(forecast.total[:, 0]).all()
     assert np.isinf(forecast.total[:, 1]).all()
@@ -153,7 +154,7 @@ def test_nothing_arrives_before_its_next_score() -> None:
     forecast = found.forecast()
     assert forecast.total[:, 0].min() >= 49.9
     assert forecast.total[:, 1].max() < 49.9
-    assert found.mean_log[0] >= math.log(50.0) - 1e-3
+    assert prospects_of_slopes(found).mean_log[0] >= math.log(50.0) - 1e-3
 
 
 def test_a_run_that_may_never_arrive_has_as_many_infinite_draws() -> None:

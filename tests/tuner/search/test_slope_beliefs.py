@@ -18,6 +18,7 @@ from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.recordings.file import write_recording
 from tuner.search.policy import Continue, Start
+from tuner.search.prospects import prospects_of_slopes
 from tuner.search.slope_beliefs import SampleSlopes, SlopeModels
 from tuner.search.slope_priors import REVERSED, TEXTBOOK, SlopeBeliefs
 
@@ -80,14 +81,16 @@ def test_an_arrival_is_believed_as_it_was(problem: Problem) -> None:
     found = predicted(problem, [(what, 1e6)])
     row = found.configurations.index(what)
     assert found.status.arrived[row] == pytest.approx(problem.seconds[what])
-    assert found.mean_log[row] == pytest.approx(math.log(problem.seconds[what]), abs=1e-6)
+    assert prospects_of_slopes(found).mean_log[row] == pytest.approx(
+        math.log(problem.seconds[what]), abs=1e-6
+    )
 
 
 def test_a_run_that_ended_below_the_target_is_not_expected_to_arrive(problem: Problem) -> None:
     found = predicted(problem, [(NEVER, 1e6)])
     row = found.configurations.index(NEVER)
     assert found.status.ended[row]
-    assert found.mean_log[row] == math.inf
+    assert prospects_of_slopes(found).mean_log[row] == math.inf
     assert not found.status.ended.sum() > 1
 
 
@@ -113,7 +116,9 @@ def test_seeing_a_run_for_longer_makes_it_surer(problem: Problem) -> None:
     what = PROBES[0]
     row = sorted(problem.costs).index(what)
     spreads = [
-        math.sqrt(predicted(problem, [(what, share * problem.seconds[what])]).variance_log[row])
+        math.sqrt(
+            prospects_of_slopes(predicted(problem, [(what, share * problem.seconds[what])])).variance_log[row]
+        )
         for share in (0.1, 0.4, 0.9)
     ]
     assert spreads == sorted(spreads, reverse=True)
@@ -127,8 +132,10 @@ def test_models_used_before_believe_the_same_as_fresh_ones(problem: Problem) -> 
         Continue(probe_id=0, purpose=Purpose.TRAINING, until=Until(training_seconds=6.0), reason="")
     )
     one, other = used.predict(search.state()), models(problem).predict(search.state())
-    np.testing.assert_array_equal(one.mean_log, other.mean_log)
-    np.testing.assert_array_equal(one.variance_log, other.variance_log)
+    np.testing.assert_array_equal(prospects_of_slopes(one).mean_log, prospects_of_slopes(other).mean_log)
+    np.testing.assert_array_equal(
+        prospects_of_slopes(one).variance_log, prospects_of_slopes(other).variance_log
+    )
 
 
 def test_a_reversed_prior_is_outweighed_by_what_is_seen(problem: Problem) -> None:
