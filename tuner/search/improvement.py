@@ -149,8 +149,8 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     log_price = np.log(costs.price)
     keeps = keeps_within(prospects, costs.log_longest)
     to_go = prospects.less(costs.credit)
-    incumbent, log_best = _least(to_go, costs.price, keeps)
-    log_best = min(log_best, NEVER)
+    incumbent = proven(to_go, costs.price, costs.log_longest, _least(to_go, costs.price, keeps)[0])
+    log_best = min(float(to_go.mean_log[incumbent] + log_price[incumbent]), NEVER)
     # What makes two late is no reason to prefer either.
     shared = prospects.shared_with(incumbent)
     shared[incumbent] = shared[_runner_up(to_go, costs.price, keeps, incumbent)]

@@ -18,12 +18,15 @@ from tuner.search.limits import arrival, ended_by_fault, limit_reached, may_star
 from tuner.search.opportunity_cost import OpportunityCost
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.recheck import recheck
-from tuner.search.state import SearchState, run_of
+from tuner.search.state import Run, SearchState, run_of
 
 #: The first short probe takes at most this share of the time budget; so many seconds without a budget.
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0
 #: So many first probes where nothing but them tells how axes act; one where laws do.
 _FIRST_PROBES, _FIRST_WITH_LAWS = 3, 1
+#: While no score shows a gain, the first run goes on to so many times the samples of its first score before
+#: another one starts, and to so many times more for each further one.
+_FIRST_WAIT, _MORE_WAIT = 8.0, 3.0
 #: So many runs with a score are needed to say that no configuration reaches the target.
 _FEWEST_TRIED = 3
 
@@ -123,45 +126,53 @@ class ModelPolicy:
         return Until(training_seconds=limit, samples=samples)
 
     def _unscored(self, state: SearchState) -> Action:
-        """While no run has a score: the run that is cheapest per sample continues until it has one."""
-        reason = "no run has a score yet: the cheapest for each sample continues to its first one"
+        """While no score tells how long a run may take, runs continue until one does.
+
+        Runs without a score go on to their first one, the cheapest per sample first. Then the shortest run
+        goes on, from score to score. Another one starts once all have seen so many times the samples of
+        their first score, the more the more runs there are: how long a run stays at its start is unknown.
+        """
+        reason = "no score shows a gain yet: the run that is least far continues"
         under_way = state.capacity.probe_ids
-        runs = [
-            run
-            for run in state.runs.values()
-            if run.is_open and run.probe.probe_id not in under_way and state.fits(run.configuration)
-        ]
-        if runs:
-            price = prices(state, [run.configuration for run in runs])
-            speeds = [run.measurement.training_seconds / max(run.measurement.samples, 1) for run in runs]
-            run = runs[int(np.argmin(price * speeds))]
-            left = seconds_left(state, run.configuration)
-            end = run.measurement.training_seconds + max(left, 1e-3)
-            until = Until(training_seconds=end if math.isfinite(end) else None, scores=1)
+        runs = [run for run in state.runs.values() if run.is_open and state.fits(run.configuration)]
+        price = prices(state, [run.configuration for run in runs])
+        ranked = sorted(
+            (_times_first_score(run), cost * run.measurement.training_seconds / run.seen_samples, i)
+            for i, (run, cost) in enumerate(zip(runs, price, strict=True))
+            if run.probe.probe_id not in under_way
+        )
+        untried = self._untried(state) if may_start(state) else []
+        longest = _FIRST_WAIT * _MORE_WAIT ** (len(runs) - 1)
+        if ranked and (ranked[0][0] < longest or not untried):
+            run = runs[ranked[0][2]]
+            until = _until(state, run.configuration, run.measurement.training_seconds)
+            if run.measurement.trained_curve:
+                until = replace(until, scores=None, samples=2 * run.measurement.samples)
             return Continue(
                 probe_id=run.probe.probe_id, purpose=Purpose.STATISTICS, until=until, reason=reason
             )
         if state.capacity.under_way:
             return Wait(reason="no run has a score yet")
+        if not untried:
+            return _nothing_left(state)
+        until = (
+            self._first_until(state) if self._believer.knows_laws(state) else _until(state, untried[0], 0.0)
+        )
+        return Start(configuration=untried[0], purpose=Purpose.STATISTICS, until=until, reason=reason)
+
+    def _untried(self, state: SearchState) -> list[Configuration]:
+        """What may be started where no score tells anything, the best first."""
         tried = state.given_up | {probe.configuration for probe in state.probes}
-        others = [
-            c for c in dict.fromkeys([*self._wanted(state), *state.space.candidates()]) if c not in tried
-        ]
         # Where one rate breaks down larger ones do, too.
         broken = [r.configuration for r in state.runs.values() if r.probe.outcome is Outcome.DIVERGED]
         largest = min((c.learning_rate for c in broken if "learning_rate" in c), default=math.inf)
-        untried = [
+        return [
             c
-            for c in others
+            for c in dict.fromkeys([*self._wanted(state), *state.space.candidates()])
             if c not in tried
             and run_of(state, c) is None
             and ("learning_rate" not in c or c.learning_rate < largest)
         ]
-        if not untried or not may_start(state):
-            return _nothing_left(state)
-        left = seconds_left(state, untried[0])
-        until = Until(training_seconds=left if math.isfinite(left) else None, scores=1)
-        return Start(configuration=untried[0], purpose=Purpose.STATISTICS, until=until, reason=reason)
 
     def _best(self, state: SearchState, beliefs: Beliefs) -> Action:
         """The best slice that pays back; else the incumbent's, or the end of the search."""
@@ -210,6 +221,18 @@ class ModelPolicy:
             kind=StopKind.UNREACHABLE,
             reason="no configuration is expected to reach the target within the limits",
         )
+
+
+def _times_first_score(run: Run) -> float:
+    """Samples that a run has seen over those at its first score; 0 without a score."""
+    curve = run.measurement.trained_curve
+    return run.measurement.samples / curve[0].samples if curve else 0.0
+
+
+def _until(state: SearchState, configuration: Configuration, done: float) -> Until:
+    """The next score of a run that has trained so many seconds, or the end of the budget."""
+    end = done + max(seconds_left(state, configuration), 1e-3)
+    return Until(training_seconds=end if math.isfinite(end) else None, scores=1)
 
 
 def _leader_is_due(state: SearchState) -> bool:

@@ -26,6 +26,8 @@ from tuner.search.turned_back import TurnedBack, levelled_off, turned_back
 
 #: Start-up charged where none was measured yet, seconds.
 _UNKNOWN_STARTUP_SECONDS = 3.0
+#: A run has left its start once it has gained this share of what its first score lacks to the target.
+_CLEAR_GAIN = 0.05
 #: Scripts whose ends differ by a smaller share end alike.
 _ALIKE = 0.95
 #: Fitting, deciding and storing between two slices: not charged, but part of the elapsed time.
@@ -266,8 +268,22 @@ class SearchState:
 
     @cached_property
     def is_scored(self) -> bool:
-        """Whether any run has a score of a trained model."""
-        return any(run.measurement.trained_curve for run in self.runs.values())
+        """Whether the scores of any run tell how long it may take.
+
+        Of a list any score does: the first probes compare several runs. Of a job that trains, a run must have
+        gained clearly since its first score: many stay at their start for long, and rise then.
+        """
+        if not self.terms.pays_to_resume:
+            return any(run.measurement.trained_curve for run in self.runs.values())
+        return any(run.arrived or self._has_risen(run) for run in self.runs.values())
+
+    def _has_risen(self, run: Run) -> bool:
+        curve, goal = run.measurement.finite_curve, self.job.goal
+        if not curve:
+            return False
+        sign = 1.0 if goal.maximize else -1.0
+        gained = sign * (max(sign * point.value for point in curve) * sign - curve[0].value)
+        return gained > _CLEAR_GAIN * abs(goal.target - curve[0].value)
 
     @cached_property
     def overhead(self) -> float:
