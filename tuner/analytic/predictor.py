@@ -63,7 +63,7 @@ class Forecast:
     log_seconds_sd: Array
 
     def quantile(self, level: float) -> Array:
-        """Quantiles of `total` were the target reached, `(num_configurations,)`; infinite where it never is."""
+        """Quantiles of `total` were the target reached, `(num_configurations,)`; infinite if it never is."""
         ordered = np.sort(self.total, axis=0)
         position = (level * np.isfinite(ordered).sum(axis=0)).astype(int)
         return np.asarray(ordered[position, np.arange(ordered.shape[1])], dtype=float)

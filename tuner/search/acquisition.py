@@ -246,6 +246,9 @@ class Acquisition:
         configuration = self._prospects.configurations[index]
         wanted = seen + seconds / float(self._prospects.seconds_per_sample[index])
         due = state.next_score_samples(configuration, seen) or 0
+        run = self._runs[index]
+        if run is None or run.rise_samples is None:
+            wanted = max(wanted, state.rise_samples)  # before that a run shows little
         if state.schedule.has_scores:
             return max(state.schedule.at_or_after(configuration, wanted), due)
         # One score more shows how fast it gains.

@@ -115,7 +115,7 @@ def proven(prospects: Prospects, price: Array, log_longest: Array, choice: int) 
         return choice
     upper = prospects.mean_log[choice] + np.log(price[choice])
     upper += _SURELY_CHEAPER * math.sqrt(float(prospects.variance_log[choice]))
-    return choice if upper < log_cost[best] else best
+    return choice if upper < log_cost[best] and prospects.may_lead[choice] else best
 
 
 def keeps_within(prospects: Prospects, log_longest: Array) -> Array:

@@ -33,6 +33,8 @@ class Prospects:
         status: How far the candidates' runs are.
         seconds_per_sample: Median, `(num,)`.
         log_seconds_sd: Standard deviation of log seconds a sample, `(num,)`.
+        may_lead: Which candidates may be preferred to a run that arrived: of a job that trains those whose own
+            run has left its start, `(num,)`.
         draws: Joint draws of log seconds to target, infinite where it is never reached,
             `(num_draws, num)`; None where candidates count as independent.
     """
@@ -43,6 +45,7 @@ class Prospects:
     status: RunStatus
     seconds_per_sample: Array
     log_seconds_sd: Array
+    may_lead: npt.NDArray[np.bool_]
     draws: Array | None = None
 
     @cached_property
@@ -94,15 +97,17 @@ def prospects_of_slopes(predictor: SlopePredictor) -> Prospects:
         status=predictor.status,
         seconds_per_sample=np.exp(predictor.seconds.model.mean),
         log_seconds_sd=np.sqrt(predictor.seconds.model.variance),
+        may_lead=np.ones(len(predictor.configurations), dtype=bool),
     )
 
 
-def prospects_of_draws(forecast: Forecast, status: RunStatus) -> Prospects:
+def prospects_of_draws(forecast: Forecast, status: RunStatus, may_lead: npt.NDArray[np.bool_]) -> Prospects:
     """Prospects by joint draws.
 
     Args:
         forecast: The draws.
         status: How far the candidates' runs are.
+        may_lead: See `Prospects`.
     """
     with np.errstate(divide="ignore"):
         draws = np.log(forecast.total)
@@ -120,6 +125,7 @@ def prospects_of_draws(forecast: Forecast, status: RunStatus) -> Prospects:
         status=status,
         seconds_per_sample=forecast.seconds_per_sample,
         log_seconds_sd=forecast.log_seconds_sd,
+        may_lead=may_lead,
         draws=draws,
     )
 

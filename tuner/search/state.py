@@ -43,6 +43,7 @@ class Run:
         measurement: All slices together, but for one that ended by a fault.
         seconds_to_target: Training clock at the crossing; None until it reaches the target.
         samples_to_target: Samples at the crossing; None until it reaches the target.
+        rise_samples: Samples at the first score that is clearly better than its first one; None before.
         turned_back: Where it passed its best value and got worse since, or levelled off; None while it may
             still gain.
     """
@@ -51,6 +52,7 @@ class Run:
     measurement: Measurement
     seconds_to_target: float | None
     samples_to_target: float | None
+    rise_samples: int | None = None
     turned_back: TurnedBack | None = None
 
     @property
@@ -275,15 +277,13 @@ class SearchState:
         """
         if not self.terms.pays_to_resume:
             return any(run.measurement.trained_curve for run in self.runs.values())
-        return any(run.arrived or self._has_risen(run) for run in self.runs.values())
+        return any(run.arrived or run.rise_samples is not None for run in self.runs.values())
 
-    def _has_risen(self, run: Run) -> bool:
-        curve, goal = run.measurement.finite_curve, self.job.goal
-        if not curve:
-            return False
-        sign = 1.0 if goal.maximize else -1.0
-        gained = sign * (max(sign * point.value for point in curve) * sign - curve[0].value)
-        return gained > _CLEAR_GAIN * abs(goal.target - curve[0].value)
+    @cached_property
+    def rise_samples(self) -> float:
+        """Samples after which runs leave their start, the median of those that did; 0 without any."""
+        found = [run.rise_samples for run in self.runs.values() if run.rise_samples is not None]
+        return float(np.median(found)) if found else 0.0
 
     @cached_property
     def overhead(self) -> float:
@@ -457,8 +457,19 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
         measurement=measurement,
         samples_to_target=crossed[0] if crossed else None,
         seconds_to_target=crossed[1] if crossed else None,
+        rise_samples=_rise_samples(measurement, job),
         turned_back=None if crossed else _end_of_gain(measurement, job),
     )
+
+
+def _rise_samples(measurement: Measurement, job: Job) -> int | None:
+    """Samples at the first score that is clearly better than the first one."""
+    curve, goal = measurement.finite_curve, job.goal
+    sign = 1.0 if goal.maximize else -1.0
+    for point in curve[1:]:
+        if sign * (point.value - curve[0].value) > _CLEAR_GAIN * abs(goal.target - curve[0].value):
+            return point.samples
+    return None
 
 
 def _end_of_gain(measurement: Measurement, job: Job) -> TurnedBack | None:
