@@ -134,8 +134,8 @@ def believe(
     forecast = _up_to_the_script_s_end(state, predictor.forecast(configurations, normals))
     forecast = calibration.stretched(forecast)
     status = _status(state, predictor, forecast)
-    runs = [run_of(state, configuration) for configuration in configurations]
-    has_risen = np.array([run is not None and run.rise_samples is not None for run in runs], dtype=np.bool_)
+    found = [run_of(state, configuration) for configuration in configurations]
+    has_risen = np.array([run is not None and run.rise_samples is not None for run in found], dtype=np.bool_)
     prospects = prospects_of_draws(forecast, status, has_risen)
     return beliefs_of(state, predictor, forecast, prospects)
 

@@ -33,8 +33,8 @@ class Prospects:
         status: How far the candidates' runs are.
         seconds_per_sample: Median, `(num,)`.
         log_seconds_sd: Standard deviation of log seconds a sample, `(num,)`.
-        may_lead: Which candidates may be preferred to a run that arrived: of a job that trains those whose own
-            run has left its start, `(num,)`.
+        may_lead: Which candidates may be preferred to a run that arrived: of a job that trains those whose
+            own run has left its start, `(num,)`.
         draws: Joint draws of log seconds to target, infinite where it is never reached,
             `(num_draws, num)`; None where candidates count as independent.
     """

@@ -340,7 +340,7 @@ def auto_world(folder: Path, **sections: Any) -> World:
     settings: dict[str, Any] = {
         "cluster": {"nodes": [1, 2, 16, 64], "nodes_at_hand": 2, "machine": MACHINE},
         "probe": {"kind": "auto"},
-        "budget": {"time": "3m"},
+        "budget": {"time": "5m"},
     }
     return small_world(folder, **{**settings, **sections})
 

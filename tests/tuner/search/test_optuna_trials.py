@@ -91,7 +91,8 @@ def test_predictions_are_stored_with_what_was_known_when_they_were_made(tmp_path
     known = [p.seconds_known for p in reported]
     assert known == sorted(known)
     assert known[0] > 0
-    assert [p.num_slices for p in reported] == list(range(1, len(reported) + 1))
+    # Nothing is predicted before a run has left its start.
+    assert [p.num_slices for p in reported] == list(range(2, len(reported) + 2))
     for prediction in world.ledger.predictions(1):
         levels = [prediction.quantiles[level] for level in (0.05, 0.5, 0.95)]
         assert levels == sorted(levels)

@@ -154,12 +154,15 @@ def test_time_counts_once_and_every_slice_is_charged_its_own(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_several_at_once_arrive_sooner(tmp_path: Path) -> None:
-    passed = []
-    for parallel in (1, 4):
-        world = wide_world(tmp_path / str(parallel), capacity=8)
-        world.search(ModelPolicy(), prober=concurrent_prober(world), parallel=parallel).run()
-        passed.append(world.state().elapsed_seconds)
-    assert passed[1] < passed[0]
+    """The leader's own training takes most of the time, so that they do by little: over two seeds."""
+    passed = {1: 0.0, 4: 0.0}
+    for parallel in passed:
+        for seed in range(2):
+            world = wide_world(tmp_path / f"{parallel}-{seed}", capacity=8)
+            policy = ModelPolicy(Believer(seed=seed))
+            world.search(policy, prober=concurrent_prober(world), parallel=parallel).run()
+            passed[parallel] += world.state().elapsed_seconds
+    assert passed[4] < passed[1]
 
 
 def test_a_time_budget_is_of_time_that_passes_and_ends_what_is_under_way(tmp_path: Path) -> None:
