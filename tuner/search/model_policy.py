@@ -177,6 +177,8 @@ class ModelPolicy:
     def _best(self, state: SearchState, beliefs: Beliefs) -> Action:
         """The best slice that pays back; else the incumbent's, or the end of the search."""
         acquisition = Acquisition(state, beliefs, beliefs.prospects)
+        if not acquisition.is_reachable and not state.capacity.under_way:
+            return self._out_of_reach(state, beliefs)
         wants_leader = acquisition.can_go_on and not acquisition.has_arrived
         is_first = state.further_trainings == 0 or not state.terms.is_training
         leader = beliefs.configurations[acquisition.incumbent] if wants_leader and is_first else None
@@ -196,9 +198,7 @@ class ModelPolicy:
         if state.capacity.under_way:
             return Wait(reason="the slices in flight may change which configuration is best")
         if not acquisition.has_arrived:
-            if not acquisition.is_reachable or not wants_leader:
-                return self._out_of_reach(state, beliefs)
-            return acquisition.go_on()
+            return acquisition.go_on() if wants_leader else self._out_of_reach(state, beliefs)
         return recheck(state, beliefs.configurations[acquisition.incumbent]) or _no_gain(state, beliefs)
 
     def _out_of_reach(self, state: SearchState, beliefs: Beliefs) -> Action:
