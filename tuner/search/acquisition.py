@@ -11,8 +11,8 @@ import numpy.typing as npt
 from search_spaces import Configuration
 from tuner.domain.measurement import Purpose
 from tuner.probes import Until
-from tuner.search.beliefs import Beliefs, log_longest
-from tuner.search.improvement import Costs, Weights, weigh
+from tuner.search.beliefs import LEAST_PROBABILITY, Beliefs, log_longest
+from tuner.search.improvement import Costs, Weights, keeps_within, weigh
 from tuner.search.limits import may_start, seconds_left
 from tuner.search.opportunity_cost import OpportunityCost
 from tuner.search.policy import Continue, Start
@@ -43,7 +43,7 @@ _LEAST_GAIN = 1e-2
 _TIMING_SECONDS = 1.5
 #: Steps are timed first where more than this share of what is unknown of log seconds is how long they take.
 _TIMING_SHARE = 0.5
-#: The target is out of reach where no candidate reaches it with this probability.
+#: The target is out of reach where any candidate reaches it with no more than this probability.
 _LEAST_CHANCE = 0.1
 #: A probe that takes this many times what was expected ends without its score.
 _OVERRUN_FACTOR = 4.0
@@ -129,12 +129,14 @@ class Acquisition:
 
     @property
     def is_reachable(self) -> bool:
-        """Whether any candidate has a chance to reach the target within the goal's limits."""
-        prospects = self._prospects
-        within = prospects.weights * (prospects.log_seconds <= self.costs.log_longest[:, None])
-        status = prospects.status
-        chances = within.sum(axis=1) * np.where(status.ended, 0.0, 1.0 - status.never)
-        return bool(chances.max(initial=0.0) > _LEAST_CHANCE)
+        """Whether any candidate is expected to reach the target, the goal's limits apart."""
+        return self._prospects.reach > _LEAST_CHANCE
+
+    @property
+    def keeps_limits(self) -> bool:
+        """Whether the incumbent has a chance to reach the target within the goal's limits."""
+        keeps = keeps_within(self._prospects, self.costs.log_longest)[self.incumbent]
+        return bool(keeps > LEAST_PROBABILITY and not self._prospects.status.ended[self.incumbent])
 
     def best_option(self, opportunity: OpportunityCost) -> Option | None:
         """The slice of highest acquisition among those that pay back and may run now; None where none does.

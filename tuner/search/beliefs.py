@@ -29,7 +29,7 @@ Array = npt.NDArray[np.float64]
 #: Spread of the best learning rate around the user's own, or around the middle of the space.
 _RATE_SD_WITH_BASELINE, _RATE_SD_WITHOUT = 1.6, 2.0
 #: A configuration whose chance of reaching the target is smaller is out of reach.
-_LEAST_PROBABILITY = 0.02
+LEAST_PROBABILITY = 0.02
 #: Ends within so much of each other (log), and so many of them, are one limit that all runs have.
 _ALIKE, _ENDS_ALIKE = 0.05, 2
 
@@ -204,7 +204,7 @@ def beliefs_of(
     longest = log_longest(state, prospects)
     choice = proven(prospects, price, longest, recommended(prospects, price, longest)[0])
     expected = np.exp(np.minimum(risks(prospects, price), NEVER))
-    within = keeps_within(prospects, longest) > _LEAST_PROBABILITY
+    within = keeps_within(prospects, longest) > LEAST_PROBABILITY
     return Beliefs(
         predictor=predictor,
         forecast=forecast,

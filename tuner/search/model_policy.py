@@ -198,7 +198,8 @@ class ModelPolicy:
         if state.capacity.under_way:
             return Wait(reason="the slices in flight may change which configuration is best")
         if not acquisition.has_arrived:
-            return acquisition.go_on() if wants_leader else self._out_of_reach(state, beliefs)
+            goes_on = wants_leader and acquisition.keeps_limits
+            return acquisition.go_on() if goes_on else self._out_of_reach(state, beliefs)
         return recheck(state, beliefs.configurations[acquisition.incumbent]) or _no_gain(state, beliefs)
 
     def _out_of_reach(self, state: SearchState, beliefs: Beliefs) -> Action:

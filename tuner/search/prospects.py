@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betaln
 
 from search_spaces import Configuration
 from tuner.analytic.predictor import Forecast
@@ -33,6 +35,7 @@ class Prospects:
         status: How far the candidates' runs are.
         seconds_per_sample: Median, `(num,)`.
         log_seconds_sd: Standard deviation of log seconds a sample, `(num,)`.
+        reach: Chance that any candidate reaches the target.
         may_lead: Which candidates may be preferred to a run that arrived: of a job that trains those whose
             own run has left its start, `(num,)`.
         draws: Joint draws of log seconds to target, infinite where it is never reached,
@@ -45,6 +48,7 @@ class Prospects:
     status: RunStatus
     seconds_per_sample: Array
     log_seconds_sd: Array
+    reach: float
     may_lead: npt.NDArray[np.bool_]
     draws: Array | None = None
 
@@ -97,8 +101,22 @@ def prospects_of_slopes(predictor: SlopePredictor) -> Prospects:
         status=predictor.status,
         seconds_per_sample=np.exp(predictor.seconds.model.mean),
         log_seconds_sd=np.sqrt(predictor.seconds.model.variance),
+        reach=_reach(predictor.status),
         may_lead=np.ones(len(predictor.configurations), dtype=bool),
     )
+
+
+def _reach(status: RunStatus) -> float:
+    """Chance that any candidate reaches the target, where those without a chance of their own are alike.
+
+    With even odds beforehand (Jeffreys' prior) and n runs known never to arrive, none of m others does with
+    probability B(n + m + 1/2, 1/2) / B(n + 1/2, 1/2).
+    """
+    alike = (status.never == status.never_of_others) & ~status.ended
+    never = np.where(status.ended, 1.0, status.never)[~alike]
+    num_never, num_alike = float(never.sum()), int(alike.sum())
+    none_of_them = math.exp(betaln(num_never + num_alike + 0.5, 0.5) - betaln(num_never + 0.5, 0.5))
+    return 1.0 - none_of_them * float(never.prod())
 
 
 def prospects_of_draws(forecast: Forecast, status: RunStatus, may_lead: npt.NDArray[np.bool_]) -> Prospects:
@@ -125,6 +143,7 @@ def prospects_of_draws(forecast: Forecast, status: RunStatus, may_lead: npt.NDAr
         status=status,
         seconds_per_sample=forecast.seconds_per_sample,
         log_seconds_sd=forecast.log_seconds_sd,
+        reach=float(1.0 - status.never.min(initial=1.0)),
         may_lead=may_lead,
         draws=draws,
     )
