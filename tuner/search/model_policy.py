@@ -117,10 +117,8 @@ class ModelPolicy:
         if first is None:
             return Until(training_seconds=max(state.startup_seconds, 1e-3))
         samples = terms.next_score_samples(first)
-        if not terms.is_training:
-            return Until(
-                samples=samples
-            )  # what it costs here goes by samples, whatever the virtual clock says
+        if not terms.is_training:  # what it costs here goes by samples, whatever the virtual clock says
+            return Until(samples=samples)
         time = state.job.budget.time
         limit = _FIRST_UNKNOWN if time is None else _FIRST_SHARE * time
         return Until(training_seconds=limit, samples=samples)
@@ -137,7 +135,7 @@ class ModelPolicy:
         runs = [run for run in state.runs.values() if run.is_open and state.fits(run.configuration)]
         price = prices(state, [run.configuration for run in runs])
         ranked = sorted(
-            (_times_first_score(run), cost * run.measurement.training_seconds / run.seen_samples, i)
+            (_times_first_score(run), cost * run.measurement.training_seconds / max(run.seen_samples, 1), i)
             for i, (run, cost) in enumerate(zip(runs, price, strict=True))
             if run.probe.probe_id not in under_way
         )
@@ -204,10 +202,11 @@ class ModelPolicy:
 
     def _out_of_reach(self, state: SearchState, beliefs: Beliefs) -> Action:
         """The end of a search without an answer, or a probe elsewhere where too few runs say so."""
+        laws = self._believer.knows_laws(state)
         scored = [run.configuration for run in state.runs.values() if run.measurement.trained_curve]
         tried = {probe.configuration for probe in state.probes}
         untried = [c for c in beliefs.configurations if c not in tried and state.space.is_runnable(c)]
-        if len(scored) < _FEWEST_TRIED and untried and may_start(state):
+        if laws and len(scored) < _FEWEST_TRIED and untried and may_start(state):
             seen = np.log([[c.batch_size, c.learning_rate] for c in scored])
             rows = np.log([[c.batch_size, c.learning_rate] for c in untried])
             nearest = np.abs(rows[:, None, :] - seen[None, :, :]).sum(axis=2).min(axis=1)

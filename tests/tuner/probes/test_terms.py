@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from tests.tuner.search.world import make_cluster, make_job
+from tuner.probes.terms import probe_terms
+
+MACHINE = {"fixed_seconds": "1ms", "seconds_per_sample": "1ms", "latency": "10us", "bandwidth": "10Gbit/s"}
+
+
+def test_scores_of_a_workload_come_where_paceline_decides() -> None:
+    job = make_job(probe={"first_score_samples": 1000, "score_growth": 1.5})
+    terms = probe_terms(job, make_cluster(job), [], 20_000)
+    assert terms.is_training
+    assert terms.resumes
+    assert terms.pays_to_resume
+    assert terms.next_score_samples(0) == 1000
+    assert terms.next_score_samples(1000) == 1500
+    assert terms.next_score_samples(1500) == 2250
+
+
+def test_what_is_emulated_is_not_the_training_that_was_asked_for() -> None:
+    job = make_job(cluster={"nodes": [1, 2], "machine": MACHINE}, probe={"kind": "emulated"})
+    assert not probe_terms(job, make_cluster(job), [], 20_000).is_training
