@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tuner.analytic.curve_template import passage_of
 from tuner.analytic.features import SAMPLES, SECONDS, Features, Quantity, features_of, prior_of
 from tuner.analytic.slopes import Observations, SlopeModel, fit_slopes
-from tuner.analytic.started_runs import StartedRun, observed_by, started_run
+from tuner.analytic.started_runs import StartedRun, observed_by
 from tuner.recordings.recording import Recording, samples_at
 from tuner.search.slope_priors import SlopeBeliefs, Slopes, pooled
 from tuner.search.start_value import progress_of, start_value
@@ -27,7 +28,7 @@ def learnt_from(recording: Recording) -> SlopeBeliefs:
     return SlopeBeliefs(
         name="learnt",
         seconds=_shown(features, SECONDS, step_times),
-        samples=_shown(features, SAMPLES, observed_by(_finished(recording)).observations),
+        samples=_shown(features, SAMPLES, observed_by(_finished(recording))),
     )
 
 
@@ -65,5 +66,6 @@ def _finished(recording: Recording) -> list[StartedRun]:
         samples = np.array([samples_at(step, configuration) for step in seen[:, 1]])
         progress = progress_of(sign * seen[:, 2], start, sign * recording.target)
         arrived = truth / run.step_seconds * samples_at(1, configuration) if math.isfinite(truth) else None
-        found.append(started_run(row, samples, progress, arrived, ended=arrived is None))
+        passage = passage_of(samples, progress)
+        found.append(StartedRun(row=row, passage=passage, samples_to_target=arrived, ended=arrived is None))
     return found

@@ -30,10 +30,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
+
+from tuner.analytic.laws import Array
 
 #: Grid of shapes. Text-book curves have tail exponents u q of 0.3 to 2 (Viering and Loog 2022); a rise that
 #: waits at chance first has u above 1.
@@ -80,8 +80,6 @@ def arriving_increments(levels: Array) -> Array:
         found.append(float(column[order[middle]]))
     return np.array(found)
 
-
-Array = npt.NDArray[np.float64]
 
 LEVELS = np.array(
     [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.76, 0.81, 0.85, 0.89, 0.92, 0.945, 0.965, 0.985, 1.0]
@@ -162,15 +160,6 @@ class Template:
         place = int(np.searchsorted(LEVELS, progress, side="right")) - 1
         place = min(max(place, 0), len(self.folds) - 1)
         return float(self.folds[place] / (LEVELS[place + 1] - LEVELS[place]))
-
-    def level_before(self, folds: float) -> float:
-        """The level of progress from which so many e-folds lead to the target."""
-        return float(np.interp(-folds, self._minus_left, LEVELS))
-
-    @cached_property
-    def _minus_left(self) -> Array:
-        """Minus the e-folds from each level to the target, ascending, `(num_levels,)`."""
-        return -np.append(np.cumsum(self.folds[::-1])[::-1], 0.0)
 
 
 def template_of(passages: Sequence[Passage]) -> Template:

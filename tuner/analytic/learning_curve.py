@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from tuner.analytic.curve_template import (
     FORM_SD,
@@ -19,10 +18,9 @@ from tuner.analytic.curve_template import (
     passage_of,
     template_of,
 )
+from tuner.analytic.laws import Array
 from tuner.analytic.quasi_random import NUM_DRAWS, spread_normals
 from tuner.analytic.started_runs import COMMON_ERROR_SD
-
-Array = npt.NDArray[np.float64]
 
 #: Share of the variance of extrapolation errors that all runs of a workload have in common: the template
 #: is wrong for all of them alike. Compared with real curves (truncated at random, up to eight of a workload

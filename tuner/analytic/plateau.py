@@ -19,9 +19,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from tuner.analytic.laws import Array
 
 #: Of the log odds: constant, factor of log f, factor of progress.
 COEFFICIENTS = (3.7, 0.75, -4.2)
@@ -30,7 +29,7 @@ FEWEST_SCORES, UNKNOWN = 3, 0.5
 #: Where the features are clipped: beyond, they say no more.
 _LEAST_FOLDS, _MOST_FOLDS, _LEAST_PROGRESS = 0.05, 50.0, -0.2
 #: Median of |second difference| over the standard deviation of independent noise.
-_SECOND_DIFFERENCE = 0.6745 * 6.0**0.5
+SECOND_DIFFERENCE = 0.6745 * 6.0**0.5
 
 
 def chance_of_never(samples: Array, progress: Array) -> float:
@@ -75,14 +74,14 @@ def needed_folds(samples: Array, progress: Array) -> float:
     folds = np.log(samples)
     late = folds >= folds[-1] - math.log(2.0)
     late[-FEWEST_SCORES:] = True
-    slope, error, level = _line(folds[late], progress[late])
-    noise = float(np.median(np.abs(np.diff(progress, 2)))) / _SECOND_DIFFERENCE
+    slope, error, level = fitted_line(folds[late], progress[late])
+    noise = float(np.median(np.abs(np.diff(progress, 2)))) / SECOND_DIFFERENCE
     centred = folds[late] - folds[late].mean()
     error = math.hypot(error, noise / math.sqrt(float((centred**2).sum())))
     return max(1.0 - level, 1e-3) / max(slope + error, 1e-4)
 
 
-def _line(x: Array, y: Array) -> tuple[float, float, float]:
+def fitted_line(x: Array, y: Array) -> tuple[float, float, float]:
     """Slope of a straight line through some points, its standard error, and its value at the last point."""
     centred = x - x.mean()
     spread = float((centred**2).sum())

@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration, traits_of
+from tuner.analytic.laws import Array
 from tuner.analytic.quasi_random import NUM_DRAWS, spread_normals, spread_uniforms
-from tuner.analytic.samples_model import SEED_SD, SamplesModel
+from tuner.analytic.samples_model import SEED_SD, SamplesModel, staleness
 from tuner.analytic.step_time_model import SecondsModel
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +162,8 @@ class Predictor:
         seeds = spread_normals(NUM_DRAWS, 1)[:, 0]
         uniforms = spread_uniforms(NUM_DRAWS, 3)
         is_unreachable = arrivals.unreachable_elsewhere
-        edges = model.edges(uniforms[:, 0])
-        stale = model.staleness(kinds)
+        edges = model.edge.draws(uniforms[:, 0])
+        stale = staleness(kinds, model.devices_per_node)
         lower = model.edge.shift_draws(edges, spread_uniforms(NUM_DRAWS, 4)[:, 3])
         new = np.flatnonzero([run is None for run in started])
         # The same draws of the seed for all, each configuration beginning at another one.

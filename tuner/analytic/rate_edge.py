@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import Configuration
+from tuner.analytic.laws import Array
 from tuner.domain.measurement import NoiseStatistic
 
 #: Progress below which a run counts as stuck at its start.
@@ -63,8 +63,6 @@ def broke_down(run: RunEvidence, runs: Sequence[RunEvidence]) -> bool:
         for other in runs
     )
 
-
-Array = npt.NDArray[np.float64]
 
 #: The edge lies a factor of eight above the best rate of large batches, give or take a factor of three.
 _ABOVE_BEST, _SD = math.log(8.0), 1.1

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.analytic.disagreement import FAMILIES, disagreement_columns, disagreement_parameters, prior_means
-from tuner.analytic.laws import log_best_rate, log_samples_at_best_rate, rate_penalty
+from tuner.analytic.laws import Array, log_best_rate, log_samples_at_best_rate, rate_penalty
 from tuner.analytic.learning_curve import Arrivals, RunCurve, extrapolate
 from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, fit_mixed
 from tuner.analytic.noise_growth import (
@@ -134,8 +133,6 @@ def log_samples_law(theta: Array, inputs: Array, exponent: float, columns: Seque
     return np.asarray(found, dtype=float)
 
 
-Array = npt.NDArray[np.float64]
-
 #: Two runs of one configuration differ by this much in log samples to target (seeds, data order).
 SEED_SD = 0.10
 #: Real ranks of one configuration may need more or fewer samples than emulated ones.
@@ -195,16 +192,6 @@ class SamplesModel:
     edge: RateEdge
     devices_per_node: int = 1
 
-    @property
-    def edge_grid(self) -> Array:
-        """Logarithms of rates at which training may break down, `(num_grid,)`."""
-        return self.edge.grid
-
-    @property
-    def edge_weights(self) -> Array:
-        """Their probabilities, `(num_grid,)`."""
-        return self.edge.weights
-
     def log_samples(
         self, configurations: Sequence[Configuration], runs: Sequence[int | None] | None = None
     ) -> tuple[Array, Array]:
@@ -233,14 +220,6 @@ class SamplesModel:
             found.append(math.log(max(float(weight), 1e-300)) + density)
         mixed = np.logaddexp.reduce(found, axis=0)
         return {run: float(mixed[place]) for place, run in enumerate(self.reported)}
-
-    def edges(self, uniforms: Array) -> Array:
-        """Draws of the logarithm of the rate above which training never arrives, by inverse transform."""
-        return self.edge.draws(uniforms)
-
-    def staleness(self, configurations: Sequence[Configuration]) -> Array:
-        """log p of configurations whose ranks do not wait for each other, else 0, `(num,)`."""
-        return staleness(configurations, self.devices_per_node)
 
     def parameters(self) -> dict[str, tuple[float, float]]:
         """The law's unknowns with their standard deviations, by name."""
@@ -275,7 +254,7 @@ class SamplesModel:
         if unknown:
             names = ", ".join(name.removeprefix("log ") for name in unknown)
             lines.append(f"Not determined by the data yet, so left at the prior: {names}.")
-        edge = math.exp(float(self.edge_grid @ self.edge_weights / self.edge_weights.sum()))
+        edge = math.exp(float(self.edge.grid @ self.edge.weights / self.edge.weights.sum()))
         lines.append(f"Training is expected to break down at rates above about {edge:.2g}.")
         return lines
 

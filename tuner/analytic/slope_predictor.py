@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
+from tuner.analytic.laws import Array
 from tuner.analytic.predictor import Forecast
 from tuner.analytic.quasi_random import NUM_DRAWS, spread_uniforms
 from tuner.analytic.slopes import SlopeModel
-
-Array = npt.NDArray[np.float64]
 
 #: Middles of equally probable parts of a standard normal.
 _NUM_PARTS = 40

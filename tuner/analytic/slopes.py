@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
+from tuner.analytic.laws import Array
+from tuner.analytic.regression import IntArray
 
 #: Factors of the length scales to mix.
 LENGTH_FACTORS = (0.6, 1.2)

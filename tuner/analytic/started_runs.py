@@ -12,12 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from tuner.analytic.curve_template import FORM_SD, Passage, Template, ahead_of, passage_of, template_of
+from tuner.analytic.curve_template import FORM_SD, Passage, Template, ahead_of, template_of
 from tuner.analytic.slopes import Observations
-
-Array = npt.NDArray[np.float64]
 
 #: Prior of the error that all unfinished runs of a workload share, for each e-fold of the template that no
 #: run has passed yet: standard deviation.
@@ -34,74 +31,37 @@ class StartedRun:
     Args:
         row: The index of its candidate.
         passage: When it passed which level of progress.
-        log_samples_to_target: Where it crossed the target; None if it has not.
+        samples_to_target: Where it crossed the target; None if it has not.
         ended: Whether it came to its end without arriving, or broke down.
     """
 
     row: int
     passage: Passage
-    log_samples_to_target: float | None
+    samples_to_target: float | None
     ended: bool
 
 
-def started_run(
-    row: int, samples: Array, progress: Array, samples_to_target: float | None, *, ended: bool
-) -> StartedRun:
-    """A run from its evaluations.
+def observed_by(runs: Sequence[StartedRun]) -> Observations:
+    """Observations of log samples to target from all started runs.
 
     Args:
-        row: The index of its candidate.
-        samples: Samples seen at each evaluation, ascending, above 0, at least one, `(num_points,)`.
-        progress: At each evaluation, `(num_points,)`.
-        samples_to_target: Where it crossed the target; None if it has not.
-        ended: Whether it came to its end without arriving, or broke down.
-    """
-    return StartedRun(
-        row=row,
-        passage=passage_of(samples, progress),
-        log_samples_to_target=None if samples_to_target is None else math.log(max(samples_to_target, 1.0)),
-        ended=ended,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunObservations:
-    """What all started runs show.
-
-    Args:
-        observations: Of log samples to target.
-        template: The shape that all curves share.
-    """
-
-    observations: Observations
-    template: Template
-
-
-def observed_by(runs: Sequence[StartedRun]) -> RunObservations:
-    """Observations of log samples to target.
-
-    Args:
-        runs: Those with a scoring.
+        runs: Runs with at least one evaluation; may be empty.
     """
     template = template_of([run.passage for run in runs])
-    rows = [_observation(run, template) for run in runs]
-    columns = np.array(rows, dtype=float).reshape(-1, 3)
-    return RunObservations(
-        observations=Observations(
-            rows=np.array([run.row for run in runs], dtype=np.intp),
-            values=columns[:, 0],
-            noise_sd=columns[:, 1],
-            ahead=columns[:, 2],
-        ),
-        template=template,
+    columns = np.array([_observation(run, template) for run in runs], dtype=float).reshape(-1, 3)
+    return Observations(
+        rows=np.array([run.row for run in runs], dtype=np.intp),
+        values=columns[:, 0],
+        noise_sd=columns[:, 1],
+        ahead=columns[:, 2],
     )
 
 
 def _observation(run: StartedRun, template: Template) -> tuple[float, float, float]:
     """Value, its standard deviation, and how many e-folds of it are the prior's guess."""
     seen = run.passage.log_seen
-    if run.log_samples_to_target is not None:
-        return run.log_samples_to_target, _ARRIVED_SD, 0.0
+    if run.samples_to_target is not None:
+        return math.log(max(run.samples_to_target, 1.0)), _ARRIVED_SD, 0.0
     ahead = ahead_of(run.passage, template)
     if run.ended:
         return max(seen + ahead.folds, seen + _ENDED_LEAST) + _ENDED_FOLDS, _ENDED_SD, 0.0

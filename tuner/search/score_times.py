@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import Configuration
+from tuner.analytic.laws import Array
 from tuner.domain.measurement import CurvePoint
 from tuner.search.state import SearchState
-
-Array = npt.NDArray[np.float64]
 
 #: A run without a score that trained so many times as far as a first score was expected rules that out.
 _OVERDUE = 1.1

@@ -6,22 +6,21 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import Configuration
+from tuner.analytic.curve_template import passage_of
 from tuner.analytic.features import SAMPLES, SECONDS, Features, Quantity, Slope, features_of, prior_of
+from tuner.analytic.laws import Array
 from tuner.analytic.plateau import FEWEST_SCORES, UNKNOWN, chance_of_never
 from tuner.analytic.slope_predictor import RunStatus, SlopeFit, SlopePredictor
-from tuner.analytic.slopes import Observations, SlopePrior, fit_slopes
-from tuner.analytic.started_runs import COMMON_ERROR_SD, RunObservations, StartedRun, observed_by, started_run
+from tuner.analytic.slopes import Observations, fit_slopes
+from tuner.analytic.started_runs import COMMON_ERROR_SD, StartedRun, observed_by
 from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import CurvePoint
 from tuner.search.score_times import score_times
 from tuner.search.slope_priors import SlopeBeliefs, Slopes
 from tuner.search.start_value import progress_of, start_value
 from tuner.search.state import Run, SearchState
-
-Array = npt.NDArray[np.float64]
 
 #: Probability of the slopes beside the law before a run: where its axes are all there is, the law knows more.
 _SLOPES_BEFOREHAND = 0.25
@@ -40,7 +39,11 @@ class SampleSlopes:
 
     def __init__(self, kinds: Sequence[Configuration], cluster: Cluster, prior: SlopeBeliefs) -> None:
         self.kinds = tuple(kinds)
-        self.features = _features(self.kinds, cluster)
+        self.features = features_of(
+            self.kinds,
+            cores={name: machine.cores for name, machine in cluster.machines.items()},
+            devices_per_node=cluster.devices_per_node,
+        )
         self.rows = {kind: i for i, kind in enumerate(self.kinds)}
         self._samples = _Believed(self.features, prior, SAMPLES, prior.samples)
         self._chances: dict[tuple[int, int, float], float] = {}
@@ -53,7 +56,7 @@ class SampleSlopes:
             state: What was measured.
             believed: Rows that count as if they had shown what is expected of them.
         """
-        seen = self._observed(state).observations
+        seen = self._observed(state)
         found = self._samples.fit(seen, ahead_sd=COMMON_ERROR_SD)
         if not believed:
             return found
@@ -89,14 +92,11 @@ class SampleSlopes:
         chances: dict[int, float] = {}
         for row, run in scored.items():
             if run.arrived or run.has_ended:
-                chances[row] = float(run.has_ended and not run.arrived)
+                chances[row] = float(run.has_ended)
             elif len(run.measurement.finite_curve) >= FEWEST_SCORES:
                 chances[row] = self._chance_of_never(state, run, start)
         of_others = (UNKNOWN + sum(chances.values())) / (1 + len(chances))
-        never = np.full(len(self.kinds), of_others)
-        for row, chance in chances.items():
-            never[row] = chance
-        return never, of_others
+        return np.array([chances.get(row, of_others) for row in range(len(self.kinds))]), of_others
 
     def _chance_of_never(self, state: SearchState, run: Run, start: float) -> float:
         """Of an unfinished run with a score."""
@@ -106,7 +106,7 @@ class SampleSlopes:
             self._chances[key] = chance_of_never(*_progress(state, points, start))
         return self._chances[key]
 
-    def _observed(self, state: SearchState) -> RunObservations:
+    def _observed(self, state: SearchState) -> Observations:
         """Observations from the started runs' curves."""
         curves = {self.rows[key]: run for key, run in state.runs.items() if run.measurement.finite_curve}
         if not curves:
@@ -116,9 +116,11 @@ class SampleSlopes:
             points = run.measurement.finite_curve
             key = (run.probe.probe_id, len(points), begin, run.has_ended)
             if key not in self._seen:
-                samples, progress = _progress(state, points, begin)
-                self._seen[key] = started_run(
-                    row, samples, progress, run.samples_to_target, ended=run.has_ended
+                self._seen[key] = StartedRun(
+                    row=row,
+                    passage=passage_of(*_progress(state, points, begin)),
+                    samples_to_target=run.samples_to_target,
+                    ended=run.has_ended,
                 )
             started.append(self._seen[key])
         return observed_by(started)
@@ -178,14 +180,6 @@ class SlopeModels:
                 earliest=np.where(elapsed > 0.0, elapsed + times.next, times.first),
             ),
         )
-
-
-def _features(configurations: Sequence[Configuration], cluster: Cluster) -> Features:
-    return features_of(
-        configurations,
-        cores={name: machine.cores for name, machine in cluster.machines.items()},
-        devices_per_node=cluster.devices_per_node,
-    )
 
 
 def _progress(state: SearchState, points: Sequence[CurvePoint], start: float) -> tuple[Array, Array]:
@@ -252,20 +246,17 @@ class _Believed:
         """
         level = float(seen.values.mean()) if len(seen.values) else 0.0
         quantity = self._quantity
+        names, prior = self._names, self._prior
+        # The neutral prior, and the one combined with it.
+        priors = [prior_of("neutral", names, self._believed, level=level)]
+        if prior.name != "neutral":
+            priors.append(prior_of(prior.name, names, self._believed, level=level, sign=prior.sign))
         model = fit_slopes(
             self._design,
-            self._priors(level),
+            priors,
             seen,
             residual_sds=quantity.residual_sds,
             own_sd=quantity.own_sd,
             ahead_sd=ahead_sd,
         )
         return SlopeFit(quantity=quantity.name, names=self._names, model=model)
-
-    def _priors(self, level: float) -> list[SlopePrior]:
-        """The neutral prior, and the one combined with it."""
-        names, prior = self._names, self._prior
-        neutral = prior_of("neutral", names, self._believed, level=level)
-        if prior.name == "neutral":
-            return [neutral]
-        return [neutral, prior_of(prior.name, names, self._believed, level=level, sign=prior.sign)]

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from tuner.analytic.plateau import SECOND_DIFFERENCE, fitted_line
 from tuner.domain.measurement import CurvePoint
-
-Array = npt.NDArray[np.float64]
 
 #: The best value lies at least so many scores, and this share of the run's samples, behind.
 _FEWEST_LATER, _LATER_SHARE = 3, 0.25
@@ -19,8 +17,6 @@ _FEWEST_LATER, _LATER_SHARE = 3, 0.25
 _NOISE_FACTOR, _GAIN_SHARE = 3.0, 0.005
 #: They are worse by this share of what the best value lacks to the target.
 _LOSS_SHARE = 0.05
-#: Median of |second difference| over the standard deviation of independent noise.
-_SECOND_DIFFERENCE = 0.6745 * 6.0**0.5
 #: A run has levelled off if, after this share of the way to the target, the gain over its later half, by
 #: the log of
 #: samples, would need so many times its samples to reach the target, even at the upper end of its error;
@@ -66,7 +62,7 @@ def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -
         return None
     # Of the later half: earlier, a curve that falls steeply bends more than it scatters.
     recent = values[min(best, len(values) // 2) :]
-    noise = float(np.median(np.abs(np.diff(recent, 2)))) / _SECOND_DIFFERENCE
+    noise = float(np.median(np.abs(np.diff(recent, 2)))) / SECOND_DIFFERENCE
     clearly = max(_NOISE_FACTOR * noise, _GAIN_SHARE * float(values[best] - values[0]), 1e-12)
     # Of a run that has not left its start, what little it loses says nothing.
     clearly = max(clearly, _LOSS_SHARE * (sign * target - float(values[best])))
@@ -99,7 +95,7 @@ def levelled_off(curve: Sequence[CurvePoint], target: float, *, maximize: bool) 
     missing, span = sign * target - float(values[later].mean()), sign * target - float(values[0])
     if later.sum() < _FEWEST_OF_HALF or (~later).sum() < 2 or missing <= 0 or span <= 0:
         return None
-    slope, error = _slope(folds[later], values[later])
+    slope, error, _ = fitted_line(folds[later], values[later])
     before = (float(values[later][0]) - float(values[0])) / (float(folds[later][0]) - float(folds[0]))
     needs = missing / max(slope + _UPPER * error, 1e-12)
     if missing / span > 1.0 - _LEAST_PROGRESS or needs < _MOST_FOLDS or before < _SLOWED * abs(slope):
@@ -108,12 +104,3 @@ def levelled_off(curve: Sequence[CurvePoint], target: float, *, maximize: bool) 
     return TurnedBack(
         best=curve[best].value, samples=curve[best].samples, last=curve[-1].value, levelled_off=True
     )
-
-
-def _slope(x: Array, y: Array) -> tuple[float, float]:
-    """The slope of a straight line through some points, and its standard error."""
-    centred = x - x.mean()
-    spread = float((centred**2).sum())
-    slope = float((centred * y).sum()) / spread
-    left = y - y.mean() - slope * centred
-    return slope, float(np.sqrt((left**2).sum() / (len(x) - 2) / spread))

@@ -8,7 +8,7 @@ import pytest
 from search_spaces import Configuration
 from tests.tuner.analytic.made_measurements import configuration, diverged, rate_prior, run
 from tuner.analytic.rate_edge import RunEvidence
-from tuner.analytic.samples_model import SamplesModel, fit_samples
+from tuner.analytic.samples_model import SamplesModel, fit_samples, staleness
 
 GOOD = [run(configuration(1, 64, rate), 30_000.0) for rate in (0.02, 0.05)]
 
@@ -22,7 +22,7 @@ def fitted(*runs: RunEvidence) -> SamplesModel:
 
 
 def edge(model: SamplesModel) -> float:
-    return float(model.edge_grid @ model.edge_weights)
+    return float(model.edge.grid @ model.edge.weights)
 
 
 def shift(model: SamplesModel) -> float:
@@ -59,13 +59,13 @@ def test_a_stale_run_that_went_well_speaks_against_a_shift() -> None:
 
 def test_staleness_counts_ranks_that_do_not_wait() -> None:
     asked = [configuration(8), gossip(8, 0.1), gossip(1, 0.1), gossip(8, 0.1).replaced(strategy="local_sgd")]
-    assert list(fitted().staleness(asked)) == pytest.approx([0.0, math.log(8), 0.0, 0.0])
+    assert list(staleness(asked, fitted().devices_per_node)) == pytest.approx([0.0, math.log(8), 0.0, 0.0])
 
 
 def test_draws_of_the_shift_follow_their_probabilities() -> None:
     model = fitted(diverged(gossip(32, 0.1)))
     uniforms = (np.arange(4000) * 0.6180339887) % 1.0
-    edges = model.edges((np.arange(4000) + 0.5) / 4000)
+    edges = model.edge.draws((np.arange(4000) + 0.5) / 4000)
     found = model.edge.shift_draws(edges, uniforms)
     assert found.mean() == pytest.approx(shift(model), abs=0.03)
     assert found.min() >= 0.0
@@ -75,4 +75,4 @@ def test_without_stale_runs_the_edge_is_what_runs_that_wait_say() -> None:
     runs = [*GOOD, diverged(configuration(1, 64, 0.5))]
     alone = fit_samples(runs, rate_prior())
     concurrently = fit_samples(runs, rate_prior(), strategies=["gossip_pull"])
-    np.testing.assert_allclose(alone.edge_weights, concurrently.edge_weights, rtol=1e-9)
+    np.testing.assert_allclose(alone.edge.weights, concurrently.edge.weights, rtol=1e-9)

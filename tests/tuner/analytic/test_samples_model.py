@@ -42,7 +42,7 @@ def believed(model: SamplesModel, what: Configuration) -> tuple[float, float]:
 
 def edge(model: SamplesModel) -> float:
     """Expected logarithm of the rate at which training breaks down."""
-    return float(model.edge_grid @ model.edge_weights)
+    return float(model.edge.grid @ model.edge.weights)
 
 
 def test_the_basin_is_recovered_from_unfinished_runs() -> None:
@@ -135,7 +135,7 @@ def test_a_slow_start_at_the_smallest_rate_is_no_break_down() -> None:
 
 def test_draws_of_the_edge_follow_its_probabilities() -> None:
     model = fit_samples([*runs_at([(64, 0.02)]), diverged(configuration(1, 64, 0.5))], rate_prior())
-    draws = model.edges(np.linspace(0.001, 0.999, 999))
+    draws = model.edge.draws(np.linspace(0.001, 0.999, 999))
     assert np.all(np.diff(draws) >= 0)
     assert draws.mean() == pytest.approx(edge(model), abs=0.1)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.levels import examples
 from tests.tuner.analytic.made_curves import power_tail
-from tuner.analytic.curve_template import passage_of, template_of
+from tuner.analytic.curve_template import passage_of
 from tuner.analytic.started_runs import StartedRun, observed_by
 from tuner.recordings.file import load_recording
 from tuner.recordings.recording import samples_at
@@ -30,7 +30,7 @@ def run_of(
     return StartedRun(
         row=row,
         passage=passage_of(samples, progress),
-        log_samples_to_target=None if arrived is None else math.log(arrived),
+        samples_to_target=arrived,
         ended=ended,
     )
 
@@ -50,7 +50,7 @@ def started(
 
 
 def test_an_arrival_is_reported_as_it_was() -> None:
-    reported = observed_by([started(1.05, row=3, arrived=4_800.0)]).observations
+    reported = observed_by([started(1.05, row=3, arrived=4_800.0)])
     assert reported.rows.tolist() == [3]
     assert reported.values[0] == pytest.approx(math.log(4_800.0))
     assert reported.noise_sd[0] < 0.05
@@ -60,16 +60,15 @@ def test_an_arrival_is_reported_as_it_was() -> None:
 def test_a_run_that_has_not_left_its_start_says_little_of_the_samples_to_target() -> None:
     samples = np.geomspace(100.0, 1_000.0, 6)
     stuck, left = run_of(samples, np.zeros(6)), run_of(samples, np.linspace(0.0, 0.3, 6), row=1)
-    reported = observed_by([stuck, left]).observations
+    reported = observed_by([stuck, left])
     assert reported.values[0] > reported.values[1]
     assert reported.noise_sd[0] >= 1.5 * reported.noise_sd[1]
 
 
 def test_no_runs_show_nothing() -> None:
     reported = observed_by([])
-    assert [len(a) for a in (reported.observations.rows, reported.observations.values)] == [0, 0]
-    assert reported.observations.noise_sd.shape == reported.observations.ahead.shape == (0,)
-    np.testing.assert_array_equal(reported.template.folds, template_of([]).folds)
+    assert [len(a) for a in (reported.rows, reported.values)] == [0, 0]
+    assert reported.noise_sd.shape == reported.ahead.shape == (0,)
 
 
 @examples(25)
@@ -79,7 +78,7 @@ def test_no_runs_show_nothing() -> None:
 )
 def test_whatever_has_not_arrived_needs_more_than_it_had(progress: list[float], ended: bool) -> None:
     run = run_of(np.geomspace(10.0, 2_000.0, len(progress)), np.array(progress), ended=ended)
-    seen = observed_by([run]).observations
+    seen = observed_by([run])
     assert seen.values[0] > run.passage.log_seen
     # Never as sure as of an arrival.
     assert seen.noise_sd[0] > 0.04
@@ -89,7 +88,7 @@ def test_whatever_has_not_arrived_needs_more_than_it_had(progress: list[float], 
 
 
 def test_a_living_run_is_reported_within_its_spread_more_surely_the_further_it_is() -> None:
-    found = [observed_by([started(share)]).observations for share in (0.2, 0.5, 0.9)]
+    found = [observed_by([started(share)]) for share in (0.2, 0.5, 0.9)]
     for seen in found:
         assert abs(seen.values[0] - math.log(5_000.0)) < 2 * seen.noise_sd[0]
     assert [s.noise_sd[0] for s in found] == sorted((s.noise_sd[0] for s in found), reverse=True)
@@ -110,7 +109,7 @@ def test_arrivals_of_curves_of_one_form_lie_within_the_spread_as_often_as_it_say
             progress = power_tail(samples, to_target, height, own) + 0.01 * rng.standard_normal(15)
             runs.append(run_of(samples, progress, row=row, arrived=to_target if row == 0 else None))
             truths.append(math.log(to_target))
-        seen = observed_by(runs).observations
+        seen = observed_by(runs)
         scores += list((seen.values - truths)[1:] / seen.noise_sd[1:])
         errors += list((seen.values - truths)[1:])
     # 90% of a normal; a single run's noise shows in what its workload shares.
@@ -135,7 +134,7 @@ def test_real_arrivals_are_predicted_by_runs_of_which_a_part_was_seen(name: str)
             runs.append(run_of(samples, progress, row=len(runs)))
             truths.append(math.log(run.step_at(truth) * samples_at(1, what)))
     assert len(runs) >= 30
-    seen = observed_by(runs[:60]).observations
+    seen = observed_by(runs[:60])
     errors = seen.values - np.array(truths[:60])
     # Measured: 20% and 24% off at the median, early by as much: first passages of noisy curves.
     assert np.median(np.abs(errors)) < 0.35
@@ -145,15 +144,14 @@ def test_real_arrivals_are_predicted_by_runs_of_which_a_part_was_seen(name: str)
 
 def test_what_no_run_has_passed_is_the_prior_s_guess() -> None:
     alone, among = (
-        observed_by([started(0.3), *more]).observations
-        for more in ([], [started(1.2, row=1, arrived=5_000.0)])
+        observed_by([started(0.3), *more]) for more in ([], [started(1.2, row=1, arrived=5_000.0)])
     )
     assert alone.ahead[0] == pytest.approx(alone.values[0] - started(0.3).passage.log_seen, abs=0.3)
     assert among.ahead[0] < 0.5 * alone.ahead[0]
 
 
 def test_a_run_that_ended_is_worse_than_one_that_goes_on() -> None:
-    living, ended = (observed_by([started(0.5, ended=end)]).observations for end in (False, True))
+    living, ended = (observed_by([started(0.5, ended=end)]) for end in (False, True))
     assert ended.values[0] > living.values[0]
     assert ended.noise_sd[0] > 0.5
 
@@ -165,8 +163,8 @@ def test_runs_are_reported_in_their_order_each_of_its_row() -> None:
         started(1.05, row=2, arrived=4_900.0),
     ]
     reported, backwards = observed_by(runs), observed_by(runs[::-1])
-    assert reported.observations.rows.tolist() == [4, 1, 2]
-    np.testing.assert_allclose(backwards.observations.values[::-1], reported.observations.values)
+    assert reported.rows.tolist() == [4, 1, 2]
+    np.testing.assert_allclose(backwards.values[::-1], reported.values)
 
 
 def test_runs_that_arrived_show_another_where_it_goes() -> None:
@@ -175,6 +173,6 @@ def test_runs_that_arrived_show_another_where_it_goes() -> None:
         started(1.2, row=i, height=1.05, to_target=to_target, arrived=to_target)
         for i, to_target in enumerate(np.geomspace(1e3, 1e5, 8), 1)
     ]
-    alone, among = observed_by([own]).observations, observed_by([own, *others]).observations
+    alone, among = observed_by([own]), observed_by([own, *others])
     assert abs(among.values[0] - math.log(5_000.0)) < 0.5 * among.noise_sd[0]
     assert abs(among.values[0] - math.log(5_000.0)) <= abs(alone.values[0] - math.log(5_000.0))
