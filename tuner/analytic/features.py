@@ -10,7 +10,8 @@ import numpy as np
 
 from search_spaces import Configuration, traits_of
 from tuner.analytic.laws import Array
-from tuner.analytic.slopes import Design, IntArray, Observations, SlopePrior
+from tuner.analytic.regression import IntArray
+from tuner.analytic.slopes import Design, Observations, SlopePrior
 
 #: Correlation of residuals between two values of an axis that have no order (strategies, options).
 _UNORDERED_CORRELATION = 0.6
