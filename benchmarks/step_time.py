@@ -41,7 +41,6 @@ from rich.table import Table
 from benchmarks.step_placements import all_reduce_steps, placements_of, spread_evenly, steps_at
 from benchmarks.step_time_pollux import fit_pollux
 from tuner.analytic.mixed_posterior import MixedPosterior
-from tuner.analytic.regression import Posterior
 from tuner.analytic.step_fit import TimedSteps, fit_steps
 from tuner.analytic.step_rows import Steps
 from tuner.domain.cluster import Cluster
@@ -83,9 +82,7 @@ class Timed:
         )
 
 
-def fit_product(
-    timed: Timed, parameter_bytes: float, *, waits: bool = True
-) -> tuple[Posterior | MixedPosterior, float]:
+def fit_product(timed: Timed, parameter_bytes: float, *, waits: bool = True) -> tuple[MixedPosterior, float]:
     """The predictor of `run`, fitted to timed steps on `CLUSTER`.
 
     Args:

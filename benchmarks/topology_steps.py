@@ -12,7 +12,6 @@ from benchmarks.pollux_tables import Timings
 from benchmarks.step_placements import all_reduce_steps, placements_of
 from benchmarks.step_time import NOMINAL_BYTES, PARAMETER_BYTES, Timed, fit_product
 from tuner.analytic.mixed_posterior import MixedPosterior
-from tuner.analytic.regression import Posterior
 from tuner.analytic.step_rows import Steps
 
 Array = npt.NDArray[np.float64]
@@ -23,7 +22,7 @@ IntArray = npt.NDArray[np.intp]
 class StepModel:
     """An app's steps as predicted from probes."""
 
-    posterior: Posterior | MixedPosterior
+    posterior: MixedPosterior
 
     def step_seconds(self, placements: Sequence[tuple[int, ...]], batch_sizes: Array) -> Array:
         """Seconds of a step at global batches, shared evenly by the GPUs, `(num,)`."""

@@ -20,6 +20,7 @@ from tuner.analytic.curve_template import (
 )
 from tuner.analytic.laws import Array
 from tuner.analytic.quasi_random import NUM_DRAWS, spread_normals
+from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.started_runs import COMMON_ERROR_SD
 
 #: Share of the variance of extrapolation errors that all runs of a workload have in common: the template
@@ -38,23 +39,6 @@ _VISIBLE = 2 * NOISE
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunCurve:
-    """One run's progress.
-
-    Args:
-        samples: Samples seen at each evaluation, ascending, above 0, `(num_points,)`.
-        progress: (value - start) / (target - start) at each evaluation, `(num_points,)`.
-        ended: Whether it came to its end, or broke down: it will not arrive.
-        turned_back: Whether it passed its best value and got worse since: it will not arrive either.
-    """
-
-    samples: Array
-    progress: Array
-    ended: bool = False
-    turned_back: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Arrivals:
     """Draws of log samples to target for every run with an evaluation, joint over runs.
 
@@ -66,7 +50,6 @@ class Arrivals:
         own: Each run's own deviation from median and common part, `(NUM_DRAWS, num_runs)`.
         common: The deviation all runs share, `(NUM_DRAWS,)`.
         unreachable: Chance that a run gains no more, `(num_runs,)`.
-        template: The shape that all curves share.
         num_turned_back: Runs that passed their best value and got worse since.
     """
 
@@ -74,7 +57,6 @@ class Arrivals:
     own: Array
     common: Array
     unreachable: Array
-    template: Template
     num_turned_back: int = 0
 
     @property
@@ -91,15 +73,18 @@ class Arrivals:
         return np.asarray(self.own.std(axis=0), dtype=float)
 
 
-def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Arrivals:
+def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
     """Extrapolates every run's curve to the target, along the template that all share.
 
     Args:
-        runs: The evaluations of each; runs without any are skipped.
-        arrived: Samples at which each reached the target; None if it has not.
+        runs: What was run; those without an evaluation, and those that diverged, are skipped.
     """
     num = len(runs)
-    passages = {i: passage_of(run.samples, run.progress) for i, run in enumerate(runs) if len(run.samples)}
+    passages = {
+        i: passage_of(run.samples, run.progress)
+        for i, run in enumerate(runs)
+        if len(run.samples) and not run.diverged
+    }
     template = template_of(list(passages.values()))
     median, unreachable = np.full(num, np.inf), np.zeros(num)
     deviation = np.zeros((NUM_DRAWS, num))
@@ -109,7 +94,7 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
     turned = [passage.progress for i, passage in passages.items() if runs[i].turned_back]
     num_turned_back, furthest_turned = len(turned), max(turned, default=-math.inf)
     for position, (i, passage) in enumerate(passages.items()):
-        if arrived[i] is not None:
+        if runs[i].samples_to_target is not None:
             continue
         ahead = ahead_of(passage, template)
         median[i] = passage.log_seen + ahead.folds
@@ -125,11 +110,11 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
             + math.hypot(ahead.place_sd, FORM_SD) * own[:, 1]
         )
         open_runs.append(i)
-    for i, samples in enumerate(arrived):
-        if samples is not None:
-            median[i] = np.log(max(samples, 1.0))
+    for i, run in enumerate(runs):
+        if run.samples_to_target is not None:
+            median[i] = np.log(max(run.samples_to_target, 1.0))
     common = np.zeros(NUM_DRAWS)
-    if open_runs and all(samples is None for samples in arrived):
+    if open_runs and all(run.samples_to_target is None for run in runs):
         # Runs that are sure of themselves say most of what is common.
         weights = 1.0 / (0.05**2 + deviation[:, open_runs].var(axis=0))
         common = deviation[:, open_runs] @ (weights / weights.sum())
@@ -139,7 +124,6 @@ def extrapolate(runs: Sequence[RunCurve], arrived: Sequence[float | None]) -> Ar
         own=deviation,
         common=common,
         unreachable=unreachable,
-        template=template,
         num_turned_back=num_turned_back,
     )
 
@@ -149,7 +133,7 @@ def _others_say(num_turned_back: int) -> float:
     return 1.0 - _REACHES_ALL_THE_SAME**num_turned_back
 
 
-def _gains_no_more(run: RunCurve, passage: Passage, template: Template) -> float:
+def _gains_no_more(run: RunEvidence, passage: Passage, template: Template) -> float:
     """Chance that a run gains no more: how long it has gained nothing against how long it should take."""
     first = int(np.argmax(run.progress >= passage.progress - NOISE))
     waited = passage.log_seen - float(np.log(run.samples[first]))

@@ -51,8 +51,8 @@ class MixedPosterior:
     @property
     def theta_sd(self) -> Array:
         """Standard deviations of the unknowns, `(num_parameters,)`."""
-        second = self.weights @ np.stack([part.theta_sd**2 + part.theta**2 for part in self.parts])
-        return np.asarray(np.sqrt(np.maximum(second - self.theta**2, 0.0)), dtype=float)
+        squares = np.stack([part.theta_sd**2 + (part.theta - self.theta) ** 2 for part in self.parts])
+        return np.asarray(np.sqrt(self.weights @ squares), dtype=float)
 
     @property
     def rms(self) -> float:
@@ -71,9 +71,15 @@ class MixedPosterior:
         )
         return np.asarray(mean), np.asarray(covariance)
 
-    def moved(self, changes: Mapping[str, float]) -> MixedPosterior:
-        """See `Posterior.moved`."""
-        return replace(self, parts=tuple(part.moved(changes) for part in self.parts))
+    def moved(self, unknowns: Sequence[str], change: float) -> MixedPosterior:
+        """The posterior of a law some of whose unknowns differ; what the residual learnt stays.
+
+        Args:
+            unknowns: Their names.
+            change: What is added to each, in the scale the law takes.
+        """
+        added = change * np.array([parameter.name in unknowns for parameter in self.parameters])
+        return replace(self, parts=tuple(replace(part, theta=part.theta + added) for part in self.parts))
 
     def parameter_values(self) -> dict[str, tuple[float, float]]:
         """Means and standard deviations of the unknowns, by name."""
@@ -81,25 +87,38 @@ class MixedPosterior:
         return {parameter.name: (float(value), float(sd)) for parameter, value, sd in values}
 
     def findings(self) -> dict[str, object]:
-        """Whether and how well the fits converged, and the weights of the priors."""
-        weights = {name: float(weight) for name, weight in zip(self.names, self.weights, strict=True)}
-        return {
+        """Whether and how well the fits converged, and the weights of several priors."""
+        found = {
             "converged": all(part.converged for part in self.parts),
             "rms": self.rms,
             "at_prior": self.at_prior(),
-            "priors": weights,
         }
+        return {**found, "priors": self.weights_by_name()} if len(self.parts) > 1 else found
 
-    def sentence(self) -> str:
-        """The weights of the priors, in words."""
-        weights = zip(self.names, self.weights, strict=True)
-        stated = ", ".join(f"{name} {weight:.0%}" for name, weight in weights)
-        return f"Weights of the priors, by how well they predicted: {stated}."
+    def weights_by_name(self) -> dict[str, float]:
+        """The weight of each prior, by its name."""
+        return dict(zip(self.names, self.weights.tolist(), strict=True))
+
+    def sentences(self) -> list[str]:
+        """How several priors are weighted, and what is still unknown, in words."""
+        weights = [weights_sentence(self.weights_by_name())] if len(self.parts) > 1 else []
+        return weights + unknown_sentences([name.removeprefix("log ") for name in self.at_prior()])
 
     def at_prior(self) -> list[str]:
         """Names of the unknowns that the observations left where their priors had them, in every part."""
         found = [set(part.at_prior()) for part in self.parts]
         return [p.name for p in self.parameters if all(p.name in names for names in found)]
+
+
+def weights_sentence(weights: Mapping[str, float]) -> str:
+    """The weights of priors by their names, in words."""
+    stated = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items())
+    return f"Weights of the priors, by how well they predicted: {stated}."
+
+
+def unknown_sentences(names: Sequence[str]) -> list[str]:
+    """Which unknowns the observations left at their priors, in words; none if there are none."""
+    return [f"Not determined by the data yet, so left at the prior: {', '.join(names)}."] if names else []
 
 
 def fit_mixed(
@@ -114,7 +133,7 @@ def fit_mixed(
     slopes: Slopes | None = None,
     start: Array | None = None,
     tolerance: float = 1e-7,
-) -> Posterior | MixedPosterior:
+) -> MixedPosterior:
     """`fit` with the neutral prior, and a second fit with what past studies found, if they found anything.
 
     Args:
@@ -137,7 +156,7 @@ def fit_mixed(
     neutral = fitted(parameters, start)
     learnt = informed(parameters, past)
     if learnt is None:
-        return neutral
+        return MixedPosterior(parts=(neutral,), names=("neutral",))
     other = fitted(learnt, None if start is None else neutral.theta)
     return MixedPosterior(parts=(neutral, other), names=("neutral", "past studies"))
 

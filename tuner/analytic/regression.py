@@ -9,8 +9,8 @@ linearization is good if the data or the prior confine theta to a region in whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -144,27 +144,6 @@ class Posterior:
         cross = (jacobian * prior_variance) @ self.jacobian.T + residual_cross
         covariance = covariance - cross @ self.precision @ cross.T
         return mean, 0.5 * (covariance + covariance.T)
-
-    def moved(self, changes: Mapping[str, float]) -> Posterior:
-        """The posterior of a law whose unknowns differ by so much; what the residual learnt stays.
-
-        Args:
-            changes: Name of an unknown to what is added to it.
-        """
-        names = [parameter.name for parameter in self.parameters]
-        theta = self.theta.copy()
-        for name, change in changes.items():
-            theta[names.index(name)] += change
-        return replace(self, theta=theta)
-
-    def parameter_values(self) -> dict[str, tuple[float, float]]:
-        """Maximum a posteriori values and standard deviations, by name."""
-        values = zip(self.parameters, self.theta, self.theta_sd, strict=True)
-        return {parameter.name: (float(value), float(sd)) for parameter, value, sd in values}
-
-    def findings(self) -> dict[str, object]:
-        """Whether and how well the fit came out."""
-        return {"converged": self.converged, "rms": self.rms, "at_prior": self.at_prior()}
 
     def at_prior(self) -> list[str]:
         """Names of the parameters that the observations left where the prior had them."""

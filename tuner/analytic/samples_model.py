@@ -11,7 +11,7 @@ import numpy as np
 from search_spaces import Configuration
 from tuner.analytic.disagreement import FAMILIES, disagreement_columns, disagreement_parameters, prior_means
 from tuner.analytic.laws import Array, log_best_rate, log_samples_at_best_rate, rate_penalty
-from tuner.analytic.learning_curve import Arrivals, RunCurve, extrapolate
+from tuner.analytic.learning_curve import Arrivals, extrapolate
 from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, fit_mixed
 from tuner.analytic.noise_growth import (
     GROWTH,
@@ -21,7 +21,7 @@ from tuner.analytic.noise_growth import (
     whole_run_scale,
 )
 from tuner.analytic.rate_edge import RateEdge, RunEvidence, broke_down, fit_rate_edge
-from tuner.analytic.regression import Parameter, Posterior, Residual, broadcast_slopes
+from tuner.analytic.regression import Parameter, Residual, broadcast_slopes
 from tuner.analytic.slopes import normal_log_density
 from tuner.analytic.strategy_encoding import (
     NUM_STRATEGIES,
@@ -186,7 +186,7 @@ class SamplesModel:
         devices_per_node: Ranks on one node.
     """
 
-    posterior: Posterior | MixedPosterior
+    posterior: MixedPosterior
     arrivals: Arrivals
     reported: tuple[int, ...]
     edge: RateEdge
@@ -211,10 +211,8 @@ class SamplesModel:
 
     def left_out_log_densities(self) -> dict[int, float]:
         """Log density of each run's samples to target as the others predict it, by the run's place."""
-        posterior, found = self.posterior, []
-        parts = posterior.parts if isinstance(posterior, MixedPosterior) else (posterior,)
-        weights = posterior.weights if isinstance(posterior, MixedPosterior) else np.ones(1)
-        for part, weight in zip(parts, weights, strict=True):
+        found = []
+        for part, weight in zip(self.posterior.parts, self.posterior.weights, strict=True):
             precision = np.diag(part.precision)
             density = normal_log_density(part.weights / precision, 1.0 / precision)
             found.append(math.log(max(float(weight), 1e-300)) + density)
@@ -232,13 +230,13 @@ class SamplesModel:
     def summary(self) -> list[str]:
         """What was learnt, in sentences."""
         theta = dict(zip((p.name for p in self.posterior.parameters), self.posterior.theta, strict=True))
-        scale, unknown = math.exp(theta["log noise scale"]), self.posterior.at_prior()
+        scale = math.exp(theta["log noise scale"])
         lines = [
             f"Batches far below {scale:.0f} samples need {math.exp(theta['log samples']):.3g} samples "
             "to target at their best rate; the best rate of large batches is "
             f"{math.exp(theta['log best rate']):.2g}.",
         ]
-        if NOISE_FLOOR not in unknown:
+        if NOISE_FLOOR not in self.posterior.at_prior():
             floor = math.exp(theta[NOISE_FLOOR])
             best = (2 * scale * floor**2) ** (1 / 3)
             lines.append(
@@ -249,11 +247,7 @@ class SamplesModel:
             lines.append(
                 f"The noise scale grows along a run as its progress to the power {theta[GROWTH.name]:.2g}."
             )
-        if isinstance(self.posterior, MixedPosterior):
-            lines.append(self.posterior.sentence())
-        if unknown:
-            names = ", ".join(name.removeprefix("log ") for name in unknown)
-            lines.append(f"Not determined by the data yet, so left at the prior: {names}.")
+        lines += self.posterior.sentences()
         edge = math.exp(float(self.edge.grid @ self.edge.weights / self.edge.weights.sum()))
         lines.append(f"Training is expected to break down at rates above about {edge:.2g}.")
         return lines
@@ -278,7 +272,7 @@ def fit_samples(
         emulation_differs: Whether to predict real ranks, so that emulated runs have a bias of their own.
         past: What past studies found of the law's unknowns.
     """
-    arrivals = extrapolate([_curve(run) for run in runs], [run.samples_to_target for run in runs])
+    arrivals = extrapolate(runs)
     reported = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
     reported = [i for i in reported if not broke_down(runs[i], runs)]
     own_sd = arrivals.own_sd
@@ -400,12 +394,6 @@ def _inputs(
     own = samples_inputs(configurations, devices_per_node)
     more = np.array([(float(e), log_share, float(is_noise)) for e in emulated], dtype=float).reshape(-1, 3)
     return np.concatenate([own, more], axis=1)
-
-
-def _curve(run: RunEvidence) -> RunCurve:
-    if run.diverged:
-        return RunCurve(samples=run.samples[:0], progress=run.progress[:0])
-    return RunCurve(samples=run.samples, progress=run.progress, ended=run.ended, turned_back=run.turned_back)
 
 
 def _parameters(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.analytic.laws import Array
+from tuner.analytic.mixed_posterior import unknown_sentences, weights_sentence
 from tuner.analytic.predictor import Forecast
 from tuner.analytic.quasi_random import NUM_DRAWS, spread_uniforms
 from tuner.analytic.slopes import SlopeModel
@@ -46,24 +47,17 @@ class SlopeFit:
         """What was learnt, in sentences."""
         pairs = zip(self.names[1:], self.model.slopes[1:], self.model.slopes_sd[1:], strict=True)
         found = [f"{name} {slope:+.2f} ({sd:.2f})" for name, slope, sd in pairs]
-        weights = ", ".join(f"{name} {weight:.0%}" for name, weight in self.model.weights.items())
-        lines = [f"Weights of the priors, by how well they predicted: {weights}."]
+        lines = [weights_sentence(self.model.weights)]
         if found:
             lines.insert(
                 0, f"Change of log {self.quantity} with each unit (standard deviation): {', '.join(found)}."
             )
-        unknown = self.at_prior()
-        if unknown:
-            lines.append(f"Not determined by the data yet, so left at the prior: {', '.join(unknown)}.")
-        return lines
+        return lines + unknown_sentences(self.at_prior())
 
     def parameters(self) -> dict[str, tuple[float, float]]:
         """Slopes and their standard deviations, by name."""
-        model = self.model
-        return {
-            name: (float(slope), float(sd))
-            for name, slope, sd in zip(self.names, model.slopes, model.slopes_sd, strict=True)
-        }
+        values = zip(self.names, self.model.slopes, self.model.slopes_sd, strict=True)
+        return {name: (float(slope), float(sd)) for name, slope, sd in values}
 
     def findings(self) -> dict[str, object]:
         """What else is stored with the fit."""
@@ -72,11 +66,8 @@ class SlopeFit:
     def at_prior(self) -> list[str]:
         """Names of the slopes that the observations left where the priors had them."""
         widths = np.max([part.component.prior.sd for part in self.model.parts], axis=0)
-        return [
-            n
-            for n, sd, width in zip(self.names, self.model.slopes_sd, widths, strict=True)
-            if sd > 0.9 * width
-        ]
+        known = zip(self.names, self.model.slopes_sd, widths, strict=True)
+        return [name for name, sd, width in known if sd > 0.9 * width]
 
 
 @dataclass(frozen=True, kw_only=True)

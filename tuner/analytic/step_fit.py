@@ -59,7 +59,7 @@ def fit_steps(
     *,
     strategies: Sequence[str] = (),
     past: PastLaw | None = None,
-) -> tuple[Posterior | MixedPosterior, float]:
+) -> tuple[MixedPosterior, float]:
     """Fits seconds a step.
 
     Args:

@@ -11,7 +11,6 @@ import numpy as np
 from search_spaces import Configuration, traits_of
 from tuner.analytic.laws import Array
 from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw
-from tuner.analytic.regression import Posterior
 from tuner.analytic.step_fit import TimedSteps, fit_steps
 from tuner.analytic.step_rows import AT_HAND, EMULATED, steps_of
 from tuner.domain.cluster import Cluster
@@ -31,7 +30,7 @@ class SecondsModel:
     """
 
     cluster: Cluster
-    posterior: Posterior | MixedPosterior
+    posterior: MixedPosterior
     between_moments_sd: float
     num_observations: int
 
@@ -51,7 +50,7 @@ class SecondsModel:
             unknowns: Their names.
             change: What is added to each, in the scale the law takes.
         """
-        return replace(self, posterior=self.posterior.moved(dict.fromkeys(unknowns, change)))
+        return replace(self, posterior=self.posterior.moved(unknowns, change))
 
     def parameters(self) -> dict[str, tuple[float, float]]:
         """The law's unknowns with their standard deviations, by name."""
@@ -72,13 +71,7 @@ class SecondsModel:
             f"{self.num_observations} slices were timed, typical misfit {100 * self.posterior.rms:.0f}%.",
             f"Between moments the same step differs by {100 * self.between_moments_sd:.0f}%.",
         ]
-        if isinstance(self.posterior, MixedPosterior):
-            lines.append(self.posterior.sentence())
-        unknown = self.posterior.at_prior()
-        if unknown:
-            names = ", ".join(name.removeprefix("log ") for name in unknown)
-            lines.append(f"Not determined by the data yet, so left at the prior: {names}.")
-        return lines
+        return lines + self.posterior.sentences()
 
 
 def fit_seconds(

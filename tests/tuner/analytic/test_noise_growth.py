@@ -146,11 +146,11 @@ def test_large_batches_are_predicted_from_the_beginning_of_small_ones(growth: fl
 def test_runs_without_statistics_have_one_scale_and_nothing_new_to_learn() -> None:
     plain = [replace(reported(b, 0.5, seed=b), noise=()) for b in (16, 64)]
     model = fit_samples(plain, rate_prior())
-    assert len(model.posterior.inputs) == 2
+    assert len(model.posterior.parts[0].inputs) == 2
     assert not {unknown.name for unknown in UNKNOWNS} & set(model.parameters())
 
 
 def test_noise_of_a_run_that_reports_no_samples_is_passed_over() -> None:
     broken = replace(reported(64, 0.5), diverged=True)
     good = replace(reported(16, 0.5), noise=())
-    assert len(fit_samples([good, broken], rate_prior()).posterior.inputs) == 1
+    assert len(fit_samples([good, broken], rate_prior()).posterior.parts[0].inputs) == 1

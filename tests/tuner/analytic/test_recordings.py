@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.tuner.analytic.made_measurements import configuration, timed
-from tuner.analytic.learning_curve import RunCurve, extrapolate
+from tuner.analytic.learning_curve import extrapolate
+from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.step_time_model import fit_seconds
 from tuner.domain.cluster import Cluster
 
@@ -80,7 +81,9 @@ def test_half_of_real_curves_shows_where_they_cross(app: str, rises: bool) -> No
         early = samples <= samples[crossing] / 2
         if early.sum() < 4:
             continue
-        reported = extrapolate([RunCurve(samples=samples[early], progress=progress[early])], [None])
+        reported = extrapolate(
+            [RunEvidence(configuration=configuration(), samples=samples[early], progress=progress[early])]
+        )
         errors.append(float(reported.median[0] - np.log(samples[crossing])))
     # Measured: a factor of 1.2, 1.6 and 1.2 at the median.
     assert len(errors) >= 2

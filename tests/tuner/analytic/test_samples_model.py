@@ -155,7 +155,6 @@ def test_before_any_run_the_user_s_rate_is_about_the_best_and_all_is_unsure() ->
     model = fit_samples([], rate_prior(math.log(0.02)))
     found = [configuration(1, 64, float(r)) for r in np.geomspace(1e-4, 1.0, 25)]
     mean, covariance = model.log_samples(found)
-    assert (model.arrivals.template.unlearnt == 1.0).all()
     assert 0.005 < found[int(np.argmin(mean))].learning_rate < 0.08
     assert np.sqrt(np.diag(covariance)).min() > 1.0
     words = " ".join(model.summary())
@@ -180,7 +179,7 @@ def test_a_run_without_a_scoring_says_nothing_of_samples() -> None:
     silent = RunEvidence(configuration=configuration(), samples=np.zeros(0), progress=np.zeros(0))
     model = fit_samples([silent], rate_prior())
     assert np.all(np.isinf(model.arrivals.median))
-    assert len(model.posterior.inputs) == 0
+    assert len(model.posterior.parts[0].inputs) == 0
 
 
 def tuned(batch: int) -> Configuration:

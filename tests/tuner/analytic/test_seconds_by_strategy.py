@@ -98,7 +98,7 @@ def test_residuals_of_two_strategies_are_partly_alike() -> None:
     model = fit_seconds([], ASYNCHRONOUS, PARAMETER_BYTES, strategies=ALL)
     what = [asked("all_reduce", 4), asked("gossip_push", 4)]
     inputs = steps_of(what, ASYNCHRONOUS).inputs()
-    residual = model.posterior.residual.covariance(inputs, inputs)
+    residual = model.posterior.parts[0].residual.covariance(inputs, inputs)
     assert 0.5 <= residual[0, 1] / residual[0, 0] <= 0.7
 
 

@@ -15,13 +15,12 @@ from tests.levels import examples
 from tuner.analytic.laws import expected_maximum
 from tuner.analytic.mixed_posterior import MixedPosterior
 from tuner.analytic.placement import Link, Sharing, topology_ring_seconds
-from tuner.analytic.regression import Posterior
 from tuner.analytic.step_fit import TimedSteps, fit_steps
 from tuner.analytic.step_rows import Steps
 from tuner.domain.cluster import Cluster
 
 Array = npt.NDArray[np.float64]
-Fitted = tuple[Posterior | MixedPosterior, float]
+Fitted = tuple[MixedPosterior, float]
 
 CLUSTER = Cluster(node_counts=(1, 16), devices_per_node=4, nodes_share_host=False)
 NUM_BYTES = 100_000_000
@@ -137,7 +136,7 @@ def test_repeated_timings_count_like_one_with_less_noise() -> None:
         )
         for rows in (np.arange(3), often)
     )
-    assert len(repeated[0].inputs) == len(once[0].inputs) == 3
+    assert len(repeated[0].parts[0].inputs) == len(once[0].parts[0].inputs) == 3
     assert repeated[1] < once[1]
     assert np.all(predicted(repeated, steps)[1] < predicted(once, steps)[1])
 
