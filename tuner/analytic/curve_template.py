@@ -57,12 +57,6 @@ def _grid() -> tuple[Array, Array]:
 SHAPES, PRIOR = _grid()
 
 
-def _log_k(level: float) -> Array:
-    """log K of a level of progress for every shape, `(num_shapes,)`."""
-    height, tail = SHAPES[:, 0], SHAPES[:, 2]
-    return np.asarray(np.log(np.power(1.0 - level / height, -1.0 / tail) - 1.0), dtype=float)
-
-
 def arriving_increments(levels: Array) -> Array:
     """e-folds of samples between levels of progress, each the prior's median over all shapes.
 
@@ -72,7 +66,9 @@ def arriving_increments(levels: Array) -> Array:
     Returns:
         `(num_levels - 1,)`.
     """
-    at = np.stack([_log_k(level) / SHAPES[:, 1] for level in levels], axis=1)
+    height, rise, tail = SHAPES.T[:, :, None]
+    # log K / u of every level for every shape.
+    at = np.log((1.0 - levels / height) ** (-1.0 / tail) - 1.0) / rise
     found = []
     for column in np.diff(at, axis=1).T:
         order = np.argsort(column)

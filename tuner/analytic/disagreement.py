@@ -82,8 +82,3 @@ def disagreement_parameters(strategies: Sequence[str]) -> dict[int, Parameter]:
     if any(not is_plain_alone(traits) for traits in known):
         found[len(FAMILIES)] = OUTER_STEP
     return found
-
-
-def prior_means() -> list[float]:
-    """The prior mean of each column's factor."""
-    return [*(family.mean for family in FAMILIES), OUTER_STEP.mean]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.analytic.disagreement import FAMILIES, disagreement_columns, disagreement_parameters, prior_means
+from tuner.analytic.disagreement import FAMILIES, OUTER_STEP, disagreement_columns, disagreement_parameters
 from tuner.analytic.laws import Array, log_best_rate, log_samples_at_best_rate, rate_penalty
 from tuner.analytic.learning_curve import Arrivals, extrapolate
 from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, fit_mixed
@@ -21,7 +21,7 @@ from tuner.analytic.noise_growth import (
     whole_run_scale,
 )
 from tuner.analytic.rate_edge import RateEdge, RunEvidence, broke_down, fit_rate_edge
-from tuner.analytic.regression import Parameter, Residual, broadcast_slopes
+from tuner.analytic.regression import Parameter, Residual
 from tuner.analytic.slopes import normal_log_density
 from tuner.analytic.strategy_encoding import (
     NUM_STRATEGIES,
@@ -125,7 +125,7 @@ def log_samples_law(theta: Array, inputs: Array, exponent: float, columns: Seque
     )
     found = found + penalty * inputs[:, _HAS_RATE]
     disagreements = inputs[:, 3 : 3 + _NUM_DISAGREEMENTS]
-    factors = np.array(prior_means())
+    factors = np.array([*(family.mean for family in FAMILIES), OUTER_STEP.mean])
     factors[list(columns)] = 0.0
     found = found + disagreements @ factors
     for factor, column in zip(theta[_NUM_BASIN + 1 :], columns, strict=True):
@@ -279,9 +279,11 @@ def fit_samples(
     in_play = [*strategies, *(run.configuration.strategy for run in runs)]
     further = disagreement_parameters(in_play)
     asynchronous = (ASYNCHRONOUS,) if exchanges_asynchronously(in_play) else ()
-    noise = _measured_noise(runs, reported, arrivals.median, own_sd, devices_per_node)
-    basin = _parameters(prior, arrivals.median, reported, noise)
-    growth = UNKNOWNS if len(noise.inputs) else ()
+    noise_inputs, noise_scales, noise_sds = _measured_noise(
+        runs, reported, arrivals.median, own_sd, devices_per_node
+    )
+    basin = _parameters(prior, arrivals.median, reported, noise_inputs, noise_scales)
+    growth = UNKNOWNS if len(noise_inputs) else ()
 
     num_axes = samples_inputs([], devices_per_node).shape[1]
     biased = (_BIAS,) if emulation_differs else ()
@@ -305,10 +307,9 @@ def fit_samples(
         (*basin, *asynchronous, *further.values(), *growth, *biased),
         past or {},
         _residual(runs),
-        np.concatenate([own_inputs, noise.inputs]),
-        np.concatenate([[arrivals.median[i] for i in reported], noise.log_scales]),
-        np.concatenate([np.hypot(own_sd[reported], SEED_SD), noise.sds]),
-        slopes=broadcast_slopes(law),
+        np.concatenate([own_inputs, noise_inputs]),
+        np.concatenate([[arrivals.median[i] for i in reported], noise_scales]),
+        np.concatenate([np.hypot(own_sd[reported], SEED_SD), noise_sds]),
     )
     place = [p.name for p in posterior.parameters].index("log best rate")
     stale = staleness([run.configuration for run in runs], devices_per_node)
@@ -332,25 +333,15 @@ def _residual(runs: Sequence[RunEvidence]) -> Residual:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _MeasuredNoise:
-    """Noise scales as observations of the law.
-
-    Args:
-        inputs: As `_inputs` gives them, `(num, num_features)`.
-        log_scales: What was measured, `(num,)`.
-        sds: Its standard deviation, `(num,)`.
-    """
-
-    inputs: Array
-    log_scales: Array
-    sds: Array
-
-
 def _measured_noise(
     runs: Sequence[RunEvidence], reported: Sequence[int], medians: Array, own_sd: Array, devices_per_node: int
-) -> _MeasuredNoise:
-    """Gradient noise along the observed runs, each where it was on its way to the target."""
+) -> tuple[Array, Array, Array]:
+    """Noise scales along the observed runs as observations of the law, each where the run was on its way.
+
+    Returns:
+        Inputs as `_inputs` gives them, `(num, num_features)`; logarithms of what was measured, `(num,)`; and
+        their standard deviations, `(num,)`.
+    """
     found = []
     inputs = [_inputs([], devices_per_node, [])]
     for i in reported:
@@ -363,7 +354,7 @@ def _measured_noise(
                 _inputs([runs[i].configuration], devices_per_node, [False], log_share=share, is_noise=True)
             )
     columns = np.array(found, dtype=float).reshape(-1, 2)
-    return _MeasuredNoise(inputs=np.concatenate(inputs), log_scales=columns[:, 0], sds=columns[:, 1])
+    return np.concatenate(inputs), columns[:, 0], columns[:, 1]
 
 
 def _measured_scales(unknowns: Array, rows: Array) -> Array:
@@ -397,7 +388,7 @@ def _inputs(
 
 
 def _parameters(
-    prior: RatePrior, medians: Array, reported: Sequence[int], noise: _MeasuredNoise
+    prior: RatePrior, medians: Array, reported: Sequence[int], noise_inputs: Array, noise_scales: Array
 ) -> tuple[Parameter, ...]:
     """The law's unknowns besides those of strategies.
 
@@ -407,9 +398,9 @@ def _parameters(
     """
     if prior.noise_scale is not None and prior.noise_scale > 0:
         scale_mean, scale_sd = math.log(prior.noise_scale), 0.8
-    elif len(noise.inputs):
-        shares = np.exp(noise.inputs[:, -2])
-        scale_mean, scale_sd = whole_run_scale(shares, noise.log_scales), _ANY_SCALE_SD
+    elif len(noise_inputs):
+        shares = np.exp(noise_inputs[:, -2])
+        scale_mean, scale_sd = whole_run_scale(shares, noise_scales), _ANY_SCALE_SD
     else:
         largest = prior.largest_batch_size or _LARGEST_OVER_BATCH * prior.batch_size
         scale_mean, scale_sd = math.log(largest), _SCALE_SD

@@ -123,7 +123,6 @@ class SlopeModel:
         variance: Of y, `(num_candidates,)`.
         slopes: Mean slopes, `(num_columns,)`.
         slopes_sd: Their standard deviations, `(num_columns,)`.
-        ahead_error: Mean of c.
         weights: Of each prior, by name.
         own_sd: Standard deviation of each candidate's own part.
     """
@@ -132,7 +131,6 @@ class SlopeModel:
     variance: Array
     slopes: Array
     slopes_sd: Array
-    ahead_error: float
     weights: dict[str, float]
     own_sd: float
     parts: tuple[_Part, ...]
@@ -215,7 +213,7 @@ def fit_slopes(
         for component, weight in zip(components, weights, strict=True)
         if weight > 0
     )
-    return _mixed(design, seen, parts, own_sd, ahead_sd)
+    return _mixed(design, seen, parts, own_sd)
 
 
 def _solved(
@@ -256,12 +254,10 @@ def _covariance(design: Design, seen: Observations, component: _Component, own_s
     return np.asarray(whole + diagonal - lowered.T @ lowered, dtype=float)
 
 
-def _mixed(
-    design: Design, seen: Observations, parts: tuple[_Part, ...], own_sd: float, ahead_sd: float
-) -> SlopeModel:
+def _mixed(design: Design, seen: Observations, parts: tuple[_Part, ...], own_sd: float) -> SlopeModel:
     mean = np.sum([part.weight * part.mean for part in parts], axis=0)
     variance = np.sum([part.weight * (part.variance + (part.mean - mean) ** 2) for part in parts], axis=0)
-    slopes, second, error = np.zeros(design.columns.shape[1]), np.zeros(design.columns.shape[1]), 0.0
+    slopes, second = np.zeros(design.columns.shape[1]), np.zeros(design.columns.shape[1])
     weights: dict[str, float] = {}
     for part in parts:
         component = part.component
@@ -270,14 +266,12 @@ def _mixed(
         own = prior.mean + component.whitened @ lowered
         slopes += part.weight * own
         second += part.weight * (prior.sd**2 - (lowered**2).sum(axis=0) + own**2)
-        error += part.weight * ahead_sd**2 * float((component.inverse_root @ seen.ahead) @ component.whitened)
         weights[prior.name] = weights.get(prior.name, 0.0) + part.weight
     return SlopeModel(
         mean=mean,
         variance=variance,
         slopes=slopes,
         slopes_sd=np.sqrt(np.maximum(second - slopes**2, 0.0)),
-        ahead_error=error,
         weights=weights,
         own_sd=own_sd,
         parts=parts,

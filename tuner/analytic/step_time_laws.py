@@ -143,30 +143,32 @@ def batch_seconds(
         return _through_a_server(compute, num_ranks, tau, network)
     if traits.partners == "peer":
         return _between_peers(traits, compute, num_ranks, tau, network)
+    slowest = slowest_step_seconds(
+        compute,
+        num_ranks,
+        tau,
+        jitter=network.jitter,
+        persistent=network.persistent,
+        delays=network.delays,
+    )
     if traits.exchanged == "gradients":
-        return _all_reduced(compute, num_ranks, tau, network)
-    return _averaged(compute, num_ranks, tau, network)
+        return _all_reduced(compute, slowest, num_ranks, network)
+    # The slowest rank's tau steps and one all-reduce of the parameters, over tau. Nothing of the all-reduce
+    # hides: the next step needs what it brings (Stich 2019; for the outer step of DiLoCo, Douillard et al.
+    # 2023, the same).
+    return slowest + network.ring_seconds(num_ranks) / tau
 
 
-def _all_reduced(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
+def _all_reduced(compute: Array, slowest: Array, num_ranks: Array, network: Network) -> Array:
     """The slowest rank's step with an all-reduce of the gradients that overlaps with it.
 
-    T - c' + (c'^g + s^g)^(1/g), T being the slowest rank's step without the exchange and c' the slowest's
-    without delays: the exchange overlaps with the backward pass, not with a delay.
+    T - c' + (c'^g + s^g)^(1/g), T being the slowest rank's step without the exchange (`slowest`) and c' the
+    slowest's without delays: the exchange overlaps with the backward pass, not with a delay.
     If the delayed rank is last, its own c is nearer than c', so the law is up to 2% too low.
     """
-    exchange, last = network.ring_seconds(num_ranks), _slowest(compute, num_ranks, tau, network)
-    busy = np.minimum(compute * (1 + network.jitter * expected_maximum(num_ranks)), last)
-    return last - busy + overlapped_seconds(busy, exchange, network.overlap)
-
-
-def _averaged(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
-    """The slowest rank's tau steps and one all-reduce of the parameters, over tau.
-
-    Nothing of the all-reduce hides: the next step needs what it brings (Stich 2019; for the outer step of
-    DiLoCo, Douillard et al. 2023, the same).
-    """
-    return _slowest(compute, num_ranks, tau, network) + network.ring_seconds(num_ranks) / tau
+    exchange = network.ring_seconds(num_ranks)
+    busy = np.minimum(compute * (1 + network.jitter * expected_maximum(num_ranks)), slowest)
+    return slowest - busy + overlapped_seconds(busy, exchange, network.overlap)
 
 
 def _between_peers(
@@ -201,14 +203,3 @@ def _through_a_server(compute: Array, num_ranks: Array, tau: Array, network: Net
     at_server = server_exchange_seconds(num_ranks, service, away)
     exchange = np.where(num_ranks > 1, back_and_forth + at_server, 0.0) / tau
     return unwaiting_batch_seconds(compute, exchange, num_ranks, overlap=1.0, delays=network.delays)
-
-
-def _slowest(compute: Array, num_ranks: Array, tau: Array, network: Network) -> Array:
-    return slowest_step_seconds(
-        compute,
-        num_ranks,
-        tau,
-        jitter=network.jitter,
-        persistent=network.persistent,
-        delays=network.delays,
-    )

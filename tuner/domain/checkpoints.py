@@ -130,7 +130,7 @@ class CheckpointFolder:
                     path.unlink()
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file so that it is there whole or not at all, whatever ends the process.
 
     Args:

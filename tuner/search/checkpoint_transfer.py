@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from search_spaces import Configuration
 from tuner.domain.checkpoints import write_atomically
@@ -54,11 +53,7 @@ def resume_on_other_nodes(
     try:
         shutil.copytree(source_folder / _CHECKPOINTS, folder / _CHECKPOINTS, dirs_exist_ok=True)
         text = json.dumps({"offset_seconds": seconds - checkpoint_seconds}).encode()
-
-        def write(file: BinaryIO) -> None:
-            file.write(text)
-
-        write_atomically(folder / _NAME, write)
+        write_atomically(folder / _NAME, lambda file: file.write(text))
     except OSError as error:
         raise StorageError(
             f"the checkpoint cannot be copied to {folder}: {error}; free space there"

@@ -159,12 +159,6 @@ class Search:
                 return
             context.sleep(POLL_SECONDS)
 
-    def _keep_lease(self, lease: Lease) -> None:
-        """Keeps the last probe's lease while the next is decided, so that no other tuner interferes."""
-        previous, self._held = self._held, lease
-        if previous is not None and lease.probe_id != previous.probe_id:
-            self._context.ledger.release(previous)
-
     def _give_leases_back(self) -> None:
         """Gives back what this tuner holds: an interrupt may come between a lease and its slice's start."""
         context = self._context
@@ -280,7 +274,10 @@ class Search:
         except LeaseLostError as error:
             self._say(self.state(), _dropped(error))
             return
-        self._keep_lease(lease)
+        # The last probe's lease is kept while the next is decided, so that no other tuner interferes.
+        previous, self._held = self._held, lease
+        if previous is not None and lease.probe_id != previous.probe_id:
+            context.ledger.release(previous)
         state = self.state()
         probe = _probe(state, lease.probe_id)
         words = _slice_words(measurement)

@@ -16,7 +16,6 @@ from tuner.analytic.slope_predictor import RunStatus, SlopeFit, SlopePredictor
 from tuner.analytic.slopes import Observations, fit_slopes
 from tuner.analytic.started_runs import COMMON_ERROR_SD, StartedRun, observed_by
 from tuner.domain.cluster import Cluster
-from tuner.domain.measurement import CurvePoint
 from tuner.search.score_times import score_times
 from tuner.search.slope_priors import SlopeBeliefs, Slopes
 from tuner.search.start_value import progress_of, start_value
@@ -46,8 +45,6 @@ class SampleSlopes:
         )
         self.rows = {kind: i for i, kind in enumerate(self.kinds)}
         self._samples = _Believed(self.features, prior, SAMPLES, prior.samples)
-        self._chances: dict[tuple[int, int, float], float] = {}
-        self._seen: dict[tuple[int, int, float, bool], StartedRun] = {}
 
     def fit(self, state: SearchState, believed: Collection[int] = ()) -> SlopeFit:
         """The posterior given all runs with a score.
@@ -94,35 +91,23 @@ class SampleSlopes:
             if run.arrived or run.has_ended:
                 chances[row] = float(run.has_ended)
             elif len(run.measurement.finite_curve) >= FEWEST_SCORES:
-                chances[row] = self._chance_of_never(state, run, start)
+                chances[row] = chance_of_never(*_progress(state, run, start))
         of_others = (UNKNOWN + sum(chances.values())) / (1 + len(chances))
         return np.array([chances.get(row, of_others) for row in range(len(self.kinds))]), of_others
-
-    def _chance_of_never(self, state: SearchState, run: Run, start: float) -> float:
-        """Of an unfinished run with a score."""
-        points = run.measurement.finite_curve
-        key = (run.probe.probe_id, len(points), start)
-        if key not in self._chances:
-            self._chances[key] = chance_of_never(*_progress(state, points, start))
-        return self._chances[key]
 
     def _observed(self, state: SearchState) -> Observations:
         """Observations from the started runs' curves."""
         curves = {self.rows[key]: run for key, run in state.runs.items() if run.measurement.finite_curve}
-        if not curves:
-            return observed_by(())
-        begin, started = _start(state), []
-        for row, run in sorted(curves.items()):
-            points = run.measurement.finite_curve
-            key = (run.probe.probe_id, len(points), begin, run.has_ended)
-            if key not in self._seen:
-                self._seen[key] = StartedRun(
-                    row=row,
-                    passage=passage_of(*_progress(state, points, begin)),
-                    samples_to_target=run.samples_to_target,
-                    ended=run.has_ended,
-                )
-            started.append(self._seen[key])
+        start = _start(state) if curves else 0.0
+        started = [
+            StartedRun(
+                row=row,
+                passage=passage_of(*_progress(state, run, start)),
+                samples_to_target=run.samples_to_target,
+                ended=run.has_ended,
+            )
+            for row, run in sorted(curves.items())
+        ]
         return observed_by(started)
 
 
@@ -182,9 +167,9 @@ class SlopeModels:
         )
 
 
-def _progress(state: SearchState, points: Sequence[CurvePoint], start: float) -> tuple[Array, Array]:
-    """Samples and progress at each score of a curve, `(num_points,)` each."""
-    sign = 1.0 if state.job.goal.maximize else -1.0
+def _progress(state: SearchState, run: Run, start: float) -> tuple[Array, Array]:
+    """Samples and progress at each score of a run, `(num_points,)` each."""
+    points, sign = run.measurement.finite_curve, 1.0 if state.job.goal.maximize else -1.0
     values = np.array([sign * point.value for point in points])
     samples = np.array([float(point.samples) for point in points])
     return samples, progress_of(values, start, sign * state.job.goal.target)

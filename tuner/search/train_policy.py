@@ -9,7 +9,7 @@ from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import believe, seconds_ratio
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
-from tuner.search.state import SearchState, run_of
+from tuner.search.state import Run, SearchState, run_of
 
 #: Length of a slice, as a share of the expected training time.
 _SLICE_SHARE, _SHORTEST_SLICE_SECONDS = 0.2, 10.0
@@ -56,7 +56,7 @@ class TrainPolicy:
         if state.num_faults > self._past_faults:
             return Decision(action=Stop(kind=StopKind.FAULTS, reason="the training failed"))
         if run is None or not run.can_continue or (run.is_open and run.configuration == self._configuration):
-            return Decision(action=self._action(state))
+            return Decision(action=self._action(state, run))
         # Started on other nodes, or for a nearer target, or ended by a fault: resumed as a new probe.
         rng = np.random.default_rng(0)
         beliefs = believe(state, [self._configuration, run.configuration], rng)
@@ -81,8 +81,7 @@ class TrainPolicy:
             return Until(training_seconds=_WHOLE_SECONDS if self._limit is None else self._limit)
         return Until(training_seconds=done + self._slice_seconds)
 
-    def _action(self, state: SearchState) -> Action:
-        run = run_of(state, self._configuration)
+    def _action(self, state: SearchState, run: Run | None) -> Action:
         done = run.measurement.training_seconds if run else 0.0
         if run is not None and run.arrived:
             return Stop(kind=StopKind.ARRIVED, reason=f"it reached the target: {self._configuration}")

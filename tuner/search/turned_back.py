@@ -33,14 +33,10 @@ class TurnedBack:
 
     Args:
         best: Its best value.
-        samples: Samples seen at it.
-        last: Its last value.
         levelled_off: Whether it gains next to nothing, rather than getting worse.
     """
 
     best: float
-    samples: int
-    last: float
     levelled_off: bool = False
 
 
@@ -73,7 +69,7 @@ def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -
     gets_worse = float(later[half:].mean()) <= float(later[:half].mean())
     if not (is_worse and gets_worse):
         return None
-    return TurnedBack(best=curve[best].value, samples=curve[best].samples, last=last.value)
+    return TurnedBack(best=curve[best].value)
 
 
 def levelled_off(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> TurnedBack | None:
@@ -100,7 +96,4 @@ def levelled_off(curve: Sequence[CurvePoint], target: float, *, maximize: bool) 
     needs = missing / max(slope + _UPPER * error, 1e-12)
     if missing / span > 1.0 - _LEAST_PROGRESS or needs < _MOST_FOLDS or before < _SLOWED * abs(slope):
         return None
-    best = int(np.argmax(values))
-    return TurnedBack(
-        best=curve[best].value, samples=curve[best].samples, last=curve[-1].value, levelled_off=True
-    )
+    return TurnedBack(best=curve[int(np.argmax(values))].value, levelled_off=True)

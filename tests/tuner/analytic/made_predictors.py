@@ -20,7 +20,6 @@ def believed(mean: Sequence[float], sd: Sequence[float]) -> SlopeModel:
         variance=np.array(sd, dtype=float) ** 2,
         slopes=np.zeros(1),
         slopes_sd=np.ones(1),
-        ahead_error=0.0,
         weights={"neutral": 1.0},
         own_sd=0.0,
         parts=(),
