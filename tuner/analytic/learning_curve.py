@@ -67,11 +67,6 @@ class Arrivals:
         least = float(self.unreachable.min())
         return min(least, _others_say(self.num_turned_back)) if self.num_turned_back else least
 
-    @property
-    def own_sd(self) -> Array:
-        """Standard deviations of the runs' own deviations, `(num_runs,)`."""
-        return np.asarray(self.own.std(axis=0), dtype=float)
-
 
 def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
     """Extrapolates every run's curve to the target, along the template that all share.

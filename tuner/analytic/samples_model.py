@@ -275,7 +275,7 @@ def fit_samples(
     arrivals = extrapolate(runs)
     reported = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
     reported = [i for i in reported if not broke_down(runs[i], runs)]
-    own_sd = arrivals.own_sd
+    own_sd = arrivals.own.std(axis=0)
     in_play = [*strategies, *(run.configuration.strategy for run in runs)]
     further = disagreement_parameters(in_play)
     asynchronous = (ASYNCHRONOUS,) if exchanges_asynchronously(in_play) else ()

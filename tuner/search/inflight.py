@@ -73,9 +73,6 @@ class SlicesUnderWay:
         #: When the ended slices ran that overlapped with one still in flight.
         self._ended: list[Span] = []
 
-    def __len__(self) -> int:
-        return len(self._slices)
-
     def capacity(self) -> Capacity:
         """Limits on concurrent slices, and the slices in flight."""
         now = self._prober.now() if self._slices else 0.0

@@ -36,9 +36,8 @@ def limit_reached(state: SearchState) -> Stop | None:
     Where a healthy configuration has scores, others that fail do not end the search: they are not asked
     again. Nodes that are lost again and again do.
     """
-    broken = job_fault(state)
-    if broken is not None:
-        return Stop(kind=StopKind.FAULTS, reason=broken)
+    if has_job_fault(state):
+        return Stop(kind=StopKind.FAULTS, reason=JOB_FAULT)
     budget = state.job.budget
     used = budget_used(state)
     if used is not None:
@@ -61,15 +60,13 @@ def limit_reached(state: SearchState) -> Stop | None:
     return None
 
 
-def job_fault(state: SearchState) -> str | None:
-    """The fault that makes every probe of the job worthless, in words; None as long as there is none.
+def has_job_fault(state: SearchState) -> bool:
+    """Whether a fault makes every probe of the job worthless.
 
     One that an earlier run of the search met may be fixed.
     """
-    for probe in state.probes:
-        if probe.probe_id not in state.past_faults and any(m.job_fault for m in probe.slices):
-            return JOB_FAULT
-    return None
+    recent = [probe for probe in state.probes if probe.probe_id not in state.past_faults]
+    return any(measurement.job_fault for probe in recent for measurement in probe.slices)
 
 
 def budget_used(state: SearchState) -> str | None:

@@ -115,7 +115,7 @@ class Search:
             waits = isinstance(action, Wait) or (
                 isinstance(action, Stop) and action.kind in (StopKind.NO_GAIN, StopKind.UNREACHABLE)
             )
-            if len(self._slices) > 0 and (waits or not self._fits_now(state, action)):
+            if state.capacity.under_way and (waits or not self._fits_now(state, action)):
                 return None
             assert not isinstance(action, Wait), "the policy waits, but no slice is in flight"
             self._remember(state, decision)

@@ -57,8 +57,8 @@ def test_half_a_run_shows_its_arrival_within_its_own_spread() -> None:
 def test_a_run_that_arrived_is_known_exactly_and_leaves_nothing_in_common() -> None:
     found = extrapolate([curve(30_000.0, share=1.05, arrived=True), curve(60_000.0, seed=1)])
     assert found.median[0] == pytest.approx(np.log(30_000.0))
-    assert (found.own_sd[0], found.unreachable[0]) == (0.0, 0.0)
-    assert found.own_sd[1] > 0
+    assert (found.own.std(axis=0)[0], found.unreachable[0]) == (0.0, 0.0)
+    assert found.own.std(axis=0)[1] > 0
     assert found.common.std() == 0.0
 
 
@@ -81,7 +81,7 @@ def test_runs_without_a_scoring_are_passed_over() -> None:
     alone = extrapolate([curve(30_000.0)])
     concurrently = extrapolate([NOTHING, curve(30_000.0)])
     assert np.isinf(concurrently.median[0])
-    assert concurrently.own_sd[0] == 0.0
+    assert concurrently.own.std(axis=0)[0] == 0.0
     assert concurrently.median[1] == pytest.approx(alone.median[0])
 
 

@@ -93,7 +93,7 @@ def test_a_run_that_arrived_is_known_exactly() -> None:
     what = configuration()
     model = fit_samples([run(what, 30_000.0, share=1.05, arrived=True)], rate_prior())
     np.testing.assert_allclose(model.arrivals.median, [math.log(30_000.0)])
-    assert (model.arrivals.own_sd[0], model.arrivals.unreachable[0]) == (0.0, 0.0)
+    assert (model.arrivals.own.std(axis=0)[0], model.arrivals.unreachable[0]) == (0.0, 0.0)
     # Another seed of the same configuration would differ by a tenth.
     assert believed(model, what)[0] == pytest.approx(math.log(30_000.0), abs=0.05)
 
