@@ -27,7 +27,8 @@ from storage import open_storage
 from tuner.ledger import PredictionRecord
 from tuner.ledger.records import EARLY_SHARE
 from tuner.search.events import SearchEvent
-from tuner.search.state import Run, run_of
+from tuner.search.runs import Run
+from tuner.search.state import run_of
 from tuner.service.opening import OpenedJob, open_job
 from tuner.service.run import RunOptions, run_job
 from tuner.service.training import train_configuration

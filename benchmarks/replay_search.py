@@ -18,7 +18,8 @@ from tuner.ledger import ProbeRecord
 from tuner.probes import Prober, Until
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.policy import Abandon, Action, Continue, Decision, Policy, Start, Stop
-from tuner.search.state import RunCache, SearchState, read_state
+from tuner.search.runs import RunCache
+from tuner.search.state import SearchState, read_state
 
 #: Spent so many times the best configuration's cost, beliefs are looked at, each time of so many others.
 _LEVELS_CHECKED, _OTHERS = (2.0, 4.0, 8.0, 16.0), 10

@@ -43,8 +43,9 @@ from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.believer import Believer
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Stop
+from tuner.search.runs import RunCache
 from tuner.search.slope_priors import NEUTRAL
-from tuner.search.state import RunCache, read_state
+from tuner.search.state import read_state
 
 Kind = Literal["recorded", "trains"]
 KINDS: tuple[Kind, ...] = ("recorded", "trains")

@@ -19,7 +19,7 @@ from storage import open_storage
 from tests.cli.workplace import Ended, Workplace, kill_session, wait_until
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import ProbeRecord
-from tuner.search.state import is_interrupted, paid_slices
+from tuner.search.runs import is_interrupted, paid_slices
 
 pytestmark = pytest.mark.slow
 

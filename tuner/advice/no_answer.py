@@ -12,7 +12,8 @@ from tuner.domain.errors import InfeasibleError, ProbeError
 from tuner.domain.format import format_count, format_value
 from tuner.domain.measurement import Outcome
 from tuner.search.policy import Stop, StopKind
-from tuner.search.state import Run, SearchState
+from tuner.search.runs import Run
+from tuner.search.state import SearchState
 
 #: So many remarks are part of the message; the report has all of them.
 _MOST_REMARKS = 5

@@ -33,7 +33,8 @@ from tuner.probes.slice_plan import MODEL_FILE
 from tuner.search.beliefs import Beliefs
 from tuner.search.policy import Stop, StopKind
 from tuner.search.prediction_log import LEVELS
-from tuner.search.state import Run, SearchState, paid_slices, run_of
+from tuner.search.runs import Run, paid_slices
+from tuner.search.state import SearchState, run_of
 
 #: Ratios below this are within what two measurements of the same training differ by.
 _EQUAL_RATIO = 1.05

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from search_spaces import Configuration
 from tuner.domain.format import axis_title, format_axis, format_configuration, format_value
-from tuner.search.state import Run, SearchState
+from tuner.search.runs import Run
+from tuner.search.state import SearchState
 
 #: Two values are the same if they agree in so many significant digits.
 _DIGITS = 6

@@ -18,7 +18,8 @@ from tuner.search.opportunity_cost import OpportunityCost
 from tuner.search.policy import Continue, Start
 from tuner.search.probe_cost import probe_cost
 from tuner.search.prospects import NEVER, Prospects
-from tuner.search.state import Run, SearchState, run_of
+from tuner.search.runs import Run
+from tuner.search.state import SearchState, run_of
 from tuner.search.timings import timing_key
 
 Array = npt.NDArray[np.float64]

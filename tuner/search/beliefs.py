@@ -21,8 +21,9 @@ from tuner.search.candidates import weighed_levels
 from tuner.search.improvement import keeps_within, proven, recommended, risks
 from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.prospects import NEVER, Prospects, prospects_of_draws
+from tuner.search.runs import run_key
 from tuner.search.slope_beliefs import SampleSlopes
-from tuner.search.state import SearchState, run_key, run_of
+from tuner.search.state import SearchState, run_of
 
 Array = npt.NDArray[np.float64]
 

@@ -12,9 +12,10 @@ from tuner.search.beliefs import Beliefs, beliefs_of, believe, candidates
 from tuner.search.calibration import NO_CALIBRATION, Calibration
 from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.prospects import Prospects, prospects_of_slopes
+from tuner.search.runs import run_key
 from tuner.search.slope_beliefs import BELIEVED_SAMPLES_SD, SampleSlopes, SlopeModels
 from tuner.search.slope_priors import TEXTBOOK, SlopeBeliefs
-from tuner.search.state import SearchState, run_key
+from tuner.search.state import SearchState
 
 
 class Believer:

@@ -22,7 +22,8 @@ from tuner.search.inflight import LEASE_SECONDS, POLL_SECONDS, Slice, SlicesUnde
 from tuner.search.limits import arrival, budget_used
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Policy, Start, Stop, StopKind, Wait
 from tuner.search.prediction_log import remember_beliefs
-from tuner.search.state import RunCache, SearchState, read_state, run_of
+from tuner.search.runs import RunCache
+from tuner.search.state import SearchState, read_state, run_of
 
 #: So many suggestions of configurations that failed are passed over.
 _MOST_SUGGESTIONS = 50

@@ -18,7 +18,8 @@ from tuner.search.limits import arrival, ended_by_fault, limit_reached, may_star
 from tuner.search.opportunity_cost import OpportunityCost
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.recheck import recheck
-from tuner.search.state import Run, SearchState, run_of
+from tuner.search.runs import Run
+from tuner.search.state import SearchState, run_of
 
 #: The first short probe takes at most this share of the time budget; so many seconds without a budget.
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0

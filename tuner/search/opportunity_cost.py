@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from search_spaces import Configuration
-from tuner.search.state import SearchState, run_key
+from tuner.search.runs import run_key
+from tuner.search.state import SearchState
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.limits import all_fail, arrival, ended_by_fault, limit_reached, may_start
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Start, Stop, StopKind, Wait
-from tuner.search.state import Run, SearchState
+from tuner.search.runs import Run
+from tuner.search.state import SearchState
 
 #: Step chunks in which a run trains, so that it can be given up between them.
 _SLICE_SECONDS = 10.0

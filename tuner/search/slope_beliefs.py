@@ -16,10 +16,11 @@ from tuner.analytic.slope_predictor import RunStatus, SlopeFit, SlopePredictor
 from tuner.analytic.slopes import Observations, fit_slopes
 from tuner.analytic.started_runs import COMMON_ERROR_SD, StartedRun, observed_by
 from tuner.domain.cluster import Cluster
+from tuner.search.runs import Run
 from tuner.search.score_times import score_times
 from tuner.search.slope_priors import SlopeBeliefs, Slopes
 from tuner.search.start_value import progress_of, start_value
-from tuner.search.state import Run, SearchState
+from tuner.search.state import SearchState
 
 #: Probability of the slopes beside the law before a run: where its axes are all there is, the law knows more.
 _SLOPES_BEFOREHAND = 0.25

@@ -9,7 +9,8 @@ from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import believe, seconds_ratio
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
-from tuner.search.state import Run, SearchState, run_of
+from tuner.search.runs import Run
+from tuner.search.state import SearchState, run_of
 
 #: Length of a slice, as a share of the expected training time.
 _SLICE_SHARE, _SHORTEST_SLICE_SECONDS = 0.2, 10.0

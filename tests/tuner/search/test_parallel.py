@@ -30,7 +30,8 @@ from tuner.search.inflight import covered
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
 from tuner.search.policy import Ask, Decision, Policy, Stop, StopKind, Wait
-from tuner.search.state import SearchState, run_key
+from tuner.search.runs import run_key
+from tuner.search.state import SearchState
 
 GOOD = configuration(1, 32, 0.08)
 OTHER = configuration(1, 128, 0.08)

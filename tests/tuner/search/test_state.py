@@ -16,7 +16,8 @@ from tuner.analytic.predictor import RunState
 from tuner.domain.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, Purpose
 from tuner.ledger import ProbeRecord
 from tuner.search.beliefs import believe
-from tuner.search.state import RunCache, read_state, run_of
+from tuner.search.runs import RunCache
+from tuner.search.state import read_state, run_of
 from tuner.search.timings import timing_key
 
 HERE = configuration(1, 64, 0.03)
