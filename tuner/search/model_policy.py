@@ -176,8 +176,10 @@ class ModelPolicy:
     def _best(self, state: SearchState, beliefs: Beliefs) -> Action:
         """The best slice that pays back; else the incumbent's, or the end of the search."""
         acquisition = Acquisition(state, beliefs, beliefs.prospects)
-        if not acquisition.is_reachable and not state.capacity.under_way:
-            return self._out_of_reach(state, beliefs)
+        num_scored = sum(bool(run.measurement.trained_curve) for run in state.runs.values())
+        is_known = num_scored >= _FEWEST_TRIED and not state.capacity.under_way
+        if is_known and not acquisition.is_reachable:
+            return self._unreachable(state, beliefs)
         wants_leader = acquisition.can_go_on and not acquisition.has_arrived
         is_first = state.further_trainings == 0 or not state.terms.is_training
         leader = beliefs.configurations[acquisition.incumbent] if wants_leader and is_first else None
@@ -198,10 +200,10 @@ class ModelPolicy:
             return Wait(reason="the slices in flight may change which configuration is best")
         if not acquisition.has_arrived:
             goes_on = wants_leader and acquisition.keeps_limits
-            return acquisition.go_on() if goes_on else self._out_of_reach(state, beliefs)
+            return acquisition.go_on() if goes_on else self._unreachable(state, beliefs)
         return recheck(state, beliefs.configurations[acquisition.incumbent]) or _no_gain(state, beliefs)
 
-    def _out_of_reach(self, state: SearchState, beliefs: Beliefs) -> Action:
+    def _unreachable(self, state: SearchState, beliefs: Beliefs) -> Action:
         """The end of a search without an answer, or a probe elsewhere where too few runs say so."""
         laws = self._believer.knows_laws(state)
         scored = [run.configuration for run in state.runs.values() if run.measurement.trained_curve]

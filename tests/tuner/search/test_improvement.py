@@ -182,9 +182,9 @@ def test_what_makes_both_late_is_no_reason_to_probe() -> None:
     rng = np.random.default_rng(0)
     common, own = rng.standard_normal((2, 256, 1))
     alike = replace(found, draws=np.hstack([common, common + 0.05 * own]))
-    apart = replace(found, draws=np.hstack([common, own]))
-    assert weighed(alike).score[1] < 0.2 * weighed(apart).score[1]
-    assert weighed(apart).score[1] == pytest.approx(weighed(found).score[1], rel=0.1)
+    unlike = replace(found, draws=np.hstack([common, own]))
+    assert weighed(alike).score[1] < 0.2 * weighed(unlike).score[1]
+    assert weighed(unlike).score[1] == pytest.approx(weighed(found).score[1], rel=0.1)
 
 
 def test_what_a_run_has_trained_counts_for_the_training_that_it_belongs_to() -> None:
