@@ -21,7 +21,6 @@ class ProbeTerms:
             train on this machine, whose time costs nothing there.
         resumes: Whether a run continues where its last slice ended. Otherwise it starts over.
         pays_to_resume: Whether a slice that continues a run is charged a start-up, too.
-        is_script: Whether a slice runs the user's script.
         times_alone: Whether a slice can time steps alone.
         first_score_samples: Samples at the first score, where Paceline decides when to score; else None.
         score_growth: Factor between the samples of two scores, where Paceline decides when to score.
@@ -30,7 +29,6 @@ class ProbeTerms:
     is_training: bool = True
     resumes: bool = True
     pays_to_resume: bool = True
-    is_script: bool = False
     times_alone: bool = True
     first_score_samples: int | None = None
     score_growth: float = 1.0
@@ -56,7 +54,6 @@ def probe_terms(job: Job, cluster: Cluster, slices: Sequence[Measurement], epoch
         is_training=cluster.virtual is None,
         resumes=job.can_resume and not any(m.resume_refused for m in slices),
         pays_to_resume=not is_recorded,
-        is_script=job.runs_command,
         times_alone=not is_recorded,
         first_score_samples=None
         if is_recorded

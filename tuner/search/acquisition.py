@@ -124,9 +124,10 @@ class Acquisition:
         done = float(self._prospects.status.seconds[index])
         if self._state.repeats and seconds_left(self._state, configuration) <= done:
             return False  # the budget would be used up before anything new is seen
-        if run.configuration == configuration or not self._can_transfer(run, configuration):
+        if not self._can_transfer(run, configuration):
             return run.is_open
-        return run.can_continue and self._may_start
+        # After a fault, or for a nearer target than now, it resumes as another probe.
+        return (run.is_open and run.configuration == configuration) or (run.can_continue and self._may_start)
 
     @property
     def is_reachable(self) -> bool:
