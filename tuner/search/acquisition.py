@@ -136,9 +136,9 @@ class Acquisition:
 
     @property
     def keeps_limits(self) -> bool:
-        """Whether the incumbent has a chance to reach the target within the goal's limits."""
-        keeps = keeps_within(self._prospects, self.costs.log_longest)[self.incumbent]
-        return bool(keeps > LEAST_PROBABILITY and not self._prospects.status.ended[self.incumbent])
+        """Whether any candidate has a chance to reach the target within the goal's limits."""
+        keeps = keeps_within(self._prospects, self.costs.log_longest)
+        return bool(np.any((keeps > LEAST_PROBABILITY) & ~self._prospects.status.ended))
 
     def best_option(self, opportunity: OpportunityCost) -> Option | None:
         """The slice of highest acquisition among those that pay back and may run now; None where none does.

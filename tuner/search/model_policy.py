@@ -199,7 +199,9 @@ class ModelPolicy:
         if state.capacity.under_way:
             return Wait(reason="the slices in flight may change which configuration is best")
         if not acquisition.has_arrived:
-            goes_on = wants_leader and acquisition.keeps_limits
+            # Early forecasts by slopes alone are too far off to rule out a deadline.
+            keeps = acquisition.keeps_limits or not self._believer.knows_laws(state)
+            goes_on = wants_leader and keeps
             return acquisition.go_on() if goes_on else self._unreachable(state, beliefs)
         return recheck(state, beliefs.configurations[acquisition.incumbent]) or _no_gain(state, beliefs)
 
