@@ -23,7 +23,6 @@ from tuner.search.state import SearchState, run_of
 from tuner.search.timings import timing_key
 
 Array = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 #: A new probe covers this share of its predicted length; a started one resumes for this share of what it has
 #: done.
@@ -98,8 +97,9 @@ class Acquisition:
             log_longest=np.where(usable, log_longest(state, prospects), -np.inf),
         )
         self.weights: Weights = weigh(prospects, self.costs, self._slice_seconds)
-        self._can_train = np.array([self._may_train(i) for i in range(len(self._runs))], dtype=bool)
-        self._can_time = self._may_time()
+        can_time = state.schedule.times_steps and self._may_start and state.terms.times_alone
+        #: What was timed, or could not be; None where nothing more may be timed.
+        self._timed = state.timed() | state.failed_timings() if can_time else None
 
     @property
     def incumbent(self) -> int:
@@ -122,7 +122,7 @@ class Acquisition:
         if run is None:
             return self._may_start and self._state.space.is_runnable(configuration)
         done = float(self._prospects.status.seconds[index])
-        if self._state.repeats and seconds_left(self._state, configuration) <= done:
+        if not self._state.terms.resumes and seconds_left(self._state, configuration) <= done:
             return False  # the budget would be used up before anything new is seen
         if not self._can_transfer(run, configuration):
             return run.is_open
@@ -164,8 +164,8 @@ class Acquisition:
         if opportunity.leads(configuration) or not self._state.fits(configuration):
             return None
         key = timing_key(configuration, self._state.cluster)
-        is_timing = bool(self._can_time[index]) and key not in self._state.timings_under_way
-        can_train = bool(self._can_train[index]) and not opportunity.is_under_way(configuration)
+        is_timing = self._may_time(index) and key not in self._state.timings_under_way
+        can_train = self._may_train(index) and not opportunity.is_under_way(configuration)
         seconds = float(self.weights.slice_seconds[index])
         if is_timing and can_train:
             speed = float(self._prospects.log_seconds_sd[index]) ** 2
@@ -190,19 +190,13 @@ class Acquisition:
             return self._may_start and self._state.space.is_runnable(configuration)
         return run.configuration == configuration and run.is_open
 
-    def _may_time(self) -> Flags:
-        """Which candidates' steps may be timed and were not."""
-        state, num = self._state, len(self._runs)
-        if not (state.schedule.times_steps and self._may_start and state.terms.times_alone):
-            return np.zeros(num, dtype=bool)
-        known = state.timed() | state.failed_timings()
-        return np.array(
-            [
-                timing_key(c, state.cluster) not in known and not _is_only_described(state, c)
-                for c in self._prospects.configurations
-            ],
-            dtype=bool,
-        )
+    def _may_time(self, index: int) -> bool:
+        """Whether a candidate's steps may be timed and were not."""
+        state, configuration = self._state, self._prospects.configurations[index]
+        if self._timed is None:
+            return False
+        is_known = timing_key(configuration, state.cluster) in self._timed
+        return not is_known and not _is_only_described(state, configuration)
 
     def _slice_seconds(self, log_incumbent: float) -> Array:
         """Training seconds of each candidate's next slice, `(num,)`."""
@@ -300,7 +294,7 @@ class Acquisition:
         state = self._state
         run, seconds = self._runs[index], float(self.weights.slice_seconds[index])
         done = float(self._prospects.status.seconds[index])
-        left = self.seconds_left(index)
+        left = self._seconds_left(index)
         stated = state.job.probe.slice_seconds
         if stated is not None:
             return Until(training_seconds=done + min(stated, left))
@@ -319,7 +313,7 @@ class Acquisition:
         samples = self._end_samples(index, seconds)
         return Until(samples=samples, training_seconds=done + left if math.isfinite(left) else None)
 
-    def seconds_left(self, index: int) -> float:
+    def _seconds_left(self, index: int) -> float:
         """Training seconds that the budget leaves for a candidate's next slice."""
         left = seconds_left(self._state, self._prospects.configurations[index])
         if not self._state.terms.resumes:

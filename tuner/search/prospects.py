@@ -109,8 +109,8 @@ def prospects_of_slopes(predictor: SlopePredictor) -> Prospects:
 def _reach(status: RunStatus) -> float:
     """Chance that any candidate reaches the target, where those without a chance of their own are alike.
 
-    With even odds beforehand (Jeffreys' prior) and n runs known never to arrive, none of m others does with
-    probability B(n + m + 1/2, 1/2) / B(n + 1/2, 1/2).
+    The share of candidates that never arrive has Jeffreys' prior, Beta(1/2, 1/2). If n runs are known never
+    to arrive, none of m other candidates arrives with probability B(n + m + 1/2, 1/2) / B(n + 1/2, 1/2).
     """
     alike = (status.never == status.never_of_others) & ~status.ended
     never = np.where(status.ended, 1.0, status.never)[~alike]

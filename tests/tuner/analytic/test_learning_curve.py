@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,16 +13,8 @@ from tuner.analytic.learning_curve import Arrivals, extrapolate
 from tuner.analytic.quasi_random import NUM_DRAWS
 from tuner.analytic.rate_edge import RunEvidence
 
-
-def curve(
-    samples_to_target: float,
-    *,
-    share: float = 0.5,
-    noise: float = 0.008,
-    seed: int = 0,
-    arrived: bool = False,
-) -> RunEvidence:
-    return run(configuration(), samples_to_target, share=share, noise=noise, seed=seed, arrived=arrived)
+#: A run of one configuration.
+curve = partial(run, configuration())
 
 
 def spread(found: Arrivals, index: int = 0) -> float:
