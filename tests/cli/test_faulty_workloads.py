@@ -63,15 +63,14 @@ def test_check_shows_what_a_few_steps_took_and_leaves_nothing_behind(
 
 
 @pytest.mark.slow
-def test_a_run_that_gets_nowhere_ends_provisional_and_strictly_so_with_4(
-    workplace: Workplace, paceline: Command
-) -> None:
+def test_nothing_is_recommended_where_no_score_ever_improves(workplace: Workplace, paceline: Command) -> None:
     workplace.write_job(fault="never better")
     ended = paceline("run", "job.toml", "--budget", "9s")
-    assert ended.code == 0, ended.stderr
-    assert "(provisional)" in ended.stdout
-    assert "The time budget of 9 s is used up" in ended.stdout
-    assert paceline("run", "job.toml", "--budget", "9s", "--strict").code == 4
+    assert ended.code == 3, ended.stderr
+    assert ended.stdout == ""
+    assert "target 0.97" in last_line(ended)
+    assert "the best value was 0.5" in last_line(ended)
+    assert "lower goal.target" in last_line(ended)
 
 
 @pytest.mark.slow

@@ -160,13 +160,25 @@ def _unreachable(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]:
     limits = state.job.goal
     bounded = limits.deadline is not None or limits.max_dollars is not None
     remedy = ("allow a later deadline or more dollars",) if bounded else ()
-    more = ("allow more in [budget]",) if stop.kind is StopKind.BUDGET else ()
-    return f"the target is out of reach: {stop.reason}", (
-        *remedy,
-        "lower goal.target",
-        "widen [space]",
-        *more,
-    )
+    best = format_value(_best_value(state))
+    if stop.kind is StopKind.BUDGET:
+        reason = (
+            f"no configuration will probably reach the target {limits.target:g}, as far as seen, so nothing "
+            f"is recommended: {stop.reason}; the best value was {best}"
+        )
+        return reason, (*remedy, "allow more in [budget]", _easier_target(state), "widen [space]")
+    reason = f"the target is out of reach: {stop.reason}; the best value was {best}"
+    return reason, (*remedy, _easier_target(state), "widen [space]")
+
+
+def _best_value(state: SearchState) -> float:
+    """The best score of a trained model that was read."""
+    values = [point.value for run in state.runs.values() for point in run.measurement.trained_curve]
+    return max(values) if state.job.goal.maximize else min(values)
+
+
+def _easier_target(state: SearchState) -> str:
+    return "lower goal.target" if state.job.goal.maximize else "raise goal.target"
 
 
 def _turned_back_words(state: SearchState, runs: list[Run]) -> str:
@@ -195,10 +207,8 @@ def _turned_back_words(state: SearchState, runs: list[Run]) -> str:
 
 def _ended_words(state: SearchState, runs: list[Run]) -> tuple[str, tuple[str, ...]]:
     """Every run came to its own end before the target."""
-    goal = state.job.goal
     longest = max(runs, key=lambda run: run.measurement.samples)
-    values = [point.value for run in runs for point in run.measurement.trained_curve]
-    best = format_value(max(values) if goal.maximize else min(values))
+    best = format_value(_best_value(state))
     samples = format_count(longest.measurement.samples)
     if state.job.runs_command:
         what, change = "the script ended by itself", "let it train for more epochs"
@@ -206,5 +216,5 @@ def _ended_words(state: SearchState, runs: list[Run]) -> tuple[str, tuple[str, .
         what, change = "the schedule ended", "raise workload.schedule.horizon_samples"
     return f"{what} after {samples} samples, before the target; the best value was {best}", (
         change,
-        "lower goal.target",
+        _easier_target(state),
     )

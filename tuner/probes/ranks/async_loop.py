@@ -372,13 +372,13 @@ class AsynchronousRunner:
         self.membership.refresh()
         if not self.membership.leads:
             return
-        self.lost_ranks = self.membership.lost_ranks()
         ended = 1 + ENDS.index(outcome)
         is_new = outcome is not Outcome.DIVERGED and self.membership.total_samples > self._saved_samples
         if is_new and not self.plan.is_timing:
             self._save(ended)
         else:
             self.membership.post(ended=ended)
+        self.lost_ranks = self.membership.lost_ranks()
 
     def _save(self, ended: int = 0) -> None:
         """Saves the run, unless another rank takes the lead meanwhile.

@@ -16,6 +16,9 @@ Array = npt.NDArray[np.float64]
 #: Shorter silences are the scheduler's, where ranks share cores.
 _LEAST_SILENCE_SECONDS = 1.0
 
+#: A checkpoint waits so long for a rank that has fallen silent, since a busy host may hold it up.
+_MAY_RETURN_SECONDS = 5.0
+
 
 class Field(IntEnum):
     """Fields of a rank's status; those marked (leader) count only if the rank leads."""
@@ -95,6 +98,7 @@ class Membership:
         self._rows: Array = np.zeros((transport.num_ranks, STATUS_WIDTH))
         self._started_samples: Array = np.zeros(transport.num_ranks)
         self._live: tuple[int, ...] = tuple(range(transport.num_ranks))
+        self._silent: Array = np.zeros(transport.num_ranks)
         if transport.rank == 0:
             self._own[Field.TERM] = 1
 
@@ -126,7 +130,7 @@ class Membership:
         """Reads the status of all ranks, and takes the lead if it falls to this rank."""
         self._rows = self._transport.statuses()
         self._rows[self.rank] = self._own
-        silent = self._transport.silent_seconds()
+        silent = self._silent = self._transport.silent_seconds()
         self._live = tuple(
             rank
             for rank in range(self._transport.num_ranks)
@@ -166,6 +170,10 @@ class Membership:
     def lost_ranks(self) -> tuple[int, ...]:
         """Lost ranks."""
         return tuple(rank for rank in range(self._transport.num_ranks) if rank not in self._live)
+
+    def may_return(self) -> bool:
+        """Whether a lost rank fell silent so recently that it may only have been held up."""
+        return any(self._silent[rank] <= _MAY_RETURN_SECONDS for rank in self.lost_ranks())
 
     def leader(self) -> int:
         """The rank that leads, as far as this one knows."""

@@ -27,7 +27,7 @@ class ConsistentSnapshot:
     The leader requests a pause. Each rank reaches it at the end of its step and answers others until nothing
     it started is in flight. Once all live ranks have paused, all that is to be mixed in has arrived: each
     rank writes its replica, momentum, generators and arrived messages as its part, and the leader joins
-    the parts. A rank that falls silent meanwhile is left out. For an evaluation, the leader does not wait for
+    the parts. A rank that stays silent meanwhile is left out. For an evaluation, the leader does not wait for
     the other ranks: they only pause while it lasts.
 
     The snapshot is consistent over shared memory. Over TCP a push may still travel when all have paused: the
@@ -171,7 +171,7 @@ class ConsistentSnapshot:
             membership.refresh()
             if not membership.leads:
                 return False
-            if membership.all_live(field, number):
+            if membership.all_live(field, number) and not membership.may_return():
                 return True
             self._report("saving")
             time.sleep(_PAUSE_POLL_SECONDS)

@@ -289,6 +289,26 @@ def test_frozen_rank_that_wakes_takes_part_again(launcher: LocalLauncher, tmp_pa
     assert [rank.rank for rank in measured.ranks] == [0, 1, 2]
 
 
+def test_a_checkpoint_waits_for_a_rank_that_is_held_up_for_a_moment(
+    launcher: LocalLauncher, tmp_path: Path
+) -> None:
+    prober = TrainingProber(tiny_job(cluster=SLOWED), FOLDER, launcher)
+    handle = prober.start(of("gossip_pull", 3), Purpose.TRAINING, Until(samples=6_000), tmp_path)
+    fault_while_training(prober, launcher, handle, 1, signal.SIGSTOP)
+    record = prober._slices[handle.identity]
+    frozen = launcher.processes(record.job)[1]
+    limit = time.monotonic() + 60
+    while prober.poll(handle).samples < 6_000:
+        assert time.monotonic() < limit, "the others do not go on"
+        time.sleep(0.01)
+    # Long enough that the others go on without it.
+    time.sleep(1.5)
+    os.kill(frozen, signal.SIGCONT)
+    measured = ended(prober, handle)
+    assert measured.outcome is Outcome.PAUSED, measured.error
+    assert measured.lost_ranks == ()
+
+
 @pytest.mark.parametrize("nodes", [2, 3])
 def test_averaging_after_every_step_is_all_reduce(
     launcher: LocalLauncher, tmp_path: Path, nodes: int

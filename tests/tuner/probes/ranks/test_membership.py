@@ -83,6 +83,15 @@ def test_deadline_follows_the_steps_a_rank_was_seen_to_take(memberships: list[Me
     assert memberships[0].lost_ranks() == ()
 
 
+def test_a_lost_rank_may_return_for_a_few_seconds(memberships: list[Membership]) -> None:
+    memberships[1].post(step_median=0.01, step_deviation=0.001)
+    for seconds, is_lost, may_return in [(0.5, False, False), (3.0, True, True), (6.0, True, False)]:
+        silence(memberships, 1, seconds)
+        poll(memberships)
+        assert memberships[0].lost_ranks() == ((1,) if is_lost else ())
+        assert memberships[0].may_return() is may_return
+
+
 def test_a_rank_that_asked_for_a_pause_may_be_silent_while_it_lasts(memberships: list[Membership]) -> None:
     memberships[0].post(step_median=0.01, step_deviation=0.001, pause=1, pause_seconds=30.0)
     silence(memberships, 0, 20.0)
