@@ -47,6 +47,7 @@ _START_QUANTILE = 0.1
 #: Weight of the squared coefficients, which keeps a regression on few runs finite.
 _RIDGE = 1e-2
 _NUM_BINS = 10
+_PRODUCT = (plateau.RECORDED.constant, plateau.RECORDED.of_log_folds, plateau.RECORDED.of_progress)
 #: Ends of recordings' names that say how their clock runs.
 _CLOCKS = ("-quick", "-slow")
 
@@ -165,7 +166,7 @@ def _prefixes(
             if never and samples[-1] < further * samples[length - 1]:
                 continue
             known = samples[:length], progress[:length]
-            yield plateau.plateau_features(*known), never, plateau.chance_of_never(*known)
+            yield plateau.plateau_features(*known), never, plateau.chance_of_never(*known, plateau.RECORDED)
 
 
 def _curve(run: RecordedRun, sign: float) -> tuple[Array, Array]:
@@ -262,13 +263,13 @@ def main(
     if as_json:
         result = {
             "coefficients": dict(zip(("constant", "log_folds", "progress"), fitted.tolist(), strict=True)),
-            "product": dict(zip(("constant", "log_folds", "progress"), plateau.COEFFICIENTS, strict=True)),
+            "product": dict(zip(("constant", "log_folds", "progress"), _PRODUCT, strict=True)),
             "workloads": [asdict(workload) for workload in workloads],
             "reliability": [asdict(one) for one in bins],
         }
         typer.echo(json.dumps(result, indent=1))
         return
-    for name, values in (("all workloads", fitted.tolist()), ("product", plateau.COEFFICIENTS)):
+    for name, values in (("all workloads", fitted.tolist()), ("product", _PRODUCT)):
         constant, log_folds, progress = values
         typer.echo(f"{name}: log odds = {constant:.2f} {log_folds:+.2f} log f {progress:+.2f} progress")
     typer.echo("workload                    prefixes  never   log loss: left out  product  base rate")

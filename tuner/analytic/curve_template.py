@@ -2,9 +2,9 @@
 
 Configurations of one workload share the curve's shape up to a time warp, within one phase of the schedule:
 from the same level of progress they need the same number of e-folds of samples to the target. So increments
-of log samples between levels are averaged over all runs that passed them, unfinished ones too; levels that
-none has passed retain the increments of the power-tail prior, stretched as the passed ones are. Levels count
-at their first passage, as the target does.
+of log samples between levels are averaged over all runs that passed them, unfinished ones too. The increments
+of levels that none has passed are those of a grid of shapes, each as probable as it predicts what was passed;
+where the shapes differ, all runs err alike. Levels count at their first passage, as the target does.
 
 The prior is a grid of shapes. Progress is y = (value - start) / (target - start): it starts near 0, and the
 target is 1, whether the metric rises or falls. The power tail is
@@ -20,9 +20,9 @@ so the e-folds of samples between two levels depend on the shape (h, u, q) alone
 only a curve that arrives shows how long the way to the target is. The form holds within one phase of a
 learning-rate schedule.
 
-The constants were chosen on recordings of two small networks (`benchmarks.small_recordings`) with the
-public TrimTuner networks in view. There, once a few runs had arrived, the error of log samples to target
-was 0.4 to 0.6 after a tenth of a run, 0.3 to 0.45 after a quarter, about 0.25 at half, 0.15 late.
+The prior of the shapes is as wide as recorded networks differ, which were seen while it was chosen:
+from a fifth of the way, runs that arrived took 2.3 to 3.5 e-folds more, and 4.7 where targets were near the
+best; from half of the way 1.4 to 2.9. Around the mean of its own workload a run differed by 0.3 to 0.6.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from tuner.analytic.laws import Array
 
 #: Grid of shapes. Text-book curves have tail exponents u q of 0.3 to 2 (Viering and Loog 2022); a rise that
 #: waits at chance first has u above 1.
-_HEIGHTS = np.array([1.02, 1.05, 1.1, 1.2, 1.4, 2.0])
-_HEIGHT_WEIGHTS = np.array([0.14, 0.15, 0.17, 0.15, 0.1, 0.05])
-_RISES = np.exp(np.linspace(np.log(0.5), np.log(2.8), 5))
-_TAILS = np.exp(np.linspace(np.log(0.3), np.log(4.0), 4))
-_LOG_U_SD, _LOG_Q_MEAN, _LOG_Q_SD = 0.45, np.log(0.9), 0.7
+_HEIGHTS = np.array([1.02, 1.05, 1.1, 1.2, 1.4])
+_HEIGHT_WEIGHTS = np.array([0.08, 0.32, 0.37, 0.2, 0.03])
+_RISES = np.exp(np.linspace(np.log(0.6), np.log(2.8), 6))
+_TAILS = np.exp(np.linspace(np.log(0.3), np.log(6.0), 6))
+_LOG_U_MEAN, _LOG_U_SD, _LOG_Q_MEAN, _LOG_Q_SD = np.log(1.45), 0.15, np.log(0.9), 0.3
 
 
 def _grid() -> tuple[Array, Array]:
     height, rise, tail = (axis.ravel() for axis in np.meshgrid(_HEIGHTS, _RISES, _TAILS, indexing="ij"))
     log_weight = np.log(np.repeat(_HEIGHT_WEIGHTS, len(_RISES) * len(_TAILS)))
-    log_weight -= 0.5 * (np.log(rise) / _LOG_U_SD) ** 2
+    log_weight -= 0.5 * ((np.log(rise) - _LOG_U_MEAN) / _LOG_U_SD) ** 2
     log_weight -= 0.5 * ((np.log(tail) - _LOG_Q_MEAN) / _LOG_Q_SD) ** 2
     weight = np.exp(log_weight - log_weight.max())
     return np.stack([height, rise, tail], axis=1), np.asarray(weight / weight.sum(), dtype=float)
@@ -57,35 +57,31 @@ def _grid() -> tuple[Array, Array]:
 SHAPES, PRIOR = _grid()
 
 
-def arriving_increments(levels: Array) -> Array:
-    """e-folds of samples between levels of progress, each the prior's median over all shapes.
+def increments_of_shapes(levels: Array) -> Array:
+    """e-folds of samples between levels of progress, of every shape.
 
     Args:
         levels: Ascending, in (0, 1], `(num_levels,)`.
 
     Returns:
-        `(num_levels - 1,)`.
+        `(num_shapes, num_levels - 1)`.
     """
     height, rise, tail = SHAPES.T[:, :, None]
     # log K / u of every level for every shape.
     at = np.log((1.0 - levels / height) ** (-1.0 / tail) - 1.0) / rise
-    found = []
-    for column in np.diff(at, axis=1).T:
-        order = np.argsort(column)
-        middle = int(np.searchsorted(np.cumsum(PRIOR[order]), 0.5 * PRIOR.sum()))
-        found.append(float(column[order[middle]]))
-    return np.array(found)
+    return np.asarray(np.diff(at, axis=1))
 
 
 LEVELS = np.array(
     [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.76, 0.81, 0.85, 0.89, 0.92, 0.945, 0.965, 0.985, 1.0]
 )
-#: How many runs the prior's increment is worth, and the prior's stretch in e-folds passed.
-_PRIOR_RUNS, _STRETCH_FOLDS = 0.3, 1.0
-#: Real curves take so much longer between levels than the prior's median shape.
-_STRETCH = 1.3
+_INCREMENTS = increments_of_shapes(LEVELS)
+#: How many runs a shape's increment is worth where runs have passed both levels.
+_SHAPE_RUNS = 0.3
+#: What no shape of the grid explains of an increment: standard deviation, however many runs show it.
+_MISFIT_SD = 0.15
 #: A run differs from the template by this much times the root of the e-folds that lie ahead.
-_OWN_SD = 0.4
+_OWN_SD = 0.3
 #: What is unsure of log samples however late: standard deviation.
 FORM_SD = 0.05
 #: Noise of the furthest progress, in units of progress.
@@ -138,44 +134,49 @@ class Template:
     """e-folds of samples from each level to the next.
 
     Args:
-        folds: `(num_levels - 1,)`.
-        unlearnt: Share of each that is the prior's, `(num_levels - 1,)`.
+        folds: If a shape is the true one, `(num_shapes, num_levels - 1)`.
+        weights: Probability of each shape, `(num_shapes,)`.
     """
 
     folds: Array
-    unlearnt: Array
+    weights: Array
 
     def ahead(self, progress: float) -> tuple[float, float]:
-        """e-folds from a level of progress to the target, and how many of them are the prior's guess."""
+        """e-folds from a level of progress to the target, and their standard deviation over the shapes."""
         level = float(np.clip(progress, LEVELS[0], 1.0))
         share = np.clip((LEVELS[1:] - level) / np.diff(LEVELS), 0.0, 1.0)
-        return float(share @ self.folds), float(share @ (self.folds * self.unlearnt))
+        found = self.folds @ share
+        mean = float(self.weights @ found)
+        return mean, math.sqrt(float(self.weights @ (found - mean) ** 2))
 
     def steepness(self, progress: float) -> float:
         """e-folds of samples that a unit of progress takes there; the largest of the ends beyond them."""
         place = int(np.searchsorted(LEVELS, progress, side="right")) - 1
-        place = min(max(place, 0), len(self.folds) - 1)
-        return float(self.folds[place] / (LEVELS[place + 1] - LEVELS[place]))
+        place = min(max(place, 0), self.folds.shape[1] - 1)
+        return float(self.weights @ self.folds[:, place] / (LEVELS[place + 1] - LEVELS[place]))
 
 
 def template_of(passages: Sequence[Passage]) -> Template:
     """The template that runs of one workload share.
 
+    Increments that runs have passed say which shapes are probable, and these say how long the others are.
+
     Args:
         passages: Of every run with an evaluation; may be empty.
     """
-    prior = _STRETCH * arriving_increments(LEVELS)
     if not passages:
-        return Template(folds=prior, unlearnt=np.ones(len(prior)))
+        return Template(folds=_INCREMENTS, weights=PRIOR)
     steps = np.diff(np.stack([passage.log_samples for passage in passages]), axis=1)
     known = np.isfinite(steps)
     count = known.sum(axis=0)
     total = np.where(known, steps, 0.0).sum(axis=0)
     passed = count > 0
-    mean = np.where(passed, total / np.maximum(count, 1), 0.0)
-    stretch = (_STRETCH_FOLDS + mean[passed].sum()) / (_STRETCH_FOLDS + prior[passed].sum())
-    folds = (_PRIOR_RUNS * prior * stretch + total) / (_PRIOR_RUNS + count)
-    return Template(folds=folds, unlearnt=_PRIOR_RUNS / (_PRIOR_RUNS + count))
+    mean, expected = total[passed] / count[passed], _INCREMENTS[:, passed]
+    variance = _OWN_SD**2 * expected / count[passed] + _MISFIT_SD**2
+    log_weights = np.log(PRIOR) - 0.5 * ((mean - expected) ** 2 / variance + np.log(variance)).sum(axis=1)
+    weights = np.exp(log_weights - log_weights.max())
+    folds = (_SHAPE_RUNS * _INCREMENTS + total) / (_SHAPE_RUNS + count)
+    return Template(folds=folds, weights=weights / weights.sum())
 
 
 def template_sd(folds: float) -> float:
@@ -200,13 +201,13 @@ class Ahead:
         folds: e-folds of samples to the target.
         form_sd: Their standard deviation, since no run follows the template exactly.
         place_sd: What the noise of the last evaluation adds to it.
-        guessed: How many of the e-folds are the prior's guess.
+        common_sd: What is unknown of the template: their standard deviation, common to all runs.
     """
 
     folds: float
     form_sd: float
     place_sd: float
-    guessed: float
+    common_sd: float
 
     @property
     def sd(self) -> float:
@@ -224,9 +225,9 @@ def ahead_of(passage: Passage, template: Template) -> Ahead:
         passage: Of the run.
         template: That it shares.
     """
-    folds, guessed = template.ahead(passage.progress)
+    folds, common_sd = template.ahead(passage.progress)
     folds = max(folds, _LEAST_AHEAD)
     if passage.progress < LEVELS[0]:
-        return Ahead(folds=folds + _STUCK_FOLDS, form_sd=_STUCK_SD, place_sd=0.0, guessed=guessed)
+        return Ahead(folds=folds + _STUCK_FOLDS, form_sd=_STUCK_SD, place_sd=0.0, common_sd=common_sd)
     place = min(NOISE * template.steepness(passage.progress), _MOST_PLACE_SD)
-    return Ahead(folds=folds, form_sd=template_sd(folds), place_sd=place, guessed=guessed)
+    return Ahead(folds=folds, form_sd=template_sd(folds), place_sd=place, common_sd=common_sd)

@@ -89,7 +89,7 @@ class Quantity:
             values: Logarithms, `(num,)`.
         """
         noise = np.full(len(rows), self.noise_sd)
-        return Observations(rows=rows, values=values, noise_sd=noise, ahead=np.zeros(len(rows)))
+        return Observations(rows=rows, values=values, noise_sd=noise, common_sd=np.zeros(len(rows)))
 
 
 #: Step times repeat within a few percent, trainings by seed within a tenth.

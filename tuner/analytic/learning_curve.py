@@ -10,32 +10,23 @@ import numpy as np
 
 from tuner.analytic.curve_template import (
     FORM_SD,
-    LEVELS,
-    NOISE,
-    Passage,
-    Template,
     ahead_of,
     passage_of,
     template_of,
 )
 from tuner.analytic.laws import Array
+from tuner.analytic.plateau import TRAINED, chance_of_never
 from tuner.analytic.quasi_random import NUM_DRAWS, spread_normals
 from tuner.analytic.rate_edge import RunEvidence
-from tuner.analytic.started_runs import COMMON_ERROR_SD
 
 #: Share of the variance of extrapolation errors that all runs of a workload have in common: the template
 #: is wrong for all of them alike. Compared with real curves (truncated at random, up to eight of a workload
 #: at a time) errors were 0.54 early, of which 0.30 were a run's own.
 _COMMON_SHARE = 0.7
-#: A run without visible gain while its samples grew by so many e-folds has likely come to its end;
-#: one that never left its start gets longer. The width is that of a logistic.
-_STALLED_FOLDS, _STUCK_FOLDS, _STALLED_WIDTH = 1.2, 2.5, 0.2
 #: A run has come further than one that turned back if it closed this share of what that one lacked.
 FURTHER_SHARE = 0.2
 #: Chance that another run reaches the target all the same, for each run that turned back.
 _REACHES_ALL_THE_SAME = 0.4
-#: What shows above the noise of two evaluations, in units of progress.
-_VISIBLE = 2 * NOISE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,23 +40,15 @@ class Arrivals:
         median: `(num_runs,)`; infinite if nothing is known.
         own: Each run's own deviation from median and common part, `(NUM_DRAWS, num_runs)`.
         common: The deviation all runs share, `(NUM_DRAWS,)`.
-        unreachable: Chance that a run gains no more, `(num_runs,)`.
-        num_turned_back: Runs that passed their best value and got worse since.
+        unreachable: Chance that a run never arrives, `(num_runs,)`.
+        unreachable_elsewhere: Chance that a run which was not started, or has no score, never arrives.
     """
 
     median: Array
     own: Array
     common: Array
     unreachable: Array
-    num_turned_back: int = 0
-
-    @property
-    def unreachable_elsewhere(self) -> float:
-        """Chance that a run which was not started gains no more before the target."""
-        if not len(self.unreachable):
-            return 0.0
-        least = float(self.unreachable.min())
-        return min(least, _others_say(self.num_turned_back)) if self.num_turned_back else least
+    unreachable_elsewhere: float
 
 
 def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
@@ -81,7 +64,7 @@ def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
         if len(run.samples) and not run.diverged
     }
     template = template_of(list(passages.values()))
-    median, unreachable = np.full(num, np.inf), np.zeros(num)
+    median, unreachable = np.full(num, np.inf), np.full(num, np.nan)
     deviation = np.zeros((NUM_DRAWS, num))
     # Two normals are shared by all runs, two are each run's own.
     normals = spread_normals(NUM_DRAWS, 4)
@@ -90,18 +73,20 @@ def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
     num_turned_back, furthest_turned = len(turned), max(turned, default=-math.inf)
     for position, (i, passage) in enumerate(passages.items()):
         if runs[i].samples_to_target is not None:
+            unreachable[i] = 0.0
             continue
         ahead = ahead_of(passage, template)
         median[i] = passage.log_seen + ahead.folds
-        gains_no_more = runs[i].ended or runs[i].turned_back
-        unreachable[i] = 1.0 if gains_no_more else _gains_no_more(runs[i], passage, template)
+        unreachable[i] = chance_of_never(runs[i].samples, runs[i].progress, TRAINED)
+        if runs[i].ended or runs[i].turned_back:
+            unreachable[i] = 1.0
         if passage.progress <= furthest_turned + FURTHER_SHARE * max(1.0 - furthest_turned, 0.0):
             unreachable[i] = max(unreachable[i], _others_say(num_turned_back))
         own = np.roll(normals[:, 2:], 37 * position + 1, axis=0)
         deviation[:, i] = (
             ahead.form_sd
             * (math.sqrt(_COMMON_SHARE) * normals[:, 0] + math.sqrt(1 - _COMMON_SHARE) * own[:, 0])
-            + COMMON_ERROR_SD * ahead.guessed * normals[:, 1]
+            + ahead.common_sd * normals[:, 1]
             + math.hypot(ahead.place_sd, FORM_SD) * own[:, 1]
         )
         open_runs.append(i)
@@ -114,26 +99,18 @@ def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
         weights = 1.0 / (0.05**2 + deviation[:, open_runs].var(axis=0))
         common = deviation[:, open_runs] @ (weights / weights.sum())
     deviation[:, open_runs] -= common[:, None]
+    elsewhere = float(unreachable[list(passages)].min()) if passages else TRAINED.unknown
+    if num_turned_back:
+        elsewhere = min(elsewhere, _others_say(num_turned_back))
     return Arrivals(
         median=median,
         own=deviation,
         common=common,
-        unreachable=unreachable,
-        num_turned_back=num_turned_back,
+        unreachable=np.where(np.isnan(unreachable), elsewhere, unreachable),
+        unreachable_elsewhere=elsewhere,
     )
 
 
 def _others_say(num_turned_back: int) -> float:
     """Chance that a run which has not come clearly further turns back too."""
     return 1.0 - _REACHES_ALL_THE_SAME**num_turned_back
-
-
-def _gains_no_more(run: RunEvidence, passage: Passage, template: Template) -> float:
-    """Chance that a run gains no more: how long it has gained nothing against how long it should take."""
-    first = int(np.argmax(run.progress >= passage.progress - NOISE))
-    waited = passage.log_seen - float(np.log(run.samples[first]))
-    if passage.progress < LEVELS[0]:
-        allowed = _STUCK_FOLDS
-    else:
-        allowed = _STALLED_FOLDS + 2 * _VISIBLE * template.steepness(passage.progress)
-    return float(1.0 / (1.0 + np.exp(np.clip((allowed - waited) / _STALLED_WIDTH, -50.0, 50.0))))

@@ -5,49 +5,69 @@ A run that closes what is left to the target at its present pace, by log samples
     f = left / slope    e-folds of samples,
 
 with the upper end of the slope, since noise alone must not call a run stuck. The log odds of never arriving
-rise with log f and fall with the progress made:
+are linear in log f and in the progress made. Two kinds of run differ:
 
-    log odds = 3.7 + 0.75 log f - 4.2 progress.
-
-The three constants are a logistic regression over curves of recorded workloads, each cut at random places,
-where `never` means: not within the recording, which goes on for at least as long again
-(`python -m benchmarks.plateaus` fits them again, each workload judged by the others).
+- A recorded run ends where its recording does: one that has gained little needs too long. The constants are
+  a logistic regression over curves of recorded workloads, each cut at random places, where `never` means: not
+  within the recording, which goes on for at least as long again (`python -m benchmarks.plateaus` fits them
+  again, each workload judged by the others).
+- A run that trains goes on as long as it is paid for: one that has gained much and slows down has levelled
+  off. The factors are fitted to made scripts, of which some level off or turn back below the target
+  (`python -m benchmarks.made_scripts --fit`). The constant is 0.5 lower than fitted there, since users choose
+  their targets for scripts that they know.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from tuner.analytic.laws import Array
 
-#: Of the log odds: constant, factor of log f, factor of progress.
-COEFFICIENTS = (3.7, 0.75, -4.2)
-#: With fewer scores than this a slope says nothing; then the odds are even.
-FEWEST_SCORES, UNKNOWN = 3, 0.5
+
+@dataclass(frozen=True, kw_only=True)
+class NeverOdds:
+    """Log odds that a run never arrives.
+
+    Args:
+        constant: Their constant.
+        of_log_folds: Factor of log f.
+        of_progress: Factor of the progress made.
+        unknown: The chance while a run has fewer than `FEWEST_SCORES` scores.
+    """
+
+    constant: float
+    of_log_folds: float
+    of_progress: float
+    unknown: float
+
+
+#: Of recorded runs, and of runs that train as long as they need.
+RECORDED = NeverOdds(constant=3.7, of_log_folds=0.75, of_progress=-4.2, unknown=0.5)
+TRAINED = NeverOdds(constant=-3.2, of_log_folds=0.75, of_progress=2.9, unknown=0.2)
+#: With fewer scores than this a slope says nothing.
+FEWEST_SCORES = 3
 #: Where the features are clipped: beyond, they say no more.
 _LEAST_FOLDS, _MOST_FOLDS, _LEAST_PROGRESS = 0.05, 50.0, -0.2
 #: Median of |second difference| over the standard deviation of independent noise.
 SECOND_DIFFERENCE = 0.6745 * 6.0**0.5
 
 
-def chance_of_never(samples: Array, progress: Array) -> float:
+def chance_of_never(samples: Array, progress: Array, odds: NeverOdds) -> float:
     """Chance that a run gains too little to reach the target, in (0, 1).
 
     Args:
         samples: Samples seen at each score, ascending, above 0, `(num_points,)`.
         progress: (value - start) / (target - start) at each score, below 1, `(num_points,)`.
-
-    Returns:
-        The chance; `UNKNOWN` with fewer than `FEWEST_SCORES` scores.
+        odds: Of the kind of run.
     """
     if len(samples) < FEWEST_SCORES:
-        return UNKNOWN
+        return odds.unknown
     log_folds, gained = plateau_features(samples, progress)
-    constant, of_log_folds, of_progress = COEFFICIENTS
-    odds = constant + of_log_folds * log_folds + of_progress * gained
-    return 1.0 / (1.0 + math.exp(-odds))
+    log_odds = odds.constant + odds.of_log_folds * log_folds + odds.of_progress * gained
+    return 1.0 / (1.0 + math.exp(-log_odds))
 
 
 def plateau_features(samples: Array, progress: Array) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """Bayesian regression with slopes and a Gaussian-process residual, mixed over several priors.
 
 y_i = w' x_i + g(x_i) + d_i for a candidate i, seen as y_i + c a_i + e_i: slopes w ~ N(m, diag(v)), g a
-zero-mean Gaussian process, d_i ~ N(0, own_sd^2) the part of its own of each candidate, c what all
-unfinished observations err by for each e-fold a_i that they lie ahead, e_i the error of observing. All is
+zero-mean Gaussian process, d_i ~ N(0, own_sd^2) the part of its own of each candidate, c ~ N(0, 1) what all
+unfinished observations err by alike, each with a standard deviation a_i, e_i the error of observing. All is
 linear, so that the posterior is closed (Rasmussen and Williams 2006, section 2.7). Prior means m, residual
 sizes and length scales make the components of a mixture, weighted by their marginal likelihood (Bayesian
 model averaging; Hoeting et al. 1999): a prior that is wrong loses its weight after a few observations.
@@ -52,13 +52,13 @@ class Observations:
         rows: Which candidate each is of, `(num,)`.
         values: y, `(num,)`.
         noise_sd: Standard deviation of e, above 0, `(num,)`.
-        ahead: a, e-folds by which the value lies beyond what was seen, `(num,)`.
+        common_sd: a, standard deviation of the error that all have in common, `(num,)`.
     """
 
     rows: IntArray
     values: Array
     noise_sd: Array
-    ahead: Array
+    common_sd: Array
 
 
 class Design:
@@ -183,7 +183,6 @@ def fit_slopes(
     *,
     residual_sds: Sequence[float],
     own_sd: float,
-    ahead_sd: float = 0.0,
 ) -> SlopeModel:
     """The mixture's posterior.
 
@@ -193,10 +192,9 @@ def fit_slopes(
         seen: What was observed; may be empty.
         residual_sds: Sizes of the residual to mix.
         own_sd: Standard deviation of each candidate's own part.
-        ahead_sd: Prior standard deviation of c.
     """
     rows = seen.rows
-    base = np.diag(seen.noise_sd**2) + ahead_sd**2 * np.outer(seen.ahead, seen.ahead)
+    base = np.diag(seen.noise_sd**2) + np.outer(seen.common_sd, seen.common_sd)
     base += own_sd**2 * (rows[:, None] == rows[None, :])
     components = [
         _solved(design, prior, seen, base, sd, length)

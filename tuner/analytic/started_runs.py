@@ -16,9 +16,6 @@ import numpy as np
 from tuner.analytic.curve_template import FORM_SD, Passage, Template, ahead_of, template_of
 from tuner.analytic.slopes import Observations
 
-#: Prior of the error that all unfinished runs of a workload share, for each e-fold of the template that no
-#: run has passed yet: standard deviation.
-COMMON_ERROR_SD = 0.2
 #: A run that ended without arriving needs more than it had: so many e-folds, give or take.
 _ENDED_FOLDS, _ENDED_LEAST, _ENDED_SD = 1.0, 0.3, 0.8
 _ARRIVED_SD = 0.02
@@ -53,16 +50,16 @@ def observed_by(runs: Sequence[StartedRun]) -> Observations:
         rows=np.array([run.row for run in runs], dtype=np.intp),
         values=columns[:, 0],
         noise_sd=columns[:, 1],
-        ahead=columns[:, 2],
+        common_sd=columns[:, 2],
     )
 
 
 def _observation(run: StartedRun, template: Template) -> tuple[float, float, float]:
-    """Value, its standard deviation, and how many e-folds of it are the prior's guess."""
+    """Value, its standard deviation, and the standard deviation that it shares with others."""
     seen = run.passage.log_seen
     if run.samples_to_target is not None:
         return math.log(max(run.samples_to_target, 1.0)), _ARRIVED_SD, 0.0
     ahead = ahead_of(run.passage, template)
     if run.ended:
         return max(seen + ahead.folds, seen + _ENDED_LEAST) + _ENDED_FOLDS, _ENDED_SD, 0.0
-    return seen + ahead.folds, math.hypot(ahead.sd, FORM_SD), ahead.guessed
+    return seen + ahead.folds, math.hypot(ahead.sd, FORM_SD), ahead.common_sd

@@ -11,10 +11,10 @@ from search_spaces import Configuration
 from tuner.analytic.curve_template import passage_of
 from tuner.analytic.features import SAMPLES, SECONDS, Features, Quantity, Slope, features_of, prior_of
 from tuner.analytic.laws import Array
-from tuner.analytic.plateau import FEWEST_SCORES, UNKNOWN, chance_of_never
+from tuner.analytic.plateau import FEWEST_SCORES, RECORDED, chance_of_never
 from tuner.analytic.slope_predictor import RunStatus, SlopeFit, SlopePredictor
 from tuner.analytic.slopes import Observations, fit_slopes
-from tuner.analytic.started_runs import COMMON_ERROR_SD, StartedRun, observed_by
+from tuner.analytic.started_runs import StartedRun, observed_by
 from tuner.domain.cluster import Cluster
 from tuner.search.runs import Run
 from tuner.search.score_times import score_times
@@ -55,11 +55,11 @@ class SampleSlopes:
             believed: Rows that count as if they had shown what is expected of them.
         """
         seen = self._observed(state)
-        found = self._samples.fit(seen, ahead_sd=COMMON_ERROR_SD)
+        found = self._samples.fit(seen)
         if not believed:
             return found
         seen = _believing(seen, sorted(believed), found.model.mean, BELIEVED_SAMPLES_SD)
-        return self._samples.fit(seen, ahead_sd=COMMON_ERROR_SD)
+        return self._samples.fit(seen)
 
     def weight_against(self, fitted: SlopeFit, others: Mapping[Configuration, float]) -> float:
         """Probability of the slopes beside another forecaster, by how well each predicted the runs.
@@ -83,7 +83,7 @@ class SampleSlopes:
         """Chance that each kind never arrives, `(num,)`, and that of one without a score.
 
         A run with too few scores for a chance of its own, and one without any, are as likely to arrive as the
-        others, and as `plateau.UNKNOWN` says, which counts as one run.
+        others, and as `plateau.RECORDED` says, which counts as one run.
         """
         scored = {self.rows[key]: run for key, run in state.runs.items() if run.measurement.finite_curve}
         start = _start(state) if scored else 0.0
@@ -92,8 +92,8 @@ class SampleSlopes:
             if run.arrived or run.has_ended:
                 chances[row] = float(run.has_ended)
             elif len(run.measurement.finite_curve) >= FEWEST_SCORES:
-                chances[row] = chance_of_never(*_progress(state, run, start))
-        of_others = (UNKNOWN + sum(chances.values())) / (1 + len(chances))
+                chances[row] = chance_of_never(*_progress(state, run, start), RECORDED)
+        of_others = (RECORDED.unknown + sum(chances.values())) / (1 + len(chances))
         return np.array([chances.get(row, of_others) for row in range(len(self.kinds))]), of_others
 
     def _observed(self, state: SearchState) -> Observations:
@@ -192,7 +192,7 @@ def _believing(seen: Observations, rows: Sequence[int], mean: Array, sd: float) 
         rows=np.concatenate([seen.rows, added]),
         values=np.concatenate([seen.values, mean[added]]),
         noise_sd=np.concatenate([seen.noise_sd, np.full(len(added), sd)]),
-        ahead=np.concatenate([seen.ahead, np.zeros(len(added))]),
+        common_sd=np.concatenate([seen.common_sd, np.zeros(len(added))]),
     )
 
 
@@ -223,12 +223,11 @@ class _Believed:
         self._quantity = quantity
         self._believed: dict[str, Slope] = {**quantity.slopes, **believed}
 
-    def fit(self, seen: Observations, *, ahead_sd: float = 0.0) -> SlopeFit:
+    def fit(self, seen: Observations) -> SlopeFit:
         """The quantity's posterior.
 
         Args:
             seen: What was observed; may be empty.
-            ahead_sd: Prior standard deviation of what unfinished observations err by in common.
         """
         level = float(seen.values.mean()) if len(seen.values) else 0.0
         quantity = self._quantity
@@ -243,6 +242,5 @@ class _Believed:
             seen,
             residual_sds=quantity.residual_sds,
             own_sd=quantity.own_sd,
-            ahead_sd=ahead_sd,
         )
         return SlopeFit(quantity=quantity.name, names=self._names, model=model)

@@ -46,10 +46,10 @@ def guessed_start(job: Job, first_values: Sequence[float]) -> float | None:
     if not job.runs_command or not first_values:
         return None
     worst = None if metric is None else metric.lower if goal.maximize else metric.upper
-    if worst is not None and math.isfinite(worst):
-        return worst
     sign = 1.0 if goal.maximize else -1.0
     first = sign * start_value([sign * value for value in first_values])
+    if worst is not None and math.isfinite(worst):
+        return first - (first - worst) / (len(first_values) + 1)
     gap = max(abs(goal.target - first), 0.1 * abs(goal.target), 1e-6)
     # A first scoring past the target says nothing of where the run started.
     started = first if sign * (goal.target - first) > 0 else goal.target

@@ -131,7 +131,7 @@ def test_a_fit_says_in_words_what_it_learnt_and_what_it_left_as_assumed() -> Non
         rows=np.arange(11),
         values=2.0 - 0.6 * columns[:11, 1],
         noise_sd=np.full(11, 0.03),
-        ahead=np.zeros(11),
+        common_sd=np.zeros(11),
     )
     model = fit_slopes(design, priors, seen, residual_sds=(0.1,), own_sd=0.05)
     fit = SlopeFit(

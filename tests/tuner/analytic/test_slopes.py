@@ -36,13 +36,13 @@ def made_design(num: int, rng: np.random.Generator, spread: float = 1.0) -> Desi
 
 
 def observed(
-    rows: Sequence[int], values: Sequence[float] | Array, noise: float = 0.05, ahead: Array | None = None
+    rows: Sequence[int], values: Sequence[float] | Array, noise: float = 0.05, common_sd: Array | None = None
 ) -> Observations:
     return Observations(
         rows=np.array(rows, dtype=np.intp),
         values=np.asarray(values, dtype=float),
         noise_sd=np.full(len(rows), noise),
-        ahead=np.zeros(len(rows)) if ahead is None else ahead,
+        common_sd=np.zeros(len(rows)) if common_sd is None else common_sd,
     )
 
 
@@ -52,9 +52,8 @@ def fitted(
     priors: Sequence[SlopePrior] = (NEUTRAL,),
     residual_sds: Sequence[float] = (0.3,),
     own_sd: float = 0.1,
-    ahead_sd: float = 0.0,
 ) -> SlopeModel:
-    return fit_slopes(design, priors, seen, residual_sds=residual_sds, own_sd=own_sd, ahead_sd=ahead_sd)
+    return fit_slopes(design, priors, seen, residual_sds=residual_sds, own_sd=own_sd)
 
 
 def conditional(
@@ -65,7 +64,6 @@ def conditional(
     sd: float,
     factor: float,
     own_sd: float,
-    ahead_sd: float,
 ) -> tuple[Array, Array, float]:
     """Mean and covariance of (y, slopes, c) given what was seen, by the book, and the log evidence."""
     num, num_columns = design.columns.shape
@@ -77,11 +75,11 @@ def conditional(
     whole[:num, slopes] = design.columns @ within
     whole[slopes, :num] = whole[:num, slopes].T
     whole[slopes, slopes] = within
-    whole[-1, -1] = ahead_sd**2
+    whole[-1, -1] = 1.0
     mean = np.concatenate([design.columns @ prior.mean, prior.mean, [0.0]])
     probe = np.zeros((len(seen.rows), len(mean)))
     probe[np.arange(len(seen.rows)), seen.rows] = 1.0
-    probe[:, -1] = seen.ahead
+    probe[:, -1] = seen.common_sd
     covariance = probe @ whole @ probe.T + np.diag(seen.noise_sd**2)
     gain = whole @ probe.T @ np.linalg.inv(covariance)
     misfit = seen.values - probe @ mean
@@ -95,11 +93,10 @@ def by_hand(
     seen: Observations,
     sds: Sequence[float],
     own_sd: float,
-    ahead_sd: float,
 ) -> tuple[Array, Array]:
     """Mean and covariance of (y, slopes, c) of the whole mixture."""
     parts = [
-        conditional(design, prior, seen, sd=sd, factor=factor, own_sd=own_sd, ahead_sd=ahead_sd)
+        conditional(design, prior, seen, sd=sd, factor=factor, own_sd=own_sd)
         for prior in priors
         for factor in LENGTH_FACTORS
         for sd in sds
@@ -122,19 +119,18 @@ def by_hand(
     num_seen=st.integers(0, 7),
     residual=st.sampled_from([(0.0,), (0.4,), (0.1, 0.8)]),
     own_sd=st.floats(0.0, 0.3),
-    ahead_sd=st.floats(0.0, 0.5),
     num_priors=st.integers(1, 3),
 )
 def test_the_posterior_is_that_of_gaussian_conditioning(
-    seed: int, num_seen: int, residual: tuple[float, ...], own_sd: float, ahead_sd: float, num_priors: int
+    seed: int, num_seen: int, residual: tuple[float, ...], own_sd: float, num_priors: int
 ) -> None:
     rng = np.random.default_rng(seed)
     design, priors = made_design(6, rng), (NEUTRAL, RIGHT, REVERSED)[:num_priors]
     rows = rng.integers(6, size=num_seen)
-    ahead = np.where(rng.random(num_seen) < 0.5, 0.0, rng.uniform(0.1, 3.0, num_seen))
-    seen = observed(list(rows), rng.standard_normal(num_seen), noise=0.2, ahead=ahead)
-    model = fitted(design, seen, priors, residual, own_sd, ahead_sd)
-    mean, covariance = by_hand(design, priors, seen, residual, own_sd, ahead_sd)
+    common_sd = np.where(rng.random(num_seen) < 0.5, 0.0, rng.uniform(0.02, 1.0, num_seen))
+    seen = observed(list(rows), rng.standard_normal(num_seen), noise=0.2, common_sd=common_sd)
+    model = fitted(design, seen, priors, residual, own_sd)
+    mean, covariance = by_hand(design, priors, seen, residual, own_sd)
     np.testing.assert_allclose(model.mean, mean[:6], atol=1e-7)
     np.testing.assert_allclose(model.variance, np.diag(covariance)[:6], atol=2e-8, rtol=1e-7)
     np.testing.assert_allclose(model.slopes, mean[6:-1], atol=1e-7)
@@ -249,29 +245,29 @@ def test_a_slope_is_extrapolated_beyond_what_was_seen_less_surely_than_within() 
 
 
 def unfinished(common: float, num_arrived: int, num_ahead: int) -> tuple[Design, Observations, Array]:
-    """Observations, the unfinished ones of which err by as much for each e-fold; and the truth."""
+    """Observations, the unfinished ones of which err alike, each by its own scale; and the truth."""
     rng = np.random.default_rng(4)
     num = num_arrived + num_ahead
     design = made_design(num, rng)
     truth = design.columns @ TRUE + 0.05 * rng.standard_normal(num)
-    ahead = np.concatenate([np.zeros(num_arrived), rng.uniform(0.5, 3.0, num_ahead)])
-    return design, observed(range(num), truth + common * ahead, ahead=ahead), truth
+    scale = np.concatenate([np.zeros(num_arrived), rng.uniform(0.1, 0.6, num_ahead)])
+    return design, observed(range(num), truth + common * scale, common_sd=scale), truth
 
 
-@pytest.mark.parametrize("common", [-0.4, 0.0, 0.3])
+@pytest.mark.parametrize("common", [-2.0, 0.0, 1.5])
 def test_what_all_unfinished_observations_err_by_is_recognised_once_some_arrived(common: float) -> None:
     design, seen, truth = unfinished(common, 8, 12)
-    reported = fitted(design, seen, residual_sds=(0.15,), ahead_sd=0.2)
+    reported = fitted(design, seen, residual_sds=(0.15,))
     assert np.abs(reported.mean - truth).mean() < 0.15
-    blind = fitted(design, seen, residual_sds=(0.15,), ahead_sd=0.0)
+    blind = fitted(design, observed(seen.rows, seen.values), residual_sds=(0.15,))
     if common:
         assert np.abs(reported.mean - truth).mean() < 0.5 * np.abs(blind.mean - truth).mean()
 
 
 def test_an_error_in_common_is_not_distinguished_from_the_level_where_all_are_as_far_ahead() -> None:
     design, seen, _ = unfinished(0.0, 0, 10)
-    seen = observed(range(10), seen.values + 0.5, ahead=np.full(10, 2.0))
-    model = fitted(design, seen, residual_sds=(0.15,), ahead_sd=0.2)
+    seen = observed(range(10), seen.values + 0.5, common_sd=np.full(10, 0.4))
+    model = fitted(design, seen, residual_sds=(0.15,))
     # The level of everything is far less sure beforehand, and takes nearly all of it.
     assert np.abs(model.mean - seen.values).mean() < 0.15
 

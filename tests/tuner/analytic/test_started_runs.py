@@ -54,7 +54,7 @@ def test_an_arrival_is_reported_as_it_was() -> None:
     assert reported.rows.tolist() == [3]
     assert reported.values[0] == pytest.approx(math.log(4_800.0))
     assert reported.noise_sd[0] < 0.05
-    assert reported.ahead[0] == 0.0
+    assert reported.common_sd[0] == 0.0
 
 
 def test_a_run_that_has_not_left_its_start_says_little_of_the_samples_to_target() -> None:
@@ -68,7 +68,7 @@ def test_a_run_that_has_not_left_its_start_says_little_of_the_samples_to_target(
 def test_no_runs_show_nothing() -> None:
     reported = observed_by([])
     assert [len(a) for a in (reported.rows, reported.values)] == [0, 0]
-    assert reported.noise_sd.shape == reported.ahead.shape == (0,)
+    assert reported.noise_sd.shape == reported.common_sd.shape == (0,)
 
 
 @examples(25)
@@ -82,9 +82,9 @@ def test_whatever_has_not_arrived_needs_more_than_it_had(progress: list[float], 
     assert seen.values[0] > run.passage.log_seen
     # Never as sure as of an arrival.
     assert seen.noise_sd[0] > 0.04
-    assert seen.ahead[0] >= 0.0
+    assert seen.common_sd[0] >= 0.0
     if ended:
-        assert seen.ahead[0] == 0.0
+        assert seen.common_sd[0] == 0.0
 
 
 def test_a_living_run_is_reported_within_its_spread_more_surely_the_further_it_is() -> None:
@@ -92,7 +92,7 @@ def test_a_living_run_is_reported_within_its_spread_more_surely_the_further_it_i
     for seen in found:
         assert abs(seen.values[0] - math.log(5_000.0)) < 2 * seen.noise_sd[0]
     assert [s.noise_sd[0] for s in found] == sorted((s.noise_sd[0] for s in found), reverse=True)
-    assert [s.ahead[0] for s in found] == sorted((s.ahead[0] for s in found), reverse=True)
+    assert [s.common_sd[0] for s in found] == sorted((s.common_sd[0] for s in found), reverse=True)
 
 
 def test_arrivals_of_curves_of_one_form_lie_within_the_spread_as_often_as_it_says() -> None:
@@ -142,12 +142,12 @@ def test_real_arrivals_are_predicted_by_runs_of_which_a_part_was_seen(name: str)
     assert np.mean(np.abs(errors) < 1.645 * np.hypot(seen.noise_sd, 0.12)) > 0.6
 
 
-def test_what_no_run_has_passed_is_the_prior_s_guess() -> None:
+def test_runs_err_alike_until_one_has_passed_the_way_ahead() -> None:
     alone, among = (
         observed_by([started(0.3), *more]) for more in ([], [started(1.2, row=1, arrived=5_000.0)])
     )
-    assert alone.ahead[0] == pytest.approx(alone.values[0] - started(0.3).passage.log_seen, abs=0.3)
-    assert among.ahead[0] < 0.5 * alone.ahead[0]
+    assert alone.common_sd[0] > 0.3
+    assert among.common_sd[0] < 0.5 * alone.common_sd[0]
 
 
 def test_a_run_that_ended_is_worse_than_one_that_goes_on() -> None:

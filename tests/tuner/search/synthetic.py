@@ -112,6 +112,24 @@ class Law:
         return -(-configuration.batch_size // configuration.nodes) < self.memory_samples
 
 
+def random_law(seed: int) -> Law:
+    """A training of some minutes at the present settings, whose best settings lie somewhere else."""
+    rng = np.random.default_rng(seed)
+
+    def between(low: float, high: float) -> float:
+        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+    return Law(
+        samples=between(3e4, 3e5),
+        noise_scale=between(30, 2000),
+        best_rate=between(0.05, 0.6),
+        edge_rate=between(0.3, 1.5),
+        seconds_per_sample=between(3e-4, 3e-3),
+        fixed_seconds=between(5e-4, 1e-2),
+        tail=float(rng.uniform(0.5, 1.2)),
+    )
+
+
 @dataclass
 class Clock:
     """Time that passes only when somebody trains."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.tuner.search.synthetic import Law
+from tests.tuner.search.synthetic import Law, random_law
 from tests.tuner.search.world import BASELINE, World, configuration, make_job
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.search.believer import Believer
@@ -251,24 +251,6 @@ def test_who_pays_by_the_node_trains_on_fewer_where_scaling_is_poor(tmp_path: Pa
         chosen[minimize] = decision.beliefs.configurations[int(np.argmin(cost))]
     assert chosen["seconds"].nodes == 4
     assert chosen["dollars"].nodes == 1
-
-
-def random_law(seed: int) -> Law:
-    """A training of some minutes at the present settings, whose best settings lie somewhere else."""
-    rng = np.random.default_rng(seed)
-
-    def between(low: float, high: float) -> float:
-        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-    return Law(
-        samples=between(3e4, 3e5),
-        noise_scale=between(30, 2000),
-        best_rate=between(0.05, 0.6),
-        edge_rate=between(0.3, 1.5),
-        seconds_per_sample=between(3e-4, 3e-3),
-        fixed_seconds=between(5e-4, 1e-2),
-        tail=float(rng.uniform(0.5, 1.2)),
-    )
 
 
 @pytest.mark.slow

@@ -112,8 +112,8 @@ def test_repeated_training_is_neither_overhead_nor_lost_to_starting(tmp_path: Pa
 @pytest.mark.parametrize(
     ("goal", "values", "start"),
     [
-        ({"metric": "accuracy", "target": 0.9}, [0.5, 0.6], 0.0),
-        ({"metric": "error_rate", "target": 0.1}, [0.5, 0.4], 1.0),
+        ({"metric": "accuracy", "target": 0.9}, [0.5, 0.6], 0.25),
+        ({"metric": "error_rate", "target": 0.1}, [0.5, 0.4], 0.75),
         ({"metric": "loss", "target": 0.5}, [2.5, 1.5], 2.7),
         ({"metric": "reward", "target": 100.0, "direction": "maximize"}, [-50.0, 10.0], -65.0),
         ({"metric": "loss", "target": 0.5}, [0.4], 0.51),

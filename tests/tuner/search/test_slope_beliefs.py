@@ -12,7 +12,7 @@ from benchmarks.replay_problem import Problem
 from benchmarks.replay_search import ReplayedSearch
 from search_spaces import Configuration
 from tests.recorded_grid import configuration, grid
-from tuner.analytic.plateau import UNKNOWN
+from tuner.analytic.plateau import RECORDED
 from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.domain.measurement import Purpose
 from tuner.probes import Until
@@ -101,7 +101,7 @@ def test_a_run_with_too_few_scores_is_as_likely_to_arrive_as_the_others(problem:
     found = models(problem).predict(search.state())
     never = dict(zip(found.configurations, found.status.never, strict=True))
     assert (never[arrived], never[NEVER]) == (0.0, 1.0)
-    assert never[few] == found.status.never_of_others == pytest.approx((0.0 + 1.0 + UNKNOWN) / 3)
+    assert never[few] == found.status.never_of_others == pytest.approx((0.0 + 1.0 + RECORDED.unknown) / 3)
 
 
 def test_what_was_not_started_stands_at_nothing(problem: Problem) -> None:

@@ -125,7 +125,7 @@ def test_learnt_slopes_foretell_larger_jobs_than_were_recorded() -> None:
     names = features.names_of(learnt.seconds)
     # One step time, seen on one node.
     seen = Observations(
-        rows=np.array([0]), values=np.log([0.01]), noise_sd=np.array([0.03]), ahead=np.zeros(1)
+        rows=np.array([0]), values=np.log([0.01]), noise_sd=np.array([0.03]), common_sd=np.zeros(1)
     )
     spreads = {}
     for believed in (TEXTBOOK, learnt):

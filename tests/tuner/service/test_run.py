@@ -325,9 +325,9 @@ def test_forecasts_are_wider_after_a_study_whose_forecasts_were_wrong(desk: Desk
     def width() -> float:
         files = report_job(desk.opened, desk.store, desk.folder / "elsewhere")
         written = Recommendation.from_dict(json.loads(files["recommendation.json"].read_text()))
-        assert written.runner_up is not None
-        assert written.runner_up.measured_seconds is None
-        return math.log(written.runner_up.seconds.upper / written.runner_up.seconds.lower)
+        assert written.baseline is not None
+        assert written.baseline.measured_seconds is None
+        return math.log(written.baseline.seconds.upper / written.baseline.seconds.lower)
 
     before = width()
     other = ledger.open_study("other", "another job", {}, fresh=True)
