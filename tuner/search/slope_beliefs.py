@@ -19,7 +19,7 @@ from tuner.domain.cluster import Cluster
 from tuner.search.runs import Run
 from tuner.search.score_times import score_times
 from tuner.search.slope_priors import SlopeBeliefs, Slopes
-from tuner.search.start_value import progress_of, start_value
+from tuner.search.start_value import progress_of
 from tuner.search.state import SearchState
 
 #: Probability of the slopes beside the law before a run: where its axes are all there is, the law knows more.
@@ -86,24 +86,22 @@ class SampleSlopes:
         others, and as `plateau.RECORDED` says, which counts as one run.
         """
         scored = {self.rows[key]: run for key, run in state.runs.items() if run.measurement.finite_curve}
-        start = _start(state) if scored else 0.0
         chances: dict[int, float] = {}
         for row, run in scored.items():
             if run.arrived or run.has_ended:
                 chances[row] = float(run.has_ended)
             elif len(run.measurement.finite_curve) >= FEWEST_SCORES:
-                chances[row] = chance_of_never(*_progress(state, run, start), RECORDED)
+                chances[row] = chance_of_never(*_progress(state, run), RECORDED)
         of_others = (RECORDED.unknown + sum(chances.values())) / (1 + len(chances))
         return np.array([chances.get(row, of_others) for row in range(len(self.kinds))]), of_others
 
     def _observed(self, state: SearchState) -> Observations:
         """Observations from the started runs' curves."""
         curves = {self.rows[key]: run for key, run in state.runs.items() if run.measurement.finite_curve}
-        start = _start(state) if curves else 0.0
         started = [
             StartedRun(
                 row=row,
-                passage=passage_of(*_progress(state, run, start)),
+                passage=passage_of(*_progress(state, run)),
                 samples_to_target=run.samples_to_target,
                 ended=run.has_ended,
             )
@@ -168,21 +166,13 @@ class SlopeModels:
         )
 
 
-def _progress(state: SearchState, run: Run, start: float) -> tuple[Array, Array]:
+def _progress(state: SearchState, run: Run) -> tuple[Array, Array]:
     """Samples and progress at each score of a run, `(num_points,)` each."""
     points, sign = run.measurement.finite_curve, 1.0 if state.job.goal.maximize else -1.0
     values = np.array([sign * point.value for point in points])
     samples = np.array([float(point.samples) for point in points])
+    start = sign * (state.start_value or 0.0)
     return samples, progress_of(values, start, sign * state.job.goal.target)
-
-
-def _start(state: SearchState) -> float:
-    """The metric of the untrained model, larger being better; at least one run has a score."""
-    sign = 1.0 if state.job.goal.maximize else -1.0
-    if state.start_value is not None:
-        return sign * state.start_value
-    curves = (run.measurement.finite_curve for run in state.runs.values())
-    return start_value([sign * points[0].value for points in curves if points])
 
 
 def _believing(seen: Observations, rows: Sequence[int], mean: Array, sd: float) -> Observations:

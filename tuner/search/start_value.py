@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,8 +16,9 @@ _BROKEN = 4.0
 _LEAST_PROGRESS = -0.03
 #: More than this adds no information either.
 _MOST_PROGRESS = 1e9
-#: How much worse than its first scoring a model started, over what was left to the target then.
-_BEFORE_FIRST = 0.1
+#: A model started worse than its worst first scoring by this share of the mean distance of first scorings,
+#: which counts as no less than this share of the target.
+_BEFORE_FIRST, _LEAST_GAP = 0.5, 0.02
 
 
 def start_value(first_values: Sequence[float]) -> float:
@@ -34,26 +34,28 @@ def start_value(first_values: Sequence[float]) -> float:
 
 
 def guessed_start(job: Job, first_values: Sequence[float]) -> float | None:
-    """The metric of the untrained model where a script never scored it; None where one always does.
+    """The metric of the untrained model where it was never scored.
 
-    The worst that a known metric can be, else somewhat worse than the worst first scoring.
+    It is worse than the worst first scoring by half of the mean distance between them or, of a single one, of
+    what it lacks. It is no worse than a known metric can be.
 
     Args:
         job: The job.
         first_values: The first scoring of each run; may be empty, which gives None.
     """
-    goal, metric = job.goal, METRICS.get(job.goal.metric)
-    if not job.runs_command or not first_values:
+    if not first_values:
         return None
-    worst = None if metric is None else metric.lower if goal.maximize else metric.upper
+    goal, metric = job.goal, METRICS.get(job.goal.metric)
     sign = 1.0 if goal.maximize else -1.0
-    first = sign * start_value([sign * value for value in first_values])
-    if worst is not None and math.isfinite(worst):
-        return first - (first - worst) / (len(first_values) + 1)
-    gap = max(abs(goal.target - first), 0.1 * abs(goal.target), 1e-6)
     # A first scoring past the target says nothing of where the run started.
-    started = first if sign * (goal.target - first) > 0 else goal.target
-    return started - sign * _BEFORE_FIRST * gap
+    firsts = [min(sign * value, sign * goal.target) for value in first_values]
+    worst = start_value(firsts)
+    usual = [value for value in firsts if value >= worst]
+    gap = (max(usual) - worst) / (len(usual) - 1) if len(usual) > 1 else sign * goal.target - worst
+    guess = worst - _BEFORE_FIRST * max(gap, _LEAST_GAP * abs(goal.target), 1e-6)
+    if metric is not None:
+        guess = max(guess, sign * (metric.lower if goal.maximize else metric.upper))
+    return sign * guess
 
 
 def progress_of(values: Array, start: float, target: float) -> Array:

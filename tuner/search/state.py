@@ -332,7 +332,7 @@ def read_state(
         known = runs.get(key)
         if known is None or run.measurement.samples >= known.measurement.samples:
             runs[key] = run
-    firsts = [point.value for run in runs.values() for point in run.measurement.curve[:1]]
+    firsts = [point.value for run in runs.values() for point in run.measurement.finite_curve[:1]]
     return SearchState(
         job=job,
         cluster=cluster,

@@ -112,11 +112,11 @@ def test_repeated_training_is_neither_overhead_nor_lost_to_starting(tmp_path: Pa
 @pytest.mark.parametrize(
     ("goal", "values", "start"),
     [
-        ({"metric": "accuracy", "target": 0.9}, [0.5, 0.6], 0.25),
-        ({"metric": "error_rate", "target": 0.1}, [0.5, 0.4], 0.75),
-        ({"metric": "loss", "target": 0.5}, [2.5, 1.5], 2.7),
-        ({"metric": "reward", "target": 100.0, "direction": "maximize"}, [-50.0, 10.0], -65.0),
-        ({"metric": "loss", "target": 0.5}, [0.4], 0.51),
+        ({"metric": "accuracy", "target": 0.9}, [0.5, 0.6], 0.3),
+        ({"metric": "error_rate", "target": 0.1}, [0.5, 0.4], 0.7),
+        ({"metric": "loss", "target": 0.5}, [2.5, 1.5], 3.5),
+        ({"metric": "reward", "target": 100.0, "direction": "maximize"}, [-50.0, 10.0], -125.0),
+        ({"metric": "loss", "target": 0.5}, [0.4], 0.505),
     ],
 )
 def test_a_run_that_nobody_scored_untrained_began_worse_than_its_first_scoring(
