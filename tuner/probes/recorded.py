@@ -90,6 +90,7 @@ class RecordedProber(Prober):
         timing_steps: Steps of a timing whose end names none.
         can_resume: Whether a run resumes where its last slice ended. Otherwise each slice starts the run
             over: start-up and all training up to there are charged again, as `repeated_seconds`.
+        pays_to_resume: Whether a slice that resumes is charged the start-up too, as a slice that trains is.
         folderless: Whether nothing is written: the position of a run is stored in memory under its folder's
             name, and lost with this prober.
     """
@@ -103,6 +104,7 @@ class RecordedProber(Prober):
         consecutive: int = 1,
         timing_steps: int = 30,
         can_resume: bool = True,
+        pays_to_resume: bool = False,
         folderless: bool = False,
     ) -> None:
         self._recording = recording
@@ -111,6 +113,7 @@ class RecordedProber(Prober):
         self._consecutive = consecutive
         self._timing_steps = timing_steps
         self._can_resume = can_resume
+        self._starts_for_free = can_resume and not pays_to_resume
         self._in_memory: dict[Path, _Position] | None = {} if folderless else None
         self._slices: dict[str, _Slice] = {}
         self._now = 0.0
@@ -136,7 +139,7 @@ class RecordedProber(Prober):
         start = _Position() if started is None or purpose is Purpose.TIMING else _as(started, run)
         # A run that resumes as another configuration starts up there; one that resumes as itself does not.
         goes_on = started is not None and start == started
-        startup = 0.0 if goes_on and self._can_resume else self._recording.startup_seconds
+        startup = 0.0 if goes_on and self._starts_for_free else self._recording.startup_seconds
         repeated = 0.0 if self._can_resume else start.seconds
         self._slices[handle.identity] = self._replayed(handle, run, start, until, startup, repeated)
         return handle

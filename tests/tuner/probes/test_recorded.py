@@ -304,6 +304,14 @@ def test_a_slice_that_is_cut_off_is_charged_until_then(tmp_path: Path) -> None:
     assert prober.poll(again).step == ended.step
 
 
+def test_a_slice_that_resumes_pays_the_start_up_where_it_is_charged(tmp_path: Path) -> None:
+    prober = RecordedProber(recording_of(*PLAIN), pays_to_resume=True)
+    first = probe(prober, tmp_path / "a", training_seconds=3.0)
+    second = probe(prober, tmp_path / "a", training_seconds=5.0)
+    assert (first.charged_seconds, first.startup_seconds) == (5.0, 2.0)
+    assert (second.charged_seconds, second.startup_seconds, second.repeated_seconds) == (4.0, 2.0, 0.0)
+
+
 def test_a_run_that_cannot_resume_starts_up_and_repeats_with_each_slice(tmp_path: Path) -> None:
     prober = RecordedProber(recording_of(*PLAIN), can_resume=False)
     first = probe(prober, tmp_path / "a", training_seconds=3.0)
