@@ -21,6 +21,8 @@ TRACE_VARIABLE = "OWN_SCRIPTS_TRACE"
 
 #: Late scores stay near chance until about two thirds of the samples, and pass 98% of the rise at the end.
 _LATE_CENTER, _LATE_STEEPNESS = 0.8, 20.0
+#: A sigmoid rises from the start, and passes 95% of the rise at the end.
+_SIGMOID_CENTER, _SIGMOID_STEEPNESS = 0.5, 7.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class Recipe:
     noise_batch: float
     best_rate: float
     rate_width: float
-    shape: Literal["early", "power", "late", "overfits"]
+    shape: Literal["early", "power", "late", "sigmoid", "overfits"]
     start: float
     best: float
     noise: float
@@ -87,7 +89,7 @@ class Recipe:
     def score(self, step: int, batch: int, rate: float, seed: int) -> float:
         """The score after so many steps, rounded as scripts print it."""
         samples = self.samples(step, batch)
-        share = self._share(self.progress(samples, batch, rate))
+        share = self.share(self.progress(samples, batch, rate))
         noise = random.Random(f"{seed} {batch} {rate:.4g} {samples}").gauss(0.0, self.noise)
         return round(self.start + (self.best - self.start) * share + noise, self.digits)
 
@@ -106,14 +108,17 @@ class Recipe:
         """Where the script ends by itself."""
         return self.max_epochs * self.epoch_steps(batch)
 
-    def _share(self, progress: float) -> float:
+    def share(self, progress: float) -> float:
         """The part of the rise from `start` to `best`."""
         if self.shape == "early":
             return 1 - math.exp(-2.5 * progress)
         if self.shape == "power":
-            return 1 - (1 + 4 * progress) ** -1.2
+            return 1 - math.pow(1 + 4 * progress, -1.2)
         if self.shape == "late":
             return 1 / (1 + math.exp(-_LATE_STEEPNESS * (progress - _LATE_CENTER)))
+        if self.shape == "sigmoid":
+            untrained = 1 / (1 + math.exp(_SIGMOID_STEEPNESS * _SIGMOID_CENTER))
+            return 1 / (1 + math.exp(-_SIGMOID_STEEPNESS * (progress - _SIGMOID_CENTER))) - untrained
         return 1 - math.exp(-3 * progress) - 0.35 * max(progress - 0.8, 0.0)
 
 
