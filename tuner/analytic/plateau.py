@@ -12,9 +12,9 @@ are linear in log f and in the progress made. Two kinds of run differ:
   within the recording, which goes on for at least as long again (`python -m benchmarks.plateaus` fits them
   again, each workload judged by the others).
 - A run that trains goes on as long as it is paid for: one that has gained much and slows down has levelled
-  off. The factors are fitted to made scripts, of which some level off or turn back below the target
-  (`python -m benchmarks.made_scripts --fit`). The constant is 0.5 lower than fitted there, since users choose
-  their targets for scripts that they know.
+  off. The constants were chosen on made scripts, of which some level off or turn back below the target, with
+  a lower constant than fitted, since users choose their targets for scripts that they know
+  (`python -m benchmarks.made_scripts --fit` fits them to other ones).
 """
 
 from __future__ import annotations
