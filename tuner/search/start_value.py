@@ -17,7 +17,7 @@ _LEAST_PROGRESS = -0.03
 #: More than this adds no information either.
 _MOST_PROGRESS = 1e9
 #: A model started worse than its worst first scoring by this share of the mean distance of first scorings,
-#: which counts as no less than this share of the target.
+#: which counts as no less than this share of what the worst one lacks.
 _BEFORE_FIRST, _LEAST_GAP = 0.5, 0.02
 
 
@@ -51,8 +51,9 @@ def guessed_start(job: Job, first_values: Sequence[float]) -> float | None:
     firsts = [min(sign * value, sign * goal.target) for value in first_values]
     worst = start_value(firsts)
     usual = [value for value in firsts if value >= worst]
-    gap = (max(usual) - worst) / (len(usual) - 1) if len(usual) > 1 else sign * goal.target - worst
-    guess = worst - _BEFORE_FIRST * max(gap, _LEAST_GAP * abs(goal.target), 1e-6)
+    lacks = sign * goal.target - worst or max(_LEAST_GAP * abs(goal.target), 1e-6)
+    gap = (max(usual) - worst) / (len(usual) - 1) if len(usual) > 1 else lacks
+    guess = worst - _BEFORE_FIRST * max(gap, _LEAST_GAP * lacks)
     if metric is not None:
         guess = max(guess, sign * (metric.lower if goal.maximize else metric.upper))
     return sign * guess
