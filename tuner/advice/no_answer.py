@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tuner.advice.script_warnings import remarks_of, script_warnings
 from tuner.analytic.learning_curve import FURTHER_SHARE
+from tuner.analytic.plateau import FEWEST_SCORES
 from tuner.domain.errors import InfeasibleError, ProbeError
 from tuner.domain.format import format_count, format_value
 from tuner.domain.measurement import Outcome
@@ -59,6 +60,15 @@ def has_score(state: SearchState) -> bool:
         point.samples > 0 and math.isfinite(point.value)
         for measurement in state.slices
         for point in measurement.curve
+    )
+
+
+def shows_no_gain(state: SearchState) -> bool:
+    """Whether every run with a score had several, and none has left its start."""
+    scored = [run for run in state.runs.values() if run.measurement.trained_curve]
+    return bool(scored) and not any(
+        run.arrived or run.rise_samples is not None or len(run.measurement.trained_curve) < FEWEST_SCORES
+        for run in scored
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.advice.no_answer import has_score, has_turned_back
+from tuner.advice.no_answer import has_score, has_turned_back, shows_no_gain
 from tuner.advice.script_warnings import axes_without_effect, differing_axes
 from tuner.advice.sensitivity import turning_points
 from tuner.advice.strategies import strategy_outlooks
@@ -69,12 +69,12 @@ class Ending:
 
 def recommend(ending: Ending) -> Recommendation | None:
     """The recommendation; None where no score was read, or nothing is expected to reach the target."""
-    if not has_score(ending.state) or has_turned_back(ending.state):
+    state, stop = ending.state, ending.stop
+    if not has_score(state) or shows_no_gain(state) or has_turned_back(state):
         return None
     choice = _choice(ending)
     if choice is None:
         return None
-    state, stop = ending.state, ending.stop
     if _alternative(ending, choice).probability_of_reaching < _LIKELY:
         return None  # more likely than not it never reaches the target
     run = run_of(state, choice)
