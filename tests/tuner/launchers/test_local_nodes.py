@@ -25,8 +25,12 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLauncher]:
 
 
 def seen(launcher: CommandLauncher, handle: JobHandle) -> list[str]:
-    wait_until(lambda: all(launcher.logs(handle).values()) and launcher.logs(handle), "it has started")
-    return [log.removeprefix("sees").strip() for log in launcher.logs(handle).values()]
+    def whole_lines() -> list[str]:
+        logs = list(launcher.logs(handle).values())
+        return logs if all(log.endswith("\n") for log in logs) else []
+
+    wait_until(whole_lines, "it has started")
+    return [log.removeprefix("sees").strip() for log in whole_lines()]
 
 
 def test_commands_that_run_at_once_have_devices_of_their_own(
