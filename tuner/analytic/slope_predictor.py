@@ -110,6 +110,21 @@ class RunStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LawOfSamples:
+    """What the law of batch size and learning rate says of every candidate's log samples to target.
+
+    Args:
+        mean: `(num,)`.
+        variance: `(num,)`.
+        weight: Probability of the law beside the slopes.
+    """
+
+    mean: Array
+    variance: Array
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SlopePredictor:
     """Log training seconds to target of every candidate: a normal, less the elapsed time.
 
@@ -118,18 +133,20 @@ class SlopePredictor:
         seconds: Log seconds a sample.
         samples: Log samples to target.
         status: How far their runs are.
+        law: Mixed with the slopes of samples; None where it does not know all axes.
     """
 
     configurations: tuple[Configuration, ...]
     seconds: SlopeFit
     samples: SlopeFit
     status: RunStatus
+    law: LawOfSamples | None = None
 
     @cached_property
     def log_seconds(self) -> Array:
         """Equally probable values of log seconds to target were it to arrive, `(num, num_parts)`."""
-        mean = self.seconds.model.mean + self.samples.model.mean
-        variance = self.seconds.model.variance + self.samples.model.variance
+        samples, spread = self._log_samples()
+        mean, variance = self.seconds.model.mean + samples, self.seconds.model.variance + spread
         arrived = np.isfinite(self.status.arrived)
         mean = np.where(arrived, np.log(np.where(arrived, self.status.arrived, 1.0)), mean)
         sd = np.where(arrived, 1e-4, np.sqrt(variance))
@@ -137,6 +154,16 @@ class SlopePredictor:
         least = np.where(arrived, _UNBEGUN, np.log(np.maximum(self.status.earliest, 1e-12)))
         found = mean[:, None] + sd[:, None] * PARTS
         return np.asarray(np.maximum(found, least[:, None] + _AT_ONCE_SD * PARTS))
+
+    def _log_samples(self) -> tuple[Array, Array]:
+        """Mean and variance of log samples to target, `(num,)` each, by slopes and law."""
+        mean, variance, law = self.samples.model.mean, self.samples.model.variance, self.law
+        if law is None:
+            return mean, variance
+        mixed = (1 - law.weight) * mean + law.weight * law.mean
+        by_slopes = variance + (mean - mixed) ** 2
+        by_law = law.variance + (law.mean - mixed) ** 2
+        return mixed, (1 - law.weight) * by_slopes + law.weight * by_law
 
     @cached_property
     def weights(self) -> Array:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces import Configuration, traits_of
+from search_spaces import STRATEGIES, Configuration, traits_of
+from tuner.analytic.option_columns import option_columns
 from tuner.analytic.predictor import Forecast, Predictor, RunState, SlopeDraws
 from tuner.analytic.quasi_random import NUM_DRAWS
-from tuner.analytic.samples_model import RatePrior, SamplesModel, counted_batch, fit_samples
-from tuner.analytic.slope_predictor import RunStatus, SlopePredictor, regret_bound
+from tuner.analytic.samples_model import SEED_SD, RatePrior, SamplesModel, counted_batch, fit_samples
+from tuner.analytic.slope_predictor import LawOfSamples, RunStatus, SlopeFit, SlopePredictor, regret_bound
 from tuner.analytic.step_time_model import fit_seconds
 from tuner.domain.workload import AdamWSettings
 from tuner.search.calibration import NO_CALIBRATION, Calibration
@@ -113,8 +114,14 @@ def believe(
         calibration: How wrong forecasts of past studies were.
     """
     strategies = sorted({c.strategy for c in configurations})
+    options = option_columns([*configurations, *(m.configuration for m in state.slices)])
     seconds = fit_seconds(
-        state.slices, state.cluster, state.parameter_bytes, strategies=strategies, past=past.seconds
+        state.slices,
+        state.cluster,
+        state.parameter_bytes,
+        strategies=strategies,
+        past=past.seconds,
+        options=options,
     )
     evidence, runs = state.evidence()
     samples = fit_samples(
@@ -124,6 +131,7 @@ def believe(
         strategies=strategies,
         emulation_differs=state.cluster.at_hand is not None,
         past=past.samples,
+        options=options,
     )
     predictor = Predictor(
         seconds=seconds,
@@ -139,6 +147,49 @@ def believe(
     has_risen = np.array([run is not None and run.rise_samples is not None for run in found], dtype=np.bool_)
     prospects = prospects_of_draws(forecast, status, has_risen)
     return beliefs_of(state, predictor, forecast, prospects)
+
+
+def laws_know(configurations: Sequence[Configuration]) -> bool:
+    """Whether every configuration has a batch size, a learning rate, and a strategy that the laws know."""
+    return all(
+        "batch_size" in c and "learning_rate" in c and c.strategy in STRATEGIES for c in configurations
+    )
+
+
+def law_of_samples(state: SearchState, slopes: SampleSlopes, fitted: SlopeFit) -> LawOfSamples:
+    """What the law says of a list's samples to target, weighted by how well it predicts the runs.
+
+    Args:
+        state: What was measured.
+        slopes: The slope models of the list.
+        fitted: Their posterior given the runs.
+    """
+    evidence, runs = state.evidence()
+    model = fit_samples(
+        evidence,
+        rate_prior(state),
+        devices_per_node=state.cluster.devices_per_node,
+        strategies=sorted({c.strategy for c in slopes.kinds}),
+        options=option_columns(slopes.kinds),
+    )
+    started = [runs.get(kind) for kind in slopes.kinds]
+    mean, covariance = model.log_samples(slopes.kinds, [run.index if run else None for run in started])
+    seed = np.array([SEED_SD**2 if run is None else 0.0 for run in started])
+    return LawOfSamples(
+        mean=mean,
+        variance=np.diag(covariance) + float(model.arrivals.common.var()) + seed,
+        weight=1.0 - _weight_of_slopes(slopes, fitted, model, runs),
+    )
+
+
+def _weight_of_slopes(
+    slopes: SampleSlopes, fitted: SlopeFit, samples: SamplesModel, runs: Mapping[Configuration, RunState]
+) -> float:
+    """Probability of the slopes beside the law, by how well each predicts the runs from each other."""
+    by_law = samples.left_out_log_densities()
+    return slopes.weight_against(
+        fitted, {kind: by_law[run.index] for kind, run in runs.items() if run.index in by_law}
+    )
 
 
 def _status(state: SearchState, predictor: Predictor, forecast: Forecast) -> RunStatus:
@@ -180,10 +231,7 @@ def _drawn(
     normals, order = rng.standard_normal((NUM_DRAWS, len(slopes.kinds))), rng.permutation(NUM_DRAWS)
     if not len(fitted.model.seen.rows):
         return None
-    by_law = samples.left_out_log_densities()
-    weight = slopes.weight_against(
-        fitted, {kind: by_law[run.index] for kind, run in runs.items() if run.index in by_law}
-    )
+    weight = _weight_of_slopes(slopes, fitted, samples, runs)
     rows = np.sort(order[: round(weight * NUM_DRAWS)])
     if not len(rows):
         return None

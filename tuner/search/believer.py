@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from search_spaces import Configuration
+from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.domain.measurement import Purpose
-from tuner.search.beliefs import Beliefs, beliefs_of, believe, candidates
+from tuner.search.beliefs import Beliefs, beliefs_of, believe, candidates, law_of_samples, laws_know
 from tuner.search.calibration import NO_CALIBRATION, Calibration
 from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.prospects import Prospects, prospects_of_slopes
@@ -71,7 +73,7 @@ class Believer:
         if not in_flight:
             return beliefs.prospects
         if is_listed(state):
-            return prospects_of_slopes(self.models(state).predict(state, in_flight))
+            return prospects_of_slopes(self._of_slopes(state, in_flight))
         prospects = beliefs.prospects
         left = np.ones(len(prospects.configurations))
         for i, configuration in enumerate(prospects.configurations):
@@ -84,7 +86,7 @@ class Believer:
 
     def of_list(self, state: SearchState) -> Beliefs:
         """What is believed of every configuration of a list."""
-        predictor = self.models(state).predict(state)
+        predictor = self._of_slopes(state)
         forecast = self._calibration.stretched(predictor.forecast())
         return beliefs_of(state, predictor, forecast, prospects_of_slopes(predictor))
 
@@ -94,6 +96,15 @@ class Believer:
             listed = {*state.space.candidates(), *(run.configuration for run in state.runs.values())}
             self._models = SlopeModels(sorted(listed), state.cluster, self._prior)
         return self._models
+
+    def _of_slopes(self, state: SearchState, believed: Collection[Configuration] = ()) -> SlopePredictor:
+        """The slopes of a list, with the law of samples where that knows all axes."""
+        models = self.models(state)
+        predictor = models.predict(state, believed)
+        seen = models.samples.fit(state)
+        if not len(seen.model.seen.rows) or not laws_know(models.configurations):
+            return predictor
+        return replace(predictor, law=law_of_samples(state, models.samples, seen))
 
     def _of_laws(self, state: SearchState) -> Beliefs | None:
         known = (state.given_up, tuple((p.probe_id, len(p.slices), p.outcome) for p in state.probes))

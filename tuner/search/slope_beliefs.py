@@ -22,8 +22,8 @@ from tuner.search.slope_priors import SlopeBeliefs, Slopes
 from tuner.search.start_value import progress_of
 from tuner.search.state import SearchState
 
-#: Probability of the slopes beside the law before a run: where its axes are all there is, the law knows more.
-_SLOPES_BEFOREHAND = 0.25
+#: Probability of the slopes beside the law before a run.
+_SLOPES_BEFOREHAND = 0.5
 #: What a first short probe leaves uncertain of log seconds a sample, and of log samples to target, about.
 _BELIEVED_SECONDS_SD, BELIEVED_SAMPLES_SD = 0.05, 0.5
 
@@ -123,8 +123,8 @@ class SlopeModels:
         self, configurations: Sequence[Configuration], cluster: Cluster, prior: SlopeBeliefs
     ) -> None:
         self.configurations = tuple(configurations)
-        self._samples = SampleSlopes(self.configurations, cluster, prior)
-        self.features = self._samples.features
+        self.samples = SampleSlopes(self.configurations, cluster, prior)
+        self.features = self.samples.features
         self._seconds = _Believed(self.features, prior, SECONDS, prior.seconds)
 
     def predict(self, state: SearchState, believed: Collection[Configuration] = ()) -> SlopePredictor:
@@ -136,7 +136,7 @@ class SlopeModels:
                 it (kriging believer; Ginsbourger et al. 2010). That moves no mean, and takes from the
                 variances what these probes are going to take. One that has shown something is left as it is.
         """
-        place = self._samples.rows
+        place = self.samples.rows
         runs = {place[run.configuration]: run for run in state.runs.values()}
         rows = sorted(place[configuration] for configuration in believed)
         timed = _step_times(runs)
@@ -149,12 +149,12 @@ class SlopeModels:
             elapsed[row] = max(run.measurement.training_seconds, 1e-9)
             arrived[row] = run.seconds_to_target if run.seconds_to_target is not None else np.inf
             ended[row] = run.has_ended
-        never, of_others = self._samples.never(state)
+        never, of_others = self.samples.never(state)
         times = score_times(state, self.configurations, np.exp(seconds.model.mean))
         return SlopePredictor(
             configurations=self.configurations,
             seconds=seconds,
-            samples=self._samples.fit(state, rows),
+            samples=self.samples.fit(state, rows),
             status=RunStatus(
                 seconds=elapsed,
                 arrived=arrived,
