@@ -182,7 +182,7 @@ def test_a_run_that_cannot_resume_is_paid_again(path, tmp_path):
     search.execute(Continue(probe_id=0, purpose=training, until=until[1], reason=""))
     assert search.spent == pytest.approx((STARTUP_SECONDS + 2.0) + (STARTUP_SECONDS + 5.0))
     assert search.probes[0].slices[1].repeated_seconds == 2.0
-    assert search.state().repeats
+    assert not search.state().terms.resumes
     seen = [point.samples for m in search.probes[0].slices for point in m.curve]
     assert seen == sorted(set(seen))
 

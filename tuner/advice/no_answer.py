@@ -81,9 +81,16 @@ def has_turned_back(state: SearchState) -> bool:
     return bool(turned) and (not others or (len(turned) >= _MANY_TURNED_BACK and _came_furthest(state)))
 
 
+def _whole_runs(state: SearchState) -> list[Run]:
+    """Runs with a score that neither diverged nor failed."""
+    broken = (Outcome.DIVERGED, Outcome.FAILED, Outcome.TIMED_OUT)
+    scored = [run for run in state.runs.values() if run.measurement.trained_curve]
+    return [run for run in scored if run.probe.outcome not in broken]
+
+
 def _turned_and_others(state: SearchState) -> tuple[list[Run], list[Run]]:
     """Runs with a score that turned back, and all others with one."""
-    scored = [run for run in state.runs.values() if run.measurement.trained_curve]
+    scored = _whole_runs(state)
     turned = [run for run in scored if run.turned_back is not None]
     return turned, [run for run in scored if run.turned_back is None]
 
@@ -152,12 +159,7 @@ def _without_score(state: SearchState, stop: Stop, job_path: Path) -> tuple[str,
 
 
 def _unreachable(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]:
-    broken = (Outcome.DIVERGED, Outcome.FAILED, Outcome.TIMED_OUT)
-    runs = [
-        run
-        for run in state.runs.values()
-        if run.measurement.trained_curve and run.probe.outcome not in broken
-    ]
+    runs = _whole_runs(state)
     if _came_furthest(state):
         return _turned_back_words(state, runs), (
             "set goal.target to what the script can reach",
@@ -183,8 +185,8 @@ def _unreachable(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]:
 
 def _best_value(state: SearchState) -> float:
     """The best score of a trained model that was read."""
-    values = [point.value for run in state.runs.values() for point in run.measurement.trained_curve]
-    return max(values) if state.job.goal.maximize else min(values)
+    values = [point.value for run in state.runs.values() for point in run.measurement.finite_curve]
+    return (max if state.job.goal.maximize else min)(values, default=math.nan)
 
 
 def _easier_target(state: SearchState) -> str:

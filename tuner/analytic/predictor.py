@@ -48,7 +48,6 @@ class Forecast:
     Args:
         configurations: What they are about, in order.
         total: Training seconds from the start to the target; infinite where it is never reached.
-        remaining: Training seconds still to be spent if a started run resumes.
         samples: Samples to the target, of a started run too; infinite if it is never reached.
         seconds_per_sample: Median, `(num_configurations,)`.
         log_seconds_sd: Standard deviation of log seconds a sample, `(num_configurations,)`.
@@ -56,7 +55,6 @@ class Forecast:
 
     configurations: tuple[Configuration, ...]
     total: Array
-    remaining: Array
     samples: Array
     seconds_per_sample: Array
     log_seconds_sd: Array
@@ -127,14 +125,10 @@ class Predictor:
         reached = np.isfinite(log_samples)
         samples = np.where(reached, np.exp(np.minimum(log_samples, 600.0)), np.inf)[:, kind_of]
         total = samples * seconds_per_sample
-        remaining = total.copy()
         for column, (configuration, kind) in enumerate(zip(configurations, statistics, strict=True)):
             run = self.runs.get(kind)
-            if run is None:
-                continue
-            left = np.maximum(samples[:, column] - run.samples, 0.0) * seconds_per_sample[:, column]
-            remaining[:, column] = left
-            if run.configuration == configuration and run.is_timed:
+            if run is not None and run.configuration == configuration and run.is_timed:
+                left = np.maximum(samples[:, column] - run.samples, 0.0) * seconds_per_sample[:, column]
                 total[:, column] = run.training_seconds + left
                 if run.seconds_to_target is not None:
                     total[:, column] = run.seconds_to_target
@@ -142,7 +136,6 @@ class Predictor:
         return Forecast(
             configurations=tuple(configurations),
             total=total,
-            remaining=remaining,
             samples=samples,
             seconds_per_sample=np.exp(mean)[speed_of],
             log_seconds_sd=speeds_sd[speed_of],

@@ -20,7 +20,6 @@ from tuner.analytic.noise_growth import (
     noise_places,
     whole_run_scale,
 )
-from tuner.analytic.option_columns import NO_OPTIONS, OptionColumns
 from tuner.analytic.rate_edge import RateEdge, RunEvidence, broke_down, fit_rate_edge
 from tuner.analytic.regression import Parameter, Residual
 from tuner.analytic.slopes import normal_log_density
@@ -74,14 +73,12 @@ def counted_batch(configuration: Configuration, devices_per_node: int) -> float:
     return configuration.batch_size / ranks
 
 
-def samples_inputs(
-    configurations: Sequence[Configuration], devices_per_node: int, options: OptionColumns = NO_OPTIONS
-) -> Array:
+def samples_inputs(configurations: Sequence[Configuration], devices_per_node: int) -> Array:
     """Features of configurations for the law and its residual, `(num, num_features)`.
 
-    Log counted batch, log rate, asynchronous share (1 - 1/p), disagreements, the strategies' columns, 1 where
-    there is a learning rate, and the columns of axes that the law does not know. A configuration without a
-    learning rate trains at the rate that its script chooses for the batch, which counts as the best.
+    Log counted batch, log rate, asynchronous share (1 - 1/p), disagreements, the strategies' columns, and 1
+    where there is a learning rate. A configuration without one trains at the rate that its script chooses for
+    the batch, which counts as the best.
     """
     setups = [_setup(c, devices_per_node) for c in configurations]
     rows = [
@@ -95,8 +92,7 @@ def samples_inputs(
     ]
     axes = np.array(rows, dtype=float).reshape(-1, 3 + _NUM_DISAGREEMENTS)
     has_rate = np.array([[float("learning_rate" in c)] for c in configurations]).reshape(-1, 1)
-    parts = [axes, strategy_columns(setups), has_rate, options.of(configurations)]
-    return np.concatenate(parts, axis=1)
+    return np.concatenate([axes, strategy_columns(setups), has_rate], axis=1)
 
 
 def log_samples_law(theta: Array, inputs: Array, exponent: float, columns: Sequence[int]) -> Array:
@@ -188,7 +184,6 @@ class SamplesModel:
         reported: Which run each of the posterior's first observations is; noise scales come behind them.
         edge: Rates at which training may break down.
         devices_per_node: Ranks on one node.
-        options: Encodes the axes that the law does not know.
     """
 
     posterior: MixedPosterior
@@ -196,7 +191,6 @@ class SamplesModel:
     reported: tuple[int, ...]
     edge: RateEdge
     devices_per_node: int = 1
-    options: OptionColumns = NO_OPTIONS
 
     def log_samples(
         self, configurations: Sequence[Configuration], runs: Sequence[int | None] | None = None
@@ -212,7 +206,7 @@ class SamplesModel:
         places = {run: place for place, run in enumerate(self.reported)}
         runs = [None] * len(configurations) if runs is None else runs
         observed = np.array([places.get(run, -1) if run is not None else -1 for run in runs], dtype=np.intp)
-        inputs = _inputs(configurations, self.devices_per_node, [False] * len(configurations), self.options)
+        inputs = _inputs(configurations, self.devices_per_node, [False] * len(configurations))
         return self.posterior.predict(inputs, observed=observed, own_variance=SEED_SD**2)
 
     def left_out_log_densities(self) -> dict[int, float]:
@@ -267,7 +261,6 @@ def fit_samples(
     strategies: Sequence[str] = (),
     emulation_differs: bool = False,
     past: PastLaw | None = None,
-    options: OptionColumns = NO_OPTIONS,
 ) -> SamplesModel:
     """Fits samples to target to every run, finished or not.
 
@@ -278,7 +271,6 @@ def fit_samples(
         strategies: Strategies to predict, besides those that were run.
         emulation_differs: Whether to predict real ranks, so that emulated runs have a bias of their own.
         past: What past studies found of the law's unknowns.
-        options: Encodes the axes that the law does not know.
     """
     arrivals = extrapolate(runs)
     reported = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
@@ -288,21 +280,17 @@ def fit_samples(
     further = disagreement_parameters(in_play)
     asynchronous = (ASYNCHRONOUS,) if exchanges_asynchronously(in_play) else ()
     noise_inputs, noise_scales, noise_sds = _measured_noise(
-        runs, reported, arrivals.median, own_sd, devices_per_node, options
+        runs, reported, arrivals.median, own_sd, devices_per_node
     )
     basin = _parameters(prior, arrivals.median, reported, noise_inputs, noise_scales)
     growth = UNKNOWNS if len(noise_inputs) else ()
 
-    num_axes = samples_inputs([], devices_per_node, options).shape[1]
-    effects = options.effects("samples")
+    num_axes = samples_inputs([], devices_per_node).shape[1]
     biased = (_BIAS,) if emulation_differs else ()
     num_own = len(basin) + len(asynchronous) + len(further)
-    first_effect = num_own + len(growth)
 
     def law(theta: Array, inputs: Array) -> Array:
         found = log_samples_law(theta[:num_own], inputs[:, :num_axes], prior.exponent, tuple(further))
-        for i in range(len(effects)):
-            found = found + theta[first_effect + i] * inputs[:, num_axes - len(effects) + i]
         if biased:
             found = found + theta[-1] * inputs[:, num_axes]
         measured = inputs[:, -1] > 0
@@ -312,16 +300,13 @@ def fit_samples(
         return found
 
     own_inputs = _inputs(
-        [runs[i].configuration for i in reported],
-        devices_per_node,
-        [runs[i].emulated for i in reported],
-        options,
+        [runs[i].configuration for i in reported], devices_per_node, [runs[i].emulated for i in reported]
     )
     posterior = fit_mixed(
         law,
-        (*basin, *asynchronous, *further.values(), *growth, *effects, *biased),
+        (*basin, *asynchronous, *further.values(), *growth, *biased),
         past or {},
-        _residual(runs, options),
+        _residual(runs),
         np.concatenate([own_inputs, noise_inputs]),
         np.concatenate([[arrivals.median[i] for i in reported], noise_scales]),
         np.concatenate([np.hypot(own_sd[reported], SEED_SD), noise_sds]),
@@ -335,27 +320,21 @@ def fit_samples(
         reported=tuple(reported),
         edge=edge,
         devices_per_node=devices_per_node,
-        options=options,
     )
 
 
-def _residual(runs: Sequence[RunEvidence], options: OptionColumns) -> Residual:
+def _residual(runs: Sequence[RunEvidence]) -> Residual:
     """What the law leaves out over `_inputs`: little if no run states a rate, as only batches differ then."""
     rated = not runs or any("learning_rate" in run.configuration for run in runs)
     return replace(
         RESIDUAL,
         sd=RESIDUAL.sd if rated else _BATCH_RESIDUAL_SD,
-        length_scales=(*RESIDUAL.length_scales, *options.lengths, _ANYHOW, _ANYHOW, _ASYNCHRONOUS),
+        length_scales=(*RESIDUAL.length_scales, _ANYHOW, _ANYHOW, _ASYNCHRONOUS),
     )
 
 
 def _measured_noise(
-    runs: Sequence[RunEvidence],
-    reported: Sequence[int],
-    medians: Array,
-    own_sd: Array,
-    devices_per_node: int,
-    options: OptionColumns,
+    runs: Sequence[RunEvidence], reported: Sequence[int], medians: Array, own_sd: Array, devices_per_node: int
 ) -> tuple[Array, Array, Array]:
     """Noise scales along the observed runs as observations of the law, each where the run was on its way.
 
@@ -364,7 +343,7 @@ def _measured_noise(
         their standard deviations, `(num,)`.
     """
     found = []
-    inputs = [_inputs([], devices_per_node, [], options)]
+    inputs = [_inputs([], devices_per_node, [])]
     for i in reported:
         for place in noise_places(runs[i].noise):
             share = min(place.log_samples - float(medians[i]), 0.0)
@@ -372,14 +351,7 @@ def _measured_noise(
             sd = math.hypot(place.sd, GROWTH.mean * float(own_sd[i]))
             found.append((place.log_scale, sd))
             inputs.append(
-                _inputs(
-                    [runs[i].configuration],
-                    devices_per_node,
-                    [False],
-                    options,
-                    log_share=share,
-                    is_noise=True,
-                )
+                _inputs([runs[i].configuration], devices_per_node, [False], log_share=share, is_noise=True)
             )
     columns = np.array(found, dtype=float).reshape(-1, 2)
     return np.concatenate(inputs), columns[:, 0], columns[:, 1]
@@ -403,7 +375,6 @@ def _inputs(
     configurations: Sequence[Configuration],
     devices_per_node: int,
     emulated: Sequence[bool],
-    options: OptionColumns,
     *,
     log_share: float = 0.0,
     is_noise: bool = False,
@@ -411,7 +382,7 @@ def _inputs(
     """`samples_inputs` with three more columns: 1 for what was emulated; logarithm of the share of the run
     that was seen, and 1, for a noise scale.
     """
-    own = samples_inputs(configurations, devices_per_node, options)
+    own = samples_inputs(configurations, devices_per_node)
     more = np.array([(float(e), log_share, float(is_noise)) for e in emulated], dtype=float).reshape(-1, 3)
     return np.concatenate([own, more], axis=1)
 

@@ -193,12 +193,10 @@ class SlopePredictor:
         order = (np.arange(NUM_DRAWS)[:, None] * 61 + starts[None, :] * 31) % NUM_DRAWS
         never = (order + 0.5) / NUM_DRAWS < np.where(self.status.ended, 1.0, self.status.never)
         total = np.where(never, np.inf, np.exp(np.minimum(total, 600.0)))
-        remaining = np.maximum(total - self.status.seconds, 0.0)
         seconds = np.exp(self.seconds.model.mean)
         return Forecast(
             configurations=self.configurations,
             total=total,
-            remaining=remaining,
             samples=total / seconds,
             seconds_per_sample=seconds,
             log_seconds_sd=np.sqrt(self.seconds.model.variance),

@@ -15,11 +15,10 @@ import numpy as np
 
 from tuner.analytic.laws import Array
 from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, fit_mixed
-from tuner.analytic.option_columns import NO_OPTIONS, OptionColumns
 from tuner.analytic.regression import Kernel, Posterior, fit
 from tuner.analytic.step_law import StepLaw, nodes_are_machines
 from tuner.analytic.step_parameters import LINKS_VARIATION, prior_parameters
-from tuner.analytic.step_residual import StepResidual, smooth_residual
+from tuner.analytic.step_residual import SMOOTH, StepResidual
 from tuner.analytic.step_rows import Steps
 from tuner.domain.cluster import Cluster
 
@@ -60,7 +59,6 @@ def fit_steps(
     *,
     strategies: Sequence[str] = (),
     past: PastLaw | None = None,
-    options: OptionColumns = NO_OPTIONS,
 ) -> tuple[MixedPosterior, float]:
     """Fits seconds a step.
 
@@ -71,7 +69,6 @@ def fit_steps(
             at its prior.
         strategies: Strategies to predict, besides those that were timed.
         past: What past studies found of the law's unknowns; ignored for a described cluster.
-        options: What the option columns of `timed` are.
 
     Returns:
         The posterior of the logarithm of seconds, averaged over moments, over rows of `Steps.inputs`; and the
@@ -82,10 +79,9 @@ def fit_steps(
     observed = _merged(timed, with_waits=on_machines and not cluster.delays)
     in_play = [*strategies, *(setup.strategy for setup in timed.steps.setups)]
     parameters = prior_parameters(cluster, in_play, parameter_bytes, with_waits=observed.has_waits)
-    parameters += options.effects("seconds")
     law = StepLaw(parameters=parameters, cluster=cluster, parameter_bytes=parameter_bytes)
     between = observed.between_sd(1.0)
-    residual: Kernel = smooth_residual(options)
+    residual: Kernel = SMOOTH
     start = None
     if on_machines:
         residual = StepResidual(law=law, theta=np.array([p.mean for p in parameters]))
@@ -157,7 +153,7 @@ class _Merged:
     """Observations of different rows, each the mean of its timings' logarithms.
 
     Args:
-        inputs: Different rows of `Steps.inputs`, `(num, num_columns)`.
+        inputs: Different rows, `(num, NUM_COLUMNS)`.
         means: Mean logarithm of each, `(num,)`.
         own_variance: Variance of each mean by the spread of steps, `(num,)`.
         counts: Timings of each, `(num,)`.

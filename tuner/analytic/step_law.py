@@ -10,7 +10,7 @@ import numpy as np
 from tuner.analytic.laws import Array, Values, expected_maximum
 from tuner.analytic.placement import Link, Sharing
 from tuner.analytic.regression import Parameter
-from tuner.analytic.step_rows import AT_HAND, EMULATED, NUM_COLUMNS, Alike, alike_rows
+from tuner.analytic.step_rows import AT_HAND, EMULATED, Alike, alike_rows
 from tuner.analytic.step_time_laws import Network, batch_seconds
 from tuner.domain.cluster import Cluster
 
@@ -47,8 +47,7 @@ class StepLaw:
     """Log seconds of steps on one cluster.
 
     Args:
-        parameters: The unknowns, by name; those that are missing have fixed values. The effects of option
-            columns come last.
+        parameters: The unknowns, by name; those that are missing have fixed values.
         cluster: What is asked about.
         parameter_bytes: Bytes of the model's parameters.
     """
@@ -82,9 +81,7 @@ class StepLaw:
 
     def _at(self, thetas: Array, inputs: Array) -> Array:
         """For several values of the unknowns, `(num_thetas, num)`."""
-        # What the law does not know comes last, in the unknowns as in the inputs.
-        num_options = inputs.shape[1] - NUM_COLUMNS
-        found = thetas[:, thetas.shape[1] - num_options :] @ inputs[:, NUM_COLUMNS:].T
+        found = np.zeros((len(thetas), len(inputs)))
         for alike in self._alike(inputs, len(thetas)):
             unknowns = self._unknowns(thetas, len(alike.rows))
             bias: Values = 0.0
@@ -94,7 +91,7 @@ class StepLaw:
                 described = np.array([[parameter.mean for parameter in self.parameters]])
                 unknowns = self._unknowns(described, 1)
             seconds = np.log(np.maximum(self._seconds(unknowns, alike), 1e-12)) + bias
-            found[:, alike.rows] += seconds.reshape(len(thetas), -1)
+            found[:, alike.rows] = seconds.reshape(len(thetas), -1)
         return found
 
     def _unknowns(self, thetas: Array, num_rows: int) -> dict[str, Values]:

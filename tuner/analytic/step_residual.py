@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from tuner.analytic.laws import Array
-from tuner.analytic.option_columns import OptionColumns
 from tuner.analytic.regression import Residual
 from tuner.analytic.step_law import StepLaw
 from tuner.analytic.step_rows import LOG_BATCH, LOG_RANKS, MOST_ON_A_NODE, NODES, NUM_COLUMNS
@@ -18,7 +17,7 @@ from tuner.analytic.strategy_encoding import NUM_STRATEGIES, STRATEGY_LENGTH
 #: no kernel compares.
 _EXCHANGE, _OTHERS = (1.0, *[STRATEGY_LENGTH] * NUM_STRATEGIES, 1e6), [math.inf] * 3
 #: What the law leaves out where one host carries all ranks, or all are emulated.
-_SMOOTH = Residual(sd=0.10, length_scales=(0.7, 1.0, *_EXCHANGE, *_OTHERS))
+SMOOTH = Residual(sd=0.10, length_scales=(0.7, 1.0, *_EXCHANGE, *_OTHERS))
 #: Correlation of two ways to exchange, and of two batches.
 _BY_EXCHANGE = Residual(sd=1.0, length_scales=(math.inf, math.inf, *_EXCHANGE, *_OTHERS))
 _BY_BATCH = Residual(sd=1.0, length_scales=(math.inf, 0.7, *[math.inf] * (NUM_COLUMNS - 2)))
@@ -27,11 +26,6 @@ _BY_BATCH = Residual(sd=1.0, length_scales=(math.inf, 0.7, *[math.inf] * (NUM_CO
 #: tell by how much. Per e-fold of nodes an exchange drifts by 4% from what the law says: other jobs on the
 #: network, switches that are shared, rare stragglers.
 _BEND_SD, _COMPUTE_SD, _LINKS_SD, _DRIFT_SD = 0.08, 0.03, 0.12, 0.04
-
-
-def smooth_residual(options: OptionColumns) -> Residual:
-    """What the law leaves out where one host carries all ranks, or all are emulated."""
-    return replace(_SMOOTH, length_scales=(*_SMOOTH.length_scales, *options.lengths))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +64,8 @@ class StepResidual:
         other = own if right is left else self.law.exchange_share(self.theta, right)
         place = [LOG_RANKS, NODES, MOST_ON_A_NODE]
         same_place = np.all(left[:, None, place] == right[:, place], axis=2)
-        own_columns = [LOG_BATCH, *range(NUM_COLUMNS, left.shape[1])]
-        same = same_place & np.all(left[:, None, own_columns] == right[:, own_columns], axis=2)
+        same = same_place & (left[:, None, LOG_BATCH] == right[:, LOG_BATCH])
         walk = np.minimum.outer(np.log(left[:, NODES]), np.log(right[:, NODES]))
-        left, right = left[:, :NUM_COLUMNS], right[:, :NUM_COLUMNS]
         alike = _BY_EXCHANGE.covariance(left, right)
         compute = (
             _BEND_SD**2 * _BY_BATCH.covariance(left, right) + (_COMPUTE_SD * self.compute_scale) ** 2 * same

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from search_spaces import Configuration, StrategyTraits
 from tuner.analytic.laws import Array
-from tuner.analytic.option_columns import NO_OPTIONS, OptionColumns
 from tuner.analytic.placement import Placements
 from tuner.analytic.strategy_encoding import (
     NUM_STRATEGIES,
@@ -38,23 +37,18 @@ class Steps:
         batch_size_per_rank: Samples of one rank's step, `(num,)`.
         setups: How the ranks exchange, `(num,)`.
         where: `ASKED`, `EMULATED` or `AT_HAND`, `(num,)`; None for `ASKED`.
-        options: Columns of axes that the law does not know, `(num, num_options)`; None for none.
     """
 
     placements: Placements
     batch_size_per_rank: Array
     setups: tuple[Setup, ...]
     where: Array | None = None
-    options: Array | None = None
 
     def __len__(self) -> int:
         return len(self.batch_size_per_rank)
 
     def inputs(self, *, of_compute: bool = False) -> Array:
-        """What the law takes: the whole steps, or only one rank's compute in them.
-
-        `(num, NUM_COLUMNS + num_options)`.
-        """
+        """What the law takes, `(num, NUM_COLUMNS)`: the whole steps, or only one rank's compute in them."""
         where = self.placements
         found = np.zeros((len(self), NUM_COLUMNS))
         found[:, LOG_RANKS] = np.log(where.num_ranks)
@@ -64,15 +58,10 @@ class Steps:
         found[:, _WHERE] = ASKED if self.where is None else self.where
         found[:, NODES], found[:, MOST_ON_A_NODE] = where.num_nodes, where.most_on_a_node
         found[:, _OF_COMPUTE] = float(of_compute)
-        return found if self.options is None else np.concatenate([found, self.options], axis=1)
+        return found
 
 
-def steps_of(
-    configurations: Sequence[Configuration],
-    cluster: Cluster,
-    where: Array | None = None,
-    options: OptionColumns = NO_OPTIONS,
-) -> Steps:
+def steps_of(configurations: Sequence[Configuration], cluster: Cluster, where: Array | None = None) -> Steps:
     """The steps of configurations on whole nodes of a cluster."""
     setups = tuple(setup_of(c, cluster.num_ranks(c.nodes)) for c in configurations)
     ranks = np.array([setup.num_ranks for setup in setups], dtype=float)
@@ -85,7 +74,6 @@ def steps_of(
         batch_size_per_rank=np.where(waits, np.ceil(per_rank), per_rank),
         setups=setups,
         where=where,
-        options=options.of(configurations) if len(options) else None,
     )
 
 
@@ -116,7 +104,7 @@ def alike_rows(inputs: Array, times: int) -> list[Alike]:
     """Inputs divided by the formula that they obey.
 
     Args:
-        inputs: As `Steps.inputs` returns them, `(num, num_columns)`.
+        inputs: As `Steps.inputs` returns them, `(num, NUM_COLUMNS)`.
         times: How often the rows are repeated.
     """
     found = []

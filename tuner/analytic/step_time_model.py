@@ -11,7 +11,6 @@ import numpy as np
 from search_spaces import Configuration, traits_of
 from tuner.analytic.laws import Array
 from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw
-from tuner.analytic.option_columns import NO_OPTIONS, OptionColumns
 from tuner.analytic.step_fit import TimedSteps, fit_steps
 from tuner.analytic.step_rows import AT_HAND, EMULATED, steps_of
 from tuner.domain.cluster import Cluster
@@ -28,22 +27,19 @@ class SecondsModel:
             `Steps.inputs`.
         between_moments_sd: Standard deviation of the logarithm between moments of one machine.
         num_observations: Slices whose step times went in.
-        options: Encodes the axes that the law does not know.
     """
 
     cluster: Cluster
     posterior: MixedPosterior
     between_moments_sd: float
     num_observations: int
-    options: OptionColumns = NO_OPTIONS
 
     def log_seconds_per_sample(self, configurations: Sequence[Configuration]) -> tuple[Array, Array]:
         """Mean `(num,)` and covariance `(num, num)` of the logarithm of seconds a sample.
 
         The unit of progress is the global batch: the seconds all ranks take for B samples, over B.
         """
-        steps = steps_of(configurations, self.cluster, options=self.options)
-        mean, covariance = self.posterior.predict(steps.inputs())
+        mean, covariance = self.posterior.predict(steps_of(configurations, self.cluster).inputs())
         batches = np.array([c.batch_size for c in configurations], dtype=float)
         return mean - np.log(batches), covariance
 
@@ -85,7 +81,6 @@ def fit_seconds(
     *,
     strategies: Sequence[str] = (),
     past: PastLaw | None = None,
-    options: OptionColumns = NO_OPTIONS,
 ) -> SecondsModel:
     """Fits seconds for a global batch (`Measurement.batch_seconds`) to every slice that timed steps.
 
@@ -96,34 +91,27 @@ def fit_seconds(
             at its prior.
         strategies: Strategies to predict, besides those that were timed.
         past: What past studies found of the law's unknowns; a described cluster is taken as described.
-        options: Encodes the axes that the law does not know.
     """
     timed = [m for m in measurements if m.step_seconds is not None and m.step_seconds.median > 0]
     posterior, between = fit_steps(
-        _timed_steps(timed, cluster, options),
-        cluster,
-        parameter_bytes,
-        strategies=strategies,
-        past=past,
-        options=options,
+        _timed_steps(timed, cluster), cluster, parameter_bytes, strategies=strategies, past=past
     )
     return SecondsModel(
         cluster=cluster,
         posterior=posterior,
         between_moments_sd=between,
         num_observations=len(timed),
-        options=options,
     )
 
 
-def _timed_steps(measurements: Sequence[Measurement], cluster: Cluster, options: OptionColumns) -> TimedSteps:
+def _timed_steps(measurements: Sequence[Measurement], cluster: Cluster) -> TimedSteps:
     """The rows that slices are; each of them timed steps."""
     where = None
     if cluster.at_hand is not None:
         where = np.array([EMULATED if m.emulated else AT_HAND for m in measurements])
     spreads = [m.step_seconds for m in measurements if m.step_seconds is not None]
     return TimedSteps(
-        steps=steps_of([m.configuration for m in measurements], cluster, where, options),
+        steps=steps_of([m.configuration for m in measurements], cluster, where),
         seconds=np.array([m.batch_seconds for m in measurements], dtype=float),
         # A slice's own mean is known as well as its spread over its steps allows.
         own_sd=np.array([s.std / s.mean / math.sqrt(s.count) for s in spreads], dtype=float),

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import STRATEGIES, Configuration, traits_of
-from tuner.analytic.option_columns import option_columns
 from tuner.analytic.predictor import Forecast, Predictor, RunState, SlopeDraws
 from tuner.analytic.quasi_random import NUM_DRAWS
 from tuner.analytic.samples_model import SEED_SD, RatePrior, SamplesModel, counted_batch, fit_samples
@@ -114,14 +113,12 @@ def believe(
         calibration: How wrong forecasts of past studies were.
     """
     strategies = sorted({c.strategy for c in configurations})
-    options = option_columns([*configurations, *(m.configuration for m in state.slices)])
     seconds = fit_seconds(
         state.slices,
         state.cluster,
         state.parameter_bytes,
         strategies=strategies,
         past=past.seconds,
-        options=options,
     )
     evidence, runs = state.evidence()
     samples = fit_samples(
@@ -131,7 +128,6 @@ def believe(
         strategies=strategies,
         emulation_differs=state.cluster.at_hand is not None,
         past=past.samples,
-        options=options,
     )
     predictor = Predictor(
         seconds=seconds,
@@ -141,8 +137,8 @@ def believe(
     )
     normals = rng.standard_normal((NUM_DRAWS, 2 * len(configurations)))
     forecast = _up_to_the_script_s_end(state, predictor.forecast(configurations, normals))
-    forecast = calibration.stretched(forecast)
     status = _status(state, predictor, forecast)
+    forecast = calibration.stretched(forecast, status.seconds)
     found = [run_of(state, configuration) for configuration in configurations]
     has_risen = np.array([run is not None and run.rise_samples is not None for run in found], dtype=np.bool_)
     prospects = prospects_of_draws(forecast, status, has_risen)
@@ -170,7 +166,6 @@ def law_of_samples(state: SearchState, slopes: SampleSlopes, fitted: SlopeFit) -
         rate_prior(state),
         devices_per_node=state.cluster.devices_per_node,
         strategies=sorted({c.strategy for c in slopes.kinds}),
-        options=option_columns(slopes.kinds),
     )
     started = [runs.get(kind) for kind in slopes.kinds]
     mean, covariance = model.log_samples(slopes.kinds, [run.index if run else None for run in started])
@@ -186,10 +181,8 @@ def _weight_of_slopes(
     slopes: SampleSlopes, fitted: SlopeFit, samples: SamplesModel, runs: Mapping[Configuration, RunState]
 ) -> float:
     """Probability of the slopes beside the law, by how well each predicts the runs from each other."""
-    by_law = samples.left_out_log_densities()
-    return slopes.weight_against(
-        fitted, {kind: by_law[run.index] for kind, run in runs.items() if run.index in by_law}
-    )
+    found = samples.left_out_log_densities()
+    return slopes.weight_against(fitted, {k: found[r.index] for k, r in runs.items() if r.index in found})
 
 
 def _status(state: SearchState, predictor: Predictor, forecast: Forecast) -> RunStatus:
@@ -251,7 +244,7 @@ def beliefs_of(
     """
     price = prices(state, prospects.configurations)
     longest = log_longest(state, prospects)
-    choice = proven(prospects, price, longest, recommended(prospects, price, longest)[0])
+    choice = proven(prospects, price, longest, recommended(prospects, price, longest))
     expected = np.exp(np.minimum(risks(prospects, price), NEVER))
     within = keeps_within(prospects, longest) > LEAST_PROBABILITY
     return Beliefs(
@@ -300,11 +293,7 @@ def _up_to_the_script_s_end(state: SearchState, forecast: Forecast) -> Forecast:
     if not np.isfinite(ends).any():
         return forecast
     beyond = forecast.samples > ends
-    return replace(
-        forecast,
-        total=np.where(beyond, np.inf, forecast.total),
-        remaining=np.where(beyond, np.inf, forecast.remaining),
-    )
+    return replace(forecast, total=np.where(beyond, np.inf, forecast.total))
 
 
 def prices(state: SearchState, configurations: Sequence[Configuration]) -> Array:

@@ -87,7 +87,7 @@ class Believer:
     def of_list(self, state: SearchState) -> Beliefs:
         """What is believed of every configuration of a list."""
         predictor = self._of_slopes(state)
-        forecast = self._calibration.stretched(predictor.forecast())
+        forecast = self._calibration.stretched(predictor.forecast(), predictor.status.seconds)
         return beliefs_of(state, predictor, forecast, prospects_of_slopes(predictor))
 
     def models(self, state: SearchState) -> SlopeModels:

@@ -20,6 +20,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from tuner.analytic.laws import Array
 from tuner.analytic.predictor import Forecast
 from tuner.job import Job
 from tuner.ledger import FitRecord, StudyRecord
@@ -53,10 +54,15 @@ class Calibration:
         found = math.sqrt((_PRIOR_RUNS + self.sum_squared) / (_PRIOR_RUNS + self.num_runs))
         return min(max(found, _LEAST), _MOST)
 
-    def stretched(self, forecast: Forecast) -> Forecast:
-        """The forecast with the spread of what is left of each run stretched around its median."""
+    def stretched(self, forecast: Forecast, elapsed: Array) -> Forecast:
+        """The forecast with the spread of what is left of each run stretched around its median.
+
+        Args:
+            forecast: The draws.
+            elapsed: Training seconds of each candidate's run, 0 if none was started, `(num,)`.
+        """
         scale = self.scale
-        left = forecast.remaining
+        left = forecast.total - elapsed
         if scale == 1.0 or not left.size:
             return forecast
         known = np.isfinite(left) & (left > 0.0)
@@ -68,7 +74,7 @@ class Calibration:
         middle[some] = np.nanmedian(logs[:, some], axis=0)
         longer = np.exp(np.minimum(middle + scale * (logs - middle), 600.0))
         added = np.where(known, longer - np.where(known, left, 0.0), 0.0)
-        return replace(forecast, total=forecast.total + added, remaining=left + added)
+        return replace(forecast, total=forecast.total + added)
 
 
 NO_CALIBRATION = Calibration()
@@ -96,7 +102,11 @@ def learnt_calibration(fits: Sequence[FitRecord], kind: str) -> Calibration:
 
 
 def calibration_record(
-    study: StudyRecord, state: SearchState, checked: Sequence[PredictedAgainstMeasured], now: float
+    study: StudyRecord,
+    state: SearchState,
+    checked: Sequence[PredictedAgainstMeasured],
+    now: float,
+    applied: Calibration = NO_CALIBRATION,
 ) -> FitRecord | None:
     """How wrong a study's early forecasts were; None where no run with one reached the target.
 
@@ -105,10 +115,11 @@ def calibration_record(
         state: Where it stands.
         checked: Its predictions with what was measured.
         now: Seconds since the epoch.
+        applied: What the predictions were stretched by; errors count in units before it.
     """
     by_run: dict[str, list[float]] = {}
     for one in checked:
-        error = _squared_error(one)
+        error = _squared_error(one, applied.scale)
         if one.share_known <= EARLY_SHARE and error is not None:
             by_run.setdefault(one.prediction.configuration.key, []).append(error)
     if not by_run:
@@ -125,12 +136,12 @@ def calibration_record(
     )
 
 
-def _squared_error(checked: PredictedAgainstMeasured) -> float | None:
-    """z^2 of one prediction; None where its interval has no finite width."""
+def _squared_error(checked: PredictedAgainstMeasured, scale: float) -> float | None:
+    """z^2 of one prediction before it was stretched; None where its interval has no finite width."""
     quantiles = checked.prediction.quantiles
     lower, median, upper = (quantiles[level] for level in sorted(quantiles))
     end = upper if checked.measured_seconds > median else lower
     if not (math.isfinite(median) and math.isfinite(end) and 0.0 < lower < median < upper):
         return None
-    sd = abs(math.log(end / median)) / _NINETY
+    sd = abs(math.log(end / median)) / (_NINETY * scale)
     return min((math.log(checked.measured_seconds / median) / sd) ** 2, _MOST_SQUARED)

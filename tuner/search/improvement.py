@@ -87,16 +87,15 @@ class Weights:
     slice_seconds: Array
 
 
-def recommended(prospects: Prospects, price: Array, log_longest: Array) -> tuple[int, float]:
-    """The candidate to recommend and the mean of its log cost.
+def recommended(prospects: Prospects, price: Array, log_longest: Array) -> int:
+    """The candidate to recommend.
 
     Args:
         prospects: What is believed.
         price: Cost of a second of each candidate, `(num,)`.
         log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`.
     """
-    keeps = keeps_within(prospects, log_longest)
-    return _least(prospects, price, keeps)
+    return _least(prospects, price, keeps_within(prospects, log_longest))
 
 
 def proven(prospects: Prospects, price: Array, log_longest: Array, choice: int) -> int:
@@ -149,7 +148,7 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     log_price = np.log(costs.price)
     keeps = keeps_within(prospects, costs.log_longest)
     to_go = prospects.less(costs.credit)
-    incumbent = proven(to_go, costs.price, costs.log_longest, _least(to_go, costs.price, keeps)[0])
+    incumbent = proven(to_go, costs.price, costs.log_longest, _least(to_go, costs.price, keeps))
     log_best = min(float(to_go.mean_log[incumbent] + log_price[incumbent]), NEVER)
     # What makes two late is no reason to prefer either.
     shared = prospects.shared_with(incumbent)
@@ -189,14 +188,13 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     )
 
 
-def _least(prospects: Prospects, price: Array, keeps: Array) -> tuple[int, float]:
-    """The candidate of least risk among those likely to keep within the limits, and its mean log cost."""
+def _least(prospects: Prospects, price: Array, keeps: Array) -> int:
+    """The candidate of least risk among those likely to keep within the limits."""
     risk = risks(prospects, price)
     allowed = np.where(keeps > _KEEPS_DEADLINE, risk, np.inf)
     if not np.isfinite(allowed).any():
         allowed = risk + _FAR_BEYOND * (1.0 - keeps)
-    best = int(np.argmin(allowed))
-    return best, float(prospects.mean_log[best] + np.log(price[best]))
+    return int(np.argmin(allowed))
 
 
 def _runner_up(prospects: Prospects, price: Array, keeps: Array, incumbent: int) -> int:

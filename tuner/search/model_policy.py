@@ -72,7 +72,7 @@ class ModelPolicy:
             and p.probe_id not in state.past_faults
         }
         wanted, baseline = self._wanted(state), state.job.baseline_configuration()
-        left = [configuration for configuration in wanted if configuration not in tried]
+        left = [c for c in wanted if c not in tried and state.space.is_runnable(c)]
         num_first = _FIRST_WITH_LAWS if self._believer.knows_laws(state) else _FIRST_PROBES
         is_due = bool(left) and (left[0] == baseline or len(tried) < num_first or not state.runs)
         if not is_due or not may_start(state):
@@ -146,7 +146,7 @@ class ModelPolicy:
             run = runs[ranked[0][2]]
             until = _until(state, run.configuration, run.measurement.training_seconds)
             if run.measurement.trained_curve:
-                until = replace(until, scores=None, samples=2 * run.measurement.samples)
+                until = replace(until, scores=None, samples=2 * max(run.seen_samples, 1))
             return Continue(
                 probe_id=run.probe.probe_id, purpose=Purpose.STATISTICS, until=until, reason=reason
             )
@@ -169,6 +169,7 @@ class ModelPolicy:
             c
             for c in dict.fromkeys([*self._wanted(state), *state.space.candidates()])
             if c not in tried
+            and state.space.is_runnable(c)
             and run_of(state, c) is None
             and ("learning_rate" not in c or c.learning_rate < largest)
         ]

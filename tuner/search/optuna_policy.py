@@ -73,7 +73,7 @@ class OptunaPolicy:
         if done >= limit:
             return Abandon(probe_id=run.probe.probe_id, reason="it can no longer win")
         # Where it starts over, what is paid for again is doubled at least.
-        slice_seconds = max(_SLICE_SECONDS, done) if state.repeats else _SLICE_SECONDS
+        slice_seconds = max(_SLICE_SECONDS, done) if not state.terms.resumes else _SLICE_SECONDS
         until = Until(training_seconds=min(done + slice_seconds, limit))
         if not run.is_open:  # a rank failed, or the target was moved: it resumes as a new probe
             return Start(

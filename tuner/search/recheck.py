@@ -35,7 +35,7 @@ def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
         steps = state.job.probe.timing_steps
         return Start(configuration=baseline, purpose=Purpose.TIMING, until=Until(steps=steps), reason=reason)
     run = run_of(state, baseline)
-    if run is None or not run.is_open or run.configuration != baseline or state.repeats:
+    if run is None or not run.is_open or run.configuration != baseline or not state.terms.resumes:
         return None
     due = state.schedule.next_after(baseline, run.measurement.samples)
     if due is None:

@@ -137,10 +137,10 @@ def _rise_samples(measurement: Measurement, job: Job) -> int | None:
 
 
 def _end_of_gain(measurement: Measurement, job: Job) -> TurnedBack | None:
-    """Where a run turned back, or a script's run levelled off below the target."""
+    """Where a run that trains turned back, or levelled off below the target."""
     curve, goal = measurement.trained_curve, job.goal
     found = turned_back(curve, goal.target, maximize=goal.maximize)
-    if found is None and job.runs_command:
+    if found is None and job.recording() is None:
         return levelled_off(curve, goal.target, maximize=goal.maximize)
     return found
 

@@ -22,8 +22,8 @@ from tuner.search.slope_priors import SlopeBeliefs, Slopes
 from tuner.search.start_value import progress_of
 from tuner.search.state import SearchState
 
-#: Probability of the slopes beside the law before a run.
-_SLOPES_BEFOREHAND = 0.5
+#: Probability of the slopes beside the law before a run: one to two.
+_SLOPES_BEFOREHAND = 1 / 3
 #: What a first short probe leaves uncertain of log seconds a sample, and of log samples to target, about.
 _BELIEVED_SECONDS_SD, BELIEVED_SAMPLES_SD = 0.05, 0.5
 

@@ -21,7 +21,7 @@ from tuner.probes.score_schedule import ScoreSchedule, score_schedule
 from tuner.probes.terms import ProbeTerms, probe_terms
 from tuner.search.capacity import Capacity
 from tuner.search.runs import Run, RunCache, is_interrupted, paid_slices, run_key
-from tuner.search.start_value import guessed_start
+from tuner.search.start_value import guessed_start, progress_of
 from tuner.search.timings import TimingKey, timing_key
 
 #: Start-up charged where none was measured yet, seconds.
@@ -133,11 +133,6 @@ class SearchState:
     def terms(self) -> ProbeTerms:
         """How slices are charged and scored."""
         return probe_terms(self.job, self.cluster, self.slices, self.epoch_samples)
-
-    @property
-    def repeats(self) -> bool:
-        """Whether a run that resumes starts over, and is paid for again up to where it was."""
-        return not self.terms.resumes
 
     def next_score_samples(self, configuration: Configuration, samples: int) -> int | None:
         """Samples at which a run's next score is due; None where only past runs can tell.
@@ -268,8 +263,8 @@ class SearchState:
         states: dict[Configuration, RunState] = {}
         for key, run in self.runs.items():
             points = run.measurement.trained_curve
-            span = self.job.goal.target - (self.start_value or 0.0)
-            values = np.array([p.value for p in points], dtype=float)
+            sign = 1.0 if self.job.goal.maximize else -1.0
+            values = np.array([sign * p.value for p in points], dtype=float)
             states[key] = RunState(
                 configuration=run.configuration,
                 index=len(evidence),
@@ -285,7 +280,9 @@ class SearchState:
                 RunEvidence(
                     configuration=run.configuration,
                     samples=np.array([p.samples for p in points], dtype=float),
-                    progress=(values - (self.start_value or 0.0)) / span,
+                    progress=progress_of(
+                        values, sign * (self.start_value or 0.0), sign * self.job.goal.target
+                    ),
                     samples_to_target=run.samples_to_target,
                     diverged=run.probe.outcome is Outcome.DIVERGED,
                     # A script that ends by itself does not show that longer training is in vain.

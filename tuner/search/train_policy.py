@@ -78,7 +78,7 @@ class TrainPolicy:
 
     def _until(self, state: SearchState, done: float) -> Until:
         """The end of the next slice; the whole training where each slice would start over."""
-        if state.repeats:
+        if not state.terms.resumes:
             return Until(training_seconds=_WHOLE_SECONDS if self._limit is None else self._limit)
         return Until(training_seconds=done + self._slice_seconds)
 

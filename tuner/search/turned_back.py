@@ -17,11 +17,9 @@ _FEWEST_LATER, _LATER_SHARE = 3, 0.25
 _NOISE_FACTOR, _GAIN_SHARE = 3.0, 0.005
 #: They are worse by this share of what the best value lacks to the target.
 _LOSS_SHARE = 0.05
-#: A run has levelled off if, after this share of the way to the target, the gain over its later half, by
-#: the log of
-#: samples, would need so many times its samples to reach the target, even at the upper end of its error;
-#: and was
-#: so many times as large before.
+#: A run has levelled off if it has come this share of the way to the target, if it would need so many times
+#: its samples (log) to reach it at the upper end of the slope of its later half by log samples, and if the
+#: slope was so many times as steep before.
 _LEAST_PROGRESS, _MOST_FOLDS, _SLOWED = 0.3, float(np.log(10.0)), 3.0
 #: Scores of the later half that a slope needs, and its upper end in standard errors.
 _FEWEST_OF_HALF, _UPPER = 5, 1.645

@@ -372,5 +372,5 @@ def _plan_words(
 
 def _charged_seconds(state: SearchState, training_seconds: float) -> float:
     """Seconds charged for a training: its slices with their start-up, scoring and checkpoints."""
-    num_slices = 1 if state.repeats else math.ceil(training_seconds / slice_seconds(training_seconds))
-    return training_seconds * state.overhead + num_slices * state.startup_seconds
+    slices = math.ceil(training_seconds / slice_seconds(training_seconds)) if state.terms.resumes else 1
+    return training_seconds * state.overhead + slices * state.startup_seconds

@@ -18,7 +18,7 @@ from tuner.advice.recommend import (
 )
 from tuner.domain.errors import InfeasibleError, ProbeError
 from tuner.domain.recommendation import Recommendation
-from tuner.ledger import Ledger, StudyRecord
+from tuner.ledger import FitRecord, Ledger, StudyRecord
 from tuner.report import ReportContent, UnansweredContent, write_report, write_unanswered
 from tuner.search.beliefs import Beliefs
 from tuner.search.believer import Believer
@@ -61,7 +61,7 @@ def make_ending(
 
 def believer_of(opened: OpenedJob, ledger: Ledger, study: StudyRecord) -> Believer:
     """What fits the models of a study, with what other studies found as priors."""
-    others = [fit for fit in ledger.past_fits(study.fingerprint) if fit.study_id != study.study_id]
+    others = _other_fits(ledger, study)
     return Believer(
         seed=opened.job.seed,
         prior=learnt_from_fits(others) or TEXTBOOK,
@@ -70,9 +70,15 @@ def believer_of(opened: OpenedJob, ledger: Ledger, study: StudyRecord) -> Believ
     )
 
 
+def _other_fits(ledger: Ledger, study: StudyRecord) -> list[FitRecord]:
+    """What other studies stored that this one may learn from."""
+    return [fit for fit in ledger.past_fits(study.fingerprint) if fit.study_id != study.study_id]
+
+
 def remember_calibration(ledger: Ledger, study: StudyRecord, ending: Ending) -> None:
     """Stores how wrong the study's early forecasts were, if a run with one reached the target."""
-    record = calibration_record(study, ending.state, checked_predictions(ending), ending.made_at)
+    applied = learnt_calibration(_other_fits(ledger, study), kind_of(ending.state.job))
+    record = calibration_record(study, ending.state, checked_predictions(ending), ending.made_at, applied)
     if record is not None:
         ledger.add_fit(record)
 
@@ -110,7 +116,9 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     given = store.ledger.recommendations(study.study_id)
     arrived = any(run.arrived for run in state.runs.values()) and state.further_trainings == 0
     words = given[-1].recommendation["stopped_because"] if given else "the search has not ended yet"
-    stop = Stop(kind=StopKind.ARRIVED if arrived else StopKind.BUDGET, reason=words)
+    by_budget = not given or bool(given[-1].recommendation.get("ended_by_budget"))
+    ended = StopKind.BUDGET if by_budget else StopKind.NO_GAIN
+    stop = Stop(kind=StopKind.ARRIVED if arrived else ended, reason=words)
     ending = make_ending(opened, store.ledger, study, state, None, stop)
     recommendation = None if ending is None else recommend(ending)
     if ending is None or recommendation is None:

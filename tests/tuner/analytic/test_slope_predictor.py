@@ -30,7 +30,6 @@ def test_a_run_that_lives_is_predicted_to_arrive_later_than_now(
     assert (prospects_of_slopes(found).variance_log >= 0).all()
     forecast = found.forecast()
     assert (forecast.total[:, 0] > elapsed).all()
-    np.testing.assert_allclose(forecast.remaining[:, 0], forecast.total[:, 0] - elapsed)
 
 
 def test_what_was_not_started_is_the_sum_of_both_posteriors() -> None:
@@ -59,7 +58,6 @@ def test_an_arrival_is_known() -> None:
     assert math.sqrt(prospects_of_slopes(found).variance_log[1]) < 1e-3
     forecast = found.forecast()
     np.testing.assert_allclose(forecast.total[:, 1], 50.0, rtol=1e-3)
-    np.testing.assert_allclose(forecast.remaining[:, 1], 0.0, atol=0.05)
 
 
 def test_draws_of_a_run_that_ended_without_arriving_are_infinite() -> None:
@@ -68,7 +66,6 @@ def test_draws_of_a_run_that_ended_without_arriving_are_infinite() -> None:
     forecast = found.forecast()
     assert np.isfinite(forecast.total[:, 0]).all()
     assert np.isinf(forecast.total[:, 1]).all()
-    assert np.isinf(forecast.remaining[:, 1]).all()
     assert forecast.probability_of_reaching().tolist() == [1.0, 0.0]
 
 

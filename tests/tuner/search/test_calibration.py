@@ -28,12 +28,11 @@ from tuner.search.calibration import (
 ONE = Configuration(nodes=1)
 
 
-def forecast_of(total: np.ndarray, elapsed: float = 0.0) -> Forecast:
+def forecast_of(total: np.ndarray) -> Forecast:
     num = total.shape[1]
     return Forecast(
         configurations=tuple(Configuration(nodes=i + 1) for i in range(num)),
         total=total,
-        remaining=np.maximum(total - elapsed, 0.0),
         samples=total,
         seconds_per_sample=np.ones(num),
         log_seconds_sd=np.zeros(num),
@@ -66,7 +65,7 @@ def recorded(tmp_path: Path, *found: PredictedAgainstMeasured) -> FitRecord | No
 def test_without_anything_measured_nothing_is_stretched() -> None:
     forecast = forecast_of(np.exp(np.random.default_rng(0).standard_normal((256, 3))))
     assert NO_CALIBRATION.scale == 1.0
-    assert NO_CALIBRATION.stretched(forecast) is forecast
+    assert NO_CALIBRATION.stretched(forecast, np.zeros(3)) is forecast
     assert learnt_calibration([], "workload") == NO_CALIBRATION
 
 
@@ -76,20 +75,19 @@ def test_a_stretched_forecast_keeps_its_median_and_what_has_passed(sum_squared: 
     calibration = Calibration(num_runs=num_runs, sum_squared=sum_squared)
     total = 10.0 + np.exp(np.random.default_rng(1).standard_normal((257, 2)))
     total[:40, 1] = np.inf
-    found = calibration.stretched(forecast_of(total, elapsed=10.0))
+    found = calibration.stretched(forecast_of(total), np.full(2, 10.0))
     assert 0.6 <= calibration.scale <= 3.0
     np.testing.assert_allclose(np.median(found.total[:, 0]), np.median(total[:, 0]))
     assert (found.total > 10.0).all()
-    reached = np.isfinite(found.total)
-    np.testing.assert_allclose(found.total[reached] - found.remaining[reached], 10.0, rtol=1e-9)
     assert np.isinf(found.total[:40, 1]).all()
-    spreads = [np.std(np.log(f[:, 0])) for f in (found.remaining, total - 10.0)]
+    spreads = [np.std(np.log(f[:, 0])) for f in (found.total - 10.0, total - 10.0)]
     assert spreads[0] == pytest.approx(calibration.scale * spreads[1])
 
 
 def test_runs_that_have_arrived_stay_as_they_were_measured() -> None:
-    forecast = replace(forecast_of(np.full((256, 1), 7.0)), remaining=np.zeros((256, 1)))
-    assert (Calibration(num_runs=9, sum_squared=90.0).stretched(forecast).total == 7.0).all()
+    forecast = forecast_of(np.full((256, 1), 7.0))
+    calibration = Calibration(num_runs=9, sum_squared=90.0)
+    assert (calibration.stretched(forecast, np.array([7.0])).total == 7.0).all()
 
 
 def test_a_study_stores_its_mean_squared_error_each_run_once(tmp_path: Path) -> None:

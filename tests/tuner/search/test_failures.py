@@ -176,9 +176,9 @@ def test_present_settings_that_run_out_of_memory_are_no_candidate(world: World) 
 
 def test_a_refused_resumption_makes_every_run_start_over(world: World) -> None:
     world.keep(measured(BASELINE, Outcome.PAUSED))
-    assert not world.state().repeats
+    assert world.state().terms.resumes
     world.keep(measured(OTHERS[0], Outcome.PAUSED, resume_refused=True), measured(OTHERS[0], Outcome.PAUSED))
-    assert world.state().repeats
+    assert not world.state().terms.resumes
     assert world.probes()[1].measurement.resume_refused
 
 

@@ -35,7 +35,6 @@ def drawn(total: np.ndarray, status: RunStatus) -> Prospects:
     forecast = Forecast(
         configurations=tuple(Configuration(nodes=i + 1) for i in range(num)),
         total=total,
-        remaining=total,
         samples=total,
         seconds_per_sample=np.ones(num),
         log_seconds_sd=np.zeros(num),
