@@ -159,8 +159,6 @@ class RatePrior:
         batch_size: The batch it belongs to.
         exponent: How the best rate follows the batch: 1 for SGD, 1/2 for Adam.
         epoch_samples: Size of the training set, samples.
-        noise_scale: Prior of the whole run's noise scale, samples; None if there is none besides the measured
-            gradients.
         largest_batch_size: The largest batch that may be chosen; None if it is not known.
     """
 
@@ -169,7 +167,6 @@ class RatePrior:
     batch_size: float
     exponent: float
     epoch_samples: float
-    noise_scale: float | None = None
     largest_batch_size: float | None = None
 
 
@@ -396,9 +393,7 @@ def _parameters(
     it is expected at the largest batch of the space, since users offer batches up to where they expect to
     waste samples. The noise floor is expected far below the batch that they use.
     """
-    if prior.noise_scale is not None and prior.noise_scale > 0:
-        scale_mean, scale_sd = math.log(prior.noise_scale), 0.8
-    elif len(noise_inputs):
+    if len(noise_inputs):
         shares = np.exp(noise_inputs[:, -2])
         scale_mean, scale_sd = whole_run_scale(shares, noise_scales), _ANY_SCALE_SD
     else:

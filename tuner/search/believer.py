@@ -52,11 +52,11 @@ class Believer:
 
     def believe(self, state: SearchState) -> Beliefs | None:
         """What is believed of every candidate; None where there is none."""
-        return self.of_list(state) if is_listed(state) else self._of_laws(state)
+        return self._of_laws(state) if self.knows_laws(state) else self.of_list(state)
 
     def knows_laws(self, state: SearchState) -> bool:
-        """Whether laws say how a job's axes act, and not slopes alone."""
-        return not is_listed(state)
+        """Whether laws say how all axes act: they do not where the space is a list of recorded runs."""
+        return state.job.probe.recording is None
 
     def prospects(self, state: SearchState, beliefs: Beliefs, incumbent: Configuration) -> Prospects:
         """The prospects as they will be once the slices in flight have ended.
@@ -72,7 +72,7 @@ class Believer:
         in_flight.discard(incumbent)
         if not in_flight:
             return beliefs.prospects
-        if is_listed(state):
+        if not self.knows_laws(state):
             return prospects_of_slopes(self._of_slopes(state, in_flight))
         prospects = beliefs.prospects
         left = np.ones(len(prospects.configurations))
@@ -123,8 +123,3 @@ class Believer:
         if self._slopes is None or self._slopes.kinds != kinds:
             self._slopes = SampleSlopes(kinds, state.cluster, self._prior)
         return self._slopes
-
-
-def is_listed(state: SearchState) -> bool:
-    """Whether a state's space is a list of recorded runs."""
-    return state.job.probe.recording is not None

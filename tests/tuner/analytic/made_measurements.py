@@ -89,7 +89,7 @@ def diverged(what: Configuration) -> RunEvidence:
 
 
 def rate_prior(
-    log_rate: float = math.log(0.01), *, noise_scale: float | None = None, exponent: float = 1.0
+    log_rate: float = math.log(0.01), *, largest_batch_size: float | None = None, exponent: float = 1.0
 ) -> RatePrior:
     """Beliefs around a user's rate at batch 64."""
     return RatePrior(
@@ -97,6 +97,6 @@ def rate_prior(
         sd=1.6,
         batch_size=64.0,
         exponent=exponent,
-        noise_scale=noise_scale,
+        largest_batch_size=largest_batch_size,
         epoch_samples=20_000.0,
     )

@@ -24,7 +24,7 @@ def asked(strategy: str, nodes: int, rate: float = 0.05, batch: int = 128, **kno
 
 
 def fitted(*runs: RunEvidence) -> SamplesModel:
-    return fit_samples(runs, rate_prior(math.log(0.05), noise_scale=150.0), strategies=ALL)
+    return fit_samples(runs, rate_prior(math.log(0.05), largest_batch_size=150.0), strategies=ALL)
 
 
 def over_all_reduce(model: SamplesModel, what: Configuration) -> tuple[float, float]:

@@ -64,7 +64,9 @@ def test_the_best_rate_is_found_among_candidates() -> None:
 
 
 def test_a_batch_beyond_those_run_is_predicted_within_its_interval() -> None:
-    model = fit_samples(runs_at([(b, r) for b, r in GRID if b < 512]), rate_prior(noise_scale=NOISE_SCALE))
+    model = fit_samples(
+        runs_at([(b, r) for b, r in GRID if b < 512]), rate_prior(largest_batch_size=NOISE_SCALE)
+    )
     what = configuration(1, 512, 0.15)
     mean, sd = believed(model, what)
     assert abs(mean - math.log(true_samples(what))) < 2 * math.hypot(sd, 0.1)
@@ -82,7 +84,7 @@ def test_intervals_cover_where_runs_arrive() -> None:
             truth = true_samples(what) * float(np.exp(0.1 * rng.standard_normal()))
             reported.append(run(what, truth, share=0.4, seed=100 * trial + i))
         asked = configuration(1, 128, 0.08)
-        mean, sd = believed(fit_samples(reported, rate_prior(noise_scale=NOISE_SCALE)), asked)
+        mean, sd = believed(fit_samples(reported, rate_prior(largest_batch_size=NOISE_SCALE)), asked)
         truth = math.log(true_samples(asked)) + 0.1 * rng.standard_normal()
         inside += abs(mean - truth) < 1.645 * math.hypot(sd, 0.1)
     # A 90% interval, over 40 trials; wider than it says is the safe side.
@@ -144,7 +146,7 @@ def test_a_measured_noise_scale_decides_how_large_batches_are_expected_to_do() -
     reported = runs_at([(32, 0.02)])
     costs = []
     for scale in (20.0, 20_000.0):
-        model = fit_samples(reported, rate_prior(noise_scale=scale))
+        model = fit_samples(reported, rate_prior(largest_batch_size=scale))
         costs.append(
             believed(model, configuration(1, 1024, 0.1))[0] - believed(model, configuration(1, 32, 0.02))[0]
         )
@@ -164,7 +166,7 @@ def test_before_any_run_the_user_s_rate_is_about_the_best_and_all_is_unsure() ->
 
 def test_adam_s_best_rate_follows_the_root_of_the_batch() -> None:
     def rate_ratio(exponent: float) -> float:
-        model = fit_samples([], rate_prior(math.log(1e-3), noise_scale=1e6, exponent=exponent))
+        model = fit_samples([], rate_prior(math.log(1e-3), largest_batch_size=1e6, exponent=exponent))
         best = []
         for batch in (64, 1024):
             found = [configuration(1, batch, float(r)) for r in np.geomspace(1e-5, 1.0, 101)]
