@@ -16,6 +16,7 @@ from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.job import CommandSection
 from tuner.search.policy import Stop, StopKind
 
+NOTHING_LEFT = Stop(kind=StopKind.UNREACHABLE, reason="nothing is left")
 USED = Stop(kind=StopKind.BUDGET, reason="the time budget of 60 s is used up")
 
 
@@ -108,3 +109,24 @@ def test_more_budget_is_proposed_only_where_it_was_the_limit(tmp_path: Path) -> 
     assert "allow more in [budget]" in no_answer(world.state(), USED, Path("j")).changes
     hopeless = Stop(kind=StopKind.UNREACHABLE, reason="no configuration is expected to reach the target")
     assert "allow more in [budget]" not in no_answer(world.state(), hopeless, Path("j")).changes
+
+
+@pytest.mark.parametrize("last", [0.4, float("nan")])
+def test_a_run_that_turned_back_and_then_diverged_has_a_reason(tmp_path: Path, last: float) -> None:
+    world = command_world(tmp_path)
+    values = (0.2, 0.4, 0.6, 0.7, 0.72, 0.7, 0.66, 0.6, 0.55, 0.5, 0.45, last)
+    world.keep(seen(*values, outcome=Outcome.DIVERGED))
+    found = no_answer(
+        world.state(), Stop(kind=StopKind.UNREACHABLE, reason="nothing is left"), Path("job.toml")
+    )
+    assert "0.72" in found.reason
+
+
+def test_the_best_value_leaves_out_scores_that_are_no_number(tmp_path: Path) -> None:
+    world = command_world(tmp_path)
+    world.keep(seen(float("nan"), batch=32, outcome=Outcome.DIVERGED))
+    world.keep(seen(0.2, 0.3, 0.31))
+    found = no_answer(
+        world.state(), Stop(kind=StopKind.UNREACHABLE, reason="nothing is left"), Path("job.toml")
+    )
+    assert "the best value was 0.31" in found.reason

@@ -124,3 +124,19 @@ def test_studies_of_the_same_kind_are_summed(tmp_path: Path) -> None:
 
 def test_a_job_that_trains_a_workload_is_of_that_kind(tmp_path: Path) -> None:
     assert kind_of(small_world(tmp_path).job) == "workload"
+
+
+def test_studies_that_are_stretched_learn_the_whole_error(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    rng, stored = np.random.default_rng(0), []
+    for _ in range(100):
+        applied = learnt_calibration(stored, "workload")
+        # Intervals say 0.25 where the error is 0.5, before they are stretched by what was learnt.
+        found = [
+            checked(100 * math.exp(0.5 * rng.standard_normal()), sd=0.25 * applied.scale, nodes=n)
+            for n in (1, 2, 4)
+        ]
+        record = calibration_record(world.study, world.state(), found, now=5.0, applied=applied)
+        assert record is not None
+        stored.append(record)
+    assert learnt_calibration(stored, "workload").scale == pytest.approx(2.0, rel=0.15)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -351,3 +352,14 @@ def test_emulated_ranks_are_not_timed_where_real_ones_can_be(tmp_path: Path) -> 
     world.search(ModelPolicy()).run()
     timings = [probe for probe in world.probes() if probe.purpose is Purpose.TIMING]
     assert not any(world.cluster.emulates(probe.configuration) for probe in timings)
+
+
+def test_what_is_known_not_to_fit_is_not_started_while_nothing_is_scored(tmp_path: Path) -> None:
+    world = small_world(tmp_path, replace(SLOW_LAW, memory_samples=20))
+    stopped(world)
+    least = math.inf
+    for probe in world.probes():
+        share = -(-probe.configuration.batch_size // probe.configuration.nodes)
+        assert share < least
+        if probe.outcome is Outcome.OUT_OF_MEMORY:
+            least = share
