@@ -5,13 +5,14 @@
 A job tunes a made training script (`benchmarks.made_clusters_jobs`) on up to 16 nodes, under a virtual clock.
 The seconds of a step are those recorded for one app of Pollux, with 2.5% noise, so that no law of the product
 made them. The samples to the target follow a law with a basin in the learning rate, whose samples grow with
-the batch size. Starting a slice takes 10 to 30 s. Half of the jobs state one training, the others twenty.
-Nothing trains and nothing sleeps.
+the batch size. Starting a slice takes 10 to 30 s. Half of the jobs state one training, the others twenty;
+half state the bytes of their parameters, which the time of an exchange depends on. Nothing trains and
+nothing sleeps.
 
 Goals are `seconds`, `dollars` (a node costs the same everywhere, so one node is cheapest for all recorded
 apps), and `deadline`: dollars within 1.3 to 4 times the shortest training.
 
-A table has a row for each app and goal:
+A table has a row for each app and goal, and for jobs that state their bytes and those that do not:
 
 - `median`, `mean`, `worst`: the true cost of one training with the recommendation over the best
   configuration's (geometric mean). `over_1.2` counts those above 1.2, `late` those past the deadline, which
@@ -52,9 +53,10 @@ from benchmarks.made_clusters_jobs import APPS, GOALS, Goal, MadeCluster, made_c
 from benchmarks.made_scripts import lines
 from search_spaces import Configuration
 from tuner.analytic.predictor import Predictor
-from tuner.domain.measurement import Purpose
+from tuner.domain.cluster import Cluster
+from tuner.domain.measurement import Measurement, Purpose
 from tuner.ledger import MemoryLedger
-from tuner.probes import Until
+from tuner.probes import ProbeHandle, Prober, Until
 from tuner.probes.recorded import RecordedProber
 from tuner.search.beliefs import Beliefs
 from tuner.search.believer import Believer
@@ -166,7 +168,7 @@ class Searched:
     @property
     def has_wrong_nodes(self) -> bool:
         """Whether the answer costs clearly more than on `best_nodes`."""
-        if self.answer is None:
+        if self.answer is None or self.best_nodes is None:
             return False
         best = self.cost(self.answer.replaced(nodes=self.best_nodes))
         return best < math.inf and self.cost(self.answer) > _WRONG * best
@@ -175,7 +177,11 @@ class Searched:
         """For JSON; None where a number is infinite."""
         return {
             **{"app": self.asked.app, "seed": self.asked.seed, "goal": self.asked.goal},
-            **{"devices": self.cluster.devices_per_node, "trainings": self.asked.trainings},
+            **{
+                "devices": self.cluster.devices_per_node,
+                "bytes": self.cluster.parameter_bytes,
+                "trainings": self.asked.trainings,
+            },
             "answer": None if self.answer is None else self.answer.as_dict(),
             "best": self.cluster.best(self.asked.goal).as_dict(),
             **{"best_nodes": self.best_nodes, "has_wrong_nodes": self.has_wrong_nodes},
@@ -202,6 +208,36 @@ class _Observed:
         return decision
 
 
+class _ScriptProber(Prober):
+    """Trains the script on a virtual clock; its measurements hold the bytes that the job states.
+
+    Args:
+        made: What runs.
+        cluster: What is charged.
+    """
+
+    def __init__(self, made: MadeCluster, cluster: Cluster) -> None:
+        self._recorded = RecordedProber(made.recording, cluster=cluster, pays_to_resume=True)
+        self._parameter_bytes = made.parameter_bytes
+
+    def start(
+        self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
+    ) -> ProbeHandle:
+        return self._recorded.start(configuration, purpose, until, folder)
+
+    def poll(self, handle: ProbeHandle) -> Measurement:
+        return replace(self._recorded.poll(handle), parameter_bytes=self._parameter_bytes)
+
+    def cancel(self, handle: ProbeHandle) -> None:
+        self._recorded.cancel(handle)
+
+    def now(self) -> float:
+        return self._recorded.now()
+
+    def close(self) -> None:
+        self._recorded.close()
+
+
 def timed_nodes(state: SearchState) -> tuple[int, ...]:
     """Numbers of nodes on which steps were timed, ascending."""
     return tuple(sorted({m.configuration.nodes for m in state.slices if m.ranks}))
@@ -219,7 +255,7 @@ def search_traced(asked: Asked, folder: Path) -> tuple[Searched, list[str]]:
     made = made_cluster(asked.app, asked.seed)
     job = made.job(asked.goal, asked.trainings)
     cluster = job.resolved_cluster()
-    prober = RecordedProber(made.recording, cluster=cluster, pays_to_resume=True)
+    prober = _ScriptProber(made, cluster)
     ledger = MemoryLedger(clock=prober.now)
     study = ledger.open_study(made.recording.name, made.recording.name, {})
     if asked.knows_steps:
@@ -333,14 +369,16 @@ def _middle(of: Callable[[Any], Any], parts: Sequence[npt.NDArray[Any]]) -> floa
 
 
 def report(searches: Sequence[Searched]) -> list[Row]:
-    """A row for each app, goal and number of trainings, and for all apps together."""
+    """A row for each goal and number of trainings: of each app, with and without stated bytes, and of all."""
+    groups = {app: [one for one in searches if one.asked.app == app] for app in APPS}
+    groups["stated"] = [one for one in searches if one.cluster.parameter_bytes]
+    groups["unstated"] = [one for one in searches if not one.cluster.parameter_bytes]
+    groups["all"] = list(searches)
     rows = []
-    for app in [*sorted({one.asked.app for one in searches}), "all"]:
-        for goal, trainings in itertools.product(GOALS, TRAININGS):
-            group = [one for one in searches if (one.asked.goal, one.asked.trainings) == (goal, trainings)]
-            group = [one for one in group if app in (one.asked.app, "all")]
-            if group:
-                rows.append({"app": app, "goal": goal, "trainings": trainings, **summary(group)})
+    for (name, group), goal, trainings in itertools.product(groups.items(), GOALS, TRAININGS):
+        found = [one for one in group if (one.asked.goal, one.asked.trainings) == (goal, trainings)]
+        if found:
+            rows.append({"of": name, "goal": goal, "trainings": trainings, **summary(found)})
     return rows
 
 

@@ -13,9 +13,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from benchmarks.made_scripts_curves import Array, MadeScript, Shape
+from benchmarks.made_scripts_curves import Array, MadeScript
 from benchmarks.own_scripts_jobs.pretended import Recipe
-from benchmarks.step_time import RECORDINGS, read_timed
+from benchmarks.step_time import PARAMETER_BYTES, RECORDINGS, read_timed
 from search_spaces import Configuration
 from tuner.job import Job
 from tuner.recordings.recording import RecordedRun, Recording
@@ -27,7 +27,7 @@ NODE_COUNTS = (1, 2, 4, 8, 16)
 #: Devices of a node, in turn: all are used. Both are recorded.
 _DEVICES = (1, 4)
 _NUM_BATCHES, _NUM_RATES = 6, 6
-_SHAPES: tuple[Shape, ...] = ("early", "power", "sigmoid")
+_SHAPES: tuple[Literal["early", "power", "sigmoid"], ...] = ("early", "power", "sigmoid")
 #: A job may spend so many times the best training's cost.
 _BUDGET_TRAININGS = 30.0
 #: Standard deviation of the logarithm of a configuration's seconds a step around those recorded, and of its
@@ -99,6 +99,7 @@ class MadeCluster:
         learning_rates: Learning rates that may be chosen.
         startup_seconds: Charged for each slice.
         deadline_factor: Deadline over the shortest training.
+        parameter_bytes: That the job states; 0 where it states none.
         node_counts: Numbers of nodes that may be chosen.
     """
 
@@ -109,6 +110,7 @@ class MadeCluster:
     learning_rates: tuple[float, ...]
     startup_seconds: float
     deadline_factor: float
+    parameter_bytes: int
     node_counts: tuple[int, ...] = NODE_COUNTS
 
     @property
@@ -127,8 +129,13 @@ class MadeCluster:
 
     def step_seconds(self, configuration: Configuration) -> float:
         """True mean seconds of a step."""
-        share = configuration.batch_size / (configuration.nodes * self.devices_per_node)
-        return recorded_steps(self.app, self.devices_per_node)[configuration.nodes].at(share)
+        return self._step_seconds[configuration.nodes, configuration.batch_size]
+
+    @cached_property
+    def _step_seconds(self) -> dict[tuple[int, int], float]:
+        recorded = recorded_steps(self.app, self.devices_per_node)
+        pairs = itertools.product(self.node_counts, self.batch_sizes)
+        return {(n, batch): recorded[n].at(batch / (n * self.devices_per_node)) for n, batch in pairs}
 
     @cached_property
     def _by_samples(self) -> dict[tuple[int, float], RecordedRun]:
@@ -179,7 +186,7 @@ class MadeCluster:
             return math.inf
         return seconds if goal == "seconds" else seconds * configuration.nodes
 
-    @property
+    @cached_property
     def deadline_seconds(self) -> float:
         """So many times the shortest training, on the numbers of nodes that may be chosen."""
         return self.deadline_factor * min(map(self.seconds_to_target, self.configurations))
@@ -204,6 +211,7 @@ class MadeCluster:
                     "command": command,
                     "epoch_samples": self.script.recipe.epoch_samples,
                     "resume": "--resume {checkpoint}",
+                    **({"parameter_bytes": self.parameter_bytes} if self.parameter_bytes else {}),
                 },
                 "cluster": {
                     "nodes": list(self.node_counts),
@@ -233,7 +241,8 @@ class MadeCluster:
 
 
 def made_cluster(app: str, seed: int) -> MadeCluster:
-    """A random job; one device a node and four take turns by seed, and so do the curves' shapes.
+    """A random job. By seed, a node has one device or four, the curve one of three shapes, and the job states
+    the bytes of its parameters or not.
 
     Batch sizes reach from the smallest recorded share of a rank on one node to the largest on half of the
     nodes. The best training takes 5 minutes to 3 hours (log-uniform).
@@ -249,6 +258,7 @@ def made_cluster(app: str, seed: int) -> MadeCluster:
     batches = tuple(round(float(b)) for b in np.geomspace(lowest, highest, _NUM_BATCHES))
     rates = tuple(float(f"{r:.3g}") for r in np.geomspace(1e-3, 1.0, _NUM_RATES))
     start, needed, best_seconds = 0.1, 1e6, between(300.0, 10_000.0)
+    shape = _SHAPES[seed % len(_SHAPES)]
     recipe = Recipe(
         epoch_samples=round(needed / between(5, 40)),
         step_seconds=1.0,
@@ -257,7 +267,7 @@ def made_cluster(app: str, seed: int) -> MadeCluster:
         noise_batch=between(batches[1], batches[-1]),
         best_rate=between(0.02, 0.6),
         rate_width=float(rng.uniform(0.9, 2.0)),
-        shape=_SHAPES[seed % len(_SHAPES)],
+        shape=shape,
         start=start,
         best=1.0,
         noise=(1 - start) * between(1e-3, 1.2e-2),
@@ -265,7 +275,7 @@ def made_cluster(app: str, seed: int) -> MadeCluster:
     )
     script = MadeScript(
         seed=seed,
-        shape=recipe.shape,
+        shape=shape,
         recipe=recipe,
         scores_per_epoch=int(rng.choice([1, 1, 1, 4])),
         edge_rate=between(0.3, 3.0),
@@ -281,6 +291,7 @@ def made_cluster(app: str, seed: int) -> MadeCluster:
         learning_rates=rates,
         startup_seconds=float(rng.uniform(10.0, 30.0)),
         deadline_factor=between(1.3, 4.0),
+        parameter_bytes=int(PARAMETER_BYTES[app]) if seed // 4 % 2 else 0,
     )
     # The same job with so many samples that the best training takes as long as drawn.
     factor = best_seconds / min(map(made.seconds_to_target, made.configurations))
