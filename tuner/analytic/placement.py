@@ -60,7 +60,7 @@ class Sharing:
 
 
 def topology_ring_seconds(
-    placements: Placements, num_bytes: float, *, within: Link, between: Link, sharing: Sharing
+    placements: Placements, num_bytes: Values, *, within: Link, between: Link, sharing: Sharing
 ) -> Array:
     """Seconds of a ring all-reduce whose hops lie within nodes or between them, `(num,)`.
 

@@ -16,7 +16,7 @@ import numpy as np
 from tuner.analytic.laws import Array
 from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, fit_mixed
 from tuner.analytic.regression import Kernel, Posterior, fit
-from tuner.analytic.step_law import StepLaw, nodes_are_machines
+from tuner.analytic.step_law import NOMINAL_BYTES, UNSTATED_BYTES, StepLaw, nodes_are_machines
 from tuner.analytic.step_parameters import LINKS_VARIATION, prior_parameters
 from tuner.analytic.step_residual import SMOOTH, StepResidual
 from tuner.analytic.step_rows import Steps
@@ -65,8 +65,8 @@ def fit_steps(
     Args:
         timed: What was timed; may be empty.
         cluster: What it was timed on.
-        parameter_bytes: Bytes of the model's parameters; 0 where unknown, which leaves bandwidth
-            at its prior.
+        parameter_bytes: Bytes of the model's parameters; 0 where unknown. Then they are an unknown of the law
+            if nodes are machines of their own, and bandwidth stays at its prior if not.
         strategies: Strategies to predict, besides those that were timed.
         past: What past studies found of the law's unknowns; ignored for a described cluster.
 
@@ -79,7 +79,9 @@ def fit_steps(
     observed = _merged(timed, with_waits=on_machines and not cluster.delays)
     in_play = [*strategies, *(setup.strategy for setup in timed.steps.setups)]
     parameters = prior_parameters(cluster, in_play, parameter_bytes, with_waits=observed.has_waits)
-    law = StepLaw(parameters=parameters, cluster=cluster, parameter_bytes=parameter_bytes)
+    has_unstated = any(p.name == UNSTATED_BYTES for p in parameters)
+    num_bytes = NOMINAL_BYTES if has_unstated else parameter_bytes
+    law = StepLaw(parameters=parameters, cluster=cluster, parameter_bytes=num_bytes)
     between = observed.between_sd(1.0)
     residual: Kernel = SMOOTH
     start = None

@@ -17,6 +17,8 @@ from tuner.domain.cluster import Cluster
 _STEP = 1e-5
 #: The least that the logarithm of a described latency is taken of.
 LEAST_SECONDS = 1e-9
+#: Unknown of a model whose parameters have an unstated number of bytes: their logarithm over `NOMINAL_BYTES`.
+UNSTATED_BYTES, NOMINAL_BYTES = "log bytes of parameters over the nominal ones", 100_000_000
 _MAX_RECENT = 6
 #: What an unknown is if the fit leaves it out.
 _DEFAULTS: dict[str, Values] = {
@@ -28,6 +30,7 @@ _DEFAULTS: dict[str, Values] = {
     "exponent of devices that share an adapter": 0.0,
     "log latency seconds of a hop within a node": math.log(LEAST_SECONDS),
     "log bytes a second within a node": 700.0,
+    UNSTATED_BYTES: 0.0,
 }
 #: Exchanges take longer in proportion if these rise and those fall.
 _LATENCIES = ("log latency seconds of a hop", "log latency seconds of a hop within a node")
@@ -49,7 +52,7 @@ class StepLaw:
     Args:
         parameters: The unknowns, by name; those that are missing have fixed values.
         cluster: What is asked about.
-        parameter_bytes: Bytes of the model's parameters.
+        parameter_bytes: Bytes of the model's parameters; the nominal ones if `UNSTATED_BYTES` is an unknown.
     """
 
     parameters: tuple[Parameter, ...]
@@ -149,7 +152,7 @@ class StepLaw:
         # Nothing is a multiple of 0: the least latency that the law knows stands for it.
         slower = 1.0 if virtual is None else virtual.one_way_seconds / max(virtual.latency, LEAST_SECONDS)
         return Network(
-            num_bytes=float(self.parameter_bytes),
+            num_bytes=self.parameter_bytes * np.exp(unknowns[UNSTATED_BYTES]),
             latency=np.exp(unknowns["log latency seconds of a hop"]),
             bytes_per_second=np.exp(unknowns["log bytes a second"]),
             point_to_point=np.exp(unknowns["log point-to-point bandwidth over the collective's"]),

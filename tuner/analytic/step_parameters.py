@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tuner.analytic.regression import Parameter
-from tuner.analytic.step_law import LEAST_SECONDS, nodes_are_machines
+from tuner.analytic.step_law import LEAST_SECONDS, UNSTATED_BYTES, nodes_are_machines
 from tuner.analytic.strategy_encoding import exchanges_asynchronously
 from tuner.domain.cluster import Cluster, VirtualCluster
 
@@ -44,6 +44,8 @@ _MACHINE_PARAMETERS = (
     Parameter(name="log bandwidth to several nodes over that to one", mean=0.5 * math.log(2.0), sd=0.12),
 )
 _BUCKET_BYTES = 25e6
+#: Models have 5 MB (MobileNet) to 2 GB (GPT-2 medium and larger) of parameters: two standard deviations.
+_UNSTATED_BYTES = Parameter(name=UNSTATED_BYTES, mean=0.0, sd=1.5)
 #: Several devices on each machine. Ranks on one node reach each other through shared memory, PCIe 3 through
 #: the host (6 GB/s), or a local socket. Their exchange hides behind the backward pass, two thirds of compute:
 #: if both are equally long, they take 4/3 of compute, and 2^(1/2.4) = 4/3.
@@ -83,6 +85,8 @@ def prior_parameters(
             found += _DEVICE_PARAMETERS
         if with_waits:
             found += (_SLOWED_COMPUTE,)
+        if parameter_bytes == 0:
+            found += (_UNSTATED_BYTES,)
         by_name = {parameter.name: parameter for parameter in changed}
         found = tuple(by_name.get(parameter.name, parameter) for parameter in found)
         # A latency of one bucket as that of all of them.

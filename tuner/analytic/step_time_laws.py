@@ -85,7 +85,7 @@ class Network:
         sharing: How the links between nodes differ from uniform ones.
     """
 
-    num_bytes: float
+    num_bytes: Values
     latency: Values
     bytes_per_second: Values
     point_to_point: Values = 1.0

@@ -87,8 +87,7 @@ def fit_seconds(
     Args:
         measurements: Slices, of any purpose; those without step times are skipped.
         cluster: What they ran on.
-        parameter_bytes: Bytes of the model's parameters; 0 where unknown, which leaves bandwidth
-            at its prior.
+        parameter_bytes: Bytes of the model's parameters; 0 where unknown, see `fit_steps`.
         strategies: Strategies to predict, besides those that were timed.
         past: What past studies found of the law's unknowns; a described cluster is taken as described.
     """
