@@ -47,16 +47,31 @@ class RecordedSteps:
     batch_size_per_rank: Array
     seconds: Array
 
-    def at(self, batch_size_per_rank: float) -> float:
-        """Seconds a step: linear in the samples a rank, beyond the recorded ones with the fitted slope.
+    def at(self, batch_size_per_rank: float, one_node: RecordedSteps) -> float:
+        """Seconds a step: linear in the samples a rank between the recorded ones.
 
-        Fewer samples than recorded take no less than half of the shortest recorded step.
+        Beyond them no exchange is known, only the compute, by the steps on one node. More samples take as
+        long as the most recorded ones, or as on one node if longer: the exchange hides behind compute.
+        Fewer save what they save on one node, at most half of the step.
+
+        Args:
+            batch_size_per_rank: Samples of a rank.
+            one_node: Steps of the same app on one node.
         """
         batches, seconds = self.batch_size_per_rank, self.seconds
-        slope = max(float(np.polyfit(batches, seconds, 1)[0]), 0.0)
         inside = min(max(batch_size_per_rank, float(batches[0])), float(batches[-1]))
-        found = float(np.interp(inside, batches, seconds)) + slope * (batch_size_per_rank - inside)
-        return max(found, 0.5 * float(seconds[0]))
+        found = float(np.interp(inside, batches, seconds))
+        if batch_size_per_rank > inside:
+            return max(found, one_node.compute(batch_size_per_rank))
+        saved = one_node.compute(inside) - one_node.compute(batch_size_per_rank)
+        return max(found - saved, 0.5 * found)
+
+    def compute(self, batch_size_per_rank: float) -> float:
+        """Seconds by a line through the two nearest recorded shares, beyond the recorded ones too."""
+        batches, seconds = self.batch_size_per_rank, self.seconds
+        i = int(np.clip(np.searchsorted(batches, batch_size_per_rank), 1, len(batches) - 1))
+        slope = (seconds[i] - seconds[i - 1]) / (batches[i] - batches[i - 1])
+        return float(seconds[i - 1] + slope * (batch_size_per_rank - batches[i - 1]))
 
 
 @cache
@@ -135,7 +150,9 @@ class MadeCluster:
     def _step_seconds(self) -> dict[tuple[int, int], float]:
         recorded = recorded_steps(self.app, self.devices_per_node)
         pairs = itertools.product(self.node_counts, self.batch_sizes)
-        return {(n, batch): recorded[n].at(batch / (n * self.devices_per_node)) for n, batch in pairs}
+        return {
+            (n, batch): recorded[n].at(batch / (n * self.devices_per_node), recorded[1]) for n, batch in pairs
+        }
 
     @cached_property
     def _by_samples(self) -> dict[tuple[int, float], RecordedRun]:
