@@ -52,7 +52,9 @@ def made(steps: Steps, *, noise: float = 0.0) -> tuple[Array, Array]:
     return seconds, seconds - own
 
 
-def fitted(steps: Steps, *, noise: float = 0.0, waits: bool = True) -> Fitted:
+def fitted(
+    steps: Steps, *, noise: float = 0.0, waits: bool = True, parameter_bytes: int = NUM_BYTES
+) -> Fitted:
     seconds, wait_seconds = made(steps, noise=noise)
     timed = TimedSteps(
         steps=steps,
@@ -60,7 +62,7 @@ def fitted(steps: Steps, *, noise: float = 0.0, waits: bool = True) -> Fitted:
         own_sd=np.zeros(len(steps)),
         wait_seconds=wait_seconds if waits else np.full(len(steps), math.nan),
     )
-    return fit_steps(timed, CLUSTER, NUM_BYTES)
+    return fit_steps(timed, CLUSTER, parameter_bytes)
 
 
 def predicted(model: Fitted, steps: Steps) -> tuple[Array, Array]:
@@ -93,6 +95,31 @@ def test_a_single_node_leaves_the_network_at_its_prior() -> None:
     _, unknown = predicted(model, steps_on([(1, 1)], (16.0,)))
     _, known = predicted(fitted(steps_on(NEAR, (32.0, 128.0))), steps_on([(1, 1)], (16.0,)))
     assert unknown[0] > 2 * known[0]
+
+
+@pytest.mark.parametrize("factor", [0.45, 1.0, 4.4])  # ResNet-18, ResNet-50, BERT base
+def test_where_bytes_are_unstated_one_node_leaves_usual_sizes_possible(factor: float) -> None:
+    alone, far = steps_on([(1,), (2,), (4,)], (16.0, 64.0)), steps_on([(4,) * 16], (16.0,))
+    unknown, known = (
+        predicted(fitted(alone, waits=False, parameter_bytes=size), far) for size in (0, NUM_BYTES)
+    )
+    assert unknown[1] > known[1]
+    exchange = topology_ring_seconds(
+        far.placements, factor * NUM_BYTES, within=WITHIN, between=BETWEEN, sharing=Sharing()
+    )
+    own = FIXED + PER_SAMPLE * far.batch_size_per_rank
+    seconds = (own**OVERLAP + exchange**OVERLAP) ** (1 / OVERLAP)
+    assert np.abs(np.log(seconds) - unknown[0]) < 1.645 * unknown[1]
+
+
+def test_where_bytes_are_unstated_timings_on_up_to_four_nodes_predict_sixteen() -> None:
+    near, far = steps_on(NEAR, (16.0, 64.0)), steps_on(FAR, (16.0, 64.0))
+    (stated, _), (unstated, sd) = (
+        predicted(fitted(near, parameter_bytes=size), far) for size in (NUM_BYTES, 0)
+    )
+    assert np.abs(np.expm1(unstated - np.log(made(far)[0]))).mean() < 0.15
+    assert np.abs(unstated - stated).max() < 0.2
+    assert sd.max() < 0.5
 
 
 def test_intervals_widen_with_the_distance_from_the_timed_nodes() -> None:
