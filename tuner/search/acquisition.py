@@ -98,8 +98,9 @@ class Acquisition:
         )
         self.weights: Weights = weigh(prospects, self.costs, self._slice_seconds)
         can_time = state.schedule.times_steps and self._may_start and state.terms.times_alone
-        #: What was timed, or could not be; None where nothing more may be timed.
-        self._timed = state.timed() | state.failed_timings() if can_time else None
+        under_way = {timing_key(a.configuration, state.cluster) for a in state.capacity.under_way}
+        #: What was timed, is being timed, or could not be; None where nothing more may be timed.
+        self._timed = state.timed() | state.failed_timings() | under_way if can_time else None
 
     @property
     def incumbent(self) -> int:
@@ -163,8 +164,7 @@ class Acquisition:
         configuration = self._prospects.configurations[index]
         if opportunity.leads(configuration) or not self._state.fits(configuration):
             return None
-        key = timing_key(configuration, self._state.cluster)
-        is_timing = self._may_time(index) and key not in self._state.timings_under_way
+        is_timing = self._may_time(index)
         can_train = self._may_train(index) and not opportunity.is_under_way(configuration)
         seconds = float(self.weights.slice_seconds[index])
         if is_timing and can_train:
@@ -191,7 +191,7 @@ class Acquisition:
         return run.configuration == configuration and run.is_open
 
     def _may_time(self, index: int) -> bool:
-        """Whether a candidate's steps may be timed and were not."""
+        """Whether a candidate's steps may be timed, were not and are not being timed."""
         state, configuration = self._state, self._prospects.configurations[index]
         if self._timed is None:
             return False

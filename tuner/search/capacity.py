@@ -56,11 +56,6 @@ class Capacity:
         return self.num_slots > 1
 
     @property
-    def is_full(self) -> bool:
-        """Whether no further slice may be started, however small."""
-        return len(self.under_way) >= self.num_slots
-
-    @property
     def probe_ids(self) -> frozenset[int]:
         """Probes with a slice in flight."""
         return frozenset(active.probe_id for active in self.under_way)

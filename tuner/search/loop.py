@@ -104,7 +104,8 @@ class Search:
         """Starts what the policy wants until capacity is used up or it waits; returns its `Stop`, if any."""
         while True:
             state = self.state()
-            if state.capacity.is_full and budget_used(state) is None:
+            capacity = state.capacity
+            if len(capacity.under_way) >= capacity.num_slots and budget_used(state) is None:
                 return None
             decision = self._policy.decide(state)
             action = decision.action

@@ -106,11 +106,6 @@ class SearchState:
             if active.purpose is not Purpose.TIMING
         }
 
-    @property
-    def timings_under_way(self) -> set[TimingKey]:
-        """All whose steps are being timed, also by a training slice."""
-        return {timing_key(active.configuration, self.cluster) for active in self.capacity.under_way}
-
     def fits(self, configuration: Configuration) -> bool:
         """Whether there is capacity for a configuration now."""
         return self.capacity.fits(self.cluster.nodes_held(configuration))
