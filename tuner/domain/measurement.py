@@ -198,7 +198,8 @@ class Measurement:
         shared_seconds: Charged seconds in which another slice was in flight that already counts them:
             charged seconds less these are elapsed time.
         remarks: Sentences on what was noticed about the user's script: what was recognised, or ignored and
-            why, or contradicts the job. They are shown with the answer.
+            why, or contradicts the job. They are shown with the answer. While a
+            slice runs: what a user should know before it ends.
         reports_steps: Whether progress was reported between scores, so that steps can be timed without one.
         resume_refused: Whether the script cannot resume, as was seen when it was asked to: its run started
             anew, and further slices of the job have to.

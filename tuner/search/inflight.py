@@ -70,6 +70,8 @@ class SlicesUnderWay:
         self._context = context
         self._prober = prober
         self._slices: list[Slice] = []
+        #: Remarks on the user's script that were shown.
+        self._shown_remarks: set[str] = set()
         #: When the ended slices ran that overlapped with one still in flight.
         self._ended: list[Span] = []
 
@@ -193,7 +195,27 @@ class SlicesUnderWay:
             raise
         active.renew_at = context.clock() + LEASE_SECONDS / 3
 
+    def warn(self, probe_id: int, measurement: Measurement) -> None:
+        """Shows each remark of a slice as a warning, unless it was shown before.
+
+        Args:
+            probe_id: The probe.
+            measurement: Of the slice, in flight or ended.
+        """
+        for remark in measurement.remarks:
+            if remark not in self._shown_remarks:
+                self._shown_remarks.add(remark)
+                self._context.listen(
+                    SearchEvent(
+                        kind="warning",
+                        text=remark,
+                        probe_id=probe_id,
+                        num_slots=self._context.parallel,
+                    )
+                )
+
     def _show(self, active: Slice, measurement: Measurement) -> None:
+        self.warn(active.lease.probe_id, measurement)
         if (measurement.step, measurement.waiting) == active.shown:
             return
         active.shown = (measurement.step, measurement.waiting)

@@ -52,8 +52,6 @@ class Search:
         self._slices = SlicesUnderWay(context, prober)
         self._runs = RunCache(context.job)
         self._held: Lease | None = None
-        #: What was noticed of the user's script and shown.
-        self._said: set[str] = set()
         #: What Optuna suggested, while its nodes are not free.
         self._asked: tuple[Decision, int, Configuration] | None = None
 
@@ -285,10 +283,7 @@ class Search:
         words = _slice_words(measurement)
         ended = SearchEvent(kind="slice", text=words, measurement=measurement, probe_id=probe.probe_id)
         self._say(state, ended)
-        for remark in measurement.remarks:
-            if remark not in self._said:
-                self._said.add(remark)
-                self._say(state, SearchEvent(kind="warning", text=remark, probe_id=probe.probe_id))
+        self._slices.warn(probe.probe_id, measurement)
         if probe.trial_number is not None:
             context.trials.report(probe.trial_number, measurement.curve)
         if not probe.outcome.can_continue:

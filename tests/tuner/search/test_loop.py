@@ -16,6 +16,7 @@ from tests.tuner.search.scripted import (
     FailingProber,
     Killed,
     Scripted,
+    SlowProber,
     go_on,
     slow_prober,
     small_world,
@@ -163,6 +164,25 @@ def test_a_lease_is_renewed_while_a_slice_is_under_way(tmp_path: Path) -> None:
     world.search(Scripted(start(GOOD)), prober=prober).run()
     assert len(world.probes()[0].slices) == 1
     assert world.texts("warning") == []
+
+
+class RemarkingProber(SlowProber):
+    """Remarks the same while a slice runs, and something more at its end."""
+
+    def poll(self, handle: ProbeHandle) -> Measurement:
+        measurement = super().poll(handle)
+        more = () if measurement.outcome is Outcome.RUNNING else ("at the end",)
+        return replace(measurement, remarks=("while it runs", *more))
+
+
+def test_a_remark_is_shown_once_and_while_its_slice_runs(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    shown: list[tuple[str, ...]] = []
+    prober = RemarkingProber(law=world.law, clock=world.clock, cluster=world.cluster)
+    prober.meanwhile = lambda: shown.append(tuple(world.texts("warning")))
+    world.search(Scripted(start(GOOD), go_on(1, 8.0)), prober=prober).run()
+    assert shown == [("while it runs",)]
+    assert world.texts("warning") == ["while it runs", "at the end"]
 
 
 def test_a_lease_lost_in_mid_slice_is_a_warning_and_the_search_goes_on(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ class MetricSource(ABC):
         self.warnings: list[str] = []
         #: What looks like a score and was not read, with an example of each kind.
         self.unmatched: dict[str, str] = {}
+        #: How often something that looks like a score was passed over.
+        self.num_unmatched = 0
         #: What was noticed of the files or ranks, in sentences.
         self.remarks: dict[str, None] = {}
         #: What the script said of going on from a state that it found; None if nothing.
@@ -71,7 +73,8 @@ class MetricSource(ABC):
             _logger.warning("skipped: %s", words)
 
     def add_unmatched(self, kind: str, example: str) -> None:
-        """Keeps an example of what looks like a score and was not read."""
+        """Counts what looks like a score and was not read, and keeps an example of each kind."""
+        self.num_unmatched += 1
         if len(self.unmatched) < MOST_EXAMPLES:
             self.unmatched.setdefault(kind, example)
 

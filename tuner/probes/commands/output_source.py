@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from tuner.launchers import LogFile, LogReader
-from tuner.probes.commands.metric_sources import DISAGREE, MOST_EXAMPLES, MetricSource, shown
+from tuner.probes.commands.metric_sources import DISAGREE, MetricSource, shown
 from tuner.probes.commands.progress_line import ANSI, LineForm, ScriptLine
 
 #: Words of lines that are likely to hold a score.
@@ -145,7 +145,7 @@ class OutputSource(MetricSource):
     def _add_if_like_score(self, text: str) -> None:
         """Keeps a line that looks like a score but does not match."""
         is_likely = _SCORE_WORDS.search(text) and _NUMBER.search(text) and not _NO_SCORE.match(text)
-        if is_likely and len(self.unmatched) < MOST_EXAMPLES:
+        if is_likely:
             self.add_unmatched(_NUMBER.sub("#", text), shown(text))
 
     def _keep(self, lines: Sequence[ScriptLine]) -> None:

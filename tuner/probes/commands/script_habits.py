@@ -37,6 +37,7 @@ class ScriptHabits:
         num_refused: Slices whose positions could not be placed.
         has_read: Whether any line of progress was read in any run.
         has_scored: Whether any score was.
+        unmatched_warning: The warning of lines that look like scores and were not read; empty if none is due.
         remarks: What was found out, in sentences.
     """
 
@@ -57,6 +58,7 @@ class ScriptHabits:
     num_refused: int = 0
     has_read: bool = False
     has_scored: bool = False
+    unmatched_warning: str = ""
     remarks: list[str] = field(default_factory=list)
 
     def say(self, words: str, *, once: str | None = None) -> None:

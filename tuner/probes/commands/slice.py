@@ -25,7 +25,13 @@ from tuner.probes.commands.progress_line import ProgressLine, ScriptLine
 from tuner.probes.commands.run_clock import Attempt, ReadPoint, step_spread, timing_of_all
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.commands.slice_checks import SliceChecks
-from tuner.probes.commands.slice_lines import Heard, ignored_remarks, source_remarks, spread_lump
+from tuner.probes.commands.slice_lines import (
+    Heard,
+    ignored_remarks,
+    source_remarks,
+    spread_lump,
+    unmatched_warning,
+)
 from tuner.probes.commands.task import CommandPlan, checkpoint_of
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import SlicePlan
@@ -311,6 +317,12 @@ class CommandSlice:
             found |= dict.fromkeys(ignored_remarks(self._positions.ignored))
         return tuple(found)
 
+    def _early_remarks(self) -> tuple[str, ...]:
+        """What a user should know before the slice ends."""
+        size = self.plan.job.command.epoch_samples
+        words = unmatched_warning(self.source, self.habits, samples=self.position.samples, epoch_samples=size)
+        return (words,) if words else ()
+
     @property
     def is_at_score(self) -> bool:
         """Whether a score has just been reported, or none has come for much longer than before."""
@@ -382,7 +394,7 @@ class CommandSlice:
             error=error,
             checkpoint=str(checkpoint) if not plan.is_timing and checkpoint.exists() else None,
             waiting=self.waiting if outcome is Outcome.RUNNING else "",
-            remarks=() if outcome is Outcome.RUNNING else self.remarks(),
+            remarks=self._early_remarks() if outcome is Outcome.RUNNING else self.remarks(),
             reports_steps=self.heard.has_steps
             and any(a.reports_steps(2 * plan.job.probe.timing_steps) for a in self._attempts),
             resume_refused=self.resume_refused,

@@ -17,6 +17,10 @@ _LUMP = 2
 _SAME_SECONDS = 0.004
 #: So many lines with a value, and so many without, are kept as examples.
 _MOST_EXAMPLES, _LONGEST_EXAMPLE = 2, 160
+#: Warn before the first score once so many lines that look like scores were passed over.
+_MANY_UNMATCHED = 3
+#: Where positions are read, the first score may take an epoch, and a little longer.
+_FIRST_SCORE_EPOCHS = 1.1
 #: Lines that have a noted time were written so many seconds before it at the most.
 _LONGEST_LUMP = 0.1
 
@@ -121,6 +125,35 @@ def source_remarks(source: MetricSource | None, *, has_score: bool) -> Iterator[
         yield f"no score was read, but these look like scores and were not matched: {examples}"
     if source.warnings:
         yield f"{_lines(len(source.warnings))} skipped, such as {source.warnings[-1]}"
+
+
+def unmatched_warning(
+    source: MetricSource | None, habits: ScriptHabits, *, samples: int, epoch_samples: int | None
+) -> str:
+    """A warning while a slice runs: lines look like scores, and no run has shown a score so far.
+
+    The sentence is the same for all slices of a study, so that it is shown once.
+
+    Args:
+        source: What the slice reads.
+        habits: What is known of how the script reports; keeps the sentence.
+        samples: Samples that the run has seen, as far as positions were read.
+        epoch_samples: Samples of an epoch; None if the job does not state them.
+
+    Returns:
+        The sentence; empty where there is nothing to warn of.
+    """
+    if habits.has_scored or source is None:
+        return ""
+    # A script that reports its steps may score only at the end of its first epoch.
+    is_early = samples > 0 and epoch_samples is not None and samples <= _FIRST_SCORE_EPOCHS * epoch_samples
+    if not habits.unmatched_warning and source.num_unmatched >= _MANY_UNMATCHED and not is_early:
+        examples = "; ".join(source.unmatched.values())
+        habits.unmatched_warning = (
+            f"no score was read yet, but these look like scores and do not match: {examples}. If one of them "
+            "is the score, correct [workload.metrics]; `paceline check` shows what is read from which lines"
+        )
+    return habits.unmatched_warning
 
 
 def ignored_remarks(ignored: Mapping[str, Ignored]) -> Iterator[str]:

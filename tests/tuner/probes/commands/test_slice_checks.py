@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.tuner.probes.commands.test_prober import CONFIGURATION, PYTHON, Bench, job_of, values
-from tuner.domain.measurement import Outcome
+from tuner.domain.measurement import Measurement, Outcome, Purpose
+from tuner.job import Job
 from tuner.probes import Until
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.slice_lines import spread_lump
@@ -167,6 +170,42 @@ def test_what_looks_like_a_score_is_shown_where_none_was_read(bench: Bench) -> N
     seen = bench.slice(job_of(f"{PYTHON} other.py {{batch_size}}", **OUTPUT), Until(samples=100))
     assert seen.outcome is Outcome.FAILED
     assert any("epoch 1 val_accuracy: 0.5" in words for words in seen.remarks)
+
+
+def running_remarks(bench: Bench, job: Job, until: Callable[[Measurement], bool]) -> tuple[str, ...]:
+    """What is remarked of a slice in flight once it has come as far as `until` says."""
+    prober = bench.prober(job)
+    handle = prober.start(CONFIGURATION, Purpose.STATISTICS, Until(scores=1), bench.folder / "probe")
+    while not until(seen := prober.poll(handle)):
+        assert seen.outcome is Outcome.RUNNING, seen.error
+        time.sleep(0.02)
+    prober.cancel(handle)
+    return seen.remarks
+
+
+def test_lines_that_look_like_scores_are_warned_of_while_the_slice_runs(bench: Bench) -> None:
+    bench.write(
+        "other.py",
+        "import time\nfor epoch in range(1000):\n"
+        "    print(f'epoch {epoch} val_accuracy: {epoch / 1000}', flush=True)\n    time.sleep(0.05)\n",
+    )
+    job = job_of(f"{PYTHON} other.py {{batch_size}}", **OUTPUT)
+    (warning,) = running_remarks(bench, job, lambda seen: bool(seen.remarks))
+    assert "these look like scores and do not match: 'epoch 0 val_accuracy: 0.0'" in warning
+    assert "[workload.metrics]" in warning
+
+
+def test_losses_of_the_first_epoch_are_no_reason_to_warn(bench: Bench) -> None:
+    bench.write(
+        "steps.py",
+        "import json, os, time\nfor step in range(1, 1000):\n"
+        "    line = json.dumps({'step': step, 'loss': 1 / step})\n"
+        "    print(line, file=open(os.environ['PACELINE_METRICS'], 'a'))\n    time.sleep(0.02)\n",
+    )
+    job = job_of(f"{PYTHON} steps.py {{batch_size}}", epoch_samples=200)
+    assert running_remarks(bench, job, lambda seen: seen.samples >= 100) == ()
+    (warning,) = running_remarks(bench, job, lambda seen: seen.samples >= 300)
+    assert "loss = 1.0" in warning
 
 
 @pytest.mark.parametrize("value", ["91.5%", "91,5 %"])
