@@ -198,14 +198,15 @@ class Measurement:
         shared_seconds: Charged seconds in which another slice was in flight that already counts them:
             charged seconds less these are elapsed time.
         remarks: Sentences on what was noticed about the user's script: what was recognised, or ignored and
-            why, or contradicts the job. They are shown with the answer. While a
-            slice runs: what a user should know before it ends.
+            why, or contradicts the job. They are shown with the answer. While a slice runs: what a
+            user should know before it ends.
         reports_steps: Whether progress was reported between scores, so that steps can be timed without one.
         resume_refused: Whether the script cannot resume, as was seen when it was asked to: its run started
             anew, and further slices of the job have to.
         infrastructure_fault: Whether a fault was that of nodes or ports, and not of the configuration, so
             that the same may succeed later.
         job_fault: Whether a fault makes every probe of the job worthless, such as a state that runs share.
+        counts_startup: Whether training seconds include start-up: a single report cannot tell them apart.
     """
 
     configuration: Configuration
@@ -238,6 +239,7 @@ class Measurement:
     resume_refused: bool = False
     infrastructure_fault: bool = False
     job_fault: bool = False
+    counts_startup: bool = False
 
     @cached_property
     def batch_seconds(self) -> float | None:

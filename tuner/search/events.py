@@ -31,6 +31,17 @@ class SearchEvent:
     num_slots: int = 1
 
 
+def clock_words(measurement: Measurement, training_seconds: float) -> str:
+    """A time on a run's training clock, with what the clock counts.
+
+    Args:
+        measurement: Of the slice.
+        training_seconds: The time.
+    """
+    startup = " and start-up" if measurement.counts_startup else ""
+    return f"{training_seconds:.1f} s of training{startup}"
+
+
 Listener = Callable[[SearchEvent], None]
 
 

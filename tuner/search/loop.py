@@ -17,7 +17,7 @@ from tuner.search.beliefs import seconds_ratio
 from tuner.search.capacity import UnderWay
 from tuner.search.checkpoint_transfer import resume_on_other_nodes
 from tuner.search.context import SearchContext
-from tuner.search.events import SearchEvent
+from tuner.search.events import SearchEvent, clock_words
 from tuner.search.inflight import LEASE_SECONDS, POLL_SECONDS, Slice, SlicesUnderWay
 from tuner.search.limits import arrival, budget_used
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Policy, Start, Stop, StopKind, Wait
@@ -408,7 +408,8 @@ def _slice_words(measurement: Measurement) -> str:
     words = [measurement.outcome.value]
     if measurement.curve:
         point = measurement.curve[-1]
-        words.append(f"{point.value:.4g} after {point.samples} samples, {point.training_seconds:.1f} s")
+        seconds = clock_words(measurement, point.training_seconds)
+        words.append(f"score {point.value:.4g} after {point.samples} samples, {seconds}")
     if measurement.step_seconds is not None and measurement.batch_seconds is not None:
         if traits_of(measurement.configuration.strategy).barrier:
             words.append(f"{1000 * measurement.step_seconds.median:.3g} ms a step")

@@ -11,7 +11,7 @@ from rich.status import Status
 from rich.text import Text
 
 from tuner.domain.measurement import Measurement
-from tuner.search.events import SearchEvent
+from tuner.search.events import SearchEvent, clock_words
 
 #: Off a terminal, a slice in flight reports this often, seconds.
 _PLAIN_EVERY_SECONDS = 15.0
@@ -111,7 +111,8 @@ def progress_words(measurement: Measurement) -> str:
     """Progress of a slice."""
     if measurement.waiting:
         return f"waiting: {measurement.waiting}"
-    words = f"step {measurement.step}, {measurement.samples} samples, {measurement.training_seconds:.1f} s"
+    words = f"step {measurement.step}, {measurement.samples} samples, "
+    words += clock_words(measurement, measurement.training_seconds)
     if measurement.curve:
-        words += f", {measurement.curve[-1].value:.4g}"
+        words += f", score {measurement.curve[-1].value:.4g}"
     return words

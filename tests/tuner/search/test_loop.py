@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,7 @@ def test_a_search_ends_with_a_run_that_arrived(tmp_path: Path) -> None:
     assert any(run.arrived for run in world.state().runs.values())
     assert world.texts("end") == [stop.reason]
     assert len(world.texts("slice")) == len(world.state().slices)
+    assert re.search(r"score 0\.\d+ after \d+ samples, [\d.]+ s of training", world.texts("slice")[-1])
 
 
 def test_a_slice_that_ended_without_being_written_down_is_lost_when_its_probe_goes_on(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ PROGRESS = SearchEvent(kind="progress", text="", measurement=SEEN)
 
 
 def test_progress_says_where_a_slice_stands() -> None:
-    assert progress_words(SEEN) == "step 120, 3840 samples, 4.2 s, 0.8123"
+    assert progress_words(SEEN) == "step 120, 3840 samples, 4.2 s of training, score 0.8123"
+    words = progress_words(replace(SEEN, counts_startup=True))
+    assert words == "step 120, 3840 samples, 4.2 s of training and start-up, score 0.8123"
 
 
 def test_a_slice_that_waits_says_for_what() -> None:

@@ -208,6 +208,14 @@ class Attempt:
         goes_on = first.samples > self.known.samples
         return (self._passed_at(self.known.samples) if goes_on else first.time) + self._least_lag
 
+    @property
+    def counts_startup(self) -> bool:
+        """Whether its training is counted from the start of the script, since no pace is known yet."""
+        if self.is_empty or self._started_at is None or self.known.seconds_per_sample > 0.0:
+            return False
+        first, last = self._places[0], self._places[-1]
+        return first.samples > self.known.samples and last.time <= first.time
+
     def pace(self) -> float:
         """Seconds a sample between its first line and its last; 0 where there is only one."""
         if len(self._places) < 2:

@@ -397,6 +397,7 @@ class CommandSlice:
             remarks=self._early_remarks() if outcome is Outcome.RUNNING else self.remarks(),
             reports_steps=self.heard.has_steps
             and any(a.reports_steps(2 * plan.job.probe.timing_steps) for a in self._attempts),
+            counts_startup=bool(self._attempts) and self._attempts[-1].counts_startup,
             resume_refused=self.resume_refused,
             infrastructure_fault=self.infrastructure_fault,
             job_fault=self.job_fault

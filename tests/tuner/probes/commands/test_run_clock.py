@@ -44,8 +44,13 @@ def test_a_first_line_is_put_back_by_the_pace_of_the_next() -> None:
 
 
 def test_a_single_line_counts_from_where_its_script_was_started() -> None:
-    (read_point,) = attempt([line(10, 53.0)], started_at=151.0).points()
+    made = attempt([line(10, 53.0)], started_at=151.0)
+    (read_point,) = made.points()
     assert read_point.seconds == pytest.approx(2.0)
+    assert made.counts_startup
+    made.add(line(20, 53.2))
+    assert [m.seconds for m in made.points()] == pytest.approx([0.2, 0.4])
+    assert not made.counts_startup
 
 
 @given(st.integers(2, 8), st.floats(0.0, 1e4), st.integers(0, 3))
