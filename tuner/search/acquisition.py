@@ -269,7 +269,12 @@ class Acquisition:
 
     def go_on(self) -> Start | Continue:
         """The next slice of the incumbent."""
-        return self._advance(self.incumbent, Purpose.TRAINING, "the best known, to confirm it")
+        run, configuration = self._runs[self.incumbent], self._prospects.configurations[self.incumbent]
+        has_run = run is not None and (
+            run.configuration == configuration or not self._can_transfer(run, configuration)
+        )
+        reason = "the best known, to confirm it" if has_run else "expected to be the best, not yet run"
+        return self._advance(self.incumbent, Purpose.TRAINING, reason)
 
     def _advance(self, index: int, purpose: Purpose, reason: str) -> Start | Continue:
         configuration, run = self._prospects.configurations[index], self._runs[index]

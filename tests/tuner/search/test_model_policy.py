@@ -11,9 +11,11 @@ import pytest
 from tests.tuner.search.synthetic import Law, random_law
 from tests.tuner.search.world import BASELINE, World, configuration, make_job
 from tuner.domain.measurement import Measurement, Outcome, Purpose
+from tuner.search.acquisition import Acquisition
+from tuner.search.beliefs import believe
 from tuner.search.believer import Believer
 from tuner.search.model_policy import ModelPolicy
-from tuner.search.policy import Start, Stop, StopKind
+from tuner.search.policy import Continue, Start, Stop, StopKind
 
 SMALL_SPACE = {
     "batch_size": [32, 128, 512],
@@ -96,6 +98,22 @@ def test_the_same_state_gives_the_same_decision(tmp_path: Path) -> None:
     assert first.beliefs is not None
     assert again.beliefs is not None
     np.testing.assert_array_equal(first.beliefs.forecast.total, again.beliefs.forecast.total)
+
+
+@pytest.mark.parametrize("has_run", [True, False])
+def test_only_what_has_run_is_called_the_best_known(tmp_path: Path, has_run: bool) -> None:
+    world = small_world(tmp_path)
+    world.ran(BASELINE, 6.0)
+    state, wanted = world.state(), BASELINE if has_run else configuration(1, 128, 0.05)
+    beliefs = believe(state, [wanted], np.random.default_rng(0))
+    action = Acquisition(state, beliefs, beliefs.prospects).go_on()
+    if has_run:
+        assert isinstance(action, Continue)
+        assert action.reason == "the best known, to confirm it"
+    else:
+        assert isinstance(action, Start)
+        assert action.configuration == wanted
+        assert action.reason == "expected to be the best, not yet run"
 
 
 def test_what_does_not_fit_a_rank_is_probed_no_more(tmp_path: Path) -> None:
