@@ -399,7 +399,8 @@ def _regret_words(ending: Ending) -> str:
     if not math.isfinite(bound):
         return "How much better another configuration may be cannot be said yet."
     minimize = ending.state.job.goal.minimize
-    better = "faster" if minimize == "seconds" else "cheaper"
     if bound < _EQUAL_RATIO:
+        better = "faster" if minimize == "seconds" else "cheaper"
         return f"With 90% probability nothing in this space is noticeably {better}."
-    return f"With 90% probability nothing in this space is more than {bound:.2g} times {better}."
+    words = "fast" if minimize == "seconds" else "cheap"
+    return f"With 90% probability nothing in this space is more than {bound:.2g} times as {words}."

@@ -254,11 +254,11 @@ def _leader_is_due(state: SearchState) -> bool:
 
 
 def _no_gain(state: SearchState, beliefs: Beliefs) -> Stop:
-    words = "faster" if state.job.goal.minimize == "seconds" else "cheaper"
-    more = 100 * (beliefs.regret_bound - 1)
-    bound = f"; with 90% probability nothing in this space is more than {more:.0f}% {words}"
-    reason = "no further probe is expected to pay back its cost"
-    return Stop(kind=StopKind.NO_GAIN, reason=reason + (bound if math.isfinite(more) else ""))
+    words = "fast" if state.job.goal.minimize == "seconds" else "cheap"
+    reason, bound = "no further probe is expected to pay back its cost", beliefs.regret_bound
+    if math.isfinite(bound):
+        reason += f"; with 90% probability nothing in this space is more than {bound:.2g} times as {words}"
+    return Stop(kind=StopKind.NO_GAIN, reason=reason)
 
 
 def _nothing_left(state: SearchState) -> Stop:
