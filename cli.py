@@ -292,10 +292,14 @@ def run(
 @app.command()
 def train(
     job: JobPath,
-    nodes: Annotated[int, typer.Option(help="Number of nodes.")],
     batch_size: Annotated[int, typer.Option(help="Global batch size.")],
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")],
-    strategy: Annotated[str, typer.Option(help="Strategy.")] = "all_reduce",
+    nodes: Annotated[
+        int | None, typer.Option(help="Number of nodes; needed unless the job allows only one.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Strategy; the job's if it has only one, else all_reduce.")
+    ] = None,
     tau: Annotated[int | None, typer.Option(help="Steps between two exchanges.")] = None,
     beta: Annotated[float | None, typer.Option(help="elastic_averaging: moving rate times ranks.")] = None,
     outer_learning_rate: Annotated[float | None, typer.Option(help="diloco: rate of outer steps.")] = None,
@@ -315,6 +319,14 @@ def train(
 
     opened = _opened(job)
     require_training(opened)
+    counts, space = opened.cluster.node_counts, opened.job.space
+    if nodes is None:
+        if len(counts) > 1:
+            listed = ", ".join(map(str, counts))
+            raise JobError(f"{job}: --nodes is missing: the job allows {listed} nodes; choose one of them")
+        nodes = counts[0]
+    if strategy is None:
+        strategy = space.strategy[0] if space and len(space.strategy) == 1 else "all_reduce"
     try:
         configuration = configuration_with_knobs(
             Configuration(nodes=nodes, batch_size=batch_size, learning_rate=learning_rate, strategy=strategy),

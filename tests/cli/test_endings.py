@@ -212,6 +212,18 @@ def test_training_what_cannot_be_trained_is_refused_before_it_begins(
     assert_refused(paceline("train", "job.toml", *axes), 2, words)
 
 
+def test_training_needs_no_number_of_nodes_where_the_job_allows_one(
+    workplace: Workplace, paceline: Command
+) -> None:
+    axes = ["--batch-size", 0, "--learning-rate", 0.1]
+    assert_refused(paceline("train", "job.toml", *axes), 2, "--nodes is missing: the job allows 1, 2 nodes")
+    path = Path("job.toml")
+    text = path.read_text().replace("nodes = [1, 2]", "nodes = [2]")
+    path.write_text(text.replace("[space]", '[space]\nstrategy = ["gossip_pull"]'))
+    refused = paceline("train", "job.toml", *axes)
+    assert_refused(refused, 2, "cannot train nodes=2 batch_size=0 learning_rate=0.1 strategy=gossip_pull")
+
+
 def test_without_a_command_help_is_shown(paceline: Command) -> None:
     for arguments in ([], ["db"]):
         ended = paceline(*arguments)
