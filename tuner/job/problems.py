@@ -93,7 +93,13 @@ def _unknown_key(path: KeyPath) -> str:
     place = f"[{spelled(table)}]" if table else "the job file"
     keys = keys_at(table)
     allowed = f" Allowed in {place}: {', '.join(keys)}" if keys else ""
-    return f"unknown key {spelled(path)!r}{hint or '.'}{allowed}"
+    more = ""
+    if table == ("space",) and near is None:
+        more = (
+            ". Paceline tunes no other options: write a fixed value into workload.command, or into "
+            "[workload.parameters] if workload.path names a class"
+        )
+    return f"unknown key {spelled(path)!r}{hint or '.'}{allowed}{more}"
 
 
 def _wrong_name(details: ErrorDetails, path: KeyPath) -> str:

@@ -57,6 +57,10 @@ def test_a_stored_job_comes_back_unchanged(write):
         ({"goal": "target = 0.9\ntargt = 1"}, r"unknown key 'goal.targt'; did you mean 'goal.target'\?"),
         ({"goal": "target = 0.9\nbatch_size = 1"}, r"did you mean 'space.batch_size'\? Allowed in \[goal\]"),
         ({"gaol": "target = 1"}, r"unknown key 'gaol'; did you mean 'goal'\? Allowed in the job file: name"),
+        (
+            {"space": "batch_size = [8]\nlearning_rate = [0.1]\ndropout = [0.0, 0.2]"},
+            r"unknown key 'space.dropout'. Allowed .* tunes no other options: .* workload.command",
+        ),
         ({"goal": "metric = 'accuracy'"}, r"goal.target is missing \(the value of the metric"),
         ({"goal": "target = '0.9'"}, "goal.target = '0.9': must be a number"),
         ({"goal": "target = 2"}, "goal.target = 2 is not a value accuracy can have; allowed is 0 to 1"),
