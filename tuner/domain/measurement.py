@@ -177,6 +177,9 @@ class Measurement:
         startup_seconds: From submission to the first step: charged, not training.
         repeated_seconds: Training that an earlier slice had done already, if a run cannot resume:
             charged, not training.
+        restart_seconds: Training clock at which a slice that started its run over passed the point up to
+            which the run was known. Curve, clock and samples are then those of its whole pass, and replace
+            those of earlier slices. None if the slice continues their curve.
         charged_seconds: Wall-clock seconds the nodes were in use.
         charged_dollars: Their price.
         peak_bytes: Largest memory of any rank; 0 where unknown.
@@ -221,6 +224,7 @@ class Measurement:
     scoring_seconds: float = 0.0
     startup_seconds: float = 0.0
     repeated_seconds: float = 0.0
+    restart_seconds: float | None = None
     charged_seconds: float = 0.0
     charged_dollars: float = 0.0
     peak_bytes: int = 0
@@ -300,9 +304,10 @@ class Measurement:
 def merged(slices: Sequence[Measurement]) -> Measurement:
     """One measurement from the slices of one probe, in order.
 
-    Curves are joined by samples, the later of two scores counting; noise is joined; evaluation, start-up,
-    charges and their shared seconds are summed; step times are those of the slice that timed most steps;
-    everything else is the last slice's.
+    Curves are joined by samples, the later of two scores counting, from the newest slice that trained the
+    whole run again (`restart_seconds`); noise is joined; evaluation, start-up, charges and their shared
+    seconds are summed; step times are those of the slice that timed most steps; everything else is the last
+    slice's.
 
     Raises:
         ValueError: There is no slice, or the slices are not of one configuration.
@@ -314,7 +319,8 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
     last = slices[-1]
     timed = max(slices, key=lambda m: m.step_seconds.count if m.step_seconds else 0)
     # A slice that was ended early may show scores that the next one passes again.
-    by_samples = {point.samples: point for m in slices for point in m.curve}
+    whole = max((i for i, m in enumerate(slices) if m.restart_seconds is not None), default=0)
+    by_samples = {point.samples: point for m in slices[whole:] for point in m.curve}
     checkpoints = [m.checkpoint for m in slices if m.checkpoint]
     return replace(
         last,
@@ -324,6 +330,7 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
         scoring_seconds=sum(m.scoring_seconds for m in slices),
         startup_seconds=sum(m.startup_seconds for m in slices),
         repeated_seconds=sum(m.repeated_seconds for m in slices),
+        restart_seconds=None,
         charged_seconds=sum(m.charged_seconds for m in slices),
         charged_dollars=sum(m.charged_dollars for m in slices),
         shared_seconds=sum(m.shared_seconds for m in slices),

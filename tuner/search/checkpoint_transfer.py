@@ -19,10 +19,14 @@ _CHECKPOINTS = "checkpoints"
 def moved_clock(measurement: Measurement, offset_seconds: float) -> Measurement:
     """A slice's measurement on the clock of the run's present nodes.
 
+    A slice that trained its whole run again has the clock of these nodes already.
+
     Args:
         measurement: On the prober's clock.
         offset_seconds: What is added to it: `transferred`.
     """
+    if measurement.restart_seconds is not None:
+        return measurement
     later = measurement.training_seconds + offset_seconds
     curve = (replace(p, training_seconds=p.training_seconds + offset_seconds) for p in measurement.curve)
     return replace(measurement, training_seconds=later, curve=tuple(curve))
@@ -74,6 +78,18 @@ def resume_on_other_nodes(
         error=None,
         checkpoint=None,
     )
+
+
+def forget_transfer(folder: Path) -> None:
+    """Registers that a run was trained here from its beginning, so that its clock is the prober's.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    try:
+        (folder / _NAME).unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder / _NAME} cannot be removed: {error}") from error
 
 
 def transferred(folder: Path) -> float:

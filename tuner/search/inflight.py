@@ -14,7 +14,7 @@ from tuner.ledger import Lease
 from tuner.probes import ProbeHandle, Prober, Until
 from tuner.probes.probe_folder import take_back_ends
 from tuner.search.capacity import Capacity, UnderWay
-from tuner.search.checkpoint_transfer import moved_clock, transferred
+from tuner.search.checkpoint_transfer import forget_transfer, moved_clock, transferred
 from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent
 
@@ -241,6 +241,8 @@ class SlicesUnderWay:
             self._ended = []
         if active.under_way.purpose is Purpose.TIMING and measurement.outcome is Outcome.PAUSED:
             measurement = replace(measurement, outcome=Outcome.STOPPED)
+        if measurement.restart_seconds is not None:
+            forget_transfer(active.handle.folder)
         return replace(
             moved_clock(measurement, active.clock_offset),
             oversubscribed=measurement.oversubscribed or active.is_crowded,

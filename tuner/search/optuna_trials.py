@@ -65,12 +65,15 @@ class StudyTrials:
         return trial.number, asked
 
     def report(self, number: int, points: Sequence[CurvePoint]) -> None:
-        """Adds scorings to a trial that has not ended."""
+        """Adds scorings to a trial that has not ended; Optuna keeps the first value at each place."""
         trial = self._running(number)
         if trial is None:
             return
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        known = {step for t in running if t.number == number for step in t.intermediate_values}
         for point in points:
-            trial.report(point.value, step=point.samples)
+            if point.samples not in known:
+                trial.report(point.value, step=point.samples)
 
     def end(
         self, number: int, outcome: Outcome, seconds_to_target: float | None, seen: Measurement | None

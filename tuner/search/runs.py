@@ -153,7 +153,8 @@ def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
     before = 0.0
     for measurement in probe.slices:
         if measurement.charged_seconds > 0.0:
-            yield measurement, max(measurement.training_seconds - before, 0.0)
+            start = before if measurement.restart_seconds is None else measurement.restart_seconds
+            yield measurement, max(measurement.training_seconds - start, 0.0)
         before = measurement.training_seconds
 
 

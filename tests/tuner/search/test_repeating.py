@@ -18,6 +18,7 @@ from tuner.search.acquisition import Acquisition
 from tuner.search.beliefs import believe, candidates
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Continue
+from tuner.search.runs import is_interrupted, paid_slices
 from tuner.search.state import read_state
 from tuner.search.train_policy import TrainPolicy
 
@@ -107,6 +108,45 @@ def test_repeated_training_is_neither_overhead_nor_lost_to_starting(tmp_path: Pa
     after = world.state()
     assert after.overhead < 1.2
     assert after.slice_seconds < 5.0
+
+
+def test_a_complete_second_pass_is_the_measured_training(tmp_path: Path) -> None:
+    def curve(seconds_per_sample: float, *samples: int) -> tuple[CurvePoint, ...]:
+        return tuple(
+            CurvePoint(training_seconds=n * seconds_per_sample, step=n // 100, samples=n, value=n / 1000)
+            for n in samples
+        )
+
+    world = world_of(tmp_path, goal={"metric": "accuracy", "target": 0.8})
+    slow = Measurement(
+        configuration=HERE,
+        purpose=Purpose.STATISTICS,
+        outcome=Outcome.PAUSED,
+        curve=curve(0.01, 100, 300, 600),
+        step=6,
+        samples=600,
+        training_seconds=6.0,
+        charged_seconds=6.5,
+    )
+    fast = replace(
+        slow,
+        outcome=Outcome.REACHED,
+        curve=curve(0.002, 100, 300, 600, 800),
+        step=8,
+        samples=800,
+        training_seconds=1.6,
+        repeated_seconds=1.2,
+        restart_seconds=1.2,
+        charged_seconds=2.0,
+    )
+    world.keep(slow, fast)
+    (run,) = world.state().runs.values()
+    assert run.seconds_to_target == pytest.approx(1.6)
+    assert run.measurement.training_seconds == 1.6
+    assert run.measurement.curve == fast.curve
+    assert run.measurement.charged_seconds == 8.5
+    assert [trained for _, trained in paid_slices(run.probe)] == pytest.approx([6.0, 0.4])
+    assert not is_interrupted(fast, 0.4)
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,10 @@ class CommandProber(Prober):
     A slice ends once a line reaches its end: the script is asked to stop (`should_stop` of the client), then
     sent SIGTERM and given `workload.grace` to save. A slice that trains waits for a scoring, however many
     samples it takes, since without one it shows nothing. A slice that ends by `scores` ends once as many new
-    scores were read. It ends PAUSED. Where the script cannot resume, or
-    has saved nothing, the next slice starts the run over, is charged for all of it, and its curve continues
-    from where the last one ended. REACHED, DIVERGED and so on are as for training; a script that ends by
-    itself is STOPPED.
+    scores were read. It ends PAUSED. Where the script cannot resume, or has saved nothing, the next
+    slice starts the run over and is charged for all of it. If it gets at least as far as the run is known,
+    its own curve and clock replace those of the slices before; else it adds nothing. REACHED, DIVERGED and so
+    on are as for training; a script that ends by itself is STOPPED.
 
     Jobs that lose their nodes, or find a port in use, are resubmitted from what was saved, until they did
     so three times in a row without progress. While a job waits for nodes nothing is charged, and
@@ -138,7 +138,7 @@ class CommandProber(Prober):
             self._heard(record, record.job, now)
             self._launcher.cancel(record.job)
             self._leaving.setdefault(record.plan.folder, []).append(record.job)
-        self._end(record, Outcome.STOPPED, now)
+        self._end(record, Outcome.STOPPED, now, is_cancelled=True)
 
     def heard(self, handle: ProbeHandle) -> Heard:
         """What a slice has heard of its script so far."""
@@ -438,12 +438,23 @@ class CommandProber(Prober):
         return record.measurement(Outcome.RUNNING, now)
 
     def _end(
-        self, record: CommandSlice, outcome: Outcome, now: float, error: str | None = None
+        self,
+        record: CommandSlice,
+        outcome: Outcome,
+        now: float,
+        error: str | None = None,
+        *,
+        is_cancelled: bool = False,
     ) -> Measurement:
         if record.plan.is_timing and outcome is Outcome.PAUSED:
             outcome = Outcome.STOPPED
         try:
             if not outcome.is_fault:
+                # The search may store of a cancelled slice that its run is where it was before.
+                if not is_cancelled:
+                    record.take_whole_pass()
+                    if outcome in (Outcome.PAUSED, Outcome.STOPPED) and record.reached_target():
+                        outcome = Outcome.REACHED
                 record.remember()
             record.habits.num_refused += record.refusal is not None
             record.habits.save(record.plan.folder.parent)

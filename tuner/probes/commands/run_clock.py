@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -82,6 +83,7 @@ class Attempt:
         self._last_time = 0.0
         self._passed: float | None = None
         self._has_early_pace = False
+        self._has_own_start = False
         self._num_timed = 0
         #: Grows when places move that were there before.
         self.version = 0
@@ -124,9 +126,11 @@ class Attempt:
             self._add_late(line)
             return
         time = self._time_of(line)
-        if self.is_empty and line.seconds is not None and self.known.samples == 0 and line.samples > 0:
+        if self.is_empty and line.seconds is not None and line.samples > 0:
             # Its own clock started at zero, with the run.
-            self._places.append(_Place(time=0.0, step=0, samples=0))
+            self._has_own_start = True
+            if self.known.samples == 0:
+                self._places.append(_Place(time=0.0, step=0, samples=0))
         if self._places and line.samples == self.samples:
             self._rescore(line, time)
         else:
@@ -192,6 +196,18 @@ class Attempt:
         if not self._points:  # until it has passed what was known, the place may move
             self._passed = None
         return self._points
+
+    def whole_pass(self) -> list[ReadPoint]:
+        """Every place on the clock of this attempt alone, in order, as if nothing had been known before.
+
+        It is the clock of a training only where the attempt started the run over.
+        """
+        alone = copy.copy(self)
+        alone.known = ReadPoint()
+        if self._has_own_start and self._places and self._places[0].samples > 0:
+            alone._places = [_Place(time=0.0, step=0, samples=0), *self._places]
+        alone._move()
+        return alone.points()
 
     def repeated_seconds(self) -> float:
         """Training up to what was known before."""

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from tuner.domain.charge import charge
 from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import (
@@ -133,6 +135,7 @@ class CommandSlice:
         self._was_past = False
         self._first_point: ReadPoint | None = None
         self._noise: list[NoiseStatistic] = []
+        self._restart_seconds: float | None = None
 
     def submitted(
         self,
@@ -387,6 +390,7 @@ class CommandSlice:
             repeated_seconds=0.0
             if outcome is Outcome.RUNNING
             else sum(attempt.repeated_seconds() for attempt in self._attempts),
+            restart_seconds=self._restart_seconds,
             charged_seconds=charged.seconds,
             charged_dollars=charged.dollars,
             parameter_bytes=plan.job.command.parameter_bytes or 0,
@@ -404,6 +408,48 @@ class CommandSlice:
             or self.checks.refusal is not None
             or (self.refusal is not None and self.habits.num_refused > 1),
         )
+
+    def take_whole_pass(self) -> None:
+        """Replaces curve and clock by those of this slice alone, if it trained all that is known again.
+
+        The newest complete pass is one training. Passes at different paces, joined, are none.
+
+        Raises:
+            StorageError: The curve cannot be written to the probe's folder.
+        """
+        found = self._whole_pass()
+        if not found:
+            return
+        earlier = [p for p in self.folder.reported_points if p.samples <= self.known.samples]
+        kept = {point.samples for point in earlier} | self._points.keys()
+        samples, seconds = [0, *(p.samples for p in found)], [0.0, *(p.seconds for p in found)]
+        self._restart_seconds = float(np.interp(self.known.samples, samples, seconds))
+        self._points, self._stored_samples, self._was_past = {}, 0, False
+        self._base, self._position = ReadPoint(), found[-1]
+        scored = [_curve_point(p, p.value) for p in found if p.value is not None and math.isfinite(p.value)]
+        if earlier and not any(0 < point.samples <= self.known.samples for point in scored):
+            # A script that is told which scores are known need not score there again.
+            repeated = np.interp([p.samples for p in earlier], samples, seconds).tolist()
+            again = [replace(p, training_seconds=s) for p, s in zip(earlier, repeated, strict=True)]
+            scored = again + [point for point in scored if point.samples > self.known.samples]
+        self.folder.restart_slice()
+        for point in scored:
+            if self._is_stored(point) or point.samples in kept:
+                self._points[point.samples] = point
+                self._stored_samples = point.samples
+                self.folder.add_point(point)
+
+    def _whole_pass(self) -> list[ReadPoint]:
+        """What the last process reported, if it started over and got as far as is known; else empty."""
+        if self.plan.is_timing or self.attempt is None or self.attempt.resumes or not self._attempts:
+            return []
+        last = self._attempts[-1]
+        if last.is_empty or last.known.samples == 0 or last.samples < self.position.samples:
+            return []
+        found = last.whole_pass()
+        scored = [s for s in (*self.folder.reported_samples, *self._points) if s > 0]
+        # A script may resume by itself: then it does not report what lies before.
+        return found if found[0].samples <= min(scored, default=0) else []
 
     def remember(self) -> None:
         """Writes how far the run is known, for the next slice, and notes its scores for other runs.
@@ -490,12 +536,7 @@ class CommandSlice:
             )
             return
         self._last_score = max(self._last_score or 0, read_point.samples)
-        point = CurvePoint(
-            training_seconds=read_point.seconds,
-            step=read_point.step,
-            samples=read_point.samples,
-            value=read_point.value,
-        )
+        point = _curve_point(read_point, read_point.value)
         if point.samples > 0 and not self._points and self.source is not None:
             self.checks.first_score(point, self.source.resume_words)
         if self._points.get(read_point.samples) != point and self._is_stored(point):
@@ -540,3 +581,9 @@ class CommandSlice:
 
     def _held(self, now: float) -> float:
         return max(now - self._submitted - self._pending, 0.0)
+
+
+def _curve_point(read_point: ReadPoint, value: float) -> CurvePoint:
+    return CurvePoint(
+        training_seconds=read_point.seconds, step=read_point.step, samples=read_point.samples, value=value
+    )

@@ -249,7 +249,7 @@ def test_a_run_whose_checkpoint_cannot_be_read_starts_anew_once(bench: Bench) ->
     assert remark.startswith("its checkpoint could not be read (json.decoder.JSONDecodeError: ")
     assert remark.endswith("its run started anew, and what was saved was moved aside")
     assert not second.resume_refused
-    # It is charged for what it trains again, and its curve continues from the end of the last slice.
+    # It is charged for what it trains again, and its own curve replaces that of the last slice.
     assert second.repeated_seconds > 0.5 * first.training_seconds
     assert second.charged_seconds > second.repeated_seconds
     samples = [point.samples for point in merged([first, second]).curve]

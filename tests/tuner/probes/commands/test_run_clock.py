@@ -73,6 +73,18 @@ def test_what_was_known_before_is_repeated_time() -> None:
     assert attempt(even(110, 150), known=known).repeated_seconds() == 0.0
 
 
+def test_a_whole_pass_has_its_own_clock() -> None:
+    known = attempt([line(10 * n, 5.0 * n) for n in range(1, 11)]).points()[-1]
+    again = attempt(even(10, 150), known=known)
+    assert again.points()[-1].seconds == pytest.approx(50.0 + 1.0)
+    whole = again.whole_pass()
+    assert [m.samples for m in whole] == list(range(10, 151, 10))
+    assert [m.seconds for m in whole] == pytest.approx([PACE * m.samples for m in whole])
+    assert again.points()[-1].seconds == pytest.approx(51.0)  # the joined clock is left alone
+    own = attempt([line(10 * n, 7.0 + n, seconds=0.5 * n) for n in (1, 2, 3)], known=ReadPoint(samples=20))
+    assert [m.seconds for m in own.whole_pass()] == pytest.approx([0.0, 0.5, 1.0, 1.5])
+
+
 def test_time_between_lines_of_the_same_samples_is_scoring() -> None:
     lines = [line(10, 1.0), line(10, 4.0, value=0.5), line(20, 5.0), line(30, 6.0)]
     made = attempt(lines)
