@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tuner.analytic.mixed_posterior import PastLaw, PastValue
+from tuner.analytic.step_law import UNSTATED_BYTES
 from tuner.ledger import FitRecord
 
-#: Unknowns that are one study's own: how far its target is, and how emulation errs there.
-_OWN = frozenset({"log samples", "log bias of emulated samples", "log bias of emulated seconds"})
+#: Unknowns that are one study's own: how far its target is, how emulation errs there, how large its model is.
+_OWN = frozenset(
+    {"log samples", "log bias of emulated samples", "log bias of emulated seconds", UNSTATED_BYTES}
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from tuner.analytic.mixed_posterior import PastValue
+from tuner.analytic.step_law import UNSTATED_BYTES
 from tuner.ledger import FitRecord
 from tuner.search.law_priors import laws_of_fits
 
@@ -42,6 +43,11 @@ def test_what_a_study_left_at_its_prior_is_no_finding() -> None:
 def test_how_far_a_target_is_and_how_emulation_errs_are_a_study_s_own() -> None:
     reported = fit("samples", {"log samples": (9.0, 0.1), "log bias of emulated samples": (0.1, 0.05)})
     assert laws_of_fits([reported], "f").samples == {}
+
+
+def test_the_unstated_bytes_of_a_model_are_a_study_s_own() -> None:
+    reported = fit("seconds", {UNSTATED_BYTES: (1.0, 0.3), "log bytes a second": (20.0, 0.9)})
+    assert set(laws_of_fits([reported], "f").seconds) == {"log bytes a second"}
 
 
 def test_every_study_counts() -> None:

@@ -62,7 +62,7 @@ def test_a_number_of_nodes_is_timed_before_it_is_recommended_and_is_near_the_bes
     timed = {what.nodes for what, _ in world.prober.started}
     assert answer.nodes in timed
     assert max(timed) > 2
-    # Two nodes alone mislead where `widest` is 2 or 4: the law would go on to 16.
+    # Where `widest` is 2, the fast links between two nodes say nothing of those between more.
     assert (answer.nodes == 16) == (widest == 16)
     best = min(world.law.seconds_to_target(answer.replaced(nodes=n)) for n in NODES)
     assert world.law.seconds_to_target(answer) <= 1.2 * best
