@@ -421,7 +421,7 @@ class CommandSlice:
         if not found:
             return
         earlier = [p for p in self.folder.reported_points if p.samples <= self.known.samples]
-        kept = {point.samples for point in earlier} | self._points.keys()
+        known_samples = {point.samples for point in earlier} | self._points.keys()
         samples, seconds = [0, *(p.samples for p in found)], [0.0, *(p.seconds for p in found)]
         self._restart_seconds = float(np.interp(self.known.samples, samples, seconds))
         self._points, self._stored_samples, self._was_past = {}, 0, False
@@ -434,7 +434,7 @@ class CommandSlice:
             scored = again + [point for point in scored if point.samples > self.known.samples]
         self.folder.restart_slice()
         for point in scored:
-            if self._is_stored(point) or point.samples in kept:
+            if self._is_stored(point) or point.samples in known_samples:
                 self._points[point.samples] = point
                 self._stored_samples = point.samples
                 self.folder.add_point(point)

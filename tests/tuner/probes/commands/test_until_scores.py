@@ -139,7 +139,9 @@ for number in range(1, 4 if again else 3):
 """
     job = printing(bench, body)
     assert samples_of(bench.slice(job, Until(scores=2))) == [100, 200]
-    assert samples_of(bench.slice(job, Until(scores=1))) == [300]
+    second = bench.slice(job, Until(scores=1))
+    assert samples_of(second) == [100, 200, 300]
+    assert second.restart_seconds == second.curve[1].training_seconds
 
 
 def test_scores_of_a_lost_job_count_once(bench: Bench) -> None:
