@@ -78,6 +78,7 @@ def test_a_check_that_cannot_run_here_is_skipped_with_its_reason() -> None:
     assert (result["status"], result["error"]) == ("skipped", "transformers is not installed")
 
 
+@pytest.mark.slow
 def test_a_check_that_hangs_is_killed_with_all_it_started() -> None:
     # Long enough to start, also on a busy machine; the stub itself never ends.
     result = result_of("hangs", limit_seconds=15.0)

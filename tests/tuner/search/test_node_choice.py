@@ -50,7 +50,9 @@ def make_world(folder: Path, widest: int) -> World:
     return world
 
 
-@pytest.mark.parametrize("widest", [2, 4, 16])
+@pytest.mark.parametrize(
+    "widest", [pytest.param(2, marks=pytest.mark.slow), 4, pytest.param(16, marks=pytest.mark.slow)]
+)
 def test_a_number_of_nodes_is_timed_before_it_is_recommended_and_is_near_the_best(
     tmp_path: Path, widest: int
 ) -> None:

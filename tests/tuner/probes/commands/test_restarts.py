@@ -103,6 +103,7 @@ def test_a_pass_that_does_not_get_as_far_changes_nothing(bench: Bench) -> None:
     assert merged([first, second]).curve == first.curve
 
 
+@pytest.mark.slow
 def test_a_cancelled_pass_replaces_nothing(bench: Bench) -> None:
     first = bench.slice(job("pace=0.05"), Until(samples=100))
     prober = bench.prober(job("pace=0.01"))
@@ -118,6 +119,7 @@ def test_a_cancelled_pass_replaces_nothing(bench: Bench) -> None:
     assert is_faster(merged([first, second, third]).curve, first.curve)
 
 
+@pytest.mark.slow
 def test_each_complete_pass_replaces_the_one_before(bench: Bench) -> None:
     found = [
         bench.slice(job(f"pace={pace}"), Until(samples=100 * n))
@@ -131,6 +133,7 @@ def test_each_complete_pass_replaces_the_one_before(bench: Bench) -> None:
         assert after.restart_seconds < before.training_seconds
 
 
+@pytest.mark.slow
 def test_a_second_pass_may_reach_the_target_before_the_first_one_ended(bench: Bench) -> None:
     first = bench.slice(job("pace=0.01 gain=0.5", target=0.25), Until(samples=500))
     assert first.outcome is Outcome.PAUSED, first.error
@@ -139,6 +142,7 @@ def test_a_second_pass_may_reach_the_target_before_the_first_one_ended(bench: Be
     assert next(p.samples for p in merged([first, second]).curve if p.value >= 0.25) == 350
 
 
+@pytest.mark.slow
 def test_known_scores_that_a_script_leaves_out_get_the_clock_of_its_pass(bench: Bench) -> None:
     first = bench.slice(job("pace=0.05"), Until(samples=200))
     second = bench.slice(job("pace=0.01 silent={scored_samples}"), Until(samples=400))
