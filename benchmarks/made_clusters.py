@@ -46,26 +46,22 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-import optuna
 import typer
 
 from benchmarks.made_clusters_jobs import APPS, GOALS, Goal, MadeCluster, made_cluster
-from benchmarks.made_scripts import lines
+from benchmarks.made_scripts import lines, virtual_context
 from search_spaces import Configuration
 from tuner.analytic.predictor import Predictor
 from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import Measurement, Purpose
-from tuner.ledger import MemoryLedger
+from tuner.ledger import Ledger
 from tuner.probes import ProbeHandle, Prober, Until
 from tuner.probes.recorded import RecordedProber
 from tuner.search.beliefs import Beliefs
 from tuner.search.believer import Believer
-from tuner.search.context import SearchContext
 from tuner.search.loop import Search
 from tuner.search.model_policy import ModelPolicy
-from tuner.search.optuna_trials import StudyTrials
 from tuner.search.policy import Decision
-from tuner.search.sampler import baseline_sampler
 from tuner.search.state import SearchState
 
 Row = dict[str, Any]
@@ -251,28 +247,13 @@ def searched(asked: Asked) -> Searched:
 
 def search_traced(asked: Asked, folder: Path) -> tuple[Searched, list[str]]:
     """One search, and its decisions with the seconds spent before each."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     made = made_cluster(asked.app, asked.seed)
     job = made.job(asked.goal, asked.trainings)
     cluster = job.resolved_cluster()
     prober = _ScriptProber(made, cluster)
-    ledger = MemoryLedger(clock=prober.now)
-    study = ledger.open_study(made.recording.name, made.recording.name, {})
+    context = virtual_context(made.script, job, cluster, prober, folder)
     if asked.knows_steps:
-        _time_all(made, ledger, study.study_id)
-    sampler = baseline_sampler("random", job.search_space(), asked.seed)
-    context = SearchContext(
-        job=job,
-        cluster=cluster,
-        study=study,
-        ledger=ledger,
-        trials=StudyTrials(optuna.create_study(sampler=sampler), job),
-        folder=folder,
-        epoch_samples=made.script.recipe.epoch_samples,
-        owner="benchmark",
-        clock=prober.now,
-        sleep=lambda _: None,
-    )
+        _time_all(made, context.ledger, context.study.study_id)
     policy = _Observed(ModelPolicy(Believer(seed=asked.seed)))
     loop = Search(context, prober, policy)
     stop, decision = loop.run()
@@ -290,7 +271,7 @@ def search_traced(asked: Asked, folder: Path) -> tuple[Searched, list[str]]:
     return found, policy.trace
 
 
-def _time_all(made: MadeCluster, ledger: MemoryLedger, study_id: int) -> None:
+def _time_all(made: MadeCluster, ledger: Ledger, study_id: int) -> None:
     """Stores timings of all steps, free of charge."""
     prober = RecordedProber(made.recording, folderless=True)
     rate = made.learning_rates[-1]  # the present settings have another one

@@ -45,7 +45,9 @@ from benchmarks.plateaus import chances, log_loss, logistic
 from tuner.analytic import plateau
 from tuner.domain.checkpoints import write_atomically
 from tuner.domain.cluster import Cluster
+from tuner.job import Job
 from tuner.ledger import MemoryLedger, PredictedAgainstMeasured, PredictionRecord
+from tuner.probes import Prober
 from tuner.probes.recorded import RecordedProber
 from tuner.search.believer import Believer
 from tuner.search.context import SearchContext
@@ -120,18 +122,25 @@ def script_prober(script: MadeScript, cluster: Cluster) -> RecordedProber:
     )
 
 
-def _searched(script: MadeScript, folder: Path) -> Searched:
+def virtual_context(
+    script: MadeScript, job: Job, cluster: Cluster, prober: Prober, folder: Path
+) -> SearchContext:
+    """What a search of a made script needs: a ledger in memory, and the prober's clock.
+
+    Args:
+        script: What is searched.
+        job: Its job.
+        cluster: What it runs on.
+        prober: Trains it on a virtual clock.
+        folder: Of the probes.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    job = script.job()
-    cluster = replace(job.resolved_cluster(), cores_per_host=1)
-    prober = script_prober(script, cluster)
     ledger = MemoryLedger(clock=prober.now)
-    study = ledger.open_study(script.recording.name, script.recording.name, {})
     sampler = baseline_sampler("random", job.search_space(), script.seed)
-    context = SearchContext(
+    return SearchContext(
         job=job,
         cluster=cluster,
-        study=study,
+        study=ledger.open_study(job.name, job.name, {}),
         ledger=ledger,
         trials=StudyTrials(optuna.create_study(sampler=sampler), job),
         folder=folder,
@@ -140,6 +149,13 @@ def _searched(script: MadeScript, folder: Path) -> Searched:
         clock=prober.now,
         sleep=lambda _: None,
     )
+
+
+def _searched(script: MadeScript, folder: Path) -> Searched:
+    job = script.job()
+    cluster = replace(job.resolved_cluster(), cores_per_host=1)
+    prober = script_prober(script, cluster)
+    context = virtual_context(script, job, cluster, prober, folder)
     loop = Search(context, prober, ModelPolicy(Believer(seed=script.seed)))
     stop, decision = loop.run()
     state, answer = loop.state(), decision.beliefs.recommended if decision.beliefs else None
@@ -151,7 +167,9 @@ def _searched(script: MadeScript, folder: Path) -> Searched:
         stop=stop.kind,
         answer_seconds=math.inf if answer is None else script.seconds_to_target(answer),
         predictions=tuple(
-            _compared(p, script) for p in ledger.predictions(study.study_id) if p.seconds_known
+            _compared(p, script)
+            for p in context.ledger.predictions(context.study.study_id)
+            if p.seconds_known
         ),
     )
 

@@ -101,8 +101,10 @@ class Believer:
         """The slopes of a list, with the law of samples where that knows all axes."""
         models = self.models(state)
         predictor = models.predict(state, believed)
-        seen = models.samples.fit(state)
-        if not len(seen.model.seen.rows) or not laws_know(models.configurations):
+        if not laws_know(models.configurations):
+            return predictor
+        seen = models.samples.fit(state) if believed else predictor.samples
+        if not len(seen.model.seen.rows):
             return predictor
         return replace(predictor, law=law_of_samples(state, models.samples, seen))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces import AxisValue, Configuration, ListedSpace
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
@@ -66,13 +66,12 @@ class StudyTrials:
 
     def report(self, number: int, points: Sequence[CurvePoint]) -> None:
         """Adds scorings to a trial that has not ended; Optuna keeps the first value at each place."""
-        trial = self._running(number)
-        if trial is None:
+        running = self._stored(number)
+        if running is None:
             return
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        known = {step for t in running if t.number == number for step in t.intermediate_values}
+        trial = optuna.Trial(self._study, running._trial_id)
         for point in points:
-            if point.samples not in known:
+            if point.samples not in running.intermediate_values:
                 trial.report(point.value, step=point.samples)
 
     def end(
@@ -98,7 +97,10 @@ class StudyTrials:
                 self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _running(self, number: int) -> optuna.Trial | None:
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.number == number:
-                return optuna.Trial(self._study, trial._trial_id)
-        return None
+        stored = self._stored(number)
+        return None if stored is None else optuna.Trial(self._study, stored._trial_id)
+
+    def _stored(self, number: int) -> FrozenTrial | None:
+        """What is stored of a trial that has not ended."""
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return next((trial for trial in running if trial.number == number), None)
