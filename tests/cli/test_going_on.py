@@ -258,11 +258,11 @@ def test_what_was_tuned_is_reported_again_at_once_and_changes_go_on_from_it(work
 
 def test_a_larger_budget_goes_on_where_the_smaller_one_ended(workplace: Workplace) -> None:
     slow = [("nodes = [1, 2]", "nodes = [1]"), ("high = 0.1", "high = 0.002")]
-    workplace.write_job(*slow, delay=0.02)
-    short = workplace.call("run", "job.toml", "--budget", "8s", "--strict")
+    workplace.write_job(*slow, delay=0.03)
+    short = workplace.call("run", "job.toml", "--budget", "12s", "--strict")
     assert short.code == 4, short.stderr
     assert "(provisional)" in short.stdout
-    assert "The time budget of 8 s is used up" in short.stdout
+    assert "The time budget of 12 s is used up" in short.stdout
     before = workplace.study()[1]
     longer = workplace.call("run", "job.toml", "--strict")
     assert longer.code == 0, longer.stderr
