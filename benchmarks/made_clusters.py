@@ -51,7 +51,7 @@ import typer
 from benchmarks.made_clusters_jobs import APPS, GOALS, Goal, MadeCluster, made_cluster
 from benchmarks.made_scripts import lines, virtual_context
 from search_spaces import Configuration
-from tuner.analytic.predictor import Predictor
+from tuner.analytic.step_time_model import SecondsModel
 from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import Measurement, Purpose
 from tuner.ledger import Ledger
@@ -288,8 +288,8 @@ def _time_all(made: MadeCluster, ledger: Ledger, study_id: int) -> None:
 
 
 def _forecasts(beliefs: Beliefs, made: MadeCluster) -> Forecasts:
-    predictor = beliefs.predictor
-    assert isinstance(predictor, Predictor), "a job that trains has a law of seconds"
+    seconds = beliefs.predictor.seconds
+    assert isinstance(seconds, SecondsModel), "a job that trains has a law of seconds"
     totals = np.where(np.isfinite(beliefs.forecast.total), beliefs.forecast.total, np.nan)
     chosen = [
         i
@@ -299,7 +299,7 @@ def _forecasts(beliefs: Beliefs, made: MadeCluster) -> Forecasts:
     configurations = [beliefs.configurations[i] for i in chosen]
     low, high = np.nanquantile(totals[:, chosen], [0.05, 0.95], axis=0)
     truth = np.array([made.seconds_to_target(c) for c in configurations])
-    mean, covariance = predictor.seconds.log_seconds_per_sample(configurations)
+    mean, covariance = seconds.log_seconds_per_sample(configurations)
     missed = mean - np.log([made.step_seconds(c) / c.batch_size for c in configurations])
     half = _NORMAL_95 * np.sqrt(np.diag(covariance))
     return Forecasts(

@@ -51,7 +51,8 @@ def _believed(prior: str) -> SlopeBeliefs:
 
 def believed_beforehand(state: SearchState, prior: str) -> Configuration | None:
     """What the model recommends in a state, whether or not anything was measured."""
-    return _recommended(make_believer(0, prior).of_list(state))
+    beliefs = make_believer(0, prior).believe(state)
+    return None if beliefs is None else _recommended(beliefs)
 
 
 def recommended(decision: Decision) -> Configuration | None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
-from tuner.analytic.predictor import Predictor
+from tuner.analytic.step_time_model import SecondsModel
 from tuner.domain.format import format_seconds
 from tuner.search.beliefs import Beliefs
 from tuner.search.state import SearchState
@@ -110,8 +110,8 @@ def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, p
 
 def _log_ratio(quantity: _Quantity, log_factor: float, beliefs: Beliefs) -> Array:
     """How seconds a sample change with a quantity, logarithm, `(num,)`."""
-    assert isinstance(beliefs.predictor, Predictor), "a described cluster is searched with the laws' models"
     model = beliefs.predictor.seconds
+    assert isinstance(model, SecondsModel), "a described cluster is searched with the laws' models"
     before, _ = model.log_seconds_per_sample(beliefs.configurations)
     after, _ = model.shifted(quantity.unknowns, log_factor).log_seconds_per_sample(beliefs.configurations)
     return np.asarray(after - before, dtype=float)

@@ -1,19 +1,24 @@
-"""Predicts time to target: seconds per sample times samples to target, as draws from both posteriors."""
+"""Predicts time to target: seconds per sample times samples to target, as joint draws of all candidates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces import Configuration, traits_of
+from search_spaces import Configuration
 from tuner.analytic.laws import Array
-from tuner.analytic.quasi_random import NUM_DRAWS, spread_normals, spread_uniforms
-from tuner.analytic.samples_model import SEED_SD, SamplesModel, staleness
+from tuner.analytic.quasi_random import NUM_DRAWS, spread_uniforms
+from tuner.analytic.rate_edge import RateEdge
+from tuner.analytic.samples_model import SamplesModel, staleness
+from tuner.analytic.slope_fit import SlopeFit
 from tuner.analytic.step_time_model import SecondsModel
+
+#: Have no factor in common with the number of draws.
+_COPRIME, _OTHER_COPRIME = 61, 97
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +52,29 @@ class Forecast:
 
     Args:
         configurations: What they are about, in order.
-        total: Training seconds from the start to the target; infinite where it is never reached.
-        samples: Samples to the target, of a started run too; infinite if it is never reached.
+        log_seconds: Logarithm of training seconds from the start to the target, were it reached.
+        log_samples: Logarithm of samples to the target, were it reached; of a started run too.
+        never: In which draws the target is never reached.
         seconds_per_sample: Median, `(num_configurations,)`.
         log_seconds_sd: Standard deviation of log seconds a sample, `(num_configurations,)`.
     """
 
     configurations: tuple[Configuration, ...]
-    total: Array
-    samples: Array
+    log_seconds: Array
+    log_samples: Array
+    never: npt.NDArray[np.bool_]
     seconds_per_sample: Array
     log_seconds_sd: Array
+
+    @cached_property
+    def total(self) -> Array:
+        """Training seconds from the start to the target; infinite where it is never reached."""
+        return np.where(self.never, np.inf, np.exp(np.minimum(self.log_seconds, 600.0)))
+
+    @cached_property
+    def samples(self) -> Array:
+        """Samples to the target; infinite where it is never reached."""
+        return np.where(self.never, np.inf, np.exp(np.minimum(self.log_samples, 600.0)))
 
     def quantile(self, level: float) -> Array:
         """Quantiles of `total` were the target reached, `(num_configurations,)`; infinite if it never is."""
@@ -67,26 +84,22 @@ class Forecast:
 
     def probability_of_reaching(self) -> Array:
         """Share of draws in which the target is reached, `(num_configurations,)`."""
-        return np.asarray(np.isfinite(self.total).mean(axis=0), dtype=float)
+        return np.asarray(1.0 - self.never.mean(axis=0), dtype=float)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlopeDraws:
-    """Draws of log samples to target by the slope models.
+class Chances:
+    """Chances never to arrive.
 
     Args:
-        kinds: Statistics (`StrategyTraits.statistics_of`) to the column of each.
-        rows: Which of all draws they are, `(num,)`.
-        log_samples: `(num, num_kinds)`.
+        of_runs: Of started runs, by their statistics (`run_key`).
+        of_others: Of every other candidate.
+        edge: Rates at which other candidates break down; None where that is not known.
     """
 
-    kinds: Mapping[Configuration, int]
-    rows: npt.NDArray[np.intp]
-    log_samples: Array
-
-    def of(self, kinds: Sequence[Configuration]) -> Array:
-        """The draws of some statistics, `(num, len(kinds))`."""
-        return np.asarray(self.log_samples[:, [self.kinds[kind] for kind in kinds]], dtype=float)
+    of_runs: Mapping[Configuration, float]
+    of_others: float
+    edge: RateEdge | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,108 +108,105 @@ class Predictor:
 
     Args:
         seconds: Seconds a sample.
-        samples: Samples to target.
-        runs: Started runs, by their statistics (`StrategyTraits.statistics_of`).
-        slopes: Draws of samples to target by slopes, in the place of some of the law's; None for none.
+        samples: Samples to target: what is reported and stored.
+        chances: Chances never to arrive.
+        runs: Started runs, by their statistics (`run_key`).
+        other: Another forecaster of samples to target; None for none.
+        weight_of_other: Its probability.
+        devices_per_node: Ranks on one node.
     """
 
-    seconds: SecondsModel
-    samples: SamplesModel
+    seconds: SecondsModel | SlopeFit
+    samples: SamplesModel | SlopeFit
+    chances: Chances
     runs: Mapping[Configuration, RunState] = field(default_factory=dict)
-    slopes: SlopeDraws | None = None
+    other: SamplesModel | SlopeFit | None = None
+    weight_of_other: float = 0.0
+    devices_per_node: int = 1
 
-    def forecast(self, configurations: Sequence[Configuration], normals: Array) -> Forecast:
+    def forecast(
+        self,
+        configurations: Sequence[Configuration],
+        statistics: Sequence[Configuration],
+        rng: np.random.Generator,
+    ) -> Forecast:
         """What configurations take, as draws that are joint over all of them.
 
         Args:
             configurations: Of the job's space, or others.
-            normals: Independent standard normals, `(NUM_DRAWS, 2 * num_configurations)` or more.
+            statistics: By what the run of each would be known (`run_key`), `(num_configurations,)`.
+            rng: Of the draws.
         """
-        statistics = [traits_of(c.strategy).statistics_of(c) for c in configurations]
-        kinds, kind_of = _distinct(statistics)
-        speeds, speed_of = _distinct([_timed_as(c) for c in configurations])
-        log_samples = self._log_samples(kinds, normals[:, : len(kinds)])
-        mean, covariance = self.seconds.log_seconds_per_sample(speeds)
-        later = normals[:, len(kinds) : len(kinds) + len(speeds)]
-        log_seconds = mean + _correlated(covariance, later)
-        # The same machine at another moment: shared by all, since all would run at that moment.
-        moment = spread_normals(NUM_DRAWS, 1) * self.seconds.between_moments_sd
-        seconds_per_sample = np.exp(log_seconds + moment)[:, speed_of]
-        reached = np.isfinite(log_samples)
-        samples = np.where(reached, np.exp(np.minimum(log_samples, 600.0)), np.inf)[:, kind_of]
-        total = samples * seconds_per_sample
+        kinds = list(dict.fromkeys(statistics))
+        places = {kind: place for place, kind in enumerate(kinds)}
+        kind_of = np.array([places[kind] for kind in statistics], dtype=np.intp)
+        # Each by draws of its own: those of one decision are those of the next.
+        of_samples, of_seconds = rng.spawn(2)
+        log_samples = self._log_samples(kinds, of_samples)[:, kind_of]
+        never = self._never(kinds)[:, kind_of]
+        speeds = self.seconds.speeds(configurations, of_seconds)
+        log_seconds = log_samples + speeds.draws
         for column, (configuration, kind) in enumerate(zip(configurations, statistics, strict=True)):
             run = self.runs.get(kind)
-            if run is not None and run.configuration == configuration and run.is_timed:
-                left = np.maximum(samples[:, column] - run.samples, 0.0) * seconds_per_sample[:, column]
-                total[:, column] = run.training_seconds + left
-                if run.seconds_to_target is not None:
-                    total[:, column] = run.seconds_to_target
-        speeds_sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+            if run is None or run.configuration != configuration or not run.is_timed:
+                continue
+            if run.seconds_to_target is not None:
+                log_seconds[:, column] = np.log(run.seconds_to_target)
+            else:
+                left = np.exp(log_samples[:, column]) - run.samples
+                seconds = run.training_seconds + left * np.exp(speeds.draws[:, column])
+                log_seconds[:, column] = np.log(seconds)
         return Forecast(
             configurations=tuple(configurations),
-            total=total,
-            samples=samples,
-            seconds_per_sample=np.exp(mean)[speed_of],
-            log_seconds_sd=speeds_sd[speed_of],
+            log_seconds=log_seconds,
+            log_samples=log_samples,
+            never=never,
+            seconds_per_sample=np.exp(speeds.mean),
+            log_seconds_sd=speeds.sd,
         )
 
-    def _log_samples(self, kinds: Sequence[Configuration], normals: Array) -> Array:
-        """Draws of log samples to target `(NUM_DRAWS, num_kinds)`, infinite where never.
+    def _log_samples(self, kinds: Sequence[Configuration], rng: np.random.Generator) -> Array:
+        """Draws of log samples to target were it reached, `(NUM_DRAWS, num_kinds)`.
 
         A started run and its neighbors are drawn jointly: if it is late, so are they.
         """
-        model, arrivals = self.samples, self.samples.arrivals
         started = [self.runs.get(kind) for kind in kinds]
-        mean, covariance = model.log_samples(kinds, [run.index if run else None for run in started])
-        draws = mean + _correlated(covariance, normals) + arrivals.common[:, None]
-        if self.slopes is not None:
-            draws[self.slopes.rows] = self.slopes.of(kinds)
-        seeds = spread_normals(NUM_DRAWS, 1)[:, 0]
-        uniforms = spread_uniforms(NUM_DRAWS, 3)
-        is_unreachable = arrivals.unreachable_elsewhere
-        edges = model.edge.draws(uniforms[:, 0])
-        stale = staleness(kinds, model.devices_per_node)
-        lower = model.edge.shift_draws(edges, spread_uniforms(NUM_DRAWS, 4)[:, 3])
-        new = np.flatnonzero([run is None for run in started])
-        # The same draws of the seed for all, each configuration beginning at another one.
-        places = (np.arange(NUM_DRAWS)[:, None] - 7 * new) % NUM_DRAWS
-        log_rates = np.log(
-            [kind.learning_rate for kind, run in zip(kinds, started, strict=True) if run is None]
-        )
-        beyond = log_rates > edges[:, None] - stale[new] * lower[:, None]
-        never = beyond | (uniforms[:, 1] < is_unreachable)[:, None]
-        draws[:, new] = np.where(never, np.inf, draws[:, new] + SEED_SD * seeds[places])
+        indexes = [run.index if run else None for run in started]
+        own, others = rng.spawn(2)
+        rows = np.sort(rng.permutation(NUM_DRAWS)[: round(self.weight_of_other * NUM_DRAWS)])
+        draws = self.samples.log_samples_draws(kinds, indexes, own)
+        if self.other is not None and len(rows):
+            draws[rows] = self.other.log_samples_draws(kinds, indexes, others)[rows]
         for column, run in enumerate(started):
-            if run is None:
-                continue
-            if run.samples_to_target is not None:
+            if run is not None and run.samples_to_target is not None:
                 draws[:, column] = np.log(max(run.samples_to_target, 1.0))
-            elif run.ended:
-                draws[:, column] = np.inf
-            else:
-                # A run that has not arrived yet arrives later than now.
-                seen = np.log(max(run.samples, 1)) + 0.01
-                draws[:, column] = np.maximum(draws[:, column], seen)
-                never = uniforms[:, 2] < arrivals.unreachable[run.index]
-                draws[never, column] = np.inf
+            elif run is not None:
+                draws[:, column] = _later(draws[:, column], float(np.log(max(run.samples, 1))))
         return draws
 
+    def _never(self, kinds: Sequence[Configuration]) -> npt.NDArray[np.bool_]:
+        """In which draws each never arrives, whatever the others do, `(NUM_DRAWS, num_kinds)`."""
+        chances = np.array([self._chance(kind) for kind in kinds])
+        # Which draws never arrive has nothing to do with when the others do.
+        starts = np.arange(len(kinds)) * _OTHER_COPRIME * 31
+        order = (np.arange(NUM_DRAWS)[:, None] * _COPRIME + starts[None, :]) % NUM_DRAWS
+        never = (order + 0.5) / NUM_DRAWS < chances
+        edge, new = self.chances.edge, np.array([kind not in self.runs for kind in kinds])
+        if edge is not None and new.any():
+            edges = edge.draws(spread_uniforms(NUM_DRAWS, 3)[:, 0])
+            lower = edge.shift_draws(edges, spread_uniforms(NUM_DRAWS, 4)[:, 3])
+            log_rates = np.log([kind.learning_rate for kind in kinds])
+            stale = staleness(kinds, self.devices_per_node)
+            never |= new & (log_rates > edges[:, None] - stale * lower[:, None])
+        return never
 
-@lru_cache(maxsize=8192)
-def _timed_as(configuration: Configuration) -> Configuration:
-    """The axes that seconds a sample depend on."""
-    return configuration.without("learning_rate")
+    def _chance(self, kind: Configuration) -> float:
+        run = self.runs.get(kind)
+        if run is not None and (run.ended or run.samples_to_target is not None):
+            return float(run.samples_to_target is None)
+        return self.chances.of_runs.get(kind, self.chances.of_others)
 
 
-def _distinct(
-    configurations: Sequence[Configuration],
-) -> tuple[list[Configuration], npt.NDArray[np.intp]]:
-    places: dict[Configuration, int] = {}
-    owner = [places.setdefault(c, len(places)) for c in configurations]
-    return list(places), np.array(owner, dtype=np.intp)
-
-
-def _correlated(covariance: Array, normals: Array) -> Array:
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray(normals @ (vectors * np.sqrt(np.maximum(values, 0.0))).T, dtype=float)
+def _later(draws: Array, least: float) -> Array:
+    """Draws of a run that has not arrived yet: it arrives later than now."""
+    return np.maximum(draws, least + 0.01)

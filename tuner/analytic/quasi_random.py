@@ -33,3 +33,17 @@ def spread_normals(num_draws: int, num_dimensions: int) -> Array:
     found = np.asarray(ndtri(spread_uniforms(num_draws, num_dimensions)))
     found.setflags(write=False)
     return found
+
+
+def shuffled_normals(rng: np.random.Generator, num: int) -> Array:
+    """Standard normals, the same even ones for each of `num` in an order of its own, `(NUM_DRAWS, num)`."""
+    from scipy.special import ndtri
+
+    even = ndtri((np.arange(NUM_DRAWS) + 0.5) / NUM_DRAWS)
+    return np.asarray(rng.permuted(np.tile(even[:, None], num), axis=0))
+
+
+def correlated(covariance: Array, normals: Array) -> Array:
+    """Draws with a covariance `(num, num)` from independent standard normals, `(num_draws, num)`."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(normals @ (vectors * np.sqrt(np.maximum(values, 0.0))).T, dtype=float)

@@ -20,6 +20,7 @@ from tuner.analytic.noise_growth import (
     noise_places,
     whole_run_scale,
 )
+from tuner.analytic.quasi_random import correlated, shuffled_normals
 from tuner.analytic.rate_edge import RateEdge, RunEvidence, broke_down, fit_rate_edge
 from tuner.analytic.regression import Parameter, Residual
 from tuner.analytic.slopes import normal_log_density
@@ -205,6 +206,22 @@ class SamplesModel:
         observed = np.array([places.get(run, -1) if run is not None else -1 for run in runs], dtype=np.intp)
         inputs = _inputs(configurations, self.devices_per_node, [False] * len(configurations))
         return self.posterior.predict(inputs, observed=observed, own_variance=SEED_SD**2)
+
+    def log_samples_draws(
+        self, kinds: Sequence[Configuration], runs: Sequence[int | None], rng: np.random.Generator
+    ) -> Array:
+        """Joint draws of log samples to target, `(NUM_DRAWS, num_kinds)`.
+
+        Args:
+            kinds: What to predict.
+            runs: As for `log_samples`.
+            rng: Of the draws.
+        """
+        mean, covariance = self.log_samples(kinds, runs)
+        new = np.array([run is None for run in runs])
+        draws = mean + correlated(covariance, shuffled_normals(rng, len(kinds)))
+        draws += self.arrivals.common[:, None] + SEED_SD * new * shuffled_normals(rng, len(kinds))
+        return np.asarray(draws, dtype=float)
 
     def left_out_log_densities(self) -> dict[int, float]:
         """Log density of each run's samples to target as the others predict it, by the run's place."""

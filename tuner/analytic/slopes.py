@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.analytic.laws import Array
+from tuner.analytic.quasi_random import NUM_DRAWS, shuffled_normals
 from tuner.analytic.regression import IntArray
 
 #: Factors of the length scales to mix.
@@ -74,6 +75,7 @@ class Design:
         self.columns = columns
         self._positions = positions / lengths
         self._kernels: dict[float, Array] = {}
+        self._residuals: dict[float, Array] = {}
 
     def kernel(self, factor: float) -> Array:
         """Correlations of the residual, length scales times `factor`, `(num_candidates, num_candidates)`."""
@@ -83,6 +85,15 @@ class Design:
             squared = (z**2).sum(axis=1)
             distance = np.maximum(squared[:, None] + squared[None, :] - 2 * z @ z.T, 0.0)
             known = self._kernels[factor] = np.asarray(np.exp(-0.5 * distance), dtype=float)
+        return known
+
+    def residuals(self, factor: float) -> Array:
+        """Draws of the residual of size 1 before any observation, `(NUM_DRAWS, num_candidates)`."""
+        known = self._residuals.get(factor)
+        if known is None:
+            num = len(self.columns)
+            root = np.linalg.cholesky(self.kernel(factor) + _JITTER * np.eye(num))
+            known = self._residuals[factor] = shuffled_normals(np.random.default_rng(num), num) @ root.T
         return known
 
 
@@ -106,12 +117,18 @@ class _Component:
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """A component's posterior over all candidates."""
+    """A component's posterior over all candidates.
+
+    Args:
+        lowered: The observations' inverse root times their covariance with all candidates,
+            `(num, num_candidates)`.
+    """
 
     weight: float
     component: _Component
     mean: Array
     variance: Array
+    lowered: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,24 +154,30 @@ class SlopeModel:
     design: Design
     seen: Observations
 
-    def draws(self, normals: Array) -> Array:
-        """Joint draws of y of all candidates, `(num_draws, num_candidates)`.
+    def draws(self, rng: np.random.Generator) -> Array:
+        """Joint draws of y of all candidates, `(NUM_DRAWS, num_candidates)`.
 
-        Each component has as many draws as its weight says.
+        Each component has as many draws as its weight says. Draws of the prior are moved by what was observed
+        (Matheron's rule; Wilson et al. 2020), so that no covariance of all candidates is made.
 
         Args:
-            normals: Independent standard normals, `(num_draws, num_candidates)`.
+            rng: Of the draws; those of the residual are the same for all models of a design.
         """
-        num_draws = len(normals)
-        ends = np.round(np.cumsum([part.weight for part in self.parts]) * num_draws).astype(int)
-        found = np.empty_like(normals)
+        columns, seen = self.design.columns, self.seen
+        ends = np.round(np.cumsum([part.weight for part in self.parts]) * NUM_DRAWS).astype(int)
+        slopes, own = (shuffled_normals(rng, num) for num in columns.shape[::-1])
+        common, errors = shuffled_normals(rng, 1), shuffled_normals(rng, len(seen.rows))
+        observing = errors * seen.noise_sd + common * seen.common_sd
+        found = np.empty((NUM_DRAWS, len(columns)))
         # Neighbouring draws belong to different components.
-        order = (np.arange(num_draws) * _COPRIME) % num_draws
+        order = (np.arange(NUM_DRAWS) * _COPRIME) % NUM_DRAWS
         for part, first, end in zip(self.parts, [0, *ends[:-1]], ends, strict=True):
-            rows = order[first:end]
-            if len(rows):
-                root = np.linalg.cholesky(_covariance(self.design, self.seen, part.component, self.own_sd))
-                found[rows] = part.mean + normals[rows] @ root.T
+            rows, component = order[first:end], part.component
+            residual = self.design.residuals(component.length_factor)[rows]
+            y = (slopes[rows] * component.prior.sd) @ columns.T + component.residual_sd * residual
+            y += self.own_sd * own[rows]
+            misfit = y[:, seen.rows] + observing[rows]
+            found[rows] = part.mean + y - (misfit @ component.inverse_root.T) @ part.lowered
         return found
 
     def left_out_log_densities(self) -> Array:
@@ -239,17 +262,13 @@ def _part(design: Design, seen: Observations, component: _Component, weight: flo
     lowered = component.inverse_root @ cross
     mean = columns @ prior.mean + component.whitened @ lowered
     variance = columns**2 @ prior.sd**2 + sd**2 + own_sd**2 - np.einsum("ij,ij->j", lowered, lowered)
-    return _Part(weight=weight, component=component, mean=mean, variance=np.maximum(variance, 1e-8))
-
-
-def _covariance(design: Design, seen: Observations, component: _Component, own_sd: float) -> Array:
-    """Posterior covariance of one component over all candidates, `(num, num)`."""
-    columns, rows, prior, sd = design.columns, seen.rows, component.prior, component.residual_sd
-    kernel = design.kernel(component.length_factor)
-    whole = (columns * prior.sd**2) @ columns.T + sd**2 * kernel
-    lowered = component.inverse_root @ (whole[rows] + own_sd**2 * np.eye(len(columns))[rows])
-    diagonal = (own_sd**2 + _JITTER * (1.0 + np.diag(whole))) * np.eye(len(columns))
-    return np.asarray(whole + diagonal - lowered.T @ lowered, dtype=float)
+    return _Part(
+        weight=weight,
+        component=component,
+        mean=mean,
+        variance=np.maximum(variance, 1e-8),
+        lowered=lowered,
+    )
 
 
 def _mixed(design: Design, seen: Observations, parts: tuple[_Part, ...], own_sd: float) -> SlopeModel:

@@ -11,6 +11,8 @@ import numpy as np
 from search_spaces import Configuration, traits_of
 from tuner.analytic.laws import Array
 from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw
+from tuner.analytic.quasi_random import NUM_DRAWS, correlated, shuffled_normals, spread_normals
+from tuner.analytic.speeds import Speeds
 from tuner.analytic.step_fit import TimedSteps, fit_steps
 from tuner.analytic.step_rows import AT_HAND, EMULATED, steps_of
 from tuner.domain.cluster import Cluster
@@ -42,6 +44,22 @@ class SecondsModel:
         mean, covariance = self.posterior.predict(steps_of(configurations, self.cluster).inputs())
         batches = np.array([c.batch_size for c in configurations], dtype=float)
         return mean - np.log(batches), covariance
+
+    def speeds(self, configurations: Sequence[Configuration], rng: np.random.Generator) -> Speeds:
+        """Log seconds a sample of some configurations.
+
+        Args:
+            configurations: What to predict.
+            rng: Of the draws.
+        """
+        places: dict[Configuration, int] = {}
+        timed_as = [places.setdefault(c.without("learning_rate"), len(places)) for c in configurations]
+        mean, covariance = self.log_seconds_per_sample(list(places))
+        draws = mean + correlated(covariance, shuffled_normals(rng, len(places)))
+        # The same machine at another moment: shared by all, since all would run at that moment.
+        draws = draws + spread_normals(NUM_DRAWS, 1) * self.between_moments_sd
+        sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+        return Speeds(mean=mean[timed_as], sd=sd[timed_as], draws=draws[:, timed_as])
 
     def shifted(self, unknowns: Sequence[str], change: float) -> SecondsModel:
         """The model of a cluster that differs in some unknowns of the law; what the residual learnt stays.

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from search_spaces import STRATEGIES, Configuration, traits_of
-from tuner.analytic.predictor import Forecast, Predictor, RunState, SlopeDraws
-from tuner.analytic.quasi_random import NUM_DRAWS
-from tuner.analytic.samples_model import SEED_SD, RatePrior, SamplesModel, counted_batch, fit_samples
-from tuner.analytic.slope_predictor import LawOfSamples, RunStatus, SlopeFit, SlopePredictor, regret_bound
-from tuner.analytic.step_time_model import fit_seconds
+from tuner.analytic.predictor import Chances, Forecast, Predictor
+from tuner.analytic.samples_model import RatePrior, counted_batch, fit_samples
+from tuner.analytic.step_time_model import SecondsModel, fit_seconds
 from tuner.domain.workload import AdamWSettings
 from tuner.search.calibration import NO_CALIBRATION, Calibration
 from tuner.search.candidates import weighed_levels
 from tuner.search.improvement import keeps_within, proven, recommended, risks
 from tuner.search.law_priors import NO_PAST, PastLaws
-from tuner.search.prospects import NEVER, Prospects, prospects_of_draws
+from tuner.search.prospects import NEVER, Prospects, RunStatus, prospects_of, reach_of_list, regret_bound
 from tuner.search.runs import run_key
-from tuner.search.slope_beliefs import SampleSlopes
+from tuner.search.score_times import score_times
+from tuner.search.slope_beliefs import SlopeModels
+from tuner.search.slope_priors import TEXTBOOK
 from tuner.search.state import SearchState, run_of
 
 Array = npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ class Beliefs:
         regret_bound: With 90% probability nothing costs less than the recommended one over this factor.
     """
 
-    predictor: Predictor | SlopePredictor
+    predictor: Predictor
     forecast: Forecast
     prospects: Prospects
     price: Array
@@ -64,11 +64,19 @@ class Beliefs:
         return self.forecast.configurations
 
 
-def seconds_ratio(beliefs: Beliefs, to: Configuration, of: Configuration) -> float:
-    """Expected seconds a sample with one configuration over those with another."""
-    assert isinstance(beliefs.predictor, Predictor), "a recorded run is resumed with no other configuration"
-    means, _ = beliefs.predictor.seconds.log_seconds_per_sample([to, of])
+def seconds_ratio(state: SearchState, to: Configuration, of: Configuration) -> float:
+    """Expected seconds a sample with one configuration over those with another, by the law of step times."""
+    means, _ = _law_of_seconds(state, [to, of], NO_PAST).log_seconds_per_sample([to, of])
     return math.exp(float(means[0] - means[1]))
+
+
+def _law_of_seconds(
+    state: SearchState, configurations: Sequence[Configuration], past: PastLaws
+) -> SecondsModel:
+    strategies = sorted({c.strategy for c in configurations})
+    return fit_seconds(
+        state.slices, state.cluster, state.parameter_bytes, strategies=strategies, past=past.seconds
+    )
 
 
 def candidates(state: SearchState, rng: np.random.Generator) -> list[Configuration]:
@@ -76,6 +84,8 @@ def candidates(state: SearchState, rng: np.random.Generator) -> list[Configurati
 
     None of those that failed by their own fault, and no baseline that runs out of memory.
     """
+    if state.job.recording() is not None:
+        return sorted({*state.space.candidates(), *(run.configuration for run in state.runs.values())})
     levels = weighed_levels(state.space, state.cluster, rng)
     more = [run.configuration for run in state.runs.values()]
     baseline = state.job.baseline_configuration()
@@ -96,144 +106,119 @@ def believe(
     configurations: Sequence[Configuration],
     rng: np.random.Generator,
     past: PastLaws = NO_PAST,
-    slopes: SampleSlopes | None = None,
+    slopes: SlopeModels | None = None,
     calibration: Calibration = NO_CALIBRATION,
 ) -> Beliefs:
     """Fits all models to the state and forecasts configurations.
 
-    Samples to target are predicted by the law and by slopes, in proportion to how well each predicts the runs
-    from each other; seconds by the law of step times.
+    Samples to target are predicted by the law, where it knows all axes, and by slopes, in proportion to how
+    well each predicts the runs from each other. Seconds of a job that trains are predicted by the law of step
+    times, those of a list by slopes.
 
     Args:
         state: What was measured.
         configurations: What is forecast.
         rng: Of the draws.
         past: What past studies found.
-        slopes: The slope models of the configurations' statistics; without slopes if None.
+        slopes: The slope models of the configurations' statistics; new ones with the text-book prior if None.
         calibration: How wrong forecasts of past studies were.
     """
-    strategies = sorted({c.strategy for c in configurations})
-    seconds = fit_seconds(
-        state.slices,
-        state.cluster,
-        state.parameter_bytes,
-        strategies=strategies,
-        past=past.seconds,
-    )
-    evidence, runs = state.evidence()
-    samples = fit_samples(
-        evidence,
-        rate_prior(state),
-        devices_per_node=state.cluster.devices_per_node,
-        strategies=strategies,
-        emulation_differs=state.cluster.at_hand is not None,
-        past=past.samples,
-    )
-    predictor = Predictor(
-        seconds=seconds,
-        samples=samples,
-        runs=runs,
-        slopes=None if slopes is None else _drawn(state, slopes, samples, runs, rng),
-    )
-    normals = rng.standard_normal((NUM_DRAWS, 2 * len(configurations)))
-    forecast = _up_to_the_script_s_end(state, predictor.forecast(configurations, normals))
+    kinds = [run_key(state.job, configuration) for configuration in configurations]
+    slopes = slopes or SlopeModels(tuple(dict.fromkeys([*kinds, *state.runs])), state.cluster, TEXTBOOK)
+    predictor = _predictor(state, configurations, slopes, past)
+    forecast = _up_to_the_script_s_end(state, predictor.forecast(configurations, kinds, rng))
     status = _status(state, predictor, forecast)
     forecast = calibration.stretched(forecast, status.seconds)
     found = [run_of(state, configuration) for configuration in configurations]
-    has_risen = np.array([run is not None and run.rise_samples is not None for run in found], dtype=np.bool_)
-    prospects = prospects_of_draws(forecast, status, has_risen)
-    return beliefs_of(state, predictor, forecast, prospects)
+    is_listed = state.job.recording() is not None
+    may_lead = [is_listed or (run is not None and run.rise_samples is not None) for run in found]
+    reach = reach_of_list(status) if is_listed else float(1.0 - status.never.min(initial=1.0))
+    return beliefs_of(state, predictor, forecast, prospects_of(forecast, status, np.array(may_lead), reach))
 
 
-def laws_know(configurations: Sequence[Configuration]) -> bool:
+def _predictor(
+    state: SearchState, configurations: Sequence[Configuration], slopes: SlopeModels, past: PastLaws
+) -> Predictor:
+    """All models, fitted to the state."""
+    evidence, runs = state.evidence()
+    by_slopes, devices = slopes.samples(state), state.cluster.devices_per_node
+    law, weight = None, 1.0
+    if _laws_know(slopes.kinds):
+        law = fit_samples(
+            evidence,
+            rate_prior(state),
+            devices_per_node=devices,
+            strategies=sorted({c.strategy for c in configurations}),
+            emulation_differs=state.cluster.at_hand is not None,
+            past=past.samples,
+        )
+        found = law.left_out_log_densities()
+        densities = {k: found[r.index] for k, r in runs.items() if r.index in found}
+        is_seen = len(by_slopes.model.seen.rows) > 0
+        weight = slopes.weight_against(by_slopes, densities) if is_seen else 0.0
+    if state.job.recording() is not None or law is None:
+        return Predictor(
+            seconds=slopes.seconds(state),
+            samples=by_slopes,
+            chances=slopes.chances(state),
+            runs=runs,
+            other=law,
+            weight_of_other=1.0 - weight,
+            devices_per_node=devices,
+        )
+    arrivals = law.arrivals
+    return Predictor(
+        seconds=_law_of_seconds(state, configurations, past),
+        samples=law,
+        chances=Chances(
+            of_runs={key: float(arrivals.unreachable[run.index]) for key, run in runs.items()},
+            of_others=arrivals.unreachable_elsewhere,
+            edge=law.edge,
+        ),
+        runs=runs,
+        other=by_slopes,
+        weight_of_other=weight,
+        devices_per_node=devices,
+    )
+
+
+def _laws_know(configurations: Sequence[Configuration]) -> bool:
     """Whether every configuration has a batch size, a learning rate, and a strategy that the laws know."""
     return all(
         "batch_size" in c and "learning_rate" in c and c.strategy in STRATEGIES for c in configurations
     )
 
 
-def law_of_samples(state: SearchState, slopes: SampleSlopes, fitted: SlopeFit) -> LawOfSamples:
-    """What the law says of a list's samples to target, weighted by how well it predicts the runs.
-
-    Args:
-        state: What was measured.
-        slopes: The slope models of the list.
-        fitted: Their posterior given the runs.
-    """
-    evidence, runs = state.evidence()
-    model = fit_samples(
-        evidence,
-        rate_prior(state),
-        devices_per_node=state.cluster.devices_per_node,
-        strategies=sorted({c.strategy for c in slopes.kinds}),
-    )
-    started = [runs.get(kind) for kind in slopes.kinds]
-    mean, covariance = model.log_samples(slopes.kinds, [run.index if run else None for run in started])
-    seed = np.array([SEED_SD**2 if run is None else 0.0 for run in started])
-    return LawOfSamples(
-        mean=mean,
-        variance=np.diag(covariance) + float(model.arrivals.common.var()) + seed,
-        weight=1.0 - _weight_of_slopes(slopes, fitted, model, runs),
-    )
-
-
-def _weight_of_slopes(
-    slopes: SampleSlopes, fitted: SlopeFit, samples: SamplesModel, runs: Mapping[Configuration, RunState]
-) -> float:
-    """Probability of the slopes beside the law, by how well each predicts the runs from each other."""
-    found = samples.left_out_log_densities()
-    return slopes.weight_against(fitted, {k: found[r.index] for k, r in runs.items() if r.index in found})
-
-
 def _status(state: SearchState, predictor: Predictor, forecast: Forecast) -> RunStatus:
     """How far the candidates' runs are, each on the clock of its own nodes."""
     per_sample, configurations = forecast.seconds_per_sample, forecast.configurations
     num = len(configurations)
-    done, samples, earliest = np.zeros(num), np.zeros(num), np.zeros(num)
+    done, samples = np.zeros(num), np.zeros(num)
     arrived, ended = np.full(num, np.inf), np.zeros(num, dtype=bool)
     for i, configuration in enumerate(configurations):
-        run = run_of(state, configuration)
-        if run is not None:
-            own = predictor.runs[run_key(state.job, configuration)]
+        own = predictor.runs.get(run_key(state.job, configuration))
+        if own is not None:
             is_own = own.configuration == configuration and own.is_timed
             done[i] = max(own.training_seconds if is_own else own.samples * per_sample[i], 1e-9)
             samples[i], ended[i] = own.samples, own.ended
             if is_own and own.seconds_to_target is not None:
                 arrived[i] = own.seconds_to_target
-        due = state.next_score_samples(configuration, int(samples[i]))
-        earliest[i] = done[i] + (0.0 if due is None else (due - samples[i]) * per_sample[i])
+    due = [state.next_score_samples(c, int(seen)) for c, seen in zip(configurations, samples, strict=True)]
+    if None in due:
+        left = score_times(state, configurations, per_sample).next
+    else:
+        left = (np.array(due, dtype=float) - samples) * per_sample
     return RunStatus(
         seconds=done,
         arrived=arrived,
         ended=ended,
         never=1.0 - forecast.probability_of_reaching(),
-        never_of_others=predictor.samples.arrivals.unreachable_elsewhere,
-        earliest=earliest,
+        never_of_others=predictor.chances.of_others,
+        earliest=done + left,
     )
 
 
-def _drawn(
-    state: SearchState,
-    slopes: SampleSlopes,
-    samples: SamplesModel,
-    runs: Mapping[Configuration, RunState],
-    rng: np.random.Generator,
-) -> SlopeDraws | None:
-    """The slopes' draws of samples to target, as many as their weight beside the law; None without any."""
-    fitted = slopes.fit(state)
-    normals, order = rng.standard_normal((NUM_DRAWS, len(slopes.kinds))), rng.permutation(NUM_DRAWS)
-    if not len(fitted.model.seen.rows):
-        return None
-    weight = _weight_of_slopes(slopes, fitted, samples, runs)
-    rows = np.sort(order[: round(weight * NUM_DRAWS)])
-    if not len(rows):
-        return None
-    return SlopeDraws(kinds=slopes.rows, rows=rows, log_samples=fitted.model.draws(normals)[rows])
-
-
-def beliefs_of(
-    state: SearchState, predictor: Predictor | SlopePredictor, forecast: Forecast, prospects: Prospects
-) -> Beliefs:
+def beliefs_of(state: SearchState, predictor: Predictor, forecast: Forecast, prospects: Prospects) -> Beliefs:
     """Beliefs with what they recommend.
 
     Args:
@@ -292,8 +277,7 @@ def _up_to_the_script_s_end(state: SearchState, forecast: Forecast) -> Forecast:
     ends = np.array(state.script_ends(forecast.configurations))
     if not np.isfinite(ends).any():
         return forecast
-    beyond = forecast.samples > ends
-    return replace(forecast, total=np.where(beyond, np.inf, forecast.total))
+    return replace(forecast, never=forecast.never | (forecast.samples > ends))
 
 
 def prices(state: SearchState, configurations: Sequence[Configuration]) -> Array:

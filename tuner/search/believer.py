@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.domain.measurement import Purpose
-from tuner.search.beliefs import Beliefs, beliefs_of, believe, candidates, law_of_samples, laws_know
+from tuner.search.beliefs import Beliefs, believe, candidates
 from tuner.search.calibration import NO_CALIBRATION, Calibration
 from tuner.search.law_priors import NO_PAST, PastLaws
-from tuner.search.prospects import Prospects, prospects_of_slopes
+from tuner.search.prospects import Prospects
 from tuner.search.runs import run_key
-from tuner.search.slope_beliefs import BELIEVED_SAMPLES_SD, SampleSlopes, SlopeModels
+from tuner.search.slope_beliefs import BELIEVED_SAMPLES_SD, SlopeModels
 from tuner.search.slope_priors import TEXTBOOK, SlopeBeliefs
 from tuner.search.state import SearchState
 
@@ -45,14 +43,21 @@ class Believer:
         self._calibration = calibration
         self._prior = prior
         self._past = past
-        self._models: SlopeModels | None = None
-        self._slopes: SampleSlopes | None = None
-        #: The last beliefs of laws, and the slices they rest on: slices in flight do not change them.
+        self._slopes: SlopeModels | None = None
+        #: The last beliefs, and the slices they rest on: slices in flight do not change them.
         self._believed: tuple[tuple[object, ...], Beliefs] | None = None
 
     def believe(self, state: SearchState) -> Beliefs | None:
         """What is believed of every candidate; None where there is none."""
-        return self._of_laws(state) if self.knows_laws(state) else self.of_list(state)
+        known = (state.given_up, tuple((p.probe_id, len(p.slices), p.outcome) for p in state.probes))
+        if self._believed is None or self._believed[0] != known:
+            rng = np.random.default_rng(self.seed)
+            found = candidates(state, rng)
+            if not found:
+                return None
+            slopes = self.slopes(state, found)
+            self._believed = known, believe(state, found, rng, self._past, slopes, self._calibration)
+        return self._believed[1]
 
     def knows_laws(self, state: SearchState) -> bool:
         """Whether laws say how all axes act: they do not where the space is a list of recorded runs."""
@@ -70,10 +75,6 @@ class Believer:
         """
         in_flight = {a.configuration for a in state.capacity.under_way if a.purpose is not Purpose.TIMING}
         in_flight.discard(incumbent)
-        if not in_flight:
-            return beliefs.prospects
-        if not self.knows_laws(state):
-            return prospects_of_slopes(self._of_slopes(state, in_flight))
         prospects = beliefs.prospects
         left = np.ones(len(prospects.configurations))
         for i, configuration in enumerate(prospects.configurations):
@@ -82,46 +83,11 @@ class Believer:
                 shared = prospects.shared_with(i)
                 shared[i] = 1.0
                 left *= 1.0 - shared * variance / (variance + BELIEVED_SAMPLES_SD**2)
-        return prospects.narrowed(left)
+        return prospects.narrowed(left) if in_flight else prospects
 
-    def of_list(self, state: SearchState) -> Beliefs:
-        """What is believed of every configuration of a list."""
-        predictor = self._of_slopes(state)
-        forecast = self._calibration.stretched(predictor.forecast(), predictor.status.seconds)
-        return beliefs_of(state, predictor, forecast, prospects_of_slopes(predictor))
-
-    def models(self, state: SearchState) -> SlopeModels:
-        """The slope models of a state's candidates."""
-        if self._models is None:
-            listed = {*state.space.candidates(), *(run.configuration for run in state.runs.values())}
-            self._models = SlopeModels(sorted(listed), state.cluster, self._prior)
-        return self._models
-
-    def _of_slopes(self, state: SearchState, believed: Collection[Configuration] = ()) -> SlopePredictor:
-        """The slopes of a list, with the law of samples where that knows all axes."""
-        models = self.models(state)
-        predictor = models.predict(state, believed)
-        if not laws_know(models.configurations):
-            return predictor
-        seen = models.samples.fit(state) if believed else predictor.samples
-        if not len(seen.model.seen.rows):
-            return predictor
-        return replace(predictor, law=law_of_samples(state, models.samples, seen))
-
-    def _of_laws(self, state: SearchState) -> Beliefs | None:
-        known = (state.given_up, tuple((p.probe_id, len(p.slices), p.outcome) for p in state.probes))
-        if self._believed is None or self._believed[0] != known:
-            rng = np.random.default_rng(self.seed)
-            found = candidates(state, rng)
-            if not found:
-                return None
-            slopes = self._sample_slopes(state, found)
-            self._believed = known, believe(state, found, rng, self._past, slopes, self._calibration)
-        return self._believed[1]
-
-    def _sample_slopes(self, state: SearchState, found: Sequence[Configuration]) -> SampleSlopes:
+    def slopes(self, state: SearchState, found: Sequence[Configuration]) -> SlopeModels:
         """The slope models of the candidates' statistics, and of the runs'."""
         kinds = tuple(dict.fromkeys([*(run_key(state.job, c) for c in found), *state.runs]))
         if self._slopes is None or self._slopes.kinds != kinds:
-            self._slopes = SampleSlopes(kinds, state.cluster, self._prior)
+            self._slopes = SlopeModels(kinds, state.cluster, self._prior)
         return self._slopes

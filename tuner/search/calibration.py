@@ -61,20 +61,16 @@ class Calibration:
             forecast: The draws.
             elapsed: Training seconds of each candidate's run, 0 if none was started, `(num,)`.
         """
-        scale = self.scale
-        left = forecast.total - elapsed
-        if scale == 1.0 or not left.size:
+        left = np.exp(np.minimum(forecast.log_seconds, 600.0)) - elapsed
+        known = (left > 0.0).all(axis=0)
+        if self.scale == 1.0 or not known.any():
             return forecast
-        known = np.isfinite(left) & (left > 0.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.where(known, np.log(left), np.nan)
-        # A column without a finite draw keeps what it has.
-        some = known.any(axis=0)
-        middle = np.zeros(left.shape[1])
-        middle[some] = np.nanmedian(logs[:, some], axis=0)
-        longer = np.exp(np.minimum(middle + scale * (logs - middle), 600.0))
-        added = np.where(known, longer - np.where(known, left, 0.0), 0.0)
-        return replace(forecast, total=forecast.total + added)
+        logs = np.log(left[:, known])
+        middle = np.median(logs, axis=0)
+        longer = elapsed[known] + np.exp(np.minimum(middle + self.scale * (logs - middle), 600.0))
+        stretched = forecast.log_seconds.copy()
+        stretched[:, known] = np.log(longer)
+        return replace(forecast, log_seconds=stretched)
 
 
 NO_CALIBRATION = Calibration()

@@ -122,7 +122,7 @@ def keeps_within(prospects: Prospects, log_longest: Array) -> Array:
 
     Without the chance never to arrive that all candidates have in common.
     """
-    keeps = (prospects.weights * (prospects.log_seconds <= log_longest[:, None])).sum(axis=1)
+    keeps = (prospects.log_seconds <= log_longest[:, None]).mean(axis=1)
     return np.asarray(keeps * prospects.status.likely)
 
 
@@ -160,15 +160,15 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     # Of whole trainings: what is to go of a started run says little of how good its configuration is.
     log_cost = prospects.log_seconds + log_price[:, None]
     log_whole = min(float(prospects.mean_log[incumbent]), NEVER) + log_price[incumbent]
-    better = prospects.weights * status.likely[:, None] * np.maximum(log_whole - log_cost, 0.0)
+    better = status.likely[:, None] * np.maximum(log_whole - log_cost, 0.0)
     allowed = prospects.log_seconds <= costs.log_longest[:, None]
-    gain = np.where(known, 0.0, (better * allowed).sum(axis=1))
+    gain = np.where(known, 0.0, (better * allowed).mean(axis=1))
     if not gain.any():
         # Nothing is likely to keep within the limits: what is nearest to them is to be found all the same.
-        gain = np.where(known, 0.0, better.sum(axis=1))
+        gain = np.where(known, 0.0, better.mean(axis=1))
     longest = np.exp(np.minimum(log_best - log_price, NEVER))[:, None]
     left = np.minimum(np.exp(np.minimum(prospects.log_seconds, NEVER)), longest) - status.seconds[:, None]
-    remaining = (prospects.weights * np.maximum(left, 0.0)).sum(axis=1)
+    remaining = np.maximum(left, 0.0).mean(axis=1)
     score = gain / np.maximum(remaining * costs.probing + costs.fixed, 1e-12)
     saving, rate = np.zeros(len(shared)), np.zeros(len(shared))
     for factor in _AHEAD:

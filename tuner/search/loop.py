@@ -8,7 +8,6 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from search_spaces import Configuration, traits_of
-from tuner.analytic.slope_predictor import SlopePredictor
 from tuner.domain.errors import LeaseLostError, StorageError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import Lease, ProbeRecord
@@ -259,8 +258,7 @@ class Search:
         run = next(r for r in state.runs.values() if r.probe.probe_id == action.resume_from)
         ratio = 1.0
         if run.configuration != action.configuration:
-            assert decision.beliefs is not None
-            ratio = seconds_ratio(decision.beliefs, action.configuration, run.configuration)
+            ratio = seconds_ratio(state, action.configuration, run.configuration)
         started = resume_on_other_nodes(
             run.measurement, self._started_folder(run.probe), folder, action.configuration, ratio
         )
@@ -398,9 +396,9 @@ def _expected_seconds(
     if until.samples is not None and beliefs is not None and configuration in beliefs.configurations:
         per_sample = beliefs.forecast.seconds_per_sample[beliefs.configurations.index(configuration)]
         ends.append((until.samples - (run.measurement.samples if run else 0)) * float(per_sample))
-    if until.scores == 1 and beliefs is not None and isinstance(beliefs.predictor, SlopePredictor):
+    if until.scores == 1 and beliefs is not None and configuration in beliefs.configurations:
         # No slice ends before its run's next score.
-        ends.append(float(beliefs.predictor.status.next_score[beliefs.configurations.index(configuration)]))
+        ends.append(float(beliefs.prospects.status.next_score[beliefs.configurations.index(configuration)]))
     return max(min(ends), 0.0) * state.overhead + state.slice_seconds if ends else 0.0
 
 

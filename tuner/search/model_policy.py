@@ -11,7 +11,7 @@ from search_spaces import Configuration, traits_of
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.probes import Until
 from tuner.search.acquisition import Acquisition
-from tuner.search.beliefs import Beliefs, prices
+from tuner.search.beliefs import Beliefs, candidates, prices
 from tuner.search.believer import Believer
 from tuner.search.first_probes import first_probes
 from tuner.search.limits import arrival, ended_by_fault, limit_reached, may_start, seconds_left
@@ -94,12 +94,12 @@ class ModelPolicy:
             if self._believer.knows_laws(state):
                 found = _from_the_middle(state.space.candidates())
             else:
-                models = self._believer.models(state)
+                listed = candidates(state, np.random.default_rng(self._believer.seed))
                 by_price = state.job.goal.minimize == "dollars"
                 found = first_probes(
-                    models.configurations,
-                    models.features,
-                    prices(state, models.configurations) if by_price else None,
+                    listed,
+                    self._believer.slopes(state, listed).features,
+                    prices(state, listed) if by_price else None,
                     np.random.default_rng(self._believer.seed),
                 )
             baseline = state.job.baseline_configuration()

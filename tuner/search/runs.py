@@ -137,12 +137,12 @@ def _rise_samples(measurement: Measurement, job: Job) -> int | None:
 
 
 def _end_of_gain(measurement: Measurement, job: Job) -> TurnedBack | None:
-    """Where a run that trains turned back, or levelled off below the target."""
+    """Where a run that trains turned back, or levelled off below the target; a recorded run goes on."""
+    if job.recording() is not None:
+        return None
     curve, goal = measurement.trained_curve, job.goal
     found = turned_back(curve, goal.target, maximize=goal.maximize)
-    if found is None and job.recording() is None:
-        return levelled_off(curve, goal.target, maximize=goal.maximize)
-    return found
+    return found or levelled_off(curve, goal.target, maximize=goal.maximize)
 
 
 def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:

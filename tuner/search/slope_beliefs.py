@@ -1,9 +1,9 @@
-"""Slope models of any axes, fitted to a search's state: seconds of a list, samples of every job."""
+"""Slope models of any axes, fitted to a search's state."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,24 +12,24 @@ from tuner.analytic.curve_template import passage_of
 from tuner.analytic.features import SAMPLES, SECONDS, Features, Quantity, Slope, features_of, prior_of
 from tuner.analytic.laws import Array
 from tuner.analytic.plateau import FEWEST_SCORES, RECORDED, chance_of_never
-from tuner.analytic.slope_predictor import RunStatus, SlopeFit, SlopePredictor
+from tuner.analytic.predictor import Chances
+from tuner.analytic.slope_fit import SlopeFit
 from tuner.analytic.slopes import Observations, fit_slopes
 from tuner.analytic.started_runs import StartedRun, observed_by
 from tuner.domain.cluster import Cluster
 from tuner.search.runs import Run
-from tuner.search.score_times import score_times
 from tuner.search.slope_priors import SlopeBeliefs, Slopes
 from tuner.search.start_value import progress_of
 from tuner.search.state import SearchState
 
 #: Probability of the slopes beside the law before a run: one to two.
 _SLOPES_BEFOREHAND = 1 / 3
-#: What a first short probe leaves uncertain of log seconds a sample, and of log samples to target, about.
-_BELIEVED_SECONDS_SD, BELIEVED_SAMPLES_SD = 0.05, 0.5
+#: What a first short probe leaves uncertain of log samples to target, about.
+BELIEVED_SAMPLES_SD = 0.5
 
 
-class SampleSlopes:
-    """Fits log samples to target by slopes; what does not change between decisions is cached.
+class SlopeModels:
+    """Fits both quantities by slopes; what does not change between decisions is cached.
 
     Args:
         kinds: What runs are known by (`run_key`), in the order in which everything is given.
@@ -46,20 +46,21 @@ class SampleSlopes:
         )
         self.rows = {kind: i for i, kind in enumerate(self.kinds)}
         self._samples = _Believed(self.features, prior, SAMPLES, prior.samples)
+        self._seconds = _Believed(self.features, prior, SECONDS, prior.seconds)
 
-    def fit(self, state: SearchState, believed: Collection[int] = ()) -> SlopeFit:
-        """The posterior given all runs with a score.
+    def samples(self, state: SearchState) -> SlopeFit:
+        """Samples to target, given all runs with a score."""
+        return self._samples.fit(self._observed(state), self.rows)
 
-        Args:
-            state: What was measured.
-            believed: Rows that count as if they had shown what is expected of them.
-        """
-        seen = self._observed(state)
-        found = self._samples.fit(seen)
-        if not believed:
-            return found
-        seen = _believing(seen, sorted(believed), found.model.mean, BELIEVED_SAMPLES_SD)
-        return self._samples.fit(seen)
+    def seconds(self, state: SearchState) -> SlopeFit:
+        """Seconds a sample, given all runs whose steps were timed."""
+        timed = {
+            self.rows[key]: math.log(run.measurement.batch_seconds / run.configuration.batch_size)
+            for key, run in sorted(state.runs.items())
+            if run.measurement.batch_seconds
+        }
+        seen = SECONDS.observed(np.array(list(timed), dtype=np.intp), np.array(list(timed.values()), float))
+        return self._seconds.fit(seen, self.rows)
 
     def weight_against(self, fitted: SlopeFit, others: Mapping[Configuration, float]) -> float:
         """Probability of the slopes beside another forecaster, by how well each predicted the runs.
@@ -79,21 +80,21 @@ class SampleSlopes:
         odds = _SLOPES_BEFOREHAND / (1.0 - _SLOPES_BEFOREHAND) * math.exp(min(max(ahead, -50.0), 50.0))
         return odds / (1.0 + odds)
 
-    def never(self, state: SearchState) -> tuple[Array, float]:
-        """Chance that each kind never arrives, `(num,)`, and that of one without a score.
+    def chances(self, state: SearchState) -> Chances:
+        """Chances never to arrive, where a list ends each run.
 
         A run with too few scores for a chance of its own, and one without any, are as likely to arrive as the
         others, and as `plateau.RECORDED` says, which counts as one run.
         """
-        scored = {self.rows[key]: run for key, run in state.runs.items() if run.measurement.finite_curve}
-        chances: dict[int, float] = {}
-        for row, run in scored.items():
+        found: dict[Configuration, float] = {}
+        for key, run in state.runs.items():
+            if not run.measurement.finite_curve:
+                continue
             if run.arrived or run.has_ended:
-                chances[row] = float(run.has_ended)
+                found[key] = float(run.has_ended)
             elif len(run.measurement.finite_curve) >= FEWEST_SCORES:
-                chances[row] = chance_of_never(*_progress(state, run), RECORDED)
-        of_others = (RECORDED.unknown + sum(chances.values())) / (1 + len(chances))
-        return np.array([chances.get(row, of_others) for row in range(len(self.kinds))]), of_others
+                found[key] = chance_of_never(*_progress(state, run), RECORDED)
+        return Chances(of_runs=found, of_others=(RECORDED.unknown + sum(found.values())) / (1 + len(found)))
 
     def _observed(self, state: SearchState) -> Observations:
         """Observations from the started runs' curves."""
@@ -110,62 +111,6 @@ class SampleSlopes:
         return observed_by(started)
 
 
-class SlopeModels:
-    """Fits seconds and samples to states of one search over a list of configurations.
-
-    Args:
-        configurations: The candidates, in the order in which everything is given.
-        cluster: What they run on.
-        prior: The prior slopes.
-    """
-
-    def __init__(
-        self, configurations: Sequence[Configuration], cluster: Cluster, prior: SlopeBeliefs
-    ) -> None:
-        self.configurations = tuple(configurations)
-        self.samples = SampleSlopes(self.configurations, cluster, prior)
-        self.features = self.samples.features
-        self._seconds = _Believed(self.features, prior, SECONDS, prior.seconds)
-
-    def predict(self, state: SearchState, believed: Collection[Configuration] = ()) -> SlopePredictor:
-        """Both posteriors, given all that was measured.
-
-        Args:
-            state: What was measured.
-            believed: Candidates that are being probed: each counts as if it had shown what is expected of
-                it (kriging believer; Ginsbourger et al. 2010). That moves no mean, and takes from the
-                variances what these probes are going to take. One that has shown something is left as it is.
-        """
-        place = self.samples.rows
-        runs = {place[run.configuration]: run for run in state.runs.values()}
-        rows = sorted(place[configuration] for configuration in believed)
-        timed = _step_times(runs)
-        seconds = self._seconds.fit(timed)
-        if believed:
-            seconds = self._seconds.fit(_believing(timed, rows, seconds.model.mean, _BELIEVED_SECONDS_SD))
-        num = len(self.configurations)
-        elapsed, arrived, ended = np.zeros(num), np.full(num, np.inf), np.zeros(num, dtype=bool)
-        for row, run in runs.items():
-            elapsed[row] = max(run.measurement.training_seconds, 1e-9)
-            arrived[row] = run.seconds_to_target if run.seconds_to_target is not None else np.inf
-            ended[row] = run.has_ended
-        never, of_others = self.samples.never(state)
-        times = score_times(state, self.configurations, np.exp(seconds.model.mean))
-        return SlopePredictor(
-            configurations=self.configurations,
-            seconds=seconds,
-            samples=self.samples.fit(state, rows),
-            status=RunStatus(
-                seconds=elapsed,
-                arrived=arrived,
-                ended=ended,
-                never=never,
-                never_of_others=of_others,
-                earliest=np.where(elapsed > 0.0, elapsed + times.next, times.first),
-            ),
-        )
-
-
 def _progress(state: SearchState, run: Run) -> tuple[Array, Array]:
     """Samples and progress at each score of a run, `(num_points,)` each."""
     points, sign = run.measurement.finite_curve, 1.0 if state.job.goal.maximize else -1.0
@@ -173,27 +118,6 @@ def _progress(state: SearchState, run: Run) -> tuple[Array, Array]:
     samples = np.array([float(point.samples) for point in points])
     start = sign * (state.start_value or 0.0)
     return samples, progress_of(values, start, sign * state.job.goal.target)
-
-
-def _believing(seen: Observations, rows: Sequence[int], mean: Array, sd: float) -> Observations:
-    """Observations with those rows added, as they are expected, that are not among them."""
-    added = np.array([row for row in rows if row not in seen.rows], dtype=np.intp)
-    return Observations(
-        rows=np.concatenate([seen.rows, added]),
-        values=np.concatenate([seen.values, mean[added]]),
-        noise_sd=np.concatenate([seen.noise_sd, np.full(len(added), sd)]),
-        common_sd=np.concatenate([seen.common_sd, np.zeros(len(added))]),
-    )
-
-
-def _step_times(runs: dict[int, Run]) -> Observations:
-    """Log seconds a sample of every run whose steps were timed."""
-    found = {
-        row: math.log(run.measurement.batch_seconds / run.configuration.batch_size)
-        for row, run in sorted(runs.items())
-        if run.measurement.batch_seconds
-    }
-    return SECONDS.observed(np.array(list(found), dtype=np.intp), np.array(list(found.values()), dtype=float))
 
 
 class _Believed:
@@ -213,11 +137,12 @@ class _Believed:
         self._quantity = quantity
         self._believed: dict[str, Slope] = {**quantity.slopes, **believed}
 
-    def fit(self, seen: Observations) -> SlopeFit:
+    def fit(self, seen: Observations, rows: Mapping[Configuration, int]) -> SlopeFit:
         """The quantity's posterior.
 
         Args:
             seen: What was observed; may be empty.
+            rows: The candidates' rows.
         """
         level = float(seen.values.mean()) if len(seen.values) else 0.0
         quantity = self._quantity
@@ -233,4 +158,4 @@ class _Believed:
             residual_sds=quantity.residual_sds,
             own_sd=quantity.own_sd,
         )
-        return SlopeFit(quantity=quantity.name, names=self._names, model=model)
+        return SlopeFit(quantity=quantity.name, names=self._names, model=model, rows=rows)

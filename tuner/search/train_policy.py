@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from search_spaces import Configuration
 from tuner.domain.measurement import Purpose
 from tuner.probes import Until
-from tuner.search.beliefs import believe, seconds_ratio
+from tuner.search.beliefs import seconds_ratio
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.runs import Run
 from tuner.search.state import SearchState, run_of
@@ -59,13 +57,10 @@ class TrainPolicy:
         if run is None or not run.can_continue or (run.is_open and run.configuration == self._configuration):
             return Decision(action=self._action(state, run))
         # Started on other nodes, or for a nearer target, or ended by a fault: resumed as a new probe.
-        rng = np.random.default_rng(0)
-        beliefs = believe(state, [self._configuration, run.configuration], rng)
-        ratio = seconds_ratio(beliefs, self._configuration, run.configuration)
+        ratio = seconds_ratio(state, self._configuration, run.configuration)
         until = self._until(state, ratio * run.measurement.training_seconds)
         words = "resumes from its checkpoint, up to the target"
-        start = self._start(until, words, resume_from=run.probe.probe_id)
-        return Decision(action=start, beliefs=beliefs)
+        return Decision(action=self._start(until, words, resume_from=run.probe.probe_id))
 
     def _start(self, until: Until, reason: str, *, resume_from: int | None = None) -> Start:
         return Start(

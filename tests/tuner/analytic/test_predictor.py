@@ -8,8 +8,7 @@ import pytest
 
 from search_spaces import Configuration, traits_of
 from tests.tuner.analytic.made_measurements import configuration, diverged, rate_prior, run, timed
-from tuner.analytic.predictor import Forecast, Predictor, RunState
-from tuner.analytic.quasi_random import NUM_DRAWS
+from tuner.analytic.predictor import Chances, Forecast, Predictor, RunState
 from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.samples_model import fit_samples
 from tuner.analytic.step_time_model import fit_seconds
@@ -50,16 +49,23 @@ def predictor(
             seconds_to_target=arrived_seconds if arrived is not None else None,
             ended=reported.diverged if ended is None else ended[index],
         )
+    samples = fit_samples(evidence, rate_prior())
+    arrivals = samples.arrivals
     return Predictor(
         seconds=fit_seconds(probes, CLUSTER, 4_000_000),
-        samples=fit_samples(evidence, rate_prior()),
+        samples=samples,
+        chances=Chances(
+            of_runs={key: float(arrivals.unreachable[state.index]) for key, state in states.items()},
+            of_others=arrivals.unreachable_elsewhere,
+            edge=samples.edge,
+        ),
         runs=states,
     )
 
 
 def forecast(made: Predictor, *what: Configuration) -> Forecast:
-    normals = np.random.default_rng(0).standard_normal((NUM_DRAWS, 2 * len(what)))
-    return made.forecast(what, normals)
+    statistics = [traits_of(c.strategy).statistics_of(c) for c in what]
+    return made.forecast(what, statistics, np.random.default_rng(0))
 
 
 def median(draws: np.ndarray) -> float:
@@ -87,7 +93,7 @@ def test_the_whole_of_a_started_run_is_never_less_than_it_took_so_far() -> None:
 def test_an_arrived_run_took_what_it_took() -> None:
     made = predictor([run(HERE, 30_000.0, share=1.05, arrived=True)], arrived_seconds=17.5)
     found = forecast(made, HERE)
-    np.testing.assert_array_equal(found.total[:, 0], 17.5)
+    np.testing.assert_allclose(found.total[:, 0], 17.5)
     assert found.probability_of_reaching()[0] == 1.0
 
 

@@ -294,9 +294,9 @@ def test_draws_have_the_mean_and_variance_of_the_posterior() -> None:
     design = made_design(12, rng)
     seen = observed([0, 3, 7], design.columns[[0, 3, 7]] @ TRUE)
     model = fitted(design, seen, (NEUTRAL, RIGHT), residual_sds=(0.2, 0.5))
-    draws = model.draws(rng.standard_normal((8192, 12)))
-    np.testing.assert_allclose(draws.mean(axis=0), model.mean, atol=0.08)
-    np.testing.assert_allclose(draws.var(axis=0), model.variance, rtol=0.12)
+    draws = model.draws(rng)
+    np.testing.assert_allclose(draws.mean(axis=0), model.mean, atol=0.01)
+    np.testing.assert_allclose(draws.var(axis=0), model.variance, rtol=0.02)
 
 
 def test_draws_are_joint_so_that_neighbours_are_late_together() -> None:
@@ -305,9 +305,9 @@ def test_draws_are_joint_so_that_neighbours_are_late_together() -> None:
     design = Design(np.ones((3, 1)), positions, np.ones(2))
     flat = SlopePrior(name="flat", mean=np.zeros(1), sd=np.array([1e-3]))
     model = fitted(design, observed([], []), (flat,), residual_sds=(1.0,), own_sd=0.01)
-    correlation = np.corrcoef(model.draws(rng.standard_normal((4096, 3))).T)
+    correlation = np.corrcoef(model.draws(rng).T)
     assert correlation[0, 1] > 0.95
-    assert abs(correlation[0, 2]) < 0.1
+    assert abs(correlation[0, 2]) < 0.2
 
 
 def test_left_out_densities_are_those_of_fits_without_the_observation() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from optuna.trial import TrialState
 
 from search_spaces import Configuration
@@ -14,7 +13,6 @@ from tests.tuner.search.synthetic import Law, SyntheticProber
 from tests.tuner.search.world import World, configuration, make_job
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.probes import ProbeHandle, Prober, Until
-from tuner.search.beliefs import believe
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind
 from tuner.search.state import SearchState
 
@@ -87,10 +85,7 @@ def go_on(probe_id: int, seconds: float) -> Continue:
 
 def transfer(to: Configuration, probe_id: int, seconds: float) -> Callable[[SearchState], Decision]:
     def decide(state: SearchState) -> Decision:
-        found = [run.configuration for run in state.runs.values()]
-        beliefs = believe(state, [to, *found], np.random.default_rng(0))
-        action = replace(start(to, seconds), resume_from=probe_id)
-        return Decision(action=action, beliefs=beliefs)
+        return Decision(action=replace(start(to, seconds), resume_from=probe_id))
 
     return decide
 

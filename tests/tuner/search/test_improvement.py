@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.levels import examples
-from tests.tuner.analytic.made_predictors import predictor
+from tests.tuner.analytic.made_predictors import made_prospects
 from tuner.search.improvement import Costs, Weights, proven, recommended, risks, weigh
-from tuner.search.prospects import Prospects, prospects_of_slopes
+from tuner.search.prospects import Prospects
 
 
 def prospects(*given: Any, **more: Any) -> Prospects:
-    return prospects_of_slopes(predictor(*given, **more))
+    return made_prospects(*given, **more)
 
 
 def slices_of(*seconds: float) -> Callable[[float], npt.NDArray[np.float64]]:
@@ -167,7 +167,7 @@ def test_several_slices_save_no_more_than_knowing_all() -> None:
 def test_a_started_run_learns_less_from_a_slice_than_a_new_one() -> None:
     """Of what the next slice shows, most is known of a run that has gone far."""
     found = prospects([2.0, 2.5, 2.5], [0.01, 0.5, 0.5], arrived={0: 7.4}, elapsed={1: 5.0})
-    narrow = replace(found, log_seconds=found.log_seconds[[0, 2, 2]], weights=found.weights[[0, 2, 2]])
+    narrow = replace(found, log_seconds=found.log_seconds[[0, 2, 2]])
     weights = weighed(narrow)
     assert weights.saving[1] < weights.saving[2]
 

@@ -284,7 +284,7 @@ def test_where_runs_end_alike_is_a_limit_for_all(tmp_path: Path, deadline: float
     for what in never:
         until = Until(training_seconds=1e6)
         search.execute(Start(configuration=what, purpose=Purpose.STATISTICS, until=until, reason=""))
-    beliefs = Believer().of_list(search.state())
+    beliefs = Believer().believe(search.state())
     learnt = log_longest(search.state(), beliefs.prospects)
     # Both ended after as many samples, which take one node longer than two.
     ends = [run.measurement.training_seconds for run in search.state().runs.values()]

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from optuna.trial import TrialState
 
@@ -32,7 +31,7 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import Lease, ProbeRecord
 from tuner.probes import ProbeHandle
 from tuner.probes.probe_folder import ProbeFolder
-from tuner.search.beliefs import believe, seconds_ratio
+from tuner.search.beliefs import seconds_ratio
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import StopKind
 from tuner.search.train_policy import TrainPolicy
@@ -265,8 +264,7 @@ def test_a_run_resumed_on_more_nodes_keeps_its_samples_and_prices_its_seconds(tm
     started = after.slices[0]
     assert started.samples == before.slices[0].samples
     assert (started.charged_seconds, started.charged_dollars) == (0.0, 0.0)
-    beliefs = believe(replace(world.state(), probes=(before,)), [GOOD, there], np.random.default_rng(0))
-    ratio = seconds_ratio(beliefs, there, GOOD)
+    ratio = seconds_ratio(replace(world.state(), probes=(before,)), there, GOOD)
     assert started.training_seconds == pytest.approx(ratio * before.slices[0].training_seconds, rel=1e-6)
     assert after.slices[1].samples > started.samples
     assert after.slices[1].training_seconds == pytest.approx(8.0, abs=0.2)

@@ -13,13 +13,13 @@ from benchmarks.replay_search import ReplayedSearch
 from search_spaces import Configuration
 from tests.recorded_grid import configuration, grid
 from tuner.analytic.plateau import RECORDED
-from tuner.analytic.slope_predictor import SlopePredictor
+from tuner.analytic.slope_fit import SlopeFit
 from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.recordings.file import write_recording
+from tuner.search.beliefs import Beliefs, believe
 from tuner.search.policy import Continue, Start
-from tuner.search.prospects import prospects_of_slopes
-from tuner.search.slope_beliefs import SampleSlopes, SlopeModels
+from tuner.search.slope_beliefs import SlopeModels
 from tuner.search.slope_priors import REVERSED, TEXTBOOK, SlopeBeliefs
 
 NEVER = configuration(learning_rate=0.001)
@@ -59,8 +59,13 @@ def models(problem: Problem, prior: SlopeBeliefs = TEXTBOOK) -> SlopeModels:
     return SlopeModels(sorted(problem.costs), problem.job.resolved_cluster(), prior)
 
 
-def predicted(problem: Problem, at: list[tuple[Configuration, float]]) -> SlopePredictor:
-    return models(problem).predict(first(problem, at=at).state())
+def believed(problem: Problem, search: ReplayedSearch, slopes: SlopeModels | None = None) -> Beliefs:
+    rng = np.random.default_rng(0)
+    return believe(search.state(), sorted(problem.costs), rng, slopes=slopes or models(problem))
+
+
+def predicted(problem: Problem, at: list[tuple[Configuration, float]]) -> Beliefs:
+    return believed(problem, first(problem, at=at))
 
 
 def test_step_times_seen_foretell_those_of_other_configurations(problem: Problem) -> None:
@@ -68,7 +73,9 @@ def test_step_times_seen_foretell_those_of_other_configurations(problem: Problem
     truth = np.array(
         [math.log(problem.recording.run(c).step_seconds / c.batch_size) for c in found.configurations]
     )
-    model = found.seconds.model
+    seconds = found.predictor.seconds
+    assert isinstance(seconds, SlopeFit)
+    model = seconds.model
     rows = [found.configurations.index(what) for what in PROBES]
     np.testing.assert_allclose(model.mean[rows], truth[rows], atol=0.05)
     score = (model.mean - truth) / np.sqrt(model.variance)
@@ -80,45 +87,42 @@ def test_an_arrival_is_believed_as_it_was(problem: Problem) -> None:
     what = PROBES[1]
     found = predicted(problem, [(what, 1e6)])
     row = found.configurations.index(what)
-    assert found.status.arrived[row] == pytest.approx(problem.seconds[what])
-    assert prospects_of_slopes(found).mean_log[row] == pytest.approx(
-        math.log(problem.seconds[what]), abs=1e-6
-    )
+    assert found.prospects.status.arrived[row] == pytest.approx(problem.seconds[what])
+    assert found.prospects.mean_log[row] == pytest.approx(math.log(problem.seconds[what]), abs=1e-6)
 
 
 def test_a_run_that_ended_below_the_target_is_not_expected_to_arrive(problem: Problem) -> None:
     found = predicted(problem, [(NEVER, 1e6)])
     row = found.configurations.index(NEVER)
-    assert found.status.ended[row]
-    assert prospects_of_slopes(found).mean_log[row] == math.inf
-    assert not found.status.ended.sum() > 1
+    assert found.prospects.status.ended[row]
+    assert found.prospects.mean_log[row] == math.inf
+    assert not found.prospects.status.ended.sum() > 1
 
 
 def test_a_run_with_too_few_scores_is_as_likely_to_arrive_as_the_others(problem: Problem) -> None:
     arrived, few = PROBES[0], PROBES[1]
     search = first(problem, at=[(arrived, 1e9), (NEVER, 1e9)])
     search.execute(Start(configuration=few, purpose=Purpose.STATISTICS, until=Until(scores=1), reason=""))
-    found = models(problem).predict(search.state())
-    never = dict(zip(found.configurations, found.status.never, strict=True))
+    found = believed(problem, search)
+    never = dict(zip(found.configurations, found.prospects.status.never, strict=True))
     assert (never[arrived], never[NEVER]) == (0.0, 1.0)
-    assert never[few] == found.status.never_of_others == pytest.approx((0.0 + 1.0 + RECORDED.unknown) / 3)
+    assert never[few] == pytest.approx(found.prospects.status.never_of_others, abs=1 / 256)
+    assert found.prospects.status.never_of_others == pytest.approx((0.0 + 1.0 + RECORDED.unknown) / 3)
 
 
 def test_what_was_not_started_stands_at_nothing(problem: Problem) -> None:
     found = predicted(problem, [(PROBES[0], 2.0)])
     row = found.configurations.index(PROBES[0])
-    assert np.flatnonzero(found.status.started).tolist() == [row]
-    assert found.status.seconds[row] == pytest.approx(2.0)
-    assert np.isinf(found.status.arrived).all()
+    assert np.flatnonzero(found.prospects.status.started).tolist() == [row]
+    assert found.prospects.status.seconds[row] == pytest.approx(2.0)
+    assert np.isinf(found.prospects.status.arrived).all()
 
 
 def test_seeing_a_run_for_longer_makes_it_surer(problem: Problem) -> None:
     what = PROBES[0]
     row = sorted(problem.costs).index(what)
     spreads = [
-        math.sqrt(
-            prospects_of_slopes(predicted(problem, [(what, share * problem.seconds[what])])).variance_log[row]
-        )
+        math.sqrt(predicted(problem, [(what, share * problem.seconds[what])]).prospects.variance_log[row])
         for share in (0.1, 0.4, 0.9)
     ]
     assert spreads == sorted(spreads, reverse=True)
@@ -127,21 +131,18 @@ def test_seeing_a_run_for_longer_makes_it_surer(problem: Problem) -> None:
 def test_models_used_before_believe_the_same_as_fresh_ones(problem: Problem) -> None:
     used = models(problem)
     search = first(problem, at=[(what, 2.0) for what in PROBES])
-    used.predict(search.state())
+    believed(problem, search, used)
     search.execute(
         Continue(probe_id=0, purpose=Purpose.TRAINING, until=Until(training_seconds=6.0), reason="")
     )
-    one, other = used.predict(search.state()), models(problem).predict(search.state())
-    np.testing.assert_array_equal(prospects_of_slopes(one).mean_log, prospects_of_slopes(other).mean_log)
-    np.testing.assert_array_equal(
-        prospects_of_slopes(one).variance_log, prospects_of_slopes(other).variance_log
-    )
+    one, other = believed(problem, search, used), believed(problem, search)
+    np.testing.assert_array_equal(one.prospects.log_seconds, other.prospects.log_seconds)
 
 
 def test_a_reversed_prior_is_outweighed_by_what_is_seen(problem: Problem) -> None:
     reversed_ = models(problem, REVERSED)
-    before = reversed_.predict(first(problem, at=[]).state()).seconds.model.weights
-    after = reversed_.predict(first(problem, at=[(c, 2.0) for c in PROBES]).state()).seconds.model.weights
+    before = reversed_.seconds(first(problem, at=[]).state()).model.weights
+    after = reversed_.seconds(first(problem, at=[(c, 2.0) for c in PROBES]).state()).model.weights
     assert before == pytest.approx({"neutral": 0.5, "reversed": 0.5})
     assert after.get("reversed", 0.0) < 0.2
 
@@ -153,8 +154,8 @@ def test_slopes_weigh_more_beside_a_forecaster_that_predicts_worse(problem: Prob
         until = Until(training_seconds=1e6)
         search.execute(Start(configuration=what, purpose=Purpose.STATISTICS, until=until, reason=""))
     state = search.state()
-    slopes = SampleSlopes(candidates, problem.job.resolved_cluster(), TEXTBOOK)
-    fitted = slopes.fit(state)
+    slopes = SlopeModels(candidates, problem.job.resolved_cluster(), TEXTBOOK)
+    fitted = slopes.samples(state)
     own = dict(zip(candidates[:4], fitted.model.left_out_log_densities(), strict=True))
     as_good = slopes.weight_against(fitted, own)
     worse, better = (slopes.weight_against(fitted, {c: d + by for c, d in own.items()}) for by in (-2.0, 2.0))

@@ -43,7 +43,8 @@ def test_a_run_started_on_other_nodes_is_resumed_there(tmp_path: Path) -> None:
     decision = TrainPolicy(HERE).decide(world.state())
     assert isinstance(decision.action, Start)
     assert decision.action.resume_from == 1
-    assert decision.beliefs is not None
+    # Half a belief is none: only the ratio of step times is needed, and nothing else is stored.
+    assert decision.beliefs is None
     stop, _ = world.search(TrainPolicy(HERE)).run()
     assert stop.kind is StopKind.ARRIVED
     samples = [m.samples for m in world.probes()[-1].slices]

@@ -1,0 +1,82 @@
+"""Slopes fitted to one quantity of a search's candidates: draws of it, and what was learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search_spaces import Configuration
+from tuner.analytic.laws import Array
+from tuner.analytic.mixed_posterior import unknown_sentences, weights_sentence
+from tuner.analytic.slopes import SlopeModel
+from tuner.analytic.speeds import Speeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlopeFit:
+    """One quantity's slopes, for people and for the ledger.
+
+    Args:
+        quantity: `seconds a sample` or `samples to target`.
+        names: Of the slopes, `intercept` first.
+        model: The posterior.
+        rows: The candidates' rows in it.
+    """
+
+    quantity: str
+    names: tuple[str, ...]
+    model: SlopeModel
+    rows: Mapping[Configuration, int]
+
+    def speeds(self, configurations: Sequence[Configuration], rng: np.random.Generator) -> Speeds:
+        """Log seconds a sample of candidates, if that is the quantity.
+
+        Args:
+            configurations: Some of the candidates.
+            rng: Of the draws.
+        """
+        rows = [self.rows[configuration] for configuration in configurations]
+        return Speeds(
+            mean=self.model.mean[rows],
+            sd=np.sqrt(self.model.variance[rows]),
+            draws=self.model.draws(rng)[:, rows],
+        )
+
+    def log_samples_draws(
+        self, kinds: Sequence[Configuration], runs: Sequence[int | None], rng: np.random.Generator
+    ) -> Array:
+        """See `SamplesModel.log_samples_draws`, if that is the quantity."""
+        return np.asarray(self.model.draws(rng)[:, [self.rows[kind] for kind in kinds]], dtype=float)
+
+    @property
+    def between_moments_sd(self) -> float:
+        """What repeating the same thing differs by: standard deviation of the logarithm."""
+        return self.model.own_sd
+
+    def summary(self) -> list[str]:
+        """What was learnt, in sentences."""
+        pairs = zip(self.names[1:], self.model.slopes[1:], self.model.slopes_sd[1:], strict=True)
+        found = [f"{name} {slope:+.2f} ({sd:.2f})" for name, slope, sd in pairs]
+        lines = [weights_sentence(self.model.weights)]
+        if found:
+            lines.insert(
+                0, f"Change of log {self.quantity} with each unit (standard deviation): {', '.join(found)}."
+            )
+        return lines + unknown_sentences(self.at_prior())
+
+    def parameters(self) -> dict[str, tuple[float, float]]:
+        """Slopes and their standard deviations, by name."""
+        values = zip(self.names, self.model.slopes, self.model.slopes_sd, strict=True)
+        return {name: (float(slope), float(sd)) for name, slope, sd in values}
+
+    def findings(self) -> dict[str, object]:
+        """What else is stored with the fit."""
+        return {"at_prior": self.at_prior(), "sentences": self.summary()}
+
+    def at_prior(self) -> list[str]:
+        """Names of the slopes that the observations left where the priors had them."""
+        widths = np.max([part.component.prior.sd for part in self.model.parts], axis=0)
+        known = zip(self.names, self.model.slopes_sd, widths, strict=True)
+        return [name for name, sd, width in known if sd > 0.9 * width]
