@@ -219,10 +219,10 @@ class CommandProber(Prober):
         name = f"{record.folder.slice_number:04d}-{record.num_attempts + 1}"
         attempt = CommandPlan(
             plan=plan,
-            known=record.known,
+            known=record.curve.known,
             folder=folder / SLICES_FOLDER / name,
             resumes=resumes,
-            scored_samples=max(record.position.samples, plan.scored_samples),
+            scored_samples=max(record.curve.position.samples, plan.scored_samples),
         )
         try:
             if over:
@@ -270,15 +270,16 @@ class CommandProber(Prober):
     def _reason_to_end(self, record: CommandSlice, now: float) -> tuple[Outcome, str | None] | None:
         if record.refusal is not None:
             return Outcome.FAILED, record.refusal
-        if record.is_diverged:
+        if record.curve.is_diverged:
             return Outcome.DIVERGED, None
-        if record.reached_target() and record.may_end:
+        if record.curve.reached_target() and record.may_end:
             return Outcome.REACHED, None
         if self._is_over(record, now):
             return Outcome.PAUSED, None
         limit = self._job.probe.hang_seconds
         if now - record.heard_at > limit:
-            heard = f"after {record.num_lines} lines" if record.num_lines else "not once since it started"
+            num_lines = record.curve.num_lines
+            heard = f"after {num_lines} lines" if num_lines else "not once since it started"
             assert record.source is not None
             return Outcome.TIMED_OUT, (
                 f"the script reported nothing for {limit:g} s, {heard}: raise probe.hang_timeout if it "
@@ -288,19 +289,19 @@ class CommandProber(Prober):
 
     def _is_over(self, record: CommandSlice, now: float, *, has_ended: bool = False) -> bool:
         """Whether the slice has come to its end: right after a score, or as the script ends by itself."""
-        if record.num_lines == 0:
+        if record.curve.num_lines == 0:
             return False
-        until, known, position = record.plan.until, record.known, record.position
+        until, known, position = record.plan.until, record.curve.known, record.curve.position
         if record.plan.is_timing:
-            if not record.has_interval:
+            if not record.curve.has_interval:
                 return False
         else:
             may_end = has_ended or record.may_end
             # Lines read together may hold more scores, and training beyond them: it ends nevertheless.
-            if may_end and record.plan.has_all_scores(record.num_scores):
+            if may_end and record.plan.has_all_scores(record.curve.num_scores):
                 return True
             # A slice that trains shows nothing without a score, however rare: only the budget ends it before.
-            if record.num_scores == 0 or not (may_end and (has_ended or record.is_at_score)):
+            if record.curve.num_scores == 0 or not (may_end and (has_ended or record.curve.is_at_score)):
                 return False
         if until.samples is not None and position.samples >= until.samples:
             return True
@@ -311,18 +312,18 @@ class CommandProber(Prober):
         wanted = until.training_seconds - known.seconds
         if position.seconds - known.seconds >= wanted:
             return True
-        waits = record.seconds_now(now) - known.seconds
-        is_late = now - record.heard_at > _LATE_LINE_FACTOR * record.longest_interval()
-        return waits >= wanted and is_late and record.has_interval
+        waits = record.curve.seconds_now(now - record.heard_at) - known.seconds
+        is_late = now - record.heard_at > _LATE_LINE_FACTOR * record.curve.longest_interval()
+        return waits >= wanted and is_late and record.curve.has_interval
 
     def _after_job(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
         """The slice's measurement after its job has ended."""
         state, verdict = status.state, record.verdict
         if record.refusal is not None:
             return self._end(record, Outcome.FAILED, now, record.refusal)
-        if record.is_diverged:
+        if record.curve.is_diverged:
             return self._end(record, Outcome.DIVERGED, now)
-        if record.reached_target():
+        if record.curve.reached_target():
             return self._end(record, Outcome.REACHED, now)
         if verdict is not None:
             late = record.is_cancelled and now - record.cancelled_at >= self._job.command.grace
@@ -341,7 +342,8 @@ class CommandProber(Prober):
         return self._after_success(record, now)
 
     def _after_success(self, record: CommandSlice, now: float) -> Measurement:
-        if record.num_lines == 0 and record.known.samples == 0:
+        curve = record.curve
+        if curve.num_lines == 0 and curve.known.samples == 0:
             assert record.source is not None
             record.job_fault = not record.habits.has_read
             return self._end(
@@ -351,23 +353,23 @@ class CommandProber(Prober):
                 f"the script ended without an error, but reported nothing. Expected: {record.source.place}"
                 + self._last_warning(record),
             )
-        if not record.plan.is_timing and record.num_scores == 0 and record.known.value is None:
+        if not record.plan.is_timing and curve.num_scores == 0 and curve.known.value is None:
             name = self._job.command.metrics.value
             record.job_fault = not record.habits.has_scored
             return self._end(
                 record,
                 Outcome.FAILED,
                 now,
-                f"the script ended after {record.num_lines} lines, none of which reported {name!r}: report "
+                f"the script ended after {curve.num_lines} lines, none of which reported {name!r}: report "
                 "it after each scoring, or name it in workload.metrics.value" + self._last_warning(record),
             )
         if self._is_over(record, now, has_ended=True):
             return self._end(record, Outcome.PAUSED, now)
         if not record.plan.is_timing:
-            position = record.position
+            position = curve.position
             record.remark(
                 f"the script ended by itself after {position.samples} samples (step {position.step}) at "
-                f"{self._job.goal.metric} {record.last_value():.4g}, before the target: give it more epochs"
+                f"{self._job.goal.metric} {curve.last_value():.4g}, before the target: give it more epochs"
             )
         return self._end(record, Outcome.STOPPED, now)
 
@@ -452,10 +454,10 @@ class CommandProber(Prober):
             if not outcome.is_fault:
                 # The search may store of a cancelled slice that its run is where it was before.
                 if not is_cancelled:
-                    record.take_whole_pass()
-                    if outcome in (Outcome.PAUSED, Outcome.STOPPED) and record.reached_target():
+                    record.curve.take_whole_pass()
+                    if outcome in (Outcome.PAUSED, Outcome.STOPPED) and record.curve.reached_target():
                         outcome = Outcome.REACHED
-                record.remember()
+                record.curve.remember(record.habits)
             record.habits.num_refused += record.refusal is not None
             record.habits.save(record.plan.folder.parent)
         except OSError as problem:

@@ -45,6 +45,8 @@ class SliceChecks:
         self.remarks: dict[str, None] = {}
         #: Why the slice cannot be used; None as long as it can.
         self.refusal: str | None = None
+        #: What the script said of going on from a state that it found; None if nothing.
+        self.resume_words: str | None = None
         self._first_pair: tuple[float, float] | None = None
         self._has_checked_batch = self._has_checked_start = self._has_progress = False
         #: Whether the run's first report is so far that the next one has to show how fast it trains.
@@ -118,12 +120,11 @@ class SliceChecks:
         if had < share * needed and needed - had > missing:
             self._refuse_start(samples)
 
-    def first_score(self, point: CurvePoint, resume_words: str | None) -> None:
+    def first_score(self, point: CurvePoint) -> None:
         """Looks at the first score of a run that began anew: it should not be where another run ended.
 
         Args:
             point: The score.
-            resume_words: What the script said of going on from a state that it found; None if nothing.
         """
         habits, goal = self._habits, self._plan.job.goal
         others = [value for samples, value in habits.first_scores if 2 * samples >= point.samples]
@@ -139,10 +140,10 @@ class SliceChecks:
             f"the first score of a run that was to begin anew, {point.value:g}, is about the last one of the "
             f"run before it, {habits.last_score:g}, and far from other first scores, {sign * usual:g}"
         )
-        if resume_words is None:
+        if self.resume_words is None:
             self.remarks[f"{seems}: does the script go on from a folder that all runs share?"] = None
         elif self.refusal is None:
-            self.refusal = f"{seems}, and the script says {resume_words}. {_SHARES}"
+            self.refusal = f"{seems}, and the script says {self.resume_words}. {_SHARES}"
 
     def _refuse_start(self, samples: int) -> None:
         if self.refusal is None:

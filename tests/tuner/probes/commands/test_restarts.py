@@ -14,7 +14,7 @@ from tests.tuner.probes.commands.test_prober import CONFIGURATION, Bench, job_of
 from tuner.domain.measurement import CurvePoint, Outcome, Purpose, merged
 from tuner.job import Job
 from tuner.probes import Until
-from tuner.probes.commands.known_point import known_point
+from tuner.probes.commands.slice_curve import known_point
 from tuner.probes.probe_folder import ProbeFolder
 
 #: A step of ten samples sleeps for `pace` seconds.

@@ -1,0 +1,354 @@
+"""Curve and training clock of a slice in flight, from the lines of the processes that train it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tuner.domain.checkpoints import write_atomically
+from tuner.domain.measurement import CurvePoint, NoiseStatistic
+from tuner.probes.commands.progress_line import ProgressLine
+from tuner.probes.commands.run_clock import Attempt, ReadPoint
+from tuner.probes.commands.script_habits import ScriptHabits
+from tuner.probes.commands.slice_checks import SliceChecks
+from tuner.probes.probe_folder import ProbeFolder
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
+
+_PROGRESS_FILE = "progress.json"
+#: A scoring is stored if it lies so much further than the last stored one.
+_STORED_INTERVAL = 1.05
+#: No score for so many times the longest distance between two: the script may score no more.
+_LATE_SCORE = 2.5
+#: A slice ends within this share of that distance after a score.
+_NEAR_SCORE = 0.25
+
+
+def known_point(probe_folder: Path) -> ReadPoint:
+    """How far a probe's run was known when its last slice ended; its beginning if there was none."""
+    path = probe_folder / CHECKPOINTS_FOLDER / _PROGRESS_FILE
+    try:
+        return ReadPoint(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return ReadPoint()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Snapshot:
+    """What was known when a job was submitted."""
+
+    attempts: tuple[Attempt, ...]
+    points: dict[int, CurvePoint]
+    noise: tuple[NoiseStatistic, ...]
+    num_lines: int
+    base: ReadPoint
+    position: ReadPoint | None
+    stored_samples: int
+
+
+class SliceCurve:
+    """Puts the lines of a slice on its run's clock, and its scorings into the probe's folder.
+
+    Args:
+        plan: The slice.
+        folder: The probe's folder.
+        known: How far the run was known before the slice.
+        checks: Gets what a scoring shows of the script.
+
+    Attributes:
+        attempts: The processes that trained it, in order; several may belong to one job.
+        noise: Gradient noise that the slice reported.
+        num_lines: Lines with progress.
+        is_diverged: Whether a value was not finite.
+        restart_seconds: Where `known` lies on the clock of a slice that trained its whole run again.
+    """
+
+    def __init__(
+        self, *, plan: SlicePlan, folder: ProbeFolder, known: ReadPoint, checks: SliceChecks
+    ) -> None:
+        self._plan, self._folder, self.known, self._checks = plan, folder, known, checks
+        self.attempts: list[Attempt] = []
+        self.noise: list[NoiseStatistic] = []
+        self.num_lines = 0
+        self.is_diverged = False
+        self.restart_seconds: float | None = None
+        self._base = self.known
+        self._position: ReadPoint | None = None
+        self._points: dict[int, CurvePoint] = {}
+        self._stored_samples = max(folder.reported_samples, default=0)
+        self._num_timed = self._version = 0
+        self._was_past = False
+        self._first_point: ReadPoint | None = None
+        self._last_score: int | None = None
+        self._snapshot: _Snapshot | None = None
+        self._resumes = True
+
+    def begin_job(self, *, resumes: bool) -> None:
+        """Registers that another job trains the slice, or the rest of it.
+
+        Args:
+            resumes: Whether it resumes from a checkpoint.
+        """
+        self._resumes = resumes
+        if self.attempts:
+            self._begin_attempt(None)
+        self._snapshot = _Snapshot(
+            attempts=tuple(self.attempts),
+            points=dict(self._points),
+            noise=tuple(self.noise),
+            num_lines=self.num_lines,
+            base=self._base,
+            position=self._position,
+            stored_samples=self._stored_samples,
+        )
+
+    def go_back(self) -> None:
+        """Forgets what this job's lines were taken for."""
+        then = self._snapshot
+        assert then is not None
+        self.attempts, self._points, self.noise = list(then.attempts), dict(then.points), list(then.noise)
+        self.num_lines, self._base, self._position = then.num_lines, then.base, then.position
+        self._stored_samples, self._num_timed, self._first_point = then.stored_samples, 0, None
+        self.is_diverged, self._last_score = False, None
+        self._folder.restart_slice()
+        for samples in sorted(self._points):
+            self._folder.add_point(self._points[samples])
+
+    def take(self, lines: Sequence[ProgressLine], running_since: float | None) -> None:
+        """Adds lines, placed by how the script counts.
+
+        Args:
+            lines: In order.
+            running_since: When the job began to run, on the prober's clock; None if it does not run.
+
+        Raises:
+            StorageError: The curve cannot be written to the probe's folder.
+        """
+        for line in lines:
+            self._take(line, running_since)
+        if lines and self.attempts:
+            self._place()
+
+    @property
+    def position(self) -> ReadPoint:
+        """How far the run is known now."""
+        return self._position or self._base
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether a step time is known."""
+        return any(a.has_interval() for a in self.attempts)
+
+    @property
+    def num_scores(self) -> int:
+        """Scores of this slice beyond what was known; exact up to `until.scores`, then some are left out."""
+        return sum(samples > self._base.samples for samples in self._points)
+
+    @property
+    def is_at_score(self) -> bool:
+        """Whether a score has just been reported, or none has come for much longer than before."""
+        scored = sorted(samples for samples in self._points if samples > 0)
+        if not scored or self._last_score is None:
+            return True
+        gaps = [b - a for a, b in itertools.pairwise(scored)] or [scored[0] - self._base.samples]
+        past = self.position.samples - self._last_score
+        return past <= _NEAR_SCORE * max(gaps) or past > _LATE_SCORE * max(gaps)
+
+    def last_value(self) -> float:
+        """The last scoring that is known; NaN if there is none."""
+        if self._points:
+            return self._points[max(self._points)].value
+        return math.nan if self.known.value is None else self.known.value
+
+    def seconds_now(self, silent_seconds: float) -> float:
+        """The training clock now, running since the last line.
+
+        Args:
+            silent_seconds: Since that line.
+        """
+        return self.position.seconds + (0.0 if self._position is None else max(silent_seconds, 0.0))
+
+    def longest_interval(self) -> float:
+        """The longest time between two lines of this slice; 0 where there were none."""
+        return max((attempt.longest_interval for attempt in self.attempts), default=0.0)
+
+    def reached_target(self) -> bool:
+        """Whether a scoring of this slice is past the job's target."""
+        trained = [p for p in self.points() if p.samples > 0]
+        return not self._plan.is_timing and self._plan.job.goal.crossing(trained) is not None
+
+    def take_whole_pass(self) -> None:
+        """Replaces curve and clock by those of this slice alone, if it trained all that is known again.
+
+        The newest complete pass is one training. Passes at different paces, joined, are none.
+
+        Raises:
+            StorageError: The curve cannot be written to the probe's folder.
+        """
+        found = self._whole_pass()
+        if not found:
+            return
+        earlier = [p for p in self._folder.reported_points if p.samples <= self.known.samples]
+        known_samples = {point.samples for point in earlier} | self._points.keys()
+        samples, seconds = [0, *(p.samples for p in found)], [0.0, *(p.seconds for p in found)]
+        self.restart_seconds = float(np.interp(self.known.samples, samples, seconds))
+        self._points, self._stored_samples, self._was_past = {}, 0, False
+        self._base, self._position = ReadPoint(), found[-1]
+        scored = [_curve_point(p, p.value) for p in found if p.value is not None and math.isfinite(p.value)]
+        if earlier and not any(0 < point.samples <= self.known.samples for point in scored):
+            # A script that is told which scores are known may leave them out.
+            repeated = np.interp([p.samples for p in earlier], samples, seconds).tolist()
+            again = [replace(p, training_seconds=s) for p, s in zip(earlier, repeated, strict=True)]
+            scored = again + [point for point in scored if point.samples > self.known.samples]
+        self._folder.restart_slice()
+        for point in scored:
+            if self._is_stored(point) or point.samples in known_samples:
+                self._points[point.samples] = point
+                self._stored_samples = point.samples
+                self._folder.add_point(point)
+
+    def _whole_pass(self) -> list[ReadPoint]:
+        """What the last process reported, if it started over and got as far as is known; else empty."""
+        if self._plan.is_timing or self._resumes or not self.attempts:
+            return []
+        last = self.attempts[-1]
+        if last.is_empty or last.known.samples == 0 or last.samples < self.position.samples:
+            return []
+        found = last.whole_pass()
+        scored = [s for s in (*self._folder.reported_samples, *self._points) if s > 0]
+        # A script may resume by itself: then it does not report what lies before.
+        return found if found[0].samples <= min(scored, default=0) else []
+
+    def remember(self, habits: ScriptHabits) -> None:
+        """Writes how far the run is known, for the next slice, and notes its scores for other runs.
+
+        Args:
+            habits: Gets the scores.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if self._plan.is_timing:
+            return
+        text = json.dumps(asdict(self.position)).encode()
+        path = self._plan.folder / CHECKPOINTS_FOLDER / _PROGRESS_FILE
+        write_atomically(path, lambda file: file.write(text))
+        scores = [point for point in self.points() if point.samples > 0]
+        if scores:
+            habits.last_score = scores[-1].value
+        if scores and self.known.samples == 0:
+            habits.first_scores.append((scores[0].samples, scores[0].value))
+
+    def _take(self, line: ProgressLine, running_since: float | None) -> None:
+        if line.event == "asks":
+            return
+        if line.event == "noise":
+            if line.noise is not None and line.noise.samples > self.known.samples:
+                self.noise.append(line.noise)
+            return
+        if line.event == "progress":
+            if self.num_lines == 0 and not self._plan.is_timing:
+                # What a slice that was lost with its tuner had seen, up to where this one resumes.
+                self._base = self._with_lost_points(line.samples)
+                if self.attempts:
+                    self.attempts[-1].known = self._base
+            self.num_lines += 1
+        if not self.attempts or not self.attempts[-1].continues_with(line):
+            self._begin_attempt(running_since)
+        self.attempts[-1].add(line)
+
+    def _with_lost_points(self, before_samples: int) -> ReadPoint:
+        # The checkpoint may be further than what was reported, where the tuner was killed as a slice ended.
+        reported = max(self._folder.reported_samples, default=-1)
+        lost = [point for point in self._folder.lost_points(before_samples - 1) if point.samples > reported]
+        for point in lost:
+            self._points[point.samples] = point
+            self._stored_samples = max(self._stored_samples, point.samples)
+            self._folder.add_point(point)
+        if not lost or lost[-1].samples <= self.known.samples:
+            return self.known
+        last = lost[-1]
+        return replace(
+            self.known, step=last.step, samples=last.samples, seconds=last.training_seconds, value=last.value
+        )
+
+    def _begin_attempt(self, running_since: float | None) -> None:
+        """Keeps what was seen so far; the next lines come from another process."""
+        if self.attempts and self.attempts[-1].is_empty:
+            self.attempts.pop()
+        self._place()
+        self.attempts.append(Attempt(self.position, running_since))
+        self._num_timed = 0
+
+    def _place(self) -> None:
+        """Puts new lines on the run's clock, and new scorings into the folder."""
+        points = self.attempts[-1].points() if self.attempts else []
+        if not points:
+            return
+        # While a pace is not sure, those before may still move; late values come between them.
+        version = self.attempts[-1].version
+        moved = self._num_timed == 0 or points[0] != self._first_point or version != self._version
+        start = 0 if moved else self._num_timed - 1
+        self._first_point, self._version = points[0], version
+        for read_point in points[start:]:
+            self._add_point(read_point)
+        self._num_timed, self._position = len(points), points[-1]
+
+    def _add_point(self, read_point: ReadPoint) -> None:
+        if (
+            read_point.value is None
+            or read_point.samples in self._folder.reported_samples
+            or self._plan.is_timing
+        ):
+            return
+        if not math.isfinite(read_point.value):
+            self.is_diverged = True
+            words = (
+                f"the value was {read_point.value} after {read_point.samples} samples, which ended the run"
+            )
+            self._checks.remarks[words] = None
+            return
+        self._last_score = max(self._last_score or 0, read_point.samples)
+        point = _curve_point(read_point, read_point.value)
+        if point.samples > 0 and not self._points:
+            self._checks.first_score(point)
+        if self._points.get(read_point.samples) != point and self._is_stored(point):
+            self._points[read_point.samples] = point
+            self._stored_samples = max(self._stored_samples, read_point.samples)
+            self._folder.add_point(point)
+
+    def _is_stored(self, point: CurvePoint) -> bool:
+        """Whether a curve needs a scoring: a script may score thousands of times, at even distances."""
+        goal = self._plan.job.goal
+        passes = goal.target_count().is_past(point.value)
+        was_past, self._was_past = self._was_past, passes
+        if point.samples in self._points or point.samples >= _STORED_INTERVAL * self._stored_samples:
+            return True
+        if self.num_scores < (self._plan.until.scores or 0):
+            return True  # the slice is to show so many, however close they are
+        # Scores in a row count only if none between them is left out.
+        return (passes or (was_past and goal.consecutive > 1)) and not self.reached_target()
+
+    def points(self) -> tuple[CurvePoint, ...]:
+        """The scorings that no earlier slice has reported, in order."""
+        return tuple(self._points[samples] for samples in sorted(self._points))
+
+    def intervals(self) -> Sequence[tuple[float, int]]:
+        """Seconds and steps between lines of the process that shows the most."""
+        found = max((attempt.intervals() for attempt in self.attempts), key=len, default=())
+        if found or self._position is None or self._plan.is_timing:
+            return found
+        # A single report, as at the end of an epoch: start-up is part of it, since nothing tells them apart.
+        steps = self._position.step - self._base.step
+        return [((self._position.seconds - self._base.seconds) / steps, steps)] if steps > 0 else found
+
+
+def _curve_point(read_point: ReadPoint, value: float) -> CurvePoint:
+    return CurvePoint(
+        training_seconds=read_point.seconds, step=read_point.step, samples=read_point.samples, value=value
+    )
