@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import typer.main
 
-from cli import INTERRUPTED, PROVISIONAL, Format, Sampler, app
+from cli import app
+from cli.options import INTERRUPTED, PROVISIONAL, Format, Sampler
 from storage.tables import metadata
 from tuner import client
 from tuner.domain.errors import TunerError

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-import cli
+from cli.options import LaunchTarget
 from tests.tuner.report.launch.plans import plan
 from tuner.domain.errors import JobError
 from tuner.report.launch import TARGETS, LaunchPlan, launch_text
@@ -17,7 +17,7 @@ from tuner.report.launch.plan import training_plan
 
 
 def test_the_command_line_offers_every_target() -> None:
-    assert {target.value for target in cli.LaunchTarget} == set(TARGETS)
+    assert {target.value for target in LaunchTarget} == set(TARGETS)
 
 
 @pytest.mark.parametrize("target", TARGETS)

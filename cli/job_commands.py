@@ -1,0 +1,195 @@
+"""Commands that need no study: write and check a job, and show what Paceline finds here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.opening import opened_job
+from cli.options import (
+    Format,
+    FormatOption,
+    JobPath,
+    MachineFormat,
+)
+from cli.output import print_rows, say
+from tuner.domain.errors import InfeasibleError, JobError, StorageError
+
+if TYPE_CHECKING:
+    from tuner.domain.measurement import Measurement
+    from tuner.service.opening import OpenedJob
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Path of the new job file.")] = Path("job.toml"),
+    example: Annotated[
+        str | None, typer.Option(help="Start from a bundled job, such as digits.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Write a job file to start from, and the script of an example that has one."""
+    from tuner.job import example_scripts, example_text, job_template
+
+    texts = {path: example_text(example) if example else job_template()}
+    if example:
+        texts |= {path.parent / name: text for name, text in example_scripts(example).items()}
+    for file in texts:
+        if file.exists() and not force:
+            raise JobError(f"{file} already exists; give another path, or --force to overwrite it")
+    for file, text in texts.items():
+        try:
+            file.write_text(text)
+        except OSError as error:
+            raise StorageError(f"{file} cannot be written: {error.strerror}; choose another path") from error
+    written = " and ".join(str(file) for file in texts)
+    typer.echo(f"wrote {written}; next: paceline check {path}")
+
+
+def check(
+    job: JobPath,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Also save, resume and compare (jobs with a command).")
+    ] = False,
+    wait: Annotated[
+        str, typer.Option(help="Longest time until a command's first score, such as 10m.")
+    ] = "60s",
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Check a job file, its workload or command, and its data with one tiny probe."""
+    from tuner.job import job_warnings
+
+    opened = opened_job(job)
+    for warning in job_warnings(opened.job):
+        say(f"note: {warning}")
+    if opened.job.runs_command:
+        from tuner.job.values import parse_duration
+        from tuner.service.check_command import check_command, command_rows, without_score
+
+        try:
+            seconds = float(parse_duration(wait))
+        except ValueError as error:
+            raise JobError(f"--wait: {error}") from error
+        launcher = opened.job.cluster.launcher
+        say(
+            f"running the command by the {launcher} launcher until its first score, for {wait} at most or "
+            "an epoch"
+        )
+        checked = check_command(opened, resume=resume, wait_seconds=seconds, say=say)
+        rows = command_rows(opened, checked)
+    else:
+        rows = _workload_rows(opened)
+    print_rows([{"what": what, "value": value} for what, value in rows], output_format)
+    if opened.job.runs_command and checked.first_score is None:
+        raise InfeasibleError(without_score(checked, seconds))
+
+
+def _workload_rows(opened: OpenedJob) -> list[tuple[str, Any]]:
+    """What a tiny probe of a Workload, or of a recording, showed."""
+    from tuner.service.check import check_job, cost_rows
+
+    recording = opened.job.recording()
+    say(f"{'replaying' if recording else 'scoring the untrained model and training'} a few steps")
+    measurement, epoch_samples = check_job(opened)
+    step = measurement.step_seconds
+    rows: list[tuple[str, Any]] = [
+        ("job", opened.job.name),
+        ("probed", str(measurement.configuration)),
+        ("start-up seconds", round(measurement.startup_seconds, 3)),
+    ]
+    per_second = None
+    if step is not None and step.median > 0:
+        per_second = measurement.configuration.batch_size / step.median
+        rows += [
+            ("step milliseconds", round(1000 * step.median, 3)),
+            ("samples a second", round(per_second, 1)),
+        ]
+    if recording:
+        rows += [
+            ("recording", recording.name),
+            ("source", recording.source),
+            ("configurations", len(recording.configurations())),
+        ]
+    else:
+        rows.append(("seconds of a scoring", round(_scoring_seconds(measurement), 3)))
+        if per_second is not None:
+            rows.append(("seconds an epoch", round(epoch_samples / per_second, 2)))
+        rows += [
+            ("parameter bytes", measurement.parameter_bytes),
+            ("peak bytes of a rank", measurement.peak_bytes),
+        ]
+    return rows + cost_rows(opened)
+
+
+def _scoring_seconds(measurement: Measurement) -> float:
+    return measurement.scoring_seconds / max(len(measurement.curve), 1)
+
+
+def calibrate(
+    job: JobPath,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of nodes whose links are measured; by default as many as have cores.",
+            show_default=False,
+        ),
+    ] = None,
+    output_format: Annotated[
+        MachineFormat, typer.Option("--format", "-f", help="toml: a section to paste into a job.")
+    ] = MachineFormat.TOML,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the section to this file too.", show_default=False),
+    ] = None,
+) -> None:
+    r"""Measure steps and links here, and print \[cluster.machine] for jobs that emulate such nodes."""
+    from tuner.service.calibrating import (
+        calibrate_job,
+        check_free,
+        constants_data,
+        constants_rows,
+        section_of,
+        write_section,
+    )
+
+    opened = opened_job(job)
+    if output is not None:
+        check_free(output)
+    constants = calibrate_job(opened, num_nodes=nodes, listen=say)
+    for warning in constants.warnings:
+        say(f"warning: {warning}")
+    section = section_of(constants, opened)
+    if output is not None:
+        write_section(output, section)
+    if output_format is MachineFormat.TOML:
+        typer.echo(section, nl=False)
+    elif output_format is MachineFormat.JSON:
+        typer.echo(json.dumps(constants_data(constants), indent=2))
+    else:
+        print_rows(constants_rows(constants), Format.TABLE)
+
+
+def schema(
+    recommendation: Annotated[
+        bool, typer.Option("--recommendation", help="Print the schema of recommendation.json instead.")
+    ] = False,
+) -> None:
+    """Print the JSON Schema of job files."""
+    from tuner.job import job_schema
+
+    if recommendation:
+        from tuner.report import recommendation_schema
+
+        typer.echo(json.dumps(recommendation_schema(), indent=2))
+        return
+    typer.echo(json.dumps(job_schema(), indent=2))
+
+
+def doctor(output_format: FormatOption = Format.TABLE) -> None:
+    """Show the hardware and software Paceline uses here; paste it into bug reports."""
+    from tuner.service.doctor import doctor_rows
+
+    rows = [{"what": what, "value": value, "advice": advice} for what, value, advice in doctor_rows()]
+    print_rows(rows, output_format)

@@ -1,0 +1,73 @@
+"""Options and arguments that commands share, and the values they take."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+#: Exit codes.
+INTERRUPTED, PROVISIONAL = 130, 4
+
+
+class Format(StrEnum):
+    """Output formats."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+class MachineFormat(StrEnum):
+    """Output formats of a calibration."""
+
+    TOML = "toml"
+    TABLE = "table"
+    JSON = "json"
+
+
+class Sampler(StrEnum):
+    """Samplers that choose the probes."""
+
+    MODEL = "model"
+    TPE = "tpe"
+    GP = "gp"
+    RANDOM = "random"
+
+
+class LaunchTarget(StrEnum):
+    """Export targets of a recommendation."""
+
+    TORCHRUN = "torchrun"
+    SLURM = "slurm"
+    RAY = "ray"
+    K8S = "k8s"
+    SKYPILOT = "skypilot"
+    ENV = "env"
+
+
+JobPath = Annotated[Path, typer.Argument(help="The job file (TOML).", show_default=False)]
+StorageUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        envvar="PACELINE_STORAGE",
+        help="SQLAlchemy URL of the study database; SQLite next to the job file by default.",
+        show_default=False,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        envvar="PACELINE_OUTPUT",
+        help="Folder for reports and probes; paceline-out/NAME by default.",
+        show_default=False,
+    ),
+]
+FormatOption = Annotated[
+    Format, typer.Option("--format", "-f", envvar="PACELINE_FORMAT", help="Output format.")
+]

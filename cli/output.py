@@ -1,0 +1,62 @@
+"""What commands print: results on stdout, as a table or for programs; progress and notes on stderr."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cli.options import Format
+
+if TYPE_CHECKING:
+    from tuner.search.events import Listener
+
+
+def say(line: str) -> None:
+    """Prints a line on stderr."""
+    typer.echo(line, err=True)
+
+
+@contextmanager
+def shown_progress() -> Iterator[Listener]:
+    """Shows the progress of a search on stderr: a live line on a terminal, plain lines elsewhere."""
+    from tuner.service.console import PlainConsole, RichConsole
+
+    console = RichConsole() if sys.stderr.isatty() else PlainConsole(say)
+
+    try:
+        yield console.show
+    finally:
+        console.close()
+
+
+def print_rows(rows: list[dict[str, Any]], output_format: Format) -> None:
+    """Results on stdout: a table for people, JSON or CSV for programs."""
+    if output_format is Format.JSON:
+        typer.echo(json.dumps(rows, indent=2, default=str))
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    if output_format is Format.CSV:
+        writer = csv.DictWriter(sys.stdout, fieldnames=columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    texts = [[_text(row.get(column)) for column in columns] for row in rows]
+    widths = [
+        max(len(column), *(len(line) for text in texts for line in text[i].splitlines() or [""]))
+        for i, column in enumerate(columns)
+    ]
+    typer.echo("  ".join(c.ljust(w) for c, w in zip(columns, widths, strict=True)).rstrip())
+    for text in texts:
+        typer.echo("  ".join(t.ljust(w) for t, w in zip(text, widths, strict=True)).rstrip())
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
