@@ -66,6 +66,11 @@ class StrategyTraits:
             configuration, not self.statistics_depend_on_nodes, not self.statistics_depend_on_machine
         )
 
+    @property
+    def has_outer_step(self) -> bool:
+        """Whether ranks take a further step on what they agree on, so that one rank is not plain SGD."""
+        return "outer_learning_rate" in self.knobs
+
     def vectors_per_exchange(self, num_ranks: int) -> float:
         """Parameter vectors one rank moves in one exchange, on average over its draws; 0 for one alone."""
         if num_ranks == 1:

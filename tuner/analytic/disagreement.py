@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from search_spaces import Configuration, StrategyTraits, traits_of
 from tuner.analytic.regression import Parameter
-from tuner.analytic.strategy_encoding import Setup, is_plain_alone
+from tuner.analytic.strategy_encoding import Setup
 
 #: Families of strategies whose disagreement is expected to cost alike: log samples over all-reduce's for each
 #: e-fold of 1 + disagreement. Means and spreads are set so that log samples over all-reduce's are unsure by
@@ -71,7 +71,7 @@ def disagreement_columns(setup: Setup, configuration: Configuration) -> list[flo
     """e-folds of 1 + disagreement in the family's own column, then 1 where an outer step is taken."""
     own, cost = family_of(setup.traits), math.log1p(disagreement(setup, configuration))
     columns = [cost if family == own else 0.0 for family in range(len(FAMILIES))]
-    return [*columns, 0.0 if is_plain_alone(setup.traits) else 1.0]
+    return [*columns, float(setup.traits.has_outer_step)]
 
 
 def disagreement_parameters(strategies: Sequence[str]) -> dict[int, Parameter]:
@@ -79,6 +79,6 @@ def disagreement_parameters(strategies: Sequence[str]) -> dict[int, Parameter]:
     known = [traits_of(name) for name in strategies]
     families = {family_of(traits) for traits in known}
     found = {column: family for column, family in enumerate(FAMILIES) if column in families}
-    if any(not is_plain_alone(traits) for traits in known):
+    if any(traits.has_outer_step for traits in known):
         found[len(FAMILIES)] = OUTER_STEP
     return found

@@ -46,11 +46,6 @@ class Setup:
         return traits_of(self.strategy)
 
 
-def is_plain_alone(traits: StrategyTraits) -> bool:
-    """Whether it is plain SGD on one rank; a further step on what ranks agree on makes it another thing."""
-    return "outer_learning_rate" not in traits.knobs
-
-
 @lru_cache(maxsize=8192)
 def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
     """How a configuration trains on so many ranks.
@@ -59,7 +54,7 @@ def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
     stands for what all-reduce is on one rank, so that a run of one informs all.
     """
     traits = traits_of(configuration.strategy)
-    if num_ranks == 1 and is_plain_alone(traits):
+    if num_ranks == 1 and not traits.has_outer_step:
         return Setup(strategy="all_reduce", num_ranks=1, tau=1)
     return Setup(strategy=traits.name, num_ranks=num_ranks, tau=traits.tau_of(configuration))
 

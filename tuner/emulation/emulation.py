@@ -88,8 +88,11 @@ class Emulation(ABC):
         samples: Samples that all ranks have seen.
         rank_steps: Steps of all ranks in total.
         times: Of each rank's steps since it was made.
+        ranks: The replicas stored.
         model: The model to evaluate, within `scored`.
     """
+
+    ranks: list[VirtualRank]
 
     def __init__(self, trained: Trained) -> None:
         self.trained = trained
@@ -112,11 +115,6 @@ class Emulation(ABC):
             learning_rate=trained.configuration.learning_rate,
             computes=trained.computes,
         )
-
-    @property
-    @abstractmethod
-    def ranks(self) -> list[VirtualRank]:
-        """The replicas stored."""
 
     @property
     def model(self) -> nn.Module:
@@ -228,17 +226,13 @@ class AllReduceEmulation(Emulation):
 
     def __init__(self, trained: Trained) -> None:
         super().__init__(trained)
-        self._replica = self._rank(0, 1)
+        self.ranks = [self._rank(0, 1)]
         self._seconds = 0.0
         batch_size, num_ranks = trained.configuration.batch_size, trained.num_ranks
         self._shares = [shard(batch_size, rank, num_ranks) for rank in range(num_ranks)]
         has_batch_norm = any(isinstance(m, _BatchNorm) for m in self.model.modules())
         self._parts = self._shares if has_batch_norm else _chunks(batch_size)
-        self._num_bytes = self._replica.num_bytes
-
-    @property
-    def ranks(self) -> list[VirtualRank]:
-        return [self._replica]
+        self._num_bytes = self.ranks[0].num_bytes
 
     @property
     def seconds(self) -> float:
@@ -250,7 +244,7 @@ class AllReduceEmulation(Emulation):
 
     def advance(self) -> None:
         """One step of all ranks."""
-        replica, cluster, num_ranks = self._replica, self.trained.cluster, self.trained.num_ranks
+        replica, cluster, num_ranks = self.ranks[0], self.trained.cluster, self.trained.num_ranks
         batch_size = self.trained.configuration.batch_size
         replica.set_rate(self.samples)
         replica.clear_gradient()
@@ -289,24 +283,20 @@ class LocalSGDEmulation(Emulation):
         super().__init__(trained)
         configuration = trained.configuration
         traits = traits_of(configuration.strategy)
-        self._ranks = [self._rank(rank, trained.num_ranks) for rank in range(trained.num_ranks)]
-        self._flats = [FlatParameters(rank.model, rank.optimizer) for rank in self._ranks]
+        self.ranks = [self._rank(rank, trained.num_ranks) for rank in range(trained.num_ranks)]
+        self._flats = [FlatParameters(rank.model, rank.optimizer) for rank in self.ranks]
         self._tau = traits.tau_of(configuration)
         self._clocks = [0.0] * trained.num_ranks
         self._moved_bytes = 0
         knobs = {name: configuration.get(name, knob.default) for name, knob in traits.knobs.items()}
         self._outer = (
             (float(knobs["outer_learning_rate"]), float(knobs["outer_momentum"]))
-            if "outer_learning_rate" in knobs
+            if traits.has_outer_step
             else None
         )
         self._anchor = self._flats[0].vector.clone()
         self._momentum = torch.zeros_like(self._anchor)
         self._scratch = torch.empty_like(self._anchor)
-
-    @property
-    def ranks(self) -> list[VirtualRank]:
-        return self._ranks
 
     @property
     def seconds(self) -> float:
@@ -320,7 +310,7 @@ class LocalSGDEmulation(Emulation):
         """One step of every rank, and the average where it is due."""
         trained = self.trained
         computes = []
-        for rank, flat in zip(self._ranks, self._flats, strict=True):
+        for rank, flat in zip(self.ranks, self._flats, strict=True):
             rank.set_rate(self.samples)
             rank.add_own_gradient()
             rank.make_step()
@@ -331,7 +321,7 @@ class LocalSGDEmulation(Emulation):
         self.samples += trained.configuration.batch_size
         self.rank_steps += trained.num_ranks
         waited = [0.0] * trained.num_ranks
-        if self._ranks[0].step % self._tau == 0:
+        if self.ranks[0].step % self._tau == 0:
             num_bytes = self._flats[0].num_bytes
             end = self.seconds + all_reduce_seconds(trained.cluster, trained.num_ranks, num_bytes)
             waited = [end - own for own in self._clocks]
@@ -396,21 +386,17 @@ class AsynchronousEmulation(Emulation):
         super().__init__(trained)
         configuration, cluster = trained.configuration, trained.cluster
         self.clock = EventClock()
-        self._ranks = [self._rank(rank, trained.num_ranks) for rank in range(trained.num_ranks)]
+        self.ranks = [self._rank(rank, trained.num_ranks) for rank in range(trained.num_ranks)]
         self._mixing: Mixing
         if traits_of(configuration.strategy).partners == "server":
-            self._mixing = CenterMixing(self._ranks, configuration, self.clock, cluster)
+            self._mixing = CenterMixing(self.ranks, configuration, self.clock, cluster)
         else:
-            self._mixing = PeerMixing(self._ranks, configuration, self.clock, cluster, trained.seed)
+            self._mixing = PeerMixing(self.ranks, configuration, self.clock, cluster, trained.seed)
         self._computes = [0.0] * trained.num_ranks
         #: When each rank's step before this one ended, and which ranks wait after a step, not before one.
         self._started = [0.0] * trained.num_ranks
         self._waits_after: set[int] = set()
         self._has_started = False
-
-    @property
-    def ranks(self) -> list[VirtualRank]:
-        return self._ranks
 
     @property
     def seconds(self) -> float:
@@ -433,10 +419,10 @@ class AsynchronousEmulation(Emulation):
         if not self._has_started:
             self._has_started = True
             with torch.no_grad():
-                for rank in self._ranks:
+                for rank in self.ranks:
                     self._begin(rank)
         event = self.clock.next_event()
-        rank = self._ranks[event.rank]
+        rank = self.ranks[event.rank]
         with torch.no_grad():
             if event.kind != self._ENDS:
                 if not self._mixing.take(event):
@@ -501,13 +487,9 @@ class AsynchronousEmulation(Emulation):
 def emulation(trained: Trained) -> Emulation:
     """The emulation of a configuration's strategy; one rank, but for an outer step, is plain SGD."""
     traits = traits_of(trained.configuration.strategy)
-    if traits.exchanged == "gradients" or (trained.num_ranks == 1 and not _steps_outside(traits.name)):
+    if traits.exchanged == "gradients" or (trained.num_ranks == 1 and not traits.has_outer_step):
         return AllReduceEmulation(trained)
     return LocalSGDEmulation(trained) if traits.barrier else AsynchronousEmulation(trained)
-
-
-def _steps_outside(strategy: str) -> bool:
-    return "outer_learning_rate" in traits_of(strategy).knobs
 
 
 def _chunks(batch_size: int) -> list[tuple[int, int]]:

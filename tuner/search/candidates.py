@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from search_spaces import Configuration, SearchSpace, traits_of
-from tuner.analytic.strategy_encoding import is_plain_alone
 from tuner.domain.cluster import Cluster
 
 _MOST_LEVELS = 800
@@ -30,7 +29,7 @@ def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configur
     for level in levels:
         key = level
         traits = traits_of(level.strategy)
-        if cluster.num_ranks(level.nodes) == 1 and is_plain_alone(traits):
+        if cluster.num_ranks(level.nodes) == 1 and not traits.has_outer_step:
             key = level.without("strategy", *traits.knobs)
             known = unique.get(key)
             if known is not None and traits.statistics_depend_on_nodes:
