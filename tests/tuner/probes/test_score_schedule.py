@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from search_spaces import Configuration
-from tests.tuner.probes.commands.test_prober import job_of
+from tests.tuner.probes.commands.bench import job_of
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.probes.score_schedule import ScoreSchedule, score_schedule
 

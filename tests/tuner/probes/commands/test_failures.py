@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.tuner.probes.commands.test_prober import CONFIGURATION as SETTINGS
-from tests.tuner.probes.commands.test_prober import PYTHON, Bench, job_of, resumable
-from tests.tuner.probes.commands.test_prober import SCRIPT as TRAINS
+from tests.tuner.probes.commands.bench import CONFIGURATION as SETTINGS
+from tests.tuner.probes.commands.bench import PYTHON, Bench, job_of, resumable
+from tests.tuner.probes.commands.bench import SCRIPT as TRAINS
 from tests.tuner.probes.conformance import ended
 from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
 from tuner.job import Job
@@ -20,14 +19,6 @@ from tuner.probes.commands.task import checkpoint_of
 TRACEBACK = 'Traceback (most recent call last):\n  File "train.py", line 3, in <module>\n    train()\n'
 MEMORY, PORT = FailureKind.OUT_OF_MEMORY, FailureKind.PORT_IN_USE
 CONFIGURATION = FailureKind.CONFIGURATION
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
-    bench.write("train.py", TRAINS)
-    yield bench
-    bench.close()
 
 
 def failed(

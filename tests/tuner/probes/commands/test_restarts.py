@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.launchers.conformance import wait_until
-from tests.tuner.probes.commands.test_prober import CONFIGURATION, Bench, job_of
+from tests.tuner.probes.commands.bench import CONFIGURATION, Bench, job_of
 from tuner.domain.measurement import CurvePoint, Outcome, Purpose, merged
 from tuner.job import Job
 from tuner.probes import Until

@@ -3,24 +3,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from tests.tuner.probes.commands.test_prober import CONFIGURATION, PYTHON, Bench, job_of, values
+from tests.tuner.probes.commands.bench import CONFIGURATION, PYTHON, Bench, job_of, values
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.probes import Until
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.slice_lines import spread_lump
-
-
-@pytest.fixture
-def bench(tmp_path: Path):
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
-
 
 #: Saves to a folder that all runs share, and resumes from it by itself.
 SHARED = """

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from search_spaces import Configuration
-from tests.tuner.probes.commands.test_prober import (
+from tests.tuner.probes.commands.bench import (
     CONFIGURATION,
     PYTHON,
     SCRIPT,
@@ -30,14 +28,6 @@ from tuner.probes.commands.task import checkpoint_of
 #: SIGTERM half a second after a slice is over: a slice that ends too early misses reports that come later.
 SILENCE = "\ntime.sleep(600)\n"
 BOTH = r"step (?P<step>\d+) acc (?P<value>\S+)"
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
-    bench.write("train.py", SCRIPT)
-    yield bench
-    bench.close()
 
 
 class TestCommandProber(ProberConformance):
