@@ -28,6 +28,10 @@ class UnderWay:
     elapsed_seconds: float = 0.0
     expected_seconds: float = 0.0
 
+    def held_seconds(self, *, to_end: bool) -> float:
+        """How long it has held its nodes, or is expected to have held them at its end."""
+        return max(self.elapsed_seconds, self.expected_seconds) if to_end else self.elapsed_seconds
+
     @property
     def left_seconds(self) -> float:
         """How long it may still hold its nodes."""

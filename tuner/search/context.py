@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.domain.cluster import Cluster
 from tuner.job import Job
 from tuner.ledger import Ledger, StudyRecord
-from tuner.search.events import Listener, ignore
+from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.optuna_trials import StudyTrials
 
 
@@ -45,3 +45,7 @@ class SearchContext:
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     listen: Listener = ignore
+
+    def say(self, event: SearchEvent) -> None:
+        """Reports an event of its slices."""
+        self.listen(replace(event, num_slots=self.parallel))

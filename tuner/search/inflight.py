@@ -205,28 +205,15 @@ class SlicesUnderWay:
         for remark in measurement.remarks:
             if remark not in self._shown_remarks:
                 self._shown_remarks.add(remark)
-                self._context.listen(
-                    SearchEvent(
-                        kind="warning",
-                        text=remark,
-                        probe_id=probe_id,
-                        num_slots=self._context.parallel,
-                    )
-                )
+                self._context.say(SearchEvent(kind="warning", text=remark, probe_id=probe_id))
 
     def _show(self, active: Slice, measurement: Measurement) -> None:
         self.warn(active.lease.probe_id, measurement)
         if (measurement.step, measurement.waiting) == active.shown:
             return
         active.shown = (measurement.step, measurement.waiting)
-        self._context.listen(
-            SearchEvent(
-                kind="progress",
-                measurement=measurement,
-                probe_id=active.lease.probe_id,
-                num_slots=self._context.parallel,
-            )
-        )
+        probe_id = active.lease.probe_id
+        self._context.say(SearchEvent(kind="progress", measurement=measurement, probe_id=probe_id))
 
     def _taken_out(self, active: Slice, measurement: Measurement) -> Measurement:
         """A slice's measurement as it is stored; the slice is no longer in flight."""

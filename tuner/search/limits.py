@@ -36,7 +36,9 @@ def limit_reached(state: SearchState) -> Stop | None:
     Where a healthy configuration has scores, others that fail do not end the search: they are not asked
     again. Nodes that are lost again and again do.
     """
-    if has_job_fault(state):
+    recent = [probe for probe in state.probes if probe.probe_id not in state.past_faults]
+    # What makes every probe worthless; a fault that an earlier run of the search met may be fixed.
+    if any(measurement.job_fault for probe in recent for measurement in probe.slices):
         return Stop(kind=StopKind.FAULTS, reason=JOB_FAULT)
     budget = state.job.budget
     used = budget_used(state)
@@ -46,7 +48,7 @@ def limit_reached(state: SearchState) -> Stop | None:
         running = [run for run in state.runs.values() if run.can_continue]
         if not running and not state.capacity.under_way:
             return Stop(kind=StopKind.BUDGET, reason=f"the budget of {budget.probes} probes is used up")
-    ended = [p for p in state.probes if not p.outcome.can_continue and p.probe_id not in state.past_faults]
+    ended = [probe for probe in recent if not probe.outcome.can_continue]
     faults = sum(p.outcome.is_fault for p in ended)
     last = ended[-_FAULTS_IN_A_ROW:]
     in_a_row = len(last) == _FAULTS_IN_A_ROW and all(p.outcome.is_fault for p in last)
@@ -60,15 +62,6 @@ def limit_reached(state: SearchState) -> Stop | None:
     return None
 
 
-def has_job_fault(state: SearchState) -> bool:
-    """Whether a fault makes every probe of the job worthless.
-
-    One that an earlier run of the search met may be fixed.
-    """
-    recent = [probe for probe in state.probes if probe.probe_id not in state.past_faults]
-    return any(measurement.job_fault for probe in recent for measurement in probe.slices)
-
-
 def budget_used(state: SearchState) -> str | None:
     """Which budget of time, dollars or node hours is used up, in words; None while all hold.
 
@@ -77,9 +70,9 @@ def budget_used(state: SearchState) -> str | None:
     budget = state.job.budget
     if budget.time is not None and state.elapsed_seconds >= budget.time:
         return f"the time budget of {budget.time:g} s is used up"
-    if budget.dollars is not None and state.elapsed_dollars >= budget.dollars:
+    if budget.dollars is not None and state.dollars() >= budget.dollars:
         return f"the budget of ${budget.dollars:g} is used up"
-    if budget.node_hours is not None and state.node_seconds >= SECONDS_PER_HOUR * budget.node_hours:
+    if budget.node_hours is not None and state.node_seconds() >= SECONDS_PER_HOUR * budget.node_hours:
         return f"the budget of {budget.node_hours:g} node hours is used up"
     return None
 
@@ -108,10 +101,9 @@ def seconds_left(state: SearchState, configuration: Configuration) -> float:
     if budget.dollars is not None:
         price = state.cluster.dollars_per_second(configuration)
         if price > 0:
-            unspent = budget.dollars - state.spent.dollars - state.committed_dollars
-            left = min(left, unspent / price)
+            left = min(left, (budget.dollars - state.dollars(to_end=True)) / price)
     num_nodes = state.cluster.nodes_held(configuration)
     if budget.node_hours is not None and num_nodes > 0:
-        unspent = SECONDS_PER_HOUR * budget.node_hours - state.node_seconds - state.committed_node_seconds
+        unspent = SECONDS_PER_HOUR * budget.node_hours - state.node_seconds(to_end=True)
         left = min(left, unspent / num_nodes)
     return max(left, 0.0)

@@ -369,8 +369,7 @@ class Search:
         return folder
 
     def _say(self, state: SearchState, event: SearchEvent) -> None:
-        spent, slots = state.spent.seconds, self._context.parallel
-        self._context.listen(replace(event, spent_seconds=spent, num_slots=slots))
+        self._context.say(replace(event, spent_seconds=state.spent.seconds))
 
 
 def _dropped(error: LeaseLostError) -> SearchEvent:

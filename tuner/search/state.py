@@ -69,33 +69,21 @@ class SearchState:
         shared = sum(measurement.shared_seconds for measurement in self.slices)
         return self.spent.seconds - shared + self.capacity.elapsed_seconds
 
-    @property
-    def committed_dollars(self) -> float:
-        """Minimum cost of all slices in flight, not charged yet."""
-        return sum(
-            max(active.elapsed_seconds, active.expected_seconds)
-            * self.cluster.dollars_per_second(active.configuration)
-            for active in self.capacity.under_way
+    def dollars(self, *, to_end: bool = False) -> float:
+        """Dollars charged, and what the slices in flight have cost so far.
+
+        Args:
+            to_end: Whether these count with what they are expected to cost until they end, if that is more.
+        """
+        price = self.cluster.dollars_per_second
+        return self.spent.dollars + sum(
+            a.held_seconds(to_end=to_end) * price(a.configuration) for a in self.capacity.under_way
         )
 
-    @property
-    def elapsed_dollars(self) -> float:
-        """Dollars charged, and what all slices in flight have cost so far."""
-        price = self.cluster.dollars_per_second
-        under_way = self.capacity.under_way
-        return self.spent.dollars + sum(a.elapsed_seconds * price(a.configuration) for a in under_way)
-
-    @property
-    def node_seconds(self) -> float:
-        """Seconds that nodes were held, each node counted, also by the slices in flight so far."""
-        held = self.cluster.nodes_held
-        charged = sum(m.charged_seconds * held(m.configuration) for m in self.slices)
-        return charged + sum(a.elapsed_seconds * held(a.configuration) for a in self.capacity.under_way)
-
-    @property
-    def committed_node_seconds(self) -> float:
-        """Node seconds that the slices in flight are still expected to take."""
-        return sum(a.left_seconds * a.num_nodes for a in self.capacity.under_way)
+    def node_seconds(self, *, to_end: bool = False) -> float:
+        """Seconds that nodes were held, each node counted; slices in flight count as in `dollars`."""
+        charged = sum(m.charged_seconds * self.cluster.nodes_held(m.configuration) for m in self.slices)
+        return charged + sum(a.held_seconds(to_end=to_end) * a.num_nodes for a in self.capacity.under_way)
 
     @property
     def keys_under_way(self) -> set[Configuration]:

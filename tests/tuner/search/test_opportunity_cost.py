@@ -96,7 +96,8 @@ def test_limits_count_time_that_passes_and_dollars_that_will_be_due(tmp_path: Pa
     )
     assert state.elapsed_seconds == 7.0
     assert seconds_left(state, ONE) == pytest.approx(3.0)
-    assert state.committed_dollars == pytest.approx(20.0)
+    assert state.dollars(to_end=True) - state.spent.dollars == pytest.approx(20.0)
+    assert state.dollars() - state.spent.dollars == pytest.approx(8.0)
     assert seconds_left(
         replace(state, capacity=replace(state.capacity, elapsed_seconds=0.0)), FOUR
     ) == pytest.approx(7.5)
