@@ -72,13 +72,14 @@ def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
     turned = [passage.progress for i, passage in passages.items() if runs[i].turned_back]
     num_turned_back, furthest_turned = len(turned), max(turned, default=-math.inf)
     for position, (i, passage) in enumerate(passages.items()):
-        if runs[i].samples_to_target is not None:
-            unreachable[i] = 0.0
+        run = runs[i]
+        if run.samples_to_target is not None:
+            median[i], unreachable[i] = np.log(max(run.samples_to_target, 1.0)), 0.0
             continue
         ahead = ahead_of(passage, template)
         median[i] = passage.log_seen + ahead.folds
-        unreachable[i] = chance_of_never(runs[i].samples, runs[i].progress, TRAINED)
-        if runs[i].ended or runs[i].turned_back:
+        unreachable[i] = chance_of_never(run.samples, run.progress, TRAINED)
+        if run.ended or run.turned_back:
             unreachable[i] = 1.0
         if passage.progress <= furthest_turned + FURTHER_SHARE * max(1.0 - furthest_turned, 0.0):
             unreachable[i] = max(unreachable[i], _others_say(num_turned_back))
@@ -90,9 +91,6 @@ def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
             + math.hypot(ahead.place_sd, FORM_SD) * own[:, 1]
         )
         open_runs.append(i)
-    for i, run in enumerate(runs):
-        if run.samples_to_target is not None:
-            median[i] = np.log(max(run.samples_to_target, 1.0))
     common = np.zeros(NUM_DRAWS)
     if open_runs and all(run.samples_to_target is None for run in runs):
         # Runs that are sure of themselves say most of what is common.

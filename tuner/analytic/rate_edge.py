@@ -71,27 +71,28 @@ _WIDTH = 0.5
 #: How much lower the edge lies for each e-fold of ranks that do not wait: with odds of two to three not at
 #: all, else half a normal of this standard deviation. On 32 ranks 0.5 is a factor of six.
 _NO_SHIFT, _SHIFT_SD = 0.4, 0.5
-_SHIFTS = np.linspace(0.0, 2.0, 21)
+SHIFTS = np.linspace(0.0, 2.0, 21)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateEdge:
     """Beliefs about the edge, on a grid.
 
-    The edge of a training with p ranks that do not wait lies at log rate `grid` - `shifts` log p; that of
+    The edge of a training with p ranks that do not wait lies at log rate `grid` - `SHIFTS` log p; that of
     all others at `grid`.
 
     Args:
         grid: Logarithms of rates at which training may break down, `(num_grid,)`.
-        weights: Their probabilities, `(num_grid,)`.
-        shifts: How much lower it may lie for each e-fold of ranks, `(num_shifts,)`.
         joint: Probabilities of both, `(num_grid, num_shifts)`.
     """
 
     grid: Array
-    weights: Array
-    shifts: Array
     joint: Array
+
+    @property
+    def weights(self) -> Array:
+        """Probabilities of `grid`, `(num_grid,)`."""
+        return np.asarray(self.joint.sum(axis=1))
 
     def draws(self, uniforms: Array) -> Array:
         """Draws of the edge by inverse transform, the same shape."""
@@ -104,8 +105,8 @@ class RateEdge:
         place = np.abs(edges[:, None] - self.grid).argmin(axis=1)
         cumulative = np.cumsum(self.joint[place], axis=1)
         cumulative /= np.maximum(cumulative[:, -1:], 1e-300)
-        index = np.minimum((cumulative < uniforms[:, None]).sum(axis=1), len(self.shifts) - 1)
-        return np.asarray(self.shifts[index], dtype=float)
+        index = np.minimum((cumulative < uniforms[:, None]).sum(axis=1), len(SHIFTS) - 1)
+        return np.asarray(SHIFTS[index], dtype=float)
 
 
 def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], staleness: Array) -> RateEdge:
@@ -123,23 +124,18 @@ def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], stal
     center, sd = best + _ABOVE_BEST, math.hypot(_SD, best_sd)
     grid = np.linspace(center - 4 * sd, center + 4 * sd, 161)
     log_weights = -0.5 * ((grid - center) / sd) ** 2
-    slab = np.exp(-0.5 * (_SHIFTS / _SHIFT_SD) ** 2)
+    slab = np.exp(-0.5 * (SHIFTS / _SHIFT_SD) ** 2)
     prior = (1.0 - _NO_SHIFT) * slab / slab.sum()
     prior[0] += _NO_SHIFT
-    log_joint = np.zeros((len(grid), len(_SHIFTS)))
+    log_joint = np.zeros((len(grid), len(SHIFTS)))
     for run, stale in zip(runs, staleness, strict=True):
         if stale == 0.0:
             log_weights += _log_likelihood(run, runs, grid)
         else:
-            log_joint += _log_likelihood(run, runs, grid[:, None] - stale * _SHIFTS)
+            log_joint += _log_likelihood(run, runs, grid[:, None] - stale * SHIFTS)
     weights = np.exp(log_weights - log_weights.max())
-    weights = weights / weights.sum()
-    joint = weights[:, None] * prior
-    if staleness.any():
-        joint = joint * np.exp(log_joint - log_joint.max())
-        joint /= joint.sum()
-        weights = joint.sum(axis=1)
-    return RateEdge(grid=grid, weights=weights, shifts=_SHIFTS, joint=joint)
+    joint = weights[:, None] * prior * np.exp(log_joint - log_joint.max())
+    return RateEdge(grid=grid, joint=joint / joint.sum())
 
 
 def _log_likelihood(run: RunEvidence, runs: Sequence[RunEvidence], edge: Array) -> Array:

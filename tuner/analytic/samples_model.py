@@ -262,7 +262,7 @@ class SamplesModel:
                 f"The noise scale grows along a run as its progress to the power {theta[GROWTH.name]:.2g}."
             )
         lines += self.posterior.sentences()
-        edge = math.exp(float(self.edge.grid @ self.edge.weights / self.edge.weights.sum()))
+        edge = math.exp(float(self.edge.grid @ self.edge.weights))
         lines.append(f"Training is expected to break down at rates above about {edge:.2g}.")
         return lines
 

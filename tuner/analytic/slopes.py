@@ -126,9 +126,9 @@ class _Part:
 
     weight: float
     component: _Component
+    lowered: Array
     mean: Array
     variance: Array
-    lowered: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,13 +262,8 @@ def _part(design: Design, seen: Observations, component: _Component, weight: flo
     lowered = component.inverse_root @ cross
     mean = columns @ prior.mean + component.whitened @ lowered
     variance = columns**2 @ prior.sd**2 + sd**2 + own_sd**2 - np.einsum("ij,ij->j", lowered, lowered)
-    return _Part(
-        weight=weight,
-        component=component,
-        mean=mean,
-        variance=np.maximum(variance, 1e-8),
-        lowered=lowered,
-    )
+    variance = np.maximum(variance, 1e-8)
+    return _Part(weight=weight, component=component, lowered=lowered, mean=mean, variance=variance)
 
 
 def _mixed(design: Design, seen: Observations, parts: tuple[_Part, ...], own_sd: float) -> SlopeModel:

@@ -7,7 +7,7 @@ import pytest
 
 from search_spaces import Configuration
 from tests.tuner.analytic.made_measurements import configuration, diverged, rate_prior, run
-from tuner.analytic.rate_edge import RunEvidence
+from tuner.analytic.rate_edge import SHIFTS, RunEvidence
 from tuner.analytic.samples_model import SamplesModel, fit_samples, staleness
 
 GOOD = [run(configuration(1, 64, rate), 30_000.0) for rate in (0.02, 0.05)]
@@ -27,7 +27,7 @@ def edge(model: SamplesModel) -> float:
 
 def shift(model: SamplesModel) -> float:
     """Expected e-folds by which the edge falls with each e-fold of ranks that do not wait."""
-    return float(model.edge.joint.sum(axis=0) @ model.edge.shifts)
+    return float(model.edge.joint.sum(axis=0) @ SHIFTS)
 
 
 def test_ranks_that_do_not_wait_have_about_the_same_edge_until_runs_say_otherwise() -> None:
