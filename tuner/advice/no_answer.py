@@ -98,7 +98,7 @@ def _turned_and_others(state: SearchState) -> tuple[list[Run], list[Run]]:
 def _came_furthest(state: SearchState) -> bool:
     """Whether no other run has come clearly further than those that turned back."""
     turned, others = _turned_and_others(state)
-    sign = 1.0 if state.job.goal.maximize else -1.0
+    sign = state.job.goal.sign
 
     def best(runs: list[Run]) -> float:
         values = [sign * point.value for run in runs for point in run.measurement.trained_curve]
@@ -194,7 +194,7 @@ def _easier_target(state: SearchState) -> str:
 
 
 def _turned_back_words(state: SearchState, runs: list[Run]) -> str:
-    sign = 1.0 if state.job.goal.maximize else -1.0
+    sign = state.job.goal.sign
     best = sorted((run.turned_back.best for run in runs if run.turned_back), key=lambda value: sign * value)
     where = format_value(best[-1])
     if len(best) > 1 and format_value(best[0]) != where:

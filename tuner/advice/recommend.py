@@ -16,6 +16,7 @@ from tuner.advice.script_warnings import axes_without_effect, differing_axes
 from tuner.advice.sensitivity import turning_points
 from tuner.advice.strategies import strategy_outlooks
 from tuner.advice.warnings import cautions
+from tuner.analytic.laws import NINETY_PERCENT
 from tuner.analytic.samples_model import SEED_SD
 from tuner.domain.charge import charge
 from tuner.domain.measurement import Outcome, Purpose
@@ -292,7 +293,7 @@ def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
 
 def _repeat(seconds: float, beliefs: Beliefs) -> Estimate:
     """Expected time of another training of a measured run, with another data order."""
-    spread = 1.645 * math.hypot(SEED_SD, beliefs.predictor.seconds.between_moments_sd)
+    spread = NINETY_PERCENT * math.hypot(SEED_SD, beliefs.predictor.seconds.between_moments_sd)
     return Estimate(lower=seconds * math.exp(-spread), median=seconds, upper=seconds * math.exp(spread))
 
 

@@ -10,14 +10,12 @@ import numpy as np
 
 from search_spaces import Configuration, traits_of
 from tuner.advice.strategy_words import contrast
+from tuner.analytic.laws import NINETY_PERCENT
 from tuner.domain.cluster import Cluster
 from tuner.domain.recommendation import Alternative, Estimate, StrategyOutlook
 from tuner.search.beliefs import Beliefs
 from tuner.search.prediction_log import LEVELS
 from tuner.search.state import SearchState
-
-#: Standard deviations of a normal between its median and an end of the central 90% interval.
-_END = 1.645
 
 
 def strategy_outlooks(
@@ -63,7 +61,7 @@ def _outlook(state: SearchState, beliefs: Beliefs, alternative: Alternative) -> 
     forecast = beliefs.forecast
     batch = float(forecast.seconds_per_sample[index]) * configuration.batch_size
     sd = math.hypot(float(forecast.log_seconds_sd[index]), beliefs.predictor.seconds.between_moments_sd)
-    spread = math.exp(_END * sd)
+    spread = math.exp(NINETY_PERCENT * sd)
     ranks = state.cluster.num_ranks(configuration.nodes)
     return StrategyOutlook(
         configuration=configuration,

@@ -268,6 +268,11 @@ class GoalSection(Section):
         return direction == "maximize"
 
     @property
+    def sign(self) -> float:
+        """1 where larger values of the metric are better, else -1."""
+        return 1.0 if self.maximize else -1.0
+
+    @property
     def consecutive(self) -> int:
         """Scores in a row past the target that count as reached: `hold`."""
         return self.hold

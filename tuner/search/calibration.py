@@ -16,11 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
 
-from tuner.analytic.laws import Array
+from tuner.analytic.laws import NINETY_PERCENT, Array
 from tuner.analytic.predictor import Forecast
 from tuner.job import Job
 from tuner.ledger import FitRecord, StudyRecord
@@ -33,7 +32,6 @@ MODEL, _SQUARED_ERROR = "calibration", "mean squared error"
 _PRIOR_RUNS = 6.0
 #: The factor stays within these bounds, and one run's error counts no more than this.
 _LEAST, _MOST, _MOST_SQUARED = 0.6, 3.0, 25.0
-_NINETY = NormalDist().inv_cdf(0.95)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,5 +137,5 @@ def _squared_error(checked: PredictedAgainstMeasured, scale: float) -> float | N
     end = upper if checked.measured_seconds > median else lower
     if not (math.isfinite(median) and math.isfinite(end) and 0.0 < lower < median < upper):
         return None
-    sd = abs(math.log(end / median)) / (_NINETY * scale)
+    sd = abs(math.log(end / median)) / (NINETY_PERCENT * scale)
     return min((math.log(checked.measured_seconds / median) / sd) ** 2, _MOST_SQUARED)

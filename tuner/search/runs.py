@@ -129,9 +129,8 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
 def _rise_samples(measurement: Measurement, job: Job) -> int | None:
     """Samples at the first score that is clearly better than the first one."""
     curve, goal = measurement.finite_curve, job.goal
-    sign = 1.0 if goal.maximize else -1.0
     for point in curve[1:]:
-        if sign * (point.value - curve[0].value) > _CLEAR_GAIN * abs(goal.target - curve[0].value):
+        if goal.sign * (point.value - curve[0].value) > _CLEAR_GAIN * abs(goal.target - curve[0].value):
             return point.samples
     return None
 

@@ -45,8 +45,7 @@ def guessed_start(job: Job, first_values: Sequence[float]) -> float | None:
     """
     if not first_values:
         return None
-    goal, metric = job.goal, METRICS.get(job.goal.metric)
-    sign = 1.0 if goal.maximize else -1.0
+    goal, sign, metric = job.goal, job.goal.sign, METRICS.get(job.goal.metric)
     # A first scoring past the target says nothing of where the run started.
     firsts = [min(sign * value, sign * goal.target) for value in first_values]
     worst = start_value(firsts)

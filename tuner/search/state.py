@@ -244,10 +244,10 @@ class SearchState:
         """The runs as the models see them, and where each stands."""
         evidence: list[RunEvidence] = []
         states: dict[Configuration, RunState] = {}
+        sign, target = self.job.goal.sign, self.job.goal.target
         for key, run in self.runs.items():
             points = run.measurement.trained_curve
-            sign = 1.0 if self.job.goal.maximize else -1.0
-            values = np.array([sign * p.value for p in points], dtype=float)
+            values = sign * np.array([p.value for p in points], dtype=float)
             states[key] = RunState(
                 configuration=run.configuration,
                 index=len(evidence),
@@ -263,9 +263,7 @@ class SearchState:
                 RunEvidence(
                     configuration=run.configuration,
                     samples=np.array([p.samples for p in points], dtype=float),
-                    progress=progress_of(
-                        values, sign * (self.start_value or 0.0), sign * self.job.goal.target
-                    ),
+                    progress=progress_of(values, sign * (self.start_value or 0.0), sign * target),
                     samples_to_target=run.samples_to_target,
                     diverged=run.probe.outcome is Outcome.DIVERGED,
                     # A script that ends by itself does not show that longer training is in vain.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuner.analytic.laws import NINETY_PERCENT
 from tuner.analytic.plateau import SECOND_DIFFERENCE, fitted_line
 from tuner.domain.measurement import CurvePoint
 
@@ -21,8 +22,8 @@ _LOSS_SHARE = 0.05
 #: its samples (log) to reach it at the upper end of the slope of its later half by log samples, and if the
 #: slope was so many times as steep before.
 _LEAST_PROGRESS, _MOST_FOLDS, _SLOWED = 0.3, float(np.log(10.0)), 3.0
-#: Scores of the later half that a slope needs, and its upper end in standard errors.
-_FEWEST_OF_HALF, _UPPER = 5, 1.645
+#: Scores of the later half that a slope needs.
+_FEWEST_OF_HALF = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def levelled_off(curve: Sequence[CurvePoint], target: float, *, maximize: bool) 
         return None
     slope, error, _ = fitted_line(folds[later], values[later])
     before = (float(values[later][0]) - float(values[0])) / (float(folds[later][0]) - float(folds[0]))
-    needs = missing / max(slope + _UPPER * error, 1e-12)
+    needs = missing / max(slope + NINETY_PERCENT * error, 1e-12)
     if missing / span > 1.0 - _LEAST_PROGRESS or needs < _MOST_FOLDS or before < _SLOWED * abs(slope):
         return None
     return TurnedBack(best=curve[int(np.argmax(values))].value, levelled_off=True)

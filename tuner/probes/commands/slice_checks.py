@@ -130,15 +130,14 @@ class SliceChecks:
         others = [value for samples, value in habits.first_scores if 2 * samples >= point.samples]
         if not self._is_new or not others or habits.last_score is None:
             return
-        sign = 1.0 if goal.maximize else -1.0
-        usual = max(sign * value for value in others)
-        missing = sign * goal.target - usual
-        is_far = sign * point.value - usual > _FAR_SCORE * missing > 0
+        usual = max(goal.sign * value for value in others)
+        missing = goal.sign * goal.target - usual
+        is_far = goal.sign * point.value - usual > _FAR_SCORE * missing > 0
         if not is_far or abs(point.value - habits.last_score) > _SAME_SCORE * missing:
             return
         seems = (
             f"the first score of a run that was to begin anew, {point.value:g}, is about the last one of the "
-            f"run before it, {habits.last_score:g}, and far from other first scores, {sign * usual:g}"
+            f"run before it, {habits.last_score:g}, and far from other first scores, {goal.sign * usual:g}"
         )
         if self.resume_words is None:
             self.remarks[f"{seems}: does the script go on from a folder that all runs share?"] = None
