@@ -6,15 +6,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import Configuration
+from tuner.analytic.laws import Array
 from tuner.analytic.step_time_model import SecondsModel
 from tuner.domain.format import format_seconds
 from tuner.search.beliefs import Beliefs
 from tuner.search.state import SearchState
-
-Array = npt.NDArray[np.float64]
 
 #: Factors that are tried, nearest first.
 _FACTORS = (1.5, 2.0, 3.0, 5.0, 10.0)

@@ -179,11 +179,6 @@ def template_of(passages: Sequence[Passage]) -> Template:
     return Template(folds=folds, weights=weights / weights.sum())
 
 
-def template_sd(folds: float) -> float:
-    """Standard deviation of log samples to target of one run around the template."""
-    return float(_OWN_SD * np.sqrt(max(folds, 0.0)))
-
-
 def variance_after(share: Array) -> Array:
     """Variance of log samples to target of runs of which so much is known, `(num,)`.
 
@@ -230,4 +225,4 @@ def ahead_of(passage: Passage, template: Template) -> Ahead:
     if passage.progress < LEVELS[0]:
         return Ahead(folds=folds + _STUCK_FOLDS, form_sd=_STUCK_SD, place_sd=0.0, common_sd=common_sd)
     place = min(NOISE * template.steepness(passage.progress), _MOST_PLACE_SD)
-    return Ahead(folds=folds, form_sd=template_sd(folds), place_sd=place, common_sd=common_sd)
+    return Ahead(folds=folds, form_sd=_OWN_SD * math.sqrt(folds), place_sd=place, common_sd=common_sd)

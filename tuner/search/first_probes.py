@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.analytic.features import Features
-
-Array = npt.NDArray[np.float64]
+from tuner.analytic.laws import Array
 
 _NUM_PROBES = 3
 #: Where dollars count, the probes are among this share of the cheapest.

@@ -78,9 +78,10 @@ class StudyTrials:
         self, number: int, outcome: Outcome, seconds_to_target: float | None, seen: Measurement | None
     ) -> None:
         """Reports the end of a trial; one that was reported already is left alone."""
-        trial = self._running(number)
-        if trial is None:
+        running = self._stored(number)
+        if running is None:
             return
+        trial = optuna.Trial(self._study, running._trial_id)
         trial.set_user_attr("outcome", outcome.value)
         if seen is not None:
             trial.set_user_attr("charged_seconds", seen.charged_seconds)
@@ -95,10 +96,6 @@ class StudyTrials:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number not in known:
                 self._study.tell(trial.number, state=TrialState.FAIL)
-
-    def _running(self, number: int) -> optuna.Trial | None:
-        stored = self._stored(number)
-        return None if stored is None else optuna.Trial(self._study, stored._trial_id)
 
     def _stored(self, number: int) -> FrozenTrial | None:
         """What is stored of a trial that has not ended."""

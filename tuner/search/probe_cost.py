@@ -1,17 +1,26 @@
-"""What the next slice of each candidate is charged."""
+"""What the next slice of each candidate is charged: by real ranks, or by this machine if it emulates them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from tuner.search.emulation_cost import fit_emulation_cost
+from search_spaces import Configuration, traits_of
+from tuner.analytic.laws import Array
+from tuner.domain.cluster import Cluster
+from tuner.domain.measurement import Purpose
+from tuner.ledger import ProbeRecord
 from tuner.search.prospects import Prospects
 from tuner.search.state import SearchState
 
-Array = npt.NDArray[np.float64]
+#: What a step of one replica, and a sample in it, are taken to cost before anything was emulated, seconds; so
+#: many measured slices outweigh it.
+_BEFOREHAND = np.array([1e-3, 5e-5])
+_PRIOR_WEIGHT = 0.3
+#: Neither is ever taken for less than this share of it.
+_LEAST_SHARE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +55,7 @@ def probe_cost(state: SearchState, prospects: Prospects, price: Array) -> ProbeC
     charged = np.full(len(price), state.overhead)
     emulated = np.array([state.cluster.emulates(c) for c in prospects.configurations], dtype=bool)
     if emulated.any():
-        model = fit_emulation_cost(state.probes, state.cluster)
-        per_sample = np.array([model.seconds_per_sample(c, state.cluster) for c in prospects.configurations])
+        per_sample = emulated_seconds_per_sample(prospects.configurations, state.probes, state.cluster)
         charged = np.where(emulated, per_sample / prospects.seconds_per_sample, charged)
         price = np.where(emulated, price.min(), price)
     is_free = prospects.status.started & (not state.terms.pays_to_resume)
@@ -57,3 +65,49 @@ def probe_cost(state: SearchState, prospects: Prospects, price: Array) -> ProbeC
         per_slice=np.where(is_free, 0.0, startup) * price,
         startup=startup,
     )
+
+
+def emulated_seconds_per_sample(
+    configurations: Sequence[Configuration], probes: Sequence[ProbeRecord], cluster: Cluster
+) -> Array:
+    """Seconds of this machine for each sample of emulated runs, `(num,)`.
+
+    Least squares of relative errors over all slices that trained, by steps of a replica and by samples; what
+    was assumed keeps it bounded. Runs in which one replica stands for all ranks count separately.
+
+    Args:
+        configurations: What is asked about.
+        probes: What was measured.
+        cluster: What is emulated.
+    """
+    rows: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    for probe in probes:
+        before = 0
+        for measurement in probe.slices:
+            held = measurement.charged_seconds - measurement.startup_seconds
+            samples = measurement.samples - before
+            before = measurement.samples
+            if measurement.emulated and samples > 0 and held > 0 and probe.purpose is not Purpose.TIMING:
+                steps = _steps(probe.configuration, cluster, samples)
+                rows[_is_common(probe.configuration)].append((steps / held, samples / held))
+    separate = _solved(rows[False], _BEFOREHAND)
+    costs = {False: separate, True: _solved(rows[True], separate)}
+    return np.array([costs[_is_common(c)] @ (_steps(c, cluster, 1), 1.0) for c in configurations])
+
+
+def _is_common(configuration: Configuration) -> bool:
+    return not traits_of(configuration.strategy).statistics_depend_on_nodes
+
+
+def _steps(configuration: Configuration, cluster: Cluster, samples: float) -> float:
+    """Steps of replicas in which so many samples are seen."""
+    replicas = 1 if _is_common(configuration) else cluster.num_ranks(configuration.nodes)
+    return samples / configuration.batch_size * replicas
+
+
+def _solved(rows: Sequence[tuple[float, float]], prior: Array) -> Array:
+    assumed = np.diag(_PRIOR_WEIGHT / prior)
+    left = np.concatenate([np.array(rows, dtype=float).reshape(-1, 2), assumed])
+    right = np.concatenate([np.ones(len(rows)), np.full(2, _PRIOR_WEIGHT)])
+    found, *_ = np.linalg.lstsq(left * prior, right, rcond=None)
+    return np.asarray(np.maximum(found, _LEAST_SHARE) * prior, dtype=float)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.levels import examples
 from tests.tuner.analytic.made_curves import power_tail
-from tuner.analytic.curve_template import LEVELS, PRIOR, Passage, passage_of, template_of, template_sd
+from tuner.analytic.curve_template import LEVELS, PRIOR, Passage, ahead_of, passage_of, template_of
 
 Array = npt.NDArray[np.float64]
 
@@ -104,9 +104,9 @@ def test_a_run_that_has_passed_little_hardly_moves_what_others_showed() -> None:
 
 
 def test_the_further_the_target_the_less_sure() -> None:
-    assert [template_sd(f) for f in (0.0, 1.0, 4.0)] == pytest.approx(
-        [0.0, template_sd(1.0), 2 * template_sd(1.0)]
-    )
+    far, near = (ahead_of(passed(share), template_of([])) for share in (0.1, 0.7))
+    assert far.folds > near.folds
+    assert far.form_sd / near.form_sd == pytest.approx(math.sqrt(far.folds / near.folds))
 
 
 def test_a_crossing_lies_between_the_scorings_around_it() -> None:

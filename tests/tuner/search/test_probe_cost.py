@@ -8,7 +8,7 @@ from search_spaces import Configuration
 from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import ProbeRecord
-from tuner.search.emulation_cost import fit_emulation_cost
+from tuner.search.probe_cost import emulated_seconds_per_sample
 
 CLUSTER = Cluster(node_counts=(1, 8, 128))
 PER_STEP, PER_SAMPLE = 4e-4, 2e-5
@@ -54,26 +54,24 @@ def probe(configuration: Configuration, *ends: int, purpose: Purpose = Purpose.S
     )
 
 
+def cost(asked: Configuration, *probes: ProbeRecord) -> float:
+    return float(emulated_seconds_per_sample([asked], probes, CLUSTER)[0])
+
+
 def test_before_anything_ran_a_sample_costs_more_on_more_ranks_but_where_one_stands_for_all() -> None:
-    cost = fit_emulation_cost([], CLUSTER)
-    few, many = (cost.seconds_per_sample(on(nodes, 256), CLUSTER) for nodes in (8, 128))
+    few, many = (cost(on(nodes, 256)) for nodes in (8, 128))
     assert 0 < few < many
-    one, all_of_them = (cost.seconds_per_sample(on(nodes, 256, "all_reduce"), CLUSTER) for nodes in (8, 128))
+    one, all_of_them = (cost(on(nodes, 256, "all_reduce")) for nodes in (8, 128))
     assert one == all_of_them < few
 
 
 def test_slices_show_what_configurations_cost_that_never_ran() -> None:
     probes = [probe(on(8, 64), 4_000, 9_000), probe(on(128, 1024), 20_000), probe(on(128, 128), 3_000)]
     probes.append(probe(on(8, 256, "all_reduce"), 50_000))
-    cost = fit_emulation_cost(probes, CLUSTER)
-    for asked in (on(8, 512), on(128, 256), on(128, 512)):
-        assert cost.seconds_per_sample(asked, CLUSTER) == pytest.approx(took(asked, 1), rel=0.25)
-    assert cost.seconds_per_sample(on(8, 256, "all_reduce"), CLUSTER) == pytest.approx(
-        took(on(8, 256, "all_reduce"), 1), rel=0.25
-    )
+    for asked in (on(8, 512), on(128, 256), on(128, 512), on(8, 256, "all_reduce")):
+        assert cost(asked, *probes) == pytest.approx(took(asked, 1), rel=0.25)
 
 
 def test_timings_and_empty_slices_show_nothing() -> None:
-    nothing = fit_emulation_cost([], CLUSTER)
-    timed = fit_emulation_cost([probe(on(8, 64), 640, purpose=Purpose.TIMING)], CLUSTER)
-    assert timed.separate == pytest.approx(nothing.separate)
+    asked = on(8, 64)
+    assert cost(asked, probe(asked, 640, purpose=Purpose.TIMING)) == pytest.approx(cost(asked))
