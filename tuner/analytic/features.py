@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,10 +11,8 @@ from search_spaces import Configuration, traits_of
 from tuner.analytic.laws import Array
 from tuner.analytic.regression import IntArray
 from tuner.analytic.slopes import Design, Observations, SlopePrior
+from tuner.analytic.strategy_encoding import STRATEGY_LENGTH
 
-#: Correlation of residuals between two values of an axis that have no order (strategies, options).
-_UNORDERED_CORRELATION = 0.6
-_UNORDERED_LENGTH = 1.0 / math.sqrt(-math.log(_UNORDERED_CORRELATION))
 #: A residual's length scale on an ordered axis: this share of the axis' range, but not less than so many
 #: e-folds.
 _LENGTH_SHARE, _LEAST_LENGTH = 0.4, 0.8
@@ -225,7 +222,8 @@ def _assembled(ordered: dict[str, Array], unordered: dict[str, list[str]], async
             indicator = np.array([float(v == value) for v in values])
             positions.append(indicator)
             near.append(f"{axis}={value}")
-            lengths.append(_UNORDERED_LENGTH)
+            # Options are as unlike as strategies.
+            lengths.append(STRATEGY_LENGTH)
             if axis != "strategy" or len(different) > 2 or "apart" not in columns:
                 columns[f"{axis}={value}"] = indicator
     stacked = np.stack(positions, axis=1) if positions else np.zeros((len(asynchronous), 0))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from statistics import NormalDist
-
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 #: A normal's 5% and 95% quantiles lie so many standard deviations from its mean.
-NINETY_PERCENT = NormalDist().inv_cdf(0.95)
+NINETY_PERCENT = 1.645
 #: A number, or an array that broadcasts against the law's inputs: `(num, 1)` gives `(num, num_inputs)`.
 Values = float | Array
 

@@ -96,9 +96,7 @@ class RateEdge:
 
     def draws(self, uniforms: Array) -> Array:
         """Draws of the edge by inverse transform, the same shape."""
-        cumulative = np.cumsum(self.weights)
-        cumulative /= cumulative[-1]
-        return np.asarray(np.interp(uniforms, cumulative, self.grid), dtype=float)
+        return np.asarray(np.interp(uniforms, np.cumsum(self.weights), self.grid), dtype=float)
 
     def shift_draws(self, edges: Array, uniforms: Array) -> Array:
         """Draws of the shift, each given its draw of the edge, `(num_draws,)`."""

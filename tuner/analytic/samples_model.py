@@ -140,9 +140,8 @@ SEED_SD = 0.10
 _BIAS = Parameter(name="log bias of emulated samples", mean=0.0, sd=0.1)
 #: The same where no run states a rate: at their best rates samples follow the batch more closely.
 _BATCH_RESIDUAL_SD = 0.1
-#: Spread of the noise scale around the largest batch of the space, where no gradients were measured; and that
-#: batch over the one that the prior's rate belongs to, where it is not known either.
-_SCALE_SD, _LARGEST_OVER_BATCH = 1.3, 4.0
+#: Spread of the noise scale around the largest batch of the space, where no gradients were measured.
+_SCALE_SD = 1.3
 #: Name of the noise floor, and its prior over the batch that the prior's rate belongs to: there it adds 0.1%.
 NOISE_FLOOR = "log noise floor"
 _FLOOR_OVER_BATCH, _FLOOR_SD = 1 / 32, 1.5
@@ -160,7 +159,7 @@ class RatePrior:
         batch_size: The batch it belongs to.
         exponent: How the best rate follows the batch: 1 for SGD, 1/2 for Adam.
         epoch_samples: Size of the training set, samples.
-        largest_batch_size: The largest batch that may be chosen; None if it is not known.
+        largest_batch_size: The largest batch that may be chosen.
     """
 
     log_rate: float
@@ -168,7 +167,7 @@ class RatePrior:
     batch_size: float
     exponent: float
     epoch_samples: float
-    largest_batch_size: float | None = None
+    largest_batch_size: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -414,8 +413,7 @@ def _parameters(
         shares = np.exp(noise_inputs[:, -2])
         scale_mean, scale_sd = whole_run_scale(shares, noise_scales), _ANY_SCALE_SD
     else:
-        largest = prior.largest_batch_size or _LARGEST_OVER_BATCH * prior.batch_size
-        scale_mean, scale_sd = math.log(largest), _SCALE_SD
+        scale_mean, scale_sd = math.log(prior.largest_batch_size), _SCALE_SD
     at_large_batch = prior.log_rate + prior.exponent * math.log1p(math.exp(scale_mean) / prior.batch_size)
     level = math.log(3 * prior.epoch_samples)
     if reported:

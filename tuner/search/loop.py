@@ -117,7 +117,9 @@ class Search:
             if state.capacity.under_way and (waits or not self._fits_now(state, action)):
                 return None
             assert not isinstance(action, Wait), "the policy waits, but no slice is in flight"
-            self._remember(state, decision)
+            if decision.beliefs is not None:
+                chosen = action.configuration if isinstance(action, Start) else None
+                remember_beliefs(self._context, state, decision.beliefs, also=chosen)
             if isinstance(action, Stop):
                 self._say(state, SearchEvent(kind="end", text=action.reason))
                 is_known = not self._end_all(state, action)
@@ -165,17 +167,10 @@ class Search:
             if probe.lease is not None and probe.lease.owner == context.owner:
                 context.ledger.release(probe.lease)
 
-    def _remember(self, state: SearchState, decision: Decision) -> None:
-        if decision.beliefs is not None:
-            chosen = decision.action.configuration if isinstance(decision.action, Start) else None
-            remember_beliefs(self._context, state, decision.beliefs, also=chosen)
-
     def _execute(self, state: SearchState, decision: Decision) -> None:
         action = decision.action
         if isinstance(action, Ask):
             self._asked = (decision, *self._suggested(state))
-            if state.fits(self._asked[2]):
-                self._start_asked(state)
         elif isinstance(action, Continue):
             probe = _probe(state, action.probe_id)
             folder = self._started_folder(probe)

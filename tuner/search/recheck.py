@@ -25,10 +25,10 @@ def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
         best: What is about to be recommended.
     """
     baseline = state.job.baseline_configuration()
-    if not state.job.runs_command or baseline is None or best == baseline or state.capacity.under_way:
-        return None
     first, again = _timed(state, baseline)
-    if first is None or again or not may_start(state):
+    if baseline is None or first is None or again or best == baseline:
+        return None
+    if state.capacity.under_way or not may_start(state):
         return None
     reason = "the present settings ran first, which may have slowed them down: their steps are timed again"
     if state.schedule.times_steps:
@@ -47,10 +47,7 @@ def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
 
 def cold_start(state: SearchState) -> tuple[float, float] | None:
     """Seconds a step of the present settings in the study's first slice and later, if they clearly differ."""
-    baseline = state.job.baseline_configuration()
-    if not state.job.runs_command or baseline is None:
-        return None
-    first, again = _timed(state, baseline)
+    first, again = _timed(state, state.job.baseline_configuration())
     if first is None or not again:
         return None
     before = first.ranks[0].step.median
@@ -58,8 +55,12 @@ def cold_start(state: SearchState) -> tuple[float, float] | None:
     return (before, after) if before > COLD_FACTOR * after else None
 
 
-def _timed(state: SearchState, baseline: Configuration) -> tuple[Measurement | None, list[Measurement]]:
-    """The study's first slice if it timed the present settings, and all later ones that did."""
+def _timed(
+    state: SearchState, baseline: Configuration | None
+) -> tuple[Measurement | None, list[Measurement]]:
+    """The study's first slice if it timed the present settings of a script, and all later ones that did."""
+    if baseline is None or not state.job.runs_command:
+        return None, []
     key = timing_key(baseline, state.cluster)
     timed = [m for m in state.slices if m.ranks and timing_key(m.configuration, state.cluster) == key]
     if not timed or timed[0] is not state.slices[0]:

@@ -89,7 +89,7 @@ def diverged(what: Configuration) -> RunEvidence:
 
 
 def rate_prior(
-    log_rate: float = math.log(0.01), *, largest_batch_size: float | None = None, exponent: float = 1.0
+    log_rate: float = math.log(0.01), *, largest_batch_size: float = 256.0, exponent: float = 1.0
 ) -> RatePrior:
     """Beliefs around a user's rate at batch 64."""
     return RatePrior(

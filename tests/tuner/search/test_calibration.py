@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from search_spaces import Configuration
 from tests.levels import examples
 from tests.tuner.search.scripted import small_world
+from tuner.analytic.laws import NINETY_PERCENT
 from tuner.analytic.predictor import Forecast
 from tuner.ledger import FitRecord, PredictionRecord
 from tuner.ledger.records import PredictedAgainstMeasured
@@ -44,7 +45,7 @@ def checked(
     measured: float, *, sd: float = 0.5, share: float = 0.1, nodes: int = 1
 ) -> PredictedAgainstMeasured:
     """A prediction of 100 s with an interval of this spread, and what was measured."""
-    half = 1.6448536 * sd
+    half = NINETY_PERCENT * sd
     prediction = PredictionRecord(
         study_id=1,
         configuration=Configuration(nodes=nodes),
