@@ -222,7 +222,7 @@ def _ended_words(state: SearchState, runs: list[Run]) -> tuple[str, tuple[str, .
     longest = max(runs, key=lambda run: run.measurement.samples)
     best = format_value(_best_value(state))
     samples = format_count(longest.measurement.samples)
-    if state.job.runs_command:
+    if state.terms.ends_itself:
         what, change = "the script ended by itself", "let it train for more epochs"
     else:
         what, change = "the schedule ended", "raise workload.schedule.horizon_samples"

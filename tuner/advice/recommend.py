@@ -109,8 +109,8 @@ def recommend(ending: Ending) -> Recommendation | None:
 
 def _uneven(ending: Ending) -> tuple[str, ...]:
     """A sentence on a machine whose speed changes, so that times of different moments compare badly."""
-    sd = ending.beliefs.predictor.seconds.between_moments_sd if ending.state.job.recording() is None else 0.0
-    if sd < _UNEVEN_SD:
+    sd = ending.beliefs.predictor.seconds.between_moments_sd
+    if sd < _UNEVEN_SD or not ending.state.terms.times_alone:
         return ()
     return (
         f"The same step differed by {100 * sd:.0f}% between moments, as on a machine that does other work "
@@ -139,9 +139,7 @@ def goal_words(state: SearchState) -> str:
 
 def _model_of(state: SearchState, run: Run | None) -> str | None:
     """The model that real ranks trained to the target; neither a replay nor an emulation is that."""
-    if run is None or not run.arrived or state.job.recording() is not None:
-        return None
-    if state.cluster.emulates(run.configuration):
+    if run is None or not run.arrived or not _trains_here(state, run.configuration):
         return None
     return trained_model(run)
 

@@ -61,7 +61,7 @@ def turning_points(state: SearchState, beliefs: Beliefs, choice: Configuration) 
         beliefs: What is believed.
         choice: What is recommended.
     """
-    if state.cluster.virtual is None or choice not in beliefs.configurations:
+    if state.terms.is_training or choice not in beliefs.configurations:
         return ()
     expected = beliefs.expected
     place = beliefs.configurations.index(choice)

@@ -50,7 +50,7 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
         words = "1 run has" if levelled == 1 else f"{levelled} runs have"
         lines.append(f"{words} levelled off below the target.")
     ended = [run for run in state.runs.values() if run.ended_by_itself]
-    if ended and state.job.runs_command:
+    if ended and state.terms.ends_itself:
         longest = max(run.measurement.samples for run in ended)
         lines.append(
             f"The script ended by itself before the target in {len(ended)} runs, the longest after "
@@ -108,7 +108,7 @@ def _untold(state: SearchState, choice: Configuration) -> list[str]:
 def _emulated(state: SearchState) -> list[str]:
     """What was emulated, and what its seconds rest on."""
     cluster = state.cluster
-    if cluster.virtual is None:
+    if state.terms.is_training:
         return []
     if cluster.at_hand is None:
         return [

@@ -65,10 +65,14 @@ def score_schedule(job: Job, slices: Sequence[Measurement]) -> ScoreSchedule:
     Scores come at even distances in samples, as once an epoch, or in steps. Which of both it is follows from
     runs with different batches; before, from whether the distance is a whole number of epochs.
 
+    Nothing is known of a job that trains a Workload, whose scores come where Paceline asks for them.
+
     Args:
-        job: A job with a command.
+        job: The job.
         slices: What was measured, with the curves of runs.
     """
+    if not job.runs_command:
+        return ScoreSchedule()
     samples, steps, lines = [], [], 0
     for measurement in slices:
         if measurement.purpose is Purpose.TIMING:

@@ -11,6 +11,9 @@ from tuner.domain.measurement import Measurement
 from tuner.job import Job
 from tuner.probes.slice_plan import first_evaluation
 
+#: Start-up charged where none was measured yet, seconds.
+UNKNOWN_STARTUP_SECONDS = 3.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeTerms:
@@ -21,7 +24,9 @@ class ProbeTerms:
             train on this machine, whose time costs nothing there.
         resumes: Whether a run continues where its last slice ended. Otherwise it starts over.
         pays_to_resume: Whether a slice that continues a run is charged a start-up, too.
-        times_alone: Whether a slice can time steps alone.
+        times_alone: Whether a slice can time steps alone; a recording only replays what it holds.
+        ends_itself: Whether a run may end for a reason of its own, as a script does after its epochs.
+        startup_seconds: Charged for starting a slice before any start was measured.
         first_score_samples: Samples at the first score, where Paceline decides when to score; else None.
         score_growth: Factor between the samples of two scores, where Paceline decides when to score.
     """
@@ -30,6 +35,8 @@ class ProbeTerms:
     resumes: bool = True
     pays_to_resume: bool = True
     times_alone: bool = True
+    ends_itself: bool = False
+    startup_seconds: float = UNKNOWN_STARTUP_SECONDS
     first_score_samples: int | None = None
     score_growth: float = 1.0
 
@@ -49,12 +56,15 @@ def probe_terms(job: Job, cluster: Cluster, slices: Sequence[Measurement], epoch
         slices: What was measured: a script may turn out not to resume.
         epoch_samples: Size of the training set.
     """
-    is_recorded = job.probe.recording is not None
+    recording = job.recording()
+    is_recorded = recording is not None
     return ProbeTerms(
         is_training=cluster.virtual is None,
         resumes=job.can_resume and not any(m.resume_refused for m in slices),
         pays_to_resume=not is_recorded,
         times_alone=not is_recorded,
+        ends_itself=job.runs_command,
+        startup_seconds=UNKNOWN_STARTUP_SECONDS if recording is None else recording.startup_seconds,
         first_score_samples=None
         if is_recorded
         else first_evaluation(epoch_samples, job.probe.first_score_samples),

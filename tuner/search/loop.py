@@ -379,7 +379,7 @@ def _expected_seconds(
     state: SearchState, decision: Decision, configuration: Configuration, until: Until
 ) -> float:
     """How long a slice is expected to hold its nodes; 0 if unknown."""
-    if state.cluster.virtual is not None:
+    if not state.terms.is_training:
         return 0.0
     run = None if isinstance(decision.action, Ask) else run_of(state, configuration)
     ends = []

@@ -18,14 +18,12 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
 from tuner.probes.score_schedule import ScoreSchedule, score_schedule
-from tuner.probes.terms import ProbeTerms, probe_terms
+from tuner.probes.terms import UNKNOWN_STARTUP_SECONDS, ProbeTerms, probe_terms
 from tuner.search.capacity import Capacity
 from tuner.search.runs import Run, RunCache, is_interrupted, paid_slices, run_key
 from tuner.search.start_value import guessed_start, progress_of
 from tuner.search.timings import TimingKey, timing_key
 
-#: Start-up charged where none was measured yet, seconds.
-_UNKNOWN_STARTUP_SECONDS = 3.0
 #: Scripts whose ends differ by a smaller share end alike.
 _ALIKE = 0.95
 #: Fitting, deciding and storing between two slices: not charged, but part of the elapsed time.
@@ -45,8 +43,7 @@ class SearchState:
         start_value: The metric of the untrained model; None before any scoring.
         epoch_samples: Size of the training set.
         spent: Everything charged; nothing yet of the slices in flight.
-        schedule: When the user's script scores; nothing is known of a job that trains a Workload, whose
-            scores come where Paceline asks for them.
+        schedule: When the user's script scores.
         capacity: Limits on concurrent slices, and the slices in flight.
         past_faults: Probes that failed before this run of the search: what broke then may be fixed.
     """
@@ -161,7 +158,7 @@ class SearchState:
         seen = [(run.measurement, run.ended_by_itself) for run in self.runs.values()]
         samples = _common_end([(m.samples, ended) for m, ended in seen])
         steps = _common_end([(m.step, ended) for m, ended in seen])
-        if not self.job.runs_command or (samples is None and steps is None):
+        if not self.terms.ends_itself or (samples is None and steps is None):
             return [math.inf] * len(configurations)
         # Where both may end it, the later one does.
         return [max(samples or 0, (steps or 0) * c.batch_size) for c in configurations]
@@ -175,9 +172,7 @@ class SearchState:
     def startup_seconds(self) -> float:
         """What starting a slice costs before its first step: the median of those measured."""
         seen = [m.startup_seconds for m in self.slices if m.startup_seconds > 0]
-        recording = self.job.recording()
-        stated = _UNKNOWN_STARTUP_SECONDS if recording is None else recording.startup_seconds
-        return float(np.median(seen)) if seen else stated
+        return float(np.median(seen)) if seen else self.terms.startup_seconds
 
     @cached_property
     def is_scored(self) -> bool:
@@ -219,7 +214,7 @@ class SearchState:
             for measurement, trained in paid_slices(probe)
             if not is_interrupted(measurement, trained)
         ]
-        startup = float(np.median(lost)) if lost else _UNKNOWN_STARTUP_SECONDS
+        startup = float(np.median(lost)) if lost else UNKNOWN_STARTUP_SECONDS
         return max(startup, self.startup_seconds) + _DECIDING_SECONDS
 
     @cached_property
@@ -267,7 +262,7 @@ class SearchState:
                     samples_to_target=run.samples_to_target,
                     diverged=run.probe.outcome is Outcome.DIVERGED,
                     # A script that ends by itself does not show that longer training is in vain.
-                    ended=run.has_ended and not (self.job.runs_command and run.ended_by_itself),
+                    ended=run.has_ended and not (self.terms.ends_itself and run.ended_by_itself),
                     turned_back=run.turned_back is not None,
                     emulated=self.cluster.emulates(run.configuration),
                     noise=run.measurement.noise,
@@ -320,9 +315,7 @@ def read_state(
         start_value=float(np.median(starts)) if starts else guessed_start(job, firsts),
         epoch_samples=epoch_samples,
         spent=Charge(seconds=seconds, dollars=dollars),
-        schedule=score_schedule(job, [m for p in probes for m in p.slices])
-        if job.runs_command
-        else ScoreSchedule(),
+        schedule=score_schedule(job, [m for p in probes for m in p.slices]),
         capacity=capacity or Capacity(),
     )
 

@@ -6,6 +6,7 @@ import pytest
 
 from search_spaces import Configuration
 from tests.tuner.probes.commands.bench import job_of
+from tests.tuner.search.world import make_job
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.probes.score_schedule import ScoreSchedule, score_schedule
 
@@ -27,6 +28,10 @@ def measured(
         ),
         reports_steps=reports_steps,
     )
+
+
+def test_nothing_is_known_of_a_job_whose_scores_come_where_paceline_asks_for_them() -> None:
+    assert score_schedule(make_job(), [measured(SMALL, [100, 200])]) == ScoreSchedule()
 
 
 def test_nothing_is_known_before_the_first_score() -> None:

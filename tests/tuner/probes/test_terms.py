@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+from tests.tuner.probes.commands.bench import job_of
 from tests.tuner.search.world import make_cluster, make_job
-from tuner.probes.terms import probe_terms
+from tuner.probes.terms import UNKNOWN_STARTUP_SECONDS, probe_terms
 
 MACHINE = {"fixed_seconds": "1ms", "seconds_per_sample": "1ms", "latency": "10us", "bandwidth": "10Gbit/s"}
 
@@ -12,6 +13,9 @@ def test_scores_of_a_workload_come_where_paceline_decides() -> None:
     assert terms.is_training
     assert terms.resumes
     assert terms.pays_to_resume
+    assert terms.times_alone
+    assert not terms.ends_itself
+    assert terms.startup_seconds == UNKNOWN_STARTUP_SECONDS
     assert terms.next_score_samples(0) == 1000
     assert terms.next_score_samples(1000) == 1500
     assert terms.next_score_samples(1500) == 2250
@@ -20,3 +24,8 @@ def test_scores_of_a_workload_come_where_paceline_decides() -> None:
 def test_what_is_emulated_is_not_the_training_that_was_asked_for() -> None:
     job = make_job(cluster={"nodes": [1, 2], "machine": MACHINE}, probe={"kind": "emulated"})
     assert not probe_terms(job, make_cluster(job), [], 20_000).is_training
+
+
+def test_a_script_may_end_for_a_reason_of_its_own() -> None:
+    job = job_of("train {batch_size}")
+    assert probe_terms(job, make_cluster(job), [], 20_000).ends_itself
