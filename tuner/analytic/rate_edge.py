@@ -125,14 +125,10 @@ def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], stal
     slab = np.exp(-0.5 * (SHIFTS / _SHIFT_SD) ** 2)
     prior = (1.0 - _NO_SHIFT) * slab / slab.sum()
     prior[0] += _NO_SHIFT
-    log_joint = np.zeros((len(grid), len(SHIFTS)))
+    log_joint = np.repeat(log_weights[:, None], len(SHIFTS), axis=1)
     for run, stale in zip(runs, staleness, strict=True):
-        if stale == 0.0:
-            log_weights += _log_likelihood(run, runs, grid)
-        else:
-            log_joint += _log_likelihood(run, runs, grid[:, None] - stale * SHIFTS)
-    weights = np.exp(log_weights - log_weights.max())
-    joint = weights[:, None] * prior * np.exp(log_joint - log_joint.max())
+        log_joint += _log_likelihood(run, runs, grid[:, None] - stale * SHIFTS)
+    joint = prior * np.exp(log_joint - log_joint.max())
     return RateEdge(grid=grid, joint=joint / joint.sum())
 
 

@@ -78,20 +78,20 @@ def prior_parameters(
     """
     found = _PARAMETERS + (_FURTHER_PARAMETERS if exchanges_asynchronously(strategies) else ())
     if nodes_are_machines(cluster):
-        changed = [_MACHINE_LATENCY]
-        found += _MACHINE_PARAMETERS
+        found += (_MACHINE_LATENCY, *_MACHINE_PARAMETERS)
         if cluster.devices_per_node > 1:
-            changed.append(_DEVICE_OVERLAP)
-            found += _DEVICE_PARAMETERS
+            found += (_DEVICE_OVERLAP, *_DEVICE_PARAMETERS)
         if with_waits:
             found += (_SLOWED_COMPUTE,)
         if parameter_bytes == 0:
             found += (_UNSTATED_BYTES,)
-        by_name = {parameter.name: parameter for parameter in changed}
-        found = tuple(by_name.get(parameter.name, parameter) for parameter in found)
+        # Of two with the same name the later one counts, in the place of the first.
+        by_name = {parameter.name: parameter for parameter in found}
         # A latency of one bucket as that of all of them.
         longer = 0.5 * math.log(max(math.ceil(parameter_bytes / _BUCKET_BYTES), 1))
-        found = tuple(replace(p, mean=p.mean + longer) if "latency" in p.name else p for p in found)
+        found = tuple(
+            replace(p, mean=p.mean + longer) if "latency" in name else p for name, p in by_name.items()
+        )
     if cluster.virtual is not None:
         most_sd = _DESCRIBED_SD if cluster.at_hand is None else _DOUBTED_SD
         found = _described(found, cluster.virtual, most_sd)

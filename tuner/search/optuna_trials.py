@@ -42,10 +42,7 @@ class StudyTrials:
                     trial.suggest_categorical(knob, distribution.choices)
         finally:
             self._study.sampler = chooser
-        if Configuration(trial.params) != configuration:
-            trial.set_user_attr("configuration", configuration.key)
-        trial.set_user_attr("purpose", purpose.value)
-        return trial.number
+        return _described(trial, configuration, purpose)
 
     def ask(self) -> tuple[int, Configuration]:
         """The trial that the study's own sampler suggests: its number and configuration."""
@@ -59,10 +56,7 @@ class StudyTrials:
             asked = asked.replaced(**{knob: choice.nearest(suggested)})
         if left and asked not in left:  # knobs are asked for one by one, and may be none of the list together
             asked = ListedSpace(configurations=tuple(left)).nearest(asked)
-        if Configuration(trial.params) != asked:
-            trial.set_user_attr("configuration", asked.key)
-        trial.set_user_attr("purpose", Purpose.TRAINING.value)
-        return trial.number, asked
+        return _described(trial, asked, Purpose.TRAINING), asked
 
     def report(self, number: int, points: Sequence[CurvePoint]) -> None:
         """Adds scorings to a trial that has not ended; Optuna keeps the first value at each place."""
@@ -101,3 +95,11 @@ class StudyTrials:
         """What is stored of a trial that has not ended."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return next((trial for trial in running if trial.number == number), None)
+
+
+def _described(trial: optuna.Trial, configuration: Configuration, purpose: Purpose) -> int:
+    """Stores what a trial is, where its parameters do not say it; returns its number."""
+    if Configuration(trial.params) != configuration:
+        trial.set_user_attr("configuration", configuration.key)
+    trial.set_user_attr("purpose", purpose.value)
+    return trial.number

@@ -55,11 +55,6 @@ def test_the_same_seed_asks_the_same(name: str) -> None:
     assert asked(1) != asked(2)
 
 
-def test_an_unknown_sampler_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown sampler 'cmaes'; allowed are tpe, gp and random"):
-        baseline_sampler("cmaes", crowded_job().search_space(), 0)
-
-
 def test_a_sampler_that_only_suggests_what_is_infeasible_is_overruled() -> None:
     class Stubborn(optuna.samplers.RandomSampler):
         def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
