@@ -75,7 +75,7 @@ class Design:
         self.columns = columns
         self._positions = positions / lengths
         self._kernels: dict[float, Array] = {}
-        self._residuals: dict[float, Array] = {}
+        self._roots: dict[float, Array] = {}
 
     def kernel(self, factor: float) -> Array:
         """Correlations of the residual, length scales times `factor`, `(num_candidates, num_candidates)`."""
@@ -87,13 +87,12 @@ class Design:
             known = self._kernels[factor] = np.asarray(np.exp(-0.5 * distance), dtype=float)
         return known
 
-    def residuals(self, factor: float) -> Array:
-        """Draws of the residual of size 1 before any observation, `(NUM_DRAWS, num_candidates)`."""
-        known = self._residuals.get(factor)
+    def root(self, factor: float) -> Array:
+        """Lower root of `kernel`, `(num_candidates, num_candidates)`."""
+        known = self._roots.get(factor)
         if known is None:
-            num = len(self.columns)
-            root = np.linalg.cholesky(self.kernel(factor) + _JITTER * np.eye(num))
-            known = self._residuals[factor] = shuffled_normals(np.random.default_rng(num), num) @ root.T
+            kernel = self.kernel(factor)
+            known = self._roots[factor] = np.linalg.cholesky(kernel + _JITTER * np.eye(len(kernel)))
         return known
 
 
@@ -161,11 +160,12 @@ class SlopeModel:
         (Matheron's rule; Wilson et al. 2020), so that no covariance of all candidates is made.
 
         Args:
-            rng: Of the draws; those of the residual are the same for all models of a design.
+            rng: Of the draws.
         """
         columns, seen = self.design.columns, self.seen
         ends = np.round(np.cumsum([part.weight for part in self.parts]) * NUM_DRAWS).astype(int)
-        slopes, own = (shuffled_normals(rng, num) for num in columns.shape[::-1])
+        num, num_slopes = columns.shape
+        residuals, own, slopes = (shuffled_normals(rng, size) for size in (num, num, num_slopes))
         common, errors = shuffled_normals(rng, 1), shuffled_normals(rng, len(seen.rows))
         observing = errors * seen.noise_sd + common * seen.common_sd
         found = np.empty((NUM_DRAWS, len(columns)))
@@ -173,9 +173,9 @@ class SlopeModel:
         order = (np.arange(NUM_DRAWS) * _COPRIME) % NUM_DRAWS
         for part, first, end in zip(self.parts, [0, *ends[:-1]], ends, strict=True):
             rows, component = order[first:end], part.component
-            residual = self.design.residuals(component.length_factor)[rows]
-            y = (slopes[rows] * component.prior.sd) @ columns.T + component.residual_sd * residual
-            y += self.own_sd * own[rows]
+            residual = residuals[rows] @ self.design.root(component.length_factor).T
+            y = (slopes[rows] * component.prior.sd) @ columns.T
+            y += component.residual_sd * residual + self.own_sd * own[rows]
             misfit = y[:, seen.rows] + observing[rows]
             found[rows] = part.mean + y - (misfit @ component.inverse_root.T) @ part.lowered
         return found

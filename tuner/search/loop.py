@@ -171,6 +171,8 @@ class Search:
         action = decision.action
         if isinstance(action, Ask):
             self._asked = (decision, *self._suggested(state))
+            if state.fits(self._asked[2]):
+                self._start_asked(state)
         elif isinstance(action, Continue):
             probe = _probe(state, action.probe_id)
             folder = self._started_folder(probe)
