@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 def status(job: JobPath, storage: StorageUrl = None, output_format: FormatOption = Format.TABLE) -> None:
     """Show the status of a job's study."""
+    from tuner.service.opening import default_output
     from tuner.service.views import require_study, status_rows
 
     opened = opened_job(job)
     with study_store(storage, job, to_read=True) as store:
         study = require_study(store.ledger, opened)
-        print_rows(status_rows(store.ledger, study), output_format)
+        print_rows(status_rows(store.ledger, study, default_output(opened.job).resolve()), output_format)
 
 
 def trials(job: JobPath, storage: StorageUrl = None, output_format: FormatOption = Format.TABLE) -> None:

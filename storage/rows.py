@@ -103,6 +103,7 @@ def probe(row: Row[Any], slices: Sequence[Measurement], now: float) -> ProbeReco
     """
     if len({measurement.configuration for measurement in slices}) > 1:
         raise ValueError(f"slices of different configurations in probe {row.probe_id}")
+    state = lease_state(row)
     return ProbeRecord(
         probe_id=row.probe_id,
         study_id=row.study_id,
@@ -112,8 +113,9 @@ def probe(row: Row[Any], slices: Sequence[Measurement], now: float) -> ProbeReco
         slices=tuple(slices),
         outcome=Outcome(row.outcome),
         reason=row.reason,
-        lease=lease_state(row).held(now),
+        lease=state.held(now),
         created_at=row.created_at,
+        expired_lease=state.expired(now),
     )
 
 

@@ -166,10 +166,14 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert err.strip().splitlines()[-1] == "paceline: interrupted; run the same command to resume"
     assert "Traceback" not in err
     workplace.assert_nobody_left()
-    assert all(probe.lease is None for probe in workplace.study()[1])
+    interrupted = workplace.study()[1]
+    assert all(probe.lease is None for probe in interrupted)
+    # The slice that was interrupted is paid for, too.
+    assert len(slices_of(interrupted)) > len(slices_of(before))
+    assert slices_of(interrupted)[-1].charged_seconds > 0
     again = workplace.call("run", "job.toml")
     assert_recommended(again, workplace)
-    assert_went_on(before, workplace.study()[1])
+    assert_went_on(interrupted, workplace.study()[1], was_ended=True)
 
 
 def test_a_killed_rank_costs_a_slice_and_not_the_run(

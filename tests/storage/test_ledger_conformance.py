@@ -187,11 +187,14 @@ class TestLeases:
         clock.advance(59.9)
         with pytest.raises(LeaseLostError, match="held by worker-1"):
             ledger.take_probe(lease.probe_id, owner="worker-2", lease_seconds=60)
+        assert ledger.probes(study.study_id)[0].expired_lease is None
         clock.advance(0.1)
-        assert ledger.probes(study.study_id)[0].lease is None
+        found = ledger.probes(study.study_id)[0]
+        assert (found.lease, found.expired_lease) == (None, lease)
         taken = ledger.take_probe(lease.probe_id, owner="worker-2", lease_seconds=60)
         assert (taken.attempt, taken.owner) == (2, "worker-2")
-        assert ledger.probes(study.study_id)[0].lease == taken
+        found = ledger.probes(study.study_id)[0]
+        assert (found.lease, found.expired_lease) == (taken, None)
 
     def test_renewing_keeps_others_out(self, ledger: Ledger, study: StudyRecord, clock: FakeClock) -> None:
         lease = started(ledger, study)

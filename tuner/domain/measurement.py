@@ -186,7 +186,7 @@ class Measurement:
         parameter_bytes: Bytes of the model's parameters; 0 where unknown.
         oversubscribed: Whether ranks had to share cores.
         error: What went wrong, with every rank's message; None unless the outcome is a fault, or it was
-            stopped from outside.
+            stopped from outside, as by an interrupt of the search.
         checkpoint: Path of the newest checkpoint, from which the probe can resume.
         lost_ranks: Ranks that died or fell silent while the others continued, which only strategies
             without a barrier do.

@@ -28,7 +28,16 @@ class LeaseState:
 
     def held(self, now: float) -> Lease | None:
         """The lease that holds now; None where there is none or it has run out."""
-        if self.owner is None or self.expires_at is None or self.expires_at <= now:
+        newest = self._newest()
+        return None if newest is None or newest.expires_at <= now else newest
+
+    def expired(self, now: float) -> Lease | None:
+        """The newest lease where it has run out and was not given back; None otherwise."""
+        newest = self._newest()
+        return None if newest is None or newest.expires_at > now else newest
+
+    def _newest(self) -> Lease | None:
+        if self.owner is None or self.expires_at is None:
             return None
         return Lease(
             probe_id=self.probe_id, owner=self.owner, attempt=self.attempt, expires_at=self.expires_at

@@ -173,7 +173,8 @@ class MemoryLedger:
         self._leases[probe_id] = replace(self._leases[probe_id], outcome=outcome, owner=None, expires_at=None)
 
     def _current(self, probe: ProbeRecord) -> ProbeRecord:
-        return replace(probe, lease=self._leases[probe.probe_id].held(self._clock()))
+        state, now = self._leases[probe.probe_id], self._clock()
+        return replace(probe, lease=state.held(now), expired_lease=state.expired(now))
 
 
 def free_name(job_name: str, taken: set[str]) -> str:

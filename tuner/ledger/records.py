@@ -66,6 +66,7 @@ class ProbeRecord:
         reason: Why it ended, in words.
         lease: The lease that holds now; None if there is none.
         created_at: Seconds since the epoch.
+        expired_lease: A lease that ran out and was not given back, as of a worker that was killed.
     """
 
     probe_id: int
@@ -78,6 +79,13 @@ class ProbeRecord:
     reason: str
     lease: Lease | None
     created_at: float
+    expired_lease: Lease | None = None
+
+    @property
+    def was_tried(self) -> bool:
+        """Whether a slice was neither lost nor interrupted, or trained at least a sample."""
+        nothing = (Outcome.PAUSED, 0)
+        return any(m.error is None or (m.outcome, m.samples) != nothing for m in self.slices)
 
     @property
     def measurement(self) -> Measurement | None:

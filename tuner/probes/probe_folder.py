@@ -53,6 +53,11 @@ class ProbeFolder:
         return self._slice
 
     @property
+    def ended_slices(self) -> frozenset[int]:
+        """Numbers of the slices that ended and were reported."""
+        return frozenset(self._ended)
+
+    @property
     def reported_samples(self) -> frozenset[int]:
         """Samples of the scorings that earlier slices have reported."""
         return frozenset(self._reported)

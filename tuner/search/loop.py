@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
 from search_spaces import Configuration, traits_of
-from tuner.domain.errors import LeaseLostError, StorageError
+from tuner.domain.errors import LeaseLostError, StorageError, TunerError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import Lease, ProbeRecord
 from tuner.probes import Prober, Until
@@ -19,6 +20,7 @@ from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent, clock_words
 from tuner.search.inflight import LEASE_SECONDS, POLL_SECONDS, Slice, SlicesUnderWay
 from tuner.search.limits import arrival, budget_used
+from tuner.search.lost_slices import probe_folder
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Policy, Start, Stop, StopKind, Wait
 from tuner.search.prediction_log import remember_beliefs
 from tuner.search.runs import RunCache
@@ -66,7 +68,7 @@ class Search:
     def run(self) -> tuple[Stop, Decision]:
         """Searches until the policy stops; returns why, with what was believed then.
 
-        Whatever ends this process ends all slices in flight.
+        Whatever ends this process ends all slices in flight; an interrupt charges what they took.
 
         Raises:
             StorageError: Another worker has taken a probe of this study.
@@ -76,6 +78,10 @@ class Search:
             # times as long.
             with threadpool_limits(limits=1, user_api="blas"):
                 return self._search()
+        except KeyboardInterrupt:
+            with contextlib.suppress(TunerError):
+                self._stop_all(self.state(), "the slice was interrupted")
+            raise
         except LeaseLostError as error:
             name = self._context.study.name
             raise StorageError(
@@ -298,6 +304,12 @@ class Search:
             for active, measurement in self._slices.end_all(_OVERRUN_SHARE * state.elapsed_seconds):
                 self._write_down(active, measurement)
                 ended.append(measurement)
+        ended += self._stop_all(state)
+        return any(measurement.curve or measurement.ranks for measurement in ended)
+
+    def _stop_all(self, state: SearchState, error: str | None = None) -> list[Measurement]:
+        """Ends the slices in flight at once and stores what they took and showed; returns them as stored."""
+        ended: list[Measurement] = []
         for active, measurement in self._slices.stop_all():
             before = _probe(state, active.lease.probe_id).measurement
             stopped = replace(
@@ -307,10 +319,11 @@ class Search:
                 samples=before.samples if before else 0,
                 training_seconds=before.training_seconds if before else 0.0,
                 checkpoint=before.checkpoint if before else None,
+                error=error,
             )
             self._write_down(active, stopped)
             ended.append(stopped)
-        return any(measurement.curve or measurement.ranks for measurement in ended)
+        return ended
 
     def _end_trial(self, state: SearchState, probe: ProbeRecord) -> None:
         if probe.trial_number is None:
@@ -353,10 +366,7 @@ class Search:
         return checkpoint.parent.parent
 
     def _probe_folder(self, probe_id: int) -> Path:
-        # The study's creation time is in the name: a folder left from a deleted database is never reused.
-        study = self._context.study
-        name = f"{study.name}-{int(study.created_at):x}"
-        folder = self._context.folder / "probes" / name / f"{probe_id:04d}"
+        folder = probe_folder(self._context.folder, self._context.study, probe_id)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -68,7 +68,7 @@ class ModelPolicy:
         tried = {
             p.configuration
             for p in state.probes
-            if (p.slices or not p.outcome.can_continue or p.probe_id in under_way)
+            if (p.was_tried or not p.outcome.can_continue or p.probe_id in under_way)
             and p.probe_id not in state.past_faults
         }
         wanted, baseline = self._wanted(state), state.job.baseline_configuration()

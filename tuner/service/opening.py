@@ -19,8 +19,10 @@ from tuner.domain.cluster import Cluster
 from tuner.domain.errors import DataNotFoundError, JobError, StorageError
 from tuner.job import Job, load_job, load_workload, script_digest, workload_code_digest
 from tuner.launchers.process_records import ProcessRecord
-from tuner.ledger import Ledger, StudyRecord
+from tuner.ledger import Lease, Ledger, ProbeRecord, StudyRecord
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
+from tuner.search.events import Listener, SearchEvent, ignore
+from tuner.search.lost_slices import lost_seconds, lost_slice, probe_folder
 
 if TYPE_CHECKING:
     import optuna
@@ -279,21 +281,43 @@ def is_dead(owner: str) -> bool:
     return _started(int(pid)) != started
 
 
-def free_leases_of_the_dead(ledger: Ledger, study: StudyRecord) -> None:
-    """Gives back the leases of tuners of this host that were killed, so that no tuner waits for them.
+def abandoned_lease(probe: ProbeRecord) -> Lease | None:
+    """The lease of a tuner that was killed: one that ran out, or one of a dead process of this host."""
+    if probe.lease is not None and is_dead(probe.lease.owner):
+        return probe.lease
+    return probe.expired_lease
+
+
+def free_leases_of_the_dead(
+    ledger: Ledger, study: StudyRecord, output: Path, cluster: Cluster, listen: Listener = ignore
+) -> None:
+    """Gives back the leases of tuners that were killed, and charges the slices that were lost with them.
+
+    Args:
+        ledger: Where the study is.
+        study: The study.
+        output: Its output folder.
+        cluster: What it trains on.
+        listen: Is told of each lost slice.
 
     Raises:
         StorageError: Another tuner is working on this study.
     """
     for probe in ledger.probes(study.study_id):
-        if probe.lease is None:
-            continue
-        if not is_dead(probe.lease.owner):
+        lease = abandoned_lease(probe)
+        if lease is not None:
+            seconds = lost_seconds(probe_folder(output, study, probe.probe_id), lease)
+            if seconds > 0.0:
+                lost = lost_slice(probe, seconds, cluster)
+                ledger.append_slice(lease, lost)
+                words = f"probe {probe.probe_id}: {lost.error}; its time is charged"
+                listen(SearchEvent(kind="warning", text=words))
+            ledger.release(lease)
+        elif probe.lease is not None:
             raise StorageError(
                 f"study {study.name} is being worked on by {probe.lease.owner.rsplit(':', 2)[0]}; "
                 "wait for it to end, or start another study with --fresh"
             )
-        ledger.release(probe.lease)
 
 
 def _started(pid: int) -> str:

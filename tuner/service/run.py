@@ -150,7 +150,7 @@ def _run(
     study = store.ledger.open_study(
         opened.job.name, opened.fingerprint, opened.job.model_dump(mode="json"), fresh=options.fresh
     )
-    free_leases_of_the_dead(store.ledger, study)
+    free_leases_of_the_dead(store.ledger, study, options.output, opened.cluster, listen)
     for folder in sorted(options.output.glob("probes/*/*")):
         end_orphans(folder)
         prober.end_orphans(folder)

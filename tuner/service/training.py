@@ -119,7 +119,7 @@ def run_training(
     Raises:
         StorageError: Another tuner works on the study, or study or folder cannot be read or written.
     """
-    free_leases_of_the_dead(store.ledger, study)
+    free_leases_of_the_dead(store.ledger, study, folder, opened.cluster, listen)
     with store.guarded():
         context = SearchContext(
             job=job,

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tuner.domain.errors import JobError
 from tuner.domain.format import format_chance
-from tuner.domain.measurement import crossing
+from tuner.domain.measurement import Outcome, crossing
 from tuner.job import GoalSection
 from tuner.ledger import Ledger, ProbeRecord, StudyRecord
-from tuner.service.opening import OpenedJob, changed_words, find_study, has_other_study
+from tuner.search.lost_slices import lost_seconds, probe_folder
+from tuner.service.opening import (
+    OpenedJob,
+    abandoned_lease,
+    changed_words,
+    find_study,
+    has_other_study,
+)
 
 Row = dict[str, Any]
 
 
-def status_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:
-    """Status rows of a study."""
+def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
+    """Status rows of a study.
+
+    Args:
+        ledger: Where it is.
+        study: The study.
+        output: Its output folder, which tells how long slices ran that were lost with a killed run.
+    """
     probes = ledger.probes(study.study_id)
     seen = [probe.measurement for probe in probes if probe.measurement is not None]
     given = ledger.recommendations(study.study_id)
     open_ones = [probe for probe in probes if probe.outcome.can_continue and probe.slices]
-    held = [probe for probe in probes if probe.lease is not None]
+    lost = {probe.probe_id: lease for probe in probes if (lease := abandoned_lease(probe)) is not None}
+    held = [probe for probe in probes if probe.lease is not None and probe.probe_id not in lost]
     rows = [
         ("study", study.name),
         ("probes", len(probes)),
         ("slices", sum(len(probe.slices) for probe in probes)),
         ("probes that can go on", len(open_ones)),
         ("probes under way", len(held)),
-        *_at_once(probes),
+        *_at_once(probes, held),
+        *(
+            (f"probe {number} lost", _lost_words(lost_seconds(probe_folder(output, study, number), lease)))
+            for number, lease in lost.items()
+        ),
         ("charged seconds", round(sum(m.charged_seconds for m in seen), 3)),
         ("charged dollars", round(sum(m.charged_dollars for m in seen), 6)),
         ("best value", _best_value(study, probes)),
@@ -39,9 +58,15 @@ def status_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:
     return [{"what": what, "value": value} for what, value in rows]
 
 
-def _at_once(probes: list[ProbeRecord]) -> list[tuple[str, Any]]:
+def _lost_words(seconds: float) -> str:
+    """What a killed run lost of a probe; it is charged when the search resumes."""
+    if seconds == 0.0:
+        return "no slice: the run was killed between two slices, or its folder is not here"
+    return f"a slice after about {seconds:.1f} s: the run was killed; `paceline run` charges it and resumes"
+
+
+def _at_once(probes: list[ProbeRecord], held: list[ProbeRecord]) -> list[tuple[str, Any]]:
     """Slices in flight if there are several, and elapsed time if slices ran concurrently."""
-    held = [probe for probe in probes if probe.lease is not None]
     rows: list[tuple[str, Any]] = []
     if len(held) > 1:
         rows = [(f"probe {p.probe_id} under way", f"{p.purpose.value}: {p.configuration}") for p in held]
@@ -77,6 +102,8 @@ def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
     ]
     for index, measurement in enumerate(probe.slices):
         words = f"{measurement.purpose.value}, {measurement.charged_seconds:.2f} s charged"
+        if measurement.outcome is Outcome.PAUSED and measurement.error:
+            words += f", {measurement.error}"
         if measurement.curve:
             last = measurement.curve[-1]
             words += f", {last.value:.4g} after {last.samples} samples"
@@ -133,7 +160,8 @@ def _trial_row(study: StudyRecord, probe: ProbeRecord) -> Row:
     goal = study.job["goal"]
     row: Row = {"trial": probe.trial_number, "purpose": probe.purpose.value}
     row |= probe.configuration.as_dict()
-    row |= {"outcome": probe.outcome.value, "slices": len(probe.slices)}
+    outcome = probe.outcome.value if abandoned_lease(probe) is None else "killed"
+    row |= {"outcome": outcome, "slices": len(probe.slices)}
     crossed = None
     if measurement is not None:
         points = measurement.trained_curve

@@ -182,7 +182,7 @@ class SyntheticProber(Prober):
 
     def cancel(self, handle: ProbeHandle) -> None:
         self.cancelled += 1
-        self._done.pop(handle.identity, None)
+        self._done[handle.identity] = replace(self._done[handle.identity], outcome=Outcome.STOPPED)
 
     def close(self) -> None:
         self._done.clear()

@@ -215,7 +215,7 @@ def test_a_lease_lost_as_the_slice_ends_is_a_warning_too(tmp_path: Path) -> None
     assert world.probes()[0].slices == ()
 
 
-def test_an_interrupted_slice_is_cancelled_and_its_lease_given_back(tmp_path: Path) -> None:
+def test_an_interrupted_slice_is_cancelled_and_charged_and_its_lease_given_back(tmp_path: Path) -> None:
     world = small_world(tmp_path)
 
     def interrupt() -> None:
@@ -227,6 +227,9 @@ def test_an_interrupted_slice_is_cancelled_and_its_lease_given_back(tmp_path: Pa
         world.search(Scripted(start(GOOD)), prober=prober).run()
     assert world.probes()[0].lease is None
     assert prober.cancelled == 1
+    (slice_,) = world.probes()[0].slices
+    assert (slice_.outcome, slice_.samples) == (Outcome.PAUSED, 0)
+    assert slice_.charged_seconds == prober.charged_seconds > 0
 
 
 @pytest.mark.parametrize("call", ["start_probe", "take_probe"])

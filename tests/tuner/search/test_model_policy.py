@@ -52,6 +52,22 @@ def test_the_present_settings_come_first(tmp_path: Path) -> None:
     assert first.reason == "the present settings come first"
 
 
+def test_present_settings_whose_slice_was_interrupted_come_first_again(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    interrupted = Measurement(
+        configuration=BASELINE,
+        purpose=Purpose.STATISTICS,
+        outcome=Outcome.PAUSED,
+        charged_seconds=3.0,
+        error="the slice was interrupted",
+    )
+    world.keep(interrupted)
+    assert decided(world).configuration == BASELINE
+    # One that ran as far as it was to, without a report, is not repeated.
+    world.keep(replace(interrupted, error=None))
+    assert decided(world).configuration != BASELINE
+
+
 def test_present_settings_outside_the_space_come_first_all_the_same(tmp_path: Path) -> None:
     world = small_world(tmp_path, baseline={"nodes": 2, "batch_size": 48, "learning_rate": 2.5})
     assert decided(world).configuration == configuration(2, 48, 2.5)

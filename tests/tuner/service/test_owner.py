@@ -9,11 +9,18 @@ from pathlib import Path
 import pytest
 
 from search_spaces import Configuration
+from tests.tuner.search.synthetic import Clock
+from tuner.domain.cluster import Cluster
 from tuner.domain.errors import StorageError
-from tuner.domain.measurement import Purpose
+from tuner.domain.measurement import Outcome, Purpose
 from tuner.ledger import MemoryLedger, StudyRecord
+from tuner.probes.probe_folder import ProbeFolder
+from tuner.search.events import SearchEvent
+from tuner.search.lost_slices import probe_folder
 from tuner.service.opening import free_leases_of_the_dead, is_dead, own_name
+from tuner.service.views import status_rows, trial_rows
 
+CLUSTER = Cluster(node_counts=(1,), dollars_per_node_hour=1.0)
 HERE = Configuration(nodes=1, batch_size=32, learning_rate=0.1, strategy="all_reduce")
 
 
@@ -22,7 +29,7 @@ def started(process: int) -> str:
 
 
 def leased(ledger: MemoryLedger, owner: str) -> StudyRecord:
-    study = ledger.open_study("job", "f", {})
+    study = ledger.open_study("job", "f", {"goal": {"metric": "loss", "target": 0.1}})
     ledger.start_probe(study.study_id, HERE, Purpose.TIMING, trial_number=None, owner=owner, lease_seconds=60)
     return study
 
@@ -69,17 +76,69 @@ def test_an_owner_that_no_tuner_named_counts_as_living() -> None:
     assert not is_dead(f"{socket.gethostname()}:first:second:third")
 
 
-def test_leases_of_the_dead_are_given_back_at_once() -> None:
+def test_leases_of_the_dead_are_given_back_at_once(tmp_path: Path) -> None:
     ledger = MemoryLedger()
     study = leased(ledger, f"{socket.gethostname()}:{os.getpid()}:1:abc123")
-    free_leases_of_the_dead(ledger, study)
-    assert ledger.probes(study.study_id)[0].lease is None
+    free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER)
+    probe = ledger.probes(study.study_id)[0]
+    assert probe.lease is None
+    assert not probe.slices
 
 
-def test_a_lease_of_the_living_is_left_and_reported() -> None:
+def described(output: Path, study: StudyRecord, *, began: float, last_written: float) -> None:
+    """The folder of a probe whose first slice ran, as far as its times tell."""
+    folder = probe_folder(output, study, 1)
+    folder.mkdir(parents=True)
+    for name, text, seconds in (("probe.json", '{"slice": 1}', began), ("node-0.log", "", last_written)):
+        (folder / name).write_text(text)
+        os.utime(folder / name, (seconds, seconds))
+
+
+@pytest.mark.parametrize("ran_out", [False, True])
+def test_a_slice_that_was_lost_with_a_killed_tuner_is_charged_once(tmp_path: Path, ran_out: bool) -> None:
+    clock = Clock(1000.0)
+    ledger = MemoryLedger(clock)
+    study = leased(ledger, "elsewhere" if ran_out else f"{socket.gethostname()}:{os.getpid()}:1:abc123")
+    described(tmp_path, study, began=1000.0, last_written=1012.0)
+    clock.now += 300.0 if ran_out else 15.0
+    events: list[SearchEvent] = []
+    for _ in range(2):
+        free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER, events.append)
+    (lost,) = ledger.probes(study.study_id)[0].slices
+    assert (lost.outcome, lost.samples) == (Outcome.PAUSED, 0)
+    assert (lost.charged_seconds, lost.charged_dollars) == (12.0, pytest.approx(12.0 / 3600))
+    (words,) = [event.text for event in events]
+    assert words.startswith("probe 1: the slice was lost after about 12.0 s: Paceline was killed")
+
+
+def test_status_says_what_was_lost_before_it_is_charged(tmp_path: Path) -> None:
+    clock = Clock(1000.0)
+    ledger = MemoryLedger(clock)
+    study = leased(ledger, f"{socket.gethostname()}:{os.getpid()}:1:abc123")
+    described(tmp_path, study, began=1000.0, last_written=1012.0)
+    rows = {row["what"]: row["value"] for row in status_rows(ledger, study, tmp_path)}
+    assert rows["probes under way"] == 0
+    assert rows["probe 1 lost"].startswith("a slice after about 12.0 s: the run was killed")
+    assert trial_rows(ledger, study)[0]["outcome"] == "killed"
+    free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER)
+    rows = {row["what"]: row["value"] for row in status_rows(ledger, study, tmp_path)}
+    assert rows["charged seconds"] == 12.0
+    assert "probe 1 lost" not in rows
+
+
+def test_between_two_slices_nothing_is_lost(tmp_path: Path) -> None:
+    ledger = MemoryLedger(Clock(1000.0))
+    study = leased(ledger, f"{socket.gethostname()}:{os.getpid()}:1:abc123")
+    described(tmp_path, study, began=1000.0, last_written=1012.0)
+    ProbeFolder(probe_folder(tmp_path, study, 1)).end_slice(Outcome.PAUSED)
+    free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER)
+    assert not ledger.probes(study.study_id)[0].slices
+
+
+def test_a_lease_of_the_living_is_left_and_reported(tmp_path: Path) -> None:
     ledger = MemoryLedger()
     study = leased(ledger, own_name())
     expected = rf"study job is being worked on by {socket.gethostname()}:{os.getpid()};"
     with pytest.raises(StorageError, match=expected):
-        free_leases_of_the_dead(ledger, study)
+        free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER)
     assert ledger.probes(study.study_id)[0].lease is not None

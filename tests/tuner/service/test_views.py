@@ -15,7 +15,7 @@ ONE, TWO = configuration(1, 64, 0.08), configuration(1, 128, 0.08)
 
 def reported(world: World) -> dict[str, object]:
     study = world.ledger.open_study("world", "f", world.job.model_dump(mode="json"))
-    return {row["what"]: row["value"] for row in status_rows(world.ledger, study)}
+    return {row["what"]: row["value"] for row in status_rows(world.ledger, study, world.folder)}
 
 
 def test_every_probe_under_way_is_named_where_there_are_several(tmp_path: Path) -> None:
