@@ -64,6 +64,12 @@ class SqlLedger:
             found = connection.execute(select(studies).where(studies.c.study_id == study_id))
             return rows.study(found.one())
 
+    def change_fingerprint(self, study_id: int, fingerprint: str) -> None:
+        with writing(self._engine) as connection:
+            _need_studies(connection, {study_id})
+            changed = update(studies).where(studies.c.study_id == study_id)
+            connection.execute(changed.values(fingerprint=fingerprint))
+
     def studies(self) -> list[StudyRecord]:
         with reading(self._engine) as connection:
             found = connection.execute(select(studies).order_by(studies.c.study_id))

@@ -153,6 +153,11 @@ class TestStudies:
         assert fresh.study_id != study.study_id
         assert ledger.open_study("digits", "f1", JOB).study_id == fresh.study_id
 
+    def test_a_study_is_found_by_its_new_fingerprint(self, ledger: Ledger, study: StudyRecord) -> None:
+        ledger.change_fingerprint(study.study_id, "f2")
+        assert ledger.open_study("digits", "f2", JOB).study_id == study.study_id
+        assert ledger.open_study("digits", "f1", JOB).name == "digits-2"
+
     def test_changing_the_job_afterwards_changes_nothing_stored(self, ledger: Ledger) -> None:
         job = {"goal": {"target": 0.5}}
         ledger.open_study("other", "f1", job)

@@ -10,6 +10,10 @@ from pathlib import Path
 from tuner.job.command_section import CommandSection
 from tuner.job.workload_code import with_imports
 
+#: A word after one of these names a file that the command writes, and so does a name with such an ending.
+_WRITES = {">", ">>", "1>", "2>", "&>", "2>>", "tee"}
+_WRITTEN = {".log", ".out", ".err", ".pt", ".pth", ".ckpt", ".safetensors"}
+
 #: What is read to see how a script takes its values is no longer than this.
 _MOST_BYTES = 2**20
 
@@ -17,15 +21,19 @@ _MOST_BYTES = 2**20
 def script_files(section: CommandSection, job_folder: Path) -> list[Path]:
     """Files in the working folder that the command line names, and what of them Python imports, sorted.
 
+    Not those that it writes, such as a log: they differ after every run, and would not be the job's identity.
+
     Args:
         section: The command.
         job_folder: Folder of the job file.
     """
     folder = (job_folder / section.folder).resolve()
     found: set[Path] = set()
-    for word in _words(section.command):
+    words = _words(section.command)
+    for before, word in zip(["", *words], words, strict=False):
         for path in _candidates(word, folder):
-            if path.is_relative_to(folder) and _is_file(path):
+            is_written = before in _WRITES or path.suffix in _WRITTEN or word.startswith(">")
+            if path.is_relative_to(folder) and not is_written and _is_file(path):
                 found.update(with_imports(path, package="") if path.suffix == ".py" else [path])
     return sorted(found)
 

@@ -37,6 +37,9 @@ class Ledger(Protocol):
         the job's name, then `name-2`, `name-3`, and so on.
         """
 
+    def change_fingerprint(self, study_id: int, fingerprint: str) -> None:
+        """Gives a study another fingerprint: for one in which nothing was measured."""
+
     def studies(self) -> list[StudyRecord]:
         """Every study, oldest first."""
 

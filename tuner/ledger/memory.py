@@ -58,6 +58,10 @@ class MemoryLedger:
         self._studies.append(study)
         return study
 
+    def change_fingerprint(self, study_id: int, fingerprint: str) -> None:
+        self._need_study(study_id)
+        self._studies[study_id - 1] = replace(self._studies[study_id - 1], fingerprint=fingerprint)
+
     def studies(self) -> list[StudyRecord]:
         return list(self._studies)
 

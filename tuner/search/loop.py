@@ -95,7 +95,8 @@ class Search:
                 self._give_leases_back()
 
     def _search(self) -> tuple[Stop, Decision]:
-        known = [p.trial_number for p in self.state().probes if p.trial_number is not None]
+        probes = [p for p in self.state().probes if p.outcome.can_continue]
+        known = [p.trial_number for p in probes if p.trial_number is not None]
         self._context.trials.fail_orphans(known)
         while True:
             ended = self._fill()

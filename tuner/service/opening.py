@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from tuner.domain.cluster import Cluster
 from tuner.domain.errors import DataNotFoundError, JobError, StorageError
+from tuner.domain.measurement import Outcome
 from tuner.job import Job, load_job, load_workload, script_digest, workload_code_digest
 from tuner.launchers.process_records import ProcessRecord
 from tuner.ledger import Lease, Ledger, ProbeRecord, StudyRecord
@@ -247,6 +248,51 @@ def find_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
         if study.job_name == opened.job.name and study.fingerprint == opened.fingerprint
     ]
     return found[-1] if found else None
+
+
+def open_study(
+    ledger: Ledger, opened: OpenedJob, output: Path, *, fresh: bool = False, listen: Listener = ignore
+) -> StudyRecord:
+    """The study of a job, without leases of tuners that were killed.
+
+    If the newest study of the job's name was ended before it measured anything, it continues under its name
+    even if the script or the command changed since: nothing in it contradicts that. Its probes start anew.
+
+    Args:
+        ledger: Where studies are.
+        opened: The job.
+        output: Its output folder.
+        fresh: Whether to start a new study.
+        listen: Is told what happens to older studies.
+
+    Raises:
+        StorageError: Another tuner is working on the study.
+    """
+    job, unmeasured = opened.job, None
+    if not fresh and find_study(ledger, opened) is None and has_other_study(ledger, opened):
+        unmeasured = _unmeasured_study(ledger, job.name)
+        what = "starting a new study"
+        if unmeasured is not None:
+            ledger.change_fingerprint(unmeasured.study_id, opened.fingerprint)
+            what = f"study {unmeasured.name} has measured nothing yet and continues with the job as it is now"
+        listen(SearchEvent(kind="warning", text=f"{changed_words(job)}: {what}"))
+    study = ledger.open_study(job.name, opened.fingerprint, job.model_dump(mode="json"), fresh=fresh)
+    free_leases_of_the_dead(ledger, study, output, opened.cluster, listen)
+    if unmeasured is not None:
+        for probe in ledger.probes(study.study_id):
+            # Its folder may hold a checkpoint of the script as it was.
+            ledger.end_probe(probe.probe_id, Outcome.STOPPED, "the job changed before anything was measured")
+    return study
+
+
+def _unmeasured_study(ledger: Ledger, job_name: str) -> StudyRecord | None:
+    """The newest study of a name if nothing was measured in it and no tuner works on it."""
+    newest = [study for study in ledger.studies() if study.job_name == job_name][-1]
+    for probe in ledger.probes(newest.study_id):
+        is_held = probe.lease is not None and abandoned_lease(probe) is None
+        if is_held or probe.was_tried or not probe.outcome.can_continue:
+            return None
+    return newest
 
 
 class StudyStore(Protocol):

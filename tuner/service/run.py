@@ -28,11 +28,8 @@ from tuner.service.launchers import job_prober
 from tuner.service.opening import (
     OpenedJob,
     StudyStore,
-    changed_words,
     checked_epoch_samples,
-    find_study,
-    free_leases_of_the_dead,
-    has_other_study,
+    open_study,
     own_name,
     prepare_output,
 )
@@ -143,14 +140,7 @@ def _run(
     if opened.job.recording() is None:
         listen(SearchEvent(kind="plan", text="checking the workload and its data"))
     epoch_samples = checked_epoch_samples(opened)
-    is_changed = find_study(store.ledger, opened) is None and has_other_study(store.ledger, opened)
-    if is_changed and not options.fresh:
-        words = f"{changed_words(opened.job)}: starting a new study"
-        listen(SearchEvent(kind="warning", text=words))
-    study = store.ledger.open_study(
-        opened.job.name, opened.fingerprint, opened.job.model_dump(mode="json"), fresh=options.fresh
-    )
-    free_leases_of_the_dead(store.ledger, study, options.output, opened.cluster, listen)
+    study = open_study(store.ledger, opened, options.output, fresh=options.fresh, listen=listen)
     for folder in sorted(options.output.glob("probes/*/*")):
         end_orphans(folder)
         prober.end_orphans(folder)

@@ -199,6 +199,23 @@ def with_threads(folder: Path, threads: str, workload: str = REPORTED) -> Job:
     return load_job(path)
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["> progress.txt", ">>progress.txt", "--log train.log", "--save=model.pt", "| tee progress.txt"],
+)
+def test_a_file_that_the_command_writes_is_no_part_of_the_fingerprint(tmp_path: Path, written: str) -> None:
+    (tmp_path / "train.py").write_text("print(1)\n")
+    (tmp_path / "settings.json").write_text("{}")
+    line = "python train.py --settings settings.json --lr {learning_rate} --batch-size {batch_size} "
+    section = CommandSection(command=line + written)
+    before = script_digest(section, tmp_path)
+    for name in ("progress.txt", "train.log", "model.pt"):
+        (tmp_path / name).write_text("epoch 1")
+    assert script_digest(section, tmp_path) == before
+    (tmp_path / "settings.json").write_text("{} ")
+    assert script_digest(section, tmp_path) != before
+
+
 def test_threads_that_are_stated_reach_a_command_unless_it_sets_them_itself(tmp_path: Path) -> None:
     job = with_threads(tmp_path, "threads_per_rank = 3")
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")

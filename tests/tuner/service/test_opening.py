@@ -1,4 +1,4 @@
-"""What a study's fingerprint knows of the machine."""
+"""What a study's fingerprint knows of the machine, and which study a job continues."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from search_spaces import Configuration
+from tests.tuner.service.desk import small_job
+from tuner.domain.measurement import Measurement, Outcome, Purpose
+from tuner.ledger import MemoryLedger
+from tuner.search.events import SearchEvent
 from tuner.service import opening
+from tuner.service.opening import OpenedJob, open_study
+
+HERE = Configuration(nodes=1, batch_size=32, learning_rate=0.1, strategy="all_reduce")
 
 
 def test_the_models_of_accelerators_are_named_without_torch(
@@ -41,3 +49,49 @@ def test_a_budget_from_a_flag_leaves_unstated_what_the_file_does_not_state(tmp_p
     assert (limited.job.budget.time, limited.job.budget.probes) == (60.0, 3)
     assert not limited.job.cluster.states_threads
     assert limited.fingerprint == plain.fingerprint
+
+
+def as_opened(folder: Path, fingerprint: str) -> OpenedJob:
+    return OpenedJob(job=small_job(), path=folder / "job.toml", fingerprint=fingerprint)
+
+
+@pytest.mark.parametrize("was_measured", [False, True])
+def test_a_study_that_measured_nothing_continues_under_its_name_after_a_change(
+    tmp_path: Path, was_measured: bool
+) -> None:
+    ledger, events = MemoryLedger(), list[SearchEvent]()
+    first = open_study(ledger, as_opened(tmp_path, "before"), tmp_path)
+    lease = ledger.start_probe(
+        first.study_id, HERE, Purpose.STATISTICS, trial_number=0, owner="me", lease_seconds=60.0
+    )
+    error = None if was_measured else "the slice was interrupted"
+    interrupted = Measurement(
+        configuration=HERE,
+        purpose=Purpose.STATISTICS,
+        outcome=Outcome.PAUSED,
+        charged_seconds=3.0,
+        error=error,
+    )
+    ledger.append_slice(lease, interrupted)
+    ledger.release(lease)
+    second = open_study(ledger, as_opened(tmp_path, "after"), tmp_path, listen=events.append)
+    (warning,) = [event.text for event in events]
+    if was_measured:
+        assert second.study_id != first.study_id
+        assert warning.endswith("starting a new study")
+        return
+    assert (second.study_id, second.name) == (first.study_id, first.name)
+    assert "has measured nothing yet and continues" in warning
+    # A checkpoint of the older script is not resumed, and what was paid stays charged.
+    (probe,) = ledger.probes(first.study_id)
+    assert probe.outcome is Outcome.STOPPED
+    assert probe.slices == (interrupted,)
+
+
+def test_a_study_that_another_tuner_works_on_is_left_alone_after_a_change(tmp_path: Path) -> None:
+    ledger = MemoryLedger()
+    first = open_study(ledger, as_opened(tmp_path, "before"), tmp_path)
+    ledger.start_probe(
+        first.study_id, HERE, Purpose.STATISTICS, trial_number=0, owner="other", lease_seconds=60.0
+    )
+    assert open_study(ledger, as_opened(tmp_path, "after"), tmp_path).name == f"{first.name}-2"
