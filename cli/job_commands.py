@@ -83,7 +83,7 @@ def check(
         rows = _workload_rows(opened)
     print_rows([{"what": what, "value": value} for what, value in rows], output_format)
     if opened.job.runs_command and checked.first_score is None:
-        raise InfeasibleError(without_score(checked, seconds))
+        raise InfeasibleError(without_score(checked, seconds, opened.job.command.metrics))
 
 
 def _workload_rows(opened: OpenedJob) -> list[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from search_spaces import Configuration
 from tuner.domain.errors import ProbeError
 from tuner.domain.format import format_seconds
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
+from tuner.job.command_section import MetricsSection
 from tuner.probes import Outlook, ProbeHandle, Prober, Until
 from tuner.probes.commands.prober import CommandProber
 from tuner.probes.commands.slice_lines import Heard
@@ -185,7 +186,8 @@ def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]
     rows: list[tuple[str, Any]] = [
         ("job", job.name),
         ("probed", str(measurement.configuration)),
-        ("start-up seconds", round(measurement.startup_seconds, 3)),
+        # Without a line of progress nothing tells where start-up ended.
+        ("start-up seconds", round(measurement.startup_seconds, 3) if heard.num_lines else None),
     ]
     rows += [("read", f"{text}  ->  {fields}") for text, fields in heard.matched.items()]
     if score is None or not heard.num_scores:
@@ -204,8 +206,8 @@ def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]
         ("samples seen", measurement.samples),
         ("first score", _first_score_words(score)),
         ("next score", _next_score_words(check)),
-        ("steps timed between scores", "yes" if check.outlook.times_steps else "no"),
-        ("scoring reported separately", "yes" if measurement.scoring_seconds > 0 else "no"),
+        ("steps timed between scores", _known(heard, check.outlook.times_steps)),
+        ("scoring reported separately", _known(heard, measurement.scoring_seconds > 0)),
         ("gradient noise", "reported" if measurement.noise else "not reported (optional)"),
         ("parameter bytes", measurement.parameter_bytes or "not stated (workload.parameter_bytes, optional)"),
         ("resume", check.resume if job.can_resume or check.resume.startswith("no:") else _NO_RESUME),
@@ -214,17 +216,37 @@ def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]
     return rows + _cost_rows(opened, check)
 
 
-def without_score(check: CommandCheck, wait_seconds: float) -> str:
-    """What to do about a check that read no score of a trained model."""
+def _known(heard: Heard, is_true: bool) -> str:
+    """Yes or no, if any line was read."""
+    return ("yes" if is_true else "no") if heard.num_lines else "unknown"
+
+
+def without_score(check: CommandCheck, wait_seconds: float, metrics: MetricsSection) -> str:
+    """What to do about a check that read no score of a trained model.
+
+    Args:
+        check: The check.
+        wait_seconds: How long it waited.
+        metrics: Where the job says that scores are.
+    """
     heard, samples = check.heard, check.measurement.samples
     longer = "`paceline check --wait 10m` waits longer"
     if heard.num_scores:
         return f"the only score so far is of the untrained model; {longer} for the next one"
     if heard.num_lines:
         return f"progress was read, up to {samples} samples, and no score within {wait_seconds:g} s; {longer}"
+    if not heard.printed:
+        return f"the script printed and reported nothing within {wait_seconds:g} s; {longer}"
+    if metrics.patterns:
+        pattern = " or ".join(f"'{pattern}'" for pattern in metrics.patterns)
+        cause = f"workload.metrics.pattern = {pattern} is likely wrong: it matches no line that was printed"
+    else:
+        place = " or ".join(metrics.paths) or "the file of lines of JSON that Paceline names to the script"
+        cause = f"no line was read from {place} (workload.metrics.source = {metrics.source!r})"
+    printed = "".join(f"\n  {line}" for line in heard.printed)
     return (
-        f"no score was read within {wait_seconds:g} s: correct [workload.metrics] if the lines above are "
-        f"scores; if the first score only comes later, {longer}"
+        f"no score was read within {wait_seconds:g} s: {cause}. The last lines that the script printed are:"
+        f"{printed}\nCorrect [workload.metrics]; if the first score only comes later, {longer}"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.service.check_command import check_command, command_rows
+from tuner.service.check_command import check_command, command_rows, without_score
 from tuner.service.opening import open_job
 
 JOB = """[workload]
@@ -40,3 +40,34 @@ def test_a_check_leaves_nothing_that_another_check_reads(
         check = check_command(opened)
         assert dict(command_rows(opened, check))["last accuracy"] == pytest.approx(read)
         assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("source = \"output\"\npattern = 'nothing (?P<step>\\d+) like (?P<value>\\S+)'", "is likely wrong"),
+        (
+            'source = "csv"\npath = "log.csv"',
+            "was read from log.csv (workload.metrics.source = 'csv')",
+        ),
+    ],
+)
+def test_a_check_that_read_no_line_states_no_start_up_and_shows_what_was_printed(
+    tmp_path: Path, source: str, words: str
+) -> None:
+    text = JOB.format(python=sys.executable)
+    metrics = text[text.index("source") : text.index("[goal]")]
+    (tmp_path / "job.toml").write_text(text.replace(metrics, source + "\n"))
+    (tmp_path / "train.py").write_text(
+        "import time\nprint('device: cpu')\nfor step in range(1000):\n"
+        "    print(f'step {step} quality={step / 10}', flush=True)\n    time.sleep(0.01)\n"
+    )
+    opened = open_job(tmp_path / "job.toml")
+    check = check_command(opened, wait_seconds=0.5)
+    rows = dict(command_rows(opened, check))
+    assert rows["start-up seconds"] is None
+    assert rows["steps timed between scores"] == "unknown"
+    advice = without_score(check, 0.5, opened.job.command.metrics)
+    assert words in advice
+    assert "\n  device: cpu\n  step " in advice
+    assert "quality=" in advice.splitlines()[-2]

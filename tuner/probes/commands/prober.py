@@ -14,6 +14,7 @@ from tuner.domain.errors import ProbeError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.launchers import CommandLauncher, JobHandle, JobState, JobStatus, Launcher
+from tuner.launchers.log_ends import read_ends
 from tuner.probes.commands.failures import Failure, FailureKind, classify
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.commands.set_aside import (
@@ -25,7 +26,7 @@ from tuner.probes.commands.set_aside import (
     truncated_words,
 )
 from tuner.probes.commands.slice import CommandSlice
-from tuner.probes.commands.slice_lines import Heard
+from tuner.probes.commands.slice_lines import Heard, last_kinds
 from tuner.probes.commands.task import SLICES_FOLDER, CommandPlan, can_go_on
 from tuner.probes.probe_folder import ProbeFolder, unwritable
 from tuner.probes.prober import Outlook, ProbeHandle, Prober, Until
@@ -146,10 +147,11 @@ class CommandProber(Prober):
         heard = record.heard
         if record.source is not None:
             heard.unmatched = tuple(record.source.unmatched.values())
-        if heard.first_output_at is None and record.job is not None:
+        if record.job is not None and not heard.num_lines:
             logs = self._launcher.log_files(record.job).values()
-            if heard.num_lines or any(_has_content(log.path) for log in logs):
-                heard.first_output_at = self._clock()
+            heard.printed = last_kinds("\n".join(read_ends(log.path) for log in logs))
+        if heard.first_output_at is None and (heard.num_lines or heard.printed):
+            heard.first_output_at = self._clock()
         return heard
 
     def outlook(self, configuration: Configuration, slices: Sequence[Measurement]) -> Outlook:
@@ -475,10 +477,3 @@ class CommandProber(Prober):
         if record.job is not None and record.attempt is not None:
             self._launcher.trim_logs(record.job)
             record.attempt.trim_reports()
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +18,9 @@ _LUMP = 2
 _SAME_SECONDS = 0.004
 #: So many lines with a value, and so many without, are kept as examples.
 _MOST_EXAMPLES, _LONGEST_EXAMPLE = 2, 160
+#: So many lines that a script printed are shown where none was read.
+_MOST_PRINTED = 5
+_NUMBER = re.compile(r"\d+([.,]\d+)?")
 #: Warn before the first score once so many lines that look like scores were passed over.
 _MANY_UNMATCHED = 3
 #: Where positions are read, the first score may take an epoch, and a little longer.
@@ -32,6 +36,7 @@ class Heard:
     Args:
         matched: Lines that were read, with what was read from them; the first few.
         unmatched: What looks like a score and was not read.
+        printed: The last lines that the script printed, one of each kind, while no line was read.
         num_lines: Lines with progress that were read.
         num_scores: Those of them with a value.
         has_steps: Whether they name steps, samples or parts of epochs.
@@ -42,6 +47,7 @@ class Heard:
 
     matched: dict[str, str] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
+    printed: tuple[str, ...] = ()
     num_lines: int = 0
     num_scores: int = 0
     first_output_at: float | None = None
@@ -64,6 +70,18 @@ class Heard:
                 self.matched.setdefault(text, _fields(line))
         habits.has_read |= self.num_lines > 0
         habits.has_scored |= self.num_scores > 0
+
+
+def last_kinds(text: str) -> tuple[str, ...]:
+    """The last lines of a text in order, the newest of those that differ in their numbers only."""
+    found: dict[str, str] = {}
+    for line in reversed(text.splitlines()):
+        kind = _NUMBER.sub("#", line).strip()
+        if kind:
+            found.setdefault(kind, line.strip()[:_LONGEST_EXAMPLE])
+        if len(found) == _MOST_PRINTED:
+            break
+    return tuple(reversed(found.values()))
 
 
 def spread_lump(lines: Sequence[ScriptLine], since: float) -> list[ScriptLine]:
