@@ -43,11 +43,18 @@ class Failure:
         kind: Why.
         error: The line that says so.
         words: Exit codes and the last output, several lines.
+        identity: The whole error and the line of the script that raised it: equal for equal failures.
     """
 
     kind: FailureKind
     error: str
     words: str
+    identity: str = ""
+
+    @property
+    def is_of_script(self) -> bool:
+        """Whether the words alone say that the script, its data or its command is broken."""
+        return _BROKEN.search(self.error) is not None
 
 
 _MEMORY = re.compile(
@@ -67,6 +74,11 @@ _REFUSED = re.compile(
     r"|(unrecognized|unknown|unexpected) (argument|option|flag)|no such option",
     re.IGNORECASE,
 )
+#: What no other values mend: a file or a module is missing, or the command line is wrong.
+_BROKEN = re.compile(
+    r"FileNotFoundError|ModuleNotFoundError|No such file|unrecognized arguments|command not found"
+)
+_FRAME = re.compile(r'File "[^"]+", line \d+')
 #: The error of a copy that lost another one: that one's error is the cause.
 _PEER_LOST = re.compile(
     r"connection (was )?(closed|reset|refused|aborted)|broken pipe|remote process exited|\bpeer\b"
@@ -117,7 +129,9 @@ def classify(
     if (resumed or used) and _REFUSED.search(text):
         return Failure(kind=FailureKind.RESUME_REFUSED, error=error, words=words)
     kind = FailureKind.CHECKPOINT if resumed else FailureKind.CONFIGURATION
-    return Failure(kind=kind, error=error, words=words)
+    return Failure(
+        kind=kind, error=error, words=words, identity="\n".join([*_FRAME.findall(printed)[-1:], text])
+    )
 
 
 def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
@@ -204,7 +218,9 @@ def _last_error_line(text: str) -> str:
 def _shown(text: str) -> str:
     """The line of an error that names it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = [line for line in lines if _MEMORY.search(line) or _PORT.search(line) or _REFUSED.search(line)]
+    named = [
+        line for line in lines if any(words.search(line) for words in (_MEMORY, _PORT, _REFUSED, _BROKEN))
+    ]
     return next(iter([*named, *lines]), "nothing was printed")[:_SHOWN_CHARACTERS]
 
 

@@ -399,7 +399,14 @@ class CommandProber(Prober):
             return self._after_loss(record, f"its port was in use ({failure.error})", now)
         if failure.kind in (FailureKind.CHECKPOINT, FailureKind.RESUME_REFUSED):
             return self._start_anew(record, failure, now)
-        return self._end(record, Outcome.FAILED, now, failure.words)
+        words = failure.words
+        if at_start and not record.habits.has_read and _is_of_script(failure, record):
+            record.job_fault = True
+            words += (
+                f"\n{failure.error} (before the first report, whatever the values: the script, its data or "
+                "its command is broken)"
+            )
+        return self._end(record, Outcome.FAILED, now, words)
 
     def _start_anew(self, record: CommandSlice, failure: Failure, now: float) -> Measurement:
         """Starts a run anew after it could not resume, unless it had started anew before."""
@@ -477,3 +484,14 @@ class CommandProber(Prober):
         if record.job is not None and record.attempt is not None:
             self._launcher.trim_logs(record.job)
             record.attempt.trim_reports()
+
+
+def _is_of_script(failure: Failure, record: CommandSlice) -> bool:
+    """Whether a failure before the first report is the script's: no other configuration would help.
+
+    Its words say so, or another configuration failed before by the same error at the same line.
+    """
+    habits, values = record.habits, record.plan.configuration.key
+    is_same = failure.identity == habits.start_failure and values != habits.start_failure_of
+    habits.start_failure, habits.start_failure_of = failure.identity, values
+    return failure.is_of_script or is_same

@@ -37,6 +37,8 @@ class ScriptHabits:
         num_refused: Slices whose positions could not be placed.
         has_read: Whether any line of progress was read in any run.
         has_scored: Whether any score was.
+        start_failure: How a run failed last before its first report (`Failure.identity`); empty if none did.
+        start_failure_of: The configuration of that run.
         unmatched_warning: The warning of lines that look like scores and were not read; empty if none is due.
         remarks: What was found out, in sentences.
     """
@@ -58,6 +60,8 @@ class ScriptHabits:
     num_refused: int = 0
     has_read: bool = False
     has_scored: bool = False
+    start_failure: str = ""
+    start_failure_of: str = ""
     unmatched_warning: str = ""
     remarks: list[str] = field(default_factory=list)
 

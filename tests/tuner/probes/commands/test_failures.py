@@ -337,3 +337,39 @@ def test_a_script_that_ends_by_itself_is_remarked(bench: Bench) -> None:
         "the script ended by itself after 200 samples (step 20) at accuracy 0.1667, before the target: "
         "give it more epochs",
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "first", "second"),
+    [
+        # No other values would help, as its words say.
+        ("open('missing.csv')", True, True),
+        ("import no_such_module", True, True),
+        ("sys.exit('train.py: error: unrecognized arguments: --lr 0.5')", True, True),
+        # The same error at the same line with other values.
+        ("{}['label']", False, True),
+        # It depends on the values.
+        ("raise ValueError(f'{batch} samples are too many')", False, False),
+    ],
+)
+def test_a_failure_before_the_first_report_that_no_values_mend_is_the_script_s(
+    bench: Bench, line: str, first: bool, second: bool
+) -> None:
+    bench.write("broken.py", f"import sys\nbatch = int(sys.argv[1])\n{line}\n")
+    job = job_of(f"{PYTHON} broken.py {{batch_size}}")
+    for probe, batch_size, is_of_script in (("0001", 10, first), ("0002", 20, second)):
+        values = SETTINGS.replaced(batch_size=batch_size)
+        seen = bench.slice(job, Until(samples=300), probe=probe, configuration=values)
+        assert seen.outcome is Outcome.FAILED
+        assert seen.job_fault is is_of_script
+        assert ("its command is broken" in (seen.error or "")) is is_of_script
+
+
+def test_a_script_that_has_reported_once_is_not_called_broken(bench: Bench) -> None:
+    report = "open(os.environ['PACELINE_METRICS'], 'a').write('{\"samples\": 10, \"value\": 0.1}\\n')"
+    bench.write("late.py", f"import os, sys\nif sys.argv[1] == '10':\n    {report}\nopen('missing.csv')\n")
+    job = job_of(f"{PYTHON} late.py {{batch_size}}")
+    for probe, batch_size in (("0001", 10), ("0002", 20)):
+        values = SETTINGS.replaced(batch_size=batch_size)
+        seen = bench.slice(job, Until(samples=300), probe=probe, configuration=values)
+        assert (seen.outcome, seen.job_fault) == (Outcome.FAILED, False)
