@@ -60,8 +60,9 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
     if cold is not None:
         before, after = (f"{1000 * seconds:.3g} ms" for seconds in cold)
         lines.append(
-            f"The present settings ran first, at {before} a step, and later took {after}: caches or "
-            "compilation slowed the first slice down, and its time to target with it."
+            f"The present settings ran first, at {before} a step, and later took {after}: a step of the "
+            f"first slice took {cold[0] / cold[1]:.2g} times as long as later ones. Other load on the "
+            "machine, caches or compilation are possible causes. Their time to target includes that slice."
         )
     arrived = sum(run.arrived for run in state.runs.values())
     if arrived == 1:

@@ -1,4 +1,4 @@
-"""A second, short slice of the present settings where they ran first, and may have paid for caches."""
+"""A second, short slice of the present settings where they ran first, which may have been slow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.search.policy import Continue, Start
 from tuner.search.state import SearchState, run_of
 from tuner.search.timings import timing_key
 
-#: A first slice whose steps took so many times as long as later ones was slowed down by being the first.
+#: A first slice is called slow if its steps took so many times as long as later ones.
 COLD_FACTOR = 1.25
 
 
@@ -30,7 +30,7 @@ def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
         return None
     if state.capacity.under_way or not may_start(state):
         return None
-    reason = "the present settings ran first, which may have slowed them down: their steps are timed again"
+    reason = "the present settings ran first, when a step may take longer: their steps are timed again"
     if state.schedule.times_steps:
         steps = state.job.probe.timing_steps
         return Start(configuration=baseline, purpose=Purpose.TIMING, until=Until(steps=steps), reason=reason)

@@ -79,4 +79,6 @@ def test_a_first_slice_that_was_clearly_slower_is_said(tmp_path: Path) -> None:
     state = replace(state, probes=(slow, *others))
     assert cold_start(state) is not None
     stop = Stop(kind=StopKind.NO_GAIN, reason="nothing pays back")
-    assert any("slowed the first slice down" in words for words in cautions(state, stop, OTHER))
+    (words,) = [words for words in cautions(state, stop, OTHER) if "ran first" in words]
+    assert "a step of the first slice took 3.1 times as long as later ones" in words
+    assert "possible causes" in words
