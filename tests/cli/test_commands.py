@@ -125,6 +125,8 @@ def test_a_command_is_tuned_and_its_own_command_trains_what_was_found(place: Pla
     line = answer["own_command"]
     assert f"curve.py {choice['learning_rate']} {choice['batch_size']}" in line
     launch = (place.folder / "paceline-out" / "curve" / "launch.sh").read_text()
+    # The answer states how long a training has to be that does not stop at the target.
+    assert answer["training_samples"] > 0
     folder, _, command = line.partition(" && ")
     assert folder == f"cd {place.folder}"
     assert command in launch

@@ -82,6 +82,8 @@ def recommend(ending: Ending) -> Recommendation | None:
     verified = _verification(ending, run)
     strategies = strategy_outlooks(state, ending.beliefs, choice, lambda c: _alternative(ending, c))
     provisional = verified is None or not verified.reached
+    num_samples = _training_samples(ending, choice)
+    size = state.job.command.epoch_samples if state.job.runs_command else None
     return Recommendation(
         job_name=state.job.name,
         study_name=ending.study_name,
@@ -98,7 +100,9 @@ def recommend(ending: Ending) -> Recommendation | None:
         tuning=tuning_cost(state),
         checkpoint=_model_of(state, run),
         command=train_command(ending.job_path, choice) if _trains_here(state, choice) else "",
-        own_command=_own_command(ending, choice),
+        own_command=_own_command(ending, choice, num_samples),
+        training_samples=num_samples,
+        training_epochs=None if num_samples is None or size is None else num_samples / size,
         strategies=strategies,
         turning_points=turning_points(state, ending.beliefs, choice),
         ended_by_budget=stop.kind is StopKind.BUDGET,
@@ -123,10 +127,21 @@ def _trains_here(state: SearchState, choice: Configuration) -> bool:
     return state.job.recording() is None and not state.cluster.emulates(choice)
 
 
-def _own_command(ending: Ending, choice: Configuration) -> str:
+def _own_command(ending: Ending, choice: Configuration, num_samples: int | None) -> str:
     """The user's own command with a configuration's values; empty where the job trains a Workload."""
-    job = ending.state.job
-    return own_command(job, ending.job_path.resolve().parent, choice) if job.runs_command else ""
+    job, folder = ending.state.job, ending.job_path.resolve().parent
+    return own_command(job, folder, choice, num_samples=num_samples) if job.runs_command else ""
+
+
+def _training_samples(ending: Ending, choice: Configuration) -> int | None:
+    """Samples after which the user's script has reached the target with 95% probability; None if unknown."""
+    expected, beliefs = _alternative(ending, choice), ending.beliefs
+    run = run_of(ending.state, choice)
+    per_sample = float(beliefs.forecast.seconds_per_sample[beliefs.configurations.index(choice)])
+    if expected.measured_seconds is not None and run is not None and run.samples_to_target:
+        per_sample = expected.measured_seconds / run.samples_to_target
+    samples = expected.seconds.upper / per_sample
+    return math.ceil(samples) if ending.state.job.runs_command and math.isfinite(samples) else None
 
 
 def goal_words(state: SearchState) -> str:

@@ -13,7 +13,7 @@ from search_spaces import Configuration
 from tuner.domain.confirmation import Confirmation
 
 #: Version of `recommendation.json`: the first number changes when a reader of the old form would fail.
-SCHEMA_VERSION = "1.5"
+SCHEMA_VERSION = "1.6"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +159,9 @@ class Recommendation:
         command: A command line that trains the recommended configuration.
         own_command: The user's own command with the recommended values, as it runs without Paceline; empty
             where no command was given.
+        training_samples: Samples after which a training of the choice has reached the target with 95%
+            probability, for the own limit of the user's script; None if unknown, or no script is run.
+        training_epochs: The same in epochs; None where the job does not state the size of one.
         strategies: Every strategy at its best, the chosen one first; empty if only one was considered.
         turning_points: Sentences that say what would change the answer, if a cluster was described.
         ended_by_budget: Whether the budget ended the search.
@@ -184,6 +187,8 @@ class Recommendation:
     checkpoint: str | None
     command: str
     own_command: str = ""
+    training_samples: int | None = None
+    training_epochs: float | None = None
     strategies: tuple[StrategyOutlook, ...] = ()
     turning_points: tuple[str, ...] = ()
     ended_by_budget: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import sys
@@ -93,7 +94,12 @@ class OwnLaunch:
 
 
 def own_launch(
-    job: Job, job_folder: Path, configuration: Configuration, place: Mapping[str, object] | None = None
+    job: Job,
+    job_folder: Path,
+    configuration: Configuration,
+    place: Mapping[str, object] | None = None,
+    *,
+    num_samples: int | None = None,
 ) -> OwnLaunch:
     """The user's own command with a configuration's values.
 
@@ -102,8 +108,13 @@ def own_launch(
         job_folder: Where the job file lies.
         configuration: What is to be trained.
         place: Values of what is known on a node only; None leaves them to the node.
+        num_samples: Samples that the whole training sees, for a script that takes its end from
+            `{until_samples}` or `{until_steps}`; None if it ends otherwise.
     """
     section, values = job.command, stated_values(job, configuration) | dict(place or {})
+    if num_samples is not None:
+        num_steps = math.ceil(num_samples / configuration.batch_size)
+        values |= {"until_samples": num_samples, "until_steps": num_steps}
     passed = {
         **values,
         "checkpoint": "checkpoint",
@@ -135,17 +146,20 @@ def own_launch(
     )
 
 
-def own_command(job: Job, job_folder: Path, configuration: Configuration) -> str:
+def own_command(
+    job: Job, job_folder: Path, configuration: Configuration, *, num_samples: int | None = None
+) -> str:
     """The user's own command with a configuration's values in one line, as it runs without Paceline.
 
     On one node, what is known only there is filled in; on several, each node reads it from its environment
     (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`). Values that the script reads from
     its environment are exported. Where nodes are processes of this machine, one process is started for
-    each rank.
+    each rank. `num_samples` is that of `own_launch`.
     """
     section = job.command
     here = {"node_rank": 0, "main_address": _HERE, "main_port": _PORT}
-    launch = own_launch(job, job_folder, configuration, here if configuration.nodes == 1 else None)
+    place = here if configuration.nodes == 1 else None
+    launch = own_launch(job, job_folder, configuration, place, num_samples=num_samples)
     steps = [f"cd {shlex.quote(str(launch.folder))}", *launch.preparation]
     if launch.environment:
         steps.append(f"export {_assignments(launch.environment)}")

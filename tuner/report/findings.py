@@ -292,3 +292,20 @@ def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
     if len(early) < len(judged):
         words += f"; {sum(early)} of {len(early)} of those made with at most {limit} of the run known"
     return f"{words}."
+
+
+def own_command_end(recommendation: Recommendation) -> str:
+    """When a training by the user's own command ends, and what it needs to reach the target."""
+    words = "It does not stop at the target: it ends when the script ends by itself."
+    samples = recommendation.training_samples
+    if samples is None:
+        return words
+    steps = math.ceil(samples / recommendation.choice.configuration.batch_size)
+    needed = [f"{samples:,} samples", f"{steps:,} steps"]
+    if recommendation.training_epochs is not None:
+        epochs = recommendation.training_epochs
+        needed.append(f"{epochs:.2g} epochs" if epochs < 10 else f"{math.ceil(epochs):,} epochs")
+    return (
+        f"{words} With 95% probability it has reached the target after {' = '.join(needed)}. Set the "
+        "script's own limit so, unless its schedule of learning rates depends on that limit."
+    )

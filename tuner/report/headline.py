@@ -5,7 +5,15 @@ from __future__ import annotations
 from tuner.domain.format import format_configuration, format_dollar_interval, format_dollars, sentence
 from tuner.report.confirmed import confirmation_finding
 from tuner.report.content import ReportContent
-from tuner.report.findings import Finding, comparison, measured, measured_word, prediction, trust_in
+from tuner.report.findings import (
+    Finding,
+    comparison,
+    measured,
+    measured_word,
+    own_command_end,
+    prediction,
+    trust_in,
+)
 from tuner.report.markup import Markup, element
 
 #: More warnings than this stand only under what the recommendation rests on.
@@ -42,8 +50,11 @@ def headline_section(content: ReportContent) -> Markup:
         parts.append(element("h3", "Train it" if by_own else "Train it (also in launch.sh)"))
         parts.append(element("pre", recommendation.command.strip(), class_="command"))
     if recommendation.own_command.strip():
-        parts.append(element("p", "The same without Paceline, by your own command (also in launch.sh):"))
+        parts.append(
+            element("p", "Your own command with these values, without Paceline (also in launch.sh):")
+        )
         parts.append(element("pre", recommendation.own_command.strip(), class_="command"))
+        parts.append(element("p", own_command_end(recommendation), class_="muted"))
     if recommendation.checkpoint:
         parts.append(element("h3", "The trained model"))
         parts.append(element("pre", recommendation.checkpoint, class_="command"))

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from tuner.domain.format import format_configuration, format_moment, sentence
 from tuner.report.confirmed import confirmation_finding, confirmation_table
 from tuner.report.content import ReportContent
-from tuner.report.findings import comparison, coverage, measured, measured_word, prediction, trust_in
+from tuner.report.findings import (
+    comparison,
+    coverage,
+    measured,
+    measured_word,
+    own_command_end,
+    prediction,
+    trust_in,
+)
 from tuner.report.spending import spent_words
 from tuner.report.tables import (
     Table,
@@ -93,8 +101,9 @@ def _headline(content: ReportContent) -> list[str]:
     if recommendation.command.strip():
         blocks.append(fenced(recommendation.command.strip()))
     if recommendation.own_command.strip():
-        blocks.append("The same without Paceline, by your own command (also in launch.sh):")
+        blocks.append("Your own command with these values, without Paceline (also in launch.sh):")
         blocks.append(fenced(recommendation.own_command.strip()))
+        blocks.append(escaped(own_command_end(recommendation)))
     if recommendation.checkpoint:
         blocks.append(f"The trained model:\n\n{fenced(recommendation.checkpoint)}")
     return blocks

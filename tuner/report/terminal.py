@@ -13,7 +13,15 @@ from tuner.domain.format import (
 )
 from tuner.domain.recommendation import Recommendation
 from tuner.report.confirmed import confirmation_finding
-from tuner.report.findings import Finding, comparison, measured, measured_word, prediction, trust_in
+from tuner.report.findings import (
+    Finding,
+    comparison,
+    measured,
+    measured_word,
+    own_command_end,
+    prediction,
+    trust_in,
+)
 from tuner.report.spending import spent_words
 
 _WIDTH = 100
@@ -61,6 +69,8 @@ def recommendation_text(recommendation: Recommendation) -> str:
         lines += ["", f"  {recommendation.command.strip()}"]
     if recommendation.own_command.strip():
         lines += ["", f"  {recommendation.own_command.strip()}"]
+        words = own_command_end(recommendation)
+        lines += textwrap.wrap(words, _WIDTH, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(lines) + "\n"
 
 

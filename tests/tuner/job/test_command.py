@@ -263,6 +263,14 @@ def test_own_command_runs_as_it_is(tmp_path: Path) -> None:
     assert json.loads(remainder)["learning_rate"] == 0.01
 
 
+def test_own_command_ends_where_the_training_does_if_the_script_takes_its_end(tmp_path: Path) -> None:
+    workload = "command = 'echo {learning_rate} {batch_size} {until_samples} {until_steps}'"
+    job = load_job(write_job(tmp_path, workload))
+    line = own_command(job, tmp_path, CONFIGURATION, num_samples=100)
+    run = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["0.01", "12", "100", "9"]
+
+
 def test_own_command_starts_a_copy_a_rank_where_nodes_are_processes(tmp_path: Path) -> None:
     workload = (
         "one_per = 'rank'\ncommand = 'echo $RANK of $WORLD_SIZE: {learning_rate} {batch_size_per_rank}'"

@@ -5,7 +5,17 @@ from dataclasses import replace
 from types import ModuleType
 
 from tuner.domain.recommendation import Estimate
-from tuner.report.findings import comparison, coverage, estimate_of, is_inside, measured, prediction, trust_in
+from tuner.report.findings import (
+    comparison,
+    coverage,
+    estimate_of,
+    is_inside,
+    measured,
+    own_command_end,
+    prediction,
+    trust_in,
+)
+from tuner.report.terminal import recommendation_text
 
 
 def test_a_verified_recommendation_is_held_against_its_prediction(builder: ModuleType) -> None:
@@ -149,3 +159,14 @@ def test_quantiles_without_the_ends_of_the_interval_are_not_judged(builder: Modu
     assert estimate_of({0.5: 10.0}) is None
     assert is_inside(bare) is None
     assert "unchecked" in coverage([bare])
+
+
+def test_what_the_own_command_needs_to_reach_the_target_is_stated(builder: ModuleType) -> None:
+    answer = replace(builder.recommendation(), own_command="python train.py", training_samples=15_361)
+    steps = -(-15_361 // answer.choice.configuration.batch_size)
+    assert f"after 15,361 samples = {steps:,} steps. Set" in own_command_end(answer)
+    assert f"{steps:,} steps = 0.85 epochs" in own_command_end(replace(answer, training_epochs=0.8534))
+    assert f"{steps:,} steps = 13 epochs" in own_command_end(replace(answer, training_epochs=12.3))
+    unknown = own_command_end(replace(answer, training_samples=None))
+    assert unknown == "It does not stop at the target: it ends when the script ends by itself."
+    assert "after 15,361 samples" in recommendation_text(answer)

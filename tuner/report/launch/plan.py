@@ -132,7 +132,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
         job_folder: Where its file lies.
     """
     configuration, cluster = recommendation.choice.configuration, job.cluster
-    launch = own_launch(job, job_folder, configuration)
+    launch = own_launch(job, job_folder, configuration, num_samples=recommendation.training_samples)
     needed = (_CLIENT,) if launch.imports_client else ()
     return LaunchPlan(
         name=recommendation.job_name,
