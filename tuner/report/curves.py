@@ -53,7 +53,9 @@ class Run:
     diverged: bool
 
 
-def runs_of(probes: Sequence[ProbeRecord], choice: Configuration, shades: Mapping[int, str]) -> list[Run]:
+def runs_of(
+    probes: Sequence[ProbeRecord], choice: Configuration | None, shades: Mapping[int, str]
+) -> list[Run]:
     """The probes that trained and were scored at least once; `shades` names the colour of a batch size."""
     runs = []
     for probe in probes:
@@ -71,7 +73,7 @@ def runs_of(probes: Sequence[ProbeRecord], choice: Configuration, shades: Mappin
                 batch_size=what.batch_size,
                 style=shades[what.batch_size],
                 points=points,
-                recommended=what.without("nodes") == choice.without("nodes"),
+                recommended=choice is not None and what.without("nodes") == choice.without("nodes"),
                 diverged=probe.outcome is Outcome.DIVERGED,
             )
         )

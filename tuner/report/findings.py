@@ -77,9 +77,9 @@ def prediction(recommendation: Recommendation) -> Finding:
     chance, startup = format_chance(choice.probability_of_reaching), _startup_words(recommendation)
     if choice.measured_seconds is not None:
         return Finding(
-            headline=f"about {format_seconds(choice.seconds.median)} again",
-            detail=f"With another order of the data: 90% interval "
-            f"{format_interval(choice.seconds)}.{startup}",
+            headline=f"about {format_seconds(choice.seconds.median)}",
+            detail="Expected if it is trained once more, from its measured time. With another order of the "
+            f"data: 90% interval {format_interval(choice.seconds)}.{startup}",
         )
     guess = _why_a_guess(choice)
     headline = format_seconds(choice.seconds.median)

@@ -8,6 +8,7 @@ from tuner.domain.format import format_moment
 from tuner.report.content import ReportContent
 from tuner.report.headline import headline_section
 from tuner.report.markup import Markup, element
+from tuner.report.palette import batch_shades
 from tuner.report.sections import (
     checked_section,
     choices_section,
@@ -41,7 +42,12 @@ def report_html(content: ReportContent) -> str:
         confirmation_section(content),
         strategies_section(content),
         turning_points_section(content),
-        curves_section(content),
+        curves_section(
+            content.probes,
+            content.job,
+            content.recommendation.choice.configuration,
+            batch_shades(content.probes, content.landscape),
+        ),
         checked_section(content),
         spending_section(content),
         timing_section(content),

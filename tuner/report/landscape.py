@@ -219,13 +219,13 @@ def _add_points(
             title = f"present settings: {format_configuration(baseline.configuration)}"
             plot.interval(place, baseline.seconds.lower, baseline.seconds.upper, "ink faint", title)
             plot.diamond(place, baseline.seconds.median, "ink", title)
-            _caption(plot, place, baseline, "present settings", below=False)
+            _caption(plot, place, baseline, "present settings", series)
     choice = recommendation.choice
     place = _where(choice, values, series, by_nodes)
     if place is not None:
         title = f"recommended: {format_configuration(choice.configuration)}"
         plot.point(place, choice.seconds.median, "ring", title, radius=9)
-        _caption(plot, place, choice, "recommended", below=True)
+        _caption(plot, place, choice, "recommended", series)
 
 
 def _where(
@@ -253,15 +253,38 @@ def _where(
     return values.index(value) + offset
 
 
-def _caption(plot: Plot, place: float, alternative: Alternative, words: str, *, below: bool) -> None:
-    # Beyond an end of its interval, not next to the marker: there lines of other batches cross.
-    across = plot.x(place)
-    under = plot.y(alternative.seconds.lower) + 18
-    over = plot.y(alternative.seconds.upper) - 8
-    if below:
-        down = under if under < plot.y.start - 4 else over
-    else:
-        down = over if over > plot.y.end + 12 else under
-    half = text_width(words) / 2
-    across = min(max(across, plot.x.start + half), plot.x.end - half)
-    plot.label(across, down, words, "strong middle halo")
+def _caption(
+    plot: Plot, place: float, alternative: Alternative, words: str, series: Sequence[_Series]
+) -> None:
+    """Writes words close to a marker: at its right, left, top or bottom, where they cover least."""
+    across, down = plot.x(place), plot.y(alternative.seconds.median)
+    width = text_width(words)
+    sideways, above = 14.0 + width / 2, 16.0
+    wanted = [
+        (across + sideways, down + 4),
+        (across - sideways, down + 4),
+        (across, down - above),
+        (across, down + above + 8),
+    ]
+    inside = [
+        (x, y)
+        for x, y in wanted
+        if plot.x.start <= x - width / 2
+        and x + width / 2 <= plot.size.width
+        and plot.y.end + 8 <= y <= plot.y.start - 2
+    ]
+    x, y = min(inside or wanted[2:3], key=lambda spot: _num_covered(plot, spot, width, series))
+    plot.label(x, y, words, "strong middle halo")
+
+
+def _num_covered(plot: Plot, spot: tuple[float, float], width: float, series: Sequence[_Series]) -> int:
+    """How many intervals and markers words at a place would lie on; a marker counts twice."""
+    x, y = spot
+    covered = 0
+    for one in series:
+        for at, alternative in one.points:
+            if abs(plot.x(at) - x) <= width / 2 + 4:
+                seconds = alternative.seconds
+                top, middle, bottom = (plot.y(v) for v in (seconds.upper, seconds.median, seconds.lower))
+                covered += (top <= y and y - 11 <= bottom) + (y - 15 <= middle <= y + 4)
+    return covered

@@ -19,6 +19,7 @@ from tuner.report.findings import (
 )
 from tuner.report.spending import spent_words
 from tuner.report.tables import (
+    PROBES_NOTE,
     Table,
     checked_table,
     choices_table,
@@ -170,6 +171,7 @@ def _probes(content: ReportContent) -> list[str]:
         return ["## Every probe", "None was started."]
     blocks = [
         "## Every probe",
+        PROBES_NOTE,
         table_markdown(probes_table(content.probes, maximize=content.job.goal.maximize)),
     ]
     for probe in content.probes:

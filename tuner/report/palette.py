@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tuner.domain.measurement import Purpose
-from tuner.report.content import ReportContent
+from tuner.domain.recommendation import Alternative
+from tuner.ledger import ProbeRecord
 
 #: Steps of the ordered palette in the page's style sheet, from light to dark.
 NUM_SHADES = 8
@@ -14,10 +15,10 @@ NUM_SHADES = 8
 NUM_HUES = 6
 
 
-def batch_shades(content: ReportContent) -> dict[int, str]:
+def batch_shades(probes: Sequence[ProbeRecord], landscape: Sequence[Alternative] = ()) -> dict[int, str]:
     """Batch size to the class of its colour, in order, for every batch size a chart may show."""
-    predicted = {alternative.configuration.batch_size for alternative in content.landscape}
-    trained = {p.configuration.batch_size for p in content.probes if p.purpose is not Purpose.TIMING}
+    predicted = {alternative.configuration.batch_size for alternative in landscape}
+    trained = {p.configuration.batch_size for p in probes if p.purpose is not Purpose.TIMING}
     return _shades(sorted(predicted | trained))
 
 

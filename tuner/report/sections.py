@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from search_spaces import Configuration
 from tuner.domain.format import (
     format_configuration,
     format_count,
@@ -9,6 +12,8 @@ from tuner.domain.format import (
     sentence,
 )
 from tuner.domain.measurement import Outcome
+from tuner.job import Job
+from tuner.ledger import ProbeRecord
 from tuner.ledger.records import EARLY_SHARE
 from tuner.report.blocks import folded, sentence_list, table_html
 from tuner.report.checked import checked_chart
@@ -21,6 +26,7 @@ from tuner.report.markup import Markup, element, joined
 from tuner.report.palette import batch_shades
 from tuner.report.spending import spending_bar, spent_words
 from tuner.report.tables import (
+    PROBES_NOTE,
     checked_table,
     choices_table,
     landscape_table,
@@ -34,7 +40,9 @@ def landscape_section(content: ReportContent) -> Markup | None:
     """The chart of predictions; None where there are none."""
     if not content.landscape:
         return None
-    charts = landscape_charts(content.landscape, content.recommendation, batch_shades(content))
+    charts = landscape_charts(
+        content.landscape, content.recommendation, batch_shades(content.probes, content.landscape)
+    )
     parts = [
         element("h2", "Time to target by nodes and batch size"),
         element(
@@ -110,11 +118,19 @@ def turning_points_section(content: ReportContent) -> Markup | None:
     )
 
 
-def curves_section(content: ReportContent) -> Markup | None:
-    """The metric along the probes; None where nothing was scored."""
-    choice = content.recommendation.choice.configuration
-    runs = runs_of(content.probes, choice, batch_shades(content))
-    charts = curve_charts(runs, content.job)
+def curves_section(
+    probes: Sequence[ProbeRecord], job: Job, choice: Configuration | None, shades: Mapping[int, str]
+) -> Markup | None:
+    """The metric along the probes; None where nothing was scored.
+
+    Args:
+        probes: Every probe.
+        job: The job.
+        choice: What is recommended, if anything is.
+        shades: Batch size to the class of its colour.
+    """
+    runs = runs_of(probes, choice, shades)
+    charts = curve_charts(runs, job)
     if charts is None:
         return None
     swatches = [
@@ -232,6 +248,7 @@ def probes_section(content: ReportContent) -> Markup:
         return element("section", element("h2", "Every probe"), element("p", "None was started."))
     parts = [
         element("h2", "Every probe"),
+        element("p", PROBES_NOTE, class_="muted"),
         table_html(probes_table(content.probes, maximize=content.job.goal.maximize)),
     ]
     for probe in content.probes:

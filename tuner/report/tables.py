@@ -190,20 +190,27 @@ def spending_table(seconds_by_name: Mapping[str, float], title: str) -> Table:
 
 
 def best_value(measurement: Measurement | None, *, maximize: bool) -> float | None:
-    """The best finite value of a curve; None where nothing was scored."""
+    """The best finite value of a trained model; None where none was scored."""
     if measurement is None:
         return None
-    values = [point.value for point in measurement.curve if math.isfinite(point.value)]
+    values = [point.value for point in measurement.trained_curve if math.isfinite(point.value)]
     if not values:
         return None
     return max(values) if maximize else min(values)
 
 
 def last_value(measurement: Measurement | None) -> float | None:
-    """The last finite value of a curve; None where nothing was scored."""
-    values = [point.value for point in measurement.curve] if measurement is not None else []
+    """The last finite value of a trained model; None where none was scored."""
+    values = [point.value for point in measurement.trained_curve] if measurement is not None else []
     finite = [value for value in values if math.isfinite(value)]
     return finite[-1] if finite else None
+
+
+PROBES_NOTE = (
+    "Samples and training time are those at the end of the probe's last slice. Its last score, which the "
+    "terminal shows with its own samples and time, may lie some steps before."
+)
+"""What the columns of `probes_table` are."""
 
 
 def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:

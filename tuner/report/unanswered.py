@@ -15,6 +15,8 @@ from tuner.ledger import ProbeRecord
 from tuner.report.blocks import folded, sentence_list, table_html
 from tuner.report.markdown import escaped, fenced, table_markdown
 from tuner.report.markup import Markup, element
+from tuner.report.palette import batch_shades
+from tuner.report.sections import curves_section
 from tuner.report.spending import spent_words
 from tuner.report.tables import best_value, last_value, probes_table
 
@@ -139,10 +141,12 @@ def unanswered_html(content: UnansweredContent) -> str:
         parts.append(table_html(probes_table(content.probes, maximize=content.job.goal.maximize)))
     else:
         parts.append(element("p", "No probe was started."))
+    curves = curves_section(content.probes, content.job, None, batch_shades(content.probes))
     parts += [folded(title, element("pre", error)) for title, error in _errors(content.probes)]
     parts += [element("h2", "Why the search ended"), element("p", _ended(content))]
     footer = element("footer", f"Study {content.study_name}, {format_moment(content.made_at)}.")
-    body = element("body", element("main", element("section", *parts), footer))
+    sections = [element("section", *parts), *([] if curves is None else [curves])]
+    body = element("body", element("main", *sections, footer))
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
