@@ -28,6 +28,9 @@ SIZES = (
 #: Bars are cut off at so many times the medians' range, so that one wide interval does not flatten the rest.
 _BAR_LENGTH = 4.0
 
+#: Bold words are wider than `text_width` says by this factor.
+_BOLD = 1.12
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Series:
@@ -256,29 +259,32 @@ def _where(
 def _caption(
     plot: Plot, place: float, alternative: Alternative, words: str, series: Sequence[_Series]
 ) -> None:
-    """Writes words close to a marker: at its right, left, top or bottom, where they cover least."""
+    """Writes words beside a marker, or at an end of its interval: where they cover least."""
     across, down = plot.x(place), plot.y(alternative.seconds.median)
-    width = text_width(words)
-    sideways, above = 14.0 + width / 2, 16.0
-    wanted = [
+    width = _BOLD * text_width(words)
+    sideways, over, under = 16.0 + width / 2, -16.0, 24.0
+    near = [
         (across + sideways, down + 4),
         (across - sideways, down + 4),
-        (across, down - above),
-        (across, down + above + 8),
+        (across, down + over),
+        (across, down + under),
     ]
-    inside = [
-        (x, y)
-        for x, y in wanted
+    ends = [(across, plot.y(alternative.seconds.upper) - 8), (across, plot.y(alternative.seconds.lower) + 18)]
+    spots = [
+        (_num_covered(plot, (x, y), width, series) + penalty, number, x, y)
+        for number, (x, y, penalty) in enumerate(
+            [(*spot, 0) for spot in near] + [(*spot, 2) for spot in ends]
+        )
         if plot.x.start <= x - width / 2
-        and x + width / 2 <= plot.size.width
+        and x + width / 2 <= plot.x.end
         and plot.y.end + 8 <= y <= plot.y.start - 2
     ]
-    x, y = min(inside or wanted[2:3], key=lambda spot: _num_covered(plot, spot, width, series))
+    _, _, x, y = min(spots, default=(0, 0, across, down + over))
     plot.label(x, y, words, "strong middle halo")
 
 
 def _num_covered(plot: Plot, spot: tuple[float, float], width: float, series: Sequence[_Series]) -> int:
-    """How many intervals and markers words at a place would lie on; a marker counts twice."""
+    """How many intervals words at a place would lie on, each marker counting three."""
     x, y = spot
     covered = 0
     for one in series:
@@ -286,5 +292,5 @@ def _num_covered(plot: Plot, spot: tuple[float, float], width: float, series: Se
             if abs(plot.x(at) - x) <= width / 2 + 4:
                 seconds = alternative.seconds
                 top, middle, bottom = (plot.y(v) for v in (seconds.upper, seconds.median, seconds.lower))
-                covered += (top <= y and y - 11 <= bottom) + (y - 15 <= middle <= y + 4)
+                covered += (top <= y and y - 11 <= bottom) + 3 * (y - 15 <= middle <= y + 5)
     return covered

@@ -21,6 +21,7 @@ from tuner.report import ReportContent, recommendation_schema, recommendation_te
 from tuner.report.csv import trials_csv
 from tuner.report.html import report_html
 from tuner.report.markdown import report_markdown
+from tuner.report.unanswered import UnansweredContent, unanswered_html
 
 NASTY = "<script>alert('x')</script> | `tick` & \"quote\""
 
@@ -403,3 +404,44 @@ def test_the_schema_explains_every_field_of_the_recommendation() -> None:
     silent = [name for name, kind in properties.items() if "description" not in kind]
     assert silent == ["schema_version"]
     assert Recommendation.__dataclass_fields__.keys() == properties.keys()
+
+
+@pytest.mark.parametrize("name", ["_whole", "_single_node_count"])
+def test_the_labels_of_choice_and_present_settings_are_at_their_markers(
+    builder: ModuleType, name: str
+) -> None:
+    page = report_html(globals()[name](builder))
+    charts = re.findall(r"<svg[^>]*Predicted time to target by.*?</svg>", page, re.DOTALL)
+    assert charts
+    for chart in charts:
+        marker = re.search(r'<circle[^>]*cx="([\d.]+)"[^>]*cy="([\d.]+)"[^>]*class="dot ring"', chart)
+        label = re.search(r'<text[^>]*x="([\d.]+)"[^>]*y="([\d.]+)"[^>]*>recommended<', chart)
+        assert (marker is None) == (label is None)
+        if marker is None or label is None:
+            continue
+        across, down = (float(label[i]) - float(marker[i]) for i in (1, 2))
+        # Beside the marker, or above or below it.
+        assert abs(across) < 75
+        assert abs(down) <= 8 or abs(across) < 1
+
+
+def test_a_report_without_an_answer_shows_the_curves_that_were_read(builder: ModuleType) -> None:
+    content = _whole(builder)
+    tuning = content.recommendation.tuning
+    unanswered = UnansweredContent(
+        job=content.job,
+        study_name="study",
+        made_at=0.0,
+        goal="accuracy >= 0.85, soonest",
+        reason="the target is out of reach",
+        changes=(),
+        warnings=(),
+        stopped_because="nothing pays back",
+        probes=content.probes,
+        tuning=tuning,
+    )
+    page = unanswered_html(unanswered)
+    assert "What was trained" in page
+    assert "of every probe against training seconds" in page
+    assert "thick lines" not in page
+    assert "What was trained" not in unanswered_html(replace(unanswered, probes=()))
