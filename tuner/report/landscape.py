@@ -265,9 +265,9 @@ def _caption(
     sideways, over, under = 16.0 + width / 2, -16.0, 24.0
     near = [
         (across + sideways, down + 4),
-        (across - sideways, down + 4),
         (across, down + over),
         (across, down + under),
+        (across - sideways, down + 4),
     ]
     ends = [(across, plot.y(alternative.seconds.upper) - 8), (across, plot.y(alternative.seconds.lower) + 18)]
     spots = [
@@ -292,5 +292,5 @@ def _num_covered(plot: Plot, spot: tuple[float, float], width: float, series: Se
             if abs(plot.x(at) - x) <= width / 2 + 4:
                 seconds = alternative.seconds
                 top, middle, bottom = (plot.y(v) for v in (seconds.upper, seconds.median, seconds.lower))
-                covered += (top <= y and y - 11 <= bottom) + 3 * (y - 15 <= middle <= y + 5)
+                covered += (top <= y and y - 11 <= bottom) + 3 * (y - 19 <= middle <= y + 9)
     return covered
