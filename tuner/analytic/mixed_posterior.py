@@ -16,25 +16,33 @@ import numpy as np
 from tuner.analytic.laws import Array
 from tuner.analytic.regression import IntArray, Kernel, Law, Parameter, Posterior, Slopes, fit
 
+#: Probability of the past's prior before any observation: if a study of the same workload, data and hardware
+#: is in it, and if none is. With a half for others, searches of 71 made scripts spent 5% more after five
+#: studies of jobs whose best settings are far from theirs, and 4% less after five of jobs with near ones
+#: (standard error 2%). With a tenth, they spent 1% and 2% less.
+_BEFORE_ALIKE, _BEFORE_OTHERS = 0.5, 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class MixedPosterior:
-    """Several posteriors, by the evidence of their priors; as likely as each other before any observation.
+    """Several posteriors, by the evidence of their priors and what each was worth before any observation.
 
     Mean and covariance of predictions are the mixture's own; its shape is taken for normal.
 
     Args:
         parts: One for each prior, the neutral one first.
         names: What to call the priors.
+        before: Probability of each prior before any observation, in the same order; sums to 1.
     """
 
     parts: tuple[Posterior, ...]
     names: tuple[str, ...]
+    before: tuple[float, ...] = (1.0,)
 
     @property
     def weights(self) -> Array:
         """Probability of each prior, `(num_parts,)`."""
-        logs = np.array([part.log_evidence for part in self.parts])
+        logs = np.array([part.log_evidence for part in self.parts]) + np.log(self.before)
         weights = np.exp(logs - logs.max())
         return np.asarray(weights / weights.sum(), dtype=float)
 
@@ -101,7 +109,13 @@ class MixedPosterior:
 
     def sentences(self) -> list[str]:
         """How several priors are weighted, and what is still unknown, in words."""
-        weights = [weights_sentence(self.weights_by_name())] if len(self.parts) > 1 else []
+        weights = []
+        if len(self.parts) > 1:
+            weights = [
+                f"What past studies in this database found counts with {self.weights[1]:.0%}, a neutral "
+                f"prior with the rest. Before the first run it counted with {self.before[1]:.0%}; how well "
+                "each prior predicted the runs of this job has changed that."
+            ]
         return weights + unknown_sentences([name.removeprefix("log ") for name in self.at_prior()])
 
     def at_prior(self) -> list[str]:
@@ -158,7 +172,11 @@ def fit_mixed(
     if learnt is None:
         return MixedPosterior(parts=(neutral,), names=("neutral",))
     other = fitted(learnt, None if start is None else neutral.theta)
-    return MixedPosterior(parts=(neutral, other), names=("neutral", "past studies"))
+    is_alike = any(value.is_alike for values in past.values() for value in values)
+    weight = _BEFORE_ALIKE if is_alike else _BEFORE_OTHERS
+    return MixedPosterior(
+        parts=(neutral, other), names=("neutral", "past studies"), before=(1.0 - weight, weight)
+    )
 
 
 #: How much an unknown differs from one study to the next, in the neutral prior's standard deviations: of the

@@ -61,9 +61,14 @@ def test_the_evidence_of_a_linear_law_is_exact() -> None:
     assert fit(line, LINE, NO_RESIDUAL, INPUTS[:0], np.zeros(0), np.zeros(0)).log_evidence == 0.0
 
 
-def test_before_any_observation_both_priors_are_as_likely() -> None:
-    found = line_fit(RIGHT, num=0)
-    np.testing.assert_allclose(found.weights, 0.5)
+@pytest.mark.parametrize(("is_alike", "weight"), [(True, 0.5), (False, 0.1)])
+def test_before_any_observation_a_past_of_other_jobs_counts_with_a_tenth(
+    is_alike: bool, weight: float
+) -> None:
+    past = {"slope": [PastValue(mean=2.0, sd=0.1, is_alike=is_alike)]}
+    found = line_fit(past, num=0)
+    np.testing.assert_allclose(found.weights, [1.0 - weight, weight])
+    assert f"found counts with {weight:.0%}" in found.sentences()[0]
     assert 0.0 < found.theta[1] < 2.0
     assert set(found.at_prior()) == {"level", "slope"}
 
@@ -72,8 +77,16 @@ def test_before_any_observation_both_priors_are_as_likely() -> None:
 def test_the_prior_that_predicted_what_was_seen_is_believed(past: PastLaw, expected: str) -> None:
     found = line_fit(past)
     assert found.names[int(np.argmax(found.weights))] == expected
-    assert "Weights of the priors" in found.sentences()[0]
+    assert f"found counts with {found.weights[1]:.0%}" in found.sentences()[0]
+    assert "Before the first run it counted with 50%" in found.sentences()[0]
     assert sum(found.findings()["priors"].values()) == pytest.approx(1.0)  # type: ignore[attr-defined]
+
+
+def test_a_past_of_other_jobs_that_predicted_the_runs_gains_weight() -> None:
+    right, wrong = (
+        line_fit({"slope": [PastValue(mean=mean, sd=0.1, is_alike=False)]}, num=4) for mean in (2.0, -2.0)
+    )
+    assert right.weights[1] > 0.1 > wrong.weights[1]
 
 
 def test_a_wrong_past_costs_little_once_something_was_seen() -> None:
