@@ -67,7 +67,8 @@ VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "core"}
 
 
 def source_files() -> list[Path]:
-    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    found = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return sorted([*found, *(path for path in [ROOT / "cli.py"] if path.exists())])
 
 
 def module_name(path: Path) -> str:

@@ -15,13 +15,13 @@ import pytest
 import typer.main
 
 from cli import app
-from cli.options import INTERRUPTED, PROVISIONAL, Format, Sampler
 from storage.tables import metadata
 from tuner import client
 from tuner.domain.errors import TunerError
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.domain.workload import METRICS, AdamWSettings, SGDSettings
 from tuner.job import VARIABLES, Job, example_names, job_schema, load_job, load_workload, variable_name
+from tuner.service.options import INTERRUPTED, PROVISIONAL, Format, Sampler
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Text of the README and of every page under docs/, by path.

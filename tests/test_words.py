@@ -128,7 +128,7 @@ def complaints(path: str, source: str) -> Iterator[str]:
 
 
 def sources() -> list[str]:
-    folders = ("cli", "search_spaces", "tuner", "storage", "tests", "benchmarks", "examples")
+    folders = ("search_spaces", "tuner", "storage", "tests", "benchmarks", "examples")
     files = [*ROOT.glob("*.py"), *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
     return sorted(str(path.relative_to(ROOT)) for path in files)
 

@@ -92,7 +92,8 @@ class Design:
         known = self._roots.get(factor)
         if known is None:
             kernel = self.kernel(factor)
-            known = self._roots[factor] = np.linalg.cholesky(kernel + _JITTER * np.eye(len(kernel)))
+            root = np.linalg.cholesky(kernel + _JITTER * np.eye(len(kernel)))
+            known = self._roots[factor] = np.asarray(root, dtype=float)
         return known
 
 

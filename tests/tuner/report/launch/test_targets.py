@@ -9,11 +9,11 @@ from types import ModuleType
 
 import pytest
 
-from cli.options import LaunchTarget
 from tests.tuner.report.launch.plans import plan
 from tuner.domain.errors import JobError
 from tuner.report.launch import TARGETS, LaunchPlan, launch_text
 from tuner.report.launch.plan import training_plan
+from tuner.service.options import LaunchTarget
 
 
 def test_the_command_line_offers_every_target() -> None:

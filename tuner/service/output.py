@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.options import Format
+from tuner.service.options import Format
 
 if TYPE_CHECKING:
     from tuner.search.events import Listener

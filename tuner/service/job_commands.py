@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.opening import opened_job
-from cli.options import (
+from tuner.domain.errors import InfeasibleError, JobError, StorageError
+from tuner.service.options import (
     Format,
     FormatOption,
     JobPath,
     MachineFormat,
 )
-from cli.output import print_rows, say
-from tuner.domain.errors import InfeasibleError, JobError, StorageError
+from tuner.service.output import print_rows, say
 
 if TYPE_CHECKING:
     from tuner.domain.measurement import Measurement
@@ -60,8 +59,9 @@ def check(
 ) -> None:
     """Check a job file, its workload or command, and its data with one tiny probe."""
     from tuner.job import job_warnings
+    from tuner.service.opening import open_job
 
-    opened = opened_job(job)
+    opened = open_job(job)
     for warning in job_warnings(opened.job):
         say(f"note: {warning}")
     if opened.job.runs_command:
@@ -153,8 +153,9 @@ def calibrate(
         section_of,
         write_section,
     )
+    from tuner.service.opening import open_job
 
-    opened = opened_job(job)
+    opened = open_job(job)
     if output is not None:
         check_free(output)
     constants = calibrate_job(opened, num_nodes=nodes, listen=say)

@@ -1,0 +1,392 @@
+"""The command line: its commands, errors and exit codes; torch is imported only when something trains."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from tuner.domain.errors import JobError, TunerError
+from tuner.service.job_commands import calibrate, check, doctor, init, schema
+from tuner.service.options import (
+    INTERRUPTED,
+    PROVISIONAL,
+    Format,
+    FormatOption,
+    JobPath,
+    LaunchTarget,
+    Output,
+    Sampler,
+    StorageUrl,
+)
+from tuner.service.output import print_rows, shown_progress
+
+if TYPE_CHECKING:
+    from storage import Storage
+    from tuner.service.opening import OpenedJob
+
+app = typer.Typer(
+    name="paceline",
+    help="Finds the nodes, batch size, learning rate and strategy that bring a distributed PyTorch "
+    "training to its target soonest, or cheapest.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+database = typer.Typer(help="The study database.", no_args_is_help=True)
+app.add_typer(database, name="db")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"paceline {version('paceline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Handles the options that all commands share."""
+
+
+def run(
+    job: JobPath,
+    storage: StorageUrl = None,
+    output: Output = None,
+    sampler: Annotated[
+        Sampler, typer.Option(envvar="PACELINE_SAMPLER", help="Sampler that chooses the probes.")
+    ] = Sampler.MODEL,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PACELINE_BUDGET", help="Maximum time to spend, such as 10m or 2h.", show_default=False
+        ),
+    ] = None,
+    max_dollars: Annotated[
+        float | None,
+        typer.Option(envvar="PACELINE_MAX_DOLLARS", help="Maximum dollars to spend.", show_default=False),
+    ] = None,
+    parallel: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            envvar="PACELINE_PARALLEL",
+            help="Maximum number of concurrent probes, if enough nodes are free.",
+        ),
+    ] = 1,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start a new study.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Train the recommendation to the target.")] = False,
+    confirm: Annotated[
+        int | None,
+        typer.Option(
+            "--confirm",
+            min=1,
+            metavar="N",
+            help="Train the recommendation and the present settings with N new seeds each, and compare them.",
+            show_default=False,
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help=f"Exit with {PROVISIONAL} if the answer is provisional.")
+    ] = False,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Tune a job: search, train, recommend, report. Called again, it resumes."""
+    from tuner.report import recommendation_text
+    from tuner.service.opening import default_output
+    from tuner.service.run import RunOptions, run_job
+
+    opened = opened_job(job, budget=budget, max_dollars=max_dollars)
+    options = RunOptions(
+        output=output or default_output(opened.job),
+        sampler=sampler.value,
+        fresh=fresh,
+        verify=verify,
+        parallel=parallel,
+        confirm=confirm or 0,
+    )
+    with study_store(storage, job) as store, shown_progress() as listen:
+        result = run_job(opened, store, options, listen)
+    recommendation = result.recommendation
+    if output_format is Format.TABLE:
+        typer.echo(recommendation_text(recommendation))
+        typer.echo(f"report: {result.files['report.html']}")
+    elif output_format is Format.JSON:
+        typer.echo(json.dumps(recommendation.to_dict(), indent=2))
+    else:
+        data = recommendation.to_dict()["choice"]
+        seconds = {f"seconds_{name}": value for name, value in (data["seconds"] or {}).items()}
+        print_rows([{**data["configuration"], **seconds}], output_format)
+    if strict and recommendation.provisional:
+        raise typer.Exit(PROVISIONAL)
+
+
+def train(
+    job: JobPath,
+    batch_size: Annotated[int, typer.Option(help="Global batch size.")],
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")],
+    nodes: Annotated[
+        int | None, typer.Option(help="Number of nodes; needed unless the job allows only one.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Strategy; the job's if it has only one, else all_reduce.")
+    ] = None,
+    tau: Annotated[int | None, typer.Option(help="Steps between two exchanges.")] = None,
+    beta: Annotated[float | None, typer.Option(help="elastic_averaging: moving rate times ranks.")] = None,
+    outer_learning_rate: Annotated[float | None, typer.Option(help="diloco: rate of outer steps.")] = None,
+    outer_momentum: Annotated[float | None, typer.Option(help="diloco: momentum of outer steps.")] = None,
+    storage: StorageUrl = None,
+    output: Output = None,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Train one configuration to the job's target, without a search. Called again, it resumes."""
+    from search_spaces import Configuration
+    from tuner.advice.recommend import trained_model
+    from tuner.job import configuration_with_knobs
+    from tuner.search.state import run_of
+    from tuner.service.opening import default_output, require_training
+    from tuner.service.reporting import not_arrived
+    from tuner.service.training import train_configuration
+
+    opened = opened_job(job)
+    require_training(opened)
+    counts, space = opened.cluster.node_counts, opened.job.space
+    if nodes is None:
+        if len(counts) > 1:
+            listed = ", ".join(map(str, counts))
+            raise JobError(f"{job}: --nodes is missing: the job allows {listed} nodes; choose one of them")
+        nodes = counts[0]
+    if strategy is None:
+        strategy = space.strategy[0] if space and len(space.strategy) == 1 else "all_reduce"
+    try:
+        configuration = configuration_with_knobs(
+            Configuration(nodes=nodes, batch_size=batch_size, learning_rate=learning_rate, strategy=strategy),
+            tau=tau,
+            beta=beta,
+            outer_learning_rate=outer_learning_rate,
+            outer_momentum=outer_momentum,
+        )
+    except ValueError as error:
+        raise JobError(f"{job}: {error}") from error
+    folder = output or default_output(opened.job)
+    with study_store(storage, job) as store, shown_progress() as listen:
+        state = train_configuration(opened, store, configuration, folder, listen)
+    trained = run_of(state, configuration)
+    if trained is None or trained.seconds_to_target is None:
+        raise not_arrived(configuration, state)
+    rows: list[dict[str, Any]] = [
+        {"what": "training seconds to target", "value": round(trained.seconds_to_target, 3)},
+        {"what": "samples to target", "value": trained.samples_to_target},
+        {"what": "trained model", "value": trained_model(trained)},
+    ]
+    print_rows(rows, output_format)
+
+
+def status(job: JobPath, storage: StorageUrl = None, output_format: FormatOption = Format.TABLE) -> None:
+    """Show the status of a job's study."""
+    from tuner.service.opening import default_output
+    from tuner.service.views import require_study, status_rows
+
+    opened = opened_job(job)
+    with study_store(storage, job, to_read=True) as store:
+        study = require_study(store.ledger, opened)
+        print_rows(status_rows(store.ledger, study, default_output(opened.job).resolve()), output_format)
+
+
+def trials(job: JobPath, storage: StorageUrl = None, output_format: FormatOption = Format.TABLE) -> None:
+    """List every probe of a job's study."""
+    from tuner.service.views import require_study, trial_rows
+
+    opened = opened_job(job)
+    with study_store(storage, job, to_read=True) as store:
+        study = require_study(store.ledger, opened)
+        print_rows(trial_rows(store.ledger, study), output_format)
+
+
+def explain(
+    job: JobPath,
+    trial: Annotated[int, typer.Argument(help="Number of the trial.")],
+    storage: StorageUrl = None,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Show what was measured and predicted for one trial."""
+    from tuner.service.views import explain_rows, require_study
+
+    opened = opened_job(job)
+    with study_store(storage, job, to_read=True) as store:
+        study = require_study(store.ledger, opened)
+        print_rows(explain_rows(store.ledger, study, trial), output_format)
+
+
+def report(job: JobPath, storage: StorageUrl = None, output: Output = None) -> None:
+    """Write a job's report again from its study, without probing."""
+    from tuner.service.opening import default_output
+    from tuner.service.reporting import report_job
+
+    opened = opened_job(job)
+    with study_store(storage, job, to_read=True) as store:
+        files = report_job(opened, store, output or default_output(opened.job))
+    for path in files.values():
+        typer.echo(path)
+
+
+def record(
+    job: JobPath,
+    storage: StorageUrl = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The file; STUDY.jsonl.gz in this folder by default.", show_default=False
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Write a recording of a job's study: its runs and curves, for later replay."""
+    from tuner.service.record import record_study
+
+    opened = opened_job(job)
+    with study_store(storage, job, to_read=True) as store:
+        made = record_study(opened, store, output, force=force)
+    rows: list[dict[str, Any]] = [
+        {"what": "recording", "value": str(made.path)},
+        {"what": "configurations", "value": made.num_runs},
+        {"what": "reached the target", "value": made.num_arrived},
+        *({"what": "left out", "value": words} for words in made.left_out),
+    ]
+    print_rows(rows, output_format)
+
+
+def export(
+    job: JobPath,
+    target: Annotated[
+        LaunchTarget,
+        typer.Option(
+            "--target",
+            "-t",
+            help="A script, an sbatch file, a Ray job, a Kubeflow TrainJob, a SkyPilot task, or an "
+            "environment file.",
+            show_default=False,
+        ),
+    ],
+    storage: StorageUrl = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file; stdout by default.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    accelerator: Annotated[
+        str | None,
+        typer.Option(help="Type of a device, such as A100; CPU cores by default.", show_default=False),
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="k8s, skypilot: the container image it runs in.", show_default=False),
+    ] = None,
+) -> None:
+    """Print, or write with --output, a launch file that trains the recommendation elsewhere."""
+    from tuner.service.exporting import ExportOptions, export_job
+
+    opened = opened_job(job)
+    options = ExportOptions(
+        target=target.value,
+        output=output,
+        force=force,
+        accelerator=accelerator,
+        image=image,
+        made_by=_export_line(job, target, accelerator=accelerator, image=image, output=output),
+    )
+    with study_store(storage, job, to_read=True) as store:
+        text = export_job(opened, store, options)
+    typer.echo(text if output is None else f"wrote {output}", nl=output is not None)
+
+
+def _export_line(job: Path, target: LaunchTarget, **others: object) -> str:
+    """The export's command line, to be repeated; without the database URL, which may hold a password."""
+    flags = [f"--{name}={value}" for name, value in others.items() if value is not None]
+    return shlex.join(["paceline", "export", str(job), "--target", target.value, *flags])
+
+
+def upgrade(
+    url: Annotated[str, typer.Argument(help="SQLAlchemy URL of the study database.", show_default=False)],
+) -> None:
+    """Upgrade a study database to the tables of this version; its contents are kept."""
+    from storage import upgrade as upgrade_storage
+
+    upgrade_storage(url)
+    typer.echo("the study database is up to date")
+
+
+for _command in (
+    *(init, check, run, train, status, trials, explain, report),
+    *(record, export, calibrate, schema, doctor),
+):
+    app.command()(_command)
+database.command()(upgrade)
+
+
+def opened_job(path: Path, *, budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:
+    """The job; flags and environment override the file."""
+    from tuner.service.opening import open_job
+
+    return open_job(path, time_budget=budget, max_dollars=max_dollars)
+
+
+@contextmanager
+def study_store(url: str | None, job: Path, *, to_read: bool = False) -> Iterator[Storage]:
+    """The study database; a command that only reads does not create one."""
+    from storage import open_storage
+    from tuner.service.opening import default_storage_url
+
+    url = url or default_storage_url(job)
+    file = Path(url.removeprefix("sqlite:///"))
+    if to_read and url.startswith("sqlite:///") and file.parent.is_dir() and not file.exists():
+        raise JobError(
+            f"{job}: there is no study of this job here yet, and no database {file}; `paceline run {job}` "
+            "starts one, or name its database with --storage"
+        )
+    with open_storage(url) as store:
+        yield store
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command and exits with its code; errors are one message on stderr, not a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except TunerError as error:
+        typer.echo(f"paceline: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        # Typer's usage errors have their own message and exit code.
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(getattr(error, "exit_code", 2))
+    # Typer turns an interrupt into this exit code, without a message.
+    if code == INTERRUPTED:
+        typer.echo("paceline: interrupted; run the same command to resume", err=True)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

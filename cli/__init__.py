@@ -1,5 +1,0 @@
-"""Command line interface."""
-
-from cli.app import app, main
-
-__all__ = ["app", "main"]

@@ -1,6 +1,0 @@
-"""Runs the command line: `python -m cli`."""
-
-from cli.app import main
-
-if __name__ == "__main__":
-    main()
