@@ -1,6 +1,7 @@
 """Searches of made training scripts on a virtual clock, judged by the computed truth.
 
-    python -m benchmarks.made_scripts [--jobs 60] [--first 0] [--processes 1] [--json] [--output FILE]
+    python -m benchmarks.made_scripts [--jobs 60] [--first 0] [--processes 1] [--short] [--json]
+        [--output FILE]
     python -m benchmarks.made_scripts --fit [--jobs 400] [--first 2000]
 
 A job tunes batch size and learning rate of a script that scores once or four times an epoch. Its learning
@@ -8,7 +9,10 @@ curve has one of six shapes. Sizes, noise, chance level and start-up are random;
 (`benchmarks.made_scripts_curves`). `ModelPolicy` searches it as it would a user's command, until a training
 reaches the target or 30 times the best training's seconds are spent. Nothing trains and nothing sleeps.
 
-Three tables have a row for each shape, for scripts that resume and those that start over, and for all jobs:
+With `--short`, start-up takes one to five times as long as the best training, the present settings are 5 to
+50 times slower than the best, and the answer serves 20 trainings (`short_script`).
+
+Four tables have a row for each shape, for scripts that resume and those that start over, and for all jobs:
 
 - `searches`: of the jobs whose target some configuration reaches, how many arrived, what they spent until
   then (or in all) and the true training seconds of the answer, both over the best configuration's training
@@ -17,6 +21,10 @@ Three tables have a row for each shape, for scripts that resume and those that s
 - `intervals`: predictions of started runs that do arrive, by the share of the run known. How many 90%
   intervals hold the truth, their median width (upper over lower end), and the median of the predicted median
   over the truth.
+- `totals`: of the reachable, the search and all further trainings that the answer serves, over the least
+  possible: one start-up, and all trainings with the best configuration (geometric mean and 90th percentile).
+  Of searches that end since no probe pays back, the share of stated bounds that held (with 90% probability
+  nothing is more than so many times as fast), the median bound, and the median number of probes.
 - `chances`: the stated chance that a started run arrives, and the share that does. In each range every job
   counts as one, since jobs that never arrive make most predictions.
 
@@ -40,7 +48,7 @@ import numpy as np
 import optuna
 import typer
 
-from benchmarks.made_scripts_curves import SHAPES, MadeScript, configurations, made_script
+from benchmarks.made_scripts_curves import SHAPES, MadeScript, configurations, made_script, short_script
 from benchmarks.plateaus import chances, log_loss, logistic
 from tuner.analytic import plateau
 from tuner.domain.checkpoints import write_atomically
@@ -77,19 +85,31 @@ class Searched:
         script: What it tuned.
         spent_seconds: What it spent.
         num_slices: Slices that it ran.
+        num_probes: Configurations that it tried.
         has_arrived: Whether a training reached the target, which ends the search.
         stop: Why it ended.
         answer_seconds: True training seconds of the answer; infinite if it never arrives, or without one.
+        regret_bound: The factor that nothing is stated to be faster than the answer by; infinite without one.
         predictions: Of runs that were started, with their true training seconds.
     """
 
     script: MadeScript
     spent_seconds: float
     num_slices: int
+    num_probes: int
     has_arrived: bool
     stop: StopKind
     answer_seconds: float
+    regret_bound: float
     predictions: tuple[PredictedAgainstMeasured, ...]
+
+    @property
+    def total_over_least(self) -> float:
+        """Seconds of the search and of all further trainings, over those of one that knows the best."""
+        script = self.script
+        further = script.trainings - self.has_arrived
+        least = script.startup_seconds + script.trainings * script.best_seconds
+        return (self.spent_seconds + further * self.answer_seconds) / least
 
     def row(self) -> Row:
         """For JSON, without the predictions; None where a number is infinite."""
@@ -98,18 +118,26 @@ class Searched:
             "budget_seconds": self.script.budget_seconds,
             "spent_seconds": self.spent_seconds,
             "answer_seconds": self.answer_seconds,
+            "regret_bound": self.regret_bound,
+            "total_over_least": self.total_over_least,
         }
         return {
             **{name: getattr(self.script, name) for name in ("seed", "shape", "resumes")},
             **{name: _finite(value) for name, value in seconds.items()},
-            **{"num_slices": self.num_slices, "arrived": self.has_arrived, "stop": self.stop.value},
+            **{"num_slices": self.num_slices, "num_probes": self.num_probes},
+            **{"arrived": self.has_arrived, "stop": self.stop.value},
         }
 
 
-def searched(seed: int) -> Searched:
-    """Searches the made script of a seed; the same seed gives the same search."""
+def searched(seed: int, is_short: bool = False) -> Searched:
+    """Searches the made script of a seed; the same seed gives the same search.
+
+    Args:
+        seed: Of the script and of the search.
+        is_short: Whether it is a `short_script`.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        return _searched(made_script(seed), Path(folder))
+        return _searched((short_script if is_short else made_script)(seed), Path(folder))
 
 
 def script_prober(script: MadeScript, cluster: Cluster) -> RecordedProber:
@@ -163,9 +191,13 @@ def _searched(script: MadeScript, folder: Path) -> Searched:
         script=script,
         spent_seconds=state.spent.seconds,
         num_slices=len(state.slices),
+        num_probes=len(state.probes),
         has_arrived=any(run.arrived for run in state.runs.values()),
         stop=stop.kind,
         answer_seconds=math.inf if answer is None else script.seconds_to_target(answer),
+        regret_bound=math.inf
+        if answer is None or decision.beliefs is None
+        else decision.beliefs.regret_bound,
         predictions=tuple(
             _compared(p, script)
             for p in context.ledger.predictions(context.study.study_id)
@@ -191,6 +223,7 @@ def report(searches: Sequence[Searched]) -> dict[str, list[Row]]:
     groups = {name: group for name, group in groups.items() if group}
     return {
         "searches": [{"jobs": name, **outcomes(group)} for name, group in groups.items()],
+        "totals": [{"jobs": name, **totals(group)} for name, group in groups.items()],
         "intervals": [
             {"jobs": name, "share_above": low, "share_up_to": high, **intervals(group, low, high)}
             for low, high in SHARES
@@ -222,6 +255,24 @@ def outcomes(searches: Sequence[Searched]) -> Row:
         "unreachable": len(others),
         "called": len(called),
         "called_early": sum(one.spent_seconds <= one.script.budget_seconds / 2 for one in called),
+    }
+
+
+def totals(searches: Sequence[Searched]) -> Row:
+    """What searches and trainings took together: a row of the second table without its name."""
+    reachable = [one for one in searches if one.script.best_seconds < math.inf]
+    ratios = np.array([one.total_over_least for one in reachable if one.total_over_least < math.inf])
+    ended = [one for one in reachable if one.stop is StopKind.NO_GAIN]
+    held = [one.answer_seconds / one.script.best_seconds <= one.regret_bound for one in ended]
+    return {
+        "reachable": len(reachable),
+        "answers": len(ratios),
+        "total": float(np.exp(np.log(ratios).mean())) if len(ratios) else None,
+        "total_90": float(np.quantile(ratios, 0.9)) if len(ratios) else None,
+        "no_gain": len(ended),
+        "bound_held": float(np.mean(held)) if held else None,
+        "bound": _finite(np.median([one.regret_bound for one in ended])) if ended else None,
+        "probes": float(np.median([one.num_probes for one in ended])) if ended else None,
     }
 
 
@@ -342,6 +393,7 @@ def main(
     processes: Annotated[int, typer.Option(min=1, help="Concurrent searches.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One object on stdout.")] = False,
     output: Annotated[Path | None, typer.Option(help="Write the JSON object to this file.")] = None,
+    is_short: Annotated[bool, typer.Option("--short", help="Scripts whose start-up takes long.")] = False,
     fits: Annotated[bool, typer.Option("--fit", help="Fit the odds of never arriving instead.")] = False,
 ) -> None:
     """Search made scripts, and compare with the truth."""
@@ -351,7 +403,8 @@ def main(
     else:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(max_workers=processes, mp_context=context) as pool:
-            searches = list(pool.map(searched, seeds)) if processes > 1 else [searched(s) for s in seeds]
+            short = [is_short] * len(seeds)
+            searches = list((pool.map if processes > 1 else map)(searched, seeds, short))
         tables, runs = report(searches), [one.row() for one in searches]
     text = json.dumps({"runs": runs, **tables}, indent=1, allow_nan=False)
     if output is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -29,6 +29,9 @@ BUDGET_TRAININGS = 30.0
 _BEND_SD = 0.1
 #: A target that is not to be reached lies at least so many standard deviations of a score above the best.
 _CLEAR_OF_NOISE = 6.0
+#: Of short scripts: seconds of the present settings over the best, start-up over the best training, how many
+#: trainings the answer serves, and how many of the first shapes they have, those whose target is reached.
+_SLOWER, _LONG_STARTUP, SHORT_TRAININGS, _NUM_REACHED = (5.0, 50.0), (1.0, 5.0), 20, 4
 #: Standard deviation of a step's seconds, over their mean.
 _STEP_SPREAD = 0.1
 
@@ -56,6 +59,8 @@ class MadeScript:
         target: Accuracy that is searched for.
         startup_share: Start-up of each slice, over the training seconds of the best configuration.
         resumes: Whether the script resumes from a checkpoint. Otherwise each slice starts the run over.
+        baseline: The user's present settings.
+        trainings: How many trainings the answer serves.
     """
 
     seed: int
@@ -66,6 +71,8 @@ class MadeScript:
     target: float
     startup_share: float
     resumes: bool
+    baseline: Configuration = BASELINE
+    trainings: int = 1
 
     @cached_property
     def recording(self) -> Recording:
@@ -136,8 +143,8 @@ class MadeScript:
 
     @property
     def budget_seconds(self) -> float:
-        """What the job may spend."""
-        return BUDGET_TRAININGS * self.unit_seconds
+        """What the job may spend: many times the best training, or the start-up if that takes longer."""
+        return BUDGET_TRAININGS * max(self.unit_seconds, self.startup_seconds)
 
     @property
     def startup_seconds(self) -> float:
@@ -151,9 +158,9 @@ class MadeScript:
         return Job.model_validate(
             {
                 "workload": {"command": command, "epoch_samples": size, **resume},
-                "goal": {"metric": "accuracy", "target": self.target},
+                "goal": {"metric": "accuracy", "target": self.target, "trainings": self.trainings},
                 "space": {"batch_size": list(BATCH_SIZES), "learning_rate": list(LEARNING_RATES)},
-                "baseline": {name: BASELINE[name] for name in ("nodes", "batch_size", "learning_rate")},
+                "baseline": {name: self.baseline[name] for name in ("nodes", "batch_size", "learning_rate")},
                 "budget": {"time": f"{self.budget_seconds:.6f}s"},
             }
         )
@@ -203,3 +210,24 @@ def made_script(seed: int) -> MadeScript:
         startup_share=between(0.003, 0.2),
         resumes=bool(rng.random() < 0.5),
     )
+
+
+def short_script(seed: int) -> MadeScript:
+    """A script that starts up at least as long as it trains at best, and whose present settings are far from it.
+
+    It has the curve of a `made_script` that reaches its target, and scores more often. The baseline is one of
+    the configurations that need 5 to 50 times the best training's seconds. The answer serves 20 trainings.
+    """
+    rng = np.random.default_rng([78, seed])
+    while True:
+        made = made_script(int(rng.integers(1_000, 1_000_000)) * len(SHAPES) + seed % _NUM_REACHED)
+        script = replace(
+            made,
+            scores_per_epoch=int(rng.choice([1, 4, 16])),
+            startup_share=float(np.exp(rng.uniform(*np.log(_LONG_STARTUP)))),
+            trainings=SHORT_TRAININGS,
+        )
+        slower = np.array([script.seconds_to_target(c) for c in configurations()]) / script.best_seconds
+        far = np.flatnonzero((slower >= _SLOWER[0]) & (slower <= _SLOWER[1]))
+        if len(far):
+            return replace(script, baseline=configurations()[int(rng.choice(far))])

@@ -23,8 +23,9 @@ from benchmarks.made_scripts import (
     report,
     script_prober,
     searched,
+    totals,
 )
-from benchmarks.made_scripts_curves import SHAPES, MadeScript, configurations, made_script
+from benchmarks.made_scripts_curves import SHAPES, MadeScript, configurations, made_script, short_script
 from search_spaces import Configuration
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.ledger import PredictedAgainstMeasured, PredictionRecord
@@ -73,6 +74,16 @@ def test_most_other_targets_are_reached() -> None:
     assert {made_script(seed).best_seconds < math.inf for seed in range(4, 24, 6)} == {True, False}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_short_script_starts_up_longer_than_it_trains(seed: int) -> None:
+    script = short_script(seed)
+    assert script.startup_seconds >= script.best_seconds
+    assert 5.0 <= script.seconds_to_target(script.baseline) / script.best_seconds <= 50.0
+    job = script.job()
+    assert job.baseline_configuration() == script.baseline
+    assert job.goal.trainings == script.trainings == 20
+
+
 @pytest.mark.parametrize("seed", [RESUMING, REPEATING])
 def test_every_slice_is_charged_a_start_up_and_what_it_repeats(seed: int, tmp_path: Path) -> None:
     script = made_script(seed)
@@ -110,7 +121,7 @@ def test_the_same_search_is_made_twice() -> None:
         assert once.has_arrived
         assert once.spent_seconds >= once.script.best_seconds
         tables = report([once])
-        assert set(tables) == {"searches", "intervals", "chances"}
+        assert set(tables) == {"searches", "totals", "intervals", "chances"}
         kind = "resuming" if once.script.resumes else "repeating"
         for rows in tables.values():
             assert {row["jobs"] for row in rows} == {once.script.shape, kind, "all"}
@@ -143,9 +154,11 @@ def made(
         script=script,
         spent_seconds=4.0 * script.unit_seconds,
         num_slices=1,
+        num_probes=1,
         has_arrived=arrives,
         stop=StopKind.ARRIVED if arrives else StopKind.UNREACHABLE,
         answer_seconds=2.0 * script.best_seconds,
+        regret_bound=3.0,
         predictions=predictions,
     )
 
@@ -174,6 +187,17 @@ def test_reachable_and_unreachable_jobs_are_counted_apart() -> None:
     assert (found["unreachable"], found["called"], found["called_early"]) == (1, 1, 1)
 
 
+def test_totals_compare_with_a_search_that_knows_the_best() -> None:
+    """Four best trainings are spent, and nine more trainings take two each. A start-up is a tenth of one."""
+    short = replace(made([]).script, trainings=10, startup_share=0.1)
+    unit = short.best_seconds
+    ended = replace(made([]), script=short, stop=StopKind.NO_GAIN, answer_seconds=2.0 * unit)
+    found = totals([ended, replace(ended, regret_bound=1.5), made([], arrives=False)])
+    assert found["total"] == pytest.approx((4.0 + 9 * 2.0) / 10.1)
+    assert (found["reachable"], found["answers"], found["no_gain"]) == (2, 2, 2)
+    assert (found["bound_held"], found["bound"], found["probes"]) == (0.5, pytest.approx(2.25), 1.0)
+
+
 def test_the_fit_beats_the_base_rate_on_jobs_it_has_not_seen() -> None:
     fitted, product, base_rate = fit(range(2000, 2024))["odds"]
     assert fitted["loss"] < base_rate["loss"]
@@ -189,7 +213,7 @@ def test_the_command_writes_its_tables(tmp_path: Path) -> None:
     assert found.exit_code == 0
     result = json.loads(found.stdout)
     assert result == json.loads(output.read_text())
-    assert set(result) == {"runs", "searches", "intervals", "chances"}
+    assert set(result) == {"runs", "searches", "totals", "intervals", "chances"}
     assert result["runs"][0]["shape"] == "power"
     plain = CliRunner().invoke(app, ["--jobs", "1", "--first", "7"])
     assert "spent_over_best" in plain.stdout
