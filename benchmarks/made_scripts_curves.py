@@ -213,7 +213,7 @@ def made_script(seed: int) -> MadeScript:
 
 
 def short_script(seed: int) -> MadeScript:
-    """A script that starts up at least as long as it trains at best, and whose present settings are far from it.
+    """A script whose start-up takes longer than its best training, with present settings far from the best.
 
     It has the curve of a `made_script` that reaches its target, and scores more often. The baseline is one of
     the configurations that need 5 to 50 times the best training's seconds. The answer serves 20 trainings.
