@@ -144,19 +144,13 @@ class ModelPolicy:
         longest = _FIRST_WAIT * _MORE_WAIT ** (len(runs) - 1)
         if ranked and (ranked[0][0] < longest or not untried):
             run = runs[ranked[0][2]]
-            until = _until(state, run.configuration, run.measurement.training_seconds)
-            if run.measurement.trained_curve:
-                until = replace(until, scores=None, samples=2 * max(run.seen_samples, 1))
-            return Continue(
-                probe_id=run.probe.probe_id, purpose=Purpose.STATISTICS, until=until, reason=reason
-            )
+            probe_id, until = run.probe.probe_id, _unrisen_until(state, run.configuration, run)
+            return Continue(probe_id=probe_id, purpose=Purpose.STATISTICS, until=until, reason=reason)
         if state.capacity.under_way:
             return Wait(reason="no run has a score yet")
         if not untried:
             return _nothing_left(state)
-        until = (
-            self._first_until(state) if self._believer.knows_laws(state) else _until(state, untried[0], 0.0)
-        )
+        until = _unrisen_until(state, untried[0], None)
         return Start(configuration=untried[0], purpose=Purpose.STATISTICS, until=until, reason=reason)
 
     def _untried(self, state: SearchState) -> list[Configuration]:
@@ -235,10 +229,33 @@ def _times_first_score(run: Run) -> float:
     return run.measurement.samples / curve[0].samples if curve else 0.0
 
 
-def _until(state: SearchState, configuration: Configuration, done: float) -> Until:
-    """The next score of a run that has trained so many seconds, or the end of the budget."""
-    end = done + max(seconds_left(state, configuration), 1e-3)
-    return Until(training_seconds=end if math.isfinite(end) else None, scores=1)
+def _unrisen_until(state: SearchState, configuration: Configuration, run: Run | None) -> Until:
+    """Where the next slice ends while no run shows a gain; at the end of the budget at the latest.
+
+    A run without a score trains until its first one. A run with one trains as long again. Where each slice is
+    charged a start-up, it trains at least as long as that takes: start-ups are at most half of the cost.
+
+    Args:
+        state: What was measured.
+        configuration: What runs.
+        run: Its run; None if it is to be started.
+    """
+    seen, done = (run.seen_samples, run.measurement.training_seconds) if run else (0, 0.0)
+    end, stated = done + max(seconds_left(state, configuration), 1e-3), state.job.probe.slice_seconds
+    if stated is not None:
+        return Until(training_seconds=min(done + stated, end))
+    until = Until(training_seconds=end if math.isfinite(end) else None, scores=1)
+    startup = state.slice_seconds if state.terms.pays_to_resume and state.terms.is_training else 0.0
+    runs = [run] if run else list(state.runs.values())
+    seconds = sum(one.measurement.training_seconds for one in runs)
+    more = math.ceil(startup * sum(one.seen_samples for one in runs) / seconds) if seconds > 0.0 else 0
+    if run is None:
+        more = state.next_score_samples(configuration, more) or 0
+    elif run.measurement.trained_curve:
+        more = max(more, seen)
+    elif done >= startup:
+        more = 0
+    return replace(until, scores=None, samples=seen + more) if more else until
 
 
 def _leader_is_due(state: SearchState) -> bool:

@@ -27,7 +27,12 @@ def world_of(folder: Path, **sections: Any) -> World:
 
 
 def ran(
-    world: World, values: list[float], what: Any = BASELINE, *, outcome: Outcome = Outcome.PAUSED
+    world: World,
+    values: list[float],
+    what: Any = BASELINE,
+    *,
+    outcome: Outcome = Outcome.PAUSED,
+    startup: float = 1.0,
 ) -> None:
     """Writes down a run with a score for each value, every 1,000 samples and second."""
     curve = tuple(
@@ -43,8 +48,8 @@ def ran(
             samples=1000 * len(values),
             step=16 * len(values),
             training_seconds=float(len(values)),
-            charged_seconds=len(values) + 1.0,
-            startup_seconds=1.0,
+            charged_seconds=len(values) + startup,
+            startup_seconds=startup,
         )
     )
 
@@ -68,6 +73,29 @@ def test_a_run_at_its_start_continues_and_nothing_is_forecast(tmp_path: Path) ->
     assert decision.beliefs is None
     assert isinstance(decision.action, Continue)
     assert decision.action.until.samples == 6000
+
+
+def test_a_slice_of_a_run_at_its_start_trains_as_long_as_it_starts_up(tmp_path: Path) -> None:
+    world = world_of(tmp_path)
+    ran(world, [0.1, 0.1], startup=20.0)
+    action = ModelPolicy().decide(world.state()).action
+    assert isinstance(action, Continue)
+    # 1,000 samples a second, after 2,000 samples; 0.2 s of each slice go to decisions.
+    assert action.until.samples == 2000 + 20_200
+    ran(world, [0.1] * 22, startup=20.0)
+    action = ModelPolicy().decide(world.state()).action
+    assert isinstance(action, Start)
+    assert action.until.samples is not None
+    assert action.until.samples >= 20_000
+
+
+def test_where_the_job_states_how_long_slices_are_those_at_the_start_are_so_too(tmp_path: Path) -> None:
+    world = world_of(tmp_path, probe={"slice_seconds": 7.0})
+    ran(world, [0.1, 0.1], startup=20.0)
+    action = ModelPolicy().decide(world.state()).action
+    assert isinstance(action, Continue)
+    assert action.until.training_seconds == pytest.approx(9.0)
+    assert (action.until.samples, action.until.scores) == (None, None)
 
 
 def test_after_waiting_for_long_another_one_starts(tmp_path: Path) -> None:
