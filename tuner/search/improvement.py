@@ -95,7 +95,7 @@ def recommended(prospects: Prospects, price: Array, log_longest: Array) -> int:
         price: Cost of a second of each candidate, `(num,)`.
         log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`.
     """
-    return _least(prospects, price, keeps_within(prospects, log_longest))
+    return int(np.argmin(_risks_within(prospects, price, keeps_within(prospects, log_longest))))
 
 
 def proven(prospects: Prospects, price: Array, log_longest: Array, choice: int) -> int:
@@ -148,11 +148,13 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     log_price = np.log(costs.price)
     keeps = keeps_within(prospects, costs.log_longest)
     to_go = prospects.less(costs.credit)
-    incumbent = proven(to_go, costs.price, costs.log_longest, _least(to_go, costs.price, keeps))
+    risk = _risks_within(to_go, costs.price, keeps)
+    incumbent = proven(to_go, costs.price, costs.log_longest, int(np.argmin(risk)))
     log_best = min(float(to_go.mean_log[incumbent] + log_price[incumbent]), NEVER)
     # What makes two late is no reason to prefer either.
     shared = prospects.shared_with(incumbent)
-    shared[incumbent] = shared[_runner_up(to_go, costs.price, keeps, incumbent)]
+    risk[incumbent] = np.inf
+    shared[incumbent] = shared[int(np.argmin(risk))]
     prospects, to_go = prospects.narrowed(1.0 - shared), to_go.narrowed(1.0 - shared)
     slices = slice_seconds(log_best)
     status = prospects.status
@@ -167,8 +169,9 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
         # Nothing is likely to keep within the limits: what is nearest to them is to be found all the same.
         gain = np.where(known, 0.0, better.mean(axis=1))
     longest = np.exp(np.minimum(log_best - log_price, NEVER))[:, None]
-    left = np.minimum(np.exp(np.minimum(prospects.log_seconds, NEVER)), longest) - status.seconds[:, None]
-    remaining = np.maximum(left, 0.0).mean(axis=1)
+    left = np.exp(np.minimum(prospects.log_seconds, NEVER)) - status.seconds[:, None]
+    most = np.maximum(longest - status.seconds[:, None], 0.0)
+    remaining = np.clip(left, 0.0, most).mean(axis=1)
     score = gain / np.maximum(remaining * costs.probing + costs.fixed, 1e-12)
     saving, rate = np.zeros(len(shared)), np.zeros(len(shared))
     for factor in _AHEAD:
@@ -177,7 +180,9 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
         gained = _expected_saving(log_best, to_go.mean_log + log_price, sd)
         gained = np.where(gain > 0.0, status.likely * gained, 0.0)
         saving = np.maximum(saving, gained)
-        rate = np.maximum(rate, gained / (seconds * costs.probing + costs.fixed))
+        # A slice ends where its run arrives.
+        trained = (prospects.weights * np.clip(left, 0.0, seconds[:, None])).sum(axis=1)
+        rate = np.maximum(rate, gained / np.maximum(trained * costs.probing + costs.fixed, 1e-12))
     return Weights(
         incumbent=incumbent,
         log_incumbent=log_best,
@@ -188,20 +193,11 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     )
 
 
-def _least(prospects: Prospects, price: Array, keeps: Array) -> int:
-    """The candidate of least risk among those likely to keep within the limits."""
+def _risks_within(prospects: Prospects, price: Array, keeps: Array) -> Array:
+    """Risks of those likely to keep within the limits, infinite for others; of all if none is, `(num,)`."""
     risk = risks(prospects, price)
     allowed = np.where(keeps > _KEEPS_DEADLINE, risk, np.inf)
-    if not np.isfinite(allowed).any():
-        allowed = risk + _FAR_BEYOND * (1.0 - keeps)
-    return int(np.argmin(allowed))
-
-
-def _runner_up(prospects: Prospects, price: Array, keeps: Array, incumbent: int) -> int:
-    """The candidate of least risk besides the incumbent."""
-    risk = np.where(keeps > _KEEPS_DEADLINE, risks(prospects, price), np.inf)
-    risk[incumbent] = np.inf
-    return int(np.argmin(risk))
+    return allowed if np.isfinite(allowed).any() else risk + _FAR_BEYOND * (1.0 - keeps)
 
 
 def _resolved_sd(prospects: Prospects, seconds: Array) -> Array:

@@ -164,6 +164,14 @@ def test_several_slices_save_no_more_than_knowing_all() -> None:
         assert weights.return_rate[1] >= weights.saving[1] / 12.2
 
 
+def test_a_slice_costs_no_more_than_the_run_that_it_finishes() -> None:
+    found = prospects([2.0, 1.0], [0.01, 0.3], arrived={0: 7.4})
+    whole = weighed(found, (1.0, 100.0), fixed=1.0)
+    assert whole.return_rate[1] == pytest.approx(
+        whole.saving[1] / (1.0 + math.exp(1.0 + 0.3**2 / 2)), rel=0.02
+    )
+
+
 def test_a_started_run_learns_less_from_a_slice_than_a_new_one() -> None:
     """Of what the next slice shows, most is known of a run that has gone far."""
     found = prospects([2.0, 2.5, 2.5], [0.01, 0.5, 0.5], arrived={0: 7.4}, elapsed={1: 5.0})
