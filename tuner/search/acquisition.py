@@ -167,15 +167,17 @@ class Acquisition:
         is_timing = self._may_time(index)
         can_train = self._may_train(index) and not opportunity.is_under_way(configuration)
         seconds = float(self.weights.slice_seconds[index])
+        charged, fixed = self._charged.per_second[index], self.costs.fixed[index]
+        startup = self._charged.per_slice[index]
         if is_timing and can_train:
+            # It is cheaper than training only where starting up is not most of either's cost.
+            share = (_TIMING_SECONDS * charged + startup) / (seconds * charged + fixed)
             speed = float(self._prospects.log_seconds_sd[index]) ** 2
-            is_shorter = seconds > _TIMING_SECONDS
-            is_timing = is_shorter and speed > _TIMING_SHARE * self._prospects.variance_log[index]
+            is_timing = speed > max(share, _TIMING_SHARE) * self._prospects.variance_log[index]
         if not is_timing and not can_train:
             return None
-        charged, fixed = self._charged.per_second[index], self.costs.fixed[index]
         if is_timing:
-            seconds, fixed = min(_TIMING_SECONDS, seconds), self._charged.per_slice[index]
+            seconds, fixed = min(_TIMING_SECONDS, seconds), startup
         price = float(self._charged.price[index])
         charged_seconds = (seconds * float(charged) + float(fixed)) / price
         cost = opportunity.cost(configuration, charged_seconds, price)
@@ -192,11 +194,11 @@ class Acquisition:
 
     def _may_time(self, index: int) -> bool:
         """Whether a candidate's steps may be timed, were not and are not being timed."""
-        state, configuration = self._state, self._prospects.configurations[index]
-        if self._timed is None:
+        cluster, configuration = self._state.cluster, self._prospects.configurations[index]
+        if self._timed is None or timing_key(configuration, cluster) in self._timed:
             return False
-        is_known = timing_key(configuration, state.cluster) in self._timed
-        return not is_known and not _is_only_described(state, configuration)
+        # It would repeat what was described, while true steps can be had elsewhere.
+        return cluster.at_hand is None or not cluster.emulates(configuration)
 
     def _slice_seconds(self, log_incumbent: float) -> Array:
         """Training seconds of each candidate's next slice, `(num,)`."""
@@ -338,9 +340,3 @@ class Acquisition:
         spread = 1.645 * math.sqrt(float(prospects.variance_log[index]))
         low, high = math.exp(min(middle - spread, 50.0)), math.exp(min(middle + spread, 50.0))
         return f"may take {low:.2g} to {high:.2g} times the best known"
-
-
-def _is_only_described(state: SearchState, configuration: Configuration) -> bool:
-    """Whether a timing would repeat what was described, while true steps can be had elsewhere."""
-    cluster = state.cluster
-    return cluster.at_hand is not None and cluster.emulates(configuration)
