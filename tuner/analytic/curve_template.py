@@ -204,11 +204,6 @@ class Ahead:
     place_sd: float
     common_sd: float
 
-    @property
-    def sd(self) -> float:
-        """Standard deviation of the e-folds."""
-        return math.hypot(self.form_sd, self.place_sd)
-
 
 def ahead_of(passage: Passage, template: Template) -> Ahead:
     """What is left of a run.

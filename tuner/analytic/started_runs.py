@@ -62,4 +62,4 @@ def _observation(run: StartedRun, template: Template) -> tuple[float, float, flo
     ahead = ahead_of(run.passage, template)
     if run.ended:
         return max(seen + ahead.folds, seen + _ENDED_LEAST) + _ENDED_FOLDS, _ENDED_SD, 0.0
-    return seen + ahead.folds, math.hypot(ahead.sd, FORM_SD), ahead.common_sd
+    return seen + ahead.folds, math.hypot(ahead.form_sd, ahead.place_sd, FORM_SD), ahead.common_sd

@@ -181,7 +181,7 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
         gained = np.where(gain > 0.0, status.likely * gained, 0.0)
         saving = np.maximum(saving, gained)
         # A slice ends where its run arrives.
-        trained = (prospects.weights * np.clip(left, 0.0, seconds[:, None])).sum(axis=1)
+        trained = np.clip(left, 0.0, seconds[:, None]).mean(axis=1)
         rate = np.maximum(rate, gained / np.maximum(trained * costs.probing + costs.fixed, 1e-12))
     return Weights(
         incumbent=incumbent,
