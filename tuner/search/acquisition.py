@@ -77,6 +77,7 @@ class Acquisition:
         self._state = state
         self._prospects = prospects
         self._runs = [run_of(state, c) for c in prospects.configurations]
+        self._seen = [run.measurement.samples if run else 0 for run in self._runs]
         self._may_start = may_start(state)
         self._charged = probe_cost(state, prospects, beliefs.price)
         done = prospects.status.seconds
@@ -150,9 +151,7 @@ class Acquisition:
         weights = self.weights
         least = _LEAST_GAIN * math.exp(min(weights.log_incumbent, NEVER))
         for index in np.argsort(-weights.score, kind="stable"):
-            if weights.score[index] <= 0:
-                return None
-            if self._trainings * weights.saving[index] < least:
+            if weights.score[index] <= 0 or self._trainings * weights.saving[index] < least:
                 continue
             option = self._option(int(index), opportunity)
             if option is not None and self._trainings * weights.return_rate[index] > option.share_of_cost:
@@ -235,16 +234,12 @@ class Acquisition:
             is_new = state.job.goal.minimize == "dollars"
             unscored = [is_new if r is None else not r.measurement.trained_curve for r in self._runs]
             return np.where(unscored, status.next_score, seconds)
-        samples = [self._end_samples(i, float(s)) - self._seen_samples(i) for i, s in enumerate(seconds)]
+        samples = [self._end_samples(i, float(s)) - self._seen[i] for i, s in enumerate(seconds)]
         return np.asarray(samples * self._prospects.seconds_per_sample)
-
-    def _seen_samples(self, index: int) -> int:
-        run = self._runs[index]
-        return run.measurement.samples if run else 0
 
     def _end_samples(self, index: int, seconds: float) -> int:
         """Samples at which a candidate's slice of about so many training seconds ends."""
-        state, seen = self._state, self._seen_samples(index)
+        state, seen = self._state, self._seen[index]
         configuration = self._prospects.configurations[index]
         wanted = seen + seconds / float(self._prospects.seconds_per_sample[index])
         due = state.next_score_samples(configuration, seen) or 0

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from search_spaces import Configuration, traits_of
+from tuner.domain.format import format_seconds
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.probes import Until
 from tuner.search.acquisition import Acquisition
@@ -273,6 +274,12 @@ def _leader_is_due(state: SearchState) -> bool:
 def _no_gain(state: SearchState, beliefs: Beliefs) -> Stop:
     words = "fast" if state.job.goal.minimize == "seconds" else "cheap"
     reason, bound = "no further probe is expected to pay back its cost", beliefs.regret_bound
+    run = run_of(state, beliefs.recommended) if beliefs.recommended else None
+    if run and run.seconds_to_target and state.terms.pays_to_resume and state.terms.is_training:
+        startup, left = state.startup_seconds, state.further_trainings * run.seconds_to_target
+        reason += (
+            f": starting one takes {format_seconds(startup)}, all further trainings {format_seconds(left)}"
+        )
     if math.isfinite(bound):
         reason += f"; with 90% probability nothing in this space is more than {bound:.2g} times as {words}"
     return Stop(kind=StopKind.NO_GAIN, reason=reason)

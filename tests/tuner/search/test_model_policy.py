@@ -255,6 +255,7 @@ def test_many_trainings_end_with_an_answer_better_than_the_present_settings(tmp_
     world = small_world(tmp_path, goal={"trainings": 20})
     stop, decision = world.search(ModelPolicy()).run()
     assert stop.kind is StopKind.NO_GAIN
+    assert "its cost: starting one takes 500 ms, all further trainings " in stop.reason
     assert decision.beliefs is not None
     forecast = decision.beliefs.forecast
     chosen = forecast.configurations[int(np.argmin(forecast.quantile(0.5)))]
