@@ -100,13 +100,22 @@ def test_a_configuration_that_fails_is_asked_once_and_the_others_answer(
     assert any("(ValueError: the shard is broken)" in words for words in given["warnings"])
 
 
-def test_a_script_that_always_fails_is_tried_with_three_configurations(
-    workplace: Workplace, paceline: Command
+@pytest.mark.parametrize(
+    ("error", "num_probes"),
+    [
+        ("KeyError('the data')", 2),
+        pytest.param("FileNotFoundError('the data')", 1, marks=pytest.mark.slow),
+        pytest.param("KeyError(f'the data of {a.batch} at {a.lr}')", 3, marks=pytest.mark.slow),
+    ],
+)
+def test_a_script_that_always_fails_is_tried_until_it_is_known_to_be_broken(
+    workplace: Workplace, paceline: Command, error: str, num_probes: int
 ) -> None:
-    ended = run(workplace, paceline, before="raise KeyError('the data')", rates="[0.05, 0.1, 0.2]")
+    ended = run(workplace, paceline, before=f"raise {error}", rates="[0.05, 0.1, 0.2]")
     assert ended.code == 5
-    assert len({p.configuration for p in probes(workplace)}) == len(probes(workplace)) == 3
-    assert "KeyError: 'the data'" in ended.stderr
+    assert len({p.configuration for p in probes(workplace)}) == len(probes(workplace)) == num_probes
+    assert f"{error.partition('(')[0]}: " in ended.stderr
+    assert ("its command is broken" in ended.stderr) == (num_probes < 3)
     assert "report.html" in ended.stderr.splitlines()[-1]
 
 

@@ -69,8 +69,7 @@ class ModelPolicy:
         tried = {
             p.configuration
             for p in state.probes
-            if (p.was_tried or not p.outcome.can_continue or p.probe_id in under_way)
-            and p.probe_id not in state.past_faults
+            if (p.was_tried or p.probe_id in under_way) and p.probe_id not in state.past_faults
         }
         wanted, baseline = self._wanted(state), state.job.baseline_configuration()
         left = [c for c in wanted if c not in tried and state.space.is_runnable(c)]

@@ -63,6 +63,9 @@ def test_present_settings_whose_slice_was_interrupted_come_first_again(tmp_path:
     )
     world.keep(interrupted)
     assert decided(world).configuration == BASELINE
+    # As after a change of the script, when no probe of the older one continues.
+    world.ledger.end_probe(world.probes()[0].probe_id, Outcome.STOPPED, "the job changed")
+    assert decided(world).configuration == BASELINE
     # One that ran as far as it was to, without a report, is not repeated.
     world.keep(replace(interrupted, error=None))
     assert decided(world).configuration != BASELINE
