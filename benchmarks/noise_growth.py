@@ -134,7 +134,8 @@ def _predicted(evidence: list[RunEvidence], model: str) -> tuple[float, float]:
         noise = evidence[-1].noise
         later = noise[len(noise) // 5 :] if len(noise) >= 5 else noise
         return math.log(np.mean([s.noise for s in later])), _MEAN_SD
-    prior = RatePrior(log_rate=math.log(0.1), sd=2.0, batch_size=64.0, exponent=1.0, epoch_samples=5e4)
+    sizes = {"batch_size": 64.0, "largest_batch_size": 256.0, "epoch_samples": 5e4}
+    prior = RatePrior(log_rate=math.log(0.1), sd=2.0, exponent=1.0, **sizes)
     held = (Parameter(name=UNKNOWNS[0].name, mean=0.0, sd=1e-3), *UNKNOWNS[1:])
     with patch.object(samples_model, "UNKNOWNS", held if model == CONSTANT else UNKNOWNS):
         fitted = fit_samples(evidence, prior)
