@@ -28,7 +28,7 @@ from tuner.search.state import SearchState, run_of
 Array = npt.NDArray[np.float64]
 
 #: Spread of the best learning rate around the user's own, or around the middle of the space.
-_RATE_SD = 2.0
+_RATE_SD_WITH_BASELINE, _RATE_SD_WITHOUT = 1.6, 2.0
 #: A configuration whose chance of reaching the target is smaller is out of reach.
 LEAST_PROBABILITY = 0.02
 #: Ends within so much of each other (log), and so many of them, are one limit that all runs have.
@@ -299,14 +299,14 @@ def rate_prior(state: SearchState) -> RatePrior:
     )
     baseline = job.baseline_configuration()
     if baseline is not None:
-        log_rate = math.log(baseline.learning_rate)
+        log_rate, sd = math.log(baseline.learning_rate), _RATE_SD_WITH_BASELINE
         batch_size = counted_batch(baseline, state.cluster.devices_per_node)
     else:
-        log_rate = 0.5 * (math.log(min(rates)) + math.log(max(rates)))
+        log_rate, sd = 0.5 * (math.log(min(rates)) + math.log(max(rates))), _RATE_SD_WITHOUT
         batch_size = math.sqrt(min(batches) * max(batches))
     return RatePrior(
         log_rate=log_rate,
-        sd=_RATE_SD,
+        sd=sd,
         batch_size=batch_size,
         exponent=exponent,
         epoch_samples=float(state.epoch_samples),

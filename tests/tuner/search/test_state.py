@@ -15,7 +15,7 @@ from tests.tuner.search.world import World, configuration, make_cluster, make_jo
 from tuner.analytic.predictor import RunState
 from tuner.domain.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, Purpose
 from tuner.ledger import ProbeRecord
-from tuner.search.beliefs import believe, rate_prior
+from tuner.search.beliefs import believe
 from tuner.search.runs import RunCache
 from tuner.search.state import read_state, run_of
 from tuner.search.timings import timing_key
@@ -332,11 +332,3 @@ def test_a_probe_that_was_given_up_is_read_again(world: World) -> None:
     assert before.can_continue
     assert after is not None
     assert after.has_ended
-
-
-def test_a_user_s_rate_may_be_as_far_from_the_best_as_the_middle_of_the_space(tmp_path: Path) -> None:
-    """A rate a hundred times too small lies within the prior's 98%."""
-    stated = rate_prior(World(tmp_path, job=make_job()).state())
-    unstated = rate_prior(World(tmp_path, job=make_job(baseline=None)).state())
-    assert stated.log_rate == math.log(0.01)
-    assert stated.sd == unstated.sd > math.log(100) / 2.33
