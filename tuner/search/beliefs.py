@@ -142,8 +142,8 @@ def _predictor(
     """All models, fitted to the state."""
     evidence, runs = state.evidence()
     by_slopes, devices = slopes.samples(state), state.cluster.devices_per_node
-    law, weight = None, 1.0
-    if _laws_know(slopes.kinds):
+    law, weight, is_listed = None, 1.0, state.job.recording() is not None
+    if not is_listed or _laws_know(slopes.kinds):
         law = fit_samples(
             evidence,
             rate_prior(state),
@@ -156,7 +156,7 @@ def _predictor(
         densities = {k: found[r.index] for k, r in runs.items() if r.index in found}
         is_seen = len(by_slopes.model.seen.rows) > 0
         weight = slopes.weight_against(by_slopes, densities) if is_seen else 0.0
-    if state.job.recording() is not None or law is None:
+    if is_listed or law is None:
         return Predictor(
             seconds=slopes.seconds(state),
             samples=by_slopes,
