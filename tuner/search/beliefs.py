@@ -130,6 +130,10 @@ def believe(
     status = _status(state, predictor, forecast)
     forecast = calibration.stretched(forecast, status.seconds)
     found = [run_of(state, configuration) for configuration in configurations]
+    # No run reaches the target before its first score.
+    unscored = np.array([run is None or not run.measurement.trained_curve for run in found])
+    least = np.where(unscored, np.log(np.maximum(status.earliest, 1e-12)), -np.inf)
+    forecast = replace(forecast, log_seconds=np.maximum(forecast.log_seconds, least))
     is_listed = state.job.recording() is not None
     may_lead = [is_listed or (run is not None and run.rise_samples is not None) for run in found]
     reach = reach_of_list(status) if is_listed else float(1.0 - status.never.min(initial=1.0))
