@@ -84,8 +84,7 @@ def make_model() -> Policy:
 #: Nodes, batch, purpose and slices of each probe of one search that has one slice in flight at a time.
 BEFORE = [
     (1, 64, "statistics", 2),
-    (2, 128, "statistics", 4),
-    (2, 32, "statistics", 1),
+    (2, 32, "statistics", 3),
     (2, 512, "statistics", 1),
     (2, 32, "statistics", 8),
 ]
