@@ -134,10 +134,10 @@ def believe(
     unscored = np.array([run is None or not run.measurement.trained_curve for run in found])
     least = np.where(unscored, np.log(np.maximum(status.earliest, 1e-12)), -np.inf)
     forecast = replace(forecast, log_seconds=np.maximum(forecast.log_seconds, least))
+    may_lead = np.array([run is not None and run.rise_samples is not None for run in found])
     is_listed = state.job.recording() is not None
-    may_lead = [is_listed or (run is not None and run.rise_samples is not None) for run in found]
     reach = reach_of_list(status) if is_listed else float(1.0 - status.never.min(initial=1.0))
-    return beliefs_of(state, predictor, forecast, prospects_of(forecast, status, np.array(may_lead), reach))
+    return beliefs_of(state, predictor, forecast, prospects_of(forecast, status, may_lead, reach))
 
 
 def _predictor(

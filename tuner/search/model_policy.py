@@ -194,9 +194,7 @@ class ModelPolicy:
         if state.capacity.under_way:
             return Wait(reason="the slices in flight may change which configuration is best")
         if not acquisition.has_arrived:
-            # Early forecasts by slopes alone are too far off to rule out a deadline.
-            keeps = acquisition.keeps_limits or not self._believer.knows_laws(state)
-            goes_on = wants_leader and keeps
+            goes_on = wants_leader and acquisition.keeps_limits
             return acquisition.go_on() if goes_on else self._unreachable(state, beliefs)
         return recheck(state, beliefs.configurations[acquisition.incumbent]) or _no_gain(state, beliefs)
 

@@ -73,8 +73,8 @@ class Prospects:
         seconds_per_sample: Median, `(num,)`.
         log_seconds_sd: Standard deviation of log seconds a sample, `(num,)`.
         reach: Chance that any candidate reaches the target.
-        may_lead: Which candidates may be preferred to a run that arrived: of a job that trains those whose
-            own run has left its start, `(num,)`.
+        may_lead: Which candidates may be preferred to a run that arrived: those whose own run has left its
+            start, `(num,)`.
         draws: Joint draws of log seconds to target were it to arrive, `(num_draws, num)`.
     """
 
