@@ -186,7 +186,7 @@ class Predictor:
 
     def _never(self, kinds: Sequence[Configuration]) -> npt.NDArray[np.bool_]:
         """In which draws each never arrives, whatever the others do, `(NUM_DRAWS, num_kinds)`."""
-        chances = np.array([self._chance(kind) for kind in kinds])
+        chances = self.chances_of(kinds)
         # Which draws never arrive has nothing to do with when the others do.
         starts = np.arange(len(kinds)) * _OTHER_COPRIME * 31
         order = (np.arange(NUM_DRAWS)[:, None] * _COPRIME + starts[None, :]) % NUM_DRAWS
@@ -199,6 +199,10 @@ class Predictor:
             stale = staleness(kinds, self.devices_per_node)
             never |= new & (log_rates > edges[:, None] - stale * lower[:, None])
         return never
+
+    def chances_of(self, kinds: Sequence[Configuration]) -> Array:
+        """Chance of each never to arrive, without that of breaking down (`Chances.edge`), `(num_kinds,)`."""
+        return np.array([self._chance(kind) for kind in kinds], dtype=float)
 
     def _chance(self, kind: Configuration) -> float:
         run = self.runs.get(kind)

@@ -196,11 +196,11 @@ def _laws_know(configurations: Sequence[Configuration]) -> bool:
 def _status(state: SearchState, predictor: Predictor, forecast: Forecast) -> RunStatus:
     """How far the candidates' runs are, each on the clock of its own nodes."""
     per_sample, configurations = forecast.seconds_per_sample, forecast.configurations
-    num = len(configurations)
+    num, kinds = len(configurations), [run_key(state.job, configuration) for configuration in configurations]
     done, samples = np.zeros(num), np.zeros(num)
     arrived, ended = np.full(num, np.inf), np.zeros(num, dtype=bool)
-    for i, configuration in enumerate(configurations):
-        own = predictor.runs.get(run_key(state.job, configuration))
+    for i, (configuration, kind) in enumerate(zip(configurations, kinds, strict=True)):
+        own = predictor.runs.get(kind)
         if own is not None:
             is_own = own.configuration == configuration and own.is_timed
             done[i] = max(own.training_seconds if is_own else own.samples * per_sample[i], 1e-9)
@@ -212,11 +212,13 @@ def _status(state: SearchState, predictor: Predictor, forecast: Forecast) -> Run
         left = score_times(state, configurations, per_sample).next
     else:
         left = (np.array(due, dtype=float) - samples) * per_sample
+    # Of a list, exactly: which candidates have the chance of the others is told by it.
+    is_listed = state.job.recording() is not None
     return RunStatus(
         seconds=done,
         arrived=arrived,
         ended=ended,
-        never=1.0 - forecast.probability_of_reaching(),
+        never=predictor.chances_of(kinds) if is_listed else 1.0 - forecast.probability_of_reaching(),
         never_of_others=predictor.chances.of_others,
         earliest=done + left,
     )

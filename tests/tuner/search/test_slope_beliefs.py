@@ -106,8 +106,16 @@ def test_a_run_with_too_few_scores_is_as_likely_to_arrive_as_the_others(problem:
     found = believed(problem, search)
     never = dict(zip(found.configurations, found.prospects.status.never, strict=True))
     assert (never[arrived], never[NEVER]) == (0.0, 1.0)
-    assert never[few] == pytest.approx(found.prospects.status.never_of_others, abs=1 / 256)
+    # Exactly: those that are as likely as the others are told apart by it.
+    assert never[few] == found.prospects.status.never_of_others
     assert found.prospects.status.never_of_others == pytest.approx((0.0 + 1.0 + RECORDED.unknown) / 3)
+
+
+def test_what_never_arrives_makes_it_less_likely_that_anything_does(problem: Problem) -> None:
+    slow = [c for c in sorted(problem.costs) if c.learning_rate == NEVER.learning_rate]
+    reaches = [predicted(problem, [(what, 1e9) for what in slow[:num]]).prospects.reach for num in (1, 4, 8)]
+    assert reaches == sorted(reaches, reverse=True)
+    assert reaches[0] - reaches[-1] > 0.2
 
 
 def test_what_was_not_started_stands_at_nothing(problem: Problem) -> None:
