@@ -152,6 +152,7 @@ class Search:
 
     def _await_one(self) -> None:
         """Waits until a slice has ended, which is stored, or the budget is used up."""
+        self._keep_lease(None)
         context, state = self._context, self.state()
         while True:
             try:
@@ -276,10 +277,7 @@ class Search:
         except LeaseLostError as error:
             self._say(self.state(), _dropped(error))
             return
-        # The last probe's lease is kept while the next is decided, so that no other tuner interferes.
-        previous, self._held = self._held, lease
-        if previous is not None and lease.probe_id != previous.probe_id:
-            context.ledger.release(previous)
+        self._keep_lease(lease)
         state = self.state()
         probe = _probe(state, lease.probe_id)
         words = _slice_words(measurement)
@@ -290,6 +288,15 @@ class Search:
             context.trials.report(probe.trial_number, measurement.curve)
         if not probe.outcome.can_continue:
             self._end_trial(state, probe)
+
+    def _keep_lease(self, lease: Lease | None) -> None:
+        """Keeps the last probe's lease while the next is decided, so that no other tuner interferes.
+
+        Not longer: nobody renews it, and one that has run out is that of a tuner that was killed.
+        """
+        previous, self._held = self._held, lease
+        if previous is not None and (lease is None or lease.probe_id != previous.probe_id):
+            self._context.ledger.release(previous)
 
     def _end_all(self, state: SearchState, stop: Stop) -> bool:
         """Ends the slices in flight with the search: they are charged, and their runs keep their state.

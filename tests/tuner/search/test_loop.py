@@ -167,6 +167,25 @@ def test_a_lease_is_renewed_while_a_slice_is_under_way(tmp_path: Path) -> None:
     assert world.texts("warning") == []
 
 
+def test_no_lease_runs_out_while_another_probe_is_under_way(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    run_out: list[int] = []
+
+    class LongProber(SlowProber):
+        def poll(self, handle: ProbeHandle) -> Measurement:
+            run_out.extend(probe.probe_id for probe in world.probes() if probe.expired_lease)
+            measurement = super().poll(handle)
+            if measurement.outcome is not Outcome.RUNNING:
+                self.polls = 3000
+            return measurement
+
+    prober = LongProber(law=world.law, clock=world.clock, cluster=world.cluster)
+    prober.polls = 3000  # at a twentieth of a second each: more than twice the lease
+    world.search(Scripted(start(GOOD), start(configuration(1, 128, 0.08))), prober=prober).run()
+    assert [len(probe.slices) for probe in world.probes()] == [1, 1]
+    assert run_out == []
+
+
 class RemarkingProber(SlowProber):
     """Remarks the same while a slice runs, and something more at its end."""
 
