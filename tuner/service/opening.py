@@ -290,7 +290,9 @@ def _unmeasured_study(ledger: Ledger, job_name: str) -> StudyRecord | None:
     newest = [study for study in ledger.studies() if study.job_name == job_name][-1]
     for probe in ledger.probes(newest.study_id):
         is_held = probe.lease is not None and abandoned_lease(probe) is None
-        if is_held or probe.was_tried or not probe.outcome.can_continue:
+        # An interrupted slice may have been scored, and its steps timed, though its run got no further.
+        has_shown = any(m.curve or m.ranks for m in probe.slices)
+        if is_held or has_shown or probe.was_tried or not probe.outcome.can_continue:
             return None
     return newest
 

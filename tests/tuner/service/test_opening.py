@@ -8,7 +8,7 @@ import pytest
 
 from search_spaces import Configuration
 from tests.tuner.service.desk import small_job
-from tuner.domain.measurement import Measurement, Outcome, Purpose
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.ledger import MemoryLedger
 from tuner.search.events import SearchEvent
 from tuner.service import opening
@@ -55,20 +55,24 @@ def as_opened(folder: Path, fingerprint: str) -> OpenedJob:
     return OpenedJob(job=small_job(), path=folder / "job.toml", fingerprint=fingerprint)
 
 
-@pytest.mark.parametrize("was_measured", [False, True])
+SCORED = CurvePoint(training_seconds=2.0, step=4, samples=128, value=0.5)
+
+
+@pytest.mark.parametrize(("was_measured", "curve"), [(False, ()), (True, ()), (True, (SCORED,))])
 def test_a_study_that_measured_nothing_continues_under_its_name_after_a_change(
-    tmp_path: Path, was_measured: bool
+    tmp_path: Path, was_measured: bool, curve: tuple[CurvePoint, ...]
 ) -> None:
     ledger, events = MemoryLedger(), list[SearchEvent]()
     first = open_study(ledger, as_opened(tmp_path, "before"), tmp_path)
     lease = ledger.start_probe(
         first.study_id, HERE, Purpose.STATISTICS, trial_number=0, owner="me", lease_seconds=60.0
     )
-    error = None if was_measured else "the slice was interrupted"
+    error = None if was_measured and not curve else "the slice was interrupted"
     interrupted = Measurement(
         configuration=HERE,
         purpose=Purpose.STATISTICS,
         outcome=Outcome.PAUSED,
+        curve=curve,
         charged_seconds=3.0,
         error=error,
     )
