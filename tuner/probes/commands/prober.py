@@ -400,12 +400,15 @@ class CommandProber(Prober):
         if failure.kind in (FailureKind.CHECKPOINT, FailureKind.RESUME_REFUSED):
             return self._start_anew(record, failure, now)
         words = failure.words
-        if at_start and not record.habits.has_read and _is_of_script(failure, record):
-            record.job_fault = True
-            words += (
-                f"\n{failure.error} (before the first report, whatever the values: the script, its data or "
-                "its command is broken)"
-            )
+        if at_start and not record.habits.has_read:
+            is_same = _fails_as_before(failure, record)
+            if is_same or failure.is_of_script:
+                record.job_fault = True
+                others = ", and with other values too" if is_same else ""
+                words += (
+                    f"\n{failure.error} (before the first report{others}: the script, its data or its "
+                    "command is broken)"
+                )
         return self._end(record, Outcome.FAILED, now, words)
 
     def _start_anew(self, record: CommandSlice, failure: Failure, now: float) -> Measurement:
@@ -486,12 +489,9 @@ class CommandProber(Prober):
             record.attempt.trim_reports()
 
 
-def _is_of_script(failure: Failure, record: CommandSlice) -> bool:
-    """Whether a failure before the first report is the script's: no other configuration would help.
-
-    Its words say so, or another configuration failed before by the same error at the same line.
-    """
+def _fails_as_before(failure: Failure, record: CommandSlice) -> bool:
+    """Whether another configuration failed before by the same error at the same line; notes this failure."""
     habits, values = record.habits, record.plan.configuration.key
-    is_same = failure.identity == habits.start_failure and values != habits.start_failure_of
+    is_same = failure.identity == habits.start_failure and habits.start_failure_of not in ("", values)
     habits.start_failure, habits.start_failure_of = failure.identity, values
-    return failure.is_of_script or is_same
+    return is_same

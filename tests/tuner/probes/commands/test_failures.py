@@ -10,7 +10,7 @@ from tests.tuner.probes.commands.bench import SCRIPT as TRAINS
 from tests.tuner.probes.conformance import ended
 from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
 from tuner.job import Job
-from tuner.launchers import JobState, JobStatus, RankFailure
+from tuner.launchers import CommandLauncher, JobHandle, JobState, JobStatus, LocalNodes, RankFailure
 from tuner.probes import Until
 from tuner.probes.commands import prober as prober_module
 from tuner.probes.commands.failures import Failure, FailureKind, classify, last_error
@@ -363,6 +363,26 @@ def test_a_failure_before_the_first_report_that_no_values_mend_is_the_script_s(
         assert seen.outcome is Outcome.FAILED
         assert seen.job_fault is is_of_script
         assert ("its command is broken" in (seen.error or "")) is is_of_script
+        # Only what was seen is said of other values.
+        assert ("with other values too" in (seen.error or "")) is (is_of_script and probe == "0002")
+
+
+class SilentLauncher(CommandLauncher):
+    """Every job fails without a word, as of a scheduler that knows no more."""
+
+    def poll(self, handle: JobHandle) -> JobStatus:
+        super().poll(handle)
+        return JobStatus(state=JobState.FAILED)
+
+    def logs(self, handle: JobHandle) -> dict[int, str]:
+        return {}
+
+
+def test_a_first_failure_without_a_word_is_not_called_the_script_s(bench: Bench) -> None:
+    bench.write("quiet.py", "")
+    job = job_of(f"{PYTHON} quiet.py {{batch_size}}")
+    seen = bench.slice(job, Until(samples=300), launcher=SilentLauncher(LocalNodes()))
+    assert (seen.outcome, seen.job_fault) == (Outcome.FAILED, False)
 
 
 def test_a_script_that_has_reported_once_is_not_called_broken(bench: Bench) -> None:
