@@ -272,7 +272,8 @@ def _no_gain(state: SearchState, beliefs: Beliefs) -> Stop:
     words = "fast" if state.job.goal.minimize == "seconds" else "cheap"
     reason, bound = "no further probe is expected to pay back its cost", beliefs.regret_bound
     run = run_of(state, beliefs.recommended) if beliefs.recommended else None
-    if run and run.seconds_to_target and state.terms.pays_to_resume and state.terms.is_training:
+    starts = state.terms.pays_to_resume and any(m.startup_seconds > 0.0 for m in state.slices)
+    if run and run.seconds_to_target and starts and state.terms.is_training:
         startup, left = state.startup_seconds, state.further_trainings * run.seconds_to_target
         reason += (
             f": starting one takes {format_seconds(startup)}, all further trainings {format_seconds(left)}"

@@ -269,6 +269,15 @@ def test_many_trainings_end_with_an_answer_better_than_the_present_settings(tmp_
     assert world.state().spent.seconds < 20 * 0.25 * world.law.seconds_to_target(BASELINE)
 
 
+@pytest.mark.parametrize("startup", [0.0, 0.5])
+def test_a_start_up_that_was_not_measured_is_not_stated(tmp_path: Path, startup: float) -> None:
+    world = small_world(tmp_path, goal={"trainings": 20})
+    world.prober.startup_seconds = startup
+    stop = stopped(world)
+    assert stop.kind is StopKind.NO_GAIN
+    assert ("starting one takes" in stop.reason) is (startup > 0.0)
+
+
 def fastest(world: World) -> float:
     return min(world.law.seconds_to_target(c) for c in world.job.search_space().candidates())
 
