@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,13 +17,11 @@ from tuner.search.capacity import Capacity, UnderWay
 from tuner.search.checkpoint_transfer import forget_transfer, moved_clock, transferred
 from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent
+from tuner.search.spans import Span, covered
 
 LEASE_SECONDS = 60.0
 #: Between two polls of the slices in flight.
 POLL_SECONDS = 0.05
-
-#: From when to when, seconds of the prober's clock.
-Span = tuple[float, float]
 
 
 @dataclass(kw_only=True)
@@ -235,13 +233,3 @@ class SlicesUnderWay:
             oversubscribed=measurement.oversubscribed or active.is_crowded,
             shared_seconds=min(max(shared, 0.0), measurement.charged_seconds),
         )
-
-
-def covered(spans: Iterable[Span]) -> float:
-    """Length of all that any of the spans covers."""
-    total, end = 0.0, float("-inf")
-    for begin, until in sorted(spans):
-        if until > end:
-            total += until - max(begin, end)
-            end = until
-    return total

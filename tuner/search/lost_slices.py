@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tuner.domain.charge import charge
@@ -10,6 +12,7 @@ from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import Measurement, Outcome
 from tuner.ledger import Lease, ProbeRecord, StudyRecord
 from tuner.probes.probe_folder import DESCRIPTION_FILE, ProbeFolder
+from tuner.search.spans import Span, covered
 
 
 def probe_folder(output: Path, study: StudyRecord, probe_id: int) -> Path:
@@ -20,8 +23,8 @@ def probe_folder(output: Path, study: StudyRecord, probe_id: int) -> Path:
     return output / "probes" / f"{study.name}-{int(study.created_at):x}" / f"{probe_id:04d}"
 
 
-def lost_seconds(folder: Path, lease: Lease) -> float:
-    """How long a slice ran whose tuner was killed, in seconds; 0 where none was lost, or none is known.
+def lost_span(folder: Path, lease: Lease) -> Span:
+    """When a slice ran whose tuner was killed, seconds since the epoch; empty where none is known.
 
     From the time at which the slice was described in the probe's folder to the newest change of any file
     there, but not beyond the end of the lease.
@@ -35,22 +38,29 @@ def lost_seconds(folder: Path, lease: Lease) -> float:
         started = description.stat().st_mtime
         number = int(json.loads(description.read_text())["slice"])
         if number in ProbeFolder(folder).ended_slices:
-            return 0.0
+            return 0.0, 0.0
         newest = max(path.lstat().st_mtime for path in folder.rglob("*"))
     except (OSError, ValueError, KeyError, TypeError):
-        return 0.0
-    return max(min(newest, lease.expires_at) - started, 0.0)
+        return 0.0, 0.0
+    return started, max(min(newest, lease.expires_at), started)
 
 
-def lost_slice(probe: ProbeRecord, seconds: float, cluster: Cluster) -> Measurement:
+def note_charged(folder: Path) -> None:
+    """Notes in a probe's folder that its lost slice was charged: `lost_span` is empty until the next one."""
+    with contextlib.suppress(OSError):
+        (folder / DESCRIPTION_FILE).touch()
+
+
+def lost_slice(probe: ProbeRecord, span: Span, others: Sequence[Span], cluster: Cluster) -> Measurement:
     """A lost slice as it is stored: it is charged and took its run no further.
 
     Args:
         probe: Its probe.
-        seconds: How long it ran.
+        span: When it ran.
+        others: When other lost slices ran that count what they have in common with it.
         cluster: What it ran on.
     """
-    before = probe.measurement
+    before, seconds = probe.measurement, covered([span])
     charged = charge(seconds, probe.configuration, cluster)
     return Measurement(
         configuration=probe.configuration,
@@ -62,5 +72,6 @@ def lost_slice(probe: ProbeRecord, seconds: float, cluster: Cluster) -> Measurem
         charged_seconds=charged.seconds,
         charged_dollars=0.0 if cluster.emulates(probe.configuration) else charged.dollars,
         checkpoint=before.checkpoint if before else None,
+        shared_seconds=max(seconds + covered(others) - covered([span, *others]), 0.0),
         error=f"the slice was lost after about {seconds:.1f} s: Paceline was killed while it ran",
     )

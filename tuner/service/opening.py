@@ -23,7 +23,8 @@ from tuner.launchers.process_records import ProcessRecord
 from tuner.ledger import Lease, Ledger, ProbeRecord, StudyRecord
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.events import Listener, SearchEvent, ignore
-from tuner.search.lost_slices import lost_seconds, lost_slice, probe_folder
+from tuner.search.lost_slices import lost_slice, lost_span, note_charged, probe_folder
+from tuner.search.spans import Span, covered
 
 if TYPE_CHECKING:
     import optuna
@@ -351,13 +352,17 @@ def free_leases_of_the_dead(
     Raises:
         StorageError: Another tuner is working on this study.
     """
+    spans: list[Span] = []
     for probe in ledger.probes(study.study_id):
         lease = abandoned_lease(probe)
         if lease is not None:
-            seconds = lost_seconds(probe_folder(output, study, probe.probe_id), lease)
-            if seconds > 0.0:
-                lost = lost_slice(probe, seconds, cluster)
+            folder = probe_folder(output, study, probe.probe_id)
+            span = lost_span(folder, lease)
+            if covered([span]) > 0.0:
+                lost = lost_slice(probe, span, spans, cluster)
                 ledger.append_slice(lease, lost)
+                note_charged(folder)
+                spans.append(span)
                 words = f"probe {probe.probe_id}: {lost.error}; its time is charged"
                 listen(SearchEvent(kind="warning", text=words))
             ledger.release(lease)

@@ -10,7 +10,8 @@ from tuner.domain.format import format_chance
 from tuner.domain.measurement import Outcome, crossing
 from tuner.job import GoalSection
 from tuner.ledger import Ledger, ProbeRecord, StudyRecord
-from tuner.search.lost_slices import lost_seconds, probe_folder
+from tuner.search.lost_slices import lost_span, probe_folder
+from tuner.search.spans import covered
 from tuner.service.opening import (
     OpenedJob,
     abandoned_lease,
@@ -44,7 +45,10 @@ def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
         ("probes under way", len(held)),
         *_at_once(probes, held),
         *(
-            (f"probe {number} lost", _lost_words(lost_seconds(probe_folder(output, study, number), lease)))
+            (
+                f"probe {number} lost",
+                _lost_words(covered([lost_span(probe_folder(output, study, number), lease)])),
+            )
             for number, lease in lost.items()
         ),
         ("charged seconds", round(sum(m.charged_seconds for m in seen), 3)),

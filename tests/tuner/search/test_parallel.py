@@ -27,11 +27,11 @@ from tests.tuner.search.world import World, configuration, make_job
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.probes import ProbeHandle, Until
 from tuner.search.believer import Believer
-from tuner.search.inflight import covered
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
 from tuner.search.policy import Ask, Decision, Policy, Stop, StopKind, Wait
 from tuner.search.runs import run_key
+from tuner.search.spans import covered
 from tuner.search.state import SearchState
 
 GOOD = configuration(1, 32, 0.08)

@@ -21,6 +21,7 @@ from tuner.service.opening import free_leases_of_the_dead, is_dead, own_name
 from tuner.service.views import status_rows, trial_rows
 
 CLUSTER = Cluster(node_counts=(1,), dollars_per_node_hour=1.0)
+DEAD = f"{socket.gethostname()}:{os.getpid()}:1:abc123"
 HERE = Configuration(nodes=1, batch_size=32, learning_rate=0.1, strategy="all_reduce")
 
 
@@ -85,9 +86,11 @@ def test_leases_of_the_dead_are_given_back_at_once(tmp_path: Path) -> None:
     assert not probe.slices
 
 
-def described(output: Path, study: StudyRecord, *, began: float, last_written: float) -> None:
+def described(
+    output: Path, study: StudyRecord, *, began: float, last_written: float, probe_id: int = 1
+) -> None:
     """The folder of a probe whose first slice ran, as far as its times tell."""
-    folder = probe_folder(output, study, 1)
+    folder = probe_folder(output, study, probe_id)
     folder.mkdir(parents=True)
     for name, text, seconds in (("probe.json", '{"slice": 1}', began), ("node-0.log", "", last_written)):
         (folder / name).write_text(text)
@@ -109,6 +112,31 @@ def test_a_slice_that_was_lost_with_a_killed_tuner_is_charged_once(tmp_path: Pat
     assert (lost.charged_seconds, lost.charged_dollars) == (12.0, pytest.approx(12.0 / 3600))
     (words,) = [event.text for event in events]
     assert words.startswith("probe 1: the slice was lost after about 12.0 s: Paceline was killed")
+
+
+def test_a_lost_slice_is_not_charged_again_where_the_next_one_did_not_start(tmp_path: Path) -> None:
+    ledger = MemoryLedger(Clock(1000.0))
+    study = leased(ledger, DEAD)
+    described(tmp_path, study, began=1000.0, last_written=1012.0)
+    free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER)
+    # The tuner is killed again between taking the probe and starting its slice.
+    ledger.take_probe(1, owner=DEAD, lease_seconds=60.0)
+    free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER)
+    assert len(ledger.probes(study.study_id)[0].slices) == 1
+
+
+def test_time_that_lost_slices_have_in_common_is_elapsed_once(tmp_path: Path) -> None:
+    ledger = MemoryLedger(Clock(1000.0))
+    study = leased(ledger, DEAD)
+    ledger.start_probe(
+        study.study_id, HERE, Purpose.STATISTICS, trial_number=None, owner=DEAD, lease_seconds=60.0
+    )
+    described(tmp_path, study, began=1000.0, last_written=1012.0)
+    described(tmp_path, study, began=1004.0, last_written=1020.0, probe_id=2)
+    free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER)
+    lost = [measurement for probe in ledger.probes(study.study_id) for measurement in probe.slices]
+    assert [measurement.charged_seconds for measurement in lost] == [12.0, 16.0]
+    assert sum(m.charged_seconds - m.shared_seconds for m in lost) == pytest.approx(20.0)
 
 
 def test_status_says_what_was_lost_before_it_is_charged(tmp_path: Path) -> None:
