@@ -28,6 +28,8 @@ _LATE_SCORE = 1.1
 _LEAST_STARTUP_SHARE = 0.05
 #: A prediction whose 90% interval spans more than this factor is a guess.
 _GUESS_RATIO = 30.0
+#: From this chance on to reach the target, that it may not is not said.
+_SURE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,7 +307,12 @@ def own_command_end(recommendation: Recommendation) -> str:
     if recommendation.training_epochs is not None:
         epochs = recommendation.training_epochs
         needed.append(f"{epochs:.2g} epochs" if epochs < 10 else f"{math.ceil(epochs):,} epochs")
+    chance, after = recommendation.choice.probability_of_reaching, " = ".join(needed)
+    reached = f"With 95% probability it has reached the target after {after}"
+    if chance < _SURE:
+        chances = format_chance(chance)
+        reached = f"If it reaches the target (chance {chances}), it has with 95% probability after {after}"
     return (
-        f"{words} With 95% probability it has reached the target after {' = '.join(needed)}. Set the "
-        "script's own limit so, unless its schedule of learning rates depends on that limit."
+        f"{words} {reached}. Set the script's own limit so, unless its schedule of learning rates depends on "
+        "that limit."
     )
