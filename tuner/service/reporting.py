@@ -44,6 +44,9 @@ def make_ending(
 
     None where nothing was trained of which anything could be believed.
     """
+    if beliefs is not None and not state.given_up.isdisjoint(beliefs.configurations):
+        # The search might have tried again what had failed before it; an answer, as a report, leaves it out.
+        beliefs = None
     if beliefs is None and state.runs:
         beliefs = believer_of(opened, ledger, study).believe(state)
     if beliefs is None:

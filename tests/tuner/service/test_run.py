@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from search_spaces import Configuration
 from storage import open_storage
 from tests.tuner.search.synthetic import Law
 from tests.tuner.service.desk import Desk, FailingProber, FlakyProber, LosingProber, small_job
 from tuner.domain.errors import InfeasibleError, JobError, ProbeError, StorageError
-from tuner.domain.measurement import Purpose, crossing
+from tuner.domain.measurement import Measurement, Outcome, Purpose, crossing
 from tuner.domain.recommendation import Recommendation
 from tuner.ledger import FitRecord
 from tuner.search.policy import StopKind
@@ -298,6 +299,30 @@ def test_a_run_and_its_report_believe_the_same(desk: Desk, budget: str) -> None:
     assert again.runner_up == before.runner_up
     assert again.baseline == before.baseline
     assert again.strategies == before.strategies
+
+
+def test_what_failed_before_a_search_resumed_is_left_out_of_its_answer_too(desk: Desk) -> None:
+    desk.job = small_job(budget={"time": "30s"}, goal={"trainings": 50})
+    opened = desk.opened
+    study = desk.store.ledger.open_study(
+        opened.job.name, opened.fingerprint, opened.job.model_dump(mode="json")
+    )
+    failed = Configuration(nodes=1, batch_size=32, learning_rate=0.001, strategy="all_reduce")
+    lease = desk.store.ledger.start_probe(
+        study.study_id, failed, Purpose.STATISTICS, trial_number=None, owner="before", lease_seconds=60.0
+    )
+    fault = Measurement(
+        configuration=failed, purpose=Purpose.STATISTICS, outcome=Outcome.FAILED, error="the network is gone"
+    )
+    desk.store.ledger.append_slice(lease, fault)
+    before = desk.run().recommendation
+    files = report_job(desk.opened, desk.store, desk.folder / "elsewhere")
+    again = Recommendation.from_dict(json.loads(files["recommendation.json"].read_text()))
+    assert (again.choice, again.runner_up, again.baseline) == (
+        before.choice,
+        before.runner_up,
+        before.baseline,
+    )
 
 
 def test_a_study_stores_how_wrong_its_forecasts_were(desk: Desk) -> None:
