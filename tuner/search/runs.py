@@ -13,6 +13,7 @@ from tuner.search.turned_back import TurnedBack, levelled_off, turned_back
 
 #: A run has left its start once it has gained this share of what its first score lacks to the target.
 _CLEAR_GAIN = 0.05
+_LEAST_SECONDS = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,8 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
         probe=probe,
         measurement=measurement,
         samples_to_target=crossed[0] if crossed else None,
-        seconds_to_target=crossed[1] if crossed else None,
+        # Logarithms are taken of it: the clock may show nothing yet at a first score.
+        seconds_to_target=max(crossed[1], _LEAST_SECONDS) if crossed else None,
         rise_samples=_rise_samples(measurement, job),
         turned_back=None if crossed else _end_of_gain(measurement, job),
     )

@@ -100,6 +100,25 @@ def test_a_run_that_crossed_the_target_has_its_time_and_samples(world: World) ->
     assert run.seconds_to_target <= run.measurement.training_seconds
 
 
+def test_a_first_score_past_the_target_may_come_before_the_clock_shows_anything(world: World) -> None:
+    point = CurvePoint(training_seconds=0.0, step=1, samples=64, value=0.99)
+    world.keep(
+        Measurement(
+            configuration=configuration(),
+            purpose=Purpose.STATISTICS,
+            outcome=Outcome.REACHED,
+            curve=(point,),
+            step=1,
+            samples=64,
+            charged_seconds=1.0,
+        )
+    )
+    state = world.state()
+    found = believe(state, [configuration(), configuration(2)], np.random.default_rng(0))
+    assert found.recommended == configuration()
+    assert np.isfinite(found.prospects.mean_log).all()
+
+
 def test_a_farther_target_lets_a_run_that_reached_a_nearer_one_go_on(tmp_path: Path) -> None:
     near = World(tmp_path, job=make_job(goal={"target": 0.6}), law=Law(target=0.6))
     near.ran(configuration(1, 64, 0.08), 1e9)
