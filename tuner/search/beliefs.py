@@ -209,7 +209,7 @@ def _status(state: SearchState, predictor: Predictor, forecast: Forecast) -> Run
                 arrived[i] = own.seconds_to_target
     due = [state.next_score_samples(c, int(seen)) for c, seen in zip(configurations, samples, strict=True)]
     if None in due:
-        left = score_times(state, configurations, per_sample).next
+        left = score_times(state, configurations, per_sample)
     else:
         left = (np.array(due, dtype=float) - samples) * per_sample
     # Of a list, exactly: which candidates have the chance of the others is told by it.

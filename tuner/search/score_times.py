@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,23 +17,10 @@ _OVERDUE = 1.1
 _MORE_OF_OVERDUE = 0.25
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreTimes:
-    """When the candidates' next scores are due, `(num,)` each.
-
-    Args:
-        first: Training seconds of a run at its first score; 0 while no run has a score.
-        next: Training seconds that a candidate still needs until its next score; 0 while no run has a score.
-    """
-
-    first: Array
-    next: Array
-
-
 def score_times(
     state: SearchState, configurations: Sequence[Configuration], seconds_per_sample: Array
-) -> ScoreTimes:
-    """Predicts the next score of every candidate from the scores of the runs.
+) -> Array:
+    """Training seconds that each candidate still needs until its next score, `(num,)`; 0 without any score.
 
     Scores come at even distances in samples, in steps or in seconds: in whichever they vary least from run
     to run. A score of the untrained model does not count.
@@ -65,7 +51,7 @@ def score_times(
             last[row] = places[-1]["seconds"] if places else 0.0
             is_scored[row], is_unscored[row] = bool(places), not places
     if not firsts:
-        return ScoreTimes(first=np.zeros(num), next=np.zeros(num))
+        return np.zeros(num)
     ruled_out = {
         unit
         for unit, seconds in units.items()
@@ -74,10 +60,7 @@ def score_times(
     first = _predicted(firsts, units, ruled_out)
     distance = _predicted(distances, units, ruled_out) if distances else first
     left = np.where(is_scored, last + distance, first) - done
-    return ScoreTimes(
-        first=first,
-        next=np.where(left > 0, left, np.maximum(_MORE_OF_OVERDUE * done, 1e-9)),
-    )
+    return np.asarray(np.where(left > 0, left, np.maximum(_MORE_OF_OVERDUE * done, 1e-9)), dtype=float)
 
 
 def _places(point: CurvePoint, batch_size: int) -> dict[str, float]:
