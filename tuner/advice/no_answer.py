@@ -6,20 +6,23 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tuner.advice.script_warnings import remarks_of, script_warnings
-from tuner.analytic.learning_curve import FURTHER_SHARE
+from tuner.analytic.learning_curve import FURTHER_SHARE, others_never
 from tuner.analytic.plateau import FEWEST_SCORES
 from tuner.domain.errors import InfeasibleError, ProbeError
 from tuner.domain.format import format_count, format_value
 from tuner.domain.measurement import Outcome
 from tuner.search.policy import Stop, StopKind
 from tuner.search.runs import Run
+from tuner.search.start_value import progress_of
 from tuner.search.state import SearchState
 
 #: So many remarks are part of the message; the report has all of them.
 _MOST_REMARKS = 5
-#: So many runs that turned back say it for those that have not come as far yet.
-_MANY_TURNED_BACK = 3
+#: The runs that turned back say it for those that have not come as far yet with this probability.
+_SURELY_TURNED_BACK = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +78,16 @@ def shows_no_gain(state: SearchState) -> bool:
 def has_turned_back(state: SearchState) -> bool:
     """Whether the runs say that the target is out of reach, since they have been getting worse.
 
-    All with a score do, or three of them and no other run has come further; none has arrived.
+    All with a score do, or three or more that ended at about one level, and no other run has come further;
+    none has arrived.
     """
     turned, others = _turned_and_others(state)
-    return bool(turned) and (not others or (len(turned) >= _MANY_TURNED_BACK and _came_furthest(state)))
+    if not turned or not others:
+        return bool(turned)
+    sign = state.job.goal.sign
+    best = np.array([sign * run.turned_back.best for run in turned if run.turned_back])
+    levels = progress_of(best, sign * (state.start_value or 0.0), sign * state.job.goal.target)
+    return others_never(levels.tolist()) > _SURELY_TURNED_BACK and _came_furthest(state)
 
 
 def _whole_runs(state: SearchState) -> list[Run]:
@@ -209,7 +218,9 @@ def _turned_back_words(state: SearchState, runs: list[Run]) -> str:
     else:
         what, since = "turned back", f"{has} been getting worse since"
     others = (
-        f", and none of {len(runs) - len(best)} others came clearly further" if len(runs) > len(best) else ""
+        f", and none of {len(runs) - len(best)} others came clearly further before it was stopped"
+        if len(runs) > len(best)
+        else ""
     )
     return (
         f"{counted} {what} at {where} and {since}{others}: the target "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtr
 
 from tuner.analytic.curve_template import (
     FORM_SD,
@@ -27,6 +28,8 @@ _COMMON_SHARE = 0.7
 FURTHER_SHARE = 0.2
 #: Chance that another run reaches the target all the same, for each run that turned back.
 _REACHES_ALL_THE_SAME = 0.4
+#: By how much levels at which runs turn back are expected to differ, in progress.
+_LEVEL_SD = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,7 @@ def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
     normals = spread_normals(NUM_DRAWS, 4)
     open_runs = []
     turned = [passage.progress for i, passage in passages.items() if runs[i].turned_back]
-    num_turned_back, furthest_turned = len(turned), max(turned, default=-math.inf)
+    furthest_turned = max(turned, default=-math.inf)
     for position, (i, passage) in enumerate(passages.items()):
         run = runs[i]
         if run.samples_to_target is not None:
@@ -82,7 +85,7 @@ def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
         if run.ended or run.turned_back:
             unreachable[i] = 1.0
         if passage.progress <= furthest_turned + FURTHER_SHARE * max(1.0 - furthest_turned, 0.0):
-            unreachable[i] = max(unreachable[i], _others_say(num_turned_back))
+            unreachable[i] = max(unreachable[i], others_never(turned))
         own = np.roll(normals[:, 2:], 37 * position + 1, axis=0)
         deviation[:, i] = (
             ahead.form_sd
@@ -98,8 +101,8 @@ def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
         common = deviation[:, open_runs] @ (weights / weights.sum())
     deviation[:, open_runs] -= common[:, None]
     elsewhere = float(unreachable[list(passages)].min()) if passages else TRAINED.unknown
-    if num_turned_back:
-        elsewhere = min(elsewhere, _others_say(num_turned_back))
+    if turned:
+        elsewhere = min(elsewhere, others_never(turned))
     return Arrivals(
         median=median,
         own=deviation,
@@ -109,6 +112,18 @@ def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
     )
 
 
-def _others_say(num_turned_back: int) -> float:
-    """Chance that a run which has not come clearly further turns back too."""
-    return 1.0 - _REACHES_ALL_THE_SAME**num_turned_back
+def others_never(levels: Sequence[float]) -> float:
+    """Chance that a run which has not come clearly further ends below the target, too.
+
+    Each run that turned back says so. The further apart they ended, the more another one may end higher:
+    levels are taken for normal, with `_LEVEL_SD` as one observation of the spread (Student's t).
+
+    Args:
+        levels: Progress at which runs turned back or levelled off; 0 without any.
+    """
+    num = len(levels)
+    if not num:
+        return 0.0
+    variance = (_LEVEL_SD**2 + float(np.var(levels)) * num) / num
+    distance = (1.0 - float(np.mean(levels))) / math.sqrt(variance * (1.0 + 1.0 / num))
+    return min(1.0 - _REACHES_ALL_THE_SAME**num, float(stdtr(num, distance)))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.levels import examples
 from tests.tuner.analytic.made_measurements import configuration, run
-from tuner.analytic.learning_curve import Arrivals, extrapolate
+from tuner.analytic.learning_curve import Arrivals, extrapolate, others_never
 from tuner.analytic.quasi_random import NUM_DRAWS
 from tuner.analytic.rate_edge import RunEvidence
 
@@ -137,3 +137,12 @@ def test_a_run_that_came_to_its_end_arrives_no_more() -> None:
         ]
     )
     assert found.unreachable[0] == 1.0
+
+
+def test_runs_that_end_far_apart_say_less_of_others_than_runs_that_end_alike() -> None:
+    assert others_never([]) == 0.0
+    alike = [others_never([0.91] * num) for num in (1, 2, 3)]
+    assert alike == pytest.approx([0.6, 0.84, 0.936])
+    apart = others_never([0.99, 0.92, 0.96])
+    assert 0.6 < apart < 0.9  # one that ends 1% short beside one at 8% leaves room for a third that arrives
+    assert others_never([0.5, 0.45, 0.55]) == pytest.approx(alike[2])
