@@ -31,6 +31,9 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
             f"Everything was replayed from the recording {recording.name}: there is no trained model, and "
             "nothing here to launch. Train this with what the recording was made with."
         )
+    outside = [] if choice == state.job.baseline_configuration() else state.space.reasons_against(choice)
+    if outside:
+        lines.append(f"It was measured before [space] changed, and lies outside of it: {'; '.join(outside)}.")
     lines += script_warnings(state)
     lines += _untold(state, choice)
     lines += _emulated(state)

@@ -82,3 +82,18 @@ def test_every_remark_of_the_study_is_a_warning_once(tmp_path: Path) -> None:
         world.keep(replace(of(configuration(1, batch, 0.02), 0.1 * batch), remarks=("percent was read",)))
     stop = Stop(kind=StopKind.NO_GAIN, reason="done")
     assert cautions(world.state(), stop, configuration(1, 64, 0.02)).count("percent was read") == 1
+
+
+def test_an_answer_outside_of_a_space_that_was_narrowed_is_named(tmp_path: Path) -> None:
+    state = command_world(tmp_path).state()
+    stop = Stop(kind=StopKind.NO_GAIN, reason="done")
+
+    def named(learning_rate: float) -> list[str]:
+        words = cautions(state, stop, configuration(1, 64, learning_rate))
+        return [line for line in words if "lies outside" in line]
+
+    highest = max(float(value) for value in state.space.axes["learning_rate"].levels())
+    assert named(highest) == []
+    (line,) = named(10.0 * highest)
+    assert "learning_rate=" in line
+    assert "allowed is" in line
