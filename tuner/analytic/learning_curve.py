@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr
 
 from tuner.analytic.curve_template import (
     FORM_SD,
@@ -121,6 +120,8 @@ def others_never(levels: Sequence[float]) -> float:
     Args:
         levels: Progress at which runs turned back or levelled off; 0 without any.
     """
+    from scipy.special import stdtr  # takes a while to import; only models need it
+
     num = len(levels)
     if not num:
         return 0.0

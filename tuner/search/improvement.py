@@ -41,6 +41,8 @@ _FAR_BEYOND = 10.0
 _SURELY_CHEAPER = 1.28
 #: So many of the next slices are looked ahead.
 _AHEAD = (1.0, 4.0, 16.0, 64.0, 256.0)
+#: A gain of less, in log cost, is one of rounding.
+_ROUNDING = 1e-9
 #: A slice leaves part of a run that has not reached the target.
 _LARGEST_SHARE = 0.98
 
@@ -162,7 +164,7 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     # Of whole trainings: what is to go of a started run says little of how good its configuration is.
     log_cost = prospects.log_seconds + log_price[:, None]
     log_whole = min(float(prospects.mean_log[incumbent]), NEVER) + log_price[incumbent]
-    better = status.likely[:, None] * np.maximum(log_whole - log_cost, 0.0)
+    better = status.likely[:, None] * np.maximum(log_whole - log_cost - _ROUNDING, 0.0)
     allowed = prospects.log_seconds <= costs.log_longest[:, None]
     gain = np.where(known, 0.0, (better * allowed).mean(axis=1))
     if not gain.any():

@@ -81,8 +81,8 @@ class ScriptValues:
                 habits.is_percent = True
                 self.has_changed = self._num_read > 0
                 habits.say(
-                    f"the script reports {goal.metric} in percent, such as {value:g}, and the target is "
-                    f"{goal.target:g}: values are divided by 100"
+                    f"the script reports {goal.metric} in percent, such as {value:g}, and the target is a "
+                    "fraction: values are divided by 100"
                 )
         if goal.target > 1.0 and goal.maximize and not line.has_percent_sign:
             self._num_small += 0.0 <= value <= 1.0

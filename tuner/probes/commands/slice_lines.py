@@ -161,7 +161,8 @@ def unmatched_warning(
     Returns:
         The sentence; empty where there is nothing to warn of.
     """
-    if habits.has_scored or source is None:
+    # What earlier slices printed may have been mended since.
+    if habits.has_scored or source is None or not source.num_unmatched:
         return ""
     # A script that reports its steps may score only at the end of its first epoch.
     is_early = samples > 0 and epoch_samples is not None and samples <= _FIRST_SCORE_EPOCHS * epoch_samples

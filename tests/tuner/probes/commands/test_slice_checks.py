@@ -184,6 +184,10 @@ def test_lines_that_look_like_scores_are_warned_of_while_the_slice_runs(bench: B
     (warning,) = running_remarks(bench, job, lambda seen: bool(seen.remarks))
     assert "these look like scores and do not match: 'epoch 0 val_accuracy: 0.0'" in warning
     assert "[workload.metrics]" in warning
+    # Another slice is warned of for what it prints itself: the pattern may have been corrected since.
+    bench.write("mended.py", "import time\nprint('step 0 acc=0.1', flush=True)\ntime.sleep(60)\n")
+    job = job_of(f"{PYTHON} mended.py {{batch_size}}", **OUTPUT)
+    assert running_remarks(bench, job, lambda seen: bool(seen.curve)) == ()
 
 
 def test_losses_of_the_first_epoch_are_no_reason_to_warn(bench: Bench) -> None:
