@@ -144,7 +144,5 @@ def test_runs_that_end_far_apart_say_less_of_others_than_runs_that_end_alike() -
     alike = [others_never([0.91] * num) for num in (1, 2, 3)]
     assert alike == pytest.approx([0.6, 0.84, 0.936])
     scattered = others_never([0.99, 0.92, 0.96])
-    assert (
-        0.6 < scattered < 0.9
-    )
+    assert 0.6 < scattered < 0.9
     assert others_never([0.5, 0.45, 0.55]) == pytest.approx(alike[2])
