@@ -112,7 +112,7 @@ def _chart(runs: Sequence[Run], job: Job, size: Size, *, seconds: bool) -> Marku
     plot = Plot(size=size, x=x, y=y, summary=f"{job.goal.metric} of every probe against {against}")
     if seconds:
         x_axis = Axis(
-            title="training time (scoring left out)",
+            title="training time",
             ticks=ticks_of(duration_ticks(*x_domain, size.num_ticks), format_duration_tick),
         )
     else:

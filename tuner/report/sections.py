@@ -136,7 +136,7 @@ def curves_section(
     swatches = [
         element("li", element("span", class_=f"swatch {style}"), words) for style, words in batch_legend(runs)
     ]
-    notes = "Numbers are trials of the table below"
+    notes = "Numbers are those of the trials in the table of probes"
     if any(run.recommended for run in runs):
         notes += "; thick lines have the recommended batch size, learning rate and strategy"
     if any(run.diverged for run in runs):
