@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.soak_round import Snapshot
-from tuner.domain.measurement import Purpose
+from tuner.domain.measurement import Outcome, Purpose
 from tuner.ledger import ProbeRecord
 
 _INTERRUPTED = 130
@@ -65,7 +65,9 @@ def check_paid_once(probes: Sequence[ProbeRecord]) -> Iterator[tuple[str, dict[s
     """Samples that were paid for twice: within a run, or by a second run of the same configuration."""
     started: Counter[str] = Counter()
     for probe in probes:
-        whole = [m for m in probe.slices if not m.outcome.is_fault]
+        # A slice that was lost with a killed tuner is charged, and took its run no further.
+        ended = [m for m in probe.slices if m.outcome is not Outcome.PAUSED or m.error is None]
+        whole = [m for m in ended if not m.outcome.is_fault]
         samples = [m.samples for m in whole]
         points = [point.samples for m in whole for point in m.curve]
         if samples != sorted(set(samples)) or points != sorted(set(points)):
@@ -76,7 +78,7 @@ def check_paid_once(probes: Sequence[ProbeRecord]) -> Iterator[tuple[str, dict[s
         trained = probe.purpose is not Purpose.TIMING and whole and whole[0].charged_seconds > 0
         # A run that goes on with other nodes starts with a slice that cost nothing. Where a rank was killed,
         # the run may have to be trained again.
-        if trained and len(whole) == len(probe.slices):
+        if trained and len(whole) == len(ended):
             started[str(probe.configuration.without("nodes"))] += 1
     for configuration, count in started.items():
         if count > 1:
