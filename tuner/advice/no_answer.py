@@ -169,7 +169,7 @@ def _without_score(state: SearchState, stop: Stop, job_path: Path) -> tuple[str,
 
 def _unreachable(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]:
     runs = _whole_runs(state)
-    if _came_furthest(state):
+    if has_turned_back(state):
         return _turned_back_words(state, runs), (
             "set goal.target to what the script can reach",
             "widen [space]",

@@ -130,3 +130,9 @@ def test_the_best_value_leaves_out_scores_that_are_no_number(tmp_path: Path) -> 
         world.state(), Stop(kind=StopKind.UNREACHABLE, reason="nothing is left"), Path("job.toml")
     )
     assert "the best value was 0.31" in found.reason
+
+
+def test_one_run_that_turned_back_is_not_the_reason_where_others_were_stopped(tmp_path: Path) -> None:
+    state = overfit_world(tmp_path, (16, overfits()), (128, overfits()[:6])).state()
+    reason = no_answer(state, USED, Path("job.toml")).reason
+    assert reason.startswith("no configuration will probably reach the target 0.38, as far as seen")
