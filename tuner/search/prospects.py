@@ -168,7 +168,8 @@ def squared_correlation(left: Array, right: Array) -> Array:
     left, right = left - left.mean(axis=0), right - right.mean(axis=0)
     product = (left**2).sum(axis=0) * (right**2).sum(axis=0)
     across = (left * right).sum(axis=0) ** 2
-    return np.asarray(np.divide(across, product, out=np.zeros_like(product), where=product > 1e-18))
+    found = np.divide(across, product, out=np.zeros_like(product), where=product > 1e-18)
+    return np.asarray(np.minimum(found, 1.0))  # rounding may exceed 1
 
 
 def regret_bound(forecast: Forecast, price: Array, choice: int, level: float = 0.9) -> float:

@@ -13,7 +13,7 @@ from search_spaces import Configuration
 from tests.tuner.analytic.made_predictors import made_prospects
 from tuner.analytic.predictor import Forecast
 from tuner.analytic.quasi_random import NUM_DRAWS
-from tuner.search.prospects import Prospects, RunStatus, prospects_of, reach_of_list
+from tuner.search.prospects import Prospects, RunStatus, prospects_of, reach_of_list, squared_correlation
 
 
 def status_of(num: int, **more: object) -> RunStatus:
@@ -92,3 +92,9 @@ def test_the_chance_that_any_run_arrives_falls_with_those_that_never_do() -> Non
         reaches.append(reach_of_list(status))
         assert reaches[-1] == pytest.approx(expected, abs=0.01)
     assert reaches == sorted(reaches, reverse=True)
+
+
+def test_what_two_draws_have_in_common_is_never_more_than_all() -> None:
+    draws = normals(64) * np.logspace(-3, 3, 64)
+    assert squared_correlation(draws, draws).max() <= 1.0
+    assert squared_correlation(draws, 3.0 * draws + 1e3).max() <= 1.0
