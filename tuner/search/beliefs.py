@@ -127,7 +127,7 @@ def believe(
     slopes = slopes or SlopeModels(tuple(dict.fromkeys([*kinds, *state.runs])), state.cluster, TEXTBOOK)
     predictor = _predictor(state, configurations, slopes, past)
     forecast = _up_to_the_script_s_end(state, predictor.forecast(configurations, kinds, rng))
-    status = _status(state, predictor, forecast)
+    status = _status(state, predictor, forecast, kinds)
     forecast = calibration.stretched(forecast, status.seconds)
     found = [run_of(state, configuration) for configuration in configurations]
     # No run reaches the target before its first score.
@@ -193,10 +193,12 @@ def _laws_know(configurations: Sequence[Configuration]) -> bool:
     )
 
 
-def _status(state: SearchState, predictor: Predictor, forecast: Forecast) -> RunStatus:
+def _status(
+    state: SearchState, predictor: Predictor, forecast: Forecast, kinds: Sequence[Configuration]
+) -> RunStatus:
     """How far the candidates' runs are, each on the clock of its own nodes."""
     per_sample, configurations = forecast.seconds_per_sample, forecast.configurations
-    num, kinds = len(configurations), [run_key(state.job, configuration) for configuration in configurations]
+    num = len(configurations)
     done, samples = np.zeros(num), np.zeros(num)
     arrived, ended = np.full(num, np.inf), np.zeros(num, dtype=bool)
     for i, (configuration, kind) in enumerate(zip(configurations, kinds, strict=True)):
@@ -212,7 +214,7 @@ def _status(state: SearchState, predictor: Predictor, forecast: Forecast) -> Run
         left = score_times(state, configurations, per_sample)
     else:
         left = (np.array(due, dtype=float) - samples) * per_sample
-    # Of a list, exactly: which candidates have the chance of the others is told by it.
+    # `reach_of_list` compares these chances with that of the others, so a list needs the exact values.
     is_listed = state.job.recording() is not None
     return RunStatus(
         seconds=done,

@@ -230,8 +230,8 @@ def _times_first_score(run: Run) -> float:
 def _unrisen_until(state: SearchState, configuration: Configuration, run: Run | None) -> Until:
     """Where the next slice ends while no run shows a gain; at the end of the budget at the latest.
 
-    A run without a score trains until its first one. A run with one trains as long again. Where each slice is
-    charged a start-up, it trains at least as long as that takes: start-ups are at most half of the cost.
+    A run without a score trains until its first one. A run with one trains as long again. Where each slice
+    pays for a start-up, it trains at least as long as that takes: at most half of the cost is start-up.
 
     Args:
         state: What was measured.

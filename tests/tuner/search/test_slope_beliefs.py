@@ -106,7 +106,7 @@ def test_a_run_with_too_few_scores_is_as_likely_to_arrive_as_the_others(problem:
     found = believed(problem, search)
     never = dict(zip(found.configurations, found.prospects.status.never, strict=True))
     assert (never[arrived], never[NEVER]) == (0.0, 1.0)
-    # Exactly: those that are as likely as the others are told apart by it.
+    # `reach_of_list` finds candidates without a chance of their own by comparing these values exactly.
     assert never[few] == found.prospects.status.never_of_others
     assert found.prospects.status.never_of_others == pytest.approx((0.0 + 1.0 + RECORDED.unknown) / 3)
 

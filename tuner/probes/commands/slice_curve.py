@@ -201,7 +201,7 @@ class SliceCurve:
         self._base, self._position = ReadPoint(), found[-1]
         scored = [_curve_point(p, p.value) for p in found if p.value is not None and math.isfinite(p.value)]
         if earlier and not any(0 < point.samples <= self.known.samples for point in scored):
-            # A script that is told which scores are known may leave them out.
+            # A script may leave out the scores that Paceline says it knows already.
             repeated = np.interp([p.samples for p in earlier], samples, seconds).tolist()
             again = [replace(p, training_seconds=s) for p, s in zip(earlier, repeated, strict=True)]
             scored = again + [point for point in scored if point.samples > self.known.samples]
