@@ -235,7 +235,8 @@ class LocalLauncher(Launcher):
         """Keeps the ranks of a job that succeeded and kills those of any other."""
         if job.state is JobState.SUCCEEDED:
             returned = job.returned
-            self._idle.extend(returned)
+            # First in line: they have imported and loaded what the next slice of the job needs.
+            self._idle[:0] = returned
             if self._server is not None and len(returned) < len(job.ranks):
                 self._server.end([rank for rank in job.ranks if rank not in returned])
         elif self._server is not None:

@@ -18,7 +18,7 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
 from tuner.probes.score_schedule import ScoreSchedule, score_schedule
-from tuner.probes.terms import UNKNOWN_STARTUP_SECONDS, ProbeTerms, probe_terms
+from tuner.probes.terms import ProbeTerms, probe_terms
 from tuner.search.capacity import Capacity
 from tuner.search.runs import Run, RunCache, is_interrupted, paid_slices, run_key
 from tuner.search.start_value import guessed_start, progress_of
@@ -170,9 +170,8 @@ class SearchState:
 
     @cached_property
     def startup_seconds(self) -> float:
-        """What starting a slice costs before its first step: the median of those measured."""
-        seen = [m.startup_seconds for m in self.slices if m.startup_seconds > 0]
-        return float(np.median(seen)) if seen else self.terms.startup_seconds
+        """What starting another slice costs before its first step."""
+        return self.terms.later_startup([m.startup_seconds for m in self.slices if m.startup_seconds > 0])
 
     @cached_property
     def is_scored(self) -> bool:
@@ -214,8 +213,7 @@ class SearchState:
             for measurement, trained in paid_slices(probe)
             if not is_interrupted(measurement, trained)
         ]
-        startup = float(np.median(lost)) if lost else UNKNOWN_STARTUP_SECONDS
-        return max(startup, self.startup_seconds) + _DECIDING_SECONDS
+        return max(self.terms.later_startup(lost), self.startup_seconds) + _DECIDING_SECONDS
 
     @cached_property
     def parameter_bytes(self) -> int:

@@ -52,6 +52,13 @@ def test_ranks_are_reused_after_success(shared: LocalLauncher, tmp_path: Path) -
     assert sorted(processes_of(shared, tmp_path, 2)) == sorted(first)
 
 
+def test_a_rank_that_has_run_a_job_comes_before_one_that_has_not(tmp_path: Path) -> None:
+    with LocalLauncher() as launcher:
+        launcher.warm(2)
+        first = processes_of(launcher, tmp_path, 1)
+        assert processes_of(launcher, tmp_path, 1) == first
+
+
 def test_jobs_that_run_at_once_have_places_of_their_own(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in "abc"]
     for folder in folders:

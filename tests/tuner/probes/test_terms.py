@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from tests.tuner.probes.commands.bench import job_of
 from tests.tuner.search.world import make_cluster, make_job
 from tuner.probes.terms import UNKNOWN_STARTUP_SECONDS, probe_terms
@@ -29,3 +33,19 @@ def test_what_is_emulated_is_not_the_training_that_was_asked_for() -> None:
 def test_a_script_may_end_for_a_reason_of_its_own() -> None:
     job = job_of("train {batch_size}")
     assert probe_terms(job, make_cluster(job), [], 20_000).ends_itself
+
+
+@pytest.mark.parametrize(
+    ("measured", "reused", "anew"),
+    [([], 3.0, 3.0), ([9.0], 0.5, 9.0), ([9.0, 0.1], 0.1, 4.55), ([9.0, 0.1, 0.2, 0.3], 0.2, 0.25)],
+)
+def test_the_first_start_says_little_of_later_ones_on_the_same_ranks(
+    measured: list[float], reused: float, anew: float
+) -> None:
+    job = make_job()
+    cluster = make_cluster(job)
+    assert probe_terms(job, cluster, [], 20_000).later_startup(measured) == pytest.approx(reused)
+    of_their_own = replace(cluster, nodes_share_host=False)
+    assert probe_terms(job, of_their_own, [], 20_000).later_startup(measured) == pytest.approx(anew)
+    script = job_of("train {batch_size}")
+    assert probe_terms(script, make_cluster(script), [], 20_000).later_startup(measured) == pytest.approx(anew)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def test_a_run_at_its_start_continues_and_nothing_is_forecast(tmp_path: Path) ->
 
 def test_a_slice_of_a_run_at_its_start_trains_as_long_as_it_starts_up(tmp_path: Path) -> None:
     world = world_of(tmp_path)
+    world.cluster = replace(world.cluster, nodes_share_host=False)
     ran(world, [0.1, 0.1], startup=20.0)
     action = ModelPolicy().decide(world.state()).action
     assert isinstance(action, Continue)
@@ -87,6 +89,14 @@ def test_a_slice_of_a_run_at_its_start_trains_as_long_as_it_starts_up(tmp_path: 
     assert isinstance(action, Start)
     assert action.until.samples is not None
     assert action.until.samples >= 20_000
+
+
+def test_where_later_slices_reuse_the_ranks_the_first_start_up_is_not_paid_for_again(tmp_path: Path) -> None:
+    world = world_of(tmp_path)
+    ran(world, [0.1, 0.1], startup=20.0)
+    action = ModelPolicy().decide(world.state()).action
+    assert isinstance(action, Continue)
+    assert action.until.samples == 4000
 
 
 def test_where_the_job_states_how_long_slices_are_those_at_the_start_are_so_too(tmp_path: Path) -> None:

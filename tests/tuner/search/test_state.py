@@ -178,6 +178,7 @@ def test_what_ran_out_of_memory_may_still_train_on_more_nodes(tmp_path: Path) ->
 
 
 def test_start_up_is_the_median_of_what_was_measured(world: World) -> None:
+    world.cluster = replace(world.cluster, nodes_share_host=False)
     for startup in (0.2, 0.4, 9.0):
         measured = replace(failed(world), startup_seconds=startup)
         world.keep(measured)

@@ -25,7 +25,8 @@ def made_state(startup_seconds: float) -> SearchState:
         )
         for probe in made_probes(1)
     ]
-    return read_state(made_job(), made_cluster(), probes, EPOCH_SAMPLES)
+    cluster = replace(made_cluster(), nodes_share_host=False)
+    return read_state(made_job(), cluster, probes, EPOCH_SAMPLES)
 
 
 def num_timed(startup_seconds: float) -> int:
