@@ -45,6 +45,8 @@ _TIMING_SECONDS = 1.5
 _TIMING_SHARE = 0.5
 #: The target is out of reach where any candidate reaches it with no more than this probability.
 _LEAST_CHANCE = 0.1
+#: A run that is to be the answer is trained to the target while it has this chance to arrive within the budget.
+_SURE_TO_ARRIVE, _MAY_ARRIVE = 0.75, 0.5
 #: A probe that takes this many times what was expected ends without its score.
 _OVERRUN_FACTOR = 4.0
 
@@ -56,11 +58,13 @@ class Option:
     Args:
         index: The candidate.
         is_timing: Whether it times steps only.
+        charged_seconds: What it is charged.
         share_of_cost: What of its price it costs the goal: 0 where nothing else could use that time.
     """
 
     index: int
     is_timing: bool
+    charged_seconds: float
     share_of_cost: float
 
 
@@ -181,7 +185,10 @@ class Acquisition:
         charged_seconds = (seconds * float(charged) + float(fixed)) / price
         cost = opportunity.cost(configuration, charged_seconds, price)
         return Option(
-            index=index, is_timing=is_timing, share_of_cost=cost / max(charged_seconds * price, 1e-12)
+            index=index,
+            is_timing=is_timing,
+            charged_seconds=charged_seconds,
+            share_of_cost=cost / max(charged_seconds * price, 1e-12),
         )
 
     def _may_train(self, index: int) -> bool:
@@ -263,6 +270,36 @@ class Acquisition:
             until=Until(steps=self._state.job.probe.timing_steps, training_seconds=_TIMING_SECONDS),
             reason="its step time decides",
         )
+
+    def before_the_budget_ends(self, option: Option) -> Start | Continue | None:
+        """A slice of the run that may still arrive within the budget, but hardly after another run's slice.
+
+        Without it a search could end with nothing but forecasts, although it could have trained a run to the
+        target. None where a run has arrived, or no run is likely enough to arrive.
+
+        Args:
+            option: The slice that would run.
+        """
+        state, prospects = self._state, self._prospects
+        open_runs = [i for i, run in enumerate(self._runs) if run is not None and self._may_train(i)]
+        if state.capacity.under_way or not state.terms.is_training or not open_runs:
+            return None
+        if any(run.arrived for run in state.runs.values()):
+            return None
+        done = prospects.status.seconds[open_runs] if state.terms.resumes else np.zeros(len(open_runs))
+        to_go = np.exp(prospects.draws[:, open_runs]) - done
+        charged = (self._charged.per_second / self._charged.price)[open_runs]
+        needed = to_go * charged + (self._charged.per_slice / self._charged.price)[open_runs]
+        left = np.array([seconds_left(state, prospects.configurations[i]) for i in open_runs])
+        likely = prospects.status.likely[open_runs]
+        now = likely * (needed <= left).mean(axis=0)
+        later = likely * (needed <= left - option.charged_seconds).mean(axis=0)
+        place = int(np.argmax(now))
+        is_late = later.max() < min(now[place], _SURE_TO_ARRIVE)
+        if open_runs[place] == option.index or now[place] < _MAY_ARRIVE or not is_late:
+            return None
+        reason = "the budget may not allow it to reach the target after another run's slice"
+        return self._advance(open_runs[place], Purpose.TRAINING, reason)
 
     def go_on(self) -> Start | Continue:
         """The next slice of the incumbent."""

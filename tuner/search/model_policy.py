@@ -190,7 +190,7 @@ class ModelPolicy:
         if concurrently and (option is None or option.share_of_cost == 0.0):
             return acquisition.go_on()
         if option is not None:
-            return challenger.execute(option)
+            return challenger.before_the_budget_ends(option) or challenger.execute(option)
         if state.capacity.under_way:
             return Wait(reason="the slices in flight may change which configuration is best")
         if not acquisition.has_arrived:

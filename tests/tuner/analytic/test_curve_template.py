@@ -85,9 +85,8 @@ def test_what_was_passed_slowly_goes_on_slowly() -> None:
 
 
 def test_the_further_runs_came_the_better_the_shape_is_known() -> None:
-    sds = [template_of([passed(share)] * 3).ahead(0.9)[1] for share in (0.05, 0.3, 0.8)]
-    assert sds == sorted(sds, reverse=True)
-    assert sds[-1] < 0.8 * sds[0]
+    early, late = (template_of([passed(share)] * 3).ahead(0.9)[1] for share in (0.05, 0.8))
+    assert late < 0.8 * early
 
 
 def test_the_order_of_runs_does_not_matter() -> None:
