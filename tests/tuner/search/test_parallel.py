@@ -84,9 +84,10 @@ def make_model() -> Policy:
 #: Nodes, batch, purpose and slices of each probe of one search that has one slice in flight at a time.
 BEFORE = [
     (1, 64, "statistics", 2),
-    (2, 32, "statistics", 3),
+    (2, 32, "statistics", 2),
     (2, 512, "statistics", 1),
-    (2, 32, "statistics", 8),
+    (2, 128, "training", 2),
+    (2, 32, "statistics", 9),
 ]
 POLICIES: list[Callable[[], Policy]] = [make_model, OptunaPolicy]
 
