@@ -151,7 +151,7 @@ def _prefixes(
     """Features of each prefix of a recording's runs, whether the run never arrived, and the stated chance."""
     sign = 1.0 if recording.maximize else -1.0
     target = sign * recording.target
-    curves = [_curve(run, sign) for run in recording.runs]
+    curves = [curve_of(run, sign) for run in recording.runs]
     firsts = [values[0] for _, values in curves if len(values)]
     start = float(np.quantile(firsts, _START_QUANTILE)) if firsts else target
     if start >= target:
@@ -169,7 +169,7 @@ def _prefixes(
             yield plateau.plateau_features(*known), never, plateau.chance_of_never(*known, plateau.RECORDED)
 
 
-def _curve(run: RecordedRun, sign: float) -> tuple[Array, Array]:
+def curve_of(run: RecordedRun, sign: float) -> tuple[Array, Array]:
     """Samples and values (larger is better) of a run's scores, without that of the untrained model."""
     curve = run.curve[(run.curve[:, 1] > 0) & np.isfinite(run.curve[:, 2])]
     samples = np.array([samples_at(step, run.configuration) for step in curve[:, 1]], dtype=float)
