@@ -20,9 +20,10 @@ so the e-folds of samples between two levels depend on the shape (h, u, q) alone
 only a curve that arrives shows how long the way to the target is. The form holds within one phase of a
 learning-rate schedule.
 
-The prior of the shapes is as wide as curves differ of eight recorded networks, six small networks trained on
-purpose, and made scripts (`python -m benchmarks.curve_shapes`). Targets are often near the best value that a
-network reaches, so heights close to 1, with a long last part, are as likely as high ones.
+The prior of the shapes is as wide as the curves of recorded networks, of small networks trained on purpose
+and of made scripts differ (`python -m benchmarks.curve_shapes`; it was chosen on most of them). Targets are
+often near the best value that a network reaches, so heights close to 1, with a long last part, are as likely
+as high ones.
 """
 
 from __future__ import annotations

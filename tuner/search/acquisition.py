@@ -45,7 +45,7 @@ _TIMING_SECONDS = 1.5
 _TIMING_SHARE = 0.5
 #: The target is out of reach where any candidate reaches it with no more than this probability.
 _LEAST_CHANCE = 0.1
-#: A run that is to be the answer is trained to the target while it has this chance to arrive within the budget.
+#: A run that may be the answer goes on to the target while its chance to arrive within the budget is such.
 _SURE_TO_ARRIVE, _MAY_ARRIVE = 0.75, 0.5
 #: A probe that takes this many times what was expected ends without its score.
 _OVERRUN_FACTOR = 4.0

@@ -48,4 +48,5 @@ def test_the_first_start_says_little_of_later_ones_on_the_same_ranks(
     of_their_own = replace(cluster, nodes_share_host=False)
     assert probe_terms(job, of_their_own, [], 20_000).later_startup(measured) == pytest.approx(anew)
     script = job_of("train {batch_size}")
-    assert probe_terms(script, make_cluster(script), [], 20_000).later_startup(measured) == pytest.approx(anew)
+    terms = probe_terms(script, make_cluster(script), [], 20_000)
+    assert terms.later_startup(measured) == pytest.approx(anew)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.search.test_rising import ran, world_of
-from tests.tuner.search.world import BASELINE, World, configuration
+from tests.tuner.search.world import World, configuration
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Action, Continue
 
