@@ -91,10 +91,16 @@ def has_turned_back(state: SearchState) -> bool:
 
 
 def _whole_runs(state: SearchState) -> list[Run]:
-    """Runs with a score that neither diverged nor failed."""
+    """Runs with a score that neither diverged, nor failed, nor collapsed."""
     broken = (Outcome.DIVERGED, Outcome.FAILED, Outcome.TIMED_OUT)
-    scored = [run for run in state.runs.values() if run.measurement.trained_curve]
-    return [run for run in scored if run.probe.outcome not in broken]
+    evidence, known = state.evidence()
+    return [
+        run
+        for key, run in state.runs.items()
+        if run.measurement.trained_curve
+        and run.probe.outcome not in broken
+        and not evidence[known[key].index].has_collapsed
+    ]
 
 
 def _turned_and_others(state: SearchState) -> tuple[list[Run], list[Run]]:

@@ -71,7 +71,11 @@ def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
     # Two normals are shared by all runs, two are each run's own.
     normals = spread_normals(NUM_DRAWS, 4)
     open_runs = []
-    turned = [passage.progress for i, passage in passages.items() if runs[i].turned_back]
+    turned = [
+        passage.progress
+        for i, passage in passages.items()
+        if runs[i].turned_back and not runs[i].has_collapsed
+    ]
     furthest_turned = max(turned, default=-math.inf)
     for position, (i, passage) in enumerate(passages.items()):
         run = runs[i]

@@ -14,6 +14,8 @@ from tuner.domain.measurement import NoiseStatistic
 
 #: Progress below which a run counts as stuck at its start.
 _STUCK = 0.05
+#: A run has collapsed if its last scores show less than this share of the best progress that it made.
+_COLLAPSED, _NUM_LAST = 0.5, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,15 @@ class RunEvidence:
     def is_stuck(self) -> bool:
         """Whether it never left its start, or fell back to it."""
         return bool(np.max(self.progress[-2:], initial=0.0) < _STUCK)
+
+    @property
+    def has_collapsed(self) -> bool:
+        """Whether it lost most of what it had gained, as with too large a rate.
+
+        Where it collapsed says nothing of how far other runs come.
+        """
+        best = float(np.max(self.progress, initial=0.0))
+        return best > _STUCK and bool(np.mean(self.progress[-_NUM_LAST:]) < _COLLAPSED * best)
 
 
 def broke_down(run: RunEvidence, runs: Sequence[RunEvidence]) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.tuner.search.test_turned_back import overfit_world, overfits
@@ -85,6 +86,14 @@ def test_three_runs_that_turned_back_speak_for_one_that_has_not_come_as_far(
     runs = [(16, overfits()), (32, overfits(0.9)), (64, overfits(1.1))][:count]
     others = [(128, overfits()[:early])] if early else []
     assert has_turned_back(overfit_world(tmp_path, *runs, *others).state()) is expected
+
+
+def test_runs_that_collapsed_do_not_speak_for_others(tmp_path: Path) -> None:
+    collapsed = [np.append(overfits(scale)[:20], [2.2, 2.2, 2.2]) for scale in (1.0, 0.9, 1.1)]
+    runs = [(batch, values) for batch, values in zip((16, 32, 64), collapsed, strict=True)]
+    state = overfit_world(tmp_path, *runs, (128, overfits()[:6])).state()
+    assert all(run.turned_back for run in state.runs.values() if run.configuration.batch_size < 128)
+    assert not has_turned_back(state)
 
 
 def test_a_run_that_came_further_keeps_the_search_open(tmp_path: Path) -> None:

@@ -146,3 +146,21 @@ def test_runs_that_end_far_apart_say_less_of_others_than_runs_that_end_alike() -
     scattered = others_never([0.99, 0.92, 0.96])
     assert 0.6 < scattered < 0.9
     assert others_never([0.5, 0.45, 0.55]) == pytest.approx(alike[2])
+
+
+@pytest.mark.parametrize(("last", "collapsed"), [(0.02, True), (0.3, True), (0.7, False)])
+def test_runs_that_collapsed_say_nothing_of_how_far_others_come(last: float, collapsed: bool) -> None:
+    """Three runs that came to 0.8 of the way and fell from there."""
+    fell = [
+        RunEvidence(
+            configuration=configuration(1, batch, 0.5),
+            samples=np.geomspace(1e3, 2e4, 8),
+            progress=np.array([0.2, 0.5, 0.7, 0.8, 0.75, last, last, last]),
+            turned_back=True,
+        )
+        for batch in (32, 64, 128)
+    ]
+    assert [one.has_collapsed for one in fell] == [collapsed] * 3
+    found = extrapolate([*fell, curve(30_000.0, share=0.3)])
+    assert (found.unreachable[:3] == 1.0).all()
+    assert (found.unreachable_elsewhere > 0.9) is not collapsed
