@@ -58,11 +58,16 @@ def probe_cost(state: SearchState, prospects: Prospects, price: Array) -> ProbeC
         per_sample = emulated_seconds_per_sample(prospects.configurations, state.probes, state.cluster)
         charged = np.where(emulated, per_sample / prospects.seconds_per_sample, charged)
         price = np.where(emulated, price.min(), price)
+    per_slice = np.full(len(price), startup)
+    if state.terms.reuses_ranks:
+        seen = max((state.cluster.num_ranks(m.configuration.nodes) for m in state.slices), default=0)
+        ranks = np.array([state.cluster.num_ranks(c.nodes) for c in prospects.configurations])
+        per_slice = np.where(~emulated & (ranks > seen), state.more_ranks_seconds, per_slice)
     is_free = prospects.status.started & (not state.terms.pays_to_resume)
     return ProbeCost(
         price=price,
         per_second=charged * price,
-        per_slice=np.where(is_free, 0.0, startup) * price,
+        per_slice=np.where(is_free, 0.0, per_slice) * price,
         startup=startup,
     )
 

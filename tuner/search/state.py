@@ -18,7 +18,7 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.ledger import ProbeRecord
 from tuner.probes.score_schedule import ScoreSchedule, score_schedule
-from tuner.probes.terms import ProbeTerms, probe_terms
+from tuner.probes.terms import UNKNOWN_STARTUP_SECONDS, ProbeTerms, probe_terms
 from tuner.search.capacity import Capacity
 from tuner.search.runs import Run, RunCache, is_interrupted, paid_slices, run_key
 from tuner.search.start_value import guessed_start, progress_of
@@ -214,6 +214,24 @@ class SearchState:
             if not is_interrupted(measurement, trained)
         ]
         return max(self.terms.later_startup(lost), self.startup_seconds) + _DECIDING_SECONDS
+
+    @cached_property
+    def more_ranks_seconds(self) -> float:
+        """What a slice on more ranks than any before costs besides its training and scoring.
+
+        The first slice shows the most that it can be: its ranks had to import everything, too.
+        """
+        if not self.terms.reuses_ranks or not self.slices:
+            return self.slice_seconds
+        first, *later = [m for m in self.slices if m.startup_seconds > 0] or [self.slices[0]]
+        most, seen = self.cluster.num_ranks(first.configuration.nodes), []
+        for measurement in later:
+            ranks = self.cluster.num_ranks(measurement.configuration.nodes)
+            if ranks > most:
+                most = ranks
+                seen.append(measurement.startup_seconds)
+        expected = float(np.median(seen)) if seen else min(first.startup_seconds, UNKNOWN_STARTUP_SECONDS)
+        return max(expected + _DECIDING_SECONDS, self.slice_seconds)
 
     @cached_property
     def parameter_bytes(self) -> int:

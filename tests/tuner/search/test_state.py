@@ -15,7 +15,8 @@ from tests.tuner.search.world import World, configuration, make_cluster, make_jo
 from tuner.analytic.predictor import RunState
 from tuner.domain.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, Purpose
 from tuner.ledger import ProbeRecord
-from tuner.search.beliefs import believe
+from tuner.search.beliefs import believe, candidates
+from tuner.search.probe_cost import probe_cost
 from tuner.search.runs import RunCache
 from tuner.search.state import read_state, run_of
 from tuner.search.timings import timing_key
@@ -183,6 +184,28 @@ def test_start_up_is_the_median_of_what_was_measured(world: World) -> None:
         measured = replace(failed(world), startup_seconds=startup)
         world.keep(measured)
     assert world.state().startup_seconds == 0.4
+
+
+def test_more_ranks_than_before_start_anew(world: World) -> None:
+    def started(nodes: int, startup: float) -> None:
+        world.keep(
+            replace(failed(world), configuration=configuration(nodes, 64, 0.03), startup_seconds=startup)
+        )
+
+    started(1, 9.0)
+    started(1, 0.1)
+    unknown, warm = world.state().more_ranks_seconds, world.state().slice_seconds
+    # No more than what is assumed of any start, with 0.2 s for a decision.
+    assert (unknown, warm) == (pytest.approx(3.2), pytest.approx(2.2))
+    started(2, 4.0)
+    started(2, 0.1)
+    assert world.state().more_ranks_seconds == pytest.approx(4.2)
+    state = world.state()
+    beliefs = believe(state, candidates(state, np.random.default_rng(0)), np.random.default_rng(0))
+    charged = probe_cost(state, beliefs.prospects, beliefs.price)
+    nodes = np.array([c.nodes for c in beliefs.configurations])
+    assert set(charged.per_slice[nodes <= 2]) == {state.slice_seconds}
+    assert set(charged.per_slice[nodes > 2]) == {state.more_ranks_seconds}
 
 
 def test_overhead_is_what_scoring_adds_to_training(world: World) -> None:

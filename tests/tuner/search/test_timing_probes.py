@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from benchmarks.made_search import EPOCH_SAMPLES, made_cluster, made_job, made_probes
 from tuner.search.acquisition import Acquisition
 from tuner.search.believer import Believer
@@ -34,7 +36,9 @@ def num_timed(startup_seconds: float) -> int:
     state = made_state(startup_seconds)
     beliefs = Believer().believe(state)
     assert beliefs is not None
-    acquisition = Acquisition(state, beliefs, beliefs.prospects)
+    # Of each candidate, 0.6 of what is unknown of log seconds is how long a step takes.
+    speeds = np.sqrt(0.6 * beliefs.prospects.variance_log)
+    acquisition = Acquisition(state, beliefs, replace(beliefs.prospects, log_seconds_sd=speeds))
     opportunity = OpportunityCost(state=state, leader=None)
     options = [acquisition._option(i, opportunity) for i in range(len(beliefs.configurations))]
     return sum(option.is_timing for option in options if option is not None)
