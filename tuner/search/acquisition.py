@@ -290,12 +290,16 @@ class Acquisition:
         to_go = np.exp(prospects.draws[:, open_runs]) - done
         charged = (self._charged.per_second / self._charged.price)[open_runs]
         needed = to_go * charged + (self._charged.per_slice / self._charged.price)[open_runs]
-        left = np.array([seconds_left(state, prospects.configurations[i]) for i in open_runs])
+        runs = [prospects.configurations[i] for i in open_runs]
+        before = prospects.configurations[option.index], option.charged_seconds
+        left = np.array([seconds_left(state, configuration) for configuration in runs])
+        less = np.array([seconds_left(state, configuration, after=before) for configuration in runs])
         likely = prospects.status.likely[open_runs]
         now = likely * (needed <= left).mean(axis=0)
-        later = likely * (needed <= left - option.charged_seconds).mean(axis=0)
+        later = likely * (needed <= less).mean(axis=0)
         place = int(np.argmax(now))
-        is_late = later.max() < min(now[place], _SURE_TO_ARRIVE)
+        # Whether a run arrives at all is no reason to hurry.
+        is_late = later.max() < min(now[place], _SURE_TO_ARRIVE * likely[place])
         if open_runs[place] == option.index or now[place] < _MAY_ARRIVE or not is_late:
             return None
         reason = "the budget may not allow it to reach the target after another run's slice"

@@ -90,20 +90,28 @@ def all_fail(state: SearchState) -> bool:
     return len(last) == _FAULTS_WITH_SCORES and all(p.outcome.is_fault for p in last)
 
 
-def seconds_left(state: SearchState, configuration: Configuration) -> float:
+def seconds_left(
+    state: SearchState, configuration: Configuration, *, after: tuple[Configuration, float] | None = None
+) -> float:
     """Charged seconds the budget still allows a configuration; infinite without one.
 
     Time is elapsed time, however many slices ran in it; dollars and node hours are those charged, plus the
     expected cost of all slices in flight.
+
+    Args:
+        state: What was spent.
+        configuration: What is to run.
+        after: What runs before it, and for how many charged seconds; nothing if None.
     """
     budget = state.job.budget
-    left = math.inf if budget.time is None else budget.time - state.elapsed_seconds
-    if budget.dollars is not None:
-        price = state.cluster.dollars_per_second(configuration)
-        if price > 0:
-            left = min(left, (budget.dollars - state.dollars(to_end=True)) / price)
-    num_nodes = state.cluster.nodes_held(configuration)
-    if budget.node_hours is not None and num_nodes > 0:
+    other, seconds = after or (configuration, 0.0)
+    left = math.inf if budget.time is None else budget.time - state.elapsed_seconds - seconds
+    price_of = state.cluster.dollars_per_second
+    if budget.dollars is not None and price_of(configuration) > 0:
+        unspent = budget.dollars - state.dollars(to_end=True) - seconds * price_of(other)
+        left = min(left, unspent / price_of(configuration))
+    nodes_of = state.cluster.nodes_held
+    if budget.node_hours is not None and nodes_of(configuration) > 0:
         unspent = SECONDS_PER_HOUR * budget.node_hours - state.node_seconds(to_end=True)
-        left = min(left, unspent / num_nodes)
+        left = min(left, (unspent - seconds * nodes_of(other)) / nodes_of(configuration))
     return max(left, 0.0)

@@ -324,3 +324,16 @@ def test_what_uses_its_seconds_left_keeps_within_every_budget(
         assert limit_reached(state) is None
         assert seconds + under_way + left <= time * (1 + 1e-6)
         assert spent + 2 * price * under_way + 4 * price * left <= dollars * (1 + 1e-6)
+
+
+def test_what_runs_before_takes_its_own_dollars_and_nodes() -> None:
+    one = FOUR.replaced(nodes=1)
+    after = one, 40.0
+    in_time = state_of(budget={"time": "100s"})
+    assert seconds_left(in_time, FOUR, after=after) == pytest.approx(60.0)
+    by_price = state_of(budget={"dollars": 4.0}, dollars_per_second=0.01)
+    assert seconds_left(by_price, FOUR) == pytest.approx(100.0)
+    assert seconds_left(by_price, FOUR, after=after) == pytest.approx(90.0)
+    by_nodes = state_of(budget={"node_hours": 400.0 / 3600.0})
+    assert seconds_left(by_nodes, FOUR, after=after) == pytest.approx(90.0)
+    assert seconds_left(by_nodes, one, after=(FOUR, 1000.0)) == 0.0
