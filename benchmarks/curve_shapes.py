@@ -132,10 +132,11 @@ def targets_of(recording: Recording) -> list[float]:
     """Quantiles of the best values of a recording's runs, interpolated between two runs.
 
     So no target is the best value of a run by construction, which it would reach only at its best score.
+    Where most runs come equally far, quantiles are equal, and count once.
     """
     sign = 1.0 if recording.maximize else -1.0
     best = [float((sign * run.curve[:, 2]).max()) for run in recording.runs if len(run.curve)]
-    return [sign * float(value) for value in np.quantile(best, _QUANTILES)]
+    return [sign * float(value) for value in np.unique(np.quantile(best, _QUANTILES))]
 
 
 def made_workloads(num: int) -> Iterator[Workload]:

@@ -91,16 +91,20 @@ def has_turned_back(state: SearchState) -> bool:
 
 
 def _whole_runs(state: SearchState) -> list[Run]:
-    """Runs with a score that neither diverged, nor failed, nor collapsed."""
+    """Runs with a score that neither diverged nor failed; collapsed ones only where there are no others."""
     broken = (Outcome.DIVERGED, Outcome.FAILED, Outcome.TIMED_OUT)
     evidence, known = state.evidence()
-    return [
-        run
+    whole = {
+        key: run
         for key, run in state.runs.items()
-        if run.measurement.trained_curve
-        and run.probe.outcome not in broken
-        and not evidence[known[key].index].has_collapsed
+        if run.measurement.trained_curve and run.probe.outcome not in broken
+    }
+    speaking = [
+        run
+        for key, run in whole.items()
+        if not (run.turned_back and evidence[known[key].index].has_collapsed)
     ]
+    return speaking or list(whole.values())
 
 
 def _turned_and_others(state: SearchState) -> tuple[list[Run], list[Run]]:

@@ -36,8 +36,8 @@ import numpy as np
 
 from tuner.analytic.laws import Array
 
-#: Grid of shapes. Text-book curves have tail exponents u q of 0.3 to 2 (Viering and Loog 2022); a rise that
-#: waits at chance first has u above 1.
+#: Grid of shapes: (h, u, q) from curves that level off just above the target to those that level off at twice
+#: of it, from rises that begin at once to those that wait, from long tails to short ones.
 _HEIGHTS = 1.0 + np.exp(np.linspace(np.log(0.004), 0.0, 8))
 _RISES = np.exp(np.linspace(np.log(0.6), np.log(2.8), 6))
 _TAILS = np.exp(np.linspace(np.log(0.3), np.log(6.0), 6))
@@ -144,9 +144,10 @@ class Template:
     weights: Array
 
     def ahead(self, progress: float) -> tuple[float, float]:
-        """e-folds from a level of progress to the target, and their standard deviation over the shapes.
+        """e-folds from a level of progress to the target, and how much shapes differ from that.
 
-        The first is a geometric mean: shapes differ by factors, and few of them are very long.
+        The first is the geometric mean of the shapes, since they differ by factors and few are very long; the
+        second is their root mean square distance from it.
         """
         if progress >= 1.0:
             return 0.0, 0.0

@@ -103,7 +103,8 @@ def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
         weights = 1.0 / (0.05**2 + deviation[:, open_runs].var(axis=0))
         common = deviation[:, open_runs] @ (weights / weights.sum())
     deviation[:, open_runs] -= common[:, None]
-    elsewhere = float(unreachable[list(passages)].min()) if passages else TRAINED.unknown
+    speaking = [i for i in passages if not (runs[i].turned_back and runs[i].has_collapsed)]
+    elsewhere = float(unreachable[speaking].min()) if speaking else TRAINED.unknown
     if turned:
         elsewhere = min(elsewhere, others_never(turned))
     return Arrivals(

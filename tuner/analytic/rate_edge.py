@@ -14,8 +14,9 @@ from tuner.domain.measurement import NoiseStatistic
 
 #: Progress below which a run counts as stuck at its start.
 _STUCK = 0.05
-#: A run has collapsed if its last scores show less than this share of the best progress that it made.
-_COLLAPSED, _NUM_LAST = 0.5, 3
+#: A run has collapsed if its last scores, so many after the best one at least, show less than this share of
+#: the best progress that it made.
+_COLLAPSED, _FEWEST_LATER = 0.5, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +56,13 @@ class RunEvidence:
 
         Where it collapsed says nothing of how far other runs come.
         """
-        best = float(np.max(self.progress, initial=0.0))
-        return best > _STUCK and bool(np.mean(self.progress[-_NUM_LAST:]) < _COLLAPSED * best)
+        if not len(self.progress):
+            return False
+        place = int(np.argmax(self.progress))
+        best, later = float(self.progress[place]), self.progress[place + 1 :]
+        if best <= _STUCK or len(later) < _FEWEST_LATER:
+            return False
+        return bool(np.median(later[-_FEWEST_LATER:]) < _COLLAPSED * best)
 
 
 def broke_down(run: RunEvidence, runs: Sequence[RunEvidence]) -> bool:

@@ -47,6 +47,8 @@ _TIMING_SHARE = 0.5
 _LEAST_CHANCE = 0.1
 #: A run that may be the answer goes on to the target while its chance to arrive within the budget is such.
 _SURE_TO_ARRIVE, _MAY_ARRIVE = 0.75, 0.5
+#: Such a slice lasts until the run has arrived with this probability.
+_NEARLY_SURE = 0.9
 #: A probe that takes this many times what was expected ends without its score.
 _OVERRUN_FACTOR = 4.0
 
@@ -88,10 +90,10 @@ class Acquisition:
         again = np.zeros(len(done)) if state.terms.resumes else done * self._charged.per_second
         # What can be trained no further is no incumbent, and gains nothing.
         usable = [(run is not None and run.arrived) or self._may_go_on(i) for i, run in enumerate(self._runs)]
-        arrived = any(run.arrived for run in state.runs.values())
+        self._any_arrived = any(run.arrived for run in state.runs.values())
         #: How many trainings a better configuration improves, and what each is spared of the started run.
         self._trainings, credit = state.further_trainings, 0.0
-        if not arrived and state.terms.is_training:
+        if not self._any_arrived and state.terms.is_training:
             self._trainings += 1
             credit = 1.0 / self._trainings if state.terms.resumes else 0.0
         self.costs = Costs(
@@ -209,6 +211,8 @@ class Acquisition:
     def _slice_seconds(self, log_incumbent: float) -> Array:
         """Training seconds of each candidate's next slice, `(num,)`."""
         state, prospects = self._state, self._prospects
+        if state.job.probe.slice_seconds is not None:
+            return np.full(len(self._runs), state.job.probe.slice_seconds)
         started, elapsed = prospects.status.started, prospects.status.seconds
         batches = np.array([configuration.batch_size for configuration in prospects.configurations])
         step = prospects.seconds_per_sample * batches
@@ -271,39 +275,56 @@ class Acquisition:
             reason="its step time decides",
         )
 
-    def before_the_budget_ends(self, option: Option) -> Start | Continue | None:
-        """A slice of the run that may still arrive within the budget, but hardly after another run's slice.
+    def before_the_budget_ends(self, option: Option) -> Continue | Start | None:
+        """A slice that takes a run to the target, where the budget may not allow that after another slice.
 
         Without it a search could end with nothing but forecasts, although it could have trained a run to the
-        target. None where a run has arrived, or no run is likely enough to arrive.
+        target. None where a run has arrived, where none is likely enough to arrive, while slices are in
+        flight, and where runs go on without a start-up.
 
         Args:
             option: The slice that would run.
         """
-        state, prospects = self._state, self._prospects
-        open_runs = [i for i, run in enumerate(self._runs) if run is not None and self._may_train(i)]
-        if state.capacity.under_way or not state.terms.is_training or not open_runs:
+        state, status, draws = self._state, self._prospects.status, self._prospects.draws
+        runs = [i for i, run in enumerate(self._runs) if run and self._may_train(i) and not status.ended[i]]
+        trains = state.terms.is_training and state.terms.pays_to_resume
+        if not trains or not runs or state.capacity.under_way or self._any_arrived:
             return None
-        if any(run.arrived for run in state.runs.values()):
-            return None
-        done = prospects.status.seconds[open_runs] if state.terms.resumes else np.zeros(len(open_runs))
-        to_go = np.exp(prospects.draws[:, open_runs]) - done
-        charged = (self._charged.per_second / self._charged.price)[open_runs]
-        needed = to_go * charged + (self._charged.per_slice / self._charged.price)[open_runs]
-        runs = [prospects.configurations[i] for i in open_runs]
-        before = prospects.configurations[option.index], option.charged_seconds
-        left = np.array([seconds_left(state, configuration) for configuration in runs])
-        less = np.array([seconds_left(state, configuration, after=before) for configuration in runs])
-        likely = prospects.status.likely[open_runs]
-        now = likely * (needed <= left).mean(axis=0)
-        later = likely * (needed <= less).mean(axis=0)
-        place = int(np.argmax(now))
+        done = status.seconds[runs] if state.terms.resumes else np.zeros(len(runs))
+        to_go = np.exp(draws[:, runs]) - done
+        needed = (to_go * self._charged.per_second[runs] + self._charged.per_slice[runs]) / self.costs.price[
+            runs
+        ]
+        allowed = draws[:, runs] <= self.costs.log_longest[runs]
+        names = [self._prospects.configurations[i] for i in runs]
+        before = self._prospects.configurations[option.index], option.charged_seconds
+        now, later = (
+            ((needed <= [seconds_left(state, name, after=first) for name in names]) & allowed).mean(axis=0)
+            for first in (None, before)
+        )
+        if option.index in runs and not option.is_timing:
+            later[runs.index(option.index)] = now[runs.index(option.index)]  # its slice is part of the way
+        likely = 1.0 - status.never[runs]
+        place = int(np.argmax(likely * now))
         # Whether a run arrives at all is no reason to hurry.
-        is_late = later.max() < min(now[place], _SURE_TO_ARRIVE * likely[place])
-        if open_runs[place] == option.index or now[place] < _MAY_ARRIVE or not is_late:
+        is_late = (likely * later).max() < likely[place] * min(now[place], _SURE_TO_ARRIVE)
+        if runs[place] == option.index or likely[place] * now[place] < _MAY_ARRIVE or not is_late:
             return None
-        reason = "the budget may not allow it to reach the target after another run's slice"
-        return self._advance(open_runs[place], Purpose.TRAINING, reason)
+        return self._advance(
+            runs[place],
+            Purpose.TRAINING,
+            "the budget may not allow it to reach the target after another run's slice",
+            self._until_arrival(runs[place]),
+        )
+
+    def _until_arrival(self, index: int) -> Until:
+        """Where a candidate's run has very probably reached the target; the budget may end it earlier."""
+        seen, left = float(self._prospects.status.seconds[index]), self._seconds_left(index)
+        if self._state.job.probe.slice_seconds is not None:
+            return self._until(index, Purpose.TRAINING)
+        longest = float(np.quantile(np.exp(self._prospects.draws[:, index]), _NEARLY_SURE))
+        seconds = max(longest - seen, float(self.weights.slice_seconds[index]))
+        return Until(samples=self._end_samples(index, seconds), training_seconds=seen + left)
 
     def go_on(self) -> Start | Continue:
         """The next slice of the incumbent."""
@@ -314,9 +335,11 @@ class Acquisition:
         reason = "the best known, to confirm it" if has_run else "expected to be the best, not yet run"
         return self._advance(self.incumbent, Purpose.TRAINING, reason)
 
-    def _advance(self, index: int, purpose: Purpose, reason: str) -> Start | Continue:
+    def _advance(
+        self, index: int, purpose: Purpose, reason: str, until: Until | None = None
+    ) -> Start | Continue:
         configuration, run = self._prospects.configurations[index], self._runs[index]
-        until = self._until(index, purpose)
+        until = until or self._until(index, purpose)
         if run is not None and run.is_open and run.configuration == configuration:
             return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
         if run is not None and not self._can_transfer(run, configuration):

@@ -272,8 +272,9 @@ def _no_gain(state: SearchState, beliefs: Beliefs) -> Stop:
     words = "fast" if state.job.goal.minimize == "seconds" else "cheap"
     reason, bound = "no further probe is expected to pay back its cost", beliefs.regret_bound
     run = run_of(state, beliefs.recommended) if beliefs.recommended else None
-    starts = state.terms.pays_to_resume and any(m.startup_seconds > 0.0 for m in state.slices)
-    if run and run.seconds_to_target and starts and state.terms.is_training:
+    starts = sum(m.startup_seconds > 0.0 for m in state.slices) if state.terms.pays_to_resume else 0
+    is_measured = starts > (1 if state.terms.reuses_ranks else 0)
+    if run and run.seconds_to_target and is_measured and state.terms.is_training:
         startup, left = state.startup_seconds, state.further_trainings * run.seconds_to_target
         reason += (
             f": starting one takes {format_seconds(startup)}, all further trainings {format_seconds(left)}"

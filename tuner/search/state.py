@@ -207,13 +207,18 @@ class SearchState:
     @cached_property
     def slice_seconds(self) -> float:
         """What a slice costs besides its training and scoring: start-up, checkpoint, and deciding."""
-        lost = [
-            measurement.charged_seconds - measurement.repeated_seconds - trained - measurement.scoring_seconds
+        others = [
+            measurement.charged_seconds
+            - measurement.startup_seconds
+            - measurement.repeated_seconds
+            - measurement.scoring_seconds
+            - trained
             for probe in self.probes
             for measurement, trained in paid_slices(probe)
             if not is_interrupted(measurement, trained)
         ]
-        return max(self.terms.later_startup(lost), self.startup_seconds) + _DECIDING_SECONDS
+        besides = max(float(np.median(others)), 0.0) if others else 0.0
+        return self.startup_seconds + besides + _DECIDING_SECONDS
 
     @cached_property
     def more_ranks_seconds(self) -> float:

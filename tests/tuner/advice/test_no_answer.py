@@ -96,6 +96,18 @@ def test_runs_that_collapsed_do_not_speak_for_others(tmp_path: Path) -> None:
     assert not has_turned_back(state)
 
 
+def test_an_open_run_after_a_spike_is_not_left_out(tmp_path: Path) -> None:
+    further = np.append(overfits()[:10] - 0.3, [2.2, 2.1, 2.0])
+    state = overfit_world(tmp_path, (16, overfits()), (128, further)).state()
+    assert not has_turned_back(state)
+
+
+def test_where_all_runs_collapsed_they_are_the_reason(tmp_path: Path) -> None:
+    collapsed = [np.append(overfits(scale)[:20], [2.2, 2.2, 2.2]) for scale in (1.0, 0.9, 1.1)]
+    state = overfit_world(tmp_path, *zip((16, 32, 64), collapsed, strict=True)).state()
+    assert no_answer(state, USED, Path("job.toml")).reason.startswith("3 runs turned back")
+
+
 def test_a_run_that_came_further_keeps_the_search_open(tmp_path: Path) -> None:
     runs = [(16, overfits()), (32, overfits(0.9)), (64, overfits(1.1))]
     further = (128, overfits()[:10] - 0.3)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.levels import examples
 from tests.tuner.analytic.made_measurements import configuration, run
 from tuner.analytic.learning_curve import Arrivals, extrapolate, others_never
+from tuner.analytic.plateau import TRAINED
 from tuner.analytic.quasi_random import NUM_DRAWS
 from tuner.analytic.rate_edge import RunEvidence
 
@@ -161,6 +162,26 @@ def test_runs_that_collapsed_say_nothing_of_how_far_others_come(last: float, col
         for batch in (32, 64, 128)
     ]
     assert [one.has_collapsed for one in fell] == [collapsed] * 3
+    alone = extrapolate(fell)
+    assert (alone.unreachable_elsewhere == TRAINED.unknown) is collapsed
     found = extrapolate([*fell, curve(30_000.0, share=0.3)])
     assert (found.unreachable[:3] == 1.0).all()
     assert (found.unreachable_elsewhere > 0.9) is not collapsed
+
+
+@pytest.mark.parametrize(
+    ("progress", "collapsed"),
+    [
+        ([0.2, 0.8, 0.1], False),
+        ([0.9, 0.9, 0.9, -3.0], False),
+        ([0.9, 0.8, 0.8, -3.0], False),
+        ([0.06, -0.02], False),
+        ([0.9, 0.1, 0.1, 0.1], True),
+        ([0.04, 0.0, 0.0, 0.0], False),
+        ([], False),
+    ],
+)
+def test_one_bad_score_is_no_collapse(progress: list[float], collapsed: bool) -> None:
+    samples = np.arange(1.0, len(progress) + 1.0)
+    one = RunEvidence(configuration=configuration(), samples=samples, progress=np.array(progress))
+    assert one.has_collapsed is collapsed

@@ -196,7 +196,7 @@ def test_more_ranks_than_before_start_anew(world: World) -> None:
     started(1, 0.1)
     unknown, warm = world.state().more_ranks_seconds, world.state().slice_seconds
     # No more than what is assumed of any start, with 0.2 s for a decision.
-    assert (unknown, warm) == (pytest.approx(3.2), pytest.approx(2.2))
+    assert (unknown, warm) == (pytest.approx(3.2), pytest.approx(0.3))
     started(2, 4.0)
     started(2, 0.1)
     assert world.state().more_ranks_seconds == pytest.approx(4.2)
