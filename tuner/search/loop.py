@@ -320,8 +320,13 @@ class Search:
         ended: list[Measurement] = []
         for active, measurement in self._slices.stop_all():
             before = _probe(state, active.lease.probe_id).measurement
+            # Where start-up counts as training, the clock is wrong; the run shows its scores again.
+            is_clear = not measurement.counts_startup
             stopped = replace(
                 measurement,
+                curve=measurement.curve if is_clear else (),
+                # Just after its start, a slice that was interrupted may time its start-up as a step.
+                ranks=measurement.ranks if is_clear and error is None else (),
                 outcome=Outcome.PAUSED,
                 step=before.step if before else 0,
                 samples=before.samples if before else 0,

@@ -8,10 +8,13 @@ from tuner.probes.commands.script_habits import ClockKind, ScriptHabits
 _UNITS = {1.0: "seconds", 60.0: "minutes", 1e-3: "milliseconds", 3600.0: "hours"}
 #: A script's clock over the wall clock: below 1 where it leaves evaluation out.
 _LEAST_RATIO, _MOST_RATIO = 0.25, 1.12
-#: Wall-clock seconds, and intervals, after which a clock is believed.
-_LEAST_SECONDS, _LEAST_INTERVALS = 0.2, 1
-#: Intervals after which a clock that fits nothing is given up.
-_MOST_INTERVALS = 4
+#: Wall-clock seconds after which a clock is believed to count seconds.
+_LEAST_SECONDS = 0.2
+#: Intervals and wall-clock seconds after which it is believed to count anything else: lines that are read
+#: late, since the script or the disk holds them back, follow each other as if its clock were slow.
+_SURE_INTERVALS, _SURE_SECONDS = 2, 1.0
+#: Intervals and wall-clock seconds after which a clock that fits nothing is given up.
+_MOST_INTERVALS, _MOST_SECONDS = 4, 2.0
 #: Lines that are closer are of one report.
 _SAME_SECONDS = 0.01
 #: Larger numbers are seconds since the epoch of Unix.
@@ -90,11 +93,12 @@ class ScriptClock:
         self._num_intervals += 1
         self._sum_before += reported
         passed = wall - self._first[1]
-        if passed < _LEAST_SECONDS or self._num_intervals < _LEAST_INTERVALS:
+        if passed < _LEAST_SECONDS:
             return
         went_on = reported - self._first[0]
         is_date = reported > _DATE
-        for unit in [1.0] if is_date else _UNITS:
+        is_sure = self._num_intervals >= _SURE_INTERVALS and passed >= _SURE_SECONDS
+        for unit in _UNITS if is_sure and not is_date else [1.0]:
             if self._is_too_coarse(unit, went_on, passed):
                 self._settle("refused", 1.0)
                 habits.say(
@@ -109,7 +113,7 @@ class ScriptClock:
             if not is_date and _LEAST_RATIO <= unit * self._sum_before / passed <= _MOST_RATIO:
                 self._settle("since the last report", unit)
                 return
-        if self._num_intervals >= _MOST_INTERVALS:
+        if self._num_intervals >= _MOST_INTERVALS and passed >= _MOST_SECONDS:
             self._settle("refused", 1.0)
             habits.say(
                 f"the script's clock was not used: it went on by {went_on:g} while {passed:.1f} s passed, "

@@ -88,3 +88,37 @@ def test_a_date_may_have_slashes() -> None:
     first, second = (read_clock({"at": f"2026/11/{day:02d} 10:00:01"}, "at") for day in (2, 3))
     assert first is not None
     assert second == first + 86400.0
+
+
+def test_lines_that_are_read_late_do_not_make_seconds_minutes() -> None:
+    """A line every 20 ms, read once a second, the first one alone."""
+    habits = ScriptHabits()
+    clock = ScriptClock(habits)
+    lines = [0.02 * number for number in range(1, 200)]
+    walls = [1.0 if line < 0.03 else 2.1 + math.floor(line) for line in lines]
+    found = [clock.read(line, wall, wall) for line, wall in zip(lines, walls, strict=True)]
+    assert (habits.clock, habits.clock_unit) == ("since the beginning", 1.0)
+    assert found[-1] == (pytest.approx(lines[-1]), None)
+    assert habits.remarks == []
+
+
+def test_minutes_are_believed_after_two_intervals() -> None:
+    habits = ScriptHabits()
+    clock = ScriptClock(habits)
+    units = []
+    for minutes in (0.51, 1.013, 1.522):
+        clock.read(minutes, 1000.0 + 60.0 * minutes, 60.0 * minutes)
+        units.append(habits.clock)
+    assert units == [None, None, "since the beginning"]
+    assert habits.clock_unit == 60.0
+
+
+def test_a_clock_is_not_given_up_within_the_first_two_seconds() -> None:
+    habits = ScriptHabits()
+    clock = ScriptClock(habits)
+    for number in range(1, 7):
+        clock.read(0.06 * number * 1.3, 1000.0 + 0.06 * number, 0.06 * number)
+    assert habits.clock is None
+    for number in range(1, 7):
+        clock.read(0.47 + 0.5 * number, 1000.36 + 0.5 * number, 0.36 + 0.5 * number)
+    assert habits.clock == "since the beginning"
