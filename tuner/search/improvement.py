@@ -39,8 +39,6 @@ _KEEPS_DEADLINE = 0.5
 _FAR_BEYOND = 10.0
 #: A run that arrived is left for a candidate that is cheaper with a probability of 90%: standard deviations.
 _SURELY_CHEAPER = 1.28
-#: What was not started is trained instead of a started run if its log cost is expected to be lower by this.
-_CLEARLY_BETTER = 0.1
 #: So many of the next slices are looked ahead.
 _AHEAD = (1.0, 4.0, 16.0, 64.0, 256.0)
 #: A gain of less, in log cost, is one of rounding.
@@ -153,11 +151,7 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     keeps = keeps_within(prospects, costs.log_longest)
     to_go = prospects.less(costs.credit)
     risk = _risks_within(to_go, costs.price, keeps)
-    choice = int(np.argmin(risk))
-    # What was started goes on, unless something else is clearly better.
-    near = np.where(prospects.status.started, risk, np.inf)
-    choice = int(np.argmin(near)) if near.min() < risk[choice] + _CLEARLY_BETTER else choice
-    incumbent = proven(to_go, costs.price, costs.log_longest, choice)
+    incumbent = proven(to_go, costs.price, costs.log_longest, int(np.argmin(risk)))
     log_best = min(float(to_go.mean_log[incumbent] + log_price[incumbent]), NEVER)
     # What makes two late is no reason to prefer either.
     shared = prospects.shared_with(incumbent)
