@@ -224,19 +224,12 @@ class SearchState:
     def more_ranks_seconds(self) -> float:
         """What a slice on more ranks than any before costs besides its training and scoring.
 
-        The first slice shows the most that it can be: its ranks had to import everything, too.
+        The first slice shows the most that it can be: its ranks had to import everything, too. Of later ones,
+        the longest start was that of new ranks.
         """
-        if not self.terms.reuses_ranks or not self.slices:
-            return self.slice_seconds
-        first, *later = [m for m in self.slices if m.startup_seconds > 0] or [self.slices[0]]
-        most, seen = self.cluster.num_ranks(first.configuration.nodes), []
-        for measurement in later:
-            ranks = self.cluster.num_ranks(measurement.configuration.nodes)
-            if ranks > most:
-                most = ranks
-                seen.append(measurement.startup_seconds)
-        expected = float(np.median(seen)) if seen else min(first.startup_seconds, UNKNOWN_STARTUP_SECONDS)
-        return max(expected + _DECIDING_SECONDS, self.slice_seconds)
+        first, *later = [m.startup_seconds for m in self.slices if m.startup_seconds > 0] or [0.0]
+        longest = max([min(first, UNKNOWN_STARTUP_SECONDS), *later])
+        return max(longest + _DECIDING_SECONDS, self.slice_seconds)
 
     @cached_property
     def parameter_bytes(self) -> int:
