@@ -230,8 +230,9 @@ def _times_first_score(run: Run) -> float:
 def _unrisen_until(state: SearchState, configuration: Configuration, run: Run | None) -> Until:
     """Where the next slice ends while no run shows a gain; at the end of the budget at the latest.
 
-    A run without a score trains until its first one. A run with one trains as long again. Where each slice
-    pays for a start-up, it trains at least as long as that takes: at most half of the cost is start-up.
+    A run without a score trains until its first one. A run with a score trains as long as it has so far. If
+    every slice pays for a start-up, it also trains for at least the time of a start-up. Then start-up is no
+    more than half of what the slice costs.
 
     Args:
         state: What was measured.
@@ -272,7 +273,7 @@ def _no_gain(state: SearchState, beliefs: Beliefs) -> Stop:
     words = "fast" if state.job.goal.minimize == "seconds" else "cheap"
     reason, bound = "no further probe is expected to pay back its cost", beliefs.regret_bound
     run = run_of(state, beliefs.recommended) if beliefs.recommended else None
-    starts = sum(m.startup_seconds > 0.0 for m in state.slices) if state.terms.pays_to_resume else 0
+    starts = len(state.startups) if state.terms.pays_to_resume else 0
     is_measured = starts > (1 if state.terms.reuses_ranks else 0)
     if run and run.seconds_to_target and is_measured and state.terms.is_training:
         startup, left = state.startup_seconds, state.further_trainings * run.seconds_to_target

@@ -169,9 +169,14 @@ class SearchState:
         return sum(probe.outcome.is_fault for probe in self.probes)
 
     @cached_property
+    def startups(self) -> list[float]:
+        """Seconds that each start took that was measured, probe by probe."""
+        return [m.startup_seconds for m in self.slices if m.startup_seconds > 0]
+
+    @cached_property
     def startup_seconds(self) -> float:
         """What starting another slice costs before its first step."""
-        return self.terms.later_startup([m.startup_seconds for m in self.slices if m.startup_seconds > 0])
+        return self.terms.later_startup(self.startups)
 
     @cached_property
     def is_scored(self) -> bool:
@@ -227,7 +232,7 @@ class SearchState:
         The first slice shows the most that it can be: its ranks had to import everything, too. Of later ones,
         the longest start was that of new ranks.
         """
-        first, *later = [m.startup_seconds for m in self.slices if m.startup_seconds > 0] or [0.0]
+        first, *later = self.startups or [0.0]
         longest = max([min(first, UNKNOWN_STARTUP_SECONDS), *later])
         return max(longest + _DECIDING_SECONDS, self.slice_seconds)
 
