@@ -26,7 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"tuner.ledger", "tuner.strategies", "tuner.launchers", "tuner.analytic"}),
     frozenset({"tuner.emulation", "tuner.calibration"}),
     frozenset({"tuner.probes"}),
-    frozenset({"tuner.search"}),
+    frozenset({"tuner.search", "tuner.drafting"}),
     frozenset({"tuner.advice"}),
     frozenset({"tuner.report"}),
     frozenset({"tuner.service"}),
@@ -40,7 +40,7 @@ ROOMS = {
     *("tuner.client", "tuner.workload", "tuner.domain", "tuner.recordings", "tuner.job", "tuner.transport"),
     *("tuner.workloads", "tuner.ledger", "tuner.strategies", "tuner.launchers", "tuner.analytic"),
     *("tuner.emulation", "tuner.calibration", "tuner.probes", "tuner.probes.commands", "tuner.probes.ranks"),
-    *("tuner.search", "tuner.advice", "tuner.report", "tuner.report.launch", "tuner.service"),
+    *("tuner.drafting", "tuner.search", "tuner.advice", "tuner.report", "tuner.report.launch", "tuner.service"),
 }
 PACKAGES = ("search_spaces", "tuner", "storage", "cli")
 
@@ -51,6 +51,7 @@ TORCH_FREE = (
     "tuner.advice",
     "tuner.analytic",
     "tuner.domain",
+    "tuner.drafting",
     "tuner.job",
     "tuner.launchers",
     "tuner.ledger",

@@ -24,6 +24,8 @@ MOST_SECONDS = 60.0
 #: A first epoch is waited for until it is this much overdue.
 _EPOCH_SLACK = 1.15
 _SAY_SECONDS, _POLL_SECONDS = 10.0, 0.05
+#: A script that trains more than this share again after a resume has begun anew.
+_MOST_REPEATED = 0.75
 
 
 @dataclass(kw_only=True)
@@ -167,15 +169,18 @@ def _tried_resume(
     if after.outcome.is_fault:
         lines = (after.error or "").strip().splitlines() or ["no error was reported"]
         return f"no: {lines[-1]}"
-    if after.repeated_seconds > 0 or after.samples <= before.samples:
+    repeated = after.repeated_seconds
+    if repeated > _MOST_REPEATED * before.training_seconds or after.samples <= before.samples:
         return "no: the script began anew"
+    lost = f", repeating {format_seconds(repeated)} of training that was not saved" if repeated > 0 else ""
     if not after.curve:
-        return f"yes: it went on from {before.samples} to {after.samples} samples, without a score yet"
+        words = f"yes: it went on from {before.samples} to {after.samples} samples, without a score yet"
+        return f"{words}{lost}"
     first = after.curve[0]
     last = before.curve[-1].value if before.curve else float("nan")
     return (
         f"yes: saved at {before.samples} samples, first score after it {first.value:g} at {first.samples} "
-        f"samples (before it {last:g})"
+        f"samples (before it {last:g}){lost}"
     )
 
 

@@ -27,17 +27,34 @@ def init(
     example: Annotated[
         str | None, typer.Option(help="Start from a bundled job, such as digits.", show_default=False)
     ] = None,
+    script: Annotated[
+        str | None,
+        typer.Option(
+            help="Draft the job from a training command, such as 'python train.py --data data': from its "
+            "--help and a run of up to a minute.",
+            show_default=False,
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="With --script: run the command without asking.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a job file to start from, and the script of an example that has one."""
+    """Write a job file to start from: from your own script, an example, or a commented template."""
     from tuner.job import example_scripts, example_text, job_template
 
+    if script is not None:
+        if example is not None:
+            raise JobError("--script and --example exclude each other; give one of them")
+        _init_from_script(script, path, yes=yes, force=force)
+        return
+    if yes:
+        raise JobError("--yes goes with --script, which is not given")
     texts = {path: example_text(example) if example else job_template()}
     if example:
         texts |= {path.parent / name: text for name, text in example_scripts(example).items()}
     for file in texts:
-        if file.exists() and not force:
-            raise JobError(f"{file} already exists; give another path, or --force to overwrite it")
+        _check_free(file, force=force)
     for file, text in texts.items():
         try:
             file.write_text(text)
@@ -45,6 +62,43 @@ def init(
             raise StorageError(f"{file} cannot be written: {error.strerror}; choose another path") from error
     written = " and ".join(str(file) for file in texts)
     typer.echo(f"wrote {written}; next: paceline check {path}")
+
+
+def _check_free(file: Path, *, force: bool) -> None:
+    if file.exists() and not force:
+        raise JobError(f"{file} already exists; give another path, or --force to overwrite it")
+
+
+def _init_from_script(command: str, path: Path, *, yes: bool, force: bool) -> None:
+    """Drafts a job file from a command, then checks it."""
+    import sys
+
+    from tuner.service.drafting import check_draft, draft_job
+
+    _check_free(path, force=force)
+    if not path.resolve().parent.is_dir():
+        raise StorageError(f"{path} cannot be written: there is no folder {path.parent}; choose another path")
+
+    def may_run(question: str) -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            say("note: the command was not run, because nobody can be asked here; --yes runs it unasked")
+            return False
+        return typer.confirm(question, default=True, err=True)
+
+    drafted = draft_job(command, path, may_run=may_run, say=say)
+    say(f"wrote {path}")
+    rows: list[tuple[str, Any]] = []
+    if drafted.has_scores:
+        say("checking it: running the command once more, until its first score")
+        drafted, rows = check_draft(drafted, say=say)
+    guesses = drafted.job.guesses()
+    rows += [("guess", words) for words in guesses]
+    print_rows([{"what": what, "value": value} for what, value in rows], Format.TABLE)
+    first = f"correct what is marked GUESS in {path}" if guesses else f"read {path}"
+    then = "paceline run" if drafted.has_scores else "paceline check"
+    say(f"next: {first}, then: {then} {path}")
 
 
 def check(

@@ -100,6 +100,8 @@ class Positions:
         self._last_epoch: float | None = None
         self._last_step = self._most_steps = 0.0
         self._last_samples: int | None = None
+        #: Whether a score was placed at the end of an epoch and no line has come since.
+        self._has_scored_epoch = self._has_found_scores = False
         #: Lines that were left out, by reason.
         self.ignored: dict[str, Ignored] = {}
         #: Why the script's lines cannot be positioned; None as long as they can.
@@ -109,13 +111,16 @@ class Positions:
     def has_changed(self) -> bool:
         """Whether lines that were positioned before belong somewhere else."""
         readers = (self._clock, self._values, self._epochs, self._order)
-        return self._has_found_count or any(reader.has_changed for reader in readers)
+        has_found = self._has_found_count or self._has_found_scores
+        return has_found or any(reader.has_changed for reader in readers)
 
     @property
     def is_settled(self) -> bool:
         """Whether it is known how the lines are to be read, so that the next one changes nothing."""
         counts_otherwise = self._score_step is not None and self._habits.scores_count_otherwise is None
-        return self._epochs.is_settled and self._order.is_settled and not counts_otherwise
+        where_is_open = self._has_scored_epoch and self._habits.scores_end_epochs is None
+        is_known = not counts_otherwise and not where_is_open
+        return self._epochs.is_settled and self._order.is_settled and is_known
 
     def place(self, lines: Iterable[ScriptLine]) -> list[ProgressLine]:
         """The lines at their places; those that have none are counted in `ignored`."""
@@ -156,7 +161,9 @@ class Positions:
 
     def _place(self, line: ScriptLine) -> list[ProgressLine]:
         if line.samples is not None:
-            return self._fine(line, int(line.samples))
+            is_in_epoch = line.epoch is not None and line.step is None
+            steps = line.samples / self._batch_size
+            return self._fine(line, self._from_steps(line, steps) if is_in_epoch else int(line.samples))
         if line.step is not None:
             if self._counts_otherwise(line):
                 return [self._scored(replace(line, step=None), self._last_samples or 0)]
@@ -176,7 +183,37 @@ class Positions:
             return self._coarse(line, self._epochs.current)
         if self._last_samples is None:
             raise ValueError("reports a value before any position")
+        end = self._epoch_end()
+        if end is not None and self._resumed is None and line.value is not None:
+            self._has_scored_epoch = True
+            return self._advance(line, end)
         return [self._scored(line, self._last_samples)]
+
+    def _epoch_end(self) -> int | None:
+        """Samples at the end of the current epoch, to which a score without a position belongs.
+
+        That is so where a script prints its progress within epochs and scores once behind each. None where it
+        scores on the way, or where the size of an epoch is not known.
+        """
+        size = self._epoch_samples or self._habits.epoch_samples
+        if self._last_epoch is None or not size or self._habits.scores_end_epochs is False:
+            return None
+        base = 1 if self._habits.first_epoch is None else self._habits.first_epoch
+        end = round((self._last_epoch - base + 1) * size) + self._resumed_at
+        return end if 0 <= end - (self._last_samples or 0) <= size else None
+
+    def _find_epoch_scores(self, epoch: float, step: float) -> None:
+        """Learns from the line behind a score whether scores come once at the end of each epoch."""
+        if not self._has_scored_epoch:
+            return
+        self._has_scored_epoch = False
+        habits = self._habits
+        goes_on = epoch == self._last_epoch and step > self._last_step
+        if goes_on and habits.scores_end_epochs is not False:
+            habits.scores_end_epochs = False
+            self._has_found_scores = True
+        elif habits.scores_end_epochs is None and self._last_epoch is not None and epoch > self._last_epoch:
+            habits.scores_end_epochs = True
 
     # Steps and samples.
 
@@ -210,19 +247,21 @@ class Positions:
     def _from_steps(self, line: ScriptLine, step: float) -> int:
         """Samples at a number of steps, which may count within the epoch."""
         habits, epoch = self._habits, line.epoch
-        samples = step * self._batch_size
+        samples = round(step * self._batch_size)
         if epoch is None or epoch != math.floor(epoch):
-            return int(samples) + self._offset
+            return samples + self._offset
         if habits.first_epoch is None and self._last_epoch is None and self._known.samples == 0:
             habits.first_epoch = 0 if epoch < 1 else 1 if epoch < 2 else None
         base = 1 if habits.first_epoch is None else habits.first_epoch
+        self._find_epoch_scores(epoch, step)
         if self._last_epoch is not None and epoch > self._last_epoch:
             if habits.step_is_within_epoch is None:
                 habits.step_is_within_epoch = step <= self._last_step
                 if habits.step_is_within_epoch:
+                    counted = "steps" if line.samples is None else "samples"
                     habits.say(
-                        f"the script counts steps within each epoch, and calls its first epoch {base}: "
-                        "positions are epochs and steps together"
+                        f"the script counts {counted} within each epoch, and calls its first epoch {base}: "
+                        "positions are epochs and what was counted in them"
                     )
             if self._epoch_samples is None and habits.step_is_within_epoch and not habits.epoch_samples:
                 habits.epoch_samples = self._most_steps * self._batch_size
@@ -236,7 +275,7 @@ class Positions:
         self._last_epoch, self._last_step = epoch, step
         self._most_steps = max(self._most_steps, step)
         if not habits.step_is_within_epoch:
-            return int(samples)
+            return samples
         size = self._epoch_samples or habits.epoch_samples
         return int((epoch - base) * size + (min(samples, size) if size else samples))
 

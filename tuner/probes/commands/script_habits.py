@@ -28,6 +28,7 @@ class ScriptHabits:
         epoch_samples: Samples of an epoch, as steps within epochs show; 0 if they were not needed.
         value_comes_first: Whether scores on lines of their own belong to the position that follows.
         scores_count_otherwise: Whether lines with scores count something else in steps than the others do.
+        scores_end_epochs: Whether scores without a position come once, at the end of each epoch.
         is_percent: Whether values are percent where the target is a fraction.
         clock: What the script's clock counts.
         clock_unit: Seconds of one unit of it.
@@ -51,6 +52,7 @@ class ScriptHabits:
     epoch_samples: float = 0.0
     value_comes_first: bool | None = None
     scores_count_otherwise: bool | None = None
+    scores_end_epochs: bool | None = None
     is_percent: bool | None = None
     clock: ClockKind | None = None
     clock_unit: float = 1.0

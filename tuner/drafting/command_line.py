@@ -1,0 +1,181 @@
+"""A training command split into launcher, script and arguments."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tuner.domain.errors import JobError
+
+Kind = Literal["plain", "torchrun", "other launcher"]
+
+_SHELL = re.compile(r"^(&&|\|\|?|;|&|[012&]?>>?.*|<.*)$|;$")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
+#: Modules that start another script.
+_LAUNCHING_MODULES = {
+    "torch.distributed.run",
+    "torch.distributed.launch",
+    "accelerate.commands.launch",
+    "deepspeed.launcher.runner",
+}
+_LAUNCHERS = ("accelerate", "deepspeed", "mpirun", "mpiexec", "srun", "horovodrun", "colossalai")
+#: Options of torchrun that Paceline sets itself. Those without a value are `--standalone`.
+_SET_BY_PACELINE = re.compile(
+    r"--(nnodes|nproc[-_]per[-_]node|node[-_]rank|master[-_](addr|port)|rdzv[-_]\w+|standalone)(=.*)?$"
+)
+_RANKS = re.compile(r"--(nproc[-_]per[-_]node|num[-_]processes|num[-_]gpus)(?:=(?P<number>.*))?$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandLine:
+    """A command's parts.
+
+    Args:
+        environment: Assignments in front of it, such as `LR=0.1`.
+        launcher: Words in front of the script, such as `("python", "-u")`.
+        script: The script as the command writes it; for `-m module` the module.
+        arguments: Words behind the script.
+    """
+
+    environment: dict[str, str]
+    launcher: tuple[str, ...]
+    script: str
+    arguments: tuple[str, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """How the command starts its processes."""
+        words = " ".join(self.launcher)
+        if re.search(r"(^|/| )torchrun\b|torch\.distributed\.(run|launch)", words):
+            return "torchrun"
+        names = {Path(word).name for word in self.launcher}
+        return "other launcher" if names & {*_LAUNCHERS, "accelerate.commands.launch"} else "plain"
+
+    @property
+    def num_ranks(self) -> int | None:
+        """Processes that the launcher starts on a node; 1 without a launcher, None if it does not say."""
+        if self.kind == "plain":
+            return 1
+        for i, word in enumerate(self.launcher):
+            found = _RANKS.match(word)
+            if found is not None:
+                number = found["number"]
+                if number is None:
+                    number = self.launcher[i + 1] if i + 1 < len(self.launcher) else ""
+                return int(number) if number.isdecimal() and int(number) > 0 else None
+        return 1 if self.kind == "torchrun" else None
+
+    def launcher_template(self) -> tuple[str, ...]:
+        """The launcher's words with Paceline's variables, for workload.command."""
+        plain = tuple(braced(shlex.quote(word)) for word in self.launcher)
+        if self.kind != "torchrun":
+            return plain
+        others: list[str] = []
+        skips_value = False
+        for word in plain:
+            if skips_value and not word.startswith("-"):
+                skips_value = False
+                continue
+            skips_value = False
+            found = _SET_BY_PACELINE.match(word)
+            if found is None:
+                others.append(word)
+            else:
+                skips_value = found[3] is None and found[1] != "standalone"
+        is_module = others and others[-1] == "-m" and "torch.distributed" not in self.script
+        module = (others.pop(),) if is_module else ()
+        return (
+            *others,
+            *(
+                [
+                    "--nnodes",
+                    "{nodes}",
+                    "--node-rank",
+                    "{node_rank}",
+                    "--nproc-per-node",
+                    "{devices_per_node}",
+                ]
+            ),
+            *(["--master-addr", "{main_address}", "--master-port", "{main_port}"]),
+            *module,
+        )
+
+    def script_path(self, folder: Path) -> Path | None:
+        """The script's file; None if there is none in `folder`.
+
+        Args:
+            folder: Where the command runs.
+        """
+        path = folder / self.script
+        if path.is_file():
+            return path
+        if self.launcher and self.launcher[-1] == "-m":
+            for name in (
+                f"{self.script.replace('.', '/')}.py",
+                f"{self.script.replace('.', '/')}/__main__.py",
+            ):
+                if (folder / name).is_file():
+                    return folder / name
+        return None
+
+    def text(self) -> str:
+        """The command for the shell, as it was given."""
+        assignments = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        return " ".join([*assignments, shlex.join((*self.launcher, self.script, *self.arguments))])
+
+
+def braced(text: str) -> str:
+    """Text as a template writes it literally."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def split_command(command: str) -> CommandLine:
+    """Splits a training command.
+
+    Args:
+        command: As typed in a shell, such as `LR=0.1 python train.py --data data`.
+
+    Raises:
+        JobError: It is empty, has unbalanced quotes, or is more than one command.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise JobError(f"--script: {command!r} is no command line: {error}") from error
+    shell = next((word for word in words if _SHELL.match(word)), None)
+    if shell is not None:
+        raise JobError(
+            f"--script: {command!r} has {shell!r} in it; give the training command alone, without pipes, "
+            "redirections or a second command"
+        )
+    if words and words[0] == "env":
+        del words[0]
+    environment = {}
+    while words and _ASSIGNMENT.fullmatch(words[0]):
+        name, _, value = words.pop(0).partition("=")
+        environment[name] = value
+    if not words:
+        raise JobError(
+            "--script is empty; give the command that trains, such as --script 'python train.py --data data'"
+        )
+    start = _script_index(words)
+    return CommandLine(
+        environment=environment,
+        launcher=tuple(words[:start]),
+        script=words[start],
+        arguments=tuple(words[start + 1 :]),
+    )
+
+
+def _script_index(words: list[str]) -> int:
+    """Where the script is: the first Python file, or module of `-m` that is no launcher; else the program."""
+    for i, word in enumerate(words):
+        if word.endswith(".py"):
+            return i
+        is_module = i > 0 and words[i - 1] == "-m"
+        if is_module and word not in _LAUNCHING_MODULES:
+            return i
+    return 0

@@ -1,0 +1,346 @@
+"""The command of a drafted job: which words of the user's command become variables."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tuner.drafting.command_line import CommandLine, braced
+from tuner.drafting.config_files import ConfigFile
+from tuner.drafting.parameters import Parameter, Role, number_of, plain_name
+from tuner.drafting.source_code import SourceCode
+
+#: Endings of files that hold the state of a training.
+_SAVED = re.compile(
+    r"\.(pt|pth|ckpt|npz|npy|pkl|pickle|bin|safetensors|h5|keras|tar|msgpack|joblib|txt)$|\.weights\.h5$"
+)
+_STATE = re.compile(
+    r"\.(pt|pth|ckpt|npz|pkl|pickle|tar|msgpack|keras|joblib)$|(^|/)checkpoint-\d+$|\.weights\.h5$"
+)
+#: A script's own limit is raised by this factor, so that slow settings can still reach the target.
+_MORE = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What is known of a command before and after it ran.
+
+    Args:
+        line: The command's parts.
+        source: What the source says.
+        parameters: Everything that can be set from outside.
+        roles: Which parameter does what.
+        files: Configuration files that the command names.
+        has_help: Whether the script printed its help.
+        saved: Path of what it saved below its folder, with `*` for numbers; empty if nothing was seen.
+        needs_folder: Whether the script fails where the folder that it saves to does not exist.
+    """
+
+    line: CommandLine
+    source: SourceCode
+    parameters: tuple[Parameter, ...] = ()
+    roles: Mapping[Role, Parameter] = field(default_factory=dict)
+    files: tuple[ConfigFile, ...] = ()
+    has_help: bool = False
+    saved: str = ""
+    needs_folder: bool = False
+
+    @property
+    def num_ranks(self) -> int:
+        """Processes that the command starts."""
+        return self.line.num_ranks or 1
+
+    def stated(self, role: Role) -> tuple[str | None, str]:
+        """A parameter's present value as text, and where it comes from; None if unknown."""
+        parameter = self.roles.get(role)
+        if parameter is None:
+            return None, ""
+        given = _given(self.line, parameter)
+        if given is not None:
+            return given, "your command"
+        return parameter.default, f"default in {parameter.place}"
+
+    @property
+    def batch_is_per_rank(self) -> bool:
+        """Whether the script's batch size is taken for that of one rank."""
+        parameter = self.roles.get("batch_size")
+        if parameter is None or self.num_ranks == 1:
+            return False
+        return parameter.is_per_rank is not False
+
+    @property
+    def batch_size(self) -> int | None:
+        """Present global batch size; None if unknown."""
+        number = number_of(self.stated("batch_size")[0])
+        if number is None or number != int(number):
+            return None
+        return int(number) * (self.num_ranks if self.batch_is_per_rank else 1)
+
+    @property
+    def learning_rate(self) -> float | None:
+        """Present learning rate; None if unknown."""
+        return number_of(self.stated("learning_rate")[0])
+
+    @property
+    def saves_to(self) -> Role | None:
+        """The parameter that says where the training is saved."""
+        return "save" if "save" in self.roles else "output" if "output" in self.roles else None
+
+    @property
+    def saves_to_file(self) -> bool:
+        """Whether the place to save to is a file, judging by its present name."""
+        role = self.saves_to
+        text = (self.stated(role)[0] or "") if role is not None else ""
+        return bool(_SAVED.search(text))
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether the script seems to have both: a place to save to, and an option to resume."""
+        return "resume" in self.roles and self.saves_to is not None
+
+    def limit(self) -> tuple[Role, float] | None:
+        """The script's own limit and its value: epochs, or steps."""
+        for role in ("epochs", "steps"):
+            number = number_of(self.stated(role)[0])
+            if number is not None:
+                return role, number
+        return None
+
+    def raised_limit(self) -> tuple[Role, float] | None:
+        """The limit that the job sets; None if the present one stays."""
+        limit = self.limit()
+        if limit is None or self.source.has_schedule:
+            return None
+        return limit[0], limit[1] * _MORE
+
+    def command_template(self) -> str:
+        """`workload.command`."""
+        changes: dict[Role, str] = {
+            "batch_size": "{batch_size_per_rank}" if self.batch_is_per_rank else "{batch_size}",
+            "learning_rate": "{learning_rate}",
+            "seed": "{seed}",
+            **self.folders(),
+        }
+        raised = self.raised_limit()
+        if raised is not None:
+            changes[raised[0]] = f"{raised[1]:g}"
+        changes = {role: text for role, text in changes.items() if role in self.roles}
+        return self._command(changes, self.line.launcher_template(), is_template=True)
+
+    def folders(self) -> dict[Role, str]:
+        """Where the script writes: to the probe's own folder, and what it resumes from to `{checkpoint}`."""
+        found: dict[Role, str] = {}
+        if "output" in self.roles:
+            found["output"] = "{output_folder}"
+        if self.saves_to is not None and self.resume_text() is not None:
+            found[self.saves_to] = "{checkpoint}"
+        elif "save" in self.roles:
+            found["save"] = "{output_folder}/checkpoint" if self.saves_to_file else "{output_folder}/saved"
+        return found
+
+    def trial_command(self, places: Mapping[Role, Path]) -> str:
+        """The user's command, but for where it writes.
+
+        Args:
+            places: Role to the path that it gets; others are left as they are.
+        """
+        ways = ("option", "override", "variable", "global", "gin")
+        changes = {
+            role: shlex.quote(str(path)) for role, path in places.items() if self.roles[role].way in ways
+        }
+        plain = tuple(shlex.quote(word) for word in self.line.launcher)
+        return self._command(changes, plain, is_template=False)
+
+    def resume_text(self) -> str | None:
+        """`workload.resume`; None if the script cannot resume, or it was not seen what it saves."""
+        if not self.can_resume:
+            return None
+        parameter = self.roles["resume"]
+        if not parameter.takes_value:
+            return parameter.name
+        if self.saves_to_file:
+            place = "{checkpoint}"
+        elif not self.saved:
+            return None
+        elif "*" in self.saved:
+            place = f"$(ls -td {{checkpoint}}/{self.saved} | head -n 1)"
+        else:
+            place = f"{{checkpoint}}/{self.saved}"
+        return _assigned(parameter, place)
+
+    def environment(self) -> dict[str, str]:
+        """`workload.environment`: the variables that the script reads its settings from."""
+        found = {name: braced(value) for name, value in self.line.environment.items()}
+        variables: dict[Role, str] = {
+            "batch_size": "{batch_size_per_rank}" if self.batch_is_per_rank else "{batch_size}",
+            "learning_rate": "{learning_rate}",
+            "seed": "{seed}",
+            **self.folders(),
+        }
+        raised = self.raised_limit()
+        if raised is not None:
+            variables[raised[0]] = f"{raised[1]:g}"
+        for role, text in variables.items():
+            parameter = self.roles.get(role)
+            if parameter is not None and parameter.way == "variable":
+                found[parameter.name] = text
+        return found
+
+    def with_saved(self, folder: Path, files: Sequence[Path]) -> Draft:
+        """The draft with what the script saved.
+
+        Args:
+            folder: What it was given as the place to save to.
+            files: What it wrote.
+        """
+        names = [path.relative_to(folder) for path in files if path.is_relative_to(folder)]
+        folders = {parent for name in names for parent in name.parents if parent != Path()}
+        found = [name for name in (*names, *folders) if _STATE.search(name.as_posix())]
+        if not found:
+            return self
+        # What the whole state is in: a numbered folder before the files in it, `last` before others.
+        found.sort(
+            key=lambda name: (
+                len(name.parts),
+                not re.search("last|latest|checkpoint|ckpt", name.name),
+                str(name),
+            )
+        )
+        return replace(self, saved=re.sub(r"\d+([._]\d+)*", "*", found[0].as_posix()))
+
+    def _command(self, changes: Mapping[Role, str], launcher: Sequence[str], *, is_template: bool) -> str:
+        """The command line with other values, each of which is text for the shell."""
+        words = list(self.line.arguments)
+        texts = [braced(shlex.quote(word)) if is_template else shlex.quote(word) for word in words]
+        appended: list[str] = []
+        edits: dict[str, dict[str, str]] = {}
+        assigned = {}
+        for role, value in changes.items():
+            parameter = self.roles[role]
+            if parameter.way == "variable":
+                assigned[parameter.name] = value
+            elif parameter.way == "file":
+                owner = next(file for file in self.files if parameter.name in file.keys)
+                edits.setdefault(owner.word, {})[parameter.name] = value
+            elif not _replaced(texts, words, parameter, value):
+                appended += [part for part in [self._assignment(parameter, value)] if part]
+        if any(one.name == "hydra.run.dir" for one in self.parameters) and is_template:
+            is_set = any(text.startswith("hydra.run.dir=") for text in [*texts, *appended])
+            appended += [] if is_set else ["hydra.run.dir={output_folder}"]
+        front = self._environment_words(assigned, is_template=is_template)
+        prepared = self._prepared(edits, texts) if is_template else []
+        line = " ".join([*front, *launcher, shlex.quote(self.line.script), *texts, *appended])
+        return " && ".join([*prepared, line])
+
+    def _environment_words(self, assigned: Mapping[str, str], *, is_template: bool) -> list[str]:
+        if is_template:
+            return []  # they are in workload.environment
+        names = {**{n: shlex.quote(v) for n, v in self.line.environment.items()}, **assigned}
+        return [f"{name}={value}" for name, value in names.items()]
+
+    def _prepared(self, edits: Mapping[str, Mapping[str, str]], texts: list[str]) -> list[str]:
+        """Commands that write changed configuration files to the probe's folder; the command reads those."""
+        commands = []
+        folders = self.folders()
+        if self.needs_folder and not self.saves_to_file:
+            commands += [
+                f"mkdir -p {text}" for text in sorted({*folders.values()}) if text != "{output_folder}"
+            ]
+        for file in self.files:
+            command = file.rewritten(edits.get(file.word, {}))
+            if command is None:
+                continue
+            place = f"{{output_folder}}/{file.path.name}"
+            commands.append(f"{command} > {place}")
+            for i, text in enumerate(texts):
+                plain = braced(shlex.quote(file.word))
+                if text == plain or text.endswith(f"={file.word}"):
+                    texts[i] = text[: len(text) - len(plain)] + place
+        return commands
+
+    def _assignment(self, parameter: Parameter, value: str) -> str:
+        if parameter.way == "gin":
+            option = next((one for one in self.parameters if _is_gin_option(one)), None)
+            name = option.name if option is not None else "--gin_bindings"
+            if "param" in name or name == "--gin":
+                return f"{name}={parameter.name}={value}"
+            return f"{name}={parameter.name}={value}"
+        return _assigned(parameter, value)
+
+
+def _is_gin_option(parameter: Parameter) -> bool:
+    return (
+        parameter.way == "option"
+        and re.fullmatch(r"gin([_.]?(bindings?|params?))?", parameter.plain_name) is not None
+    )
+
+
+def _assigned(parameter: Parameter, value: str) -> str:
+    """A parameter with a value as words of the shell."""
+    if parameter.way == "override":
+        return f"{parameter.name}={value}"
+    if parameter.way == "global":
+        return f"--{parameter.name}={value}"
+    joined = parameter.joined or "." in parameter.name
+    return f"{parameter.name}{'=' if joined else ' '}{value}"
+
+
+def _given(line: CommandLine, parameter: Parameter) -> str | None:
+    """The value that the command gives to a parameter; None if it gives none."""
+    if parameter.way == "variable":
+        return line.environment.get(parameter.name)
+    index = _index_of(line.arguments, parameter)
+    if index is None:
+        return None
+    word = line.arguments[index]
+    if "=" in word:
+        return word.rpartition("=")[2]
+    if parameter.takes_value and index + 1 < len(line.arguments):
+        return line.arguments[index + 1]
+    return None
+
+
+def given_names(line: CommandLine) -> set[str]:
+    """Names that the command sets, as options or overrides, or in front of it."""
+    names = {word.partition("=")[0] for word in line.arguments if word.startswith("-") or "=" in word}
+    return names | {name.lstrip("+~") for name in names} | set(line.environment)
+
+
+def _index_of(words: Sequence[str], parameter: Parameter) -> int | None:
+    """Where a command line sets a parameter."""
+    if parameter.way == "gin":
+        return next(
+            (i for i, word in enumerate(words) if re.search(rf"\b{re.escape(parameter.name)}\s*=", word)),
+            None,
+        )
+    names = {parameter.name, *parameter.aliases}
+    if parameter.way == "global":
+        names = {f"--{parameter.name}"}
+    plain = {plain_name(name) for name in names if name.startswith("--")}
+    for i, word in enumerate(words):
+        head, sign, _ = word.partition("=")
+        if parameter.way == "override":
+            if sign and head.lstrip("+") == parameter.name:
+                return i
+        elif head in names or (head.startswith("--") and plain_name(head) in plain):
+            return i
+    return None
+
+
+def _replaced(texts: list[str], words: Sequence[str], parameter: Parameter, value: str) -> bool:
+    """Puts a value in the place of the one that the command gives; False if it gives none."""
+    index = _index_of(words, parameter)
+    if index is None:
+        return False
+    word = words[index]
+    if "=" in word:
+        front = word.rpartition("=")[0]
+        texts[index] = f"{braced(shlex.quote(front))}={value}"
+        return True
+    if not parameter.takes_value or index + 1 >= len(words):
+        return True
+    texts[index + 1] = value
+    return True

@@ -1,0 +1,167 @@
+"""Options of a script from the text of its `--help`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from tuner.drafting.parameters import Parameter
+
+_NAME = r"-{1,2}(?:\[no-?\])?[A-Za-z][\w.\-]*"
+_ONE_NAME = re.compile(rf"(?<![\w\-.]){_NAME}")
+_STARTS_OPTION = re.compile(rf"\s*{_NAME}")
+#: Frames that Rich draws, as Typer does.
+_FRAME = re.compile(r"[│|╭╮╰╯─*]+(?=\s|$)|^[│|]")
+_DEFAULTS = (
+    re.compile(r"\[default: (?P<value>[^\]]*)\]", re.I),
+    re.compile(r"\(default(?: value)?[:=]? ?(?P<value>[^()]*)\)", re.I),
+    re.compile(r"default(?:s to| is|:|=)\s*(?P<value>'[^']*'|\"[^\"]*\"|[^\s,;)\]]+)", re.I),
+)
+_HYDRA = re.compile(r"powered by hydra|override anything in the config", re.I)
+_PLACE = "--help"
+
+
+def looks_like_help(text: str) -> bool:
+    """Whether a text is the help of a program, not the output of a training."""
+    return bool(
+        re.search(r"\busage\b|^\s*-h, --help|^options:|^FLAGS$|^NAME$|^Options:", text, re.I | re.M)
+    ) or (_HYDRA.search(text) is not None or len(list(_blocks(text))) > 2)
+
+
+def options_of_help(text: str) -> list[Parameter]:
+    """The options that a help text lists, in its order.
+
+    It reads the help of argparse, optparse, click, Typer, absl, Fire, jsonargparse (LightningCLI), tyro and
+    docopt, and the configuration that Hydra prints.
+
+    Args:
+        text: What `--help` printed.
+    """
+    if _HYDRA.search(text):
+        found = hydra_overrides(text)
+        if found:
+            return found
+    merged: dict[str, Parameter] = {}
+    for head, words in _blocks(text):
+        option = _option(head, words)
+        if option is not None:
+            merged.setdefault(option.name, option)
+    return list(merged.values())
+
+
+def hydra_overrides(text: str) -> list[Parameter]:
+    """The keys of the configuration that Hydra's help prints, as overrides `key=value`.
+
+    Args:
+        text: What `--help` printed.
+    """
+    import yaml
+
+    lines = text.splitlines()
+    starts = [
+        i for i, line in enumerate(lines) if re.match(r"=* ?Config ?=*$|.*\bConfig ={2,}$", line.strip())
+    ]
+    starts += [i for i, line in enumerate(lines) if "override anything in the config" in line.lower()]
+    body = lines[max(starts) + 1 :] if starts else lines
+    body = [line for line in body if not line.startswith(("Powered by", "Use --hydra-help", "=="))]
+    try:
+        found = yaml.safe_load("\n".join(body))
+    except yaml.YAMLError:
+        return []
+    if not isinstance(found, dict):
+        return []
+    run_folder = Parameter(
+        name="hydra.run.dir", way="override", words="folder that Hydra writes to", place="Hydra"
+    )
+    return [
+        *(
+            Parameter(name=name, way="override", default=shown_default(value), place=_PLACE)
+            for name, value in flat(found)
+        ),
+        run_folder,
+    ]
+
+
+def flat(values: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested tables by dotted names."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from flat(value, f"{name}.")
+        elif not isinstance(value, list):
+            yield name, value
+
+
+def shown_default(value: Any) -> str | None:
+    """A value as text; None for nothing."""
+    return None if value is None or value == "" else str(value)
+
+
+def _blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Each option's head line and the text below it, without what follows a usage line."""
+    head: str | None = None
+    words: list[str] = []
+    in_usage = False
+    for raw in text.splitlines():
+        line = _FRAME.sub(" ", raw).rstrip()
+        if re.match(r"\s*usage:?\b", line, re.I):
+            in_usage = True
+        elif not line.strip() or not line.startswith(" "):
+            in_usage = False
+        if in_usage:
+            continue
+        if _STARTS_OPTION.match(line):
+            if head is not None:
+                yield head, " ".join(words)
+            head, words = line.strip(), []
+        elif head is not None and line.strip() and line.startswith(" "):
+            words.append(line.strip())
+        elif head is not None and line.strip():
+            yield head, " ".join(words)
+            head, words = None, []
+    if head is not None:
+        yield head, " ".join(words)
+
+
+def _option(head: str, below: str) -> Parameter | None:
+    """An option from its head line and the text below it."""
+    # Names, and what stands for a value, come before two spaces; Typer puts spaces between them too.
+    parts = re.split(r"\s{2,}|\t", head)
+    front = [parts.pop(0)]
+    while parts and re.fullmatch(rf"{_NAME}|<?[A-Z][A-Z_|]*>?|\[[a-z|]+\]", parts[0]):
+        front.append(parts.pop(0))
+    text, words = " ".join(front), " ".join([*parts, below]).strip()
+    if re.match(rf"{_NAME}: ", text) or re.fullmatch(rf"{_NAME}:", text):
+        # absl: `--name: words`, where a switch is `--[no]name`.
+        name, _, said = text.partition(":")
+        words = f"{said.strip()} {words}".strip()
+        text = name if "[no" in name else f"{name} VALUE"
+    names = [name.replace("[no-]", "").replace("[no]", "") for name in _ONE_NAME.findall(text)]
+    names = [name.rstrip(".") for name in names if name not in ("-h", "--help")]
+    if not names:
+        return None
+    left = re.sub(r"\(.*?\)|[,/|]", " ", _ONE_NAME.sub(" ", text)).strip()
+    long = [name for name in names if name.startswith("--")] or names
+    main = max(long, key=lambda name: ("_" in name or "-" in name.lstrip("-"), name == long[0]))
+    is_negation = main.startswith("--no-") and len(names) == 1
+    return Parameter(
+        name=main,
+        aliases=tuple(name for name in names if name != main),
+        way="option",
+        default=default_in(words),
+        takes_value=bool(left) and not is_negation,
+        words=words,
+        place=_PLACE,
+        joined=bool(re.search(rf"{re.escape(main)}=", text)),
+    )
+
+
+def default_in(words: str) -> str | None:
+    """The default that a help text states; None if it states none."""
+    for pattern in _DEFAULTS:
+        found = pattern.search(words)
+        if found is not None:
+            value = found["value"].strip().strip("'\"").rstrip(".")
+            return None if value in ("", "None", "none", "null", "==SUPPRESS==", "%(default)s") else value
+    return None

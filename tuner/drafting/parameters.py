@@ -1,0 +1,177 @@
+"""Parameters of a script that can be set from outside, and which of them a search needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Way = Literal["option", "override", "gin", "file", "variable", "global"]
+"""How a parameter is set: `--name value`, `name=value`, a gin binding, a line of a configuration file, an
+environment variable, or `--name=value` for a global variable of the script."""
+
+Role = Literal["batch_size", "learning_rate", "epochs", "steps", "seed", "output", "save", "resume"]
+
+#: Names of each role, the likeliest first. A dotted name counts by its end.
+_NAMES: dict[Role, tuple[str, ...]] = {
+    "batch_size": (
+        *("global_batch_size", "total_batch_size", "effective_batch_size", "train_batch_size", "batch_size"),
+        *("per_device_train_batch_size", "per_gpu_train_batch_size", "batch_size_per_gpu"),
+        *("batch_size_per_device", "batch_size_per_rank", "per_device_batch_size", "local_batch_size"),
+        *("micro_batch_size", "device_batch_size", "samples_per_gpu", "train_bs", "batchsize", "batch", "bs"),
+        *("bsz", "mbs", "b"),
+    ),
+    "learning_rate": (
+        *("learning_rate", "lr", "peak_lr", "base_lr", "max_lr", "learningrate", "init_lr", "initial_lr"),
+        *("peak_learning_rate", "base_learning_rate", "blr", "lr0", "eta", "step_size"),
+    ),
+    "epochs": (
+        *("num_train_epochs", "max_epochs", "num_epochs", "n_epochs", "epochs", "nb_epochs", "max_epoch"),
+        *("train_epochs", "n_epoch", "num_epoch", "epoch"),
+    ),
+    "steps": (
+        *("max_steps", "num_train_steps", "total_steps", "train_steps", "num_steps", "n_steps", "max_iters"),
+        *("num_iterations", "max_iterations", "total_iters", "iterations", "num_iters", "n_iters", "iters"),
+        *("num_boost_round", "n_estimators", "max_iter", "niter", "steps"),
+    ),
+    "seed": ("seed", "random_seed", "manual_seed", "rng_seed", "random_state", "seed_everything"),
+    "output": (
+        *("output_dir", "hydra.run.dir", "default_root_dir", "out_dir", "outdir", "output_folder"),
+        *("output_path", "work_dir", "workdir", "run_dir", "exp_dir", "experiment_dir", "results_dir"),
+        *("result_dir", "log_dir", "logdir", "model_dir", "output", "out"),
+    ),
+    "save": (
+        *("checkpoint_dir", "ckpt_dir", "save_dir", "save_folder", "save_path", "checkpoint_path", "save_to"),
+        *("checkpoint_file", "save_file", "save_model_path", "save", "checkpoint", "ckpt"),
+    ),
+    "resume": (
+        *("resume", "resume_from_checkpoint", "resume_from", "resume_path", "resume_ckpt", "ckpt_path"),
+        *("restore_from", "restore", "load_checkpoint", "continue_from", "load", "checkpoint", "ckpt"),
+    ),
+}
+#: What speaks against a role, in a name.
+_OTHERS: dict[Role, str] = {
+    "batch_size": r"(^|_)(test|eval|evaluation|val|valid|validation|dev|predict|inference|sampler)(_|$)",
+    "learning_rate": r"(^|_)(min|final|end|warmup|decay|schedule|scheduler|policy|type|mult|factor|disc)(_|$)",
+    "epochs": r"(^|_)(warmup|decay|start|cooldown|patience|save|eval|every|interval|freq|log)(_|$)",
+    "steps": r"(^|_)(warmup|decay|save|eval|logging|log|every|accumulation|interval|freq|val|grad)(_|$)",
+    "seed": r"(^|_)(data_only)(_|$)",
+    "output": r"(^|_)(overwrite|layer|channels?|features|dim|size)(_|$)",
+    "save": r"(^|_)(every|interval|freq|steps|strategy|limit|total|best|only)(_|$)",
+    "resume": r"(^|_)(every|interval|steps|strategy|optimizer|scheduler|download)(_|$)",
+}
+#: Ways to set a parameter, the preferred first.
+_WAYS: tuple[Way, ...] = ("option", "override", "gin", "variable", "file", "global")
+#: Names that also count at the end of a longer one, as in `sgd_lr` or `TRAINER_BATCH_SIZE`.
+_ENDINGS = ("batch_size", "learning_rate", "lr")
+_PER_RANK = re.compile(
+    r"per[_ -]?(device|gpu|rank|process|worker|core|replica)|micro|(^|_)(local|device)_", re.I
+)
+_GLOBAL = re.compile(r"\b(global|total|effective|across|over) ?", re.I)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """Something that a script takes from outside.
+
+    Args:
+        name: As the user writes it: `--batch-size`, `optimizer.lr`, `BATCH_SIZE`.
+        aliases: Other names, such as `-b`.
+        way: How it is set.
+        default: Its value if nothing is set, as text; None if unknown.
+        takes_value: Whether a value follows; a switch has none.
+        words: What the help says of it.
+        place: Where it was found, for the job file's comments.
+        joined: Whether the help writes `--name=value`.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    way: Way
+    default: str | None = None
+    takes_value: bool = True
+    words: str = ""
+    place: str
+    joined: bool = False
+
+    @property
+    def plain_name(self) -> str:
+        """The name in lower case with underscores, without dashes in front."""
+        return plain_name(self.name)
+
+    @property
+    def is_per_rank(self) -> bool | None:
+        """Whether a batch size is that of one rank; None if neither name nor help says."""
+        if _PER_RANK.search(self.plain_name) or _PER_RANK.search(self.words):
+            return True
+        is_global = re.search(r"(global|total|effective)", self.plain_name) or _GLOBAL.search(self.words)
+        return False if is_global else None
+
+
+def plain_name(name: str) -> str:
+    """A name in lower case with underscores, without dashes or pluses in front."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.lstrip("-+"))
+    return spaced.replace("-", "_").lower()
+
+
+def number_of(text: str | None) -> float | None:
+    """The positive number that text is; None if it is none."""
+    if text is None:
+        return None
+    try:
+        number = float(text.strip().strip("'\"").replace("_", ""))
+    except ValueError:
+        return None
+    return number if 0 < number < float("inf") else None
+
+
+def roles_of(parameters: Iterable[Parameter], stated: Iterable[str] = ()) -> dict[Role, Parameter]:
+    """The likeliest parameter for each role.
+
+    What the user's command sets already comes first, then the order of names in which a role is known.
+
+    Args:
+        parameters: All there are, those of the preferred way first.
+        stated: Names that the user's command sets.
+    """
+    known, given = list(parameters), set(stated)
+    found: dict[Role, Parameter] = {}
+    for role in _NAMES:
+        ranked = [
+            (not given & {one.name, *one.aliases}, _WAYS.index(one.way), rank, i)
+            for i, one in enumerate(known)
+            if (rank := _rank(one, role)) is not None
+        ]
+        if ranked:
+            found[role] = known[min(ranked)[-1]]
+    _separate(found)
+    return found
+
+
+def _separate(found: dict[Role, Parameter]) -> None:
+    """One parameter has one role: a `--checkpoint` without another place to save to is where to save."""
+    if "resume" in found and found["resume"] in (found.get("save"), found.get("output")):
+        del found["resume"]
+    if "save" in found and found["save"] == found.get("output"):
+        del found["save"]
+
+
+def _rank(parameter: Parameter, role: Role) -> int | None:
+    """Position of a parameter among the names of a role; None if it has not this role."""
+    name = parameter.plain_name
+    end = name.rpartition(".")[2]
+    if re.search(_OTHERS[role], name.replace(".", "_")):
+        return None
+    if role in ("batch_size", "learning_rate") and not parameter.takes_value:
+        return None
+    if role in ("output", "save") and not parameter.takes_value:
+        return None
+    names = _NAMES[role]
+    rank = next((i for i, one in enumerate(names) if one in (name, end)), None)
+    if rank is None and any(end.endswith(f"_{one}") for one in _ENDINGS if one in names):
+        rank = len(names)
+    if rank is None:
+        return None
+    # `train.batch_size` before `data.loader.batch_size`.
+    return 10 * rank + min(name.count("."), 9)

@@ -1,0 +1,184 @@
+"""Runs a training command for a short time and stores what it prints and which files it writes."""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Time between the request to end and the kill.
+_GRACE_SECONDS = 10.0
+_MOST_BYTES, _READ_BYTES = 2**26, 2**16
+_SAY_SECONDS, _POLL_SECONDS = 10.0, 0.2
+#: Folders that no training writes its results to, and how far below the working folder files are searched.
+_SKIPPED = {
+    ".git",
+    ".venv",
+    "venv",
+    "node_modules",
+    "__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    "site-packages",
+}
+_MOST_DEPTH, _MOST_FILES = 5, 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRun:
+    """What a short run of the command showed.
+
+    Args:
+        command: The command line.
+        lines: What it printed, stdout and stderr together, by lines; a carriage return ends a line too.
+        seconds: How long it ran.
+        exit_code: Its own exit code; None if it was ended.
+        files: Files that it wrote.
+    """
+
+    command: str
+    lines: tuple[str, ...]
+    seconds: float
+    exit_code: int | None
+    files: tuple[Path, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by itself with an error."""
+        return self.exit_code not in (None, 0)
+
+    def tail(self, count: int = 5) -> str:
+        """Its last lines, for messages."""
+        return "\n".join(f"  {line}" for line in [line for line in self.lines if line.strip()][-count:])
+
+
+def run_for(
+    command: str,
+    *,
+    folder: Path,
+    seconds: float,
+    environment: Mapping[str, str],
+    watched: tuple[Path, ...] = (),
+    say: Callable[[str], object] = str,
+) -> TrialRun:
+    """Runs a command until it ends or its time is over; Ctrl-C ends the run, not the program.
+
+    Args:
+        command: For the shell.
+        folder: Where it runs.
+        seconds: Longest time; then it gets SIGTERM and, 10 s later, SIGKILL.
+        environment: Variables besides those that are set.
+        watched: More folders whose files count as written by it.
+        say: Gets a line of progress now and then.
+    """
+    roots = (folder, *watched)
+    before = dict(_files(roots))
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        shell=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    output = bytearray()
+    try:
+        _collect(process, output, started + seconds, say)
+    except KeyboardInterrupt:
+        say("interrupted: going on with what was printed so far")
+    was_ended = process.poll() is None
+    _end(process, output)
+    after = {path: stat for path, stat in _files(roots) if before.get(path) != stat}
+    return TrialRun(
+        command=command,
+        lines=tuple(re.split(r"[\r\n]+", output.decode("utf-8", errors="replace"))),
+        seconds=time.monotonic() - started,
+        exit_code=None if was_ended else process.returncode,
+        files=tuple(sorted(after)),
+    )
+
+
+def _collect(
+    process: subprocess.Popen[bytes], output: bytearray, until: float, say: Callable[[str], object]
+) -> None:
+    """Reads what a process prints until it ends or the time is over."""
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    said_at = time.monotonic()
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while (now := time.monotonic()) < until and len(output) < _MOST_BYTES:
+            if now - said_at >= _SAY_SECONDS:
+                said_at = now
+                last = re.split(rb"[\r\n]+", bytes(output[-2000:]).rstrip())[-1]
+                say(f"running, {until - now:.0f} s left; last line: {last.decode(errors='replace')[:100]!r}")
+            if selector.select(_POLL_SECONDS):
+                data = process.stdout.read(_READ_BYTES)
+                if data == b"":
+                    process.wait(_GRACE_SECONDS)
+                    return
+                output += data or b""
+            elif process.poll() is not None:
+                return
+
+
+def _end(process: subprocess.Popen[bytes], output: bytearray) -> None:
+    """Ends a process and all that it started, and reads what is left."""
+    for number, patience in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, 1.0)):
+        try:
+            os.killpg(process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            break
+        until = time.monotonic() + patience
+        while time.monotonic() < until and _group_lives(process):
+            _drain(process, output)
+            time.sleep(0.05)
+    _drain(process, output)
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def _group_lives(process: subprocess.Popen[bytes]) -> bool:
+    process.poll()
+    try:
+        os.killpg(process.pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _drain(process: subprocess.Popen[bytes], output: bytearray) -> None:
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    while len(output) < _MOST_BYTES and (data := process.stdout.read(_READ_BYTES)):
+        output += data
+
+
+def _files(roots: tuple[Path, ...]) -> Iterator[tuple[Path, tuple[int, int]]]:
+    """Files below some folders with size and time of change, up to a number and a depth."""
+    count = 0
+    for root in roots:
+        depth = len(root.parts)
+        for name, folders, files in os.walk(root):
+            here = Path(name)
+            is_deep = len(here.parts) - depth >= _MOST_DEPTH
+            folders[:] = [] if is_deep else [one for one in folders if one not in _SKIPPED and one[0] != "."]
+            for file in files:
+                count += 1
+                if count > _MOST_FILES:
+                    return
+                try:
+                    stat = (here / file).stat()
+                except OSError:
+                    continue
+                yield here / file, (stat.st_size, stat.st_mtime_ns)

@@ -1,0 +1,272 @@
+"""The use case `init --script`: a job file from a training command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tuner.domain.errors import InfeasibleError, StorageError
+from tuner.drafting.command_line import CommandLine, split_command
+from tuner.drafting.config_files import config_files
+from tuner.drafting.draft import Draft, given_names
+from tuner.drafting.help_text import looks_like_help, options_of_help
+from tuner.drafting.job_text import JobDraft
+from tuner.drafting.parameters import Parameter, Role, roles_of
+from tuner.drafting.printed_scores import epoch_samples_in, read_output
+from tuner.drafting.readings import Reading
+from tuner.drafting.scored_files import read_files, read_reports
+from tuner.drafting.source_code import read_source
+from tuner.drafting.trial_run import TrialRun, run_for
+from tuner.service.check_command import check_command, command_rows, without_score
+from tuner.service.opening import open_job
+
+#: Longest time of a run, and of printing the help: frameworks take long to start.
+RUN_SECONDS, _HELP_SECONDS = 60.0, 60.0
+#: A run that fails within this time may fail because of where it was told to write.
+_EARLY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drafted:
+    """A job file that was written.
+
+    Args:
+        path: The file.
+        job: What it was written from.
+    """
+
+    path: Path
+    job: JobDraft
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether scores were seen, so that the job can be checked."""
+        return self.job.reading is not None
+
+
+def draft_job(
+    command: str,
+    path: Path,
+    *,
+    may_run: Callable[[str], bool],
+    say: Callable[[str], object],
+    seconds: float = RUN_SECONDS,
+) -> Drafted:
+    """Writes a job file for a training command.
+
+    It reads the script's source and `--help`, and runs the command for a short time if it may.
+
+    Args:
+        command: The command that trains, as typed in the current folder.
+        path: The job file; an existing one is overwritten.
+        may_run: Gets a question, and returns whether the command may run.
+        say: Gets lines of progress.
+        seconds: Longest time of the run.
+
+    Raises:
+        JobError: The command cannot be read.
+        StorageError: The file cannot be written.
+    """
+    folder = Path.cwd()
+    draft = draft_of(split_command(command), folder, say)
+    with tempfile.TemporaryDirectory(prefix="paceline-init-") as name:
+        job = _with_run(command, draft, folder, Path(name), may_run, say, seconds)
+    job = replace(job, folder=os.path.relpath(folder, path.resolve().parent))
+    write_job(path, job)
+    return Drafted(path=path, job=job)
+
+
+def check_draft(drafted: Drafted, *, say: Callable[[str], object]) -> tuple[Drafted, list[tuple[str, Any]]]:
+    """Checks a drafted job as `paceline check` does, and tries to resume where the job says how.
+
+    If that does not work, the job file is written again without it.
+
+    Args:
+        drafted: The job.
+        say: Gets lines of progress.
+
+    Returns:
+        The job as it is now, and what the check showed, in rows.
+
+    Raises:
+        JobError: The job file is not valid.
+        ProbeError: The command failed.
+        InfeasibleError: No score was read.
+    """
+    opened = open_job(drafted.path)
+    check = check_command(opened, resume=opened.job.can_resume, wait_seconds=RUN_SECONDS, say=say)
+    if check.first_score is None:
+        raise InfeasibleError(without_score(check, RUN_SECONDS, opened.job.command.metrics))
+    if opened.job.can_resume:
+        works = {"yes": True, "no:": False}.get(check.resume[:3])
+        drafted = replace(drafted, job=replace(drafted.job, resume_works=works))
+        write_job(drafted.path, drafted.job)
+        if works is False:
+            say(f"note: it does not resume, so workload.resume was taken out: {check.resume}")
+    return drafted, command_rows(opened, check)
+
+
+def write_job(path: Path, job: JobDraft) -> None:
+    """Writes a drafted job file.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    try:
+        path.write_text(job.text(), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}; choose another path") from error
+
+
+def draft_of(line: CommandLine, folder: Path, say: Callable[[str], object]) -> Draft:
+    """What a command's source, its help and its configuration files say.
+
+    Args:
+        line: The command.
+        folder: Where it runs.
+        say: Gets lines of progress.
+    """
+    source = read_source(line.script_path(folder))
+    listed: list[Parameter] = []
+    if source.parses_options:
+        say(f"reading {_help_command(line)}")
+        text = _help_of(line, folder)
+        listed = options_of_help(text) if looks_like_help(text) else []
+        if not listed:
+            say("note: it printed no help that lists options")
+    has_help = bool(listed)
+    files = tuple(config_files(line.arguments, folder))
+    parameters = [
+        *source.completed(listed or source.options),
+        *(parameter for file in files for parameter in file.parameters()),
+        *source.bindings,
+        *source.variables,
+        *(source.constants if source.overrides_globals else ()),
+    ]
+    if not any("gin" in one.plain_name for one in listed) and "gin" not in source.text:
+        parameters = [one for one in parameters if one.way != "gin"]
+    return Draft(
+        line=line,
+        source=source,
+        parameters=tuple(parameters),
+        roles=roles_of(parameters, given_names(line)),
+        files=files,
+        has_help=has_help,
+    )
+
+
+def _help_command(line: CommandLine) -> str:
+    """The command that prints the help: the script alone, with its subcommand."""
+    subcommands = []
+    for word in line.arguments:
+        if word.startswith("-") or "=" in word:
+            break
+        subcommands.append(word)
+    launcher = list(line.launcher)
+    if line.kind != "plain":
+        launcher = ["python3" if shutil.which("python") is None else "python"]
+        if line.launcher[-1:] == ("-m",):
+            launcher.append("-m")
+    return shlex.join([*launcher, line.script, *subcommands, "--help"])
+
+
+def _help_of(line: CommandLine, folder: Path) -> str:
+    plain = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "PAGER": "cat"}
+    run = run_for(
+        _help_command(line), folder=folder, seconds=_HELP_SECONDS, environment=line.environment | plain
+    )
+    return "\n".join(run.lines)
+
+
+def _with_run(
+    command: str,
+    draft: Draft,
+    folder: Path,
+    passing: Path,
+    may_run: Callable[[str], bool],
+    say: Callable[[str], object],
+    seconds: float,
+) -> JobDraft:
+    """Runs the command and finds its scores.
+
+    What it writes to a folder of its own goes below `passing`, as far as it has an option for that.
+    """
+    places: dict[Role, Path] = {role: passing / role for role in draft.folders()}
+    first = draft.trial_command(places)
+    question = (
+        f"Run it in this folder for up to {seconds:g} s? It may write files here as it always does:\n  "
+    )
+    if not may_run(f"{question}{first}\n"):
+        return JobDraft(command=command, draft=draft, reading=None, trial=None)
+    metrics = passing / "metrics.jsonl"
+    if "output" in places:
+        places["output"].mkdir()
+
+    def run(line: str) -> TrialRun:
+        say(f"running for up to {seconds:g} s: {line}")
+        return run_for(
+            line,
+            folder=folder,
+            seconds=seconds,
+            environment={"PACELINE_METRICS": str(metrics)},
+            watched=(passing,),
+            say=say,
+        )
+
+    trial = run(first)
+    if _failed_early(trial) and "save" in places and not draft.saves_to_file:
+        say(f"it failed:\n{trial.tail()}\ntrying again with a folder that exists")
+        places["save"].mkdir(exist_ok=True)
+        draft = replace(draft, needs_folder=True)
+        trial = run(first)
+    if _failed_early(trial) and places:
+        say(f"it failed:\n{trial.tail()}\ntrying your command as it is")
+        places = {}
+        draft = replace(
+            draft, roles={r: one for r, one in draft.roles.items() if r not in ("output", "save")}
+        )
+        trial = run(draft.trial_command(places))
+    if trial.failed:
+        say(f"note: the command failed with exit code {trial.exit_code}:\n{trial.tail()}")
+    if draft.saves_to in places:
+        draft = draft.with_saved(places[draft.saves_to], trial.files)
+    variables = {places[role]: text for role, text in draft.folders().items() if role in places}
+    readings = _readings(draft, trial, folder, variables, metrics)
+    reading = readings[0] if readings else None
+    if reading is None:
+        say(f"note: no score was seen within {trial.seconds:.0f} s; the job file marks what is guessed")
+    size = epoch_samples_in(trial.lines) or (None if reading is None else reading.epoch_samples)
+    return JobDraft(command=command, draft=draft, reading=reading, trial=trial, epoch_samples=size)
+
+
+def _failed_early(trial: TrialRun) -> bool:
+    return trial.failed and trial.seconds < _EARLY_SECONDS
+
+
+def _readings(
+    draft: Draft, trial: TrialRun, folder: Path, variables: Mapping[Path, str], metrics: Path
+) -> list[Reading]:
+    """Every way to read scores, the most telling first.
+
+    Args:
+        draft: The command.
+        trial: Its run.
+        folder: Where it ran.
+        variables: Place that the run was given to what the job file writes for it.
+        metrics: The file that `paceline_client` reports to.
+    """
+    written: dict[Path, str] = {}
+    for path in trial.files:
+        place = next((place for place in variables if path.is_relative_to(place)), None)
+        if place is not None:
+            written[path] = f"{variables[place]}/{path.relative_to(place)}"
+        elif path.is_relative_to(folder):
+            written[path] = str(path.relative_to(folder))
+    found = [*read_output(trial.lines, draft.batch_size), *read_files(written), *read_reports(metrics)]
+    return sorted(found, key=lambda one: one.rank)
