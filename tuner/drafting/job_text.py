@@ -119,8 +119,8 @@ class JobDraft:
         if draft.num_ranks > 1:
             yield ""
             yield "[cluster]"
-            yield "nodes = [1]                          # or [1, 2, 4]; several machines need a launcher"
-            yield f"devices_per_node = {draft.num_ranks}                 # seen: processes that your command starts"
+            yield "nodes = [1]            # or [1, 2, 4]; several machines need a launcher"
+            yield f"devices_per_node = {draft.num_ranks}            # seen: processes that your command starts"
 
     def _role(self, role: Role) -> Iterator[str]:
         draft = self.draft
@@ -147,8 +147,8 @@ class JobDraft:
             limit = draft.limit()
             if raised is not None and raised[0] == role and limit is not None:
                 yield (
-                    f"# GUESS: {parameter.name} raised from {limit[1]:g} to {raised[1]:g}, so that slower settings "
-                    "can reach the target; put the old value back if the learning rate depends on it"
+                    f"# GUESS: {parameter.name} raised from {limit[1]:g} to {raised[1]:g}, so that slower "
+                    "settings can reach the target; put the old value back if the learning rate depends on it"
                 )
             elif limit is not None and limit[0] == role and draft.source.has_schedule:
                 yield (
@@ -169,7 +169,8 @@ class JobDraft:
             yield f"# resume = {_string(text)}"
         elif "resume" in self.draft.roles:
             parameter = self.draft.roles["resume"]
-            yield f"# GUESS: {parameter.name} resumes, but it was not seen what it saves; each slice starts over:"
+            words = f"{parameter.name} resumes, but it was not seen what it saves"
+            yield f"# GUESS: {words}; each slice starts over:"
             yield f'# resume = "{parameter.name} {{checkpoint}}"'
         else:
             yield "# No option to resume was found: each slice of a run starts over and costs its full time."
@@ -255,7 +256,7 @@ class JobDraft:
             high = max(min(high, self.epoch_samples.samples // 4), batch)
         yield "[space]"
         yield "# GUESS: the ranges around your present values that are tried"
-        yield f"batch_size = {{ low = {low}, high = {high} }}            # global: samples of an optimizer step"
+        yield f"batch_size = {{ low = {low}, high = {high} }}            # samples of an optimizer step"
         yield f"learning_rate = {{ low = {_rounded(rate / _RATES)}, high = {_rounded(rate * _RATES)} }}"
 
     def _baseline(self) -> Iterator[str]:

@@ -53,7 +53,7 @@ _NAMES: dict[Role, tuple[str, ...]] = {
 #: What speaks against a role, in a name.
 _OTHERS: dict[Role, str] = {
     "batch_size": r"(^|_)(test|eval|evaluation|val|valid|validation|dev|predict|inference|sampler)(_|$)",
-    "learning_rate": r"(^|_)(min|final|end|warmup|decay|schedule|scheduler|policy|type|mult|factor|disc)(_|$)",
+    "learning_rate": r"(^|_)(min|final|end|warmup|decay|schedule|scheduler|policy|type|mult|factor)(_|$)",
     "epochs": r"(^|_)(warmup|decay|start|cooldown|patience|save|eval|every|interval|freq|log)(_|$)",
     "steps": r"(^|_)(warmup|decay|save|eval|logging|log|every|accumulation|interval|freq|val|grad)(_|$)",
     "seed": r"(^|_)(data_only)(_|$)",
