@@ -120,7 +120,7 @@ class JobDraft:
             yield ""
             yield "[cluster]"
             yield "nodes = [1]            # or [1, 2, 4]; several machines need a launcher"
-            yield f"devices_per_node = {draft.num_ranks}            # seen: processes that your command starts"
+            yield f"devices_per_node = {draft.num_ranks}            # seen: processes of your command"
 
     def _role(self, role: Role) -> Iterator[str]:
         draft = self.draft
