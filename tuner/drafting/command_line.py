@@ -121,6 +121,19 @@ class CommandLine:
                     return folder / name
         return None
 
+    def stated_options(self) -> list[tuple[str, str | None, bool]]:
+        """Options and overrides among the arguments: name, value, and whether a sign `=` joins them."""
+        found: list[tuple[str, str | None, bool]] = []
+        for i, word in enumerate(self.arguments):
+            name, sign, value = word.partition("=")
+            if re.fullmatch(r"-{1,2}[A-Za-z][\w.\-]*", name):
+                following = self.arguments[i + 1] if i + 1 < len(self.arguments) else "-"
+                is_value = not following.startswith("-") or re.fullmatch(r"-[\d.].*", following) is not None
+                found.append((name, value if sign else following if is_value else None, bool(sign)))
+            elif sign and re.fullmatch(r"\+{0,2}[A-Za-z][\w.]*", name):
+                found.append((name.lstrip("+"), value, True))
+        return found
+
     def text(self) -> str:
         """The command for the shell, as it was given."""
         assignments = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]

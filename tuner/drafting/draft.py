@@ -159,6 +159,8 @@ class Draft:
         if not self.can_resume:
             return None
         parameter = self.roles["resume"]
+        if parameter.fixed is not None:
+            return _assigned(parameter, parameter.fixed)
         if not parameter.takes_value:
             return parameter.name
         if self.saves_to_file:

@@ -84,6 +84,7 @@ class Parameter:
         words: What the help says of it.
         place: Where it was found, for the job file's comments.
         joined: Whether the help writes `--name=value`.
+        fixed: The only value that has the effect, such as `resume`; None if any has.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Parameter:
     words: str = ""
     place: str
     joined: bool = False
+    fixed: str | None = None
 
     @property
     def plain_name(self) -> str:

@@ -19,7 +19,8 @@ _PARSES = re.compile(
     r"|simple_parsing|\btyro\b|docopt|\bcyclopts\b|\bpydantic_settings\b|configargparse|pyrallis|\bdraccus\b"
     r"|ArgumentParser|\bplac\b|\btap\b|tensorflow.*flags|parse_args"
 )
-_OVERRIDES_GLOBALS = re.compile(r"exec\(open\(|globals\(\)\[|globals\(\)\.update")
+_OVERRIDES_GLOBALS = re.compile(r"exec\(open\(|globals\(\)(\[|\.update)")
+_RESUME_VALUE = re.compile(r"\b(\w+) *== *['\"]resume['\"]")
 _SCHEDULES = re.compile(
     r"lr_scheduler|LambdaLR|CosineAnnealing|OneCycle|StepLR|get_\w*schedule|warmup_(steps|ratio)|cosine|optax\.\w*schedule"
     r"|TrainingArguments|lr_decay|decay_lr",
@@ -57,7 +58,13 @@ class SourceCode:
     @property
     def overrides_globals(self) -> bool:
         """Whether `--name=value` sets a global variable of the script, as nanoGPT's configurator does."""
-        return bool(_OVERRIDES_GLOBALS.search(self.text)) and "argv" in self.text
+        return bool(_OVERRIDES_GLOBALS.search(self.text))
+
+    @property
+    def resumes_by(self) -> str | None:
+        """Name of an option that resumes if its value is `resume`; None if there is none."""
+        found = _RESUME_VALUE.search(self.text)
+        return None if found is None else found[1]
 
     @property
     def has_schedule(self) -> bool:
@@ -115,7 +122,7 @@ def read_source(script: Path | None) -> SourceCode:
                     if isinstance(method, ast.FunctionDef) and method.name == "__init__":
                         bindings += _bindings(node, node.name, dict(_parameter_defaults(method)), file)
         if file == script.resolve():
-            constants += _constants(tree, file)
+            constants += constants_of(tree, file)
     return SourceCode(
         files=tuple(files),
         options=tuple(options),
@@ -217,7 +224,20 @@ def _bindings(
         )
 
 
-def _constants(tree: ast.Module, file: Path) -> Iterator[Parameter]:
+def constants_in(file: Path) -> list[Parameter]:
+    """Variables that a Python file sets at its top; none if it cannot be read.
+
+    Args:
+        file: The file, such as one of settings.
+    """
+    try:
+        return list(constants_of(ast.parse(file.read_text(encoding="utf-8", errors="ignore")), file))
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return []
+
+
+def constants_of(tree: ast.Module, file: Path) -> Iterator[Parameter]:
+    """Variables that a module sets at its top."""
     for node in tree.body:
         target: Any = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
         if isinstance(node, ast.AnnAssign):

@@ -21,7 +21,7 @@ from tuner.drafting.parameters import Parameter, Role, roles_of
 from tuner.drafting.printed_scores import epoch_samples_in, read_output
 from tuner.drafting.readings import Reading
 from tuner.drafting.scored_files import read_files, read_reports
-from tuner.drafting.source_code import read_source
+from tuner.drafting.source_code import SourceCode, constants_in, read_source
 from tuner.drafting.trial_run import TrialRun, run_for
 from tuner.service.check_command import check_command, command_rows, without_score
 from tuner.service.opening import open_job
@@ -45,9 +45,9 @@ class Drafted:
     job: JobDraft
 
     @property
-    def has_scores(self) -> bool:
-        """Whether scores were seen, so that the job can be checked."""
-        return self.job.reading is not None
+    def can_be_checked(self) -> bool:
+        """Whether scores were seen, and the command takes what a search varies."""
+        return self.job.reading is not None and {"batch_size", "learning_rate"} <= set(self.job.draft.roles)
 
 
 def draft_job(
@@ -142,23 +142,55 @@ def draft_of(line: CommandLine, folder: Path, say: Callable[[str], object]) -> D
             say("note: it printed no help that lists options")
     has_help = bool(listed)
     files = tuple(config_files(line.arguments, folder))
+    constants = _constants(line, source, folder) if source.overrides_globals else []
+    listed = source.completed(listed or source.options)
+    known = {name for one in (*listed, *constants) for name in (one.name, *one.aliases)}
+    known |= {f"--{one.name}" for one in constants}
     parameters = [
-        *source.completed(listed or source.options),
+        *listed,
+        *(one for one in _stated(line) if one.name not in known),
         *(parameter for file in files for parameter in file.parameters()),
         *source.bindings,
         *source.variables,
-        *(source.constants if source.overrides_globals else ()),
+        *constants,
     ]
     if not any("gin" in one.plain_name for one in listed) and "gin" not in source.text:
         parameters = [one for one in parameters if one.way != "gin"]
+    roles = roles_of(parameters, given_names(line))
+    switch = next((one for one in parameters if one.plain_name == source.resumes_by), None)
+    if switch is not None and "resume" not in roles:
+        roles["resume"] = replace(switch, fixed="resume")
     return Draft(
         line=line,
         source=source,
         parameters=tuple(parameters),
-        roles=roles_of(parameters, given_names(line)),
+        roles=roles,
         files=files,
         has_help=has_help,
     )
+
+
+def _stated(line: CommandLine) -> list[Parameter]:
+    """What the command sets, for scripts whose help does not list it."""
+    return [
+        Parameter(
+            name=name,
+            way="option" if name.startswith("-") else "override",
+            takes_value=value is not None,
+            place="your command",
+            joined=joined,
+        )
+        for name, value, joined in line.stated_options()
+    ]
+
+
+def _constants(line: CommandLine, source: SourceCode, folder: Path) -> list[Parameter]:
+    """Global variables of a script that overrides them, as the files of settings in the command set them."""
+    found = {one.name: one for one in source.constants}
+    for word in line.arguments:
+        if word.endswith(".py") and (folder / word).is_file():
+            found |= {one.name: one for one in constants_in(folder / word)}
+    return list(found.values())
 
 
 def _help_command(line: CommandLine) -> str:

@@ -90,14 +90,14 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool) -> No
     drafted = draft_job(command, path, may_run=may_run, say=say)
     say(f"wrote {path}")
     rows: list[tuple[str, Any]] = []
-    if drafted.has_scores:
+    if drafted.can_be_checked:
         say("checking it: running the command once more, until its first score")
         drafted, rows = check_draft(drafted, say=say)
     guesses = drafted.job.guesses()
     rows += [("guess", words) for words in guesses]
     print_rows([{"what": what, "value": value} for what, value in rows], Format.TABLE)
     first = f"correct what is marked GUESS in {path}" if guesses else f"read {path}"
-    then = "paceline run" if drafted.has_scores else "paceline check"
+    then = "paceline run" if drafted.can_be_checked else "paceline check"
     say(f"next: {first}, then: {then} {path}")
 
 
