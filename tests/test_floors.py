@@ -40,7 +40,14 @@ ROOMS = {
     *("tuner.client", "tuner.workload", "tuner.domain", "tuner.recordings", "tuner.job", "tuner.transport"),
     *("tuner.workloads", "tuner.ledger", "tuner.strategies", "tuner.launchers", "tuner.analytic"),
     *("tuner.emulation", "tuner.calibration", "tuner.probes", "tuner.probes.commands", "tuner.probes.ranks"),
-    *("tuner.drafting", "tuner.search", "tuner.advice", "tuner.report", "tuner.report.launch", "tuner.service"),
+    *(
+        "tuner.drafting",
+        "tuner.search",
+        "tuner.advice",
+        "tuner.report",
+        "tuner.report.launch",
+        "tuner.service",
+    ),
 }
 PACKAGES = ("search_spaces", "tuner", "storage", "cli")
 

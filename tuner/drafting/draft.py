@@ -98,8 +98,13 @@ class Draft:
 
     @property
     def can_resume(self) -> bool:
-        """Whether the script seems to have both: a place to save to, and an option to resume."""
-        return "resume" in self.roles and self.saves_to is not None
+        """Whether the script seems to have both: a place to save to, and a way to resume."""
+        return self.saves_to is not None and ("resume" in self.roles or self.resumes_by_itself)
+
+    @property
+    def resumes_by_itself(self) -> bool:
+        """Whether the script has no option to resume, but saves and loads a state: it may find it itself."""
+        return "resume" not in self.roles and self.saves_to is not None and self.source.loads_state
 
     def limit(self) -> tuple[Role, float] | None:
         """The script's own limit and its value: epochs, or steps."""
@@ -158,6 +163,8 @@ class Draft:
         """`workload.resume`; None if the script cannot resume, or it was not seen what it saves."""
         if not self.can_resume:
             return None
+        if self.resumes_by_itself:
+            return "" if self.saved or self.saves_to_file else None
         parameter = self.roles["resume"]
         if parameter.fixed is not None:
             return _assigned(parameter, parameter.fixed)

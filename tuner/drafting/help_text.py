@@ -162,6 +162,6 @@ def default_in(words: str) -> str | None:
     for pattern in _DEFAULTS:
         found = pattern.search(words)
         if found is not None:
-            value = found["value"].strip().strip("'\"").rstrip(".")
+            value = re.split(r"[;,] ", found["value"].strip())[0].strip("'\"").rstrip(".")
             return None if value in ("", "None", "none", "null", "==SUPPRESS==", "%(default)s") else value
     return None

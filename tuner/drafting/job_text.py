@@ -84,8 +84,13 @@ class JobDraft:
         return "\n\n".join("\n".join(section) for section in sections) + "\n"
 
     def guesses(self) -> list[str]:
-        """The lines that are marked as guesses, without the mark."""
-        return [line.partition("GUESS: ")[2] for line in self.text().splitlines() if "GUESS: " in line]
+        """What is guessed, a line each, with the key and its value."""
+        found = []
+        for line in self.text().splitlines():
+            stated, mark, words = line.partition("# GUESS: ")
+            if mark:
+                found.append(f"{stated.strip()}: {words}" if stated.strip() else words)
+        return found
 
     def _head(self) -> Iterator[str]:
         yield f"# Drafted by `paceline init --script {json.dumps(self.command)}`."
@@ -158,12 +163,14 @@ class JobDraft:
 
     def _resume(self) -> Iterator[str]:
         text = self.draft.resume_text()
+        by_itself = "the script resumes by itself from what it finds there" if text == "" else ""
         if text is not None and self.resume_works is not False:
-            tried = (
-                "seen: `paceline check --resume` resumed so" if self.resume_works else "GUESS: what it saves"
+            yield (
+                "# seen: `paceline check --resume` resumed so"
+                if self.resume_works
+                else "# GUESS: what it saves"
             )
-            yield f"# {tried}"
-            yield f"resume = {_string(text)}"
+            yield f"resume = {_string(text)}{f'            # {by_itself}' if by_itself else ''}"
         elif text is not None:
             yield "# GUESS: it did not resume like this when it was tried, so each slice starts over:"
             yield f"# resume = {_string(text)}"
@@ -255,7 +262,7 @@ class JobDraft:
         if self.epoch_samples is not None:
             high = max(min(high, self.epoch_samples.samples // 4), batch)
         yield "[space]"
-        yield "# GUESS: the ranges around your present values that are tried"
+        yield "# GUESS: [space] has the values around your present ones that are tried"
         yield f"batch_size = {{ low = {low}, high = {high} }}            # samples of an optimizer step"
         yield f"learning_rate = {{ low = {_rounded(rate / _RATES)}, high = {_rounded(rate * _RATES)} }}"
 

@@ -141,7 +141,8 @@ def meaning_of(label: str, context: Split | None = None) -> Meaning | None:
     if not words:
         return None
     last = next((word for word in reversed(words) if word not in _SPLIT_WORDS and not word.isdecimal()), "")
-    if last in _FIELDS and not {"best", "per", "time", "left"} & set(words):
+    is_rate = "/" in label.rstrip("/") or {"best", "per", "time", "left"} & set(words)
+    if last in _FIELDS and not is_rate:
         return Meaning(field=_FIELDS[last])
     found = [word for word in words if word in _QUANTITIES]
     if not found or (_IGNORED - {"total", "num", "rate"}) & set(words):

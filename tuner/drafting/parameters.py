@@ -43,7 +43,16 @@ _NAMES: dict[Role, tuple[str, ...]] = {
     ),
     "save": (
         *("checkpoint_dir", "ckpt_dir", "save_dir", "save_folder", "save_path", "checkpoint_path", "save_to"),
-        *("checkpoint_file", "save_file", "save_model_path", "save", "checkpoint", "ckpt"),
+        *(
+            "snapshot_path",
+            "snapshot_dir",
+            "checkpoint_file",
+            "save_file",
+            "save_model_path",
+            "save",
+            "checkpoint",
+            "ckpt",
+        ),
     ),
     "resume": (
         *("resume", "resume_from_checkpoint", "resume_from", "resume_path", "resume_ckpt", "ckpt_path"),

@@ -20,6 +20,9 @@ _PARSES = re.compile(
     r"|ArgumentParser|\bplac\b|\btap\b|tensorflow.*flags|parse_args"
 )
 _OVERRIDES_GLOBALS = re.compile(r"exec\(open\(|globals\(\)(\[|\.update)")
+_LOADS = re.compile(
+    r"load_state_dict|get_last_checkpoint|restore_checkpoint|load_checkpoint|load_weights|resum(e|ing)\b"
+)
 _RESUME_VALUE = re.compile(r"\b(\w+) *== *['\"]resume['\"]")
 _SCHEDULES = re.compile(
     r"lr_scheduler|LambdaLR|CosineAnnealing|OneCycle|StepLR|get_\w*schedule|warmup_(steps|ratio)|cosine|optax\.\w*schedule"
@@ -59,6 +62,11 @@ class SourceCode:
     def overrides_globals(self) -> bool:
         """Whether `--name=value` sets a global variable of the script, as nanoGPT's configurator does."""
         return bool(_OVERRIDES_GLOBALS.search(self.text))
+
+    @property
+    def loads_state(self) -> bool:
+        """Whether it seems to load the state of a training."""
+        return _LOADS.search(self.text) is not None
 
     @property
     def resumes_by(self) -> str | None:

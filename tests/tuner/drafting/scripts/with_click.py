@@ -27,8 +27,8 @@ def train(batch_size, learning_rate, epochs, warmup_epochs, seed, out_dir, amp):
     for epoch in range(epochs):
         training.epoch()
         click.echo(
-            f"Epoch {epoch + 1}/{epochs} | train loss {training.loss:.3f} acc {training.accuracy + 0.02:.3f} | "
-            f"val loss {1.1 * training.loss:.3f} acc {training.accuracy:.4f} | 1.2s"
+            f"Epoch {epoch + 1}/{epochs} | train loss {training.loss:.3f} acc {training.accuracy + 0.02:.3f} "
+            f"| val loss {1.1 * training.loss:.3f} acc {training.accuracy:.4f} | 1.2s"
         )
 
 

@@ -12,7 +12,10 @@ def train(batch_size=8, learning_rate=0.1, num_steps=100, seed=0):
     for step in range(1, num_steps + 1):
         training.step()
         if step % 25 == 0:
-            print(f"step {step:>6d} | loss {training.loss:.4f} | eval accuracy {training.accuracy:.4f}", flush=True)
+            print(
+                f"step {step:>6d} | loss {training.loss:.4f} | eval accuracy {training.accuracy:.4f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -44,7 +44,9 @@ class Model(LightningModule):
 
 
 class Quiet(Trainer):
-    def __init__(self, default_root_dir: str = "logs", max_epochs: int = 20, enable_progress_bar: bool = False):
+    def __init__(
+        self, default_root_dir: str = "logs", max_epochs: int = 20, enable_progress_bar: bool = False
+    ):
         super().__init__(
             accelerator="cpu",
             default_root_dir=default_root_dir,

@@ -1,0 +1,132 @@
+"""Regular expressions for lines of output that have the same form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tuner.drafting.line_forms import ANSI, MOST_LENGTH, Form, field_of
+from tuner.drafting.metric_names import split_of
+
+_VALUE = r"[-+.\w]*\w%?"
+#: How many words around its numbers an expression may take; see `_expression`.
+_LONGEST_CONTEXT = 3
+
+
+def pattern_of(
+    form: Form, wanted: Sequence[int], place: Sequence[int], value: int | None, lines: Sequence[str]
+) -> str:
+    """A regular expression for a form: the shortest that matches its lines and no other.
+
+    Args:
+        form: The lines.
+        wanted: Numbers that it reads, in any order.
+        place: Those of them that are positions.
+        value: The one that is the score; None if there is none.
+        lines: Everything that the script printed.
+    """
+    meant = {i for i, _, _ in form.lines}
+    names = {index: field_of(form, index) for index in place}
+    if value is not None:
+        names[value] = "value"
+    plain = [ANSI.sub("", line)[:MOST_LENGTH] for line in lines]
+    text = ""
+    for context in range(_LONGEST_CONTEXT + 1):
+        text = _expression(form, sorted(set(wanted)), names, context)
+        try:
+            found = re.compile(text)
+        except re.error:
+            continue
+        matched = {i for i, line in enumerate(plain) if found.search(line)}
+        if meant <= matched and not _wrong(found, form, names):
+            if matched == meant:
+                return text
+            # Other lines with the same labels say as well where training is, if they are of no evaluation.
+            others = [split_of(plain[i]) for i in matched - meant]
+            if value is None and not {"validation", "test"} & set(others):
+                return text
+    return text
+
+
+def _wrong(found: re.Pattern[str], form: Form, names: dict[int, str]) -> bool:
+    """Whether an expression takes another number of a line than the one that is meant."""
+    for _, text, numbers in form.lines:
+        matches = list(found.finditer(text))
+        if len(matches) != 1:
+            return True
+        for index, name in names.items():
+            if matches[0].start(name) != numbers[index].start:
+                return True
+    return False
+
+
+def _expression(form: Form, wanted: Sequence[int], names: dict[int, str], context: int) -> str:
+    """A regular expression for some numbers of a form.
+
+    Args:
+        form: The lines.
+        wanted: Numbers in order.
+        names: Number to name of its group.
+        context: 0 takes the label of each number, 1 all words since the number before, 2 all before the last
+            number, 3 the words behind it as well.
+    """
+    _, text, numbers = form.lines[0]
+    parts = []
+    done = -1
+    for index in wanted:
+        number = numbers[index]
+        start = numbers[index - 1].end if index else 0
+        if context >= 2:
+            between = [
+                _literal(text[(numbers[j - 1].end if j else 0) : numbers[j].start]) + r"\S+?"
+                for j in range(done + 1, index)
+            ]
+            parts.append("".join(between) + _literal(text[start : number.start]))
+        elif context == 1 or done == index - 1 >= 0:
+            parts.append(
+                (".*?" if done not in (-1, index - 1) else "") + _literal(text[start : number.start])
+            )
+        else:
+            label = text[min(number.label_start, number.start) : number.start]
+            if not label.strip():
+                label = text[start : number.start]
+            bounded = (r"\b" if label[:1].isalnum() or label[:1] == "_" else "") + _literal(label.lstrip())
+            parts.append((".*?" if done >= 0 else "") + bounded)
+        digits = _VALUE if names[index] == "value" else _digits(form, index)
+        parts.append(f"(?P<{names[index]}>{digits})")
+        done = index
+    front = "^" if context >= 2 or (context == 1 and wanted[0] == 0) else ""
+    expression = front + "".join(parts)
+    last = numbers[wanted[-1]]
+    if context == _LONGEST_CONTEXT:
+        following = numbers[wanted[-1] + 1].start if wanted[-1] + 1 < len(numbers) else len(text)
+        return expression + _literal(text[last.end : following])
+    # A position that stands before its total, `3/10`, must not be read from the total.
+    if names[wanted[-1]] != "value" and last.total is not None:
+        expression += "/" if text[last.end :].lstrip().startswith("/") else ""
+        expression = (
+            expression.replace(")/", r")\s*/") if text[last.end : last.end + 1] == " " else expression
+        )
+    return expression
+
+
+def _digits(form: Form, index: int) -> str:
+    """An expression for the numbers of a position as they are written: with commas, with parts, or plain."""
+    texts = [text[numbers[index].start : numbers[index].end] for _, text, numbers in form.lines]
+    # An epoch that is whole so far may have a part later.
+    others = "." if field_of(form, index) == "epoch" else ""
+    others += "," if any("," in text for text in texts) else ""
+    return rf"[\d{others}]+" if others else r"\d+"
+
+
+def _literal(text: str) -> str:
+    """Text as an expression: any amount of space at its ends, and where more than one space stands."""
+    words = re.split(r"(\s+)", text)
+    parts = []
+    for i, word in enumerate(words):
+        if word.isspace():
+            is_plain = word == " " and 1 < i < len(words) - 2
+            parts.append(" " if is_plain else r"\s*")
+        elif word:
+            parts.append(re.escape(word).replace(r"\-", "-").replace(r"\#", "#").replace(r"\&", "&"))
+    return "".join(parts)
