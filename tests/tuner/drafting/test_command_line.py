@@ -79,8 +79,8 @@ def test_torchrun_gets_the_nodes_and_the_batch_of_a_rank(tmp_path: Path) -> None
     draft = draft_of(line, tmp_path, str)
     assert draft.command_template() == (
         "torchrun --max-restarts=0 --nnodes {nodes} --node-rank {node_rank} --nproc-per-node "
-        "{devices_per_node} --master-addr {main_address} --master-port {main_port} train.py --lr {learning_rate} "
-        "--batch-size {batch_size_per_rank}"
+        "{devices_per_node} --master-addr {main_address} --master-port {main_port} train.py "
+        "--lr {learning_rate} --batch-size {batch_size_per_rank}"
     )
     assert (draft.batch_size, draft.learning_rate) == (128, 0.2)
 

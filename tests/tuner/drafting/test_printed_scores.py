@@ -46,7 +46,7 @@ def keras() -> Lines:
     for epoch in range(1, 4):
         lines += [
             f"Epoch {epoch}/10",
-            "\x1b[1m  1/469\x1b[0m \x1b[37m━━━━━━\x1b[0m \x1b[1m5s\x1b[0m 12ms/step - accuracy: 0.1 - loss: 2.3",
+            "\x1b[1m  1/469\x1b[0m \x1b[37m━━━━\x1b[0m \x1b[1m5s\x1b[0m 12ms/step - accuracy: 0.1 - loss: 2",
             f"\x1b[1m469/469\x1b[0m \x1b[32m━━━━━━\x1b[0m \x1b[1m{epoch}s\x1b[0m 3ms/step - accuracy: 0.81 - "
             f"loss: 0.5 - val_accuracy: 0.9{epoch} - val_loss: 0.2{epoch}",
         ]

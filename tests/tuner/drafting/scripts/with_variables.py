@@ -13,12 +13,11 @@ for epoch in range(EPOCHS):
     for i in range(training.steps_per_epoch):
         training.step()
         if i % 20 == 0:
-            print(
-                f"\r{i + 1}/{training.steps_per_epoch} ━━━━━ 1s 2ms/step - accuracy: 0.5 - loss: 1.0", end=""
-            )
+            count = f"{i + 1}/{training.steps_per_epoch}"
+            print(f"\r{count} ━━━━━ 1s 2ms/step - accuracy: 0.5 - loss: 1.0", end="")
     print(
         f"\r{training.steps_per_epoch}/{training.steps_per_epoch} ━━━━━━━━━━ 1s 2ms/step - accuracy: "
-        f"{training.accuracy + 0.02:.4f} - loss: {training.loss:.4f} - val_accuracy: {training.accuracy:.4f} - "
-        f"val_loss: {1.1 * training.loss:.4f}",
+        f"{training.accuracy + 0.02:.4f} - loss: {training.loss:.4f} - val_accuracy: "
+        f"{training.accuracy:.4f} - val_loss: {1.1 * training.loss:.4f}",
         flush=True,
     )
