@@ -132,6 +132,64 @@ def test_many_scores_of_one_epoch_count_once_as_of_its_end() -> None:
     assert [line.samples for line in reader.positions.finish()] == [300]
 
 
+@pytest.mark.parametrize("counts", ["step", "samples"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_scores_behind_progress_within_epochs_belong_to_their_ends(counts: str, first: int) -> None:
+    reader = Reader()
+    factor = 1 if counts == "step" else BATCH
+    for epoch in range(3):
+        for step in (0, 4, 8):
+            done = {counts: float(step * factor)}
+            reader.add(1.0 + epoch + step / 10, epoch=float(epoch + first), **done)
+        reader.add(2.0 + epoch, value=0.1 * (epoch + 1))
+    assert [samples for samples, _ in reader.scores] == [100, 200, 300]
+    assert reader.habits.scores_end_epochs is True
+    assert [samples for samples, _ in reader.places] == [
+        0,
+        40,
+        80,
+        100,
+        100,
+        140,
+        180,
+        200,
+        200,
+        240,
+        280,
+        300,
+    ]
+
+
+def test_a_line_only_at_the_beginning_of_each_epoch_is_enough() -> None:
+    reader = Reader()
+    for epoch in range(1, 4):
+        reader.add(float(epoch), epoch=float(epoch), step=0.0)
+        reader.add(epoch + 0.9, value=0.1 * epoch)
+    assert [samples for samples, _ in reader.scores] == [100, 200, 300]
+
+
+def test_scores_on_the_way_through_an_epoch_belong_to_the_position_before() -> None:
+    reader = Reader()
+    for epoch in (1, 2):
+        for step in (2, 4, 6, 8):
+            reader.add(epoch + step / 10, epoch=float(epoch), step=float(step))
+            if step in (4, 8):
+                reader.add(epoch + step / 10 + 0.05, value=0.1 * epoch + 0.01 * step)
+    assert reader.habits.scores_end_epochs is False
+    assert [samples for samples, _ in reader.scores] == [40, 80, 140, 180]
+
+
+def test_after_a_resume_scores_still_belong_to_the_ends_of_epochs() -> None:
+    habits = ScriptHabits(first_epoch=1, step_is_within_epoch=True, scores_end_epochs=True)
+    known = ReadPoint(samples=180, seconds=1.8, value=0.1)
+    reader = Reader(habits=habits, known=known, earlier=[CurvePoint(1.0, 10, 100, 0.1)])
+    for epoch in (2, 3):
+        for step in (0, 5):
+            reader.add(epoch + step / 10, epoch=float(epoch), step=float(step))
+        reader.add(epoch + 0.9, value=0.1 * epoch)
+    assert [samples for samples, _ in reader.scores] == [200, 300]
+
+
 def test_steps_within_epochs_are_added_to_the_epochs() -> None:
     reader = Reader()
     for step in range(1, 26):
