@@ -156,7 +156,7 @@ def test_commands_are_called_as_they_can_be() -> None:
 
 def test_flags_of_run_and_their_values_are_those_that_exist() -> None:
     reported = {words.split()[0] for words in code(page("reference/commands")) if words.startswith("--")}
-    assert reported - {"--example", "--recommendation", "--resume", "--wait"} == {
+    assert reported - {"--example", "--script", "--recommendation", "--resume", "--wait"} == {
         option
         for parameter in commands()["run"].params
         for option in parameter.opts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 import tomllib
@@ -131,3 +132,35 @@ def test_a_folder_that_is_not_there_is_named(folder: Path) -> None:
     assert done.returncode == 6
     assert "nowhere" in done.stderr
     assert not (folder / "started").exists()
+
+
+def test_a_program_that_cannot_be_read_is_not_started_for_its_help(folder: Path) -> None:
+    (folder / "train.sh").write_text("touch started; python train.py")
+    done = init(folder, "--script", "bash train.sh --batch_size=8 --lr=0.1")
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "started").exists()
+    job = tomllib.loads((folder / "job.toml").read_text())
+    assert job["workload"]["command"] == "bash train.sh --batch_size={batch_size} --lr={learning_rate}"
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_on_a_terminal_it_asks_before_it_runs(folder: Path, answer: str) -> None:
+    main, terminal = pty.openpty()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "init", "--script", "python train.py"],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.write(main, f"{answer}\n".encode())
+    _, said = process.communicate(timeout=60)
+    os.close(main)
+    os.close(terminal)
+    assert process.returncode == 0, said
+    assert "Run it in this folder for up to 60 s?" in said
+    assert (folder / "started").exists() == (answer == "y")
+    assert (folder / "job.toml").exists()

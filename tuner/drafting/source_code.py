@@ -15,9 +15,10 @@ from tuner.job.workload_code import with_imports
 _MOST_BYTES = 2**20
 #: What reads options in some way; without any of it a script is not asked for its help.
 _PARSES = re.compile(
-    r"argparse|optparse|getopt|\bclick\b|typer|\bfire\b|absl|hydra|jsonargparse|HfArgumentParser|LightningCLI"
-    r"|simple_parsing|\btyro\b|docopt|\bcyclopts\b|\bpydantic_settings\b|configargparse|pyrallis|\bdraccus\b"
-    r"|ArgumentParser|\bplac\b|\btap\b|tensorflow.*flags|parse_args"
+    r"^\s*(?:import|from)\s+(?:argparse|optparse|getopt|click|typer|fire|absl|hydra|jsonargparse|simple_parsing|tyro"
+    r"|docopt|cyclopts|pydantic_settings|configargparse|pyrallis|draccus|plac|tap)\b"
+    r"|HfArgumentParser|LightningCLI|ArgumentParser\(|parse_args\(",
+    re.MULTILINE,
 )
 _OVERRIDES_GLOBALS = re.compile(r"exec\(open\(|globals\(\)(\[|\.update)")
 _LOADS = re.compile(
@@ -55,8 +56,8 @@ class SourceCode:
 
     @property
     def parses_options(self) -> bool:
-        """Whether it seems to read a command line; true where nothing could be read."""
-        return not self.files or _PARSES.search(self.text) is not None
+        """Whether it seems to read a command line, so that `--help` does not start a training."""
+        return _PARSES.search(self.text) is not None
 
     @property
     def overrides_globals(self) -> bool:

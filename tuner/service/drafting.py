@@ -74,7 +74,7 @@ def draft_job(
         StorageError: The file cannot be written.
     """
     folder = Path.cwd()
-    draft = draft_of(split_command(command), folder, say)
+    draft = draft_of(split_command(command), folder, say, may_run)
     with tempfile.TemporaryDirectory(prefix="paceline-init-") as name:
         job = _with_run(command, draft, folder, Path(name), may_run, say, seconds)
     job = replace(job, folder=os.path.relpath(folder, path.resolve().parent))
@@ -124,17 +124,27 @@ def write_job(path: Path, job: JobDraft) -> None:
         raise StorageError(f"{path} cannot be written: {error.strerror}; choose another path") from error
 
 
-def draft_of(line: CommandLine, folder: Path, say: Callable[[str], object]) -> Draft:
+def draft_of(
+    line: CommandLine,
+    folder: Path,
+    say: Callable[[str], object],
+    may_run: Callable[[str], bool] = lambda _: False,
+) -> Draft:
     """What a command's source, its help and its configuration files say.
 
     Args:
         line: The command.
         folder: Where it runs.
         say: Gets lines of progress.
+        may_run: Whether a command may be asked for its help although its source cannot be read.
     """
     source = read_source(line.script_path(folder))
     listed: list[Parameter] = []
-    if source.parses_options:
+    unread = (
+        f"The source of {line.script} cannot be read. Ask it for its options? A program that knows no --help "
+    )
+    unread += f"may start to train:\n  {_help_command(line)}\n"
+    if source.parses_options or (not source.files and may_run(unread)):
         say(f"reading {_help_command(line)}")
         text = _help_of(line, folder)
         listed = options_of_help(text) if looks_like_help(text) else []

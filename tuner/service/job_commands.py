@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuner.domain.errors import InfeasibleError, JobError, StorageError
+from tuner.domain.errors import InfeasibleError, JobError, StorageError, TunerError
 from tuner.service.options import (
     Format,
     FormatOption,
@@ -90,12 +90,19 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool) -> No
     drafted = draft_job(command, path, may_run=may_run, say=say)
     say(f"wrote {path}")
     rows: list[tuple[str, Any]] = []
+    failure: TunerError | None = None
     if drafted.can_be_checked:
         say("checking it: running the command once more, until its first score")
-        drafted, rows = check_draft(drafted, say=say)
+        try:
+            drafted, rows = check_draft(drafted, say=say)
+        except TunerError as error:
+            failure = error
     guesses = drafted.job.guesses()
     rows += [("guess", words) for words in guesses]
     print_rows([{"what": what, "value": value} for what, value in rows], Format.TABLE)
+    if failure is not None:
+        say(f"note: {path} was written, but its check failed: correct it, then: paceline check {path}")
+        raise failure
     first = f"correct what is marked GUESS in {path}" if guesses else f"read {path}"
     then = "paceline run" if drafted.can_be_checked else "paceline check"
     say(f"next: {first}, then: {then} {path}")

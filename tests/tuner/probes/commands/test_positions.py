@@ -182,7 +182,8 @@ def test_scores_on_the_way_through_an_epoch_belong_to_the_position_before() -> N
 def test_after_a_resume_scores_still_belong_to_the_ends_of_epochs() -> None:
     habits = ScriptHabits(first_epoch=1, step_is_within_epoch=True, scores_end_epochs=True)
     known = ReadPoint(samples=180, seconds=1.8, value=0.1)
-    reader = Reader(habits=habits, known=known, earlier=[CurvePoint(1.0, 10, 100, 0.1)])
+    earlier = CurvePoint(training_seconds=1.0, step=10, samples=100, value=0.1)
+    reader = Reader(habits=habits, known=known, earlier=[earlier])
     for epoch in (2, 3):
         for step in (0, 5):
             reader.add(epoch + step / 10, epoch=float(epoch), step=float(step))
