@@ -104,7 +104,7 @@ def test_without_a_score_the_file_says_what_is_known_and_what_is_guessed(
     assert f"--mode {mode}" in job["workload"]["command"]
 
 
-def test_a_script_without_options_for_batch_and_rate_is_told_so(folder: Path) -> None:
+def test_a_script_without_options_for_batch_and_rate_gets_advice(folder: Path) -> None:
     (folder / "plain.py").write_text("for e in range(5): print('epoch', e, 'val_acc', e / 5)")
     done = init(folder, "--script", "python plain.py", "--yes")
     assert done.returncode == 0, done.stderr

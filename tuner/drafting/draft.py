@@ -35,7 +35,8 @@ class Draft:
         roles: Which parameter does what.
         files: Configuration files that the command names.
         has_help: Whether the script printed its help.
-        saved: Path of what it saved below its folder, with `*` for numbers; empty if nothing was seen.
+        saved: Path of what it saved below its folder, with `*` for numbers; `.` if it is a file itself; empty
+            if nothing was seen.
         needs_folder: Whether the script fails where the folder that it saves to does not exist.
     """
 
@@ -91,7 +92,9 @@ class Draft:
 
     @property
     def saves_to_file(self) -> bool:
-        """Whether the place to save to is a file, judging by its present name."""
+        """Whether the place to save to is a file, as the run showed or by its present name."""
+        if self.saved:
+            return self.saved == "."
         role = self.saves_to
         text = (self.stated(role)[0] or "") if role is not None else ""
         return bool(_SAVED.search(text))
@@ -205,6 +208,8 @@ class Draft:
             folder: What it was given as the place to save to.
             files: What it wrote.
         """
+        if folder in files:
+            return replace(self, saved=".")
         names = [path.relative_to(folder) for path in files if path.is_relative_to(folder)]
         folders = {parent for name in names for parent in name.parents if parent != Path()}
         found = [name for name in (*names, *folders) if _STATE.search(name.as_posix())]

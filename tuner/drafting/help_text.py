@@ -22,7 +22,7 @@ _HYDRA = re.compile(r"powered by hydra|override anything in the config", re.I)
 _PLACE = "--help"
 
 
-def looks_like_help(text: str) -> bool:
+def is_help(text: str) -> bool:
     """Whether a text is the help of a program, not the output of a training."""
     return bool(
         re.search(r"\busage\b|^\s*-h, --help|^options:|^FLAGS$|^NAME$|^Options:", text, re.I | re.M)

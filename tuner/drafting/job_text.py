@@ -87,8 +87,8 @@ class JobDraft:
         """What is guessed, a line each, with the key and its value."""
         found = []
         for line in self.text().splitlines():
-            stated, mark, words = line.partition("# GUESS: ")
-            if mark:
+            stated, label, words = line.partition("# GUESS: ")
+            if label:
                 found.append(f"{stated.strip()}: {words}" if stated.strip() else words)
         return found
 
@@ -186,8 +186,8 @@ class JobDraft:
         reading = self.reading
         if self.epoch_samples is not None:
             size = self.epoch_samples
-            mark = "seen" if size.is_exact else "GUESS: batches times batch size of"
-            yield f"epoch_samples = {size.samples:_}            # {mark}: {_line(size.line)}"
+            label = "seen" if size.is_exact else "GUESS: batches times batch size of"
+            yield f"epoch_samples = {size.samples:_}            # {label}: {_line(size.line)}"
         elif reading is None or "epoch" in reading.fields:
             yield f"epoch_samples = {_ANY_EPOCH:_}            # GUESS: set the size of the training set"
 
@@ -275,8 +275,8 @@ class JobDraft:
             ("learning_rate", draft.learning_rate, _ANY_RATE),
         ):
             place = draft.stated(role)[1]  # type: ignore[arg-type]
-            mark = f"seen: {place}" if number is not None else "GUESS: its present value is not known"
-            yield f"{role} = {number if number is not None else any_value!r}            # {_line(mark)}"
+            label = f"seen: {place}" if number is not None else "GUESS: its present value is not known"
+            yield f"{role} = {number if number is not None else any_value!r}            # {_line(label)}"
 
     def _budget(self) -> Iterator[str]:
         yield "[budget]"

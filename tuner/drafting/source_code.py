@@ -262,6 +262,8 @@ def _literal(node: ast.AST | None) -> str | None:
     """A literal's value as text; None for everything else, and for None itself."""
     if node is None:
         return None
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Path") and len(node.args) == 1:
+        node = node.args[0]
     try:
         value = ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.probes.commands.failures import last_error
+
 #: Time between the request to end and the kill.
 _GRACE_SECONDS = 10.0
 _MOST_BYTES, _READ_BYTES = 2**26, 2**16
@@ -53,9 +55,11 @@ class TrialRun:
         """Whether it ended by itself with an error."""
         return self.exit_code not in (None, 0)
 
-    def tail(self, count: int = 5) -> str:
-        """Its last lines, for messages."""
-        return "\n".join(f"  {line}" for line in [line for line in self.lines if line.strip()][-count:])
+    def error(self) -> str:
+        """The error that it failed with, or its last lines; for messages."""
+        words = last_error("\n".join(self.lines)) or "\n".join(self.lines[-5:])
+        lines = [line.rstrip() for line in words.splitlines() if line.strip()]
+        return "\n".join(f"  {line}" for line in lines[-8:])
 
 
 def run_for(
@@ -133,12 +137,12 @@ def _collect(
 
 def _end(process: subprocess.Popen[bytes], output: bytearray) -> None:
     """Ends a process and all that it started, and reads what is left."""
-    for number, patience in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, 1.0)):
+    for number, timeout in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, 1.0)):
         try:
             os.killpg(process.pid, number)
         except (ProcessLookupError, PermissionError):
             break
-        until = time.monotonic() + patience
+        until = time.monotonic() + timeout
         while time.monotonic() < until and _group_lives(process):
             _drain(process, output)
             time.sleep(0.05)

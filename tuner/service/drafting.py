@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from tuner.domain.errors import InfeasibleError, StorageError
 from tuner.drafting.command_line import CommandLine, split_command
 from tuner.drafting.config_files import config_files
 from tuner.drafting.draft import Draft, given_names
-from tuner.drafting.help_text import looks_like_help, options_of_help
+from tuner.drafting.help_text import is_help, options_of_help
 from tuner.drafting.job_text import JobDraft
 from tuner.drafting.parameters import Parameter, Role, roles_of
 from tuner.drafting.printed_scores import epoch_samples_in, read_output
@@ -30,6 +31,9 @@ from tuner.service.opening import open_job
 RUN_SECONDS, _HELP_SECONDS = 60.0, 60.0
 #: A run that fails within this time may fail because of where it was told to write.
 _EARLY_SECONDS = 30.0
+_NO_PATH = re.compile(r"No such file|FileNotFoundError|does not exist|not a directory|NotADirectory", re.I)
+_NO_PROGRAM = re.compile(r"ModuleNotFoundError|No module named|command not found|: not found")
+_NEEDS_MORE = re.compile(r"required|missing (option|argument|parameter)", re.I)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +151,7 @@ def draft_of(
     if source.parses_options or (not source.files and may_run(unread)):
         say(f"reading {_help_command(line)}")
         text = _help_of(line, folder)
-        listed = options_of_help(text) if looks_like_help(text) else []
+        listed = options_of_help(text) if is_help(text) else []
         if not listed:
             say("note: it printed no help that lists options")
     has_help = bool(listed)
@@ -262,20 +266,22 @@ def _with_run(
         )
 
     trial = run(first)
-    if _failed_early(trial) and "save" in places and not draft.saves_to_file:
-        say(f"it failed:\n{trial.tail()}\ntrying again with a folder that exists")
+    if _failed_early(trial) and "save" in places and not draft.saves_to_file and _lacks_path(trial):
+        say(f"it failed:\n{trial.error()}\ntrying again with a folder that exists")
         places["save"].mkdir(exist_ok=True)
         draft = replace(draft, needs_folder=True)
         trial = run(first)
-    if _failed_early(trial) and places:
-        say(f"it failed:\n{trial.tail()}\ntrying your command as it is")
-        places = {}
-        draft = replace(
-            draft, roles={r: one for r, one in draft.roles.items() if r not in ("output", "save")}
-        )
-        trial = run(draft.trial_command(places))
+    if _failed_early(trial) and places and not _NEEDS_MORE.search(trial.error()):
+        say(f"it failed:\n{trial.error()}\ntrying your command as it is")
+        again = run(draft.trial_command({}))
+        if not again.failed:
+            # What was taken for its output is something else.
+            trial, places = again, {}
+            others = {role: one for role, one in draft.roles.items() if role not in ("output", "save")}
+            draft = replace(draft, roles=others)
     if trial.failed:
-        say(f"note: the command failed with exit code {trial.exit_code}:\n{trial.tail()}")
+        say(f"note: the command failed with exit code {trial.exit_code}:\n{trial.error()}")
+        say(_advice(draft, trial))
     if draft.saves_to in places:
         draft = draft.with_saved(places[draft.saves_to], trial.files)
     variables = {places[role]: text for role, text in draft.folders().items() if role in places}
@@ -289,6 +295,21 @@ def _with_run(
 
 def _failed_early(trial: TrialRun) -> bool:
     return trial.failed and trial.seconds < _EARLY_SECONDS
+
+
+def _lacks_path(trial: TrialRun) -> bool:
+    """Whether a run failed because a file or folder does not exist."""
+    return _NO_PATH.search(trial.error()) is not None
+
+
+def _advice(draft: Draft, trial: TrialRun) -> str:
+    """What to do about a command that fails."""
+    if _NO_PROGRAM.search(trial.error()) or trial.exit_code == 127:
+        program = (*draft.line.launcher, draft.line.script)[0]
+        return f"note: if it runs in another environment, name that one's interpreter instead of {program!r}"
+    if _NEEDS_MORE.search(trial.error()):
+        return "note: give the whole command in --script, with every option that it needs"
+    return "note: give a command in --script that trains in this folder"
 
 
 def _readings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.drafting.help_text import looks_like_help, options_of_help
+from tuner.drafting.help_text import is_help, options_of_help
 from tuner.drafting.parameters import roles_of
 
 ARGPARSE = """\
@@ -166,7 +166,7 @@ Use --hydra-help to view Hydra specific help
 def test_roles_and_defaults_come_from_the_help(
     text: str, batch: str, rate: str, epochs: str, seed: str, resume: str
 ) -> None:
-    assert looks_like_help(text)
+    assert is_help(text)
     roles = roles_of(options_of_help(text))
     names = {role: parameter.name for role, parameter in roles.items()}
     expected = {"batch_size": batch, "learning_rate": rate, "epochs": epochs, "seed": seed, "resume": resume}
@@ -185,7 +185,7 @@ def test_a_switch_takes_no_value() -> None:
 
 
 def test_a_training_that_ignores_help_is_no_help() -> None:
-    assert not looks_like_help("epoch 1 loss 0.5\nepoch 2 loss 0.4\n")
+    assert not is_help("epoch 1 loss 0.5\nepoch 2 loss 0.4\n")
 
 
 @pytest.mark.parametrize(
