@@ -24,8 +24,6 @@ MOST_SECONDS = 60.0
 #: A first epoch is waited for until it is this much overdue.
 _EPOCH_SLACK = 1.15
 _SAY_SECONDS, _POLL_SECONDS = 10.0, 0.05
-#: A script that trains more than this share again after a resume has begun anew.
-_MOST_REPEATED = 0.75
 
 
 @dataclass(kw_only=True)
@@ -164,23 +162,26 @@ def _tried_resume(
     if before.checkpoint is None:
         return "no: the script saved nothing at {checkpoint} when it was asked to stop, within workload.grace"
     until = Until(samples=before.samples + 1)
+    first_before = prober.heard(handle).first_samples or 0
     again = prober.start(before.configuration, Purpose.STATISTICS, until, handle.folder)
     after = _first_score(opened, prober, again, say, wait_seconds)
     if after.outcome.is_fault:
         lines = (after.error or "").strip().splitlines() or ["no error was reported"]
         return f"no: {lines[-1]}"
-    repeated = after.repeated_seconds
-    if repeated > _MOST_REPEATED * before.training_seconds or after.samples <= before.samples:
+    # The checkpoint may be older than the last report: then the script repeats what lies between.
+    first_after = prober.heard(again).first_samples
+    if first_after is None or first_after <= first_before or after.samples <= before.samples:
         return "no: the script began anew"
-    lost = f", repeating {format_seconds(repeated)} of training that was not saved" if repeated > 0 else ""
+    if after.repeated_seconds > 0:
+        repeated = format_seconds(after.repeated_seconds)
+        return f"yes: it repeated {repeated} of training, since its checkpoint was older than its last report"
     if not after.curve:
-        words = f"yes: it went on from {before.samples} to {after.samples} samples, without a score yet"
-        return f"{words}{lost}"
+        return f"yes: it went on from {before.samples} to {after.samples} samples, without a score yet"
     first = after.curve[0]
     last = before.curve[-1].value if before.curve else float("nan")
     return (
         f"yes: saved at {before.samples} samples, first score after it {first.value:g} at {first.samples} "
-        f"samples (before it {last:g}){lost}"
+        f"samples (before it {last:g})"
     )
 
 

@@ -71,3 +71,30 @@ def test_a_check_that_read_no_line_states_no_start_up_and_shows_what_was_printed
     assert words in advice
     assert "\n  device: cpu\n  step " in advice
     assert "quality=" in advice.splitlines()[-2]
+
+
+RESUMES = """
+import sys, time
+from pathlib import Path
+path = Path(sys.argv[1])
+step = int(path.read_text()) if path.exists() and "{resumes}" else 0
+while step < 2000:
+    step += 1
+    print(f"step {{step}} acc={{step / 1e6}}", flush=True)
+    if step % 10 == 0:
+        partial = Path(f"{{path}}.partial")
+        partial.write_text(str(step))
+        partial.replace(path)
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize(("resumes", "words"), [("yes", "yes: "), ("", "no: the script began anew")])
+def test_a_checkpoint_older_than_the_last_report_is_a_resume(
+    tmp_path: Path, resumes: str, words: str
+) -> None:
+    text = JOB.format(python=sys.executable).replace("train.py", "train.py {checkpoint}")
+    (tmp_path / "job.toml").write_text(text.replace("[workload.metrics]", 'resume = ""\n[workload.metrics]'))
+    (tmp_path / "train.py").write_text(RESUMES.format(resumes=resumes))
+    check = check_command(open_job(tmp_path / "job.toml"), resume=True)
+    assert check.resume.startswith(words)

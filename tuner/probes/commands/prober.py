@@ -152,6 +152,7 @@ class CommandProber(Prober):
             heard.printed = last_kinds("\n".join(read_ends(log.path) for log in logs))
         if heard.first_output_at is None and (heard.num_lines or heard.printed):
             heard.first_output_at = self._clock()
+        heard.first_samples = record.curve.first_samples
         return heard
 
     def outlook(self, configuration: Configuration, slices: Sequence[Measurement]) -> Outlook:

@@ -140,6 +140,12 @@ class SliceCurve:
         return self._position or self._base
 
     @property
+    def first_samples(self) -> int | None:
+        """Samples at the first report of the newest process; None before it."""
+        first = self.attempts[-1].first_reported() if self.attempts else None
+        return None if first is None else first[0]
+
+    @property
     def has_interval(self) -> bool:
         """Whether a step time is known."""
         return any(a.has_interval() for a in self.attempts)

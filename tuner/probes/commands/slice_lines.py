@@ -43,6 +43,7 @@ class Heard:
         unread_clock: A line whose time cannot be read; empty if there is none.
         first_output_at: When the script first printed or reported, seconds on the prober's clock; None
             before.
+        first_samples: Samples of the run at its first report of progress; None before.
     """
 
     matched: dict[str, str] = field(default_factory=dict)
@@ -51,6 +52,7 @@ class Heard:
     num_lines: int = 0
     num_scores: int = 0
     first_output_at: float | None = None
+    first_samples: int | None = None
     has_steps: bool = False
     unread_clock: str = ""
 
