@@ -32,5 +32,6 @@ def environment_file(plan: LaunchPlan) -> str:
         how.append(f"Not for docker --env-file, which would keep the quotes of {', '.join(quoted)}")
     else:
         how.append(f"or: docker run --env-file {file} ...")
+    how += [f"First, in the folder of the script: {line}" for line in plan.preparation]
     lines = [f"{name}={shlex.quote(value) if value else ''}" for name, value in variables.items()]
     return "\n".join([*head(plan, *how), *lines, ""])

@@ -41,6 +41,7 @@ class LaunchPlan:
         accelerator: Type of a device, such as A100; None for CPU cores.
         image: Container image it runs in, if the scheduler backend runs containers.
         environment: Variables it is given besides.
+        preparation: Shell lines that the command begins with.
         values: What was chosen, and what follows from it, by name as text.
         working_folder: Where it runs; a scheduler that copies files to its nodes takes them from there.
         facts: Sentences that say what it is and what to expect, for the head of every file.
@@ -59,6 +60,7 @@ class LaunchPlan:
     accelerator: str | None = None
     image: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    preparation: tuple[str, ...] = ()
     values: Mapping[str, str] = field(default_factory=dict)
     working_folder: str
     facts: tuple[str, ...] = ()
@@ -142,6 +144,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
         devices_per_node=cluster.devices_per_node,
         cores_per_node=cluster.devices_per_node * cluster.threads_per_rank,
         environment=launch.environment,
+        preparation=launch.preparation,
         values={
             name: str(value)
             for name, value in stated_values(job, configuration).items()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def test_a_value_that_wants_quotes_is_for_the_shell_alone_and_says_so(folder: Pa
 def test_a_value_of_several_lines_is_refused(folder: Path) -> None:
     with pytest.raises(JobError, match="exported to env: GREETING has several lines"):
         launch_text(plan(folder, environment={"GREETING": "a\nb"}), "env")
+
+
+def test_a_folder_that_the_values_name_is_to_be_made_first(folder: Path) -> None:
+    made = replace(plan(folder), preparation=("mkdir -p output",))
+    text = launch_text(made, "env")
+    assert "# First, in the folder of the script: mkdir -p output" in text
+    assert sourced(text, folder) == {**CHOSEN, "GREETING": AWKWARD}
 
 
 def test_values_are_reported_where_nothing_can_be_launched(folder: Path) -> None:
