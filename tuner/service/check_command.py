@@ -171,7 +171,8 @@ def _tried_resume(
     # The checkpoint may be older than the last report: then the script repeats what lies between.
     first_after = prober.heard(again).first_samples
     if first_after is None or first_after <= first_before or after.samples <= before.samples:
-        return "no: the script began anew"
+        reasons = "".join(f"; {remark}" for remark in after.remarks)
+        return f"no: the script began anew{reasons}"
     if after.repeated_seconds > 0:
         repeated = format_seconds(after.repeated_seconds)
         return f"yes: it repeated {repeated} of training, since its checkpoint was older than its last report"

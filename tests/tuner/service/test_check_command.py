@@ -98,3 +98,14 @@ def test_a_checkpoint_older_than_the_last_report_is_a_resume(
     (tmp_path / "train.py").write_text(RESUMES.format(resumes=resumes))
     check = check_command(open_job(tmp_path / "job.toml"), resume=True)
     assert check.resume.startswith(words)
+
+
+def test_a_script_that_refuses_its_folder_is_said_to_and_why(tmp_path: Path) -> None:
+    text = JOB.format(python=sys.executable).replace("train.py", "train.py {checkpoint}")
+    (tmp_path / "job.toml").write_text(text.replace("[workload.metrics]", 'resume = ""\n[workload.metrics]'))
+    refuses = "if path.exists():\n    raise SystemExit(f'RuntimeError: expected {path} to NOT exist')\n"
+    script = RESUMES.format(resumes="").replace("while step", refuses + "while step")
+    (tmp_path / "train.py").write_text(script)
+    check = check_command(open_job(tmp_path / "job.toml"), resume=True)
+    assert check.resume.startswith("no: the script began anew; the script refused")
+    assert "to NOT exist" in check.resume
