@@ -166,12 +166,16 @@ class Workplace:
 
     def processes(self) -> set[int]:
         """Every process that works in this folder, or was started from it."""
-        found = {process for process in _all_processes() if _place(process) == str(self.folder)}
-        return found - {os.getpid()}
+        return processes_in(self.folder)
 
     def assert_nobody_left(self) -> None:
         """Waits until no process works here any more; whoever stays is a failure."""
         wait_until(lambda: not self.processes(), "every process of the run to end")
+
+
+def processes_in(folder: Path) -> set[int]:
+    """Every process that works in a folder, but for this one."""
+    return {process for process in _all_processes() if _place(process) == str(folder)} - {os.getpid()}
 
 
 def _all_processes() -> list[int]:
