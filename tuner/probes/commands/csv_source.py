@@ -125,6 +125,8 @@ class _CsvFile:
         found: list[dict[str, Any]] = []
         try:
             for row in rows:
+                if all(key == value for key, value in row.items()):
+                    continue  # a script that resumes may write its header again
                 found.append({str(key).strip(): value for key, value in row.items() if key is not None})
         except csv.Error as error:
             # What follows a field that is longer than a CSV reader takes cannot be read either.

@@ -91,6 +91,15 @@ def test_csv_rows_are_read_whether_the_file_grows_or_is_written_anew(tmp_path: P
     assert "which is not a number" in source.warnings[0]
 
 
+def test_a_header_that_a_resumed_script_writes_again_is_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "summary.csv"
+    path.write_text("epoch,eval_top1\n0,10.5\n")
+    source = CsvSource(form(value="eval_top1"), [str(path)])
+    path.write_text(path.read_text() + "epoch,eval_top1\n1,12.5\n")
+    assert [(line["epoch"], line["value"]) for line in read(source)] == [(1, 12.5)]
+    assert not source.warnings
+
+
 def test_rows_of_earlier_slices_that_are_written_again_are_not_new(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("step,value\n1,0.1\n2,0.2\n3,0.3\n")
