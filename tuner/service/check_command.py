@@ -170,7 +170,8 @@ def _tried_resume(
         return f"no: {lines[-1]}"
     # The checkpoint may be older than the last report: then the script repeats what lies between.
     first_after = prober.heard(again).first_samples
-    if first_after is None or first_after <= first_before or after.samples <= before.samples:
+    began_anew = after.repeated_seconds > 0 and (first_after is None or first_after <= first_before)
+    if began_anew or after.samples <= before.samples:
         reasons = "".join(f"; {remark}" for remark in after.remarks)
         return f"no: the script began anew{reasons}"
     if after.repeated_seconds > 0:

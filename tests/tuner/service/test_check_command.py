@@ -100,6 +100,24 @@ def test_a_checkpoint_older_than_the_last_report_is_a_resume(
     assert check.resume.startswith(words)
 
 
+def test_a_script_that_prints_its_epoch_at_its_beginning_resumes(tmp_path: Path) -> None:
+    """As Keras does: it saved after its only epoch, and begins with the next one."""
+    text = JOB.format(python=sys.executable).replace("train.py", "train.py {checkpoint}")
+    text = text.replace(
+        "'step (?P<step>\\d+) acc=(?P<value>\\S+)'", "['Epoch (?P<epoch>\\d+)/', 'acc=(?P<value>\\S+)']"
+    )
+    text = text.replace("[workload.metrics]", 'resume = ""\nepoch_samples = 80\n[workload.metrics]')
+    (tmp_path / "job.toml").write_text(text)
+    (tmp_path / "train.py").write_text(
+        "import sys, time\nfrom pathlib import Path\npath = Path(sys.argv[1])\n"
+        "epoch = int(path.read_text()) if path.exists() else 0\n"
+        "while epoch < 20:\n    epoch += 1\n    print(f'Epoch {epoch}/20', flush=True)\n    time.sleep(1.0)\n"
+        "    path.write_text(str(epoch))\n    print(f'acc={epoch / 100}', flush=True)\n"
+    )
+    check = check_command(open_job(tmp_path / "job.toml"), resume=True)
+    assert check.resume.startswith("yes: saved at")
+
+
 def test_a_script_that_refuses_its_folder_is_said_to_and_why(tmp_path: Path) -> None:
     text = JOB.format(python=sys.executable).replace("train.py", "train.py {checkpoint}")
     (tmp_path / "job.toml").write_text(text.replace("[workload.metrics]", 'resume = ""\n[workload.metrics]'))

@@ -145,6 +145,11 @@ class Attempt:
                 self._leave_warm_up_out()
         self._last_time = max(time, self._last_time)
 
+    @property
+    def first_samples(self) -> int | None:
+        """Samples of its first line, 0 where that names a beginning; None before it."""
+        return None if self.is_empty else self._places[0].samples
+
     def first_reported(self) -> tuple[int, float, int, float, float] | None:
         """The first report of progress, and how fast those after it follow.
 

@@ -142,8 +142,7 @@ class SliceCurve:
     @property
     def first_samples(self) -> int | None:
         """Samples at the first report of the newest process; None before it."""
-        first = self.attempts[-1].first_reported() if self.attempts else None
-        return None if first is None else first[0]
+        return self.attempts[-1].first_samples if self.attempts else None
 
     @property
     def has_interval(self) -> bool:
