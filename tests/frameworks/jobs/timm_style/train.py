@@ -90,7 +90,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("-b", "--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=0.01)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--output", default="output/train")
     parser.add_argument("--log-interval", type=int, default=20)
     parser.add_argument("--resume", default="")
