@@ -10,13 +10,9 @@ from pathlib import Path
 
 from tuner.drafting.command_line import CommandLine, braced
 from tuner.drafting.config_files import ConfigFile
-from tuner.drafting.parameters import Parameter, Role, number_of, plain_name
+from tuner.drafting.parameters import STATE_FILE, Parameter, Role, number_of, plain_name
 from tuner.drafting.source_code import SourceCode
 
-#: Endings of files that hold the state of a training.
-_SAVED = re.compile(
-    r"\.(pt|pth|ckpt|npz|npy|pkl|pickle|bin|safetensors|h5|keras|tar|msgpack|joblib|txt)$|\.weights\.h5$"
-)
 _STATE = re.compile(
     r"\.(pt|pth|ckpt|npz|pkl|pickle|tar|msgpack|keras|joblib)$|(^|/)checkpoint-\d+$|\.weights\.h5$"
 )
@@ -97,7 +93,7 @@ class Draft:
             return self.saved == "."
         role = self.saves_to
         text = (self.stated(role)[0] or "") if role is not None else ""
-        return bool(_SAVED.search(text))
+        return bool(STATE_FILE.search(text))
 
     @property
     def can_resume(self) -> bool:
@@ -143,6 +139,9 @@ class Draft:
         found: dict[Role, str] = {}
         if "output" in self.roles:
             found["output"] = "{output_folder}"
+        if "log" in self.roles:
+            name = Path(self.stated("log")[0] or "scores.log").name
+            found["log"] = f"{{output_folder}}/{name}"
         if self.saves_to is not None and self.resume_text() is not None:
             found[self.saves_to] = "{checkpoint}"
         elif "save" in self.roles:
@@ -212,9 +211,10 @@ class Draft:
             return replace(self, saved=".")
         names = [path.relative_to(folder) for path in files if path.is_relative_to(folder)]
         folders = {parent for name in names for parent in name.parents if parent != Path()}
-        found = [name for name in (*names, *folders) if _STATE.search(name.as_posix())]
+        found = [name for name in (*names, *folders) if is_state(name)]
         if not found:
-            return self
+            # What loads its state by itself knows where it is.
+            return replace(self, saved="*") if names and self.resumes_by_itself else self
         # What the whole state is in: a numbered folder before the files in it, `last` before others.
         found.sort(
             key=lambda name: (
@@ -283,6 +283,11 @@ class Draft:
                 return f"{name}={parameter.name}={value}"
             return f"{name}={parameter.name}={value}"
         return _assigned(parameter, value)
+
+
+def is_state(path: Path) -> bool:
+    """Whether a file or folder holds the state of a training, by its name."""
+    return _STATE.search(path.as_posix()) is not None
 
 
 def _is_gin_option(parameter: Parameter) -> bool:

@@ -14,6 +14,7 @@ _STARTS_OPTION = re.compile(rf"\s*{_NAME}")
 #: Frames that Rich draws, as Typer does.
 _FRAME = re.compile(r"[│|╭╮╰╯─*]+(?=\s|$)|^[│|]")
 _DEFAULTS = (
+    re.compile(r"\(type: .*, default: (?P<value>[^()]*)\)$", re.I),
     re.compile(r"\[default: (?P<value>[^\]]*)\]", re.I),
     re.compile(r"\(default(?: value)?[:=]? ?(?P<value>[^()]*)\)", re.I),
     re.compile(r"default(?:s to| is|:|=)\s*(?P<value>'[^']*'|\"[^\"]*\"|[^\s,;)\]]+)", re.I),

@@ -27,6 +27,7 @@ _NAMES: dict[Role, str] = {
     "steps": "the number of steps",
     "seed": "the seed",
     "output": "the folder that it writes to",
+    "log": "the file that it writes scores to",
     "save": "the place that it saves to",
     "resume": "what it resumes from",
 }
@@ -60,6 +61,7 @@ class JobDraft:
         trial: Its short run; None if it was not run.
         folder: Its working folder, relative to the job file.
         epoch_samples: Size of the training set; None if unknown.
+        shared: Files with the state of a training that the run left in the working folder.
         resume_works: Whether trying to resume worked; None if it was not tried.
     """
 
@@ -69,6 +71,7 @@ class JobDraft:
     trial: TrialRun | None
     folder: str = "."
     epoch_samples: EpochSize | None = None
+    shared: tuple[str, ...] = ()
     resume_works: bool | None = None
 
     def text(self) -> str:
@@ -104,7 +107,7 @@ class JobDraft:
     def _workload(self) -> Iterator[str]:
         draft = self.draft
         yield "[workload]"
-        for role in ("batch_size", "learning_rate", "seed", "epochs", "steps", "output", "save", "resume"):
+        for role in _NAMES:
             yield from self._role(role)
         yield f"command = {_string(draft.command_template())}"
         one_per = "node" if draft.line.kind == "torchrun" else "job"
@@ -112,6 +115,7 @@ class JobDraft:
         if self.folder != ".":
             yield f"folder = {_string(self.folder)}"
         yield from self._resume()
+        yield from self._shared()
         yield from self._epoch()
         variables = draft.environment()
         if variables:
@@ -181,6 +185,14 @@ class JobDraft:
             yield f'# resume = "{parameter.name} {{checkpoint}}"'
         else:
             yield "# No option to resume was found: each slice of a run starts over and costs its full time."
+
+    def _shared(self) -> Iterator[str]:
+        if self.shared:
+            names = _line(", ".join(self.shared[:3]))
+            yield (
+                f"# GUESS: the script saves to {names}, which all probes would share: let it save to "
+                "{checkpoint}, and remove what the run left"
+            )
 
     def _epoch(self) -> Iterator[str]:
         reading = self.reading

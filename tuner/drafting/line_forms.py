@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 import re
@@ -55,6 +56,11 @@ class Form:
 
     def column(self, index: int) -> list[float]:
         return [numbers[index].value for _, _, numbers in self.lines]
+
+    def before(self, line: int) -> list[Number] | None:
+        """The numbers of the last line of this form before a line; None if there is none."""
+        place = bisect.bisect_left(self.lines, line, key=lambda one: one[0])
+        return self.lines[place - 1][2] if place else None
 
     def name_samples(self, batch_size: int | None) -> None:
         """Tells counters of samples from counters of batches."""

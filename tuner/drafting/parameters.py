@@ -11,7 +11,7 @@ Way = Literal["option", "override", "gin", "file", "variable", "global"]
 """How a parameter is set: `--name value`, `name=value`, a gin binding, a line of a configuration file, an
 environment variable, or `--name=value` for a global variable of the script."""
 
-Role = Literal["batch_size", "learning_rate", "epochs", "steps", "seed", "output", "save", "resume"]
+Role = Literal["batch_size", "learning_rate", "epochs", "steps", "seed", "output", "log", "save", "resume"]
 
 #: Names of each role, the likeliest first. A dotted name counts by its end.
 _NAMES: dict[Role, tuple[str, ...]] = {
@@ -39,7 +39,11 @@ _NAMES: dict[Role, tuple[str, ...]] = {
     "output": (
         *("output_dir", "hydra.run.dir", "default_root_dir", "out_dir", "outdir", "output_folder"),
         *("output_path", "work_dir", "workdir", "run_dir", "exp_dir", "experiment_dir", "results_dir"),
-        *("result_dir", "log_dir", "logdir", "model_dir", "output", "out"),
+        *("result_dir", "log_dir", "logdir", "model_dir", "output", "out", "root_dir", "root"),
+    ),
+    "log": (
+        *("log_file", "logfile", "metrics_file", "scores_file", "results_file", "history_file", "csv_file"),
+        *("log_path", "metrics_path", "results_path", "output_file", "out_file", "csv", "metrics", "log"),
     ),
     "save": (
         *("checkpoint_dir", "ckpt_dir", "save_dir", "save_folder", "save_path", "checkpoint_path", "save_to"),
@@ -67,8 +71,23 @@ _OTHERS: dict[Role, str] = {
     "steps": r"(^|_)(warmup|decay|save|eval|logging|log|every|accumulation|interval|freq|val|grad)(_|$)",
     "seed": r"(^|_)(data_only)(_|$)",
     "output": r"(^|_)(overwrite|layer|channels?|features|dim|size)(_|$)",
+    "log": r"(^|_)(every|interval|freq|steps|level|dir|folder|best)(_|$)",
     "save": r"(^|_)(every|interval|freq|steps|strategy|limit|total|best|only)(_|$)",
     "resume": r"(^|_)(every|interval|steps|strategy|optimizer|scheduler|download)(_|$)",
+}
+#: Endings of files that hold the state of a training, and of files that hold its scores.
+STATE_FILE = re.compile(
+    r"\.(pt|pth|ckpt|npz|npy|pkl|pickle|bin|safetensors|h5|keras|tar|msgpack|joblib|txt|json|model)$",
+    re.IGNORECASE,
+)
+_SCORE_FILE = re.compile(r"\.(csv|tsv|jsonl?|ndjson|log|txt)$", re.IGNORECASE)
+#: Names that are a place to write to only if their default says so.
+_DOUBTFUL: dict[str, re.Pattern[str]] = {
+    **dict.fromkeys(("weights", "model", "model_path", "model_file"), STATE_FILE),
+    **dict.fromkeys(("csv", "metrics", "log", "output_file", "out_file"), _SCORE_FILE),
+    **dict.fromkeys(
+        ("root", "root_dir"), re.compile(r"run|log|out|result|exp|checkpoint|save", re.IGNORECASE)
+    ),
 }
 #: Ways to set a parameter, the preferred first.
 _WAYS: tuple[Way, ...] = ("option", "override", "gin", "variable", "file", "global")
@@ -176,8 +195,10 @@ def _rank(parameter: Parameter, role: Role) -> int | None:
         return None
     if role in ("batch_size", "learning_rate") and not parameter.takes_value:
         return None
-    if role in ("output", "save") and not parameter.takes_value:
-        return None
+    if role in ("output", "log", "save"):
+        needed = _DOUBTFUL.get(end)
+        if not parameter.takes_value or (needed and not needed.search(parameter.default or "")):
+            return None
     names = _NAMES[role]
     rank = next((i for i, one in enumerate(names) if one in (name, end)), None)
     if rank is None and any(end.endswith(f"_{one}") for one in _ENDINGS if one in names):

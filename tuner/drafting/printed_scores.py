@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.drafting.line_forms import BAR, Form, field_of, forms_of, position_of, repeats
+from tuner.drafting.line_forms import BAR, Form, field_of, forms_of, position_of, repeats, rises
 from tuner.drafting.line_patterns import pattern_of
 from tuner.drafting.metric_names import Meaning, split_of
 from tuner.drafting.readings import EpochSize, Reading
@@ -64,6 +65,8 @@ def epoch_samples_in(lines: Sequence[str]) -> EpochSize | None:
     return EpochSize(samples=-size, line=text, is_exact=True)
 
 
+#: Averages of an evaluation that goes on are preferred to scores of the training data alone.
+_PARTIAL = 18
 _SIZE = r"(?P<size>\d[\d,_]*)"
 _THINGS = r"(?:samples|examples|images|instances|sequences|rows|points|records)"
 _SIZES = (
@@ -80,8 +83,8 @@ def _candidates(forms: Sequence[Form]) -> list[_Candidate]:
     evaluating = {i for form in forms if _is_evaluation_progress(form) for i, _, _ in form.lines}
     found = []
     for form in forms:
-        for index, number in enumerate(form.lines[0][2]):
-            meaning = number.meaning
+        for place, number in enumerate(form.lines[0][2]):
+            index, meaning = place, number.meaning
             if meaning is None or meaning.field is not None:
                 continue
             rank = meaning.rank
@@ -97,7 +100,8 @@ def _candidates(forms: Sequence[Form]) -> list[_Candidate]:
                     metric=meaning.metric, direction=meaning.direction, split="validation", rank=rank
                 )
             if first in evaluating:
-                rank += 50
+                rank += _PARTIAL
+                index = _average_of(form, index)
             values = [value for value in form.column(index) if math.isfinite(value)]
             if len(set(values)) < 2 <= len(values) or (len(form.lines) == 1 and _has_better(form, forms)):
                 rank += 5
@@ -107,6 +111,14 @@ def _candidates(forms: Sequence[Form]) -> list[_Candidate]:
             rank += 0 if position else 1
             found.append(_Candidate(form=form, index=index, meaning=meaning, rank=10 * rank + index))
     return found
+
+
+def _average_of(form: Form, index: int) -> int:
+    """The average so far in parentheses behind a number: `Acc@1: 12.3 (11.2)`; else the number itself."""
+    _, text, numbers = form.lines[0]
+    if index + 1 < len(numbers) and text[numbers[index].end : numbers[index + 1].start].strip() == "(":
+        return index + 1
+    return index
 
 
 def _has_better(form: Form, forms: Sequence[Form]) -> bool:
@@ -155,6 +167,9 @@ def _reading(
         if other is None:
             return None
         place = position_of(other, wants_steps=True)
+        if _is_evaluation_progress(form):
+            # Scores of one evaluation come many times: the last of each epoch counts.
+            place = [index for index in place if field_of(other, index) == "epoch"] or place
         if not place:
             return None
         patterns = [
@@ -164,15 +179,16 @@ def _reading(
         fields = {field_of(other, i) for i in place}
         size = _epoch_size(other, place, batch_size)
     if size is None and "epoch" in fields and batch_size is not None:
-        size = _counted_epoch(forms, batch_size)
+        size = _counted_epoch(form, own, forms, batch_size)
     texts = [text for _, text, _ in form.lines]
+    label = form.lines[0][2][candidate.index].label or form.lines[0][2][candidate.index - 1].label
     percent = any(
         text[n[candidate.index].start : n[candidate.index].end].endswith("%") for _, text, n in form.lines
     )
     return Reading(
         source="output",
         meaning=candidate.meaning,
-        label=form.lines[0][2][candidate.index].label,
+        label=label,
         values=tuple(value for value in form.column(candidate.index) if math.isfinite(value)),
         patterns=tuple(patterns),
         fields=frozenset(fields),
@@ -188,21 +204,19 @@ def _counts_evaluation(form: Form, place: Sequence[int], forms: Sequence[Form]) 
     index = next(i for i in place if field_of(form, i) != "epoch")
     if repeats(form, index):
         return True
-    trained: list[tuple[int, float]] = []
     for other in forms:
         steps = [
             i for i in position_of(other, wants_steps=True) if field_of(other, i) == field_of(form, index)
         ]
-        if other is not form and steps and split_of(other.lines[0][1]) not in ("validation", "test"):
-            trained += [(line, numbers[steps[0]].value) for line, _, numbers in other.lines]
-    if not trained:
-        return False
-    trained.sort()
-    behind = 0
-    for line, _, numbers in form.lines:
-        before = [step for i, step in trained if i < line]
-        behind += bool(before) and numbers[index].value < before[-1]
-    return 2 * behind > len(form.lines)
+        if other is form or not steps or split_of(other.lines[0][1]) in ("validation", "test"):
+            continue
+        behind = 0
+        for line, _, numbers in form.lines:
+            before = other.before(line)
+            behind += before is not None and numbers[index].value < before[steps[0]].value
+        if 2 * behind > len(form.lines):
+            return True
+    return False
 
 
 def _position_form(form: Form, forms: Sequence[Form]) -> Form | None:
@@ -234,8 +248,8 @@ def _progress_form(form: Form, own: Sequence[int], forms: Sequence[Form]) -> For
         epoch = next(i for i in place if field_of(other, i) == "epoch")
         agree = 0
         for line, _, numbers in form.lines:
-            before = [n[epoch].value for i, _, n in other.lines if i < line]
-            agree += bool(before) and before[-1] == numbers[epochs[0]].value
+            before = other.before(line)
+            agree += before is not None and before[epoch].value == numbers[epochs[0]].value
         if agree == len(form.lines):
             return other
     return None
@@ -254,15 +268,41 @@ def _epoch_size(form: Form, place: Sequence[int], batch_size: int | None) -> Epo
     return None
 
 
-def _counted_epoch(forms: Sequence[Form], batch_size: int) -> EpochSize | None:
-    """Samples of an epoch from a progress bar that counts its batches."""
+def _counted_epoch(
+    scored: Form, own: Sequence[int], forms: Sequence[Form], batch_size: int
+) -> EpochSize | None:
+    """Samples of an epoch from a progress bar that counts batches: those of an epoch, or of the training.
+
+    Args:
+        scored: The lines with scores.
+        own: Their positions.
+        forms: All lines.
+        batch_size: Global batch size.
+    """
     for form in forms:
         _, text, numbers = form.lines[0]
         if _is_evaluation_progress(form) or split_of(text) in ("validation", "test"):
             continue
-        for number in numbers:
+        for index, number in enumerate(numbers):
             is_batches = number.is_counter and BAR.search(text) and (number.total or 0) > 1
-            if is_batches and not (number.meaning and number.meaning.field == "epoch"):
-                size = int(number.total or 0) * batch_size
-                return EpochSize(samples=size, line=text.strip(), is_exact=False)
+            if not is_batches or (number.meaning and number.meaning.field == "epoch"):
+                continue
+            steps = number.total or 0
+            if rises(form, index) and len(set(form.column(index))) > 1:
+                steps = _steps_of_epoch(scored, own, form, index) or steps
+            size = round(steps) * batch_size
+            return EpochSize(samples=size, line=text.strip(), is_exact=False)
     return None
+
+
+def _steps_of_epoch(scored: Form, own: Sequence[int], form: Form, index: int) -> float | None:
+    """Batches of an epoch by a bar that counts through the training, at lines that name the epoch."""
+    epoch = next((i for i in own if field_of(scored, i) == "epoch"), None)
+    if epoch is None:
+        return None
+    found = []
+    for line, _, numbers in scored.lines:
+        counted = form.before(line)
+        if counted is not None and numbers[epoch].value >= 1:
+            found.append(counted[index].value / numbers[epoch].value)
+    return statistics.median(found) if found else None

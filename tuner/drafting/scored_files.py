@@ -140,8 +140,9 @@ def _readings(
             columns=tuple((key, column) for key, column in keys if key != column),
             fields=frozenset(place),
             examples=(f"column {name} with {', '.join(place.values())}",),
-            # A file that names its columns is surer than a line of output, whatever else is equal.
-            rank=10 * meaning.rank - (5 if len(columns[name]) > 1 else -40),
+            # A file that names its columns is surer than a line of output, whatever else is equal, unless
+            # all runs write the same one.
+            rank=10 * meaning.rank - (5 if len(columns[name]) > 1 else -40) + (0 if "{" in path else 20),
         )
 
 

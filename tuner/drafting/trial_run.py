@@ -18,6 +18,7 @@ from tuner.probes.commands.failures import last_error
 _GRACE_SECONDS = 10.0
 _MOST_BYTES, _READ_BYTES = 2**26, 2**16
 _SAY_SECONDS, _POLL_SECONDS = 10.0, 0.2
+_ERROR_LINES, _ERROR_WIDTH = 8, 300
 #: Folders that no training writes its results to, and how far below the working folder files are searched.
 _SKIPPED = {
     ".git",
@@ -57,9 +58,13 @@ class TrialRun:
 
     def error(self) -> str:
         """The error that it failed with, or its last lines; for messages."""
-        words = last_error("\n".join(self.lines)) or "\n".join(self.lines[-5:])
-        lines = [line.rstrip() for line in words.splitlines() if line.strip()]
-        return "\n".join(f"  {line}" for line in lines[-8:])
+        usage = [i for i, line in enumerate(self.lines) if re.search(r"(^|\s)error: ", line)]
+        if self.exit_code == 2 and usage:
+            words = "\n".join(self.lines[usage[-1] :][:_ERROR_LINES])
+        else:
+            words = last_error("\n".join(self.lines)) or "\n".join(self.lines[-_ERROR_LINES:])
+        lines = [line.rstrip()[:_ERROR_WIDTH] for line in words.splitlines() if line.strip()]
+        return "\n".join(f"  {line}" for line in lines[-_ERROR_LINES:])
 
 
 def run_for(

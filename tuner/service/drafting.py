@@ -7,15 +7,15 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tuner.domain.errors import InfeasibleError, StorageError
 from tuner.drafting.command_line import CommandLine, split_command
-from tuner.drafting.config_files import config_files
-from tuner.drafting.draft import Draft, given_names
+from tuner.drafting.config_files import ConfigFile, config_files
+from tuner.drafting.draft import Draft, given_names, is_state
 from tuner.drafting.help_text import is_help, options_of_help
 from tuner.drafting.job_text import JobDraft
 from tuner.drafting.parameters import Parameter, Role, roles_of
@@ -157,7 +157,7 @@ def draft_of(
     has_help = bool(listed)
     files = tuple(config_files(line.arguments, folder))
     constants = _constants(line, source, folder) if source.overrides_globals else []
-    listed = source.completed(listed or source.options)
+    listed = [_as_configured(one, files) for one in source.completed(listed or source.options)]
     known = {name for one in (*listed, *constants) for name in (one.name, *one.aliases)}
     known |= {f"--{one.name}" for one in constants}
     parameters = [
@@ -182,6 +182,16 @@ def draft_of(
         files=files,
         has_help=has_help,
     )
+
+
+def _as_configured(option: Parameter, files: Sequence[ConfigFile]) -> Parameter:
+    """An option with the value that a configuration file of the command gives it."""
+    key = option.name.lstrip("-")
+    for file in files:
+        if key in file.keys:
+            number, value = file.keys[key]
+            return replace(option, default=value.strip("'\""), place=f"{file.path.name} line {number}")
+    return option
 
 
 def _stated(line: CommandLine) -> list[Parameter]:
@@ -290,7 +300,16 @@ def _with_run(
     if reading is None:
         say(f"note: no score was seen within {trial.seconds:.0f} s; the job file marks what is guessed")
     size = epoch_samples_in(trial.lines) or (None if reading is None else reading.epoch_samples)
-    return JobDraft(command=command, draft=draft, reading=reading, trial=trial, epoch_samples=size)
+    shared = tuple(
+        str(path.relative_to(folder))
+        for path in trial.files
+        if path.is_relative_to(folder) and is_state(path) and draft.source.loads_state
+    )
+    if shared:
+        say(f"note: the run left {', '.join(shared[:3])} in this folder, from which the script may go on")
+    return JobDraft(
+        command=command, draft=draft, reading=reading, trial=trial, epoch_samples=size, shared=shared
+    )
 
 
 def _failed_early(trial: TrialRun) -> bool:
