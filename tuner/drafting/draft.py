@@ -14,7 +14,8 @@ from tuner.drafting.parameters import STATE_FILE, Parameter, Role, number_of, pl
 from tuner.drafting.source_code import SourceCode
 
 _STATE = re.compile(
-    r"\.(pt|pth|ckpt|npz|pkl|pickle|tar|msgpack|keras|joblib)$|(^|/)checkpoint-\d+$|\.weights\.h5$"
+    r"\.(pt|pth|ckpt|npz|pkl|pickle|tar|msgpack|keras|joblib|distcp)$|(^|/)checkpoint-\d+$|\.weights\.h5$"
+    r"|(^|/)(checkpoints?|ckpts?|backup|snapshots?)/"
 )
 #: A script's own limit is raised by this factor, so that slow settings can still reach the target.
 _MORE = 10

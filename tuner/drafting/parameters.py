@@ -39,14 +39,24 @@ _NAMES: dict[Role, tuple[str, ...]] = {
     "output": (
         *("output_dir", "hydra.run.dir", "default_root_dir", "out_dir", "outdir", "output_folder"),
         *("output_path", "work_dir", "workdir", "run_dir", "exp_dir", "experiment_dir", "results_dir"),
-        *("result_dir", "log_dir", "logdir", "model_dir", "output", "out", "root_dir", "root"),
+        *("result_dir", "log_dir", "logdir", "model_dir", "project_dir", "output", "out"),
+        *("root_dir", "root"),
     ),
     "log": (
         *("log_file", "logfile", "metrics_file", "scores_file", "results_file", "history_file", "csv_file"),
         *("log_path", "metrics_path", "results_path", "output_file", "out_file", "csv", "metrics", "log"),
     ),
     "save": (
-        *("checkpoint_dir", "ckpt_dir", "save_dir", "save_folder", "save_path", "checkpoint_path", "save_to"),
+        *(
+            "checkpoint_dir",
+            "checkpoint_folder",
+            "ckpt_dir",
+            "save_dir",
+            "save_folder",
+            "save_path",
+            "checkpoint_path",
+            "save_to",
+        ),
         *(
             "snapshot_path",
             "snapshot_dir",
@@ -94,7 +104,7 @@ _WAYS: tuple[Way, ...] = ("option", "override", "gin", "variable", "file", "glob
 #: Names that also count at the end of a longer one, as in `sgd_lr` or `TRAINER_BATCH_SIZE`.
 _ENDINGS = ("batch_size", "learning_rate", "lr")
 _PER_RANK = re.compile(
-    r"per[_ -]?(device|gpu|rank|process|worker|core|replica)|micro|(^|_)(local|device)_", re.I
+    r"per[_ -]?(device|gpu|rank|process|worker|core|replica)|micro|(^|[_.])(local|device)_", re.I
 )
 _GLOBAL = re.compile(r"\b(global|total|effective|across|over) ?", re.I)
 
@@ -200,7 +210,9 @@ def _rank(parameter: Parameter, role: Role) -> int | None:
         if not parameter.takes_value or (needed and not needed.search(parameter.default or "")):
             return None
     names = _NAMES[role]
-    rank = next((i for i, one in enumerate(names) if one in (name, end)), None)
+    # `checkpoint.folder` is a checkpoint_folder.
+    last_two = "_".join(name.split(".")[-2:])
+    rank = next((i for i, one in enumerate(names) if one in (name, end, last_two)), None)
     if rank is None and any(end.endswith(f"_{one}") for one in _ENDINGS if one in names):
         rank = len(names)
     if rank is None:

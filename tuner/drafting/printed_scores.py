@@ -6,7 +6,7 @@ import math
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.drafting.line_forms import BAR, Form, field_of, forms_of, position_of, repeats, rises
 from tuner.drafting.line_patterns import pattern_of
@@ -89,6 +89,10 @@ def _candidates(forms: Sequence[Form]) -> list[_Candidate]:
                 continue
             rank = meaning.rank
             first = form.lines[0][0]
+            if meaning.split == "unknown" and any(one.is_counter and one.total for one in form.lines[0][2]):
+                # Lines that count the batches of an epoch are of the training.
+                meaning = replace(meaning, split="training", rank=rank + 10)
+                rank = meaning.rank
             if (
                 meaning.split == "unknown"
                 and evaluating
@@ -96,9 +100,7 @@ def _candidates(forms: Sequence[Form]) -> list[_Candidate]:
             ):
                 # The summary behind the lines of an evaluation.
                 rank -= 20
-                meaning = Meaning(
-                    metric=meaning.metric, direction=meaning.direction, split="validation", rank=rank
-                )
+                meaning = replace(meaning, split="validation", rank=rank)
             if first in evaluating:
                 rank += _PARTIAL
                 index = _average_of(form, index)

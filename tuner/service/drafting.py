@@ -291,13 +291,14 @@ def _with_run(
             draft = replace(draft, roles=others)
     if trial.failed:
         say(f"note: the command failed with exit code {trial.exit_code}:\n{trial.error()}")
-        say(_advice(draft, trial))
     if draft.saves_to in places:
         draft = draft.with_saved(places[draft.saves_to], trial.files)
     variables = {places[role]: text for role, text in draft.folders().items() if role in places}
     readings = _readings(draft, trial, folder, variables, metrics)
     reading = readings[0] if readings else None
-    if reading is None:
+    if reading is None and trial.failed:
+        say(_advice(draft, trial))
+    elif reading is None:
         say(f"note: no score was seen within {trial.seconds:.0f} s; the job file marks what is guessed")
     size = epoch_samples_in(trial.lines) or (None if reading is None else reading.epoch_samples)
     shared = tuple(
