@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import selectors
@@ -14,8 +15,6 @@ from pathlib import Path
 
 from tuner.probes.commands.failures import last_error
 
-#: Time between the request to end and the kill.
-_GRACE_SECONDS = 10.0
 _MOST_BYTES, _READ_BYTES = 2**26, 2**16
 _SAY_SECONDS, _POLL_SECONDS = 10.0, 0.2
 _ERROR_LINES, _ERROR_WIDTH = 8, 300
@@ -74,6 +73,7 @@ def run_for(
     seconds: float,
     environment: Mapping[str, str],
     watched: tuple[Path, ...] = (),
+    grace: float = 10.0,
     say: Callable[[str], object] = str,
 ) -> TrialRun:
     """Runs a command until it ends or its time is over; Ctrl-C ends the run, not the program.
@@ -81,9 +81,10 @@ def run_for(
     Args:
         command: For the shell.
         folder: Where it runs.
-        seconds: Longest time; then it gets SIGTERM and, 10 s later, SIGKILL.
+        seconds: Longest time; then it gets SIGTERM.
         environment: Variables besides those that are set.
         watched: More folders whose files count as written by it.
+        grace: Seconds between SIGTERM and SIGKILL.
         say: Gets a line of progress now and then.
     """
     roots = (folder, *watched)
@@ -105,7 +106,7 @@ def run_for(
     except KeyboardInterrupt:
         say("interrupted: going on with what was printed so far")
     was_ended = process.poll() is None
-    _end(process, output)
+    _end(process, output, grace)
     after = {path: stat for path, stat in _files(roots) if before.get(path) != stat}
     return TrialRun(
         command=command,
@@ -133,16 +134,22 @@ def _collect(
             if selector.select(_POLL_SECONDS):
                 data = process.stdout.read(_READ_BYTES)
                 if data == b"":
-                    process.wait(_GRACE_SECONDS)
+                    _wait(process)
                     return
                 output += data or b""
             elif process.poll() is not None:
                 return
 
 
-def _end(process: subprocess.Popen[bytes], output: bytearray) -> None:
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Waits a little for a process that has closed its output."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1.0)
+
+
+def _end(process: subprocess.Popen[bytes], output: bytearray, grace: float) -> None:
     """Ends a process and all that it started, and reads what is left."""
-    for number, timeout in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, 1.0)):
+    for number, timeout in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
         try:
             os.killpg(process.pid, number)
         except (ProcessLookupError, PermissionError):
