@@ -1,8 +1,8 @@
 """Posteriors of one law under several priors, mixed by how well each prior predicted the observations.
 
-Past studies give a second prior of the unknowns. Each study's value counts as one more observation of the
-unknown, with the uncertainty of that study and the spread between jobs. The neutral prior stays in the
-mixture, so a wrong past costs little.
+Past studies give a second prior of the unknowns, and runs that the user imported for this job a third one.
+Each study's value counts as one more observation of the unknown, with the uncertainty of that study and the
+spread between jobs. The neutral prior stays in the mixture, so a wrong past costs little.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from tuner.analytic.regression import IntArray, Kernel, Law, Parameter, Posterio
 #: studies of jobs whose best settings are far from theirs, and 4% less after five of jobs with near ones
 #: (standard error 2%). With a tenth, they spent 1% and 2% less.
 _BEFORE_ALIKE, _BEFORE_OTHERS = 0.5, 0.1
+#: The same of runs that the user imported for this job.
+_BEFORE_IMPORTED = 0.5
+#: Names of the priors.
+NEUTRAL, PAST_STUDIES, IMPORTED_RUNS = "neutral", "past studies", "imported runs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,19 +113,26 @@ class MixedPosterior:
 
     def sentences(self) -> list[str]:
         """How several priors are weighted, and what is still unknown, in words."""
-        weights = []
-        if len(self.parts) > 1:
-            weights = [
-                f"What past studies in this database found counts with {self.weights[1]:.0%}, a neutral "
-                f"prior with the rest. Before the first run it counted with {self.before[1]:.0%}; how well "
-                "each prior predicted the runs of this job has changed that."
-            ]
+        weights = [
+            f"What {_FOUND[name]} counts with {weight:.0%}, {_REMAINDER[len(self.parts) > 2]}. Before the first "
+            f"run it counted with {before:.0%}; how well each prior predicted the runs of this job has changed "
+            "that."
+            for name, weight, before in zip(self.names[1:], self.weights[1:], self.before[1:], strict=True)
+        ]
         return weights + unknown_sentences([name.removeprefix("log ") for name in self.at_prior()])
 
     def at_prior(self) -> list[str]:
         """Names of the unknowns that the observations left where their priors had them, in every part."""
         found = [set(part.at_prior()) for part in self.parts]
         return [p.name for p in self.parameters if all(p.name in names for names in found)]
+
+
+#: What a prior is learnt from, and what has the remainder of the weight if there are two or more priors.
+_FOUND = {
+    PAST_STUDIES: "past studies in this database found",
+    IMPORTED_RUNS: "the imported runs show",
+}
+_REMAINDER = ("a neutral prior with the rest", "the other priors with the rest")
 
 
 def weights_sentence(weights: Mapping[str, float]) -> str:
@@ -148,12 +159,12 @@ def fit_mixed(
     start: Array | None = None,
     tolerance: float = 1e-7,
 ) -> MixedPosterior:
-    """`fit` with the neutral prior, and a second fit with what past studies found, if they found anything.
+    """`fit` with the neutral prior, and one more with what each kind of past found, if it found anything.
 
     Args:
         law: The law.
         parameters: Its unknowns with their neutral priors, `(num_parameters,)`.
-        past: What past studies found of them.
+        past: What past studies found of them, and imported runs.
         residual: Kernel of what the law leaves out.
         inputs: `(num_points, num_features)`; may be empty.
         observations: `(num_points,)`.
@@ -168,20 +179,40 @@ def fit_mixed(
         return fit(law, priors, residual, *observed, slopes=slopes, start=first, tolerance=tolerance)
 
     neutral = fitted(parameters, start)
-    learnt = informed(parameters, past)
-    if learnt is None:
-        return MixedPosterior(parts=(neutral,), names=("neutral",))
-    other = fitted(learnt, None if start is None else neutral.theta)
-    is_alike = any(value.is_alike for values in past.values() for value in values)
-    weight = _BEFORE_ALIKE if is_alike else _BEFORE_OTHERS
-    return MixedPosterior(
-        parts=(neutral, other), names=("neutral", "past studies"), before=(1.0 - weight, weight)
-    )
+    parts, names, before = [neutral], [NEUTRAL], [1.0]
+    for name, own, weight in _pasts(past):
+        learnt = informed(parameters, own)
+        if learnt is None:
+            continue
+        parts.append(fitted(learnt, None if start is None else neutral.theta))
+        names.append(name)
+        before = [*(share * (1.0 - weight) for share in before), weight]
+    return MixedPosterior(parts=tuple(parts), names=tuple(names), before=tuple(before))
+
+
+def _pasts(past: PastLaw) -> list[tuple[str, PastLaw, float]]:
+    """What past studies found and what imported runs show, each with its probability before any observation."""
+    values = [value for found in past.values() for value in found]
+    is_alike = any(value.is_alike for value in values if not value.is_imported)
+    kinds = ((PAST_STUDIES, _BEFORE_ALIKE if is_alike else _BEFORE_OTHERS), (IMPORTED_RUNS, _BEFORE_IMPORTED))
+    return [
+        (
+            name,
+            {
+                unknown: [v for v in found if v.is_imported == (name == IMPORTED_RUNS)]
+                for unknown, found in past.items()
+            },
+            weight,
+        )
+        for name, weight in kinds
+    ]
 
 
 #: How much an unknown differs from one study to the next, in the neutral prior's standard deviations: of the
 #: same workload, data and hardware, and of any others. Assumed: a tenth, and half of what is unsure anyway.
 _BETWEEN_ALIKE, _BETWEEN_JOBS = 0.1, 0.5
+#: The same of runs that the user imported for this job.
+_BETWEEN_IMPORTED = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,11 +223,20 @@ class PastValue:
         mean: In the scale the law takes.
         sd: How well that study knew it, above 0.
         is_alike: Whether it was of the same workload, data and hardware.
+        is_imported: Whether it is of runs that were imported for this job, not of a study.
     """
 
     mean: float
     sd: float
-    is_alike: bool
+    is_alike: bool = False
+    is_imported: bool = False
+
+    @property
+    def between(self) -> float:
+        """How much the unknown differs from there to here, in standard deviations of its neutral prior."""
+        if self.is_imported:
+            return _BETWEEN_IMPORTED
+        return _BETWEEN_ALIKE if self.is_alike else _BETWEEN_JOBS
 
 
 PastLaw = Mapping[str, Sequence[PastValue]]
@@ -219,7 +259,7 @@ def _informed(parameter: Parameter, stated: Sequence[PastValue]) -> Parameter:
     """Averaged by precision with the neutral prior as one more study; never surer than jobs are alike."""
     if not stated:
         return parameter
-    between = [parameter.sd * (_BETWEEN_ALIKE if t.is_alike else _BETWEEN_JOBS) for t in stated]
+    between = [parameter.sd * t.between for t in stated]
     precisions = [(t.sd**2 + b**2) ** -1 for t, b in zip(stated, between, strict=True)]
     own = parameter.sd**-2
     total = sum(precisions) + own

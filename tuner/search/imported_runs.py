@@ -1,0 +1,125 @@
+"""What runs that were imported for a job show of its laws: a prior, never a result of the job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, PastValue
+from tuner.analytic.samples_model import fit_samples
+from tuner.analytic.step_time_model import fit_seconds
+from tuner.domain.measurement import Measurement, RankTiming, Spread
+from tuner.ledger import ProbeRecord
+from tuner.search.beliefs import rate_prior
+from tuner.search.law_priors import PastLaws
+from tuner.search.runs import RunCache
+from tuner.search.state import SearchState, read_state
+
+#: So many of the imported runs are fitted at most, those that went furthest to the target first.
+MOST_FITTED = 120
+#: Uncertainty of the seconds a sample of an imported curve, over their mean: its clock counts scores as well.
+_CLOCK_SPREAD = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedRuns:
+    """Runs that were imported for a job.
+
+    Args:
+        probes: One for each run, with its curve.
+        is_same_hardware: Whether the user stated that they ran on hardware as this job does, for each.
+    """
+
+    probes: tuple[ProbeRecord, ...] = ()
+    is_same_hardware: tuple[bool, ...] = ()
+
+
+def laws_of_imports(state: SearchState, imported: ImportedRuns) -> PastLaws:
+    """Priors of the laws' unknowns from imported runs, at the job's present target.
+
+    The laws are fitted to the imported runs alone. An unknown that they leave where its neutral prior has it
+    is no finding. Unlike a past study's, their distance to the target counts: the user imports them for this
+    metric and target. Runs that never reached it count as unfinished runs do.
+
+    Args:
+        state: Of the job; what was measured in it is not used.
+        imported: The runs.
+    """
+    if not imported.probes:
+        return PastLaws()
+    empty = read_state(state.job, state.cluster, (), state.epoch_samples)
+    seconds: PastLaw = {}
+    timed = [
+        measurement
+        for probe, is_same in zip(imported.probes, imported.is_same_hardware, strict=True)
+        if is_same and (measurement := _timed(probe, state)) is not None
+    ]
+    if timed:
+        posterior = fit_seconds(timed, state.cluster, state.parameter_bytes).posterior
+        seconds = _findings(posterior)
+    return PastLaws(seconds=seconds, samples=_samples_law(empty, imported.probes))
+
+
+def _samples_law(empty: SearchState, probes: Sequence[ProbeRecord]) -> PastLaw:
+    """What the imported runs show of samples to target."""
+    cache = RunCache(empty.job)
+    scored = [p for p in probes if (run := cache.run(p)) is not None and run.measurement.trained_curve]
+    evidence = []
+    # Each run counts, also several of one configuration: a state keeps the furthest run of each.
+    whole = read_state(empty.job, empty.cluster, scored, empty.epoch_samples)
+    for probe in scored:
+        own = read_state(empty.job, empty.cluster, [probe], empty.epoch_samples)
+        evidence += replace(own, start_value=whole.start_value).evidence()[0]
+    evidence.sort(key=lambda run: (run.samples_to_target is None, -max(run.progress, default=0.0)))
+    evidence = evidence[:MOST_FITTED]
+    if not evidence:
+        return {}
+    model = fit_samples(
+        evidence,
+        rate_prior(empty),
+        devices_per_node=empty.cluster.devices_per_node,
+        strategies=sorted({run.configuration.strategy for run in evidence}),
+    )
+    return _findings(model.posterior) if model.reported else {}
+
+
+def _findings(posterior: MixedPosterior) -> PastLaw:
+    """The unknowns that the runs moved away from their priors."""
+    left = set(posterior.at_prior())
+    return {
+        name: [PastValue(mean=mean, sd=sd, is_imported=True)]
+        for name, (mean, sd) in posterior.parameter_values().items()
+        if name not in left and sd > 0
+    }
+
+
+def _timed(probe: ProbeRecord, state: SearchState) -> Measurement | None:
+    """The run as one that timed its steps; None where its clock shows nothing."""
+    measurement = probe.measurement
+    if measurement is None or measurement.training_seconds <= 0 or measurement.samples <= 0:
+        return None
+    batch_size, num_ranks = probe.configuration.batch_size, state.cluster.num_ranks(probe.configuration.nodes)
+    seconds = measurement.training_seconds / measurement.samples * batch_size
+    step = Spread.of([seconds])
+    nothing = Spread.of([0.0])
+    timing = RankTiming(
+        rank=0,
+        batch_size=-(-batch_size // num_ranks),
+        compute=step,
+        sync=nothing,
+        input=nothing,
+        step=replace(step, std=_CLOCK_SPREAD * seconds),
+        count=num_ranks,
+    )
+    return replace(measurement, ranks=(timing,))
+
+
+def merged_pasts(first: PastLaws, second: PastLaws) -> PastLaws:
+    """What both found, each value of an unknown beside the other."""
+
+    def both(one: PastLaw, other: PastLaw) -> PastLaw:
+        return {name: [*one.get(name, ()), *other.get(name, ())] for name in dict.fromkeys([*one, *other])}
+
+    return PastLaws(
+        seconds=both(first.seconds, second.seconds), samples=both(first.samples, second.samples)
+    )
