@@ -164,16 +164,17 @@ class Template:
         return float(self.weights @ self.folds[:, place] / (LEVELS[place + 1] - LEVELS[place]))
 
 
-def template_of(passages: Sequence[Passage]) -> Template:
+def template_of(passages: Sequence[Passage], prior: Array = PRIOR) -> Template:
     """The template that runs of one workload share.
 
     Increments that runs have passed say which shapes are probable, and these say how long the others are.
 
     Args:
         passages: Of every run with an evaluation; may be empty.
+        prior: Probability of each shape before, `(num_shapes,)`.
     """
     if not passages:
-        return Template(folds=_INCREMENTS, weights=PRIOR)
+        return Template(folds=_INCREMENTS, weights=prior)
     steps = np.diff(np.stack([passage.log_samples for passage in passages]), axis=1)
     known = np.isfinite(steps)
     count = known.sum(axis=0)
@@ -181,10 +182,21 @@ def template_of(passages: Sequence[Passage]) -> Template:
     passed = count > 0
     mean, expected = total[passed] / count[passed], _INCREMENTS[:, passed]
     variance = _OWN_SD**2 * expected / count[passed] + _MISFIT_SD**2
-    log_weights = np.log(PRIOR) - 0.5 * ((mean - expected) ** 2 / variance + np.log(variance)).sum(axis=1)
+    log_weights = np.log(prior) - 0.5 * ((mean - expected) ** 2 / variance + np.log(variance)).sum(axis=1)
     weights = np.exp(log_weights - log_weights.max())
     folds = (_SHAPE_RUNS * _INCREMENTS + total) / (_SHAPE_RUNS + count)
     return Template(folds=folds, weights=weights / weights.sum())
+
+
+def informed_shapes(passages: Sequence[Passage]) -> Array:
+    """Probability of each shape if runs of what may be a similar workload were seen, `(num_shapes,)`.
+
+    Half of it is as they say, half as without them, so that a workload with other curves costs little.
+
+    Args:
+        passages: Of the runs; may be empty.
+    """
+    return np.asarray(0.5 * (PRIOR + template_of(passages).weights), dtype=float)
 
 
 def variance_after(share: Array) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tuner.analytic.curve_template import (
     FORM_SD,
+    PRIOR,
     ahead_of,
     passage_of,
     template_of,
@@ -53,11 +54,12 @@ class Arrivals:
     unreachable_elsewhere: float
 
 
-def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
+def extrapolate(runs: Sequence[RunEvidence], shapes: Array = PRIOR) -> Arrivals:
     """Extrapolates every run's curve to the target, along the template that all share.
 
     Args:
         runs: What was run; those without an evaluation, and those that diverged, are skipped.
+        shapes: Probability of each shape of a curve before, `(num_shapes,)`.
     """
     num = len(runs)
     passages = {
@@ -65,7 +67,7 @@ def extrapolate(runs: Sequence[RunEvidence]) -> Arrivals:
         for i, run in enumerate(runs)
         if len(run.samples) and not run.diverged
     }
-    template = template_of(list(passages.values()))
+    template = template_of(list(passages.values()), shapes)
     median, unreachable = np.full(num, np.inf), np.full(num, np.nan)
     deviation = np.zeros((NUM_DRAWS, num))
     # Two normals are shared by all runs, two are each run's own.

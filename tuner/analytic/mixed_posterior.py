@@ -212,7 +212,7 @@ def _pasts(past: PastLaw) -> list[tuple[str, PastLaw, float]]:
 #: same workload, data and hardware, and of any others. Assumed: a tenth, and half of what is unsure anyway.
 _BETWEEN_ALIKE, _BETWEEN_JOBS = 0.1, 0.5
 #: The same of runs that the user imported for this job.
-_BETWEEN_IMPORTED = 0.3
+_BETWEEN_IMPORTED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

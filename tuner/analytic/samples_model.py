@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from search_spaces import Configuration
+from tuner.analytic.curve_template import PRIOR
 from tuner.analytic.disagreement import FAMILIES, OUTER_STEP, disagreement_columns, disagreement_parameters
 from tuner.analytic.laws import Array, log_best_rate, log_samples_at_best_rate, rate_penalty
 from tuner.analytic.learning_curve import Arrivals, extrapolate
@@ -274,6 +275,7 @@ def fit_samples(
     strategies: Sequence[str] = (),
     emulation_differs: bool = False,
     past: PastLaw | None = None,
+    shapes: Array = PRIOR,
 ) -> SamplesModel:
     """Fits samples to target to every run, finished or not.
 
@@ -284,8 +286,9 @@ def fit_samples(
         strategies: Strategies to predict, besides those that were run.
         emulation_differs: Whether to predict real ranks, so that emulated runs have a bias of their own.
         past: What past studies found of the law's unknowns.
+        shapes: Probability of each shape of a learning curve before, `(num_shapes,)`.
     """
-    arrivals = extrapolate(runs)
+    arrivals = extrapolate(runs, shapes)
     reported = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
     reported = [i for i in reported if not broke_down(runs[i], runs)]
     own_sd = arrivals.own.std(axis=0)

@@ -155,6 +155,7 @@ def _predictor(
             strategies=sorted({c.strategy for c in configurations}),
             emulation_differs=state.cluster.at_hand is not None,
             past=past.samples,
+            shapes=past.shapes,
         )
         found = law.left_out_log_densities()
         densities = {k: found[r.index] for k, r in runs.items() if r.index in found}

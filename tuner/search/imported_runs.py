@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tuner.analytic.curve_template import informed_shapes, passage_of
 from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, PastValue
+from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.samples_model import fit_samples
 from tuner.analytic.step_time_model import fit_seconds
 from tuner.domain.measurement import Measurement, RankTiming, Spread
@@ -57,21 +59,27 @@ def laws_of_imports(state: SearchState, imported: ImportedRuns) -> PastLaws:
     if timed:
         posterior = fit_seconds(timed, state.cluster, state.parameter_bytes).posterior
         seconds = _findings(posterior)
-    return PastLaws(seconds=seconds, samples=_samples_law(empty, imported.probes))
+    evidence = _evidence(empty, imported.probes)
+    passages = [passage_of(run.samples, run.progress) for run in evidence if not run.diverged]
+    return PastLaws(seconds=seconds, samples=_samples_law(empty, evidence), shapes=informed_shapes(passages))
 
 
-def _samples_law(empty: SearchState, probes: Sequence[ProbeRecord]) -> PastLaw:
-    """What the imported runs show of samples to target."""
+def _evidence(empty: SearchState, probes: Sequence[ProbeRecord]) -> list[RunEvidence]:
+    """The imported runs that have a score as the models see them, those that went furthest first."""
     cache = RunCache(empty.job)
     scored = [p for p in probes if (run := cache.run(p)) is not None and run.measurement.trained_curve]
-    evidence = []
+    evidence: list[RunEvidence] = []
     # Each run counts, also several of one configuration: a state keeps the furthest run of each.
     whole = read_state(empty.job, empty.cluster, scored, empty.epoch_samples)
     for probe in scored:
         own = read_state(empty.job, empty.cluster, [probe], empty.epoch_samples)
         evidence += replace(own, start_value=whole.start_value).evidence()[0]
     evidence.sort(key=lambda run: (run.samples_to_target is None, -max(run.progress, default=0.0)))
-    evidence = evidence[:MOST_FITTED]
+    return evidence[:MOST_FITTED]
+
+
+def _samples_law(empty: SearchState, evidence: Sequence[RunEvidence]) -> PastLaw:
+    """What the imported runs show of samples to target."""
     if not evidence:
         return {}
     model = fit_samples(
@@ -121,5 +129,7 @@ def merged_pasts(first: PastLaws, second: PastLaws) -> PastLaws:
         return {name: [*one.get(name, ()), *other.get(name, ())] for name in dict.fromkeys([*one, *other])}
 
     return PastLaws(
-        seconds=both(first.seconds, second.seconds), samples=both(first.samples, second.samples)
+        seconds=both(first.seconds, second.seconds),
+        samples=both(first.samples, second.samples),
+        shapes=second.shapes,
     )

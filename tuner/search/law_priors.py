@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tuner.analytic.curve_template import PRIOR
+from tuner.analytic.laws import Array
 from tuner.analytic.mixed_posterior import PastLaw, PastValue
 from tuner.analytic.step_law import UNSTATED_BYTES
 from tuner.ledger import FitRecord
@@ -22,10 +24,12 @@ class PastLaws:
     Args:
         seconds: Of seconds a sample.
         samples: Of samples to target.
+        shapes: Probability of each shape of a learning curve, `(num_shapes,)`.
     """
 
     seconds: PastLaw = field(default_factory=dict)
     samples: PastLaw = field(default_factory=dict)
+    shapes: Array = field(default_factory=lambda: PRIOR)
 
 
 NO_PAST = PastLaws()
