@@ -25,9 +25,10 @@ from tuner.service.options import (
     LaunchTarget,
     Output,
     Sampler,
+    SourceFormat,
     StorageUrl,
 )
-from tuner.service.output import print_rows, shown_progress
+from tuner.service.output import ask, print_rows, say, shown_progress
 
 if TYPE_CHECKING:
     from storage import Storage
@@ -269,6 +270,48 @@ def record(
     print_rows(rows, output_format)
 
 
+def import_runs(
+    job: JobPath,
+    sources: Annotated[
+        list[Path], typer.Option("--from", help="A file or a folder of runs; repeatable.", show_default=False)
+    ],
+    mapping: Annotated[
+        Path | None,
+        typer.Option(help="TOML file that maps columns and parameters to the job.", show_default=False),
+    ] = None,
+    source_format: Annotated[
+        SourceFormat, typer.Option("--source-format", help="Read only files of this format.")
+    ] = SourceFormat.AUTO,
+    same_hardware: Annotated[
+        bool, typer.Option("--same-hardware", help="The runs had the job's hardware: use their seconds, too.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was imported before.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is read, and store nothing.")] = False,
+    storage: StorageUrl = None,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Import curves that exist already as past runs of a job: a prior, never a result."""
+    from tuner.past_runs.mapping import mapping_text
+    from tuner.service.importing import ImportOptions, import_rows, read_past_runs, summary_words
+
+    opened = opened_job(job)
+    options = ImportOptions(
+        sources=tuple(sources),
+        mapping=mapping,
+        source_format=None if source_format is SourceFormat.AUTO else source_format.value,
+        same_hardware=same_hardware,
+    )
+    read = read_past_runs(opened, options, ask if sys.stdin.isatty() and sys.stderr.isatty() else None)
+    say(f"mapping:\n{mapping_text(read.mapping.model_dump(exclude_unset=True))}")
+    if dry_run:
+        rows = import_rows(opened, read, None)
+    else:
+        with study_store(storage, job) as store:
+            rows = import_rows(opened, read, store.ledger, fresh=fresh)
+    print_rows(rows, output_format)
+    say(summary_words(rows))
+
+
 def export(
     job: JobPath,
     target: Annotated[
@@ -331,7 +374,7 @@ def upgrade(
 
 for _command in (
     *(init, check, run, train, status, trials, explain, report),
-    *(record, export, calibrate, schema, doctor),
+    *(record, import_runs, export, calibrate, schema, doctor),
 ):
     app.command()(_command)
 database.command()(upgrade)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.past_runs [--jobs 60] [--first 0] [--processes 1] [--json] [--output FILE]
 
-Each made script (`benchmarks.made_scripts`) whose target some configuration reaches is searched three times on a
-virtual clock: without imported runs, with runs of a similar script, and with runs of an unrelated one. The
-searches are else equal. Every script is searched for one training, which the search itself does (`one`), and
+Each made script (`benchmarks.made_scripts`) whose target some configuration reaches is searched three times,
+on a virtual clock: without imported runs, with runs of a similar script, and with runs of an unrelated one.
+The searches are else equal. Every script is searched for one training, which the search itself does (`one`), and
 as a script with a long start-up whose answer serves 20 trainings (`twenty`).
 
 - A similar script has the curve's shape and the start and the best score of the searched one. It needs other
@@ -108,7 +108,10 @@ def imported_runs(script: MadeScript, seed: int) -> ImportedRuns:
             curve = curve[: max(int(len(curve) * rng.uniform(0.2, 0.9)), 1)]
         points = tuple(
             CurvePoint(
-                training_seconds=float(seconds), step=int(step), samples=round(step * batch), value=float(value)
+                training_seconds=float(seconds),
+                step=int(step),
+                samples=round(step * batch),
+                value=float(value),
             )
             for seconds, step, value in curve
         )
@@ -154,8 +157,8 @@ def cost(script: MadeScript, kind: str, folder: Path) -> tuple[float, bool]:
     past = NO_PAST
     if kind != "none":
         other = similar_script(script) if kind == "similar" else unrelated_script(script)
-        state = Search(context, prober, ModelPolicy()).state()
-        past = laws_of_imports(state, imported_runs(other, script.seed))
+        runs = imported_runs(other, script.seed)
+        past = laws_of_imports(job, cluster, runs, context.epoch_samples)
     search = Search(context, prober, ModelPolicy(Believer(seed=script.seed, past=past)))
     _, decision = search.run()
     state = search.state()

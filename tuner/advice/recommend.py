@@ -23,6 +23,7 @@ from tuner.domain.measurement import Outcome, Purpose
 from tuner.domain.recommendation import (
     Alternative,
     Estimate,
+    ImportedEvidence,
     Recommendation,
     TuningCost,
     Verification,
@@ -57,6 +58,7 @@ class Ending:
         study_name: Its study.
         job_path: The job's file.
         made_at: Seconds since the epoch.
+        imported: Runs that were imported for the job; None if there are none.
     """
 
     state: SearchState
@@ -66,6 +68,7 @@ class Ending:
     study_name: str
     job_path: Path
     made_at: float
+    imported: ImportedEvidence | None = None
 
 
 def recommend(ending: Ending) -> Recommendation | None:
@@ -108,6 +111,7 @@ def recommend(ending: Ending) -> Recommendation | None:
         ended_by_budget=stop.kind is StopKind.BUDGET,
         axes_without_effect=tuple(sorted(axes_without_effect(state))),
         startup_seconds=state.startup_seconds if state.job.runs_command else None,
+        imported=ending.imported,
     )
 
 

@@ -114,9 +114,9 @@ class MixedPosterior:
     def sentences(self) -> list[str]:
         """How several priors are weighted, and what is still unknown, in words."""
         weights = [
-            f"What {_FOUND[name]} counts with {weight:.0%}, {_REMAINDER[len(self.parts) > 2]}. Before the first "
-            f"run it counted with {before:.0%}; how well each prior predicted the runs of this job has changed "
-            "that."
+            f"What {_FOUND[name]} counts with {weight:.0%}, {_REMAINDER[len(self.parts) > 2]}. Before the "
+            f"first run it counted with {before:.0%}; how well each prior predicted the runs of this job has "
+            "changed that."
             for name, weight, before in zip(self.names[1:], self.weights[1:], self.before[1:], strict=True)
         ]
         return weights + unknown_sentences([name.removeprefix("log ") for name in self.at_prior()])
@@ -191,7 +191,7 @@ def fit_mixed(
 
 
 def _pasts(past: PastLaw) -> list[tuple[str, PastLaw, float]]:
-    """What past studies found and what imported runs show, each with its probability before any observation."""
+    """What past studies found and imported runs show, each with its probability before any observation."""
     values = [value for found in past.values() for value in found]
     is_alike = any(value.is_alike for value in values if not value.is_imported)
     kinds = ((PAST_STUDIES, _BEFORE_ALIKE if is_alike else _BEFORE_OTHERS), (IMPORTED_RUNS, _BEFORE_IMPORTED))

@@ -13,7 +13,7 @@ from search_spaces import Configuration
 from tuner.domain.confirmation import Confirmation
 
 #: Version of `recommendation.json`: the first number changes when a reader of the old form would fail.
-SCHEMA_VERSION = "1.6"
+SCHEMA_VERSION = "1.7"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +115,24 @@ class Verification:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImportedEvidence:
+    """Runs that were imported for the job. None of them is a measured result of it.
+
+    Args:
+        num_runs: How many.
+        num_same_hardware: Those of them that ran on hardware as the job has, so that their seconds count.
+        sources: The files and folders that they come from, with their format.
+        weights: Model to the weight that the prior of the imported runs has in it now, in [0, 1]. It has none
+            in a model that it says nothing of.
+    """
+
+    num_runs: int
+    num_same_hardware: int
+    sources: tuple[str, ...]
+    weights: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuningCost:
     """What the search spent.
 
@@ -169,6 +187,7 @@ class Recommendation:
         startup_seconds: What a start of the user's script takes before its training, which each training
             pays, too; None if no script was run.
         confirmation: Repeated trainings of the choice and of the present settings; None if there are none.
+        imported: Runs that were imported for the job, which count as a prior; None if there are none.
     """
 
     job_name: str
@@ -195,6 +214,7 @@ class Recommendation:
     axes_without_effect: tuple[str, ...] = ()
     startup_seconds: float | None = None
     confirmation: Confirmation | None = None
+    imported: ImportedEvidence | None = None
     schema_version: str = field(default=SCHEMA_VERSION)
 
     def to_dict(self) -> dict[str, Any]:
@@ -231,6 +251,7 @@ class Recommendation:
                 "confirmation": Confirmation.from_dict(data["confirmation"])
                 if data.get("confirmation")
                 else None,
+                "imported": _imported(data["imported"]) if data.get("imported") else None,
             }
         )
 
@@ -271,6 +292,10 @@ def _outlook(data: Mapping[str, Any]) -> StrategyOutlook:
     return StrategyOutlook(
         **{**data, **estimates, "configuration": Configuration(data["configuration"])},
     )
+
+
+def _imported(data: Mapping[str, Any]) -> ImportedEvidence:
+    return ImportedEvidence(**{**data, "sources": tuple(data["sources"])})
 
 
 def _verification(data: Mapping[str, Any]) -> Verification:

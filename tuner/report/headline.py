@@ -14,6 +14,7 @@ from tuner.report.findings import (
     prediction,
     trust_in,
 )
+from tuner.report.imported import imported_finding
 from tuner.report.markup import Markup, element
 
 #: More warnings than this stand only under what the recommendation rests on.
@@ -34,6 +35,8 @@ def headline_section(content: ReportContent) -> Markup:
     ]
     if recommendation.confirmation is not None:
         facts.append(_fact("trained again with new seeds", confirmation_finding(recommendation.confirmation)))
+    if recommendation.imported is not None:
+        facts.append(_fact("imported runs", imported_finding(recommendation.imported)))
     if choice.dollars is not None:
         price = f"90% interval {format_dollar_interval(choice.dollars)}."
         paid = Finding(headline=format_dollars(choice.dollars.median), detail=price)

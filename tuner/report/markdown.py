@@ -17,6 +17,7 @@ from tuner.report.findings import (
     prediction,
     trust_in,
 )
+from tuner.report.imported import imported_finding
 from tuner.report.spending import spent_words
 from tuner.report.tables import (
     PROBES_NOTE,
@@ -91,6 +92,8 @@ def _headline(content: ReportContent) -> list[str]:
     ]
     if recommendation.confirmation is not None:
         facts.append(("Trained again with new seeds", confirmation_finding(recommendation.confirmation)))
+    if recommendation.imported is not None:
+        facts.append(("Imported runs", imported_finding(recommendation.imported)))
     blocks = [
         f"# Paceline: {escaped(recommendation.job_name)}",
         f"Recommended: **{escaped(format_configuration(recommendation.choice.configuration))}** "

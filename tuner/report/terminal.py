@@ -22,6 +22,7 @@ from tuner.report.findings import (
     prediction,
     trust_in,
 )
+from tuner.report.imported import imported_finding
 from tuner.report.spending import spent_words
 
 _WIDTH = 100
@@ -48,6 +49,8 @@ def recommendation_text(recommendation: Recommendation) -> str:
     lines += _fact("compared with now", _words(comparison(recommendation)))
     if recommendation.confirmation is not None:
         lines += _fact("with new seeds", _words(confirmation_finding(recommendation.confirmation)))
+    if recommendation.imported is not None:
+        lines += _fact("imported runs", _words(imported_finding(recommendation.imported)))
     if recommendation.runner_up is not None:
         second = recommendation.runner_up
         words = (

@@ -59,6 +59,11 @@ class Believer:
             self._believed = known, believe(state, found, rng, self._past, slopes, self._calibration)
         return self._believed[1]
 
+    @property
+    def rise_samples(self) -> float:
+        """Samples after which imported runs left their start; 0 without any."""
+        return self._past.rise_samples
+
     def knows_laws(self, state: SearchState) -> bool:
         """Whether laws say how all axes act: they do not where the space is a list of recorded runs."""
         return state.job.probe.recording is None

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from tuner.analytic.curve_template import informed_shapes, passage_of
 from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, PastValue
 from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.samples_model import fit_samples
+from tuner.analytic.step_law import UNSTATED_BYTES
 from tuner.analytic.step_time_model import fit_seconds
+from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import Measurement, RankTiming, Spread
+from tuner.job import Job
 from tuner.ledger import ProbeRecord
 from tuner.search.beliefs import rate_prior
-from tuner.search.law_priors import PastLaws
+from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.runs import RunCache
 from tuner.search.state import SearchState, read_state
 
@@ -36,7 +41,7 @@ class ImportedRuns:
     is_same_hardware: tuple[bool, ...] = ()
 
 
-def laws_of_imports(state: SearchState, imported: ImportedRuns) -> PastLaws:
+def laws_of_imports(job: Job, cluster: Cluster, imported: ImportedRuns, epoch_samples: int) -> PastLaws:
     """Priors of the laws' unknowns from imported runs, at the job's present target.
 
     The laws are fitted to the imported runs alone. An unknown that they leave where its neutral prior has it
@@ -44,24 +49,38 @@ def laws_of_imports(state: SearchState, imported: ImportedRuns) -> PastLaws:
     metric and target. Runs that never reached it count as unfinished runs do.
 
     Args:
-        state: Of the job; what was measured in it is not used.
+        job: The job.
+        cluster: What it trains on.
         imported: The runs.
+        epoch_samples: Size of the training set.
     """
     if not imported.probes:
-        return PastLaws()
-    empty = read_state(state.job, state.cluster, (), state.epoch_samples)
-    seconds: PastLaw = {}
-    timed = [
-        measurement
-        for probe, is_same in zip(imported.probes, imported.is_same_hardware, strict=True)
-        if is_same and (measurement := _timed(probe, state)) is not None
-    ]
-    if timed:
-        posterior = fit_seconds(timed, state.cluster, state.parameter_bytes).posterior
-        seconds = _findings(posterior)
+        return NO_PAST
+    empty = read_state(job, cluster, (), epoch_samples)
     evidence = _evidence(empty, imported.probes)
-    passages = [passage_of(run.samples, run.progress) for run in evidence if not run.diverged]
-    return PastLaws(seconds=seconds, samples=_samples_law(empty, evidence), shapes=informed_shapes(passages))
+    passages = [passage_of(run.samples, run.progress) for run in evidence]
+    return PastLaws(
+        seconds=_seconds_law(cluster, imported),
+        samples=_samples_law(empty, evidence),
+        shapes=informed_shapes(passages),
+        rise_samples=_rise_samples(empty, imported.probes),
+    )
+
+
+def _seconds_law(cluster: Cluster, imported: ImportedRuns) -> PastLaw:
+    """What runs on the same hardware show of seconds a sample."""
+    pairs = zip(imported.probes, imported.is_same_hardware, strict=True)
+    timed = [_timed(probe, cluster) for probe, is_same in pairs if is_same]
+    slices = [measurement for measurement in timed if measurement is not None]
+    return _findings(fit_seconds(slices, cluster, 0).posterior) if slices else {}
+
+
+def _rise_samples(empty: SearchState, probes: Sequence[ProbeRecord]) -> float:
+    """Samples after which the runs that reached the target left their start, their median; 0 without any."""
+    cache = RunCache(empty.job)
+    runs = [run for run in map(cache.run, probes) if run is not None and run.arrived]
+    found = [run.rise_samples for run in runs if run.rise_samples is not None]
+    return float(np.median(found)) if found else 0.0
 
 
 def _evidence(empty: SearchState, probes: Sequence[ProbeRecord]) -> list[RunEvidence]:
@@ -93,7 +112,7 @@ def _samples_law(empty: SearchState, evidence: Sequence[RunEvidence]) -> PastLaw
 
 def _findings(posterior: MixedPosterior) -> PastLaw:
     """The unknowns that the runs moved away from their priors."""
-    left = set(posterior.at_prior())
+    left = {UNSTATED_BYTES, *posterior.at_prior()}
     return {
         name: [PastValue(mean=mean, sd=sd, is_imported=True)]
         for name, (mean, sd) in posterior.parameter_values().items()
@@ -101,12 +120,14 @@ def _findings(posterior: MixedPosterior) -> PastLaw:
     }
 
 
-def _timed(probe: ProbeRecord, state: SearchState) -> Measurement | None:
+def _timed(probe: ProbeRecord, cluster: Cluster) -> Measurement | None:
     """The run as one that timed its steps; None where its clock shows nothing."""
     measurement = probe.measurement
+    if cluster.num_ranks(probe.configuration.nodes) > probe.configuration.batch_size:
+        return None
     if measurement is None or measurement.training_seconds <= 0 or measurement.samples <= 0:
         return None
-    batch_size, num_ranks = probe.configuration.batch_size, state.cluster.num_ranks(probe.configuration.nodes)
+    batch_size, num_ranks = probe.configuration.batch_size, cluster.num_ranks(probe.configuration.nodes)
     seconds = measurement.training_seconds / measurement.samples * batch_size
     step = Spread.of([seconds])
     nothing = Spread.of([0.0])
@@ -132,4 +153,5 @@ def merged_pasts(first: PastLaws, second: PastLaws) -> PastLaws:
         seconds=both(first.seconds, second.seconds),
         samples=both(first.samples, second.samples),
         shapes=second.shapes,
+        rise_samples=second.rise_samples,
     )

@@ -25,11 +25,14 @@ class PastLaws:
         seconds: Of seconds a sample.
         samples: Of samples to target.
         shapes: Probability of each shape of a learning curve, `(num_shapes,)`.
+        rise_samples: Samples after which imported runs that reached the target left their start, the median;
+            0 where unknown.
     """
 
     seconds: PastLaw = field(default_factory=dict)
     samples: PastLaw = field(default_factory=dict)
     shapes: Array = field(default_factory=lambda: PRIOR)
+    rise_samples: float = 0.0
 
 
 NO_PAST = PastLaws()

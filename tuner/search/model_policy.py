@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +30,9 @@ _FIRST_PROBES, _FIRST_WITH_LAWS = 3, 1
 #: While no score shows a gain, the first run goes on to so many times the samples of its first score before
 #: another one starts, and to so many times more for each further one.
 _FIRST_WAIT, _MORE_WAIT = 8.0, 3.0
+#: Imported runs that rise later let it go on to so many times the samples of their rise, up to so many times
+#: further than without them.
+_RISE_FACTOR, _MOST_WAIT = 1.5, 4.0
 #: So many runs with a score are needed to say that no configuration reaches the target.
 _FEWEST_TRIED = 3
 
@@ -141,7 +145,7 @@ class ModelPolicy:
             if run.probe.probe_id not in under_way
         )
         untried = self._untried(state) if may_start(state) else []
-        longest = _FIRST_WAIT * _MORE_WAIT ** (len(runs) - 1)
+        longest = self._first_wait(runs) * _MORE_WAIT ** (len(runs) - 1)
         if ranked and (ranked[0][0] < longest or not untried):
             run = runs[ranked[0][2]]
             probe_id, until = run.probe.probe_id, _unrisen_until(state, run.configuration, run)
@@ -152,6 +156,14 @@ class ModelPolicy:
             return _nothing_left(state)
         until = _unrisen_until(state, untried[0], None)
         return Start(configuration=untried[0], purpose=Purpose.STATISTICS, until=until, reason=reason)
+
+    def _first_wait(self, runs: Sequence[Run]) -> float:
+        """How far the first run goes on before another one starts, over the samples of a first score."""
+        firsts = [run.measurement.trained_curve[0].samples for run in runs if run.measurement.trained_curve]
+        if not firsts:
+            return _FIRST_WAIT
+        late = _RISE_FACTOR * self._believer.rise_samples / min(firsts)
+        return _FIRST_WAIT * min(max(late / _FIRST_WAIT, 1.0), _MOST_WAIT)
 
     def _untried(self, state: SearchState) -> list[Configuration]:
         """What may be started where no score tells anything, the best first."""

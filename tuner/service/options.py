@@ -37,6 +37,16 @@ class Sampler(StrEnum):
     RANDOM = "random"
 
 
+class SourceFormat(StrEnum):
+    """Formats of past runs."""
+
+    AUTO = "auto"
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+    CSV = "csv"
+
+
 class LaunchTarget(StrEnum):
     """Export targets of a recommendation."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 def say(line: str) -> None:
     """Prints a line on stderr."""
     typer.echo(line, err=True)
+
+
+def ask(question: str, names: Sequence[str]) -> str:
+    """Asks on the terminal for one of some names, or for a value in its place."""
+    say(question)
+    for number, name in enumerate(names, start=1):
+        say(f"  {number}. {name}")
+    answer = str(typer.prompt("Name or number" if names else "Value", err=True)).strip()
+    is_place = answer.isdecimal() and len(answer) < 6 and 1 <= int(answer) <= len(names)
+    return names[int(answer) - 1] if is_place else answer
 
 
 @contextmanager

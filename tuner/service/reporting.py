@@ -16,6 +16,9 @@ from tuner.advice.recommend import (
     recommend,
     tuning_cost,
 )
+from tuner.analytic.mixed_posterior import IMPORTED_RUNS
+from tuner.analytic.samples_model import SamplesModel
+from tuner.analytic.step_time_model import SecondsModel
 from tuner.domain.errors import InfeasibleError, ProbeError
 from tuner.domain.recommendation import Recommendation
 from tuner.ledger import FitRecord, Ledger, StudyRecord
@@ -23,11 +26,13 @@ from tuner.report import ReportContent, UnansweredContent, write_report, write_u
 from tuner.search.beliefs import Beliefs
 from tuner.search.believer import Believer
 from tuner.search.calibration import calibration_record, kind_of, learnt_calibration
+from tuner.search.imported_runs import laws_of_imports, merged_pasts
 from tuner.search.law_priors import laws_of_fits
 from tuner.search.policy import Stop, StopKind
 from tuner.search.slope_priors import TEXTBOOK, learnt_from_fits
 from tuner.search.state import SearchState, read_state, run_of
 from tuner.service.confirming import stored_confirmation
+from tuner.service.imports import imported_evidence, imported_runs
 from tuner.service.opening import OpenedJob, StudyStore, checked_epoch_samples, prepare_output
 from tuner.service.views import require_study
 
@@ -48,7 +53,7 @@ def make_ending(
         # The search might have tried again what had failed before it; an answer, as a report, leaves it out.
         beliefs = None
     if beliefs is None and state.runs:
-        beliefs = believer_of(opened, ledger, study).believe(state)
+        beliefs = believer_of(opened, ledger, study, state.epoch_samples).believe(state)
     if beliefs is None:
         return None
     return Ending(
@@ -59,16 +64,36 @@ def make_ending(
         study_name=study.name,
         job_path=opened.path,
         made_at=time.time(),
+        imported=imported_evidence(imported_runs(ledger, opened), _weights_of_imports(beliefs)),
     )
 
 
-def believer_of(opened: OpenedJob, ledger: Ledger, study: StudyRecord) -> Believer:
-    """What fits the models of a study, with what other studies found as priors."""
+def _weights_of_imports(beliefs: Beliefs) -> dict[str, float]:
+    """The weight of the imported runs' prior in each model that has one."""
+    models = {"samples to target": beliefs.predictor.samples, "seconds a step": beliefs.predictor.seconds}
+    return {
+        name: model.posterior.weights_by_name()[IMPORTED_RUNS]
+        for name, model in models.items()
+        if isinstance(model, SamplesModel | SecondsModel) and IMPORTED_RUNS in model.posterior.names
+    }
+
+
+def believer_of(opened: OpenedJob, ledger: Ledger, study: StudyRecord, epoch_samples: int) -> Believer:
+    """What fits the models of a study, with what other studies found and imported runs show as priors.
+
+    Args:
+        opened: The job.
+        ledger: Where the studies and the imported runs are.
+        study: The study.
+        epoch_samples: Size of the training set.
+    """
     others = _other_fits(ledger, study)
+    found = laws_of_fits(others, study.fingerprint)
+    imported = laws_of_imports(opened.job, opened.cluster, imported_runs(ledger, opened), epoch_samples)
     return Believer(
         seed=opened.job.seed,
         prior=learnt_from_fits(others) or TEXTBOOK,
-        past=laws_of_fits(others, study.fingerprint),
+        past=merged_pasts(found, imported),
         calibration=learnt_calibration(others, kind_of(opened.job)),
     )
 

@@ -234,4 +234,4 @@ def _verify_words(expected_seconds: float) -> str:
 def _policy(opened: OpenedJob, options: RunOptions, context: SearchContext) -> Policy:
     if options.sampler != "model":
         return OptunaPolicy()
-    return ModelPolicy(believer_of(opened, context.ledger, context.study))
+    return ModelPolicy(believer_of(opened, context.ledger, context.study, context.epoch_samples))

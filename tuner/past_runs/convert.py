@@ -1,0 +1,287 @@
+"""Past runs as measurements of configurations, by a mapping; or the reason why a run is of no use."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping as Table
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from search_spaces import STRATEGIES, Configuration
+from tuner.domain.format import format_count
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
+from tuner.domain.workload import METRICS
+from tuner.job import GoalSection, configuration_with_knobs
+from tuner.past_runs.found import FoundRun, LeftOut, Row, number
+from tuner.past_runs.mapping import Mapping
+
+#: So many scores of a run are stored at most; of a longer curve every second, every fourth one, and so on.
+MOST_SCORES = 500
+#: Samples by steps and by epochs may differ by this factor before one of them must be wrong.
+_POSITIONS_DIFFER = 1.6
+#: A target so large, with a metric that is never above 1, is one in percent.
+_PERCENT_TARGET = 10.0
+_LARGEST_BATCH, _MOST_NODES, _MOST_SAMPLES = 2**40, 10**6, 2**62
+
+
+class UnusableRunError(Exception):
+    """A run cannot be used; the message is the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastRun:
+    """A run that can be imported.
+
+    Args:
+        label: The run in messages.
+        origin: The file or folder that was named for the import.
+        format: The format that it was read from.
+        measurement: Its configuration and curve.
+        is_same_hardware: Whether it ran on hardware as the job has.
+        note: What was changed or left out of it; empty if nothing was.
+    """
+
+    label: str
+    origin: str
+    format: str
+    measurement: Measurement
+    is_same_hardware: bool
+    note: str = ""
+
+
+def past_runs(
+    runs: Sequence[FoundRun], mapping: Mapping, goal: GoalSection, epoch_samples: int | None
+) -> tuple[list[PastRun], list[LeftOut]]:
+    """The runs that can be used, and the others with their reasons.
+
+    Args:
+        runs: What readers found.
+        mapping: Complete: with metric, position, batch size and learning rate.
+        goal: Of the job.
+        epoch_samples: Samples of an epoch; None if unknown.
+    """
+    found, left_out = [], []
+    for run in runs:
+        try:
+            found.append(_past_run(run, mapping, goal, mapping.epoch_samples or epoch_samples))
+        except UnusableRunError as reason:
+            left_out.append(LeftOut(what=run.label, reason=str(reason)))
+    return found, left_out
+
+
+def _past_run(run: FoundRun, mapping: Mapping, goal: GoalSection, epoch_samples: int | None) -> PastRun:
+    parameters = dict(run.parameters)
+    if mapping.name_pattern is not None:
+        match = re.search(mapping.name_pattern, run.label)
+        if match is None:
+            raise UnusableRunError(f"name_pattern does not match {run.label!r}")
+        parameters |= {name: text for name, text in match.groupdict().items() if text is not None}
+    configuration = _configuration(parameters, mapping)
+    points = _points(run, mapping, configuration, epoch_samples)
+    _check_values(mapping, [value for _, _, value in points], goal)
+    curve = _with_seconds(points)
+    note = ""
+    if len(curve) > MOST_SCORES:
+        every = 2 ** math.ceil(math.log2(len(curve) / MOST_SCORES))
+        note = f"every {every}th of {len(curve)} scores is stored"
+        curve = [point for i, point in enumerate(curve) if i % every == 0 or i == len(curve) - 1]
+    last = curve[-1]
+    measurement = Measurement(
+        configuration=configuration,
+        purpose=Purpose.TRAINING,
+        outcome=Outcome.PAUSED,
+        curve=tuple(curve),
+        step=last.step,
+        samples=last.samples,
+        training_seconds=last.training_seconds,
+    )
+    return PastRun(
+        label=run.label,
+        origin=run.origin,
+        format=run.format,
+        measurement=measurement,
+        is_same_hardware=mapping.same_hardware,
+        note=note,
+    )
+
+
+def _configuration(parameters: Table[str, str], mapping: Mapping) -> Configuration:
+    """The configuration that a run's parameters state."""
+    factors = mapping.batch_size if isinstance(mapping.batch_size, tuple) else (mapping.batch_size,)
+    batch_size = 1
+    for factor in factors:
+        batch_size *= _whole("batch_size", factor, parameters, _LARGEST_BATCH)
+    if batch_size > _LARGEST_BATCH:
+        raise UnusableRunError(f"its batch_size is {batch_size:g}; at most {_LARGEST_BATCH:g} is possible")
+    rate = _number("learning_rate", mapping.learning_rate, parameters)
+    if rate <= 0:
+        raise UnusableRunError(f"its learning_rate is {rate:g}; it must be above 0")
+    strategy = mapping.strategy
+    if strategy not in STRATEGIES:
+        if strategy not in parameters:
+            raise UnusableRunError(f"it has no parameter {strategy!r} (strategy)")
+        strategy = parameters[strategy]
+        if strategy not in STRATEGIES:
+            raise UnusableRunError(
+                f"its strategy is {strategy[:60]!r}; known ones are {', '.join(STRATEGIES)}"
+            )
+    knobs = {
+        name: _whole(name, stated, parameters, _MOST_NODES)
+        if name == "tau"
+        else _number(name, stated, parameters)
+        for name in STRATEGIES[strategy].knobs
+        if (stated := getattr(mapping, name, None)) is not None
+    }
+    plain = Configuration(
+        nodes=_whole("nodes", mapping.nodes, parameters, _MOST_NODES),
+        batch_size=batch_size,
+        learning_rate=rate,
+        strategy=strategy,
+    )
+    try:
+        return configuration_with_knobs(plain, **knobs)
+    except ValueError as error:
+        raise UnusableRunError(str(error)) from error
+
+
+def _number(key: str, stated: str | float | None, parameters: Table[str, str]) -> float:
+    """A number as it is stated, or as the parameter of that name has it."""
+    if not isinstance(stated, str):
+        assert stated is not None, "the mapping is complete"
+        return float(stated)
+    if stated not in parameters:
+        raise UnusableRunError(f"it has no parameter {stated!r} ({key})")
+    value = number(parameters[stated])
+    if value is None or not math.isfinite(value):
+        raise UnusableRunError(
+            f"its parameter {stated!r} ({key}) is {parameters[stated][:60]!r}, which is no finite number"
+        )
+    return value
+
+
+def _whole(key: str, stated: str | int | None, parameters: Table[str, str], most: int) -> int:
+    value = _number(key, stated, parameters)
+    if value < 1 or value != int(value) or value > most:
+        raise UnusableRunError(
+            f"its {key} ({stated}) is {value:g}, which is no whole number from 1 to {most:g}"
+        )
+    return int(value)
+
+
+def _points(
+    run: FoundRun, mapping: Mapping, configuration: Configuration, epoch_samples: int | None
+) -> list[tuple[int, float | None, float]]:
+    """Samples, seconds and value of each score, by samples; of several at one place the last one."""
+    metric = mapping.metric or ""
+    scored = [row for row in run.rows if metric in row]
+    if not scored:
+        raise UnusableRunError(f"it has no column {metric!r} (metric)")
+    position = mapping.position or "step"
+    column = getattr(mapping, position)
+    rows = [row for row in scored if column in row]
+    if not rows:
+        raise UnusableRunError(f"none of its scores has a {column!r} ({position})")
+    counted = _samples(position, [row[column] for row in rows], mapping, configuration, epoch_samples)
+    _check_epochs(rows, counted, mapping, epoch_samples)
+    found: dict[int, tuple[int, float | None, float]] = {}
+    for samples, row in zip(counted, rows, strict=True):
+        value = row[metric] * mapping.scale
+        if not math.isfinite(value):
+            raise UnusableRunError(
+                f"its metric is {row[metric]:g} after {format_count(samples)} samples; only runs whose "
+                "scores are all finite are used"
+            )
+        seconds = row.get(mapping.seconds) if mapping.seconds is not None else None
+        found[samples] = (samples, seconds if seconds is None or math.isfinite(seconds) else None, value)
+    if max(found) == 0:
+        raise UnusableRunError(
+            f"all of its scores have {position} 0 ({column!r}), so it does not say where they are"
+        )
+    return [found[samples] for samples in sorted(found)]
+
+
+def _samples(
+    position: str,
+    places: Sequence[float],
+    mapping: Mapping,
+    configuration: Configuration,
+    epoch_samples: int | None,
+) -> list[int]:
+    """Samples seen at each place."""
+    if not all(math.isfinite(place) and 0 <= place <= _MOST_SAMPLES for place in places):
+        raise UnusableRunError(
+            f"its {position} ({getattr(mapping, position)!r}) is not always a number of at least 0"
+        )
+    factor = 1.0
+    if position == "step":
+        factor = float(configuration.batch_size)
+    elif position == "epoch":
+        assert epoch_samples is not None, "the mapping is complete"
+        factor = float(epoch_samples)
+        is_whole = all(place == int(place) for place in places)
+        first = mapping.first_epoch
+        if is_whole and (first == 0 or (first is None and min(places) == 0)):
+            places = [place + 1 for place in places]
+    counted = [round(place * factor) for place in places]
+    if max(counted) > _MOST_SAMPLES:
+        raise UnusableRunError(f"its {position} means {max(counted):g} samples, which is not possible")
+    return counted
+
+
+def _check_epochs(
+    rows: Sequence[Row], counted: Sequence[int], mapping: Mapping, epoch_samples: int | None
+) -> None:
+    """Compares positions by steps with the epochs that a run logs, if it does and their size is known."""
+    if mapping.step is None or epoch_samples is None:
+        return
+    for name in ("epoch", "train/epoch"):
+        known = [(row[name] * epoch_samples, n) for row, n in zip(rows, counted, strict=True) if name in row]
+        if not known:
+            continue
+        by_epochs, by_steps = known[-1]
+        # Epochs that count from 0 are one behind.
+        if by_epochs >= 2 * epoch_samples and not (
+            1 / _POSITIONS_DIFFER < by_steps / by_epochs < _POSITIONS_DIFFER
+        ):
+            raise UnusableRunError(
+                f"its {mapping.step!r} times the batch size gives {format_count(by_steps)} samples, its "
+                f"{name!r} {format_count(round(by_epochs))}: batch_size, step or epoch_samples is wrong"
+            )
+
+
+def _check_values(mapping: Mapping, values: Sequence[float], goal: GoalSection) -> None:
+    """Whether values can be of the job's metric."""
+    known = METRICS.get(goal.metric)
+    low, high = min(values), max(values)
+    if known is not None and not known.lower <= low <= high <= known.upper:
+        advice = ""
+        if known.upper == 1.0 and low >= 0 and 1.0 < high <= 100.0:
+            advice = "; if it is in percent, state scale = 0.01 in the mapping"
+        raise UnusableRunError(
+            f"its {mapping.metric!r} goes from {low:g} to {high:g}, but {goal.metric} lies between "
+            f"{known.lower:g} and {known.upper:g}{advice}"
+        )
+    if known is None and goal.maximize and goal.target >= _PERCENT_TARGET and 0 <= low <= high <= 1.0:
+        raise UnusableRunError(
+            f"its {mapping.metric!r} goes from {low:g} to {high:g}, but the target is {goal.target:g}: if "
+            "that is in percent, state scale = 100 in the mapping"
+        )
+
+
+def _with_seconds(points: Sequence[tuple[int, float | None, float]]) -> list[CurvePoint]:
+    """The curve, with training seconds since the start where a clock was logged, else 0.
+
+    Clocks start at any time. So the first score comes as late as the pace of the others says.
+    """
+    timed = [(samples, seconds) for samples, seconds, _ in points if seconds is not None]
+    pace = start = 0.0
+    if len(timed) == len(points) > 1 and timed[-1][0] > timed[0][0]:
+        pace = max((timed[-1][1] - timed[0][1]) / (timed[-1][0] - timed[0][0]), 0.0)
+        start = timed[0][1] - pace * timed[0][0]
+    clock, found = 0.0, []
+    for samples, seconds, value in points:
+        if pace > 0 and seconds is not None:
+            clock = max(clock, seconds - start)
+        found.append(CurvePoint(training_seconds=clock, step=0, samples=samples, value=value))
+    return found

@@ -1,0 +1,90 @@
+"""The formats of past runs, and the search for their files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tuner.domain.errors import JobError
+from tuner.past_runs import csv_files, mlflow_stores, tensorboard_files, wandb_files
+from tuner.past_runs.found import MOST_FILES, Found, LeftOut
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFormat:
+    """A format of past runs.
+
+    Args:
+        name: As the command line names it.
+        accepts: Whether a file or a folder is of this format.
+        read: The runs of such paths; the second argument is the column that names the run, or None.
+    """
+
+    name: str
+    accepts: Callable[[Path], bool]
+    read: Callable[[Sequence[Path], str | None], Found]
+
+
+#: In this order: the first format that accepts a path reads it. CSV accepts what others are more special in.
+FORMATS: tuple[RunFormat, ...] = (
+    RunFormat(name=tensorboard_files.NAME, accepts=tensorboard_files.accepts, read=tensorboard_files.read),
+    RunFormat(name=mlflow_stores.NAME, accepts=mlflow_stores.accepts, read=mlflow_stores.read),
+    RunFormat(name=wandb_files.NAME, accepts=wandb_files.accepts, read=wandb_files.read),
+    RunFormat(name=csv_files.NAME, accepts=csv_files.accepts, read=csv_files.read),
+)
+
+
+def find_runs(sources: Sequence[Path], format_name: str | None, run_column: str | None) -> Found:
+    """The runs in some files and folders.
+
+    Args:
+        sources: Files, and folders that are searched with all folders below them; links are not followed.
+        format_name: The only format that is read; None for any.
+        run_column: The column of a CSV file that names the run; None to find it by its name.
+
+    Raises:
+        JobError: A source does not exist or has too many files, or nothing in it has a known format.
+    """
+    formats = [one for one in FORMATS if format_name in (None, one.name)]
+    by_format: dict[str, list[Path]] = {one.name: [] for one in formats}
+    left_out: list[LeftOut] = []
+    for path in dict.fromkeys(path for source in sources for path in _paths(source)):
+        accepting = next((one for one in formats if one.accepts(path)), None)
+        if accepting is not None:
+            by_format[accepting.name].append(path)
+        elif path in sources and not path.is_dir():
+            words = f"it is not of a known format ({', '.join(one.name for one in formats)})"
+            left_out.append(LeftOut(what=str(path), reason=words))
+    if not any(by_format.values()) and not left_out:
+        named, known = ", ".join(map(str, sources)), ", ".join(one.name for one in formats)
+        raise JobError(
+            f"--from {named}: no file of a known format ({known}) lies there. "
+            "Name event files, exported CSV files, a folder mlruns or a database mlflow.db"
+        )
+    read = [one.read(by_format[one.name], run_column) for one in formats if by_format[one.name]]
+    found = Found.of([Found(left_out=tuple(left_out)), *read])
+    return replace(found, runs=tuple(replace(run, origin=_origin(run.source, sources)) for run in found.runs))
+
+
+def _origin(source: Path, named: Sequence[Path]) -> str:
+    """Which of the named files and folders a run lies in."""
+    return next((str(path) for path in named if path == source or path in source.parents), str(source))
+
+
+def _paths(source: Path) -> list[Path]:
+    """A file; or a folder with all files and folders below it, in order."""
+    if not source.exists():
+        raise JobError(f"--from {source}: there is no such file or folder")
+    if not source.is_dir():
+        return [source]
+    found = [source]
+    for folder, folders, files in os.walk(source):
+        folders.sort()
+        found += [Path(folder) / name for name in (*folders, *sorted(files))]
+        if len(found) > MOST_FILES:
+            raise JobError(
+                f"--from {source}: it holds more than {MOST_FILES} files; name the folder of the runs alone"
+            )
+    return found

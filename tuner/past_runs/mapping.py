@@ -1,0 +1,144 @@
+"""How columns and parameters of past runs map to a job: the mapping file, and what is suggested by names."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping as Table
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from tuner.domain.errors import JobError
+
+_LARGEST_BYTES = 2**20
+
+
+class Mapping(BaseModel):
+    """A mapping file: names of columns and parameters, or values that all runs have.
+
+    Every key may be left out; what is missing is suggested by names, or asked for.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    metric: str | None = Field(default=None, description="column of the job's metric")
+    scale: PositiveFloat = Field(
+        default=1.0, allow_inf_nan=False, description="factor of the metric, such as 0.01 for percent"
+    )
+    samples: str | None = Field(default=None, description="column of the samples seen so far")
+    step: str | None = Field(default=None, description="column of the optimizer steps so far")
+    epoch: str | None = Field(default=None, description="column of the epochs so far")
+    first_epoch: Literal[0, 1] | None = Field(
+        default=None, description="number of the first whole epoch; found from the values if absent"
+    )
+    epoch_samples: PositiveInt | None = Field(
+        default=None, description="samples of an epoch, if the job does not state them"
+    )
+    seconds: str | None = Field(
+        default=None, description="column of elapsed seconds, or of the time of day in seconds"
+    )
+    batch_size: str | PositiveInt | tuple[str | PositiveInt, ...] | None = Field(
+        default=None,
+        description="parameter of the global batch size, a number, or a list of both to be multiplied, such "
+        'as ["per_device_train_batch_size", 4]',
+    )
+    learning_rate: str | PositiveFloat | None = Field(default=None, description="parameter of the rate")
+    nodes: str | PositiveInt = Field(default=1, description="parameter of the number of nodes, or a number")
+    strategy: str = Field(default="all_reduce", description="a strategy, or the parameter that names it")
+    tau: str | PositiveInt | None = Field(default=None, description="as a knob of the strategy")
+    beta: str | PositiveFloat | None = Field(default=None, description="as a knob of the strategy")
+    outer_learning_rate: str | PositiveFloat | None = Field(default=None, description="as a knob of diloco")
+    outer_momentum: str | float | None = Field(default=None, description="as a knob of diloco")
+    run: str | None = Field(default=None, description="column of a CSV file that names the run")
+    name_pattern: str | None = Field(
+        default=None,
+        description="regular expression, searched in a run's path and name; its named groups are parameters",
+    )
+    same_hardware: bool = Field(
+        default=False, description="whether the runs had the hardware that the job has, so that seconds count"
+    )
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Mapping:
+        stated = [name for name in POSITIONS if getattr(self, name) is not None]
+        if len(stated) > 1:
+            raise ValueError(f"{' and '.join(stated)} are both stated; one of them is enough")
+        if self.name_pattern is not None:
+            try:
+                groups = re.compile(self.name_pattern).groupindex
+            except re.error as error:
+                raise ValueError(f"name_pattern is not a regular expression: {error}") from error
+            if not groups:
+                raise ValueError("name_pattern has no named group, such as (?P<batch_size>\\d+)")
+        if isinstance(self.batch_size, tuple) and not self.batch_size:
+            raise ValueError("batch_size is an empty list")
+        return self
+
+    @property
+    def position(self) -> str | None:
+        """Which of `POSITIONS` is mapped."""
+        return next((name for name in POSITIONS if getattr(self, name) is not None), None)
+
+
+#: Keys of columns that say how far a run is, the most exact first.
+POSITIONS = ("samples", "step", "epoch")
+
+
+def load_mapping(path: Path) -> Mapping:
+    """The mapping of a file.
+
+    Raises:
+        JobError: It cannot be read, or is no mapping; the message names file, key and what is allowed.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise JobError(f"{path}: has more than a mebibyte; name a mapping file (TOML)")
+        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise JobError(f"{path}: the mapping file cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise JobError(f"{path}: is not valid TOML: {error}") from error
+    try:
+        return Mapping.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        raise JobError("\n  ".join([f"{path}:", *_problems(error, data)])) from error
+
+
+def _problems(error: ValidationError, data: Table[str, Any]) -> list[str]:
+    """What is wrong with each key, once."""
+    found: dict[str, str] = {}
+    for problem in error.errors(include_url=False):
+        key = str(problem["loc"][0]) if problem["loc"] else ""
+        if not key:
+            found[key] = str(problem["msg"]).removeprefix("Value error, ")
+        elif key not in Mapping.model_fields:
+            found[key] = f"{key} is not a key of a mapping; allowed are {', '.join(Mapping.model_fields)}"
+        else:
+            allowed = Mapping.model_fields[key].description
+            found.setdefault(key, f"{key} = {str(data.get(key))[:60]!r} is not allowed: {allowed}")
+    return list(found.values())
+
+
+def mapping_text(values: Table[str, Any]) -> str:
+    """A mapping file with some values, as TOML.
+
+    Args:
+        values: By key; None for what is to be filled in.
+    """
+    lines = []
+    for name, value in values.items():
+        description = Mapping.model_fields[name].description
+        stated = "" if value is None else json.dumps(list(value) if isinstance(value, tuple) else value)
+        lines.append(f"{name} = {stated}  # {description}" if stated else f"# {name} = ...  # {description}")
+    return "\n".join(lines)

@@ -1,0 +1,216 @@
+"""The use case `import-runs`: read curves that exist already, and store them as past runs of a job."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.domain.errors import JobError
+from tuner.ledger import Ledger
+from tuner.past_runs.convert import PastRun, past_runs
+from tuner.past_runs.formats import find_runs
+from tuner.past_runs.found import LeftOut
+from tuner.past_runs.mapping import Mapping, load_mapping, mapping_text
+from tuner.past_runs.suggest import Suggestion, suggest
+from tuner.service.imports import Stored, store_runs
+from tuner.service.opening import OpenedJob, checked_epoch_samples
+
+#: Status of a run that a dry run would store, and of one that cannot be used.
+NOT_STORED, LEFT_OUT = "would be imported", "left out"
+#: A message lists so many names and so many reasons at most.
+_MOST_NAMES, _MOST_REASONS = 30, 10
+
+Ask = Callable[[str, Sequence[str]], str]
+"""Asks the user for what a key maps to: the question, and the names to choose from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What is imported, and how.
+
+    Args:
+        sources: Files and folders.
+        mapping: A mapping file; None for none.
+        source_format: The only format that is read; None for any.
+        same_hardware: Whether all runs had the hardware that the job has.
+    """
+
+    sources: tuple[Path, ...]
+    mapping: Path | None = None
+    source_format: str | None = None
+    same_hardware: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadRuns:
+    """What was read.
+
+    Args:
+        runs: The runs that can be used, at least one.
+        left_out: The others, with their reasons.
+        mapping: The whole mapping.
+        answers: What the user was asked for, by key.
+    """
+
+    runs: tuple[PastRun, ...]
+    left_out: tuple[LeftOut, ...]
+    mapping: Mapping
+    answers: dict[str, Any]
+
+
+def read_past_runs(opened: OpenedJob, options: ImportOptions, ask: Ask | None = None) -> ReadRuns:
+    """Reads past runs and maps them to the job.
+
+    Args:
+        opened: The job.
+        options: What is read.
+        ask: Asks for what is not mapped; None where nobody can answer.
+
+    Raises:
+        JobError: The job replays a recording; a source or the mapping file cannot be read; something is not
+            mapped; or no run can be used.
+    """
+    if opened.job.recording() is not None:
+        raise JobError(
+            f"{opened.path}: a recorded job replays what was measured and learns from nothing else; import "
+            "runs for a job that trains"
+        )
+    stated = Mapping() if options.mapping is None else load_mapping(options.mapping)
+    if options.same_hardware:
+        stated = stated.model_copy(update={"same_hardware": True})
+    found = find_runs(options.sources, options.source_format, stated.run)
+    if not found.runs:
+        raise JobError(_nothing("no run was read", found.left_out))
+    job = opened.job
+    known = job.command.epoch_samples if job.runs_command else None
+    suggested = suggest(
+        stated, found.runs, job.goal.metric, knows_epochs=known is not None or not job.runs_command
+    )
+    mapping = suggested.mapping
+    answers: dict[str, Any] = {}
+    if suggested.missing:
+        if ask is None:
+            raise JobError(_not_mapped(opened, suggested))
+        mapping, answers = _answered(suggested, ask)
+    if mapping.epoch is not None and known is None and mapping.epoch_samples is None:
+        known = checked_epoch_samples(opened)
+    runs, left_out = past_runs(found.runs, mapping, job.goal, known)
+    left_out = [*found.left_out, *left_out]
+    if not runs:
+        raise JobError(_nothing("no run can be used", left_out))
+    return ReadRuns(runs=tuple(runs), left_out=tuple(left_out), mapping=mapping, answers=answers)
+
+
+def import_rows(
+    opened: OpenedJob, read: ReadRuns, ledger: Ledger | None, *, fresh: bool = False
+) -> list[dict[str, Any]]:
+    """Stores what was read, and describes each run in a row.
+
+    Args:
+        opened: The job.
+        read: What was read.
+        ledger: Where the runs are stored; None to store nothing.
+        fresh: Whether runs that were imported before are left behind.
+    """
+    if ledger is None:
+        stored = [Stored(run=run, status=NOT_STORED) for run in read.runs]
+    else:
+        stored = store_runs(ledger, opened, read.runs, fresh=fresh)
+    rows = [_row(opened, one) for one in stored]
+    empty = dict.fromkeys(rows[0])
+    return rows + [
+        {**empty, "run": one.what, "status": LEFT_OUT, "note": one.reason} for one in read.left_out
+    ]
+
+
+def _row(opened: OpenedJob, stored: Stored) -> dict[str, Any]:
+    run, goal = stored.run, opened.job.goal
+    measurement = run.measurement
+    values = [point.value for point in measurement.curve]
+    crossed = goal.crossing(measurement.trained_curve)
+    return {
+        "run": run.label,
+        "status": stored.status,
+        "configuration": str(measurement.configuration),
+        "scores": len(values),
+        "best": max(values) if goal.maximize else min(values),
+        "samples": measurement.samples,
+        "samples to target": None if crossed is None else round(crossed[0]),
+        "seconds": round(measurement.training_seconds, 3) or None,
+        "note": run.note or None,
+    }
+
+
+def summary_words(rows: Sequence[dict[str, Any]]) -> str:
+    """How many runs are new, updated, known and left out."""
+    counts = Counter(row["status"] for row in rows)
+    return "runs: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def _answered(suggested: Suggestion, ask: Ask) -> tuple[Mapping, dict[str, Any]]:
+    """The mapping with what the user answers."""
+    answers: dict[str, Any] = {}
+    for key in suggested.missing:
+        names = suggested.candidates[key]
+        if key == "step":
+            column = ask("Which column says how far a run is?", names)
+            kind = ask(
+                f"Does {column} count samples, optimizer steps or epochs?", ("samples", "step", "epoch")
+            )
+            answers[kind] = column
+        else:
+            answers[key] = _value(ask(_QUESTIONS[key], names))
+    try:
+        mapping = Mapping.model_validate({**suggested.mapping.model_dump(exclude_unset=True), **answers})
+    except ValueError as error:
+        raise JobError(f"these answers are no mapping: {error}") from error
+    return mapping, answers
+
+
+_QUESTIONS = {
+    "metric": "Which column is the metric of the job?",
+    "batch_size": "Which parameter is the global batch size? A number counts for all runs; separate factors "
+    "by a comma.",
+    "learning_rate": "Which parameter is the learning rate? A number counts for all runs.",
+    "epoch_samples": "How many samples has an epoch?",
+}
+
+
+def _value(text: str) -> Any:
+    """An answer as a name, a number, or several of them."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    values: list[Any] = []
+    for part in parts:
+        try:
+            values.append(int(part))
+        except ValueError:
+            try:
+                values.append(float(part))
+            except ValueError:
+                values.append(part)
+    return tuple(values) if len(values) > 1 else values[0] if values else text
+
+
+def _not_mapped(opened: OpenedJob, suggested: Suggestion) -> str:
+    """What is not mapped, what it may be, and a mapping file to start from."""
+    lines = [f"{opened.path}: the runs cannot be imported before these are mapped:"]
+    for key in suggested.missing:
+        names = suggested.candidates[key]
+        shown = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+        what = "step, samples or epoch" if key == "step" else key
+        lines.append(f"  {what}: found are {shown or 'no names; state a number or a name_pattern'}")
+    stated = suggested.mapping.model_dump(exclude_unset=True)
+    values = {**dict.fromkeys(suggested.missing), **stated}
+    lines += ["Fill in this mapping file, and name it with --mapping:", "", mapping_text(values)]
+    return "\n".join(lines)
+
+
+def _nothing(what: str, left_out: Sequence[LeftOut]) -> str:
+    lines = [f"{what}, so nothing is imported:"]
+    lines += [f"  {one.what}: {one.reason}" for one in left_out[:_MOST_REASONS]]
+    if len(left_out) > _MOST_REASONS:
+        lines.append(f"  and {len(left_out) - _MOST_REASONS} more")
+    return "\n".join(lines)
