@@ -4,8 +4,8 @@
 
 Each made script (`benchmarks.made_scripts`) whose target some configuration reaches is searched three times,
 on a virtual clock: without imported runs, with runs of a similar script, and with runs of an unrelated one.
-The searches are else equal. Every script is searched for one training, which the search itself does (`one`), and
-as a script with a long start-up whose answer serves 20 trainings (`twenty`).
+The searches are else equal. Every script is searched for one training, which the search itself does (`one`),
+and as a script with a long start-up whose answer serves 20 trainings (`twenty`).
 
 - A similar script has the curve's shape and the start and the best score of the searched one. It needs other
   samples, and has another best rate, noise scale, speed, noise and bend of each configuration: factors are

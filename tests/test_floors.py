@@ -23,7 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     # `tuner.workload` is what users import who write their own workload.
     frozenset({"tuner.recordings", "tuner.workload"}),
     frozenset({"tuner.job", "tuner.transport", "tuner.workloads"}),
-    frozenset({"tuner.ledger", "tuner.strategies", "tuner.launchers", "tuner.analytic"}),
+    frozenset({"tuner.ledger", "tuner.strategies", "tuner.launchers", "tuner.analytic", "tuner.past_runs"}),
     frozenset({"tuner.emulation", "tuner.calibration"}),
     frozenset({"tuner.probes"}),
     frozenset({"tuner.search", "tuner.drafting"}),
@@ -40,14 +40,8 @@ ROOMS = {
     *("tuner.client", "tuner.workload", "tuner.domain", "tuner.recordings", "tuner.job", "tuner.transport"),
     *("tuner.workloads", "tuner.ledger", "tuner.strategies", "tuner.launchers", "tuner.analytic"),
     *("tuner.emulation", "tuner.calibration", "tuner.probes", "tuner.probes.commands", "tuner.probes.ranks"),
-    *(
-        "tuner.drafting",
-        "tuner.search",
-        "tuner.advice",
-        "tuner.report",
-        "tuner.report.launch",
-        "tuner.service",
-    ),
+    *("tuner.drafting", "tuner.search", "tuner.advice", "tuner.past_runs", "tuner.report"),
+    *("tuner.report.launch", "tuner.service"),
 }
 PACKAGES = ("search_spaces", "tuner", "storage", "cli")
 
@@ -62,6 +56,7 @@ TORCH_FREE = (
     "tuner.job",
     "tuner.launchers",
     "tuner.ledger",
+    "tuner.past_runs",
     "tuner.recordings",
     "tuner.report",
     "tuner.search",

@@ -85,10 +85,10 @@ def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epo
         found["seconds"] = next((name for name in _SECONDS if name in columns), None)
     if stated.batch_size is None:
         found["batch_size"] = _batch_size(parameters)
-        candidates["batch_size"] = tuple(parameters)
+        candidates["batch_size"] = _likely_first(parameters, ("batch", "bs", "accum", "gpu", "device", "world"))
     if stated.learning_rate is None:
         found["learning_rate"] = _named(parameters, _RATES)
-        candidates["learning_rate"] = tuple(parameters)
+        candidates["learning_rate"] = _likely_first(parameters, ("lr", "learning", "rate", "eta"))
     if "nodes" not in stated.model_fields_set:
         found["nodes"] = _named(parameters, _NODES)
     chosen = stated.metric or found.get("metric")
@@ -105,6 +105,15 @@ def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epo
     return Suggestion(
         mapping=mapping, missing=tuple(missing), candidates={k: candidates.get(k, ()) for k in missing}
     )
+
+
+def _likely_first(names: Sequence[str], parts: Sequence[str]) -> tuple[str, ...]:
+    """Names, those first that hold the earliest of some parts."""
+
+    def place(name: str) -> int:
+        return next((i for i, part in enumerate(parts) if part in name.lower()), len(parts))
+
+    return tuple(sorted(names, key=place))
 
 
 def metric_column(columns: Sequence[str], metric: str) -> str | None:
