@@ -2,8 +2,8 @@
 
     python -m benchmarks.past_runs [--jobs 60] [--first 0] [--processes 1] [--json] [--output FILE]
 
-Each made script (`benchmarks.made_scripts`) whose target some configuration reaches is searched three times,
-on a virtual clock: without imported runs, with runs of a similar script, and with runs of an unrelated one.
+Each made script (`benchmarks.made_scripts`) whose target some configuration reaches is searched on a
+virtual clock: without imported runs, and with runs of a similar, of an unrelated and of a misleading script.
 The searches are else equal. Every script is searched for one training, which the search itself does (`one`),
 and as a script with a long start-up whose answer serves 20 trainings (`twenty`).
 
@@ -11,6 +11,8 @@ and as a script with a long start-up whose answer serves 20 trainings (`twenty`)
   samples, and has another best rate, noise scale, speed, noise and bend of each configuration: factors are
   log-normal with a standard deviation of 0.4.
 - An unrelated script is any other made script with another shape.
+- A misleading one is an unrelated script whose best rate is 20 times as large or as small as it would be, and
+  which needs 10 times as many samples, or as few.
 
 Ten runs are imported, with batch sizes and learning rates that the searched job does not offer. A third of
 them were ended early. Imported seconds are not used.
@@ -50,7 +52,7 @@ from tuner.search.model_policy import ModelPolicy
 
 Row = dict[str, Any]
 
-KINDS = ("none", "similar", "unrelated")
+KINDS = ("none", "similar", "unrelated", "misleading")
 #: Trainings that the answer serves: one, or 20 of a short script.
 PROBLEMS = ("one", "twenty")
 #: Of imported runs; the searched jobs offer none of these.
@@ -58,6 +60,8 @@ BATCH_SIZES, LEARNING_RATES = (24, 48, 96, 192, 384), (0.002, 0.0056, 0.018, 0.0
 NUM_RUNS, _ENDED_SHARE = 10, 1 / 3
 #: Standard deviation of the logarithm by which a similar script differs in each respect.
 _DIFFERS_SD = 0.4
+#: Factors by which a misleading script has another best rate, and needs other samples.
+_MISLEADS = (20.0, 10.0)
 
 
 def similar_script(script: MadeScript) -> MadeScript:
@@ -87,6 +91,21 @@ def unrelated_script(script: MadeScript) -> MadeScript:
         other = made_script(int(rng.integers(1_000, 1_000_000)))
         if other.shape != script.shape:
             return other
+
+
+def misleading_script(script: MadeScript) -> MadeScript:
+    """An unrelated script with another best rate and size than those of all made scripts."""
+    other, rng = unrelated_script(script), np.random.default_rng([84, script.seed])
+    rate, needed = (factor ** rng.choice([-1.0, 1.0]) for factor in _MISLEADS)
+    recipe = replace(
+        other.recipe,
+        best_rate=other.recipe.best_rate * rate,
+        needed_samples=other.recipe.needed_samples * needed,
+    )
+    return replace(other, recipe=recipe, edge_rate=other.edge_rate * rate)
+
+
+_OTHERS = {"similar": similar_script, "unrelated": unrelated_script, "misleading": misleading_script}
 
 
 def imported_runs(script: MadeScript, seed: int) -> ImportedRuns:
@@ -156,8 +175,7 @@ def cost(script: MadeScript, kind: str, folder: Path) -> tuple[float, bool]:
     context = virtual_context(script, job, cluster, prober, folder)
     past = NO_PAST
     if kind != "none":
-        other = similar_script(script) if kind == "similar" else unrelated_script(script)
-        runs = imported_runs(other, script.seed)
+        runs = imported_runs(_OTHERS[kind](script), script.seed)
         past = laws_of_imports(job, cluster, runs, context.epoch_samples)
     search = Search(context, prober, ModelPolicy(Believer(seed=script.seed, past=past)))
     _, decision = search.run()
@@ -172,7 +190,7 @@ def cost(script: MadeScript, kind: str, folder: Path) -> tuple[float, bool]:
 
 
 def searched(task: tuple[str, int]) -> Row:
-    """The three searches of one script, over the seconds of its best training.
+    """The searches of one script, over the seconds of its best training.
 
     Args:
         task: One of `PROBLEMS`, and the script's seed.
@@ -206,7 +224,7 @@ def report(rows: Sequence[Row]) -> dict[str, list[Row]]:
                 "cost": float(np.exp(logs.mean())),
                 "error": error if math.isfinite(error) else None,
                 "cheaper": int((logs < -0.01).sum()),
-                "dearer": int((logs > 0.01).sum()),
+                "costlier": int((logs > 0.01).sum()),
                 "worst": float(np.exp(logs.max())),
                 "arrived": sum(row[f"{kind} arrived"] for row in own),
                 "without": sum(row["none arrived"] for row in own),

@@ -21,7 +21,9 @@ from tuner.domain.errors import TunerError
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.domain.workload import METRICS, AdamWSettings, SGDSettings
 from tuner.job import VARIABLES, Job, example_names, job_schema, load_job, load_workload, variable_name
-from tuner.service.options import INTERRUPTED, PROVISIONAL, Format, Sampler
+from tuner.past_runs.formats import FORMATS
+from tuner.past_runs.mapping import Mapping
+from tuner.service.options import INTERRUPTED, PROVISIONAL, Format, Sampler, SourceFormat
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Text of the README and of every page under docs/, by path.
@@ -130,6 +132,14 @@ def test_the_table_of_the_job_file_names_every_key_and_no_other() -> None:
 def test_the_table_of_commands_is_that_of_the_help() -> None:
     reported = [code(cells[0])[0].removeprefix("paceline ") for cells in rows(page("reference/commands"))]
     assert sorted(reported) == sorted(commands())
+
+
+def test_the_table_of_the_mapping_file_names_every_key() -> None:
+    tables = rows(page("guides/past_runs"))
+    start = next(i for i, cells in enumerate(tables) if code(cells[0]) == ["metric"])
+    assert [name for cells in tables[start:] for name in code(cells[0])] == list(Mapping.model_fields)
+    assert [code(cells[0])[0] for cells in tables[:start]] == ["tensorboard", "mlflow", "wandb", "csv"]
+    assert {one.name for one in FORMATS} == {f.value for f in SourceFormat} - {"auto"}
 
 
 def test_targets_of_make_are_those_of_the_makefile() -> None:

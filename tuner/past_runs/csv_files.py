@@ -13,7 +13,7 @@ from tuner.past_runs.found import (
     FoundRun,
     LeftOut,
     number,
-    parameters_beside,
+    parameters_nearby,
     too_large,
 )
 
@@ -48,7 +48,7 @@ def _of_file(path: Path, run_column: str | None, *, alone: bool) -> Found:
     groups: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         groups.setdefault(row.get(column, "") if column else "", []).append(row)
-    beside, left_out = parameters_beside(path, alone=alone) if column is None else ({}, [])
+    nearby, left_out = parameters_nearby(path, alone=alone) if column is None else ({}, [])
     if len(groups) > MOST_RUNS:
         words = f"its column {column} names {len(groups)} runs; the first {MOST_RUNS} are read"
         left_out.append(LeftOut(what=str(path), reason=words))
@@ -58,7 +58,7 @@ def _of_file(path: Path, run_column: str | None, *, alone: bool) -> Found:
             source=path,
             format=NAME,
             rows=tuple(_numbers(row) for row in own),
-            parameters={**beside, **_constants(header, own)},
+            parameters={**nearby, **_constants(header, own)},
         )
         for name, own in list(groups.items())[:MOST_RUNS]
     ]

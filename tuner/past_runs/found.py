@@ -174,7 +174,7 @@ def _plain_loader() -> Any:
     return loader
 
 
-def parameters_beside(path: Path, *, alone: bool) -> tuple[dict[str, str], list[LeftOut]]:
+def parameters_nearby(path: Path, *, alone: bool) -> tuple[dict[str, str], list[LeftOut]]:
     """Parameters of the JSON and YAML files that belong to a file of curves.
 
     They have its name, or are the configuration file of its folder.
@@ -189,12 +189,12 @@ def parameters_beside(path: Path, *, alone: bool) -> tuple[dict[str, str], list[
     found: dict[str, str] = {}
     left_out: list[LeftOut] = []
     for name in names:
-        beside = path.parent / name
-        if beside == path or not beside.is_file():
+        near = path.parent / name
+        if near == path or not near.is_file():
             continue
-        read = read_parameters(beside)
+        read = read_parameters(near)
         if isinstance(read, str):
-            left_out.append(LeftOut(what=str(beside), reason=read))
+            left_out.append(LeftOut(what=str(near), reason=read))
         else:
             found = {**read, **found}
     return found, left_out

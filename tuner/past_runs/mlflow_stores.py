@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +25,7 @@ from tuner.past_runs.found import (
 )
 
 NAME = "mlflow"
+_TABLES = ("runs", "metrics", "params")
 _SQLITE_HEADER = b"SQLite format 3\0"
 #: A database may be larger than a file of curves: only its metrics and parameters are read.
 _MOST_DATABASE_BYTES = 16 * MOST_BYTES
@@ -31,16 +33,32 @@ _DELETED = "MLflow marks it as deleted"
 
 
 def accepts(path: Path) -> bool:
-    """Whether a path is a run's folder in a file store, or a SQLite database."""
+    """Whether a path is a run's folder in a file store, or a SQLite database with MLflow's tables.
+
+    A damaged database may be one.
+    """
     if path.is_dir():
         return (path / "meta.yaml").is_file() and (path / "metrics").is_dir()
     if path.suffix not in (".db", ".sqlite", ".sqlite3"):
         return False
     try:
         with path.open("rb") as file:
-            return file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
+            if file.read(len(_SQLITE_HEADER)) != _SQLITE_HEADER:
+                return False
+        with closing(_opened(path)) as connection:
+            names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     except OSError:
         return False
+    except sqlite3.Error:
+        return True
+    return {(name,) for name in _TABLES} <= set(names)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write; text that is not UTF-8 is replaced."""
+    connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")
+    return connection
 
 
 def read(paths: Sequence[Path], _run_column: str | None) -> Found:
@@ -121,28 +139,19 @@ def _of_database(path: Path) -> Found:
     reason = too_large(path, _MOST_DATABASE_BYTES)
     if reason is not None:
         return Found(left_out=(LeftOut(what=str(path), reason=reason),))
-    from sqlalchemy import create_engine, text
-    from sqlalchemy.exc import SQLAlchemyError
-
-    address = f"sqlite:///file:{quote(str(path.resolve()))}?mode=ro&uri=true"
-    database = create_engine(address)
     try:
-        with closing(database.connect()) as connection:
-            count = connection.execute(text("SELECT count(*) FROM metrics")).scalar_one()
-            if int(count) > MOST_ROWS * 10:
+        with closing(_opened(path)) as connection:
+            (count,) = connection.execute("SELECT count(*) FROM metrics").fetchone()
+            if count > MOST_ROWS * 10:
                 words = f"it holds {count} values; at most {MOST_ROWS * 10} are read. Export some of its runs"
                 return Found(left_out=(LeftOut(what=str(path), reason=words),))
-            runs = connection.execute(text("SELECT run_uuid, name, lifecycle_stage FROM runs")).all()
-            params = connection.execute(text("SELECT run_uuid, key, value FROM params")).all()
-            metrics = connection.execute(
-                text("SELECT run_uuid, key, timestamp, value, step, is_nan FROM metrics")
-            ).all()
-    except (SQLAlchemyError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        words = f"it is no database of MLflow, or of a version with other tables: {first}"
+            runs = connection.execute("SELECT run_uuid, name, lifecycle_stage FROM runs").fetchall()
+            params = connection.execute("SELECT run_uuid, key, value FROM params").fetchall()
+            columns = "run_uuid, key, timestamp, value, step, is_nan"
+            metrics = connection.execute(f"SELECT {columns} FROM metrics").fetchall()
+    except sqlite3.Error as error:
+        words = f"it is no database of MLflow, or of a version with other tables: {error}"
         return Found(left_out=(LeftOut(what=str(path), reason=words),))
-    finally:
-        database.dispose()
     return _of_tables(path, runs, params, metrics)
 
 

@@ -85,7 +85,9 @@ def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epo
         found["seconds"] = next((name for name in _SECONDS if name in columns), None)
     if stated.batch_size is None:
         found["batch_size"] = _batch_size(parameters)
-        candidates["batch_size"] = _likely_first(parameters, ("batch", "bs", "accum", "gpu", "device", "world"))
+        candidates["batch_size"] = _likely_first(
+            parameters, ("batch", "bs", "accum", "gpu", "device", "world")
+        )
     if stated.learning_rate is None:
         found["learning_rate"] = _named(parameters, _RATES)
         candidates["learning_rate"] = _likely_first(parameters, ("lr", "learning", "rate", "eta"))

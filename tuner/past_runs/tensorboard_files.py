@@ -19,7 +19,7 @@ from tuner.past_runs.found import (
     FoundRun,
     LeftOut,
     flat_parameters,
-    parameters_beside,
+    parameters_nearby,
     too_large,
 )
 
@@ -75,7 +75,7 @@ def read(paths: Sequence[Path], _run_column: str | None) -> Found:
 def _of_folder(folder: Path, files: Sequence[Path], left_out: list[LeftOut]) -> FoundRun | None:
     """The run of a folder; None if nothing could be read."""
     rows: dict[float, dict[str, float]] = {}
-    parameters, skipped = parameters_beside(folder / _EVENTS, alone=True)
+    parameters, skipped = parameters_nearby(folder / _EVENTS, alone=True)
     left_out += skipped
     has_read = False
     for path in files:

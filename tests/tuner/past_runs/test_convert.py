@@ -19,7 +19,11 @@ PARAMETERS = {"bs": "64", "lr": "0.1"}
 
 def found(rows: Any = ROWS, name: str = "a", **parameters: str) -> FoundRun:
     return FoundRun(
-        name=name, source=Path("runs"), format="csv", rows=tuple(rows), parameters={**PARAMETERS, **parameters}
+        name=name,
+        source=Path("runs"),
+        format="csv",
+        rows=tuple(rows),
+        parameters={**PARAMETERS, **parameters},
     )
 
 
@@ -143,7 +147,7 @@ def test_a_run_of_no_use_is_left_out_with_its_reason(run: FoundRun, keys: dict[s
     assert words in reason(run, **keys)
 
 
-def test_percent_and_fractions_are_told_apart_for_metrics_of_any_name() -> None:
+def test_percent_and_fractions_are_distinguished_for_metrics_of_any_name() -> None:
     goal = GoalSection(metric="f1", direction="maximize", target=80.0)
     assert "scale = 100" in reason(found(), goal=goal)
     assert one(found(), goal=goal, scale=100.0).measurement.curve[-1].value == pytest.approx(92.0)
@@ -157,7 +161,10 @@ def test_steps_that_contradict_the_epochs_are_noticed() -> None:
 
 def test_the_pattern_reads_parameters_from_the_name() -> None:
     run = one(found(name="bs128_lr3e-2"), name_pattern=r"bs(?P<bs>\d+)_lr(?P<lr>[\d.e-]+)")
-    assert (run.measurement.configuration.batch_size, run.measurement.configuration.learning_rate) == (128, 0.03)
+    assert (run.measurement.configuration.batch_size, run.measurement.configuration.learning_rate) == (
+        128,
+        0.03,
+    )
 
 
 def test_one_bad_run_does_not_spoil_the_others() -> None:

@@ -33,7 +33,8 @@ def suggested(
 def test_a_mapping_file_states_names_numbers_and_products(tmp_path: Path) -> None:
     mapping = stated(
         tmp_path,
-        'metric = "acc"\nscale = 0.01\nepoch = "ep"\nbatch_size = ["per_device", 4]\nlearning_rate = 0.1\nnodes = 2',
+        'metric = "acc"\nscale = 0.01\nepoch = "ep"\nbatch_size = ["per_device", 4]\n'
+        "learning_rate = 0.1\nnodes = 2\n",
     )
     assert (mapping.batch_size, mapping.learning_rate, mapping.nodes) == (("per_device", 4), 0.1, 2)
     assert (mapping.position, mapping.scale) == ("epoch", 0.01)

@@ -12,7 +12,7 @@ from tuner.past_runs import found as limits
 from tuner.past_runs.formats import FORMATS, find_runs
 from tuner.past_runs.found import Found, flat_parameters, read_parameters
 
-#: Written by MLflow 3.17 and Weights & Biases 0.31 (`history` as pandas writes it), without paths of a machine.
+#: Written by MLflow 3.17 and Weights & Biases 0.31 (histories by pandas), without the paths of a machine.
 FILES = Path(__file__).parent / "files"
 
 
@@ -57,7 +57,7 @@ def test_a_file_store_of_mlflow_is_read() -> None:
     assert curve(found, "run-64", "val_accuracy") == MLFLOW_CURVE
     run = next(run for run in found.runs if run.name == "run-64")
     assert run.parameters == {"batch_size": "64", "lr": "0.1", "model": "mlp"}
-    assert [row["train/loss"] for row in run.rows][0] == 1.0
+    assert run.rows[0]["train/loss"] == 1.0
     assert run.rows[0]["time"] == pytest.approx(1795974079.308)
     assert run.origin == str(FILES / "mlruns")
 
@@ -86,7 +86,12 @@ def test_deleted_runs_of_mlflow_are_left_out(tmp_path: Path) -> None:
 def test_a_database_of_something_else_is_left_out(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "other.db") as connection:
         connection.execute("CREATE TABLE runs (a, b)")
-    assert "no database of MLflow" in reasons(read(tmp_path / "other.db"))
+    assert "not of a known format" in reasons(read(tmp_path / "other.db"))
+    with pytest.raises(JobError, match="no file of a known format"):
+        read(tmp_path)
+    with sqlite3.connect(tmp_path / "old.db") as connection:
+        connection.executescript("CREATE TABLE runs (a); CREATE TABLE metrics (a); CREATE TABLE params (a)")
+    assert "with other tables: " in reasons(read(tmp_path / "old.db"))
     (tmp_path / "cut.db").write_bytes((database(tmp_path / "whole.db")).read_bytes()[:5000])
     assert "no database of MLflow" in reasons(read(tmp_path / "cut.db"))
 
@@ -126,7 +131,9 @@ def test_a_chart_of_wandb_has_a_column_for_each_run(tmp_path: Path) -> None:
     assert curve(found, "run-1", "eval/loss", "Step") == [(10, 0.9), (20, 0.7)]
     assert curve(found, "a - b", "eval/loss", "Step") == [(20, 0.5)]
     assert {run.name: run.parameters["lr"] for run in found.runs} == {"run-1": "0.1", "a - b": "0.2"}
-    assert not any(name.endswith(("__MIN", "__MAX")) for run in found.runs for row in run.rows for name in row)
+    assert not any(
+        name.endswith(("__MIN", "__MAX")) for run in found.runs for row in run.rows for name in row
+    )
 
 
 def test_the_binary_file_of_an_offline_run_is_left_out_with_a_remedy(tmp_path: Path) -> None:
@@ -159,7 +166,10 @@ def test_a_configuration_file_belongs_to_no_run_if_several_lie_beside_it(tmp_pat
         write(tmp_path / f"{name}.csv", "step,acc\n1,0.5\n")
     write(tmp_path / "config.json", '{"lr": 0.1}')
     write(tmp_path / "b.json", '{"lr": 0.2}')
-    assert {run.source.stem: run.parameters.get("lr") for run in read(tmp_path).runs} == {"a": None, "b": "0.2"}
+    assert {run.source.stem: run.parameters.get("lr") for run in read(tmp_path).runs} == {
+        "a": None,
+        "b": "0.2",
+    }
 
 
 @pytest.mark.parametrize(
@@ -206,7 +216,9 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, name: str, text: str, 
 
 
 def test_nested_parameters_are_named_by_their_path() -> None:
-    data = json.loads('{"lr": {"value": 0.1, "desc": null}, "_wandb": {"value": 1}, "opt": {"beta": [1], "b": true}}')
+    data = json.loads(
+        '{"lr": {"value": 0.1, "desc": null}, "_wandb": {"value": 1}, "opt": {"beta": [1], "b": true}}'
+    )
     assert flat_parameters(data) == {"lr": "0.1", "opt.b": "True"}
 
 

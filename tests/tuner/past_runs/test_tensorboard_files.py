@@ -56,7 +56,9 @@ def test_arguments_that_are_logged_as_json_text_are_parameters(tmp_path: Path) -
     assert run.parameters == {"learning_rate": "0.01", "per_device_train_batch_size": "16"}
 
 
-def test_the_curve_of_the_training_data_is_left_out_beside_that_of_the_validation_data(tmp_path: Path) -> None:
+def test_the_curve_of_the_training_data_is_left_out_beside_that_of_the_validation_data(
+    tmp_path: Path,
+) -> None:
     write(tmp_path / "m" / "train", {"epoch_accuracy": [0.5]})
     write(tmp_path / "m" / "validation", {"epoch_accuracy": [0.4]})
     found = read(tmp_path)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from search_spaces import Configuration
+from storage import Storage
 from tests.recorded_grid import write_job
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import configuration
@@ -28,7 +29,12 @@ GRID = [configuration(batch_size=b, learning_rate=r) for b in (48, 192) for r in
 
 
 def write_runs(
-    path: Path, law: Law, grid: Iterable[Configuration] = GRID, *, share: float = 1.2, metric: str = "accuracy"
+    path: Path,
+    law: Law,
+    grid: Iterable[Configuration] = GRID,
+    *,
+    share: float = 1.2,
+    metric: str = "accuracy",
 ) -> Path:
     """A long table of one run of each configuration, up to a share of its samples to target."""
     with path.open("w", newline="") as file:
@@ -48,6 +54,11 @@ def imported(desk: Desk, path: Path, *, fresh: bool = False, same_hardware: bool
     """Imports a file; returns the status of each run."""
     read = read_past_runs(desk.opened, ImportOptions(sources=(path,), same_hardware=same_hardware))
     return [row["status"] for row in import_rows(desk.opened, read, desk.store.ledger, fresh=fresh)]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, store: Storage) -> Desk:
+    return Desk(tmp_path, store, job=small_job(budget={"time": "40s"}))
 
 
 @pytest.fixture
@@ -74,6 +85,7 @@ def test_a_search_learns_from_imported_runs_and_the_answer_says_so(desk: Desk, r
     assert set(fits["samples"].summary["priors"]) == {"neutral", "imported runs"}
 
 
+@pytest.mark.slow
 def test_seconds_of_the_same_hardware_count_too(desk: Desk, runs: Path) -> None:
     imported(desk, runs, same_hardware=True)
     found = desk.run().recommendation.imported
@@ -109,6 +121,7 @@ def test_imported_runs_are_no_probes_of_the_search_and_cost_nothing(desk: Desk, 
     assert {f.study_id for f in desk.store.ledger.past_fits("f")} == {result.study.study_id}
 
 
+@pytest.mark.slow
 def test_a_fresh_search_still_learns_from_them(desk: Desk, runs: Path) -> None:
     imported(desk, runs)
     desk.run()
@@ -229,5 +242,7 @@ def test_epochs_of_a_workload_count_with_its_training_set(desk: Desk) -> None:
 
 def test_a_recorded_job_learns_from_nothing_else(tmp_path: Path, runs: Path) -> None:
     opened = open_job(write_job(tmp_path))
-    with pytest.raises(JobError, match="a recorded job replays what was measured and learns from nothing else"):
+    with pytest.raises(
+        JobError, match="a recorded job replays what was measured and learns from nothing else"
+    ):
         read_past_runs(opened, ImportOptions(sources=(runs,)))
