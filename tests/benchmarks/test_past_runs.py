@@ -17,6 +17,7 @@ from benchmarks.past_runs import (
     PROBLEMS,
     imported_runs,
     main,
+    misleading_script,
     report,
     searched,
     similar_script,
@@ -42,6 +43,13 @@ def test_an_unrelated_script_has_another_shape() -> None:
     assert all(unrelated_script(made_script(seed)).shape != made_script(seed).shape for seed in range(12))
 
 
+def test_a_misleading_script_has_a_best_rate_far_from_that_of_made_scripts() -> None:
+    for seed in range(6):
+        plain, other = (make(made_script(seed)).recipe for make in (unrelated_script, misleading_script))
+        assert abs(math.log(other.best_rate / plain.best_rate)) == pytest.approx(math.log(20.0))
+        assert abs(math.log(other.needed_samples / plain.needed_samples)) == pytest.approx(math.log(10.0))
+
+
 def test_imported_runs_have_configurations_that_the_job_does_not_offer() -> None:
     runs = imported_runs(made_script(3), 0)
     assert len(runs.probes) == NUM_RUNS
@@ -53,13 +61,13 @@ def test_imported_runs_have_configurations_that_the_job_does_not_offer() -> None
 
 def test_the_report_is_of_ratios_to_the_search_without_imports() -> None:
     rows = [
-        {"problem": "one", "none": 2.0, "similar": 1.0, "unrelated": 2.0},
-        {"problem": "one", "none": 1.0, "similar": 2.0, "unrelated": 2.0},
+        {"problem": "one", "none": 2.0, "similar": 1.0, "unrelated": 2.0, "misleading": 1.0},
+        {"problem": "one", "none": 1.0, "similar": 2.0, "unrelated": 2.0, "misleading": 1.0},
         {"problem": "one"},
     ]
     arrived = {f"{kind} arrived": True for kind in KINDS}
     table = report([{**row, **(arrived if "none" in row else {})} for row in rows])["costs"]
-    assert [(row["imported"], row["jobs"]) for row in table] == [("similar", 2), ("unrelated", 2)]
+    assert [(row["imported"], row["jobs"]) for row in table] == [(kind, 2) for kind in KINDS[1:]]
     assert table[0]["cost"] == pytest.approx(1.0)
     assert table[0]["error"] == pytest.approx(math.log(2.0))
     assert table[1]["cost"] == pytest.approx(math.sqrt(2.0))

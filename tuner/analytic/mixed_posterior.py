@@ -21,7 +21,8 @@ from tuner.analytic.regression import IntArray, Kernel, Law, Parameter, Posterio
 #: studies of jobs whose best settings are far from theirs, and 4% less after five of jobs with near ones
 #: (standard error 2%). With a tenth, they spent 1% and 2% less.
 _BEFORE_ALIKE, _BEFORE_OTHERS = 0.5, 0.1
-#: The same of runs that the user imported for this job.
+#: The same of runs that the user imported for this job. From 0.3 to 0.85, with a spread from 0.15 to
+#: 0.5, searches of 120 made scripts cost the same within 2 to 3%, with runs of similar and of other scripts.
 _BEFORE_IMPORTED = 0.5
 #: Names of the priors.
 NEUTRAL, PAST_STUDIES, IMPORTED_RUNS = "neutral", "past studies", "imported runs"
