@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,10 +156,20 @@ def batch_and_rate(configuration: Configuration) -> tuple[int, float]:
     return configuration.batch_size, configuration.learning_rate
 
 
-def tune(script: ScriptJob, seed: int, folder: Path) -> Tuning:
-    """Runs `paceline run` in a new folder, as a user would; messages go to stderr.txt there."""
+def tune(
+    script: ScriptJob, seed: int, folder: Path, prepare: Callable[[Path], None] = lambda _: None
+) -> Tuning:
+    """Runs `paceline run` in a new folder, as a user would; messages go to stderr.txt there.
+
+    Args:
+        script: The script.
+        seed: The job's seed.
+        folder: The folder; must not exist.
+        prepare: Gets the job file before the run; its time does not count.
+    """
     folder.mkdir(parents=True)
     path = script.copied(folder, seed)
+    prepare(path)
     paceline = Path(sys.executable).with_name("paceline")
     started = time.monotonic()
     with (folder / "stdout.json").open("w") as output, (folder / "stderr.txt").open("w") as messages:
