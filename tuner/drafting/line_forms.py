@@ -102,7 +102,8 @@ def _numbers(text: str) -> list[Number]:
     end = 0
     for match in _NUMBER.finditer(hidden):
         gap = text[end : match.start()]
-        front = gap.rstrip(" \t:=[(<\"'|,;")
+        # `Epoch(val) [3]` has the words of `Epoch val [3]`.
+        front = re.sub(r"[()]", " ", gap).rstrip(" \t:=[<\"'|,;")
         at = end + max(len(front) - _LONGEST_LABEL, 0)
         front = front[-_LONGEST_LABEL:]
         label = _LABEL.search(front)

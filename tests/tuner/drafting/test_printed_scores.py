@@ -113,6 +113,16 @@ def ranks_with_iterations() -> Lines:
     return lines
 
 
+def words_in_parentheses() -> Lines:
+    lines = []
+    for epoch in range(1, 5):
+        lines += [
+            f"07/29 - INFO - Epoch(train) [{epoch}][ {i}/60]  loss: 0.0{epoch}" for i in range(5, 61, 5)
+        ]
+        lines.append(f"07/29 - INFO - Epoch(val) [{epoch}][8/8]    accuracy/top1: 3{epoch}.5  time: 0.0004")
+    return lines
+
+
 def bars() -> Lines:
     lines = []
     for step in range(25, 200, 25):
@@ -147,6 +157,7 @@ STYLES: list[tuple[Callable[[], Lines], str, str, str, str, set[str]]] = [
     (blocks, "accuracy", "maximize", "71.47%", "75.47%", {"epoch"}),
     (language_model, "loss", "minimize", "6.00", "2.00", {"epoch", "step"}),
     (ranks_with_iterations, "loss", "minimize", "2.8", "2.6", {"epoch", "step"}),
+    (words_in_parentheses, "accuracy", "maximize", "31.5", "34.5", {"epoch", "step"}),
     (bars, "accuracy", "maximize", "0.025", "0.175", {"step"}),
     (lightning_bar, "accuracy", "maximize", "0.90", "0.93", {"epoch"}),
     (one_split_context, "accuracy", "maximize", "0.15", "0.55", {"epoch"}),
