@@ -28,6 +28,8 @@ _NUMBER = re.compile(
 )
 _LABEL = re.compile(r"(?:[A-Za-z_][\w@./\-]*['\"]?[ _#]*){1,4}$")
 _LONGEST_LABEL = 80
+#: What a row of a table does not have.
+_WORDS = re.compile(r"(?!nan|inf)[A-Za-z]{3,}", re.IGNORECASE)
 #: A script that prints lines of more forms than this is not understood further.
 _MOST_FORMS = 2_000
 #: Steps between two lines of progress, as scripts have them by default.
@@ -77,17 +79,42 @@ def forms_of(lines: Sequence[str]) -> list[Form]:
         lines: What the script printed.
     """
     forms: dict[str, Form] = {}
+    columns: list[str] = []
     for i, raw in enumerate(lines):
         text = ANSI.sub("", raw)[:MOST_LENGTH]
         numbers = _numbers(text)
         if not numbers:
+            columns = _columns(text) or columns
             continue
+        numbers = _named_by_columns(text, numbers, columns)
         form = re.sub(r"\s+", " ", _NUMBER.sub("#", _hide_times(text))).strip()
         form = re.sub(r"[█▏▎▍▌▋▊▉━=>.]{3,}", "", form) if BAR.search(text) else form
         key = f"{form} {len(numbers)}"
         if key in forms or len(forms) < _MOST_FORMS:
             forms.setdefault(key, Form()).lines.append((i, text, numbers))
     return list(forms.values())
+
+
+def _columns(text: str) -> list[str]:
+    """The names in the header of a table; empty if a line is none: it needs an epoch or step, and a score."""
+    words = [word for word in re.split(r"[\s|]+", text) if word]
+    meanings = [meaning_of(word) for word in words]
+    has_place = any(one is not None and one.field for one in meanings)
+    return words if has_place and any(one is not None and one.metric for one in meanings) else []
+
+
+def _named_by_columns(text: str, numbers: list[Number], columns: Sequence[str]) -> list[Number]:
+    """The numbers of a table's row with the names of its columns; any other line is left as it is."""
+    cells = list(re.finditer(r"[^\s|]+", text))
+    if len(cells) != len(columns) or _WORDS.search(_hide_times(text).replace("T", "")):
+        return numbers
+    named = {cell.start(): column for cell, column in zip(cells, columns, strict=True)}
+    return [
+        _with(number, label=named[number.start], meaning=meaning_of(named[number.start]))
+        if number.start in named
+        else number
+        for number in numbers
+    ]
 
 
 def _hide_times(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tuner.drafting.line_forms import ANSI, MOST_LENGTH, Form, field_of
+from tuner.drafting.line_forms import ANSI, MOST_LENGTH, Form, Number, field_of
 from tuner.drafting.metric_names import split_of
 
 _VALUE = r"[-+.\w]*\w%?"
@@ -77,11 +77,8 @@ def _expression(form: Form, wanted: Sequence[int], names: dict[int, str], contex
         number = numbers[index]
         start = numbers[index - 1].end if index else 0
         if context >= 2:
-            between = [
-                _literal(text[(numbers[j - 1].end if j else 0) : numbers[j].start]) + r"\S+?"
-                for j in range(done + 1, index)
-            ]
-            parts.append("".join(between) + _literal(text[start : number.start]))
+            skipped = [_gap(text, numbers, j) + r"\S+?" for j in range(done + 1, index)]
+            parts.append("".join(skipped) + _gap(text, numbers, index))
         elif context == 1 or done == index - 1 >= 0:
             parts.append(
                 (".*?" if done not in (-1, index - 1) else "") + _literal(text[start : number.start])
@@ -108,6 +105,13 @@ def _expression(form: Form, wanted: Sequence[int], names: dict[int, str], contex
             expression.replace(")/", r")\s*/") if text[last.end : last.end + 1] == " " else expression
         )
     return expression
+
+
+def _gap(text: str, numbers: Sequence[Number], index: int) -> str:
+    """An expression for what stands between a number and the one before it."""
+    between = text[numbers[index - 1].end if index else 0 : numbers[index].start]
+    # Of a table's row, only space tells one number from the next.
+    return r"\s+" if index and between.isspace() else _literal(between)
 
 
 def _digits(form: Form, index: int) -> str:

@@ -89,7 +89,10 @@ def _candidates(forms: Sequence[Form]) -> list[_Candidate]:
                 continue
             rank = meaning.rank
             first = form.lines[0][0]
-            if meaning.split == "unknown" and any(one.is_counter and one.total for one in form.lines[0][2]):
+            if _is_of_validation(meaning, form):
+                meaning = replace(meaning, split="validation", rank=rank - 20)
+                rank = meaning.rank
+            elif meaning.split == "unknown" and any(one.is_counter and one.total for one in form.lines[0][2]):
                 # Lines that count the batches of an epoch are of the training.
                 meaning = replace(meaning, split="training", rank=rank + 10)
                 rank = meaning.rank
@@ -113,6 +116,17 @@ def _candidates(forms: Sequence[Form]) -> list[_Candidate]:
             rank += 0 if position else 1
             found.append(_Candidate(form=form, index=index, meaning=meaning, rank=10 * rank + index))
     return found
+
+
+def _is_of_validation(meaning: Meaning, form: Form) -> bool:
+    """Whether a score without its data is of the validation: its line names both for another score alone.
+
+    So is `accuracy` in a line with `train_loss`, `valid_loss` and `accuracy`, as fastai prints.
+    """
+    others = [one.meaning for one in form.lines[0][2] if one.meaning is not None and one.meaning.metric]
+    named = {one.split for one in others if one.metric != meaning.metric}
+    own = {one.split for one in others if one.metric == meaning.metric}
+    return own == {"unknown"} and {"training", "validation"} <= named
 
 
 def _average_of(form: Form, index: int) -> int:

@@ -123,6 +123,19 @@ def words_in_parentheses() -> Lines:
     return lines
 
 
+def table() -> Lines:
+    return [
+        "  epoch    train_loss    valid_acc    valid_loss     dur",
+        "-------  ------------  -----------  ------------  ------",
+        *(f"{e:7d}  {2 / e:12.4f}  {e / 10:11.4f}  {3 / (2 + e):12.4f}  0.01{e}" for e in range(1, 9)),
+    ]
+
+
+def table_with_times() -> Lines:
+    rows = [f"{e}         0.5{e}     0.4{e}     0.8{e}      00:0{e}     " for e in range(5)]
+    return ["epoch     train_loss  valid_loss  accuracy  time    ", *rows]
+
+
 def bars() -> Lines:
     lines = []
     for step in range(25, 200, 25):
@@ -158,6 +171,8 @@ STYLES: list[tuple[Callable[[], Lines], str, str, str, str, set[str]]] = [
     (language_model, "loss", "minimize", "6.00", "2.00", {"epoch", "step"}),
     (ranks_with_iterations, "loss", "minimize", "2.8", "2.6", {"epoch", "step"}),
     (words_in_parentheses, "accuracy", "maximize", "31.5", "34.5", {"epoch", "step"}),
+    (table, "accuracy", "maximize", "0.1000", "0.8000", {"epoch"}),
+    (table_with_times, "accuracy", "maximize", "0.80", "0.84", {"epoch"}),
     (bars, "accuracy", "maximize", "0.025", "0.175", {"step"}),
     (lightning_bar, "accuracy", "maximize", "0.90", "0.93", {"epoch"}),
     (one_split_context, "accuracy", "maximize", "0.15", "0.55", {"epoch"}),
