@@ -121,9 +121,9 @@ class Draft:
             return None
         return limit[0], limit[1] * _MORE
 
-    def command_template(self) -> str:
-        """`workload.command`."""
-        changes: dict[Role, str] = {
+    def _values(self) -> dict[Role, str]:
+        """What each parameter is set to in the job: variables, and a raised limit."""
+        found: dict[Role, str] = {
             "batch_size": "{batch_size_per_rank}" if self.batch_is_per_rank else "{batch_size}",
             "learning_rate": "{learning_rate}",
             "seed": "{seed}",
@@ -131,9 +131,12 @@ class Draft:
         }
         raised = self.raised_limit()
         if raised is not None:
-            changes[raised[0]] = f"{raised[1]:g}"
-        changes = {role: text for role, text in changes.items() if role in self.roles}
-        return self._command(changes, self.line.launcher_template(), is_template=True)
+            found[raised[0]] = str(int(raised[1])) if raised[1].is_integer() else str(raised[1])
+        return {role: text for role, text in found.items() if role in self.roles}
+
+    def command_template(self) -> str:
+        """`workload.command`."""
+        return self._command(self._values(), self.line.launcher_template(), is_template=True)
 
     def folders(self) -> dict[Role, str]:
         """Where the script writes: to the probe's own folder, and what it resumes from to `{checkpoint}`."""
@@ -186,19 +189,9 @@ class Draft:
     def environment(self) -> dict[str, str]:
         """`workload.environment`: the variables that the script reads its settings from."""
         found = {name: braced(value) for name, value in self.line.environment.items()}
-        variables: dict[Role, str] = {
-            "batch_size": "{batch_size_per_rank}" if self.batch_is_per_rank else "{batch_size}",
-            "learning_rate": "{learning_rate}",
-            "seed": "{seed}",
-            **self.folders(),
-        }
-        raised = self.raised_limit()
-        if raised is not None:
-            variables[raised[0]] = f"{raised[1]:g}"
-        for role, text in variables.items():
-            parameter = self.roles.get(role)
-            if parameter is not None and parameter.way == "variable":
-                found[parameter.name] = text
+        for role, text in self._values().items():
+            if self.roles[role].way == "variable":
+                found[self.roles[role].name] = text
         return found
 
     def with_saved(self, folder: Path, files: Sequence[Path]) -> Draft:

@@ -171,6 +171,8 @@ def draft_of(
     if not any("gin" in one.plain_name for one in listed) and "gin" not in source.text:
         parameters = [one for one in parameters if one.way != "gin"]
     roles = roles_of(parameters, given_names(line))
+    if "resume" in roles and roles["resume"].way not in ("option", "override", "global"):
+        del roles["resume"]  # it is appended to a command line
     switch = next((one for one in parameters if one.plain_name == source.resumes_by), None)
     if switch is not None and "resume" not in roles:
         roles["resume"] = replace(switch, fixed="resume")
