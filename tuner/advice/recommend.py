@@ -270,7 +270,10 @@ def _measured_first(ending: Ending, chosen: int, expected: npt.NDArray[np.float6
     if present in configurations:
         index = configurations.index(present)
         differs = differing_axes(configurations[chosen], present)
-        if differs and math.isfinite(expected[index]) and differs <= axes_without_effect(state):
+        ran, present_run = run_of(state, configurations[chosen]), run_of(state, present)
+        is_ahead = ran is not None and ran.arrived and not (present_run is not None and present_run.arrived)
+        is_same = differs and math.isfinite(expected[index]) and differs <= axes_without_effect(state)
+        if is_same and not is_ahead:
             return index
     return chosen
 

@@ -15,12 +15,16 @@ _DIGITS = 6
 #: So many different values at the same positions say that runs are the same; of values with few digits, such
 #: as an accuracy on a hundred samples, it takes twice as many.
 _FEWEST_VALUES, _MANY_DIGITS = 2, 4
+#: Of the scores up to where the shorter run is, so many stand at positions that both runs have.
+_SHARED = 0.9
+#: Runs that have come no further than this towards the target may not have begun to learn.
+_FEWEST_PROGRESS = 0.3
 
 
 def script_warnings(state: SearchState) -> tuple[str, ...]:
     """Sentences on what contradicts the job: each remark once, options without effect, a doubtful target."""
     runs = list(state.runs.values())
-    compared = _no_effect(runs) if state.job.runs_command else ()
+    compared = _no_effect(_learning_runs(state)) if state.job.runs_command else ()
     found = [*compared, *_doubtful_target(state, runs), *remarks_of(state)]
     return tuple(dict.fromkeys(found))
 
@@ -34,8 +38,22 @@ def axes_without_effect(state: SearchState) -> frozenset[str]:
     """Axes that two runs differ in that gave the same values all the same."""
     if not state.job.runs_command:
         return frozenset()
-    pairs = _same_runs(list(state.runs.values()))
+    pairs = _same_runs(_learning_runs(state))
     return frozenset(axis for one, other in pairs for axis in _differing(one, other))
+
+
+def _learning_runs(state: SearchState) -> list[Run]:
+    """Runs that have gained something: before they learn, all settings may give the same values."""
+    found = []
+    for run in state.runs.values():
+        values = [point.value for point in run.measurement.trained_curve]
+        if not values:
+            continue
+        sign, target = state.job.goal.sign, state.job.goal.target
+        gained, needed = sign * (max(values, key=lambda v: sign * v) - values[0]), sign * (target - values[0])
+        if run.arrived or gained >= _FEWEST_PROGRESS * needed:
+            found.append(run)
+    return found
 
 
 def differing_axes(one: Configuration, other: Configuration) -> frozenset[str]:
@@ -96,6 +114,11 @@ def _are_same(one: Run, other: Run, position: str) -> bool:
         for run in (one, other)
     )
     shared = ours.keys() & theirs.keys()
+    # Where two runs are scored at other places, they took other ways, such as episodes of other lengths.
+    common = min(max(ours), max(theirs))
+    num_common = sum(at <= common for at in {*ours, *theirs})
+    if len(shared) < _SHARED * num_common:
+        return False
     # A value that never changes is the same in any two runs.
     different = {ours[at] for at in shared}
     weight = sum(
@@ -130,10 +153,11 @@ def _doubtful_target(state: SearchState, runs: Sequence[Run]) -> Iterable[str]:
     for run in runs:
         past = [count.is_past(point.value) for point in run.measurement.trained_curve]
         if True in past and not all(past[past.index(True) :]):
+            fewest = max(goal.hold + 1, 3)
             lost = run.measurement.trained_curve[past.index(True) :][past[past.index(True) :].index(False)]
             yield (
                 f"{format_configuration(run.configuration)} met the target once and lost it again "
-                f"({format_value(lost.value)} after {lost.samples} samples): [goal] hold = 3 asks for three "
-                "scores in a row"
+                f"({format_value(lost.value)} after {lost.samples} samples): [goal] hold = {fewest} asks for "
+                f"{fewest} scores in a row"
             )
             break
