@@ -24,6 +24,9 @@ MOST_SECONDS = 60.0
 #: A first epoch is waited for until it is this much overdue.
 _EPOCH_SLACK = 1.15
 _SAY_SECONDS, _POLL_SECONDS = 10.0, 0.05
+_NEAR_START = 1.5
+#: A script that prints and reports nothing is waited for so many times as long: it may still be starting.
+_SILENT = 2.0
 
 
 @dataclass(kw_only=True)
@@ -102,12 +105,15 @@ def _first_score(
 ) -> Measurement:
     """Follows a slice to the first score, or as long as a check may take."""
     size = opened.job.command.epoch_samples
-    said_at = prober.now()
+    said_at = started_at = prober.now()
     while True:
         measurement = prober.poll(handle)
         if measurement.outcome is not Outcome.RUNNING:
             return measurement
         heard, now = prober.heard(handle), prober.now()
+        if heard.first_output_at is None and now - started_at > _SILENT * wait_seconds:
+            prober.cancel(handle)
+            return prober.poll(handle)
         if now - said_at >= _SAY_SECONDS:
             said_at = now
             say(_progress(measurement, heard, size))
@@ -125,6 +131,8 @@ def _first_score(
 def _progress(measurement: Measurement, heard: Heard, size: int | None) -> str:
     if measurement.waiting:
         return f"waiting: {measurement.waiting}"
+    if not heard.num_lines and not heard.printed and heard.first_output_at is None:
+        return "running; nothing was printed or reported yet"
     if not heard.num_lines:
         seen = "; ".join(heard.unmatched)
         likely = f"; these look like scores and do not match: {seen}" if seen else ""
@@ -170,7 +178,9 @@ def _tried_resume(
         return f"no: {lines[-1]}"
     # The checkpoint may be older than the last report: then the script repeats what lies between.
     first_after = prober.heard(again).first_samples
-    began_anew = after.repeated_seconds > 0 and (first_after is None or first_after <= first_before)
+    # One that begins anew reports first where it did before, or nearly so if it reports by the clock.
+    near_start = max(_NEAR_START * first_before, before.configuration.batch_size)
+    began_anew = after.repeated_seconds > 0 and (first_after is None or first_after <= near_start)
     if began_anew or after.samples <= before.samples:
         reasons = "".join(f"; {remark}" for remark in after.remarks)
         return f"no: the script began anew{reasons}"
@@ -244,7 +254,7 @@ def without_score(check: CommandCheck, wait_seconds: float, metrics: MetricsSect
     if heard.num_lines:
         return f"progress was read, up to {samples} samples, and no score within {wait_seconds:g} s; {longer}"
     if not heard.printed:
-        return f"the script printed and reported nothing within {wait_seconds:g} s; {longer}"
+        return f"the script printed and reported nothing within {_SILENT * wait_seconds:g} s; {longer}"
     if metrics.patterns:
         pattern = " or ".join(f"'{pattern}'" for pattern in metrics.patterns)
         cause = f"workload.metrics.pattern = {pattern} is likely wrong: it matches no line that was printed"

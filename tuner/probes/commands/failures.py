@@ -87,7 +87,8 @@ _PEER_LOST = re.compile(
 )
 #: The error of a program that started the script: what the script said comes before.
 _OF_WRAPPER = re.compile(r"\b(ChildFailedError|CalledProcessError|SignalException)\b")
-_WRAPPER_LOG = re.compile(r"torch/distributed/(elastic|run|launcher)|accelerate/commands")
+#: What a script says that ends without a traceback, such as `train.py: error: unrecognized arguments`.
+_OWN_ERROR = re.compile(r"^(\[\S+\]:?\s?)?(\S+: )?(error|fatal|[A-Z]\w*(Error|Exception)): ", re.IGNORECASE)
 _TRACEBACK = re.compile(r"^.*Traceback \(most recent call last\):", re.MULTILINE)
 _CAUSED = re.compile(r"the direct cause of the following exception", re.IGNORECASE)
 #: The first line after a traceback's frames: the exception's name, maybe behind a rank's prefix.
@@ -178,11 +179,12 @@ def last_error(text: str) -> str:
         if _KILLED_WORDS.search(error) or not (_OF_WRAPPER.search(error) or _PEER_LOST.search(error)):
             break
         found -= 1
-    if found == 0 and _OF_WRAPPER.search(_without_frames(blocks[0])):
-        lines = [line for line in text[: starts[0]].splitlines() if not _WRAPPER_LOG.search(line)]
-        before = _last_error_line("\n".join(lines))
-        if _ERROR_LINE.search(before):
-            return before
+    only = _without_frames(blocks[0])
+    if found == 0 and _OF_WRAPPER.search(only) and not _KILLED_WORDS.search(only):
+        # The script itself printed no traceback: a parser's message is a line before the wrapper's.
+        named = [line for line in text[: starts[0]].splitlines() if _OWN_ERROR.match(line)]
+        if named:
+            return named[-1]
     errors = [_without_frames(blocks[found])]
     while found > 0 and _CAUSED.search(blocks[found - 1]):
         found -= 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from tuner.domain.measurement import CurvePoint
 from tuner.job.sections import GoalSection
+from tuner.probes.commands.epoch_scores import EpochScores
 from tuner.probes.commands.epochs import EpochLines
 from tuner.probes.commands.progress_line import ProgressLine, ScriptLine
 from tuner.probes.commands.run_clock import ReadPoint
@@ -100,8 +101,7 @@ class Positions:
         self._last_epoch: float | None = None
         self._last_step = self._most_steps = 0.0
         self._last_samples: int | None = None
-        #: Whether a score was placed at the end of an epoch and no line has come since.
-        self._has_scored_epoch = self._has_found_scores = False
+        self._epoch_scores = EpochScores(habits)
         #: Lines that were left out, by reason.
         self.ignored: dict[str, Ignored] = {}
         #: Why the script's lines cannot be positioned; None as long as they can.
@@ -110,17 +110,15 @@ class Positions:
     @property
     def has_changed(self) -> bool:
         """Whether lines that were positioned before belong somewhere else."""
-        readers = (self._clock, self._values, self._epochs, self._order)
-        has_found = self._has_found_count or self._has_found_scores
-        return has_found or any(reader.has_changed for reader in readers)
+        readers = (self._clock, self._values, self._epochs, self._order, self._epoch_scores)
+        return self._has_found_count or any(reader.has_changed for reader in readers)
 
     @property
     def is_settled(self) -> bool:
         """Whether it is known how the lines are to be read, so that the next one changes nothing."""
         counts_otherwise = self._score_step is not None and self._habits.scores_count_otherwise is None
-        where_is_open = self._has_scored_epoch and self._habits.scores_end_epochs is None
-        is_known = not counts_otherwise and not where_is_open
-        return self._epochs.is_settled and self._order.is_settled and is_known
+        readers = (self._epochs, self._order, self._epoch_scores)
+        return not counts_otherwise and all(reader.is_settled for reader in readers)
 
     def place(self, lines: Iterable[ScriptLine]) -> list[ProgressLine]:
         """The lines at their places; those that have none are counted in `ignored`."""
@@ -183,37 +181,13 @@ class Positions:
             return self._coarse(line, self._epochs.current)
         if self._last_samples is None:
             raise ValueError("reports a value before any position")
-        end = self._epoch_end()
-        if end is not None and self._resumed is None and line.value is not None:
-            self._has_scored_epoch = True
-            return self._advance(line, end)
-        return [self._scored(line, self._last_samples)]
-
-    def _epoch_end(self) -> int | None:
-        """Samples at the end of the current epoch, to which a score without a position belongs.
-
-        That is so where a script prints its progress within epochs and scores once behind each. None where it
-        scores on the way, or where the size of an epoch is not known.
-        """
-        size = self._epoch_samples or self._habits.epoch_samples
-        if self._last_epoch is None or not size or self._habits.scores_end_epochs is False:
-            return None
+        if line.value is not None:
+            self._epoch_scores.add_score(line)
         base = 1 if self._habits.first_epoch is None else self._habits.first_epoch
-        end = round((self._last_epoch - base + 1) * size) + self._resumed_at
-        return end if 0 <= end - (self._last_samples or 0) <= size else None
-
-    def _find_epoch_scores(self, epoch: float, step: float) -> None:
-        """Learns from the line behind a score whether scores come once at the end of each epoch."""
-        if not self._has_scored_epoch:
-            return
-        self._has_scored_epoch = False
-        habits = self._habits
-        goes_on = epoch == self._last_epoch and step > self._last_step
-        if goes_on and habits.scores_end_epochs is not False:
-            habits.scores_end_epochs = False
-            self._has_found_scores = True
-        elif habits.scores_end_epochs is None and self._last_epoch is not None and epoch > self._last_epoch:
-            habits.scores_end_epochs = True
+        end = self._epoch_scores.end_of_epoch(base, self._epoch_samples or self._habits.epoch_samples)
+        if end is not None and self._resumed is None and end + self._resumed_at >= self._last_samples:
+            return [self._scored(line, end + self._resumed_at)]
+        return [self._scored(line, self._last_samples)]
 
     # Steps and samples.
 
@@ -253,7 +227,6 @@ class Positions:
         if habits.first_epoch is None and self._last_epoch is None and self._known.samples == 0:
             habits.first_epoch = 0 if epoch < 1 else 1 if epoch < 2 else None
         base = 1 if habits.first_epoch is None else habits.first_epoch
-        self._find_epoch_scores(epoch, step)
         if self._last_epoch is not None and epoch > self._last_epoch:
             if habits.step_is_within_epoch is None:
                 habits.step_is_within_epoch = step <= self._last_step
@@ -272,6 +245,7 @@ class Positions:
             self._most_steps = 0.0
         elif habits.step_is_within_epoch is None and self._known.samples > 2 * samples and epoch > base:
             habits.step_is_within_epoch = True
+        self._epoch_scores.add_progress(line, epoch, samples, self._epoch_samples or habits.epoch_samples)
         self._last_epoch, self._last_step = epoch, step
         self._most_steps = max(self._most_steps, step)
         if not habits.step_is_within_epoch:

@@ -179,6 +179,36 @@ def test_scores_on_the_way_through_an_epoch_belong_to_the_position_before() -> N
     assert [samples for samples, _ in reader.scores] == [40, 80, 140, 180]
 
 
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_steps_of_the_whole_run_place_scores_by_themselves(every: int) -> None:
+    # 10 steps of an epoch of 109 samples: the last 9 are dropped, so that epochs are shorter than they seem.
+    reader = Reader(epoch_samples=109)
+    for epoch in range(12):
+        for step in range(1, 11):
+            if step % every == 0:
+                reader.add(epoch + step / 10, epoch=float(epoch + 1), step=float(10 * epoch + step))
+        reader.add(epoch + 1.05, value=0.05 * epoch)
+    assert [samples for samples, _ in reader.scores] == [100 * epoch for epoch in range(1, 13)]
+    assert reader.positions.refusal is None
+
+
+def test_a_score_once_on_the_way_through_each_epoch_stays_there() -> None:
+    reader = Reader()
+    for epoch in range(1, 4):
+        for step in (2, 4):
+            reader.add(epoch + step / 10, epoch=float(epoch), step=float(step))
+        reader.add(epoch + 0.5, value=0.1 * epoch)
+    assert [samples for samples, _ in reader.scores] == [40, 140, 240]
+
+
+def test_a_score_before_each_epoch_is_not_of_its_end() -> None:
+    reader = Reader()
+    for epoch in range(4):
+        reader.add(float(epoch), epoch=float(epoch), step=0.0)
+        reader.add(epoch + 0.1, value=0.1 * epoch)
+    assert [samples for samples, _ in reader.scores] == [0, 100, 200, 300]
+
+
 def test_after_a_resume_scores_still_belong_to_the_ends_of_epochs() -> None:
     habits = ScriptHabits(first_epoch=1, step_is_within_epoch=True, scores_end_epochs=True)
     known = ReadPoint(samples=180, seconds=1.8, value=0.1)
