@@ -119,9 +119,13 @@ def test_a_script_without_options_for_batch_and_rate_gets_advice(folder: Path) -
         (["--yes"], "--yes goes with --script"),
         (["--script", "python a.py && python b.py", "--yes"], "&&"),
         (["--script", "", "--yes"], "--script is empty"),
+        (["--script", "python train.py", "--yes", "--force", "train.py"], "ends in .toml"),
+        (["--script", "python train.py", "--yes", "--force", "folder.toml"], "is a folder"),
+        (["--script", "python train.py", "--yes", "--wait", "soon"], "--wait"),
     ],
 )
 def test_wrong_calls_are_refused(folder: Path, arguments: list[str], said: str) -> None:
+    (folder / "folder.toml").mkdir()
     done = init(folder, *arguments)
     assert (done.returncode, said in done.stderr) == (2, True), done.stderr
     assert not (folder / "job.toml").exists()
@@ -164,3 +168,30 @@ def test_on_a_terminal_it_asks_before_it_runs(folder: Path, answer: str) -> None
     assert "Run it in this folder for up to 60 s?" in said
     assert (folder / "started").exists() == (answer == "y")
     assert (folder / "job.toml").exists()
+
+
+def test_a_configuration_file_that_says_where_to_write_is_changed_for_the_run(folder: Path) -> None:
+    (folder / "train.py").write_text(CONFIGURED)
+    (folder / "c.yaml").write_text("batch_size: 16\nlr: 0.5\noutput_dir: runs\n")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "scores.csv").write_text("mine")
+    done = init(folder, "--script", "python train.py --config c.yaml", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "runs" / "scores.csv").read_text() == "mine"
+    metrics = tomllib.loads((folder / "job.toml").read_text())["workload"]["metrics"]
+    assert metrics["path"] == "{output_folder}/scores.csv"
+
+
+CONFIGURED = """
+import argparse, pathlib
+parser = argparse.ArgumentParser()
+parser.add_argument("--config")
+lines = open(parser.parse_args().config).read().splitlines()
+config = dict(line.split(": ") for line in lines)
+folder = pathlib.Path(config["output_dir"])
+folder.mkdir(exist_ok=True)
+with open(folder / "scores.csv", "w") as file:
+    file.write("step,val_acc\\n")
+    for step in range(1, 6):
+        file.write(f"{step},{step / 10}\\n")
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from tuner.domain.errors import JobError
 Kind = Literal["plain", "torchrun", "other launcher"]
 
 _SHELL = re.compile(r"^(&&|\|\|?|;|&|[012&]?>>?.*|<.*)$|;$")
+#: A word without quotes, escapes and operators.
+_PLAIN = re.compile(r"[^'\"\\`;&|<>()#!]+")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 #: Modules that start another script.
 _LAUNCHING_MODULES = {
@@ -38,12 +41,18 @@ class CommandLine:
         launcher: Words in front of the script, such as `("python", "-u")`.
         script: The script as the command writes it; for `-m module` the module.
         arguments: Words behind the script.
+        plain: Words that were typed without quotes, as the shell got them: it may expand `$HOME` or `~`.
     """
 
     environment: dict[str, str]
     launcher: tuple[str, ...]
     script: str
     arguments: tuple[str, ...]
+    plain: frozenset[str] = frozenset()
+
+    def quoted(self, word: str) -> str:
+        """A word for the shell, quoted as it was typed."""
+        return word if word in self.plain else shlex.quote(word)
 
     @property
     def kind(self) -> Kind:
@@ -164,12 +173,18 @@ def split_command(command: str) -> CommandLine:
             f"--script: {command!r} has {shell!r} in it; give the training command alone, without pipes, "
             "redirections or a second command"
         )
-    if words and words[0] == "env":
+    if words[:1] == ["env"] and len(words) > 1 and _ASSIGNMENT.fullmatch(words[1]):
         del words[0]
+    try:
+        command.encode()
+    except UnicodeEncodeError as error:
+        raise JobError(
+            f"--script: {command!r} is not text in UTF-8: rename the file that it names"
+        ) from error
     environment = {}
     while words and _ASSIGNMENT.fullmatch(words[0]):
         name, _, value = words.pop(0).partition("=")
-        environment[name] = value
+        environment[name] = os.path.expandvars(re.sub(r"^~(?=/|$)", "$HOME", value))
     if not words:
         raise JobError(
             "--script is empty; give the command that trains, such as --script 'python train.py --data data'"
@@ -180,6 +195,7 @@ def split_command(command: str) -> CommandLine:
         launcher=tuple(words[:start]),
         script=words[start],
         arguments=tuple(words[start + 1 :]),
+        plain=frozenset(word for word in command.split() if _PLAIN.fullmatch(word)),
     )
 
 

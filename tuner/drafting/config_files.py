@@ -55,8 +55,10 @@ class ConfigFile:
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         edits = []
         for name, value in changes.items():
-            number, old = self.keys[name]
-            before = lines[number - 1][: lines[number - 1].rindex(old)]
+            number, _ = self.keys[name]
+            found = _LINE.match(lines[number - 1])
+            assert found is not None
+            before = lines[number - 1][: found.start("value")]
             pattern = re.sub(r"([.*\[\]\\#^$])", r"\\\1", before)
             alike = [line for line in lines if line.startswith(before)]
             # Where a key stands twice, the number of its line tells which is meant.
@@ -105,10 +107,10 @@ def keys_of(path: Path) -> dict[str, tuple[int, str]]:
         if head is not None:
             section, parents = f"{head['name'].strip()}.", []
             continue
-        found = _LINE.match(line.replace("\t", "    "))
+        found = _LINE.match(line)
         if found is None:
             continue
-        depth = len(found["indent"])
+        depth = len(found["indent"].expandtabs(4))
         while parents and parents[-1][0] >= depth:
             parents.pop()
         value = (found["value"] or "").strip()

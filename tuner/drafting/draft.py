@@ -152,18 +152,17 @@ class Draft:
             found["save"] = "{output_folder}/checkpoint" if self.saves_to_file else "{output_folder}/saved"
         return found
 
-    def trial_command(self, places: Mapping[Role, Path]) -> str:
+    def trial_command(self, places: Mapping[Role, Path], settings: Path | None = None) -> str:
         """The user's command, but for where it writes.
 
         Args:
             places: Role to the path that it gets; others are left as they are.
+            settings: Folder for changed copies of configuration files; needed if one says where to write.
         """
-        ways = ("option", "override", "variable", "global", "gin")
-        changes = {
-            role: shlex.quote(str(path)) for role, path in places.items() if self.roles[role].way in ways
-        }
+        changes = {role: shlex.quote(str(path)) for role, path in places.items()}
         plain = tuple(shlex.quote(word) for word in self.line.launcher)
-        return self._command(changes, plain, is_template=False)
+        folder = None if settings is None else shlex.quote(str(settings))
+        return self._command(changes, plain, is_template=False, settings=folder)
 
     def resume_text(self) -> str | None:
         """`workload.resume`; None if the script cannot resume, or it was not seen what it saves."""
@@ -219,10 +218,17 @@ class Draft:
         )
         return replace(self, saved=re.sub(r"\d+([._]\d+)*", "*", found[0].as_posix()))
 
-    def _command(self, changes: Mapping[Role, str], launcher: Sequence[str], *, is_template: bool) -> str:
+    def _command(
+        self,
+        changes: Mapping[Role, str],
+        launcher: Sequence[str],
+        *,
+        is_template: bool,
+        settings: str | None = "{output_folder}",
+    ) -> str:
         """The command line with other values, each of which is text for the shell."""
         words = list(self.line.arguments)
-        texts = [braced(shlex.quote(word)) if is_template else shlex.quote(word) for word in words]
+        texts = [braced(self.line.quoted(word)) if is_template else self.line.quoted(word) for word in words]
         appended: list[str] = []
         edits: dict[str, dict[str, str]] = {}
         assigned = {}
@@ -239,8 +245,14 @@ class Draft:
             is_set = any(text.startswith("hydra.run.dir=") for text in [*texts, *appended])
             appended += [] if is_set else ["hydra.run.dir={output_folder}"]
         front = self._environment_words(assigned, is_template=is_template)
-        prepared = self._prepared(edits, texts) if is_template else []
-        line = " ".join([*front, *launcher, shlex.quote(self.line.script), *texts, *appended])
+        prepared = self._folders_to_make() if is_template else []
+        if settings is not None:
+            prepared += self._changed_files(edits, texts, settings)
+        script = braced(shlex.quote(self.line.script)) if is_template else shlex.quote(self.line.script)
+        # Behind `--` there are no options any more.
+        end = words.index("--") if "--" in words else len(texts)
+        texts[end:end] = appended
+        line = " ".join([*front, *launcher, script, *(text for text in texts if text)])
         return " && ".join([*prepared, line])
 
     def _environment_words(self, assigned: Mapping[str, str], *, is_template: bool) -> list[str]:
@@ -249,24 +261,33 @@ class Draft:
         names = {**{n: shlex.quote(v) for n, v in self.line.environment.items()}, **assigned}
         return [f"{name}={value}" for name, value in names.items()]
 
-    def _prepared(self, edits: Mapping[str, Mapping[str, str]], texts: list[str]) -> list[str]:
-        """Commands that write changed configuration files to the probe's folder; the command reads those."""
+    def _folders_to_make(self) -> list[str]:
+        """Commands that make the folders that the script saves to, if it does not make them itself."""
+        if not self.needs_folder or self.saves_to_file:
+            return []
+        return [
+            f"mkdir -p {text}" for text in sorted({*self.folders().values()}) if text != "{output_folder}"
+        ]
+
+    def _changed_files(
+        self, edits: Mapping[str, Mapping[str, str]], texts: list[str], settings: str
+    ) -> list[str]:
+        """Commands that write changed configuration files to a folder; the command then reads those."""
         commands = []
-        folders = self.folders()
-        if self.needs_folder and not self.saves_to_file:
-            commands += [
-                f"mkdir -p {text}" for text in sorted({*folders.values()}) if text != "{output_folder}"
-            ]
-        for file in self.files:
+        for number, file in enumerate(self.files):
             command = file.rewritten(edits.get(file.word, {}))
             if command is None:
                 continue
-            place = f"{{output_folder}}/{file.path.name}"
+            name = file.path.name
+            if any(other.path.name == name for other in self.files[:number]):
+                name = f"{number}-{name}"
+            place = f"{settings}/{braced(shlex.quote(name))}"
             commands.append(f"{command} > {place}")
-            for i, text in enumerate(texts):
-                plain = braced(shlex.quote(file.word))
-                if text == plain or text.endswith(f"={file.word}"):
-                    texts[i] = text[: len(text) - len(plain)] + place
+            for i, word in enumerate(self.line.arguments):
+                if word == file.word:
+                    texts[i] = place
+                elif word.endswith(f"={file.word}"):
+                    texts[i] = f"{braced(shlex.quote(word.removesuffix(file.word)))}{place}"
         return commands
 
     def _assignment(self, parameter: Parameter, value: str) -> str:
@@ -302,17 +323,30 @@ def _assigned(parameter: Parameter, value: str) -> str:
 
 
 def _given(line: CommandLine, parameter: Parameter) -> str | None:
-    """The value that the command gives to a parameter; None if it gives none."""
+    """The value that the command gives to a parameter; the last one if it gives several."""
     if parameter.way == "variable":
         return line.environment.get(parameter.name)
-    index = _index_of(line.arguments, parameter)
-    if index is None:
+    places = _places_of(line.arguments, parameter)
+    if not places:
         return None
+    index = places[-1]
     word = line.arguments[index]
+    attached = _attached(word, parameter)
+    if attached is not None:
+        return attached
     if "=" in word:
         return word.rpartition("=")[2]
     if parameter.takes_value and index + 1 < len(line.arguments):
         return line.arguments[index + 1]
+    return None
+
+
+def _attached(word: str, parameter: Parameter) -> str | None:
+    """The number behind a short option, as in `-b64`."""
+    for name in (parameter.name, *parameter.aliases):
+        is_short = len(name) == 2 and name[0] == "-"
+        if is_short and parameter.takes_value and word.startswith(name) and number_of(word[2:]) is not None:
+            return word[2:]
     return None
 
 
@@ -322,38 +356,43 @@ def given_names(line: CommandLine) -> set[str]:
     return names | {name.lstrip("+~") for name in names} | set(line.environment)
 
 
-def _index_of(words: Sequence[str], parameter: Parameter) -> int | None:
-    """Where a command line sets a parameter."""
+def _places_of(words: Sequence[str], parameter: Parameter) -> list[int]:
+    """Where a command line sets a parameter, in order."""
     if parameter.way == "gin":
-        return next(
-            (i for i, word in enumerate(words) if re.search(rf"\b{re.escape(parameter.name)}\s*=", word)),
-            None,
-        )
+        return [i for i, word in enumerate(words) if re.search(rf"\b{re.escape(parameter.name)}\s*=", word)]
     names = {parameter.name, *parameter.aliases}
     if parameter.way == "global":
         names = {f"--{parameter.name}"}
     plain = {plain_name(name) for name in names if name.startswith("--")}
+    found = []
     for i, word in enumerate(words):
         head, sign, _ = word.partition("=")
         if parameter.way == "override":
-            if sign and head.lstrip("+") == parameter.name:
-                return i
-        elif head in names or (head.startswith("--") and plain_name(head) in plain):
-            return i
-    return None
+            is_here = bool(sign) and head.lstrip("+") == parameter.name
+        else:
+            is_here = head in names or (head.startswith("--") and plain_name(head) in plain)
+            is_here = is_here or _attached(word, parameter) is not None
+        if is_here:
+            found.append(i)
+    return found
 
 
 def _replaced(texts: list[str], words: Sequence[str], parameter: Parameter, value: str) -> bool:
     """Puts a value in the place of the one that the command gives; False if it gives none."""
-    index = _index_of(words, parameter)
-    if index is None:
+    places = _places_of(words, parameter)
+    if not places:
         return False
+    for index in places[:-1]:
+        # The last one counts; the others would say something else.
+        texts[index] = ""
+        if "=" not in words[index] and _attached(words[index], parameter) is None and parameter.takes_value:
+            texts[index + 1] = ""
+    index = places[-1]
     word = words[index]
-    if "=" in word:
-        front = word.rpartition("=")[0]
-        texts[index] = f"{braced(shlex.quote(front))}={value}"
-        return True
-    if not parameter.takes_value or index + 1 >= len(words):
-        return True
-    texts[index + 1] = value
+    if _attached(word, parameter) is not None:
+        texts[index] = f"{word[:2]} {value}"
+    elif "=" in word:
+        texts[index] = f"{braced(shlex.quote(word.rpartition('=')[0]))}={value}"
+    elif parameter.takes_value and index + 1 < len(words):
+        texts[index + 1] = value
     return True

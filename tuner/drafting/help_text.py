@@ -140,6 +140,7 @@ def _option(head: str, below: str) -> Parameter | None:
         text = name if "[no" in name else f"{name} VALUE"
     names = [name.replace("[no-]", "").replace("[no]", "") for name in _ONE_NAME.findall(text)]
     names = [name.rstrip(".") for name in names if name not in ("-h", "--help")]
+    names = [name for name in names if f"--{name.removeprefix('--no-')}" not in {*names} - {name}]
     if not names:
         return None
     left = re.sub(r"\(.*?\)|[,/|]", " ", _ONE_NAME.sub(" ", text)).strip()

@@ -216,6 +216,8 @@ class JobDraft:
             yield f"# seen: {_line(example)}"
         if reading.meaning.split == "training":
             yield "# GUESS: only a score of the training data was seen; a score of validation data is better"
+        elif reading.meaning.split == "unknown" and reading.is_named:
+            yield "# GUESS: nothing says which data this score is of; a score of validation data is better"
         yield f'source = "{reading.source}"'
         if reading.path is not None:
             yield f"path = {_string(reading.path)}"
@@ -261,6 +263,8 @@ class JobDraft:
             if reading
             else "set what you train for"
         )
+        if reading is not None and _has_not_improved(reading):
+            near = "a placeholder, since no score improved in the run; set what you train for"
         yield f"target = {goal.target!r}            # GUESS: {near}"
         yield "trainings = 10            # GUESS: how often you will train with the answer"
 
@@ -292,7 +296,7 @@ class JobDraft:
 
     def _budget(self) -> Iterator[str]:
         yield "[budget]"
-        if self.trial is not None and self.trial.exit_code is not None:
+        if self.trial is not None and self.trial.exit_code is not None and self.reading is not None:
             minutes = max(math.ceil(10 * self.trial.seconds / 60), 2)
             yield f'time = "{minutes}m"            # GUESS: about ten times as long as the run that was seen'
         else:
@@ -317,8 +321,27 @@ def goal_of(reading: Reading) -> Goal:
     if metric not in ("accuracy", "error_rate", "loss", "bits_per_character"):
         direction = meaning.direction
     scale = 100.0 if is_percent else 1.0
-    target = _easier(best / scale, values[0] / scale, maximize=maximize)
+    if _has_not_improved(reading):
+        is_share = metric in ("accuracy", "error_rate") or 0.0 <= best <= 1.0
+        target = _harder(best / scale, maximize=maximize, is_share=is_share)
+    else:
+        target = _easier(best / scale, values[0] / scale, maximize=maximize)
     return Goal(metric=metric, direction=direction, target=target, is_percent=is_percent)
+
+
+def _has_not_improved(reading: Reading) -> bool:
+    values = reading.values
+    best = max(values) if reading.meaning.direction == "maximize" else min(values)
+    return best == values[0]
+
+
+def _harder(best: float, *, maximize: bool, is_share: bool) -> float:
+    """A placeholder that a run which has not improved does not reach at once."""
+    if maximize and is_share:
+        return round(best + 0.5 * (1.0 - best), 3)
+    if maximize:
+        return round(best + max(abs(best), 1.0), 3)
+    return round(0.5 * best, 6) if best > 0 else round(best - max(abs(best), 1.0), 3)
 
 
 def _easier(best: float, first: float, *, maximize: bool) -> float:
@@ -340,11 +363,13 @@ def _rounded(number: float) -> str:
 
 
 def _string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _literal(pattern: str) -> str:
     """A regular expression as TOML takes it without escapes, where that is possible."""
+    if not pattern.isprintable():
+        return _string(pattern)
     if "'" not in pattern:
         return f"'{pattern}'"
     return f"'''{pattern}'''" if "'''" not in pattern and not pattern.endswith("'") else _string(pattern)

@@ -22,7 +22,7 @@ _TIMES = re.compile(
     r"\d{4}[-/]\d{2}[-/]\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2})?(?:[.,]\d+)?)?|\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?"
 )
 _NUMBER = re.compile(
-    r"(?<![\w.@])[-+]?(?:\d+(?:,\d{3})+|\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+    r"(?<![\w.@])(?<![A-Za-z]-)[-+]?(?:\d+(?:,\d{3})+|\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
     r"(?P<unit>%|[a-zµ]{1,7}(?:/\w+)?\b|(?![\w]))|(?<![\w.])(?:nan|inf)\b",
     re.IGNORECASE,
 )
@@ -201,7 +201,7 @@ def _of_total(number: Number, others: list[Number], text: str) -> tuple[Number, 
     assert meaning is not None
     if (
         len(others) > 1
-        and text[others[0].end : others[1].start].strip() == "("
+        and text[others[0].end : others[1].start].strip() in ("(", "=", "= (", ":", "or")
         and text[others[1].end - 1] == "%"
     ):
         percent = _with(others[1], meaning=meaning, label=number.label)

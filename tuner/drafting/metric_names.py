@@ -107,6 +107,7 @@ class Meaning:
         direction: Which values are better.
         split: The data that a score is of.
         rank: Which score tells most of a training: a smaller one is preferred.
+        is_part: Whether other words qualify the metric, as in `kl_loss`.
     """
 
     field: Field | None = None
@@ -114,11 +115,12 @@ class Meaning:
     direction: Direction = "maximize"
     split: Split = "unknown"
     rank: int = 0
+    is_part: bool = False
 
 
 def words_of(label: str) -> list[str]:
     """The words of a label, in lower case: `val_acc@1` is `val`, `acc1`."""
-    joined = re.sub(r"(?<=[A-Za-z])@(?=\d)", "", label)
+    joined = re.sub(r"(?<=[A-Za-z])[@-](?=\d)", "", label)
     joined = re.sub(r"m(IoU|AP|Acc)(?![a-z])|IoU", lambda found: found[0].lower(), joined)
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", joined).lower()
     return re.findall(r"[a-z]+\d*|\d+", spaced)
@@ -153,7 +155,14 @@ def meaning_of(label: str, context: Split | None = None) -> Meaning | None:
         return None
     metric, direction, weight = _QUANTITIES[found[-1]]
     split = split_of(label) or context or "unknown"
-    return Meaning(metric=metric, direction=direction, split=split, rank=10 * SPLITS.index(split) + weight)
+    plain = {*_SPLIT_WORDS, *_QUANTITIES, *_TAILS, "total", "overall"}
+    return Meaning(
+        metric=metric,
+        direction=direction,
+        split=split,
+        rank=10 * SPLITS.index(split) + weight,
+        is_part=any(word not in plain and not word.isdecimal() for word in words),
+    )
 
 
 _TAILS = {

@@ -24,7 +24,7 @@ _NAMES: dict[Role, tuple[str, ...]] = {
     ),
     "learning_rate": (
         *("learning_rate", "lr", "peak_lr", "base_lr", "max_lr", "learningrate", "init_lr", "initial_lr"),
-        *("peak_learning_rate", "base_learning_rate", "blr", "lr0", "eta", "step_size"),
+        *("peak_learning_rate", "base_learning_rate", "blr", "lr0"),
     ),
     "epochs": (
         *("num_train_epochs", "max_epochs", "num_epochs", "n_epochs", "epochs", "nb_epochs", "max_epoch"),
@@ -34,6 +34,7 @@ _NAMES: dict[Role, tuple[str, ...]] = {
         *("max_steps", "num_train_steps", "total_steps", "train_steps", "num_steps", "n_steps", "max_iters"),
         *("num_iterations", "max_iterations", "total_iters", "iterations", "num_iters", "n_iters", "iters"),
         *("num_boost_round", "n_estimators", "max_iter", "niter", "steps"),
+        *("total_timesteps", "max_timesteps", "num_timesteps", "timesteps", "total_env_steps"),
     ),
     "seed": ("seed", "random_seed", "manual_seed", "rng_seed", "random_state", "seed_everything"),
     "output": (
@@ -82,6 +83,25 @@ _DOUBTFUL: dict[str, re.Pattern[str]] = {
     **dict.fromkeys(
         ("root", "root_dir"), re.compile(r"run|log|out|result|exp|checkpoint|save", re.IGNORECASE)
     ),
+}
+#: Words of the help that speak against a role.
+_OTHER_WORDS: dict[Role, re.Pattern[str]] = {
+    "steps": re.compile(r"roll-?out|per (policy|environment|env|update|epoch)|horizon", re.IGNORECASE),
+    **dict.fromkeys(
+        ("output", "save"),
+        re.compile(r"pre-?trained|fine-?tun|initiali|warm start|to load|load from|read from", re.IGNORECASE),
+    ),
+}
+#: Names of a place to save to that may as well be what a training starts from.
+MAYBE_INPUTS = {
+    "checkpoint",
+    "ckpt",
+    "weights",
+    "model",
+    "model_path",
+    "model_file",
+    "model_dir",
+    "weights_path",
 }
 #: Ways to set a parameter, the preferred first.
 _WAYS: tuple[Way, ...] = ("option", "override", "gin", "variable", "file", "global")
@@ -188,6 +208,8 @@ def _rank(parameter: Parameter, role: Role) -> int | None:
     if re.search(_OTHERS[role], name.replace(".", "_")):
         return None
     if role in ("batch_size", "learning_rate") and not parameter.takes_value:
+        return None
+    if (words := _OTHER_WORDS.get(role)) and words.search(parameter.words):
         return None
     if role in ("output", "log", "save"):
         needed = _DOUBTFUL.get(end)

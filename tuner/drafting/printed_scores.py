@@ -31,6 +31,8 @@ def read_output(lines: Sequence[str], batch_size: int | None) -> list[Reading]:
         lines: What it printed, without line ends.
         batch_size: Global batch size of the run; None if unknown.
     """
+    if len(lines) > 2 * _MOST_LINES:
+        lines = [*lines[:_MOST_LINES], *lines[-_MOST_LINES:]]
     forms = forms_of(lines)
     for form in forms:
         form.name_samples(batch_size)
@@ -48,7 +50,9 @@ def epoch_samples_in(lines: Sequence[str]) -> EpochSize | None:
         lines: What it printed.
     """
     ranked: list[tuple[int, int, str]] = []
-    for text in lines:
+    for text in lines[:_MOST_LINES]:
+        if not _THING_WORDS.search(text):
+            continue
         for pattern in _SIZES:
             found = pattern.search(text)
             if found is None or re.search(
@@ -56,7 +60,7 @@ def epoch_samples_in(lines: Sequence[str]) -> EpochSize | None:
             ):
                 continue
             size = int(found["size"].replace(",", "").replace("_", ""))
-            if size >= 10:
+            if _LEAST_SIZE <= size <= _LARGEST_SIZE:
                 is_training = bool(re.search("train", found[0], re.I))
                 ranked.append((0 if is_training else 1, -size, text.strip()))
     if not ranked:
@@ -65,10 +69,14 @@ def epoch_samples_in(lines: Sequence[str]) -> EpochSize | None:
     return EpochSize(samples=-size, line=text, is_exact=True)
 
 
+_LEAST_SIZE, _LARGEST_SIZE = 10, 10**12
+#: Of longer output, so many lines at its beginning and at its end are searched.
+_MOST_LINES = 15_000
 #: Averages of an evaluation that goes on are preferred to scores of the training data alone.
 _PARTIAL = 18
 _SIZE = r"(?P<size>\d[\d,_]*)"
 _THINGS = r"(?:samples|examples|images|instances|sequences|rows|points|records)"
+_THING_WORDS = re.compile(r"train|sample|example|image|instance|sequence|row|point|record", re.I)
 _SIZES = (
     re.compile(rf"\btrain\w*[^\d\n]{{0,30}}{_THINGS}\b[^\d\n]{{0,5}}[:=]\s*{_SIZE}\b", re.I),
     re.compile(rf"\b(?:num(?:ber of)?|#) *(?:train\w*)? *{_THINGS}\b\s*[:=]?\s*{_SIZE}\b", re.I),
@@ -114,7 +122,15 @@ def _candidates(forms: Sequence[Form]) -> list[_Candidate]:
                 rank += 30
             position = any(one.meaning is not None and one.meaning.field for one in form.lines[0][2])
             rank += 0 if position else 1
-            found.append(_Candidate(form=form, index=index, meaning=meaning, rank=10 * rank + index))
+            # Of scores that tell as much, the whole one before its parts, and the first before others.
+            found.append(
+                _Candidate(
+                    form=form,
+                    index=index,
+                    meaning=meaning,
+                    rank=10 * rank + min(index, 4) + 5 * meaning.is_part,
+                )
+            )
     return found
 
 
@@ -162,6 +178,8 @@ def _reading(
 ) -> Reading | None:
     """How to read a candidate; None if nothing says where in the training its values belong."""
     form = candidate.form
+    if not any(math.isfinite(value) for value in form.column(candidate.index)):
+        return None
     own = position_of(form)
     if len(own) > 1 and _counts_evaluation(form, own, forms):
         own = [index for index in own if field_of(form, index) == "epoch"]

@@ -20,6 +20,8 @@ _PARSES = re.compile(
     r"|HfArgumentParser|LightningCLI|ArgumentParser\(|parse_args\(",
     re.MULTILINE,
 )
+#: Calls by which a script gets its options from a module of its own.
+_CALLS_PARSER = re.compile(r"\b(\w*parse\w*|get_\w+|\w*(args|options|opts|flags|config|cli)\w*|main)\s*\(")
 _OVERRIDES_GLOBALS = re.compile(r"exec\(open\(|globals\(\)(\[|\.update)")
 _LOADS = re.compile(
     r"load_state_dict|get_last_checkpoint|restore_checkpoint|load_checkpoint|load_weights|resum(e|ing)\b|\.restore\("
@@ -40,11 +42,13 @@ class SourceCode:
     Args:
         files: The files that were read; empty if there is no Python file.
         options: Options that calls such as `add_argument` define, with their defaults.
-        defaults: Defaults of dataclass fields and of parameters of functions, by plain name.
+        defaults: Defaults of the fields of classes, by plain name.
         bindings: Parameters that gin can bind, such as `train.batch_size`.
         variables: Environment variables that it reads.
         constants: Variables that are set once at the top of the script itself.
         text: All of it.
+        script: The script alone.
+        imports_parser: Whether the script itself imports a parser of options.
     """
 
     files: tuple[Path, ...] = ()
@@ -54,11 +58,13 @@ class SourceCode:
     variables: tuple[Parameter, ...] = ()
     constants: tuple[Parameter, ...] = ()
     text: str = ""
+    script: str = ""
+    imports_parser: bool = False
 
     @property
     def parses_options(self) -> bool:
-        """Whether it seems to read a command line, so that `--help` does not start a training."""
-        return _PARSES.search(self.text) is not None
+        """Whether the script seems to read a command line, so that `--help` does not start a training."""
+        return self.imports_parser or bool(_CALLS_PARSER.search(self.script) and _PARSES.search(self.text))
 
     @property
     def overrides_globals(self) -> bool:
@@ -88,9 +94,11 @@ class SourceCode:
         for one in parameters:
             own = defined.get(one.name)
             default = one.default or (own.default if own else None)
+            place = own.place if own is not None and one.default is None else one.place
             if default is None:
                 default = self.defaults.get(one.plain_name.rpartition(".")[2])
-            found.append(replace(one, default=default))
+                place = "the fields of its classes" if default is not None else place
+            found.append(replace(one, default=default, place=place))
         return found
 
 
@@ -109,7 +117,7 @@ def read_source(script: Path | None) -> SourceCode:
     variables: list[Parameter] = []
     bindings: list[Parameter] = []
     constants: list[Parameter] = []
-    defaults: dict[str, str] = {}
+    defaults: dict[str, set[str]] = {}
     texts = []
     for file in sorted(files, key=lambda file: file != script.resolve()):
         text = file.read_text(encoding="utf-8", errors="ignore")
@@ -124,10 +132,10 @@ def read_source(script: Path | None) -> SourceCode:
             variables += _variable(node, file)
             if isinstance(node, ast.FunctionDef):
                 found = dict(_parameter_defaults(node))
-                defaults = found | defaults
                 bindings += _bindings(node, node.name, found, file)
             elif isinstance(node, ast.ClassDef):
-                defaults = dict(_field_defaults(node)) | defaults
+                for name, value in _field_defaults(node):
+                    defaults.setdefault(name, set()).add(value)
                 for method in node.body:
                     if isinstance(method, ast.FunctionDef) and method.name == "__init__":
                         bindings += _bindings(node, node.name, dict(_parameter_defaults(method)), file)
@@ -136,12 +144,27 @@ def read_source(script: Path | None) -> SourceCode:
     return SourceCode(
         files=tuple(files),
         options=tuple(options),
-        defaults=defaults,
+        # What two classes define differently says nothing.
+        defaults={name: min(values) for name, values in defaults.items() if len(values) == 1},
         bindings=tuple(bindings),
         variables=tuple({one.name: one for one in reversed(variables)}.values()),
         constants=tuple(constants),
         text="\n".join(texts),
+        script=texts[0] if texts else "",
+        imports_parser=bool(texts) and _imports_parser(texts[0]),
     )
+
+
+def _imports_parser(text: str) -> bool:
+    """Whether code, not a comment, imports or names a parser of options."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    try:
+        return _PARSES.search(ast.unparse(tree)) is not None
+    except RecursionError:
+        return False
 
 
 def _defined_option(call: ast.Call, file: Path) -> Iterator[Parameter]:

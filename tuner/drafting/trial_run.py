@@ -9,6 +9,7 @@ import selectors
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ _SKIPPED = {
     "site-packages",
 }
 _MOST_DEPTH, _MOST_FILES = 5, 20_000
+#: Environment variable by which the descendants of a run are found.
+_MARKER = "PACELINE_TRIAL_RUN"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +90,16 @@ def run_for(
         grace: Seconds between SIGTERM and SIGKILL.
         say: Gets a line of progress now and then.
     """
-    roots = (folder, *watched)
+    roots = (*watched, folder)
+    marker = f"{_MARKER}={uuid.uuid4().hex}"
+    name, _, value = marker.partition("=")
     before = dict(_files(roots))
     started = time.monotonic()
     process = subprocess.Popen(
         command,
         shell=True,
         cwd=folder,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment, name: value},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -107,10 +112,11 @@ def run_for(
         say("interrupted: going on with what was printed so far")
     was_ended = process.poll() is None
     _end(process, output, grace)
+    _end_daemons(marker)
     after = {path: stat for path, stat in _files(roots) if before.get(path) != stat}
     return TrialRun(
         command=command,
-        lines=tuple(re.split(r"[\r\n]+", output.decode("utf-8", errors="replace"))),
+        lines=tuple(re.split(r"\r\n|\n|\r", output.decode("utf-8", errors="replace"))),
         seconds=time.monotonic() - started,
         exit_code=None if was_ended else process.returncode,
         files=tuple(sorted(after)),
@@ -129,8 +135,9 @@ def _collect(
         while (now := time.monotonic()) < until and len(output) < _MOST_BYTES:
             if now - said_at >= _SAY_SECONDS:
                 said_at = now
-                last = re.split(rb"[\r\n]+", bytes(output[-2000:]).rstrip())[-1]
-                say(f"running, {until - now:.0f} s left; last line: {last.decode(errors='replace')[:100]!r}")
+                last = re.split(rb"[\r\n]+", bytes(output[-2000:]).rstrip())[-1].decode(errors="replace")
+                words = f"last line: {last[:100]!r}" if last else "nothing was printed yet"
+                say(f"running, {until - now:.0f} s left; {words}")
             if selector.select(_POLL_SECONDS):
                 data = process.stdout.read(_READ_BYTES)
                 if data == b"":
@@ -164,6 +171,16 @@ def _end(process: subprocess.Popen[bytes], output: bytearray, grace: float) -> N
     process.stdout.close()
 
 
+def _end_daemons(marker: str) -> None:
+    """Kills what left the process group, by a variable that all descendants have (Linux only)."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if marker.encode() in path.read_bytes().split(b"\0"):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+        except OSError:
+            continue
+
+
 def _group_lives(process: subprocess.Popen[bytes]) -> bool:
     process.poll()
     try:
@@ -182,17 +199,18 @@ def _drain(process: subprocess.Popen[bytes], output: bytearray) -> None:
 
 def _files(roots: tuple[Path, ...]) -> Iterator[tuple[Path, tuple[int, int]]]:
     """Files below some folders with size and time of change, up to a number and a depth."""
-    count = 0
     for root in roots:
-        depth = len(root.parts)
+        count, depth = 0, len(root.parts)
         for name, folders, files in os.walk(root):
             here = Path(name)
             is_deep = len(here.parts) - depth >= _MOST_DEPTH
             folders[:] = [] if is_deep else [one for one in folders if one not in _SKIPPED and one[0] != "."]
+            if count > _MOST_FILES:
+                break
             for file in files:
                 count += 1
                 if count > _MOST_FILES:
-                    return
+                    break
                 try:
                     stat = (here / file).stat()
                 except OSError:

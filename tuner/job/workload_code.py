@@ -74,7 +74,7 @@ def with_imports(source: Path, package: str) -> list[Path]:
 def _imported_names(file: Path) -> list[str]:
     try:
         tree = ast.parse(file.read_bytes())
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError):
         return []
     names: list[str] = []
     for node in ast.walk(tree):

@@ -18,7 +18,7 @@ from tuner.drafting.config_files import ConfigFile, config_files
 from tuner.drafting.draft import Draft, given_names, is_state
 from tuner.drafting.help_text import is_help, options_of_help
 from tuner.drafting.job_text import JobDraft
-from tuner.drafting.parameters import Parameter, Role, roles_of
+from tuner.drafting.parameters import MAYBE_INPUTS, Parameter, Role, roles_of
 from tuner.drafting.printed_scores import epoch_samples_in, read_output
 from tuner.drafting.readings import Reading
 from tuner.drafting.scored_files import read_files, read_reports
@@ -31,6 +31,8 @@ from tuner.service.opening import open_job
 RUN_SECONDS, _HELP_SECONDS = 60.0, 60.0
 #: A run that fails within this time may fail because of where it was told to write.
 _EARLY_SECONDS = 30.0
+#: Programs that know no `--help` of the training.
+_SHELLS = {"bash", "sh", "zsh", "dash", "make", "fish"}
 _NO_PATH = re.compile(r"No such file|FileNotFoundError|does not exist|not a directory|NotADirectory", re.I)
 _NO_PROGRAM = re.compile(r"ModuleNotFoundError|No module named|command not found|: not found")
 _NEEDS_MORE = re.compile(r"required|missing (option|argument|parameter)", re.I)
@@ -123,7 +125,7 @@ def write_job(path: Path, job: JobDraft) -> None:
         StorageError: It cannot be written.
     """
     try:
-        path.write_text(job.text(), encoding="utf-8")
+        path.write_text(job.text(), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}; choose another path") from error
 
@@ -144,13 +146,17 @@ def draft_of(
     """
     source = read_source(line.script_path(folder))
     listed: list[Parameter] = []
+    words = (*line.launcher, line.script)
+    is_shell = any(Path(word).name in _SHELLS or word.endswith(".sh") for word in words)
     unread = (
         f"The source of {line.script} cannot be read. Ask it for its options? A program that knows no --help "
+        f"may start to train:\n  {_help_command(line)}\n"
     )
-    unread += f"may start to train:\n  {_help_command(line)}\n"
-    if source.parses_options or (not source.files and may_run(unread)):
-        say(f"reading {_help_command(line)}")
-        text = _help_of(line, folder)
+    may_ask = source.parses_options or (not source.files and may_run(unread))
+    if may_ask and not is_shell:
+        command = _help_command(line, with_overrides="hydra" in source.text)
+        say(f"reading {command}")
+        text = _help_of(command, line, folder)
         listed = options_of_help(text) if is_help(text) else []
         if not listed:
             say("note: it printed no help that lists options")
@@ -168,9 +174,18 @@ def draft_of(
         *source.variables,
         *constants,
     ]
+    known |= {one.name for one in source.variables}
+    parameters += [
+        Parameter(name=name, way="variable", default=value, place="your command")
+        for name, value in line.environment.items()
+        if name not in known
+    ]
     if not any("gin" in one.plain_name for one in listed) and "gin" not in source.text:
         parameters = [one for one in parameters if one.way != "gin"]
     roles = roles_of(parameters, given_names(line))
+    for role in ("save", "output"):
+        if role in roles and _is_input(roles[role], line, folder):
+            del roles[role]
     if "resume" in roles and roles["resume"].way not in ("option", "override", "global"):
         del roles["resume"]  # it is appended to a command line
     switch = next((one for one in parameters if one.plain_name == source.resumes_by), None)
@@ -196,6 +211,14 @@ def _as_configured(option: Parameter, files: Sequence[ConfigFile]) -> Parameter:
     return option
 
 
+def _is_input(parameter: Parameter, line: CommandLine, folder: Path) -> bool:
+    """Whether what may be a place to save to exists already, so that the training may start from it."""
+    if parameter.plain_name.rpartition(".")[2] not in MAYBE_INPUTS:
+        return False
+    text = Draft(line=line, source=SourceCode(), roles={"save": parameter}).stated("save")[0]
+    return bool(text) and (folder / str(text)).exists()
+
+
 def _stated(line: CommandLine) -> list[Parameter]:
     """What the command sets, for scripts whose help does not list it."""
     return [
@@ -219,13 +242,15 @@ def _constants(line: CommandLine, source: SourceCode, folder: Path) -> list[Para
     return list(found.values())
 
 
-def _help_command(line: CommandLine) -> str:
+def _help_command(line: CommandLine, *, with_overrides: bool = False) -> str:
     """The command that prints the help: the script alone, with its subcommand."""
     subcommands = []
     for word in line.arguments:
-        if word.startswith("-") or "=" in word:
+        if word.startswith("-"):
             break
-        subcommands.append(word)
+        # Hydra composes its configuration from them.
+        if "=" not in word or with_overrides:
+            subcommands.append(word)
     launcher = list(line.launcher)
     if line.kind != "plain":
         launcher = ["python3" if shutil.which("python") is None else "python"]
@@ -234,11 +259,9 @@ def _help_command(line: CommandLine) -> str:
     return shlex.join([*launcher, line.script, *subcommands, "--help"])
 
 
-def _help_of(line: CommandLine, folder: Path) -> str:
+def _help_of(command: str, line: CommandLine, folder: Path) -> str:
     plain = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "PAGER": "cat"}
-    run = run_for(
-        _help_command(line), folder=folder, seconds=_HELP_SECONDS, environment=line.environment | plain
-    )
+    run = run_for(command, folder=folder, seconds=_HELP_SECONDS, environment=line.environment | plain)
     return "\n".join(run.lines)
 
 
@@ -256,7 +279,9 @@ def _with_run(
     What it writes to a folder of its own goes below `passing`, as far as it has an option for that.
     """
     places: dict[Role, Path] = {role: passing / role for role in draft.folders()}
-    first = draft.trial_command(places)
+    settings = passing / "settings"
+    settings.mkdir()
+    first = draft.trial_command(places, settings)
     question = (
         f"Run it in this folder for up to {seconds:g} s? It may write files here as it always does:\n  "
     )
@@ -353,5 +378,7 @@ def _readings(
             written[path] = f"{variables[place]}/{path.relative_to(place)}"
         elif path.is_relative_to(folder):
             written[path] = str(path.relative_to(folder))
+    # Names that are no text cannot stand in a job file.
+    written = {path: text for path, text in written.items() if text.isprintable()}
     found = [*read_output(trial.lines, draft.batch_size), *read_files(written), *read_reports(metrics)]
     return sorted(found, key=lambda one: one.rank)

@@ -10,6 +10,7 @@ import typer
 
 from tuner.domain.errors import InfeasibleError, JobError, StorageError, TunerError
 from tuner.service.options import (
+    INTERRUPTED,
     Format,
     FormatOption,
     JobPath,
@@ -38,6 +39,7 @@ def init(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="With --script: run the command without asking.")
     ] = False,
+    wait: Annotated[str, typer.Option(help="With --script: longest time of its run, such as 5m.")] = "60s",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a job file to start from: from your own script, an example, or a commented template."""
@@ -46,7 +48,7 @@ def init(
     if script is not None:
         if example is not None:
             raise JobError("--script and --example exclude each other; give one of them")
-        _init_from_script(script, path, yes=yes, force=force)
+        _init_from_script(script, path, yes=yes, force=force, wait=wait)
         return
     if yes:
         raise JobError("--yes goes with --script, which is not given")
@@ -65,16 +67,21 @@ def init(
 
 
 def _check_free(file: Path, *, force: bool) -> None:
+    if file.is_dir():
+        raise JobError(f"{file} is a folder; give the path of a file")
     if file.exists() and not force:
         raise JobError(f"{file} already exists; give another path, or --force to overwrite it")
 
 
-def _init_from_script(command: str, path: Path, *, yes: bool, force: bool) -> None:
+def _init_from_script(command: str, path: Path, *, yes: bool, force: bool, wait: str) -> None:
     """Drafts a job file from a command, then checks it."""
     import sys
 
     from tuner.service.drafting import check_draft, draft_job
 
+    seconds = _seconds_of(wait)
+    if path.suffix != ".toml":
+        raise JobError(f"{path}: the name of a job file ends in .toml; give another path, such as job.toml")
     _check_free(path, force=force)
     if not path.resolve().parent.is_dir():
         raise StorageError(f"{path} cannot be written: there is no folder {path.parent}; choose another path")
@@ -87,7 +94,7 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool) -> No
             return False
         return typer.confirm(question, default=True, err=True)
 
-    drafted = draft_job(command, path, may_run=may_run, say=say)
+    drafted = draft_job(command, path, may_run=may_run, say=say, seconds=seconds)
     say(f"wrote {path}")
     rows: list[tuple[str, Any]] = []
     failure: TunerError | None = None
@@ -97,6 +104,9 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool) -> No
             drafted, rows = check_draft(drafted, say=say)
         except TunerError as error:
             failure = error
+        except KeyboardInterrupt:
+            say(f"{path} was written, and its check was interrupted; next: paceline check {path}")
+            raise typer.Exit(INTERRUPTED) from None
     guesses = drafted.job.guesses()
     rows += [("guess", words) for words in guesses]
     print_rows([{"what": what, "value": value} for what, value in rows], Format.TABLE)
@@ -106,6 +116,15 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool) -> No
     first = f"correct what is marked GUESS in {path}" if guesses else f"read {path}"
     then = "paceline run" if drafted.can_be_checked else "paceline check"
     say(f"next: {first}, then: {then} {path}")
+
+
+def _seconds_of(wait: str) -> float:
+    from tuner.job.values import parse_duration
+
+    try:
+        return float(parse_duration(wait))
+    except ValueError as error:
+        raise JobError(f"--wait: {error}") from error
 
 
 def check(
@@ -126,13 +145,9 @@ def check(
     for warning in job_warnings(opened.job):
         say(f"note: {warning}")
     if opened.job.runs_command:
-        from tuner.job.values import parse_duration
         from tuner.service.check_command import check_command, command_rows, without_score
 
-        try:
-            seconds = float(parse_duration(wait))
-        except ValueError as error:
-            raise JobError(f"--wait: {error}") from error
+        seconds = _seconds_of(wait)
         launcher = opened.job.cluster.launcher
         say(
             f"running the command by the {launcher} launcher until its first score, for {wait} at most or "

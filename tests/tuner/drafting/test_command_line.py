@@ -70,7 +70,63 @@ def test_values_in_the_command_are_replaced_where_they_stand(tmp_path: Path) -> 
 
 def test_what_the_command_leaves_out_is_appended(tmp_path: Path) -> None:
     found = template(tmp_path, "python train.py --data {x}")
-    assert found == "python train.py --data '{{x}}' --batch-size {batch_size} --lr {learning_rate}"
+    assert found == "python train.py --data {{x}} --batch-size {batch_size} --lr {learning_rate}"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (
+            "train.py --lr 0.1 --lr 0.2 --data d",
+            "train.py --lr {learning_rate} --data d --batch-size {batch_size}",
+        ),
+        ("train.py -b64 --data d", "train.py -b {batch_size} --data d --lr {learning_rate}"),
+        ("train.py --data -- x", "train.py --data --batch-size {batch_size} --lr {learning_rate} -- x"),
+        (
+            "train.py --data $HOME/d --lr 0.1",
+            "train.py --data $HOME/d --lr {learning_rate} --batch-size {batch_size}",
+        ),
+        ("train.py --data '$HOME' -b 8", "train.py --data '$HOME' -b {batch_size} --lr {learning_rate}"),
+    ],
+)
+def test_words_of_all_kinds_stay_what_they_are(tmp_path: Path, command: str, expected: str) -> None:
+    assert template(tmp_path, f"python {command}") == f"python {expected}"
+
+
+def test_the_last_of_several_values_is_the_present_one(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(SCRIPT)
+    draft = draft_of(split_command("python train.py --lr 0.1 --lr 0.2 -b32"), tmp_path, str)
+    assert (draft.learning_rate, draft.batch_size) == (0.2, 32)
+
+
+def test_a_file_to_start_from_is_not_taken_for_a_place_to_save_to(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(SCRIPT + "parser.add_argument('--ckpt', default='w.pt')\n")
+    line = split_command("python train.py --ckpt w.pt")
+    assert "save" in draft_of(line, tmp_path, str).roles
+    (tmp_path / "w.pt").write_text("weights")
+    assert "save" not in draft_of(line, tmp_path, str).roles
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["# ArgumentParser( is not used here\nimport helper\nprint('x')\n", "import helper\nhelper.train()\n"],
+)
+def test_a_parser_elsewhere_is_no_reason_to_ask_for_help(tmp_path: Path, script: str) -> None:
+    (tmp_path / "helper.py").write_text("import argparse\ndef train(): pass\n")
+    (tmp_path / "train.py").write_text(script + "open('started', 'w')\n")
+    draft_of(split_command("python train.py"), tmp_path, str)
+    draft_of(split_command("bash run.sh train.py"), tmp_path, str, lambda _: True)
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_long_limit_is_raised_as_a_whole_number(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        SCRIPT.replace(
+            "parser.parse", "parser.add_argument('--max-steps', type=int, default=123457)\nparser.parse"
+        )
+    )
+    found = draft_of(split_command("python train.py"), tmp_path, str).command_template()
+    assert found.endswith("--max-steps 1234570")
 
 
 def test_torchrun_gets_the_nodes_and_the_batch_of_a_rank(tmp_path: Path) -> None:

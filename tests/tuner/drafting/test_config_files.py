@@ -78,6 +78,20 @@ def test_a_path_with_spaces_survives(tmp_path: Path) -> None:
     assert yaml.safe_load(done.stdout) == {"out": "/a b/c", "lr": 0.1}
 
 
+def test_a_comment_that_repeats_the_value_does_not_take_the_change(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("batch_size: 32  # 32 per GPU\n")
+    [file] = config_files(["c.yaml"], tmp_path)
+    done = subprocess.run(
+        str(file.rewritten({"batch_size": "64"})),
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert yaml.safe_load(done.stdout) == {"batch_size": 64}
+
+
 def test_nothing_to_change_gives_no_command(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(YAML)
     [file] = config_files(["c.yaml"], tmp_path)

@@ -136,6 +136,18 @@ def table_with_times() -> Lines:
     return ["epoch     train_loss  valid_loss  accuracy  time    ", *rows]
 
 
+def top_one_and_five() -> Lines:
+    return [f"epoch {e} Top-5 accuracy: 0.9{e} Top-1 accuracy: 0.6{e}" for e in range(1, 6)]
+
+
+def parts_of_a_loss() -> Lines:
+    return [f"epoch {e} kl_loss 0.{e} recon_loss 0.1{e} loss 0.{9 - e}" for e in range(1, 6)]
+
+
+def fraction_and_percentage() -> Lines:
+    return [f"iter {e} test score: {e}/500 = {e / 5:.2f}% correct" for e in range(1, 6)]
+
+
 def bars() -> Lines:
     lines = []
     for step in range(25, 200, 25):
@@ -173,6 +185,9 @@ STYLES: list[tuple[Callable[[], Lines], str, str, str, str, set[str]]] = [
     (words_in_parentheses, "accuracy", "maximize", "31.5", "34.5", {"epoch", "step"}),
     (table, "accuracy", "maximize", "0.1000", "0.8000", {"epoch"}),
     (table_with_times, "accuracy", "maximize", "0.80", "0.84", {"epoch"}),
+    (top_one_and_five, "accuracy", "maximize", "0.61", "0.65", {"epoch"}),
+    (parts_of_a_loss, "loss", "minimize", "0.8", "0.4", {"epoch"}),
+    (fraction_and_percentage, "score", "maximize", "0.20%", "1.00%", {"step"}),
     (bars, "accuracy", "maximize", "0.025", "0.175", {"step"}),
     (lightning_bar, "accuracy", "maximize", "0.90", "0.93", {"epoch"}),
     (one_split_context, "accuracy", "maximize", "0.15", "0.55", {"epoch"}),
@@ -235,7 +250,12 @@ def test_the_size_of_the_training_set_is_found(lines: Lines, size: int | None) -
 
 @pytest.mark.parametrize(
     "lines",
-    [[], ["started", "loading data from /data/2024-01-01"], ["lr 0.1", "epoch 1", "best accuracy 0.9"]],
+    [
+        ["epoch 1 loss: nan", "epoch 2 loss: nan"],
+        [],
+        ["started", "loading data from /data/2024-01-01"],
+        ["lr 0.1", "epoch 1", "best accuracy 0.9"],
+    ],
 )
 def test_output_without_a_score_gives_none(lines: Lines) -> None:
     assert read_output(lines, batch_size=32) == []

@@ -33,6 +33,15 @@ def test_a_run_that_goes_on_is_ended_with_its_children(tmp_path: Path) -> None:
     assert (tmp_path / "beat").read_text() == beat
 
 
+def test_daemons_are_ended_too(tmp_path: Path) -> None:
+    (tmp_path / "child.sh").write_text("while true; do date +%s%N > beat; sleep 0.05; done")
+    run_for("setsid bash child.sh & sleep 0.5", folder=tmp_path, seconds=10, environment={})
+    time.sleep(0.3)
+    beat = (tmp_path / "beat").read_text()
+    time.sleep(0.3)
+    assert (tmp_path / "beat").read_text() == beat
+
+
 @pytest.mark.parametrize(
     ("printed", "code", "said"),
     [
