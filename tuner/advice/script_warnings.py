@@ -153,7 +153,7 @@ def _doubtful_target(state: SearchState, runs: Sequence[Run]) -> Iterable[str]:
     for run in runs:
         past = [count.is_past(point.value) for point in run.measurement.trained_curve]
         if True in past and not all(past[past.index(True) :]):
-            fewest = max(goal.hold + 1, 3)
+            fewest = max(goal.consecutive + 1, 3)
             lost = run.measurement.trained_curve[past.index(True) :][past[past.index(True) :].index(False)]
             yield (
                 f"{format_configuration(run.configuration)} met the target once and lost it again "
