@@ -37,6 +37,8 @@ _SECONDS = ("_runtime", "seconds", "elapsed", "elapsed_seconds", TIME, "_timesta
 #: A column that counts calls of Weights & Biases' log, not steps of the optimizer.
 _LOG_CALLS = ("_step", "Step")
 _VALIDATION, _TRAINING = ("validation", "valid", "val", "eval", "test", "dev"), ("train", "training")
+#: Words in the path of a parameter that does not belong to the training.
+_NOT_TRAINING = {*_VALIDATION, "evaluation", "testing", "inference"}
 #: What Keras begins the names of scalars with that it writes at the end of each epoch, from epoch 0.
 _PER_EPOCH = "epoch_"
 #: Other names of known metrics.
@@ -68,9 +70,7 @@ def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epo
         knows_epochs: Whether the samples of an epoch are known.
     """
     columns = list(dict.fromkeys(name for run in runs for row in run.rows[:50] for name in row))
-    parameters = list(dict.fromkeys(name for run in runs for name in run.parameters))
-    if stated.name_pattern is not None:
-        parameters = [*re.compile(stated.name_pattern).groupindex, *parameters]
+    parameters = _Parameters(runs, stated)
     knows_epochs = knows_epochs or stated.epoch_samples is not None
     found: dict[str, Any] = {}
     candidates: dict[str, tuple[str, ...]] = {}
@@ -86,13 +86,14 @@ def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epo
     if stated.batch_size is None:
         found["batch_size"] = _batch_size(parameters)
         candidates["batch_size"] = _likely_first(
-            parameters, ("batch", "bs", "accum", "gpu", "device", "world")
+            parameters.names, ("batch", "bs", "accum", "gpu", "device", "world")
         )
     if stated.learning_rate is None:
-        found["learning_rate"] = _named(parameters, _RATES)
-        candidates["learning_rate"] = _likely_first(parameters, ("lr", "learning", "rate", "eta"))
+        found["learning_rate"] = parameters.named(_RATES)
+        candidates["learning_rate"] = _likely_first(parameters.names, ("lr", "learning", "rate", "eta"))
     if "nodes" not in stated.model_fields_set:
-        found["nodes"] = _named(parameters, _NODES)
+        found["nodes"] = parameters.named(_NODES)
+        candidates["nodes"] = _likely_first(parameters.names, ("node",))
     chosen = stated.metric or found.get("metric")
     if found.get("step") == STEP and chosen is not None and chosen.startswith(_PER_EPOCH):
         # Keras counts epochs where others count steps.
@@ -104,6 +105,8 @@ def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epo
         missing.insert(1, "step")
     if mapping.epoch is not None and not knows_epochs:
         missing.append("epoch_samples")
+    if "nodes" not in mapping.model_fields_set and parameters.fitting(_NODES):
+        missing.append("nodes")
     return Suggestion(
         mapping=mapping, missing=tuple(missing), candidates={k: candidates.get(k, ()) for k in missing}
     )
@@ -145,35 +148,85 @@ def _position(columns: Sequence[str], *, knows_epochs: bool) -> tuple[str, str |
     """Which key says how far a run is, and its column; no column if none is known by its name."""
     usual = [name for name in columns if name not in _LOG_CALLS]
     for key, names in (("samples", _SAMPLES), ("step", _STEPS), ("epoch", _EPOCHS)):
-        column = _named(usual, names, whole=True)
+        column = _column(usual, names)
         if column is not None and (key != "epoch" or knows_epochs):
             return key, column
-    column = _named(usual, _EPOCHS, whole=True)
+    column = _column(usual, _EPOCHS)
     return ("epoch", column) if column is not None else ("step", None)
 
 
-def _batch_size(parameters: Sequence[str]) -> str | tuple[str, ...] | None:
-    """The global batch size: a parameter, or a batch per device times the devices and the accumulation."""
-    whole = _named(parameters, _GLOBAL_BATCHES)
-    if whole is not None:
-        return whole
-    accumulation, per_device = _named(parameters, _ACCUMULATION), _named(parameters, _PER_DEVICE)
-    if per_device is None:
-        # Whether a batch is one of several that are accumulated only the user knows.
-        return _named(parameters, _BATCHES) if accumulation is None else None
-    devices = _named(parameters, _DEVICES)
-    if devices is None:
-        return None
-    return tuple(name for name in (per_device, devices, accumulation) if name is not None)
-
-
-def _named(found: Sequence[str], names: Sequence[str], *, whole: bool = False) -> str | None:
-    """The name among those found that comes first in a list; the shortest of several."""
+def _column(columns: Sequence[str], names: Sequence[str]) -> str | None:
+    """The column whose name comes first in a list; the shortest of several."""
     for wanted in names:
-        fitting = [name for name in found if wanted == _plain(name if whole else re.split(r"[./]", name)[-1])]
+        fitting = [column for column in columns if wanted == _plain(column)]
         if fitting:
             return min(fitting, key=len)
     return None
+
+
+class _Parameters:
+    """The parameters of all runs, found by the last part of their names.
+
+    Args:
+        runs: The runs.
+        stated: What the user stated. Groups of its `name_pattern` are parameters, too, and come first.
+    """
+
+    def __init__(self, runs: Sequence[FoundRun], stated: Mapping) -> None:
+        pattern = stated.name_pattern
+        self._groups = [] if pattern is None else list(re.compile(pattern).groupindex)
+        self._runs = runs
+        self.names = list(dict.fromkeys([*self._groups, *(name for run in runs for name in run.parameters)]))
+
+    def fitting(self, names: Sequence[str]) -> list[str]:
+        """The parameters of the training that have one of some names, the best names first.
+
+        Groups of the user's pattern are meant before others, and those with `train` in their path before
+        those without. Parameters of the validation never are.
+        """
+        found = [
+            name
+            for wanted in names
+            for name in self.names
+            if wanted == _plain(re.split(r"[./]", name)[-1]) and not _words(name) & _NOT_TRAINING
+        ]
+        groups = [name for name in found if name in self._groups]
+        return groups or [name for name in found if _words(name) & set(_TRAINING)] or found
+
+    def named(self, names: Sequence[str]) -> str | None:
+        """The parameter that has one of some names; None without one and in doubt.
+
+        Of several in one table the best name counts. Parameters of different tables leave a doubt, unless no
+        run has different values of them.
+        """
+        found = self.fitting(names)
+        if len({re.sub(r"[^./]*$", "", name) for name in found}) > 1:
+            values = [
+                {run.parameters[name] for name in found if name in run.parameters} for run in self._runs
+            ]
+            if any(len(of_run) > 1 for of_run in values):
+                return None
+            return max(found, key=lambda name: sum(name in run.parameters for run in self._runs))
+        return found[0] if found else None
+
+
+def _batch_size(parameters: _Parameters) -> str | tuple[str, ...] | None:
+    """The global batch size: a parameter, or a batch per device times the devices and the accumulation."""
+    if parameters.fitting(_GLOBAL_BATCHES):
+        return parameters.named(_GLOBAL_BATCHES)
+    if not parameters.fitting(_PER_DEVICE):
+        # Whether a batch is one of several that are accumulated only the user knows.
+        return None if parameters.fitting(_ACCUMULATION) else parameters.named(_BATCHES)
+    factors = [parameters.named(_PER_DEVICE), parameters.named(_DEVICES)]
+    if parameters.fitting(_ACCUMULATION):
+        factors.append(parameters.named(_ACCUMULATION))
+    known = tuple(name for name in factors if name is not None)
+    return known if len(known) == len(factors) else None
+
+
+def _words(name: str) -> set[str]:
+    """The words of a name, in lower case."""
+    return set(re.split(r"[^a-z0-9]+", name.lower()))
 
 
 def _plain(name: str) -> str:

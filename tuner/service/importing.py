@@ -176,6 +176,7 @@ _QUESTIONS = {
     "by a comma.",
     "learning_rate": "Which parameter is the learning rate? A number counts for all runs.",
     "epoch_samples": "How many samples has an epoch?",
+    "nodes": "Which parameter is the number of nodes? A number counts for all runs.",
 }
 
 

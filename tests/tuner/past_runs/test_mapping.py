@@ -125,6 +125,30 @@ def test_parameters_are_suggested_by_their_usual_names(
     assert ("learning_rate" in found.missing) == (learning_rate is None)
 
 
+def of_values(**parameters: str) -> Suggestion:
+    """What is suggested for one run; two underscores in a name stand for a dot."""
+    named = {name.replace("__", "."): value for name, value in parameters.items()}
+    rows = ({"accuracy": 0.5, "step": 1.0},)
+    run = FoundRun(name="", source=Path("a"), format="csv", rows=rows, parameters=named)
+    return suggest(Mapping(), [run], "accuracy", knows_epochs=True)
+
+
+def test_parameters_of_the_training_are_meant_and_not_those_of_the_validation() -> None:
+    found = of_values(train__batch_size="32", train__lr="0.1", eval__batch_size="1000", probe__lr="9")
+    assert (found.mapping.batch_size, found.mapping.learning_rate) == ("train.batch_size", "train.lr")
+    found = of_values(data__batch_size="32", test__batch_size="9", dev__lr="1", optimizer__lr="0.1")
+    assert (found.mapping.batch_size, found.mapping.learning_rate) == ("data.batch_size", "optimizer.lr")
+
+
+def test_of_several_parameters_none_is_chosen_unless_they_agree() -> None:
+    found = of_values(batch_size="32", optim__lr="0.1", probe__learning_rate="9", a__nodes="1", b__nodes="2")
+    assert found.missing == ("learning_rate", "nodes")
+    assert found.candidates["learning_rate"][:2] == ("optim.lr", "probe.learning_rate")
+    assert found.candidates["nodes"][:2] == ("a.nodes", "b.nodes")
+    found = of_values(batch_size="32", optim__lr="0.1", probe__learning_rate="0.1")
+    assert (found.missing, found.mapping.learning_rate) == ((), "probe.learning_rate")
+
+
 @pytest.mark.parametrize(
     ("columns", "knows_epochs", "position", "column"),
     [
