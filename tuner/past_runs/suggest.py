@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.past_runs.found import STEP, TIME, FoundRun
+from tuner.past_runs.found import STEP, TIME, FoundRun, number
 from tuner.past_runs.mapping import Mapping
 
 #: Names of parameters without case, path and separators, the best first.
@@ -24,7 +24,9 @@ _PER_DEVICE = (
         "batchsizepergpu",
     ),
 )
-_DEVICES = ("worldsize", "numdevices", "ndevices", "devices", "numgpus", "ngpus", "ngpu", "gpus", "numranks")
+#: Names of the number of devices of all nodes; the others may be those of a node.
+_ALL_DEVICES = ("worldsize", "numranks")
+_DEVICES = (*_ALL_DEVICES, "numdevices", "ndevices", "devices", "numgpus", "ngpus", "ngpu", "gpus")
 _ACCUMULATION = (
     *("gradientaccumulationsteps", "accumulategradbatches", "gradaccumsteps", "gradaccum"),
     *("accumulationsteps",),
@@ -193,6 +195,14 @@ class _Parameters:
         groups = [name for name in found if name in self._groups]
         return groups or [name for name in found if _words(name) & set(_TRAINING)] or found
 
+    def may_exceed_one(self, names: Sequence[str]) -> bool:
+        """Whether a parameter of such a name is above 1 in any run, or no number (as `auto` and `0,1`)."""
+        fitting = self.fitting(names)
+        if any(name in self._groups for name in fitting):
+            return True  # the pattern has not been applied yet
+        texts = {run.parameters[name] for run in self._runs for name in fitting if name in run.parameters}
+        return any((value := number(text)) is None or not 0 <= value <= 1 for text in texts)
+
     def named(self, names: Sequence[str]) -> str | None:
         """The parameter that has one of some names; None without one and in doubt.
 
@@ -211,13 +221,19 @@ class _Parameters:
 
 
 def _batch_size(parameters: _Parameters) -> str | tuple[str, ...] | None:
-    """The global batch size: a parameter, or a batch per device times the devices and the accumulation."""
+    """The global batch size: a parameter, or a batch per device times the devices and the accumulation.
+
+    None in doubt: whether a batch is one of several, of other devices or accumulated, only the user knows, and
+    whether devices are those of a node or of all nodes.
+    """
     if parameters.fitting(_GLOBAL_BATCHES):
         return parameters.named(_GLOBAL_BATCHES)
+    has_nodes = parameters.may_exceed_one(_NODES)
     if not parameters.fitting(_PER_DEVICE):
-        # Whether a batch is one of several that are accumulated only the user knows.
-        return None if parameters.fitting(_ACCUMULATION) else parameters.named(_BATCHES)
-    factors = [parameters.named(_PER_DEVICE), parameters.named(_DEVICES)]
+        is_part = bool(parameters.fitting(_ACCUMULATION)) or parameters.may_exceed_one(_DEVICES)
+        return None if is_part or has_nodes else parameters.named(_BATCHES)
+    devices = parameters.named(_ALL_DEVICES if has_nodes else _DEVICES)
+    factors = [parameters.named(_PER_DEVICE), devices]
     if parameters.fitting(_ACCUMULATION):
         factors.append(parameters.named(_ACCUMULATION))
     known = tuple(name for name in factors if name is not None)

@@ -142,11 +142,30 @@ def test_parameters_of_the_training_are_meant_and_not_those_of_the_validation() 
 
 def test_of_several_parameters_none_is_chosen_unless_they_agree() -> None:
     found = of_values(batch_size="32", optim__lr="0.1", probe__learning_rate="9", a__nodes="1", b__nodes="2")
-    assert found.missing == ("learning_rate", "nodes")
+    assert found.missing == ("batch_size", "learning_rate", "nodes")
     assert found.candidates["learning_rate"][:2] == ("optim.lr", "probe.learning_rate")
     assert found.candidates["nodes"][:2] == ("a.nodes", "b.nodes")
     found = of_values(batch_size="32", optim__lr="0.1", probe__learning_rate="0.1")
     assert (found.missing, found.mapping.learning_rate) == ((), "probe.learning_rate")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "batch_size"),
+    [
+        ({"batch_size": "32", "world_size": "8"}, None),
+        ({"batch_size": "32", "trainer.devices": "auto"}, None),
+        ({"batch_size": "32", "num_nodes": "2"}, None),
+        ({"batch_size": "32", "world_size": "1", "nodes": "1"}, "batch_size"),
+        ({"global_batch_size": "256", "world_size": "8"}, "global_batch_size"),
+        ({"batch_size_per_gpu": "32", "world_size": "8"}, ("batch_size_per_gpu", "world_size")),
+        # These may be the devices of one node.
+        ({"batch_size_per_gpu": "32", "devices": "4", "num_nodes": "2"}, None),
+    ],
+)
+def test_a_batch_beside_several_devices_is_in_doubt(parameters: dict[str, str], batch_size: object) -> None:
+    found = of_values(**parameters, lr="0.1")
+    assert found.mapping.batch_size == batch_size
+    assert ("batch_size" in found.missing) == (batch_size is None)
 
 
 @pytest.mark.parametrize(
