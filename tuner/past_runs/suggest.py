@@ -11,7 +11,7 @@ from tuner.past_runs.found import STEP, TIME, FoundRun, number
 from tuner.past_runs.mapping import Mapping
 
 #: Names of parameters without case, path and separators, the best first.
-_RATES = ("learningrate", "lr", "baselr", "peaklr", "maxlr", "initiallr", "lrinit", "lr0", "eta", "stepsize")
+_RATES = ("learningrate", "lr", "baselr", "peaklr", "maxlr", "initiallr", "lrinit", "lr0")
 _GLOBAL_BATCHES = ("globalbatchsize", "totalbatchsize", "totaltrainbatchsize", "effectivebatchsize")
 _BATCHES = ("trainbatchsize", "batchsize", "trainingbatchsize", "bs", "batch")
 _PER_DEVICE = (

@@ -114,6 +114,8 @@ def test_the_metric_is_the_validation_s_column_of_its_name(
         ("per_device_train_batch_size lr", None, "lr"),
         ("batch_size accumulate_grad_batches lr", None, "lr"),
         ("eval_batch_size weight_decay", None, None),
+        # A step size may be the epochs between two changes of the rate, and eta an option of a sampler.
+        ("batch_size scheduler.step_size eta", "batch_size", None),
     ],
 )
 def test_parameters_are_suggested_by_their_usual_names(
