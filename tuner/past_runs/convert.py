@@ -22,6 +22,8 @@ MOST_SCORES = 500
 _POSITIONS_DIFFER = 1.6
 #: A target so large, with a metric that is never above 1, is one in percent.
 _PERCENT_TARGET = 10.0
+#: A run most of whose values are above this, with a target of at most 1, is one in percent.
+_LARGEST_FRACTION = 1.5
 _LARGEST_BATCH, _MOST_NODES, _MOST_SAMPLES = 2**40, 10**6, 2**62
 
 
@@ -251,7 +253,11 @@ def _check_epochs(
 
 
 def _check_values(mapping: Mapping, values: Sequence[float], goal: GoalSection) -> None:
-    """Whether values can be of the job's metric."""
+    """Checks that values can be of the job's metric.
+
+    Of a metric that Paceline does not know, percent and fractions are distinguished by the target, unless the
+    mapping states a scale.
+    """
     known = METRICS.get(goal.metric)
     low, high = min(values), max(values)
     if known is not None and not known.lower <= low <= high <= known.upper:
@@ -262,11 +268,16 @@ def _check_values(mapping: Mapping, values: Sequence[float], goal: GoalSection) 
             f"its {mapping.metric!r} goes from {low:g} to {high:g}, but {goal.metric} lies between "
             f"{known.lower:g} and {known.upper:g}{advice}"
         )
-    if known is None and goal.maximize and goal.target >= _PERCENT_TARGET and 0 <= low <= high <= 1.0:
-        raise UnusableRunError(
-            f"its {mapping.metric!r} goes from {low:g} to {high:g}, but the target is {goal.target:g}: if "
-            "that is in percent, state scale = 100 in the mapping"
-        )
+    if known is not None or "scale" in mapping.model_fields_set or low < 0:
+        return
+    words = f"its {mapping.metric!r} goes from {low:g} to {high:g}, but the target is {goal.target:g}"
+    advice = "in the mapping; if nothing is, state scale = 1"
+    if goal.target >= _PERCENT_TARGET and high <= 1.0:
+        raise UnusableRunError(f"{words}: if that is in percent, state scale = 100 {advice}")
+    # A metric to be minimized may be a loss, whose values are often above 1.
+    num_large = sum(value > _LARGEST_FRACTION for value in values)
+    if goal.maximize and 0 < goal.target <= 1.0 and high <= 100.0 and 2 * num_large > len(values):
+        raise UnusableRunError(f"{words}: if the run is in percent, state scale = 0.01 {advice}")
 
 
 def _with_seconds(points: Sequence[tuple[int, float | None, float]]) -> list[CurvePoint]:

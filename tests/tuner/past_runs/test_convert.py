@@ -153,6 +153,20 @@ def test_percent_and_fractions_are_distinguished_for_metrics_of_any_name() -> No
     assert one(found(), goal=goal, scale=100.0).measurement.curve[-1].value == pytest.approx(92.0)
 
 
+def test_a_run_in_percent_does_not_reach_a_fraction_at_its_first_score() -> None:
+    goal = GoalSection(metric="f1", direction="maximize", target=0.8)
+    percent = found([{"step": float(s), "acc": v} for s, v in ((1, 0.9), (2, 4.9), (3, 50.0), (4, 76.0))])
+    assert "goes from 0.9 to 76, but the target is 0.8" in reason(percent, goal=goal)
+    assert "state scale = 0.01" in reason(percent, goal=goal)
+    assert one(percent, goal=goal, scale=0.01).measurement.curve[-1].value == pytest.approx(0.76)
+    # It may be so.
+    assert one(percent, goal=goal, scale=1.0).measurement.curve[-1].value == 76.0
+    # Errors and losses: a fraction that is to fall to 12 percent would be there at once; a loss may be large.
+    assert "scale = 100" in reason(found(), goal=GoalSection(metric="wer", direction="minimize", target=12.0))
+    falling = found([{"step": 1.0, "acc": 6.9}, {"step": 2.0, "acc": 2.3}])
+    assert one(falling, goal=GoalSection(metric="val_loss", direction="minimize", target=0.5)).note == ""
+
+
 def test_steps_that_contradict_the_epochs_are_noticed() -> None:
     rows = [{"step": 10.0 * e, "acc": 0.5, "epoch": float(e)} for e in (1, 2, 3)]
     assert samples(one(found(rows), 640))[-1] == 1920
