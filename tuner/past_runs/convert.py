@@ -80,13 +80,13 @@ def _past_run(run: FoundRun, mapping: Mapping, goal: GoalSection, epoch_samples:
             raise UnusableRunError(f"name_pattern does not match {run.label!r}")
         parameters |= {name: text for name, text in match.groupdict().items() if text is not None}
     configuration = _configuration(parameters, mapping)
-    points = _points(run, mapping, configuration, epoch_samples)
+    points, note = _points(run, mapping, configuration, epoch_samples)
     _check_values(mapping, [value for _, _, value in points], goal)
     curve = _with_seconds(points)
-    note = ""
     if len(curve) > MOST_SCORES:
         every = 2 ** math.ceil(math.log2(len(curve) / MOST_SCORES))
-        note = f"every {every}th of {len(curve)} scores is stored"
+        stored = f"every {every}th of {len(curve)} scores is stored"
+        note = f"{note}; {stored}" if note else stored
         curve = [point for i, point in enumerate(curve) if i % every == 0 or i == len(curve) - 1]
     last = curve[-1]
     measurement = Measurement(
@@ -173,8 +173,11 @@ def _whole(key: str, stated: str | int | None, parameters: Table[str, str], most
 
 def _points(
     run: FoundRun, mapping: Mapping, configuration: Configuration, epoch_samples: int | None
-) -> list[tuple[int, float | None, float]]:
-    """Samples, seconds and value of each score, by samples; of several at one place the last one."""
+) -> tuple[list[tuple[int, float | None, float]], str]:
+    """Samples, seconds and value of each score, by samples, and a note on those that do not count.
+
+    Of several scores at one place the last one counts.
+    """
     metric = mapping.metric or ""
     scored = [row for row in run.rows if metric in row]
     if not scored:
@@ -186,6 +189,7 @@ def _points(
         raise UnusableRunError(f"none of its scores has a {column!r} ({position})")
     counted = _samples(position, [row[column] for row in rows], mapping, configuration, epoch_samples)
     _check_epochs(rows, counted, mapping, epoch_samples)
+    going_back = _going_back(position, counted, [row[metric] for row in rows], mapping)
     found: dict[int, tuple[int, float | None, float]] = {}
     for samples, row in zip(counted, rows, strict=True):
         value = row[metric] * mapping.scale
@@ -200,7 +204,32 @@ def _points(
         raise UnusableRunError(
             f"all of its scores have {position} 0 ({column!r}), so it does not say where they are"
         )
-    return [found[samples] for samples in sorted(found)]
+    return [found[samples] for samples in sorted(found)], going_back
+
+
+def _going_back(position: str, counted: Sequence[int], values: Sequence[float], mapping: Mapping) -> str:
+    """A note if a run goes back to samples that have other scores already, as after a resume; empty if not.
+
+    Raises:
+        UnusableRunError: It goes back to its first score, so it is several runs, or its steps are counted
+            within an epoch.
+    """
+    first_values: dict[int, float] = {}
+    differs = any(
+        first_values.setdefault(n, value) != value for n, value in zip(counted, values, strict=True)
+    )
+    back = [i for i in range(1, len(counted)) if counted[i] < counted[i - 1]]
+    only_falls = list(counted) == sorted(counted, reverse=True)
+    if not differs or not back or only_falls:
+        return ""  # each score counts, or the newest comes first
+    if any(counted[i] <= counted[0] for i in back):
+        raise UnusableRunError(
+            f"its {position} ({getattr(mapping, position)!r}) begins again after score {back[0]}, as with "
+            "several runs in one file or steps that are counted within an epoch. Put each run in a file of "
+            "its own or name it in a column 'run', or map another column"
+        )
+    times = "once" if len(back) == 1 else f"{len(back)} times"
+    return f"its {position} goes back {times}, as after a resume; of two scores at one place the later counts"
 
 
 def _samples(

@@ -50,8 +50,8 @@ class Mapping(BaseModel):
     )
     batch_size: str | PositiveInt | tuple[str | PositiveInt, ...] | None = Field(
         default=None,
-        description="parameter of the global batch size (of all devices together), a number, or a list of both "
-        'to be multiplied, such as ["per_device_train_batch_size", 4]',
+        description="parameter of the global batch size (of all devices together), a number, or a list of "
+        'both to be multiplied, such as ["per_device_train_batch_size", 4]',
     )
     learning_rate: str | PositiveFloat | None = Field(default=None, description="parameter of the rate")
     nodes: str | PositiveInt = Field(default=1, description="parameter of the number of nodes, or a number")

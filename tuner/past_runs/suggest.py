@@ -223,8 +223,8 @@ class _Parameters:
 def _batch_size(parameters: _Parameters) -> str | tuple[str, ...] | None:
     """The global batch size: a parameter, or a batch per device times the devices and the accumulation.
 
-    None in doubt: whether a batch is one of several, of other devices or accumulated, only the user knows, and
-    whether devices are those of a node or of all nodes.
+    None in doubt: whether a batch is one of several, of other devices or accumulated, only the user knows.
+    The same holds for whether devices are those of a node or of all nodes.
     """
     if parameters.fitting(_GLOBAL_BATCHES):
         return parameters.named(_GLOBAL_BATCHES)

@@ -172,8 +172,8 @@ def _answered(suggested: Suggestion, ask: Ask) -> tuple[Mapping, dict[str, Any]]
 
 _QUESTIONS = {
     "metric": "Which column is the metric of the job?",
-    "batch_size": "Which parameter is the global batch size, that of all devices together? A number counts for "
-    "all runs; separate factors by a comma.",
+    "batch_size": "Which parameter is the global batch size, that of all devices together? A number counts "
+    "for all runs; separate factors by a comma.",
     "learning_rate": "Which parameter is the learning rate? A number counts for all runs.",
     "epoch_samples": "How many samples has an epoch?",
     "nodes": "Which parameter is the number of nodes? A number counts for all runs.",

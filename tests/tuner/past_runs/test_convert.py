@@ -104,10 +104,26 @@ def test_seconds_count_from_the_start_at_the_pace_of_the_run() -> None:
     assert [p.training_seconds for p in one(found()).measurement.curve] == [0.0, 0.0, 0.0]
 
 
+def rows_of(*scores: tuple[float, float]) -> list[dict[str, float]]:
+    return [{"step": step, "acc": value} for step, value in scores]
+
+
 def test_of_scores_at_one_place_the_last_one_counts() -> None:
-    rows = [{"step": 20.0, "acc": 0.1}, {"step": 10.0, "acc": 0.2}, {"step": 20.0, "acc": 0.3}]
-    curve = one(found(rows)).measurement.curve
-    assert [(point.samples, point.value) for point in curve] == [(640, 0.2), (1280, 0.3)]
+    run = one(found(rows_of((10, 0.2), (20, 0.1), (20, 0.3))))
+    assert [(point.samples, point.value) for point in run.measurement.curve] == [(640, 0.2), (1280, 0.3)]
+    # After a resume, and the user should know.
+    run = one(found(rows_of((10, 0.2), (20, 0.1), (30, 0.2), (20, 0.3), (30, 0.4))))
+    assert [point.value for point in run.measurement.curve] == [0.2, 0.3, 0.4]
+    assert "its step goes back once, as after a resume" in run.note
+
+
+def test_several_runs_in_one_file_are_not_taken_for_one() -> None:
+    two = rows_of((10, 0.2), (20, 0.3), (10, 0.25), (20, 0.35), (30, 0.4))
+    assert "its step ('step') begins again after score 2" in reason(found(two))
+    assert "a column 'run'" in reason(found(two))
+    # The newest score may come first, and an export may hold a score twice.
+    for rows in (ROWS[::-1], (*ROWS, *ROWS), ({**ROWS[0], "acc": 0.4}, *ROWS)[::-1]):
+        assert (samples(one(found(rows))), one(found(rows)).note) == ([640, 1280, 1920], "")
 
 
 def test_a_long_curve_is_thinned_and_says_so() -> None:
