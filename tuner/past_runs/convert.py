@@ -37,6 +37,7 @@ class PastRun:
 
     Args:
         label: The run in messages.
+        source: Its file or folder as an absolute path, with its name: the same at each import.
         origin: The file or folder that was named for the import.
         format: The format that it was read from.
         measurement: Its configuration and curve.
@@ -45,6 +46,7 @@ class PastRun:
     """
 
     label: str
+    source: str
     origin: str
     format: str
     measurement: Measurement
@@ -100,6 +102,7 @@ def _past_run(run: FoundRun, mapping: Mapping, goal: GoalSection, epoch_samples:
     )
     return PastRun(
         label=run.label,
+        source=f"{run.source.resolve().as_posix()} {run.name}".rstrip(),
         origin=run.origin,
         format=run.format,
         measurement=measurement,

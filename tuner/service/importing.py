@@ -15,11 +15,12 @@ from tuner.past_runs.formats import find_runs
 from tuner.past_runs.found import LeftOut
 from tuner.past_runs.mapping import Mapping, load_mapping, mapping_text
 from tuner.past_runs.suggest import Suggestion, suggest
-from tuner.service.imports import Stored, store_runs
+from tuner.service.imports import REPLACED, Stored, store_runs
 from tuner.service.opening import OpenedJob, checked_epoch_samples
 
 #: Status of a run that a dry run would store, and of one that cannot be used.
 NOT_STORED, LEFT_OUT = "would be imported", "left out"
+_REPLACED_NOTE = "what was imported from it before, with another configuration or curve, no longer counts"
 #: A message lists so many names and so many reasons at most.
 _MOST_NAMES, _MOST_REASONS = 30, 10
 
@@ -131,6 +132,8 @@ def _row(opened: OpenedJob, stored: Stored) -> dict[str, Any]:
     measurement = run.measurement
     values = [point.value for point in measurement.curve]
     crossed = goal.crossing(measurement.trained_curve)
+    notes = [_REPLACED_NOTE] if stored.status == REPLACED else []
+    notes += [run.note] if run.note else []
     return {
         "run": run.label,
         "status": stored.status,
@@ -140,12 +143,12 @@ def _row(opened: OpenedJob, stored: Stored) -> dict[str, Any]:
         "samples": measurement.samples,
         "samples to target": None if crossed is None else round(crossed[0]),
         "seconds": round(measurement.training_seconds, 3) or None,
-        "note": run.note or None,
+        "note": "; ".join(notes) or None,
     }
 
 
 def summary_words(rows: Sequence[dict[str, Any]]) -> str:
-    """How many runs are new, updated, known and left out."""
+    """How many runs are new, updated, replaced, known and left out."""
     counts = Counter(row["status"] for row in rows)
     return "runs: " + ", ".join(f"{count} {status}" for status, count in counts.items())
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tuner.domain.measurement import Measurement
+from tuner.domain.measurement import Measurement, Outcome
 from tuner.domain.recommendation import ImportedEvidence
 from tuner.ledger import Ledger, StudyRecord
 from tuner.past_runs.convert import PastRun
@@ -19,8 +20,9 @@ _SAME_HARDWARE = "it ran on hardware as the job has"
 _LEASE_SECONDS = 300.0
 
 
-#: Status of a run that was stored, of which more was stored, and of which nothing is new.
-NEW, UPDATED, KNOWN = "imported", "updated", "already imported"
+#: Status of a run that was stored, of which more was stored, that was stored and replaces another one of its
+#: source, and of which nothing is new.
+NEW, UPDATED, REPLACED, KNOWN = "imported", "updated", "replaced", "already imported"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class Stored:
 
     Args:
         run: The run.
-        status: `NEW`, `UPDATED` or `KNOWN`.
+        status: `NEW`, `UPDATED`, `REPLACED` or `KNOWN`.
     """
 
     run: PastRun
@@ -38,7 +40,7 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class _Known:
-    """A run that is stored.
+    """A run that is stored and counts.
 
     Args:
         probe_id: Its probe.
@@ -48,12 +50,18 @@ class _Known:
     probe_id: int
     measurement: Measurement
 
+    def is_from(self, run: PastRun) -> bool:
+        """Whether it was read from a run's source."""
+        return _source_remark(run) in self.measurement.remarks
+
 
 def store_runs(ledger: Ledger, opened: OpenedJob, runs: Sequence[PastRun], *, fresh: bool) -> list[Stored]:
     """Stores past runs of a job, each once.
 
     They are probes of a study of their own (`NAME.imported`), which no search, report or table opens as the
-    job's. A run is known by its configuration and its curve, wherever its file lies.
+    job's. A run is known by its configuration and its curve, wherever its file lies. Otherwise it is known by
+    its source: read with another configuration or curve, as after the mapping was corrected, it replaces what
+    was stored. The replaced run stays in the database and does not count.
 
     Args:
         ledger: Where they are stored.
@@ -67,12 +75,12 @@ def store_runs(ledger: Ledger, opened: OpenedJob, runs: Sequence[PastRun], *, fr
     known = [
         _Known(probe_id=probe.probe_id, measurement=measurement)
         for probe in ledger.probes(study.study_id)
-        if (measurement := probe.measurement) is not None
+        if (measurement := probe.measurement) is not None and probe.outcome.can_continue
     ]
     found = []
     for run in runs:
-        place = next((i for i, one in enumerate(known) if _is_same(one.measurement, run.measurement)), None)
-        if place is None:
+        same = next((one for one in known if _is_same(one.measurement, run.measurement)), None)
+        if same is None:
             measurement = replace(run.measurement, remarks=_remarks(run))
             lease = ledger.start_probe(
                 study.study_id,
@@ -82,19 +90,45 @@ def store_runs(ledger: Ledger, opened: OpenedJob, runs: Sequence[PastRun], *, fr
                 owner=owner,
                 lease_seconds=_LEASE_SECONDS,
             )
-        elif _adds_nothing(known[place].measurement, run):
+            status = NEW
+        elif (adds_nothing := _adds_nothing(same.measurement, run)) and same.is_from(run):
             found.append(Stored(run=run, status=KNOWN))
             continue
         else:
-            stored = known.pop(place)
-            further = max(stored.measurement, run.measurement, key=lambda m: m.samples)
+            further = max(same.measurement, run.measurement, key=lambda m: m.samples)
             measurement = replace(further, remarks=_remarks(run))
-            lease = ledger.take_probe(stored.probe_id, owner=owner, lease_seconds=_LEASE_SECONDS)
+            lease = ledger.take_probe(same.probe_id, owner=owner, lease_seconds=_LEASE_SECONDS)
+            known.remove(same)
+            # Where it lies now is noted, so that it is found there.
+            status = KNOWN if adds_nothing else UPDATED
         ledger.append_slice(lease, measurement)
         ledger.release(lease)
-        known.append(_Known(probe_id=lease.probe_id, measurement=measurement))
-        found.append(Stored(run=run, status=NEW if place is None else UPDATED))
-    return found
+        remarks = () if same is None else same.measurement.remarks
+        everything = replace(measurement, remarks=(*remarks, *measurement.remarks))
+        known.append(_Known(probe_id=lease.probe_id, measurement=everything))
+        found.append(Stored(run=run, status=status))
+    return _with_replaced(ledger, known, found)
+
+
+def _with_replaced(ledger: Ledger, known: Sequence[_Known], found: Sequence[Stored]) -> list[Stored]:
+    """Ends what was stored from the source of a run before and is not that run; new runs say so.
+
+    A source that names several runs, as of equal names, says nothing.
+    """
+    sources = Counter(one.run.source for one in found)
+    result = []
+    for one in found:
+        replaced = [
+            stored
+            for stored in known
+            if sources[one.run.source] == 1
+            and stored.is_from(one.run)
+            and not _is_same(stored.measurement, one.run.measurement)
+        ]
+        for stored in replaced:
+            ledger.end_probe(stored.probe_id, Outcome.STOPPED, "its source was imported with other values")
+        result.append(replace(one, status=REPLACED) if replaced and one.status == NEW else one)
+    return result
 
 
 def imported_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
@@ -109,7 +143,7 @@ def imported_runs(ledger: Ledger, opened: OpenedJob) -> ImportedRuns:
     study = None if opened.job.recording() is not None else imported_study(ledger, opened)
     if study is None:
         return ImportedRuns()
-    probes = tuple(probe for probe in ledger.probes(study.study_id) if probe.slices)
+    probes = tuple(p for p in ledger.probes(study.study_id) if p.slices and p.outcome.can_continue)
     return ImportedRuns(
         probes=probes,
         is_same_hardware=tuple(any(_SAME_HARDWARE in m.remarks for m in probe.slices) for probe in probes),
@@ -173,5 +207,9 @@ def _adds_nothing(stored: Measurement, run: PastRun) -> bool:
 
 def _remarks(run: PastRun) -> tuple[str, ...]:
     """Where a run comes from, and on what it ran."""
-    words = (f"{_FROM}{run.origin} ({run.format})", f"run {run.label}")
+    words = (f"{_FROM}{run.origin} ({run.format})", _source_remark(run))
     return (*words, _SAME_HARDWARE) if run.is_same_hardware else words
+
+
+def _source_remark(run: PastRun) -> str:
+    return f"run {run.source}"

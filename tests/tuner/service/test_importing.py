@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tuner.domain.errors import JobError
 from tuner.domain.recommendation import Recommendation
 from tuner.report import recommendation_text
 from tuner.service.importing import ImportOptions, import_rows, read_past_runs, summary_words
-from tuner.service.imports import imported_runs, imported_study
+from tuner.service.imports import imported_runs, imported_study, store_runs
 from tuner.service.opening import find_study, has_other_study, open_job
 from tuner.service.record import record_study
 from tuner.service.reporting import believer_of, report_job
@@ -153,6 +154,52 @@ def test_a_run_that_is_longer_now_goes_on_from_what_is_stored(desk: Desk) -> Non
     stored = imported_runs(desk.store.ledger, desk.opened)
     assert all(stored.is_same_hardware)
     assert sorted(len(p.measurement.curve) for p in stored.probes if p.measurement) == [15] * 6
+
+
+def test_a_corrected_mapping_replaces_what_was_imported_from_the_same_files(desk: Desk, runs: Path) -> None:
+    mapping = desk.folder / "mapping.toml"
+
+    def statuses(text: str) -> list[str]:
+        mapping.write_text(text)
+        read = read_past_runs(desk.opened, ImportOptions(sources=(runs,), mapping=mapping))
+        rows = import_rows(desk.opened, read, desk.store.ledger)
+        assert all(
+            ("no longer counts" in (row["note"] or "")) == (row["status"] == "replaced") for row in rows
+        )
+        return [row["status"] for row in rows]
+
+    def batches() -> list[int]:
+        return sorted(
+            p.configuration.batch_size for p in imported_runs(desk.store.ledger, desk.opened).probes
+        )
+
+    assert statuses("") == ["imported"] * 6
+    assert statuses('batch_size = ["batch_size", 2]') == ["replaced"] * 6
+    assert batches() == [96] * 3 + [384] * 3
+    # What was replaced stays in the database, and a mapping may be taken back.
+    study = imported_study(desk.store.ledger, desk.opened)
+    assert study is not None
+    assert len(desk.store.ledger.probes(study.study_id)) == 12
+    assert statuses("") == ["replaced"] * 6
+    assert statuses("") == ["already imported"] * 6
+    assert batches() == [48] * 3 + [192] * 3
+
+
+def test_a_file_that_was_moved_is_known_where_it_lies_now(desk: Desk, runs: Path) -> None:
+    imported(desk, runs)
+    moved = runs.rename(desk.folder / "moved.csv")
+    imported(desk, moved)
+    moved.write_text(moved.read_text().replace(",0.4,", ",0.3,"))
+    assert imported(desk, moved) == ["already imported", "already imported", "replaced"] * 2
+    assert len(imported_runs(desk.store.ledger, desk.opened).probes) == 6
+
+
+def test_runs_of_equal_names_do_not_replace_each_other(desk: Desk, runs: Path) -> None:
+    read = read_past_runs(desk.opened, ImportOptions(sources=(runs,)))
+    found = [replace(run, source="/runs.db base") for run in read.runs]
+    for part in (found[:3], found[3:]):
+        store_runs(desk.store.ledger, desk.opened, part, fresh=False)
+    assert len(imported_runs(desk.store.ledger, desk.opened).probes) == 6
 
 
 def test_a_fresh_import_forgets_the_ones_before(desk: Desk, runs: Path) -> None:
