@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from tuner.service.opening import OpenedJob, own_name
 _FROM = "imported from "
 _SAME_HARDWARE = "it ran on hardware as the job has"
 _LEASE_SECONDS = 300.0
+#: Keys of a study of imported runs: the folder that the job trains in, and the digest of its source.
+_FOLDER, _CODE = "folder", "code"
 
 
 #: Status of a run that was stored, of which more was stored, that was stored and replaces another one of its
@@ -70,8 +73,13 @@ def store_runs(ledger: Ledger, opened: OpenedJob, runs: Sequence[PastRun], *, fr
         fresh: Whether runs that were imported before are left behind.
     """
     goal, owner = opened.job.goal, own_name()
-    described = {"imported_for": opened.job.name, "metric": goal.metric, "direction": goal.direction}
-    study = ledger.open_study(_study_name(opened), _fingerprint(opened), described, fresh=fresh)
+    described = {
+        **{"imported_for": opened.job.name, "metric": goal.metric, "direction": goal.direction},
+        **{_FOLDER: _folder(opened), _CODE: opened.code},
+    }
+    before = imported_study(ledger, opened)
+    fingerprint = _fingerprint(opened) if before is None else before.fingerprint
+    study = ledger.open_study(_study_name(opened), fingerprint, described, fresh=fresh)
     known = [
         _Known(probe_id=probe.probe_id, measurement=measurement)
         for probe in ledger.probes(study.study_id)
@@ -132,9 +140,22 @@ def _with_replaced(ledger: Ledger, known: Sequence[_Known], found: Sequence[Stor
 
 
 def imported_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
-    """The study of the runs that count for a job now; None if there is none."""
-    name, fingerprint = _study_name(opened), _fingerprint(opened)
-    found = [s for s in ledger.studies() if (s.job_name, s.fingerprint) == (name, fingerprint)]
+    """The study of the runs that count for a job now; None if there is none.
+
+    It is of the job's name, metric and training (`_training`), and of the same folder or the same script. So
+    it is found after the script was edited, and after the folder was moved.
+    """
+    prefix = f"{_digest(opened)}-"
+    found = [
+        study
+        for study in ledger.studies()
+        if study.job_name == _study_name(opened)
+        and study.fingerprint.startswith(prefix)
+        and (
+            study.job.get(_FOLDER) == _folder(opened)
+            or (opened.code != "" and study.job.get(_CODE) == opened.code)
+        )
+    ]
     return found[-1] if found else None
 
 
@@ -178,10 +199,31 @@ def _study_name(opened: OpenedJob) -> str:
 
 
 def _fingerprint(opened: OpenedJob) -> str:
-    """Names what is imported: runs of a job's name and metric. The target may change."""
+    """Names what is imported and where: see `imported_study`."""
+    return f"{_digest(opened)}-{hashlib.sha256(_folder(opened).encode()).hexdigest()[:8]}"
+
+
+def _digest(opened: OpenedJob) -> str:
+    """Digest of a job's metric and training; not of its target, space, baseline and budget."""
     goal = opened.job.goal
-    parts = ["imported runs", opened.job.name, goal.metric, "max" if goal.maximize else "min"]
+    parts = ["imported runs", goal.metric, "max" if goal.maximize else "min", *_training(opened)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _training(opened: OpenedJob) -> list[str]:
+    """What a job trains: command and environment, or the path and the parameters of its Workload."""
+    job = opened.job
+    if job.runs_command:
+        return [job.command.command, json.dumps(job.command.environment, sort_keys=True)]
+    if job.workload is None:
+        return []
+    return [job.trained.path, json.dumps(job.trained.parameters, sort_keys=True, default=str)]
+
+
+def _folder(opened: OpenedJob) -> str:
+    """The folder that a command runs in, or that of the job file."""
+    folder = opened.folder / opened.job.command.folder if opened.job.runs_command else opened.folder
+    return str(folder.resolve())
 
 
 def _curve(measurement: Measurement) -> dict[int, float]:

@@ -44,11 +44,13 @@ class OpenedJob:
         job: The job.
         path: Its file.
         fingerprint: See `Job.fingerprint`.
+        code: Digest of the script or of the Workload's source; empty if there is none.
     """
 
     job: Job
     path: Path
     fingerprint: str
+    code: str = ""
 
     @property
     def folder(self) -> Path:
@@ -79,7 +81,7 @@ def open_job(path: Path, *, time_budget: str | None = None, max_dollars: float |
     if given:
         job = _with_budget(job, given)
     code = _code_digest(job, path.resolve().parent)
-    return OpenedJob(job=job, path=path, fingerprint=job.fingerprint(code, hardware()))
+    return OpenedJob(job=job, path=path, fingerprint=job.fingerprint(code, hardware()), code=code)
 
 
 def _code_digest(job: Job, folder: Path) -> str:

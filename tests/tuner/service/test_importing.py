@@ -21,11 +21,22 @@ from tuner.domain.recommendation import Recommendation
 from tuner.report import recommendation_text
 from tuner.service.importing import ImportOptions, import_rows, read_past_runs, summary_words
 from tuner.service.imports import imported_runs, imported_study, store_runs
-from tuner.service.opening import find_study, has_other_study, open_job
+from tuner.service.opening import OpenedJob, find_study, has_other_study, open_job
 from tuner.service.record import record_study
 from tuner.service.reporting import believer_of, report_job
 from tuner.service.views import require_study
 
+JOB_OF_COMMAND = """
+name = "job"
+[workload]
+command = "{command}"
+[goal]
+metric = "accuracy"
+target = {target}
+[space]
+batch_size = [64]
+learning_rate = [0.01, 0.1]
+"""
 GRID = [configuration(batch_size=b, learning_rate=r) for b in (48, 192) for r in (0.004, 0.05, 0.4)]
 
 
@@ -218,6 +229,36 @@ def test_runs_count_for_their_metric_and_for_any_target(desk: Desk, runs: Path) 
     assert len(imported_runs(desk.store.ledger, desk.opened).probes) == 6
     desk.job = job.model_copy(update={"name": "another"})
     assert imported_runs(desk.store.ledger, desk.opened).probes == ()
+
+
+def test_runs_count_for_the_training_that_they_were_imported_for(tmp_path: Path, store: Storage) -> None:
+    def opened(
+        folder: str, command: str = "python train.py {batch_size} {learning_rate}", **goal: float
+    ) -> OpenedJob:
+        path = tmp_path / folder / "job.toml"
+        text = JOB_OF_COMMAND.format(command=command, target=goal.get("target", 0.8))
+        path.write_text(text)
+        return open_job(path)
+
+    def count(job: OpenedJob) -> int:
+        return len(imported_runs(store.ledger, job).probes)
+
+    for folder, script in (("a", "lr = 1"), ("b", "lr = 2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.py").write_text(script)
+    runs = write_runs(tmp_path / "runs.csv", Law(samples=8e4, seconds_per_sample=1e-3))
+    job = opened("a")
+    import_rows(job, read_past_runs(job, ImportOptions(sources=(runs,))), store.ledger)
+    assert count(opened("a", target=0.7)) == 6
+    # Jobs of the same name that train something else.
+    assert count(opened("b")) == 0
+    assert count(opened("a", "python train.py --deep {batch_size} {learning_rate}")) == 0
+    # The same script elsewhere, and an edited script in the same place.
+    (tmp_path / "b" / "train.py").write_text("lr = 1")
+    (tmp_path / "a" / "train.py").write_text("lr = 3")
+    assert (count(opened("a")), count(opened("b"))) == (6, 6)
+    again = read_past_runs(opened("b"), ImportOptions(sources=(runs,)))
+    assert {row["status"] for row in import_rows(opened("b"), again, store.ledger)} == {"already imported"}
 
 
 def test_without_imports_the_models_have_no_more_priors_than_before(desk: Desk) -> None:
