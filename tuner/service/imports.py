@@ -159,6 +159,22 @@ def imported_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
     return found[-1] if found else None
 
 
+def imports_left_behind(ledger: Ledger, opened: OpenedJob) -> str | None:
+    """Says that runs were imported in this folder before the command or the Workload changed; None if not."""
+    goal, name, folder = opened.job.goal, _study_name(opened), _folder(opened)
+    described = [study.job for study in ledger.studies() if study.job_name == name]
+    is_here = any((one.get(_FOLDER), one.get("metric")) == (folder, goal.metric) for one in described)
+    if not is_here or opened.job.recording() is not None or imported_study(ledger, opened) is not None:
+        return None
+    changed = (
+        "the command or its environment" if opened.job.runs_command else "the Workload or its parameters"
+    )
+    return (
+        f"{changed} changed since runs were imported for {opened.job.name}, so these runs do not count. If "
+        "they are still of this training, import them again with `paceline import-runs`"
+    )
+
+
 def imported_runs(ledger: Ledger, opened: OpenedJob) -> ImportedRuns:
     """The runs that were imported for a job and its metric; none for one that replays a recording."""
     study = None if opened.job.recording() is not None else imported_study(ledger, opened)

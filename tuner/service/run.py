@@ -24,6 +24,7 @@ from tuner.search.optuna_trials import StudyTrials
 from tuner.search.policy import Policy, Stop, StopKind
 from tuner.search.train_policy import VERIFY_FACTOR, TrainPolicy
 from tuner.service.confirming import confirm, require_confirmable, stored_confirmation
+from tuner.service.imports import imports_left_behind
 from tuner.service.launchers import job_prober
 from tuner.service.opening import (
     OpenedJob,
@@ -141,6 +142,8 @@ def _run(
         listen(SearchEvent(kind="plan", text="checking the workload and its data"))
     epoch_samples = checked_epoch_samples(opened)
     study = open_study(store.ledger, opened, options.output, fresh=options.fresh, listen=listen)
+    if (words := imports_left_behind(store.ledger, opened)) is not None:
+        listen(SearchEvent(kind="warning", text=words))
     for folder in sorted(options.output.glob("probes/*/*")):
         end_orphans(folder)
         prober.end_orphans(folder)

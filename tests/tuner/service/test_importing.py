@@ -20,7 +20,7 @@ from tuner.domain.errors import JobError
 from tuner.domain.recommendation import Recommendation
 from tuner.report import recommendation_text
 from tuner.service.importing import ImportOptions, import_rows, read_past_runs, summary_words
-from tuner.service.imports import imported_runs, imported_study, store_runs
+from tuner.service.imports import imported_runs, imported_study, imports_left_behind, store_runs
 from tuner.service.opening import OpenedJob, find_study, has_other_study, open_job
 from tuner.service.record import record_study
 from tuner.service.reporting import believer_of, report_job
@@ -252,7 +252,11 @@ def test_runs_count_for_the_training_that_they_were_imported_for(tmp_path: Path,
     assert count(opened("a", target=0.7)) == 6
     # Jobs of the same name that train something else.
     assert count(opened("b")) == 0
-    assert count(opened("a", "python train.py --deep {batch_size} {learning_rate}")) == 0
+    deep = opened("a", "python train.py --deep {batch_size} {learning_rate}")
+    assert count(deep) == 0
+    assert "import them again" in (imports_left_behind(store.ledger, deep) or "")
+    assert imports_left_behind(store.ledger, opened("b")) is None
+    assert imports_left_behind(store.ledger, opened("a")) is None
     # The same script elsewhere, and an edited script in the same place.
     (tmp_path / "b" / "train.py").write_text("lr = 1")
     (tmp_path / "a" / "train.py").write_text("lr = 3")
