@@ -144,7 +144,7 @@ class Draft:
         if "output" in self.roles:
             found["output"] = "{output_folder}"
         if "log" in self.roles:
-            name = Path(self.stated("log")[0] or "scores.log").name
+            name = re.sub(r"[^\w.\-]", "_", Path(self.stated("log")[0] or "scores.log").name)
             found["log"] = f"{{output_folder}}/{name}"
         if self.saves_to is not None and self.resume_text() is not None:
             found[self.saves_to] = "{checkpoint}"
