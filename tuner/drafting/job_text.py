@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tuner.drafting.draft import Draft
@@ -17,6 +18,8 @@ _ANY_BATCH, _ANY_RATE, _ANY_EPOCH, _ANY_TARGET = 32, 0.001, 10_000, 0.9
 _ANY_PATTERN = r"epoch (?P<epoch>\d+).*accuracy[ =:]+(?P<value>[-+.\w]+)"
 #: A space reaches this many doublings, and this factor of the learning rate, to either side of the present.
 _DOUBLINGS, _RATES = 3, 30.0
+#: Scores are noisy if so many of the later ones jump by this share of their range.
+_JUMP, _NOISY_SHARE, _FEWEST_JUMPS, _NOISY_IN_A_ROW = 0.15, 0.3, 10, 3
 #: A target is this share of what a run gained below its best score.
 _MARGIN = 0.02
 _UNSEEN = "            # GUESS: no score was seen"
@@ -42,12 +45,14 @@ class Goal:
         direction: Stated where the name is not a known one; else None.
         target: Its value.
         is_percent: Whether the script prints percent for a target below 1.
+        num_in_a_row: Scores in a row that have to pass the target.
     """
 
     metric: str
     direction: str | None
     target: float
     is_percent: bool = False
+    num_in_a_row: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +271,8 @@ class JobDraft:
         if reading is not None and _has_not_improved(reading):
             near = "a placeholder, since no score improved in the run; set what you train for"
         yield f"target = {goal.target!r}            # GUESS: {near}"
+        if goal.num_in_a_row > 1:
+            yield f"hold = {goal.num_in_a_row}            # GUESS: scores jump, and one alone proves little"
         yield "trainings = 10            # GUESS: how often you will train with the answer"
 
     def _space(self) -> Iterator[str]:
@@ -311,7 +318,8 @@ def goal_of(reading: Reading) -> Goal:
     """
     meaning, values = reading.meaning, reading.values
     maximize = meaning.direction == "maximize"
-    best = max(values) if maximize else min(values)
+    in_a_row = _NOISY_IN_A_ROW if _is_noisy(values) else 1
+    best = _best_in_a_row(values, in_a_row, maximize=maximize)
     metric, direction, is_percent = meaning.metric, None, False
     largest = max(values)
     if metric in ("accuracy", "error_rate"):
@@ -326,7 +334,23 @@ def goal_of(reading: Reading) -> Goal:
         target = _harder(best / scale, maximize=maximize, is_share=is_share)
     else:
         target = _easier(best / scale, values[0] / scale, maximize=maximize)
-    return Goal(metric=metric, direction=direction, target=target, is_percent=is_percent)
+    return Goal(
+        metric=metric, direction=direction, target=target, is_percent=is_percent, num_in_a_row=in_a_row
+    )
+
+
+def _is_noisy(values: Sequence[float]) -> bool:
+    """Whether many scores jump by much of their range, as single episodes of a game do."""
+    late = values[len(values) // 2 :]
+    spread = max(values) - min(values)
+    jumps = [abs(b - a) > _JUMP * spread for a, b in itertools.pairwise(late)]
+    return len(jumps) >= _FEWEST_JUMPS and sum(jumps) >= _NOISY_SHARE * len(jumps)
+
+
+def _best_in_a_row(values: Sequence[float], count: int, *, maximize: bool) -> float:
+    """The best value that so many scores in a row have passed."""
+    windows = [values[i : i + count] for i in range(max(len(values) - count + 1, 1))]
+    return max(min(window) for window in windows) if maximize else min(max(window) for window in windows)
 
 
 def _has_not_improved(reading: Reading) -> bool:
