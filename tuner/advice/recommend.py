@@ -40,6 +40,8 @@ from tuner.search.state import SearchState, run_of
 
 #: Ratios below this are within what two measurements of the same training differ by.
 _EQUAL_RATIO = 1.05
+#: Times within this ratio are the same: another order of the data alone makes as much of a difference.
+_SAME_TIME = 1.2
 #: What reaches the target with less than this probability is not recommended.
 _LIKELY = 0.5
 #: Steps that differ less between moments are not worth a sentence.
@@ -271,11 +273,18 @@ def _measured_first(ending: Ending, chosen: int, expected: npt.NDArray[np.float6
         index = configurations.index(present)
         differs = differing_axes(configurations[chosen], present)
         ran, present_run = run_of(state, configurations[chosen]), run_of(state, present)
-        is_ahead = ran is not None and ran.arrived and not (present_run is not None and present_run.arrived)
+        is_ahead = ran is not None and ran.arrived and _is_ahead(ran, present_run)
         is_same = differs and math.isfinite(expected[index]) and differs <= axes_without_effect(state)
         if is_same and not is_ahead:
             return index
     return chosen
+
+
+def _is_ahead(run: Run, present: Run | None) -> bool:
+    """Whether a run that arrived shows that its settings do have an effect: the present ones came later."""
+    if present is None or present.seconds_to_target is None or run.seconds_to_target is None:
+        return True
+    return present.seconds_to_target > _SAME_TIME * run.seconds_to_target
 
 
 def _is_scored(state: SearchState, configuration: Configuration) -> bool:

@@ -143,7 +143,8 @@ def _doubtful_target(state: SearchState, runs: Sequence[Run]) -> Iterable[str]:
     count = goal.target_count()
     for run in runs:
         curve = run.measurement.trained_curve
-        if curve and count.is_past(curve[0].value):
+        untrained = run.measurement.curve[: len(run.measurement.curve) - len(curve)]
+        if curve and count.is_past(curve[0].value) and all(count.is_past(p.value) for p in untrained):
             yield (
                 f"the very first score, {format_value(curve[0].value)} of "
                 f"{format_configuration(run.configuration)}, was past the target {goal.target:g}: the target "

@@ -53,9 +53,10 @@ def recommendation_text(recommendation: Recommendation) -> str:
         lines += _fact("imported runs", _words(imported_finding(recommendation.imported)))
     if recommendation.runner_up is not None:
         second = recommendation.runner_up
-        words = (
-            f"{format_configuration(second.configuration)}: {format_seconds(second.seconds.median)} predicted"
-        )
+        known = second.measured_seconds
+        time = f"{format_seconds(second.seconds.median)} predicted"
+        time = time if known is None else f"{format_seconds(known)} measured"
+        words = f"{format_configuration(second.configuration)}: {time}"
         lines += _fact("runner-up", words)
     if recommendation.strategies:
         lines += _fact("strategy", sentence(recommendation.strategies[0].words))

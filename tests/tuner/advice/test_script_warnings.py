@@ -62,6 +62,16 @@ def test_few_digits_or_a_value_that_stands_still_prove_nothing(tmp_path: Path) -
         assert "no effect" not in warned(world)
 
 
+def test_runs_that_have_not_begun_to_learn_prove_nothing(tmp_path: Path) -> None:
+    # As with an agent that acts at random for its first steps.
+    early = (0.021234, 0.018765, 0.022345, 0.019876)
+    world = command_world(tmp_path)
+    world.keep(of(configuration(1, 64, 0.02), *early))
+    world.keep(of(configuration(1, 64, 0.05), *early, 0.6, 0.7))
+    assert "no effect" not in warned(world)
+    assert axes_without_effect(world.state()) == frozenset()
+
+
 def test_a_target_that_the_first_score_meets_is_doubted(tmp_path: Path) -> None:
     world = command_world(tmp_path, target=0.1)
     world.keep(of(configuration(1, 64, 0.02), *VALUES))
