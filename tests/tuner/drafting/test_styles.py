@@ -143,7 +143,7 @@ STYLES = (
         epoch_samples=2_016,
     ),
 )
-#: These run in the fast level: they need no package and start at once.
+#: These need no package and start at once.
 FAST = ("argparse", "variables")
 
 
@@ -171,15 +171,8 @@ def true_seconds(scripts: Path, target: float, settings: dict[str, Any]) -> floa
     return float(module.seconds_to(target, settings["batch_size"], settings["learning_rate"]))
 
 
-@pytest.mark.parametrize(
-    "style",
-    [style if style.name in FAST else pytest.param(style, marks=pytest.mark.slow) for style in STYLES],
-    ids=lambda style: style.name,
-)
-def test_a_draft_is_right_and_runs_to_a_right_answer(tmp_path: Path, style: Style) -> None:
-    if style.package is not None:
-        pytest.importorskip(style.package, reason=f"{style.package} is not installed")
-    folder = tmp_path / "project"
+def draft(style: Style, folder: Path) -> dict[str, Any]:
+    """The job that is drafted for a style, after it was compared with what it must hold."""
     shutil.copytree(SCRIPTS, folder)
     drafted = paceline(folder, "init", "--script", style.command, "--yes", "job.toml")
     assert drafted.returncode == 0, drafted.stdout + drafted.stderr
@@ -200,7 +193,21 @@ def test_a_draft_is_right_and_runs_to_a_right_answer(tmp_path: Path, style: Styl
         # Nothing shows how large the training set is.
         assert "epoch_samples = 10_000: set the size" in drafted.stdout
     assert job["baseline"] == {"batch_size": 32, "learning_rate": 0.05}
+    return job
 
+
+@pytest.mark.parametrize("style", [style for style in STYLES if style.name in FAST], ids=lambda one: one.name)
+def test_a_draft_is_right(tmp_path: Path, style: Style) -> None:
+    draft(style, tmp_path / "project")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("style", STYLES, ids=lambda style: style.name)
+def test_a_draft_runs_to_a_right_answer(tmp_path: Path, style: Style) -> None:
+    if style.package is not None:
+        pytest.importorskip(style.package, reason=f"{style.package} is not installed")
+    folder = tmp_path / "project"
+    job = draft(style, folder)
     searched = paceline(folder, "run", "job.toml", "--budget", "45s", "--format", "json")
     assert searched.returncode == 0, searched.stdout + searched.stderr
     choice = json.loads(searched.stdout)["choice"]
