@@ -62,7 +62,7 @@ def test_few_digits_or_a_value_that_stands_still_prove_nothing(tmp_path: Path) -
         assert "no effect" not in warned(world)
 
 
-def test_runs_that_have_not_begun_to_learn_prove_nothing(tmp_path: Path) -> None:
+def test_runs_that_have_not_started_to_learn_prove_nothing(tmp_path: Path) -> None:
     # As with an agent that acts at random for its first steps.
     early = (0.021234, 0.018765, 0.022345, 0.019876)
     world = command_world(tmp_path)
