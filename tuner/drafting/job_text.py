@@ -142,8 +142,8 @@ class JobDraft:
         if parameter is None:
             if role == "batch_size" or role == "learning_rate":
                 yield (
-                    f"# GUESS: no option for {_NAMES[role]} was found: put {{{role}}} where the script takes "
-                    f"it, or read $PACELINE_{role.upper()} in it"
+                    f"# GUESS: no option for {_NAMES[role]} was found: give it in --script, put {{{role}}} where "
+                    f"the script takes it, or read $PACELINE_{role.upper()} in it"
                 )
             elif role == "seed":
                 yield "# No option for a seed was found: --confirm cannot train with other seeds."

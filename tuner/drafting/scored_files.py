@@ -22,6 +22,10 @@ _COUNTED = re.compile(
 )
 
 
+#: A name that no second start gives: with a date, a time in seconds, or a number that is counted up.
+_DATED = re.compile(r"\d{6,}|\d{4}-\d\d-\d\d|[A-Z][a-z]{2}\d\d_\d\d|(version|run|exp)_?\d+$")
+
+
 def read_files(paths: Mapping[Path, str]) -> list[Reading]:
     """Every way to read scores from files, the most telling score first.
 
@@ -189,12 +193,20 @@ def _event_reading(tag: str, meaning: Meaning, values: Sequence[float], written:
         meaning=meaning,
         label=tag,
         values=tuple(values),
-        path=written,
+        path=_without_dates(written),
         columns=(("value", tag),),
         fields=frozenset({"step"}),
         examples=(f"scalar {tag}",),
-        rank=10 * meaning.rank + (3 if len(values) > 1 else 40),
+        rank=10 * meaning.rank + (3 if len(values) > 1 else 40) + (0 if "{" in written else 20),
     )
+
+
+def _without_dates(folder: str) -> str:
+    """A folder of event files, or the one above it where each start makes a new one."""
+    parts = list(Path(folder).parts)
+    while len(parts) > 1 and _DATED.search(parts[-1]):
+        parts.pop()
+    return str(Path(*parts))
 
 
 def _number(value: object) -> float | None:

@@ -52,6 +52,8 @@ def test_event_files(tmp_path: Path) -> None:
     assert (reading.source, reading.path) == ("tensorboard", "{output_folder}/tb")
     assert dict(reading.columns) == {"value": "accuracy/val"}
     assert reading.values == pytest.approx((0.1, 0.2, 0.3))
+    dated = {path: f"runs/dqn__1__1795981539/{path.name}" for path in (tmp_path / "tb").iterdir()}
+    assert read_files(dated)[0].path == "runs"
 
 
 @pytest.mark.parametrize(
