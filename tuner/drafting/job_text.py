@@ -19,7 +19,7 @@ _ANY_PATTERN = r"epoch (?P<epoch>\d+).*accuracy[ =:]+(?P<value>[-+.\w]+)"
 #: A space reaches this many doublings, and this factor of the learning rate, to either side of the present.
 _DOUBLINGS, _RATES = 3, 30.0
 #: Scores are noisy if so many of the later ones jump by this share of their range.
-_JUMP, _NOISY_SHARE, _FEWEST_JUMPS, _NOISY_IN_A_ROW = 0.15, 0.3, 10, 3
+_JUMP, _NOISY_SHARE, _FEWEST_JUMPS, _NOISY_IN_A_ROW = 0.08, 0.3, 10, 3
 #: A target is this share of what a run gained below its best score.
 _MARGIN = 0.02
 _UNSEEN = "            # GUESS: no score was seen"
@@ -142,8 +142,8 @@ class JobDraft:
         if parameter is None:
             if role == "batch_size" or role == "learning_rate":
                 yield (
-                    f"# GUESS: no option for {_NAMES[role]} was found: give it in --script, put {{{role}}} where "
-                    f"the script takes it, or read $PACELINE_{role.upper()} in it"
+                    f"# GUESS: no option for {_NAMES[role]} was found: give it in --script, put {{{role}}} "
+                    f"where the script takes it, or read $PACELINE_{role.upper()} in it"
                 )
             elif role == "seed":
                 yield "# No option for a seed was found: --confirm cannot train with other seeds."
