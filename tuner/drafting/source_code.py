@@ -25,7 +25,7 @@ _CALLS_PARSER = re.compile(r"\b(\w*parse\w*|get_\w+|\w*(args|options|opts|flags|
 _OVERRIDES_GLOBALS = re.compile(r"exec\(open\(|globals\(\)(\[|\.update)")
 _LOADS = re.compile(
     r"load_state_dict|get_last_checkpoint|restore_checkpoint|load_checkpoint|load_weights|resum(e|ing)\b|\.restore\("
-    r"|BackupAndRestore|joblib\.load|pickle\.load|torch\.load"
+    r"|distributed\.checkpoint|dcp\.load|BackupAndRestore|joblib\.load|pickle\.load|torch\.load"
 )
 _RESUME_VALUE = re.compile(r"\b(\w+) *== *['\"]resume['\"]")
 _SCHEDULES = re.compile(
