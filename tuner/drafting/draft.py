@@ -31,7 +31,6 @@ class Draft:
         parameters: Everything that can be set from outside.
         roles: Which parameter does what.
         files: Configuration files that the command names.
-        has_help: Whether the script printed its help.
         saved: Path of what it saved below its folder, with `*` for numbers; `.` if it is a file itself; empty
             if nothing was seen.
         needs_folder: Whether the script fails where the folder that it saves to does not exist.
@@ -42,7 +41,6 @@ class Draft:
     parameters: tuple[Parameter, ...] = ()
     roles: Mapping[Role, Parameter] = field(default_factory=dict)
     files: tuple[ConfigFile, ...] = ()
-    has_help: bool = False
     saved: str = ""
     needs_folder: bool = False
 
@@ -56,7 +54,7 @@ class Draft:
         parameter = self.roles.get(role)
         if parameter is None:
             return None, ""
-        given = _given(self.line, parameter)
+        given = given_value(self.line, parameter)
         if given is not None:
             return given, "your command"
         return parameter.default, f"default in {parameter.place}"
@@ -240,7 +238,7 @@ class Draft:
                 owner = next(file for file in self.files if parameter.name in file.keys)
                 edits.setdefault(owner.word, {})[parameter.name] = value
             elif not _replaced(texts, words, parameter, value):
-                appended += [part for part in [self._assignment(parameter, value)] if part]
+                appended.append(self._assignment(parameter, value))
         if any(one.name == "hydra.run.dir" for one in self.parameters) and is_template:
             is_set = any(text.startswith("hydra.run.dir=") for text in [*texts, *appended])
             appended += [] if is_set else ["hydra.run.dir={output_folder}"]
@@ -294,8 +292,6 @@ class Draft:
         if parameter.way == "gin":
             option = next((one for one in self.parameters if _is_gin_option(one)), None)
             name = option.name if option is not None else "--gin_bindings"
-            if "param" in name or name == "--gin":
-                return f"{name}={parameter.name}={value}"
             return f"{name}={parameter.name}={value}"
         return _assigned(parameter, value)
 
@@ -322,7 +318,7 @@ def _assigned(parameter: Parameter, value: str) -> str:
     return f"{parameter.name}{'=' if joined else ' '}{value}"
 
 
-def _given(line: CommandLine, parameter: Parameter) -> str | None:
+def given_value(line: CommandLine, parameter: Parameter) -> str | None:
     """The value that the command gives to a parameter; the last one if it gives several."""
     if parameter.way == "variable":
         return line.environment.get(parameter.name)

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tuner.drafting.metric_names import Meaning, Split, meaning_of, split_of, words_of
+from tuner.probes.commands.progress_line import ANSI
 
-#: Colors and other commands to a terminal.
-ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 #: What progress bars are drawn of.
 BAR = re.compile(r"\d+%\||[█▏▎▍▌▋▊▉#━=>]{3,}|\|\s*\d+/\d+\s*\[|\bit/s|s/it|/step\b")
-#: Longer lines are cut here.
-MOST_LENGTH = 2_000
+_MOST_LENGTH = 2_000
 #: Dates, times of day and durations: none of their numbers is a position or a score.
 _TIMES = re.compile(
     r"\d{4}[-/]\d{2}[-/]\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2})?(?:[.,]\d+)?)?|\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?"
@@ -72,6 +70,11 @@ class Form:
                     numbers[index] = _with(numbers[index], meaning=Meaning(field="samples"))
 
 
+def plain_line(line: str) -> str:
+    """A printed line without colors, cut where it is very long."""
+    return ANSI.sub("", line)[:_MOST_LENGTH]
+
+
 def forms_of(lines: Sequence[str]) -> list[Form]:
     """Lines with numbers in them, by their form, in the order of each form's first line.
 
@@ -81,7 +84,7 @@ def forms_of(lines: Sequence[str]) -> list[Form]:
     forms: dict[str, Form] = {}
     columns: list[str] = []
     for i, raw in enumerate(lines):
-        text = ANSI.sub("", raw)[:MOST_LENGTH]
+        text = plain_line(raw)
         numbers = _numbers(text)
         if not numbers:
             columns = _columns(text) or columns

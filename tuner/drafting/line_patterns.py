@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tuner.drafting.line_forms import ANSI, MOST_LENGTH, Form, Number, field_of
+from tuner.drafting.line_forms import Form, Number, field_of, plain_line
 from tuner.drafting.metric_names import split_of
 
 _VALUE = r"[-+.\w]*\w%?"
@@ -29,7 +29,7 @@ def pattern_of(
     names = {index: field_of(form, index) for index in place}
     if value is not None:
         names[value] = "value"
-    plain = [ANSI.sub("", line)[:MOST_LENGTH] for line in lines]
+    plain = [plain_line(line) for line in lines]
     text = ""
     for context in range(_LONGEST_CONTEXT + 1):
         text = _expression(form, sorted(set(wanted)), names, context)

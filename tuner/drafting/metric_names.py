@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Field = Literal["epoch", "step", "samples"]
 Split = Literal["validation", "test", "unknown", "training"]
 Direction = Literal["maximize", "minimize"]
 
+#: How much the data counts beside the metric in the rank of a score.
+_SPLIT_RANK = 10
 SPLITS: tuple[Split, ...] = ("validation", "test", "unknown", "training")
 _SPLIT_WORDS: dict[str, Split] = {
     **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev", "heldout"), "validation"),
@@ -117,6 +119,11 @@ class Meaning:
     rank: int = 0
     is_part: bool = False
 
+    def of(self, split: Split) -> Meaning:
+        """The same score of other data, with the rank that goes with it."""
+        moved = SPLITS.index(split) - SPLITS.index(self.split)
+        return replace(self, split=split, rank=self.rank + _SPLIT_RANK * moved)
+
 
 def words_of(label: str) -> list[str]:
     """The words of a label, in lower case: `val_acc@1` is `val`, `acc1`."""
@@ -160,7 +167,7 @@ def meaning_of(label: str, context: Split | None = None) -> Meaning | None:
         metric=metric,
         direction=direction,
         split=split,
-        rank=10 * SPLITS.index(split) + weight,
+        rank=_SPLIT_RANK * SPLITS.index(split) + weight,
         is_part=any(word not in plain and not word.isdecimal() for word in words),
     )
 

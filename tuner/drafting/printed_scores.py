@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from tuner.drafting.line_forms import BAR, Form, field_of, forms_of, position_of, repeats, rises
 from tuner.drafting.line_patterns import pattern_of
@@ -95,24 +95,9 @@ def _candidates(forms: Sequence[Form]) -> list[_Candidate]:
             index, meaning = place, number.meaning
             if meaning is None or meaning.field is not None:
                 continue
+            meaning = _with_split(meaning, form, evaluating)
             rank = meaning.rank
-            first = form.lines[0][0]
-            if _is_of_validation(meaning, form):
-                meaning = replace(meaning, split="validation", rank=rank - 20)
-                rank = meaning.rank
-            elif meaning.split == "unknown" and any(one.is_counter and one.total for one in form.lines[0][2]):
-                # Lines that count the batches of an epoch are of the training.
-                meaning = replace(meaning, split="training", rank=rank + 10)
-                rank = meaning.rank
-            if (
-                meaning.split == "unknown"
-                and evaluating
-                and any(i - 1 in evaluating for i, _, _ in form.lines)
-            ):
-                # The summary behind the lines of an evaluation.
-                rank -= 20
-                meaning = replace(meaning, split="validation", rank=rank)
-            if first in evaluating:
+            if form.lines[0][0] in evaluating:
                 rank += _PARTIAL
                 index = _average_of(form, index)
             values = [value for value in form.column(index) if math.isfinite(value)]
@@ -132,6 +117,26 @@ def _candidates(forms: Sequence[Form]) -> list[_Candidate]:
                 )
             )
     return found
+
+
+def _with_split(meaning: Meaning, form: Form, evaluating: Collection[int]) -> Meaning:
+    """A score with the data that it is of, as far as its line and the line before show it.
+
+    Args:
+        meaning: What the number means.
+        form: Its lines.
+        evaluating: Lines that count the batches of an evaluation.
+    """
+    if _is_of_validation(meaning, form):
+        return meaning.of("validation")
+    if meaning.split != "unknown":
+        return meaning
+    if any(one.is_counter and one.total for one in form.lines[0][2]):
+        # Lines that count the batches of an epoch are of the training.
+        return meaning.of("training")
+    # The summary behind the lines of an evaluation.
+    follows = any(line - 1 in evaluating for line, _, _ in form.lines)
+    return meaning.of("validation") if follows else meaning
 
 
 def _is_of_validation(meaning: Meaning, form: Form) -> bool:

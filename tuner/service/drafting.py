@@ -15,7 +15,7 @@ from typing import Any
 from tuner.domain.errors import InfeasibleError, StorageError
 from tuner.drafting.command_line import CommandLine, split_command
 from tuner.drafting.config_files import ConfigFile, config_files
-from tuner.drafting.draft import Draft, given_names, is_state
+from tuner.drafting.draft import Draft, given_names, given_value, is_state
 from tuner.drafting.help_text import is_help, options_of_help
 from tuner.drafting.job_text import JobDraft
 from tuner.drafting.parameters import MAYBE_INPUTS, Parameter, Role, roles_of
@@ -160,7 +160,6 @@ def draft_of(
         listed = options_of_help(text) if is_help(text) else []
         if not listed:
             say("note: it printed no help that lists options")
-    has_help = bool(listed)
     files = tuple(config_files(line.arguments, folder))
     constants = _constants(line, source, folder) if source.overrides_globals else []
     listed = [_as_configured(one, files) for one in source.completed(listed or source.options)]
@@ -197,7 +196,6 @@ def draft_of(
         parameters=tuple(parameters),
         roles=roles,
         files=files,
-        has_help=has_help,
     )
 
 
@@ -215,7 +213,7 @@ def _is_input(parameter: Parameter, line: CommandLine, folder: Path) -> bool:
     """Whether what may be a place to save to exists already, so that the training may start from it."""
     if parameter.plain_name.rpartition(".")[2] not in MAYBE_INPUTS:
         return False
-    text = Draft(line=line, source=SourceCode(), roles={"save": parameter}).stated("save")[0]
+    text = given_value(line, parameter) or parameter.default
     return bool(text) and (folder / str(text)).exists()
 
 
