@@ -100,12 +100,12 @@ STYLES = (
     Style(
         name="hugging_face",
         command="python with_hf_arguments.py --output_dir out --per_device_train_batch_size 32 "
-        "--learning_rate 0.05 --num_train_epochs 60",
+        "--learning_rate 0.05 --num_train_epochs 400",
         parts=(
             "--per_device_train_batch_size {batch_size}",
             "--learning_rate {learning_rate}",
             "--output_dir {output_folder}",
-            "--num_train_epochs 60",
+            "--num_train_epochs 400",
         ),
         reading=("eval_accuracy", "(?P<epoch>"),
         package="transformers",
