@@ -255,7 +255,8 @@ def beliefs_of(state: SearchState, predictor: Predictor, forecast: Forecast, pro
 def log_longest(state: SearchState, prospects: Prospects) -> Array:
     """Logarithm of the longest training of each candidate that the goal, or what was seen to end, allows.
 
-    Runs that ended short of the target after as many samples, or seconds, show that all end there.
+    If several runs ended short of the target after the same number of samples, or seconds, all runs are
+    expected to end there, unless another run has trained for longer.
 
     Args:
         state: What was measured.
@@ -269,15 +270,18 @@ def log_longest(state: SearchState, prospects: Prospects) -> Array:
         dollars = np.array([state.cluster.dollars_per_second(c) for c in prospects.configurations])
         with np.errstate(divide="ignore"):
             longest = np.minimum(longest, math.log(goal.max_dollars) - np.log(dollars))
-    ended = [run.measurement for run in state.runs.values() if run.ended_by_itself]
-    per_sample = np.log(prospects.seconds_per_sample)
+    runs = [run for run in state.runs.values() if run.measurement.samples > 0]
+    ended = np.array([run.ended_by_itself for run in runs], dtype=bool)
+    # Most scripts end after a number of samples, so that seconds count only where samples differ.
     for values, base in (
-        ([float(m.samples) for m in ended], per_sample),
-        ([m.training_seconds for m in ended], np.zeros_like(per_sample)),
+        ([float(run.measurement.samples) for run in runs], np.log(prospects.seconds_per_sample)),
+        ([run.measurement.training_seconds for run in runs], np.zeros(len(longest))),
     ):
-        logs = np.log(np.maximum(values, 1e-9)) if values else np.zeros(0)
-        if len(logs) and np.count_nonzero(logs > logs.max() - _ALIKE) >= _ENDS_ALIKE:
-            longest = np.minimum(longest, logs.max() + _ALIKE + base)
+        logs = np.log(np.maximum(values, 1e-9))
+        latest = logs[ended].max(initial=-math.inf)
+        has_limit = np.count_nonzero(logs[ended] > latest - _ALIKE) >= _ENDS_ALIKE
+        if has_limit and not (logs[~ended] > latest + _ALIKE).any():
+            return np.asarray(np.minimum(longest, latest + _ALIKE + base), dtype=float)
     return np.asarray(longest, dtype=float)
 
 

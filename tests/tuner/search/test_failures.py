@@ -229,3 +229,17 @@ def test_what_needs_more_samples_than_scripts_run_for_is_unreachable(world: Worl
     assert np.median(beliefs.forecast.log_samples[:, index]) > math.log(6400)
     assert beliefs.forecast.probability_of_reaching()[index] == 0.0
     assert keeps_within(beliefs.prospects, log_longest(state, beliefs.prospects)).max() < 0.05
+
+
+def test_a_run_that_arrived_after_the_others_ended_is_recommended(world: World) -> None:
+    # Those of batch size 64 end after the same samples and seconds; the baseline needs twice the seconds.
+    for what in OTHERS:
+        if what.batch_size == 64:
+            world.keep(measured(what, Outcome.STOPPED, steps=100))
+    slower = measured(BASELINE, Outcome.REACHED, steps=200)
+    last = replace(slower.curve[-1], value=0.9)
+    world.keep(replace(slower, curve=(*slower.curve[:-1], last)))
+    rng, state = np.random.default_rng(0), world.state()
+    beliefs = believe(state, candidates(state, rng), rng)
+    assert math.exp(log_longest(state, beliefs.prospects).min()) >= 2.0
+    assert beliefs.recommended == BASELINE
