@@ -1,1 +1,276 @@
-tuner/client.py
+"""The client of a training script: `from paceline_client import report, should_stop`.
+
+Needs only Python 3.8 and its standard library, nothing of Paceline. Outside of a probe every function does
+nothing, so the script still runs on its own. On several ranks call the functions on every rank: only rank 0
+(by `RANK`) writes, and all ranks get the same answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+__all__ = [
+    "begin",
+    "checkpoint_path",
+    "gradient_noise",
+    "hugging_face_callback",
+    "lightning_callback",
+    "report",
+    "should_stop",
+    "values",
+]
+
+
+#: A slice ends within this share of the distance between two scores after a score.
+_NEAR_SCORE = 0.25
+
+
+class _Reported:
+    """What this process reported so far."""
+
+    process = ""
+    samples = 0
+    step = 0
+    has_value = False
+    new_scores: set[int] = set()  # noqa: RUF012
+    scored_at = 0
+    score_gap = 0
+    has_asked = False
+
+
+def report(
+    *,
+    samples: int,
+    step: int | None = None,
+    value: float | None = None,
+    seconds: float | None = None,
+    on_every_rank: bool = False,
+) -> None:
+    """Reports how far training is, and the metric there.
+
+    Report after every few steps, and with the value after each evaluation. If both name the same samples,
+    the time between them counts as evaluation, not as training.
+
+    Args:
+        samples: Samples seen by all ranks in total since the run began, resumed or not.
+        step: Optimizer steps done since the run began; samples over the batch size if absent.
+        value: The metric on the validation data; None if it was not evaluated.
+        seconds: The script's own training clock; measured if absent.
+        on_every_rank: Whether ranks other than the first write too.
+    """
+    reported = _Reported
+    reported.samples = max(reported.samples, int(samples))
+    if step is not None:
+        reported.step = max(reported.step, int(step))
+    if value is not None:
+        reported.has_value = True
+        reported.score_gap = max(reported.score_gap, reported.samples - reported.scored_at)
+        reported.scored_at = reported.samples
+        if value == value and samples > int(os.environ.get("PACELINE_SCORED_SAMPLES") or 0):  # not NaN
+            reported.new_scores.add(int(samples))
+    line: dict[str, Any] = {"samples": int(samples)}
+    if step is not None:
+        line["step"] = int(step)
+    if value is not None:
+        line["value"] = float(value)
+    if seconds is not None:
+        line["seconds"] = float(seconds)
+    _write(line, on_every_rank)
+
+
+def begin(*, step: int = 0, samples: int = 0) -> None:
+    """Starts the training clock: what comes before is start-up.
+
+    Args:
+        step: Optimizer steps done before, if the run was resumed.
+        samples: Samples seen before, if the run was resumed.
+    """
+    _write({"event": "begin", "step": int(step), "samples": int(samples)})
+
+
+def should_stop() -> bool:
+    """Whether to save to `checkpoint_path()` and end now; ask after each report.
+
+    If torch's process group is initialized, the ranks agree by one small all-reduce, so that all leave
+    the loop at the same step: then call it on every rank, equally often.
+    """
+    stop_file = os.environ.get("PACELINE_STOP_FILE")
+    if not stop_file:
+        return False
+    if not _Reported.has_asked:
+        # A script that asks gets time to save; one that does not gets SIGTERM.
+        _Reported.has_asked = True
+        _write({"event": "asks"})
+    return _agreed(os.path.exists(stop_file) or _slice_is_over())  # noqa: PTH110
+
+
+def checkpoint_path() -> str | None:
+    """Where to save, and where to find the checkpoint when the run resumes; None outside of a probe.
+
+    A file or a folder, as the script likes. It is best to write a file under another name and rename it,
+    so that a kill leaves the one before.
+    """
+    return os.environ.get("PACELINE_CHECKPOINT") or None
+
+
+def values() -> dict[str, Any]:
+    """All values by name, such as `values()["learning_rate"]`; empty outside of a probe."""
+    path = os.environ.get("PACELINE_VALUES")
+    if not path:
+        return {}
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        found: dict[str, Any] = json.load(file)
+    return found
+
+
+def gradient_noise(
+    *,
+    samples: int,
+    small_batch: float,
+    small_squared_norm: float,
+    large_batch: float,
+    large_squared_norm: float,
+) -> None:
+    """Reports squared gradient norms of a small and a large batch, from which the noise scale follows.
+
+    With data-parallel training: those of one rank before the all-reduce, and of the mean after it.
+
+    Args:
+        samples: Samples seen by all ranks in total.
+        small_batch: Samples behind the small gradient.
+        small_squared_norm: Its squared norm, averaged if there are several.
+        large_batch: Samples behind the large gradient.
+        large_squared_norm: Its squared norm.
+    """
+    _write(
+        {
+            "event": "noise",
+            "samples": int(samples),
+            "small_batch": float(small_batch),
+            "small_squared_norm": float(small_squared_norm),
+            "large_batch": float(large_batch),
+            "large_squared_norm": float(large_squared_norm),
+        }
+    )
+
+
+def hugging_face_callback(value: str = "eval_accuracy") -> Any:
+    """A `TrainerCallback` that reports every step and evaluation, and stops and saves when asked.
+
+    Args:
+        value: Name of the metric among those of an evaluation.
+    """
+    from transformers import TrainerCallback
+
+    class Paceline(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            begin(step=state.global_step, samples=_samples(state.global_step))
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            report(step=state.global_step, samples=_samples(state.global_step))
+            if should_stop():
+                control.should_training_stop = control.should_save = True
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+            if metrics and value in metrics:
+                report(
+                    step=state.global_step,
+                    samples=_samples(state.global_step),
+                    value=float(metrics[value]),
+                )
+                if should_stop():
+                    control.should_training_stop = control.should_save = True
+
+    return Paceline()
+
+
+def lightning_callback(value: str = "val_accuracy") -> Any:
+    """A Lightning `Callback` that reports every step and validation, and stops and saves when asked.
+
+    Args:
+        value: Name under which the module logs the metric.
+    """
+    try:
+        from lightning.pytorch.callbacks import Callback
+    except ImportError:
+        from pytorch_lightning.callbacks import Callback
+
+    class Paceline(Callback):  # type: ignore[misc]
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            self.step = trainer.global_step
+            begin(step=self.step, samples=_samples(self.step))
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            if trainer.global_step == self.step:  # a micro-batch, whose gradient is still accumulated
+                return
+            self.step = trainer.global_step
+            report(step=self.step, samples=_samples(self.step))
+            self.stop_if_asked(trainer)
+
+        def stop_if_asked(self, trainer: Any) -> None:
+            if should_stop():
+                trainer.should_stop = True
+                path = checkpoint_path()
+                if path:
+                    trainer.save_checkpoint(path)
+
+        def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+            if not trainer.sanity_checking and value in trainer.callback_metrics:
+                step = trainer.global_step
+                report(step=step, samples=_samples(step), value=float(trainer.callback_metrics[value]))
+                self.stop_if_asked(trainer)
+
+    return Paceline()
+
+
+def _samples(step: int) -> int:
+    return int(step) * int(os.environ.get("PACELINE_BATCH_SIZE", "1"))
+
+
+def _slice_is_over() -> bool:
+    """Whether what was reported reaches the end of the slice; needs no signal from outside."""
+    if os.environ.get("PACELINE_PURPOSE") != "timing":
+        if 0 < int(os.environ.get("PACELINE_UNTIL_SCORES") or 0) <= len(_Reported.new_scores):
+            return True
+        # A slice without an evaluation shows no curve: it continues until it has one, and ends right
+        # after one.
+        past = _Reported.samples - _Reported.scored_at
+        if not _Reported.has_value or past > _NEAR_SCORE * _Reported.score_gap:
+            return False
+    samples = int(os.environ.get("PACELINE_UNTIL_SAMPLES") or 0)
+    steps = int(os.environ.get("PACELINE_UNTIL_STEPS") or 0)
+    return 0 < samples <= _Reported.samples or 0 < steps <= _Reported.step
+
+
+def _agreed(flag: bool) -> bool:
+    """Whether any rank says so, if torch's ranks can communicate; torch is never imported here."""
+    torch = sys.modules.get("torch")
+    distributed = sys.modules.get("torch.distributed")
+    if torch is None or distributed is None or not distributed.is_available():
+        return flag
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return flag
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    said = torch.tensor([1.0 if flag else 0.0], device=device)
+    distributed.all_reduce(said, op=distributed.ReduceOp.MAX)
+    return bool(said.item() > 0)
+
+
+def _write(line: dict[str, Any], on_every_rank: bool = False) -> None:
+    """Appends one line in one write, so that lines of several processes never mix."""
+    path = os.environ.get("PACELINE_METRICS")
+    if not path or not (on_every_rank or os.environ.get("RANK", "0") == "0"):
+        return
+    if not _Reported.process:
+        _Reported.process = "%s-%d-%d" % (os.uname().nodename, os.getpid(), time.time_ns())  # noqa: UP031
+    line = {**line, "time": time.monotonic(), "process": _Reported.process}
+    data = (json.dumps(line) + "\n").encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)

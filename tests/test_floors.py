@@ -16,8 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Lowest first. Rooms in one inner set do not know each other; a room may import itself and what lies below.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"search_spaces"}),
-    # Runs in the user's environment: it may import nothing of ours, and nothing of ours imports it.
-    frozenset({"tuner.client"}),
     # Plain data and errors. Within it, `errors` lies below the rest.
     frozenset({"tuner.domain"}),
     # `tuner.workload` is what users import who write their own workload.
@@ -37,7 +35,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 #: Folders and loose files that hold the product, as a newcomer sees them.
 ROOMS = {
     *("search_spaces", "storage", "storage.migrations", "storage.migrations.versions", "cli"),
-    *("tuner.client", "tuner.workload", "tuner.domain", "tuner.recordings", "tuner.job", "tuner.transport"),
+    *("tuner.workload", "tuner.domain", "tuner.recordings", "tuner.job", "tuner.transport"),
     *("tuner.workloads", "tuner.ledger", "tuner.strategies", "tuner.launchers", "tuner.analytic"),
     *("tuner.emulation", "tuner.calibration", "tuner.probes", "tuner.probes.commands", "tuner.probes.ranks"),
     *("tuner.drafting", "tuner.search", "tuner.advice", "tuner.past_runs", "tuner.report"),

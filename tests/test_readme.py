@@ -11,12 +11,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import paceline_client
 import pytest
 import typer.main
 
 from cli import app
 from storage.tables import metadata
-from tuner import client
 from tuner.domain.errors import TunerError
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.domain.workload import METRICS, AdamWSettings, SGDSettings
@@ -196,7 +196,9 @@ def test_the_table_of_variables_is_that_of_templates() -> None:
 
 def test_the_client_s_functions_are_reported() -> None:
     reported = page("guides/own_script")
-    assert [name for name in client.__all__ if f"`{name}(" not in reported and name != "values"] == []
+    assert [
+        name for name in paceline_client.__all__ if f"`{name}(" not in reported and name != "values"
+    ] == []
 
 
 def test_the_table_of_exit_codes_is_that_of_the_errors() -> None:

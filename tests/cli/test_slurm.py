@@ -54,7 +54,7 @@ def test_the_example_is_tuned_over_one_to_four_nodes(
 
     # What is exported trains the recommendation, as it is.
     assert paceline("export", "own.toml", "--target", "slurm", "--output", "own.sbatch").code == 0
-    shutil.copy(ROOT / "tuner" / "client.py", "paceline_client.py")
+    shutil.copy(ROOT / "paceline_client.py", "paceline_client.py")
     submitted = ["sbatch", "--parsable", "--output=own.out", "own.sbatch"]
     number = subprocess.run(submitted, check=True, capture_output=True, text=True).stdout.strip()
     assert slurm.wait_for_job(number, seconds=400) == "COMPLETED", Path("own.out").read_text()

@@ -189,7 +189,7 @@ def test_slurm_runs_a_command_of_one_s_own_as_it_is_exported(
 def test_slurm_trains_the_script_that_ships(tmp_path: Path, slurm_cluster: SlurmCluster) -> None:
     for name in ("own_script.py", "own_script.toml"):
         shutil.copy(ROOT / "examples" / name, tmp_path / name)
-    shutil.copy(ROOT / "tuner" / "client.py", tmp_path / "paceline_client.py")
+    shutil.copy(ROOT / "paceline_client.py", tmp_path)
     path = tmp_path / "own_script.toml"
     text = path.read_text().replace("own_script.py --lr", "own_script.py --samples 3000 --lr")
     path.write_text(text)

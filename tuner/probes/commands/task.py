@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tuner.client
 from tuner.domain.measurement import CurvePoint
 from tuner.job import (
     Job,
@@ -36,8 +35,8 @@ from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 #: What the script saves to, in the folder that is copied when a run resumes as another probe.
 CHECKPOINT_NAME = "checkpoint"
 SLICES_FOLDER = "slices"
-#: Name of the client as the script imports it: nothing else of Paceline is on its path.
-CLIENT_MODULE = "paceline_client"
+#: The client that scripts import. It is copied, so that nothing else of Paceline is on their path.
+CLIENT_FILE = Path(__file__).resolve().parents[3] / "paceline_client.py"
 #: Numbers in a path that the job states, such as those of `version_0`.
 _DIGITS = re.compile(r"\d+")
 #: What starts a script again from its checkpoint by itself.
@@ -104,7 +103,7 @@ class CommandPlan:
         values = self.values()
         for folder in (self.folder, self.checkpoint.parent, plan.folder / "output", self._client_folder):
             folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(str(tuner.client.__file__), self._client_folder / f"{CLIENT_MODULE}.py")
+        shutil.copyfile(CLIENT_FILE, self._client_folder / CLIENT_FILE.name)
         plain = {
             name: value if isinstance(value, int | float) else str(value) for name, value in values.items()
         }
@@ -210,6 +209,7 @@ def can_go_on(job: Job, probe_folder: Path) -> bool:
 
 def _import_path() -> str:
     """The user's own `PYTHONPATH`, less our packages where they are found by it."""
-    ours = Path(str(tuner.client.__file__)).resolve().parents[1]
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return os.pathsep.join(entry for entry in entries if entry and Path(entry).resolve() != ours)
+    return os.pathsep.join(
+        entry for entry in entries if entry and Path(entry).resolve() != CLIENT_FILE.parent
+    )

@@ -18,8 +18,8 @@ from tuner.report.findings import prediction, trust_in
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _CLIENT = (
-    "Needs paceline_client, a single file, where it runs: install Paceline, or copy its tuner/client.py "
-    "beside the script as paceline_client.py"
+    "Needs paceline_client, a single file, where it runs: install Paceline, or copy its file "
+    "paceline_client.py beside the script"
 )
 
 

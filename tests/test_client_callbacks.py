@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-import tuner.client
-
 pytestmark = pytest.mark.slow
 
 HUGGING_FACE = """
@@ -86,7 +84,7 @@ trainer.fit(
 
 def run(folder: Path, script: str, *arguments: str, until: int) -> list[dict[str, Any]]:
     """What a script reported until so many samples."""
-    shutil.copyfile(str(tuner.client.__file__), folder / "paceline_client.py")
+    shutil.copyfile(Path(__file__).resolve().parents[1] / "paceline_client.py", folder / "paceline_client.py")
     (folder / "script.py").write_text(script)
     metrics = folder / "metrics.jsonl"
     metrics.unlink(missing_ok=True)
