@@ -43,7 +43,16 @@ TESTS = {
 SHARE_WANTED = 0.85
 
 #: What the tests import; mutmut works on a copy of it.
-_COPIED = ("search_spaces", "tuner", "storage", "tests", "benchmarks", "cli.py", "paceline_client.py")
+_COPIED = (
+    "search_spaces",
+    "tuner",
+    "storage",
+    "tests",
+    "benchmarks",
+    "cli.py",
+    "paceline.py",
+    "paceline_client.py",
+)
 _TIMED_OUT = "timeout"
 _KILLED, _SURVIVED = {"killed", _TIMED_OUT, "segfault"}, {"survived", "no tests"}
 

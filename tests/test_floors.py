@@ -18,7 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"search_spaces"}),
     # Plain data and errors. Within it, `errors` lies below the rest.
     frozenset({"tuner.domain"}),
-    # `tuner.workload` is what users import who write their own workload.
+    # `tuner.workload` is the deprecated import path of what `paceline` exports.
     frozenset({"tuner.recordings", "tuner.workload"}),
     frozenset({"tuner.job", "tuner.transport", "tuner.workloads"}),
     frozenset({"tuner.ledger", "tuner.strategies", "tuner.launchers", "tuner.analytic", "tuner.past_runs"}),
@@ -29,22 +29,23 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"tuner.report"}),
     frozenset({"tuner.service"}),
     frozenset({"storage"}),
-    frozenset({"cli"}),
+    frozenset({"cli", "paceline"}),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 #: Folders and loose files that hold the product, as a newcomer sees them.
 ROOMS = {
-    *("search_spaces", "storage", "storage.migrations", "storage.migrations.versions", "cli"),
+    *("search_spaces", "storage", "storage.migrations", "storage.migrations.versions", "cli", "paceline"),
     *("tuner.workload", "tuner.domain", "tuner.recordings", "tuner.job", "tuner.transport"),
     *("tuner.workloads", "tuner.ledger", "tuner.strategies", "tuner.launchers", "tuner.analytic"),
     *("tuner.emulation", "tuner.calibration", "tuner.probes", "tuner.probes.commands", "tuner.probes.ranks"),
     *("tuner.drafting", "tuner.search", "tuner.advice", "tuner.past_runs", "tuner.report"),
     *("tuner.report.launch", "tuner.service"),
 }
-PACKAGES = ("search_spaces", "tuner", "storage", "cli")
+PACKAGES = ("search_spaces", "tuner", "storage", "cli", "paceline")
 
 TORCH_FREE = (
     "cli",
+    "paceline",
     "search_spaces",
     "storage",
     "tuner.advice",
@@ -69,7 +70,7 @@ VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "core"}
 
 def source_files() -> list[Path]:
     found = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-    return sorted([*found, *(path for path in [ROOT / "cli.py"] if path.exists())])
+    return sorted([*found, ROOT / "cli.py", ROOT / "paceline.py"])
 
 
 def module_name(path: Path) -> str:

@@ -115,6 +115,7 @@ def test_the_wheel_holds_the_packages_the_command_and_nothing_else(tmp_path: Pat
         "tuner",
         "storage",
         "cli.py",
+        "paceline.py",
         "paceline_client.py",
     }
     sources = {

@@ -1,29 +1,8 @@
-"""The public import path for users who write their own workload."""
+"""Deprecated import path of `Workload` and its settings, removed in version 0.2: import from `paceline`."""
 
-from tuner.domain.errors import DataNotFoundError
-from tuner.domain.workload import (
-    METRICS,
-    AdamWSettings,
-    ConstantSchedule,
-    CosineSchedule,
-    Metric,
-    OptimizerSettings,
-    ScheduleSettings,
-    SGDSettings,
-    StepSchedule,
-    Workload,
-)
+import warnings
 
-__all__ = [
-    "METRICS",
-    "AdamWSettings",
-    "ConstantSchedule",
-    "CosineSchedule",
-    "DataNotFoundError",
-    "Metric",
-    "OptimizerSettings",
-    "SGDSettings",
-    "ScheduleSettings",
-    "StepSchedule",
-    "Workload",
-]
+from tuner.domain.errors import DataNotFoundError as DataNotFoundError
+from tuner.domain.workload import *  # noqa: F403
+
+warnings.warn("import from paceline instead of tuner.workload, which goes in 0.2", DeprecationWarning, 2)

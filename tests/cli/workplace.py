@@ -29,7 +29,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from tuner.workload import METRICS, DataNotFoundError, Workload
+from paceline import METRICS, DataNotFoundError, Workload
 
 
 def points(count, seed):

@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
 
+__all__ = [
+    "METRICS",
+    "AdamWSettings",
+    "ConstantSchedule",
+    "CosineSchedule",
+    "Metric",
+    "OptimizerSettings",
+    "SGDSettings",
+    "ScheduleSettings",
+    "StepSchedule",
+    "Workload",
+]
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -49,9 +49,7 @@ def _workload_class(path: str, job_folder: Path) -> type[Workload]:
     if found is None:
         raise JobError(_no_such_class(module, class_name))
     if not (inspect.isclass(found) and issubclass(found, Workload)):
-        raise JobError(
-            f"workload.path: {path} is not a Workload. Derive the class from tuner.workload.Workload"
-        )
+        raise JobError(f"workload.path: {path} is not a Workload. Derive the class from paceline.Workload")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise JobError(f"workload.path: {path} does not define {missing}. Add what is missing to the class")

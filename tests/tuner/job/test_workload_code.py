@@ -64,7 +64,7 @@ def test_jobs_are_loaded_and_fingerprinted_without_torch(tmp_path):
 
 def test_a_module_of_paceline_that_moved_keeps_the_digest_of_those_who_import_it(tmp_path):
     digests = set()
-    for module in ("tuner.workload", "tuner.domain.workload", "tuner.domain.cluster"):
+    for module in ("paceline", "tuner.workload", "tuner.domain.workload", "tuner.domain.cluster"):
         (tmp_path / "work.py").write_text(f"from {module} import Workload\n")
         digests.add(workload_code_digest("work:Work", tmp_path))
     assert len(digests) == 2

@@ -1,0 +1,196 @@
+"""The public Python API: everything that scripts, workloads and notebooks import from Paceline.
+
+Names are loaded when they are first used: `import paceline` imports neither torch nor Optuna. All other
+modules are internal and may change in any version. A script that runs where Paceline is not installed imports
+`paceline_client`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from paceline_client import (
+        begin,
+        checkpoint_path,
+        gradient_noise,
+        hugging_face_callback,
+        lightning_callback,
+        report,
+        should_stop,
+        values,
+    )
+
+    from tuner.domain.errors import (
+        DataNotFoundError,
+        InfeasibleError,
+        JobError,
+        ProbeError,
+        StorageError,
+        TunerError,
+    )
+    from tuner.domain.recommendation import Recommendation
+    from tuner.domain.workload import (
+        METRICS,
+        AdamWSettings,
+        ConstantSchedule,
+        CosineSchedule,
+        Metric,
+        OptimizerSettings,
+        ScheduleSettings,
+        SGDSettings,
+        StepSchedule,
+        Workload,
+    )
+    from tuner.search.events import SearchEvent
+    from tuner.service.opening import OpenedJob
+    from tuner.service.run import RunResult
+
+__all__ = [
+    "METRICS",
+    "AdamWSettings",
+    "ConstantSchedule",
+    "CosineSchedule",
+    "DataNotFoundError",
+    "InfeasibleError",
+    "JobError",
+    "Metric",
+    "OpenedJob",
+    "OptimizerSettings",
+    "ProbeError",
+    "Recommendation",
+    "RunResult",
+    "SGDSettings",
+    "ScheduleSettings",
+    "SearchEvent",
+    "StepSchedule",
+    "StorageError",
+    "TunerError",
+    "Workload",
+    "begin",
+    "checkpoint_path",
+    "gradient_noise",
+    "hugging_face_callback",
+    "lightning_callback",
+    "open_job",
+    "report",
+    "run_job",
+    "should_stop",
+    "values",
+]
+
+#: Module to the names that it defines.
+_SOURCES = {
+    "paceline_client": (
+        *("begin", "checkpoint_path", "gradient_noise", "hugging_face_callback", "lightning_callback"),
+        *("report", "should_stop", "values"),
+    ),
+    "tuner.domain.errors": (
+        *("DataNotFoundError", "InfeasibleError", "JobError", "ProbeError", "StorageError", "TunerError"),
+    ),
+    "tuner.domain.recommendation": ("Recommendation",),
+    "tuner.domain.workload": (
+        *("METRICS", "AdamWSettings", "ConstantSchedule", "CosineSchedule", "Metric", "OptimizerSettings"),
+        *("SGDSettings", "ScheduleSettings", "StepSchedule", "Workload"),
+    ),
+    "tuner.search.events": ("SearchEvent",),
+    "tuner.service.opening": ("OpenedJob",),
+    "tuner.service.run": ("RunResult",),
+}
+_MODULE_OF = {name: module for module, names in _SOURCES.items() for name in names}
+
+
+def open_job(job: str | Path, *, budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:
+    """Reads and checks a job file, and runs nothing.
+
+    Args:
+        job: Path of the job file.
+        budget: Maximum time of the search, such as `"10m"`; overrides `budget.time` of the file.
+        max_dollars: Maximum dollars of the search; overrides `budget.dollars` of the file.
+
+    Returns:
+        The job (`.job`), its path and its cluster.
+
+    Raises:
+        JobError: The file is no valid job; the message names the key, and says what is allowed.
+        InfeasibleError: The space of the job has no feasible configuration.
+    """
+    from tuner.service.opening import open_job as open_file
+
+    return open_file(Path(job), time_budget=budget, max_dollars=max_dollars)
+
+
+def run_job(
+    job: str | Path,
+    *,
+    storage: str | Path | None = None,
+    output: str | Path | None = None,
+    budget: str | None = None,
+    max_dollars: float | None = None,
+    sampler: Literal["model", "tpe", "gp", "random"] = "model",
+    parallel: int = 1,
+    fresh: bool = False,
+    verify: bool = False,
+    confirm: int = 0,
+    listener: Callable[[SearchEvent], None] | None = None,
+) -> RunResult:
+    """Tunes a job, as `paceline run` does: searches, recommends and writes the report.
+
+    Called again with the same job and storage, it resumes the study. It blocks until the search has ended.
+
+    Args:
+        job: Path of the job file.
+        storage: Path of a SQLite file or a SQLAlchemy URL; by default `paceline.db` beside the job file.
+        output: Folder for reports and probes; by default `paceline-out/NAME` in the current folder.
+        budget: Maximum time of the search, such as `"10m"`; overrides `budget.time` of the file.
+        max_dollars: Maximum dollars of the search; overrides `budget.dollars` of the file.
+        sampler: Chooses the probes: Paceline's `model`, or Optuna's `tpe`, `gp` or `random`.
+        parallel: Maximum number of concurrent probes, if enough nodes are free.
+        fresh: Whether to start a new study instead of resuming one.
+        verify: Whether to train the recommendation to the target if no probe did.
+        confirm: Number of new seeds with which to train and compare the recommendation and the baseline.
+        listener: Called with each event of the search; its `kind` and `text` make a line of progress.
+
+    Returns:
+        The recommendation (`.recommendation`), why the search stopped (`.stop`), and the written files by
+        name (`.files`).
+
+    Raises:
+        JobError: The job file or its workload is wrong, or there is no baseline to confirm against.
+        InfeasibleError: No configuration is feasible, or none reaches the target within the budget.
+        ProbeError: Too many probes failed.
+        StorageError: The study database or the output folder cannot be read or written.
+    """
+    from storage import open_storage
+    from tuner.search.events import ignore
+    from tuner.service.opening import default_output, default_storage_url
+    from tuner.service.run import RunOptions
+    from tuner.service.run import run_job as run_opened
+
+    opened = open_job(job, budget=budget, max_dollars=max_dollars)
+    options = RunOptions(
+        output=Path(output) if output is not None else default_output(opened.job),
+        sampler=sampler,
+        fresh=fresh,
+        verify=verify,
+        parallel=parallel,
+        confirm=confirm,
+    )
+    url = default_storage_url(opened.path) if storage is None else str(storage)
+    with open_storage(url if "://" in url else f"sqlite:///{url}") as store:
+        return run_opened(opened, store, options, listener or ignore)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'paceline' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
