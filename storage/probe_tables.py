@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Update, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    Update,
+    and_,
+    false,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from storage import rows
 from storage.tables import curve_points, probes, slices
@@ -15,6 +30,8 @@ from tuner.ledger import Lease, LeaseState, ProbeRecord
 
 _ONGOING = probes.c.outcome == str(Outcome.PAUSED)
 _NO_LEASE = {"lease_owner": None, "lease_expires_at": None}
+#: If more probes than this have new slices, all slices are read.
+_MOST_CONDITIONS = 50
 
 
 def take(connection: Connection, probe_id: int, owner: str, now: float, expires_at: float) -> Lease:
@@ -112,23 +129,55 @@ def of_study(study_id: int) -> ColumnElement[bool]:
     return probes.c.study_id == study_id
 
 
-def load(connection: Connection, condition: ColumnElement[bool], now: float) -> list[ProbeRecord]:
-    """Probes with their slices and curves, oldest first, in three statements."""
+def load(
+    connection: Connection, condition: ColumnElement[bool], now: float, known: Sequence[ProbeRecord] = ()
+) -> list[ProbeRecord]:
+    """Probes with their slices and curves, oldest first.
+
+    Args:
+        connection: Within a transaction.
+        condition: Which probes.
+        now: Seconds since the epoch.
+        known: Records that were loaded before. Only slices that were stored since then are read.
+    """
     chosen = select(probes.c.probe_id).where(condition)
+    found = {record.probe_id: list(record.slices) for record in known}
+    is_new = _is_new(connection, chosen, {probe_id: len(slices) for probe_id, slices in found.items()})
+    if is_new is None:
+        found, is_new = {}, (lambda table: table.c.probe_id.in_(chosen))
     points: dict[tuple[int, int], list[Row[Any]]] = defaultdict(list)
     for point in connection.execute(
         select(curve_points)
-        .where(curve_points.c.probe_id.in_(chosen))
+        .where(is_new(curve_points))
         .order_by(curve_points.c.probe_id, curve_points.c.slice_index, curve_points.c.point_index)
     ):
         points[point.probe_id, point.slice_index].append(point)
-    found: dict[int, list[Measurement]] = defaultdict(list)
     for row in connection.execute(
-        select(slices).where(slices.c.probe_id.in_(chosen)).order_by(slices.c.probe_id, slices.c.slice_index)
+        select(slices).where(is_new(slices)).order_by(slices.c.probe_id, slices.c.slice_index)
     ):
-        found[row.probe_id].append(rows.measurement(row, points[row.probe_id, row.slice_index]))
+        measurement = rows.measurement(row, points[row.probe_id, row.slice_index])
+        found.setdefault(row.probe_id, []).append(measurement)
     records = connection.execute(select(probes).where(condition).order_by(probes.c.probe_id))
-    return [rows.probe(row, found[row.probe_id], now) for row in records]
+    return [rows.probe(row, found.get(row.probe_id, ()), now) for row in records]
+
+
+def _is_new(
+    connection: Connection, chosen: Select[tuple[int]], known: Mapping[int, int]
+) -> Callable[[Table], ColumnElement[bool]] | None:
+    """Selects rows of slices beyond the known number of each probe; None if most are new."""
+    if not known:
+        return None
+    counted = (
+        select(slices.c.probe_id, func.count())
+        .where(slices.c.probe_id.in_(chosen))
+        .group_by(slices.c.probe_id)
+    )
+    more = {i: known.get(i, 0) for i, number in connection.execute(counted) if number > known.get(i, 0)}
+    if len(more) > _MOST_CONDITIONS:
+        return None
+    return lambda table: or_(
+        false(), *(and_(table.c.probe_id == i, table.c.slice_index >= first) for i, first in more.items())
+    )
 
 
 def _state(connection: Connection, probe_id: int) -> LeaseState:

@@ -131,9 +131,9 @@ class SqlLedger:
         with writing(self._engine) as connection:
             probe_tables.end(connection, probe_id, outcome, reason)
 
-    def probes(self, study_id: int) -> list[ProbeRecord]:
+    def probes(self, study_id: int, known: Sequence[ProbeRecord] = ()) -> list[ProbeRecord]:
         with reading(self._engine) as connection:
-            return probe_tables.load(connection, probe_tables.of_study(study_id), self._clock())
+            return probe_tables.load(connection, probe_tables.of_study(study_id), self._clock(), known)
 
     def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:
         if predictions:

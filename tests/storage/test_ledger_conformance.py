@@ -284,6 +284,26 @@ class TestSlices:
         assert [point.step for point in probe.measurement.curve] == [10, 20, 30]
         assert (probe.outcome, probe.lease) == (Outcome.PAUSED, lease)
 
+    def test_only_new_slices_are_read_again(self, ledger: Ledger, study: StudyRecord) -> None:
+        lease = started(ledger, study)
+        ledger.append_slice(lease, seen())
+        known = ledger.probes(study.study_id)
+        ledger.append_slice(lease, seen(step=20))
+        ledger.append_slice(started(ledger, study), seen(step=30))
+        again = ledger.probes(study.study_id, known)
+        assert again == ledger.probes(study.study_id)
+        assert [len(probe.slices) for probe in again] == [2, 1]
+        assert again[0].slices[0] is known[0].slices[0]
+        ledger.end_probe(lease.probe_id, Outcome.STOPPED, "no longer wanted")
+        assert ledger.probes(study.study_id, again) == ledger.probes(study.study_id)
+
+    def test_many_new_slices_are_read(self, ledger: Ledger, study: StudyRecord) -> None:
+        leases = [started(ledger, study) for _ in range(60)]
+        known = ledger.probes(study.study_id)
+        for lease in leases:
+            ledger.append_slice(lease, seen())
+        assert ledger.probes(study.study_id, known) == ledger.probes(study.study_id)
+
     def test_slices_of_a_second_attempt_follow_those_of_the_first(
         self, ledger: Ledger, study: StudyRecord
     ) -> None:

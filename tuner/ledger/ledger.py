@@ -84,8 +84,13 @@ class Ledger(Protocol):
     def end_probe(self, probe_id: int, outcome: Outcome, reason: str) -> None:
         """Ends a probe that will not resume, whichever worker leases it. An ended probe does not change."""
 
-    def probes(self, study_id: int) -> list[ProbeRecord]:
-        """Every probe of a study with its slices, oldest first."""
+    def probes(self, study_id: int, known: Sequence[ProbeRecord] = ()) -> list[ProbeRecord]:
+        """Every probe of a study with its slices, oldest first.
+
+        Args:
+            study_id: The study.
+            known: The result of an earlier call. Slices never change, so its slices are not read again.
+        """
 
     def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:
         """Stores several predictions in one transaction."""

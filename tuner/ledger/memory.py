@@ -122,7 +122,7 @@ class MemoryLedger:
         if self._state(probe_id).outcome.can_continue:
             self._end(probe_id, outcome, reason)
 
-    def probes(self, study_id: int) -> list[ProbeRecord]:
+    def probes(self, study_id: int, known: Sequence[ProbeRecord] = ()) -> list[ProbeRecord]:
         return [self._current(p) for p in self._probes.values() if p.study_id == study_id]
 
     def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:

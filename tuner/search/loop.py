@@ -52,6 +52,7 @@ class Search:
         self._policy = policy
         self._slices = SlicesUnderWay(context, prober)
         self._runs = RunCache(context.job)
+        self._probes: list[ProbeRecord] = []
         self._held: Lease | None = None
         #: What Optuna suggested, while its nodes are not free.
         self._asked: tuple[Decision, int, Configuration] | None = None
@@ -59,10 +60,10 @@ class Search:
     def state(self) -> SearchState:
         """Where the search stands now."""
         context = self._context
-        probes = context.ledger.probes(context.study.study_id)
+        self._probes = context.ledger.probes(context.study.study_id, self._probes)
         capacity = self._slices.capacity()
         return read_state(
-            context.job, context.cluster, probes, context.epoch_samples, capacity, cache=self._runs
+            context.job, context.cluster, self._probes, context.epoch_samples, capacity, cache=self._runs
         )
 
     def run(self) -> tuple[Stop, Decision]:
@@ -171,7 +172,7 @@ class Search:
     def _give_leases_back(self) -> None:
         """Gives back what this tuner holds: an interrupt may come between a lease and its slice's start."""
         context = self._context
-        for probe in context.ledger.probes(context.study.study_id):
+        for probe in context.ledger.probes(context.study.study_id, self._probes):
             if probe.lease is not None and probe.lease.owner == context.owner:
                 context.ledger.release(probe.lease)
 
