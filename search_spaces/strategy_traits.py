@@ -1,9 +1,9 @@
-"""Properties of strategies that are known without running them; needs no torch."""
+"""Strategies by name: the properties that are known without running them; does not import torch."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -16,8 +16,8 @@ class Knob:
     """A further axis that only some strategies have.
 
     Args:
-        default: Its value if nobody states one.
-        levels: What the search considers if the job states nothing.
+        default: Its value if the job does not state one.
+        levels: The values that the search considers if the job lists none.
         allowed: All allowed values.
     """
 
@@ -28,59 +28,67 @@ class Knob:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyTraits:
-    """How a strategy synchronizes the replicas, as far as models and search need to know.
+    """How a strategy synchronizes the replicas, as far as the models and the search need to know.
 
     Args:
         name: The value of the `strategy` axis.
-        title: The words a report uses.
+        title: The name in reports.
+        rule: Import path of the class that trains, `"package.module:Class"`: a `PeerRule`, an
+            `AveragingRule` or a `Strategy`. Its arguments are the knobs. Empty if nothing can train with it.
+        step_time_law: The law of seconds per step, a key of `tuner.analytic.strategy_laws.STEP_TIME_LAWS`.
+        samples_law: The law of samples to target, a key of `tuner.analytic.strategy_laws.SAMPLES_LAWS`; None
+            if ranks always have the same parameters.
         exchanged: What crosses the network: `gradients` or `parameters`.
-        partners: With whom: `all` ranks, a `server`, or one `peer`.
+        partners: Who exchanges: `all` ranks, a rank and a `server`, or a rank and a `peer`.
         barrier: Whether all ranks wait for the slowest at an exchange.
-        draws_itself: Whether a rank draws its peer among all, itself included, and then exchanges nothing.
-        vectors: Parameter vectors that one exchange of a rank puts on the network: what it sends, what it
-            fetches, and what a server answers.
-        counted_batch: Which batch the statistics of training depend on: the `global` one or the `rank`'s.
-        statistics_depend_on_nodes: Whether curves by samples change with the number of ranks at
-            one global batch; where they do not, one curve prices every number of nodes.
-        statistics_depend_on_machine: Whether they change with the type of machine.
-        scored: Which parameters are scored: the `common` ones, the `center`, or the `average`.
+        draws_itself: Whether a rank draws its peer among all ranks, itself included. If it draws itself,
+            nothing is exchanged.
+        vectors: Parameter vectors that one rank sends and receives in one exchange.
+        counted_batch: The batch that gradient noise depends on: the `global` one or the `rank`'s.
+        statistics_depend_on_nodes: Whether the number of ranks changes the learning curve over samples at a
+            fixed global batch size. If not, one curve serves all numbers of nodes.
+        statistics_depend_on_machine: Whether the machine type changes it.
+        scored: The parameters that are evaluated: the `common` ones, the `center`, or the `average`.
         knobs: Further axes that are active with this strategy.
     """
 
     name: str
     title: str
-    exchanged: Literal["gradients", "parameters"]
+    rule: str = ""
+    step_time_law: str
+    samples_law: str | None
+    exchanged: Literal["gradients", "parameters"] = "parameters"
     partners: Literal["all", "server", "peer"]
-    barrier: bool
+    barrier: bool = False
     draws_itself: bool = False
     vectors: float = 1.0
-    counted_batch: Literal["global", "rank"]
-    statistics_depend_on_nodes: bool
-    scored: Literal["common", "center", "average"]
+    counted_batch: Literal["global", "rank"] = "global"
+    statistics_depend_on_nodes: bool = True
+    scored: Literal["common", "center", "average"] = "average"
     knobs: dict[str, Knob] = field(default_factory=dict)
     statistics_depend_on_machine: bool = False
 
     def statistics_of(self, configuration: Configuration) -> Configuration:
-        """The axes on which samples to target depend; what remains only changes seconds a sample."""
+        """The configuration without the axes that change only seconds, not samples to target."""
         return _without(
             configuration, not self.statistics_depend_on_nodes, not self.statistics_depend_on_machine
         )
 
     @property
     def has_outer_step(self) -> bool:
-        """Whether ranks take a further step on what they agree on, so that one rank is not plain SGD."""
+        """Whether an outer optimizer steps on the averaged parameters, even on one rank (DiLoCo)."""
         return "outer_learning_rate" in self.knobs
 
     def vectors_per_exchange(self, num_ranks: int) -> float:
-        """Parameter vectors one rank moves in one exchange, on average over its draws; 0 for one alone."""
+        """Expected number of parameter vectors that one rank moves in one exchange; 0 for a single rank."""
         if num_ranks == 1:
             return 0.0
-        # A rank that draws itself, or holds the server, moves nothing.
+        # A rank that draws itself, or that hosts the server, moves nothing.
         share = (num_ranks - 1) / num_ranks if self.draws_itself or self.partners == "server" else 1.0
         return self.vectors * share
 
     def tau_of(self, configuration: Configuration) -> int:
-        """Steps between two exchanges: the knob `tau`, or 1 where every step exchanges."""
+        """Steps between two exchanges: the knob `tau`, or 1 without that knob."""
         knob = self.knobs.get("tau")
         return 1 if knob is None else int(configuration.get("tau", knob.default))
 
@@ -90,131 +98,122 @@ def _without(configuration: Configuration, nodes: bool, machine: bool) -> Config
     return configuration.without(*(["nodes"] if nodes else []), *(["machine"] if machine else []))
 
 
-_ANY_TAU = CountRange(low=1, high=10_000)
+def tau_knob(default: int, *levels: int) -> Knob:
+    """The knob `tau`, steps between two exchanges, with the levels that the search considers."""
+    return Knob(default=default, levels=OneOf(levels), allowed=CountRange(low=1, high=10_000))
 
 
-def _tau(default: int, *levels: int) -> Knob:
-    return Knob(default=default, levels=OneOf(levels), allowed=_ANY_TAU)
+def _rate_knob(default: float, high: float) -> Knob:
+    return Knob(default=default, levels=OneOf([default]), allowed=FloatRange(low=1e-3, high=high))
 
 
-_BETA = Knob(default=0.8, levels=OneOf([0.8]), allowed=FloatRange(low=1e-3, high=1.0))
-_OUTER_RATE = Knob(default=0.7, levels=OneOf([0.7]), allowed=FloatRange(low=1e-3, high=2.0))
-_OUTER_MOMENTUM = Knob(default=0.9, levels=OneOf([0.9]), allowed=FloatRange(low=1e-3, high=0.999))
+_STRATEGIES = (
+    StrategyTraits(
+        name="all_reduce",
+        title="synchronous all-reduce",
+        rule="tuner.strategies.all_reduce:AllReduce",
+        step_time_law="all_reduce",
+        samples_law=None,
+        exchanged="gradients",
+        partners="all",
+        barrier=True,
+        statistics_depend_on_nodes=False,
+        scored="common",
+    ),
+    StrategyTraits(
+        name="elastic_averaging",
+        title="elastic averaging",
+        rule="tuner.strategies.elastic_averaging:ElasticAveraging",
+        step_time_law="server",
+        samples_law="elastic_averaging",
+        partners="server",
+        vectors=2.0,
+        scored="center",
+        knobs={"tau": tau_knob(10, 1, 10), "beta": _rate_knob(0.8, 1.0)},
+    ),
+    StrategyTraits(
+        name="gossip_pull",
+        title="gossip, pulled",
+        rule="tuner.strategies.gossip_pull:GossipPull",
+        step_time_law="peer",
+        samples_law="gossip_pull",
+        partners="peer",
+        draws_itself=True,
+        knobs={"tau": tau_knob(1, 1, 4)},
+    ),
+    StrategyTraits(
+        name="gossip_push",
+        title="gossip, pushed",
+        rule="tuner.strategies.gossip_push:GossipPush",
+        step_time_law="peer",
+        samples_law="gossip_push",
+        partners="peer",
+        draws_itself=True,
+        knobs={"tau": tau_knob(1, 1, 4)},
+    ),
+    StrategyTraits(
+        name="gossip_pairs",
+        title="gossip in pairs",
+        rule="tuner.strategies.gossip_pairs:GossipPairs",
+        step_time_law="peer",
+        samples_law="gossip_pairs",
+        partners="peer",
+        knobs={"tau": tau_knob(1, 1, 4)},
+    ),
+    StrategyTraits(
+        name="parameter_server",
+        title="parameter server",
+        rule="tuner.strategies.parameter_server:ParameterServer",
+        step_time_law="server",
+        samples_law="parameter_server",
+        partners="server",
+        vectors=2.0,
+        counted_batch="rank",
+        scored="center",
+        knobs={"tau": tau_knob(1, 1, 4)},
+    ),
+    StrategyTraits(
+        name="local_sgd",
+        title="local SGD",
+        rule="tuner.strategies.averaging:AveragingRule",
+        step_time_law="averaging",
+        samples_law="averaging",
+        partners="all",
+        barrier=True,
+        knobs={"tau": tau_knob(8, 4, 16)},
+    ),
+    StrategyTraits(
+        name="diloco",
+        title="local SGD with an outer Nesterov step",
+        rule="tuner.strategies.diloco:DiLoCo",
+        step_time_law="averaging",
+        samples_law="averaging",
+        partners="all",
+        barrier=True,
+        knobs={
+            "tau": tau_knob(16, 16),
+            "outer_learning_rate": _rate_knob(0.7, 2.0),
+            "outer_momentum": _rate_knob(0.9, 0.999),
+        },
+    ),
+    # New strategies go here.
+)
 
-STRATEGIES: dict[str, StrategyTraits] = {
-    traits.name: traits
-    for traits in (
-        StrategyTraits(
-            name="all_reduce",
-            title="synchronous all-reduce",
-            exchanged="gradients",
-            partners="all",
-            barrier=True,
-            counted_batch="global",
-            statistics_depend_on_nodes=False,
-            scored="common",
-        ),
-        StrategyTraits(
-            name="elastic_averaging",
-            title="elastic averaging",
-            exchanged="parameters",
-            partners="server",
-            barrier=False,
-            vectors=2.0,
-            counted_batch="global",
-            statistics_depend_on_nodes=True,
-            scored="center",
-            knobs={"tau": _tau(10, 1, 10), "beta": _BETA},
-        ),
-        StrategyTraits(
-            name="gossip_pull",
-            title="gossip, pulled",
-            exchanged="parameters",
-            partners="peer",
-            barrier=False,
-            draws_itself=True,
-            counted_batch="global",
-            statistics_depend_on_nodes=True,
-            scored="average",
-            knobs={"tau": _tau(1, 1, 4)},
-        ),
-        StrategyTraits(
-            name="gossip_push",
-            title="gossip, pushed",
-            exchanged="parameters",
-            partners="peer",
-            barrier=False,
-            draws_itself=True,
-            counted_batch="global",
-            statistics_depend_on_nodes=True,
-            scored="average",
-            knobs={"tau": _tau(1, 1, 4)},
-        ),
-        StrategyTraits(
-            name="gossip_pairs",
-            title="gossip in pairs",
-            exchanged="parameters",
-            partners="peer",
-            barrier=False,
-            counted_batch="global",
-            statistics_depend_on_nodes=True,
-            scored="average",
-            knobs={"tau": _tau(1, 1, 4)},
-        ),
-        StrategyTraits(
-            name="parameter_server",
-            title="parameter server",
-            exchanged="parameters",
-            partners="server",
-            barrier=False,
-            vectors=2.0,
-            counted_batch="rank",
-            statistics_depend_on_nodes=True,
-            scored="center",
-            knobs={"tau": _tau(1, 1, 4)},
-        ),
-        StrategyTraits(
-            name="local_sgd",
-            title="local SGD",
-            exchanged="parameters",
-            partners="all",
-            barrier=True,
-            counted_batch="global",
-            statistics_depend_on_nodes=True,
-            scored="average",
-            knobs={"tau": _tau(8, 4, 16)},
-        ),
-        StrategyTraits(
-            name="diloco",
-            title="local SGD with an outer Nesterov step",
-            exchanged="parameters",
-            partners="all",
-            barrier=True,
-            counted_batch="global",
-            statistics_depend_on_nodes=True,
-            scored="average",
-            knobs={
-                "tau": _tau(16, 16),
-                "outer_learning_rate": _OUTER_RATE,
-                "outer_momentum": _OUTER_MOMENTUM,
-            },
-        ),
-    )
-}
+#: Every strategy that Paceline can train with, by name.
+STRATEGIES: dict[str, StrategyTraits] = {traits.name: traits for traits in _STRATEGIES}
 
-#: Every knob of any strategy, in the order in which they are shown.
+#: Every knob of any strategy, in display order.
 KNOBS: tuple[str, ...] = tuple(dict.fromkeys(knob for t in STRATEGIES.values() for knob in t.knobs))
 
-
-#: Strategies that only recordings name; Paceline cannot train with them.
+#: Strategies that appear only in recordings; Paceline cannot train with them.
 _RECORDED: dict[str, StrategyTraits] = {}
 
 
 def traits_of(name: str) -> StrategyTraits:
-    """The traits of a strategy: one that Paceline trains by, or one that a recording declared.
+    """The traits of a strategy, of Paceline or of a recording.
 
     Raises:
-        KeyError: No strategy has this name; the message lists those that exist and the nearest.
+        KeyError: No strategy has this name; the message lists the known ones and the nearest.
     """
     traits = STRATEGIES.get(name) or _RECORDED.get(name)
     if traits is None:
@@ -223,40 +222,36 @@ def traits_of(name: str) -> StrategyTraits:
 
 
 def unknown_strategy(name: str) -> str:
-    """That Paceline trains by no strategy of this name, which ones it knows, and the nearest."""
+    """The error message for an unknown strategy: the known ones and the nearest."""
     near = difflib.get_close_matches(name, STRATEGIES, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown strategy {name!r}; known are {', '.join(sorted(STRATEGIES))}{hint}"
 
 
 def declare_recorded_strategy(name: str) -> StrategyTraits:
-    """Makes a strategy that a recording names known to `traits_of`; one known already stays as it is.
+    """Registers a strategy that only a recording names, so that `traits_of` knows it.
 
-    Only its name is known. One with `async` in it is treated as an asynchronous parameter
-    server; `sync`, `all_reduce` and every other as gradients averaged among all, with a barrier. Each
-    configuration of a recording has a curve of its own, so that nothing is assumed for other nodes
-    or machines.
+    Nothing but the name is known. A name with `async` in it is treated as an asynchronous parameter server,
+    any other as synchronous all-reduce. Nothing is assumed about other numbers of nodes or machine types,
+    since every configuration of a recording has its own curve. A known strategy stays as it is.
     """
     if name in STRATEGIES or name in _RECORDED:
         return traits_of(name)
-    is_async = "async" in name.lower()
-    _RECORDED[name] = StrategyTraits(
+    nearest = STRATEGIES["parameter_server" if "async" in name.lower() else "all_reduce"]
+    _RECORDED[name] = replace(
+        nearest,
         name=name,
         title=f"{name}, as recorded",
-        exchanged="parameters" if is_async else "gradients",
-        partners="server" if is_async else "all",
-        barrier=not is_async,
-        vectors=2.0 if is_async else 1.0,
-        counted_batch="rank" if is_async else "global",
+        rule="",
         statistics_depend_on_nodes=True,
         statistics_depend_on_machine=True,
-        scored="center" if is_async else "common",
+        knobs={},
     )
     return _RECORDED[name]
 
 
 def with_knobs(configuration: Configuration) -> Configuration:
-    """The configuration with the default of every knob of its strategy that it does not state."""
+    """The configuration, with the default of every knob that its strategy has and it does not state."""
     knobs = traits_of(configuration.strategy).knobs
     missing = {name: knob.default for name, knob in knobs.items() if name not in configuration}
     return configuration.replaced(**missing) if missing else configuration

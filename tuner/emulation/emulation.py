@@ -25,8 +25,8 @@ from tuner.emulation.event_clock import EventClock
 from tuner.emulation.mixing import CenterMixing, Mixing, PeerMixing
 from tuner.emulation.timing import StepDraws, all_reduce_seconds
 from tuner.emulation.virtual_rank import VirtualRank
+from tuner.strategies import AveragingRule, strategy_rule
 from tuner.strategies.flat import FlatParameters
-from tuner.strategies.rules import outer_step
 
 #: Gradients of several ranks' shares are computed at once, of so many samples at most.
 _LARGEST_BATCH = 1024
@@ -288,15 +288,9 @@ class LocalSGDEmulation(Emulation):
         self._tau = traits.tau_of(configuration)
         self._clocks = [0.0] * trained.num_ranks
         self._moved_bytes = 0
-        knobs = {name: configuration.get(name, knob.default) for name, knob in traits.knobs.items()}
-        self._outer = (
-            (float(knobs["outer_learning_rate"]), float(knobs["outer_momentum"]))
-            if traits.has_outer_step
-            else None
-        )
-        self._anchor = self._flats[0].vector.clone()
-        self._momentum = torch.zeros_like(self._anchor)
-        self._scratch = torch.empty_like(self._anchor)
+        self._rule: AveragingRule = strategy_rule(configuration.strategy, configuration)
+        self._rule.start(self._flats[0].vector)
+        self._scratch = torch.empty_like(self._flats[0].vector)
 
     @property
     def seconds(self) -> float:
@@ -334,10 +328,7 @@ class LocalSGDEmulation(Emulation):
 
     def _average(self) -> None:
         target = self._mean()
-        if self._outer is not None:
-            rate, momentum = self._outer
-            outer_step(self._anchor, target, self._momentum, learning_rate=rate, momentum=momentum)
-            target = self._anchor
+        self._rule.combine(target)
         for flat in self._flats:
             # Look-ahead is added to the common parameters.
             plain = flat.plain(self._scratch)
@@ -347,7 +338,7 @@ class LocalSGDEmulation(Emulation):
                 flat.vector.add_(torch.sub(target, plain, out=plain))
 
     def _mean(self) -> Tensor:
-        mean = torch.zeros_like(self._anchor)
+        mean = torch.zeros_like(self._scratch)
         for flat in self._flats:
             mean.add_(flat.plain(self._scratch))
         return mean.div_(len(self._flats))
@@ -361,8 +352,7 @@ class LocalSGDEmulation(Emulation):
             **self._common_state(),
             "clocks": list(self._clocks),
             "moved_bytes": self._moved_bytes,
-            "anchor": self._anchor,
-            "momentum": self._momentum,
+            **self._rule.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -370,8 +360,7 @@ class LocalSGDEmulation(Emulation):
         self._clocks, self._moved_bytes = list(state["clocks"]), state["moved_bytes"]
         for flat in self._flats:
             flat.stepped()
-        self._anchor.copy_(state["anchor"])
-        self._momentum.copy_(state["momentum"])
+        self._rule.load(state)
 
 
 class AsynchronousEmulation(Emulation):

@@ -1,23 +1,22 @@
-"""Strategies: how the replicas of a model are kept in step; one contract, one file per family of rules."""
+"""Strategies that synchronize the replicas of a model: their interface, and one file for each rule."""
 
-from tuner.strategies.all_reduce import AllReduce
+from tuner.strategies.averaging import AveragingRule
 from tuner.strategies.moments import Moment, moment, seconds_between
-from tuner.strategies.registry import REGISTRY, strategy
+from tuner.strategies.registry import strategy, strategy_rule
 from tuner.strategies.strategy import Exchange, Links, Share, Strategy
-from tuner.strategies.timeouts import AdaptiveTimeout, deadline_seconds, median_and_deviation
+from tuner.strategies.timeouts import AdaptiveTimeout, deadline_seconds
 
 __all__ = [
-    "REGISTRY",
     "AdaptiveTimeout",
-    "AllReduce",
+    "AveragingRule",
     "Exchange",
     "Links",
     "Moment",
     "Share",
     "Strategy",
     "deadline_seconds",
-    "median_and_deviation",
     "moment",
     "seconds_between",
     "strategy",
+    "strategy_rule",
 ]

@@ -15,7 +15,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from search_spaces import traits_of
 from tuner.strategies.moments import Moment, moment, seconds_between
 from tuner.strategies.strategy import Exchange, Links, Share, Strategy
 
@@ -75,8 +74,6 @@ class AllReduce(Strategy):
 
     One rank is the plain model: no wrapper, no process group, nothing recorded.
     """
-
-    traits = traits_of("all_reduce")
 
     def __init__(self) -> None:
         self._model: nn.Module | None = None
@@ -169,18 +166,8 @@ class AllReduce(Strategy):
     def after_step(self) -> None:
         """Nothing: gradients were exchanged before the step."""
 
-    def attend(self) -> bool:
-        """Nothing is ever in flight between two steps."""
-        return True
-
-    def own_score_vector(self) -> None:
-        """Nothing: see `scored_parameters`."""
-
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
         raise AssertionError("parameters are the same on all ranks: use scored_parameters")
-
-    def close(self) -> None:
-        """Nothing runs concurrently with the training."""
 
     def exchanges(self) -> list[Exchange]:
         found = [Exchange() for _ in range(self._steps_alone)]

@@ -1,38 +1,115 @@
-"""Asynchronous strategies: steps on flat parameters without a barrier, and an exchange every tau steps."""
+"""Asynchronous strategies: ranks step without a barrier and exchange parameters every tau steps."""
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search_spaces import StrategyTraits
 from tuner.strategies.flat import FlatParameters
 from tuner.strategies.moments import wait_for
-from tuner.strategies.peer_rule import PeerRule
 from tuner.strategies.strategy import Exchange, Links, Share, Strategy
+from tuner.transport import Transport
+
+#: The channel in which ranks publish their parameters to peers.
+PARAMETERS_CHANNEL = 0
+
+
+class PeerRule(ABC):
+    """What one rank does at an exchange without a barrier.
+
+    A rule changes `flat.vector` only by adding to it. This preserves Nesterov's look-ahead, and the steps
+    that were made while a message traveled.
+
+    Args:
+        tau: Steps between two exchanges.
+
+    Attributes:
+        exchanges_before_step: Whether an exchange comes before the step, on the parameters that the step
+            starts from, or after it.
+        flat: The rank's parameters.
+        links: What connects the rank to the others.
+        transport: The transport of `links`.
+        rng: The rank's own generator, for drawing peers.
+    """
+
+    exchanges_before_step = True
+    flat: FlatParameters
+    links: Links
+    transport: Transport
+    rng: np.random.Generator
+
+    def __init__(self, tau: int) -> None:
+        self.tau = tau
+
+    def meet(self, flat: FlatParameters, links: Links, rng: np.random.Generator) -> None:
+        """Takes over a rank's parameters, which are equal on all ranks, and calls `start`."""
+        assert links.transport is not None
+        self.flat, self.links, self.transport, self.rng = flat, links, links.transport, rng
+        self._plain = torch.empty_like(flat.vector)
+        self.start()
+
+    def start(self) -> None:  # noqa: B027
+        """Prepares the rule, once its attributes are set."""
+
+    @abstractmethod
+    def exchange(self, step: int) -> float | None:
+        """Exchanges; called every tau steps, `step` steps after the run began.
+
+        Returns:
+            Age in steps of what was mixed in; None if nothing was.
+        """
+
+    def attend(self, step: int) -> bool:
+        """Answers requests of other ranks and applies what has arrived.
+
+        Returns:
+            Whether nothing that this rank started is still in flight.
+        """
+        return True
+
+    def plain(self) -> Tensor:
+        """The rank's parameters without look-ahead (see `FlatParameters.plain`)."""
+        return self.flat.plain(self._plain)
+
+    def draw(self, ranks: Sequence[int]) -> int:
+        """One of some ranks, drawn uniformly."""
+        return int(ranks[int(self.rng.integers(len(ranks)))])
+
+    def score_vector(self) -> Tensor | None:
+        """What this rank adds to the evaluated mean: its parameters. None if it adds nothing."""
+        return self.plain()
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """The state, besides parameters, that a checkpoint must contain; can be saved by `torch.save`."""
+
+    @abstractmethod
+    def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
+        """Resumes from what `state` returned; parameters are loaded before. See `Strategy.load`."""
+
+    def close(self) -> None:  # noqa: B027
+        """Ends what runs concurrently with the training."""
 
 
 class Asynchronous(Strategy):
-    """Trains its own replica on its share of each batch, and mixes it with others by a rule.
+    """Trains a rank's own replica on its share of each batch, and mixes it with others by a rule.
 
-    The loss is the mean over the rank's own share: each rank follows its own gradient. A rank that is
-    alone is the plain model: no flat vector, no message.
+    The loss is the mean over the rank's own share: each rank follows its own gradient. A single rank trains
+    the plain model, without a flat vector and without messages.
 
     Args:
-        traits: Of the strategy.
         rule: What happens at an exchange.
-        tau: Steps between two exchanges.
     """
 
-    def __init__(self, traits: StrategyTraits, rule: PeerRule, tau: int) -> None:
-        self.traits = traits
-        self._rule, self._tau = rule, tau
+    def __init__(self, rule: PeerRule) -> None:
+        self._rule = rule
         self._flat: FlatParameters | None = None
         self._links = Links()
         self._step = 0
@@ -55,22 +132,13 @@ class Asynchronous(Strategy):
             self._moved_bytes = links.transport.moved_bytes
         return model
 
-    def loss_weight(self, num_samples: int, share: Share) -> float:
-        return num_samples / share.num_samples
-
     def before_step(self, share: Share) -> None:
         self._sync_seconds, self._staleness = 0.0, None
         if self._flat is None:
             return
         self.attend()
-        if self._rule.exchanges_before_step and self._step > 0 and self._step % self._tau == 0:
+        if self._rule.exchanges_before_step and self._step > 0 and self._step % self._rule.tau == 0:
             self._exchange()
-
-    def accumulating(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def after_backward(self) -> None:
-        """Nothing: gradients stay the rank's own."""
 
     def after_step(self) -> None:
         self._step += 1
@@ -78,7 +146,7 @@ class Asynchronous(Strategy):
         if self._flat is not None:
             assert self._links.transport is not None
             self._flat.stepped()
-            if not self._rule.exchanges_before_step and self._step % self._tau == 0:
+            if not self._rule.exchanges_before_step and self._step % self._rule.tau == 0:
                 self._exchange()
             moved = self._links.transport.moved_bytes - self._moved_bytes
             self._moved_bytes += moved
@@ -131,7 +199,7 @@ class Asynchronous(Strategy):
 
     def _exchange(self) -> None:
         assert self._flat is not None
-        # What is exchanged has to be computed first, which is no waiting for others.
+        # Finish computing what is exchanged first; that is no waiting for other ranks.
         wait_for(self._flat.vector.device)
         began = time.perf_counter()
         with torch.no_grad():

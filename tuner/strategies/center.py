@@ -1,21 +1,24 @@
-"""The center that ranks exchange with through a server: a thread of one rank, in order of arrival."""
+"""Strategies with a server: the center that ranks exchange with, served by a thread of one rank."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
+from tuner.strategies.asynchronous import PeerRule
 from tuner.strategies.strategy import Links
 from tuner.strategies.timeouts import AdaptiveTimeout
 from tuner.transport import Received
 
 #: How often the thread checks whether it should end, seconds.
 _POLL_SECONDS = 0.2
-#: A thread that serves must get the interpreter between two operations of the training, not after 5 ms.
+#: The server's thread must get the interpreter between two operations of the training, not after 5 ms.
 _SWITCH_SECONDS = 0.0005
 
 #: How long a rank waits for the server before it checks whether the server still responds, seconds.
@@ -29,7 +32,7 @@ Serve = Callable[[Tensor, Tensor, Tensor], None]
 
 
 class CenterClient:
-    """Asks the leader's server, waits as long as answers usually take, and accepts those that come late.
+    """Waits for answers of the leader's server, as long as they usually take, and accepts late ones.
 
     Args:
         links: To the other ranks.
@@ -41,16 +44,8 @@ class CenterClient:
         self._timeout = AdaptiveTimeout(_FIRST_TIMEOUT_SECONDS, _LEAST_TIMEOUT_SECONDS)
         self._late: set[int] = set()
 
-    def may_ask(self, server: int) -> bool:
-        """Whether no question to it is unanswered."""
-        return not self._transport.is_asked(server)
-
-    def ask(self, server: int, vector: Tensor, tag: int) -> bool:
-        """Asks; False if nothing could be sent."""
-        return self._transport.ask(server, vector, tag)
-
     def answer(self, server: int) -> Received | None:
-        """Waits for the answer while the server responds; None if it comes later, or never."""
+        """Waits for the answer while the server is the leader; None if it comes later, or never."""
         began = time.perf_counter()
         limit = self._timeout.seconds
         while (left := limit - (time.perf_counter() - began)) > 0:
@@ -65,7 +60,7 @@ class CenterClient:
         return None
 
     def late_answers(self) -> Iterator[Received]:
-        """Answers that nobody waits for any more, and that have arrived."""
+        """Answers that have arrived after their timeout."""
         for server in sorted(self._late):
             answer = self._transport.reply(server)
             if answer is not None:
@@ -78,14 +73,14 @@ class CenterClient:
 
 
 class CenterServer:
-    """Stores the center, on the CPU, and changes it by one exchange at a time.
+    """Stores the center, on the CPU, and serves one exchange at a time, in order of arrival.
 
-    Every rank has one; it sleeps in the kernel until somebody asks. The askers choose whom to ask, the
-    leader: when it falls silent, the next takes over, with the center as it last saw it.
+    Every rank has a server, whose thread sleeps until a request arrives. Ranks ask the leader's. If the
+    leader falls silent, the next leader takes over, with the center as it last saw it.
 
     Args:
         links: To the other ranks; `next_request` and `answer` are called in the server's thread.
-        serve: The rule.
+        serve: Changes the center by a request, and writes the answer.
         first_center: The initial center, made when it is first needed.
     """
 
@@ -109,20 +104,20 @@ class CenterServer:
         self._thread.start()
 
     def prepare(self) -> None:
-        """Makes the first center now, before what it is made from changes."""
+        """Creates the first center, before the parameters that it copies change."""
         with self._lock:
             self._ensured()
 
     def exchange(self, sender: int, asked: Tensor, out: Tensor) -> int:
-        """One exchange, for this rank itself or for one that asked.
+        """Serves one request, of this rank or of another.
 
         Args:
-            sender: The rank that asked.
-            asked: What it sent, on the CPU.
-            out: Where to write the answer, on the CPU.
+            sender: The rank that asks.
+            asked: The vector it sent, on the CPU.
+            out: The answer is written here; on the CPU.
 
         Returns:
-            Exchanges of other ranks since the last of this one.
+            Exchanges of other ranks since the last one of `sender`.
         """
         with self._lock:
             self._serve(self._ensured(), asked, out)
@@ -132,23 +127,23 @@ class CenterServer:
             return since
 
     def undisturbed(self) -> threading.Lock:
-        """A context in which no exchange is served: for changing what the first center is made from."""
+        """A context in which no exchange is served, for changing what the first center copies."""
         return self._lock
 
     def held(self) -> Tensor | None:
-        """A copy of the center if this rank leads; None if another one serves it."""
+        """A copy of the center if this rank is the leader, else None."""
         if self._links.leader() != self._links.rank:
             return None
         with self._lock:
             return self._ensured().clone()
 
     def forget(self) -> None:
-        """Drops a center this rank held while it led: it is out of date once it leads again."""
+        """Drops the center of a former leader, which would be out of date if it led again."""
         with self._lock:
             self._center = None
 
     def load(self, centers: Sequence[Tensor | None]) -> None:
-        """Resumes with the center that one of the ranks saved; the present leader serves it."""
+        """Resumes with the center that one of the ranks saved, if this rank is the leader."""
         self.forget()
         known = [center for center in centers if center is not None]
         if known and self._links.leader() == self._links.rank:
@@ -156,7 +151,7 @@ class CenterServer:
                 self._center = known[0].clone()
 
     def check(self) -> None:
-        """Raises what ended the thread, if anything did."""
+        """Raises the error of the thread, if it failed."""
         if self._error is not None:
             raise RuntimeError("the thread that serves the center has failed") from self._error
 
@@ -182,7 +177,7 @@ class CenterServer:
             self._error = error
 
     def _answer(self, request: Received) -> None:
-        # The number goes out with the message, so it is counted before the message is filled.
+        # The number is sent with the message, so it is counted before the message is filled.
         since = self._exchanges_since(request.sender)
 
         def fill(message: Tensor) -> None:
@@ -193,3 +188,42 @@ class CenterServer:
     def _exchanges_since(self, sender: int) -> int:
         with self._lock:
             return self._exchanges - self._last_of.get(sender, self._exchanges)
+
+
+class CenterRule(PeerRule):
+    """What one rank does at an exchange with the center; the center is evaluated."""
+
+    def start(self) -> None:
+        #: The center as this rank last saw it, on the CPU.
+        self._known = self.plain().detach().to("cpu", copy=True)
+        self._client = CenterClient(self.links)
+        self._server = CenterServer(self.links, self.serve, self._known.clone)
+        self._server.start()
+
+    @abstractmethod
+    def serve(self, center: Tensor, asked: Tensor, out: Tensor) -> None:
+        """Changes the center by a request, and writes the answer to `out`; called in the server's thread."""
+
+    @abstractmethod
+    def apply(self, answer: Tensor) -> None:
+        """Applies the server's answer to this rank's parameters."""
+
+    def attend(self, step: int) -> bool:
+        self._server.check()
+        for answer in self._client.late_answers():
+            self.apply(answer.vector)
+        return self._client.is_settled()
+
+    def score_vector(self) -> Tensor | None:
+        return self._server.held()
+
+    def state(self) -> dict[str, Any]:
+        return {"known": self._known.clone(), "center": self._server.held()}
+
+    def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
+        # Checkpoints of parameter servers called it `taken` before.
+        self._known.copy_(state["known"] if "known" in state else state["taken"])
+        self._server.load([other["center"] for other in of_all])
+
+    def close(self) -> None:
+        self._server.close()

@@ -1,10 +1,10 @@
-"""The contract of strategies: how the replicas of a model are kept in step."""
+"""The interface of strategies: how ranks synchronize the replicas of a model."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,8 @@ class Share:
 
     Args:
         batch_size: Samples of the global batch.
-        num_ranks: Ranks it is divided over.
-        num_samples: Samples that fall to this rank, at least 1.
+        num_ranks: Ranks that share the batch.
+        num_samples: Samples of this rank, at least 1.
     """
 
     batch_size: int
@@ -36,17 +36,17 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """What one step exchanged.
+    """What one rank exchanged in one step.
 
     Args:
-        sync_seconds: Waiting for other ranks that compute did not hide.
-        exchanged_bytes: Bytes of gradients or parameters this rank put in or fetched.
-        local_squared_norm: |g_r|^2, g_r being the mean gradient over this rank's share; None where
-            the strategy does not exchange gradients.
-        mean_squared_norm: |g|^2 of the gradient over the global batch, equal on all ranks; None
-            where no rank knows it.
-        staleness_steps: Age of what was mixed in, in steps (see `Measurement`); None if nothing was.
-        is_finite: Whether what was exchanged is finite; with a barrier equal on all ranks.
+        sync_seconds: Seconds of waiting for other ranks that compute did not hide.
+        exchanged_bytes: Bytes of gradients or parameters that this rank sent or fetched.
+        local_squared_norm: |g_r|^2, where g_r is the mean gradient over this rank's share; None if it was
+            not measured in this step.
+        mean_squared_norm: |g|^2 of the gradient over the global batch, the same on all ranks; None if it
+            was not measured in this step.
+        staleness_steps: Age in steps of what was mixed in (see `Measurement`); None if nothing was.
+        is_finite: Whether what was exchanged is finite; with a barrier the same on all ranks.
     """
 
     sync_seconds: float = 0.0
@@ -63,12 +63,12 @@ class Links:
 
     Args:
         rank: This rank.
-        num_ranks: All ranks.
-        group: All ranks, for collectives; None where there is one rank, or the strategy has no barrier.
-        transport: For messages without matching calls; None where there is one rank, or a barrier.
-        live_ranks: Ranks that respond, this one among them, ascending.
-        leader: The live rank that serves the center and evaluates.
-        refresh: Brings both up to date, for a rank that waits.
+        num_ranks: Number of all ranks.
+        group: The group for collectives; None for a single rank, or a strategy without a barrier.
+        transport: For messages that need no matching call; None for a single rank, or with a barrier.
+        live_ranks: Returns the ranks that respond, including this one, in ascending order.
+        leader: Returns the live rank that serves the center and evaluates.
+        refresh: Updates `live_ranks` and `leader`, for a rank that waits.
     """
 
     rank: int = 0
@@ -81,19 +81,19 @@ class Links:
 
 
 class Strategy(ABC):
-    """Keeps one replica in step with the others.
+    """Synchronizes one replica with the others.
 
-    The caller that trains calls, in this order: `attach` once; `load` if a run resumes; then in every
-    step `before_step`, a forward and backward pass over each micro-batch (all but the last within
-    `accumulating`), `after_backward`, the optimizer's step, `after_step`. A micro-batch's loss, a mean
-    over its samples, is multiplied by `loss_weight` before the backward pass.
+    The training loop calls `attach` once, and `load` if a run resumes. In every step it calls `before_step`,
+    then a forward and backward pass for each micro-batch (all but the last within `accumulating`), then
+    `after_backward`, the optimizer's step, and `after_step`. It multiplies the loss of a micro-batch, a mean
+    over its samples, by `loss_weight` before the backward pass.
 
-    With a barrier (see its traits) all ranks make the same calls in the same order. Without one each
-    runs at its own pace; between steps, and while paused, a rank calls `attend`, and no call waits for
-    others except for its server, and that no longer than servers have taken so far.
+    With a barrier (see `StrategyTraits`) all ranks make the same calls in the same order. Without one, each
+    rank runs at its own pace and calls `attend` between steps and while paused. No call waits for other
+    ranks except for the server, and that only up to an adaptive timeout.
 
     Attributes:
-        traits: What is known of the strategy without running it.
+        traits: The properties known without running the strategy; set by `tuner.strategies.strategy`.
     """
 
     traits: StrategyTraits
@@ -106,33 +106,31 @@ class Strategy(ABC):
         links: Links,
         rng: np.random.Generator,
     ) -> nn.Module:
-        """Takes charge of a replica, already on its device.
+        """Takes over a replica that is already on its device.
 
         Args:
-            model: Equal on all ranks.
-            optimizer: Of the model's parameters.
+            model: The same on all ranks.
+            optimizer: The optimizer of the model's parameters.
             links: What connects this rank to the others.
-            rng: This rank's own, for its choice of peers.
+            rng: This rank's own generator, for drawing peers.
 
         Returns:
-            The module to run forward with; it may wrap the model.
+            The module for the forward pass; it may wrap the model.
         """
 
-    @abstractmethod
     def loss_weight(self, num_samples: int, share: Share) -> float:
-        """The factor on the mean loss over a micro-batch of `num_samples` of this share."""
+        """The factor on the mean loss of a micro-batch of `num_samples`; here, the mean over the share."""
+        return num_samples / share.num_samples
 
-    @abstractmethod
-    def before_step(self, share: Share) -> None:
-        """Begins a step on this share of the global batch."""
+    def before_step(self, share: Share) -> None:  # noqa: B027
+        """Called before a step on this share of the global batch."""
 
-    @abstractmethod
     def accumulating(self) -> AbstractContextManager[None]:
         """The context of micro-batches whose gradients must not be exchanged yet."""
+        return nullcontext()
 
-    @abstractmethod
-    def after_backward(self) -> None:
-        """Called once the gradient of the whole share is ready, before the optimizer's step."""
+    def after_backward(self) -> None:  # noqa: B027
+        """Called when the gradient of the whole share is ready, before the optimizer's step."""
 
     @abstractmethod
     def after_step(self) -> None:
@@ -140,55 +138,51 @@ class Strategy(ABC):
 
     @abstractmethod
     def scored_parameters(self) -> AbstractContextManager[None]:
-        """Within it, on every rank, the model has the parameters to evaluate; afterwards, those it trains.
+        """A context in which the model has the parameters to evaluate; all ranks enter it together."""
 
-        All ranks enter it together.
-        """
-
-    @abstractmethod
     def attend(self) -> bool:
-        """Answers what other ranks asked, and takes what arrived, between two steps or while paused.
+        """Answers requests of other ranks and applies what has arrived, between two steps or while paused.
 
         Returns:
             Whether nothing that this rank started is still in flight.
         """
+        return True
 
-    @abstractmethod
     def own_score_vector(self) -> Tensor | None:
-        """What this rank adds to the evaluated parameters, one vector of all trainable ones.
+        """What this rank adds to the evaluated parameters, `(num_parameters,)`, valid until the next step.
 
-        None if it adds nothing: with a barrier (use `scored_parameters`), or if another rank holds
-        the center. It is valid until the next step.
+        None if it adds nothing: with a barrier (use `scored_parameters`), or if another rank serves the
+        center.
         """
+        return None
 
     @abstractmethod
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
-        """Within it the model has these parameters; afterwards, those it trains."""
+        """A context in which the model has these parameters, `(num_parameters,)`, instead of its own."""
 
-    @abstractmethod
-    def close(self) -> None:
-        """Ends what runs concurrently with the training, before the transport is closed."""
+    def close(self) -> None:  # noqa: B027
+        """Ends what runs concurrently with the training; called before the transport is closed."""
 
     @abstractmethod
     def exchanges(self) -> list[Exchange]:
-        """The exchanges of the steps since the last call, oldest first."""
+        """The exchanges of the steps since the last call, oldest first, one for each step."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold of this rank besides model and optimizer.
+        """The state of this rank, besides model and optimizer, that a checkpoint must contain.
 
-        Where ranks differ, messages that have arrived are part of it.
+        If ranks differ, messages that have arrived are part of it.
         """
 
     @abstractmethod
     def load(
         self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]] = (), is_twin: bool = False
     ) -> None:
-        """Resumes from what `state` gave.
+        """Resumes from what `state` returned.
 
         Args:
-            state: Of this rank.
-            of_all: Of all known ranks, if ranks differ; includes what one of them held for all.
-            is_twin: Whether it is another rank's state, since this one's is lost: random draws stay this
-                rank's own, and messages that arrived there do not arrive twice.
+            state: The state of this rank.
+            of_all: The states of all known ranks, if ranks differ; one of them may hold a common part.
+            is_twin: Whether `state` is another rank's, since this rank's is lost. Then this rank keeps its
+                own random draws, and does not apply the messages that arrived at the other rank.
         """

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from tuner.launchers import JobState, LocalLauncher, RankTask
-from tuner.strategies import AllReduce, Links, Share
+from tuner.strategies import Links, Share
+from tuner.strategies.all_reduce import AllReduce
 
 HERE = str(Path(__file__).parent)
 

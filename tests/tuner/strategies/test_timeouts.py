@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.strategies import AdaptiveTimeout, deadline_seconds, median_and_deviation
+from tuner.strategies.timeouts import AdaptiveTimeout, deadline_seconds, median_and_deviation
 
 
 def test_before_anything_was_measured_the_first_timeout_counts() -> None:
