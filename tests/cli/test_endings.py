@@ -34,7 +34,7 @@ def assert_refused(ended: Ended, code: int, *words: str) -> None:
         ("target = 0.97", "target =", 2, ["not valid TOML", "line 9"]),
         ("target = 0.97", 'target = 0.97\nmetric = "accurracy"', 2, ["goal.metric", "accuracy"]),
         ("[16, 32]", "[1]\n[cluster.more]", 2, ["cluster.more"]),
-        ("nodes = [1, 2]", "nodes = [64]", 3, ["no configuration can be run", "32 leaves some of 64 ranks"]),
+        ("nodes = [1, 2]", "nodes = [64]", 3, ["no configuration can run", "32 leaves some of 64 ranks"]),
         ("tiny_work:", "tiny_wrok:", 2, ["no module tiny_wrok", "did you mean 'tiny_work'?"]),
         (":Lines", ":Line", 2, ["no class Line", "did you mean tiny_work:Lines?"]),
         ("parameters = {", "parameters = { dely = 1.0", 2, ["workload.parameters.dely", "delay"]),

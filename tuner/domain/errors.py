@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class TunerError(Exception):
     """The base class of all errors a user may see; `exit_code` is the exit code of the command line."""
@@ -39,3 +42,15 @@ class StorageError(TunerError):
 
 class LeaseLostError(StorageError):
     """A probe's lease ran out or another worker took it: what this worker reports comes too late."""
+
+
+def did_you_mean(given: str, known: Iterable[str], form: str = "'{}'") -> str:
+    """The end of a sentence about an unknown name: `; did you mean 'x'?`, or `.` if no known name is near.
+
+    Args:
+        given: The unknown name.
+        known: The names that exist.
+        form: How a known name is shown.
+    """
+    near = difflib.get_close_matches(given, list(known), n=1)
+    return f"; did you mean {form.format(near[0])}?" if near else "."

@@ -1,4 +1,4 @@
-"""The job file as data: workload, cluster, goal, search space and budget."""
+"""Job files: the model of their sections, loading and validation, and the user's command."""
 
 from tuner.job.command_check import takes_seed
 from tuner.job.command_files import script_digest
@@ -13,8 +13,7 @@ from tuner.job.command_values import (
 )
 from tuner.job.feasibility import check_feasible, job_warnings
 from tuner.job.loading import job_name, load_job
-from tuner.job.model import Job
-from tuner.job.schema import job_schema
+from tuner.job.model import Job, job_schema
 from tuner.job.sections import (
     BaselineSection,
     BudgetSection,

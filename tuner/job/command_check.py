@@ -1,4 +1,4 @@
-"""Checks that a command receives every value its job varies, before anything starts."""
+"""Check that a command receives every value that its job varies."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tuner.job.model import Job
 
 
 def check_command(job: Job, path: Path) -> None:
-    """Refuses a command that could not do what its job asks.
+    """Check the command of a job before it runs.
 
     Args:
         job: A job with a command.
-        path: Its file.
+        path: The job file.
 
     Raises:
-        JobError: Its folder is not there, something the space varies never reaches the script, or what reads
-            its metrics is not installed.
+        JobError: The working folder does not exist, the script does not receive a value that the space
+            varies, or a package that reads its metrics is not installed.
     """
     section = job.command
     folder = path.resolve().parent / section.folder
@@ -36,17 +36,19 @@ def check_command(job: Job, path: Path) -> None:
         )
     text = script_text(section, path.resolve().parent)
     for axis in _varied(job):
-        if not _is_passed(job, axis, text):
+        # Every launcher sets WORLD_SIZE for a command with one process per rank.
+        is_in_world_size = axis == "nodes" and job.command.one_per == "rank"
+        if not is_in_world_size and not _is_used(job, SUFFICIENT_VARIABLES[axis], text):
             raise JobError(f"{path}: {_never_passed(axis)}")
     if job.probe.max_batch_size_per_rank is not None and not _is_used(job, ("accumulation",), text):
         raise JobError(
-            f"{path}: probe.max_batch_size_per_rank asks for accumulation, but the script never gets it: "
-            "put {accumulation} in workload.command, or take max_batch_size_per_rank out"
+            f"{path}: probe.max_batch_size_per_rank needs accumulation, but the script does not receive it: "
+            "put {accumulation} in workload.command, or remove max_batch_size_per_rank"
         )
 
 
 def _varied(job: Job) -> Iterable[str]:
-    """The axes of which the space allows more than one value."""
+    """The axes and knobs with more than one value in the space."""
     space = job.search_space()
     for axis, choice in space.axes.items():
         if len(choice.levels()) > 1:
@@ -58,22 +60,13 @@ def _varied(job: Job) -> Iterable[str]:
             yield knob
 
 
-def _is_passed(job: Job, axis: str, text: str) -> bool:
-    # A process per rank reads WORLD_SIZE, which every launcher sets.
-    if axis == "nodes" and job.command.one_per == "rank":
-        return True
-    return _is_used(job, SUFFICIENT_VARIABLES[axis], text)
-
-
 def takes_seed(job: Job, job_folder: Path) -> bool:
-    """Whether the job's seed can reach what is trained.
+    """Whether the training receives the job's seed.
 
-    A Workload is seeded by Paceline. A command has to ask for the seed: by `{seed}` or `{values}` in its
-    template, or by the script's reading `PACELINE_SEED` or the file with all values.
+    Paceline seeds a Workload. A command receives the seed if its template has `{seed}` or `{values}`, or if
+    the script reads `PACELINE_SEED` or the file with all values.
     """
-    if not job.runs_command:
-        return True
-    return _is_used(job, ("seed",), script_text(job.command, job_folder))
+    return not job.runs_command or _is_used(job, ("seed",), script_text(job.command, job_folder))
 
 
 def _is_used(job: Job, variables: tuple[str, ...], text: str) -> bool:

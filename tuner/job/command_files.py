@@ -1,4 +1,4 @@
-"""The script files that a command names: what they contain, and their digest."""
+"""The script files of a command: their text and their digest."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from tuner.job.command_section import CommandSection
 from tuner.job.workload_code import with_imports
 
-#: A word after one of these names a file that the command writes, and so does a name with such an ending.
+#: Words before the name of a file that the command writes, and endings of such files.
 _WRITES = {">", ">>", "1>", "2>", "&>", "2>>", "tee"}
 _WRITTEN = {".log", ".out", ".err", ".pt", ".pth", ".ckpt", ".safetensors"}
 
-#: What is read to see how a script takes its values is no longer than this.
+#: Largest script that is read.
 _MOST_BYTES = 2**20
 
 
 def script_files(section: CommandSection, job_folder: Path) -> list[Path]:
-    """Files in the working folder that the command line names, and what of them Python imports, sorted.
+    """Files in the working folder that the command line names, and the modules they import, sorted.
 
-    Not those that it writes, such as a log: they differ after every run, and would not be the job's identity.
+    Files that the command writes, such as a log, are left out, since they differ after every run.
 
     Args:
         section: The command.
@@ -39,7 +39,7 @@ def script_files(section: CommandSection, job_folder: Path) -> list[Path]:
 
 
 def script_digest(section: CommandSection, job_folder: Path) -> str:
-    """Digest of the script files: sixteen hexadecimal digits, empty where the command names none."""
+    """Digest of the script files: sixteen hexadecimal digits; empty if the command names no file."""
     files = script_files(section, job_folder)
     if not files:
         return ""
@@ -51,27 +51,21 @@ def script_digest(section: CommandSection, job_folder: Path) -> str:
 
 
 def script_text(section: CommandSection, job_folder: Path) -> str:
-    """What the script files say, as far as they are text of a size that people write."""
-    files = script_files(section, job_folder)
+    """The text of the script files, without very large files."""
     return "\n".join(
         file.read_text(encoding="utf-8", errors="ignore")
-        for file in files
+        for file in script_files(section, job_folder)
         if file.stat().st_size <= _MOST_BYTES
     )
 
 
 def asks_for_values(text: str) -> bool:
-    """Whether a command or script reads the file with all values, by itself or by the client."""
-    if "PACELINE_VALUES" in text:
-        return True
-    # Not `values()` as a method of something else.
-    return (
-        "paceline_client" in text and re.search(r"(paceline_client\.|(?<![.\w]))values\(\)", text) is not None
-    )
+    """Whether a command or script reads the file with all values, itself or through the client."""
+    calls_client = "paceline_client" in text and re.search(r"(paceline_client\.|(?<![.\w]))values\(\)", text)
+    return "PACELINE_VALUES" in text or bool(calls_client)
 
 
 def _words(command: str) -> list[str]:
-    # A template's braces do no harm to the shell's rules of quoting; what a person left open does.
     try:
         return shlex.split(command, comments=False)
     except ValueError:
@@ -79,11 +73,13 @@ def _words(command: str) -> list[str]:
 
 
 def _candidates(word: str, folder: Path) -> list[Path]:
-    """The files that a word may name: itself, what follows an equals sign, or a module for `-m`."""
+    """The files that a word may name: the word itself, the text after `=`, or the module of `-m`."""
     names = {word, word.rpartition("=")[2].strip(";&|()")}
     names = {name for name in names if name and "{" not in name and not name.startswith("-")}
     paths = [folder / name for name in names]
-    paths += [folder.joinpath(*name.split(".")).with_suffix(".py") for name in names if _is_module(name)]
+    for name in names:
+        if all(part.isidentifier() for part in name.split(".")):
+            paths.append(folder.joinpath(*name.split(".")).with_suffix(".py"))
     return [path.resolve() for path in paths]
 
 
@@ -91,8 +87,4 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:
-        return False  # a word may be longer than any file name
-
-
-def _is_module(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", name) is not None
+        return False  # the word is longer than any file name

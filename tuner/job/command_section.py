@@ -1,4 +1,4 @@
-"""The `[workload]` of a job that runs the user's own command."""
+"""The `[workload]` section of a job that runs the user's own command."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tuner.domain.workload import OptimizerSettings
 from tuner.job.command_template import NODE_VARIABLES, Template
 from tuner.job.values import Duration, Section
 
-#: Groups that a pattern's match may report besides the value.
-_PLACES = ("step", "samples", "epoch")
+#: Groups of a pattern that say how far training is.
+_POSITIONS = ("step", "samples", "epoch")
 
 
 def _template(text: str) -> str:
@@ -20,33 +20,33 @@ def _template(text: str) -> str:
     return text
 
 
-def _known_before(text: str) -> str:
+def _template_for_all_nodes(text: str) -> str:
     for name in Template(text).variables:
         if name in NODE_VARIABLES:
             raise ValueError(
-                f"{{{name}}} is known on a node only: use it in workload.command, or read "
+                f"{{{name}}} differs between nodes: use it in workload.command, or read "
                 f"${NODE_VARIABLES[name]} there"
             )
     return text
 
 
-def _name(text: str) -> str:
+def _variable_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
-        raise ValueError("is no name of an environment variable")
+        raise ValueError("is not a valid name of an environment variable")
     return text
 
 
 TemplateText = Annotated[str, Field(min_length=1), AfterValidator(_template)]
-PlainTemplateText = Annotated[str, AfterValidator(_known_before)]
-VariableName = Annotated[str, AfterValidator(_name)]
+PlainTemplateText = Annotated[str, AfterValidator(_template_for_all_nodes)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
 
 
 class MetricsSection(Section):
-    """`[workload.metrics]`: how what the script reports is read."""
+    """`[workload.metrics]`: where and how the script reports its progress."""
 
     source: Literal["json", "csv", "tensorboard", "output"] = Field(
         default="json",
-        description="json: lines of JSON; csv: a file with a head; tensorboard: event files; output: what "
+        description="json: lines of JSON; csv: a file with a header; tensorboard: event files; output: what "
         "the script prints",
     )
     path: PlainTemplateText | tuple[PlainTemplateText, ...] | None = Field(
@@ -62,12 +62,12 @@ class MetricsSection(Section):
     )
     epoch: str = Field(
         default="epoch",
-        description="key or column of the epoch; read where steps and samples are absent, and beside steps "
-        "that count within each epoch",
+        description="key or column of the epoch; read if steps and samples are absent, or if steps count "
+        "within each epoch",
     )
     first_epoch: Literal[0, 1] | None = Field(
         default=None,
-        description="what the script calls its first epoch; found out from its first reports if absent",
+        description="number of the script's first epoch; found from its first reports if absent",
     )
     seconds: str = Field(
         default="seconds",
@@ -77,65 +77,67 @@ class MetricsSection(Section):
     pattern: str | tuple[str, ...] | None = Field(
         default=None,
         description="output: a regular expression with the groups value and one of step, samples, epoch: "
-        "'epoch (?P<epoch>\\d+) accuracy=(?P<value>\\S+)'; or a list, if they stand on different lines",
+        "'epoch (?P<epoch>\\d+) accuracy=(?P<value>\\S+)'; or a list, for groups on different lines",
     )
     rank: NonNegativeInt = Field(
         default=0,
-        description="output: the rank whose output counts, or the node if there is one process a node",
+        description="output: the rank whose output is read, or the node if there is one process per node",
     )
 
     @field_validator("pattern")
     @classmethod
-    def _pattern_suffices(cls, pattern: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
-        if pattern is None:
-            return None
-        groups: set[str] = set()
-        for one in (pattern,) if isinstance(pattern, str) else pattern:
-            try:
-                groups |= set(re.compile(one).groupindex)
-            except re.error as error:
-                raise ValueError(f"is no regular expression: {error}") from error
-        if "value" not in groups or not set(_PLACES) & groups:
+    def _pattern_has_groups(cls, pattern: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        try:
+            groups = _groups(_as_tuple(pattern))
+        except re.error as error:
+            raise ValueError(f"is not a regular expression: {error}") from error
+        if pattern is not None and not ("value" in groups and groups & set(_POSITIONS)):
             raise ValueError(
                 "needs the groups (?P<value>...) and one of (?P<step>...), (?P<samples>...), (?P<epoch>...)"
             )
-        unknown = groups - {"value", "seconds", *_PLACES}
-        if unknown:
+        if unknown := groups - {"value", "seconds", *_POSITIONS}:
             raise ValueError(
-                f"has the group {min(unknown)!r}; known are value, seconds, {', '.join(_PLACES)}"
+                f"has the unknown group {min(unknown)!r}; allowed are value, seconds, {', '.join(_POSITIONS)}"
             )
         return pattern
 
     @model_validator(mode="after")
-    def _source_is_whole(self) -> MetricsSection:
+    def _source_fits(self) -> MetricsSection:
+        source = f"source = {self.source!r}"
         if self.source == "output" and self.pattern is None:
-            raise ValueError("workload.metrics.pattern is missing: source = 'output' needs it")
+            raise ValueError(f"workload.metrics.pattern is missing: {source} needs it")
         if self.source != "output" and self.pattern is not None:
             raise ValueError(
-                "workload.metrics.pattern goes with source = 'output', which is "
-                f"{self.source!r}: change it, or take pattern out"
+                f"workload.metrics.pattern needs source = 'output'; change {source}, or remove pattern"
             )
         if self.source in ("csv", "tensorboard") and self.path is None:
-            raise ValueError(f"workload.metrics.path is missing: source = {self.source!r} needs it")
+            raise ValueError(f"workload.metrics.path is missing: {source} needs it")
         if self.source == "output" and self.path is not None:
-            raise ValueError("workload.metrics.path: what is printed is read from the log; take path out")
+            raise ValueError(f"workload.metrics.path: {source} reads the printed lines; remove path")
         if self.source != "csv" and isinstance(self.path, tuple):
-            raise ValueError(f"workload.metrics.path is a list, which source = {self.source!r} cannot read")
+            raise ValueError(f"workload.metrics.path is a list, which {source} cannot read")
         return self
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """The regular expressions; none unless the output is read."""
-        if self.pattern is None:
-            return ()
-        return (self.pattern,) if isinstance(self.pattern, str) else self.pattern
+        """The regular expressions; empty unless the source is the output."""
+        return _as_tuple(self.pattern)
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The files or folders as the job states them."""
-        if self.path is None:
-            return ()
-        return (self.path,) if isinstance(self.path, str) else self.path
+        return _as_tuple(self.path)
+
+
+def _as_tuple(stated: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    if stated is None:
+        return ()
+    return (stated,) if isinstance(stated, str) else stated
+
+
+def _groups(patterns: tuple[str, ...]) -> set[str]:
+    """Names of the groups in regular expressions."""
+    return {group for pattern in patterns for group in re.compile(pattern).groupindex}
 
 
 class CommandSection(Section):
@@ -155,7 +157,7 @@ class CommandSection(Section):
     )
     resume: PlainTemplateText | None = Field(
         default=None,
-        description="inserted at {resume}, or appended, when a run resumes, such as '--resume {checkpoint}'; "
+        description="text for {resume}, or appended, when a run resumes, such as '--resume {checkpoint}'; "
         "if absent, the script cannot resume",
     )
     epoch_samples: PositiveInt | None = Field(
@@ -168,7 +170,7 @@ class CommandSection(Section):
         default=30.0, description="time to save between the request to end (SIGTERM) and the kill"
     )
     optimizer: OptimizerSettings | None = Field(
-        default=None, description="what the script uses, for the law of learning rates: sgd or adamw"
+        default=None, description="the script's optimizer, for the prediction of learning rates: sgd or adamw"
     )
     metrics: MetricsSection = Field(
         default=MetricsSection(), description="how Paceline reads what the script reports"
@@ -176,22 +178,19 @@ class CommandSection(Section):
 
     @model_validator(mode="after")
     def _epochs_have_a_size(self) -> CommandSection:
-        patterns = self.metrics.patterns
-        if not patterns or self.epoch_samples is not None:
-            return self
-        groups = {group for pattern in patterns for group in re.compile(pattern).groupindex}
-        if not groups & {"step", "samples"}:
+        groups = _groups(self.metrics.patterns)
+        if groups and not groups & {"step", "samples"} and self.epoch_samples is None:
             raise ValueError(
-                "workload.epoch_samples is missing: the pattern reports epochs, and samples follow from the "
-                "size of the training set"
+                "workload.epoch_samples is missing: the pattern reports epochs, which needs the size of "
+                "the training set"
             )
         return self
 
     @property
     def can_resume(self) -> bool:
-        """Whether a run resumes from its checkpoint; otherwise it starts over and pays again."""
+        """Whether a run can resume from its checkpoint; otherwise it starts over."""
         return self.resume is not None
 
     def templates(self) -> tuple[Template, ...]:
-        """Every template that passes values to the script: command line and environment."""
+        """The templates that pass values to the script: command line and environment."""
         return (Template(self.command), *(Template(text) for text in self.environment.values()))

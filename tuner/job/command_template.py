@@ -1,8 +1,7 @@
-"""Templates of the user's command: their variables and values, checked before anything starts."""
+"""Command templates: text with `{variables}` that stand for the values of a configuration."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import shlex
 import string
@@ -11,14 +10,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from search_spaces import KNOBS
+from tuner.domain.errors import did_you_mean
 
-#: What a template may name, in the order of the documentation; each is environment too (`variable_name`).
+#: Variables of templates, in the order of the documentation; each is also an environment variable.
 VARIABLES: dict[str, str] = {
     "nodes": "number of nodes",
     "devices_per_node": "devices, and so ranks, of one node",
     "num_ranks": "ranks of all nodes together",
     "batch_size": "global batch size: samples of one optimizer step over all ranks",
-    "batch_size_per_rank": "samples of one optimizer step that fall to a rank",
+    "batch_size_per_rank": "samples of one optimizer step on one rank",
     "micro_batch_size": "samples a rank processes at once: batch_size_per_rank over accumulation",
     "accumulation": "number of micro-batches a rank accumulates; 1 unless probe.max_batch_size_per_rank "
     "asks for more",
@@ -29,22 +29,22 @@ VARIABLES: dict[str, str] = {
     "outer_learning_rate": "diloco: rate of the outer steps; empty elsewhere",
     "outer_momentum": "diloco: momentum of the outer steps; empty elsewhere",
     "seed": "the job's seed",
-    "checkpoint": "path to save to, and to resume from: a file or a folder, as the script likes",
+    "checkpoint": "path to save to and to resume from: a file or a folder, as the script needs",
     "resume": "the text of workload.resume if the run resumes; empty if it starts",
     "metrics": "path of the file for lines of JSON",
     "values": "path of a JSON file with all values by name",
     "output_folder": "a folder of this probe, for anything the script writes",
-    "until_samples": "a hint: samples at which the slice ends; empty if something else ends it",
-    "until_steps": "a hint: steps at which the slice ends; empty likewise",
-    "until_seconds": "a hint: training seconds at which the slice ends; empty likewise",
-    "until_scores": "a hint: number of new scores after which the slice ends; empty likewise",
-    "scored_samples": "samples up to which scores are known from earlier slices: only later ones are new",
+    "until_samples": "a hint: samples at which the slice ends; empty if another limit ends it",
+    "until_steps": "a hint: steps at which the slice ends, or empty",
+    "until_seconds": "a hint: training seconds at which the slice ends, or empty",
+    "until_scores": "a hint: number of new scores after which the slice ends, or empty",
+    "scored_samples": "samples up to which scores are known from earlier slices",
     "python": "cluster.python, else the interpreter that runs Paceline",
-    "node_rank": "this node among the job's, from 0",
+    "node_rank": "number of this node within the job, from 0",
     "main_address": "address of the first node",
     "main_port": "a free port of the first node",
 }
-#: Those that are known on a node only, and reach the command as what the shell puts in.
+#: Variables that only a node knows, and the environment variables from which the shell fills them in.
 NODE_VARIABLES = {
     "node_rank": "PACELINE_NODE_RANK",
     "main_address": "PACELINE_MAIN_ADDRESS",
@@ -61,12 +61,12 @@ SUFFICIENT_VARIABLES: dict[str, tuple[str, ...]] = {
 
 
 def variable_name(variable: str) -> str:
-    """The environment variable that holds a variable of templates."""
+    """Name of the environment variable that holds the value of a template variable."""
     return f"PACELINE_{variable.upper()}"
 
 
 def written(value: object) -> str:
-    """A value as any script's parser reads it: numbers have no exponent, since 3e-05 is text to YAML."""
+    """A value as text; numbers have no exponent, since YAML parsers read 3e-05 as text."""
     if isinstance(value, float) and math.isfinite(value):
         number = f"{Decimal(repr(value)):f}"
         return number if "." in number else f"{number}.0"
@@ -93,16 +93,17 @@ class Template:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The variables it names, in order."""
+        """Names of the variables in the text, in order."""
         return tuple(name for _, name in self._parts() if name is not None)
 
     def rendered(self, values: Mapping[str, object], *, for_shell: bool) -> str:
-        """The text with values put in.
+        """The text with the variables replaced by their values.
 
         Args:
-            values: Variable to value; a missing one is empty.
-            for_shell: Whether a shell reads it: values are quoted, and those known on a node only become
-                references. `resume` is text for the shell already.
+            values: Variable to value; a missing variable is replaced by nothing.
+            for_shell: Whether the result is a shell command: values are quoted (except `resume`, which is
+                shell text already), and unknown values of a node become references such as
+                `"$PACELINE_NODE_RANK"`.
         """
         fragments = []
         for literal, name in self._parts():
@@ -119,24 +120,19 @@ class Template:
         return "".join(fragments)
 
     def _parts(self) -> list[tuple[str, str | None]]:
-        parts: list[tuple[str, str | None]] = []
+        """Pairs of literal text and the variable that follows it."""
         try:
-            for literal, name, form, conversion in string.Formatter().parse(self.text):
-                if form or conversion:
-                    raise ValueError(f"{{{name}:{form}}} has a format; write {{{name}}} alone")
-                parts.append((literal, name))
+            parts = list(string.Formatter().parse(self.text))
         except ValueError as error:
-            words = str(error)
-            if "format" in words and "alone" in words:
-                raise
-            raise ValueError(f"{words.lower()}: write {{{{ and }}}} for braces of the shell's own") from None
-        return parts
+            raise ValueError(f"{str(error).lower()}: write {{{{ and }}}} for literal braces") from None
+        for _, name, form, conversion in parts:
+            if form or conversion:
+                raise ValueError(f"{{{name}:{form}}} has a format; write {{{name}}} alone")
+        return [(literal, name) for literal, name, _, _ in parts]
 
 
 def _unknown(name: str, text: str) -> str:
-    near = difflib.get_close_matches(name, VARIABLES, n=1)
-    hint = f"; did you mean {{{near[0]}}}?" if near else "."
-    own = f"${{{name}}}"
-    if own in text:
-        hint += f" For the shell's own variable write ${{{{{name}}}}}."
-    return f"{{{name}}} is no variable{hint} Known are {', '.join(VARIABLES)}"
+    hint = did_you_mean(name, VARIABLES, "{{{}}}")
+    if f"${{{name}}}" in text:
+        hint += f" For a variable of the shell, write ${{{{{name}}}}}."
+    return f"{{{name}}} is not a variable{hint} Known variables are {', '.join(VARIABLES)}"

@@ -1,4 +1,4 @@
-"""What a configuration means to the user's script: the value of every variable, and the command line."""
+"""Values of template variables for a configuration, and the command line with these values."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tuner.job.command_template import NODE_VARIABLES, Template, variable_name, 
 from tuner.job.model import Job
 
 Values = dict[str, object]
-#: Where the first node is, if it is the only one.
+#: Address and port of the first node, if it is the only one.
 _HERE, _PORT = "127.0.0.1", 29500
 
 
 def stated_values(job: Job, configuration: Configuration) -> Values:
-    """The variables that follow from job and configuration alone."""
+    """Values of the variables that depend only on job and configuration."""
     devices = job.cluster.devices_per_node
     split = BatchSplitsEvenly(devices_per_node=devices, max_per_rank=job.probe.max_batch_size_per_rank)
     per_rank, accumulation = split.split(configuration)
@@ -61,10 +61,9 @@ def rendered_command(job: Job, values: Mapping[str, object], *, resumes: bool) -
 
 
 def rendered_environment(job: Job, values: Mapping[str, object]) -> dict[str, str]:
-    """The variables that the job file asks for: threads of libraries, and those of `workload.environment`.
+    """Environment variables of the command: `workload.environment`, and thread limits of libraries.
 
-    Threads are limited only where `cluster.threads_per_rank` is stated: its default is no wish of the user's.
-    A process that starts ranks passes the variables on to them.
+    Threads are limited only if the job states `cluster.threads_per_rank`.
     """
     section, cluster = job.command, job.cluster
     threads = thread_variables(cluster.threads_per_rank) if cluster.states_threads else {}
@@ -75,15 +74,15 @@ def rendered_environment(job: Job, values: Mapping[str, object]) -> dict[str, st
 
 @dataclass(frozen=True, kw_only=True)
 class OwnLaunch:
-    """The user's own command as it runs without Paceline.
+    """The user's command as it runs without Paceline.
 
     Args:
-        preparation: Lines for the shell that make what the command expects to be there.
-        command: The command line. What is known on a node only, unless it was given, is read from the node's
-            environment (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`).
-        environment: Variables it is given: those of the job file, and those that the script reads.
-        folder: Where all of it runs.
-        imports_client: Whether the script imports `paceline_client`, which is then needed wherever it runs.
+        preparation: Shell commands that create the folders and files that the command needs.
+        command: The command line. Unknown values of a node are read from its environment
+            (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`).
+        environment: Environment variables from the job file, and those that the script reads.
+        folder: Working directory.
+        imports_client: Whether the script imports `paceline_client`.
     """
 
     preparation: tuple[str, ...]
@@ -101,15 +100,14 @@ def own_launch(
     *,
     num_samples: int | None = None,
 ) -> OwnLaunch:
-    """The user's own command with a configuration's values.
+    """The user's command with the values of a configuration.
 
     Args:
         job: A job with a command.
-        job_folder: Where the job file lies.
-        configuration: What is to be trained.
-        place: Values of what is known on a node only; None leaves them to the node.
-        num_samples: Samples that the whole training sees, for a script that takes its end from
-            `{until_samples}` or `{until_steps}`; None if it ends otherwise.
+        job_folder: Folder of the job file.
+        configuration: The configuration to train with.
+        place: Values of the node variables; None to read them from the environment of the node.
+        num_samples: Value of `{until_samples}`, from which `{until_steps}` follows; None for no limit.
     """
     section, values = job.command, stated_values(job, configuration) | dict(place or {})
     if num_samples is not None:
@@ -149,12 +147,11 @@ def own_launch(
 def own_command(
     job: Job, job_folder: Path, configuration: Configuration, *, num_samples: int | None = None
 ) -> str:
-    """The user's own command with a configuration's values in one line, as it runs without Paceline.
+    """The user's command with the values of a configuration as one line of shell, without Paceline.
 
-    On one node, what is known only there is filled in; on several, each node reads it from its environment
-    (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`). Values that the script reads from
-    its environment are exported. Where nodes are processes of this machine, one process is started for
-    each rank. `num_samples` is that of `own_launch`.
+    On several nodes, each node reads its own values from its environment (`PACELINE_NODE_RANK`,
+    `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`). With the local launcher and `one_per = "rank"`, the line
+    starts one process for each rank. For the arguments see `own_launch`.
     """
     section = job.command
     here = {"node_rank": 0, "main_address": _HERE, "main_port": _PORT}

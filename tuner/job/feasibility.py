@@ -1,4 +1,4 @@
-"""Checks whether any configuration of a job can run, and warns of doubtful settings."""
+"""Check that some configuration of a job can run, and warn of doubtful settings."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _MOST_REASONS = 3
 
 
 def check_feasible(job: Job, path: Path) -> None:
-    """Refuses a job if none of its configurations can run.
+    """Check that at least one configuration and the baseline can run.
 
     Args:
         job: The job.
-        path: Its file, for the message.
+        path: The job file, for the message.
 
     Raises:
-        InfeasibleError: No configuration of its space can be run; the message gives reasons.
-        JobError: Its baseline cannot be run.
+        InfeasibleError: No configuration of the space can run.
+        JobError: The baseline cannot run.
     """
     space = job.search_space()
     if not any(space.is_feasible(configuration) for configuration in _combinations(space)):
@@ -34,7 +34,7 @@ def check_feasible(job: Job, path: Path) -> None:
         shown = "; ".join(list(reasons)[:_MOST_REASONS])
         more = f"; and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
         raise InfeasibleError(
-            f"{path}: no configuration can be run: {shown}{more}. "
+            f"{path}: no configuration can run: {shown}{more}. "
             "Raise space.batch_size, or lower cluster.nodes or cluster.devices_per_node"
         )
     baseline = job.baseline_configuration()
@@ -43,18 +43,18 @@ def check_feasible(job: Job, path: Path) -> None:
         found = [reason for reason in against if reason is not None]
         if found:
             raise JobError(
-                f"{path}: the baseline cannot be run: {'; '.join(found)}. "
-                "State in [baseline] what you train with now, or leave the table out"
+                f"{path}: the baseline cannot run: {'; '.join(found)}. State your present settings in "
+                "[baseline], or remove the table"
             )
 
 
 def job_warnings(job: Job) -> list[str]:
-    """What is allowed in a job but probably not meant, as sentences with the key and what to do."""
+    """Warnings of settings that are valid but probably not intended, with the key and a remedy."""
     return [*_baseline_warnings(job), *_cluster_warnings(job), *_goal_warnings(job)]
 
 
 def _combinations(space: SearchSpace) -> list[Configuration]:
-    """One configuration for each choice of nodes, batch and strategy: rates never decide feasibility."""
+    """One configuration for each choice of nodes, batch size and strategy; the rate is irrelevant."""
     if isinstance(space, ListedSpace):
         return list(space.configurations)
     axes = {name: choice.levels() for name, choice in space.axes.items()}

@@ -1,17 +1,20 @@
-"""Imports modules that lie beside a job file, separately for each job."""
+"""Import modules from a job's folder, separately for each job; delay interrupts during imports."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import pkgutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-#: Paceline's own packages: a folder of the same name beside a job file must not take their place.
+from tuner.domain.errors import did_you_mean
+
+#: Packages of Paceline, which a folder of the same name beside a job file must not replace.
 OWN_PACKAGES = frozenset({"search_spaces", "tuner", "storage", "cli"})
 
 _earlier_folders: set[Path] = set()
@@ -19,11 +22,11 @@ _earlier_folders: set[Path] = set()
 
 @contextlib.contextmanager
 def importing_from(job_folder: Path, module_name: str) -> Iterator[None]:
-    """Lets imports find the modules in a job's folder first while the context is active.
+    """Make a job's folder the first place that imports search, while the context is active.
 
-    Afterwards the folder is the last place searched: late imports of the workload still succeed, and
-    a file named like an installed module shadows nothing for the rest of the program. A module of the
-    same name from another job's folder is forgotten, so that one process can serve many jobs.
+    Afterwards it is the last place: late imports of the workload still succeed, and a file that is named
+    like an installed module does not hide that module. Modules from the folders of other jobs are removed,
+    so that one process can run many jobs.
     """
     folder = job_folder.resolve()
     place = str(folder)
@@ -43,41 +46,55 @@ def importing_from(job_folder: Path, module_name: str) -> Iterator[None]:
 
 
 def is_missing_itself(error: ModuleNotFoundError, module_name: str) -> bool:
-    """Whether it is the module that was asked for, or a package above it, that is missing."""
+    """Whether the missing module is the requested one or a package that contains it."""
     missing = error.name or ""
     return module_name == missing or module_name.startswith(f"{missing}.")
 
 
-def nearest_module(module_name: str, job_folder: Path) -> str | None:
-    """The name of an existing module that this one was probably meant to be, or None."""
+def similar_module(module_name: str, job_folder: Path) -> str:
+    """A hint at an existing module with a similar name; see `did_you_mean`."""
     package, _, last = module_name.rpartition(".")
+    search = [str(job_folder)]
     if package:
         try:
             search = list(importlib.import_module(package).__path__)
         except (ImportError, AttributeError):
             search = []
-    else:
-        search = [str(job_folder)]
     names = [module.name for module in pkgutil.iter_modules(search)]
-    near = difflib.get_close_matches(last, names, n=1)
-    if not near:
-        return None
-    return f"{package}.{near[0]}" if package else near[0]
+    return did_you_mean(last, names, f"'{package}.{{}}'" if package else "'{}'")
 
 
 def _forget(folder: Path) -> None:
-    # Only what is found in this very folder: an environment may lie somewhere below it.
+    """Remove the modules that were imported from a folder, but not from environments below it."""
     place = str(folder)
     sys.path[:] = [entry for entry in sys.path if entry != place]
     for name in {loaded.partition(".")[0] for loaded in sys.modules} - OWN_PACKAGES:
-        if _lies_in(name, folder) and PathFinder.find_spec(name, [place]) is not None:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        is_inside = file and Path(file).resolve() in (folder / f"{name}.py", folder / name / "__init__.py")
+        if is_inside and PathFinder.find_spec(name, [place]) is not None:
             for loaded in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
                 del sys.modules[loaded]
 
 
-def _lies_in(name: str, folder: Path) -> bool:
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None:
-        return False
-    path = Path(file).resolve()
-    return path == folder / f"{name}.py" or path == folder / name / "__init__.py"
+@contextlib.contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Delay SIGINT and SIGTERM until the block has ended; does nothing outside the main thread.
+
+    Importing torch calls Python from C++. A `KeyboardInterrupt` there would abort the process with a page of
+    stack frames instead of ending the command.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pending: list[int] = []
+    before = {
+        number: signal.signal(number, lambda received, _frame: pending.append(received))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if pending:
+            signal.raise_signal(pending[0])

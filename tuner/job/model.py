@@ -1,10 +1,11 @@
-"""A whole job, and what follows from it: its cluster, its search space, its fingerprint."""
+"""The job file as a model: its sections, and the cluster, search space and fingerprint they define."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,15 +44,15 @@ def _settings_or_listed(value: Any) -> str:
 
 def _class_or_command(value: Any) -> str:
     states_command = isinstance(value, dict) and "command" in value
-    # No names of keys: both kinds report where an error lies.
+    # These tags must not be names of keys, since both appear in the paths of errors.
     return "a command" if states_command or isinstance(value, CommandSection) else "a class"
 
 
 class Job(Section):
-    """A whole job file.
+    """A job file.
 
-    A job with a recording has neither `workload` nor `space`, and its `cluster` is ignored: the recording
-    states the workload, the machines and the configurations to choose from.
+    A job that replays a recording has neither `workload` nor `space`, and its `cluster` is ignored: the
+    recording states the workload, the machines and the configurations.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
@@ -84,139 +85,128 @@ class Job(Section):
     )
 
     @model_validator(mode="after")
-    def _a_command_is_run(self) -> Job:
+    def _sections_agree(self) -> Job:
         if self.runs_command and "kind" not in self.probe.model_fields_set:
             implied = self.probe.model_copy(update={"kind": "command"})
             # A validator that runs before the fields' would make pydantic forget that they come from JSON.
             object.__setattr__(self, "probe", implied)
-        kind = self.probe.kind
-        if isinstance(self.workload, CommandSection) and kind != "command":
-            raise ValueError(
-                f"probe.kind = {kind!r}: a command is run as it is, and workload.command implies 'command'. "
-                "Take probe.kind out"
-            )
-        if kind == "command" and not isinstance(self.workload, CommandSection):
-            raise ValueError(
+        for conflicts in (self._section_conflicts, self._machine_conflicts, self._limit_conflicts):
+            if conflict := next(conflicts(), None):
+                raise ValueError(conflict)
+        return self
+
+    def _section_conflicts(self) -> Iterator[str]:
+        """Problems with the sections that a kind of probe needs or excludes."""
+        kind, replays = self.probe.kind, self.probe.recording is not None
+        if self.runs_command and kind != "command":
+            yield f"probe.kind = {kind!r}: workload.command implies 'command'. Remove probe.kind"
+        if kind == "command" and not self.runs_command:
+            yield (
                 "probe.kind = 'command' needs workload.command: the command line of your script, such as "
                 "'python train.py --lr {learning_rate} --batch-size {batch_size}'"
             )
         if self.runs_command and self.cluster.emulate.delays:
-            raise ValueError(
-                "cluster.emulate.delay slows ranks that train a Workload; a command's steps are its own. "
-                "Take [cluster.emulate] out"
+            yield (
+                "cluster.emulate.delay slows ranks that train a Workload, not those of a command. "
+                "Remove [cluster.emulate]"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _sections_are_there(self) -> Job:
-        replays = self.probe.recording is not None
         for name in ("workload", "space"):
-            stated = getattr(self, name) is not None
-            if not stated and not replays:
-                raise ValueError(missing_section(name))
-            if stated and replays:
-                raise ValueError(stated_by_recording(name))
+            is_stated = getattr(self, name) is not None
+            if not is_stated and not replays:
+                yield missing_section(name)
+            if is_stated and replays:
+                yield stated_by_recording(name)
         if replays and self.cluster.model_copy(update={"capacity": None}) != ClusterSection():
-            raise ValueError(stated_by_recording("cluster"))
-        if isinstance(self.baseline, Configuration) != replays and self.baseline is not None:
-            words = "must be one of the recorded configurations" if replays else "must be a table"
-            raise ValueError(f"baseline {words}")
-        return self
+            yield stated_by_recording("cluster")
+        if self.baseline is not None and isinstance(self.baseline, Configuration) != replays:
+            yield f"baseline must be {'one of the recorded configurations' if replays else 'a table'}"
 
-    @model_validator(mode="after")
-    def _emulated_machines_are_described(self) -> Job:
-        kind, at_hand = self.probe.kind, self.cluster.nodes_at_hand
-        emulated = kind in ("emulated", "auto")
-        if emulated and self.cluster.machine is None:
-            raise ValueError(
-                f"probe.kind = '{kind}' needs [cluster.machine]: what nodes and links take "
+    def _machine_conflicts(self) -> Iterator[str]:
+        """Problems with emulated nodes."""
+        kind, at_hand, machine = self.probe.kind, self.cluster.nodes_at_hand, self.cluster.machine
+        if kind in ("emulated", "auto") and machine is None:
+            yield (
+                f"probe.kind = '{kind}' needs [cluster.machine], the speed of nodes and links "
                 "(fixed_seconds, seconds_per_sample, latency, bandwidth, jitter); "
                 "`paceline calibrate` measures it"
             )
-        if self.cluster.machine is not None and not emulated:
-            raise ValueError(
-                "[cluster.machine] describes nodes that need not be there, but probe.kind = "
-                f"'{kind}' trains on those at hand: set probe.kind = 'emulated' or 'auto', or take it out"
+        if machine is not None and kind not in ("emulated", "auto"):
+            yield (
+                f"[cluster.machine] describes emulated nodes, but probe.kind = '{kind}' trains on real ones: "
+                "set probe.kind = 'emulated' or 'auto', or remove [cluster.machine]"
             )
         if kind == "auto" and at_hand is None:
-            raise ValueError("probe.kind = 'auto' needs cluster.nodes_at_hand: how many nodes really train")
+            yield "probe.kind = 'auto' needs cluster.nodes_at_hand, the number of real nodes"
         if at_hand is not None and kind != "auto":
-            raise ValueError(
-                f"cluster.nodes_at_hand goes with probe.kind = 'auto', which is '{kind}': change it, or take "
-                "nodes_at_hand out"
+            yield (
+                f"cluster.nodes_at_hand needs probe.kind = 'auto', which is '{kind}': change it, or remove "
+                "nodes_at_hand"
             )
-        if at_hand is not None and at_hand < self.cluster.nodes[0]:
-            fewest = self.cluster.nodes[0]
-            raise ValueError(
-                f"cluster.nodes_at_hand = {at_hand} is below the fewest nodes that may be chosen, {fewest}: "
-                f"no rank would train for real; state {fewest} or more, or set probe.kind = 'emulated'"
+        fewest = self.cluster.nodes[0]
+        if at_hand is not None and at_hand < fewest:
+            yield (
+                f"cluster.nodes_at_hand = {at_hand} is below the smallest number of nodes, {fewest}: no rank "
+                f"would train for real; set {fewest} or more, or probe.kind = 'emulated'"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _capacity_is_enough(self) -> Job:
+    def _limit_conflicts(self) -> Iterator[str]:
+        """Problems with capacity and prices."""
         capacity = self.cluster.capacity
-        if capacity is None:
-            return self
-        cluster = self.resolved_cluster()
-        most = replace(cluster, capacity=None).nodes_at_once
-        there = "of which nodes_at_hand are there" if cluster.at_hand is not None else "that may be chosen"
-        if cluster.virtual is not None and cluster.at_hand is None:
-            raise ValueError(
-                "cluster.capacity counts nodes in use at once, but probe.kind = 'emulated' uses none: "
-                "take it out"
-            )
-        if capacity < most:
-            extra = f" and {cluster.extra_nodes} beside them" if cluster.extra_nodes else ""
-            raise ValueError(
-                f"cluster.capacity = {capacity} is below the largest number of nodes {there}, "
-                f"{most - cluster.extra_nodes}{extra}: state {most} or more, or leave it out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _dollars_have_prices(self) -> Job:
+        if capacity is not None:
+            cluster = self.resolved_cluster()
+            if cluster.virtual is not None and cluster.at_hand is None:
+                yield (
+                    "cluster.capacity counts nodes in use at once, but probe.kind = 'emulated' uses none: "
+                    "remove it"
+                )
+            most = replace(cluster, capacity=None).nodes_at_once
+            extra = f" and {cluster.extra_nodes} extra ones" if cluster.extra_nodes else ""
+            which = "real nodes" if cluster.at_hand is not None else "nodes of a configuration"
+            if capacity < most:
+                yield (
+                    f"cluster.capacity = {capacity} is below the largest number of {which}, "
+                    f"{most - cluster.extra_nodes}{extra}: set {most} or more, or remove it"
+                )
         asked = {
             "goal.minimize = 'dollars'": self.goal.minimize == "dollars",
             "goal.max_dollars": self.goal.max_dollars is not None,
             "budget.dollars": self.budget.dollars is not None,
         }
+        needed = "cluster.dollars_per_node_hour above 0"
+        if self.probe.recording is not None:
+            needed = f"machines with prices, which {self.probe.recording} does not state"
         for words, is_asked in asked.items():
             if is_asked and not self.resolved_cluster().has_prices:
-                needed = "cluster.dollars_per_node_hour above 0"
-                if self.probe.recording is not None:
-                    needed = f"machines with prices, which {self.probe.recording} does not state"
-                raise ValueError(f"{words} needs {needed}")
-        return self
+                yield f"{words} needs {needed}"
 
     @property
     def trained(self) -> WorkloadSection:
-        """`[workload]` of a job that trains a Workload."""
+        """The `[workload]` section of a job that trains a Workload."""
         assert isinstance(self.workload, WorkloadSection), "this job trains no Workload class"
         return self.workload
 
     @property
     def runs_command(self) -> bool:
-        """Whether the user's own script trains."""
+        """Whether the job runs a command instead of a Workload."""
         return isinstance(self.workload, CommandSection)
 
     @property
     def command(self) -> CommandSection:
-        """`[workload]` of a job that runs a command."""
+        """The `[workload]` section of a job that runs a command."""
         assert isinstance(self.workload, CommandSection), "this job runs no command"
         return self.workload
 
     @property
     def can_resume(self) -> bool:
-        """Whether a run resumes where a slice ended; otherwise each slice starts over."""
+        """Whether a run can resume from its checkpoint; otherwise each slice starts over."""
         return not isinstance(self.workload, CommandSection) or self.workload.can_resume
 
     def recording(self) -> Recording | None:
-        """What a job of recorded runs replays; None for a job that trains."""
+        """The recording that the job replays; None for a job that trains."""
         return None if self.probe.recording is None else load_recording(Path(self.probe.recording))
 
     def resolved_cluster(self) -> Cluster:
-        """The cluster as the models see it; with the local launcher all nodes share this host."""
+        """The cluster that the job describes; with the local launcher all nodes share this host."""
         recording, section = self.recording(), self.cluster
         if recording is not None:
             return replace(recording.cluster, capacity=section.capacity)
@@ -248,7 +238,7 @@ class Job(Section):
         return replace(described, at_hand=replace(at_hand, node_counts=there))
 
     def search_space(self) -> SearchSpace:
-        """The configurations that may be tried."""
+        """The configurations to choose from."""
         recording = self.recording()
         if recording is not None:
             return recording.space
@@ -266,20 +256,20 @@ class Job(Section):
         )
 
     def baseline_configuration(self) -> Configuration | None:
-        """The user's present settings, or None where the job states none."""
+        """The user's present configuration; None if the job states none."""
         if self.baseline is None or isinstance(self.baseline, Configuration):
             return self.baseline
         return self.baseline.configuration()
 
     def fingerprint(self, workload_code: str, hardware: str) -> str:
-        """Names what curves and step times depend on, so that they can be used again.
+        """Digest of everything that curves and step times depend on, so that probes can be used again.
 
-        Budget, target, space and baseline do not enter: curves measured under one are valid under another.
-        What is recorded is valid wherever it is replayed, and with any seed.
+        It does not depend on budget, target, space and baseline. For a recorded job it depends only on the
+        recording and the metric.
 
         Args:
             workload_code: Digest of the workload's source.
-            hardware: What the ranks run on.
+            hardware: Description of the hardware.
         """
         recording = self.recording()
         if recording is not None:
@@ -295,12 +285,12 @@ class Job(Section):
             "seed": self.seed,
         }
         if self.runs_command and self.cluster.states_threads:
-            # What a command does not state it does not get.
+            # A command's threads are limited only if the job states them.
             parts["states_threads"] = True
         if self.cluster.machine is not None:
             parts["machine"] = self.cluster.machine.model_dump(mode="json")
             if self.cluster.nodes_at_hand is None:
-                # What is emulated does not depend on what emulates it.
+                # Emulated step times do not depend on the hardware.
                 del parts["hardware"]
             else:
                 parts["nodes_at_hand"] = self.cluster.nodes_at_hand
@@ -309,7 +299,7 @@ class Job(Section):
         return _digest(parts)
 
     def _trained_by(self) -> dict[str, Any]:
-        """What of `[workload]` curves depend on: neither time to save nor the way to resume."""
+        """The keys of `[workload]` that curves depend on."""
         assert self.workload is not None
         excluded = {"grace", "resume"} if self.runs_command else None
         return self.workload.model_dump(mode="json", exclude=excluded)
@@ -333,18 +323,48 @@ def _virtual(machine: MachineSection, delays: tuple[RankDelay, ...]) -> VirtualC
 
 
 def missing_section(name: str) -> str:
-    """That a job which trains lacks a section."""
+    """Error message for a missing section."""
     return f"{name} is missing ({Job.model_fields[name].description})"
 
 
 def stated_by_recording(name: str) -> str:
-    """That a job of recorded runs states a section which its recording states."""
-    return (
-        f"[{name}] is stated, but probe.recording states it already: the runs were measured with what is "
-        f"said there. Take [{name}] out"
-    )
+    """Error message for a section that a recorded job may not have."""
+    return f"[{name}] is stated, but probe.recording states it already. Remove [{name}]"
 
 
 def _digest(parts: dict[str, Any]) -> str:
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def job_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a job file, with a description for every key.
+
+    A job that replays a recording has fewer required keys than other jobs.
+    """
+    schema = Job.model_json_schema(mode="validation")
+    del schema["required"]
+    schema["$defs"]["GoalSection"]["required"].remove("target")
+    # A table may match both types of baseline: which one applies depends on probe.kind.
+    kinds, nothing = schema["properties"]["baseline"]["anyOf"]
+    schema["properties"]["baseline"]["anyOf"] = [*kinds["oneOf"], nothing]
+    settings = {"anyOf": [kinds["oneOf"][0], nothing]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "Paceline job file",
+        "if": {
+            "required": ["probe"],
+            "properties": {"probe": {"required": ["kind"], "properties": {"kind": {"const": "recorded"}}}},
+        },
+        "then": {
+            "properties": {
+                **dict.fromkeys(("workload", "cluster", "space"), False),
+                "probe": {"required": ["recording"]},
+            }
+        },
+        "else": {
+            "required": ["workload", "goal", "space"],
+            "properties": {"goal": {"required": ["target"]}, "baseline": settings},
+        },
+    }

@@ -1,19 +1,22 @@
-"""Turns validation errors of a job into plain messages: the key, its value, and what is allowed."""
+"""Error messages for invalid job files: the key, its value and what is allowed."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from tuner.job.known_keys import KeyPath, description_of, keys_at, nearest_key, spelled
+from tuner.domain.errors import did_you_mean
+from tuner.job.model import Job
 
 _LONGEST_VALUE = 60
-
-#: pydantic's kind of error to what is allowed, filled in from the error's context.
+#: A place in a job file: keys, and positions in lists.
+KeyPath = tuple[str | int, ...]
+#: pydantic's kind of error to what is allowed, filled in from the context of the error.
 _ALLOWED = {
     "bool_type": "must be true or false",
     "dict_type": "must be a table",
@@ -27,116 +30,144 @@ _ALLOWED = {
     "missing": "is missing",
     "model_attributes_type": "must be a table",
     "model_type": "must be a table",
+    "string_pattern_mismatch": "may contain letters, digits, '.', '_', '-'; starts with a letter or digit",
     "string_type": "must be a string",
-    "too_long": "must hold at most {max_length} values",
-    "too_short": "must hold at least {min_length} values",
+    "too_long": "must have at most {max_length} values",
+    "too_short": "must have at least {min_length} values",
     "tuple_type": "must be a list",
+    "value_error": "{error}",
 }
+_NAMED_TABLES = {"optimizer": ["sgd", "adamw"], "schedule": ["constant", "step", "cosine"]}
 
 
 def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[str]:
-    """One sentence for each thing that is wrong, in the order of the job file's documentation.
+    """One sentence for each problem, in the order of the job file's documentation.
 
     Args:
-        error: What pydantic found.
-        data: What it was given.
+        error: The errors that pydantic found.
+        data: The data of the job file.
     """
     return [_problem(details, data) for details in error.errors(include_url=False)]
 
 
+def spelled(path: Sequence[str | int]) -> str:
+    """A path as users write it: `space.learning_rate.high`, `cluster.nodes[1]`."""
+    words = ""
+    for part in path:
+        words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part
+    return words
+
+
 def _problem(details: ErrorDetails, data: Mapping[str, Any]) -> str:
-    kind = details["type"]
+    kind, context = details["type"], details.get("ctx", {})
     path = _path_in(data, details)
+    key = spelled(path)
     if kind == "extra_forbidden":
         return _unknown_key(path)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return _wrong_name(details, path)
-    key = spelled(path)
-    allowed = _allowed(details)
-    if kind == "value_error" and (not key or _speaks_of(allowed, key)):
+        names = _NAMED_TABLES.get(str(path[-1]), [])
+        listed = ", ".join(map(repr, names))
+        if kind == "union_tag_not_found":
+            return f"{key}.name is missing: allowed is {listed}"
+        return f"{key}.name = {context['tag']!r}: allowed is {listed}{_similar(context['tag'], names)}"
+    if kind == "literal_error":
+        names = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        allowed = f"allowed is {context['expected']}{_similar(details['input'], names)}"
+    elif kind in _ALLOWED:
+        allowed = _ALLOWED[kind].format(**context)
+    else:
+        allowed = details["msg"][0].lower() + details["msg"][1:]
+    if kind == "value_error" and (not key or allowed.startswith((f"{key} ", f"{key}."))):
         return allowed
-    meaning = description_of(path)
+    meaning = _description_of(path)
     hint = f" ({meaning})" if meaning else ""
-    if kind == "missing":
-        return f"{key} is missing{hint}"
-    return f"{key} = {_given(details['input'])}: {allowed}{hint}"
+    return (
+        f"{key} {allowed}{hint}"
+        if kind == "missing"
+        else f"{key} = {_shown(details['input'])}: {allowed}{hint}"
+    )
+
+
+def _similar(given: Any, known: list[str]) -> str:
+    return did_you_mean(str(given), known).removesuffix(".")
 
 
 def _path_in(data: Mapping[str, Any], details: ErrorDetails) -> KeyPath:
-    """The error's place as the file spells it: names of kinds that pydantic puts between are left out."""
+    """The place of an error in the file, without the names of types that pydantic adds to the path."""
     path: list[str | int] = []
     at: Any = data
-    location = details["loc"]
-    for position, part in enumerate(location):
-        is_last = position == len(location) - 1
-        inside = part in at if isinstance(at, Mapping) else _is_position(part, at)
-        if inside:
+    for part in details["loc"]:
+        if isinstance(at, Mapping):
+            is_inside = part in at
+        else:
+            is_inside = isinstance(part, int) and isinstance(at, list | tuple) and part < len(at)
+        if is_inside:
             path.append(part)
             at = at[part]
-        elif is_last and details["type"] == "missing":
-            path.append(part)
+    if details["type"] == "missing":
+        path.append(details["loc"][-1])
     return tuple(path)
 
 
-def _is_position(part: str | int, values: Any) -> bool:
-    return isinstance(part, int) and isinstance(values, list | tuple) and part < len(values)
-
-
-def _speaks_of(message: str, key: str) -> bool:
-    return message.startswith((f"{key} ", f"{key}."))
-
-
 def _unknown_key(path: KeyPath) -> str:
-    near = nearest_key(path)
-    hint = f"; did you mean {near!r}?" if near else ""
     table = path[:-1]
+    keys = list(dict.fromkeys(key for model in _models_at(table) for key in model.model_fields))
+    near = _nearest_key(path, keys)
+    hint = f"; did you mean {near!r}?" if near else "."
     place = f"[{spelled(table)}]" if table else "the job file"
-    keys = keys_at(table)
     allowed = f" Allowed in {place}: {', '.join(keys)}" if keys else ""
-    more = ""
     if table == ("space",) and near is None:
-        more = (
+        allowed += (
             ". Paceline tunes no other options: write a fixed value into workload.command, or into "
             "[workload.parameters] if workload.path names a class"
         )
-    return f"unknown key {spelled(path)!r}{hint or '.'}{allowed}{more}"
+    return f"unknown key {spelled(path)!r}{hint}{allowed}"
 
 
-def _wrong_name(details: ErrorDetails, path: KeyPath) -> str:
-    kinds = {"optimizer": ["sgd", "adamw"], "schedule": ["constant", "step", "cosine"]}
-    key = f"{spelled(path)}.name"
-    allowed = kinds.get(str(path[-1]), [])
-    listed = ", ".join(repr(name) for name in allowed)
-    if details["type"] == "union_tag_not_found":
-        return f"{key} is missing: allowed is {listed}"
-    given = str(details["ctx"]["tag"])
-    return f"{key} = {given!r}: allowed is {listed}{_did_you_mean(given, allowed)}"
+def _nearest_key(path: KeyPath, siblings: Sequence[str]) -> str | None:
+    """The most similar key of the same table, the same key in another table, or the most similar path."""
+    name = str(path[-1])
+    if near := difflib.get_close_matches(name, siblings, n=1):
+        return spelled((*path[:-1], near[0]))
+    everywhere = list(_all_paths(Job, ()))
+    if same_name := next((other for other in everywhere if other[-1] == name), None):
+        return spelled(same_name)
+    near = difflib.get_close_matches(spelled(path), map(spelled, everywhere), n=1, cutoff=0.8)
+    return near[0] if near else None
 
 
-def _allowed(details: ErrorDetails) -> str:
-    context = details.get("ctx", {})
-    kind = details["type"]
-    if kind == "value_error":
-        return str(context["error"])
-    if kind == "literal_error":
-        expected = str(context["expected"])
-        names = expected.replace("'", "").replace(" or ", ", ").split(", ")
-        return f"allowed is {expected}{_did_you_mean(str(details['input']), names)}"
-    if kind == "string_pattern_mismatch":
-        return "may hold letters, digits, '.', '_' and '-', and begins with a letter or digit"
-    if kind in _ALLOWED:
-        return _ALLOWED[kind].format(**context)
-    message = details["msg"]
-    return message[0].lower() + message[1:]
+def _models_at(path: KeyPath) -> list[type[BaseModel]]:
+    """The models of the tables that a path allows: several for a choice of types, none for a value."""
+    models: list[type[BaseModel]] = [Job]
+    for part in path:
+        fields = [model.model_fields.get(str(part)) for model in models]
+        models = [inner for field in fields if field is not None for inner in _models_in(field.annotation)]
+    return models
 
 
-def _did_you_mean(given: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(given, allowed, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def _description_of(path: KeyPath) -> str:
+    """The description of a key; empty if the key is unknown."""
+    names = tuple(part for part in path if isinstance(part, str))
+    if not names:
+        return ""
+    fields: list[FieldInfo | None] = [model.model_fields.get(names[-1]) for model in _models_at(names[:-1])]
+    return next((field.description for field in fields if field and field.description), "")
 
 
-def _given(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    words = repr(value)
+def _all_paths(model: type[BaseModel], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for key, field in model.model_fields.items():
+        yield (*above, key)
+        for inner in _models_in(field.annotation):
+            yield from _all_paths(inner, (*above, key))
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _shown(value: Any) -> str:
+    words = str(value).lower() if isinstance(value, bool) else repr(value)
     return words if len(words) <= _LONGEST_VALUE else words[: _LONGEST_VALUE - 3] + "..."

@@ -1,4 +1,4 @@
-"""The sections of a job file that say how to reach nodes: hosts, SLURM, Ray."""
+"""The sections of a job file about launchers: torchrun hosts, SLURM, Ray."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _PLACES = ("{host}", "{command}")
 
 
 class TorchrunSection(Section):
-    """`[cluster.torchrun]`: hosts that are reached by ssh, or by a command of your own."""
+    """`[cluster.torchrun]`: hosts, reached by ssh or another command."""
 
     hosts: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        description="names or addresses by which the hosts reach each other, the first node first"
+        description="host names or addresses, the first node first"
     )
     connect: str = Field(
         default="ssh -o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=15 {host} {command}",
-        description="how to run a command on a host, with {host} and {command}, which is one quoted word",
+        description="command that runs {command}, one quoted word, on {host}",
     )
 
     @model_validator(mode="after")
@@ -33,7 +33,7 @@ class TorchrunSection(Section):
 
 
 class SlurmSection(Section):
-    """`[cluster.slurm]`: what to request from SLURM besides nodes and devices."""
+    """`[cluster.slurm]`: resources to request from SLURM besides nodes."""
 
     partition: str | None = Field(default=None, description="partition; SLURM's default if absent")
     account: str | None = Field(default=None, description="account that is charged")
@@ -64,6 +64,6 @@ class RaySection(Section):
     )
     patience: Duration = Field(
         default=600.0,
-        description="how long to wait for nodes that the cluster does not have, since it may grow; the wait "
-        "for busy nodes has no limit",
+        description="how long to wait for nodes that the cluster does not have yet; the wait for busy nodes "
+        "has no limit",
     )

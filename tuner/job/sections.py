@@ -1,4 +1,4 @@
-"""The sections of a job file except the space, checked by pydantic."""
+"""The sections of a job file as pydantic models: workload, cluster, goal, baseline, probe, budget."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from tuner.job.values import (
 
 
 class WorkloadSection(Section):
-    """`[workload]`: what is trained.
+    """`[workload]` of a job that trains a Workload class.
 
-    The module is searched beside the job file first, then among installed packages.
+    Python searches its module beside the job file first, then among the installed packages.
     """
 
     path: ImportPath = Field(description="import path of the Workload, 'module:Class'")
@@ -82,26 +82,26 @@ class EmulateSection(Section):
 
     @property
     def delays(self) -> tuple[DelaySection, ...]:
-        """All of them."""
+        """The delays as a tuple."""
         return (self.delay,) if isinstance(self.delay, DelaySection) else self.delay
 
 
 class MachineSection(Section):
-    """`[cluster.machine]`: time taken by nodes and links that need not be there."""
+    """`[cluster.machine]`: speed of emulated nodes and links."""
 
     fixed_seconds: DurationOrZero = Field(
         description="time of a step of one rank regardless of its samples: forward, backward and update"
     )
     seconds_per_sample: Duration = Field(description="time that each sample of the rank adds to a step")
     jitter: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.05, description="how much a rank's steps vary: standard deviation over mean"
+        default=0.05, description="variation of a rank's steps: standard deviation over mean"
     )
     persistent: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5,
         description="share of that variance that stays with a rank, such as a node that is always slow",
     )
     latency: DurationOrZero = Field(
-        description="one-way time of a message without its bytes, such as '50us'; for collectives, per hop"
+        description="one-way time of an empty message, such as '50us'; for collectives, per hop"
     )
     bandwidth: Bandwidth = Field(description="bandwidth of every link, such as '10Gbit/s'")
     message_latency: DurationOrZero | None = Field(
@@ -111,27 +111,29 @@ class MachineSection(Section):
         default=None, description="bandwidth between two ranks (gossip, servers); the collectives' if absent"
     )
     overlap: Annotated[float, Field(ge=1, le=10)] = Field(
-        default=1.5, description="how well an all-reduce overlaps with compute: 1 not at all, 10 almost fully"
+        default=1.5, description="overlap of an all-reduce with compute, from 1 (none) to 10 (almost full)"
     )
     time_between_failures: Duration | None = Field(
         default=None, description="mean compute time until a rank fails; never if absent"
     )
-    restart: DurationOrZero = Field(default=0.0, description="time a rank loses by a failure, such as '2m'")
+    restart: DurationOrZero = Field(
+        default=0.0, description="time that a rank loses by a failure, such as '2m'"
+    )
 
     @model_validator(mode="after")
     def _failures_cost(self) -> MachineSection:
         if (self.time_between_failures is None) != (self.restart == 0.0):
-            raise ValueError("time_between_failures and restart belong together: state both or neither")
+            raise ValueError("time_between_failures and restart need each other: state both or neither")
         return self
 
 
 class ClusterSection(Section):
-    """`[cluster]`: nodes that may be chosen and what they cost."""
+    """`[cluster]`: numbers of nodes to choose from, and their price."""
 
     nodes: AscendingCounts = Field(
-        default=(1,), description="numbers of nodes that may be chosen, ascending, such as [1, 2, 4]"
+        default=(1,), description="numbers of nodes to choose from, ascending, such as [1, 2, 4]"
     )
-    devices_per_node: PositiveInt = Field(default=1, description="devices, and so ranks, of one node")
+    devices_per_node: PositiveInt = Field(default=1, description="devices of one node; each runs one rank")
     dollars_per_node_hour: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="price of one node for an hour; 0 if only time counts"
     )
@@ -155,12 +157,11 @@ class ClusterSection(Section):
     )
     machine: MachineSection | None = Field(
         default=None,
-        description="time taken by nodes and links, which need not exist; used with probe.kind = "
-        "'emulated' or 'auto'",
+        description="speed of emulated nodes and links; used with probe.kind = 'emulated' or 'auto'",
     )
     nodes_at_hand: PositiveInt | None = Field(
         default=None,
-        description="auto: how many nodes exist and really train; configurations with more are emulated",
+        description="auto: number of real nodes; configurations with more nodes are emulated",
     )
     capacity: PositiveInt | None = Field(
         default=None,
@@ -173,65 +174,53 @@ class ClusterSection(Section):
 
     @property
     def states_threads(self) -> bool:
-        """Whether the job file says how many threads a rank has, so that a command is to obey it."""
+        """Whether the job file states the threads of a rank, so that they limit a command."""
         return "threads_per_rank" in self.model_fields_set
 
     @model_validator(mode="after")
-    def _scheduler_is_the_launcher_s(self) -> ClusterSection:
+    def _launcher_fits(self) -> ClusterSection:
         if self.launcher == "torchrun" and self.torchrun is None:
             raise ValueError("launcher = 'torchrun' needs [cluster.torchrun] with hosts = ['a', 'b']")
-        stated = {
-            "torchrun": self.torchrun is not None,
-            "slurm": self.slurm != SlurmSection(),
-            "ray": self.ray != RaySection(),
-        }
-        for name, is_stated in stated.items():
-            if is_stated and name != self.launcher:
+        for name, default in (("torchrun", None), ("slurm", SlurmSection()), ("ray", RaySection())):
+            if getattr(self, name) != default and name != self.launcher:
                 raise ValueError(
                     f"[cluster.{name}] is stated, but launcher = {self.launcher!r}: set launcher = {name!r}, "
-                    f"or take [cluster.{name}] out"
+                    f"or remove [cluster.{name}]"
                 )
         if self.torchrun is not None and self.nodes[-1] > len(self.torchrun.hosts):
             raise ValueError(
                 f"nodes go up to {self.nodes[-1]}, but torchrun.hosts lists {len(self.torchrun.hosts)}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _delayed_ranks_exist(self) -> ClusterSection:
         most = self.nodes[-1] * self.devices_per_node
-        for delay in self.emulate.delays:
-            beyond = [rank for rank in delay.ranks or () if rank >= most]
-            if beyond:
+        for rank in (rank for delay in self.emulate.delays for rank in delay.ranks or ()):
+            if rank >= most:
                 raise ValueError(
-                    f"emulate.delay slows rank {beyond[0]}, but the largest number of nodes has ranks "
+                    f"emulate.delay slows rank {rank}, but the largest number of nodes has ranks "
                     f"0 to {most - 1}"
                 )
         return self
 
 
 class GoalSection(Section):
-    """`[goal]`: the target, and what to minimize on the way to it."""
+    """`[goal]`: the target, and what to minimize until it is reached."""
 
     metric: str = Field(
-        default="accuracy", description="what the workload's score returns, such as accuracy or loss"
+        default="accuracy", description="the metric that the workload reports, such as accuracy or loss"
     )
     target: float = Field(description="the value of the metric that counts as reached")
     direction: Literal["maximize", "minimize"] | None = Field(
-        default=None, description="follows from the metric if it is a known one"
+        default=None, description="by default, the direction of a known metric"
     )
     minimize: Literal["seconds", "dollars"] = Field(
-        default="seconds", description="what to minimize on the way to the target"
+        default="seconds", description="what to minimize until the target is reached"
     )
     trainings: PositiveInt = Field(
         default=1,
-        description="number of trainings that use the answer; 1: the search ends by training",
+        description="number of trainings that will use the answer; 1: the search itself trains to the target",
     )
-    deadline: Duration | None = Field(
-        default=None, description="longest time to target that a recommendation may have"
-    )
+    deadline: Duration | None = Field(default=None, description="longest time to target of a recommendation")
     max_dollars: PositiveFloat | None = Field(
-        default=None, description="highest price to target that a recommendation may have"
+        default=None, description="highest price to target of a recommendation"
     )
     hold: PositiveInt = Field(
         default=1,
@@ -252,7 +241,7 @@ class GoalSection(Section):
         if self.direction is not None and self.direction != known.direction:
             raise ValueError(
                 f"goal.direction = {self.direction!r}: {self.metric} is a metric to {known.direction}; "
-                "leave goal.direction out"
+                "remove goal.direction"
             )
         if not known.lower <= self.target <= known.upper:
             raise ValueError(
@@ -269,20 +258,20 @@ class GoalSection(Section):
 
     @property
     def sign(self) -> float:
-        """1 where larger values of the metric are better, else -1."""
+        """1 if larger values of the metric are better, else -1."""
         return 1.0 if self.maximize else -1.0
 
     @property
     def consecutive(self) -> int:
-        """Scores in a row past the target that count as reached: `hold`."""
+        """Number of consecutive scores past the target that count as reached (`hold`)."""
         return self.hold
 
     def target_count(self) -> TargetCount:
-        """Counts scores past the target, from the first of a run or a slice on."""
+        """A new counter of consecutive scores past the target."""
         return TargetCount(self.target, maximize=self.maximize, consecutive=self.hold)
 
     def crossing(self, curve: Sequence[CurvePoint]) -> tuple[float, float] | None:
-        """Samples and training seconds at which a curve reaches the target; None where it does not.
+        """Samples and training seconds at which a curve reaches the target; None if it does not.
 
         Args:
             curve: Evaluations in order of samples, without that of the untrained model.
@@ -296,7 +285,7 @@ class BaselineSection(Section):
     nodes: PositiveInt = Field(default=1, description="nodes you train on now")
     batch_size: PositiveInt = Field(description="global batch size you train with now")
     learning_rate: PositiveFloat = Field(description="peak learning rate you train with now")
-    strategy: StrategyName = Field(default="all_reduce", description="how the ranks are kept in step now")
+    strategy: StrategyName = Field(default="all_reduce", description="strategy you train with now")
     tau: PositiveInt | None = Field(default=None, description="steps between exchanges now")
     beta: PositiveFloat | None = Field(default=None, description="elastic averaging: moving rate times ranks")
     outer_learning_rate: PositiveFloat | None = Field(default=None, description="diloco: rate of outer steps")
@@ -308,7 +297,7 @@ class BaselineSection(Section):
         return self
 
     def configuration(self) -> Configuration:
-        """The settings as a configuration, every knob of the strategy included."""
+        """The settings as a configuration, with all knobs of the strategy."""
         stated = self.model_dump()
         knobs = {name: stated.pop(name) for name in KNOBS}
         return configuration_with_knobs(Configuration(stated), **knobs)
@@ -370,8 +359,8 @@ class ProbeSection(Section):
             raise ValueError("probe.recording is missing: name the file to replay, such as 'runs.jsonl.gz'")
         if self.kind != "recorded" and self.recording is not None:
             raise ValueError(
-                "probe.recording is stated, but nothing is replayed: set probe.kind = 'recorded', or take "
-                "it out"
+                "probe.recording is stated, but nothing is replayed: set probe.kind = 'recorded', or "
+                "remove it"
             )
         return self
 
@@ -383,6 +372,6 @@ class BudgetSection(Section):
     dollars: PositiveFloat | None = Field(default=None, description="dollars all probes may cost in total")
     node_hours: PositiveFloat | None = Field(
         default=None,
-        description="node hours all probes may take in total: nodes times the hours they are held",
+        description="node hours all probes may take in total: nodes times the hours they are in use",
     )
     probes: PositiveInt | None = Field(default=None, description="maximum number of probes to start")

@@ -1,4 +1,4 @@
-"""The `[space]` of a job file: ranges and lists to choose from."""
+"""The `[space]` section of a job file: the batch sizes, learning rates and strategies to choose from."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class IntegerRange(Section):
         return self
 
     def levels(self) -> list[int]:
-        """The values that may be chosen."""
+        """The powers of two times `low`."""
         levels = [self.low]
         while levels[-1] * 2 <= self.high:
             levels.append(levels[-1] * 2)
@@ -58,7 +58,7 @@ def _range_or_list(value: Any) -> str:
 
 
 class SpaceSection(Section):
-    """`[space]`: what may be chosen besides nodes."""
+    """`[space]`: the values to choose from, except the number of nodes."""
 
     batch_size: Annotated[
         Annotated[IntegerRange, Tag("range")] | Annotated[AscendingCounts, Tag("list")],
@@ -69,7 +69,7 @@ class SpaceSection(Section):
         Discriminator(_range_or_list),
     ] = Field(description="peak learning rates: {low, high}, or a list")
     strategy: StrategyNames = Field(
-        default=("all_reduce",), description="ways of keeping the ranks in step, a list of names"
+        default=("all_reduce",), description="ways to synchronize the ranks, a list of names"
     )
 
     tau: DistinctCounts | None = Field(
@@ -93,12 +93,12 @@ class SpaceSection(Section):
         return self
 
     def knobs(self) -> dict[str, Choice]:
-        """What the section says of the strategies' knobs."""
+        """The choices for the knobs of strategies that are stated."""
         stated = {name: getattr(self, name) for name in KNOBS}
         return {name: OneOf(list(values)) for name, values in stated.items() if values is not None}
 
     def axes(self) -> dict[str, Choice]:
-        """Every axis but nodes."""
+        """The choices of every axis except nodes."""
         batches = self.batch_size
         rates = self.learning_rate
         return {

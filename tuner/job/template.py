@@ -1,13 +1,12 @@
-"""Starting points for job files: the commented template, and the examples that ship."""
+"""The commented job template and the bundled example jobs."""
 
 from __future__ import annotations
 
-import difflib
 import shlex
 import tomllib
 from pathlib import Path
 
-from tuner.domain.errors import JobError
+from tuner.domain.errors import JobError, did_you_mean
 
 _FOLDER = Path(__file__).resolve().parent
 _INSTALLED_EXAMPLES = _FOLDER.parent / "examples"
@@ -15,12 +14,12 @@ _CHECKOUT = _FOLDER.parent.parent
 
 
 def job_template() -> str:
-    """A job file that explains every table; it passes all checks unchanged."""
+    """A job file that explains every table; it is valid without changes."""
     return (_FOLDER / "template.toml").read_text(encoding="utf-8")
 
 
 def example_names() -> list[str]:
-    """Names of the examples that ship, sorted."""
+    """Names of the bundled examples, sorted."""
     return sorted(path.stem for path in _folder().glob("*.toml"))
 
 
@@ -32,14 +31,14 @@ def example_text(name: str) -> str:
     """
     names = example_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise JobError(f"there is no example {name!r}{hint} Examples are {', '.join(names)}")
+        raise JobError(
+            f"there is no example {name!r}{did_you_mean(name, names)} Examples are {', '.join(names)}"
+        )
     return (_folder() / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def example_scripts(name: str) -> dict[str, str]:
-    """The scripts that an example's command names, file name to text; none where it trains a Workload.
+    """The scripts that an example's command runs, as file name to text; none if it trains a Workload.
 
     Raises:
         JobError: No example has this name.
@@ -50,8 +49,8 @@ def example_scripts(name: str) -> dict[str, str]:
 
 
 def _folder() -> Path:
-    # The wheel carries the examples inside the package; a checkout has them at its root. Its pyproject.toml
-    # identifies a checkout, since `examples` beside an installed package may belong to anybody.
+    # The wheel has the examples inside the package, a checkout at its root. Only a checkout has
+    # pyproject.toml: a folder `examples` beside an installed package belongs to another package.
     if not _INSTALLED_EXAMPLES.is_dir() and (_CHECKOUT / "pyproject.toml").is_file():
         return _CHECKOUT / "examples"
     return _INSTALLED_EXAMPLES

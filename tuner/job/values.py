@@ -1,4 +1,4 @@
-"""Types of values in a job file: durations, bandwidths, ascending lists, names."""
+"""Types of values in a job file: durations, bandwidths, lists, names."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
 def parse_duration(value: Any) -> Any:
-    """Seconds from a number or from words like `90s`, `10m`, `1h30m`, `50us`; other values pass through.
+    """Convert text such as `90s`, `10m`, `1h30m` or `50us` to seconds; return other values as they are.
 
     Raises:
-        ValueError: The words are not a duration.
+        ValueError: The text is not a duration.
     """
     if not isinstance(value, str):
         return value
@@ -50,10 +50,10 @@ DurationOrZero = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
 
 
 def parse_bandwidth(value: Any) -> Any:
-    """Bytes a second from a number or from words like `10Gbit/s`, `1.2GB/s`; other values pass through.
+    """Convert text such as `10Gbit/s` or `1.2GB/s` to bytes per second; return other values as they are.
 
     Raises:
-        ValueError: The words are not a bandwidth.
+        ValueError: The text is not a bandwidth.
     """
     if not isinstance(value, str):
         return value
@@ -96,7 +96,7 @@ ImportPath = Annotated[str, AfterValidator(_import_path)]
 
 def _known_strategies(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
-        # `traits_of` also knows strategies that only a recording names, but nothing trains with them.
+        # `traits_of` also knows strategies that only recordings use.
         if name not in STRATEGIES:
             raise ValueError(unknown_strategy(name))
     if len(set(names)) != len(names):
@@ -104,50 +104,43 @@ def _known_strategies(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _known_strategy(name: str) -> str:
-    return _known_strategies((name,))[0]
-
-
 StrategyNames = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_strategies)]
-StrategyName = Annotated[str, AfterValidator(_known_strategy)]
+StrategyName = Annotated[str, AfterValidator(lambda name: _known_strategies((name,))[0])]
 
 
 def check_knob(name: str, value: AxisValue, strategies: Sequence[str]) -> None:
-    """Sees that a knob is of one of these strategies and may have this value.
+    """Check that one of the strategies has a knob and that the knob may have this value.
 
     Raises:
-        ValueError: No strategy has the knob, or the value is not allowed; the message says which.
+        ValueError: None of the strategies has the knob, or its value is not allowed.
     """
     knobs = [traits_of(strategy).knobs.get(name) for strategy in strategies]
     found = [knob for knob in knobs if knob is not None]
     if not found:
+        having = ", ".join(strategy for strategy, traits in STRATEGIES.items() if name in traits.knobs)
         raise ValueError(
-            f"{name} is no knob of {', '.join(strategies)}, so it would do nothing: take it out, "
-            f"or use a strategy that has it ({', '.join(_strategies_with(name))})"
+            f"{name} is not a knob of {', '.join(strategies)}, so it has no effect: remove it, or use one of "
+            f"{having}"
         )
     if not found[0].allowed.contains(value):
         raise ValueError(f"{name} = {value!r}: allowed is {found[0].allowed.describe()}")
 
 
 def configuration_with_knobs(configuration: Configuration, **stated: AxisValue | None) -> Configuration:
-    """The configuration with every knob of its strategy: as stated, or its default.
+    """A configuration with all knobs of its strategy: the stated ones, and defaults for the others.
 
     Args:
-        configuration: The configuration to run, without knobs.
-        stated: Knobs by name; None if not stated.
+        configuration: A configuration without knobs.
+        stated: Value of each knob by name; None if it is not stated.
 
     Raises:
-        ValueError: The strategy is unknown, a knob is not of it, or may not have its value.
+        ValueError: The strategy is unknown, or it does not allow a knob or its value.
     """
-    _known_strategy(configuration.strategy)
+    _known_strategies((configuration.strategy,))
     said = {name: value for name, value in stated.items() if value is not None}
     for name, value in said.items():
         check_knob(name, value, (configuration.strategy,))
     return with_knobs(configuration.replaced(**said))
-
-
-def _strategies_with(knob: str) -> list[str]:
-    return [name for name, traits in STRATEGIES.items() if knob in traits.knobs]
 
 
 def _listed(value: Any) -> Configuration:
@@ -156,12 +149,11 @@ def _listed(value: Any) -> Configuration:
     try:
         return Configuration.from_key(value)
     except (TypeError, ValueError, RecursionError):
-        # A string that is no key is what somebody wrote by hand.
+        # A string that is not a key was written by a user.
         raise ValueError("must be a table") from None
 
 
-#: One of the configurations that a recording lists. A file states it axis by axis; afterwards it is stored
-#: by its key.
+#: A configuration of a recording. A job file states it as a table; a stored job has its key.
 ListedConfiguration = Annotated[
     Configuration,
     PlainValidator(_listed),

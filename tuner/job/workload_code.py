@@ -1,4 +1,4 @@
-"""The identity of a workload's code: a digest of its source, found without importing it."""
+"""Digest of a workload's source code, computed without importing it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,22 @@ from pathlib import Path
 
 from tuner.job.job_modules import importing_from
 
-#: New names of modules that moved, which count as the old ones: studies made before are still resumed.
-_MOVED = {
-    b"tuner.domain.errors": b"tuner.errors",
-    b"tuner.domain.workload": b"tuner.workload",
-    b"from paceline import": b"from tuner.workload import",
-}
+#: New to old names of modules that moved: the digest stays equal, so that old studies can be resumed.
+_MOVED = {b"tuner.domain.errors": b"tuner.errors", b"tuner.domain.workload": b"tuner.workload"}
 
 
 def workload_code_digest(path: str, job_folder: Path) -> str:
-    """Digest of a workload's source and of the modules beside it that it imports.
+    """Digest of a workload's source and of the modules in its folder that it imports.
 
-    Follows imports whose files lie in the folder of the workload's module, or below; installed packages
-    do not enter. Imports neither the module nor torch, only the packages above it.
+    It depends on imported files in the folder of the workload's module or below, not on installed packages.
+    Only the packages that contain the module are imported, neither the module nor torch.
 
     Args:
         path: The workload's import path, `module:Class`.
         job_folder: Folder of the job file.
 
     Returns:
-        Sixteen hexadecimal digits; empty where no source is found.
+        Sixteen hexadecimal digits; empty if there is no source file.
     """
     module_name = path.partition(":")[0]
     source = _source_of(module_name, job_folder)
@@ -57,7 +53,7 @@ def _source_of(module_name: str, job_folder: Path) -> Path | None:
 
 
 def with_imports(source: Path, package: str) -> list[Path]:
-    """The module's file and every file in its folder or below that its imports lead to, sorted."""
+    """A module's file and all files in its folder or below that it imports, sorted."""
     folder = source.parent
     found: set[Path] = set()
     waiting = [source]

@@ -1,35 +1,33 @@
-"""Imports the workload that a job file names, builds it, and checks it against the job."""
+"""Import and build the Workload that a job file names, and check it against the job."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import inspect
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tuner.domain.errors import JobError
+from tuner.domain.errors import JobError, did_you_mean
 from tuner.domain.workload import Workload
-from tuner.job.interrupts import interrupts_deferred
-from tuner.job.job_modules import importing_from, is_missing_itself, nearest_module
+from tuner.job.job_modules import importing_from, interrupts_deferred, is_missing_itself, similar_module
 from tuner.job.model import Job
 
 
 def load_workload(job: Job, job_folder: Path) -> Workload:
     """The job's workload, built with its parameters.
 
-    The module is searched in the job's folder first, then among installed packages; Paceline's own
-    packages are never replaced by folders of the same names. Importing it may import torch.
+    Python searches the module in the job's folder first, then among the installed packages. A folder never
+    replaces a package of Paceline with the same name. The import may load torch.
 
     Args:
         job: The job.
         job_folder: Folder of the job file.
 
     Raises:
-        JobError: It cannot be imported, is not a workload, does not take the parameters, or does not
-            agree with the job's goal; the message names the key.
+        JobError: The class cannot be imported, is no Workload, does not accept the parameters, or does not
+            match the job's goal.
     """
     class_ = _workload_class(job.trained.path, job_folder)
     _refuse_overridden_settings(job, class_)
@@ -52,13 +50,13 @@ def _workload_class(path: str, job_folder: Path) -> type[Workload]:
         raise JobError(f"workload.path: {path} is not a Workload. Derive the class from paceline.Workload")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
-        raise JobError(f"workload.path: {path} does not define {missing}. Add what is missing to the class")
+        raise JobError(f"workload.path: {path} does not define {missing}. Add these methods to the class")
     return found
 
 
 def _imported(module_name: str, job_folder: Path) -> ModuleType:
     with interrupts_deferred(), contextlib.suppress(ImportError):
-        # Every workload needs it. Where it is broken, the workload's own import says so.
+        # Every workload needs torch. If torch is broken, the import of the workload reports it.
         importlib.import_module("torch")
     try:
         with importing_from(job_folder, module_name):
@@ -69,11 +67,10 @@ def _imported(module_name: str, job_folder: Path) -> ModuleType:
                 f"workload.path: importing {module_name} failed: it needs the module {error.name}, "
                 "which is not installed here"
             ) from error
-        near = nearest_module(module_name, job_folder)
-        hint = f"; did you mean {near!r}?" if near else ""
+        hint = similar_module(module_name, job_folder)
         raise JobError(
-            f"workload.path: there is no module {error.name} in {job_folder.absolute()} or among what is "
-            f"installed{hint} Put it beside the job file, or install it"
+            f"workload.path: there is no module {error.name} in {job_folder.absolute()} or among the "
+            f"installed packages{hint} Put it beside the job file, or install it"
         ) from error
     except JobError:
         raise
@@ -90,8 +87,7 @@ def _no_such_class(module: ModuleType, class_name: str) -> str:
         for name, value in vars(module).items()
         if inspect.isclass(value) and issubclass(value, Workload) and value is not Workload
     ]
-    near = difflib.get_close_matches(class_name, names, n=1)
-    hint = f"; did you mean {module.__name__}:{near[0]}?" if near else "."
+    hint = did_you_mean(class_name, names, f"{module.__name__}:{{}}")
     known = f"Its workloads are {', '.join(names)}" if names else "It defines no Workload"
     return f"workload.path: {module.__name__} has no class {class_name}{hint} {known}"
 
@@ -119,7 +115,7 @@ def _built(job: Job, class_: type[Workload]) -> Workload:
         raise
     except Exception as error:
         raise JobError(
-            f"workload.parameters: {class_.__name__} refuses {_spelled(parameters)}: "
+            f"workload.parameters: {class_.__name__} does not accept {_spelled(parameters)}: "
             f"{type(error).__name__}: {error}"
         ) from error
 
@@ -135,8 +131,7 @@ def _wrong_parameters(
     listed = f"{class_.__name__} accepts {', '.join(accepted) or 'none'}"
     for name in parameters:
         if name not in accepted:
-            near = difflib.get_close_matches(name, accepted, n=1)
-            hint = f"; did you mean 'workload.parameters.{near[0]}'?" if near else "."
+            hint = did_you_mean(name, accepted, "'workload.parameters.{}'")
             return f"unknown key 'workload.parameters.{name}'{hint} {listed}"
     for name in accepted:
         if signature.parameters[name].default is inspect.Parameter.empty and name not in parameters:
@@ -152,13 +147,11 @@ def _check_goal(job: Job, workload: Workload) -> None:
     goal, metric = job.goal, workload.metric
     name = type(workload).__name__
     if goal.metric != metric.name:
-        raise JobError(
-            f"goal.metric = {goal.metric!r}: {name} scores {metric.name!r}. Set goal.metric to that"
-        )
+        raise JobError(f"goal.metric = {goal.metric!r}: {name} scores {metric.name!r}. Set goal.metric to it")
     if goal.maximize != (metric.direction == "maximize"):
         raise JobError(
-            f"goal.direction = {goal.direction!r}: {name} says {metric.name} is one to {metric.direction}. "
-            "Set goal.direction to that"
+            f"goal.direction = {goal.direction!r}: {name} is to {metric.direction} {metric.name}. "
+            "Change goal.direction"
         )
     if not metric.lower <= goal.target <= metric.upper:
         raise JobError(

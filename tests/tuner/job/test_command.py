@@ -67,20 +67,20 @@ def test_a_command_implies_its_kind_and_needs_no_workload(tmp_path: Path) -> Non
     [
         (
             "command = 'train --lr {learnig_rate}'",
-            r"\{learnig_rate\} is no variable; did you mean \{learning_rate\}",
+            r"\{learnig_rate\} is not a variable; did you mean \{learning_rate\}",
         ),
-        ("command = 'train --lr {lr}'", "Known are nodes, devices_per_node, num_ranks"),
-        ("command = 'train ${HOME}'", r"For the shell's own variable write \$\{\{HOME\}\}"),
-        ("command = 'train {batch_size'", "write {{ and }} for braces"),
+        ("command = 'train --lr {lr}'", "Known variables are nodes, devices_per_node, num_ranks"),
+        ("command = 'train ${HOME}'", r"For a variable of the shell, write \$\{\{HOME\}\}"),
+        ("command = 'train {batch_size'", "write {{ and }} for literal braces"),
         ("command = 'train {batch_size:d}'", "has a format"),
         ("command = ''", "workload.command"),
         (REPORTED + "\npath = 'a:B'", "path and workload.command are both stated"),
-        (REPORTED + "\nenvironment = { RANKS = '{node_rank}' }", "is known on a node only"),
-        (REPORTED + "\nenvironment = { '1X' = 'a' }", "is no name of an environment variable"),
+        (REPORTED + "\nenvironment = { RANKS = '{node_rank}' }", "differs between nodes"),
+        (REPORTED + "\nenvironment = { '1X' = 'a' }", "is not a valid name of an environment variable"),
         (REPORTED + "\none_per = 'nod'", "did you mean 'node'"),
         (REPORTED + "\nmetrics = { source = 'csv' }", "workload.metrics.path is missing"),
         (REPORTED + "\nmetrics = { source = 'output' }", "workload.metrics.pattern is missing"),
-        (REPORTED + "\nmetrics = { source = 'output', pattern = '(' }", "is no regular expression"),
+        (REPORTED + "\nmetrics = { source = 'output', pattern = '(' }", "is not a regular expression"),
         (REPORTED + "\nmetrics = { source = 'output', pattern = 'a(?P<value>.)' }", "needs the groups"),
         (
             REPORTED + "\nmetrics = { source = 'output', pattern = '(?P<epoch>.) (?P<value>.)' }",
@@ -106,10 +106,10 @@ def test_what_is_wrong_with_a_command_is_said_before_anything_starts(
         ({"workload": "command = 'train {learning_rate} {batch_size}'", "nodes": "[1, 2]"}, "cluster.nodes"),
         (
             {"more": "[probe]\nmax_batch_size_per_rank = 6"},
-            "probe.max_batch_size_per_rank asks for accumulation",
+            "probe.max_batch_size_per_rank needs accumulation",
         ),
-        ({"more": "[probe]\nkind = 'emulated'"}, "a command is run as it is"),
-        ({"more": "[cluster.emulate]\ndelay = { high = 0.1 }"}, "a command's steps are its own"),
+        ({"more": "[probe]\nkind = 'emulated'"}, "workload.command implies 'command'"),
+        ({"more": "[cluster.emulate]\ndelay = { high = 0.1 }"}, "not those of a command"),
     ],
 )
 def test_what_varies_must_reach_the_script(tmp_path: Path, changes: dict[str, str], words: str) -> None:

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tuner.job.interrupts import interrupts_deferred
+from tuner.job.job_modules import interrupts_deferred
 
 
 def interrupt(number, frame):

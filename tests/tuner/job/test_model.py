@@ -128,14 +128,14 @@ def test_links_between_two_ranks_are_those_of_collectives_unless_stated():
 def test_an_emulated_job_needs_described_machines_and_no_other_job_has_them():
     with pytest.raises(ValidationError, match=r"probe.kind = 'emulated' needs \[cluster.machine\]"):
         Job.model_validate({**EMULATED, "cluster": {"nodes": [1, 64]}})
-    with pytest.raises(ValidationError, match=r"\[cluster.machine\] describes nodes that need not be there"):
+    with pytest.raises(ValidationError, match=r"\[cluster.machine\] describes emulated nodes"):
         Job.model_validate({**EMULATED, "probe": {}})
 
 
 @pytest.mark.parametrize("half", [{"restart": "2m"}, {"time_between_failures": "5h"}])
 def test_failures_are_reported_whole(half):
     machine = {**MACHINE, **half}
-    with pytest.raises(ValidationError, match="time_between_failures and restart belong together"):
+    with pytest.raises(ValidationError, match="time_between_failures and restart need each other"):
         Job.model_validate({**EMULATED, "cluster": {"machine": machine}})
 
 
@@ -172,10 +172,10 @@ def test_up_to_the_nodes_at_hand_ranks_are_real_and_emulated_beyond():
     [
         ({"cluster": {"nodes": [1, 64], "machine": MACHINE}}, "needs cluster.nodes_at_hand"),
         ({"cluster": {"nodes": [1, 64], "nodes_at_hand": 1}}, r"'auto' needs \[cluster.machine\]"),
-        ({"probe": {"kind": "emulated"}}, "nodes_at_hand goes with probe.kind = 'auto', which is 'emulated'"),
+        ({"probe": {"kind": "emulated"}}, "nodes_at_hand needs probe.kind = 'auto', which is 'emulated'"),
         (
             {"cluster": {"nodes": [8, 64], "nodes_at_hand": 4, "machine": MACHINE}},
-            "below the fewest nodes that may be chosen, 8",
+            "below the smallest number of nodes, 8",
         ),
     ],
 )
@@ -202,12 +202,12 @@ def test_as_many_nodes_are_there_at_once_as_the_largest_configuration_takes_unle
     [
         (
             {**BASE, "cluster": {"nodes": [1, 4], "capacity": 3}},
-            "cluster.capacity = 3 is below the largest number of nodes that may be chosen, 4: state 4 or",
+            "cluster.capacity = 3 is below the largest number of nodes of a configuration, 4: set 4 or",
         ),
         ({**BASE, "cluster": {"nodes": [1, 4], "capacity": 0}}, "greater than 0"),
         (
             {**EMULATED, "cluster": {**EMULATED["cluster"], "capacity": 64}},
-            "probe.kind = 'emulated' uses none: take it out",
+            "probe.kind = 'emulated' uses none: remove it",
         ),
     ],
 )

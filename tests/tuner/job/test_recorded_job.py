@@ -73,7 +73,7 @@ def test_the_baseline_is_one_of_the_recorded_configurations(tmp_path):
     [
         (
             'nodes = 2\nmachine = "large"\nbatch_size = 32\nlearning_rate = 0.2',
-            "baseline: .* was not recorded, .* The nearest recorded one is nodes=2 machine=large "
+            "baseline: .* was not recorded. The nearest recorded configuration is nodes=2 machine=large "
             "batch_size=32 learning_rate=0.1",
         ),
         (
@@ -183,6 +183,6 @@ def test_how_many_nodes_are_there_at_once_may_be_stated_beside_a_recording(tmp_p
     assert (cluster.node_counts, cluster.nodes_at_once) == ((1, 2), 9)
     assert job_of(tmp_path).resolved_cluster().nodes_at_once == 3
     with pytest.raises(
-        JobError, match="below the largest number of nodes that may be chosen, 2 and 1 beside"
+        JobError, match="below the largest number of nodes of a configuration, 2 and 1 extra"
     ):
         job_of(tmp_path, (BUDGET, "[cluster]\ncapacity = 2\n[budget]"))

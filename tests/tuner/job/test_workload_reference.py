@@ -122,7 +122,7 @@ def test_settings_that_a_class_would_ignore_are_refused(folder, table, words):
         (
             "own_training:Own",
             {"size": 1, "depth": 0},
-            "workload.parameters: Own refuses size = 1, depth = 0: ValueError: depth must be at least 1",
+            "workload.parameters: Own does not accept size = 1, depth = 0: ValueError: depth must be at least 1",
         ),
     ],
 )
@@ -135,7 +135,7 @@ def test_what_cannot_be_built_is_named_with_what_can(folder, path, parameters, w
     ("goal", "words"),
     [
         ({"metric": "accuracy", "target": 0.5}, "goal.metric = 'accuracy': Own scores 'recall'"),
-        ({"metric": "recall", "direction": "minimize", "target": 0.5}, "recall is one to maximize"),
+        ({"metric": "recall", "direction": "minimize", "target": 0.5}, "Own is to maximize recall"),
         (
             {"metric": "recall", "direction": "maximize", "target": 2},
             "goal.target = 2 is not a value recall of",
