@@ -1,4 +1,4 @@
-"""Parameters of a script that can be set from outside, and which of them a search needs."""
+"""Parameters of a training script, and which of them are the batch size, the learning rate and so on."""
 
 from __future__ import annotations
 
@@ -13,97 +13,87 @@ environment variable, or `--name=value` for a global variable of the script."""
 
 Role = Literal["batch_size", "learning_rate", "epochs", "steps", "seed", "output", "log", "save", "resume"]
 
-#: Names of each role, the likeliest first. A dotted name counts by its end.
-_NAMES: dict[Role, tuple[str, ...]] = {
+#: Names of each role, the likeliest first, and words that exclude a name. A dotted name counts by its end.
+_ROLES: dict[Role, tuple[str, str]] = {
     "batch_size": (
-        *("global_batch_size", "total_batch_size", "effective_batch_size", "train_batch_size", "batch_size"),
-        *("per_device_train_batch_size", "per_gpu_train_batch_size", "batch_size_per_gpu"),
-        *("batch_size_per_device", "batch_size_per_rank", "per_device_batch_size", "local_batch_size"),
-        *("micro_batch_size", "device_batch_size", "samples_per_gpu", "train_bs", "batchsize", "batch", "bs"),
-        *("bsz", "mbs", "b"),
+        "global_batch_size total_batch_size effective_batch_size train_batch_size batch_size "
+        "per_device_train_batch_size per_gpu_train_batch_size batch_size_per_gpu batch_size_per_device "
+        "batch_size_per_rank per_device_batch_size local_batch_size micro_batch_size device_batch_size "
+        "samples_per_gpu train_bs batchsize batch bs bsz mbs b",
+        "test eval evaluation val valid validation dev predict inference sampler",
     ),
     "learning_rate": (
-        *("learning_rate", "lr", "peak_lr", "base_lr", "max_lr", "learningrate", "init_lr", "initial_lr"),
-        *("peak_learning_rate", "base_learning_rate", "blr", "lr0"),
+        "learning_rate lr peak_lr base_lr max_lr learningrate init_lr initial_lr peak_learning_rate "
+        "base_learning_rate blr lr0",
+        "min final end warmup decay schedule scheduler policy type mult factor",
     ),
     "epochs": (
-        *("num_train_epochs", "max_epochs", "num_epochs", "n_epochs", "epochs", "nb_epochs", "max_epoch"),
-        *("train_epochs", "n_epoch", "num_epoch", "epoch"),
+        "num_train_epochs max_epochs num_epochs n_epochs epochs nb_epochs max_epoch train_epochs n_epoch "
+        "num_epoch epoch",
+        "warmup decay start cooldown patience save eval every interval freq log",
     ),
     "steps": (
-        *("max_steps", "num_train_steps", "total_steps", "train_steps", "num_steps", "n_steps", "max_iters"),
-        *("num_iterations", "max_iterations", "total_iters", "iterations", "num_iters", "n_iters", "iters"),
-        *("num_boost_round", "n_estimators", "max_iter", "niter", "steps"),
-        *("total_timesteps", "max_timesteps", "num_timesteps", "timesteps", "total_env_steps"),
+        "max_steps num_train_steps total_steps train_steps num_steps n_steps max_iters num_iterations "
+        "max_iterations total_iters iterations num_iters n_iters iters num_boost_round n_estimators max_iter "
+        "niter steps total_timesteps max_timesteps num_timesteps timesteps total_env_steps",
+        "warmup decay save eval logging log every accumulation interval freq val grad",
     ),
-    "seed": ("seed", "random_seed", "manual_seed", "rng_seed", "random_state", "seed_everything"),
+    "seed": ("seed random_seed manual_seed rng_seed random_state seed_everything", ""),
     "output": (
-        *("output_dir", "hydra.run.dir", "default_root_dir", "out_dir", "outdir", "output_folder"),
-        *("output_path", "work_dir", "workdir", "run_dir", "exp_dir", "experiment_dir", "results_dir"),
-        *("result_dir", "log_dir", "logdir", "model_dir", "project_dir", "output", "out"),
-        *("root_dir", "root"),
+        "output_dir hydra.run.dir default_root_dir out_dir outdir output_folder output_path work_dir workdir "
+        "run_dir exp_dir experiment_dir results_dir result_dir log_dir logdir model_dir project_dir output "
+        "out root_dir root",
+        "overwrite layer channel channels features dim size",
     ),
     "log": (
-        *("log_file", "logfile", "metrics_file", "scores_file", "results_file", "history_file", "csv_file"),
-        *("log_path", "metrics_path", "results_path", "output_file", "out_file", "csv", "metrics", "log"),
+        "log_file logfile metrics_file scores_file results_file history_file csv_file log_path metrics_path "
+        "results_path output_file out_file csv metrics log",
+        "every interval freq steps level dir folder best",
     ),
     "save": (
-        *("checkpoint_dir", "checkpoint_folder", "ckpt_dir", "save_dir", "save_folder", "save_path"),
-        *("checkpoint_path", "save_to", "snapshot_path", "snapshot_dir", "backup_dir", "backup_path"),
-        *("checkpoint_file", "save_file", "save_model_path", "state_path", "state_file", "save"),
-        *("checkpoint", "ckpt", "model_path", "model_file", "model_out", "weights_path", "weights", "model"),
+        "checkpoint_dir checkpoint_folder ckpt_dir save_dir save_folder save_path checkpoint_path save_to "
+        "snapshot_path snapshot_dir backup_dir backup_path checkpoint_file save_file save_model_path "
+        "state_path state_file save checkpoint ckpt model_path model_file model_out weights_path weights "
+        "model",
+        "every interval freq steps strategy limit total best only",
     ),
     "resume": (
-        *("resume", "resume_from_checkpoint", "resume_from", "resume_path", "resume_ckpt", "ckpt_path"),
-        *("restore_from", "restore", "load_checkpoint", "continue_from", "load", "checkpoint", "ckpt"),
+        "resume resume_from_checkpoint resume_from resume_path resume_ckpt ckpt_path restore_from restore "
+        "load_checkpoint continue_from load checkpoint ckpt",
+        "every interval steps strategy optimizer scheduler download",
     ),
 }
-#: What speaks against a role, in a name.
-_OTHERS: dict[Role, str] = {
-    "batch_size": r"(^|_)(test|eval|evaluation|val|valid|validation|dev|predict|inference|sampler)(_|$)",
-    "learning_rate": r"(^|_)(min|final|end|warmup|decay|schedule|scheduler|policy|type|mult|factor)(_|$)",
-    "epochs": r"(^|_)(warmup|decay|start|cooldown|patience|save|eval|every|interval|freq|log)(_|$)",
-    "steps": r"(^|_)(warmup|decay|save|eval|logging|log|every|accumulation|interval|freq|val|grad)(_|$)",
-    "seed": r"(^|_)(data_only)(_|$)",
-    "output": r"(^|_)(overwrite|layer|channels?|features|dim|size)(_|$)",
-    "log": r"(^|_)(every|interval|freq|steps|level|dir|folder|best)(_|$)",
-    "save": r"(^|_)(every|interval|freq|steps|strategy|limit|total|best|only)(_|$)",
-    "resume": r"(^|_)(every|interval|steps|strategy|optimizer|scheduler|download)(_|$)",
-}
-#: Endings of files that hold the state of a training, and of files that hold its scores.
+#: Files that hold the state of a training, and files that hold scores.
 STATE_FILE = re.compile(
-    r"\.(pt|pth|ckpt|npz|npy|pkl|pickle|bin|safetensors|h5|keras|tar|msgpack|joblib|txt|json|model)$",
-    re.IGNORECASE,
+    r"\.(pt|pth|ckpt|npz|npy|pkl|pickle|bin|safetensors|h5|keras|tar|msgpack|joblib|txt|json|model)$", re.I
 )
-_SCORE_FILE = re.compile(r"\.(csv|tsv|jsonl?|ndjson|log|txt)$", re.IGNORECASE)
-#: Names that are a place to write to only if their default says so.
+_SCORE_FILE = re.compile(r"\.(csv|tsv|jsonl?|ndjson|log|txt)$", re.I)
+_RUN_FOLDER = re.compile(r"run|log|out|result|exp|checkpoint|save", re.I)
+#: Names that are a place to write to only if the default value looks like one.
 _DOUBTFUL: dict[str, re.Pattern[str]] = {
     **dict.fromkeys(("weights", "model", "model_path", "model_file"), STATE_FILE),
     **dict.fromkeys(("csv", "metrics", "log", "output_file", "out_file"), _SCORE_FILE),
-    **dict.fromkeys(
-        ("root", "root_dir"), re.compile(r"run|log|out|result|exp|checkpoint|save", re.IGNORECASE)
-    ),
+    **dict.fromkeys(("root", "root_dir"), _RUN_FOLDER),
 }
-#: Words of the help that speak against a role.
-_OTHER_WORDS: dict[Role, re.Pattern[str]] = {
-    "steps": re.compile(r"roll-?out|per (policy|environment|env|update|epoch)|horizon", re.IGNORECASE),
-    **dict.fromkeys(
-        ("output", "save"),
-        re.compile(r"pre-?trained|fine-?tun|initiali|warm start|to load|load from|read from", re.IGNORECASE),
-    ),
+_INPUT = re.compile(r"pre-?trained|fine-?tun|initiali|warm start|to load|load from|read from", re.I)
+#: Words of the help text that exclude a role.
+_EXCLUDING_HELP: dict[Role, re.Pattern[str]] = {
+    "steps": re.compile(r"roll-?out|per (policy|environment|env|update|epoch)|horizon", re.I),
+    "output": _INPUT,
+    "save": _INPUT,
 }
-#: Names of a place to save to that may as well be what a training starts from.
+#: Names of a place to save to that may instead be the model that a training starts from.
 MAYBE_INPUTS = {
     "checkpoint",
     "ckpt",
     "weights",
+    "weights_path",
     "model",
     "model_path",
     "model_file",
     "model_dir",
-    "weights_path",
 }
-#: Ways to set a parameter, the preferred first.
+#: Ways to set a parameter, the preferred one first.
 _WAYS: tuple[Way, ...] = ("option", "override", "gin", "variable", "file", "global")
 #: Names that also count at the end of a longer one, as in `sgd_lr` or `TRAINER_BATCH_SIZE`.
 _ENDINGS = ("batch_size", "learning_rate", "lr")
@@ -115,18 +105,18 @@ _GLOBAL = re.compile(r"\b(global|total|effective|across|over) ?", re.I)
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """Something that a script takes from outside.
+    """A parameter of a training script.
 
     Args:
-        name: As the user writes it: `--batch-size`, `optimizer.lr`, `BATCH_SIZE`.
+        name: Name as the user writes it: `--batch-size`, `optimizer.lr`, `BATCH_SIZE`.
         aliases: Other names, such as `-b`.
         way: How it is set.
-        default: Its value if nothing is set, as text; None if unknown.
-        takes_value: Whether a value follows; a switch has none.
-        words: What the help says of it.
-        place: Where it was found, for the job file's comments.
-        joined: Whether the help writes `--name=value`.
-        fixed: The only value that has the effect, such as `resume`; None if any has.
+        default: Default value as text; None if unknown.
+        takes_value: Whether a value follows the name; False for a switch.
+        words: Its help text.
+        place: Where it was found, for the comments of the job file.
+        joined: Whether it is written as `--name=value`.
+        fixed: The only value that has the wanted effect, such as `resume`; None if any value has.
     """
 
     name: str
@@ -146,7 +136,7 @@ class Parameter:
 
     @property
     def is_per_rank(self) -> bool | None:
-        """Whether a batch size is that of one rank; None if neither name nor help says."""
+        """Whether a batch size is that of one rank; None if neither the name nor the help says so."""
         if _PER_RANK.search(self.plain_name) or _PER_RANK.search(self.words):
             return True
         is_global = re.search(r"(global|total|effective)", self.plain_name) or _GLOBAL.search(self.words)
@@ -160,7 +150,7 @@ def plain_name(name: str) -> str:
 
 
 def number_of(text: str | None) -> float | None:
-    """The positive number that text is; None if it is none."""
+    """A positive, finite number from text; None if the text is no such number."""
     if text is None:
         return None
     try:
@@ -173,15 +163,15 @@ def number_of(text: str | None) -> float | None:
 def roles_of(parameters: Iterable[Parameter], stated: Iterable[str] = ()) -> dict[Role, Parameter]:
     """The likeliest parameter for each role.
 
-    What the user's command sets already comes first, then the order of names in which a role is known.
+    Parameters that the user's command sets come first, then those with the likeliest name.
 
     Args:
-        parameters: All there are, those of the preferred way first.
+        parameters: All parameters of the script.
         stated: Names that the user's command sets.
     """
     known, given = list(parameters), set(stated)
     found: dict[Role, Parameter] = {}
-    for role in _NAMES:
+    for role in _ROLES:
         ranked = [
             (not given & {one.name, *one.aliases}, _WAYS.index(one.way), rank, i)
             for i, one in enumerate(known)
@@ -189,39 +179,32 @@ def roles_of(parameters: Iterable[Parameter], stated: Iterable[str] = ()) -> dic
         ]
         if ranked:
             found[role] = known[min(ranked)[-1]]
-    _separate(found)
-    return found
-
-
-def _separate(found: dict[Role, Parameter]) -> None:
-    """One parameter has one role: a `--checkpoint` without another place to save to is where to save."""
+    # A `--checkpoint` without another place to save to is the place to save to, not to resume from.
     if "resume" in found and found["resume"] in (found.get("save"), found.get("output")):
         del found["resume"]
     if "save" in found and found["save"] == found.get("output"):
         del found["save"]
+    return found
 
 
 def _rank(parameter: Parameter, role: Role) -> int | None:
-    """Position of a parameter among the names of a role; None if it has not this role."""
+    """Rank of a parameter among the names of a role (0 is the likeliest); None if it cannot have the role."""
+    names, excluded = (words.split() for words in _ROLES[role])
     name = parameter.plain_name
     end = name.rpartition(".")[2]
-    if re.search(_OTHERS[role], name.replace(".", "_")):
+    help_excludes = _EXCLUDING_HELP.get(role)
+    if set(re.split(r"[._]", name)) & set(excluded) or (
+        help_excludes and help_excludes.search(parameter.words)
+    ):
         return None
-    if role in ("batch_size", "learning_rate") and not parameter.takes_value:
+    if not parameter.takes_value and role in ("batch_size", "learning_rate", "output", "log", "save"):
         return None
-    if (words := _OTHER_WORDS.get(role)) and words.search(parameter.words):
+    needed = _DOUBTFUL.get(end) if role in ("output", "log", "save") else None
+    if needed and not needed.search(parameter.default or ""):
         return None
-    if role in ("output", "log", "save"):
-        needed = _DOUBTFUL.get(end)
-        if not parameter.takes_value or (needed and not needed.search(parameter.default or "")):
-            return None
-    names = _NAMES[role]
-    # `checkpoint.folder` is a checkpoint_folder.
-    last_two = "_".join(name.split(".")[-2:])
+    last_two = "_".join(name.split(".")[-2:])  # `checkpoint.folder` counts as checkpoint_folder
     rank = next((i for i, one in enumerate(names) if one in (name, end, last_two)), None)
     if rank is None and any(end.endswith(f"_{one}") for one in _ENDINGS if one in names):
         rank = len(names)
-    if rank is None:
-        return None
-    # `train.batch_size` before `data.loader.batch_size`.
-    return 10 * rank + min(name.count("."), 9)
+    # `train.batch_size` comes before `data.loader.batch_size`.
+    return None if rank is None else 10 * rank + min(name.count("."), 9)
