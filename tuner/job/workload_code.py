@@ -10,7 +10,11 @@ from pathlib import Path
 from tuner.job.job_modules import importing_from
 
 #: New to old names of modules that moved: the digest stays equal, so that old studies can be resumed.
-_MOVED = {b"tuner.domain.errors": b"tuner.errors", b"tuner.domain.workload": b"tuner.workload"}
+_MOVED = {
+    b"tuner.domain.errors": b"tuner.errors",
+    b"tuner.domain.workload": b"tuner.workload",
+    b"from paceline import": b"from tuner.workload import",
+}
 
 
 def workload_code_digest(path: str, job_folder: Path) -> str:

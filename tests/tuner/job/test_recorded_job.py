@@ -182,7 +182,5 @@ def test_how_many_nodes_are_there_at_once_may_be_stated_beside_a_recording(tmp_p
     cluster = job_of(tmp_path, (BUDGET, "[cluster]\ncapacity = 9\n[budget]")).resolved_cluster()
     assert (cluster.node_counts, cluster.nodes_at_once) == ((1, 2), 9)
     assert job_of(tmp_path).resolved_cluster().nodes_at_once == 3
-    with pytest.raises(
-        JobError, match="below the largest number of nodes of a configuration, 2 and 1 extra"
-    ):
+    with pytest.raises(JobError, match="below the largest number of nodes of a configuration, 2 and 1 extra"):
         job_of(tmp_path, (BUDGET, "[cluster]\ncapacity = 2\n[budget]"))
