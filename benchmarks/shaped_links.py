@@ -37,7 +37,8 @@ import typer
 
 from benchmarks.host_network import HostNetwork, host_network, reason_against_hosts
 from search_spaces import STRATEGIES
-from tuner.analytic.step_time_laws import Network, batch_seconds
+from tuner.analytic.step_time_laws import Network
+from tuner.analytic.strategy_laws import batch_seconds
 from tuner.calibration import Constants, Effort, Figure, Link, machine_section
 from tuner.launchers import (
     CommandLauncher,

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tuner.analytic.placement import Placements
+from search_spaces import Configuration
+from tuner.analytic.all_reduce_cost import Placements
 from tuner.analytic.step_rows import Steps
-from tuner.analytic.strategy_encoding import Setup
+from tuner.analytic.strategy_encoding import setup_of
 
 
 def placements_of(ranks_per_node: Sequence[Sequence[int]]) -> Placements:
@@ -34,7 +35,7 @@ def spread_evenly(num_ranks: int, num_nodes: int) -> tuple[int, ...]:
 
 def all_reduce_steps(placements: Placements, batch_size_per_rank: npt.NDArray[np.float64]) -> Steps:
     """Steps of ranks that all-reduce after each of them."""
-    setups = [Setup(strategy="all_reduce", num_ranks=int(ranks), tau=1) for ranks in placements.num_ranks]
+    setups = [setup_of(Configuration(), int(ranks)) for ranks in placements.num_ranks]
     return Steps(placements=placements, batch_size_per_rank=batch_size_per_rank, setups=tuple(setups))
 
 

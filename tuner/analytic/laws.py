@@ -23,22 +23,6 @@ def expected_maximum(num_ranks: Array) -> Array:
     return np.where(p > 1, ndtri((p - 0.375) / (p + 0.25)), 0.0)
 
 
-def ring_all_reduce_seconds(
-    num_ranks: Array, num_bytes: float, *, latency: Values, bytes_per_second: Values
-) -> Array:
-    """Seconds of a ring all-reduce: 2 (p - 1) A + 2 ((p - 1) / p) n / w (Patarasuk and Yuan 2009).
-
-    Args:
-        num_ranks: p.
-        num_bytes: n, bytes that are reduced.
-        latency: A, seconds a hop, as the collective shows it and not a ping.
-        bytes_per_second: w.
-    """
-    p = np.asarray(num_ranks, dtype=float)
-    seconds = 2 * (p - 1) * latency + 2 * (p - 1) / p * num_bytes / bytes_per_second
-    return np.asarray(seconds, dtype=float)
-
-
 def overlapped_seconds(compute: Array, exchange: Array, overlap: Values) -> Array:
     """Seconds of compute with an exchange that overlaps with it: (c^g + s^g)^(1/g).
 

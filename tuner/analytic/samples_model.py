@@ -10,7 +10,6 @@ import numpy as np
 
 from search_spaces import Configuration
 from tuner.analytic.curve_template import PRIOR
-from tuner.analytic.disagreement import FAMILIES, OUTER_STEP, disagreement_columns, disagreement_parameters
 from tuner.analytic.laws import Array, log_best_rate, log_samples_at_best_rate, rate_penalty
 from tuner.analytic.learning_curve import Arrivals, extrapolate
 from tuner.analytic.mixed_posterior import MixedPosterior, PastLaw, fit_mixed
@@ -33,6 +32,7 @@ from tuner.analytic.strategy_encoding import (
     setup_of,
     strategy_columns,
 )
+from tuner.analytic.strategy_laws import COST_PARAMETERS, disagreement_columns, disagreement_parameters
 
 #: Unknown of every strategy but all-reduce: how its best rate differs if ranks step asynchronously.
 ASYNCHRONOUS = Parameter(name="log best rate of ranks apart over all-reduce's", mean=0.0, sd=0.5)
@@ -41,7 +41,7 @@ ASYNCHRONOUS = Parameter(name="log best rate of ranks apart over all-reduce's", 
 _DISAGREEMENT_LENGTH = 4.0
 #: Lengths of columns over which residuals stay alike, and over which they have nothing in common.
 _ANYHOW, _ASYNCHRONOUS = 1e6, 1e-2
-_NUM_DISAGREEMENTS = len(FAMILIES) + 1
+_NUM_DISAGREEMENTS = len(COST_PARAMETERS)
 #: Unknowns of the law besides those of strategies, and the column of `samples_inputs` that says whether a
 #: configuration states a learning rate.
 _NUM_BASIN, _HAS_RATE = 7, 3 + _NUM_DISAGREEMENTS + NUM_STRATEGIES
@@ -88,7 +88,7 @@ def samples_inputs(configurations: Sequence[Configuration], devices_per_node: in
             math.log(counted_batch(c, devices_per_node)),
             math.log(c.learning_rate),  # 0 without a rate
             1.0 - 1.0 / setup.num_ranks if setup.traits.exchanged == "parameters" else 0.0,
-            *disagreement_columns(setup, c),
+            *disagreement_columns(setup),
         )
         for c, setup in zip(configurations, setups, strict=True)
     ]
@@ -127,7 +127,7 @@ def log_samples_law(theta: Array, inputs: Array, exponent: float, columns: Seque
     )
     found = found + penalty * inputs[:, _HAS_RATE]
     disagreements = inputs[:, 3 : 3 + _NUM_DISAGREEMENTS]
-    factors = np.array([*(family.mean for family in FAMILIES), OUTER_STEP.mean])
+    factors = np.array([cost.mean for cost in COST_PARAMETERS])
     factors[list(columns)] = 0.0
     found = found + disagreements @ factors
     for factor, column in zip(theta[_NUM_BASIN + 1 :], columns, strict=True):

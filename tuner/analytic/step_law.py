@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tuner.analytic.all_reduce_cost import Link, Sharing
 from tuner.analytic.laws import Array, Values, expected_maximum
-from tuner.analytic.placement import Link, Sharing
 from tuner.analytic.regression import Parameter
 from tuner.analytic.step_rows import AT_HAND, EMULATED, Alike, alike_rows
-from tuner.analytic.step_time_laws import Network, batch_seconds
+from tuner.analytic.step_time_laws import Network
+from tuner.analytic.strategy_laws import batch_seconds
 from tuner.domain.cluster import Cluster
 
 _STEP = 1e-5

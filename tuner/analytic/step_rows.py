@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration, StrategyTraits
+from tuner.analytic.all_reduce_cost import Placements
 from tuner.analytic.laws import Array
-from tuner.analytic.placement import Placements
 from tuner.analytic.strategy_encoding import (
     NUM_STRATEGIES,
     Setup,

@@ -21,42 +21,45 @@ STRATEGY_LENGTH = 1.0 / math.sqrt(-math.log(STRATEGY_CORRELATION))
 NUM_STRATEGIES = len(STRATEGIES)
 
 _NAMES = tuple(STRATEGIES)
-_EXCHANGES = [(t.partners, t.exchanged, t.draws_itself, t.vectors) for t in STRATEGIES.values()]
-#: For each strategy the place of the first one that exchanges alike.
+_EXCHANGES = [(t.step_time_law, t.draws_itself, t.vectors) for t in STRATEGIES.values()]
+#: For each strategy, the index of the first one whose steps take as long.
 _KINDS = np.array([_EXCHANGES.index(exchange) for exchange in _EXCHANGES])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """How ranks train together.
+    """How the ranks of a configuration train together.
 
     Args:
-        strategy: Its name.
+        strategy: The name of the strategy.
         num_ranks: p.
         tau: Steps between two exchanges.
+        configuration: The configuration, for further knobs.
     """
 
     strategy: str
     num_ranks: int
     tau: int
+    configuration: Configuration
 
     @property
     def traits(self) -> StrategyTraits:
-        """What is known of the strategy."""
+        """The traits of the strategy."""
         return traits_of(self.strategy)
 
 
 @lru_cache(maxsize=8192)
 def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
-    """How a configuration trains on so many ranks.
+    """How a configuration trains on `num_ranks` ranks.
 
-    One rank has nobody to exchange with: except for an outer step it is plain SGD whatever the strategy, and
-    stands for what all-reduce is on one rank, so that a run of one informs all.
+    A single rank trains by plain SGD whatever the strategy, except with an outer step. It counts as
+    all-reduce, so that one run informs the predictions of all strategies.
     """
     traits = traits_of(configuration.strategy)
     if num_ranks == 1 and not traits.has_outer_step:
-        return Setup(strategy="all_reduce", num_ranks=1, tau=1)
-    return Setup(strategy=traits.name, num_ranks=num_ranks, tau=traits.tau_of(configuration))
+        return Setup(strategy="all_reduce", num_ranks=1, tau=1, configuration=configuration)
+    tau = traits.tau_of(configuration)
+    return Setup(strategy=traits.name, num_ranks=num_ranks, tau=tau, configuration=configuration)
 
 
 def strategy_columns(setups: Sequence[Setup]) -> Array:
@@ -66,10 +69,7 @@ def strategy_columns(setups: Sequence[Setup]) -> Array:
 
 
 def exchanging_alike(columns: Array) -> list[tuple[StrategyTraits, npt.NDArray[np.intp]]]:
-    """The rows of `strategy_columns` by how they exchange, each time with the traits of one such strategy.
-
-    What crosses the network, with whom and how much, is all that seconds depend on.
-    """
+    """Groups the rows of `strategy_columns` by law of step time, each with the traits of one strategy."""
     kinds = _KINDS[columns.argmax(axis=1)]
     return [(traits_of(_NAMES[i]), np.flatnonzero(kinds == i)) for i in np.unique(kinds)]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tuner.analytic.laws import ring_all_reduce_seconds
+from tuner.analytic.all_reduce_cost import ring_all_reduce_seconds
 from tuner.domain.cluster import VirtualCluster
 
 #: A step is never shorter than this share of the mean one.

@@ -8,12 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces import STRATEGIES, Configuration, traits_of, with_knobs
-from tuner.analytic.disagreement import disagreement, disagreement_columns, disagreement_parameters, family_of
 from tuner.analytic.strategy_encoding import (
     STRATEGY_CORRELATION,
     exchanging_alike,
     setup_of,
     strategy_columns,
+)
+from tuner.analytic.strategy_laws import (
+    SAMPLES_LAWS,
+    STEP_TIME_LAWS,
+    disagreement,
+    disagreement_columns,
+    disagreement_parameters,
 )
 
 OTHERS = [name for name in STRATEGIES if name != "all_reduce"]
@@ -23,7 +29,7 @@ def of(strategy: str, num_ranks: int, tau: int | None = None) -> float:
     what = with_knobs(Configuration(batch_size=1024, learning_rate=0.1, strategy=strategy))
     if tau is not None:
         what = what.replaced(tau=tau)
-    return disagreement(setup_of(what, num_ranks), what)
+    return disagreement(setup_of(what, num_ranks))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -70,14 +76,21 @@ def test_one_rank_is_all_reduce_s_but_for_an_outer_step(strategy: str) -> None:
     what = with_knobs(Configuration(batch_size=64, learning_rate=0.1, strategy=strategy))
     setup = setup_of(what, 1)
     assert setup.strategy == ("diloco" if strategy == "diloco" else "all_reduce")
-    assert any(disagreement_columns(setup, what)) == (strategy == "diloco")
+    assert any(disagreement_columns(setup)) == (strategy == "diloco")
 
 
-def test_only_families_in_play_have_unknowns() -> None:
+def test_only_strategies_in_play_have_unknowns() -> None:
     assert disagreement_parameters(["all_reduce"]) == {}
     assert len(disagreement_parameters(["gossip_pull", "gossip_pairs", "all_reduce"])) == 1
     assert len(disagreement_parameters(list(STRATEGIES))) == 5
-    assert family_of(traits_of("all_reduce")) is None
+    assert traits_of("all_reduce").samples_law is None
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_has_its_laws(strategy: str) -> None:
+    traits = STRATEGIES[strategy]
+    assert traits.step_time_law in STEP_TIME_LAWS
+    assert traits.samples_law in SAMPLES_LAWS or traits.exchanged == "gradients"
 
 
 def test_strategies_that_exchange_alike_share_their_law_and_not_their_column() -> None:

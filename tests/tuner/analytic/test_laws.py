@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.analytic.all_reduce_cost import ring_all_reduce_seconds
 from tuner.analytic.laws import (
     expected_maximum,
     log_best_rate,
     log_samples_at_best_rate,
     overlapped_seconds,
     rate_penalty,
-    ring_all_reduce_seconds,
 )
 
 small_seconds = st.floats(1e-5, 1.0)

@@ -10,7 +10,7 @@ import pytest
 
 from search_spaces import Configuration, with_knobs
 from tests.tuner.analytic.made_measurements import configuration, rate_prior, run, timed
-from tuner.analytic.laws import ring_all_reduce_seconds
+from tuner.analytic.all_reduce_cost import ring_all_reduce_seconds
 from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.samples_model import fit_samples
 from tuner.analytic.step_time_model import SecondsModel, fit_seconds

@@ -9,10 +9,10 @@ import pytest
 
 from search_spaces import STRATEGIES, Configuration, with_knobs
 from tests.tuner.analytic.made_measurements import configuration, rate_prior, run
-from tuner.analytic.disagreement import disagreement_columns
 from tuner.analytic.rate_edge import RunEvidence
 from tuner.analytic.samples_model import SamplesModel, counted_batch, fit_samples
 from tuner.analytic.strategy_encoding import setup_of
+from tuner.analytic.strategy_laws import disagreement_columns
 
 ALL = tuple(STRATEGIES)
 SAMPLES = 30_000.0
@@ -99,7 +99,7 @@ def test_the_cost_of_disagreement_is_recovered_beyond_the_ranks_that_were_run() 
     """Samples grow by 0.3 for each e-fold of 1 + disagreement; told on 2 and 4, asked on 32 ranks."""
 
     def truth(what: Configuration) -> float:
-        column = disagreement_columns(setup_of(what, what.nodes), what)[1]
+        column = disagreement_columns(setup_of(what, what.nodes))[1]
         return SAMPLES * math.exp(0.3 * column)
 
     whats = [

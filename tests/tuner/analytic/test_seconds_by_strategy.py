@@ -11,8 +11,9 @@ import pytest
 from search_spaces import STRATEGIES, Configuration, traits_of, with_knobs
 from tests.tuner.analytic.made_measurements import configuration, timed
 from tuner.analytic.step_rows import steps_of
-from tuner.analytic.step_time_laws import Network, batch_seconds
+from tuner.analytic.step_time_laws import Network
 from tuner.analytic.step_time_model import SecondsModel, fit_seconds
+from tuner.analytic.strategy_laws import batch_seconds
 from tuner.domain.cluster import Cluster, RankDelay
 from tuner.domain.measurement import Measurement, RankTiming, Spread
 

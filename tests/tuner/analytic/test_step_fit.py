@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from benchmarks.step_placements import all_reduce_steps, placements_of, spread_evenly, steps_at
 from tests.levels import examples
+from tuner.analytic.all_reduce_cost import Link, Sharing, topology_ring_seconds
 from tuner.analytic.laws import expected_maximum
 from tuner.analytic.mixed_posterior import MixedPosterior
-from tuner.analytic.placement import Link, Sharing, topology_ring_seconds
 from tuner.analytic.step_fit import TimedSteps, fit_steps
 from tuner.analytic.step_rows import Steps
 from tuner.domain.cluster import Cluster

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces import STRATEGIES, traits_of
-from tuner.analytic.laws import expected_maximum, overlapped_seconds, ring_all_reduce_seconds
-from tuner.analytic.placement import Link, Placements, Sharing
-from tuner.analytic.step_time_laws import Network, batch_seconds
+from tuner.analytic.all_reduce_cost import Link, Placements, Sharing, ring_all_reduce_seconds
+from tuner.analytic.laws import expected_maximum, overlapped_seconds
+from tuner.analytic.step_time_laws import Network
+from tuner.analytic.strategy_laws import batch_seconds
 from tuner.domain.cluster import RankDelay
 
 RANKS = np.arange(1, 129, dtype=float)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from search_spaces import Configuration
 from tests.levels import examples
 from tests.tuner.analytic.made_measurements import configuration, timed
+from tuner.analytic.all_reduce_cost import Link, Placements, Sharing, topology_ring_seconds
 from tuner.analytic.laws import expected_maximum
-from tuner.analytic.placement import Link, Placements, Sharing, topology_ring_seconds
 from tuner.analytic.step_time_model import SecondsModel, fit_seconds
 from tuner.domain.cluster import Cluster, VirtualCluster
 from tuner.domain.measurement import Measurement, Outcome, Purpose

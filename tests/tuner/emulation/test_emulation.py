@@ -13,7 +13,8 @@ from torch import Tensor
 from search_spaces import STRATEGIES
 from tests.levels import mostly_slow
 from tests.tuner.emulation.toy import CLUSTER, Regression, emulated, parameters_of, scored_parameters
-from tuner.analytic.laws import expected_maximum, ring_all_reduce_seconds
+from tuner.analytic.all_reduce_cost import ring_all_reduce_seconds
+from tuner.analytic.laws import expected_maximum
 from tuner.analytic.step_time_laws import server_exchange_seconds
 from tuner.domain.cluster import RankDelay
 from tuner.domain.data_order import SampleStream

@@ -1,7 +1,8 @@
-"""Placements (devices used on each node), and the seconds of an all-reduce over them.
+"""Cost law of all-reduce: the seconds of a ring over ranks, wherever they are placed.
 
-Fitted to all of Pollux's throughput table, one ring through all ranks leaves a mean misfit of 6.7-7.0% of the
-step on at most 4 nodes, a hierarchy (a ring within the nodes, then one over them) 7.1-7.8%: so we use a ring.
+The law assumes one ring through all ranks. Fitted to Pollux's throughput table, a ring leaves a mean misfit
+of 6.7-7.0% of the step on at most 4 nodes; a hierarchy (rings within the nodes, then one over them) leaves
+7.1-7.8%.
 """
 
 from __future__ import annotations
@@ -13,9 +14,25 @@ import numpy as np
 from tuner.analytic.laws import Array, Values, expected_maximum
 
 
+def ring_all_reduce_seconds(
+    num_ranks: Array, num_bytes: float, *, latency: Values, bytes_per_second: Values
+) -> Array:
+    """Seconds of a ring all-reduce: 2 (p - 1) A + 2 ((p - 1) / p) n / w (Patarasuk and Yuan 2009).
+
+    Args:
+        num_ranks: p.
+        num_bytes: n, bytes that are reduced.
+        latency: A, seconds a hop, as the collective shows it and not a ping.
+        bytes_per_second: w.
+    """
+    p = np.asarray(num_ranks, dtype=float)
+    seconds = 2 * (p - 1) * latency + 2 * (p - 1) / p * num_bytes / bytes_per_second
+    return np.asarray(seconds, dtype=float)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Placements:
-    """The properties of each placement that the seconds depend on; every node has a rank or more.
+    """Where the ranks of each of `num` steps are.
 
     Args:
         num_nodes: Nodes with at least one rank, `(num,)`.

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.step_placements import placements_of, spread_evenly
-from tuner.analytic.laws import ring_all_reduce_seconds
-from tuner.analytic.placement import (
+from tuner.analytic.all_reduce_cost import (
     Link,
     Sharing,
+    ring_all_reduce_seconds,
     topology_ring_seconds,
 )
 

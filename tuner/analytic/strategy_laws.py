@@ -1,0 +1,77 @@
+"""Cost laws of strategies by name: seconds per step, and samples to target.
+
+The traits of a strategy name its laws (`StrategyTraits.step_time_law` and `samples_law`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from search_spaces import StrategyTraits, traits_of
+from tuner.analytic import disagreement as samples
+from tuner.analytic import step_time_laws as seconds
+from tuner.analytic.disagreement import SamplesLaw
+from tuner.analytic.laws import Array
+from tuner.analytic.regression import Parameter
+from tuner.analytic.step_time_laws import Network, RankSteps, StepTimeLaw
+from tuner.analytic.strategy_encoding import Setup
+
+STEP_TIME_LAWS: dict[str, StepTimeLaw] = {
+    "all_reduce": seconds.all_reduce_seconds,
+    "averaging": seconds.averaging_seconds,
+    "peer": seconds.peer_seconds,
+    "server": seconds.server_seconds,
+    # New laws of step time go here.
+}
+
+SAMPLES_LAWS: dict[str, SamplesLaw] = {
+    "gossip_pull": SamplesLaw(cost=samples.GOSSIP, disagreement=samples.pull_disagreement),
+    "gossip_push": SamplesLaw(cost=samples.GOSSIP, disagreement=samples.push_disagreement),
+    "gossip_pairs": SamplesLaw(cost=samples.GOSSIP, disagreement=samples.pairs_disagreement),
+    "elastic_averaging": SamplesLaw(
+        cost=samples.ELASTIC_AVERAGING, disagreement=samples.elastic_disagreement
+    ),
+    "parameter_server": SamplesLaw(cost=samples.PARAMETER_SERVER, disagreement=samples.server_disagreement),
+    "averaging": SamplesLaw(cost=samples.AVERAGING, disagreement=samples.averaging_disagreement),
+    # New laws of samples go here.
+}
+
+#: Log samples that an outer step adds or saves, on any number of ranks.
+_OUTER_STEP = Parameter(name="log samples of an outer step", mean=0.0, sd=0.4)
+#: The unknowns of `disagreement_columns`, one for each column.
+COST_PARAMETERS = (*dict.fromkeys(law.cost for law in SAMPLES_LAWS.values()), _OUTER_STEP)
+
+
+def batch_seconds(
+    traits: StrategyTraits, compute: Array, num_ranks: Array, tau: Array, network: Network
+) -> Array:
+    """Seconds in which all ranks together process one global batch, `(num,)`; see `RankSteps`."""
+    steps = RankSteps(traits=traits, compute=compute, num_ranks=num_ranks, tau=tau, network=network)
+    return STEP_TIME_LAWS[traits.step_time_law](steps)
+
+
+def disagreement(setup: Setup) -> float:
+    """Disagreement just before an exchange; 0 for one rank and for all-reduce."""
+    law = setup.traits.samples_law
+    if law is None or setup.num_ranks == 1:
+        return 0.0
+    return SAMPLES_LAWS[law].disagreement(setup)
+
+
+def disagreement_columns(setup: Setup) -> list[float]:
+    """log(1 + disagreement) in the column of the strategy's cost, and 1 in the last for an outer step."""
+    law = setup.traits.samples_law
+    own = None if law is None else SAMPLES_LAWS[law].cost
+    cost = math.log1p(disagreement(setup))
+    columns = [cost if parameter is own else 0.0 for parameter in COST_PARAMETERS[:-1]]
+    return [*columns, float(setup.traits.has_outer_step)]
+
+
+def disagreement_parameters(strategies: Sequence[str]) -> dict[int, Parameter]:
+    """The unknowns that some strategies have, by the column of `disagreement_columns` that they multiply."""
+    known = [traits_of(name) for name in strategies]
+    found = {SAMPLES_LAWS[traits.samples_law].cost for traits in known if traits.samples_law is not None}
+    if any(traits.has_outer_step for traits in known):
+        found.add(_OUTER_STEP)
+    return {column: parameter for column, parameter in enumerate(COST_PARAMETERS) if parameter in found}
