@@ -16,6 +16,7 @@ import pytest
 import typer.main
 
 from cli import app
+from search_spaces import STRATEGIES
 from storage.tables import metadata
 from tuner.domain.errors import TunerError
 from tuner.domain.measurement import Outcome, Purpose
@@ -218,6 +219,14 @@ def test_names_in_the_text_are_those_of_the_code() -> None:
     assert set(code(glossary["purpose"])) == {purpose.value for purpose in Purpose}
     settings = {SGDSettings().name, AdamWSettings().name}
     assert settings <= set(code(page("reference/job_file")))
+
+
+def test_the_table_of_strategies_names_each_with_its_knobs() -> None:
+    described = {cells[0].strip("`"): cells[3] for cells in rows(page("reference/strategies"))}
+    assert described.keys() == STRATEGIES.keys()
+    for name, traits in STRATEGIES.items():
+        knobs = [f"`{knob}` ({known.default})" for knob, known in traits.knobs.items()]
+        assert described[name] == ", ".join(knobs), name
 
 
 def test_sections_of_the_report_have_the_names_they_are_known_by() -> None:

@@ -155,7 +155,7 @@ def all_reduce_seconds(steps: RankSteps) -> Array:
     without delays, since the exchange overlaps with the backward pass and not with a delay. If the delayed
     rank is last, its own c is nearer than c', so the law is up to 2% too low.
     """
-    network, slowest = steps.network, _slowest_seconds(steps)
+    network, slowest = steps.network, slowest_seconds(steps)
     exchange = network.ring_seconds(steps.num_ranks)
     busy = np.minimum(steps.compute * (1 + network.jitter * expected_maximum(steps.num_ranks)), slowest)
     return slowest - busy + overlapped_seconds(busy, exchange, network.overlap)
@@ -167,7 +167,7 @@ def averaging_seconds(steps: RankSteps) -> Array:
     The all-reduce does not overlap with compute: the next step needs its result (Stich 2019; the same for
     the outer step of DiLoCo, Douillard et al. 2023).
     """
-    return _slowest_seconds(steps) + steps.network.ring_seconds(steps.num_ranks) / steps.tau
+    return slowest_seconds(steps) + steps.network.ring_seconds(steps.num_ranks) / steps.tau
 
 
 def peer_seconds(steps: RankSteps) -> Array:
@@ -204,7 +204,8 @@ def server_seconds(steps: RankSteps) -> Array:
     return unwaiting_batch_seconds(compute, exchange, num_ranks, overlap=1.0, delays=network.delays)
 
 
-def _slowest_seconds(steps: RankSteps) -> Array:
+def slowest_seconds(steps: RankSteps) -> Array:
+    """Seconds per step until the slowest rank is done, without the exchange, `(num,)`."""
     network = steps.network
     return slowest_step_seconds(
         steps.compute,

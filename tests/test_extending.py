@@ -1,0 +1,110 @@
+"""The examples of docs/extending.md, applied to a copy of the code and run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+BLOCKS = dict(re.findall(r"^```python ([^\n]+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
+
+PRICE = """
+import numpy as np
+from search_spaces import STRATEGIES, Configuration, with_knobs
+from tuner.analytic.step_time_laws import Network
+from tuner.analytic.step_time_model import fit_seconds
+from tuner.analytic.strategy_laws import batch_seconds
+from tuner.domain.cluster import Cluster
+
+what = with_knobs(Configuration(nodes=8, batch_size=64, learning_rate=0.1, strategy="momentum_averaging"))
+traits, ranks = STRATEGIES[what.strategy], np.array([8.0])
+network = Network(num_bytes=1e6, latency=1e-3, bytes_per_second=1e8)
+found = batch_seconds(traits, np.array([0.02]), ranks, np.array([float(what["tau"])]), network)
+assert abs(found[0] - (0.02 + 2 * 3 * (1e-3 + 1e-2) / 8)) < 1e-12, found
+model = fit_seconds([], Cluster(node_counts=(1, 8)), 1_000_000, strategies=[what.strategy])
+mean, _ = model.log_seconds_per_sample([what, what.replaced(strategy="all_reduce").without("tau")])
+assert np.isfinite(mean).all() and mean[0] != mean[1]
+"""
+
+EMULATE = """
+import torch
+from tests.tuner.emulation.toy import emulated, scored_parameters
+
+whole, first, second = (emulated("momentum_averaging", 2, tau=4) for _ in range(3))
+first.run(samples=200)
+second.load(first.state())
+for run in (whole, second):
+    run.run(samples=600)
+torch.testing.assert_close(scored_parameters(second), scored_parameters(whole))
+averaged = emulated("local_sgd", 2, tau=4)
+averaged.run(samples=600)
+assert not torch.equal(scored_parameters(averaged), scored_parameters(whole))
+"""
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the code with the new files, and with each line of registration where the page says."""
+    folder = tmp_path_factory.mktemp("extended")
+    for package in ("search_spaces", "tuner"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tuner/strategies/momentum_averaging.py", "tuner/analytic/tree_averaging.py"):
+        (folder / name).write_text(BLOCKS[name])
+    imported, line = (
+        re.findall(f"`({pattern})`", PAGE)[0]
+        for pattern in (r"from tuner\.analytic\.tree_averaging import \w+", r'"tree_averaging": \w+')
+    )
+    traits = "search_spaces/strategy_traits.py"
+    insert(folder / traits, "    # New strategies go here.", BLOCKS[traits].strip() + ",")
+    insert(folder / "tuner/analytic/strategy_laws.py", "    # New laws of step time go here.", line + ",")
+    insert(folder / "tuner/analytic/strategy_laws.py", "import math", imported)
+    return folder
+
+
+def insert(path: Path, place: str, line: str) -> None:
+    text = path.read_text()
+    assert text.count(place + "\n") == 1
+    path.write_text(text.replace(place + "\n", f"{line}\n{place}\n"))
+
+
+def run(folder: Path, *arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_new_law_prices_the_new_strategy(extended: Path) -> None:
+    run(extended, "-c", PRICE)
+
+
+@pytest.mark.slow
+def test_the_new_strategy_is_emulated_and_resumes(extended: Path) -> None:
+    run(extended, "-c", EMULATE)
+
+
+@pytest.mark.slow
+def test_two_ranks_train_by_the_new_strategy(extended: Path) -> None:
+    job = (ROOT / "examples" / "digits.toml").read_text()
+    (extended / "digits.toml").write_text(job.replace("target = 0.95", "target = 0.8"))
+    shown = run(
+        extended,
+        *("-c", "import cli; cli.main()", "train", "digits.toml", "--nodes", "2"),
+        *("--batch-size", "32", "--learning-rate", "0.1", "--strategy", "momentum_averaging", "--tau", "4"),
+    )
+    assert re.search(r"samples to target +\d+", shown)
