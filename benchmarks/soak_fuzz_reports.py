@@ -20,7 +20,8 @@ from tuner.job import MetricsSection
 from tuner.launchers import JobHandle, JobState, JobStatus, LogFile
 from tuner.probes import Until
 from tuner.probes.commands.csv_source import CsvSource
-from tuner.probes.commands.metric_sources import JsonSource, MetricSource
+from tuner.probes.commands.json_source import JsonSource
+from tuner.probes.commands.metric_source import MetricSource
 from tuner.probes.commands.output_source import OutputSource
 from tuner.probes.commands.progress_line import LineForm
 from tuner.probes.commands.run_clock import ReadPoint

@@ -2,7 +2,7 @@
 
 from tuner.job.command_check import takes_seed
 from tuner.job.command_files import script_digest
-from tuner.job.command_section import CommandSection, MetricsSection
+from tuner.job.command_section import METRIC_SOURCES, CommandSection, MetricsSection
 from tuner.job.command_template import VARIABLES, Template, variable_name, written
 from tuner.job.command_values import (
     own_command,
@@ -31,6 +31,7 @@ from tuner.job.workload_code import workload_code_digest
 from tuner.job.workload_reference import load_workload
 
 __all__ = [
+    "METRIC_SOURCES",
     "VARIABLES",
     "BaselineSection",
     "BudgetSection",

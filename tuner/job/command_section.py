@@ -6,11 +6,19 @@ import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from tuner.domain.workload import OptimizerSettings
 from tuner.job.command_template import NODE_VARIABLES, Template
 from tuner.job.values import Duration, Section
 
+#: The names that `workload.metrics.source` may have, and the `MetricSource` class for each.
+METRIC_SOURCES = {
+    "json": "tuner.probes.commands.json_source:JsonSource",
+    "csv": "tuner.probes.commands.csv_source:CsvSource",
+    "tensorboard": "tuner.probes.commands.event_files:EventFileSource",
+    "output": "tuner.probes.commands.output_source:OutputSource",
+}
 #: Groups of a pattern that say how far training is.
 _POSITIONS = ("step", "samples", "epoch")
 
@@ -30,6 +38,13 @@ def _template_for_all_nodes(text: str) -> str:
     return text
 
 
+def _registered(name: str) -> str:
+    if name not in METRIC_SOURCES:
+        *others, last = map(repr, METRIC_SOURCES)
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+    return name
+
+
 def _variable_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
         raise ValueError("is not a valid name of an environment variable")
@@ -44,8 +59,9 @@ VariableName = Annotated[str, AfterValidator(_variable_name)]
 class MetricsSection(Section):
     """`[workload.metrics]`: where and how the script reports its progress."""
 
-    source: Literal["json", "csv", "tensorboard", "output"] = Field(
+    source: Annotated[str, AfterValidator(_registered)] = Field(
         default="json",
+        json_schema_extra={"enum": list(METRIC_SOURCES)},
         description="json: lines of JSON; csv: a file with a header; tensorboard: event files; output: what "
         "the script prints",
     )
@@ -110,7 +126,7 @@ class MetricsSection(Section):
             raise ValueError(
                 f"workload.metrics.pattern needs source = 'output'; change {source}, or remove pattern"
             )
-        if self.source in ("csv", "tensorboard") and self.path is None:
+        if self.source not in ("json", "output") and self.path is None:
             raise ValueError(f"workload.metrics.path is missing: {source} needs it")
         if self.source == "output" and self.path is not None:
             raise ValueError(f"workload.metrics.path: {source} reads the printed lines; remove path")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import glob
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.probes.commands.metric_sources import MetricSource, shown
+from tuner.probes.commands.metric_source import MetricSource, SourceContext, shown
 from tuner.probes.commands.progress_line import LineForm, ScriptLine
 
 #: Rows that were in a file before it was written anew are recognised from so many on.
 _FEWEST_OLD_ROWS = 2
+#: Numbers in a path as the job states it, such as that of `version_0`.
+_DIGITS = re.compile(r"\d+")
 
 
 class CsvSource(MetricSource):
@@ -37,6 +40,13 @@ class CsvSource(MetricSource):
         self._siblings = {path: _stat_of(path) for path in _matching(self._sibling_patterns)}
         self._has_rows = False
 
+    @classmethod
+    def open(cls, context: SourceContext) -> CsvSource:
+        texts = context.metrics.paths
+        siblings = [context.path_of(_DIGITS.sub("*", text)) for text in texts if _DIGITS.search(text)]
+        form = LineForm(metrics=context.metrics)
+        return cls(form, [str(path) for path in context.paths], [str(path) for path in siblings])
+
     @property
     def place(self) -> str:
         where = " and ".join(self._paths)
@@ -52,13 +62,8 @@ class CsvSource(MetricSource):
             for row in file.new_rows(has_ended=has_ended):
                 self._has_rows = True
                 text = ",".join(map(str, row.values()))
-                try:
-                    line = self.form.line(row, seen_at=seen_at, text=text)
-                except ValueError as error:
-                    self.warn(f"the row {shown(text)} of {file.path} {error}")
-                    continue
-                if line is None or line.value is None:
-                    self.other_fields(row)
+                where = f"the row {shown(text)} of {file.path}"
+                line = self.parse(row, seen_at, where=where, text=text)
                 if line is not None:
                     found.append(line)
         return found

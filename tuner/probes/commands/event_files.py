@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tuner.probes.commands.metric_sources import MetricSource
+from tuner.probes.commands.metric_source import MetricSource, SourceContext
 from tuner.probes.commands.progress_line import LineForm, ScriptLine
 
 
@@ -29,6 +29,10 @@ class EventFileSource(MetricSource):
         self._taken: dict[tuple[Path, str], int] = {}
         # What was written before is another run's.
         self._started = time.time() - 1.0
+
+    @classmethod
+    def open(cls, context: SourceContext) -> EventFileSource:
+        return cls(LineForm(metrics=context.metrics), context.paths[0])
 
     @property
     def place(self) -> str:
@@ -73,12 +77,9 @@ class EventFileSource(MetricSource):
             fields.update(
                 {tag: by_step[event.step] for tag, by_step in others.items() if event.step in by_step}
             )
-            try:
-                text = f"{names.value} = {event.value:g} at step {event.step}"
-                line = self.form.line(fields, seen_at=seen_at, time=event.wall_time, text=text)
-            except ValueError as error:
-                self.warn(f"the scalar {names.value} at step {event.step} {error}")
-                continue
+            where = f"the scalar {names.value} at step {event.step}"
+            text = f"{names.value} = {event.value:g} at step {event.step}"
+            line = self.parse(fields, seen_at, where=where, text=text, time=event.wall_time)
             if line is not None:
                 found.append((event.wall_time, line))
         return found

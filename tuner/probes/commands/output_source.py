@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from tuner.job import MetricsSection
 from tuner.launchers import LogFile, LogReader
-from tuner.probes.commands.metric_sources import DISAGREE, MetricSource, shown
+from tuner.probes.commands.metric_source import DISAGREE, MetricSource, SourceContext, shown
 from tuner.probes.commands.progress_line import ANSI, LineForm, ScriptLine
 
 #: Words of lines that are likely to hold a score.
@@ -75,6 +76,12 @@ class OutputSource(MetricSource):
         self._num_matches: dict[int, int] = {}
         #: Whether there is a single copy, and whether its lines name the ranks that it started.
         self._is_one_stream = self._names_ranks = False
+
+    @classmethod
+    def open(cls, context: SourceContext) -> OutputSource:
+        metrics = context.metrics
+        groups = LineForm(metrics=MetricsSection())
+        return cls(groups, metrics.patterns, context.log_files, rank=metrics.rank)
 
     @property
     def place(self) -> str:

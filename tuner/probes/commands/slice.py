@@ -13,8 +13,9 @@ from tuner.domain.measurement import (
     RankTiming,
 )
 from tuner.launchers import JobHandle, JobState, JobStatus
+from tuner.probes.commands.json_source import JsonSource
 from tuner.probes.commands.lumps import Lumps
-from tuner.probes.commands.metric_sources import DISAGREE, JsonSource, MetricSource
+from tuner.probes.commands.metric_source import DISAGREE, MetricSource
 from tuner.probes.commands.positions import Positions
 from tuner.probes.commands.progress_line import ProgressLine, ScriptLine
 from tuner.probes.commands.run_clock import ReadPoint, step_spread, timing_of_all

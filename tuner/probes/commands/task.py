@@ -13,7 +13,6 @@ from pathlib import Path
 from tuner.domain.measurement import CurvePoint
 from tuner.job import (
     Job,
-    MetricsSection,
     Template,
     rendered_command,
     rendered_environment,
@@ -22,10 +21,8 @@ from tuner.job import (
 )
 from tuner.job import stated_values as stated
 from tuner.launchers import CommandTask, LogFile, OnePer, trim_file
-from tuner.probes.commands.csv_source import CsvSource
-from tuner.probes.commands.event_files import EventFileSource
-from tuner.probes.commands.metric_sources import JsonSource, MetricSource
-from tuner.probes.commands.output_source import OutputSource
+from tuner.probes.commands.json_source import JsonSource
+from tuner.probes.commands.metric_source import MetricSource, SourceContext, open_source
 from tuner.probes.commands.positions import Positions
 from tuner.probes.commands.progress_line import LineForm
 from tuner.probes.commands.run_clock import ReadPoint
@@ -37,8 +34,6 @@ CHECKPOINT_NAME = "checkpoint"
 SLICES_FOLDER = "slices"
 #: The client that scripts import. It is copied, so that nothing else of Paceline is on their path.
 CLIENT_FILE = Path(__file__).resolve().parents[3] / "paceline_client.py"
-#: Numbers in a path that the job states, such as those of `version_0`.
-_DIGITS = re.compile(r"\d+")
 #: What starts a script again from its checkpoint by itself.
 _RESTARTS = re.compile(r"torchrun|torch\.distributed|accelerate\s+launch|max[_-]restarts|deepspeed|composer")
 
@@ -132,24 +127,15 @@ class CommandPlan:
         Args:
             log_files: Gives where each copy's output is stored.
         """
-        metrics = self.plan.job.command.metrics
-        form = LineForm(metrics=metrics)
-        own = JsonSource(form, self.metrics_file)
-        if metrics.source == "output":
-            groups = LineForm(metrics=MetricsSection())
-            return OutputSource(groups, metrics.patterns, log_files, rank=metrics.rank), own
-        if not metrics.paths:
-            return own, None
-        paths = [self._path_of(text) for text in metrics.paths]
-        if metrics.source == "csv":
-            siblings = [
-                self._path_of(_DIGITS.sub("*", text)) for text in metrics.paths if _DIGITS.search(text)
-            ]
-            return CsvSource(form, [str(path) for path in paths], [str(path) for path in siblings]), own
-        (path,) = paths
-        if metrics.source == "tensorboard":
-            return EventFileSource(form, path), own
-        return (own, None) if path == self.metrics_file else (JsonSource(form, path, skip=True), own)
+        context = SourceContext(
+            metrics=self.plan.job.command.metrics,
+            metrics_file=self.metrics_file,
+            path_of=self._path_of,
+            log_files=log_files,
+        )
+        if context.metrics.source == "json" and context.paths in ([], [self.metrics_file]):
+            return JsonSource.open(context), None
+        return open_source(context), JsonSource(LineForm(metrics=context.metrics), self.metrics_file)
 
     def positions(self, habits: ScriptHabits, earlier: Sequence[CurvePoint], started_at: float) -> Positions:
         """Places what the script reports.

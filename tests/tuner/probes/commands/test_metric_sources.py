@@ -8,7 +8,8 @@ import pytest
 from tuner.job import MetricsSection
 from tuner.launchers import LogFile
 from tuner.probes.commands.csv_source import CsvSource
-from tuner.probes.commands.metric_sources import GrowingText, JsonSource, MetricSource
+from tuner.probes.commands.json_source import GrowingText, JsonSource
+from tuner.probes.commands.metric_source import MetricSource
 from tuner.probes.commands.output_source import OutputSource
 from tuner.probes.commands.progress_line import LineForm, noise_statistic, read_clock, read_count, read_value
 

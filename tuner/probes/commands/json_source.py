@@ -1,105 +1,37 @@
-"""Sources of a script's progress; this one reads lines of JSON."""
+"""Metric source that reads lines of JSON from a file, such as those of `paceline_client.report`."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tuner.probes.commands.metric_source import MetricSource, SourceContext, shown
 from tuner.probes.commands.progress_line import LineForm, ScriptLine, noise_statistic
-
-_logger = logging.getLogger(__name__)
-#: So many bad lines of a slice are reported one by one.
-_MOST_WARNINGS = 3
-_LONGEST_SHOWN = 120
-#: So many examples of what looks like a score are kept.
-MOST_EXAMPLES = 5
-
-
-#: How such a sentence begins.
-DISAGREE = "ranks disagree"
-
-
-class MetricSource(ABC):
-    """Returns the reports since the last call; never waits.
-
-    What cannot be parsed is skipped with a warning: a bad report must not end a training.
-
-    Args:
-        form: How fields are named.
-    """
-
-    #: Whether what writes the lines may keep them back and write many at once.
-    is_buffered = False
-
-    def __init__(self, form: LineForm) -> None:
-        self.form = form
-        #: What was skipped, and why; one entry for each.
-        self.warnings: list[str] = []
-        #: What looks like a score and was not read, with an example of each kind.
-        self.unmatched: dict[str, str] = {}
-        #: How often something that looks like a score was passed over.
-        self.num_unmatched = 0
-        #: What was noticed of the files or ranks, in sentences.
-        self.remarks: dict[str, None] = {}
-        #: What the script said of going on from a state that it found; None if nothing.
-        self.resume_words: str | None = None
-        #: Where ranks report different values, in sentences.
-        self.disagreements: list[str] = []
-
-    @abstractmethod
-    def read(self, seen_at: float, *, has_ended: bool) -> list[ScriptLine]:
-        """The lines that came since the last call, in the order they were written.
-
-        Args:
-            seen_at: The prober's clock now.
-            has_ended: Whether nothing writes any more, so that the last line is complete.
-        """
-
-    @property
-    @abstractmethod
-    def place(self) -> str:
-        """Where lines are expected, and what is expected there, in words."""
-
-    def warn(self, words: str) -> None:
-        """Warns of something that was skipped."""
-        self.warnings.append(words)
-        if len(self.warnings) <= _MOST_WARNINGS:
-            _logger.warning("skipped: %s", words)
-
-    def add_unmatched(self, kind: str, example: str) -> None:
-        """Counts what looks like a score and was not read, and keeps an example of each kind."""
-        self.num_unmatched += 1
-        if len(self.unmatched) < MOST_EXAMPLES:
-            self.unmatched.setdefault(kind, example)
-
-    def other_fields(self, fields: Mapping[str, Any]) -> None:
-        """Keeps the names of fields with numbers that the job does not name."""
-        names = self.form.metrics
-        known = {names.value, names.step, names.samples, names.epoch, names.seconds, "time", "process"}
-        for name, value in fields.items():
-            if name not in known and is_number(value):
-                self.add_unmatched(name, f"{name} = {value}")
 
 
 class JsonSource(MetricSource):
     """Lines of JSON in a file that grows.
 
     Args:
-        form: How fields are named.
-        path: The file; need not be there yet.
-        skip: Whether to skip existing content, which another process wrote.
+        form: The names of fields.
+        path: The file; may not exist yet.
+        skip: Whether to skip existing content, which another run wrote.
     """
 
     def __init__(self, form: LineForm, path: Path, *, skip: bool = False) -> None:
         super().__init__(form)
         self._lines = GrowingText(path, skip=skip)
         self.is_buffered = skip
+
+    @classmethod
+    def open(cls, context: SourceContext) -> JsonSource:
+        form = LineForm(metrics=context.metrics)
+        path = next(iter(context.paths), context.metrics_file)
+        return cls(form, path, skip=path != context.metrics_file)
 
     @property
     def place(self) -> str:
@@ -140,11 +72,10 @@ class JsonSource(MetricSource):
             step, samples = self.form.start(fields)
             return ScriptLine(event="begin", step=step, samples=samples, **common)
         line = self.form.line(fields, seen_at=seen_at, time=time, text=text)
+        if line is None or line.value is None:
+            self.add_other_fields(fields)
         if line is None:
-            self.other_fields(fields)
             raise ValueError(f"reports neither a position nor a value; expected {self.form.expected()}")
-        if line.value is None:
-            self.other_fields(fields)
         return replace(line, process=process)
 
 
@@ -188,21 +119,3 @@ def _time(said: object) -> float | None:
         return float(said) if math.isfinite(said) else None
     except OverflowError:
         return None
-
-
-def shown(text: str) -> str:
-    """A line as messages quote it."""
-    text = text.strip()
-    return repr(text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "...")
-
-
-def is_number(value: object) -> bool:
-    """Whether something is a number, or text of one."""
-    if isinstance(value, bool):
-        return False
-    if isinstance(value, str):
-        try:
-            return math.isfinite(float(value))
-        except ValueError:
-            return False
-    return isinstance(value, int | float)

@@ -1,0 +1,169 @@
+"""Interface of metric sources, which read what a training script reports (`workload.metrics.source`).
+
+A new source is a subclass of `MetricSource` in a file of its own and one entry in
+`tuner.job.command_section.METRIC_SOURCES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.job import METRIC_SOURCES, MetricsSection
+from tuner.launchers import LogFile
+from tuner.probes.commands.progress_line import LineForm, ScriptLine
+
+_logger = logging.getLogger(__name__)
+#: Skipped reports of a slice that are logged one by one.
+_MOST_WARNINGS = 3
+_LONGEST_SHOWN = 120
+_MOST_EXAMPLES = 5
+
+#: First words of a remark that ranks report different values.
+DISAGREE = "ranks disagree"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceContext:
+    """What a metric source may read.
+
+    Args:
+        metrics: The section `[workload.metrics]` of the job.
+        metrics_file: `$PACELINE_METRICS`, the file to which `paceline_client.report` writes.
+        path_of: Returns the absolute path for a path of the job file, with its variables filled in.
+        log_files: Returns the log of each process that the launcher started, by node or rank.
+    """
+
+    metrics: MetricsSection
+    metrics_file: Path
+    path_of: Callable[[str], Path]
+    log_files: Callable[[], Mapping[int, LogFile]]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The absolute paths of `workload.metrics.path`; empty if the job states none."""
+        return [self.path_of(text) for text in self.metrics.paths]
+
+
+class MetricSource(ABC):
+    """Reads the reports of one job of a script.
+
+    A report that cannot be parsed is skipped with a warning: it must not end a training run.
+
+    Args:
+        form: The names of fields.
+
+    Attributes:
+        warnings: One sentence for each report that was skipped.
+        unmatched: Examples of what looks like a score and was not read, by kind.
+        num_unmatched: How often something that looks like a score was not read.
+        remarks: Sentences on the files or ranks, for the user.
+        resume_words: The line in which the script says that it resumes; None if there is none.
+        disagreements: Sentences on ranks that report different values.
+    """
+
+    #: Whether the writer may buffer lines and write many at once.
+    is_buffered = False
+
+    def __init__(self, form: LineForm) -> None:
+        self.form = form
+        self.warnings: list[str] = []
+        self.unmatched: dict[str, str] = {}
+        self.num_unmatched = 0
+        self.remarks: dict[str, None] = {}
+        self.resume_words: str | None = None
+        self.disagreements: list[str] = []
+
+    @classmethod
+    @abstractmethod
+    def open(cls, context: SourceContext) -> MetricSource:
+        """Creates the source for a job that is about to start; files may not exist yet."""
+
+    @abstractmethod
+    def read(self, seen_at: float, *, has_ended: bool) -> list[ScriptLine]:
+        """Returns the reports since the last call, in the order they were written; never waits.
+
+        Args:
+            seen_at: The prober's clock now, seconds.
+            has_ended: Whether the job has ended, so that the last line is complete.
+        """
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where reports are expected, and in which form, for messages."""
+
+    def parse(
+        self,
+        fields: Mapping[str, Any],
+        seen_at: float,
+        *,
+        where: str,
+        text: str,
+        time: float | None = None,
+    ) -> ScriptLine | None:
+        """Parses one report; warns and returns None if it is invalid or holds nothing that the job names.
+
+        Args:
+            fields: Texts or numbers by the names that the script uses.
+            seen_at: The prober's clock now, seconds.
+            where: What the report is and where it stands, for the warning.
+            text: The report, for messages.
+            time: When the report was written, seconds on a steady clock; None if unknown.
+        """
+        try:
+            line = self.form.line(fields, seen_at=seen_at, time=time, text=text)
+        except ValueError as error:
+            self.warn(f"{where} {error}")
+            return None
+        if line is None or line.value is None:
+            self.add_other_fields(fields)
+        return line
+
+    def warn(self, words: str) -> None:
+        """Warns of a report that was skipped."""
+        self.warnings.append(words)
+        if len(self.warnings) <= _MOST_WARNINGS:
+            _logger.warning("skipped: %s", words)
+
+    def add_unmatched(self, kind: str, example: str) -> None:
+        """Counts something that looks like a score and was not read; stores one example of each kind."""
+        self.num_unmatched += 1
+        if len(self.unmatched) < _MOST_EXAMPLES:
+            self.unmatched.setdefault(kind, example)
+
+    def add_other_fields(self, fields: Mapping[str, Any]) -> None:
+        """Counts the numbers under names that the job does not state."""
+        names = self.form.metrics
+        known = {names.value, names.step, names.samples, names.epoch, names.seconds, "time", "process"}
+        for name, value in fields.items():
+            if name not in known and _is_number(value):
+                self.add_unmatched(name, f"{name} = {value}")
+
+
+def open_source(context: SourceContext) -> MetricSource:
+    """Creates the source that the job names."""
+    module, _, name = METRIC_SOURCES[context.metrics.source].partition(":")
+    source: type[MetricSource] = getattr(importlib.import_module(module), name)
+    return source.open(context)
+
+
+def shown(text: str) -> str:
+    """A line in quotes for a message, shortened if it is long."""
+    text = text.strip()
+    return repr(text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "...")
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool):
+        return False
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
