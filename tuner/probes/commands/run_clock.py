@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import copy
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,16 +16,15 @@ from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import RankTiming, Spread
 from tuner.probes.commands.progress_line import ProgressLine
 
-#: Intervals between lines, the first of which warms up and is left out where there are so many.
+#: With more intervals than this, the first counts as warm-up and is left out of the step time.
 _ENOUGH_INTERVALS = 3
-#: The pace before a first line is that of as many lines from there.
-_EARLY = 4
-_READ_INTERVAL_SECONDS = 1.0
-#: A first interval is warm-up where it takes so many times as long as the next ones, which are alike, and
-#: longer
-#: by so many seconds; so many places are needed to see it.
+#: The pace before the first line is that of the lines after it, up to the first that is at least the
+#: `_EARLY`-th and, where lines have no time of their own and are read in batches, so many seconds later.
+_EARLY, _READ_INTERVAL_SECONDS = 4, 1.0
+#: Once `_WARM_UP_PLACES` lines were read, the first interval counts as warm-up if it took this factor longer
+#: than the later ones usually did, they differ by less than the factor, and this many seconds were lost.
 _WARM_UP_FACTOR, _LEAST_WARM_UP_SECONDS, _WARM_UP_PLACES = 1.5, 0.1, 6
-#: Of so many steps at most an interval stands for in a spread.
+#: Upper limit of the weight of one interval in the spread of step times, steps.
 _MOST_STEPS_OF_INTERVAL = 200
 
 
@@ -58,15 +58,15 @@ class _Place:
 
 
 class Attempt:
-    """The lines of one process, from where it starts or resumes to where it ends.
+    """Training clock of one process of the script, from its first line to its last.
 
-    The script's own times count if it reports them, else those at which lines were read. Where two lines
-    name the same samples, the time between them was scoring.
+    The script's own times count if it reports them, else the times at which lines were read. The time between
+    two lines that name the same samples is scoring, which the clock leaves out.
 
     Args:
-        known: How far the run was known before.
-        started_at: When the script was started, on the prober's clock, for a first line without any
-            other pace.
+        known: The last known point of the run before this process.
+        started_at: When the script was started, on the prober's clock; dates a single line, since no pace is
+            known then.
     """
 
     def __init__(self, known: ReadPoint, started_at: float | None = None) -> None:
@@ -77,16 +77,14 @@ class Attempt:
         self._process = ""
         self._begin: ProgressLine | None = None
         self._places: list[_Place] = []
-        self._points: list[ReadPoint] = []
-        self._least_lag = float("inf")
+        #: Smallest difference between the prober's clock and the clock of the lines.
+        self._least_lag = math.inf
         self._has_own_times: bool | None = None
-        self._last_time = 0.0
-        self._passed: float | None = None
-        self._has_early_pace = False
         self._has_own_start = False
-        self._num_timed = 0
-        #: Grows when places move that were there before.
-        self.version = 0
+        self._last_time = 0.0
+        #: Places that `new_points` has returned, and the origin of the clock they were returned with.
+        self._num_returned = 0
+        self._returned_origin: float | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -134,7 +132,7 @@ class Attempt:
         if self._places and line.samples == self.samples:
             self._rescore(line, time)
         else:
-            earliest = self._places[-1].time if self._places else -np.inf
+            earliest = self._places[-1].time if self._places else -math.inf
             effective = max(time - self.scoring_seconds, earliest)
             if self._places:
                 self.longest_interval = max(self.longest_interval, time - self._last_time)
@@ -157,7 +155,7 @@ class Attempt:
             Its samples, when it was seen on the prober's clock, how many places were reported, seconds a
             sample between the first and the last, and seconds between them; None before the first.
         """
-        if self.is_empty or self._least_lag == float("inf"):
+        if self.is_empty or math.isinf(self._least_lag):
             return None
         places = [place for place in self._places if place.samples > 0]
         if not places:
@@ -168,50 +166,49 @@ class Attempt:
         return first.samples, first.time + self._least_lag, len(places), pace, span
 
     def points(self) -> list[ReadPoint]:
-        """Every place beyond what was known, on the run's clock, in order.
+        """The places beyond the known point, on the clock of the run, in order.
 
-        The clock continues at the known point: from when this attempt passed it, however often it was passed
-        before. That time lies between two lines, or before the first by the pace of those that follow.
+        The clock continues at the known point from the moment this process passed it. That moment lies
+        between two lines, or before the first by the pace of the lines after it.
         """
-        if self.is_empty:
+        return self._points_from(0, self._passed_at(self.known.samples)) if self._places else []
+
+    def new_points(self) -> list[ReadPoint]:
+        """The points that are new or may have changed since the last call, in order.
+
+        These are all points if the clock has moved, else those from the last place on: its value may come in
+        a later line.
+        """
+        if not self._places:
             return []
-        # A first line's time moves while the next ones set the pace; a last line's value may still come.
-        if self._passed is None or not self._has_early_pace:
-            self._passed = self._passed_at(self.known.samples)
-            self._points, self._num_timed = [], 0
-        elif self._num_timed:
-            self._num_timed -= 1
-            if self._points and self._points[-1].samples == self._places[self._num_timed].samples:
-                self._points.pop()
+        origin = self._passed_at(self.known.samples)
+        start = max(self._num_returned - 1, 0) if origin == self._returned_origin else 0
+        self._num_returned, self._returned_origin = len(self._places), origin
+        return self._points_from(start, origin)
+
+    def _points_from(self, start: int, origin: float) -> list[ReadPoint]:
         pace = self.pace() or self.known.seconds_per_sample
-        for place in self._places[self._num_timed :]:
-            is_untrained = place.samples == 0 and self.known == ReadPoint()
-            if place.samples > self.known.samples or is_untrained:
-                seconds = self.known.seconds + max(place.time - self._passed, 0.0)
-                self._points.append(
-                    ReadPoint(
-                        step=place.step,
-                        samples=place.samples,
-                        seconds=seconds,
-                        seconds_per_sample=pace,
-                        value=place.value,
-                    )
-                )
-        self._num_timed = len(self._places)
-        if not self._points:  # until it has passed what was known, the place may move
-            self._passed = None
-        return self._points
+        return [
+            ReadPoint(
+                step=place.step,
+                samples=place.samples,
+                seconds=self.known.seconds + max(place.time - origin, 0.0),
+                seconds_per_sample=pace,
+                value=place.value,
+            )
+            for place in self._places[start:]
+            if place.samples > self.known.samples or (place.samples == 0 and self.known == ReadPoint())
+        ]
 
     def whole_pass(self) -> list[ReadPoint]:
-        """Every place on the clock of this attempt alone, in order, as if nothing had been known before.
+        """All places on the clock of this process alone, in order.
 
-        It is the clock of a training only where the attempt started the run over.
+        It is the clock of a training run only if the process started the run over.
         """
         alone = copy.copy(self)
         alone.known = ReadPoint()
         if self._has_own_start and self._places and self._places[0].samples > 0:
             alone._places = [_Place(time=0.0, step=0, samples=0), *self._places]
-        alone._move()
         return alone.points()
 
     def repeated_seconds(self) -> float:
@@ -274,20 +271,17 @@ class Attempt:
         return len(self._places) > 1 and self._places[-1].step > self._places[0].step
 
     def _add_late(self, line: ProgressLine) -> None:
-        """Adds a value that was reported after training had gone on, where it belongs."""
-        seen = [place.samples for place in self._places]
-        index = bisect.bisect_left(seen, line.samples)
-        if index < len(seen) and seen[index] == line.samples:
+        """Adds a value that was reported after training had gone on."""
+        index = bisect.bisect_left(self._places, line.samples, key=_samples_of)
+        if index < len(self._places) and self._places[index].samples == line.samples:
             if line.value is not None:
                 self._places[index] = replace(self._places[index], value=line.value)
         elif index > 0:
-            before, after = self._places[index - 1], self._places[index]
-            share = (line.samples - before.samples) / (after.samples - before.samples)
-            time = before.time + share * (after.time - before.time)
-            self._places.insert(
-                index, _Place(time=time, step=line.step, samples=line.samples, value=line.value)
+            place = _Place(
+                time=self._time_at(line.samples), step=line.step, samples=line.samples, value=line.value
             )
-        self._move()
+            self._places.insert(index, place)
+        self._returned_origin = None
 
     def _leave_warm_up_out(self) -> None:
         """Counts a first interval's compilation and caching as start-up, if later ones are clearly shorter.
@@ -302,11 +296,7 @@ class Attempt:
         is_clear = paces[0] > _WARM_UP_FACTOR * usual and later[-1] < _WARM_UP_FACTOR * later[0]
         if is_clear and excess > _LEAST_WARM_UP_SECONDS and first.samples <= self.known.samples:
             self._places[0] = replace(first, time=first.time + excess)
-            self._move()
-
-    def _move(self) -> None:
-        self._passed, self._points, self._num_timed = None, [], 0
-        self.version += 1
+            self._returned_origin = None
 
     def _rescore(self, line: ProgressLine, time: float) -> None:
         """Adds a line at the samples of the last one: the time between is scoring."""
@@ -330,33 +320,49 @@ class Attempt:
         return time
 
     def _passed_at(self, samples: int) -> float:
-        """When it had seen so many samples, on its own clock."""
+        """When training passed a number of samples, on the clock of the lines."""
         first = self._places[0]
-        if first.samples > samples:
-            pace = self._early_pace() or self.known.seconds_per_sample
-            if pace == 0.0 and self._started_at is not None:
-                return self._started_at - self._least_lag
-            return first.time - pace * (first.samples - samples)
-        self._has_early_pace = True  # which nothing asks for
-        seen = [place.samples for place in self._places]
-        return float(np.interp(samples, seen, [place.time for place in self._places]))
+        if first.samples <= samples:
+            return self._time_at(samples)
+        pace = self._early_pace() or self.known.seconds_per_sample
+        if pace == 0.0 and self._started_at is not None:
+            return self._started_at - self._least_lag
+        return first.time - pace * (first.samples - samples)
+
+    def _time_at(self, samples: int) -> float:
+        """The time at a number of samples, interpolated between two lines; clamped to the last line."""
+        index = bisect.bisect_left(self._places, samples, key=_samples_of)
+        if index == len(self._places):
+            return self._places[-1].time
+        after = self._places[index]
+        if index == 0 or after.samples == samples:
+            return after.time
+        before = self._places[index - 1]
+        share = (samples - before.samples) / (after.samples - before.samples)
+        return before.time + share * (after.time - before.time)
 
     def _early_pace(self) -> float:
-        """The pace of the first intervals: compilation and warm-up, if any, lie before the first line."""
-        first = self._places[0]
-        few = self._places
-        for number, place in enumerate(self._places, start=1):
-            if number >= _EARLY and place.time - first.time >= self._least_span:
-                few, self._has_early_pace = self._places[:number], True
+        """Seconds a sample between the first lines; 0 if there is only one.
+
+        Compilation and warm-up, if any, lie before the first line.
+        """
+        first, last = self._places[0], self._places[-1]
+        for place in self._places[_EARLY - 1 :]:
+            if place.time - first.time >= self._least_span:
+                last = place
                 break
-        if len(few) < 2:
+        if last is first:
             return 0.0
-        return max(few[-1].time - first.time, 0.0) / (few[-1].samples - first.samples)
+        return max(last.time - first.time, 0.0) / (last.samples - first.samples)
 
     @property
     def _least_span(self) -> float:
         """How far lines must be apart to determine a pace: lines without a time are read in batches."""
         return 0.0 if self._has_own_times else _READ_INTERVAL_SECONDS
+
+
+def _samples_of(place: _Place) -> int:
+    return place.samples
 
 
 def step_spread(intervals: Sequence[tuple[float, int]]) -> Spread | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,17 +40,19 @@ def known_point(probe_folder: Path) -> ReadPoint:
         return ReadPoint()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Snapshot:
-    """What was known when a job was submitted."""
-
-    attempts: tuple[Attempt, ...]
-    points: dict[int, CurvePoint]
-    noise: tuple[NoiseStatistic, ...]
-    num_lines: int
-    base: ReadPoint
-    position: ReadPoint | None
-    stored_samples: int
+#: Attributes of `SliceCurve` that lines change; `go_back` restores them.
+_CHANGED_BY_LINES = (
+    "attempts",
+    "noise",
+    "num_lines",
+    "is_diverged",
+    "_base",
+    "_position",
+    "_points",
+    "_stored_samples",
+    "_was_past",
+    "_last_score",
+)
 
 
 class SliceCurve:
@@ -81,12 +85,11 @@ class SliceCurve:
         self._position: ReadPoint | None = None
         self._points: dict[int, CurvePoint] = {}
         self._stored_samples = max(folder.reported_samples, default=0)
-        self._num_timed = self._version = 0
         self._was_past = False
-        self._first_point: ReadPoint | None = None
         self._last_score: int | None = None
-        self._snapshot: _Snapshot | None = None
         self._resumes = True
+        self._is_new_job = True
+        self._snapshot: dict[str, Any] = {}
 
     def begin_job(self, *, resumes: bool) -> None:
         """Registers that another job trains the slice, or the rest of it.
@@ -94,27 +97,14 @@ class SliceCurve:
         Args:
             resumes: Whether it resumes from a checkpoint.
         """
-        self._resumes = resumes
-        if self.attempts:
-            self._begin_attempt(None)
-        self._snapshot = _Snapshot(
-            attempts=tuple(self.attempts),
-            points=dict(self._points),
-            noise=tuple(self.noise),
-            num_lines=self.num_lines,
-            base=self._base,
-            position=self._position,
-            stored_samples=self._stored_samples,
-        )
+        self._resumes, self._is_new_job = resumes, True
+        self._snapshot = {name: copy.copy(getattr(self, name)) for name in _CHANGED_BY_LINES}
 
     def go_back(self) -> None:
-        """Forgets what this job's lines were taken for."""
-        then = self._snapshot
-        assert then is not None
-        self.attempts, self._points, self.noise = list(then.attempts), dict(then.points), list(then.noise)
-        self.num_lines, self._base, self._position = then.num_lines, then.base, then.position
-        self._stored_samples, self._num_timed, self._first_point = then.stored_samples, 0, None
-        self.is_diverged, self._last_score = False, None
+        """Removes everything that the lines of the current job added."""
+        for name, before in self._snapshot.items():
+            setattr(self, name, copy.copy(before))
+        self._is_new_job = True
         self._folder.restart_slice()
         for samples in sorted(self._points):
             self._folder.add_point(self._points[samples])
@@ -263,7 +253,7 @@ class SliceCurve:
                 if self.attempts:
                     self.attempts[-1].known = self._base
             self.num_lines += 1
-        if not self.attempts or not self.attempts[-1].continues_with(line):
+        if self._is_new_job or not self.attempts[-1].continues_with(line):
             self._begin_attempt(running_since)
         self.attempts[-1].add(line)
 
@@ -283,26 +273,20 @@ class SliceCurve:
         )
 
     def _begin_attempt(self, running_since: float | None) -> None:
-        """Keeps what was seen so far; the next lines come from another process."""
+        """The next lines come from another process."""
         if self.attempts and self.attempts[-1].is_empty:
             self.attempts.pop()
         self._place()
         self.attempts.append(Attempt(self.position, running_since))
-        self._num_timed = 0
+        self._is_new_job = False
 
     def _place(self) -> None:
-        """Puts new lines on the run's clock, and new scorings into the folder."""
-        points = self.attempts[-1].points() if self.attempts else []
-        if not points:
-            return
-        # While a pace is not sure, those before may still move; late values come between them.
-        version = self.attempts[-1].version
-        moved = self._num_timed == 0 or points[0] != self._first_point or version != self._version
-        start = 0 if moved else self._num_timed - 1
-        self._first_point, self._version = points[0], version
-        for read_point in points[start:]:
-            self._add_point(read_point)
-        self._num_timed, self._position = len(points), points[-1]
+        """Puts new lines on the clock of the run, and new scores into the folder."""
+        points = self.attempts[-1].new_points() if self.attempts else []
+        for point in points:
+            self._add_point(point)
+        if points:
+            self._position = points[-1]
 
     def _add_point(self, read_point: ReadPoint) -> None:
         if (
