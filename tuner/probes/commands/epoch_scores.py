@@ -21,7 +21,6 @@ class EpochScores:
 
     def __init__(self, habits: ScriptHabits) -> None:
         self._habits = habits
-        self.has_changed = False
         self._score: ScriptLine | None = None
         self._line: ScriptLine | None = None
         self._epoch: float | None = None
@@ -51,7 +50,6 @@ class EpochScores:
         if before is not None and self._epoch is not None:
             if epoch == self._epoch:
                 if score is not None and done > self._done:
-                    self.has_changed |= habits.scores_end_epochs is True
                     habits.scores_end_epochs = False
                 self._interval = max(self._interval, done - self._done)
             elif score is not None and epoch > self._epoch and habits.scores_end_epochs is None:
@@ -60,7 +58,6 @@ class EpochScores:
                 came_late = score.seen_at - before.seen_at >= line.seen_at - score.seen_at
                 within = bool(size and habits.step_is_within_epoch)
                 habits.scores_end_epochs = within and (is_near if self._interval else came_late)
-                self.has_changed |= habits.scores_end_epochs
         self._line, self._epoch, self._done = line, epoch, done
 
     def end_of_epoch(self, first_epoch: float, size: float) -> int | None:

@@ -22,7 +22,7 @@ class EpochLines:
 
     A script may count from 0 or from 1, announce an epoch as it begins or report it as it ends, and report
     its score once at the end or many times on the way. The first lines are read as the commonest kind, and
-    read again (`has_changed`) where later ones show another.
+    read again if later ones show another.
 
     Args:
         habits: What is known of the script; gets what the lines show.
@@ -32,7 +32,6 @@ class EpochLines:
 
     def __init__(self, habits: ScriptHabits, *, started_at: float, is_fresh: bool) -> None:
         self._habits, self._started_at, self._is_fresh = habits, started_at, is_fresh
-        self.has_changed = False
         #: The epoch named last; None before any, and where epochs are fractions.
         self.current: float | None = None
         self._base: int | None = habits.first_epoch
@@ -56,7 +55,6 @@ class EpochLines:
         if line.epoch != math.floor(line.epoch) and not habits.epochs_are_fractions:
             habits.epochs_are_fractions = True
             habits.first_epoch = None
-            self.has_changed = self.current is not None
         return bool(habits.epochs_are_fractions)
 
     def begin_process(self) -> None:
@@ -117,17 +115,14 @@ class EpochLines:
             after = line.seen_at - values[0].seen_at
             is_untrained = len(values) == 1 and line.value is not None and before < _UNTRAINED_SHARE * after
             habits.first_epoch = 1 if is_untrained else 0
-            self.has_changed |= is_untrained
             if not is_untrained:
                 self._say_base()
         if habits.many_lines_an_epoch is None and values:
             habits.many_lines_an_epoch = False
         if self._announced is not None and values and line.value is None and self._num_announced == 1:
             to_value = values[-1].seen_at - self._announced.seen_at
-            comes_first = to_value >= line.seen_at - values[-1].seen_at
             if habits.epoch_line_comes_first is None:
-                habits.epoch_line_comes_first = comes_first
-                self.has_changed |= not comes_first
+                habits.epoch_line_comes_first = to_value >= line.seen_at - values[-1].seen_at
         if habits.many_lines_an_epoch and values:
             assert self.current is not None
             # The epoch ended between its last line and the first one of the next.
@@ -157,7 +152,6 @@ class EpochLines:
         is_one = distance <= max(_ONE_REPORT_SECONDS, _ONE_REPORT_SHARE * (line.seen_at - self._started_at))
         if not is_one and not habits.many_lines_an_epoch:
             habits.many_lines_an_epoch = True
-            self.has_changed = True
             habits.say(
                 "the script reports scores many times under one epoch: the last one of each epoch counts, "
                 "as of its end"

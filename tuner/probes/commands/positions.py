@@ -53,8 +53,8 @@ class _Counter:
 class Positions:
     """Places the lines of one attempt at a slice, in the order in which they were written.
 
-    What the lines show of the script goes to `habits`. Where it changes how earlier lines are to be read,
-    `has_changed` is set: then all lines are positioned again by a new instance.
+    What the lines show of the script goes to `habits`. If that changes how lines are read, `has_changed` is
+    true: then a new instance has to position all lines again.
 
     Args:
         habits: What is known of the job's script.
@@ -81,7 +81,7 @@ class Positions:
         resumes: bool = False,
         may_restart: bool = False,
     ) -> None:
-        self._habits = habits
+        self._habits, self._reading = habits, habits.reading
         self._batch_size, self._epoch_samples = batch_size, epoch_samples
         self._known, self._may_restart, self._started_at = known, may_restart, started_at
         self._clock = ScriptClock(habits)
@@ -93,7 +93,7 @@ class Positions:
         self._offset = 0
         #: Samples at which a resumed script began to count anew; 0 where it counts on.
         self._resumed_at = 0
-        self._has_bare_steps = self._has_found_count = False
+        self._has_bare_steps = False
         self._score_step: tuple[float, int] | None = None
         self._earlier = [point for point in earlier if point.samples > 0]
         self._resumed: list[tuple[ScriptLine, int]] | None = [] if resumes and known.samples > 0 else None
@@ -109,9 +109,8 @@ class Positions:
 
     @property
     def has_changed(self) -> bool:
-        """Whether lines that were positioned before belong somewhere else."""
-        readers = (self._clock, self._values, self._epochs, self._order, self._epoch_scores)
-        return self._has_found_count or any(reader.has_changed for reader in readers)
+        """Whether lines that were positioned before may belong somewhere else."""
+        return self._habits.reading != self._reading
 
     @property
     def is_settled(self) -> bool:
@@ -208,9 +207,8 @@ class Positions:
             is_small = step in (0, 1) if self._score_step is None else True
             if not (is_behind and follows and went_on and is_small):
                 habits.scores_count_otherwise = False
-                self._has_found_count = self._score_step is not None
             elif self._score_step is not None:
-                habits.scores_count_otherwise = self._has_found_count = True
+                habits.scores_count_otherwise = True
                 habits.say(
                     "lines with scores count something else than the others under the name of steps, such as "
                     f"{line.text.strip()[:120]!r}: each score belongs to the position before it"

@@ -50,8 +50,6 @@ class ScriptClock:
         self._read_at: float | None = None
         self._num_intervals = 0
         self._last_date, self._days = float("-inf"), 0.0
-        #: Whether what was read before has to be read again.
-        self.has_changed = False
 
     def read(
         self, reported: float, wall: float, since_start: float | None = None
@@ -142,8 +140,6 @@ class ScriptClock:
     def _settle(self, kind: ClockKind, unit: float) -> None:
         habits = self._habits
         habits.clock, habits.clock_unit = kind, unit
-        # Before, the wall clock was used.
-        self.has_changed = kind != "refused" and self._first is not None
         if kind == "since the last report":
             habits.say(f"the script's clock counts {_UNITS[unit]} since its last report: they are added up")
         elif kind == "since the beginning" and unit != 1.0:

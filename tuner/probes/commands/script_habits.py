@@ -10,6 +10,21 @@ from typing import BinaryIO, Literal
 from tuner.domain.checkpoints import write_atomically
 
 _FILE = "reading.json"
+#: Attributes of `ScriptHabits` that decide how a line is read.
+_READING = (
+    "first_epoch",
+    "epochs_are_fractions",
+    "many_lines_an_epoch",
+    "epoch_line_comes_first",
+    "step_is_within_epoch",
+    "epoch_samples",
+    "value_comes_first",
+    "scores_count_otherwise",
+    "scores_end_epochs",
+    "is_percent",
+    "clock",
+    "clock_unit",
+)
 
 #: What a script's clock counts: since the run began, since the last report, or a date.
 ClockKind = Literal["since the beginning", "since the last report", "date", "refused"]
@@ -66,6 +81,11 @@ class ScriptHabits:
     start_failure_of: str = ""
     unmatched_warning: str = ""
     remarks: list[str] = field(default_factory=list)
+
+    @property
+    def reading(self) -> tuple[object, ...]:
+        """Everything that decides how a line is read."""
+        return tuple(getattr(self, name) for name in _READING)
 
     def say(self, words: str, *, once: str | None = None) -> None:
         """Notes what was found out, once.

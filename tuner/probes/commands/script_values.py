@@ -41,8 +41,6 @@ class ScriptValues:
         self._was_finite = was_finite
         self._num_undefined = 0
         self._num_small, self._num_read = 0, 0
-        #: Whether what was read before has to be read again.
-        self.has_changed = False
 
     def read(self, line: ScriptLine) -> float:
         """A line's value in the unit of the target.
@@ -79,7 +77,6 @@ class ScriptValues:
             is_beyond = self._is_fraction and 1.0 < value <= 100.0
             if line.has_percent_sign or is_beyond:
                 habits.is_percent = True
-                self.has_changed = self._num_read > 0
                 habits.say(
                     f"the script reports {goal.metric} in percent, such as {value:g}, and the target is a "
                     "fraction: values are divided by 100"

@@ -31,8 +31,6 @@ class ValueOrder:
         self._first: ScriptLine | None = None
         self._position: ScriptLine | None = None
         self._held: ScriptLine | None = None
-        #: Whether what was read before has to be read again.
-        self.has_changed = False
 
     @property
     def is_settled(self) -> bool:
@@ -66,7 +64,7 @@ class ValueOrder:
         to_next = line.seen_at - self._position.seen_at
         before, after = self._first.seen_at - self._started_at, line.seen_at - self._first.seen_at
         comes_first = to_position < _CLOSE_SHARE * to_next and before >= _UNTRAINED_SHARE * after
-        self._habits.value_comes_first = self.has_changed = comes_first
+        self._habits.value_comes_first = comes_first
         self._is_open = False
         if comes_first:
             self._habits.say(
