@@ -1,6 +1,5 @@
 """Probers run the slices of probes; one module for each kind."""
 
-from tuner.probes.prober import Outlook, ProbeHandle, Prober, Until
-from tuner.probes.slice_plan import first_evaluation
+from tuner.probes.prober import ProbeHandle, Prober, Until
 
-__all__ = ["Outlook", "ProbeHandle", "Prober", "Until", "first_evaluation"]
+__all__ = ["ProbeHandle", "Prober", "Until"]

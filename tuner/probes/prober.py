@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,26 +56,6 @@ class ProbeHandle:
     folder: Path
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outlook:
-    """What continuing a run brings and costs.
-
-    Args:
-        next_score_samples: Samples since the run began at which its next score is due; None if that is not
-            known, or is as the job states (`[probe]`).
-        times_steps: Whether steps can be timed without waiting for a score.
-        can_resume: Whether the run goes on from where it is; otherwise it starts over.
-        startup_seconds: Charged before training starts; None where nothing was started yet.
-        repeated_seconds: Training that is paid again first, since the run cannot resume.
-    """
-
-    next_score_samples: int | None = None
-    times_steps: bool = True
-    can_resume: bool = True
-    startup_seconds: float | None = None
-    repeated_seconds: float = 0.0
-
-
 class Prober(ABC):
     """Runs slices of probes.
 
@@ -105,15 +84,6 @@ class Prober(ABC):
     @abstractmethod
     def cancel(self, handle: ProbeHandle) -> None:
         """Ends the slice and everything it started; what was checkpointed stays."""
-
-    def outlook(self, configuration: Configuration, slices: Sequence[Measurement]) -> Outlook:
-        """What continuing a run brings and costs, as far as only the prober knows.
-
-        Args:
-            configuration: The run's.
-            slices: Every slice that was measured of the job, in order.
-        """
-        return Outlook()
 
     def ask_to_end(self, handle: ProbeHandle) -> float | None:
         """Asks the slice to save what it has and to end; `poll` says when it has.

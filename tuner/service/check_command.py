@@ -12,9 +12,10 @@ from tuner.domain.errors import ProbeError
 from tuner.domain.format import format_seconds
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.job.command_section import MetricsSection
-from tuner.probes import Outlook, ProbeHandle, Prober, Until
+from tuner.probes import ProbeHandle, Prober, Until
 from tuner.probes.commands.prober import CommandProber
 from tuner.probes.commands.slice_lines import Heard
+from tuner.probes.score_schedule import ScoreSchedule, score_schedule
 from tuner.service.launchers import job_prober, passing_folder
 from tuner.service.opening import OpenedJob, checked_epoch_samples
 from tuner.service.plan import worst_dollars
@@ -36,13 +37,13 @@ class CommandCheck:
     Args:
         measurement: Of its slice.
         heard: Lines that were read, and what looks like a score and was not read.
-        outlook: When its next score is due, and whether its steps are timed.
+        schedule: When its next score is due, and whether its steps are timed.
         resume: Whether the script resumes, in words.
     """
 
     measurement: Measurement
     heard: Heard = field(default_factory=Heard)
-    outlook: Outlook = field(default_factory=Outlook)
+    schedule: ScoreSchedule = field(default_factory=ScoreSchedule)
     resume: str = "not tried (check --resume tries it)"
 
     @property
@@ -87,7 +88,7 @@ def check_command(
             check = CommandCheck(
                 measurement=measurement,
                 heard=prober.heard(handle),
-                outlook=prober.outlook(configuration, [measurement]),
+                schedule=score_schedule(opened.job, [measurement]),
             )
             if resume:
                 check.resume = _tried_resume(opened, prober, measurement, handle, say, wait_seconds)
@@ -224,7 +225,7 @@ def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]
         ("samples seen", measurement.samples),
         ("first score", _first_score_words(score)),
         ("next score", _next_score_words(check)),
-        ("steps timed between scores", _known(heard, check.outlook.times_steps)),
+        ("steps timed between scores", _known(heard, check.schedule.times_steps)),
         ("scoring reported separately", _known(heard, measurement.scoring_seconds > 0)),
         ("gradient noise", "reported" if measurement.noise else "not reported (optional)"),
         ("parameter bytes", measurement.parameter_bytes or "not stated (workload.parameter_bytes, optional)"),
@@ -278,7 +279,8 @@ def _first_score_words(score: CurvePoint | None) -> str:
 
 
 def _next_score_words(check: CommandCheck) -> str:
-    due, measurement = check.outlook.next_score_samples, check.measurement
+    measurement = check.measurement
+    due = check.schedule.next_after(measurement.configuration, measurement.samples)
     if due is None or measurement.samples == 0:
         return "unknown"
     seconds = (due - measurement.samples) * measurement.training_seconds / measurement.samples

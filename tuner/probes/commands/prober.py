@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,8 +28,7 @@ from tuner.probes.commands.slice import CommandSlice
 from tuner.probes.commands.slice_lines import Heard, last_kinds
 from tuner.probes.commands.task import SLICES_FOLDER, CommandPlan, can_go_on
 from tuner.probes.probe_folder import ProbeFolder, unwritable
-from tuner.probes.prober import Outlook, ProbeHandle, Prober, Until
-from tuner.probes.score_schedule import score_schedule
+from tuner.probes.prober import ProbeHandle, Prober, Until
 from tuner.probes.slice_plan import SlicePlan
 
 #: A job that loses its nodes, or finds its port in use, so many times in a row without progress has failed.
@@ -154,20 +152,6 @@ class CommandProber(Prober):
             heard.first_output_at = self._clock()
         heard.first_samples = record.curve.first_samples
         return heard
-
-    def outlook(self, configuration: Configuration, slices: Sequence[Measurement]) -> Outlook:
-        schedule = score_schedule(self._job, slices)
-        own = [m for m in slices if m.configuration == configuration and m.purpose is not Purpose.TIMING]
-        seen = own[-1] if own else None
-        can_resume = self._job.can_resume and (seen is None or seen.checkpoint is not None)
-        startups = [m.startup_seconds for m in slices if m.startup_seconds > 0]
-        return Outlook(
-            next_score_samples=schedule.next_after(configuration, seen.samples if seen else 0),
-            times_steps=schedule.times_steps,
-            can_resume=can_resume,
-            startup_seconds=statistics.median(startups) if startups else None,
-            repeated_seconds=0.0 if can_resume or seen is None else seen.training_seconds,
-        )
 
     def ask_to_end(self, handle: ProbeHandle) -> float | None:
         """By the stop file, then by SIGTERM; a script is killed `workload.grace` after that."""

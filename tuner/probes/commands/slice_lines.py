@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tuner.probes.commands.metric_sources import MetricSource
+from tuner.probes.commands.metric_source import MetricSource
 from tuner.probes.commands.positions import Ignored
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.script_habits import ScriptHabits

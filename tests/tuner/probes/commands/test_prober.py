@@ -23,6 +23,7 @@ from tuner.domain.measurement import Outcome, Purpose, merged
 from tuner.probes import Until
 from tuner.probes.commands.prober import CommandProber
 from tuner.probes.commands.task import checkpoint_of
+from tuner.probes.score_schedule import score_schedule
 
 
 def test_slice_pauses_where_it_was_asked_to_with_curve_times_and_charge(bench: Bench) -> None:
@@ -124,12 +125,9 @@ def test_a_script_that_reports_once_an_epoch_is_timed_by_its_first(bench: Bench)
     assert [point.samples for point in seen.curve] == [100 * n for n in range(1, len(seen.curve) + 1)]
     assert seen.step_seconds is not None
     assert 0.02 <= seen.step_seconds.mean < 0.06
-    outlook = prober.outlook(CONFIGURATION, [seen])
-    assert outlook.next_score_samples == seen.samples + 100
-    assert not outlook.times_steps
-    assert not outlook.can_resume
-    assert outlook.repeated_seconds == seen.training_seconds
-    assert outlook.startup_seconds == seen.startup_seconds
+    schedule = score_schedule(job, [seen])
+    assert schedule.next_after(CONFIGURATION, seen.samples) == seen.samples + 100
+    assert not schedule.times_steps
     heard = prober.heard(handle)
     assert heard.matched["epoch 1 acc=0.01"] == "epoch 1, value 0.01"
 
