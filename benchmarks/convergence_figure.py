@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.svg_plot import Axis, Plot, Size, ticks_of
+from benchmarks.svg_scales import Scale, duration_ticks, linear_ticks, log_ticks, padded, spread_positions
 from tuner.domain.format import format_duration_tick, format_short_count, format_value
-from tuner.report.plot import Axis, Plot, Size, ticks_of
-from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded, spread_positions
 
 _PANEL = Size(name="wide", width=620, height=400, num_ticks=6)
 _COLORS = ("#1b3a6b", "#c1440e", "#2a9d57", "#8c52c6", "#d99a00", "#0f8ea8", "#b0306a", "#5b6770")

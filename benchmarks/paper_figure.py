@@ -11,9 +11,9 @@ from benchmarks.paper_clocks import CLOCKS
 from benchmarks.paper_map_figure import map_figure
 from benchmarks.paper_panels import COLORS, grid, legend, style_of
 from benchmarks.paper_rows import TARGETS, Row
+from benchmarks.svg_plot import Axis, Plot, Size, ticks_of
+from benchmarks.svg_scales import Scale, duration_ticks, linear_ticks, log_ticks, padded
 from tuner.domain.format import format_duration_tick, format_short_count, format_value
-from tuner.report.plot import Axis, Plot, Size, ticks_of
-from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded
 
 _SIZE = Size(name="wide", width=330, height=230, num_ticks=5)
 #: Below this accuracy and above this loss curves leave the panel.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tuner.report.plot import Size, text_width
+from benchmarks.svg_plot import Size, text_width
 
 #: By strategy, in the order in which they are drawn.
 COLORS = {

@@ -191,7 +191,7 @@ def test_imports_run_down_the_floors() -> None:
     [
         ("tuner.job.model", "from tuner.ledger import Ledger", "floor"),
         ("tuner.ledger.memory", "def f():\n    import tuner.launchers.local", "floor"),
-        ("tuner.advice.recommend", "from tuner.report.html import report_html", "floor"),
+        ("tuner.advice.recommend", "from tuner.report.pages import report_html", "floor"),
         ("tuner.search.loop", "if TYPE_CHECKING:\n    from storage.tables import probes", "floor"),
         ("tuner.job.model", "from tuner import workloads", "floor"),
         ("tuner.probes.ranks.rank", "from .replica import Replica", "relatively"),

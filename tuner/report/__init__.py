@@ -1,10 +1,9 @@
 """Renderings of a recommendation and its evidence."""
 
-from tuner.report.content import ReportContent
+from tuner.report.content import ReportContent, UnansweredContent
 from tuner.report.schema import recommendation_schema
 from tuner.report.tables import Table, choices_table, probes_table
 from tuner.report.terminal import recommendation_text
-from tuner.report.unanswered import UnansweredContent
 from tuner.report.writer import write_report, write_unanswered
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Content of a report; every renderer reads it."""
+"""Content of a report: what HTML, Markdown and CSV are rendered from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.domain.recommendation import Alternative, Recommendation
+from tuner.domain.recommendation import Alternative, Recommendation, TuningCost
 from tuner.job import Job
 from tuner.ledger import PredictedAgainstMeasured, ProbeRecord
 
@@ -33,3 +33,32 @@ class ReportContent:
     landscape: Sequence[Alternative]
     checked: Sequence[PredictedAgainstMeasured]
     fit_summaries: dict[str, list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnansweredContent:
+    """Everything that the report of a search without a recommendation shows.
+
+    Args:
+        job: The job.
+        study_name: Its study.
+        made_at: Seconds since the epoch.
+        goal: The goal in words.
+        reason: Why nothing is recommended.
+        changes: What to change.
+        warnings: Sentences on what was noticed about the script.
+        stopped_because: Why the search ended.
+        probes: Every probe of the study, oldest first.
+        tuning: What the search spent.
+    """
+
+    job: Job
+    study_name: str
+    made_at: float
+    goal: str
+    reason: str
+    changes: Sequence[str]
+    warnings: Sequence[str]
+    stopped_because: str
+    probes: Sequence[ProbeRecord]
+    tuning: TuningCost

@@ -12,18 +12,18 @@ from tuner.domain.format import (
     sentence,
 )
 from tuner.domain.recommendation import Recommendation
-from tuner.report.confirmed import confirmation_finding
-from tuner.report.findings import (
+from tuner.report.confirmation import confirmation_finding
+from tuner.report.wording import (
     Finding,
     comparison,
+    imported_finding,
     measured,
     measured_word,
     own_command_end,
     prediction,
+    spent,
     trust_in,
 )
-from tuner.report.imported import imported_finding
-from tuner.report.spending import spent_words
 
 _WIDTH = 100
 _LABEL_WIDTH = 18
@@ -65,8 +65,8 @@ def recommendation_text(recommendation: Recommendation) -> str:
         lines += _fact("would change it", turn)
     for warning in recommendation.warnings:
         lines += _fact("warning", sentence(warning))
-    spent = f"{spent_words(tuning)}, probes: {tuning.num_probes}"
-    lines += _fact("tuning", f"{spent}. {sentence(recommendation.stopped_because)}")
+    cost = f"{spent(tuning)}, probes: {tuning.num_probes}"
+    lines += _fact("tuning", f"{cost}. {sentence(recommendation.stopped_because)}")
     if recommendation.checkpoint:
         lines += _fact("trained model", recommendation.checkpoint, wrap=False)
     if recommendation.command.strip():

@@ -11,17 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tuner.domain.errors import StorageError
-from tuner.report.content import ReportContent
+from tuner.report.content import ReportContent, UnansweredContent
 from tuner.report.csv import trials_csv
-from tuner.report.html import report_html
 from tuner.report.launch import launch_plan, launch_text
-from tuner.report.markdown import report_markdown
-from tuner.report.unanswered import (
-    UnansweredContent,
-    unanswered_html,
-    unanswered_json,
-    unanswered_markdown,
-)
+from tuner.report.pages import report_html, report_markdown, unanswered_html, unanswered_markdown
+from tuner.report.unanswered import unanswered_json
 
 _READABLE = 0o644
 _EXECUTABLE = 0o755

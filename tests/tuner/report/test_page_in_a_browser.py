@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from tuner.report.html import report_html
+from tuner.report.pages import report_html
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [

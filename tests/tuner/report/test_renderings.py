@@ -7,6 +7,8 @@ import io
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -18,10 +20,10 @@ from tuner.domain.measurement import Outcome
 from tuner.domain.recommendation import Estimate, Recommendation
 from tuner.ledger import ProbeRecord
 from tuner.report import ReportContent, recommendation_schema, recommendation_text
+from tuner.report.charts import MAX_CHECKS, MAX_CURVES
+from tuner.report.content import UnansweredContent
 from tuner.report.csv import trials_csv
-from tuner.report.html import report_html
-from tuner.report.markdown import report_markdown
-from tuner.report.unanswered import UnansweredContent, unanswered_html
+from tuner.report.pages import report_html, report_markdown, unanswered_html
 
 NASTY = "<script>alert('x')</script> | `tick` & \"quote\""
 
@@ -176,8 +178,11 @@ def any_content(request: pytest.FixtureRequest, builder: ModuleType) -> ReportCo
 def test_the_page_is_balanced_markup_that_needs_nothing_but_itself(any_content: ReportContent) -> None:
     text = report_html(any_content)
     page = _Page(text)
-    assert not {"script", "link", "img", "iframe", "object", "use"} & set(page.tags)
-    assert not {"src", "href", "srcset", "data"} & {name for name, _ in page.attributes}
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert not {"src", "srcset", "data"} & {name for name, _ in page.attributes}
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert {value for name, value in page.attributes if name == "href"} <= {f"#{name}" for name in ids}
     assert "http://" not in text
     assert "https://" not in text
     assert "url(" not in text
@@ -229,8 +234,11 @@ def test_the_page_says_what_its_charts_leave_out(builder: ModuleType) -> None:
 
 def test_every_chart_names_its_axes_with_units(builder: ModuleType) -> None:
     page = _Page(report_html(_whole(builder)))
+    # The widest chart has a second drawing for phones; there are two curves, one scatter and two bars.
+    assert page.tags.count("svg") == 2 + 2 + 1
+    assert page.attributes.count(("role", "img")) == page.tags.count("svg") + 2
     labels = [value for name, value in page.attributes if name == "aria-label"]
-    assert len(labels) == 2 * 4 + 2  # Four charts for a wide and a narrow page, and two bars.
+    assert all(labels)
     for words in ("predicted time to target", "nodes", "samples seen", "accuracy", "target 0.95", "measured"):
         assert words in page.text
 
@@ -406,23 +414,60 @@ def test_the_schema_explains_every_field_of_the_recommendation() -> None:
     assert Recommendation.__dataclass_fields__.keys() == properties.keys()
 
 
-@pytest.mark.parametrize("name", ["_whole", "_single_node_count"])
-def test_the_labels_of_choice_and_present_settings_are_at_their_markers(
-    builder: ModuleType, name: str
+@pytest.mark.parametrize("make", [_whole, _single_node_count])
+def test_every_drawing_of_the_predictions_marks_the_choice(
+    builder: ModuleType, make: Callable[[ModuleType], ReportContent]
 ) -> None:
-    page = report_html(globals()[name](builder))
+    page = report_html(make(builder))
     charts = re.findall(r"<svg[^>]*Predicted time to target by.*?</svg>", page, re.DOTALL)
-    assert charts
-    for chart in charts:
-        marker = re.search(r'<circle[^>]*cx="([\d.]+)"[^>]*cy="([\d.]+)"[^>]*class="dot ring"', chart)
-        label = re.search(r'<text[^>]*x="([\d.]+)"[^>]*y="([\d.]+)"[^>]*>recommended<', chart)
-        assert (marker is None) == (label is None)
-        if marker is None or label is None:
-            continue
-        across, down = (float(label[i]) - float(marker[i]) for i in (1, 2))
-        # Beside the marker, or above or below it.
-        assert abs(across) < 75
-        assert abs(down) <= 8 or abs(across) < 1
+    assert [chart.count("<title>recommended: 4 nodes, batch 256") for chart in charts] == [1, 1]
+    assert "</span>recommended</li>" in page
+
+
+def test_the_same_content_gives_the_same_page(builder: ModuleType) -> None:
+    assert report_html(_whole(builder)) == report_html(_whole(builder))
+
+
+def test_every_color_of_the_charts_has_a_light_and_a_dark_value(builder: ModuleType) -> None:
+    page = report_html(_whole(builder))
+    light, dark = re.findall(r":root \{(.*?)\}", page, re.DOTALL)
+    used = set(re.findall(r"var\(--([a-z0-9-]+)\)", page)) - {"series"}
+    assert {"ink", "card", "accent", "shade3"} <= used
+    for theme in (light, dark):
+        assert used <= set(re.findall(r"--([a-z0-9-]+):", theme))
+    assert not re.findall(r'style="[^"]*#', page)
+
+
+def test_names_that_matplotlib_or_xml_would_misread_are_drawn_as_they_are(builder: ModuleType) -> None:
+    goal = _whole(builder).job.goal.model_copy(update={"metric": "a$_b$ <精度>\x07", "direction": "maximize"})
+    content = _whole(builder)
+    page = _Page(report_html(replace(content, job=content.job.model_copy(update={"goal": goal}))))
+    assert page.words.count("a$_b$ <精度>") == 2
+
+
+def _many_probes(builder: ModuleType, number: int) -> ReportContent:
+    made = builder.probes()
+    probes = [replace(made[k % len(made)], probe_id=k + 1, trial_number=k) for k in range(number)]
+    return builder.content(seen=probes, judged=builder.checked() * (number // 7))
+
+
+def test_a_page_of_100_probes_is_light(builder: ModuleType) -> None:
+    assert len(report_html(_many_probes(builder, 100)).encode()) < 500_000
+
+
+def test_a_page_of_many_probes_says_what_its_charts_leave_out(builder: ModuleType) -> None:
+    text = report_html(_many_probes(builder, 600))
+    charts = re.findall(r"<svg[^>]*of every probe against.*?</svg>", text, re.DOTALL)
+    assert [chart.count("<title>#") for chart in charts] == [MAX_CURVES, MAX_CURVES]
+    assert "shorter curves are not drawn" in text
+    checks = re.findall(r"<svg[^>]*Predicted against measured.*?</svg>", text, re.DOTALL)
+    assert 0 < checks[0].count("of the run known; measured") <= 2 * MAX_CHECKS
+    assert text.count("<tr>") > 600
+
+
+def test_matplotlib_is_imported_only_when_a_report_is_written() -> None:
+    code = "import sys, tuner.service.reporting; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_report_without_an_answer_shows_the_curves_that_were_read(builder: ModuleType) -> None:

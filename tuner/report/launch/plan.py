@@ -13,7 +13,7 @@ from tuner.domain.format import format_configuration
 from tuner.domain.recommendation import Recommendation, train_command
 from tuner.job import Job, own_launch, stated_values
 from tuner.launchers import OnePer
-from tuner.report.findings import prediction, trust_in
+from tuner.report.wording import prediction, trust_in
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tuner.domain.confirmation import Confirmation, ConfirmedSettings, ConfirmedTraining
 from tuner.domain.format import ABSENT, format_dollars, format_ratio, format_seconds
-from tuner.report.findings import Finding
 from tuner.report.tables import Table
+from tuner.report.wording import Finding
 
 
 def confirmation_finding(confirmation: Confirmation) -> Finding:

@@ -5,7 +5,8 @@ from dataclasses import replace
 from types import ModuleType
 
 from tuner.domain.recommendation import Estimate
-from tuner.report.findings import (
+from tuner.report.terminal import recommendation_text
+from tuner.report.wording import (
     comparison,
     coverage,
     estimate_of,
@@ -15,7 +16,6 @@ from tuner.report.findings import (
     prediction,
     trust_in,
 )
-from tuner.report.terminal import recommendation_text
 
 
 def test_a_verified_recommendation_is_held_against_its_prediction(builder: ModuleType) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.report.scales import Scale, duration_ticks, linear_ticks, log_ticks, padded, spread_positions
+from benchmarks.svg_scales import Scale, duration_ticks, linear_ticks, log_ticks, padded, spread_positions
 
 positive = st.floats(min_value=1e-4, max_value=1e6)
 ratios = st.floats(min_value=1.2, max_value=1e5)

@@ -1,4 +1,4 @@
-"""Sentences of a report, shared by all renderers."""
+"""Wording of the recommendation: the headlines and sentences that every report shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from tuner.domain.format import (
     format_share,
     format_value,
 )
-from tuner.domain.recommendation import Alternative, Estimate, Recommendation, Verification
+from tuner.domain.recommendation import (
+    Alternative,
+    Estimate,
+    ImportedEvidence,
+    Recommendation,
+    TuningCost,
+    Verification,
+)
 from tuner.ledger.records import EARLY_SHARE, PredictedAgainstMeasured
 
 #: Times closer than this ratio are called equal.
@@ -28,8 +35,10 @@ _LATE_SCORE = 1.1
 _LEAST_STARTUP_SHARE = 0.05
 #: A prediction whose 90% interval spans more than this factor is a guess.
 _GUESS_RATIO = 30.0
-#: From this chance on to reach the target, that it may not is not said.
+#: From this chance of reaching the target on, the text does not mention that it may fail.
 _SURE = 0.95
+#: Imported runs name at most this many sources.
+_MOST_SOURCES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,3 +325,29 @@ def own_command_end(recommendation: Recommendation) -> str:
         f"{words} {reached}. Set the script's own limit so, unless its schedule of learning rates depends on "
         "that limit."
     )
+
+
+def imported_finding(imported: ImportedEvidence) -> Finding:
+    """How many runs were imported from where, and how much they count as a prior."""
+    shown = ", ".join(imported.sources[:_MOST_SOURCES])
+    more = len(imported.sources) - _MOST_SOURCES
+    where = f"{shown} and {more} more" if more > 0 else shown
+    runs = "1 run" if imported.num_runs == 1 else f"{imported.num_runs} runs"
+    weights = [f"{format_share(weight)} for {name}" for name, weight in imported.weights.items()]
+    counts = (
+        f"How much that counts now: {' and '.join(weights)}."
+        if weights
+        else "They say nothing of the models' unknowns, so they only inform the shape of the curves."
+    )
+    return Finding(
+        headline=f"{runs} from {where}",
+        detail=f"They are a prior of the models. None of them is a measured result of this job. {counts}",
+    )
+
+
+def spent(tuning: TuningCost) -> str:
+    """Time and price of the search; if probes ran concurrently, elapsed time comes first."""
+    words = format_seconds(tuning.seconds)
+    if tuning.elapsed_seconds is not None:
+        words = f"{format_seconds(tuning.elapsed_seconds)}, {words} of probes some of which ran at once"
+    return f"{words}, {format_dollars(tuning.dollars)}" if tuning.dollars else words

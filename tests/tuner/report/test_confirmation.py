@@ -10,9 +10,8 @@ import pytest
 from search_spaces import Configuration
 from tuner.advice.confirmation import compare_trainings, settings_of
 from tuner.domain.confirmation import Confirmation, ConfirmedTraining
-from tuner.report.confirmed import confirmation_finding, confirmation_table
-from tuner.report.html import report_html
-from tuner.report.markdown import report_markdown
+from tuner.report.confirmation import confirmation_finding, confirmation_table
+from tuner.report.pages import report_html, report_markdown
 from tuner.report.terminal import recommendation_text
 
 FAST = Configuration(nodes=2, batch_size=64, learning_rate=0.1, strategy="all_reduce")

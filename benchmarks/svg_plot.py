@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tuner.report.markup import Markup, element
-from tuner.report.scales import Scale
+from benchmarks.svg_markup import Markup, element
+from benchmarks.svg_scales import Scale
 
 _CHARACTER_PIXELS = 6.2
 

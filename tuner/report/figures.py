@@ -1,0 +1,285 @@
+"""Figures as inline SVG: drawn by matplotlib, colored by the CSS variables of the page."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    # The import takes a second and 60 MB: only `new_figure` does it, when a report is written.
+    from matplotlib.axes import Axes
+
+#: CSS variables of page.css that a figure may use: batch sizes have ordered shades.
+NUM_SHADES = 8
+_COLORS = (
+    "ink",
+    "ink-2",
+    "rule",
+    "grid",
+    "card",
+    "accent",
+    "missed",
+    *(f"shade{k}" for k in range(NUM_SHADES)),
+)
+
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+#: Tick positions from fine to coarse; the first ladder with few enough ticks is used.
+_DECADES = [10.0**exponent for exponent in range(-6, 16)]
+COUNT_TICKS = tuple([step * ten for ten in _DECADES for step in steps] for steps in ((1, 2, 5), (1, 3), (1,)))
+DURATION_TICKS = tuple(
+    [step * ten for ten in _DECADES[:7] for step in steps]
+    + [10.0 * step for step in tens]
+    + [_MINUTE * step for step in minutes]
+    + [_HOUR * step for step in hours]
+    + [_DAY * step * ten for ten in _DECADES[6:10] for step in steps]
+    for steps, tens, minutes, hours in (
+        ((1, 2, 5), (1, 2, 3), (1, 2, 5, 10, 20, 30), (1, 2, 5, 12)),
+        ((1, 3), (1, 3), (1, 3, 10, 30), (1, 3, 12)),
+        ((1,), (1,), (1, 10), (1, 12)),
+    )
+)
+
+#: Padding inside a figure, in its pixels.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 34, 46
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Size of a figure, in pixels.
+
+    Args:
+        width: Width.
+        height: Height.
+        num_ticks: Maximum number of ticks of the horizontal axis.
+        shown_on: `wide` or `narrow` if the figure is for one width of the page; empty if for all.
+    """
+
+    width: int
+    height: int
+    num_ticks: int = 5
+    shown_on: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One axis of a figure.
+
+    Args:
+        title: The quantity.
+        limits: Lowest and highest value.
+        ticks: Values of the ticks.
+        label: Text of a tick.
+        logarithmic: Whether the axis is logarithmic.
+    """
+
+    title: str
+    limits: tuple[float, float]
+    ticks: Sequence[float]
+    label: Callable[[float], str]
+    logarithmic: bool = False
+
+
+def color(name: str) -> str:
+    """The placeholder that `svg` replaces by the CSS variable `--name`."""
+    return f"#f0f0{_COLORS.index(name):02x}"
+
+
+def padded(low: float, high: float, *, logarithmic: bool, share: float = 0.06) -> tuple[float, float]:
+    """Limits a little wider than the values, and never empty."""
+    if logarithmic:
+        ratio = max(high / low, 1.05) ** share
+        return low / (ratio * 1.02), high * ratio * 1.02
+    width = (high - low) or abs(high) * 0.1 or 1.0
+    return low - share * width, high + share * width
+
+
+def log_ticks(limits: tuple[float, float], most: int, ladders: Sequence[Sequence[float]]) -> list[float]:
+    """At most `most` round values for a logarithmic axis, taken from `COUNT_TICKS` or `DURATION_TICKS`."""
+    low, high = limits
+    inside: list[float] = []
+    for ladder in ladders:
+        inside = [tick for tick in ladder if low <= tick <= high]
+        if len(inside) < 2:
+            return linear_ticks(limits, most)
+        if len(inside) <= most:
+            return inside
+    return inside[:: -(-len(inside) // most)]
+
+
+def linear_ticks(limits: tuple[float, float], most: int) -> list[float]:
+    """At most `most` round values for a linear axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = MaxNLocator(nbins=most - 1, steps=[1, 2, 5, 10]).tick_values(*limits)
+    return [float(tick) for tick in ticks if limits[0] <= tick <= limits[1]]
+
+
+def style() -> AbstractContextManager[None]:
+    """Context in which figures are drawn: the same whatever the user's matplotlibrc says."""
+    import matplotlib
+
+    defaults: dict[Any, Any] = dict(matplotlib.rcParamsDefault)
+    del defaults["backend"]
+    ours: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "text.parse_math": False,
+        "font.size": 12.0,
+        "lines.solid_joinstyle": "round",
+    }
+    return matplotlib.rc_context({**defaults, **ours})
+
+
+def new_figure(size: Size, x: Axis, y: Axis, *, right: int = _RIGHT) -> Axes:
+    """An empty figure with a horizontal grid; call and draw within `style`.
+
+    Args:
+        size: Its size.
+        x: Horizontal axis.
+        y: Vertical axis; its title is above it, so that it reads horizontally.
+        right: Pixels to the right of the axes, for labels.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(size.width / 72, size.height / 72), dpi=72)
+    inner = (size.width - _LEFT - right) / size.width, (size.height - _TOP - _BOTTOM) / size.height
+    axes = figure.add_axes((_LEFT / size.width, _BOTTOM / size.height, *inner), facecolor="none")
+    figure.patch.set_visible(False)
+    axes.set_xscale("log" if x.logarithmic else "linear")
+    axes.set_yscale("log" if y.logarithmic else "linear")
+    axes.set_xlim(*x.limits)
+    axes.set_ylim(*y.limits)
+    axes.set_xticks(list(x.ticks), [x.label(tick) for tick in x.ticks])
+    axes.set_yticks(list(y.ticks), [y.label(tick) for tick in y.ticks])
+    axes.minorticks_off()
+    axes.tick_params(axis="x", length=4, color=color("ink-2"), labelcolor=color("ink-2"))
+    axes.tick_params(axis="y", length=0, pad=6, labelcolor=color("ink-2"))
+    axes.grid(axis="y", color=color("grid"), linewidth=1)
+    axes.set_axisbelow(True)
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.spines["bottom"].set_color(color("ink-2"))
+    titles: dict[str, Any] = {"color": color("ink"), "weight": "bold"}
+    axes.set_xlabel(x.title, loc="right", **titles)
+    figure.text(4 / size.width, 1 - 18 / size.height, y.title, **titles)
+    return axes
+
+
+def point(
+    axes: Axes, x: float, y: float, name: str, tip: str, *, hollow: bool = False, marker: str = "o"
+) -> None:
+    """A marker with a tooltip."""
+    fill, edge = (color("card"), color(name)) if hollow else (color(name), color("card"))
+    axes.plot(
+        [x], [y], marker=marker, markersize=8, linestyle="none", color=fill, markeredgecolor=edge, gid=tip,
+        markeredgewidth=2 if hollow else 1.2, zorder=4,
+    )  # fmt: skip
+
+
+def interval(
+    axes: Axes, x: float, ends: tuple[float, float], name: str, tip: str, *, bold: bool = False
+) -> None:
+    """A vertical bar with a tooltip; an arrow is at an end that lies beyond the axis."""
+    bottom, top = axes.get_ylim()
+    bar: dict[str, Any] = {"color": color(name), "alpha": 0.65 if bold else 0.45, "zorder": 3}
+    low, high = max(ends[0], bottom), min(ends[1], top)
+    axes.plot([x, x], [low, high], linewidth=3.5 if bold else 1.6, gid=tip, **bar)
+    if ends[1] > top:
+        axes.plot([x], [top], marker="^", markersize=7, linestyle="none", **bar)
+    if ends[0] < bottom:
+        axes.plot([x], [bottom], marker="v", markersize=7, linestyle="none", **bar)
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, gap: float = 14.0) -> None:
+    """Writes labels beside the right edge, moved apart vertically, each with a line to its point.
+
+    Args:
+        axes: Where.
+        ends: x and y of a point, its label, and the name of its color.
+        gap: Smallest distance between labels, in pixels.
+    """
+    if not ends:
+        return
+    bottom, top, right = axes.bbox.y0 + 4, axes.bbox.y1 - 4, axes.bbox.x1 + 12
+    ordered = sorted(ends, key=lambda end: end[1])
+    gap = min(gap, (top - bottom) / max(len(ends) - 1, 1))
+    heights: list[float] = []
+    for x, y, _, _ in ordered:
+        wanted = min(max(axes.transData.transform((x, y))[1], bottom), top)
+        heights.append(max(wanted, heights[-1] + gap) if heights else wanted)
+    for k in range(len(heights) - 1, -1, -1):
+        heights[k] = min(heights[k], top - gap * (len(heights) - 1 - k))
+    for (x, y, text, name), height in zip(ordered, heights, strict=True):
+        axes.annotate(
+            text, (x, y), (right, height), textcoords="figure pixels", color=color(name), weight="bold",
+            verticalalignment="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color("rule"), "shrinkA": 0, "shrinkB": 6},
+        )  # fmt: skip
+
+
+def svg(axes: Axes, size: Size, summary: str) -> Markup:
+    """The figure as one `svg` element for an HTML page.
+
+    Args:
+        axes: The axes that `new_figure` returned.
+        size: The figure's size.
+        summary: Text alternative for those who do not see it.
+    """
+    import matplotlib
+
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    for artist in figure.findobj():
+        artist.set_clip_on(False)
+    text = io.StringIO()
+    # Ids of shapes are hashes: no two figures of a page may share one.
+    salt = f"{summary} {size}"
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context({"svg.hashsalt": salt}), warnings.catch_warnings():
+        # The browser has glyphs that matplotlib's font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(text, format="svg", metadata=nothing)
+    # XML allows no control characters, names in a job may have them.
+    root = ElementTree.fromstring(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "", text.getvalue()))
+    root.remove(root[0])  # A style sheet, which would hold for the whole page.
+    for element in list(root.iter()):
+        _clean(element)
+    view = root.attrib["viewBox"]
+    root.attrib.clear()
+    name = f"chart {size.shown_on}".strip()
+    root.attrib.update({"viewBox": view, "class": name, "role": "img", "aria-label": summary})
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _clean(element: ElementTree.Element) -> None:
+    """Removes namespaces, fonts, blanks and useless digits; turns a group's id, its tooltip, into a title."""
+    element.tag = element.tag.rpartition("}")[2]
+    element.tail = None
+    if element.text is not None and not element.text.strip():
+        element.text = None
+    attributes = element.attrib
+    for name in list(attributes):
+        value = attributes.pop(name)
+        name = name.rpartition("}")[2]
+        if name == "id" and element.tag == "g":
+            if not re.fullmatch(r"(matplotlib\.)?[a-z0-9]+_\d+", value):
+                title = ElementTree.Element("title")
+                title.text = value
+                element.insert(0, title)
+        elif not value.startswith("rotate(-0 "):
+            attributes[name] = _themed(value) if name == "style" else _rounded(value)
+
+
+def _themed(style: str) -> str:
+    style = re.sub(r"font-family: [^;]*;? ?", "", style)
+    return re.sub(r"#f0f0([0-9a-f]{2})", lambda place: f"var(--{_COLORS[int(place[1], 16)]})", style)
+
+
+def _rounded(path: str) -> str:
+    return re.sub(r"\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}", path.replace("\n", " "))

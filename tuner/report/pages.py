@@ -1,0 +1,244 @@
+"""Renders `report.html` and `report.md` from the templates in `templates/`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from search_spaces import Configuration
+from tuner.domain.format import (
+    format_configuration,
+    format_count,
+    format_dollar_interval,
+    format_dollars,
+    format_moment,
+    format_seconds,
+    format_share,
+    sentence,
+)
+from tuner.domain.measurement import Outcome
+from tuner.domain.recommendation import Recommendation
+from tuner.job import Job
+from tuner.ledger import ProbeRecord
+from tuner.ledger.records import EARLY_SHARE
+from tuner.report import tables, wording
+from tuner.report.charts import (
+    MAX_CURVES,
+    batch_shades,
+    checked_chart,
+    curve_charts,
+    curves_of,
+    landscape_charts,
+    unreachable_words,
+)
+from tuner.report.confirmation import confirmation_finding, confirmation_table
+from tuner.report.content import ReportContent, UnansweredContent
+from tuner.report.tables import Table
+from tuner.report.wording import Finding
+
+_MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|#])")
+
+
+def report_html(content: ReportContent) -> str:
+    """The page of a recommendation: one file that needs nothing else and runs no script."""
+    shades = batch_shades(content.probes, content.landscape)
+    answer = content.recommendation
+    return _html("report.html.j2").render(
+        _report_context(content),
+        landscape_charts=landscape_charts(content.landscape, answer, shades),
+        curves=_curves(content.probes, content.job, answer.choice.configuration, shades),
+        checked_chart=checked_chart(content.checked),
+    )
+
+
+def report_markdown(content: ReportContent) -> str:
+    """The same facts as text and tables, for reviews and terminals."""
+    return _markdown("report.md.j2").render(_report_context(content))
+
+
+def unanswered_html(content: UnansweredContent) -> str:
+    """The page of a search that ended without a recommendation."""
+    shades = batch_shades(content.probes)
+    curves = _curves(content.probes, content.job, None, shades)
+    return _html("unanswered.html.j2").render(_unanswered_context(content), curves=curves)
+
+
+def unanswered_markdown(content: UnansweredContent) -> str:
+    """The report of a search that ended without a recommendation, as text and tables."""
+    return _markdown("unanswered.md.j2").render(_unanswered_context(content))
+
+
+def _report_context(content: ReportContent) -> dict[str, Any]:
+    answer = content.recommendation
+    timed = tables.timed_probes(content.probes)
+    timing_table = tables.timing_table(content.probes)
+    return {
+        "job_name": answer.job_name,
+        "study_name": answer.study_name,
+        "made_at": answer.made_at,
+        "answer": answer,
+        "trust": wording.trust_in(answer),
+        "facts": _facts(answer),
+        "own_command_end": wording.own_command_end(answer),
+        "landscape": content.landscape,
+        "landscape_table": tables.landscape_table(content.landscape),
+        "unreachable": unreachable_words(content.landscape),
+        "choices_table": tables.choices_table(answer),
+        "confirmation_table": confirmation_table(answer.confirmation) if answer.confirmation else None,
+        "strategies_table": tables.strategies_table(answer),
+        "checked": content.checked,
+        "checked_table": tables.checked_table(content.checked),
+        "coverage": wording.coverage(content.checked),
+        "early_share": EARLY_SHARE,
+        "spent": wording.spent(answer.tuning),
+        "spending_tables": [
+            tables.spending_table(seconds, title)
+            for seconds, title in (
+                (answer.tuning.seconds_by_purpose, "purpose"),
+                (answer.tuning.seconds_by_part, "part"),
+            )
+            if seconds
+        ],
+        "timed": [(probe.configuration, tables.ranks_table(seen)) for probe, seen in timed],
+        "timing_table": timing_table,
+        "shares_cores": any(seen.oversubscribed for _, seen in timed),
+        "fit_summaries": content.fit_summaries,
+        **_probes_context(content.probes, content.job),
+    }
+
+
+def _facts(answer: Recommendation) -> list[tuple[str, Finding]]:
+    facts = [
+        ("predicted time to target", wording.prediction(answer)),
+        (f"{wording.measured_word(answer)} time to target", wording.measured(answer)),
+        ("against the present settings", wording.comparison(answer)),
+    ]
+    if answer.confirmation is not None:
+        facts.append(("trained again with new seeds", confirmation_finding(answer.confirmation)))
+    if answer.imported is not None:
+        facts.append(("imported runs", wording.imported_finding(answer.imported)))
+    dollars = answer.choice.dollars
+    if dollars is not None:
+        detail = f"90% interval {format_dollar_interval(dollars)}."
+        price = Finding(headline=format_dollars(dollars.median), detail=detail)
+        facts.append(("predicted price of one training", price))
+    return facts
+
+
+def _unanswered_context(content: UnansweredContent) -> dict[str, Any]:
+    return {
+        "job_name": content.job.name,
+        "study_name": content.study_name,
+        "made_at": content.made_at,
+        "goal": content.goal,
+        "reason": content.reason,
+        "changes": content.changes,
+        "warnings": content.warnings,
+        "stopped_because": content.stopped_because,
+        "spent": wording.spent(content.tuning),
+        "num_probes": content.tuning.num_probes,
+        **_probes_context(content.probes, content.job),
+    }
+
+
+def _probes_context(probes: Sequence[ProbeRecord], job: Job) -> dict[str, Any]:
+    failed = []
+    for probe in probes:
+        error = None if probe.measurement is None else probe.measurement.error
+        if error or (probe.reason and probe.outcome in (Outcome.OUT_OF_MEMORY, Outcome.DIVERGED)):
+            name = f"probe {probe.probe_id}" if probe.trial_number is None else f"trial {probe.trial_number}"
+            ended = "can resume" if probe.outcome.can_continue else probe.outcome.value.replace("_", " ")
+            failed.append({"name": name, "ended": ended, "reason": probe.reason, "error": error})
+    return {
+        "probes": probes,
+        "probes_table": tables.probes_table(probes, maximize=job.goal.maximize),
+        "probes_note": tables.PROBES_NOTE,
+        "failed": failed,
+    }
+
+
+def _curves(
+    probes: Sequence[ProbeRecord], job: Job, choice: Configuration | None, shades: Mapping[int, str]
+) -> dict[str, Any]:
+    curves = curves_of(probes, choice, shades)
+    return {
+        "charts": curve_charts(curves, job),
+        "any_recommended": any(curve.recommended for curve in curves),
+        "any_diverged": any(curve.diverged for curve in curves),
+        "num_hidden": max(0, len(curves) - MAX_CURVES),
+        "legend": [(shades[b], b) for b in sorted({c.probe.configuration.batch_size for c in curves})],
+    }
+
+
+@cache
+def _environment(*, html: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("tuner.report"),
+        autoescape=html,
+        # Without HTML's own escaping, what is put into Markdown is escaped here.
+        finalize=None if html else _escaped,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "capital": lambda words: f"{words[0].upper()}{words[1:]}",
+        "configuration": format_configuration,
+        "count": format_count,
+        "moment": format_moment,
+        "seconds": format_seconds,
+        "sentence": sentence,
+        "share": format_share,
+        "largest_first": _largest_first,
+        "fenced": _fenced,
+        "sentences": _sentences,
+        "table": _table_markdown,
+    }
+    return environment
+
+
+def _html(name: str) -> Template:
+    css = resources.files("tuner.report").joinpath("templates", "page.css").read_text(encoding="utf-8")
+    return _environment(html=True).get_template(name, globals={"css": Markup(css)})
+
+
+def _markdown(name: str) -> Template:
+    return _environment(html=False).get_template(name)
+
+
+def _largest_first(seconds_by_name: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """Name, seconds and share of the total of what took any time."""
+    total = sum(seconds_by_name.values())
+    parts = [(name, seconds, seconds / total) for name, seconds in seconds_by_name.items() if seconds > 0]
+    return sorted(parts, key=lambda part: -part[1])
+
+
+def _escaped(value: object) -> Markup:
+    """Text on one line that Markdown takes as text; `Markup` is Markdown already."""
+    if isinstance(value, Markup):
+        return value
+    return Markup(_MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(str(value).split())))
+
+
+def _sentences(sentences: Iterable[str]) -> Markup:
+    return Markup("\n".join(f"- {_escaped(sentence(words))}" for words in sentences))
+
+
+def _fenced(text: str) -> Markup:
+    """A code block whose fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return Markup(f"{fence}\n{text}\n{fence}")
+
+
+def _table_markdown(table: Table) -> Markup:
+    sides = [" --- " if k < table.num_words_columns else " ---: " for k in range(len(table.columns))]
+    rows = [f"| {' | '.join(map(_escaped, row))} |" for row in (table.columns, *table.rows)]
+    return Markup("\n".join([rows[0], f"|{'|'.join(sides)}|", *rows[1:]]))
