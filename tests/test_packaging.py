@@ -65,6 +65,16 @@ def test_the_suite_runs_on_the_pinned_versions() -> None:
         assert version(name).partition("+")[0] == pinned()[name], name
 
 
+def test_every_dependency_has_its_reason_in_the_guide_to_contributing() -> None:
+    table = project()["project"]
+    lists = [table["dependencies"], *table["optional-dependencies"].values()]
+    section = (ROOT / "CONTRIBUTING.md").read_text().split("## What Paceline depends on")[1].split("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
+    explained = {canonical(name) for names, _ in rows for name in re.findall(r"`([^`]+)`(?!\))", names)}
+    assert all(reason.strip() for _, reason in rows)
+    assert explained == required([requirement for part in lists for requirement in part]) - {"paceline"}
+
+
 def test_the_license_is_the_whole_apache_2_0() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Version 2.0, January 2004" in text
