@@ -256,12 +256,13 @@ def search_traced(asked: Asked, folder: Path) -> tuple[Searched, list[str]]:
         _time_all(made, context.ledger, context.study.study_id)
     policy = _Observed(ModelPolicy(Believer(seed=asked.seed)))
     loop = Search(context, prober, policy)
-    stop, decision = loop.run()
+    result = loop.run()
+    stop = result.stop
     state = loop.state()
     found = Searched(
         asked=asked,
         cluster=made,
-        answer=decision.beliefs.recommended if decision.beliefs else None,
+        answer=result.beliefs.recommended if result.beliefs else None,
         spent=state.spent.seconds if asked.goal == "seconds" else state.spent.dollars * 3600.0,
         timed=timed_nodes(state),
         num_slices=sum(m.charged_seconds > 0 for m in state.slices),

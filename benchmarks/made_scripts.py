@@ -185,8 +185,9 @@ def _searched(script: MadeScript, folder: Path) -> Searched:
     prober = script_prober(script, cluster)
     context = virtual_context(script, job, cluster, prober, folder)
     loop = Search(context, prober, ModelPolicy(Believer(seed=script.seed)))
-    stop, decision = loop.run()
-    state, answer = loop.state(), decision.beliefs.recommended if decision.beliefs else None
+    result = loop.run()
+    stop = result.stop
+    state, answer = loop.state(), result.beliefs.recommended if result.beliefs else None
     return Searched(
         script=script,
         spent_seconds=state.spent.seconds,
@@ -195,9 +196,7 @@ def _searched(script: MadeScript, folder: Path) -> Searched:
         has_arrived=any(run.arrived for run in state.runs.values()),
         stop=stop.kind,
         answer_seconds=math.inf if answer is None else script.seconds_to_target(answer),
-        regret_bound=math.inf
-        if answer is None or decision.beliefs is None
-        else decision.beliefs.regret_bound,
+        regret_bound=math.inf if answer is None or result.beliefs is None else result.beliefs.regret_bound,
         predictions=tuple(
             _compared(p, script)
             for p in context.ledger.predictions(context.study.study_id)

@@ -178,9 +178,9 @@ def cost(script: MadeScript, kind: str, folder: Path) -> tuple[float, bool]:
         runs = imported_runs(_OTHERS[kind](script), script.seed)
         past = laws_of_imports(job, cluster, runs, context.epoch_samples)
     search = Search(context, prober, ModelPolicy(Believer(seed=script.seed, past=past)))
-    _, decision = search.run()
+    result = search.run()
     state = search.state()
-    answer = decision.beliefs.recommended if decision.beliefs else None
+    answer = result.beliefs.recommended if result.beliefs else None
     seconds = math.inf if answer is None else script.seconds_to_target(answer)
     arrived = any(run.arrived for run in state.runs.values())
     if script.trainings == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -13,7 +13,7 @@ from tuner.domain.errors import LeaseLostError, StorageError, TunerError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.ledger import Lease, ProbeRecord
 from tuner.probes import Prober, Until
-from tuner.search.beliefs import seconds_ratio
+from tuner.search.beliefs import Beliefs, seconds_ratio
 from tuner.search.capacity import UnderWay
 from tuner.search.checkpoint_transfer import resume_on_other_nodes
 from tuner.search.context import SearchContext
@@ -30,6 +30,21 @@ from tuner.search.state import SearchState, read_state, run_of
 _MOST_SUGGESTIONS = 50
 #: A slice in flight may go beyond a used-up budget by this share of what the search took, and its grace.
 _OVERRUN_SHARE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """The end of a search.
+
+    Args:
+        state: What was measured and spent.
+        beliefs: The forecasts of the last decision; None if there were none, or if slices ended after it.
+        stop: Why the search ended.
+    """
+
+    state: SearchState
+    beliefs: Beliefs | None
+    stop: Stop
 
 
 class Search:
@@ -66,10 +81,11 @@ class Search:
             context.job, context.cluster, self._probes, context.epoch_samples, capacity, cache=self._runs
         )
 
-    def run(self) -> tuple[Stop, Decision]:
-        """Searches until the policy stops; returns why, with what was believed then.
+    def run(self) -> SearchResult:
+        """Searches until the policy stops.
 
-        Whatever ends this process ends all slices in flight; an interrupt charges what they took.
+        If this process ends for any other reason, all slices in flight end with it. An interrupt charges the
+        time that they took.
 
         Raises:
             StorageError: Another worker has taken a probe of this study.
@@ -95,7 +111,7 @@ class Search:
             finally:
                 self._give_leases_back()
 
-    def _search(self) -> tuple[Stop, Decision]:
+    def _search(self) -> SearchResult:
         probes = [p for p in self.state().probes if p.outcome.can_continue]
         known = [p.trial_number for p in probes if p.trial_number is not None]
         self._context.trials.fail_orphans(known)
@@ -105,8 +121,8 @@ class Search:
                 return ended
             self._await_one()
 
-    def _fill(self) -> tuple[Stop, Decision] | None:
-        """Starts what the policy wants until capacity is used up or it waits; returns its `Stop`, if any."""
+    def _fill(self) -> SearchResult | None:
+        """Starts slices until capacity is used up or the policy waits; returns the result if it stops."""
         while True:
             state = self.state()
             capacity = state.capacity
@@ -133,12 +149,12 @@ class Search:
                 is_known = not self._end_all(state, action)
                 if self._asked is not None:
                     self._context.trials.end(self._asked[1], Outcome.STOPPED, None, None)
+                beliefs = decision.beliefs
                 if not is_known:
-                    # What the last slices showed is used for the answer: it is believed anew.
-                    action = arrival(self.state()) or action
-                    decision = replace(decision, action=action, beliefs=None)
+                    # The last slices have changed the state, so the forecasts are out of date.
+                    action, beliefs = arrival(self.state()) or action, None
                 self._settle(self.state(), action)
-                return action, decision
+                return SearchResult(state=self.state(), beliefs=beliefs, stop=action)
             if isinstance(action, Abandon):
                 self._abandon(state, action)
             else:

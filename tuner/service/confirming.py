@@ -183,7 +183,7 @@ def _train(
     study = store.ledger.open_study(
         _study_name(pair.opened), pair.fingerprint(number, configuration), job.model_dump(mode="json")
     )
-    ended, stop = run_training(
+    ended = run_training(
         pair.seeded(number),
         store,
         study,
@@ -198,12 +198,12 @@ def _train(
         listen=listen,
         make_prober=make_prober,
     )
-    if stop.kind is StopKind.FAULTS:
-        return f"{stop.reason}. {last_fault(ended)}"
-    run = run_of(ended, configuration)
+    if ended.stop.kind is StopKind.FAULTS:
+        return f"{ended.stop.reason}. {last_fault(ended.state)}"
+    run = run_of(ended.state, configuration)
     if run is not None and run.is_open:
         # Its limit is part of the result: it does not resume under another one.
-        store.ledger.end_probe(run.probe.probe_id, Outcome.STOPPED, stop.reason)
+        store.ledger.end_probe(run.probe.probe_id, Outcome.STOPPED, ended.stop.reason)
     return None
 
 

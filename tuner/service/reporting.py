@@ -28,6 +28,7 @@ from tuner.search.believer import Believer
 from tuner.search.calibration import calibration_record, kind_of, learnt_calibration
 from tuner.search.imported_runs import laws_of_imports, merged_pasts
 from tuner.search.law_priors import laws_of_fits
+from tuner.search.loop import SearchResult
 from tuner.search.policy import Stop, StopKind
 from tuner.search.slope_priors import TEXTBOOK, learnt_from_fits
 from tuner.search.state import SearchState, read_state, run_of
@@ -37,20 +38,14 @@ from tuner.service.opening import OpenedJob, StudyStore, checked_epoch_samples, 
 from tuner.service.views import require_study
 
 
-def make_ending(
-    opened: OpenedJob,
-    ledger: Ledger,
-    study: StudyRecord,
-    state: SearchState,
-    beliefs: Beliefs | None,
-    stop: Stop,
-) -> Ending | None:
-    """Where a search ended; the models are fitted here if the policy returned no beliefs.
+def make_ending(opened: OpenedJob, ledger: Ledger, study: StudyRecord, result: SearchResult) -> Ending | None:
+    """The end of a search with its forecasts; None where nothing was trained of which anything is known.
 
-    None where nothing was trained of which anything could be believed.
+    The models are fitted here if the result has no forecasts, or if these contain configurations that have
+    failed since: a later `report` leaves those out, too.
     """
+    state, beliefs = result.state, result.beliefs
     if beliefs is not None and not state.given_up.isdisjoint(beliefs.configurations):
-        # The search might have tried again what had failed before it; an answer, as a report, leaves it out.
         beliefs = None
     if beliefs is None and state.runs:
         beliefs = believer_of(opened, ledger, study, state.epoch_samples).believe(state)
@@ -59,7 +54,7 @@ def make_ending(
     return Ending(
         state=state,
         beliefs=beliefs,
-        stop=stop,
+        stop=result.stop,
         predictions=ledger.predictions(study.study_id),
         study_name=study.name,
         job_path=opened.path,
@@ -147,18 +142,20 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     by_budget = not given or bool(given[-1].recommendation.get("ended_by_budget"))
     ended = StopKind.BUDGET if by_budget else StopKind.NO_GAIN
     stop = Stop(kind=StopKind.ARRIVED if arrived else ended, reason=words)
-    ending = make_ending(opened, store.ledger, study, state, None, stop)
+    result = SearchResult(state=state, beliefs=None, stop=stop)
+    ending = make_ending(opened, store.ledger, study, result)
     recommendation = None if ending is None else recommend(ending)
     if ending is None or recommendation is None:
-        raise write_no_answer(state, stop, study, opened.path, folder)
+        raise write_no_answer(result, study, opened.path, folder)
     confirmation = stored_confirmation(store.ledger, opened, recommendation)
     return write_ending(ending, replace(recommendation, confirmation=confirmation), folder)
 
 
 def write_no_answer(
-    state: SearchState, stop: Stop, study: StudyRecord, job_path: Path, folder: Path
+    result: SearchResult, study: StudyRecord, job_path: Path, folder: Path
 ) -> ProbeError | InfeasibleError:
     """Writes the report of a search that ended without a recommendation; returns the error that says so."""
+    state, stop = result.state, result.stop
     found = no_answer(state, stop, job_path)
     content = UnansweredContent(
         job=state.job,

@@ -17,11 +17,12 @@ from tuner.probes import Prober
 from tuner.search.context import SearchContext
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.limits import JOB_FAULT
-from tuner.search.loop import Search
+from tuner.search.loop import Search, SearchResult
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
 from tuner.search.optuna_trials import StudyTrials
 from tuner.search.policy import Policy, Stop, StopKind
+from tuner.search.state import SearchState
 from tuner.search.train_policy import VERIFY_FACTOR, TrainPolicy
 from tuner.service.confirming import confirm, require_confirmable, stored_confirmation
 from tuner.service.imports import imports_left_behind
@@ -138,6 +139,7 @@ def run_job(
 def _run(
     opened: OpenedJob, store: StudyStore, options: RunOptions, listen: Listener, prober: Prober
 ) -> tuple[Ending, RunResult]:
+    """Opens the study, searches, and writes the answer."""
     if opened.job.recording() is None:
         listen(SearchEvent(kind="plan", text="checking the workload and its data"))
     epoch_samples = checked_epoch_samples(opened)
@@ -160,51 +162,58 @@ def _run(
             parallel=options.parallel,
             listen=listen,
         )
-        return _searched(opened, store, options, context, prober)
+        search = Search(context, prober, _policy(opened, options, context))
+        _show_plan(opened, store, options, context, search.state())
+        result = search.run()
+        ending = make_ending(opened, store.ledger, study, result)
+        recommendation = None if ending is None else recommend(ending)
+        if options.verify and recommendation is not None and recommendation.verified is None:
+            result = replace(result, state=_verify(context, prober, recommendation), beliefs=None)
+            ending = make_ending(opened, store.ledger, study, result)
+            recommendation = None if ending is None else recommend(ending)
+        if ending is None or recommendation is None or _is_broken(result):
+            raise write_no_answer(result, study, opened.path, options.output)
+        confirmation = stored_confirmation(store.ledger, opened, recommendation)
+        recommendation = replace(recommendation, confirmation=confirmation)
+        return ending, _given(store.ledger, study, ending, recommendation, options.output)
 
 
-def _searched(
-    opened: OpenedJob, store: StudyStore, options: RunOptions, context: SearchContext, prober: Prober
-) -> tuple[Ending, RunResult]:
-    policy = _policy(opened, options, context)
-    search = Search(context, prober, policy)
-    spent = search.state().elapsed_seconds
+def _is_broken(result: SearchResult) -> bool:
+    """Whether failures ended a search whose results cannot be used."""
+    is_useless = not result.state.has_scores or result.stop.reason == JOB_FAULT
+    return result.stop.kind is StopKind.FAULTS and is_useless
+
+
+def _show_plan(
+    opened: OpenedJob, store: StudyStore, options: RunOptions, context: SearchContext, state: SearchState
+) -> None:
+    """Reports what the search is going to do, before anything is spent."""
     for line in plan_lines(
         opened,
         storage=store.url,
         output=str(context.folder),
-        spent_seconds=spent,
+        spent_seconds=state.elapsed_seconds,
         parallel=options.parallel,
     ):
         context.listen(SearchEvent(kind="plan", text=line))
     crowd = crowding_words(opened, options.parallel)
     if crowd is not None:
         context.listen(SearchEvent(kind="warning", text=crowd))
-    stop, decision = search.run()
-    ending = make_ending(opened, context.ledger, context.study, search.state(), decision.beliefs, stop)
-    recommendation = None if ending is None else recommend(ending)
-    if recommendation is not None and options.verify and recommendation.verified is None:
-        expected = recommendation.choice.seconds.median
-        context.listen(SearchEvent(kind="plan", text=_verify_words(expected)))
-        train = TrainPolicy(
-            recommendation.choice.configuration,
-            expected_seconds=expected if math.isfinite(expected) else None,
-        )
-        unbound = context.job.model_copy(update={"budget": BudgetSection()})
-        verification, _ = Search(replace(context, parallel=1, job=unbound), prober, train).run()
-        if verification.kind is not StopKind.ARRIVED:
-            context.listen(SearchEvent(kind="warning", text=f"not verified: {verification.reason}"))
-        ending = make_ending(opened, context.ledger, context.study, search.state(), None, stop)
-        recommendation = None if ending is None else recommend(ending)
-    broken_down = stop.kind is StopKind.FAULTS and (
-        ending is None or not ending.state.has_scores or stop.reason == JOB_FAULT
+
+
+def _verify(context: SearchContext, prober: Prober, recommendation: Recommendation) -> SearchState:
+    """Trains the recommendation to the target, without a budget; returns the state of the study then."""
+    expected = recommendation.choice.seconds.median
+    context.listen(SearchEvent(kind="plan", text=_verify_words(expected)))
+    train = TrainPolicy(
+        recommendation.choice.configuration,
+        expected_seconds=expected if math.isfinite(expected) else None,
     )
-    if ending is None or recommendation is None or broken_down:
-        raise write_no_answer(search.state(), stop, context.study, opened.path, context.folder)
-    recommendation = replace(
-        recommendation, confirmation=stored_confirmation(context.ledger, opened, recommendation)
-    )
-    return ending, _given(context.ledger, context.study, ending, recommendation, context.folder)
+    unbound = context.job.model_copy(update={"budget": BudgetSection()})
+    result = Search(replace(context, parallel=1, job=unbound), prober, train).run()
+    if result.stop.kind is not StopKind.ARRIVED:
+        context.listen(SearchEvent(kind="warning", text=f"not verified: {result.stop.reason}"))
+    return replace(result.state, job=context.job)
 
 
 def _given(

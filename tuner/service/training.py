@@ -16,9 +16,8 @@ from tuner.ledger import StudyRecord
 from tuner.probes import Prober
 from tuner.search.context import SearchContext
 from tuner.search.events import Listener, ignore
-from tuner.search.loop import Search
+from tuner.search.loop import Search, SearchResult
 from tuner.search.optuna_trials import StudyTrials
-from tuner.search.policy import Stop
 from tuner.search.sampler import baseline_sampler
 from tuner.search.state import SearchState
 from tuner.search.train_policy import TrainPolicy
@@ -74,7 +73,7 @@ def train_configuration(
     digest = hashlib.sha256(f"{opened.fingerprint} {configuration.key}".encode()).hexdigest()[:16]
     study = store.ledger.open_study(f"{job.name}.train", digest, job.model_dump(mode="json"))
     policy = TrainPolicy(configuration, limit_seconds=limit_seconds)
-    state, _ = run_training(
+    return run_training(
         opened,
         store,
         study,
@@ -84,8 +83,7 @@ def train_configuration(
         epoch_samples=epoch_samples,
         listen=listen,
         make_prober=make_prober,
-    )
-    return state
+    ).state
 
 
 def run_training(
@@ -99,7 +97,7 @@ def run_training(
     epoch_samples: int,
     listen: Listener,
     make_prober: Callable[[OpenedJob], Prober],
-) -> tuple[SearchState, Stop]:
+) -> SearchResult:
     """Carries out one training in a study of its own; called again, it resumes.
 
     Args:
@@ -112,9 +110,6 @@ def run_training(
         epoch_samples: Size of the training set.
         listen: Receives events.
         make_prober: Creates the prober; it is closed at the end.
-
-    Returns:
-        What is known in the end, and why the training ended.
 
     Raises:
         StorageError: Another tuner works on the study, or study or folder cannot be read or written.
@@ -136,9 +131,7 @@ def run_training(
         try:
             for left in sorted(folder.glob("probes/*/*")):
                 prober.end_orphans(left)
-            search = Search(context, prober, policy)
-            stop, _ = search.run()
-            return search.state(), stop
+            return Search(context, prober, policy).run()
         finally:
             prober.close()
 

@@ -79,7 +79,7 @@ class PolicyConformance:
                 decisions.append(first)
                 return first
 
-        stop, _ = world.search(Restarting()).run()
+        stop = world.search(Restarting()).run().stop
         assert stop.kind is StopKind.ARRIVED
         assert len(decisions) > 2
 

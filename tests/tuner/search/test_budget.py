@@ -98,13 +98,14 @@ def test_a_single_slice_in_flight_ends_with_the_budget(
     tmp_path: Path, budget: dict[str, Any], seconds: float
 ) -> None:
     world, prober = endless(tmp_path, budget)
-    stop, decision = world.search(ModelPolicy(), prober=prober).run()
+    result = world.search(ModelPolicy(), prober=prober).run()
+    stop = result.stop
     assert stop.kind is StopKind.BUDGET
     assert prober.cancelled == 1
     (probe,) = world.probes()
     assert seconds <= probe.slices[0].charged_seconds <= 1.05 * seconds
     # What it showed is used: it is believed anew, from a run that has a curve.
-    assert decision.beliefs is None
+    assert result.beliefs is None
     (run,) = world.state().runs.values()
     assert run.measurement.trained_curve
 
@@ -138,5 +139,5 @@ def test_waiting_for_nodes_takes_nothing_of_the_budget(tmp_path: Path) -> None:
 def test_a_target_reached_as_the_budget_ends_is_the_answer(tmp_path: Path) -> None:
     world, prober = endless(tmp_path, {"time": "20s"})
     prober.law = Law(samples=2e4, seconds_per_sample=1e-4)
-    stop, _ = world.search(ModelPolicy(), prober=prober).run()
+    stop = world.search(ModelPolicy(), prober=prober).run().stop
     assert stop.kind is StopKind.ARRIVED

@@ -53,9 +53,10 @@ def facts(probes: list[ProbeRecord]) -> list[tuple[object, ...]]:
 
 def test_a_search_ends_with_a_run_that_arrived(tmp_path: Path) -> None:
     world = small_world(tmp_path)
-    stop, decision = world.search(ModelPolicy()).run()
+    result = world.search(ModelPolicy()).run()
+    stop = result.stop
     assert stop.kind is StopKind.ARRIVED
-    assert decision.beliefs is not None
+    assert result.beliefs is not None
     assert any(run.arrived for run in world.state().runs.values())
     assert world.texts("end") == [stop.reason]
     assert len(world.texts("slice")) == len(world.state().slices)
@@ -210,7 +211,7 @@ def test_a_lease_lost_in_mid_slice_is_a_warning_and_the_search_goes_on(tmp_path:
     prober = slow_prober(world)
     prober.meanwhile = take_from_first(world)
     other = configuration(1, 128, 0.08)
-    stop, _ = world.search(Scripted(start(GOOD), start(other)), prober=prober).run()
+    stop = world.search(Scripted(start(GOOD), start(other)), prober=prober).run().stop
     assert stop.reason == "the script is over"
     (warning,) = world.texts("warning")
     assert "was taken by another" in warning
@@ -318,9 +319,9 @@ def test_a_run_resumed_twice_elsewhere_goes_on_from_its_own_clock(tmp_path: Path
 def test_a_run_whose_rank_was_killed_goes_on_from_its_checkpoint_as_another_probe(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     failing = FailingProber(law=world.law, clock=world.clock)
-    stop, _ = world.search(TrainPolicy(GOOD), prober=failing).run()
+    stop = world.search(TrainPolicy(GOOD), prober=failing).run().stop
     assert stop.kind is StopKind.FAULTS
-    stop, _ = world.search(TrainPolicy(GOOD), prober=world.prober).run()
+    stop = world.search(TrainPolicy(GOOD), prober=world.prober).run().stop
     assert stop.kind is StopKind.ARRIVED
     broken, whole = world.probes()
     assert broken.outcome is Outcome.FAILED
@@ -333,7 +334,7 @@ def test_a_run_whose_rank_was_killed_goes_on_from_its_checkpoint_as_another_prob
 def test_a_search_whose_rank_was_killed_resumes_the_run(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     failing = FailingProber(law=world.law, clock=world.clock)
-    stop, _ = world.search(ModelPolicy(), prober=failing).run()
+    stop = world.search(ModelPolicy(), prober=failing).run().stop
     assert stop.kind is StopKind.ARRIVED
     assert [p.outcome for p in world.probes()].count(Outcome.FAILED) == 1
 

@@ -36,8 +36,7 @@ def decided(world: World) -> Start:
 
 
 def stopped(world: World) -> Stop:
-    stop, _ = world.search(ModelPolicy()).run()
-    return stop
+    return world.search(ModelPolicy()).run().stop
 
 
 def fault(purpose: Purpose = Purpose.STATISTICS, rate: float = 0.03) -> Measurement:
@@ -256,11 +255,12 @@ def test_one_training_ends_with_the_first_run_that_arrives(tmp_path: Path) -> No
 
 def test_many_trainings_end_with_an_answer_better_than_the_present_settings(tmp_path: Path) -> None:
     world = small_world(tmp_path, goal={"trainings": 20})
-    stop, decision = world.search(ModelPolicy()).run()
+    result = world.search(ModelPolicy()).run()
+    stop = result.stop
     assert stop.kind is StopKind.NO_GAIN
     assert "its cost: starting one takes 500 ms, all further trainings " in stop.reason
-    assert decision.beliefs is not None
-    forecast = decision.beliefs.forecast
+    assert result.beliefs is not None
+    forecast = result.beliefs.forecast
     chosen = forecast.configurations[int(np.argmin(forecast.quantile(0.5)))]
     truth, best = world.law.seconds_to_target(chosen), fastest(world)
     assert truth < 0.5 * world.law.seconds_to_target(BASELINE)
@@ -293,10 +293,10 @@ def test_who_pays_by_the_node_trains_on_fewer_where_scaling_is_poor(tmp_path: Pa
             cluster={"nodes": [1, 4], "dollars_per_node_hour": 3.0},
             goal={"minimize": minimize, "trainings": 50},
         )
-        _, decision = world.search(ModelPolicy()).run()
-        assert decision.beliefs is not None
-        cost = decision.beliefs.forecast.quantile(0.5) * decision.beliefs.price
-        chosen[minimize] = decision.beliefs.configurations[int(np.argmin(cost))]
+        result = world.search(ModelPolicy()).run()
+        assert result.beliefs is not None
+        cost = result.beliefs.forecast.quantile(0.5) * result.beliefs.price
+        chosen[minimize] = result.beliefs.configurations[int(np.argmin(cost))]
     assert chosen["seconds"].nodes == 4
     assert chosen["dollars"].nodes == 1
 

@@ -57,9 +57,9 @@ def test_a_number_of_nodes_is_timed_before_it_is_recommended_and_is_near_the_bes
     tmp_path: Path, widest: int
 ) -> None:
     world = make_world(tmp_path, widest)
-    _, decision = world.search(ModelPolicy(Believer(seed=0))).run()
-    assert decision.beliefs is not None
-    answer = decision.beliefs.recommended
+    result = world.search(ModelPolicy(Believer(seed=0))).run()
+    assert result.beliefs is not None
+    answer = result.beliefs.recommended
     assert answer is not None
     timed = {what.nodes for what, _ in world.prober.started}
     assert answer.nodes in timed

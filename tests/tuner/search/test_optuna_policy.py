@@ -25,9 +25,10 @@ def make_world(folder: Path, law: Law = LAW, sampler: str = "random", **sections
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
 def test_optuna_s_samplers_reach_the_target_and_give_up_what_cannot_win(tmp_path: Path, sampler: str) -> None:
     world = make_world(tmp_path, sampler=sampler, goal={"trainings": 5}, budget={"time": "25m", "probes": 14})
-    stop, decision = world.search(OptunaPolicy()).run()
+    result = world.search(OptunaPolicy()).run()
+    stop = result.stop
     assert stop.kind is StopKind.BUDGET
-    assert decision.beliefs is None
+    assert result.beliefs is None
     states = [trial.state for trial in world.optuna_study.get_trials()]
     assert TrialState.COMPLETE in states
     assert TrialState.PRUNED in states
@@ -44,7 +45,7 @@ def test_optuna_s_samplers_reach_the_target_and_give_up_what_cannot_win(tmp_path
 
 def test_one_training_ends_with_the_first_that_arrives(tmp_path: Path) -> None:
     world = make_world(tmp_path)
-    stop, _ = world.search(OptunaPolicy()).run()
+    stop = world.search(OptunaPolicy()).run().stop
     assert stop.kind is StopKind.ARRIVED
     assert world.probes()[-1].outcome is Outcome.REACHED
     assert all(p.outcome is not Outcome.PAUSED for p in world.probes())
@@ -78,7 +79,7 @@ def test_without_runs_it_asks_the_study(tmp_path: Path) -> None:
 
 def test_a_used_up_budget_of_probes_ends_it(tmp_path: Path) -> None:
     world = make_world(tmp_path, replace(LAW, edge_rate=1e-9), budget={"probes": 3})
-    stop, _ = world.search(OptunaPolicy()).run()
+    stop = world.search(OptunaPolicy()).run().stop
     assert (stop.kind, stop.reason) == (StopKind.BUDGET, "the budget of 3 probes is used up")
     assert len(world.probes()) == 3
 
@@ -93,7 +94,7 @@ def test_a_run_whose_rank_failed_goes_on_as_another_probe(tmp_path: Path) -> Non
     action = OptunaPolicy().decide(world.state()).action
     assert isinstance(action, Start)
     assert (action.resume_from, action.configuration) == (1, what)
-    stop, _ = world.search(OptunaPolicy()).run()
+    stop = world.search(OptunaPolicy()).run().stop
     assert stop.kind is StopKind.ARRIVED
     assert world.prober.resumed_at_steps[1] == good.step
 
@@ -104,7 +105,7 @@ def test_a_farther_target_resumes_the_run(tmp_path: Path) -> None:
     far = make_world(tmp_path, LAW)
     far.ledger, far.study = near.ledger, near.study
     near.prober.law = far.law
-    stop, _ = far.search(OptunaPolicy(), prober=near.prober).run()
+    stop = far.search(OptunaPolicy(), prober=near.prober).run().stop
     assert isinstance(stop, Stop)
     assert stop.kind is StopKind.ARRIVED
     transferred = next(p for p in far.probes() if p.slices[0].charged_seconds == 0.0)

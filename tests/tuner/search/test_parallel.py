@@ -99,7 +99,7 @@ def test_never_are_more_nodes_held_than_there_are_nor_a_run_started_twice(
 ) -> None:
     world = wide_world(tmp_path, capacity=capacity)
     prober, policy = concurrent_prober(world), Watching(make())
-    stop, _ = world.search(policy, prober=prober, parallel=parallel).run()
+    stop = world.search(policy, prober=prober, parallel=parallel).run().stop
     assert stop.kind is StopKind.ARRIVED
     assert max(prober.held) <= capacity
     assert 1 <= max(policy.concurrently) < parallel
@@ -111,9 +111,10 @@ def test_other_goals_are_reached_with_several_at_once_too(tmp_path: Path, goal: 
     cluster = {"nodes": [1, 2], "capacity": 4, "dollars_per_node_hour": 3.0}
     world = wide_world(tmp_path, cluster=cluster, goal=goal)
     prober, policy = concurrent_prober(world), Watching(ModelPolicy())
-    stop, decision = world.search(policy, prober=prober, parallel=3).run()
+    result = world.search(policy, prober=prober, parallel=3).run()
+    stop = result.stop
     assert stop.kind in (StopKind.ARRIVED, StopKind.NO_GAIN)
-    assert decision.beliefs is not None
+    assert result.beliefs is not None
     assert max(prober.held) <= 4
     assert prober.under == {}
 
@@ -175,7 +176,7 @@ def test_a_time_budget_is_of_time_that_passes_and_ends_what_is_under_way(tmp_pat
     world = wide_world(tmp_path, capacity=8, budget={"time": "40s"}, goal={"target": 0.999})
     world.law.samples = 1e7
     prober, began = concurrent_prober(world), world.clock.now
-    stop, _ = world.search(OptunaPolicy(), prober=prober, parallel=4).run()
+    stop = world.search(OptunaPolicy(), prober=prober, parallel=4).run().stop
     assert stop.reason == "the time budget of 40 s is used up"
     state = world.state()
     assert state.elapsed_seconds == pytest.approx(world.clock.now - began)
@@ -234,7 +235,7 @@ def test_a_search_killed_with_several_under_way_goes_on_from_each_one_s_checkpoi
     before = world.probes()
     world.clock.sleep(61.0)
     prober = concurrent_prober(world)
-    stop, _ = world.search(ModelPolicy(), prober=prober, owner="second", parallel=3).run()
+    stop = world.search(ModelPolicy(), prober=prober, owner="second", parallel=3).run().stop
     assert stop.kind is StopKind.ARRIVED
     after = {p.probe_id: p for p in world.probes()}
     for probe in before:
@@ -256,7 +257,7 @@ def test_a_lease_that_one_slice_loses_costs_the_others_nothing(tmp_path: Path) -
             return super().poll(handle)
 
     prober = Taken(law=world.law, clock=world.clock, cluster=world.cluster)
-    stop, _ = world.search(Scripted(start(GOOD, 9.0), start(OTHER)), prober=prober, parallel=2).run()
+    stop = world.search(Scripted(start(GOOD, 9.0), start(OTHER)), prober=prober, parallel=2).run().stop
     assert stop.reason == "the script is over"
     assert any("was taken by another" in text for text in world.texts("warning"))
     assert len(world.probes()[1].slices) == 1

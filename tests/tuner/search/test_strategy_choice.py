@@ -43,7 +43,7 @@ def make_world(folder: Path, law: Law, strategies: list[str], *, seed: int = 0, 
 
 def searched(world: World, seed: int = 0) -> tuple[Configuration, float]:
     """What arrived, and what was charged until then."""
-    stop, _ = world.search(ModelPolicy(Believer(seed=seed))).run()
+    stop = world.search(ModelPolicy(Believer(seed=seed))).run().stop
     assert stop.kind is StopKind.ARRIVED
     (arrived,) = (run.configuration for run in world.state().runs.values() if run.arrived)
     return arrived, world.state().spent.seconds
@@ -88,10 +88,11 @@ def test_where_nobody_is_late_further_strategies_cost_little_search(tmp_path: Pa
 @pytest.mark.slow
 def test_with_many_trainings_ahead_a_late_rank_s_share_is_found_out(tmp_path: Path) -> None:
     world = make_world(tmp_path, replace(QUIET, delays=LATE), STRATEGIES, goal={"trainings": 20})
-    stop, decision = world.search(ModelPolicy()).run()
+    result = world.search(ModelPolicy()).run()
+    stop = result.stop
     assert stop.kind is StopKind.NO_GAIN
-    assert decision.beliefs is not None
-    forecast = decision.beliefs.forecast
+    assert result.beliefs is not None
+    forecast = result.beliefs.forecast
     chosen = forecast.configurations[int(np.argmin(forecast.quantile(0.5)))]
     best = min(map(world.law.seconds_to_target, world.job.search_space().candidates()))
     assert world.law.seconds_to_target(chosen) < 1.5 * best

@@ -22,7 +22,7 @@ def make_world(folder: Path, law: Law = LAW, **sections: Any) -> World:
 
 def test_it_trains_nothing_else(tmp_path: Path) -> None:
     world = make_world(tmp_path)
-    stop, _ = world.search(TrainPolicy(HERE)).run()
+    stop = world.search(TrainPolicy(HERE)).run().stop
     assert stop.kind is StopKind.ARRIVED
     assert set(world.prober.started) == {(HERE, Purpose.TRAINING)}
     assert len(world.probes()) == 1
@@ -45,7 +45,7 @@ def test_a_run_started_on_other_nodes_is_resumed_there(tmp_path: Path) -> None:
     assert decision.action.resume_from == 1
     # Half a belief is none: only the ratio of step times is needed, and nothing else is stored.
     assert decision.beliefs is None
-    stop, _ = world.search(TrainPolicy(HERE)).run()
+    stop = world.search(TrainPolicy(HERE)).run().stop
     assert stop.kind is StopKind.ARRIVED
     samples = [m.samples for m in world.probes()[-1].slices]
     assert samples[0] == world.probes()[0].slices[-1].samples
@@ -69,7 +69,7 @@ def test_what_takes_far_longer_than_expected_is_given_up(
     tmp_path: Path, policy: TrainPolicy, most_seconds: float
 ) -> None:
     world = make_world(tmp_path)
-    stop, _ = world.search(policy).run()
+    stop = world.search(policy).run().stop
     assert stop.kind is StopKind.UNREACHABLE
     assert "it has not reached the target after" in stop.reason
     assert world.state().slices[-1].training_seconds == pytest.approx(most_seconds, abs=10.5)
@@ -77,13 +77,13 @@ def test_what_takes_far_longer_than_expected_is_given_up(
 
 def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
     world = make_world(tmp_path, replace(LAW, edge_rate=0.05))
-    stop, _ = world.search(TrainPolicy(HERE)).run()
+    stop = world.search(TrainPolicy(HERE)).run().stop
     assert stop == Stop(kind=StopKind.UNREACHABLE, reason="the training ended: diverged")
 
 
 def test_a_training_that_does_not_fit_memory_says_so_and_is_not_tried_again(tmp_path: Path) -> None:
     world = make_world(tmp_path, replace(LAW, memory_samples=32))
-    stop, _ = world.search(TrainPolicy(HERE)).run()
+    stop = world.search(TrainPolicy(HERE)).run().stop
     assert stop == Stop(kind=StopKind.UNREACHABLE, reason="the training ran out of memory")
     assert len(world.probes()) == 1
 
@@ -100,7 +100,7 @@ def failed(rate: float) -> Measurement:
 def test_a_probe_that_failed_before_does_not_keep_it_from_training(tmp_path: Path) -> None:
     world = make_world(tmp_path)
     world.keep(failed(0.3))
-    stop, _ = world.search(TrainPolicy(HERE)).run()
+    stop = world.search(TrainPolicy(HERE)).run().stop
     assert stop.kind is StopKind.ARRIVED
 
 
