@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces import STRATEGIES, Configuration, traits_of
+from search_spaces import STRATEGIES, Configuration, SearchSpace, traits_of
 from tuner.analytic.predictor import Chances, Forecast, Predictor
 from tuner.analytic.samples_model import RatePrior, counted_batch, fit_samples
 from tuner.analytic.step_time_model import SecondsModel, fit_seconds
+from tuner.domain.cluster import Cluster
 from tuner.domain.workload import AdamWSettings
 from tuner.search.calibration import NO_CALIBRATION, Calibration
-from tuner.search.candidates import weighed_levels
 from tuner.search.improvement import keeps_within, proven, recommended, risks
 from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.prospects import NEVER, Prospects, RunStatus, prospects_of, reach_of_list, regret_bound
@@ -31,6 +31,8 @@ Array = npt.NDArray[np.float64]
 _RATE_SD_WITH_BASELINE, _RATE_SD_WITHOUT = 1.6, 2.0
 #: A configuration whose chance of reaching the target is smaller is out of reach.
 LEAST_PROBABILITY = 0.02
+#: Candidates are subsampled above this number.
+_MOST_LEVELS = 800
 #: Ends within so much of each other (log), and so many of them, are one limit that all runs have.
 _ALIKE, _ENDS_ALIKE = 0.05, 2
 
@@ -99,6 +101,49 @@ def candidates(state: SearchState, rng: np.random.Generator) -> list[Configurati
     feasible = [c for c in more if c.nodes in state.cluster.node_counts or c == baseline]
     given_up = state.given_up
     return [c for c in dict.fromkeys([*levels, *feasible]) if c not in given_up]
+
+
+def weighed_levels(space: SearchSpace, cluster: Cluster, rng: np.random.Generator) -> list[Configuration]:
+    """Feasible levels of a space, each training once; a random subset if there are too many."""
+    levels = distinct(space.candidates(), cluster)
+    return levels if len(levels) <= _MOST_LEVELS else _thinned(levels, rng)
+
+
+def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configuration]:
+    """The levels without those that are another one's training by another name.
+
+    One rank has no other to exchange with: every strategy but one with an outer step is plain SGD there,
+    whatever its knobs. One of them remains: all-reduce if the space has it, since its curves then price
+    more nodes too, else the first.
+    """
+    unique: dict[Configuration, Configuration] = {}
+    for level in levels:
+        key = level
+        traits = traits_of(level.strategy)
+        if cluster.num_ranks(level.nodes) == 1 and not traits.has_outer_step:
+            key = level.without("strategy", *traits.knobs)
+            known = unique.get(key)
+            if known is not None and traits.statistics_depend_on_nodes:
+                continue
+        unique[key] = level
+    return list(unique.values())
+
+
+def _thinned(levels: Sequence[Configuration], rng: np.random.Generator) -> list[Configuration]:
+    """A random subset, with equal shares for each strategy on each number of nodes where possible."""
+    groups: dict[tuple[str, int], list[int]] = {}
+    for i, level in enumerate(levels):
+        groups.setdefault((level.strategy, level.nodes), []).append(i)
+    if len({strategy for strategy, _ in groups}) == 1:
+        chosen = rng.choice(len(levels), size=_MOST_LEVELS, replace=False)
+        return [levels[i] for i in np.sort(chosen)]
+    found: list[int] = []
+    smallest_first = sorted(groups.values(), key=len)
+    for place, members in enumerate(smallest_first):
+        share = (_MOST_LEVELS - len(found)) // (len(smallest_first) - place)
+        size = min(share, len(members))
+        found.extend(members[i] for i in rng.choice(len(members), size=size, replace=False))
+    return [levels[i] for i in sorted(found)]
 
 
 def believe(

@@ -9,13 +9,14 @@ from dataclasses import replace
 import numpy as np
 
 from search_spaces import Configuration, traits_of
+from tuner.analytic.features import Features
+from tuner.analytic.laws import Array
 from tuner.domain.format import format_seconds
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.probes import Until
 from tuner.search.acquisition import Acquisition
 from tuner.search.beliefs import Beliefs, candidates, prices
 from tuner.search.believer import Believer
-from tuner.search.first_probes import first_probes
 from tuner.search.limits import arrival, ended_by_fault, limit_reached, may_start, seconds_left
 from tuner.search.opportunity_cost import OpportunityCost
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
@@ -27,6 +28,10 @@ from tuner.search.state import SearchState, run_of
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0
 #: So many first probes where nothing but them tells how axes act; one where laws do.
 _FIRST_PROBES, _FIRST_WITH_LAWS = 3, 1
+#: Where dollars count, the probes are among this share of the cheapest.
+_CHEAP_SHARE = 0.4
+#: Distances are made smaller at random, down to this factor, so that seeds differ.
+_LEAST_FACTOR = 0.5
 #: While no score shows a gain, the first run goes on to so many times the samples of its first score before
 #: another one starts, and to so many times more for each further one.
 _FIRST_WAIT, _MORE_WAIT = 8.0, 3.0
@@ -317,3 +322,38 @@ def _from_the_middle(configurations: list[Configuration]) -> list[Configuration]
     nodes = np.array([c.nodes for c in configurations])
     narrow = np.array([traits_of(c.strategy).statistics_depend_on_nodes for c in configurations])
     return [configurations[i] for i in np.lexsort((narrow, distance, nodes))]
+
+
+def first_probes(
+    configurations: Sequence[Configuration],
+    features: Features,
+    price: Array | None,
+    rng: np.random.Generator,
+) -> list[Configuration]:
+    """The first one near the middle, each further one far from those before.
+
+    Args:
+        configurations: The candidates.
+        features: Their positions.
+        price: Cost of a second of each, if the more expensive ones are left out, `(num,)`.
+        rng: Draws how much distances count.
+    """
+    num = len(configurations)
+    allowed = rng.permutation(num)
+    if price is not None:
+        rank = np.argsort(np.argsort(price[allowed], kind="stable"), kind="stable")
+        allowed = allowed[rank < max(_CHEAP_SHARE * num, min(_FIRST_PROBES, num))]
+    positions = features.positions
+    spans = np.maximum(np.ptp(positions, axis=0), 1e-9) if positions.size else np.ones(0)
+    scaled = 2.0 * positions / spans
+    middle = 0.5 * (scaled[allowed].min(axis=0) + scaled[allowed].max(axis=0))
+    from_middle = ((scaled[allowed] - middle) ** 2).sum(axis=1) * rng.uniform(
+        _LEAST_FACTOR, 1.0, len(allowed)
+    )
+    picked = [int(allowed[int(np.argmin(from_middle))])]
+    while len(picked) < min(_FIRST_PROBES, len(allowed)):
+        squared = [((scaled[allowed] - scaled[p]) ** 2).sum(axis=1) for p in picked]
+        nearest = np.min(squared, axis=0) * rng.uniform(_LEAST_FACTOR, 1.0, len(allowed))
+        nearest[np.isin(allowed, picked)] = -1.0
+        picked.append(int(allowed[int(np.argmax(nearest))]))
+    return [configurations[i] for i in picked]

@@ -8,8 +8,7 @@ import pytest
 
 from search_spaces import STRATEGIES, Configuration
 from tests.tuner.search.world import World, make_cluster, make_job
-from tuner.search.beliefs import candidates
-from tuner.search.candidates import distinct, weighed_levels
+from tuner.search.beliefs import candidates, distinct, weighed_levels
 
 ALL = list(STRATEGIES)
 

@@ -13,7 +13,7 @@ from search_spaces import Configuration
 from tests.levels import examples
 from tests.recorded_grid import MACHINES, configuration
 from tuner.analytic.features import features_of
-from tuner.search.first_probes import first_probes
+from tuner.search.model_policy import first_probes
 
 CORES = {name: machine.cores for name, machine in MACHINES.items()}
 GRID = [

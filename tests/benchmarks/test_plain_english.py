@@ -1,0 +1,31 @@
+"""The sample of docstrings and messages: seeded, half of each kind, f-strings as one text."""
+
+from __future__ import annotations
+
+import ast
+
+from benchmarks.plain_english import docstrings, messages, sample
+
+SOURCE = '''
+"""A module."""
+
+def f(path):
+    """A function."""
+    raise ValueError(f"{path} cannot be read: give the path of a file")
+    x = "only three words"
+'''
+
+
+def test_docstrings_and_messages_are_found() -> None:
+    tree = ast.parse(SOURCE)
+    assert [text.text for text in docstrings(tree, "a.py")] == ["A module.", "A function."]
+    (found,) = messages(tree, "a.py")
+    assert found.text == "{...} cannot be read: give the path of a file"
+    assert found.place == "a.py:6"
+
+
+def test_a_sample_depends_on_its_seed_alone() -> None:
+    first = sample(20, 0)
+    assert first == sample(20, 0)
+    assert first != sample(20, 1)
+    assert len({text.place for text in first}) == 20
