@@ -43,7 +43,6 @@ from tuner.calibration import Constants, Effort, Figure, Link, machine_section
 from tuner.launchers import (
     CommandLauncher,
     CommandTask,
-    ElasticAgent,
     HostNodes,
     JobState,
     OnePer,
@@ -157,7 +156,7 @@ def bare_hop_seconds(
 ) -> Hops:
     """What a hop of small all-reduces takes in a program that knows nothing of Paceline."""
     (folder / "bare.py").write_text(_BARE)
-    launcher = CommandLauncher(HostNodes(network.hosts, _FIRST + network.connect), agent=ElasticAgent())
+    launcher = CommandLauncher(HostNodes(network.hosts, _FIRST + network.connect), uses_torchrun=True)
     try:
         task = CommandTask(
             command=f"{sys.executable} bare.py 60",
@@ -166,7 +165,7 @@ def bare_hop_seconds(
             working_folder=folder,
             folder=folder,
         )
-        handle = launcher.submit(task, num_nodes=num_nodes, devices_per_node=devices)
+        handle = launcher.submit_command(task, num_nodes=num_nodes, devices_per_node=devices)
         while not (status := launcher.poll(handle)).state.has_ended:
             time.sleep(0.1)
         if status.state is not JobState.SUCCEEDED:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -110,11 +110,14 @@ class Round:
 
     def ranks(self) -> list[int]:
         """Ranks of the slice in flight."""
-        found: list[int] = []
-        for record in self.folder.glob("paceline-out/soak/probes/*/*/ranks.json"):
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                found += [rank["process"] for rank in json.loads(record.read_text())["ranks"]]
-        return sorted(set(found) & self.processes())
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(OSError):
+                log = Path(f"/proc/{process}/fd/1").readlink()
+                # A rank leads its session; what it starts does not.
+                if re.fullmatch(r"rank\d+\.log", log.name) and os.getsid(process) == process:
+                    found.append(process)
+        return sorted(found)
 
     def shared_files(self) -> list[str]:
         """Files in shared memory that name a process of the round, or Paceline."""

@@ -37,7 +37,7 @@ def held(probes: list[ProbeRecord]) -> list[ProbeRecord]:
 
 def training(place: Workplace) -> set[str]:
     """Folders of probes whose ranks run."""
-    return {str(path.parent) for path in place.folder.glob("paceline-out/tiny/probes/*/*/ranks.json")}
+    return {str(folder) for folder in place.ranks()}
 
 
 def both_under_way(place: Workplace, started: list[subprocess.Popen[str]]) -> list[ProbeRecord]:

@@ -168,6 +168,10 @@ class Workplace:
         """Every process that works in this folder, or was started from it."""
         return processes_in(self.folder)
 
+    def ranks(self) -> dict[Path, list[int]]:
+        """Processes of the ranks that run a job, by the folder of their probe."""
+        return running_ranks(self.folder)
+
     def assert_nobody_left(self) -> None:
         """Waits until no process works here any more; whoever stays is a failure."""
         wait_until(lambda: not self.processes(), "every process of the run to end")
@@ -176,6 +180,22 @@ class Workplace:
 def processes_in(folder: Path) -> set[int]:
     """Every process that works in a folder, but for this one."""
     return {process for process in _all_processes() if _place(process) == str(folder)} - {os.getpid()}
+
+
+def running_ranks(folder: Path) -> dict[Path, list[int]]:
+    """Processes of ranks that print to a log below a folder, by the folder of the log; in order of rank."""
+    found: dict[Path, list[tuple[str, int]]] = {}
+    for process in _all_processes():
+        with contextlib.suppress(OSError):
+            log = Path(f"/proc/{process}/fd/1").readlink()
+            if log.name.startswith("rank") and log.is_relative_to(folder.resolve()) and _leads(process):
+                found.setdefault(log.parent, []).append((log.name, process))
+    return {place: [process for _, process in sorted(ranks)] for place, ranks in found.items()}
+
+
+def _leads(process: int) -> bool:
+    """Whether a process leads its session, as ranks do and what they start does not."""
+    return os.getsid(process) == process
 
 
 def _all_processes() -> list[int]:

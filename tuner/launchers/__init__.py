@@ -1,7 +1,6 @@
 """Launchers: how ranks and commands start; one contract, one file per launcher."""
 
 from tuner.launchers.command_launcher import CommandLauncher
-from tuner.launchers.elastic_agent import ElasticAgent
 from tuner.launchers.host_nodes import HostNodes
 from tuner.launchers.launcher import (
     CommandTask,
@@ -13,13 +12,11 @@ from tuner.launchers.launcher import (
     RankContext,
     RankFailure,
     RankTask,
-    Task,
 )
 from tuner.launchers.local import LocalLauncher
 from tuner.launchers.local_nodes import LocalNodes
 from tuner.launchers.log_ends import trim_file
 from tuner.launchers.log_reader import LogFile, LogLine, LogReader
-from tuner.launchers.process_records import end_orphans
 from tuner.launchers.ray_nodes import RayNodes
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 from tuner.launchers.slurm_nodes import SlurmNodes
@@ -29,7 +26,6 @@ __all__ = [
     "BackendView",
     "CommandLauncher",
     "CommandTask",
-    "ElasticAgent",
     "HostNodes",
     "JobHandle",
     "JobState",
@@ -49,7 +45,5 @@ __all__ = [
     "SchedulerBackend",
     "SlurmNodes",
     "SlurmRequest",
-    "Task",
-    "end_orphans",
     "trim_file",
 ]

@@ -9,13 +9,12 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.domain.errors import ProbeError
 from tuner.domain.threads import thread_variables
-from tuner.launchers.elastic_agent import ElasticAgent, noted
 from tuner.launchers.job_folder import JobFolder, NodeStatus
 from tuner.launchers.launcher import (
     CommandTask,
@@ -26,12 +25,12 @@ from tuner.launchers.launcher import (
     OnePer,
     RankFailure,
     RankTask,
-    Task,
-    check_task,
+    check_num_ranks,
 )
 from tuner.launchers.log_reader import LogFile
 from tuner.launchers.node_failures import last_lines, node_failures
-from tuner.launchers.rank_job import RankJob, rank_command
+from tuner.launchers.rank_commands import function_command, logged, torchrun_command
+from tuner.launchers.rank_tracker import RankTracker
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 _LEASE_EVERY_SECONDS = 5.0
@@ -66,7 +65,8 @@ class _Job:
     grace_seconds: float
     submitted_at: float
     is_trimmed: bool = False
-    ranks: RankJob | None = None
+    ranks: RankTracker | None = None
+    offsets: dict[int, int] = field(default_factory=dict)
     cancelled_at: float | None = None
     lease_at: float = 0.0
     beats: dict[int, tuple[int, float]] = field(default_factory=dict)
@@ -97,8 +97,8 @@ class CommandLauncher(Launcher):
         backend: Gives nodes; closed with the launcher.
         python: Interpreter on the nodes for ranks that run a function: it has torch and what Paceline needs.
         threads_per_rank: CPU threads of one such rank.
-        agent: Starts commands that run once per rank by torch's elastic agent; if absent, and for functions,
-            the node agent starts them.
+        uses_torchrun: Whether torch's elastic agent starts commands that run once per rank; else, and for
+            functions, the node agent does.
         silence_seconds: A node that reports nothing for so long is lost.
         orphan_seconds: Nodes end a job when its tuner reports nothing for so long.
         clock: Seconds, never going back.
@@ -110,35 +110,41 @@ class CommandLauncher(Launcher):
         *,
         python: str = sys.executable,
         threads_per_rank: int = 1,
-        agent: ElasticAgent | None = None,
+        uses_torchrun: bool = False,
         silence_seconds: float = 60.0,
         orphan_seconds: float = 300.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend, self._clock = backend, clock
-        self._python, self._threads_per_rank, self._agent = python, threads_per_rank, agent
+        self._python, self._threads_per_rank, self._uses_torchrun = python, threads_per_rank, uses_torchrun
         self._silence_seconds, self._orphan_seconds = silence_seconds, orphan_seconds
         self._jobs: dict[str, _Job] = {}
         self._closed = False
 
-    def submit(self, task: Task, *, num_nodes: int, devices_per_node: int) -> JobHandle:
-        if self._closed:
-            raise ProbeError("this launcher is closed and takes no more jobs")
-        check_task(task, num_nodes=num_nodes, devices_per_node=devices_per_node)
-        if isinstance(task, RankTask):
-            json.dumps(dict(task.payload))  # what JSON does not hold is refused before anything starts
-        try:
-            return self._submit(task, num_nodes, devices_per_node)
-        except OSError as error:
-            raise ProbeError(f"no job can be prepared in {task.folder}: {error}") from error
-
-    def _submit(self, task: Task, num_nodes: int, devices_per_node: int) -> JobHandle:
-        submitted_at = self._clock()
-        identity = uuid.uuid4().hex[:12]
-        folder = JobFolder.make(task, identity)
-        command, ranks = self._as_command(task, folder, num_nodes, devices_per_node), None
-        if isinstance(task, RankTask):
-            ranks = RankJob(folder, task, num_nodes * devices_per_node, submitted_at)
+    def submit(self, task: RankTask, *, num_nodes: int, devices_per_node: int) -> JobHandle:
+        json.dumps(dict(task.payload))  # what JSON does not hold is refused before anything starts
+        folder = self._make_folder(task.folder, num_nodes, devices_per_node)
+        # Without torchrun: it would import torch once more on every node, which takes seconds that are paid
+        # for.
+        command = CommandTask(
+            command=logged(
+                function_command(folder.path, self._python),
+                folder.path,
+                tolerates_kill=task.tolerates_rank_loss,
+            ),
+            one_per=OnePer.RANK,
+            environment=thread_variables(self._threads_per_rank),
+            working_folder=Path.cwd(),
+            folder=task.folder,
+            grace_seconds=_RANK_GRACE_SECONDS,
+        )
+        ranks = RankTracker(
+            num_nodes * devices_per_node,
+            tolerates_rank_loss=task.tolerates_rank_loss,
+            submitted_at=self._clock(),
+            grace_seconds=_FILES_LATE_SECONDS,
+        )
+        with _preparing(task.folder):
             folder.write_ranks(
                 {
                     "function": task.function,
@@ -147,52 +153,75 @@ class CommandLauncher(Launcher):
                     "threads": self._threads_per_rank,
                 }
             )
+        return self._start(command, folder, num_nodes, devices_per_node, OnePer.RANK, ranks)
+
+    def submit_command(self, task: CommandTask, *, num_nodes: int, devices_per_node: int) -> JobHandle:
+        folder, command = self._make_folder(task.folder, num_nodes, devices_per_node), task
+        if task.one_per is OnePer.RANK and self._uses_torchrun:
+            started = torchrun_command(
+                logged(task.command, folder.path),
+                folder.path,
+                self._python,
+                num_nodes=num_nodes,
+                devices_per_node=devices_per_node,
+            )
+            command = replace(task, command=started, one_per=OnePer.NODE)
+        return self._start(command, folder, num_nodes, devices_per_node, task.one_per)
+
+    def _make_folder(self, task_folder: Path, num_nodes: int, devices_per_node: int) -> JobFolder:
+        if self._closed:
+            raise ProbeError("this launcher is closed and takes no more jobs")
+        check_num_ranks(num_nodes, devices_per_node)
+        with _preparing(task_folder):
+            return JobFolder.make(task_folder, uuid.uuid4().hex[:12])
+
+    def _start(
+        self,
+        task: CommandTask,
+        folder: JobFolder,
+        num_nodes: int,
+        devices_per_node: int,
+        one_per: OnePer,
+        ranks: RankTracker | None = None,
+    ) -> JobHandle:
+        """Has the backend start the node agents, and tracks the job.
+
+        Args:
+            task: What the node agents run.
+            folder: The job's folder.
+            num_nodes: Nodes of the job.
+            devices_per_node: Ranks of each.
+            one_per: How many processes the job's user sees, each with a log file.
+            ranks: Tracks the ranks of a function; None for a command.
+        """
+        submitted_at = self._clock()
         node_job = NodeJob(
-            identity=identity,
+            identity=folder.identity,
             folder=folder.path,
             num_nodes=num_nodes,
             devices_per_node=devices_per_node,
-            time_limit_seconds=command.time_limit_seconds,
-            grace_seconds=command.grace_seconds,
+            time_limit_seconds=task.time_limit_seconds,
+            grace_seconds=task.grace_seconds,
         )
-        backend_id = self._begin(command, folder, node_job)
+        with _preparing(task.folder):
+            backend_id = self._begin(task, folder, node_job)
         handle = JobHandle(
-            identity=identity,
+            identity=folder.identity,
             num_nodes=num_nodes,
             num_ranks=num_nodes * devices_per_node,
             folder=task.folder.resolve(),
         )
-        self._jobs[identity] = _Job(
+        self._jobs[folder.identity] = _Job(
             handle=handle,
             node_job=node_job,
             folder=folder,
             backend_id=backend_id,
-            one_per=OnePer.RANK if isinstance(task, RankTask) else task.one_per,
-            grace_seconds=command.grace_seconds,
+            one_per=one_per,
+            grace_seconds=task.grace_seconds,
             submitted_at=submitted_at,
             ranks=ranks,
         )
         return handle
-
-    def _as_command(self, task: Task, folder: JobFolder, num_nodes: int, devices: int) -> CommandTask:
-        """What the node agents run: a function as a program, a command once per rank by torch's agent."""
-        if isinstance(task, RankTask):
-            command = rank_command(folder.path, self._python)
-            # Without the agent: it would import torch once more on every node, for seconds that are paid for.
-            return CommandTask(
-                command=noted(command, folder.path, tolerated=task.tolerates_rank_loss),
-                one_per=OnePer.RANK,
-                environment=thread_variables(self._threads_per_rank),
-                working_folder=Path.cwd(),
-                folder=task.folder,
-                grace_seconds=_RANK_GRACE_SECONDS,
-            )
-        if task.one_per is not OnePer.RANK or self._agent is None:
-            return task
-        started = self._agent.command(
-            noted(task.command, folder.path), folder.path, num_nodes=num_nodes, devices_per_node=devices
-        )
-        return replace(task, command=started, one_per=OnePer.NODE)
 
     def _begin(self, task: CommandTask, folder: JobFolder, node_job: NodeJob) -> str:
         """Writes the task of the node agents, and has the backend run them."""
@@ -241,8 +270,8 @@ class CommandLauncher(Launcher):
         self._note_beats(job, nodes, now)
         state, failures = self._judge(job, nodes, now)
         if job.ranks is not None:
-            job.ranks.listen(now)
-            state, failures = job.ranks.judge(state, failures, now)
+            _listen(job, job.ranks, now)
+            state, failures = _with_ranks(job.ranks, state, failures, now)
         status = JobStatus(
             state=state,
             messages=() if job.ranks is None else job.ranks.take_messages(),
@@ -270,9 +299,6 @@ class CommandLauncher(Launcher):
         if not job.folder.statuses(job.node_job.num_nodes):
             # It waits for nodes, or its node agents are starting: nothing is lost by releasing the nodes.
             self._backend.end(job.node_job, job.backend_id)
-
-    def logs(self, handle: JobHandle) -> dict[int, str]:
-        return self._job(handle).folder.logs()
 
     def log_files(self, handle: JobHandle) -> dict[int, LogFile]:
         job = self._job(handle)
@@ -476,6 +502,50 @@ class CommandLauncher(Launcher):
             return self._jobs[handle.identity]
         except KeyError:
             raise ValueError(f"job {handle.identity} was not submitted to this launcher") from None
+
+
+@contextlib.contextmanager
+def _preparing(folder: Path) -> Iterator[None]:
+    """Raises a ProbeError if the files of a job cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise ProbeError(f"no job can be prepared in {folder}: {error}") from error
+
+
+def _listen(job: _Job, ranks: RankTracker, now: float) -> None:
+    """Reads what ranks have reported since the last time, and which of them have exited."""
+    # Read before the messages: a rank that has exited writes no more after this.
+    exits = job.folder.rank_exits()
+    for rank in range(job.handle.num_ranks):
+        frames, job.offsets[rank] = job.folder.new_messages(rank, job.offsets.get(rank, 0))
+        for frame in frames:
+            ranks.take(rank, frame, now)
+    for place, (rank, code) in enumerate(exits.items()):
+        # A rank that was asked to end did not fail.
+        if code != -signal.SIGTERM and not ranks.has_ended(rank):
+            ranks.take_exit(rank, code, log=job.folder.logs().get(rank, ""), at=float(place))
+
+
+def _with_ranks(
+    ranks: RankTracker, state: JobState, failures: tuple[RankFailure, ...], now: float
+) -> tuple[JobState, tuple[RankFailure, ...]]:
+    """The state of a job of ranks, with its failures.
+
+    Args:
+        ranks: What the ranks have reported.
+        state: The job's state by its nodes and its backend.
+        failures: Those of the node agents' processes.
+        now: The launcher's clock.
+    """
+    if state in (JobState.PENDING, JobState.CANCELLED):
+        return state, failures
+    ended = ranks.state_on_nodes(state, now)
+    if ended is JobState.SUCCEEDED:
+        return ended, ()
+    if ended is JobState.FAILED:
+        return ended, ranks.failures or failures or (ranks.first_missing(),)
+    return ended, ranks.failures if ended is JobState.RUNNING else (*failures, *ranks.failures)
 
 
 def _killed_by(view: BackendView) -> int | None:

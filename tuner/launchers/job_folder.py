@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.launchers import node_agent
-from tuner.launchers.launcher import OnePer, Task
+from tuner.launchers.launcher import OnePer
 from tuner.launchers.log_ends import read_ends, trim_file
 from tuner.launchers.log_reader import LogFile
 
@@ -59,13 +59,13 @@ class JobFolder:
         self.path = path
 
     @classmethod
-    def make(cls, task: Task, identity: str) -> JobFolder:
-        """A new folder in the task's.
+    def make(cls, task_folder: Path, identity: str) -> JobFolder:
+        """Makes a new folder in a task's folder.
 
         Raises:
             OSError: It cannot be made.
         """
-        path = task.folder.resolve() / f"{_PREFIX}{identity}"
+        path = task_folder.resolve() / f"{_PREFIX}{identity}"
         path.mkdir()
         shutil.copyfile(node_agent.__file__, path / "node_agent.py")
         return cls(path)

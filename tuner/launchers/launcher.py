@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from tuner.domain.errors import ProbeError
+from tuner.launchers.log_ends import read_ends
 from tuner.launchers.log_reader import LogFile
 
 
@@ -47,6 +49,10 @@ class RankTask:
     payload: Mapping[str, Any]
     folder: Path
     tolerates_rank_loss: bool = False
+
+    def __post_init__(self) -> None:
+        if not all(self.function.partition(":")):
+            raise ValueError(f"{self.function!r} is no import path; write module:function")
 
 
 class OnePer(StrEnum):
@@ -88,20 +94,14 @@ class CommandTask:
     time_limit_seconds: float | None = None
 
 
-#: What a launcher can be given.
-Task = RankTask | CommandTask
-
-
-def check_task(task: Task, *, num_nodes: int, devices_per_node: int) -> None:
-    """Sees that there is a rank at least, and that a function is named by its import path.
+def check_num_ranks(num_nodes: int, devices_per_node: int) -> None:
+    """Checks that a job has at least one rank.
 
     Raises:
-        ValueError: It is not so.
+        ValueError: It has none.
     """
     if num_nodes < 1 or devices_per_node < 1:
         raise ValueError(f"a job needs at least one rank, got {num_nodes} nodes x {devices_per_node} devices")
-    if isinstance(task, RankTask) and not all(task.function.partition(":")):
-        raise ValueError(f"{task.function!r} is no import path; write module:function")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,21 +163,35 @@ class JobStatus:
 
 
 class Launcher(ABC):
-    """Starts ranks and watches them; never blocks on what they do.
+    """Starts jobs on nodes and watches them; no method waits for a job.
 
-    Every rank of a job gets its rank, the number of ranks and a rendezvous. A job ends as a
-    whole: when one rank fails, the others are ended too, and every rank's own error is stored. If the
-    task tolerates rank loss, the results lack those ranks that were killed, and those that have not
-    returned some time after all others. No process outlives its launcher, however the launcher ends.
+    A job is either a function that every rank runs, or a command. Every rank of a job gets its rank, the
+    number of ranks and a rendezvous. A job ends as a whole: when one rank fails, the launcher ends the others
+    and reports every rank's error. If the task tolerates rank loss, the results lack the ranks that were
+    killed, and those that did not return some time after all others. No process outlives its launcher,
+    however the launcher ends. Use a launcher from one thread only.
+
+    A subclass overrides `submit`, `submit_command` or both.
     """
 
-    @abstractmethod
-    def submit(self, task: Task, *, num_nodes: int, devices_per_node: int) -> JobHandle:
-        """Starts `num_nodes * devices_per_node` ranks, or a command on so many nodes, and returns at once.
+    def submit(self, task: RankTask, *, num_nodes: int, devices_per_node: int) -> JobHandle:
+        """Starts `num_nodes * devices_per_node` ranks and returns at once.
 
         Raises:
-            ProbeError: The ranks cannot be started at all.
+            ProbeError: The ranks cannot be started, or the launcher runs no functions.
+            TypeError: The payload holds what JSON cannot.
+            ValueError: There is no rank.
         """
+        raise ProbeError(f"{type(self).__name__} runs no functions")
+
+    def submit_command(self, task: CommandTask, *, num_nodes: int, devices_per_node: int) -> JobHandle:
+        """Starts a command on `num_nodes` nodes and returns at once.
+
+        Raises:
+            ProbeError: The command cannot be started, or the launcher runs no commands.
+            ValueError: There is no rank.
+        """
+        raise ProbeError(f"{type(self).__name__} runs no commands")
 
     @abstractmethod
     def poll(self, handle: JobHandle) -> JobStatus:
@@ -185,31 +199,56 @@ class Launcher(ABC):
 
     @abstractmethod
     def cancel(self, handle: JobHandle) -> None:
-        """Ends the job and all its ranks; a job that has ended is left alone.
+        """Ends the job and all its processes; does nothing if the job has ended.
 
-        Ranks are killed. A command is asked to end, and killed after its grace; until then `poll` says that
-        it runs, and afterwards CANCELLED.
-        """
-
-    @abstractmethod
-    def logs(self, handle: JobHandle) -> dict[int, str]:
-        """What each rank printed, by rank; for a command one a node, by node.
-
-        Of what is longer than 5 MiB the first MiB and the last four are given, with a line between that says
-        how much is left out.
+        Ranks are killed. A command receives SIGTERM, and SIGKILL after its grace period; until then `poll`
+        returns RUNNING, and afterwards CANCELLED.
         """
 
     @abstractmethod
     def log_files(self, handle: JobHandle) -> dict[int, LogFile]:
-        """Where what `logs` gives is stored while it grows, for a `LogReader`; some need not be there yet."""
+        """The files that hold what each rank prints, by rank; by node for a command that runs once per node.
+
+        A file may not exist yet. Pass them to a `LogReader` to read while the job runs.
+        """
 
     @abstractmethod
     def trim_logs(self, handle: JobHandle) -> None:
-        """Leaves on disk only what `logs` gives, at once or when the job has ended: nobody reads more."""
+        """Cuts the log files down to what `logs` returns, now or when the job has ended."""
 
     @abstractmethod
     def close(self) -> None:
-        """Ends every rank; the launcher takes no more jobs."""
+        """Ends every job; the launcher takes no more jobs."""
+
+    def logs(self, handle: JobHandle) -> dict[int, str]:
+        """What each rank printed, by the keys of `log_files`; ranks without a log file are left out.
+
+        Of a log of more than 5 MiB, the first MiB and the last four, with a line between them that says how
+        many bytes are left out.
+        """
+        files = self.log_files(handle).items()
+        return {key: read_ends(file.path, start=file.start) for key, file in files if file.path.exists()}
+
+    def warm(self, num_ranks: int) -> None:
+        """Prepares for a job of so many ranks, if that makes it start sooner; returns at once."""
+        return
+
+    def end_orphans(self, folder: Path) -> list[str]:
+        """Ends jobs that a killed tuner left running or waiting.
+
+        Args:
+            folder: The `folder` of the jobs' tasks.
+
+        Returns:
+            The names of the jobs that were ended; none if no process outlives its tuner.
+        """
+        return []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ import re
 import select
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
@@ -42,15 +41,24 @@ def serve(connection: socket.socket) -> NoReturn:
         with lock:
             connection.sendall(data)
 
-    while (task := receive(connection)) is not None:
+    for line in _lines(connection):
+        task = json.loads(line)
         answer = _execute(task, send)
         send(answer)
         if answer["kind"] == "failure":
             # Going away at once closes this rank's collectives, so that the others speak up too.
             os._exit(1)
-        del task, answer
+        del line, task, answer
         _forget_memory()
     os._exit(0)
+
+
+def _lines(connection: socket.socket) -> Iterator[bytes]:
+    """The lines that the tuner sends, until it is gone; one that it did not finish is dropped."""
+    with contextlib.suppress(ConnectionError):
+        for line in connection.makefile("rb"):
+            if line.endswith(b"\n"):
+                yield line
 
 
 def _die_with_tuner(connection: socket.socket) -> None:
@@ -181,11 +189,8 @@ def _forget_device_memory() -> None:
         device.empty_cache()
 
 
-_LENGTH = struct.Struct("!Q")
-
-
 def encoded(message: Mapping[str, Any]) -> bytes:
-    """A message as bytes.
+    """A message as a line of JSON.
 
     Only plain data pass: None, booleans, numbers, strings, lists and mappings with string keys. Tuples
     arrive as lists; NaN and infinities arrive as they are.
@@ -193,49 +198,4 @@ def encoded(message: Mapping[str, Any]) -> bytes:
     Raises:
         TypeError: The message holds anything else.
     """
-    body = json.dumps(message).encode()
-    return _LENGTH.pack(len(body)) + body
-
-
-class FrameReader:
-    """Splits a stream of bytes into messages; drops the incomplete last one of a sender that died."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        """Adds bytes and gives every message that is now complete."""
-        self._buffer += data
-        while len(self._buffer) >= _LENGTH.size:
-            end = _LENGTH.size + _LENGTH.unpack_from(self._buffer)[0]
-            if len(self._buffer) < end:
-                return
-            body = bytes(self._buffer[_LENGTH.size : end])
-            del self._buffer[:end]
-            message: dict[str, Any] = json.loads(body)
-            yield message
-
-
-def receive(connection: socket.socket) -> dict[str, Any] | None:
-    """Waits for the next message; None once the other side is gone."""
-    header = _receive_exactly(connection, _LENGTH.size)
-    if header is None:
-        return None
-    body = _receive_exactly(connection, _LENGTH.unpack(header)[0])
-    if body is None:
-        return None
-    message: dict[str, Any] = json.loads(body)
-    return message
-
-
-def _receive_exactly(connection: socket.socket, size: int) -> bytes | None:
-    received = bytearray()
-    while len(received) < size:
-        try:
-            part = connection.recv(min(size - len(received), 1 << 16))
-        except ConnectionError:
-            return None
-        if not part:
-            return None
-        received += part
-    return bytes(received)
+    return json.dumps(message).encode() + b"\n"

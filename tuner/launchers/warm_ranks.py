@@ -1,4 +1,4 @@
-"""The tuner's side of the fork server: requests ranks, talks to them, notices their death."""
+"""The tuner's side of the fork server: requests ranks, exchanges messages with them, notices their exits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from tuner.domain.errors import ProbeError
 from tuner.launchers.fork_server import EXITED, FORK, FORKED, KILL, REPORT, REQUEST, kill_group
-from tuner.launchers.rank_process import FrameReader, encoded
+from tuner.launchers.rank_process import encoded
 
 _BOOT = """
 import json, sys
@@ -30,7 +30,7 @@ main(**arguments)
 
 
 class WarmRank:
-    """A rank's process as the tuner sees it; nothing here waits.
+    """A rank's process as the tuner sees it; no method waits.
 
     Attributes:
         key: Names the rank to the fork server.
@@ -46,22 +46,21 @@ class WarmRank:
         self.ended = False
         self._connection = connection
         self._connection.setblocking(False)
-        self._reader = FrameReader()
-        self._outgoing = bytearray()
+        self._incoming, self._outgoing = bytearray(), bytearray()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Queues a message; what does not fit goes out with a later `receive`."""
+        """Queues a message; `receive` sends what the socket does not take at once."""
         self._outgoing += encoded(message)
         self._flush()
 
     def receive(self) -> list[dict[str, Any]]:
-        """The messages that came since last time."""
+        """The messages that came since the last call; an incomplete one waits for its end."""
         self._flush()
-        received: list[dict[str, Any]] = []
         with contextlib.suppress(BlockingIOError, ConnectionError):
             while data := self._connection.recv(1 << 16):
-                received.extend(self._reader.feed(data))
-        return received
+                self._incoming += data
+        whole, separator, self._incoming = self._incoming.rpartition(b"\n")
+        return [json.loads(line) for line in whole.splitlines()] if separator else []
 
     def has_hung_up(self) -> bool:
         """Whether an idle rank has died: its end of the connection closes before the server reports it."""
@@ -72,7 +71,7 @@ class WarmRank:
         except OSError:
             return True
 
-    def forget(self) -> None:
+    def close(self) -> None:
         """Closes the connection of a rank that is dead or about to be."""
         self._connection.close()
 
@@ -131,7 +130,7 @@ class ForkServer:
         return self._popen.pid
 
     def fork(self) -> WarmRank:
-        """Asks for a new rank; it may be talked to at once, its process number comes later."""
+        """Requests a new rank, which takes messages at once; its process number is known later."""
         ours, theirs = socket.socketpair()
         rank = WarmRank(next(self._keys), ours)
         self._ranks[rank.key] = rank
@@ -140,7 +139,7 @@ class ForkServer:
         return rank
 
     def drain(self) -> None:
-        """Takes note of ranks that were forked or died, without waiting."""
+        """Reads which ranks were forked or have exited, without waiting."""
         while self.alive:
             try:
                 data = self._control.recv(1 << 16, socket.MSG_DONTWAIT)
@@ -153,7 +152,7 @@ class ForkServer:
                 break
             self._reports += data
         while len(self._reports) >= REPORT.size:
-            event, key, value, _ = REPORT.unpack_from(self._reports)
+            event, key, value = REPORT.unpack_from(self._reports)
             del self._reports[: REPORT.size]
             if (rank := self._ranks.get(key)) is None:
                 continue
@@ -164,9 +163,9 @@ class ForkServer:
                 del self._ranks[key]
 
     def end(self, ranks: Iterable[WarmRank], *, wait_seconds: float = 2.0) -> None:
-        """Kills ranks with all they started, and sees them die.
+        """Kills ranks with all their children, and waits for their exits.
 
-        Those not forked yet are killed by the server as soon as they are, and not waited for.
+        It does not wait for ranks that are not forked yet: the server kills them as soon as they are.
         """
         self.drain()
         given = list(ranks)
@@ -185,9 +184,9 @@ class ForkServer:
             reports.poll(remaining * 1000)
             self.drain()
         for rank in given:
-            rank.forget()
+            rank.close()
 
-    def last_words(self) -> str:
+    def output(self) -> str:
         """The end of what the server itself printed."""
         self._output.seek(0)
         return self._output.read()[-4000:].decode(errors="replace").strip()
@@ -201,7 +200,7 @@ class ForkServer:
         self._output.close()
 
     def _note_death(self) -> None:
-        """The kernel kills the ranks of a server that dies; where it cannot, this does."""
+        """Kills the ranks of a server that died, for systems whose kernel does not."""
         self.alive = False
         self._popen.kill()
         self._popen.wait()

@@ -13,7 +13,7 @@ from search_spaces import Configuration, traits_of
 from tuner.domain.errors import ProbeError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
-from tuner.launchers import CommandLauncher, JobState, JobStatus, Launcher, RankTask
+from tuner.launchers import JobState, JobStatus, Launcher, RankTask
 from tuner.probes.probe_folder import ProbeFolder, unwritable
 from tuner.probes.prober import ProbeHandle, Prober, Until
 from tuner.probes.slice_plan import EMULATION_FUNCTION, RANK_FUNCTION, SlicePlan
@@ -131,8 +131,7 @@ class TrainingProber(Prober):
         return 0.0
 
     def end_orphans(self, folder: Path) -> None:
-        if isinstance(self._launcher, CommandLauncher):
-            self._launcher.end_orphans(folder)
+        self._launcher.end_orphans(folder)
 
     def now(self) -> float:
         return self._clock()

@@ -11,7 +11,6 @@ from pathlib import Path
 from tuner.job.sections import ClusterSection
 from tuner.launchers import (
     CommandLauncher,
-    ElasticAgent,
     HostNodes,
     Launcher,
     LocalLauncher,
@@ -64,7 +63,7 @@ def _hosts_launcher(opened: OpenedJob) -> Launcher:
         HostNodes(section.torchrun.hosts, section.torchrun.connect, python=python),
         python=python,
         threads_per_rank=section.threads_per_rank,
-        agent=ElasticAgent(python=python),
+        uses_torchrun=True,
     )
 
 
@@ -133,6 +132,5 @@ def job_prober(opened: OpenedJob) -> Prober:
 def training_prober(opened: OpenedJob) -> Prober:
     """The prober that trains; ranks of this host are on their way when this returns."""
     launcher = job_launcher(opened)
-    if isinstance(launcher, LocalLauncher):
-        launcher.warm(opened.cluster.num_ranks(max(opened.cluster.node_counts)))
+    launcher.warm(opened.cluster.num_ranks(max(opened.cluster.node_counts)))
     return TrainingProber(opened.job, opened.folder, launcher)

@@ -11,7 +11,6 @@ from tuner.advice.recommend import Ending, recommend
 from tuner.domain.format import format_seconds
 from tuner.domain.recommendation import Recommendation
 from tuner.job import BudgetSection
-from tuner.launchers import end_orphans
 from tuner.ledger import Ledger, RecommendationRecord, StudyRecord
 from tuner.probes import Prober
 from tuner.search.context import SearchContext
@@ -147,7 +146,6 @@ def _run(
     if (words := imports_left_behind(store.ledger, opened)) is not None:
         listen(SearchEvent(kind="warning", text=words))
     for folder in sorted(options.output.glob("probes/*/*")):
-        end_orphans(folder)
         prober.end_orphans(folder)
     with store.guarded():
         context = SearchContext(

@@ -41,7 +41,7 @@ def submit(
     devices_per_node: int = 1,
     **more: object,
 ) -> JobHandle:
-    return launcher.submit(
+    return launcher.submit_command(
         task(folder, command, **more), num_nodes=num_nodes, devices_per_node=devices_per_node
     )
 
@@ -104,7 +104,7 @@ class CommandConformance:
 
     def test_environment_and_folder_are_those_asked_for(self, launcher: Launcher, work: Path) -> None:
         (work / "below").mkdir()
-        handle = launcher.submit(
+        handle = launcher.submit_command(
             CommandTask(
                 command='echo "$GREETING"; pwd',
                 environment={"GREETING": 'it\'s "me" $HOME'},
@@ -139,7 +139,7 @@ class CommandConformance:
         assert status.failures[0].exit_code == 127
 
     def test_a_working_folder_that_is_not_there_fails_by_name(self, launcher: Launcher, work: Path) -> None:
-        handle = launcher.submit(
+        handle = launcher.submit_command(
             CommandTask(command="true", working_folder=work / "nowhere", folder=work),
             num_nodes=1,
             devices_per_node=1,

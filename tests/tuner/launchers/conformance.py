@@ -124,9 +124,8 @@ class LauncherConformance:
             submit(launcher, tmp_path, "echo", value=object())
 
     def test_function_without_a_module_is_refused(self, launcher: Launcher, tmp_path: Path) -> None:
-        task = RankTask(function="train", payload={}, folder=tmp_path)
         with pytest.raises(ValueError, match="write module:function"):
-            launcher.submit(task, num_nodes=1, devices_per_node=1)
+            RankTask(function="train", payload={}, folder=tmp_path)
 
     def test_function_that_does_not_exist_fails_the_job(self, launcher: Launcher, tmp_path: Path) -> None:
         status = outcome(launcher, submit(launcher, tmp_path, f"{FUNCTIONS}:no_such_function"))

@@ -53,10 +53,9 @@ class TestLocalNodes(CommandConformance):
         return CommandLauncher(LocalNodes())
 
 
-def test_the_local_launcher_takes_commands_beside_ranks(warm_ranks: LocalLauncher, work: Path) -> None:
-    handle = submit(warm_ranks, work, "echo here", num_nodes=2)
-    assert end(warm_ranks, handle).state is JobState.SUCCEEDED
-    assert warm_ranks.logs(handle) == {0: "here\n", 1: "here\n"}
+def test_a_launcher_that_runs_no_commands_says_so(warm_ranks: LocalLauncher, work: Path) -> None:
+    with pytest.raises(ProbeError, match="LocalLauncher runs no commands"):
+        submit(warm_ranks, work, "echo here")
 
 
 def test_close_ends_what_runs_and_takes_no_more(work: Path) -> None:
@@ -155,7 +154,7 @@ from tuner.launchers import CommandLauncher, CommandTask, LocalNodes
 work = Path(sys.argv[1])
 launcher = CommandLauncher(LocalNodes())
 task = CommandTask(command=sys.argv[2], working_folder=work, folder=work)
-handle = launcher.submit(task, num_nodes=2, devices_per_node=1)
+handle = launcher.submit_command(task, num_nodes=2, devices_per_node=1)
 while True:
     launcher.poll(handle)
     time.sleep(0.05)

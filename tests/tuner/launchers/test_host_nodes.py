@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,15 +26,15 @@ from tests.tuner.launchers.command_conformance import (
 from tests.tuner.launchers.conformance import LauncherConformance, Watch, is_alive, wait_until
 from tests.tuner.launchers.conformance import submit as submit_ranks
 from tuner.domain.errors import ProbeError
-from tuner.launchers import CommandLauncher, ElasticAgent, HostNodes, JobState, NodeJob, OnePer
+from tuner.launchers import CommandLauncher, HostNodes, JobState, NodeJob, OnePer
 from tuner.launchers.host_nodes import connect_line
 
 #: Hosts that are this one: what an engine does with its list needs no network.
 HERE = "sh -c {command} {host}"
 
 
-def launcher_of(hosts: tuple[str, ...], connect: str, agent: ElasticAgent | None = None) -> CommandLauncher:
-    return CommandLauncher(HostNodes(hosts, connect, end_seconds=5.0), agent=agent)
+def launcher_of(hosts: tuple[str, ...], connect: str, **options: Any) -> CommandLauncher:
+    return CommandLauncher(HostNodes(hosts, connect, end_seconds=5.0), **options)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ class TestHostNodes(CommandConformance):
         assert not any(two_hosts.processes(host) for host in two_hosts.hosts)
 
     def another_launcher(self) -> CommandLauncher:
-        return launcher_of(self.network.hosts, self.network.connect, ElasticAgent())
+        return launcher_of(self.network.hosts, self.network.connect, uses_torchrun=True)
 
 
 @pytest.mark.slow
@@ -60,14 +61,14 @@ class TestRanksOnHosts(LauncherConformance):
     @pytest.fixture
     def launcher(self, four_hosts: HostNetwork) -> Iterator[CommandLauncher]:
         # Some of these jobs want three nodes.
-        launcher = launcher_of(four_hosts.hosts, four_hosts.connect, ElasticAgent())
+        launcher = launcher_of(four_hosts.hosts, four_hosts.connect, uses_torchrun=True)
         yield launcher
         launcher.close()
 
 
 @pytest.fixture
 def hosts(two_hosts: HostNetwork) -> Iterator[tuple[HostNetwork, CommandLauncher]]:
-    launcher = launcher_of(two_hosts.hosts, two_hosts.connect, ElasticAgent())
+    launcher = launcher_of(two_hosts.hosts, two_hosts.connect, uses_torchrun=True)
     yield two_hosts, launcher
     launcher.close()
 
@@ -110,7 +111,7 @@ def test_an_interpreter_without_torch_is_reported_by_the_agent_s_words(
     bare = work / "python"
     bare.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S "$@"\n')
     bare.chmod(0o755)
-    launcher = launcher_of(network.hosts, network.connect, ElasticAgent(python=str(bare)))
+    launcher = launcher_of(network.hosts, network.connect, uses_torchrun=True, python=str(bare))
     status = end(launcher, submit(launcher, work, "true", num_nodes=2, one_per=OnePer.RANK))
     launcher.close()
     assert status.state is JobState.FAILED
@@ -168,11 +169,12 @@ def test_a_host_that_is_not_there_is_named(hosts: tuple[HostNetwork, CommandLaun
 _TUNER = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from tuner.launchers import CommandLauncher, CommandTask, HostNodes
 work, connect, command, *hosts = sys.argv[1:]
 launcher = CommandLauncher(HostNodes(hosts, connect))
 task = CommandTask(command=command, working_folder=Path(work), folder=Path(work))
-handle = launcher.submit(task, num_nodes=2, devices_per_node=1)
+handle = launcher.submit_command(task, num_nodes=2, devices_per_node=1)
 while True:
     launcher.poll(handle)
     time.sleep(0.05)

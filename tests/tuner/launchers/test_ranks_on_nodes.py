@@ -12,8 +12,8 @@ import pytest
 from tests.tuner.launchers.conformance import LauncherConformance, Watch, outcome, submit
 from tuner.domain.errors import ProbeError
 from tuner.launchers import CommandLauncher, CommandTask, JobState, LocalNodes, RankTask
-from tuner.launchers.elastic_agent import noted
 from tuner.launchers.job_folder import JobFolder
+from tuner.launchers.rank_commands import logged
 from tuner.launchers.rank_program import choose_interface
 
 
@@ -38,7 +38,7 @@ def test_paceline_s_import_path_is_for_ranks_and_not_for_commands(
 ) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
     task = CommandTask(command='echo "path: $PYTHONPATH"', working_folder=tmp_path, folder=tmp_path)
-    handle = launcher.submit(task, num_nodes=1, devices_per_node=1)
+    handle = launcher.submit_command(task, num_nodes=1, devices_per_node=1)
     assert outcome(launcher, handle).state is JobState.SUCCEEDED
     assert launcher.logs(handle) == {0: "path: \n"}
 
@@ -87,7 +87,7 @@ def test_a_rank_s_end_is_noted(
 ) -> None:
     folder = tmp_path / "it's a folder"
     folder.mkdir()
-    line = noted(f"echo 'said it'; {command}", folder, tolerated=tolerated)
+    line = logged(f"echo 'said it'; {command}", folder, tolerates_kill=tolerated)
     ended = subprocess.run(["/bin/sh", "-c", line], env={**os.environ, "RANK": "3"}, check=False)
     assert ended.returncode == code
     assert JobFolder(folder).rank_exits() == {3: noted_code}

@@ -176,7 +176,7 @@ from tuner.launchers import CommandLauncher, CommandTask, RayNodes
 work, num_nodes = Path(sys.argv[1]), int(sys.argv[4])
 launcher = CommandLauncher(RayNodes(sys.argv[3], timeout_seconds=1000), orphan_seconds=float(sys.argv[5]))
 task = CommandTask(command=sys.argv[2], working_folder=work, folder=work)
-handle = launcher.submit(task, num_nodes=num_nodes, devices_per_node=1)
+handle = launcher.submit_command(task, num_nodes=num_nodes, devices_per_node=1)
 while True:
     print(launcher.poll(handle).detail, flush=True)
     time.sleep(0.2)

@@ -226,7 +226,7 @@ work = Path(sys.argv[1])
 launcher = CommandLauncher(SlurmNodes())
 for _ in range(2):
     task = CommandTask(command=sys.argv[2], working_folder=work, folder=work)
-    handle = launcher.submit(task, num_nodes=3, devices_per_node=1)
+    handle = launcher.submit_command(task, num_nodes=3, devices_per_node=1)
 while True:
     launcher.poll(handle)
     time.sleep(0.05)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from search_spaces import Configuration
+from tests.cli.workplace import running_ranks
 from tests.tuner.launchers.conformance import wait_until
 from tests.tuner.probes.conformance import ProberConformance, ended
 from tests.tuner.probes.tiny_jobs import FOLDER, configuration, tiny_job
@@ -181,12 +182,11 @@ def test_hung_rank_times_out_with_what_each_last_said_and_leaves_no_process(
     job = faulty("hang", on_rank=nodes - 1, probe={"hang_timeout": 10})
     prober = TrainingProber(job, FOLDER, launcher)
     handle = prober.start(what, Purpose.TRAINING, Until(samples=10_000), tmp_path)
-    processes: dict[int, int] = {}
+    processes: list[int] = []
     limit = time.monotonic() + 60
     while prober.poll(handle).outcome is Outcome.RUNNING and time.monotonic() < limit:
-        record = tmp_path / "ranks.json"
-        if len(processes) < nodes and record.exists():
-            processes = _recorded(record)
+        if len(processes) < nodes:
+            processes = running_ranks(tmp_path).get(tmp_path, [])
         time.sleep(0.01)
     measurement = prober.poll(handle)
     assert measurement.outcome is Outcome.TIMED_OUT
@@ -197,14 +197,9 @@ def test_hung_rank_times_out_with_what_each_last_said_and_leaves_no_process(
     )
     assert len(processes) == nodes
     wait_until(
-        lambda: not any(Path(f"/proc/{process}").exists() for process in processes.values()),
+        lambda: not any(Path(f"/proc/{process}").exists() for process in processes),
         "the ranks end",
     )
-
-
-def _recorded(path: Path) -> dict[int, int]:
-    text = path.read_text()
-    return {number: rank["process"] for number, rank in enumerate(json.loads(text)["ranks"])} if text else {}
 
 
 @pytest.mark.parametrize("fault", ["out_of_memory", "allocate"])

@@ -12,7 +12,7 @@ from search_spaces import Configuration
 from tuner.domain.errors import ProbeError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
-from tuner.launchers import CommandLauncher, JobHandle, JobState, JobStatus, Launcher
+from tuner.launchers import JobHandle, JobState, JobStatus, Launcher
 from tuner.launchers.log_ends import read_ends
 from tuner.probes.commands.failures import Failure, FailureKind, classify
 from tuner.probes.commands.script_habits import ScriptHabits
@@ -163,9 +163,8 @@ class CommandProber(Prober):
         return self._job.command.grace
 
     def end_orphans(self, folder: Path) -> None:
-        if isinstance(self._launcher, CommandLauncher):
-            for slice_folder in sorted((folder / SLICES_FOLDER).glob("*")):
-                self._launcher.end_orphans(slice_folder)
+        for slice_folder in sorted((folder / SLICES_FOLDER).glob("*")):
+            self._launcher.end_orphans(slice_folder)
 
     def close(self) -> None:
         for record in self._slices.values():
@@ -215,7 +214,7 @@ class CommandProber(Prober):
             if over:
                 set_aside(folder)
             task = attempt.prepare()
-            job = self._launcher.submit(
+            job = self._launcher.submit_command(
                 task,
                 num_nodes=plan.configuration.nodes,
                 devices_per_node=self._cluster.devices_per_node,

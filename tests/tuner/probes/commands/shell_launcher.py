@@ -60,8 +60,7 @@ class ShellLauncher(Launcher):
         self._lost = list(lost)
         self._lost_at: dict[str, float] = {}
 
-    def submit(self, task, *, num_nodes: int, devices_per_node: int) -> JobHandle:
-        assert isinstance(task, CommandTask)
+    def submit_command(self, task, *, num_nodes: int, devices_per_node: int) -> JobHandle:
         self.submitted.append(task)
         handle = JobHandle(
             identity=str(len(self.jobs)),

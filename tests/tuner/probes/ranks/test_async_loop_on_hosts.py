@@ -17,7 +17,7 @@ from tests.tuner.probes.conformance import ended
 from tests.tuner.probes.tiny_jobs import FOLDER, tiny_job
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.job import Job
-from tuner.launchers import CommandLauncher, ElasticAgent, HostNodes
+from tuner.launchers import CommandLauncher, HostNodes
 from tuner.probes import Until
 from tuner.probes.training import TrainingProber
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def launcher(two_hosts: HostNetwork) -> Iterator[CommandLauncher]:
-    launcher = CommandLauncher(HostNodes(two_hosts.hosts, two_hosts.connect), agent=ElasticAgent())
+    launcher = CommandLauncher(HostNodes(two_hosts.hosts, two_hosts.connect), uses_torchrun=True)
     yield launcher
     launcher.close()
 

@@ -1,0 +1,180 @@
+"""Tracks the ranks of one job: their messages, results and failures, and the job's state."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.launchers.launcher import JobState, RankFailure
+
+_LOG_TAIL_LINES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    """A failure and what orders it among others.
+
+    Args:
+        is_echo: Whether it looks like the consequence of another rank's end.
+        at: When it happened, in seconds of the clock that orders the job's failures.
+        failure: The failure to report.
+    """
+
+    is_echo: bool
+    at: float
+    failure: RankFailure
+
+
+class RankTracker:
+    """What the ranks of one job have reported.
+
+    A rank reports by frames, `{"kind": ...}`: `entered` when it enters the function, `message`, then `result`
+    or `failure`. Times are seconds of one clock of the launcher's.
+
+    Args:
+        num_ranks: Ranks of the job.
+        tolerates_rank_loss: As in `RankTask`.
+        submitted_at: When the job was submitted.
+        grace_seconds: How long to wait for the other ranks after one has failed, or, if the job tolerates
+            rank loss, after one has returned.
+    """
+
+    def __init__(
+        self, num_ranks: int, *, tolerates_rank_loss: bool, submitted_at: float, grace_seconds: float
+    ) -> None:
+        self._num_ranks, self._tolerates_rank_loss = num_ranks, tolerates_rank_loss
+        self._grace_seconds = grace_seconds
+        self._messages: list[tuple[int, dict[str, Any]]] = []
+        self._results: dict[int, Any] = {}
+        self._failures: dict[int, _Failure] = {}
+        self._entered_at: dict[int, float] = {}
+        self._returned_at: float | None = None
+        self._failed_at: float | None = None
+        self.heard_at = submitted_at
+
+    def take(self, rank: int, frame: Mapping[str, Any], now: float) -> None:
+        """Notes what a rank reported."""
+        self.heard_at = now
+        match frame["kind"]:
+            case "message":
+                self._messages.append((rank, frame["message"]))
+            case "entered":
+                self._entered_at[rank] = now
+            case "result":
+                self._results[rank] = frame["result"]
+                self._failures.pop(rank, None)
+                self._returned_at = now if self._returned_at is None else self._returned_at
+            case "failure":
+                failure = RankFailure(rank=rank, reason=frame["reason"].strip(), exit_code=1)
+                self._failures[rank] = _Failure(is_echo=frame["echo"], at=frame["at"], failure=failure)
+
+    def take_exit(
+        self, rank: int, exit_code: int | None, *, log: str, at: float, reason: str | None = None
+    ) -> None:
+        """Notes that a rank's process ended, which is a failure unless the rank has returned or failed
+        before.
+
+        Args:
+            rank: The rank.
+            exit_code: Negative for a signal; None if unknown.
+            log: What the rank printed.
+            at: Orders it among the failures; on the clock of the ranks' own reports.
+            reason: Why the process ended; follows from the exit code if None.
+        """
+        if self.has_ended(rank):
+            return
+        reason = reason or _exit_reason(exit_code)
+        tail = "\n".join(log.splitlines()[-_LOG_TAIL_LINES:])
+        if tail:
+            reason += f"\nlast lines of its log:\n{tail}"
+        failure = RankFailure(rank=rank, reason=reason, exit_code=exit_code)
+        self._failures[rank] = _Failure(is_echo=False, at=at, failure=failure)
+
+    def has_ended(self, rank: int) -> bool:
+        """Whether a rank has returned or failed."""
+        return rank in self._results or rank in self._failures
+
+    def take_messages(self) -> tuple[tuple[int, dict[str, Any]], ...]:
+        """Messages since the last call, as (rank, message)."""
+        messages, self._messages = tuple(self._messages), []
+        return messages
+
+    @property
+    def results(self) -> dict[int, Any]:
+        """What the function returned, by rank."""
+        return dict(sorted(self._results.items()))
+
+    @property
+    def failures(self) -> tuple[RankFailure, ...]:
+        """The ranks that failed, the first to fail first; consequences of another rank's end come last."""
+        ordered = sorted(self._failures.values(), key=lambda found: (found.is_echo, found.at))
+        return tuple(found.failure for found in ordered)
+
+    @property
+    def entered_at(self) -> float | None:
+        """When the last rank entered the function; None until all have."""
+        if len(self._entered_at) < self._num_ranks and not (self._tolerates_rank_loss and self._results):
+            return None
+        return max(self._entered_at.values())
+
+    def state(self, now: float) -> JobState:
+        """The state of a job whose launcher sees its processes."""
+        num_left = self._num_ranks - len(self._results) - len(self._failures)
+        if self._failures and not self._tolerates_failures:
+            self._failed_at = now if self._failed_at is None else self._failed_at
+            if num_left == 0 or now - self._failed_at >= self._grace_seconds:
+                return JobState.FAILED
+        elif self._results and (num_left == 0 or self._is_overdue(now)):
+            return JobState.SUCCEEDED
+        has_entered = len(self._entered_at.keys() | self._failures.keys()) == self._num_ranks
+        return JobState.RUNNING if has_entered else JobState.PENDING
+
+    def state_on_nodes(self, state: JobState, now: float) -> JobState:
+        """The state of a job on other hosts, whose files may appear late.
+
+        Args:
+            state: The state by the exit codes of all processes.
+            now: The launcher's clock.
+        """
+        has_failed = bool(self._failures) and not self._tolerates_failures
+        if state is JobState.RUNNING:
+            return JobState.SUCCEEDED if not has_failed and self._is_overdue(now) else state
+        if state not in (JobState.SUCCEEDED, JobState.FAILED):
+            return state
+        if self._results and not has_failed and len(self._results) + len(self._failures) == self._num_ranks:
+            return JobState.SUCCEEDED
+        self._failed_at = now if self._failed_at is None else self._failed_at
+        if state is JobState.SUCCEEDED and not has_failed and now - self._failed_at < self._grace_seconds:
+            return JobState.RUNNING
+        return JobState.FAILED
+
+    def first_missing(self) -> RankFailure:
+        """The failure of the first rank that has ended without a result and without an error."""
+        rank = min(set(range(self._num_ranks)) - self._results.keys())
+        return RankFailure(rank=rank, reason="it ended without a result and without an error")
+
+    @property
+    def _tolerates_failures(self) -> bool:
+        """Whether the job continues: ranks were killed, none raised an error, and others are left."""
+        were_killed = all((found.failure.exit_code or 0) < 0 for found in self._failures.values())
+        return self._tolerates_rank_loss and were_killed and len(self._failures) < self._num_ranks
+
+    def _is_overdue(self, now: float) -> bool:
+        """Whether the remaining ranks did not return in time after the first one."""
+        if not self._tolerates_rank_loss or self._returned_at is None:
+            return False
+        return now - self._returned_at >= self._grace_seconds
+
+
+def _exit_reason(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "its process ended together with the one that forked it (killed?)"
+    if exit_code >= 0:
+        return f"its process ended with exit code {exit_code} before the function returned"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    return f"killed by {name}{' (out of memory?)' if -exit_code == signal.SIGKILL else ''}"
