@@ -39,7 +39,7 @@ ROOMS = {
     *("tuner.workloads", "tuner.ledger", "tuner.strategies", "tuner.launchers", "tuner.analytic"),
     *("tuner.emulation", "tuner.calibration", "tuner.probes", "tuner.probes.commands", "tuner.probes.ranks"),
     *("tuner.drafting", "tuner.search", "tuner.advice", "tuner.past_runs", "tuner.report"),
-    *("tuner.report.launch", "tuner.service"),
+    "tuner.service",
 }
 PACKAGES = ("search_spaces", "tuner", "storage", "cli", "paceline")
 

@@ -13,7 +13,7 @@ import yaml
 from storage import open_storage
 from tests.cli.conftest import Command
 from tests.cli.workplace import Ended, Workplace
-from tuner.report.launch import TARGETS
+from tuner.report.launch_files import TARGETS
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from pathlib import Path
 from tuner.domain.errors import StorageError
 from tuner.report.content import ReportContent, UnansweredContent
 from tuner.report.csv import trials_csv
-from tuner.report.launch import launch_plan, launch_text
+from tuner.report.launch_files import launch_text
+from tuner.report.launch_plan import launch_plan
 from tuner.report.pages import report_html, report_markdown, unanswered_html, unanswered_markdown
 from tuner.report.unanswered import unanswered_json
 

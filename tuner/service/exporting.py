@@ -10,7 +10,8 @@ from tuner.domain.errors import JobError, StorageError
 from tuner.domain.recommendation import Recommendation
 from tuner.job import ClusterSection
 from tuner.ledger import Ledger
-from tuner.report.launch import TARGETS, LaunchPlan, launch_plan, launch_text
+from tuner.report.launch_files import TARGETS, launch_text
+from tuner.report.launch_plan import LaunchPlan, launch_plan
 from tuner.report.writer import write_text
 from tuner.service.opening import OpenedJob, StudyStore
 from tuner.service.views import require_study

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tuner.launchers import OnePer
-from tuner.report.launch import LaunchPlan
+from tuner.report.launch_plan import LaunchPlan
 
 #: What shells, YAML and Kubernetes each have a meaning for.
 AWKWARD = 'two words, it\'s "quoted" $HOME $(pwd) $$ `id` \\ # {x}: - 100%'

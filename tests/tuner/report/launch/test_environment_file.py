@@ -8,7 +8,7 @@ import pytest
 
 from tests.tuner.report.launch.plans import AWKWARD, plan
 from tuner.domain.errors import JobError
-from tuner.report.launch import launch_text
+from tuner.report.launch_files import launch_text
 
 
 def sourced(text: str, folder: Path) -> dict[str, str]:

@@ -8,7 +8,8 @@ import yaml
 
 from tests.tuner.report.launch.plans import AWKWARD, environment, observed_by, plan
 from tuner.launchers import OnePer
-from tuner.report.launch import LaunchPlan, launch_text
+from tuner.report.launch_files import launch_text
+from tuner.report.launch_plan import LaunchPlan
 
 #: Keys and types of a task, after https://docs.skypilot.co/en/latest/reference/yaml-spec.html.
 TASK = {"name": str, "workdir": str, "num_nodes": int, "resources": dict, "envs": dict, "run": str}

@@ -9,7 +9,8 @@ from tests.slurm_cluster import SlurmCluster
 from tests.tuner.report.launch.plans import AWKWARD, check_sums, environment, observed_by, plan, summing_plan
 from tuner.job.scheduler_sections import SlurmSection
 from tuner.launchers import OnePer
-from tuner.report.launch import LaunchPlan, launch_text
+from tuner.report.launch_files import launch_text
+from tuner.report.launch_plan import LaunchPlan
 
 
 def options(made: LaunchPlan) -> list[str]:

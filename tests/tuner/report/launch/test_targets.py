@@ -11,8 +11,8 @@ import pytest
 
 from tests.tuner.report.launch.plans import plan
 from tuner.domain.errors import JobError
-from tuner.report.launch import TARGETS, LaunchPlan, launch_text
-from tuner.report.launch.plan import training_plan
+from tuner.report.launch_files import TARGETS, launch_text
+from tuner.report.launch_plan import LaunchPlan, training_plan
 from tuner.service.options import LaunchTarget
 
 

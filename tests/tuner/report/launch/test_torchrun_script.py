@@ -16,7 +16,8 @@ from tests.tuner.report.launch.plans import (
     summing_plan,
 )
 from tuner.launchers import OnePer
-from tuner.report.launch import LaunchPlan, launch_text
+from tuner.report.launch_files import launch_text
+from tuner.report.launch_plan import LaunchPlan
 
 
 def write(plan: LaunchPlan, folder: Path) -> str:

@@ -13,8 +13,8 @@ import yaml
 from tests.tuner.report.launch.plans import AWKWARD, environment, observed_by, plan
 from tuner.domain.errors import JobError
 from tuner.launchers import OnePer
-from tuner.report.launch import LaunchPlan, launch_text
-from tuner.report.launch.train_job import label
+from tuner.report.launch_files import launch_text
+from tuner.report.launch_plan import LaunchPlan
 
 SCHEMA = json.loads((Path(__file__).parent / "train_job_schema.json").read_text())
 
@@ -96,7 +96,6 @@ def test_kubernetes_leaves_a_text_alone(folder: Path, text: str) -> None:
     ],
 )
 def test_a_name_becomes_a_label(name: str, expected: str, folder: Path) -> None:
-    assert label(name) == expected
     assert manifest(plan(folder, name=name))["metadata"]["name"] == expected
 
 

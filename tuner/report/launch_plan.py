@@ -1,4 +1,4 @@
-"""Launch plan: a command on some nodes, independent of what launches it."""
+"""Launch plan: a recommendation as a command on some nodes, whatever launches it."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ _CLIENT = (
 class LaunchPlan:
     """A training to be launched.
 
-    Its command is run as a launcher runs a `CommandTask`'s: by a shell, with the same variables.
+    A shell runs its command, with the environment variables that a launcher gives to a `CommandTask`.
 
     Args:
-        name: Names the job.
-        command: For the shell; empty where there is none and only the chosen values are exported.
-        one_per: How many copies of it are started.
-        reads_place: Whether it receives its place, by `PACELINE_NODE_RANK`, `PACELINE_NUM_NODES`,
-            `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`, `MASTER_ADDR` and `MASTER_PORT`.
+        name: Name of the job.
+        command: Shell command; empty if only the chosen values are exported.
+        one_per: How many copies of the command are started.
+        reads_place: Whether the command receives its rank and the main node's address, in
+            `PACELINE_NODE_RANK`, `PACELINE_NUM_NODES`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`,
+            `MASTER_ADDR` and `MASTER_PORT`.
         num_nodes: Machines it runs on.
-        devices_per_node: Devices it uses on each of them.
-        cores_per_node: CPU cores it uses on each of them.
+        devices_per_node: Devices it uses on each machine.
+        cores_per_node: CPU cores it uses on each machine.
         accelerator: Type of a device, such as A100; None for CPU cores.
         image: Container image it runs in, if the scheduler backend runs containers.
-        environment: Variables it is given besides.
+        environment: Further environment variables.
         preparation: Shell lines that the command begins with.
-        values: What was chosen, and what follows from it, by name as text.
-        working_folder: Where it runs; a scheduler that copies files to its nodes takes them from there.
-        facts: Sentences that say what it is and what to expect, for the head of every file.
-        longest_seconds: What it takes at the most, as predicted; None where there is no bound.
+        values: The chosen values and those that follow from them, by name, as text.
+        working_folder: Where it runs; a scheduler that copies files to its nodes copies this folder.
+        facts: Sentences on what is trained and what to expect, for the comments at the top of every file.
+        longest_seconds: Upper end of the predicted training time; None if there is no bound.
         settings: The job file's settings of the scheduler backend, by key.
-        file_name: What its file is called, for the words on how to start it.
+        file_name: Name of the launch file, for the comment that says how to start it.
     """
 
     name: str
@@ -68,6 +69,12 @@ class LaunchPlan:
     settings: Mapping[str, object] = field(default_factory=dict)
     file_name: str = "FILE"
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """The chosen values as `PACELINE_...`, and what the command is given besides."""
+        chosen = {f"PACELINE_{axis.upper()}": value for axis, value in self.values.items()}
+        return {**chosen, **self.environment}
+
     def __post_init__(self) -> None:
         if min(self.num_nodes, self.devices_per_node, self.cores_per_node) < 1:
             raise ValueError("a launch needs at least one node, one device and one core")
@@ -77,17 +84,17 @@ class LaunchPlan:
 
 
 def launch_plan(recommendation: Recommendation, job: Job, job_path: Path) -> LaunchPlan:
-    """The plan of a recommendation: of the user's own command, or of `paceline train` as called from here.
+    """The plan of a recommendation: runs the user's own command, or else `paceline train`.
 
     Args:
-        recommendation: The answer; without a command, so is its plan.
+        recommendation: The answer. If it has no command, the plan has none.
         job: The job.
-        job_path: Its file.
+        job_path: The job file.
     """
     if job.runs_command:
         return command_plan(recommendation, job, job_path.resolve().parent)
     if recommendation.command:
-        # From here the job file may be elsewhere than from where the search was started.
+        # The search may have been started from another folder, with another path to the job file.
         command = train_command(job_path, recommendation.choice.configuration)
         recommendation = replace(recommendation, command=command)
     return training_plan(recommendation, job.resolved_cluster(), working_folder=str(Path.cwd()))
@@ -98,8 +105,8 @@ def training_plan(recommendation: Recommendation, cluster: Cluster, *, working_f
 
     Args:
         recommendation: The answer.
-        cluster: What it was found for.
-        working_folder: From where its command is called.
+        cluster: The cluster of the job.
+        working_folder: The folder in which the command runs.
     """
     nodes = recommendation.choice.configuration.nodes
     ranks = cluster.num_ranks(nodes)
@@ -131,7 +138,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
     Args:
         recommendation: The answer.
         job: A job with a command.
-        job_folder: Where its file lies.
+        job_folder: The folder of the job file.
     """
     configuration, cluster = recommendation.choice.configuration, job.cluster
     launch = own_launch(job, job_folder, configuration, num_samples=recommendation.training_samples)
@@ -148,7 +155,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
         values={
             name: str(value)
             for name, value in stated_values(job, configuration).items()
-            # An interpreter is where, and not what, is trained.
+            # The path of an interpreter is not a value that was chosen.
             if name != "python"
         },
         working_folder=str(launch.folder),
@@ -170,12 +177,6 @@ def facts_of(recommendation: Recommendation) -> tuple[str, ...]:
     if recommendation.checkpoint is None:
         return facts
     return (*facts, f"Trained already where it was recommended: {recommendation.checkpoint}")
-
-
-def head(plan: LaunchPlan, *more: str) -> list[str]:
-    """The comment lines that begin a file: the plan's facts, and what the target adds."""
-    # A line break in a name must not end the comment.
-    return [f"# {' '.join(words.split())}" for words in (*plan.facts, *more)]
 
 
 def _longest_seconds(recommendation: Recommendation) -> float | None:
