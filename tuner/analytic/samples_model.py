@@ -1,9 +1,9 @@
-"""Samples to target for any batch size, learning rate and strategy, learnt from curves of unfinished runs."""
+"""The samples model: samples to target for any batch size, learning rate and strategy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,28 +34,31 @@ from tuner.analytic.strategy_encoding import (
 )
 from tuner.analytic.strategy_laws import COST_PARAMETERS, disagreement_columns, disagreement_parameters
 
-#: Unknown of every strategy but all-reduce: how its best rate differs if ranks step asynchronously.
+#: How the best learning rate of asynchronous ranks differs from all-reduce's.
 ASYNCHRONOUS = Parameter(name="log best rate of ranks apart over all-reduce's", mean=0.0, sd=0.5)
-#: e-folds of disagreement over which runs of one strategy stay alike: between one and a hundred ranks there
-#: are one (gossip) to five (elastic averaging).
-_DISAGREEMENT_LENGTH = 4.0
-#: Lengths of columns over which residuals stay alike, and over which they have nothing in common.
-_ANYHOW, _ASYNCHRONOUS = 1e6, 1e-2
-_NUM_DISAGREEMENTS = len(COST_PARAMETERS)
-#: Unknowns of the law besides those of strategies, and the column of `samples_inputs` that says whether a
-#: configuration states a learning rate.
-_NUM_BASIN, _HAS_RATE = 7, 3 + _NUM_DISAGREEMENTS + NUM_STRATEGIES
-#: Over `samples_inputs`.
+#: Columns of `samples_inputs`: first the axes, then the disagreements, then one column per strategy.
+_LOG_BATCH, _LOG_RATE, _ASYNCHRONOUS_SHARE = range(3)
+_STRATEGIES = 3 + len(COST_PARAMETERS)
+_HAS_RATE, _EMULATED, _LOG_SHARE, _IS_NOISE = range(
+    _STRATEGIES + NUM_STRATEGIES, _STRATEGIES + NUM_STRATEGIES + 4
+)
+#: Length scales of columns that do not matter to the residual, and of one whose values share nothing.
+_ANYHOW, _UNRELATED = 1e6, 1e-2
+#: Residual over `samples_inputs`. Between one and a hundred ranks, disagreement covers one e-fold (gossip) to
+#: five (elastic averaging).
 RESIDUAL = Residual(
     sd=0.25,
     length_scales=(
         1.4,
         1.0,
-        *[_DISAGREEMENT_LENGTH] * (1 + _NUM_DISAGREEMENTS),
+        4.0,
+        *[4.0] * len(COST_PARAMETERS),
         *[STRATEGY_LENGTH] * NUM_STRATEGIES,
-        _ANYHOW,
+        *(_ANYHOW, _ANYHOW, _ANYHOW, _UNRELATED),
     ),
 )
+#: Its standard deviation if no run states a rate: at the best rate, samples follow the batch more closely.
+_BATCH_RESIDUAL_SD = 0.1
 
 
 def _setup(configuration: Configuration, devices_per_node: int) -> Setup:
@@ -63,90 +66,118 @@ def _setup(configuration: Configuration, devices_per_node: int) -> Setup:
 
 
 def staleness(configurations: Sequence[Configuration], devices_per_node: int) -> Array:
-    """log p of configurations whose ranks do not wait for each other, else 0, `(num,)`."""
+    """log p of configurations without a barrier, 0 of others, `(num,)`; p is the number of ranks."""
     setups = [_setup(c, devices_per_node) for c in configurations]
     return np.array([0.0 if s.traits.barrier else math.log(s.num_ranks) for s in setups], dtype=float)
 
 
 def counted_batch(configuration: Configuration, devices_per_node: int) -> float:
-    """The batch that statistics depend on: the global one, or a rank's where each one's step is applied."""
+    """The batch that gradient noise depends on: the global one, or a rank's with a parameter server."""
     setup = _setup(configuration, devices_per_node)
     ranks = setup.num_ranks if setup.traits.counted_batch == "rank" else 1
     return configuration.batch_size / ranks
 
 
-def samples_inputs(configurations: Sequence[Configuration], devices_per_node: int) -> Array:
-    """Features of configurations for the law and its residual, `(num, num_features)`.
+def samples_inputs(
+    configurations: Sequence[Configuration],
+    devices_per_node: int,
+    *,
+    emulated: bool | Sequence[bool] = False,
+    log_share: float = 0.0,
+    is_noise: bool = False,
+) -> Array:
+    """Inputs of the law and its residual, `(num, num_features)`.
 
-    Log counted batch, log rate, asynchronous share (1 - 1/p), disagreements, the strategies' columns, and 1
-    where there is a learning rate. A configuration without one trains at the rate that its script chooses for
-    the batch, which counts as the best.
-    """
-    setups = [_setup(c, devices_per_node) for c in configurations]
-    rows = [
-        (
-            math.log(counted_batch(c, devices_per_node)),
-            math.log(c.learning_rate),  # 0 without a rate
-            1.0 - 1.0 / setup.num_ranks if setup.traits.exchanged == "parameters" else 0.0,
-            *disagreement_columns(setup),
-        )
-        for c, setup in zip(configurations, setups, strict=True)
-    ]
-    axes = np.array(rows, dtype=float).reshape(-1, 3 + _NUM_DISAGREEMENTS)
-    has_rate = np.array([[float("learning_rate" in c)] for c in configurations]).reshape(-1, 1)
-    return np.concatenate([axes, strategy_columns(setups), has_rate], axis=1)
-
-
-def log_samples_law(theta: Array, inputs: Array, exponent: float, columns: Sequence[int]) -> Array:
-    """Logarithm of samples to target: the U in the batch, the basin in the rate, and what strategies add.
+    A configuration without a learning rate trains at the rate that its script chooses for the batch. This
+    rate counts as the best.
 
     Args:
-        theta: The seven unknowns of `_parameters`; with strategies besides all-reduce, how much higher the
-            best rate of asynchronous ranks is, and then the factor of each of `columns`. Either
-            `(num_parameters,)` or `(num_parameters, num, 1)`.
-        inputs: As `samples_inputs` gives them, `(num_points, num_features)`.
-        exponent: How the best rate follows the batch.
-        columns: Disagreement columns whose factor is in theta; others keep their prior mean.
-
-    Returns:
-        `(num_points,)`, or `(num, num_points)` for many values of theta.
+        configurations: What to predict, or what was run.
+        devices_per_node: Ranks on one node.
+        emulated: Whether the ranks were emulated.
+        log_share: For a noise scale, logarithm of the share of the run that was seen when it was measured.
+        is_noise: Whether the rows are of noise scales, not of samples to target.
     """
-    log_samples, log_noise_scale, log_rate, log_below, log_above, log_width, log_floor = theta[:_NUM_BASIN]
-    noise_scale, batch = np.exp(log_noise_scale), np.exp(inputs[:, 0])
-    best = log_best_rate(batch, log_rate=log_rate, noise_scale=noise_scale, exponent=exponent)
-    if len(theta) > _NUM_BASIN:
-        best = best + inputs[:, 2] * theta[_NUM_BASIN]
-    penalty = rate_penalty(
-        inputs[:, 1] - best,
-        slope_below=np.exp(log_below),
-        slope_above=np.exp(log_above),
-        width=np.exp(log_width),
-    )
-    found = log_samples_at_best_rate(
-        batch, log_samples=log_samples, noise_scale=noise_scale, noise_floor=np.exp(log_floor)
-    )
-    found = found + penalty * inputs[:, _HAS_RATE]
-    disagreements = inputs[:, 3 : 3 + _NUM_DISAGREEMENTS]
-    factors = np.array([cost.mean for cost in COST_PARAMETERS])
-    factors[list(columns)] = 0.0
-    found = found + disagreements @ factors
-    for factor, column in zip(theta[_NUM_BASIN + 1 :], columns, strict=True):
-        found = found + factor * disagreements[:, column]
-    return np.asarray(found, dtype=float)
+    found = np.zeros((len(configurations), _IS_NOISE + 1))
+    setups = [_setup(c, devices_per_node) for c in configurations]
+    for row, setup, configuration in zip(found, setups, configurations, strict=True):
+        row[_LOG_BATCH] = math.log(counted_batch(configuration, devices_per_node))
+        row[_LOG_RATE] = math.log(configuration.learning_rate)  # 0 without a rate
+        if setup.traits.exchanged == "parameters":
+            row[_ASYNCHRONOUS_SHARE] = 1.0 - 1.0 / setup.num_ranks
+        row[3:_STRATEGIES] = disagreement_columns(setup)
+        row[_HAS_RATE] = "learning_rate" in configuration
+    found[:, _STRATEGIES:_HAS_RATE] = strategy_columns(setups)
+    found[:, _EMULATED], found[:, _LOG_SHARE], found[:, _IS_NOISE] = emulated, log_share, is_noise
+    return found
 
 
-#: Two runs of one configuration differ by this much in log samples to target (seeds, data order).
+@dataclass(frozen=True, kw_only=True)
+class _Law:
+    """The logarithm of samples to target, and of the noise scales that runs measure.
+
+    Args:
+        parameters: The unknowns.
+        exponent: How the best learning rate follows the batch: 1 for SGD, 1/2 for Adam.
+    """
+
+    parameters: tuple[Parameter, ...]
+    exponent: float
+
+    def __call__(self, theta: Array, inputs: Array) -> Array:
+        """`(num_points,)`, or `(num, num_points)` for theta `(num_parameters, num, 1)`; see `Law`."""
+        unknowns = {p.name: value for p, value in zip(self.parameters, theta, strict=True)}
+        found = self._log_samples(unknowns, inputs)
+        if _BIAS.name in unknowns:
+            found = found + unknowns[_BIAS.name] * inputs[:, _EMULATED]
+        measured = inputs[:, _IS_NOISE] > 0
+        if measured.any():
+            names = ("log noise scale", *(unknown.name for unknown in UNKNOWNS))
+            of_noise = np.array([unknowns[name] for name in names])
+            found[..., measured] = _measured_scales(of_noise, inputs[measured])
+        return found
+
+    def _log_samples(self, unknowns: Mapping[str, Array], inputs: Array) -> Array:
+        """The U in the batch, the basin in the learning rate, and the cost of disagreement."""
+        noise_scale, batch = np.exp(unknowns["log noise scale"]), np.exp(inputs[:, _LOG_BATCH])
+        best = log_best_rate(
+            batch, log_rate=unknowns["log best rate"], noise_scale=noise_scale, exponent=self.exponent
+        )
+        if ASYNCHRONOUS.name in unknowns:
+            best = best + inputs[:, _ASYNCHRONOUS_SHARE] * unknowns[ASYNCHRONOUS.name]
+        penalty = rate_penalty(
+            inputs[:, _LOG_RATE] - best,
+            slope_below=np.exp(unknowns["log slope below"]),
+            slope_above=np.exp(unknowns["log slope above"]),
+            width=np.exp(unknowns["log width"]),
+        )
+        found = log_samples_at_best_rate(
+            batch,
+            log_samples=unknowns["log samples"],
+            noise_scale=noise_scale,
+            noise_floor=np.exp(unknowns[NOISE_FLOOR]),
+        )
+        found = found + penalty * inputs[:, _HAS_RATE]
+        disagreements = inputs[:, 3:_STRATEGIES]
+        # Costs that are not unknowns of this fit have their prior mean.
+        fixed = [0.0 if cost.name in unknowns else cost.mean for cost in COST_PARAMETERS]
+        found = found + disagreements @ np.array(fixed)
+        for column, cost in enumerate(COST_PARAMETERS):
+            if cost.name in unknowns:
+                found = found + unknowns[cost.name] * disagreements[:, column]
+        return np.asarray(found, dtype=float)
+
+
+#: Standard deviation of log samples to target between runs of one configuration (seeds, data order).
 SEED_SD = 0.10
-#: Real ranks of one configuration may need more or fewer samples than emulated ones.
+#: How emulated samples to target differ from those of real ranks.
 _BIAS = Parameter(name="log bias of emulated samples", mean=0.0, sd=0.1)
-#: The same where no run states a rate: at their best rates samples follow the batch more closely.
-_BATCH_RESIDUAL_SD = 0.1
-#: Spread of the noise scale around the largest batch of the space, where no gradients were measured.
+#: Prior standard deviation of the log noise scale if no gradient noise was measured.
 _SCALE_SD = 1.3
-#: Name of the noise floor, and its prior over the batch that the prior's rate belongs to: there it adds 0.1%.
+#: Name of the noise floor, and its prior relative to `RatePrior.batch_size`, where it adds 0.1% of samples.
 NOISE_FLOOR = "log noise floor"
 _FLOOR_OVER_BATCH, _FLOOR_SD = 1 / 32, 1.5
-#: Prior of the noise scale if gradients determine it: very wide.
+#: The same if gradient noise was measured: very wide, since the measurements determine it.
 _ANY_SCALE_SD = 3.0
 
 
@@ -155,9 +186,9 @@ class RatePrior:
     """Prior knowledge of learning rates.
 
     Args:
-        log_rate: Logarithm of a plausible rate at `batch_size`: the user's own, or the space's middle.
-        sd: Its standard deviation.
-        batch_size: The batch it belongs to.
+        log_rate: Logarithm of a plausible rate at `batch_size`: the user's, or the middle of the space.
+        sd: Standard deviation of `log_rate`.
+        batch_size: The global batch size of that rate.
         exponent: How the best rate follows the batch: 1 for SGD, 1/2 for Adam.
         epoch_samples: Size of the training set, samples.
         largest_batch_size: The largest batch that may be chosen.
@@ -176,11 +207,11 @@ class SamplesModel:
     """The posterior of samples to target.
 
     Args:
-        posterior: Of the logarithm of samples to target, over (log counted batch, log rate, asynchronous
-            share, disagreements, strategy, emulated), and of the logarithm of measured noise scales.
-        arrivals: Every run's extrapolation.
-        reported: Which run each of the posterior's first observations is; noise scales come behind them.
-        edge: Rates at which training may break down.
+        posterior: The posterior of log samples to target and of measured log noise scales, over rows of
+            `samples_inputs`.
+        arrivals: The extrapolation of each run to the target.
+        reported: The index of the run of each of the posterior's first observations; noise scales follow.
+        edge: The learning rates at which training may break down.
         devices_per_node: Ranks on one node.
     """
 
@@ -195,16 +226,16 @@ class SamplesModel:
     ) -> tuple[Array, Array]:
         """Mean `(num,)` and covariance `(num, num)` of the logarithm of samples to target.
 
-        What all runs' extrapolations have in common (`Arrivals.common`) comes on top.
+        The error that all extrapolations share (`Arrivals.common`) is not included.
 
         Args:
             configurations: What to predict.
-            runs: For each, the run that is meant, or None for one that was not started; none were, if absent.
+            runs: The index of each configuration's run, or None if it was not started; none was by default.
         """
         places = {run: place for place, run in enumerate(self.reported)}
         runs = [None] * len(configurations) if runs is None else runs
         observed = np.array([places.get(run, -1) if run is not None else -1 for run in runs], dtype=np.intp)
-        inputs = _inputs(configurations, self.devices_per_node, [False] * len(configurations))
+        inputs = samples_inputs(configurations, self.devices_per_node)
         return self.posterior.predict(inputs, observed=observed, own_variance=SEED_SD**2)
 
     def log_samples_draws(
@@ -215,7 +246,7 @@ class SamplesModel:
         Args:
             kinds: What to predict.
             runs: As for `log_samples`.
-            rng: Of the draws.
+            rng: Generator of the draws.
         """
         mean, covariance = self.log_samples(kinds, runs)
         new = np.array([run is None for run in runs])
@@ -224,7 +255,7 @@ class SamplesModel:
         return np.asarray(draws, dtype=float)
 
     def left_out_log_densities(self) -> dict[int, float]:
-        """Log density of each run's samples to target as the others predict it, by the run's place."""
+        """Log density of each run's samples to target, predicted from the other runs, by run index."""
         found = []
         for part, weight in zip(self.posterior.parts, self.posterior.weights, strict=True):
             precision = np.diag(part.precision)
@@ -234,16 +265,16 @@ class SamplesModel:
         return {run: float(mixed[place]) for place, run in enumerate(self.reported)}
 
     def parameters(self) -> dict[str, tuple[float, float]]:
-        """The law's unknowns with their standard deviations, by name."""
+        """Mean and standard deviation of each unknown of the law, by name."""
         return self.posterior.parameter_values()
 
     def findings(self) -> dict[str, object]:
-        """What else is stored with the fit."""
+        """Further facts that are stored with the fit."""
         return {**self.posterior.findings(), "sentences": self.summary()}
 
     def summary(self) -> list[str]:
-        """What was learnt, in sentences."""
-        theta = dict(zip((p.name for p in self.posterior.parameters), self.posterior.theta, strict=True))
+        """Sentences about what the runs showed."""
+        theta = {name: value for name, (value, _) in self.parameters().items()}
         scale = math.exp(theta["log noise scale"])
         lines = [
             f"Batches far below {scale:.0f} samples need {math.exp(theta['log samples']):.3g} samples "
@@ -254,12 +285,12 @@ class SamplesModel:
             floor = math.exp(theta[NOISE_FLOOR])
             best = (2 * scale * floor**2) ** (1 / 3)
             lines.append(
-                f"Batches below about {floor:.0f} samples need more than twice as many. The batch that needs "
-                f"the fewest is about {best:.0f}."
+                f"Batches below about {floor:.0f} samples need more than twice as many. A batch of about "
+                f"{best:.0f} needs the fewest."
             )
         if GROWTH.name in theta:
             lines.append(
-                f"The noise scale grows along a run as its progress to the power {theta[GROWTH.name]:.2g}."
+                f"The noise scale grows during a run, as its progress to the power {theta[GROWTH.name]:.2g}."
             )
         lines += self.posterior.sentences()
         edge = math.exp(float(self.edge.grid @ self.edge.weights))
@@ -277,16 +308,16 @@ def fit_samples(
     past: PastLaw | None = None,
     shapes: Array = PRIOR,
 ) -> SamplesModel:
-    """Fits samples to target to every run, finished or not.
+    """Fits samples to target to all runs, finished and unfinished.
 
     Args:
-        runs: What was run; a run without an evaluation shows only whether it diverged.
-        prior: Prior beliefs about the parameters.
+        runs: The runs; one without an evaluation only shows whether it diverged.
+        prior: Prior beliefs about the learning rate and the batch.
         devices_per_node: Ranks on one node.
-        strategies: Strategies to predict, besides those that were run.
-        emulation_differs: Whether to predict real ranks, so that emulated runs have a bias of their own.
-        past: What past studies found of the law's unknowns.
-        shapes: Probability of each shape of a learning curve before, `(num_shapes,)`.
+        strategies: Strategies to predict, besides those of the runs.
+        emulation_differs: Whether real ranks are predicted, so that emulated runs may be biased.
+        past: Values of the unknowns from past studies.
+        shapes: Prior probability of each shape of a learning curve, `(num_shapes,)`.
     """
     arrivals = extrapolate(runs, shapes)
     reported = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
@@ -298,38 +329,31 @@ def fit_samples(
     noise_inputs, noise_scales, noise_sds = _measured_noise(
         runs, reported, arrivals.median, own_sd, devices_per_node
     )
-    basin = _parameters(prior, arrivals.median, reported, noise_inputs, noise_scales)
-    growth = UNKNOWNS if len(noise_inputs) else ()
-
-    num_axes = samples_inputs([], devices_per_node).shape[1]
-    biased = (_BIAS,) if emulation_differs else ()
-    num_own = len(basin) + len(asynchronous) + len(further)
-
-    def law(theta: Array, inputs: Array) -> Array:
-        found = log_samples_law(theta[:num_own], inputs[:, :num_axes], prior.exponent, tuple(further))
-        if biased:
-            found = found + theta[-1] * inputs[:, num_axes]
-        measured = inputs[:, -1] > 0
-        if measured.any():
-            unknowns = theta[[1, *range(num_own, num_own + len(growth))]]
-            found[..., measured] = _measured_scales(unknowns, inputs[measured])
-        return found
-
-    own_inputs = _inputs(
-        [runs[i].configuration for i in reported], devices_per_node, [runs[i].emulated for i in reported]
+    parameters = (
+        *_basin_parameters(prior, arrivals.median, reported, noise_inputs, noise_scales),
+        *asynchronous,
+        *further.values(),
+        *(UNKNOWNS if len(noise_inputs) else ()),
+        *((_BIAS,) if emulation_differs else ()),
     )
+    own_inputs = samples_inputs(
+        [runs[i].configuration for i in reported],
+        devices_per_node,
+        emulated=[runs[i].emulated for i in reported],
+    )
+    has_rates = not runs or any("learning_rate" in run.configuration for run in runs)
     posterior = fit_mixed(
-        law,
-        (*basin, *asynchronous, *further.values(), *growth, *biased),
+        _Law(parameters=parameters, exponent=prior.exponent),
+        parameters,
         past or {},
-        _residual(runs),
+        RESIDUAL if has_rates else replace(RESIDUAL, sd=_BATCH_RESIDUAL_SD),
         np.concatenate([own_inputs, noise_inputs]),
         np.concatenate([[arrivals.median[i] for i in reported], noise_scales]),
         np.concatenate([np.hypot(own_sd[reported], SEED_SD), noise_sds]),
     )
-    place = [p.name for p in posterior.parameters].index("log best rate")
+    best_rate, best_rate_sd = posterior.parameter_values()["log best rate"]
     stale = staleness([run.configuration for run in runs], devices_per_node)
-    edge = fit_rate_edge(float(posterior.theta[place]), float(posterior.theta_sd[place]), runs, stale)
+    edge = fit_rate_edge(best_rate, best_rate_sd, runs, stale)
     return SamplesModel(
         posterior=posterior,
         arrivals=arrivals,
@@ -339,81 +363,56 @@ def fit_samples(
     )
 
 
-def _residual(runs: Sequence[RunEvidence]) -> Residual:
-    """What the law leaves out over `_inputs`: little if no run states a rate, as only batches differ then."""
-    rated = not runs or any("learning_rate" in run.configuration for run in runs)
-    return replace(
-        RESIDUAL,
-        sd=RESIDUAL.sd if rated else _BATCH_RESIDUAL_SD,
-        length_scales=(*RESIDUAL.length_scales, _ANYHOW, _ANYHOW, _ASYNCHRONOUS),
-    )
-
-
 def _measured_noise(
     runs: Sequence[RunEvidence], reported: Sequence[int], medians: Array, own_sd: Array, devices_per_node: int
 ) -> tuple[Array, Array, Array]:
-    """Noise scales along the observed runs as observations of the law, each where the run was on its way.
+    """The noise scales that the runs measured, as observations of the law.
 
     Returns:
-        Inputs as `_inputs` gives them, `(num, num_features)`; logarithms of what was measured, `(num,)`; and
-        their standard deviations, `(num,)`.
+        `samples_inputs`, `(num, num_features)`; the log noise scales, `(num,)`; their standard deviations,
+        `(num,)`.
     """
     found = []
-    inputs = [_inputs([], devices_per_node, [])]
+    inputs = [samples_inputs([], devices_per_node)]
     for i in reported:
         for place in noise_places(runs[i].noise):
             share = min(place.log_samples - float(medians[i]), 0.0)
-            # Where the place is depends on where the run arrives.
+            # The share depends on where the run reaches the target.
             sd = math.hypot(place.sd, GROWTH.mean * float(own_sd[i]))
             found.append((place.log_scale, sd))
-            inputs.append(
-                _inputs([runs[i].configuration], devices_per_node, [False], log_share=share, is_noise=True)
-            )
+            configuration = runs[i].configuration
+            inputs.append(samples_inputs([configuration], devices_per_node, log_share=share, is_noise=True))
     columns = np.array(found, dtype=float).reshape(-1, 2)
     return np.concatenate(inputs), columns[:, 0], columns[:, 1]
 
 
 def _measured_scales(unknowns: Array, rows: Array) -> Array:
-    """Logarithm of noise scales that runs measure, `(num_rows,)`; `(num, num_rows)` for many unknowns.
+    """Logarithm of the noise scales that runs measure, `(num_rows,)` or `(num, num_rows)`.
 
     Args:
         unknowns: log noise scale and the values of `noise_growth.UNKNOWNS`, `(4,)` or `(4, num, 1)`.
-        rows: Inputs of measured noise scales, as `_inputs` gives them.
+        rows: `samples_inputs` of measured noise scales.
     """
     if unknowns.ndim == 1:
-        return log_measured_scale(rows[:, 0], np.exp(rows[:, -2]), float(unknowns[0]), unknowns[1:])
-    # Central differences move one unknown at a time, most of them none of these.
+        return log_measured_scale(
+            rows[:, _LOG_BATCH], np.exp(rows[:, _LOG_SHARE]), float(unknowns[0]), unknowns[1:]
+        )
+    # Central differences change one unknown at a time, and most of them are not among these.
     distinct, places = np.unique(unknowns[:, :, 0], axis=1, return_inverse=True)
     return np.stack([_measured_scales(own, rows) for own in distinct.T])[places]
 
 
-def _inputs(
-    configurations: Sequence[Configuration],
-    devices_per_node: int,
-    emulated: Sequence[bool],
-    *,
-    log_share: float = 0.0,
-    is_noise: bool = False,
-) -> Array:
-    """`samples_inputs` with three more columns: 1 for what was emulated; logarithm of the share of the run
-    that was seen, and 1, for a noise scale.
-    """
-    own = samples_inputs(configurations, devices_per_node)
-    more = np.array([(float(e), log_share, float(is_noise)) for e in emulated], dtype=float).reshape(-1, 3)
-    return np.concatenate([own, more], axis=1)
-
-
-def _parameters(
+def _basin_parameters(
     prior: RatePrior, medians: Array, reported: Sequence[int], noise_inputs: Array, noise_scales: Array
 ) -> tuple[Parameter, ...]:
-    """The law's unknowns besides those of strategies.
+    """The unknowns of the law for all-reduce.
 
-    Slopes are textbook values, with wide spread. Measured gradients determine the noise scale. Without any,
-    it is expected at the largest batch of the space, since users offer batches up to where they expect to
-    waste samples. The noise floor is expected far below the batch that they use.
+    Slopes have textbook means and wide priors. Measured gradient noise determines the noise scale. Without
+    it, the noise scale is expected at the largest batch of the space, since users rarely offer batches that
+    would waste samples. The noise floor is expected far below the batch that they use.
     """
     if len(noise_inputs):
-        shares = np.exp(noise_inputs[:, -2])
+        shares = np.exp(noise_inputs[:, _LOG_SHARE])
         scale_mean, scale_sd = whole_run_scale(shares, noise_scales), _ANY_SCALE_SD
     else:
         scale_mean, scale_sd = math.log(prior.largest_batch_size), _SCALE_SD

@@ -129,7 +129,7 @@ def test_scale_and_growth_are_recovered_from_statistics_along_runs(growth: float
     mean, sd = believed(model, UNKNOWNS[0].name)
     assert mean == pytest.approx(growth, abs=0.25)
     assert sd < 0.9 * UNKNOWNS[0].sd
-    assert any("grows along a run" in line for line in model.summary())
+    assert any("grows during a run" in line for line in model.summary())
 
 
 @pytest.mark.parametrize("growth", [0.0, 0.6])
