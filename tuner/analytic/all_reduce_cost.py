@@ -20,10 +20,10 @@ def ring_all_reduce_seconds(
     """Seconds of a ring all-reduce: 2 (p - 1) A + 2 ((p - 1) / p) n / w (Patarasuk and Yuan 2009).
 
     Args:
-        num_ranks: p.
-        num_bytes: n, bytes that are reduced.
-        latency: A, seconds a hop, as the collective shows it and not a ping.
-        bytes_per_second: w.
+        num_ranks: p, `(num,)`.
+        num_bytes: n, bytes to reduce.
+        latency: A, seconds per hop of the collective (longer than a ping).
+        bytes_per_second: w, bandwidth.
     """
     p = np.asarray(num_ranks, dtype=float)
     seconds = 2 * (p - 1) * latency + 2 * (p - 1) / p * num_bytes / bytes_per_second
@@ -36,8 +36,8 @@ class Placements:
 
     Args:
         num_nodes: Nodes with at least one rank, `(num,)`.
-        num_ranks: Ranks over all nodes, `(num,)`.
-        most_on_a_node: Ranks on the node that has most, `(num,)`.
+        num_ranks: Ranks on all nodes, `(num,)`.
+        most_on_a_node: Largest number of ranks on one node, `(num,)`.
     """
 
     num_nodes: Array
@@ -50,8 +50,8 @@ class Link:
     """The link between two neighbors of the ring.
 
     Args:
-        latency_seconds: A, of one hop of the whole exchange, above 0.
-        bytes_per_second: w, above 0.
+        latency_seconds: A, seconds per hop, at least 0.
+        bytes_per_second: w, bandwidth, above 0.
     """
 
     latency_seconds: Values
@@ -60,15 +60,14 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class Sharing:
-    """How the links between nodes differ from uniform ones.
+    """How the links between nodes differ from uniform links.
 
     Args:
-        device_exponent: How bandwidth falls with the devices on a node that share its adapter:
-            1 / w grows as k^exponent.
-        peer_gain: Logarithm of the bandwidth with several other nodes over that with a single one; above 0
-            if one flow between two hosts is limited (AWS: 5 Gbit/s outside of a cluster placement group,
-            whatever the machine's own rate), since rings in several orders then take several flows.
-        variation: Coefficient of variation of links; the ring is as fast as the slowest of them.
+        device_exponent: Bandwidth falls as k^-exponent, with k devices that share the adapter of a node.
+        peer_gain: Logarithm of the bandwidth to several other nodes over that to a single one. It is above 0
+            if a flow between two hosts is limited (AWS: 5 Gbit/s outside of a cluster placement group),
+            since rings in several orders then use several flows.
+        variation: Coefficient of variation of links; the ring is as fast as the slowest link.
     """
 
     device_exponent: Values = 0.0
@@ -79,23 +78,23 @@ class Sharing:
 def topology_ring_seconds(
     placements: Placements, num_bytes: Values, *, within: Link, between: Link, sharing: Sharing
 ) -> Array:
-    """Seconds of a ring all-reduce whose hops lie within nodes or between them, `(num,)`.
+    """Seconds of a ring all-reduce over placed ranks, `(num,)`.
 
-    With p ranks on N nodes and at most k ranks on a node,
+    With p ranks on N nodes, and at most k ranks on one node:
 
         (2 (N - 1) A_between + 2 (p - N) A_within + 2 ((p - 1) / p) n / w) (1 + v m_N)
 
-    w is w_within on one node, else the slower of w_within and w_between e^(peer gain, N > 2) k^(-exponent);
-    m_N is Blom's expected maximum (the ring is Patarasuk and Yuan 2009; latencies hop by hop are exact only
-    for alike ranks). It holds while the nodes are of one kind, and not where a library turns to trees for
-    small messages.
+    On one node w is w_within; on several, it is the smaller of w_within and w_between k^-exponent, times
+    e^(peer gain) if N > 2. m_N is Blom's expected maximum, v the variation of links. The ring is that of
+    Patarasuk and Yuan 2009; latencies add up per hop only if ranks are alike. The law holds for nodes of one
+    kind, and not for libraries that use trees for small messages.
 
     Args:
-        placements: Of `num` placements.
-        num_bytes: n, bytes that are reduced.
-        within: Neighbors on one node.
-        between: Neighbors on two nodes.
-        sharing: How links between nodes differ from uniform ones.
+        placements: Where the ranks are.
+        num_bytes: n, bytes to reduce.
+        within: The link between neighbors on one node.
+        between: The link between neighbors on two nodes.
+        sharing: How links between nodes differ from uniform links.
     """
     p, nodes = placements.num_ranks, placements.num_nodes
     outside = between.bytes_per_second * placements.most_on_a_node**-sharing.device_exponent

@@ -1,29 +1,27 @@
-"""The learning-curve template that all runs of a workload share, learnt from finished and unfinished runs.
+"""Learning-curve template: the shape of the curve that all runs of a workload share.
 
-Configurations of one workload share the curve's shape up to a time warp, within one phase of the schedule:
-from the same level of progress they need the same number of e-folds of samples to the target. So increments
-of log samples between levels are averaged over all runs that passed them, unfinished ones too. The increments
-of levels that none has passed are those of a grid of shapes, each as probable as it predicts what was passed;
-where the shapes differ, all runs err alike. Levels count at their first passage, as the target does.
+The model assumes that, within one phase of the learning-rate schedule, all configurations of a workload need
+the same number of e-folds of samples from one level of progress to the next. So the template averages
+increments of log samples between levels over all runs that passed both, finished or not. For levels that no
+run has passed, it uses a grid of shapes, weighted by how well each predicts the known increments. Where the
+shapes differ, the error is common to all runs. A level counts when it is first passed, as the target does.
 
-The prior is a grid of shapes. Progress is y = (value - start) / (target - start): it starts near 0, and the
-target is 1, whether the metric rises or falls. The power tail is
+Progress is y = (value - start) / (target - start): it starts near 0, and the target is 1, whether the metric
+rises or falls. A shape is a power law:
 
     y(s) = h (1 - (1 + k s^u)^(-q))
 
-with s samples seen, h the height the curve tends to, u and q the form of its rise and of its tail, and k the
-speed of the run. Solved for the samples at a level v of progress, below h,
+where s is the samples seen, h the height that the curve tends to, u and q the form of its rise and of its
+tail, and k the speed of the run. Solved for the samples at a level v of progress below h,
 
     log s(v) = (log K(v) - log k) / u,    K(v) = (1 - v / h)^(-1 / q) - 1
 
-so the e-folds of samples between two levels depend on the shape (h, u, q) alone. All shapes have h > 1, since
-only a curve that arrives shows how long the way to the target is. The form holds within one phase of a
-learning-rate schedule.
+so the e-folds of samples between two levels depend only on the shape (h, u, q). All shapes have h > 1: the
+template describes runs that reach the target.
 
-The prior of the shapes is as wide as the curves of recorded networks, of small networks trained on purpose
-and of made scripts differ (`python -m benchmarks.curve_shapes`; it was chosen on most of them). Targets are
-often near the best value that a network reaches, so heights close to 1, with a long last part, are as likely
-as high ones.
+The prior of the shapes is as wide as the curves of recorded networks, small networks and synthetic scripts
+differ (`python -m benchmarks.curve_shapes`; it was chosen on most of them). Targets are often near the best
+value that a network reaches, so heights close to 1 are as likely as high ones.
 """
 
 from __future__ import annotations
@@ -36,8 +34,8 @@ import numpy as np
 
 from tuner.analytic.laws import Array
 
-#: Grid of shapes: (h, u, q) from curves that level off just above the target to those that level off at twice
-#: of it, from rises that begin at once to those that wait, from long tails to short ones.
+#: Grid of shapes (h, u, q): curves that level off just above the target to twice the target, early to late
+#: rises, long to short tails.
 _HEIGHTS = 1.0 + np.exp(np.linspace(np.log(0.004), 0.0, 8))
 _RISES = np.exp(np.linspace(np.log(0.6), np.log(2.8), 6))
 _TAILS = np.exp(np.linspace(np.log(0.3), np.log(6.0), 6))
@@ -60,51 +58,50 @@ SHAPES, PRIOR = _grid()
 
 
 def increments_of_shapes(levels: Array) -> Array:
-    """e-folds of samples between levels of progress, of every shape.
+    """e-folds of samples between levels of progress, for every shape.
 
     Args:
-        levels: Ascending, in (0, 1], `(num_levels,)`.
+        levels: Levels of progress, ascending, in (0, 1], `(num_levels,)`.
 
     Returns:
         `(num_shapes, num_levels - 1)`.
     """
     height, rise, tail = SHAPES.T[:, :, None]
-    # log K / u of every level for every shape.
-    at = np.log((1.0 - levels / height) ** (-1.0 / tail) - 1.0) / rise
-    return np.asarray(np.diff(at, axis=1))
+    log_samples = np.log((1.0 - levels / height) ** (-1.0 / tail) - 1.0) / rise
+    return np.asarray(np.diff(log_samples, axis=1))
 
 
 LEVELS = np.array(
     [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.76, 0.81, 0.85, 0.89, 0.92, 0.945, 0.965, 0.985, 1.0]
 )
 _INCREMENTS = increments_of_shapes(LEVELS)
-#: How many runs a shape's increment is worth where runs have passed both levels.
+#: Weight of a shape's increment, in runs, when it is averaged with the increments of runs.
 _SHAPE_RUNS = 0.3
-#: What no shape of the grid explains of an increment: standard deviation, however many runs show it.
+#: Standard deviation of an increment that no shape of the grid explains, even with many runs.
 _MISFIT_SD = 0.16
-#: A run differs from the template by this much times the root of the e-folds that lie ahead.
+#: Standard deviation of a run from the template, over the square root of the e-folds that lie ahead.
 _OWN_SD = 0.33
-#: What is unsure of log samples however late: standard deviation.
+#: Standard deviation of log samples to target that remains even just before the target.
 FORM_SD = 0.05
-#: Noise of the furthest progress, in units of progress.
+#: Standard deviation of the furthest progress, from the noise of an evaluation.
 NOISE = 0.015
-#: A run that has not left its start needs about so many e-folds more than one that just left it. The standard
-#: deviation is large: it may leave soon, late or never, and other runs must not be expected to be as late.
+#: Additional e-folds of a run that has not left its start, over one that just left it. The standard deviation
+#: is large: the run may leave soon, late or never, and other runs must not be expected to be as late.
 _STUCK_FOLDS, _STUCK_SD = 0.5, 1.3
-#: The noise of one evaluation adds at most this standard deviation.
+#: Largest standard deviation that the noise of one evaluation adds.
 _MOST_PLACE_SD = 0.8
 _LEAST_AHEAD = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """A run's first passages.
+    """When a run first passed each level of progress.
 
     Args:
-        log_samples: Logarithm of samples at the first passage of each of `LEVELS`; NaN if not passed, or
-            passed before the first evaluation, `(num_levels,)`.
+        log_samples: Logarithm of samples at the first passage of each of `LEVELS`, `(num_levels,)`; NaN if
+            the level is not passed, or was passed before the first evaluation.
         log_seen: Logarithm of samples at the last evaluation.
-        progress: The furthest progress it reached.
+        progress: The furthest progress of the run.
     """
 
     log_samples: Array
@@ -113,11 +110,11 @@ class Passage:
 
 
 def passage_of(samples: Array, progress: Array) -> Passage:
-    """First passages of a run's levels, linear in log samples between scorings.
+    """When a run first passed each level, interpolated linearly in log samples between evaluations.
 
     Args:
-        samples: Samples seen at each evaluation, ascending, above 0, at least one, `(num_points,)`.
-        progress: At each evaluation, `(num_points,)`.
+        samples: Samples seen at each evaluation, ascending, above 0, `(num_points,)` with at least one point.
+        progress: Progress at each evaluation, `(num_points,)`.
     """
     log_samples = np.log(samples)
     found = np.full(len(LEVELS), np.nan)
@@ -133,10 +130,10 @@ def passage_of(samples: Array, progress: Array) -> Passage:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """e-folds of samples from each level to the next.
+    """e-folds of samples from each level of progress to the next.
 
     Args:
-        folds: If a shape is the true one, `(num_shapes, num_levels - 1)`.
+        folds: e-folds under each shape, `(num_shapes, num_levels - 1)`.
         weights: Probability of each shape, `(num_shapes,)`.
     """
 
@@ -144,10 +141,10 @@ class Template:
     weights: Array
 
     def ahead(self, progress: float) -> tuple[float, float]:
-        """e-folds from a level of progress to the target, and how much shapes differ from that.
+        """e-folds of samples from a level of progress to the target, and their spread over the shapes.
 
-        The first is the geometric mean of the shapes, since they differ by factors and few are very long; the
-        second is their root mean square distance from it.
+        Returns:
+            The geometric mean over the shapes, and the root mean square distance from it.
         """
         if progress >= 1.0:
             return 0.0, 0.0
@@ -158,20 +155,21 @@ class Template:
         return middle, math.sqrt(float(self.weights @ (found - middle) ** 2))
 
     def steepness(self, progress: float) -> float:
-        """e-folds of samples that a unit of progress takes there; the largest of the ends beyond them."""
+        """e-folds of samples per unit of progress, at a level of progress."""
         place = int(np.searchsorted(LEVELS, progress, side="right")) - 1
         place = min(max(place, 0), self.folds.shape[1] - 1)
         return float(self.weights @ self.folds[:, place] / (LEVELS[place + 1] - LEVELS[place]))
 
 
 def template_of(passages: Sequence[Passage], prior: Array = PRIOR) -> Template:
-    """The template that runs of one workload share.
+    """The template of the runs of one workload.
 
-    Increments that runs have passed say which shapes are probable, and these say how long the others are.
+    The increments that runs have passed determine the probability of each shape, and the shapes predict the
+    other increments.
 
     Args:
-        passages: Of every run with an evaluation; may be empty.
-        prior: Probability of each shape before, `(num_shapes,)`.
+        passages: One for every run with an evaluation; may be empty.
+        prior: Prior probability of each shape, `(num_shapes,)`.
     """
     if not passages:
         return Template(folds=_INCREMENTS, weights=prior)
@@ -189,34 +187,35 @@ def template_of(passages: Sequence[Passage], prior: Array = PRIOR) -> Template:
 
 
 def informed_shapes(passages: Sequence[Passage]) -> Array:
-    """Probability of each shape if runs of what may be a similar workload were seen, `(num_shapes,)`.
+    """Prior probability of each shape, given runs of a possibly similar workload, `(num_shapes,)`.
 
-    Half of it is as they say, half as without them, so that a workload with other curves costs little.
+    Half of the probability follows these runs, and half the general prior, so that dissimilar runs cost
+    little.
 
     Args:
-        passages: Of the runs; may be empty.
+        passages: One for each run; may be empty.
     """
     return np.asarray(0.5 * (PRIOR + template_of(passages).weights), dtype=float)
 
 
 def variance_after(share: Array) -> Array:
-    """Variance of log samples to target of runs of which so much is known, `(num,)`.
+    """Variance of the extrapolated log samples to target, `(num,)`.
 
     Args:
-        share: Of the whole run, in (0, 1), `(num,)`.
+        share: Share of the run that is known, in (0, 1), `(num,)`.
     """
     return np.asarray(FORM_SD**2 - _OWN_SD**2 * np.log(share), dtype=float)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ahead:
-    """What remains of a run.
+    """The remaining e-folds of samples of a run, with standard deviations by cause.
 
     Args:
         folds: e-folds of samples to the target.
-        form_sd: Their standard deviation, since no run follows the template exactly.
-        place_sd: What the noise of the last evaluation adds to it.
-        common_sd: What is unknown of the template: their standard deviation, common to all runs.
+        form_sd: Because no run follows the template exactly.
+        place_sd: Because the last evaluation is noisy.
+        common_sd: Because the template is uncertain; this error is common to all runs.
     """
 
     folds: float
@@ -226,14 +225,14 @@ class Ahead:
 
 
 def ahead_of(passage: Passage, template: Template) -> Ahead:
-    """What is left of a run.
+    """The remaining e-folds of samples of a run.
 
-    A run that has not left its start shows little more than that it needs longer. One that has left it is
-    located on the template as precisely as the noise of an evaluation allows.
+    A run that has not left its start only shows that it needs longer. Any other is located on the template
+    as precisely as the noise of an evaluation allows.
 
     Args:
-        passage: Of the run.
-        template: That it shares.
+        passage: When the run passed which level.
+        template: The template of its workload.
     """
     folds, common_sd = template.ahead(passage.progress)
     folds = max(folds, _LEAST_AHEAD)

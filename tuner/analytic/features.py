@@ -1,4 +1,4 @@
-"""Features of configurations for the slope models, whatever axes a space has."""
+"""Features of configurations for the slope models, for a space with any axes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tuner.analytic.regression import IntArray
 from tuner.analytic.slopes import Design, Observations, SlopePrior
 from tuner.analytic.strategy_encoding import STRATEGY_LENGTH
 
-#: A residual's length scale on an ordered axis: this share of the axis' range, but not less than so many
-#: e-folds.
+#: Length scale of the residual on an ordered axis: a share of its range, and a minimum in e-folds.
 _LENGTH_SHARE, _LEAST_LENGTH = 0.4, 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slope:
-    """A slope's prior: change of the logarithm for each unit of its column.
+    """The prior of a slope: the change of the logarithm per unit of its column.
 
     Args:
-        mean: Text-book mean.
-        sd: Text-book standard deviation.
-        neutral_sd: Standard deviation around zero if its sign is unknown.
+        mean: Mean of the textbook prior.
+        sd: Standard deviation of the textbook prior.
+        neutral_sd: Standard deviation of the neutral prior.
+        neutral_mean: Mean of the neutral prior.
     """
 
     mean: float
@@ -34,8 +34,8 @@ class Slope:
     neutral_mean: float = 0.0
 
 
-#: Slopes of log seconds a sample. Text-book: ranks and cores help less than in proportion, and the less the
-#: more there are; larger batches amortise what a step costs; ranks that do not wait are a little faster.
+#: Slopes of log seconds per sample. Textbook: ranks and cores give a speedup that is less than proportional,
+#: and less so the more there are; larger batches amortize the cost of a step; asynchronous ranks are faster.
 SECONDS_SLOPES = {
     "log nodes": Slope(mean=-0.6, sd=0.4, neutral_sd=0.7),
     "log cores": Slope(mean=-0.7, sd=0.3, neutral_sd=0.7),
@@ -45,9 +45,9 @@ SECONDS_SLOPES = {
     "apart x log nodes": Slope(mean=-0.1, sd=0.3, neutral_sd=0.3),
     "log nodes squared": Slope(mean=0.08, sd=0.1, neutral_sd=0.1),
 }
-#: Slopes of log samples to target. Text-book: between no batch effect and one in proportion (McCandlish et
-#: al. 2018); small rates crawl, with a basin; staleness costs more the more ranks there are; cores cannot
-#: matter.
+#: Slopes of log samples to target. Textbook: samples grow less than in proportion to the batch (McCandlish et
+#: al. 2018); small learning rates are slow, with a minimum; staleness costs more with more ranks; cores do
+#: not matter.
 SAMPLES_SLOPES = {
     "log nodes": Slope(mean=0.2, sd=0.4, neutral_sd=0.7),
     "log cores": Slope(mean=0.0, sd=0.05, neutral_sd=0.05),
@@ -62,14 +62,14 @@ SAMPLES_SLOPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """A quantity fitted by slopes, and its variation around them (standard deviations of the logarithm).
+    """A quantity that the slope model fits; standard deviations are of its logarithm.
 
     Args:
-        name: In words.
-        slopes: Its known slopes.
-        residual_sds: Sizes of the residual to mix.
-        own_sd: The part of each configuration's own.
-        noise_sd: Error of an observation that does not state its own.
+        name: The name in messages.
+        slopes: Priors of the known slopes, by column.
+        residual_sds: Standard deviations of the residual; the model mixes them.
+        own_sd: Standard deviation of each configuration's independent deviation.
+        noise_sd: Standard deviation of an observation's error.
     """
 
     name: str
@@ -82,8 +82,8 @@ class Quantity:
         """Observations with the error `noise_sd`.
 
         Args:
-            rows: Which candidate each is of, `(num,)`.
-            values: Logarithms, `(num,)`.
+            rows: Index of the candidate of each, `(num,)`.
+            values: Logarithms of the quantity, `(num,)`.
         """
         noise = np.full(len(rows), self.noise_sd)
         return Observations(rows=rows, values=values, noise_sd=noise, common_sd=np.zeros(len(rows)))
@@ -103,20 +103,21 @@ SAMPLES = Quantity(
 
 _OTHER = Slope(mean=0.0, sd=0.5, neutral_sd=0.5)
 _INTERCEPT_SD = 5.0
-#: A slope believed to be smaller than this belongs to something that cannot matter.
+#: A column is left out if the prior of its slope is narrower than this.
 _NEARLY_NOTHING = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """A space's columns.
+    """The columns of a space for the slope models.
 
     Args:
-        names: Of the columns, `intercept` first.
+        names: Names of the columns, `intercept` first.
         columns: `(num_configurations, num_columns)`; ordered axes are logarithms around their middle.
-        positions: Ordered axes as logarithms, others as indicators, `(num_configurations, num_axes)`.
+        positions: Inputs of the residual: logarithms of ordered axes, and an indicator for each value of the
+            others, `(num_configurations, num_axes)`.
         lengths: Length scales of the positions, `(num_axes,)`.
-        axes: What each position is of: a column's name, or an axis and its value.
+        axes: Name of each position: a column, or `axis=value`.
     """
 
     names: tuple[str, ...]
@@ -126,7 +127,7 @@ class Features:
     axes: tuple[str, ...]
 
     def design(self, slopes: Mapping[str, Slope]) -> Design:
-        """The columns and axes that a model with these slopes uses: what cannot matter is left out."""
+        """The columns and positions of a model with these slopes, without those that cannot matter."""
         near = [i for i, axis in enumerate(self.axes) if not _cannot_matter(axis, slopes)]
         return Design(self.columns[:, self._used(slopes)], self.positions[:, near], self.lengths[near])
 
@@ -140,7 +141,7 @@ class Features:
 
 
 def _cannot_matter(axis: str, slopes: Mapping[str, Slope]) -> bool:
-    """Rates do not change seconds, nor machines the samples to target."""
+    """Whether a position cannot matter: learning rates to seconds, machines to samples to target."""
     slope = slopes.get("log cores" if axis.startswith("machine=") else axis)
     return slope is not None and slope.neutral_sd < _NEARLY_NOTHING
 
@@ -148,12 +149,12 @@ def _cannot_matter(axis: str, slopes: Mapping[str, Slope]) -> bool:
 def prior_of(
     name: str, names: Sequence[str], slopes: Mapping[str, Slope], *, level: float, sign: float = 1.0
 ) -> SlopePrior:
-    """A prior over a design's columns.
+    """A prior over the columns of a design.
 
     Args:
-        name: What to call it; `neutral` believes nothing of signs.
-        names: The columns.
-        slopes: Of the known ones; others get a neutral slope.
+        name: Name of the prior; `neutral` uses the neutral priors of the slopes.
+        names: Names of the columns.
+        slopes: Priors of the known slopes, by column; other slopes have a wide prior around 0.
         level: Mean of the intercept.
         sign: Factor of all means; -1 reverses them.
     """
@@ -168,11 +169,11 @@ def prior_of(
 def features_of(
     configurations: Sequence[Configuration], *, cores: Mapping[str, int], devices_per_node: int = 1
 ) -> Features:
-    """The columns of a space's configurations.
+    """The features of the configurations of a space.
 
     Args:
-        configurations: All that will be asked about.
-        cores: Cores of each machine type.
+        configurations: All configurations that will be predicted.
+        cores: Cores of each machine type, by name.
         devices_per_node: Ranks on one node.
     """
     axes = {axis: None for c in configurations for axis in c}
@@ -181,7 +182,7 @@ def features_of(
     machines = {str(c.get("machine")) for c in configurations}
     if machines <= set(cores):
         ordered["log cores"] = np.log([float(cores[str(c["machine"])]) for c in configurations])
-    # Where an axis is missing the configuration has a value that stands for it.
+    # If an axis is missing, the properties of the configuration return a default.
     ordered["log batch"] = np.log([float(c.batch_size) for c in configurations])
     ordered["log rate"] = np.log([float(c.learning_rate) for c in configurations])
     known_by_cores = "log cores" in ordered and len({cores[name] for name in machines}) == len(machines)
@@ -193,7 +194,7 @@ def features_of(
         numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
         if len(numbers) == len(values) and len(set(numbers)) > 2:
             found = np.array(numbers, dtype=float)
-            # In e-folds where it is positive, else in standard deviations.
+            # In e-folds if all values are positive, else in standard deviations.
             deviations = (found - found.mean()) / max(float(found.std()), 1e-12)
             ordered[axis] = deviations if found.min() <= 0 else np.log(found)
         else:
@@ -222,7 +223,7 @@ def _assembled(ordered: dict[str, Array], unordered: dict[str, list[str]], async
             indicator = np.array([float(v == value) for v in values])
             positions.append(indicator)
             near.append(f"{axis}={value}")
-            # Options are as unlike as strategies.
+            # Options are as different as strategies.
             lengths.append(STRATEGY_LENGTH)
             if axis != "strategy" or len(different) > 2 or "apart" not in columns:
                 columns[f"{axis}={value}"] = indicator

@@ -1,4 +1,4 @@
-"""Laws of seconds and of samples, as functions of arrays, each with its source and its limits."""
+"""Formulas of step time and of samples to target, with their sources and limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
-#: A normal's 5% and 95% quantiles lie so many standard deviations from its mean.
+#: Distance of a normal distribution's 5% and 95% quantiles from its mean, in standard deviations.
 NINETY_PERCENT = 1.645
 #: A number, or an array that broadcasts against the law's inputs: `(num, 1)` gives `(num, num_inputs)`.
 Values = float | Array
@@ -15,7 +15,10 @@ Values = float | Array
 def expected_maximum(num_ranks: Array) -> Array:
     """Expected maximum of p standard normals: m_p = Phi^-1((p - 3/8) / (p + 1/4)) (Blom 1958).
 
-    Zero for one rank. Good to 2% for p up to thousands; jitter with heavy tails exceeds it.
+    It is 0 for one rank. The error is at most 2% for p up to thousands; heavy-tailed jitter exceeds it.
+
+    Args:
+        num_ranks: p, `(num,)`.
     """
     from scipy.special import ndtri  # takes a while to import; only models need it
 
@@ -24,10 +27,10 @@ def expected_maximum(num_ranks: Array) -> Array:
 
 
 def overlapped_seconds(compute: Array, exchange: Array, overlap: Values) -> Array:
-    """Seconds of compute with an exchange that overlaps with it: (c^g + s^g)^(1/g).
+    """Seconds of compute and an exchange that overlaps with it: (c^g + s^g)^(1/g).
 
-    The overlap exponent g is Pollux's (Qiao et al., OSDI 2021, equation 10): 1 adds compute and exchange,
-    large values hide the smaller one.
+    The overlap exponent g is from Pollux (Qiao et al., OSDI 2021, equation 10): with 1, compute and exchange
+    add up; with large values, only the longer one counts.
 
     Args:
         compute: c, seconds of compute.
@@ -40,22 +43,22 @@ def overlapped_seconds(compute: Array, exchange: Array, overlap: Values) -> Arra
 def log_samples_at_best_rate(
     batch_size: Array, *, log_samples: Values, noise_scale: Values, noise_floor: Values = 0.0
 ) -> Array:
-    """Logarithm of samples to target at the best rate: samples = s (1 + B / B_noise + (B_floor / B)^2).
+    """Logarithm of samples to target at the best learning rate: s (1 + B / B_noise + (B_floor / B)^2).
 
-    The first two terms are McCandlish et al. 2018, equation 2.7, with steps turned into samples: batches far
-    above B_noise waste samples. They hold for one noise scale along the run; a scale that grows makes large
-    batches cheaper late than early.
+    The first two terms are McCandlish et al. 2018, equation 2.7, multiplied by the batch: batches far above
+    B_noise waste samples. They hold for a constant noise scale; if it grows, large batches are cheaper late
+    in a run than early.
 
-    The third term is the other side of the U. A small batch ends at a loss that its own gradient noise holds
-    up, so it needs a longer run to get below the target (Zhang et al. 2019, the noisy quadratic model; Li et
-    al. 2025, the Step Law, measured it). Where the final loss is L = E + P steps^-b + Q B^-c, samples to a
-    fixed L grow without bound towards the smallest batch that reaches L. The square stands in for that with a
-    finite value: steeper than 1 / B, as measured, and at most 6% from two octaves above B_floor on. The
-    minimum lies at (2 B_noise B_floor^2)^(1/3).
+    The third term makes small batches expensive: their gradient noise raises the final loss, so they need a
+    longer run to get below the target (Zhang et al. 2019, the noisy quadratic model; measured by Li et al.
+    2025, the Step Law). With a final loss L = E + P steps^-b + Q B^-c, samples to a fixed L grow without
+    bound towards the smallest batch that reaches L. The square approximates that with a finite value: steeper
+    than 1 / B, as measured, and at most 6% above four times B_floor. The minimum is at
+    (2 B_noise B_floor^2)^(1/3).
 
     Args:
         batch_size: B, samples of a step over all ranks.
-        log_samples: Logarithm of s, samples; what a very small batch needs if there is no floor.
+        log_samples: Logarithm of s, the samples that a very small batch needs without a floor.
         noise_scale: B_noise, samples.
         noise_floor: B_floor, the batch (samples) at which the floor adds another s; 0 for no floor.
     """
@@ -79,11 +82,10 @@ def log_best_rate(batch_size: Array, *, log_rate: Values, noise_scale: Values, e
 
 
 def rate_penalty(log_ratio: Array, *, slope_below: Values, slope_above: Values, width: Values) -> Array:
-    """How much longer, as a logarithm, training takes off the best learning rate.
+    """Logarithm of the factor by which samples to target grow off the best learning rate.
 
-    Near the best rate it is quadratic; far below, samples grow as rate^-slope (a slope of 1 is a run
-    that crawls in proportion), far above with the steeper slope, until the edge of stability:
-    slope w (sqrt(1 + (z / w)^2) - 1).
+    slope w (sqrt(1 + (z / w)^2) - 1): quadratic near the best rate. Far below it, samples grow as
+    rate^-slope; far above it, as rate^slope, up to the edge of stability.
 
     Args:
         log_ratio: z, logarithm of rate over best rate.

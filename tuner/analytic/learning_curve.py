@@ -1,4 +1,4 @@
-"""Extrapolates every started run to the target, with the error that all runs have in common."""
+"""Learning-curve extrapolation: draws of samples to target for every started run."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from tuner.analytic.plateau import TRAINED, chance_of_never
 from tuner.analytic.quasi_random import NUM_DRAWS, spread_normals
 from tuner.analytic.rate_edge import RunEvidence
 
-#: Share of the variance of extrapolation errors that all runs of a workload have in common: the template
-#: is wrong for all of them alike. Compared with real curves (truncated at random, up to eight of a workload
-#: at a time) errors were 0.54 early, of which 0.30 were a run's own.
+#: Share of the variance of extrapolation errors that is common to all runs of a workload, because the
+#: template is wrong for all of them. For real curves, truncated at random, up to eight of a workload at a
+#: time, the standard deviation was 0.54 early in a run, of which 0.30 was specific to the run.
 _COMMON_SHARE = 0.7
-#: A run has come further than one that turned back if it closed this share of what that one lacked.
+#: A run has come further than one that turned back if it covered this share of the other's distance to
+#: target.
 FURTHER_SHARE = 0.2
-#: Chance that another run reaches the target all the same, for each run that turned back.
+#: Probability that another run reaches the target nevertheless, for each run that turned back.
 _REACHES_ALL_THE_SAME = 0.4
-#: By how much levels at which runs turn back are expected to differ, in progress.
+#: Expected standard deviation of the levels of progress at which runs turn back.
 _LEVEL_SD = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arrivals:
-    """Draws of log samples to target for every run with an evaluation, joint over runs.
+    """Joint draws of log samples to target for all runs.
 
-    Whether all runs reach the target early or late matters to predictions, not to the
-    choice between runs; so the two parts of the error are stored separately.
+    The common error of all runs is stored separately, since it does not matter to the choice between runs.
 
     Args:
-        median: `(num_runs,)`; infinite if nothing is known.
-        own: Each run's own deviation from median and common part, `(NUM_DRAWS, num_runs)`.
-        common: The deviation all runs share, `(NUM_DRAWS,)`.
-        unreachable: Chance that a run never arrives, `(num_runs,)`.
-        unreachable_elsewhere: Chance that a run which was not started, or has no score, never arrives.
+        median: Median of each run, `(num_runs,)`; infinite without an evaluation.
+        own: Deviation of each run from median plus common deviation, `(NUM_DRAWS, num_runs)`.
+        common: Deviation that all runs share, `(NUM_DRAWS,)`.
+        unreachable: Probability that a run never reaches the target, `(num_runs,)`.
+        unreachable_elsewhere: The same for a run that was not started, or has no score.
     """
 
     median: Array
@@ -55,11 +55,11 @@ class Arrivals:
 
 
 def extrapolate(runs: Sequence[RunEvidence], shapes: Array = PRIOR) -> Arrivals:
-    """Extrapolates every run's curve to the target, along the template that all share.
+    """Extrapolates the curve of every run to the target, along the template of the workload.
 
     Args:
-        runs: What was run; those without an evaluation, and those that diverged, are skipped.
-        shapes: Probability of each shape of a curve before, `(num_shapes,)`.
+        runs: The runs; those without an evaluation, and those that diverged, are not extrapolated.
+        shapes: Prior probability of each shape of a curve, `(num_shapes,)`.
     """
     num = len(runs)
     passages = {
@@ -70,7 +70,7 @@ def extrapolate(runs: Sequence[RunEvidence], shapes: Array = PRIOR) -> Arrivals:
     template = template_of(list(passages.values()), shapes)
     median, unreachable = np.full(num, np.inf), np.full(num, np.nan)
     deviation = np.zeros((NUM_DRAWS, num))
-    # Two normals are shared by all runs, two are each run's own.
+    # The first two columns are shared by all runs; the last two are rolled for each run.
     normals = spread_normals(NUM_DRAWS, 4)
     open_runs = []
     turned = [
@@ -101,7 +101,7 @@ def extrapolate(runs: Sequence[RunEvidence], shapes: Array = PRIOR) -> Arrivals:
         open_runs.append(i)
     common = np.zeros(NUM_DRAWS)
     if open_runs and all(run.samples_to_target is None for run in runs):
-        # Runs that are sure of themselves say most of what is common.
+        # Runs with a small variance determine most of the common part.
         weights = 1.0 / (0.05**2 + deviation[:, open_runs].var(axis=0))
         common = deviation[:, open_runs] @ (weights / weights.sum())
     deviation[:, open_runs] -= common[:, None]
@@ -119,13 +119,13 @@ def extrapolate(runs: Sequence[RunEvidence], shapes: Array = PRIOR) -> Arrivals:
 
 
 def others_never(levels: Sequence[float]) -> float:
-    """Chance that a run which has not come clearly further ends below the target, too.
+    """Probability that a run that has not come clearly further also ends below the target; 0 without levels.
 
-    Each run that turned back says so. The further apart they ended, the more another one may end higher:
-    levels are taken for normal, with `_LEVEL_SD` as one observation of the spread (Student's t).
+    It grows with the number of runs that turned back, and falls with the spread of the levels at which they
+    did: levels are modeled as normal, with `_LEVEL_SD` as one observation of the spread (Student's t).
 
     Args:
-        levels: Progress at which runs turned back or levelled off; 0 without any.
+        levels: Progress at which runs turned back or leveled off.
     """
     from scipy.special import stdtr  # takes a while to import; only models need it
 

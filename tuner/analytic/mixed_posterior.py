@@ -1,8 +1,8 @@
-"""Posteriors of one law under several priors, mixed by how well each prior predicted the observations.
+"""Mixture of posteriors: one law fitted under several priors, weighted by their evidence.
 
 Past studies give a second prior of the unknowns, and runs that the user imported for this job a third one.
-Each study's value counts as one more observation of the unknown, with the uncertainty of that study and the
-spread between jobs. The neutral prior stays in the mixture, so a wrong past costs little.
+The value of a study counts as one more observation of the unknown, with the uncertainty of that study plus
+the spread between jobs. The neutral prior stays in the mixture, so that wrong information costs little.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from tuner.analytic.laws import Array
 from tuner.analytic.regression import IntArray, Kernel, Law, Parameter, Posterior, Slopes, fit
 
-#: Probability of the past's prior before any observation: if a study of the same workload, data and hardware
-#: is in it, and if none is. With a half for others, searches of 71 made scripts spent 5% more after five
-#: studies of jobs whose best settings are far from theirs, and 4% less after five of jobs with near ones
-#: (standard error 2%). With a tenth, they spent 1% and 2% less.
+#: Prior probability of the prior from past studies: with a study of the same workload, data and hardware, and
+#: without one. With 0.5 for the latter, searches of 71 synthetic scripts spent 5% more after five studies of
+#: dissimilar jobs, and 4% less after five of similar jobs (standard error 2%). With 0.1, they spent 1% and 2%
+#: less.
 _BEFORE_ALIKE, _BEFORE_OTHERS = 0.5, 0.1
-#: The same of runs that the user imported for this job. From 0.3 to 0.85, with a spread from 0.15 to
-#: 0.5, searches of 120 made scripts cost the same within 2 to 3%, with runs of similar and of other scripts.
+#: The same for imported runs. From 0.3 to 0.85, with a spread of 0.15 to 0.5, the cost of searches of 120
+#: synthetic scripts differs by 2 to 3%, with runs of similar and of other scripts.
 _BEFORE_IMPORTED = 0.5
 #: Names of the priors.
 NEUTRAL, PAST_STUDIES, IMPORTED_RUNS = "neutral", "past studies", "imported runs"
@@ -30,14 +30,14 @@ NEUTRAL, PAST_STUDIES, IMPORTED_RUNS = "neutral", "past studies", "imported runs
 
 @dataclass(frozen=True, kw_only=True)
 class MixedPosterior:
-    """Several posteriors, by the evidence of their priors and what each was worth before any observation.
+    """Several posteriors of one law, weighted by the evidence and the prior probability of their priors.
 
-    Mean and covariance of predictions are the mixture's own; its shape is taken for normal.
+    Predictions have the mean and covariance of the mixture, and are treated as normal.
 
     Args:
-        parts: One for each prior, the neutral one first.
-        names: What to call the priors.
-        before: Probability of each prior before any observation, in the same order; sums to 1.
+        parts: One posterior for each prior, the neutral one first.
+        names: Names of the priors.
+        before: Prior probability of each prior; sums to 1.
     """
 
     parts: tuple[Posterior, ...]
@@ -85,11 +85,11 @@ class MixedPosterior:
         return np.asarray(mean), np.asarray(covariance)
 
     def moved(self, unknowns: Sequence[str], change: float) -> MixedPosterior:
-        """The posterior of a law some of whose unknowns differ; what the residual learnt stays.
+        """The posterior with some unknowns changed; the fitted residual stays.
 
         Args:
-            unknowns: Their names.
-            change: What is added to each, in the scale the law takes.
+            unknowns: Names of the unknowns to change.
+            change: Added to each, in the scale of the law.
         """
         added = change * np.array([parameter.name in unknowns for parameter in self.parameters])
         return replace(self, parts=tuple(replace(part, theta=part.theta + added) for part in self.parts))
@@ -100,7 +100,7 @@ class MixedPosterior:
         return {parameter.name: (float(value), float(sd)) for parameter, value, sd in values}
 
     def findings(self) -> dict[str, object]:
-        """Whether and how well the fits converged, and the weights of several priors."""
+        """Convergence and misfit of the fits, and the weights of the priors if there are several."""
         found = {
             "converged": all(part.converged for part in self.parts),
             "rms": self.rms,
@@ -113,22 +113,22 @@ class MixedPosterior:
         return dict(zip(self.names, self.weights.tolist(), strict=True))
 
     def sentences(self) -> list[str]:
-        """How several priors are weighted, and what is still unknown, in words."""
+        """Sentences about the weights of the priors and the unknowns that are not determined yet."""
         weights = [
             f"What {_FOUND[name]} counts with {weight:.0%}, {_REMAINDER[len(self.parts) > 2]}. Before the "
-            f"first run it counted with {before:.0%}; how well each prior predicted the runs of this job has "
-            "changed that."
+            f"first run it counted with {before:.0%}; this job's runs changed the weight by how well each "
+            "prior predicted them."
             for name, weight, before in zip(self.names[1:], self.weights[1:], self.before[1:], strict=True)
         ]
         return weights + unknown_sentences([name.removeprefix("log ") for name in self.at_prior()])
 
     def at_prior(self) -> list[str]:
-        """Names of the unknowns that the observations left where their priors had them, in every part."""
+        """Names of the unknowns that the observations do not determine, under any prior."""
         found = [set(part.at_prior()) for part in self.parts]
         return [p.name for p in self.parameters if all(p.name in names for names in found)]
 
 
-#: What a prior is learnt from, and what has the remainder of the weight if there are two or more priors.
+#: Words for the source of a prior, and for the remaining weight with two and with more priors.
 _FOUND = {
     PAST_STUDIES: "past studies in this database found",
     IMPORTED_RUNS: "the imported runs show",
@@ -137,13 +137,13 @@ _REMAINDER = ("a neutral prior with the rest", "the other priors with the rest")
 
 
 def weights_sentence(weights: Mapping[str, float]) -> str:
-    """The weights of priors by their names, in words."""
+    """A sentence with the weights of priors, by name."""
     stated = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items())
     return f"Weights of the priors, by how well they predicted: {stated}."
 
 
 def unknown_sentences(names: Sequence[str]) -> list[str]:
-    """Which unknowns the observations left at their priors, in words; none if there are none."""
+    """A sentence about unknowns that the observations do not determine; none if there are none."""
     return [f"Not determined by the data yet, so left at the prior: {', '.join(names)}."] if names else []
 
 
@@ -160,19 +160,19 @@ def fit_mixed(
     start: Array | None = None,
     tolerance: float = 1e-7,
 ) -> MixedPosterior:
-    """`fit` with the neutral prior, and one more with what each kind of past found, if it found anything.
+    """Fits a law with the neutral prior, and with the priors from past studies and imported runs, if any.
 
     Args:
         law: The law.
-        parameters: Its unknowns with their neutral priors, `(num_parameters,)`.
-        past: What past studies found of them, and imported runs.
-        residual: Kernel of what the law leaves out.
+        parameters: The unknowns with their neutral priors, `(num_parameters,)`.
+        past: Values of the unknowns from past studies and imported runs.
+        residual: Kernel of the residual.
         inputs: `(num_points, num_features)`; may be empty.
         observations: `(num_points,)`.
         noise_sd: Standard deviation of each observation, above 0, `(num_points,)`.
         slopes: Derivatives of the law; see `fit`.
-        start: Where the neutral search for theta starts, `(num_parameters,)`.
-        tolerance: When the searches end, see `fit`.
+        start: Initial theta of the neutral fit, `(num_parameters,)`.
+        tolerance: Tolerance of the fits; see `fit`.
     """
 
     def fitted(priors: Sequence[Parameter], first: Array | None) -> Posterior:
@@ -192,7 +192,7 @@ def fit_mixed(
 
 
 def _pasts(past: PastLaw) -> list[tuple[str, PastLaw, float]]:
-    """What past studies found and imported runs show, each with its probability before any observation."""
+    """Name, values and prior probability of the priors from past studies and imported runs."""
     values = [value for found in past.values() for value in found]
     is_alike = any(value.is_alike for value in values if not value.is_imported)
     kinds = ((PAST_STUDIES, _BEFORE_ALIKE if is_alike else _BEFORE_OTHERS), (IMPORTED_RUNS, _BEFORE_IMPORTED))
@@ -209,22 +209,22 @@ def _pasts(past: PastLaw) -> list[tuple[str, PastLaw, float]]:
     ]
 
 
-#: How much an unknown differs from one study to the next, in the neutral prior's standard deviations: of the
-#: same workload, data and hardware, and of any others. Assumed: a tenth, and half of what is unsure anyway.
+#: Standard deviation of an unknown between studies, in units of the neutral prior's: between studies of the
+#: same workload, data and hardware, and between other studies. Both are assumptions.
 _BETWEEN_ALIKE, _BETWEEN_JOBS = 0.1, 0.5
-#: The same of runs that the user imported for this job.
+#: The same for runs that the user imported.
 _BETWEEN_IMPORTED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class PastValue:
-    """One study's value of an unknown.
+    """The value of an unknown in one past study.
 
     Args:
-        mean: In the scale the law takes.
-        sd: How well that study knew it, above 0.
-        is_alike: Whether it was of the same workload, data and hardware.
-        is_imported: Whether it is of runs that were imported for this job, not of a study.
+        mean: Posterior mean, in the scale of the law.
+        sd: Posterior standard deviation, above 0.
+        is_alike: Whether the study was of the same workload, data and hardware.
+        is_imported: Whether the value is from runs that were imported for this job.
     """
 
     mean: float
@@ -234,22 +234,22 @@ class PastValue:
 
     @property
     def between(self) -> float:
-        """How much the unknown differs from there to here, in standard deviations of its neutral prior."""
+        """Standard deviation between that job and this one, in units of the neutral prior's."""
         if self.is_imported:
             return _BETWEEN_IMPORTED
         return _BETWEEN_ALIKE if self.is_alike else _BETWEEN_JOBS
 
 
 PastLaw = Mapping[str, Sequence[PastValue]]
-"""Name of an unknown to what past studies found of it."""
+"""Values of unknowns in past studies, by name of the unknown."""
 
 
 def informed(parameters: Sequence[Parameter], past: PastLaw) -> tuple[Parameter, ...] | None:
-    """The unknowns with what past studies say of them; None if they say nothing of any.
+    """The unknowns with priors from past studies; None if these contain none of the unknowns.
 
     Args:
-        parameters: With their neutral priors.
-        past: What past studies found.
+        parameters: The unknowns with their neutral priors.
+        past: Values from past studies.
     """
     if not any(past.get(parameter.name) for parameter in parameters):
         return None
@@ -257,7 +257,7 @@ def informed(parameters: Sequence[Parameter], past: PastLaw) -> tuple[Parameter,
 
 
 def _informed(parameter: Parameter, stated: Sequence[PastValue]) -> Parameter:
-    """Averaged by precision with the neutral prior as one more study; never surer than jobs are alike."""
+    """The precision-weighted mean of the neutral prior and the studies, at least as wide as jobs differ."""
     if not stated:
         return parameter
     between = [parameter.sd * t.between for t in stated]

@@ -1,26 +1,26 @@
-"""The gradient noise scale that grows along a run: from measurements at some places to the whole run.
+"""Growth of the gradient noise scale during a run, and the noise scale of the whole run.
 
-    samples(B) = s integral_0^1 (1 + B / N(u)) du,   N(u) = N u^g / (1 - g)      so that it is s (1 + B / N)
+    samples(B) = s integral_0^1 (1 + B / N(u)) du = s (1 + B / N),   N(u) = N u^g / (1 - g)
 
 B: counted batch; u: progress, the share of its samples that a very small batch has seen; N(u): noise scale
-there (samples); N: that of the whole run, the harmonic mean along it; g: growth, 0 <= g < 1. g = 0 is one
-noise scale along the run (McCandlish et al. 2018, equation 2.7). A run with batch B is at u after the share
+there (samples); N: noise scale of the whole run, the harmonic mean of N(u); g: growth, 0 <= g < 1. With g = 0
+the noise scale is constant (McCandlish et al. 2018, equation 2.7). A run with batch B reaches u after the
+share
 
     x / X = (u + r u^(1 - g)) / (1 + r),   r = B / N
 
-of its samples. What a run with batch B measures there is
+of its samples. There it measures the noise scale
 
     1 / N_measured = e^d / N(u) + k / B
 
-d: log of the noise scale that counts over the one that gradients show; k: share of the run's own noise in
-its gradient. This noise, of variance S / B, moves the iterates, so it is part of their squared gradient. A
-schedule that drops the learning rate makes N(u) jump, which no power law describes.
+d: log of the effective noise scale over the measured one; k: share of the run's own noise in its gradient.
+This noise, of variance S / B, moves the iterates, so it is part of their squared gradient. Schedules that
+drop the learning rate make N(u) jump, which a power law does not describe.
 
-Where the constants come from. Growth of 0.5 give or take 0.25 is an order of magnitude over a hundredfold of
-samples (McCandlish et al. 2018 find one to two along a training). The scale that counts is expected at twice
-the measured one, within a factor e: the measured one leaves out the curvature (the same paper, section 2.2).
-The factor was chosen with Pollux's three networks in view, which are all there is (`benchmarks.noise_growth`
-prints how well they are predicted).
+The priors: growth of 0.5 +- 0.25 is an order of magnitude per hundredfold of samples (McCandlish et al. 2018
+find one to two orders during a training). The effective noise scale is expected at twice the measured one,
+within a factor e, since measurements ignore the curvature (the same paper, section 2.2). The factor of two
+was chosen on Pollux's three networks (`benchmarks.noise_growth` prints how well they are predicted).
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from tuner.analytic.laws import Array
 from tuner.analytic.regression import Parameter
 from tuner.domain.measurement import NoiseStatistic
 
-#: Unknowns besides N.
+#: The unknowns besides N: g, log k and d.
 GROWTH = Parameter(name="growth of the noise scale", mean=0.5, sd=0.25)
 OWN_NOISE = Parameter(name="log share of a run's own noise in its gradient", mean=math.log(0.15), sd=1.0)
 COUNTED = Parameter(name="log noise scale that counts over the measured", mean=math.log(2.0), sd=1.0)
 UNKNOWNS = (GROWTH, OWN_NOISE, COUNTED)
 
-#: Beyond this the integral hangs on a run's first samples.
+#: Largest growth: above it, the integral depends on the first samples of a run.
 _MOST_GROWTH = 0.95
-#: A run's statistics are averaged over so many e-folds of samples, and of these so many at most.
+#: Statistics are averaged over sections of this many e-folds of samples; largest number of sections in a run.
 _FOLDS_COMBINED, _MOST_PLACES = 1.0, 4
-#: What a place strays from the power law, standard deviation of the logarithm.
+#: Standard deviation of the log noise scale of a section around the power law.
 _PLACE_SD = 0.5
-#: One pair of gradients determines the logarithm of a noise scale no better than this.
+#: Standard deviation of the log noise scale from one pair of gradients.
 _ONE_ESTIMATE_SD = 2.0
 _GRID = np.geomspace(1e-6, 1.0, 160)
 _LOG_GRID = np.log(_GRID)
@@ -55,12 +55,12 @@ _LOG_GRID = np.log(_GRID)
 
 @dataclass(frozen=True, kw_only=True)
 class NoisePlace:
-    """Gradient statistics of one section of a run.
+    """The noise scale of one section of a run.
 
     Args:
-        log_samples: Logarithm of the samples seen there.
-        log_scale: Logarithm of the noise scale that was measured, samples.
-        sd: Its standard deviation around what the law says.
+        log_samples: Logarithm of the samples seen, in the middle of the section.
+        log_scale: Logarithm of the measured noise scale, samples.
+        sd: Standard deviation of `log_scale` around the law.
     """
 
     log_samples: float
@@ -69,15 +69,17 @@ class NoisePlace:
 
 
 def noise_places(statistics: Sequence[NoiseStatistic]) -> list[NoisePlace]:
-    """One run's statistics by where they were taken; S and |G|^2 are averaged separately at each place.
+    """The noise scales along one run; S and |G|^2 are averaged separately in each section.
 
     Args:
-        statistics: Of one run, in its order. A place whose mean squared gradient is lost in noise is
-            left out.
+        statistics: Gradient statistics of the run, in order.
+
+    Returns:
+        One entry for each section, except those whose mean squared gradient is not above the noise.
     """
     seen = [s for s in statistics if s.samples > 0 and s.num_estimates > 0]
     logs = np.log([s.samples for s in seen])
-    # From the end on, so that what is nearest to the target is not split.
+    # Counted from the end, so that the section nearest to the target is complete.
     back = np.minimum((logs.max(initial=0.0) - logs) // _FOLDS_COMBINED, _MOST_PLACES - 1)
     found = []
     for place in np.unique(back)[::-1]:
@@ -93,7 +95,7 @@ def noise_places(statistics: Sequence[NoiseStatistic]) -> list[NoisePlace]:
 
 
 def progress_of_share(share: Array, relative_batch: Array, growth: float) -> Array:
-    """u of runs that have seen a share of their samples to target, the same shape.
+    """Progress u of runs that have seen a share of their samples to target; the shape of `share`.
 
     Args:
         share: x / X, in (0, 1].
@@ -116,8 +118,8 @@ def log_measured_scale(
     """Logarithm of the noise scale that a run measures, `(num,)`.
 
     Args:
-        log_batch: Of the counted batch, `(num,)`.
-        share: Of its samples to target that the run has seen, in (0, 1], `(num,)`.
+        log_batch: Logarithm of the counted batch, `(num,)`.
+        share: Share of its samples to target that the run has seen, in (0, 1], `(num,)`.
         log_noise_scale: log N.
         unknowns: Values of `UNKNOWNS`.
     """
@@ -130,20 +132,19 @@ def log_measured_scale(
 
 
 def whole_run_scale(share: Array, log_scale: Array) -> float:
-    """log N from the priors' means alone, from scales measured at shares of runs: the start of a fit."""
+    """An estimate of log N from noise scales measured at shares of runs, with the priors' means."""
     ahead = -GROWTH.mean * np.log(np.maximum(share, _GRID[0])) + math.log1p(-GROWTH.mean)
     return float(np.mean(log_scale + ahead)) + COUNTED.mean
 
 
 def noise_scale(statistics: Sequence[NoiseStatistic]) -> float | None:
-    """S / |G|^2 in samples: numerator and denominator are averaged separately, then divided.
+    """The noise scale S / |G|^2, samples; numerator and denominator are averaged separately.
 
     Args:
-        statistics: Unbiased estimates from about one place of a run.
+        statistics: Unbiased estimates from one section of a run.
 
     Returns:
-        The noise scale, or None where the mean squared gradient is not above zero, as happens when
-        noise drowns it.
+        The noise scale, or None if an average is not above zero, as happens if noise dominates.
     """
     noise = sum(s.noise * s.num_estimates for s in statistics)
     squared = sum(s.squared_gradient * s.num_estimates for s in statistics)

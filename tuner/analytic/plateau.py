@@ -1,20 +1,19 @@
-"""Chance that a run never reaches its target, from the slope of its latest scores.
+"""Plateaus: probability that a run never reaches its target, from the slope of its latest scores.
 
-A run that closes what is left to the target at its present pace, by log samples, needs
+At the present slope over log samples, a run needs
 
-    f = left / slope    e-folds of samples,
+    f = (target - progress) / slope    e-folds of samples,
 
-with the upper end of the slope, since noise alone must not call a run stuck. The log odds of never arriving
-are linear in log f and in the progress made. Two kinds of run differ:
+with the upper end of the slope's confidence interval, so that noise alone does not make a run look stuck. The
+log odds of never reaching the target are linear in log f and in the progress. Two kinds of run differ:
 
-- A recorded run ends where its recording does: one that has gained little needs too long. The constants are
-  a logistic regression over curves of recorded workloads, each cut at random places, where `never` means: not
-  within the recording, which goes on for at least as long again (`python -m benchmarks.plateaus` fits them
-  again, each workload judged by the others).
-- A run that trains goes on as long as it is paid for: one that has gained much and slows down has levelled
-  off. The constants were chosen on made scripts, of which some level off or turn back below the target, with
-  a lower constant than fitted, since users choose their targets for scripts that they know
-  (`python -m benchmarks.made_scripts --fit` fits them to other ones).
+- A recorded run ends with its recording: one with little progress needs too long. The constants are from a
+  logistic regression over curves of recorded workloads, truncated at random; `never` means not within the
+  recording, which is at least twice as long (`python -m benchmarks.plateaus` repeats the fit).
+- A run that trains can continue: one with much progress that slows down has leveled off. The constants were
+  chosen on synthetic scripts, some of which level off or turn back below the target. The constant term is
+  lower than fitted, since users choose targets for scripts that they know (`python -m benchmarks.made_scripts
+  --fit` repeats the fit).
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from tuner.analytic.laws import Array
 
 @dataclass(frozen=True, kw_only=True)
 class NeverOdds:
-    """Log odds that a run never arrives.
+    """Coefficients of the log odds that a run never reaches its target.
 
     Args:
-        constant: Their constant.
+        constant: Constant term.
         of_log_folds: Factor of log f.
-        of_progress: Factor of the progress made.
-        unknown: The chance while a run has fewer than `FEWEST_SCORES` scores.
+        of_progress: Factor of the progress.
+        unknown: The probability for a run with fewer than `FEWEST_SCORES` scores.
     """
 
     constant: float
@@ -44,24 +43,24 @@ class NeverOdds:
     unknown: float
 
 
-#: Of recorded runs, and of runs that train as long as they need.
+#: For recorded runs, and for runs that train as long as they need.
 RECORDED = NeverOdds(constant=3.7, of_log_folds=0.75, of_progress=-4.2, unknown=0.5)
 TRAINED = NeverOdds(constant=-3.2, of_log_folds=0.75, of_progress=2.9, unknown=0.2)
-#: With fewer scores than this a slope says nothing.
+#: Smallest number of scores from which a slope is estimated.
 FEWEST_SCORES = 3
-#: Where the features are clipped: beyond, they say no more.
+#: Limits at which the features are clipped.
 _LEAST_FOLDS, _MOST_FOLDS, _LEAST_PROGRESS = 0.05, 50.0, -0.2
-#: Median of |second difference| over the standard deviation of independent noise.
+#: Median of the absolute second difference of independent noise, over its standard deviation.
 SECOND_DIFFERENCE = 0.6745 * 6.0**0.5
 
 
 def chance_of_never(samples: Array, progress: Array, odds: NeverOdds) -> float:
-    """Chance that a run gains too little to reach the target, in (0, 1).
+    """Probability that a run never reaches the target, in (0, 1).
 
     Args:
         samples: Samples seen at each score, ascending, above 0, `(num_points,)`.
         progress: (value - start) / (target - start) at each score, below 1, `(num_points,)`.
-        odds: Of the kind of run.
+        odds: Coefficients for the kind of run.
     """
     if len(samples) < FEWEST_SCORES:
         return odds.unknown
@@ -71,25 +70,26 @@ def chance_of_never(samples: Array, progress: Array, odds: NeverOdds) -> float:
 
 
 def plateau_features(samples: Array, progress: Array) -> tuple[float, float]:
-    """What the log odds are linear in: log f, and the progress made, both clipped to an informative range.
+    """The features of the log odds: log f and the progress, both clipped.
 
     Args:
-        samples: As for `chance_of_never`, at least `FEWEST_SCORES` scores.
-        progress: Likewise.
+        samples: As for `chance_of_never`, with at least `FEWEST_SCORES` scores.
+        progress: As for `chance_of_never`.
     """
     log_folds = math.log(min(max(needed_folds(samples, progress), _LEAST_FOLDS), _MOST_FOLDS))
     return log_folds, min(max(float(progress.max()), _LEAST_PROGRESS), 1.0)
 
 
 def needed_folds(samples: Array, progress: Array) -> float:
-    """f: e-folds of samples until the target at the upper end of the present slope, above 0.
+    """f: e-folds of samples until the target, at the upper end of the present slope, above 0.
 
-    The slope is that of the scores since half of the samples, at least `FEWEST_SCORES`. Its standard error
-    adds the scatter around the line and the noise of single scores, by their second differences.
+    The slope is fitted to the scores since half of the samples, at least `FEWEST_SCORES` of them. Its
+    standard error combines the scatter around the line and the noise of single scores (from second
+    differences).
 
     Args:
-        samples: As for `chance_of_never`, at least `FEWEST_SCORES` scores.
-        progress: Likewise.
+        samples: As for `chance_of_never`, with at least `FEWEST_SCORES` scores.
+        progress: As for `chance_of_never`.
     """
     folds = np.log(samples)
     late = folds >= folds[-1] - math.log(2.0)
@@ -102,7 +102,7 @@ def needed_folds(samples: Array, progress: Array) -> float:
 
 
 def fitted_line(x: Array, y: Array) -> tuple[float, float, float]:
-    """Slope of a straight line through some points, its standard error, and its value at the last point."""
+    """Slope of the least-squares line, its standard error, and the line's value at the last point."""
     centred = x - x.mean()
     spread = float((centred**2).sum())
     slope = float((centred * y).sum()) / spread

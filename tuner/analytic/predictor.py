@@ -1,4 +1,4 @@
-"""Predicts time to target: seconds per sample times samples to target, as joint draws of all candidates."""
+"""Predicts time to target: joint draws of seconds per sample times samples to target."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from tuner.analytic.samples_model import SamplesModel, staleness
 from tuner.analytic.slope_fit import SlopeFit
 from tuner.analytic.step_time_model import SecondsModel
 
-#: Have no factor in common with the number of draws.
+#: Coprime to the number of draws.
 _COPRIME, _OTHER_COPRIME = 61, 97
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """A started run: what resuming it saves.
+    """A started run, which resuming would continue.
 
     Args:
-        configuration: What it runs with.
-        index: Its place among the runs the samples model was fitted to.
+        configuration: The configuration of the run.
+        index: Index among the runs that the samples model was fitted to.
         samples: Samples seen.
-        training_seconds: Its training clock.
-        samples_to_target: Where it crossed the target; None while it has not.
-        seconds_to_target: Its training clock at the crossing; None while it has not.
-        ended: Whether it broke down and cannot resume.
+        training_seconds: Seconds on the training clock.
+        samples_to_target: Samples at which it reached the target; None if it has not.
+        seconds_to_target: Training seconds at which it reached the target; None if it has not.
+        ended: Whether it failed and cannot resume.
         is_timed: Whether its clock is that of the cluster to predict.
     """
 
@@ -48,15 +48,15 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Draws of what configurations take, `(NUM_DRAWS, num_configurations)` each.
+    """Draws of time and samples to target, `(NUM_DRAWS, num_configurations)` each.
 
     Args:
-        configurations: What they are about, in order.
-        log_seconds: Logarithm of training seconds from the start to the target, were it reached.
-        log_samples: Logarithm of samples to the target, were it reached; of a started run too.
-        never: In which draws the target is never reached.
-        seconds_per_sample: Median, `(num_configurations,)`.
-        log_seconds_sd: Standard deviation of log seconds a sample, `(num_configurations,)`.
+        configurations: The configurations, in order.
+        log_seconds: Logarithm of training seconds from the start to the target, if it is reached.
+        log_samples: Logarithm of samples from the start to the target, if it is reached.
+        never: Whether the target is never reached.
+        seconds_per_sample: Median seconds per sample, `(num_configurations,)`.
+        log_seconds_sd: Standard deviation of log seconds per sample, `(num_configurations,)`.
     """
 
     configurations: tuple[Configuration, ...]
@@ -68,7 +68,7 @@ class Forecast:
 
     @cached_property
     def total(self) -> Array:
-        """Training seconds from the start to the target; infinite where it is never reached."""
+        """Training seconds from the start to the target; infinite if it is never reached."""
         return np.where(self.never, np.inf, np.exp(np.minimum(self.log_seconds, 600.0)))
 
     @cached_property
@@ -77,24 +77,24 @@ class Forecast:
         return np.where(self.never, np.inf, np.exp(np.minimum(self.log_samples, 600.0)))
 
     def quantile(self, level: float) -> Array:
-        """Quantiles of `total` were the target reached, `(num_configurations,)`; infinite if it never is."""
+        """Quantile of `total` over draws that reach the target, `(num_configurations,)`; infinite if none."""
         ordered = np.sort(self.total, axis=0)
         position = (level * np.isfinite(ordered).sum(axis=0)).astype(int)
         return np.asarray(ordered[position, np.arange(ordered.shape[1])], dtype=float)
 
     def probability_of_reaching(self) -> Array:
-        """Share of draws in which the target is reached, `(num_configurations,)`."""
+        """Share of draws that reach the target, `(num_configurations,)`."""
         return np.asarray(1.0 - self.never.mean(axis=0), dtype=float)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chances:
-    """Chances never to arrive.
+    """Probabilities of never reaching the target.
 
     Args:
-        of_runs: Of started runs, by their statistics (`run_key`).
-        of_others: Of every other candidate.
-        edge: Rates at which other candidates break down; None where that is not known.
+        of_runs: For started runs, by `run_key`.
+        of_others: For every other candidate.
+        edge: The learning rates at which other candidates break down; None if unknown.
     """
 
     of_runs: Mapping[Configuration, float]
@@ -107,12 +107,12 @@ class Predictor:
     """Predicts training seconds to target.
 
     Args:
-        seconds: Seconds a sample.
-        samples: Samples to target: what is reported and stored.
-        chances: Chances never to arrive.
-        runs: Started runs, by their statistics (`run_key`).
-        other: Another forecaster of samples to target; None for none.
-        weight_of_other: Its probability.
+        seconds: The model of seconds per sample.
+        samples: The model of samples to target that is reported and stored.
+        chances: Probabilities of never reaching the target.
+        runs: Started runs, by `run_key`.
+        other: A second model of samples to target, mixed with `samples`; None for none.
+        weight_of_other: Probability of `other`.
         devices_per_node: Ranks on one node.
     """
 
@@ -130,17 +130,17 @@ class Predictor:
         statistics: Sequence[Configuration],
         rng: np.random.Generator,
     ) -> Forecast:
-        """What configurations take, as draws that are joint over all of them.
+        """Joint draws of time and samples to target of some configurations.
 
         Args:
-            configurations: Of the job's space, or others.
-            statistics: By what the run of each would be known (`run_key`), `(num_configurations,)`.
-            rng: Of the draws.
+            configurations: What to predict.
+            statistics: The `run_key` of each configuration, `(num_configurations,)`.
+            rng: Generator of the draws.
         """
         kinds = list(dict.fromkeys(statistics))
         places = {kind: place for place, kind in enumerate(kinds)}
         kind_of = np.array([places[kind] for kind in statistics], dtype=np.intp)
-        # Each by draws of its own: those of one decision are those of the next.
+        # Separate generators, so that every decision has the same draws of each quantity.
         of_samples, of_seconds = rng.spawn(2)
         log_samples = self._log_samples(kinds, of_samples)[:, kind_of]
         never = self._never(kinds)[:, kind_of]
@@ -166,10 +166,7 @@ class Predictor:
         )
 
     def _log_samples(self, kinds: Sequence[Configuration], rng: np.random.Generator) -> Array:
-        """Draws of log samples to target were it reached, `(NUM_DRAWS, num_kinds)`.
-
-        A started run and its neighbors are drawn jointly: if it is late, so are they.
-        """
+        """Joint draws of log samples to target, if it is reached, `(NUM_DRAWS, num_kinds)`."""
         started = [self.runs.get(kind) for kind in kinds]
         indexes = [run.index if run else None for run in started]
         own, others = rng.spawn(2)
@@ -185,9 +182,9 @@ class Predictor:
         return draws
 
     def _never(self, kinds: Sequence[Configuration]) -> npt.NDArray[np.bool_]:
-        """In which draws each never arrives, whatever the others do, `(NUM_DRAWS, num_kinds)`."""
+        """In which draws each never reaches the target, independently, `(NUM_DRAWS, num_kinds)`."""
         chances = self.chances_of(kinds)
-        # Which draws never arrive has nothing to do with when the others do.
+        # Shuffled, so that never reaching the target is independent of the draws of samples.
         starts = np.arange(len(kinds)) * _OTHER_COPRIME * 31
         order = (np.arange(NUM_DRAWS)[:, None] * _COPRIME + starts[None, :]) % NUM_DRAWS
         never = (order + 0.5) / NUM_DRAWS < chances
@@ -201,7 +198,7 @@ class Predictor:
         return never
 
     def chances_of(self, kinds: Sequence[Configuration]) -> Array:
-        """Chance of each never to arrive, without that of breaking down (`Chances.edge`), `(num_kinds,)`."""
+        """Probability of never reaching the target, without break-downs (`Chances.edge`), `(num_kinds,)`."""
         return np.array([self._chance(kind) for kind in kinds], dtype=float)
 
     def _chance(self, kind: Configuration) -> float:
@@ -212,5 +209,5 @@ class Predictor:
 
 
 def _later(draws: Array, least: float) -> Array:
-    """Draws of a run that has not arrived yet: it arrives later than now."""
+    """Draws of a run that has not reached the target yet: it needs more samples than it has seen."""
     return np.maximum(draws, least + 0.01)

@@ -1,4 +1,8 @@
-"""Quasi-random draws: deterministic points that represent a distribution."""
+"""Quasi-random draws: deterministic, evenly spread points that represent a distribution.
+
+The sequence is not SciPy's: `scipy.stats.qmc` takes 1.2 s to import, and its points would change every seeded
+search.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,14 @@ import numpy as np
 
 from tuner.analytic.laws import Array
 
-#: Number of draws of a belief wherever several beliefs are combined.
+#: Number of draws of every predicted quantity.
 NUM_DRAWS = 256
 
 
 def spread_uniforms(num_draws: int, num_dimensions: int) -> Array:
     """Evenly spread points of the unit cube, `(num_draws, num_dimensions)`.
 
-    An additive recurrence with the generalised golden ratio (Roberts 2018); even in few dimensions.
+    An additive recurrence with the generalized golden ratio (Roberts 2018), for few dimensions.
     """
     ratio = 2.0
     for _ in range(40):
@@ -27,7 +31,7 @@ def spread_uniforms(num_draws: int, num_dimensions: int) -> Array:
 
 @lru_cache(maxsize=16)
 def spread_normals(num_draws: int, num_dimensions: int) -> Array:
-    """Evenly spread standard normals, `(num_draws, num_dimensions)`; do not write into them."""
+    """Evenly spread standard normals, `(num_draws, num_dimensions)`; read-only."""
     from scipy.special import ndtri  # takes a while to import; only models need it
 
     found = np.asarray(ndtri(spread_uniforms(num_draws, num_dimensions)))
@@ -36,7 +40,7 @@ def spread_normals(num_draws: int, num_dimensions: int) -> Array:
 
 
 def shuffled_normals(rng: np.random.Generator, num: int) -> Array:
-    """Standard normals, the same even ones for each of `num` in an order of its own, `(NUM_DRAWS, num)`."""
+    """The same evenly spread standard normals in each column, shuffled separately, `(NUM_DRAWS, num)`."""
     from scipy.special import ndtri
 
     even = ndtri((np.arange(NUM_DRAWS) + 0.5) / NUM_DRAWS)
@@ -44,6 +48,6 @@ def shuffled_normals(rng: np.random.Generator, num: int) -> Array:
 
 
 def correlated(covariance: Array, normals: Array) -> Array:
-    """Draws with a covariance `(num, num)` from independent standard normals, `(num_draws, num)`."""
+    """Draws with a covariance `(num, num)`, from independent standard normals, `(num_draws, num)`."""
     values, vectors = np.linalg.eigh(covariance)
     return np.asarray(normals @ (vectors * np.sqrt(np.maximum(values, 0.0))).T, dtype=float)

@@ -1,4 +1,4 @@
-"""The learning rate above which training breaks down, and how much lower it lies for stale updates."""
+"""Largest stable learning rate: the edge above which training breaks down, lower for stale updates."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from search_spaces import Configuration
 from tuner.analytic.laws import Array
 from tuner.domain.measurement import NoiseStatistic
 
-#: Progress below which a run counts as stuck at its start.
+#: A run with less progress is stuck at its start.
 _STUCK = 0.05
-#: A run has collapsed if its last scores, so many after the best one at least, show less than this share of
-#: the best progress that it made.
+#: A run has collapsed if the median of its last `_FEWEST_LATER` scores, all after its best score, is below
+#: this share of its best progress.
 _COLLAPSED, _FEWEST_LATER = 0.5, 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvidence:
-    """The evidence of one run.
+    """What one run showed.
 
     Args:
-        configuration: What it was run with.
+        configuration: The configuration of the run.
         samples: Samples seen at each evaluation, above 0, `(num_points,)`.
         progress: (value - start) / (target - start) at each evaluation, `(num_points,)`.
-        samples_to_target: Where it crossed the target; None if it has not.
-        diverged: Whether it stopped being finite.
-        ended: Whether it came to its end without arriving.
-        turned_back: Whether it passed its best value and got worse since.
-        emulated: Whether its ranks were emulated.
-        noise: Gradient noise along it.
+        samples_to_target: Samples at which it reached the target; None if it has not.
+        diverged: Whether the loss or the parameters became non-finite.
+        ended: Whether it ended without reaching the target.
+        turned_back: Whether the metric is worse than its best value before.
+        emulated: Whether the ranks were emulated.
+        noise: Gradient statistics along the run.
     """
 
     configuration: Configuration
@@ -47,15 +47,12 @@ class RunEvidence:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it never left its start, or fell back to it."""
+        """Whether its progress is still, or again, near 0."""
         return bool(np.max(self.progress[-2:], initial=0.0) < _STUCK)
 
     @property
     def has_collapsed(self) -> bool:
-        """Whether it lost most of what it had gained, as with too large a rate.
-
-        Where it collapsed says nothing of how far other runs come.
-        """
+        """Whether it lost most of its progress, as with too large a learning rate."""
         if not len(self.progress):
             return False
         place = int(np.argmax(self.progress))
@@ -66,7 +63,7 @@ class RunEvidence:
 
 
 def broke_down(run: RunEvidence, runs: Sequence[RunEvidence]) -> bool:
-    """Whether a run diverged, or its rate is so large that it is stuck where a smaller one got away."""
+    """Whether a run diverged, or is stuck where a run with a smaller learning rate made progress."""
     if run.diverged:
         return True
     if not run.is_stuck or not len(run.samples):
@@ -81,26 +78,25 @@ def broke_down(run: RunEvidence, runs: Sequence[RunEvidence]) -> bool:
     )
 
 
-#: The edge lies a factor of eight above the best rate of large batches, give or take a factor of three.
+#: Prior: the edge is a factor of eight above the best rate of large batches, within a factor of three.
 _ABOVE_BEST, _SD = math.log(8.0), 1.1
-#: Half of an e-fold: the width of the logistic by which a run that broke down or went well moves it.
+#: Width of the logistic likelihood that a run breaks down, in e-folds of the learning rate.
 _WIDTH = 0.5
-#: How much lower the edge lies for each e-fold of ranks that do not wait: with odds of two to three not at
-#: all, else half a normal of this standard deviation. On 32 ranks 0.5 is a factor of six.
+#: Prior of the shift, by which the log edge falls per e-fold of asynchronous ranks: 0 with probability 0.4,
+#: else half-normal with this standard deviation. On 32 ranks, 0.5 is a factor of six.
 _NO_SHIFT, _SHIFT_SD = 0.4, 0.5
 SHIFTS = np.linspace(0.0, 2.0, 21)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateEdge:
-    """Beliefs about the edge, on a grid.
+    """The posterior of the edge and of its shift, on a grid.
 
-    The edge of a training with p ranks that do not wait lies at log rate `grid` - `SHIFTS` log p; that of
-    all others at `grid`.
+    With p asynchronous ranks, the edge is at log rate `grid` - `SHIFTS` log p; with a barrier, at `grid`.
 
     Args:
-        grid: Logarithms of rates at which training may break down, `(num_grid,)`.
-        joint: Probabilities of both, `(num_grid, num_shifts)`.
+        grid: Logarithms of learning rates, `(num_grid,)`.
+        joint: Joint probabilities of edge and shift, `(num_grid, num_shifts)`.
     """
 
     grid: Array
@@ -108,15 +104,15 @@ class RateEdge:
 
     @property
     def weights(self) -> Array:
-        """Probabilities of `grid`, `(num_grid,)`."""
+        """Probabilities of the edge, `(num_grid,)`."""
         return np.asarray(self.joint.sum(axis=1))
 
     def draws(self, uniforms: Array) -> Array:
-        """Draws of the edge by inverse transform, the same shape."""
+        """Draws of the edge by inverse transform; the shape of `uniforms`."""
         return np.asarray(np.interp(uniforms, np.cumsum(self.weights), self.grid), dtype=float)
 
     def shift_draws(self, edges: Array, uniforms: Array) -> Array:
-        """Draws of the shift, each given its draw of the edge, `(num_draws,)`."""
+        """Draws of the shift, conditional on draws of the edge, `(num_draws,)`."""
         place = np.abs(edges[:, None] - self.grid).argmin(axis=1)
         cumulative = np.cumsum(self.joint[place], axis=1)
         cumulative /= np.maximum(cumulative[:, -1:], 1e-300)
@@ -125,16 +121,16 @@ class RateEdge:
 
 
 def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], staleness: Array) -> RateEdge:
-    """What runs show of the edge.
+    """The posterior of the edge.
 
-    Runs whose ranks wait show the edge itself. Others show edge and shift jointly: one that broke down on
-    many ranks is as well explained by its staleness, and leaves rates of all-reduce nearly as they were.
+    Runs with a barrier determine the edge; asynchronous runs determine edge and shift jointly. If one of
+    these breaks down on many ranks, staleness may explain it, so the edge of all-reduce hardly changes.
 
     Args:
         best: Logarithm of the best rate of large batches.
-        best_sd: Its standard deviation.
-        runs: What was run.
-        staleness: log p of each run whose ranks do not wait, else 0, `(num_runs,)`.
+        best_sd: Standard deviation of `best`.
+        runs: The runs.
+        staleness: log p of each asynchronous run, 0 of others, `(num_runs,)`.
     """
     center, sd = best + _ABOVE_BEST, math.hypot(_SD, best_sd)
     grid = np.linspace(center - 4 * sd, center + 4 * sd, 161)
@@ -150,7 +146,7 @@ def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], stal
 
 
 def _log_likelihood(run: RunEvidence, runs: Sequence[RunEvidence], edge: Array) -> Array:
-    """Of what a run did, were the edge there, up to a constant; the same shape."""
+    """Log likelihood of a run for each edge, up to a constant; the shape of `edge`."""
     distance = (math.log(run.configuration.learning_rate) - edge) / _WIDTH
     if broke_down(run, runs):
         return np.asarray(-np.logaddexp(0.0, -distance), dtype=float)

@@ -1,4 +1,4 @@
-"""Slopes fitted to one quantity of a search's candidates: draws of it, and what was learnt."""
+"""Slope model of one quantity: its draws for a search's candidates, and its description."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tuner.analytic.speeds import Speeds
 
 @dataclass(frozen=True, kw_only=True)
 class SlopeFit:
-    """One quantity's slopes, for people and for the ledger.
+    """The fitted slopes of one quantity.
 
     Args:
         quantity: `seconds a sample` or `samples to target`.
-        names: Of the slopes, `intercept` first.
+        names: Names of the slopes, `intercept` first.
         model: The posterior.
-        rows: The candidates' rows in it.
+        rows: Index of each candidate in the posterior.
     """
 
     quantity: str
@@ -31,11 +31,11 @@ class SlopeFit:
     rows: Mapping[Configuration, int]
 
     def speeds(self, configurations: Sequence[Configuration], rng: np.random.Generator) -> Speeds:
-        """Log seconds a sample of candidates, if that is the quantity.
+        """Log seconds per sample of candidates, if that is the quantity.
 
         Args:
             configurations: Some of the candidates.
-            rng: Of the draws.
+            rng: Generator of the draws.
         """
         rows = [self.rows[configuration] for configuration in configurations]
         return Speeds(
@@ -52,31 +52,31 @@ class SlopeFit:
 
     @property
     def between_moments_sd(self) -> float:
-        """What repeating the same thing differs by: standard deviation of the logarithm."""
+        """Standard deviation of the logarithm between repetitions of one configuration."""
         return self.model.own_sd
 
     def summary(self) -> list[str]:
-        """What was learnt, in sentences."""
+        """Sentences about the fitted slopes."""
         pairs = zip(self.names[1:], self.model.slopes[1:], self.model.slopes_sd[1:], strict=True)
         found = [f"{name} {slope:+.2f} ({sd:.2f})" for name, slope, sd in pairs]
         lines = [weights_sentence(self.model.weights)]
         if found:
             lines.insert(
-                0, f"Change of log {self.quantity} with each unit (standard deviation): {', '.join(found)}."
+                0, f"Change of log {self.quantity} per unit (standard deviation): {', '.join(found)}."
             )
         return lines + unknown_sentences(self.at_prior())
 
     def parameters(self) -> dict[str, tuple[float, float]]:
-        """Slopes and their standard deviations, by name."""
+        """Mean and standard deviation of each slope, by name."""
         values = zip(self.names, self.model.slopes, self.model.slopes_sd, strict=True)
         return {name: (float(slope), float(sd)) for name, slope, sd in values}
 
     def findings(self) -> dict[str, object]:
-        """What else is stored with the fit."""
+        """Further facts that are stored with the fit."""
         return {"at_prior": self.at_prior(), "sentences": self.summary()}
 
     def at_prior(self) -> list[str]:
-        """Names of the slopes that the observations left where the priors had them."""
+        """Names of the slopes whose posterior is nearly as wide as the prior."""
         widths = np.max([part.component.prior.sd for part in self.model.parts], axis=0)
         known = zip(self.names, self.model.slopes_sd, widths, strict=True)
         return [name for name, sd, width in known if sd > 0.9 * width]

@@ -1,11 +1,11 @@
-"""Bayesian regression with slopes and a Gaussian-process residual, mixed over several priors.
+"""Slope model: Bayesian linear regression with a Gaussian-process residual, mixed over several priors.
 
-y_i = w' x_i + g(x_i) + d_i for a candidate i, seen as y_i + c a_i + e_i: slopes w ~ N(m, diag(v)), g a
-zero-mean Gaussian process, d_i ~ N(0, own_sd^2) the part of its own of each candidate, c ~ N(0, 1) what all
-unfinished observations err by alike, each with a standard deviation a_i, e_i the error of observing. All is
-linear, so that the posterior is closed (Rasmussen and Williams 2006, section 2.7). Prior means m, residual
-sizes and length scales make the components of a mixture, weighted by their marginal likelihood (Bayesian
-model averaging; Hoeting et al. 1999): a prior that is wrong loses its weight after a few observations.
+A candidate i has y_i = w' x_i + g(x_i) + d_i, with slopes w ~ N(m, diag(v)), a zero-mean Gaussian process g,
+and an independent deviation d_i ~ N(0, own_sd^2). An observation is y_i + c a_i + e_i: c ~ N(0, 1) is the
+common error of all unfinished runs, with standard deviation a_i, and e_i is noise. The posterior has a closed
+form (Rasmussen and Williams 2006, section 2.7). Prior means, residual sizes and length scales form the
+components of a mixture, weighted by their marginal likelihood (Bayesian model averaging; Hoeting et al.
+1999), so that a wrong prior loses its weight after a few observations.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from tuner.analytic.laws import Array
 from tuner.analytic.quasi_random import NUM_DRAWS, shuffled_normals
 from tuner.analytic.regression import IntArray
 
-#: Factors of the length scales to mix.
+#: Factors on the length scales; the model mixes them.
 LENGTH_FACTORS = (0.6, 1.2)
-#: Has no factor in common with a number of draws that is a power of two.
+#: Coprime to the number of draws, a power of two.
 _COPRIME = 97
-#: Added to the diagonal of a covariance that rounding left singular.
+#: Added to the diagonal of a covariance that may be singular after rounding.
 _JITTER = 1e-9
-#: Components with less weight than this are left out.
+#: Components with a smaller weight are dropped.
 _LEAST_WEIGHT = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlopePrior:
-    """A prior of slopes.
+    """A prior of the slopes.
 
     Args:
-        name: Such as `neutral`.
-        mean: One for each column of the design, `(num_columns,)`.
-        sd: Their standard deviations, `(num_columns,)`.
+        name: The name, such as `neutral`.
+        mean: Means, one for each column of the design, `(num_columns,)`.
+        sd: Standard deviations, `(num_columns,)`.
     """
 
     name: str
@@ -47,13 +47,13 @@ class SlopePrior:
 
 @dataclass(frozen=True, kw_only=True)
 class Observations:
-    """Observations.
+    """Observations of candidates.
 
     Args:
-        rows: Which candidate each is of, `(num,)`.
-        values: y, `(num,)`.
-        noise_sd: Standard deviation of e, above 0, `(num,)`.
-        common_sd: a, standard deviation of the error that all have in common, `(num,)`.
+        rows: Index of the candidate of each, `(num,)`.
+        values: Observed values, `(num,)`.
+        noise_sd: Standard deviation of the noise e, above 0, `(num,)`.
+        common_sd: a, standard deviation of the common error, `(num,)`.
     """
 
     rows: IntArray
@@ -63,12 +63,12 @@ class Observations:
 
 
 class Design:
-    """Candidates' columns and kernels, made once for a space.
+    """The columns of the candidates and the kernels of the residual, computed once for a space.
 
     Args:
-        columns: The slopes' columns, the intercept's among them, `(num_candidates, num_columns)`.
-        positions: What the residual's kernel compares, `(num_candidates, num_axes)`.
-        lengths: Length scale of each axis of `positions`, `(num_axes,)`.
+        columns: Columns of the slopes, with the intercept's, `(num_candidates, num_columns)`.
+        positions: Inputs of the residual, `(num_candidates, num_axes)`.
+        lengths: Length scales of the positions, `(num_axes,)`.
     """
 
     def __init__(self, columns: Array, positions: Array, lengths: Array) -> None:
@@ -78,7 +78,7 @@ class Design:
         self._roots: dict[float, Array] = {}
 
     def kernel(self, factor: float) -> Array:
-        """Correlations of the residual, length scales times `factor`, `(num_candidates, num_candidates)`."""
+        """Correlations of the residual with scaled lengths, `(num_candidates, num_candidates)`."""
         known = self._kernels.get(factor)
         if known is None:
             z = self._positions / factor
@@ -88,7 +88,7 @@ class Design:
         return known
 
     def root(self, factor: float) -> Array:
-        """Lower root of `kernel`, `(num_candidates, num_candidates)`."""
+        """Cholesky factor of `kernel`, `(num_candidates, num_candidates)`."""
         known = self._roots.get(factor)
         if known is None:
             kernel = self.kernel(factor)
@@ -99,12 +99,12 @@ class Design:
 
 @dataclass(frozen=True, kw_only=True)
 class _Component:
-    """One prior with one residual, solved for the observations.
+    """One prior with one residual, fitted to the observations.
 
     Args:
-        log_evidence: Marginal likelihood of the observations, logarithm.
-        inverse_root: Inverse of the lower root of the observations' covariance, `(num, num)`.
-        whitened: The misfit times it, `(num,)`.
+        log_evidence: Log marginal likelihood of the observations.
+        inverse_root: Inverse Cholesky factor of the observations' covariance, `(num, num)`.
+        whitened: `inverse_root` times the misfit, `(num,)`.
     """
 
     prior: SlopePrior
@@ -117,11 +117,10 @@ class _Component:
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """A component's posterior over all candidates.
+    """The posterior of a component for all candidates.
 
     Args:
-        lowered: The observations' inverse root times their covariance with all candidates,
-            `(num, num_candidates)`.
+        lowered: `inverse_root` times the covariance of observations and candidates, `(num, num_candidates)`.
     """
 
     weight: float
@@ -133,15 +132,15 @@ class _Part:
 
 @dataclass(frozen=True, kw_only=True)
 class SlopeModel:
-    """The mixture's posterior over candidates.
+    """The posterior of the mixture for all candidates.
 
     Args:
-        mean: Of y, `(num_candidates,)`.
-        variance: Of y, `(num_candidates,)`.
+        mean: Mean of y, `(num_candidates,)`.
+        variance: Variance of y, `(num_candidates,)`.
         slopes: Mean slopes, `(num_columns,)`.
-        slopes_sd: Their standard deviations, `(num_columns,)`.
-        weights: Of each prior, by name.
-        own_sd: Standard deviation of each candidate's own part.
+        slopes_sd: Standard deviations of the slopes, `(num_columns,)`.
+        weights: Weight of each prior, by name.
+        own_sd: Standard deviation of each candidate's independent deviation.
     """
 
     mean: Array
@@ -157,11 +156,12 @@ class SlopeModel:
     def draws(self, rng: np.random.Generator) -> Array:
         """Joint draws of y of all candidates, `(NUM_DRAWS, num_candidates)`.
 
-        Each component has as many draws as its weight says. Draws of the prior are moved by what was observed
-        (Matheron's rule; Wilson et al. 2020), so that no covariance of all candidates is made.
+        The number of draws of a component is proportional to its weight. Draws of the prior are conditioned
+        on the observations (Matheron's rule; Wilson et al. 2020), which needs no covariance of all
+        candidates.
 
         Args:
-            rng: Of the draws.
+            rng: Generator of the draws.
         """
         columns, seen = self.design.columns, self.seen
         ends = np.round(np.cumsum([part.weight for part in self.parts]) * NUM_DRAWS).astype(int)
@@ -170,7 +170,7 @@ class SlopeModel:
         common, errors = shuffled_normals(rng, 1), shuffled_normals(rng, len(seen.rows))
         observing = errors * seen.noise_sd + common * seen.common_sd
         found = np.empty((NUM_DRAWS, len(columns)))
-        # Neighbouring draws belong to different components.
+        # Neighboring draws belong to different components.
         order = (np.arange(NUM_DRAWS) * _COPRIME) % NUM_DRAWS
         for part, first, end in zip(self.parts, [0, *ends[:-1]], ends, strict=True):
             rows, component = order[first:end], part.component
@@ -182,9 +182,9 @@ class SlopeModel:
         return found
 
     def left_out_log_densities(self) -> Array:
-        """Log density of each observation as the others predict it, `(num_observations,)`.
+        """Log density of each observation, predicted from the others, `(num_observations,)`.
 
-        Closed for a normal (Rasmussen and Williams 2006, section 5.4.2); components are mixed by weight.
+        Rasmussen and Williams 2006, section 5.4.2; components are mixed by weight.
         """
         found = []
         for part in self.parts:
@@ -196,7 +196,7 @@ class SlopeModel:
 
 
 def normal_log_density(misfit: Array, variance: Array) -> Array:
-    """Log density of normals around zero, `(num,)`."""
+    """Log density of zero-mean normals, `(num,)`."""
     return np.asarray(-0.5 * (misfit**2 / variance + np.log(2 * math.pi * variance)), dtype=float)
 
 
@@ -208,14 +208,14 @@ def fit_slopes(
     residual_sds: Sequence[float],
     own_sd: float,
 ) -> SlopeModel:
-    """The mixture's posterior.
+    """Fits the mixture to observations.
 
     Args:
         design: The candidates.
-        priors: At least one; each is as likely as any other beforehand.
-        seen: What was observed; may be empty.
-        residual_sds: Sizes of the residual to mix.
-        own_sd: Standard deviation of each candidate's own part.
+        priors: At least one; all have the same prior probability.
+        seen: The observations; may be empty.
+        residual_sds: Standard deviations of the residual; the model mixes them.
+        own_sd: Standard deviation of each candidate's independent deviation.
     """
     rows = seen.rows
     base = np.diag(seen.noise_sd**2) + np.outer(seen.common_sd, seen.common_sd)

@@ -1,7 +1,6 @@
-"""How long all ranks wait for the slowest, and the joint throughput where nobody waits.
+"""Stragglers: step time of the slowest rank with a barrier, and joint throughput without one.
 
-A rank's time over tau steps is tau c, plus jitter, plus the delays that are added on purpose; these are
-known from the job and so no unknown of any fit.
+The time of a rank over tau steps is tau c, plus jitter, plus artificial delays, which the job file states.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from tuner.analytic.laws import Array, Values, expected_maximum, overlapped_seco
 from tuner.domain.cluster import RankDelay
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
-#: Normal tails beyond so many standard deviations count as empty; enough for thousands of ranks.
+#: Standard deviations beyond which the tail of a normal is ignored; enough for thousands of ranks.
 _TAIL = 5.5
-#: Delays that spread over less than this many standard deviations of the jitter are taken for a normal one.
+#: Delays with a narrower range, in standard deviations of the jitter, are treated as normal.
 _NARROW = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class DelayedRanks:
-    """Ranks that are delayed alike.
+    """Ranks with the same artificial delays.
 
     Args:
-        count: How many.
-        mean: Of one step's delay, seconds.
-        variance: Of one step's delay, seconds squared.
-        low: Shortest delay of one step, seconds.
-        high: Longest delay of one step, seconds.
-        is_uniform: Whether it is drawn uniformly in between: one delay that varies, not a sum of some.
+        count: Number of ranks.
+        mean: Mean delay of a step, seconds.
+        variance: Variance of the delay of a step, seconds squared.
+        low: Shortest delay of a step, seconds.
+        high: Longest delay of a step, seconds.
+        is_uniform: Whether the delay is uniform between these: one varying delay, not a sum of several.
     """
 
     count: int
@@ -47,7 +46,7 @@ class DelayedRanks:
 
 @lru_cache(maxsize=1024)
 def delayed_ranks(delays: tuple[RankDelay, ...], num_ranks: int) -> tuple[DelayedRanks, ...]:
-    """The ranks of a job by what delays them; empty where none of them is delayed."""
+    """The ranks of a job, grouped by their delays; empty if no rank is delayed."""
     groups: dict[tuple[int, ...], int] = {}
     for rank in range(num_ranks):
         key = tuple(i for i, delay in enumerate(delays) if delay.slows(rank))
@@ -71,7 +70,7 @@ def _alike(count: int, own: Sequence[RankDelay]) -> DelayedRanks:
 def _delayed_rows(
     num_ranks: Array, delays: tuple[RankDelay, ...]
 ) -> Iterator[tuple[npt.NDArray[np.bool_], tuple[DelayedRanks, ...]]]:
-    """The rows of each number of ranks of which some are delayed, `(num,)`, and these ranks."""
+    """For each number of ranks with delays: a mask of its rows, `(num,)`, and the groups of ranks."""
     for p in np.unique(num_ranks) if delays else ():
         groups = delayed_ranks(delays, int(p))
         if groups:
@@ -79,7 +78,7 @@ def _delayed_rows(
 
 
 def per_count(num_ranks: Array, value: Callable[[int], float]) -> Array:
-    """What depends on the number of ranks alone, for each of many, `(num,)`."""
+    """A function of the number of ranks, evaluated once per distinct number, `(num,)`."""
     counts, place = np.unique(num_ranks, return_inverse=True)
     return np.array([value(int(p)) for p in counts], dtype=float)[place]
 
@@ -93,21 +92,21 @@ def slowest_step_seconds(
     persistent: Values,
     delays: tuple[RankDelay, ...] = (),
 ) -> Array:
-    """Expected maximum over ranks of the time of tau steps, over tau.
+    """Expected maximum over ranks of the time of tau steps, divided by tau, `(num,)`.
 
-    Without delays c (1 + k_tau m_p) with m_p Blom's expected maximum and k_tau^2 = k^2 (h + (1 - h) / tau):
-    what is persistent of the jitter (this node is slow) stays, only the transient part averages out.
-    With delays the integral of 1 - prod_r F_r, F_r being that of a normal plus a uniform variable for
-    tau = 1, and that of a normal with the sum's mean and variance for tau > 1, which is a little too heavy
-    near the longest possible sum at tau = 2 to 4 (3% on 32 ranks that are all delayed).
+    Without delays it is c (1 + k_tau m_p), with Blom's expected maximum m_p and
+    k_tau^2 = k^2 (h + (1 - h) / tau): the transient part of the jitter averages out over tau steps, the
+    persistent part (a slow node) does not. With delays it is the integral of 1 - prod_r F_r. For tau = 1, F_r
+    is the distribution of a normal plus a uniform variable. For tau > 1 it is normal with the mean and
+    variance of the sum, which is up to 3% too long (tau of 2 to 4, all of 32 ranks delayed).
 
     Args:
-        compute: c, seconds a step of one rank without jitter, `(num,)`.
+        compute: c, seconds per step of one rank without jitter, `(num,)`.
         num_ranks: p, `(num,)`.
         tau: Steps between two waits, `(num,)`.
         jitter: k, coefficient of variation of a rank's step.
         persistent: h, share of the jitter's variance that is persistent.
-        delays: Delays added on purpose.
+        delays: Artificial delays.
     """
     spread = jitter * np.sqrt(persistent + (1.0 - persistent) / tau)
     slowest = compute * (1.0 + spread * expected_maximum(num_ranks))
@@ -117,19 +116,19 @@ def slowest_step_seconds(
 
 
 def _expected_excess(jitter_seconds: Array, tau: Array, groups: Sequence[DelayedRanks]) -> Array:
-    """Expected maximum over ranks of jitter plus mean delay of a step, `(num,)`."""
+    """Expected maximum over ranks of jitter plus delay per step, seconds, `(num,)`."""
     widest = max(group.high for group in groups)
     jitter_seconds = np.maximum(jitter_seconds, 1e-6 * widest + 1e-12)
     parts = []
     for group in groups:
-        # A width far below the jitter's shows as a variance alone, and would cancel in the difference.
+        # A width far below the jitter would cancel numerically in the difference; its variance is enough.
         wide = group.high - group.low > _NARROW * jitter_seconds
         uniform = group.is_uniform & (tau == 1) & wide
         sd = np.where(uniform, jitter_seconds, np.sqrt(jitter_seconds**2 + group.variance / tau))
         low = np.where(uniform, group.low, group.mean)
         high = np.where(uniform, group.high, group.mean)
         parts.append((group.count, low, high, sd))
-    # Below the highest of the lower ends some rank is sure not to have ended.
+    # Before the highest of the lower ends, some rank has certainly not finished.
     start = np.max([low - _TAIL * sd for _, low, _, sd in parts], axis=0)
     end = np.max([high + _TAIL * sd for _, _, high, sd in parts], axis=0)
     at = start[:, None] + (end - start)[:, None] * 0.5 * (_NODES + 1.0)
@@ -141,9 +140,9 @@ def _expected_excess(jitter_seconds: Array, tau: Array, groups: Sequence[Delayed
 
 
 def _smeared_cdf(at: Array, low: Array, high: Array, sd: Array) -> Array:
-    """Distribution of a uniform variable plus a normal one, `(num, num_nodes)`; of the normal if low = high.
+    """Distribution function of a uniform plus a normal variable, `(num, num_nodes)`; normal if low = high.
 
-    sd (g(z_low) - g(z_high)) / (high - low) with g(z) = z Phi(z) + phi(z), the integral of Phi.
+    sd (g(z_low) - g(z_high)) / (high - low), where g(z) = z Phi(z) + phi(z) is the integral of Phi.
     """
     from scipy.special import ndtr  # takes a while to import; only delays need it
 
@@ -165,17 +164,17 @@ def mean_delay(num_ranks: Array, delays: tuple[RankDelay, ...]) -> Array:
 def unwaiting_batch_seconds(
     compute: Array, exchange: Array, num_ranks: Array, *, overlap: Values, delays: tuple[RankDelay, ...] = ()
 ) -> Array:
-    """Seconds in which ranks that do not wait process one global batch: B / sum_r(b_r / step_r).
+    """Seconds in which asynchronous ranks together process one global batch, `(num,)`.
 
-    With equal shares that is the harmonic mean of step_r = ((c + d_r)^g + e^g)^(1/g): a rank delayed
-    without end costs its own share alone. Jitter does not enter: fast and slow steps of a rank average.
+    B / sum_r(b_r / step_r): with equal shares, the harmonic mean of step_r = ((c + d_r)^g + e^g)^(1/g).
+    Jitter averages out over the steps of a rank.
 
     Args:
-        compute: c, seconds a step of one rank, `(num,)`.
-        exchange: e, seconds of exchange a step, `(num,)`.
+        compute: c, seconds per step of one rank, `(num,)`.
+        exchange: e, seconds of exchange per step, `(num,)`.
         num_ranks: p, `(num,)`.
-        overlap: g, at least 1; 1 adds compute and exchange, large values hide the smaller one.
-        delays: Delays added on purpose.
+        overlap: g, see `overlapped_seconds`.
+        delays: Artificial delays; d_r is the mean delay of rank r.
     """
     seconds = overlapped_seconds(compute, exchange, overlap)
     for rows, groups in _delayed_rows(num_ranks, delays):

@@ -1,4 +1,4 @@
-"""Seconds a sample of some configurations, as a forecaster gives them."""
+"""Predicted seconds per sample of some configurations; the result of both models of step time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tuner.analytic.laws import Array
 
 @dataclass(frozen=True, kw_only=True)
 class Speeds:
-    """Log seconds a sample.
+    """Predicted log seconds per sample.
 
     Args:
-        mean: `(num_configurations,)`.
-        sd: Standard deviation, without that between moments, `(num_configurations,)`.
+        mean: Mean of each configuration, `(num_configurations,)`.
+        sd: Standard deviation, without that between repeated timings, `(num_configurations,)`.
         draws: Joint draws, `(NUM_DRAWS, num_configurations)`.
     """
 

@@ -1,8 +1,7 @@
 """Observations of samples to target from started runs, with their extrapolation errors.
 
-A run in progress counts as one that will arrive. A chance that its curve stays below the target, from the
-heights that curves of such a form tend to, was counted once; in replays of recorded searches it cost more
-than it saved.
+A run in progress counts as one that will reach the target. A probability that its curve levels off below the
+target cost more than it saved in replays of recorded searches.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import numpy as np
 from tuner.analytic.curve_template import FORM_SD, Passage, Template, ahead_of, template_of
 from tuner.analytic.slopes import Observations
 
-#: A run that ended without arriving needs more than it had: so many e-folds, give or take.
+#: Additional e-folds of samples, their minimum and standard deviation, for a run that ended before the
+#: target.
 _ENDED_FOLDS, _ENDED_LEAST, _ENDED_SD = 1.0, 0.3, 0.8
 _ARRIVED_SD = 0.02
 
@@ -26,10 +26,10 @@ class StartedRun:
     """A run with at least one evaluation.
 
     Args:
-        row: The index of its candidate.
-        passage: When it passed which level of progress.
-        samples_to_target: Where it crossed the target; None if it has not.
-        ended: Whether it came to its end without arriving, or broke down.
+        row: Index of its candidate.
+        passage: When it passed each level of progress.
+        samples_to_target: Samples at which it reached the target; None if it has not.
+        ended: Whether it ended without reaching the target, or failed.
     """
 
     row: int
@@ -55,7 +55,7 @@ def observed_by(runs: Sequence[StartedRun]) -> Observations:
 
 
 def _observation(run: StartedRun, template: Template) -> tuple[float, float, float]:
-    """Value, its standard deviation, and the standard deviation that it shares with others."""
+    """Value, standard deviation of its own error, and standard deviation of the common error."""
     seen = run.passage.log_seen
     if run.samples_to_target is not None:
         return math.log(max(run.samples_to_target, 1.0)), _ARRIVED_SD, 0.0

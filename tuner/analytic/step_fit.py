@@ -1,8 +1,8 @@
-"""Fits the law of steps to timed steps of any placement; `fit_seconds` and the benchmarks both call it.
+"""Fits the step-time law to timed steps, on any placement of ranks.
 
-Where nodes are machines of their own, the fit has three passes. The first finds roughly which share of each
-step is exchange, on which the residual depends. The second fits with it, and its misfits tell how much
-compute and links scatter here. The third fits with that scatter.
+On a cluster of separate machines the fit has three passes. The first estimates which share of each step is
+exchange, on which the residual depends. The second uses that share, and its misfits show how much compute and
+links scatter. The third uses this scatter.
 """
 
 from __future__ import annotations
@@ -22,28 +22,27 @@ from tuner.analytic.step_residual import SMOOTH, StepResidual
 from tuner.analytic.step_rows import Steps
 from tuner.domain.cluster import Cluster
 
-#: Step times of the same thing differ by this much (standard deviation of the logarithm) between one
-#: moment and another on a shared machine; the prior of what `between_moments_sd` learns.
+#: Prior standard deviation of log step time between repeated timings of the same steps, and its weight.
 _PRIOR_BETWEEN_MOMENTS_SD = 0.08
 _PRIOR_WEIGHT = 4.0
-#: Sizes that the scatter may have over what `step_residual` assumes, and the width of their prior in e-folds.
+#: Grid of the scatter, relative to what `step_residual` assumes, and the width of its prior in e-folds.
 _SCALES = 2.0 ** np.arange(-2.0, 1.5, 0.5)
 _SCALE_SD = 1.0
 _SCALE_ROUNDS = 2
-#: The searches of the first two passes, and of the last, end when a step gains less of the sum of squares.
+#: Tolerances of the first two passes and of the last (see `fit`).
 _ROUGH, _FINE = 1e-2, 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimedSteps:
-    """Timed steps, one a row; the fit merges rows of the same steps.
+    """Timed steps, one per row; the fit merges rows of the same steps.
 
     Args:
-        steps: What was timed, `(num,)`.
-        seconds: Mean seconds of each, above 0, `(num,)`.
-        own_sd: Standard error of the logarithm of each, by the spread of its steps, `(num,)`.
-        wait_seconds: Seconds of each in which a rank waits for the exchange after its own compute, `(num,)`;
-            not a number where they were not timed.
+        steps: The steps, `(num,)`.
+        seconds: Mean seconds, above 0, `(num,)`.
+        own_sd: Standard error of the logarithm, from the spread of the steps, `(num,)`.
+        wait_seconds: Seconds in which a rank waits for the exchange after its compute, `(num,)`; NaN if not
+            timed.
     """
 
     steps: Steps
@@ -60,22 +59,22 @@ def fit_steps(
     strategies: Sequence[str] = (),
     past: PastLaw | None = None,
 ) -> tuple[MixedPosterior, float]:
-    """Fits seconds a step.
+    """Fits the step-time law.
 
     Args:
-        timed: What was timed; may be empty.
-        cluster: What it was timed on.
-        parameter_bytes: Bytes of the model's parameters; 0 where unknown. Then they are an unknown of the law
-            if nodes are machines of their own, and bandwidth stays at its prior if not.
+        timed: The timed steps; may be empty.
+        cluster: The cluster that they ran on.
+        parameter_bytes: Bytes of the model's parameters; 0 if unknown. Then they are an unknown of the law on
+            separate machines; on one host the bandwidth stays at its prior.
         strategies: Strategies to predict, besides those that were timed.
-        past: What past studies found of the law's unknowns; ignored for a described cluster.
+        past: Values of the unknowns from past studies; ignored for an emulated cluster.
 
     Returns:
-        The posterior of the logarithm of seconds, averaged over moments, over rows of `Steps.inputs`; and the
-        standard deviation of the logarithm between moments of one machine.
+        The posterior of the mean log seconds over rows of `Steps.inputs`, and the standard deviation of log
+        seconds between repeated timings.
     """
     on_machines = nodes_are_machines(cluster)
-    # A delay of the job's own is no part of a rank's compute.
+    # Artificial delays are no part of a rank's compute.
     observed = _merged(timed, with_waits=on_machines and not cluster.delays)
     in_play = [*strategies, *(setup.strategy for setup in timed.steps.setups)]
     parameters = prior_parameters(cluster, in_play, parameter_bytes, with_waits=observed.has_waits)
@@ -102,7 +101,7 @@ def fit_steps(
 
 
 def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Array, float, float]:
-    """The first two passes: the unknowns, and the sizes of the scatter of compute and of the exchange."""
+    """The first two passes: the unknowns, and the scatter of compute and of the exchange."""
     theta = np.array([p.mean for p in law.parameters])
     for _ in range(2):
         residual = StepResidual(law=law, theta=theta)
@@ -113,17 +112,17 @@ def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Arr
 
 
 def _scales(found: Posterior, observed: _Merged, residual: StepResidual) -> tuple[float, float]:
-    """How large the scatter of compute and of the exchange is over what was assumed.
+    """The scatter of compute and of the exchange, relative to what was assumed.
 
-    Each is the root of its posterior mean square over a grid, by the density of the observations with the law
-    linear around the fit, the other one fixed at its own value (two rounds of both). What moments differ by
-    scales with compute, as far as no timing was repeated.
+    Two rounds, in which each is estimated with the other one fixed. Each is the root of its posterior mean
+    square over a grid, with the law linear around the fit. The deviation between repeated timings scales with
+    compute, unless timings were repeated.
     """
     compute, exchange = residual.parts(found.inputs, found.inputs)
     mean, sd = (np.array([getattr(p, name) for p in found.parameters]) for name in ("mean", "sd"))
     missed = observed.means - found.law(found.theta, found.inputs) + found.jacobian @ (found.theta - mean)
     unknown = (found.jacobian * sd**2) @ found.jacobian.T
-    # Noise is linear in the square of its scale.
+    # Noise variance is linear in the square of its scale.
     least = np.diag(observed.noise_sd(observed.between_sd(0.0)) ** 2)
     compute = compute + np.diag(observed.noise_sd(observed.between_sd(1.0)) ** 2) - least
     own = links = 1.0
@@ -134,7 +133,7 @@ def _scales(found: Posterior, observed: _Merged, residual: StepResidual) -> tupl
 
 
 def _scale_of(part: Array, remainder: Array, missed: Array) -> float:
-    """Root of the posterior mean of scale^2 where `missed` has covariance remainder + scale^2 part.
+    """Root of the posterior mean of scale^2 if `missed` has covariance remainder + scale^2 part.
 
     With remainder + part = L L' and L^-1 part L^-T = Q diag(e) Q', the covariance of Q' L^-1 missed is
     diagonal for every scale: 1 + (scale^2 - 1) e.
@@ -152,15 +151,15 @@ def _scale_of(part: Array, remainder: Array, missed: Array) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Merged:
-    """Observations of different rows, each the mean of its timings' logarithms.
+    """Timings merged by row: mean log seconds of distinct rows.
 
     Args:
-        inputs: Different rows, `(num, NUM_COLUMNS)`.
-        means: Mean logarithm of each, `(num,)`.
-        own_variance: Variance of each mean by the spread of steps, `(num,)`.
-        counts: Timings of each, `(num,)`.
+        inputs: Distinct rows, `(num, NUM_COLUMNS)`.
+        means: Mean logarithm of the seconds of each, `(num,)`.
+        own_variance: Variance of each mean from the spread of steps, `(num,)`.
+        counts: Number of timings of each, `(num,)`.
         squares: Sum of squares of repeated timings of whole steps around their means.
-        degrees: Degrees of freedom of these.
+        degrees: Degrees of freedom of `squares`.
         has_waits: Whether some rows are of one rank's compute.
     """
 
@@ -173,7 +172,7 @@ class _Merged:
     has_waits: bool
 
     def between_sd(self, scale: float) -> float:
-        """How much timings of the same steps differ between moments, shrunk to the prior times `scale`."""
+        """Standard deviation between repeated timings, shrunk towards the prior times `scale`."""
         prior = (scale * _PRIOR_BETWEEN_MOMENTS_SD) ** 2
         return math.sqrt((_PRIOR_WEIGHT * prior + self.squares) / (_PRIOR_WEIGHT + self.degrees))
 
@@ -182,7 +181,7 @@ class _Merged:
         return np.asarray(np.sqrt(between**2 / self.counts + self.own_variance), dtype=float)
 
     def data(self, between: float) -> tuple[Array, Array, Array]:
-        """Inputs, observations and their standard deviations, as `fit` takes them."""
+        """Inputs, observations and their standard deviations, for `fit`."""
         return self.inputs, self.means, self.noise_sd(between)
 
 

@@ -1,4 +1,4 @@
-"""The law of a step's seconds for one cluster: from unknowns and rows of steps to logarithms of seconds."""
+"""Step-time law of one cluster: log seconds of steps, from the unknowns and rows of `Steps.inputs`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tuner.analytic.strategy_laws import batch_seconds
 from tuner.domain.cluster import Cluster
 
 _STEP = 1e-5
-#: The least that the logarithm of a described latency is taken of.
+#: Smallest latency, seconds, whose logarithm is taken.
 LEAST_SECONDS = 1e-9
-#: Unknown of a model whose parameters have an unstated number of bytes: their logarithm over `NOMINAL_BYTES`.
+#: Unknown if the bytes of the parameters are not stated: their logarithm, relative to `NOMINAL_BYTES`.
 UNSTATED_BYTES, NOMINAL_BYTES = "log bytes of parameters over the nominal ones", 100_000_000
 _MAX_RECENT = 6
-#: What an unknown is if the fit leaves it out.
+#: Values of unknowns that a fit does not include.
 _DEFAULTS: dict[str, Values] = {
     "log point-to-point bandwidth over the collective's": 0.0,
     "persistent share of jitter": 0.5,
@@ -33,27 +33,27 @@ _DEFAULTS: dict[str, Values] = {
     "log bytes a second within a node": 700.0,
     UNSTATED_BYTES: 0.0,
 }
-#: Exchanges take longer in proportion if these rise and those fall.
+#: If latencies grow by a factor and bandwidths fall by it, exchanges take longer by that factor.
 _LATENCIES = ("log latency seconds of a hop", "log latency seconds of a hop within a node")
 _BANDWIDTHS = ("log bytes a second", "log bytes a second within a node")
 
 
 def nodes_are_machines(cluster: Cluster) -> bool:
-    """Whether nodes are machines of their own that exist: their links may differ and nodes share adapters.
+    """Whether nodes are separate real machines, so that links differ and ranks of a node share its adapter.
 
-    A description has one kind of link, and nodes that share a host have none between them.
+    An emulated cluster has one kind of link, and nodes on one host have none.
     """
     return not cluster.nodes_share_host and cluster.virtual is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepLaw:
-    """Log seconds of steps on one cluster.
+    """The step-time law of a cluster: a `Law` with derivatives.
 
     Args:
-        parameters: The unknowns, by name; those that are missing have fixed values.
-        cluster: What is asked about.
-        parameter_bytes: Bytes of the model's parameters; the nominal ones if `UNSTATED_BYTES` is an unknown.
+        parameters: The unknowns; those that are missing have fixed values.
+        cluster: The cluster to predict.
+        parameter_bytes: Bytes of the model's parameters; `NOMINAL_BYTES` if `UNSTATED_BYTES` is an unknown.
     """
 
     parameters: tuple[Parameter, ...]
@@ -62,21 +62,21 @@ class StepLaw:
     _recent: list[tuple[Array, int, list[Alike]]] = field(default_factory=list, repr=False, compare=False)
 
     def __call__(self, theta: Array, inputs: Array) -> Array:
-        """Logarithms of seconds, `(num,)`.
+        """Log seconds of steps, `(num,)`.
 
         Args:
-            theta: The unknowns, `(num_parameters,)`.
-            inputs: Rows of `Steps.inputs`; must not be written to.
+            theta: Values of the unknowns, `(num_parameters,)`.
+            inputs: Rows of `Steps.inputs`; cached by identity, so they must not be changed.
         """
         return np.asarray(self._at(theta[None, :], inputs)[0], dtype=float)
 
     def slopes(self, theta: Array, inputs: Array) -> Array:
-        """Derivatives by the unknowns, `(num, num_parameters)`: forward differences, all in one call."""
+        """Derivatives by the unknowns, `(num, num_parameters)`, by forward differences in one call."""
         found = self._at(np.concatenate([theta[None, :], theta + _STEP * np.eye(len(theta))]), inputs)
         return np.asarray((found[1:] - found[0]).T / _STEP, dtype=float)
 
     def exchange_share(self, theta: Array, inputs: Array) -> Array:
-        """By how much the logarithm of seconds changes with that of the exchange, 0 to 1, `(num,)`."""
+        """Derivative of log seconds by log seconds of the exchange, between 0 and 1, `(num,)`."""
         moved = theta.copy()
         for i, parameter in enumerate(self.parameters):
             moved[i] += _STEP * ((parameter.name in _LATENCIES) - (parameter.name in _BANDWIDTHS))
@@ -84,14 +84,14 @@ class StepLaw:
         return np.asarray(np.clip((found[1] - found[0]) / _STEP, 0.0, 1.0), dtype=float)
 
     def _at(self, thetas: Array, inputs: Array) -> Array:
-        """For several values of the unknowns, `(num_thetas, num)`."""
+        """Log seconds for several values of the unknowns, `(num_thetas, num)`."""
         found = np.zeros((len(thetas), len(inputs)))
         for alike in self._alike(inputs, len(thetas)):
             unknowns = self._unknowns(thetas, len(alike.rows))
             bias: Values = 0.0
             if alike.where == EMULATED and self.cluster.at_hand is not None:
                 bias = unknowns["log bias of emulated seconds"]
-                # Emulation ran with what the description says, which is the priors' mean.
+                # Emulation uses the described values, which are the prior means.
                 described = np.array([[parameter.mean for parameter in self.parameters]])
                 unknowns = self._unknowns(described, 1)
             seconds = np.log(np.maximum(self._seconds(unknowns, alike), 1e-12)) + bias
@@ -99,12 +99,12 @@ class StepLaw:
         return found
 
     def _unknowns(self, thetas: Array, num_rows: int) -> dict[str, Values]:
-        """The unknowns by name, for each of the repeated rows: `(num_thetas * num_rows,)`, or one for all."""
+        """Values of the unknowns by name, `(num_thetas * num_rows,)` or one number for all rows."""
         values = np.repeat(thetas, num_rows, axis=0) if len(thetas) > 1 else thetas
         return {**_DEFAULTS, **{p.name: own for p, own in zip(self.parameters, values.T, strict=True)}}
 
     def _alike(self, inputs: Array, times: int) -> list[Alike]:
-        """The rows by formula; a fit asks for the same ones again and again."""
+        """`alike_rows`, cached: a fit evaluates the same rows many times."""
         for rows, repeated, alike in self._recent:
             if rows is inputs and repeated == times:
                 return alike
@@ -114,7 +114,7 @@ class StepLaw:
         return made
 
     def _seconds(self, unknowns: dict[str, Values], alike: Alike) -> Array:
-        """Seconds of rows that obey one formula, `(times * num,)`."""
+        """Seconds of rows with the same formula, `(times * num,)`."""
         at_hand = self.cluster.at_hand
         cluster = at_hand if at_hand is not None and alike.where == AT_HAND else self.cluster
         own, crowding = self._compute(unknowns, alike, cluster)
@@ -122,17 +122,17 @@ class StepLaw:
         ranks = alike.placements.num_ranks
         if not alike.of_compute:
             return batch_seconds(alike.traits, own * crowding, ranks, alike.taus, network)
-        # An all-reduce that runs beside compute slows it down.
+        # An all-reduce that overlaps with compute slows it down.
         slowest = (own * crowding * (1 + network.jitter * expected_maximum(ranks))) ** network.overlap
         exchange = network.ring_seconds(ranks) ** network.overlap
         most = np.exp(unknowns["log slowdown of compute by the exchange"])
         return np.asarray(own * (1 + most * exchange / (slowest + exchange)), dtype=float)
 
     def _compute(self, unknowns: dict[str, Values], alike: Alike, cluster: Cluster) -> tuple[Array, Values]:
-        """Seconds of one rank's compute, and by what factor ranks beside it slow down the slowest one.
+        """Seconds of one rank's compute, and the slowdown of the slowest rank by other ranks on its node.
 
-        A straight line in the batch has errors of up to a quarter at single batch sizes (caches, kernels),
-        hence the residual on top of it.
+        Compute is linear in the batch. At single batch sizes it is off by up to a quarter (caches, kernels),
+        which the residual covers.
         """
         own = np.exp(unknowns["log fixed compute seconds"])
         own = own + np.exp(unknowns["log compute seconds a sample"]) * alike.per_rank
@@ -143,14 +143,14 @@ class StepLaw:
         on_host = ranks if cluster.nodes_share_host else most
         share = on_host * cluster.threads_per_rank / cluster.cores_per_host
         alone = cluster.threads_per_rank / cluster.cores_per_host
-        # Busy neighbors share caches and memory even if each rank has a core of its own.
+        # Busy neighbors share caches and memory even if each rank has its own core.
         busy = np.clip((np.minimum(share, 1.0) - alone) / max(1.0 - alone, 1e-9), 0.0, 1.0)
         exponent = unknowns["exponent of shared cores"]
         return own * (1 + neighbor * busy) * np.maximum(share, 1.0) ** exponent, 1.0
 
     def _network(self, unknowns: dict[str, Values], alike: Alike, cluster: Cluster) -> Network:
         virtual = cluster.virtual
-        # Nothing is a multiple of 0: the least latency that the law knows stands for it.
+        # Avoids division by a latency of 0.
         slower = 1.0 if virtual is None else virtual.one_way_seconds / max(virtual.latency, LEAST_SECONDS)
         return Network(
             num_bytes=self.parameter_bytes * np.exp(unknowns[UNSTATED_BYTES]),

@@ -1,4 +1,4 @@
-"""The unknowns of the law of steps with their priors, by what is known of the cluster."""
+"""Unknowns of the step-time law with their priors, for each kind of cluster."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ _PARAMETERS = (
     Parameter(name="log jitter", mean=math.log(0.05), sd=0.5),
     Parameter(name="log overlap exponent", mean=math.log(1.5), sd=0.3),
 )
-#: Unknowns that only strategies other than all-reduce have. Ranks reach each other by another way than the
-#: collective's, hence another bandwidth; how much of the jitter is persistent shows only over several steps.
+#: Additional unknowns of strategies other than all-reduce: messages have another bandwidth than collectives,
+#: and the persistent share of jitter matters only over several steps.
 _FURTHER_PARAMETERS = (
     Parameter(name="log point-to-point bandwidth over the collective's", mean=0.0, sd=0.7),
     Parameter(name="persistent share of jitter", mean=0.5, sd=0.2),
 )
-#: Nodes that are machines of their own.
-#: - Latency of a hop: about 1 ms over TCP for each bucket of gradients, as collectives show it, not a ping.
-#:   DistributedDataParallel reduces in buckets of 25 MB, partly at once: we take the geometric mean of one
-#:   latency for all buckets and of one for each.
-#: - Bandwidth with several other nodes over that with one: a flow between two hosts is often limited, and
-#:   with several hosts rings in several orders use two flows each (see `Sharing`). So the factor lies between
-#:   1 and 2: the mean is the middle of their logarithms. Workloads on one cluster differ less than clusters
-#:   do; the width is a compromise.
+#: Additional unknowns of separate machines.
+#: - Latency per hop: about 1 ms over TCP for each bucket of gradients, in collectives (a ping is shorter).
+#:   DistributedDataParallel reduces buckets of 25 MB, partly at once; the prior is the geometric mean of one
+#:   latency for all buckets and one per bucket.
+#: - Bandwidth to several other nodes over that to one: between 1 and 2, since a flow between two hosts is
+#: often
+#:   limited, and rings in several orders use two flows each (see `Sharing`).
 #: - Links vary by 15%, or as much as placements scatter (`step_fit`).
 _MACHINE_LATENCY = Parameter(name="log latency seconds of a hop", mean=math.log(1e-3), sd=1.0)
 _MACHINE_PARAMETERS = (
@@ -44,23 +43,23 @@ _MACHINE_PARAMETERS = (
     Parameter(name="log bandwidth to several nodes over that to one", mean=0.5 * math.log(2.0), sd=0.12),
 )
 _BUCKET_BYTES = 25e6
-#: Models have 5 MB (MobileNet) to 2 GB (GPT-2 medium and larger) of parameters: two standard deviations.
+#: Two standard deviations cover models of 5 MB (MobileNet) to 2 GB (GPT-2 medium) of parameters.
 _UNSTATED_BYTES = Parameter(name=UNSTATED_BYTES, mean=0.0, sd=1.5)
-#: Several devices on each machine. Ranks on one node reach each other through shared memory, PCIe 3 through
-#: the host (6 GB/s), or a local socket. Their exchange hides behind the backward pass, two thirds of compute:
-#: if both are equally long, they take 4/3 of compute, and 2^(1/2.4) = 4/3.
+#: Additional unknowns of machines with several devices. Ranks on one node exchange through shared memory,
+#: PCIe 3 (6 GB/s) or a local socket. The exchange overlaps with the backward pass, two thirds of compute: if
+#: exchange and compute are equally long, a step takes 4/3 of compute, and 2^(1/2.4) = 4/3.
 _DEVICE_OVERLAP = Parameter(name="log overlap exponent", mean=math.log(2.4), sd=0.3)
 _DEVICE_PARAMETERS = (
     Parameter(name="log latency seconds of a hop within a node", mean=math.log(3e-5), sd=1.2),
     Parameter(name="log bytes a second within a node", mean=math.log(6e9), sd=1.0),
     Parameter(name="exponent of devices that share an adapter", mean=0.0, sd=0.15),
 )
-#: Needed where waits were timed: an exchange takes memory bandwidth, or cores, from the compute beside it.
+#: Needed if waits were timed: an exchange takes memory bandwidth or cores from the compute it overlaps with.
 _SLOWED_COMPUTE = Parameter(name="log slowdown of compute by the exchange", mean=math.log(0.05), sd=1.0)
-#: What a description leaves unsure of each unknown, and the least jitter that its logarithm is taken of.
+#: Largest prior standard deviation of a described unknown, and smallest jitter whose logarithm is taken.
 _DESCRIBED_SD, _LEAST_JITTER = 0.05, 1e-4
-#: If a part of a described cluster is at hand, its steps show the truth and the description is only a
-#: prior; what is emulated from the description shows the error of the law, up to a bias of its own.
+#: If a part of a described cluster is at hand, its timings count and the description is only a prior.
+#: Emulated steps then have a bias.
 _DOUBTED_SD = 0.4
 _BIAS = Parameter(name="log bias of emulated seconds", mean=0.0, sd=0.1)
 
@@ -68,12 +67,12 @@ _BIAS = Parameter(name="log bias of emulated seconds", mean=0.0, sd=0.1)
 def prior_parameters(
     cluster: Cluster, strategies: Sequence[str], parameter_bytes: float, *, with_waits: bool
 ) -> tuple[Parameter, ...]:
-    """The unknowns of a cluster's law.
+    """The unknowns of the step-time law of a cluster.
 
     Args:
-        cluster: What is asked about.
-        strategies: All that were timed or are to be predicted.
-        parameter_bytes: Bytes of the model's parameters; 0 where unknown.
+        cluster: The cluster to predict.
+        strategies: All strategies that were timed or will be predicted.
+        parameter_bytes: Bytes of the model's parameters; 0 if unknown.
         with_waits: Whether waits were timed.
     """
     found = _PARAMETERS + (_FURTHER_PARAMETERS if exchanges_asynchronously(strategies) else ())
@@ -85,9 +84,9 @@ def prior_parameters(
             found += (_SLOWED_COMPUTE,)
         if parameter_bytes == 0:
             found += (_UNSTATED_BYTES,)
-        # Of two with the same name the later one counts, in the place of the first.
+        # Of two with the same name, the later one replaces the first.
         by_name = {parameter.name: parameter for parameter in found}
-        # A latency of one bucket as that of all of them.
+        # From the latency of one bucket to that of all buckets.
         longer = 0.5 * math.log(max(math.ceil(parameter_bytes / _BUCKET_BYTES), 1))
         found = tuple(
             replace(p, mean=p.mean + longer) if "latency" in name else p for name, p in by_name.items()
@@ -101,7 +100,7 @@ def prior_parameters(
 def _described(
     parameters: tuple[Parameter, ...], virtual: VirtualCluster, most_sd: float
 ) -> tuple[Parameter, ...]:
-    """The unknowns with what a description of the cluster says of them, each as surely at the least."""
+    """The unknowns with the described values as prior means, and narrow priors."""
     messages = virtual.message_bytes_per_second or virtual.bytes_per_second
     said = {
         "log fixed compute seconds": math.log(max(virtual.fixed_seconds, LEAST_SECONDS)),

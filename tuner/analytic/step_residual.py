@@ -1,4 +1,4 @@
-"""What the law of steps leaves out: bends of compute, scatter of links, and drift beyond the timed nodes."""
+"""Residual of the step-time law: nonlinear compute, scatter of links, drift beyond the timed nodes."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from tuner.analytic.step_law import StepLaw
 from tuner.analytic.step_rows import LOG_BATCH, LOG_RANKS, MOST_ON_A_NODE, NODES, NUM_COLUMNS
 from tuner.analytic.strategy_encoding import NUM_STRATEGIES, STRATEGY_LENGTH
 
-#: Length scales over log tau, strategies, and where steps were made; and over the columns behind these, which
-#: no kernel compares.
+#: Length scales over log tau, strategies and where steps were made, and over the other columns.
 _EXCHANGE, _OTHERS = (1.0, *[STRATEGY_LENGTH] * NUM_STRATEGIES, 1e6), [math.inf] * 3
-#: What the law leaves out where one host carries all ranks, or all are emulated.
+#: Residual if all ranks are on one host, or all are emulated.
 SMOOTH = Residual(sd=0.10, length_scales=(0.7, 1.0, *_EXCHANGE, *_OTHERS))
-#: Correlation of two ways to exchange, and of two batches.
+#: Correlation between two ways to exchange, and between two batches.
 _BY_EXCHANGE = Residual(sd=1.0, length_scales=(math.inf, math.inf, *_EXCHANGE, *_OTHERS))
 _BY_BATCH = Residual(sd=1.0, length_scales=(math.inf, 0.7, *[math.inf] * (NUM_COLUMNS - 2)))
-#: On machines of their own. A straight line in the batch is off by up to a quarter at single batches (caches,
-#: kernels, padded sequences); 8% is typical. Compute scatters by 3% and an exchange by 12% before the timings
-#: tell by how much. Per e-fold of nodes an exchange drifts by 4% from what the law says: other jobs on the
-#: network, switches that are shared, rare stragglers.
+#: On separate machines. Linear compute is off by up to a quarter at single batch sizes (caches, kernels,
+#: padded sequences), typically 8%. Compute scatters by 3% and exchanges by 12%, until timings show by how
+#: much. Per e-fold of nodes an exchange drifts by 4% from the law (other jobs, shared switches, rare
+#: stragglers).
 _BEND_SD, _COMPUTE_SD, _LINKS_SD, _DRIFT_SD = 0.08, 0.03, 0.12, 0.04
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResidual:
-    """The covariance of log seconds around the law, on nodes that are machines of their own.
+    """Covariance of log seconds around the law, on separate machines.
 
-    A step's logarithm moves with that of its exchange by the share s of the exchange, and with that of its
-    compute by 1 - s. With x the step and x' another,
+    Log seconds of a step change with log seconds of its exchange by the share s of the exchange, and with
+    those of its compute by 1 - s. Between two steps the covariance is
 
         (1 - s)(1 - s') (bend^2 K(b, b') + own^2 [same])           compute
         + s s' (links^2 [same placement] + drift^2 min(u, u'))     exchange, u = log nodes
@@ -42,10 +41,10 @@ class StepResidual:
     process): beyond the largest timed nodes N its variance grows with log(n / N).
 
     Args:
-        law: The law; it gives s.
-        theta: The unknowns at which s is taken, `(num_parameters,)`.
-        compute_scale: Size of each configuration's own part of compute, over what is assumed.
-        exchange_scale: Size of both parts of the exchange, likewise.
+        law: The law, for s.
+        theta: Values of the unknowns, for s, `(num_parameters,)`.
+        compute_scale: Scatter of compute, relative to what is assumed.
+        exchange_scale: Scatter and drift of the exchange, relative to what is assumed.
     """
 
     law: StepLaw
@@ -59,7 +58,7 @@ class StepResidual:
         return compute + exchange
 
     def parts(self, left: Array, right: Array) -> tuple[Array, Array]:
-        """The covariances by compute and by the exchange."""
+        """The covariances from compute and from the exchange, each `(num_left, num_right)`."""
         own = self.law.exchange_share(self.theta, left)
         other = own if right is left else self.law.exchange_share(self.theta, right)
         place = [LOG_RANKS, NODES, MOST_ON_A_NODE]

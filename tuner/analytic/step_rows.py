@@ -1,4 +1,4 @@
-"""Steps as rows of numbers: where ranks are, their batch, how they exchange, and what of a step is meant."""
+"""Inputs of the step-time law: steps as rows of numbers, and rows grouped by formula."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tuner.analytic.strategy_encoding import (
 )
 from tuner.domain.cluster import Cluster
 
-#: Where steps were made: on the cluster to predict, by emulation, on the part at hand.
+#: Where steps ran: on the cluster to predict, in emulation, or on the part of it at hand.
 ASKED, EMULATED, AT_HAND = 0.0, 1.0, 2.0
-#: Columns of the inputs; between tau and where there is one for each strategy.
+#: Columns of the inputs; those between `_LOG_TAU` and `_WHERE` are the strategies'.
 LOG_RANKS, LOG_BATCH, _LOG_TAU = range(3)
 _WHERE, NODES, MOST_ON_A_NODE, _OF_COMPUTE = range(3 + NUM_STRATEGIES, 7 + NUM_STRATEGIES)
 NUM_COLUMNS = _OF_COMPUTE + 1
@@ -30,12 +30,12 @@ NUM_COLUMNS = _OF_COMPUTE + 1
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """Steps that were timed or are to be predicted, one a row.
+    """Steps that were timed or will be predicted, one per row.
 
     Args:
         placements: Where the ranks are, `(num,)`.
-        batch_size_per_rank: Samples of one rank's step, `(num,)`.
-        setups: How the ranks exchange, `(num,)`.
+        batch_size_per_rank: Samples of one rank per step, `(num,)`.
+        setups: How the ranks train together, `(num,)`.
         where: `ASKED`, `EMULATED` or `AT_HAND`, `(num,)`; None for `ASKED`.
     """
 
@@ -48,7 +48,7 @@ class Steps:
         return len(self.batch_size_per_rank)
 
     def inputs(self, *, of_compute: bool = False) -> Array:
-        """What the law takes, `(num, NUM_COLUMNS)`: the whole steps, or only one rank's compute in them."""
+        """Inputs of the law, `(num, NUM_COLUMNS)`, for whole steps or for one rank's compute in them."""
         where = self.placements
         found = np.zeros((len(self), NUM_COLUMNS))
         found[:, LOG_RANKS] = np.log(where.num_ranks)
@@ -66,7 +66,7 @@ def steps_of(configurations: Sequence[Configuration], cluster: Cluster, where: A
     setups = tuple(setup_of(c, cluster.num_ranks(c.nodes)) for c in configurations)
     ranks = np.array([setup.num_ranks for setup in setups], dtype=float)
     per_rank = np.array([c.batch_size for c in configurations], dtype=float) / np.maximum(ranks, 1)
-    # If all ranks wait, the largest share counts; if none does, shares average.
+    # With a barrier the largest share counts, without one the mean share.
     waits = np.array([setup.traits.barrier for setup in setups], dtype=bool)
     most = np.minimum(ranks, float(cluster.devices_per_node))
     return Steps(
@@ -79,15 +79,15 @@ def steps_of(configurations: Sequence[Configuration], cluster: Cluster, where: A
 
 @dataclass(frozen=True, kw_only=True)
 class Alike:
-    """Rows that obey the same formula, repeated for several values of the unknowns.
+    """Rows with the same formula, repeated for several values of the unknowns.
 
     Args:
-        rows: Which rows of the inputs they are, `(num,)`.
-        traits: How they exchange.
+        rows: Indices of the rows in the inputs, `(num,)`.
+        traits: Traits of a strategy with their law of step time.
         where: `ASKED`, `EMULATED` or `AT_HAND`.
-        of_compute: Whether one rank's compute is meant, not the whole step.
+        of_compute: Whether the rows are of one rank's compute, not of whole steps.
         placements: Where the ranks are, `(times * num,)`.
-        per_rank: Samples of one rank's step, `(times * num,)`.
+        per_rank: Samples of one rank per step, `(times * num,)`.
         taus: Steps between two exchanges, `(times * num,)`.
     """
 
@@ -101,11 +101,11 @@ class Alike:
 
 
 def alike_rows(inputs: Array, times: int) -> list[Alike]:
-    """Inputs divided by the formula that they obey.
+    """Groups inputs by formula.
 
     Args:
-        inputs: As `Steps.inputs` returns them, `(num, NUM_COLUMNS)`.
-        times: How often the rows are repeated.
+        inputs: Rows of `Steps.inputs`, `(num, NUM_COLUMNS)`.
+        times: Number of repetitions of the rows.
     """
     found = []
     for traits, rows in exchanging_alike(inputs[:, 3:_WHERE]):

@@ -1,4 +1,4 @@
-"""The step-time model: seconds per sample for any nodes, batch and strategy, learnt from step times."""
+"""The step-time model: seconds per sample for any nodes, batch and strategy, fitted to timed steps."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tuner.domain.measurement import Measurement
 
 @dataclass(frozen=True, kw_only=True)
 class SecondsModel:
-    """The posterior of seconds a sample.
+    """The posterior of seconds per sample.
 
     Args:
-        cluster: What the job trains on.
-        posterior: Of the logarithm of seconds in which all ranks process one global batch, over rows of
-            `Steps.inputs`.
-        between_moments_sd: Standard deviation of the logarithm between moments of one machine.
-        num_observations: Slices whose step times went in.
+        cluster: The cluster that the job trains on.
+        posterior: The posterior of the log seconds in which all ranks together process one global batch, over
+            rows of `Steps.inputs`.
+        between_moments_sd: Standard deviation of log seconds between repeated timings.
+        num_observations: Number of slices with timed steps.
     """
 
     cluster: Cluster
@@ -37,57 +37,58 @@ class SecondsModel:
     num_observations: int
 
     def log_seconds_per_sample(self, configurations: Sequence[Configuration]) -> tuple[Array, Array]:
-        """Mean `(num,)` and covariance `(num, num)` of the logarithm of seconds a sample.
+        """Mean `(num,)` and covariance `(num, num)` of log seconds per sample.
 
-        The unit of progress is the global batch: the seconds all ranks take for B samples, over B.
+        Seconds per sample are the seconds in which all ranks together process B samples, divided by B.
         """
         mean, covariance = self.posterior.predict(steps_of(configurations, self.cluster).inputs())
         batches = np.array([c.batch_size for c in configurations], dtype=float)
         return mean - np.log(batches), covariance
 
     def speeds(self, configurations: Sequence[Configuration], rng: np.random.Generator) -> Speeds:
-        """Log seconds a sample of some configurations.
+        """Log seconds per sample of some configurations.
 
         Args:
             configurations: What to predict.
-            rng: Of the draws.
+            rng: Generator of the draws.
         """
         places: dict[Configuration, int] = {}
         timed_as = [places.setdefault(c.without("learning_rate"), len(places)) for c in configurations]
         mean, covariance = self.log_seconds_per_sample(list(places))
         draws = mean + correlated(covariance, shuffled_normals(rng, len(places)))
-        # The same machine at another moment: shared by all, since all would run at that moment.
+        # The deviation between repeated timings is common: all configurations would run at the same time.
         draws = draws + spread_normals(NUM_DRAWS, 1) * self.between_moments_sd
         sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))
         return Speeds(mean=mean[timed_as], sd=sd[timed_as], draws=draws[:, timed_as])
 
     def shifted(self, unknowns: Sequence[str], change: float) -> SecondsModel:
-        """The model of a cluster that differs in some unknowns of the law; what the residual learnt stays.
+        """The model of a cluster with other values of some unknowns; the fitted residual stays.
 
         Args:
-            unknowns: Their names.
-            change: What is added to each, in the scale the law takes.
+            unknowns: Names of the unknowns to change.
+            change: Added to each, in the scale of the law.
         """
         return replace(self, posterior=self.posterior.moved(unknowns, change))
 
     def parameters(self) -> dict[str, tuple[float, float]]:
-        """The law's unknowns with their standard deviations, by name."""
+        """Mean and standard deviation of each unknown of the law, by name."""
         return self.posterior.parameter_values()
 
     def findings(self) -> dict[str, object]:
-        """What else is stored with the fit."""
+        """Further facts that are stored with the fit."""
         return {**self.posterior.findings(), "sentences": self.summary()}
 
     def summary(self) -> list[str]:
-        """What was learnt, in sentences."""
+        """Sentences about the fitted step time."""
         if self.num_observations == 0:
-            return ["No step was timed yet: seconds are prior guesses."]
-        theta = dict(zip((p.name for p in self.posterior.parameters), self.posterior.theta, strict=True))
+            return ["No step was timed yet: predicted seconds are prior guesses."]
+        theta = {name: value for name, (value, _) in self.parameters().items()}
         lines = [
             f"A step costs {1000 * math.exp(theta['log fixed compute seconds']):.2g} ms and "
-            f"{1e6 * math.exp(theta['log compute seconds a sample']):.3g} us a sample of a rank; "
-            f"{self.num_observations} slices were timed, typical misfit {100 * self.posterior.rms:.0f}%.",
-            f"Between moments the same step differs by {100 * self.between_moments_sd:.0f}%.",
+            f"{1e6 * math.exp(theta['log compute seconds a sample']):.3g} us per sample of a rank; "
+            f"{self.num_observations} slices were timed, with a typical misfit of "
+            f"{100 * self.posterior.rms:.0f}%.",
+            f"Repeated timings of the same step differ by {100 * self.between_moments_sd:.0f}%.",
         ]
         return lines + self.posterior.sentences()
 
@@ -100,14 +101,14 @@ def fit_seconds(
     strategies: Sequence[str] = (),
     past: PastLaw | None = None,
 ) -> SecondsModel:
-    """Fits seconds for a global batch (`Measurement.batch_seconds`) to every slice that timed steps.
+    """Fits the step-time model to all slices that timed steps (`Measurement.batch_seconds`).
 
     Args:
-        measurements: Slices, of any purpose; those without step times are skipped.
-        cluster: What they ran on.
-        parameter_bytes: Bytes of the model's parameters; 0 where unknown, see `fit_steps`.
+        measurements: Slices of any purpose; those without step times are skipped.
+        cluster: The cluster that they ran on.
+        parameter_bytes: Bytes of the model's parameters; 0 if unknown, see `fit_steps`.
         strategies: Strategies to predict, besides those that were timed.
-        past: What past studies found of the law's unknowns; a described cluster is taken as described.
+        past: Values of the unknowns from past studies; ignored for an emulated cluster.
     """
     timed = [m for m in measurements if m.step_seconds is not None and m.step_seconds.median > 0]
     posterior, between = fit_steps(
@@ -122,7 +123,7 @@ def fit_seconds(
 
 
 def _timed_steps(measurements: Sequence[Measurement], cluster: Cluster) -> TimedSteps:
-    """The rows that slices are; each of them timed steps."""
+    """The timed steps of slices, one row each."""
     where = None
     if cluster.at_hand is not None:
         where = np.array([EMULATED if m.emulated else AT_HAND for m in measurements])
@@ -130,16 +131,15 @@ def _timed_steps(measurements: Sequence[Measurement], cluster: Cluster) -> Timed
     return TimedSteps(
         steps=steps_of([m.configuration for m in measurements], cluster, where),
         seconds=np.array([m.batch_seconds for m in measurements], dtype=float),
-        # A slice's own mean is known as well as its spread over its steps allows.
         own_sd=np.array([s.std / s.mean / math.sqrt(s.count) for s in spreads], dtype=float),
         wait_seconds=np.array([_wait_seconds(m) for m in measurements], dtype=float),
     )
 
 
 def _wait_seconds(measurement: Measurement) -> float:
-    """Seconds of an all-reduce's step in which a rank waits, on average; not a number where unknown.
+    """Mean seconds per step in which a rank waits for an all-reduce; NaN if unknown.
 
-    They are the slice's seconds less the compute of a rank; a script that is run as it is reports no waits.
+    The seconds of a step minus a rank's compute; scripts do not report waits.
     """
     traits = traits_of(measurement.configuration.strategy)
     ranks, seconds = measurement.ranks, measurement.batch_seconds

@@ -1,4 +1,4 @@
-"""Encodes how a configuration's ranks train for the models: strategy, ranks, asynchronous steps."""
+"""Encodes strategies for the models: number of ranks, tau, and one column per strategy."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import numpy.typing as npt
 from search_spaces import STRATEGIES, Configuration, StrategyTraits, traits_of
 from tuner.analytic.laws import Array
 
-#: Correlation between two strategies' residuals, all else equal: they share machine and workload, and each
-#: has its own code on top.
+#: Correlation between the residuals of two strategies, all else equal: they share machine and workload.
 STRATEGY_CORRELATION = 0.6
-#: Length scale of each `strategy_columns` that gives this correlation: two strategies differ in two of them.
+#: Length scale of a column of `strategy_columns`, for this correlation: two strategies differ in two columns.
 STRATEGY_LENGTH = 1.0 / math.sqrt(-math.log(STRATEGY_CORRELATION))
 NUM_STRATEGIES = len(STRATEGIES)
 
@@ -63,7 +62,7 @@ def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
 
 
 def strategy_columns(setups: Sequence[Setup]) -> Array:
-    """One column a strategy, 1 in a setup's own, `(num_setups, NUM_STRATEGIES)`."""
+    """One-hot encoding of the strategies of setups, `(num_setups, NUM_STRATEGIES)`."""
     own = np.array([_NAMES.index(setup.strategy) for setup in setups], dtype=np.intp)
     return np.eye(NUM_STRATEGIES)[own]
 
@@ -75,5 +74,5 @@ def exchanging_alike(columns: Array) -> list[tuple[StrategyTraits, npt.NDArray[n
 
 
 def exchanges_asynchronously(strategies: Sequence[str]) -> bool:
-    """Whether any of some strategies does more than all-reduce gradients, so that its unknowns matter."""
+    """Whether some strategy exchanges parameters, so that the additional unknowns matter."""
     return any(traits_of(name).exchanged == "parameters" for name in strategies)
