@@ -154,11 +154,11 @@ def _doubtful_target(state: SearchState, runs: Sequence[Run]) -> Iterable[str]:
     for run in runs:
         past = [count.is_past(point.value) for point in run.measurement.trained_curve]
         if True in past and not all(past[past.index(True) :]):
-            fewest = max(goal.consecutive + 1, 3)
+            fewest = max(goal.consecutive_scores + 1, 3)
             lost = run.measurement.trained_curve[past.index(True) :][past[past.index(True) :].index(False)]
             yield (
                 f"{format_configuration(run.configuration)} met the target once and lost it again "
-                f"({format_value(lost.value)} after {lost.samples} samples): [goal] hold = {fewest} asks for "
-                f"{fewest} scores in a row"
+                f"({format_value(lost.value)} after {lost.samples} samples): with [goal] "
+                f"consecutive_scores = {fewest}, {fewest} scores in a row have to meet it"
             )
             break

@@ -272,7 +272,7 @@ class JobDraft:
             near = "a placeholder, since no score improved in the run; set what you train for"
         yield f"target = {goal.target!r}            # GUESS: {near}"
         if goal.num_in_a_row > 1:
-            yield f"hold = {goal.num_in_a_row}            # GUESS: scores jump, and one alone proves little"
+            yield f"consecutive_scores = {goal.num_in_a_row}  # GUESS: scores jump; one alone proves little"
         yield "trainings = 10            # GUESS: how often you will train with the answer"
 
     def _space(self) -> Iterator[str]:

@@ -5,11 +5,11 @@ from tuner.job.command_files import script_digest
 from tuner.job.command_section import METRIC_SOURCES, CommandSection, MetricsSection
 from tuner.job.command_template import VARIABLES, Template, variable_name, written
 from tuner.job.command_values import (
-    own_command,
     own_launch,
     rendered_command,
     rendered_environment,
     stated_values,
+    user_command,
 )
 from tuner.job.feasibility import check_feasible, job_warnings
 from tuner.job.loading import job_name, load_job
@@ -57,13 +57,13 @@ __all__ = [
     "job_warnings",
     "load_job",
     "load_workload",
-    "own_command",
     "own_launch",
     "rendered_command",
     "rendered_environment",
     "script_digest",
     "stated_values",
     "takes_seed",
+    "user_command",
     "variable_name",
     "workload_code_digest",
     "written",

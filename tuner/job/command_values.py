@@ -144,7 +144,7 @@ def own_launch(
     )
 
 
-def own_command(
+def user_command(
     job: Job, job_folder: Path, configuration: Configuration, *, num_samples: int | None = None
 ) -> str:
     """The user's command with the values of a configuration as one line of shell, without Paceline.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,12 @@ from tuner.job.feasibility import check_feasible
 from tuner.job.model import Job, missing_section
 from tuner.job.problems import KeyPath, problems_of, spelled
 from tuner.job.recorded_job import completed, is_recorded
+
+#: Renamed keys of the job file: old path to new name. An entry stays for one minor version.
+RENAMED_KEYS = {
+    ("cluster", "ray", "patience"): "node_timeout",
+    ("goal", "hold"): "consecutive_scores",
+}
 
 #: Required sections of a job that trains, besides [goal].
 _NEEDED = ("workload", "space")
@@ -35,7 +42,7 @@ def load_job(path: Path) -> Job:
         JobError: The file cannot be read or is not a valid job; the message lists every problem.
         InfeasibleError: No configuration in the job's space can run.
     """
-    data: Mapping[str, Any] = {"name": job_name(path), **_read(path)}
+    data: Mapping[str, Any] = {"name": job_name(path), **with_new_keys(_read(path), path)}
     if unusable := list(_keys_with_nul(data)):
         raise JobError(_message(path, [f"{key} contains a NUL character; remove it" for key in unusable]))
     problems: list[str] = []
@@ -95,6 +102,24 @@ def _read(path: Path) -> Mapping[str, Any]:
         # Python also rejects very long numbers and very deep nesting.
         words = f"is not valid TOML: {error}. Strings need quotes, tables [brackets]"
         raise JobError(f"{path}: {words}") from error
+
+
+def with_new_keys(data: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """The content of a job file with renamed keys under their new names; each old name is warned of."""
+    for old, new in RENAMED_KEYS.items():
+        *above, key = old
+        table: Any = data
+        for name in above:
+            table = table.get(name) if isinstance(table, Mapping) else None
+        if isinstance(table, dict) and key in table and new not in table:
+            table[new] = table.pop(key)
+            warnings.warn(
+                f"{path}: {spelled(old)} is now called {spelled((*above, new))}; the old name works until "
+                "version 0.2",
+                FutureWarning,
+                stacklevel=3,
+            )
+    return data
 
 
 def _keys_with_nul(value: Any, above: KeyPath = ()) -> Iterator[str]:

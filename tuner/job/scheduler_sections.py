@@ -62,7 +62,7 @@ class RaySection(Section):
     resources: dict[str, float] = Field(
         default={}, description="custom resources of a node's bundle, such as { a100 = 8 }"
     )
-    patience: Duration = Field(
+    node_timeout: Duration = Field(
         default=600.0,
         description="how long to wait for nodes that the cluster does not have yet; the wait for busy nodes "
         "has no limit",

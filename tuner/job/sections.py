@@ -222,7 +222,7 @@ class GoalSection(Section):
     max_dollars: PositiveFloat | None = Field(
         default=None, description="highest price to target of a recommendation"
     )
-    hold: PositiveInt = Field(
+    consecutive_scores: PositiveInt = Field(
         default=1,
         description="number of consecutive scores past the target that count as reached; the first of them "
         "is the time to target",
@@ -261,14 +261,9 @@ class GoalSection(Section):
         """1 if larger values of the metric are better, else -1."""
         return 1.0 if self.maximize else -1.0
 
-    @property
-    def consecutive(self) -> int:
-        """Number of consecutive scores past the target that count as reached (`hold`)."""
-        return self.hold
-
     def target_count(self) -> TargetCount:
         """A new counter of consecutive scores past the target."""
-        return TargetCount(self.target, maximize=self.maximize, consecutive=self.hold)
+        return TargetCount(self.target, maximize=self.maximize, consecutive=self.consecutive_scores)
 
     def crossing(self, curve: Sequence[CurvePoint]) -> tuple[float, float] | None:
         """Samples and training seconds at which a curve reaches the target; None if it does not.
@@ -276,7 +271,7 @@ class GoalSection(Section):
         Args:
             curve: Evaluations in order of samples, without that of the untrained model.
         """
-        return crossing(curve, self.target, maximize=self.maximize, consecutive=self.hold)
+        return crossing(curve, self.target, maximize=self.maximize, consecutive=self.consecutive_scores)
 
 
 class BaselineSection(Section):

@@ -75,7 +75,7 @@ def _ray_nodes(section: ClusterSection) -> RayNodes:
         gpus_per_node=ray.gpus_per_node,
         resources=ray.resources,
         python=section.python,
-        timeout_seconds=ray.patience,
+        timeout_seconds=ray.node_timeout,
     )
 
 
@@ -124,7 +124,7 @@ def job_prober(opened: OpenedJob) -> Prober:
     return RecordedProber(
         recording,
         target=job.goal.target,
-        consecutive=job.goal.consecutive,
+        consecutive=job.goal.consecutive_scores,
         timing_steps=job.probe.timing_steps,
     )
 

@@ -79,9 +79,12 @@ def test_a_target_that_the_first_score_meets_is_doubted(tmp_path: Path) -> None:
 
 
 def test_a_target_that_is_lost_again_is_remarked(tmp_path: Path) -> None:
-    world = command_world(tmp_path, target=0.3, **{"hold": 2})
+    world = command_world(tmp_path, target=0.3, consecutive_scores=2)
     world.keep(of(configuration(1, 64, 0.02), 0.1, 0.31, 0.2, 0.25))
-    assert "met the target once and lost it again (0.2 after 1920 samples): [goal] hold = 3" in warned(world)
+    assert (
+        "met the target once and lost it again (0.2 after 1920 samples): with [goal] consecutive_scores = 3"
+        in warned(world)
+    )
     (run,) = world.state().runs.values()
     assert not run.arrived
 

@@ -86,7 +86,7 @@ python = "/opt/python"
 address = "http://head:8265"
 gpus_per_node = 2
 resources = { a100 = 2 }
-patience = "5m"
+node_timeout = "5m"
 """
     launcher = job_launcher(opened(tmp_path, "nodes = [1, 2]\n" + cluster))
     assert isinstance(launcher, CommandLauncher)

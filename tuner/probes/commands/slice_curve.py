@@ -321,7 +321,7 @@ class SliceCurve:
         if self.num_scores < (self._plan.until.scores or 0):
             return True  # the slice is to show so many, however close they are
         # Scores in a row count only if none between them is left out.
-        return (passes or (was_past and goal.consecutive > 1)) and not self.reached_target()
+        return (passes or (was_past and goal.consecutive_scores > 1)) and not self.reached_target()
 
     def points(self) -> tuple[CurvePoint, ...]:
         """The scorings that no earlier slice has reported, in order."""
