@@ -188,9 +188,9 @@ def train(
     if trained is None or trained.seconds_to_target is None:
         raise not_arrived(configuration, state)
     rows: list[dict[str, Any]] = [
-        {"what": "training seconds to target", "value": round(trained.seconds_to_target, 3)},
-        {"what": "samples to target", "value": trained.samples_to_target},
-        {"what": "trained model", "value": trained_model(trained)},
+        {"name": "training seconds to target", "value": round(trained.seconds_to_target, 3)},
+        {"name": "samples to target", "value": trained.samples_to_target},
+        {"name": "trained model", "value": trained_model(trained)},
     ]
     print_rows(rows, output_format)
 
@@ -262,10 +262,10 @@ def record(
     with study_store(storage, job, to_read=True) as store:
         made = record_study(opened, store, output, force=force)
     rows: list[dict[str, Any]] = [
-        {"what": "recording", "value": str(made.path)},
-        {"what": "configurations", "value": made.num_runs},
-        {"what": "reached the target", "value": made.num_arrived},
-        *({"what": "left out", "value": words} for words in made.left_out),
+        {"name": "recording", "value": str(made.path)},
+        {"name": "configurations", "value": made.num_runs},
+        {"name": "reached the target", "value": made.num_arrived},
+        *({"name": "left out", "value": words} for words in made.left_out),
     ]
     print_rows(rows, output_format)
 

@@ -339,10 +339,17 @@ def _of_recommendation(answer: dict[str, Any]) -> dict[str, Any]:
     return {
         key: answer[key] and {part: _plain(answer[key][part]) for part in _PARTS}
         for key in ("choice", "runner_up", "baseline")
-    } | {"stopped_because": answer["stopped_because"], "provisional": answer["provisional"]}
+    } | {"stop_reason": answer["stop_reason"], "provisional": answer["provisional"]}
 
 
-_PARTS = ("configuration", "seconds", "dollars", "probability_of_reaching", "measured_seconds", "share_known")
+_PARTS = (
+    "configuration",
+    "seconds",
+    "dollars",
+    "probability_of_reaching",
+    "measured_seconds",
+    "share_observed",
+)
 
 
 def _plain(value: Any) -> Any:

@@ -60,7 +60,7 @@ def tune_once(opened: OpenedJob, folder: Path, budget_seconds: float | None) -> 
     row: dict[str, Any] = {
         "seed": opened.job.seed,
         "configuration": recommendation.choice.configuration.as_dict(),
-        "stopped_because": result.stop.kind.value,
+        "stop_reason": result.stop.kind.value,
         "tuning_and_training_seconds": recommendation.tuning.seconds,
         "wall_seconds": wall_seconds,
         "seconds_by_purpose": dict(recommendation.tuning.seconds_by_purpose),
@@ -90,7 +90,7 @@ def early_predictions(
     """The predictions of a run that were made in good time, oldest first."""
     return [
         {
-            "share_known": p.seconds_known / measured,
+            "share_observed": p.seconds_observed / measured,
             "lower": p.quantiles[0.05],
             "median": p.quantiles[0.5],
             "upper": p.quantiles[0.95],
@@ -99,7 +99,7 @@ def early_predictions(
             "ratio": p.quantiles[0.95] / p.quantiles[0.05],
         }
         for p in predictions
-        if p.configuration == configuration and p.seconds_known <= EARLY_SHARE * measured
+        if p.configuration == configuration and p.seconds_observed <= EARLY_SHARE * measured
     ]
 
 

@@ -47,7 +47,7 @@ def search(opened: OpenedJob, sampler: SamplerName, folder: Path, limit: float) 
             return {"reached": False, "training_seconds": None, "configuration": None, "error": str(error)}
     tuning = result.recommendation.tuning
     return {
-        "stopped_because": result.stop.kind.value,
+        "stop_reason": result.stop.kind.value,
         "tuning_seconds": tuning.seconds,
         "seconds_by_purpose": dict(tuning.seconds_by_purpose),
         "num_probes": tuning.num_probes,

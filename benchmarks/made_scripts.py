@@ -200,15 +200,15 @@ def _searched(script: MadeScript, folder: Path) -> Searched:
         predictions=tuple(
             _compared(p, script)
             for p in context.ledger.predictions(context.study.study_id)
-            if p.seconds_known
+            if p.seconds_observed
         ),
     )
 
 
 def _compared(prediction: PredictionRecord, script: MadeScript) -> PredictedAgainstMeasured:
     truth = script.seconds_to_target(prediction.configuration)
-    share = prediction.seconds_known / truth
-    return PredictedAgainstMeasured(prediction=prediction, measured_seconds=truth, share_known=share)
+    share = prediction.seconds_observed / truth
+    return PredictedAgainstMeasured(prediction=prediction, measured_seconds=truth, share_observed=share)
 
 
 def report(searches: Sequence[Searched]) -> dict[str, list[Row]]:
@@ -280,7 +280,7 @@ def intervals(searches: Sequence[Searched], low: float, high: float) -> Row:
 
     `infinite` are those that expect with 95% never to arrive. They do not hold the truth, and have no width.
     """
-    found = [p for one in searches for p in one.predictions if low < p.share_known <= high]
+    found = [p for one in searches for p in one.predictions if low < p.share_observed <= high]
     truths = np.array([p.measured_seconds for p in found])
     lower, median, upper = (
         np.array([p.prediction.quantiles[level] for p in found]) for level in (0.05, 0.5, 0.95)

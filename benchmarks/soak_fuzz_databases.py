@@ -121,12 +121,12 @@ def _fill(ledger: Any, opened: Any) -> None:
                 PredictionRecord(
                     study_id=study.study_id,
                     configuration=configuration,
-                    made_at=1.0,
+                    created_at=1.0,
                     quantiles={0.05: 1.0, 0.5: 2.0, 0.95: 4.0},
                     dollars={},
                     probability_of_reaching=0.9,
                     num_slices=3,
-                    seconds_known=3.0,
+                    seconds_observed=3.0,
                 )
             ]
         )

@@ -217,10 +217,10 @@ def _prediction(study_id: int) -> PredictionRecord:
     return PredictionRecord(
         study_id=study_id,
         configuration=_CONFIGURATION,
-        made_at=time.time(),
+        created_at=time.time(),
         quantiles={0.5: 1.0},
         dollars={0.5: 1.0},
         probability_of_reaching=0.5,
         num_slices=0,
-        seconds_known=0.0,
+        seconds_observed=0.0,
     )

@@ -124,13 +124,12 @@ def prediction_row(record: PredictionRecord) -> dict[str, Any]:
     return {
         "study_id": record.study_id,
         "configuration": record.configuration.key,
-        "made_at": float(record.made_at),
+        "created_at": float(record.created_at),
         "quantiles": _pairs(record.quantiles),
         "dollars": _pairs(record.dollars),
         "probability_of_reaching": float(record.probability_of_reaching),
         "num_slices": int(record.num_slices),
-        "seconds_known": float(record.seconds_known),
-        "purpose": record.purpose,
+        "seconds_observed": float(record.seconds_observed),
     }
 
 
@@ -139,13 +138,12 @@ def prediction(row: Row[Any]) -> PredictionRecord:
     return PredictionRecord(
         study_id=row.study_id,
         configuration=Configuration.from_key(row.configuration),
-        made_at=row.made_at,
+        created_at=row.created_at,
         quantiles=dict(row.quantiles),
         dollars=dict(row.dollars),
         probability_of_reaching=row.probability_of_reaching,
         num_slices=row.num_slices,
-        seconds_known=row.seconds_known,
-        purpose=row.purpose,
+        seconds_observed=row.seconds_observed,
     )
 
 
@@ -159,7 +157,7 @@ def fit_row(record: FitRecord) -> dict[str, Any]:
         "study_id": record.study_id,
         "fingerprint": record.fingerprint,
         "model": record.model,
-        "made_at": float(record.made_at),
+        "created_at": float(record.created_at),
         "num_slices": int(record.num_slices),
         "parameters": record.parameters,
         "summary": record.summary,
@@ -172,7 +170,7 @@ def fit(row: Row[Any]) -> FitRecord:
         study_id=row.study_id,
         fingerprint=row.fingerprint,
         model=row.model,
-        made_at=row.made_at,
+        created_at=row.created_at,
         num_slices=row.num_slices,
         parameters={name: (value, deviation) for name, (value, deviation) in row.parameters.items()},
         summary=row.summary,
@@ -181,7 +179,9 @@ def fit(row: Row[Any]) -> FitRecord:
 
 def recommendation(row: Row[Any]) -> RecommendationRecord:
     """A recommendation from its row."""
-    return RecommendationRecord(study_id=row.study_id, made_at=row.made_at, recommendation=row.recommendation)
+    return RecommendationRecord(
+        study_id=row.study_id, created_at=row.created_at, recommendation=row.recommendation
+    )
 
 
 def clean_text(text: str) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Every revision, oldest first. Listed here besides the migrations themselves, so that opening a database
 #: that is up to date needs no Alembic; a test checks that both agree.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 HEAD = REVISIONS[-1]
 
 #: Optuna claims `alembic_version`.
@@ -80,14 +80,15 @@ def alembic_config(connection: Connection) -> Config:
     """Alembic's configuration for our migrations over an open connection; there is no alembic.ini.
 
     A new revision is drafted with `alembic.command.revision(alembic_config(connection), "what it
-    does", autogenerate=True, rev_id="0002")`, then read, corrected, and listed in `REVISIONS`.
+    does", autogenerate=True, rev_id="0003")`, then read, corrected, and listed in `REVISIONS`.
     """
     from alembic.config import Config
 
     # What Alembic has to say is nobody's result: stdout belongs to the commands.
     config = Config(stdout=io.StringIO())
-    folder = str(Path(__file__).parent / "migrations")
-    config.set_main_option("script_location", folder.replace("%", "%%"))
+    folder = str(Path(__file__).parent).replace("%", "%%")
+    config.set_main_option("script_location", folder)
+    config.set_main_option("version_locations", f"{folder}/migrations")
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config

@@ -155,7 +155,7 @@ class SqlLedger:
     def add_recommendation(self, recommendation: RecommendationRecord) -> None:
         values = {
             "study_id": recommendation.study_id,
-            "made_at": float(recommendation.made_at),
+            "created_at": float(recommendation.created_at),
             "recommendation": recommendation.recommendation,
         }
         self._keep(recommendations, [values])

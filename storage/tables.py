@@ -103,13 +103,12 @@ predictions = Table(
     Column("prediction_id", Integer, primary_key=True),
     _study(),
     Column("configuration", Text, nullable=False),
-    Column("made_at", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
     Column("quantiles", PlainData, nullable=False),
     Column("dollars", PlainData, nullable=False),
     Column("probability_of_reaching", Double, nullable=False),
     Column("num_slices", Integer, nullable=False),
-    Column("seconds_known", Double, nullable=False),
-    Column("purpose", String(64), nullable=False),
+    Column("seconds_observed", Double, nullable=False),
 )
 
 fits = Table(
@@ -119,7 +118,7 @@ fits = Table(
     _study(),
     Column("fingerprint", String(64), nullable=False),
     Column("model", String(64), nullable=False),
-    Column("made_at", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
     Column("num_slices", Integer, nullable=False),
     Column("parameters", PlainData, nullable=False),
     Column("summary", PlainData, nullable=False),
@@ -130,6 +129,6 @@ recommendations = Table(
     metadata,
     Column("recommendation_id", Integer, primary_key=True),
     _study(),
-    Column("made_at", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
     Column("recommendation", PlainData, nullable=False),
 )

@@ -291,7 +291,7 @@ def test_your_own_script_is_tuned_as_the_readme_says(tmp_path: Path) -> None:
     path.write_text(block("toml train.toml").replace('"python ', f'"{sys.executable} '))
     checked = paceline(tmp_path, "check", path.name, "--resume", "--format", "json")
     assert checked.returncode == 0, checked.stderr
-    (resume,) = [row["value"] for row in json.loads(checked.stdout) if row["what"] == "resume"]
+    (resume,) = [row["value"] for row in json.loads(checked.stdout) if row["name"] == "resume"]
     assert resume.startswith("yes: saved at")
     ran = paceline(tmp_path, "run", path.name, "--format", "json")
     assert ran.returncode == 0, ran.stderr
@@ -301,7 +301,7 @@ def test_your_own_script_is_tuned_as_the_readme_says(tmp_path: Path) -> None:
     answer = json.loads(verified.stdout)
     assert answer["verified"]["reached"]
     assert Path(answer["checkpoint"]).is_file()
-    assert "train.py --lr" in answer["own_command"]
+    assert "train.py --lr" in answer["user_command"]
 
 
 @pytest.mark.slow
@@ -312,7 +312,7 @@ def test_your_own_training_is_tuned_as_the_readme_says(tmp_path: Path) -> None:
     path = write_own_training(tmp_path)
     checked = paceline(tmp_path, "check", path.name, "--format", "json")
     assert checked.returncode == 0, checked.stderr
-    assert any(row["what"] == "step milliseconds" and row["value"] > 0 for row in json.loads(checked.stdout))
+    assert any(row["name"] == "step milliseconds" and row["value"] > 0 for row in json.loads(checked.stdout))
     ran = paceline(tmp_path, "run", path.name)
     assert ran.returncode == 0, ran.stderr
     output = tmp_path / "paceline-out" / "teacher"

@@ -79,9 +79,6 @@ EXCEPTIONS = (
     ("kept", "tuner/workloads/", "their source is part of the fingerprint: studies would not be resumed"),
     ("stride", "tests/tuner/strategies/test_flat.py", "of a tensor's memory, as torch names it"),
     ("stride", "tests/tuner/workloads/", "of a convolution, as torch names it"),
-    ("patience", "tuner/job/scheduler_sections.py", "a key of the job file, cluster.ray.patience"),
-    ("hold", "tuner/job/sections.py", "a key of the job file, goal.hold"),
-    ("patience", "tuner/service/launchers.py", "a key of the job file, cluster.ray.patience"),
     (
         "room rooms ROOMS room_of test_the_rooms_are_those_of_the_layout",
         "tests/test_floors.py",

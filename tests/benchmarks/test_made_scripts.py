@@ -137,15 +137,15 @@ def made(
             prediction=PredictionRecord(
                 study_id=1,
                 configuration=configurations()[0],
-                made_at=0.0,
+                created_at=0.0,
                 quantiles=dict(zip((0.05, 0.5, 0.95), interval, strict=True)),
                 dollars={},
                 probability_of_reaching=chance,
                 num_slices=1,
-                seconds_known=2.0,
+                seconds_observed=2.0,
             ),
             measured_seconds=truth,
-            share_known=2.0 / truth,
+            share_observed=2.0 / truth,
         )
         for chance in chances
     )

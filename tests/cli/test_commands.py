@@ -122,7 +122,7 @@ def test_a_command_is_tuned_and_its_own_command_trains_what_was_found(place: Pla
     choice = answer["choice"]["configuration"]
     assert answer["verified"]["reached"]
     assert answer["choice"]["measured_seconds"] > 0
-    line = answer["own_command"]
+    line = answer["user_command"]
     assert f"curve.py {choice['learning_rate']} {choice['batch_size']}" in line
     launch = (place.folder / "paceline-out" / "curve" / "launch.sh").read_text()
     # The answer states how long a training has to be that does not stop at the target.
@@ -140,7 +140,7 @@ def test_a_command_is_tuned_and_its_own_command_trains_what_was_found(place: Pla
 
 def check_rows(place: Place, *options: str) -> dict[str, Any]:
     rows = json.loads(place.call("check", "job.toml", "-f", "json", *options))
-    return {row["what"]: row["value"] for row in rows}
+    return {row["name"]: row["value"] for row in rows}
 
 
 def test_check_says_what_it_read_and_what_the_job_costs(place: Place) -> None:
@@ -211,4 +211,4 @@ def test_examples_of_commands_run(place: Place, name: str) -> None:
         place.call("run", "example.toml", "--format", "json", "--budget", "150s", seconds=500)
     )
     assert answer["choice"]["seconds"]["median"] > 0
-    assert f"{name}.py" in answer["own_command"]
+    assert f"{name}.py" in answer["user_command"]

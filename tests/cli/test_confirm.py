@@ -82,7 +82,7 @@ def test_a_command_without_a_seed_is_confirmed_with_a_warning(folder: Path, pace
     assert ended.code == 0, ended.stderr
     found = json.loads(ended.stdout)["confirmation"]
     assert found["uses_seed"] is False
-    assert found["speed_up"] > 1.5
+    assert found["speedup"] > 1.5
     assert "warning: --confirm: the command takes no {seed}" in ended.stderr
 
 
@@ -95,7 +95,7 @@ def test_a_command_is_trained_with_new_seeds(folder: Path, paceline: Command) ->
     found = json.loads(Path("paceline-out/curve/recommendation.json").read_text())["confirmation"]
     assert [t["seed"] for t in found["present"]["trainings"]] == [1000, 2000, 3000]
     assert found["uses_seed"] is True
-    assert found["difference_shown"] is True
+    assert found["is_significant"] is True
     assert found["lower"] > 1
     again = paceline("run", "job.toml", "--confirm", 3)
     assert "all 6 trainings are stored" in again.stderr

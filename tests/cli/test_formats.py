@@ -82,10 +82,10 @@ def test_every_format_holds_the_same_rows(at: Workplace, paceline: Command, comm
 
 def test_what_a_study_shows_is_what_was_run(at: Workplace, paceline: Command) -> None:
     probes = at.study()[1]
-    status = {row["what"]: row["value"] for row in rows_of(paceline("status", "job.toml", "-f", "json"))}
+    status = {row["name"]: row["value"] for row in rows_of(paceline("status", "job.toml", "-f", "json"))}
     assert status["probes"] == len(probes)
-    assert status["probes under way"] == 0
-    assert status["stopped because"].startswith("a run reached the target")
+    assert status["running probes"] == 0
+    assert status["stop reason"].startswith("a run reached the target")
     assert status["best value"] >= 0.97
     trials = rows_of(paceline("trials", "job.toml", "-f", "json"))
     assert [row["trial"] for row in trials] == [p.trial_number for p in probes]
@@ -94,7 +94,7 @@ def test_what_a_study_shows_is_what_was_run(at: Workplace, paceline: Command) ->
     assert len(reached) == 1
     assert reached[0]["seconds_to_target"] is not None
     reported = rows_of(paceline("explain", "job.toml", str(reached[0]["trial"]), "-f", "json"))
-    facts = {row["what"]: row["value"] for row in reported}
+    facts = {row["name"]: row["value"] for row in reported}
     assert facts["outcome"] == "reached"
     assert "slice 1" in facts
 
@@ -222,7 +222,7 @@ def test_a_reader_that_stops_listening_ends_no_command_with_a_traceback(at: Work
 
 
 def test_the_doctor_lists_what_matters_for_a_bug_report(paceline: Command) -> None:
-    rows = {row["what"]: row for row in rows_of(paceline("doctor", "--format", "json"))}
+    rows = {row["name"]: row for row in rows_of(paceline("doctor", "--format", "json"))}
     assert rows["python"]["value"] == sys.version.split()[0]
     assert rows["paceline"]["value"] == version("paceline")
     assert "gloo" in rows["torch backends"]["value"]

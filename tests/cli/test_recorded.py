@@ -23,7 +23,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def rows_of(ended: Ended) -> dict[str, Any]:
     assert ended.code == 0, ended.stderr
-    return {row["what"]: row["value"] for row in json.loads(ended.stdout)}
+    return {row["name"]: row["value"] for row in json.loads(ended.stdout)}
 
 
 def test_check_shows_what_is_replayed(job: Path, paceline: Command) -> None:

@@ -187,7 +187,7 @@ def life(request: pytest.FixtureRequest, tmp_path: Path) -> Life:
 
 def check(life: Life) -> None:
     """`paceline check --resume` reads a score of the script, and sees it resume."""
-    rows = {row["what"]: row["value"] for row in life.paceline("check", "job.toml", "--resume")}
+    rows = {row["name"]: row["value"] for row in life.paceline("check", "job.toml", "--resume")}
     assert rows["scores"] > 0
     assert rows["resume"].startswith("yes"), rows
 

@@ -292,12 +292,12 @@ def test_a_row_that_was_damaged_is_a_storage_error_with_a_remedy(sqlite_url: str
                 PredictionRecord(
                     study_id=study.study_id,
                     configuration=configuration,
-                    made_at=0.0,
+                    created_at=0.0,
                     quantiles={0.5: 1.0},
                     dollars={},
                     probability_of_reaching=0.5,
                     num_slices=1,
-                    seconds_known=0.0,
+                    seconds_observed=0.0,
                 )
             ]
         )

@@ -96,26 +96,25 @@ def seen(outcome: Outcome = Outcome.PAUSED, step: int = 10) -> Measurement:
     )
 
 
-def predicted(study: StudyRecord, made_at: float = 1.0) -> PredictionRecord:
+def predicted(study: StudyRecord, created_at: float = 1.0) -> PredictionRecord:
     return PredictionRecord(
         study_id=study.study_id,
         configuration=CONFIGURATION,
-        made_at=made_at,
+        created_at=created_at,
         quantiles={0.05: 10.1, 0.5: 20.0, 0.95: math.inf},
         dollars={0.05: 0.1, 0.5: 0.2, 0.95: math.inf},
         probability_of_reaching=0.9,
         num_slices=4,
-        seconds_known=2.5,
-        purpose="recommendation",
+        seconds_observed=2.5,
     )
 
 
-def fitted(study: StudyRecord, model: str = "seconds", made_at: float = 1.0) -> FitRecord:
+def fitted(study: StudyRecord, model: str = "seconds", created_at: float = 1.0) -> FitRecord:
     return FitRecord(
         study_id=study.study_id,
         fingerprint=study.fingerprint,
         model=model,
-        made_at=made_at,
+        created_at=created_at,
         num_slices=4,
         parameters={"a0": (0.1, 0.01), "a1": (1e-300, math.inf)},
         summary={"converged": True, "residual": 0.03, "prior": ["g", "k"], "worst": -math.inf},
@@ -445,7 +444,11 @@ class TestExactness:
 
 class TestEvidence:
     def test_predictions_come_back_with_infinite_quantiles(self, ledger: Ledger, study: StudyRecord) -> None:
-        made = [predicted(study, made_at=3.0), predicted(study, made_at=1.0), predicted(study, made_at=2.0)]
+        made = [
+            predicted(study, created_at=3.0),
+            predicted(study, created_at=1.0),
+            predicted(study, created_at=2.0),
+        ]
         ledger.add_predictions(made[:1])
         ledger.add_predictions(made[1:])
         ledger.add_predictions([])
@@ -470,17 +473,17 @@ class TestEvidence:
         fresh = ledger.open_study("digits", "f1", JOB, fresh=True)
         other = ledger.open_study("char_lm", "f2", JOB)
         for opened in (study, fresh, other):
-            for made_at, model in ((1.0, "seconds"), (2.0, "samples"), (3.0, "seconds")):
-                ledger.add_fit(fitted(opened, model, made_at))
+            for created_at, model in ((1.0, "seconds"), (2.0, "samples"), (3.0, "seconds")):
+                ledger.add_fit(fitted(opened, model, created_at))
         found = ledger.past_fits("f1")
         newest = [("seconds", 3.0), ("samples", 2.0)]
         expected = [(s.study_id, m, t) for s in (fresh, study, other) for m, t in newest]
-        assert [(fit.study_id, fit.model, fit.made_at) for fit in found] == expected
+        assert [(fit.study_id, fit.model, fit.created_at) for fit in found] == expected
 
     def test_recommendations_come_back_as_they_were(self, ledger: Ledger, study: StudyRecord) -> None:
         content = {"choice": {"nodes": 2, "upper": None}, "evidence": ["é", "b"], "share": 0.1}
         made = [
-            RecommendationRecord(study_id=study.study_id, made_at=t, recommendation=content)
+            RecommendationRecord(study_id=study.study_id, created_at=t, recommendation=content)
             for t in (2.0, 1.0)
         ]
         for recommendation in made:

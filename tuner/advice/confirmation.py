@@ -39,12 +39,12 @@ def compare_trainings(
         seconds: Seconds charged by all trainings.
         dollars: Their price.
     """
-    speed_up = lower = upper = at_least = at_most = None
+    speedup = lower = upper = at_least = at_most = None
     if recommended.trainings and present.trainings:
         ours, theirs = _log_seconds(recommended), _log_seconds(present)
         ratio = math.exp(sum(theirs) / len(theirs) - sum(ours) / len(ours))
         if recommended.all_reached and present.all_reached:
-            speed_up = ratio
+            speedup = ratio
             factor = welch_factor(ours, theirs)
             if factor is not None:
                 lower, upper = ratio / factor, ratio * factor
@@ -54,13 +54,13 @@ def compare_trainings(
             at_most = ratio
     return Confirmation(
         recommended=recommended,
-        present=present,
-        speed_up=speed_up,
+        baseline=present,
+        speedup=speedup,
         lower=lower,
         upper=upper,
         at_least=at_least,
         at_most=at_most,
-        difference_shown=None if lower is None or upper is None else not lower <= 1.0 <= upper,
+        is_significant=None if lower is None or upper is None else not lower <= 1.0 <= upper,
         price_ratio=price_ratio,
         uses_seed=uses_seed,
         num_unfinished=num_unfinished,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from search_spaces import Configuration
 from tuner.advice.no_answer import has_score, has_turned_back, shows_no_gain
 from tuner.advice.script_warnings import axes_without_effect, differing_axes
-from tuner.advice.sensitivity import turning_points
+from tuner.advice.sensitivity import sensitivity
 from tuner.advice.strategies import strategy_outlooks
 from tuner.advice.warnings import cautions
 from tuner.analytic.laws import NINETY_PERCENT
@@ -29,7 +29,7 @@ from tuner.domain.recommendation import (
     Verification,
     train_command,
 )
-from tuner.job import own_command
+from tuner.job import user_command
 from tuner.ledger.records import EARLY_SHARE, PredictedAgainstMeasured, PredictionRecord
 from tuner.probes.slice_plan import MODEL_FILE
 from tuner.search.beliefs import Beliefs
@@ -59,7 +59,7 @@ class Ending:
         predictions: Every prediction it stored.
         study_name: Its study.
         job_path: The job's file.
-        made_at: Seconds since the epoch.
+        created_at: Seconds since the epoch.
         imported: Runs that were imported for the job; None if there are none.
     """
 
@@ -69,7 +69,7 @@ class Ending:
     predictions: list[PredictionRecord]
     study_name: str
     job_path: Path
-    made_at: float
+    created_at: float
     imported: ImportedEvidence | None = None
 
 
@@ -92,24 +92,24 @@ def recommend(ending: Ending) -> Recommendation | None:
     return Recommendation(
         job_name=state.job.name,
         study_name=ending.study_name,
-        made_at=ending.made_at,
+        created_at=ending.created_at,
         goal=goal_words(state),
         choice=_alternative(ending, choice),
         runner_up=_runner_up(ending, choice),
         baseline=_baseline(ending),
         verified=verified,
         provisional=provisional and (stop.kind is not StopKind.NO_GAIN or run is None),
-        evidence=(*_evidence(ending, choice, run), *(outlook.words for outlook in strategies[:1])),
+        evidence=(*_evidence(ending, choice, run), *(outlook.comparison for outlook in strategies[:1])),
         warnings=(*cautions(state, stop, choice), *_uneven(ending)),
-        stopped_because=stop.reason,
+        stop_reason=stop.reason,
         tuning=tuning_cost(state),
         checkpoint=_model_of(state, run),
         command=train_command(ending.job_path, choice) if _trains_here(state, choice) else "",
-        own_command=_own_command(ending, choice, num_samples),
+        user_command=_own_command(ending, choice, num_samples),
         training_samples=num_samples,
         training_epochs=None if num_samples is None or size is None else num_samples / size,
         strategies=strategies,
-        turning_points=turning_points(state, ending.beliefs, choice),
+        sensitivity=sensitivity(state, ending.beliefs, choice),
         ended_by_budget=stop.kind is StopKind.BUDGET,
         axes_without_effect=tuple(sorted(axes_without_effect(state))),
         startup_seconds=state.startup_seconds if state.job.runs_command else None,
@@ -136,7 +136,7 @@ def _trains_here(state: SearchState, choice: Configuration) -> bool:
 def _own_command(ending: Ending, choice: Configuration, num_samples: int | None) -> str:
     """The user's own command with a configuration's values; empty where the job trains a Workload."""
     job, folder = ending.state.job, ending.job_path.resolve().parent
-    return own_command(job, folder, choice, num_samples=num_samples) if job.runs_command else ""
+    return user_command(job, folder, choice, num_samples=num_samples) if job.runs_command else ""
 
 
 def _training_samples(ending: Ending, choice: Configuration) -> int | None:
@@ -223,11 +223,11 @@ def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
         PredictedAgainstMeasured(
             prediction=prediction,
             measured_seconds=seconds,
-            share_known=min(prediction.seconds_known / seconds, 1.0) if seconds > 0 else 1.0,
+            share_observed=min(prediction.seconds_observed / seconds, 1.0) if seconds > 0 else 1.0,
         )
         for prediction in ending.predictions
         if (seconds := measured.get(prediction.configuration)) is not None
-        and prediction.seconds_known < seconds
+        and prediction.seconds_observed < seconds
     ]
 
 
@@ -313,9 +313,9 @@ def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
         dollars=_dollars(state, configuration, seconds),
         probability_of_reaching=probability,
         measured_seconds=own.seconds_to_target if own else None,
-        share_known=min(known / seconds.median, 1.0) if seconds.median > 0 else 0.0,
-        samples_known=own.seen_samples if own else 0,
-        seconds_known=known,
+        share_observed=min(known / seconds.median, 1.0) if seconds.median > 0 else 0.0,
+        samples_observed=own.seen_samples if own else 0,
+        seconds_observed=known,
         emulated=state.cluster.emulates(configuration),
     )
 
@@ -360,9 +360,9 @@ def _verification(ending: Ending, run: Run | None) -> Verification | None:
         return None
     seconds = run.seconds_to_target or run.measurement.training_seconds
     judged = [
-        (prediction, prediction.seconds_known / seconds)
+        (prediction, prediction.seconds_observed / seconds)
         for prediction in ending.predictions
-        if prediction.configuration == run.configuration and prediction.seconds_known < seconds
+        if prediction.configuration == run.configuration and prediction.seconds_observed < seconds
     ]
     early = [item for item in judged if item[1] <= EARLY_SHARE]
     # The last one made in good time; else the first that was made at all.
@@ -377,9 +377,9 @@ def _verification(ending: Ending, run: Run | None) -> Verification | None:
         dollars=charge(seconds, run.configuration, ending.state.cluster).dollars,
         value=best,
         predicted=_estimate(held[0]) if held else None,
-        share_known=held[1] if held else None,
+        share_observed=held[1] if held else None,
         last_value=values[-1],
-        score_seconds=_score_seconds(run) if run.arrived else None,
+        first_score_seconds=_score_seconds(run) if run.arrived else None,
     )
 
 

@@ -50,7 +50,7 @@ _QUANTITIES = (
 )
 
 
-def turning_points(state: SearchState, beliefs: Beliefs, choice: Configuration) -> tuple[str, ...]:
+def sensitivity(state: SearchState, beliefs: Beliefs, choice: Configuration) -> tuple[str, ...]:
     """Sentences on what would change strategy or nodes; none where the cluster is not a described one.
 
     Each of bandwidth, latency, jitter and compute is changed alone, by up to ten times either way; what is

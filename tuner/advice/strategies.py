@@ -68,7 +68,7 @@ def _outlook(state: SearchState, beliefs: Beliefs, alternative: Alternative) -> 
         batch_seconds=Estimate(lower=batch / spread, median=batch, upper=batch * spread),
         samples=Estimate(lower=samples[0], median=samples[1], upper=samples[2]),
         seconds=alternative.seconds,
-        share_known=alternative.share_known,
+        share_observed=alternative.share_observed,
         waits_for_slowest=traits_of(configuration.strategy).barrier and ranks > 1,
     )
 
@@ -82,6 +82,6 @@ def _worded(outlooks: Sequence[StrategyOutlook], cluster: Cluster) -> tuple[Stra
     known = [o for o in outlooks[1:] if o.configuration.strategy == "all_reduce"]
     reference = known[0] if known else outlooks[1]
     return (
-        replace(first, words=contrast(first, reference, cluster, chosen=True)),
-        *(replace(other, words=contrast(other, first, cluster, chosen=False)) for other in outlooks[1:]),
+        replace(first, comparison=contrast(first, reference, cluster, chosen=True)),
+        *(replace(other, comparison=contrast(other, first, cluster, chosen=False)) for other in outlooks[1:]),
     )

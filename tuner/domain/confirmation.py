@@ -65,14 +65,14 @@ class Confirmation:
 
     Args:
         recommended: Trainings of the recommendation.
-        present: Trainings of the present settings.
-        speed_up: Geometric mean of the present settings' seconds to target over that of the recommendation's;
+        baseline: Trainings of the present settings.
+        speedup: Geometric mean of the present settings' seconds to target over that of the recommendation's;
             above 1 if the recommendation is faster. None unless all trainings reached the target.
-        lower: Lower end of the 90% interval of `speed_up`; None with fewer than two trainings of each.
+        lower: Lower end of the 90% interval of `speedup`; None with fewer than two trainings of each.
         upper: Upper end of that interval.
         at_least: Lower bound of the speed-up where only trainings of the present settings missed the target.
         at_most: Upper bound of the speed-up where only trainings of the recommendation missed the target.
-        difference_shown: Whether the interval excludes 1; None without an interval.
+        is_significant: Whether the interval excludes 1; None without an interval.
         price_ratio: Dollars per second of the present settings over those of the recommendation; None where
             nodes have no price.
         uses_seed: Whether the seed reaches the training; a command may have no use for it.
@@ -82,13 +82,13 @@ class Confirmation:
     """
 
     recommended: ConfirmedSettings
-    present: ConfirmedSettings
-    speed_up: float | None
+    baseline: ConfirmedSettings
+    speedup: float | None
     lower: float | None
     upper: float | None
     at_least: float | None
     at_most: float | None
-    difference_shown: bool | None
+    is_significant: bool | None
     price_ratio: float | None
     uses_seed: bool
     num_unfinished: int
@@ -98,5 +98,5 @@ class Confirmation:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Confirmation:
         """The confirmation that plain data describe."""
-        settings = {name: ConfirmedSettings.from_dict(data[name]) for name in ("recommended", "present")}
+        settings = {name: ConfirmedSettings.from_dict(data[name]) for name in ("recommended", "baseline")}
         return cls(**{**data, **settings})

@@ -13,7 +13,25 @@ from search_spaces import Configuration
 from tuner.domain.confirmation import Confirmation
 
 #: Version of `recommendation.json`: the first number changes when a reader of the old form would fail.
-SCHEMA_VERSION = "1.7"
+SCHEMA_VERSION = "2.0"
+
+#: Keys of version 1 and what they are called since version 2.
+_RENAMED = {
+    "difference_shown": "is_significant",
+    "made_at": "created_at",
+    "own_command": "user_command",
+    "present": "baseline",
+    "samples_known": "samples_observed",
+    "score_seconds": "first_score_seconds",
+    "seconds_known": "seconds_observed",
+    "share_known": "share_observed",
+    "speed_up": "speedup",
+    "stopped_because": "stop_reason",
+    "turning_points": "sensitivity",
+    "words": "comparison",
+}
+#: Objects whose keys are names that users chose, or that are no part of the schema.
+_FREE_KEYS = ("configuration", "weights", "seconds_by_purpose", "seconds_by_part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +60,9 @@ class Alternative:
         probability_of_reaching: Chance that the target is reached at all; of what was not measured at least
             0.05 and at most 0.95, since nobody knows it better.
         measured_seconds: Measured training seconds to target, where its run arrived.
-        share_known: Share of its predicted run that was measured, in [0, 1].
-        samples_known: Samples of its run that were observed.
-        seconds_known: Training seconds of its run that were observed.
+        share_observed: Share of its predicted run that was measured, in [0, 1].
+        samples_observed: Samples of its run that were observed.
+        seconds_observed: Training seconds of its run that were observed.
         emulated: Whether its run was, or would be, one of emulated ranks.
     """
 
@@ -53,15 +71,15 @@ class Alternative:
     dollars: Estimate | None
     probability_of_reaching: float
     measured_seconds: float | None = None
-    share_known: float = 0.0
-    samples_known: int = 0
-    seconds_known: float = 0.0
+    share_observed: float = 0.0
+    samples_observed: int = 0
+    seconds_observed: float = 0.0
     emulated: bool = False
 
     @property
     def is_observed(self) -> bool:
         """Whether anything of its own run was observed."""
-        return self.samples_known > 0 or self.measured_seconds is not None
+        return self.samples_observed > 0 or self.measured_seconds is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +91,9 @@ class StrategyOutlook:
         batch_seconds: Predicted seconds in which all ranks together process one global batch.
         samples: Predicted samples to target.
         seconds: Predicted training seconds to target.
-        share_known: Share of its run that was measured, in [0, 1].
+        share_observed: Share of its run that was measured, in [0, 1].
         waits_for_slowest: Whether its ranks wait for the slowest of them.
-        words: A sentence that compares it with the chosen strategy, or the chosen one with all-reduce
+        comparison: A sentence that compares it with the chosen strategy, or the chosen one with all-reduce
             (with the next best if the choice is all-reduce, or there is none).
     """
 
@@ -83,9 +101,9 @@ class StrategyOutlook:
     batch_seconds: Estimate
     samples: Estimate
     seconds: Estimate
-    share_known: float
+    share_observed: float
     waits_for_slowest: bool
-    words: str = ""
+    comparison: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +116,10 @@ class Verification:
         dollars: Price of that time.
         value: Best metric seen.
         last_value: Last metric seen, which is worse than the best one where the run overfits.
-        predicted: The prediction to compare with, made before the run was known past `share_known`.
-        share_known: Share of the verified run that was known when that prediction was made.
-        score_seconds: Training clock at the first score past the target; the crossing lies between it and the
-            one before.
+        predicted: The prediction to compare with, made before the run was known past `share_observed`.
+        share_observed: Share of the verified run that was known when that prediction was made.
+        first_score_seconds: Training clock at the first score past the target; the crossing lies between it
+            and the one before.
     """
 
     reached: bool
@@ -109,9 +127,9 @@ class Verification:
     dollars: float
     value: float
     predicted: Estimate | None
-    share_known: float | None
+    share_observed: float | None
     last_value: float | None = None
-    score_seconds: float | None = None
+    first_score_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +179,7 @@ class Recommendation:
     Args:
         job_name: The job.
         study_name: The study it comes from.
-        made_at: Seconds since the epoch.
+        created_at: Seconds since the epoch.
         goal: The goal in words, such as `accuracy >= 0.85, soonest`.
         choice: The recommended configuration.
         runner_up: The next best that differs; None if there is none.
@@ -171,17 +189,17 @@ class Recommendation:
             the budget ended the search early.
         evidence: Sentences that state its evidence.
         warnings: Sentences on what may make it wrong.
-        stopped_because: Why the search ended.
+        stop_reason: Why the search ended.
         tuning: What the search spent.
         checkpoint: Path of the trained model, a state dictionary of its parameters, if a run arrived.
         command: A command line that trains the recommended configuration.
-        own_command: The user's own command with the recommended values, as it runs without Paceline; empty
+        user_command: The user's own command with the recommended values, as it runs without Paceline; empty
             where no command was given.
         training_samples: Samples after which a training of the choice has reached the target with 95%
             probability, for the own limit of the user's script; None if unknown, or no script is run.
         training_epochs: The same in epochs; None where the job does not state the size of one.
         strategies: Every strategy at its best, the chosen one first; empty if only one was considered.
-        turning_points: Sentences that say what would change the answer, if a cluster was described.
+        sensitivity: Sentences that say what would change the answer, if a cluster was described.
         ended_by_budget: Whether the budget ended the search.
         axes_without_effect: Axes that made no difference to the scores, so that no gain is due to them.
         startup_seconds: What a start of the user's script takes before its training, which each training
@@ -192,7 +210,7 @@ class Recommendation:
 
     job_name: str
     study_name: str
-    made_at: float
+    created_at: float
     goal: str
     choice: Alternative
     runner_up: Alternative | None
@@ -201,15 +219,15 @@ class Recommendation:
     provisional: bool
     evidence: tuple[str, ...]
     warnings: tuple[str, ...]
-    stopped_because: str
+    stop_reason: str
     tuning: TuningCost
     checkpoint: str | None
     command: str
-    own_command: str = ""
+    user_command: str = ""
     training_samples: int | None = None
     training_epochs: float | None = None
     strategies: tuple[StrategyOutlook, ...] = ()
-    turning_points: tuple[str, ...] = ()
+    sensitivity: tuple[str, ...] = ()
     ended_by_budget: bool = False
     axes_without_effect: tuple[str, ...] = ()
     startup_seconds: float | None = None
@@ -224,17 +242,12 @@ class Recommendation:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recommendation:
-        """The recommendation `to_dict` was made from; an estimate's null is infinite again.
+        """Reads what `to_dict` wrote, in this version or in version 1; a null in an estimate means infinity.
 
         Raises:
-            ValueError: The data are of another major version of the schema.
+            ValueError: The data are of an unknown major version of the schema.
         """
-        version = str(data["schema_version"])
-        if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
-            raise ValueError(
-                f"the recommendation is of schema version {version}; this Paceline reads {SCHEMA_VERSION}: "
-                "make it again with `paceline report`"
-            )
+        data = upgraded(data)
         return cls(
             **{
                 **data,
@@ -246,7 +259,7 @@ class Recommendation:
                 "warnings": tuple(data["warnings"]),
                 "tuning": TuningCost(**data["tuning"]),
                 "strategies": tuple(_outlook(item) for item in data.get("strategies", ())),
-                "turning_points": tuple(data.get("turning_points", ())),
+                "sensitivity": tuple(data.get("sensitivity", ())),
                 "axes_without_effect": tuple(data.get("axes_without_effect", ())),
                 "confirmation": Confirmation.from_dict(data["confirmation"])
                 if data.get("confirmation")
@@ -254,6 +267,36 @@ class Recommendation:
                 "imported": _imported(data["imported"]) if data.get("imported") else None,
             }
         )
+
+
+def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a `recommendation.json` with the keys of the present schema.
+
+    Args:
+        data: Content of schema version 1 or 2.
+
+    Raises:
+        ValueError: The schema has another major version.
+    """
+    version = str(data["schema_version"])
+    if version.startswith("1."):
+        renamed: dict[str, Any] = _with_new_keys(data)
+        return {**renamed, "schema_version": SCHEMA_VERSION}
+    if not version.startswith("2."):
+        raise ValueError(
+            f"the recommendation has schema version {version}; this Paceline reads up to {SCHEMA_VERSION}: "
+            "write it again with `paceline report`"
+        )
+    return dict(data)
+
+
+def _with_new_keys(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            _RENAMED.get(key, key): item if key in _FREE_KEYS else _with_new_keys(item)
+            for key, item in value.items()
+        }
+    return [_with_new_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def train_command(job_path: Path, configuration: Configuration) -> str:

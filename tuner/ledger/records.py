@@ -100,24 +100,22 @@ class PredictionRecord:
     Args:
         study_id: Its study.
         configuration: What it is about.
-        made_at: Seconds since the epoch.
+        created_at: Seconds since the epoch.
         quantiles: Level in (0, 1) to predicted training seconds to target, ascending.
         dollars: Level in (0, 1) to predicted dollars to target, ascending.
         probability_of_reaching: Chance that the target is reached at all.
         num_slices: Slices known to the study when it was made.
-        seconds_known: Training seconds of this configuration's own run known then.
-        purpose: What the prediction was made for, such as `choice` or `recommendation`.
+        seconds_observed: Training seconds of this configuration's own run known then.
     """
 
     study_id: int
     configuration: Configuration
-    made_at: float
+    created_at: float
     quantiles: Mapping[float, float]
     dollars: Mapping[float, float]
     probability_of_reaching: float
     num_slices: int
-    seconds_known: float
-    purpose: str = "choice"
+    seconds_observed: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +125,12 @@ class PredictedAgainstMeasured:
     Args:
         prediction: As it was made.
         measured_seconds: Training seconds to target of that configuration's run.
-        share_known: Share of that run which was known when the prediction was made.
+        share_observed: Share of that run which was known when the prediction was made.
     """
 
     prediction: PredictionRecord
     measured_seconds: float
-    share_known: float
+    share_observed: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +141,7 @@ class FitRecord:
         study_id: Its study.
         fingerprint: Of the study's job.
         model: `seconds`, `samples` or `calibration`.
-        made_at: Seconds since the epoch.
+        created_at: Seconds since the epoch.
         num_slices: Slices that went in.
         parameters: Parameter name to (value, standard deviation), as the model states them.
         summary: Whether it converged, the residual, the parameters left at their prior.
@@ -152,7 +150,7 @@ class FitRecord:
     study_id: int
     fingerprint: str
     model: str
-    made_at: float
+    created_at: float
     num_slices: int
     parameters: Mapping[str, tuple[float, float]]
     summary: Mapping[str, Any] = field(default_factory=dict)
@@ -164,10 +162,10 @@ class RecommendationRecord:
 
     Args:
         study_id: Its study.
-        made_at: Seconds since the epoch.
+        created_at: Seconds since the epoch.
         recommendation: The content of `recommendation.json`.
     """
 
     study_id: int
-    made_at: float
+    created_at: float
     recommendation: Mapping[str, Any]

@@ -400,13 +400,13 @@ def checked_chart(checked: Sequence[PredictedAgainstMeasured]) -> Markup:
             tip = (
                 f"{format_configuration(check.prediction.configuration)}: predicted "
                 f"{format_seconds(estimate.median)} ({format_interval(estimate)}) with "
-                f"{format_share(check.share_known)} of the run known; measured "
+                f"{format_share(check.share_observed)} of the run known; measured "
                 f"{format_seconds(check.measured_seconds)}"
             )
             name = "accent" if inside else "missed"
             at = check.measured_seconds * ratio**aside
             interval(axes, at, (estimate.lower, estimate.upper), name, tip)
-            point(axes, at, estimate.median, name, tip, hollow=check.share_known > EARLY_SHARE)
+            point(axes, at, estimate.median, name, tip, hollow=check.share_observed > EARLY_SHARE)
         return svg(axes, size, "Predicted against measured time to target")
 
 
@@ -417,7 +417,7 @@ def _aside(checked: Sequence[PredictedAgainstMeasured]) -> list[float]:
         runs.setdefault(check.measured_seconds, []).append(position)
     pixels = [0.0] * len(checked)
     for members in runs.values():
-        members.sort(key=lambda position: checked[position].share_known)
+        members.sort(key=lambda position: checked[position].share_observed)
         gap = min(_CHECK_PIXELS, _RUN_PIXELS / len(members))
         for order, position in enumerate(members):
             pixels[position] = gap * (order - (len(members) - 1) / 2)

@@ -10,51 +10,51 @@ from tuner.report.wording import Finding
 
 def confirmation_finding(confirmation: Confirmation) -> Finding:
     """Whether the recommendation is faster than the present settings, and how sure that is."""
-    recommended, present = confirmation.recommended, confirmation.present
+    recommended, present = confirmation.recommended, confirmation.baseline
     counts = f"{_counted('The recommendation', recommended)}; {_counted('the present settings', present)}."
     notes = _notes(confirmation)
     if not recommended.trainings or not present.trainings:
         return Finding(headline="not finished", detail=f"{counts}{notes}")
-    if confirmation.speed_up is None:
+    if confirmation.speedup is None:
         bound = _bound(confirmation)
         return Finding(headline=bound.headline, detail=f"{bound.detail} {counts}{notes}")
     return Finding(
-        headline=_headline(confirmation, confirmation.speed_up),
-        detail=f"{_interval(confirmation, confirmation.speed_up)} {counts}{_price(confirmation)}{notes}",
+        headline=_headline(confirmation, confirmation.speedup),
+        detail=f"{_interval(confirmation, confirmation.speedup)} {counts}{_price(confirmation)}{notes}",
     )
 
 
 def confirmation_table(confirmation: Confirmation) -> Table:
     """One row for each seed, with both times to target."""
     recommended = {t.seed: t for t in confirmation.recommended.trainings}
-    present = {t.seed: t for t in confirmation.present.trainings}
+    present = {t.seed: t for t in confirmation.baseline.trainings}
     rows = [
         (str(seed), _time(recommended.get(seed)), _time(present.get(seed)))
         for seed in sorted({*recommended, *present})
     ]
-    medians = [_median(settings) for settings in (confirmation.recommended, confirmation.present)]
+    medians = [_median(settings) for settings in (confirmation.recommended, confirmation.baseline)]
     return Table(
         columns=("seed", "recommendation", "present settings"),
         rows=(*rows, ("median", medians[0], medians[1])),
     )
 
 
-def _headline(confirmation: Confirmation, speed_up: float) -> str:
-    if confirmation.difference_shown is False:
+def _headline(confirmation: Confirmation, speedup: float) -> str:
+    if confirmation.is_significant is False:
         return "no difference shown"
-    return f"{format_ratio(speed_up)} sooner" if speed_up >= 1 else f"{format_ratio(1 / speed_up)} later"
+    return f"{format_ratio(speedup)} sooner" if speedup >= 1 else f"{format_ratio(1 / speedup)} later"
 
 
-def _interval(confirmation: Confirmation, speed_up: float) -> str:
+def _interval(confirmation: Confirmation, speedup: float) -> str:
     """The ratio with its interval, as a sentence."""
     ratio = (
-        f"The present settings take {format_ratio(speed_up)} as long as the recommendation (geometric mean)"
+        f"The present settings take {format_ratio(speedup)} as long as the recommendation (geometric mean)"
     )
     lower, upper = confirmation.lower, confirmation.upper
     if lower is None or upper is None:
         return f"{ratio}. One training of each has no spread, so there is no interval."
     words = f"{ratio}, 90% interval {format_ratio(lower)} to {format_ratio(upper)}"
-    return f"{words}." if confirmation.difference_shown else f"{words}, which includes 1."
+    return f"{words}." if confirmation.is_significant else f"{words}, which includes 1."
 
 
 def _bound(confirmation: Confirmation) -> Finding:
@@ -84,10 +84,10 @@ def _counted(name: str, settings: ConfirmedSettings) -> str:
 
 def _price(confirmation: Confirmation) -> str:
     """The ratio of prices, as a sentence with a space before it; empty where both cost alike per second."""
-    ratio, speed_up = confirmation.price_ratio, confirmation.speed_up
-    if ratio is None or ratio == 1.0 or speed_up is None:
+    ratio, speedup = confirmation.price_ratio, confirmation.speedup
+    if ratio is None or ratio == 1.0 or speedup is None:
         return ""
-    words = f" The present settings cost {format_ratio(speed_up * ratio)} as much"
+    words = f" The present settings cost {format_ratio(speedup * ratio)} as much"
     if confirmation.lower is None or confirmation.upper is None:
         return f"{words}."
     ends = f"{format_ratio(confirmation.lower * ratio)} to {format_ratio(confirmation.upper * ratio)}"

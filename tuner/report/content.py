@@ -42,23 +42,23 @@ class UnansweredContent:
     Args:
         job: The job.
         study_name: Its study.
-        made_at: Seconds since the epoch.
+        created_at: Seconds since the epoch.
         goal: The goal in words.
         reason: Why nothing is recommended.
         changes: What to change.
         warnings: Sentences on what was noticed about the script.
-        stopped_because: Why the search ended.
+        stop_reason: Why the search ended.
         probes: Every probe of the study, oldest first.
         tuning: What the search spent.
     """
 
     job: Job
     study_name: str
-    made_at: float
+    created_at: float
     goal: str
     reason: str
     changes: Sequence[str]
     warnings: Sequence[str]
-    stopped_because: str
+    stop_reason: str
     probes: Sequence[ProbeRecord]
     tuning: TuningCost

@@ -81,7 +81,7 @@ def _report_context(content: ReportContent) -> dict[str, Any]:
     return {
         "job_name": answer.job_name,
         "study_name": answer.study_name,
-        "made_at": answer.made_at,
+        "created_at": answer.created_at,
         "answer": answer,
         "trust": wording.trust_in(answer),
         "facts": _facts(answer),
@@ -135,12 +135,12 @@ def _unanswered_context(content: UnansweredContent) -> dict[str, Any]:
     return {
         "job_name": content.job.name,
         "study_name": content.study_name,
-        "made_at": content.made_at,
+        "created_at": content.created_at,
         "goal": content.goal,
         "reason": content.reason,
         "changes": content.changes,
         "warnings": content.warnings,
-        "stopped_because": content.stopped_because,
+        "stop_reason": content.stop_reason,
         "spent": wording.spent(content.tuning),
         "num_probes": content.tuning.num_probes,
         **_probes_context(content.probes, content.job),

@@ -73,9 +73,10 @@ def choices_table(recommendation: Recommendation) -> Table:
 
 def _known(alternative: Alternative) -> str:
     """How much of its run was observed; a share of a prediction would be as wrong as the prediction."""
-    if not alternative.samples_known:
+    if not alternative.samples_observed:
         return "nothing"
-    return f"{format_count(alternative.samples_known)} samples ({format_seconds(alternative.seconds_known)})"
+    samples, seconds = alternative.samples_observed, alternative.seconds_observed
+    return f"{format_count(samples)} samples ({format_seconds(seconds)})"
 
 
 def _chance(alternative: Alternative) -> str:
@@ -113,7 +114,7 @@ def strategies_table(recommendation: Recommendation) -> Table:
             format_count(outlook.samples.median) if math.isfinite(outlook.samples.median) else UNREACHABLE,
             format_seconds(outlook.seconds.median),
             format_interval(outlook.seconds),
-            format_share(outlook.share_known),
+            format_share(outlook.share_observed),
         )
         for outlook in recommendation.strategies
     ]
@@ -164,7 +165,7 @@ def checked_table(checked: Sequence[PredictedAgainstMeasured]) -> Table:
         rows.append(
             (
                 format_configuration(check.prediction.configuration),
-                format_share(check.share_known),
+                format_share(check.share_observed),
                 ABSENT if predicted is None else format_seconds(predicted.median),
                 ABSENT if predicted is None else format_interval(predicted),
                 format_seconds(check.measured_seconds),

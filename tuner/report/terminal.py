@@ -59,20 +59,20 @@ def recommendation_text(recommendation: Recommendation) -> str:
         words = f"{format_configuration(second.configuration)}: {time}"
         lines += _fact("runner-up", words)
     if recommendation.strategies:
-        lines += _fact("strategy", sentence(recommendation.strategies[0].words))
+        lines += _fact("strategy", sentence(recommendation.strategies[0].comparison))
     lines += _fact("trust", trust.detail)
-    for turn in recommendation.turning_points[:_MOST_TURNS]:
+    for turn in recommendation.sensitivity[:_MOST_TURNS]:
         lines += _fact("would change it", turn)
     for warning in recommendation.warnings:
         lines += _fact("warning", sentence(warning))
     cost = f"{spent(tuning)}, probes: {tuning.num_probes}"
-    lines += _fact("tuning", f"{cost}. {sentence(recommendation.stopped_because)}")
+    lines += _fact("tuning", f"{cost}. {sentence(recommendation.stop_reason)}")
     if recommendation.checkpoint:
         lines += _fact("trained model", recommendation.checkpoint, wrap=False)
     if recommendation.command.strip():
         lines += ["", f"  {recommendation.command.strip()}"]
-    if recommendation.own_command.strip():
-        lines += ["", f"  {recommendation.own_command.strip()}"]
+    if recommendation.user_command.strip():
+        lines += ["", f"  {recommendation.user_command.strip()}"]
         words = own_command_end(recommendation)
         lines += textwrap.wrap(words, _WIDTH, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(lines) + "\n"

@@ -145,24 +145,24 @@ def measured(recommendation: Recommendation) -> Finding:
         )
     return Finding(
         headline=format_seconds(verified.training_seconds),
-        detail=f"{_held_against(verified.training_seconds, verified.predicted, verified.share_known)} "
+        detail=f"{_held_against(verified.training_seconds, verified.predicted, verified.share_observed)} "
         f"{best[0].upper()}{best[1:]}.{_between_scores(verified)}",
     )
 
 
 def _between_scores(verified: Verification) -> str:
     """That the crossing lies well before the score that showed it, as a sentence with a space before it."""
-    score = verified.score_seconds
+    score = verified.first_score_seconds
     if score is None or score < _LATE_SCORE * verified.training_seconds:
         return ""
     return f" This is between two scores: the one past the target came after {format_seconds(score)}."
 
 
-def _held_against(seconds: float, predicted: Estimate | None, share_known: float | None) -> str:
+def _held_against(seconds: float, predicted: Estimate | None, share_observed: float | None) -> str:
     if predicted is None:
         return "There is no prediction from before the run to compare it with."
     place = "inside" if predicted.lower <= seconds <= predicted.upper else "outside"
-    known = "" if share_known is None else f", made with {format_share(share_known)} of the run known"
+    known = "" if share_observed is None else f", made with {format_share(share_observed)} of the run known"
     return (
         f"{place.capitalize()} the 90% interval {format_interval(predicted)} "
         f"(median {format_seconds(predicted.median)}{known})."
@@ -245,7 +245,8 @@ def _basis(name: str, alternative: Alternative, is_measured: bool) -> str:
 
 def _known_words(alternative: Alternative) -> str:
     """How much of its run was observed: a share of a prediction would be as wrong as the prediction."""
-    return f"{format_count(alternative.samples_known)} samples ({format_seconds(alternative.seconds_known)})"
+    samples, seconds = alternative.samples_observed, alternative.seconds_observed
+    return f"{format_count(samples)} samples ({format_seconds(seconds)})"
 
 
 def _span(alternative: Alternative, known: float, is_measured: bool) -> tuple[float, float]:
@@ -291,7 +292,7 @@ def is_inside(check: PredictedAgainstMeasured) -> bool | None:
 
 def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
     """How many predictions held, in words; those made early are counted separately."""
-    verdicts = [(check.share_known, is_inside(check)) for check in checked]
+    verdicts = [(check.share_observed, is_inside(check)) for check in checked]
     judged = [(share, inside) for share, inside in verdicts if inside is not None]
     if not judged:
         return "No predicted run has reached the target yet, so the intervals are unchecked on this job."

@@ -114,7 +114,7 @@ def calibration_record(
     by_run: dict[str, list[float]] = {}
     for one in checked:
         error = _squared_error(one, applied.scale)
-        if one.share_known <= EARLY_SHARE and error is not None:
+        if one.share_observed <= EARLY_SHARE and error is not None:
             by_run.setdefault(one.prediction.configuration.key, []).append(error)
     if not by_run:
         return None
@@ -123,7 +123,7 @@ def calibration_record(
         study_id=study.study_id,
         fingerprint=study.fingerprint,
         model=MODEL,
-        made_at=now,
+        created_at=now,
         num_slices=len(errors),
         parameters={_SQUARED_ERROR: (float(np.mean(errors)), float(np.std(errors)))},
         summary={"kind": kind_of(state.job)},

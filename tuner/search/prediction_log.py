@@ -40,12 +40,12 @@ def remember_beliefs(
             PredictionRecord(
                 study_id=study.study_id,
                 configuration=configuration,
-                made_at=now,
+                created_at=now,
                 quantiles=values,
                 dollars={level: value * price if price else 0.0 for level, value in values.items()},
                 probability_of_reaching=float(reach[i]),
                 num_slices=len(state.slices),
-                seconds_known=run.measurement.training_seconds if run else 0.0,
+                seconds_observed=run.measurement.training_seconds if run else 0.0,
             )
         )
     context.ledger.add_predictions(records)
@@ -56,7 +56,7 @@ def remember_beliefs(
                 study_id=study.study_id,
                 fingerprint=study.fingerprint,
                 model=name,
-                made_at=now,
+                created_at=now,
                 num_slices=len(state.slices),
                 parameters=fit.parameters(),
                 summary=fit.findings(),

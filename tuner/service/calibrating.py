@@ -129,10 +129,10 @@ def constants_rows(constants: Constants) -> list[dict[str, Any]]:
     rows = [
         _row("fixed seconds of a step", constants.fixed_seconds),
         _row("seconds a sample", constants.seconds_per_sample),
-        {"what": "steps off that line, at most", "value": constants.step_misfit},
-        {"what": "step time with busy neighbors / alone", "value": constants.neighbour_slowdown},
+        {"name": "steps off that line, at most", "value": constants.step_misfit},
+        {"name": "step time with busy neighbors / alone", "value": constants.neighbour_slowdown},
         _row("jitter", constants.jitter),
-        {"what": "persistent share of jitter", "value": constants.persistent},
+        {"name": "persistent share of jitter", "value": constants.persistent},
     ]
     if constants.overlap is not None:
         rows.append(_row("overlap", constants.overlap))
@@ -142,8 +142,8 @@ def constants_rows(constants: Constants) -> list[dict[str, Any]]:
     rows += _link_rows("messages", constants.messages)
     if constants.shared_memory is not None:
         rows += _link_rows("shared memory", constants.shared_memory)
-    rows.append({"what": "parameter bytes", "value": constants.parameter_bytes})
-    rows += [{"what": "warning", "value": words} for words in constants.warnings]
+    rows.append({"name": "parameter bytes", "value": constants.parameter_bytes})
+    rows += [{"name": "warning", "value": words} for words in constants.warnings]
     return rows
 
 
@@ -178,7 +178,7 @@ def check_free(path: Path) -> None:
 
 
 def _row(what: str, figure: Figure) -> dict[str, Any]:
-    return {"what": what, "value": figure.value, "low": figure.low, "high": figure.high}
+    return {"name": what, "value": figure.value, "low": figure.low, "high": figure.high}
 
 
 def _link_rows(name: str, link: Link) -> list[dict[str, Any]]:
@@ -186,6 +186,6 @@ def _link_rows(name: str, link: Link) -> list[dict[str, Any]]:
     rates = {"low": 1 / max(per_byte.high, 1e-15), "high": 1 / max(per_byte.low, 1e-15)}
     return [
         _row(f"{name}: latency seconds", link.latency),
-        {"what": f"{name}: bytes a second", "value": link.bytes_per_second, **rates},
-        {"what": f"{name}: off the law, at most", "value": link.misfit},
+        {"name": f"{name}: bytes a second", "value": link.bytes_per_second, **rates},
+        {"name": f"{name}: off the law, at most", "value": link.misfit},
     ]

@@ -326,7 +326,7 @@ def _expected_seconds(recommendation: Recommendation) -> tuple[float, float]:
     if baseline is None:
         return ours, ours
     theirs = baseline.seconds.median
-    return ours, theirs if math.isfinite(theirs) else max(ours, baseline.seconds_known)
+    return ours, theirs if math.isfinite(theirs) else max(ours, baseline.seconds_observed)
 
 
 def _without_repeats(listen: Listener, state: SearchState) -> Listener:

@@ -109,7 +109,7 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool, wait:
             raise typer.Exit(INTERRUPTED) from None
     guesses = drafted.job.guesses()
     rows += [("guess", words) for words in guesses]
-    print_rows([{"what": what, "value": value} for what, value in rows], Format.TABLE)
+    print_rows([{"name": what, "value": value} for what, value in rows], Format.TABLE)
     if failure is not None:
         say(f"note: {path} was written, but its check failed: correct it, then: paceline check {path}")
         raise failure
@@ -157,7 +157,7 @@ def check(
         rows = command_rows(opened, checked)
     else:
         rows = _workload_rows(opened)
-    print_rows([{"what": what, "value": value} for what, value in rows], output_format)
+    print_rows([{"name": what, "value": value} for what, value in rows], output_format)
     if opened.job.runs_command and checked.first_score is None:
         raise InfeasibleError(without_score(checked, seconds, opened.job.command.metrics))
 
@@ -268,5 +268,5 @@ def doctor(output_format: FormatOption = Format.TABLE) -> None:
     """Show the hardware and software Paceline uses here; paste it into bug reports."""
     from tuner.service.doctor import doctor_rows
 
-    rows = [{"what": what, "value": value, "advice": advice} for what, value, advice in doctor_rows()]
+    rows = [{"name": what, "value": value, "advice": advice} for what, value, advice in doctor_rows()]
     print_rows(rows, output_format)

@@ -58,7 +58,7 @@ def make_ending(opened: OpenedJob, ledger: Ledger, study: StudyRecord, result: S
         predictions=ledger.predictions(study.study_id),
         study_name=study.name,
         job_path=opened.path,
-        made_at=time.time(),
+        created_at=time.time(),
         imported=imported_evidence(imported_runs(ledger, opened), _weights_of_imports(beliefs)),
     )
 
@@ -101,7 +101,7 @@ def _other_fits(ledger: Ledger, study: StudyRecord) -> list[FitRecord]:
 def remember_calibration(ledger: Ledger, study: StudyRecord, ending: Ending) -> None:
     """Stores how wrong the study's early forecasts were, if a run with one reached the target."""
     applied = learnt_calibration(_other_fits(ledger, study), kind_of(ending.state.job))
-    record = calibration_record(study, ending.state, checked_predictions(ending), ending.made_at, applied)
+    record = calibration_record(study, ending.state, checked_predictions(ending), ending.created_at, applied)
     if record is not None:
         ledger.add_fit(record)
 
@@ -138,7 +138,7 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     state = read_state(opened.job, opened.cluster, probes, epoch_samples)
     given = store.ledger.recommendations(study.study_id)
     arrived = any(run.arrived for run in state.runs.values()) and state.further_trainings == 0
-    words = given[-1].recommendation["stopped_because"] if given else "the search has not ended yet"
+    words = given[-1].recommendation["stop_reason"] if given else "the search has not ended yet"
     by_budget = not given or bool(given[-1].recommendation.get("ended_by_budget"))
     ended = StopKind.BUDGET if by_budget else StopKind.NO_GAIN
     stop = Stop(kind=StopKind.ARRIVED if arrived else ended, reason=words)
@@ -160,12 +160,12 @@ def write_no_answer(
     content = UnansweredContent(
         job=state.job,
         study_name=study.name,
-        made_at=time.time(),
+        created_at=time.time(),
         goal=goal_words(state),
         reason=found.reason,
         changes=found.changes,
         warnings=found.warnings,
-        stopped_because=stop.reason,
+        stop_reason=stop.reason,
         probes=state.probes,
         tuning=tuning_cost(state),
     )

@@ -222,7 +222,7 @@ def _given(
     ledger.add_recommendation(
         RecommendationRecord(
             study_id=study.study_id,
-            made_at=recommendation.made_at,
+            created_at=recommendation.created_at,
             recommendation=recommendation.to_dict(),
         )
     )

@@ -41,8 +41,8 @@ def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
         ("study", study.name),
         ("probes", len(probes)),
         ("slices", sum(len(probe.slices) for probe in probes)),
-        ("probes that can go on", len(open_ones)),
-        ("probes under way", len(held)),
+        ("resumable probes", len(open_ones)),
+        ("running probes", len(held)),
         *_at_once(probes, held),
         *(
             (
@@ -58,8 +58,8 @@ def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
     ]
     if given:
         rows.append(("recommended", _spelled(given[-1].recommendation["choice"]["configuration"])))
-        rows.append(("stopped because", given[-1].recommendation["stopped_because"]))
-    return [{"what": what, "value": value} for what, value in rows]
+        rows.append(("stop reason", given[-1].recommendation["stop_reason"]))
+    return [{"name": what, "value": value} for what, value in rows]
 
 
 def _lost_words(seconds: float) -> str:
@@ -73,7 +73,7 @@ def _at_once(probes: list[ProbeRecord], held: list[ProbeRecord]) -> list[tuple[s
     """Slices in flight if there are several, and elapsed time if slices ran concurrently."""
     rows: list[tuple[str, Any]] = []
     if len(held) > 1:
-        rows = [(f"probe {p.probe_id} under way", f"{p.purpose.value}: {p.configuration}") for p in held]
+        rows = [(f"running probe {p.probe_id}", f"{p.purpose.value}: {p.configuration}") for p in held]
     slices = [measurement for probe in probes for measurement in probe.slices]
     shared = sum(measurement.shared_seconds for measurement in slices)
     if shared > 0:
@@ -129,14 +129,14 @@ def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
             chance = format_chance(prediction.probability_of_reaching)
             rows.append(
                 (
-                    f"predicted with {prediction.seconds_known:.1f} s known",
+                    f"predicted with {prediction.seconds_observed:.1f} s known",
                     f"{' / '.join(levels)} s to target, chance of reaching it {chance}",
                 )
             )
     if timed is not None and timed.error:
         rows.append(("error", timed.error))
     rows += [("noticed", remark) for remark in (timed.remarks if timed is not None else ())]
-    return [{"what": what, "value": value} for what, value in rows]
+    return [{"name": what, "value": value} for what, value in rows]
 
 
 def require_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord:
@@ -170,7 +170,7 @@ def _trial_row(study: StudyRecord, probe: ProbeRecord) -> Row:
     if measurement is not None:
         points = measurement.trained_curve
         crossed = crossing(
-            points, goal["target"], maximize=_maximizes(study), consecutive=goal.get("hold", 1)
+            points, goal["target"], maximize=_maximizes(study), consecutive=goal.get("consecutive_scores", 1)
         )
         row |= {
             "samples": measurement.samples,

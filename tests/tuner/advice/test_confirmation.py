@@ -48,10 +48,10 @@ def test_the_interval_is_that_of_welch_s_test_on_log_seconds() -> None:
     found = compared(trained(FAST, ours), trained(SLOW, theirs))
     test = stats.ttest_ind(np.log(theirs), np.log(ours), equal_var=False)
     interval = test.confidence_interval(confidence_level=0.9)
-    assert found.speed_up == pytest.approx(stats.gmean(theirs) / stats.gmean(ours))
+    assert found.speedup == pytest.approx(stats.gmean(theirs) / stats.gmean(ours))
     assert found.lower == pytest.approx(math.exp(interval.low))
     assert found.upper == pytest.approx(math.exp(interval.high))
-    assert found.difference_shown is True
+    assert found.is_significant is True
     assert (found.at_least, found.at_most) == (None, None)
 
 
@@ -60,7 +60,7 @@ def test_an_interval_that_includes_1_shows_no_difference() -> None:
     assert found.lower is not None
     assert found.upper is not None
     assert found.lower < 1 < found.upper
-    assert found.difference_shown is False
+    assert found.is_significant is False
 
 
 def test_the_interval_covers_the_true_ratio_as_often_as_it_says() -> None:
@@ -77,37 +77,37 @@ def test_the_interval_covers_the_true_ratio_as_often_as_it_says() -> None:
 
 def test_one_training_of_each_has_a_ratio_and_no_interval() -> None:
     found = compared(trained(FAST, [10.0]), trained(SLOW, [15.0]))
-    assert found.speed_up == pytest.approx(1.5)
-    assert (found.lower, found.upper, found.difference_shown) == (None, None, None)
+    assert found.speedup == pytest.approx(1.5)
+    assert (found.lower, found.upper, found.is_significant) == (None, None, None)
 
 
 def test_equal_times_have_an_interval_without_width() -> None:
     found = compared(trained(FAST, [10.0, 10.0]), trained(SLOW, [20.0, 20.0]))
-    assert (found.lower, found.upper) == (found.speed_up, found.speed_up)
+    assert (found.lower, found.upper) == (found.speedup, found.speedup)
 
 
 def test_present_settings_that_miss_the_target_give_a_lower_bound() -> None:
     found = compared(trained(FAST, [10.0, 10.0]), trained(SLOW, [40.0, 90.0], missed=(1,)))
-    assert found.speed_up is None
+    assert found.speedup is None
     assert found.at_least == pytest.approx(6.0)
     assert found.at_most is None
-    assert found.present.num_reached == 1
-    assert found.present.median_seconds is None
+    assert found.baseline.num_reached == 1
+    assert found.baseline.median_seconds is None
 
 
 def test_a_recommendation_that_misses_the_target_gives_an_upper_bound() -> None:
     found = compared(trained(FAST, [40.0, 10.0, 10.0], missed=(0,)), trained(SLOW, [20.0, 20.0, 20.0]))
     assert found.at_most == pytest.approx(20.0 / (4000.0) ** (1 / 3))
-    assert (found.speed_up, found.at_least) == (None, None)
+    assert (found.speedup, found.at_least) == (None, None)
     assert found.recommended.median_seconds == 10.0
 
 
 def test_nothing_follows_if_both_miss_the_target_or_one_never_trained() -> None:
     both = compared(trained(FAST, [10.0], missed=(0,)), trained(SLOW, [10.0], missed=(0,)))
-    assert (both.speed_up, both.at_least, both.at_most) == (None, None, None)
+    assert (both.speedup, both.at_least, both.at_most) == (None, None, None)
     without_memory = compared(trained(FAST, [0.0], missed=(0,)), trained(SLOW, [10.0]))
     assert without_memory.at_most is None
-    assert compared(trained(FAST, [10.0]), trained(SLOW, [])).speed_up is None
+    assert compared(trained(FAST, [10.0]), trained(SLOW, [])).speedup is None
 
 
 def test_plain_data_give_the_confirmation_back() -> None:
@@ -117,7 +117,7 @@ def test_plain_data_give_the_confirmation_back() -> None:
     made = compared(trained(FAST, [9.0, 10.0]), trained(SLOW, [20.0, 22.0]))
     answer = replace(content_builder.recommendation(), confirmation=made)
     data = answer.to_dict()
-    assert data["confirmation"]["present"]["trainings"][1]["training_seconds"] == 22.0
+    assert data["confirmation"]["baseline"]["trainings"][1]["training_seconds"] == 22.0
     assert Recommendation.from_dict(data) == answer
     del data["confirmation"]
     assert Recommendation.from_dict({**data, "schema_version": "1.4"}).confirmation is None

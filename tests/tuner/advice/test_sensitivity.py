@@ -11,7 +11,7 @@ import numpy as np
 from search_spaces import Configuration
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import BASELINE, World, make_job
-from tuner.advice.sensitivity import turning_points
+from tuner.advice.sensitivity import sensitivity
 from tuner.job.values import parse_duration
 from tuner.search.beliefs import believe, candidates
 
@@ -45,7 +45,7 @@ def reported(folder: Path, *, alike: bool = False, **machine: str) -> tuple[Conf
     if alike:
         beliefs = replace(beliefs, expected=1.0 + 1e-9 * beliefs.forecast.quantile(0.5))
     best = beliefs.configurations[int(np.argmin(beliefs.expected))]
-    return best, turning_points(state, beliefs, best)
+    return best, sensitivity(state, beliefs, best)
 
 
 def test_slower_links_would_send_it_to_fewer_nodes_and_faster_ones_to_more(tmp_path: Path) -> None:
@@ -83,4 +83,4 @@ def test_nothing_is_said_of_a_cluster_that_was_measured(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     state = world.state()
     beliefs = believe(state, candidates(state, rng), rng)
-    assert turning_points(state, beliefs, BASELINE) == ()
+    assert sensitivity(state, beliefs, BASELINE) == ()

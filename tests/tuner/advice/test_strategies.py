@@ -50,7 +50,7 @@ def test_every_strategy_has_an_outlook_the_chosen_one_first(reported: tuple[Desk
     assert chosen.configuration == answer.choice.configuration
     assert chosen.seconds == answer.choice.seconds
     assert (chosen.waits_for_slowest, other.waits_for_slowest) == (False, True)
-    assert chosen.share_known == 1.0
+    assert chosen.share_observed == 1.0
 
 
 def test_outlooks_hold_what_the_law_takes(reported: tuple[Desk, RunResult]) -> None:
@@ -66,7 +66,7 @@ def test_outlooks_hold_what_the_law_takes(reported: tuple[Desk, RunResult]) -> N
 
 def test_the_reason_stands_in_evidence_and_in_the_files(reported: tuple[Desk, RunResult]) -> None:
     _, result = reported
-    words = result.recommendation.strategies[0].words
+    words = result.recommendation.strategies[0].comparison
     assert words.startswith("gossip_pull")
     assert "because nobody waits for the delayed rank 1" in words
     assert words in result.recommendation.evidence

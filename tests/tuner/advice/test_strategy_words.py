@@ -26,7 +26,7 @@ def outlook(
         batch_seconds=sure(batch_seconds),
         samples=sure(samples),
         seconds=sure(batch_seconds * samples / batch),
-        share_known=0.0,
+        share_observed=0.0,
         waits_for_slowest=waits,
     )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,8 @@ from tuner.domain.recommendation import (
     Verification,
 )
 
+STUDY_OF_REVISION_1 = Path(__file__).resolve().parents[2] / "storage" / "study_of_revision_1"
+
 
 def _alternative(nodes: int, upper: float = 30.0) -> Alternative:
     return Alternative(
@@ -23,7 +26,7 @@ def _alternative(nodes: int, upper: float = 30.0) -> Alternative:
         dollars=Estimate(lower=0.1, median=0.2, upper=upper / 100),
         probability_of_reaching=0.9,
         measured_seconds=21.0,
-        share_known=1.0,
+        share_observed=1.0,
     )
 
 
@@ -31,7 +34,7 @@ def _recommendation(**changes: object) -> Recommendation:
     values: dict[str, object] = {
         "job_name": "digits",
         "study_name": "digits",
-        "made_at": 1.75e9,
+        "created_at": 1.75e9,
         "goal": "accuracy >= 0.95, soonest",
         "choice": _alternative(2),
         "runner_up": _alternative(4, upper=math.inf),
@@ -42,12 +45,12 @@ def _recommendation(**changes: object) -> Recommendation:
             dollars=0.2,
             value=0.951,
             predicted=Estimate(lower=9.0, median=19.0, upper=math.inf),
-            share_known=0.2,
+            share_observed=0.2,
         ),
         "provisional": False,
         "evidence": ("one", "two"),
         "warnings": (),
-        "stopped_because": "a run reached the target",
+        "stop_reason": "a run reached the target",
         "tuning": TuningCost(
             seconds=60.0,
             dollars=0.5,
@@ -89,7 +92,43 @@ def test_what_is_absent_is_null_and_comes_back_as_none() -> None:
     assert Recommendation.from_dict(data) == made
 
 
-def test_data_of_another_major_version_are_refused() -> None:
-    data = {**_recommendation().to_dict(), "schema_version": "2.0"}
-    with pytest.raises(ValueError, match=rf"version 2\.0.*reads {SCHEMA_VERSION}"):
+def test_data_of_an_unknown_major_version_are_refused() -> None:
+    data = {**_recommendation().to_dict(), "schema_version": "3.0"}
+    with pytest.raises(ValueError, match=rf"version 3\.0.*reads up to {SCHEMA_VERSION}"):
         Recommendation.from_dict(data)
+
+
+def test_a_file_of_version_1_is_read() -> None:
+    old = json.loads((STUDY_OF_REVISION_1 / "recommendation.json").read_text())
+    assert (old["schema_version"], old["choice"]["samples_known"]) == ("1.7", 6752)
+    answer = Recommendation.from_dict(old)
+    assert answer.schema_version == SCHEMA_VERSION
+    assert answer.choice.samples_observed == 6752
+    assert answer.verified is not None
+    assert answer.verified.first_score_seconds == old["verified"]["score_seconds"]
+    assert answer.stop_reason == old["stopped_because"]
+    assert Recommendation.from_dict(answer.to_dict()) == answer
+
+
+def test_every_key_that_version_1_called_otherwise_is_renamed() -> None:
+    trainings = {"configuration": {"words": 1}, "trainings": [], "median_seconds": None}
+    numbers = dict.fromkeys(("lower", "upper", "at_least", "at_most", "price_ratio"))
+    comparison = {**numbers, "uses_seed": True, "num_unfinished": 0, "seconds": 1.0, "dollars": 0.0}
+    old = json.loads((STUDY_OF_REVISION_1 / "recommendation.json").read_text())
+    outlook = {
+        **{name: {"lower": 1.0, "median": 2.0, "upper": None} for name in ("batch_seconds", "samples")},
+        **{"seconds": old["choice"]["seconds"], "share_known": 0.5, "waits_for_slowest": True},
+        **{"configuration": {"words": "few", "strategy": "all_reduce"}, "words": "faster"},
+    }
+    old["strategies"] = [outlook]
+    old["confirmation"] = {
+        **{"recommended": trainings, "present": trainings},
+        **{"speed_up": None, "difference_shown": None, **comparison},
+    }
+    answer = Recommendation.from_dict(old)
+    assert answer.strategies[0].comparison == "faster"
+    assert answer.strategies[0].configuration["words"] == "few"
+    assert answer.strategies[0].samples.upper == math.inf
+    assert answer.confirmation is not None
+    assert answer.confirmation.baseline.configuration["words"] == 1
+    assert answer.confirmation.is_significant is None

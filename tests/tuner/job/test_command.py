@@ -14,10 +14,10 @@ from tuner.job import (
     Job,
     Template,
     load_job,
-    own_command,
     rendered_environment,
     script_digest,
     takes_seed,
+    user_command,
     variable_name,
     written,
 )
@@ -256,7 +256,7 @@ def test_own_command_runs_as_it_is(tmp_path: Path) -> None:
             "environment = { LR = '{learning_rate}' }",
         )
     )
-    line = own_command(job, tmp_path, CONFIGURATION)
+    line = user_command(job, tmp_path, CONFIGURATION)
     run = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True, cwd="/")
     first, remainder = run.stdout.split("\n", 1)
     assert shlex.split(first) == ["0.01", "0", "checkpoint", "12", "0.01", "1"]
@@ -266,7 +266,7 @@ def test_own_command_runs_as_it_is(tmp_path: Path) -> None:
 def test_own_command_ends_where_the_training_does_if_the_script_takes_its_end(tmp_path: Path) -> None:
     workload = "command = 'echo {learning_rate} {batch_size} {until_samples} {until_steps}'"
     job = load_job(write_job(tmp_path, workload))
-    line = own_command(job, tmp_path, CONFIGURATION, num_samples=100)
+    line = user_command(job, tmp_path, CONFIGURATION, num_samples=100)
     run = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["0.01", "12", "100", "9"]
 
@@ -276,7 +276,7 @@ def test_own_command_starts_a_copy_a_rank_where_nodes_are_processes(tmp_path: Pa
         "one_per = 'rank'\ncommand = 'echo $RANK of $WORLD_SIZE: {learning_rate} {batch_size_per_rank}'"
     )
     job = load_job(write_job(tmp_path, workload, nodes="[1, 2]"))
-    line = own_command(job, tmp_path, CONFIGURATION.replaced(nodes=2))
+    line = user_command(job, tmp_path, CONFIGURATION.replaced(nodes=2))
     run = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True)
     assert sorted(run.stdout.splitlines()) == ["0 of 2: 0.01 6", "1 of 2: 0.01 6"]
 

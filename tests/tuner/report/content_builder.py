@@ -250,26 +250,26 @@ def checked(measured: float = 9.31) -> list[PredictedAgainstMeasured]:
         centre = measured * ratio
         made.append(
             PredictedAgainstMeasured(
-                prediction=prediction_record(centre, spread, made_at=1_750_000_000.0 + k),
+                prediction=prediction_record(centre, spread, created_at=1_750_000_000.0 + k),
                 measured_seconds=measured,
-                share_known=share,
+                share_observed=share,
             )
         )
-    slower = prediction_record(70.0, 1.5, made_at=1_750_000_001.5)
-    return [*made, PredictedAgainstMeasured(prediction=slower, measured_seconds=61.0, share_known=0.15)]
+    slower = prediction_record(70.0, 1.5, created_at=1_750_000_001.5)
+    return [*made, PredictedAgainstMeasured(prediction=slower, measured_seconds=61.0, share_observed=0.15)]
 
 
-def prediction_record(median: float, spread: float, made_at: float) -> PredictionRecord:
+def prediction_record(median: float, spread: float, created_at: float) -> PredictionRecord:
     quantiles = {0.05: median / spread, 0.5: median, 0.95: median * spread}
     return PredictionRecord(
         study_id=1,
         configuration=configuration(4, 256, 0.1),
-        made_at=made_at,
+        created_at=created_at,
         quantiles=quantiles,
         dollars={level: seconds * 4 * DOLLARS_PER_NODE_SECOND for level, seconds in quantiles.items()},
         probability_of_reaching=0.97,
         num_slices=5,
-        seconds_known=0.0,
+        seconds_observed=0.0,
     )
 
 
@@ -277,14 +277,14 @@ def recommendation() -> Recommendation:
     choice = replace(
         alternative(4, 256, 0.1),
         measured_seconds=9.31,
-        share_known=1.0,
-        samples_known=26_600,
-        seconds_known=9.4,
+        share_observed=1.0,
+        samples_observed=26_600,
+        seconds_observed=9.4,
     )
     return Recommendation(
         job_name="digits",
         study_name="digits-2",
-        made_at=1_750_000_000.0,
+        created_at=1_750_000_000.0,
         goal="accuracy >= 0.95, soonest",
         choice=choice,
         runner_up=alternative(4, 512, 0.1, spread=1.5),
@@ -292,9 +292,9 @@ def recommendation() -> Recommendation:
             alternative(1, 64, 0.01),
             seconds=estimate(91.0, 1.4),
             dollars=estimate(91.0 * DOLLARS_PER_NODE_SECOND, 1.4),
-            share_known=0.62,
-            samples_known=30_000,
-            seconds_known=56.0,
+            share_observed=0.62,
+            samples_observed=30_000,
+            seconds_observed=56.0,
         ),
         verified=Verification(
             reached=True,
@@ -302,7 +302,7 @@ def recommendation() -> Recommendation:
             dollars=0.0248,
             value=0.9512,
             predicted=estimate(9.84, 1.3),
-            share_known=0.2,
+            share_observed=0.2,
         ),
         provisional=False,
         evidence=(
@@ -310,7 +310,7 @@ def recommendation() -> Recommendation:
             "The curve of batch 256 at learning rate 0.1 was measured to 26,000 samples.",
         ),
         warnings=("8 ranks shared 2 cores: times on 8 nodes say little about nodes of their own.",),
-        stopped_because="a run reached the target",
+        stop_reason="a run reached the target",
         tuning=TuningCost(
             seconds=212.0,
             dollars=0.31,
@@ -335,7 +335,7 @@ def strategies() -> tuple[StrategyOutlook, ...]:
             batch_seconds=estimate(batch, 1.1),
             samples=estimate(samples, 1.3),
             seconds=estimate(batch * samples / 256, 1.35),
-            share_known=share,
+            share_observed=share,
             waits_for_slowest=waits,
         )
 
@@ -348,8 +348,8 @@ def strategies() -> tuple[StrategyOutlook, ...]:
     )
     late = Cluster(node_counts=(1, 2, 4), delays=(RankDelay(ranks=(1,), low=0.0, high=0.3),))
     return (
-        replace(chosen, words=contrast(chosen, others[2], late, chosen=True)),
-        *(replace(other, words=contrast(other, chosen, late, chosen=False)) for other in others),
+        replace(chosen, comparison=contrast(chosen, others[2], late, chosen=True)),
+        *(replace(other, comparison=contrast(other, chosen, late, chosen=False)) for other in others),
     )
 
 
@@ -357,7 +357,7 @@ def recommended_gossip() -> Recommendation:
     outlooks = strategies()
     answer = recommendation()
     choice = replace(answer.choice, configuration=outlooks[0].configuration)
-    evidence = (*answer.evidence, outlooks[0].words)
+    evidence = (*answer.evidence, outlooks[0].comparison)
     return replace(answer, choice=choice, strategies=outlooks, evidence=evidence)
 
 

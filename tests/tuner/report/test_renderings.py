@@ -147,7 +147,7 @@ def _nasty(builder: ModuleType) -> ReportContent:
         goal=NASTY,
         evidence=(NASTY,),
         warnings=(NASTY,),
-        stopped_because=NASTY,
+        stop_reason=NASTY,
         command=f"echo {NASTY}",
         checkpoint=NASTY,
     )
@@ -476,12 +476,12 @@ def test_a_report_without_an_answer_shows_the_curves_that_were_read(builder: Mod
     unanswered = UnansweredContent(
         job=content.job,
         study_name="study",
-        made_at=0.0,
+        created_at=0.0,
         goal="accuracy >= 0.85, soonest",
         reason="the target is out of reach",
         changes=(),
         warnings=(),
-        stopped_because="nothing pays back",
+        stop_reason="nothing pays back",
         probes=content.probes,
         tuning=tuning,
     )

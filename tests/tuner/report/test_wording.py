@@ -73,7 +73,7 @@ def test_present_settings_that_were_not_trained_to_the_target_are_an_interval(bu
 
 def test_present_settings_never_measured_say_so(builder: ModuleType) -> None:
     answer = builder.recommendation()
-    guess = replace(answer, baseline=replace(answer.baseline, samples_known=0))
+    guess = replace(answer, baseline=replace(answer.baseline, samples_observed=0))
     assert "(not measured)" in comparison(guess).detail
     assert "have not been measured" in comparison(guess).detail
 
@@ -111,7 +111,7 @@ def test_a_wide_interval_or_a_run_that_was_not_started_is_a_guess(builder: Modul
     assert prediction(replace(answer, choice=choice)).headline == "9.48 s"
     wide = replace(choice, seconds=Estimate(lower=1.0, median=9.0, upper=31.0))
     assert prediction(replace(answer, choice=wide)).headline == "a guess: 9 s"
-    unknown = prediction(replace(answer, choice=replace(choice, samples_known=0)))
+    unknown = prediction(replace(answer, choice=replace(choice, samples_observed=0)))
     assert unknown.headline == "a guess: 9.48 s"
     assert "No run of it was measured" in unknown.detail
 
@@ -149,7 +149,7 @@ def test_coverage_counts_early_predictions_apart(builder: ModuleType) -> None:
 
 def test_coverage_of_nothing_and_of_late_predictions_claims_nothing(builder: ModuleType) -> None:
     assert "unchecked" in coverage([])
-    late = [check for check in builder.checked() if check.share_known > 0.25]
+    late = [check for check in builder.checked() if check.share_observed > 0.25]
     assert "says little" in coverage(late)
 
 
@@ -162,7 +162,7 @@ def test_quantiles_without_the_ends_of_the_interval_are_not_judged(builder: Modu
 
 
 def test_what_the_own_command_needs_to_reach_the_target_is_stated(builder: ModuleType) -> None:
-    answer = replace(builder.recommendation(), own_command="python train.py", training_samples=15_361)
+    answer = replace(builder.recommendation(), user_command="python train.py", training_samples=15_361)
     steps = -(-15_361 // answer.choice.configuration.batch_size)
     assert f"after 15,361 samples = {steps:,} steps. Set" in own_command_end(answer)
     assert f"{steps:,} steps = 0.85 epochs" in own_command_end(replace(answer, training_epochs=0.8534))

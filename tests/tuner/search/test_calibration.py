@@ -49,14 +49,14 @@ def checked(
     prediction = PredictionRecord(
         study_id=1,
         configuration=Configuration(nodes=nodes),
-        made_at=0.0,
+        created_at=0.0,
         quantiles={0.05: 100 * math.exp(-half), 0.5: 100.0, 0.95: 100 * math.exp(half)},
         dollars={0.05: 0.0, 0.5: 0.0, 0.95: 0.0},
         probability_of_reaching=1.0,
         num_slices=3,
-        seconds_known=0.0,
+        seconds_observed=0.0,
     )
-    return PredictedAgainstMeasured(prediction=prediction, measured_seconds=measured, share_known=share)
+    return PredictedAgainstMeasured(prediction=prediction, measured_seconds=measured, share_observed=share)
 
 
 def recorded(tmp_path: Path, *found: PredictedAgainstMeasured) -> FitRecord | None:

@@ -13,7 +13,7 @@ def fit(
         study_id=1,
         fingerprint=fingerprint,
         model=model,
-        made_at=0.0,
+        created_at=0.0,
         num_slices=3,
         parameters=parameters,
         summary=summary,

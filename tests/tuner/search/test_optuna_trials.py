@@ -88,7 +88,7 @@ def test_predictions_are_stored_with_what_was_known_when_they_were_made(tmp_path
     world = small_world(tmp_path)
     world.search(ModelPolicy()).run()
     reported = [p for p in world.ledger.predictions(1) if p.configuration == BASELINE]
-    known = [p.seconds_known for p in reported]
+    known = [p.seconds_observed for p in reported]
     assert known == sorted(known)
     assert known[0] > 0
     # Nothing is predicted before a run has left its start.

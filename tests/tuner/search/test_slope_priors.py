@@ -31,7 +31,7 @@ BETWEEN_JOBS = 0.2
 
 def fit(model: str, parameters: dict[str, tuple[float, float]]) -> FitRecord:
     return FitRecord(
-        study_id=0, fingerprint="", model=model, made_at=0.0, num_slices=9, parameters=parameters
+        study_id=0, fingerprint="", model=model, created_at=0.0, num_slices=9, parameters=parameters
     )
 
 

@@ -89,13 +89,13 @@ def test_both_are_trained_in_turn_with_the_same_new_seeds(desk: SeededDesk) -> N
     found = confirmation_of(result)
     assert [t.seed for t in found.recommended.trainings] == [1000, 2000]
     assert found.recommended.all_reached
-    assert found.present.all_reached
-    assert found.speed_up is not None
+    assert found.baseline.all_reached
+    assert found.speedup is not None
     assert found.lower is not None
     assert found.upper is not None
-    assert found.lower < found.speed_up < found.upper
+    assert found.lower < found.speedup < found.upper
     truth = desk.law.seconds_to_target(present) / desk.law.seconds_to_target(choice)
-    assert found.speed_up == pytest.approx(truth, rel=0.3)
+    assert found.speedup == pytest.approx(truth, rel=0.3)
     assert any("4 of 4 trainings are left, which take about" in line for line in desk.texts("plan"))
 
 
@@ -103,8 +103,8 @@ def test_the_search_knows_none_of_these_trainings(desk: SeededDesk) -> None:
     plain = desk.run()
     fits = desk.store.ledger.past_fits("f")
     result = desk.run(confirm=2)
-    assert replace(result.recommendation, confirmation=None, made_at=0.0) == replace(
-        plain.recommendation, made_at=0.0
+    assert replace(result.recommendation, confirmation=None, created_at=0.0) == replace(
+        plain.recommendation, created_at=0.0
     )
     assert {fit.study_id for fit in desk.store.ledger.past_fits("f")} == {fit.study_id for fit in fits}
     study = find_study(desk.store.ledger, desk.opened)
@@ -123,7 +123,7 @@ def test_the_search_knows_none_of_these_trainings(desk: SeededDesk) -> None:
 @pytest.mark.slow
 def test_what_was_paid_for_is_not_trained_again_and_more_seeds_are_added(desk: SeededDesk) -> None:
     first = confirmation_of(desk.run(confirm=1))
-    assert first.speed_up is not None
+    assert first.speedup is not None
     assert first.lower is None
     again = desk.run(confirm=1)
     assert confirmation_of(again) == first
@@ -147,12 +147,12 @@ def test_an_interrupted_confirmation_resumes(desk: SeededDesk) -> None:
     assert (desk.folder / "out" / "recommendation.json").is_file()
     desk.interrupt_at = None
     partly = confirmation_of(desk.run())
-    assert [len(s.trainings) for s in (partly.recommended, partly.present)] == [1, 1]
+    assert [len(s.trainings) for s in (partly.recommended, partly.baseline)] == [1, 1]
     assert partly.num_unfinished == 1
     desk.seeds.clear()
     found = confirmation_of(desk.run(confirm=2))
     assert desk.seeds == [0, 2000, 2000]
-    assert (found.num_unfinished, len(found.present.trainings)) == (0, 2)
+    assert (found.num_unfinished, len(found.baseline.trainings)) == (0, 2)
 
 
 @pytest.mark.slow
@@ -169,7 +169,7 @@ def test_a_fault_ends_the_confirmation_and_not_the_answer(desk: SeededDesk) -> N
     assert (len(found.recommended.trainings), found.num_unfinished) == (1, 1)
     assert any("--confirm ended early: the training failed" in words for words in desk.texts("warning"))
     desk.failing_seed = None
-    assert len(confirmation_of(desk.run(confirm=3)).present.trainings) == 3
+    assert len(confirmation_of(desk.run(confirm=3)).baseline.trainings) == 3
 
 
 class _StuckProber(SyntheticProber):
@@ -191,10 +191,10 @@ def test_a_training_ends_after_four_times_its_expected_time_and_gives_a_bound(de
     found = confirmation_of(result)
     baseline = result.recommendation.baseline
     assert baseline is not None
-    assert [t.outcome for t in found.present.trainings] == ["stopped"]
+    assert [t.outcome for t in found.baseline.trainings] == ["stopped"]
     limit = 4 * baseline.seconds.median
-    assert all(limit <= t.training_seconds < 1.3 * limit + 10 for t in found.present.trainings)
-    assert found.speed_up is None
+    assert all(limit <= t.training_seconds < 1.3 * limit + 10 for t in found.baseline.trainings)
+    assert found.speedup is None
     assert found.at_least is not None
     assert found.at_least > 1
     num_probers = len(desk.probers)

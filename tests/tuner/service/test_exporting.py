@@ -63,15 +63,15 @@ def recommendation(**changes: object) -> Recommendation:
     made = Recommendation(
         job_name="digits",
         study_name="digits",
-        made_at=0.0,
+        created_at=0.0,
         goal="accuracy >= 0.9, soonest",
         choice=Alternative(
             configuration=CHOICE,
             seconds=Estimate(lower=80.0, median=100.0, upper=140.0),
             dollars=None,
             probability_of_reaching=0.9,
-            samples_known=6400,
-            seconds_known=50.0,
+            samples_observed=6400,
+            seconds_observed=50.0,
         ),
         runner_up=None,
         baseline=None,
@@ -79,7 +79,7 @@ def recommendation(**changes: object) -> Recommendation:
         provisional=True,
         evidence=(),
         warnings=(),
-        stopped_because="the budget ended",
+        stop_reason="the budget ended",
         tuning=TuningCost(seconds=1.0, dollars=0.0, num_probes=1, seconds_by_purpose={}, seconds_by_part={}),
         checkpoint=None,
         command="paceline train elsewhere.toml",
@@ -92,7 +92,7 @@ def exported(job: OpenedJob, target: str, *given: Recommendation) -> str:
     study = ledger.open_study(job.job.name, "f", {})
     for answer in given:
         record = RecommendationRecord(
-            study_id=study.study_id, made_at=answer.made_at, recommendation=answer.to_dict()
+            study_id=study.study_id, created_at=answer.created_at, recommendation=answer.to_dict()
         )
         ledger.add_recommendation(record)
     return export_job(job, Store(ledger), ExportOptions(target=target))  # type: ignore[arg-type]

@@ -156,9 +156,9 @@ def test_views_show_a_recorded_study_like_any_other(tmp_path: Path, store: Stora
     rows = trial_rows(store.ledger, result.study)
     assert {row["machine"] for row in rows} <= {"small", "large"}
     assert [row["seconds_to_target"] for row in rows if row["outcome"] == "reached"] != [None]
-    facts = {row["what"]: row["value"] for row in status_rows(store.ledger, result.study, tmp_path)}
+    facts = {row["name"]: row["value"] for row in status_rows(store.ledger, result.study, tmp_path)}
     assert facts["charged dollars"] > 0
-    explained = {row["what"]: row["value"] for row in explain_rows(store.ledger, result.study, 0)}
+    explained = {row["name"]: row["value"] for row in explain_rows(store.ledger, result.study, 0)}
     assert explained["batch_size"] == rows[0]["batch_size"]
 
 

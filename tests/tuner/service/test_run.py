@@ -85,7 +85,7 @@ def test_a_used_up_budget_gives_a_provisional_answer(desk: Desk) -> None:
     assert answer.verified is None
     assert answer.checkpoint is None
     assert answer.choice.measured_seconds is None
-    assert answer.stopped_because == "the time budget of 30 s is used up"
+    assert answer.stop_reason == "the time budget of 30 s is used up"
     assert any("still something to gain" in warning for warning in answer.warnings)
     desk.job = small_job()
     assert not desk.run().recommendation.provisional
@@ -107,8 +107,8 @@ def test_what_was_verified_is_held_against_a_prediction_made_before(reported: tu
     answer = result.recommendation
     assert answer.verified is not None
     assert answer.verified.predicted is not None
-    assert answer.verified.share_known is not None
-    assert answer.verified.share_known < 1.0
+    assert answer.verified.share_observed is not None
+    assert answer.verified.share_observed < 1.0
     stored = desk.store.ledger.predictions(desk.store.ledger.studies()[-1].study_id)
     held = [p for p in stored if p.quantiles[0.5] == answer.verified.predicted.median]
     assert any(p.configuration == answer.choice.configuration for p in held)
@@ -174,7 +174,7 @@ def test_a_search_that_lost_its_nodes_answers_from_what_was_scored(desk: Desk) -
     assert result.stop.kind is StopKind.FAULTS
     answer = result.recommendation
     assert answer.provisional
-    assert answer.stopped_because == "the last 3 probes failed by faults of the infrastructure"
+    assert answer.stop_reason == "the last 3 probes failed by faults of the infrastructure"
     assert any(words.startswith("Failures ended the search while") for words in answer.warnings)
     assert not any("Never recommended" in words for words in answer.warnings)
 
@@ -255,7 +255,7 @@ def test_a_report_is_written_anew_without_probing(reported: tuple[Desk, RunResul
     assert again.choice.configuration == before.choice.configuration
     assert again.choice.measured_seconds == before.choice.measured_seconds
     assert again.verified == before.verified
-    assert again.stopped_because == before.stopped_because
+    assert again.stop_reason == before.stop_reason
     assert again.tuning == before.tuning
 
 
@@ -333,7 +333,7 @@ def test_a_study_stores_how_wrong_its_forecasts_were(desk: Desk) -> None:
         prediction
         for prediction in desk.store.ledger.predictions(result.study.study_id)
         if prediction.configuration == arrived.configuration
-        and prediction.seconds_known <= 0.25 * arrived.measured_seconds
+        and prediction.seconds_observed <= 0.25 * arrived.measured_seconds
         and math.isfinite(prediction.quantiles[0.95])
     ]
     assert early
@@ -361,7 +361,7 @@ def test_forecasts_are_wider_after_a_study_whose_forecasts_were_wrong(desk: Desk
             study_id=other.study_id,
             fingerprint="another job",
             model="calibration",
-            made_at=0.0,
+            created_at=0.0,
             num_slices=20,
             parameters={"mean squared error": (6.0, 1.0)},
             summary={"kind": "workload"},

@@ -15,7 +15,7 @@ ONE, TWO = configuration(1, 64, 0.08), configuration(1, 128, 0.08)
 
 def reported(world: World) -> dict[str, object]:
     study = world.ledger.open_study("world", "f", world.job.model_dump(mode="json"))
-    return {row["what"]: row["value"] for row in status_rows(world.ledger, study, world.folder)}
+    return {row["name"]: row["value"] for row in status_rows(world.ledger, study, world.folder)}
 
 
 def test_every_probe_under_way_is_named_where_there_are_several(tmp_path: Path) -> None:
@@ -23,9 +23,9 @@ def test_every_probe_under_way_is_named_where_there_are_several(tmp_path: Path) 
     for what in (ONE, TWO):
         world.ledger.start_probe(1, what, Purpose.TRAINING, trial_number=None, owner="me", lease_seconds=60.0)
     rows = reported(world)
-    assert rows["probes under way"] == 2
-    assert rows["probe 1 under way"] == f"training: {ONE}"
-    assert rows["probe 2 under way"] == f"training: {TWO}"
+    assert rows["running probes"] == 2
+    assert rows["running probe 1"] == f"training: {ONE}"
+    assert rows["running probe 2"] == f"training: {TWO}"
     assert "elapsed seconds" not in rows
 
 

@@ -1,1 +1,0 @@
-"""Alembic's environment for the study database; a merged revision is never edited."""
