@@ -29,19 +29,23 @@ _LAUNCHERS = ("accelerate", "deepspeed", "mpirun", "mpiexec", "srun", "horovodru
 _SET_BY_PACELINE = re.compile(
     r"--(nnodes|nproc[-_]per[-_]node|node[-_]rank|master[-_](addr|port)|rdzv[-_]\w+|standalone)(=.*)?$"
 )
+_TORCHRUN_OPTIONS = (
+    "--nnodes {nodes} --node-rank {node_rank} --nproc-per-node {devices_per_node} "
+    "--master-addr {main_address} --master-port {main_port}"
+)
 _RANKS = re.compile(r"--(nproc[-_]per[-_]node|num[-_]processes|num[-_]gpus)(?:=(?P<number>.*))?$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommandLine:
-    """A command's parts.
+    """The parts of a training command.
 
     Args:
-        environment: Assignments in front of it, such as `LR=0.1`.
-        launcher: Words in front of the script, such as `("python", "-u")`.
-        script: The script as the command writes it; for `-m module` the module.
-        arguments: Words behind the script.
-        plain: Words that were typed without quotes, as the shell got them: it may expand `$HOME` or `~`.
+        environment: Assignments before the command, such as `LR=0.1`.
+        launcher: Words before the script, such as `("python", "-u")`.
+        script: The script as the command names it; for `-m module`, the module.
+        arguments: Words after the script.
+        plain: Words that were typed without quotes, in which the shell may expand `$HOME` or `~`.
     """
 
     environment: dict[str, str]
@@ -51,7 +55,7 @@ class CommandLine:
     plain: frozenset[str] = frozenset()
 
     def quoted(self, word: str) -> str:
-        """A word for the shell, quoted as it was typed."""
+        """A word for the shell, quoted unless it was typed without quotes."""
         return word if word in self.plain else shlex.quote(word)
 
     @property
@@ -65,73 +69,47 @@ class CommandLine:
 
     @property
     def num_ranks(self) -> int | None:
-        """Processes that the launcher starts on a node; 1 without a launcher, None if it does not say."""
-        if self.kind == "plain":
-            return 1
-        for i, word in enumerate(self.launcher):
+        """Number of processes that the launcher starts on a node; 1 without a launcher, None if unknown."""
+        for word, following in zip(self.launcher, (*self.launcher[1:], ""), strict=False):
             found = _RANKS.match(word)
-            if found is not None:
-                number = found["number"]
-                if number is None:
-                    number = self.launcher[i + 1] if i + 1 < len(self.launcher) else ""
+            if found is not None and self.kind != "plain":
+                number = following if found["number"] is None else found["number"]
                 return int(number) if number.isdecimal() and int(number) > 0 else None
-        return 1 if self.kind == "torchrun" else None
+        return None if self.kind == "other launcher" else 1
 
     def launcher_template(self) -> tuple[str, ...]:
-        """The launcher's words with Paceline's variables, for workload.command."""
-        plain = tuple(braced(shlex.quote(word)) for word in self.launcher)
+        """The launcher's words with Paceline's variables, for `workload.command`."""
+        plain = [braced(shlex.quote(word)) for word in self.launcher]
         if self.kind != "torchrun":
-            return plain
+            return tuple(plain)
         others: list[str] = []
         skips_value = False
         for word in plain:
             if skips_value and not word.startswith("-"):
                 skips_value = False
                 continue
-            skips_value = False
             found = _SET_BY_PACELINE.match(word)
+            skips_value = found is not None and found[3] is None and found[1] != "standalone"
             if found is None:
                 others.append(word)
-            else:
-                skips_value = found[3] is None and found[1] != "standalone"
-        is_module = others and others[-1] == "-m" and "torch.distributed" not in self.script
-        module = (others.pop(),) if is_module else ()
-        return (
-            *others,
-            *(
-                [
-                    "--nnodes",
-                    "{nodes}",
-                    "--node-rank",
-                    "{node_rank}",
-                    "--nproc-per-node",
-                    "{devices_per_node}",
-                ]
-            ),
-            *(["--master-addr", "{main_address}", "--master-port", "{main_port}"]),
-            *module,
-        )
+        is_module = others[-1:] == ["-m"] and "torch.distributed" not in self.script
+        module = [others.pop()] if is_module else []
+        return (*others, *_TORCHRUN_OPTIONS.split(), *module)
 
     def script_path(self, folder: Path) -> Path | None:
-        """The script's file; None if there is none in `folder`.
+        """The file of the script; None if it is not in `folder`.
 
         Args:
-            folder: Where the command runs.
+            folder: Working directory of the command.
         """
-        path = folder / self.script
-        if path.is_file():
-            return path
-        if self.launcher and self.launcher[-1] == "-m":
-            for name in (
-                f"{self.script.replace('.', '/')}.py",
-                f"{self.script.replace('.', '/')}/__main__.py",
-            ):
-                if (folder / name).is_file():
-                    return folder / name
-        return None
+        names = [self.script]
+        if self.launcher[-1:] == ("-m",):
+            module = self.script.replace(".", "/")
+            names += [f"{module}.py", f"{module}/__main__.py"]
+        return next((folder / name for name in names if (folder / name).is_file()), None)
 
     def stated_options(self) -> list[tuple[str, str | None, bool]]:
-        """Options and overrides among the arguments: name, value, and whether a sign `=` joins them."""
+        """Options and overrides among the arguments: name, value, and whether `=` joins them."""
         found: list[tuple[str, str | None, bool]] = []
         for i, word in enumerate(self.arguments):
             name, sign, value = word.partition("=")
@@ -143,34 +121,29 @@ class CommandLine:
                 found.append((name.lstrip("+"), value, True))
         return found
 
-    def text(self) -> str:
-        """The command for the shell, as it was given."""
-        assignments = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
-        return " ".join([*assignments, shlex.join((*self.launcher, self.script, *self.arguments))])
-
 
 def braced(text: str) -> str:
-    """Text as a template writes it literally."""
+    """Text with its braces doubled, as a template needs for literal braces."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
 def split_command(command: str) -> CommandLine:
-    """Splits a training command.
+    """Split a training command into its parts.
 
     Args:
-        command: As typed in a shell, such as `LR=0.1 python train.py --data data`.
+        command: The command as typed in a shell, such as `LR=0.1 python train.py --data data`.
 
     Raises:
-        JobError: It is empty, has unbalanced quotes, or is more than one command.
+        JobError: The command is empty, has unbalanced quotes, or is more than one command.
     """
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise JobError(f"--script: {command!r} is no command line: {error}") from error
+        raise JobError(f"--script: {command!r} is not a valid command line: {error}") from error
     shell = next((word for word in words if _SHELL.match(word)), None)
     if shell is not None:
         raise JobError(
-            f"--script: {command!r} has {shell!r} in it; give the training command alone, without pipes, "
+            f"--script: {command!r} contains {shell!r}; give the training command alone, without pipes, "
             "redirections or a second command"
         )
     if words[:1] == ["env"] and len(words) > 1 and _ASSIGNMENT.fullmatch(words[1]):
@@ -178,9 +151,7 @@ def split_command(command: str) -> CommandLine:
     try:
         command.encode()
     except UnicodeEncodeError as error:
-        raise JobError(
-            f"--script: {command!r} is not text in UTF-8: rename the file that it names"
-        ) from error
+        raise JobError(f"--script: {command!r} is not text in UTF-8: rename the file") from error
     environment = {}
     while words and _ASSIGNMENT.fullmatch(words[0]):
         name, _, value = words.pop(0).partition("=")
@@ -200,11 +171,10 @@ def split_command(command: str) -> CommandLine:
 
 
 def _script_index(words: list[str]) -> int:
-    """Where the script is: the first Python file, or module of `-m` that is no launcher; else the program."""
+    """Index of the script: the first Python file or module that is no launcher, else the program."""
     for i, word in enumerate(words):
         if word.endswith(".py"):
             return i
-        is_module = i > 0 and words[i - 1] == "-m"
-        if is_module and word not in _LAUNCHING_MODULES:
+        if words[i - 1 : i] == ["-m"] and word not in _LAUNCHING_MODULES:
             return i
     return 0

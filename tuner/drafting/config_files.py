@@ -1,4 +1,4 @@
-"""Parameters in the configuration files that a command names, and how a command line changes them."""
+"""Find parameters in configuration files, and write `sed` commands that change them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.drafting.command_line import braced
 from tuner.drafting.parameters import Parameter
 
 _SUFFIXES = {".yaml", ".yml", ".json", ".toml", ".ini", ".cfg", ".conf", ".gin", ".env"}
@@ -24,9 +25,9 @@ class ConfigFile:
     """A configuration file that the command line names.
 
     Args:
-        word: The word that names it in the command line.
+        word: The path as the command line writes it.
         path: The file.
-        keys: Dotted names of its keys, to the number of the line and the value.
+        keys: Dotted name of each key to its line number and value.
     """
 
     word: str
@@ -34,7 +35,7 @@ class ConfigFile:
     keys: Mapping[str, tuple[int, str]]
 
     def parameters(self) -> list[Parameter]:
-        """Its keys as parameters; those of gin are bindings."""
+        """The keys as parameters; keys of gin files are bindings."""
         way = "gin" if self.path.suffix == ".gin" else "file"
         return [
             Parameter(
@@ -47,10 +48,10 @@ class ConfigFile:
         ]
 
     def rewritten(self, changes: Mapping[str, str]) -> str | None:
-        """A shell command that writes the file with other values to stdout; None if there are no changes.
+        """A shell command that writes the file with other values to stdout; None without changes.
 
         Args:
-            changes: Dotted name of a key to its new value: text of a template.
+            changes: Dotted name of a key to its new value, which is text of a command template.
         """
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         edits = []
@@ -60,26 +61,21 @@ class ConfigFile:
             assert found is not None
             before = lines[number - 1][: found.start("value")]
             pattern = re.sub(r"([.*\[\]\\#^$])", r"\\\1", before)
-            alike = [line for line in lines if line.startswith(before)]
-            # Where a key stands twice, the number of its line tells which is meant.
-            place = str(number) if len(alike) > 1 else ""
-            tail = "," if re.match(r".*,\s*$", lines[number - 1]) else ""
-            edits.append(f"-e {_quoted(place, pattern, value, tail)}")
+            # If several lines start like this one, the line number selects it.
+            place = str(number) if sum(line.startswith(before) for line in lines) > 1 else ""
+            tail = "," if lines[number - 1].rstrip().endswith(",") else ""
+            quoted = braced(pattern).replace("'", "'\\''")
+            # The value is outside of the quotes, since it is text for the shell.
+            edits.append(f"-e '{place}s#^\\({quoted}\\).*#\\1'{value}'{tail}#'")
         return f"sed {' '.join(edits)} {shlex.quote(self.word)}" if edits else None
 
 
-def _quoted(place: str, pattern: str, value: str, tail: str) -> str:
-    """An edit of sed for a template: literal braces doubled, and the value outside of the quotes."""
-    pattern = pattern.replace("{", "{{").replace("}", "}}").replace("'", "'\\''")
-    return f"'{place}s#^\\({pattern}\\).*#\\1'{value}'{tail}#'"
-
-
 def config_files(arguments: Sequence[str], folder: Path) -> list[ConfigFile]:
-    """The configuration files among the words of a command line.
+    """The configuration files that a command line names.
 
     Args:
-        arguments: Words behind the script.
-        folder: Where the command runs.
+        arguments: Words after the script.
+        folder: Working directory of the command.
     """
     found = []
     for word in arguments:
@@ -95,9 +91,9 @@ def config_files(arguments: Sequence[str], folder: Path) -> list[ConfigFile]:
 
 
 def keys_of(path: Path) -> dict[str, tuple[int, str]]:
-    """Keys with a value on their own line, by dotted name, with line number and value.
+    """Line number and value of each key that has its own line, by dotted name.
 
-    It follows indentation (YAML, JSON) and sections (TOML, INI).
+    Names are nested by indentation (YAML, JSON) and by sections (TOML, INI).
     """
     keys: dict[str, tuple[int, str]] = {}
     section = ""

@@ -1,4 +1,4 @@
-"""The command of a drafted job: which words of the user's command become variables."""
+"""The draft of a job: replaces values of the user's command by template variables."""
 
 from __future__ import annotations
 
@@ -7,33 +7,35 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from tuner.drafting.command_line import CommandLine, braced
 from tuner.drafting.config_files import ConfigFile
 from tuner.drafting.parameters import STATE_FILE, Parameter, Role, number_of, plain_name
 from tuner.drafting.source_code import SourceCode
 
+_GIN = re.compile(r"--gin([_.-]?(bindings?|params?))?")
 _STATE = re.compile(
     r"\.(pt|pth|ckpt|npz|pkl|pickle|tar|msgpack|keras|joblib|distcp)$|(^|/)checkpoint-\d+$|\.weights\.h5$"
     r"|(^|/)(checkpoints?|ckpts?|backup|snapshots?)/"
 )
-#: A script's own limit is raised by this factor, so that slow settings can still reach the target.
-_MORE = 10
+#: Factor for the script's limit of epochs or steps, so that slow configurations can reach the target.
+_LIMIT_FACTOR = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """What is known of a command before and after it ran.
+    """A training command, its parameters and what it saves.
 
     Args:
-        line: The command's parts.
-        source: What the source says.
-        parameters: Everything that can be set from outside.
-        roles: Which parameter does what.
+        line: The parts of the command.
+        source: Facts from the source code of the script.
+        parameters: All parameters of the script.
+        roles: Parameter for each role.
         files: Configuration files that the command names.
-        saved: Path of what it saved below its folder, with `*` for numbers; `.` if it is a file itself; empty
-            if nothing was seen.
-        needs_folder: Whether the script fails where the folder that it saves to does not exist.
+        saved: Path of the saved state below the folder to save to, with `*` for numbers; `.` if the state is
+            a file at that path; empty if nothing was saved.
+        needs_folder: Whether the folder to save to must exist before the script starts.
     """
 
     line: CommandLine
@@ -46,11 +48,11 @@ class Draft:
 
     @property
     def num_ranks(self) -> int:
-        """Processes that the command starts."""
+        """Number of processes that the command starts."""
         return self.line.num_ranks or 1
 
     def stated(self, role: Role) -> tuple[str | None, str]:
-        """A parameter's present value as text, and where it comes from; None if unknown."""
+        """Present value of a parameter as text (None if unknown), and where it comes from."""
         parameter = self.roles.get(role)
         if parameter is None:
             return None, ""
@@ -61,7 +63,7 @@ class Draft:
 
     @property
     def batch_is_per_rank(self) -> bool:
-        """Whether the script's batch size is taken for that of one rank."""
+        """Whether the batch size of the script is that of one rank."""
         parameter = self.roles.get("batch_size")
         if parameter is None or self.num_ranks == 1:
             return False
@@ -82,12 +84,12 @@ class Draft:
 
     @property
     def saves_to(self) -> Role | None:
-        """The parameter that says where the training is saved."""
+        """Role of the parameter that sets where the training is saved."""
         return "save" if "save" in self.roles else "output" if "output" in self.roles else None
 
     @property
     def saves_to_file(self) -> bool:
-        """Whether the place to save to is a file, as the run showed or by its present name."""
+        """Whether the training is saved to a single file, judged by the run or by the present value."""
         if self.saved:
             return self.saved == "."
         role = self.saves_to
@@ -95,17 +97,12 @@ class Draft:
         return bool(STATE_FILE.search(text))
 
     @property
-    def can_resume(self) -> bool:
-        """Whether the script seems to have both: a place to save to, and a way to resume."""
-        return self.saves_to is not None and ("resume" in self.roles or self.resumes_by_itself)
-
-    @property
     def resumes_by_itself(self) -> bool:
-        """Whether the script has no option to resume, but saves and loads a state: it may find it itself."""
+        """Whether the script has no option to resume, but saves and loads a state."""
         return "resume" not in self.roles and self.saves_to is not None and self.source.loads_state
 
     def limit(self) -> tuple[Role, float] | None:
-        """The script's own limit and its value: epochs, or steps."""
+        """The script's limit, as its role (`epochs` or `steps`) and its value; None if it has none."""
         for role in ("epochs", "steps"):
             number = number_of(self.stated(role)[0])
             if number is not None:
@@ -113,14 +110,14 @@ class Draft:
         return None
 
     def raised_limit(self) -> tuple[Role, float] | None:
-        """The limit that the job sets; None if the present one stays."""
+        """The limit that the job sets, as role and value; None if the present limit stays."""
         limit = self.limit()
         if limit is None or self.source.has_schedule:
             return None
-        return limit[0], limit[1] * _MORE
+        return limit[0], limit[1] * _LIMIT_FACTOR
 
     def _values(self) -> dict[Role, str]:
-        """What each parameter is set to in the job: variables, and a raised limit."""
+        """Text that replaces the value of each parameter: a variable, or the raised limit."""
         found: dict[Role, str] = {
             "batch_size": "{batch_size_per_rank}" if self.batch_is_per_rank else "{batch_size}",
             "learning_rate": "{learning_rate}",
@@ -133,11 +130,11 @@ class Draft:
         return {role: text for role, text in found.items() if role in self.roles}
 
     def command_template(self) -> str:
-        """`workload.command`."""
+        """The command template for `workload.command`."""
         return self._command(self._values(), self.line.launcher_template(), is_template=True)
 
     def folders(self) -> dict[Role, str]:
-        """Where the script writes: to the probe's own folder, and what it resumes from to `{checkpoint}`."""
+        """Paths that the script writes to: `{output_folder}`, or `{checkpoint}` for its saved state."""
         found: dict[Role, str] = {}
         if "output" in self.roles:
             found["output"] = "{output_folder}"
@@ -151,11 +148,11 @@ class Draft:
         return found
 
     def trial_command(self, places: Mapping[Role, Path], settings: Path | None = None) -> str:
-        """The user's command, but for where it writes.
+        """The user's command with other paths to write to.
 
         Args:
-            places: Role to the path that it gets; others are left as they are.
-            settings: Folder for changed copies of configuration files; needed if one says where to write.
+            places: Role to path; other parameters keep their values.
+            settings: Folder for changed copies of configuration files; needed if they state such paths.
         """
         changes = {role: shlex.quote(str(path)) for role, path in places.items()}
         plain = tuple(shlex.quote(word) for word in self.line.launcher)
@@ -163,8 +160,10 @@ class Draft:
         return self._command(changes, plain, is_template=False, settings=folder)
 
     def resume_text(self) -> str | None:
-        """`workload.resume`; None if the script cannot resume, or it was not seen what it saves."""
-        if not self.can_resume:
+        """Text for `workload.resume`; None if the script cannot resume, or what it saves is unknown."""
+        if self.saves_to is None:
+            return None
+        if "resume" not in self.roles and not self.source.loads_state:
             return None
         if self.resumes_by_itself:
             return "" if self.saved or self.saves_to_file else None
@@ -184,7 +183,7 @@ class Draft:
         return _assigned(parameter, place)
 
     def environment(self) -> dict[str, str]:
-        """`workload.environment`: the variables that the script reads its settings from."""
+        """Variables for `workload.environment`."""
         found = {name: braced(value) for name, value in self.line.environment.items()}
         for role, text in self._values().items():
             if self.roles[role].way == "variable":
@@ -192,11 +191,11 @@ class Draft:
         return found
 
     def with_saved(self, folder: Path, files: Sequence[Path]) -> Draft:
-        """The draft with what the script saved.
+        """Record what the script saved.
 
         Args:
-            folder: What it was given as the place to save to.
-            files: What it wrote.
+            folder: The path that it was told to save to.
+            files: The files that it wrote.
         """
         if folder in files:
             return replace(self, saved=".")
@@ -204,9 +203,9 @@ class Draft:
         folders = {parent for name in names for parent in name.parents if parent != Path()}
         found = [name for name in (*names, *folders) if is_state(name)]
         if not found:
-            # What loads its state by itself knows where it is.
+            # A script that resumes by itself finds its state.
             return replace(self, saved="*") if names and self.resumes_by_itself else self
-        # What the whole state is in: a numbered folder before the files in it, `last` before others.
+        # Prefer a numbered folder to the files in it, and names such as `last` to others.
         found.sort(
             key=lambda name: (
                 len(name.parts),
@@ -224,7 +223,7 @@ class Draft:
         is_template: bool,
         settings: str | None = "{output_folder}",
     ) -> str:
-        """The command line with other values, each of which is text for the shell."""
+        """The command line with other values, which are shell text."""
         words = list(self.line.arguments)
         texts = [braced(self.line.quoted(word)) if is_template else self.line.quoted(word) for word in words]
         appended: list[str] = []
@@ -238,29 +237,32 @@ class Draft:
                 owner = next(file for file in self.files if parameter.name in file.keys)
                 edits.setdefault(owner.word, {})[parameter.name] = value
             elif not _replaced(texts, words, parameter, value):
-                appended.append(self._assignment(parameter, value))
+                if parameter.way == "gin":
+                    option = next(
+                        (one.name for one in self.parameters if _GIN.fullmatch(one.name)), "--gin_bindings"
+                    )
+                    value = f"{parameter.name}={value}"
+                    parameter = Parameter(name=option, way="option", place="", joined=True)
+                appended.append(_assigned(parameter, value))
         if any(one.name == "hydra.run.dir" for one in self.parameters) and is_template:
             is_set = any(text.startswith("hydra.run.dir=") for text in [*texts, *appended])
             appended += [] if is_set else ["hydra.run.dir={output_folder}"]
-        front = self._environment_words(assigned, is_template=is_template)
+        # In a template, the environment is in `workload.environment`.
+        own = {name: shlex.quote(value) for name, value in self.line.environment.items()}
+        variables = {} if is_template else own | assigned
+        front = [f"{name}={value}" for name, value in variables.items()]
         prepared = self._folders_to_make() if is_template else []
         if settings is not None:
             prepared += self._changed_files(edits, texts, settings)
         script = braced(shlex.quote(self.line.script)) if is_template else shlex.quote(self.line.script)
-        # Behind `--` there are no options any more.
+        # There are no options behind `--`.
         end = words.index("--") if "--" in words else len(texts)
         texts[end:end] = appended
         line = " ".join([*front, *launcher, script, *(text for text in texts if text)])
         return " && ".join([*prepared, line])
 
-    def _environment_words(self, assigned: Mapping[str, str], *, is_template: bool) -> list[str]:
-        if is_template:
-            return []  # they are in workload.environment
-        names = {**{n: shlex.quote(v) for n, v in self.line.environment.items()}, **assigned}
-        return [f"{name}={value}" for name, value in names.items()]
-
     def _folders_to_make(self) -> list[str]:
-        """Commands that make the folders that the script saves to, if it does not make them itself."""
+        """Shell commands that make the folders to save to, if the script does not make them."""
         if not self.needs_folder or self.saves_to_file:
             return []
         return [
@@ -270,7 +272,7 @@ class Draft:
     def _changed_files(
         self, edits: Mapping[str, Mapping[str, str]], texts: list[str], settings: str
     ) -> list[str]:
-        """Commands that write changed configuration files to a folder; the command then reads those."""
+        """Shell commands that write changed configuration files, which `texts` then name."""
         commands = []
         for number, file in enumerate(self.files):
             command = file.rewritten(edits.get(file.word, {}))
@@ -288,24 +290,10 @@ class Draft:
                     texts[i] = f"{braced(shlex.quote(word.removesuffix(file.word)))}{place}"
         return commands
 
-    def _assignment(self, parameter: Parameter, value: str) -> str:
-        if parameter.way == "gin":
-            option = next((one for one in self.parameters if _is_gin_option(one)), None)
-            name = option.name if option is not None else "--gin_bindings"
-            return f"{name}={parameter.name}={value}"
-        return _assigned(parameter, value)
-
 
 def is_state(path: Path) -> bool:
     """Whether a file or folder holds the state of a training, by its name."""
     return _STATE.search(path.as_posix()) is not None
-
-
-def _is_gin_option(parameter: Parameter) -> bool:
-    return (
-        parameter.way == "option"
-        and re.fullmatch(r"gin([_.]?(bindings?|params?))?", parameter.plain_name) is not None
-    )
 
 
 def _assigned(parameter: Parameter, value: str) -> str:
@@ -322,73 +310,68 @@ def given_value(line: CommandLine, parameter: Parameter) -> str | None:
     """The value that the command gives to a parameter; the last one if it gives several."""
     if parameter.way == "variable":
         return line.environment.get(parameter.name)
-    places = _places_of(line.arguments, parameter)
-    if not places:
-        return None
-    index = places[-1]
-    word = line.arguments[index]
-    attached = _attached(word, parameter)
-    if attached is not None:
-        return attached
-    if "=" in word:
-        return word.rpartition("=")[2]
-    if parameter.takes_value and index + 1 < len(line.arguments):
-        return line.arguments[index + 1]
-    return None
-
-
-def _attached(word: str, parameter: Parameter) -> str | None:
-    """The number behind a short option, as in `-b64`."""
-    for name in (parameter.name, *parameter.aliases):
-        is_short = len(name) == 2 and name[0] == "-"
-        if is_short and parameter.takes_value and word.startswith(name) and number_of(word[2:]) is not None:
-            return word[2:]
-    return None
+    assignments = _assignments(line.arguments, parameter)
+    return assignments[-1].value if assignments else None
 
 
 def given_names(line: CommandLine) -> set[str]:
-    """Names that the command sets, as options or overrides, or in front of it."""
+    """Names of the options, overrides and environment variables that the command sets."""
     names = {word.partition("=")[0] for word in line.arguments if word.startswith("-") or "=" in word}
     return names | {name.lstrip("+~") for name in names} | set(line.environment)
 
 
-def _places_of(words: Sequence[str], parameter: Parameter) -> list[int]:
-    """Where a command line sets a parameter, in order."""
-    if parameter.way == "gin":
-        return [i for i, word in enumerate(words) if re.search(rf"\b{re.escape(parameter.name)}\s*=", word)]
+class _Assignment(NamedTuple):
+    """A place where a command line sets a parameter.
+
+    Args:
+        place: Index of the word.
+        prefix: Shell text before the value in the same word; None if the value is the next word.
+        value: The value; None for a switch.
+    """
+
+    place: int
+    prefix: str | None
+    value: str | None
+
+
+def _assignments(words: Sequence[str], parameter: Parameter) -> list[_Assignment]:
+    """The places where a command line sets a parameter, in order."""
     names = {parameter.name, *parameter.aliases}
     if parameter.way == "global":
         names = {f"--{parameter.name}"}
     plain = {plain_name(name) for name in names if name.startswith("--")}
+    short = tuple(name for name in names if re.fullmatch("-[^-]", name) and parameter.takes_value)
     found = []
     for i, word in enumerate(words):
         head, sign, _ = word.partition("=")
-        if parameter.way == "override":
+        if short and word.startswith(short) and number_of(word[2:]) is not None:
+            found.append(_Assignment(i, f"{word[:2]} ", word[2:]))  # `-b64`
+            continue
+        if parameter.way == "gin":
+            is_here = re.search(rf"\b{re.escape(parameter.name)}\s*=", word) is not None
+        elif parameter.way == "override":
             is_here = bool(sign) and head.lstrip("+") == parameter.name
         else:
             is_here = head in names or (head.startswith("--") and plain_name(head) in plain)
-            is_here = is_here or _attached(word, parameter) is not None
-        if is_here:
-            found.append(i)
+        if is_here and sign:
+            before, _, value = word.rpartition("=")
+            found.append(_Assignment(i, f"{shlex.quote(before)}=", value))
+        elif is_here:
+            has_value = parameter.takes_value and i + 1 < len(words)
+            found.append(_Assignment(i, None, words[i + 1] if has_value else None))
     return found
 
 
 def _replaced(texts: list[str], words: Sequence[str], parameter: Parameter, value: str) -> bool:
-    """Puts a value in the place of the one that the command gives; False if it gives none."""
-    places = _places_of(words, parameter)
-    if not places:
-        return False
-    for index in places[:-1]:
-        # The last one counts; the others would say something else.
-        texts[index] = ""
-        if "=" not in words[index] and _attached(words[index], parameter) is None and parameter.takes_value:
-            texts[index + 1] = ""
-    index = places[-1]
-    word = words[index]
-    if _attached(word, parameter) is not None:
-        texts[index] = f"{word[:2]} {value}"
-    elif "=" in word:
-        texts[index] = f"{braced(shlex.quote(word.rpartition('=')[0]))}={value}"
-    elif parameter.takes_value and index + 1 < len(words):
-        texts[index + 1] = value
-    return True
+    """Replace the value that a command line gives to a parameter; False if it gives none."""
+    assignments = _assignments(words, parameter)
+    for one in assignments[:-1]:  # only the last one counts
+        texts[one.place] = ""
+        if one.prefix is None and one.value is not None:
+            texts[one.place + 1] = ""
+    for one in assignments[-1:]:
+        if one.prefix is not None:
+            texts[one.place] = braced(one.prefix) + value
+        elif one.value is not None:
+            texts[one.place + 1] = value
+    return bool(assignments)

@@ -1,4 +1,4 @@
-"""Options of a script from the text of its `--help`."""
+"""Read the options of a script from the output of its `--help`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PLACE = "--help"
 
 
 def is_help(text: str) -> bool:
-    """Whether a text is the help of a program, not the output of a training."""
+    """Whether a text is the help of a program rather than the output of a training."""
     return bool(
         re.search(r"\busage\b|^\s*-h, --help|^options:|^FLAGS$|^NAME$|^Options:", text, re.I | re.M)
     ) or (_HYDRA.search(text) is not None or len(list(_blocks(text))) > 2)
@@ -33,11 +33,11 @@ def is_help(text: str) -> bool:
 def options_of_help(text: str) -> list[Parameter]:
     """The options that a help text lists, in its order.
 
-    It reads the help of argparse, optparse, click, Typer, absl, Fire, jsonargparse (LightningCLI), tyro and
+    Reads the help of argparse, optparse, click, Typer, absl, Fire, jsonargparse (LightningCLI), tyro and
     docopt, and the configuration that Hydra prints.
 
     Args:
-        text: What `--help` printed.
+        text: The output of `--help`.
     """
     if _HYDRA.search(text):
         found = hydra_overrides(text)
@@ -52,19 +52,21 @@ def options_of_help(text: str) -> list[Parameter]:
 
 
 def hydra_overrides(text: str) -> list[Parameter]:
-    """The keys of the configuration that Hydra's help prints, as overrides `key=value`.
+    """The keys of the configuration in the help of Hydra, as overrides `key=value`.
 
     Args:
-        text: What `--help` printed.
+        text: The output of `--help`.
     """
     import yaml
 
     lines = text.splitlines()
-    starts = [
-        i for i, line in enumerate(lines) if re.match(r"=* ?Config ?=*$|.*\bConfig ={2,}$", line.strip())
+    heads = [
+        i
+        for i, line in enumerate(lines)
+        if re.match(r"=* ?Config ?=*$|.*\bConfig ={2,}$", line.strip())
+        or "override anything in the config" in line.lower()
     ]
-    starts += [i for i, line in enumerate(lines) if "override anything in the config" in line.lower()]
-    body = lines[max(starts) + 1 :] if starts else lines
+    body = lines[max(heads) + 1 :] if heads else lines
     body = [line for line in body if not line.startswith(("Powered by", "Use --hydra-help", "=="))]
     try:
         found = yaml.safe_load("\n".join(body))
@@ -72,20 +74,18 @@ def hydra_overrides(text: str) -> list[Parameter]:
         return []
     if not isinstance(found, dict):
         return []
-    run_folder = Parameter(
-        name="hydra.run.dir", way="override", words="folder that Hydra writes to", place="Hydra"
-    )
-    return [
-        *(
-            Parameter(name=name, way="override", default=shown_default(value), place=_PLACE)
-            for name, value in flat(found)
-        ),
-        run_folder,
+    overrides = [
+        Parameter(
+            name=name, way="override", default=str(value) if value not in (None, "") else None, place=_PLACE
+        )
+        for name, value in flat(found)
     ]
+    words = "folder that Hydra writes to"
+    return [*overrides, Parameter(name="hydra.run.dir", way="override", words=words, place="Hydra")]
 
 
 def flat(values: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested tables by dotted names."""
+    """Dotted names and values of nested tables, without lists."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
@@ -94,40 +94,31 @@ def flat(values: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def shown_default(value: Any) -> str | None:
-    """A value as text; None for nothing."""
-    return None if value is None or value == "" else str(value)
-
-
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Each option's head line and the text below it, without what follows a usage line."""
-    head: str | None = None
-    words: list[str] = []
-    in_usage = False
+    """The first line of each option and the text below it; usage lines are skipped."""
+    blocks: list[tuple[str, list[str]]] = []
+    in_usage = is_open = False
     for raw in text.splitlines():
         line = _FRAME.sub(" ", raw).rstrip()
         if re.match(r"\s*usage:?\b", line, re.I):
             in_usage = True
-        elif not line.strip() or not line.startswith(" "):
+        elif not line.startswith(" "):
             in_usage = False
         if in_usage:
             continue
         if _STARTS_OPTION.match(line):
-            if head is not None:
-                yield head, " ".join(words)
-            head, words = line.strip(), []
-        elif head is not None and line.strip() and line.startswith(" "):
-            words.append(line.strip())
-        elif head is not None and line.strip():
-            yield head, " ".join(words)
-            head, words = None, []
-    if head is not None:
-        yield head, " ".join(words)
+            blocks.append((line.strip(), []))
+            is_open = True
+        elif line.strip():
+            is_open = is_open and line.startswith(" ")
+            if is_open:
+                blocks[-1][1].append(line.strip())
+    yield from ((head, " ".join(words)) for head, words in blocks)
 
 
 def _option(head: str, below: str) -> Parameter | None:
-    """An option from its head line and the text below it."""
-    # Names, and what stands for a value, come before two spaces; Typer puts spaces between them too.
+    """An option from its first line and the text below it."""
+    # Names and placeholders of values come before two spaces; Typer also separates them by spaces.
     parts = re.split(r"\s{2,}|\t", head)
     front = [parts.pop(0)]
     while parts and re.fullmatch(rf"{_NAME}|<?[A-Z][A-Z_|]*>?|\[[a-z|]+\]", parts[0]):
@@ -160,7 +151,7 @@ def _option(head: str, below: str) -> Parameter | None:
 
 
 def default_in(words: str) -> str | None:
-    """The default that a help text states; None if it states none."""
+    """The default that a help text states; None without one."""
     for pattern in _DEFAULTS:
         found = pattern.search(words)
         if found is not None:

@@ -1,21 +1,22 @@
-"""Lines of a script's output by their form, and what the numbers in them mean."""
+"""Group the output lines of a script by their form, and find out what their numbers mean."""
 
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import itertools
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from tuner.drafting.metric_names import Meaning, Split, meaning_of, split_of, words_of
+from tuner.drafting.metric_names import Field, Meaning, Split, meaning_of, split_of, words_of
 from tuner.probes.commands.progress_line import ANSI
 
-#: What progress bars are drawn of.
+#: Signs of a progress bar.
 BAR = re.compile(r"\d+%\||[█▏▎▍▌▋▊▉#━=>]{3,}|\|\s*\d+/\d+\s*\[|\bit/s|s/it|/step\b")
 _MOST_LENGTH = 2_000
-#: Dates, times of day and durations: none of their numbers is a position or a score.
+#: Dates, times of day and durations, whose numbers are ignored.
 _TIMES = re.compile(
     r"\d{4}[-/]\d{2}[-/]\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2})?(?:[.,]\d+)?)?|\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?"
 )
@@ -26,17 +27,28 @@ _NUMBER = re.compile(
 )
 _LABEL = re.compile(r"(?:[A-Za-z_][\w@./\-]*['\"]?[ _#]*){1,4}$")
 _LONGEST_LABEL = 80
-#: What a row of a table does not have.
+#: Words, which a row of a table does not have.
 _WORDS = re.compile(r"(?!nan|inf)[A-Za-z]{3,}", re.IGNORECASE)
-#: A script that prints lines of more forms than this is not understood further.
+#: Largest number of forms; lines of further forms are ignored.
 _MOST_FORMS = 2_000
-#: Steps between two lines of progress, as scripts have them by default.
+#: Usual numbers of steps between two lines of progress.
 _USUAL_INTERVALS = {1, 2, 5, 10, 20, 25, 30, 50, 100, 200, 250, 500, 1000}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """A number of a line: where it stands, its label, and what it means."""
+    """A number in a line: its place, its label and its meaning.
+
+    Args:
+        start: Index of its first character.
+        end: Index behind its last character.
+        value: Its value.
+        label_start: Index of the first character of its label.
+        label: The words before it.
+        meaning: What it means; None if unknown.
+        total: The `b` of `a/b`; None without one.
+        is_counter: Whether it counts batches or samples within an epoch.
+    """
 
     start: int
     end: int
@@ -47,39 +59,64 @@ class Number:
     total: float | None = None
     is_counter: bool = False
 
+    @property
+    def field(self) -> Field | None:
+        """The position that it counts; None if it is no position."""
+        return None if self.meaning is None else self.meaning.field
+
+    @property
+    def is_score(self) -> bool:
+        """Whether it is the value of a metric."""
+        return self.meaning is not None and self.meaning.field is None
+
 
 @dataclass(kw_only=True)
 class Form:
-    """Lines that differ in their numbers only."""
+    """Lines that differ only in their numbers.
 
-    lines: list[tuple[int, str, list[Number]]] = field(default_factory=list)
+    Args:
+        lines: Line number, text and numbers of each line.
+    """
+
+    lines: list[tuple[int, str, list[Number]]] = dataclasses.field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The first line."""
+        return self.lines[0][1]
+
+    @property
+    def numbers(self) -> list[Number]:
+        """The numbers of the first line."""
+        return self.lines[0][2]
 
     def column(self, index: int) -> list[float]:
+        """The values of a number in all lines."""
         return [numbers[index].value for _, _, numbers in self.lines]
 
     def before(self, line: int) -> list[Number] | None:
-        """The numbers of the last line of this form before a line; None if there is none."""
+        """The numbers of the last line of this form before a line number; None if there is none."""
         place = bisect.bisect_left(self.lines, line, key=lambda one: one[0])
         return self.lines[place - 1][2] if place else None
 
     def name_samples(self, batch_size: int | None) -> None:
-        """Tells counters of samples from counters of batches."""
-        for index, number in enumerate(self.lines[0][2]):
+        """Mark the counters that count samples instead of batches."""
+        for index, number in enumerate(self.numbers):
             if number.is_counter and number.meaning and _counts_samples(self.column(index), batch_size):
                 for _, _, numbers in self.lines:
-                    numbers[index] = _with(numbers[index], meaning=Meaning(field="samples"))
+                    numbers[index] = replace(numbers[index], meaning=Meaning(field="samples"))
 
 
 def plain_line(line: str) -> str:
-    """A printed line without colors, cut where it is very long."""
+    """A printed line without color codes, shortened if it is very long."""
     return ANSI.sub("", line)[:_MOST_LENGTH]
 
 
 def forms_of(lines: Sequence[str]) -> list[Form]:
-    """Lines with numbers in them, by their form, in the order of each form's first line.
+    """Group the lines that have numbers by their form, in the order of the first lines.
 
     Args:
-        lines: What the script printed.
+        lines: The output of the script.
     """
     forms: dict[str, Form] = {}
     columns: list[str] = []
@@ -99,21 +136,20 @@ def forms_of(lines: Sequence[str]) -> list[Form]:
 
 
 def _columns(text: str) -> list[str]:
-    """The names in the header of a table; empty if a line is none: it needs an epoch or step, and a score."""
+    """The column names of a table's header; empty for a line that does not name a position and a metric."""
     words = [word for word in re.split(r"[\s|]+", text) if word]
-    meanings = [meaning_of(word) for word in words]
-    has_place = any(one is not None and one.field for one in meanings)
-    return words if has_place and any(one is not None and one.metric for one in meanings) else []
+    meanings = [one for word in words if (one := meaning_of(word)) is not None]
+    return words if any(one.field for one in meanings) and any(one.metric for one in meanings) else []
 
 
 def _named_by_columns(text: str, numbers: list[Number], columns: Sequence[str]) -> list[Number]:
-    """The numbers of a table's row with the names of its columns; any other line is left as it is."""
+    """Label the numbers of a table's row with the names of its columns; other lines stay unchanged."""
     cells = list(re.finditer(r"[^\s|]+", text))
     if len(cells) != len(columns) or _WORDS.search(_hide_times(text).replace("T", "")):
         return numbers
     named = {cell.start(): column for cell, column in zip(cells, columns, strict=True)}
     return [
-        _with(number, label=named[number.start], meaning=meaning_of(named[number.start]))
+        replace(number, label=named[number.start], meaning=meaning_of(named[number.start]))
         if number.start in named
         else number
         for number in numbers
@@ -125,14 +161,14 @@ def _hide_times(text: str) -> str:
 
 
 def _numbers(text: str) -> list[Number]:
-    """The numbers of a line with their meanings."""
+    """The numbers in a line, with their meanings."""
     hidden = _hide_times(text)
     found: list[Number] = []
     context: Split | None = None
     end = 0
     for match in _NUMBER.finditer(hidden):
         gap = text[end : match.start()]
-        # `Epoch(val) [3]` has the words of `Epoch val [3]`.
+        # Read `Epoch(val) [3]` like `Epoch val [3]`.
         front = re.sub(r"[()]", " ", gap).rstrip(" \t:=[<\"'|,;")
         at = end + max(len(front) - _LONGEST_LABEL, 0)
         front = front[-_LONGEST_LABEL:]
@@ -153,20 +189,20 @@ def _numbers(text: str) -> list[Number]:
 
 
 def _in_line(number: Number, gap: str, before: Sequence[Number], text: str) -> Number:
-    """A number whose meaning follows from its place: counters of batches, and averages in parentheses."""
+    """Give a meaning to a number without a label by its place, as in `[10] valid auc: 0.9`."""
     if number.label or not (before or number.start <= 3):
         return number
     opening = gap.strip()
     if not before and text.lstrip().startswith("["):
         # `[10]  valid_0's auc: 0.93`, as boosting libraries print.
-        return _with(number, meaning=Meaning(field="step"))
-    if before and opening in ("][", "[", ",[") and before[-1].meaning == Meaning(field="epoch"):
-        return _with(number, meaning=Meaning(field="step"), is_counter=True)
+        return replace(number, meaning=Meaning(field="step"))
+    if before and opening in ("][", "[", ",[") and before[-1].field == "epoch":
+        return replace(number, meaning=Meaning(field="step"), is_counter=True)
     return number
 
 
 def _with_totals(numbers: list[Number], text: str) -> list[Number]:
-    """Numbers `a/b`: the second is the first one's total."""
+    """Pair numbers such as `a/b`: the second is the total of the first."""
     found: list[Number] = []
     i = 0
     while i < len(numbers):
@@ -174,8 +210,8 @@ def _with_totals(numbers: list[Number], text: str) -> list[Number]:
         if i + 1 < len(numbers):
             gap = text[number.end : numbers[i + 1].start].strip()
             if gap in ("/", "of") and numbers[i + 1].value >= number.value:
-                number = _with(number, total=numbers[i + 1].value)
-                if number.meaning is not None and number.meaning.metric:
+                number = replace(number, total=numbers[i + 1].value)
+                if number.is_score:
                     number, numbers[i + 1 :] = _of_total(number, numbers[i + 1 :], text)
                 number = _counter(number, found)
         found.append(number)
@@ -184,22 +220,22 @@ def _with_totals(numbers: list[Number], text: str) -> list[Number]:
     for i, number in enumerate(found[:-1]):
         opens = text[number.end : found[i + 1].start].strip() == "["
         if opens and number.meaning is None and split_of(number.label) == "training":
-            found[i] = _with(number, meaning=Meaning(field="epoch"))
-            found[i + 1] = _with(found[i + 1], meaning=Meaning(field="step"), is_counter=True)
+            found[i] = replace(number, meaning=Meaning(field="epoch"))
+            found[i + 1] = replace(found[i + 1], meaning=Meaning(field="step"), is_counter=True)
     return found
 
 
 def _counter(number: Number, before: Sequence[Number]) -> Number:
-    """A number `a/b` without a meaning of its own counts batches, of an epoch if one was named before."""
+    """Take a number `a/b` without a meaning for a counter of batches."""
     is_plain = not words_of(number.label)
     if number.meaning is not None or not (is_plain or split_of(number.label) in ("validation", "test")):
         return number
-    in_epoch = is_plain and any(one.meaning == Meaning(field="epoch") for one in before)
-    return _with(number, is_counter=True, meaning=Meaning(field="step") if in_epoch else None)
+    in_epoch = is_plain and any(one.field == "epoch" for one in before)
+    return replace(number, is_counter=True, meaning=Meaning(field="step") if in_epoch else None)
 
 
 def _of_total(number: Number, others: list[Number], text: str) -> tuple[Number, list[Number]]:
-    """`Accuracy: 9003/10000 (90%)` is the percentage; without one it is a count of right answers."""
+    """Read the percentage of `Accuracy: 9003/10000 (90%)`; without one, the number of correct answers."""
     meaning = number.meaning
     assert meaning is not None
     if (
@@ -207,13 +243,9 @@ def _of_total(number: Number, others: list[Number], text: str) -> tuple[Number, 
         and text[others[0].end : others[1].start].strip() in ("(", "=", "= (", ":", "or")
         and text[others[1].end - 1] == "%"
     ):
-        percent = _with(others[1], meaning=meaning, label=number.label)
-        return _with(number, meaning=None), [others[0], percent, *others[2:]]
-    return _with(number, meaning=replace(meaning, metric="correct")), others
-
-
-def _with(number: Number, **changes: object) -> Number:
-    return replace(number, **changes)  # type: ignore[arg-type]
+        percent = replace(others[1], meaning=meaning, label=number.label)
+        return replace(number, meaning=None), [others[0], percent, *others[2:]]
+    return replace(number, meaning=replace(meaning, metric="correct")), others
 
 
 def _value(text: str) -> float:
@@ -224,30 +256,27 @@ def _value(text: str) -> float:
 
 
 def _counts_samples(values: Sequence[float], batch_size: int | None) -> bool:
-    """Whether a counter counts samples: it rises by multiples of the batch size, in no usual interval."""
+    """Whether a counter counts samples: it rises by multiples of the batch size, not by usual intervals."""
     jumps = {b - a for a, b in itertools.pairwise(values) if b > a}
-    # The last batch of an epoch is smaller than the others.
+    # The last batch of an epoch may be smaller.
     common = [jump for jump in jumps if jump % (batch_size or 1) == 0]
     return bool(batch_size and batch_size > 1 and common and min(jumps) not in _USUAL_INTERVALS) and 2 * len(
         common
     ) >= len(jumps)
 
 
-def field_of(form: Form, index: int) -> str:
-    """Which position a number is: `epoch`, `step` or `samples`."""
-    meaning = form.lines[0][2][index].meaning
-    assert meaning is not None
-    assert meaning.field is not None
-    return meaning.field
-
-
 def position_of(form: Form, *, wants_steps: bool = False) -> list[int]:
-    """Numbers of a form that say how far training is, in order."""
-    numbers = form.lines[0][2]
+    """Indices of the numbers that say how far training is.
+
+    Args:
+        form: The lines.
+        wants_steps: Whether an epoch should come with the step within it.
+    """
+    numbers = form.numbers
     places: dict[str, int] = {}
     for i, number in enumerate(numbers):
-        if number.meaning is not None and number.meaning.field is not None:
-            places.setdefault(number.meaning.field, i)
+        if number.field is not None:
+            places.setdefault(number.field, i)
     if "samples" in places:
         is_whole = not numbers[places["samples"]].is_counter and rises(form, places["samples"])
         if is_whole and len(set(form.column(places["samples"]))) > 1:
@@ -266,12 +295,12 @@ def position_of(form: Form, *, wants_steps: bool = False) -> list[int]:
 
 
 def rises(form: Form, index: int) -> bool:
-    """Whether a number never falls from one line to the next."""
+    """Whether a number never decreases from line to line."""
     values = form.column(index)
     return all(a <= b for a, b in itertools.pairwise(values))
 
 
 def repeats(form: Form, index: int) -> bool:
-    """Whether a step stays the same, as where each epoch's last batch is printed."""
+    """Whether a number is the same in all lines, as if the last batch of each epoch is printed."""
     values = form.column(index)
     return len(values) > 1 and len(set(values)) == 1

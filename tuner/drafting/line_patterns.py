@@ -1,32 +1,32 @@
-"""Regular expressions for lines of output that have the same form."""
+"""Write regular expressions for output lines of the same form."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from tuner.drafting.line_forms import Form, Number, field_of, plain_line
+from tuner.drafting.line_forms import Form, Number, plain_line
 from tuner.drafting.metric_names import split_of
 
 _VALUE = r"[-+.\w]*\w%?"
-#: How many words around its numbers an expression may take; see `_expression`.
+#: Largest context of an expression; see `_expression`.
 _LONGEST_CONTEXT = 3
 
 
 def pattern_of(
     form: Form, wanted: Sequence[int], place: Sequence[int], value: int | None, lines: Sequence[str]
 ) -> str:
-    """A regular expression for a form: the shortest that matches its lines and no other.
+    """The shortest regular expression that matches the lines of a form and no others.
 
     Args:
         form: The lines.
-        wanted: Numbers that it reads, in any order.
+        wanted: Indices of the numbers that it reads.
         place: Those of them that are positions.
-        value: The one that is the score; None if there is none.
-        lines: Everything that the script printed.
+        value: Index of the score; None if there is none.
+        lines: All lines of the output.
     """
     meant = {i for i, _, _ in form.lines}
-    names = {index: field_of(form, index) for index in place}
+    names = {index: str(form.numbers[index].field) for index in place}
     if value is not None:
         names[value] = "value"
     plain = [plain_line(line) for line in lines]
@@ -41,7 +41,7 @@ def pattern_of(
         if meant <= matched and not _wrong(found, form, names):
             if matched == meant:
                 return text
-            # Other lines with the same labels say as well where training is, if they are of no evaluation.
+            # Other lines with the same position may match too, unless they are of an evaluation.
             others = [split_of(plain[i]) for i in matched - meant]
             if value is None and not {"validation", "test"} & set(others):
                 return text
@@ -49,7 +49,7 @@ def pattern_of(
 
 
 def _wrong(found: re.Pattern[str], form: Form, names: dict[int, str]) -> bool:
-    """Whether an expression takes another number of a line than the one that is meant."""
+    """Whether an expression reads another number of a line than the intended one."""
     for _, text, numbers in form.lines:
         matches = list(found.finditer(text))
         if len(matches) != 1:
@@ -65,12 +65,12 @@ def _expression(form: Form, wanted: Sequence[int], names: dict[int, str], contex
 
     Args:
         form: The lines.
-        wanted: Numbers in order.
-        names: Number to name of its group.
-        context: 0 takes the label of each number, 1 all words since the number before, 2 all before the last
-            number, 3 the words behind it as well.
+        wanted: Indices of the numbers, in order.
+        names: Index of a number to the name of its group.
+        context: How much of the line it matches: 0 the label of each number, 1 the words since the number
+            before, 2 everything before the last number, 3 also the words behind it.
     """
-    _, text, numbers = form.lines[0]
+    text, numbers = form.text, form.numbers
     parts = []
     done = -1
     for index in wanted:
@@ -98,7 +98,7 @@ def _expression(form: Form, wanted: Sequence[int], names: dict[int, str], contex
     if context == _LONGEST_CONTEXT:
         following = numbers[wanted[-1] + 1].start if wanted[-1] + 1 < len(numbers) else len(text)
         return expression + _literal(text[last.end : following])
-    # A position that stands before its total, `3/10`, must not be read from the total.
+    # A position before its total, as in `3/10`, must not be read from the total.
     if names[wanted[-1]] != "value" and last.total is not None:
         expression += "/" if text[last.end :].lstrip().startswith("/") else ""
         expression = (
@@ -108,23 +108,22 @@ def _expression(form: Form, wanted: Sequence[int], names: dict[int, str], contex
 
 
 def _gap(text: str, numbers: Sequence[Number], index: int) -> str:
-    """An expression for what stands between a number and the one before it."""
+    """An expression for the text between a number and the one before it."""
     between = text[numbers[index - 1].end if index else 0 : numbers[index].start]
-    # Of a table's row, only space tells one number from the next.
     return r"\s+" if index and between.isspace() else _literal(between)
 
 
 def _digits(form: Form, index: int) -> str:
-    """An expression for the numbers of a position as they are written: with commas, with parts, or plain."""
+    """An expression for the numbers of a position: with commas, with fractions, or plain."""
     texts = [text[numbers[index].start : numbers[index].end] for _, text, numbers in form.lines]
-    # An epoch that is whole so far may have a part later.
-    others = "." if field_of(form, index) == "epoch" else ""
+    # An epoch that is a whole number so far may have a fraction later.
+    others = "." if form.numbers[index].field == "epoch" else ""
     others += "," if any("," in text for text in texts) else ""
     return rf"[\d{others}]+" if others else r"\d+"
 
 
 def _literal(text: str) -> str:
-    """Text as an expression: any amount of space at its ends, and where more than one space stands."""
+    """An expression for text, with any amount of space at its ends and in place of several spaces."""
     words = re.split(r"(\s+)", text)
     parts = []
     for i, word in enumerate(words):

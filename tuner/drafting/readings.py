@@ -1,4 +1,4 @@
-"""A way to read a script's scores, as a draft proposes it."""
+"""A reading: where the scores of a script are and how to read them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tuner.drafting.metric_names import Meaning
 
 @dataclass(frozen=True, kw_only=True)
 class EpochSize:
-    """Samples of an epoch, as a run showed them.
+    """Size of the training set.
 
     Args:
-        samples: How many.
-        line: The line that shows it.
-        is_exact: Whether the script prints the number; False if it follows from batches.
+        samples: Samples of an epoch.
+        line: The line of output that shows it.
+        is_exact: Whether the script prints the number; False if it is computed from batches.
     """
 
     samples: int
@@ -25,21 +25,21 @@ class EpochSize:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Where scores stand and what they are.
+    """Where the scores of a script are and how to read them.
 
     Args:
-        source: What is read: `workload.metrics.source`.
-        meaning: What the score means.
-        label: Its name where it stands.
+        source: The value of `workload.metrics.source`.
+        meaning: Metric, direction and data split of the scores.
+        label: Their name in the output or file.
         values: The scores that were seen, in order.
-        patterns: Of output: regular expressions.
-        path: Of files: the path in the job file.
-        columns: Of files: key of `[workload.metrics]` to name of the column, key or tag.
-        fields: Which of `epoch`, `step` and `samples` say how far training is.
-        has_percent_sign: Whether values have a percent sign.
-        examples: Lines as they were read.
+        patterns: Regular expressions, for scores in the output.
+        path: Path in the job file, for scores in files.
+        columns: Keys of `[workload.metrics]` and the columns, keys or tags they name, for scores in files.
+        fields: Positions that are read: `epoch`, `step` or `samples`.
+        has_percent_sign: Whether the values have a percent sign.
+        examples: Lines that were read.
         epoch_samples: Size of the training set; None if unknown.
-        rank: How telling the score is: a smaller one is preferred.
+        rank: How well the scores describe the training; the smallest is preferred.
         is_named: Whether the script names the metric; if not, its name and direction are guesses.
     """
 

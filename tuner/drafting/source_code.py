@@ -1,4 +1,4 @@
-"""What the source of a script says of its options: defaults, environment variables, global variables."""
+"""Read options, defaults, environment variables and global variables from the source of a script."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tuner.drafting.parameters import Parameter, plain_name
 from tuner.job.workload_code import with_imports
 
 _MOST_BYTES = 2**20
-#: What reads options in some way; without any of it a script is not asked for its help.
+#: Signs of a parser of options; a script without any is not asked for its help.
 _PARSES = re.compile(
     r"^\s*(?:import|from)\s+(?:argparse|optparse|getopt|click|typer|fire|absl|hydra|jsonargparse|simple_parsing|tyro"
     r"|docopt|cyclopts|pydantic_settings|configargparse|pyrallis|draccus|plac|tap)\b"
     r"|HfArgumentParser|LightningCLI|ArgumentParser\(|parse_args\(",
     re.MULTILINE,
 )
-#: Calls by which a script gets its options from a module of its own.
+#: Calls by which a script may use a parser in one of its modules.
 _CALLS_PARSER = re.compile(r"\b(\w*parse\w*|get_\w+|\w*(args|options|opts|flags|config|cli)\w*|main)\s*\(")
 _OVERRIDES_GLOBALS = re.compile(r"exec\(open\(|globals\(\)(\[|\.update)")
 _LOADS = re.compile(
@@ -37,17 +37,17 @@ _SCHEDULES = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class SourceCode:
-    """What was found in the source of a script and of the modules beside it.
+    """Facts from the source of a script and of the modules beside it.
 
     Args:
         files: The files that were read; empty if there is no Python file.
         options: Options that calls such as `add_argument` define, with their defaults.
         defaults: Defaults of the fields of classes, by plain name.
         bindings: Parameters that gin can bind, such as `train.batch_size`.
-        variables: Environment variables that it reads.
-        constants: Variables that are set once at the top of the script itself.
-        text: All of it.
-        script: The script alone.
+        variables: Environment variables that the source reads.
+        constants: Global variables of the script.
+        text: The source of all files.
+        script: The source of the script.
         imports_parser: Whether the script itself imports a parser of options.
     """
 
@@ -63,17 +63,17 @@ class SourceCode:
 
     @property
     def parses_options(self) -> bool:
-        """Whether the script seems to read a command line, so that `--help` does not start a training."""
+        """Whether the script seems to parse a command line, so that `--help` does not start a training."""
         return self.imports_parser or bool(_CALLS_PARSER.search(self.script) and _PARSES.search(self.text))
 
     @property
     def overrides_globals(self) -> bool:
-        """Whether `--name=value` sets a global variable of the script, as nanoGPT's configurator does."""
+        """Whether `--name=value` sets a global variable of the script, as in nanoGPT."""
         return bool(_OVERRIDES_GLOBALS.search(self.text))
 
     @property
     def loads_state(self) -> bool:
-        """Whether it seems to load the state of a training."""
+        """Whether the script seems to load the state of a training."""
         return _LOADS.search(self.text) is not None
 
     @property
@@ -88,206 +88,174 @@ class SourceCode:
         return _SCHEDULES.search(self.text) is not None
 
     def completed(self, parameters: Sequence[Parameter]) -> list[Parameter]:
-        """Parameters with the defaults that only the source states."""
+        """Add the defaults that only the source states to parameters."""
         defined = {name: one for one in self.options for name in (one.name, *one.aliases)}
         found = []
         for one in parameters:
             own = defined.get(one.name)
-            default = one.default or (own.default if own else None)
-            place = own.place if own is not None and one.default is None else one.place
-            if default is None:
-                default = self.defaults.get(one.plain_name.rpartition(".")[2])
-                place = "the fields of its classes" if default is not None else place
-            found.append(replace(one, default=default, place=place))
+            if one.default is None and own is not None:
+                one = replace(one, default=own.default, place=own.place)
+            field_name = one.plain_name.rpartition(".")[2]
+            if one.default is None and field_name in self.defaults:
+                one = replace(one, default=self.defaults[field_name], place="the fields of its classes")
+            found.append(one)
         return found
 
 
 def read_source(script: Path | None) -> SourceCode:
-    """Reads a script and what it imports from its own folder.
+    """Read a script and the modules in its folder that it imports.
 
     Args:
-        script: Its file; None if the command names none.
+        script: The file of the script; None if the command names none.
     """
     if script is None or script.suffix != ".py":
         return SourceCode()
-    files = [
-        file for file in with_imports(script.resolve(), package="") if file.stat().st_size <= _MOST_BYTES
+    script = script.resolve()
+    files = [file for file in with_imports(script, package="") if file.stat().st_size <= _MOST_BYTES]
+    texts = {file: file.read_text(encoding="utf-8", errors="ignore") for file in files}
+    trees = {file: tree for file, text in texts.items() if (tree := _parsed(text)) is not None}
+    nodes = [
+        (node, f"{file.name} line {getattr(node, 'lineno', 0)}")
+        for file in sorted(trees, key=lambda file: file != script)
+        for node in ast.walk(trees[file])
     ]
-    options: list[Parameter] = []
-    variables: list[Parameter] = []
-    bindings: list[Parameter] = []
-    constants: list[Parameter] = []
     defaults: dict[str, set[str]] = {}
-    texts = []
-    for file in sorted(files, key=lambda file: file != script.resolve()):
-        text = file.read_text(encoding="utf-8", errors="ignore")
-        texts.append(text)
-        try:
-            tree = ast.parse(text)
-        except (SyntaxError, ValueError, RecursionError):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
-                options += _defined_option(node, file)
-            variables += _variable(node, file)
-            if isinstance(node, ast.FunctionDef):
-                found = dict(_parameter_defaults(node))
-                bindings += _bindings(node, node.name, found, file)
-            elif isinstance(node, ast.ClassDef):
-                for name, value in _field_defaults(node):
-                    defaults.setdefault(name, set()).add(value)
-                for method in node.body:
-                    if isinstance(method, ast.FunctionDef) and method.name == "__init__":
-                        bindings += _bindings(node, node.name, dict(_parameter_defaults(method)), file)
-        if file == script.resolve():
-            constants += constants_of(tree, file)
+    for node, _ in nodes:
+        if isinstance(node, ast.ClassDef):
+            for name, value in _field_defaults(node):
+                defaults.setdefault(name, set()).add(value)
+    variables = [one for node, place in nodes for one in _variable(node, place)]
+    own = trees.get(script)
     return SourceCode(
         files=tuple(files),
-        options=tuple(options),
-        # What two classes define differently says nothing.
+        options=tuple(one for node, place in nodes for one in _defined_option(node, place)),
+        # Ignore fields that two classes define differently.
         defaults={name: min(values) for name, values in defaults.items() if len(values) == 1},
-        bindings=tuple(bindings),
+        bindings=tuple(one for node, place in nodes for one in _bindings(node, place)),
         variables=tuple({one.name: one for one in reversed(variables)}.values()),
-        constants=tuple(constants),
-        text="\n".join(texts),
-        script=texts[0] if texts else "",
-        imports_parser=bool(texts) and _imports_parser(texts[0]),
+        constants=() if own is None else tuple(_constants_of(own, script)),
+        text="\n".join(texts.values()),
+        script=texts.get(script, ""),
+        # Comments do not count.
+        imports_parser=own is not None and _PARSES.search(ast.unparse(own)) is not None,
     )
-
-
-def _imports_parser(text: str) -> bool:
-    """Whether code, not a comment, imports or names a parser of options."""
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    try:
-        return _PARSES.search(ast.unparse(tree)) is not None
-    except RecursionError:
-        return False
-
-
-def _defined_option(call: ast.Call, file: Path) -> Iterator[Parameter]:
-    """The option that a call defines: `add_argument("--lr", default=0.1)`, `DEFINE_float("lr", 0.1, "")`."""
-    function = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-    named = {keyword.arg: keyword.value for keyword in call.keywords}
-    place = f"{file.name} line {call.lineno}"
-    if function.upper().startswith("DEFINE_") and texts:
-        default = _literal(call.args[1]) if len(call.args) > 1 else _literal(named.get("default"))
-        yield Parameter(name=f"--{texts[0]}", way="option", default=default, place=place)
-        return
-    names = [text for text in texts if re.fullmatch(r"-{1,2}[A-Za-z][\w.\-]*", text)]
-    if not names or function not in ("add_argument", "add_option", "option", "Option", "Argument", "arg"):
-        return
-    main = next((name for name in names if name.startswith("--")), names[0])
-    action = _literal(named.get("action")) or ""
-    yield Parameter(
-        name=main,
-        aliases=tuple(name for name in names if name != main),
-        way="option",
-        default=_literal(named.get("default")),
-        takes_value=not action.startswith(("store_", "count")) and "is_flag" not in named,
-        words=_literal(named.get("help")) or "",
-        place=place,
-    )
-
-
-def _variable(node: ast.AST, file: Path) -> Iterator[Parameter]:
-    """The environment variable that an expression reads."""
-    if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-        read = ast.unparse(node.func)
-        if not read.endswith(("environ.get", "getenv", "environ.setdefault")):
-            return
-        name, default = node.args[0].value, _literal(node.args[1]) if len(node.args) > 1 else None
-    elif (
-        isinstance(node, ast.Subscript)
-        and isinstance(node.slice, ast.Constant)
-        and ast.unparse(node.value).endswith("environ")
-    ):
-        name, default = node.slice.value, None
-    else:
-        return
-    if isinstance(name, str) and not name.startswith("PACELINE_"):
-        place = f"{file.name} line {getattr(node, 'lineno', 0)}"
-        yield Parameter(name=name, way="variable", default=default, place=place)
-
-
-def _parameter_defaults(function: ast.FunctionDef) -> Iterator[tuple[str, str]]:
-    arguments = function.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    pairs = [
-        *zip(reversed(positional), reversed(arguments.defaults), strict=False),
-        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
-    ]
-    for argument, default in pairs:
-        text = _literal(default)
-        if text is not None:
-            yield plain_name(argument.arg), text
-
-
-def _field_defaults(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    for item in node.body:
-        if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
-            continue
-        value = item.value
-        if isinstance(value, ast.Call):
-            value = next((k.value for k in value.keywords if k.arg == "default"), None)
-        text = _literal(value)
-        if text is not None:
-            yield plain_name(item.target.id), text
-
-
-def _bindings(
-    node: ast.FunctionDef | ast.ClassDef, name: str, defaults: dict[str, str], file: Path
-) -> Iterator[Parameter]:
-    """What gin can bind of a function or class."""
-    if not any("gin.configurable" in ast.unparse(one) for one in node.decorator_list):
-        return
-    arguments = node.args if isinstance(node, ast.FunctionDef) else None
-    names = set(defaults)
-    if arguments is not None:
-        names |= {one.arg for one in (*arguments.args, *arguments.kwonlyargs)}
-    for argument in sorted(names):
-        yield Parameter(
-            name=f"{name}.{argument}",
-            way="gin",
-            default=defaults.get(argument),
-            place=f"{file.name} line {node.lineno}",
-        )
 
 
 def constants_in(file: Path) -> list[Parameter]:
-    """Variables that a Python file sets at its top; none if it cannot be read.
+    """Global variables that a Python file sets; empty if it cannot be read.
 
     Args:
         file: The file, such as one of settings.
     """
     try:
-        return list(constants_of(ast.parse(file.read_text(encoding="utf-8", errors="ignore")), file))
-    except (OSError, SyntaxError, ValueError, RecursionError):
+        tree = _parsed(file.read_text(encoding="utf-8", errors="ignore"))
+    except OSError:
         return []
+    return [] if tree is None else list(_constants_of(tree, file))
 
 
-def constants_of(tree: ast.Module, file: Path) -> Iterator[Parameter]:
-    """Variables that a module sets at its top."""
+def _parsed(text: str) -> ast.Module | None:
+    try:
+        tree = ast.parse(text)
+        ast.unparse(tree)  # so that very deep nesting shows here
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    return tree
+
+
+def _defined_option(node: ast.AST, place: str) -> Iterator[Parameter]:
+    """The option that a call defines: `add_argument("--lr", default=0.1)`, `DEFINE_float("lr", 0.1, "")`."""
+    if not isinstance(node, ast.Call):
+        return
+    function = ast.unparse(node.func).rpartition(".")[2]
+    texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    named = {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
+    if function.upper().startswith("DEFINE_") and texts:
+        default = _literal(node.args[1]) if len(node.args) > 1 else named.get("default")
+        yield Parameter(name=f"--{texts[0]}", way="option", default=default, place=place)
+    names = [text for text in texts if re.fullmatch(r"-{1,2}[A-Za-z][\w.\-]*", text)]
+    if names and function in ("add_argument", "add_option", "option", "Option", "Argument", "arg"):
+        main = next((name for name in names if name.startswith("--")), names[0])
+        action = named.get("action") or ""
+        yield Parameter(
+            name=main,
+            aliases=tuple(name for name in names if name != main),
+            way="option",
+            default=named.get("default"),
+            takes_value=not action.startswith(("store_", "count")) and "is_flag" not in named,
+            words=named.get("help") or "",
+            place=place,
+        )
+
+
+def _variable(node: ast.AST, place: str) -> Iterator[Parameter]:
+    """The environment variable that an expression reads: `os.environ["LR"]`, `os.getenv("LR", "0.1")`."""
+    name, default = None, None
+    if isinstance(node, ast.Call) and node.args:
+        if ast.unparse(node.func).endswith(("environ.get", "getenv", "environ.setdefault")):
+            name, default = node.args[0], next(iter(node.args[1:]), None)
+    elif isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("environ"):
+        name = node.slice
+    text = _literal(name)
+    if text is not None and not text.startswith("PACELINE_"):
+        yield Parameter(name=text, way="variable", default=_literal(default), place=place)
+
+
+def _field_defaults(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    """Names and defaults of fields, such as `lr: float = 0.1` and `lr: float = field(default=0.1)`."""
+    for item in node.body:
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+            value = item.value
+            if isinstance(value, ast.Call):
+                value = next((k.value for k in value.keywords if k.arg == "default"), None)
+            text = _literal(value)
+            if text is not None:
+                yield plain_name(item.target.id), text
+
+
+def _bindings(node: ast.AST, place: str) -> Iterator[Parameter]:
+    """The parameters of a function or class that gin can bind."""
+    if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return
+    if not any("gin.configurable" in ast.unparse(one) for one in node.decorator_list):
+        return
+    body = node.body if isinstance(node, ast.ClassDef) else [node]
+    for function in body:
+        if not isinstance(function, ast.FunctionDef) or (
+            function is not node and function.name != "__init__"
+        ):
+            continue
+        arguments = function.args
+        positional = [*arguments.posonlyargs, *arguments.args]
+        defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
+        pairs = [
+            *zip(positional, [*defaults, *arguments.defaults], strict=True),
+            *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+        ]
+        for argument, default in pairs:
+            if argument.arg != "self":
+                name = f"{node.name}.{argument.arg}"
+                yield Parameter(name=name, way="gin", default=_literal(default), place=place)
+
+
+def _constants_of(tree: ast.Module, file: Path) -> Iterator[Parameter]:
+    """Global variables that a module sets."""
     for node in tree.body:
         target: Any = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
         if isinstance(node, ast.AnnAssign):
             target = node.target
-        if isinstance(target, ast.Name):
-            text = _literal(getattr(node, "value", None))
-            if text is not None:
-                place = f"{file.name} line {node.lineno}"
-                yield Parameter(name=target.id, way="global", default=text, place=place)
+        text = _literal(getattr(node, "value", None))
+        if isinstance(target, ast.Name) and text is not None:
+            place = f"{file.name} line {node.lineno}"
+            yield Parameter(name=target.id, way="global", default=text, place=place)
 
 
 def _literal(node: ast.AST | None) -> str | None:
-    """A literal's value as text; None for everything else, and for None itself."""
-    if node is None:
-        return None
+    """The value of a literal as text; None for other expressions and for None."""
     if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Path") and len(node.args) == 1:
         node = node.args[0]
+    if node is None:
+        return None
     try:
         value = ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

@@ -1,4 +1,4 @@
-"""The use case `init --script`: a job file from a training command."""
+"""The use case `init --script`: draft a job file from a training command."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from tuner.drafting.parameters import MAYBE_INPUTS, Parameter, Role, roles_of
 from tuner.drafting.printed_scores import epoch_samples_in, read_output
 from tuner.drafting.readings import Reading
 from tuner.drafting.scored_files import read_files, read_reports
-from tuner.drafting.source_code import SourceCode, constants_in, read_source
+from tuner.drafting.source_code import constants_in, read_source
 from tuner.drafting.trial_run import TrialRun, run_for
 from tuner.service.check_command import check_command, command_rows, without_score
 from tuner.service.opening import open_job
 
 #: Longest time of a run, and of printing the help: frameworks take long to start.
 RUN_SECONDS, _HELP_SECONDS = 60.0, 60.0
-#: A run that fails within this time may fail because of where it was told to write.
+#: A run that fails within this time may fail because of the paths that it was given.
 _EARLY_SECONDS = 30.0
-#: Programs that know no `--help` of the training.
+#: Programs without a `--help` of the training.
 _SHELLS = {"bash", "sh", "zsh", "dash", "make", "fish"}
 _NO_PATH = re.compile(r"No such file|FileNotFoundError|does not exist|not a directory|NotADirectory", re.I)
 _NO_PROGRAM = re.compile(r"ModuleNotFoundError|No module named|command not found|: not found")
@@ -40,11 +40,11 @@ _NEEDS_MORE = re.compile(r"required|missing (option|argument|parameter)", re.I)
 
 @dataclass(frozen=True, kw_only=True)
 class Drafted:
-    """A job file that was written.
+    """A drafted job file.
 
     Args:
         path: The file.
-        job: What it was written from.
+        job: The draft that it was written from.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Drafted:
 
     @property
     def can_be_checked(self) -> bool:
-        """Whether scores were seen, and the command takes what a search varies."""
+        """Whether scores were seen and the command takes a batch size and a learning rate."""
         return self.job.reading is not None and {"batch_size", "learning_rate"} <= set(self.job.draft.roles)
 
 
@@ -64,15 +64,15 @@ def draft_job(
     say: Callable[[str], object],
     seconds: float = RUN_SECONDS,
 ) -> Drafted:
-    """Writes a job file for a training command.
+    """Write a job file for a training command.
 
-    It reads the script's source and `--help`, and runs the command for a short time if it may.
+    Reads the source and the help of the script, and runs the command for a short time if allowed.
 
     Args:
-        command: The command that trains, as typed in the current folder.
+        command: The training command, as typed in the current folder.
         path: The job file; an existing one is overwritten.
-        may_run: Gets a question, and returns whether the command may run.
-        say: Gets lines of progress.
+        may_run: Called with a question; returns whether the command may run.
+        say: Called with lines of progress.
         seconds: Longest time of the run.
 
     Raises:
@@ -89,16 +89,16 @@ def draft_job(
 
 
 def check_draft(drafted: Drafted, *, say: Callable[[str], object]) -> tuple[Drafted, list[tuple[str, Any]]]:
-    """Checks a drafted job as `paceline check` does, and tries to resume where the job says how.
+    """Check a drafted job as `paceline check` does, and test `workload.resume` if the job has it.
 
-    If that does not work, the job file is written again without it.
+    If resuming does not work, the job file is written again without it.
 
     Args:
         drafted: The job.
-        say: Gets lines of progress.
+        say: Called with lines of progress.
 
     Returns:
-        The job as it is now, and what the check showed, in rows.
+        The job, and the result of the check as rows.
 
     Raises:
         JobError: The job file is not valid.
@@ -114,12 +114,12 @@ def check_draft(drafted: Drafted, *, say: Callable[[str], object]) -> tuple[Draf
         drafted = replace(drafted, job=replace(drafted.job, resume_works=works))
         write_job(drafted.path, drafted.job)
         if works is False:
-            say(f"note: it does not resume, so workload.resume was taken out: {check.resume}")
+            say(f"note: the script does not resume, so workload.resume was removed: {check.resume}")
     return drafted, command_rows(opened, check)
 
 
 def write_job(path: Path, job: JobDraft) -> None:
-    """Writes a drafted job file.
+    """Write a drafted job file.
 
     Raises:
         StorageError: It cannot be written.
@@ -136,32 +136,38 @@ def draft_of(
     say: Callable[[str], object],
     may_run: Callable[[str], bool] = lambda _: False,
 ) -> Draft:
-    """What a command's source, its help and its configuration files say.
+    """The draft that follows from a command's source, help and configuration files.
 
     Args:
         line: The command.
-        folder: Where it runs.
-        say: Gets lines of progress.
-        may_run: Whether a command may be asked for its help although its source cannot be read.
+        folder: Its working directory.
+        say: Called with lines of progress.
+        may_run: Whether a command whose source cannot be read may be asked for its help.
     """
     source = read_source(line.script_path(folder))
     listed: list[Parameter] = []
     words = (*line.launcher, line.script)
     is_shell = any(Path(word).name in _SHELLS or word.endswith(".sh") for word in words)
     unread = (
-        f"The source of {line.script} cannot be read. Ask it for its options? A program that knows no --help "
-        f"may start to train:\n  {_help_command(line)}\n"
+        f"The source of {line.script} cannot be read. Ask it for its options? A program without --help may "
+        f"start to train:\n  {_help_command(line)}\n"
     )
     may_ask = source.parses_options or (not source.files and may_run(unread))
     if may_ask and not is_shell:
         command = _help_command(line, with_overrides="hydra" in source.text)
         say(f"reading {command}")
-        text = _help_of(command, line, folder)
+        plain = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "PAGER": "cat"}
+        run = run_for(command, folder=folder, seconds=_HELP_SECONDS, environment=line.environment | plain)
+        text = "\n".join(run.lines)
         listed = options_of_help(text) if is_help(text) else []
         if not listed:
-            say("note: it printed no help that lists options")
+            say("note: its help lists no options")
     files = tuple(config_files(line.arguments, folder))
-    constants = _constants(line, source, folder) if source.overrides_globals else []
+    constants = []
+    if source.overrides_globals:
+        settings = [folder / word for word in line.arguments if word.endswith(".py")]
+        found = [*source.constants, *(one for file in settings for one in constants_in(file))]
+        constants = list({one.name: one for one in found}.values())
     listed = [_as_configured(one, files) for one in source.completed(listed or source.options)]
     known = {name for one in (*listed, *constants) for name in (one.name, *one.aliases)}
     known |= {f"--{one.name}" for one in constants}
@@ -186,7 +192,7 @@ def draft_of(
         if role in roles and _is_input(roles[role], line, folder):
             del roles[role]
     if "resume" in roles and roles["resume"].way not in ("option", "override", "global"):
-        del roles["resume"]  # it is appended to a command line
+        del roles["resume"]  # workload.resume is part of a command line
     switch = next((one for one in parameters if one.plain_name == source.resumes_by), None)
     if switch is not None and "resume" not in roles:
         roles["resume"] = replace(switch, fixed="resume")
@@ -200,7 +206,7 @@ def draft_of(
 
 
 def _as_configured(option: Parameter, files: Sequence[ConfigFile]) -> Parameter:
-    """An option with the value that a configuration file of the command gives it."""
+    """An option with the value from a configuration file of the command, if one has it."""
     key = option.name.lstrip("-")
     for file in files:
         if key in file.keys:
@@ -210,7 +216,7 @@ def _as_configured(option: Parameter, files: Sequence[ConfigFile]) -> Parameter:
 
 
 def _is_input(parameter: Parameter, line: CommandLine, folder: Path) -> bool:
-    """Whether what may be a place to save to exists already, so that the training may start from it."""
+    """Whether a possible place to save to exists already, so that the training may start from it."""
     if parameter.plain_name.rpartition(".")[2] not in MAYBE_INPUTS:
         return False
     text = given_value(line, parameter) or parameter.default
@@ -218,7 +224,7 @@ def _is_input(parameter: Parameter, line: CommandLine, folder: Path) -> bool:
 
 
 def _stated(line: CommandLine) -> list[Parameter]:
-    """What the command sets, for scripts whose help does not list it."""
+    """The parameters that the command sets, for scripts whose help does not list them."""
     return [
         Parameter(
             name=name,
@@ -231,22 +237,13 @@ def _stated(line: CommandLine) -> list[Parameter]:
     ]
 
 
-def _constants(line: CommandLine, source: SourceCode, folder: Path) -> list[Parameter]:
-    """Global variables of a script that overrides them, as the files of settings in the command set them."""
-    found = {one.name: one for one in source.constants}
-    for word in line.arguments:
-        if word.endswith(".py") and (folder / word).is_file():
-            found |= {one.name: one for one in constants_in(folder / word)}
-    return list(found.values())
-
-
 def _help_command(line: CommandLine, *, with_overrides: bool = False) -> str:
-    """The command that prints the help: the script alone, with its subcommand."""
+    """The command that prints the help: the script with its subcommands."""
     subcommands = []
     for word in line.arguments:
         if word.startswith("-"):
             break
-        # Hydra composes its configuration from them.
+        # Hydra composes its configuration from overrides.
         if "=" not in word or with_overrides:
             subcommands.append(word)
     launcher = list(line.launcher)
@@ -255,12 +252,6 @@ def _help_command(line: CommandLine, *, with_overrides: bool = False) -> str:
         if line.launcher[-1:] == ("-m",):
             launcher.append("-m")
     return shlex.join([*launcher, line.script, *subcommands, "--help"])
-
-
-def _help_of(command: str, line: CommandLine, folder: Path) -> str:
-    plain = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "PAGER": "cat"}
-    run = run_for(command, folder=folder, seconds=_HELP_SECONDS, environment=line.environment | plain)
-    return "\n".join(run.lines)
 
 
 def _with_run(
@@ -272,18 +263,17 @@ def _with_run(
     say: Callable[[str], object],
     seconds: float,
 ) -> JobDraft:
-    """Runs the command and finds its scores.
+    """Run the command and find its scores.
 
-    What it writes to a folder of its own goes below `passing`, as far as it has an option for that.
+    Options for output and checkpoints point to the temporary folder `passing` during the run.
     """
     places: dict[Role, Path] = {role: passing / role for role in draft.folders()}
     settings = passing / "settings"
     settings.mkdir()
     first = draft.trial_command(places, settings)
-    question = (
-        f"Run it in this folder for up to {seconds:g} s? It may write files here as it always does:\n  "
-    )
-    if not may_run(f"{question}{first}\n"):
+    if not may_run(
+        f"Run it in this folder for up to {seconds:g} s? It may write files here as usual:\n  {first}\n"
+    ):
         return JobDraft(command=command, draft=draft, reading=None, trial=None)
     metrics = passing / "metrics.jsonl"
     if "output" in places:
@@ -301,7 +291,8 @@ def _with_run(
         )
 
     trial = run(first)
-    if _failed_early(trial) and "save" in places and not draft.saves_to_file and _lacks_path(trial):
+    may_lack_folder = "save" in places and not draft.saves_to_file and _NO_PATH.search(trial.error())
+    if _failed_early(trial) and may_lack_folder:
         say(f"it failed:\n{trial.error()}\ntrying again with a folder that exists")
         places["save"].mkdir(exist_ok=True)
         draft = replace(draft, needs_folder=True)
@@ -310,10 +301,10 @@ def _with_run(
         say(f"it failed:\n{trial.error()}\ntrying your command as it is")
         again = run(draft.trial_command({}))
         if not again.failed:
-            # What was taken for its output is something else.
+            # The options that seemed to be for output have another meaning.
             trial, places = again, {}
-            others = {role: one for role, one in draft.roles.items() if role not in ("output", "save")}
-            draft = replace(draft, roles=others)
+            roles = {role: one for role, one in draft.roles.items() if role not in ("output", "save")}
+            draft = replace(draft, roles=roles)
     if trial.failed:
         say(f"note: the command failed with exit code {trial.exit_code}:\n{trial.error()}")
     if draft.saves_to in places:
@@ -332,7 +323,7 @@ def _with_run(
         if path.is_relative_to(folder) and is_state(path) and draft.source.loads_state
     )
     if shared:
-        say(f"note: the run left {', '.join(shared[:3])} in this folder, from which the script may go on")
+        say(f"note: the run left {', '.join(shared[:3])} in this folder, from which the script may resume")
     return JobDraft(
         command=command, draft=draft, reading=reading, trial=trial, epoch_samples=size, shared=shared
     )
@@ -342,32 +333,27 @@ def _failed_early(trial: TrialRun) -> bool:
     return trial.failed and trial.seconds < _EARLY_SECONDS
 
 
-def _lacks_path(trial: TrialRun) -> bool:
-    """Whether a run failed because a file or folder does not exist."""
-    return _NO_PATH.search(trial.error()) is not None
-
-
 def _advice(draft: Draft, trial: TrialRun) -> str:
-    """What to do about a command that fails."""
+    """Advice on a command that failed."""
     if _NO_PROGRAM.search(trial.error()) or trial.exit_code == 127:
         program = (*draft.line.launcher, draft.line.script)[0]
-        return f"note: if it runs in another environment, name that one's interpreter instead of {program!r}"
+        return f"note: if it runs in another environment, name its interpreter instead of {program!r}"
     if _NEEDS_MORE.search(trial.error()):
         return "note: give the whole command in --script, with every option that it needs"
-    return "note: give a command in --script that trains in this folder"
+    return "note: give a command in --script that trains when it is run in this folder"
 
 
 def _readings(
     draft: Draft, trial: TrialRun, folder: Path, variables: Mapping[Path, str], metrics: Path
 ) -> list[Reading]:
-    """Every way to read scores, the most telling first.
+    """All readings of a run, the best one first.
 
     Args:
         draft: The command.
         trial: Its run.
-        folder: Where it ran.
-        variables: Place that the run was given to what the job file writes for it.
-        metrics: The file that `paceline_client` reports to.
+        folder: Its working directory.
+        variables: Path that the run was given to its text in the job file.
+        metrics: The file with the reports of `paceline_client`.
     """
     written: dict[Path, str] = {}
     for path in trial.files:
@@ -376,7 +362,7 @@ def _readings(
             written[path] = f"{variables[place]}/{path.relative_to(place)}"
         elif path.is_relative_to(folder):
             written[path] = str(path.relative_to(folder))
-    # Names that are no text cannot stand in a job file.
+    # A job file cannot contain names with unprintable characters.
     written = {path: text for path, text in written.items() if text.isprintable()}
     found = [*read_output(trial.lines, draft.batch_size), *read_files(written), *read_reports(metrics)]
     return sorted(found, key=lambda one: one.rank)

@@ -122,7 +122,7 @@ def test_settings_that_a_class_would_ignore_are_refused(folder, table, words):
         (
             "own_training:Own",
             {"size": 1, "depth": 0},
-            "workload.parameters: Own does not accept size = 1, depth = 0: ValueError: depth must be at least",
+            "workload.parameters: Own does not accept size = 1, depth = 0: ValueError: depth must be",
         ),
     ],
 )
