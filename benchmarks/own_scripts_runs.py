@@ -23,7 +23,7 @@ from benchmarks.own_scripts_jobs.pretended import RECIPES, TRACE_VARIABLE, Recip
 from search_spaces import Configuration
 from storage import open_storage
 from tuner.domain.measurement import Measurement
-from tuner.job.values import parse_duration
+from tuner.domain.section import parse_duration
 
 JOBS = Path(__file__).with_name("own_scripts_jobs")
 #: A command that takes so many budgets, and a minute, is ended: it hangs.

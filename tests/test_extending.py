@@ -48,6 +48,46 @@ averaged.run(samples=600)
 assert not torch.equal(scored_parameters(averaged), scored_parameters(whole))
 """
 
+LAUNCH = """
+import time
+from pathlib import Path
+from tuner.job import ClusterSection
+from tuner.launchers import CommandTask, JobState
+from tuner.launchers.registry import ClusterSettings, launcher_entry
+
+section = ClusterSection.model_validate({"launcher": "nice", "nice": {"increment": 7}}).launcher_section
+settings = ClusterSettings(devices_per_node=1, threads_per_rank=1, python=None, runs_command=True)
+with launcher_entry("nice").create(section, settings) as launcher:
+    task = CommandTask(command="nice", working_folder=Path.cwd(), folder=Path.cwd())
+    handle = launcher.submit_command(task, num_nodes=2, devices_per_node=1)
+    while not (status := launcher.poll(handle)).state.has_ended:
+        time.sleep(0.05)
+    assert status.state is JobState.SUCCEEDED, status
+    print(*launcher.logs(handle).values())
+"""
+
+CONFORM = """
+import pytest
+from tests.tuner.launchers.command_conformance import CommandConformance
+from tuner.launchers import CommandLauncher
+from tuner.launchers.nice_nodes import NiceNodes
+
+
+@pytest.fixture
+def work(tmp_path):
+    return tmp_path
+
+
+class TestNiceNodes(CommandConformance):
+    @pytest.fixture
+    def launcher(self):
+        with self.another_launcher() as launcher:
+            yield launcher
+
+    def another_launcher(self):
+        return CommandLauncher(NiceNodes(3))
+"""
+
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -55,7 +95,11 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("extended")
     for package in ("search_spaces", "tuner"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("tuner/strategies/momentum_averaging.py", "tuner/analytic/tree_averaging.py"):
+    for name in (
+        "tuner/strategies/momentum_averaging.py",
+        "tuner/analytic/tree_averaging.py",
+        "tuner/launchers/nice_nodes.py",
+    ):
         (folder / name).write_text(BLOCKS[name])
     imported, line = (
         re.findall(f"`({pattern})`", PAGE)[0]
@@ -65,6 +109,8 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     insert(folder / traits, "    # New strategies go here.", BLOCKS[traits].strip() + ",")
     insert(folder / "tuner/analytic/strategy_laws.py", "    # New laws of step time go here.", line + ",")
     insert(folder / "tuner/analytic/strategy_laws.py", "import math", imported)
+    launchers = "tuner/launchers/registry.py"
+    insert(folder / launchers, "    # New launchers go here.", BLOCKS[launchers].strip())
     return folder
 
 
@@ -96,6 +142,19 @@ def test_the_new_law_prices_the_new_strategy(extended: Path) -> None:
 @pytest.mark.slow
 def test_the_new_strategy_is_emulated_and_resumes(extended: Path) -> None:
     run(extended, "-c", EMULATE)
+
+
+def test_the_new_launcher_runs_a_command_as_its_section_says(extended: Path) -> None:
+    niceness = os.nice(0)
+    assert run(extended, "-c", LAUNCH).split() == [str(min(niceness + 7, 19))] * 2
+
+
+@pytest.mark.slow
+def test_the_new_launcher_does_what_every_launcher_must(extended: Path) -> None:
+    shutil.copytree(ROOT / "tests", extended / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", extended)
+    (extended / "tests/test_nice_nodes.py").write_text(CONFORM)
+    run(extended, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/test_nice_nodes.py")
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
+from tuner.domain.section import Duration, Section
 from tuner.domain.workload import OptimizerSettings
 from tuner.job.command_template import NODE_VARIABLES, Template
-from tuner.job.values import Duration, Section
 
 #: The names that `workload.metrics.source` may have, and the `MetricSource` class for each.
 METRIC_SOURCES = {

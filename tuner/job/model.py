@@ -22,6 +22,7 @@ from search_spaces import (
     SearchSpace,
 )
 from tuner.domain.cluster import Cluster, RankDelay, VirtualCluster
+from tuner.domain.section import Section
 from tuner.job.command_section import CommandSection
 from tuner.job.sections import (
     BaselineSection,
@@ -33,7 +34,7 @@ from tuner.job.sections import (
     WorkloadSection,
 )
 from tuner.job.space_section import SpaceSection
-from tuner.job.values import ListedConfiguration, Section
+from tuner.job.values import ListedConfiguration
 from tuner.recordings.file import load_recording
 from tuner.recordings.recording import Recording
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     Discriminator,
@@ -12,23 +12,16 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    create_model,
     model_validator,
 )
 
 from search_spaces import KNOBS, Configuration
 from tuner.domain.measurement import CurvePoint, TargetCount, crossing
+from tuner.domain.section import Duration, DurationOrZero, Section
 from tuner.domain.workload import METRICS, OptimizerSettings, ScheduleSettings
-from tuner.job.scheduler_sections import RaySection, SlurmSection, TorchrunSection
-from tuner.job.values import (
-    AscendingCounts,
-    Bandwidth,
-    Duration,
-    DurationOrZero,
-    ImportPath,
-    Section,
-    StrategyName,
-    configuration_with_knobs,
-)
+from tuner.job.values import AscendingCounts, Bandwidth, ImportPath, StrategyName, configuration_with_knobs
+from tuner.launchers.registry import LAUNCHERS, LauncherSection, launcher_entry
 
 
 class WorkloadSection(Section):
@@ -127,7 +120,26 @@ class MachineSection(Section):
         return self
 
 
-class ClusterSection(Section):
+if TYPE_CHECKING:
+    LauncherName = str
+    _LauncherSections = Section
+else:
+    LauncherName = Literal[tuple(LAUNCHERS)]
+    _LauncherSections = create_model(
+        "_LauncherSections",
+        __base__=Section,
+        **{
+            name: (
+                entry.section | None if entry.required_keys else entry.section,
+                Field(default=entry.default_section, description=f"{name}: {entry.section_holds}"),
+            )
+            for name in LAUNCHERS
+            if (entry := launcher_entry(name)).section is not None
+        },
+    )
+
+
+class ClusterSection(_LauncherSections):
     """`[cluster]`: numbers of nodes to choose from, and their price."""
 
     nodes: AscendingCounts = Field(
@@ -137,16 +149,11 @@ class ClusterSection(Section):
     dollars_per_node_hour: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="price of one node for an hour; 0 if only time counts"
     )
-    launcher: Literal["local", "torchrun", "slurm", "ray"] = Field(
+    launcher: LauncherName = Field(
         default="local",
-        description="how ranks start; local: nodes are processes of this machine; torchrun: on a list of "
-        "hosts; slurm: by sbatch; ray: as a job of a Ray cluster",
+        description="how ranks start, by where nodes come from; "
+        + "; ".join(f"{name}: {launcher_entry(name).nodes_are}" for name in LAUNCHERS),
     )
-    torchrun: TorchrunSection | None = Field(
-        default=None, description="torchrun: the hosts, and how to run a command on one"
-    )
-    slurm: SlurmSection = Field(default=SlurmSection(), description="slurm: partition, account, limits")
-    ray: RaySection = Field(default=RaySection(), description="ray: address, and the resources of a node")
     python: str | None = Field(
         default=None,
         description="interpreter on the nodes that runs Paceline's node agent (3.8 or newer, no packages) "
@@ -173,23 +180,32 @@ class ClusterSection(Section):
     )
 
     @property
+    def launcher_section(self) -> LauncherSection | None:
+        """The keys of the launcher that runs the job; None if it has none."""
+        section: LauncherSection | None = getattr(self, self.launcher, None)
+        return section
+
+    @property
     def states_threads(self) -> bool:
         """Whether the job file states the threads of a rank, so that they limit a command."""
         return "threads_per_rank" in self.model_fields_set
 
     @model_validator(mode="after")
     def _launcher_fits(self) -> ClusterSection:
-        if self.launcher == "torchrun" and self.torchrun is None:
-            raise ValueError("launcher = 'torchrun' needs [cluster.torchrun] with hosts = ['a', 'b']")
-        for name, default in (("torchrun", None), ("slurm", SlurmSection()), ("ray", RaySection())):
-            if getattr(self, name) != default and name != self.launcher:
+        required = launcher_entry(self.launcher).required_keys
+        if required and self.launcher_section is None:
+            keys = ", ".join(required)
+            raise ValueError(f"launcher = {self.launcher!r} needs [cluster.{self.launcher}] with {keys}")
+        for name in LAUNCHERS:
+            if name != self.launcher and getattr(self, name, None) != launcher_entry(name).default_section:
                 raise ValueError(
                     f"[cluster.{name}] is stated, but launcher = {self.launcher!r}: set launcher = {name!r}, "
                     f"or remove [cluster.{name}]"
                 )
-        if self.torchrun is not None and self.nodes[-1] > len(self.torchrun.hosts):
+        max_nodes = None if self.launcher_section is None else self.launcher_section.max_nodes
+        if max_nodes is not None and self.nodes[-1] > max_nodes:
             raise ValueError(
-                f"nodes go up to {self.nodes[-1]}, but torchrun.hosts lists {len(self.torchrun.hosts)}"
+                f"nodes go up to {self.nodes[-1]}, but [cluster.{self.launcher}] has {max_nodes} nodes"
             )
         most = self.nodes[-1] * self.devices_per_node
         for rank in (rank for delay in self.emulate.delays for rank in delay.ranks or ()):

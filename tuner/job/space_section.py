@@ -7,14 +7,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from search_spaces import KNOBS, Choice, FloatRange, OneOf
-from tuner.job.values import (
-    AscendingCounts,
-    DistinctCounts,
-    DistinctRates,
-    Section,
-    StrategyNames,
-    check_knob,
-)
+from tuner.domain.section import Section
+from tuner.job.values import AscendingCounts, DistinctCounts, DistinctRates, StrategyNames, check_knob
 
 
 class IntegerRange(Section):

@@ -8,9 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -21,32 +19,8 @@ from pydantic import (
 
 from search_spaces import STRATEGIES, AxisValue, Configuration, traits_of, unknown_strategy, with_knobs
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d)?\s*")
-_SECONDS = {None: 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BANDWIDTH = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(bit|B)/s\s*")
 _PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-
-
-def parse_duration(value: Any) -> Any:
-    """Convert text such as `90s`, `10m`, `1h30m` or `50us` to seconds; return other values as they are.
-
-    Raises:
-        ValueError: The text is not a duration.
-    """
-    if not isinstance(value, str):
-        return value
-    total, position = 0.0, 0
-    while position < len(value):
-        match = _DURATION.match(value, position)
-        if match is None or match.end() == position:
-            raise ValueError(f"{value!r} is not a duration; write 90s, 10m, 2h, 1h30m, 50us or seconds")
-        total += float(match[1]) * _SECONDS[match[2]]
-        position = match.end()
-    return total
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
-DurationOrZero = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
 
 
 def parse_bandwidth(value: Any) -> Any:
@@ -166,9 +140,3 @@ ListedConfiguration = Annotated[
         }
     ),
 ]
-
-
-class Section(BaseModel):
-    """A table of the job file; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

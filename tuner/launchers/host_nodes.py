@@ -14,13 +14,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
 
 from tuner.domain.errors import ProbeError
+from tuner.launchers.command_launcher import CommandLauncher
 from tuner.launchers.job_folder import JobFolder, NodeStatus
-from tuner.launchers.launcher import JobState
+from tuner.launchers.launcher import JobState, Launcher
 from tuner.launchers.node_agent import JOB_VARIABLE
+from tuner.launchers.registry import ClusterSettings, LauncherEntry, LauncherSection
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
+_PLACES = ("{host}", "{command}")
 #: With what ssh ends where it did not get to run the command.
 _NOT_REACHED = 255
 #: What trying again does not mend.
@@ -32,6 +38,31 @@ _FOR_GOOD = re.compile(
 _END_SECONDS = 10.0
 #: How long a node agent may take to exit after it has reported its end.
 _LEAVE_SECONDS = 2.0
+
+
+class TorchrunSection(LauncherSection):
+    """`[cluster.torchrun]`: hosts, reached by ssh or another command."""
+
+    hosts: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="host names or addresses, the first node first"
+    )
+    connect: str = Field(
+        default="ssh -o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=15 {host} {command}",
+        description="command that runs {command}, one quoted word, on {host}",
+    )
+
+    @model_validator(mode="after")
+    def _has_its_places(self) -> TorchrunSection:
+        for place in _PLACES:
+            if place not in self.connect:
+                raise ValueError(f"connect = {self.connect!r} lacks {place}: add it")
+        if len(set(self.hosts)) != len(self.hosts):
+            raise ValueError("hosts must not repeat a host; devices_per_node says how many ranks one has")
+        return self
+
+    @property
+    def max_nodes(self) -> int:
+        return len(self.hosts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,3 +269,21 @@ def _view_of_broken(connection: _Connection, reported: NodeStatus | None) -> Bac
     if code == _NOT_REACHED:
         return BackendView(state=JobState.FAILED, detail=f"{host} cannot be reached ({words})")
     return BackendView(state=JobState.FAILED, detail=f"no node agent could run on {host} ({words})")
+
+
+def _create(section: TorchrunSection, settings: ClusterSettings) -> Launcher:
+    python = settings.python or sys.executable
+    return CommandLauncher(
+        HostNodes(section.hosts, section.connect, python=python),
+        python=python,
+        threads_per_rank=settings.threads_per_rank,
+        uses_torchrun=True,
+    )
+
+
+TORCHRUN = LauncherEntry(
+    nodes_are="a list of hosts",
+    create=_create,
+    section=TorchrunSection,
+    section_holds="the hosts, and how to run a command on one",
+)

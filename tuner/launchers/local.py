@@ -15,6 +15,7 @@ from typing import Any
 
 from tuner.domain.errors import ProbeError
 from tuner.domain.threads import thread_variables
+from tuner.launchers.command_launcher import CommandLauncher
 from tuner.launchers.launcher import (
     JobHandle,
     JobState,
@@ -23,9 +24,11 @@ from tuner.launchers.launcher import (
     RankTask,
     check_num_ranks,
 )
+from tuner.launchers.local_nodes import LocalNodes
 from tuner.launchers.log_ends import read_ends, trim_file
 from tuner.launchers.log_reader import LogFile
 from tuner.launchers.rank_tracker import RankTracker
+from tuner.launchers.registry import ClusterSettings, LauncherEntry
 from tuner.launchers.warm_ranks import ForkServer, WarmRank
 
 #: What a rank needs before it can train; constructing an optimizer imports torch._dynamo.
@@ -277,3 +280,12 @@ def _surroundings(threads: int) -> dict[str, Any]:
         "working_folder": here,
         "import_path": [entry or here for entry in sys.path],
     }
+
+
+def _create(_section: None, settings: ClusterSettings) -> Launcher:
+    if settings.runs_command:
+        return CommandLauncher(LocalNodes())
+    return LocalLauncher(threads_per_rank=settings.threads_per_rank)
+
+
+LOCAL = LauncherEntry(nodes_are="processes of this machine", create=_create)

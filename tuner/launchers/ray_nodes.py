@@ -6,15 +6,21 @@ import contextlib
 import json
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
 
 from tuner.domain.errors import ProbeError
+from tuner.domain.section import Duration
+from tuner.launchers.command_launcher import CommandLauncher
 from tuner.launchers.job_folder import JobFolder
-from tuner.launchers.launcher import JobState
+from tuner.launchers.launcher import JobState, Launcher
 from tuner.launchers.ray_dashboard import RayDashboard, RayJob
+from tuner.launchers.registry import ClusterSettings, LauncherEntry, LauncherSection
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 _DRIVER = Path(__file__).with_name("ray_driver.py")
@@ -28,6 +34,26 @@ _CLUSTER_PYTHON = (
     r"p=$(sed -n 's|^[^/]*\(/.*\)/lib[^/]*/python[^/]*/[a-z]*-packages/ray/_raylet[.]so.*|\1/bin/python|p' "
     r'/proc/$PPID/maps | head -n 1); [ -x "$p" ] || p=python'
 )
+
+
+class RaySection(LauncherSection):
+    """`[cluster.ray]`: the Ray cluster, and the resources of a node."""
+
+    address: str = Field(
+        default="http://127.0.0.1:8265", description="address of the Ray dashboard, which takes jobs"
+    )
+    cpus_per_node: PositiveInt | None = Field(
+        default=None, description="CPUs of a node's bundle; devices_per_node * threads_per_rank if absent"
+    )
+    gpus_per_node: Annotated[int, Field(ge=0)] = Field(default=0, description="GPUs of a node's bundle")
+    resources: dict[str, float] = Field(
+        default={}, description="custom resources of a node's bundle, such as { a100 = 8 }"
+    )
+    node_timeout: Duration = Field(
+        default=600.0,
+        description="how long to wait for nodes that the cluster does not have yet; the wait for busy nodes "
+        "has no limit",
+    )
 
 
 class RayNodes(SchedulerBackend):
@@ -177,3 +203,24 @@ def _has_left(job: NodeJob) -> bool:
 def _submission_id(job: NodeJob) -> str:
     """Made of the identity alone: a tuner killed while it submitted can still be cleaned up after."""
     return f"paceline-{job.identity}"
+
+
+def _create(section: RaySection, settings: ClusterSettings) -> Launcher:
+    nodes = RayNodes(
+        section.address,
+        cpus_per_node=section.cpus_per_node or settings.devices_per_node * settings.threads_per_rank,
+        gpus_per_node=section.gpus_per_node,
+        resources=section.resources,
+        python=settings.python,
+        timeout_seconds=section.node_timeout,
+    )
+    python = settings.python or sys.executable
+    return CommandLauncher(nodes, python=python, threads_per_rank=settings.threads_per_rank)
+
+
+RAY = LauncherEntry(
+    nodes_are="nodes of a Ray cluster",
+    create=_create,
+    section=RaySection,
+    section_holds="the address of the cluster, and the resources of a node",
+)

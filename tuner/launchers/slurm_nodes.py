@@ -5,8 +5,14 @@ from __future__ import annotations
 import sys
 import time
 
+from pydantic import Field, PositiveInt
+
 from tuner.domain.errors import JobError, ProbeError
+from tuner.domain.section import Duration
+from tuner.launchers.command_launcher import CommandLauncher
 from tuner.launchers.job_folder import JobFolder
+from tuner.launchers.launcher import Launcher
+from tuner.launchers.registry import ClusterSettings, LauncherEntry, LauncherSection
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 from tuner.launchers.slurm_queue import SlurmQueue, is_momentary
 from tuner.launchers.slurm_submission import SlurmRequest, SubmissionError, missing_parts, submit
@@ -16,6 +22,23 @@ _SUBMIT_TIMEOUT_SECONDS = 90.0
 _AGAIN_SECONDS = 3.0
 #: How long a job whose node agents have all ended may take to end by itself, so that SLURM records the truth.
 _ENDS_BY_ITSELF_SECONDS = 10.0
+
+
+class SlurmSection(LauncherSection):
+    """`[cluster.slurm]`: resources to request from SLURM besides nodes."""
+
+    partition: str | None = Field(default=None, description="partition; SLURM's default if absent")
+    account: str | None = Field(default=None, description="account that is charged")
+    time: Duration | None = Field(
+        default=None, description="longest time of one slice's job; the partition's default if absent"
+    )
+    gres: str | None = Field(default=None, description="devices of a node, such as 'gpu:4'")
+    cpus_per_node: PositiveInt | None = Field(
+        default=None, description="CPUs of a node; devices_per_node * threads_per_rank if absent"
+    )
+    extra: dict[str, str | int | bool] = Field(
+        default={}, description="further options of sbatch, such as { constraint = 'a100', exclusive = true }"
+    )
 
 
 class SlurmNodes(SchedulerBackend):
@@ -108,3 +131,36 @@ class SlurmNodes(SchedulerBackend):
 def job_name(job: NodeJob) -> str:
     """What SLURM lists the job by, also where its number was never learnt."""
     return f"paceline-{job.identity}"
+
+
+def _create(section: SlurmSection, settings: ClusterSettings) -> Launcher:
+    python = settings.python or sys.executable
+    return CommandLauncher(
+        SlurmNodes(slurm_request(section, settings), python=python),
+        python=python,
+        threads_per_rank=settings.threads_per_rank,
+    )
+
+
+def slurm_request(section: SlurmSection, settings: ClusterSettings) -> SlurmRequest:
+    """What `[cluster.slurm]` requests from SLURM.
+
+    Raises:
+        JobError: An extra option cannot be set there.
+    """
+    return SlurmRequest(
+        partition=section.partition,
+        account=section.account,
+        time_seconds=section.time,
+        gres=section.gres,
+        cpus_per_node=section.cpus_per_node or settings.devices_per_node * settings.threads_per_rank,
+        extra=section.extra,
+    )
+
+
+SLURM = LauncherEntry(
+    nodes_are="nodes that sbatch gives",
+    create=_create,
+    section=SlurmSection,
+    section_holds="partition, account, limits",
+)

@@ -108,7 +108,7 @@ def _nodes_at_hand(opened: OpenedJob) -> int:
     section = opened.job.cluster
     if section.launcher != "local":
         most = max(section.nodes)
-        listed = most if section.torchrun is None else len(section.torchrun.hosts)
+        listed = (section.launcher_section and section.launcher_section.max_nodes) or most
         return max(2, min(_MOST_NODES, most, listed, section.nodes_at_hand or most))
     threads = opened.job.cluster.devices_per_node * opened.job.cluster.threads_per_rank
     return max(2, min(_MOST_NODES, len(os.sched_getaffinity(0)) // threads))

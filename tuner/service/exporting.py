@@ -98,8 +98,7 @@ def _plan(opened: OpenedJob, recommendation: Recommendation, options: ExportOpti
 
 def _settings(cluster: ClusterSection, target: str) -> Mapping[str, object]:
     """The job file's settings of the target scheduler backend."""
-    sections = {"torchrun": cluster.torchrun, "slurm": cluster.slurm, "ray": cluster.ray}
-    section = sections.get(target) if target == cluster.launcher else None
+    section = cluster.launcher_section if target == cluster.launcher else None
     return {} if section is None else section.model_dump(exclude_none=True)
 
 

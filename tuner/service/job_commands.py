@@ -119,7 +119,7 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool, wait:
 
 
 def _seconds_of(wait: str) -> float:
-    from tuner.job.values import parse_duration
+    from tuner.domain.section import parse_duration
 
     try:
         return float(parse_duration(wait))

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tuner.job.sections import ClusterSection
-from tuner.launchers import (
-    CommandLauncher,
-    HostNodes,
-    Launcher,
-    LocalLauncher,
-    LocalNodes,
-    RayNodes,
-    SlurmNodes,
-    SlurmRequest,
-)
+from tuner.launchers import Launcher
+from tuner.launchers.registry import ClusterSettings, launcher_entry
 from tuner.probes import Prober
 from tuner.probes.commands.prober import CommandProber
 from tuner.probes.recorded import RecordedProber
@@ -34,66 +24,13 @@ def job_launcher(opened: OpenedJob) -> Launcher:
         ProbeError: What it needs is not installed.
     """
     section = opened.job.cluster
-    if section.launcher == "local" and opened.job.runs_command:
-        return CommandLauncher(LocalNodes())
-    if section.launcher == "local":
-        return LocalLauncher(threads_per_rank=section.threads_per_rank)
-    if section.launcher == "torchrun":
-        return _hosts_launcher(opened)
-    if section.launcher == "slurm":
-        python = section.python or sys.executable
-        return CommandLauncher(
-            SlurmNodes(slurm_request(section), python=python),
-            python=python,
-            threads_per_rank=section.threads_per_rank,
-        )
-    return CommandLauncher(
-        _ray_nodes(section),
-        python=section.python or sys.executable,
+    settings = ClusterSettings(
+        devices_per_node=section.devices_per_node,
         threads_per_rank=section.threads_per_rank,
-    )
-
-
-def _hosts_launcher(opened: OpenedJob) -> Launcher:
-    section = opened.job.cluster
-    # The job file was checked: this launcher goes with its hosts.
-    assert section.torchrun is not None
-    python = section.python or sys.executable
-    return CommandLauncher(
-        HostNodes(section.torchrun.hosts, section.torchrun.connect, python=python),
-        python=python,
-        threads_per_rank=section.threads_per_rank,
-        uses_torchrun=True,
-    )
-
-
-def _ray_nodes(section: ClusterSection) -> RayNodes:
-    ray = section.ray
-    return RayNodes(
-        ray.address,
-        cpus_per_node=ray.cpus_per_node or section.devices_per_node * section.threads_per_rank,
-        gpus_per_node=ray.gpus_per_node,
-        resources=ray.resources,
         python=section.python,
-        timeout_seconds=ray.node_timeout,
+        runs_command=opened.job.runs_command,
     )
-
-
-def slurm_request(section: ClusterSection) -> SlurmRequest:
-    """What `[cluster.slurm]` asks SLURM for.
-
-    Raises:
-        JobError: An extra option cannot be set there.
-    """
-    slurm = section.slurm
-    return SlurmRequest(
-        partition=slurm.partition,
-        account=slurm.account,
-        time_seconds=slurm.time,
-        gres=slurm.gres,
-        cpus_per_node=slurm.cpus_per_node or section.devices_per_node * section.threads_per_rank,
-        extra=slurm.extra,
-    )
+    return launcher_entry(section.launcher).create(section.launcher_section, settings)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from search_spaces import Configuration
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import BASELINE, World, make_job
 from tuner.advice.sensitivity import sensitivity
-from tuner.job.values import parse_duration
+from tuner.domain.section import parse_duration
 from tuner.search.beliefs import believe, candidates
 
 MACHINE = {

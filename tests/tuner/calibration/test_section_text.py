@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from tuner.calibration import Constants, Figure, Link, machine_section
 from tuner.calibration.section_text import bandwidth, duration
+from tuner.domain.section import parse_duration
 from tuner.job import Job
 from tuner.job.sections import MachineSection
-from tuner.job.values import parse_bandwidth, parse_duration
+from tuner.job.values import parse_bandwidth
 
 
 def figure(value: float) -> Figure:

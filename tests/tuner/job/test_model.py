@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from search_spaces import Configuration
+from tuner.domain.section import parse_duration
 from tuner.job import Job
-from tuner.job.values import parse_bandwidth, parse_duration
+from tuner.job.values import parse_bandwidth
 
 BASE = {
     "workload": {"path": "tuner.workloads.digits:Digits"},

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cli.workplace import Workplace
-from tuner.launchers import CommandLauncher, JobState, LocalLauncher, RankTask
-from tuner.service import launchers
+from tuner.launchers import CommandLauncher, JobState, LocalLauncher, RankTask, ray_nodes
 from tuner.service.launchers import job_launcher, passing_folder
 from tuner.service.opening import OpenedJob, open_job
 
@@ -77,7 +76,7 @@ def test_ray_is_asked_for_what_the_job_file_says(tmp_path: Path, monkeypatch: py
         def close(self) -> None:
             return
 
-    monkeypatch.setattr(launchers, "RayNodes", Nodes)
+    monkeypatch.setattr(ray_nodes, "RayNodes", Nodes)
     cluster = """devices_per_node = 2
 threads_per_rank = 3
 launcher = "ray"

@@ -8,8 +8,10 @@ import pytest
 
 from tuner.domain.errors import JobError
 from tuner.launchers import SlurmRequest
+from tuner.launchers.registry import ClusterSettings
+from tuner.launchers.slurm_nodes import SlurmSection, slurm_request
 from tuner.service.doctor import doctor_rows
-from tuner.service.launchers import job_launcher, slurm_request
+from tuner.service.launchers import job_launcher
 from tuner.service.opening import open_job
 
 JOB = """
@@ -43,7 +45,10 @@ def written(folder: Path, more: str = "") -> Path:
 
 
 def test_slurm_is_asked_for_what_the_job_file_says(tmp_path: Path) -> None:
-    assert slurm_request(open_job(written(tmp_path, SLURM)).job.cluster) == SlurmRequest(
+    section = open_job(written(tmp_path, SLURM)).job.cluster.launcher_section
+    assert isinstance(section, SlurmSection)
+    settings = ClusterSettings(devices_per_node=2, threads_per_rank=3, python=None, runs_command=False)
+    assert slurm_request(section, settings) == SlurmRequest(
         partition="main",
         account="lab",
         time_seconds=7200.0,

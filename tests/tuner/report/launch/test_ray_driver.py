@@ -13,7 +13,7 @@ import pytest
 
 from tests.ray_cluster import RayCluster
 from tests.tuner.report.launch.plans import AWKWARD, environment, observed_by, plan
-from tuner.job.scheduler_sections import RaySection
+from tuner.launchers.ray_nodes import RaySection
 from tuner.report.launch_files import launch_text
 from tuner.report.launch_plan import LaunchPlan
 
