@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
 import time
 from collections.abc import Callable
@@ -10,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from search_spaces import Configuration, traits_of
-from tuner.domain.errors import ProbeError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.launchers import JobState, JobStatus, Launcher, RankTask
-from tuner.probes.probe_folder import ProbeFolder, unwritable
-from tuner.probes.prober import ProbeHandle, Prober, Until
-from tuner.probes.slice_plan import EMULATION_FUNCTION, RANK_FUNCTION, SlicePlan
+from tuner.probes.launched_prober import LaunchedProber
+from tuner.probes.probe_folder import unwritable
+from tuner.probes.prober import ProbeHandle, Until
+from tuner.probes.slice_plan import EMULATION_FUNCTION, RANK_FUNCTION
 from tuner.probes.slice_record import SliceRecord, failure_words
 
 
-class TrainingProber(Prober):
+class TrainingProber(LaunchedProber[SliceRecord]):
     """Probes by training the job's workload on ranks that a launcher starts.
 
     A timing probe makes its steps, scores nothing, saves nothing, and ends STOPPED. Any other
@@ -41,55 +40,35 @@ class TrainingProber(Prober):
     """
 
     def __init__(
-        self,
-        job: Job,
-        job_folder: Path,
-        launcher: Launcher,
-        clock: Callable[[], float] = time.monotonic,
+        self, job: Job, job_folder: Path, launcher: Launcher, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._job, self._job_folder, self._launcher, self._clock = job, job_folder, launcher, clock
-        self._cluster = job.resolved_cluster()
-        self._slices: dict[str, SliceRecord] = {}
+        super().__init__(job, job_folder, launcher, clock)
         self._untrained_is_scored = False
-        self._identities = (str(number) for number in itertools.count(1))
 
     def start(
         self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
     ) -> ProbeHandle:
-        if purpose is Purpose.TIMING and until.steps is None:
-            until = replace(until, steps=self._job.probe.timing_steps)
-        folder = folder.resolve()
-        probe_folder = ProbeFolder(folder)
-        plan = SlicePlan(
-            job=self._job,
-            job_folder=self._job_folder.resolve(),
-            configuration=configuration,
-            purpose=purpose,
-            until=until,
-            folder=folder,
-            score_untrained=not self._untrained_is_scored,
-            scored_samples=max(probe_folder.reported_samples, default=0),
+        plan, probe_folder = self._plan(
+            configuration, purpose, until, folder, score_untrained=not self._untrained_is_scored
         )
-        probe_folder.describe(plan, num_ranks=self._cluster.num_ranks(configuration.nodes))
         started = self._clock()
         try:
             submitted = self._launcher.submit(
                 RankTask(
                     function=EMULATION_FUNCTION if plan.is_emulated else RANK_FUNCTION,
                     payload=plan.to_payload(),
-                    folder=folder,
+                    folder=plan.folder,
                     tolerates_rank_loss=not (plan.is_emulated or traits_of(configuration.strategy).barrier),
                 ),
                 num_nodes=1 if plan.is_emulated else configuration.nodes,
                 devices_per_node=1 if plan.is_emulated else self._cluster.devices_per_node,
             )
         except OSError as error:
-            raise unwritable(folder, error) from error
-        identity = next(self._identities)
-        self._slices[identity] = SliceRecord(
+            raise unwritable(plan.folder, error) from error
+        record = SliceRecord(
             plan=plan, job=submitted, folder=probe_folder, cluster=self._cluster, started=started
         )
-        return ProbeHandle(identity=identity, configuration=configuration, purpose=purpose, folder=folder)
+        return self._add(record, plan)
 
     def poll(self, handle: ProbeHandle) -> Measurement:
         record = self._record(handle)
@@ -133,23 +112,11 @@ class TrainingProber(Prober):
     def end_orphans(self, folder: Path) -> None:
         self._launcher.end_orphans(folder)
 
-    def now(self) -> float:
-        return self._clock()
-
     def close(self) -> None:
         for record in self._slices.values():
             if record.ended is None:
                 self._launcher.cancel(record.job)
         self._launcher.close()
-
-    def _record(self, handle: ProbeHandle) -> SliceRecord:
-        try:
-            return self._slices[handle.identity]
-        except KeyError:
-            raise ProbeError(
-                f"slice {handle.identity!r} does not belong to this prober, which started "
-                f"{len(self._slices)}; poll the handle that start() gave"
-            ) from None
 
     def _heard(self, record: SliceRecord) -> JobStatus:
         try:

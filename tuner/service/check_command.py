@@ -13,8 +13,8 @@ from tuner.domain.format import format_seconds
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.job.command_section import MetricsSection
 from tuner.probes import ProbeHandle, Prober, Until
+from tuner.probes.commands.heard import Heard
 from tuner.probes.commands.prober import CommandProber
-from tuner.probes.commands.slice_lines import Heard
 from tuner.probes.score_schedule import ScoreSchedule, score_schedule
 from tuner.service.launchers import job_prober, passing_folder
 from tuner.service.opening import OpenedJob, checked_epoch_samples

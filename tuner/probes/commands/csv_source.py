@@ -1,4 +1,4 @@
-"""Source of a script's progress: CSV files, also ones whose names change from start to start."""
+"""Metric source that reads rows of CSV files, also if their names change from run to run."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 from tuner.probes.commands.metric_source import MetricSource, SourceContext, shown
 from tuner.probes.commands.progress_line import LineForm, ScriptLine
 
-#: Rows that were in a file before it was written anew are recognised from so many on.
+#: A rewritten file starts with the rows of an earlier run if at least this many are the same.
 _FEWEST_OLD_ROWS = 2
 #: Numbers in a path as the job states it, such as that of `version_0`.
 _DIGITS = re.compile(r"\d+")
 
 
 class CsvSource(MetricSource):
-    """Rows of CSV files, whether they grow or are rewritten each time.
+    """Rows of CSV files that grow or are rewritten.
 
-    Rows that were there before the slice are another run's, or an earlier slice's. A path may be a pattern
-    (`version_*/metrics.csv`). Where the file of a plain path does not change, but one does whose name
-    differs in a number only (`version_1` instead of `version_0`), that one is read.
+    Rows from before the slice belong to another run or an earlier slice and are skipped. A path may be a
+    pattern (`version_*/metrics.csv`). If the file of a plain path does not change, but one does whose name
+    differs only in a number (`version_1` instead of `version_0`), that file is read.
 
     Args:
-        form: How columns are named.
-        paths: Files or patterns of files; need not be there yet.
-        siblings: Patterns of files whose names differ from those in numbers only.
+        form: The names of columns.
+        paths: Files or patterns of files; may not exist yet.
+        siblings: Patterns of files whose names differ from these paths only in numbers.
     """
 
     is_buffered = True
@@ -81,7 +81,7 @@ class CsvSource(MetricSource):
 
 
 class _CsvFile:
-    """One file, as far as it was read."""
+    """One file and the rows that were read from it."""
 
     def __init__(self, path: Path, warn: Callable[[str], None], *, skip: bool) -> None:
         self.path, self._warn = path, warn
@@ -93,7 +93,7 @@ class _CsvFile:
 
     @property
     def changed_at(self) -> int:
-        """When it was changed last, nanoseconds; 0 where it is gone."""
+        """Time of the last change, nanoseconds; 0 if the file is gone."""
         stat = _stat_of(self.path)
         return 0 if stat is None else stat[1]
 
@@ -116,7 +116,7 @@ class _CsvFile:
         return new
 
     def _is_being_rewritten(self, rows: list[dict[str, Any]]) -> bool:
-        """Whether a writer that writes its whole file each time has only begun to: the rest is to come."""
+        """Whether a writer that rewrites the whole file has not finished yet."""
         return not rows or (len(self._last) > len(self._old) and _are_same(self._last, rows))
 
     def _rows(self, *, has_ended: bool) -> list[dict[str, Any]]:
@@ -134,7 +134,7 @@ class _CsvFile:
                     continue  # a script that resumes may write its header again
                 found.append({str(key).strip(): value for key, value in row.items() if key is not None})
         except csv.Error as error:
-            # What follows a field that is longer than a CSV reader takes cannot be read either.
+            # The reader cannot continue after a field that is too long for it.
             words = f"what follows line {rows.line_num} of {self.path} is not a row of CSV: {error}"
             if words not in self._warned:
                 self._warned.add(words)
@@ -143,7 +143,7 @@ class _CsvFile:
 
 
 def _are_same(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
-    """Whether rows begin with others; columns may be added that they leave empty."""
+    """Whether two lists of rows have the same beginning; columns that were added may be empty."""
     return all(_filled(a) == _filled(b) for a, b in zip(rows, others, strict=False))
 
 

@@ -1,4 +1,4 @@
-"""Lines that name an epoch and no step: when the epoch ended, and how the script counts."""
+"""Epochs done at a line that names an epoch and no step, however the script counts its epochs."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from dataclasses import replace
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.script_habits import ScriptHabits
 
-#: A first report of epoch 0 is of the untrained model if it came this much sooner than the next took.
+#: A first report of epoch 0 is of the untrained model if it took less than this share of the time to the
+#: next.
 _UNTRAINED_SHARE = 0.8
-#: Values of one epoch that are closer than this, in seconds or of the time since the start, are one report.
+#: Values of an epoch belong to one report if they are closer than this, in seconds or as a share of the time
+#: since the start.
 _ONE_REPORT_SECONDS, _ONE_REPORT_SHARE = 0.05, 0.02
 
-#: A line, epochs done at it, and the line whose time it has.
+#: A line, the epochs done at it, and the line whose time counts for it.
 AtEpoch = tuple[ScriptLine, float, ScriptLine]
 
 
 class EpochLines:
     """Counts the epochs done at each line.
 
-    A script may count from 0 or from 1, announce an epoch as it begins or report it as it ends, and report
-    its score once at the end or many times on the way. The first lines are read as the commonest kind, and
-    read again if later ones show another.
+    A script may count from 0 or from 1, print an epoch as it begins or as it ends, and print scores once at
+    its end or many times before. The first lines are read in the most common way, and again if later lines
+    show another way.
 
     Args:
         habits: What is known of the script; gets what the lines show.
@@ -32,7 +34,7 @@ class EpochLines:
 
     def __init__(self, habits: ScriptHabits, *, started_at: float, is_fresh: bool) -> None:
         self._habits, self._started_at, self._is_fresh = habits, started_at, is_fresh
-        #: The epoch named last; None before any, and where epochs are fractions.
+        #: The last epoch that a line named; None before, and if epochs are fractions.
         self.current: float | None = None
         self._base: int | None = habits.first_epoch
         self._announced: ScriptLine | None = None
@@ -42,14 +44,14 @@ class EpochLines:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the next line will not change how those before are read."""
+        """Whether no later line can change how the lines before are read."""
         habits = self._habits
         if self.current is None:
             return True
         return habits.many_lines_an_epoch is not None and self._base is not None
 
     def is_fraction(self, line: ScriptLine) -> bool:
-        """Whether epochs are parts of epochs, as this line or one before shows."""
+        """Whether the script reports fractions of epochs, as this line or one before shows."""
         assert line.epoch is not None
         habits = self._habits
         if line.epoch != math.floor(line.epoch) and not habits.epochs_are_fractions:
@@ -63,11 +65,11 @@ class EpochLines:
         self._num_epochs = self._num_announced = 0
 
     def done(self, epoch: float) -> float:
-        """Epochs done at the end of one."""
+        """Epochs done at the end of an epoch."""
         return epoch - (1 if self._base is None else self._base) + 1
 
     def add(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
-        """The lines that can be placed now that this one has come; it may be held back."""
+        """The lines whose epochs are known now; the new one may have to wait for the next."""
         found: list[AtEpoch] = []
         if self.current is None or epoch > self.current:
             if self.current is not None:
@@ -83,7 +85,7 @@ class EpochLines:
         return found + self._score(line, epoch)
 
     def close(self) -> list[AtEpoch]:
-        """What was held back, now that the script has ended by itself: its last epoch is whole."""
+        """The lines that waited, after the script has ended by itself: its last epoch is complete."""
         if not self._habits.many_lines_an_epoch or not self._values or self.current is None:
             return []
         return [(self._values[-1], self.done(self.current), self._values[-1])]
@@ -107,7 +109,7 @@ class EpochLines:
         self._habits.say("the script counts its epochs from 0: its epoch 0 is the first")
 
     def _next_epoch(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
-        """An epoch has ended, since the next one has started."""
+        """The line that ends an epoch, now that a line names the next one."""
         habits, found = self._habits, list[AtEpoch]()
         values = self._values
         if habits.first_epoch is None and self._is_fresh and self._num_epochs == 1 and values:
@@ -125,7 +127,7 @@ class EpochLines:
                 habits.epoch_line_comes_first = to_value >= line.seen_at - values[-1].seen_at
         if habits.many_lines_an_epoch and values:
             assert self.current is not None
-            # The epoch ended between its last line and the first one of the next.
+            # The epoch ended between its last line and the first line of the next one.
             last = values[-1]
             middle = replace(
                 last,
@@ -138,7 +140,7 @@ class EpochLines:
     def _announce(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
         self._num_announced += 1
         if self._announced is not None or self._values:
-            return []  # where in the epoch it is, is not known
+            return []  # its place in the epoch is unknown
         self._announced = line
         if self._habits.epoch_line_comes_first is False:
             return [(line, self.done(epoch), line)]

@@ -1,4 +1,4 @@
-"""Source of a script's progress: TensorBoard event files."""
+"""Metric source that reads scalars of TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tuner.probes.commands.progress_line import LineForm, ScriptLine
 
 
 class EventFileSource(MetricSource):
-    """Scalars of the event files in a folder and those below it.
+    """Scalars of the event files in a folder and its subfolders.
 
-    A scalar's step is the optimizer step; times are those at which events were written.
+    The step of a scalar is the optimizer step; its time is when the event was written.
 
     Args:
-        form: The metric's tag, and those of samples and seconds where they are logged.
-        folder: The folder; need not be there yet.
+        form: The tags of the metric, and of samples and seconds if they are logged.
+        folder: The folder; may not exist yet.
         read_every: Seconds between two reads.
     """
 
@@ -27,7 +27,7 @@ class EventFileSource(MetricSource):
         self._read_at = -read_every
         self._readers: dict[Path, Any] = {}
         self._taken: dict[tuple[Path, str], int] = {}
-        # What was written before is another run's.
+        # Older events belong to another run.
         self._started = time.time() - 1.0
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Classify how a command failed: by the exit codes of its copies and the last error that it printed."""
+"""Classifies failures of a command by the exit codes of its processes and the last error in its output."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tuner.job import Job
 from tuner.launchers import JobStatus, RankFailure
 
 _LAST_LINES = 20
-#: So many characters at the end of an output are searched for its last error.
+#: Characters at the end of an output that are searched for its last error.
 _SEARCHED_CHARACTERS = 2**16
-#: Without a traceback, an error is looked for in so many lines at the end.
+#: Lines at the end of an output without a traceback that are searched for an error.
 _ERROR_LINES = 3
 _SHOWN_CHARACTERS = 200
-#: Exit codes of processes that were killed, and of those that were asked to end, as a shell reports them too.
+#: Exit codes of processes that got SIGKILL and SIGTERM, directly and through a shell.
 _KILLED, _ASKED = (-9, 137), (-15, 143)
 
 
@@ -26,13 +26,13 @@ class FailureKind(StrEnum):
 
     OUT_OF_MEMORY = "out of memory"
     PORT_IN_USE = "port in use"
-    """The infrastructure's fault: the same command may succeed a moment later."""
+    """A fault of the infrastructure: the same command may succeed a moment later."""
     CHECKPOINT = "checkpoint"
-    """The script was to resume, and failed before it had trained any further."""
+    """The script was asked to resume and failed before it trained any further."""
     RESUME_REFUSED = "resume refused"
-    """The script does not start where it left files before."""
+    """The script refuses to start in a folder that it used before, or refuses to resume."""
     CONFIGURATION = "configuration"
-    """Anything else: the same command would fail again."""
+    """Any other failure: the same command would fail again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +40,10 @@ class Failure:
     """How a command failed.
 
     Args:
-        kind: Why.
-        error: The line that says so.
+        kind: The class of the failure.
+        error: The line of the output that names the error.
         words: Exit codes and the last output, several lines.
-        identity: The whole error and the line of the script that raised it: equal for equal failures.
+        identity: The whole error and the line of the script that raised it; equal failures have the same.
     """
 
     kind: FailureKind
@@ -53,7 +53,7 @@ class Failure:
 
     @property
     def is_of_script(self) -> bool:
-        """Whether the words alone say that the script, its data or its command is broken."""
+        """Whether the error shows that the script, its data or its command is broken."""
         return _BROKEN.search(self.error) is not None
 
 
@@ -62,7 +62,7 @@ _MEMORY = re.compile(
     r"|RESOURCE[_ ]?EXHAUSTED(?!.*(quota|larger than max))"
     r"|ALLOC_FAILED|MemoryAllocation|\bENOMEM\b|(cannot|can't|could not|failed to|unable to) alloc"
     r"|(not enough|insufficient) memory|memory exhausted"
-    # How cuBLAS and cuDNN end where nothing is left for their workspace.
+    # Errors of cuBLAS and cuDNN if no memory is left for their workspace.
     r"|CU(DNN|BLAS)_STATUS_NOT_INITIALIZED|find a valid cuDNN algorithm|cuDNN failed to initialize"
     r"|unable to find an engine to execute|failed to create cublas handle",
     re.IGNORECASE,
@@ -74,24 +74,24 @@ _REFUSED = re.compile(
     r"|(unrecognized|unknown|unexpected) (argument|option|flag)|no such option",
     re.IGNORECASE,
 )
-#: What no other values mend: a file or a module is missing, or the command line is wrong.
+#: Errors that no other configuration avoids: a file or module is missing, or the command line is wrong.
 _BROKEN = re.compile(
     r"FileNotFoundError|ModuleNotFoundError|No such file|unrecognized arguments|command not found"
 )
 _FRAME = re.compile(r'File "[^"]+", line \d+')
-#: The error of a copy that lost another one: that one's error is the cause.
+#: Errors of a process that lost its peer; the error of the peer is the cause.
 _PEER_LOST = re.compile(
     r"connection (was )?(closed|reset|refused|aborted)|broken pipe|remote process exited|\bpeer\b"
     r"|DistBackendError|SIGTERM|Socket Timeout",
     re.IGNORECASE,
 )
-#: The error of a program that started the script: what the script said comes before.
+#: Errors of a program that started the script; the error of the script comes before.
 _OF_WRAPPER = re.compile(r"\b(ChildFailedError|CalledProcessError|SignalException)\b")
-#: What a script says that ends without a traceback, such as `train.py: error: unrecognized arguments`.
+#: Errors without a traceback, such as `train.py: error: unrecognized arguments`.
 _OWN_ERROR = re.compile(r"^(\[\S+\]:?\s?)?(\S+: )?(error|fatal|[A-Z]\w*(Error|Exception)): ", re.IGNORECASE)
 _TRACEBACK = re.compile(r"^.*Traceback \(most recent call last\):", re.MULTILINE)
 _CAUSED = re.compile(r"the direct cause of the following exception", re.IGNORECASE)
-#: The first line after a traceback's frames: the exception's name, maybe behind a rank's prefix.
+#: The first line after the frames of a traceback: the name of the exception, maybe after a prefix of a rank.
 _EXCEPTION = re.compile(r"^(\[\S+\]:?\s?|\S+: )?[A-Za-z_][\w.]*(:|$)", re.MULTILINE)
 _ERROR_LINE = re.compile(
     r"error|exception|fatal|failed|panic|killed|bad_alloc|exhausted|memory|\boom\b|in use", re.IGNORECASE
@@ -102,23 +102,23 @@ _EPILOGUE = re.compile(r"^\s*(aborted|.*core dumped)\W*$", re.IGNORECASE)
 def classify(
     status: JobStatus, logs: Mapping[int, str], job: Job, *, resumed: bool = False, used: bool = False
 ) -> Failure:
-    """Why a job failed.
+    """Classifies the failure of a job.
 
-    Only the last error counts: a message about memory that the script printed earlier, and survived, does
-    not. A process that was killed by signal 9, but not by us, was most likely out of memory.
+    Only the last error counts: the script may have survived earlier messages about memory. A process that got
+    SIGKILL, but not from Paceline, was most likely out of memory.
 
     Args:
-        status: Of the job that failed.
-        logs: What each copy printed, by node or rank.
-        job: What it was submitted for.
-        resumed: Whether it was to resume from a checkpoint, and failed before it trained any further.
-        used: Whether its folders were used before, and it failed before it trained any further.
+        status: The status of the job.
+        logs: The output of each process, by node or rank.
+        job: The job file.
+        resumed: Whether the script was asked to resume and failed before it trained any further.
+        used: Whether its folders were used before and it failed before it trained any further.
     """
     words = failure_words(status, logs, job)
     failed = _culprit(status, logs)
     printed = "" if failed is None else logs.get(failed.rank, "") or failed.reason
     text = last_error(printed or "\n".join(logs.values()))
-    if failed is None or failed.exit_code is None:  # the scheduler backend's own words
+    if failed is None or failed.exit_code is None:  # the message of the scheduler backend counts too
         text = "\n".join(filter(None, (status.detail, failed.reason if failed else "", text)))
     error = _shown(text)
     if _MEMORY.search(text):
@@ -137,12 +137,12 @@ def classify(
 
 
 def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
-    """The first copy to fail with its exit code and last output, and how the others ended.
+    """Describes the process that failed first, with its exit code and last output, and how the others ended.
 
     Args:
-        status: Of the job that failed.
-        logs: What each copy printed, by node or rank.
-        job: What it was submitted for.
+        status: The status of the job.
+        logs: The output of each process, by node or rank.
+        job: The job file.
     """
     if not status.failures:
         tail = _tail(next(iter(logs.values()), ""))
@@ -160,13 +160,13 @@ def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
 
 
 def last_error(text: str) -> str:
-    """The last error in an output, with what follows it; empty if there is none.
+    """The last error in an output and the lines after it; empty if there is none.
 
-    Of chained exceptions that is the last, with its direct cause. The error of a program that started the
-    script (torchrun, accelerate), or that says that another rank is gone, gives way to the one before.
+    Of chained exceptions this is the last one with its direct cause. An error of a program that started the
+    script (torchrun, accelerate), or an error about a lost rank, counts only if there is no other.
 
     Args:
-        text: What one copy printed.
+        text: The output of one process.
     """
     text = text[-_SEARCHED_CHARACTERS:]
     starts = [match.start() for match in _TRACEBACK.finditer(text)]
@@ -181,7 +181,7 @@ def last_error(text: str) -> str:
         found -= 1
     only = _without_frames(blocks[0])
     if found == 0 and _OF_WRAPPER.search(only) and not _KILLED_WORDS.search(only):
-        # The script itself printed no traceback: a parser's message is a line before the wrapper's.
+        # The script printed no traceback: the message of its parser is before that of the wrapper.
         named = [line for line in text[: starts[0]].splitlines() if _OWN_ERROR.match(line)]
         if named:
             return named[-1]
@@ -193,7 +193,7 @@ def last_error(text: str) -> str:
 
 
 def _culprit(status: JobStatus, logs: Mapping[int, str]) -> RankFailure | None:
-    """The copy whose failure made the job fail: when one has failed, the others are killed or lose it."""
+    """The process whose failure ended the job: the others are killed, or fail since they lost it."""
     failures = status.failures
     for failure in failures:
         if failure.exit_code in (*_KILLED, *_ASKED):
@@ -206,7 +206,7 @@ def _culprit(status: JobStatus, logs: Mapping[int, str]) -> RankFailure | None:
 
 
 def _without_frames(block: str) -> str:
-    """What a traceback ends with: the exception and its message."""
+    """The exception and its message at the end of a traceback."""
     _, _, after = block.partition("\n")
     match = _EXCEPTION.search(after)
     return after[match.start() :].strip() if match else after.strip()
@@ -224,7 +224,7 @@ def _last_error_line(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """The line of an error that names it."""
+    """The line that names the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [
         line for line in lines if any(words.search(line) for words in (_MEMORY, _PORT, _REFUSED, _BROKEN))

@@ -60,7 +60,7 @@ class JsonSource(MetricSource):
 
     def _line(self, fields: Mapping[str, Any], seen_at: float, text: str) -> ScriptLine:
         process = str(fields.get("process", ""))
-        # In other people's files this name may be of the seconds of a step.
+        # Only the client writes both; in other files `time` may be the seconds of a step.
         time = _time(fields.get("time")) if process else None
         common: dict[str, Any] = {"seen_at": seen_at, "time": time, "process": process, "text": text}
         event = fields.get("event")
@@ -83,8 +83,8 @@ class GrowingText:
     """The lines of a file that another process appends to.
 
     Args:
-        path: The file; need not be there yet.
-        skip: Whether existing content is skipped.
+        path: The file; may not exist yet.
+        skip: Whether to skip existing content.
     """
 
     def __init__(self, path: Path, *, skip: bool = False) -> None:
@@ -93,7 +93,7 @@ class GrowingText:
         self._remainder = b""
 
     def take(self, *, has_ended: bool) -> Iterator[str]:
-        """Every complete line; the rest of a file that has ended counts as one."""
+        """Yields each new complete line, and the last line of a file that has ended."""
         try:
             if self.path.stat().st_size < self._offset:
                 self._offset, self._remainder = 0, b""
@@ -112,7 +112,7 @@ class GrowingText:
 
 
 def _time(said: object) -> float | None:
-    """A script's clock; None if it is not a finite number."""
+    """The time as a number; None if it is not a finite number."""
     if isinstance(said, bool) or not isinstance(said, int | float):
         return None
     try:

@@ -1,4 +1,8 @@
-"""Source of a script's progress: what it prints."""
+"""Metric source that reads printed progress lines by regular expressions.
+
+Keras logs such as `Epoch 3/10 ... loss: 0.3 - acc: 0.9` are read here, by the patterns of
+`workload.metrics.pattern`; `tuner/drafting/line_forms.py` has the patterns that `paceline init` suggests.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,13 @@ from tuner.launchers import LogFile, LogReader
 from tuner.probes.commands.metric_source import DISAGREE, MetricSource, SourceContext, shown
 from tuner.probes.commands.progress_line import ANSI, LineForm, ScriptLine
 
-#: Words of lines that are likely to hold a score.
+#: Words in lines that are likely to hold a score.
 _SCORE_WORDS = re.compile(
     r"(?<![a-z])(acc|accuracy|loss|score|auc|auroc|f1|metric|eval|val|valid|validation|test|error|err|perplexity"
     r"|ppl|bleu|rouge|iou|dice|precision|recall|reward|return|psnr|fid|wer|cer|map|mse|mae|rmse|top\d?)(?![a-z])",
     re.IGNORECASE,
 )
-#: What scripts say that go on from a state they found.
+#: What scripts print when they resume.
 _RESUMES = re.compile(
     r"\b(resum\w*|restor\w*|load(ed|ing)|continu\w*)\b.{0,60}\b(checkpoint|ckpt|weights|state|snapshot|epoch|step)s?\b"
     r"|\.(ckpt|pth?|safetensors|npz)\b.{0,40}\b(loaded|restored)\b",
@@ -26,14 +30,14 @@ _RESUMES = re.compile(
 #: Lines of a traceback.
 _NO_SCORE = re.compile(r"\s*(File \"|Traceback |raise |\w*(Error|Exception|Warning)\b)")
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?%?|\bnan\b|\binf\b", re.IGNORECASE)
-#: Bytes read in one call, and in a call at the end: a script that prints more is read bit by bit.
+#: Bytes that one call reads at most, and a call after the script has ended.
 _MOST_BYTES, _MOST_BYTES_AT_END = 2**22, 2**26
-#: Positions of the counting rank that are kept to compare other ranks' values.
+#: Newest positions with a value that are stored to compare the values of other ranks.
 _MOST_COMPARED = 200
-#: So many matches of another rank while the counting one has none are remarked.
+#: The user is told once another rank has this many matches and the rank that counts has none.
 _MANY_MATCHES = 3
 
-#: How launchers and scripts name the rank of a line where all ranks print into one stream.
+#: How launchers and scripts name the rank of a line if all ranks print into one stream.
 _RANK_PREFIX = re.compile(
     r"^\s*\[default(\d+)\]:|[\[(<](?:global[ _]?)?rank[ =:_]*(\d+)[\])>:,]|^\s*\[1,(\d+)\]<std(?:out|err)>",
     re.IGNORECASE,
@@ -43,17 +47,17 @@ Key = tuple[float | None, float | None, float | None]
 
 
 class OutputSource(MetricSource):
-    """Matches of regular expressions in what the script prints.
+    """Matches of regular expressions in the output of the script.
 
-    All matches of a line are read; a position and a value on one line are one report. Colours are removed.
-    One rank's output counts; that of others is only compared with it. Ranks have a copy each, or print into
-    the stream of one, with prefixes such as `[rank1]:`.
+    All matches of a line are read; a position and a value on one line are one report. Terminal colors are
+    removed. The output of one rank counts; the values of other ranks are only compared with it. Each rank has
+    a log of its own, or all ranks print into one, with prefixes such as `[rank1]:`.
 
     Args:
-        form: Of the groups, which have the names of fields.
-        patterns: The expressions.
-        log_files: Returns where each copy's output is stored.
-        rank: The rank whose output counts, or node where there is one process a node.
+        form: The names of fields, which are the names of the groups.
+        patterns: The regular expressions.
+        log_files: Returns the log of each process that the launcher started, by node or rank.
+        rank: The rank whose output counts, or the node if there is one process a node.
         read_every: Seconds between two reads.
     """
 
@@ -74,7 +78,7 @@ class OutputSource(MetricSource):
         self._least_lag = math.inf
         self._values: dict[Key, float] = {}
         self._num_matches: dict[int, int] = {}
-        #: Whether there is a single copy, and whether its lines name the ranks that it started.
+        #: Whether there is a single log, and whether its lines name their rank.
         self._is_one_stream = self._names_ranks = False
 
     @classmethod
@@ -100,7 +104,7 @@ class OutputSource(MetricSource):
             lines = reader.read(limit, has_ended=has_ended)
             while has_ended and reader.num_unread:
                 lines += reader.read(limit, has_ended=True)
-            # The clocks of the nodes and the prober's differ by what the quickest line took, at the most.
+            # The clock of a node differs from the prober's by the delay of its fastest line at most.
             for _, text, written_at in lines:
                 self._least_lag = min(self._least_lag, seen_at - written_at)
                 found += self._of_line(copy, text, written_at + self._least_lag)
@@ -137,9 +141,9 @@ class OutputSource(MetricSource):
         return []
 
     def _rank_of(self, copy: int, text: str) -> tuple[int, bool]:
-        """The rank that printed a line, and whether it counts.
+        """The rank that printed a line, and whether that rank counts.
 
-        A single copy may start all ranks, as torchrun does, and pass on what they print: then the line
+        A single process may start all ranks, as torchrun does, and pass on what they print: then the line
         itself may name its rank.
         """
         named = _RANK_PREFIX.search(text) if self._is_one_stream else None
@@ -150,7 +154,7 @@ class OutputSource(MetricSource):
         return rank, rank == self._rank
 
     def _add_if_like_score(self, text: str) -> None:
-        """Keeps a line that looks like a score but does not match."""
+        """Stores a line that looks like a score but does not match."""
         is_likely = _SCORE_WORDS.search(text) and _NUMBER.search(text) and not _NO_SCORE.match(text)
         if is_likely:
             self.add_unmatched(_NUMBER.sub("#", text), shown(text))
@@ -163,7 +167,7 @@ class OutputSource(MetricSource):
             del self._values[next(iter(self._values))]
 
     def _compare(self, copy: int, lines: Sequence[ScriptLine]) -> None:
-        """Compares another rank's values with those of the rank that counts."""
+        """Compares the values of another rank with those of the rank that counts."""
         for line in lines:
             own = self._values.get(_key(line))
             if line.value is None or own is None or math.isclose(own, line.value, rel_tol=1e-6):
@@ -176,13 +180,13 @@ class OutputSource(MetricSource):
                 )
         if self._num_matches.get(copy) == _MANY_MATCHES and not self._num_matches.get(self._rank):
             self.remarks[
-                f"rank {copy} prints lines that match and rank {self._rank} prints none: if it is to count, "
-                f"set workload.metrics.rank = {copy}"
+                f"rank {copy} prints lines that match, but rank {self._rank} prints none: to read rank "
+                f"{copy}, set workload.metrics.rank = {copy}"
             ] = None
 
 
 def _joined(found: Sequence[Mapping[str, str | None]]) -> list[dict[str, str | None]]:
-    """The fields of a line's matches; neighbours that do not repeat a field are one report."""
+    """The reports of a line: adjacent matches that do not repeat a field are one report."""
     reports: list[dict[str, str | None]] = []
     for groups in found:
         fields = {name: text for name, text in groups.items() if text is not None}

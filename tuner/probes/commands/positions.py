@@ -1,4 +1,4 @@
-"""Finds where in its run each line of a script belongs."""
+"""Finds the position of each line of a script in its run, in steps and samples."""
 
 from __future__ import annotations
 
@@ -8,32 +8,26 @@ from dataclasses import dataclass, field, replace
 
 from tuner.domain.measurement import CurvePoint
 from tuner.job.sections import GoalSection
-from tuner.probes.commands.epoch_scores import EpochScores
 from tuner.probes.commands.epochs import EpochLines
 from tuner.probes.commands.progress_line import ProgressLine, ScriptLine
 from tuner.probes.commands.run_clock import ReadPoint
+from tuner.probes.commands.score_positions import EpochScores, ScoreBeforePosition
 from tuner.probes.commands.script_clock import ScriptClock
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.commands.script_values import ScriptValues
-from tuner.probes.commands.value_order import ValueOrder
 
-#: So many lines one after the other that go back show that the script counts anew.
+#: This many lines in a row that go back show that the script counts from the start again.
 _MOST_STRAY = 3
 _TWO_VALUES = "the script reported several values for one position"
 _BEGAN_ANEW = (
-    "the script began anew although it was asked to resume (workload.resume): what was trained before is "
-    "trained and paid for again"
+    "the script began anew although it was asked to resume (workload.resume): the training before is "
+    "repeated and charged again"
 )
 
 
 @dataclass(kw_only=True)
 class Ignored:
-    """Lines that were left out for the same reason.
-
-    Args:
-        count: How many.
-        example: The first one.
-    """
+    """Number of lines that were left out for the same reason, and the first of them."""
 
     count: int = 0
     example: str = ""
@@ -41,7 +35,15 @@ class Ignored:
 
 @dataclass(kw_only=True)
 class _Counter:
-    """How far the counting of one process, or of one epoch, has come."""
+    """Samples counted by one process, or in one epoch.
+
+    Args:
+        first: The first position; None before it.
+        frontier: The furthest position.
+        has_bare_lines: Whether lines without a value were read.
+        scored: Values by position.
+        last_interval: Samples between the last two positions.
+    """
 
     first: int | None = None
     frontier: int = 0
@@ -51,7 +53,7 @@ class _Counter:
 
 
 class Positions:
-    """Places the lines of one attempt at a slice, in the order in which they were written.
+    """Positions the lines of one job of a slice, in the order in which they were written.
 
     What the lines show of the script goes to `habits`. If that changes how lines are read, `has_changed` is
     true: then a new instance has to position all lines again.
@@ -59,13 +61,17 @@ class Positions:
     Args:
         habits: What is known of the job's script.
         goal: The job's goal.
-        batch_size: Of a step.
-        epoch_samples: Of an epoch; None if the job does not say.
-        known: How far the run was known before.
-        earlier: Scores of the run's earlier slices.
+        batch_size: Samples of a step.
+        epoch_samples: Samples of an epoch; None if the job does not state them.
+        known: The last known point of the run before this job.
+        earlier: Scores of the earlier slices of the run.
         started_at: When the script was started, seconds on the prober's clock.
-        resumes: Whether it was started to resume.
-        may_restart: Whether something else, such as torchrun, may restart the script from its checkpoint.
+        resumes: Whether the script was asked to resume.
+        may_restart: Whether a program such as torchrun may restart the script from its checkpoint.
+
+    Attributes:
+        ignored: Lines that were left out, by reason.
+        refusal: Why the lines cannot be positioned; None if they can.
     """
 
     def __init__(
@@ -87,11 +93,11 @@ class Positions:
         self._clock = ScriptClock(habits)
         self._values = ScriptValues(habits, goal, was_finite=known.value is not None)
         self._epochs = EpochLines(habits, started_at=started_at, is_fresh=known.samples == 0)
-        self._order = ValueOrder(habits, started_at=started_at, is_fresh=known.samples == 0)
+        self._order = ScoreBeforePosition(habits, started_at=started_at, is_fresh=known.samples == 0)
         self._counter = _Counter()
         self._process = ""
         self._offset = 0
-        #: Samples at which a resumed script began to count anew; 0 where it counts on.
+        #: Samples at which a resumed script started to count from 0; 0 if it counts on.
         self._resumed_at = 0
         self._has_bare_steps = False
         self._score_step: tuple[float, int] | None = None
@@ -102,9 +108,7 @@ class Positions:
         self._last_step = self._most_steps = 0.0
         self._last_samples: int | None = None
         self._epoch_scores = EpochScores(habits)
-        #: Lines that were left out, by reason.
         self.ignored: dict[str, Ignored] = {}
-        #: Why the script's lines cannot be positioned; None as long as they can.
         self.refusal: str | None = None
 
     @property
@@ -114,13 +118,13 @@ class Positions:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is known how the lines are to be read, so that the next one changes nothing."""
+        """Whether no later line can change the positions of the lines before."""
         counts_otherwise = self._score_step is not None and self._habits.scores_count_otherwise is None
         readers = (self._epochs, self._order, self._epoch_scores)
         return not counts_otherwise and all(reader.is_settled for reader in readers)
 
     def place(self, lines: Iterable[ScriptLine]) -> list[ProgressLine]:
-        """The lines at their places; those that have none are counted in `ignored`."""
+        """Positions lines; those without a position are counted in `ignored`."""
         found: list[ProgressLine] = []
         for line in lines:
             if line.event != "progress":
@@ -136,7 +140,7 @@ class Positions:
         return found
 
     def finish(self) -> list[ProgressLine]:
-        """What was held back until more lines would come, now that the script has ended by itself."""
+        """Positions the lines that waited for later ones, after the script has ended by itself."""
         size = self._epoch_samples or 0
         return [
             self._line(line, int(epochs * size) + self._resumed_at, time_of=time_of)
@@ -144,7 +148,7 @@ class Positions:
         ]
 
     def begin_process(self, process: str = "") -> None:
-        """The next lines come from another process, which may count from its checkpoint."""
+        """Prepares for lines of another process, which may count from its checkpoint."""
         if self._counter.first is not None:
             self._counter, self._offset, self._back = _Counter(), 0, []
             self._epochs.begin_process()
@@ -166,12 +170,12 @@ class Positions:
                 return [self._scored(replace(line, step=None), self._last_samples or 0)]
             is_open = self._score_step is not None and self._habits.scores_count_otherwise is None
             if is_open and line.value is not None and line.epoch is None:
-                return []  # until the next score shows it
+                return []  # the next score shows what its steps count
             return self._fine(line, self._from_steps(line, line.step))
         if line.epoch is not None:
             if self._epoch_samples is None:
                 raise ValueError(
-                    "reports only epochs, and workload.epoch_samples is not set in the job: add it"
+                    "reports only epochs, and the job does not state workload.epoch_samples: add it"
                 )
             if self._epochs.is_fraction(line):
                 return self._fine(line, round(line.epoch * self._epoch_samples))
@@ -191,10 +195,10 @@ class Positions:
     # Steps and samples.
 
     def _counts_otherwise(self, line: ScriptLine) -> bool:
-        """Whether a score's line counts epochs, or scorings, under the name of steps, as MMEngine does.
+        """Whether lines with scores count epochs or evaluations under the name of steps, as MMEngine does.
 
-        Its first two counts then are 1 and 2, or 0 and 1, while training has gone on from further on to still
-        further on.
+        Then their first two steps are 1 and 2, or 0 and 1, while the other lines are at much larger steps and
+        advance between them.
         """
         habits, step = self._habits, line.step
         if line.value is None or line.samples is not None or line.epoch is not None:
@@ -210,14 +214,14 @@ class Positions:
             elif self._score_step is not None:
                 habits.scores_count_otherwise = True
                 habits.say(
-                    "lines with scores count something else than the others under the name of steps, such as "
+                    "lines with scores do not count steps under the name of steps, such as "
                     f"{line.text.strip()[:120]!r}: each score belongs to the position before it"
                 )
             self._score_step = (step or 0, self._last_samples)
         return bool(habits.scores_count_otherwise)
 
     def _from_steps(self, line: ScriptLine, step: float) -> int:
-        """Samples at a number of steps, which may count within the epoch."""
+        """Samples at a number of steps since the run or the epoch began."""
         habits, epoch = self._habits, line.epoch
         samples = round(step * self._batch_size)
         if epoch is None or epoch != math.floor(epoch):
@@ -232,13 +236,13 @@ class Positions:
                     counted = "steps" if line.samples is None else "samples"
                     habits.say(
                         f"the script counts {counted} within each epoch, and calls its first epoch {base}: "
-                        "positions are epochs and what was counted in them"
+                        "positions are computed from both"
                     )
             if self._epoch_samples is None and habits.step_is_within_epoch and not habits.epoch_samples:
                 habits.epoch_samples = self._most_steps * self._batch_size
                 habits.say(
-                    "workload.epoch_samples is not stated: an epoch is taken for the "
-                    f"{habits.epoch_samples:g} samples that the script's steps show"
+                    "workload.epoch_samples is not stated: an epoch is taken to have "
+                    f"{habits.epoch_samples:g} samples, as the script's steps show"
                 )
             self._most_steps = 0.0
         elif habits.step_is_within_epoch is None and self._known.samples > 2 * samples and epoch > base:
@@ -252,7 +256,7 @@ class Positions:
         return int((epoch - base) * size + (min(samples, size) if size else samples))
 
     def _fine(self, line: ScriptLine, samples: int) -> list[ProgressLine]:
-        """Lines whose positions are exact."""
+        """Positions a line that names steps, samples or a fraction of an epoch."""
         if self._resumed is not None:
             self._resumed.append((line, samples))
             return self._after_resume()
@@ -275,8 +279,8 @@ class Positions:
             positioned = self._scored(line, samples, is_late=True)
             if positioned.value is not None:
                 self._habits.say(
-                    "the script reports scores after training has gone on: each is positioned at the "
-                    "position it names"
+                    "the script reports scores after training has continued: each score belongs to the "
+                    "position that it names"
                 )
             return [positioned]
         self._back.append((line, samples))
@@ -286,18 +290,18 @@ class Positions:
 
     def _stray_lines(self) -> None:
         for line, _ in self._back:
-            self.ignore("names a position that training had passed", line.text)
+            self.ignore("names a position that training had already passed", line.text)
         self._back = []
 
     def _count_anew(self) -> list[ProgressLine]:
-        """The script's count went back: at each epoch, by a restart, or for a reason that is not known."""
+        """Positions lines that went back: at a new epoch, after a restart, or for an unknown reason."""
         counter, (line, samples) = self._counter, self._back[0]
         size = self._epoch_samples
         in_steps = line.samples is None and line.epoch is None and size is not None
         cycle = counter.frontier - self._offset
         if in_steps and size is not None and abs(cycle - size) <= counter.last_interval + self._batch_size:
             self._habits.say(
-                "the script's steps begin again at each epoch: positions are epochs and steps together"
+                "the script's steps begin again in each epoch: positions are computed from epochs and steps"
             )
             self._offset += size
             lines, self._back = self._back, []
@@ -311,8 +315,8 @@ class Positions:
             return found
         if self._may_restart:
             self._habits.say(
-                f"positions went back from {counter.frontier} to {samples} samples: taken for a restart of "
-                "the script from its checkpoint"
+                f"positions went back from {counter.frontier} to {samples} samples: the script seems to have "
+                "restarted from its checkpoint"
             )
             lines, self._back = self._back, []
             self._counter = _Counter()
@@ -320,14 +324,14 @@ class Positions:
         if self.refusal is None:
             self.refusal = (
                 f"the script's position went back from {counter.frontier} to {samples} samples "
-                f"({line.text.strip()[:120]!r}), so that it is not known how far training is. If it counts "
+                f"({line.text.strip()[:120]!r}), so that the progress of training is unknown. If it counts "
                 "within an epoch, also report the epoch, and state workload.epoch_samples; if it trains "
                 "several models one after the other, such as folds, let it train one"
             )
         return []
 
     def _after_resume(self) -> list[ProgressLine]:
-        """Whether a resumed script counts on, counts anew, or has begun anew."""
+        """Decides whether a resumed script counts on, counts from 0, or has started from scratch."""
         assert self._resumed is not None
         lines = self._resumed
         line, samples = lines[-1]
@@ -335,11 +339,11 @@ class Positions:
         fresh = self._habits.first_position
         if fresh is not None and first <= 1.01 * fresh and 2 * first <= known:
             if line.value is None or not math.isfinite(line.value):
-                return []  # until a score shows which of both it is
+                return []  # a score will show whether it has resumed
             if self._goes_on_from_last(line, samples):
                 self._resumed_at = known
                 self._habits.say(
-                    "after a resume the script counts its steps from 0 again: they are added to those before"
+                    "after a resume the script counts its steps from 0: they are added to the steps before"
                 )
             else:
                 self._habits.say(_BEGAN_ANEW)
@@ -347,7 +351,7 @@ class Positions:
         return [positioned for again, before in lines for positioned in self._fine(again, before)]
 
     def _goes_on_from_last(self, line: ScriptLine, samples: int) -> bool:
-        """Whether a value goes on from the run's last score rather than from where the run began."""
+        """Whether a value is closer to the last score of the run than to the score at the same samples."""
         assert line.value is not None
         if not self._earlier:
             return False
@@ -358,7 +362,7 @@ class Positions:
     # Epochs.
 
     def _coarse(self, line: ScriptLine, epoch: float) -> list[ProgressLine]:
-        """Lines that name a whole epoch, or a value that belongs to the last one named."""
+        """Positions a line that names a whole epoch, or a value in the last epoch named."""
         size, counter = self._epoch_samples, self._counter
         assert size is not None
         if self._resumed is not None:
@@ -387,11 +391,11 @@ class Positions:
         size, known = self._epoch_samples or 0, self._known.samples
         first = self._epochs.done(epoch) * size
         if line.value is None and 2 * first <= known:
-            return  # until a score shows whether it goes on
+            return  # a score will show whether it has resumed
         if 2 * first <= known and self._goes_on_from_last(line, int(first)):
             self._resumed_at = known
             self._habits.say(
-                "after a resume the script counts its epochs anew: they are added to those before"
+                "after a resume the script counts its epochs from the start: they are added to those before"
             )
         elif 2 * first <= known:
             self._habits.say(_BEGAN_ANEW)
@@ -412,8 +416,8 @@ class Positions:
         if value is not None and math.isfinite(value):
             if before is not None and not math.isclose(before, value, rel_tol=1e-6):
                 self._habits.say(
-                    f"{_TWO_VALUES}, such as {before:g} and {value:g} for {samples} samples: the last one of "
-                    "each counts. If several ranks print, let only rank 0 print",
+                    f"{_TWO_VALUES}, such as {before:g} and {value:g} at {samples} samples: the last value "
+                    "counts. If several ranks print, let only rank 0 print",
                     once=_TWO_VALUES,
                 )
             self._counter.scored[samples] = value
@@ -450,7 +454,7 @@ class Positions:
         )
 
     def _is_recounted(self, line: ScriptLine) -> bool:
-        """Whether a line's steps are not those since the run began."""
+        """Whether the steps of a line do not count from the beginning of the run."""
         within = bool(self._habits.step_is_within_epoch) and line.epoch is not None
         return within or self._resumed_at > 0 or (self._offset > 0 and line.samples is None)
 

@@ -1,20 +1,18 @@
-"""Prober that runs the user's own command: any script, in any framework, that reports progress."""
+"""Prober that runs the user's own command: a training script in any framework that reports progress."""
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from search_spaces import Configuration
-from tuner.domain.errors import ProbeError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.launchers import JobHandle, JobState, JobStatus, Launcher
 from tuner.launchers.log_ends import read_ends
 from tuner.probes.commands.failures import Failure, FailureKind, classify
+from tuner.probes.commands.heard import Heard, last_kinds
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.commands.set_aside import (
     has_set_aside,
@@ -25,93 +23,71 @@ from tuner.probes.commands.set_aside import (
     truncated_words,
 )
 from tuner.probes.commands.slice import CommandSlice
-from tuner.probes.commands.slice_lines import Heard, last_kinds
 from tuner.probes.commands.task import SLICES_FOLDER, CommandPlan, can_go_on
-from tuner.probes.probe_folder import ProbeFolder, unwritable
-from tuner.probes.prober import ProbeHandle, Prober, Until
-from tuner.probes.slice_plan import SlicePlan
+from tuner.probes.launched_prober import LaunchedProber
+from tuner.probes.probe_folder import unwritable
+from tuner.probes.prober import ProbeHandle, Until
 
-#: A job that loses its nodes, or finds its port in use, so many times in a row without progress has failed.
+#: A job that loses its nodes or finds its port in use this many times in a row without progress has failed.
 _MOST_LOSSES = 3
-#: A command that found its port in use starts again after so many seconds, times how often it did.
+#: Seconds before a command that found its port in use starts again, times the number of such failures.
 _PORT_SECONDS = 0.5
-#: A script that was asked to stop, but never polls for it, gets SIGTERM after so many seconds.
+#: Seconds before a script that never calls `should_stop` gets SIGTERM.
 _MOMENT_SECONDS = 0.5
-#: A slice that ends by seconds waits for the next line this many times as long as for those before.
+#: A slice that ends by seconds waits for its next line up to this many times the longest interval so far.
 _LATE_LINE_FACTOR = 1.5
 
 
-class CommandProber(Prober):
-    """Probes by running `workload.command`, and reading what it reports.
+class CommandProber(LaunchedProber[CommandSlice]):
+    """Runs `workload.command` and reads what it reports.
 
-    A slice ends once a line reaches its end: the script is asked to stop (`should_stop` of the client), then
-    sent SIGTERM and given `workload.grace` to save. A slice that trains waits for a scoring, however many
-    samples it takes, since without one it shows nothing. A slice that ends by `scores` ends once as many new
-    scores were read. It ends PAUSED. Where the script cannot resume, or has saved nothing, the next
-    slice starts the run over and is charged for all of it. If it gets at least as far as the run is known,
-    its own curve and clock replace those of the slices before; else it adds nothing. REACHED, DIVERGED and so
-    on are as for training; a script that ends by itself is STOPPED.
+    When a line reaches the end of the slice, the script is asked to stop (`should_stop` of the client), then
+    gets SIGTERM and `workload.grace` seconds to save; the slice ends PAUSED. A slice that trains always waits
+    for a score, since it shows nothing without one. A slice that ends by `scores` ends after that many new
+    scores. A script that ends by itself ends the slice STOPPED; the other outcomes are as for training.
 
-    Jobs that lose their nodes, or find a port in use, are resubmitted from what was saved, until they did
-    so three times in a row without progress. While a job waits for nodes nothing is charged, and
-    `probe.hang_timeout` does not run.
+    If the script cannot resume, or has saved nothing, the next slice starts the run over and is charged for
+    all of it. If that slice gets at least as far as the slices before, its curve and clock replace theirs;
+    otherwise it adds nothing.
 
-    Where the script fails as it resumes, its run starts anew once, in the same slice: what it had saved is
-    moved aside, never deleted. A script that refuses to resume, or whose saving takes longer than
-    `workload.grace`, is not asked to resume again.
+    Jobs that lose their nodes or find a port in use are submitted again, up to three times in a row without
+    progress. While a job waits for nodes, nothing is charged and `probe.hang_timeout` does not count.
+
+    If the script fails while it resumes, its run starts from scratch once, in the same slice: what it had
+    saved is moved aside, not deleted. A script that refuses to resume, or that needs longer than
+    `workload.grace` to save, is not asked to resume again.
 
     Args:
         job: A job with a command.
-        job_folder: Where its file lies.
+        job_folder: The folder of the job file.
         launcher: Runs the command; closed with the prober.
         clock: Seconds, never going back.
     """
 
     def __init__(
-        self,
-        job: Job,
-        job_folder: Path,
-        launcher: Launcher,
-        clock: Callable[[], float] = time.monotonic,
+        self, job: Job, job_folder: Path, launcher: Launcher, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._job, self._job_folder, self._launcher, self._clock = job, job_folder, launcher, clock
-        self._cluster = job.resolved_cluster()
-        self._slices: dict[str, CommandSlice] = {}
+        super().__init__(job, job_folder, launcher, clock)
         self._leaving: dict[Path, list[JobHandle]] = {}
-        #: What is known of how the script reports, by the folder of a study's probes.
+        #: What is known of how the script reports, by the folder of the study's probes.
         self._habits: dict[Path, ScriptHabits] = {}
-        self._identities = (str(number) for number in itertools.count(1))
-        #: Whether the script was seen to be unable to resume: every slice starts over, in empty folders.
+        #: Whether the script cannot resume, so that every slice starts over in empty folders.
         self._starts_over = False
 
     def start(
         self, configuration: Configuration, purpose: Purpose, until: Until, folder: Path
     ) -> ProbeHandle:
-        if purpose is Purpose.TIMING and until.steps is None:
-            until = replace(until, steps=self._job.probe.timing_steps)
-        folder = folder.resolve()
-        probe_folder = ProbeFolder(folder)
-        plan = SlicePlan(
-            job=self._job,
-            job_folder=self._job_folder.resolve(),
-            configuration=configuration,
-            purpose=purpose,
-            until=until,
-            folder=folder,
-            scored_samples=max(probe_folder.reported_samples, default=0),
-        )
-        probe_folder.describe(plan, num_ranks=self._cluster.num_ranks(configuration.nodes))
+        plan, probe_folder = self._plan(configuration, purpose, until, folder)
         record = CommandSlice(
             plan=plan,
             folder=probe_folder,
             cluster=self._cluster,
             started=self._clock(),
-            habits=self._habits_of(folder.parent),
+            habits=self._habits_of(plan.folder.parent),
         )
-        identity = next(self._identities)
-        self._slices[identity] = record
+        handle = self._add(record, plan)
         self._submit_if_free(record)
-        return ProbeHandle(identity=identity, configuration=configuration, purpose=purpose, folder=folder)
+        return handle
 
     def poll(self, handle: ProbeHandle) -> Measurement:
         record = self._record(handle)
@@ -140,7 +116,7 @@ class CommandProber(Prober):
         self._end(record, Outcome.STOPPED, now, is_cancelled=True)
 
     def heard(self, handle: ProbeHandle) -> Heard:
-        """What a slice has heard of its script so far."""
+        """What a slice has read of its script so far, for the user."""
         record = self._record(handle)
         heard = record.heard
         if record.source is not None:
@@ -154,7 +130,7 @@ class CommandProber(Prober):
         return heard
 
     def ask_to_end(self, handle: ProbeHandle) -> float | None:
-        """By the stop file, then by SIGTERM; a script is killed `workload.grace` after that."""
+        """Asks by the stop file, then by SIGTERM; `workload.grace` later the script is killed."""
         record = self._record(handle)
         if record.job is None or record.ended is not None:
             return None
@@ -178,17 +154,8 @@ class CommandProber(Prober):
             self._habits[study_folder] = ScriptHabits.load(study_folder)
         return self._habits[study_folder]
 
-    def _record(self, handle: ProbeHandle) -> CommandSlice:
-        try:
-            return self._slices[handle.identity]
-        except KeyError:
-            raise ProbeError(
-                f"slice {handle.identity!r} does not belong to this prober, which started "
-                f"{len(self._slices)}; poll the handle that start() gave"
-            ) from None
-
     def _submit_if_free(self, record: CommandSlice) -> None:
-        """Submits a slice's job, once no cancelled job in its folder is still saving."""
+        """Submits the job of a slice, unless a cancelled job in its folder is still saving."""
         folder = record.plan.folder
         leaving = [
             job for job in self._leaving.pop(folder, []) if not self._launcher.poll(job).state.has_ended
@@ -233,7 +200,7 @@ class CommandProber(Prober):
         return status
 
     def _watch(self, record: CommandSlice, status: JobStatus, now: float) -> None:
-        """Asks a running job to end if there is a reason, and makes sure that it does."""
+        """Asks a running job to end if there is a reason, and cancels it if it does not."""
         if record.verdict is None:
             found = self._reason_to_end(record, now) if status.state is JobState.RUNNING else None
             if found is None:
@@ -248,7 +215,7 @@ class CommandProber(Prober):
 
     @staticmethod
     def _ask(record: CommandSlice, verdict: Outcome, words: str | None, now: float) -> None:
-        """Asks a script to save and end, and decides how its slice will have ended."""
+        """Asks a script to save and end, and stores the outcome of its slice."""
         record.verdict, record.verdict_words, record.verdict_at = verdict, words, now
         assert record.attempt is not None
         record.attempt.stop_file.touch()
@@ -274,7 +241,7 @@ class CommandProber(Prober):
         return None
 
     def _is_over(self, record: CommandSlice, now: float, *, has_ended: bool = False) -> bool:
-        """Whether the slice has come to its end: right after a score, or as the script ends by itself."""
+        """Whether the slice has reached its end: right after a score, or when the script ends by itself."""
         if record.curve.num_lines == 0:
             return False
         until, known, position = record.plan.until, record.curve.known, record.curve.position
@@ -283,10 +250,10 @@ class CommandProber(Prober):
                 return False
         else:
             may_end = has_ended or record.may_end
-            # Lines read together may hold more scores, and training beyond them: it ends nevertheless.
+            # Enough scores end the slice, even if lines that were read together show training beyond them.
             if may_end and record.plan.has_all_scores(record.curve.num_scores):
                 return True
-            # A slice that trains shows nothing without a score, however rare: only the budget ends it before.
+            # A slice that trains shows nothing without a score: only the budget ends it earlier.
             if record.curve.num_scores == 0 or not (may_end and (has_ended or record.curve.is_at_score)):
                 return False
         if until.samples is not None and position.samples >= until.samples:
@@ -303,7 +270,7 @@ class CommandProber(Prober):
         return waits >= wanted and is_late and record.curve.has_interval
 
     def _after_job(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
-        """The slice's measurement after its job has ended."""
+        """The measurement of a slice whose job has ended."""
         state, verdict = status.state, record.verdict
         if record.refusal is not None:
             return self._end(record, Outcome.FAILED, now, record.refusal)
@@ -396,9 +363,9 @@ class CommandProber(Prober):
         return self._end(record, Outcome.FAILED, now, words)
 
     def _start_anew(self, record: CommandSlice, failure: Failure, now: float) -> Measurement:
-        """Starts a run anew after it could not resume, unless it had started anew before."""
+        """Starts a run from scratch after it could not resume, unless it has done so before."""
         folder, resumed = record.plan.folder, record.attempt is not None and record.attempt.resumes
-        # On a full disk nothing can be saved, which is no fault of the script.
+        # On a full disk nothing can be saved, which is not the fault of the script.
         record.folder.check_disk_space()
         what = f"its checkpoint could not be read ({failure.error})"
         if failure.kind is FailureKind.RESUME_REFUSED:
@@ -425,7 +392,7 @@ class CommandProber(Prober):
         return record.measurement(Outcome.RUNNING, now)
 
     def _after_loss(self, record: CommandSlice, what: str, now: float) -> Measurement:
-        """Submits the rest of a slice again after a fault of the infrastructure, if it may."""
+        """Submits the remainder of a slice after a fault of the infrastructure, unless it happened too often."""
         self._trim(record)
         record.was_lost(now, f"{what}; submitted again")
         if record.lost_in_a_row >= _MOST_LOSSES:
@@ -448,7 +415,7 @@ class CommandProber(Prober):
             outcome = Outcome.STOPPED
         try:
             if not outcome.is_fault:
-                # The search may store of a cancelled slice that its run is where it was before.
+                # The search may store that the run of a cancelled slice is where it was before.
                 if not is_cancelled:
                     record.curve.take_whole_pass()
                     if outcome in (Outcome.PAUSED, Outcome.STOPPED) and record.curve.reached_target():
@@ -461,20 +428,20 @@ class CommandProber(Prober):
         self._trim(record)
         record.ended = record.measurement(outcome, now, error)
         if outcome is Outcome.FAILED:
-            # On a full disk scripts fail one after the other, which is no fault of theirs.
+            # On a full disk scripts fail one after the other, which is not their fault.
             record.folder.check_disk_space()
         record.folder.end_slice(outcome)
         return record.ended
 
     def _trim(self, record: CommandSlice) -> None:
-        """Bounds what is kept on disk of a job from which nothing more is read."""
+        """Shortens the logs and reports of a job from which nothing more is read."""
         if record.job is not None and record.attempt is not None:
             self._launcher.trim_logs(record.job)
             record.attempt.trim_reports()
 
 
 def _fails_as_before(failure: Failure, record: CommandSlice) -> bool:
-    """Whether another configuration failed before by the same error at the same line; notes this failure."""
+    """Whether another configuration failed with the same error at the same line; stores this failure."""
     habits, values = record.habits, record.plan.configuration.key
     is_same = failure.identity == habits.start_failure and habits.start_failure_of not in ("", values)
     habits.start_failure, habits.start_failure_of = failure.identity, values

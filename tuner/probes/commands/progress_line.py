@@ -1,4 +1,4 @@
-"""Parse progress lines of a script, whatever their format."""
+"""Parses the numbers in a script's progress lines: positions, values with percent signs, clocks, dates."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from typing import Any, Literal
 from tuner.domain.measurement import NoiseStatistic
 from tuner.job import MetricsSection
 
-#: Events of a script: progress, that its training starts, that it polls for a stop, gradient noise.
+#: What a line reports: progress, the start of training, that the script polls for a stop, gradient noise.
 Event = Literal["progress", "begin", "asks", "noise"]
-#: Most steps or samples of a run: floats count exactly up to here.
+#: Largest number of steps or samples: floats are exact up to here.
 MOST = 2**53
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptLine:
-    """One report of a script as it stands there, before it is known where in the run it belongs.
+    """One report of a script as it was written, before its position in the run is known.
 
     Args:
-        event: What it is about.
-        seen_at: When it was read, on the prober's clock.
-        time: When it was written, on a clock that is known to run evenly; None if there is none.
-        process: Names the process that wrote it, if lines name it.
+        event: What it reports.
+        seen_at: When it was read, on the prober's clock, seconds.
+        time: When it was written, seconds on a steady clock; None if unknown.
+        process: The process that wrote it; empty if unknown.
         step: Optimizer steps, as reported; None if the line has none.
         samples: Samples, as reported.
         epoch: Epoch, as reported; may be a fraction.
-        seconds: The script's own clock, as reported, in a unit that is not known yet.
-        value: The metric, as reported, in a unit that is not known yet.
+        seconds: The script's own clock, as reported, in an unknown unit.
+        value: The metric, as reported, as a fraction or in percent.
         has_percent_sign: Whether the value has a percent sign.
         noise: Gradient noise, for that event.
         text: The line, for messages.
-        has_unread_clock: Whether it names a time that cannot be read.
+        has_unread_clock: Whether it has a clock that cannot be read.
     """
 
     event: Event = "progress"
@@ -54,24 +54,24 @@ class ScriptLine:
 
     @property
     def has_position(self) -> bool:
-        """Whether the line itself says how far training is."""
+        """Whether the line names a step, samples or an epoch."""
         return self.step is not None or self.samples is not None or self.epoch is not None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressLine:
-    """One report of a script, at its place in the run.
+    """One report of a script at its position in the run.
 
     Args:
-        event: What it is about.
-        seen_at: When it was read, on the prober's clock.
-        time: When it was written, on a clock of the script's; None if it is not reported.
-        seconds: The script's own training clock, since the run began; None where it has none.
-        process: Names the process that wrote it, if lines name it.
+        event: What it reports.
+        seen_at: When it was read, on the prober's clock, seconds.
+        time: When it was written, seconds on a steady clock; None if unknown.
+        seconds: The script's own training clock since the run began; None if it reports none.
+        process: The process that wrote it; empty if unknown.
         step: Optimizer steps done.
         samples: Samples seen.
-        value: The metric, in the unit of the job's target; None where nothing was scored.
-        is_late: Whether training had gone on when the value was reported.
+        value: The metric, in the unit of the job's target; None if nothing was scored.
+        is_late: Whether training had continued before the value was reported.
         noise: Gradient noise, for that event.
     """
 
@@ -100,10 +100,10 @@ class LineForm:
     def line(
         self, fields: Mapping[str, Any], *, seen_at: float, time: float | None = None, text: str = ""
     ) -> ScriptLine | None:
-        """A line from its fields by the user's names; None if it has neither a position nor a value.
+        """Parses the fields of a line; None if it has neither a position nor a value.
 
         Raises:
-            ValueError: Something is not a number.
+            ValueError: A field is not a number.
         """
         names = self.metrics
         value, is_percent = read_value(fields, names.value)
@@ -123,7 +123,7 @@ class LineForm:
         return line if line.has_position or line.value is not None else None
 
     def start(self, fields: Mapping[str, Any]) -> tuple[int, int]:
-        """Steps and samples at which a script reports that its training starts.
+        """Steps and samples that a script reports at the start of training.
 
         Raises:
             ValueError: One of them is not a count.
@@ -132,7 +132,7 @@ class LineForm:
         return int(found[0]), int(found[1])
 
     def expected(self) -> str:
-        """What a line needs, in words."""
+        """A description of what a line has to hold."""
         names = self.metrics
         return (
             f"one of {names.step!r}, {names.samples!r} and {names.epoch!r} with a number in it, and "
@@ -152,10 +152,10 @@ class LineForm:
 
 
 def read_value(fields: Mapping[str, Any], name: str) -> tuple[float | None, bool]:
-    """A metric's number and whether it has a percent sign; numbers may have a decimal comma.
+    """Parses a metric, which may have a decimal comma, and says whether it has a percent sign.
 
     Raises:
-        ValueError: There is something, and no number in it.
+        ValueError: The field is not empty and holds no number.
     """
     found = fields.get(name)
     text = _plain_text(found, name)
@@ -165,10 +165,10 @@ def read_value(fields: Mapping[str, Any], name: str) -> tuple[float | None, bool
 
 
 def read_count(fields: Mapping[str, Any], name: str) -> float | None:
-    """A position's number; commas group its thousands.
+    """Parses a position, in which commas group thousands.
 
     Raises:
-        ValueError: There is something, and no number in it.
+        ValueError: The field is not empty and holds no number.
     """
     found = fields.get(name)
     text = _plain_text(found, name)
@@ -176,9 +176,9 @@ def read_count(fields: Mapping[str, Any], name: str) -> float | None:
 
 
 def read_clock(fields: Mapping[str, Any], name: str) -> float | None:
-    """Seconds of a script's clock: a number, `1:02:03`, `12s`, `3m12s`, or a date; None if it is none.
+    """Parses a clock, such as `63.5`, `1:02:03`, `12s`, `3m12s` or a date, in seconds; None if it is invalid.
 
-    A date gives seconds since the epoch of Unix; one whose form is not known gives the seconds of its day.
+    A date gives seconds since 1970; a date in an unknown format gives the seconds of its day.
     """
     found = fields.get(name)
     try:
@@ -211,7 +211,7 @@ def read_clock(fields: Mapping[str, Any], name: str) -> float | None:
     return 3600.0 * hours + 60.0 * minutes + seconds
 
 
-#: Colours and other commands to a terminal.
+#: Colors and other control sequences of a terminal.
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")
 _TIME_OF_DAY = re.compile(r"(?<![\d:])(\d{1,2}):(\d{2}):(\d{2}(?:[.,]\d+)?)(?![\d:])")
@@ -226,7 +226,7 @@ _PLAIN_NUMBER = re.compile(
 
 
 def _plain_text(found: Any, name: str) -> str | None:
-    """What stands in a field without colours and what surrounds a number; None if nothing does."""
+    """The text of a field without colors, brackets and quotes; None if it is empty."""
     if found is None or found == "":
         return None
     if isinstance(found, bool):
@@ -248,7 +248,7 @@ def _number(text: str, found: Any, name: str, *, comma: str) -> float:
         return float(plain)
     except (ValueError, OverflowError):
         pass
-    # A tensor, a number with its unit.
+    # A tensor, or a number with a unit.
     numbers = _PLAIN_NUMBER.findall(plain)
     if len(numbers) == 1 or (numbers and plain.startswith(("tensor(", "array("))):
         return float(numbers[0])
@@ -256,10 +256,11 @@ def _number(text: str, found: Any, name: str, *, comma: str) -> float:
 
 
 def noise_statistic(fields: Mapping[str, Any]) -> NoiseStatistic:
-    """Unbiased estimates from the squared norms of a small and a large batch's gradient.
+    """Unbiased estimates of gradient noise from the squared gradient norms of a small and a large batch.
 
     S = (|g_s|^2 - |g_l|^2) / (1/b - 1/B) and |G|^2 = (B |g_l|^2 - b |g_s|^2) / (B - b) (McCandlish et al.
-    2018, appendix A.1), b and B being the samples of the small and of the large batch.
+    2018, appendix A.1), where b and B are the samples of the small and the large batch, and g_s and g_l their
+    gradients.
 
     Raises:
         ValueError: A number is missing or not finite, or the batches are not of two sizes.

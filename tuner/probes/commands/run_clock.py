@@ -1,4 +1,4 @@
-"""Training clock of a run that reports progress lines, across slices, resumes and restarts."""
+"""Training clock of a script, computed from its progress lines across slices, resumes and restarts."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class ReadPoint:
     Args:
         step: Optimizer steps done.
         samples: Samples seen.
-        seconds: Training clock there.
-        seconds_per_sample: Pace up to there; 0 where unknown.
-        value: The metric; None where nothing was scored.
+        seconds: Training clock at the point.
+        seconds_per_sample: Pace up to the point; 0 if unknown.
+        value: The metric; None if nothing was scored.
     """
 
     step: int = 0
@@ -49,7 +49,7 @@ class ReadPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """A line on the clock of its own attempt, scoring left out."""
+    """A line on the clock of its own process, without the time of scoring."""
 
     time: float
     step: int
@@ -88,11 +88,11 @@ class Attempt:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it reported no progress yet."""
+        """Whether the process has not reported any progress."""
         return not self._places
 
     def reports_steps(self, few: int) -> bool:
-        """Whether progress is reported between scores, or at least every few steps."""
+        """Whether progress is reported between scores, or at least every `few` steps."""
         if any(place.value is None and place.samples > 0 for place in self._places[:-1]):
             return True
         gaps = [b.step - a.step for a, b in itertools.pairwise(self._places) if a.samples > 0]
@@ -100,11 +100,11 @@ class Attempt:
 
     @property
     def samples(self) -> int:
-        """Samples seen, by its last line."""
+        """Samples seen at the last line."""
         return self._places[-1].samples if self._places else 0
 
     def continues_with(self, line: ProgressLine) -> bool:
-        """Whether a line may be of this attempt: the same process, and not further back."""
+        """Whether a line may belong to this process: it does not name another one and does not go back."""
         if self.is_empty:
             return True
         if self._process and line.process and line.process != self._process:
@@ -125,7 +125,7 @@ class Attempt:
             return
         time = self._time_of(line)
         if self.is_empty and line.seconds is not None and line.samples > 0:
-            # Its own clock started at zero, with the run.
+            # The script's own clock started at 0 with the run.
             self._has_own_start = True
             if self.known.samples == 0:
                 self._places.append(_Place(time=0.0, step=0, samples=0))
@@ -145,15 +145,15 @@ class Attempt:
 
     @property
     def first_samples(self) -> int | None:
-        """Samples of its first line, 0 where that names a beginning; None before it."""
+        """Samples at the first line; 0 if that reports the start of training; None before it."""
         return None if self.is_empty else self._places[0].samples
 
     def first_reported(self) -> tuple[int, float, int, float, float] | None:
-        """The first report of progress, and how fast those after it follow.
+        """The first report of progress, and the pace of the reports after it.
 
         Returns:
-            Its samples, when it was seen on the prober's clock, how many places were reported, seconds a
-            sample between the first and the last, and seconds between them; None before the first.
+            Samples of the first report, the prober's clock at it, the number of reports, seconds a sample
+            between the first and the last, and seconds between them; None before the first.
         """
         if self.is_empty or math.isinf(self._least_lag):
             return None
@@ -212,14 +212,14 @@ class Attempt:
         return alone.points()
 
     def repeated_seconds(self) -> float:
-        """Training up to what was known before."""
+        """Seconds of training up to the known point."""
         if self.is_empty or self._places[0].samples >= self.known.samples:
             return 0.0
         passed = min(self._passed_at(self.known.samples), self._places[-1].time)
         return max(passed - self._places[0].time, 0.0)
 
     def began_at(self) -> float | None:
-        """When training started, or resumed, on the prober's clock; None before it did."""
+        """When training started or resumed, on the prober's clock; None before that."""
         if self.is_empty:
             return None
         first = self._places[0]
@@ -228,27 +228,27 @@ class Attempt:
 
     @property
     def counts_startup(self) -> bool:
-        """Whether its training is counted from the start of the script, since no pace is known yet."""
+        """Whether the clock counts from the start of the script, since no pace is known yet."""
         if self.is_empty or self._started_at is None or self.known.seconds_per_sample > 0.0:
             return False
         first, last = self._places[0], self._places[-1]
         return first.samples > self.known.samples and last.time <= first.time
 
     def pace(self) -> float:
-        """Seconds a sample between its first line and its last; 0 where there is only one."""
+        """Seconds a sample between the first line and the last; 0 if there is only one."""
         if len(self._places) < 2:
             return 0.0
         first, last = self._places[0], self._places[-1]
         return max(last.time - first.time, 0.0) / (last.samples - first.samples)
 
     def intervals(self) -> list[tuple[float, int]]:
-        """Seconds a step, and how many steps, of each interval between two lines.
+        """Seconds a step and number of steps of each interval between two lines.
 
-        Intervals that end with a scoring hold it: they count only where there are no others.
+        Intervals that end with a score include its evaluation: they count only if there are no others.
         """
         if self.is_empty:
             return []
-        # Lines that were read together have one time, and count as one.
+        # Lines that were read together have the same time and count as one.
         spaced = [
             place
             for place, after in itertools.pairwise([*self._places, self._places[-1]])
@@ -267,7 +267,7 @@ class Attempt:
         return pure if len(pure) >= 2 else [(seconds, steps) for seconds, steps, _ in made]
 
     def has_interval(self) -> bool:
-        """Whether there is one."""
+        """Whether there are two lines with different steps."""
         return len(self._places) > 1 and self._places[-1].step > self._places[0].step
 
     def _add_late(self, line: ProgressLine) -> None:
@@ -284,10 +284,10 @@ class Attempt:
         self._returned_origin = None
 
     def _leave_warm_up_out(self) -> None:
-        """Counts a first interval's compilation and caching as start-up, if later ones are clearly shorter.
+        """Counts compilation and caching in the first interval as start-up if later ones are clearly shorter.
 
-        Without a report from before the first step this happens by itself: what precedes the first line is
-        estimated by the pace of the lines that follow it.
+        If no line reports the start of training, nothing has to be done: the time before the first line is
+        estimated by the pace of the lines after it.
         """
         paces = [(b.time - a.time) / (b.samples - a.samples) for a, b in itertools.pairwise(self._places)]
         later = sorted(paces[1:])
@@ -299,7 +299,7 @@ class Attempt:
             self._returned_origin = None
 
     def _rescore(self, line: ProgressLine, time: float) -> None:
-        """Adds a line at the samples of the last one: the time between is scoring."""
+        """Adds a line at the same samples as the last one: the time between them is scoring."""
         last = self._places[-1]
         self.scoring_seconds += max(time - self._last_time, 0.0)
         self._places[-1] = _Place(
@@ -357,7 +357,7 @@ class Attempt:
 
     @property
     def _least_span(self) -> float:
-        """How far lines must be apart to determine a pace: lines without a time are read in batches."""
+        """Seconds between lines that a pace needs: lines without a time of their own are read in batches."""
         return 0.0 if self._has_own_times else _READ_INTERVAL_SECONDS
 
 
@@ -366,12 +366,12 @@ def _samples_of(place: _Place) -> int:
 
 
 def step_spread(intervals: Sequence[tuple[float, int]]) -> Spread | None:
-    """Step seconds from intervals between lines, or None where there is none.
+    """Spread of step seconds from intervals between lines; None if there are no intervals.
 
-    An interval of k steps hides how its steps differ: the spread of its mean is 1 / sqrt(k) of theirs.
+    The spread of the mean of k steps is 1 / sqrt(k) of the spread of single steps.
 
     Args:
-        intervals: Seconds a step, and how many steps.
+        intervals: Seconds a step and number of steps of each interval.
     """
     selected = list(intervals)
     if len(selected) > _ENOUGH_INTERVALS:
@@ -392,7 +392,7 @@ def step_spread(intervals: Sequence[tuple[float, int]]) -> Spread | None:
 
 
 def timing_of_all(step: Spread, configuration: Configuration, cluster: Cluster) -> RankTiming:
-    """The step time of a script as that of all its ranks: what a step consists of is not reported."""
+    """The step time of a script as the computing time of all its ranks: it reports no parts of a step."""
     devices = cluster.devices_per_node
     nothing = Spread(median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0, count=0)
     return RankTiming(

@@ -1,40 +1,40 @@
-"""The clock that a script reports: since the beginning, since the last report, or a date."""
+"""Finds out what the clock that a script reports counts, and converts it to seconds of training."""
 
 from __future__ import annotations
 
 from tuner.probes.commands.script_habits import ClockKind, ScriptHabits
 
-#: Seconds of one unit, the likeliest first.
+#: Seconds of one unit, the most likely first.
 _UNITS = {1.0: "seconds", 60.0: "minutes", 1e-3: "milliseconds", 3600.0: "hours"}
-#: A script's clock over the wall clock: below 1 where it leaves evaluation out.
+#: Allowed ratio of a script's clock to the wall clock; below 1 if it leaves evaluation out.
 _LEAST_RATIO, _MOST_RATIO = 0.25, 1.12
-#: Wall-clock seconds after which a clock is believed to count seconds.
+#: Wall-clock seconds after which a clock may be taken to count seconds.
 _LEAST_SECONDS = 0.2
-#: Intervals and wall-clock seconds after which it is believed to count anything else: lines that are read
-#: late, since the script or the disk holds them back, follow each other as if its clock were slow.
+#: Intervals and wall-clock seconds after which it may be taken to count another unit. Lines that are read
+#: late follow each other too fast, as if the clock were in another unit.
 _SURE_INTERVALS, _SURE_SECONDS = 2, 1.0
-#: Intervals and wall-clock seconds after which a clock that fits nothing is given up.
+#: Intervals and wall-clock seconds after which a clock that fits no unit is refused.
 _MOST_INTERVALS, _MOST_SECONDS = 4, 2.0
-#: Lines that are closer are of one report.
+#: Lines that are closer belong to one report, seconds.
 _SAME_SECONDS = 0.01
-#: Larger numbers are seconds since the epoch of Unix.
+#: Larger numbers are seconds since 1970.
 _DATE = 1e8
-#: A clock is too coarse where its last digit stands for more than this share of the time between two reports.
+#: A clock is too coarse if its last digit is worth more than this share of the time between two reports.
 _COARSE_SHARE = 0.05
-#: A clock is not the run's where it is so many seconds ahead of the time since the run's start.
+#: A clock that is this many seconds ahead of the time since the start of the run began before the run.
 _AHEAD_SECONDS = 1.0
 #: A clock that goes back by more seconds than this has passed midnight.
 _DAY_SECONDS, _LEAST_BACK_SECONDS = 86400.0, 43200.0
-#: Digits after the point that count.
+#: Digits after the decimal point that are counted.
 _MOST_DIGITS = 6
 
 
 class ScriptClock:
-    """Compares what a script reports as its clock with the wall clock.
+    """Compares the clock that a script reports with the wall clock.
 
-    A reported clock counts only once it agrees with the wall clock in one of the units and of the ways to
-    count: seconds since the beginning, or of each epoch, minutes, a date, the time of day. One with too few
-    digits for the script's epochs gives way to the wall clock if both agree as far as these digits show.
+    A reported clock is used once it agrees with the wall clock: as seconds, minutes, milliseconds or hours
+    since the beginning or since the last report, as a date or as the time of day. If its digits are too few
+    for the time between reports, the wall clock is used instead.
 
     Args:
         habits: What is known of the script; gets the kind of its clock.
@@ -42,7 +42,7 @@ class ScriptClock:
 
     def __init__(self, habits: ScriptHabits) -> None:
         self._habits = habits
-        self._first: tuple[float, float] | None = None  # its clock, the wall clock
+        self._first: tuple[float, float] | None = None  # the script's clock, the wall clock
         self._last: tuple[float, float] | None = None
         self._since_start: float | None = None
         self._sum_before, self._sum = 0.0, 0.0
@@ -54,12 +54,15 @@ class ScriptClock:
     def read(
         self, reported: float, wall: float, since_start: float | None = None
     ) -> tuple[float | None, float | None]:
-        """The seconds since the run began, and the time on an even clock, as far as they are known.
+        """Converts a reported clock.
 
         Args:
-            reported: What the script says.
-            wall: When it said so, seconds on an even clock.
-            since_start: Wall-clock seconds since the run began; None if they are not known.
+            reported: The number that the script reports.
+            wall: When it reported it, seconds on a steady clock.
+            since_start: Wall-clock seconds since the run began; None if unknown.
+
+        Returns:
+            Seconds since the run began, and seconds on the script's own steady clock; None where unknown.
         """
         habits = self._habits
         if habits.clock is None:
@@ -100,9 +103,9 @@ class ScriptClock:
             if self._is_too_coarse(unit, went_on, passed):
                 self._settle("refused", 1.0)
                 habits.say(
-                    f"the script's clock shows whole {_UNITS[unit]}, or few digits, for reports that are "
-                    f"{passed / self._num_intervals:.2g} s apart: time is measured by the wall clock, with "
-                    "which it agrees"
+                    f"the script's clock has too few digits for reports that are "
+                    f"{passed / self._num_intervals:.2g} s apart ({_UNITS[unit]}): the wall clock, which "
+                    "agrees with it, is used instead"
                 )
                 return
             if _LEAST_RATIO <= unit * went_on / passed <= _MOST_RATIO:
@@ -114,13 +117,13 @@ class ScriptClock:
         if self._num_intervals >= _MOST_INTERVALS and passed >= _MOST_SECONDS:
             self._settle("refused", 1.0)
             habits.say(
-                f"the script's clock was not used: it went on by {went_on:g} while {passed:.1f} s passed, "
-                "which is neither seconds since the beginning nor of each report; time is measured by the "
-                "wall clock. Correct or remove workload.metrics.seconds"
+                f"the script's clock is not used: it advanced by {went_on:g} while {passed:.1f} s passed, "
+                "which fits neither seconds since the beginning nor seconds of each report; the wall clock "
+                "is used instead. Correct or remove workload.metrics.seconds"
             )
 
     def _is_too_coarse(self, unit: float, went_on: float, passed: float) -> bool:
-        """Whether the wall clock shows the same as this one, with more digits."""
+        """Whether the wall clock agrees with this clock and has more digits."""
         last_digit = unit * 10.0**-self._digits
         if last_digit <= _COARSE_SHARE * passed / self._num_intervals:
             return False
@@ -130,7 +133,7 @@ class ScriptClock:
         return since_beginning or of_each
 
     def _is_ahead(self, unit: float) -> bool:
-        """Whether the clock began before the run, as the time of day does: then only differences count."""
+        """Whether the clock began before the run, as the time of day does; then only differences count."""
         assert self._first is not None
         if self._since_start is None:
             return False

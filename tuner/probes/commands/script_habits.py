@@ -1,4 +1,4 @@
-"""How a job's script reports: what is found out once, and holds for all of its runs."""
+"""What is known of how a script reports, found in its first runs and used for all of them."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ ClockKind = Literal["since the beginning", "since the last report", "date", "ref
 
 @dataclass(kw_only=True)
 class ScriptHabits:
-    """What the reports of a job's runs have shown of the script; unknown where None.
+    """What the runs of a job have shown of how its script reports; None means unknown.
 
     Args:
-        first_epoch: What the script calls its first epoch, 0 or 1.
-        epochs_are_fractions: Whether it reports parts of epochs, such as 0.25.
+        first_epoch: The number that the script gives its first epoch, 0 or 1.
+        epochs_are_fractions: Whether it reports fractions of epochs, such as 0.25.
         many_lines_an_epoch: Whether it reports scores many times under the same epoch.
         epoch_line_comes_first: Whether a line with an epoch alone is printed as the epoch begins.
         step_is_within_epoch: Whether steps count from 0 in each epoch.
         epoch_samples: Samples of an epoch, as steps within epochs show; 0 if they were not needed.
         value_comes_first: Whether scores on lines of their own belong to the position that follows.
-        scores_count_otherwise: Whether lines with scores count something else in steps than the others do.
+        scores_count_otherwise: Whether lines with scores count epochs or evaluations under the name of steps.
         scores_end_epochs: Whether scores without a position come once, at the end of each epoch.
-        is_percent: Whether values are percent where the target is a fraction.
+        is_percent: Whether values are in percent while the target is a fraction.
         clock: What the script's clock counts.
-        clock_unit: Seconds of one unit of it.
-        first_position: Samples at the first report of a run that began anew.
-        first_scores: Samples and value of the first score of each run that began anew.
+        clock_unit: Seconds of one unit of that clock.
+        first_position: Samples at the first report of a fresh run.
+        first_scores: Samples and value of the first score of each fresh run.
         last_score: The last score of the slice that ended last.
-        num_refused: Slices whose positions could not be placed.
+        num_refused: Slices that were refused since their positions made no sense.
         has_read: Whether any line of progress was read in any run.
-        has_scored: Whether any score was.
-        start_failure: How a run failed last before its first report (`Failure.identity`); empty if none did.
-        start_failure_of: The configuration of that run.
-        unmatched_warning: The warning of lines that look like scores and were not read; empty if none is due.
-        remarks: What was found out, in sentences.
+        has_scored: Whether any score was read in any run.
+        start_failure: The last failure before a first report (`Failure.identity`); empty if there was none.
+        start_failure_of: The configuration that failed so.
+        unmatched_warning: A warning that lines look like scores and were not read; empty if there is none.
+        remarks: Sentences for the user on what was found.
     """
 
     first_epoch: int | None = None
@@ -88,18 +88,18 @@ class ScriptHabits:
         return tuple(getattr(self, name) for name in _READING)
 
     def say(self, words: str, *, once: str | None = None) -> None:
-        """Notes what was found out, once.
+        """Adds a remark unless there is one like it.
 
         Args:
             words: The sentence.
-            once: How sentences begin of which one is enough; the whole sentence if None.
+            once: The beginning that remarks of the same kind share; the whole sentence if None.
         """
         if not any(remark.startswith(once or words) for remark in self.remarks):
             self.remarks.append(words)
 
     @classmethod
     def load(cls, folder: Path) -> ScriptHabits:
-        """The habits that earlier slices in a study's folder found; unknown ones if there is no such file."""
+        """Reads the habits that earlier slices stored in a study's folder; all unknown if there are none."""
         try:
             return cls(**json.loads((folder / _FILE).read_text()))
         except (OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The unit of a script's values: a fraction or percent, found once and applied to all."""
+"""Converts the values that a script reports into the unit of the target: fractions or percent."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from tuner.job.sections import GoalSection
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.script_habits import ScriptHabits
 
-#: Metrics between 0 and 1, by parts of their names, of which many scripts print percent.
+#: Parts of the names of metrics between 0 and 1, which many scripts print in percent.
 _FRACTIONS = (
     "acc", "top1", "top5", "top_1", "top_5", "top-1", "top-5", "prec", "recall", "f1", "auc", "auroc", "iou",
     "dice", "map", "error_rate", "err",
 )  # fmt: skip
-#: So many undefined values at the beginning of a run are passed over.
+#: NaN values at the beginning of a run that are skipped.
 _MOST_UNDEFINED = 5
-#: Values all at most 1 while the target is above: after so many it is said.
+#: After this many values, all at most 1 while the target is above 1, the user is told.
 _FEW = 3
 
 
 class ScriptValues:
-    """Turns reported values into the unit of the job's target.
+    """Converts reported values into the unit of the job's target.
 
     Args:
         habits: What is known of the script; gets the unit.
@@ -46,13 +46,13 @@ class ScriptValues:
         """A line's value in the unit of the target.
 
         Raises:
-            ValueError: It cannot be a value of the metric, or is not defined yet.
+            ValueError: It is outside of the metric's range, or NaN before any other value.
         """
         value = line.value
         assert value is not None
         if math.isnan(value) and not self._was_finite and self._passes_undefined(line):
             self._num_undefined += 1
-            raise ValueError("the value is NaN before any other: it is not defined yet")
+            raise ValueError("the value is NaN before any other value: it is not defined yet")
         if not math.isfinite(value):
             return value
         self._find_unit(line, value)
@@ -60,7 +60,8 @@ class ScriptValues:
             value /= 100.0
         if not self._lower <= value <= self._upper:
             raise ValueError(
-                f"{self._goal.metric} = {value:g} cannot be: allowed is {self._lower:g} to {self._upper:g}"
+                f"{self._goal.metric} = {value:g} is impossible: allowed is {self._lower:g} to "
+                f"{self._upper:g}"
             )
         self._was_finite = True
         self._num_read += 1

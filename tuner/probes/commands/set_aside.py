@@ -1,4 +1,4 @@
-"""Move a probe's checkpoint and output aside, so that its run can start anew; nothing is deleted."""
+"""Moves the checkpoint and output of a probe aside, so that its run can start from scratch."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER
 
-#: Where a run that started anew keeps what it had saved before, one folder for each time.
+#: Folder for what a run had saved before it started from scratch, with one folder for each time.
 SET_ASIDE_FOLDER = "set_aside"
-#: What the tuner itself writes next to the checkpoint.
+#: Files that the tuner itself writes next to the checkpoint.
 _OWN_FILES = frozenset({"progress.json", "truncated"})
 _TRUNCATED_FILE = "truncated"
-#: Next to what was set aside: the run does not resume any more.
+#: File that marks a run which cannot resume.
 _OVER_FILE = "starts_over"
 
 
 def set_aside(probe_folder: Path) -> None:
-    """Moves what the script of a probe has saved into a folder of its own, if it saved anything.
+    """Moves what the script of a probe has saved into a new folder; nothing is deleted.
 
     Raises:
         OSError: It cannot be moved.
@@ -36,24 +36,24 @@ def set_aside(probe_folder: Path) -> None:
 
 
 def has_set_aside(probe_folder: Path) -> bool:
-    """Whether a probe's run started anew before."""
+    """Whether the run of a probe has started from scratch before."""
     return (probe_folder / SET_ASIDE_FOLDER).exists()
 
 
 def note_starts_over(probe_folder: Path) -> None:
-    """Notes that a probe's run cannot resume: each slice of it starts over, also with another tuner."""
+    """Marks that the run of a probe cannot resume, so that each later slice starts from scratch."""
     path = probe_folder / SET_ASIDE_FOLDER / _OVER_FILE
     path.parent.mkdir(exist_ok=True)
     path.touch()
 
 
 def starts_over(probe_folder: Path) -> bool:
-    """Whether a probe's run was seen to be unable to resume."""
+    """Whether the run of a probe is marked as unable to resume."""
     return (probe_folder / SET_ASIDE_FOLDER / _OVER_FILE).exists()
 
 
 def note_truncated(probe_folder: Path, *, is_truncated: bool) -> None:
-    """Notes whether the script was killed because it took longer than its grace to save and end."""
+    """Marks whether the script was killed because it needed longer than `workload.grace` to save and end."""
     path = probe_folder / CHECKPOINTS_FOLDER / _TRUNCATED_FILE
     if is_truncated:
         path.touch()
@@ -62,12 +62,7 @@ def note_truncated(probe_folder: Path, *, is_truncated: bool) -> None:
 
 
 def truncated_words(probe_folder: Path, grace_seconds: float) -> str:
-    """What to say of a checkpoint that was cut short; empty if it was not.
-
-    Args:
-        probe_folder: The folder of the probe.
-        grace_seconds: How long the script was given.
-    """
+    """The end of a sentence that says that the script was killed while it saved; empty if it was not."""
     if not (probe_folder / CHECKPOINTS_FOLDER / _TRUNCATED_FILE).exists():
         return ""
     return f". Saving took longer than workload.grace = {grace_seconds:g} s: raise workload.grace"

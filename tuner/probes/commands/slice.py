@@ -1,4 +1,4 @@
-"""Measurement of a command's slice in flight, built from its progress lines and jobs."""
+"""State of a slice of a command in flight: its jobs, its progress lines, and the measurement they give."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from tuner.domain.measurement import (
     RankTiming,
 )
 from tuner.launchers import JobHandle, JobState, JobStatus
+from tuner.probes.commands.buffered_lines import FirstBlock, spread_block
+from tuner.probes.commands.heard import (
+    Heard,
+    ignored_remarks,
+    source_remarks,
+    unmatched_warning,
+)
 from tuner.probes.commands.json_source import JsonSource
-from tuner.probes.commands.lumps import Lumps
 from tuner.probes.commands.metric_source import DISAGREE, MetricSource
 from tuner.probes.commands.positions import Positions
 from tuner.probes.commands.progress_line import ProgressLine, ScriptLine
@@ -22,23 +28,17 @@ from tuner.probes.commands.run_clock import ReadPoint, step_spread, timing_of_al
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.commands.slice_checks import SliceChecks
 from tuner.probes.commands.slice_curve import SliceCurve, known_point
-from tuner.probes.commands.slice_lines import (
-    Heard,
-    ignored_remarks,
-    source_remarks,
-    spread_lump,
-    unmatched_warning,
-)
 from tuner.probes.commands.task import CommandPlan, checkpoint_of
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import SlicePlan
 
-#: So many lines are kept, to be positioned again where a later one shows how the script counts.
+#: Number of lines that are stored, to be positioned again if a later line shows how the script counts.
 _MOST_STORED = 20_000
-#: How long a slice that has scored may wait until it is known how its lines are to be read: seconds, and a
-#: share of the time since it began to run.
+#: How long a slice that has a score waits for a line that shows how its lines have to be read: seconds, and a
+#: share of the time since it started to run.
 _SETTLE_SECONDS, _SETTLE_SHARE = 2.0, 0.5
-#: The same until the next report shows how fast a run trains whose first one is suspiciously far.
+#: The same share while only the next report can show the pace of a run whose first report is suspiciously
+#: far.
 _PACE_SHARE = 1.5
 
 
@@ -47,9 +47,9 @@ class CommandSlice:
 
     Args:
         plan: The slice.
-        folder: The probe's folder.
-        cluster: What it runs on.
-        started: The prober's clock when it was asked for.
+        folder: The folder of the probe.
+        cluster: The cluster it runs on.
+        started: The prober's clock when the slice was requested, seconds.
         habits: What is known of how the script reports.
     """
 
@@ -64,12 +64,12 @@ class CommandSlice:
     ) -> None:
         self.plan, self.folder, self.started = plan, folder, started
         self.habits = habits or ScriptHabits()
-        #: How many remarks on the script other slices have made.
+        #: Number of remarks that other slices have made.
         self._num_said = len(self.habits.remarks)
         self._positions: Positions | None = None
         self._stored_lines: list[ScriptLine] | None = []
         known = ReadPoint() if plan.is_timing else known_point(plan.folder)
-        self._lumps = Lumps(is_fresh=known.samples == 0)
+        self._first_block = FirstBlock(is_fresh=known.samples == 0)
         self._read_at = self._lines_at = started
         self.heard = Heard()
         self.checks = SliceChecks(plan=plan, habits=self.habits, is_new=known.samples == 0)
@@ -83,7 +83,7 @@ class CommandSlice:
         self.heard_at = started
         self.asks = False
         self.waiting = ""
-        #: The outcome of the slice once its job has ended, since when, and whether the job was cancelled.
+        #: The outcome once the job has ended, when it was decided, and whether the job was cancelled.
         self.verdict: Outcome | None = None
         self.verdict_at = 0.0
         self.verdict_words: str | None = None
@@ -106,7 +106,7 @@ class CommandSlice:
         sources: tuple[MetricSource, JsonSource | None],
         now: float,
     ) -> None:
-        """Registers a job that runs the slice, or the rest of it."""
+        """Stores the job that runs the slice or its remainder."""
         self.job, self.attempt = job, attempt
         self.source, self.events = sources
         self.num_attempts += 1
@@ -115,16 +115,16 @@ class CommandSlice:
         self._submitted_samples = self.curve.position.samples
         self.curve.begin_job(resumes=attempt.resumes)
         self._stored_lines = []
-        self._lumps = Lumps(is_fresh=self.curve.position.samples == 0 and not attempt.resumes)
+        self._first_block = FirstBlock(is_fresh=self.curve.position.samples == 0 and not attempt.resumes)
         if attempt.resumes:
             self.checks.resumed()
         self._positions = attempt.positions(self.habits, self.folder.reported_points, now)
 
     def hear(self, status: JobStatus, now: float) -> None:
-        """Takes the job's status from the scheduler backend, and reads what the script reported since.
+        """Updates the status of the job, and reads what the script has reported since the last call.
 
         Raises:
-            StorageError: The curve cannot be written to the probe's folder.
+            StorageError: The curve cannot be written to the folder of the probe.
         """
         assert self.source is not None
         has_ended = status.state.has_ended
@@ -139,7 +139,7 @@ class CommandSlice:
         lines = self.source.read(now, has_ended=has_ended)
         if self.events is not None:
             heard = self.events.read(now, has_ended=has_ended)
-            # Two places have two clocks; when lines are read is common to both.
+            # Both sources have clocks of their own; the time of reading is common to both.
             lines = [replace(line, time=None) for line in heard if line.event != "progress"] + list(lines)
         if any(line.event == "progress" for line in lines):
             self.heard_at = now
@@ -149,14 +149,14 @@ class CommandSlice:
         since = self._lines_at if self.source.is_buffered else self._read_at
         if lines:
             since = max(since, self.running_since or since)
-            self._read(spread_lump(lines, since), since, now)
+            self._read(spread_block(lines, since), since, now)
             self._lines_at = now
         self._read_at = now
         if status.state is JobState.SUCCEEDED and self._positions is not None and self.verdict is None:
             self._take_all(self._positions.finish())
 
     def _read(self, lines: Sequence[ScriptLine], since: float, now: float) -> None:
-        """Places new lines; all of them where a new one shows how the script counts."""
+        """Positions new lines, or all lines if a new one shows how the script counts."""
         assert self._positions is not None
         assert self.attempt is not None
         if self._stored_lines is not None:
@@ -169,10 +169,10 @@ class CommandSlice:
         positioned = self._positions.place(lines)
         moved = None
         if self.source is not None and self.source.is_buffered and self._stored_lines is not None:
-            moved = self._lumps.retimed(self._stored_lines, lines, since, now)
+            moved = self._first_block.retimed(self._stored_lines, lines, since, now)
             self._stored_lines = moved or self._stored_lines
         if (self._positions.has_changed or moved) and self._stored_lines is not None:
-            for _ in range(4):  # what is found out is found out once
+            for _ in range(4):  # each pass may show something else
                 self.curve.go_back()
                 self._positions = self.attempt.positions(
                     self.habits, self.folder.reported_points, self._submitted
@@ -181,7 +181,7 @@ class CommandSlice:
                 if not self._positions.has_changed:
                     break
         self._take_all(positioned)
-        if self.curve.attempts and not self._lumps.awaits_pace:
+        if self.curve.attempts and not self._first_block.awaits_pace:
             self.checks.follow(self.curve.attempts[-1], self.running_since)
 
     def _take_all(self, lines: Sequence[ProgressLine]) -> None:
@@ -189,11 +189,11 @@ class CommandSlice:
         self.curve.take(lines, self.running_since)
 
     def was_lost(self, now: float, waiting: str) -> None:
-        """Registers that the job was lost without a fault of its own.
+        """Counts the loss of the job by a fault of the infrastructure, and prepares for another job.
 
         Args:
             now: The prober's clock.
-            waiting: Why it is submitted again.
+            waiting: Why the slice is submitted again.
         """
         progress = self.curve.position.samples
         self.lost_in_a_row = 1 if progress > self._samples_at_loss else self.lost_in_a_row + 1
@@ -201,11 +201,11 @@ class CommandSlice:
         self.will_repeat(now, waiting)
 
     def will_repeat(self, now: float, waiting: str) -> None:
-        """Registers that the job has ended, and that another one runs the rest of the slice.
+        """Prepares for another job that runs the remainder of the slice.
 
         Args:
             now: The prober's clock.
-            waiting: Why it is submitted again.
+            waiting: Why the slice is submitted again.
         """
         self._held_before += self._held(now)
         self._pending_before += self._pending
@@ -215,8 +215,8 @@ class CommandSlice:
 
     @property
     def may_end(self) -> bool:
-        """Whether the next line is not needed to know how those before are to be read."""
-        awaits_pace = self.checks.awaits_pace or self._lumps.awaits_pace
+        """Whether the slice may end now: no next line is awaited that shows how the lines before are read."""
+        awaits_pace = self.checks.awaits_pace or self._first_block.awaits_pace
         if self._positions is None or (self._positions.is_settled and not awaits_pace):
             return True
         since = self.started if self.running_since is None else self.running_since
@@ -225,27 +225,29 @@ class CommandSlice:
 
     @property
     def refusal(self) -> str | None:
-        """Why what the script does cannot be measured; None as long as it can."""
+        """Why the script cannot be measured; None if it can."""
         return self.checks.refusal or (self._positions.refusal if self._positions else None)
 
     def remark(self, words: str) -> None:
-        """Stores a sentence on what was noticed."""
+        """Adds a sentence for the user."""
         self.checks.remarks[words] = None
 
     def remarks(self) -> tuple[str, ...]:
-        """What was noticed of the script in this slice."""
+        """Sentences for the user on what was noticed in this slice."""
         found = dict.fromkeys(self.habits.remarks[self._num_said :])
         found |= self.checks.remarks
         scored = self.curve.num_scores > 0 or self.curve.known.value is not None
         found |= dict.fromkeys(source_remarks(self.source, has_score=scored))
         if self.heard.unread_clock:
-            found[f"a time cannot be read, and the wall clock counts: {self.heard.unread_clock!r}"] = None
+            found[f"a time cannot be read, so that the wall clock is used: {self.heard.unread_clock!r}"] = (
+                None
+            )
         if self._positions is not None:
             found |= dict.fromkeys(ignored_remarks(self._positions.ignored))
         return tuple(found)
 
     def _early_remarks(self) -> tuple[str, ...]:
-        """What a user should know before the slice ends."""
+        """Sentences that the user has to see before the slice ends."""
         size = self.plan.job.command.epoch_samples
         words = unmatched_warning(
             self.source, self.habits, samples=self.curve.position.samples, epoch_samples=size
@@ -254,16 +256,16 @@ class CommandSlice:
 
     @property
     def has_progressed(self) -> bool:
-        """Whether the job that runs now has trained beyond where it started."""
+        """Whether the current job has trained beyond the point where it started."""
         return self.curve.position.samples > self._submitted_samples
 
     def measurement(self, outcome: Outcome, now: float, error: str | None = None) -> Measurement:
-        """The slice as it stands.
+        """The measurement of the slice so far.
 
         Args:
-            outcome: Its outcome so far.
+            outcome: The outcome so far.
             now: The prober's clock.
-            error: What went wrong.
+            error: What went wrong; None if nothing did.
         """
         plan, position = self.plan, self.curve.position
         held = self._held_before + (self._held(now) if self.job is not None else 0.0)
@@ -309,7 +311,7 @@ class CommandSlice:
         return () if spread is None else (timing_of_all(spread, self.plan.configuration, self._cluster),)
 
     def _startup_seconds(self, held: float) -> float:
-        """Of each attempt, from when its nodes were available until training started."""
+        """Seconds from when nodes were available until training started."""
         began = next((a.began_at() for a in self.curve.attempts if a.began_at() is not None), None)
         if began is None:
             return held

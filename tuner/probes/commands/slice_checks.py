@@ -1,4 +1,4 @@
-"""Compares what a script reports with what its slice was asked to do."""
+"""Checks that a script does what its slice asks: batch size, fresh start, first score."""
 
 from __future__ import annotations
 
@@ -10,56 +10,58 @@ from tuner.probes.commands.run_clock import Attempt
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.slice_plan import SlicePlan
 
-#: A run that began anew cannot have trained up to its first report in the time since its start, if that is
-#: less than this share of what its pace says, and this many seconds.
+#: A fresh run cannot have trained up to its first report if it had less than this share of the time that its
+#: pace needs, and this many seconds too few.
 _LEAST_TIME_SHARE, _LEAST_MISSING_SECONDS = 0.5, 1.0
-#: The same where the first report also is this many times as far as that of other runs.
+#: The same if its first report is this many times as far as that of other runs.
 _FAR_FACTOR, _FAR_TIME_SHARE, _FAR_MISSING_SECONDS = 2.5, 0.8, 0.2
-#: Reports that a pace needs, and seconds between the first and the last.
+#: A pace needs this many reports, and this many seconds between the first and the last.
 _FEWEST_REPORTS, _LEAST_PACE_SECONDS = 3, 0.3
-#: Of two reports only, the pace is less sure.
+#: A pace from two reports is less certain.
 _FEWEST_FAR_REPORTS, _TWO_REPORTS_TIME_SHARE = 2, 0.6
-#: Samples a step that differ by less than this share are those asked for.
+#: Relative difference of samples a step from the batch size up to which both are equal.
 _EQUAL_BATCH = 0.02
-#: A first score is far from the usual one beyond this share of what that lacks, and the same as another
-#: within this share.
+#: A first score is far from the usual first score if it is this share of the way to the target beyond it; two
+#: scores are the same if they differ by less than the second share of that way.
 _FAR_SCORE, _SAME_SCORE = 0.5, 0.05
 _SHARES = (
     "The script seems to resume by itself from a folder that all runs share: let it save to {checkpoint} or "
-    "{output_folder}, which differ from run to run, or switch its own resuming off"
+    "{output_folder}, which differ from run to run, or turn its own resuming off"
 )
 
 
 class SliceChecks:
-    """What contradicts the slice: its batch, its beginning, the size of an epoch.
+    """Finds reports that contradict the slice.
 
     Args:
         plan: The slice.
-        habits: What is known of how the script reports; gets the first position of a run that began anew.
-        is_new: Whether nothing of the run was known before.
+        habits: What is known of how the script reports; gets the first position of a fresh run.
+        is_new: Whether the run is fresh.
+
+    Attributes:
+        remarks: Sentences for the user.
+        refusal: Why the slice cannot be used; None if it can.
+        resume_words: The line in which the script says that it resumes; None if there is none.
+        awaits_pace: Whether the first report is so far that the next one has to show how fast the run trains.
     """
 
     def __init__(self, *, plan: SlicePlan, habits: ScriptHabits, is_new: bool) -> None:
         self._plan, self._habits, self._is_new = plan, habits, is_new
-        #: Sentences on what was noticed.
         self.remarks: dict[str, None] = {}
-        #: Why the slice cannot be used; None as long as it can.
         self.refusal: str | None = None
-        #: What the script said of going on from a state that it found; None if nothing.
         self.resume_words: str | None = None
         self._first_pair: tuple[float, float] | None = None
         self._has_checked_batch = self._has_checked_start = self._has_progress = False
-        #: Whether the run's first report is so far that the next one has to show how fast it trains.
         self.awaits_pace = False
         size, batch = plan.job.command.epoch_samples, plan.configuration.batch_size
         if size is not None and batch > size:
             self.remarks[
                 f"batch_size = {batch} is larger than an epoch of {size} samples: the script may train "
-                "with less"
+                "with smaller batches"
             ] = None
 
     def read(self, lines: Sequence[ScriptLine]) -> None:
-        """Looks at new lines: samples a step are compared with the batch that was asked for."""
+        """Compares the samples a step of new lines with the batch size."""
         for line in lines:
             if line.event == "begin" and self._is_new and not self._has_progress and line.samples:
                 self._refuse_start(int(line.samples))
@@ -81,8 +83,8 @@ class SliceChecks:
             each, asked = samples / steps, self._plan.configuration.batch_size
             if abs(each / asked - 1.0) > _EQUAL_BATCH:
                 self.remarks[
-                    f"the script reports {each:g} samples a step where batch_size = {asked} was asked for: "
-                    "it does not train with the batch size that it is given"
+                    f"the script reports {each:g} samples a step, but batch_size = {asked}: it does not "
+                    "train with the batch size that it is given"
                 ] = None
 
     def resumed(self) -> None:
@@ -90,11 +92,11 @@ class SliceChecks:
         self._is_new = False
 
     def follow(self, attempt: Attempt, since: float | None) -> None:
-        """Looks at where a run that began anew first reported to be.
+        """Checks that a fresh run had the time to train up to its first report.
 
         Args:
             attempt: Its lines so far.
-            since: When the script began to run, on the prober's clock; None if it does not run.
+            since: When the script started to run, on the prober's clock; None if it does not run.
         """
         if self._has_checked_start or since is None or not self._is_new:
             return
@@ -121,11 +123,7 @@ class SliceChecks:
             self._refuse_start(samples)
 
     def first_score(self, point: CurvePoint) -> None:
-        """Looks at the first score of a run that began anew: it should not be where another run ended.
-
-        Args:
-            point: The score.
-        """
+        """Checks that the first score of a fresh run is not where another run ended."""
         habits, goal = self._habits, self._plan.job.goal
         others = [value for samples, value in habits.first_scores if 2 * samples >= point.samples]
         if not self._is_new or not others or habits.last_score is None:
@@ -136,17 +134,18 @@ class SliceChecks:
         if not is_far or abs(point.value - habits.last_score) > _SAME_SCORE * missing:
             return
         seems = (
-            f"the first score of a run that was to begin anew, {point.value:g}, is about the last one of the "
-            f"run before it, {habits.last_score:g}, and far from other first scores, {goal.sign * usual:g}"
+            f"the first score of a run that had to start from scratch, {point.value:g}, is close to the last "
+            f"score of the run before it, {habits.last_score:g}, and far from other first scores, "
+            f"{goal.sign * usual:g}"
         )
         if self.resume_words is None:
-            self.remarks[f"{seems}: does the script go on from a folder that all runs share?"] = None
+            self.remarks[f"{seems}: does the script resume from a folder that all runs share?"] = None
         elif self.refusal is None:
             self.refusal = f"{seems}, and the script says {self.resume_words}. {_SHARES}"
 
     def _refuse_start(self, samples: int) -> None:
         if self.refusal is None:
             self.refusal = (
-                f"a run that was to begin anew went on from elsewhere: its first report is of {samples} "
-                f"samples, which it cannot have trained since it was started. {_SHARES}"
+                "a run that had to start from scratch resumed from elsewhere: its first report is of "
+                f"{samples} samples, which it cannot have trained since it was started. {_SHARES}"
             )

@@ -1,4 +1,4 @@
-"""Curve and training clock of a slice in flight, from the lines of the processes that train it."""
+"""Learning curve and training clock of a script's slice in flight."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 _PROGRESS_FILE = "progress.json"
-#: A scoring is stored if it lies so much further than the last stored one.
+#: A score is stored if its samples are this many times those of the last stored one.
 _STORED_INTERVAL = 1.05
-#: No score for so many times the longest distance between two: the script may score no more.
+#: Without a score for this many times the longest distance of two scores, the script may score no more.
 _LATE_SCORE = 2.5
 #: A slice ends within this share of that distance after a score.
 _NEAR_SCORE = 0.25
 
 
 def known_point(probe_folder: Path) -> ReadPoint:
-    """How far a probe's run was known when its last slice ended; its beginning if there was none."""
+    """The last known point of a probe's run; its beginning if no slice has ended."""
     path = probe_folder / CHECKPOINTS_FOLDER / _PROGRESS_FILE
     try:
         return ReadPoint(**json.loads(path.read_text()))
@@ -56,20 +56,21 @@ _CHANGED_BY_LINES = (
 
 
 class SliceCurve:
-    """Puts the lines of a slice on its run's clock, and its scorings into the probe's folder.
+    """Adds lines to the training clock of the run, and scores to the folder of the probe.
 
     Args:
         plan: The slice.
-        folder: The probe's folder.
-        known: How far the run was known before the slice.
-        checks: Gets what a scoring shows of the script.
+        folder: The folder of the probe.
+        known: The last known point of the run before the slice.
+        checks: Checks the first score.
 
     Attributes:
         attempts: The processes that trained it, in order; several may belong to one job.
         noise: Gradient noise that the slice reported.
-        num_lines: Lines with progress.
+        num_lines: Number of lines with progress.
         is_diverged: Whether a value was not finite.
-        restart_seconds: Where `known` lies on the clock of a slice that trained its whole run again.
+        restart_seconds: Seconds at which a slice that started the run over passed the samples of `known`;
+            None for other slices.
     """
 
     def __init__(
@@ -92,10 +93,10 @@ class SliceCurve:
         self._snapshot: dict[str, Any] = {}
 
     def begin_job(self, *, resumes: bool) -> None:
-        """Registers that another job trains the slice, or the rest of it.
+        """Prepares for the lines of another job.
 
         Args:
-            resumes: Whether it resumes from a checkpoint.
+            resumes: Whether the job resumes from a checkpoint.
         """
         self._resumes, self._is_new_job = resumes, True
         self._snapshot = {name: copy.copy(getattr(self, name)) for name in _CHANGED_BY_LINES}
@@ -110,14 +111,14 @@ class SliceCurve:
             self._folder.add_point(self._points[samples])
 
     def take(self, lines: Sequence[ProgressLine], running_since: float | None) -> None:
-        """Adds lines, placed by how the script counts.
+        """Adds lines with known positions.
 
         Args:
             lines: In order.
-            running_since: When the job began to run, on the prober's clock; None if it does not run.
+            running_since: When the job started to run, on the prober's clock; None if it does not run.
 
         Raises:
-            StorageError: The curve cannot be written to the probe's folder.
+            StorageError: The curve cannot be written to the folder of the probe.
         """
         for line in lines:
             self._take(line, running_since)
@@ -126,27 +127,27 @@ class SliceCurve:
 
     @property
     def position(self) -> ReadPoint:
-        """How far the run is known now."""
+        """The last known point of the run."""
         return self._position or self._base
 
     @property
     def first_samples(self) -> int | None:
-        """Samples at the first report of the newest process; None before it."""
+        """Samples at the first report of the newest process; None before that."""
         return self.attempts[-1].first_samples if self.attempts else None
 
     @property
     def has_interval(self) -> bool:
-        """Whether a step time is known."""
+        """Whether two lines show the time of a step."""
         return any(a.has_interval() for a in self.attempts)
 
     @property
     def num_scores(self) -> int:
-        """Scores of this slice beyond what was known; exact up to `until.scores`, then some are left out."""
+        """Number of new scores; exact up to `until.scores`, beyond which some scores are not stored."""
         return sum(samples > self._base.samples for samples in self._points)
 
     @property
     def is_at_score(self) -> bool:
-        """Whether a score has just been reported, or none has come for much longer than before."""
+        """Whether the last score is recent, or so old that the script may score no more."""
         scored = sorted(samples for samples in self._points if samples > 0)
         if not scored or self._last_score is None:
             return True
@@ -155,35 +156,35 @@ class SliceCurve:
         return past <= _NEAR_SCORE * max(gaps) or past > _LATE_SCORE * max(gaps)
 
     def last_value(self) -> float:
-        """The last scoring that is known; NaN if there is none."""
+        """The last known score; NaN if there is none."""
         if self._points:
             return self._points[max(self._points)].value
         return math.nan if self.known.value is None else self.known.value
 
     def seconds_now(self, silent_seconds: float) -> float:
-        """The training clock now, running since the last line.
+        """Estimates the training clock now.
 
         Args:
-            silent_seconds: Since that line.
+            silent_seconds: Seconds since the last line.
         """
         return self.position.seconds + (0.0 if self._position is None else max(silent_seconds, 0.0))
 
     def longest_interval(self) -> float:
-        """The longest time between two lines of this slice; 0 where there were none."""
+        """Longest time between two lines of this slice, seconds; 0 if there were none."""
         return max((attempt.longest_interval for attempt in self.attempts), default=0.0)
 
     def reached_target(self) -> bool:
-        """Whether a scoring of this slice is past the job's target."""
+        """Whether the scores of this slice reach the target of the job."""
         trained = [p for p in self.points() if p.samples > 0]
         return not self._plan.is_timing and self._plan.job.goal.crossing(trained) is not None
 
     def take_whole_pass(self) -> None:
-        """Replaces curve and clock by those of this slice alone, if it trained all that is known again.
+        """Replaces curve and clock by those of this slice alone if it started the run over and got as far.
 
-        The newest complete pass is one training. Passes at different paces, joined, are none.
+        The newest complete pass is one training run. Passes at different paces that are joined are not.
 
         Raises:
-            StorageError: The curve cannot be written to the probe's folder.
+            StorageError: The curve cannot be written to the folder of the probe.
         """
         found = self._whole_pass()
         if not found:
@@ -196,7 +197,7 @@ class SliceCurve:
         self._base, self._position = ReadPoint(), found[-1]
         scored = [_curve_point(p, p.value) for p in found if p.value is not None and math.isfinite(p.value)]
         if earlier and not any(0 < point.samples <= self.known.samples for point in scored):
-            # A script may leave out the scores that Paceline says it knows already.
+            # A script may skip scores up to `{scored_samples}`.
             repeated = np.interp([p.samples for p in earlier], samples, seconds).tolist()
             again = [replace(p, training_seconds=s) for p, s in zip(earlier, repeated, strict=True)]
             scored = again + [point for point in scored if point.samples > self.known.samples]
@@ -208,7 +209,7 @@ class SliceCurve:
                 self._folder.add_point(point)
 
     def _whole_pass(self) -> list[ReadPoint]:
-        """What the last process reported, if it started over and got as far as is known; else empty."""
+        """The points of the last process if it started the run over and got as far as before; else empty."""
         if self._plan.is_timing or self._resumes or not self.attempts:
             return []
         last = self.attempts[-1]
@@ -216,17 +217,14 @@ class SliceCurve:
             return []
         found = last.whole_pass()
         scored = [s for s in (*self._folder.reported_samples, *self._points) if s > 0]
-        # A script may resume by itself: then it does not report what lies before.
+        # A script may resume by itself: then it does not report the positions before.
         return found if found[0].samples <= min(scored, default=0) else []
 
     def remember(self, habits: ScriptHabits) -> None:
-        """Writes how far the run is known, for the next slice, and notes its scores for other runs.
-
-        Args:
-            habits: Gets the scores.
+        """Writes the last known point for the next slice, and stores first and last scores in `habits`.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The point cannot be written.
         """
         if self._plan.is_timing:
             return
@@ -248,7 +246,7 @@ class SliceCurve:
             return
         if line.event == "progress":
             if self.num_lines == 0 and not self._plan.is_timing:
-                # What a slice that was lost with its tuner had seen, up to where this one resumes.
+                # Scores of a slice that was lost with its tuner count up to where this one resumes.
                 self._base = self._with_lost_points(line.samples)
                 if self.attempts:
                     self.attempts[-1].known = self._base
@@ -258,7 +256,7 @@ class SliceCurve:
         self.attempts[-1].add(line)
 
     def _with_lost_points(self, before_samples: int) -> ReadPoint:
-        # The checkpoint may be further than what was reported, where the tuner was killed as a slice ended.
+        # The checkpoint may be ahead of the reports if the tuner was killed as a slice ended.
         reported = max(self._folder.reported_samples, default=-1)
         lost = [point for point in self._folder.lost_points(before_samples - 1) if point.samples > reported]
         for point in lost:
@@ -312,27 +310,27 @@ class SliceCurve:
             self._folder.add_point(point)
 
     def _is_stored(self, point: CurvePoint) -> bool:
-        """Whether a curve needs a scoring: a script may score thousands of times, at even distances."""
+        """Whether the curve needs a score: a script may score thousands of times."""
         goal = self._plan.job.goal
         passes = goal.target_count().is_past(point.value)
         was_past, self._was_past = self._was_past, passes
         if point.samples in self._points or point.samples >= _STORED_INTERVAL * self._stored_samples:
             return True
         if self.num_scores < (self._plan.until.scores or 0):
-            return True  # the slice is to show so many, however close they are
-        # Scores in a row count only if none between them is left out.
+            return True  # the slice has to show this many scores
+        # Consecutive scores past the target must all be stored.
         return (passes or (was_past and goal.consecutive_scores > 1)) and not self.reached_target()
 
     def points(self) -> tuple[CurvePoint, ...]:
-        """The scorings that no earlier slice has reported, in order."""
+        """The scores that no earlier slice has reported, in order."""
         return tuple(self._points[samples] for samples in sorted(self._points))
 
     def intervals(self) -> Sequence[tuple[float, int]]:
-        """Seconds and steps between lines of the process that shows the most."""
+        """Seconds a step and number of steps between lines of the process with the most intervals."""
         found = max((attempt.intervals() for attempt in self.attempts), key=len, default=())
         if found or self._position is None or self._plan.is_timing:
             return found
-        # A single report, as at the end of an epoch: start-up is part of it, since nothing tells them apart.
+        # With a single report, as at the end of an epoch, start-up cannot be separated from training.
         steps = self._position.step - self._base.step
         return [((self._position.seconds - self._base.seconds) / steps, steps)] if steps > 0 else found
 

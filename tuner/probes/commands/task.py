@@ -1,4 +1,4 @@
-"""Build the command of a slice: values, environment, folders."""
+"""Prepares the command of a slice: its values, environment and folders, and where its reports are read."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from tuner.probes.commands.run_clock import ReadPoint
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
-#: What the script saves to, in the folder that is copied when a run resumes as another probe.
+#: Name of what the script saves to, in the folder that is copied when a run resumes as another probe.
 CHECKPOINT_NAME = "checkpoint"
 SLICES_FOLDER = "slices"
 #: The client that scripts import. It is copied, so that nothing else of Paceline is on their path.
 CLIENT_FILE = Path(__file__).resolve().parents[3] / "paceline_client.py"
-#: What starts a script again from its checkpoint by itself.
+#: Programs that may restart a script from its checkpoint.
 _RESTARTS = re.compile(r"torchrun|torch\.distributed|accelerate\s+launch|max[_-]restarts|deepspeed|composer")
 
 
@@ -44,10 +44,10 @@ class CommandPlan:
 
     Args:
         plan: The slice.
-        known: How far its run was known before.
-        folder: Of this attempt alone.
+        known: The last known point of the run before.
+        folder: The folder of this attempt.
         resumes: Whether the script resumes from its checkpoint.
-        scored_samples: Samples up to which scores are known when it starts: only later ones are new.
+        scored_samples: Samples of the last score before this attempt: only later scores are new.
     """
 
     plan: SlicePlan
@@ -58,7 +58,7 @@ class CommandPlan:
 
     @property
     def metrics_file(self) -> Path:
-        """Where lines of JSON are expected."""
+        """The file for lines of JSON, `$PACELINE_METRICS`."""
         return self.folder / "metrics.jsonl"
 
     @property
@@ -68,11 +68,11 @@ class CommandPlan:
 
     @property
     def checkpoint(self) -> Path:
-        """What the script saves to."""
+        """The path that the script saves to."""
         return checkpoint_of(self.plan.folder)
 
     def values(self) -> dict[str, object]:
-        """Every variable's value but for those known on a node only."""
+        """The value of each variable, except for those that are known only on a node."""
         plan, until = self.plan, self.plan.until
         until_steps = None if until.steps is None else self.known.step + until.steps
         return {
@@ -92,7 +92,7 @@ class CommandPlan:
         """Creates the folders and files the script needs; returns the task to launch.
 
         Raises:
-            OSError: They cannot be made.
+            OSError: They cannot be created.
         """
         plan, section = self.plan, self.plan.job.command
         values = self.values()
@@ -116,16 +116,16 @@ class CommandPlan:
         )
 
     def trim_reports(self) -> None:
-        """Leaves the first MiB and the last four of what the script reported: nobody reads more."""
+        """Shortens the reports to their first MiB and their last four."""
         trim_file(self.metrics_file, note='{"event": "left_out", "bytes": %d}')
 
     def sources(
         self, log_files: Callable[[], Mapping[int, LogFile]]
     ) -> tuple[MetricSource, JsonSource | None]:
-        """The source of progress, and that of the client's other messages if it differs.
+        """The source of progress, and the source of the client's other events if that is another one.
 
         Args:
-            log_files: Gives where each copy's output is stored.
+            log_files: Returns the log of each process that the launcher started, by node or rank.
         """
         context = SourceContext(
             metrics=self.plan.job.command.metrics,
@@ -138,12 +138,12 @@ class CommandPlan:
         return open_source(context), JsonSource(LineForm(metrics=context.metrics), self.metrics_file)
 
     def positions(self, habits: ScriptHabits, earlier: Sequence[CurvePoint], started_at: float) -> Positions:
-        """Places what the script reports.
+        """Creates what positions the lines of the script.
 
         Args:
-            habits: What is known of how it reports.
-            earlier: Scores of the run's earlier slices.
-            started_at: When it was started, seconds on the prober's clock.
+            habits: What is known of how the script reports.
+            earlier: Scores of the earlier slices of the run.
+            started_at: When the script was started, seconds on the prober's clock.
         """
         job, section = self.plan.job, self.plan.job.command
         if section.metrics.first_epoch is not None:
@@ -175,7 +175,7 @@ class CommandPlan:
             "PACELINE_PURPOSE": self.plan.purpose.value,
             "PACELINE_RESUMED": "1" if self.resumes else "",
             "PACELINE_STOP_FILE": str(self.stop_file),
-            # What is printed is read while it runs.
+            # The output is read while the script runs.
             "PYTHONUNBUFFERED": "1",
         }
         path = stated_here.pop("PYTHONPATH", None) or _import_path()
@@ -184,7 +184,7 @@ class CommandPlan:
 
 
 def checkpoint_of(probe_folder: Path) -> Path:
-    """What the script of a probe saves to."""
+    """The path that the script of a probe saves to."""
     return probe_folder / CHECKPOINTS_FOLDER / CHECKPOINT_NAME
 
 
@@ -194,7 +194,7 @@ def can_go_on(job: Job, probe_folder: Path) -> bool:
 
 
 def _import_path() -> str:
-    """The user's own `PYTHONPATH`, less our packages where they are found by it."""
+    """The user's own `PYTHONPATH` without the folder of Paceline."""
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join(
         entry for entry in entries if entry and Path(entry).resolve() != CLIENT_FILE.parent

@@ -296,7 +296,7 @@ def test_two_values_at_one_position_are_named() -> None:
     reader.add(0.2, step=2, value=0.5)
     reader.add(0.2, step=2, value=0.25)
     assert len(reader.habits.remarks) == 1
-    assert "several values for one position, such as 0.5 and 0.25 for 10 samples" in reader.habits.remarks[0]
+    assert "several values for one position, such as 0.5 and 0.25 at 10 samples" in reader.habits.remarks[0]
 
 
 def test_a_value_without_any_position_is_counted_as_left_out() -> None:
@@ -375,7 +375,7 @@ def test_a_clock_that_contradicts_the_wall_clock_is_refused_with_the_reason() ->
     for second in range(1, 8):
         reader.add(5.0 + second, step=second, seconds=7.0 + 1e-6 * second)
     assert {line.seconds for line in reader.found} == {None}
-    assert "the script's clock was not used" in reader.habits.remarks[0]
+    assert "the script's clock is not used" in reader.habits.remarks[0]
 
 
 def test_percent_is_settled_once_for_all_values_and_said_once() -> None:

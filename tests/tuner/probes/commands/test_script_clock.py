@@ -43,7 +43,7 @@ def test_a_clock_too_coarse_for_the_epochs_gives_way_to_the_wall_clock(
     found = read_all(habits, reported, [1.4 * number for number in range(1, 7)])
     assert habits.clock == "refused"
     assert set(found) == {(None, None)}
-    assert "with which it agrees" in habits.remarks[0]
+    assert "the wall clock, which agrees with it, is used" in habits.remarks[0]
 
 
 def test_whole_seconds_are_enough_for_long_epochs() -> None:

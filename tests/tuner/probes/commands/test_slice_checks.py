@@ -10,8 +10,8 @@ from tests.tuner.probes.commands.bench import CONFIGURATION, PYTHON, Bench, job_
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.probes import Until
+from tuner.probes.commands.buffered_lines import spread_block
 from tuner.probes.commands.progress_line import ScriptLine
-from tuner.probes.commands.slice_lines import spread_lump
 
 #: Saves to a folder that all runs share, and resumes from it by itself.
 SHARED = """
@@ -70,7 +70,7 @@ def test_a_first_score_that_is_where_another_run_ended_is_noticed(bench: Bench, 
     bench.slice(job, Until(samples=300))
     second = bench.slice(job, Until(samples=300), probe="other")
     said = [second.error or ""] if says else list(second.remarks)
-    assert any("is about the last one of the run before it" in words for words in said), second
+    assert any("is close to the last score of the run before it" in words for words in said), second
     assert (second.outcome is Outcome.FAILED) == second.job_fault == says
 
 
@@ -82,7 +82,7 @@ def test_another_batch_than_asked_for_is_named(bench: Bench) -> None:
     )
     seen = bench.slice(job_of(f"{PYTHON} halves.py {{batch_size}}"), Until(samples=30))
     assert seen.outcome is Outcome.PAUSED, seen.error
-    assert any("reports 5 samples a step where batch_size = 10" in words for words in seen.remarks)
+    assert any("reports 5 samples a step, but batch_size = 10" in words for words in seen.remarks)
 
 
 def test_a_batch_beyond_an_epoch_is_named(bench: Bench) -> None:
@@ -220,11 +220,11 @@ def line(at: float, step: int | None, **more: object) -> ScriptLine:
 
 def test_lines_that_were_read_at_once_are_spread_over_the_time_since_the_last() -> None:
     lump = [line(10.0, step) for step in (11, 12, 13, 14)]
-    assert [one.seen_at for one in spread_lump(lump, 6.0)] == pytest.approx([7.0, 8.0, 9.0, 10.0])
+    assert [one.seen_at for one in spread_block(lump, 6.0)] == pytest.approx([7.0, 8.0, 9.0, 10.0])
     timed = [replace(one, time=1.0) for one in lump]
-    assert spread_lump(timed, 6.0) == timed
+    assert spread_block(timed, 6.0) == timed
     alone = [line(10.0, 11), line(10.0, None, value=0.5)]
-    assert [one.seen_at for one in spread_lump(alone, 6.0)] == [10.0, 10.0]
+    assert [one.seen_at for one in spread_block(alone, 6.0)] == [10.0, 10.0]
 
 
 @pytest.mark.slow

@@ -1,0 +1,87 @@
+"""Base class of the probers whose slices are jobs of a launcher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from search_spaces import Configuration
+from tuner.domain.errors import ProbeError
+from tuner.domain.measurement import Purpose
+from tuner.job import Job
+from tuner.launchers import Launcher
+from tuner.probes.probe_folder import ProbeFolder
+from tuner.probes.prober import ProbeHandle, Prober, Until
+from tuner.probes.slice_plan import SlicePlan
+
+Slice = TypeVar("Slice")
+
+
+class LaunchedProber(Prober, Generic[Slice]):
+    """Plans slices and stores their records by handle.
+
+    Args:
+        job: The job.
+        job_folder: The folder of the job file; the workload is looked for there first.
+        launcher: Starts the jobs; closed with the prober.
+        clock: Seconds, never going back.
+    """
+
+    def __init__(
+        self, job: Job, job_folder: Path, launcher: Launcher, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._job, self._job_folder, self._launcher, self._clock = job, job_folder, launcher, clock
+        self._cluster = job.resolved_cluster()
+        self._slices: dict[str, Slice] = {}
+
+    def now(self) -> float:
+        return self._clock()
+
+    def _plan(
+        self,
+        configuration: Configuration,
+        purpose: Purpose,
+        until: Until,
+        folder: Path,
+        *,
+        score_untrained: bool = True,
+    ) -> tuple[SlicePlan, ProbeFolder]:
+        """The plan of a slice, which is written to the probe's folder, and that folder."""
+        if purpose is Purpose.TIMING and until.steps is None:
+            until = replace(until, steps=self._job.probe.timing_steps)
+        probe_folder = ProbeFolder(folder.resolve())
+        plan = SlicePlan(
+            job=self._job,
+            job_folder=self._job_folder.resolve(),
+            configuration=configuration,
+            purpose=purpose,
+            until=until,
+            folder=probe_folder.folder,
+            score_untrained=score_untrained,
+            scored_samples=max(probe_folder.reported_samples, default=0),
+        )
+        probe_folder.describe(plan, num_ranks=self._cluster.num_ranks(configuration.nodes))
+        return plan, probe_folder
+
+    def _add(self, record: Slice, plan: SlicePlan) -> ProbeHandle:
+        """Stores the record of a slice that was started."""
+        identity = str(len(self._slices) + 1)
+        self._slices[identity] = record
+        return ProbeHandle(
+            identity=identity,
+            configuration=plan.configuration,
+            purpose=plan.purpose,
+            folder=plan.folder,
+        )
+
+    def _record(self, handle: ProbeHandle) -> Slice:
+        try:
+            return self._slices[handle.identity]
+        except KeyError:
+            raise ProbeError(
+                f"slice {handle.identity!r} does not belong to this prober, which started "
+                f"{len(self._slices)}; poll the handle that start() gave"
+            ) from None
