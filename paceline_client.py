@@ -1,8 +1,9 @@
-"""The client of a training script: `from paceline_client import report, should_stop`.
+"""Client for training scripts: reports progress and asks whether to stop.
 
-Needs only Python 3.8 and its standard library, nothing of Paceline. Outside of a probe every function does
-nothing, so the script still runs on its own. On several ranks call the functions on every rank: only rank 0
-(by `RANK`) writes, and all ranks get the same answer.
+Use it by `from paceline_client import report, should_stop`. It needs only Python 3.8 and its standard
+library. Outside of a probe the functions do nothing, so that the script still runs without Paceline. With
+several ranks, call the functions on every rank: only rank 0 (by `RANK`) writes, and all ranks get the same
+answer.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ __all__ = [
 ]
 
 
-#: A slice ends within this share of the distance between two scores after a score.
+#: A slice ends after a score, within this share of the distance between two scores.
 _NEAR_SCORE = 0.25
 
 
 class _Reported:
-    """What this process reported so far."""
+    """What this process has reported so far."""
 
     process = ""
     samples = 0
@@ -50,17 +51,17 @@ def report(
     seconds: float | None = None,
     on_every_rank: bool = False,
 ) -> None:
-    """Reports how far training is, and the metric there.
+    """Reports the progress of training, and the metric after an evaluation.
 
-    Report after every few steps, and with the value after each evaluation. If both name the same samples,
-    the time between them counts as evaluation, not as training.
+    Call it every few steps without a value, and after each evaluation with the value. The time between two
+    reports at the same samples counts as evaluation, not as training.
 
     Args:
-        samples: Samples seen by all ranks in total since the run began, resumed or not.
-        step: Optimizer steps done since the run began; samples over the batch size if absent.
+        samples: Samples that all ranks together have seen since the run began, including before a resume.
+        step: Optimizer steps done since the run began; by default samples divided by the batch size.
         value: The metric on the validation data; None if it was not evaluated.
-        seconds: The script's own training clock; measured if absent.
-        on_every_rank: Whether ranks other than the first write too.
+        seconds: The script's own training clock in seconds; measured by default.
+        on_every_rank: Whether ranks other than 0 write too.
     """
     reported = _Reported
     reported.samples = max(reported.samples, int(samples))
@@ -83,7 +84,7 @@ def report(
 
 
 def begin(*, step: int = 0, samples: int = 0) -> None:
-    """Starts the training clock: what comes before is start-up.
+    """Starts the training clock; the time before counts as start-up.
 
     Args:
         step: Optimizer steps done before, if the run was resumed.
@@ -93,32 +94,32 @@ def begin(*, step: int = 0, samples: int = 0) -> None:
 
 
 def should_stop() -> bool:
-    """Whether to save to `checkpoint_path()` and end now; ask after each report.
+    """Returns whether to save to `checkpoint_path()` and end now; call it after each report.
 
-    If torch's process group is initialized, the ranks agree by one small all-reduce, so that all leave
-    the loop at the same step: then call it on every rank, equally often.
+    If torch's process group is initialized, the ranks agree by a small all-reduce, so that all of them leave
+    the loop at the same step. Then every rank has to call it equally often.
     """
     stop_file = os.environ.get("PACELINE_STOP_FILE")
     if not stop_file:
         return False
     if not _Reported.has_asked:
-        # A script that asks gets time to save; one that does not gets SIGTERM.
+        # A script that asks gets time to save; another one gets SIGTERM.
         _Reported.has_asked = True
         _write({"event": "asks"})
     return _agreed(os.path.exists(stop_file) or _slice_is_over())  # noqa: PTH110
 
 
 def checkpoint_path() -> str | None:
-    """Where to save, and where to find the checkpoint when the run resumes; None outside of a probe.
+    """Returns the path to save to and to resume from; None outside of a probe.
 
-    A file or a folder, as the script likes. It is best to write a file under another name and rename it,
-    so that a kill leaves the one before.
+    The script may create a file or a folder there. Write a file under another name and rename it, so that the
+    last checkpoint survives if the script is killed while it saves.
     """
     return os.environ.get("PACELINE_CHECKPOINT") or None
 
 
 def values() -> dict[str, Any]:
-    """All values by name, such as `values()["learning_rate"]`; empty outside of a probe."""
+    """Returns all values by name, such as `values()["learning_rate"]`; empty outside of a probe."""
     path = os.environ.get("PACELINE_VALUES")
     if not path:
         return {}
@@ -135,16 +136,17 @@ def gradient_noise(
     large_batch: float,
     large_squared_norm: float,
 ) -> None:
-    """Reports squared gradient norms of a small and a large batch, from which the noise scale follows.
+    """Reports squared gradient norms of a small and a large batch, which give the gradient noise scale.
 
-    With data-parallel training: those of one rank before the all-reduce, and of the mean after it.
+    With data-parallel training these are the gradient of one rank before the all-reduce, and the mean after
+    it.
 
     Args:
-        samples: Samples seen by all ranks in total.
-        small_batch: Samples behind the small gradient.
-        small_squared_norm: Its squared norm, averaged if there are several.
-        large_batch: Samples behind the large gradient.
-        large_squared_norm: Its squared norm.
+        samples: Samples that all ranks together have seen since the run began.
+        small_batch: Samples in the small batch.
+        small_squared_norm: Squared norm of its gradient, averaged if there are several small batches.
+        large_batch: Samples in the large batch.
+        large_squared_norm: Squared norm of its gradient.
     """
     _write(
         {
@@ -159,7 +161,7 @@ def gradient_noise(
 
 
 def hugging_face_callback(value: str = "eval_accuracy") -> Any:
-    """A `TrainerCallback` that reports every step and evaluation, and stops and saves when asked.
+    """Returns a `TrainerCallback` that reports every step and evaluation, and saves and stops when asked.
 
     Args:
         value: Name of the metric among those of an evaluation.
@@ -189,7 +191,7 @@ def hugging_face_callback(value: str = "eval_accuracy") -> Any:
 
 
 def lightning_callback(value: str = "val_accuracy") -> Any:
-    """A Lightning `Callback` that reports every step and validation, and stops and saves when asked.
+    """Returns a Lightning `Callback` that reports every step and validation, and saves and stops when asked.
 
     Args:
         value: Name under which the module logs the metric.
@@ -205,7 +207,7 @@ def lightning_callback(value: str = "val_accuracy") -> Any:
             begin(step=self.step, samples=_samples(self.step))
 
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-            if trainer.global_step == self.step:  # a micro-batch, whose gradient is still accumulated
+            if trainer.global_step == self.step:  # a micro-batch whose gradient is accumulated
                 return
             self.step = trainer.global_step
             report(step=self.step, samples=_samples(self.step))
@@ -232,12 +234,11 @@ def _samples(step: int) -> int:
 
 
 def _slice_is_over() -> bool:
-    """Whether what was reported reaches the end of the slice; needs no signal from outside."""
+    """Whether the reports have reached the end of the slice."""
     if os.environ.get("PACELINE_PURPOSE") != "timing":
         if 0 < int(os.environ.get("PACELINE_UNTIL_SCORES") or 0) <= len(_Reported.new_scores):
             return True
-        # A slice without an evaluation shows no curve: it continues until it has one, and ends right
-        # after one.
+        # A slice needs an evaluation to show a curve, and ends right after one.
         past = _Reported.samples - _Reported.scored_at
         if not _Reported.has_value or past > _NEAR_SCORE * _Reported.score_gap:
             return False
@@ -247,7 +248,7 @@ def _slice_is_over() -> bool:
 
 
 def _agreed(flag: bool) -> bool:
-    """Whether any rank says so, if torch's ranks can communicate; torch is never imported here."""
+    """Whether the flag is set on any rank, if torch's ranks can communicate; does not import torch."""
     torch = sys.modules.get("torch")
     distributed = sys.modules.get("torch.distributed")
     if torch is None or distributed is None or not distributed.is_available():
@@ -261,7 +262,7 @@ def _agreed(flag: bool) -> bool:
 
 
 def _write(line: dict[str, Any], on_every_rank: bool = False) -> None:
-    """Appends one line in one write, so that lines of several processes never mix."""
+    """Appends a line in a single write, so that lines of several processes do not mix."""
     path = os.environ.get("PACELINE_METRICS")
     if not path or not (on_every_rank or os.environ.get("RANK", "0") == "0"):
         return

@@ -1,4 +1,4 @@
-"""Entry point of an emulated probe: one process runs one slice on virtual ranks."""
+"""Entry point of an emulated probe: one process runs one slice for all virtual ranks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tuner.probes.slice_plan import (
 )
 from tuner.probes.warm_runs import WarmRuns
 
-#: A slice ends after so many seconds of this machine, wherever the virtual clock stands.
+#: A slice ends after this many seconds of this machine, whatever the virtual clock shows.
 _LONGEST_SECONDS = 30.0
 
 _warm_runs = WarmRuns()
@@ -44,11 +44,11 @@ def run_emulated_slice(context: RankContext, payload: Mapping[str, Any]) -> dict
     """Runs one slice of an emulated probe.
 
     Args:
-        context: This process' place: the first of one.
-        payload: `SlicePlan.to_payload`.
+        context: The context of this process, which is the only one.
+        payload: The plan, from `SlicePlan.to_payload`.
 
     Returns:
-        What `run_slice` returns for real ranks, with the timings of all virtual ones.
+        What `run_slice` returns for real ranks, with the timings of all virtual ranks.
     """
     reporter = ProgressReporter(context)
     try:
@@ -64,7 +64,7 @@ def run_emulated_slice(context: RankContext, payload: Mapping[str, Any]) -> dict
 
 @dataclass(frozen=True, kw_only=True)
 class _Scored:
-    """What is scored: see `Scorable`."""
+    """What is scored; implements `Scorable`."""
 
     model: nn.Module
     workload: Workload
@@ -78,7 +78,7 @@ class _EmulatedSlice:
     Args:
         plan: The slice.
         prepared: Workload, data and initial model.
-        device: Where it computes.
+        device: The device that computes.
         reporter: Sends progress.
     """
 
@@ -133,13 +133,13 @@ class _EmulatedSlice:
             )
         self._started = time.perf_counter()
         self._scoring_seconds = 0.0
-        #: When evaluation points are scored again.
+        #: Evaluation points before this time are skipped, on the clock of `time.perf_counter`.
         self._scores_from = 0.0
         self._num_scores = 0
         self._num_ranks = num_ranks
 
     def run(self) -> dict[str, Any]:
-        """Emulates until the slice's end, saves the run unless it diverged, and returns the result."""
+        """Runs the slice to its end, saves the run unless it diverged, and returns the result."""
         run, reporter = self._run, self._reporter
         started_samples, started_steps, started_bytes = run.samples, run.rank_steps, run.moved_bytes
         outcome = self._score_untrained()
@@ -161,14 +161,14 @@ class _EmulatedSlice:
             "bytes_per_step": (run.moved_bytes - started_bytes, steps),
             "staleness_steps": run.mixed_ages,
             "timings": [asdict(timing) for timing in rank_timings(run)],
-            # This process' memory is not that of one rank.
+            # The memory of this process is not that of one rank.
             "peak_bytes": 0,
             "parameter_bytes": parameter_bytes(run.model),
             "seconds": reporter.seconds_since_entry,
         }
 
     def _to_next_evaluation(self, started_steps: int) -> Outcome:
-        """Trains to the next scoring or the slice's end; returns the run's position."""
+        """Trains to the next evaluation point or the end of the slice, and returns the outcome so far."""
         run, until = self._run, self._plan.until
         evaluation_samples = self._evaluation_points.next_after(run.samples)
         ends = [evaluation_samples, *(limit for limit in (until.samples, self._horizon) if limit is not None)]
@@ -201,7 +201,7 @@ class _EmulatedSlice:
         return time.perf_counter() - self._started > _LONGEST_SECONDS
 
     def _evaluate_at(self) -> Outcome:
-        """Scores, if training outweighs the cost of the last scoring."""
+        """Scores unless the last evaluation is too recent for its cost (`probe.max_scoring`)."""
         began = time.perf_counter()
         if began < self._scores_from:
             return Outcome.RUNNING
@@ -251,7 +251,7 @@ class _EmulatedSlice:
         return Outcome.REACHED if self._scorer.is_reached(value) else Outcome.RUNNING
 
     def _start_run(self, trained: Trained) -> Emulation:
-        """The run as the last slice left it, from memory or its newest checkpoint; else a new one."""
+        """The run from memory or its newest checkpoint, or else a new one."""
         newest = None if self._plan.is_timing else self._checkpoints.latest()
         warm = _warm_runs.take(self._plan.folder, trained, newest.path if newest else None)
         if warm is not None:
@@ -277,9 +277,9 @@ class _EmulatedSlice:
 
 
 def rank_timings(run: Emulation) -> list[RankTiming]:
-    """Step times of the virtual ranks; ranks that are alike are reported as one.
+    """Step times of the virtual ranks; ranks with the same batch size and the same delays are one entry.
 
-    Alike are those of one share and with the same delays; rank 0, a possible server, is reported by itself.
+    Rank 0, which may be a server, is an entry of its own.
     """
     trained = run.trained
     groups: dict[tuple[Any, ...], list[int]] = {}

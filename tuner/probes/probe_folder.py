@@ -1,4 +1,4 @@
-"""The folder of one probe: its plan, and its curve as lines of JSON that survive a kill."""
+"""Folder of a probe, which stores its plan and its learning curve as lines of JSON."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _SPARE_BYTES = 2**16
 class ProbeFolder:
     """Writes and reads a probe's `probe.json` and `metrics.jsonl`.
 
-    Each line of `metrics.jsonl` is a scoring with the number of its slice, or the end of a slice. A
-    slice without an end, or one whose end was taken back, was lost with the process that polled it: its
-    scorings up to the checkpoint from which the run resumes belong to the next slice.
+    Each line of `metrics.jsonl` is a score with the number of its slice, or the end of a slice. A slice
+    without an end, or whose end was withdrawn, was lost with the process that polled it: its scores up to the
+    checkpoint from which the run resumes belong to the next slice.
 
     Args:
-        folder: The probe's folder; made if absent.
+        folder: The folder of the probe; created if it does not exist.
 
     Raises:
-        StorageError: It cannot be made.
+        StorageError: The folder cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,42 +49,42 @@ class ProbeFolder:
 
     @property
     def slice_number(self) -> int:
-        """Which slice of the probe this is, from 1, those included that were lost."""
+        """Number of the current slice, from 1; lost slices count."""
         return self._slice
 
     @property
     def ended_slices(self) -> frozenset[int]:
-        """Numbers of the slices that ended and were reported."""
+        """Numbers of the slices that have ended."""
         return frozenset(self._ended)
 
     @property
     def reported_samples(self) -> frozenset[int]:
-        """Samples of the scorings that earlier slices have reported."""
+        """Samples of the scores of earlier slices that have ended."""
         return frozenset(self._reported)
 
     @property
     def reported_points(self) -> list[CurvePoint]:
-        """Scorings that earlier slices have reported, in order of samples."""
+        """Scores of earlier slices that have ended, in order of samples."""
         found = {samples: point for number in self._ended for samples, point in self._points[number].items()}
         return [found[samples] for samples in sorted(found)]
 
     def restart_slice(self) -> None:
-        """Takes back the scorings of this slice: they are added anew.
+        """Withdraws the scores of this slice, so that they can be added again.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: The file cannot be written.
         """
         self._append({"slice": self._slice, "restarted": True})
 
     def lost_points(self, up_to_samples: int) -> list[CurvePoint]:
-        """Scorings of lost slices, up to where the run resumes."""
+        """Scores of lost slices up to the samples at which the run resumes."""
         return [point for samples, point in sorted(self._lost.items()) if samples <= up_to_samples]
 
     def describe(self, plan: SlicePlan, *, num_ranks: int) -> None:
-        """Writes what is run, and with what.
+        """Writes the plan of the slice and the versions of the software to `probe.json`.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: The file cannot be written.
         """
         description = {
             "slice": self._slice,
@@ -111,29 +111,29 @@ class ProbeFolder:
             raise unwritable(self.folder, error) from error
 
     def add_point(self, point: CurvePoint) -> None:
-        """Appends a scoring; one with the same samples replaces the one before when read.
+        """Appends a score; it replaces an earlier one at the same samples.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: The file cannot be written.
         """
         self._append({"slice": self._slice, **asdict(point)})
 
     def end_slice(self, outcome: Outcome) -> None:
-        """Appends that the slice ended and was reported.
+        """Appends that the slice has ended.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: The file cannot be written.
         """
         self._append({"slice": self._slice, "ended": outcome.value})
 
     def take_back_ends(self, stored_samples: Collection[int]) -> None:
-        """Marks ended slices as lost if the ledger never stored them.
+        """Marks ended slices as lost if the ledger has not stored them.
 
         Args:
-            stored_samples: Samples of all scorings that were stored.
+            stored_samples: Samples of all scores that the ledger has stored.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: The file cannot be written.
         """
         stored = set(stored_samples)
         lost = [number for number in sorted(self._ended) if not self._points[number].keys() <= stored]
@@ -143,10 +143,10 @@ class ProbeFolder:
             self._read_slices()
 
     def check_disk_space(self) -> None:
-        """Checks that some bytes can be written.
+        """Checks that the folder can be written.
 
         Raises:
-            StorageError: It cannot: the disk is full, or the folder is gone.
+            StorageError: It cannot, since the disk is full or the folder is gone.
         """
         try:
             with tempfile.TemporaryFile(dir=self.folder) as file:
@@ -183,7 +183,7 @@ class ProbeFolder:
                     point = CurvePoint(**line)
                     of_slice[point.samples] = point
             except (ValueError, KeyError, TypeError):
-                # A process killed while it wrote leaves half a line: the scoring is lost, no more.
+                # A process that was killed while it wrote leaves half a line: only this score is lost.
                 continue
         self._slice = max(points, default=0) + 1
         self._points, self._ended = points, ended
@@ -195,7 +195,7 @@ class ProbeFolder:
 
 
 def take_back_ends(folder: Path, stored_samples: Collection[int]) -> None:
-    """See `ProbeFolder.take_back_ends`; nothing where the folder holds no scorings.
+    """Calls `ProbeFolder.take_back_ends` if the folder holds scores.
 
     Raises:
         StorageError: The folder cannot be read or written.
@@ -212,7 +212,7 @@ def _version(package: str) -> str | None:
 
 
 def unwritable(folder: Path, error: OSError) -> StorageError:
-    """The error for a probe's folder that cannot be made, read or written."""
+    """The error for a probe's folder that cannot be created, read or written."""
     return StorageError(
         f"the probe's folder {folder} cannot be used: {error}; choose another output folder or free space"
     )

@@ -1,4 +1,4 @@
-"""Interface of probers: start slices of probes, poll them without blocking, many at once."""
+"""Interface of probers, which start slices of probes and poll them without blocking."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tuner.domain.measurement import Measurement, Purpose
 
 @dataclass(frozen=True, kw_only=True)
 class Until:
-    """Where a slice ends; whichever comes first. The target always ends it.
+    """Limits of a slice; the first one that is reached ends it. The target always ends it.
 
     Args:
         training_seconds: Training clock since the run started.
         samples: Samples seen since the run started.
         steps: Optimizer steps of this slice.
-        scores: Number of scores of this slice, at least 1; the slice ends right after the last of them. The
-            score of the untrained model does not count, nor does one at a position that an earlier slice
-            had reached. A timing probe scores nothing and ignores it.
+        scores: Number of scores of this slice, at least 1; the slice ends right after the last of them.
+            Scores of the untrained model, or at positions that an earlier slice has reached, do not count. A
+            timing probe scores nothing and ignores this limit.
 
     Raises:
         ValueError: No end is given, or `scores` is below 1.
@@ -45,9 +45,9 @@ class ProbeHandle:
 
     Args:
         identity: Unique within the prober.
-        configuration: What runs.
-        purpose: Why.
-        folder: Where its command, environment, log, metrics and checkpoints lie.
+        configuration: The configuration that runs.
+        purpose: What the slice is for.
+        folder: The folder of its command, environment, log, metrics and checkpoints.
     """
 
     identity: str
@@ -57,13 +57,12 @@ class ProbeHandle:
 
 
 class Prober(ABC):
-    """Runs slices of probes.
+    """Runs slices of probes, several at the same time.
 
-    A probe lives in a folder. Starting it again in the same folder resumes from the newest
-    checkpoint there, under the same configuration but for `nodes`, where the strategy's statistics
-    do not depend on them. The measurement that `poll` returns grows until its outcome is no longer
-    RUNNING; it is that of the slice alone (see `Measurement`). What went wrong inside a probe is an
-    outcome; only a prober that cannot work at all raises.
+    A probe has a folder. Another slice in the same folder resumes from its newest checkpoint, with the same
+    configuration; only `nodes` may differ if the strategy's statistics do not depend on them. The measurement
+    that `poll` returns grows until its outcome is no longer RUNNING; it covers this slice only (see
+    `Measurement`). A failure inside a probe is an outcome; a prober raises only if it cannot work at all.
     """
 
     @abstractmethod
@@ -73,37 +72,36 @@ class Prober(ABC):
         """Starts a slice and returns at once.
 
         Raises:
-            ProbeError: Probing is impossible: no rank can be started.
+            ProbeError: No rank can be started.
             StorageError: The folder cannot be written.
         """
 
     @abstractmethod
     def poll(self, handle: ProbeHandle) -> Measurement:
-        """What the slice saw so far."""
+        """Returns what the slice has measured so far.
+
+        Raises:
+            ProbeError: Another prober started the slice.
+        """
 
     @abstractmethod
     def cancel(self, handle: ProbeHandle) -> None:
-        """Ends the slice and everything it started; what was checkpointed stays."""
+        """Ends the slice and everything it started; its checkpoints stay."""
 
     def ask_to_end(self, handle: ProbeHandle) -> float | None:
-        """Asks the slice to save what it has and to end; `poll` says when it has.
+        """Asks the slice to save and end; `poll` returns when it has ended.
 
         Returns:
-            Seconds that it is given for it, besides what it needs to be ended; None where it cannot be asked,
-            and is to be cancelled.
+            Seconds that the slice may take to save; None if it cannot be asked and has to be cancelled.
         """
         return None
 
     def end_orphans(self, folder: Path) -> None:
-        """Ends what an earlier tuner's slices left running in a probe's folder, also on other hosts.
-
-        Args:
-            folder: The probe's folder.
-        """
+        """Ends processes that slices of an earlier tuner left running in a probe's folder, on any host."""
         return
 
     def now(self) -> float:
-        """Seconds on the clock by which slices are charged, never going back."""
+        """Seconds on the clock that slices are charged by; never goes back."""
         return time.monotonic()
 
     @abstractmethod

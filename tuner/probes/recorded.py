@@ -1,4 +1,4 @@
-"""Prober that replays a recording: measurements and charges of real probes, without waiting."""
+"""Prober that replays a recording: measurements and charges of real probes without real training."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from tuner.recordings.recording import RecordedRun, Recording, samples_at
 
 STATE_FILE = "replayed.json"
 
-#: The end of a recording of a training that broke down.
+#: How a recorded run that diverged has ended.
 DIVERGED_END = "diverged"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Position:
-    """The position of a run, which is all of its checkpoint.
+    """The position of a run, which is the whole content of its checkpoint.
 
     Args:
         configuration: Key of the configuration whose curve was replayed.
-        seconds: On the clock of that curve.
+        seconds: The clock of that curve.
         step: Steps done.
-        ahead_seconds: Difference between the run's own clock and the curve's: a run that resumes as another
-            configuration keeps its clock, and continues at the same step of that one's curve.
+        ahead_seconds: The run's own clock minus the clock of the curve. A run that resumes as another
+            configuration keeps its own clock, and continues at the same step of the other curve.
     """
 
     configuration: str = ""
@@ -67,32 +67,28 @@ class _Slice:
 class RecordedProber(Prober):
     """Replays a recording.
 
-    Slices take no real time: the prober has a virtual clock, which jumps to the end of the slice that ends
-    next when that slice is polled. So a single slice has ended as soon as it is started, and of several the
-    others are RUNNING until those before them have ended. A caller with several slices starts the successor
-    of an ended one before polling again; polling the same slice twice in a row waits for it, whatever else
-    is in flight.
+    Slices take no real time. The prober has a virtual clock, which jumps to the end of a slice when that
+    slice is polled and is the next one to end. So a single slice ends at its first poll; of several slices,
+    the later ones are RUNNING until the earlier ones have ended. Start the successor of an ended slice before
+    you poll again. Two polls of the same slice in a row wait for it, whatever else is in flight.
 
-    A slice sees the part of its configuration's curve up to its end and
-    the seconds of a step, and is charged what it newly saw, with the recording's start-up before a run's
-    first slice. It ends PAUSED; REACHED at the scoring that is past the target; STOPPED where the
-    recording ends, past which nothing is known (DIVERGED where that is why it ends). A timing sees the
-    seconds of a step and no curve. Of several shares of the data the largest is replayed.
+    A slice measures the step time and its part of the configuration's curve. It is charged for that part, and
+    for the start-up of the recording before the first slice of a run. It ends PAUSED, REACHED at the score
+    past the target, or STOPPED or DIVERGED at the end of the recording. A timing probe measures no curve.
 
-    The position of a run is stored in its folder once `poll` has returned the slice; a slice that was lost
-    before is replayed, and paid, again.
+    The position of a run is stored in its folder once `poll` has returned the end of the slice. A slice that
+    was lost before that is replayed and charged again.
 
     Args:
-        recording: What is replayed.
-        cluster: What is charged; None for the recording's own.
-        target: The value that ends a run; None for the recording's own.
-        consecutive: Scores in a row past the target that end a run.
-        timing_steps: Steps of a timing whose end names none.
+        recording: The recording.
+        cluster: The cluster whose nodes are charged; None for that of the recording.
+        target: The value that ends a run; None for that of the recording.
+        consecutive: Consecutive scores past the target that end a run.
+        timing_steps: Steps of a timing probe without a limit on steps.
         can_resume: Whether a run resumes where its last slice ended. Otherwise each slice starts the run
-            over: start-up and all training up to there are charged again, as `repeated_seconds`.
-        pays_to_resume: Whether a slice that resumes is charged the start-up too, as a slice that trains is.
-        folderless: Whether nothing is written: the position of a run is stored in memory under its folder's
-            name, and lost with this prober.
+            over, and start-up and all training before are charged again, as `repeated_seconds`.
+        pays_to_resume: Whether a slice that resumes is charged the start-up too.
+        folderless: Whether positions of runs are stored in memory instead of in files.
     """
 
     def __init__(
@@ -137,7 +133,7 @@ class RecordedProber(Prober):
             identity=next(self._identities), configuration=configuration, purpose=purpose, folder=folder
         )
         start = _Position() if started is None or purpose is Purpose.TIMING else _as(started, run)
-        # A run that resumes as another configuration starts up there; one that resumes as itself does not.
+        # Only a run that resumes as another configuration needs a start-up.
         goes_on = started is not None and start == started
         startup = 0.0 if goes_on and self._starts_for_free else self._recording.startup_seconds
         repeated = 0.0 if self._can_resume else start.seconds
@@ -161,7 +157,7 @@ class RecordedProber(Prober):
         return found.measurement
 
     def cancel(self, handle: ProbeHandle) -> None:
-        """Ends a slice that was not returned yet: it is charged until now, and its run keeps its position."""
+        """Ends a slice that has not ended: it is charged until now, and its run keeps its position."""
         found = self._slice(handle)
         if not found.reported:
             found.measurement = replace(self._running(found), outcome=Outcome.STOPPED)
@@ -175,7 +171,7 @@ class RecordedProber(Prober):
             self.cancel(found.handle)
 
     def _running(self, found: _Slice) -> Measurement:
-        """What is seen of a slice before its end: how long it has held its nodes."""
+        """The measurement of a slice before its end, which shows only how long it has held its nodes."""
         configuration = found.handle.configuration
         charged = charge(self._now - found.started_at, configuration, self._cluster)
         return Measurement(
@@ -221,7 +217,7 @@ class RecordedProber(Prober):
         count = TargetCount(self._target, maximize=self._recording.maximize, consecutive=self._consecutive)
         for i, point in enumerate(points):
             if point.step > 0 and count.is_reached(point.value):
-                # The scoring that is past the target is the last one there is to pay for.
+                # The run ends at the score past the target.
                 outcome, points = Outcome.REACHED, points[: i + 1]
                 seconds = point.training_seconds - start.ahead_seconds
                 end = replace(end, seconds=seconds, step=float(point.step))
@@ -253,7 +249,7 @@ class RecordedProber(Prober):
 
 
 def _end(run: RecordedRun, start: _Position, until: Until) -> _Position:
-    """Where a slice ends, the earliest of its ends: never before its start, nor past the recording's end."""
+    """The first limit of a slice, but not before its start and not after the end of the recording."""
     ends = [(run.seconds, run.num_steps)]
     if until.training_seconds is not None:
         seconds = min(max(until.training_seconds - start.ahead_seconds, 0.0), run.seconds)
@@ -274,7 +270,7 @@ def _end(run: RecordedRun, start: _Position, until: Until) -> _Position:
 
 
 def _points(run: RecordedRun, start: _Position, end: _Position) -> list[CurvePoint]:
-    """The scorings after a slice's start, up to its end; with a run's first slice those at step 0 too."""
+    """The scores after the start of a slice, up to its end; the first slice of a run includes step 0."""
     rows = run.curve
     after = rows[:, 1] > start.step if start.step > 0 else rows[:, 1] >= 0
     return [
@@ -289,10 +285,9 @@ def _points(run: RecordedRun, start: _Position, end: _Position) -> list[CurvePoi
 
 
 def _timing(run: RecordedRun, steps: float) -> RankTiming:
-    """The step time as that of one rank which stands for all.
+    """The step time, as the computing time of one rank that represents all.
 
-    What was measured is the mean of the whole run, and its spread between repetitions; how a step divides
-    into computing and waiting is not known, and counted as computing.
+    The recording has the mean over the run and its spread between repetitions, but not the waiting time.
     """
     mean = run.step_seconds
     spread = mean * run.seconds_std / run.seconds if run.seconds_std and run.seconds > 0 else 0.0
@@ -303,7 +298,7 @@ def _timing(run: RecordedRun, steps: float) -> RankTiming:
 
 
 def _as(position: _Position, run: RecordedRun) -> _Position:
-    """A position as one of this run, which may be that of another configuration than the run started with."""
+    """Converts a position to the curve of this run, which may be that of another configuration."""
     if position.configuration == run.configuration.key:
         return position
     samples = samples_at(position.step, Configuration.from_key(position.configuration))
@@ -323,13 +318,13 @@ def _read(folder: Path) -> _Position | None:
         return None
     except (ValueError, TypeError) as error:
         raise StorageError(
-            f"{path} is not the file that was written: {error}; start a new study with --fresh"
+            f"{path} was changed or is damaged: {error}; start a new study with --fresh"
         ) from error
 
 
 def _write(folder: Path, position: _Position) -> None:
-    # Whole or not at all, even if killed. It is not flushed to the disk, which would take longer
-    # than the replay: what a power cut takes from a replay is replayed again for free.
+    # The file is complete even if the process is killed. It is not flushed to the disk, which would take
+    # longer than the replay: after a power cut the slice is replayed.
     path = folder / CHECKPOINTS_FOLDER / STATE_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")

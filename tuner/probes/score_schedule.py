@@ -1,4 +1,4 @@
-"""When a job's runs are scored, and whether their steps are timed, as far as its slices show."""
+"""Schedule of the scores of a script, found from the slices measured so far."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from search_spaces import Configuration
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 
-#: Gaps of so many times the usual one are breaks, not the script's interval.
+#: Distances are multiples of the smallest one if they differ from a multiple by less than this share of it.
 _EVEN_SHARE = 0.25
-#: Scores come that share of their distance earlier or later, by steps that do not divide it.
+#: Scores come up to this share of their distance too early or late, since steps do not divide it.
 _ROUNDING = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSchedule:
-    """When the user's script scores.
+    """When a script scores, and whether it reports progress in between.
 
     Args:
-        every_samples: Samples between two scores; None where it is not that.
-        every_steps: Optimizer steps between two scores; None where it is not that.
+        every_samples: Samples between two scores; None if unknown, or if steps decide.
+        every_steps: Optimizer steps between two scores; None if unknown, or if samples decide.
         has_scores: Whether any score was read.
-        times_steps: Whether steps are timed without a score: progress is reported between scores.
+        times_steps: Whether steps can be timed without a score, since progress is reported between scores.
     """
 
     every_samples: float | None = None
@@ -36,18 +36,18 @@ class ScoreSchedule:
     times_steps: bool = True
 
     def next_after(self, configuration: Configuration, samples: int) -> int | None:
-        """Samples at which a run's next score is due; None if unknown.
+        """Samples at which the next score of a run is due; None if unknown.
 
         Args:
-            configuration: What it runs with.
-            samples: Samples that it has seen.
+            configuration: The configuration of the run.
+            samples: Samples that the run has seen.
         """
         every = self._distance(configuration)
-        # Rounding of a distance must not make the score that has come the next one.
+        # The score that has just come must not count as the next one because of rounding.
         return None if every is None else round(every * (math.floor(samples / every + _ROUNDING) + 1))
 
     def at_or_after(self, configuration: Configuration, samples: float) -> int:
-        """The score that is due at some samples, or the next one after; `samples` if unknown."""
+        """Samples of the first score at or after some samples; the samples themselves if unknown."""
         every = self._distance(configuration)
         if every is None:
             return math.ceil(samples)
@@ -60,16 +60,16 @@ class ScoreSchedule:
 
 
 def score_schedule(job: Job, slices: Sequence[Measurement]) -> ScoreSchedule:
-    """The schedule of a job's script, from every slice measured so far.
+    """Finds the schedule of a job's script.
 
-    Scores come at even distances in samples, as once an epoch, or in steps. Which of both it is follows from
-    runs with different batches; before, from whether the distance is a whole number of epochs.
+    Scores come at even distances in samples, such as once an epoch, or in steps. Runs with different batch
+    sizes show which; before, the distance counts in samples if it is a whole number of epochs.
 
-    Nothing is known of a job that trains a Workload, whose scores come where Paceline asks for them.
+    The schedule of a job that trains a `Workload` is empty: Paceline decides when it is scored.
 
     Args:
         job: The job.
-        slices: What was measured, with the curves of runs.
+        slices: All slices measured so far.
     """
     if not job.runs_command:
         return ScoreSchedule()
@@ -81,7 +81,7 @@ def score_schedule(job: Job, slices: Sequence[Measurement]) -> ScoreSchedule:
         gaps = [(b.samples - a.samples, b.step - a.step) for a, b in itertools.pairwise(curve)]
         if not gaps and curve:
             gaps = [(curve[0].samples, curve[0].step)]
-        # Close scores are thinned out: the smallest distances are the script's.
+        # Not all scores are stored: only the smallest distance is that of the script.
         if gaps:
             smallest = min(gaps)
             samples.append(float(smallest[0]))
@@ -106,11 +106,11 @@ def score_schedule(job: Job, slices: Sequence[Measurement]) -> ScoreSchedule:
 
 
 def _every(gaps: Sequence[float]) -> float | None:
-    """The distance that some gaps have in common; None if they differ."""
+    """The distance of which all gaps are multiples; None if there is none."""
     smallest = min(gaps)
     if smallest <= 0:
         return None
-    # Runs whose first score only was seen may lie several distances apart.
+    # The first score of a run may come several distances after its start.
     multiples = np.asarray(gaps) / smallest
     even = np.abs(multiples - np.round(multiples)) < _EVEN_SHARE
     return float(smallest) if even.all() and np.median(multiples) < 1.0 + _EVEN_SHARE else None

@@ -1,4 +1,4 @@
-"""The plan of a slice, as plain data for its ranks; does not import torch, since the prober writes it."""
+"""Plan of a slice, as plain data for its ranks; does not import torch."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ MODEL_FILE = "model.pt"
 
 @dataclass(frozen=True, kw_only=True)
 class SlicePlan:
-    """One slice of a probe, as its ranks see it.
+    """Plan of one slice of a probe.
 
     Args:
         job: The job.
-        job_folder: Where its file lies; the workload is looked for there first.
-        configuration: What is run.
-        purpose: Why.
-        until: Where it ends.
-        folder: The probe's folder.
-        score_untrained: Whether a new run is scored before its first step. All runs of a job start
-            with the same model, so that once is enough.
-        scored_samples: Samples of the last score that earlier slices reported; 0 if there is none. Only later
-            scores count for `until.scores`.
+        job_folder: The folder of the job file; the workload is looked for there first.
+        configuration: The configuration that runs.
+        purpose: What the slice is for.
+        until: The limits of the slice.
+        folder: The folder of the probe.
+        score_untrained: Whether a new run is scored before its first step. Once is enough for a job, since
+            all its runs start with the same model.
+        scored_samples: Samples of the last score of earlier slices; 0 if there is none. Only later scores
+            count for `until.scores`.
     """
 
     job: Job
@@ -55,15 +55,15 @@ class SlicePlan:
 
     @property
     def is_timing(self) -> bool:
-        """Whether only step times are wanted: nothing is scored or saved."""
+        """Whether the slice only times steps, and scores and saves nothing."""
         return self.purpose is Purpose.TIMING
 
     def has_all_scores(self, num_scores: int) -> bool:
-        """Whether the slice ends since it has made so many new scores."""
+        """Whether a number of new scores ends the slice."""
         return self.until.scores is not None and num_scores >= self.until.scores
 
     def to_payload(self) -> dict[str, Any]:
-        """Plain data for the launcher."""
+        """The plan as plain data for the launcher."""
         return {
             "job": self.job.model_dump(mode="json"),
             "job_folder": str(self.job_folder),
@@ -77,7 +77,7 @@ class SlicePlan:
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> SlicePlan:
-        """The plan `to_payload` was made from."""
+        """Restores a plan from `to_payload`."""
         return cls(
             job=Job.model_validate(payload["job"]),
             job_folder=Path(payload["job_folder"]),
@@ -90,21 +90,21 @@ class SlicePlan:
         )
 
 
-#: The first evaluation point of a job that states none: this part of an epoch.
+#: By default the first evaluation point is an epoch divided by this number,
 FIRST_EVALUATION_PER_EPOCH = 32
-#: But at least so many samples, or a whole epoch where it has fewer.
+#: but at least this many samples, or a whole epoch if it has fewer.
 SMALLEST_FIRST_EVALUATION = 1024
 
 
 class EvaluationPoints:
-    """Evaluation points in samples; they depend on the job alone, so that curves are comparable.
+    """Evaluation points in samples. They depend only on the job, so that curves are comparable.
 
-    A point is due after the step that reaches it; a step that passes several is scored once.
+    A point is due after the step that reaches it; a step that passes several points is scored once.
 
     Args:
         first_samples: The first point, at least 1.
-        growth: Each point over the one before, above 1.
-        horizon_samples: A last point, where the schedule ends; None for no end.
+        growth: Ratio of each point to the one before, above 1.
+        horizon_samples: The last point, at the end of the schedule; None if there is no end.
     """
 
     def __init__(self, first_samples: int, growth: float, horizon_samples: int | None = None) -> None:
@@ -117,7 +117,7 @@ class EvaluationPoints:
         self._horizon = horizon_samples
 
     def next_after(self, samples: int) -> int:
-        """The first evaluation point beyond `samples`."""
+        """The first evaluation point after `samples`."""
         if samples < self._first:
             point = self._first
         else:
@@ -126,7 +126,7 @@ class EvaluationPoints:
             while point <= samples:
                 place += 1
                 point = self._point(place)
-            # The logarithm may round up: no point between may be left out.
+            # The logarithm may round up, which must not skip a point.
             while place > 0 and self._point(place - 1) > samples:
                 place -= 1
                 point = self._point(place)
@@ -135,12 +135,12 @@ class EvaluationPoints:
         return point
 
     def _point(self, place: int) -> int:
-        # Adding the position keeps points distinct where growth times a small point rounds to itself.
+        # The second term keeps points distinct if growth times a small point rounds to the same number.
         return max(math.ceil(self._first * self._growth**place), self._first + place)
 
 
 def first_evaluation(num_training_samples: int, stated: int | None) -> int:
-    """The first evaluation point: as stated in the job, or 1/32 of an epoch, of tiny data some more."""
+    """The first evaluation point in samples: as the job states, or 1/32 of an epoch (more of small data)."""
     if stated is not None:
         return stated
     part = math.ceil(num_training_samples / FIRST_EVALUATION_PER_EPOCH)

@@ -17,14 +17,14 @@ from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 
 class SliceRecord:
-    """Turns the ranks' messages into a growing measurement.
+    """Turns the messages of ranks into a growing measurement.
 
     Args:
         plan: The slice.
         job: The launched job.
-        folder: The probe's folder.
-        cluster: What it runs on.
-        started: The prober's clock at submission.
+        folder: The folder of the probe.
+        cluster: The cluster it runs on.
+        started: The prober's clock at submission, seconds.
     """
 
     def __init__(
@@ -48,17 +48,17 @@ class SliceRecord:
         """Adds one message of a rank (see `ProgressReporter`).
 
         Raises:
-            StorageError: The curve cannot be written to the probe's folder.
+            StorageError: The curve cannot be written to the folder of the probe.
         """
         kind = message["kind"]
         if kind == "progress":
             self._last_said[rank] = dict(message)
         elif kind == "started":
-            # Ranks set up together, from the entry of the last one: an earlier rank's time includes waiting.
+            # Ranks set up together once the last one has entered: the times of earlier ranks include waiting.
             self._setup_seconds = min(self._setup_seconds, message["setup_seconds"])
             if rank != 0 and self._has_started:
                 return
-            # The first rank's samples count; another's only while that one has not started, or never will.
+            # The samples of rank 0 count; those of another rank only until rank 0 has started.
             self._has_started = True
             for point in self.folder.lost_points(message["samples"]):
                 self._add_point(point)
@@ -72,13 +72,13 @@ class SliceRecord:
             self.out_of_memory[rank] = message["words"]
 
     def finish(self, results: Mapping[int, dict[str, Any]]) -> Outcome:
-        """Adds the ranks' results, and returns the outcome they agreed on."""
+        """Adds the results of the ranks, and returns the outcome that they agreed on."""
         self._results = results
         self._leader = min(results, key=lambda rank: (not results[rank].get("leads"), rank))
         return Outcome(results[self._leader]["outcome"])
 
     def last_words(self) -> str:
-        """Each rank's last message."""
+        """The last message of each rank."""
         ranks = range(self.job.num_ranks)
         return "; ".join(f"rank {rank}: {_words(self._last_said.get(rank))}" for rank in ranks)
 
@@ -90,23 +90,23 @@ class SliceRecord:
         startup_seconds: float | None,
         error: str | None = None,
     ) -> Measurement:
-        """The slice as it stands.
+        """The measurement of the slice so far.
 
         Args:
-            outcome: Its outcome so far.
-            elapsed_seconds: Since submission.
-            startup_seconds: From submission until every rank had entered its function; None before.
-            error: What went wrong, with every rank's words.
+            outcome: The outcome so far.
+            elapsed_seconds: Seconds since submission.
+            startup_seconds: Seconds from submission until every rank had entered its function; None before.
+            error: What went wrong, with the errors of all ranks; None if nothing did.
         """
         status = self._results.get(self._leader) or self._furthest_said()
         held = elapsed_seconds
         if self._results and startup_seconds is not None:
-            # Ranks that returned hold no node: a poll that comes late costs nothing.
+            # Ranks that have returned hold no node: a late poll costs nothing.
             seconds = max(result["seconds"] for result in self._results.values())
             held = min(held, startup_seconds + seconds)
         charged = charge(held, self.plan.configuration, self._cluster)
         if self.plan.is_emulated:
-            # This machine was held, not the nodes.
+            # An emulated slice holds this machine, not the nodes.
             charged = Charge(seconds=charged.seconds)
         curve = tuple(self._points[samples] for samples in sorted(self._points))
         last = curve[-1] if curve else None
@@ -143,19 +143,19 @@ class SliceRecord:
         )
 
     def _furthest_said(self) -> dict[str, Any]:
-        """The last message of the most informative rank: the first, unless it fell silent."""
+        """The last message of rank 0, or of the furthest rank if ranks do not wait for each other."""
         said = sorted(self._last_said.items(), key=lambda item: (-item[1]["samples"], item[0]))
         return self._last_said.get(0, {}) if not said or self._goes_in_step else said[0][1]
 
     def _lost_ranks(self) -> tuple[int, ...]:
-        """Ranks that the leader lost, and those that returned nothing."""
+        """Ranks that the leader lost, and ranks that returned nothing."""
         if not self._results or self._goes_in_step:
             return ()
         unheard = set(self._results[self._leader].get("lost_ranks", ()))
         return tuple(sorted(unheard | (set(range(self.job.num_ranks)) - set(self._results))))
 
     def _mean_reported(self, key: str) -> float | None:
-        """The mean of the ranks' sums and counts; None where nothing was counted."""
+        """The mean over ranks, from their sums and counts; None if nothing was counted."""
         reported = [result[key] for result in self._results.values() if key in result]
         count = sum(counted for _, counted in reported)
         return float(sum(total for total, _ in reported) / count) if count else None
@@ -167,7 +167,7 @@ class SliceRecord:
         self.folder.add_point(point)
 
     def _older_checkpoint(self) -> str | None:
-        """The newest checkpoint of earlier slices; ranks check that it is whole when they load it."""
+        """The newest checkpoint of earlier slices; ranks check that it is complete when they load it."""
         if self.plan.is_timing:
             return None
         folder = Path(self.folder.folder) / CHECKPOINTS_FOLDER
@@ -176,9 +176,9 @@ class SliceRecord:
 
 
 def failure_words(failures: tuple[RankFailure, ...]) -> str:
-    """Every failed rank's error, the first to fail first."""
+    """The errors of all failed ranks, in the order in which they failed."""
     if not failures:
-        return "the ranks ended without saying why"
+        return "the ranks ended without an error message"
     return "\n".join(f"rank {failure.rank}: {failure.reason.strip()}" for failure in failures)
 
 

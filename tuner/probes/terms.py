@@ -1,4 +1,4 @@
-"""How slices of a job are charged, when they are scored, and what they leave behind."""
+"""Terms of a job's probes: what continuing a run costs, when it is scored, and whether it can resume."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from tuner.domain.measurement import Measurement
 from tuner.job import Job
 from tuner.probes.slice_plan import first_evaluation
 
-#: Start-up charged where none was measured yet, seconds.
+#: Start-up that is charged before any was measured, seconds.
 UNKNOWN_STARTUP_SECONDS = 3.0
-#: The same for a slice on ranks that have run another one, seconds.
+#: The same on ranks that have already run a slice, seconds.
 _WARM_STARTUP_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeTerms:
-    """What policies need to know of a job's prober.
+    """Properties of a job's prober that the search depends on.
+
+    The search reads these instead of asking which prober runs.
 
     Args:
-        is_training: Whether a slice is part of the training that was asked for. Emulated slices are not: they
-            train on this machine, whose time costs nothing there.
-        resumes: Whether a run continues where its last slice ended. Otherwise it starts over.
-        pays_to_resume: Whether a slice that continues a run is charged a start-up, too.
-        times_alone: Whether a slice can time steps alone; a recording only replays what it holds.
-        reuses_ranks: Whether later slices run on the ranks of the first one, and start much sooner than it.
-        ends_itself: Whether a run may end for a reason of its own, as a script does after its epochs.
-        startup_seconds: Charged for starting a slice before any start was measured.
-        first_score_samples: Samples at the first score, where Paceline decides when to score; else None.
-        score_growth: Factor between the samples of two scores, where Paceline decides when to score.
+        is_training: Whether slices are part of the training that the user wants. Emulated slices are not.
+        resumes: Whether a run continues where its last slice ended. Otherwise each slice starts the run over.
+        pays_to_resume: Whether a slice that continues a run is charged a start-up too.
+        times_alone: Whether a slice can time steps without training; a recording cannot.
+        reuses_ranks: Whether later slices run on the ranks of the first one and start much faster.
+        ends_itself: Whether a run may end by itself, as a script does after its last epoch.
+        startup_seconds: Start-up that is charged before any was measured.
+        first_score_samples: Samples at the first score if Paceline decides when to score; else None.
+        score_growth: Factor between the samples of two scores if Paceline decides when to score.
     """
 
     is_training: bool = True
@@ -46,10 +47,10 @@ class ProbeTerms:
     score_growth: float = 1.0
 
     def later_startup(self, measured: Sequence[float]) -> float:
-        """What starting another slice costs, seconds.
+        """Predicts the start-up of the next slice, seconds.
 
         Args:
-            measured: What starting each slice so far cost, in their order.
+            measured: The start-up of each slice so far, seconds, in order.
         """
         if not measured:
             return self.startup_seconds
@@ -58,20 +59,20 @@ class ProbeTerms:
         return median(measured[1:]) if len(measured) > 1 else min(measured[0], _WARM_STARTUP_SECONDS)
 
     def next_score_samples(self, samples: int) -> int | None:
-        """Samples at the next score of a run that has seen some; None where Paceline does not decide it."""
+        """Samples at the next score of a run; None if Paceline does not decide when to score."""
         if self.first_score_samples is None:
             return None
         return max(math.ceil(samples * self.score_growth), self.first_score_samples)
 
 
 def probe_terms(job: Job, cluster: Cluster, slices: Sequence[Measurement], epoch_samples: int) -> ProbeTerms:
-    """The terms of a job.
+    """Finds the terms of a job.
 
     Args:
         job: The job.
-        cluster: What it trains on.
-        slices: What was measured: a script may turn out not to resume.
-        epoch_samples: Size of the training set.
+        cluster: The cluster it trains on.
+        slices: All slices measured so far; they may show that a script cannot resume.
+        epoch_samples: Samples of the training set.
     """
     recording = job.recording()
     is_recorded = recording is not None

@@ -20,21 +20,20 @@ from tuner.probes.slice_record import SliceRecord, failure_words
 
 
 class TrainingProber(LaunchedProber[SliceRecord]):
-    """Probes by training the job's workload on ranks that a launcher starts.
+    """Trains the job's workload on ranks that a launcher starts.
 
-    A timing probe makes its steps, scores nothing, saves nothing, and ends STOPPED. Any other
-    slice ends PAUSED at `until`, REACHED at the first scoring past the target, STOPPED where the
-    schedule's horizon ends, DIVERGED where loss, gradient or score stop being finite. A slice of which
-    no rank reported for `probe.hang_timeout` is ended as TIMED_OUT; a single step or scoring that
-    takes longer needs a larger one. If the strategy is asynchronous, the loss of ranks does not end the slice
-    while others train: the measurement names them.
+    A timing probe makes its steps, scores and saves nothing, and ends STOPPED. Any other slice ends PAUSED at
+    `until`, REACHED at the first score past the target, STOPPED at the horizon of the schedule, and DIVERGED
+    once loss, gradient or score are not finite. A slice whose ranks report nothing for `probe.hang_timeout`
+    ends TIMED_OUT; raise it if a single step or evaluation takes longer. If the strategy is asynchronous, the
+    loss of ranks does not end the slice while others train: the measurement names the lost ranks.
 
-    A job whose ranks are emulated starts one process for all of them; it is charged for the time that process
-    takes, and no dollars.
+    A job with emulated ranks starts one process for all of them. It is charged for the time of that process
+    and costs no dollars.
 
     Args:
         job: The job.
-        job_folder: Where its file lies; the workload is looked for there first.
+        job_folder: The folder of the job file; the workload is looked for there first.
         launcher: Starts the ranks; closed with the prober.
         clock: Seconds, never going back.
     """
@@ -83,7 +82,7 @@ class TrainingProber(LaunchedProber[SliceRecord]):
         if status.state is JobState.CANCELLED:
             return self._end(record, status, Outcome.STOPPED)
         if status.state.has_ended:
-            # Its nodes were taken away, or its time on them was used up.
+            # Its nodes were lost, or its time limit was reached.
             outcome = Outcome.TIMED_OUT if status.state is JobState.TIMED_OUT else Outcome.FAILED
             return self._end(record, status, outcome, failure_words(status.failures) or status.detail)
         limit = self._job.probe.hang_seconds
@@ -106,7 +105,7 @@ class TrainingProber(LaunchedProber[SliceRecord]):
         self._end(record, status, Outcome.STOPPED)
 
     def ask_to_end(self, handle: ProbeHandle) -> float | None:
-        """Ranks save where a slice ends, which the search has placed close to the end of its budget."""
+        """Returns 0: ranks save only at the end of a slice, which is close to the end of the budget."""
         return 0.0
 
     def end_orphans(self, folder: Path) -> None:
@@ -130,7 +129,7 @@ class TrainingProber(LaunchedProber[SliceRecord]):
     def _end(
         self, record: SliceRecord, status: JobStatus, outcome: Outcome, error: str | None = None
     ) -> Measurement:
-        # A rank that was killed, or whose node is gone, may do better the next time.
+        # A rank that was killed, or whose node is gone, may succeed the next time.
         killed = outcome is Outcome.FAILED and any(
             f.exit_code == -signal.SIGKILL for f in status.failures[:1]
         )
@@ -139,7 +138,7 @@ class TrainingProber(LaunchedProber[SliceRecord]):
             self._measured(record, status, outcome, error), infrastructure_fault=lost and outcome.is_fault
         )
         if outcome is Outcome.FAILED:
-            # On a full disk ranks fail one after the other, which is no fault of theirs.
+            # On a full disk ranks fail one after the other, which is not their fault.
             record.folder.check_disk_space()
         record.folder.end_slice(outcome)
         if any(point.samples == 0 for point in record.ended.curve):
@@ -151,7 +150,7 @@ class TrainingProber(LaunchedProber[SliceRecord]):
     ) -> Measurement:
         return record.measurement(
             outcome,
-            # Waiting for nodes is neither training nor paid for.
+            # Waiting for nodes is neither training nor charged.
             elapsed_seconds=self._clock() - record.started - status.pending_seconds,
             startup_seconds=status.startup_seconds,
             error=error,

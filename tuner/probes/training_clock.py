@@ -1,31 +1,31 @@
-"""The training clock: step seconds of a run as if it had never been interrupted."""
+"""Training clock of ranks: seconds of a run as if it had never been interrupted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
 
-#: Steps after a start-up or a resume that never count as settled.
+#: The first steps after a start-up or a resume, which always count as warm-up.
 WARMUP_STEPS = 5
 
-#: Steps after which a clock knows what it will know of its warm-up.
+#: Steps after which the length of the warm-up no longer changes.
 _SETTLED_AFTER_STEPS = 40
 
 _SETTLED_RATIO = 1.25
 
 
 def settled_from(step_seconds: Sequence[float], *, at_least: int = WARMUP_STEPS) -> int:
-    """The step from which a series has settled: what lies before is warm-up.
+    """Index of the first step after the warm-up.
 
-    At least `at_least` steps are dropped, further ones while the median of the next five exceeds
-    that of the series' second half by a quarter; never more than half of the series.
+    The warm-up has at least `at_least` steps, and more while the median of the next five exceeds the median
+    of the second half of the series by a quarter, but at most half of the series.
 
     Args:
-        step_seconds: In order, from a start-up or a resume on.
-        at_least: Steps dropped in any case.
+        step_seconds: Seconds of each step since a start-up or a resume, in order.
+        at_least: Smallest number of warm-up steps.
 
     Returns:
-        An index, at most half the length.
+        The index, at most half of the length.
     """
     half = len(step_seconds) // 2
     if half <= at_least:
@@ -38,18 +38,18 @@ def settled_from(step_seconds: Sequence[float], *, at_least: int = WARMUP_STEPS)
 
 
 class TrainingClock:
-    """Adds up the steps of a slice on top of those of the slices before.
+    """Adds the steps of a slice to the clock of the slices before.
 
-    The first steps after a start-up or a resume are slow for reasons an uninterrupted run does not
-    have (allocators, caches, buckets that are rebuilt, a network that wakes up): the first was seen to take
-    38 times the median. So each warm-up step is clocked at the median of the settled steps of its
-    own slice; while there are fewer than `WARMUP_STEPS` of those, at what the slice before settled at,
-    with the same ranks; failing that, at the median of all steps but the first. The charge follows the wall
-    clock, without such a discount. What a clock says of early steps may therefore change until `is_settled`.
+    The first steps after a start-up or a resume are slow for reasons that an uninterrupted run does not have
+    (allocators, caches, buckets that are rebuilt, connections); the first step has taken up to 38 times the
+    median. So each warm-up step counts as the median of the later steps of its slice; with fewer than
+    `WARMUP_STEPS` of those, as the typical step of the slice before on the same ranks; else as the median of
+    all steps but the first. The clock at early steps may therefore change until `is_settled`. The charge
+    follows the wall clock, without this correction.
 
     Args:
         start_seconds: The clock at the end of the slice before.
-        typical_seconds: A settled step of the slice before, on the same ranks; None where unknown.
+        typical_seconds: Seconds of a typical step of the slice before, on the same ranks; None if unknown.
     """
 
     def __init__(self, start_seconds: float = 0.0, typical_seconds: float | None = None) -> None:
@@ -58,12 +58,12 @@ class TrainingClock:
         self._early: list[float] = []
         self._later_seconds = 0.0
         self._later_steps = 0
-        #: The clock after the early steps, once they are settled: asked for after every step.
+        #: The clock after the early steps once they are settled; cached, since every step reads it.
         self._settled_seconds: float | None = None
 
     @property
     def num_steps(self) -> int:
-        """Steps added."""
+        """Number of steps that were added."""
         return len(self._early) + self._later_steps
 
     @property
@@ -83,7 +83,7 @@ class TrainingClock:
 
     @property
     def typical_seconds(self) -> float | None:
-        """A settled step; None before the first step of the first slice."""
+        """Seconds of a step after warm-up; None before the first step of the first slice."""
         warmup = self._num_warmup()
         settled = self._early[warmup:]
         if len(settled) >= WARMUP_STEPS:
@@ -103,11 +103,11 @@ class TrainingClock:
             self._early.append(step_seconds)
 
     def seconds_at(self, num_steps: int) -> float:
-        """The clock after the first `num_steps` steps of the slice, for steps before it settled."""
+        """The clock after the first `num_steps` steps of the slice, which must not be later than settled."""
         warmup = min(self._num_warmup(), num_steps)
         typical = self.typical_seconds or 0.0
         return self._start_seconds + warmup * typical + sum(self._early[warmup:num_steps])
 
     def _num_warmup(self) -> int:
-        """Steps clocked at the median; all of them while too few follow."""
+        """Number of steps that count as the median: all of them while there are too few."""
         return max(settled_from(self._early), min(WARMUP_STEPS, len(self._early)))

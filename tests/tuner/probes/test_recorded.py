@@ -253,7 +253,7 @@ def test_a_folder_says_what_is_replayed_in_it(tmp_path):
 def test_a_state_that_was_tampered_with_is_a_storage_error(tmp_path):
     seen = probe(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", steps=5)
     Path(seen.checkpoint).write_text("{")
-    with pytest.raises(StorageError, match="is not the file that was written"):
+    with pytest.raises(StorageError, match="was changed or is damaged"):
         probe(RecordedProber(recording_of(*PLAIN)), tmp_path / "a", steps=5)
 
 

@@ -392,7 +392,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return record.measurement(Outcome.RUNNING, now)
 
     def _after_loss(self, record: CommandSlice, what: str, now: float) -> Measurement:
-        """Submits the remainder of a slice after a fault of the infrastructure, unless it happened too often."""
+        """Submits the remainder of a slice after a fault of the infrastructure, up to a limit."""
         self._trim(record)
         record.was_lost(now, f"{what}; submitted again")
         if record.lost_in_a_row >= _MOST_LOSSES:
