@@ -47,7 +47,7 @@ from tuner.emulation.timing import all_reduce_seconds
 from tuner.job import Job
 from tuner.launchers import LocalLauncher
 from tuner.probes import Until
-from tuner.probes.emulated_slice import rank_timings
+from tuner.probes.ranks.emulated_slice import rank_timings
 from tuner.probes.ranks.rank_setup import prepare
 from tuner.probes.slice_plan import SlicePlan
 from tuner.probes.training import TrainingProber

@@ -16,7 +16,7 @@ from tuner.probes.prober import Until
 #: The function that ranks run.
 RANK_FUNCTION = "tuner.probes.ranks.rank:run_slice"
 #: The function that one process runs for all ranks of a virtual cluster.
-EMULATION_FUNCTION = "tuner.probes.emulated_slice:run_emulated_slice"
+EMULATION_FUNCTION = "tuner.probes.ranks.emulated_slice:run_emulated_slice"
 
 CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_FILE = "model.pt"

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tests.tuner.emulation.toy import emulated
-from tuner.probes.warm_runs import WarmRuns
+from tuner.probes.ranks.warm_runs import WarmRuns
 
 FOLDER, CHECKPOINT = Path("probe"), Path("probe/checkpoint-00000001.pt")
 
