@@ -1,4 +1,4 @@
-"""Kinds of choice: the values that one axis may have."""
+"""Choices: the values that one axis of a search space may have."""
 
 from __future__ import annotations
 
@@ -13,39 +13,38 @@ from search_spaces.configuration import AxisValue
 
 
 class Choice(ABC):
-    """The values one axis may take.
+    """The values that one axis may have.
 
-    A choice can be sampled, asked whether it holds a value, and turned into a finite list of
-    levels, from which the model-driven search picks.
+    The model-driven search picks from `levels`, a finite list that covers the choice.
     """
 
     @abstractmethod
     def contains(self, value: AxisValue) -> bool:
-        """Whether the axis may have this value."""
+        """Whether the axis may have a value."""
 
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> AxisValue:
-        """One value, uniform over the choice (uniform in the logarithm for a logarithmic range)."""
+        """A random value, uniform over the choice (for ranges, uniform in the logarithm)."""
 
     @abstractmethod
     def levels(self) -> list[AxisValue]:
-        """A finite list of values that covers the choice, in its own order."""
+        """A finite list of values that covers the choice, in a fixed order."""
 
     @abstractmethod
     def nearest(self, value: AxisValue) -> AxisValue:
-        """The allowed value nearest to this one."""
+        """The allowed value that is nearest to `value`."""
 
     @abstractmethod
     def describe(self) -> str:
-        """What is allowed, in words that fit an error message."""
+        """The allowed values in words, for error messages."""
 
 
 @dataclass(frozen=True)
 class OneOf(Choice):
-    """One of some listed values.
+    """One of several listed values.
 
     Args:
-        values: The values, at least one, without repetition.
+        values: At least one value, without repetition.
     """
 
     values: tuple[AxisValue, ...]
@@ -85,7 +84,7 @@ class FloatRange(Choice):
     Args:
         low: Smallest value, above 0.
         high: Largest value, not below `low`.
-        levels_per_decade: How finely `levels` divides the range.
+        levels_per_decade: Number of levels per factor of ten.
     """
 
     low: float
@@ -108,7 +107,7 @@ class FloatRange(Choice):
         return float(np.exp(rng.uniform(math.log(self.low), math.log(self.high))))
 
     def levels(self) -> list[AxisValue]:
-        # Not the logarithm of a ratio, which may be larger than any float.
+        # Not the logarithm of the ratio, which may overflow.
         decades = math.log10(self.high) - math.log10(self.low)
         count = max(1, math.ceil(decades * self.levels_per_decade - 1e-9)) + 1
         if self.low == self.high:

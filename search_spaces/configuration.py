@@ -1,4 +1,4 @@
-"""One point of a search space: a canonical, hashable mapping of axes to values."""
+"""Configurations: points of a search space, as canonical, hashable mappings of axes to values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 AxisValue = str | int | float | bool
 
-#: Axes every part of Paceline knows, in the order in which they are shown.
+#: Axes that every part of Paceline knows, in display order.
 STANDARD_AXES = ("nodes", "machine", "batch_size", "learning_rate", "strategy")
 
 _POSITIONS = {axis: position for position, axis in enumerate(STANDARD_AXES)}
@@ -17,16 +17,14 @@ _KEYS = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
 
 
 def _canonical(axis: str, value: AxisValue) -> AxisValue:
-    if isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, int):
+    if isinstance(value, bool | str | int):
         return value
     if isinstance(value, float):
         rounded = float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
         if rounded != rounded or rounded in (float("inf"), float("-inf")):
-            raise ValueError(f"axis {axis!r} holds {value!r}; a configuration needs finite numbers")
+            raise ValueError(f"axis {axis!r} has the value {value!r}; numbers must be finite")
         return rounded
-    raise TypeError(f"axis {axis!r} holds {value!r}; allowed are str, int, float and bool")
+    raise TypeError(f"axis {axis!r} has the value {value!r}; allowed types are str, int, float and bool")
 
 
 def _axis_order(axis: str) -> tuple[int, str]:
@@ -36,15 +34,16 @@ def _axis_order(axis: str) -> tuple[int, str]:
 class Configuration(Mapping[str, AxisValue]):
     """The settings of one training: nodes, global batch size, learning rate, strategy and its knobs.
 
-    Equal values give equal configurations and equal keys, whatever the order of the axes; floats are
-    rounded to six significant digits, so that a configuration survives JSON and databases unchanged.
+    Configurations with the same values are equal, whatever the order of the axes. Floats are rounded to six
+    significant digits, so that JSON and databases store a configuration unchanged.
 
     Args:
-        axes: Axis name to value. Numbers must be finite.
+        axes: Values by axis name. Numbers must be finite.
+        more: Further values by axis name.
 
     Raises:
         ValueError: A number is not finite.
-        TypeError: A value is of no allowed type.
+        TypeError: A value has a type that is not allowed.
     """
 
     __slots__ = ("_axes", "_key")
@@ -56,12 +55,12 @@ class Configuration(Mapping[str, AxisValue]):
 
     @property
     def key(self) -> str:
-        """Canonical JSON of the axes; equal configurations have equal keys."""
+        """The axes as canonical JSON; equal configurations have equal keys."""
         return self._key
 
     @classmethod
     def from_key(cls, key: str) -> Configuration:
-        """The configuration whose `key` this is."""
+        """The configuration with this `key`."""
         return cls(json.loads(key))
 
     @property
@@ -71,33 +70,33 @@ class Configuration(Mapping[str, AxisValue]):
 
     @property
     def batch_size(self) -> int:
-        """Samples of one optimizer step over all ranks; 1 if there is no such axis."""
+        """Global batch size: samples of one optimizer step over all ranks; 1 without such an axis."""
         return int(self._axes.get("batch_size", 1))
 
     @property
     def learning_rate(self) -> float:
-        """Peak learning rate, which the schedule multiplies by a factor in [0, 1]; 1 without such an axis."""
+        """Peak learning rate of the schedule; 1 without such an axis."""
         return float(self._axes.get("learning_rate", 1.0))
 
     @property
     def strategy(self) -> str:
-        """Name of the strategy, one that `traits_of` knows."""
+        """Name of the strategy; `all_reduce` without such an axis."""
         return str(self._axes.get("strategy", "all_reduce"))
 
     def replaced(self, **changes: AxisValue) -> Configuration:
-        """The same configuration with some axes changed or added."""
+        """A copy with some axes changed or added."""
         return Configuration({**self._axes, **changes})
 
     def without(self, *axes: str) -> Configuration:
-        """The same configuration without some axes."""
-        # The remaining values are canonical and in order.
+        """A copy without some axes."""
+        # Skips `__init__`: the remaining values are canonical and in order.
         found = object.__new__(Configuration)
         found._axes = {a: v for a, v in self._axes.items() if a not in axes}
         found._key = _KEYS.encode(found._axes)
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """Axes and values as a plain dictionary, in the order in which they are shown."""
+        """Axes and values as a dictionary, in display order."""
         return dict(self._axes)
 
     def __getitem__(self, axis: str) -> AxisValue:

@@ -1,4 +1,4 @@
-"""Feasibility: predicates over configurations that say why, not only whether."""
+"""Feasibility: conditions that configurations must meet, each with the reason if it is not met."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from search_spaces.configuration import Configuration
 
 
 class Feasibility(Protocol):
-    """A condition a configuration must meet before it may be tried."""
+    """A condition that a configuration must meet before it may run."""
 
     def reason_against(self, configuration: Configuration) -> str | None:
-        """Why this configuration cannot be run, or None if it can."""
+        """Why a configuration cannot run; None if it can."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchCoversRanks:
-    """Every rank gets at least one sample of each batch.
+    """Condition: every rank gets at least one sample of each batch.
 
     Args:
         devices_per_node: Ranks on one node.
@@ -34,20 +34,20 @@ class BatchCoversRanks:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSplitsEvenly:
-    """Every rank gets the same number of samples of each batch, in micro-batches of the same size.
+    """Condition: every rank gets the same number of samples, in micro-batches of equal size.
 
-    For programs that split their batches themselves and cannot give one rank a sample more.
+    For programs that split batches themselves.
 
     Args:
         devices_per_node: Ranks on one node.
-        max_per_rank: More samples than this a rank are accumulated over micro-batches; None for no limit.
+        max_per_rank: Largest micro-batch; larger shares are accumulated over several. None for no limit.
     """
 
     devices_per_node: int = 1
     max_per_rank: int | None = None
 
     def split(self, configuration: Configuration) -> tuple[int, int]:
-        """A rank's samples of a batch, and over how many micro-batches they are accumulated."""
+        """Samples of one rank per batch, and the number of micro-batches over which they are accumulated."""
         per_rank = configuration.batch_size // (configuration.nodes * self.devices_per_node)
         if self.max_per_rank is None:
             return per_rank, 1
@@ -68,11 +68,11 @@ class BatchSplitsEvenly:
 
 @dataclass(frozen=True, kw_only=True)
 class RanksWithin:
-    """A rank's share of the batch does not exceed what was seen to run out of memory.
+    """Condition: the share of a rank is smaller than shares that ran out of memory.
 
     Args:
         devices_per_node: Ranks on one node.
-        too_large_per_rank: The smallest number of samples a rank that ran out of memory.
+        too_large_per_rank: Smallest number of samples per rank that ran out of memory.
     """
 
     devices_per_node: int = 1

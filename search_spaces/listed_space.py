@@ -1,4 +1,4 @@
-"""A search space that is a list: exactly these configurations, whatever their axes."""
+"""Search spaces that consist of a list of configurations."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from search_spaces.space import SearchSpace
 
 @dataclass(frozen=True, kw_only=True)
 class ListedSpace(SearchSpace):
-    """Some listed configurations and nothing between them.
+    """A list of configurations.
 
-    An axis that all of them have is one of `axes`; any other belongs to the strategies whose
-    configurations have it, as a knob does.
+    An axis that all configurations have is one of `axes`; any other is a knob of the strategies that have it.
 
     Args:
-        configurations: The configurations, at least one, without repetition, in the order in which they
-            are considered. Those of one strategy have the same axes.
+        configurations: At least one configuration, without repetition, in the order of `candidates`. Those of
+            one strategy have the same axes.
     """
 
     configurations: tuple[Configuration, ...]
@@ -45,7 +44,7 @@ class ListedSpace(SearchSpace):
 
     @cached_property
     def axes(self) -> dict[str, Choice]:
-        """The axes that every configuration has, with all values listed."""
+        """The axes that every configuration has, with their listed values."""
         return self._choices(self.configurations, self._common)
 
     @cached_property
@@ -57,7 +56,7 @@ class ListedSpace(SearchSpace):
         return frozenset(self.configurations)
 
     def knob_choices(self, strategy: str) -> dict[str, Choice]:
-        """The axes that only configurations of some strategies have, with what is listed for this one."""
+        """The axes that only some strategies have, with the values listed for this strategy."""
         own = [c for c in self.configurations if c.strategy == strategy]
         names = [axis for axis in own[0] if axis not in self._common] if own else []
         return self._choices(own, names)
@@ -69,25 +68,25 @@ class ListedSpace(SearchSpace):
         return [reason for reason in found if reason is not None]
 
     def is_runnable(self, configuration: Configuration) -> bool:
-        """Whether it is listed and no condition speaks against it."""
+        """Whether it is listed and meets all conditions."""
         return self.is_feasible(configuration)
 
     def with_condition(self, condition: Feasibility) -> ListedSpace:
         return replace(self, conditions=(*self.conditions, condition))
 
     def candidates(self) -> list[Configuration]:
-        """Every listed configuration that no condition speaks against, in the order of the list."""
+        """Every listed configuration that meets all conditions, in the order of the list."""
         if not self.conditions:
             return list(self.configurations)
         return [c for c in self.configurations if self.is_feasible(c)]
 
     def sample(self, rng: np.random.Generator, *, attempts: int = 1000) -> Configuration | None:
-        """One of the feasible configurations, each as likely; None where there is none."""
+        """A random feasible configuration; None if there is none."""
         feasible = self.candidates()
         return feasible[int(rng.integers(len(feasible)))] if feasible else None
 
     def nearest(self, configuration: Configuration) -> Configuration:
-        """The listed configuration that differs least, on logarithmic axes; the first of several."""
+        """The listed configuration that differs least, on logarithmic axes; the first in case of a tie."""
         return min(self.configurations, key=lambda listed: _distance(listed, configuration))
 
     @staticmethod
@@ -96,14 +95,14 @@ class ListedSpace(SearchSpace):
 
 
 def _ordered(values: Sequence[AxisValue]) -> list[AxisValue]:
-    """Values without repetition: numbers ascending, others as they come."""
+    """Distinct values: numbers in ascending order, others in the given order."""
     distinct = list(dict.fromkeys(values))
     numbers = [v for v in distinct if isinstance(v, int | float)]
     return [*sorted(numbers)] if len(numbers) == len(distinct) else distinct
 
 
 def _distance(one: Configuration, other: Configuration) -> float:
-    """Sum over axes of the absolute logarithm of the ratio; 1 for names that differ or an axis too many."""
+    """Sum over axes: absolute log ratio of numbers, 1 for different names or an axis that one lacks."""
     total = float(len(set(one) ^ set(other)))
     for axis in set(one) & set(other):
         a, b = one[axis], other[axis]

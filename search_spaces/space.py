@@ -1,4 +1,4 @@
-"""A search space: axes with their choices, and the feasible combinations."""
+"""Search spaces: axes with their choices, and the feasible combinations."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from search_spaces.strategy_traits import traits_of
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace(ABC):
-    """Every configuration that may be tried: axes with their choices, and conditions on combinations.
+    """The configurations that may be tried: axes with their choices, and conditions on combinations.
 
     Args:
-        conditions: What a configuration must meet besides; hashable, as values are.
+        conditions: Conditions that a configuration must meet; hashable.
     """
 
     conditions: Sequence[Feasibility] = ()
@@ -29,31 +29,31 @@ class SearchSpace(ABC):
     @property
     @abstractmethod
     def axes(self) -> Mapping[str, Choice]:
-        """Axis name to choice, of the axes that every configuration has."""
+        """Choices of the axes that every configuration has, by name."""
 
     @abstractmethod
     def knob_choices(self, strategy: str) -> dict[str, Choice]:
-        """The further axes that are active with a strategy, by name."""
+        """Choices of the further axes that are active with a strategy, by name."""
 
     @abstractmethod
     def reasons_against(self, configuration: Configuration) -> list[str]:
-        """Why a configuration is outside the space or infeasible; empty where it may be tried."""
+        """Why a configuration is outside the space or infeasible; empty if it may be tried."""
 
     @abstractmethod
     def is_runnable(self, configuration: Configuration) -> bool:
-        """Whether a configuration can be run at all, even if it is outside of the choices."""
+        """Whether a configuration can run, even if it is outside of the choices."""
 
     @abstractmethod
     def with_condition(self, condition: Feasibility) -> SearchSpace:
-        """The same space with one more condition."""
+        """A copy of the space with one more condition."""
 
     @abstractmethod
     def candidates(self) -> list[Configuration]:
-        """Every feasible configuration (of levels, where an axis is a range), in a fixed order."""
+        """Every feasible combination of levels, in a fixed order."""
 
     @abstractmethod
     def sample(self, rng: np.random.Generator, *, attempts: int = 1000) -> Configuration | None:
-        """One feasible configuration drawn at random, or None where none was found in `attempts` draws."""
+        """A random feasible configuration; None if `attempts` draws found none."""
 
     def is_feasible(self, configuration: Configuration) -> bool:
         """Whether a configuration is feasible."""
@@ -62,12 +62,12 @@ class SearchSpace(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ProductSpace(SearchSpace):
-    """Every combination of what the axes allow.
+    """All combinations of the values of axes.
 
     Args:
-        choices: Axis name to choice; must hold `nodes`, `batch_size`, `learning_rate` and `strategy`.
-            Knobs of strategies are added from their traits and are active only with them.
-        knobs: Choices that narrow a strategy's knobs, by knob name.
+        choices: Choices by axis name, with `nodes`, `batch_size`, `learning_rate` and `strategy`. Knobs of a
+            strategy are added from its traits and are active only with it.
+        knobs: Choices that replace the default levels of knobs, by name.
     """
 
     choices: Mapping[str, Choice]
@@ -78,7 +78,7 @@ class ProductSpace(SearchSpace):
         return self.choices
 
     def knob_choices(self, strategy: str) -> dict[str, Choice]:
-        """The knobs active with a strategy, narrowed where the space narrows them."""
+        """Choices of the knobs of a strategy, by name."""
         return {name: self.knobs.get(name, knob.levels) for name, knob in traits_of(strategy).knobs.items()}
 
     def reasons_against(self, configuration: Configuration) -> list[str]:
@@ -95,9 +95,9 @@ class ProductSpace(SearchSpace):
         return reasons
 
     def is_runnable(self, configuration: Configuration) -> bool:
-        """Whether its nodes exist and no condition speaks against it.
+        """Whether its nodes exist and it meets all conditions.
 
-        Batch size and learning rate may lie outside the ranges: a user's present settings often do.
+        Batch size and learning rate may be outside the ranges, as a user's present settings often are.
         """
         if not self.axes["nodes"].contains(configuration.nodes):
             return False
@@ -109,11 +109,11 @@ class ProductSpace(SearchSpace):
     def candidates(self) -> list[Configuration]:
         """Every feasible combination of levels, in a fixed order."""
         choices, knobs = tuple(self.choices.items()), tuple(self.knobs.items())
-        # 1 and 1.0 are equal, but not the same value of an axis: they differ in writing.
+        # 1 and 1.0 are equal but print differently, so the text is part of the cache key.
         return list(_combinations(choices, knobs, tuple(self.conditions), repr((choices, knobs))))
 
     def combinations(self) -> Iterator[Configuration]:
-        """The same one by one, made anew."""
+        """Generates `candidates`, without the cache."""
         names = list(self.axes)
         for values in itertools.product(*(self.axes[name].levels() for name in names)):
             base = dict(zip(names, values, strict=True))
@@ -140,6 +140,6 @@ def _combinations(
     conditions: tuple[Feasibility, ...],
     _written: str,
 ) -> tuple[Configuration, ...]:
-    """A search asks for the same ones at every decision, of a space that is made anew each time."""
+    """Caches the candidates: a search needs the same ones at every decision, from an equal space."""
     space = ProductSpace(choices=dict(choices), knobs=dict(knobs), conditions=conditions)
     return tuple(space.combinations())

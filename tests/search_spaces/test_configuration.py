@@ -67,12 +67,12 @@ def test_whole_numbers_and_floats_of_one_value_differ():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_refuses_numbers_that_are_not_finite(value):
-    with pytest.raises(ValueError, match=r"'learning_rate'.*needs finite numbers"):
+    with pytest.raises(ValueError, match=r"'learning_rate'.*must be finite"):
         Configuration(learning_rate=value)
 
 
 def test_refuses_values_of_other_types():
-    with pytest.raises(TypeError, match=r"'tau' holds \[1\]; allowed are str, int, float and bool"):
+    with pytest.raises(TypeError, match=r"'tau' has the value \[1\]; allowed types are str, int, float and bool"):
         Configuration({"tau": [1]})  # type: ignore[dict-item]
 
 

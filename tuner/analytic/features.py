@@ -91,7 +91,7 @@ class Quantity:
 
 #: Step times repeat within a few percent, trainings by seed within a tenth.
 SECONDS = Quantity(
-    name="seconds a sample",
+    name="seconds per sample",
     slopes=SECONDS_SLOPES,
     residual_sds=(0.12, 0.35, 0.8),
     own_sd=0.05,

@@ -144,7 +144,13 @@ def weights_sentence(weights: Mapping[str, float]) -> str:
 
 def unknown_sentences(names: Sequence[str]) -> list[str]:
     """A sentence about unknowns that the observations do not determine; none if there are none."""
-    return [f"Not determined by the data yet, so left at the prior: {', '.join(names)}."] if names else []
+    found = ", ".join(shown_name(name) for name in names)
+    return [f"Not determined by the data yet, so left at the prior: {found}."] if names else []
+
+
+def shown_name(name: str) -> str:
+    """The name of an unknown in messages; studies store some under an older name."""
+    return name.replace("ranks apart", "asynchronous ranks").replace("apart", "asynchronous")
 
 
 def fit_mixed(

@@ -9,7 +9,7 @@ import numpy as np
 
 from search_spaces import Configuration
 from tuner.analytic.laws import Array
-from tuner.analytic.mixed_posterior import unknown_sentences, weights_sentence
+from tuner.analytic.mixed_posterior import shown_name, unknown_sentences, weights_sentence
 from tuner.analytic.slopes import SlopeModel
 from tuner.analytic.speeds import Speeds
 
@@ -19,7 +19,7 @@ class SlopeFit:
     """The fitted slopes of one quantity.
 
     Args:
-        quantity: `seconds a sample` or `samples to target`.
+        quantity: `seconds per sample` or `samples to target`.
         names: Names of the slopes, `intercept` first.
         model: The posterior.
         rows: Index of each candidate in the posterior.
@@ -58,7 +58,7 @@ class SlopeFit:
     def summary(self) -> list[str]:
         """Sentences about the fitted slopes."""
         pairs = zip(self.names[1:], self.model.slopes[1:], self.model.slopes_sd[1:], strict=True)
-        found = [f"{name} {slope:+.2f} ({sd:.2f})" for name, slope, sd in pairs]
+        found = [f"{shown_name(name)} {slope:+.2f} ({sd:.2f})" for name, slope, sd in pairs]
         lines = [weights_sentence(self.model.weights)]
         if found:
             lines.insert(

@@ -25,8 +25,9 @@ from tuner.emulation.event_clock import EventClock
 from tuner.emulation.mixing import CenterMixing, Mixing, PeerMixing
 from tuner.emulation.timing import StepDraws, all_reduce_seconds
 from tuner.emulation.virtual_rank import VirtualRank
-from tuner.strategies import AveragingRule, strategy_rule
+from tuner.strategies import AveragingRule
 from tuner.strategies.flat import FlatParameters
+from tuner.strategies.registry import strategy_rule
 
 #: Gradients of several ranks' shares are computed at once, of so many samples at most.
 _LARGEST_BATCH = 1024

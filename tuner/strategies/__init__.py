@@ -2,7 +2,7 @@
 
 from tuner.strategies.averaging import AveragingRule
 from tuner.strategies.moments import Moment, moment, seconds_between
-from tuner.strategies.registry import strategy, strategy_rule
+from tuner.strategies.registry import strategy
 from tuner.strategies.strategy import Exchange, Links, Share, Strategy
 from tuner.strategies.timeouts import AdaptiveTimeout, deadline_seconds
 
@@ -18,5 +18,4 @@ __all__ = [
     "moment",
     "seconds_between",
     "strategy",
-    "strategy_rule",
 ]

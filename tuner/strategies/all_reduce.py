@@ -1,4 +1,4 @@
-"""Synchronous all-reduce: gradients averaged over all ranks before every step."""
+"""Synchronous all-reduce: gradients are averaged over all ranks before every step."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel)
 _NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
-#: Noise is measured in one of so many steps; the others are left to `DistributedDataParallel` alone.
+#: Gradient noise is measured every so many steps.
 _MEASURED_EVERY = 8
 
 
 @dataclass(kw_only=True, slots=True)
 class _Pending:
-    """The timing of a step's exchange as recorded, not yet read from the device."""
+    """The exchange of a step as recorded; times and norms are not read from the device yet."""
 
     local_scale: float
     bytes: int
@@ -45,11 +45,11 @@ class _Pending:
 class _Watch:
     """Records when the last gradient of a backward pass was ready.
 
-    A parameter's hook holds it where Python's garbage collector does not look: it must not know the
-    wrapped module, or neither would ever be freed.
+    The hook of a parameter references it, invisible to Python's garbage collector. So it must not reference
+    the wrapped module, or the module would never be freed.
 
     Args:
-        device: Where the gradients are.
+        device: The device of the gradients.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -57,22 +57,23 @@ class _Watch:
         self.ready: Moment | None = None
 
     def note(self, _parameter: Tensor) -> None:
-        """Called when the gradient of the parameter that forward needs first, so backward last, is ready."""
+        """The hook of the parameter whose gradient is ready last."""
         self.ready = moment(self._device)
 
 
 class AllReduce(Strategy):
-    """`DistributedDataParallel`; every few steps it reduces by hand, to measure gradient noise.
+    """`DistributedDataParallel`, with a measurement of gradient noise every few steps.
 
-    Losses are weighted by `num_samples * num_ranks / batch_size`, so that the mean over ranks is the
-    gradient of the mean over the global batch, even where shares differ. In a measured step gradients
-    stay local at first; their squared norm is taken, they are averaged in one collective, and the
-    squared norm of the mean is taken: the same result, to rounding. All other steps are bare
-    `DistributedDataParallel`, without a hook on its buckets, whose call from C++ into Python and back
-    was seen to take up to a millisecond a step. What a step waits for, from the moment its last gradient
-    is ready to the end of the backward pass, is the synchronization that compute did not hide.
+    Losses are weighted by `num_samples * num_ranks / batch_size`, so that the mean over ranks is the gradient
+    of the mean over the global batch, even if shares differ.
 
-    One rank is the plain model: no wrapper, no process group, nothing recorded.
+    In a measured step gradients stay local at first. The strategy takes their squared norm, averages them in
+    one collective, and takes the squared norm of the mean; the result is the same up to rounding. All other
+    steps are plain `DistributedDataParallel`: a communication hook would call from C++ into Python, which
+    took up to a millisecond per step. The synchronization that compute does not hide is the time from the
+    last gradient to the end of the backward pass.
+
+    A single rank trains the plain model, without a wrapper and without a process group.
     """
 
     def __init__(self) -> None:
@@ -116,7 +117,7 @@ class AllReduce(Strategy):
         return num_samples * share.num_ranks / share.batch_size
 
     def before_step(self, share: Share) -> None:
-        # The accumulated gradient is g_r times this rank's weight: divided out, |g_r|^2 remains.
+        # The accumulated gradient is g_r times this rank's weight; this divides the weight out.
         self._local_scale = share.batch_size / (share.num_samples * share.num_ranks)
         if self._wrapped is not None and self._watch is not None:
             self._watch.ready = None
@@ -145,7 +146,7 @@ class AllReduce(Strategy):
         self._pending.append(pending)
 
     def _average_by_hand(self) -> tuple[Tensor, Tensor]:
-        """Averages local gradients over the ranks; their squared norm before and after."""
+        """Averages gradients over the ranks; returns their squared norm before and after."""
         assert self._model is not None
         assert self._group is not None
         local = torch.zeros((), dtype=torch.float64, device=self._device)
@@ -154,7 +155,7 @@ class AllReduce(Strategy):
             for gradients in _by_type(self._model):
                 flat = torch.cat([gradient.flatten() for gradient in gradients])
                 local += _squared_norm(flat)
-                # Times the reciprocal, as the default does: dividing would differ in the last bit.
+                # `DistributedDataParallel` multiplies too; dividing would differ in the last bit.
                 flat.mul_(1.0 / self._group.size())
                 dist.all_reduce(flat, group=self._group)
                 mean += _squared_norm(flat)
@@ -164,7 +165,7 @@ class AllReduce(Strategy):
         return local, mean
 
     def after_step(self) -> None:
-        """Nothing: gradients were exchanged before the step."""
+        """Does nothing: gradients are exchanged before the step."""
 
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
         raise AssertionError("parameters are the same on all ranks: use scored_parameters")
@@ -177,7 +178,7 @@ class AllReduce(Strategy):
 
     @contextmanager
     def scored_parameters(self) -> Iterator[None]:
-        """Parameters are equal on all ranks; buffers such as batch-norm statistics are averaged."""
+        """The common parameters, with buffers (batch-norm statistics) averaged over the ranks."""
         assert self._model is not None, "attach comes first"
         buffers = [buffer for buffer in self._model.buffers() if buffer.is_floating_point()]
         if self._group is None or not buffers:
@@ -185,7 +186,7 @@ class AllReduce(Strategy):
             return
         with torch.no_grad():
             own = [buffer.clone() for buffer in buffers]
-            # One collective for all of them: its latency is most of what it takes.
+            # One collective for all buffers, since latency dominates.
             flat = torch.cat([buffer.flatten() for buffer in buffers])
             dist.all_reduce(flat, group=self._group)
             flat.div_(self._group.size())
@@ -203,13 +204,13 @@ class AllReduce(Strategy):
     def load(
         self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]] = (), is_twin: bool = False
     ) -> None:
-        """Nothing is stored between steps, so that a run may resume with another number of ranks."""
+        """Does nothing: there is no state, so a run may resume on another number of ranks."""
 
 
 def _by_type(model: nn.Module) -> list[list[Tensor]]:
-    """Gradients of all trainable parameters, those of one type together.
+    """Gradients of all trainable parameters, grouped by type.
 
-    A parameter that this rank's loss did not use has a gradient of zero: others may have used it.
+    A parameter that this rank's loss did not use gets a zero gradient: other ranks may have used it.
     """
     found: dict[torch.dtype, list[Tensor]] = {}
     for parameter in model.parameters():
@@ -230,13 +231,13 @@ def _read(pending: _Pending) -> Exchange:
         exchanged_bytes=pending.bytes,
         local_squared_norm=float(pending.local_squares) * pending.local_scale**2,
         mean_squared_norm=mean,
-        # Equal on all ranks: one rank's non-finite gradient makes the mean non-finite everywhere.
+        # The same on all ranks: a non-finite gradient makes the mean non-finite everywhere.
         is_finite=math.isfinite(mean),
     )
 
 
 def _squared_norm(values: Tensor) -> Tensor:
-    # Squared in double precision: a large but finite gradient is not taken for an infinite one.
+    # Squared in double precision, so that large finite gradients do not overflow.
     wide = torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else None
     norm: Tensor = torch.linalg.vector_norm(values.detach(), dtype=wide)
     return norm.double().square()

@@ -1,4 +1,4 @@
-"""A replica's parameters as one contiguous vector, with and without Nesterov's look-ahead."""
+"""The parameters of a replica as one contiguous vector, with and without Nesterov's look-ahead."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from tuner.domain.errors import JobError
 
 
 class FlatParameters:
-    """The trainable parameters of a model, moved into one vector of which they become views.
+    """The trainable parameters of a model, as views of one vector.
 
-    An exchange then copies one contiguous message, and changing `vector` changes the model.
+    An exchange copies one contiguous message, and changing `vector` changes the model.
 
-    torch's Nesterov momentum stores the point that looks ahead, theta - lr mu buf. What ranks exchange and
-    what is scored is theta itself (`plain`); changes are the same for both, so they are simply added
-    to `vector`. Momentum stays each rank's own.
+    torch's Nesterov momentum stores the look-ahead point theta - lr mu buf. Ranks exchange and evaluate theta
+    itself (`plain`). Changes are the same for both, so they are added to `vector`. Momentum stays local.
 
     Args:
-        model: On its device.
-        optimizer: Of its parameters.
+        model: The model, on its device.
+        optimizer: The optimizer of its parameters.
 
     Raises:
         JobError: Parameters differ in type or device, or there are none.
@@ -51,18 +50,18 @@ class FlatParameters:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the vector."""
+        """Size of the vector in bytes."""
         return self.vector.numel() * self.vector.element_size()
 
     def stepped(self) -> None:
-        """Notes that the optimizer has made a step: the look-ahead uses the rates of that step."""
+        """Called after an optimizer step: stores its learning rates, on which the look-ahead depends."""
         self._last_rates = [float(group["lr"]) for group in self._optimizer.param_groups]
 
     def plain(self, out: Tensor | None = None) -> Tensor:
-        """theta, without the look-ahead: the vector itself if the optimizer does not look ahead.
+        """theta, without the look-ahead; the vector itself if the optimizer does not look ahead.
 
         Args:
-            out: Scratch for it, like the vector; made where it is needed and absent.
+            out: Buffer for the result, of the vector's shape; allocated if None.
         """
         ahead = [
             (rate * group["momentum"], parameter)
@@ -86,7 +85,7 @@ class FlatParameters:
 
     @contextmanager
     def holding(self, vector: Tensor) -> Iterator[None]:
-        """Within it the model has other parameters; afterwards its own again."""
+        """A context in which the model has the parameters in `vector` instead of its own."""
         with torch.no_grad():
             saved = self.vector.clone()
             self.vector.copy_(vector)
@@ -98,7 +97,7 @@ class FlatParameters:
 
 
 def _memory_order(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """Each parameter's elements in the order of its memory, so that its strides can be preserved."""
+    """The elements of each parameter in memory order, so that its strides can be preserved."""
     ordered = []
     for parameter in parameters:
         values = parameter.detach()

@@ -1,4 +1,4 @@
-"""Timestamps on the clock that the work itself runs on: the host's, or an accelerator's stream."""
+"""Timestamps on the host's clock, or on the stream of an accelerator."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moment:
-    """A point in time, taken without waiting for the device.
+    """A timestamp, taken without waiting for the device.
 
     Args:
-        seconds: On the host's clock.
-        event: What the device's stream reaches when its work up to here is done; None on the CPU.
+        seconds: Seconds on the host's clock.
+        event: The event that the device's stream has recorded; None on the CPU.
     """
 
     seconds: float
@@ -23,7 +23,7 @@ class Moment:
 
 
 def moment(device: torch.device) -> Moment:
-    """Now: on the CPU the host's clock, on an accelerator the end of its stream's work so far."""
+    """The present moment: on an accelerator, when its stream has finished its work so far."""
     if device.type == "cpu":
         return Moment(seconds=time.perf_counter())
     event = torch.Event(device, enable_timing=True)
@@ -32,7 +32,7 @@ def moment(device: torch.device) -> Moment:
 
 
 def seconds_between(start: Moment, end: Moment) -> float:
-    """Seconds from one moment to a later one; on an accelerator it waits until `end` was reached."""
+    """Seconds between two moments; on an accelerator, waits until `end` is reached."""
     if start.event is None or end.event is None:
         return end.seconds - start.seconds
     end.event.synchronize()
@@ -40,6 +40,6 @@ def seconds_between(start: Moment, end: Moment) -> float:
 
 
 def wait_for(device: torch.device) -> None:
-    """Waits until an accelerator has done all it was given; the CPU has."""
+    """Waits until an accelerator has finished its work; does nothing on the CPU."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

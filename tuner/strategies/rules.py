@@ -1,10 +1,8 @@
-"""Update rules on flat parameter vectors, independent of how messages travel.
+"""Formulas of the strategies, as elementwise functions of parameter vectors.
 
-Real ranks and emulated ones run these same functions. All work elementwise, so that one
-call on stacked vectors `(num_ranks, num_parameters)` does for many ranks what it does for one.
+Real and emulated ranks call the same functions.
 
-Legend: theta parameters of one rank (the plain point, not the look-ahead that Nesterov's optimizer
-stores); c the center; p ranks; tau steps between two exchanges.
+Legend: theta, parameters of one rank without Nesterov's look-ahead; c, the center; p, number of ranks.
 """
 
 from __future__ import annotations
@@ -16,43 +14,43 @@ from torch import Tensor
 
 
 def moving_rate(beta: float, num_ranks: int) -> float:
-    """a = beta / p, how far both sides of an elastic exchange move (Zhang, Choromanska, LeCun 2015)."""
+    """a = beta / p, the rate by which rank and center move in an elastic exchange (Zhang et al. 2015)."""
     return beta / num_ranks
 
 
 def elastic_force(theta: Tensor, center: Tensor, rate: float, out: Tensor) -> Tensor:
-    """u = a (theta - c): then theta -= u and c += u, so that their sum stays (Zhang et al. 2015, eq. 5-6).
+    """u = a (theta - c), subtracted from theta and added to c (Zhang et al. 2015, eq. 5-6).
 
     Args:
         theta: Parameters, any shape.
         center: c, of the same shape.
         rate: a, in (0, 1].
-        out: Where u is written.
+        out: u is written here and returned.
     """
     torch.sub(theta, center, out=out)
     return out.mul_(rate)
 
 
 def pulled(theta: Tensor, other: Tensor, out: Tensor) -> Tensor:
-    """(theta_j - theta) / 2: added to theta it gives the average of both (Jin et al. 2016).
+    """(theta_j - theta) / 2, which added to theta gives the average of both (Jin et al. 2016).
 
     Args:
         theta: This rank's parameters, any shape.
-        other: theta_j as last published.
-        out: Where it is written; may be `other`.
+        other: theta_j, as last published.
+        out: The result is written here and returned; may be `other`.
     """
     torch.sub(other, theta, out=out)
     return out.mul_(0.5)
 
 
 def pushed(theta: Tensor, received: Sequence[Tensor], *, own_weight: int, out: Tensor) -> Tensor:
-    """What is added to theta to give (w theta + sum of received) / (w + number received) (Jin et al. 2016).
+    """The change of theta that gives (w theta + sum received) / (w + number received) (Jin et al. 2016).
 
     Args:
-        theta: This rank's parameters.
-        received: What arrived, at least one unless nothing is to be changed.
-        own_weight: w, 2 where this rank drew itself, else 1.
-        out: Where to write it; zero if nothing arrived.
+        theta: This rank's parameters, any shape.
+        received: Parameters that arrived; may be empty.
+        own_weight: w, 2 if this rank drew itself, else 1.
+        out: The result is written here and returned; zero if nothing arrived.
     """
     out.zero_()
     for vector in received:
@@ -64,33 +62,33 @@ def pushed(theta: Tensor, received: Sequence[Tensor], *, own_weight: int, out: T
 
 
 def pair_move(active: Tensor, passive: Tensor, out: Tensor) -> Tensor:
-    """d = (theta_passive - theta_active) / 2: the active adds d, the passive subtracts it.
+    """d = (theta_passive - theta_active) / 2, added by the active and subtracted by the passive rank.
 
-    The mean of both stays, even where the active has moved on since it sent its parameters (AD-PSGD, Lian et
-    al. 2018, algorithm 1).
+    The mean of both ranks stays, even if the active one has made steps since (AD-PSGD, Lian et al. 2018,
+    algorithm 1).
     """
     torch.sub(passive, active, out=out)
     return out.mul_(0.5)
 
 
 def accumulated(theta: Tensor, taken: Tensor, out: Tensor) -> Tensor:
-    """theta - what was taken from the server: the update of tau steps (Downpour, Dean et al. 2012)."""
+    """The update of tau steps: theta minus the parameters taken before (Downpour, Dean et al. 2012)."""
     return torch.sub(theta, taken, out=out)
 
 
 def outer_step(
     anchor: Tensor, average: Tensor, momentum_buffer: Tensor, *, learning_rate: float, momentum: float
 ) -> None:
-    """One Nesterov step of the outer optimizer on anchor - average (DiLoCo, Douillard et al. 2023).
+    """One Nesterov step of the outer optimizer (DiLoCo, Douillard et al. 2023).
 
-    g = anchor - average; m <- mu m + g; anchor <- anchor - lr (g + mu m). With lr 1 and mu 0 the anchor
-    becomes the average, which is plain local SGD.
+    g = anchor - average; m <- mu m + g; anchor <- anchor - lr (g + mu m). With lr = 1 and mu = 0 the anchor
+    becomes the average, as in plain local SGD.
 
     Args:
         anchor: Parameters after the last outer step; changed in place.
-        average: Mean of all ranks' parameters now; overwritten.
+        average: Mean of all ranks' parameters; overwritten.
         momentum_buffer: m; changed in place.
-        learning_rate: Outer rate.
+        learning_rate: lr, of the outer step.
         momentum: mu, of the outer step.
     """
     gradient = torch.sub(anchor, average, out=average)

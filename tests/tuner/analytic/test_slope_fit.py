@@ -27,14 +27,14 @@ def test_a_fit_says_in_words_what_it_learnt_and_what_it_left_as_assumed() -> Non
     )
     model = fit_slopes(design, priors, seen, residual_sds=(0.1,), own_sd=0.05)
     fit = SlopeFit(
-        quantity="seconds a sample",
+        quantity="seconds per sample",
         names=("intercept", "log nodes", "optimizer=adam"),
         model=model,
         rows={Configuration(nodes=i + 1): i for i in range(12)},
     )
     assert fit.at_prior() == ["optimizer=adam"]
     reported = fit.summary()
-    assert "log seconds a sample" in reported[0]
+    assert "log seconds per sample" in reported[0]
     assert "log nodes -0.6" in reported[0]
     assert any("neutral 100%" in line for line in reported)
     assert "optimizer=adam" in reported[-1]
