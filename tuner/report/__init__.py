@@ -1,4 +1,4 @@
-"""Renderings of a recommendation and its evidence."""
+"""Reports: the recommendation and its evidence as HTML, Markdown, CSV, text and launch files."""
 
 from tuner.report.content import ReportContent, UnansweredContent
 from tuner.report.schema import recommendation_schema

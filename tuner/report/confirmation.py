@@ -1,4 +1,4 @@
-"""The confirmation in words and as a table: recommendation and present settings, trained repeatedly."""
+"""Wording and table of the confirmation: recommendation and present settings, trained with new seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tuner.report.wording import Finding
 
 
 def confirmation_finding(confirmation: Confirmation) -> Finding:
-    """Whether the recommendation is faster than the present settings, and how sure that is."""
+    """Whether the recommendation is faster than the present settings, with the 90% interval."""
     recommended, present = confirmation.recommended, confirmation.baseline
     counts = f"{_counted('The recommendation', recommended)}; {_counted('the present settings', present)}."
     notes = _notes(confirmation)
@@ -25,7 +25,7 @@ def confirmation_finding(confirmation: Confirmation) -> Finding:
 
 
 def confirmation_table(confirmation: Confirmation) -> Table:
-    """One row for each seed, with both times to target."""
+    """One row per seed with both times to target, and a row of medians."""
     recommended = {t.seed: t for t in confirmation.recommended.trainings}
     present = {t.seed: t for t in confirmation.baseline.trainings}
     rows = [
@@ -46,7 +46,7 @@ def _headline(confirmation: Confirmation, speedup: float) -> str:
 
 
 def _interval(confirmation: Confirmation, speedup: float) -> str:
-    """The ratio with its interval, as a sentence."""
+    """The ratio of times with its interval, as a sentence."""
     ratio = (
         f"The present settings take {format_ratio(speedup)} as long as the recommendation (geometric mean)"
     )
@@ -58,7 +58,7 @@ def _interval(confirmation: Confirmation, speedup: float) -> str:
 
 
 def _bound(confirmation: Confirmation) -> Finding:
-    """What follows where a training missed the target."""
+    """The bound on the ratio of times if a training missed the target."""
     missed = "Some trainings did not reach the target, so there is no ratio"
     if confirmation.at_least is not None:
         bound = format_ratio(confirmation.at_least)
@@ -83,7 +83,7 @@ def _counted(name: str, settings: ConfirmedSettings) -> str:
 
 
 def _price(confirmation: Confirmation) -> str:
-    """The ratio of prices, as a sentence with a space before it; empty where both cost alike per second."""
+    """The ratio of prices as a sentence with a leading space; empty if a second of both costs the same."""
     ratio, speedup = confirmation.price_ratio, confirmation.speedup
     if ratio is None or ratio == 1.0 or speedup is None:
         return ""
@@ -95,7 +95,7 @@ def _price(confirmation: Confirmation) -> str:
 
 
 def _notes(confirmation: Confirmation) -> str:
-    """What else a reader has to know, as sentences with a space before them."""
+    """Unfinished trainings, missing seeds and the cost, as sentences with a leading space."""
     words = ""
     if confirmation.num_unfinished:
         words += f" Trainings not finished: {confirmation.num_unfinished}."

@@ -18,12 +18,12 @@ class ReportContent:
     Args:
         job: The job.
         job_path: Its file.
-        recommendation: The answer.
+        recommendation: The recommendation.
         probes: Every probe of the study, oldest first.
-        landscape: The prediction of the best learning rate and knobs for each number of nodes, batch size
-            and strategy.
-        checked: Predictions whose run reached the target.
-        fit_summaries: Model name to sentences on what it learnt.
+        landscape: Predictions of the best learning rate and knobs for each number of nodes, batch size and
+            strategy.
+        checked: Predictions of runs that reached the target later.
+        fit_summaries: Sentences on what each model learned, by name of the model.
     """
 
     job: Job
@@ -41,15 +41,15 @@ class UnansweredContent:
 
     Args:
         job: The job.
-        study_name: Its study.
-        created_at: Seconds since the epoch.
+        study_name: Name of its study.
+        created_at: When the report was made, in seconds since the Unix epoch.
         goal: The goal in words.
         reason: Why nothing is recommended.
         changes: What to change.
-        warnings: Sentences on what was noticed about the script.
+        warnings: Sentences on problems of the script.
         stop_reason: Why the search ended.
         probes: Every probe of the study, oldest first.
-        tuning: What the search spent.
+        tuning: Time and price of the search.
     """
 
     job: Job

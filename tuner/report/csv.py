@@ -1,4 +1,4 @@
-"""`trials.csv`: one line a probe, numbers unrounded."""
+"""`trials.csv`: one line per probe, with unrounded numbers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tuner.report.tables import best_value, last_value
 
 
 def trials_csv(content: ReportContent) -> str:
-    """The probes as comma-separated values; what is unknown or not finite is an empty cell.
+    """The probes as comma-separated values; unknown and non-finite values are empty cells.
 
-    Every axis that any probe has is a column, named as the axis.
+    Every axis of any probe is a column with the name of the axis.
     """
     axes = list(dict.fromkeys(axis for probe in content.probes for axis in probe.configuration))
     maximize = content.job.goal.maximize

@@ -1,10 +1,11 @@
-"""The tables of a report as rows of words, for HTML, Markdown and the terminal alike."""
+"""Tables of the report as rows of text, for HTML, Markdown and the terminal."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from search_spaces import Configuration, traits_of
 from tuner.advice.strategy_words import waits_words
@@ -25,20 +26,26 @@ from tuner.domain.format import (
     format_strategy,
     format_value,
 )
-from tuner.domain.measurement import Measurement, Purpose, RankTiming, Spread
+from tuner.domain.measurement import Measurement, Purpose
 from tuner.domain.recommendation import Alternative, Recommendation
 from tuner.ledger import PredictedAgainstMeasured, ProbeRecord
-from tuner.report.wording import estimate_of, is_inside, measured_word
+from tuner.report.wording import estimate_of, is_inside, known_words, measured_word
+
+T = TypeVar("T")
+
+#: Parts of a step that are timed on each rank.
+_PARTS = ("compute", "sync", "input", "step")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Words in rows.
+    """A table of text.
 
     Args:
-        columns: Titles.
-        rows: Cells, as many in each row as there are columns.
-        num_words_columns: So many columns from the left hold words; the others numbers, set to the right.
+        columns: Titles of the columns.
+        rows: Cells; each row has one for every column.
+        num_words_columns: The first columns that contain words. The others contain numbers and are aligned
+            to the right.
     """
 
     columns: tuple[str, ...]
@@ -50,61 +57,57 @@ class Table:
 
 
 def choices_table(recommendation: Recommendation) -> Table:
-    """Choice, runner-up and present settings side by side, one fact a row."""
-    named = (
-        ("choice", recommendation.choice),
-        ("runner-up", recommendation.runner_up),
-        ("present settings", recommendation.baseline),
-    )
-    shown = [(name, alternative) for name, alternative in named if alternative is not None]
-    axes = list(dict.fromkeys(axis for _, a in shown for axis in a.configuration))
-    rows = [(axis_title(axis), *(_axis(a, axis) for _, a in shown)) for axis in axes]
-    rows.append(("predicted time to target", *(format_seconds(a.seconds.median) for _, a in shown)))
-    rows.append(("90% interval of time", *(format_interval(a.seconds) for _, a in shown)))
+    """Choice, runner-up and present settings side by side, one fact per row."""
+    named = {
+        "choice": recommendation.choice,
+        "runner-up": recommendation.runner_up,
+        "present settings": recommendation.baseline,
+    }
+    shown = {name: alternative for name, alternative in named.items() if alternative is not None}
+    alternatives = list(shown.values())
+    axes = list(dict.fromkeys(axis for a in alternatives for axis in a.configuration))
     word = measured_word(recommendation)
-    rows.append((f"{word} time to target", *(_measured(a) for _, a in shown)))
-    rows.append((f"{word} of its run", *(_known(a) for _, a in shown)))
-    if any(a.dollars is not None for _, a in shown):
-        rows.append(("predicted price", *(_dollars(a) for _, a in shown)))
-        rows.append(("90% interval of price", *(_dollar_interval(a) for _, a in shown)))
-    rows.append(("chance of reaching it", *(_chance(a) for _, a in shown)))
-    return Table(columns=("", *(name for name, _ in shown)), rows=tuple(rows))
+    rows: list[tuple[str, list[str]]] = [
+        *((axis_title(axis), [_axis(a, axis) for a in alternatives]) for axis in axes),
+        ("predicted time to target", [format_seconds(a.seconds.median) for a in alternatives]),
+        ("90% interval of time", [format_interval(a.seconds) for a in alternatives]),
+        (f"{word} time to target", [_or_absent(a.measured_seconds, format_seconds) for a in alternatives]),
+        (f"{word} of its run", [_known(a) for a in alternatives]),
+    ]
+    if any(a.dollars is not None for a in alternatives):
+        rows += [
+            ("predicted price", [_price(a) for a in alternatives]),
+            ("90% interval of price", [_or_absent(a.dollars, format_dollar_interval) for a in alternatives]),
+        ]
+    rows.append(("chance of reaching it", [_chance(a) for a in alternatives]))
+    return Table(columns=("", *shown), rows=tuple((title, *cells) for title, cells in rows))
 
 
-def _known(alternative: Alternative) -> str:
-    """How much of its run was observed; a share of a prediction would be as wrong as the prediction."""
-    if not alternative.samples_observed:
-        return "nothing"
-    samples, seconds = alternative.samples_observed, alternative.seconds_observed
-    return f"{format_count(samples)} samples ({format_seconds(seconds)})"
-
-
-def _chance(alternative: Alternative) -> str:
-    if alternative.measured_seconds is not None:
-        return "reached"
-    return format_chance(alternative.probability_of_reaching)
+def _or_absent(value: T | None, shown: Callable[[T], str]) -> str:
+    return ABSENT if value is None else shown(value)
 
 
 def _axis(alternative: Alternative, axis: str) -> str:
-    value = alternative.configuration.get(axis)
-    return ABSENT if value is None else format_axis(value)
+    what = alternative.configuration
+    return format_axis(what[axis]) if axis in what else ABSENT
 
 
-def _measured(alternative: Alternative) -> str:
-    seconds = alternative.measured_seconds
-    return ABSENT if seconds is None else format_seconds(seconds)
+def _known(alternative: Alternative) -> str:
+    # A share of the predicted run would be as wrong as the prediction.
+    return known_words(alternative) if alternative.samples_observed else "nothing"
 
 
-def _dollars(alternative: Alternative) -> str:
-    return ABSENT if alternative.dollars is None else format_dollars(alternative.dollars.median)
+def _chance(alternative: Alternative) -> str:
+    reached = alternative.measured_seconds is not None
+    return "reached" if reached else format_chance(alternative.probability_of_reaching)
 
 
-def _dollar_interval(alternative: Alternative) -> str:
-    return ABSENT if alternative.dollars is None else format_dollar_interval(alternative.dollars)
+def _price(alternative: Alternative) -> str:
+    return _or_absent(alternative.dollars, lambda dollars: format_dollars(dollars.median))
 
 
 def strategies_table(recommendation: Recommendation) -> Table:
-    """Every strategy at its best, the chosen one first: what a batch takes, how many samples, how long."""
+    """Every strategy at its best configuration, the chosen one first: seconds per batch, samples, time."""
     rows = [
         (
             f"{format_strategy(outlook.configuration)}: "
@@ -138,14 +141,14 @@ def _without_strategy(configuration: Configuration) -> Configuration:
 
 
 def landscape_table(landscape: Sequence[Alternative]) -> Table:
-    """The best learning rate and knobs for each number of nodes, batch size and strategy, soonest first."""
+    """The best learning rate and knobs for each number of nodes, batch size and strategy, fastest first."""
     ordered = sorted(landscape, key=lambda a: a.seconds.median)
     rows = [
         (
             format_configuration(a.configuration),
             format_seconds(a.seconds.median),
             format_interval(a.seconds),
-            _dollars(a),
+            _price(a),
             _chance(a),
         )
         for a in ordered
@@ -161,15 +164,14 @@ def checked_table(checked: Sequence[PredictedAgainstMeasured]) -> Table:
     rows = []
     for check in checked:
         predicted = estimate_of(check.prediction.quantiles)
-        inside = is_inside(check)
         rows.append(
             (
                 format_configuration(check.prediction.configuration),
                 format_share(check.share_observed),
-                ABSENT if predicted is None else format_seconds(predicted.median),
-                ABSENT if predicted is None else format_interval(predicted),
+                _or_absent(predicted, lambda estimate: format_seconds(estimate.median)),
+                _or_absent(predicted, format_interval),
                 format_seconds(check.measured_seconds),
-                {True: "inside", False: "outside", None: ABSENT}[inside],
+                _or_absent(is_inside(check), lambda inside: "inside" if inside else "outside"),
             )
         )
     return Table(
@@ -192,27 +194,25 @@ def spending_table(seconds_by_name: Mapping[str, float], title: str) -> Table:
 
 
 def best_value(measurement: Measurement | None, *, maximize: bool) -> float | None:
-    """The best finite value of a trained model; None where none was scored."""
-    if measurement is None:
-        return None
-    values = [point.value for point in measurement.trained_curve if math.isfinite(point.value)]
-    if not values:
-        return None
-    return max(values) if maximize else min(values)
+    """The best finite value of a trained model; None if none was scored."""
+    return (max if maximize else min)(_values(measurement), default=None)
 
 
 def last_value(measurement: Measurement | None) -> float | None:
-    """The last finite value of a trained model; None where none was scored."""
-    values = [point.value for point in measurement.trained_curve] if measurement is not None else []
-    finite = [value for value in values if math.isfinite(value)]
-    return finite[-1] if finite else None
+    """The last finite value of a trained model; None if none was scored."""
+    return next(reversed(_values(measurement)), None)
+
+
+def _values(measurement: Measurement | None) -> list[float]:
+    curve = () if measurement is None else measurement.trained_curve
+    return [point.value for point in curve if math.isfinite(point.value)]
 
 
 PROBES_NOTE = (
     "Samples and training time are those at the end of the probe's last slice. Its last score, which the "
     "terminal shows with its own samples and time, may lie some steps before."
 )
-"""What the columns of `probes_table` are."""
+"""Explains the columns of `probes_table`."""
 
 
 def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:
@@ -220,35 +220,31 @@ def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:
     rows = []
     for probe in probes:
         seen = probe.measurement
-        best, last = best_value(seen, maximize=maximize), last_value(seen)
+        scores, measured = _values(seen), (ABSENT, ABSENT, ABSENT, ABSENT, ABSENT)
+        if seen is not None:
+            measured = (
+                format_count(seen.samples),
+                format_seconds(seen.training_seconds),
+                format_count(len(seen.trained_curve)),
+                format_seconds(seen.charged_seconds),
+                format_dollars(seen.charged_dollars),
+            )
         rows.append(
             (
-                ABSENT if probe.trial_number is None else f"#{probe.trial_number}",
+                _or_absent(probe.trial_number, lambda number: f"#{number}"),
                 probe.purpose.value,
                 format_configuration(probe.configuration),
                 probe.outcome.value.replace("_", " "),
-                ABSENT if seen is None else format_count(seen.samples),
-                ABSENT if seen is None else format_seconds(seen.training_seconds),
-                ABSENT if seen is None else format_count(len(seen.trained_curve)),
-                ABSENT if best is None else format_value(best),
-                ABSENT if last is None else format_value(last),
-                ABSENT if seen is None else format_seconds(seen.charged_seconds),
-                ABSENT if seen is None else format_dollars(seen.charged_dollars),
+                *measured[:3],
+                _or_absent(best_value(seen, maximize=maximize), format_value),
+                _or_absent(scores[-1] if scores else None, format_value),
+                *measured[3:],
             )
         )
     return Table(
         columns=(
-            "trial",
-            "purpose",
-            "configuration",
-            "outcome",
-            "samples",
-            "training",
-            "scores",
-            "best value",
-            "last value",
-            "charged",
-            "price",
+            *("trial", "purpose", "configuration", "outcome", "samples", "training", "scores"),
+            *("best value", "last value", "charged", "price"),
         ),
         rows=tuple(rows),
         num_words_columns=4,
@@ -263,30 +259,30 @@ def timed_probes(probes: Sequence[ProbeRecord]) -> list[tuple[ProbeRecord, Measu
 
 
 def timing_table(probes: Sequence[ProbeRecord]) -> Table:
-    """Step times of the timing probes: medians, as a range where ranks differ.
+    """Median step times of the timing probes, as a range where ranks differ.
 
-    The strategy is named where there are several, and how stale what ranks mixed in was, where any was.
+    Has a column for the strategy if there are several, and one for the staleness if any was measured.
     """
     timed = timed_probes(probes)
     named = len({probe.configuration.strategy for probe, _ in timed}) > 1
     stale = any(measurement.staleness_steps is not None for _, measurement in timed)
     rows = []
-    for probe, measurement in timed:
-        ranks = measurement.ranks
+    for probe, seen in timed:
+        spreads = ([getattr(rank, part) for rank in seen.ranks] for part in _PARTS)
         rows.append(
             (
                 *([format_strategy(probe.configuration)] if named else []),
                 format_count(probe.configuration.nodes),
-                _range([rank.batch_size for rank in ranks]),
-                *(_medians(part) for part in _parts(ranks)),
-                _samples_per_second(measurement),
-                *([_staleness(measurement)] if stale else []),
-                "shared" if measurement.oversubscribed else "own",
+                _range([rank.batch_size for rank in seen.ranks], format_count),
+                *(_range([spread.median for spread in part], _nonnegative_seconds) for part in spreads),
+                _samples_per_second(seen),
+                *([_or_absent(seen.staleness_steps, lambda steps: format_number(steps, 2))] if stale else []),
+                "shared" if seen.oversubscribed else "own",
             )
         )
     columns = (
         *(["strategy"] if named else []),
-        *("nodes", "batch a rank", "compute", "sync", "input", "step", "samples/s"),
+        *("nodes", "batch a rank", *_PARTS, "samples/s"),
         *(["steps stale"] if stale else []),
         "cores",
     )
@@ -294,17 +290,12 @@ def timing_table(probes: Sequence[ProbeRecord]) -> Table:
 
 
 def _samples_per_second(measurement: Measurement) -> str:
-    """By the slowest rank's median step where ranks wait for it, else by all ranks' rates together."""
+    """Throughput: set by the slowest rank's median step if ranks wait for it, else the sum over ranks."""
     configuration = measurement.configuration
     seconds: float | None = max(rank.step.median for rank in measurement.ranks)
     if not traits_of(configuration.strategy).barrier:
         seconds = measurement.batch_seconds
     return format_count(configuration.batch_size / seconds) if seconds else ABSENT
-
-
-def _staleness(measurement: Measurement) -> str:
-    steps = measurement.staleness_steps
-    return ABSENT if steps is None else format_number(steps, 2)
 
 
 def ranks_table(measurement: Measurement) -> Table:
@@ -313,39 +304,20 @@ def ranks_table(measurement: Measurement) -> Table:
         (
             str(rank.rank),
             format_count(rank.batch_size),
-            *(_median_words(s.median) for s in (rank.compute, rank.sync, rank.input, rank.step)),
+            *(_nonnegative_seconds(getattr(rank, part).median) for part in _PARTS),
             f"{format_seconds(rank.step.p10)} to {format_seconds(rank.step.p90)}",
             format_count(rank.step.count),
         )
         for rank in measurement.ranks
     )
-    return Table(
-        columns=("rank", "batch", "compute", "sync", "input", "step", "step, p10 to p90", "steps"),
-        rows=rows,
-        num_words_columns=0,
-    )
+    columns = ("rank", "batch", *_PARTS, "step, p10 to p90", "steps")
+    return Table(columns=columns, rows=rows, num_words_columns=0)
 
 
-def _parts(ranks: Sequence[RankTiming]) -> list[list[Spread]]:
-    return [
-        [rank.compute for rank in ranks],
-        [rank.sync for rank in ranks],
-        [rank.input for rank in ranks],
-        [rank.step for rank in ranks],
-    ]
-
-
-def _medians(spreads: Sequence[Spread]) -> str:
-    words = [
-        _median_words(value) for value in (min(s.median for s in spreads), max(s.median for s in spreads))
-    ]
-    return words[0] if words[0] == words[1] else " to ".join(words)
-
-
-def _median_words(seconds: float) -> str:
+def _nonnegative_seconds(seconds: float) -> str:
     return format_seconds(max(seconds, 0.0))
 
 
-def _range(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return format_count(low) if low == high else f"{format_count(low)} to {format_count(high)}"
+def _range(values: Sequence[float], shown: Callable[[float], str]) -> str:
+    low, high = shown(min(values)), shown(max(values))
+    return low if low == high else f"{low} to {high}"

@@ -1,4 +1,4 @@
-"""The recommendation in some fifteen plain lines, for the end of a run."""
+"""The recommendation as plain text for the terminal, printed at the end of a search."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tuner.report.wording import (
 
 _WIDTH = 100
 _LABEL_WIDTH = 18
-#: The report lists more of what would change the answer.
+#: The terminal shows this many sentences on what would change the answer; the report shows all.
 _MOST_TURNS = 3
 
 
 def recommendation_text(recommendation: Recommendation) -> str:
-    """The answer as text: what to run, how long it takes, against what, how sure, what it cost to know."""
+    """The recommendation as text: configuration, predicted and measured time, comparison, cost, commands."""
     choice, tuning = recommendation.choice, recommendation.tuning
     trust = trust_in(recommendation)
     lines = [

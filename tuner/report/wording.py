@@ -27,13 +27,13 @@ from tuner.domain.recommendation import (
 )
 from tuner.ledger.records import EARLY_SHARE, PredictedAgainstMeasured
 
-#: Times closer than this ratio are called equal.
+#: Times whose ratio is below this are called equal.
 _EQUAL_RATIO = 1.05
-#: A score so much later than the crossing is stated, too.
+#: The time of a score is stated if it is later than the target was reached by this factor.
 _LATE_SCORE = 1.1
-#: Start-up below this share of the training is not mentioned.
+#: Start-up time below this share of the training time is not mentioned.
 _LEAST_STARTUP_SHARE = 0.05
-#: A prediction whose 90% interval spans more than this factor is a guess.
+#: A prediction whose 90% interval spans more than this factor is called a guess.
 _GUESS_RATIO = 30.0
 #: From this chance of reaching the target on, the text does not mention that it may fail.
 _SURE = 0.95
@@ -46,8 +46,8 @@ class Finding:
     """A headline, and a sentence with its details.
 
     Args:
-        headline: The few words.
-        detail: The sentence.
+        headline: A few words.
+        detail: A sentence.
     """
 
     headline: str
@@ -60,7 +60,7 @@ def trust_in(recommendation: Recommendation) -> Finding:
     if verified is not None and not verified.reached:
         return Finding(
             headline="not confirmed",
-            detail="Training it did not reach the target; see what was measured before relying on it.",
+            detail="Its training did not reach the target; read the measured values before relying on it.",
         )
     if verified is not None and recommendation.choice.emulated:
         return Finding(
@@ -72,7 +72,7 @@ def trust_in(recommendation: Recommendation) -> Finding:
         remedy = "give the search more budget" if recommendation.ended_by_budget else "train it with --verify"
         return Finding(
             headline="provisional",
-            detail=f"It rests on less evidence than it should: {remedy} before relying on it.",
+            detail=f"There is little evidence for it: {remedy} before relying on it.",
         )
     if recommendation.choice.measured_seconds is not None:
         return Finding(headline="measured", detail="A probe of it reached the target.")
@@ -102,7 +102,7 @@ def prediction(recommendation: Recommendation) -> Finding:
 
 
 def _startup_words(recommendation: Recommendation) -> str:
-    """What each start takes besides, as a sentence with a space before it; empty where it hardly counts."""
+    """The start-up time as a sentence with a leading space; empty if it is short."""
     seconds, training = recommendation.startup_seconds, recommendation.choice.seconds.median
     if seconds is None or not math.isfinite(training) or seconds < _LEAST_STARTUP_SHARE * training:
         return ""
@@ -110,7 +110,7 @@ def _startup_words(recommendation: Recommendation) -> str:
 
 
 def _why_a_guess(alternative: Alternative) -> str:
-    """Why a prediction is no more than a guess, as a sentence with a space before it; else empty."""
+    """Why a prediction is only a guess, as a sentence with a leading space; empty if it is more."""
     seconds = alternative.seconds
     if not alternative.is_observed:
         return " No run of it was measured."
@@ -120,18 +120,18 @@ def _why_a_guess(alternative: Alternative) -> str:
 
 
 def measured_word(recommendation: Recommendation) -> str:
-    """What happened to the choice's run: it was measured on real ranks, or emulated."""
+    """`measured` if the choice was trained on real ranks, `emulated` if on emulated ones."""
     return "emulated" if recommendation.choice.emulated else "measured"
 
 
 def measured(recommendation: Recommendation) -> Finding:
-    """What training the recommendation took, compared with the prediction."""
+    """The measured time to target of the recommendation, compared with its prediction."""
     verified, word = recommendation.verified, measured_word(recommendation)
     if verified is None:
         seconds = recommendation.choice.measured_seconds
         if seconds is None:
             if recommendation.choice.is_observed:
-                known = _known_words(recommendation.choice)
+                known = known_words(recommendation.choice)
                 return Finding(headline="not yet", detail=f"{known} of its run were {word}.")
             return Finding(headline=f"not {word}", detail=f"No run of it was {word}.")
         return Finding(headline=format_seconds(seconds), detail="Training seconds of its probe.")
@@ -151,16 +151,16 @@ def measured(recommendation: Recommendation) -> Finding:
 
 
 def _between_scores(verified: Verification) -> str:
-    """That the crossing lies well before the score that showed it, as a sentence with a space before it."""
+    """When the score past the target came, as a sentence with a leading space; empty if soon."""
     score = verified.first_score_seconds
     if score is None or score < _LATE_SCORE * verified.training_seconds:
         return ""
-    return f" This is between two scores: the one past the target came after {format_seconds(score)}."
+    return f" The target was reached between two scores; the later one came after {format_seconds(score)}."
 
 
 def _held_against(seconds: float, predicted: Estimate | None, share_observed: float | None) -> str:
     if predicted is None:
-        return "There is no prediction from before the run to compare it with."
+        return "No prediction was made before the run."
     place = "inside" if predicted.lower <= seconds <= predicted.upper else "outside"
     known = "" if share_observed is None else f", made with {format_share(share_observed)} of the run known"
     return (
@@ -170,7 +170,7 @@ def _held_against(seconds: float, predicted: Estimate | None, share_observed: fl
 
 
 def comparison(recommendation: Recommendation) -> Finding:
-    """The recommendation against the user's present settings, with what the comparison rests on."""
+    """Compares the recommendation with the user's present settings, and names the evidence."""
     choice, baseline = recommendation.choice, recommendation.baseline
     if baseline is None:
         return Finding(
@@ -199,7 +199,7 @@ def comparison(recommendation: Recommendation) -> Finding:
             headline=_times(theirs / ours, "sooner", "later", "as fast"),
             detail=f"The present settings took {format_seconds(theirs)}, measured.{prices}",
         )
-    # A factor would look like a result: both are shown, each with what it rests on.
+    # The ratio of two predictions would look like a result: show both times with their evidence.
     distinct = _are_distinct(_span(choice, ours, ours_measured), _span(baseline, theirs, theirs_measured))
     caution = "" if distinct else " The intervals overlap."
     likely = "sooner by prediction" if ours < theirs else "later by prediction"
@@ -226,7 +226,7 @@ def _time_of_choice(recommendation: Recommendation) -> tuple[float, bool]:
 
 
 def _span_words(alternative: Alternative, seconds: float, is_measured: bool) -> str:
-    """Its time, with what it is: measured, predicted from its own run, or not measured at all."""
+    """Its time, and whether that is measured, predicted from its own run, or neither."""
     if is_measured:
         return f"{format_seconds(seconds)} (measured)"
     word = "predicted" if alternative.is_observed else "not measured"
@@ -240,11 +240,11 @@ def _basis(name: str, alternative: Alternative, is_measured: bool) -> str:
     if not alternative.is_observed:
         return f"{name} {has} not been measured."
     own = "their" if has == "have" else "its"
-    return f"{name} {has} been predicted from {_known_words(alternative)} of {own} own run."
+    return f"{name} {has} been predicted from {known_words(alternative)} of {own} own run."
 
 
-def _known_words(alternative: Alternative) -> str:
-    """How much of its run was observed: a share of a prediction would be as wrong as the prediction."""
+def known_words(alternative: Alternative) -> str:
+    """Samples and seconds of its run that were observed."""
     samples, seconds = alternative.samples_observed, alternative.seconds_observed
     return f"{format_count(samples)} samples ({format_seconds(seconds)})"
 
@@ -273,7 +273,7 @@ def _times(ratio: float, better: str, worse: str, equal: str) -> str:
 
 
 def estimate_of(quantiles: Mapping[float, float]) -> Estimate | None:
-    """Median and 90% interval from stored quantiles; None where those levels were not stored."""
+    """Median and 90% interval from stored quantiles; None if those levels were not stored."""
     by_level = {round(float(level), 6): value for level, value in quantiles.items()}
     levels = (0.05, 0.5, 0.95)
     if any(level not in by_level or math.isnan(by_level[level]) for level in levels):
@@ -283,7 +283,7 @@ def estimate_of(quantiles: Mapping[float, float]) -> Estimate | None:
 
 
 def is_inside(check: PredictedAgainstMeasured) -> bool | None:
-    """Whether what was measured lies in the predicted 90% interval; None where none was stored."""
+    """Whether the measured time lies in the predicted 90% interval; None if none was stored."""
     predicted = estimate_of(check.prediction.quantiles)
     if predicted is None:
         return None
@@ -291,7 +291,7 @@ def is_inside(check: PredictedAgainstMeasured) -> bool | None:
 
 
 def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
-    """How many predictions held, in words; those made early are counted separately."""
+    """How many measured times were inside their predicted interval; early predictions counted separately."""
     verdicts = [(check.share_observed, is_inside(check)) for check in checked]
     judged = [(share, inside) for share, inside in verdicts if inside is not None]
     if not judged:
@@ -307,7 +307,7 @@ def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
 
 
 def own_command_end(recommendation: Recommendation) -> str:
-    """When a training by the user's own command ends, and what it needs to reach the target."""
+    """When a training by the user's own command ends, and how many samples it needs for the target."""
     words = "It does not stop at the target: it ends when the script ends by itself."
     samples = recommendation.training_samples
     if samples is None:
