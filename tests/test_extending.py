@@ -88,6 +88,31 @@ class TestNiceNodes(CommandConformance):
         return CommandLauncher(NiceNodes(3))
 """
 
+READ = """
+from pathlib import Path
+from tuner.job import MetricsSection, job_schema
+from tuner.probes.commands.metric_source import SourceContext, open_source
+
+assert "key_value" in str(job_schema())
+log = Path("log.txt")
+log.write_text("step=1 accuracy=0.1 of an earlier run\\n")
+source = open_source(
+    SourceContext(
+        metrics=MetricsSection(source="key_value", path="log.txt", value="accuracy"),
+        metrics_file=Path("metrics.jsonl"),
+        path_of=Path,
+        log_files=dict,
+    )
+)
+with log.open("a") as file:
+    file.write("step=100 accuracy=0.93\\nstep=x accuracy=0.94\\nloss=0.2 step=200\\nstep=300")
+lines = source.read(1.0, has_ended=False)
+assert [(line.step, line.value) for line in lines] == [(100.0, 0.93), (200.0, None)], lines
+assert [line.step for line in source.read(2.0, has_ended=True)] == [300.0]
+assert len(source.warnings) == 1 and source.unmatched == {"loss": "loss = 0.2"}
+assert "log.txt" in source.place
+"""
+
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -99,6 +124,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tuner/strategies/momentum_averaging.py",
         "tuner/analytic/tree_averaging.py",
         "tuner/launchers/nice_nodes.py",
+        "tuner/probes/commands/key_value_source.py",
     ):
         (folder / name).write_text(BLOCKS[name])
     imported, line = (
@@ -111,6 +137,8 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     insert(folder / "tuner/analytic/strategy_laws.py", "import math", imported)
     launchers = "tuner/launchers/registry.py"
     insert(folder / launchers, "    # New launchers go here.", BLOCKS[launchers].strip())
+    sources = "tuner/job/command_section.py"
+    insert(folder / sources, "    # New metric sources go here.", BLOCKS[sources].rstrip())
     return folder
 
 
@@ -147,6 +175,10 @@ def test_the_new_strategy_is_emulated_and_resumes(extended: Path) -> None:
 def test_the_new_launcher_runs_a_command_as_its_section_says(extended: Path) -> None:
     niceness = os.nice(0)
     assert run(extended, "-c", LAUNCH).split() == [str(min(niceness + 7, 19))] * 2
+
+
+def test_the_new_metric_source_reads_what_a_script_reports(extended: Path) -> None:
+    run(extended, "-c", READ)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ METRIC_SOURCES = {
     "csv": "tuner.probes.commands.csv_source:CsvSource",
     "tensorboard": "tuner.probes.commands.event_files:EventFileSource",
     "output": "tuner.probes.commands.output_source:OutputSource",
+    # New metric sources go here.
 }
 #: Groups of a pattern that say how far training is.
 _POSITIONS = ("step", "samples", "epoch")

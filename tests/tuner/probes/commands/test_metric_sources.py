@@ -394,3 +394,8 @@ def test_a_file_that_is_rewritten_with_one_more_column_gives_each_row_once(tmp_p
     assert read(source) == [step(1), step(2)]
     path.write_text("step,loss,value\n1,0.5,\n2,0.6,\n2,,0.7\n")
     assert read(source) == [step(2, 0.7)]
+
+
+def test_an_unknown_source_is_refused_with_the_names_of_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="should be 'json', 'csv', 'tensorboard' or 'output'"):
+        MetricsSection(source="yaml")
