@@ -49,12 +49,13 @@ import optuna
 import typer
 
 from benchmarks.made_scripts_curves import SHAPES, MadeScript, configurations, made_script, short_script
+from benchmarks.memory_ledger import MemoryLedger
 from benchmarks.plateaus import chances, log_loss, logistic
 from tuner.analytic import plateau
 from tuner.domain.checkpoints import write_atomically
 from tuner.domain.cluster import Cluster
 from tuner.job import Job
-from tuner.ledger import MemoryLedger, PredictedAgainstMeasured, PredictionRecord
+from tuner.ledger import PredictedAgainstMeasured, PredictionRecord
 from tuner.probes import Prober
 from tuner.probes.recorded import RecordedProber
 from tuner.search.believer import Believer

@@ -190,7 +190,7 @@ def test_imports_run_down_the_floors() -> None:
     ("importer", "code", "words"),
     [
         ("tuner.job.model", "from tuner.ledger import Ledger", "floor"),
-        ("tuner.launchers.local", "def f():\n    import tuner.ledger.memory", "floor"),
+        ("tuner.launchers.local", "def f():\n    import tuner.ledger.leases", "floor"),
         ("tuner.advice.recommend", "from tuner.report.pages import report_html", "floor"),
         ("tuner.search.loop", "if TYPE_CHECKING:\n    from storage.tables import probes", "floor"),
         ("tuner.job.model", "from tuner import workloads", "floor"),

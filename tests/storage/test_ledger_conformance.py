@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.memory_ledger import MemoryLedger
 from search_spaces import Configuration
 from storage import open_storage
 from tests.levels import examples
@@ -24,15 +25,7 @@ from tuner.domain.measurement import (
     RankTiming,
     Spread,
 )
-from tuner.ledger import (
-    FitRecord,
-    Lease,
-    Ledger,
-    MemoryLedger,
-    PredictionRecord,
-    RecommendationRecord,
-    StudyRecord,
-)
+from tuner.ledger import FitRecord, Lease, Ledger, PredictionRecord, RecommendationRecord, StudyRecord
 
 CONFIGURATION = Configuration(nodes=2, batch_size=64, learning_rate=0.03, strategy="all_reduce")
 JOB = {"name": "digits", "goal": {"target": 0.85, "limits": [1, 2]}, "seed": 0}

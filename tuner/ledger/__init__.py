@@ -2,7 +2,6 @@
 
 from tuner.ledger.leases import LeaseState
 from tuner.ledger.ledger import Ledger
-from tuner.ledger.memory import MemoryLedger, free_name
 from tuner.ledger.records import (
     FitRecord,
     Lease,
@@ -11,6 +10,7 @@ from tuner.ledger.records import (
     ProbeRecord,
     RecommendationRecord,
     StudyRecord,
+    free_name,
 )
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Lease",
     "LeaseState",
     "Ledger",
-    "MemoryLedger",
     "PredictedAgainstMeasured",
     "PredictionRecord",
     "ProbeRecord",

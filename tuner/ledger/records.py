@@ -169,3 +169,12 @@ class RecommendationRecord:
     study_id: int
     created_at: float
     recommendation: Mapping[str, Any]
+
+
+def free_name(job_name: str, taken: set[str]) -> str:
+    """The job's name, or the first of `name-2`, `name-3`, ... that no study bears."""
+    number, name = 1, job_name
+    while name in taken:
+        number += 1
+        name = f"{job_name}-{number}"
+    return name

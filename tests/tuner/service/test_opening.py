@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.memory_ledger import MemoryLedger
 from search_spaces import Configuration
 from tests.tuner.service.desk import small_job
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
-from tuner.ledger import MemoryLedger
 from tuner.search.events import SearchEvent
 from tuner.service import opening
 from tuner.service.opening import OpenedJob, open_study

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.memory_ledger import MemoryLedger
 from search_spaces import Configuration
 from tests.tuner.search.synthetic import Clock
 from tuner.domain.cluster import Cluster
 from tuner.domain.errors import StorageError
 from tuner.domain.measurement import Outcome, Purpose
-from tuner.ledger import MemoryLedger, StudyRecord
+from tuner.ledger import StudyRecord
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.search.events import SearchEvent
 from tuner.search.lost_slices import probe_folder

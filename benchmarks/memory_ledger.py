@@ -1,4 +1,4 @@
-"""A ledger in memory, for tests; it forgets everything when the process ends."""
+"""A ledger in memory, for benchmarks and tests; everything is gone when the process ends."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from typing import Any
 from search_spaces import Configuration
 from tuner.domain.errors import LeaseLostError, StorageError
 from tuner.domain.measurement import Measurement, Outcome, Purpose
-from tuner.ledger.leases import LeaseState
-from tuner.ledger.records import (
+from tuner.ledger import (
     FitRecord,
     Lease,
+    LeaseState,
     PredictionRecord,
     ProbeRecord,
     RecommendationRecord,
     StudyRecord,
+    free_name,
 )
 
 
 class MemoryLedger:
-    """A `Ledger` for one process and one thread, for tests and for trying things out.
+    """A `Ledger` for one process and one thread.
 
     Args:
         clock: Seconds since the epoch.
@@ -179,12 +180,3 @@ class MemoryLedger:
     def _current(self, probe: ProbeRecord) -> ProbeRecord:
         state, now = self._leases[probe.probe_id], self._clock()
         return replace(probe, lease=state.held(now), expired_lease=state.expired(now))
-
-
-def free_name(job_name: str, taken: set[str]) -> str:
-    """The job's name, or the first of `name-2`, `name-3`, ... that no study bears."""
-    number, name = 1, job_name
-    while name in taken:
-        number += 1
-        name = f"{job_name}-{number}"
-    return name

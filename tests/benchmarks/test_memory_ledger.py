@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.ledger import Ledger, MemoryLedger, free_name
+from benchmarks.memory_ledger import MemoryLedger
+from tuner.ledger import Ledger, free_name
 
 
 def test_the_memory_ledger_is_a_ledger() -> None:
