@@ -366,9 +366,9 @@ def upgrade(
     url: Annotated[str, typer.Argument(help="SQLAlchemy URL of the study database.", show_default=False)],
 ) -> None:
     """Upgrade a study database to the tables of this version; its contents are kept."""
-    from storage import upgrade as upgrade_storage
+    from storage import open_storage
 
-    upgrade_storage(url)
+    open_storage(url).close()
     typer.echo("the study database is up to date")
 
 

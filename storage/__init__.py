@@ -1,7 +1,6 @@
 """The study database: Paceline's tables and Optuna's on one SQLAlchemy URL."""
 
 from storage.database import Storage, open_storage
-from storage.schema import upgrade
 from storage.sql_ledger import SqlLedger
 
-__all__ = ["SqlLedger", "Storage", "open_storage", "upgrade"]
+__all__ = ["SqlLedger", "Storage", "open_storage"]

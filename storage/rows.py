@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Row
 
 from search_spaces import Configuration
@@ -32,25 +34,18 @@ _SLICE_COLUMNS = (
 
 def slice_row(measurement: Measurement) -> dict[str, Any]:
     """A slice's own columns, its curve left out."""
-    data = measurement.to_dict()
+    data = {**measurement.to_dict(), "outcome": str(measurement.outcome), "purpose": str(measurement.purpose)}
     del data["curve"]
     columns = {name: data.pop(name) for name in _SLICE_COLUMNS}
-    for name in ("training_seconds", "charged_seconds", "charged_dollars"):
-        columns[name] = float(columns[name])
-    for name in ("step", "samples"):
-        columns[name] = int(columns[name])
-    columns["outcome"] = str(measurement.outcome)
-    return {**columns, "details": {**data, "purpose": str(measurement.purpose)}}
+    return {**_plain_numbers(columns), "details": data}
 
 
 def curve_rows(measurement: Measurement) -> list[dict[str, Any]]:
     """The curve of one slice, one row per evaluation, without the keys of probe and study."""
     return [
         {
+            **_values(point),
             "point_index": index,
-            "training_seconds": float(point.training_seconds),
-            "step": int(point.step),
-            "samples": int(point.samples),
             "value": None if math.isnan(point.value) else float(point.value),
         }
         for index, point in enumerate(measurement.curve)
@@ -74,14 +69,7 @@ def measurement(row: Row[Any], points: Sequence[Row[Any]]) -> Measurement:
 
 def study(row: Row[Any]) -> StudyRecord:
     """A study from its row."""
-    return StudyRecord(
-        study_id=row.study_id,
-        name=row.name,
-        job_name=row.job_name,
-        fingerprint=row.fingerprint,
-        job=row.job,
-        created_at=row.created_at,
-    )
+    return StudyRecord(**_columns(row, StudyRecord))
 
 
 def lease_state(row: Row[Any]) -> LeaseState:
@@ -122,29 +110,21 @@ def probe(row: Row[Any], slices: Sequence[Measurement], now: float) -> ProbeReco
 def prediction_row(record: PredictionRecord) -> dict[str, Any]:
     """A prediction's columns."""
     return {
-        "study_id": record.study_id,
+        **_values(record),
         "configuration": record.configuration.key,
-        "created_at": float(record.created_at),
         "quantiles": _pairs(record.quantiles),
         "dollars": _pairs(record.dollars),
-        "probability_of_reaching": float(record.probability_of_reaching),
-        "num_slices": int(record.num_slices),
-        "seconds_observed": float(record.seconds_observed),
     }
 
 
 def prediction(row: Row[Any]) -> PredictionRecord:
     """A prediction from its row."""
-    return PredictionRecord(
-        study_id=row.study_id,
-        configuration=Configuration.from_key(row.configuration),
-        created_at=row.created_at,
-        quantiles=dict(row.quantiles),
-        dollars=dict(row.dollars),
-        probability_of_reaching=row.probability_of_reaching,
-        num_slices=row.num_slices,
-        seconds_observed=row.seconds_observed,
-    )
+    changed = {
+        "configuration": Configuration.from_key(row.configuration),
+        "quantiles": dict(row.quantiles),
+        "dollars": dict(row.dollars),
+    }
+    return PredictionRecord(**{**_columns(row, PredictionRecord), **changed})
 
 
 def _pairs(quantiles: Mapping[float, float]) -> list[list[float]]:
@@ -153,35 +133,33 @@ def _pairs(quantiles: Mapping[float, float]) -> list[list[float]]:
 
 def fit_row(record: FitRecord) -> dict[str, Any]:
     """A fit's columns."""
-    return {
-        "study_id": record.study_id,
-        "fingerprint": record.fingerprint,
-        "model": record.model,
-        "created_at": float(record.created_at),
-        "num_slices": int(record.num_slices),
-        "parameters": record.parameters,
-        "summary": record.summary,
-    }
+    return _values(record)
 
 
 def fit(row: Row[Any]) -> FitRecord:
     """A fit from its row."""
-    return FitRecord(
-        study_id=row.study_id,
-        fingerprint=row.fingerprint,
-        model=row.model,
-        created_at=row.created_at,
-        num_slices=row.num_slices,
-        parameters={name: (value, deviation) for name, (value, deviation) in row.parameters.items()},
-        summary=row.summary,
-    )
+    parameters = {name: (value, deviation) for name, (value, deviation) in row.parameters.items()}
+    return FitRecord(**{**_columns(row, FitRecord), "parameters": parameters})
 
 
 def recommendation(row: Row[Any]) -> RecommendationRecord:
     """A recommendation from its row."""
-    return RecommendationRecord(
-        study_id=row.study_id, created_at=row.created_at, recommendation=row.recommendation
-    )
+    return RecommendationRecord(**_columns(row, RecommendationRecord))
+
+
+def _columns(row: Row[Any], kind: type[Any]) -> dict[str, Any]:
+    """The columns of a row that are fields of a record."""
+    return {field.name: getattr(row, field.name) for field in fields(kind)}
+
+
+def _values(record: Any) -> dict[str, Any]:
+    """The fields of a record as columns."""
+    return _plain_numbers({field.name: getattr(record, field.name) for field in fields(record)})
+
+
+def _plain_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with NumPy's numbers as Python's: database drivers take no others."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
 
 
 def clean_text(text: str) -> str:

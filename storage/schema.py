@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
-from storage.engine import BUSY_TIMEOUT_SECONDS, check_folder, engine_for, parsed
+from storage.engine import BUSY_TIMEOUT_SECONDS
 from storage.failures import shown, translated
 from storage.one_at_a_time import one_at_a_time
 from storage.transactions import reading, writing
@@ -28,26 +28,11 @@ HEAD = REVISIONS[-1]
 VERSION_TABLE = "paceline_alembic_version"
 
 
-def upgrade(url: str) -> None:
-    """Brings the database at `url` to the newest revision, making it where there is none.
-
-    Raises:
-        StorageError: It cannot be written, is no database, or was written by a newer Paceline.
-    """
-    parts = parsed(url)
-    check_folder(parts)
-    engine = engine_for(parts)
-    try:
-        bring_to_head(engine)
-    finally:
-        engine.dispose()
-
-
 def bring_to_head(engine: Engine) -> None:
     """Migrates a database to the newest revision; returns at once where it is there already.
 
     Raises:
-        StorageError: As `upgrade`.
+        StorageError: It cannot be written, is no database, or was written by a newer Paceline.
     """
     if is_at_head(engine):
         return

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from search_spaces import Configuration
-from storage import Storage, open_storage, upgrade
+from storage import Storage, open_storage
 from storage.engine import engine_for, parsed
 from storage.failures import storage_error
 from tuner.domain.errors import StorageError
@@ -125,7 +125,7 @@ def test_sqlite_writes_ahead_and_syncs_each_commit(sqlite_url: str) -> None:
 
 
 def test_opening_what_is_up_to_date_imports_neither_alembic_nor_optuna(sqlite_url: str) -> None:
-    upgrade(sqlite_url)
+    open_storage(sqlite_url).close()
     code = (
         "import sys; from storage import open_storage; open_storage(sys.argv[1]).ledger.studies()\n"
         "print([name for name in ('alembic', 'optuna', 'torch') if name in sys.modules])"
@@ -168,7 +168,7 @@ class TestRefusals:
     def test_an_unwritable_file_is_named(self, shared_folder: Path) -> None:
         shared_folder.chmod(0o777)
         path = shared_folder / "study.db"
-        upgrade(f"sqlite:///{path}")
+        open_storage(f"sqlite:///{path}")
         path.chmod(0o444)
         answer = opened_by_another_user(f"sqlite:///{path}")
         assert f"is not writable: no right to write {path}; give this user the right" in answer

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, inspect, text
 
-from storage import open_storage, upgrade
+from storage import open_storage
 from storage.engine import engine_for, parsed
 from storage.schema import HEAD, REVISIONS, VERSION_TABLE, alembic_config
 from storage.tables import PREFIX, metadata
@@ -21,16 +21,16 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 def test_upgrading_from_empty_makes_every_table(database_url: str, engine: Engine) -> None:
-    upgrade(database_url)
+    open_storage(database_url).close()
     assert set(inspect(engine).get_table_names()) == {*metadata.tables, VERSION_TABLE}
     assert all(name.startswith(PREFIX) for name in metadata.tables)
 
 
 def test_upgrading_twice_changes_nothing_and_loses_nothing(database_url: str) -> None:
-    upgrade(database_url)
+    open_storage(database_url).close()
     with open_storage(database_url) as storage:
         study = storage.ledger.open_study("digits", "f1", {})
-    upgrade(database_url)
+    open_storage(database_url).close()
     with open_storage(database_url) as storage:
         assert storage.ledger.studies() == [study]
 
@@ -69,12 +69,11 @@ def test_going_down_leaves_optunas_tables_alone(database_url: str, engine: Engin
 
 
 def test_a_database_of_a_newer_paceline_is_left_alone(database_url: str, engine: Engine) -> None:
-    upgrade(database_url)
+    open_storage(database_url).close()
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0999'"))
-    for open_it in (open_storage, upgrade):
-        with pytest.raises(StorageError, match=r"has revision 0999, newer than this Paceline knows"):
-            open_it(database_url)
+    with pytest.raises(StorageError, match=r"has revision 0999, newer than this Paceline knows"):
+        open_storage(database_url)
 
 
 def test_a_migration_that_fails_half_way_leaves_nothing_behind(
@@ -83,10 +82,10 @@ def test_a_migration_that_fails_half_way_leaves_nothing_behind(
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE paceline_recommendations (mine INTEGER)"))
     with pytest.raises(StorageError, match=r"paceline_recommendations.* already exists"):
-        upgrade(database_url)
+        open_storage(database_url).close()
     assert inspect(engine).get_table_names() == ["paceline_recommendations"]
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE paceline_recommendations"))
-    upgrade(database_url)
+    open_storage(database_url).close()
     inspect(engine).clear_cache()
     assert set(metadata.tables) <= set(inspect(engine).get_table_names())
