@@ -1,4 +1,4 @@
-"""One decision's candidates: what each is expected to save, what its next slice costs, and where it ends."""
+"""Acquisition of candidates: expected savings, cost and length of each candidate's next slice."""
 
 from __future__ import annotations
 
@@ -24,32 +24,35 @@ from tuner.search.timings import timing_key
 
 Array = npt.NDArray[np.float64]
 
-#: A new probe covers this share of its predicted length; a started one resumes for this share of what it has
-#: done.
+#: Slice length of a new probe, as a share of its predicted training time, and of a started run, as a share of
+#: the time it has trained.
 _NEW_SHARE, _MORE_SHARE = 0.04, 0.3
-#: Where resuming costs a start-up the best known configuration resumes for this share of its length.
+#: If resuming costs a start-up, a slice of the incumbent covers this share of its predicted training time.
 _TRAINING_SHARE = 0.2
-#: Predicted lengths are capped at so many times the incumbent's: longer training is never chosen.
+#: Predicted training times are capped at this multiple of the incumbent's; longer ones are never chosen.
 _LENGTHS = 2.0
-#: No slice costs more than this share of all that was spent: what is learnt first decides on expensive ones.
+#: Maximum cost of a slice, as a share of everything spent so far. So expensive slices come late.
 _SHARE_OF_SPENT = 0.15
-#: A slice is worth its start-up: at least this share of it, and so many steps.
+#: Minimum length of a new slice: this share of the start-up time, and this number of steps.
 _STARTUP_SHARE, _FEWEST_STEPS = 0.5, 4
-#: A slice lasts at least this many steps, whatever it may cost.
+#: Minimum length of any slice in steps, regardless of its cost.
 _WHOLE_STEP = 1.1
-#: A gain below this share of what the best known configuration costs is not worth a probe, even a free one.
+#: Minimum expected saving of a probe, even of a free one, as a share of the incumbent's cost.
 _LEAST_GAIN = 1e-2
-#: A timing probe ends after so many training seconds even if it has steps left.
+#: Maximum length of a timing probe in training seconds, even if it has steps left.
 _TIMING_SECONDS = 1.5
-#: Steps are timed first where more than this share of what is unknown of log seconds is how long they take.
+#: A candidate's steps are timed first if step time makes up more than this share of the variance of its log
+#: seconds to target.
 _TIMING_SHARE = 0.5
-#: The target is out of reach where any candidate reaches it with no more than this probability.
+#: The target is out of reach if the probability that any candidate reaches it is at most this.
 _LEAST_CHANCE = 0.1
-#: A run that may be the answer goes on to the target while its chance to arrive within the budget is such.
+#: Thresholds of `before_the_budget_ends`. A run trains to the target if it reaches the target within the
+#: budget with at least the second probability. A later start counts as too late only if it lowers this
+#: probability below the first one.
 _SURE_TO_ARRIVE, _MAY_ARRIVE = 0.75, 0.5
-#: Such a slice lasts until the run has arrived with this probability.
+#: Such a slice is long enough to reach the target with this probability.
 _NEARLY_SURE = 0.9
-#: A probe that takes this many times what was expected ends without its score.
+#: A probe ends without its score after this multiple of its expected seconds.
 _OVERRUN_FACTOR = 4.0
 
 
@@ -58,10 +61,10 @@ class Option:
     """A slice that could run next.
 
     Args:
-        index: The candidate.
-        is_timing: Whether it times steps only.
-        charged_seconds: What it is charged.
-        share_of_cost: What of its price it costs the goal: 0 where nothing else could use that time.
+        index: Index of the candidate.
+        is_timing: Whether it only times steps.
+        charged_seconds: Expected charged seconds.
+        share_of_cost: Opportunity cost as a share of its price; 0 if its nodes would be idle otherwise.
     """
 
     index: int
@@ -71,12 +74,12 @@ class Option:
 
 
 class Acquisition:
-    """The candidates of one decision.
+    """Evaluates the next slice of every candidate for one decision.
 
     Args:
-        state: What is known and spent.
-        beliefs: What is believed of the candidates.
-        prospects: The same as it will be once the slices in flight have ended.
+        state: State of the search.
+        beliefs: Forecasts of the candidates.
+        prospects: The forecasts as expected after the slices in flight.
     """
 
     def __init__(self, state: SearchState, beliefs: Beliefs, prospects: Prospects) -> None:
@@ -88,10 +91,11 @@ class Acquisition:
         self._charged = probe_cost(state, prospects, beliefs.price)
         done = prospects.status.seconds
         again = np.zeros(len(done)) if state.terms.resumes else done * self._charged.per_second
-        # What can be trained no further is no incumbent, and gains nothing.
+        # A candidate that cannot be trained further is no incumbent and gains nothing.
         usable = [(run is not None and run.arrived) or self._may_go_on(i) for i, run in enumerate(self._runs)]
         self._any_arrived = any(run.arrived for run in state.runs.values())
-        #: How many trainings a better configuration improves, and what each is spared of the started run.
+        #: Number of trainings that benefit from a better configuration, and the share of a started run that
+        #: each of them does not have to repeat.
         self._trainings, credit = state.further_trainings, 0.0
         if not self._any_arrived and state.terms.is_training:
             self._trainings += 1
@@ -106,12 +110,12 @@ class Acquisition:
         self.weights: Weights = weigh(prospects, self.costs, self._slice_seconds)
         can_time = state.schedule.times_steps and self._may_start and state.terms.times_alone
         under_way = {timing_key(a.configuration, state.cluster) for a in state.capacity.under_way}
-        #: What was timed, is being timed, or could not be; None where nothing more may be timed.
+        #: Keys that were timed, are being timed, or could not be timed; None if timing is not possible.
         self._timed = state.timed() | state.failed_timings() | under_way if can_time else None
 
     @property
     def incumbent(self) -> int:
-        """The candidate that is expected to cost least."""
+        """Index of the candidate with the smallest expected cost."""
         return self.weights.incumbent
 
     @property
@@ -122,7 +126,7 @@ class Acquisition:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether the incumbent may be trained further, on its own nodes or from a run on others."""
+        """Whether the incumbent can be trained further, by its own run or from a run on other nodes."""
         return self._may_go_on(self.incumbent)
 
     def _may_go_on(self, index: int) -> bool:
@@ -131,28 +135,28 @@ class Acquisition:
             return self._may_start and self._state.space.is_runnable(configuration)
         done = float(self._prospects.status.seconds[index])
         if not self._state.terms.resumes and seconds_left(self._state, configuration) <= done:
-            return False  # the budget would be used up before anything new is seen
+            return False  # the budget ends before the run trains anything new
         if not self._can_transfer(run, configuration):
             return run.is_open
-        # After a fault, or for a nearer target than now, it resumes as another probe.
+        # After a fault, or if the target was nearer before, the run resumes as a new probe.
         return (run.is_open and run.configuration == configuration) or (run.can_continue and self._may_start)
 
     @property
     def is_reachable(self) -> bool:
-        """Whether any candidate is expected to reach the target, the goal's limits apart."""
+        """Whether any candidate is expected to reach the target, without regard to the goal's limits."""
         return self._prospects.reach > _LEAST_CHANCE
 
     @property
     def keeps_limits(self) -> bool:
-        """Whether any candidate has a chance to reach the target within the goal's limits."""
+        """Whether any candidate may reach the target within the goal's limits."""
         keeps = keeps_within(self._prospects, self.costs.log_longest)
         return bool(np.any((keeps > LEAST_PROBABILITY) & ~self._prospects.status.ended))
 
     def best_option(self, opportunity: OpportunityCost) -> Option | None:
-        """The slice of highest acquisition among those that pay back and may run now; None where none does.
+        """The slice with the highest acquisition that pays for itself and can run now; None if there is none.
 
         Args:
-            opportunity: What slices keep from running.
+            opportunity: Opportunity costs of slices.
         """
         weights = self.weights
         least = _LEAST_GAIN * math.exp(min(weights.log_incumbent, NEVER))
@@ -165,7 +169,7 @@ class Acquisition:
         return None
 
     def _option(self, index: int, opportunity: OpportunityCost) -> Option | None:
-        """A candidate's next slice; None where none may run now."""
+        """A candidate's next slice; None if it cannot run now."""
         configuration = self._prospects.configurations[index]
         if opportunity.leads(configuration) or not self._state.fits(configuration):
             return None
@@ -175,7 +179,7 @@ class Acquisition:
         charged, fixed = self._charged.per_second[index], self.costs.fixed[index]
         startup = self._charged.per_slice[index]
         if is_timing and can_train:
-            # It is cheaper than training only where starting up is not most of either's cost.
+            # Timing is cheaper than training only if start-up is not most of the cost of both.
             share = (_TIMING_SECONDS * charged + startup) / (seconds * charged + fixed)
             speed = float(self._prospects.log_seconds_sd[index]) ** 2
             is_timing = speed > max(share, _TIMING_SHARE) * self._prospects.variance_log[index]
@@ -194,18 +198,18 @@ class Acquisition:
         )
 
     def _may_train(self, index: int) -> bool:
-        """Whether a candidate's own run may be started, or resumed."""
+        """Whether a candidate's own run can be started or resumed."""
         run, configuration = self._runs[index], self._prospects.configurations[index]
         if run is None:
             return self._may_start and self._state.space.is_runnable(configuration)
         return run.configuration == configuration and run.is_open
 
     def _may_time(self, index: int) -> bool:
-        """Whether a candidate's steps may be timed, were not and are not being timed."""
+        """Whether a candidate's steps can be timed and have not been timed yet."""
         cluster, configuration = self._state.cluster, self._prospects.configurations[index]
         if self._timed is None or timing_key(configuration, cluster) in self._timed:
             return False
-        # It would repeat what was described, while true steps can be had elsewhere.
+        # Timing emulated ranks only repeats the description, while real ranks can be timed on other nodes.
         return cluster.at_hand is None or not cluster.emulates(configuration)
 
     def _slice_seconds(self, log_incumbent: float) -> Array:
@@ -225,20 +229,21 @@ class Acquisition:
         more = 1.0 if state.terms.pays_to_resume else 0.25
         least = np.where(started, np.maximum(more * startup, 2 * step), least_new)
         share = np.where(started, np.maximum(_MORE_SHARE * elapsed, 0.03 * length), _NEW_SHARE * length)
-        # A slice of less than a step would show nothing.
+        # A slice shorter than one step shows nothing.
         most = np.maximum(most, np.maximum(_STARTUP_SHARE * startup, _WHOLE_STEP * step))
         found = np.minimum(np.maximum(share, least), most)
         if not state.terms.resumes:
-            # What is paid for again is doubled at least, so that all repetitions cost no more than the last.
+            # Repeated training at least doubles, so all repetitions together cost no more than the last one.
             found = np.maximum(found, elapsed)
         return np.asarray(np.maximum(self._to_a_score(found), 1e-6))
 
     def _to_a_score(self, seconds: Array) -> Array:
-        """Slices that end at a score where one that ends earlier shows nothing, or costs another start-up.
+        """Extends slices to the next score if a shorter slice shows nothing or costs another start-up.
 
-        A run without a score shows nothing before it has one. A new run does too where dollars count, since
-        there probes of one length may differ in cost a hundredfold. Where seconds count, it shows its step
-        time first.
+        A started run without a score shows nothing until its first score. A new run shows its step time
+        first, which is enough if the goal is to minimize seconds. If the goal is to minimize dollars, a new
+        run also trains to its first score, because the costs of equally long probes may differ a
+        hundredfold.
         """
         state, status = self._state, self._prospects.status
         if not state.terms.pays_to_resume:
@@ -249,21 +254,21 @@ class Acquisition:
         return np.asarray(samples * self._prospects.seconds_per_sample)
 
     def _end_samples(self, index: int, seconds: float) -> int:
-        """Samples at which a candidate's slice of about so many training seconds ends."""
+        """Samples at which a candidate's slice ends if it trains for about `seconds` training seconds."""
         state, seen = self._state, self._seen[index]
         configuration = self._prospects.configurations[index]
         wanted = seen + seconds / float(self._prospects.seconds_per_sample[index])
         due = state.next_score_samples(configuration, seen) or 0
         run = self._runs[index]
         if run is None or run.rise_samples is None:
-            wanted = max(wanted, state.rise_samples)  # before that a run shows little
+            wanted = max(wanted, state.rise_samples)  # a shorter run shows little
         if state.schedule.has_scores:
             return max(state.schedule.at_or_after(configuration, wanted), due)
-        # One score more shows how fast it gains.
+        # One more score shows how fast the run improves.
         return max(math.ceil(wanted), state.terms.next_score_samples(due) or 0)
 
     def execute(self, option: Option) -> Start | Continue:
-        """The action of an option."""
+        """The action that runs an option."""
         if not option.is_timing:
             if option.index == self.incumbent:
                 return self.go_on()
@@ -276,14 +281,17 @@ class Acquisition:
         )
 
     def before_the_budget_ends(self, option: Option) -> Continue | Start | None:
-        """A slice that takes a run to the target, where the budget may not allow that after another slice.
+        """A slice that trains a run to the target while the budget still allows it.
 
-        Without it a search could end with nothing but forecasts, although it could have trained a run to the
-        target. None where a run has arrived, where none is likely enough to arrive, while slices are in
-        flight, and where runs go on without a start-up.
+        Without this rule, a search could end with forecasts only, although it could have trained a run to
+        the target.
 
         Args:
-            option: The slice that would run.
+            option: The slice that would run otherwise.
+
+        Returns:
+            The action. None if the budget also allows it after `option`, if a run has reached the target, if
+            no run is likely to reach it, while slices are in flight, or if resuming costs no start-up.
         """
         state, status, draws = self._state, self._prospects.status, self._prospects.draws
         runs = [i for i, run in enumerate(self._runs) if run and self._may_train(i) and not status.ended[i]]
@@ -303,10 +311,10 @@ class Acquisition:
             for first in (None, before)
         )
         if option.index in runs and not option.is_timing:
-            later[runs.index(option.index)] = now[runs.index(option.index)]  # its slice is part of the way
+            later[runs.index(option.index)] = now[runs.index(option.index)]  # the slice belongs to this run
         likely = 1.0 - status.never[runs]
         place = int(np.argmax(likely * now))
-        # Whether a run arrives at all is no reason to hurry.
+        # Only the budget is a reason to hurry, not the chance that the run never reaches the target.
         is_late = (likely * later).max() < likely[place] * min(now[place], _SURE_TO_ARRIVE)
         if runs[place] == option.index or likely[place] * now[place] < _MAY_ARRIVE or not is_late:
             return None
@@ -318,7 +326,7 @@ class Acquisition:
         )
 
     def _until_arrival(self, index: int) -> Until:
-        """Where a candidate's run has very probably reached the target; the budget may end it earlier."""
+        """End of a slice that very probably reaches the target; the budget may end the slice earlier."""
         seen, left = float(self._prospects.status.seconds[index]), self._seconds_left(index)
         if self._state.job.probe.slice_seconds is not None:
             return self._until(index, Purpose.TRAINING)
@@ -343,7 +351,7 @@ class Acquisition:
         if run is not None and run.is_open and run.configuration == configuration:
             return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
         if run is not None and not self._can_transfer(run, configuration):
-            # Its statistics are those of all: they are learnt where it runs, without another clock.
+            # The run's curve holds for all nodes, so it continues where it runs.
             samples = until.samples or int(run.measurement.samples + 1)
             until = Until(samples=samples)
             return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
@@ -356,7 +364,7 @@ class Acquisition:
         )
 
     def _until(self, index: int, purpose: Purpose) -> Until:
-        """Where a candidate's next slice ends; the budget may end it earlier."""
+        """End of a candidate's next slice; the budget may end the slice earlier."""
         state = self._state
         run, seconds = self._runs[index], float(self.weights.slice_seconds[index])
         done = float(self._prospects.status.seconds[index])
@@ -373,7 +381,8 @@ class Acquisition:
         if purpose is Purpose.STATISTICS:
             left = min(left, _OVERRUN_FACTOR * seconds)
         else:
-            # Each slice costs a start-up. While little is known of a run, its length may be far off.
+            # Each slice costs a start-up, so train longer. But the predicted length of a short run may be
+            # far off, so at most double what the run has trained.
             length = math.exp(min(float(self._prospects.mean_log[index]), NEVER))
             seconds = max(seconds, min(_TRAINING_SHARE * length, done))
         samples = self._end_samples(index, seconds)
@@ -389,7 +398,7 @@ class Acquisition:
         return max(left, 1e-3)
 
     def _can_transfer(self, run: Run, configuration: Configuration) -> bool:
-        """Whether a run can be resumed on other nodes: not from real ranks to emulated ones."""
+        """Whether a run can resume on other nodes. A run on real ranks cannot resume on emulated ones."""
         cluster = self._state.cluster
         return cluster.emulates(run.configuration) == cluster.emulates(configuration)
 

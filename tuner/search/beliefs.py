@@ -1,4 +1,4 @@
-"""Beliefs of a search: both models fitted to its state, and a forecast for every configuration."""
+"""Fit the models of step time and samples to target, and forecast every candidate configuration."""
 
 from __future__ import annotations
 
@@ -27,29 +27,31 @@ from tuner.search.state import SearchState, run_of
 
 Array = npt.NDArray[np.float64]
 
-#: Spread of the best learning rate around the user's own, or around the middle of the space.
+#: Prior standard deviation of the log best learning rate around the user's own rate, and around the middle of
+#: the space if there is none.
 _RATE_SD_WITH_BASELINE, _RATE_SD_WITHOUT = 1.6, 2.0
-#: A configuration whose chance of reaching the target is smaller is out of reach.
+#: A configuration is out of reach if it reaches the target within the limits with at most this probability.
 LEAST_PROBABILITY = 0.02
 #: Candidates are subsampled above this number.
 _MOST_LEVELS = 800
-#: Ends within so much of each other (log), and so many of them, are one limit that all runs have.
+#: All runs share a limit if at least `_ENDS_ALIKE` of them ended within `_ALIKE` (log) of the longest.
 _ALIKE, _ENDS_ALIKE = 0.05, 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beliefs:
-    """A forecast with what it was made from.
+    """Forecasts of all candidates, with the fitted models.
 
     Args:
-        predictor: Both models.
-        forecast: Draws for every candidate.
-        prospects: What policies weigh of every candidate.
+        predictor: The fitted models.
+        forecast: Joint draws from the posterior for every candidate.
+        prospects: Time to target of every candidate, as policies use it.
         price: Cost in the goal's unit of one training second of each candidate, `(num,)`.
-        expected: Expected cost of one whole training of each candidate in the goal's unit, infinite where it
-            hardly ever keeps within the goal's limits, `(num,)`.
-        recommended: The candidate to recommend; None where none is expected to reach the target.
-        regret_bound: With 90% probability nothing costs less than the recommended one over this factor.
+        expected: Expected cost of one whole training of each candidate in the goal's unit; infinite for
+            candidates that are out of reach, `(num,)`.
+        recommended: The candidate to recommend; None if none is expected to reach the target.
+        regret_bound: The best candidate is at most this factor cheaper than the recommended one, with 90%
+            probability.
     """
 
     predictor: Predictor
@@ -67,7 +69,7 @@ class Beliefs:
 
 
 def seconds_ratio(state: SearchState, to: Configuration, of: Configuration) -> float:
-    """Expected seconds a sample with one configuration over those with another, by the law of step times."""
+    """Expected seconds per sample of configuration `to` divided by those of `of`, by the step-time law."""
     means, _ = _law_of_seconds(state, [to, of], NO_PAST).log_seconds_per_sample([to, of])
     return math.exp(float(means[0] - means[1]))
 
@@ -82,9 +84,10 @@ def _law_of_seconds(
 
 
 def candidates(state: SearchState, rng: np.random.Generator) -> list[Configuration]:
-    """Feasible levels of the space (a random subset if there are too many), the baseline, the runs.
+    """Candidates: feasible levels of the space, the baseline and the started runs.
 
-    None of those that failed by their own fault, and no baseline that runs out of memory.
+    If the space has too many levels, they are a random subset. Configurations that failed by their own fault
+    are left out, and so is a baseline that would run out of memory.
     """
     if state.job.recording() is not None:
         return sorted({*state.space.candidates(), *(run.configuration for run in state.runs.values())})
@@ -94,7 +97,7 @@ def candidates(state: SearchState, rng: np.random.Generator) -> list[Configurati
     fits = baseline is not None and not any(c.reason_against(baseline) for c in state.space.conditions)
     if baseline is not None and fits:
         more.append(baseline)
-    # A started run may be resumed on any allowed number of nodes if its curve holds for all.
+    # A started run can resume on any allowed number of nodes if its curve does not depend on nodes.
     for run in state.runs.values():
         if not traits_of(run.configuration.strategy).statistics_depend_on_nodes:
             more.extend(run.configuration.replaced(nodes=n) for n in state.cluster.node_counts)
@@ -104,17 +107,16 @@ def candidates(state: SearchState, rng: np.random.Generator) -> list[Configurati
 
 
 def weighed_levels(space: SearchSpace, cluster: Cluster, rng: np.random.Generator) -> list[Configuration]:
-    """Feasible levels of a space, each training once; a random subset if there are too many."""
+    """Feasible levels of a space without duplicates; a random subset if there are too many."""
     levels = distinct(space.candidates(), cluster)
     return levels if len(levels) <= _MOST_LEVELS else _thinned(levels, rng)
 
 
 def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configuration]:
-    """The levels without those that are another one's training by another name.
+    """Removes levels that are the same training as another level.
 
-    One rank has no other to exchange with: every strategy but one with an outer step is plain SGD there,
-    whatever its knobs. One of them remains: all-reduce if the space has it, since its curves then price
-    more nodes too, else the first.
+    On a single rank, every strategy without an outer step is plain SGD, whatever its knobs. One of these
+    levels stays: all-reduce if the space has it, because its curve also holds for more nodes, else the first.
     """
     unique: dict[Configuration, Configuration] = {}
     for level in levels:
@@ -156,17 +158,17 @@ def believe(
 ) -> Beliefs:
     """Fits all models to the state and forecasts configurations.
 
-    Samples to target are predicted by the law, where it knows all axes, and by slopes, in proportion to how
-    well each predicts the runs from each other. Seconds of a job that trains are predicted by the law of step
-    times, those of a list by slopes.
+    Two models predict samples to target: the law, if it knows all axes of the space, and linear models of
+    log values (slopes). Their weights depend on how well each predicts the runs from each other. Step times
+    are predicted by the step-time law, or by slopes if the job replays a list of recorded runs.
 
     Args:
-        state: What was measured.
-        configurations: What is forecast.
-        rng: Of the draws.
-        past: What past studies found.
-        slopes: The slope models of the configurations' statistics; new ones with the text-book prior if None.
-        calibration: How wrong forecasts of past studies were.
+        state: State of the search.
+        configurations: The candidates.
+        rng: Random generator of the draws.
+        past: Priors from past studies.
+        slopes: Slope models of the candidates; if None, new ones with the textbook prior.
+        calibration: Correction of the forecasts' widths.
     """
     kinds = [run_key(state.job, configuration) for configuration in configurations]
     slopes = slopes or SlopeModels(tuple(dict.fromkeys([*kinds, *state.runs])), state.cluster, TEXTBOOK)
@@ -188,7 +190,7 @@ def believe(
 def _predictor(
     state: SearchState, configurations: Sequence[Configuration], slopes: SlopeModels, past: PastLaws
 ) -> Predictor:
-    """All models, fitted to the state."""
+    """Fits all models to the state."""
     evidence, runs = state.evidence()
     by_slopes, devices = slopes.samples(state), state.cluster.devices_per_node
     law, weight, is_listed = None, 1.0, state.job.recording() is not None
@@ -242,7 +244,7 @@ def _laws_know(configurations: Sequence[Configuration]) -> bool:
 def _status(
     state: SearchState, predictor: Predictor, forecast: Forecast, kinds: Sequence[Configuration]
 ) -> RunStatus:
-    """How far the candidates' runs are, each on the clock of its own nodes."""
+    """Progress of the candidates' runs, in training seconds on each candidate's own nodes."""
     per_sample, configurations = forecast.seconds_per_sample, forecast.configurations
     num = len(configurations)
     done, samples = np.zeros(num), np.zeros(num)
@@ -273,13 +275,13 @@ def _status(
 
 
 def beliefs_of(state: SearchState, predictor: Predictor, forecast: Forecast, prospects: Prospects) -> Beliefs:
-    """Beliefs with what they recommend.
+    """Adds prices, expected costs and the recommended candidate to the forecasts.
 
     Args:
-        state: What was measured.
-        predictor: The models.
-        forecast: Draws of every candidate.
-        prospects: What policies weigh.
+        state: State of the search.
+        predictor: The fitted models.
+        forecast: Joint draws for every candidate.
+        prospects: Time to target of every candidate.
     """
     price = prices(state, prospects.configurations)
     longest = log_longest(state, prospects)
@@ -298,14 +300,14 @@ def beliefs_of(state: SearchState, predictor: Predictor, forecast: Forecast, pro
 
 
 def log_longest(state: SearchState, prospects: Prospects) -> Array:
-    """Logarithm of the longest training of each candidate that the goal, or what was seen to end, allows.
+    """Logarithm of the longest training of each candidate, in seconds, `(num,)`.
 
-    If several runs ended short of the target after the same number of samples, or seconds, all runs are
-    expected to end there, unless another run has trained for longer.
+    The goal's deadline and dollars limit it. If several runs ended before the target after the same number
+    of samples or seconds, and no other run has trained longer, all runs are expected to end there.
 
     Args:
-        state: What was measured.
-        prospects: What is believed.
+        state: State of the search.
+        prospects: Time to target of every candidate.
     """
     goal = state.job.goal
     longest = np.full(
@@ -317,7 +319,7 @@ def log_longest(state: SearchState, prospects: Prospects) -> Array:
             longest = np.minimum(longest, math.log(goal.max_dollars) - np.log(dollars))
     runs = [run for run in state.runs.values() if run.measurement.samples > 0]
     ended = np.array([run.ended_by_itself for run in runs], dtype=bool)
-    # Most scripts end after a number of samples, so that seconds count only where samples differ.
+    # Most scripts end after a number of samples, so seconds count only if the samples differ.
     for values, base in (
         ([float(run.measurement.samples) for run in runs], np.log(prospects.seconds_per_sample)),
         ([run.measurement.training_seconds for run in runs], np.zeros(len(longest))),
@@ -331,7 +333,7 @@ def log_longest(state: SearchState, prospects: Prospects) -> Array:
 
 
 def _up_to_the_script_s_end(state: SearchState, forecast: Forecast) -> Forecast:
-    """The forecast without draws that need more samples than the user's script trains."""
+    """Marks draws that need more samples than the user's script trains as never reaching the target."""
     ends = np.array(state.script_ends(forecast.configurations))
     if not np.isfinite(ends).any():
         return forecast
@@ -339,18 +341,18 @@ def _up_to_the_script_s_end(state: SearchState, forecast: Forecast) -> Forecast:
 
 
 def prices(state: SearchState, configurations: Sequence[Configuration]) -> Array:
-    """What one second of holding each configuration's nodes costs in the goal's unit, `(num,)`."""
+    """Cost of one second on each configuration's nodes, in the goal's unit, `(num,)`."""
     if state.job.goal.minimize == "seconds":
         return np.ones(len(configurations))
     return np.array([state.cluster.dollars_per_second(c) for c in configurations])
 
 
 def rate_prior(state: SearchState) -> RatePrior:
-    """What is believed of learning rates: near the user's own where there is one."""
+    """Prior of the best learning rate: near the user's own rate, or else near the middle of the space."""
     job = state.job
     optimizer = job.workload.optimizer if job.workload is not None else None
     exponent = 0.5 if isinstance(optimizer, AdamWSettings) else 1.0
-    # A recording may be without either axis.
+    # A recording may lack either axis.
     rates, batches = (
         [float(v) for v in state.space.axes[name].levels()] if name in state.space.axes else [1.0]
         for name in ("learning_rate", "batch_size")

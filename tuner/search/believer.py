@@ -1,4 +1,4 @@
-"""What is believed of a study: one way from its state to its beliefs, for a search and for its report."""
+"""Compute the forecasts of a study from its state, the same for a search and for its report."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tuner.search.state import SearchState
 class Believer:
     """Fits the models to states of one study.
 
-    The same state is believed the same by the search, by `--verify` and by a later `report`: the draws depend
-    on the seed alone. What does not change between states is cached.
+    The search, `--verify` and a later `report` get the same forecasts for the same state, because the draws
+    depend on the seed alone. Values that do not change between states are cached.
 
     Args:
-        seed: Of the draws, and of the candidates where a space has too many.
+        seed: Seed of the draws, and of the subset of candidates if the space has too many.
         prior: Prior slopes.
-        past: What past studies found of the laws, where the job trains.
-        calibration: How wrong forecasts of past studies were.
+        past: Priors of the laws from past studies, if the job trains.
+        calibration: Correction of the forecasts' widths.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Believer:
         self._prior = prior
         self._past = past
         self._slopes: SlopeModels | None = None
-        #: The last beliefs, and the slices they rest on: slices in flight do not change them.
+        #: The last forecasts, and the ended slices that they are based on.
         self._believed: tuple[tuple[object, ...], Beliefs] | None = None
 
     def believe(self, state: SearchState) -> Beliefs | None:
-        """What is believed of every candidate; None where there is none."""
+        """Forecasts of all candidates; None if there are no candidates."""
         known = (state.given_up, tuple((p.probe_id, len(p.slices), p.outcome) for p in state.probes))
         if self._believed is None or self._believed[0] != known:
             rng = np.random.default_rng(self.seed)
@@ -61,22 +61,23 @@ class Believer:
 
     @property
     def rise_samples(self) -> float:
-        """Samples after which imported runs left their start; 0 without any."""
+        """Median samples after which imported runs first improved clearly; 0 if there are none."""
         return self._past.rise_samples
 
     def knows_laws(self, state: SearchState) -> bool:
-        """Whether laws say how all axes act: they do not where the space is a list of recorded runs."""
+        """Whether the laws cover all axes of the space. They do not if the job replays a recording."""
         return state.job.probe.recording is None
 
     def prospects(self, state: SearchState, beliefs: Beliefs, incumbent: Configuration) -> Prospects:
-        """The prospects as they will be once the slices in flight have ended.
+        """The expected prospects after the slices in flight have ended.
 
-        They are taken to show what is expected of them (kriging believer; Ginsbourger et al. 2010).
+        It assumes that each slice in flight shows its expected result, which reduces the variance of all
+        candidates that correlate with it (kriging believer; Ginsbourger et al. 2010).
 
         Args:
-            state: What was measured.
-            beliefs: What is believed of it.
-            incumbent: What candidates are compared with: what its slice shows is held against none.
+            state: State of the search.
+            beliefs: Its forecasts.
+            incumbent: The candidate that others are compared with; its slice in flight is ignored.
         """
         in_flight = {a.configuration for a in state.capacity.under_way if a.purpose is not Purpose.TIMING}
         in_flight.discard(incumbent)
@@ -91,7 +92,7 @@ class Believer:
         return prospects.narrowed(left) if in_flight else prospects
 
     def slopes(self, state: SearchState, found: Sequence[Configuration]) -> SlopeModels:
-        """The slope models of the candidates' statistics, and of the runs'."""
+        """Slope models of the candidates and the started runs."""
         kinds = tuple(dict.fromkeys([*(run_key(state.job, c) for c in found), *state.runs]))
         if self._slopes is None or self._slopes.kinds != kinds:
             self._slopes = SlopeModels(kinds, state.cluster, self._prior)

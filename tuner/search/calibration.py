@@ -1,14 +1,15 @@
-"""Correction of forecasts' widths by how wrong earlier forecasts were, stored with each study.
+"""Calibration: correct the widths of forecasts by the errors of forecasts in earlier studies.
 
-The error of a forecast is z, the logarithm of the measured time over the predicted median in standard
-deviations of the side of the interval on which it lies. Were the intervals right, the mean of z^2 would be 1.
-Each study stores that mean over its runs that reached the target. Forecasts of later studies of the same kind
-are stretched around their median by
+The error z of a forecast is the log ratio of the measured time to the predicted median, divided by the
+standard deviation of the interval on that side. If the intervals are right, the mean of z^2 is 1. Each study
+stores this mean over its runs that reached the target. Later studies of the same kind stretch their forecasts
+around the median by
 
     s = sqrt((w + sum_i z_i^2) / (w + n)),
 
-with n runs and w runs that count as if the intervals had been right (a normal's scale with a conjugate prior;
-Gelman et al. 2013, section 2.6). Only forecasts count that knew at most a quarter of their run.
+where n is the number of measured runs, and w is the weight of a prior for right intervals, in runs (scale of
+a normal distribution with a conjugate prior; Gelman et al. 2013, section 2.6). Only forecasts made in the
+first quarter of their run count.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from tuner.ledger import FitRecord, StudyRecord
 from tuner.ledger.records import EARLY_SHARE, PredictedAgainstMeasured
 from tuner.search.state import SearchState
 
-#: Name of the stored record, and of its figure.
+#: Names of the stored record and of its parameter.
 MODEL, _SQUARED_ERROR = "calibration", "mean squared error"
-#: So many runs count as if the intervals had been right.
+#: Weight w of the prior, in runs.
 _PRIOR_RUNS = 6.0
-#: The factor stays within these bounds, and one run's error counts no more than this.
+#: Bounds of the factor s, and the maximum z^2 of one run.
 _LEAST, _MOST, _MOST_SQUARED = 0.6, 3.0, 25.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """By how much forecasts are stretched.
+    """Errors of earlier forecasts, and the factor by which new forecasts are stretched.
 
     Args:
-        num_runs: Measured runs of earlier studies of this kind.
-        sum_squared: Sum of their squared errors, in standard deviations.
+        num_runs: Number of measured runs in earlier studies of this kind.
+        sum_squared: Sum of their squared errors z^2.
     """
 
     num_runs: int = 0
@@ -48,15 +49,15 @@ class Calibration:
 
     @property
     def scale(self) -> float:
-        """Factor of the width on a logarithmic scale."""
+        """Factor s of the width on a logarithmic scale."""
         found = math.sqrt((_PRIOR_RUNS + self.sum_squared) / (_PRIOR_RUNS + self.num_runs))
         return min(max(found, _LEAST), _MOST)
 
     def stretched(self, forecast: Forecast, elapsed: Array) -> Forecast:
-        """The forecast with the spread of what is left of each run stretched around its median.
+        """Stretches the remaining time of each run around its median.
 
         Args:
-            forecast: The draws.
+            forecast: The forecast to stretch.
             elapsed: Training seconds of each candidate's run, 0 if none was started, `(num,)`.
         """
         left = np.exp(np.minimum(forecast.log_seconds, 600.0)) - elapsed
@@ -75,18 +76,18 @@ NO_CALIBRATION = Calibration()
 
 
 def kind_of(job: Job) -> str:
-    """The kind of job that shares a calibration: recorded runs, a script of the user's, or a workload."""
+    """Kind of a job; jobs of a kind share a calibration: `recorded`, `command` or `workload`."""
     if job.probe.recording is not None:
         return "recorded"
     return "command" if job.runs_command else "workload"
 
 
 def learnt_calibration(fits: Sequence[FitRecord], kind: str) -> Calibration:
-    """What earlier studies of a kind stored.
+    """Calibration from the records of earlier studies of one kind.
 
     Args:
-        fits: Of `Ledger.past_fits`, without those of the study that asks.
-        kind: Of `kind_of`.
+        fits: Records from `Ledger.past_fits`, without those of the present study.
+        kind: Kind of the job, from `kind_of`.
     """
     stored = [fit for fit in fits if fit.model == MODEL and fit.summary.get("kind") == kind]
     return Calibration(
@@ -102,14 +103,14 @@ def calibration_record(
     now: float,
     applied: Calibration = NO_CALIBRATION,
 ) -> FitRecord | None:
-    """How wrong a study's early forecasts were; None where no run with one reached the target.
+    """A record of the errors of a study's early forecasts; None if no run with one reached the target.
 
     Args:
         study: The study.
-        state: Where it stands.
-        checked: Its predictions with what was measured.
+        state: Its state.
+        checked: Its predictions with the measured times.
         now: Seconds since the epoch.
-        applied: What the predictions were stretched by; errors count in units before it.
+        applied: The calibration that the predictions used; errors are stored as without it.
     """
     by_run: dict[str, list[float]] = {}
     for one in checked:
@@ -131,7 +132,7 @@ def calibration_record(
 
 
 def _squared_error(checked: PredictedAgainstMeasured, scale: float) -> float | None:
-    """z^2 of one prediction before it was stretched; None where its interval has no finite width."""
+    """z^2 of one prediction before stretching; None if its interval is not finite."""
     quantiles = checked.prediction.quantiles
     lower, median, upper = (quantiles[level] for level in sorted(quantiles))
     end = upper if checked.measured_seconds > median else lower

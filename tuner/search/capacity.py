@@ -1,4 +1,4 @@
-"""Free capacity for slices: limits on concurrent slices and nodes, and the slices in flight."""
+"""Capacity for slices: limits on concurrent slices and nodes, and the slices in flight."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class UnderWay:
     """A slice that was started and has not ended.
 
     Args:
-        probe_id: Its probe.
-        configuration: What runs.
-        purpose: Why.
-        num_nodes: Nodes of the cluster that it holds.
-        elapsed_seconds: Since it was started.
-        expected_seconds: From its start to its end; 0 where that is not stated in seconds.
+        probe_id: ID of its probe.
+        configuration: The configuration that it runs.
+        purpose: Why it runs.
+        num_nodes: Number of nodes that it holds.
+        elapsed_seconds: Seconds since it was started.
+        expected_seconds: Expected seconds from its start to its end; 0 if unknown.
     """
 
     probe_id: int
@@ -29,12 +29,12 @@ class UnderWay:
     expected_seconds: float = 0.0
 
     def held_seconds(self, *, to_end: bool) -> float:
-        """How long it has held its nodes, or is expected to have held them at its end."""
+        """Seconds for which it has held its nodes, or, with `to_end`, will probably have at its end."""
         return max(self.elapsed_seconds, self.expected_seconds) if to_end else self.elapsed_seconds
 
     @property
     def left_seconds(self) -> float:
-        """How long it may still hold its nodes."""
+        """Seconds for which it is expected to hold its nodes from now."""
         return max(self.expected_seconds - self.elapsed_seconds, 0.0)
 
 
@@ -43,10 +43,10 @@ class Capacity:
     """Limits on concurrent slices, and the slices in flight.
 
     Args:
-        num_slots: Slices at once.
-        num_nodes: Nodes at once; None for any number.
-        under_way: Slices that have not ended, the first to start first.
-        elapsed_seconds: Time with a slice in flight that no ended slice accounts for yet.
+        num_slots: Maximum number of concurrent slices.
+        num_nodes: Maximum number of nodes in use; None for no limit.
+        under_way: Slices in flight, in the order in which they started.
+        elapsed_seconds: Time with a slice in flight that ended slices do not include yet.
     """
 
     num_slots: int = 1
@@ -65,12 +65,12 @@ class Capacity:
         return frozenset(active.probe_id for active in self.under_way)
 
     def fits(self, num_nodes: int, *, reserved: int = 0, num_others: int = 0) -> bool:
-        """Whether a slice on so many nodes may be started now; alone, one always may.
+        """Whether a slice can start now. A slice always can if no other is in flight.
 
         Args:
-            num_nodes: What it holds.
-            reserved: Nodes to leave free for others.
-            num_others: Slots to leave free for others.
+            num_nodes: Number of nodes that the slice needs.
+            reserved: Number of nodes to leave free for other slices.
+            num_others: Number of slots to leave free for other slices.
         """
         if len(self.under_way) + num_others >= self.num_slots:
             return False

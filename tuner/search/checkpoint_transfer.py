@@ -1,4 +1,4 @@
-"""Resume a run on other nodes: copy its checkpoint to a new probe and convert its training clock."""
+"""Resume a run on other nodes: copy its checkpoint to a new probe and convert its training time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _CHECKPOINTS = "checkpoints"
 
 
 def moved_clock(measurement: Measurement, offset_seconds: float) -> Measurement:
-    """A slice's measurement on the clock of the run's present nodes.
+    """Converts a slice's training seconds from the prober's clock to the clock of the whole run.
 
-    A slice that trained its whole run again has the clock of these nodes already.
+    A slice that trained its whole run again needs no conversion.
 
     Args:
-        measurement: On the prober's clock.
-        offset_seconds: What is added to it: `transferred`.
+        measurement: Measurement on the prober's clock.
+        offset_seconds: Seconds to add, from `transferred`.
     """
     if measurement.restart_seconds is not None:
         return measurement
@@ -35,24 +35,24 @@ def moved_clock(measurement: Measurement, offset_seconds: float) -> Measurement:
 def resume_on_other_nodes(
     source: Measurement, source_folder: Path, folder: Path, to: Configuration, ratio: float
 ) -> Measurement:
-    """Puts a run's newest checkpoint into another probe's folder.
+    """Copies a run's newest checkpoint into a new probe's folder.
 
     Args:
-        source: All the run showed so far, on the clock of its present nodes.
-        source_folder: Its probe's folder.
-        folder: The new probe's folder; exists.
-        to: The new configuration; it differs in nodes only.
-        ratio: Seconds a sample on the new nodes over those on the old ones.
+        source: All measurements of the run, with training seconds of its present nodes.
+        source_folder: Folder of the run's probe.
+        folder: Folder of the new probe; it must exist.
+        to: The new configuration; it may differ in the number of nodes only.
+        ratio: Seconds per sample on the new nodes, divided by those on the old nodes.
 
     Returns:
-        What the new probe starts with: the curve by samples as measured, its seconds priced for the new
-        nodes, nothing charged.
+        The first measurement of the new probe: the measured curve, with training seconds converted to the
+        new nodes, and without charges.
 
     Raises:
         StorageError: The folder cannot be written.
     """
     seconds = source.training_seconds * ratio
-    # The checkpoint's clock is the prober's own; earlier moves to other nodes put the run ahead of it.
+    # The checkpoint has the prober's clock, which earlier transfers have shifted against the run's clock.
     checkpoint_seconds = source.training_seconds - transferred(source_folder)
     try:
         shutil.copytree(source_folder / _CHECKPOINTS, folder / _CHECKPOINTS, dirs_exist_ok=True)
@@ -81,7 +81,7 @@ def resume_on_other_nodes(
 
 
 def forget_transfer(folder: Path) -> None:
-    """Registers that a run was trained here from its beginning, so that its clock is the prober's.
+    """Removes the clock offset of a run that was trained again from its beginning in this folder.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -93,6 +93,6 @@ def forget_transfer(folder: Path) -> None:
 
 
 def transferred(folder: Path) -> float:
-    """Seconds by which a run that was resumed here is ahead of the prober's clock; 0 if it started here."""
+    """Seconds by which a transferred run is ahead of the prober's clock; 0 if the run started here."""
     path = folder / _NAME
     return float(json.loads(path.read_text())["offset_seconds"]) if path.is_file() else 0.0

@@ -1,4 +1,4 @@
-"""Context of a search: its job, cluster, study, ledger, folder, clock and listener."""
+"""Context of a search: job, cluster, study, ledger, output folder, clock and event listener."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tuner.search.optuna_trials import StudyTrials
 
 @dataclass(frozen=True, kw_only=True)
 class SearchContext:
-    """What a search works with.
+    """The parts that a search uses.
 
     Args:
         job: The job.
-        cluster: What it trains on.
+        cluster: The cluster that it trains on.
         study: Its study.
-        ledger: Its memory.
-        trials: The Optuna study.
-        folder: The output folder; probes lie in `probes/` below it.
-        epoch_samples: Size of the training set.
-        owner: Names this process in leases.
-        parallel: Maximum number of concurrent slices, if the cluster has nodes for them.
-        clock: Seconds since the epoch.
-        sleep: Waits so many seconds.
+        ledger: The ledger that stores its probes.
+        trials: Its Optuna study.
+        folder: The output folder; probe folders are in `probes/` below it.
+        epoch_samples: Number of samples of the training set.
+        owner: Name of this process in leases.
+        parallel: Maximum number of concurrent slices, if the cluster has enough nodes.
+        clock: Returns seconds since the epoch.
+        sleep: Waits for a number of seconds.
         listen: Receives events.
     """
 
@@ -47,5 +47,5 @@ class SearchContext:
     listen: Listener = ignore
 
     def say(self, event: SearchEvent) -> None:
-        """Reports an event of its slices."""
+        """Sends an event to the listener."""
         self.listen(replace(event, num_slots=self.parallel))

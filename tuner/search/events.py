@@ -1,4 +1,4 @@
-"""Events of a search; the listener decides how to show them."""
+"""Events of a search, sent to a listener that shows them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tuner.domain.measurement import Measurement
 
 @dataclass(frozen=True, kw_only=True)
 class SearchEvent:
-    """One thing that happened.
+    """An event of a search.
 
     Args:
-        kind: `plan` (what the run is going to do), `decision` (what comes next and why), `progress`
-            (a slice in flight), `slice` (a slice ended), `warning`, or `end` (why the search stopped).
-        text: One line for people; empty for `progress`.
-        measurement: What the slice saw so far, for `progress` and `slice`.
-        spent_seconds: Seconds charged by finished slices.
-        probe_id: The probe it is about, where it is about one.
+        kind: `plan` (what the run will do), `decision` (the next action and its reason), `progress` (of a
+            slice in flight), `slice` (a slice ended), `warning`, or `end` (why the search stopped).
+        text: Text for the user, one line; empty for `progress`.
+        measurement: Measurement of the slice so far, for `progress` and `slice`.
+        spent_seconds: Charged seconds of ended slices.
+        probe_id: ID of the probe, if the event is about one.
         num_slots: Maximum number of concurrent slices.
     """
 
@@ -32,11 +32,11 @@ class SearchEvent:
 
 
 def clock_words(measurement: Measurement, training_seconds: float) -> str:
-    """A time on a run's training clock, with what the clock counts.
+    """Formats training seconds, and says whether they include start-up.
 
     Args:
-        measurement: Of the slice.
-        training_seconds: The time.
+        measurement: Measurement of the slice.
+        training_seconds: The training seconds.
     """
     startup = " and start-up" if measurement.counts_startup else ""
     return f"{training_seconds:.1f} s of training{startup}"
@@ -46,5 +46,5 @@ Listener = Callable[[SearchEvent], None]
 
 
 def ignore(event: SearchEvent) -> None:
-    """Ignores events."""
+    """A listener that ignores all events."""
     del event

@@ -1,4 +1,4 @@
-"""What runs that were imported for a job show of its laws: a prior, never a result of the job."""
+"""Priors of the laws from imported runs. Imported runs are never results of the job."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.runs import RunCache
 from tuner.search.state import SearchState, read_state
 
-#: So many of the imported runs are fitted at most, those that went furthest to the target first.
+#: Maximum number of imported runs that are fitted; runs that came closest to the target go first.
 MOST_FITTED = 120
-#: Uncertainty of the seconds a sample of an imported curve, over their mean: its clock counts scores as well.
+#: Relative standard deviation of the seconds per sample of an imported run; its clock includes evaluation.
 _CLOCK_SPREAD = 0.1
 
 
@@ -33,8 +33,8 @@ class ImportedRuns:
     """Runs that were imported for a job.
 
     Args:
-        probes: One for each run, with its curve.
-        is_same_hardware: Whether the user stated that they ran on hardware as this job does, for each.
+        probes: One probe for each run, with its curve.
+        is_same_hardware: For each run, whether the user stated that it used the same hardware as the job.
     """
 
     probes: tuple[ProbeRecord, ...] = ()
@@ -44,15 +44,15 @@ class ImportedRuns:
 def laws_of_imports(job: Job, cluster: Cluster, imported: ImportedRuns, epoch_samples: int) -> PastLaws:
     """Priors of the laws' unknowns from imported runs, at the job's present target.
 
-    The laws are fitted to the imported runs alone. An unknown that they leave where its neutral prior has it
-    is no finding. Unlike a past study's, their distance to the target counts: the user imports them for this
-    metric and target. Runs that never reached it count as unfinished runs do.
+    The laws are fitted to the imported runs alone. Unknowns that stay at their neutral prior are left out.
+    Unlike with past studies, the distance to the target counts, because the user imports the runs for this
+    metric and target. Runs that never reached the target count as unfinished.
 
     Args:
         job: The job.
-        cluster: What it trains on.
-        imported: The runs.
-        epoch_samples: Size of the training set.
+        cluster: The cluster that it trains on.
+        imported: The imported runs.
+        epoch_samples: Number of samples of the training set.
     """
     if not imported.probes:
         return NO_PAST
@@ -68,7 +68,7 @@ def laws_of_imports(job: Job, cluster: Cluster, imported: ImportedRuns, epoch_sa
 
 
 def _seconds_law(cluster: Cluster, imported: ImportedRuns) -> PastLaw:
-    """What runs on the same hardware show of seconds a sample."""
+    """Priors of the step-time law from runs on the same hardware."""
     pairs = zip(imported.probes, imported.is_same_hardware, strict=True)
     timed = [_timed(probe, cluster) for probe, is_same in pairs if is_same]
     slices = [measurement for measurement in timed if measurement is not None]
@@ -76,7 +76,7 @@ def _seconds_law(cluster: Cluster, imported: ImportedRuns) -> PastLaw:
 
 
 def _rise_samples(empty: SearchState, probes: Sequence[ProbeRecord]) -> float:
-    """Samples after which the runs that reached the target left their start, their median; 0 without any."""
+    """Median samples after which runs that reached the target first improved clearly; 0 if there are none."""
     cache = RunCache(empty.job)
     runs = [run for run in map(cache.run, probes) if run is not None and run.arrived]
     found = [run.rise_samples for run in runs if run.rise_samples is not None]
@@ -84,11 +84,11 @@ def _rise_samples(empty: SearchState, probes: Sequence[ProbeRecord]) -> float:
 
 
 def _evidence(empty: SearchState, probes: Sequence[ProbeRecord]) -> list[RunEvidence]:
-    """The imported runs that have a score as the models see them, those that went furthest first."""
+    """Evidence of the imported runs with a score for the models; runs closest to the target go first."""
     cache = RunCache(empty.job)
     scored = [p for p in probes if (run := cache.run(p)) is not None and run.measurement.trained_curve]
     evidence: list[RunEvidence] = []
-    # Each run counts, also several of one configuration: a state keeps the furthest run of each.
+    # Read one state per run: a state stores only the longest run of each configuration, but all count here.
     whole = read_state(empty.job, empty.cluster, scored, empty.epoch_samples)
     for probe in scored:
         own = read_state(empty.job, empty.cluster, [probe], empty.epoch_samples)
@@ -98,7 +98,7 @@ def _evidence(empty: SearchState, probes: Sequence[ProbeRecord]) -> list[RunEvid
 
 
 def _samples_law(empty: SearchState, evidence: Sequence[RunEvidence]) -> PastLaw:
-    """What the imported runs show of samples to target."""
+    """Priors of the samples law from the imported runs."""
     if not evidence:
         return {}
     model = fit_samples(
@@ -111,7 +111,7 @@ def _samples_law(empty: SearchState, evidence: Sequence[RunEvidence]) -> PastLaw
 
 
 def _findings(posterior: MixedPosterior) -> PastLaw:
-    """The unknowns that the runs moved away from their priors."""
+    """Unknowns whose posterior differs from their prior."""
     left = {UNSTATED_BYTES, *posterior.at_prior()}
     return {
         name: [PastValue(mean=mean, sd=sd, is_imported=True)]
@@ -121,7 +121,7 @@ def _findings(posterior: MixedPosterior) -> PastLaw:
 
 
 def _timed(probe: ProbeRecord, cluster: Cluster) -> Measurement | None:
-    """The run as one that timed its steps; None where its clock shows nothing."""
+    """The run's measurement with step times from its clock; None if the clock shows nothing."""
     measurement = probe.measurement
     if cluster.num_ranks(probe.configuration.nodes) > probe.configuration.batch_size:
         return None
@@ -144,7 +144,7 @@ def _timed(probe: ProbeRecord, cluster: Cluster) -> Measurement | None:
 
 
 def merged_pasts(first: PastLaws, second: PastLaws) -> PastLaws:
-    """What both found, each value of an unknown beside the other."""
+    """Combines the priors from two sources; unknowns get the values of both."""
 
     def both(one: PastLaw, other: PastLaw) -> PastLaw:
         return {name: [*one.get(name, ()), *other.get(name, ())] for name in dict.fromkeys([*one, *other])}

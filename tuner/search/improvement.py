@@ -1,19 +1,20 @@
-"""Acquisition function: expected improvement over the incumbent per cost, of slices that pay back.
+"""Acquisition function: expected improvement over the incumbent per cost, for slices that pay for themselves.
 
-A candidate's score, for a run that has trained e seconds, with T its time to target and I the incumbent's
-(DESIGN section 5), is
+Let T be a candidate's time to target, I the incumbent's, and e the seconds that the candidate's run has
+trained. The candidate's score (DESIGN section 5) is
 
-    E[(log I - log T)+ | T > e]  over  E[min(T, I) - e | T > e] x price + start-up
+    E[(log I - log T)+ | T > e]  /  (E[min(T, I) - e | T > e] x price + start-up)
 
-the same span above and below the line, so that resuming a run and starting a new one compete directly. The
-incumbent competes likewise: with log I the mean of log T, it scores by what is unknown of it.
+Numerator and denominator cover the same time span, so resuming a run competes directly with starting a new
+one. The incumbent competes too: with log I the mean of log T, its score grows with its uncertainty.
 
-A slice pays back if, with n trainings that the answer serves and X what each would cost with the candidate,
+A slice pays for itself if
 
-    n E[(I - m)+]  >  its cost
+    n E[(I - m)+]  >  cost of the slice
 
-where m is the mean of log X once the slice is known (knowledge gradient; Frazier et al. 2008). One slice may
-show too little where more of them would pay, so that the best rate over several slices counts.
+where n is the number of trainings that will use the answer, and m is the cost of a training with the
+candidate as predicted after the slice (knowledge gradient; Frazier et al. 2008). A single slice may show too
+little although several would pay for themselves, so the best rate over several slices counts.
 """
 
 from __future__ import annotations
@@ -31,32 +32,35 @@ from tuner.search.prospects import NEVER, Prospects
 
 Array = npt.NDArray[np.float64]
 
-#: What is recommended is the smallest mean of log cost plus half of its variance: that of the mean cost,
-#: were it lognormal; of two alike the better known. Variances count up to this.
+#: Cap on the variance of log cost. The recommended candidate minimizes the mean of log cost plus half of this
+#: variance, which is the log of the mean of a lognormal cost.
 _MOST_VARIANCE = 4.0
-#: A configuration keeps the deadline if it does so with this probability.
+#: A configuration keeps the goal's limits if it does so with more than this probability.
 _KEEPS_DEADLINE = 0.5
+#: Penalty on the log cost of a candidate that surely exceeds the limits, if no candidate keeps them.
 _FAR_BEYOND = 10.0
-#: A run that arrived is left for a candidate that is cheaper with a probability of 90%: standard deviations.
+#: A candidate is preferred to a run that reached the target if it is cheaper by this number of standard
+#: deviations (probability 90%).
 _SURELY_CHEAPER = 1.28
-#: So many of the next slices are looked ahead.
+#: Numbers of slices over which the best rate of return is searched.
 _AHEAD = (1.0, 4.0, 16.0, 64.0, 256.0)
-#: A gain of less, in log cost, is one of rounding.
+#: Smaller gains in log cost are rounding errors.
 _ROUNDING = 1e-9
-#: A slice leaves part of a run that has not reached the target.
+#: Maximum share of its predicted length that a run without the target counts as trained.
 _LARGEST_SHARE = 0.98
 
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What candidates cost, in the goal's unit, `(num,)` each.
+    """Costs of the candidates in the goal's unit, `(num,)` each.
 
     Args:
-        price: Of a second of training.
-        probing: Of probing for a training second.
-        fixed: Of the next slice besides what it trains: its start-up, and what it trains again.
-        credit: Share of what a run has trained that each training of the answer is spared.
-        log_longest: Logarithm of the longest training that is allowed, seconds.
+        price: Cost of a second of training.
+        probing: Cost of a training second in a probe.
+        fixed: Fixed cost of the next slice: start-up and repeated training.
+        credit: Share of a run's training so far that each training of the answer does not have to repeat, a
+            number.
+        log_longest: Logarithm of the longest allowed training, in seconds.
     """
 
     price: Array
@@ -71,13 +75,13 @@ class Weights:
     """The acquisition of every candidate.
 
     Args:
-        incumbent: The candidate that is expected to cost least.
-        log_incumbent: Logarithm of what each training of the answer would cost with it.
-        score: Expected improvement over cost; 0 where nothing can be gained or learnt, `(num,)`.
-        saving: What the next slices are expected to save for each training of the answer at most, in the
+        incumbent: Index of the candidate with the smallest expected cost.
+        log_incumbent: Logarithm of the expected cost of one training with the incumbent.
+        score: Expected improvement divided by cost; 0 if nothing can be gained, `(num,)`.
+        saving: Largest expected saving per training of the answer over the tried numbers of slices, in the
             goal's unit, `(num,)`.
-        return_rate: What the best number of next slices is expected to save for each training of the answer,
-            over what they cost, `(num,)`.
+        return_rate: Largest expected saving per training of the answer, divided by the cost of the slices,
+            over the tried numbers of slices, `(num,)`.
         slice_seconds: Training seconds of the next slice, `(num,)`.
     """
 
@@ -90,10 +94,10 @@ class Weights:
 
 
 def recommended(prospects: Prospects, price: Array, log_longest: Array) -> int:
-    """The candidate to recommend.
+    """Index of the candidate to recommend.
 
     Args:
-        prospects: What is believed.
+        prospects: Time to target of every candidate.
         price: Cost of a second of each candidate, `(num,)`.
         log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`.
     """
@@ -101,13 +105,13 @@ def recommended(prospects: Prospects, price: Array, log_longest: Array) -> int:
 
 
 def proven(prospects: Prospects, price: Array, log_longest: Array, choice: int) -> int:
-    """The cheapest run that arrived, unless the choice is very probably cheaper.
+    """Index of the cheapest run that reached the target, unless the choice is very probably cheaper.
 
     Args:
-        prospects: What is believed.
+        prospects: Time to target of every candidate.
         price: Cost of a second of each candidate, `(num,)`.
         log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`.
-        choice: The candidate that is expected to cost least.
+        choice: Index of the candidate with the smallest expected cost.
     """
     log_arrived = np.log(prospects.status.arrived)
     log_cost = np.where(log_arrived <= log_longest, log_arrived, np.inf) + np.log(price)
@@ -120,18 +124,18 @@ def proven(prospects: Prospects, price: Array, log_longest: Array, choice: int) 
 
 
 def keeps_within(prospects: Prospects, log_longest: Array) -> Array:
-    """Chance of each candidate to arrive within its longest training, `(num,)`.
+    """Probability that each candidate reaches the target within its longest training, `(num,)`.
 
-    Without the chance never to arrive that all candidates have in common.
+    It leaves out the probability, common to all candidates, of never reaching the target.
     """
     keeps = (prospects.log_seconds <= log_longest[:, None]).mean(axis=1)
     return np.asarray(keeps * prospects.status.likely)
 
 
 def risks(prospects: Prospects, price: Array) -> Array:
-    """Logarithm of the expected cost of each candidate, `(num,)`; that of a lognormal, variances capped.
+    """Logarithm of the expected cost of each candidate, for a lognormal cost with capped variance, `(num,)`.
 
-    A candidate that arrives with chance p is tried 1 / p times.
+    A candidate that reaches the target with probability p counts as tried 1 / p times.
     """
     spread = 0.5 * np.minimum(prospects.variance_log, _MOST_VARIANCE)
     with np.errstate(divide="ignore"):
@@ -142,10 +146,10 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     """Evaluates the acquisition of every candidate.
 
     Args:
-        prospects: What is believed.
-        costs: What the candidates cost.
-        slice_seconds: Training seconds of each candidate's next slice, `(num,)`, given the logarithm of what
-            the incumbent is expected to cost.
+        prospects: Time to target of every candidate.
+        costs: Costs of the candidates.
+        slice_seconds: Returns the training seconds of each candidate's next slice, `(num,)`, given the
+            logarithm of the incumbent's expected cost.
     """
     log_price = np.log(costs.price)
     keeps = keeps_within(prospects, costs.log_longest)
@@ -153,7 +157,7 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     risk = _risks_within(to_go, costs.price, keeps)
     incumbent = proven(to_go, costs.price, costs.log_longest, int(np.argmin(risk)))
     log_best = min(float(to_go.mean_log[incumbent] + log_price[incumbent]), NEVER)
-    # What makes two late is no reason to prefer either.
+    # Uncertainty that a candidate shares with the incumbent cannot change which of them is better.
     shared = prospects.shared_with(incumbent)
     risk[incumbent] = np.inf
     shared[incumbent] = shared[int(np.argmin(risk))]
@@ -161,14 +165,14 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     slices = slice_seconds(log_best)
     status = prospects.status
     known = np.isfinite(status.arrived) | status.ended
-    # Of whole trainings: what is to go of a started run says little of how good its configuration is.
+    # Compare whole trainings: the remaining time of a started run says little about its configuration.
     log_cost = prospects.log_seconds + log_price[:, None]
     log_whole = min(float(prospects.mean_log[incumbent]), NEVER) + log_price[incumbent]
     better = status.likely[:, None] * np.maximum(log_whole - log_cost - _ROUNDING, 0.0)
     allowed = prospects.log_seconds <= costs.log_longest[:, None]
     gain = np.where(known, 0.0, (better * allowed).mean(axis=1))
     if not gain.any():
-        # Nothing is likely to keep within the limits: what is nearest to them is to be found all the same.
+        # No draw improves on the incumbent within the limits, so compare without the limits.
         gain = np.where(known, 0.0, better.mean(axis=1))
     longest = np.exp(np.minimum(log_best - log_price, NEVER))[:, None]
     left = np.exp(np.minimum(prospects.log_seconds, NEVER)) - status.seconds[:, None]
@@ -182,7 +186,7 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
         gained = _expected_saving(log_best, to_go.mean_log + log_price, sd)
         gained = np.where(gain > 0.0, status.likely * gained, 0.0)
         saving = np.maximum(saving, gained)
-        # A slice ends where its run arrives.
+        # A slice ends when its run reaches the target.
         trained = np.clip(left, 0.0, seconds[:, None]).mean(axis=1)
         rate = np.maximum(rate, gained / np.maximum(trained * costs.probing + costs.fixed, 1e-12))
     return Weights(
@@ -196,20 +200,23 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
 
 
 def _risks_within(prospects: Prospects, price: Array, keeps: Array) -> Array:
-    """Risks of those likely to keep within the limits, infinite for others; of all if none is, `(num,)`."""
+    """Log expected costs, infinite for candidates that exceed the limits, `(num,)`.
+
+    If no candidate keeps the limits, all have finite values with a penalty.
+    """
     risk = risks(prospects, price)
     allowed = np.where(keeps > _KEEPS_DEADLINE, risk, np.inf)
     return allowed if np.isfinite(allowed).any() else risk + _FAR_BEYOND * (1.0 - keeps)
 
 
 def _resolved_sd(prospects: Prospects, seconds: Array) -> Array:
-    """By how much slices are expected to move the means of log seconds: standard deviations, `(num,)`.
+    """Standard deviation of the change of mean log seconds that a slice is expected to cause, `(num,)`.
 
-    A run that is known up to a share s of its length shows its length with variance r(s)
-    (`curve_template.variance_after`). One that goes on to s' adds 1 / r(s') - 1 / r(s) to what is known.
+    A run that was trained for a share s of its length shows its log length with variance r(s)
+    (`curve_template.variance_after`). Training on to the share s' adds 1 / r(s') - 1 / r(s) to the precision.
 
     Args:
-        prospects: What is believed.
+        prospects: Time to target of every candidate.
         seconds: Training seconds of the slices, `(num,)`.
     """
     length = np.exp(np.minimum(prospects.mean_log, NEVER))

@@ -1,4 +1,4 @@
-"""Slices in flight: start and poll them, renew their leases, and count shared time once."""
+"""Slices in flight: start and poll them, renew their leases, and count overlapping time once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tuner.search.events import SearchEvent
 from tuner.search.spans import Span, covered
 
 LEASE_SECONDS = 60.0
-#: Between two polls of the slices in flight.
+#: Seconds between two polls of the slices in flight.
 POLL_SECONDS = 0.05
 
 
@@ -29,15 +29,15 @@ class Slice:
     """One slice in flight.
 
     Args:
-        lease: Of its probe.
-        under_way: The slice as the state of the search shows it, when it was started.
-        handle: The prober's.
-        clock_offset: Seconds by which its run is ahead of the prober's clock: `transferred`.
-        started_at: Seconds of the prober's clock.
-        renew_at: When its lease is renewed, seconds since the epoch.
-        pending_seconds: How long it has waited for nodes, which takes nothing of a budget.
-        is_crowded: Whether ranks had to share cores with those of other slices.
-        shown: Step and words of waiting that were shown last.
+        lease: Lease of its probe.
+        under_way: The slice at its start, as the state of the search shows it.
+        handle: Handle from the prober.
+        clock_offset: Seconds by which its run is ahead of the prober's clock, from `transferred`.
+        started_at: When it started, in seconds of the prober's clock.
+        renew_at: When its lease is due for renewal, in seconds since the epoch.
+        pending_seconds: Seconds it has waited for nodes; they count for no budget.
+        is_crowded: Whether its ranks had to share cores with ranks of other slices.
+        shown: Step and waiting message of the last progress event.
     """
 
     lease: Lease
@@ -52,7 +52,7 @@ class Slice:
 
     @property
     def held_since(self) -> float:
-        """Since when it has held its nodes, seconds of the prober's clock."""
+        """When it got its nodes, in seconds of the prober's clock."""
         return self.started_at + self.pending_seconds
 
 
@@ -60,17 +60,17 @@ class SlicesUnderWay:
     """The slices that a search has in flight.
 
     Args:
-        context: What the search works with.
-        prober: Runs them.
+        context: Context of the search.
+        prober: Runs the slices.
     """
 
     def __init__(self, context: SearchContext, prober: Prober) -> None:
         self._context = context
         self._prober = prober
         self._slices: list[Slice] = []
-        #: Remarks on the user's script that were shown.
+        #: Remarks on the user's script that were already shown.
         self._shown_remarks: set[str] = set()
-        #: When the ended slices ran that overlapped with one still in flight.
+        #: Time spans of ended slices that overlapped with a slice still in flight.
         self._ended: list[Span] = []
 
     def capacity(self) -> Capacity:
@@ -93,12 +93,12 @@ class SlicesUnderWay:
         """Starts a slice of a leased probe.
 
         Args:
-            lease: Of the probe.
-            under_way: The slice as the state of the search is to show it.
-            until: Where it ends, on the run's clock.
-            folder: The probe's.
-            stored_samples: Samples of the probe's scorings that the ledger holds: others in its folder were
-                lost with a killed tuner.
+            lease: Lease of the probe.
+            under_way: The slice as the state of the search shows it.
+            until: End of the slice, on the run's clock.
+            folder: Folder of the probe.
+            stored_samples: Samples at which the ledger has scores of the probe. Other scores in the folder
+                were lost with a killed tuner.
         """
         take_back_ends(folder, stored_samples)
         offset = transferred(folder)
@@ -121,10 +121,10 @@ class SlicesUnderWay:
                 other.is_crowded |= load > 1.0
 
     def next_ended(self) -> tuple[Slice, Measurement] | None:
-        """The first slice found to have ended, which is then removed; None if none has.
+        """Removes and returns a slice that has ended, with its measurement; None if none has.
 
-        The caller must start its successor before calling again: on a prober whose time passes by
-        itself, no other slice has ended before that.
+        The caller must start the next slice before it calls this again. Otherwise a prober with a simulated
+        clock lets other slices run ahead.
 
         Raises:
             LeaseLostError: Another worker took a slice's probe; the slice was cancelled and dropped.
@@ -141,13 +141,13 @@ class SlicesUnderWay:
         return None
 
     def end_all(self, slack_seconds: float) -> list[tuple[Slice, Measurement]]:
-        """Asks all of them to save and end, and waits for those that can, for as long as they are given.
+        """Asks all slices to save and end, and waits for those that can, up to their grace periods.
 
         Args:
-            slack_seconds: How much longer than they are given.
+            slack_seconds: Seconds to wait beyond the longest grace period.
 
         Returns:
-            Those that ended by then, as they ended; others are still in flight.
+            The slices that ended in time, in this order; the others are still in flight.
         """
         given = [self._prober.ask_to_end(active.handle) for active in self._slices]
         waits = [seconds for seconds in given if seconds is not None]
@@ -165,7 +165,7 @@ class SlicesUnderWay:
         return found
 
     def stop_all(self) -> list[tuple[Slice, Measurement]]:
-        """Ends all of them, with what each was charged and has shown; the outcome is STOPPED."""
+        """Stops all slices and returns their measurements so far, with outcome STOPPED."""
         found = []
         for active in list(self._slices):
             self._prober.cancel(active.handle)
@@ -174,10 +174,10 @@ class SlicesUnderWay:
         return found
 
     def cancel(self) -> None:
-        """Ends all of them, whatever they did; their leases stay with whoever took them."""
+        """Stops all slices and drops their measurements, without releasing their leases."""
         while self._slices:
             active = self._slices.pop()
-            # A slice that cannot be stored, on a full disk, does not keep others from being ended.
+            # An error in one slice, such as a full disk, must not prevent the others from being stopped.
             with contextlib.suppress(TunerError):
                 self._prober.cancel(active.handle)
 
@@ -194,11 +194,11 @@ class SlicesUnderWay:
         active.renew_at = context.clock() + LEASE_SECONDS / 3
 
     def warn(self, probe_id: int, measurement: Measurement) -> None:
-        """Shows each remark of a slice as a warning, unless it was shown before.
+        """Shows each remark of a slice as a warning, once per search.
 
         Args:
-            probe_id: The probe.
-            measurement: Of the slice, in flight or ended.
+            probe_id: ID of the probe.
+            measurement: Measurement of the slice, in flight or ended.
         """
         for remark in measurement.remarks:
             if remark not in self._shown_remarks:
@@ -214,7 +214,7 @@ class SlicesUnderWay:
         self._context.say(SearchEvent(kind="progress", measurement=measurement, probe_id=probe_id))
 
     def _taken_out(self, active: Slice, measurement: Measurement) -> Measurement:
-        """A slice's measurement as it is stored; the slice is no longer in flight."""
+        """Removes a slice from those in flight and returns its measurement as it is stored."""
         self._slices.remove(active)
         now = self._prober.now()
         span = (min(active.held_since, now), now)

@@ -11,7 +11,7 @@ from tuner.analytic.mixed_posterior import PastLaw, PastValue
 from tuner.analytic.step_law import UNSTATED_BYTES
 from tuner.ledger import FitRecord
 
-#: Unknowns that are one study's own: how far its target is, how emulation errs there, how large its model is.
+#: Unknowns that differ between studies: distance of the target, errors of emulation, size of the model.
 _OWN = frozenset(
     {"log samples", "log bias of emulated samples", "log bias of emulated seconds", UNSTATED_BYTES}
 )
@@ -19,14 +19,14 @@ _OWN = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class PastLaws:
-    """What past studies found of both laws.
+    """Values of the laws' unknowns from past studies.
 
     Args:
-        seconds: Of seconds a sample.
-        samples: Of samples to target.
+        seconds: Unknowns of the step-time law.
+        samples: Unknowns of the law of samples to target.
         shapes: Probability of each shape of a learning curve, `(num_shapes,)`.
-        rise_samples: Samples after which imported runs that reached the target left their start, the median;
-            0 where unknown.
+        rise_samples: Median samples after which imported runs that reached the target first improved clearly;
+            0 if unknown.
     """
 
     seconds: PastLaw = field(default_factory=dict)
@@ -41,12 +41,13 @@ NO_PAST = PastLaws()
 def laws_of_fits(fits: Sequence[FitRecord], fingerprint: str) -> PastLaws:
     """Priors of the laws' unknowns from stored fits.
 
-    An unknown that a study left where its prior had it is no finding of that study. Fits of lists of
-    recorded runs hold slopes, which no law has.
+    Unknowns that stayed at their prior in a study are left out. Fits to recorded runs are left out too,
+    because they contain slopes and not the laws' unknowns.
 
     Args:
-        fits: Of `Ledger.past_fits`, without those of the study that asks.
-        fingerprint: Of the study that asks: fits that share it are of the same workload, data and hardware.
+        fits: Records from `Ledger.past_fits`, without those of the present study.
+        fingerprint: Fingerprint of the present study. Fits with the same fingerprint are of the same
+            workload, data and hardware.
     """
     found: dict[str, dict[str, list[PastValue]]] = {"seconds": {}, "samples": {}}
     for fit in fits:

@@ -9,21 +9,22 @@ from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState
 
 SECONDS_PER_HOUR = 3600.0
-#: Why a search ends that no further probe would help.
+#: Reason for the end of a search that no further probe would help.
 JOB_FAULT = "the way in which the script is run, or is read, has to change"
-#: So many faults in a row, or half of at least twice as many probes, end a search that has no scores.
+#: A search without scores ends after this number of faults in a row, or after twice this number of probes if
+#: at least half of them failed.
 _FAULTS_IN_A_ROW = 3
-#: So many configurations that fail in a row end the trying of new ones where others have scores.
+#: After this number of failed probes in a row, no new configurations are tried.
 _FAULTS_WITH_SCORES = 6
 
 
 def ended_by_fault(state: SearchState) -> frozenset[int]:
-    """Probes that ended by a fault so far."""
+    """IDs of the probes that have ended by a fault so far."""
     return frozenset(probe.probe_id for probe in state.probes if probe.outcome.is_fault)
 
 
 def arrival(state: SearchState) -> Stop | None:
-    """The end of a search of which one training was requested, once one has reached the target."""
+    """Stops the search once a run has reached the target, if the job needs no further trainings."""
     arrived = [run for run in state.runs.values() if run.arrived]
     if not arrived or state.further_trainings > 0:
         return None
@@ -31,13 +32,13 @@ def arrival(state: SearchState) -> Stop | None:
 
 
 def limit_reached(state: SearchState) -> Stop | None:
-    """Whether budget or faults end the search now.
+    """Stops the search if the budget is used up or if too many probes failed; None otherwise.
 
-    Where a healthy configuration has scores, others that fail do not end the search: they are not asked
-    again. Nodes that are lost again and again do.
+    Once a healthy configuration has scores, configurations that fail are not tried again and do not end the
+    search. Repeated faults of the infrastructure still do.
     """
     recent = [probe for probe in state.probes if probe.probe_id not in state.past_faults]
-    # What makes every probe worthless; a fault that an earlier run of the search met may be fixed.
+    # A fault of the job itself makes every probe useless. Faults before this run of the search may be fixed.
     if any(measurement.job_fault for probe in recent for measurement in probe.slices):
         return Stop(kind=StopKind.FAULTS, reason=JOB_FAULT)
     budget = state.job.budget
@@ -63,9 +64,9 @@ def limit_reached(state: SearchState) -> Stop | None:
 
 
 def budget_used(state: SearchState) -> str | None:
-    """Which budget of time, dollars or node hours is used up, in words; None while all hold.
+    """A sentence on the budget (time, dollars or node hours) that is used up; None if none is.
 
-    What is in flight counts with what it has taken so far.
+    Slices in flight count with their cost so far.
     """
     budget = state.job.budget
     if budget.time is not None and state.elapsed_seconds >= budget.time:
@@ -78,13 +79,13 @@ def budget_used(state: SearchState) -> str | None:
 
 
 def may_start(state: SearchState) -> bool:
-    """Whether the budget allows one more new probe, and those before did not fail one after the other."""
+    """Whether a new probe may start: the budget allows it, and the last probes did not all fail."""
     limit = state.job.budget.probes
     return (limit is None or len(state.probes) < limit) and not all_fail(state)
 
 
 def all_fail(state: SearchState) -> bool:
-    """Whether so many new configurations failed one after the other that no more are tried."""
+    """Whether the last `_FAULTS_WITH_SCORES` probes all failed, so that no new ones are tried."""
     ran = [p for p in state.probes if p.slices and p.probe_id not in state.past_faults]
     last = ran[-_FAULTS_WITH_SCORES:]
     return len(last) == _FAULTS_WITH_SCORES and all(p.outcome.is_fault for p in last)
@@ -93,15 +94,15 @@ def all_fail(state: SearchState) -> bool:
 def seconds_left(
     state: SearchState, configuration: Configuration, *, after: tuple[Configuration, float] | None = None
 ) -> float:
-    """Charged seconds the budget still allows a configuration; infinite without one.
+    """Charged seconds that the budget still allows a configuration; infinite without a budget.
 
-    Time is elapsed time, however many slices ran in it; dollars and node hours are those charged, plus the
-    expected cost of all slices in flight.
+    The time budget limits elapsed time, in which overlapping slices count once. Dollars and node hours
+    include the expected cost of all slices in flight.
 
     Args:
-        state: What was spent.
-        configuration: What is to run.
-        after: What runs before it, and for how many charged seconds; nothing if None.
+        state: State of the search.
+        configuration: The configuration to run.
+        after: Another configuration that runs first, and its charged seconds; None if there is none.
     """
     budget = state.job.budget
     other, seconds = after or (configuration, 0.0)

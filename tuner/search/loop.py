@@ -1,4 +1,4 @@
-"""The search loop: read the state, decide, start slices, store the one that ends, decide again."""
+"""The search loop: read the state, decide, start slices, store the slice that ends, decide again."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ from tuner.search.prediction_log import remember_beliefs
 from tuner.search.runs import RunCache
 from tuner.search.state import SearchState, read_state, run_of
 
-#: So many suggestions of configurations that failed are passed over.
+#: Maximum number of suggested configurations that are skipped because they failed before.
 _MOST_SUGGESTIONS = 50
-#: A slice in flight may go beyond a used-up budget by this share of what the search took, and its grace.
+#: At the end of the budget, slices in flight may overrun it by their grace period and this share of the
+#: elapsed time.
 _OVERRUN_SHARE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """The end of a search.
+    """The result of a search.
 
     Args:
-        state: What was measured and spent.
+        state: State at the end of the search.
         beliefs: The forecasts of the last decision; None if there were none, or if slices ended after it.
         stop: Why the search ended.
     """
@@ -48,17 +49,16 @@ class SearchResult:
 
 
 class Search:
-    """Carries out a policy's decisions: up to so many slices in flight, each stored as it ends.
+    """Runs a search: carries out the decisions of a policy and stores each slice when it ends.
 
-    While a slot is free, the policy is asked what to start concurrently with the slices in flight, until it
-    waits. When a slice ends it is stored, and everything is decided again. Everything a decision rests on
-    is in the ledger, except for the slices in flight: a search that was killed resumes, having lost at
-    most those slices. The prober is not closed here.
+    While a slot is free, the policy decides what to start, until it waits. When a slice ends, the search
+    stores it and asks the policy again. Decisions depend only on the ledger and the slices in flight. So a
+    search that was killed can resume, and loses at most the slices in flight. The caller closes the prober.
 
     Args:
-        context: What it works with.
+        context: Context of the search.
         prober: Runs slices.
-        policy: Decides.
+        policy: Decides what to run.
     """
 
     def __init__(self, context: SearchContext, prober: Prober, policy: Policy) -> None:
@@ -69,11 +69,11 @@ class Search:
         self._runs = RunCache(context.job)
         self._probes: list[ProbeRecord] = []
         self._held: Lease | None = None
-        #: What Optuna suggested, while its nodes are not free.
+        #: Decision, trial number and configuration that Optuna suggested, while no nodes are free for it.
         self._asked: tuple[Decision, int, Configuration] | None = None
 
     def state(self) -> SearchState:
-        """Where the search stands now."""
+        """The present state of the search."""
         context = self._context
         self._probes = context.ledger.probes(context.study.study_id, self._probes)
         capacity = self._slices.capacity()
@@ -84,15 +84,14 @@ class Search:
     def run(self) -> SearchResult:
         """Searches until the policy stops.
 
-        If this process ends for any other reason, all slices in flight end with it. An interrupt charges the
-        time that they took.
+        An error or interrupt also ends all slices in flight. After an interrupt, their time is charged.
 
         Raises:
             StorageError: Another worker has taken a probe of this study.
         """
         try:
-            # While ranks are busy, threads for matrices as small as ours wait for each other: fits took ten
-            # times as long.
+            # The fits use small matrices. With several BLAS threads and busy ranks, they took ten times as
+            # long.
             with threadpool_limits(limits=1, user_api="blas"):
                 return self._search()
         except KeyboardInterrupt:
@@ -122,7 +121,7 @@ class Search:
             self._await_one()
 
     def _fill(self) -> SearchResult | None:
-        """Starts slices until capacity is used up or the policy waits; returns the result if it stops."""
+        """Starts slices until no capacity is left or the policy waits; returns the result if it stops."""
         while True:
             state = self.state()
             capacity = state.capacity
@@ -162,13 +161,13 @@ class Search:
 
     @staticmethod
     def _fits_now(state: SearchState, action: Action) -> bool:
-        """Whether the decision may be started now; it is made again when more nodes are free."""
+        """Whether there is capacity for the action now. If not, the policy decides again later."""
         if isinstance(action, Continue):
             return state.fits(_probe(state, action.probe_id).configuration)
         return not isinstance(action, Start) or state.fits(action.configuration)
 
     def _await_one(self) -> None:
-        """Waits until a slice has ended, which is stored, or the budget is used up."""
+        """Waits until a slice has ended and stores it, or until the budget is used up."""
         self._keep_lease(None)
         context, state = self._context, self.state()
         while True:
@@ -180,13 +179,13 @@ class Search:
             if ended is not None:
                 self._write_down(*ended)
                 return
-            # No slice ends meanwhile, so that the ledger need not be read again.
+            # No slice has ended, so there is no need to read the ledger again.
             if budget_used(replace(state, capacity=self._slices.capacity())) is not None:
                 return
             context.sleep(POLL_SECONDS)
 
     def _give_leases_back(self) -> None:
-        """Gives back what this tuner holds: an interrupt may come between a lease and its slice's start."""
+        """Releases all leases of this process; an interrupt may come before a leased slice starts."""
         context = self._context
         for probe in context.ledger.probes(context.study.study_id, self._probes):
             if probe.lease is not None and probe.lease.owner == context.owner:
@@ -234,7 +233,7 @@ class Search:
         self._slices.start(lease, under_way, action.until, folder, stored_samples)
 
     def _suggested(self, state: SearchState) -> tuple[int, Configuration]:
-        """A trial with what Optuna suggests, passing over configurations that failed."""
+        """Trial number and configuration that Optuna suggests; skips configurations that failed."""
         given_up, trials = state.given_up, self._context.trials
         number, configuration = trials.ask()
         for _ in range(_MOST_SUGGESTIONS):
@@ -245,7 +244,7 @@ class Search:
         return number, configuration
 
     def _start_asked(self, state: SearchState) -> None:
-        """Starts what Optuna suggested."""
+        """Starts the configuration that Optuna suggested."""
         assert self._asked is not None
         (decision, number, configuration), self._asked = self._asked, None
         lease = self._new_probe(configuration, Purpose.TRAINING, number)
@@ -263,7 +262,7 @@ class Search:
         )
 
     def _begin(self, state: SearchState, action: Start) -> Lease:
-        # A probe whose first slice was cut off resumes in its folder, from its last checkpoint.
+        # A probe whose first slice was interrupted resumes in its folder.
         for probe in state.probes:
             if probe.probe_id in state.capacity.probe_ids:
                 continue
@@ -307,22 +306,22 @@ class Search:
             self._end_trial(state, probe)
 
     def _keep_lease(self, lease: Lease | None) -> None:
-        """Keeps the last probe's lease while the next is decided, so that no other tuner interferes.
+        """Holds the last probe's lease until the next decision, so that no other tuner takes the probe.
 
-        Not longer: nobody renews it, and one that has run out is that of a tuner that was killed.
+        The lease is not held longer: nothing renews it, and an expired lease means a killed tuner.
         """
         previous, self._held = self._held, lease
         if previous is not None and (lease is None or lease.probe_id != previous.probe_id):
             self._context.ledger.release(previous)
 
     def _end_all(self, state: SearchState, stop: Stop) -> bool:
-        """Ends the slices in flight with the search: they are charged, and their runs keep their state.
+        """Ends the slices in flight at the end of the search, charges and stores them.
 
-        At the end of the budget they are first asked to save. A run resumes from its newest checkpoint if
-        the search does; what was seen past it is stored.
+        At the end of the budget, slices are first asked to save. If the search resumes, a run resumes from
+        its newest checkpoint. Scores after this checkpoint are stored too.
 
         Returns:
-            Whether anything was observed in them.
+            Whether the slices showed anything new.
         """
         ended: list[Measurement] = []
         if stop.kind is StopKind.BUDGET:
@@ -333,16 +332,16 @@ class Search:
         return any(measurement.curve or measurement.ranks for measurement in ended)
 
     def _stop_all(self, state: SearchState, error: str | None = None) -> list[Measurement]:
-        """Ends the slices in flight at once and stores what they took and showed; returns them as stored."""
+        """Stops the slices in flight immediately, and stores and returns their measurements."""
         ended: list[Measurement] = []
         for active, measurement in self._slices.stop_all():
             before = _probe(state, active.lease.probe_id).measurement
-            # Where start-up counts as training, the clock is wrong; the run shows its scores again.
+            # If the clock includes start-up, its times are wrong, and the resumed run shows the scores again.
             is_clear = not measurement.counts_startup
             stopped = replace(
                 measurement,
                 curve=measurement.curve if is_clear else (),
-                # Just after its start, a slice that was interrupted may time its start-up as a step.
+                # A slice that was interrupted just after its start may have timed its start-up as a step.
                 ranks=measurement.ranks if is_clear and error is None else (),
                 outcome=Outcome.PAUSED,
                 step=before.step if before else 0,
@@ -369,13 +368,16 @@ class Search:
         self._end(state, probe, action.reason)
 
     def _end(self, state: SearchState, probe: ProbeRecord, reason: str) -> None:
-        """Ends a probe on purpose; one that has ended keeps its end."""
+        """Ends a probe on purpose, unless it has ended already."""
         if probe.outcome.can_continue:
             self._context.ledger.end_probe(probe.probe_id, Outcome.STOPPED, reason)
             self._end_trial(state, replace(probe, outcome=Outcome.STOPPED))
 
     def _settle(self, state: SearchState, stop: Stop) -> None:
-        """Reports to Optuna the runs that will not resume; after a used-up budget all may resume."""
+        """Ends the Optuna trials of all open runs, unless budget or faults ended the search.
+
+        After those, the runs may resume.
+        """
         if stop.kind in (StopKind.BUDGET, StopKind.FAULTS):
             return
         for run in state.runs.values():
@@ -383,7 +385,7 @@ class Search:
                 self._end_trial(state, replace(run.probe, outcome=Outcome.STOPPED))
 
     def _started_folder(self, probe: ProbeRecord) -> Path:
-        """The folder of a probe that has slices: where its checkpoint is, whatever the output folder now."""
+        """Folder of a started probe: that of its checkpoint, even if the output folder has changed."""
         measured = probe.measurement
         if measured is None or measured.checkpoint is None:
             return self._probe_folder(probe.probe_id)
@@ -420,7 +422,7 @@ def _probe(state: SearchState, probe_id: int) -> ProbeRecord:
 def _expected_seconds(
     state: SearchState, decision: Decision, configuration: Configuration, until: Until
 ) -> float:
-    """How long a slice is expected to hold its nodes; 0 if unknown."""
+    """Seconds for which a slice is expected to hold its nodes; 0 if unknown."""
     if not state.terms.is_training:
         return 0.0
     run = None if isinstance(decision.action, Ask) else run_of(state, configuration)
@@ -448,7 +450,7 @@ def _slice_words(measurement: Measurement) -> str:
         if traits_of(measurement.configuration.strategy).barrier:
             words.append(f"{1000 * measurement.step_seconds.median:.3g} ms a step")
         else:
-            # Each rank has a pace of its own: what counts is all of them together.
+            # Ranks have different speeds, so show the joint time per batch.
             words.append(f"{1000 * measurement.batch_seconds:.3g} ms a batch")
     if measurement.lost_ranks:
         noun = "ranks" if len(measurement.lost_ranks) > 1 else "rank"

@@ -1,4 +1,4 @@
-"""Slices that were lost with a killed tuner: what they cost, found from the files of their probes."""
+"""Slices that were lost with a killed tuner: derive their cost from the files of their probes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tuner.search.spans import Span, covered
 
 
 def probe_folder(output: Path, study: StudyRecord, probe_id: int) -> Path:
-    """The folder of a probe below the output folder.
+    """Path of a probe's folder.
 
-    The study's creation time is in the name: a folder left from a deleted database is never reused.
+    The path contains the study's creation time, so a folder left over from a deleted database is not reused.
     """
     return output / "probes" / f"{study.name}-{int(study.created_at):x}" / f"{probe_id:04d}"
 
 
 def lost_span(folder: Path, lease: Lease) -> Span:
-    """When a slice ran whose tuner was killed, seconds since the epoch; empty where none is known.
+    """Time span in which a lost slice ran, in seconds since the epoch; empty if there was none.
 
-    From the time at which the slice was described in the probe's folder to the newest change of any file
-    there, but not beyond the end of the lease.
+    It starts when the slice's description was written to the probe's folder. It ends with the last change of
+    a file there, or with the lease if that is earlier.
 
     Args:
-        folder: The probe's.
-        lease: Of the killed tuner.
+        folder: Folder of the probe.
+        lease: Lease of the killed tuner.
     """
     description = folder / DESCRIPTION_FILE
     try:
@@ -46,19 +46,19 @@ def lost_span(folder: Path, lease: Lease) -> Span:
 
 
 def note_charged(folder: Path) -> None:
-    """Notes in a probe's folder that its lost slice was charged: `lost_span` is empty until the next one."""
+    """Marks the lost slice in a probe's folder as charged, so that `lost_span` does not find it again."""
     with contextlib.suppress(OSError):
         (folder / DESCRIPTION_FILE).touch()
 
 
 def lost_slice(probe: ProbeRecord, span: Span, others: Sequence[Span], cluster: Cluster) -> Measurement:
-    """A lost slice as it is stored: it is charged and took its run no further.
+    """Measurement that stores a lost slice: it is charged, but its run has no progress.
 
     Args:
-        probe: Its probe.
-        span: When it ran.
-        others: When other lost slices ran that count what they have in common with it.
-        cluster: What it ran on.
+        probe: Probe of the slice.
+        span: Time span in which the slice ran.
+        others: Time spans of other lost slices, which already count any overlapping time.
+        cluster: The cluster that it ran on.
     """
     before, seconds = probe.measurement, covered([span])
     charged = charge(seconds, probe.configuration, cluster)

@@ -1,4 +1,4 @@
-"""The search policy: one slice of the most promising candidate, refit, decide again."""
+"""The model-based search policy: run a slice of the most promising candidate, refit, decide again."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from tuner.search.recheck import recheck
 from tuner.search.runs import Run
 from tuner.search.state import SearchState, run_of
 
-#: The first short probe takes at most this share of the time budget; so many seconds without a budget.
+#: Maximum length of a first short probe: a share of the time budget, or seconds if there is no budget.
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0
-#: So many first probes where nothing but them tells how axes act; one where laws do.
+#: Number of first probes without the laws (which know the effect of every axis), and with them.
 _FIRST_PROBES, _FIRST_WITH_LAWS = 3, 1
-#: Where dollars count, the probes are among this share of the cheapest.
+#: If the goal is to minimize dollars, the first probes are among this share of the cheapest candidates.
 _CHEAP_SHARE = 0.4
-#: Distances are made smaller at random, down to this factor, so that seeds differ.
+#: Distances between candidates are multiplied by a random factor from this value to 1, so that seeds differ.
 _LEAST_FACTOR = 0.5
-#: While no score shows a gain, the first run goes on to so many times the samples of its first score before
-#: another one starts, and to so many times more for each further one.
+#: While no score shows a gain, the first run trains for `_FIRST_WAIT` times the samples of its first score
+#: before a second run starts. Each further run multiplies this limit by `_MORE_WAIT`.
 _FIRST_WAIT, _MORE_WAIT = 8.0, 3.0
-#: Imported runs that rise later let it go on to so many times the samples of their rise, up to so many times
-#: further than without them.
+#: If imported runs improved later, the limit is `_RISE_FACTOR` times the samples at which they did, but at
+#: most `_MOST_WAIT` times the limit without imports.
 _RISE_FACTOR, _MOST_WAIT = 1.5, 4.0
-#: So many runs with a score are needed to say that no configuration reaches the target.
+#: Number of runs with a score that are needed to conclude that no configuration reaches the target.
 _FEWEST_TRIED = 3
 
 
 class ModelPolicy:
     """Chooses slices by expected improvement over the incumbent per cost (`Acquisition`).
 
-    A slice runs if what its candidate is expected to save over all trainings that the answer serves is more
-    than what the slice costs. Where nothing pays back, the incumbent continues to the target, and the search
-    ends. Where several slices may be in flight, those that are count as if they had shown what is expected of
-    them. If one training in the shortest time is requested, the leader trains as soon as nodes are free, and
-    probes that run concurrently on other nodes cost no time (`OpportunityCost`).
+    A slice runs if it pays for itself: its expected saving over all trainings that will use the answer
+    exceeds its cost. If no slice does, the incumbent trains to the target and the search ends. With
+    concurrent slices, those in flight count as if they had shown their expected results. If the goal is one
+    training in the shortest time, the incumbent trains as soon as nodes are free, and probes on other nodes
+    cost no time meanwhile (`OpportunityCost`).
 
     Args:
-        believer: Fits the models; its seed is that of the first short probes, too.
+        believer: Fits the models; its seed also chooses the first short probes.
     """
 
     def __init__(self, believer: Believer | None = None) -> None:
@@ -65,7 +65,7 @@ class ModelPolicy:
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)
         state = replace(state, past_faults=self._past_faults)
-        # Before the first score nothing is known of the samples to the target, and nothing is forecast.
+        # Before the first informative score, samples to target are unknown, so there is no forecast.
         beliefs = self._believer.believe(state) if state.is_scored else None
         action = arrival(state) or limit_reached(state) or self._first(state)
         if action is None:
@@ -73,7 +73,7 @@ class ModelPolicy:
         return Decision(action=action, beliefs=beliefs)
 
     def _first(self, state: SearchState) -> Action | None:
-        """The user's present settings, then a few short probes; None once they were made."""
+        """Starts the present settings, then a few short probes; None once these have run."""
         under_way = state.capacity.probe_ids
         tried = {
             p.configuration
@@ -98,7 +98,7 @@ class ModelPolicy:
         )
 
     def _wanted(self, state: SearchState) -> list[Configuration]:
-        """The first short probes, the same for all states of a search."""
+        """Configurations of the first short probes, the same for all states of a search."""
         if self._first_probes is None:
             if self._believer.knows_laws(state):
                 found = _from_the_middle(state.space.candidates())
@@ -119,7 +119,7 @@ class ModelPolicy:
         return self._first_probes
 
     def _first_until(self, state: SearchState) -> Until:
-        """As far as the second score, where the job says when that is; at most a share of the budget."""
+        """End of a first probe: its second score if known from the job, within a share of the budget."""
         stated, terms = state.job.probe.slice_seconds, state.terms
         if stated is not None:
             return Until(training_seconds=stated)
@@ -127,18 +127,18 @@ class ModelPolicy:
         if first is None:
             return Until(training_seconds=max(state.startup_seconds, 1e-3))
         samples = terms.next_score_samples(first)
-        if not terms.is_training:  # what it costs here goes by samples, whatever the virtual clock says
+        if not terms.is_training:  # emulation costs depend on samples, not on the virtual clock
             return Until(samples=samples)
         time = state.job.budget.time
         limit = _FIRST_UNKNOWN if time is None else _FIRST_SHARE * time
         return Until(training_seconds=limit, samples=samples)
 
     def _unscored(self, state: SearchState) -> Action:
-        """While no score tells how long a run may take, runs continue until one does.
+        """Continues runs, or starts another one, until a score shows a gain.
 
-        Runs without a score go on to their first one, the cheapest per sample first. Then the shortest run
-        goes on, from score to score. Another one starts once all have seen so many times the samples of
-        their first score, the more the more runs there are: how long a run stays at its start is unknown.
+        Runs without a score train to their first one, the cheapest per sample first. Then the shortest run
+        continues, from score to score. Another run starts once all runs have trained for a multiple of the
+        samples of their first score. The multiple grows with the number of runs (`_FIRST_WAIT`).
         """
         reason = "no score shows a gain yet: the run that is least far continues"
         under_way = state.capacity.probe_ids
@@ -163,7 +163,7 @@ class ModelPolicy:
         return Start(configuration=untried[0], purpose=Purpose.STATISTICS, until=until, reason=reason)
 
     def _first_wait(self, runs: Sequence[Run]) -> float:
-        """How far the first run goes on before another one starts, over the samples of a first score."""
+        """Samples that the first run trains before a second one starts, divided by those of a first score."""
         firsts = [run.measurement.trained_curve[0].samples for run in runs if run.measurement.trained_curve]
         if not firsts:
             return _FIRST_WAIT
@@ -171,9 +171,9 @@ class ModelPolicy:
         return _FIRST_WAIT * min(max(late / _FIRST_WAIT, 1.0), _MOST_WAIT)
 
     def _untried(self, state: SearchState) -> list[Configuration]:
-        """What may be started where no score tells anything, the best first."""
+        """Configurations that may start while no score shows a gain, in the order in which to try them."""
         tried = state.given_up | {probe.configuration for probe in state.probes}
-        # Where one rate breaks down larger ones do, too.
+        # If a run diverged, larger learning rates will diverge too.
         broken = [r.configuration for r in state.runs.values() if r.probe.outcome is Outcome.DIVERGED]
         largest = min((c.learning_rate for c in broken if "learning_rate" in c), default=math.inf)
         return [
@@ -186,7 +186,7 @@ class ModelPolicy:
         ]
 
     def _best(self, state: SearchState, beliefs: Beliefs) -> Action:
-        """The best slice that pays back; else the incumbent's, or the end of the search."""
+        """The best slice that pays for itself; else the incumbent's next slice, or the end of the search."""
         acquisition = Acquisition(state, beliefs, beliefs.prospects)
         num_scored = sum(bool(run.measurement.trained_curve) for run in state.runs.values())
         is_known = num_scored >= _FEWEST_TRIED and not state.capacity.under_way
@@ -216,7 +216,7 @@ class ModelPolicy:
         return recheck(state, beliefs.configurations[acquisition.incumbent]) or _no_gain(state, beliefs)
 
     def _unreachable(self, state: SearchState, beliefs: Beliefs) -> Action:
-        """The end of a search without an answer, or a probe elsewhere where too few runs say so."""
+        """Ends the search because the target is out of reach; with too few runs, probes elsewhere first."""
         laws = self._believer.knows_laws(state)
         scored = [run.configuration for run in state.runs.values() if run.measurement.trained_curve]
         tried = {probe.configuration for probe in state.probes}
@@ -225,7 +225,7 @@ class ModelPolicy:
             seen = np.log([[c.batch_size, c.learning_rate] for c in scored])
             rows = np.log([[c.batch_size, c.learning_rate] for c in untried])
             nearest = np.abs(rows[:, None, :] - seen[None, :, :]).sum(axis=2).min(axis=1)
-            # Halfway to the farthest: at the edges of a space little trains.
+            # Halfway to the farthest candidate: at the edges of a space, few configurations train well.
             return Start(
                 configuration=untried[int(np.argmin(np.abs(nearest - 0.5 * nearest.max())))],
                 purpose=Purpose.STATISTICS,
@@ -239,22 +239,22 @@ class ModelPolicy:
 
 
 def _times_first_score(run: Run) -> float:
-    """Samples that a run has seen over those at its first score; 0 without a score."""
+    """Samples that a run has trained, divided by those at its first score; 0 without a score."""
     curve = run.measurement.trained_curve
     return run.measurement.samples / curve[0].samples if curve else 0.0
 
 
 def _unrisen_until(state: SearchState, configuration: Configuration, run: Run | None) -> Until:
-    """Where the next slice ends while no run shows a gain; at the end of the budget at the latest.
+    """End of the next slice while no run shows a gain, at the latest the end of the budget.
 
-    A run without a score trains until its first one. A run with a score trains as long as it has so far. If
-    every slice pays for a start-up, it also trains for at least the time of a start-up. Then start-up is no
-    more than half of what the slice costs.
+    A run without a score trains until its first one. A run with a score doubles its training so far. If
+    every slice pays for a start-up, it also trains for at least the time of a start-up. Then start-up is at
+    most half of the cost of the slice.
 
     Args:
-        state: What was measured.
-        configuration: What runs.
-        run: Its run; None if it is to be started.
+        state: State of the search.
+        configuration: The configuration to run.
+        run: Its run; None if it has not started.
     """
     seen, done = (run.seen_samples, run.measurement.training_seconds) if run else (0, 0.0)
     end, stated = done + max(seconds_left(state, configuration), 1e-3), state.job.probe.slice_seconds
@@ -275,10 +275,10 @@ def _unrisen_until(state: SearchState, configuration: Configuration, run: Run | 
 
 
 def _leader_is_due(state: SearchState) -> bool:
-    """Whether emulation resumes the incumbent before it probes others.
+    """Whether the incumbent of an emulated job resumes before others are probed.
 
-    Until it has reached the target it gets as much of this machine as all other probes together: half for
-    the leader, half for its challengers (top-two sampling; Russo 2016). Nothing untrained may be the answer.
+    The incumbent gets half of the charged time until it reaches the target, and all other candidates
+    together get the other half (top-two sampling; Russo 2016). So the answer was always trained.
     """
     if state.terms.is_training:
         return False
@@ -303,7 +303,7 @@ def _no_gain(state: SearchState, beliefs: Beliefs) -> Stop:
 
 
 def _nothing_left(state: SearchState) -> Stop:
-    """The end of a search that has nothing left to try."""
+    """Ends a search that has no configuration left to try."""
     num_failed = len(state.given_up)
     if num_failed:
         tried = f"{num_failed} configuration{'s' if num_failed > 1 else ''} failed"
@@ -313,9 +313,9 @@ def _nothing_left(state: SearchState) -> Stop:
 
 
 def _from_the_middle(configurations: list[Configuration]) -> list[Configuration]:
-    """Configurations by their distance from the middle, on logarithmic axes, with the fewest nodes first.
+    """Sorts configurations by number of nodes, then by distance from the middle of the space, on log axes.
 
-    Among strategies, one whose curve holds for any number of nodes comes first.
+    At the same distance, strategies whose curves hold for any number of nodes come first.
     """
     rows = np.log([[c.batch_size, c.learning_rate] for c in configurations])
     distance = np.abs(rows - np.median(rows, axis=0)).sum(axis=1)
@@ -330,13 +330,13 @@ def first_probes(
     price: Array | None,
     rng: np.random.Generator,
 ) -> list[Configuration]:
-    """The first one near the middle, each further one far from those before.
+    """Chooses first probes: one near the middle of the space, each further one far from those before.
 
     Args:
         configurations: The candidates.
-        features: Their positions.
-        price: Cost of a second of each, if the more expensive ones are left out, `(num,)`.
-        rng: Draws how much distances count.
+        features: Features of the candidates; they give the positions.
+        price: Cost of a second of each candidate, `(num,)`, to leave out expensive ones; None for all.
+        rng: Random generator of the factors on distances.
     """
     num = len(configurations)
     allowed = rng.permutation(num)
