@@ -1,4 +1,4 @@
-"""Past runs as measurements of configurations, by a mapping; or the reason why a run is of no use."""
+"""Convert past runs to measurements of configurations, by a mapping of names."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tuner.job import GoalSection, configuration_with_knobs
 from tuner.past_runs.found import FoundRun, LeftOut, Row, number
 from tuner.past_runs.mapping import Mapping
 
-#: So many scores of a run are stored at most; of a longer curve every second, every fourth one, and so on.
+#: Largest number of scores of a run; of a longer curve, every second, fourth, ... score is stored.
 MOST_SCORES = 500
-#: Samples by steps and by epochs may differ by this factor before one of them must be wrong.
+#: If samples by steps and by epochs differ by more than this factor, one of them is wrong.
 _POSITIONS_DIFFER = 1.6
-#: A target so large, with a metric that is never above 1, is one in percent.
+#: A target from here on is in percent.
 _PERCENT_TARGET = 10.0
-#: A run most of whose values are above this, with a target of at most 1, is one in percent.
+#: A run with most values above this is in percent, if the target is at most 1.
 _LARGEST_FRACTION = 1.5
 _LARGEST_BATCH, _MOST_NODES, _MOST_SAMPLES = 2**40, 10**6, 2**62
 
 
 class UnusableRunError(Exception):
-    """A run cannot be used; the message is the reason."""
+    """A run cannot be imported; the message is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,13 @@ class PastRun:
     """A run that can be imported.
 
     Args:
-        label: The run in messages.
-        source: Its file or folder as an absolute path, with its name: the same at each import.
-        origin: The file or folder that was named for the import.
-        format: The format that it was read from.
+        label: Name of the run in messages.
+        source: Absolute path of its file or folder, with its name; the same at each import.
+        origin: The file or folder that the user named.
+        format: Name of its format.
         measurement: Its configuration and curve.
-        is_same_hardware: Whether it ran on hardware as the job has.
-        note: What was changed or left out of it; empty if nothing was.
+        is_same_hardware: Whether it ran on the same hardware as the job.
+        note: What was changed or left out; empty if nothing was.
     """
 
     label: str
@@ -57,12 +57,12 @@ class PastRun:
 def past_runs(
     runs: Sequence[FoundRun], mapping: Mapping, goal: GoalSection, epoch_samples: int | None
 ) -> tuple[list[PastRun], list[LeftOut]]:
-    """The runs that can be used, and the others with their reasons.
+    """The runs that can be imported, and the others with reasons.
 
     Args:
-        runs: What readers found.
-        mapping: Complete: with metric, position, batch size and learning rate.
-        goal: Of the job.
+        runs: The runs from the readers.
+        mapping: A complete mapping, with metric, position, batch size and learning rate.
+        goal: The goal of the job.
         epoch_samples: Samples of an epoch; None if unknown.
     """
     found, left_out = [], []
@@ -112,7 +112,7 @@ def _past_run(run: FoundRun, mapping: Mapping, goal: GoalSection, epoch_samples:
 
 
 def _configuration(parameters: Table[str, str], mapping: Mapping) -> Configuration:
-    """The configuration that a run's parameters state."""
+    """The configuration that follows from the parameters of a run."""
     factors = mapping.batch_size if isinstance(mapping.batch_size, tuple) else (mapping.batch_size,)
     batch_size = 1
     for factor in factors:
@@ -151,7 +151,7 @@ def _configuration(parameters: Table[str, str], mapping: Mapping) -> Configurati
 
 
 def _number(key: str, stated: str | float | None, parameters: Table[str, str]) -> float:
-    """A number as it is stated, or as the parameter of that name has it."""
+    """A stated number, or the value of the parameter with the stated name."""
     if not isinstance(stated, str):
         assert stated is not None, "the mapping is complete"
         return float(stated)
@@ -160,7 +160,7 @@ def _number(key: str, stated: str | float | None, parameters: Table[str, str]) -
     value = number(parameters[stated])
     if value is None or not math.isfinite(value):
         raise UnusableRunError(
-            f"its parameter {stated!r} ({key}) is {parameters[stated][:60]!r}, which is no finite number"
+            f"its parameter {stated!r} ({key}) is {parameters[stated][:60]!r}, which is not a finite number"
         )
     return value
 
@@ -169,7 +169,7 @@ def _whole(key: str, stated: str | int | None, parameters: Table[str, str], most
     value = _number(key, stated, parameters)
     if value < 1 or value != int(value) or value > most:
         raise UnusableRunError(
-            f"its {key} ({stated}) is {value:g}, which is no whole number from 1 to {most:g}"
+            f"its {key} ({stated}) is {value:g}, which is not a whole number from 1 to {most:g}"
         )
     return int(value)
 
@@ -177,9 +177,9 @@ def _whole(key: str, stated: str | int | None, parameters: Table[str, str], most
 def _points(
     run: FoundRun, mapping: Mapping, configuration: Configuration, epoch_samples: int | None
 ) -> tuple[list[tuple[int, float | None, float]], str]:
-    """Samples, seconds and value of each score, by samples, and a note on those that do not count.
+    """Samples, seconds and value of each score, in order of samples, and a note on scores that do not count.
 
-    Of several scores at one place the last one counts.
+    Of several scores at the same number of samples, the last one counts.
     """
     metric = mapping.metric or ""
     scored = [row for row in run.rows if metric in row]
@@ -205,16 +205,16 @@ def _points(
         found[samples] = (samples, seconds if seconds is None or math.isfinite(seconds) else None, value)
     if max(found) == 0:
         raise UnusableRunError(
-            f"all of its scores have {position} 0 ({column!r}), so it does not say where they are"
+            f"all of its scores have {position} 0 ({column!r}), so their places in the training are unknown"
         )
     return [found[samples] for samples in sorted(found)], going_back
 
 
 def _going_back(position: str, counted: Sequence[int], values: Sequence[float], mapping: Mapping) -> str:
-    """A note if a run goes back to samples that have other scores already, as after a resume; empty if not.
+    """A note if a run goes back to samples that already have other scores, as after a resume; else empty.
 
     Raises:
-        UnusableRunError: It goes back to its first score, so it is several runs, or its steps are counted
+        UnusableRunError: It goes back to its first score: it is several runs, or its steps are counted
             within an epoch.
     """
     first_values: dict[int, float] = {}
@@ -224,7 +224,7 @@ def _going_back(position: str, counted: Sequence[int], values: Sequence[float], 
     back = [i for i in range(1, len(counted)) if counted[i] < counted[i - 1]]
     only_falls = list(counted) == sorted(counted, reverse=True)
     if not differs or not back or only_falls:
-        return ""  # each score counts, or the newest comes first
+        return ""  # all scores count, or the newest comes first
     if any(counted[i] <= counted[0] for i in back):
         raise UnusableRunError(
             f"its {position} ({getattr(mapping, position)!r}) begins again after score {back[0]}, as with "
@@ -232,7 +232,9 @@ def _going_back(position: str, counted: Sequence[int], values: Sequence[float], 
             "its own or name it in a column 'run', or map another column"
         )
     times = "once" if len(back) == 1 else f"{len(back)} times"
-    return f"its {position} goes back {times}, as after a resume; of two scores at one place the later counts"
+    return (
+        f"its {position} goes back {times}, as after a resume; of two scores at one place, the later counts"
+    )
 
 
 def _samples(
@@ -266,7 +268,7 @@ def _samples(
 def _check_epochs(
     rows: Sequence[Row], counted: Sequence[int], mapping: Mapping, epoch_samples: int | None
 ) -> None:
-    """Compares positions by steps with the epochs that a run logs, if it does and their size is known."""
+    """Compare steps with the epochs that a run logs, if the samples of an epoch are known."""
     if mapping.step is None or epoch_samples is None:
         return
     for name in ("epoch", "train/epoch"):
@@ -274,7 +276,7 @@ def _check_epochs(
         if not known:
             continue
         by_epochs, by_steps = known[-1]
-        # Epochs that count from 0 are one behind.
+        # Epochs that are counted from 0 are one lower.
         if by_epochs >= 2 * epoch_samples and not (
             1 / _POSITIONS_DIFFER < by_steps / by_epochs < _POSITIONS_DIFFER
         ):
@@ -285,10 +287,9 @@ def _check_epochs(
 
 
 def _check_values(mapping: Mapping, values: Sequence[float], goal: GoalSection) -> None:
-    """Checks that values can be of the job's metric.
+    """Check that the values of a run can be values of the job's metric.
 
-    Of a metric that Paceline does not know, percent and fractions are distinguished by the target, unless the
-    mapping states a scale.
+    For an unknown metric, the target shows whether values are in percent, unless the mapping states a scale.
     """
     known = METRICS.get(goal.metric)
     low, high = min(values), max(values)
@@ -306,16 +307,16 @@ def _check_values(mapping: Mapping, values: Sequence[float], goal: GoalSection) 
     advice = "in the mapping; if nothing is, state scale = 1"
     if goal.target >= _PERCENT_TARGET and high <= 1.0:
         raise UnusableRunError(f"{words}: if that is in percent, state scale = 100 {advice}")
-    # A metric to be minimized may be a loss, whose values are often above 1.
+    # A metric that is minimized may be a loss, which is often above 1.
     num_large = sum(value > _LARGEST_FRACTION for value in values)
     if goal.maximize and 0 < goal.target <= 1.0 and high <= 100.0 and 2 * num_large > len(values):
         raise UnusableRunError(f"{words}: if the run is in percent, state scale = 0.01 {advice}")
 
 
 def _with_seconds(points: Sequence[tuple[int, float | None, float]]) -> list[CurvePoint]:
-    """The curve, with training seconds since the start where a clock was logged, else 0.
+    """The curve, with training seconds since the start if a clock was logged, else 0.
 
-    Clocks start at any time. So the first score comes as late as the pace of the others says.
+    Logged clocks may start at any time, so the time of the first score follows from the pace of the others.
     """
     timed = [(samples, seconds) for samples, seconds, _ in points if seconds is not None]
     pace = start = 0.0

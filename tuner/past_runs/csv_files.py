@@ -1,4 +1,4 @@
-"""Reader of CSV files: one run in a file, or a long table with a column that names the run."""
+"""Read past runs from CSV files: one run per file, or a table with a column for the name of the run."""
 
 from __future__ import annotations
 
@@ -8,114 +8,108 @@ from pathlib import Path
 
 from tuner.past_runs.found import (
     MOST_ROWS,
-    MOST_RUNS,
     Found,
     FoundRun,
     LeftOut,
+    UnreadableError,
+    check_size,
+    limited,
     number,
     parameters_nearby,
-    too_large,
 )
 
 NAME = "csv"
-#: Columns that name a run, without case.
+#: Names of columns with the name of the run, in any case.
 RUN_COLUMNS = ("run", "run_id", "run_name", "run id", "run name", "trial", "trial_id", "experiment")
 _DELIMITERS = ",;\t"
 
 
 def accepts(path: Path) -> bool:
-    """Whether a file is one of this format by its name."""
+    """Whether a file has this format, judged by its name."""
     return path.is_file() and path.suffix.lower() in (".csv", ".tsv")
 
 
 def read(paths: Sequence[Path], run_column: str | None) -> Found:
-    """The runs of CSV files.
+    """The runs in CSV files.
 
     Args:
         paths: The files.
-        run_column: The column that names the run; one of `RUN_COLUMNS` if None.
+        run_column: The column with the name of the run; None to use one of `RUN_COLUMNS`.
     """
     folders = [path.parent for path in paths]
-    return Found.of(_of_file(path, run_column, alone=folders.count(path.parent) == 1) for path in paths)
+    runs: list[FoundRun] = []
+    left_out: list[LeftOut] = []
+    for path in paths:
+        try:
+            runs += _of_file(path, run_column, left_out, is_alone=folders.count(path.parent) == 1)
+        except UnreadableError as error:
+            left_out.append(LeftOut(what=str(path), reason=str(error)))
+    return Found(runs=tuple(runs), left_out=tuple(left_out))
 
 
-def _of_file(path: Path, run_column: str | None, *, alone: bool) -> Found:
-    table = read_table(path)
-    if isinstance(table, str):
-        return Found(left_out=(LeftOut(what=str(path), reason=table),))
-    header, rows = table
-    column = run_column if run_column in header else _run_column(header)
+def _of_file(
+    path: Path, run_column: str | None, left_out: list[LeftOut], *, is_alone: bool
+) -> Iterator[FoundRun]:
+    header, rows = read_table(path)
+    column = next((name for name in header if name.lower() in RUN_COLUMNS), None)
+    if run_column in header:
+        column = run_column
     groups: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         groups.setdefault(row.get(column, "") if column else "", []).append(row)
-    nearby, left_out = parameters_nearby(path, alone=alone) if column is None else ({}, [])
-    if len(groups) > MOST_RUNS:
-        words = f"its column {column} names {len(groups)} runs; the first {MOST_RUNS} are read"
-        left_out.append(LeftOut(what=str(path), reason=words))
-    runs = [
-        FoundRun(
+    nearby = parameters_nearby(path, left_out, is_alone=is_alone) if column is None else {}
+    for name, own in limited(groups.items(), f"{path}, column {column}", left_out):
+        values = {key: {row[key] for row in own if key in row} for key in header}
+        # A column with one value all along a run is a parameter.
+        constants = {key: next(iter(texts)) for key, texts in values.items() if len(texts) == 1}
+        yield FoundRun(
             name=name,
             source=path,
             format=NAME,
             rows=tuple(_numbers(row) for row in own),
-            parameters={**nearby, **_constants(header, own)},
+            parameters={**nearby, **constants},
         )
-        for name, own in list(groups.items())[:MOST_RUNS]
-    ]
-    return Found(runs=tuple(runs), left_out=tuple(left_out))
 
 
-def _run_column(header: Sequence[str]) -> str | None:
-    return next((name for name in header if name.lower() in RUN_COLUMNS), None)
+def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Header and rows of a CSV file.
 
+    The delimiter is the comma, semicolon or tab that is most frequent in the header.
 
-def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]] | str:
-    """Header and rows of a CSV file; a sentence that says why it cannot be read.
-
-    Columns are separated by a comma, a semicolon or a tab, whichever the header has most of.
+    Raises:
+        UnreadableError: The file cannot be read or is not a table.
     """
-    reason = too_large(path)
-    if reason is not None:
-        return reason
+    check_size(path)
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             return _table(file)
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
+        raise UnreadableError(f"it cannot be read: {error.strerror}") from error
     except csv.Error as error:
-        return f"it is not CSV: {error}"
+        raise UnreadableError(f"it is not CSV: {error}") from error
 
 
-def _table(file: Iterator[str]) -> tuple[list[str], list[dict[str, str]]] | str:
+def _table(file: Iterator[str]) -> tuple[list[str], list[dict[str, str]]]:
     first = next(file, "")
     delimiter = max(_DELIMITERS, key=first.count)
     header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
     named = [name for name in header if name]
     if len(named) < 2 or "\0" in first:
-        return "it has no header with two or more columns"
+        raise UnreadableError("it has no header with two or more columns")
     if len(set(named)) < len(named):
         twice = next(name for name in named if named.count(name) > 1)
-        return f"two of its columns are named {twice!r}; rename one"
+        raise UnreadableError(f"two of its columns are named {twice!r}; rename one")
     rows: list[dict[str, str]] = []
     for cells in csv.reader(file, delimiter=delimiter):
         if len(rows) == MOST_ROWS:
-            return f"it has more than {MOST_ROWS} rows; import a shorter export"
+            raise UnreadableError(f"it has more than {MOST_ROWS} rows; import a shorter export")
         row = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if name and cell.strip()}
         if row:
             rows.append(row)
-    return (named, rows) if rows else "it has no rows below its header"
+    if not rows:
+        raise UnreadableError("it has no rows below its header")
+    return named, rows
 
 
 def _numbers(row: dict[str, str]) -> dict[str, float]:
-    found = {name: number(text) for name, text in row.items()}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _constants(header: Sequence[str], rows: Sequence[dict[str, str]]) -> dict[str, str]:
-    """Columns that have one value all along a run, which is then a parameter of it."""
-    found = {}
-    for name in header:
-        values = {row[name] for row in rows if name in row}
-        if len(values) == 1:
-            found[name] = values.pop()
-    return found
+    return {name: value for name, text in row.items() if (value := number(text)) is not None}

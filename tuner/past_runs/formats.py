@@ -1,4 +1,4 @@
-"""The formats of past runs, and the search for their files."""
+"""The formats of past runs, and the search for files of these formats."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class RunFormat:
     """A format of past runs.
 
     Args:
-        name: As the command line names it.
-        accepts: Whether a file or a folder is of this format.
-        read: The runs of such paths; the second argument is the column that names the run, or None.
+        name: Name of the format on the command line.
+        accepts: Whether a file or folder has this format.
+        read: Reads the runs from such paths; the second argument is the column with the name of the run.
     """
 
     name: str
@@ -27,12 +27,10 @@ class RunFormat:
     read: Callable[[Sequence[Path], str | None], Found]
 
 
-#: In this order: the first format that accepts a path reads it. CSV accepts what others are more special in.
-FORMATS: tuple[RunFormat, ...] = (
-    RunFormat(name=tensorboard_files.NAME, accepts=tensorboard_files.accepts, read=tensorboard_files.read),
-    RunFormat(name=mlflow_stores.NAME, accepts=mlflow_stores.accepts, read=mlflow_stores.read),
-    RunFormat(name=wandb_files.NAME, accepts=wandb_files.accepts, read=wandb_files.read),
-    RunFormat(name=csv_files.NAME, accepts=csv_files.accepts, read=csv_files.read),
+#: The first format that accepts a path reads it. CSV is last, since it accepts files of other formats.
+FORMATS = tuple(
+    RunFormat(name=reader.NAME, accepts=reader.accepts, read=reader.read)
+    for reader in (tensorboard_files, mlflow_stores, wandb_files, csv_files)
 )
 
 
@@ -40,9 +38,9 @@ def find_runs(sources: Sequence[Path], format_name: str | None, run_column: str 
     """The runs in some files and folders.
 
     Args:
-        sources: Files, and folders that are searched with all folders below them; links are not followed.
-        format_name: The only format that is read; None for any.
-        run_column: The column of a CSV file that names the run; None to find it by its name.
+        sources: Files, and folders that are searched recursively; links are not followed.
+        format_name: The only format that is read; None for all formats.
+        run_column: The column of a CSV file with the name of the run; None to find it by its name.
 
     Raises:
         JobError: A source does not exist or has too many files, or nothing in it has a known format.
@@ -60,7 +58,7 @@ def find_runs(sources: Sequence[Path], format_name: str | None, run_column: str 
     if not any(by_format.values()) and not left_out:
         named, known = ", ".join(map(str, sources)), ", ".join(one.name for one in formats)
         raise JobError(
-            f"--from {named}: no file of a known format ({known}) lies there. "
+            f"--from {named}: no file of a known format ({known}) was found. "
             "Name event files, exported CSV files, a folder mlruns or a database mlflow.db"
         )
     read = [one.read(by_format[one.name], run_column) for one in formats if by_format[one.name]]
@@ -69,12 +67,12 @@ def find_runs(sources: Sequence[Path], format_name: str | None, run_column: str 
 
 
 def _origin(source: Path, named: Sequence[Path]) -> str:
-    """Which of the named files and folders a run lies in."""
+    """The file or folder that the user named and that contains a run."""
     return next((str(path) for path in named if path == source or path in source.parents), str(source))
 
 
 def _paths(source: Path) -> list[Path]:
-    """A file; or a folder with all files and folders below it, in order."""
+    """A file, or a folder with all files and folders below it, in order."""
     if not source.exists():
         raise JobError(f"--from {source}: there is no such file or folder")
     if not source.is_dir():
@@ -85,6 +83,6 @@ def _paths(source: Path) -> list[Path]:
         found += [Path(folder) / name for name in (*folders, *sorted(files))]
         if len(found) > MOST_FILES:
             raise JobError(
-                f"--from {source}: it holds more than {MOST_FILES} files; name the folder of the runs alone"
+                f"--from {source}: it contains more than {MOST_FILES} files; name the folder of the runs"
             )
     return found

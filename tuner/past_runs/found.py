@@ -1,36 +1,38 @@
-"""Runs as a reader finds them, before anything is mapped to the job; and limits of what is read."""
+"""Data types, limits and helpers of the readers of past runs."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-#: A file larger than this is left out (bytes), and so is a parameter file larger than the other.
+#: Largest file of curves and largest file of parameters that are read (bytes).
 MOST_BYTES, MOST_PARAMETER_BYTES = 256 * 2**20, 2**20
-#: Files in a folder and runs of a format that are read at most, and rows of a run.
+#: Largest numbers of files in a folder, of runs of a format, and of rows of a run that are read.
 MOST_FILES, MOST_RUNS, MOST_ROWS = 100_000, 2_000, 1_000_000
-#: Columns that readers add: the step that a tool stores with each value, and when it was written (seconds).
+#: Columns that readers add: the step that a tool stores with each value, and its time in seconds.
 STEP, TIME = "step", "time"
 _LONGEST_TEXT = 200
 
 Row = Mapping[str, float]
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundRun:
-    """A run with its columns under their own names.
+    """A run as its tool stored it, with the original names of columns and parameters.
 
     Args:
-        name: The run, in the words of its tool.
+        name: Name of the run in its tool.
         source: Its file or folder.
-        origin: The file or folder that was named for the import, in which the source lies.
-        format: The name of the format.
-        rows: What was logged at once, by column, in the order in which it was logged.
-        parameters: Parameters as text, by name; of nested ones the path, joined by dots.
+        origin: The file or folder that the user named, which contains the source.
+        format: Name of the format.
+        rows: Values that were logged together, by column, in the order of logging.
+        parameters: Parameters as text, by name; names of nested parameters are joined by dots.
     """
 
     name: str
@@ -42,18 +44,18 @@ class FoundRun:
 
     @property
     def label(self) -> str:
-        """The run for messages and for patterns: its source with its name."""
+        """The source and name of the run, for messages and patterns."""
         source = self.source.as_posix()
         return source if self.name in ("", source) else f"{source} {self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """A file or a run that was not imported.
+    """A file or run that was not imported.
 
     Args:
-        what: The file or the run.
-        reason: Why, and what to do about it.
+        what: The file or run.
+        reason: The reason, and a remedy if there is one.
     """
 
     what: str
@@ -62,11 +64,11 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a reader found.
+    """The result of a reader.
 
     Args:
         runs: The runs.
-        left_out: What could not be read.
+        left_out: Files and runs that could not be read.
     """
 
     runs: tuple[FoundRun, ...] = ()
@@ -74,7 +76,7 @@ class Found:
 
     @classmethod
     def of(cls, found: Iterable[Found]) -> Found:
-        """All of several findings."""
+        """Join several results."""
         parts = list(found)
         return cls(
             runs=tuple(run for part in parts for run in part.runs),
@@ -82,21 +84,37 @@ class Found:
         )
 
 
-def too_large(path: Path, most: int = MOST_BYTES) -> str | None:
-    """Why a file is not read, if it is too large or cannot be read; None if it may be."""
+class UnreadableError(Exception):
+    """A file cannot be read; the message is the reason."""
+
+
+def check_size(path: Path, most: int = MOST_BYTES) -> None:
+    """Check that a file exists and is not too large.
+
+    Raises:
+        UnreadableError: It is too large or cannot be read.
+    """
     try:
         size = path.stat().st_size
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
+        raise UnreadableError(f"it cannot be read: {error.strerror}") from error
     if size > most:
-        return (
+        raise UnreadableError(
             f"it has {size / 2**20:.0f} MiB; at most {most / 2**20:.0f} MiB are read. Import a shorter export"
         )
-    return None
+
+
+def limited(items: Iterable[_Item], what: str, left_out: list[LeftOut]) -> list[_Item]:
+    """The first `MOST_RUNS` items; if there are more, `left_out` gets a note about `what`."""
+    found = list(items)
+    if len(found) > MOST_RUNS:
+        reason = f"there are {len(found)} runs; only the first {MOST_RUNS} are read"
+        left_out.append(LeftOut(what=what, reason=reason))
+    return found[:MOST_RUNS]
 
 
 def number(value: object) -> float | None:
-    """A value as a number; None if it is none. A number too large for a float is infinite."""
+    """A value as a float, infinite if it is too large; None if it is not a number."""
     if isinstance(value, bool) or value is None:
         return None
     try:
@@ -108,9 +126,9 @@ def number(value: object) -> float | None:
 
 
 def flat_parameters(data: object) -> dict[str, str]:
-    """Parameters of nested tables by their path, as text; lists and long texts are left out.
+    """Parameters of nested tables as text, by dotted name; lists and long texts are left out.
 
-    Entries of the form `{"value": x, "desc": ...}`, as Weights & Biases writes them, count as x.
+    An entry `{"value": x, "desc": ...}`, as Weights & Biases writes, counts as x.
     """
     found: dict[str, str] = {}
     waiting: list[tuple[str, Any]] = [("", data)]
@@ -124,81 +142,67 @@ def flat_parameters(data: object) -> dict[str, str]:
                 if not str(key).startswith("_wandb"):
                     waiting.append((f"{path}.{key}" if path else str(key), inner))
         elif isinstance(value, str | int | float | bool) and path:
-            text = _text(value)
-            if text is not None and len(text) <= _LONGEST_TEXT:
-                found[path] = text
+            with contextlib.suppress(ValueError):  # Python does not convert very long integers
+                if len(text := str(value)) <= _LONGEST_TEXT:
+                    found[path] = text
     return dict(sorted(found.items()))
 
 
-def _text(value: str | float | bool) -> str | None:
-    try:
-        return str(value)
-    except ValueError:  # Python writes no whole number of more than some thousand digits
-        return None
+def read_parameters(path: Path) -> dict[str, str]:
+    """The parameters in a JSON or YAML file.
 
-
-def read_parameters(path: Path) -> dict[str, str] | str:
-    """The parameters of a JSON or YAML file; a sentence that says why, if it has none."""
-    reason = too_large(path, MOST_PARAMETER_BYTES)
-    if reason is not None:
-        return reason
+    Raises:
+        UnreadableError: The file is too large, not valid, or contains no table.
+    """
+    check_size(path, MOST_PARAMETER_BYTES)
+    kind = "JSON" if path.suffix == ".json" else "YAML"
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
-        data = json.loads(text) if path.suffix == ".json" else _yaml(text)
+        data = json.loads(text) if kind == "JSON" else _yaml(text)
     except (OSError, ValueError, RecursionError) as error:
-        kind = "JSON" if path.suffix == ".json" else "YAML"
-        return f"it is not valid {kind}: {str(error).splitlines()[0]}"
+        raise UnreadableError(f"it is not valid {kind}: {str(error).splitlines()[0]}") from error
     if not isinstance(data, Mapping):
-        return "it holds no table of parameters"
+        raise UnreadableError("it contains no table of parameters")
     return flat_parameters(data)
 
 
 def _yaml(text: str) -> object:
+    """The data in YAML text; unknown tags become None."""
     import yaml
 
-    # Anchors let a small file describe a huge table.
+    # With anchors, a small file can describe a huge table.
     if "&" in text and "*" in text:
         raise ValueError("anchors are not read")
+    loader: Any = type("Loader", (yaml.SafeLoader,), {})
+    loader.add_multi_constructor("", lambda _loader, _suffix, _node: None)
     try:
-        return yaml.load(text, Loader=_plain_loader())
+        return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, AttributeError, TypeError) as error:
         raise ValueError(str(error)) from error
 
 
-def _plain_loader() -> Any:
-    """PyYAML's loader of plain data that takes unknown tags for nothing."""
-    import yaml
+def parameters_nearby(path: Path, left_out: list[LeftOut], *, is_alone: bool) -> dict[str, str]:
+    """Parameters from the JSON and YAML files that belong to a file of curves.
 
-    loader: Any = type("Loader", (yaml.SafeLoader,), {})
-    loader.add_multi_constructor("", lambda _loader, _suffix, _node: None)
-    return loader
-
-
-def parameters_nearby(path: Path, *, alone: bool) -> tuple[dict[str, str], list[LeftOut]]:
-    """Parameters of the JSON and YAML files that belong to a file of curves.
-
-    They have its name, or are the configuration file of its folder.
+    These files have the same name, or are the configuration file of the folder.
 
     Args:
         path: The file of curves.
-        alone: Whether no other file of curves lies in its folder.
+        left_out: Gets the parameter files that cannot be read.
+        is_alone: Whether the folder has no other file of curves.
     """
     names = [f"{path.stem}{suffix}" for suffix in (".json", ".yaml", ".yml", ".config.json", ".config.yaml")]
-    if alone:
+    if is_alone:
         names += [f"{stem}{suffix}" for stem in _CONFIGURATIONS for suffix in (".json", ".yaml", ".yml")]
     found: dict[str, str] = {}
-    left_out: list[LeftOut] = []
-    for name in names:
-        near = path.parent / name
-        if near == path or not near.is_file():
-            continue
-        read = read_parameters(near)
-        if isinstance(read, str):
-            left_out.append(LeftOut(what=str(near), reason=read))
-        else:
-            found = {**read, **found}
-    return found, left_out
+    for near in (path.parent / name for name in names):
+        if near != path and near.is_file():
+            try:
+                found = {**read_parameters(near), **found}
+            except UnreadableError as error:
+                left_out.append(LeftOut(what=str(near), reason=str(error)))
+    return found
 
 
-#: Names of files that hold the parameters of the only run in their folder.
+#: Names of files with the parameters of the only run in their folder.
 _CONFIGURATIONS = ("config", "hparams", "params", "args", "hyperparameters")

@@ -1,4 +1,4 @@
-"""How columns and parameters of past runs map to a job: the mapping file, and what is suggested by names."""
+"""The mapping file, which maps columns and parameters of past runs to a job."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _LARGEST_BYTES = 2**20
 
 
 class Mapping(BaseModel):
-    """A mapping file: names of columns and parameters, or values that all runs have.
+    """A mapping file: names of columns and parameters, or values that hold for all runs.
 
-    Every key may be left out; what is missing is suggested by names, or asked for.
+    All keys are optional; missing ones are suggested by names or asked for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -53,7 +53,9 @@ class Mapping(BaseModel):
         description="parameter of the global batch size (of all devices together), a number, or a list of "
         'both to be multiplied, such as ["per_device_train_batch_size", 4]',
     )
-    learning_rate: str | PositiveFloat | None = Field(default=None, description="parameter of the rate")
+    learning_rate: str | PositiveFloat | None = Field(
+        default=None, description="parameter of the peak learning rate, or a number"
+    )
     nodes: str | PositiveInt = Field(default=1, description="parameter of the number of nodes, or a number")
     strategy: str = Field(default="all_reduce", description="a strategy, or the parameter that names it")
     tau: str | PositiveInt | None = Field(default=None, description="as a knob of the strategy")
@@ -66,14 +68,14 @@ class Mapping(BaseModel):
         description="regular expression, searched in a run's path and name; its named groups are parameters",
     )
     same_hardware: bool = Field(
-        default=False, description="whether the runs had the hardware that the job has, so that seconds count"
+        default=False, description="whether the runs had the same hardware as the job, so that seconds count"
     )
 
     @model_validator(mode="after")
     def _is_possible(self) -> Mapping:
         stated = [name for name in POSITIONS if getattr(self, name) is not None]
         if len(stated) > 1:
-            raise ValueError(f"{' and '.join(stated)} are both stated; one of them is enough")
+            raise ValueError(f"{' and '.join(stated)} are both stated; remove one")
         if self.name_pattern is not None:
             try:
                 groups = re.compile(self.name_pattern).groupindex
@@ -87,19 +89,19 @@ class Mapping(BaseModel):
 
     @property
     def position(self) -> str | None:
-        """Which of `POSITIONS` is mapped."""
+        """The key of `POSITIONS` that is mapped; None if there is none."""
         return next((name for name in POSITIONS if getattr(self, name) is not None), None)
 
 
-#: Keys of columns that say how far a run is, the most exact first.
+#: Keys of the columns that say how far a run is, the most exact one first.
 POSITIONS = ("samples", "step", "epoch")
 
 
 def load_mapping(path: Path) -> Mapping:
-    """The mapping of a file.
+    """Read a mapping file.
 
     Raises:
-        JobError: It cannot be read, or is no mapping; the message names file, key and what is allowed.
+        JobError: The file cannot be read or is not a valid mapping.
     """
     try:
         if path.stat().st_size > _LARGEST_BYTES:
@@ -116,7 +118,7 @@ def load_mapping(path: Path) -> Mapping:
 
 
 def _problems(error: ValidationError, data: Table[str, Any]) -> list[str]:
-    """What is wrong with each key, once."""
+    """One message for each wrong key."""
     found: dict[str, str] = {}
     for problem in error.errors(include_url=False):
         key = str(problem["loc"][0]) if problem["loc"] else ""
@@ -131,10 +133,10 @@ def _problems(error: ValidationError, data: Table[str, Any]) -> list[str]:
 
 
 def mapping_text(values: Table[str, Any]) -> str:
-    """A mapping file with some values, as TOML.
+    """The text of a mapping file.
 
     Args:
-        values: By key; None for what is to be filled in.
+        values: Value of each key; None for a key that the user has to fill in.
     """
     lines = []
     for name, value in values.items():

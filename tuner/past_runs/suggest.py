@@ -1,4 +1,4 @@
-"""Suggests by names which column is the metric, which the position, and which parameter is which axis."""
+"""Suggest by their names which columns and parameters of past runs are the metric, position and axes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from tuner.past_runs.found import STEP, TIME, FoundRun, number
 from tuner.past_runs.mapping import Mapping
 
-#: Names of parameters without case, path and separators, the best first.
+#: Names of parameters in lower case without path and separators, the best one first.
 _RATES = ("learningrate", "lr", "baselr", "peaklr", "maxlr", "initiallr", "lrinit", "lr0")
 _GLOBAL_BATCHES = ("globalbatchsize", "totalbatchsize", "totaltrainbatchsize", "effectivebatchsize")
 _BATCHES = ("trainbatchsize", "batchsize", "trainingbatchsize", "bs", "batch")
@@ -24,7 +24,7 @@ _PER_DEVICE = (
         "batchsizepergpu",
     ),
 )
-#: Names of the number of devices of all nodes; the others may be those of a node.
+#: Names for the devices of all nodes; other names may mean the devices of one node.
 _ALL_DEVICES = ("worldsize", "numranks")
 _DEVICES = (*_ALL_DEVICES, "numdevices", "ndevices", "devices", "numgpus", "ngpus", "ngpu", "gpus")
 _ACCUMULATION = (
@@ -39,9 +39,9 @@ _SECONDS = ("_runtime", "seconds", "elapsed", "elapsed_seconds", TIME, "_timesta
 #: A column that counts calls of Weights & Biases' log, not steps of the optimizer.
 _LOG_CALLS = ("_step", "Step")
 _VALIDATION, _TRAINING = ("validation", "valid", "val", "eval", "test", "dev"), ("train", "training")
-#: Words in the path of a parameter that does not belong to the training.
+#: Words in the names of parameters that do not belong to the training.
 _NOT_TRAINING = {*_VALIDATION, "evaluation", "testing", "inference"}
-#: What Keras begins the names of scalars with that it writes at the end of each epoch, from epoch 0.
+#: Prefix of the scalars that Keras writes at the end of each epoch, from epoch 0.
 _PER_EPOCH = "epoch_"
 #: Other names of known metrics.
 _ALSO = {"accuracy": ("accuracy", "acc", "top1", "acc1"), "error_rate": ("errorrate", "error", "err")}
@@ -49,12 +49,12 @@ _ALSO = {"accuracy": ("accuracy", "acc", "top1", "acc1"), "error_rate": ("errorr
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """A mapping, and what could not be mapped.
+    """A mapping with suggestions.
 
     Args:
-        mapping: What was stated and what was suggested.
-        missing: Keys that are needed and have no value.
-        candidates: Of each missing key, the names that it may have.
+        mapping: The stated and the suggested names.
+        missing: Required keys without a value.
+        candidates: The possible names for each missing key.
     """
 
     mapping: Mapping
@@ -63,10 +63,10 @@ class Suggestion:
 
 
 def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epochs: bool) -> Suggestion:
-    """Fills in what a mapping leaves open, where names leave no doubt.
+    """Complete a mapping where the names are unambiguous.
 
     Args:
-        stated: What the user stated; it stays.
+        stated: The mapping of the user; its keys stay.
         runs: The runs.
         metric: The job's metric.
         knows_epochs: Whether the samples of an epoch are known.
@@ -115,7 +115,7 @@ def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epo
 
 
 def _likely_first(names: Sequence[str], parts: Sequence[str]) -> tuple[str, ...]:
-    """Names, those first that hold the earliest of some parts."""
+    """Names, sorted by the first of some parts that they contain."""
 
     def place(name: str) -> int:
         return next((i for i, part in enumerate(parts) if part in name.lower()), len(parts))
@@ -124,9 +124,9 @@ def _likely_first(names: Sequence[str], parts: Sequence[str]) -> tuple[str, ...]
 
 
 def metric_column(columns: Sequence[str], metric: str) -> str | None:
-    """The column of a metric: of its name, or of its name and a word for validation; None in doubt.
+    """The column of a metric, by its name with or without a word for validation; None if ambiguous.
 
-    A column of the training data is never meant.
+    Columns of the training data are never used.
     """
     names = {_plain(metric), *_ALSO.get(metric, ())}
     exact: list[str] = []
@@ -138,16 +138,12 @@ def metric_column(columns: Sequence[str], metric: str) -> str | None:
         core = "".join(word for word in words if word not in (*_VALIDATION, "epoch"))
         if core in names:
             (validated if set(words) & set(_VALIDATION) else exact).append(column)
-    for found in (validated, exact):
-        if len(found) == 1:
-            return found[0]
-        if found:
-            return None
-    return None
+    found = validated or exact
+    return found[0] if len(found) == 1 else None
 
 
 def _position(columns: Sequence[str], *, knows_epochs: bool) -> tuple[str, str | None]:
-    """Which key says how far a run is, and its column; no column if none is known by its name."""
+    """The key that says how far a run is, and its column; None if no column has a known name."""
     usual = [name for name in columns if name not in _LOG_CALLS]
     for key, names in (("samples", _SAMPLES), ("step", _STEPS), ("epoch", _EPOCHS)):
         column = _column(usual, names)
@@ -158,7 +154,7 @@ def _position(columns: Sequence[str], *, knows_epochs: bool) -> tuple[str, str |
 
 
 def _column(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """The column whose name comes first in a list; the shortest of several."""
+    """The column with the earliest of some names; the shortest of several."""
     for wanted in names:
         fitting = [column for column in columns if wanted == _plain(column)]
         if fitting:
@@ -171,7 +167,7 @@ class _Parameters:
 
     Args:
         runs: The runs.
-        stated: What the user stated. Groups of its `name_pattern` are parameters, too, and come first.
+        stated: The mapping of the user; the groups of its `name_pattern` are parameters too and come first.
     """
 
     def __init__(self, runs: Sequence[FoundRun], stated: Mapping) -> None:
@@ -181,10 +177,10 @@ class _Parameters:
         self.names = list(dict.fromkeys([*self._groups, *(name for run in runs for name in run.parameters)]))
 
     def fitting(self, names: Sequence[str]) -> list[str]:
-        """The parameters of the training that have one of some names, the best names first.
+        """The parameters of the training with one of some names, the best names first.
 
-        Groups of the user's pattern are meant before others, and those with `train` in their path before
-        those without. Parameters of the validation never are.
+        Only groups of the user's pattern are returned if there are any, else only parameters with `train` in
+        their name if there are any. Parameters of the validation are never returned.
         """
         found = [
             name
@@ -196,7 +192,7 @@ class _Parameters:
         return groups or [name for name in found if _words(name) & set(_TRAINING)] or found
 
     def may_exceed_one(self, names: Sequence[str]) -> bool:
-        """Whether a parameter of such a name is above 1 in any run, or no number (as `auto` and `0,1`)."""
+        """Whether a parameter with such a name is above 1, or not a number (such as `auto`), in any run."""
         fitting = self.fitting(names)
         if any(name in self._groups for name in fitting):
             return True  # the pattern has not been applied yet
@@ -204,10 +200,10 @@ class _Parameters:
         return any((value := number(text)) is None or not 0 <= value <= 1 for text in texts)
 
     def named(self, names: Sequence[str]) -> str | None:
-        """The parameter that has one of some names; None without one and in doubt.
+        """The parameter with one of some names; None if there is none or if it is ambiguous.
 
-        Of several in one table the best name counts. Parameters of different tables leave a doubt, unless no
-        run has different values of them.
+        Of several in one table, the best name counts. Parameters in different tables are ambiguous if some
+        run has different values for them.
         """
         found = self.fitting(names)
         if len({re.sub(r"[^./]*$", "", name) for name in found}) > 1:
@@ -223,8 +219,8 @@ class _Parameters:
 def _batch_size(parameters: _Parameters) -> str | tuple[str, ...] | None:
     """The global batch size: a parameter, or a batch per device times the devices and the accumulation.
 
-    None in doubt: whether a batch is one of several, of other devices or accumulated, only the user knows.
-    The same holds for whether devices are those of a node or of all nodes.
+    None if it is ambiguous: only the user knows whether a batch is accumulated or that of one device, and
+    whether devices are those of one node or of all nodes.
     """
     if parameters.fitting(_GLOBAL_BATCHES):
         return parameters.named(_GLOBAL_BATCHES)

@@ -1,4 +1,4 @@
-"""Reader of TensorBoard event files: each folder with event files is a run."""
+"""Read past runs from TensorBoard event files: each folder with event files is a run."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from typing import Any
 from tuner.domain.errors import JobError
 from tuner.past_runs.found import (
     MOST_ROWS,
-    MOST_RUNS,
     STEP,
     TIME,
     Found,
     FoundRun,
     LeftOut,
+    UnreadableError,
+    check_size,
     flat_parameters,
+    limited,
     parameters_nearby,
-    too_large,
 )
 
 NAME = "tensorboard"
 _EVENTS = "tfevents"
-#: Tag under which the HParams plugin stores the hyperparameters of a run.
+#: Tag of the hyperparameters that the HParams plugin stores.
 _SESSION_START = "_hparams_/session_start_info"
-#: A folder below a run whose scalars have so few values holds the hyperparameters of the run above it.
+#: A folder below a run with fewer scores than this contains only the hyperparameters of that run.
 _FEWEST_SCORES = 2
 
 
 def accepts(path: Path) -> bool:
-    """Whether a file is an event file by its name."""
+    """Whether a file is an event file, judged by its name."""
     return _EVENTS in path.name and path.is_file()
 
 
 def read(paths: Sequence[Path], _run_column: str | None) -> Found:
-    """The runs of event files: those of one folder are one run.
+    """The runs in event files: the files of one folder are one run.
 
-    Hyperparameters are those of the HParams plugin, of texts that are JSON tables (as Hugging Face's Trainer
-    writes its arguments), and of files such as `hparams.yaml` in the folder.
+    Hyperparameters are read from the HParams plugin, from texts that are JSON tables (as Hugging Face's
+    Trainer writes), and from files such as `hparams.yaml` in the folder.
 
     Args:
         paths: The files.
@@ -57,32 +58,28 @@ def read(paths: Sequence[Path], _run_column: str | None) -> Found:
     for path in sorted(paths):
         folders.setdefault(path.parent, []).append(path)
     left_out: list[LeftOut] = []
-    if len(folders) > MOST_RUNS:
-        words = f"there are {len(folders)} runs; the first {MOST_RUNS} are read"
-        left_out.append(LeftOut(what="the runs of TensorBoard", reason=words))
     runs = {}
-    for folder, files in list(folders.items())[:MOST_RUNS]:
+    for folder, files in limited(folders.items(), "the runs of TensorBoard", left_out):
         found = _of_folder(folder, files, left_out)
         if found is not None:
             runs[folder] = found
     for folder in [f for f in runs if f.name == "train" and f.with_name("validation") in runs]:
         del runs[folder]
-        words = "it has the curve of the training data; that of the validation data lies beside it"
-        left_out.append(LeftOut(what=str(folder), reason=words))
+        reason = "it has the curve of the training data; the validation data are in a folder beside it"
+        left_out.append(LeftOut(what=str(folder), reason=reason))
     return Found(runs=tuple(_with_parameters_below(runs)), left_out=tuple(left_out))
 
 
 def _of_folder(folder: Path, files: Sequence[Path], left_out: list[LeftOut]) -> FoundRun | None:
     """The run of a folder; None if nothing could be read."""
     rows: dict[float, dict[str, float]] = {}
-    parameters, skipped = parameters_nearby(folder / _EVENTS, alone=True)
-    left_out += skipped
+    parameters = parameters_nearby(folder / _EVENTS, left_out, is_alone=True)
     has_read = False
     for path in files:
-        reason = too_large(path)
-        reader = None if reason is not None else _accumulator(path)
-        if reader is None or isinstance(reader, str):
-            left_out.append(LeftOut(what=str(path), reason=reason or str(reader)))
+        try:
+            reader = _accumulator(path)
+        except UnreadableError as error:
+            left_out.append(LeftOut(what=str(path), reason=str(error)))
             continue
         has_read = True
         parameters = {**parameters, **_parameters(reader)}
@@ -97,29 +94,29 @@ def _of_folder(folder: Path, files: Sequence[Path], left_out: list[LeftOut]) -> 
 
 
 def _accumulator(path: Path) -> Any:
-    """TensorBoard's reader of one file, with the file read; a sentence if it is not an event file."""
+    """TensorBoard's reader of an event file, after it has read the file.
+
+    Raises:
+        UnreadableError: It is not an event file or has no scalars.
+    """
     from tensorboard.backend.event_processing import event_accumulator
 
+    check_size(path)
     everything = {event_accumulator.SCALARS: 0, event_accumulator.TENSORS: 0}
     reader = event_accumulator.EventAccumulator(str(path), size_guidance=everything)
     try:
         reader.Reload()
-    except Exception as error:  # a damaged file fails in TensorBoard, in protobuf or in NumPy
-        return f"it is not an event file: {type(error).__name__}: {_first_line(error)}"
+    except Exception as error:  # damaged files raise errors of many kinds
+        words = (str(error).splitlines() or [""])[0]
+        raise UnreadableError(f"it is not an event file: {type(error).__name__}: {words}") from error
     tags = reader.Tags()
-    if not any(
-        tags[kind] for kind in (event_accumulator.SCALARS, event_accumulator.TENSORS)
-    ) and not _parameters(reader):
-        return "no scalar could be read from it: it is empty, damaged, or no event file"
+    if not any(tags[kind] for kind in everything) and not _parameters(reader):
+        raise UnreadableError("no scalar could be read from it: it is empty, damaged, or not an event file")
     return reader
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
-
-
 def _scalars(reader: Any) -> list[tuple[float, float, str, float]]:
-    """Step, time, tag and value of each scalar, also of those that TensorFlow 2 stores as tensors."""
+    """Step, time, tag and value of each scalar, including those that TensorFlow 2 stores as tensors."""
     from tensorboard.backend.event_processing import event_accumulator
     from tensorboard.util import tensor_util
 
@@ -142,7 +139,7 @@ def _scalars(reader: Any) -> list[tuple[float, float, str, float]]:
 
 
 def _parameters(reader: Any) -> dict[str, str]:
-    """Hyperparameters of the HParams plugin, and of texts that are JSON tables."""
+    """Hyperparameters from the HParams plugin and from texts that are JSON tables."""
     from tensorboard.backend.event_processing import event_accumulator
     from tensorboard.plugins.hparams import plugin_data_pb2
     from tensorboard.util import tensor_util
@@ -164,15 +161,15 @@ def _parameters(reader: Any) -> dict[str, str]:
             for name, value in session.hparams.items():
                 kind = value.WhichOneof("kind")
                 found[name] = str(getattr(value, kind)) if kind else ""
-    except Exception:  # what a damaged file holds may be anything
+    except Exception:  # damaged files raise errors of many kinds
         return found
     return found
 
 
 def _with_parameters_below(runs: dict[Path, FoundRun]) -> list[FoundRun]:
-    """The runs, without folders that only hold the hyperparameters of the run above them.
+    """Move hyperparameters from folders below a run to the run.
 
-    `SummaryWriter.add_hparams` of PyTorch writes hyperparameters and final values to a folder below the run.
+    PyTorch's `SummaryWriter.add_hparams` writes hyperparameters and final values to such a folder.
     """
     taken: dict[Path, dict[str, str]] = {}
     left = {}

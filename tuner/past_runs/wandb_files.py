@@ -1,9 +1,9 @@
-"""Reader of Weights & Biases exports: histories of one run, and charts and tables of several runs.
+"""Read past runs from exports of Weights & Biases: histories, charts and tables of runs.
 
-Three kinds of files are read. A history is what `run.history()` gives, as CSV, with the configuration of the
-run in a JSON or YAML file of the same name. A chart that the web page exports has a column `RUN - METRIC` for
-each run. The table of runs that the page exports has a column `Name` and the configuration of each run. The
-binary files of an offline run (`*.wandb`) are not read.
+Three kinds of CSV files are read. A history is the result of `run.history()`, with the configuration of the
+run in a JSON or YAML file of the same name. A chart exported from the web page has a column `RUN - METRIC`
+for each run. The exported table of runs has a column `Name` and the configuration of each run. The binary
+files of an offline run (`*.wandb`) are not read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tuner.past_runs import csv_files
 from tuner.past_runs.csv_files import read_table
-from tuner.past_runs.found import MOST_RUNS, Found, FoundRun, LeftOut, number
+from tuner.past_runs.found import Found, FoundRun, LeftOut, UnreadableError, limited, number
 
 NAME = "wandb"
 #: Columns of a history that Weights & Biases adds.
@@ -24,7 +24,7 @@ _NAME_COLUMN = "Name"
 
 
 def accepts(path: Path) -> bool:
-    """Whether a file is one of this format, by its name and its header."""
+    """Whether a file has this format, judged by its name and header."""
     if path.suffix == ".wandb" and path.is_file():
         return True
     if not csv_files.accepts(path):
@@ -34,13 +34,14 @@ def accepts(path: Path) -> bool:
 
 
 def read(paths: Sequence[Path], run_column: str | None) -> Found:
-    """The runs of exported files.
+    """The runs in exported files.
 
     Args:
         paths: The files.
-        run_column: The column of a history that names the run, if several are in one file.
+        run_column: The column with the name of the run, for a history of several runs.
     """
-    charts, tables, histories, left_out = [], [], [], []
+    charts, tables, histories = [], [], []
+    left_out: list[LeftOut] = []
     for path in paths:
         header = _header(path)
         if path.suffix == ".wandb":
@@ -51,11 +52,18 @@ def read(paths: Sequence[Path], run_column: str | None) -> Found:
             tables.append(path)
         else:
             histories.append(path)
-    found = Found.of([csv_files.read(histories, run_column), _of_charts(charts)])
-    parameters = _parameters(tables)
+    found = csv_files.read(histories, run_column)
+    charted = _of_charts(_tables(charts, left_out), left_out)
+    parameters: dict[str, dict[str, str]] = {}
+    for _, _, rows in _tables(tables, left_out):
+        for row in rows:
+            parameters[row.pop(_NAME_COLUMN, "")] = row
     runs = tuple(
-        replace(run, format=NAME, parameters={**parameters.get(_stem(run), {}), **run.parameters})
-        for run in found.runs
+        # A table of runs has the name of the run or of its file.
+        replace(
+            run, format=NAME, parameters={**parameters.get(run.name or run.source.stem, {}), **run.parameters}
+        )
+        for run in (*found.runs, *charted)
     )
     return Found(runs=runs, left_out=(*left_out, *found.left_out))
 
@@ -64,11 +72,6 @@ _OFFLINE = (
     "the binary file of an offline run is not read. Upload it with `wandb sync`, and export it with "
     "`wandb.Api().run(PATH).history(samples=10000).to_csv(FILE)` and its configuration as FILE.json"
 )
-
-
-def _stem(run: FoundRun) -> str:
-    """What a run is named by in a table of runs: its name, or that of its file."""
-    return run.name or run.source.stem
 
 
 def _header(path: Path) -> list[str]:
@@ -89,47 +92,38 @@ def _is_table(header: Sequence[str]) -> bool:
     return _NAME_COLUMN in header and bool({"State", "Runtime", "User", "Created"} & set(header))
 
 
-def _of_charts(paths: Sequence[Path]) -> Found:
-    """The runs of charts; the columns of one run in several charts are joined by its name."""
+def _tables(
+    paths: Sequence[Path], left_out: list[LeftOut]
+) -> list[tuple[Path, list[str], list[dict[str, str]]]]:
+    """Path, header and rows of each file that can be read."""
+    found = []
+    for path in paths:
+        try:
+            found.append((path, *read_table(path)))
+        except UnreadableError as error:
+            left_out.append(LeftOut(what=str(path), reason=str(error)))
+    return found
+
+
+def _of_charts(
+    tables: Sequence[tuple[Path, list[str], list[dict[str, str]]]], left_out: list[LeftOut]
+) -> list[FoundRun]:
+    """The runs in charts; columns of one run in several charts are joined by its name."""
     by_run: dict[str, dict[float, dict[str, float]]] = {}
     sources: dict[str, Path] = {}
-    left_out = []
-    for path in paths:
-        table = read_table(path)
-        if isinstance(table, str):
-            left_out.append(LeftOut(what=str(path), reason=table))
-            continue
-        header, rows = table
-        axis = header[0]
+    for path, (axis, *columns), rows in tables:
         for row in rows:
             at = number(row.get(axis))
-            if at is None:
-                continue
-            for column in header[1:]:
+            for column in columns:
                 value = number(row.get(column))
                 run, _, metric = column.rpartition(_BETWEEN)
-                if value is None or column.endswith(_BOUNDS):
-                    continue
-                sources.setdefault(run, path)
-                by_run.setdefault(run, {}).setdefault(at, {axis: at})[metric] = value
-    if len(by_run) > MOST_RUNS:
-        words = f"they show {len(by_run)} runs; the first {MOST_RUNS} are read"
-        left_out.append(LeftOut(what="the charts of Weights & Biases", reason=words))
-    runs = [
+                if at is not None and value is not None and not column.endswith(_BOUNDS):
+                    sources.setdefault(run, path)
+                    by_run.setdefault(run, {}).setdefault(at, {axis: at})[metric] = value
+    runs = limited(by_run.items(), "the charts of Weights & Biases", left_out)
+    return [
         FoundRun(
             name=run, source=sources[run], format=NAME, rows=tuple(row for _, row in sorted(rows.items()))
         )
-        for run, rows in list(by_run.items())[:MOST_RUNS]
+        for run, rows in runs
     ]
-    return Found(runs=tuple(runs), left_out=tuple(left_out))
-
-
-def _parameters(tables: Sequence[Path]) -> dict[str, dict[str, str]]:
-    """The configuration of each run by its name."""
-    found: dict[str, dict[str, str]] = {}
-    for path in tables:
-        table = read_table(path)
-        if not isinstance(table, str):
-            for row in table[1]:
-                found[row.get(_NAME_COLUMN, "")] = {k: v for k, v in row.items() if k != _NAME_COLUMN}
-    return found

@@ -1,4 +1,4 @@
-"""The use case `check` for a job with a command: what is read from the script, and when."""
+"""The use case `check`: run one tiny probe of a job, and show what Paceline reads and what it costs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ from tuner.service.launchers import job_prober, passing_folder
 from tuner.service.opening import OpenedJob, checked_epoch_samples
 from tuner.service.plan import worst_dollars
 
-#: A check ends so many seconds after the script's first output, unless its first epoch takes longer.
+#: Default time of a check after the script's first output; a first epoch may take longer.
 MOST_SECONDS = 60.0
-#: A first epoch is waited for until it is this much overdue.
+#: A first epoch may take this factor of its size before the check ends.
 _EPOCH_SLACK = 1.15
 _SAY_SECONDS, _POLL_SECONDS = 10.0, 0.05
+#: Steps of a probe of a Workload.
+_WORKLOAD_STEPS = 12
+#: A first report within this factor of that of a new run shows that the script did not resume.
 _NEAR_START = 1.5
-#: A script that prints and reports nothing is waited for so many times as long: it may still be starting.
+#: Factor of the waiting time for a script that prints nothing: it may still be starting.
 _SILENT = 2.0
 
 
 @dataclass(kw_only=True)
 class CommandCheck:
-    """What a check of a command saw.
+    """The result of a check of a command.
 
     Args:
-        measurement: Of its slice.
-        heard: Lines that were read, and what looks like a score and was not read.
-        schedule: When its next score is due, and whether its steps are timed.
+        measurement: The measurement of its slice.
+        heard: Lines that were read, and lines that look like scores but were not read.
+        schedule: When the next score is due, and whether steps are timed.
         resume: Whether the script resumes, in words.
     """
 
@@ -48,7 +51,7 @@ class CommandCheck:
 
     @property
     def first_score(self) -> CurvePoint | None:
-        """The first score after training began."""
+        """The first score after the start of the training; None if there is none."""
         return next(iter(self.measurement.trained_curve), None)
 
 
@@ -60,15 +63,13 @@ def check_command(
     say: Callable[[str], object] = str,
     make_prober: Callable[[OpenedJob], Prober] = job_prober,
 ) -> CommandCheck:
-    """Runs the present settings, or the smallest configuration, until the script's first score.
-
-    It takes a minute at most beyond start-up, or until the end of the first epoch if that takes longer.
+    """Run the baseline, or the smallest configuration, until the first score of the script.
 
     Args:
-        opened: The job.
-        resume: Whether a second slice tries to resume.
-        wait_seconds: Longest time until the first score, start-up and the rest of a first epoch left out.
-        say: Gets a line of progress now and then.
+        opened: A job with a command.
+        resume: Whether a second slice tests resuming.
+        wait_seconds: Longest time until the first score, without start-up; a first epoch may take longer.
+        say: Called with a line of progress every ten seconds.
         make_prober: Creates the prober; it is closed at the end.
 
     Raises:
@@ -80,7 +81,7 @@ def check_command(
         prober = make_prober(opened)
         assert isinstance(prober, CommandProber)
         try:
-            # What is found out of the script is stored beside the probe's folder.
+            # The prober stores facts about the script beside the folder of the probe.
             probe = folder / "probe"
             handle = prober.start(configuration, Purpose.STATISTICS, Until(samples=1), probe)
             measurement = _first_score(opened, prober, handle, say, wait_seconds)
@@ -104,7 +105,7 @@ def _first_score(
     say: Callable[[str], object],
     wait_seconds: float,
 ) -> Measurement:
-    """Follows a slice to the first score, or as long as a check may take."""
+    """Wait for the first score of a slice, as long as a check may take."""
     size = opened.job.command.epoch_samples
     said_at = started_at = prober.now()
     while True:
@@ -145,10 +146,12 @@ def _progress(measurement: Measurement, heard: Heard, size: int | None) -> str:
     return f"running; no score yet after {where}"
 
 
-def _raise_failure(measurement: Measurement) -> None:
+def _raise_failure(measurement: Measurement, *, with_last_line: bool = False) -> None:
     if not measurement.outcome.is_fault and measurement.outcome is not Outcome.OUT_OF_MEMORY:
         return
     error = (measurement.error or "").strip() or "no error was reported"
+    if with_last_line:
+        error = f"{error.splitlines()[-1]}\n{error}"
     noticed = "".join(f"\nnoticed: {remark}" for remark in measurement.remarks)
     raise ProbeError(
         f"the probe of {measurement.configuration} ended as {measurement.outcome}: {error}{noticed}"
@@ -163,9 +166,9 @@ def _tried_resume(
     say: Callable[[str], object],
     wait_seconds: float,
 ) -> str:
-    """Whether the script resumes, from a second slice."""
+    """Test with a second slice whether the script resumes, and say the result in words."""
     if not opened.job.can_resume:
-        return "no: there is nothing to try, since workload.resume is not stated: each slice starts over"
+        return "no: workload.resume is not stated, so each slice starts over"
     if before.outcome is not Outcome.PAUSED:
         return f"not tried: the run ended as {before.outcome.value}"
     if before.checkpoint is None:
@@ -177,19 +180,21 @@ def _tried_resume(
     if after.outcome.is_fault:
         lines = (after.error or "").strip().splitlines() or ["no error was reported"]
         return f"no: {lines[-1]}"
-    # The checkpoint may be older than the last report: then the script repeats what lies between.
+    # If the checkpoint is older than the last report, the script repeats some training.
     first_after = prober.heard(again).first_samples
-    # One that begins anew reports first where it did before, or nearly so if it reports by the clock.
+    # A script that starts over reports first at about the same place as before.
     near_start = max(_NEAR_START * first_before, before.configuration.batch_size)
     began_anew = after.repeated_seconds > 0 and (first_after is None or first_after <= near_start)
     if began_anew or after.samples <= before.samples:
         reasons = "".join(f"; {remark}" for remark in after.remarks)
-        return f"no: the script began anew{reasons}"
+        return f"no: the script started over{reasons}"
     if after.repeated_seconds > 0:
         repeated = format_seconds(after.repeated_seconds)
         return f"yes: it repeated {repeated} of training, since its checkpoint was older than its last report"
     if not after.curve:
-        return f"yes: it went on from {before.samples} to {after.samples} samples, without a score yet"
+        return (
+            f"yes: it resumed and went from {before.samples} to {after.samples} samples, without a score yet"
+        )
     first = after.curve[0]
     last = before.curve[-1].value if before.curve else float("nan")
     return (
@@ -199,13 +204,13 @@ def _tried_resume(
 
 
 def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]]:
-    """What a check of a command showed, as rows for people and programs."""
+    """The result of a check of a command as rows of name and value."""
     job, measurement, heard = opened.job, check.measurement, check.heard
     section, step, score = job.command, measurement.step_seconds, check.first_score
     rows: list[tuple[str, Any]] = [
         ("job", job.name),
         ("probed", str(measurement.configuration)),
-        # Without a line of progress nothing tells where start-up ended.
+        # Without a line of progress, the end of start-up is unknown.
         ("start-up seconds", round(measurement.startup_seconds, 3) if heard.num_lines else None),
     ]
     rows += [("read", f"{text}  ->  {fields}") for text, fields in heard.matched.items()]
@@ -236,17 +241,17 @@ def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]
 
 
 def _known(heard: Heard, is_true: bool) -> str:
-    """Yes or no, if any line was read."""
+    """`yes` or `no`, or `unknown` if no line was read."""
     return ("yes" if is_true else "no") if heard.num_lines else "unknown"
 
 
 def without_score(check: CommandCheck, wait_seconds: float, metrics: MetricsSection) -> str:
-    """What to do about a check that read no score of a trained model.
+    """Advice for a check that read no score of a trained model.
 
     Args:
-        check: The check.
+        check: The result of the check.
         wait_seconds: How long it waited.
-        metrics: Where the job says that scores are.
+        metrics: The `[workload.metrics]` section of the job.
     """
     heard, samples = check.heard, check.measurement.samples
     longer = "`paceline check --wait 10m` waits longer"
@@ -260,7 +265,7 @@ def without_score(check: CommandCheck, wait_seconds: float, metrics: MetricsSect
         pattern = " or ".join(f"'{pattern}'" for pattern in metrics.patterns)
         cause = f"workload.metrics.pattern = {pattern} is likely wrong: it matches no line that was printed"
     else:
-        place = " or ".join(metrics.paths) or "the file of lines of JSON that Paceline names to the script"
+        place = " or ".join(metrics.paths) or "the file $PACELINE_METRICS"
         cause = f"no line was read from {place} (workload.metrics.source = {metrics.source!r})"
     printed = "".join(f"\n  {line}" for line in heard.printed)
     return (
@@ -269,7 +274,7 @@ def without_score(check: CommandCheck, wait_seconds: float, metrics: MetricsSect
     )
 
 
-_NO_RESUME = "no: each slice starts over and is paid for again; see workload.resume"
+_NO_RESUME = "no: each slice starts over and costs its full time; see workload.resume"
 
 
 def _first_score_words(score: CurvePoint | None) -> str:
@@ -288,7 +293,7 @@ def _next_score_words(check: CommandCheck) -> str:
 
 
 def _cost_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]]:
-    """What running the job costs at best and at worst."""
+    """Rows on the lowest and the highest cost of running the job."""
     budget, score = opened.job.budget, check.first_score
     rows: list[tuple[str, Any]] = []
     if score is not None:
@@ -297,18 +302,61 @@ def _cost_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]]:
         if budget.time is not None and budget.time < 3 * least:
             few = format_seconds(budget.time)
             rows.append(("budget", f"{few} is less than three runs take until their first score"))
-    if budget.time is None:
-        rows.append(("seconds at worst", "no limit in [budget]"))
-    else:
-        rows.append(("seconds at worst", round(budget.time + opened.job.command.grace, 1)))
+    return rows + cost_rows(opened, grace=opened.job.command.grace)
+
+
+def cost_rows(opened: OpenedJob, grace: float = 0.0) -> list[tuple[str, Any]]:
+    """Rows on the highest cost of running the job.
+
+    Args:
+        opened: The job.
+        grace: Seconds that a command may take to save after the end of the budget.
+    """
+    seconds = opened.job.budget.time
+    rows: list[tuple[str, Any]] = [
+        ("seconds at worst", "no limit in [budget]" if seconds is None else round(seconds + grace, 1))
+    ]
     worst = worst_dollars(opened, opened.job.search_space().candidates())
     return rows if worst is None else [*rows, ("dollars at worst", round(worst, 2))]
 
 
 def tiny_configuration(opened: OpenedJob) -> Configuration:
-    """The present settings where the cluster can run them, else the space's smallest configuration."""
+    """The baseline if the cluster can run it, else the smallest configuration of the space."""
     space = opened.job.search_space()
     baseline = opened.job.baseline_configuration()
     if baseline is not None and space.is_runnable(baseline):
         return baseline
     return min(space.candidates(), key=lambda c: (c.nodes, c.batch_size))
+
+
+def check_job(
+    opened: OpenedJob, *, make_prober: Callable[[OpenedJob], Prober] = job_prober
+) -> tuple[Measurement, int]:
+    """Score and train the baseline, or the smallest configuration, for a few steps.
+
+    Args:
+        opened: A job that trains a Workload or replays a recording.
+        make_prober: Creates the prober; it is closed at the end.
+
+    Returns:
+        The measurement of the probe, and the size of the training set.
+
+    Raises:
+        JobError: The workload cannot be built.
+        ProbeError: The probe failed; the message has the error of every rank.
+    """
+    epoch_samples = checked_epoch_samples(opened)
+    configuration = tiny_configuration(opened)
+    # The prober needs the folder until it is closed.
+    with passing_folder(opened, "check") as folder:
+        prober = make_prober(opened)
+        try:
+            handle = prober.start(configuration, Purpose.STATISTICS, Until(steps=_WORKLOAD_STEPS), folder)
+            measurement = prober.poll(handle)
+            while measurement.outcome is Outcome.RUNNING:
+                time.sleep(0.05)
+                measurement = prober.poll(handle)
+        finally:
+            prober.close()
+    _raise_failure(measurement, with_last_line=True)
+    return measurement, epoch_samples

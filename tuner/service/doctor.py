@@ -1,9 +1,8 @@
-"""The use case `doctor`: describe this machine, for people and bug reports."""
+"""The use case `doctor`: describe the hardware and software of this machine."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -17,32 +16,26 @@ _PACKAGES = ("paceline", "torch", "optuna", "sqlalchemy", "alembic", "numpy", "t
 
 
 def doctor_rows() -> list[tuple[str, str, str]]:
-    """Rows of (what, value, advice); advice is empty where all is well."""
+    """Rows of (what, value, advice); the advice is empty if nothing has to be done."""
     return [
         ("python", sys.version.split()[0], ""),
         ("platform", platform.platform(), ""),
         ("hardware", hardware(), ""),
-        *(_package(name) for name in _PACKAGES),
-        _driver(),
+        *(_package(name, name, f"pip install {name}") for name in _PACKAGES),
+        _package("postgresql driver", "psycopg", "pip install 'paceline[postgres]' to share studies"),
         _slurm(),
-        _ray(),
+        _package("ray", "ray", "pip install 'paceline[ray]' for cluster.launcher = 'ray'"),
         _shared_memory(),
         _fashion_mnist(),
         *_devices(),
     ]
 
 
-def _package(name: str) -> tuple[str, str, str]:
+def _package(what: str, name: str, advice: str) -> tuple[str, str, str]:
     try:
-        return name, importlib.metadata.version(name), ""
+        return what, importlib.metadata.version(name), ""
     except importlib.metadata.PackageNotFoundError:
-        return name, "not installed", f"pip install {name}"
-
-
-def _driver() -> tuple[str, str, str]:
-    if importlib.util.find_spec("psycopg") is None:
-        return "postgresql driver", "not installed", "pip install 'paceline[postgres]' to share studies"
-    return "postgresql driver", importlib.metadata.version("psycopg"), ""
+        return what, "not installed", advice
 
 
 def _slurm() -> tuple[str, str, str]:
@@ -54,17 +47,10 @@ def _slurm() -> tuple[str, str, str]:
     return "slurm", value, f"for cluster.launcher = 'slurm': {remedies}"
 
 
-def _ray() -> tuple[str, str, str]:
-    try:
-        return "ray", importlib.metadata.version("ray"), ""
-    except importlib.metadata.PackageNotFoundError:
-        return "ray", "not installed", "pip install 'paceline[ray]' for cluster.launcher = 'ray'"
-
-
 def _shared_memory() -> tuple[str, str, str]:
     folder = Path("/dev/shm")
     if not folder.is_dir():
-        return "shared memory", "none", "ranks of one host may be slow to exchange"
+        return "shared memory", "none", "exchanges between ranks of one host may be slow"
     free = shutil.disk_usage(folder).free
     advice = "" if free > 2**28 else "less than 256 MiB is free: enlarge /dev/shm"
     return "shared memory", f"{free / 2**30:.1f} GiB free", advice
@@ -78,7 +64,7 @@ def _fashion_mnist() -> tuple[str, str, str]:
 
 
 def _devices() -> list[tuple[str, str, str]]:
-    """What torch trains on; importing torch is the point here."""
+    """The devices and backends of torch."""
     try:
         import torch
         import torch.distributed as dist

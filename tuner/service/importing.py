@@ -1,7 +1,8 @@
-"""The use case `import-runs`: read curves that exist already, and store them as past runs of a job."""
+"""The use case `import-runs`: read existing curves and store them as past runs of a job."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,23 +21,23 @@ from tuner.service.opening import OpenedJob, checked_epoch_samples
 
 #: Status of a run that a dry run would store, and of one that cannot be used.
 NOT_STORED, LEFT_OUT = "would be imported", "left out"
-_REPLACED_NOTE = "what was imported from it before, with another configuration or curve, no longer counts"
-#: A message lists so many names and so many reasons at most.
+_REPLACED_NOTE = "an earlier import of it, with another configuration or curve, no longer counts"
+#: Largest numbers of names and of reasons in a message.
 _MOST_NAMES, _MOST_REASONS = 30, 10
 
 Ask = Callable[[str, Sequence[str]], str]
-"""Asks the user for what a key maps to: the question, and the names to choose from."""
+"""A function that asks the user: it gets a question and the names to choose from, and returns the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """What is imported, and how.
+    """Options of an import.
 
     Args:
         sources: Files and folders.
-        mapping: A mapping file; None for none.
-        source_format: The only format that is read; None for any.
-        same_hardware: Whether all runs had the hardware that the job has.
+        mapping: A mapping file; None without one.
+        source_format: The only format that is read; None for all formats.
+        same_hardware: Whether all runs had the same hardware as the job.
     """
 
     sources: tuple[Path, ...]
@@ -47,13 +48,13 @@ class ImportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadRuns:
-    """What was read.
+    """The result of reading past runs.
 
     Args:
-        runs: The runs that can be used, at least one.
-        left_out: The others, with their reasons.
-        mapping: The whole mapping.
-        answers: What the user was asked for, by key.
+        runs: The runs that can be imported, at least one.
+        left_out: The other runs, with reasons.
+        mapping: The complete mapping.
+        answers: The answers of the user, by key.
     """
 
     runs: tuple[PastRun, ...]
@@ -63,21 +64,21 @@ class ReadRuns:
 
 
 def read_past_runs(opened: OpenedJob, options: ImportOptions, ask: Ask | None = None) -> ReadRuns:
-    """Reads past runs and maps them to the job.
+    """Read past runs and map them to the job.
 
     Args:
         opened: The job.
-        options: What is read.
-        ask: Asks for what is not mapped; None where nobody can answer.
+        options: The options of the import.
+        ask: Asks for names that are not mapped; None if nobody can answer.
 
     Raises:
-        JobError: The job replays a recording; a source or the mapping file cannot be read; something is not
-            mapped; or no run can be used.
+        JobError: The job replays a recording, a source or the mapping file cannot be read, a required name is
+            not mapped, or no run can be imported.
     """
     if opened.job.recording() is not None:
         raise JobError(
-            f"{opened.path}: a recorded job replays what was measured and learns from nothing else; import "
-            "runs for a job that trains"
+            f"{opened.path}: a job that replays a recording cannot import runs; import them for a job that "
+            "trains"
         )
     stated = Mapping() if options.mapping is None else load_mapping(options.mapping)
     if options.same_hardware:
@@ -108,13 +109,13 @@ def read_past_runs(opened: OpenedJob, options: ImportOptions, ask: Ask | None = 
 def import_rows(
     opened: OpenedJob, read: ReadRuns, ledger: Ledger | None, *, fresh: bool = False
 ) -> list[dict[str, Any]]:
-    """Stores what was read, and describes each run in a row.
+    """Store past runs, and describe each run in a row.
 
     Args:
         opened: The job.
-        read: What was read.
-        ledger: Where the runs are stored; None to store nothing.
-        fresh: Whether runs that were imported before are left behind.
+        read: The runs.
+        ledger: The ledger to store them in; None to store nothing.
+        fresh: Whether to ignore runs that were imported before.
     """
     if ledger is None:
         stored = [Stored(run=run, status=NOT_STORED) for run in read.runs]
@@ -148,13 +149,13 @@ def _row(opened: OpenedJob, stored: Stored) -> dict[str, Any]:
 
 
 def summary_words(rows: Sequence[dict[str, Any]]) -> str:
-    """How many runs are new, updated, replaced, known and left out."""
+    """The number of runs with each status, in words."""
     counts = Counter(row["status"] for row in rows)
     return "runs: " + ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
 def _answered(suggested: Suggestion, ask: Ask) -> tuple[Mapping, dict[str, Any]]:
-    """The mapping with what the user answers."""
+    """The mapping completed by the answers of the user."""
     answers: dict[str, Any] = {}
     for key in suggested.missing:
         names = suggested.candidates[key]
@@ -169,43 +170,41 @@ def _answered(suggested: Suggestion, ask: Ask) -> tuple[Mapping, dict[str, Any]]
     try:
         mapping = Mapping.model_validate({**suggested.mapping.model_dump(exclude_unset=True), **answers})
     except ValueError as error:
-        raise JobError(f"these answers are no mapping: {error}") from error
+        raise JobError(f"these answers are not a valid mapping: {error}") from error
     return mapping, answers
 
 
 _QUESTIONS = {
     "metric": "Which column is the metric of the job?",
-    "batch_size": "Which parameter is the global batch size, that of all devices together? A number counts "
-    "for all runs; separate factors by a comma.",
-    "learning_rate": "Which parameter is the learning rate? A number counts for all runs.",
-    "epoch_samples": "How many samples has an epoch?",
-    "nodes": "Which parameter is the number of nodes? A number counts for all runs.",
+    "batch_size": "Which parameter is the global batch size (of all devices together)? A number holds for "
+    "all runs; separate factors by a comma.",
+    "learning_rate": "Which parameter is the learning rate? A number holds for all runs.",
+    "epoch_samples": "How many samples does an epoch have?",
+    "nodes": "Which parameter is the number of nodes? A number holds for all runs.",
 }
 
 
 def _value(text: str) -> Any:
     """An answer as a name, a number, or several of them."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    values: list[Any] = []
-    for part in parts:
-        try:
-            values.append(int(part))
-        except ValueError:
-            try:
-                values.append(float(part))
-            except ValueError:
-                values.append(part)
+    values = [_name_or_number(part.strip()) for part in text.split(",") if part.strip()]
     return tuple(values) if len(values) > 1 else values[0] if values else text
 
 
+def _name_or_number(text: str) -> str | float:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
 def _not_mapped(opened: OpenedJob, suggested: Suggestion) -> str:
-    """What is not mapped, what it may be, and a mapping file to start from."""
+    """A message on missing names, their candidates, and a mapping file to start from."""
     lines = [f"{opened.path}: the runs cannot be imported before these are mapped:"]
     for key in suggested.missing:
         names = suggested.candidates[key]
         shown = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
         what = "step, samples or epoch" if key == "step" else key
-        lines.append(f"  {what}: found are {shown or 'no names; state a number or a name_pattern'}")
+        lines.append(f"  {what}: candidates are {shown or 'no names; state a number or a name_pattern'}")
     stated = suggested.mapping.model_dump(exclude_unset=True)
     values = {**dict.fromkeys(suggested.missing), **stated}
     lines += ["Fill in this mapping file, and name it with --mapping:", "", mapping_text(values)]

@@ -1,4 +1,4 @@
-"""Runs that were imported for a job: where they are stored, and what a search learns from them."""
+"""Store imported runs in a study of their own, and load them for a search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tuner.past_runs.convert import PastRun
 from tuner.search.imported_runs import ImportedRuns
 from tuner.service.opening import OpenedJob, own_name
 
-#: Where an imported run comes from, as the first remark of its slices.
+#: Start of the remark that names the origin of an imported run.
 _FROM = "imported from "
 _SAME_HARDWARE = "it ran on hardware as the job has"
 _LEASE_SECONDS = 300.0
@@ -23,14 +23,13 @@ _LEASE_SECONDS = 300.0
 _FOLDER, _CODE = "folder", "code"
 
 
-#: Status of a run that was stored, of which more was stored, that was stored and replaces another one of its
-#: source, and of which nothing is new.
+#: Status of a run: new; known, but with new scores; new, and replacing another one of its source; known.
 NEW, UPDATED, REPLACED, KNOWN = "imported", "updated", "replaced", "already imported"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """What became of a run that was imported.
+    """An imported run and its status.
 
     Args:
         run: The run.
@@ -43,11 +42,11 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class _Known:
-    """A run that is stored and counts.
+    """A stored run.
 
     Args:
-        probe_id: Its probe.
-        measurement: What is stored of it.
+        probe_id: Id of its probe.
+        measurement: Its stored measurement.
     """
 
     probe_id: int
@@ -59,18 +58,17 @@ class _Known:
 
 
 def store_runs(ledger: Ledger, opened: OpenedJob, runs: Sequence[PastRun], *, fresh: bool) -> list[Stored]:
-    """Stores past runs of a job, each once.
+    """Store past runs of a job, each once.
 
-    They are probes of a study of their own (`NAME.imported`), which no search, report or table opens as the
-    job's. A run is known by its configuration and its curve, wherever its file lies. Otherwise it is known by
-    its source: read with another configuration or curve, as after the mapping was corrected, it replaces what
-    was stored. The replaced run stays in the database and does not count.
+    They become probes of a separate study (`NAME.imported`). A run is recognized by its configuration and
+    curve. A run from a known source with another configuration or curve replaces the stored run, which stays
+    in the database but does not count.
 
     Args:
-        ledger: Where they are stored.
+        ledger: The ledger to store them in.
         opened: The job.
         runs: The runs.
-        fresh: Whether runs that were imported before are left behind.
+        fresh: Whether to ignore runs that were imported before.
     """
     goal, owner = opened.job.goal, own_name()
     described = {
@@ -107,7 +105,7 @@ def store_runs(ledger: Ledger, opened: OpenedJob, runs: Sequence[PastRun], *, fr
             measurement = replace(further, remarks=_remarks(run))
             lease = ledger.take_probe(same.probe_id, owner=owner, lease_seconds=_LEASE_SECONDS)
             known.remove(same)
-            # Where it lies now is noted, so that it is found there.
+            # The new remarks have its present source.
             status = KNOWN if adds_nothing else UPDATED
         ledger.append_slice(lease, measurement)
         ledger.release(lease)
@@ -119,9 +117,9 @@ def store_runs(ledger: Ledger, opened: OpenedJob, runs: Sequence[PastRun], *, fr
 
 
 def _with_replaced(ledger: Ledger, known: Sequence[_Known], found: Sequence[Stored]) -> list[Stored]:
-    """Ends what was stored from the source of a run before and is not that run; new runs say so.
+    """End the stored runs that other runs of the same source replace, and set the status of new runs.
 
-    A source that names several runs, as of equal names, says nothing.
+    A source with several runs of the same name is ignored.
     """
     sources = Counter(one.run.source for one in found)
     result = []
@@ -134,16 +132,18 @@ def _with_replaced(ledger: Ledger, known: Sequence[_Known], found: Sequence[Stor
             and not _is_same(stored.measurement, one.run.measurement)
         ]
         for stored in replaced:
-            ledger.end_probe(stored.probe_id, Outcome.STOPPED, "its source was imported with other values")
+            ledger.end_probe(
+                stored.probe_id, Outcome.STOPPED, "its source was imported again with other values"
+            )
         result.append(replace(one, status=REPLACED) if replaced and one.status == NEW else one)
     return result
 
 
 def imported_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
-    """The study of the runs that count for a job now; None if there is none.
+    """The study of the runs that count for a job; None if there is none.
 
-    It is of the job's name, metric and training (`_training`), and of the same folder or the same script. So
-    it is found after the script was edited, and after the folder was moved.
+    It has the job's name, metric and training (`_training`), and the same folder or the same script. So it is
+    found after the script was edited or the folder was moved.
     """
     prefix = f"{_digest(opened)}-"
     found = [
@@ -160,7 +160,7 @@ def imported_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
 
 
 def imports_left_behind(ledger: Ledger, opened: OpenedJob) -> str | None:
-    """Says that runs were imported in this folder before the command or the Workload changed; None if not."""
+    """A warning if the command or Workload changed since runs were imported in this folder; else None."""
     goal, name, folder = opened.job.goal, _study_name(opened), _folder(opened)
     described = [study.job for study in ledger.studies() if study.job_name == name]
     is_here = any((one.get(_FOLDER), one.get("metric")) == (folder, goal.metric) for one in described)
@@ -171,12 +171,12 @@ def imports_left_behind(ledger: Ledger, opened: OpenedJob) -> str | None:
     )
     return (
         f"{changed} changed since runs were imported for {opened.job.name}, so these runs do not count. If "
-        "they are still of this training, import them again with `paceline import-runs`"
+        "they still belong to this training, import them again with `paceline import-runs`"
     )
 
 
 def imported_runs(ledger: Ledger, opened: OpenedJob) -> ImportedRuns:
-    """The runs that were imported for a job and its metric; none for one that replays a recording."""
+    """The runs that were imported for a job; empty for a job that replays a recording."""
     study = None if opened.job.recording() is not None else imported_study(ledger, opened)
     if study is None:
         return ImportedRuns()
@@ -188,11 +188,11 @@ def imported_runs(ledger: Ledger, opened: OpenedJob) -> ImportedRuns:
 
 
 def imported_evidence(imported: ImportedRuns, weights: dict[str, float]) -> ImportedEvidence | None:
-    """What the answer says of imported runs; None without any.
+    """The part of a recommendation on imported runs; None without any.
 
     Args:
         imported: The runs.
-        weights: Name of each law to the weight that the imported runs' prior has in it now.
+        weights: Weight of the imported runs' prior for each law, by its name.
     """
     if not imported.probes:
         return None
@@ -215,19 +215,19 @@ def _study_name(opened: OpenedJob) -> str:
 
 
 def _fingerprint(opened: OpenedJob) -> str:
-    """Names what is imported and where: see `imported_study`."""
+    """Fingerprint of the study; see `imported_study`."""
     return f"{_digest(opened)}-{hashlib.sha256(_folder(opened).encode()).hexdigest()[:8]}"
 
 
 def _digest(opened: OpenedJob) -> str:
-    """Digest of a job's metric and training; not of its target, space, baseline and budget."""
+    """Digest of a job's metric and training, independent of target, space, baseline and budget."""
     goal = opened.job.goal
     parts = ["imported runs", goal.metric, "max" if goal.maximize else "min", *_training(opened)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _training(opened: OpenedJob) -> list[str]:
-    """What a job trains: command and environment, or the path and the parameters of its Workload."""
+    """Identity of a job's training: command and environment, or path and parameters of the Workload."""
     job = opened.job
     if job.runs_command:
         return [job.command.command, json.dumps(job.command.environment, sort_keys=True)]
@@ -237,7 +237,7 @@ def _training(opened: OpenedJob) -> list[str]:
 
 
 def _folder(opened: OpenedJob) -> str:
-    """The folder that a command runs in, or that of the job file."""
+    """Working folder of the command, or the folder of the job file."""
     folder = opened.folder / opened.job.command.folder if opened.job.runs_command else opened.folder
     return str(folder.resolve())
 
@@ -247,24 +247,24 @@ def _curve(measurement: Measurement) -> dict[int, float]:
 
 
 def _is_same(stored: Measurement, measurement: Measurement) -> bool:
-    """Whether a stored run is the one that was found, as far as both go."""
+    """Whether a stored run equals another one, as far as both curves go."""
     if stored.configuration != measurement.configuration:
         return False
     old, new = _curve(stored), _curve(measurement)
     shared = old.keys() & new.keys()
-    # A long curve is stored in part, and another part of it once it is longer.
+    # Of a long curve, only some scores are stored, and others once it is longer.
     needed = min(len(old), len(new), 3)
     return len(shared) >= needed and all(old[samples] == new[samples] for samples in shared)
 
 
 def _adds_nothing(stored: Measurement, run: PastRun) -> bool:
-    """Whether all of a run is stored, and that its hardware is the job's, too."""
+    """Whether all scores of a run are stored, and whether its hardware is noted."""
     says_hardware = not run.is_same_hardware or _SAME_HARDWARE in stored.remarks
     return run.measurement.samples <= stored.samples and says_hardware
 
 
 def _remarks(run: PastRun) -> tuple[str, ...]:
-    """Where a run comes from, and on what it ran."""
+    """Remarks on the origin and the hardware of a run."""
     words = (f"{_FROM}{run.origin} ({run.format})", _source_remark(run))
     return (*words, _SAME_HARDWARE) if run.is_same_hardware else words
 

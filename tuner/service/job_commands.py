@@ -1,4 +1,4 @@
-"""Commands that need no study: write and check a job, and show what Paceline finds here."""
+"""Commands without a study: write and check a job, calibrate, print schemas, describe this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from tuner.service.options import (
 from tuner.service.output import print_rows, say
 
 if TYPE_CHECKING:
-    from tuner.domain.measurement import Measurement
     from tuner.service.opening import OpenedJob
 
 
@@ -90,7 +89,7 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool, wait:
         if yes:
             return True
         if not sys.stdin.isatty():
-            say("note: the command was not run, because nobody can be asked here; --yes runs it unasked")
+            say("note: the command was not run, since there is no terminal; --yes runs it without asking")
             return False
         return typer.confirm(question, default=True, err=True)
 
@@ -163,8 +162,8 @@ def check(
 
 
 def _workload_rows(opened: OpenedJob) -> list[tuple[str, Any]]:
-    """What a tiny probe of a Workload, or of a recording, showed."""
-    from tuner.service.check import check_job, cost_rows
+    """The result of a tiny probe of a Workload or a recording, as rows."""
+    from tuner.service.check_command import check_job, cost_rows
 
     recording = opened.job.recording()
     say(f"{'replaying' if recording else 'scoring the untrained model and training'} a few steps")
@@ -189,7 +188,8 @@ def _workload_rows(opened: OpenedJob) -> list[tuple[str, Any]]:
             ("configurations", len(recording.configurations())),
         ]
     else:
-        rows.append(("seconds of a scoring", round(_scoring_seconds(measurement), 3)))
+        scoring_seconds = measurement.scoring_seconds / max(len(measurement.curve), 1)
+        rows.append(("seconds of a scoring", round(scoring_seconds, 3)))
         if per_second is not None:
             rows.append(("seconds an epoch", round(epoch_samples / per_second, 2)))
         rows += [
@@ -197,10 +197,6 @@ def _workload_rows(opened: OpenedJob) -> list[tuple[str, Any]]:
             ("peak bytes of a rank", measurement.peak_bytes),
         ]
     return rows + cost_rows(opened)
-
-
-def _scoring_seconds(measurement: Measurement) -> float:
-    return measurement.scoring_seconds / max(len(measurement.curve), 1)
 
 
 def calibrate(
@@ -265,7 +261,7 @@ def schema(
 
 
 def doctor(output_format: FormatOption = Format.TABLE) -> None:
-    """Show the hardware and software Paceline uses here; paste it into bug reports."""
+    """Show the hardware and software that Paceline uses here; paste it into bug reports."""
     from tuner.service.doctor import doctor_rows
 
     rows = [{"name": what, "value": value, "advice": advice} for what, value, advice in doctor_rows()]

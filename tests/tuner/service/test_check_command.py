@@ -89,7 +89,7 @@ while step < 2000:
 """
 
 
-@pytest.mark.parametrize(("resumes", "words"), [("yes", "yes: "), ("", "no: the script began anew")])
+@pytest.mark.parametrize(("resumes", "words"), [("yes", "yes: "), ("", "no: the script started over")])
 def test_a_checkpoint_older_than_the_last_report_is_a_resume(
     tmp_path: Path, resumes: str, words: str
 ) -> None:
@@ -125,5 +125,5 @@ def test_a_script_that_refuses_its_folder_is_said_to_and_why(tmp_path: Path) -> 
     script = RESUMES.format(resumes="").replace("while step", refuses + "while step")
     (tmp_path / "train.py").write_text(script)
     check = check_command(open_job(tmp_path / "job.toml"), resume=True)
-    assert check.resume.startswith("no: the script began anew; the script refused")
+    assert check.resume.startswith("no: the script started over; the script refused")
     assert "to NOT exist" in check.resume

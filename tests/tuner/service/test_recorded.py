@@ -20,7 +20,7 @@ from tuner.probes.recorded import RecordedProber
 from tuner.recordings.file import load_recording
 from tuner.search.events import SearchEvent
 from tuner.search.policy import StopKind
-from tuner.service.check import check_job
+from tuner.service.check_command import check_job
 from tuner.service.launchers import job_prober
 from tuner.service.opening import OpenedJob, changed_words, open_job
 from tuner.service.plan import plan_lines
