@@ -81,8 +81,8 @@ def test_what_is_not_mapped_ends_with_exit_code_2_off_a_terminal(folder: Path, p
     assert ended.code == 2
     assert ended.stdout == ""
     for words in (
-        "  metric: found are",
-        "  step, samples or epoch: found are",
+        "  metric: candidates are",
+        "  step, samples or epoch: candidates are",
         "  batch_size: ",
         "  learning_rate: ",
     ):
@@ -100,7 +100,7 @@ def test_a_mapping_file_may_be_wrong(folder: Path, paceline: Command) -> None:
 def test_nothing_is_imported_for_a_recording_or_from_nowhere(folder: Path, paceline: Command) -> None:
     ended = paceline("import-runs", write_job(folder), "--from", "runs.csv")
     assert ended.code == 2
-    assert "a recorded job replays" in ended.stderr
+    assert "a job that replays a recording cannot import runs" in ended.stderr
     ended = paceline("import-runs", "job.toml", "--from", "nowhere")
     assert ended.code == 2
     assert "there is no such file or folder" in ended.stderr

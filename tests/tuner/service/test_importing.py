@@ -334,7 +334,5 @@ def test_epochs_of_a_workload_count_with_its_training_set(desk: Desk) -> None:
 
 def test_a_recorded_job_learns_from_nothing_else(tmp_path: Path, runs: Path) -> None:
     opened = open_job(write_job(tmp_path))
-    with pytest.raises(
-        JobError, match="a recorded job replays what was measured and learns from nothing else"
-    ):
+    with pytest.raises(JobError, match="a job that replays a recording cannot import runs"):
         read_past_runs(opened, ImportOptions(sources=(runs,)))
