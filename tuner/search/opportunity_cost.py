@@ -1,10 +1,10 @@
 """Opportunity cost of running a probe concurrently with other slices and the leader's own training.
 
-Elapsed time counts once, however many nodes are busy. So a probe on nodes that would be idle costs no time.
-It costs time if it keeps the leader from its nodes, or the search from its end: as much as it takes longer
-than what delays them anyway. Dollars are paid for every node that is held: if the goal is to minimize
-dollars, every probe costs its own price, and the leader does not train concurrently with a probe that is
-worth its price, since that training is wasted if the probe goes well.
+The leader is the candidate with the smallest expected cost, if it must still be trained. If the goal is to
+minimize seconds, a probe on nodes that would be idle costs nothing. A probe that delays the leader or the end
+of the search costs the seconds of this delay. If the goal is to minimize dollars, every probe costs its own
+price, because each node in use is paid for. Then the leader does not train concurrently with a probe that
+pays for itself, because this training is wasted if the probe finds a better configuration.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tuner.search.state import SearchState
 
 @dataclass(frozen=True, kw_only=True)
 class OpportunityCost:
-    """The costs of one decision.
+    """Opportunity costs of probes in one decision.
 
     Args:
-        state: What is known, and the slices in flight.
-        leader: What is expected to cost least, if it is still to be trained; None if it is not.
+        state: State of the search, with the slices in flight.
+        leader: The candidate with the smallest expected cost if it must still be trained, else None.
     """
 
     state: SearchState
@@ -35,38 +35,38 @@ class OpportunityCost:
 
     @property
     def leader_is_under_way(self) -> bool:
-        """Whether the leader trains."""
+        """Whether the leader is training now."""
         return self.leader is not None and self.is_under_way(self.leader)
 
     @property
     def leader_fits(self) -> bool:
-        """Whether the leader may be started now."""
+        """Whether there is capacity to start the leader now."""
         return self.leader is not None and not self.leader_is_under_way and self.state.fits(self.leader)
 
     def is_under_way(self, configuration: Configuration) -> bool:
-        """Whether a run with these statistics is."""
+        """Whether a run with this configuration's statistics is in flight."""
         return run_key(self.state.job, configuration) in self.state.keys_under_way
 
     def leads(self, configuration: Configuration) -> bool:
-        """Whether a configuration trains as the leader, so that it is not to be probed."""
+        """Whether a configuration is the leader and trains concurrently with probes, so needs no probe."""
         return self.state.capacity.is_shared and self.counts_seconds and configuration == self.leader
 
     def cost(self, configuration: Configuration, seconds: float, price: float) -> float:
-        """What a probe costs in the goal's unit.
+        """Opportunity cost of a probe in the goal's unit.
 
         Args:
-            configuration: What is probed.
-            seconds: How long the probe takes.
-            price: Of a second of it, in the goal's unit.
+            configuration: The configuration to probe.
+            seconds: Expected charged seconds of the probe.
+            price: Cost of a second of the probe in the goal's unit.
         """
         if not self.state.terms.is_training:
-            return 0.0  # it is paid for with another machine's time than what it saves
+            return 0.0  # emulation takes time of this machine, not of the cluster that the goal is about
         if not self.counts_seconds or not self.state.capacity.is_shared:
             return seconds * price
         return max(seconds - self._idle_seconds(configuration), 0.0)
 
     def _idle_seconds(self, configuration: Configuration) -> float:
-        """How long the nodes of a probe would be idle without it."""
+        """Seconds for which the nodes of a probe would be idle without the probe."""
         state, leader = self.state, self.leader
         waits = max((active.left_seconds for active in state.capacity.under_way), default=0.0)
         if leader is None:

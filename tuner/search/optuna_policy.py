@@ -1,4 +1,4 @@
-"""Search policy that uses an Optuna sampler, with a rule that ends runs that cannot win."""
+"""Search policy that uses an Optuna sampler and stops runs that cannot win."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Start,
 from tuner.search.runs import Run
 from tuner.search.state import SearchState
 
-#: Step chunks in which a run trains, so that it can be given up between them.
+#: Length of a slice in seconds; a run can be given up between slices.
 _SLICE_SECONDS = 10.0
-#: Until a run reaches the target, a run may use this share of the time budget before it is given up.
+#: Before any run has reached the target, a run is given up after this share of the time budget.
 _SHARE_OF_BUDGET = 0.2
 
 
 class OptunaPolicy:
-    """Trains what Optuna's sampler suggests, one run after the other or concurrently.
+    """Trains the configurations that an Optuna sampler suggests, one after the other or concurrently.
 
-    A slice in flight is a running trial of the study: TPE counts it among the bad ones (constant liar), and
-    GP evaluates what more a suggestion would show (expected improvement of the batch), so that neither
-    suggests the same again.
+    A slice in flight is a running trial of the Optuna study. TPE treats running trials as bad ones (constant
+    liar), and GP accounts for them in its acquisition function, so neither suggests the same again.
 
-    A run is given up once it has trained for longer than the best one took to the target; before any
-    has reached it, once it has used a fifth of the time budget, if there is one.
+    A run is given up once it has trained for longer than the best run took to the target. Before any run has
+    reached the target, a run is given up after a fifth of the time budget, if there is one.
     """
 
     def __init__(self) -> None:
@@ -72,7 +71,7 @@ class OptunaPolicy:
         done = run.measurement.training_seconds
         if done >= limit:
             return Abandon(probe_id=run.probe.probe_id, reason="it can no longer win")
-        # Where it starts over, what is paid for again is doubled at least.
+        # If each slice starts over, at least double the training time with each slice.
         slice_seconds = max(_SLICE_SECONDS, done) if not state.terms.resumes else _SLICE_SECONDS
         until = Until(training_seconds=min(done + slice_seconds, limit))
         if not run.is_open:  # a rank failed, or the target was moved: it resumes as a new probe

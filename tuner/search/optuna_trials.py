@@ -1,4 +1,4 @@
-"""The Optuna study of a search: every probed configuration is a trial of it."""
+"""The Optuna study of a search: every probe is a trial."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tuner.search.sampler import ProposedSampler, distributions, knob_distributi
 
 
 class StudyTrials:
-    """Keeps an Optuna study up to date with the probes, so that Optuna's own tools show them.
+    """Stores the probes as trials of an Optuna study, so that Optuna's own tools can show them.
 
-    The study's value is the training seconds to target (minimized). A run that reaches it is COMPLETE, one
-    that is given up PRUNED, one that broke down FAIL; a timing probe is PRUNED without a value.
-    Intermediate values are the metric by samples, one for each scoring.
+    A trial's value is the training seconds to target (minimized). A run that reaches the target is COMPLETE,
+    a run that is given up is PRUNED, and a failed run is FAIL. A timing probe is PRUNED without a value.
+    Intermediate values are the scores, by samples.
 
     Args:
-        study: The study; its sampler chooses in `ask`.
+        study: The Optuna study; `ask` uses its sampler.
         job: The job.
     """
 
@@ -32,7 +32,7 @@ class StudyTrials:
         self._asked = distributions(self._space, baseline.as_dict() if baseline else None)
 
     def begin(self, configuration: Configuration, purpose: Purpose) -> int:
-        """Makes a chosen configuration a trial; returns its number."""
+        """Creates a trial for a chosen configuration and returns its number."""
         chooser = self._study.sampler
         self._study.sampler = ProposedSampler(configuration)
         try:
@@ -45,8 +45,8 @@ class StudyTrials:
         return _described(trial, configuration, purpose)
 
     def ask(self) -> tuple[int, Configuration]:
-        """The trial that the study's own sampler suggests: its number and configuration."""
-        # Asked for before the trial is one: it is no trial of itself.
+        """Creates a trial that the study's sampler suggests; returns its number and configuration."""
+        # List the untried configurations before `ask` adds the new trial.
         left = untried(self._study, self._space) if isinstance(self._space, ListedSpace) else []
         trial = self._study.ask(self._asked)
         asked = Configuration(trial.params)
@@ -54,12 +54,12 @@ class StudyTrials:
             offered = knob_distributions(self._space, asked.strategy)[knob].choices
             suggested: AxisValue = trial.suggest_categorical(knob, offered)  # type: ignore[assignment]
             asked = asked.replaced(**{knob: choice.nearest(suggested)})
-        if left and asked not in left:  # knobs are asked for one by one, and may be none of the list together
+        if left and asked not in left:  # knobs are sampled one by one, so they may not match the list
             asked = ListedSpace(configurations=tuple(left)).nearest(asked)
         return _described(trial, asked, Purpose.TRAINING), asked
 
     def report(self, number: int, points: Sequence[CurvePoint]) -> None:
-        """Adds scorings to a trial that has not ended; Optuna keeps the first value at each place."""
+        """Reports new scores to a running trial; Optuna stores the first value at each number of samples."""
         running = self._stored(number)
         if running is None:
             return
@@ -71,7 +71,14 @@ class StudyTrials:
     def end(
         self, number: int, outcome: Outcome, seconds_to_target: float | None, seen: Measurement | None
     ) -> None:
-        """Reports the end of a trial; one that was reported already is left alone."""
+        """Ends a trial, unless it has ended already.
+
+        Args:
+            number: Number of the trial.
+            outcome: Outcome of the probe.
+            seconds_to_target: Training seconds to target; None if the run did not reach it.
+            seen: Measurement of the probe; None if there is none.
+        """
         running = self._stored(number)
         if running is None:
             return
@@ -86,19 +93,19 @@ class StudyTrials:
         self._study.tell(number, seconds_to_target, state=state)
 
     def fail_orphans(self, known: Collection[int]) -> None:
-        """Ends running trials for which no probe was recorded: the tuner ended in between."""
+        """Ends running trials without a probe. They are left if the tuner is killed between the two."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number not in known:
                 self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _stored(self, number: int) -> FrozenTrial | None:
-        """What is stored of a trial that has not ended."""
+        """The stored trial with this number if it is running, else None."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return next((trial for trial in running if trial.number == number), None)
 
 
 def _described(trial: optuna.Trial, configuration: Configuration, purpose: Purpose) -> int:
-    """Stores what a trial is, where its parameters do not say it; returns its number."""
+    """Stores a trial's purpose, and its configuration if its parameters differ; returns its number."""
     if Configuration(trial.params) != configuration:
         trial.set_user_attr("configuration", configuration.key)
     trial.set_user_attr("purpose", purpose.value)

@@ -18,11 +18,12 @@ class Start:
     """Start a new probe.
 
     Args:
-        configuration: What to probe; feasible.
-        purpose: Why.
-        until: Where the slice ends.
-        reason: One sentence for people.
-        resume_from: A probe whose checkpoint the run starts from: it differs in nodes only.
+        configuration: The configuration to probe; it must be feasible.
+        purpose: Purpose of the slice.
+        until: End of the slice.
+        reason: The reason for the user, as one sentence.
+        resume_from: ID of a probe from whose checkpoint the run starts. Its configuration may differ in nodes
+            only.
     """
 
     configuration: Configuration
@@ -37,10 +38,10 @@ class Continue:
     """Resume a paused probe.
 
     Args:
-        probe_id: The probe.
-        purpose: Why this slice runs.
-        until: Where the slice ends.
-        reason: One sentence for people.
+        probe_id: ID of the probe.
+        purpose: Purpose of the slice.
+        until: End of the slice.
+        reason: The reason for the user, as one sentence.
     """
 
     probe_id: int
@@ -51,11 +52,11 @@ class Continue:
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """Start the run that the Optuna study's own sampler suggests.
+    """Start a run with the configuration that the Optuna study's sampler suggests.
 
     Args:
-        until: Where the slice ends.
-        reason: One sentence for people.
+        until: End of the slice.
+        reason: The reason for the user, as one sentence.
     """
 
     until: Until
@@ -64,11 +65,11 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Abandon:
-    """Give a paused probe up.
+    """Give up a paused probe.
 
     Args:
-        probe_id: The probe.
-        reason: One sentence for people.
+        probe_id: ID of the probe.
+        reason: The reason for the user, as one sentence.
     """
 
     probe_id: int
@@ -77,10 +78,10 @@ class Abandon:
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """Start nothing more until a slice in flight has ended; there is one.
+    """Start nothing more until a slice in flight has ended. At least one slice must be in flight.
 
     Args:
-        reason: One sentence for people.
+        reason: The reason for the user, as one sentence.
     """
 
     reason: str
@@ -90,11 +91,11 @@ class StopKind(StrEnum):
     """Why a search ends."""
 
     ARRIVED = "arrived"
-    """As many trainings as requested reached the target, or one did and verified the answer."""
+    """The requested training, or the verification of the answer, reached the target."""
     NO_GAIN = "no_gain"
     """No further probe is expected to pay back its cost."""
     BUDGET = "budget"
-    """Time, dollars or probes are used up."""
+    """The budget of time, dollars, node hours or probes is used up."""
     UNREACHABLE = "out_of_reach"
     """No configuration is expected to reach the target within the goal's limits."""
     FAULTS = "faults"
@@ -106,8 +107,8 @@ class Stop:
     """End the search.
 
     Args:
-        kind: Why.
-        reason: One sentence for people.
+        kind: Why the search ends.
+        reason: The reason for the user, as one sentence.
     """
 
     kind: StopKind
@@ -119,11 +120,11 @@ Action = Start | Continue | Ask | Abandon | Wait | Stop
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """An action with what was believed when it was chosen.
+    """An action, with the forecasts from which it was chosen.
 
     Args:
-        action: What to do.
-        beliefs: What was believed; None where nothing had been measured, or the policy has no model.
+        action: The action.
+        beliefs: The forecasts; None if nothing was measured yet or the policy has no model.
     """
 
     action: Action
@@ -131,12 +132,13 @@ class Decision:
 
 
 class Policy(Protocol):
-    """Decides what to do next from the state alone, so that a restarted search decides alike.
+    """Decides the next action from the state alone, so that a restarted search decides the same.
 
-    The state's capacity lists the slices in flight and what is free. An action fits that capacity (what is
-    asked of Optuna waits until it does), and is of no run in flight. `Stop` ends the slices in flight, too,
-    unless they could still change it: NO_GAIN and OUT_OF_REACH count as `Wait` until then.
+    The state's capacity lists the slices in flight and the free nodes. An action must fit this capacity
+    (except `Ask`, which waits until it does) and must not concern a run in flight. `Stop` also ends the
+    slices in flight. But the kinds NO_GAIN and UNREACHABLE count as `Wait` until these slices have ended,
+    because their results may change the decision.
     """
 
     def decide(self, state: SearchState) -> Decision:
-        """The next action; `Stop` once, and then the search is over."""
+        """Decides the next action. It is not called again after `Stop`."""

@@ -10,18 +10,19 @@ from tuner.search.beliefs import Beliefs
 from tuner.search.context import SearchContext
 from tuner.search.state import SearchState, run_of
 
-#: Levels at which predictions are stored: the median and the central 90% interval.
+#: Quantile levels at which predictions are stored: the median and the central 90% interval.
 LEVELS = (0.05, 0.5, 0.95)
+#: Number of the fastest configurations whose predictions are stored.
 _MOST_STORED = 12
 
 
 def remember_beliefs(
     context: SearchContext, state: SearchState, beliefs: Beliefs, *, also: Configuration | None = None
 ) -> None:
-    """Stores the predictions that matter and both fits.
+    """Stores predictions and both model fits in the ledger.
 
-    It stores those of every started run, of the present settings, of the configurations expected to be
-    the fastest, and of `also`.
+    It stores the predictions of all started runs, the present settings, the configurations with the smallest
+    median time, and `also`.
     """
     forecast, study, now = beliefs.forecast, context.study, context.clock()
     quantiles = np.stack([forecast.quantile(level) for level in LEVELS])

@@ -1,4 +1,4 @@
-"""What the next slice of each candidate is charged: by real ranks, or by this machine if it emulates them."""
+"""Cost of each candidate's next slice, on real ranks or on this machine if it emulates the ranks."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tuner.ledger import ProbeRecord
 from tuner.search.prospects import Prospects
 from tuner.search.state import SearchState
 
-#: What a step of one replica, and a sample in it, are taken to cost before anything was emulated, seconds; so
-#: many measured slices outweigh it.
+#: Prior cost of emulation in seconds: of a step of one replica, and of a sample.
 _BEFOREHAND = np.array([1e-3, 5e-5])
+#: Weight of this prior in the least-squares fit, relative to a measured slice.
 _PRIOR_WEIGHT = 0.3
-#: Neither is ever taken for less than this share of it.
+#: Minimum of both fitted costs, as a share of the prior.
 _LEAST_SHARE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeCost:
-    """Charges of the machine that runs the slices.
+    """Costs of probing each candidate, in the goal's unit.
 
     Args:
-        price: In the goal's unit, of one charged second, `(num,)`.
-        per_second: In the goal's unit, of one training second, `(num,)`.
-        per_slice: In the goal's unit, of the next slice besides its training, `(num,)`.
+        price: Cost of one charged second, `(num,)`.
+        per_second: Cost of one training second, `(num,)`.
+        per_slice: Fixed cost of the next slice, without training, `(num,)`.
         startup: Seconds that starting a slice takes.
     """
 
@@ -41,15 +41,15 @@ class ProbeCost:
 
 
 def probe_cost(state: SearchState, prospects: Prospects, price: Array) -> ProbeCost:
-    """The charges of real ranks and of emulated ones, each where it would run.
+    """Costs of probing each candidate, on real ranks or on emulated ones.
 
-    Real ranks hold their nodes while they train and score. Emulated ones hold this machine, a second of which
-    counts as one of the cheapest nodes.
+    Real ranks use their nodes while they train and evaluate. Emulated ranks use this machine, for which a
+    second costs as much as for the cheapest candidate.
 
     Args:
-        state: What was measured.
-        prospects: The candidates.
-        price: Of a second of training of each, in the goal's unit, `(num,)`.
+        state: State of the search.
+        prospects: Time to target of every candidate.
+        price: Cost of a training second of each candidate in the goal's unit, `(num,)`.
     """
     startup = state.slice_seconds if state.terms.pays_to_resume else state.startup_seconds
     charged = np.full(len(price), state.overhead)
@@ -75,15 +75,16 @@ def probe_cost(state: SearchState, prospects: Prospects, price: Array) -> ProbeC
 def emulated_seconds_per_sample(
     configurations: Sequence[Configuration], probes: Sequence[ProbeRecord], cluster: Cluster
 ) -> Array:
-    """Seconds of this machine for each sample of emulated runs, `(num,)`.
+    """Seconds that this machine needs per sample to emulate each configuration, `(num,)`.
 
-    Least squares of relative errors over all slices that trained, by steps of a replica and by samples; what
-    was assumed keeps it bounded. Runs in which one replica stands for all ranks count separately.
+    The cost is linear in the steps of replicas and in samples. It is fitted to all emulated slices by least
+    squares of relative errors, with a prior. Strategies that one replica can emulate for all ranks are fitted
+    separately.
 
     Args:
-        configurations: What is asked about.
-        probes: What was measured.
-        cluster: What is emulated.
+        configurations: The configurations.
+        probes: Probes with the measured slices.
+        cluster: The emulated cluster.
     """
     rows: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for probe in probes:
@@ -105,7 +106,7 @@ def _is_common(configuration: Configuration) -> bool:
 
 
 def _steps(configuration: Configuration, cluster: Cluster, samples: float) -> float:
-    """Steps of replicas in which so many samples are seen."""
+    """Number of replica steps that train a number of samples."""
     replicas = 1 if _is_common(configuration) else cluster.num_ranks(configuration.nodes)
     return samples / configuration.batch_size * replicas
 

@@ -1,4 +1,4 @@
-"""Time to target of every candidate, as the policy weighs it."""
+"""Distribution of every candidate's time to target, as search policies use it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from tuner.analytic.predictor import Forecast
 
 Array = npt.NDArray[np.float64]
 
-#: Logarithm of the seconds of what is never reached.
+#: Log seconds that stand for never.
 NEVER = 600.0
-#: Equally probable parts of a candidate's draws.
+#: Number of quantiles that represent a candidate's draws.
 _NUM_PARTS = 40
-#: Something always remains of a run, as share of the whole.
+#: Maximum share of a run that counts as done, so that its remaining time is above 0.
 _MOST_DONE = 1.0 - 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """How far the candidates' runs are.
+    """Progress of the candidates' runs.
 
     Args:
-        seconds: Training seconds of each run, 0 if none was started, `(num,)`.
-        arrived: Training seconds to target, infinite if none arrived, `(num,)`.
-        ended: Whether a run ended without arriving, `(num,)`.
-        never: Chance that a candidate never arrives, though it may be trained on, `(num,)`.
-        never_of_others: The same of a candidate without a score.
-        earliest: Training seconds before which no candidate can be seen to arrive: its next score, `(num,)`.
+        seconds: Training seconds of each run; 0 if it has not started, `(num,)`.
+        arrived: Training seconds to target; infinite if the run has not reached the target, `(num,)`.
+        ended: Whether the run ended before it reached the target, `(num,)`.
+        never: Probability that a candidate never reaches the target, however long it trains, `(num,)`.
+        never_of_others: The same probability for a candidate without a score.
+        earliest: Training seconds at the next score, the earliest time to see the target reached, `(num,)`.
     """
 
     seconds: Array
@@ -50,9 +50,10 @@ class RunStatus:
 
     @property
     def likely(self) -> Array:
-        """Factor of each candidate's gain: how much less likely than another one it is to arrive, `(num,)`.
+        """Probability that each candidate reaches the target, relative to one without a score, `(num,)`.
 
-        The chance that candidates have in common is no reason to prefer one of them.
+        It is at most 1. The probability of never reaching the target that all candidates have in common is
+        left out, because it is no reason to prefer one of them.
         """
         return np.asarray(1.0 - np.maximum(self.never - self.never_of_others, 0.0), dtype=float)
 
@@ -64,18 +65,19 @@ class RunStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Prospects:
-    """What is believed of every candidate's time to target, and how far its run is.
+    """Distribution of every candidate's time to target, and the progress of its run.
 
     Args:
         configurations: The candidates.
-        log_seconds: Equally probable values of log seconds to target were it to arrive, `(num, num_parts)`.
-        status: How far the candidates' runs are.
-        seconds_per_sample: Median, `(num,)`.
-        log_seconds_sd: Standard deviation of log seconds a sample, `(num,)`.
-        reach: Chance that any candidate reaches the target.
-        may_lead: Which candidates may be preferred to a run that arrived: those whose own run has left its
-            start, `(num,)`.
-        draws: Joint draws of log seconds to target were it to arrive, `(num_draws, num)`.
+        log_seconds: Quantiles of log seconds to target, given that the candidate reaches it,
+            `(num, num_parts)`.
+        status: Progress of the candidates' runs.
+        seconds_per_sample: Median seconds per sample, `(num,)`.
+        log_seconds_sd: Standard deviation of log seconds per sample, `(num,)`.
+        reach: Probability that any candidate reaches the target.
+        may_lead: Whether a candidate may be preferred to a run that reached the target: its own run must have
+            improved clearly, `(num,)`.
+        draws: Joint draws of log seconds to target, given that candidates reach it, `(num_draws, num)`.
     """
 
     configurations: tuple[Configuration, ...]
@@ -89,7 +91,7 @@ class Prospects:
 
     @cached_property
     def mean_log(self) -> Array:
-        """Mean of log seconds to target, `(num,)`; infinite where a run ended without arriving."""
+        """Mean of log seconds to target; infinite if the run ended before the target, `(num,)`."""
         return np.where(self.status.ended, np.inf, self.log_seconds.mean(axis=1))
 
     @cached_property
@@ -98,22 +100,22 @@ class Prospects:
         return np.asarray(self.log_seconds.var(axis=1))
 
     def narrowed(self, factors: Array) -> Prospects:
-        """The same with variances of log seconds multiplied by factors from 0 to 1, `(num,)`."""
+        """Copy with the variances of log seconds multiplied by factors from 0 to 1, `(num,)`."""
         middle = self.log_seconds.mean(axis=1, keepdims=True)
         scaled = middle + np.sqrt(factors)[:, None] * (self.log_seconds - middle)
         return replace(self, log_seconds=scaled)
 
     def less(self, share: float) -> Prospects:
-        """The same less a share of what each run has trained already."""
+        """Copy without a share of the time that each run has already trained."""
         if share == 0.0:
             return self
         done = np.minimum(share * self.status.seconds[:, None] / np.exp(self.log_seconds), _MOST_DONE)
         return replace(self, log_seconds=self.log_seconds + np.log1p(-done))
 
     def shared_with(self, index: int) -> Array:
-        """Share of each candidate's variance of log seconds that it has in common with one, `(num,)`.
+        """Share of each candidate's variance of log seconds in common with one candidate, `(num,)`.
 
-        What makes both late is no reason to prefer either of them.
+        Common uncertainty is no reason to prefer one of the two.
         """
         shared = squared_correlation(self.draws, self.draws[:, [index]])
         shared[index] = 0.0
@@ -121,10 +123,11 @@ class Prospects:
 
 
 def reach_of_list(status: RunStatus) -> float:
-    """Chance that any candidate reaches the target, where those without a chance of their own are alike.
+    """Probability that any candidate of a recorded list reaches the target.
 
-    The share of candidates that never arrive has Jeffreys' prior, Beta(1/2, 1/2). If n runs are known never
-    to arrive, none of m other candidates arrives with probability B(n + m + 1/2, 1/2) / B(n + 1/2, 1/2).
+    Candidates without a probability of their own count as exchangeable. The share of candidates that never
+    reach the target has Jeffreys' prior, Beta(1/2, 1/2). If n runs never reach it, then the probability that
+    none of m other candidates reaches it is B(n + m + 1/2, 1/2) / B(n + 1/2, 1/2).
     """
     alike = (status.never == status.never_of_others) & ~status.ended
     never = np.where(status.ended, 1.0, status.never)[~alike]
@@ -136,17 +139,17 @@ def reach_of_list(status: RunStatus) -> float:
 def prospects_of(
     forecast: Forecast, status: RunStatus, may_lead: npt.NDArray[np.bool_], reach: float
 ) -> Prospects:
-    """Prospects by joint draws.
+    """Computes prospects from the joint draws of a forecast.
 
     Args:
-        forecast: The draws.
-        status: How far the candidates' runs are.
+        forecast: The forecast.
+        status: Progress of the candidates' runs.
         may_lead: See `Prospects`.
         reach: See `Prospects`.
     """
     draws = np.minimum(forecast.log_seconds, NEVER)
     middles = (np.arange(_NUM_PARTS) + 0.5) / _NUM_PARTS
-    # No run is seen to arrive before its next score.
+    # The target cannot be seen to be reached before the next score.
     least = np.log(np.maximum(status.earliest, 1e-12))
     log_seconds = np.maximum(np.quantile(draws, middles, axis=0, method="hazen"), least).T
     arrived = np.isfinite(status.arrived)
@@ -164,7 +167,7 @@ def prospects_of(
 
 
 def squared_correlation(left: Array, right: Array) -> Array:
-    """Of each pair of columns, 0 where one does not vary, `(num,)`."""
+    """Squared correlation of each pair of columns; 0 if a column is constant, `(num,)`."""
     left, right = left - left.mean(axis=0), right - right.mean(axis=0)
     product = (left**2).sum(axis=0) * (right**2).sum(axis=0)
     across = (left * right).sum(axis=0) ** 2
@@ -173,15 +176,18 @@ def squared_correlation(left: Array, right: Array) -> Array:
 
 
 def regret_bound(forecast: Forecast, price: Array, choice: int, level: float = 0.9) -> float:
-    """With probability `level` nothing costs less than the choice over this factor, at least 1.
+    """Upper bound on the ratio of the choice's cost to the smallest cost of all candidates.
 
-    Candidates count as independent given the fits, which makes the bound wider than it need be.
+    Candidates count as independent given the fits, which makes the bound conservative.
 
     Args:
-        forecast: The predictions.
+        forecast: The forecast.
         price: Cost of a second of each candidate, `(num,)`.
-        choice: The candidate that is compared with all.
-        level: Probability, in (0, 1).
+        choice: Index of the chosen candidate.
+        level: Probability with which the bound holds, in (0, 1).
+
+    Returns:
+        The bound, at least 1.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         cost = forecast.total * price

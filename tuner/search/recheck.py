@@ -1,4 +1,4 @@
-"""A second, short slice of the present settings where they ran first, which may have been slow."""
+"""Time the present settings again if they ran in the first slice, whose steps may have been slow."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tuner.search.policy import Continue, Start
 from tuner.search.state import SearchState, run_of
 from tuner.search.timings import timing_key
 
-#: A first slice is called slow if its steps took so many times as long as later ones.
+#: The first slice counts as slow if its steps took more than this multiple of later ones.
 COLD_FACTOR = 1.25
 
 
 def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
-    """A slice that times the present settings again; None if the comparison with them does not need it.
+    """A slice that times the present settings again; None if there is no need.
 
-    It is needed where the first slice of a study of the user's script is all that says how fast the present
-    settings are, and something else is about to be called better.
+    It is needed if another configuration is about to be recommended, and the present settings of the user's
+    script were timed in the first slice of the study only.
 
     Args:
-        state: What is known.
-        best: What is about to be recommended.
+        state: State of the search.
+        best: The configuration about to be recommended.
     """
     baseline = state.job.baseline_configuration()
     first, again = _timed(state, baseline)
@@ -46,7 +46,7 @@ def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
 
 
 def cold_start(state: SearchState) -> tuple[float, float] | None:
-    """Seconds a step of the present settings in the study's first slice and later, if they clearly differ."""
+    """Seconds per step of the present settings in the first slice and later; None if about equal."""
     first, again = _timed(state, state.job.baseline_configuration())
     if first is None or not again:
         return None
@@ -58,7 +58,7 @@ def cold_start(state: SearchState) -> tuple[float, float] | None:
 def _timed(
     state: SearchState, baseline: Configuration | None
 ) -> tuple[Measurement | None, list[Measurement]]:
-    """The study's first slice if it timed the present settings of a script, and all later ones that did."""
+    """The study's first slice if it timed the present settings of a script, and the later slices that did."""
     if baseline is None or not state.job.runs_command:
         return None, []
     key = timing_key(baseline, state.cluster)

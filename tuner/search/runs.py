@@ -11,7 +11,7 @@ from tuner.job import Job
 from tuner.ledger import ProbeRecord
 from tuner.search.turned_back import TurnedBack, levelled_off, turned_back
 
-#: A run has left its start once it has gained this share of what its first score lacks to the target.
+#: A run has improved clearly once it has gained this share of the way from its first score to the target.
 _CLEAR_GAIN = 0.05
 _LEAST_SECONDS = 1e-9
 
@@ -22,12 +22,11 @@ class Run:
 
     Args:
         probe: Its probe.
-        measurement: All slices together, but for one that ended by a fault.
-        seconds_to_target: Training clock at the crossing; None until it reaches the target.
-        samples_to_target: Samples at the crossing; None until it reaches the target.
+        measurement: All slices together, except those that ended by a fault.
+        seconds_to_target: Training seconds when it reached the target; None before.
+        samples_to_target: Samples when it reached the target; None before.
         rise_samples: Samples at the first score that is clearly better than its first one; None before.
-        turned_back: Where it passed its best value and got worse since, or levelled off; None while it may
-            still gain.
+        turned_back: Where it peaked and got worse, or levelled off; None while it may still improve.
     """
 
     probe: ProbeRecord
@@ -50,7 +49,7 @@ class Run:
 
     @property
     def configuration(self) -> Configuration:
-        """What it runs with."""
+        """Its configuration."""
         return self.probe.configuration
 
     @property
@@ -60,7 +59,7 @@ class Run:
 
     @property
     def ended_by_itself(self) -> bool:
-        """Whether its script, schedule or recording came to its own end before the target."""
+        """Whether its script, schedule or recording ended before it reached the target."""
         last = self.probe.slices[-1]
         return last.outcome is Outcome.STOPPED and last.error is None and not self.arrived
 
@@ -71,20 +70,20 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it ended without reaching the target, or broke down."""
+        """Whether it ended before it reached the target and cannot resume."""
         return not self.arrived and not self.can_continue
 
     @property
     def can_continue(self) -> bool:
-        """Whether its training may resume, also as another probe: after a fault, or if the target moved."""
+        """Whether its training can resume, possibly as a new probe (after a fault or a change of target)."""
         moved = self.probe.outcome is Outcome.REACHED and not self.arrived
         return self.is_open or moved or (self.probe.outcome.is_fault and not self.arrived)
 
 
 class RunCache:
-    """Keeps the run of each probe of one search until the probe has another slice or ends.
+    """Caches the run of each probe of one search until the probe has another slice or ends.
 
-    Slices are append-only, so that their number says whether any is new.
+    Slices are append-only, so their number tells whether there is a new one.
 
     Args:
         job: The job of the search.
@@ -95,33 +94,33 @@ class RunCache:
         self._known: dict[int, tuple[tuple[int, Outcome], Run | None]] = {}
 
     def run(self, probe: ProbeRecord) -> Run | None:
-        """The training of a probe; None for a timing, or where nothing was trained."""
+        """The run of a probe; None for a timing probe, or if nothing was trained."""
         key = (len(probe.slices), probe.outcome)
         known = self._known.get(probe.probe_id)
         if known is None or known[0] != key:
             known = self._known[probe.probe_id] = (key, _run(probe, self._job))
         run = known[1]
-        # The record may have changed in what the run does not depend on, such as its lease.
+        # The probe's record may have changed in fields that the run does not use, such as the lease.
         return run if run is None or run.probe is probe else replace(run, probe=probe)
 
 
 def _run(probe: ProbeRecord, job: Job) -> Run | None:
-    """The training of a probe; None for a timing, or where nothing was trained."""
-    # What a faulty slice saw may lie beyond the checkpoint that the run resumes from.
+    """The run of a probe; None for a timing probe, or if nothing was trained."""
+    # Leave out faulty slices: their scores may be later than the checkpoint from which the run resumes.
     valid = [m for m in probe.slices if not m.outcome.is_fault]
     if probe.purpose is Purpose.TIMING or not valid:
         return None
     measurement = merged(valid)
     if probe.outcome is Outcome.OUT_OF_MEMORY and measurement.samples == 0:
-        return None  # it says nothing of the statistics, which more nodes may well train
+        return None  # it says nothing about the curve, which more nodes may be able to train
     if probe.outcome is Outcome.PAUSED and measurement.samples == 0 and not measurement.trained_curve:
-        return None  # its first slice was cut off before a checkpoint, and showed nothing
+        return None  # its first slice was interrupted before a checkpoint or a score
     crossed = job.goal.crossing(measurement.trained_curve)
     return Run(
         probe=probe,
         measurement=measurement,
         samples_to_target=crossed[0] if crossed else None,
-        # Logarithms are taken of it: the clock may show nothing yet at a first score.
+        # Above 0, because its logarithm is used: the clock may still be 0 at the first score.
         seconds_to_target=max(crossed[1], _LEAST_SECONDS) if crossed else None,
         rise_samples=_rise_samples(measurement, job),
         turned_back=None if crossed else _end_of_gain(measurement, job),
@@ -129,7 +128,7 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
 
 
 def _rise_samples(measurement: Measurement, job: Job) -> int | None:
-    """Samples at the first score that is clearly better than the first one."""
+    """Samples at the first score that is clearly better than the first one; None if there is none."""
     curve, goal = measurement.finite_curve, job.goal
     for point in curve[1:]:
         if goal.sign * (point.value - curve[0].value) > _CLEAR_GAIN * abs(goal.target - curve[0].value):
@@ -138,7 +137,7 @@ def _rise_samples(measurement: Measurement, job: Job) -> int | None:
 
 
 def _end_of_gain(measurement: Measurement, job: Job) -> TurnedBack | None:
-    """Where a run that trains turned back, or levelled off below the target; a recorded run goes on."""
+    """Where a run turned back or levelled off below the target; always None for recorded runs."""
     if job.recording() is not None:
         return None
     curve, goal = measurement.trained_curve, job.goal
@@ -147,9 +146,9 @@ def _end_of_gain(measurement: Measurement, job: Job) -> TurnedBack | None:
 
 
 def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
-    """Each slice of a probe that was charged, with the training seconds that it added.
+    """Yields each charged slice of a probe, with the training seconds that it added.
 
-    What was copied from another probe is not paid for again, and is skipped.
+    A measurement that was copied from another probe is not charged again, so it is skipped.
     """
     before = 0.0
     for measurement in probe.slices:
@@ -160,17 +159,21 @@ def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
 
 
 def is_interrupted(measurement: Measurement, trained: float) -> bool:
-    """Whether a slice was ended with the search before its end, so that it brought its run no further.
+    """Whether a slice was interrupted when the search ended, so that its run made no progress.
 
     Args:
-        measurement: Of the slice.
+        measurement: Measurement of the slice.
         trained: Training seconds that it added.
     """
     return measurement.outcome is Outcome.PAUSED and trained == 0.0
 
 
 def run_key(job: Job, configuration: Configuration) -> Configuration:
-    """What a run is known by: its statistics; a recorded run is no other configuration's."""
+    """Key of a configuration's run. Configurations with the same learning curve share a run.
+
+    Their curves are the same if they differ only in axes that do not change the training's statistics, such
+    as the number of nodes for all-reduce. Recorded runs are never shared.
+    """
     if job.probe.recording is not None:
         return configuration
     return traits_of(configuration.strategy).statistics_of(configuration)

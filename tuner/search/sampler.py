@@ -1,4 +1,4 @@
-"""Optuna distributions and samplers that only suggest feasible configurations."""
+"""Optuna samplers that suggest feasible configurations only, and the space as Optuna distributions."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from optuna.trial import FrozenTrial
 from search_spaces import AxisValue, Choice, Configuration, FloatRange, ListedSpace, OneOf, SearchSpace
 from tuner.domain.measurement import Purpose
 
-#: How often a sampler is asked again for a feasible configuration before one is drawn at random.
+#: Number of attempts to get a feasible suggestion before a configuration is drawn at random.
 _ATTEMPTS = 10
-#: In a list, where what is suggested can be moved to the nearest: GP suggests the same over and over.
+#: The same for a listed space. Fewer, because GP repeats its suggestion, which moves to the nearest entry.
 _LISTED_ATTEMPTS = 2
-#: Trials drawn at random before TPE and GP learn from them.
+#: Number of random trials before TPE and GP learn from trials.
 _STARTUP_TRIALS = 5
 
 
 def distributions(space: SearchSpace, more: Mapping[str, Any] | None = None) -> dict[str, BaseDistribution]:
-    """The space as Optuna's distributions.
+    """The axes of a space as Optuna distributions.
 
     Args:
         space: The space.
-        more: Values that must be allowed too, by axis: the present settings may lie outside the space.
+        more: Further values to allow, by axis: the present settings may be outside the space.
     """
     return {axis: _distribution(choice, (more or {}).get(axis)) for axis, choice in space.axes.items()}
 
@@ -48,10 +48,10 @@ def _distribution(choice: Choice, more: Any) -> BaseDistribution:
 
 
 def knob_distributions(space: SearchSpace, strategy: str) -> dict[str, CategoricalDistribution]:
-    """The knobs of one strategy as Optuna's distributions.
+    """The knobs of one strategy as Optuna distributions.
 
-    Optuna wants one distribution a name, so that a knob which several strategies of the space have offers
-    the levels of all of them; a level that a strategy does not offer is moved to the nearest that it does.
+    Optuna requires one distribution per name. So a knob that several strategies share has the levels of all
+    of them. `StudyTrials.ask` moves a level that a strategy does not have to the nearest one that it has.
     """
     offered: dict[str, dict[AxisValue, None]] = {}
     strategies = space.axes["strategy"].levels() if "strategy" in space.axes else [strategy]
@@ -66,9 +66,9 @@ def knob_distributions(space: SearchSpace, strategy: str) -> dict[str, Categoric
 
 
 def untried(study: Study, space: ListedSpace) -> list[Configuration]:
-    """The untried part of a listed space, timing probes ignored; all of it once nothing is left.
+    """Configurations of a listed space that have no trial yet; all of them once each has one.
 
-    Trying again what is recorded shows nothing new.
+    Timing probes do not count. Replaying a recorded run again would show nothing new.
     """
     tried = {
         Configuration(trial.params)
@@ -82,10 +82,10 @@ def untried(study: Study, space: ListedSpace) -> list[Configuration]:
 
 
 class ProposedSampler(RandomSampler):
-    """Gives Optuna the configuration that the search has chosen, so that it becomes a trial.
+    """Sampler that returns a configuration chosen by the search, to store it as an Optuna trial.
 
     Args:
-        proposed: What every trial is.
+        proposed: The configuration of every trial.
     """
 
     def __init__(self, proposed: Configuration) -> None:
@@ -99,18 +99,18 @@ class ProposedSampler(RandomSampler):
 
 
 class FeasibleSampler(BaseSampler):
-    """One of Optuna's samplers, asked again until what it suggests is feasible.
+    """Wraps an Optuna sampler and asks it again until its suggestion is feasible.
 
-    Infeasible configurations are masked before they become trials: TPE learns nothing from FAIL. Knobs do
-    not decide what is feasible, and are asked for one by one once the strategy is known.
-    Chance is seeded with the number of the first trial it is asked for, so that a study that resumes
-    in another process is not asked the same again. Where the space is a list, what was tried is masked
-    too, and what is none of the list is moved to the nearest that is.
+    Infeasible suggestions do not become trials, because TPE learns nothing from failed trials. Knobs do not
+    affect feasibility and are sampled one by one once the strategy is known. The seed includes the number of
+    the first trial, so a study that resumes in another process does not repeat its suggestions. In a listed
+    space, configurations that were tried are excluded, and a suggestion that is not in the list moves to the
+    nearest entry.
 
     Args:
-        make_inner: Makes the sampler whose suggestions are used, from the argument `seed`.
-        space: What may be tried.
-        seed: Of all draws.
+        make_inner: Makes the wrapped sampler, from the argument `seed`.
+        space: The search space.
+        seed: Seed of all draws.
     """
 
     def __init__(self, make_inner: Callable[..., BaseSampler], space: SearchSpace, seed: int) -> None:
@@ -133,7 +133,7 @@ class FeasibleSampler(BaseSampler):
         return drawn.as_dict()
 
     def _with_own_knobs(self, values: Mapping[str, Any]) -> Configuration:
-        """The values with the knobs of their strategy and no others: the first level where none is given."""
+        """A configuration with only the knobs of its strategy; knobs without a value get the first level."""
         plain = Configuration({axis: values[axis] for axis in self._space.axes})
         knobs = self._space.knob_choices(plain.strategy)
         return plain.replaced(**{n: choice.nearest(values.get(n, "")) for n, choice in knobs.items()})
@@ -152,7 +152,7 @@ class FeasibleSampler(BaseSampler):
         if isinstance(space, ListedSpace):
             space, attempts = ListedSpace(configurations=tuple(untried(study, space))), _LISTED_ATTEMPTS
         for _ in range(attempts):
-            # What the inner sampler leaves open, as it does at its start, is drawn.
+            # Values that the inner sampler does not suggest, such as in its first trials, are drawn.
             values = {**self._draw(rng, space), **inner.sample_relative(study, trial, learnt)}
             if space.is_feasible(self._with_own_knobs(values)):
                 break
@@ -178,16 +178,16 @@ class FeasibleSampler(BaseSampler):
 
 
 def baseline_sampler(name: str, space: SearchSpace, seed: int) -> BaseSampler:
-    """One of Optuna's samplers behind the feasibility mask.
+    """An Optuna sampler, wrapped so that it suggests feasible configurations only.
 
     Args:
         name: `tpe`, `gp` or `random`.
-        space: What may be tried.
-        seed: Of the sampler.
+        space: The search space.
+        seed: Seed of the sampler.
     """
     make: dict[str, Callable[..., BaseSampler]] = {
         "tpe": partial(optuna.samplers.TPESampler, n_startup_trials=_STARTUP_TRIALS, constant_liar=True),
-        # Knobs, which only some trials have, are sampled independently: its warning would add nothing.
+        # Only some trials have knobs, so these are sampled independently; the warning would not help.
         "gp": partial(
             optuna.samplers.GPSampler, n_startup_trials=_STARTUP_TRIALS, warn_independent_sampling=False
         ),

@@ -1,4 +1,4 @@
-"""When runs are scored: until its first score a run shows nothing of its curve."""
+"""Predict when each run gets its next score, from the scores of past runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from tuner.analytic.laws import Array
 from tuner.domain.measurement import CurvePoint
 from tuner.search.state import SearchState
 
-#: A run without a score that trained so many times as far as a first score was expected rules that out.
+#: A unit of score positions is ruled out if a run trained this multiple of the time to its predicted first
+#: score, and has no score.
 _OVERDUE = 1.1
-#: A run whose score is overdue needs this share of what it has done until it comes.
+#: An overdue score is expected after this share of the time that the run has trained.
 _MORE_OF_OVERDUE = 0.25
 
 
@@ -22,13 +23,13 @@ def score_times(
 ) -> Array:
     """Training seconds that each candidate still needs until its next score, `(num,)`; 0 without any score.
 
-    Scores come at even distances in samples, in steps or in seconds: in whichever they vary least from run
-    to run. A score of the untrained model does not count.
+    Scores are assumed to come at regular intervals of samples, steps or seconds: the unit in which the
+    intervals vary least between runs. Scores of the untrained model do not count.
 
     Args:
-        state: What was measured.
+        state: State of the search.
         configurations: The candidates.
-        seconds_per_sample: Predicted, `(num,)`.
+        seconds_per_sample: Predicted seconds per sample, `(num,)`.
     """
     num = len(configurations)
     batches = np.array([float(c.batch_size) for c in configurations])
@@ -64,7 +65,7 @@ def score_times(
 
 
 def _places(point: CurvePoint, batch_size: int) -> dict[str, float]:
-    """Where a score came, by unit."""
+    """Position of a score, by unit."""
     return {
         "samples": float(point.samples),
         "steps": point.samples / batch_size,
@@ -73,7 +74,7 @@ def _places(point: CurvePoint, batch_size: int) -> dict[str, float]:
 
 
 def _predicted(seen: Sequence[Mapping[str, float]], units: Mapping[str, Array], ruled_out: set[str]) -> Array:
-    """Seconds of what was seen, in the unit in which it varies least, else samples, `(num,)`."""
+    """Predicted seconds of each candidate, from positions in the unit in which they vary least, `(num,)`."""
     spread = {unit: float(np.std(np.log([max(one[unit], 1e-9) for one in seen]))) for unit in units}
     unit = min(units, key=lambda name: (name in ruled_out, round(spread[name], 3)))
     return np.asarray(np.median([one[unit] for one in seen]) * units[unit], dtype=float)

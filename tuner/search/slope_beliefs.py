@@ -1,4 +1,4 @@
-"""Slope models of any axes, fitted to a search's state."""
+"""Slope models (linear models of log step time and log samples to target), fitted to a search's state."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from tuner.search.slope_priors import SlopeBeliefs, Slopes
 from tuner.search.start_value import progress_of
 from tuner.search.state import SearchState
 
-#: Probability of the slopes beside the law before a run: one to two.
+#: Prior probability of the slope model against the law.
 _SLOPES_BEFOREHAND = 1 / 3
-#: What a first short probe leaves uncertain of log samples to target, about.
+#: Approximate standard deviation of log samples to target after a first short probe.
 BELIEVED_SAMPLES_SD = 0.5
 
 
 class SlopeModels:
-    """Fits both quantities by slopes; what does not change between decisions is cached.
+    """Fits slope models of both quantities; values that do not change between decisions are cached.
 
     Args:
-        kinds: What runs are known by (`run_key`), in the order in which everything is given.
-        cluster: What they run on.
+        kinds: Keys of runs (`run_key`); they define the order of rows.
+        cluster: The cluster.
         prior: The prior slopes.
     """
 
@@ -49,11 +49,11 @@ class SlopeModels:
         self._seconds = _Believed(self.features, prior, SECONDS, prior.seconds)
 
     def samples(self, state: SearchState) -> SlopeFit:
-        """Samples to target, given all runs with a score."""
+        """Posterior of samples to target, given all runs with a score."""
         return self._samples.fit(self._observed(state), self.rows)
 
     def seconds(self, state: SearchState) -> SlopeFit:
-        """Seconds a sample, given all runs whose steps were timed."""
+        """Posterior of seconds per sample, given all runs with timed steps."""
         timed = {
             self.rows[key]: math.log(run.measurement.batch_seconds / run.configuration.batch_size)
             for key, run in sorted(state.runs.items())
@@ -63,13 +63,14 @@ class SlopeModels:
         return self._seconds.fit(seen, self.rows)
 
     def weight_against(self, fitted: SlopeFit, others: Mapping[Configuration, float]) -> float:
-        """Probability of the slopes beside another forecaster, by how well each predicted the runs.
+        """Posterior probability of the slope model against another model.
 
-        Each run is predicted from the others (`SlopeModel.left_out_log_densities`); one alone says nothing.
+        Each model predicts every run from the other runs (`SlopeModel.left_out_log_densities`). With a single
+        run, the prior probability stays.
 
         Args:
-            fitted: The posterior of `fit`, without any that is believed.
-            others: The other forecaster's log density of each run, by `run_key`.
+            fitted: The fitted slope model.
+            others: Log density of each run under the other model, by `run_key`.
         """
         seen = fitted.model.seen
         own = dict(
@@ -81,10 +82,10 @@ class SlopeModels:
         return odds / (1.0 + odds)
 
     def chances(self, state: SearchState) -> Chances:
-        """Chances never to arrive, where a list ends each run.
+        """Probabilities that recorded runs never reach the target.
 
-        A run with too few scores for a chance of its own, and one without any, are as likely to arrive as the
-        others, and as `plateau.RECORDED` says, which counts as one run.
+        A run with too few scores gets the mean of the other runs. The prior of `plateau.RECORDED` counts as
+        one more run in this mean.
         """
         found: dict[Configuration, float] = {}
         for key, run in state.runs.items():
@@ -121,13 +122,13 @@ def _progress(state: SearchState, run: Run) -> tuple[Array, Array]:
 
 
 class _Believed:
-    """One quantity's columns and priors.
+    """Slope model of one quantity: its design matrix and priors.
 
     Args:
-        features: Of the candidates.
-        prior: The prior slopes.
-        quantity: What is fitted.
-        believed: What the prior says of its slopes.
+        features: Features of the candidates.
+        prior: The prior slopes of both quantities.
+        quantity: The quantity to fit.
+        believed: Prior slopes of this quantity.
     """
 
     def __init__(self, features: Features, prior: SlopeBeliefs, quantity: Quantity, believed: Slopes) -> None:
@@ -138,16 +139,16 @@ class _Believed:
         self._believed: dict[str, Slope] = {**quantity.slopes, **believed}
 
     def fit(self, seen: Observations, rows: Mapping[Configuration, int]) -> SlopeFit:
-        """The quantity's posterior.
+        """Posterior of the quantity.
 
         Args:
-            seen: What was observed; may be empty.
-            rows: The candidates' rows.
+            seen: The observations; may be empty.
+            rows: Row of each candidate in the design matrix.
         """
         level = float(seen.values.mean()) if len(seen.values) else 0.0
         quantity = self._quantity
         names, prior = self._names, self._prior
-        # The neutral prior, and the one combined with it.
+        # The neutral prior, and a prior that is combined with it.
         priors = [prior_of("neutral", names, self._believed, level=level)]
         if prior.name != "neutral":
             priors.append(prior_of(prior.name, names, self._believed, level=level, sign=prior.sign))

@@ -1,4 +1,4 @@
-"""Priors of slopes for a listed search: text-book signs, past studies, or neutral."""
+"""Priors of slope models, for searches in recorded runs: textbook, learned from past studies, or neutral."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tuner.analytic.features import (
 )
 from tuner.ledger import FitRecord
 
-#: Slopes of another job differ from this one's by so much, for each unit, at the least.
+#: Minimum standard deviation of a slope between jobs.
 _BETWEEN_JOBS_SD = 0.25
 
 Slopes = Mapping[str, Slope]
@@ -26,10 +26,10 @@ class SlopeBeliefs:
     """Prior slopes; they are always combined with a neutral prior.
 
     Args:
-        name: What to call them.
-        seconds: Of log seconds a sample.
-        samples: Of log samples to target.
-        sign: Factor of their means.
+        name: Name of the prior.
+        seconds: Slopes of log seconds per sample.
+        samples: Slopes of log samples to target.
+        sign: Factor of the means; -1 reverses them.
     """
 
     name: str
@@ -44,12 +44,12 @@ REVERSED = SlopeBeliefs(name="reversed", sign=-1.0)
 
 
 def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:
-    """Slopes that past studies found, the newest fit of each study counting once; None without any.
+    """Prior slopes learned from past studies, one fit for each study; None if there are none.
 
-    Slopes are averaged by their precision; that jobs differ is added to their spread.
+    Slopes are averaged, weighted by their precision. The variance between jobs is added.
 
     Args:
-        fits: Of `Ledger.past_fits`.
+        fits: Records from `Ledger.past_fits`.
     """
     learnt = {}
     for quantity, known in (("seconds", SECONDS_SLOPES), ("samples", SAMPLES_SLOPES)):
@@ -66,7 +66,7 @@ def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:
 
 
 def pooled(known: Slope, stated: Sequence[tuple[float, float]]) -> Slope:
-    """The text-book slope as one more study besides the past ones."""
+    """Combines the slopes of past studies with the textbook slope, which counts as one more study."""
     pairs = [(known.mean, known.sd), *((mean, math.hypot(sd, _BETWEEN_JOBS_SD)) for mean, sd in stated)]
     precision = np.array([sd**-2 for _, sd in pairs])
     mean = float(precision @ np.array([mean for mean, _ in pairs]) / precision.sum())

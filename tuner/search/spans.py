@@ -1,15 +1,15 @@
-"""Spans of time, and how long all of them take where they overlap."""
+"""Time spans, and the length of their union."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: From when to when, seconds of one clock.
+#: Start and end of a time span, in seconds of one clock.
 Span = tuple[float, float]
 
 
 def covered(spans: Iterable[Span]) -> float:
-    """Length of all that any of the spans covers."""
+    """Length of the union of spans, in seconds."""
     total, end = 0.0, float("-inf")
     for begin, until in sorted(spans):
         if until > end:

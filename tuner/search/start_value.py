@@ -1,4 +1,4 @@
-"""Start of curves: estimate the metric of the untrained model if it was not scored."""
+"""Estimate the metric of the untrained model if it was not scored, and the progress of scores from there."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from tuner.analytic.laws import Array
 from tuner.domain.workload import METRICS
 from tuner.job import Job
 
-#: First scorings so many median deviations worse than the median are of runs that broke down.
+#: A first score is of a failed run if it is worse than the median by more than this many median deviations.
 _BROKEN = 4.0
-#: Progress below this only shows that a run is stuck or broke down.
+#: Lower bound of progress; lower values only show that a run is stuck or failed.
 _LEAST_PROGRESS = -0.03
-#: More than this adds no information either.
+#: Upper bound of progress; higher values add no information.
 _MOST_PROGRESS = 1e9
-#: A model started worse than its worst first scoring by this share of the mean distance of first scorings,
-#: which counts as no less than this share of what the worst one lacks.
+#: The untrained model is taken to be worse than the worst first score by this share of the mean distance
+#: between first scores. This distance is at least the second share of the way from there to the target.
 _BEFORE_FIRST, _LEAST_GAP = 0.5, 0.02
 
 
 def start_value(first_values: Sequence[float]) -> float:
-    """The worst of the first scorings, less those of runs that broke down.
+    """The worst first score of all runs, without failed runs.
 
     Args:
-        first_values: Of the metric, larger being better, at least one.
+        first_values: First scores of the runs, larger is better; at least one.
     """
     values = np.asarray(first_values, dtype=float)
     median = float(np.median(values))
@@ -34,19 +34,20 @@ def start_value(first_values: Sequence[float]) -> float:
 
 
 def guessed_start(job: Job, first_values: Sequence[float]) -> float | None:
-    """The metric of the untrained model where it was never scored.
+    """Estimates the metric of the untrained model if it was never scored; None without any score.
 
-    It is worse than the worst first scoring by half of the mean distance between them or, of a single one, of
-    what it lacks. It is no worse than a known metric can be.
+    The estimate is worse than the worst first score, by half of the mean distance between first scores. With
+    a single score, the distance to the target is used instead. The estimate stays within the metric's range,
+    if this is known.
 
     Args:
         job: The job.
-        first_values: The first scoring of each run; may be empty, which gives None.
+        first_values: The first score of each run; may be empty.
     """
     if not first_values:
         return None
     goal, sign, metric = job.goal, job.goal.sign, METRICS.get(job.goal.metric)
-    # A first scoring past the target says nothing of where the run started.
+    # A first score past the target says nothing about where the run started.
     firsts = [min(sign * value, sign * goal.target) for value in first_values]
     worst = start_value(firsts)
     usual = [value for value in firsts if value >= worst]
@@ -59,15 +60,18 @@ def guessed_start(job: Job, first_values: Sequence[float]) -> float | None:
 
 
 def progress_of(values: Array, start: float, target: float) -> Array:
-    """(value - start) / (target - start), clamped to its informative range; 1 is the target.
+    """Progress from the untrained model to the target: (value - start) / (target - start), clamped.
 
     Args:
-        values: Of the metric, larger being better.
-        start: Of the untrained model.
-        target: That counts as reached.
+        values: Scores, larger is better, `(num,)`.
+        start: Score of the untrained model.
+        target: The target.
+
+    Returns:
+        The progress; 0 is the start and 1 the target, `(num,)`.
     """
     span = target - start
     if span <= 0:
         return np.ones_like(values)
-    with np.errstate(over="ignore"):  # a span of next to nothing is passed without measure
+    with np.errstate(over="ignore"):  # a tiny span gives huge values, which are clamped
         return np.asarray(np.clip((values - start) / span, _LEAST_PROGRESS, _MOST_PROGRESS), dtype=float)

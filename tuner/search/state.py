@@ -1,4 +1,4 @@
-"""State of a search, derived from its ledger alone."""
+"""State of a search, derived from its ledger."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from tuner.search.runs import Run, RunCache, is_interrupted, paid_slices, run_ke
 from tuner.search.start_value import guessed_start, progress_of
 from tuner.search.timings import TimingKey, timing_key
 
-#: Scripts whose ends differ by a smaller share end alike.
+#: Scripts end alike if the earliest end is at least this share of the latest.
 _ALIKE = 0.95
-#: Fitting, deciding and storing between two slices: not charged, but part of the elapsed time.
+#: Seconds for fitting, deciding and storing between two slices; not charged, but part of elapsed time.
 _DECIDING_SECONDS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchState:
-    """What a search knows and has spent.
+    """State of a search: its measurements and what they cost.
 
     Args:
         job: The job.
-        cluster: What it trains on.
-        space: Its space, less what was seen to run out of memory.
-        probes: Every probe, oldest first.
-        runs: The most advanced run of each statistics (`run_key`).
-        start_value: The metric of the untrained model; None before any scoring.
-        epoch_samples: Size of the training set.
-        spent: Everything charged; nothing yet of the slices in flight.
-        schedule: When the user's script scores.
+        cluster: The cluster that it trains on.
+        space: The search space, without configurations that ran out of memory.
+        probes: All probes, oldest first.
+        runs: The longest run for each key (`run_key`).
+        start_value: The metric of the untrained model; None before the first score.
+        epoch_samples: Number of samples of the training set.
+        spent: All charges of ended slices.
+        schedule: When the user's script evaluates.
         capacity: Limits on concurrent slices, and the slices in flight.
-        past_faults: Probes that failed before this run of the search: what broke then may be fixed.
+        past_faults: IDs of probes that failed before this process started; their cause may be fixed.
     """
 
     job: Job
@@ -62,15 +62,15 @@ class SearchState:
 
     @property
     def elapsed_seconds(self) -> float:
-        """Elapsed time with any slice in flight; shared time counts once."""
+        """Seconds with at least one slice in flight; overlapping time counts once."""
         shared = sum(measurement.shared_seconds for measurement in self.slices)
         return self.spent.seconds - shared + self.capacity.elapsed_seconds
 
     def dollars(self, *, to_end: bool = False) -> float:
-        """Dollars charged, and what the slices in flight have cost so far.
+        """Dollars charged, plus the cost of the slices in flight so far.
 
         Args:
-            to_end: Whether these count with what they are expected to cost until they end, if that is more.
+            to_end: Whether to count the slices in flight with their expected cost at their end.
         """
         price = self.cluster.dollars_per_second
         return self.spent.dollars + sum(
@@ -78,13 +78,13 @@ class SearchState:
         )
 
     def node_seconds(self, *, to_end: bool = False) -> float:
-        """Seconds that nodes were held, each node counted; slices in flight count as in `dollars`."""
+        """Node seconds: seconds times nodes of all slices; slices in flight count as in `dollars`."""
         charged = sum(m.charged_seconds * self.cluster.nodes_held(m.configuration) for m in self.slices)
         return charged + sum(a.held_seconds(to_end=to_end) * a.num_nodes for a in self.capacity.under_way)
 
     @property
     def keys_under_way(self) -> set[Configuration]:
-        """Statistics (`run_key`) whose run is in flight."""
+        """Keys (`run_key`) of the runs in flight."""
         return {
             run_key(self.job, active.configuration)
             for active in self.capacity.under_way
@@ -97,9 +97,9 @@ class SearchState:
 
     @property
     def further_trainings(self) -> int:
-        """Trainings that the answer serves besides one that reaches the target during the search.
+        """Number of trainings that will use the answer after the search.
 
-        All of them where ranks are emulated: that trains nothing on the cluster which is asked about.
+        The search itself trains one model to the target, unless ranks are emulated.
         """
         trainings = self.job.goal.trainings
         return trainings - 1 if self.terms.is_training else trainings
@@ -115,11 +115,11 @@ class SearchState:
         return probe_terms(self.job, self.cluster, self.slices, self.epoch_samples)
 
     def next_score_samples(self, configuration: Configuration, samples: int) -> int | None:
-        """Samples at which a run's next score is due; None where only past runs can tell.
+        """Samples at which a run's next score is due; None if neither job nor schedule tells.
 
         Args:
-            configuration: What it runs with.
-            samples: Samples that it has seen.
+            configuration: Configuration of the run.
+            samples: Samples that the run has trained.
         """
         if self.schedule.has_scores:
             return self.schedule.next_after(configuration, samples) or samples + 1
@@ -127,7 +127,7 @@ class SearchState:
 
     @cached_property
     def given_up(self) -> frozenset[Configuration]:
-        """Configurations that failed by their own fault when last run: none is asked again unchanged."""
+        """Configurations whose last run failed by their own fault; they are not tried again."""
         found: set[Configuration] = set()
         for probe in self.probes:
             if probe.probe_id in self.past_faults or not probe.slices:
@@ -140,7 +140,7 @@ class SearchState:
 
     @cached_property
     def has_scores(self) -> bool:
-        """Whether a configuration was scored that neither failed nor diverged."""
+        """Whether any configuration that neither failed nor diverged has a score."""
         given_up, broken = self.given_up, (Outcome.DIVERGED, Outcome.OUT_OF_MEMORY)
         return any(
             run.measurement.trained_curve
@@ -150,40 +150,40 @@ class SearchState:
         )
 
     def script_ends(self, configurations: Sequence[Configuration]) -> list[float]:
-        """Samples after which the user's script ends by itself; infinite where it is not known.
+        """Samples after which the user's script ends, for each configuration; infinite if unknown.
 
-        One run may end early for a reason of its own. Two or more that end after the same samples or the same
-        steps, and none that went further, show that all do.
+        The end is known if at least two runs ended after the same number of samples or steps, and no run
+        trained longer.
         """
         seen = [(run.measurement, run.ended_by_itself) for run in self.runs.values()]
         samples = _common_end([(m.samples, ended) for m, ended in seen])
         steps = _common_end([(m.step, ended) for m, ended in seen])
         if not self.terms.ends_itself or (samples is None and steps is None):
             return [math.inf] * len(configurations)
-        # Where both may end it, the later one does.
+        # If both samples and steps are known, the later end counts.
         return [max(samples or 0, (steps or 0) * c.batch_size) for c in configurations]
 
     @property
     def num_faults(self) -> int:
-        """Probes that ended by a fault."""
+        """Number of probes that ended by a fault."""
         return sum(probe.outcome.is_fault for probe in self.probes)
 
     @cached_property
     def startups(self) -> list[float]:
-        """Seconds that each start took that was measured, probe by probe."""
+        """Measured start-up seconds of all slices, probe by probe."""
         return [m.startup_seconds for m in self.slices if m.startup_seconds > 0]
 
     @cached_property
     def startup_seconds(self) -> float:
-        """What starting another slice costs before its first step."""
+        """Expected seconds from the start of another slice to its first step."""
         return self.terms.later_startup(self.startups)
 
     @cached_property
     def is_scored(self) -> bool:
-        """Whether the scores of any run tell how long it may take.
+        """Whether the scores are enough to forecast samples to target.
 
-        Of a list any score does: the first probes compare several runs. Of a job that trains, a run must have
-        gained clearly since its first score: many stay at their start for long, and rise then.
+        For recorded runs any score is enough. If the job trains, a run must have improved clearly since its
+        first score, because many runs do not improve for a long time at first.
         """
         if not self.terms.pays_to_resume:
             return any(run.measurement.trained_curve for run in self.runs.values())
@@ -191,13 +191,13 @@ class SearchState:
 
     @cached_property
     def rise_samples(self) -> float:
-        """Samples after which runs leave their start, the median of those that did; 0 without any."""
+        """Median samples after which runs first improved clearly; 0 if none has."""
         found = [run.rise_samples for run in self.runs.values() if run.rise_samples is not None]
         return float(np.median(found)) if found else 0.0
 
     @cached_property
     def overhead(self) -> float:
-        """Charged seconds over training seconds while a run trains: scoring and checkpoints, at least 1."""
+        """Charged seconds per training second, without start-up: evaluation and checkpoints; at least 1."""
         training = charged = 0.0
         for run in self.runs.values():
             for measurement, trained in paid_slices(run.probe):
@@ -211,7 +211,7 @@ class SearchState:
 
     @cached_property
     def slice_seconds(self) -> float:
-        """What a slice costs besides its training and scoring: start-up, checkpoint, and deciding."""
+        """Fixed seconds of a slice, besides training and evaluation: start-up, checkpoint and deciding."""
         others = [
             measurement.charged_seconds
             - measurement.startup_seconds
@@ -227,10 +227,9 @@ class SearchState:
 
     @cached_property
     def more_ranks_seconds(self) -> float:
-        """What a slice on more ranks than any before costs besides its training and scoring.
+        """Fixed seconds of a slice on more ranks than any slice before.
 
-        The first slice shows the most that it can be: its ranks had to import everything, too. Of later ones,
-        the longest start was that of new ranks.
+        New ranks must start and import everything, so this is the longest start-up that was measured.
         """
         first, *later = self.startups or [0.0]
         longest = max([min(first, UNKNOWN_STARTUP_SECONDS), *later])
@@ -242,12 +241,12 @@ class SearchState:
         return max((m.parameter_bytes for m in self.slices), default=0)
 
     def timed(self) -> set[TimingKey]:
-        """All whose steps were timed."""
+        """Keys of the configurations whose steps were timed."""
         configurations = {m.configuration for m in self.slices if m.ranks}
         return {timing_key(configuration, self.cluster) for configuration in configurations}
 
     def failed_timings(self) -> set[TimingKey]:
-        """All whose timing ended without a step time."""
+        """Keys of the configurations whose timing probe ended without a step time."""
         return {
             timing_key(p.configuration, self.cluster)
             for p in self.probes
@@ -255,7 +254,7 @@ class SearchState:
         } - self.timed()
 
     def evidence(self) -> tuple[list[RunEvidence], dict[Configuration, RunState]]:
-        """The runs as the models see them, and where each stands."""
+        """Evidence of all runs for the models, and the state of each run by its key."""
         evidence: list[RunEvidence] = []
         states: dict[Configuration, RunState] = {}
         sign, target = self.job.goal.sign, self.job.goal.target
@@ -270,7 +269,7 @@ class SearchState:
                 samples_to_target=run.samples_to_target,
                 seconds_to_target=run.seconds_to_target,
                 ended=run.has_ended or run.turned_back is not None,
-                # Steps on real nodes, or of described ranks, are observations of the model of seconds only.
+                # With emulation, run clocks are virtual, so they are no measured times.
                 is_timed=self.cluster.at_hand is None,
             )
             evidence.append(
@@ -280,7 +279,7 @@ class SearchState:
                     progress=progress_of(values, sign * (self.start_value or 0.0), sign * target),
                     samples_to_target=run.samples_to_target,
                     diverged=run.probe.outcome is Outcome.DIVERGED,
-                    # A script that ends by itself does not show that longer training is in vain.
+                    # The end of a script does not show that longer training would not help.
                     ended=run.has_ended and not (self.terms.ends_itself and run.ended_by_itself),
                     turned_back=run.turned_back is not None,
                     emulated=self.cluster.emulates(run.configuration),
@@ -302,11 +301,11 @@ def read_state(
 
     Args:
         job: The job.
-        cluster: What it trains on.
-        probes: Its probes.
-        epoch_samples: Size of the training set.
-        capacity: Capacity; one slot, and no slice in flight, if absent.
-        cache: Of the same search, to read it again after more slices; the state is the same without it.
+        cluster: The cluster that it trains on.
+        probes: The probes of its study.
+        epoch_samples: Number of samples of the training set.
+        capacity: The present capacity; if None, one slot and no slice in flight.
+        cache: Cache from earlier calls for the same search, to save time; it does not change the result.
     """
     cache = cache or RunCache(job)
     runs: dict[Configuration, Run] = {}
@@ -340,7 +339,7 @@ def read_state(
 
 
 def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchSpace:
-    """The job's space, less what was seen to run out of memory."""
+    """The job's space, without configurations that need more memory than one that ran out of it."""
     too_large = [
         -(-probe.configuration.batch_size // cluster.num_ranks(probe.configuration.nodes))
         for probe in probes
@@ -354,10 +353,10 @@ def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchS
 
 
 def _common_end(seen: Sequence[tuple[int, bool]]) -> int | None:
-    """Where all runs end that ended by themselves; None if they do not end alike, or one went further.
+    """Common end of all runs that ended by themselves; None if they do not end alike or one went further.
 
     Args:
-        seen: How far each run went, and whether it ended by itself there.
+        seen: Length of each run, and whether it ended by itself.
     """
     ends = [far for far, ended in seen if ended]
     last = max((far for far, _ in seen), default=0)
@@ -365,5 +364,5 @@ def _common_end(seen: Sequence[tuple[int, bool]]) -> int | None:
 
 
 def run_of(state: SearchState, configuration: Configuration) -> Run | None:
-    """The run that was started with a configuration's statistics, on any nodes."""
+    """The started run that shares a configuration's learning curve (`run_key`), if any."""
     return state.runs.get(run_key(state.job, configuration))

@@ -10,23 +10,24 @@ from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKin
 from tuner.search.runs import Run
 from tuner.search.state import SearchState, run_of
 
-#: Length of a slice, as a share of the expected training time.
+#: Length of a slice, as a share of the expected training time, and its minimum in seconds.
 _SLICE_SHARE, _SHORTEST_SLICE_SECONDS = 0.2, 10.0
+#: Seconds that stand for a whole training without a limit.
 _WHOLE_SECONDS = 1e9
-#: A training that takes this many times what was expected is given up.
+#: A training is given up after this multiple of its expected seconds.
 VERIFY_FACTOR = 4.0
 
 
 class TrainPolicy:
-    """Trains one configuration until it reaches the target, resuming what was started of it.
+    """Trains one configuration until it reaches the target, and resumes a run that was started before.
 
-    The first fault ends it; called again, it resumes from the previous checkpoint.
+    The first fault ends the training. Another call resumes from the last checkpoint.
 
     Args:
-        configuration: What to train.
-        expected_seconds: Predicted training seconds to target; None where nothing is known, and then
-            the training continues until it reaches the target, breaks down or is interrupted.
-        limit_seconds: Training seconds after which it is given up; None for none.
+        configuration: The configuration to train.
+        expected_seconds: Predicted training seconds to target. If None, the training has no limit from a
+            prediction, and continues until it reaches the target, fails or is interrupted.
+        limit_seconds: Training seconds after which the training is given up; None for no limit.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class TrainPolicy:
             return Decision(action=Stop(kind=StopKind.FAULTS, reason="the training failed"))
         if run is None or not run.can_continue or (run.is_open and run.configuration == self._configuration):
             return Decision(action=self._action(state, run))
-        # Started on other nodes, or for a nearer target, or ended by a fault: resumed as a new probe.
+        # It ran on other nodes, for a nearer target, or ended by a fault, so it resumes as a new probe.
         ratio = seconds_ratio(state, self._configuration, run.configuration)
         until = self._until(state, ratio * run.measurement.training_seconds)
         words = "resumes from its checkpoint, up to the target"
@@ -72,7 +73,7 @@ class TrainPolicy:
         )
 
     def _until(self, state: SearchState, done: float) -> Until:
-        """The end of the next slice; the whole training where each slice would start over."""
+        """End of the next slice; a slice is the whole training if each slice would start over."""
         if not state.terms.resumes:
             return Until(training_seconds=_WHOLE_SECONDS if self._limit is None else self._limit)
         return Until(training_seconds=done + self._slice_seconds)
@@ -102,5 +103,5 @@ class TrainPolicy:
 
 
 def slice_seconds(expected_seconds: float) -> float:
-    """Training seconds of one slice of a training that is expected to take so many seconds."""
+    """Training seconds of each slice of a training with this expected length."""
     return max(_SHORTEST_SLICE_SECONDS, _SLICE_SHARE * expected_seconds)

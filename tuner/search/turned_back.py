@@ -1,4 +1,4 @@
-"""Curves that turn back, as of a run that overfits, or level off before the target."""
+"""Detect learning curves that turn back (for example by overfitting) or level off before the target."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from tuner.analytic.laws import NINETY_PERCENT
 from tuner.analytic.plateau import SECOND_DIFFERENCE, fitted_line
 from tuner.domain.measurement import CurvePoint
 
-#: The best value lies at least so many scores, and this share of the run's samples, behind.
+#: Minimum number of scores after the best one, and minimum share of the run's samples after it.
 _FEWEST_LATER, _LATER_SHARE = 3, 0.25
-#: Later values are worse than the best by more than so many standard deviations of the noise, and by this
-#: share of what the run has gained.
+#: Later values must be worse than the best one by this number of standard deviations of the noise, and by
+#: this share of the run's gain so far.
 _NOISE_FACTOR, _GAIN_SHARE = 3.0, 0.005
-#: They are worse by this share of what the best value lacks to the target.
+#: They must also be worse by this share of the distance from the best value to the target.
 _LOSS_SHARE = 0.05
-#: A run has levelled off if it has come this share of the way to the target, if it would need so many times
-#: its samples (log) to reach it at the upper end of the slope of its later half by log samples, and if the
-#: slope was so many times as steep before.
+#: Conditions of levelling off. The run has made this share of the progress to the target. At the upper bound
+#: of its slope over log samples, it would need this factor (log) more samples to reach the target. The slope
+#: was this many times as steep before.
 _LEAST_PROGRESS, _MOST_FOLDS, _SLOWED = 0.3, float(np.log(10.0)), 3.0
-#: Scores of the later half that a slope needs.
+#: Minimum number of scores in the later half of the samples, to fit a slope.
 _FEWEST_OF_HALF = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnedBack:
-    """Where a run turned back.
+    """The end of a run's improvement.
 
     Args:
         best: Its best value.
-        levelled_off: Whether it gains next to nothing, rather than getting worse.
+        levelled_off: Whether the run hardly improves since, rather than getting worse.
     """
 
     best: float
@@ -40,10 +40,10 @@ class TurnedBack:
 
 
 def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> TurnedBack | None:
-    """Where a curve turned back; None while it may still gain.
+    """Where a curve turned back; None while it may still improve.
 
     Args:
-        curve: Evaluations in order of samples, without that of the untrained model.
+        curve: Scores in order of samples, without the untrained model's.
         target: The value that counts as reached.
         maximize: Whether larger values are better.
     """
@@ -55,14 +55,14 @@ def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -
     later, last = values[best + 1 :], curve[-1]
     if len(later) < _FEWEST_LATER or last.samples - curve[best].samples < _LATER_SHARE * last.samples:
         return None
-    # Of the later half: earlier, a curve that falls steeply bends more than it scatters.
+    # Estimate the noise from the later half: a steep curve bends more than it scatters.
     recent = values[min(best, len(values) // 2) :]
     noise = float(np.median(np.abs(np.diff(recent, 2)))) / SECOND_DIFFERENCE
     clearly = max(_NOISE_FACTOR * noise, _GAIN_SHARE * float(values[best] - values[0]), 1e-12)
-    # Of a run that has not left its start, what little it loses says nothing.
+    # A small loss says nothing about a run that has hardly improved.
     clearly = max(clearly, _LOSS_SHARE * (sign * target - float(values[best])))
     half = len(later) // 2
-    # Of a plateau with noise the best single value lies far from the others, but not that of three in a row.
+    # On a noisy plateau the best single value is an outlier, but the mean of three neighbors is not.
     around = float(values[max(best - 1, 0) : best + 2].mean())
     is_worse = float(later[-_FEWEST_LATER:].mean()) < around - clearly
     gets_worse = float(later[half:].mean()) <= float(later[:half].mean())
@@ -74,10 +74,10 @@ def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -
 def levelled_off(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> TurnedBack | None:
     """Where a curve has levelled off below its target; None while it may still reach it.
 
-    A curve that has not left its start yet, or that gains about as much as before, has not.
+    It has not if it has hardly improved yet, or if it still improves about as fast as before.
 
     Args:
-        curve: Evaluations in order of samples, without that of the untrained model.
+        curve: Scores in order of samples, without the score of the untrained model.
         target: The value that counts as reached.
         maximize: Whether larger values are better.
     """
