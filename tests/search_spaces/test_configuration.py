@@ -72,7 +72,9 @@ def test_refuses_numbers_that_are_not_finite(value):
 
 
 def test_refuses_values_of_other_types():
-    with pytest.raises(TypeError, match=r"'tau' has the value \[1\]; allowed types are str, int, float and bool"):
+    with pytest.raises(
+        TypeError, match=r"'tau' has the value \[1\]; allowed types are str, int, float and bool"
+    ):
         Configuration({"tau": [1]})  # type: ignore[dict-item]
 
 

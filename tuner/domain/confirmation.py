@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
+
+from pydantic import PlainValidator
 
 from search_spaces import Configuration
+
+#: A configuration that may also be read from plain data.
+ReadConfiguration = Annotated[Configuration, PlainValidator(Configuration)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,7 @@ class ConfirmedSettings:
             than any other; None if that leaves no median.
     """
 
-    configuration: Configuration
+    configuration: ReadConfiguration
     trainings: tuple[ConfirmedTraining, ...]
     median_seconds: float | None
 
@@ -51,12 +55,6 @@ class ConfirmedSettings:
     def all_reached(self) -> bool:
         """Whether there is a training, and each of them reached the target."""
         return 0 < len(self.trainings) == self.num_reached
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ConfirmedSettings:
-        """The settings that plain data describe."""
-        trainings = tuple(ConfirmedTraining(**training) for training in data["trainings"])
-        return cls(**{**data, "configuration": Configuration(data["configuration"]), "trainings": trainings})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +92,3 @@ class Confirmation:
     num_unfinished: int
     seconds: float
     dollars: float
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Confirmation:
-        """The confirmation that plain data describe."""
-        settings = {name: ConfirmedSettings.from_dict(data[name]) for name in ("recommended", "baseline")}
-        return cls(**{**data, **settings})

@@ -6,11 +6,14 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, TypeAdapter
 
 from search_spaces import Configuration
-from tuner.domain.confirmation import Confirmation
+from tuner.domain.confirmation import Confirmation, ReadConfiguration
 
 #: Version of `recommendation.json`: the first number changes when a reader of the old form would fail.
 SCHEMA_VERSION = "2.0"
@@ -33,6 +36,8 @@ _RENAMED = {
 #: Objects whose keys are names that users chose, or that are no part of the schema.
 _FREE_KEYS = ("configuration", "weights", "seconds_by_purpose", "seconds_by_part")
 
+_NullAsInfinity = Annotated[float, BeforeValidator(lambda value: math.inf if value is None else value)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -44,9 +49,9 @@ class Estimate:
         upper: Ninety-fifth percentile; infinite if the target may well be unreachable.
     """
 
-    lower: float
-    median: float
-    upper: float
+    lower: _NullAsInfinity
+    median: _NullAsInfinity
+    upper: _NullAsInfinity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +71,7 @@ class Alternative:
         emulated: Whether its run was, or would be, one of emulated ranks.
     """
 
-    configuration: Configuration
+    configuration: ReadConfiguration
     seconds: Estimate
     dollars: Estimate | None
     probability_of_reaching: float
@@ -97,7 +102,7 @@ class StrategyOutlook:
             (with the next best if the choice is all-reduce, or there is none).
     """
 
-    configuration: Configuration
+    configuration: ReadConfiguration
     batch_seconds: Estimate
     samples: Estimate
     seconds: Estimate
@@ -247,26 +252,12 @@ class Recommendation:
         Raises:
             ValueError: The data are of an unknown major version of the schema.
         """
-        data = upgraded(data)
-        return cls(
-            **{
-                **data,
-                "choice": _alternative(data["choice"]),
-                "runner_up": _alternative(data["runner_up"]) if data["runner_up"] else None,
-                "baseline": _alternative(data["baseline"]) if data["baseline"] else None,
-                "verified": _verification(data["verified"]) if data["verified"] else None,
-                "evidence": tuple(data["evidence"]),
-                "warnings": tuple(data["warnings"]),
-                "tuning": TuningCost(**data["tuning"]),
-                "strategies": tuple(_outlook(item) for item in data.get("strategies", ())),
-                "sensitivity": tuple(data.get("sensitivity", ())),
-                "axes_without_effect": tuple(data.get("axes_without_effect", ())),
-                "confirmation": Confirmation.from_dict(data["confirmation"])
-                if data.get("confirmation")
-                else None,
-                "imported": _imported(data["imported"]) if data.get("imported") else None,
-            }
-        )
+        return _reader().validate_python(upgraded(data))
+
+
+@cache
+def _reader() -> TypeAdapter[Recommendation]:
+    return TypeAdapter(Recommendation)
 
 
 def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,34 +308,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _alternative(data: Mapping[str, Any]) -> Alternative:
-    return Alternative(
-        **{
-            **data,
-            "configuration": Configuration(data["configuration"]),
-            "seconds": _estimate(data["seconds"]),
-            "dollars": _estimate(data["dollars"]) if data["dollars"] else None,
-        }
-    )
-
-
-def _outlook(data: Mapping[str, Any]) -> StrategyOutlook:
-    estimates = {name: _estimate(data[name]) for name in ("batch_seconds", "samples", "seconds")}
-    return StrategyOutlook(
-        **{**data, **estimates, "configuration": Configuration(data["configuration"])},
-    )
-
-
-def _imported(data: Mapping[str, Any]) -> ImportedEvidence:
-    return ImportedEvidence(**{**data, "sources": tuple(data["sources"])})
-
-
-def _verification(data: Mapping[str, Any]) -> Verification:
-    predicted = data["predicted"]
-    return Verification(**{**data, "predicted": _estimate(predicted) if predicted else None})
-
-
-def _estimate(data: Mapping[str, Any]) -> Estimate:
-    return Estimate(**{name: math.inf if data[name] is None else data[name] for name in data})
