@@ -29,6 +29,7 @@ from tuner.ledger import ProbeRecord
 from tuner.ledger.records import EARLY_SHARE
 from tuner.report import tables, wording
 from tuner.report.charts import (
+    MAX_CHECKS,
     MAX_CURVES,
     batch_shades,
     checked_chart,
@@ -77,8 +78,8 @@ def unanswered_markdown(content: UnansweredContent) -> str:
 def _report_context(content: ReportContent) -> dict[str, Any]:
     answer = content.recommendation
     timed = tables.timed_probes(content.probes)
-    timing_table = tables.timing_table(content.probes)
     return {
+        **vars(content),
         "job_name": answer.job_name,
         "study_name": answer.study_name,
         "created_at": answer.created_at,
@@ -86,16 +87,15 @@ def _report_context(content: ReportContent) -> dict[str, Any]:
         "trust": wording.trust_in(answer),
         "facts": _facts(answer),
         "own_command_end": wording.own_command_end(answer),
-        "landscape": content.landscape,
         "landscape_table": tables.landscape_table(content.landscape),
         "unreachable": unreachable_words(content.landscape),
         "choices_table": tables.choices_table(answer),
         "confirmation_table": confirmation_table(answer.confirmation) if answer.confirmation else None,
         "strategies_table": tables.strategies_table(answer),
-        "checked": content.checked,
         "checked_table": tables.checked_table(content.checked),
         "coverage": wording.coverage(content.checked),
         "early_share": EARLY_SHARE,
+        "max_checks": MAX_CHECKS,
         "spent": wording.spent(answer.tuning),
         "spending_tables": [
             tables.spending_table(seconds, title)
@@ -106,9 +106,8 @@ def _report_context(content: ReportContent) -> dict[str, Any]:
             if seconds
         ],
         "timed": [(probe.configuration, tables.ranks_table(seen)) for probe, seen in timed],
-        "timing_table": timing_table,
+        "timing_table": tables.timing_table(content.probes),
         "shares_cores": any(seen.oversubscribed for _, seen in timed),
-        "fit_summaries": content.fit_summaries,
         **_probes_context(content.probes, content.job),
     }
 
@@ -133,14 +132,8 @@ def _facts(answer: Recommendation) -> list[tuple[str, Finding]]:
 
 def _unanswered_context(content: UnansweredContent) -> dict[str, Any]:
     return {
+        **vars(content),
         "job_name": content.job.name,
-        "study_name": content.study_name,
-        "created_at": content.created_at,
-        "goal": content.goal,
-        "reason": content.reason,
-        "changes": content.changes,
-        "warnings": content.warnings,
-        "stop_reason": content.stop_reason,
         "spent": wording.spent(content.tuning),
         "num_probes": content.tuning.num_probes,
         **_probes_context(content.probes, content.job),

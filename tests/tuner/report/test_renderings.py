@@ -460,6 +460,7 @@ def test_a_page_of_many_probes_says_what_its_charts_leave_out(builder: ModuleTyp
     charts = re.findall(r"<svg[^>]*of every probe against.*?</svg>", text, re.DOTALL)
     assert [chart.count("<title>#") for chart in charts] == [MAX_CURVES, MAX_CURVES]
     assert "shorter curves are not drawn" in text
+    assert f"At most {MAX_CHECKS} of the 595 predictions are drawn." in text
     checks = re.findall(r"<svg[^>]*Predicted against measured.*?</svg>", text, re.DOTALL)
     assert 0 < checks[0].count("of the run known; measured") <= 2 * MAX_CHECKS
     assert text.count("<tr>") > 600
