@@ -26,8 +26,8 @@ class Storage:
     """An open study database; a context manager that closes it.
 
     Args:
-        engine: Of a database that has the newest tables.
-        clock: Seconds since the epoch, for the ledger.
+        engine: Engine of a database that has the newest tables.
+        clock: Returns seconds since the epoch, for the ledger.
     """
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
@@ -37,17 +37,17 @@ class Storage:
 
     @property
     def url(self) -> str:
-        """Where it lies, with the password hidden."""
+        """URL of the database, with the password hidden."""
         return shown(self._engine.url)
 
     def optuna_storage(self) -> RDBStorage:
-        """Optuna's storage in the same database; its tables are made where they are missing.
+        """Optuna's storage in the same database; creates missing tables.
 
         Raises:
             StorageError: The database cannot be written, or its Optuna tables are of another version.
         """
         if self._optuna is None:
-            # Others wait meanwhile: what takes seconds on a busy machine comes before.
+            # Import before taking the lock, since the import may take seconds and others wait for the lock.
             importlib.import_module("optuna.storages")
             with one_at_a_time(self._engine), translated(self._engine.url):
                 self._optuna = self._open_optuna()
@@ -55,12 +55,12 @@ class Storage:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Raises `StorageError` for what Optuna lets through of the database's failures inside."""
+        """Turns database errors that Optuna does not handle inside the block into `StorageError`."""
         with translated(self._engine.url, files=False):
             yield
 
     def close(self) -> None:
-        """Closes every connection; the storage is not used afterwards."""
+        """Closes every connection; the storage cannot be used afterwards."""
         if self._optuna is not None:
             self._optuna.remove_session()
             self._optuna.engine.dispose()
@@ -87,22 +87,22 @@ class Storage:
         try:
             return RDBStorage(escaped, engine_kwargs=engine_options(url))
         except RuntimeError as error:
-            # Optuna's own words on tables of another version of it.
+            # Optuna raises this if its tables belong to another version of Optuna.
             raise StorageError(
                 f"the study database {shown(url)} does not fit this Optuna: {error}"
             ) from error
 
 
 def open_storage(url: str, clock: Callable[[], float] = time.time) -> Storage:
-    """Opens the study database at `url`, making or upgrading its tables where needed.
+    """Opens the study database at `url`, and creates or upgrades its tables if needed.
 
     Args:
         url: A SQLAlchemy URL: `sqlite:///study.db`, or `postgresql://user:password@host/database`.
         clock: Seconds since the epoch.
 
     Raises:
-        StorageError: The URL is none, the folder is missing or not writable, the server cannot be
-            reached, the file is no database, or it was written by a newer Paceline.
+        StorageError: The URL is not valid, the folder is missing or not writable, the server cannot be
+            reached, the file is not a database, or a newer Paceline wrote it.
     """
     parts = parsed(url)
     check_folder(parts)

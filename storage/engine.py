@@ -22,10 +22,10 @@ _EXAMPLES = "sqlite:///study.db, or postgresql://user:password@host/database"
 
 
 def parsed(url: str) -> URL:
-    """The URL with its driver and, for SQLite, the file's absolute path.
+    """Parses a database URL; adds the driver and, for SQLite, the absolute path of the file.
 
     Raises:
-        StorageError: It is no URL, or one of a database in which Paceline does not store studies.
+        StorageError: It is not a valid URL, or names a database that Paceline does not support.
     """
     try:
         parts = make_url(url)
@@ -47,17 +47,17 @@ def parsed(url: str) -> URL:
 
 
 def database_file(url: URL) -> Path | None:
-    """The file of a SQLite database; None for a server's."""
+    """The file of a SQLite database; None for a database on a server."""
     if url.get_backend_name() != "sqlite" or url.database is None:
         return None
     return Path(url.database)
 
 
 def check_folder(url: URL) -> None:
-    """Whether a SQLite file can be made or written where the URL names it.
+    """Checks that a SQLite file can be created or written at the path in the URL.
 
     Raises:
-        StorageError: The folder is missing or not writable, or the path is not a file's.
+        StorageError: The folder is missing or not writable, or the path names a folder.
     """
     path = database_file(url)
     if path is None:
@@ -79,7 +79,7 @@ def check_folder(url: URL) -> None:
 
 
 def engine_options(url: URL) -> dict[str, Any]:
-    """What `create_engine` is given for this URL, by Paceline and by Optuna alike."""
+    """Keyword arguments of `create_engine` for this URL, used by Paceline and Optuna."""
     if database_file(url) is not None:
         return {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}}
     arguments: dict[str, Any] = {}
@@ -89,7 +89,7 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 
 def engine_for(url: URL) -> Engine:
-    """An engine for a URL from `parsed`; does not connect yet.
+    """Creates an engine for a URL from `parsed`; does not connect yet.
 
     Raises:
         StorageError: The driver is not installed.

@@ -76,7 +76,7 @@ def shown(url: URL) -> str:
 
 
 def storage_error(error: BaseException, url: URL) -> StorageError:
-    """The message for a failure of the database at `url`."""
+    """Turns an exception of the database at `url` into a `StorageError` with a plain message."""
     if isinstance(error, OSError):
         happened, remedy = _ERRNOS.get(error.errno or 0, _SQLITE["SQLITE_IOERR"])
         reason = f"{error.strerror or error}"
@@ -107,7 +107,7 @@ def _diagnosis(error: BaseException) -> tuple[str, str]:
 
 @contextmanager
 def decoding(url: URL) -> Iterator[None]:
-    """Raises `StorageError` where rows hold what no record can be made of; nothing is written inside."""
+    """Raises `StorageError` if a row inside the block cannot be converted to a record; for reading only."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -120,13 +120,13 @@ def decoding(url: URL) -> Iterator[None]:
 
 @contextmanager
 def translated(url: URL, *, files: bool = True) -> Iterator[None]:
-    """Raises `StorageError` for whatever the database or its disk raises inside.
+    """Turns errors of the database or its disk inside the block into `StorageError`.
 
-    Optuna wraps a failed commit in an error of its own; it is known by its cause.
+    Optuna wraps a failed commit in its own exception, which is recognized by its cause.
 
     Args:
-        url: Of the database.
-        files: Whether an `OSError` inside is the database's.
+        url: URL of the database.
+        files: Whether an `OSError` inside the block comes from the database.
     """
     try:
         yield

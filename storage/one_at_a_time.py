@@ -1,4 +1,4 @@
-"""A lock that lets one process at a time create tables, even if many workers start on a new database."""
+"""A lock between processes: one process at a time creates or migrates tables of a database."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _ADVISORY_LOCK = int.from_bytes(b"paceline")
 
 @contextmanager
 def one_at_a_time(engine: Engine) -> Iterator[None]:
-    """Locks out all other processes that ask for the same database; a killed one releases the lock at once.
+    """Holds a lock that one process at a time has for a database; a killed process releases it at once.
 
     Raises:
-        StorageError: Another process stayed in for minutes, or the server cannot be reached.
+        StorageError: Another process held the lock for minutes, or the server cannot be reached.
     """
     path = database_file(engine.url)
     with _folder_lock(path, engine) if path is not None else _advisory_lock(engine):

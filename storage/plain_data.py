@@ -15,13 +15,13 @@ _TAG = "$float"
 
 
 def encoded(value: Any) -> Any:
-    """The same data in what JSON can write: infinite numbers and NaN tagged, tuples as lists.
+    """Converts data to what JSON can write: tags infinite numbers and NaN, turns tuples into lists.
 
     Args:
         value: Mappings with string keys, lists, tuples, strings, numbers (NumPy's as well), booleans, None.
 
     Raises:
-        TypeError: Something else is in it.
+        TypeError: The data contain another type.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -40,7 +40,7 @@ def encoded(value: Any) -> Any:
 
 
 def decoded(value: Any) -> Any:
-    """The data `encoded` was given, with lists for tuples."""
+    """Reverses `encoded`; tuples come back as lists."""
     if isinstance(value, dict):
         if value.keys() == {_TAG}:
             return float(value[_TAG])

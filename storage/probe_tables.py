@@ -35,7 +35,7 @@ _MOST_CONDITIONS = 50
 
 
 def take(connection: Connection, probe_id: int, owner: str, now: float, expires_at: float) -> Lease:
-    """Leases a probe if nobody else holds it, in one compare-and-set.
+    """Leases a probe by one compare-and-set statement, if no other worker holds it.
 
     Raises:
         LeaseLostError: Another worker holds it, or it has ended.
@@ -57,7 +57,7 @@ def take(connection: Connection, probe_id: int, owner: str, now: float, expires_
 
 
 def change_under(lease: Lease, **values: Any) -> Update:
-    """An update of a probe that finds its row only while the lease holds."""
+    """An UPDATE of a probe that matches its row only while the lease is valid."""
     return (
         update(probes)
         .where(
@@ -71,7 +71,7 @@ def change_under(lease: Lease, **values: Any) -> Update:
 
 
 def must_change(connection: Connection, lease: Lease, **values: Any) -> None:
-    """Changes a probe under its lease.
+    """Updates a probe while its lease is valid.
 
     Raises:
         LeaseLostError: The lease is no longer valid.
@@ -98,7 +98,7 @@ def end(connection: Connection, probe_id: int, outcome: Outcome, reason: str) ->
 
 
 def append(connection: Connection, lease: Lease, measurement: Measurement, now: float) -> None:
-    """Adds a slice with its curve under a lease; an end releases the lease.
+    """Adds a slice with its curve while the lease is valid; the end of a probe releases the lease.
 
     The update comes first: it checks the lease and holds the probe's row until the commit, so that
     two slices never get the same index.

@@ -33,7 +33,7 @@ _SLICE_COLUMNS = (
 
 
 def slice_row(measurement: Measurement) -> dict[str, Any]:
-    """A slice's own columns, its curve left out."""
+    """The columns of a slice, without its curve."""
     data = {**measurement.to_dict(), "outcome": str(measurement.outcome), "purpose": str(measurement.purpose)}
     del data["curve"]
     columns = {name: data.pop(name) for name in _SLICE_COLUMNS}
@@ -53,7 +53,7 @@ def curve_rows(measurement: Measurement) -> list[dict[str, Any]]:
 
 
 def measurement(row: Row[Any], points: Sequence[Row[Any]]) -> Measurement:
-    """The measurement of one slice from its row and its scorings, in order."""
+    """The measurement of one slice, from its row and its curve points in order."""
     curve = [
         {
             "training_seconds": point.training_seconds,
@@ -73,7 +73,7 @@ def study(row: Row[Any]) -> StudyRecord:
 
 
 def lease_state(row: Row[Any]) -> LeaseState:
-    """What a probe's row says of its lease."""
+    """The state of a probe's lease, from its row."""
     return LeaseState(
         probe_id=row.probe_id,
         outcome=Outcome(row.outcome),
@@ -87,7 +87,7 @@ def probe(row: Row[Any], slices: Sequence[Measurement], now: float) -> ProbeReco
     """A probe from its row and its slices, in order.
 
     Raises:
-        ValueError: A slice is of another configuration than the others, so that it was damaged.
+        ValueError: The slices have different configurations, so that a row is damaged.
     """
     if len({measurement.configuration for measurement in slices}) > 1:
         raise ValueError(f"slices of different configurations in probe {row.probe_id}")

@@ -1,4 +1,4 @@
-"""The revision of a database's tables, and migration to the newest."""
+"""Migrates the tables of a study database to the newest revision."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ VERSION_TABLE = "paceline_alembic_version"
 
 
 def bring_to_head(engine: Engine) -> None:
-    """Migrates a database to the newest revision; returns at once where it is there already.
+    """Migrates a database to the newest revision; does nothing if it has that revision already.
 
     Raises:
-        StorageError: It cannot be written, is no database, or was written by a newer Paceline.
+        StorageError: The database cannot be written, is not a database, or a newer Paceline wrote it.
     """
     if is_at_head(engine):
         return
@@ -49,7 +49,7 @@ def is_at_head(engine: Engine) -> bool:
     """Whether a database has the newest revision.
 
     Raises:
-        StorageError: It has one that this code does not know, or cannot be read.
+        StorageError: The revision is unknown to this version, or the database cannot be read.
     """
     with reading(engine) as connection:
         revision = _stored_revision(connection)
@@ -69,7 +69,7 @@ def alembic_config(connection: Connection) -> Config:
     """
     from alembic.config import Config
 
-    # What Alembic has to say is nobody's result: stdout belongs to the commands.
+    # Alembic prints to a buffer: stdout is for the results of commands.
     config = Config(stdout=io.StringIO())
     folder = str(Path(__file__).parent).replace("%", "%%")
     config.set_main_option("script_location", folder)

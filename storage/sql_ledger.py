@@ -28,14 +28,14 @@ _Record = TypeVar("_Record")
 
 
 class SqlLedger:
-    """A `Ledger` in a database whose tables exist (`open_storage` sees to that).
+    """A `Ledger` in a database whose tables exist; `open_storage` creates them.
 
     Several threads and processes may use one database at once; a lease is taken and checked in
     single statements, so that one worker has it and no other.
 
     Args:
-        engine: Of a SQLite or PostgreSQL database.
-        clock: Seconds since the epoch; the hosts that share a database must agree on it to within
+        engine: Engine of a SQLite or PostgreSQL database.
+        clock: Returns seconds since the epoch; the hosts that share a database must agree on it to within
             a fraction of the lease.
     """
 

@@ -12,10 +12,10 @@ from storage.failures import decoding, translated
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that writes; committed at the end, undone by any exception.
+    """A write transaction; commits at the end, and rolls back on any exception.
 
-    On SQLite it takes the write lock at once: a transaction that first reads and then writes is
-    refused without waiting when another one wrote in between.
+    On SQLite it takes the write lock at once: SQLite rejects, without waiting, a transaction that reads first
+    and writes after another process wrote.
 
     Raises:
         StorageError: The database cannot be written.
@@ -31,7 +31,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """A transaction whose statements all see one consistent snapshot of the database.
 
     Raises:
-        StorageError: The database cannot be read, or contains what no record can be made of.
+        StorageError: The database cannot be read, or a row cannot be converted to a record.
     """
     with decoding(engine.url), translated(engine.url), engine.connect() as connection:
         if engine.dialect.name == "sqlite":

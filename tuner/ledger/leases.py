@@ -1,4 +1,4 @@
-"""Lease rules: who may take a probe, whose lease still holds, and why not, in words."""
+"""Lease rules: who may take a probe, which lease is valid, and messages that say why not."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tuner.ledger.records import Lease
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseState:
-    """What a ledger knows of a probe's lease.
+    """The state of a probe's lease.
 
     Args:
         probe_id: The probe.
         outcome: The probe's state.
-        owner: Who leased it last; None once the lease was given back or the probe ended.
-        attempt: How often the probe was taken.
-        expires_at: When the lease runs out, seconds since the epoch; None without an owner.
+        owner: Worker that holds the newest lease; None if it was released or the probe has ended.
+        attempt: Number of leases so far.
+        expires_at: Expiry of the lease, seconds since the epoch; None without an owner.
     """
 
     probe_id: int
@@ -27,12 +27,12 @@ class LeaseState:
     expires_at: float | None
 
     def held(self, now: float) -> Lease | None:
-        """The lease that holds now; None where there is none or it has run out."""
+        """The valid lease; None if there is none or it has expired."""
         newest = self._newest()
         return None if newest is None or newest.expires_at <= now else newest
 
     def expired(self, now: float) -> Lease | None:
-        """The newest lease where it has run out and was not given back; None otherwise."""
+        """The newest lease if it has expired without being released; None otherwise."""
         newest = self._newest()
         return None if newest is None or newest.expires_at > now else newest
 
@@ -44,7 +44,7 @@ class LeaseState:
         )
 
     def why_not_taken(self, owner: str, now: float) -> str | None:
-        """Why `owner` may not take the probe; None where it may."""
+        """A message why `owner` may not take the probe; None if it may."""
         if not self.outcome.can_continue:
             return f"probe {self.probe_id} has ended ({self.outcome}) and cannot be taken"
         holder = self.held(now)
@@ -57,9 +57,9 @@ class LeaseState:
         return None
 
     def why_lost(self, lease: Lease) -> str | None:
-        """Why a lease no longer gives a right to its probe; None where it does.
+        """A message why a lease is no longer valid; None if it is valid.
 
-        A lease that has run out still holds as long as nobody else took the probe.
+        An expired lease stays valid until another worker takes the probe.
         """
         if not self.outcome.can_continue:
             return f"probe {self.probe_id} has ended ({self.outcome}); nothing more is stored for it"
