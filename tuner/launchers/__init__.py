@@ -1,4 +1,4 @@
-"""Launchers: how ranks and commands start; one contract, one file per launcher."""
+"""Launchers, which start ranks and commands on this host, a list of hosts, SLURM or Ray."""
 
 from tuner.launchers.command_launcher import CommandLauncher
 from tuner.launchers.host_nodes import HostNodes

@@ -1,4 +1,4 @@
-"""Runs a command in the background; its output is polled now and then."""
+"""Runs a command in the background; the caller polls for its result."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-#: When a question is given up.
+#: After this time, a command is killed.
 _ANSWER_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """How a command ended and what it printed; `code` is None where it was given up."""
+    """How a command ended and what it printed; `code` is None if it was killed after its time limit."""
 
     code: int | None
     output: str
@@ -30,7 +30,7 @@ class Question:
 
     Args:
         command: What runs.
-        seconds: When it is given up.
+        seconds: Time limit, after which it is killed.
         clock: Seconds, never going back.
     """
 
@@ -58,7 +58,7 @@ class Question:
             self._errors.write(str(error).encode())
 
     def answer(self) -> Answer | None:
-        """What came of it; None while it runs. Not to be asked again once there was an answer."""
+        """The result; None while the command runs. Do not call this again after it returned a result."""
         code = -1 if self._process is None else self._process.poll()
         if code is None:
             if self._clock() - self.asked_at < self._seconds:
@@ -73,13 +73,13 @@ class Question:
         return Answer(code=code, output=texts[0], errors=errors.strip())
 
     def drop(self) -> None:
-        """Gives it up."""
+        """Kills the command."""
         self._kill()
         self._output.close()
         self._errors.close()
 
     def wait(self) -> Answer:
-        """Its answer, waited for."""
+        """Waits for the result."""
         while True:
             answer = self.answer()
             if answer is not None:

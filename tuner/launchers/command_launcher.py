@@ -10,11 +10,12 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tuner.domain.errors import ProbeError
 from tuner.domain.threads import thread_variables
+from tuner.launchers.command_job import CommandJob, with_ranks
 from tuner.launchers.job_folder import JobFolder, NodeStatus
 from tuner.launchers.launcher import (
     CommandTask,
@@ -34,59 +35,32 @@ from tuner.launchers.rank_tracker import RankTracker
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 _LEASE_EVERY_SECONDS = 5.0
-#: A poll reads a file a node, on a shared file system: not more often than so, times the nodes.
+#: A poll reads one file per node from a shared file system, so it is repeated after this time per node.
 _POLL_SECONDS_PER_NODE = 0.01
 #: How long files may take to appear after the backend says that the job has ended.
 _FILES_LATE_SECONDS = 5.0
-#: How long the backend may take to say why after nodes say that it ended them.
+#: How long the backend may take to report a reason after it has ended nodes.
 _WORD_LATE_SECONDS = 10.0
-#: A disk with less is full for logs and states.
+#: A disk with less free space counts as full.
 _LITTLE_BYTES = 2**20
 #: How long a backend may take to release nodes, beyond a job's own grace.
 _END_LATE_SECONDS = 10.0
-#: Between the moment a rank that trains a `Workload` is asked to end and that it is killed.
+#: Between SIGTERM and SIGKILL for a rank that trains a `Workload`.
 _RANK_GRACE_SECONDS = 5.0
 #: Reason for the remaining nodes to end when others are lost.
 _NODES_LOST = "nodes lost"
-#: Reasons of a node agent that was asked to end by its backend, or because of it; "cancelled" without a
-#: `cancel` of this tuner is what an agent reads from a file that a full disk left empty.
+#: Reasons of a node agent that its backend ended. An agent also reports "cancelled" if a full disk left the
+#: file `end` empty.
 _TAKEN_AWAY = ("signal", "orphaned", "cancelled", _NODES_LOST)
-
-
-@dataclass(kw_only=True)
-class _Job:
-    """A running job, and when things were last seen."""
-
-    handle: JobHandle
-    node_job: NodeJob
-    folder: JobFolder
-    backend_id: str
-    one_per: OnePer
-    grace_seconds: float
-    submitted_at: float
-    is_trimmed: bool = False
-    ranks: RankTracker | None = None
-    offsets: dict[int, int] = field(default_factory=dict)
-    cancelled_at: float | None = None
-    lease_at: float = 0.0
-    beats: dict[int, tuple[int, float]] = field(default_factory=dict)
-    view: BackendView = field(default_factory=lambda: BackendView(state=JobState.PENDING))
-    pending_until: float | None = None
-    running_at: float | None = None
-    gone_at: float | None = None
-    polled_at: float = 0.0
-    last: JobStatus | None = None
-    status: JobStatus | None = None
 
 
 class CommandLauncher(Launcher):
     """Runs commands and ranks on the nodes of a scheduler backend.
 
-    Nodes report through files in the task's folder, which must be the same folder on all of them: a shared
-    file system if they are several hosts. A job ends as a whole: when a process of the command fails, the
-    others are asked to end, and then killed. A job whose tuner is gone ends by itself when its lease runs
-    out, or at once if the backend runs on this host; a tuner that is started again ends it through
-    `end_orphans`. Not thread-safe.
+    Nodes report through files in the task's folder, which all nodes must see under the same path. A job ends
+    as a whole: when a process of the command fails, the others are asked to end, and then killed. A job whose
+    tuner is gone ends by itself when its lease runs out, or at once if the backend runs on this host; a tuner
+    that is started again ends it through `end_orphans`. Not thread-safe.
 
     A rank's function is run by `rank_program`, a new process for every job, so each imports torch again. A
     job that tolerates rank loss continues when processes of ranks are killed, for example when memory runs
@@ -118,7 +92,7 @@ class CommandLauncher(Launcher):
         self._backend, self._clock = backend, clock
         self._python, self._threads_per_rank, self._uses_torchrun = python, threads_per_rank, uses_torchrun
         self._silence_seconds, self._orphan_seconds = silence_seconds, orphan_seconds
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, CommandJob] = {}
         self._closed = False
 
     def submit(self, task: RankTask, *, num_nodes: int, devices_per_node: int) -> JobHandle:
@@ -211,7 +185,7 @@ class CommandLauncher(Launcher):
             num_ranks=num_nodes * devices_per_node,
             folder=task.folder.resolve(),
         )
-        self._jobs[folder.identity] = _Job(
+        self._jobs[folder.identity] = CommandJob(
             handle=handle,
             node_job=node_job,
             folder=folder,
@@ -257,39 +231,42 @@ class CommandLauncher(Launcher):
 
     def poll(self, handle: JobHandle) -> JobStatus:
         job = self._job(handle)
-        if job.status is not None:
-            return job.status
+        if job.final_status is not None:
+            return job.final_status
         now = self._clock()
-        if job.last is not None and now - job.polled_at < _POLL_SECONDS_PER_NODE * job.node_job.num_nodes:
-            return replace(job.last, messages=())
+        if (
+            job.last_status is not None
+            and now - job.polled_at < _POLL_SECONDS_PER_NODE * job.node_job.num_nodes
+        ):
+            return replace(job.last_status, messages=())
         job.polled_at = now
         if now - job.lease_at > _LEASE_EVERY_SECONDS:
             job.lease_at = now
             job.folder.touch_lease()
         nodes = job.folder.statuses(job.node_job.num_nodes)
-        self._note_beats(job, nodes, now)
+        job.note_heartbeats(nodes, now)
         state, failures = self._judge(job, nodes, now)
         if job.ranks is not None:
-            _listen(job, job.ranks, now)
-            state, failures = _with_ranks(job.ranks, state, failures, now)
+            job.listen(job.ranks, now)
+            state, failures = with_ranks(job.ranks, state, failures, now)
         status = JobStatus(
             state=state,
             messages=() if job.ranks is None else job.ranks.take_messages(),
             results=job.ranks.results if job.ranks is not None and state is JobState.SUCCEEDED else {},
             failures=failures,
-            seconds_since_progress=now - self._heard_at(job),
-            startup_seconds=self._startup_seconds(job),
+            seconds_since_progress=now - job.heard_at,
+            startup_seconds=job.startup_seconds,
             pending_seconds=(job.pending_until or job.submitted_at) - job.submitted_at,
             detail=job.view.detail,
         )
-        job.last = status
+        job.last_status = status
         if state.has_ended:
             self._finish(job, status)
         return status
 
     def cancel(self, handle: JobHandle) -> None:
         job = self._job(handle)
-        if job.status is not None or job.cancelled_at is not None:
+        if job.final_status is not None or job.cancelled_at is not None:
             return
         job.cancelled_at = self._clock()
         job.folder.ask_to_end("cancelled")
@@ -309,13 +286,13 @@ class CommandLauncher(Launcher):
     def trim_logs(self, handle: JobHandle) -> None:
         job = self._job(handle)
         job.is_trimmed = True
-        if job.status is not None:
+        if job.final_status is not None:
             job.folder.trim_logs()
 
     def close(self) -> None:
         if self._closed:
             return
-        left = [job for job in self._jobs.values() if job.status is None]
+        left = [job for job in self._jobs.values() if job.final_status is None]
         for job in left:
             self.cancel(job.handle)
         for job in left:
@@ -327,14 +304,6 @@ class CommandLauncher(Launcher):
         self._backend.close()
 
     def end_orphans(self, folder: Path) -> list[str]:
-        """Ends what an earlier tuner's jobs in a task's folder left running or waiting.
-
-        Args:
-            folder: The task's folder.
-
-        Returns:
-            The backend's names of the jobs.
-        """
         left = [found for found in JobFolder.all_in(folder) if self._is_orphan(found)]
         ended = []
         for found in left:
@@ -362,7 +331,7 @@ class CommandLauncher(Launcher):
         )
 
     def _await_end(self, found: JobFolder, job: NodeJob, backend_id: str, seconds: float) -> None:
-        """Gives a job that runs time to save what it can."""
+        """Waits until a job that was asked to end has saved and ended."""
         until = self._clock() + seconds
         while self._clock() < until:
             nodes = found.statuses(job.num_nodes).values()
@@ -371,7 +340,7 @@ class CommandLauncher(Launcher):
             time.sleep(0.1)
 
     def _judge(
-        self, job: _Job, nodes: dict[int, NodeStatus], now: float
+        self, job: CommandJob, nodes: dict[int, NodeStatus], now: float
     ) -> tuple[JobState, tuple[RankFailure, ...]]:
         """The state of a job by what its nodes and its backend report."""
         if len(nodes) == job.node_job.num_nodes and all(node.has_ended for node in nodes.values()):
@@ -386,13 +355,13 @@ class CommandLauncher(Launcher):
                     self._backend.end(job.node_job, job.backend_id)
                 return (JobState.RUNNING if nodes else JobState.PENDING), ()
             return JobState.CANCELLED, ()
-        silent = self._silent_nodes(job, nodes, now)
+        silent = job.silent_nodes(nodes, now, self._silence_seconds)
         if silent:
             words = f"{_node_words(silent, nodes)} reported nothing for {self._silence_seconds:g} s"
             return JobState.LOST, (RankFailure(rank=silent[0], reason=words),)
         if job.view.state.has_ended:
             if job.view.state is not JobState.SUCCEEDED:
-                # A node is gone, maybe not all of them: the others should save what they can.
+                # Some nodes may still run: they should save what they can.
                 job.folder.ask_to_end(_NODES_LOST)
             # Files may come a moment after the backend's report.
             job.gone_at = now if job.gone_at is None else job.gone_at
@@ -400,8 +369,10 @@ class CommandLauncher(Launcher):
                 return self._gone(job, nodes)
         return (JobState.RUNNING if nodes else JobState.PENDING), ()
 
-    def _gone(self, job: _Job, nodes: dict[int, NodeStatus]) -> tuple[JobState, tuple[RankFailure, ...]]:
-        """A job that ended according to the backend, while not all nodes reported so."""
+    def _gone(
+        self, job: CommandJob, nodes: dict[int, NodeStatus]
+    ) -> tuple[JobState, tuple[RankFailure, ...]]:
+        """The state of a job that ended by the backend, while some nodes have not reported their end."""
         missing = [n for n in range(job.node_job.num_nodes) if n not in nodes or not nodes[n].has_ended]
         state = JobState.LOST if job.view.state is JobState.SUCCEEDED else job.view.state
         words = job.view.detail or f"the backend {self._backend.name} reports the job as {job.view.state}"
@@ -412,10 +383,10 @@ class CommandLauncher(Launcher):
         named = f"{_node_words(missing, nodes)} ended without a report" if nodes else "no node started"
         reason = f"{named}: {words}{printed}"
         first = RankFailure(rank=missing[0], reason=reason, exit_code=_killed_by(job.view))
-        return state, (first, *self._failures(job, nodes))
+        return state, (first, *node_failures(job.folder, nodes, job.node_job.devices_per_node))
 
-    def _backend_output(self, job: _Job) -> str:
-        """What node agents printed besides the output of the command: why they could not start."""
+    def _backend_output(self, job: CommandJob) -> str:
+        """What the node agents themselves printed, such as why they could not start."""
         with contextlib.suppress(OSError):
             for path in sorted(job.folder.path.glob("starter*.err")):
                 text = path.read_text(errors="replace").strip()
@@ -424,14 +395,14 @@ class CommandLauncher(Launcher):
         return ""
 
     def _ended(
-        self, job: _Job, nodes: dict[int, NodeStatus], now: float
+        self, job: CommandJob, nodes: dict[int, NodeStatus], now: float
     ) -> tuple[JobState, tuple[RankFailure, ...]]:
         if job.cancelled_at is not None:
             return JobState.CANCELLED, ()
         reasons = [node.reason or "" for node in nodes.values()]
         if any(reason == "time limit" for reason in reasons):
             return JobState.TIMED_OUT, (RankFailure(rank=0, reason="its time limit was used up"),)
-        failures = self._failures(job, nodes)
+        failures = node_failures(job.folder, nodes, job.node_job.devices_per_node)
         taken = [reason for reason in reasons if reason.startswith(_TAKEN_AWAY)]
         if taken:
             # The backend's reason when nodes were lost says more than its reason once all have ended.
@@ -454,41 +425,9 @@ class CommandLauncher(Launcher):
             return JobState.FAILED, failures
         return JobState.SUCCEEDED, ()
 
-    def _failures(self, job: _Job, nodes: dict[int, NodeStatus]) -> tuple[RankFailure, ...]:
-        return node_failures(job.folder, nodes, job.node_job.devices_per_node)
-
-    def _silent_nodes(self, job: _Job, nodes: dict[int, NodeStatus], now: float) -> list[int]:
-        return [
-            node
-            for node, (_, at) in sorted(job.beats.items())
-            if not nodes[node].has_ended and now - at > self._silence_seconds
-        ]
-
-    def _note_beats(self, job: _Job, nodes: dict[int, NodeStatus], now: float) -> None:
-        for number, node in nodes.items():
-            if job.beats.get(number, (-1, 0.0))[0] != node.beats:
-                job.beats[number] = (node.beats, now)
-        started = len(nodes) == job.node_job.num_nodes and all(
-            node.state != "starting" for node in nodes.values()
-        )
-        if started and job.running_at is None:
-            job.running_at = now
-
-    def _heard_at(self, job: _Job) -> float:
-        """When anything was last reported: by the ranks themselves if they report, else by their nodes."""
-        if job.ranks is not None:
-            return max(job.ranks.heard_at, job.running_at or 0.0, job.pending_until or 0.0)
-        return max((at for _, at in job.beats.values()), default=job.pending_until or job.submitted_at)
-
-    def _startup_seconds(self, job: _Job) -> float | None:
-        started_at = job.running_at if job.ranks is None else job.ranks.entered_at
-        if started_at is None:
-            return None
-        return started_at - (job.pending_until or job.submitted_at)
-
-    def _finish(self, job: _Job, status: JobStatus) -> None:
+    def _finish(self, job: CommandJob, status: JobStatus) -> None:
         # Messages are handed out once.
-        job.status = replace(status, messages=())
+        job.final_status = replace(status, messages=())
         # A node that the backend gave up may still run where nobody reaches it except through the folder.
         job.folder.ask_to_end("over")
         self._backend.end(job.node_job, job.backend_id)
@@ -497,7 +436,7 @@ class CommandLauncher(Launcher):
         if job.is_trimmed:
             job.folder.trim_logs()
 
-    def _job(self, handle: JobHandle) -> _Job:
+    def _job(self, handle: JobHandle) -> CommandJob:
         try:
             return self._jobs[handle.identity]
         except KeyError:
@@ -513,43 +452,8 @@ def _preparing(folder: Path) -> Iterator[None]:
         raise ProbeError(f"no job can be prepared in {folder}: {error}") from error
 
 
-def _listen(job: _Job, ranks: RankTracker, now: float) -> None:
-    """Reads what ranks have reported since the last time, and which of them have exited."""
-    # Read before the messages: a rank that has exited writes no more after this.
-    exits = job.folder.rank_exits()
-    for rank in range(job.handle.num_ranks):
-        frames, job.offsets[rank] = job.folder.new_messages(rank, job.offsets.get(rank, 0))
-        for frame in frames:
-            ranks.take(rank, frame, now)
-    for place, (rank, code) in enumerate(exits.items()):
-        # A rank that was asked to end did not fail.
-        if code != -signal.SIGTERM and not ranks.has_ended(rank):
-            ranks.take_exit(rank, code, log=job.folder.logs().get(rank, ""), at=float(place))
-
-
-def _with_ranks(
-    ranks: RankTracker, state: JobState, failures: tuple[RankFailure, ...], now: float
-) -> tuple[JobState, tuple[RankFailure, ...]]:
-    """The state of a job of ranks, with its failures.
-
-    Args:
-        ranks: What the ranks have reported.
-        state: The job's state by its nodes and its backend.
-        failures: Those of the node agents' processes.
-        now: The launcher's clock.
-    """
-    if state in (JobState.PENDING, JobState.CANCELLED):
-        return state, failures
-    ended = ranks.state_on_nodes(state, now)
-    if ended is JobState.SUCCEEDED:
-        return ended, ()
-    if ended is JobState.FAILED:
-        return ended, ranks.failures or failures or (ranks.first_missing(),)
-    return ended, ranks.failures if ended is JobState.RUNNING else (*failures, *ranks.failures)
-
-
 def _killed_by(view: BackendView) -> int | None:
-    """The exit code of what a backend ended for want of memory: as if the kernel had killed it."""
+    """The exit code of a job that the backend ended because memory ran out: that of SIGKILL."""
     return -signal.SIGKILL if view.memory_ran_out else None
 
 

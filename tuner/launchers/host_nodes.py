@@ -27,14 +27,14 @@ from tuner.launchers.registry import ClusterSettings, LauncherEntry, LauncherSec
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 _PLACES = ("{host}", "{command}")
-#: With what ssh ends where it did not get to run the command.
+#: Exit code of ssh if it could not run the command.
 _NOT_REACHED = 255
-#: What trying again does not mend.
+#: Errors of ssh that another attempt does not fix.
 _FOR_GOOD = re.compile(
     r"permission denied|host key verification failed|could not resolve|no such identity|bad configuration",
     re.I,
 )
-#: How long a host may take to end what a job left there.
+#: How long a host may take to kill the remaining processes of a job.
 _END_SECONDS = 10.0
 #: How long a node agent may take to exit after it has reported its end.
 _LEAVE_SECONDS = 2.0
@@ -71,8 +71,8 @@ class _Connection:
 
     Args:
         host: The host.
-        process: The local one; its standard input is the node agent's.
-        output: What it and the node agent print.
+        process: The local process, such as ssh; its standard input is that of the node agent.
+        output: File that the connection and the node agent print to.
     """
 
     host: str
@@ -80,7 +80,7 @@ class _Connection:
     output: Path
 
     def close(self) -> None:
-        """Ends it here; the node agent, if it lives, notices by its standard input."""
+        """Ends the local process; the node agent ends when its standard input closes."""
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
@@ -90,7 +90,7 @@ class _Connection:
         self.process.wait()
 
     def words(self) -> str:
-        """How it ended, and the last line that was printed."""
+        """How the connection ended, and the last line that it printed."""
         code = self.process.returncode
         ended = f"exit code {code}" if code >= 0 else f"signal {-code}"
         with contextlib.suppress(OSError):
@@ -107,11 +107,10 @@ class HostNodes(SchedulerBackend):
     when that breaks, or this process ends, the agent ends what it runs.
 
     Args:
-        hosts: By what the hosts reach each other.
-        connect: How to run a command on one: `{host}` is replaced by it, `{command}` by the command as one
-            quoted word.
-        python: Interpreter there that runs node agents; this one's path if absent.
-        end_seconds: How long a host may take to end what a job left there; then it is left alone.
+        hosts: Names or addresses by which the hosts reach each other.
+        connect: Shell command that runs `{command}`, one quoted word, on `{host}`.
+        python: Interpreter on the hosts that runs node agents; the path of this process's if None.
+        end_seconds: How long to wait for a host to kill the remaining processes of a job.
     """
 
     name = "torchrun"
@@ -139,7 +138,7 @@ class HostNodes(SchedulerBackend):
         self._connections[job.identity] = connections
         for node, host in enumerate(hosts):
             words = [self._python, str(job.agent), str(job.folder), str(node), "--watch-input"]
-            # Marked, so that what kills the job's processes finds the node agent, too.
+            # The variable lets `--kill` find the node agent, too.
             command = f"{JOB_VARIABLE}={job.identity} exec {shlex.join(words)}"
             output = job.folder / f"starter-{node}.err"
             try:
@@ -156,7 +155,7 @@ class HostNodes(SchedulerBackend):
         reported = JobFolder(job.folder).statuses(job.num_nodes)
         connections = self._connections.get(job.identity)
         if connections is None:
-            # A job of an earlier tuner: what its hosts wrote is all that is known of it.
+            # A job of an earlier tuner: only its files are known.
             has_ended = len(reported) == job.num_nodes and all(node.has_ended for node in reported.values())
             return BackendView(state=JobState.SUCCEEDED if has_ended else JobState.RUNNING)
         views = [
@@ -166,7 +165,7 @@ class HostNodes(SchedulerBackend):
             and not (node in reported and reported[node].has_ended)
         ]
         if views:
-            # What will never work outweighs what may have been an accident.
+            # A permanent error counts more than one that may be temporary.
             states = [view.state for view in views]
             state = JobState.FAILED if JobState.FAILED in states else JobState.LOST
             return BackendView(state=state, detail="; ".join(view.detail for view in views))
@@ -181,7 +180,7 @@ class HostNodes(SchedulerBackend):
         taken = self._taken.pop(job.identity, ())
         reported = JobFolder(job.folder).statuses(job.num_nodes)
         if connections is None:
-            # It may not be known where an earlier tuner's job runs: it was killed before it could note that.
+            # An earlier tuner may have been killed before it recorded the hosts of the job.
             hosts = tuple(backend_id.split(",")) if backend_id else (taken or self._hosts)
             self._kill(hosts, job)
             return
@@ -205,7 +204,7 @@ class HostNodes(SchedulerBackend):
         self._taken.clear()
 
     def _take(self, job: NodeJob) -> tuple[str, ...]:
-        """The job's hosts, the first node's first."""
+        """The hosts of the job, the first node first."""
         if job.identity not in self._taken:
             if job.num_nodes > len(self._hosts):
                 raise ProbeError(
@@ -219,7 +218,7 @@ class HostNodes(SchedulerBackend):
         return self._taken[job.identity]
 
     def _kill(self, hosts: tuple[str, ...], job: NodeJob) -> None:
-        """Kills what the job left on hosts; one that does not answer is left alone."""
+        """Kills the remaining processes of the job on hosts; skips hosts that do not answer."""
         command = f"exec {shlex.join([self._python, str(job.agent), '--kill', job.identity])}"
         killers = []
         for host in hosts:
@@ -234,7 +233,7 @@ class HostNodes(SchedulerBackend):
             killer.close()
 
     def _run(self, host: str, command: str, output: Path) -> subprocess.Popen[bytes]:
-        """Starts a command on a host; its standard input is held open here."""
+        """Starts a command on a host; its standard input stays open."""
         line = connect_line(self._connect, host, command)
         with output.open("ab") as file:
             return subprocess.Popen(
@@ -242,25 +241,25 @@ class HostNodes(SchedulerBackend):
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
-                # What a terminal sends, such as an interrupt, is for the tuner to hand on.
+                # The terminal's signals, such as an interrupt, must not reach it.
                 start_new_session=True,
             )
 
 
 def connect_line(connect: str, host: str, command: str) -> str:
-    """The words for this host's shell that run a command on another.
+    """The shell command for this host that runs a command on another host.
 
     Args:
         connect: The template, with `{host}` and `{command}`.
-        host: The host.
-        command: For a shell there.
+        host: The other host.
+        command: Shell command for the other host.
     """
     places = {"{host}": shlex.quote(host), "{command}": shlex.quote(command)}
     return re.sub(r"\{host\}|\{command\}", lambda place: places[place.group()], connect)
 
 
 def _view_of_broken(connection: _Connection, reported: NodeStatus | None) -> BackendView:
-    """What it means that a connection ended whose node has not ended."""
+    """The state of a job one of whose connections ended before its node did."""
     host, code, words = connection.host, connection.process.returncode, connection.words()
     if reported is not None:
         return BackendView(state=JobState.LOST, detail=f"the connection to {host} broke ({words})")

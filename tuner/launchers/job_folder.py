@@ -28,9 +28,9 @@ class NodeStatus:
         node: Its number.
         host: What the node calls itself.
         state: `starting`, `running`, `ending` or `ended`.
-        beats: Grows as long as the node agent lives.
+        beats: Heartbeats; the number grows while the node agent lives.
         exits: Exit code of each process that ended, by node or rank; negative for a signal.
-        reason: Why it ended, if not by itself.
+        reason: Why the node agent ended its processes; None if they ended by themselves.
         ended_at: When, by the node's clock, seconds since the epoch; None while it runs.
     """
 
@@ -85,15 +85,15 @@ class JobFolder:
         _write(self.path / "task.json", task)
 
     def write_ranks(self, task: Mapping[str, Any]) -> None:
-        """What `rank_program` shall do on every rank."""
+        """Writes the function and payload that `rank_program` runs."""
         _write(self.path / "ranks.json", task)
 
     def new_messages(self, rank: int, offset: int) -> tuple[list[dict[str, Any]], int]:
-        """What a rank has said since, and from where on it is to be read next.
+        """The messages of a rank from an offset on, and the offset for the next call.
 
         Args:
             rank: The rank.
-            offset: What the last reading gave; 0 for the beginning.
+            offset: As the last call returned it; 0 for the beginning.
         """
         path = self.path / f"messages-{rank}.jsonl"
         try:
@@ -104,33 +104,33 @@ class JobFolder:
                 whole = file.read().rpartition(b"\n")[0]
         except OSError:
             return [], offset
-        # What is not a whole line yet is read the next time.
+        # An incomplete line is read by the next call.
         return [json.loads(line) for line in whole.splitlines()], offset + len(whole) + bool(whole)
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Notes what a later tuner needs to end the job, were this one killed."""
+        """Records what a later tuner needs to end the job if this one is killed."""
         _write(self.path / _RECORD, record)
 
     def recorded(self) -> dict[str, Any] | None:
-        """What was noted; None once the job has ended."""
+        """The record; None once the job has ended."""
         return _read(self.path / _RECORD)
 
     def forget(self) -> None:
-        """The job has ended: a later tuner has nothing left to end."""
+        """Removes the record of a job that has ended."""
         (self.path / _RECORD).unlink(missing_ok=True)
 
     def touch_lease(self) -> None:
-        """Shows the node agents that their tuner lives."""
+        """Renews the lease, by which node agents know that their tuner lives."""
         with contextlib.suppress(OSError):
             (self.path / "lease").touch()
 
     def ask_to_end(self, reason: str) -> None:
-        """Asks every node agent to end its processes; the first reason stays, and a full disk stores none."""
+        """Asks every node agent to end its processes. The first reason remains; a full disk stores none."""
         with contextlib.suppress(OSError), (self.path / "end").open("x") as file:
             file.write(reason)
 
     def statuses(self, num_nodes: int) -> dict[int, NodeStatus]:
-        """What is known of each node that has reported."""
+        """The status of each node that has reported, by its number."""
         found = {}
         for node in range(num_nodes):
             reported = _read(self.path / f"node-{node}.json")
@@ -154,7 +154,7 @@ class JobFolder:
             return None
 
     def rank_exits(self) -> dict[int, int]:
-        """How ranks ended that noted it themselves, the first to end first; negative for a signal."""
+        """Exit codes by rank, the first to end first; negative for a signal."""
         found = []
         for path in self.path.glob("rank-*.exit"):
             with contextlib.suppress(OSError, ValueError):
@@ -163,7 +163,7 @@ class JobFolder:
         return {rank: code for _, rank, code in sorted(found)}
 
     def log_files(self, one_per: OnePer, *, num_nodes: int, devices_per_node: int) -> dict[int, LogFile]:
-        """Where what is printed is stored, by rank if there is a process per rank, else by node.
+        """The log files, by rank if there is a process per rank, else by node.
 
         Args:
             one_per: How many processes of the task there are.
@@ -179,7 +179,7 @@ class JobFolder:
         }
 
     def trim_logs(self) -> None:
-        """Leaves the beginning and the end of what was printed, and no notes of when."""
+        """Cuts the logs down to their beginning and end, and removes their recorded times."""
         for path in (*self.path.glob("*.log"), *self.path.glob("starter*.err")):
             trim_file(path)
         for path in self.path.glob("*.log.times"):
@@ -187,11 +187,11 @@ class JobFolder:
                 path.unlink()
 
     def logs(self) -> dict[int, str]:
-        """The ends of what was printed, by rank if there is a process per rank, else by node."""
+        """The beginning and end of each log, by rank if there is a process per rank, else by node."""
         return self._logs("rank") or self.node_logs()
 
     def node_logs(self) -> dict[int, str]:
-        """The same of the one process of each node, which may be an agent that starts ranks."""
+        """The beginning and end of the log of each node's own process, which may be torchrun."""
         return self._logs("node")
 
     def _logs(self, kind: str) -> dict[int, str]:
@@ -204,7 +204,7 @@ class JobFolder:
 
 
 def _signal_or_code(code: int) -> int:
-    """An exit code, negative for a signal: a shell adds 128 to the one that ended what it ran."""
+    """An exit code, negative for a signal; a shell reports a signal as 128 plus its number."""
     return 128 - code if 128 < code < 128 + signal.NSIG else code
 
 

@@ -1,4 +1,4 @@
-"""The contract of launchers: how ranks and commands start, whatever they do."""
+"""The contract of launchers, which start ranks and commands on nodes and watch them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class JobState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     TIMED_OUT = "timed_out"
-    """It used up its time limit."""
+    """It exceeded its time limit."""
     LOST = "lost"
-    """Its nodes were taken away or died: preempted, unreachable, out of order."""
+    """Its nodes were preempted, failed or became unreachable."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing of the job runs any more."""
+        """Whether the job has ended."""
         return self not in (JobState.PENDING, JobState.RUNNING)
 
 
@@ -39,10 +39,10 @@ class RankTask:
 
     Args:
         function: Import path `module:function`; called with a `RankContext` and the payload.
-        payload: Plain data that survive JSON, the same for all ranks; so are messages and results.
-        folder: Where the ranks' logs and rendezvous file go; exists.
+        payload: Data that JSON can hold, the same for all ranks. Messages and results must be such data too.
+        folder: Existing folder for the ranks' logs and rendezvous file.
         tolerates_rank_loss: Whether the job continues without ranks that were killed, while others are left.
-            An error that a rank raises ends it all the same.
+            An error that a rank raises ends the job in any case.
     """
 
     function: str
@@ -59,7 +59,7 @@ class OnePer(StrEnum):
     """How many processes of a command a job starts."""
 
     JOB = "job"
-    """One, on the first node; it starts whatever else it needs by itself."""
+    """One, on the first node, which starts all others itself."""
     NODE = "node"
     """One on each node, as torchrun expects to be started."""
     RANK = "rank"
@@ -68,7 +68,7 @@ class OnePer(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class CommandTask:
-    """A command that a job's nodes run: somebody else's program, in somebody else's environment.
+    """A shell command that the nodes of a job run, such as the user's own training script.
 
     Each process is run by `/bin/sh -c` in a process group of its own. Besides what the backend sets and
     `environment`, it gets `PACELINE_NODE_RANK`, `PACELINE_NUM_NODES`, `PACELINE_MAIN_ADDRESS` and
@@ -79,10 +79,10 @@ class CommandTask:
         command: For the shell.
         one_per: How many processes to start.
         environment: Additional variables.
-        working_folder: Where it runs; the same path on every node.
-        folder: Where logs and the job's own notes go; exists, and is the same path on every node.
-        grace_seconds: Between being asked to end (SIGTERM) and being killed.
-        time_limit_seconds: Longest time on the nodes, waiting for them left out; None for no limit.
+        working_folder: Working folder of the command; the same path on every node.
+        folder: Existing folder for logs and files of the job; the same path on every node.
+        grace_seconds: Time between SIGTERM and SIGKILL.
+        time_limit_seconds: Longest time on the nodes, without the wait for them; None for no limit.
     """
 
     command: str
@@ -138,7 +138,7 @@ class RankFailure:
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """What is known of a job now.
+    """The state of a job at the time of a poll.
 
     Args:
         state: Its state.
@@ -149,7 +149,7 @@ class JobStatus:
         startup_seconds: From submission until every rank had entered the function, or every process of a
             command was started, waiting for nodes left out; None before.
         pending_seconds: How long the job waited, or waits, for its nodes.
-        detail: What the backend says of it, such as why it waits; empty if it says nothing.
+        detail: The backend's explanation, such as why the job waits; may be empty.
     """
 
     state: JobState
@@ -253,15 +253,15 @@ class Launcher(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class RankContext:
-    """What a rank's function receives about its place.
+    """What a rank's function receives: its place among the ranks, and how to send messages.
 
     Args:
         rank: This rank, from 0.
         num_ranks: All ranks of the job.
-        local_rank: This rank among those of its host, which names its device.
+        local_rank: This rank among those of its host, which selects its device.
         init_method: For `torch.distributed.init_process_group`, fresh for every job.
         folder: The task's folder.
-        send: Sends a message of plain data to whoever polls the job; also a sign of progress.
+        send: Sends a message to the process that polls the job; it also counts as progress.
     """
 
     rank: int

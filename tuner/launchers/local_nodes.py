@@ -20,10 +20,10 @@ from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBac
 class LocalNodes(SchedulerBackend):
     """Starts each node agent as a process of this host.
 
-    A node agent ends what it runs as soon as this process is gone: it reads an input that is held open here.
+    A node agent ends its processes when this process exits, which closes its standard input.
 
-    On a host with several NVIDIA devices, each node of each job has devices of its own, as long as there are
-    enough: `CUDA_VISIBLE_DEVICES` names them. The node that has the first ones sees all of them.
+    On a host with several NVIDIA devices, `CUDA_VISIBLE_DEVICES` gives each node its own devices while there
+    are enough. The node with the first devices sees all of them.
 
     Args:
         devices: As `CUDA_VISIBLE_DEVICES` would name them; those of this host if None.
@@ -81,7 +81,7 @@ class LocalNodes(SchedulerBackend):
         return self._places[job.identity]
 
     def _environment(self, places: list[int]) -> dict[str, str]:
-        # Whoever has the first devices takes them anyway, and a script may use more than its job states.
+        # This node uses the first devices anyway, and a script may use more devices than its job states.
         if places in ([], list(range(len(places)))):
             return dict(os.environ)
         return {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(self._devices[place] for place in places)}
@@ -105,7 +105,7 @@ class LocalNodes(SchedulerBackend):
 
 
 def kill_tree(process: int) -> None:
-    """Kills a process and all that came from it, the youngest last so that none can start another unseen."""
+    """Kills a process and all its descendants, parents first, so that none can start another unseen."""
     for doomed in (process, *descendants(process)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(doomed, signal.SIGKILL)

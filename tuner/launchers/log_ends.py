@@ -1,4 +1,4 @@
-"""The beginning and the end of long files: all that is read for a failure's words, and kept of what ended."""
+"""Reads, or cuts a file down to, the first 1 MiB and the last 4 MiB of a long log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import BinaryIO
 
-#: So much of a file's beginning and end is kept.
+#: How much of a file's beginning and end remains.
 FIRST_BYTES = 2**20
 LAST_BYTES = 4 * 2**20
 #: The line between them, which says how many bytes are left out.
@@ -14,7 +14,7 @@ TEXT_NOTE = "[... %d bytes are left out here ...]"
 
 
 def read_ends(path: Path, *, start: int = 0) -> str:
-    """A file's text, less what lies between its first 1 MiB and its last 4 MiB; empty if it cannot be read.
+    """The text of the first 1 MiB and the last 4 MiB of a file; empty if it cannot be read.
 
     Args:
         path: The file.
@@ -28,13 +28,13 @@ def read_ends(path: Path, *, start: int = 0) -> str:
 
 
 def trim_file(path: Path, *, start: int = 0, note: str = TEXT_NOTE) -> None:
-    """Takes from a file what lies between its first 1 MiB and its last 4 MiB, in whole lines if it has any.
+    """Cuts a file down to its first 1 MiB and last 4 MiB, in whole lines if it has any.
 
-    Where the file cannot be changed it stays as it is. Nothing is written elsewhere: the disk may be full.
+    A file that cannot be changed stays as it is. No other file is written, since the disk may be full.
 
     Args:
-        path: The file; need not be there.
-        start: Bytes of it that stay besides.
+        path: The file; may not exist.
+        start: Bytes at the beginning that stay in addition.
         note: The line to put there instead, with `%d` for the number of bytes left out.
     """
     with contextlib.suppress(OSError):

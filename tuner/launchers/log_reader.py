@@ -1,4 +1,4 @@
-"""Reading of logs that grow: each byte once, in bounded parts, each line with the time it was written at."""
+"""Reads growing logs line by line, with the time at which each line was written."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-#: A line that is longer is given in parts of this many bytes: something that never ends its line.
+#: A longer line is returned in parts of this many bytes, for programs that never end a line.
 LONGEST_LINE_BYTES = 2**16
-#: How long to wait for the node agent to note bytes that can be read already.
+#: How long to wait until the node agent has recorded the size of a log that has grown.
 _NOTED_LATE_SECONDS = 1.0
 _PART = re.compile(rb"[^\r\n]+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogFile:
-    """Where what one copy prints is stored.
+    """The log file of one process.
 
     Args:
-        path: The log; need not be there yet.
-        times: Notes of how long it was when, lines of `<seconds since the epoch> <bytes>`; need not be there
-            yet; None if nobody takes notes.
-        start: Bytes that were there before.
+        path: The log; may not exist yet.
+        times: The size of the log over time, lines of `<seconds since the epoch> <bytes>`; may not exist yet;
+            None if nobody records it.
+        start: Bytes at the beginning that belong to earlier jobs.
     """
 
     path: Path
@@ -39,9 +39,10 @@ class LogLine(NamedTuple):
     """One line that was printed.
 
     Args:
-        copy: Who printed it: a rank if there is a process per rank, else a node.
+        copy: The process that printed it: its rank if there is one per rank, else its node.
         text: Without its end; never empty.
-        written_at: Seconds since the epoch by the clock of its node, within 0.05 s where notes are taken.
+        written_at: Seconds since the epoch by the clock of its node, within 0.05 s if the size of the log is
+            recorded.
     """
 
     copy: int
@@ -52,13 +53,13 @@ class LogLine(NamedTuple):
 class LogReader:
     r"""Returns the lines that were printed since the last call; never waits.
 
-    A line ends with `\n` or `\r`, since a progress bar goes back within its line. What comes after the last
-    of them is given once its line ends. Empty lines are left out. A file that became shorter is read anew.
-    Memory is bounded by what one call reads, however long the logs are.
+    A line ends with `\n`, or with `\r` as in a progress bar. An unfinished line is returned once it ends.
+    Empty lines are left out. A file that became shorter is read again from its beginning. Memory is bounded
+    by what one call reads, however long the logs are.
 
     Args:
         log_files: By copy.
-        clock: Seconds since the epoch here, for lines of which no note was taken.
+        clock: Seconds since the epoch here, for lines without a recorded time.
     """
 
     def __init__(self, log_files: Mapping[int, LogFile], *, clock: Callable[[], float] = time.time) -> None:
@@ -67,7 +68,7 @@ class LogReader:
 
     @property
     def num_unread(self) -> int:
-        """Bytes that were there at the last call and are not read yet; call again."""
+        """Bytes that existed at the last call and are not read yet."""
         return sum(log.num_unread for log in self._logs.values())
 
     def read(self, max_bytes: int = 2**20, *, has_ended: bool = False) -> list[LogLine]:
@@ -80,7 +81,7 @@ class LogReader:
             has_ended: Whether nothing writes any more, so that the last line is complete.
         """
         logs = list(self._logs.values())
-        # Nobody waits forever for others that print more than is read.
+        # Start with another log at each call, so that a long one does not keep others waiting.
         logs = logs[self._first :] + logs[: self._first]
         self._first = (self._first + 1) % max(len(logs), 1)
         found: list[LogLine] = []
@@ -124,7 +125,7 @@ class _Log:
         return len(data), list(self._lines(begin, data, is_last=has_ended and self.num_unread == 0))
 
     def _noted(self, size: int) -> int:
-        """How much of a log is noted; all of it where the notes have not kept up for a while."""
+        """How many bytes of a log have a recorded time; all of them if the records are late."""
         assert self._times is not None
         noted_size, now = self._times.noted_size, self._clock()
         if noted_size >= size:
@@ -156,7 +157,7 @@ class _Log:
 
 
 class _Times:
-    """When a log was how long, as noted by the node agent."""
+    """The size of a log over time, as the node agent recorded it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -166,12 +167,12 @@ class _Times:
         self.noted_size = 0
 
     def read(self, begin: int) -> None:
-        """Reads new notes, and forgets those of bytes before one that is not read yet."""
+        """Reads new records, and drops those of bytes before `begin`."""
         try:
             with self._path.open("rb") as file:
                 size, inode = file.seek(0, 2), os.fstat(file.fileno()).st_ino
                 if inode != self._inode or size < self._offset:
-                    # It was thinned out, and is another file now.
+                    # The node agent has replaced the file by a shorter one.
                     self._inode, self._offset, self.noted_size = inode, 0, 0
                     self._sizes, self._at = [], []
                 file.seek(self._offset)
@@ -182,19 +183,19 @@ class _Times:
         self._offset += len(whole) + bool(whole)
         for note in whole.splitlines():
             at, _, size_then = note.partition(b" ")
-            with contextlib.suppress(ValueError):  # a full disk takes a part of it
+            with contextlib.suppress(ValueError):  # a full disk may cut a record
                 self._add(float(at), int(size_then))
         first = bisect_left(self._sizes, begin)
         del self._sizes[:first], self._at[:first]
 
     def at(self, end: int) -> float | None:
-        """When the log was first seen to have so many bytes; None if that was not noted."""
+        """When the log was first seen to have so many bytes; None if not recorded."""
         index = bisect_left(self._sizes, end)
         return self._at[index] if index < len(self._sizes) else None
 
     def _add(self, at: float, size: int) -> None:
         if size < self.noted_size:
-            # It was truncated: what was noted before is about other bytes.
+            # The log was truncated: earlier records are about other bytes.
             self._sizes, self._at = [], []
         self.noted_size = size
         self._sizes.append(size)
@@ -202,7 +203,7 @@ class _Times:
 
 
 def _whole_characters(part: bytes) -> int:
-    """The longest length of a part to give that does not cut a character of UTF-8."""
+    """The longest allowed length of a part that does not cut a UTF-8 character."""
     length = LONGEST_LINE_BYTES
     # At most three bytes of a character follow its first.
     while length > LONGEST_LINE_BYTES - 4 and part[length] & 0xC0 == 0x80:

@@ -4,14 +4,14 @@ Standard library only, for Python 3.8 and newer: a copy of this file is put besi
 runs it with whatever Python is there. A job's folder holds
 
 - `task.json`: the task, written by the tuner;
-- `main.json`: address and port that the first node offers to all;
+- `main.json`: address and port at which the nodes meet, written by the first node;
 - `node-R.json`: the state of node R, rewritten when it changes and every few seconds;
 - `node-R.log` or `rank-R.log`: what the processes of the command print;
-- `node-R.log.times` or `rank-R.log.times`: how long the log was when, a line of `<seconds since the epoch>
-  <bytes>` whenever it has grown, so that a reader that comes late can tell when a line was written;
-- `end`: once it exists, every node ends its processes; it says why;
-- `failed`: the first node whose process failed, so that the others end, too;
-- `lease`: touched by the tuner as long as it lives; a job whose tuner is gone ends.
+- `node-R.log.times` or `rank-R.log.times`: the size of the log over time, a line `<seconds since the epoch>
+  <bytes>` whenever it has grown, so that a reader knows when each line was written;
+- `end`: the reason to end; once it exists, every node ends its processes;
+- `failed`: the first node whose process failed; once it exists, the other nodes end their processes;
+- `lease`: touched regularly by the tuner; a job ends when it is no longer touched.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-#: Set for all processes of a job, so that they are found when its node agent is gone.
+#: Set for all processes of a job, so that they can be found if the node agent has died.
 JOB_VARIABLE = "PACELINE_JOB"
 
 _PR_SET_CHILD_SUBREAPER = 36
 _WAIT_SECONDS = 0.05
 _BEAT_SECONDS = 5.0
-#: How long processes may take to end once another has failed: their peer is gone, there is nothing to save.
+#: Grace period of processes after another one has failed: they cannot save anything useful.
 _FAILED_GRACE_SECONDS = 10.0
-#: How long processes that another process left behind may take.
+#: Grace period of processes that outlive the process that started them.
 _LEFT_GRACE_SECONDS = 2.0
-#: How long `end` may be empty before that counts: somebody is about to write why, or the disk is full.
+#: How long `end` may be empty before it counts: the tuner is still writing, or the disk is full.
 _EMPTY_END_SECONDS = 5.0
-#: Notes of a log's length that take more are thinned out, the older half of them: the last four minutes of
-#: printing all the time are known to 0.05 s, the last half hour less and less exactly.
+#: Above this size, every second line of the older half of the notes is dropped. A log that always grows then
+#: has times within 0.05 s for the last four minutes, and less exact ones for half an hour.
 _MOST_NOTES_BYTES = 2**18
 
 
 class LogNotes:
-    """Notes how long a log is whenever it has grown.
+    """Records the size of a log whenever it has grown.
 
     Args:
         log: The log; need not be there yet.
@@ -58,7 +58,7 @@ class LogNotes:
         self._size = 0
 
     def take(self, now: float) -> None:
-        """Takes a note if the log has another length than in the last one.
+        """Records the size if it has changed.
 
         Args:
             now: Seconds since the epoch.
@@ -76,7 +76,7 @@ class LogNotes:
     def _thin_out(self) -> None:
         lines = self._notes.read_text().splitlines(True)
         half = len(lines) // 2
-        # Who reads it takes another file as a sign to begin anew.
+        # A reader starts again when it sees another file.
         temporary = self._notes.with_name(f".{self._notes.name}.new")
         temporary.write_text("".join(lines[1:half:2] + lines[half:]))
         temporary.replace(self._notes)
@@ -88,7 +88,7 @@ class NodeAgent:
     Args:
         folder: The job's folder.
         node_rank: This node, from 0.
-        watch_input: Whether the job ends when standard input does, which the tuner holds open.
+        watch_input: Whether the job ends when the tuner closes this process's standard input.
     """
 
     def __init__(self, folder: Path, node_rank: int, *, watch_input: bool = False) -> None:
@@ -110,7 +110,7 @@ class NodeAgent:
         self._watch_input = watch_input
         self._reported_at = 0.0
         self._log_notes: list[LogNotes] = []
-        #: Seconds since the epoch at zero of the monotonic clock: notes must not go back when a clock is set.
+        #: Seconds since the epoch at zero of the monotonic clock: times must not go back when a clock is set.
         self._epoch = time.time() - time.monotonic()
         self._lease = (time.monotonic(), -1.0)
 
@@ -170,7 +170,7 @@ class NodeAgent:
         task = self._task
         devices = task["devices_per_node"]
         ranks_here = range(self._node_rank * devices, (self._node_rank + 1) * devices)
-        # Those of ranks are there, too, if what runs on the node starts ranks that write them.
+        # The ranks' logs exist too if the command starts ranks that write them, as torchrun does.
         logs = [f"node-{self._node_rank}.log", *(f"rank-{rank}.log" for rank in ranks_here)]
         self._log_notes = [LogNotes(self._folder / log) for log in logs]
         environment = {
@@ -210,7 +210,7 @@ class NodeAgent:
                 start_new_session=True,
             )
         self._processes[copy.pid] = number
-        # Every child is waited for in one place, adopted ones too.
+        # `_wait_for_children` waits for every child, adopted ones too.
         copy.returncode = 0
 
     def _watch(self) -> None:
@@ -219,11 +219,11 @@ class NodeAgent:
             self._wait_for_children()
             ended = [process for process in self._processes if process in self._exits]
             if ended and self._asked_to_end is None:
-                # A backend may signal all processes at once, children a moment before this one.
+                # A backend may signal all processes at once, and its signal may reach children first.
                 time.sleep(_WAIT_SECONDS)
             failed = [process for process in ended if self._exits[process] != 0]
             if self._asked_to_end is not None:
-                failed = []  # they were asked to end, whatever their exit codes
+                failed = []  # their exit codes mean nothing: they were asked to end
             if failed:
                 self._fail(f"{self._copy_words(failed[0])} ended with {_code_words(self._exits[failed[0]])}")
                 self._end_processes(_FAILED_GRACE_SECONDS)
@@ -268,7 +268,7 @@ class NodeAgent:
         return "orphaned" if self._is_orphaned() else None
 
     def _why_asked_to_end(self) -> str | None:
-        """What `end` says; None if it does not exist, or may still be written."""
+        """The content of `end`; None if it does not exist, or may still be written."""
         try:
             reason = (self._folder / "end").read_text().strip()
         except OSError:
@@ -281,7 +281,7 @@ class NodeAgent:
         return "cancelled" if now - self._empty_end_since >= _EMPTY_END_SECONDS else None
 
     def _is_orphaned(self) -> bool:
-        """Whether nobody has touched the lease for too long, by this node's own clock."""
+        """Whether the tuner has not touched the lease for too long, by this node's clock."""
         now, (since, seen) = time.monotonic(), self._lease
         try:
             touched = (self._folder / "lease").stat().st_mtime
@@ -293,7 +293,7 @@ class NodeAgent:
         return now - since > float(self._task["orphan_seconds"])
 
     def _end_processes(self, grace: float) -> None:
-        """Asks all processes to end, waits, and kills what is left, children of children too."""
+        """Sends SIGTERM to all processes, waits, and kills those that are left with all their children."""
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process, signal.SIGTERM)
@@ -354,13 +354,13 @@ class NodeAgent:
 
 
 def _adopt_orphans() -> None:
-    """Adopts children whose parent died, so that none is overlooked (Linux)."""
+    """Makes this process the parent of descendants whose own parent died (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def descendants(process: int) -> list[int]:
-    """All living children of a process and theirs, zombies left out."""
+    """All living descendants of a process, without zombies."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -380,7 +380,7 @@ def descendants(process: int) -> list[int]:
 
 
 def kill_job(identity: str) -> list[int]:
-    """Kills all that a job left on this host, whoever its parent is by now.
+    """Kills every process of a job on this host, whatever its parent.
 
     Returns:
         The processes killed.
@@ -408,7 +408,7 @@ def _own_address() -> str:
             with contextlib.suppress(OSError):
                 socket.getaddrinfo(name, None)
                 return name
-    # No packet is sent: the kernel only says by which address it would leave.
+    # No packet is sent: the kernel only chooses the address of the sender.
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way_out:
         way_out.connect(("192.0.2.1", 9))
         return str(way_out.getsockname()[0])
@@ -446,5 +446,5 @@ if __name__ == "__main__":
     ended_with = NodeAgent(
         Path(sys.argv[1]), int(sys.argv[2]), watch_input="--watch-input" in sys.argv[3:]
     ).run()
-    # A backend that kills the other nodes at the first bad exit must see only the node agent's own.
+    # Some backends kill all nodes at the first bad exit code, so they must not see that of the command.
     sys.exit(0 if "--own-exit" in sys.argv[3:] else ended_with)

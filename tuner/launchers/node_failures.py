@@ -1,4 +1,4 @@
-"""How processes on nodes failed: which, by what exit code or signal, and what they printed last."""
+"""Describes how processes on nodes failed: exit code or signal, and the last lines of their logs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.launchers.job_folder import JobFolder, NodeStatus
 from tuner.launchers.launcher import RankFailure
 
 _LAST_LINES = 20
-#: What torchrun prints of the first of its ranks that failed; it ends with exit code 1 itself.
+#: Matches torchrun's report of its first rank that failed; torchrun itself ends with exit code 1.
 _TORCHRUN_CAUSE = re.compile(
     r"Root Cause \(first observed failure\):.*?\bexitcode *: (-\d+) \(pid", re.DOTALL
 )
@@ -55,7 +55,7 @@ def last_lines(text: str) -> str:
 def _rank_failures(
     folder: JobFolder, nodes: Mapping[int, NodeStatus], devices_per_node: int
 ) -> tuple[RankFailure, ...]:
-    """Ranks that recorded how they ended, the first to fail first; those that were asked to end come last."""
+    """Ranks with an exit code other than 0, the first to fail first; those ended by SIGTERM come last."""
     exits = {rank: code for rank, code in folder.rank_exits().items() if code != 0}
     logs, failures = folder.logs(), []
     for rank, code in sorted(exits.items(), key=lambda end: end[1] == -signal.SIGTERM):
@@ -68,7 +68,7 @@ def _rank_failures(
 
 
 def _cause(code: int, log: str) -> int:
-    """How the process failed, or for torchrun how the first of its ranks did that was killed."""
+    """The exit code of the process; for torchrun, that of its first rank that was killed."""
     found = _TORCHRUN_CAUSE.findall(log[-_TORCHRUN_TAIL:]) if code == 1 else []
     return int(found[-1]) if found else code
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessRecord:
-    """A process that cannot be mistaken for a later one with the same number.
+    """Identifies a process; a later process with the same number is another one.
 
     Args:
         process: Its number.

@@ -1,4 +1,4 @@
-"""A local rank's main loop: wait for a task, run its function, send the result, wait again."""
+"""The main loop of a local rank: wait for a task, run its function, send the result, repeat."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from typing import Any, NoReturn
 
 from tuner.launchers.launcher import RankContext
 
-#: Words of an error that another rank's death causes.
+#: Matches errors that the exit of another rank causes.
 _ECHO = re.compile(r"connection (was )?(closed|reset|refused)|broken pipe|timed out waiting|gloo|nccl", re.I)
 
 
 def serve(connection: socket.socket) -> NoReturn:
-    """Carries out tasks until one fails or the tuner is gone.
+    """Runs tasks until one fails or the tuner has exited.
 
     Args:
         connection: To the tuner; tasks come in, messages and results go out.
@@ -46,7 +46,7 @@ def serve(connection: socket.socket) -> NoReturn:
         answer = _execute(task, send)
         send(answer)
         if answer["kind"] == "failure":
-            # Going away at once closes this rank's collectives, so that the others speak up too.
+            # Exiting at once breaks the collectives of the other ranks, so that they report errors too.
             os._exit(1)
         del line, task, answer
         _forget_memory()
@@ -62,7 +62,7 @@ def _lines(connection: socket.socket) -> Iterator[bytes]:
 
 
 def _die_with_tuner(connection: socket.socket) -> None:
-    """Ends this process group once nobody holds the other end of the connection."""
+    """Kills this process group when the tuner has closed the connection."""
 
     def watch() -> None:
         hangup = select.poll()
@@ -96,9 +96,9 @@ def _execute(task: Mapping[str, Any], send: Callable[[Mapping[str, Any]], None])
 
 
 def failure_of(error: BaseException) -> dict[str, Any]:
-    """An error in the form reported to the poller; it is printed, too."""
+    """The report of an error, which is also printed."""
     at = time.monotonic()
-    # The first frame is this file's.
+    # Leave out the first frame, which is in this file.
     own = error.__traceback__.tb_next if error.__traceback__ else None
     reason = "".join(traceback.format_exception(type(error), error, own or error.__traceback__))
     print(reason, file=sys.stderr)
@@ -107,7 +107,7 @@ def failure_of(error: BaseException) -> dict[str, Any]:
 
 
 def _enter_surroundings(task: Mapping[str, Any]) -> None:
-    """Takes over the tuner's folder, environment and import path as they were at submission."""
+    """Applies the working folder, environment and import path of the tuner at submission."""
     os.chdir(task["working_folder"])
     os.environ.clear()
     os.environ.update(task["environment"])
@@ -129,7 +129,7 @@ def imported(path: str) -> Callable[[RankContext, Mapping[str, Any]], Any]:
 
 
 def leave_process_group() -> None:
-    """Ends a process group the function left open: the next task brings its own."""
+    """Destroys the torch process group if the function left one; the next task creates its own."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
@@ -137,7 +137,7 @@ def leave_process_group() -> None:
 
 @contextlib.contextmanager
 def _output_to(log: Path) -> Iterator[None]:
-    """Sends whatever is printed meanwhile, by C code too, to the end of a file."""
+    """Appends everything that is printed meanwhile to a file, output of C code included."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     _redirect(descriptor)
     try:
@@ -152,7 +152,7 @@ def _redirect(descriptor: int) -> None:
     os.dup2(descriptor, 2)
     os.close(descriptor)
     for name, number in (("stdout", 1), ("stderr", 2)):
-        # A task may have closed or replaced them.
+        # A task may have closed or replaced the streams.
         stream = open(number, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
 
@@ -165,7 +165,7 @@ def _flush() -> None:
 
 
 def _forget_memory() -> None:
-    """Gives freed memory back and forgets the peak, so that the next task's peak is its own."""
+    """Returns freed memory to the system and resets the peak, so that each task has its own peak."""
     gc.collect()
     _forget_device_memory()
     if sys.platform != "linux":
@@ -178,7 +178,7 @@ def _forget_memory() -> None:
 
 
 def _forget_device_memory() -> None:
-    """Gives an accelerator's cached memory back: the next task may be on another device."""
+    """Frees the memory that torch caches on an accelerator, since the next task may use another one."""
     torch = sys.modules.get("torch")
     kind = None if torch is None else torch.accelerator.current_accelerator()
     if torch is None or kind is None:

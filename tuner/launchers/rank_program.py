@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from tuner.launchers.launcher import RankContext
 from tuner.launchers.rank_process import failure_of, imported, leave_process_group
 
-#: What a rank that is asked to end is given to say what happened to it: it may be about to raise.
+#: How long a rank may continue after SIGTERM, since it may be about to report its own error.
 _LAST_WORDS_SECONDS = 2.0
 _GET_ADDRESS = 0x8915  # SIOCGIFADDR
 #: Objects that must live as long as the process.
@@ -34,8 +34,7 @@ _held: list[Any] = []
 class MessageFile:
     """Appends lines of JSON to a rank's file.
 
-    Each line opens and closes the file: on a network file system only that makes it visible to other
-    hosts.
+    It opens and closes the file for each line, since other hosts of a network file system see it only then.
 
     Args:
         path: The file.
@@ -48,7 +47,7 @@ class MessageFile:
         """Appends a line.
 
         Raises:
-            TypeError: The frame holds what JSON does not.
+            TypeError: JSON cannot hold the frame.
         """
         line = (json.dumps(frame) + "\n").encode()
         with self._lock, self._path.open("ab") as file:
@@ -76,7 +75,7 @@ def main(folder: Path) -> NoReturn:
             rank=rank,
             num_ranks=int(os.environ["WORLD_SIZE"]),
             local_rank=int(os.environ["LOCAL_RANK"]),
-            # This finds the store below, as it would find the store of torch's agent.
+            # torch finds the store that `_serve_store` opened, as it would find that of torchrun.
             init_method="env://",
             folder=Path(task["folder"]),
             send=lambda message: reporter.say({"kind": "message", "message": message}),
@@ -93,19 +92,19 @@ def main(folder: Path) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    # At once, whatever threads the function left: the others' collectives must fail.
+    # Exit at once, even if the function left threads: the collectives of other ranks must fail.
     os._exit(code)
 
 
 def choose_interface(main_address: str) -> None:
-    """Has gloo use the interface that leads to the main node, unless somebody chose one.
+    """Makes gloo use the network interface that leads to the main node, unless the user chose one.
 
-    Left alone, gloo takes that of this host's name, which Debian maps to a loopback address.
+    By default, gloo uses the address of this host's name, which on Debian is a loopback address.
     """
     if "GLOO_SOCKET_IFNAME" in os.environ:
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        # No packet is sent: the kernel only says by which address it would leave.
+        # No packet is sent: the kernel only chooses the address of the sender.
         probe.connect((main_address, 9))
         own = socket.inet_aton(probe.getsockname()[0])
         for _, name in socket.if_nameindex():
@@ -117,10 +116,10 @@ def choose_interface(main_address: str) -> None:
 
 
 def _serve_store(rank: int) -> None:
-    """Makes the first rank hold, for as long as it lives, the store where all meet.
+    """Opens the rendezvous store in the first rank, for as long as the process lives.
 
-    On its own, `env://` makes the store and its caller drops it: too early for ranks that are still
-    reading. Ranks find that it exists, as those of torch's agent do.
+    By default, `env://` opens a store that its caller drops while other ranks may still read it. The
+    variables tell torch that the store exists, as under torchrun.
     """
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     os.environ.setdefault("TORCHELASTIC_RESTART_COUNT", "0")
@@ -133,7 +132,7 @@ def _serve_store(rank: int) -> None:
 
 
 def _end_when_asked() -> None:
-    """Ends this process a moment after SIGTERM, also where Python does not get to run its handlers."""
+    """Ends this process shortly after SIGTERM, even while Python cannot run signal handlers."""
     asked_end, ask_end = os.pipe()
     os.set_blocking(ask_end, False)
     signal.set_wakeup_fd(ask_end, warn_on_full_buffer=False)

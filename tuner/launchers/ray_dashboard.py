@@ -1,4 +1,4 @@
-"""Ray's Jobs API, called in the background, since a dashboard may hang."""
+"""Calls Ray's Jobs API in background threads, since a dashboard may hang."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from tuner.domain.errors import ProbeError
 _POLL_EVERY_SECONDS = 1.0
 _SUBMIT_SECONDS = 60.0
 _STOP_SECONDS = 10.0
-#: How long a job is offered to a dashboard that is there and cannot take it, as one that has just started.
+#: How long to repeat a submission that the dashboard cannot take yet, as after its own start.
 _RETRY_SECONDS = 30.0
-#: As Ray's client words what the dashboard does not know, what it cannot do now, and a job that is there.
+#: Parts of messages of Ray's client: the job is unknown, the dashboard cannot answer now, the job exists
+#: already.
 _UNKNOWN, _BUSY, _KNOWN = "status code 404", "status code 5", "already exists"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayJob:
-    """What the dashboard says of a job.
+    """The state of a job as the dashboard reports it.
 
     Args:
-        status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED as Ray has it; UNKNOWN where it knows nothing.
-        message: Ray's words.
-        exit_code: Of the job's driver; None if it still runs, or Ray cannot say.
+        status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED, as in Ray; UNKNOWN if Ray does not know the
+            job.
+        message: Ray's message.
+        exit_code: Exit code of the job's driver; None if it still runs, or Ray does not know.
     """
 
     status: str
@@ -46,14 +48,14 @@ class _Watched:
 
 
 class RayDashboard:
-    """The dashboard of a Ray cluster, of which only the Jobs API is used.
+    """A client of the Jobs API of a Ray cluster's dashboard.
 
-    Ray's client has no time-outs. So each call runs on a thread of its own, and nothing here waits long.
+    Ray's client has no timeouts, so each call runs in its own thread, and no method waits long.
 
     Args:
-        address: Where it listens, as Ray's client takes it; `RAY_ADDRESS` in the environment goes before it,
-            as for all of Ray's own tools.
-        timeout_seconds: How long it may leave calls unanswered.
+        address: Address of the dashboard; `RAY_ADDRESS` in the environment overrides it, as in Ray's own
+            tools.
+        timeout_seconds: `poll` raises an error if the dashboard has not answered for longer.
         clock: Seconds, never going back.
 
     Raises:
@@ -81,15 +83,15 @@ class RayDashboard:
         self._stops: list[threading.Thread] = []
 
     def submit(self, identity: str, entrypoint: str, environment: dict[str, str]) -> None:
-        """Has Ray run a command as a job.
+        """Submits a command as a Ray job.
 
         Args:
             identity: The job's submission id.
-            entrypoint: For the shell of the head node.
-            environment: Variables for what Ray runs of the job.
+            entrypoint: Shell command for the head node.
+            environment: Environment variables of the job.
 
         Raises:
-            ProbeError: It does not answer, or refuses the job.
+            ProbeError: The dashboard does not answer, or refuses the job.
         """
         failure: list[Exception] = []
         until = time.monotonic() + _RETRY_SECONDS
@@ -104,9 +106,9 @@ class RayDashboard:
                         metadata={"job_name": identity},
                     )
                     return
-                except Exception as error:  # whatever lies between this process and the cluster
+                except Exception as error:  # of any library between this process and the cluster
                     if _KNOWN in str(error):
-                        return  # an earlier attempt came through, and only its answer did not
+                        return  # an earlier attempt succeeded, but its answer was lost
                     if _BUSY not in str(error) or time.monotonic() > until:
                         failure.append(error)
                         return
@@ -121,19 +123,19 @@ class RayDashboard:
             raise self._unreachable(_one_line(failure[0])) from failure[0]
 
     def poll(self, identity: str) -> RayJob | None:
-        """What the dashboard said last of a job; asks anew in the background, not too often.
+        """The last known state of a job; requests a new one in the background, at most once a second.
 
         Returns:
-            None where it has not answered yet.
+            None if the dashboard has not answered yet.
 
         Raises:
-            ProbeError: It has not answered for long.
+            ProbeError: The dashboard has not answered within `timeout_seconds`.
         """
         now = self._clock()
         with self._lock:
             watched = self._watched.setdefault(identity, _Watched())
             if now - self._polled_at > self._timeout_seconds:
-                self._silent_since = None  # nobody asked meanwhile
+                self._silent_since = None  # no request was made meanwhile
             self._polled_at = now
             silent_since, silence = self._silent_since, self._silence
             if not watched.is_asking and (
@@ -148,15 +150,15 @@ class RayDashboard:
         return watched.job
 
     def forget(self, identity: str) -> None:
-        """Nobody asks after a job any more."""
+        """Drops what is stored of a job that is polled no more."""
         with self._lock:
             self._watched.pop(identity, None)
 
     def stop(self, identity: str) -> None:
-        """Has Ray end a job, in the background; one that has ended or is not known is left alone."""
+        """Stops a job in the background; does nothing if it has ended or is unknown."""
 
         def stop() -> None:
-            # Where the dashboard cannot be reached, the job ends by its folder, or by its lease.
+            # If the dashboard cannot be reached, the job ends by the files in its folder.
             try:
                 self._connected().stop_job(identity)
             except Exception as error:
@@ -168,7 +170,7 @@ class RayDashboard:
         self._stops.append(thread)
 
     def close(self) -> None:
-        """Waits a while for what was asked to be stopped."""
+        """Waits for a while until the jobs that `stop` was called for have been stopped."""
         until = time.monotonic() + _STOP_SECONDS
         for thread in self._stops:
             thread.join(max(0.0, until - time.monotonic()))
@@ -183,7 +185,7 @@ class RayDashboard:
                 message=info.message or "",
                 exit_code=info.driver_exit_code,
             )
-        except Exception as error:  # whatever lies between this process and the cluster
+        except Exception as error:  # of any library between this process and the cluster
             if _UNKNOWN in str(error):
                 job = RayJob(status="UNKNOWN", message="Ray does not know the job (any more)", exit_code=None)
             else:
@@ -197,7 +199,7 @@ class RayDashboard:
                 self._silence = silence
 
     def _connected(self) -> Any:
-        """Ray's client, made once; the import alone takes seconds."""
+        """Ray's client, created at the first call, since importing Ray takes seconds."""
         if self._client is None:
             from ray.job_submission import JobSubmissionClient
 

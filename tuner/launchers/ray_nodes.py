@@ -24,12 +24,12 @@ from tuner.launchers.registry import ClusterSettings, LauncherEntry, LauncherSec
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 _DRIVER = Path(__file__).with_name("ray_driver.py")
-#: Ray's own stop kills after 3 s; the driver gives node agents their grace, and a little more.
+#: Ray kills a stopped job after 3 s by default; the driver needs this long beyond the grace of node agents.
 _STOP_LATE_SECONDS = 30.0
 #: How long a driver whose node agents have all ended may take to exit.
 _LEAVE_SECONDS = 10.0
-#: Ray runs an entrypoint as a child of its job's supervisor. That process knows its Ray installation, and so
-#: the cluster's own Python, which need not be on the PATH; otherwise `python` must do.
+#: Finds the cluster's Python, which may not be on the PATH: Ray runs the entrypoint as a child of a process
+#: that has loaded Ray's library, whose path contains that of the interpreter. Falls back to `python`.
 _CLUSTER_PYTHON = (
     r"p=$(sed -n 's|^[^/]*\(/.*\)/lib[^/]*/python[^/]*/[a-z]*-packages/ray/_raylet[.]so.*|\1/bin/python|p' "
     r'/proc/$PPID/maps | head -n 1); [ -x "$p" ] || p=python'
@@ -59,18 +59,19 @@ class RaySection(LauncherSection):
 class RayNodes(SchedulerBackend):
     """Nodes of a Ray cluster, each a bundle of a strictly spread placement group.
 
-    A job of ours is a job of Ray's: a driver on the head node (`ray_driver.py`) asks for the nodes, has an
-    actor on each run its node agent, and reports in `ray.json` in the job's folder, which the head node must
-    see as the nodes do. The dashboard reports what the driver cannot: that it never came, or is gone.
+    Each job is one Ray job. Its driver (`ray_driver.py`), on the head node, requests the nodes, starts an
+    actor on each that runs the node agent, and writes the job's state to `ray.json` in the job's folder. The
+    head node must see that folder under the same path as the nodes. The dashboard shows whether the driver
+    has started and ended.
 
     Args:
-        address: Of the cluster's dashboard.
-        cpus_per_node: CPUs of a bundle; None for one a device.
+        address: Address of the cluster's dashboard.
+        cpus_per_node: CPUs of a bundle; None for one per device.
         gpus_per_node: GPUs of a bundle.
         resources: Custom resources of a bundle.
         python: Interpreter for the node agents; None for the cluster's own.
-        timeout_seconds: How long to wait for nodes that the cluster does not have, since it may grow.
-        dashboard: How the dashboard is asked; None for that at the address.
+        timeout_seconds: How long to wait for nodes that the cluster does not have yet, since it may grow.
+        dashboard: Client of the dashboard; None for a new one.
 
     Raises:
         ProbeError: Ray is not installed.
@@ -111,7 +112,7 @@ class RayNodes(SchedulerBackend):
         try:
             self._dashboard.submit(backend_id, command, {"RAY_JOB_STOP_WAIT_TIME_S": str(stop_seconds)})
         except ProbeError:
-            # If Ray received it all the same, the driver finds that nobody wants it.
+            # If Ray received the job all the same, its driver reads this and ends.
             JobFolder(job.folder).ask_to_end("never begun")
             raise
         return backend_id
@@ -126,7 +127,7 @@ class RayNodes(SchedulerBackend):
             )
         seen = self._dashboard.poll(backend_id or _submission_id(job))
         if seen is not None and seen.status in _RAY_ENDS:
-            # The driver may have reported since its end was reported.
+            # The driver may have written its report since the first reading.
             note = _note(job) or {"state": "", "detail": "", "ended": False}
             if note["ended"]:
                 return self.poll(job, backend_id)
@@ -145,7 +146,7 @@ class RayNodes(SchedulerBackend):
             return
         statuses = JobFolder(job.folder).statuses(job.num_nodes)
         if len(statuses) == job.num_nodes and all(node.has_ended for node in statuses.values()):
-            # It is on its way out, and Ray shall not call it stopped.
+            # The driver is about to end; `stop` would mark the job as stopped in Ray.
             self._leaving.append(job)
         else:
             self._dashboard.stop(backend_id or _submission_id(job))
@@ -167,16 +168,16 @@ class RayNodes(SchedulerBackend):
         return {**bundle, **self._resources}
 
 
-#: States that a driver leaves behind; any other is that it ended as it should.
+#: Final states of a driver that failed; any other means success.
 _ENDS = {"lost": JobState.LOST, "failed": JobState.FAILED}
 _RAY_ENDS = ("SUCCEEDED", "FAILED", "STOPPED", "UNKNOWN")
 
 
 def _end_state(seen: RayJob) -> JobState:
-    """How a job ended whose driver could not report."""
+    """How a job ended whose driver has written no final report."""
     if seen.status == "SUCCEEDED":
         return JobState.SUCCEEDED
-    # A driver with an exit code could not do its work; one without was stopped, or went with its node.
+    # A driver with an exit code failed; one without was stopped, or its node was lost.
     return JobState.LOST if seen.exit_code is None else JobState.FAILED
 
 
@@ -201,7 +202,7 @@ def _has_left(job: NodeJob) -> bool:
 
 
 def _submission_id(job: NodeJob) -> str:
-    """Made of the identity alone: a tuner killed while it submitted can still be cleaned up after."""
+    """Ray's name of the job; follows from the identity, so that a later tuner can stop the job."""
     return f"paceline-{job.identity}"
 
 

@@ -1,4 +1,4 @@
-"""The contract of scheduler backends: how a job's nodes run their node agents."""
+"""The contract of scheduler backends, which give a job its nodes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class NodeJob:
         folder: The job's folder, the same path on every node; `node_agent.py` lies in it.
         num_nodes: Nodes it needs.
         devices_per_node: Devices of each.
-        time_limit_seconds: Longest time the nodes are needed; None for no limit.
-        grace_seconds: Time needed beyond it to end in good order.
+        time_limit_seconds: Longest time that the nodes are needed; None for no limit.
+        grace_seconds: Additional time for the processes to save and end.
     """
 
     identity: str
@@ -39,13 +39,13 @@ class NodeJob:
 
 @dataclass(frozen=True, kw_only=True)
 class BackendView:
-    """How a backend sees a job.
+    """The state of a job as its backend reports it.
 
     Args:
         state: PENDING while it waits for nodes, RUNNING while it has them, else how it ended as far as
             the backend knows.
-        detail: Its explanation, such as why the job waits; empty if it has none.
-        memory_ran_out: Whether it ended the job because that took more memory than there was.
+        detail: An explanation, such as why the job waits; may be empty.
+        memory_ran_out: Whether the backend ended the job because its memory ran out.
     """
 
     state: JobState
@@ -56,8 +56,8 @@ class BackendView:
 class SchedulerBackend(ABC):
     """Runs a job's node agents, one per node; knows nothing of what they run.
 
-    A node agent reports its node's state in files (`node_agent.py`). The backend gives it nodes, says
-    whether it waits for them, and takes them away.
+    A node agent reports the state of its node in files (`node_agent.py`). The backend starts node agents,
+    reports whether the job still waits for nodes, and takes the nodes away.
     """
 
     #: As in `cluster.launcher`.
@@ -65,7 +65,7 @@ class SchedulerBackend(ABC):
 
     @abstractmethod
     def begin(self, job: NodeJob) -> str:
-        """Asks for nodes and returns at once.
+        """Requests nodes and returns at once.
 
         Returns:
             The backend's name of the job, valid in a later process too.
@@ -76,20 +76,20 @@ class SchedulerBackend(ABC):
 
     @abstractmethod
     def poll(self, job: NodeJob, backend_id: str) -> BackendView:
-        """How the backend sees the job now; never waits for it.
+        """The state of the job now; does not wait.
 
         Raises:
-            ProbeError: The backend cannot be reached, and not only for a moment.
+            ProbeError: The backend could not be reached for a longer time.
         """
 
     @abstractmethod
     def end(self, job: NodeJob, backend_id: str) -> None:
-        """Takes the nodes away whatever runs there; does nothing if the job has ended."""
+        """Takes the nodes away, even if processes still run; does nothing if the job has ended."""
 
     @abstractmethod
     def close(self) -> None:
         """Releases the backend's own resources."""
 
     def main_address(self, job: NodeJob) -> str | None:
-        """The name by which the others reach the first node; None if that node finds it out."""
+        """The name or address by which the other nodes reach the first; None if the first node finds it."""
         return None

@@ -1,4 +1,4 @@
-"""What SLURM says of jobs, asked in the background: a controller that is slow or away blocks nobody."""
+"""Polls the states of SLURM jobs by squeue in the background, so that a slow controller blocks nothing."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tuner.launchers.scheduler_backend import BackendView
 
 _ASK_EVERY_SECONDS = 1.5
 _CANCEL_EVERY_SECONDS = 2.0
-#: How long `close` waits for scancel to be taken.
+#: How long `close` waits until SLURM has accepted every scancel.
 _CLOSE_SECONDS = 20.0
-#: How long a job may be COMPLETING before nobody waits for it any more.
+#: A job that is COMPLETING for longer counts as lost.
 _COMPLETING_SECONDS = 120.0
-#: How long a reason that forbids a job to start must persist.
+#: How long a reason that keeps a job from starting must persist before the job counts as failed.
 _NEVER_SECONDS = 3.0
 #: How long a submitted job may be missing in SLURM's list.
 _UNSEEN_SECONDS = 10.0
 
 _FIELDS = "name:64,jobid:24,state:24,restartcnt:12,reason:400"
 _WIDTHS = (64, 24, 24, 12, 400)
-#: Either knows of one job that has ended; scontrol for some minutes, sacct where there is accounting.
+#: Asks for the end of one job: scontrol remembers it for some minutes, sacct if there is accounting.
 _LAST_WORDS = 'scontrol show job -o "$0" || sacct -X -n -P -j "$0" -o JobIDRaw,State,ExitCode'
 
 _MEMORY_RAN_OUT = "OUT_OF_MEMORY"
@@ -49,7 +49,7 @@ _ENDS: dict[str, tuple[JobState, str]] = {
     "SPECIAL_EXIT": (JobState.LOST, "it was put into the queue again, held"),
     "REQUEUE_HOLD": (JobState.LOST, "it was put into the queue again, held"),
 }
-#: Those of them in which SLURM still holds the job, so that it must be cancelled.
+#: States after which SLURM still has the job, so that it must be cancelled.
 _STAYS = ("SUSPENDED", "STOPPED", "REQUEUED", "SPECIAL_EXIT", "REQUEUE_HOLD")
 _WAITS = ("PENDING", "CONFIGURING", "REQUEUE_FED", "RESV_DEL_HOLD")
 #: Reasons (man squeue, JOB REASON CODES) that waiting does not change, and what to do.
@@ -69,9 +69,9 @@ _NEVER: dict[str, str] = {
     "QOSMaxWallDurationPerJobLimit": "the quality of service does not give so much time",
     "MaxMemPerLimit": "so much memory a CPU or node is not allowed: see [cluster.slurm] extra",
 }
-#: Said in a sentence of its own where a partition does not take an account, group or quality of service.
+#: Part of the reason if a partition does not accept an account, group or quality of service.
 _NOT_ALLOWED = "can't use this partition"
-#: Words of a SLURM that may answer in a moment.
+#: Parts of error messages of a SLURM controller that may answer if asked again.
 _MOMENTARY = (
     "Unable to contact slurm controller",
     "Connection refused",
@@ -88,7 +88,7 @@ _MOMENTARY = (
 
 
 def is_momentary(words: str) -> bool:
-    """Whether an error says that SLURM cannot be reached, rather than that it refuses."""
+    """Whether an error means that SLURM cannot be reached at the moment, rather than that it refuses."""
     return any(known.lower() in words.lower() for known in _MOMENTARY)
 
 
@@ -119,7 +119,7 @@ class _Watched:
 
 @dataclass(kw_only=True)
 class _Cancel:
-    """A job to end, retried until SLURM has accepted it."""
+    """A job to cancel; scancel is repeated until SLURM has accepted it."""
 
     command: tuple[str, ...]
     not_before: float
@@ -129,13 +129,12 @@ class _Cancel:
 class SlurmQueue:
     """SLURM's list of this user's jobs, by the jobs' names, which are unique.
 
-    One squeue answers for all jobs, at most every 1.5 s, and runs in the background. It shows what the
-    controller remembers, ended jobs too, and needs no accounting; unlike scontrol it can be asked for one
-    user's jobs, where a cluster may have ten thousands. Of a job that has ended, scontrol is asked once for
-    its last words, and sacct where scontrol has forgotten it.
+    One squeue, at most every 1.5 s and in the background, lists all jobs of this user that the controller
+    remembers, ended ones too; it needs no accounting. For a job that has ended, one scontrol asks for the
+    reason, or sacct if scontrol has forgotten the job.
 
     Args:
-        timeout_seconds: A SLURM that does not answer for so long is an error.
+        timeout_seconds: `poll` raises an error if SLURM has not answered for longer.
         clock: Seconds, never going back.
     """
 
@@ -152,7 +151,7 @@ class SlurmQueue:
         self._trouble = ""
 
     def find(self, name: str) -> str | None:
-        """The number of a job, asked at once and waited for; None where there is none, or no answer."""
+        """Asks SLURM for the number of a job and waits; None if there is no such job, or no answer."""
         answer = Question(_squeue(), clock=self._clock).wait()
         found = _rows(answer.output).get(name) if answer.code == 0 else None
         return found[-1].job_id if found else None
@@ -174,12 +173,12 @@ class SlurmQueue:
         return watched.view
 
     def cancel(self, name: str, job_id: str, *, after_seconds: float = 0.0) -> None:
-        """Ends a job, in the background and until SLURM has taken it; one that has ended is left alone.
+        """Cancels a job in the background, until SLURM has accepted it; does nothing if the job has ended.
 
         Args:
             name: The job's name.
-            job_id: Its number, or empty where it is not known.
-            after_seconds: What it is given to end by itself.
+            job_id: Its number, or empty if unknown.
+            after_seconds: How long the job may take to end by itself.
         """
         if name in self._cancels or self._watch(name, job_id).over:
             return
@@ -188,7 +187,7 @@ class SlurmQueue:
         self._advance()
 
     def close(self) -> None:
-        """Waits until SLURM has taken every cancel, for a while."""
+        """Waits for a while until SLURM has accepted every cancel."""
         until = time.monotonic() + _CLOSE_SECONDS
         while self._cancels and time.monotonic() < until:
             self._advance()
@@ -217,7 +216,7 @@ class SlurmQueue:
         return self._watched[name]
 
     def _advance(self) -> None:
-        """Takes answers that came, and asks anew; never waits."""
+        """Takes the results of commands that have ended, and starts new ones; does not wait."""
         now = self._clock()
         if self._question is not None:
             answer = self._question.answer()
@@ -239,13 +238,13 @@ class SlurmQueue:
         if answer.code != 0:
             self._trouble = answer.errors or f"squeue ended with {answer.code}"
             self._silent_since = asked_at if self._silent_since is None else self._silent_since
-            # Counted between questions: that nobody asked for an hour is no silence.
+            # From question to question: time in which nobody asked does not count.
             self._silent_seconds = self._clock() - self._silent_since
             return
         self._silent_since, self._silent_seconds = None, 0.0
         rows = _rows(answer.output)
         for name, watched in self._watched.items():
-            # An answer to a question asked before the job was there says nothing of it.
+            # A list requested before the job was submitted says nothing about it.
             if not watched.over and watched.last_words is None and asked_at >= watched.since:
                 found = [row for row in rows.get(name, ()) if watched.job_id in ("", row.job_id)]
                 self._see(watched, found[-1] if found else None)
@@ -262,7 +261,7 @@ class SlurmQueue:
         watched.seen, watched.job_id = True, row.job_id
         words = _job_words(row.job_id)
         if watched.view.state.has_ended:
-            # Only waited for to be over: its reported state stays.
+            # The reported state is final; this only waits until SLURM has ended the job.
             watched.over = row.state in _ENDS and row.state not in _STAYS
         elif row.restarts not in ("", "0"):
             watched.view = BackendView(state=JobState.LOST, detail=f"{words} was put into the queue again")
@@ -293,7 +292,7 @@ class SlurmQueue:
             watched.never_since = None
             said = "" if reason in ("", "None") else f" ({reason})"
             return BackendView(state=JobState.PENDING, detail=f"{words} is {row.state}{said}")
-        # A reason may be that of a moment in which nodes were down.
+        # The reason may be temporary, such as nodes that were down.
         watched.never_since = now if watched.never_since is None else watched.never_since
         if now - watched.never_since < _NEVER_SECONDS:
             return BackendView(state=JobState.PENDING, detail=f"{words} is {row.state} ({reason}): {remedy}")
@@ -314,7 +313,7 @@ class SlurmQueue:
             return
         watched.last_words = None
         if answer.code != 0 and watched.row is None and is_momentary(answer.errors):
-            return  # asked anew with the next list
+            return  # the next list asks again
         said = _said(answer.output) if answer.code == 0 else {}
         row = watched.row
         state = (said.get("JobState") or (row.state if row else "")).partition(" ")[0].rstrip("+")
@@ -322,7 +321,7 @@ class SlurmQueue:
         if state not in _ENDS:
             if state:
                 return  # it runs after all
-            # SLURM has forgotten it: what the node agents have reported in files must do.
+            # SLURM has forgotten the job: only the files of the node agents tell how it ended.
             detail = f"SLURM does not remember {words.removeprefix('SLURM ')} any more"
             watched.view, watched.over = BackendView(state=JobState.LOST, detail=detail), True
             return
@@ -372,7 +371,7 @@ def _rows(output: str) -> dict[str, list[_Row]]:
 
 
 def _said(output: str) -> dict[str, str]:
-    """The pairs of `scontrol show job -o`, or of a line of sacct's."""
+    """The fields of `scontrol show job -o`, or of a line of sacct."""
     if "JobState=" in output:
         pairs = (word.partition("=") for word in output.split())
         return {key: value for key, _, value in pairs}

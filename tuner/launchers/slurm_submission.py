@@ -19,7 +19,7 @@ from tuner.launchers.scheduler_backend import NodeJob
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmExecutor
 
-#: SLURM's commands that are called.
+#: The commands of SLURM that this package runs.
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 
 _OURS: Mapping[str, str] = {
@@ -36,7 +36,7 @@ _OURS: Mapping[str, str] = {
     "array": "one job a slice",
     "wrap": "what runs is Paceline's node agent",
     "parsable": "the answer is read by submitit",
-    "wait": "nobody waits",
+    "wait": "Paceline polls the job instead",
     "partition": "[cluster.slurm] partition",
     "account": "[cluster.slurm] account",
     "time": "[cluster.slurm] time",
@@ -45,26 +45,26 @@ _OURS: Mapping[str, str] = {
 }
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
 _SUBMIT_SECONDS = 60
-#: Beyond a job's own limit and grace: SLURM counts from the allocation, and may warn up to 60 s early.
+#: Added to a job's own limit and grace: SLURM counts from the allocation, and may warn up to 60 s early.
 _MARGIN_SECONDS = 120.0
-#: SLURM warns so long before its limit, beyond the grace.
+#: SLURM warns this long before its limit, in addition to the grace period.
 _WARN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmRequest:
-    """What SLURM is asked for besides nodes.
+    """Options of sbatch besides the number of nodes.
 
     Args:
         partition: None for SLURM's default.
         account: The account to charge; None for the user's default.
-        time_seconds: SLURM's limit for jobs without one of their own; None for the partition's default.
+        time_seconds: SLURM's limit for jobs without their own limit; None for the partition's default.
         gres: Devices of a node, such as `gpu:4`.
         cpus_per_node: CPUs of a node.
         extra: Further options of sbatch, without their dashes; True for one without a value.
 
     Raises:
-        JobError: An extra option is none, or is what Paceline sets itself.
+        JobError: An extra option does not exist, or Paceline sets it itself.
     """
 
     partition: str | None = None
@@ -90,7 +90,7 @@ class SlurmRequest:
                 raise JobError(f"[cluster.slurm] extra: {name!r} holds a line break; sbatch takes one line")
 
     def options(self) -> dict[str, Any]:
-        """The options as submitit writes them; those that are off are left out."""
+        """The options as submitit takes them, without those that are None or False."""
         stated: dict[str, Any] = {
             "partition": self.partition,
             "account": self.account,
@@ -101,15 +101,15 @@ class SlurmRequest:
         return {name: value for name, value in stated.items() if value is not None and value is not False}
 
     def limit_minutes(self, job: NodeJob) -> int | None:
-        """SLURM's own limit, in whole minutes as it counts them; None for the partition's default."""
+        """The time limit for SLURM, in whole minutes; None for the partition's default."""
         if job.time_limit_seconds is not None:
             return ceil((job.time_limit_seconds + job.grace_seconds + _MARGIN_SECONDS) / 60)
         return None if self.time_seconds is None else ceil(self.time_seconds / 60)
 
     def warning_seconds(self, job: NodeJob) -> int:
-        """How long before its limit SLURM shall warn.
+        """How long before the time limit SLURM sends its warning.
 
-        SLURM rounds to a minute, so that a warning too long before a short limit would come at the start.
+        SLURM rounds to a minute, so a warning too long before a short limit would come at the start.
         """
         minutes = self.limit_minutes(job)
         wanted = job.grace_seconds + _WARN_SECONDS
@@ -117,7 +117,7 @@ class SlurmRequest:
 
 
 def missing_parts() -> list[tuple[str, str]]:
-    """What this host lacks for SLURM, as (what, remedy)."""
+    """What is missing on this host for SLURM, as (what, remedy)."""
     missing = []
     if importlib.util.find_spec("submitit") is None:
         missing.append(("submitit", "pip install 'paceline[slurm]'"))
@@ -130,13 +130,13 @@ def missing_parts() -> list[tuple[str, str]]:
 
 
 def submit(job: NodeJob, name: str, request: SlurmRequest, python: str) -> str:
-    """Has submitit write the sbatch file into the job's folder and submit it.
+    """Lets submitit write the sbatch file into the job's folder and submit it.
 
     Returns:
         SLURM's number of the job.
 
     Raises:
-        SubmissionError: sbatch refuses, or does not answer; with its words.
+        SubmissionError: sbatch refuses, or does not answer; the message is what it printed.
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -175,11 +175,11 @@ def submit(job: NodeJob, name: str, request: SlurmRequest, python: str) -> str:
 
 
 class SubmissionError(Exception):
-    """sbatch did not take a job; the message is what it said."""
+    """sbatch did not accept a job; the message is what it printed."""
 
 
 def _executor(job: NodeJob, python: str) -> SlurmExecutor:
-    """submitit's executor with a command of ours in place of an unpickled function.
+    """submitit's executor, made to run the node agent instead of an unpickled function.
 
     Imported here: submitit is an optional extra.
     """
@@ -192,11 +192,11 @@ def _executor(job: NodeJob, python: str) -> SlurmExecutor:
         def _submitit_command_str(self) -> str:
             agent = shlex.join((python, "-I", str(job.agent), str(job.folder)))
             on_node = shlex.quote(f'exec {agent} "$SLURM_PROCID" --own-exit')
-            # In the background, or the batch shell could not listen to signals.
+            # In the background, so that the batch shell can handle signals.
             return f"/bin/sh -c {on_node} &"
 
         def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-            # A tuner that itself runs in a job must not hand that job's place on.
+            # If the tuner itself runs in a SLURM job, the variables of that job must not be passed on.
             foreign = [word for variable in _own_job_variables() for word in ("-u", variable)]
             return ["env", *foreign, "timeout", str(_SUBMIT_SECONDS), "sbatch", str(submission_file_path)]
 
@@ -214,12 +214,12 @@ def _own_job_variables() -> list[str]:
 
 
 def _pattern(folder: Path) -> str:
-    """A folder in a file name pattern of SLURM's, where % and \\ have a meaning."""
+    """A folder as part of a file name pattern of SLURM, with % escaped."""
     return str(folder).replace("%", "%%")
 
 
 def _before(folder: Path) -> list[str]:
-    """What the batch shell does first, on the job's first node."""
+    """Lines of the batch script before the node agents start."""
     end = shlex.quote(str(folder / "end"))
     return [
         "# A second run of the same job would take the first one's files for its own.",
@@ -242,7 +242,7 @@ def _before(folder: Path) -> list[str]:
 
 
 def _after(folder: Path) -> list[str]:
-    """What the batch shell does once the step has started."""
+    """Lines of the batch script after the node agents have started."""
     return [
         "step=$!",
         "while :; do",
