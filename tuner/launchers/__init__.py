@@ -20,7 +20,7 @@ from tuner.launchers.log_reader import LogFile, LogLine, LogReader
 from tuner.launchers.ray_nodes import RayNodes
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 from tuner.launchers.slurm_nodes import SlurmNodes
-from tuner.launchers.slurm_submission import SlurmRequest
+from tuner.launchers.slurm_submission import SlurmSection
 
 __all__ = [
     "BackendView",
@@ -44,6 +44,6 @@ __all__ = [
     "RayNodes",
     "SchedulerBackend",
     "SlurmNodes",
-    "SlurmRequest",
+    "SlurmSection",
     "trim_file",
 ]

@@ -5,40 +5,20 @@ from __future__ import annotations
 import sys
 import time
 
-from pydantic import Field, PositiveInt
-
 from tuner.domain.errors import JobError, ProbeError
-from tuner.domain.section import Duration
 from tuner.launchers.command_launcher import CommandLauncher
 from tuner.launchers.job_folder import JobFolder
 from tuner.launchers.launcher import Launcher
-from tuner.launchers.registry import ClusterSettings, LauncherEntry, LauncherSection
+from tuner.launchers.registry import ClusterSettings, LauncherEntry
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 from tuner.launchers.slurm_queue import SlurmQueue, is_momentary
-from tuner.launchers.slurm_submission import SlurmRequest, SubmissionError, missing_parts, submit
+from tuner.launchers.slurm_submission import SlurmSection, SubmissionError, missing_parts, submit
 
 #: How long a submission is tried while SLURM's controller does not answer.
 _SUBMIT_TIMEOUT_SECONDS = 90.0
 _AGAIN_SECONDS = 3.0
 #: How long a job whose node agents have all ended may take to end by itself, so that SLURM records the truth.
 _ENDS_BY_ITSELF_SECONDS = 10.0
-
-
-class SlurmSection(LauncherSection):
-    """`[cluster.slurm]`: resources to request from SLURM besides nodes."""
-
-    partition: str | None = Field(default=None, description="partition; SLURM's default if absent")
-    account: str | None = Field(default=None, description="account that is charged")
-    time: Duration | None = Field(
-        default=None, description="longest time of one slice's job; the partition's default if absent"
-    )
-    gres: str | None = Field(default=None, description="devices of a node, such as 'gpu:4'")
-    cpus_per_node: PositiveInt | None = Field(
-        default=None, description="CPUs of a node; devices_per_node * threads_per_rank if absent"
-    )
-    extra: dict[str, str | int | bool] = Field(
-        default={}, description="further options of sbatch, such as { constraint = 'a100', exclusive = true }"
-    )
 
 
 class SlurmNodes(SchedulerBackend):
@@ -66,7 +46,7 @@ class SlurmNodes(SchedulerBackend):
 
     def __init__(
         self,
-        request: SlurmRequest = SlurmRequest(),
+        request: SlurmSection = SlurmSection(),
         *,
         python: str | None = None,
         queue: SlurmQueue | None = None,
@@ -135,27 +115,9 @@ def job_name(job: NodeJob) -> str:
 
 def _create(section: SlurmSection, settings: ClusterSettings) -> Launcher:
     python = settings.python or sys.executable
-    return CommandLauncher(
-        SlurmNodes(slurm_request(section, settings), python=python),
-        python=python,
-        threads_per_rank=settings.threads_per_rank,
-    )
-
-
-def slurm_request(section: SlurmSection, settings: ClusterSettings) -> SlurmRequest:
-    """What `[cluster.slurm]` requests from SLURM.
-
-    Raises:
-        JobError: An extra option cannot be set there.
-    """
-    return SlurmRequest(
-        partition=section.partition,
-        account=section.account,
-        time_seconds=section.time,
-        gres=section.gres,
-        cpus_per_node=section.cpus_per_node or settings.devices_per_node * settings.threads_per_rank,
-        extra=section.extra,
-    )
+    cpus_per_node = section.cpus_per_node or settings.devices_per_node * settings.threads_per_rank
+    nodes = SlurmNodes(section.model_copy(update={"cpus_per_node": cpus_per_node}), python=python)
+    return CommandLauncher(nodes, python=python, threads_per_rank=settings.threads_per_rank)
 
 
 SLURM = LauncherEntry(

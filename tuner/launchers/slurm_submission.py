@@ -8,12 +8,14 @@ import re
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.domain.errors import JobError
+from pydantic import Field, PositiveInt, field_validator
+
+from tuner.domain.section import Duration
+from tuner.launchers.registry import LauncherSection
 from tuner.launchers.scheduler_backend import NodeJob
 
 if TYPE_CHECKING:
@@ -51,43 +53,37 @@ _MARGIN_SECONDS = 120.0
 _WARN_SECONDS = 10.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class SlurmRequest:
-    """Options of sbatch besides the number of nodes.
+class SlurmSection(LauncherSection):
+    """`[cluster.slurm]`: resources to request from SLURM besides nodes."""
 
-    Args:
-        partition: None for SLURM's default.
-        account: The account to charge; None for the user's default.
-        time_seconds: SLURM's limit for jobs without their own limit; None for the partition's default.
-        gres: Devices of a node, such as `gpu:4`.
-        cpus_per_node: CPUs of a node.
-        extra: Further options of sbatch, without their dashes; True for one without a value.
+    partition: str | None = Field(default=None, description="partition; SLURM's default if absent")
+    account: str | None = Field(default=None, description="account that is charged")
+    time: Duration | None = Field(
+        default=None, description="longest time of one slice's job; the partition's default if absent"
+    )
+    gres: str | None = Field(default=None, description="devices of a node, such as 'gpu:4'")
+    cpus_per_node: PositiveInt | None = Field(
+        default=None, description="CPUs of a node; devices_per_node * threads_per_rank if absent"
+    )
+    extra: dict[str, str | int | bool] = Field(
+        default={}, description="further options of sbatch, such as { constraint = 'a100', exclusive = true }"
+    )
 
-    Raises:
-        JobError: An extra option does not exist, or Paceline sets it itself.
-    """
-
-    partition: str | None = None
-    account: str | None = None
-    time_seconds: float | None = None
-    gres: str | None = None
-    cpus_per_node: int = 1
-    extra: Mapping[str, str | int | bool] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, value in self.extra.items():
+    @field_validator("extra")
+    @classmethod
+    def _check_extra(cls, extra: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for name, value in extra.items():
             option = name.replace("_", "-")
             if not _OPTION.fullmatch(option):
-                raise JobError(
-                    f"[cluster.slurm] extra: {name!r} is no option of sbatch; write its long name without "
-                    "dashes, such as constraint = 'a100'"
+                raise ValueError(
+                    f"{name!r} is no option of sbatch; write its long name without dashes, such as "
+                    "constraint = 'a100'"
                 )
             if option in _OURS:
-                raise JobError(
-                    f"[cluster.slurm] extra: {name!r} cannot be set there ({_OURS[option]}); take it out"
-                )
+                raise ValueError(f"{name!r} cannot be set there ({_OURS[option]}); remove it")
             if "\n" in str(value):
-                raise JobError(f"[cluster.slurm] extra: {name!r} holds a line break; sbatch takes one line")
+                raise ValueError(f"{name!r} holds a line break; sbatch takes one line")
+        return extra
 
     def options(self) -> dict[str, Any]:
         """The options as submitit takes them, without those that are None or False."""
@@ -104,7 +100,7 @@ class SlurmRequest:
         """The time limit for SLURM, in whole minutes; None for the partition's default."""
         if job.time_limit_seconds is not None:
             return ceil((job.time_limit_seconds + job.grace_seconds + _MARGIN_SECONDS) / 60)
-        return None if self.time_seconds is None else ceil(self.time_seconds / 60)
+        return None if self.time is None else ceil(self.time / 60)
 
     def warning_seconds(self, job: NodeJob) -> int:
         """How long before the time limit SLURM sends its warning.
@@ -129,7 +125,7 @@ def missing_parts() -> list[tuple[str, str]]:
     return missing
 
 
-def submit(job: NodeJob, name: str, request: SlurmRequest, python: str) -> str:
+def submit(job: NodeJob, name: str, request: SlurmSection, python: str) -> str:
     """Lets submitit write the sbatch file into the job's folder and submit it.
 
     Returns:

@@ -22,7 +22,7 @@ from tests.tuner.launchers.command_conformance import (
 )
 from tests.tuner.launchers.conformance import Watch, is_alive, wait_until
 from tuner.domain.errors import ProbeError
-from tuner.launchers import CommandLauncher, JobHandle, JobState, SlurmNodes, SlurmRequest
+from tuner.launchers import CommandLauncher, JobHandle, JobState, SlurmNodes, SlurmSection
 from tuner.launchers.slurm_submission import missing_parts
 
 pytestmark = pytest.mark.slow
@@ -268,15 +268,15 @@ def test_a_job_whose_number_was_never_learnt_is_ended_by_its_name(slurm: SlurmCl
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (SlurmRequest(partition="nope"), "invalid partition specified: nope"),
-        (SlurmRequest(extra={"no_such_option": 1}), "unrecognized option '--no-such-option"),
-        (SlurmRequest(extra={"constraint": "a100"}), "Invalid feature"),
-        (SlurmRequest(gres="gpu:4"), "gres"),
-        (SlurmRequest(extra={"mem": "900G"}), "Memory specification"),
+        (SlurmSection(partition="nope"), "invalid partition specified: nope"),
+        (SlurmSection(extra={"no_such_option": 1}), "unrecognized option '--no-such-option"),
+        (SlurmSection(extra={"constraint": "a100"}), "Invalid feature"),
+        (SlurmSection(gres="gpu:4"), "gres"),
+        (SlurmSection(extra={"mem": "900G"}), "Memory specification"),
     ],
 )
 def test_what_slurm_refuses_is_an_error_with_its_words(
-    slurm: SlurmCluster, work: Path, request_: SlurmRequest, words: str
+    slurm: SlurmCluster, work: Path, request_: SlurmSection, words: str
 ) -> None:
     launcher = CommandLauncher(SlurmNodes(request_))
     with pytest.raises(ProbeError, match=words):
@@ -288,13 +288,13 @@ def test_what_slurm_refuses_is_an_error_with_its_words(
 @pytest.mark.parametrize(
     ("request_", "num_nodes", "words"),
     [
-        (SlurmRequest(), MOST_NODES + 1, "PartitionNodeLimit"),
-        (SlurmRequest(time_seconds=100 * 3600), 1, "PartitionTimeLimit"),
-        (SlurmRequest(cpus_per_node=1000), 1, "PartitionConfig"),
+        (SlurmSection(), MOST_NODES + 1, "PartitionNodeLimit"),
+        (SlurmSection(time=100 * 3600), 1, "PartitionTimeLimit"),
+        (SlurmSection(cpus_per_node=1000), 1, "PartitionConfig"),
     ],
 )
 def test_a_job_that_can_never_start_fails_with_the_reason(
-    slurm: SlurmCluster, work: Path, request_: SlurmRequest, num_nodes: int, words: str
+    slurm: SlurmCluster, work: Path, request_: SlurmSection, num_nodes: int, words: str
 ) -> None:
     launcher = CommandLauncher(SlurmNodes(request_))
     status = end(launcher, submit(launcher, work, "true", num_nodes=num_nodes))
@@ -305,10 +305,10 @@ def test_a_job_that_can_never_start_fails_with_the_reason(
 
 
 def test_what_is_asked_for_arrives_at_slurm(slurm: SlurmCluster, work: Path) -> None:
-    request_ = SlurmRequest(
+    request_ = SlurmSection(
         partition="other",
         account="someone",
-        time_seconds=90.0,
+        time=90.0,
         gres="tile:2",
         cpus_per_node=2,
         extra={"exclusive": True, "comment": "it's ours", "nice": False},
@@ -333,7 +333,7 @@ def test_what_is_asked_for_arrives_at_slurm(slurm: SlurmCluster, work: Path) -> 
 
 
 def test_a_job_s_own_limit_is_slurm_s_with_room(slurm: SlurmCluster, work: Path) -> None:
-    launcher = CommandLauncher(SlurmNodes(SlurmRequest(time_seconds=1800.0)))
+    launcher = CommandLauncher(SlurmNodes(SlurmSection(time=1800.0)))
     handle = submit(launcher, work, "true", time_limit_seconds=100.0, grace_seconds=20.0)
     assert " TimeLimit=00:04:00 " in slurm.run("scontrol", "show", "job", "-o", number_of(slurm, handle))
     end(launcher, handle)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.tuner.launchers.conformance import wait_until
 from tuner.domain.errors import JobError, ProbeError
-from tuner.launchers import JobState, NodeJob, SlurmNodes, SlurmRequest
+from tuner.launchers import JobState, NodeJob, SlurmNodes, SlurmSection
 from tuner.launchers.async_command import Question
 from tuner.launchers.slurm_queue import SlurmQueue
 
@@ -341,8 +341,8 @@ def test_what_is_missing_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_options_that_are_ours_cannot_be_set(extra: dict[str, str | int | bool], words: str) -> None:
-    with pytest.raises(JobError, match=words):
-        SlurmRequest(extra=extra)
+    with pytest.raises(ValueError, match=words):
+        SlurmSection(extra=extra)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_slurm_s_limit_leaves_room_for_the_grace(
         time_limit_seconds=limit,
         grace_seconds=grace,
     )
-    request = SlurmRequest(time_seconds=time_seconds)
+    request = SlurmSection(time=time_seconds)
     assert (request.limit_minutes(job), request.warning_seconds(job)) == (minutes, warning)
 
 

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from tuner.domain.errors import JobError
-from tuner.launchers import SlurmRequest
-from tuner.launchers.registry import ClusterSettings
-from tuner.launchers.slurm_nodes import SlurmSection, slurm_request
+from tuner.launchers import NodeJob, SlurmSection, slurm_nodes
 from tuner.service.doctor import doctor_rows
 from tuner.service.launchers import job_launcher
 from tuner.service.opening import open_job
@@ -44,18 +42,38 @@ def written(folder: Path, more: str = "") -> Path:
     return path
 
 
-def test_slurm_is_asked_for_what_the_job_file_says(tmp_path: Path) -> None:
-    section = open_job(written(tmp_path, SLURM)).job.cluster.launcher_section
-    assert isinstance(section, SlurmSection)
-    settings = ClusterSettings(devices_per_node=2, threads_per_rank=3, python=None, runs_command=False)
-    assert slurm_request(section, settings) == SlurmRequest(
-        partition="main",
-        account="lab",
-        time_seconds=7200.0,
-        gres="gpu:2",
-        cpus_per_node=6,
-        extra={"constraint": "a100", "exclusive": True},
+def test_slurm_is_asked_for_what_the_job_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[SlurmSection] = []
+
+    class Nodes:
+        name = "slurm"
+
+        def __init__(self, request: SlurmSection, *, python: str) -> None:
+            asked.append(request)
+
+        def close(self) -> None:
+            return
+
+    monkeypatch.setattr(slurm_nodes, "SlurmNodes", Nodes)
+    job_launcher(open_job(written(tmp_path, SLURM))).close()
+    (request,) = asked
+    assert (
+        request.limit_minutes(NodeJob(identity="x", folder=tmp_path, num_nodes=1, devices_per_node=1)) == 120
     )
+    assert request.options() == {
+        "partition": "main",
+        "account": "lab",
+        "gres": "gpu:2",
+        "cpus-per-task": 6,
+        "constraint": "a100",
+        "exclusive": True,
+    }
+
+
+def test_an_option_that_paceline_sets_is_refused_in_the_job_file(tmp_path: Path) -> None:
+    extra = "[cluster.slurm]\nextra = { nodes = 3 }\n"
+    with pytest.raises(JobError, match="'nodes' cannot be set there"):
+        open_job(written(tmp_path, extra))
 
 
 def test_a_host_without_slurm_learns_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,7 @@ import pytest
 
 from tests.slurm_cluster import SlurmCluster
 from tests.tuner.report.launch.plans import AWKWARD, check_sums, environment, observed_by, plan, summing_plan
-from tuner.launchers import OnePer
-from tuner.launchers.slurm_nodes import SlurmSection
+from tuner.launchers import OnePer, SlurmSection
 from tuner.report.launch_files import launch_text
 from tuner.report.launch_plan import LaunchPlan
 
