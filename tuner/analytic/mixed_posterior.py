@@ -187,32 +187,21 @@ def fit_mixed(
 
     neutral = fitted(parameters, start)
     parts, names, before = [neutral], [NEUTRAL], [1.0]
-    for name, own, weight in _pasts(past):
+    is_alike = any(value.is_alike and not value.is_imported for found in past.values() for value in found)
+    for name, weight in (
+        (PAST_STUDIES, _BEFORE_ALIKE if is_alike else _BEFORE_OTHERS),
+        (IMPORTED_RUNS, _BEFORE_IMPORTED),
+    ):
+        own = {
+            unknown: [value for value in found if value.is_imported == (name == IMPORTED_RUNS)]
+            for unknown, found in past.items()
+        }
         learnt = informed(parameters, own)
-        if learnt is None:
-            continue
-        parts.append(fitted(learnt, None if start is None else neutral.theta))
-        names.append(name)
-        before = [*(share * (1.0 - weight) for share in before), weight]
+        if learnt is not None:
+            parts.append(fitted(learnt, None if start is None else neutral.theta))
+            names.append(name)
+            before = [*(share * (1.0 - weight) for share in before), weight]
     return MixedPosterior(parts=tuple(parts), names=tuple(names), before=tuple(before))
-
-
-def _pasts(past: PastLaw) -> list[tuple[str, PastLaw, float]]:
-    """Name, values and prior probability of the priors from past studies and imported runs."""
-    values = [value for found in past.values() for value in found]
-    is_alike = any(value.is_alike for value in values if not value.is_imported)
-    kinds = ((PAST_STUDIES, _BEFORE_ALIKE if is_alike else _BEFORE_OTHERS), (IMPORTED_RUNS, _BEFORE_IMPORTED))
-    return [
-        (
-            name,
-            {
-                unknown: [v for v in found if v.is_imported == (name == IMPORTED_RUNS)]
-                for unknown, found in past.items()
-            },
-            weight,
-        )
-        for name, weight in kinds
-    ]
 
 
 #: Standard deviation of an unknown between studies, in units of the neutral prior's: between studies of the

@@ -83,7 +83,7 @@ def samples_inputs(
     devices_per_node: int,
     *,
     emulated: bool | Sequence[bool] = False,
-    log_share: float = 0.0,
+    log_share: float | Sequence[float] = 0.0,
     is_noise: bool = False,
 ) -> Array:
     """Inputs of the law and its residual, `(num, num_features)`.
@@ -372,18 +372,16 @@ def _measured_noise(
         `samples_inputs`, `(num, num_features)`; the log noise scales, `(num,)`; their standard deviations,
         `(num,)`.
     """
-    found = []
-    inputs = [samples_inputs([], devices_per_node)]
-    for i in reported:
-        for place in noise_places(runs[i].noise):
-            share = min(place.log_samples - float(medians[i]), 0.0)
-            # The share depends on where the run reaches the target.
-            sd = math.hypot(place.sd, GROWTH.mean * float(own_sd[i]))
-            found.append((place.log_scale, sd))
-            configuration = runs[i].configuration
-            inputs.append(samples_inputs([configuration], devices_per_node, log_share=share, is_noise=True))
-    columns = np.array(found, dtype=float).reshape(-1, 2)
-    return np.concatenate(inputs), columns[:, 0], columns[:, 1]
+    places = [(i, place) for i in reported for place in noise_places(runs[i].noise)]
+    inputs = samples_inputs(
+        [runs[i].configuration for i, _ in places],
+        devices_per_node,
+        log_share=[min(place.log_samples - float(medians[i]), 0.0) for i, place in places],
+        is_noise=True,
+    )
+    # The share depends on where the run reaches the target.
+    sds = [math.hypot(place.sd, GROWTH.mean * float(own_sd[i])) for i, place in places]
+    return inputs, np.array([place.log_scale for _, place in places]), np.array(sds)
 
 
 def _measured_scales(unknowns: Array, rows: Array) -> Array:

@@ -77,6 +77,6 @@ class SlopeFit:
 
     def at_prior(self) -> list[str]:
         """Names of the slopes whose posterior is nearly as wide as the prior."""
-        widths = np.max([part.component.prior.sd for part in self.model.parts], axis=0)
+        widths = np.max([component.prior.sd for _, component in self.model.parts], axis=0)
         known = zip(self.names, self.model.slopes_sd, widths, strict=True)
         return [name for name, sd, width in known if sd > 0.9 * width]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -98,15 +99,24 @@ class Design:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Component:
+class Component:
     """One prior with one residual, fitted to the observations.
 
     Args:
+        design: The candidates.
+        seen: The observations.
+        own_sd: Standard deviation of each candidate's independent deviation.
+        prior: The prior of the slopes.
+        residual_sd: Standard deviation of the residual.
+        length_factor: Factor on the length scales.
         log_evidence: Log marginal likelihood of the observations.
         inverse_root: Inverse Cholesky factor of the observations' covariance, `(num, num)`.
         whitened: `inverse_root` times the misfit, `(num,)`.
     """
 
+    design: Design
+    seen: Observations
+    own_sd: float
     prior: SlopePrior
     residual_sd: float
     length_factor: float
@@ -114,20 +124,26 @@ class _Component:
     inverse_root: Array
     whitened: Array
 
+    @cached_property
+    def lowered(self) -> Array:
+        """`inverse_root` times the covariance of observations and candidates, `(num, num_candidates)`."""
+        columns, rows = self.design.columns, self.seen.rows
+        cross = (columns[rows] * self.prior.sd**2) @ columns.T
+        cross = cross + self.residual_sd**2 * self.design.kernel(self.length_factor)[rows]
+        cross[np.arange(len(rows)), rows] += self.own_sd**2
+        return np.asarray(self.inverse_root @ cross, dtype=float)
 
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """The posterior of a component for all candidates.
+    @cached_property
+    def mean(self) -> Array:
+        """Posterior mean of all candidates, `(num_candidates,)`."""
+        return np.asarray(self.design.columns @ self.prior.mean + self.whitened @ self.lowered, dtype=float)
 
-    Args:
-        lowered: `inverse_root` times the covariance of observations and candidates, `(num, num_candidates)`.
-    """
-
-    weight: float
-    component: _Component
-    lowered: Array
-    mean: Array
-    variance: Array
+    @cached_property
+    def variance(self) -> Array:
+        """Posterior variance of all candidates, `(num_candidates,)`."""
+        prior = self.design.columns**2 @ self.prior.sd**2 + self.residual_sd**2 + self.own_sd**2
+        explained = np.einsum("ij,ij->j", self.lowered, self.lowered)
+        return np.asarray(np.maximum(prior - explained, 1e-8), dtype=float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +157,9 @@ class SlopeModel:
         slopes_sd: Standard deviations of the slopes, `(num_columns,)`.
         weights: Weight of each prior, by name.
         own_sd: Standard deviation of each candidate's independent deviation.
+        parts: The components with their weights, without those of small weight.
+        design: The candidates.
+        seen: The observations.
     """
 
     mean: Array
@@ -149,7 +168,7 @@ class SlopeModel:
     slopes_sd: Array
     weights: dict[str, float]
     own_sd: float
-    parts: tuple[_Part, ...]
+    parts: tuple[tuple[float, Component], ...]
     design: Design
     seen: Observations
 
@@ -164,7 +183,7 @@ class SlopeModel:
             rng: Generator of the draws.
         """
         columns, seen = self.design.columns, self.seen
-        ends = np.round(np.cumsum([part.weight for part in self.parts]) * NUM_DRAWS).astype(int)
+        ends = np.round(np.cumsum([weight for weight, _ in self.parts]) * NUM_DRAWS).astype(int)
         num, num_slopes = columns.shape
         residuals, own, slopes = (shuffled_normals(rng, size) for size in (num, num, num_slopes))
         common, errors = shuffled_normals(rng, 1), shuffled_normals(rng, len(seen.rows))
@@ -172,13 +191,13 @@ class SlopeModel:
         found = np.empty((NUM_DRAWS, len(columns)))
         # Neighboring draws belong to different components.
         order = (np.arange(NUM_DRAWS) * _COPRIME) % NUM_DRAWS
-        for part, first, end in zip(self.parts, [0, *ends[:-1]], ends, strict=True):
-            rows, component = order[first:end], part.component
+        for (_, component), first, end in zip(self.parts, [0, *ends[:-1]], ends, strict=True):
+            rows = order[first:end]
             residual = residuals[rows] @ self.design.root(component.length_factor).T
             y = (slopes[rows] * component.prior.sd) @ columns.T
             y += component.residual_sd * residual + self.own_sd * own[rows]
             misfit = y[:, seen.rows] + observing[rows]
-            found[rows] = part.mean + y - (misfit @ component.inverse_root.T) @ part.lowered
+            found[rows] = component.mean + y - (misfit @ component.inverse_root.T) @ component.lowered
         return found
 
     def left_out_log_densities(self) -> Array:
@@ -187,11 +206,11 @@ class SlopeModel:
         Rasmussen and Williams 2006, section 5.4.2; components are mixed by weight.
         """
         found = []
-        for part in self.parts:
-            root, whitened = part.component.inverse_root, part.component.whitened
+        for weight, component in self.parts:
+            root, whitened = component.inverse_root, component.whitened
             precision = (root**2).sum(axis=0)
             misfit = (root.T @ whitened) / precision
-            found.append(math.log(part.weight) + normal_log_density(misfit, 1.0 / precision))
+            found.append(math.log(weight) + normal_log_density(misfit, 1.0 / precision))
         return np.asarray(np.logaddexp.reduce(found, axis=0), dtype=float)
 
 
@@ -221,7 +240,7 @@ def fit_slopes(
     base = np.diag(seen.noise_sd**2) + np.outer(seen.common_sd, seen.common_sd)
     base += own_sd**2 * (rows[:, None] == rows[None, :])
     components = [
-        _solved(design, prior, seen, base, sd, length)
+        _fitted(design, prior, seen, base, sd, length, own_sd)
         for prior in priors
         for length in LENGTH_FACTORS
         for sd in residual_sds
@@ -230,64 +249,52 @@ def fit_slopes(
     weights = np.exp(evidence - evidence.max())
     weights[weights < _LEAST_WEIGHT * weights.sum()] = 0.0
     weights /= weights.sum()
-    parts = tuple(
-        _part(design, seen, component, float(weight), own_sd)
-        for component, weight in zip(components, weights, strict=True)
-        if weight > 0
+    parts = [(float(w), component) for w, component in zip(weights, components, strict=True) if w > 0]
+    mean = np.sum([w * c.mean for w, c in parts], axis=0)
+    slopes, second = np.zeros(design.columns.shape[1]), np.zeros(design.columns.shape[1])
+    by_prior: dict[str, float] = {}
+    for weight, component in parts:
+        prior = component.prior
+        lowered = component.inverse_root @ (design.columns[rows] * prior.sd**2)
+        own = prior.mean + component.whitened @ lowered
+        slopes += weight * own
+        second += weight * (prior.sd**2 - (lowered**2).sum(axis=0) + own**2)
+        by_prior[prior.name] = by_prior.get(prior.name, 0.0) + weight
+    return SlopeModel(
+        mean=mean,
+        variance=np.sum([w * (c.variance + (c.mean - mean) ** 2) for w, c in parts], axis=0),
+        slopes=slopes,
+        slopes_sd=np.sqrt(np.maximum(second - slopes**2, 0.0)),
+        weights=by_prior,
+        own_sd=own_sd,
+        parts=tuple(parts),
+        design=design,
+        seen=seen,
     )
-    return _mixed(design, seen, parts, own_sd)
 
 
-def _solved(
-    design: Design, prior: SlopePrior, seen: Observations, base: Array, sd: float, length: float
-) -> _Component:
+def _fitted(
+    design: Design,
+    prior: SlopePrior,
+    seen: Observations,
+    base: Array,
+    sd: float,
+    length: float,
+    own_sd: float,
+) -> Component:
     x = design.columns[seen.rows]
     whole = base + (x * prior.sd**2) @ x.T + sd**2 * design.kernel(length)[np.ix_(seen.rows, seen.rows)]
     root = np.linalg.cholesky(whole)
     inverse_root = np.linalg.inv(root)
     whitened = inverse_root @ (seen.values - x @ prior.mean)
-    return _Component(
+    return Component(
+        design=design,
+        seen=seen,
+        own_sd=own_sd,
         prior=prior,
         residual_sd=sd,
         length_factor=length,
         log_evidence=-0.5 * float(whitened @ whitened) - float(np.log(np.diag(root)).sum()),
         inverse_root=inverse_root,
         whitened=whitened,
-    )
-
-
-def _part(design: Design, seen: Observations, component: _Component, weight: float, own_sd: float) -> _Part:
-    columns, rows, prior, sd = design.columns, seen.rows, component.prior, component.residual_sd
-    cross = (columns[rows] * prior.sd**2) @ columns.T + sd**2 * design.kernel(component.length_factor)[rows]
-    cross[np.arange(len(rows)), rows] += own_sd**2
-    lowered = component.inverse_root @ cross
-    mean = columns @ prior.mean + component.whitened @ lowered
-    variance = columns**2 @ prior.sd**2 + sd**2 + own_sd**2 - np.einsum("ij,ij->j", lowered, lowered)
-    variance = np.maximum(variance, 1e-8)
-    return _Part(weight=weight, component=component, lowered=lowered, mean=mean, variance=variance)
-
-
-def _mixed(design: Design, seen: Observations, parts: tuple[_Part, ...], own_sd: float) -> SlopeModel:
-    mean = np.sum([part.weight * part.mean for part in parts], axis=0)
-    variance = np.sum([part.weight * (part.variance + (part.mean - mean) ** 2) for part in parts], axis=0)
-    slopes, second = np.zeros(design.columns.shape[1]), np.zeros(design.columns.shape[1])
-    weights: dict[str, float] = {}
-    for part in parts:
-        component = part.component
-        prior = component.prior
-        lowered = component.inverse_root @ (design.columns[seen.rows] * prior.sd**2)
-        own = prior.mean + component.whitened @ lowered
-        slopes += part.weight * own
-        second += part.weight * (prior.sd**2 - (lowered**2).sum(axis=0) + own**2)
-        weights[prior.name] = weights.get(prior.name, 0.0) + part.weight
-    return SlopeModel(
-        mean=mean,
-        variance=variance,
-        slopes=slopes,
-        slopes_sd=np.sqrt(np.maximum(second - slopes**2, 0.0)),
-        weights=weights,
-        own_sd=own_sd,
-        parts=parts,
-        design=design,
-        seen=seen,
     )
