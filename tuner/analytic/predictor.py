@@ -73,7 +73,7 @@ class Forecast:
 
     @cached_property
     def samples(self) -> Array:
-        """Samples to the target; infinite where it is never reached."""
+        """Samples to the target; infinite if it is never reached."""
         return np.where(self.never, np.inf, np.exp(np.minimum(self.log_samples, 600.0)))
 
     def quantile(self, level: float) -> Array:
