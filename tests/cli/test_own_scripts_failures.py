@@ -164,7 +164,7 @@ def test_a_script_that_refuses_to_resume_starts_over(workplace: Workplace, pacel
     (remark,) = remarks(workplace)
     assert remark == (
         "the script refused to resume (error: the run already exists): "
-        "its run started anew, and later slices start over, too"
+        "its run restarted from scratch, and later slices start over too"
     )
     assert not any(p.outcome.is_fault for p in probes(workplace))
 

@@ -49,7 +49,7 @@ class Failure:
     kind: FailureKind
     error: str
     words: str
-    identity: str = ""
+    identity: str
 
     @property
     def is_of_script(self) -> bool:
@@ -122,18 +122,17 @@ def classify(
         text = "\n".join(filter(None, (status.detail, failed.reason if failed else "", text)))
     error = _shown(text)
     if _MEMORY.search(text):
-        return Failure(kind=FailureKind.OUT_OF_MEMORY, error=error, words=words)
-    if (failed is not None and failed.exit_code in _KILLED) or _KILLED_WORDS.search(text):
-        error = "killed by signal 9, usually the kernel's memory killer"
-        return Failure(kind=FailureKind.OUT_OF_MEMORY, error=error, words=words)
-    if _PORT.search(text):
-        return Failure(kind=FailureKind.PORT_IN_USE, error=error, words=words)
-    if (resumed or used) and _REFUSED.search(text):
-        return Failure(kind=FailureKind.RESUME_REFUSED, error=error, words=words)
-    kind = FailureKind.CHECKPOINT if resumed else FailureKind.CONFIGURATION
-    return Failure(
-        kind=kind, error=error, words=words, identity="\n".join([*_FRAME.findall(printed)[-1:], text])
-    )
+        kind = FailureKind.OUT_OF_MEMORY
+    elif (failed is not None and failed.exit_code in _KILLED) or _KILLED_WORDS.search(text):
+        kind, error = FailureKind.OUT_OF_MEMORY, "killed by signal 9, usually the kernel's memory killer"
+    elif _PORT.search(text):
+        kind = FailureKind.PORT_IN_USE
+    elif (resumed or used) and _REFUSED.search(text):
+        kind = FailureKind.RESUME_REFUSED
+    else:
+        kind = FailureKind.CHECKPOINT if resumed else FailureKind.CONFIGURATION
+    identity = "\n".join([*_FRAME.findall(printed)[-1:], text])
+    return Failure(kind=kind, error=error, words=words, identity=identity)
 
 
 def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:

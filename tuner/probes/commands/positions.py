@@ -20,8 +20,8 @@ from tuner.probes.commands.script_values import ScriptValues
 _MOST_STRAY = 3
 _TWO_VALUES = "the script reported several values for one position"
 _BEGAN_ANEW = (
-    "the script began anew although it was asked to resume (workload.resume): the training before is "
-    "repeated and charged again"
+    "the script started from scratch although it was asked to resume (workload.resume): the training before "
+    "is repeated and charged again"
 )
 
 

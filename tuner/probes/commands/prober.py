@@ -372,7 +372,9 @@ class CommandProber(LaunchedProber[CommandSlice]):
             refused = "to resume" if resumed else "a folder that it used before"
             what = f"the script refused {refused} ({failure.error})"
         if record.starts_anew or has_set_aside(folder):
-            words = f"{failure.words}\n{what}, also after the run had started anew: it is given up"
+            words = (
+                f"{failure.words}\n{what}, also after the run had restarted from scratch: the run is stopped"
+            )
             return self._end(record, Outcome.FAILED, now, words)
         is_refused = failure.kind is FailureKind.RESUME_REFUSED
         truncated = "" if is_refused else truncated_words(folder, self._job.command.grace)
@@ -385,9 +387,9 @@ class CommandProber(LaunchedProber[CommandSlice]):
         except OSError as error:
             raise unwritable(folder, error) from error
         record.starts_anew = True
-        anew = "later slices start over, too" if record.resume_refused else "what was saved was moved aside"
-        record.remark(f"{what}: its run started anew, and {anew}{truncated}")
-        record.will_repeat(now, "the run starts anew")
+        anew = "later slices start over too" if record.resume_refused else "what was saved was moved aside"
+        record.remark(f"{what}: its run restarted from scratch, and {anew}{truncated}")
+        record.will_repeat(now, "the run restarts from scratch")
         self._submit_if_free(record)
         return record.measurement(Outcome.RUNNING, now)
 

@@ -238,7 +238,7 @@ def test_a_run_whose_checkpoint_cannot_be_read_starts_anew_once(bench: Bench) ->
     assert second.outcome is Outcome.PAUSED, second.error
     (remark,) = second.remarks
     assert remark.startswith("its checkpoint could not be read (json.decoder.JSONDecodeError: ")
-    assert remark.endswith("its run started anew, and what was saved was moved aside")
+    assert remark.endswith("its run restarted from scratch, and what was saved was moved aside")
     assert not second.resume_refused
     # It is charged for what it trains again, and its own curve replaces that of the last slice.
     assert second.repeated_seconds > 0.5 * first.training_seconds
@@ -255,7 +255,9 @@ def test_a_run_whose_checkpoint_cannot_be_read_starts_anew_once(bench: Bench) ->
         prober, prober.start(SETTINGS, Purpose.STATISTICS, Until(samples=600), bench.folder / "probe")
     )
     assert again.outcome is Outcome.FAILED
-    assert again.error.splitlines()[-1].endswith("also after the run had started anew: it is given up")
+    assert again.error.splitlines()[-1].endswith(
+        "also after the run had restarted from scratch: the run is stopped"
+    )
 
 
 @pytest.mark.slow
@@ -275,7 +277,7 @@ should_stop = lambda: False
     _, second, third = slices(bench, job, 100, 200, 300)
     assert second.resume_refused
     assert second.remarks[0].endswith(
-        "later slices start over, too. Saving took longer than workload.grace = 0.2 s: raise workload.grace"
+        "later slices start over too. Saving took longer than workload.grace = 0.2 s: raise workload.grace"
     )
     assert third.outcome is Outcome.PAUSED, third.error
     assert third.remarks == ()
@@ -326,7 +328,7 @@ def test_a_script_that_refuses_every_start_is_given_up(bench: Bench) -> None:
     assert not second.infrastructure_fault
     assert second.error.splitlines()[-1] == (
         "the script refused a folder that it used before (the output already exists), "
-        "also after the run had started anew: it is given up"
+        "also after the run had restarted from scratch: the run is stopped"
     )
 
 

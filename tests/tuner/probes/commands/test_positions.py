@@ -327,7 +327,7 @@ def test_a_resumed_script_that_began_anew_repeats_and_it_is_said() -> None:
     for step in range(1, 4):
         reader.add(0.1 * step, step=step, value=0.025 * step)
     assert [line.samples for line in reader.found] == [10, 20, 30]
-    assert "began anew although it was asked to resume" in reader.habits.remarks[0]
+    assert "started from scratch although it was asked to resume" in reader.habits.remarks[0]
 
 
 def test_a_resumed_script_that_began_anew_with_its_epochs_says_so_too() -> None:
@@ -337,7 +337,7 @@ def test_a_resumed_script_that_began_anew_with_its_epochs_says_so_too() -> None:
     for epoch in range(1, 4):
         reader.add(float(epoch), epoch=epoch, value=0.025 * epoch)
     assert [line.samples for line in reader.found] == [100, 200, 300]
-    assert "began anew although it was asked to resume" in reader.habits.remarks[0]
+    assert "started from scratch although it was asked to resume" in reader.habits.remarks[0]
 
 
 def test_a_resumed_script_that_counts_on_is_where_it_says() -> None:
