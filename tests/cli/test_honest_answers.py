@@ -80,7 +80,7 @@ def spent_seconds(folder: Path) -> float:
 def test_a_script_that_reports_nothing_is_ended_with_the_budget_and_gives_no_answer(tmp_path: Path) -> None:
     code, out = run(tmp_path, SILENT, 3)
     assert code == 3, out
-    assert "no score was read, so nothing is recommended: the time budget of 3 s is used up" in out
+    assert "no score was read, so there is no recommendation: the time budget of 3 s is used up" in out
     assert spent_seconds(tmp_path) <= 3 * 1.05 + 1.0 + 0.5
     report = json.loads((tmp_path / "paceline-out" / "tiny" / "report.json").read_text())
     assert report["recommendation"] is None

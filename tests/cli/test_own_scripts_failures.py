@@ -96,7 +96,7 @@ def test_a_configuration_that_fails_is_asked_once_and_the_others_answer(
     given = answer(workplace)
     assert given["choice"]["configuration"]["learning_rate"] == 0.1
     assert given["baseline"] is None
-    assert any("Never recommended, since they failed: " in words for words in given["warnings"])
+    assert any("Not recommended because they failed: " in words for words in given["warnings"])
     assert any("(ValueError: the shard is broken)" in words for words in given["warnings"])
 
 
@@ -200,6 +200,6 @@ def test_a_script_that_ends_before_the_target_needs_more_epochs(
     ended = run(workplace, paceline, before="end = 130", target=0.999)
     assert ended.code == 3
     (answer,) = [line for line in ended.stderr.splitlines() if line.startswith("paceline: ")]
-    assert "the script ended by itself after" in answer
-    assert "let it train for more epochs" in answer
+    assert "the script ended after" in answer
+    assert "let the script train for more epochs" in answer
     assert any(remark.endswith("before the target: give it more epochs") for remark in remarks(workplace))

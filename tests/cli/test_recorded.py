@@ -37,7 +37,7 @@ def test_check_shows_what_is_replayed(job: Path, paceline: Command) -> None:
 def test_run_answers_and_goes_on_and_every_view_shows_it(job: Path, paceline: Command) -> None:
     ran = paceline("run", job)
     assert ran.code == 0, ran.stderr
-    assert "nothing here to launch" in " ".join(ran.stdout.split())
+    assert "there is no trained model" in " ".join(ran.stdout.split())
     assert "paceline train" not in ran.stdout
     assert "trained model  " not in ran.stdout
     assert "replayed: recording grid" in ran.stderr

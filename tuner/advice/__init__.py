@@ -1,1 +1,1 @@
-"""Advice: turns what the search believes into a recommendation with evidence, warnings and sensitivity."""
+"""Build a recommendation from the forecasts of a search, with evidence, warnings and sensitivity."""

@@ -1,4 +1,4 @@
-"""Compare repeated trainings of two configurations: ratio of times to target with its interval."""
+"""Compare repeated trainings of two configurations: ratio of times to target, with a confidence interval."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from search_spaces import Configuration
 from tuner.domain.confirmation import Confirmation, ConfirmedSettings, ConfirmedTraining
 
-#: Two-sided level of the interval.
+#: Confidence level of the two-sided interval.
 _LEVEL = 0.9
 
 
@@ -24,20 +24,21 @@ def compare_trainings(
     seconds: float,
     dollars: float,
 ) -> Confirmation:
-    """Compares the recommendation with the present settings.
+    """Compares trainings of the recommendation with trainings of the present settings.
 
-    A training that missed the target took at least as long as it was trained. With its time in place of the
-    unknown one, the ratio is a bound: from below if only present settings missed the target, from above if
-    only the recommendation did. If both did, nothing follows.
+    The speed-up is the ratio of the geometric means of the times to target. If a training missed the target,
+    its time to target is at least the time that it trained. The ratio is then a lower bound if only the
+    present settings missed the target, and an upper bound if only the recommendation did. If both missed it,
+    the result has no ratio.
 
     Args:
         recommended: Trainings of the recommendation.
         present: Trainings of the present settings.
-        price_ratio: Dollars per second of the present settings over those of the recommendation.
+        price_ratio: Dollars per second of the present settings, divided by those of the recommendation.
         uses_seed: Whether the seed reaches the training.
-        num_unfinished: Trainings that were started and have not ended.
-        seconds: Seconds charged by all trainings.
-        dollars: Their price.
+        num_unfinished: Number of trainings that were started and have not ended.
+        seconds: Seconds charged for all trainings.
+        dollars: Dollars charged for all trainings.
     """
     speedup = lower = upper = at_least = at_most = None
     if recommended.trainings and present.trainings:
@@ -70,7 +71,7 @@ def compare_trainings(
 
 
 def settings_of(configuration: Configuration, trainings: Sequence[ConfirmedTraining]) -> ConfirmedSettings:
-    """All trainings of one configuration, with their median."""
+    """Groups the trainings of one configuration and computes their median time to target."""
     times = [t.training_seconds if t.reached else math.inf for t in trainings]
     median = float(np.median(times)) if times else math.inf
     return ConfirmedSettings(
@@ -81,21 +82,22 @@ def settings_of(configuration: Configuration, trainings: Sequence[ConfirmedTrain
 
 
 def welch_factor(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Factor between a ratio of geometric means and the ends of its 90% interval.
+    """Half-width of the 90% confidence interval of a ratio of geometric means, as a factor.
 
-    Welch's t interval of a difference of means, on log values: the variances may differ, and the degrees of
-    freedom are those of Welch and Satterthwaite (Welch 1947, "The generalization of Student's problem when
-    several different population variances are involved", Biometrika 34). It assumes log-normal values. Equal
-    seeds in both groups are taken as independent, which is conservative if they correlate positively.
+    The interval runs from `ratio / factor` to `ratio * factor`. It is Welch's t interval for the difference
+    of the means of log values (Welch 1947, "The generalization of Student's problem when several different
+    population variances are involved", Biometrika 34), with the degrees of freedom of Welch and
+    Satterthwaite. It assumes log-normal values and allows different variances. It treats runs with equal
+    seeds as independent, which is conservative if they correlate positively.
 
     Args:
-        first: Log values of one group.
-        second: Log values of the other.
+        first: Log values of the first group.
+        second: Log values of the second group.
 
     Returns:
-        The factor, at least 1; None with fewer than two values in a group.
+        The factor, at least 1; None if a group has fewer than two values.
     """
-    # Imported late: the command line starts quickly without it.
+    # Imported here because importing SciPy slows down the start of the command line.
     from scipy.special import stdtrit
 
     if min(len(first), len(second)) < 2:
@@ -111,10 +113,10 @@ def welch_factor(first: Sequence[float], second: Sequence[float]) -> float | Non
 
 
 def _all_trained(settings: ConfirmedSettings) -> bool:
-    """Whether every training went on for some time, so that it bounds its time to target."""
+    """Whether every training ran for some time. Only then does it bound its time to target."""
     return all(training.training_seconds > 0.0 for training in settings.trainings)
 
 
 def _log_seconds(settings: ConfirmedSettings) -> list[float]:
-    """Logarithm of the seconds to target, or of those trained where the target was missed."""
+    """Logarithm of each training's seconds to target, or of its training seconds if it missed the target."""
     return [math.log(max(training.training_seconds, 1e-9)) for training in settings.trainings]

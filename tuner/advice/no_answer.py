@@ -1,4 +1,4 @@
-"""Why a search ended without a recommendation, and what to change."""
+"""Explain why a search ended without a recommendation, and what the user can change."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from tuner.search.runs import Run
 from tuner.search.start_value import progress_of
 from tuner.search.state import SearchState
 
-#: So many remarks are part of the message; the report has all of them.
+#: Maximum number of warnings in the error message; the report shows all of them.
 _MOST_REMARKS = 5
-#: The runs that turned back say it for those that have not come as far yet with this probability.
+#: The target counts as out of reach if the unfinished runs miss it too with more than this probability,
+#: judged by the runs that turned back.
 _SURELY_TURNED_BACK = 0.9
 
 
@@ -30,10 +31,10 @@ class NoAnswer:
     """A search that ended without a recommendation.
 
     Args:
-        reason: Why nothing is recommended, one clause.
-        changes: What to change, a clause each.
-        warnings: Sentences on what was noticed about the script.
-        probes_failed: Whether probes failed, so that this, and not the training, is the reason.
+        reason: Why nothing is recommended, as one clause.
+        changes: What the user can change, one clause each.
+        warnings: Warnings about the user's script.
+        probes_failed: Whether failed probes are the reason.
     """
 
     reason: str
@@ -42,23 +43,23 @@ class NoAnswer:
     probes_failed: bool
 
     def error(self, report: Path | None = None) -> ProbeError | InfeasibleError:
-        """The error that ends the command: reason, what to change, what was noticed.
+        """The error that ends the command: the reason, what to change, and the warnings.
 
         Args:
-            report: Where the report of what was tried lies.
+            report: Path of the report; None if there is none.
         """
         words = self.reason + ("; " + ", or ".join(self.changes) if self.changes else "")
         if report is not None:
-            words += f"; what was tried and read: {report}"
-        lines = [words, *(f"  noticed: {warning}" for warning in self.warnings[:_MOST_REMARKS])]
+            words += f"; see the report: {report}"
+        lines = [words, *(f"  warning: {warning}" for warning in self.warnings[:_MOST_REMARKS])]
         if len(self.warnings) > _MOST_REMARKS:
-            lines.append(f"  {len(self.warnings) - _MOST_REMARKS} more are in the report")
+            lines.append(f"  the report shows {len(self.warnings) - _MOST_REMARKS} more warnings")
         kind = ProbeError if self.probes_failed else InfeasibleError
         return kind("\n".join(lines))
 
 
 def has_score(state: SearchState) -> bool:
-    """Whether any score of a trained model was read in this study."""
+    """Whether the study has any score of a trained model."""
     return any(
         point.samples > 0 and math.isfinite(point.value)
         for measurement in state.slices
@@ -67,7 +68,7 @@ def has_score(state: SearchState) -> bool:
 
 
 def shows_no_gain(state: SearchState) -> bool:
-    """Whether every run with a score had several, and none has left its start."""
+    """Whether no run has improved on its first score, though each has enough scores to tell."""
     scored = [run for run in state.runs.values() if run.measurement.trained_curve]
     return bool(scored) and not any(
         run.arrived or run.rise_samples is not None or len(run.measurement.trained_curve) < FEWEST_SCORES
@@ -76,10 +77,10 @@ def shows_no_gain(state: SearchState) -> bool:
 
 
 def has_turned_back(state: SearchState) -> bool:
-    """Whether the runs say that the target is out of reach, since they have been getting worse.
+    """Whether the runs show that the target is out of reach, because they turned back before it.
 
-    All with a score do, or three or more that ended at about one level, and no other run has come further;
-    none has arrived.
+    This holds if all runs with a score turned back. It also holds if those that did make it very probable
+    that the other runs do too, and no other run has come clearly further.
     """
     turned, others = _turned_and_others(state)
     if not turned or not others:
@@ -91,7 +92,7 @@ def has_turned_back(state: SearchState) -> bool:
 
 
 def _whole_runs(state: SearchState) -> list[Run]:
-    """Runs with a score that neither diverged nor failed; collapsed ones only where there are no others."""
+    """Runs with a score that neither diverged nor failed; collapsed runs only if there are no others."""
     broken = (Outcome.DIVERGED, Outcome.FAILED, Outcome.TIMED_OUT)
     evidence, known = state.evidence()
     whole = {
@@ -108,14 +109,14 @@ def _whole_runs(state: SearchState) -> list[Run]:
 
 
 def _turned_and_others(state: SearchState) -> tuple[list[Run], list[Run]]:
-    """Runs with a score that turned back, and all others with one."""
+    """Splits the runs with a score into those that turned back and the others."""
     scored = _whole_runs(state)
     turned = [run for run in scored if run.turned_back is not None]
     return turned, [run for run in scored if run.turned_back is None]
 
 
 def _came_furthest(state: SearchState) -> bool:
-    """Whether no other run has come clearly further than those that turned back."""
+    """Whether no other run has come clearly further than the runs that turned back."""
     turned, others = _turned_and_others(state)
     sign = state.job.goal.sign
 
@@ -129,10 +130,16 @@ def _came_furthest(state: SearchState) -> bool:
 
 
 def no_answer(state: SearchState, stop: Stop, job_path: Path) -> NoAnswer:
-    """Why nothing is recommended of a state in which a search ended."""
+    """Explains why a search that ended in this state gives no recommendation.
+
+    Args:
+        state: State at the end of the search.
+        stop: Why the search ended.
+        job_path: Path of the job file, for the commands in the explanation.
+    """
     probes_failed = stop.kind is StopKind.FAULTS
     if probes_failed:
-        reason = f"{stop.reason}, so nothing is recommended. {last_fault(state)} "
+        reason = f"{stop.reason}, so there is no recommendation. {last_fault(state)} "
         reason += _where_to_read(state, job_path)
         return NoAnswer(reason=reason, changes=(), warnings=remarks_of(state), probes_failed=True)
     if not has_score(state):
@@ -146,35 +153,35 @@ def no_answer(state: SearchState, stop: Stop, job_path: Path) -> NoAnswer:
 
 
 def last_fault(state: SearchState) -> str:
-    """What the last probe that failed said."""
+    """A sentence with the last line of the error message of the last failed probe."""
     errors = [p.measurement.error for p in state.probes if p.outcome.is_fault and p.measurement is not None]
     lines = (errors[-1] or "").strip().splitlines() if errors else []
-    return f"The last one said: {lines[-1] if lines else 'nothing'}."
+    return f"Last error: {lines[-1]}." if lines else "The last failed probe printed no error."
 
 
 def _where_to_read(state: SearchState, job_path: Path) -> str:
     numbers = [p.trial_number for p in state.probes if p.outcome.is_fault and p.trial_number is not None]
-    explained = f"`paceline explain {job_path} {numbers[-1]}` shows all it said; " if numbers else ""
-    return f"{explained}once the cause is fixed, the same command resumes"
+    explained = f"`paceline explain {job_path} {numbers[-1]}` shows its full output; " if numbers else ""
+    return f"{explained}once the cause is fixed, the same command resumes the search"
 
 
 def _without_score(state: SearchState, stop: Stop, job_path: Path) -> tuple[str, tuple[str, ...]]:
-    """Nothing can be said of a training of which nothing was scored."""
+    """Reason and changes for a search in which no trained model was scored."""
     if not state.slices:
-        return f"nothing was measured: {stop.reason}", ("allow more in [budget]", "widen [space]")
+        return f"nothing was measured: {stop.reason}", ("raise the limits in [budget]", "widen [space]")
     diverged = sum(probe.outcome is Outcome.DIVERGED for probe in state.probes)
     if diverged and not state.num_faults:
         reason = (
             f"the target is out of reach: {diverged} of {len(state.probes)} probes diverged before a score"
         )
         return reason, ("allow lower learning rates in [space]",)
-    reason = f"no score was read, so nothing is recommended: {stop.reason}"
+    reason = f"no score was read, so there is no recommendation: {stop.reason}"
     if state.num_faults:
         reason += f". {last_fault(state)} {_where_to_read(state, job_path)}"
     if not state.job.runs_command:
-        return reason, ("allow more in [budget]", "score sooner (probe.first_score_samples)")
-    matched = "see with `paceline check` which lines of the script match workload.metrics"
-    return reason, (matched, "allow more in [budget] if its first score comes later")
+        return reason, ("raise the limits in [budget]", "score earlier (probe.first_score_samples)")
+    matched = "run `paceline check` to see which lines of the script match workload.metrics"
+    return reason, (matched, "raise the limits in [budget] if the first score comes later")
 
 
 def _unreachable(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]:
@@ -194,16 +201,16 @@ def _unreachable(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]:
     best = format_value(_best_value(state))
     if stop.kind is StopKind.BUDGET:
         reason = (
-            f"no configuration will probably reach the target {limits.target:g}, as far as seen, so nothing "
-            f"is recommended: {stop.reason}; the best value was {best}"
+            f"no configuration is expected to reach the target {limits.target:g}, so there is no "
+            f"recommendation: {stop.reason}; the best value was {best}"
         )
-        return reason, (*remedy, "allow more in [budget]", _easier_target(state), "widen [space]")
+        return reason, (*remedy, "raise the limits in [budget]", _easier_target(state), "widen [space]")
     reason = f"the target is out of reach: {stop.reason}; the best value was {best}"
     return reason, (*remedy, _easier_target(state), "widen [space]")
 
 
 def _best_value(state: SearchState) -> float:
-    """The best score of a trained model that was read."""
+    """Best score of any trained model."""
     values = [point.value for run in state.runs.values() for point in run.measurement.finite_curve]
     return (max if state.job.goal.maximize else min)(values, default=math.nan)
 
@@ -222,29 +229,29 @@ def _turned_back_words(state: SearchState, runs: list[Run]) -> str:
     counted = "1 run" if len(best) == 1 else f"{len(best)} runs"
     has = "has" if len(best) == 1 else "have"
     if all(end.levelled_off for end in ends):
-        what, since = "levelled off", f"{has} gained next to nothing since"
+        what, since = "levelled off", f"{has} hardly improved since"
     elif any(end.levelled_off for end in ends):
-        what, since = "turned back or levelled off", f"{has} gained nothing since"
+        what, since = "peaked or levelled off", f"{has} not improved since"
     else:
-        what, since = "turned back", f"{has} been getting worse since"
+        what, since = "peaked", f"{has} been getting worse since"
     others = (
-        f", and none of {len(runs) - len(best)} others came clearly further before it was stopped"
+        f", and none of the {len(runs) - len(best)} others was clearly better when it was stopped"
         if len(runs) > len(best)
         else ""
     )
     return (
         f"{counted} {what} at {where} and {since}{others}: the target "
-        f"{state.job.goal.target:g} is out of reach as far as seen"
+        f"{state.job.goal.target:g} seems out of reach"
     )
 
 
 def _ended_words(state: SearchState, runs: list[Run]) -> tuple[str, tuple[str, ...]]:
-    """Every run came to its own end before the target."""
+    """Reason and changes if every run came to its own end before it reached the target."""
     longest = max(runs, key=lambda run: run.measurement.samples)
     best = format_value(_best_value(state))
     samples = format_count(longest.measurement.samples)
     if state.terms.ends_itself:
-        what, change = "the script ended by itself", "let it train for more epochs"
+        what, change = "the script ended", "let the script train for more epochs"
     else:
         what, change = "the schedule ended", "raise workload.schedule.horizon_samples"
     return f"{what} after {samples} samples, before the target; the best value was {best}", (

@@ -1,4 +1,4 @@
-"""Warnings from what the user's script reported, compared over all runs of a study."""
+"""Warnings about the user's script, from a comparison of all runs of a study."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tuner.domain.format import axis_title, format_axis, format_configuration, f
 from tuner.search.runs import Run
 from tuner.search.state import SearchState
 
-#: Two values are the same if they agree in so many significant digits.
+#: Two values are equal if they agree in this number of significant digits.
 _DIGITS = 6
-#: So many different values at the same positions say that runs are the same; of values with few digits, such
-#: as an accuracy on a hundred samples, it takes twice as many.
+#: Number of distinct equal values that show that two runs are the same. A value with fewer than
+#: `_MANY_DIGITS` digits, such as an accuracy on a hundred samples, counts half.
 _FEWEST_VALUES, _MANY_DIGITS = 2, 4
-#: Of the scores up to where the shorter run is, so many stand at positions that both runs have.
+#: Two runs are compared if both were scored at this share of the positions up to the end of the shorter run.
 _SHARED = 0.9
-#: Runs that have come no further than this towards the target may not have begun to learn.
+#: Runs that made less than this share of the progress to the target may not have started to learn.
 _FEWEST_PROGRESS = 0.3
 
 
 def script_warnings(state: SearchState) -> tuple[str, ...]:
-    """Sentences on what contradicts the job: each remark once, options without effect, a doubtful target."""
+    """Warnings about options without effect, a doubtful target, and remarks of the probes, each once."""
     runs = list(state.runs.values())
     compared = _no_effect(_learning_runs(state)) if state.job.runs_command else ()
     found = [*compared, *_doubtful_target(state, runs), *remarks_of(state)]
@@ -30,12 +30,12 @@ def script_warnings(state: SearchState) -> tuple[str, ...]:
 
 
 def remarks_of(state: SearchState) -> tuple[str, ...]:
-    """What was noticed in any slice of the study, each once."""
+    """Remarks that the slices of the study reported, each once."""
     return tuple(dict.fromkeys(remark for measurement in state.slices for remark in measurement.remarks))
 
 
 def axes_without_effect(state: SearchState) -> frozenset[str]:
-    """Axes that two runs differ in that gave the same values all the same."""
+    """Axes that seem to have no effect: runs that differ in them gave the same values."""
     if not state.job.runs_command:
         return frozenset()
     pairs = _same_runs(_learning_runs(state))
@@ -43,7 +43,7 @@ def axes_without_effect(state: SearchState) -> frozenset[str]:
 
 
 def _learning_runs(state: SearchState) -> list[Run]:
-    """Runs that have gained something: before they learn, all settings may give the same values."""
+    """Runs that have improved clearly. Before a run learns, all settings may give the same values."""
     found = []
     for run in state.runs.values():
         values = [point.value for point in run.measurement.trained_curve]
@@ -63,7 +63,7 @@ def differing_axes(one: Configuration, other: Configuration) -> frozenset[str]:
 
 def _no_effect(runs: Sequence[Run]) -> Iterable[str]:
     said: set[tuple[str, ...]] = set()
-    # A pair that differs in one axis says most, so that it comes first.
+    # A pair that differs in a single axis is the clearest evidence, so it comes first.
     for one, other in sorted(_same_runs(runs), key=lambda pair: len(_differing(*pair))):
         axes = _differing(one, other)
         if any(set(earlier) <= set(axes) for earlier in said):
@@ -72,16 +72,17 @@ def _no_effect(runs: Sequence[Run]) -> Iterable[str]:
         named = " or ".join(axes)
         yield (
             f"{named} seems to have no effect: the runs with {_values(one.configuration, axes)} and with "
-            f"{_values(other.configuration, axes)} gave the same values "
-            f"({format_value(one.measurement.trained_curve[-1].value)} and before). "
-            "Check that the script uses what it is given"
+            f"{_values(other.configuration, axes)} gave the same values up to "
+            f"{format_value(one.measurement.trained_curve[-1].value)}. "
+            "Check that the script uses the value that it gets"
         )
 
 
 def _same_runs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Pairs of runs with the same values at the same positions, in every score that both have.
+    """Pairs of runs with different settings and the same values in every score that both have.
 
-    Two settings may be equally good by chance: an axis of which another pair shows an effect is left out.
+    Two settings may be equally good by chance. So pairs that differ in an axis that has an effect in another
+    pair are left out.
     """
     pairs = [pair for pair in itertools.combinations(runs, 2) if _differing(*pair) and _shared(*pair)]
     same = [pair for pair in pairs if any(_are_same(*pair, position) for position in _positions(*pair))]
@@ -91,16 +92,16 @@ def _same_runs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
 
 
 def _positions(one: Run, other: Run) -> tuple[str, ...]:
-    """By what positions two runs are compared.
+    """The units of training position (`step`, `samples`) in which two runs are compared.
 
-    With other batches, equal values after equal samples are what one hopes for; after equal steps they are
-    not.
+    Runs with different batch sizes may well score the same after the same number of samples, so only equal
+    scores after the same number of steps are suspicious.
     """
     return ("step",) if "batch_size" in _differing(one, other) else ("step", "samples")
 
 
 def _shared(one: Run, other: Run) -> bool:
-    """Whether two runs were scored at a position that both have."""
+    """Whether two runs have scores at the same number of steps or samples."""
     ours, theirs = one.measurement.trained_curve, other.measurement.trained_curve
     return any(
         {getattr(p, position) for p in ours} & {getattr(p, position) for p in theirs}
@@ -114,12 +115,12 @@ def _are_same(one: Run, other: Run, position: str) -> bool:
         for run in (one, other)
     )
     shared = ours.keys() & theirs.keys()
-    # Where two runs are scored at other places, they took other ways, such as episodes of other lengths.
+    # Runs that are scored at different positions differ, for example in the lengths of their episodes.
     common = min(max(ours), max(theirs))
     num_common = sum(at <= common for at in {*ours, *theirs})
     if len(shared) < _SHARED * num_common:
         return False
-    # A value that never changes is the same in any two runs.
+    # Count distinct values: a constant value is the same in any two runs.
     different = {ours[at] for at in shared}
     weight = sum(
         1.0 if len(value.strip("-0.").replace(".", "")) >= _MANY_DIGITS else 0.5 for value in different
@@ -128,7 +129,7 @@ def _are_same(one: Run, other: Run, position: str) -> bool:
 
 
 def _differing(one: Run, other: Run) -> tuple[str, ...]:
-    """Axes that training depends on and in which two runs differ."""
+    """Axes in which two runs differ, without the number of nodes."""
     axes = differing_axes(one.configuration, other.configuration) - {"nodes"}
     return tuple(axis for axis in {**one.configuration, **other.configuration} if axis in axes)
 
@@ -146,8 +147,8 @@ def _doubtful_target(state: SearchState, runs: Sequence[Run]) -> Iterable[str]:
         untrained = run.measurement.curve[: len(run.measurement.curve) - len(curve)]
         if curve and count.is_past(curve[0].value) and all(count.is_past(p.value) for p in untrained):
             yield (
-                f"the very first score, {format_value(curve[0].value)} of "
-                f"{format_configuration(run.configuration)}, was past the target {goal.target:g}: the target "
+                f"the first score of {format_configuration(run.configuration)}, "
+                f"{format_value(curve[0].value)}, already met the target {goal.target:g}: the target "
                 "may be too easy, or its unit may be wrong"
             )
             break
@@ -157,8 +158,8 @@ def _doubtful_target(state: SearchState, runs: Sequence[Run]) -> Iterable[str]:
             fewest = max(goal.consecutive_scores + 1, 3)
             lost = run.measurement.trained_curve[past.index(True) :][past[past.index(True) :].index(False)]
             yield (
-                f"{format_configuration(run.configuration)} met the target once and lost it again "
-                f"({format_value(lost.value)} after {lost.samples} samples): with [goal] "
-                f"consecutive_scores = {fewest}, {fewest} scores in a row have to meet it"
+                f"{format_configuration(run.configuration)} met the target and then missed it again "
+                f"({format_value(lost.value)} after {lost.samples} samples): [goal] consecutive_scores = "
+                f"{fewest} requires {fewest} scores in a row"
             )
             break

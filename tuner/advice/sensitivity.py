@@ -1,4 +1,4 @@
-"""Sensitivity: how far the described cluster must differ before another choice is better."""
+"""Sensitivity analysis: how far the described cluster must change before another choice is better."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tuner.domain.format import format_seconds
 from tuner.search.beliefs import Beliefs
 from tuner.search.state import SearchState
 
-#: Factors that are tried, nearest first.
+#: Factors by which a property of the cluster is changed, smallest first.
 _FACTORS = (1.5, 2.0, 3.0, 5.0, 10.0)
-#: Another choice is ahead once it takes at most this share of what the present one takes.
+#: Another choice is better if its cost is at most this share of the present choice's cost.
 _AHEAD = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Quantity:
-    """Something of the cluster that may differ from its description.
+    """A property of the cluster that may differ from its description.
 
     Args:
-        words: What it is.
-        unknowns: The unknowns of the seconds model that it moves.
-        more: What a larger one is called, such as `higher`.
-        less: What a smaller one is called.
+        words: Its name in sentences.
+        unknowns: The unknowns of the step-time model that it changes.
+        more: Adjective for a larger value, such as `higher`.
+        less: Adjective for a smaller value.
     """
 
     words: str
@@ -51,15 +51,15 @@ _QUANTITIES = (
 
 
 def sensitivity(state: SearchState, beliefs: Beliefs, choice: Configuration) -> tuple[str, ...]:
-    """Sentences on what would change strategy or nodes; none where the cluster is not a described one.
+    """Sentences on which changes of the cluster would change the best strategy or number of nodes.
 
-    Each of bandwidth, latency, jitter and compute is changed alone, by up to ten times either way; what is
-    known of samples to target is unchanged.
+    Bandwidth, latency, jitter and compute time are changed one at a time, up to ten times larger or smaller.
+    Samples to target stay the same. The result is empty unless the job describes its cluster.
 
     Args:
-        state: What is known.
-        beliefs: What is believed.
-        choice: What is recommended.
+        state: State of the search.
+        beliefs: Its forecasts.
+        choice: The recommended configuration.
     """
     if state.terms.is_training or choice not in beliefs.configurations:
         return ()
@@ -82,15 +82,15 @@ def sensitivity(state: SearchState, beliefs: Beliefs, choice: Configuration) -> 
 
 
 def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, place: int) -> str | None:
-    """The nearest factor at which another strategy or number of nodes is ahead, as a sentence."""
+    """A sentence on the smallest factor at which another strategy or number of nodes is better."""
     choice = beliefs.configurations[place]
-    # What is ahead already is no matter of the cluster: there is another reason why it was not chosen.
+    # Skip what is better already: it was not chosen for a reason that has nothing to do with the cluster.
     behind = expected >= expected[place]
     for factor in _FACTORS:
         log_ratio = _log_ratio(quantity, sign * math.log(factor), beliefs)
         cost = expected * np.exp(log_ratio)
         seconds = beliefs.forecast.quantile(0.5) * np.exp(log_ratio)
-        # By what is expected and by the median: a few hopeless draws alone may make an expectation long.
+        # Compare the median too: a few very long draws may dominate the expectation.
         ahead = behind & np.isfinite(cost) & (seconds < seconds[place])
         best = int(np.argmin(np.where(ahead, cost, np.inf)))
         other = beliefs.configurations[best]
@@ -101,13 +101,13 @@ def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, p
         nodes = "1 node" if other.nodes == 1 else f"{other.nodes} nodes"
         return (
             f"With {quantity.words} {how}, {other.strategy} on {nodes} (batch {other.batch_size:,}) would be "
-            f"ahead: {format_seconds(float(seconds[best]))} against {format_seconds(float(seconds[place]))}."
+            f"faster: {format_seconds(float(seconds[best]))} against {format_seconds(float(seconds[place]))}."
         )
     return None
 
 
 def _log_ratio(quantity: _Quantity, log_factor: float, beliefs: Beliefs) -> Array:
-    """How seconds a sample change with a quantity, logarithm, `(num,)`."""
+    """Change of the log seconds per sample of each candidate with a quantity, `(num,)`."""
     model = beliefs.predictor.seconds
     assert isinstance(model, SecondsModel), "a described cluster is searched with the laws' models"
     before, _ = model.log_seconds_per_sample(beliefs.configurations)

@@ -1,4 +1,4 @@
-"""Expected time of each strategy at its best, and why the recommended one was chosen."""
+"""Compare strategies: expected time of each at its best, and why the recommended one was chosen."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ def strategy_outlooks(
     choice: Configuration,
     alternative: Callable[[Configuration], Alternative],
 ) -> tuple[StrategyOutlook, ...]:
-    """One outlook a strategy, the chosen one first, then the soonest; empty where there is but one.
+    """One outlook for each strategy: the chosen one first, the others by time to target.
 
     Args:
-        state: What is known.
-        beliefs: What is believed.
-        choice: What is recommended.
-        alternative: What a configuration would take.
+        state: State of the search.
+        beliefs: Its forecasts.
+        choice: The recommended configuration.
+        alternative: Returns the forecast of a configuration.
+
+    Returns:
+        The outlooks; empty if the space has a single strategy.
     """
     best = _best_by_strategy(beliefs, choice)
     if len(best) < 2:
@@ -74,9 +77,10 @@ def _outlook(state: SearchState, beliefs: Beliefs, alternative: Alternative) -> 
 
 
 def _worded(outlooks: Sequence[StrategyOutlook], cluster: Cluster) -> tuple[StrategyOutlook, ...]:
-    """Each with its sentence: every other against the chosen one, and the chosen one against all-reduce.
+    """Adds a sentence to each outlook: the choice is compared with all-reduce, the others with the choice.
 
-    All-reduce is the familiar reference; if it is the choice or not in the space, the next best replaces it.
+    All-reduce is the familiar reference. If it is the choice or not in the space, the next best strategy
+    replaces it.
     """
     first = outlooks[0]
     known = [o for o in outlooks[1:] if o.configuration.strategy == "all_reduce"]

@@ -1,4 +1,4 @@
-"""Why one strategy is sooner than another, in a sentence: samples against seconds."""
+"""Explain in a sentence why one strategy is faster than another: samples needed and time per batch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from tuner.domain.cluster import Cluster
 from tuner.domain.format import format_count, format_seconds
 from tuner.domain.recommendation import StrategyOutlook
 
-#: Ratios closer to 1 than this are called equal.
+#: Two quantities count as equal if their ratio is closer to 1 than this.
 _EQUAL_RATIO = 1.05
+#: Strategies with different batch sizes are compared by the time for this number of samples.
 _SAMPLES_NAMED = 1000
 
 
 def contrast(one: StrategyOutlook, other: StrategyOutlook, cluster: Cluster, *, chosen: bool) -> str:
-    """One strategy's best configuration against another's.
+    """A sentence that compares the best configurations of two strategies.
 
     Args:
-        one: The strategy the sentence is about.
-        other: What it is compared with.
-        cluster: Which ranks are delayed, for the reason.
-        chosen: Whether `one` is what is recommended; else the sentence is about what would be.
+        one: The strategy that the sentence is about.
+        other: The strategy that it is compared with.
+        cluster: The cluster; its delayed ranks may explain a difference.
+        chosen: Whether `one` is the recommended strategy. If not, the sentence uses the conditional.
     """
     if not math.isfinite(one.samples.median):
         return f"{_name(one, other)} is not expected to reach the target."
@@ -56,7 +57,7 @@ def _sample_seconds(outlook: StrategyOutlook) -> float:
 
 
 def _seconds_words(one: StrategyOutlook, other: StrategyOutlook, take: str, slower: float) -> str:
-    """Seconds of a batch where both have the same, else of so many samples."""
+    """Compares the time for a batch if both batch sizes are equal, else for `_SAMPLES_NAMED` samples."""
     size = one.configuration.batch_size
     if size == other.configuration.batch_size:
         what, count = f"a batch {take}", size
@@ -70,18 +71,18 @@ def _seconds_words(one: StrategyOutlook, other: StrategyOutlook, take: str, slow
 
 
 def _reason(one: StrategyOutlook, other: StrategyOutlook, slower: float, cluster: Cluster) -> str:
-    """What delays added on purpose have to do with it: only these are known to make a rank slow."""
+    """A clause on the delayed ranks, if only one of the two strategies waits for them; else empty."""
     if slower < 1 / _EQUAL_RATIO and other.waits_for_slowest and not one.waits_for_slowest:
         late = _delayed_words(cluster, other)
-        return f", because nobody waits for {late}" if late else ""
+        return f", because no rank waits for {late}" if late else ""
     if slower > _EQUAL_RATIO and one.waits_for_slowest and not other.waits_for_slowest:
         late = _delayed_words(cluster, one)
-        return f", because all wait for {late}" if late else ""
+        return f", because all ranks wait for {late}" if late else ""
     return ""
 
 
 def _delayed_words(cluster: Cluster, waiting: StrategyOutlook) -> str:
-    """The delayed ranks of what waits; empty where none is."""
+    """Names the delayed ranks that a strategy waits for; empty if no rank is delayed."""
     num_ranks = cluster.num_ranks(waiting.configuration.nodes)
     own = [rank for rank in range(num_ranks) if any(delay.slows(rank) for delay in cluster.delays)]
     if not own:
@@ -92,7 +93,7 @@ def _delayed_words(cluster: Cluster, waiting: StrategyOutlook) -> str:
 
 
 def ranks_words(ranks: Sequence[int]) -> str:
-    """Ranks in words: rank 1; ranks 1, 2 and 3."""
+    """Formats ranks, such as `rank 1` or `ranks 1, 2 and 3`."""
     if len(ranks) == 1:
         return f"rank {ranks[0]}"
     *first, last = (str(rank) for rank in ranks)
@@ -100,7 +101,7 @@ def ranks_words(ranks: Sequence[int]) -> str:
 
 
 def waits_words(outlook: StrategyOutlook) -> str:
-    """Whether ranks wait for the slowest, and how often."""
+    """How often ranks wait for the slowest one, such as `every 4 steps`; `no` if they never do."""
     if not outlook.waits_for_slowest:
         return "no"
     tau = traits_of(outlook.configuration.strategy).tau_of(outlook.configuration)

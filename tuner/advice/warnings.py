@@ -1,4 +1,4 @@
-"""Sentences on what may make a recommendation wrong."""
+"""Warnings about what may make a recommendation wrong."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from tuner.search.state import SearchState
 
 
 def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]:
-    """What speaks against relying on a choice: shared cores, delays, faults, budget, a single run."""
+    """Reasons not to rely on a choice: shared cores, delays, faults, the budget, a single run."""
     lines = []
     shared = state.cluster.oversubscription(choice.nodes)
     if shared > 1:
         lines.append(
             f"{choice.nodes} nodes share the cores of this host ({shared:.1f} threads a core): "
-            "on machines of their own they would be faster."
+            "they would be faster on separate machines."
         )
     ranks = range(state.cluster.num_ranks(choice.nodes))
     if any(delay.slows(rank) for delay in state.cluster.delays for rank in ranks):
         lines.append(
-            "Its ranks are delayed on purpose: without these delays its time differs, and another "
-            "strategy may be the best."
+            "Its ranks are delayed on purpose: without these delays its time would differ, and another "
+            "strategy may be better."
         )
     recording = state.job.recording()
     if recording is not None:
         lines.append(
-            f"Everything was replayed from the recording {recording.name}: there is no trained model, and "
-            "nothing here to launch. Train this with what the recording was made with."
+            f"All results were replayed from the recording {recording.name}: there is no trained model and "
+            "no command. To train this configuration, use the script that made the recording."
         )
     outside = [] if choice == state.job.baseline_configuration() else state.space.reasons_against(choice)
     if outside:
-        lines.append(f"It was measured before [space] changed, and lies outside of it: {'; '.join(outside)}.")
+        lines.append(
+            f"It was measured before [space] changed and is now outside of it: {'; '.join(outside)}."
+        )
     lines += script_warnings(state)
     lines += _untold(state, choice)
     lines += _emulated(state)
@@ -41,14 +43,14 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
     if state.num_faults:
         lines.append(f"{state.num_faults} of {len(state.probes)} probes failed.{_given_up(state)}")
     if stop.kind is StopKind.BUDGET:
-        lines.append("The budget ended the search while there was still something to gain.")
+        lines.append("The budget ended the search early: more probes might find a better configuration.")
     if stop.kind is StopKind.FAULTS:
-        lines.append("Failures ended the search while there was still something to gain.")
+        lines.append("Failures ended the search early: more probes might find a better configuration.")
     ends = [run.turned_back for run in state.runs.values() if run.turned_back is not None]
     turned, levelled = sum(not end.levelled_off for end in ends), sum(end.levelled_off for end in ends)
     if turned:
         words = "1 run has" if turned == 1 else f"{turned} runs have"
-        lines.append(f"{words} been getting worse since the best value: the script overfits there.")
+        lines.append(f"{words} been getting worse since the best value, probably by overfitting.")
     if levelled:
         words = "1 run has" if levelled == 1 else f"{levelled} runs have"
         lines.append(f"{words} levelled off below the target.")
@@ -56,28 +58,28 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
     if ended and state.terms.ends_itself:
         longest = max(run.measurement.samples for run in ended)
         lines.append(
-            f"The script ended by itself before the target in {len(ended)} runs, the longest after "
-            f"{longest} samples: let it train for more epochs."
+            f"The script ended before it reached the target in {len(ended)} runs, the longest after "
+            f"{longest} samples: let the script train for more epochs."
         )
     cold = cold_start(state)
     if cold is not None:
         before, after = (f"{1000 * seconds:.3g} ms" for seconds in cold)
         lines.append(
-            f"The present settings ran first, at {before} a step, and later took {after}: a step of the "
-            f"first slice took {cold[0] / cold[1]:.2g} times as long as later ones. Other load on the "
-            "machine, caches or compilation are possible causes. Their time to target includes that slice."
+            f"The present settings ran first and took {before} per step, and {after} in later slices: a step "
+            f"of the first slice took {cold[0] / cold[1]:.2g} times as long. Other load on the machine, "
+            "caches or compilation are possible causes. Their time to target includes that slice."
         )
     arrived = sum(run.arrived for run in state.runs.values())
     if arrived == 1:
         lines.append(
-            "A single run reached the target: with another order of the data, its time may differ by a tenth "
+            "Only one run reached the target: with another order of the data, its time may differ by 10% "
             "or more."
         )
     return lines
 
 
 def _given_up(state: SearchState) -> str:
-    """Which configurations are not asked again, and what the last of them said."""
+    """Names the configurations that are not tried again because they failed, with the last error."""
     given_up = state.given_up
     if not given_up:
         return ""
@@ -85,51 +87,51 @@ def _given_up(state: SearchState) -> str:
     error = last.slices[-1].error if last.slices else None
     said = f" ({error.strip().splitlines()[-1].strip()})" if error and error.strip() else ""
     more = f" and {len(given_up) - 1} more" if len(given_up) > 1 else ""
-    return f" Never recommended, since they failed: {last.configuration}{said}{more}."
+    return f" Not recommended because they failed: {last.configuration}{said}{more}."
 
 
 def _untold(state: SearchState, choice: Configuration) -> list[str]:
-    """What the user's own script did not report, so that the models could not use it."""
+    """Warnings about values that the user's script did not report and that the models need."""
     if not state.job.runs_command:
         return []
     lines = []
     largest = max((run.configuration.batch_size for run in state.runs.values()), default=0)
     if choice.batch_size > largest and not any(run.measurement.noise for run in state.runs.values()):
         lines.append(
-            f"No run had a batch size above {largest}: what a larger one gains is a guess, since the script "
-            "does not report gradient noise (docs/guides/own_script.md)."
+            f"No run had a batch size above {largest}: the gain of a larger one is a guess, because the "
+            "script does not report gradient noise (docs/guides/own_script.md)."
         )
     if state.parameter_bytes == 0 and state.cluster.num_ranks(max(state.cluster.node_counts)) > 1:
         lines.append(
-            "workload.parameter_bytes is not stated: the time of an exchange on ranks that were not "
-            "timed is a guess."
+            "workload.parameter_bytes is not set: the communication time on numbers of ranks that were not "
+            "measured is a guess."
         )
     if not any(m.scoring_seconds > 0 for m in state.slices):
-        lines.append("The script did not report when it scored: its seconds to target include its scorings.")
+        lines.append("The script did not report evaluation times: its seconds to target include evaluation.")
     return lines
 
 
 def _emulated(state: SearchState) -> list[str]:
-    """What was emulated, and what its seconds rest on."""
+    """Warnings about emulated ranks, and where their seconds come from."""
     cluster = state.cluster
     if state.terms.is_training:
         return []
     if cluster.at_hand is None:
         return [
-            "Ranks were emulated: gradients are real, seconds are those of the nodes and links that "
-            "[cluster.machine] describes, and are as accurate as the description."
+            "Ranks were emulated: gradients are real, but seconds are computed from the nodes and links that "
+            "[cluster.machine] describes, and are only as accurate as this description."
         ]
     most = cluster.at_hand.node_counts[-1]
     real = sum(not cluster.emulates(probe.configuration) for probe in state.probes)
     return [
-        f"{real} of {len(state.probes)} probes trained on real ranks, on up to {most} nodes; on more, ranks "
-        "were emulated with real gradients. Seconds rest on [cluster.machine] and on the steps that were "
-        "timed for real, and are extrapolated beyond them."
+        f"{real} of {len(state.probes)} probes trained on real ranks, on up to {most} nodes; on more nodes, "
+        "ranks were emulated with real gradients. Seconds there are extrapolated from [cluster.machine] and "
+        "from the steps that were timed on real ranks."
     ]
 
 
 def _lost(state: SearchState) -> list[str]:
-    """A sentence for each probe that lost some of its ranks."""
+    """One warning for each probe that lost some of its ranks."""
     lines = []
     for probe in state.probes:
         lost = sorted({rank for measurement in probe.slices for rank in measurement.lost_ranks})
@@ -139,6 +141,6 @@ def _lost(state: SearchState) -> list[str]:
             shown = ranks_words(lost)
             lines.append(
                 f"{shown[0].upper()}{shown[1:]} {were} lost in {name} ({probe.configuration}), and the "
-                "others went on without: its results hold for fewer ranks."
+                "others continued: its results hold for fewer ranks."
             )
     return lines

@@ -55,11 +55,11 @@ def test_without_a_score_the_reason_and_the_remarks_are_the_error(tmp_path: Path
     assert isinstance(error, InfeasibleError)
     lines = str(error).splitlines()
     assert lines[0].startswith(
-        "no score was read, so nothing is recommended: the time budget of 60 s is used up"
+        "no score was read, so there is no recommendation: the time budget of 60 s is used up"
     )
     assert "paceline check" in lines[0]
-    assert lines[0].endswith("what was tried and read: out/report.html")
-    assert lines[1:] == [f"  noticed: {remarks[0]}"]
+    assert lines[0].endswith("see the report: out/report.html")
+    assert lines[1:] == [f"  warning: {remarks[0]}"]
 
 
 def test_without_a_score_probes_that_failed_are_the_reason(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_without_a_score_probes_that_failed_are_the_reason(tmp_path: Path) -> No
     world.keep(seen(outcome=Outcome.FAILED, error="the script reported nothing"))
     error = no_answer(world.state(), USED, Path("job.toml")).error()
     assert isinstance(error, ProbeError)
-    assert "The last one said: the script reported nothing" in str(error)
+    assert "Last error: the script reported nothing" in str(error)
 
 
 def test_runs_that_turned_back_are_counted_with_their_best_values(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_runs_that_turned_back_are_counted_with_their_best_values(tmp_path: Path
     state = overfit_world(tmp_path, *runs).state()
     assert has_turned_back(state)
     reason = no_answer(state, USED, Path("job.toml")).reason
-    assert reason.startswith("3 runs turned back at 0.4")
-    assert "have been getting worse since: the target 0.38 is out of reach as far as seen" in reason
+    assert reason.startswith("3 runs peaked at 0.4")
+    assert "have been getting worse since: the target 0.38 seems out of reach" in reason
 
 
 @pytest.mark.parametrize(("count", "early", "expected"), [(3, 6, True), (2, 6, False), (3, 0, True)])
@@ -105,7 +105,7 @@ def test_an_open_run_after_a_spike_is_not_left_out(tmp_path: Path) -> None:
 def test_where_all_runs_collapsed_they_are_the_reason(tmp_path: Path) -> None:
     collapsed = [np.append(overfits(scale)[:20], [2.2, 2.2, 2.2]) for scale in (1.0, 0.9, 1.1)]
     state = overfit_world(tmp_path, *zip((16, 32, 64), collapsed, strict=True)).state()
-    assert no_answer(state, USED, Path("job.toml")).reason.startswith("3 runs turned back")
+    assert no_answer(state, USED, Path("job.toml")).reason.startswith("3 runs peaked")
 
 
 def test_a_run_that_came_further_keeps_the_search_open(tmp_path: Path) -> None:
@@ -118,18 +118,16 @@ def test_scripts_that_end_by_themselves_are_asked_for_more_epochs(tmp_path: Path
     world = command_world(tmp_path)
     world.keep(seen(0.2, 0.3, outcome=Outcome.STOPPED))
     found = no_answer(world.state(), USED, Path("job.toml"))
-    assert found.reason == (
-        "the script ended by itself after 1,280 samples, before the target; the best value was 0.3"
-    )
-    assert found.changes[0] == "let it train for more epochs"
+    assert found.reason == ("the script ended after 1,280 samples, before the target; the best value was 0.3")
+    assert found.changes[0] == "let the script train for more epochs"
 
 
 def test_more_budget_is_proposed_only_where_it_was_the_limit(tmp_path: Path) -> None:
     world = command_world(tmp_path)
     world.keep(seen(0.2, 0.3))
-    assert "allow more in [budget]" in no_answer(world.state(), USED, Path("j")).changes
+    assert "raise the limits in [budget]" in no_answer(world.state(), USED, Path("j")).changes
     hopeless = Stop(kind=StopKind.UNREACHABLE, reason="no configuration is expected to reach the target")
-    assert "allow more in [budget]" not in no_answer(world.state(), hopeless, Path("j")).changes
+    assert "raise the limits in [budget]" not in no_answer(world.state(), hopeless, Path("j")).changes
 
 
 @pytest.mark.parametrize("last", [0.4, float("nan")])
@@ -156,4 +154,4 @@ def test_the_best_value_leaves_out_scores_that_are_no_number(tmp_path: Path) -> 
 def test_one_run_that_turned_back_is_not_the_reason_where_others_were_stopped(tmp_path: Path) -> None:
     state = overfit_world(tmp_path, (16, overfits()), (128, overfits()[:6])).state()
     reason = no_answer(state, USED, Path("job.toml")).reason
-    assert reason.startswith("no configuration will probably reach the target 0.38, as far as seen")
+    assert reason.startswith("no configuration is expected to reach the target 0.38")

@@ -82,7 +82,7 @@ def test_a_target_that_is_lost_again_is_remarked(tmp_path: Path) -> None:
     world = command_world(tmp_path, target=0.3, consecutive_scores=2)
     world.keep(of(configuration(1, 64, 0.02), 0.1, 0.31, 0.2, 0.25))
     assert (
-        "met the target once and lost it again (0.2 after 1920 samples): with [goal] consecutive_scores = 3"
+        "met the target and then missed it again (0.2 after 1920 samples): [goal] consecutive_scores = 3"
         in warned(world)
     )
     (run,) = world.state().runs.values()
@@ -103,7 +103,7 @@ def test_an_answer_outside_of_a_space_that_was_narrowed_is_named(tmp_path: Path)
 
     def named(learning_rate: float) -> list[str]:
         words = cautions(state, stop, configuration(1, 64, learning_rate))
-        return [line for line in words if "lies outside" in line]
+        return [line for line in words if "is now outside" in line]
 
     highest = max(float(value) for value in state.space.axes["learning_rate"].levels())
     assert named(highest) == []

@@ -68,7 +68,7 @@ def test_the_reason_stands_in_evidence_and_in_the_files(reported: tuple[Desk, Ru
     _, result = reported
     words = result.recommendation.strategies[0].comparison
     assert words.startswith("gossip_pull")
-    assert "because nobody waits for the delayed rank 1" in words
+    assert "because no rank waits for the delayed rank 1" in words
     assert words in result.recommendation.evidence
     written = Recommendation.from_dict(json.loads(result.files["recommendation.json"].read_text()))
     assert written == result.recommendation

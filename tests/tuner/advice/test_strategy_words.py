@@ -38,11 +38,11 @@ ALL_REDUCE = outlook("all_reduce", 0.31, 30_000.0, waits=True)
 def test_a_trade_of_samples_for_seconds_is_said_with_its_reason() -> None:
     assert contrast(GOSSIP, ALL_REDUCE, LATE, chosen=True) == (
         "gossip_pull needs 1.3 times the samples of all_reduce, but a batch takes 160 ms against 310 ms, "
-        "because nobody waits for the delayed rank 1."
+        "because no rank waits for the delayed rank 1."
     )
     assert contrast(ALL_REDUCE, GOSSIP, LATE, chosen=False) == (
         "all_reduce would need 0.77 times the samples of gossip_pull, but a batch would take 310 ms against "
-        "160 ms, because all wait for the delayed rank 1."
+        "160 ms, because all ranks wait for the delayed rank 1."
     )
 
 
@@ -83,7 +83,7 @@ def test_other_batches_are_held_against_each_other_by_the_sample_and_other_nodes
 )
 def test_delayed_ranks_are_named(ranks: tuple[int, ...] | None, words: str) -> None:
     cluster = Cluster(node_counts=(4,), delays=(RankDelay(ranks=ranks, low=0.0, high=0.3),))
-    assert contrast(GOSSIP, ALL_REDUCE, cluster, chosen=True).endswith(f"because nobody waits for {words}.")
+    assert contrast(GOSSIP, ALL_REDUCE, cluster, chosen=True).endswith(f"because no rank waits for {words}.")
 
 
 def test_what_never_arrives_is_said_first() -> None:

@@ -249,7 +249,7 @@ def test_every_strategy_stands_with_its_reason_where_several_were_weighed(builde
     text = report_markdown(content).replace("\\", "")
     facts = [
         "gossip_pull needs 1.3 times the samples of all_reduce, but a batch takes 160 ms against 310 ms, "
-        "because nobody waits for the delayed rank 1.",
+        "because no rank waits for the delayed rank 1.",
         "Diloco is not expected to reach the target.",
         "diloco (tau 16, outer learning rate 0.7, outer momentum 0.9)",
         "waits for the slowest",

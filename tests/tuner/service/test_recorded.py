@@ -143,7 +143,7 @@ def test_the_report_promises_neither_a_model_nor_a_command(tmp_path: Path, store
     opened = opened_job(tmp_path, ONE_TRAINING)
     result = run(opened, store)
     assert (result.recommendation.command, result.recommendation.checkpoint) == ("", None)
-    assert any("nothing here to launch" in words for words in result.recommendation.warnings)
+    assert any("there is no trained model" in words for words in result.recommendation.warnings)
     assert "launch.sh" not in result.files
     files = report_job(opened, store, tmp_path / "again")
     assert "paceline train" not in files["report.html"].read_text()

@@ -86,7 +86,7 @@ def test_a_used_up_budget_gives_a_provisional_answer(desk: Desk) -> None:
     assert answer.checkpoint is None
     assert answer.choice.measured_seconds is None
     assert answer.stop_reason == "the time budget of 30 s is used up"
-    assert any("still something to gain" in warning for warning in answer.warnings)
+    assert any("ended the search early" in warning for warning in answer.warnings)
     desk.job = small_job()
     assert not desk.run().recommendation.provisional
 
@@ -191,7 +191,7 @@ def test_a_search_without_an_answer_writes_a_report_in_place_of_an_earlier_answe
     for name in ("recommendation.json", "launch.sh"):
         (output / name).write_text("of an earlier search")
     desk.law = Law(edge_rate=0.0)
-    with pytest.raises(InfeasibleError, match=r"what was tried and read: .*report.html"):
+    with pytest.raises(InfeasibleError, match=r"see the report: .*report.html"):
         desk.run()
     written = json.loads((output / "report.json").read_text())
     assert written["recommendation"] is None
@@ -272,7 +272,7 @@ def test_what_an_answer_rests_on_is_said_in_whole_sentences(reported: tuple[Desk
     assert runs == slices
     assert re.match(rf"\d+ trainings? started and \d+ timing probes? made, in {slices} slices?\.", said[0])
     assert any(re.search(r"nothing in this space is (noticeably|more than [\d.]+ times) ", w) for w in said)
-    assert any("A single run reached the target" in words for words in said)
+    assert any("Only one run reached the target" in words for words in said)
 
 
 def test_the_launch_command_names_the_answer_s_axes(reported: tuple[Desk, RunResult]) -> None:
