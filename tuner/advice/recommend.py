@@ -38,13 +38,13 @@ from tuner.search.prediction_log import LEVELS
 from tuner.search.runs import Run, paid_slices
 from tuner.search.state import SearchState, run_of
 
-#: Ratios below this are within what two measurements of the same training differ by.
+#: A smaller ratio of costs is no noticeable difference.
 _EQUAL_RATIO = 1.05
-#: Times within this ratio are the same: another order of the data alone makes as much of a difference.
+#: Times within this ratio count as equal, because another order of the data has the same effect.
 _SAME_TIME = 1.2
-#: What reaches the target with less than this probability is not recommended.
+#: A configuration is not recommended if it reaches the target with less than this probability.
 _LIKELY = 0.5
-#: Steps that differ less between moments are not worth a sentence.
+#: Minimum relative standard deviation of step times over time for a warning.
 _UNEVEN_SD = 0.25
 
 
@@ -74,7 +74,7 @@ class Ending:
 
 
 def recommend(ending: Ending) -> Recommendation | None:
-    """The recommendation; None where no score was read, or nothing is expected to reach the target."""
+    """The recommendation; None without any score, or if nothing is expected to reach the target."""
     state, stop = ending.state, ending.stop
     if not has_score(state) or shows_no_gain(state) or has_turned_back(state):
         return None
@@ -118,7 +118,7 @@ def recommend(ending: Ending) -> Recommendation | None:
 
 
 def _uneven(ending: Ending) -> tuple[str, ...]:
-    """A sentence on a machine whose speed changes, so that times of different moments compare badly."""
+    """A warning if the speed of the machine changes over time, so that times are hard to compare."""
     sd = ending.beliefs.predictor.seconds.between_moments_sd
     if sd < _UNEVEN_SD or not ending.state.terms.times_alone:
         return ()
@@ -129,18 +129,18 @@ def _uneven(ending: Ending) -> tuple[str, ...]:
 
 
 def _trains_here(state: SearchState, choice: Configuration) -> bool:
-    """Whether the recommendation can be trained here: it was not emulated or replayed."""
+    """Whether the recommendation can be trained here, because it was not emulated or replayed."""
     return state.job.recording() is None and not state.cluster.emulates(choice)
 
 
 def _own_command(ending: Ending, choice: Configuration, num_samples: int | None) -> str:
-    """The user's own command with a configuration's values; empty where the job trains a Workload."""
+    """The user's own command with a configuration's values; empty if the job trains a Workload."""
     job, folder = ending.state.job, ending.job_path.resolve().parent
     return user_command(job, folder, choice, num_samples=num_samples) if job.runs_command else ""
 
 
 def _training_samples(ending: Ending, choice: Configuration) -> int | None:
-    """Samples after which the user's script has reached the target with 95% probability; None if unknown."""
+    """Samples within which the user's script reaches the target with 95% probability; None if unknown."""
     expected, beliefs = _alternative(ending, choice), ending.beliefs
     run = run_of(ending.state, choice)
     per_sample = float(beliefs.forecast.seconds_per_sample[beliefs.configurations.index(choice)])
@@ -159,14 +159,14 @@ def goal_words(state: SearchState) -> str:
 
 
 def _model_of(state: SearchState, run: Run | None) -> str | None:
-    """The model that real ranks trained to the target; neither a replay nor an emulation is that."""
+    """Path of the model that real ranks trained to the target; None for a replay or emulation."""
     if run is None or not run.arrived or not _trains_here(state, run.configuration):
         return None
     return trained_model(run)
 
 
 def trained_model(run: Run) -> str | None:
-    """Path of the model that reached the target, as a state dictionary; else of the run's last checkpoint."""
+    """Path of the trained model's state dictionary; if there is none, of the run's last checkpoint."""
     checkpoint = run.measurement.checkpoint
     if checkpoint is None:
         return None
@@ -175,7 +175,7 @@ def trained_model(run: Run) -> str | None:
 
 
 def tuning_cost(state: SearchState) -> TuningCost:
-    """What the search spent, by purpose of the slice and by part."""
+    """Cost of the search, by purpose of the slices and by part (training, evaluation, start-up, ...)."""
     by_purpose: defaultdict[str, float] = defaultdict(float)
     by_part = dict.fromkeys(("training", "scoring", "startup", "repeated", "other"), 0.0)
     for probe in state.probes:
@@ -201,7 +201,7 @@ def tuning_cost(state: SearchState) -> TuningCost:
 
 
 def landscape(ending: Ending) -> list[Alternative]:
-    """The forecast of the best learning rate and knobs for each number of nodes, batch size and strategy."""
+    """Forecasts for each number of nodes, batch size and strategy, with the best other settings."""
     expected = ending.beliefs.expected
     best: dict[tuple[int, int, str], int] = {}
     for i, c in enumerate(ending.beliefs.configurations):
@@ -213,7 +213,7 @@ def landscape(ending: Ending) -> list[Alternative]:
 
 
 def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
-    """Every prediction made before its run reached the target, with the later measurement."""
+    """Predictions that were made before their run reached the target, with the measured times."""
     measured = {
         run.configuration: run.seconds_to_target
         for run in ending.state.runs.values()
@@ -232,7 +232,7 @@ def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
 
 
 def _choice(ending: Ending) -> Configuration | None:
-    """The configuration with the smallest expected cost; a run that reached the target counts as measured."""
+    """The configuration to recommend: the one with the smallest expected cost; None if there is none."""
     expected = ending.beliefs.expected
     configurations = ending.beliefs.configurations
     if ending.stop.kind is StopKind.ARRIVED:
@@ -252,11 +252,11 @@ def _choice(ending: Ending) -> Configuration | None:
 
 
 def _measured_first(ending: Ending, chosen: int, expected: npt.NDArray[np.float64]) -> int:
-    """The choice, unless it was not measured and a measured one may well be as good.
+    """Replaces an unmeasured choice if a measured configuration may be as good; returns an index.
 
-    A configuration without a score of its own is chosen only if nearly its whole interval costs less than the
-    best one with a score is expected to. What differs from the present settings only in axes that have no
-    effect gains nothing over them.
+    A configuration without a score is chosen only if the upper end of its 90% interval costs less than the
+    best scored configuration. The present settings are chosen instead of one that differs from them only in
+    axes without effect.
     """
     state, beliefs = ending.state, ending.beliefs
     configurations = beliefs.configurations
@@ -281,14 +281,14 @@ def _measured_first(ending: Ending, chosen: int, expected: npt.NDArray[np.float6
 
 
 def _is_ahead(run: Run, present: Run | None) -> bool:
-    """Whether a run that arrived shows that its settings do have an effect: the present ones came later."""
+    """Whether a run that reached the target was clearly faster than the run of the present settings."""
     if present is None or present.seconds_to_target is None or run.seconds_to_target is None:
         return True
     return present.seconds_to_target > _SAME_TIME * run.seconds_to_target
 
 
 def _is_scored(state: SearchState, configuration: Configuration) -> bool:
-    """Whether a run with these statistics has a score, on any number of nodes."""
+    """Whether a run with this configuration's learning curve has a score, on any number of nodes."""
     run = run_of(state, configuration)
     return run is not None and bool(run.measurement.trained_curve)
 
@@ -321,7 +321,7 @@ def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
 
 
 def _repeat(seconds: float, beliefs: Beliefs) -> Estimate:
-    """Expected time of another training of a measured run, with another data order."""
+    """Expected time if a measured run is trained again with another order of the data."""
     spread = NINETY_PERCENT * math.hypot(SEED_SD, beliefs.predictor.seconds.between_moments_sd)
     return Estimate(lower=seconds * math.exp(-spread), median=seconds, upper=seconds * math.exp(spread))
 
@@ -334,7 +334,7 @@ def _dollars(state: SearchState, configuration: Configuration, seconds: Estimate
 
 
 def _runner_up(ending: Ending, choice: Configuration) -> Alternative | None:
-    """The next best that differs in more than the learning rate."""
+    """The next best configuration that differs in more than the learning rate."""
     expected = ending.beliefs.expected
     same, given_up = choice.without("learning_rate"), ending.state.given_up
     others = [
@@ -365,7 +365,7 @@ def _verification(ending: Ending, run: Run | None) -> Verification | None:
         if prediction.configuration == run.configuration and prediction.seconds_observed < seconds
     ]
     early = [item for item in judged if item[1] <= EARLY_SHARE]
-    # The last one made in good time; else the first that was made at all.
+    # The last early prediction; if there is none, the first prediction.
     held = early[-1] if early else (judged[0] if judged else None)
     values = [point.value for point in run.measurement.trained_curve]
     if not values:  # its recording ends before anything was scored
@@ -384,7 +384,7 @@ def _verification(ending: Ending, run: Run | None) -> Verification | None:
 
 
 def _score_seconds(run: Run) -> float | None:
-    """Training clock at the first score past the crossing."""
+    """Training seconds at the first score after the run reached the target."""
     crossed = run.samples_to_target or 0.0
     return next((p.training_seconds for p in run.measurement.trained_curve if p.samples >= crossed), None)
 
@@ -424,7 +424,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _regret_words(ending: Ending) -> str:
-    """How much faster or cheaper, with 90% probability at the most, anything else in the space would be."""
+    """A sentence on how much faster or cheaper any other configuration may be, with 90% probability."""
     bound = ending.beliefs.regret_bound
     if not math.isfinite(bound):
         return "How much better another configuration may be cannot be said yet."
