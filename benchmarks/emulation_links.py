@@ -73,17 +73,17 @@ def run_asynchronous(context: RankContext, payload: Mapping[str, Any]) -> Any:
         namespace, host = payload["places"][context.rank]
         _enter(namespace)
         os.environ["GLOO_SOCKET_IFNAME"] = _INTERFACE
+    import tuner.calibration.timed_messages
     import tuner.probes.ranks.rank
-    import tuner.transport
+    from tuner.transport import MessageTransport
 
-    def by_messages(store: Any, **arguments: Any) -> Any:
-        return tuner.transport.open_transport(store, **{**arguments, "one_host": False, "host": host})
+    def over_tcp(store: Any, **arguments: Any) -> Any:
+        return MessageTransport(store, **{**arguments, "host": host})
 
     # What decides by the launcher's name must not find that all ranks are on one host.
-    tuner.probes.ranks.rank.open_transport = by_messages  # type: ignore[assignment]
-    inner = dict(payload["payload"])
-    if "one_host" in inner:
-        inner |= {"one_host": False, "host": host}
+    for caller in (tuner.probes.ranks.rank, tuner.calibration.timed_messages):
+        caller.MessageTransport = over_tcp  # type: ignore[attr-defined]
+    inner = payload["payload"]
     module, _, name = payload["function"].partition(":")
     return getattr(importlib.import_module(module), name)(context, inner)
 

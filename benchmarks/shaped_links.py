@@ -270,7 +270,6 @@ def constants_of(row: dict[str, Any]) -> Constants:
         overlap=None,
         collective=_link(row["found_latency_seconds"], row["found_bytes_per_second"]),
         messages=_link(row["messages_latency_seconds"], row["messages_bytes_per_second"]),
-        shared_memory=None,
         parameter_bytes=_LARGE_BYTES,
         batch_sizes_per_rank=(8, _BATCH_SIZE),
         rank_counts=(2,),

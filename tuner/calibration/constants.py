@@ -59,8 +59,7 @@ class Constants:
         persistent: Share of its variance that lasts longer than a window.
         overlap: g of the all-reduce with compute; None if one was too short compared with the other.
         collective: All-reduces.
-        messages: Point to point between hosts' ranks, by messages.
-        shared_memory: Point to point within one host; None where it cannot be used.
+        messages: Point to point between two nodes' ranks.
         within_node: All-reduces of one node's own ranks; None where it has one, or all nodes are one host.
         parameter_bytes: n.
         batch_sizes_per_rank: Whose steps were timed.
@@ -77,7 +76,6 @@ class Constants:
     overlap: Figure | None
     collective: Link
     messages: Link
-    shared_memory: Link | None
     parameter_bytes: int
     batch_sizes_per_rank: tuple[int, ...]
     rank_counts: tuple[int, ...]

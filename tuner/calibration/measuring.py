@@ -84,13 +84,10 @@ class _Calibration:
             slowdown = float(np.median(combined / np.median(means, axis=0)))
         sent = sizes_to_send(alone["parameter_bytes"], most=self._most_bytes())
         collective = self._collectives(sent)
-        messages = self._messages(sent, one_host=False)
+        messages = self._messages(sent)
         within = None
         if not self._is_one_host and self._devices > 1:
             within = self._collectives(sent, node_counts=(1,))
-        shared = None
-        if self._is_one_host or self._devices > 1:
-            shared = self._messages(sent, one_host=True)
         overlap = self._overlap(collective, alone["parameter_bytes"], jitter)
         self._warn_of_misfits(steps.misfit, collective)
         return Constants(
@@ -103,7 +100,6 @@ class _Calibration:
             overlap=overlap,
             collective=collective,
             messages=messages,
-            shared_memory=shared,
             within_node=within,
             parameter_bytes=alone["parameter_bytes"],
             batch_sizes_per_rank=sizes,
@@ -180,15 +176,10 @@ class _Calibration:
             ),
         )
 
-    def _messages(self, sizes: tuple[int, ...], *, one_host: bool) -> Link:
-        self._listen("timing messages between two ranks" + (", through shared memory" if one_host else ""))
-        payload = {"plan": self._payload, "sizes": list(sizes), "one_host": one_host}
-        if not one_host and self._is_one_host:
-            payload["host"] = "127.0.0.1"
-        num_nodes = 1 if one_host and not self._is_one_host else 2
-        results = self._task(
-            "timed_messages:time_messages", payload, num_nodes=num_nodes, devices=2 // num_nodes
-        )
+    def _messages(self, sizes: tuple[int, ...]) -> Link:
+        self._listen("timing messages between two ranks")
+        payload = {"plan": self._payload, "sizes": list(sizes), "one_host": self._is_one_host}
+        results = self._task("timed_messages:time_messages", payload, num_nodes=2, devices=1)
         seconds = np.array(results[0]["rounds"]).mean(axis=2)
         # There and back: two latencies, and the vector twice.
         line = fit_line(np.full(len(sizes), 2.0), 2.0 * np.array(sizes), seconds)

@@ -69,10 +69,6 @@ def _link_lines(constants: Constants) -> list[str]:
             _bandwidth_range(messages),
         ),
     ]
-    if constants.shared_memory is not None:
-        lines.append(
-            f"# between two ranks of one host, through memory: {_link_words(constants.shared_memory)}"
-        )
     return lines
 
 

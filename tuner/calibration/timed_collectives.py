@@ -11,13 +11,15 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from tuner.calibration.plan import CalibrationPlan
-from tuner.calibration.rank_meeting import process_group, rank_device
 from tuner.calibration.timed_steps import StepLoop, own_workload, pause_of, window_steps
 from tuner.launchers import RankContext
 from tuner.strategies.moments import moment, seconds_between
+from tuner.transport.rendezvous import process_group, rank_device
 
 #: Exchanges and steps that come before those that count.
 _FIRST = 3
+#: How long a rank waits for the others, seconds.
+TIMEOUT_SECONDS = 120.0
 
 
 def time_all_reduces(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,8 +35,14 @@ def time_all_reduces(context: RankContext, payload: Mapping[str, Any]) -> dict[s
     Returns:
         By round, size and exchange, seconds of this rank.
     """
-    plan, device = CalibrationPlan.from_payload(payload["plan"]), rank_device(context)
-    with process_group(context, device) as group:
+    plan, device = CalibrationPlan.from_payload(payload["plan"]), rank_device(context.local_rank)
+    with process_group(
+        context.init_method,
+        rank=context.rank,
+        num_ranks=context.num_ranks,
+        device=device,
+        timeout_seconds=TIMEOUT_SECONDS,
+    ) as group:
         vectors = [torch.zeros(size // 4, device=device) for size in payload["sizes"]]
         rounds = []
         for number in range(plan.effort.rounds):
@@ -63,9 +71,15 @@ def time_overlap(context: RankContext, payload: Mapping[str, Any]) -> dict[str, 
     Returns:
         By round, seconds of the steps: `alone` without, `combined` with the exchange.
     """
-    plan, device = CalibrationPlan.from_payload(payload["plan"]), rank_device(context)
+    plan, device = CalibrationPlan.from_payload(payload["plan"]), rank_device(context.local_rank)
     batch_size = payload["batch_size"]
-    with process_group(context, device) as group:
+    with process_group(
+        context.init_method,
+        rank=context.rank,
+        num_ranks=context.num_ranks,
+        device=device,
+        timeout_seconds=TIMEOUT_SECONDS,
+    ) as group:
         workload, model = own_workload(plan, device)
         wrapped = DistributedDataParallel(
             model, process_group=group, device_ids=None if device.type == "cpu" else [device]

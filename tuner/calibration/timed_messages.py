@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from tuner.calibration.plan import CalibrationPlan
-from tuner.calibration.rank_meeting import store_of
 from tuner.launchers import RankContext
-from tuner.transport import Received, Transport, open_transport
-from tuner.transport.addresses import PrefixStore
+from tuner.transport import MessageTransport, Received, Transport
+from tuner.transport.rendezvous import PrefixStore, meeting_store
 
 #: Longer than any message takes, seconds.
 _LONGEST_SECONDS = 30.0
@@ -28,25 +27,24 @@ def time_messages(context: RankContext, payload: Mapping[str, Any]) -> dict[str,
 
     Args:
         context: The rank's place, of two.
-        payload: `plan` (`CalibrationPlan.to_payload`), `sizes`, bytes, and `one_host`: whether the ranks may
-            use shared memory.
+        payload: `plan` (`CalibrationPlan.to_payload`), `sizes`, bytes, and `one_host`: whether the ranks are
+            on one host.
 
     Returns:
         By round, size and exchange, seconds of rank 0; of rank 1 nothing.
     """
     plan, sizes = CalibrationPlan.from_payload(payload["plan"]), payload["sizes"]
-    store = store_of(context)
+    store = meeting_store(context.init_method, rank=context.rank, num_ranks=context.num_ranks)
     with ExitStack() as stack:
         transports = []
         for size in sizes:
-            transport = open_transport(
+            transport = MessageTransport(
                 PrefixStore(f"calibration/{size}", store),
                 rank=context.rank,
                 num_ranks=context.num_ranks,
                 num_elements=size // 4,
                 dtype=torch.float32,
                 one_host=payload["one_host"],
-                host=payload.get("host"),
             )
             transports.append(stack.enter_context(closing(transport)))
         vectors = [torch.zeros(size // 4) for size in sizes]

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from tuner.calibration.plan import CalibrationPlan
-from tuner.calibration.rank_meeting import rank_device
 from tuner.domain.data_order import SampleStream, fetch
 from tuner.domain.workload import Workload
 from tuner.job import load_workload
 from tuner.launchers import RankContext
 from tuner.strategies.moments import moment, seconds_between
+from tuner.transport.rendezvous import rank_device
 
 #: Steps at a window's beginning that do not count: memory is laid out anew for another batch size.
 _FIRST_STEPS = 3
@@ -111,7 +111,7 @@ def time_steps(context: RankContext, payload: Mapping[str, Any]) -> dict[str, An
     Returns:
         Bytes of the parameters, and of each round, of each batch size, seconds of its steps.
     """
-    plan, device = CalibrationPlan.from_payload(payload), rank_device(context)
+    plan, device = CalibrationPlan.from_payload(payload), rank_device(context.local_rank)
     workload, model = own_workload(plan, device)
     loop = StepLoop(
         workload, model, learning_rate=plan.learning_rate, device=device, pause=pause_of(plan, context.rank)

@@ -140,8 +140,6 @@ def constants_rows(constants: Constants) -> list[dict[str, Any]]:
     if constants.within_node is not None:
         rows += _link_rows("all-reduce within a node", constants.within_node)
     rows += _link_rows("messages", constants.messages)
-    if constants.shared_memory is not None:
-        rows += _link_rows("shared memory", constants.shared_memory)
     rows.append({"name": "parameter bytes", "value": constants.parameter_bytes})
     rows += [{"name": "warning", "value": words} for words in constants.warnings]
     return rows

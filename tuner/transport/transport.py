@@ -194,9 +194,15 @@ class VectorForm:
         """An uninitialized vector."""
         return torch.empty(self.num_elements, dtype=self.dtype)
 
-    def view(self, buffer: Any, offset_bytes: int = 0) -> Tensor:
+    def copy_of(self, source: Tensor) -> Tensor:
+        """A new vector on the CPU with this content."""
+        copy = self.new()
+        self.copy(source, copy)
+        return copy
+
+    def view(self, buffer: Any) -> Tensor:
         """The vector that lies in a buffer; it keeps the buffer alive."""
-        return torch.frombuffer(buffer, dtype=self.dtype, count=self.num_elements, offset=offset_bytes)
+        return torch.frombuffer(buffer, dtype=self.dtype, count=self.num_elements)
 
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Copies a vector once, outside of what autograd records."""

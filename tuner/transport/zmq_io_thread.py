@@ -3,94 +3,90 @@
 from __future__ import annotations
 
 import math
+import socket
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import zmq
 
-from tuner.transport.addresses import bind
-from tuner.transport.arrivals import Arrivals
-from tuner.transport.messages import Kind, Message, Outbox, SendBufferPool, parsed
+from tuner.transport.messages import Arrivals, Kind, Message
+from tuner.transport.rendezvous import bind
 from tuner.transport.status_table import StatusTable
 from tuner.transport.transport import VectorForm
 
-#: Messages that wait for one peer. A frozen one costs that many vectors at most.
+#: Capacity of the queue to one peer, in messages. A frozen peer costs at most so many vectors.
 NUM_WAITING = 8
 
-#: A push not confirmed for so long counts as lost with its connection, and another may be sent.
+#: A push or fetch that is not confirmed after this time, in seconds, counts as lost, and another may be sent.
 EXPIRY_SECONDS = 30.0
 
-#: How often to retry what could not be sent.
+#: How often to retry messages that could not be sent, in seconds.
 RETRY_SECONDS = 0.1
 
-#: How long closing waits for messages that are still being sent.
+#: How long closing waits for messages in flight.
 LINGER_MILLISECONDS = 300
 
-#: Messages taken from one peer before the next one's turn.
+#: Messages taken from one peer before it is the next peer's turn.
 NUM_TAKEN_AT_ONCE = 16
 
 _Socket = zmq.Socket[bytes]
 
 
 class IoThread:
-    """Moves messages between a rank's outbox, its arrivals, and the other ranks.
+    """Moves messages between a rank's callers and the other ranks.
 
     A rank has one ROUTER socket, which receives the others' messages, and a DEALER for each other rank; an
     answer returns by the socket its question came from. A peer's name is its rank and the job's token, so
     that a rank left over from another job, which still connects to a port that is now ours, is ignored.
 
     Nothing blocks: one push per rank is in flight until that rank's I/O thread confirms it, while the newest
-    waits; one fetch per rank and channel; one question per rank.
+    waits; one fetch per rank and channel; one question per rank. Callers hand messages over by `put`, which
+    stores one message for each place, so that a thread that gets no time costs no memory.
 
     Args:
         rank: This rank.
         num_ranks: All ranks.
-        host: The address that others reach this rank at.
+        host: The address that others reach this rank at (see `bind`).
         form: Of the vectors.
-        pool: Source of the messages' send buffers.
-        outbox: Messages to send.
         arrivals: Where to put received messages.
     """
 
-    def __init__(
-        self,
-        *,
-        rank: int,
-        num_ranks: int,
-        host: str,
-        form: VectorForm,
-        pool: SendBufferPool,
-        outbox: Outbox,
-        arrivals: Arrivals,
-    ) -> None:
+    def __init__(self, *, rank: int, num_ranks: int, host: str, form: VectorForm, arrivals: Arrivals) -> None:
         self._rank: Final = rank
         self._form: Final = form
-        self._pool: Final = pool
-        self._outbox: Final = outbox
         self._arrivals: Final = arrivals
+        self._lock: Final = threading.Lock()
+        self._outbox: dict[tuple[Kind, int, int], Message] = {}
+        self._wake_up_end, self._wake_up_socket = socket.socketpair()
+        self._wake_up_end.setblocking(False)
+        self._wake_up_socket.setblocking(False)
+        self._is_closing = False
         self._context: Final = zmq.Context()
         self._router: Final[_Socket] = self._context.socket(zmq.ROUTER)
         # A peer whose connection broke comes back under its name.
         self._router.router_handover = True
         self._router.sndhwm = self._router.rcvhwm = NUM_WAITING * 2
-        self.board: Final = StatusTable(self._context, rank, num_ranks, host)
+        self.status_table: Final = StatusTable(self._context, rank, num_ranks, host)
         self.endpoint: Final = bind(self._router, host)
         self._dealers: dict[int, _Socket] = {}
         self._names: dict[int, bytes] = {}
         self._published: dict[int, Message] = {}
-        self._parked: dict[tuple[int, int], int] = {}
-        self._under_way: dict[int, tuple[int, float]] = {}
+        #: Ranks and channels whose fetch is answered by the next publication.
+        self._parked: set[tuple[int, int]] = set()
+        #: By rank: number of the push in flight, and when it was sent.
+        self._in_flight: dict[int, tuple[int, float]] = {}
         self._waiting: dict[tuple[Kind, int, int], Message] = {}
-        #: What ended the thread, if it was not `stop`.
+        #: What ended the thread, unless `stop` did.
         self.failure: Exception | None = None
         # A daemon, so that a rank that ends without `close` does end.
         self._thread: Final = threading.Thread(target=self._run, name=f"io-{rank}", daemon=True)
 
-    def start(self, endpoints: Sequence[str], board_endpoints: Sequence[str], token: bytes) -> None:
+    def start(self, endpoints: Sequence[str], status_endpoints: Sequence[str], token: bytes) -> None:
         """Connects to the other ranks and hands the sockets over to the thread."""
-        self.board.connect(board_endpoints, token)
+        self.status_table.connect(status_endpoints, token)
         self._names = {rank: b"%d:%s" % (rank, token) for rank in range(len(endpoints))}
         for rank, endpoint in enumerate(endpoints):
             if rank == self._rank:
@@ -103,14 +99,30 @@ class IoThread:
             dealer.connect(endpoint)
         self._thread.start()
 
+    def put(self, message: Message) -> None:
+        """Hands a message over to be sent; it replaces an older one of the same place."""
+        with self._lock:
+            is_first = not self._outbox
+            self._outbox[message.place] = message
+        if is_first:
+            self.wake()
+
+    def wake(self) -> None:
+        """Wakes the thread."""
+        # Refused only if so many wake-ups are unread that one more would add nothing.
+        with suppress(BlockingIOError):
+            self._wake_up_end.send(b"!")
+
     def stop(self) -> None:
         """Ends the thread and waits for it; messages in flight have `LINGER_MILLISECONDS`."""
-        self._outbox.close()
+        self._is_closing = True
+        self.wake()
         if self._thread.ident is None:
             self._close_sockets()
         else:
             self._thread.join()
-        self._outbox.dispose()
+        self._wake_up_end.close()
+        self._wake_up_socket.close()
 
     def _run(self) -> None:
         try:
@@ -122,33 +134,54 @@ class IoThread:
 
     def _serve(self) -> None:
         poller = zmq.Poller()
-        for readable in (self._outbox.waking, self._router, self.board.listening, *self._dealers.values()):
+        dealers = self._dealers.values()
+        for readable in (self._wake_up_socket, self._router, self.status_table.subscriber, *dealers):
             poller.register(readable, zmq.POLLIN)
-        waking = self._outbox.waking.fileno()
+        wake_up = self._wake_up_socket.fileno()
         ranks = {dealer: rank for rank, dealer in self._dealers.items()}
         ranks_by_name = {name: rank for rank, name in self._names.items()}
         is_closed = False
         while not is_closed:
-            seconds = self.board.seconds_until_due()
+            seconds = self.status_table.seconds_until_due()
             if self._waiting:
                 seconds = min(seconds, RETRY_SECONDS)
             for readable, _ in poller.poll(math.ceil(seconds * 1000)):
-                if readable == waking:
-                    outgoing, is_closed = self._outbox.drain()
-                    for message in outgoing:
-                        self._send(message)
+                if readable == wake_up:
+                    is_closed = self._send_outbox()
                 elif readable is self._router:
                     for name, *parts in self._taken_from(self._router):
                         rank = ranks_by_name.get(name.bytes)
                         if rank is not None:
-                            self._take(parsed(parts, rank, self._form))
-                elif readable is self.board.listening:
-                    self.board.receive()
+                            self._take(Message.parsed(parts, rank, self._form))
+                elif readable is self.status_table.subscriber:
+                    self.status_table.receive()
                 else:
                     for parts in self._taken_from(readable):
-                        self._take(parsed(parts, ranks[readable], self._form))
+                        self._take(Message.parsed(parts, ranks[readable], self._form))
             self._send_waiting()
-            self.board.spread_if_due()
+            self.status_table.send_if_due()
+
+    def _send_outbox(self) -> bool:
+        """Sends all messages that callers have put; returns whether they are the last."""
+        with suppress(BlockingIOError):
+            self._wake_up_socket.recv(4096)
+        # Read after the wake-ups, or the one from `stop` could be read before its flag is seen; and before
+        # the messages, so that those put before closing are still sent.
+        is_last = self._is_closing
+        with self._lock:
+            messages, self._outbox = self._outbox, {}
+        for message in messages.values():
+            if message.kind is Kind.PUBLISHED:
+                self._publish(message)
+            else:
+                self._waiting[message.place] = message
+        return is_last
+
+    def _publish(self, message: Message) -> None:
+        self._published[message.channel] = message
+        for rank, channel in [parked for parked in self._parked if parked[1] == message.channel]:
+            self._parked.discard((rank, channel))
+            self._deliver(message, rank)
 
     @staticmethod
     def _taken_from(readable: _Socket) -> list[list[zmq.Frame]]:
@@ -159,31 +192,15 @@ class IoThread:
             messages.append(readable.recv_multipart(zmq.NOBLOCK, copy=False))
         return messages
 
-    def _send(self, message: Message) -> None:
-        """Sends a message of this rank, or lets it wait in place of an older one."""
-        if message.kind is Kind.PUBLISHED:
-            replaced = self._published.get(message.channel)
-            self._published[message.channel] = message
-            parked = [rank for rank, channel in self._parked if channel == message.channel]
-            for rank in parked:
-                del self._parked[rank, message.channel]
-                self._give_published(rank, message.channel)
-        else:
-            replaced = self._waiting.pop(message.place, None)
-            if not self._goes_out(message):
-                self._waiting[message.place] = message
-        if replaced is not None and replaced.send_buffer is not None:
-            self._pool.release(replaced.send_buffer)
-
     def _send_waiting(self) -> None:
         for place, message in list(self._waiting.items()):
-            if self._goes_out(message):
+            if self._is_sent(message):
                 del self._waiting[place]
 
-    def _goes_out(self, message: Message) -> bool:
+    def _is_sent(self, message: Message) -> bool:
         """Sends a message if its connection is free."""
         if message.kind is Kind.PUSHED:
-            _, sent_at = self._under_way.get(message.rank, (0, -EXPIRY_SECONDS))
+            _, sent_at = self._in_flight.get(message.rank, (0, -EXPIRY_SECONDS))
             if time.monotonic() - sent_at < EXPIRY_SECONDS:
                 return False
         try:
@@ -191,33 +208,20 @@ class IoThread:
         except zmq.Again:
             return False
         if message.kind is Kind.PUSHED:
-            self._under_way[message.rank] = (message.number, time.monotonic())
-        if message.send_buffer is not None:
-            self._pool.release(message.send_buffer)
+            self._in_flight[message.rank] = (message.number, time.monotonic())
         return True
 
     def _deliver(self, message: Message, rank: int) -> None:
-        """Gives a message to ZeroMQ, which holds the vector until it is sent.
+        """Gives a message to ZeroMQ, which uses the vector's own memory until it is sent.
 
         Raises:
-            zmq.Again: The line is full.
+            zmq.Again: The queue is full.
         """
-        parts: list[bytes | memoryview] = [message.head]
-        line = self._dealers[rank]
         if message.kind in (Kind.ANSWER, Kind.PUBLISHED, Kind.ARRIVED):
             # Back the way the question came; to one that is gone, it goes nowhere.
-            line = self._router
-            parts.insert(0, self._names[rank])
-        if message.send_buffer is None:
-            line.send_multipart(parts, zmq.NOBLOCK)
-            return
-        parts.append(message.send_buffer.content)
-        sending = line.send_multipart(parts, zmq.NOBLOCK, copy=False, track=True)
-        assert sending is not None, "a tracked message has a tracker"
-        self._pool.has_gone(message.send_buffer, sending)
-
-    def _give_published(self, rank: int, channel: int) -> None:
-        self._deliver(self._published[channel], rank)
+            self._router.send_multipart([self._names[rank], *message.parts()], zmq.NOBLOCK, copy=False)
+        else:
+            self._dealers[rank].send_multipart(message.parts(), zmq.NOBLOCK, copy=False)
 
     def _take(self, message: Message | None) -> None:
         """Does what a message from another rank asks for."""
@@ -226,22 +230,20 @@ class IoThread:
         if message.kind is Kind.FETCH:
             newest = self._published.get(message.channel)
             if newest is not None and newest.number > message.number:
-                self._give_published(message.rank, message.channel)
+                self._deliver(newest, message.rank)
             else:
-                # It gets the next one as soon as there is one.
-                self._parked[message.rank, message.channel] = message.number
+                self._parked.add((message.rank, message.channel))
         elif message.kind is Kind.ARRIVED:
-            if self._under_way.get(message.rank, (0, 0.0))[0] == message.number:
-                del self._under_way[message.rank]
+            if self._in_flight.get(message.rank, (0, 0.0))[0] == message.number:
+                del self._in_flight[message.rank]
         else:
             self._arrivals.put(message)
             if message.kind is Kind.PUSHED:
-                self._deliver(
-                    Message(kind=Kind.ARRIVED, rank=message.rank, number=message.number), message.rank
-                )
+                arrived = Message(kind=Kind.ARRIVED, rank=message.rank, number=message.number)
+                self._deliver(arrived, message.rank)
 
     def _close_sockets(self) -> None:
-        self.board.close(LINGER_MILLISECONDS)
+        self.status_table.close(LINGER_MILLISECONDS)
         for line in (self._router, *self._dealers.values()):
             line.close(LINGER_MILLISECONDS)
         self._context.term()

@@ -40,7 +40,6 @@ def test_a_known_machine_s_constants_are_found_again(tmp_path: Path) -> None:
     for link in (found.collective, found.messages):
         assert link.latency.value == pytest.approx(LATENCY, rel=0.06)
         assert link.bytes_per_second == pytest.approx(BYTES_PER_SECOND, rel=0.06)
-    assert found.shared_memory is not None
     assert found.parameter_bytes == PARAMETER_BYTES
     assert found.warnings == ()
 
@@ -94,7 +93,6 @@ def test_all_reduces_within_a_node_of_other_hosts_are_a_link_of_their_own(tmp_pa
     # Two ranks of one node do not wait as the four of two nodes are made to.
     assert found.within_node.latency.value == pytest.approx(LATENCY, rel=0.06)
     assert found.collective.latency.value > 3 * LATENCY
-    assert found.shared_memory is not None
     assert found.warnings == () or all("share" not in words for words in found.warnings)
 
 
@@ -102,4 +100,3 @@ def test_one_device_on_other_hosts_has_no_link_within(tmp_path: Path) -> None:
     plan = made_plan(launcher="torchrun", torchrun={"hosts": ["a", "b", "c", "d"]})
     found = calibrate(plan, MadeLauncher(), tmp_path, lambda _words: None)
     assert found.within_node is None
-    assert found.shared_memory is None

@@ -33,7 +33,6 @@ CONSTANTS = Constants(
     overlap=figure(1.7),
     collective=LINK,
     messages=MESSAGES,
-    shared_memory=None,
     parameter_bytes=4096,
     batch_sizes_per_rank=(4, 64),
     rank_counts=(2,),

@@ -14,8 +14,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from search_spaces import AxisValue
+from tests.tuner.transport.direct_transport import direct_transports
 from tuner.strategies import Exchange, Links, Share, Strategy, strategy
-from tuner.transport import MessageTransport, SharedMemoryTransport, Transport
+from tuner.transport import MessageTransport, Transport
 
 LEARNING_RATE = 0.1
 
@@ -104,17 +105,24 @@ def ranks_of(
     *,
     num_parameters: int = 50,
     optimizer: Mapping[str, Any] | None = None,
-    over: type[SharedMemoryTransport] | type[MessageTransport] = SharedMemoryTransport,
+    by_messages: bool = False,
     **knobs: AxisValue,
 ) -> Iterator[list[Rank]]:
-    """Ranks of a strategy, with transports between them."""
-    transports: list[Transport | None] = [None]
-    if num_ranks > 1:
+    """Ranks of a strategy, with transports between them: messages take time, or all arrives at once."""
+    transports: list[Any] = [None]
+    if num_ranks > 1 and not by_messages:
+        transports = list(direct_transports(num_ranks, num_parameters))
+    elif num_ranks > 1:
         store = dist.HashStore()
 
         def opened(rank: int) -> Transport:
-            return over(
-                store, rank=rank, num_ranks=num_ranks, num_elements=num_parameters, dtype=torch.float32
+            return MessageTransport(
+                store,
+                rank=rank,
+                num_ranks=num_ranks,
+                num_elements=num_parameters,
+                dtype=torch.float32,
+                one_host=True,
             )
 
         with ThreadPoolExecutor(num_ranks) as pool:

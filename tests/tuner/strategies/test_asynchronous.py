@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import torch
 
 from search_spaces import STRATEGIES, traits_of
 from tests.tuner.strategies.lockstep import LEARNING_RATE, Rank, ranks_of, rounds, settle
-from tuner.transport import MessageTransport, SharedMemoryTransport
 
 ASYNCHRONOUS = sorted(name for name, traits in STRATEGIES.items() if not traits.barrier)
 SEVERAL = [2, 3, 4, 8]
@@ -110,17 +108,17 @@ def test_checkpoint_restores_everything_to_the_last_bit(name: str, num_ranks: in
                 assert torch.equal(ours, vector)
 
 
-@pytest.mark.parametrize("over", [SharedMemoryTransport, MessageTransport])
+@pytest.mark.parametrize("by_messages", [False, True])
 @pytest.mark.parametrize("name", ASYNCHRONOUS)
-def test_ranks_stay_together_that_would_part_on_their_own(name: str, over: Any) -> None:
+def test_ranks_stay_together_that_would_part_on_their_own(name: str, by_messages: bool) -> None:
     def spread(ranks: list[Rank]) -> float:
         theta = torch.stack([rank.theta for rank in ranks])
         return float((theta - theta.mean(dim=0)).square().mean())
 
-    with ranks_of(name, 4, tau=1, over=over) as ranks:
+    with ranks_of(name, 4, tau=1, by_messages=by_messages) as ranks:
         for _ in range(60):
             rounds(ranks, 1)
-            if over is MessageTransport:
+            if by_messages:
                 time.sleep(0.004)  # what a step takes, so that messages can travel meanwhile
         asynchronous = [Rank(name, {}, None, r, 4, 50, {}) for r in range(4)]
         rounds(asynchronous, 60)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from tuner.transport import MessageTransport, SharedMemoryTransport, Transport
+from tuner.transport import MessageTransport, Transport
+from tuner.transport.rendezvous import LOOPBACK
 
-KINDS = {"shared_memory": SharedMemoryTransport, "messages": MessageTransport}
+KINDS = {"ipc": partial(MessageTransport, one_host=True), "tcp": partial(MessageTransport, host=LOOPBACK)}
 TIMEOUT_SECONDS = 60.0
 
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -24,7 +24,7 @@ from tuner.probes.ranks.checkpoint_state import seed_all
 from tuner.probes.ranks.evaluation import ModelScorer
 from tuner.probes.ranks.gradient_noise import OneRankNoise, part_size
 from tuner.probes.ranks.progress import ProgressReporter
-from tuner.probes.ranks.rank_setup import Prepared, is_out_of_memory, parameter_bytes, prepare, rank_device
+from tuner.probes.ranks.rank_setup import Prepared, is_out_of_memory, parameter_bytes, prepare
 from tuner.probes.ranks.warm_runs import WarmRuns
 from tuner.probes.slice_plan import (
     CHECKPOINTS_FOLDER,
@@ -33,6 +33,7 @@ from tuner.probes.slice_plan import (
     SlicePlan,
     first_evaluation,
 )
+from tuner.transport.rendezvous import rank_device
 
 #: A slice ends after this many seconds of this machine, whatever the virtual clock shows.
 _LONGEST_SECONDS = 30.0

@@ -30,8 +30,8 @@ class ConsistentSnapshot:
     the parts. A rank that stays silent meanwhile is left out. For an evaluation, the leader does not wait for
     the other ranks: they only pause while it lasts.
 
-    The snapshot is consistent over shared memory. Over TCP a push may still travel when all have paused: the
-    checkpoint then lacks that one message, as if it had been lost.
+    A push may still travel when all have paused: the checkpoint then lacks that one message, as if it had
+    been lost.
 
     Args:
         replica: This rank's.
@@ -76,7 +76,6 @@ class ConsistentSnapshot:
             over = membership.of(leader, Field.RELEASED) >= number or membership.of(leader, Field.ENDED) > 0
             if over or membership.leader() != leader:
                 return
-            # In shared memory, a rank's messages arrive before its report that it has paused.
             quiet = settled and membership.all_live(Field.PAUSED, number)
             if quiet and membership.of(leader, Field.SAVE) >= number and membership.own(Field.SAVED) < number:
                 self._write_part(int(number))

@@ -25,12 +25,9 @@ from tuner.probes.ranks.progress import ProgressReporter
 from tuner.probes.ranks.rank_setup import (
     Prepared,
     is_out_of_memory,
-    meeting_store,
     parameter_bytes,
     peak_bytes,
     prepare,
-    process_group,
-    rank_device,
     reset_peak_bytes,
 )
 from tuner.probes.ranks.replica import Replica, rank_timing
@@ -43,7 +40,8 @@ from tuner.probes.slice_plan import (
     first_evaluation,
 )
 from tuner.strategies import Links, strategy
-from tuner.transport import open_transport
+from tuner.transport import MessageTransport
+from tuner.transport.rendezvous import meeting_store, process_group, rank_device
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -72,7 +70,13 @@ def run_slice(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any
             return rank.run_asynchronous()
         # Longer than the prober's own limit, so that a hang is distinguished from a rank that died.
         timeout_seconds = 2 * plan.job.probe.hang_seconds + 30
-        with process_group(context, device, timeout_seconds) as group:
+        with process_group(
+            context.init_method,
+            rank=context.rank,
+            num_ranks=context.num_ranks,
+            device=device,
+            timeout_seconds=timeout_seconds,
+        ) as group:
             return rank.run_in_step(group)
     except Exception as error:
         if is_out_of_memory(error):
@@ -135,8 +139,8 @@ class _Rank:
         context, plan = self._context, self._plan
         model = self._prepared.model(self._device)
         trainable = [p for p in model.parameters() if p.requires_grad]
-        transport = open_transport(
-            meeting_store(context),
+        transport = MessageTransport(
+            meeting_store(context.init_method, rank=context.rank, num_ranks=context.num_ranks),
             rank=context.rank,
             num_ranks=context.num_ranks,
             num_elements=sum(p.numel() for p in trainable),

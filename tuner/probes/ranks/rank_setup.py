@@ -1,33 +1,22 @@
-"""Set up a rank: workload and data (cached between slices), device, process group."""
+"""Set up a rank: workload and data (cached between slices); measure its memory."""
 
 from __future__ import annotations
 
 import copy
 import json
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.distributed.rendezvous import rendezvous
 from torch.utils.data import Dataset
 
-from tuner.domain.errors import ProbeError
 from tuner.domain.workload import Workload
 from tuner.job import load_workload
-from tuner.launchers import RankContext
 from tuner.probes.ranks.checkpoint_state import seed_all
 from tuner.probes.slice_plan import SlicePlan
-
-if TYPE_CHECKING:
-    from torch._C._distributed_c10d import Store
-    from torch.distributed import ProcessGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,78 +69,6 @@ def prepare(plan: SlicePlan) -> Prepared:
 def _seeded_model(workload: Workload, seed: int) -> nn.Module:
     seed_all(seed)
     return workload.model()
-
-
-def rank_device(local_rank: int, *, is_shared: bool = False) -> torch.device:
-    """This rank's device: its own accelerator, or the CPU where there is none.
-
-    Args:
-        local_rank: Place among the ranks of this host.
-        is_shared: Whether it takes turns with others where there are too few; emulated ranks may, since they
-            time nothing.
-
-    Raises:
-        ProbeError: There are accelerators, but not one for this rank.
-    """
-    if not torch.accelerator.is_available():
-        return torch.device("cpu")
-    accelerator = torch.accelerator.current_accelerator()
-    assert accelerator is not None
-    count = torch.accelerator.device_count()
-    if is_shared:
-        local_rank %= count
-    if local_rank >= count:
-        raise ProbeError(
-            f"a rank needs a device of its own, and {local_rank + 1} ranks of this host are running, but "
-            f"torch sees {count} x {accelerator.type}: lower cluster.nodes or cluster.devices_per_node, or "
-            "hide the devices to train on the CPU"
-        )
-    torch.accelerator.set_device_index(local_rank)
-    return torch.device(accelerator.type, local_rank)
-
-
-def meeting_store(context: RankContext) -> Store:
-    """The store in which ranks without a process group find each other; only while they start."""
-    meeting = rendezvous(context.init_method, rank=context.rank, world_size=context.num_ranks)
-    found: tuple[Store, int, int] = next(iter(meeting))
-    return found[0]
-
-
-@contextmanager
-def process_group(
-    context: RankContext, device: torch.device, timeout_seconds: float
-) -> Iterator[ProcessGroup | None]:
-    """All ranks of the job as a process group; None for one rank, which needs none.
-
-    Gradients go over the device's own backend (gloo on the CPU, NCCL with CUDA), control messages
-    over gloo. Leaving it closes this rank's connections, so that the others of a failed one learn
-    of it at once. Models wrapped for the group must be gone by then: where the last reference to a
-    gloo group is the wrapper's, its end waits for a thread while it keeps the interpreter's lock that
-    the thread needs (seen with torch 2.13).
-
-    Args:
-        context: The rank's place.
-        device: Its device.
-        timeout_seconds: How long a collective waits for the slowest rank.
-    """
-    if context.num_ranks == 1:
-        yield None
-        return
-    backend = "gloo"
-    if device.type != "cpu":
-        backend = f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
-    dist.init_process_group(
-        backend,
-        init_method=context.init_method,
-        timeout=timedelta(seconds=timeout_seconds),
-        rank=context.rank,
-        world_size=context.num_ranks,
-        device_id=None if device.type == "cpu" else device,
-    )
-    try:
-        yield dist.group.WORLD
-    finally:
-        dist.destroy_process_group()
 
 
 _PROCESS = Path("/proc/self")

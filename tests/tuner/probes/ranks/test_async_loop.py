@@ -80,7 +80,8 @@ def test_pauses_and_goes_on_with_one_curve_and_clock(
     seconds = [point.training_seconds for point in whole.curve]
     assert seconds == sorted(seconds)
     assert whole.curve[-1].value > 0.8
-    assert 3000 <= whole.samples < 3000 + 64
+    # Ranks without a barrier know what others have seen a moment later, and may each make one step more.
+    assert 3000 <= whole.samples < 3000 + (64 if STRATEGIES[name].barrier else 2 * 64)
     assert [rank.rank for rank in slices[0].ranks] == [0, 1, 2]
     assert whole.lost_ranks == ()
     content = checkpoint(tmp_path)
@@ -148,9 +149,11 @@ def test_one_rank_trains_alike_whatever_the_strategy(
 
 
 def test_timing_makes_its_steps_and_saves_nothing(launcher: LocalLauncher, tmp_path: Path) -> None:
-    measured = run(launcher, tmp_path, of("gossip_push", 2), Until(steps=30), purpose=Purpose.TIMING)
+    job = tiny_job(cluster=SLOWED)
+    measured = run(launcher, tmp_path, of("gossip_push", 2), Until(steps=30), job, Purpose.TIMING)
     assert measured.outcome is Outcome.STOPPED
-    assert 30 <= measured.step <= 31
+    # Each rank makes the step it is in, and perhaps one more before it knows what the other has seen.
+    assert 30 <= measured.step <= 32
     assert measured.curve == ()
     assert measured.batch_seconds is not None
     assert not (tmp_path / "checkpoints").exists()

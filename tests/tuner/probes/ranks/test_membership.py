@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
+from tests.tuner.transport.direct_transport import DirectTransport, Post
 from tuner.probes.ranks.membership import Field, Membership
-from tuner.transport import SharedMemoryTransport
+from tuner.transport.transport import VectorForm
 
 
-class Silence(SharedMemoryTransport):
+class Silence(DirectTransport):
     """A transport whose clock the test holds."""
 
     silent: np.ndarray
@@ -25,13 +24,8 @@ class Silence(SharedMemoryTransport):
 
 @pytest.fixture
 def memberships() -> Iterator[list[Membership]]:
-    store = dist.HashStore()
-
-    def opened(rank: int) -> Silence:
-        return Silence(store, rank=rank, num_ranks=3, num_elements=4, dtype=torch.float32)
-
-    with ThreadPoolExecutor(3) as pool:
-        transports = list(pool.map(opened, range(3)))
+    post, form = Post(3), VectorForm(num_elements=4, dtype=torch.float32)
+    transports = [Silence(post, rank, form) for rank in range(3)]
     silent = np.zeros(3)
     for transport in transports:
         transport.silent = silent
