@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
 
 from tuner.analytic.laws import expected_maximum
 from tuner.analytic.regression import Parameter, Residual, fit
@@ -161,18 +162,14 @@ def fit_overlap(
 
 
 def _overlap(compute: float, exchange: float, whole: float) -> float:
-    """Solves for g by bisection: the longer they take together, the smaller it is."""
-    low, high = 1.0, _LARGEST_OVERLAP
+    """The g, from 1 to `_LARGEST_OVERLAP`, with which both take as long as measured."""
+    larger, smaller = max(compute, exchange), min(compute, exchange)
 
-    def combined(g: float) -> float:
-        larger, smaller = max(compute, exchange), min(compute, exchange)
-        return float(larger * (1 + (smaller / larger) ** g) ** (1 / g))
+    def excess(g: float) -> float:
+        return float(larger * (1 + (smaller / larger) ** g) ** (1 / g)) - whole
 
-    if whole >= combined(low):
-        return low
-    if whole <= combined(high):
-        return high
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if combined(middle) > whole else (low, middle)
-    return 0.5 * (low + high)
+    if excess(1.0) <= 0:
+        return 1.0
+    if excess(_LARGEST_OVERLAP) >= 0:
+        return _LARGEST_OVERLAP
+    return float(brentq(excess, 1.0, _LARGEST_OVERLAP))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -95,11 +95,8 @@ def write_run(
         "rank_samples": list(rank_samples),
         "ranks": list(owns),
     }
-
-    def write(file: BinaryIO) -> None:
-        torch.save(content, file)
-
-    return folder.save(write, {"samples": replica.samples, "step": step}).path
+    position = {"samples": replica.samples, "step": step}
+    return folder.save(lambda file: torch.save(content, file), position).path
 
 
 def save_run(

@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.data import Dataset
 
 from search_spaces import traits_of
 from tuner.domain.checkpoints import CheckpointFolder
 from tuner.domain.data_order import shard
 from tuner.domain.measurement import CurvePoint, Outcome, RankTiming, Spread
-from tuner.domain.workload import Workload
 from tuner.emulation import Emulation, Trained, emulation
 from tuner.launchers import RankContext
 from tuner.probes.ranks.checkpoint_state import seed_all
@@ -63,16 +60,6 @@ def run_emulated_slice(context: RankContext, payload: Mapping[str, Any]) -> dict
         raise
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Scored:
-    """What is scored; implements `Scorable`."""
-
-    model: nn.Module
-    workload: Workload
-    data: Dataset[Any]
-    device: torch.device
-
-
 class _EmulatedSlice:
     """One slice of an emulated probe.
 
@@ -104,11 +91,10 @@ class _EmulatedSlice:
                 computes=not plan.is_timing,
             )
         )
-        scored = _Scored(
-            model=self._run.model, workload=prepared.workload, data=prepared.training_data, device=device
-        )
         self._scorer = ModelScorer(
-            scored,
+            self._run.model,
+            prepared.workload,
+            training_data=prepared.training_data,
             validation_data=prepared.validation_data,
             target=plan.job.goal.target_count(),
             model_path=plan.folder / MODEL_FILE,
@@ -267,12 +253,9 @@ class _EmulatedSlice:
     def _save(self) -> None:
         run = self._run
         content = {"emulation": run.state()}
-
-        def write(file: BinaryIO) -> None:
-            torch.save(content, file)
-
         step = run.samples // self._plan.configuration.batch_size
-        path: Path = self._checkpoints.save(write, {"samples": run.samples, "step": step}).path
+        position = {"samples": run.samples, "step": step}
+        path: Path = self._checkpoints.save(lambda file: torch.save(content, file), position).path
         self._reporter.checkpoint(str(path))
         _warm_runs.keep(self._plan.folder, run, path)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,31 +29,13 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-class Scorable(Protocol):
-    """What a metric is taken of: a model that holds what is scored, and what it is trained on."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The model."""
-
-    @property
-    def workload(self) -> Workload:
-        """What is trained."""
-
-    @property
-    def data(self) -> Dataset[Any]:
-        """The training data."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-
-
 class ModelScorer:
-    """Takes the metric of a model as it stands, and saves the model where it reached the target.
+    """Scores a model with its current parameters, and saves it if it reached the target.
 
     Args:
-        scored: The model and what it is trained on.
+        model: The model.
+        workload: What is trained.
+        training_data: The training data.
         validation_data: What is scored on.
         target: Counts scores past the target.
         model_path: Where the scored model is saved once it reached the target.
@@ -62,25 +44,28 @@ class ModelScorer:
 
     def __init__(
         self,
-        scored: Scorable,
+        model: nn.Module,
+        workload: Workload,
         *,
+        training_data: Dataset[Any],
         validation_data: Dataset[Any],
         target: TargetCount,
         model_path: Path,
         seed: int = 0,
     ) -> None:
-        self._scored, self._data, self._seed = scored, validation_data, seed
-        self._target, self._model_path = target, model_path
+        self._model, self._workload = model, workload
+        self._training_data, self._validation_data = training_data, validation_data
+        self._device = next(model.parameters()).device
+        self._target, self._model_path, self._seed = target, model_path, seed
 
     def value_of_model(self, *, is_mixed: bool) -> float:
-        """The metric of the model as it stands.
+        """The metric of the model with its current parameters.
 
         Args:
             is_mixed: Whether its parameters are an average or a center, which no rank has trained with.
         """
-        scored = self._scored
         fresh = (
-            fresh_batch_norm(scored.model, scored.workload, scored.data, scored.device, self._seed)
+            fresh_batch_norm(self._model, self._workload, self._training_data, self._device, self._seed)
             if is_mixed
             else nullcontext()
         )
@@ -91,26 +76,23 @@ class ModelScorer:
         return value
 
     def is_reached(self, value: float) -> bool:
-        """Takes the score of an evaluation, once; whether the target counts as reached with it."""
+        """Adds the score of an evaluation, once; returns whether the target is now reached."""
         return self._target.is_reached(value)
 
     def _value(self) -> float:
-        scored = self._scored
-        scored.model.eval()
+        self._model.eval()
         try:
-            with torch.no_grad(), undisturbed(scored.device):
-                return _possible(float(scored.workload.score(scored.model, self._data)), scored.workload)
+            with torch.no_grad(), undisturbed(self._device):
+                score = float(self._workload.score(self._model, self._validation_data))
         finally:
-            scored.model.train()
+            self._model.train()
+        _check_score(score, self._workload)
+        return score
 
     def _save_model(self) -> None:
         # On the CPU, so that a machine without the device can load it.
-        state = on_host(self._scored.model.state_dict())
-
-        def write(file: BinaryIO) -> None:
-            torch.save(state, file)
-
-        write_atomically(self._model_path, write)
+        state = on_host(self._model.state_dict())
+        write_atomically(self._model_path, lambda file: torch.save(state, file))
 
 
 class Scorer:
@@ -139,7 +121,9 @@ class Scorer:
     ) -> None:
         self._replica, self._group, self._rank = replica, group, rank
         self._of_model = ModelScorer(
-            replica,
+            replica.model,
+            replica.workload,
+            training_data=replica.data,
             validation_data=validation_data,
             target=target,
             model_path=model_path,
@@ -199,8 +183,8 @@ class Scorer:
         return value, self._of_model.is_reached(value)
 
 
-def _possible(value: float, workload: Workload) -> float:
-    """A score that its metric can have: 97 for an accuracy of 0.97 would count as the target at once.
+def _check_score(value: float, workload: Workload) -> None:
+    """Checks that the metric can have this score: 97 for an accuracy of 0.97 would reach any target.
 
     Raises:
         ValueError: It cannot; the message says what is allowed.
@@ -212,7 +196,6 @@ def _possible(value: float, workload: Workload) -> float:
             f"score returned {value:g}, which {metric.name} cannot be: allowed is {metric.lower:g} to "
             f"{metric.upper:g}. Return it in that unit, or give the workload a metric of its own"
         )
-    return value
 
 
 class NoiseWatch:
