@@ -50,16 +50,16 @@ _UNEVEN_SD = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """Where a search ended.
+    """The end of a search, from which a recommendation is made.
 
     Args:
-        state: What it knew and spent.
-        beliefs: What it believed.
+        state: State of the search.
+        beliefs: Its last forecasts.
         stop: Why it ended.
-        predictions: Every prediction it stored.
-        study_name: Its study.
-        job_path: The job's file.
-        created_at: Seconds since the epoch.
+        predictions: All predictions that it stored.
+        study_name: Name of its study.
+        job_path: Path of the job file.
+        created_at: Time of the recommendation, in seconds since the epoch.
         imported: Runs that were imported for the job; None if there are none.
     """
 

@@ -277,7 +277,7 @@ class Acquisition:
             configuration=self._prospects.configurations[option.index],
             purpose=Purpose.TIMING,
             until=Until(steps=self._state.job.probe.timing_steps, training_seconds=_TIMING_SECONDS),
-            reason="its step time decides",
+            reason="its step time is the main uncertainty",
         )
 
     def before_the_budget_ends(self, option: Option) -> Continue | Start | None:
@@ -340,7 +340,7 @@ class Acquisition:
         has_run = run is not None and (
             run.configuration == configuration or not self._can_transfer(run, configuration)
         )
-        reason = "the best known, to confirm it" if has_run else "expected to be the best, not yet run"
+        reason = "the best so far, to confirm it" if has_run else "expected to be the best, not yet run"
         return self._advance(self.incumbent, Purpose.TRAINING, reason)
 
     def _advance(
@@ -407,4 +407,4 @@ class Acquisition:
         middle = float(prospects.mean_log[index]) + math.log(price[index]) - self.weights.log_incumbent
         spread = 1.645 * math.sqrt(float(prospects.variance_log[index]))
         low, high = math.exp(min(middle - spread, 50.0)), math.exp(min(middle + spread, 50.0))
-        return f"may take {low:.2g} to {high:.2g} times the best known"
+        return f"may cost {low:.2g} to {high:.2g} times as much as the best so far"

@@ -140,7 +140,7 @@ class ModelPolicy:
         continues, from score to score. Another run starts once all runs have trained for a multiple of the
         samples of their first score. The multiple grows with the number of runs (`_FIRST_WAIT`).
         """
-        reason = "no score shows a gain yet: the run that is least far continues"
+        reason = "no score shows a gain yet, so runs continue until one does"
         under_way = state.capacity.probe_ids
         runs = [run for run in state.runs.values() if run.is_open and state.fits(run.configuration)]
         price = prices(state, [run.configuration for run in runs])

@@ -127,7 +127,7 @@ def test_only_what_has_run_is_called_the_best_known(tmp_path: Path, has_run: boo
     action = Acquisition(state, beliefs, beliefs.prospects).go_on()
     if has_run:
         assert isinstance(action, Continue)
-        assert action.reason == "the best known, to confirm it"
+        assert action.reason == "the best so far, to confirm it"
     else:
         assert isinstance(action, Start)
         assert action.configuration == wanted
