@@ -443,7 +443,7 @@ class AsynchronousEmulation(Emulation):
         rank.set_rate(self.samples)
         compute = self._draws.seconds(rank.rank, rank.share.num_samples)
         self._computes[rank.rank] = compute
-        self.clock.announce(self.clock.seconds + compute, self._ENDS, rank.rank)
+        self.clock.schedule(self.clock.seconds + compute, self._ENDS, rank.rank)
 
     def _end_step(self, rank: VirtualRank) -> None:
         now = self.clock.seconds

@@ -1,4 +1,4 @@
-"""The clock of an emulation: it jumps from one event to the next."""
+"""The virtual clock of an emulation: a queue of scheduled events; time jumps from one to the next."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 
 
 class Event(NamedTuple):
-    """Something that will happen.
+    """A scheduled event.
 
-    Of two at the same moment the one that was announced first comes first, so that an emulation does not
-    depend on anything but its seed.
+    Events of the same time happen in the order in which they were scheduled, so that an emulation depends on
+    its seed alone.
 
     Args:
-        seconds: When, on the virtual clock.
-        order: Place among all that were announced.
-        kind: What.
-        rank: To which rank.
-        content: Whatever goes with it: numbers and tensors, so that it survives `torch.save`.
+        seconds: When it happens, on the virtual clock.
+        order: How many events were scheduled before it.
+        kind: What happens.
+        rank: The rank that it happens to.
+        content: Its data: numbers and tensors, so that `torch.save` can store it.
     """
 
     seconds: float
@@ -31,10 +31,10 @@ class Event(NamedTuple):
 
 @dataclass(kw_only=True)
 class EventClock:
-    """Events in order of their time.
+    """The current time, and the events to come.
 
     Args:
-        seconds: Now.
+        seconds: The current time.
     """
 
     seconds: float = 0.0
@@ -43,11 +43,11 @@ class EventClock:
         self._events: list[Event] = []
         self._announced = 0
 
-    def announce(self, seconds: float, kind: str, rank: int, *content: Any) -> None:
-        """Something will happen.
+    def schedule(self, seconds: float, kind: str, rank: int, *content: Any) -> None:
+        """Schedules an event.
 
         Raises:
-            ValueError: Its time has passed.
+            ValueError: The time is in the past.
         """
         if seconds < self.seconds:
             raise ValueError(f"{kind} of rank {rank} would come {self.seconds - seconds:g} s too late")
@@ -55,7 +55,7 @@ class EventClock:
         self._announced += 1
 
     def next_event(self) -> Event:
-        """The next event; the clock then shows its time.
+        """Removes and returns the next event, and sets the clock to its time.
 
         Raises:
             IndexError: No event is scheduled.

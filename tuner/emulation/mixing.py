@@ -1,4 +1,4 @@
-"""How asynchronous virtual ranks mix: peers by the real ranks' own code, a center by the same rules."""
+"""How asynchronous virtual ranks exchange parameters: gossip by real strategies, a center by its rules."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ ARRIVED, SERVED, RESUMES = "arrived", "served", "resumes"
 class Mixing(ABC):
     """What ranks exchange around their steps.
 
-    False tells a rank to wait; an event for it is then scheduled, which `take` answers with True once the
-    rank may resume.
+    If `before_step` or `after_step` returns False, the rank waits for an event: `take` then returns True.
 
     Attributes:
         staleness: Age of what was mixed in, in steps, of the last exchanges.
@@ -48,7 +47,7 @@ class Mixing(ABC):
 
     @abstractmethod
     def take(self, event: Event) -> bool:
-        """Takes an event; whether its rank resumes because of it."""
+        """Handles an event; returns whether its rank resumes."""
 
     @abstractmethod
     def score_vector(self) -> Tensor:
@@ -142,7 +141,7 @@ class PeerMixing(Mixing):
 
 
 class CenterMixing(Mixing):
-    """A server with a center: exchanges in order of arrival, over a link that takes and sends at once.
+    """A server with a center: exchanges in order of arrival, over a link that receives while it sends.
 
     A request takes A to the server, whose link takes one rank's vector at a time, n / w each; the answer
     leaves by the other way, n / w again, and takes A back. Vectors come n / w apart and so leave without
@@ -196,7 +195,7 @@ class CenterMixing(Mixing):
             self._apply(rank, self._serve(rank))
             return True
         self.moved_bytes += 2 * self._flats[rank].num_bytes
-        self._clock.announce(self._clock.seconds + self._cluster.one_way_seconds, ARRIVED, rank)
+        self._clock.schedule(self._clock.seconds + self._cluster.one_way_seconds, ARRIVED, rank)
         return False
 
     def take(self, event: Event) -> bool:
@@ -204,10 +203,10 @@ class CenterMixing(Mixing):
         link = self._cluster.link_seconds(self._flats[rank].num_bytes)
         if event.kind == ARRIVED:
             self._free_at = max(now, self._free_at) + link
-            self._clock.announce(self._free_at, SERVED, rank)
+            self._clock.schedule(self._free_at, SERVED, rank)
             return False
         if event.kind == SERVED:
-            self._clock.announce(now + link + self._cluster.one_way_seconds, RESUMES, rank, self._serve(rank))
+            self._clock.schedule(now + link + self._cluster.one_way_seconds, RESUMES, rank, self._serve(rank))
             return False
         self._apply(rank, event.content[0])
         return True

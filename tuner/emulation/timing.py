@@ -16,7 +16,7 @@ _BLOCK = 256
 
 
 def all_reduce_seconds(cluster: VirtualCluster, num_ranks: int, num_bytes: float) -> float:
-    """Of a ring (see `ring_all_reduce_seconds`); 0 for one rank."""
+    """Seconds of a ring all-reduce (see `ring_all_reduce_seconds`); 0 for one rank."""
     p = np.array(num_ranks)
     law = ring_all_reduce_seconds(
         p, num_bytes, latency=cluster.latency, bytes_per_second=cluster.bytes_per_second
@@ -27,9 +27,8 @@ def all_reduce_seconds(cluster: VirtualCluster, num_ranks: int, num_bytes: float
 class StepDraws:
     """Draws the seconds of every rank's steps; the draws of one rank do not depend on the others.
 
-    Jitter is normal, as the law of the slowest rank takes it: a part that stays with the rank, a part
-    of each step, truncated at a tenth of the mean. Delays are those that real
-    ranks of this seed are given.
+    Jitter is normal, as in the law of the slowest rank: one part is drawn once for each rank, another for
+    each step; a step takes at least a tenth of the mean. Real ranks of this seed have the same delays.
 
     Args:
         cluster: What is drawn from.
@@ -49,11 +48,11 @@ class StepDraws:
         self._normals: list[list[float]] = [[] for _ in range(num_ranks)]
 
     def seconds(self, rank: int, num_samples: int) -> float:
-        """Of the next step of a rank on so many samples."""
+        """Seconds of a rank's next step on so many samples, its delay included."""
         return sum(self.parts(rank, num_samples))
 
     def parts(self, rank: int, num_samples: int) -> tuple[float, float]:
-        """The next step of a rank: its compute, and its delay."""
+        """Seconds of compute and of delay of a rank's next step."""
         cluster, rng = self._cluster, self._rngs[rank]
         mean = cluster.mean_compute_seconds(num_samples)
         factor = self._own[rank]

@@ -65,13 +65,13 @@ class VirtualRank:
         return sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
 
     def set_rate(self, samples: int) -> None:
-        """The learning rate once all ranks have seen so many samples."""
+        """Sets the learning rate that the schedule gives after so many samples of all ranks."""
         factor = self._workload.schedule(samples)
         for group, peak in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
             group["lr"] = peak * factor
 
     def clear_gradient(self) -> None:
-        """Begins a step."""
+        """Clears the gradients before a step."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def add_gradient(self, offset: int, num_samples: int, weight: float) -> None:
@@ -91,12 +91,12 @@ class VirtualRank:
         self.is_finite = self.is_finite and math.isfinite(loss.item())
 
     def add_own_gradient(self) -> None:
-        """The gradient of its own share."""
+        """Computes the gradient of this rank's share of the batch."""
         self.clear_gradient()
         self.add_gradient(self._offset, self.share.num_samples, 1.0)
 
     def make_step(self) -> None:
-        """The optimizer's step."""
+        """Makes the optimizer's step."""
         if self._computes:
             self.optimizer.step()
         self.step += 1

@@ -28,7 +28,8 @@ FETCHED, GIVEN, PUSHED, CONFIRMED, ASKED, ANSWERED = (
     "asked",
     "answered",
 )
-#: A rank stores what it fetched last from so many peers; real ones from all, too much for one memory.
+#: Number of peers whose last fetched vector a rank stores. Real ranks store those of all peers, which would
+#: be too much memory for many virtual ranks in one process.
 MOST_HELD = 8
 
 
@@ -71,7 +72,7 @@ class Mailbox:
         self.unanswered: list[set[int]] = [set() for _ in range(num_ranks)]
 
     def transports(self) -> list[VirtualTransport]:
-        """One for each rank."""
+        """The transports of all ranks, one each."""
         return [VirtualTransport(self, rank) for rank in range(self.num_ranks)]
 
     def publish(self, rank: int, channel: int, tag: int, vector: Tensor) -> None:
@@ -88,12 +89,12 @@ class Mailbox:
             return
         self._fetching.add(key)
         number = self.held[key][0] if key in self.held else 0
-        self.clock.announce(
+        self.clock.schedule(
             self.clock.seconds + self._cluster.one_way_seconds, FETCHED, rank, peer, channel, number
         )
 
     def push(self, sender: int, receiver: int, tag: int, vector: Tensor) -> None:
-        """Sends to a mailbox, now or once what is on its way there has arrived."""
+        """Sends a vector to a mailbox, now or once the push in flight to it has arrived."""
         if (sender, receiver) in self._pushing:
             self._waiting[sender, receiver] = (tag, vector)
             return
@@ -101,15 +102,15 @@ class Mailbox:
         self.send(sender, PUSHED, receiver, tag, vector)
 
     def send(self, sender: int, kind: str, receiver: int, *content: Any) -> None:
-        """Puts a vector on its way."""
+        """Sends a vector over the links of both ranks."""
         link = self._cluster.link_seconds(self.num_bytes)
         self._sent_at[sender] = max(self.clock.seconds, self._sent_at[sender]) + link
         arrives = max(self._sent_at[sender] + self._cluster.one_way_seconds, self._taken_at[receiver] + link)
         self._taken_at[receiver] = arrives
-        self.clock.announce(arrives, kind, receiver, sender, *content)
+        self.clock.schedule(arrives, kind, receiver, sender, *content)
 
     def deliver(self, event: Event) -> None:
-        """Takes an event of one of its kinds."""
+        """Handles the event of a message that arrives."""
         rank, (peer, *content) = event.rank, event.content
         match event.kind:
             case "fetched":
@@ -124,7 +125,7 @@ class Mailbox:
                 self._store_pushed((rank, peer, channel), (content_of[0], content_of[1], content_of[2]))
             case "pushed":
                 self.pushed[rank][peer] = (content[0], content[1])
-                self.clock.announce(event.seconds + self._cluster.one_way_seconds, CONFIRMED, peer, rank)
+                self.clock.schedule(event.seconds + self._cluster.one_way_seconds, CONFIRMED, peer, rank)
             case "confirmed":
                 self._pushing.discard((rank, peer))
                 if (rank, peer) in self._waiting:

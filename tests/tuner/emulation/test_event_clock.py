@@ -11,8 +11,8 @@ def kinds(clock: EventClock, count: int) -> list[tuple[float, str, int]]:
 
 def test_events_come_in_order_of_their_time() -> None:
     clock = EventClock()
-    clock.announce(2.0, "b", 0)
-    clock.announce(1.0, "a", 1)
+    clock.schedule(2.0, "b", 0)
+    clock.schedule(1.0, "a", 1)
     assert kinds(clock, 2) == [(1.0, "a", 1), (2.0, "b", 0)]
     assert clock.seconds == 2.0
 
@@ -20,20 +20,20 @@ def test_events_come_in_order_of_their_time() -> None:
 def test_of_two_at_one_moment_the_first_announced_comes_first() -> None:
     clock = EventClock()
     for rank in (3, 1, 2):
-        clock.announce(1.0, "ends", rank)
+        clock.schedule(1.0, "ends", rank)
     assert [rank for _, _, rank in kinds(clock, 3)] == [3, 1, 2]
 
 
 def test_what_has_passed_cannot_be_announced() -> None:
     clock = EventClock(seconds=5.0)
     with pytest.raises(ValueError, match=r"ends of rank 2 would come 1 s too late"):
-        clock.announce(4.0, "ends", 2)
+        clock.schedule(4.0, "ends", 2)
 
 
 def test_it_goes_on_from_its_state() -> None:
     clock, again = EventClock(), EventClock()
     for rank, seconds in enumerate((3.0, 1.0, 1.0, 2.0)):
-        clock.announce(seconds, "ends", rank, rank * 10)
+        clock.schedule(seconds, "ends", rank, rank * 10)
     clock.next_event()
     again.load(clock.state())
     assert again.seconds == 1.0

@@ -24,7 +24,7 @@ class Post:
 
     def until(self, seconds: float) -> None:
         """Goes on to a moment."""
-        self.clock.announce(seconds, "stop", 0)
+        self.clock.schedule(seconds, "stop", 0)
         while (event := self.clock.next_event()).kind != "stop":
             self.mailbox.deliver(event)
 

@@ -101,7 +101,7 @@ class AsynchronousRunner:
         self._has_led = membership.rank == 0
 
     def run(self) -> Outcome:
-        """Trains until the slice's end; the leader saves the run unless it went astray."""
+        """Trains until the slice's end; the leader saves the run unless it diverged."""
         self._start()
         while (outcome := self._ended()) is Outcome.RUNNING:
             if self._snapshot.is_asked_for():
@@ -174,7 +174,7 @@ class AsynchronousRunner:
         membership.poll()
 
     def _may_start(self) -> bool:
-        """For the leader: whether all live ranks are ready; for the others: whether it reported so."""
+        """For the leader, whether all live ranks are ready; for others, whether the leader has started."""
         membership = self.membership
         if membership.leads and membership.own(Field.STARTED) < 1:
             return membership.all_live(Field.READY, 1)
@@ -218,7 +218,7 @@ class AsynchronousRunner:
             non_finite=float(not is_finite),
             **usual,
         )
-        self._stand()
+        self._set_position()
         self.reporter.alive("training")
 
     def _ended(self) -> Outcome:
@@ -238,7 +238,7 @@ class AsynchronousRunner:
             )
 
     def _lead(self) -> bool:
-        """What the leader does between two steps; whether it did something others must be looked at for."""
+        """Does the leader's work between two steps; returns whether the slice may have ended."""
         membership = self.membership
         if not self._has_led:
             # Curve and clock continue from the previous leader.
@@ -313,7 +313,7 @@ class AsynchronousRunner:
             self._unsettled.append((self.clock.num_steps, point))
         else:
             self._resend_unsettled()
-        self._stand()
+        self._set_position()
         self.reporter.curve(point)
 
     def _set_evaluation(self, samples: int) -> None:
@@ -399,9 +399,9 @@ class AsynchronousRunner:
         self.reporter.checkpoint(str(path))
         self._saved_seconds, self._saved_samples = self.seconds, self.membership.total_samples
 
-    def _stand(self) -> None:
+    def _set_position(self) -> None:
         total = self.membership.total_samples
-        self.reporter.stand(
+        self.reporter.set_position(
             step=total // self.replica.batch_size,
             samples=total,
             training_seconds=self.seconds,

@@ -27,8 +27,8 @@ class ClockState:
     """The training clock in a checkpoint.
 
     Args:
-        training_seconds: Where it stands.
-        typical_step_seconds: A settled step on these ranks; None where it is not known.
+        training_seconds: Its time, in seconds.
+        typical_step_seconds: Duration of a settled step on these ranks; None if unknown.
     """
 
     training_seconds: float = 0.0
@@ -168,7 +168,7 @@ def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, 
 
 
 def on_host(state: Any) -> Any:
-    """A state with its tensors on the CPU; those that are there already are not copied."""
+    """A copy of a state with all tensors on the CPU; tensors that are there already are shared."""
     if isinstance(state, Tensor):
         return state.cpu()
     if isinstance(state, dict):
@@ -227,7 +227,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Brings back what `random_state` gave; a device that it does not know is seeded from torch's seed."""
+    """Restores what `random_state` returned; a device without a saved state is seeded from torch's seed."""
     version, words, gauss_next = state["python"]
     random.setstate((version, tuple(words), gauss_next))
     name, keys, position, has_gauss, gauss = state["numpy"]
@@ -244,7 +244,7 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Whatever is drawn within does not change what is drawn afterwards."""
+    """Context that restores the states of all random generators at its end."""
     state = random_state(device)
     try:
         yield

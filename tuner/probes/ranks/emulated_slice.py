@@ -227,7 +227,7 @@ class _EmulatedSlice:
             samples=run.samples,
             value=value,
         )
-        reporter.stand(
+        reporter.set_position(
             step=point.step,
             samples=point.samples,
             training_seconds=run.seconds,

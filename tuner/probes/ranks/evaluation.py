@@ -287,7 +287,7 @@ _LARGEST_BATCH = 128
 def fresh_batch_norm(
     model: nn.Module, workload: Workload, data: Dataset[Any], device: torch.device, seed: int
 ) -> Iterator[None]:
-    """Within it, running statistics are those of the present parameters on some training data.
+    """Context in which batch-norm statistics are estimated for the current parameters.
 
     As `torch.optim.swa_utils.update_bn` does, by a plain mean over a few batches (Izmailov et al. 2018,
     section 3.3). Models without such statistics are left alone. Afterwards all buffers are as before.

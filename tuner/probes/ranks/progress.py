@@ -33,7 +33,9 @@ class ProgressReporter:
         """Since the rank's function was entered."""
         return time.perf_counter() - self._entered
 
-    def stand(self, *, step: int, samples: int, training_seconds: float, scoring_seconds: float) -> None:
+    def set_position(
+        self, *, step: int, samples: int, training_seconds: float, scoring_seconds: float
+    ) -> None:
         """Stores the run's position for the messages to come."""
         self._status = {
             "step": step,

@@ -156,7 +156,7 @@ class StepSeconds:
 
     @property
     def compute(self) -> float:
-        """The rest: forward, backward, optimizer."""
+        """The remaining time: forward, backward, optimizer."""
         return max(0.0, self.step - self.input - self.sync)
 
 
@@ -212,7 +212,7 @@ class StepTimer:
 
 
 def rank_timing(steps: Sequence[StepSeconds], *, rank: int, batch_size: int) -> RankTiming | None:
-    """The spreads of a rank's steps, warm-up left out; None where no step was made."""
+    """The spreads of a rank's step times without its warm-up; None if it made no step."""
     if not steps:
         return None
     settled = steps[settled_from([step.step for step in steps]) :]

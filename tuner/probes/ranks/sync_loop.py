@@ -89,7 +89,7 @@ class SliceRunner:
         return self.clock.seconds
 
     def run(self) -> Outcome:
-        """Trains until the slice's end, and saves the run unless it went astray."""
+        """Trains until the slice's end, and saves the run unless it diverged."""
         outcome = self._score_untrained()
         self.reporter.started(
             setup_seconds=self.reporter.seconds_since_entry - self.scorer.seconds,
@@ -117,7 +117,7 @@ class SliceRunner:
         self.steps.extend(steps[: max(0, MOST_STEPS_STORED - len(self.steps))])
         self.exchanged_bytes += sum(exchange.exchanged_bytes for exchange in exchanges)
         self._last_chunk = num_steps
-        self._stand()
+        self._set_position()
         if not is_finite:
             return Outcome.DIVERGED
         if self.plan.is_timing:
@@ -168,7 +168,7 @@ class SliceRunner:
             self._unsettled.append((self.clock.num_steps, point))
         else:
             self._resend_unsettled()
-        self._stand()
+        self._set_position()
         if self.rank == 0:
             self.reporter.curve(point)
         self.reporter.progress("training")
@@ -254,8 +254,8 @@ class SliceRunner:
             dist.broadcast(torch.zeros(1), src=0, group=self.group)
         self._saved_seconds, self._saved_step = self.clock.seconds, self.replica.step
 
-    def _stand(self) -> None:
-        self.reporter.stand(
+    def _set_position(self) -> None:
+        self.reporter.set_position(
             step=self.replica.step,
             samples=self.replica.samples,
             training_seconds=self.clock.seconds,
