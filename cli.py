@@ -1,4 +1,4 @@
-"""The command line: its commands, errors and exit codes; torch is imported only when something trains."""
+"""The command line: commands, their options, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -105,7 +105,6 @@ def run(
     output_format: FormatOption = Format.TABLE,
 ) -> None:
     """Tune a job: search, train, recommend, report. Called again, it resumes."""
-    from tuner.report import recommendation_text
     from tuner.service.opening import default_output
     from tuner.service.run import RunOptions, run_job
 
@@ -122,7 +121,7 @@ def run(
         result = run_job(opened, store, options, listen)
     recommendation = result.recommendation
     if output_format is Format.TABLE:
-        typer.echo(recommendation_text(recommendation))
+        typer.echo(result.text)
         typer.echo(f"report: {result.files['report.html']}")
     elif output_format is Format.JSON:
         typer.echo(json.dumps(recommendation.to_dict(), indent=2))
@@ -153,46 +152,29 @@ def train(
     output_format: FormatOption = Format.TABLE,
 ) -> None:
     """Train one configuration to the job's target, without a search. Called again, it resumes."""
-    from search_spaces import Configuration
-    from tuner.advice.recommend import trained_model
-    from tuner.job import configuration_with_knobs
-    from tuner.search.state import run_of
     from tuner.service.opening import default_output, require_training
-    from tuner.service.reporting import not_arrived
-    from tuner.service.training import train_configuration
+    from tuner.service.reporting import training_rows
+    from tuner.service.training import chosen_configuration, train_configuration
 
     opened = opened_job(job)
     require_training(opened)
-    counts, space = opened.cluster.node_counts, opened.job.space
-    if nodes is None:
-        if len(counts) > 1:
-            listed = ", ".join(map(str, counts))
-            raise JobError(f"{job}: --nodes is missing: the job allows {listed} nodes; choose one of them")
-        nodes = counts[0]
-    if strategy is None:
-        strategy = space.strategy[0] if space and len(space.strategy) == 1 else "all_reduce"
-    try:
-        configuration = configuration_with_knobs(
-            Configuration(nodes=nodes, batch_size=batch_size, learning_rate=learning_rate, strategy=strategy),
-            tau=tau,
-            beta=beta,
-            outer_learning_rate=outer_learning_rate,
-            outer_momentum=outer_momentum,
-        )
-    except ValueError as error:
-        raise JobError(f"{job}: {error}") from error
+    configuration = chosen_configuration(
+        opened,
+        nodes=nodes,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        strategy=strategy,
+        knobs={
+            "tau": tau,
+            "beta": beta,
+            "outer_learning_rate": outer_learning_rate,
+            "outer_momentum": outer_momentum,
+        },
+    )
     folder = output or default_output(opened.job)
     with study_store(storage, job) as store, shown_progress() as listen:
         state = train_configuration(opened, store, configuration, folder, listen)
-    trained = run_of(state, configuration)
-    if trained is None or trained.seconds_to_target is None:
-        raise not_arrived(configuration, state)
-    rows: list[dict[str, Any]] = [
-        {"name": "training seconds to target", "value": round(trained.seconds_to_target, 3)},
-        {"name": "samples to target", "value": trained.samples_to_target},
-        {"name": "trained model", "value": trained_model(trained)},
-    ]
-    print_rows(rows, output_format)
+    print_rows(training_rows(configuration, state), output_format)
 
 
 def status(job: JobPath, storage: StorageUrl = None, output_format: FormatOption = Format.TABLE) -> None:
@@ -290,8 +272,7 @@ def import_runs(
     storage: StorageUrl = None,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
-    """Import curves that exist already as past runs of a job: a prior, never a result."""
-    from tuner.past_runs.mapping import mapping_text
+    """Import curves of past runs for a job. They inform the search, and are never its result."""
     from tuner.service.importing import ImportOptions, import_rows, read_past_runs, summary_words
 
     opened = opened_job(job)
@@ -302,7 +283,7 @@ def import_runs(
         same_hardware=same_hardware,
     )
     read = read_past_runs(opened, options, ask if sys.stdin.isatty() and sys.stderr.isatty() else None)
-    say(f"mapping:\n{mapping_text(read.mapping.model_dump(exclude_unset=True))}")
+    say(f"mapping:\n{read.mapping_text}")
     if dry_run:
         rows = import_rows(opened, read, None)
     else:
@@ -357,7 +338,7 @@ def export(
 
 
 def _export_line(job: Path, target: LaunchTarget, **others: object) -> str:
-    """The export's command line, to be repeated; without the database URL, which may hold a password."""
+    """Command line that repeats the export, without the database URL, which may contain a password."""
     flags = [f"--{name}={value}" for name, value in others.items() if value is not None]
     return shlex.join(["paceline", "export", str(job), "--target", target.value, *flags])
 
@@ -365,7 +346,7 @@ def _export_line(job: Path, target: LaunchTarget, **others: object) -> str:
 def upgrade(
     url: Annotated[str, typer.Argument(help="SQLAlchemy URL of the study database.", show_default=False)],
 ) -> None:
-    """Upgrade a study database to the tables of this version; its contents are kept."""
+    """Upgrade a study database to the tables of this version. Its contents stay."""
     from storage import open_storage
 
     open_storage(url).close()
@@ -381,7 +362,7 @@ database.command()(upgrade)
 
 
 def opened_job(path: Path, *, budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:
-    """The job; flags and environment override the file."""
+    """Reads a job. Flags and environment variables override its budget."""
     from tuner.service.opening import open_job
 
     return open_job(path, time_budget=budget, max_dollars=max_dollars)
@@ -389,7 +370,7 @@ def opened_job(path: Path, *, budget: str | None = None, max_dollars: float | No
 
 @contextmanager
 def study_store(url: str | None, job: Path, *, to_read: bool = False) -> Iterator[Storage]:
-    """The study database; a command that only reads does not create one."""
+    """Opens the study database. With `to_read` it must exist already."""
     from storage import open_storage
     from tuner.service.opening import default_storage_url
 
@@ -398,14 +379,14 @@ def study_store(url: str | None, job: Path, *, to_read: bool = False) -> Iterato
     if to_read and url.startswith("sqlite:///") and file.parent.is_dir() and not file.exists():
         raise JobError(
             f"{job}: there is no study of this job here yet, and no database {file}; `paceline run {job}` "
-            "starts one, or name its database with --storage"
+            "starts one. If it is in another database, name that with --storage"
         )
     with open_storage(url) as store:
         yield store
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs a command and exits with its code; errors are one message on stderr, not a traceback."""
+    """Runs a command and exits with its code. Errors are one message on stderr, without a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
@@ -415,13 +396,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
-        # Typer's usage errors have their own message and exit code.
+        # Usage errors of Typer print their own message.
         show = getattr(error, "show", None)
         if show is None:
             raise
         show()
         sys.exit(getattr(error, "exit_code", 2))
-    # Typer turns an interrupt into this exit code, without a message.
+    # Typer returns this exit code for an interrupt, without a message.
     if code == INTERRUPTED:
         typer.echo("paceline: interrupted; run the same command to resume", err=True)
     sys.exit(code if isinstance(code, int) else 0)

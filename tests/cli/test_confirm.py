@@ -60,13 +60,13 @@ def test_a_job_without_present_settings_is_refused(folder: Path, paceline: Comma
     assert ended.code == 2
     assert ended.stdout == ""
     assert "job.toml: --confirm compares" in ended.stderr
-    assert "[baseline] is absent" in ended.stderr
+    assert "[baseline] is missing" in ended.stderr
 
 
 def test_a_recording_is_refused(folder: Path, paceline: Command) -> None:
     ended = paceline("run", write_job(folder), "--confirm", 2)
     assert ended.code == 2
-    assert "a recording has one run of each configuration" in ended.stderr
+    assert "a recording has only one run of each configuration" in ended.stderr
 
 
 def test_no_seed_is_refused(folder: Path, paceline: Command) -> None:
@@ -83,7 +83,7 @@ def test_a_command_without_a_seed_is_confirmed_with_a_warning(folder: Path, pace
     found = json.loads(ended.stdout)["confirmation"]
     assert found["uses_seed"] is False
     assert found["speedup"] > 1.5
-    assert "warning: --confirm: the command takes no {seed}" in ended.stderr
+    assert "warning: --confirm: the command has no {seed}" in ended.stderr
 
 
 @pytest.mark.slow

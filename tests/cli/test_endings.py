@@ -57,7 +57,7 @@ def test_all_that_is_wrong_in_a_job_file_is_reported_at_once(workplace: Workplac
     ("fault", "words"),
     [
         ("no data", ["the lines are not in /data/lines; get them with `fetch lines`"]),
-        ("broken data", ["job.toml: workload.path", "cannot give its data: KeyError: 'lines'"]),
+        ("broken data", ["job.toml: workload.path", "cannot load its data: KeyError: 'lines'"]),
         ("empty data", ["the training data are empty"]),
     ],
 )
@@ -153,7 +153,7 @@ def test_usage_errors_show_how_the_command_is_used(
     [
         (
             ["--budget", "soon"],
-            "--budget = soon, as a flag or from the environment: 'soon' is not a duration",
+            "--budget = soon (flag or environment variable): 'soon' is not a duration",
         ),
         (["--budget", "-5m"], "'-5m' is not a duration"),
         (["--max-dollars", "5"], "needs cluster.dollars_per_node_hour above 0"),

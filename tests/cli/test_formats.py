@@ -128,7 +128,7 @@ def test_a_workload_that_changed_since_is_said_to_have_changed(
     ended = paceline("status", other.job.name, "--storage", f"sqlite:///{at.folder / 'paceline.db'}")
     assert ended.code == 2
     assert "the workload's code or parameters" in ended.stderr
-    assert "changed since the studies of tiny" in ended.stderr
+    assert "changed since the last study of tiny" in ended.stderr
 
 
 def test_flags_stand_above_the_environment_and_that_above_the_file(

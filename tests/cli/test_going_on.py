@@ -125,7 +125,7 @@ def assert_went_on(
 def assert_recommended(ended: Ended, place: Workplace) -> None:
     assert ended.code == 0, ended.stderr
     assert "Recommended for tiny" in ended.stdout
-    assert "is being worked on" not in ended.stderr
+    assert "is in use by" not in ended.stderr
     place.assert_nobody_left()
 
 
@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_without_waiting(
     assert any(probe.lease is not None for probe in workplace.study()[1])
     again = workplace.call("run", "job.toml")
     assert_recommended(again, workplace)
-    assert "resuming a study that spent" in again.stderr
+    assert "resuming a study that has spent" in again.stderr
     assert_went_on(before, workplace.study()[1])
 
 
@@ -219,7 +219,7 @@ def test_a_second_tuner_on_the_same_study_is_refused_and_harms_nothing(
         os.kill(started[0].pid, signal.SIGCONT)
     assert second.code == 6
     assert second.stdout == ""
-    assert "study tiny is being worked on by" in second.stderr
+    assert "study tiny is in use by" in second.stderr
     assert f":{started[0].pid}" in second.stderr
     assert "--fresh" in second.stderr
     _, err = started[0].communicate(timeout=90)

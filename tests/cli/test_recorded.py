@@ -85,7 +85,7 @@ def test_train_says_plainly_that_nothing_can_be_trained(job: Path, paceline: Com
     flags = ["--nodes", what.nodes, "--batch-size", what.batch_size, "--learning-rate", what.learning_rate]
     ended = paceline("train", job, *flags, "--strategy", "sync")
     assert ended.code == 2
-    assert "a recorded job replays what was measured and trains nothing" in ended.stderr
+    assert "a recorded job replays measured runs and cannot train" in ended.stderr
 
 
 @pytest.mark.slow

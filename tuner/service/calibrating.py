@@ -1,4 +1,4 @@
-"""The use case `calibrate`: measure steps and links of the available nodes."""
+"""Measure step times and links of the available nodes (`paceline calibrate`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tuner.service.check_command import tiny_configuration
 from tuner.service.launchers import job_launcher, passing_folder
 from tuner.service.opening import OpenedJob, checked_workload, hardware, require_training
 
-#: More nodes than this say nothing new of a link, and take long to start.
+#: Maximum number of nodes that are measured: more take long to start and show nothing new.
 _MOST_NODES = 8
 Listen = Callable[[str], None]
 
@@ -37,29 +37,29 @@ def calibrate_job(
     listen: Listen = lambda _words: None,
     make_launcher: Callable[[OpenedJob], Launcher] | None = None,
 ) -> Constants:
-    """Measures steps of the job's workload, and links, on the available nodes.
+    """Measures the step times of a job's workload and the links between its nodes.
 
     Args:
         opened: The job.
-        num_nodes: Number of nodes; by default as many as have cores, or on other hosts all that the
-            job may use; at least two.
-        effort: How long it is measured.
-        listen: Receives what is being measured.
-        make_launcher: Starts the ranks; the job's own launcher by default.
+        num_nodes: Number of nodes, at least 2. By default as many as the cores of this machine allow, or on
+            other hosts all nodes of the job.
+        effort: How long each measurement takes.
+        listen: Receives the name of each measurement when it starts.
+        make_launcher: Creates the launcher; the job's own launcher by default.
 
     Raises:
-        JobError: The job replays a recording, its workload cannot be built, or there are no two nodes.
+        JobError: The job replays a recording, its workload cannot be built, or it has only one node.
         ProbeError: A rank failed.
     """
     require_training(opened)
     if num_nodes is not None and num_nodes < 2:
         raise JobError(
-            f"--nodes {num_nodes}: links are measured between nodes; allowed is 2 or more (with the local "
-            "launcher nodes are processes of this machine)"
+            f"--nodes {num_nodes}: links are measured between nodes, so at least 2 are needed (nodes of the "
+            "local launcher are processes of this machine)"
         )
     _, num_samples = checked_workload(opened)
     plan = calibration_plan(opened, num_nodes=num_nodes, num_samples=num_samples, effort=effort or Effort())
-    # The folder must exist longer than the launcher, whose last messages to ranks pass through it.
+    # The folder must outlive the launcher, which sends its last messages to ranks through it.
     with passing_folder(opened, "calibrate") as folder:
         launcher = make_launcher(opened) if make_launcher is not None else job_launcher(opened)
         try:
@@ -71,13 +71,13 @@ def calibrate_job(
 def calibration_plan(
     opened: OpenedJob, *, num_nodes: int | None, num_samples: int, effort: Effort
 ) -> CalibrationPlan:
-    """What is measured for a job.
+    """The measurements for a job.
 
     Args:
         opened: The job.
-        num_nodes: Number of nodes; None for as many as have cores, on other hosts for all that a job may use.
-        num_samples: Of its training data.
-        effort: How long it is measured.
+        num_nodes: Number of nodes; None for the default of `calibrate_job`.
+        num_samples: Number of samples in the training data.
+        effort: How long each measurement takes.
     """
     job, devices = opened.job, opened.job.cluster.devices_per_node
     largest = num_nodes or _nodes_at_hand(opened)
@@ -115,17 +115,17 @@ def _nodes_at_hand(opened: OpenedJob) -> int:
 
 
 def section_of(constants: Constants, opened: OpenedJob) -> str:
-    """The `[cluster.machine]` section, with a comment on how it was made."""
+    """The section `[cluster.machine]` as TOML, with a comment that names the command."""
     nodes = max(constants.rank_counts) // opened.job.cluster.devices_per_node
     made_by = (
         f"Measured by `paceline calibrate {opened.path.name} --nodes {nodes}` on {hardware()}.\n"
-        'It goes with [probe] kind = "emulated".'
+        'Use it with [probe] kind = "emulated".'
     )
     return machine_section(constants, made_by=made_by)
 
 
 def constants_rows(constants: Constants) -> list[dict[str, Any]]:
-    """Rows of (what, value, low, high), for a person."""
+    """Rows with the keys what, value, low and high, to print as a table."""
     rows = [
         _row("fixed seconds of a step", constants.fixed_seconds),
         _row("seconds a sample", constants.seconds_per_sample),
@@ -151,10 +151,10 @@ def constants_data(constants: Constants) -> dict[str, Any]:
 
 
 def write_section(path: Path, text: str) -> None:
-    """Writes the section to a file of its own.
+    """Writes the section to a file.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageError: The file cannot be written.
     """
     try:
         path.write_text(text, encoding="utf-8")
@@ -163,10 +163,10 @@ def write_section(path: Path, text: str) -> None:
 
 
 def check_free(path: Path) -> None:
-    """Checks, before anything is measured, that a file does not exist and can be created.
+    """Checks, before the measurements, that a file does not exist and can be created.
 
     Raises:
-        JobError: It exists.
+        JobError: The file exists.
         StorageError: Its folder does not exist.
     """
     if path.exists():

@@ -1,4 +1,4 @@
-"""Train the recommendation and the present settings with new seeds, and compare them (`run --confirm`)."""
+"""Compare the recommendation with the present settings by training both with new seeds (`--confirm`)."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ SEED_STEP = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """What is compared, and which study's answer it confirms.
+    """The two configurations that are compared.
 
     Args:
         opened: The job.
-        study_name: The search's study.
-        recommended: The recommendation.
+        study_name: Name of the study that made the recommendation.
+        recommended: The recommended configuration.
         present: The present settings.
     """
 
@@ -50,16 +50,16 @@ class _Pair:
     present: Configuration
 
     def seeded(self, number: int) -> OpenedJob:
-        """The job with its seed number `number`, counted from 1; 0 is the search's own."""
+        """The job with its seed number `number`, counted from 1; number 0 is the seed of the search."""
         seed = self.opened.job.seed + SEED_STEP * number
         return replace(self.opened, job=self.opened.job.model_copy(update={"seed": seed}))
 
     def job(self, number: int, configuration: Configuration) -> Job:
-        """The job of one training."""
+        """The job of one training with seed number `number`."""
         return job_of_one(self.seeded(number), configuration)
 
     def fingerprint(self, number: int, configuration: Configuration) -> str:
-        """Names one training. Both configurations enter, so that both of a pair are trained in turn."""
+        """Identifies one training. It depends on both configurations, so that pairs are never mixed."""
         parts = [
             self.opened.fingerprint,
             self.study_name,
@@ -72,21 +72,21 @@ class _Pair:
 
 
 def require_confirmable(opened: OpenedJob) -> None:
-    """Checks that a job has two configurations that can be trained with several seeds.
+    """Checks that a job can be confirmed.
 
     Raises:
-        JobError: It replays a recording, or states no present settings that can run.
+        JobError: The job replays a recording, or has no present settings that can run.
     """
     if opened.job.recording() is not None:
         raise JobError(
-            f"{opened.path}: --confirm trains with new seeds, but a recording has one run of each "
-            "configuration; use --confirm with a job that trains"
+            f"{opened.path}: --confirm trains with new seeds, but a recording has only one run of each "
+            "configuration. Use --confirm with a job that trains"
         )
     present = opened.job.baseline_configuration()
     if present is None:
         raise JobError(
             f"{opened.path}: --confirm compares the recommendation with your present settings, but the "
-            "section [baseline] is absent; state batch_size and learning_rate there"
+            "section [baseline] is missing. Add it with batch_size and learning_rate"
         )
     job_of_one(opened, present)
 
@@ -104,22 +104,23 @@ def confirm(
 ) -> None:
     """Trains the recommendation and the present settings in turn, once with each seed.
 
-    Each training is a study of its own (`NAME.confirm`), so that neither a search nor its models see it.
-    Trainings that have ended are not repeated; one that was interrupted resumes. The first fault ends the
-    confirmation; called again, it resumes.
+    Each training is a study of its own (`NAME.confirm`), which searches and their models ignore. Trainings
+    that have ended are not repeated, and an interrupted one is resumed. The first fault ends the
+    confirmation; a second call resumes it.
 
     Args:
         opened: The job.
-        store: Where the trainings are stored.
-        state: What the search knew, for the expected cost.
-        recommendation: The answer to confirm.
+        store: Stores the trainings.
+        state: State of the search, for the expected cost.
+        recommendation: The recommendation to confirm.
         num_seeds: Number of seeds.
-        folder: The output folder; exists.
+        folder: The output folder, which exists.
         listen: Receives events.
-        make_prober: Creates the prober of each training: both start from new processes.
+        make_prober: Creates a prober for each training, so that all start with new processes.
 
     Raises:
-        StorageError: Another tuner works on a training, or store or folder cannot be read or written.
+        StorageError: Another process works on a training, or the store or the folder cannot be read or
+            written.
     """
     pair = _pair(opened, recommendation)
     if pair is None:
@@ -174,10 +175,10 @@ def _train(
     listen: Listener,
     make_prober: Callable[[OpenedJob], Prober],
 ) -> str | None:
-    """Trains one configuration with one seed to the target, or to its limit.
+    """Trains one configuration with one seed until the target or its time limit.
 
     Returns:
-        The fault that ended it, in words; None if it ended otherwise.
+        The fault that ended the training, in words; None if there was no fault.
     """
     job = pair.job(number, configuration)
     study = store.ledger.open_study(
@@ -202,27 +203,27 @@ def _train(
         return f"{ended.stop.reason}. {last_fault(ended.state)}"
     run = run_of(ended.state, configuration)
     if run is not None and run.is_open:
-        # Its limit is part of the result: it does not resume under another one.
+        # The time limit is part of the result, so the training must not resume with another one.
         store.ledger.end_probe(run.probe.probe_id, Outcome.STOPPED, ended.stop.reason)
     return None
 
 
-#: What is said of a command that does not get the seed.
+#: Warning for a command without the placeholder {seed}.
 NO_SEED = (
-    "the command takes no {seed}, so every training uses the script's own seed: if that is fixed, the spread "
-    "is that of the machine alone"
+    "the command has no {seed}, so every training uses the script's own seed. If that seed is fixed, the "
+    "measured spread is that of the machine alone"
 )
 
 
 def stored_confirmation(
     ledger: Ledger, opened: OpenedJob, recommendation: Recommendation
 ) -> Confirmation | None:
-    """The comparison of all trainings that a study's answer has; None if none was started.
+    """The comparison from all stored trainings of a recommendation; None if none was started.
 
     Args:
-        ledger: Where they are stored.
+        ledger: Stores the trainings.
         opened: The job.
-        recommendation: The answer.
+        recommendation: The recommendation.
     """
     pair = _pair(opened, recommendation)
     if pair is None or opened.job.recording() is not None:
@@ -259,7 +260,7 @@ def stored_confirmation(
 
 
 def _pair(opened: OpenedJob, recommendation: Recommendation) -> _Pair | None:
-    """What is compared; None without present settings, or if they are the recommendation."""
+    """The pair to compare; None if there are no present settings, or if they are the recommendation."""
     present, choice = opened.job.baseline_configuration(), recommendation.choice.configuration
     if present is None or present == choice:
         return None
@@ -271,14 +272,14 @@ def _study_name(opened: OpenedJob) -> str:
 
 
 def _studies(ledger: Ledger, opened: OpenedJob) -> dict[str, StudyRecord]:
-    """The studies of all confirming trainings of a job, by fingerprint."""
+    """The studies of all confirmation trainings of a job, by fingerprint."""
     return {s.fingerprint: s for s in ledger.studies() if s.job_name == _study_name(opened)}
 
 
 def _state(
     ledger: Ledger, pair: _Pair, number: int, configuration: Configuration, study: StudyRecord
 ) -> SearchState:
-    # The size of the data set is of no account: nothing is predicted from this state.
+    # Nothing is predicted from this state, so the size of the training set does not matter.
     return read_state(
         pair.job(number, configuration),
         pair.opened.cluster,
@@ -290,14 +291,14 @@ def _state(
 def _is_over(
     ledger: Ledger, pair: _Pair, number: int, configuration: Configuration, study: StudyRecord | None
 ) -> bool:
-    """Whether a training has ended, so that it is not repeated."""
+    """Whether a training has ended."""
     if study is None:
         return False
     return _training(_state(ledger, pair, number, configuration, study), configuration) is not None
 
 
 def _training(state: SearchState, configuration: Configuration) -> ConfirmedTraining | None:
-    """How a training ended; None while it may resume, after a fault for instance."""
+    """The result of a training; None while it may still be resumed, for example after a fault."""
     run = run_of(state, configuration)
     if run is None:
         outcomes = [probe.outcome for probe in state.probes]
@@ -319,8 +320,8 @@ def _training(state: SearchState, configuration: Configuration) -> ConfirmedTrai
 def _expected_seconds(recommendation: Recommendation) -> tuple[float, float]:
     """Expected training seconds of the recommendation and of the present settings.
 
-    Present settings that may never reach the target are given the time of the recommendation, or what was
-    observed of their run if that is longer.
+    If the present settings may never reach the target, the time of the recommendation is used for them, or
+    the time that their run was observed for if that is longer.
     """
     ours, baseline = recommendation.choice.seconds.median, recommendation.baseline
     if baseline is None:
@@ -330,7 +331,7 @@ def _expected_seconds(recommendation: Recommendation) -> tuple[float, float]:
 
 
 def _without_repeats(listen: Listener, state: SearchState) -> Listener:
-    """A listener that hears each warning about the user's script once, and none that the search gave."""
+    """A listener that passes each warning on once, and none that the search has given already."""
     said = {remark for measurement in state.slices for remark in measurement.remarks}
 
     def hear(event: SearchEvent) -> None:
@@ -349,7 +350,7 @@ def _plan_words(
     left: list[tuple[int, Configuration]],
     num_seeds: int,
 ) -> str:
-    """What is trained, what it is expected to cost, and what limits it."""
+    """Announces the trainings with their expected cost and their limit."""
     words = (
         f"--confirm {num_seeds}: trains the recommendation and the present settings in turn, with the same "
     )
@@ -366,11 +367,11 @@ def _plan_words(
     return (
         f"{words}; {len(left)} of {2 * num_seeds} trainings are left, which take about "
         f"{format_seconds(sum(seconds))}{price}, at most {format_seconds(sum(most))}: a training ends after "
-        f"{VERIFY_FACTOR:g} times its expected time; [budget] does not limit this"
+        f"{VERIFY_FACTOR:g} times its expected time; [budget] does not apply"
     )
 
 
 def _charged_seconds(state: SearchState, training_seconds: float) -> float:
-    """Seconds charged for a training: its slices with their start-up, scoring and checkpoints."""
+    """Seconds charged for a training, with start-up, evaluation and checkpoints of its slices."""
     slices = math.ceil(training_seconds / slice_seconds(training_seconds)) if state.terms.resumes else 1
     return training_seconds * state.overhead + slices * state.startup_seconds

@@ -1,4 +1,4 @@
-"""Progress reporters: show a search's events on a terminal or as plain lines."""
+"""Progress output: the events of a search, live on a terminal or as plain lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.text import Text
 from tuner.domain.measurement import Measurement
 from tuner.search.events import SearchEvent, clock_words
 
-#: Off a terminal, a slice in flight reports this often, seconds.
+#: Seconds between two progress lines of a slice when the output is not a terminal.
 _PLAIN_EVERY_SECONDS = 15.0
 
 
@@ -24,15 +24,15 @@ class Console(Protocol):
         """Shows one event."""
 
     def close(self) -> None:
-        """Leaves the terminal as it was."""
+        """Ends the live output, if there is any."""
 
 
 class PlainConsole:
-    """One plain line for each event; progress of a slice in flight only now and then.
+    """Writes one plain line for each event, and progress of a slice every 15 seconds.
 
     Args:
-        write: Takes a line.
-        clock: Seconds, never going back.
+        write: Receives each line.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,10 +43,10 @@ class PlainConsole:
         self._said_last = self._started
 
     def show(self, event: SearchEvent) -> None:
-        """Writes the event as a line, or nothing where progress is too soon."""
+        """Writes the event as a line. Progress that follows too soon is skipped."""
         now = self._clock()
         if event.kind == "progress":
-            # Each slice by itself, so that none keeps another from being reported.
+            # Each slice has its own interval, so that none hides another one.
             said = self._said_last if event.num_slots == 1 else self._said.setdefault(event.probe_id, now)
             if now - said < _PLAIN_EVERY_SECONDS or event.measurement is None:
                 return
@@ -63,7 +63,7 @@ class PlainConsole:
 
 
 class RichConsole:
-    """Lines as they come and, below them, one live line for each slice in flight."""
+    """Prints events as lines and, below them, a live line for each slice in flight."""
 
     def __init__(self) -> None:
         self._terminal = Terminal(stderr=True, highlight=False)
@@ -74,7 +74,7 @@ class RichConsole:
         self._started = time.monotonic()
 
     def show(self, event: SearchEvent) -> None:
-        """Shows the event above the live line, or in it."""
+        """Prints the event, or updates the live line with its progress."""
         if event.kind == "progress" and event.measurement is not None:
             what = self._what.get(event.probe_id, "")
             self._stands[event.probe_id] = f"{what}: {progress_words(event.measurement)}"
@@ -93,7 +93,7 @@ class RichConsole:
         )
 
     def _live(self) -> None:
-        """Shows the progress of every slice in flight."""
+        """Updates the live lines of all slices in flight."""
         text = Text("\n".join(self._stands.values()))
         if self._status is None:
             self._status = self._terminal.status(text)
@@ -108,7 +108,7 @@ class RichConsole:
 
 
 def progress_words(measurement: Measurement) -> str:
-    """Progress of a slice."""
+    """Progress of a slice as text."""
     if measurement.waiting:
         return f"waiting: {measurement.waiting}"
     words = f"step {measurement.step}, {measurement.samples} samples, "

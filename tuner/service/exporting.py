@@ -1,4 +1,4 @@
-"""The use case `export`: the newest recommendation of a job's study as something that runs elsewhere."""
+"""Export the newest recommendation of a study as a launch file (`paceline export`)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tuner.report.writer import write_text
 from tuner.service.opening import OpenedJob, StudyStore
 from tuner.service.views import require_study
 
-#: A script that calls `paceline train` where it is started, and values alone, suit whatever starts nodes.
+#: Targets that do not start nodes, so that they suit every launcher of the job.
 _STARTS_BY_ITSELF = ("torchrun", "env")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What is wanted of an export.
+    """Options of an export.
 
     Args:
         target: One of `TARGETS`.
-        output: The file; None where only its text is wanted.
-        force: Whether an existing file is overwritten.
+        output: The file to write; None to return the text only.
+        force: Whether to overwrite an existing file.
         accelerator: Type of a device, such as A100; None for CPU cores.
-        image: Container image it runs in, if the scheduler backend runs containers.
-        made_by: The command line that asks for it.
+        image: Container image, for schedulers that run containers.
+        made_by: Command line of the export, for a comment in the file.
     """
 
     target: str
@@ -42,10 +42,10 @@ class ExportOptions:
 
 
 def export_job(opened: OpenedJob, store: StudyStore, options: ExportOptions) -> str:
-    """The text of the target's file, written where a file is wanted.
+    """Returns the text of the launch file, and writes it if `output` is set.
 
     Raises:
-        JobError: There is no recommendation yet, the target cannot run it, or the file already exists.
+        JobError: There is no recommendation yet, the target cannot run it, or the file exists.
         StorageError: The file cannot be written.
     """
     text = launch_text(_plan(opened, newest_recommendation(store.ledger, opened), options), options.target)
@@ -55,10 +55,10 @@ def export_job(opened: OpenedJob, store: StudyStore, options: ExportOptions) -> 
 
 
 def newest_recommendation(ledger: Ledger, opened: OpenedJob) -> Recommendation:
-    """What the last search of a job's study advised.
+    """The newest recommendation of a job's study.
 
     Raises:
-        JobError: Nothing was recommended yet.
+        JobError: There is no recommendation yet, or this version cannot read it.
     """
     study = require_study(ledger, opened)
     given = ledger.recommendations(study.study_id)
@@ -71,8 +71,8 @@ def newest_recommendation(ledger: Ledger, opened: OpenedJob) -> Recommendation:
         return Recommendation.from_dict(given[-1].recommendation)
     except ValueError as error:
         raise JobError(
-            f"{opened.path}: what was recommended last was written by another version of Paceline; "
-            f"`paceline run {opened.path}` resumes the search and recommends again"
+            f"{opened.path}: the newest recommendation was stored by another version of Paceline; "
+            f"`paceline run {opened.path}` resumes the search and makes a new one"
         ) from error
 
 
@@ -81,9 +81,9 @@ def _plan(opened: OpenedJob, recommendation: Recommendation, options: ExportOpti
     by_itself = not job.runs_command and job.cluster.launcher != "local"
     if recommendation.command and by_itself and target not in _STARTS_BY_ITSELF:
         raise JobError(
-            f"{opened.path}: `paceline train` starts its nodes itself, by cluster.launcher = "
-            f"{job.cluster.launcher!r}, so {target} has nothing to start on them: "
-            "`--target torchrun` writes the script that calls it"
+            f"{opened.path}: cluster.launcher = {job.cluster.launcher!r} lets `paceline train` start the "
+            f"nodes itself, so a launch file for {target} is not possible; use `--target torchrun`, which "
+            "writes a script that calls `paceline train`"
         )
     plan = launch_plan(recommendation, job, opened.path)
     return replace(
@@ -97,7 +97,7 @@ def _plan(opened: OpenedJob, recommendation: Recommendation, options: ExportOpti
 
 
 def _settings(cluster: ClusterSection, target: str) -> Mapping[str, object]:
-    """The job file's settings of the target scheduler backend."""
+    """The settings of the target's scheduler in the job file."""
     section = cluster.launcher_section if target == cluster.launcher else None
     return {} if section is None else section.model_dump(exclude_none=True)
 

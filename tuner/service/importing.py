@@ -62,6 +62,11 @@ class ReadRuns:
     mapping: Mapping
     answers: dict[str, Any]
 
+    @property
+    def mapping_text(self) -> str:
+        """The mapping as TOML."""
+        return mapping_text(self.mapping.model_dump(exclude_unset=True))
+
 
 def read_past_runs(opened: OpenedJob, options: ImportOptions, ask: Ask | None = None) -> ReadRuns:
     """Read past runs and map them to the job.

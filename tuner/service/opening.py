@@ -1,4 +1,4 @@
-"""Open a job file and its study."""
+"""Open a job file, its study, and its output folder."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _FLAGS = {"time": "--budget", "dollars": "--max-dollars"}
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedJob:
-    """A job with its path and the fingerprint of what its curves depend on.
+    """A job that was read from its file.
 
     Args:
         job: The job.
-        path: Its file.
-        fingerprint: See `Job.fingerprint`.
-        code: Digest of the script or of the Workload's source; empty if there is none.
+        path: The job file.
+        fingerprint: Hash of everything that its learning curves depend on (`Job.fingerprint`).
+        code: Hash of the script, or of the Workload's source; empty if the job has neither.
     """
 
     job: Job
@@ -54,12 +54,12 @@ class OpenedJob:
 
     @property
     def folder(self) -> Path:
-        """Where the job file lies; the workload is looked for there."""
+        """Folder of the job file. Paths in the job are relative to it."""
         return self.path.resolve().parent
 
     @property
     def cluster(self) -> Cluster:
-        """What the job trains on."""
+        """The cluster that the job describes."""
         return self.job.resolved_cluster()
 
 
@@ -67,13 +67,13 @@ def open_job(path: Path, *, time_budget: str | None = None, max_dollars: float |
     """Reads and checks a job file.
 
     Args:
-        path: The file.
-        time_budget: Takes the place of `budget.time`, such as `10m`; None leaves it.
-        max_dollars: Takes the place of `budget.dollars`; None leaves it.
+        path: The job file.
+        time_budget: Replaces `budget.time`, such as `10m`; None to use the file's value.
+        max_dollars: Replaces `budget.dollars`; None to use the file's value.
 
     Raises:
-        JobError: It is not a job; the message says what is wrong where.
-        InfeasibleError: Nothing in its space may be tried.
+        JobError: The file is not a valid job. The message names each faulty key.
+        InfeasibleError: No configuration of its space can be run.
     """
     job = load_job(path)
     given = {"time": time_budget, "dollars": max_dollars}
@@ -91,8 +91,8 @@ def _code_digest(job: Job, folder: Path) -> str:
 
 
 def _with_budget(job: Job, given: dict[str, Any]) -> Job:
-    """The job with a budget from flags or environment, checked like the file's."""
-    # What the file does not state stays unstated.
+    """The job with a budget from flags or environment variables."""
+    # Keys that the file leaves out stay unset, so that their defaults apply.
     stated = job.model_dump(mode="json", exclude_unset=True)
     merged = {**stated, "budget": {**stated.get("budget", {}), **given}}
     try:
@@ -101,11 +101,11 @@ def _with_budget(job: Job, given: dict[str, Any]) -> Job:
         problem = error.errors()[0]
         words = str(problem["msg"]).removeprefix("Value error, ")
         flags = " and ".join(f"{_FLAGS[key]} = {value}" for key, value in given.items())
-        raise JobError(f"{flags}, as a flag or from the environment: {words}") from error
+        raise JobError(f"{flags} (flag or environment variable): {words}") from error
 
 
 def hardware() -> str:
-    """What step times of this host depend on: processor, cores, memory to the nearest GiB, NVIDIA devices."""
+    """Hardware of this host in words: processor, cores, memory in GiB, NVIDIA devices."""
     model = platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -120,9 +120,9 @@ def hardware() -> str:
 
 
 def _accelerators(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
-    """Models of the NVIDIA devices here, as their driver names them; torch is not asked, nor imported.
+    """Models of the NVIDIA devices, read from the driver's files without torch.
 
-    A variable that hides some of them is named as well: without a device, steps take other times.
+    CUDA_VISIBLE_DEVICES is added if it is set, since step times depend on it.
     """
     found = []
     for path in sorted(folder.glob("*/information")):
@@ -136,7 +136,7 @@ def _accelerators(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
 
 
 def default_storage_url(job_path: Path) -> str:
-    """SQLite next to the job: `paceline.db` in its folder, shared by the jobs there."""
+    """SQLite file `paceline.db` in the folder of the job, shared by all jobs there."""
     return f"sqlite:///{job_path.resolve().parent / 'paceline.db'}"
 
 
@@ -146,10 +146,10 @@ def default_output(job: Job) -> Path:
 
 
 def prepare_output(folder: Path) -> Path:
-    """Creates the output folder and checks that it can be written, before anything is paid for.
+    """Creates the output folder and checks that it can be written, before the search spends anything.
 
     Raises:
-        StorageError: It cannot be made or written.
+        StorageError: The folder cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,19 +165,19 @@ def prepare_output(folder: Path) -> Path:
 
 
 def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
-    """Builds the workload once, so that what is wrong with it shows before anything is paid for.
+    """Builds the workload once, so that its errors show before the search spends anything.
 
     Returns:
-        The workload and the size of its training set.
+        The workload and the number of samples in its training set.
 
     Raises:
-        JobError: It cannot be built, or has no training data.
-        DataNotFoundError: Its data are not here.
+        JobError: The workload cannot be built, or has no training data.
+        DataNotFoundError: The data are not on this host.
     """
     if opened.job.runs_command:
         raise JobError(
-            f"{opened.path}: this needs a Workload (workload.path), whose model and data Paceline builds by "
-            "itself; the job runs a command"
+            f"{opened.path}: the job runs a command, but this needs a Workload (workload.path), whose model "
+            "and data Paceline can build"
         )
     workload = load_workload(opened.job, opened.folder)
     try:
@@ -188,7 +188,7 @@ def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
         raise
     except Exception as error:
         raise JobError(
-            f"{opened.path}: workload.path: {opened.job.trained.path} cannot give its data: "
+            f"{opened.path}: workload.path: {opened.job.trained.path} cannot load its data: "
             f"{type(error).__name__}: {error}"
         ) from error
     if size < 1:
@@ -197,13 +197,14 @@ def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
 
 
 def checked_epoch_samples(opened: OpenedJob) -> int:
-    """Size of the training set, the workload having been built and checked; as stated for a command.
+    """Number of samples in the training set, after the workload was built and checked.
 
-    Neutral for a recorded job, and for a command that does not say.
+    For a command it is `workload.epoch_samples`. Recorded jobs, and commands without that key, get a neutral
+    number.
 
     Raises:
         JobError: The workload cannot be built, or has no training data.
-        DataNotFoundError: Its data are not here.
+        DataNotFoundError: The data are not on this host.
     """
     if opened.job.recording() is not None:
         return NEUTRAL_EPOCH_SAMPLES
@@ -220,23 +221,23 @@ def require_training(opened: OpenedJob) -> None:
     """
     if opened.job.recording() is not None:
         raise JobError(
-            f"{opened.path}: a recorded job replays what was measured and trains nothing. Train with what "
-            "the recording was made with, or state [workload] and [space] instead of probe.recording"
+            f"{opened.path}: a recorded job replays measured runs and cannot train. Use the job that the "
+            "recording was made with, or set [workload] and [space] instead of probe.recording"
         )
 
 
 def changed_words(job: Job) -> str:
-    """Why a job's older studies are not resumed."""
+    """Explains why older studies of a job cannot be resumed."""
     what = "the workload's code or parameters, the seed, the cluster or this machine"
     if job.runs_command:
-        what = "the command, the script it names, the seed, the cluster or this machine"
+        what = "the command, its script, the seed, the cluster or this machine"
     if job.recording() is not None:
         what = "the recording"
-    return f"{what} changed since the studies of {job.name} that are here, so their curves are not valid"
+    return f"{what} changed since the last study of {job.name}, so its curves are no longer valid"
 
 
 def has_other_study(ledger: Ledger, opened: OpenedJob) -> bool:
-    """Whether there are studies of this job's name, but of another fingerprint."""
+    """Whether there are studies with the job's name and another fingerprint."""
     return any(
         study.job_name == opened.job.name and study.fingerprint != opened.fingerprint
         for study in ledger.studies()
@@ -256,20 +257,20 @@ def find_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
 def open_study(
     ledger: Ledger, opened: OpenedJob, output: Path, *, fresh: bool = False, listen: Listener = ignore
 ) -> StudyRecord:
-    """The study of a job, without leases of tuners that were killed.
+    """Opens or creates the study of a job, and releases leases of processes that were killed.
 
-    If the newest study of the job's name was ended before it measured anything, it continues under its name
-    even if the script or the command changed since: nothing in it contradicts that. Its probes start anew.
+    If the newest study of that name has no measurements, it is continued even if the script or the command
+    has changed since. Its probes start from the beginning.
 
     Args:
-        ledger: Where studies are.
+        ledger: Stores the studies.
         opened: The job.
-        output: Its output folder.
+        output: The output folder of the job.
         fresh: Whether to start a new study.
-        listen: Is told what happens to older studies.
+        listen: Receives warnings about older studies.
 
     Raises:
-        StorageError: Another tuner is working on the study.
+        StorageError: Another process is working on the study.
     """
     job, unmeasured = opened.job, None
     if not fresh and find_study(ledger, opened) is None and has_other_study(ledger, opened):
@@ -277,23 +278,23 @@ def open_study(
         what = "starting a new study"
         if unmeasured is not None:
             ledger.change_fingerprint(unmeasured.study_id, opened.fingerprint)
-            what = f"study {unmeasured.name} has measured nothing yet and continues with the job as it is now"
+            what = f"study {unmeasured.name} has no measurements and continues with the present job"
         listen(SearchEvent(kind="warning", text=f"{changed_words(job)}: {what}"))
     study = ledger.open_study(job.name, opened.fingerprint, job.model_dump(mode="json"), fresh=fresh)
     free_leases_of_the_dead(ledger, study, output, opened.cluster, listen)
     if unmeasured is not None:
         for probe in ledger.probes(study.study_id):
-            # Its folder may hold a checkpoint of the script as it was.
+            # Its folder may contain a checkpoint of the old script.
             ledger.end_probe(probe.probe_id, Outcome.STOPPED, "the job changed before anything was measured")
     return study
 
 
 def _unmeasured_study(ledger: Ledger, job_name: str) -> StudyRecord | None:
-    """The newest study of a name if nothing was measured in it and no tuner works on it."""
+    """The newest study of a job name if it has no measurements and no process works on it."""
     newest = [study for study in ledger.studies() if study.job_name == job_name][-1]
     for probe in ledger.probes(newest.study_id):
         is_held = probe.lease is not None and abandoned_lease(probe) is None
-        # An interrupted slice may have been scored, and its steps timed, though its run got no further.
+        # An interrupted slice may have scores and step times although its run made no progress.
         has_shown = any(m.curve or m.ranks for m in probe.slices)
         if is_held or has_shown or probe.was_tried or not probe.outcome.can_continue:
             return None
@@ -301,7 +302,7 @@ def _unmeasured_study(ledger: Ledger, job_name: str) -> StudyRecord | None:
 
 
 class StudyStore(Protocol):
-    """Where studies are stored; `storage.Storage` is one."""
+    """A database of studies, such as `storage.Storage`."""
 
     @property
     def ledger(self) -> Ledger:
@@ -309,23 +310,23 @@ class StudyStore(Protocol):
 
     @property
     def url(self) -> str:
-        """Where it lies, with the password hidden."""
+        """URL of the database, with the password hidden."""
 
     def optuna_storage(self) -> optuna.storages.BaseStorage:
-        """Optuna's tables in the same place."""
+        """Optuna's storage in the same database."""
 
     def guarded(self) -> AbstractContextManager[None]:
-        """Raises `StorageError` for failures of the store inside."""
+        """Context in which failures of the database raise `StorageError`."""
 
 
 def own_name() -> str:
-    """Identifies this process in leases: host, process, the process's start, a random part."""
+    """Name of this process in leases: host, process number, start time, random part."""
     pid = os.getpid()
     return f"{socket.gethostname()}:{pid}:{_started(pid)}:{uuid.uuid4().hex[:6]}"
 
 
 def is_dead(owner: str) -> bool:
-    """Whether a process of this host that held a lease is gone; of other hosts nothing is known."""
+    """Whether the owner of a lease was a process of this host that has ended; False for other hosts."""
     host, pid, started, _ = (owner.rsplit(":", 3) + [""] * 3)[:4]
     if host != socket.gethostname() or not (pid.isdecimal() and started.isdecimal()):
         return False
@@ -333,7 +334,7 @@ def is_dead(owner: str) -> bool:
 
 
 def abandoned_lease(probe: ProbeRecord) -> Lease | None:
-    """The lease of a tuner that was killed: one that ran out, or one of a dead process of this host."""
+    """The lease of a process that was killed: it has expired, or its owner on this host has ended."""
     if probe.lease is not None and is_dead(probe.lease.owner):
         return probe.lease
     return probe.expired_lease
@@ -342,17 +343,17 @@ def abandoned_lease(probe: ProbeRecord) -> Lease | None:
 def free_leases_of_the_dead(
     ledger: Ledger, study: StudyRecord, output: Path, cluster: Cluster, listen: Listener = ignore
 ) -> None:
-    """Gives back the leases of tuners that were killed, and charges the slices that were lost with them.
+    """Releases the leases of processes that were killed, and charges the slices that were lost with them.
 
     Args:
-        ledger: Where the study is.
+        ledger: Stores the study.
         study: The study.
-        output: Its output folder.
-        cluster: What it trains on.
-        listen: Is told of each lost slice.
+        output: The output folder of the job.
+        cluster: The cluster of the job.
+        listen: Receives a warning for each lost slice.
 
     Raises:
-        StorageError: Another tuner is working on this study.
+        StorageError: Another process is working on the study.
     """
     spans: list[Span] = []
     for probe in ledger.probes(study.study_id):
@@ -370,12 +371,12 @@ def free_leases_of_the_dead(
             ledger.release(lease)
         elif probe.lease is not None:
             raise StorageError(
-                f"study {study.name} is being worked on by {probe.lease.owner.rsplit(':', 2)[0]}; "
-                "wait for it to end, or start another study with --fresh"
+                f"study {study.name} is in use by {probe.lease.owner.rsplit(':', 2)[0]}; "
+                "wait until that process ends, or start another study with --fresh"
             )
 
 
 def _started(pid: int) -> str:
-    """Start time of a process in clock ticks since boot; empty where none of this number runs."""
+    """Start time of a process in clock ticks since boot; empty if there is no such process."""
     record = ProcessRecord.of(pid)
     return "" if record is None else str(record.started)

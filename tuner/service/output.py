@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, as a table or for programs; progress and notes on stderr."""
+"""Output of commands: results as a table, JSON or CSV on stdout; progress and questions on stderr."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def say(line: str) -> None:
 
 
 def ask(question: str, names: Sequence[str]) -> str:
-    """Asks on the terminal for one of some names, or for a value in its place."""
+    """Asks on the terminal for one of the names, or for another value."""
     say(question)
     for number, name in enumerate(names, start=1):
         say(f"  {number}. {name}")
@@ -34,7 +34,7 @@ def ask(question: str, names: Sequence[str]) -> str:
 
 @contextmanager
 def shown_progress() -> Iterator[Listener]:
-    """Shows the progress of a search on stderr: a live line on a terminal, plain lines elsewhere."""
+    """Context that gives a listener which shows progress on stderr: live on a terminal, else plain lines."""
     from tuner.service.console import PlainConsole, RichConsole
 
     console = RichConsole() if sys.stderr.isatty() else PlainConsole(say)
@@ -46,7 +46,7 @@ def shown_progress() -> Iterator[Listener]:
 
 
 def print_rows(rows: list[dict[str, Any]], output_format: Format) -> None:
-    """Results on stdout: a table for people, JSON or CSV for programs."""
+    """Prints rows on stdout as a table, JSON or CSV."""
     if output_format is Format.JSON:
         typer.echo(json.dumps(rows, indent=2, default=str))
         return

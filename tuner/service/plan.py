@@ -13,13 +13,13 @@ from tuner.service.opening import OpenedJob
 def plan_lines(
     opened: OpenedJob, *, storage: str, output: str, spent_seconds: float, parallel: int = 1
 ) -> list[str]:
-    """The plan in a few lines.
+    """The plan of a run in a few lines.
 
     Args:
         opened: The job.
-        storage: Where the study is stored, with the password hidden.
-        output: Where reports go.
-        spent_seconds: Time that passed in the study before this run.
+        storage: URL of the study database, with the password hidden.
+        output: The output folder.
+        spent_seconds: Elapsed seconds of the study before this run.
         parallel: Maximum number of concurrent probes.
     """
     job, cluster = opened.job, opened.cluster
@@ -41,34 +41,34 @@ def plan_lines(
         f"{goal.trainings} training run{'s' if goal.trainings > 1 else ''}",
         f"space: {len(candidates)} configurations on {', '.join(map(str, cluster.node_counts))} "
         f"node{'' if cluster.node_counts == (1,) else 's'}",
-        "budget: " + (", ".join(limits) if limits else "none stated; it ends when the target is reached"),
+        "budget: " + (", ".join(limits) if limits else "none; the search ends when the target is reached"),
     ]
     recording = job.recording()
     if recording is not None:
         lines.append(
-            f"replayed: recording {recording.name}; nothing is trained, seconds and dollars are those "
-            "of its runs"
+            f"replay: recording {recording.name}; nothing is trained, and seconds and dollars are those of "
+            "the recorded runs"
         )
     if job.runs_command and not job.can_resume:
         lines.append(
-            "the job does not say how your script resumes (workload.resume): a run that continues starts "
-            "over, and is paid for again"
+            "workload.resume is not set, so a run that continues starts from the beginning and pays for that "
+            "part again"
         )
     if parallel > 1:
         lines.append(_parallel_words(opened, parallel))
     worst = worst_dollars(opened, candidates, parallel)
     if worst is not None:
         lines.append(
-            f"at worst: {format_dollars(worst)}, {_most_expensive_words(opened, parallel)} all the time"
+            f"at most: {format_dollars(worst)}, for {_most_expensive_words(opened, parallel)} all the time"
         )
     if spent_seconds > 0:
-        lines.append(f"resuming a study that spent {format_seconds(spent_seconds)} before")
+        lines.append(f"resuming a study that has spent {format_seconds(spent_seconds)}")
     lines.append(f"study: {storage}; report: {output}")
     return lines + [f"note: {warning}" for warning in job_warnings(job)]
 
 
 def crowding_words(opened: OpenedJob, parallel: int) -> str | None:
-    """A warning that concurrent probes would share this machine's cores; None if they do not."""
+    """Warns that concurrent probes would share the cores of this machine; None if they do not."""
     cluster = opened.cluster
     there = cluster.at_hand or cluster
     if parallel == 1 or not there.nodes_share_host or there.cores_per_host is None:
@@ -78,19 +78,19 @@ def crowding_words(opened: OpenedJob, parallel: int) -> str | None:
     if opened.job.recording() is not None or threads <= there.cores_per_host:
         return None
     return (
-        f"--parallel {parallel} may run {threads} threads of ranks at once on the {there.cores_per_host} "
-        "cores of this machine: probes then slow each other down, and take longer than on their own nodes. "
-        "Such measurements are marked oversubscribed; for reliable seconds omit --parallel, or set "
-        "cluster.nodes and cluster.capacity to what has cores"
+        f"--parallel {parallel} may run {threads} threads on the {there.cores_per_host} cores of this "
+        "machine, so that concurrent probes slow each other down. Their measurements are marked as "
+        "oversubscribed. For reliable times omit --parallel, or set cluster.nodes and cluster.capacity to "
+        "what the cores can run"
     )
 
 
 def _parallel_words(opened: OpenedJob, parallel: int) -> str:
     cluster = opened.cluster
     if cluster.virtual is not None and cluster.at_hand is None:
-        return f"at once: up to {parallel} probes, each emulated by a process of this machine"
+        return f"concurrent: up to {parallel} probes, each emulated by a process of this machine"
     nodes = cluster.nodes_at_once
-    return f"at once: up to {parallel} probes on {nodes} node{'' if nodes == 1 else 's'} in total"
+    return f"concurrent: up to {parallel} probes on {nodes} node{'' if nodes == 1 else 's'} in total"
 
 
 def _most_expensive_words(opened: OpenedJob, parallel: int) -> str:
@@ -100,7 +100,7 @@ def _most_expensive_words(opened: OpenedJob, parallel: int) -> str:
 
 
 def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration], parallel: int = 1) -> float | None:
-    """Largest cost within the budget, on the most expensive configuration; None without prices."""
+    """Highest possible cost in dollars within the budget; None if no price or no budget is set."""
     cluster, budget = opened.cluster, opened.job.budget
     if not cluster.has_prices:
         return None
@@ -115,7 +115,7 @@ def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration], parall
     if parallel == 1:
         a_second = max(cluster.dollars_per_second(c) for c in candidates)
     else:
-        # None costs more than the most expensive, and all of them use no more nodes than there are.
+        # Bounded by the price of the most expensive probe and by the price of all nodes.
         most_expensive = max(cluster.dollars_per_second(c) for c in candidates)
         by_node = max(
             cluster.dollars_per_second(c) / max(c.nodes + cluster.extra_nodes, 1) for c in candidates

@@ -1,4 +1,4 @@
-"""The use case `record`: write a study's runs as a recording, for later replay."""
+"""Write the runs of a study as a recording that can be replayed (`paceline record`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuner.service.opening import OpenedJob, StudyStore
 from tuner.service.views import require_study
 
 _SUFFIX = ".jsonl.gz"
-#: Why a run's recording ends, if it did not reach the target.
+#: Reason stored for a run that did not reach the target, by outcome.
 _ENDS = {
     Outcome.RUNNING: "under way",
     Outcome.PAUSED: "not trained further",
@@ -30,8 +30,8 @@ _ENDS = {
     Outcome.TIMED_OUT: "timed out",
     Outcome.FAILED: "failed",
 }
-#: What a recording cannot hold.
-_NEVER_RECORDED = "gradient noise, the ranks' own step times, memory, and time spent scoring"
+#: Data that the file format has no place for.
+_NEVER_RECORDED = "gradient noise, step times of each rank, memory, and evaluation time"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +39,10 @@ class Recorded:
     """The result of `record`.
 
     Args:
-        path: The file.
-        num_runs: Configurations recorded.
-        num_arrived: Those of them that reached the target.
-        left_out: What was not recorded, and why, in sentences.
+        path: The recording.
+        num_runs: Number of recorded configurations.
+        num_arrived: Number of recorded runs that reached the target.
+        left_out: One sentence for each probe that was not recorded, with the reason.
     """
 
     path: Path
@@ -56,17 +56,17 @@ def record_study(
 ) -> Recorded:
     """Writes the newest study of a job as a recording.
 
-    Of every configuration the run that went furthest is recorded, with its scorings, its seconds for a
-    global batch, and why it ends. Replayed, it reaches the target when it did.
+    For each configuration it records the longest run: its scores, its seconds for a global batch, and why it
+    ended. A replay reaches the target at the same time as the run did.
 
     Args:
         opened: The job.
-        store: Where its study is stored.
-        output: The file; named for the study, in the current folder, if None.
-        force: Whether an existing file is overwritten.
+        store: Stores the study.
+        output: The file; by default `STUDY.jsonl.gz` in the current folder.
+        force: Whether to overwrite an existing file.
 
     Raises:
-        JobError: There is no study, nothing of it can be recorded, or the file already exists.
+        JobError: There is no study, it has no run with a score, or the file exists.
         StorageError: The study cannot be read, or the file cannot be written.
     """
     study = require_study(store.ledger, opened)
@@ -87,10 +87,10 @@ def record_study(
 def recording_of(
     opened: OpenedJob, study: StudyRecord, probes: list[ProbeRecord]
 ) -> tuple[Recording, list[str]]:
-    """A study as a recording, and what was left out of it.
+    """The recording of a study, and sentences on probes that were left out.
 
     Raises:
-        JobError: Nothing of it can be recorded.
+        JobError: No run of the study has a score.
     """
     chosen, left_out = _furthest(probes)
     goal, replayed = opened.job.goal, opened.job.recording()
@@ -99,8 +99,8 @@ def recording_of(
     ]
     if not runs:
         raise JobError(
-            f"{opened.path}: study {study.name} holds no run that was scored, so there is nothing to record; "
-            f"`paceline run {opened.path}` makes some"
+            f"{opened.path}: study {study.name} has no run with a score, so there is nothing to record; "
+            f"run `paceline run {opened.path}` first"
         )
     startups = [m.startup_seconds for probe in probes for m in probe.slices if m.startup_seconds > 0]
     return Recording(
@@ -115,23 +115,25 @@ def recording_of(
         extra_nodes=opened.cluster.extra_nodes,
         startup_seconds=float(np.median(startups)) if startups else 0.0,
         runs=tuple(runs),
-    ), [*left_out, f"of every run: {_NEVER_RECORDED}"]
+    ), [*left_out, f"for every run: {_NEVER_RECORDED}"]
 
 
 def _furthest(probes: list[ProbeRecord]) -> tuple[list[tuple[ProbeRecord, Measurement]], list[str]]:
-    """Of every configuration the run with the most samples, oldest first; and why not the others."""
+    """The longest run of each configuration, and sentences on the probes that were left out."""
     best: dict[Configuration, tuple[ProbeRecord, Measurement]] = {}
     left_out: list[str] = []
     for probe in probes:
-        # What a faulty slice saw may lie beyond the checkpoint that the run resumed from.
+        # The scores of a faulty slice may lie beyond the checkpoint that the run resumed from.
         valid = [m for m in probe.slices if not m.outcome.is_fault]
         measurement = merged(valid) if valid else None
         if probe.purpose is Purpose.TIMING:
-            left_out.append(f"{_named(probe)}: only its steps were timed")
+            left_out.append(f"{_named(probe)}: it only timed steps")
         elif measurement is None or not measurement.trained_curve:
-            left_out.append(f"{_named(probe)}: nothing was scored")
+            left_out.append(f"{_named(probe)}: it has no score")
         elif not _ascends(measurement):
-            left_out.append(f"{_named(probe)}: its clock goes back, because it was resumed on other nodes")
+            left_out.append(
+                f"{_named(probe)}: its training clock decreases, because it was resumed on other nodes"
+            )
         else:
             runs = sorted(
                 [*filter(None, [best.get(probe.configuration)]), (probe, measurement)],
@@ -139,7 +141,7 @@ def _furthest(probes: list[ProbeRecord]) -> tuple[list[tuple[ProbeRecord, Measur
             )
             best[probe.configuration] = runs[-1]
             if len(runs) > 1:
-                left_out.append(f"{_named(runs[0][0])}: {_named(runs[1][0], short=True)} went further")
+                left_out.append(f"{_named(runs[0][0])}: {_named(runs[1][0], short=True)} is longer")
     return list(best.values()), left_out
 
 
@@ -155,7 +157,7 @@ def _ascends(measurement: Measurement) -> bool:
 
 def _recorded(probe: ProbeRecord, measurement: Measurement, target: float, *, maximize: bool) -> RecordedRun:
     configuration = probe.configuration
-    # Steps of a recording are global batches, whatever a rank of this strategy calls a step.
+    # A step of a recording is a global batch, for every strategy.
     curve = [
         (point.training_seconds, point.samples / configuration.batch_size, point.value)
         for point in {point.samples: point for point in measurement.curve}.values()
@@ -173,7 +175,7 @@ def _recorded(probe: ProbeRecord, measurement: Measurement, target: float, *, ma
 
 
 def _machines(opened: OpenedJob) -> dict[str, Machine]:
-    """The job's machines; nodes that are all alike are one type."""
+    """The machines of the job; if it has none, one type for all nodes."""
     if opened.cluster.machines:
         return dict(opened.cluster.machines)
     cluster = opened.cluster

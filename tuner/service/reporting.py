@@ -1,10 +1,11 @@
-"""Write the report files at the end of a search; and the use case `report`, which writes them again."""
+"""Write the report of a study: at the end of a search, and again for `paceline report`."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from search_spaces import Configuration
 from tuner.advice.no_answer import last_fault, no_answer
@@ -14,6 +15,7 @@ from tuner.advice.recommend import (
     goal_words,
     landscape,
     recommend,
+    trained_model,
     tuning_cost,
 )
 from tuner.analytic.mixed_posterior import IMPORTED_RUNS
@@ -64,7 +66,7 @@ def make_ending(opened: OpenedJob, ledger: Ledger, study: StudyRecord, result: S
 
 
 def _weights_of_imports(beliefs: Beliefs) -> dict[str, float]:
-    """The weight of the imported runs' prior in each model that has one."""
+    """Weight of the prior from imported runs, for each model that has one."""
     models = {"samples to target": beliefs.predictor.samples, "seconds a step": beliefs.predictor.seconds}
     return {
         name: model.posterior.weights_by_name()[IMPORTED_RUNS]
@@ -74,11 +76,11 @@ def _weights_of_imports(beliefs: Beliefs) -> dict[str, float]:
 
 
 def believer_of(opened: OpenedJob, ledger: Ledger, study: StudyRecord, epoch_samples: int) -> Believer:
-    """What fits the models of a study, with what other studies found and imported runs show as priors.
+    """Fits the models of a study; priors come from other studies and from imported runs.
 
     Args:
         opened: The job.
-        ledger: Where the studies and the imported runs are.
+        ledger: Stores the studies and the imported runs.
         study: The study.
         epoch_samples: Size of the training set.
     """
@@ -94,12 +96,12 @@ def believer_of(opened: OpenedJob, ledger: Ledger, study: StudyRecord, epoch_sam
 
 
 def _other_fits(ledger: Ledger, study: StudyRecord) -> list[FitRecord]:
-    """What other studies stored that this one may learn from."""
+    """Fits of other studies, which serve as priors."""
     return [fit for fit in ledger.past_fits(study.fingerprint) if fit.study_id != study.study_id]
 
 
 def remember_calibration(ledger: Ledger, study: StudyRecord, ending: Ending) -> None:
-    """Stores how wrong the study's early forecasts were, if a run with one reached the target."""
+    """Stores the errors of the study's early forecasts, if any of their runs reached the target."""
     applied = learnt_calibration(_other_fits(ledger, study), kind_of(ending.state.job))
     record = calibration_record(study, ending.state, checked_predictions(ending), ending.created_at, applied)
     if record is not None:
@@ -107,7 +109,7 @@ def remember_calibration(ledger: Ledger, study: StudyRecord, ending: Ending) -> 
 
 
 def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -> dict[str, Path]:
-    """Writes the report's files; returns file name to path."""
+    """Writes the files of the report. Returns the path of each file by its name."""
     predictor = ending.beliefs.predictor
     content = ReportContent(
         job=ending.state.job,
@@ -125,11 +127,11 @@ def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -
 
 
 def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, Path]:
-    """Writes the report of a job's study from what it knows now, probing nothing.
+    """Writes the report of a job's study again, without any probe.
 
     Raises:
-        JobError: There is no study of this job.
-        InfeasibleError: Nothing can be recommended from what is known.
+        JobError: The job has no study.
+        InfeasibleError: The measurements do not support a recommendation.
     """
     study = require_study(store.ledger, opened)
     folder = prepare_output(output)
@@ -154,7 +156,7 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
 def write_no_answer(
     result: SearchResult, study: StudyRecord, job_path: Path, folder: Path
 ) -> ProbeError | InfeasibleError:
-    """Writes the report of a search that ended without a recommendation; returns the error that says so."""
+    """Writes the report of a search without a recommendation. Returns the error to raise."""
     state, stop = result.state, result.stop
     found = no_answer(state, stop, job_path)
     content = UnansweredContent(
@@ -172,18 +174,39 @@ def write_no_answer(
     return found.error(write_unanswered(content, folder)["report.html"])
 
 
+def training_rows(configuration: Configuration, state: SearchState) -> list[dict[str, Any]]:
+    """The result of a training as rows: seconds and samples to target, and the trained model.
+
+    Args:
+        configuration: The configuration that was trained.
+        state: The state of its study.
+
+    Raises:
+        InfeasibleError: The training ended before it reached the target.
+        ProbeError: The training failed.
+    """
+    run = run_of(state, configuration)
+    if run is None or run.seconds_to_target is None:
+        raise not_arrived(configuration, state)
+    return [
+        {"name": "training seconds to target", "value": round(run.seconds_to_target, 3)},
+        {"name": "samples to target", "value": run.samples_to_target},
+        {"name": "trained model", "value": trained_model(run)},
+    ]
+
+
 def not_arrived(configuration: Configuration, state: SearchState) -> ProbeError | InfeasibleError:
-    """The error for a training that ended without reaching the target."""
+    """Returns the error to raise for a training that ended before it reached the target."""
     run = run_of(state, configuration)
     if state.probes and state.probes[-1].outcome.is_fault:
         return ProbeError(f"the training of {configuration} failed. {last_fault(state)}")
     if run is None:
-        return InfeasibleError(f"{configuration} cannot be trained: a rank ran out of memory")
+        return InfeasibleError(f"{configuration} cannot be trained because a rank ran out of memory")
     seen = f"after {run.measurement.samples} samples, {run.measurement.training_seconds:.1f} s of training"
     if run.ended_by_itself and state.job.runs_command:
         return InfeasibleError(
-            f"{configuration} did not reach the target: the script ended by itself {seen}: ask it for more "
-            "epochs (or steps)"
+            f"{configuration} did not reach the target: the script ended by itself {seen}. Let it train for "
+            "more epochs or steps"
         )
     return InfeasibleError(
         f"{configuration} did not reach the target: it ended as {run.probe.outcome.value} {seen}"

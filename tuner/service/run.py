@@ -1,4 +1,4 @@
-"""The use case `run`: search, verify, recommend, confirm, report."""
+"""Run a job: search, recommend, verify, confirm, write the report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tuner.domain.recommendation import Recommendation
 from tuner.job import BudgetSection
 from tuner.ledger import Ledger, RecommendationRecord, StudyRecord
 from tuner.probes import Prober
+from tuner.report import recommendation_text
 from tuner.search.context import SearchContext
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.limits import JOB_FAULT
@@ -47,16 +48,16 @@ from tuner.service.training import SamplerName, optuna_study
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a job is run.
+    """Options of a run.
 
     Args:
         output: Folder for reports and probes.
-        sampler: `model`, or one of Optuna's: `tpe`, `gp`, `random`.
+        sampler: `model` for the search of Paceline, or a sampler of Optuna: `tpe`, `gp`, `random`.
         fresh: Whether to start a new study.
-        verify: Whether the recommendation is trained to the target where it was not yet.
+        verify: Whether to train the recommendation to the target, unless that was done during the search.
         parallel: Maximum number of concurrent slices, if the cluster has nodes for them.
-        confirm: Number of new seeds with which the recommendation and the present settings are trained and
-            compared; 0 for none.
+        confirm: Number of new seeds. With each of them the recommendation and the present settings are
+            trained, and their times are compared. 0 for no comparison.
     """
 
     output: Path
@@ -72,16 +73,21 @@ class RunResult:
     """The result of a run.
 
     Args:
-        recommendation: The answer.
+        recommendation: The recommended configuration with its evidence.
         stop: Why the search ended.
-        files: File name to path of what was written.
-        study: Its study.
+        files: Name to path of each file of the report.
+        study: The study of the job.
     """
 
     recommendation: Recommendation
     stop: Stop
     files: dict[str, Path]
     study: StudyRecord
+
+    @property
+    def text(self) -> str:
+        """The recommendation as text for a terminal."""
+        return recommendation_text(self.recommendation)
 
 
 def run_job(
@@ -92,18 +98,18 @@ def run_job(
     *,
     make_prober: Callable[[OpenedJob], Prober] = job_prober,
 ) -> RunResult:
-    """Tunes a job end to end; called again, it resumes.
+    """Tunes a job from the search to the report. A second call resumes where the first one ended.
 
     Args:
         opened: The job.
-        store: Where its study is stored.
-        options: How it is run.
+        store: The database of its study.
+        options: Options of the run.
         listen: Receives events.
-        make_prober: Creates the prober; it is closed at the end.
+        make_prober: Creates the prober, which is closed at the end.
 
     Raises:
-        JobError: The workload cannot be built, or the job has nothing to confirm its answer against.
-        InfeasibleError: The target is out of reach, or nothing is feasible.
+        JobError: The workload cannot be built, or `confirm` is set and the job has no present settings.
+        InfeasibleError: No configuration is feasible, or none is expected to reach the target.
         ProbeError: Too many probes failed.
         StorageError: Study or output cannot be read or written.
     """
@@ -217,7 +223,7 @@ def _verify(context: SearchContext, prober: Prober, recommendation: Recommendati
 def _given(
     ledger: Ledger, study: StudyRecord, ending: Ending, recommendation: Recommendation, folder: Path
 ) -> RunResult:
-    """Stores a recommendation and how right the forecasts were, and writes the report."""
+    """Stores the recommendation and the errors of the forecasts, and writes the report."""
     remember_calibration(ledger, study, ending)
     ledger.add_recommendation(
         RecommendationRecord(
@@ -231,14 +237,14 @@ def _given(
 
 
 def _verify_words(expected_seconds: float) -> str:
-    """What the training that `--verify` asks for is limited by."""
+    """Announces the training of `--verify`, with its limit."""
     limit = "without a limit"
     if math.isfinite(expected_seconds):
         limit = (
             f"for at most {format_seconds(VERIFY_FACTOR * expected_seconds)}, {VERIFY_FACTOR:g} times the "
             "predicted time"
         )
-    return f"--verify: trains the recommendation to the target, {limit}; [budget] does not limit it"
+    return f"--verify: training the recommendation to the target, {limit}; [budget] does not apply"
 
 
 def _policy(opened: OpenedJob, options: RunOptions, context: SearchContext) -> Policy:

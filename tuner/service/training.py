@@ -1,9 +1,9 @@
-"""The use case `train`: train one configuration to the job's target, without a search."""
+"""Train one configuration to the job's target, without a search."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from search_spaces import Configuration
 from tuner.domain.errors import JobError
-from tuner.job import BaselineSection, BudgetSection, Job
+from tuner.job import BaselineSection, BudgetSection, Job, configuration_with_knobs
 from tuner.ledger import StudyRecord
 from tuner.probes import Prober
 from tuner.search.context import SearchContext
@@ -38,6 +38,50 @@ if TYPE_CHECKING:
 SamplerName = Literal["model", "tpe", "gp", "random"]
 
 
+def chosen_configuration(
+    opened: OpenedJob,
+    *,
+    nodes: int | None,
+    batch_size: int,
+    learning_rate: float,
+    strategy: str | None,
+    knobs: Mapping[str, int | float | None],
+) -> Configuration:
+    """The configuration that a user asks for.
+
+    Args:
+        opened: The job.
+        nodes: Number of nodes; None if the job allows only one number.
+        batch_size: Global batch size.
+        learning_rate: Peak learning rate.
+        strategy: The strategy; None for the only one of the job, or for all-reduce.
+        knobs: Parameters of the strategy; those that are None get their default.
+
+    Raises:
+        JobError: The number of nodes is missing, or a value is not valid.
+    """
+    counts, space = opened.cluster.node_counts, opened.job.space
+    if nodes is None and len(counts) > 1:
+        listed = ", ".join(map(str, counts))
+        raise JobError(
+            f"{opened.path}: --nodes is missing: the job allows {listed} nodes; choose one of them"
+        )
+    if strategy is None:
+        strategy = space.strategy[0] if space and len(space.strategy) == 1 else "all_reduce"
+    try:
+        return configuration_with_knobs(
+            Configuration(
+                nodes=nodes or counts[0],
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                strategy=strategy,
+            ),
+            **knobs,
+        )
+    except ValueError as error:
+        raise JobError(f"{opened.path}: {error}") from error
+
+
 def train_configuration(
     opened: OpenedJob,
     store: StudyStore,
@@ -52,15 +96,15 @@ def train_configuration(
 
     Args:
         opened: The job.
-        store: Where the training's slices are stored: if interrupted, it resumes from them.
-        configuration: What to train.
+        store: Stores the slices of the training. A second call resumes from them.
+        configuration: The configuration to train.
         output: Folder for its checkpoints and model.
         listen: Receives events.
-        limit_seconds: Training seconds after which it is given up; None for none.
-        make_prober: Creates the prober; it is closed at the end.
+        limit_seconds: Maximum training seconds; None for no limit.
+        make_prober: Creates the prober, which is closed at the end.
 
     Returns:
-        What is known in the end; `run_of(state, configuration)` is the training.
+        The state of the study afterwards; `run_of(state, configuration)` is the training.
 
     Raises:
         JobError: The workload cannot be built, or the configuration is not valid for this job.
@@ -98,21 +142,22 @@ def run_training(
     listen: Listener,
     make_prober: Callable[[OpenedJob], Prober],
 ) -> SearchResult:
-    """Carries out one training in a study of its own; called again, it resumes.
+    """Runs one training in a study of its own. A second call resumes it.
 
     Args:
         opened: The job that the prober runs.
         store: Where the study is stored.
         study: The training's study.
-        job: The job of this training alone (`job_of_one`).
+        job: The job of this training, from `job_of_one`.
         policy: Trains the configuration.
-        folder: The output folder; exists.
-        epoch_samples: Size of the training set.
+        folder: The output folder, which exists.
+        epoch_samples: Samples in the training set.
         listen: Receives events.
-        make_prober: Creates the prober; it is closed at the end.
+        make_prober: Creates the prober, which is closed at the end.
 
     Raises:
-        StorageError: Another tuner works on the study, or study or folder cannot be read or written.
+        StorageError: Another process works on the study, or the study or the folder cannot be read or
+            written.
     """
     free_leases_of_the_dead(store.ledger, study, folder, opened.cluster, listen)
     with store.guarded():
@@ -139,13 +184,13 @@ def run_training(
 def optuna_study(
     opened: OpenedJob, store: StudyStore, study: StudyRecord, sampler: SamplerName = "model"
 ) -> optuna.Study:
-    """The Optuna study of a study, in the same database; it is created if it is absent.
+    """The Optuna study beside a Paceline study: same name, same database. Creates it if needed.
 
     Args:
         opened: The job.
         store: The database.
-        study: The study; both have the same name.
-        sampler: Which of Optuna's samplers suggests configurations; `model` for none of them.
+        study: The Paceline study.
+        sampler: The sampler of Optuna that suggests configurations; `model` for none.
     """
     import optuna
 
@@ -163,7 +208,11 @@ def optuna_study(
 
 
 def job_of_one(opened: OpenedJob, configuration: Configuration) -> Job:
-    """The job with a configuration as its baseline, which may lie outside of the job's space."""
+    """A copy of the job with the configuration as its baseline and without a budget.
+
+    Raises:
+        JobError: The configuration cannot be trained by this job.
+    """
     try:
         baseline = BaselineSection.model_validate(configuration.as_dict())
     except ValidationError as error:
@@ -176,7 +225,6 @@ def job_of_one(opened: OpenedJob, configuration: Configuration) -> Job:
     found = [reason for reason in against if reason is not None]
     if found:
         raise JobError(f"{opened.path}: cannot train {configuration}: {'; '.join(found)}")
-    # Neither a search nor its budget: it trains until it reaches the target.
     return opened.job.model_copy(update={"baseline": baseline, "budget": BudgetSection()})
 
 

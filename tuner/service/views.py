@@ -1,4 +1,4 @@
-"""Tables of `status`, `trials` and `explain`, as rows of plain values."""
+"""Rows of the tables that `paceline status`, `trials` and `explain` print."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Row = dict[str, Any]
 
 
 def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
-    """Status rows of a study.
+    """Rows of `paceline status`.
 
     Args:
-        ledger: Where it is.
+        ledger: Stores the study.
         study: The study.
-        output: Its output folder, which tells how long slices ran that were lost with a killed run.
+        output: The output folder. Its files show how long a slice ran that was lost with a killed process.
     """
     probes = ledger.probes(study.study_id)
     seen = [probe.measurement for probe in probes if probe.measurement is not None]
@@ -63,14 +63,14 @@ def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
 
 
 def _lost_words(seconds: float) -> str:
-    """What a killed run lost of a probe; it is charged when the search resumes."""
+    """Says how much of a slice was lost when its process was killed."""
     if seconds == 0.0:
-        return "no slice: the run was killed between two slices, or its folder is not here"
-    return f"a slice after about {seconds:.1f} s: the run was killed; `paceline run` charges it and resumes"
+        return "no slice: the process was killed between two slices, or its folder is missing"
+    return f"a slice of about {seconds:.1f} s: the process was killed; `paceline run` charges it and resumes"
 
 
 def _at_once(probes: list[ProbeRecord], held: list[ProbeRecord]) -> list[tuple[str, Any]]:
-    """Slices in flight if there are several, and elapsed time if slices ran concurrently."""
+    """Rows on concurrent slices: those in flight if there are several, and the elapsed time."""
     rows: list[tuple[str, Any]] = []
     if len(held) > 1:
         rows = [(f"running probe {p.probe_id}", f"{p.purpose.value}: {p.configuration}") for p in held]
@@ -83,15 +83,15 @@ def _at_once(probes: list[ProbeRecord], held: list[ProbeRecord]) -> list[tuple[s
 
 
 def trial_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:
-    """One row a probe, oldest first."""
+    """Rows of `paceline trials`: one for each probe, oldest first."""
     return [_trial_row(study, probe) for probe in ledger.probes(study.study_id)]
 
 
 def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
-    """One row a fact on one trial: what it was, what it showed slice by slice, what was predicted of it.
+    """Rows of `paceline explain`: configuration, slices, step times and predictions of one trial.
 
     Raises:
-        JobError: There is no such trial.
+        JobError: The study has no trial of this number.
     """
     probes = ledger.probes(study.study_id)
     found = [probe for probe in probes if probe.trial_number == number]
@@ -140,10 +140,10 @@ def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
 
 
 def require_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord:
-    """The newest study of a job, or an error that there is none.
+    """The newest study of a job.
 
     Raises:
-        JobError: The job was not run yet with this storage.
+        JobError: The database has no study of the job.
     """
     study = find_study(ledger, opened)
     if study is not None:
@@ -155,7 +155,7 @@ def require_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord:
         )
     raise JobError(
         f"{opened.path}: there is no study of this job here yet; `paceline run {opened.path}` starts "
-        "one, or name its database with --storage"
+        "one. If it is in another database, name that with --storage"
     )
 
 

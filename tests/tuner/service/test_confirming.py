@@ -232,7 +232,7 @@ def test_without_present_settings_that_run_nothing_is_started(
 
 def test_a_recording_has_no_other_seeds(tmp_path: Path, store: Storage) -> None:
     opened = open_job(write_job(tmp_path))
-    with pytest.raises(JobError, match="a recording has one run of each configuration"):
+    with pytest.raises(JobError, match="a recording has only one run of each configuration"):
         run_job(opened, store, RunOptions(output=tmp_path / "out", confirm=2))
     result = run_job(opened, store, RunOptions(output=tmp_path / "out"))
     assert stored_confirmation(store.ledger, opened, result.recommendation) is None

@@ -85,7 +85,7 @@ def test_a_study_that_measured_nothing_continues_under_its_name_after_a_change(
         assert warning.endswith("starting a new study")
         return
     assert (second.study_id, second.name) == (first.study_id, first.name)
-    assert "has measured nothing yet and continues" in warning
+    assert "has no measurements and continues" in warning
     # A checkpoint of the older script is not resumed, and what was paid stays charged.
     (probe,) = ledger.probes(first.study_id)
     assert probe.outcome is Outcome.STOPPED

@@ -167,7 +167,7 @@ def test_between_two_slices_nothing_is_lost(tmp_path: Path) -> None:
 def test_a_lease_of_the_living_is_left_and_reported(tmp_path: Path) -> None:
     ledger = MemoryLedger()
     study = leased(ledger, own_name())
-    expected = rf"study job is being worked on by {socket.gethostname()}:{os.getpid()};"
+    expected = rf"study job is in use by {socket.gethostname()}:{os.getpid()};"
     with pytest.raises(StorageError, match=expected):
         free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER)
     assert ledger.probes(study.study_id)[0].lease is not None

@@ -22,7 +22,7 @@ def test_the_plan_states_goal_space_budget_and_places() -> None:
     assert f"space: {count} configurations on 1, 2 nodes" in text
     assert "budget: 20m 00s, 7 probes" in text
     assert "study: sqlite:///a.db; report: /out" in text
-    assert "at worst" not in text
+    assert "at most" not in text
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_the_worst_cost_is_all_nodes_for_all_the_time_or_the_limit(
     budget: dict[str, Any], worst: str
 ) -> None:
     priced = {"nodes": [1, 2], "dollars_per_node_hour": 6.0}
-    assert any(line.startswith(f"at worst: {worst}") for line in lines_of(cluster=priced, budget=budget))
+    assert any(line.startswith(f"at most: {worst}") for line in lines_of(cluster=priced, budget=budget))
 
 
 def test_without_any_limit_the_plan_warns() -> None:
@@ -47,7 +47,7 @@ def test_without_any_limit_the_plan_warns() -> None:
 
 
 def test_a_study_that_is_gone_on_with_says_what_it_spent() -> None:
-    assert "resuming a study that spent 1m 30s before" in lines_of(spent_seconds=90.0)
+    assert "resuming a study that has spent 1m 30s before" in lines_of(spent_seconds=90.0)
 
 
 def test_one_node_is_not_nodes() -> None:
@@ -65,15 +65,15 @@ def test_several_at_once_are_planned_with_their_nodes_and_their_worst_cost() -> 
     priced = {"nodes": [1, 2], "dollars_per_node_hour": 6.0, "capacity": 3}
     opened = opened_of(cluster=priced, budget={"time": "30m"})
     lines = plan_lines(opened, storage="s", output="o", spent_seconds=0.0, parallel=4)
-    assert "at once: up to 4 probes on 3 nodes in total" in lines
-    assert "at worst: $9.00, all nodes at their highest price all the time" in lines
+    assert "concurrent: up to 4 probes on 3 nodes in total" in lines
+    assert "at most: $9.00, for all nodes at their highest price all the time" in lines
 
 
 def test_several_at_once_that_share_cores_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: {0, 1})
     words = crowding_words(opened_of(cluster={"nodes": [1, 2], "capacity": 4}), 4)
     assert words is not None
-    assert "--parallel 4 may run 4 threads of ranks at once on the 2 cores" in words
+    assert "--parallel 4 may run 4 threads on the 2 cores" in words
     assert "marked oversubscribed" in words
     assert crowding_words(opened_of(cluster={"nodes": [1, 2]}), 2) is None
     assert crowding_words(opened_of(cluster={"nodes": [1, 2], "capacity": 4}), 1) is None

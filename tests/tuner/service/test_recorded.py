@@ -171,7 +171,7 @@ def test_check_replays_a_few_steps(tmp_path: Path) -> None:
 
 def test_a_recorded_job_trains_nothing(tmp_path: Path, store: Storage) -> None:
     opened = opened_job(tmp_path)
-    with pytest.raises(JobError, match="a recorded job replays what was measured and trains nothing"):
+    with pytest.raises(JobError, match="a recorded job replays measured runs and cannot train"):
         train_configuration(opened, store, grid().configurations()[0], tmp_path / "out")
 
 
@@ -238,7 +238,7 @@ def test_what_is_left_out_of_a_recording_is_named(tmp_path: Path, store: Storage
     desk.run()
     made = record_study(desk.opened, store, tmp_path / "study.jsonl.gz")
     timed = [p for p in desk.probes() if p.purpose is Purpose.TIMING]
-    words = [line for line in made.left_out if "only its steps were timed" in line]
+    words = [line for line in made.left_out if "it only timed steps" in line]
     assert len(words) == len(timed)
     assert any("gradient noise" in line for line in made.left_out)
 
@@ -272,5 +272,5 @@ def test_a_study_without_a_run_gives_no_recording(tmp_path: Path, store: Storage
     with pytest.raises(JobError, match="there is no study of this job here yet"):
         record_study(opened, store, tmp_path / "new.jsonl.gz")
     store.ledger.open_study(opened.job.name, opened.fingerprint, opened.job.model_dump(mode="json"))
-    with pytest.raises(JobError, match="holds no run that was scored"):
+    with pytest.raises(JobError, match="has no run with a score"):
         record_study(opened, store, tmp_path / "new.jsonl.gz")

@@ -219,7 +219,7 @@ def test_a_verified_answer_is_not_searched_for_again(desk: Desk) -> None:
     desk.job = small_job(goal={"metric": "accuracy", "target": 0.85, "trainings": 20}, budget={"time": "20s"})
     desk.run()
     verified = desk.run(verify=True)
-    assert any("[budget] does not limit it" in text for text in desk.texts("plan"))
+    assert any("[budget] does not apply" in text for text in desk.texts("plan"))
     num_slices = len(desk.slices())
     again = desk.run()
     assert len(desk.slices()) == num_slices
@@ -242,7 +242,7 @@ def test_a_living_tuner_keeps_others_off_its_study(desk: Desk) -> None:
     desk.store.ledger.start_probe(
         study.study_id, first, Purpose.TIMING, trial_number=None, owner=own_name(), lease_seconds=60
     )
-    with pytest.raises(StorageError, match=r"study job is being worked on by .*--fresh"):
+    with pytest.raises(StorageError, match=r"study job is in use by .*--fresh"):
         desk.run()
 
 
