@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from search_spaces import Configuration
@@ -35,16 +36,18 @@ SEED_STEP = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """The two configurations that are compared.
+    """The two configurations that are compared, and where their trainings are stored.
 
     Args:
         opened: The job.
+        ledger: Stores the trainings.
         study_name: Name of the study that made the recommendation.
         recommended: The recommended configuration.
         present: The present settings.
     """
 
     opened: OpenedJob
+    ledger: Ledger
     study_name: str
     recommended: Configuration
     present: Configuration
@@ -69,6 +72,26 @@ class _Pair:
             str(self.seeded(number).job.seed),
         ]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+    @cached_property
+    def studies(self) -> dict[str, StudyRecord]:
+        """The studies of all confirmation trainings of the job, by fingerprint."""
+        name = _study_name(self.opened)
+        return {s.fingerprint: s for s in self.ledger.studies() if s.job_name == name}
+
+    def state(self, number: int, configuration: Configuration) -> SearchState | None:
+        """The state of one training; None before it is started."""
+        study = self.studies.get(self.fingerprint(number, configuration))
+        if study is None:
+            return None
+        # Nothing is predicted from this state, so the size of the training set does not matter.
+        probes = self.ledger.probes(study.study_id)
+        return read_state(self.job(number, configuration), self.opened.cluster, probes, NEUTRAL_EPOCH_SAMPLES)
+
+    def is_over(self, number: int, configuration: Configuration) -> bool:
+        """Whether one training has ended."""
+        state = self.state(number, configuration)
+        return state is not None and _training(state, configuration) is not None
 
 
 def require_confirmable(opened: OpenedJob) -> None:
@@ -122,15 +145,14 @@ def confirm(
         StorageError: Another process works on a training, or the store or the folder cannot be read or
             written.
     """
-    pair = _pair(opened, recommendation)
+    pair = _pair(opened, store.ledger, recommendation)
     if pair is None:
         words = "--confirm: the recommendation is the present settings, so there is nothing to compare"
         listen(SearchEvent(kind="warning", text=words))
         return
     numbers = range(1, num_seeds + 1)
     turns = [(number, c) for number in numbers for c in (pair.recommended, pair.present)]
-    known = _studies(store.ledger, opened)
-    left = [t for t in turns if not _is_over(store.ledger, pair, *t, known.get(pair.fingerprint(*t)))]
+    left = [turn for turn in turns if not pair.is_over(*turn)]
     expected = dict(zip((pair.recommended, pair.present), _expected_seconds(recommendation), strict=True))
     listen(SearchEvent(kind="plan", text=_plan_words(state, expected, left, num_seeds)))
     if not takes_seed(opened.job, opened.folder):
@@ -225,22 +247,18 @@ def stored_confirmation(
         opened: The job.
         recommendation: The recommendation.
     """
-    pair = _pair(opened, recommendation)
+    pair = _pair(opened, ledger, recommendation)
     if pair is None or opened.job.recording() is not None:
         return None
-    known = _studies(ledger, opened)
     found: dict[Configuration, list[ConfirmedTraining]] = {pair.recommended: [], pair.present: []}
     num_started = 0
     seconds = dollars = 0.0
     for number in itertools.count(1):
-        studies = {c: known.get(pair.fingerprint(number, c)) for c in found}
-        if not any(studies.values()):
+        states = {c: state for c in found if (state := pair.state(number, c)) is not None}
+        if not states:
             break
-        for configuration, study in studies.items():
-            if study is None:
-                continue
+        for configuration, state in states.items():
             num_started += 1
-            state = _state(ledger, pair, number, configuration, study)
             seconds, dollars = seconds + state.spent.seconds, dollars + state.spent.dollars
             training = _training(state, configuration)
             if training is not None:
@@ -259,42 +277,22 @@ def stored_confirmation(
     )
 
 
-def _pair(opened: OpenedJob, recommendation: Recommendation) -> _Pair | None:
+def _pair(opened: OpenedJob, ledger: Ledger, recommendation: Recommendation) -> _Pair | None:
     """The pair to compare; None if there are no present settings, or if they are the recommendation."""
     present, choice = opened.job.baseline_configuration(), recommendation.choice.configuration
     if present is None or present == choice:
         return None
-    return _Pair(opened=opened, study_name=recommendation.study_name, recommended=choice, present=present)
+    return _Pair(
+        opened=opened,
+        ledger=ledger,
+        study_name=recommendation.study_name,
+        recommended=choice,
+        present=present,
+    )
 
 
 def _study_name(opened: OpenedJob) -> str:
     return f"{opened.job.name}.confirm"
-
-
-def _studies(ledger: Ledger, opened: OpenedJob) -> dict[str, StudyRecord]:
-    """The studies of all confirmation trainings of a job, by fingerprint."""
-    return {s.fingerprint: s for s in ledger.studies() if s.job_name == _study_name(opened)}
-
-
-def _state(
-    ledger: Ledger, pair: _Pair, number: int, configuration: Configuration, study: StudyRecord
-) -> SearchState:
-    # Nothing is predicted from this state, so the size of the training set does not matter.
-    return read_state(
-        pair.job(number, configuration),
-        pair.opened.cluster,
-        ledger.probes(study.study_id),
-        NEUTRAL_EPOCH_SAMPLES,
-    )
-
-
-def _is_over(
-    ledger: Ledger, pair: _Pair, number: int, configuration: Configuration, study: StudyRecord | None
-) -> bool:
-    """Whether a training has ended."""
-    if study is None:
-        return False
-    return _training(_state(ledger, pair, number, configuration, study), configuration) is not None
 
 
 def _training(state: SearchState, configuration: Configuration) -> ConfirmedTraining | None:
