@@ -144,7 +144,7 @@ def test_nothing_advised_yet_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_advice_of_another_major_version_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"another version of Paceline; `paceline run .*again"):
+    with pytest.raises(JobError, match=r"another version of Paceline; `paceline run .*a new one"):
         exported(opened(tmp_path), "env", replace(recommendation(), schema_version="9.0"))
 
 

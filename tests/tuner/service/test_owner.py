@@ -147,7 +147,7 @@ def test_status_says_what_was_lost_before_it_is_charged(tmp_path: Path) -> None:
     described(tmp_path, study, began=1000.0, last_written=1012.0)
     rows = {row["name"]: row["value"] for row in status_rows(ledger, study, tmp_path)}
     assert rows["running probes"] == 0
-    assert rows["probe 1 lost"].startswith("a slice after about 12.0 s: the run was killed")
+    assert rows["probe 1 lost"].startswith("a slice of about 12.0 s: the process was killed")
     assert trial_rows(ledger, study)[0]["outcome"] == "killed"
     free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER)
     rows = {row["name"]: row["value"] for row in status_rows(ledger, study, tmp_path)}
