@@ -37,8 +37,8 @@ from storage import open_storage
 from tuner.domain.checkpoints import write_atomically
 from tuner.domain.cluster import Cluster, Machine
 from tuner.domain.errors import TunerError
+from tuner.domain.ledger import PredictionRecord
 from tuner.domain.measurement import Measurement, Purpose, RankTiming, Spread
-from tuner.ledger import PredictionRecord
 from tuner.probes import ProbeHandle, Prober, Until
 from tuner.recordings.file import write_recording
 from tuner.recordings.recording import RecordedRun, Recording

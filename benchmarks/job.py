@@ -24,8 +24,7 @@ import typer
 
 from search_spaces import Configuration
 from storage import open_storage
-from tuner.ledger import PredictionRecord
-from tuner.ledger.records import EARLY_SHARE
+from tuner.domain.ledger import EARLY_SHARE, PredictionRecord
 from tuner.search.events import SearchEvent
 from tuner.search.runs import Run
 from tuner.search.state import run_of

@@ -53,8 +53,8 @@ from benchmarks.made_scripts import lines, virtual_context
 from search_spaces import Configuration
 from tuner.analytic.step_time_model import SecondsModel
 from tuner.domain.cluster import Cluster
+from tuner.domain.ledger import Ledger
 from tuner.domain.measurement import Measurement, Purpose
-from tuner.ledger import Ledger
 from tuner.probes import ProbeHandle, Prober, Until
 from tuner.probes.recorded import RecordedProber
 from tuner.search.beliefs import Beliefs

@@ -54,8 +54,8 @@ from benchmarks.plateaus import chances, log_loss, logistic
 from tuner.analytic import plateau
 from tuner.domain.checkpoints import write_atomically
 from tuner.domain.cluster import Cluster
+from tuner.domain.ledger import PredictedAgainstMeasured, PredictionRecord
 from tuner.job import Job
-from tuner.ledger import PredictedAgainstMeasured, PredictionRecord
 from tuner.probes import Prober
 from tuner.probes.recorded import RecordedProber
 from tuner.search.believer import Believer

@@ -8,6 +8,7 @@ import numpy as np
 
 from search_spaces import Configuration
 from tuner.domain.cluster import Cluster
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import (
     CurvePoint,
     Measurement,
@@ -18,7 +19,6 @@ from tuner.domain.measurement import (
     Spread,
 )
 from tuner.job import Job
-from tuner.ledger import ProbeRecord
 from tuner.search.state import SearchState, read_state
 
 #: Size of the training set.

@@ -10,8 +10,7 @@ from typing import Any
 
 from search_spaces import Configuration
 from tuner.domain.errors import LeaseLostError, StorageError
-from tuner.domain.measurement import Measurement, Outcome, Purpose
-from tuner.ledger import (
+from tuner.domain.ledger import (
     FitRecord,
     Lease,
     LeaseState,
@@ -21,6 +20,7 @@ from tuner.ledger import (
     StudyRecord,
     free_name,
 )
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 
 
 class MemoryLedger:

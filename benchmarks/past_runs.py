@@ -42,8 +42,8 @@ import typer
 from benchmarks.made_scripts import lines, script_prober, virtual_context
 from benchmarks.made_scripts_curves import BASELINE, MadeScript, made_script, short_script
 from tuner.domain.checkpoints import write_atomically
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
-from tuner.ledger import ProbeRecord
 from tuner.search.believer import Believer
 from tuner.search.imported_runs import ImportedRuns, laws_of_imports
 from tuner.search.law_priors import NO_PAST

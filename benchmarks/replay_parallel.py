@@ -32,7 +32,7 @@ from benchmarks.memory_ledger import MemoryLedger
 from benchmarks.replay_beliefs import make_policy, recommended
 from benchmarks.replay_problem import MANY_TRAININGS, Goal, Problem, problem
 from search_spaces import Configuration
-from tuner.ledger import FitRecord, PredictionRecord
+from tuner.domain.ledger import FitRecord, PredictionRecord
 from tuner.probes.recorded import RecordedProber
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.context import SearchContext

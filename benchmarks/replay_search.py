@@ -13,8 +13,8 @@ from benchmarks.replay_beliefs import interval, probability_of_reaching, recomme
 from benchmarks.replay_problem import Problem
 from benchmarks.replay_trace import Moment, Prediction, Trace
 from search_spaces import Configuration
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Outcome, Purpose
-from tuner.ledger import ProbeRecord
 from tuner.probes import Prober, Until
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.policy import Abandon, Action, Continue, Decision, Policy, Start, Stop

@@ -12,8 +12,8 @@ from benchmarks.soak_fuzz_target import EXAMPLES, Problem, Target, call_cli
 from benchmarks.soak_mutations import mutated_bytes
 from search_spaces import Configuration
 from storage import open_storage
+from tuner.domain.ledger import PredictionRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
-from tuner.ledger import PredictionRecord
 from tuner.service.opening import open_job
 
 

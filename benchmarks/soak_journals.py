@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.soak_record import quantile
-from tuner.ledger import ProbeRecord
+from tuner.domain.ledger import ProbeRecord
 
 
 def _lists() -> defaultdict[Any, list[Any]]:

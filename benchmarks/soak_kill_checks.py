@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.soak_round import Snapshot
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Outcome, Purpose
-from tuner.ledger import ProbeRecord
 
 _INTERRUPTED = 130
 

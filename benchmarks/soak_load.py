@@ -25,7 +25,7 @@ from benchmarks.soak_record import SoakRecord
 from benchmarks.soak_worker import Worker
 from storage import open_storage
 from tuner.domain.errors import TunerError
-from tuner.ledger import ProbeRecord
+from tuner.domain.ledger import ProbeRecord
 
 POSTGRES = "PACELINE_TEST_POSTGRES_URL"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage import open_storage
-from tuner.ledger import ProbeRecord
+from tuner.domain.ledger import ProbeRecord
 
 ROOT = Path(__file__).parents[1]
 

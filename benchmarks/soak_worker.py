@@ -14,8 +14,8 @@ from benchmarks.soak_journals import Holding, Journal
 from search_spaces import Configuration
 from storage import Storage
 from tuner.domain.errors import LeaseLostError
+from tuner.domain.ledger import Lease, PredictionRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
-from tuner.ledger import Lease, PredictionRecord
 
 #: Short studies keep reading as expensive as it is in real ones.
 _STUDY_SECONDS = 5.0

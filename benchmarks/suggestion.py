@@ -38,7 +38,7 @@ from benchmarks.made_recording import MADE_TRAININGS, made_problem, recorded_pro
 from benchmarks.made_search import EPOCH_SAMPLES, made_cluster, made_job, made_probes
 from benchmarks.replay_problem import problem
 from benchmarks.replay_search import ReplayedSearch, steps
-from tuner.ledger import ProbeRecord
+from tuner.domain.ledger import ProbeRecord
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.believer import Believer
 from tuner.search.model_policy import ModelPolicy

@@ -25,8 +25,8 @@ from sqlalchemy import (
 from storage import rows
 from storage.tables import curve_points, probes, slices
 from tuner.domain.errors import LeaseLostError, StorageError
+from tuner.domain.ledger import Lease, LeaseState, ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome
-from tuner.ledger import Lease, LeaseState, ProbeRecord
 
 _ONGOING = probes.c.outcome == str(Outcome.PAUSED)
 _NO_LEASE = {"lease_owner": None, "lease_expires_at": None}

@@ -11,8 +11,7 @@ import numpy as np
 from sqlalchemy import Row
 
 from search_spaces import Configuration
-from tuner.domain.measurement import Measurement, Outcome, Purpose
-from tuner.ledger import (
+from tuner.domain.ledger import (
     FitRecord,
     LeaseState,
     PredictionRecord,
@@ -20,6 +19,7 @@ from tuner.ledger import (
     RecommendationRecord,
     StudyRecord,
 )
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 
 #: Fields of a measurement with a column of their own; the rest goes to the slice's `details`.
 _SLICE_COLUMNS = (

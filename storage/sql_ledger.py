@@ -13,8 +13,7 @@ from storage import probe_tables, rows, tables
 from storage.tables import fits, probes, recommendations, studies
 from storage.transactions import reading, writing
 from tuner.domain.errors import StorageError
-from tuner.domain.measurement import Measurement, Outcome, Purpose
-from tuner.ledger import (
+from tuner.domain.ledger import (
     FitRecord,
     Lease,
     PredictionRecord,
@@ -23,6 +22,7 @@ from tuner.ledger import (
     StudyRecord,
     free_name,
 )
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 
 _Record = TypeVar("_Record")
 

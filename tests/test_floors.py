@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     # `tuner.workload` is the deprecated import path of what `paceline` exports.
     frozenset({"tuner.recordings", "tuner.workload", "tuner.launchers"}),
     frozenset({"tuner.job", "tuner.transport", "tuner.workloads"}),
-    frozenset({"tuner.ledger", "tuner.strategies", "tuner.analytic", "tuner.past_runs"}),
+    frozenset({"tuner.strategies", "tuner.analytic", "tuner.past_runs"}),
     frozenset({"tuner.emulation", "tuner.calibration"}),
     frozenset({"tuner.probes"}),
     frozenset({"tuner.search", "tuner.drafting"}),
@@ -36,7 +36,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 ROOMS = {
     *("search_spaces", "storage", "storage.migrations", "cli", "paceline"),
     *("tuner.workload", "tuner.domain", "tuner.recordings", "tuner.job", "tuner.transport"),
-    *("tuner.workloads", "tuner.ledger", "tuner.strategies", "tuner.launchers", "tuner.analytic"),
+    *("tuner.workloads", "tuner.strategies", "tuner.launchers", "tuner.analytic"),
     *("tuner.emulation", "tuner.calibration", "tuner.probes", "tuner.probes.commands", "tuner.probes.ranks"),
     *("tuner.drafting", "tuner.search", "tuner.advice", "tuner.past_runs", "tuner.report"),
     "tuner.service",
@@ -54,7 +54,6 @@ TORCH_FREE = (
     "tuner.drafting",
     "tuner.job",
     "tuner.launchers",
-    "tuner.ledger",
     "tuner.past_runs",
     "tuner.recordings",
     "tuner.report",
@@ -189,8 +188,8 @@ def test_imports_run_down_the_floors() -> None:
 @pytest.mark.parametrize(
     ("importer", "code", "words"),
     [
-        ("tuner.job.model", "from tuner.ledger import Ledger", "floor"),
-        ("tuner.launchers.local", "def f():\n    import tuner.ledger.leases", "floor"),
+        ("tuner.job.model", "from tuner.search.loop import Search", "floor"),
+        ("tuner.launchers.local", "def f():\n    import tuner.search.loop", "floor"),
         ("tuner.advice.recommend", "from tuner.report.pages import report_html", "floor"),
         ("tuner.search.loop", "if TYPE_CHECKING:\n    from storage.tables import probes", "floor"),
         ("tuner.job.model", "from tuner import workloads", "floor"),
@@ -253,7 +252,7 @@ def test_what_the_command_line_needs_does_not_import_torch() -> None:
         and name != "storage.env"
         and name not in NEEDS_TORCH
     ]
-    assert {room_of(name) for name in modules} >= {"cli", "storage", "tuner.ledger", "tuner.report"}
+    assert {room_of(name) for name in modules} >= {"cli", "storage", "tuner.domain", "tuner.report"}
     answer = subprocess.run(
         [sys.executable, "-c", IMPORT_ALL, json.dumps(modules)], cwd=ROOT, capture_output=True, text=True
     )

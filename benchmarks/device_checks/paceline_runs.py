@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.device_checks.findings import Findings
 from storage import open_storage
-from tuner.ledger import ProbeRecord
+from tuner.domain.ledger import ProbeRecord
 from tuner.service.opening import default_storage_url, find_study, open_job
 
 _PACELINE = "import cli; cli.main()"

@@ -27,8 +27,8 @@ from benchmarks.made_scripts import (
 )
 from benchmarks.made_scripts_curves import SHAPES, MadeScript, configurations, made_script, short_script
 from search_spaces import Configuration
+from tuner.domain.ledger import PredictedAgainstMeasured, PredictionRecord
 from tuner.domain.measurement import Outcome, Purpose
-from tuner.ledger import PredictedAgainstMeasured, PredictionRecord
 from tuner.probes import Until
 from tuner.search.policy import StopKind
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.memory_ledger import MemoryLedger
-from tuner.ledger import Ledger, free_name
+from tuner.domain.ledger import Ledger, free_name
 
 
 def test_the_memory_ledger_is_a_ledger() -> None:

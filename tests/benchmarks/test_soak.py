@@ -26,8 +26,8 @@ from benchmarks.soak_mutations import mutated_table, toml_text
 from benchmarks.soak_record import SoakRecord, quantile
 from benchmarks.soak_round import Snapshot
 from search_spaces import Configuration
+from tuner.domain.ledger import Lease, ProbeRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
-from tuner.ledger import Lease, ProbeRecord
 
 CONFIGURATION = Configuration(nodes=1, batch_size=8, learning_rate=0.1, strategy="all_reduce")
 

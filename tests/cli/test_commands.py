@@ -15,7 +15,7 @@ import pytest
 
 from storage import open_storage
 from tests.cli.workplace import PACELINE, TIMEOUT_SECONDS, kill_session, wait_until
-from tuner.ledger import ProbeRecord
+from tuner.domain.ledger import ProbeRecord
 
 #: Trains nothing: accuracy rises with samples, the sooner the nearer the rate is to 0.05.
 SCRIPT = """

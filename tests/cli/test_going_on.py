@@ -17,8 +17,8 @@ import pytest
 
 from storage import open_storage
 from tests.cli.workplace import Ended, Workplace, kill_session, wait_until
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose
-from tuner.ledger import ProbeRecord
 from tuner.search.runs import is_interrupted, paid_slices
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.cli.workplace import Ended, Workplace
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Outcome
-from tuner.ledger import ProbeRecord
 
 #: Its accuracy follows from steps, batch size and learning rate; a hook may break it.
 SCRIPT = """

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.workplace import Workplace, kill_session, wait_until
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Purpose
-from tuner.ledger import ProbeRecord
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage import open_storage
-from tuner.ledger import ProbeRecord, StudyRecord
+from tuner.domain.ledger import ProbeRecord, StudyRecord
 
 PACELINE = Path(sys.executable).with_name("paceline")
 #: The end of a test that waits for something that does not come.

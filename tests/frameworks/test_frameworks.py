@@ -24,8 +24,8 @@ import pytest
 
 from storage import open_storage
 from tests.cli.workplace import processes_in
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome
-from tuner.ledger import ProbeRecord
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -17,8 +17,8 @@ from storage import Storage, open_storage
 from storage.engine import engine_for, parsed
 from storage.failures import storage_error
 from tuner.domain.errors import StorageError
+from tuner.domain.ledger import PredictionRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
-from tuner.ledger import PredictionRecord
 
 ROOT = Path(__file__).parents[2]
 

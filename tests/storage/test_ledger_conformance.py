@@ -16,6 +16,7 @@ from search_spaces import Configuration
 from storage import open_storage
 from tests.levels import examples
 from tuner.domain.errors import LeaseLostError, StorageError
+from tuner.domain.ledger import FitRecord, Lease, Ledger, PredictionRecord, RecommendationRecord, StudyRecord
 from tuner.domain.measurement import (
     CurvePoint,
     Measurement,
@@ -25,7 +26,6 @@ from tuner.domain.measurement import (
     RankTiming,
     Spread,
 )
-from tuner.ledger import FitRecord, Lease, Ledger, PredictionRecord, RecommendationRecord, StudyRecord
 
 CONFIGURATION = Configuration(nodes=2, batch_size=64, learning_rate=0.03, strategy="all_reduce")
 JOB = {"name": "digits", "goal": {"target": 0.85, "limits": [1, 2]}, "seed": 0}

@@ -19,6 +19,7 @@ from tuner.advice.warnings import cautions
 from tuner.analytic.laws import NINETY_PERCENT
 from tuner.analytic.samples_model import SEED_SD
 from tuner.domain.charge import charge
+from tuner.domain.ledger import EARLY_SHARE, PredictedAgainstMeasured, PredictionRecord
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.domain.recommendation import (
     Alternative,
@@ -30,7 +31,6 @@ from tuner.domain.recommendation import (
     train_command,
 )
 from tuner.job import user_command
-from tuner.ledger.records import EARLY_SHARE, PredictedAgainstMeasured, PredictionRecord
 from tuner.probes.slice_plan import MODEL_FILE
 from tuner.search.beliefs import Beliefs
 from tuner.search.policy import Stop, StopKind

@@ -22,11 +22,10 @@ from tuner.domain.format import (
     format_short_count,
     format_value,
 )
+from tuner.domain.ledger import EARLY_SHARE, PredictedAgainstMeasured, ProbeRecord
 from tuner.domain.measurement import CurvePoint, Outcome, Purpose
 from tuner.domain.recommendation import Alternative, Estimate, Recommendation
 from tuner.job import Job
-from tuner.ledger import PredictedAgainstMeasured, ProbeRecord
-from tuner.ledger.records import EARLY_SHARE
 from tuner.report.figures import (
     COUNT_TICKS,
     DURATION_TICKS,

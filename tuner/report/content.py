@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.domain.ledger import PredictedAgainstMeasured, ProbeRecord
 from tuner.domain.recommendation import Alternative, Recommendation, TuningCost
 from tuner.job import Job
-from tuner.ledger import PredictedAgainstMeasured, ProbeRecord
 
 
 @dataclass(frozen=True, kw_only=True)

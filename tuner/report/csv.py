@@ -6,7 +6,7 @@ import csv
 import io
 import math
 
-from tuner.ledger import ProbeRecord
+from tuner.domain.ledger import ProbeRecord
 from tuner.report.content import ReportContent
 from tuner.report.tables import best_value, last_value
 

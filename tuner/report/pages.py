@@ -22,11 +22,10 @@ from tuner.domain.format import (
     format_share,
     sentence,
 )
+from tuner.domain.ledger import EARLY_SHARE, ProbeRecord
 from tuner.domain.measurement import Outcome
 from tuner.domain.recommendation import Recommendation
 from tuner.job import Job
-from tuner.ledger import ProbeRecord
-from tuner.ledger.records import EARLY_SHARE
 from tuner.report import tables, wording
 from tuner.report.charts import (
     MAX_CHECKS,

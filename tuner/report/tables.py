@@ -26,9 +26,9 @@ from tuner.domain.format import (
     format_strategy,
     format_value,
 )
+from tuner.domain.ledger import PredictedAgainstMeasured, ProbeRecord
 from tuner.domain.measurement import Measurement, Purpose
 from tuner.domain.recommendation import Alternative, Recommendation
-from tuner.ledger import PredictedAgainstMeasured, ProbeRecord
 from tuner.report.wording import estimate_of, is_inside, known_words, measured_word
 
 T = TypeVar("T")

@@ -17,6 +17,7 @@ from tuner.domain.format import (
     format_share,
     format_value,
 )
+from tuner.domain.ledger import EARLY_SHARE, PredictedAgainstMeasured
 from tuner.domain.recommendation import (
     Alternative,
     Estimate,
@@ -25,7 +26,6 @@ from tuner.domain.recommendation import (
     TuningCost,
     Verification,
 )
-from tuner.ledger.records import EARLY_SHARE, PredictedAgainstMeasured
 
 #: Times whose ratio is below this are called equal.
 _EQUAL_RATIO = 1.05

@@ -22,9 +22,8 @@ import numpy as np
 
 from tuner.analytic.laws import NINETY_PERCENT, Array
 from tuner.analytic.predictor import Forecast
+from tuner.domain.ledger import EARLY_SHARE, FitRecord, PredictedAgainstMeasured, StudyRecord
 from tuner.job import Job
-from tuner.ledger import FitRecord, StudyRecord
-from tuner.ledger.records import EARLY_SHARE, PredictedAgainstMeasured
 from tuner.search.state import SearchState
 
 #: Names of the stored record and of its parameter.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.domain.cluster import Cluster
+from tuner.domain.ledger import Ledger, StudyRecord
 from tuner.job import Job
-from tuner.ledger import Ledger, StudyRecord
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.optuna_trials import StudyTrials
 

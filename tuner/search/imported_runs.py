@@ -14,9 +14,9 @@ from tuner.analytic.samples_model import fit_samples
 from tuner.analytic.step_law import UNSTATED_BYTES
 from tuner.analytic.step_time_model import fit_seconds
 from tuner.domain.cluster import Cluster
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Measurement, RankTiming, Spread
 from tuner.job import Job
-from tuner.ledger import ProbeRecord
 from tuner.search.beliefs import rate_prior
 from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.runs import RunCache

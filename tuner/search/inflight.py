@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.domain.errors import LeaseLostError, TunerError
+from tuner.domain.ledger import Lease
 from tuner.domain.measurement import Measurement, Outcome, Purpose
-from tuner.ledger import Lease
 from tuner.probes import ProbeHandle, Prober, Until
 from tuner.probes.probe_folder import take_back_ends
 from tuner.search.capacity import Capacity, UnderWay

@@ -9,7 +9,7 @@ from tuner.analytic.curve_template import PRIOR
 from tuner.analytic.laws import Array
 from tuner.analytic.mixed_posterior import PastLaw, PastValue
 from tuner.analytic.step_law import UNSTATED_BYTES
-from tuner.ledger import FitRecord
+from tuner.domain.ledger import FitRecord
 
 #: Unknowns that differ between studies: distance of the target, errors of emulation, size of the model.
 _OWN = frozenset(

@@ -10,8 +10,8 @@ from threadpoolctl import threadpool_limits
 
 from search_spaces import Configuration, traits_of
 from tuner.domain.errors import LeaseLostError, StorageError, TunerError
+from tuner.domain.ledger import Lease, ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose
-from tuner.ledger import Lease, ProbeRecord
 from tuner.probes import Prober, Until
 from tuner.search.beliefs import Beliefs, seconds_ratio
 from tuner.search.capacity import UnderWay

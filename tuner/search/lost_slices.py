@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tuner.domain.charge import charge
 from tuner.domain.cluster import Cluster
+from tuner.domain.ledger import Lease, ProbeRecord, StudyRecord
 from tuner.domain.measurement import Measurement, Outcome
-from tuner.ledger import Lease, ProbeRecord, StudyRecord
 from tuner.probes.probe_folder import DESCRIPTION_FILE, ProbeFolder
 from tuner.search.spans import Span, covered
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.ledger import FitRecord, PredictionRecord
+from tuner.domain.ledger import FitRecord, PredictionRecord
 from tuner.search.beliefs import Beliefs
 from tuner.search.context import SearchContext
 from tuner.search.state import SearchState, run_of

@@ -10,8 +10,8 @@ import numpy as np
 from search_spaces import Configuration, traits_of
 from tuner.analytic.laws import Array
 from tuner.domain.cluster import Cluster
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Purpose
-from tuner.ledger import ProbeRecord
 from tuner.search.prospects import Prospects
 from tuner.search.state import SearchState
 

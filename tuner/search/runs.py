@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from search_spaces import Configuration, traits_of
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
 from tuner.job import Job
-from tuner.ledger import ProbeRecord
 from tuner.search.turned_back import TurnedBack, levelled_off, turned_back
 
 #: A run has improved clearly once it has gained this share of the way from its first score to the target.

@@ -13,7 +13,7 @@ from tuner.analytic.features import (
     SECONDS_SLOPES,
     Slope,
 )
-from tuner.ledger import FitRecord
+from tuner.domain.ledger import FitRecord
 
 #: Minimum standard deviation of a slope between jobs.
 _BETWEEN_JOBS_SD = 0.25

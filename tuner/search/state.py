@@ -14,9 +14,9 @@ from tuner.analytic.predictor import RunState
 from tuner.analytic.rate_edge import RunEvidence
 from tuner.domain.charge import Charge
 from tuner.domain.cluster import Cluster
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
-from tuner.ledger import ProbeRecord
 from tuner.probes.score_schedule import ScoreSchedule, score_schedule
 from tuner.probes.terms import UNKNOWN_STARTUP_SECONDS, ProbeTerms, probe_terms
 from tuner.search.capacity import Capacity

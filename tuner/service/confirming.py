@@ -17,10 +17,10 @@ from tuner.domain.charge import charge
 from tuner.domain.confirmation import Confirmation, ConfirmedTraining
 from tuner.domain.errors import JobError
 from tuner.domain.format import format_configuration, format_dollars, format_seconds
+from tuner.domain.ledger import Ledger, StudyRecord
 from tuner.domain.measurement import Outcome
 from tuner.domain.recommendation import Recommendation
 from tuner.job import Job, takes_seed
-from tuner.ledger import Ledger, StudyRecord
 from tuner.probes import Prober
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.events import Listener, SearchEvent

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.domain.errors import JobError, StorageError
+from tuner.domain.ledger import Ledger
 from tuner.domain.recommendation import Recommendation
 from tuner.job import ClusterSection
-from tuner.ledger import Ledger
 from tuner.report.launch_files import TARGETS, launch_text
 from tuner.report.launch_plan import LaunchPlan, launch_plan
 from tuner.report.writer import write_text

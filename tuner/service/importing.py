@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.domain.errors import JobError
-from tuner.ledger import Ledger
+from tuner.domain.ledger import Ledger
 from tuner.past_runs.convert import PastRun, past_runs
 from tuner.past_runs.formats import find_runs
 from tuner.past_runs.found import LeftOut

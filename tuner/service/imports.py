@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tuner.domain.ledger import Ledger, StudyRecord
 from tuner.domain.measurement import Measurement, Outcome
 from tuner.domain.recommendation import ImportedEvidence
-from tuner.ledger import Ledger, StudyRecord
 from tuner.past_runs.convert import PastRun
 from tuner.search.imported_runs import ImportedRuns
 from tuner.service.opening import OpenedJob, own_name

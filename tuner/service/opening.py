@@ -17,10 +17,10 @@ from pydantic import ValidationError
 
 from tuner.domain.cluster import Cluster
 from tuner.domain.errors import DataNotFoundError, JobError, StorageError
+from tuner.domain.ledger import Lease, Ledger, ProbeRecord, StudyRecord
 from tuner.domain.measurement import Outcome
 from tuner.job import Job, load_job, load_workload, script_digest, workload_code_digest
 from tuner.launchers.process_records import ProcessRecord
-from tuner.ledger import Lease, Ledger, ProbeRecord, StudyRecord
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.lost_slices import lost_slice, lost_span, note_charged, probe_folder

@@ -10,8 +10,8 @@ import numpy as np
 from search_spaces import Configuration
 from tuner.domain.cluster import Machine
 from tuner.domain.errors import JobError, StorageError
+from tuner.domain.ledger import ProbeRecord, StudyRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
-from tuner.ledger import ProbeRecord, StudyRecord
 from tuner.probes.recorded import DIVERGED_END
 from tuner.recordings.file import write_recording
 from tuner.recordings.recording import RecordedRun, Recording

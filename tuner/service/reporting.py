@@ -22,8 +22,8 @@ from tuner.analytic.mixed_posterior import IMPORTED_RUNS
 from tuner.analytic.samples_model import SamplesModel
 from tuner.analytic.step_time_model import SecondsModel
 from tuner.domain.errors import InfeasibleError, ProbeError
+from tuner.domain.ledger import FitRecord, Ledger, StudyRecord
 from tuner.domain.recommendation import Recommendation
-from tuner.ledger import FitRecord, Ledger, StudyRecord
 from tuner.report import ReportContent, UnansweredContent, write_report, write_unanswered
 from tuner.search.beliefs import Beliefs
 from tuner.search.believer import Believer

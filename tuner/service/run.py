@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tuner.advice.recommend import Ending, recommend
 from tuner.domain.format import format_seconds
+from tuner.domain.ledger import Ledger, RecommendationRecord, StudyRecord
 from tuner.domain.recommendation import Recommendation
 from tuner.job import BudgetSection
-from tuner.ledger import Ledger, RecommendationRecord, StudyRecord
 from tuner.probes import Prober
 from tuner.report import recommendation_text
 from tuner.search.context import SearchContext

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from search_spaces import Configuration
 from tuner.domain.errors import JobError
+from tuner.domain.ledger import StudyRecord
 from tuner.job import BaselineSection, BudgetSection, Job, configuration_with_knobs
-from tuner.ledger import StudyRecord
 from tuner.probes import Prober
 from tuner.search.context import SearchContext
 from tuner.search.events import Listener, ignore

@@ -7,9 +7,9 @@ from typing import Any
 
 from tuner.domain.errors import JobError
 from tuner.domain.format import format_chance
+from tuner.domain.ledger import Ledger, ProbeRecord, StudyRecord
 from tuner.domain.measurement import Outcome, crossing
 from tuner.job import GoalSection
-from tuner.ledger import Ledger, ProbeRecord, StudyRecord
 from tuner.search.lost_slices import lost_span, probe_folder
 from tuner.search.spans import covered
 from tuner.service.opening import (

@@ -12,6 +12,7 @@ import numpy as np
 from search_spaces import Configuration
 from tuner.advice.strategy_words import contrast
 from tuner.domain.cluster import Cluster, RankDelay
+from tuner.domain.ledger import PredictedAgainstMeasured, PredictionRecord, ProbeRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose, RankTiming, Spread
 from tuner.domain.recommendation import (
     Alternative,
@@ -22,7 +23,6 @@ from tuner.domain.recommendation import (
     Verification,
 )
 from tuner.job import Job
-from tuner.ledger import PredictedAgainstMeasured, PredictionRecord, ProbeRecord
 from tuner.report import ReportContent
 
 TARGET = 0.95

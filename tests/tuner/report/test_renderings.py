@@ -16,9 +16,9 @@ from types import ModuleType
 
 import pytest
 
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Outcome
 from tuner.domain.recommendation import Estimate, Recommendation
-from tuner.ledger import ProbeRecord
 from tuner.report import ReportContent, recommendation_schema, recommendation_text
 from tuner.report.charts import MAX_CHECKS, MAX_CURVES
 from tuner.report.content import UnansweredContent

@@ -16,8 +16,7 @@ from tests.levels import examples
 from tests.tuner.search.scripted import small_world
 from tuner.analytic.laws import NINETY_PERCENT
 from tuner.analytic.predictor import Forecast
-from tuner.ledger import FitRecord, PredictionRecord
-from tuner.ledger.records import PredictedAgainstMeasured
+from tuner.domain.ledger import FitRecord, PredictedAgainstMeasured, PredictionRecord
 from tuner.search.calibration import (
     NO_CALIBRATION,
     Calibration,

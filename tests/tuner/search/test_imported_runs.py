@@ -12,9 +12,9 @@ from tests.tuner.search.world import EPOCH_SAMPLES, configuration, make_cluster,
 from tuner.analytic.curve_template import PRIOR
 from tuner.analytic.mixed_posterior import PastValue
 from tuner.domain.cluster import Cluster
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.job import Job
-from tuner.ledger import ProbeRecord
 from tuner.search.beliefs import believe
 from tuner.search.imported_runs import ImportedRuns, laws_of_imports, merged_pasts
 from tuner.search.law_priors import NO_PAST, PastLaws

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from tuner.analytic.mixed_posterior import PastValue
 from tuner.analytic.step_law import UNSTATED_BYTES
-from tuner.ledger import FitRecord
+from tuner.domain.ledger import FitRecord
 from tuner.search.law_priors import laws_of_fits
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.tuner.search.world import EPOCH_SAMPLES, configuration, make_cluster, make_job
 from tuner.domain.cluster import Cluster, Machine
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
-from tuner.ledger import ProbeRecord
 from tuner.search.capacity import Capacity, UnderWay
 from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
 from tuner.search.policy import Stop, StopKind

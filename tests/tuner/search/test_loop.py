@@ -27,8 +27,8 @@ from tests.tuner.search.scripted import (
 from tests.tuner.search.synthetic import Law, SyntheticProber
 from tests.tuner.search.world import World, configuration, make_job
 from tuner.domain.errors import StorageError
+from tuner.domain.ledger import Lease, ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose
-from tuner.ledger import Lease, ProbeRecord
 from tuner.probes import ProbeHandle
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.search.beliefs import seconds_ratio

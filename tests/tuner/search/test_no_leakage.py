@@ -16,8 +16,8 @@ from benchmarks.replay_problem import MANY_TRAININGS, Goal, Problem
 from benchmarks.replay_search import ReplayedSearch, steps
 from search_spaces import Configuration
 from tuner.domain.cluster import Machine
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Purpose
-from tuner.ledger import ProbeRecord
 from tuner.probes import Until
 from tuner.recordings.file import write_recording
 from tuner.recordings.recording import RecordedRun, Recording

@@ -6,8 +6,8 @@ import pytest
 
 from search_spaces import Configuration
 from tuner.domain.cluster import Cluster
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose
-from tuner.ledger import ProbeRecord
 from tuner.search.probe_cost import emulated_seconds_per_sample
 
 CLUSTER = Cluster(node_counts=(1, 8, 128))

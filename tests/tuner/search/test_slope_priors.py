@@ -16,7 +16,7 @@ from tests.levels import examples
 from tests.recorded_grid import MACHINES, grid, recorded_run
 from tuner.analytic.features import SAMPLES_SLOPES, SECONDS_SLOPES, features_of, prior_of
 from tuner.analytic.slopes import Observations, fit_slopes
-from tuner.ledger import FitRecord
+from tuner.domain.ledger import FitRecord
 from tuner.recordings.recording import RecordedRun, Recording
 from tuner.search.slope_priors import (
     NEUTRAL,

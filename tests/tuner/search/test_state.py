@@ -13,8 +13,8 @@ from tests.levels import examples
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import World, configuration, make_cluster, make_job
 from tuner.analytic.predictor import RunState
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, Purpose
-from tuner.ledger import ProbeRecord
 from tuner.search.beliefs import believe, candidates
 from tuner.search.probe_cost import probe_cost
 from tuner.search.runs import RunCache

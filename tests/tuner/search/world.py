@@ -12,9 +12,9 @@ from benchmarks.memory_ledger import MemoryLedger
 from search_spaces import Configuration
 from tests.tuner.search.synthetic import Clock, Law, SyntheticProber
 from tuner.domain.cluster import Cluster, RankDelay
+from tuner.domain.ledger import Lease, ProbeRecord, StudyRecord
 from tuner.domain.measurement import Measurement, Purpose
 from tuner.job import Job
-from tuner.ledger import Lease, ProbeRecord, StudyRecord
 from tuner.probes import Prober
 from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent

@@ -10,9 +10,9 @@ from search_spaces import Configuration
 from storage import Storage
 from tests.tuner.search.synthetic import Clock, Law, SyntheticProber
 from tests.tuner.search.world import make_job
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
-from tuner.ledger import ProbeRecord
 from tuner.probes import ProbeHandle, Prober, Until
 from tuner.search.events import SearchEvent
 from tuner.service.opening import OpenedJob

@@ -16,9 +16,9 @@ from tests.tuner.search.synthetic import SyntheticProber
 from tests.tuner.service.desk import Desk, small_job
 from tuner.domain.confirmation import Confirmation
 from tuner.domain.errors import JobError
+from tuner.domain.ledger import StudyRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.domain.recommendation import Recommendation
-from tuner.ledger import StudyRecord
 from tuner.probes import ProbeHandle, Prober
 from tuner.service.confirming import stored_confirmation
 from tuner.service.opening import OpenedJob, find_study, open_job

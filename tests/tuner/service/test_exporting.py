@@ -14,9 +14,9 @@ from benchmarks.memory_ledger import MemoryLedger
 from search_spaces import Configuration
 from tests.slurm_cluster import SlurmCluster
 from tuner.domain.errors import JobError
+from tuner.domain.ledger import RecommendationRecord
 from tuner.domain.recommendation import Alternative, Estimate, Recommendation, TuningCost
 from tuner.job import Job, load_job
-from tuner.ledger import RecommendationRecord
 from tuner.service.exporting import ExportOptions, export_job
 from tuner.service.opening import OpenedJob
 

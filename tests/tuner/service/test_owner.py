@@ -13,8 +13,8 @@ from search_spaces import Configuration
 from tests.tuner.search.synthetic import Clock
 from tuner.domain.cluster import Cluster
 from tuner.domain.errors import StorageError
+from tuner.domain.ledger import StudyRecord
 from tuner.domain.measurement import Outcome, Purpose
-from tuner.ledger import StudyRecord
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.search.events import SearchEvent
 from tuner.search.lost_slices import probe_folder

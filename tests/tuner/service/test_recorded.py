@@ -13,8 +13,8 @@ from storage import Storage, open_storage
 from tests.recorded_grid import STARTUP_SECONDS, grid, write_job
 from tests.tuner.service.desk import Desk, small_job
 from tuner.domain.errors import JobError
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose, crossing
-from tuner.ledger import ProbeRecord
 from tuner.probes import ProbeHandle, Prober
 from tuner.probes.recorded import RecordedProber
 from tuner.recordings.file import load_recording

@@ -12,9 +12,9 @@ from storage import open_storage
 from tests.tuner.search.synthetic import Law
 from tests.tuner.service.desk import Desk, FailingProber, FlakyProber, LosingProber, small_job
 from tuner.domain.errors import InfeasibleError, JobError, ProbeError, StorageError
+from tuner.domain.ledger import FitRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose, crossing
 from tuner.domain.recommendation import Recommendation
-from tuner.ledger import FitRecord
 from tuner.search.policy import StopKind
 from tuner.service.opening import own_name
 from tuner.service.reporting import report_job

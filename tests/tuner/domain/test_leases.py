@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from tuner.domain.ledger import Lease, LeaseState
 from tuner.domain.measurement import Outcome
-from tuner.ledger import Lease, LeaseState
 
 
 def state(
