@@ -1,7 +1,7 @@
 """Mutation testing: how many small faults, put into a file, its own tests find.
 
     pip install -c constraints.txt -e '.[dev,mutation]'
-    python -m benchmarks.mutation [--only tuner/domain/charge.py] [--processes 2]
+    python -m benchmarks.mutation [--only tuner/domain/cluster.py] [--processes 2]
 
 mutmut makes the faults (mutants). The tests of a file kill a mutant when one of them fails or takes too long.
 Tests of other files do not count. Each mutant that survives is listed with the reason that
@@ -35,10 +35,10 @@ REASONS = ROOT / "benchmarks" / "mutation_survivors.toml"
 
 #: Each file and the tests that mirror it.
 TESTS = {
-    "tuner/domain/charge.py": "tests/tuner/domain/test_charge.py",
+    "tuner/domain/cluster.py": "tests/tuner/domain/test_charge.py",
     "tuner/domain/checkpoints.py": "tests/tuner/domain/test_checkpoints.py",
     "tuner/ledger/leases.py": "tests/tuner/ledger/test_leases.py",
-    "tuner/search/limits.py": "tests/tuner/search/test_limits.py",
+    "tuner/search/stopping.py": "tests/tuner/search/test_limits.py",
 }
 SHARE_WANTED = 0.85
 
@@ -212,7 +212,7 @@ def survivor(file: str, source: str, mutant: str, diff: str) -> Survivor:
     Args:
         file: Its file.
         source: The content of the file.
-        mutant: Such as `tuner.domain.charge.x_charge__mutmut_1`; for a method
+        mutant: Such as `tuner.domain.cluster.x_charge__mutmut_1`; for a method
             `...xǁChargeǁ__add____mutmut_1`.
         diff: A unified diff whose line 1 is the `def` of the function.
     """

@@ -18,7 +18,7 @@ from tuner.advice.strategies import strategy_outlooks
 from tuner.advice.warnings import cautions
 from tuner.analytic.laws import NINETY_PERCENT
 from tuner.analytic.samples_model import SEED_SD
-from tuner.domain.charge import charge
+from tuner.domain.cluster import charge
 from tuner.domain.ledger import EARLY_SHARE, PredictedAgainstMeasured, PredictionRecord
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.domain.recommendation import (

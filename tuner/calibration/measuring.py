@@ -109,7 +109,7 @@ class _Calibration:
 
     @property
     def _is_one_host(self) -> bool:
-        return self._plan.job.cluster.launcher == "local"
+        return self._plan.job.cluster.nodes_share_host
 
     def _has_cores(self, num_ranks: int) -> bool:
         threads = self._plan.job.cluster.threads_per_rank

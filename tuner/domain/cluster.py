@@ -1,4 +1,4 @@
-"""The cluster of a job: nodes to choose from, devices per node, price, launcher."""
+"""The cluster of a job: its nodes and devices, and the price of a node in dollars per second."""
 
 from __future__ import annotations
 
@@ -192,3 +192,24 @@ class Cluster:
             return 1.0
         ranks = self.num_ranks(num_nodes) if self.nodes_share_host else self.devices_per_node
         return max(1.0, ranks * self.threads_per_rank / self.cores_per_host)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """What something cost.
+
+    Args:
+        seconds: Wall-clock seconds, including start-up and evaluation.
+        dollars: Price of the nodes held for that time.
+    """
+
+    seconds: float = 0.0
+    dollars: float = 0.0
+
+    def __add__(self, other: Charge) -> Charge:
+        return Charge(seconds=self.seconds + other.seconds, dollars=self.dollars + other.dollars)
+
+
+def charge(seconds: float, configuration: Configuration, cluster: Cluster) -> Charge:
+    """What a configuration costs when its nodes are held for `seconds`."""
+    return Charge(seconds=seconds, dollars=seconds * cluster.dollars_per_second(configuration))

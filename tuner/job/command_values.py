@@ -160,7 +160,7 @@ def user_command(
     steps = [f"cd {shlex.quote(str(launch.folder))}", *launch.preparation]
     if launch.environment:
         steps.append(f"export {_assignments(launch.environment)}")
-    if section.one_per == "rank" and job.cluster.launcher == "local":
+    if section.one_per == "rank" and job.cluster.nodes_share_host:
         ranks = configuration.nodes * job.cluster.devices_per_node
         meeting = {"MASTER_ADDR": _HERE, "MASTER_PORT": str(_PORT), "WORLD_SIZE": str(ranks)}
         steps.append(f"export {_assignments(meeting)}")

@@ -207,7 +207,7 @@ class Job(Section):
         return None if self.probe.recording is None else load_recording(Path(self.probe.recording))
 
     def resolved_cluster(self) -> Cluster:
-        """The cluster that the job describes; with the local launcher all nodes share this host."""
+        """The cluster that the job describes."""
         recording, section = self.recording(), self.cluster
         if recording is not None:
             return replace(recording.cluster, capacity=section.capacity)
@@ -220,8 +220,8 @@ class Job(Section):
             dollars_per_node_hour=section.dollars_per_node_hour,
             launcher=section.launcher,
             threads_per_rank=section.threads_per_rank,
-            cores_per_host=len(os.sched_getaffinity(0)) if section.launcher == "local" else None,
-            nodes_share_host=section.launcher == "local",
+            cores_per_host=len(os.sched_getaffinity(0)) if section.nodes_share_host else None,
+            nodes_share_host=section.nodes_share_host,
             delays=delays,
             capacity=section.capacity or section.nodes_at_hand,
         )

@@ -186,6 +186,11 @@ class ClusterSection(_LauncherSections):
         return section
 
     @property
+    def nodes_share_host(self) -> bool:
+        """Whether all nodes are processes of this host."""
+        return launcher_entry(self.launcher).nodes_share_host
+
+    @property
     def states_threads(self) -> bool:
         """Whether the job file states the threads of a rank, so that they limit a command."""
         return "threads_per_rank" in self.model_fields_set

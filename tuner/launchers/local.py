@@ -288,4 +288,4 @@ def _create(_section: None, settings: ClusterSettings) -> Launcher:
     return LocalLauncher(threads_per_rank=settings.threads_per_rank)
 
 
-LOCAL = LauncherEntry(nodes_are="processes of this machine", create=_create)
+LOCAL = LauncherEntry(nodes_are="processes of this machine", create=_create, nodes_share_host=True)

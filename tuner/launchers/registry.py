@@ -55,12 +55,14 @@ class LauncherEntry:
         create: Makes the launcher from its section, of the class `section`, and the settings of the cluster.
         section: The launcher's own keys, `[cluster.NAME]`; None if it has none.
         section_holds: Describes the section in a few words.
+        nodes_share_host: Whether all nodes are processes of this host, which share its cores.
     """
 
     nodes_are: str
     create: Callable[[Any, ClusterSettings], Launcher]
     section: type[LauncherSection] | None = None
     section_holds: str = ""
+    nodes_share_host: bool = False
 
     @property
     def required_keys(self) -> list[str]:

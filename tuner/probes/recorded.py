@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from search_spaces import Configuration
-from tuner.domain.charge import charge
-from tuner.domain.cluster import Cluster
+from tuner.domain.cluster import Cluster, charge
 from tuner.domain.errors import ProbeError, StorageError
 from tuner.domain.measurement import (
     CurvePoint,

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import traits_of
-from tuner.domain.charge import Charge, charge
-from tuner.domain.cluster import Cluster
+from tuner.domain.cluster import Charge, Cluster, charge
 from tuner.domain.measurement import CurvePoint, Measurement, NoiseStatistic, Outcome, RankTiming
 from tuner.launchers import JobHandle, RankFailure
 from tuner.probes.probe_folder import ProbeFolder

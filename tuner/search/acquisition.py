@@ -13,13 +13,13 @@ from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import LEAST_PROBABILITY, Beliefs, log_longest
 from tuner.search.improvement import Costs, Weights, keeps_within, weigh
-from tuner.search.limits import may_start, seconds_left
 from tuner.search.opportunity_cost import OpportunityCost
 from tuner.search.policy import Continue, Start
 from tuner.search.probe_cost import probe_cost
 from tuner.search.prospects import NEVER, Prospects
 from tuner.search.runs import Run
 from tuner.search.state import SearchState, run_of
+from tuner.search.stopping import may_start, seconds_left
 from tuner.search.timings import timing_key
 
 Array = npt.NDArray[np.float64]

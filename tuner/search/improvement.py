@@ -1,7 +1,7 @@
 """Acquisition function: expected improvement over the incumbent per cost, for slices that pay for themselves.
 
 Let T be a candidate's time to target, I the incumbent's, and e the seconds that the candidate's run has
-trained. The candidate's score (DESIGN section 5) is
+trained. The candidate's score is
 
     E[(log I - log T)+ | T > e]  /  (E[min(T, I) - e | T > e] x price + start-up)
 

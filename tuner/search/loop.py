@@ -19,12 +19,12 @@ from tuner.search.checkpoint_transfer import resume_on_other_nodes
 from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent, clock_words
 from tuner.search.inflight import LEASE_SECONDS, POLL_SECONDS, Slice, SlicesUnderWay
-from tuner.search.limits import arrival, budget_used
 from tuner.search.lost_slices import probe_folder
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Policy, Start, Stop, StopKind, Wait
 from tuner.search.prediction_log import remember_beliefs
 from tuner.search.runs import RunCache
 from tuner.search.state import SearchState, read_state, run_of
+from tuner.search.stopping import arrival, budget_used
 
 #: Maximum number of suggested configurations that are skipped because they failed before.
 _MOST_SUGGESTIONS = 50

@@ -7,8 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuner.domain.charge import charge
-from tuner.domain.cluster import Cluster
+from tuner.domain.cluster import Cluster, charge
 from tuner.domain.ledger import Lease, ProbeRecord, StudyRecord
 from tuner.domain.measurement import Measurement, Outcome
 from tuner.probes.probe_folder import DESCRIPTION_FILE, ProbeFolder

@@ -17,12 +17,12 @@ from tuner.probes import Until
 from tuner.search.acquisition import Acquisition
 from tuner.search.beliefs import Beliefs, candidates, prices
 from tuner.search.believer import Believer
-from tuner.search.limits import arrival, ended_by_fault, limit_reached, may_start, seconds_left
 from tuner.search.opportunity_cost import OpportunityCost
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.recheck import recheck
 from tuner.search.runs import Run
 from tuner.search.state import SearchState, run_of
+from tuner.search.stopping import arrival, ended_by_fault, limit_reached, may_start, seconds_left
 
 #: Maximum length of a first short probe: a share of the time budget, or seconds if there is no budget.
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0

@@ -8,10 +8,10 @@ from dataclasses import replace
 from search_spaces import ListedSpace
 from tuner.domain.measurement import Purpose
 from tuner.probes import Until
-from tuner.search.limits import all_fail, arrival, ended_by_fault, limit_reached, may_start
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Start, Stop, StopKind, Wait
 from tuner.search.runs import Run
 from tuner.search.state import SearchState
+from tuner.search.stopping import all_fail, arrival, ended_by_fault, limit_reached, may_start
 
 #: Length of a slice in seconds; a run can be given up between slices.
 _SLICE_SECONDS = 10.0

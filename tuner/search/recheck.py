@@ -5,9 +5,9 @@ from __future__ import annotations
 from search_spaces import Configuration
 from tuner.domain.measurement import Measurement, Purpose
 from tuner.probes import Until
-from tuner.search.limits import may_start
 from tuner.search.policy import Continue, Start
 from tuner.search.state import SearchState, run_of
+from tuner.search.stopping import may_start
 from tuner.search.timings import timing_key
 
 #: The first slice counts as slow if its steps took more than this multiple of later ones.

@@ -12,8 +12,7 @@ import numpy as np
 from search_spaces import Configuration, RanksWithin, SearchSpace
 from tuner.analytic.predictor import RunState
 from tuner.analytic.rate_edge import RunEvidence
-from tuner.domain.charge import Charge
-from tuner.domain.cluster import Cluster
+from tuner.domain.cluster import Charge, Cluster
 from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job

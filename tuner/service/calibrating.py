@@ -106,7 +106,7 @@ def calibration_plan(
 
 def _nodes_at_hand(opened: OpenedJob) -> int:
     section = opened.job.cluster
-    if section.launcher != "local":
+    if not section.nodes_share_host:
         most = max(section.nodes)
         listed = (section.launcher_section and section.launcher_section.max_nodes) or most
         return max(2, min(_MOST_NODES, most, listed, section.nodes_at_hand or most))

@@ -13,7 +13,7 @@ from pathlib import Path
 from search_spaces import Configuration
 from tuner.advice.confirmation import compare_trainings, settings_of
 from tuner.advice.no_answer import last_fault
-from tuner.domain.charge import charge
+from tuner.domain.cluster import charge
 from tuner.domain.confirmation import Confirmation, ConfirmedTraining
 from tuner.domain.errors import JobError
 from tuner.domain.format import format_configuration, format_dollars, format_seconds

@@ -78,7 +78,7 @@ def newest_recommendation(ledger: Ledger, opened: OpenedJob) -> Recommendation:
 
 def _plan(opened: OpenedJob, recommendation: Recommendation, options: ExportOptions) -> LaunchPlan:
     job, target = opened.job, options.target
-    by_itself = not job.runs_command and job.cluster.launcher != "local"
+    by_itself = not job.runs_command and not job.cluster.nodes_share_host
     if recommendation.command and by_itself and target not in _STARTS_BY_ITSELF:
         raise JobError(
             f"{opened.path}: cluster.launcher = {job.cluster.launcher!r} lets `paceline train` start the "

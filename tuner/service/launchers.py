@@ -41,7 +41,7 @@ def passing_folder(opened: OpenedJob, purpose: str) -> Iterator[Path]:
         opened: The job.
         purpose: One word of what it is for.
     """
-    is_here = opened.job.cluster.launcher == "local"
+    is_here = opened.job.cluster.nodes_share_host
     with tempfile.TemporaryDirectory(
         prefix=f"paceline-{purpose}-" if is_here else f".paceline-{purpose}-",
         dir=None if is_here else opened.folder,

@@ -16,13 +16,13 @@ from tuner.probes import Prober
 from tuner.report import recommendation_text
 from tuner.search.context import SearchContext
 from tuner.search.events import Listener, SearchEvent, ignore
-from tuner.search.limits import JOB_FAULT
 from tuner.search.loop import Search, SearchResult
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
 from tuner.search.optuna_trials import StudyTrials
 from tuner.search.policy import Policy, Stop, StopKind
 from tuner.search.state import SearchState
+from tuner.search.stopping import JOB_FAULT
 from tuner.search.train_policy import VERIFY_FACTOR, TrainPolicy
 from tuner.service.confirming import confirm, require_confirmable, stored_confirmation
 from tuner.service.imports import imports_left_behind

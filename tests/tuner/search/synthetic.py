@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from search_spaces import Configuration, traits_of
-from tuner.domain.charge import charge
-from tuner.domain.cluster import Cluster, RankDelay
+from tuner.domain.cluster import Cluster, RankDelay, charge
 from tuner.domain.measurement import (
     CurvePoint,
     Measurement,

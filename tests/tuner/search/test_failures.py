@@ -16,10 +16,10 @@ from tests.tuner.search.world import BASELINE, World, configuration
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.search.beliefs import believe, candidates, log_longest
 from tuner.search.improvement import keeps_within
-from tuner.search.limits import ended_by_fault
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
 from tuner.search.policy import Action, Continue, Start, Stop, StopKind
+from tuner.search.stopping import ended_by_fault
 
 SPACE = {"batch_size": [32, 64], "learning_rate": [0.01, 0.03]}
 OTHERS = [configuration(1, batch, rate) for batch in (32, 64) for rate in (0.01, 0.03)]

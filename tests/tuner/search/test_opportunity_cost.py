@@ -15,9 +15,9 @@ from tuner.domain.measurement import Purpose
 from tuner.search.beliefs import believe
 from tuner.search.believer import Believer
 from tuner.search.capacity import Capacity, UnderWay
-from tuner.search.limits import limit_reached, may_start, seconds_left
 from tuner.search.opportunity_cost import OpportunityCost
 from tuner.search.state import SearchState
+from tuner.search.stopping import limit_reached, may_start, seconds_left
 
 ONE, TWO, FOUR = configuration(1, 64, 0.08), configuration(2, 128, 0.08), configuration(4, 256, 0.08)
 

@@ -1,7 +1,7 @@
 """Metric source that reads printed progress lines by regular expressions.
 
 Keras logs such as `Epoch 3/10 ... loss: 0.3 - acc: 0.9` are read here, by the patterns of
-`workload.metrics.pattern`; `tuner/drafting/line_forms.py` has the patterns that `paceline init` suggests.
+`workload.metrics.pattern`; `tuner/drafting/line_patterns.py` has the patterns that `paceline init` suggests.
 """
 
 from __future__ import annotations

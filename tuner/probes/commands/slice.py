@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tuner.domain.charge import charge
-from tuner.domain.cluster import Cluster
+from tuner.domain.cluster import Cluster, charge
 from tuner.domain.measurement import (
     Measurement,
     Outcome,

@@ -145,7 +145,7 @@ class _Rank:
             num_ranks=context.num_ranks,
             num_elements=sum(p.numel() for p in trainable),
             dtype=trainable[0].dtype,
-            one_host=plan.job.cluster.launcher == "local" or plan.configuration.nodes == 1,
+            one_host=plan.job.cluster.nodes_share_host or plan.configuration.nodes == 1,
         )
         with closing(transport):
             membership = Membership(transport, plan.job.probe.hang_seconds)

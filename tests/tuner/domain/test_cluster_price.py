@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces import Configuration
-from tuner.domain.charge import Charge, charge
-from tuner.domain.cluster import Cluster, Machine
+from tuner.domain.cluster import Charge, Cluster, Machine, charge
 
 MACHINES = {
     "small": Machine(cores=1, dollars_per_hour=0.36),

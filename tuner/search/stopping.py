@@ -1,4 +1,8 @@
-"""Stopping rules that need no model: budget and faults."""
+"""When a search stops: at the target, at the end of its budget, after too many faults.
+
+These rules need no model. The rule that does is `Acquisition.best_option` in `acquisition.py`: a search also
+stops when no slice is expected to pay for itself. `ModelPolicy.decide` applies all of them.
+"""
 
 from __future__ import annotations
 

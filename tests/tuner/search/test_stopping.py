@@ -16,9 +16,9 @@ from tuner.domain.cluster import Cluster, Machine
 from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.search.capacity import Capacity, UnderWay
-from tuner.search.limits import ended_by_fault, limit_reached, may_start, seconds_left
 from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState, read_state
+from tuner.search.stopping import ended_by_fault, limit_reached, may_start, seconds_left
 
 #: A code for each way in which the probes of these tests stand.
 OUTCOMES = {
